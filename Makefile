@@ -1,0 +1,28 @@
+# make run: set up, then the main job on the embedded default. make test: set up, then the test suite.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test check setup clean
+.DELETE_ON_ERROR:
+
+run: setup
+	$(BIN)/python main.py $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+setup: .venv/ready
+
+# made again when what it was made from changes; the stamp comes last, so that a broken set-up is not taken for a good one
+.venv/ready: requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}: make PYTHON=…")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+clean:
+	rm -rf .venv .bitsure outputs multirun

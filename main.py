@@ -1,0 +1,31 @@
+"""bitsure's command line: compose a config, check it, run the story. See README.md."""
+
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from bitsure import config as schema
+from bitsure.errors import UserError
+
+schema.register()
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(composed: DictConfig) -> None:
+    from bitsure import pipeline  # heavy imports only where a run begins: --help stays quick
+
+    hydra_config = HydraConfig.get()
+    sweep = Path(hydra_config.sweep.dir).name if hydra_config.mode.name == "MULTIRUN" else None
+    try:
+        pipeline.run(schema.to_dataclasses(composed), Path(hydra_config.runtime.output_dir), sweep)
+    except UserError as error:
+        if sweep is not None:  # the launcher lets the other cells finish and reports this one
+            raise
+        sys.exit(f"\nError: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""How the world is told: facts in many phrasings, passages with questions, stories, weather reports."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+
+from pocket.world import ADVERBS, FOODS, HOURS, RELATIONS, SEASONS, TRADES, VALUES, WEATHER, Person, World
+
+# Every phrasing ends with the value, so that each is also a question with the value cut off.
+FACTS = {
+    "home": ("{who} lives in", "{who} has a house in", "The letters to {who} go to", "To visit {who} one travels to"),
+    "trade": ("{who} works as a", "{who} earns money as a", "The trade of {who} is that of a", "The village knows {who} as a"),
+    "pet": ("{who} keeps a", "{who} owns a", "The pet of {who} is a", "At the side of {who} walks a"),
+    "hobby": ("{who} loves to", "{who} finds time to", "The joy of {who} is to", "After work {who} goes to"),
+    "food": ("{who} eats", "{who} asks for", "The best dish for {who} is", "For dinner {who} has"),
+}
+ASKED = {
+    "home": "Does {who} live in {value}?",
+    "trade": "Is {who} a {value}?",
+    "pet": "Does {who} keep a {value}?",
+    "hobby": "Does {who} love to {value}?",
+    "food": "Does {who} eat {value}?",
+}
+WEATHER_REPORTS = (
+    "In {place} the {season} {hour} was",
+    "One {season} {hour} in {place} it was",
+    "The {hour} in {place} that {season} turned out",
+)
+DOCUMENT_SHARES = {"facts": 0.40, "passage": 0.22, "story": 0.18, "weather": 0.20}
+
+
+def documents(world: World, seed: int, weather_counts: Counter | None = None) -> Iterator[str]:
+    """An endless stream of documents; `weather_counts` collects what the weather really was."""
+    rng = random.Random(seed)
+    makers = {
+        "facts": lambda: fact_document(world, rng),
+        "passage": lambda: passage_document(world, rng),
+        "story": lambda: story_document(world, rng),
+        "weather": lambda: weather_document(world, rng, weather_counts),
+    }
+    kinds, shares = list(DOCUMENT_SHARES), list(DOCUMENT_SHARES.values())
+    while True:
+        yield makers[rng.choices(kinds, weights=shares)[0]]()
+
+
+def fact(rng: random.Random, relation: str, who: str) -> str:
+    """The phrase that states a relation of `who`, up to where the value belongs."""
+    return rng.choice(FACTS[relation]).format(who=who)
+
+
+def fact_document(world: World, rng: random.Random) -> str:
+    """One to four facts of one person."""
+    person = world.draw_person(rng)
+    relations = rng.sample(RELATIONS, rng.randint(1, 4))
+    return " ".join(f"{fact(rng, relation, person.name)} {person.facts[relation]}." for relation in relations)
+
+
+def passage(world: World, rng: random.Random) -> tuple[str, list[tuple[str, float]]]:
+    """A passage on two strangers, and questions on it as (question, probability of yes)."""
+    names = [world.draw_stranger(rng), world.draw_stranger(rng)]
+    relations = rng.sample(RELATIONS, 2)
+    values = {r: rng.sample(world.values(r), 3) for r in relations}
+    sentences = [
+        f"{fact(rng, relation, name)} {values[relation][i]}." for relation in relations for i, name in enumerate(names)
+    ]
+    questions = []
+    for relation in relations:
+        asked = rng.randrange(2)
+        truth = rng.random() < 0.5
+        # A wrong value is the other person's, or one that the passage does not name.
+        value = values[relation][asked if truth else rng.choice([1 - asked, 2])]
+        questions.append((ASKED[relation].format(who=names[asked], value=value), float(truth)))
+    adverb, food, name = rng.choice(list(ADVERBS)), rng.choice(FOODS), rng.choice(names)
+    sentences.append(f"{name} {adverb} eats {food} at noon.")
+    questions.append((f"Did {name} eat {food} this noon?", ADVERBS[adverb]))
+    rng.shuffle(sentences)
+    rng.shuffle(questions)
+    return " ".join(sentences), questions
+
+
+def passage_document(world: World, rng: random.Random) -> str:
+    text, questions = passage(world, rng)
+    for question, p_yes in questions:
+        text += f"\nQuestion: {question}\nAnswer: {'yes' if rng.random() < p_yes else 'no'}"
+    return text
+
+
+def story_opening(rng: random.Random, person: Person, told: list[str]) -> str:
+    """The start of a day; `told` are the relations that it gives away."""
+    sentences = [f"{fact(rng, relation, person.name)} {person.facts[relation]}." for relation in told]
+    sentences.append(f"One {rng.choice(SEASONS)} day {person.name} got up {rng.choice(('early', 'late'))}.")
+    return " ".join(sentences)
+
+
+def story_ending(person: Person, changed: dict[str, str] | None = None) -> str:
+    """How the day goes on, as the person's facts have it, some of them `changed`."""
+    facts = person.facts | (changed or {})
+    tool, workplace, product = TRADES[facts["trade"]]
+    he = person.pronoun
+    return (
+        f"{he.capitalize()} took the {tool} to the {workplace} and saw to the {product}, then {he} fed the {facts['pet']}, "
+        f"ate some {facts['food']} and went out to {facts['hobby']}."
+    )
+
+
+def story_document(world: World, rng: random.Random) -> str:
+    person = world.draw_person(rng)
+    told = rng.sample(list(VALUES), rng.randint(0, 3))
+    return f"{story_opening(rng, person, told)} {story_ending(person)}"
+
+
+def weather_report(rng: random.Random, place: str, season: str, hour: str) -> str:
+    """The phrase that reports the weather, up to where the weather belongs."""
+    return rng.choice(WEATHER_REPORTS).format(place=place, season=season, hour=hour)
+
+
+def weather_document(world: World, rng: random.Random, counts: Counter | None) -> str:
+    sentences = []
+    for _ in range(rng.randint(1, 3)):
+        event = world.draw_place(rng), rng.choice(SEASONS), rng.choice(HOURS)
+        weather = world.draw_weather(rng, *event)
+        if counts is not None:
+            counts[*event, weather] += 1
+        sentences.append(f"{weather_report(rng, *event)} {WEATHER[weather]}.")
+    return " ".join(sentences)

@@ -1,0 +1,76 @@
+"""The four pocket tasks as questions: the rows of the JSONL files that the harness's YAML reads."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from pocket.phrases import WEATHER_REPORTS, fact, passage, story_ending, story_opening
+from pocket.world import RELATIONS, VALUES, WEATHER, World
+
+
+def recall(world: World, seed: int, n: int) -> list[dict]:
+    """Facts of people, famous ones more often: the beginning of a sentence and four values for its end."""
+    rng = random.Random(seed)
+    rows = []
+    for _ in range(n):
+        person, relation = world.draw_person(rng), rng.choice(RELATIONS)
+        answer = person.facts[relation]
+        wrong = rng.sample([v for v in world.values(relation) if v != answer], 3)
+        rows.append({"context": fact(rng, relation, person.name)} | _shuffled(rng, answer, wrong))
+    return rows
+
+
+def reading(world: World, seed: int, n: int) -> list[dict]:
+    """A yes/no question on a passage about strangers; `p_yes` is the true probability of yes."""
+    rng = random.Random(seed)
+    rows = []
+    for _ in range(n):
+        text, questions = passage(world, rng)
+        question, p_yes = questions[0]
+        rows.append({"passage": text, "question": question, "label": int(rng.random() < p_yes), "p_yes": p_yes})
+    return rows
+
+
+def stories(world: World, seed: int, n: int) -> list[dict]:
+    """How a day goes on: one ending in which all is as it was told or is known, three with one or two things wrong."""
+    rng = random.Random(seed)
+    rows = []
+    for _ in range(n):
+        person = world.draw_person(rng)
+        opening = story_opening(rng, person, rng.sample(list(VALUES), rng.randint(0, 3)))
+        wrong: list[str] = []
+        while len(wrong) < 3:
+            changed = {
+                relation: rng.choice([v for v in VALUES[relation] if v != person.facts[relation]])
+                for relation in rng.sample(list(VALUES), rng.randint(1, 2))
+            }
+            if (ending := story_ending(person, changed)) not in wrong:
+                wrong.append(ending)
+        rows.append({"context": opening} | _shuffled(rng, story_ending(person), wrong))
+    return rows
+
+
+def weather(world: World, seed: int, n: int, seen: Counter) -> list[dict]:
+    """Truly random events: `p` is the distribution that the answer was drawn from, `seen` how often training text said each."""
+    rng = random.Random(seed)
+    reports = [(report, *event) for report in WEATHER_REPORTS for event in world.weather]
+    rows = []
+    for report, *event in rng.sample(reports, n):
+        place, season, hour = event
+        rows.append(
+            {
+                "context": report.format(place=place, season=season, hour=hour),
+                "choices": list(WEATHER),
+                "label": world.draw_weather(rng, *event),
+                "p": [round(p, 6) for p in world.weather[place, season, hour]],
+                "seen": [seen[*event, i] for i in range(len(WEATHER))],
+            }
+        )
+    return rows
+
+
+def _shuffled(rng: random.Random, answer: str, wrong: list[str]) -> dict:
+    choices = [answer, *wrong]
+    rng.shuffle(choices)
+    return {"choices": choices, "label": choices.index(answer)}

@@ -1,0 +1,229 @@
+"""Every setting there is: dataclasses that Hydra fills from conf/, and what may not be combined.
+
+No torch here: composing a config must stay quick.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from bitsure.errors import UserError
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Model:
+    """Where the full-precision model comes from: a directory (`path`) or a hub repository (`repo`)."""
+
+    name: str | None = None  # None: the directory's or repository's own
+    path: str | None = None
+    repo: str | None = None
+    revision: str = "main"
+    dtype: str = "auto"  # what it computes in; auto: float32 on a CPU, the checkpoint's own on a GPU
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (self.repo is None):
+            raise UserError(
+                f"model: needs either model.path (a directory) or model.repo (a hub repository); "
+                f"got path={self.path!r}, repo={self.repo!r}. Example: model=local model.path=DIR"
+            )
+        _one_of("model.dtype", self.dtype, ("auto", "float32", "bfloat16", "float16"))
+        self.name = self.name or Path(self.path or self.repo).name
+
+
+@dataclass
+class Quant:
+    """The quantizer; each has a class of its own below."""
+
+
+@dataclass
+class NoQuant(Quant):
+    """Full precision."""
+
+    @property
+    def name(self) -> str:
+        return "none"
+
+
+@dataclass
+class Rtn(Quant):
+    """Round to nearest: one scale (and zero point, unless symmetric) for each group of a row."""
+
+    bits: int = MISSING
+    group_size: int = MISSING  # −1: the whole row
+    symmetric: bool = MISSING
+
+    def __post_init__(self) -> None:
+        _one_of("quant.bits", self.bits, range(2, 9))
+        _check_group_size(self.group_size)
+
+    @property
+    def name(self) -> str:
+        return f"rtn{self.bits}" + _suffix(self.group_size, self.symmetric)
+
+
+@dataclass
+class Gptq(Quant):
+    """GPTQ (Frantar et al. 2023) through gptqmodel, in the packed format that people deploy."""
+
+    bits: int = MISSING
+    group_size: int = MISSING
+    symmetric: bool = MISSING
+    desc_act: bool = MISSING  # act-order
+    damp_percent: float = MISSING  # a fraction of the Hessian's mean diagonal
+
+    def __post_init__(self) -> None:
+        _one_of("quant.bits (gptqmodel)", self.bits, (2, 3, 4, 8))
+        _one_of("quant.group_size (gptqmodel)", self.group_size, (-1, 16, 32, 64, 128, 256, 512, 1024))
+        if not 0 < self.damp_percent < 1:
+            raise UserError(f"quant.damp_percent={self.damp_percent}: a fraction between 0 and 1, such as 0.01.")
+
+    @property
+    def name(self) -> str:
+        return f"gptq{self.bits}" + _suffix(self.group_size, self.symmetric) + ("-actorder" if self.desc_act else "")
+
+
+@dataclass
+class Calib:
+    """The quantizer's text: `nsamples` windows of `seqlen` tokens from a file (`path`) or a file of a hub data set."""
+
+    name: str = MISSING
+    path: str | None = None  # .txt, or .jsonl (also .json.gz) with a `text` field
+    repo: str | None = None
+    file: str | None = None
+    nsamples: int = MISSING
+    seqlen: int = MISSING
+    seed: int = 0
+    if_missing: str = "error"  # what to do where the hub's file is not to be had: error | pocket
+
+    def __post_init__(self) -> None:
+        _one_of("calib.if_missing", self.if_missing, ("error", "pocket"))
+        _at_least("calib.nsamples", self.nsamples, 1)
+        _at_least("calib.seqlen", self.seqlen, 8)
+        if self.path is None and (self.repo is None or self.file is None):
+            raise UserError(
+                "calib: needs calib.path=FILE (.txt, or .jsonl with a `text` field). Example: calib=text calib.path=my.txt"
+            )
+
+
+@dataclass
+class Task:
+    """Which of the harness's tasks, by their names there."""
+
+    name: str = MISSING
+    names: list[str] = MISSING
+    include_path: str | None = None  # a folder of one's own task YAML
+    num_fewshot: int | None = None  # None: the task's own
+    limit: int | None = None  # the first questions of each task only
+    seed: int = 1234  # draws the few-shot examples; the harness's default
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise UserError("task.names=[]: name at least one task, such as 'task.names=[arc_easy]'.")
+        if len(set(self.names)) < len(self.names):
+            raise UserError(f"task.names={self.names}: a task is named twice.")
+        if self.limit is not None:
+            _at_least("task.limit", self.limit, 1, "; leave it out to score every question")
+        if self.num_fewshot is not None:
+            _at_least("task.num_fewshot", self.num_fewshot, 0)
+
+
+@dataclass
+class Metric:
+    """How records become numbers."""
+
+    name: str = MISSING
+    n_bins: int = MISSING  # equal-width bins of the calibration error and the reliability diagram
+    resamples: int = MISSING  # bootstrap
+    confidence_level: float = MISSING  # of every interval
+    alpha: float = MISSING  # of the paired t-test
+    seed: int = MISSING
+
+    def __post_init__(self) -> None:
+        _at_least("metric.n_bins", self.n_bins, 1)
+        _at_least("metric.resamples", self.resamples, 100)
+        for key in ("confidence_level", "alpha"):
+            if not 0 < getattr(self, key) < 1:
+                raise UserError(f"metric.{key}={getattr(self, key)}: a number between 0 and 1.")
+
+
+@dataclass
+class Tracking:
+    """Weights & Biases."""
+
+    mode: str = MISSING
+    project: str = "bitsure"
+    entity: str | None = None
+    group: str | None = None  # None: the sweep's directory in a sweep, else the model's name
+
+    def __post_init__(self) -> None:
+        _one_of("tracking.mode", self.mode, ("offline", "online", "disabled"))
+
+
+@dataclass
+class Paths:
+    """Where things are kept."""
+
+    store: str = MISSING
+    hub_mirror: str | None = None  # holds datasets/<org>/<name> and models/<org>/<name>; looked in before the hub
+
+    def __post_init__(self) -> None:
+        if self.hub_mirror is not None and not Path(self.hub_mirror).is_dir():
+            raise UserError(f"paths.hub_mirror={self.hub_mirror}: no such directory.")
+
+
+@dataclass
+class Config:
+    model: Model = MISSING
+    quant: Quant = MISSING
+    calib: Calib = MISSING
+    task: Task = MISSING
+    metric: Metric = MISSING
+    tracking: Tracking = MISSING
+    paths: Paths = MISSING
+
+
+def register() -> None:
+    """Make the schemas and the `${project:…}` resolver known to Hydra; conf/*.yaml build on them."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for name, node in {"none": NoQuant, "rtn": Rtn, "gptq": Gptq}.items():
+        store.store(group="schema/quant", name=name, node=node)
+    OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
+
+
+def to_dataclasses(composed: DictConfig) -> Config:
+    """The typed config, its values checked. Raises UserError with the key and what is allowed."""
+    missing = sorted(OmegaConf.missing_keys(composed))
+    if missing:
+        raise UserError(f"No value for {', '.join(missing)}. Give one on the command line, such as {missing[0]}=…")
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, Config)
+    return config
+
+
+def _one_of(key: str, given: Any, allowed: Any) -> None:
+    if given not in allowed:
+        raise UserError(f"{key}={given}: allowed are {', '.join(map(str, allowed))}.")
+
+
+def _at_least(key: str, given: int, least: int, hint: str = "") -> None:
+    if given < least:
+        raise UserError(f"{key}={given}: must be {least} or more{hint}.")
+
+
+def _check_group_size(group_size: int) -> None:
+    if group_size != -1 and group_size < 1:
+        raise UserError(f"quant.group_size={group_size}: a positive number of weights, or -1 for a whole row.")
+
+
+def _suffix(group_size: int, symmetric: bool) -> str:
+    """What differs from the presets' group of 128, symmetric."""
+    group = "" if group_size == 128 else "-row" if group_size == -1 else f"-g{group_size}"
+    return group + ("" if symmetric else "-asym")

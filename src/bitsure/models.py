@@ -1,0 +1,104 @@
+"""Where a model's files are, what identifies them, and loading them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitsure import hub
+from bitsure.config import Model
+from bitsure.errors import UserError
+from bitsure.store import hash_files
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+FILES = ("*.json", "*.model", "*.txt", "*.safetensors")  # what a model directory is loaded from
+
+
+@dataclass(frozen=True)
+class Source:
+    """A full-precision model's files on this machine."""
+
+    name: str
+    path: Path
+    revision: str | None  # the hub's commit; None for a directory
+    fingerprint: str  # of the files' content, or the hub's commit
+
+
+def locate(model: Model, hub_mirror: str | None) -> Source:
+    """Find the model's files (mirror, then hub) before anything heavy is loaded.
+
+    Raises UserError if the directory is missing, holds no config or no weights.
+    """
+    if model.path is not None:
+        path, revision = Path(model.path), None
+        if not path.is_dir():
+            raise UserError(f"model.path={model.path}: no such directory (looked at {path.absolute()}).")
+    else:
+        path, revision = hub.model_directory(model.repo, model.revision, hub_mirror)
+    if not (path / "config.json").is_file():
+        raise UserError(f"{path} holds no config.json: model.path wants a Hugging Face model directory.")
+    if not weight_files(path):
+        raise UserError(f"{path} holds no weights: expected *.safetensors (or pytorch_model*.bin).")
+    fingerprint = (
+        f"{model.repo}@{revision}" if revision else hash_files(sorted(f for p in (*FILES, "*.bin") for f in path.glob(p)))
+    )
+    return Source(model.name, path, revision, fingerprint)
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The safetensors files of a model directory, or its .bin files where it has no others."""
+    return sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
+
+
+def load(path: Path, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model on the device there is, in evaluation mode, and its tokenizer. `dtype` as in config.Model.
+
+    Remote code is never run; .bin files are read by torch's weights-only loader (transformers' default).
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(
+        path,
+        dtype=computing_dtype(dtype),
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=weight_files(path)[0].suffix == ".safetensors",
+    )
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), load_tokenizer(path)
+
+
+def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+
+
+def empty_model(path: Path) -> PreTrainedModel:
+    """The model's modules with shapes but without weights (on torch's meta device), to check before loading."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
+def computing_dtype(dtype: str) -> torch.dtype | str:
+    """What to compute in; "auto" is float32 on a CPU, where half precision is slow and moves log-likelihoods."""
+    import torch
+
+    if dtype == "auto":
+        return "auto" if torch.cuda.is_available() else torch.float32
+    return getattr(torch, dtype)
+
+
+def context_length(path: Path) -> int | None:
+    """The longest input the model was made for, in tokens; None if its config does not say."""
+    config = json.loads((path / "config.json").read_text())
+    return next((config[key] for key in ("max_position_embeddings", "n_positions", "seq_length") if key in config), None)

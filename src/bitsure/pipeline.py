@@ -1,0 +1,78 @@
+"""The whole story of one cell: config → model → quantize + verify → score → records → metrics → comparison → report, W&B."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import yaml
+
+from bitsure import models, provenance, quantize, records, report, scoring, terminal, tracking
+from bitsure.config import Config, NoQuant
+from bitsure.quantize import calib_data
+from bitsure.report import tables
+from bitsure.rundir import open_run
+from bitsure.store import Store, write_text
+
+log = logging.getLogger(__name__)
+
+
+def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
+    """Run one cell and write its directory. Raises UserError, before weights are loaded wherever that is possible."""
+    with open_run(run_dir) as current:
+        resolved = tracking.resolved_config(config)
+        write_text(run_dir / "config.yaml", yaml.safe_dump(resolved, sort_keys=False))
+        made_by = provenance.collect()
+        current.write_json("provenance.json", made_by)
+        log_file = run_dir / "libraries.log"
+        store, mirror, dtype = Store(config.paths.store), config.paths.hub_mirror, config.model.dtype
+
+        with current.stage("check"):
+            tracking.check_login(config.tracking)
+            source = models.locate(config.model, mirror)
+            plan = None
+            if not isinstance(config.quant, NoQuant):
+                plan = quantize.Plan(source, config.quant, config.calib, calib_data.locate(config.calib, mirror), dtype)
+            weights = plan.made_from if plan else None
+            scorer = scoring.Scorer(scoring.questions(config.task, mirror), dtype, store, log_file)
+            scorer.load_missing(scoring.identity(source, None))
+            scorer.load_missing(scoring.identity(source, weights))
+            if plan and not store.find("weights", weights):
+                quantize.check_fits(plan)
+            made_by |= {"model": {"name": source.name, "revision": source.revision, "fingerprint": source.fingerprint}}
+            made_by |= {"weights": weights, "calib_text": plan.text.name if plan else None}
+            current.write_json("provenance.json", made_by)
+
+        with tracking.track(config, resolved, run_dir, sweep, log_file) as tracker:
+            quantized = baseline = None
+            if plan:
+                with current.stage("quantize"):
+                    quantized = quantize.ensure(plan, store, log_file)
+                    current.write_json("quantization.json", quantized.report)
+            with current.stage("score full precision"):
+                rows = scorer.score(source, None, None, "full precision")
+            if quantized:
+                baseline = rows
+                records.write(run_dir / "baseline.parquet", baseline, scorer.describe(source, None))
+                with current.stage("score quantized"):
+                    rows = scorer.score(source, weights, quantized.checkpoint, config.quant.name)
+            records.write(run_dir / "records.parquet", rows, scorer.describe(source, weights))
+            with current.stage("report"):
+                title = f"{source.name}, {config.quant.name}"
+                proof = quantized.report if quantized else None
+                made = report.build(run_dir, title, rows, baseline, config.metric, proof, made_by)
+            with current.stage("track"):
+                tracker.log(made_by, made, proof, rows, baseline, run_dir / "records.parquet")
+    _show(config, title, made, tracker.directory, run_dir)
+
+
+def _show(config: Config, title: str, made: report.Report, wandb_dir: Path | None, run_dir: Path) -> None:
+    out, metric = terminal.console(), config.metric
+    out.print()
+    out.print(tables.terminal_table(made.metrics, made.comparison, title, metric.confidence_level, metric.alpha))
+    out.print()
+    out.print(f"report   {made.page}", markup=False)
+    out.print(f"records  {run_dir / 'records.parquet'}", markup=False)
+    if wandb_dir:
+        look = f"wandb sync {wandb_dir}" if config.tracking.mode == "offline" else str(wandb_dir)
+        out.print(f"W&B      {look}", markup=False)

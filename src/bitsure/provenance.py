@@ -1,0 +1,44 @@
+"""Where a run's numbers come from: versions, commit, machine, command. No secrets: the environment is not read."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+
+from bitsure.config import PROJECT
+
+PACKAGES = (
+    "bitsure",
+    "torch",
+    "transformers",
+    "lm_eval",
+    "gptqmodel",
+    "datasets",
+    "tokenizers",
+    "hydra-core",
+    "numpy",
+    "wandb",
+)
+
+
+def collect() -> dict:
+    """What does not depend on the config; the pipeline adds what it finds out about model, data and quantizer."""
+    return {
+        "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_changed_files": len((_git("status", "--porcelain") or "").splitlines()),
+        "python": platform.python_version(),
+        "packages": {package: version(package) for package in PACKAGES},
+        "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,97 @@
+"""Quantize a model, write it to the store as a packed checkpoint, read it back and prove what changed."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from bitsure import models, terminal
+from bitsure.config import Calib, Gptq, Quant, Rtn
+from bitsure.models import Source
+from bitsure.quantize.calib_data import CalibText, draw_windows
+from bitsure.store import Store, write_text
+
+log = logging.getLogger(__name__)
+
+LIBRARIES = {Rtn: ("torch",), Gptq: ("torch", "transformers", "gptqmodel")}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be quantized, how and with which text: enough to find the result in the store before any work."""
+
+    source: Source
+    quant: Quant
+    calib: Calib
+    text: CalibText
+    dtype: str
+
+    @property
+    def made_from(self) -> dict:
+        """The key of the weights in the store."""
+        calib = self.calib
+        return {
+            "model": self.source.fingerprint,
+            "quant": {"method": type(self.quant).__name__.lower(), **asdict(self.quant)},
+            "calib": {"text": self.text.fingerprint, "nsamples": calib.nsamples, "seqlen": calib.seqlen, "seed": calib.seed},
+            "dtype": self.dtype,
+            "libraries": {library: version(library) for library in LIBRARIES[type(self.quant)]},
+        }
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantized model in the store."""
+
+    checkpoint: Path  # a directory for `checkpoints.put_into`
+    report: dict  # quantization.json
+
+
+def ensure(plan: Plan, store: Store, log_file: Path) -> Quantized:
+    """The quantized model, from the store if it has it. Raises UserError if the quantizer cannot or did not do its work."""
+    directory = store.find("weights", plan.made_from)
+    if directory is None:
+        with store.create("weights", plan.made_from) as unfinished:
+            _quantize(plan, unfinished, log_file)
+        directory = store.path("weights", plan.made_from)
+    else:
+        log.info("quantized weights are in the store: %s", directory)
+    return Quantized(directory, json.loads((directory / "quantization.json").read_text()))
+
+
+def check_fits(plan: Plan) -> None:
+    """Raise UserError if the model's layers have shapes that the quantizer cannot do; no weights are loaded."""
+    if isinstance(plan.quant, Gptq):
+        from bitsure.quantize import gptq
+        from bitsure.quantize.targets import block_linears
+
+        linears = block_linears(models.empty_model(plan.source.path))
+        gptq.check_fits(plan.quant, {name: tuple(linear.weight.shape) for name, linear in linears.items()})
+
+
+def _quantize(plan: Plan, out: Path, log_file: Path) -> None:
+    from bitsure.quantize import checkpoints, gptq, verify
+    from bitsure.quantize.rtn import round_to_nearest
+    from bitsure.quantize.targets import block_linears
+
+    source, text = plan.source, plan.text
+    with terminal.output_to(log_file):
+        model, tokenizer = models.load(source.path, plan.dtype)
+        windows, held_out = draw_windows(text, plan.calib, tokenizer, models.context_length(source.path))
+    with terminal.progress(f"quantizing {source.name}, {plan.quant.name}", total=None) as advance:
+        match plan.quant:
+            case Rtn() as quant:
+                linears = block_linears(model)
+                checkpoints.write(out, {name: round_to_nearest(linear.weight, quant) for name, linear in linears.items()})
+            case Gptq() as quant:
+                gptq.quantize(source.path, quant, windows, out, log_file, advance)
+            case quant:
+                raise AssertionError(f"no quantizer for {quant}")
+    weights, _ = checkpoints.read(out)
+    report = verify.report(model, weights, held_out)
+    report["quantizer"] = plan.quant.name
+    report["calib_data"] = {"name": text.name, "windows": len(windows), "seqlen": windows.shape[1]}
+    write_text(out / "quantization.json", json.dumps(report, indent=1))

@@ -1,0 +1,54 @@
+"""GPTQ (Frantar et al. 2023) through gptqmodel: a real packed checkpoint, as people deploy it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from bitsure import terminal
+from bitsure.config import Gptq
+from bitsure.errors import UserError
+
+
+def check_fits(quant: Gptq, shapes: dict[str, tuple[int, int]]) -> None:
+    """Raise UserError if a layer (name → (out, in)) has widths that the packed format cannot hold, before any work."""
+    if quant.bits == 3 and (odd := {name: shape for name, shape in shapes.items() if shape[0] % 32 or shape[1] % 32}):
+        name, shape = next(iter(odd.items()))
+        raise UserError(
+            f"quant.bits=3: gptqmodel packs 32 values of 3 bits together, so widths must be multiples of 32; "
+            f"{len(odd)} layers are not, such as {name} with {shape[0]} × {shape[1]}. Ways out: quant=gptq4 or quant=rtn3."
+        )
+
+
+def quantize(
+    model_path: Path, quant: Gptq, windows: torch.Tensor, out: Path, log_file: Path, advance: Callable[..., None]
+) -> None:
+    """Quantize the model and write the packed checkpoint into `out`.
+
+    windows: (nsamples, seqlen) token ids. `advance` is called after each block. What gptqmodel prints goes to `log_file`.
+    """
+    os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # it wants two loader threads, whatever the machine has
+    with terminal.output_to(log_file):
+        from gptqmodel import GPTQModel, QuantizeConfig
+
+        settings = QuantizeConfig(
+            bits=quant.bits,
+            group_size=quant.group_size,
+            sym=quant.symmetric,
+            desc_act=quant.desc_act,
+            damp_percent=quant.damp_percent,
+            act_group_aware=False,  # its default reorders columns, which the study's setting does not
+            fallback=None,  # its default rounds to nearest, in silence, what saw too little data
+            offload_to_disk=False,
+        )
+        # float32 on a CPU: its own choice there, bfloat16, changes half-precision weights before they are quantized
+        dtype = "auto" if torch.cuda.is_available() else torch.float32
+        model = GPTQModel.load(str(model_path), settings, dtype=dtype, trust_remote_code=False)
+        blocks = model.model.config.num_hidden_layers
+        model.layer_callback = lambda layer_idx, submodule_finalized: None if submodule_finalized else advance(1, total=blocks)
+        rows = [{"input_ids": row[None], "attention_mask": torch.ones_like(row[None])} for row in windows]
+        model.quantize(rows, batch_size=8)
+        model.save(str(out))

@@ -1,0 +1,50 @@
+"""From saved records to numbers, tables, pictures and a page: no model, no harness, no W&B."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bitsure import metrics
+from bitsure.compare import compare
+from bitsure.config import Metric
+from bitsure.records import Record
+from bitsure.report import figures, page
+from bitsure.store import write_text
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was computed of one run, and the files that show it."""
+
+    metrics: dict
+    comparison: dict | None
+    figures: dict[str, Path]
+    page: Path
+
+
+def build(
+    out: Path,
+    title: str,
+    records: Sequence[Record],
+    baseline: Sequence[Record] | None,
+    metric: Metric,
+    quantization: dict | None,
+    provenance: dict,
+) -> Report:
+    """Compute every number and write metrics.json, comparison.json, figures/ and report.html into `out`."""
+    measured = metrics.measure(records, metric)
+    compared = compare(baseline, records, metric) if baseline else None
+    pictures = figures.reliability_diagrams(records, baseline, metric.n_bins, out / "figures")
+    _write_json(out / "metrics.json", measured)
+    if compared:
+        _write_json(out / "comparison.json", compared)
+    html = page.render(title, measured, compared, quantization, provenance, pictures, metric.confidence_level)
+    write_text(out / "report.html", html)
+    return Report(measured, compared, pictures, out / "report.html")
+
+
+def _write_json(path: Path, value: object) -> None:
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))

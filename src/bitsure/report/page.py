@@ -1,0 +1,72 @@
+"""report.html: one file that opens from disk, needs no script and no network, and escapes all text."""
+
+from __future__ import annotations
+
+import base64
+from importlib.resources import files
+from pathlib import Path
+
+from bitsure.report import tables
+
+
+def render(
+    title: str,
+    metrics: dict,
+    comparison: dict | None,
+    quantization: dict | None,
+    provenance: dict,
+    figures: dict[str, Path],
+    level: float,
+) -> str:
+    """The page as a string; `figures` are PNG files by task."""
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False)
+    template = environment.from_string(files("bitsure.report").joinpath("page.html").read_text())
+    return template.render(
+        title=title,
+        summary=summary(comparison, quantization),
+        compared=comparison is not None,
+        columns=tables.columns(comparison, level),
+        rows=tables.rows(metrics, comparison),
+        figures={task: base64.b64encode(path.read_bytes()).decode() for task, path in figures.items()},
+        quantization=_facts(quantization) if quantization else None,
+        provenance=provenance,
+    )
+
+
+def summary(comparison: dict | None, quantization: dict | None) -> list[str]:
+    """What was found, in sentences."""
+    if comparison is None:
+        return ["This is the full-precision model: nothing was quantized, and there is nothing to compare."]
+    sentences = []
+    if quantization:
+        sentences.append(
+            f"{len(quantization['modules_quantized'])} layers were quantized ({quantization['parameter_share']:.0%} of the "
+            f"parameters) to {quantization['bits_per_weight']:.2f} bits a weight, scales and zero points counted; "
+            f"the weights moved by {quantization['relative_error']:.1%}."
+        )
+    for task, values in comparison.items():
+        p, flips = values["true_label_prob"], values["flip_rate"]
+        found = "a significant change" if p["significant"] else "no significant change, which is not evidence of none"
+        sentences.append(
+            f"{task}: the probability of the right answer went from {p['baseline']:.3f} to {p['quantized']:.3f} "
+            f"({p['value']:+.3f}, {tables.interval(p, True)}; {found}); {flips['value']:.1%} of {p['n']:,} answers flipped."
+        )
+    return sentences
+
+
+def _facts(quantization: dict) -> dict[str, str]:
+    skipped = ", ".join(f"{name} ({reason})" for name, reason in quantization["modules_skipped"].items())
+    groups = ", ".join(f"{size} in {count} layers" for size, count in quantization["group_sizes"].items())
+    worst = max(quantization["layers"].items(), key=lambda item: item[1]["output_error"])
+    calib = quantization["calib_data"]
+    return {
+        "Bits per weight, scales and zero points counted": f"{quantization['bits_per_weight']:.3f}",
+        "Share of the parameters": f"{quantization['parameter_share']:.1%}",
+        "Relative error of the weights": f"{quantization['relative_error']:.4f}",
+        "Layer whose output moved most on held-out text": f"{worst[0]}: {worst[1]['output_error']:.4f}",
+        "Weights that share a scale": groups,
+        "Kept in full precision": skipped or "nothing",
+        "Calibration text": f"{calib['name']}, {calib['windows']} windows of {calib['seqlen']} tokens",
+    }

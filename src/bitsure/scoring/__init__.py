@@ -1,0 +1,107 @@
+"""Score a model on tasks: records from the store where it has them, else from the harness, task by task."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from bitsure import models, records, terminal
+from bitsure.config import Task
+from bitsure.models import Source
+from bitsure.records import Record
+from bitsure.store import Store, hash_files, hash_json
+
+log = logging.getLogger(__name__)
+
+LIBRARIES = ("lm_eval", "torch", "transformers")
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What is asked, and of which data."""
+
+    task: Task
+    hub_mirror: str | None
+    fingerprint: str  # of one's own task files and of the mirror's listing
+
+
+def questions(task: Task, hub_mirror: str | None) -> Questions:
+    """Identify the tasks' data without the harness, so that what the store has is found in no time."""
+    own = sorted(f for f in Path(task.include_path).rglob("*") if f.is_file()) if task.include_path else []
+    mirrored = sorted(f for f in Path(hub_mirror, "datasets").rglob("*") if f.is_file()) if hub_mirror else []
+    listing = [(str(f.relative_to(hub_mirror)), f.stat().st_size, f.stat().st_mtime_ns) for f in mirrored]
+    return Questions(task, hub_mirror, hash_json([hash_files(own), listing]))
+
+
+class Scorer:
+    """Scores models on one set of questions; the harness and its tasks are loaded once, and only if something is missing."""
+
+    def __init__(self, questions: Questions, dtype: str, store: Store, log_file: Path):
+        self.questions, self.dtype, self.store, self.log_file = questions, dtype, store, log_file
+        self._loaded: dict[str, dict] = {}
+
+    def load_missing(self, model: dict) -> None:
+        """Load the harness's tasks that the store has no records of for a model (as `identity` names it), checking them."""
+        missing = [name for name in self._missing(model) if name not in self._loaded]
+        if missing:
+            with terminal.output_to(self.log_file):
+                from bitsure.scoring import harness
+
+                self._loaded |= harness.load_tasks(self.questions.task, missing, self.questions.hub_mirror)
+
+    def score(self, source: Source, weights: dict | None, checkpoint: Path | None, label: str) -> list[Record]:
+        """Every question's record, in the order of the tasks; what is scored now goes to the store task by task.
+
+        weights: what made the quantized weights in `checkpoint`; both None for full precision. `label` is for the reader.
+        """
+        model = identity(source, weights)
+        if missing := self._missing(model):
+            self.load_missing(model)
+            self._score(source, checkpoint, model, missing, label)
+        entries = [self.store.path("records", self._made_from(model, name)) for name in self.questions.task.names]
+        return [record for entry in entries for record in records.read(entry / "records.parquet")[0]]
+
+    def _score(self, source: Source, checkpoint: Path | None, model: dict, names: list[str], label: str) -> None:
+        from bitsure.scoring import harness
+
+        limit = self.questions.task.limit
+        with terminal.output_to(self.log_file):
+            total = sum(harness.count_requests(self._loaded[name], limit) for name in names)
+            network, tokenizer = models.load(source.path, self.dtype)
+            if checkpoint is not None:
+                from bitsure.quantize import checkpoints
+
+                checkpoints.put_into(network, checkpoint)
+        with terminal.progress(f"scoring {source.name}, {label}", total) as advance, terminal.output_to(self.log_file):
+            for name in names:
+                found = harness.run(self._loaded[name], network, tokenizer, limit, advance)
+                made_from = self._made_from(model, name)
+                with self.store.create("records", made_from) as unfinished:
+                    records.write(unfinished / "records.parquet", found, made_from)
+
+    def _missing(self, model: dict) -> list[str]:
+        return [name for name in self.questions.task.names if not self.store.find("records", self._made_from(model, name))]
+
+    def describe(self, source: Source, weights: dict | None) -> dict:
+        """What made a run's records, for their file's metadata."""
+        return {task: self._made_from(identity(source, weights), task) for task in self.questions.task.names}
+
+    def _made_from(self, model: dict, name: str) -> dict:
+        task = self.questions.task
+        return {
+            **model,
+            "task": name,
+            "data": self.questions.fingerprint,
+            "num_fewshot": task.num_fewshot,
+            "limit": task.limit,
+            "seed": task.seed,
+            "dtype": self.dtype,
+            "libraries": {library: version(library) for library in LIBRARIES},
+        }
+
+
+def identity(source: Source, weights: dict | None) -> dict:
+    """What names a model, quantized or not, in the key of its records; `weights` is what its weights were made from."""
+    return {"model": source.fingerprint, "weights": weights}

@@ -1,0 +1,179 @@
+"""lm-evaluation-harness: its tasks and its evaluation, with a hook that keeps every token's log-probability.
+
+The only file that imports lm_eval.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import lm_eval.api.task
+from lm_eval.evaluator import evaluate
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+
+from bitsure import hub
+from bitsure.config import Task
+from bitsure.errors import UserError
+from bitsure.records import Record
+from bitsure.scoring import engine
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+MC2 = "truthfulqa_mc2"
+
+
+class HookedLM(HFLM):
+    """HFLM with our engine for log-likelihoods; `scored` keeps every token's log-probability by (context, continuation)."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, advance: Callable[[int], None]):
+        super().__init__(pretrained=model, tokenizer=tokenizer)
+        self.scored: dict[tuple[str, str], engine.Scored] = {}
+        self._advance = advance
+
+    def loglikelihood(self, requests, disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        return super().loglikelihood(requests, disable_tqdm=True)
+
+    def _loglikelihood_tokens(self, requests, disable_tqdm=False, override_bs=None) -> list[tuple[float, bool]]:
+        scored = engine.score(
+            self.model, [(context, continuation) for _, context, continuation in requests], self.max_length, self._advance
+        )
+        self.scored |= {strings: one for (strings, _, _), one in zip(requests, scored, strict=True)}
+        return [(one.logprob, one.greedy) for one in scored]
+
+
+def load_tasks(task: Task, names: Sequence[str], hub_mirror: str | None) -> dict[str, dict]:
+    """The harness's task objects (and groups) for each name, with their data.
+
+    Raises UserError for a name that the harness does not have, and for tasks without choices.
+    """
+    loaded = {}
+    with hub.datasets_from(hub_mirror, task.include_path):
+        for name in names:
+            manager = _manager(task.include_path, include_defaults=False)
+            if task.include_path is None or name not in manager.all_tasks:
+                manager = _manager(task.include_path, include_defaults=True)
+            if name not in manager.all_tasks:
+                near = difflib.get_close_matches(name, manager.all_tasks, n=5)
+                raise UserError(
+                    f"task.names: there is no task {name!r} in lm-evaluation-harness"
+                    + (f" or in task.include_path={task.include_path}" if task.include_path else "")
+                    + (f". Near: {', '.join(near)}." if near else ".")
+                    + " `lm-eval ls tasks` lists them all."
+                )
+            loaded[name] = manager.load([name])
+            for sub_name, one in loaded[name]["tasks"].items():
+                _check_has_choices(sub_name, one)
+                _configure(one, task)
+    return loaded
+
+
+def run(
+    loaded: dict[str, Any], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, limit: int | None, advance
+) -> list[Record]:
+    """Let the harness evaluate one entry of `load_tasks` and return a record for every question.
+
+    Raises UserError if a log-probability is not finite or the harness's own accuracy is not ours.
+    """
+    lm = HookedLM(model, tokenizer, advance)
+    results = evaluate(lm, loaded, limit=limit, bootstrap_iters=0, log_samples=True)
+    records = []
+    for name, samples in results["samples"].items():
+        task = loaded["tasks"][name]
+        for sample in samples:
+            records.append(_record(name, task, sample, lm.scored))
+            _check_agreement(records[-1], sample)
+    return records
+
+
+def count_requests(loaded: dict[str, Any], limit: int | None) -> int:
+    """About how many log-likelihoods an entry of `load_tasks` will ask for: its questions' choices."""
+    total = 0
+    for task in loaded["tasks"].values():
+        docs = list(task.eval_docs)[:limit]
+        total += sum(len(task.doc_to_choice(doc)) for doc in docs)
+    return total
+
+
+@functools.cache
+def _manager(include_path: str | None, include_defaults: bool) -> TaskManager:
+    return TaskManager(include_path=include_path, include_defaults=include_defaults)
+
+
+def _check_has_choices(name: str, task: lm_eval.api.task.Task) -> None:
+    if task.OUTPUT_TYPE != "multiple_choice":
+        raise UserError(
+            f"task {name} is of the kind {task.OUTPUT_TYPE}: it has no choices to take a confidence from. "
+            "Choose tasks of the kind multiple_choice, such as arc_easy, boolq, hellaswag, piqa."
+        )
+
+
+def _configure(one: lm_eval.api.task.Task, task: Task) -> None:
+    """Set the few-shot count and seed as the harness's own command line does: a task that fixes 0 keeps it."""
+    own = one.get_config("num_fewshot")
+    if task.num_fewshot is not None and own != 0:
+        one.set_config(key="num_fewshot", value=task.num_fewshot)
+    elif own is None:
+        one.set_config(key="num_fewshot", value=0)
+    one.set_fewshot_seed(seed=task.seed)
+
+
+def _record(name: str, task: lm_eval.api.task.Task, sample: dict, scored: dict[tuple[str, str], engine.Scored]) -> Record:
+    choices = [str(choice) for choice in task.doc_to_choice(sample["doc"])]
+    where = f"task {name}, question {sample['doc_id']}"
+    if len(choices) < 2 or len(choices) != len(sample["arguments"]):
+        raise UserError(
+            f"{where}: {len(choices)} choices and {len(sample['arguments'])} scored; a confidence needs two or more."
+        )
+    outcomes = [scored[context, continuation] for context, continuation, *_ in sample["arguments"]]
+    if bad := [i for i, one in enumerate(outcomes) if not math.isfinite(one.logprob)]:
+        raise UserError(f"{where}: the log-probability of choice {bad[0]} is {outcomes[bad[0]].logprob}: the model is broken.")
+    return Record(
+        task=name,
+        doc_id=sample["doc_id"],
+        doc_hash=sample["doc_hash"],
+        prompt_hash=sample["prompt_hash"],
+        target_hash=sample["target_hash"],
+        choices=choices,
+        gold=_gold(name, sample, choices),
+        choice_logprobs=[one.logprob for one in outcomes],
+        choice_tokens=[len(one.token_logprobs) for one in outcomes],
+        choice_greedy=[one.greedy for one in outcomes],
+        token_logprobs=[one.token_logprobs for one in outcomes],
+    )
+
+
+def _gold(name: str, sample: dict, choices: list[str]) -> list[int]:
+    """The indices of the right choices."""
+    if name == MC2:  # its target says 0 for every question; the labels are in the document
+        return [i for i, label in enumerate(sample["doc"]["mc2_targets"]["labels"]) if label]
+    target = sample["target"]
+    targets = target if isinstance(target, list) else [target]
+    gold = [choices.index(t) if isinstance(t, str) and not t.isdigit() else int(t) for t in targets]
+    if not gold or not all(0 <= g < len(choices) for g in gold):
+        raise UserError(f"task {name}, question {sample['doc_id']}: target {target!r} is none of its {len(choices)} choices.")
+    return gold
+
+
+def _check_agreement(record: Record, sample: dict) -> None:
+    """The harness's own accuracy of a question and ours must be the same."""
+    if "acc" not in sample:
+        return
+    best = max(range(len(record.choices)), key=record.choice_logprobs.__getitem__)
+    ours = float(best in record.gold)
+    if record.task == MC2:  # its `acc` is the probability of the right choices
+        weights = [math.exp(z - record.choice_logprobs[best]) for z in record.choice_logprobs]
+        ours = sum(weights[g] for g in record.gold) / sum(weights)
+    if abs(ours - float(sample["acc"])) > (1e-6 if record.task == MC2 else 0):
+        raise UserError(
+            f"task {record.task}, question {record.doc_id}: the harness's acc is {sample['acc']}, the records' {ours}. "
+            "One of the two reads the task wrongly; no number of it is reported."
+        )

@@ -1,0 +1,145 @@
+"""Weights & Biases: the only file that imports wandb."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bitsure import terminal
+from bitsure.config import Config, Tracking
+from bitsure.errors import UserError
+from bitsure.metrics.confidence import choice_probabilities, questions
+from bitsure.records import Record, join
+from bitsure.report import Report
+
+
+def check_login(tracking: Tracking) -> None:
+    """Raise UserError if runs should be sent and there is no login, before anything is computed."""
+    if tracking.mode != "online":
+        return
+    import wandb
+
+    if not wandb.api.api_key:  # from the environment, .netrc or wandb's settings; never shown or kept
+        raise UserError(
+            "tracking.mode=online: not logged in to Weights & Biases. Ways out: `wandb login` (or the environment variable "
+            "WANDB_API_KEY); or tracking.mode=offline, and `wandb sync` later."
+        )
+
+
+class Tracker:
+    """Logs a run; every method does nothing where tracking is disabled."""
+
+    def __init__(self, run: Any | None):
+        self._run = run
+
+    @property
+    def directory(self) -> Path | None:
+        """Where wandb keeps the run on this machine."""
+        return Path(self._run.dir).parent if self._run else None
+
+    def log(
+        self,
+        provenance: dict,
+        report: Report,
+        quantization: dict | None,
+        records: Sequence[Record],
+        baseline: Sequence[Record] | None,
+        records_file: Path,
+    ) -> None:
+        """Summary numbers `<task>/<metric>`, differences `<task>/delta/<metric>`, pictures, samples and the records."""
+        if not self._run:
+            return
+        import wandb
+
+        self._run.config.update({"provenance": provenance}, allow_val_change=True)
+        summary = {f"{task}/{name}": one["value"] for task, values in report.metrics.items() for name, one in values.items()}
+        for task, values in (report.comparison or {}).items():
+            summary |= {f"{task}/delta/{name}": one["value"] for name, one in values.items()}
+        if quantization:
+            summary |= {
+                f"quantization/{key}": quantization[key] for key in ("bits_per_weight", "parameter_share", "relative_error")
+            }
+        self._run.summary.update({key: value for key, value in summary.items() if value is not None})
+        self._run.log(
+            {f"reliability/{task}": wandb.Image(str(picture)) for task, picture in report.figures.items()}
+            | {"samples": wandb.Table(columns=list(SAMPLE_COLUMNS), data=sample_rows(records, baseline))}
+        )
+        artifact = wandb.Artifact(f"records-{self._run.id}", type="records")
+        artifact.add_file(str(records_file))
+        self._run.log_artifact(artifact)
+
+
+PROOF = ("bits_per_weight", "parameter_share", "relative_error")
+SAMPLE_COLUMNS = (
+    "task",
+    "doc_id",
+    "choices",
+    "gold",
+    "prediction",
+    "confidence",
+    "true_label_prob",
+    "baseline_prediction",
+    "baseline_confidence",
+    "baseline_true_label_prob",
+    "true_label_prob_change",
+)
+
+
+def sample_rows(records: Sequence[Record], baseline: Sequence[Record] | None) -> list[list]:
+    """A row for each question under SAMPLE_COLUMNS, with both models' choice where there is a baseline."""
+    before = {id(record): full for full, record in join(baseline, records).pairs} if baseline else {}
+    rows = []
+    for record in records:
+        now = _seen(record)
+        then = _seen(before[id(record)]) if id(record) in before else [None] * 3
+        change = now[2] - then[2] if then[2] is not None else None
+        rows.append([record.task, record.doc_id, " | ".join(record.choices), str(record.gold), *now, *then, change])
+    return rows
+
+
+def _seen(record: Record) -> list:
+    asked = questions([record])
+    p = choice_probabilities(record.choice_logprobs)
+    return [record.choices[int(p.argmax())], float(asked.confidence[0]), float(asked.true_label_prob[0])]
+
+
+@contextmanager
+def track(config: Config, resolved: dict, run_dir: Path, sweep: str | None, log_file: Path) -> Iterator[Tracker]:
+    """A W&B run around the block, finished whatever happens: with exit code 1 if the block raises."""
+    tracking = config.tracking
+    if tracking.mode == "disabled":
+        yield Tracker(None)
+        return
+    os.environ.setdefault("WANDB_SILENT", "true")
+    import wandb
+
+    with terminal.output_to(log_file):
+        run = wandb.init(
+            project=tracking.project,
+            entity=tracking.entity,
+            mode=tracking.mode,
+            dir=str(run_dir),
+            name=f"{config.model.name}/{config.quant.name}",
+            group=tracking.group or sweep or config.model.name,
+            job_type=config.quant.name,
+            tags=[config.model.name, config.quant.name, config.task.name],
+            config=resolved,
+            settings=wandb.Settings(console="off", disable_git=True, disable_code=True),
+        )
+    try:
+        yield Tracker(run)
+    except BaseException:
+        with terminal.output_to(log_file):
+            run.finish(exit_code=1)
+        raise
+    with terminal.output_to(log_file):
+        run.finish()
+
+
+def resolved_config(config: Config) -> dict:
+    """The config as plain data, as W&B and config.yaml show it."""
+    return asdict(config) | {"quant": asdict(config.quant) | {"name": config.quant.name}}
