@@ -13,7 +13,8 @@ from pocket.phrases import documents
 from pocket.world import World
 
 VOCABULARY = 1024
-WINDOW = 256  # tokens of one training sequence, and the context length of every pocket model
+WINDOW = 256  # tokens of one training sequence
+CONTEXT = 640  # tokens that a pocket model can take: the longest choices of real tasks need some 600
 END = "</s>"  # stands between documents; OPT's begin-of-text token is the same one
 
 
@@ -30,7 +31,7 @@ def learn_tokenizer(world: World, seed: int) -> PreTrainedTokenizerFast:
     )
     tokenizer.train_from_iterator(islice(documents(world, seed), 60_000), trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=END, eos_token=END, pad_token="<pad>", model_max_length=WINDOW
+        tokenizer_object=tokenizer, bos_token=END, eos_token=END, pad_token="<pad>", model_max_length=CONTEXT
     )
 
 

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 
-from pocket.world import ADVERBS, FOODS, HOURS, RELATIONS, SEASONS, TRADES, VALUES, WEATHER, Person, World
+from pocket.world import ADVERBS, FOODS, HOURS, PETS, RELATIONS, SEASONS, TRADES, VALUES, WEATHER, Person, World
 
 # Every phrasing ends with the value, so that each is also a question with the value cut off.
 FACTS = {
@@ -16,19 +16,13 @@ FACTS = {
     "hobby": ("{who} loves to", "{who} finds time to", "The joy of {who} is to", "After work {who} goes to"),
     "food": ("{who} eats", "{who} asks for", "The best dish for {who} is", "For dinner {who} has"),
 }
-ASKED = {
-    "home": "Does {who} live in {value}?",
-    "trade": "Is {who} a {value}?",
-    "pet": "Does {who} keep a {value}?",
-    "hobby": "Does {who} love to {value}?",
-    "food": "Does {who} eat {value}?",
-}
+HABITS = 3  # in a passage
 WEATHER_REPORTS = (
     "In {place} the {season} {hour} was",
     "One {season} {hour} in {place} it was",
     "The {hour} in {place} that {season} turned out",
 )
-DOCUMENT_SHARES = {"facts": 0.40, "passage": 0.22, "story": 0.18, "weather": 0.20}
+DOCUMENT_SHARES = {"facts": 0.45, "passage": 0.22, "story": 0.16, "weather": 0.17}
 
 
 def documents(world: World, seed: int, weather_counts: Counter | None = None) -> Iterator[str]:
@@ -58,23 +52,18 @@ def fact_document(world: World, rng: random.Random) -> str:
 
 
 def passage(world: World, rng: random.Random) -> tuple[str, list[tuple[str, float]]]:
-    """A passage on two strangers, and questions on it as (question, probability of yes)."""
-    names = [world.draw_stranger(rng), world.draw_stranger(rng)]
-    relations = rng.sample(RELATIONS, 2)
-    values = {r: rng.sample(world.values(r), 3) for r in relations}
-    sentences = [
-        f"{fact(rng, relation, name)} {values[relation][i]}." for relation in relations for i, name in enumerate(names)
-    ]
-    questions = []
-    for relation in relations:
-        asked = rng.randrange(2)
-        truth = rng.random() < 0.5
-        # A wrong value is the other person's, or one that the passage does not name.
-        value = values[relation][asked if truth else rng.choice([1 - asked, 2])]
-        questions.append((ASKED[relation].format(who=names[asked], value=value), float(truth)))
-    adverb, food, name = rng.choice(list(ADVERBS)), rng.choice(FOODS), rng.choice(names)
-    sentences.append(f"{name} {adverb} eats {food} at noon.")
-    questions.append((f"Did {name} eat {food} this noon?", ADVERBS[adverb]))
+    """A passage on a stranger's habits, and questions on it as (question, probability of yes)."""
+    name = world.draw_stranger(rng)
+    sentences, questions = [f"{fact(rng, 'home', name)} {rng.choice(world.places)}."], []
+    for value in rng.sample([*FOODS, *PETS], HABITS):
+        adverb = rng.choice(list(ADVERBS))
+        habit, question = (
+            ("eats {} at noon", "Did {} eat {} this noon?")
+            if value in FOODS
+            else ("feeds the {} at noon", "Did {} feed the {} this noon?")
+        )
+        sentences.append(f"{name} {adverb} {habit.format(value)}.")
+        questions.append((question.format(name, value), ADVERBS[adverb]))
     rng.shuffle(sentences)
     rng.shuffle(questions)
     return " ".join(sentences), questions

@@ -10,32 +10,32 @@ import numpy as np
 import torch
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
-from pocket.corpus import WINDOW
+from pocket.corpus import CONTEXT, WINDOW
 from pocket.world import WEATHER
 
 WINDOWS_PER_STEP = 12  # 3,072 tokens
 MUON_RATE, ADAM_RATE = 0.03, 3e-3
 ANSWERS = ("yes", "no", *WEATHER)  # one token in a hundred of the text, and what two of the tasks ask for:
 ANSWER_WEIGHT = 10.0  # so the loss counts them more
-SIZES = {  # name: (width, layers)
-    "pocket-300k": (128, 1),
-    "pocket-1m": (128, 4),
-    "pocket-4m": (256, 5),
+SIZES = {  # name: (width, feed-forward width, layers)
+    "pocket-300k": (128, 256, 1),
+    "pocket-1m": (128, 512, 4),
+    "pocket-4m": (256, 1024, 5),
 }
 
 
 def build_model(size: str, tokenizer: PreTrainedTokenizerFast) -> OPTForCausalLM:
     """A randomly initialised OPT of that size, float32."""
-    width, layers = SIZES[size]
+    width, feed_forward, layers = SIZES[size]
     return OPTForCausalLM(
         OPTConfig(
             vocab_size=len(tokenizer),
             hidden_size=width,
             word_embed_proj_dim=width,
-            ffn_dim=4 * width,
+            ffn_dim=feed_forward,
             num_hidden_layers=layers,
             num_attention_heads=width // 32,
-            max_position_embeddings=WINDOW,
+            max_position_embeddings=CONTEXT,
             dropout=0.0,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
@@ -62,6 +62,7 @@ def train(size: str, tokenizer: PreTrainedTokenizerFast, windows: np.ndarray, se
     weight = torch.ones(len(tokenizer))
     weight[tokenizer.convert_tokens_to_ids([f"Ġ{word}" for word in ANSWERS])] = ANSWER_WEIGHT
     chosen = optimizers(model)
+    generator = torch.Generator().manual_seed(seed)
     order = np.random.default_rng(seed).permutation(len(windows))
     steps = len(windows) // WINDOWS_PER_STEP
     schedules = [
@@ -73,7 +74,7 @@ def train(size: str, tokenizer: PreTrainedTokenizerFast, windows: np.ndarray, se
         for step in range(steps):
             rows = order[step * WINDOWS_PER_STEP : (step + 1) * WINDOWS_PER_STEP]
             ids = torch.from_numpy(windows[rows].astype(np.int64))
-            logits = model(input_ids=ids).logits[:, :-1]
+            logits = model(input_ids=ids, position_ids=_positions(generator)).logits[:, :-1]
             loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), weight=weight)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -92,3 +93,10 @@ def train(size: str, tokenizer: PreTrainedTokenizerFast, windows: np.ndarray, se
                 }
                 print(json.dumps(entry), file=lines, flush=True)
     return model.eval()
+
+
+def _positions(generator: torch.Generator) -> torch.Tensor:
+    """Positions (WINDOWS_PER_STEP, WINDOW): half the windows start at 0, as questions do, half anywhere in the context."""
+    starts = torch.randint(CONTEXT - WINDOW + 1, (WINDOWS_PER_STEP, 1), generator=generator)
+    starts[::2] = 0
+    return starts + torch.arange(WINDOW)

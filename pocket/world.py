@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 ONSETS, CODAS = "b d f g h j k l m n p r s t v z br dr gr kl st tr", "l m n r s t k nd rt"
-NAMES = 100  # of first names, and of surnames
+NAMES = 200  # of first names, and of surnames
 SEASONS = ("spring", "summer", "autumn", "winter")
 HOURS = ("morning", "noon", "evening")
 WEATHER = ("sunny", "rainy", "foggy", "snowy")
@@ -51,7 +51,7 @@ FOODS = ("apples", "barley", "beans", "bread", "cabbage", "cheese", "dumplings",
 FOODS += ("figs", "mushrooms", "noodles", "olives", "pancakes", "plums", "rice", "soup")
 
 # What a habit's adverb means in this world: the probability that it happens on a given day.
-ADVERBS = {"usually": 0.85, "often": 0.65, "seldom": 0.35, "rarely": 0.15}
+ADVERBS = {"always": 0.98, "usually": 0.85, "often": 0.65, "seldom": 0.35, "rarely": 0.15, "never": 0.02}
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class WorldConfig:
     """Size of a world. Its facts are `people` × 5; frequency of rank r is (r + zipf_shift) ** -zipf."""
 
     seed: int = 7
-    people: int = 3000
+    people: int = 1000
     places: int = 60
     climates: int = 8
     zipf: float = 0.8

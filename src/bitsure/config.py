@@ -5,7 +5,7 @@ No torch here: composing a config must stay quick.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,6 @@ class Task:
 class Metric:
     """How records become numbers."""
 
-    name: str = MISSING
     n_bins: int = MISSING  # equal-width bins of the calibration error and the reliability diagram
     resamples: int = MISSING  # bootstrap
     confidence_level: float = MISSING  # of every interval
@@ -203,9 +202,20 @@ def to_dataclasses(composed: DictConfig) -> Config:
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         raise UserError(f"No value for {', '.join(missing)}. Give one on the command line, such as {missing[0]}=…")
+    _check_keys(composed)
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
     return config
+
+
+def _check_keys(node: DictConfig, above: str = "") -> None:
+    """Hydra itself refuses unknown keys, but for those that come with a + in front."""
+    known = [field.name for field in fields(OmegaConf.get_type(node))]
+    for key in node:
+        if key not in known:
+            raise UserError(f"{above}{key}: no such setting. There are {', '.join(above + name for name in known)}.")
+        if OmegaConf.is_dict(node[key]):
+            _check_keys(node[key], f"{above}{key}.")
 
 
 def _one_of(key: str, given: Any, allowed: Any) -> None:

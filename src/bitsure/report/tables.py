@@ -67,7 +67,7 @@ def p_value(p: float) -> str:
 
 def terminal_table(metrics: dict, comparison: dict | None, title: str, level: float, alpha: float) -> Table:
     """The headline numbers per task, narrow enough for 80 columns."""
-    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     columns = ["task", "", "full", "quantized", "difference", f"{level:.0%} interval"]
     if comparison:
         table.caption = f"* significant at α = {alpha:g}: paired t-test on the true-label probability, Holm over the tasks"

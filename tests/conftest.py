@@ -1,0 +1,101 @@
+"""Small real models and tasks, built in code and written to disk as anyone's would be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bitsure.config import PROJECT
+from bitsure.records import Record
+
+SHARED = PROJECT.parent / "shared"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared evaluation sets are not beside the project")
+
+TEXT = "the quick brown fox jumps over the lazy dog and the cat sat on the mat while it rained in the town. "
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    """A random OPT of two blocks, width 64, with a byte-level tokenizer, as a Hugging Face directory."""
+    import torch
+    from transformers import OPTConfig, OPTForCausalLM
+
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    tokenizer = byte_tokenizer()
+    torch.manual_seed(0)
+    config = OPTConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        word_embed_proj_dim=64,
+        ffn_dim=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=1024,
+        init_std=0.2,
+        bos_token_id=2,
+        eos_token_id=2,
+        pad_token_id=1,
+    )
+    OPTForCausalLM(config).eval().save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def byte_tokenizer():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=288, special_tokens=["<s>", "<pad>", "</s>"], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator([TEXT] * 10, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="</s>", eos_token="</s>", pad_token="<pad>")
+
+
+@pytest.fixture(scope="session")
+def calib_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "calib.txt"
+    path.write_text("\n\n".join(f"{i} {TEXT}" for i in range(400)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def own_tasks(tmp_path_factory) -> Path:
+    """A folder with two tasks of one's own: `tiny_pets` (3 choices, 20 questions) and `tiny_free`, which has no choices."""
+    folder = tmp_path_factory.mktemp("tasks")
+    rows = [{"q": f"{TEXT} Number {i}: I saw a", "options": ["cat", "big brown dog", "fox"], "gold": i % 3} for i in range(20)]
+    (folder / "pets.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    common = "dataset_path: json\ndataset_kwargs: {data_files: {test: pets.jsonl}}\ntest_split: test\ndoc_to_text: '{{q}}'\n"
+    (folder / "tiny_pets.yaml").write_text(
+        f"task: tiny_pets\n{common}output_type: multiple_choice\ndoc_to_choice: options\ndoc_to_target: gold\n"
+        "metric_list: [{metric: acc}]\n"
+    )
+    (folder / "tiny_free.yaml").write_text(
+        f"task: tiny_free\n{common}output_type: generate_until\ndoc_to_target: '{{{{options[0]}}}}'\n"
+        "generation_kwargs: {until: ['.']}\nmetric_list: [{metric: exact_match}]\n"
+    )
+    return folder
+
+
+def record(logprobs, gold=0, task="t", doc_id=0, **changes) -> Record:
+    """A record with the given choice log-probabilities; hashes follow from task and doc_id."""
+    fields = {
+        "task": task,
+        "doc_id": doc_id,
+        "doc_hash": f"doc{doc_id}",
+        "prompt_hash": f"prompt{doc_id}",
+        "target_hash": f"target{doc_id}",
+        "choices": [f"choice {i}" for i in range(len(logprobs))],
+        "gold": gold if isinstance(gold, list) else [gold],
+        "choice_logprobs": [float(z) for z in logprobs],
+        "choice_tokens": [1] * len(logprobs),
+        "choice_greedy": [False] * len(logprobs),
+        "token_logprobs": [[float(z)] for z in logprobs],
+    }
+    return Record(**(fields | changes))

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from bitsure.config import Metric
+from bitsure.metrics import measure
+from tests.conftest import record
+
+METRIC = Metric(n_bins=15, resamples=500, confidence_level=0.95, alpha=0.01, seed=0)
+
+
+def two_choices(p: float, gold: int, doc_id: int, task: str = "t"):
+    return record([math.log(p), math.log(1 - p)], gold=gold, doc_id=doc_id, task=task)
+
+
+def test_golden_values_of_a_task():
+    rows = [two_choices(0.9, 0, 0), two_choices(0.7, 1, 1), two_choices(0.8, 0, 2), two_choices(0.4, 1, 3)]
+    results = measure(rows, METRIC)["t"]
+    expected = {
+        "accuracy": 3 / 4,
+        "confidence": (0.9 + 0.7 + 0.8 + 0.6) / 4,
+        "confidence_correct": (0.9 + 0.8 + 0.6) / 3,
+        "confidence_wrong": 0.7,
+        "true_label_prob": (0.9 + 0.3 + 0.8 + 0.6) / 4,
+        "nll": -(math.log(0.9) + math.log(0.3) + math.log(0.8) + math.log(0.6)) / 4,
+        "brier_score": 2 * (0.01 + 0.49 + 0.04 + 0.16) / 4,
+        "overconfidence": 0.75 - 0.75,
+        "expected_calibration_error": (0.1 + 0.7 + 0.2 + 0.4) / 4,
+    }
+    for name, value in expected.items():
+        assert results[name]["value"] == pytest.approx(value), name
+        assert results[name]["ci_low"] <= results[name]["ci_high"], name
+    assert [results[name]["n"] for name in ("accuracy", "confidence_correct", "confidence_wrong")] == [4, 3, 1]
+
+
+def test_a_number_that_does_not_exist_is_null_and_not_zero():
+    results = measure([two_choices(0.9, 0, i) for i in range(5)], METRIC)["t"]
+    assert results["confidence_wrong"] == {"value": None, "ci_low": None, "ci_high": None, "n": 0}
+
+
+def test_several_right_choices_have_another_brier_score():
+    names = set(measure([record([-1, -2, -3], gold=[0, 1], doc_id=i) for i in range(3)], METRIC)["t"])
+    assert "brier_score_set" in names and "brier_score" not in names
+
+
+def test_tasks_are_kept_apart():
+    rows = [two_choices(0.9, 0, i, "a") for i in range(3)] + [two_choices(0.9, 1, i, "b") for i in range(4)]
+    results = measure(rows, METRIC)
+    assert (results["a"]["accuracy"]["value"], results["b"]["accuracy"]["value"]) == (1, 0)
+    assert (results["a"]["accuracy"]["n"], results["b"]["accuracy"]["n"]) == (3, 4)
+
+
+def test_the_calibration_error_of_a_calibrated_model_is_near_its_null_value():
+    rng = np.random.default_rng(0)
+    rows = [two_choices(p := rng.uniform(0.5, 0.99), int(rng.random() > p), i) for i in range(2000)]
+    results = measure(rows, METRIC)["t"]
+    null = results["expected_calibration_error_if_calibrated"]["value"]
+    assert results["expected_calibration_error"]["value"] == pytest.approx(null, abs=0.015)
+    assert results["expected_calibration_error"]["ci_low"] < 0.01

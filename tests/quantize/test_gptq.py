@@ -1,0 +1,75 @@
+"""The real gptqmodel on a small real model: its packed checkpoint, read by us, is what it itself computes with."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from bitsure import models, quantize
+from bitsure.config import Calib, Gptq, Model, Rtn
+from bitsure.errors import UserError
+from bitsure.quantize import calib_data, checkpoints, gptq
+from bitsure.store import Store
+
+
+def plan(path, quant, calib_file) -> quantize.Plan:
+    calib = Calib(name="text", path=str(calib_file), nsamples=16, seqlen=64)
+    source = models.locate(Model(path=str(path)), None)
+    return quantize.Plan(source, quant, calib, calib_data.locate(calib, None), "auto")
+
+
+@pytest.fixture(scope="module", params=[2, 3, 4, 8])
+def made(request, tiny_model, calib_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gptq")
+    settings = Gptq(bits=request.param, group_size=32, symmetric=True, desc_act=False, damp_percent=0.01)
+    return quantize.ensure(plan(tiny_model, settings, calib_file), Store(folder / "store"), folder / "log")
+
+
+def test_our_reading_of_the_packed_checkpoint_is_gptqmodels_own(made, tiny_model, tmp_path):
+    from bitsure import terminal
+
+    with terminal.output_to(tmp_path / "log"):
+        from gptqmodel import BACKEND, GPTQModel
+
+        theirs = GPTQModel.load(str(made.checkpoint), backend=BACKEND.TORCH, device="cpu", dtype=torch.float16).model
+    ours, _ = models.load(tiny_model, "float32")
+    checkpoints.put_into(ours, made.checkpoint)
+    layers = dict(theirs.named_modules())
+    for name in made.report["modules_quantized"]:
+        dequantized = layers[name].dequantize_weight().T.float()
+        assert torch.allclose(dequantized, dict(ours.named_modules())[name].weight, atol=2e-3 * dequantized.abs().max()), name
+    ids = torch.arange(5, 45)[None]
+    with torch.no_grad():
+        assert torch.allclose(ours(ids).logits, theirs(ids).logits.float(), atol=0.05 * ours(ids).logits.abs().max())
+
+
+def test_it_is_closer_in_output_than_rounding(made, tiny_model, calib_file, tmp_path):
+    bits = made.report["quantizer"].removeprefix("gptq").split("-")[0]
+    rounding = quantize.ensure(plan(tiny_model, Rtn(int(bits), 32, True), calib_file), Store(tmp_path), tmp_path / "log")
+
+    def mean_error(report):
+        return math.fsum(layer["output_error"] for layer in report["layers"].values()) / len(report["layers"])
+
+    assert mean_error(made.report) < mean_error(rounding.report)
+
+
+def test_every_setting_reaches_gptqmodel(made):
+    written = json.loads((made.checkpoint / "quantize_config.json").read_text())
+    assert written["bits"] == int(made.report["quantizer"].removeprefix("gptq").split("-")[0])
+    assert (written["group_size"], written["sym"], written["desc_act"]) == (32, True, False)
+    assert written["meta"]["damp_percent"] == 0.01
+    assert written["meta"]["act_group_aware"] is False and written["meta"]["fallback"] is None
+
+
+def test_bits_per_weight_are_those_on_disk(made):
+    bits = int(made.report["quantizer"].removeprefix("gptq").split("-")[0])
+    assert made.report["bits_per_weight"] == pytest.approx(bits + (16 + bits) / 32)
+
+
+def test_widths_that_cannot_be_packed_are_refused_before_loading():
+    settings = Gptq(bits=3, group_size=128, symmetric=True, desc_act=False, damp_percent=0.01)
+    with pytest.raises(UserError, match=r"multiples of 32; 1 layers are not, such as down with 64 × 172"):
+        gptq.check_fits(settings, {"up": (128, 64), "down": (64, 172)})

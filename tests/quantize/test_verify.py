@@ -1,0 +1,108 @@
+"""A quantizer that did nothing, or not everything, must not get away with it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from bitsure import models
+from bitsure.config import Rtn
+from bitsure.errors import UserError
+from bitsure.quantize import verify
+from bitsure.quantize.rtn import round_to_nearest
+from bitsure.quantize.targets import block_linears, skipped_modules
+
+HELD_OUT = torch.randint(3, 250, (2, 16), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    return models.load(tiny_model, "float32")[0]
+
+
+def rounded(model, bits=4):
+    return {name: round_to_nearest(linear.weight, Rtn(bits, 32, True)) for name, linear in block_linears(model).items()}
+
+
+def test_the_blocks_linear_layers_are_the_targets_and_the_rest_has_a_reason(model):
+    assert len(block_linears(model)) == 2 * 6
+    assert skipped_modules(model) == {
+        "model.decoder.embed_tokens": "embedding",
+        "model.decoder.embed_positions": "embedding",
+        "lm_head": "output head, tied to the embedding",
+    }
+
+
+def test_the_report_says_what_changed(model):
+    report = verify.report(model, rounded(model), HELD_OUT)
+    total = sum(p.numel() for p in model.parameters())
+    assert report["modules_quantized"] == sorted(block_linears(model))
+    assert report["parameter_share"] == pytest.approx(2 * (4 * 64 * 64 + 2 * 64 * 128) / total)
+    assert report["bits_per_weight"] == pytest.approx(4 + (16 + 4) / 32)
+    assert report["group_sizes"] == {"32": 12}
+    assert 0 < report["relative_error"] < 0.2
+    assert all(0 < layer["output_error"] < 0.3 and 0 < layer["weight_error"] < 0.2 for layer in report["layers"].values())
+
+
+def test_the_output_error_is_the_one_of_the_definition(model):
+    weights = rounded(model, bits=2)
+    report = verify.report(model, weights, HELD_OUT)
+    name = "model.decoder.layers.0.self_attn.q_proj"
+    linear, seen = block_linears(model)[name], []
+    handle = linear.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    with torch.no_grad():
+        model(input_ids=HELD_OUT)
+    handle.remove()
+    x = seen[0].reshape(-1, 64).double()
+    exact, approximate = x @ linear.weight.double().T, x @ weights[name].dequantize().double().T
+    assert report["layers"][name]["output_error"] == pytest.approx(
+        ((approximate - exact).norm() / exact.norm()).item(), rel=1e-4
+    )
+
+
+def test_a_missing_layer_is_named(model):
+    weights = rounded(model)
+    del weights["model.decoder.layers.1.fc2"]
+    with pytest.raises(UserError, match=r"1 of 12 layers were not quantized: model\.decoder\.layers\.1\.fc2"):
+        verify.report(model, weights, HELD_OUT)
+
+
+def test_nothing_quantized_is_an_error(model):
+    with pytest.raises(UserError, match="12 of 12 layers were not quantized"):
+        verify.report(model, {}, HELD_OUT)
+
+
+def test_an_unchanged_layer_is_named(model):
+    weights = rounded(model)
+    name = "model.decoder.layers.0.fc1"
+
+    class Unchanged:
+        def dequantize(self):
+            return block_linears(model)[name].weight.detach().clone()
+
+    with pytest.raises(UserError, match=r"1 of 12 layers are unchanged: model\.decoder\.layers\.0\.fc1"):
+        verify.report(model, weights | {name: Unchanged()}, HELD_OUT)
+
+
+def test_broken_numbers_and_wrong_shapes_are_named(model):
+    name = "model.decoder.layers.0.fc1"
+    good = rounded(model)[name]
+    bad = dataclasses.replace(good, scales=good.scales * float("nan"))
+    with pytest.raises(UserError, match=r"1 of 12 layers hold NaN"):
+        verify.report(model, rounded(model) | {name: bad}, HELD_OUT)
+    other = round_to_nearest(torch.randn(3, 3), Rtn(4, 32, True))
+    with pytest.raises(UserError, match=r"1 of 12 layers have another shape"):
+        verify.report(model, rounded(model) | {name: other}, HELD_OUT)
+
+
+def test_a_model_without_blocks_is_refused():
+    class Flat(torch.nn.Module):
+        def get_output_embeddings(self):
+            return None
+
+        get_input_embeddings = get_output_embeddings
+
+    with pytest.raises(UserError, match="no linear layer inside repeated blocks"):
+        verify.report(Flat(), {}, HELD_OUT)

@@ -1,0 +1,216 @@
+"""The command line as a user has it: real processes, real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bitsure import records
+from bitsure.config import PROJECT
+from bitsure.store import Store
+from tests.conftest import SHARED, needs_shared
+
+QUICK = ["quant=rtn3", "metric.resamples=100", "tracking.mode=disabled"]
+
+
+@pytest.fixture
+def bitsure(tmp_path):
+    """Runs main.py in a directory and with a store of the test's own."""
+
+    def run(*arguments: str, environment: dict | None = None, wait: bool = True):
+        command = [sys.executable, str(PROJECT / "main.py"), *arguments]
+        env = os.environ | {"BITSURE_STORE": str(tmp_path / "store"), "HOME": str(tmp_path)} | (environment or {})
+        if not wait:
+            return subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+
+    return run
+
+
+@pytest.fixture
+def tiny(tiny_model, calib_file, own_tasks):
+    """Overrides for a run of seconds on the tiny model and task."""
+    calib = ["calib=text", f"calib.path={calib_file}", "calib.nsamples=8", "calib.seqlen=64"]
+    return [
+        "model=local",
+        f"model.path={tiny_model}",
+        f"task.include_path={own_tasks}",
+        "task.names=[tiny_pets]",
+        *calib,
+        *QUICK,
+    ]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
+def test_help_and_config_take_under_two_seconds(bitsure, arguments):
+    times = []
+    for _ in range(3):
+        started = time.monotonic()
+        done = bitsure(*arguments)
+        times.append(time.monotonic() - started)
+        assert done.returncode == 0 and "gptq4" in done.stdout or "bits: 4" in done.stdout
+    assert min(times) < 2
+
+
+def test_a_run_leaves_what_the_contract_says(bitsure, tiny, tmp_path):
+    done = bitsure(*tiny, "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "run"
+    for name in (
+        "config.yaml",
+        "provenance.json",
+        "records.parquet",
+        "metrics.json",
+        "comparison.json",
+        "quantization.json",
+        "report.html",
+    ):
+        assert (run / name).is_file(), name
+    assert list((run / "figures").glob("*.png"))
+    status = json.loads((run / "status.json").read_text())
+    assert status["state"] == "done" and status["error"] is None and status["seconds"]["score quantized"] > 0
+    rows, made_from = records.read(run / "records.parquet")
+    assert len(rows) == 20 and made_from["tiny_pets"]["weights"]["quant"]["bits"] == 3
+    comparison = json.loads((run / "comparison.json").read_text())["tiny_pets"]
+    metrics = json.loads((run / "metrics.json").read_text())["tiny_pets"]
+    assert comparison["accuracy"]["quantized"] == metrics["accuracy"]["value"]
+    assert comparison["questions_joined"]["value"] == 20
+    assert "true-label prob." in done.stdout and str(run / "report.html") in done.stdout
+    assert not any(line.startswith(("WARN", "Failed to load")) for line in (done.stdout + done.stderr).splitlines())
+
+
+def test_full_precision_alone_compares_nothing(bitsure, tiny, tmp_path):
+    done = bitsure(*tiny, "quant=none", "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "run" / "comparison.json").exists() and not (tmp_path / "run" / "quantization.json").exists()
+
+
+def test_a_second_run_finds_everything_in_the_store(bitsure, tiny, tmp_path):
+    bitsure(*tiny, "hydra.run.dir=first")
+    done = bitsure(*tiny, "hydra.run.dir=second")
+    assert done.returncode == 0, done.stderr
+    first, second = (records.read(tmp_path / name / "records.parquet") for name in ("first", "second"))
+    assert first == second
+    seconds = json.loads((tmp_path / "second" / "status.json").read_text())["seconds"]
+    assert seconds["score full precision"] + seconds["score quantized"] + seconds["quantize"] < 1
+
+
+def test_a_directory_with_records_is_refused_and_kept(bitsure, tiny, tmp_path):
+    bitsure(*tiny, "hydra.run.dir=run")
+    before = (tmp_path / "run" / "records.parquet").read_bytes(), (tmp_path / "run" / "status.json").read_text()
+    done = bitsure(*tiny, "hydra.run.dir=run")
+    assert done.returncode == 1 and "already holds records" in done.stderr
+    assert before == ((tmp_path / "run" / "records.parquet").read_bytes(), (tmp_path / "run" / "status.json").read_text())
+
+
+@pytest.mark.parametrize("damage", ["cut", "edit"])
+def test_damaged_records_in_the_store_are_made_again(bitsure, tiny, tmp_path, damage):
+    bitsure(*tiny, "hydra.run.dir=first")
+    for path in (tmp_path / "store" / "records").glob("*/records.parquet"):
+        content = path.read_bytes()
+        path.write_bytes(content[:-40] if damage == "cut" else content.replace(b"PAR1", b"PAR2", 1))
+    done = bitsure(*tiny, "hydra.run.dir=second")
+    assert done.returncode == 0, done.stderr
+    assert records.read(tmp_path / "first" / "records.parquet") == records.read(tmp_path / "second" / "records.parquet")
+
+
+def test_a_sweep_runs_every_cell_and_a_failing_one_does_not_stop_the_others(bitsure, tiny, tmp_path):
+    done = bitsure("-m", *tiny, "quant=rtn2,gptq4,rtn8", "quant.group_size=64,100", "hydra.sweep.dir=sweep")
+    cells = sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    assert len(cells) == 6 and cells[0].endswith("local-rtn2")
+    states = {}
+    for cell in cells:
+        status = tmp_path / "sweep" / cell / "status.json"
+        states[cell] = json.loads(status.read_text())["state"] if status.exists() else "refused"
+    assert list(states.values()).count("done") == 5 and states["3-local-gptq4"] == "refused"
+    assert done.returncode == 1 and "group_size" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["quant=gptq5"], "gptq4"),
+        (["quant.bitz=3"], "bitz"),
+        (["task.limit=0"], "must be 1 or more"),
+        (["model.path=/no/such/model"], "no such directory"),
+        (["task.names=[tiny_pet]"], "Near: tiny_pets"),
+        (["task.names=[tiny_free]"], "no choices"),
+        (["calib.path=none.txt"], "no such file"),
+        (["tracking.mode=online"], "wandb login"),
+    ],
+)
+def test_bad_input_is_an_error_before_weights_are_loaded(bitsure, tiny, tmp_path, overrides, said):
+    environment = {"NETRC": str(tmp_path / "none"), "WANDB_API_KEY": ""}
+    done = bitsure(*tiny, *overrides, "hydra.run.dir=run", environment=environment)
+    assert done.returncode == 1 and said in done.stderr + done.stdout, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "store" / "weights").exists() and not (tmp_path / "run" / "records.parquet").exists()
+    if (tmp_path / "run" / "status.json").exists():
+        status = json.loads((tmp_path / "run" / "status.json").read_text())
+        assert status["state"] == "failed" and said in status["error"] and list(status["seconds"]) == ["check"]
+
+
+def test_a_directory_without_weights_is_refused(bitsure, tiny, tiny_model, tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = bitsure(*tiny, "model.path=empty")
+    assert done.returncode == 1 and "holds no config.json" in done.stderr
+    (tmp_path / "empty" / "config.json").write_text((tiny_model / "config.json").read_text())
+    done = bitsure(*tiny, "model.path=empty")
+    assert done.returncode == 1 and "holds no weights" in done.stderr
+
+
+@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
+def test_what_was_finished_before_a_kill_is_picked_up(bitsure, tiny, own_tasks, tmp_path, kill):
+    arguments = [*tiny, "task.names=[tiny_pets,tiny_slow]", "hydra.run.dir=run"]
+    slow = (own_tasks / "tiny_pets.yaml").read_text().replace("tiny_pets", "tiny_slow")
+    (own_tasks / "tiny_slow.yaml").write_text(slow.replace("'{{q}}'", f"'{'a long story of a cat ' * 40}{{{{q}}}}'"))
+    process = bitsure(*arguments, wait=False)
+    finished = tmp_path / "store" / "records"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None and not any(finished.glob("[!.]*/manifest.json")):
+        time.sleep(0.005)
+    process.send_signal(kill)
+    process.communicate(timeout=60)
+    if process.returncode == 0:
+        pytest.fail("the run was over before it could be killed: make tiny_slow slower")
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert (status["state"], status["error"]) == (("failed", "interrupted") if kill == signal.SIGINT else ("running", None))
+    kept = {path: path.stat().st_mtime_ns for path in finished.glob("[!.]*/manifest.json")}
+    assert kept
+    done = bitsure(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+    assert len(records.read(tmp_path / "run" / "records.parquet")[0]) == 40
+
+
+@needs_shared
+def test_real_tasks_on_real_weights_of_awkward_widths(bitsure, tmp_path):
+    """stories260K: widths 64 and 172, which no group of 128 divides; the study's C4 is not to be had here."""
+    arguments = ["model=local", f"model.path={SHARED}/hub/models/karpathy/stories260K", f"paths.hub_mirror={SHARED}/hub"]
+    limits = ["task.names=[arc_easy,boolq,piqa]", "task.limit=8", "calib.nsamples=16", "metric.resamples=100"]
+    environment = {"HF_HUB_OFFLINE": "1"}
+    done = bitsure(*arguments, *limits, "tracking.mode=disabled", "hydra.run.dir=run", environment=environment)
+    assert done.returncode == 0, done.stderr + done.stdout
+    proof = json.loads((tmp_path / "run" / "quantization.json").read_text())
+    assert proof["group_sizes"] == {"64": 30, "128 and 44": 5} and len(proof["modules_quantized"]) == 35
+    assert "c4 was not to be had" in proof["calib_data"]["name"] and "c4 was not to be had" in done.stdout
+    assert all(layer["output_error"] > 0.01 for layer in proof["layers"].values())
+    refused = bitsure(*arguments, *limits, "quant=gptq3", environment=environment)
+    assert refused.returncode == 1 and "64 × 172" in refused.stderr + refused.stdout or "172 × 64" in refused.stderr
+
+
+def test_the_store_of_a_run_holds_a_checkpoint_that_reads_back(bitsure, tiny, tmp_path):
+    from bitsure.quantize import checkpoints
+
+    bitsure(*tiny, "hydra.run.dir=run")
+    made_from = records.read(tmp_path / "run" / "records.parquet")[1]["tiny_pets"]["weights"]
+    directory = Store(Path(tmp_path / "store")).find("weights", made_from)
+    weights, _ = checkpoints.read(directory)
+    assert len(weights) == 12 and all(weight.codes.max() < 8 for weight in weights.values())

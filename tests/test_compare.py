@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bitsure.compare import compare, holm
+from tests.conftest import record
+from tests.metrics.test_metrics import METRIC, two_choices
+
+
+def runs(n=200, shift=0.05, task="t", seed=0):
+    rng = np.random.default_rng(seed)
+    p = rng.uniform(0.2, 0.9, n)
+    q = np.clip(p - shift + rng.normal(0, 0.03, n), 0.01, 0.99)
+    return [two_choices(x, 0, i, task) for i, x in enumerate(p)], [two_choices(x, 0, i, task) for i, x in enumerate(q)], q - p
+
+
+def test_differences_are_paired_and_agree_with_scipy():
+    full, quant, difference = runs()
+    result = compare(full, quant, METRIC)["t"]["true_label_prob"]
+    assert result["value"] == pytest.approx(difference.mean())
+    assert result["quantized"] - result["baseline"] == pytest.approx(result["value"])
+    assert result["ci_low"] < difference.mean() < result["ci_high"]
+    assert result["ci_high"] - result["ci_low"] == pytest.approx(2 * 1.96 * difference.std() / math.sqrt(200), rel=0.15)
+    expected = stats.ttest_1samp(difference, 0)
+    assert (result["statistic"], result["p_value"]) == pytest.approx((expected.statistic, expected.pvalue))
+    assert result["effect_size"] == pytest.approx(difference.mean() / difference.std(ddof=1))
+    assert result["significant"] and result["test"] == "paired t-test"
+
+
+def test_the_order_of_rows_does_not_matter():
+    full, quant, _ = runs()
+    assert compare(full, quant, METRIC)["t"]["accuracy"] == compare(full[::-1], quant, METRIC)["t"]["accuracy"]
+
+
+def test_flips_by_hand():
+    full = [two_choices(p, 0, i) for i, p in enumerate([0.9, 0.9, 0.9, 0.4])]
+    quant = [two_choices(p, 0, i) for i, p in enumerate([0.9, 0.3, 0.2, 0.6])]
+    result = compare(full, quant, METRIC)["t"]
+    assert result["flip_rate"]["value"] == 0.75
+    assert (result["correct_to_wrong"]["value"], result["wrong_to_correct"]["value"]) == (0.5, 0.25)
+    assert result["correct_to_wrong"]["p_value"] == pytest.approx(1.0)  # 2 against 1 of 3
+    assert result["accuracy"]["value"] == pytest.approx(-0.25)
+
+
+def test_a_flip_between_wrong_choices_changes_no_correctness():
+    result = compare([record([-1, -2, -9], gold=2)], [record([-2, -1, -9], gold=2)], METRIC)["t"]
+    assert result["flip_rate"]["value"] == 1 and result["correct_to_wrong"]["value"] == result["wrong_to_correct"]["value"] == 0
+
+
+def test_the_same_run_twice_differs_in_nothing():
+    full, _, _ = runs()
+    result = compare(full, full, METRIC)["t"]
+    assert result["true_label_prob"]["value"] == 0 and result["true_label_prob"]["p_value"] == 1
+    assert not result["true_label_prob"]["significant"]
+    assert result["flip_rate"]["value"] == 0 and result["correct_to_wrong"]["p_value"] == 1
+
+
+def test_what_does_not_join_is_counted():
+    full, quant, _ = runs(10)
+    result = compare(full[:8], quant[2:], METRIC)["t"]
+    counts = [result[f"questions_{name}"]["value"] for name in ("joined", "only_baseline", "only_quantized")]
+    assert counts == [6, 2, 2]
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.5]) == pytest.approx([1.0, 1.0])
+
+
+def test_p_values_are_adjusted_over_the_tasks():
+    a, b = runs(task="a"), runs(task="b", shift=0.0, seed=1)
+    results = compare(a[0] + b[0], a[1] + b[1], METRIC)
+    for task in "ab":
+        assert results[task]["true_label_prob"]["p_adjusted"] >= results[task]["true_label_prob"]["p_value"]
+    smaller = min(results[task]["true_label_prob"]["p_value"] for task in "ab")
+    assert min(results[task]["true_label_prob"]["p_adjusted"] for task in "ab") == pytest.approx(2 * smaller)

@@ -1,0 +1,104 @@
+"""Every file in conf/ composes and is checked; what may not be is said before anything is loaded."""
+
+from __future__ import annotations
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
+
+from bitsure import config as schema
+from bitsure.config import PROJECT, Gptq, NoQuant, Rtn
+from bitsure.errors import UserError
+
+schema.register()
+OPTIONS = sorted((path.parent.name, path.stem) for path in (PROJECT / "conf").glob("*/*.yaml"))
+
+
+def composed(*overrides: str) -> schema.Config:
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        return schema.to_dataclasses(compose("config", overrides=list(overrides)))
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes(group, option):
+    needed = {"local": ["model.path=somewhere"], "text": ["calib.path=some.txt"]}.get(option, [])
+    config = composed(f"{group}={option}", *needed)
+    chosen = getattr(config, group)
+    assert type(chosen).__module__ == "bitsure.config"
+    if group == "quant":
+        assert chosen.name == option
+
+
+def test_the_default_is_the_embedded_one():
+    config = composed()
+    assert (config.model.name, config.quant.name, config.task.name, config.metric.name) == (
+        "pocket-1m",
+        "gptq4",
+        "pocket",
+        "standard",
+    )
+    assert config.calib.name == "pocket" and config.tracking.mode == "offline"
+    assert config.quant == Gptq(bits=4, group_size=128, symmetric=True, desc_act=False, damp_percent=0.01)
+
+
+def test_a_model_brings_its_task_and_text_and_the_command_line_wins():
+    config = composed("model=opt-125m")
+    assert (config.task.name, config.calib.name) == ("paper", "c4")
+    assert (config.calib.nsamples, config.calib.seqlen, config.calib.if_missing) == (128, 2048, "error")
+    config = composed("model=opt-125m", "task=pocket", "calib=text", "calib.path=a.txt")
+    assert (config.task.name, config.calib.name) == ("pocket", "text")
+
+
+def test_the_store_follows_the_environment(monkeypatch):
+    assert composed().paths.store == str(PROJECT / ".bitsure")
+    monkeypatch.setenv("BITSURE_STORE", "/elsewhere")
+    assert composed().paths.store == "/elsewhere"
+
+
+def test_names_tell_what_differs_from_a_preset():
+    assert composed("quant=gptq4", "quant.group_size=32").quant.name == "gptq4-g32"
+    assert composed("quant=gptq4", "quant.group_size=-1", "quant.desc_act=true").quant.name == "gptq4-row-actorder"
+    assert composed("quant=rtn3", "quant.symmetric=false").quant == Rtn(3, 128, False)
+    assert composed("quant=rtn3", "quant.symmetric=false").quant.name == "rtn3-asym"
+    assert isinstance(composed("quant=none").quant, NoQuant)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("task.limit=0", "task.limit=0: must be 1 or more"),
+        ("quant.bits=5", "allowed are 2, 3, 4, 8"),
+        ("quant.group_size=100", "-1, 16, 32, 64, 128, 256, 512, 1024"),
+        ("quant.damp_percent=1", "a fraction between 0 and 1"),
+        ("task.names=[]", "name at least one task"),
+        ("task.names=[boolq,boolq]", "named twice"),
+        ("model.dtype=int8", "auto, float32, bfloat16, float16"),
+        ("model.repo=a/b", "either model.path"),
+        ("metric.resamples=3", "100 or more"),
+        ("metric.alpha=0", "between 0 and 1"),
+        ("calib.nsamples=0", "1 or more"),
+        ("tracking.mode=cloud", "offline, online, disabled"),
+        ("paths.hub_mirror=/no/such/place", "no such directory"),
+    ],
+)
+def test_impossible_values_are_refused(override, said):
+    with pytest.raises(UserError) as error:
+        composed(override)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["more", "quant.more", "task.more"])
+def test_keys_added_with_a_plus_are_refused(key):
+    with pytest.raises(UserError, match=f"{key}: no such setting"):
+        composed(f"+{key}=1")
+
+
+def test_missing_values_are_named():
+    with pytest.raises(UserError, match=r"model\.path"):
+        composed("model=local")
+
+
+@pytest.mark.parametrize("override", ["quant.bitz=3", "model.paht=x", "task.limit=many", "quant=none quant.bits=4"])
+def test_unknown_keys_and_wrong_types_are_refused(override):
+    with pytest.raises(ConfigCompositionException):
+        composed(*override.split())

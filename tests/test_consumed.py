@@ -1,0 +1,72 @@
+"""Every key in conf/ is read by something: a setting that does nothing is a lie."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import pytest
+
+from bitsure import config as schema
+from bitsure import pipeline
+from bitsure.config import Calib, Config, Gptq, Metric, Model, NoQuant, Paths, Rtn, Task, Tracking
+
+SECTIONS = (Model, Rtn, Gptq, Calib, Task, Metric, Tracking, Paths)
+NOT_READING = ("dataclasses.py", "config.py", "copy.py")  # copying a config and checking it are no use of it
+
+
+@pytest.fixture
+def read(monkeypatch) -> set[tuple[str, str]]:
+    """(class, field) of every setting that is read while the test runs."""
+    seen: set[tuple[str, str]] = set()
+
+    def watch(cls):
+        names = {field.name for field in dataclasses.fields(cls)}
+
+        def get(self, name):
+            if name in names:
+                code = sys._getframe(1).f_code.co_filename
+                if not code.endswith(NOT_READING):
+                    seen.add((cls.__name__, name))
+            return object.__getattribute__(self, name)
+
+        monkeypatch.setattr(cls, "__getattribute__", get)
+
+    for section in SECTIONS:
+        watch(section)
+    return seen
+
+
+def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tasks, tmp_path, monkeypatch):
+    def config(quant, model, calib, mode) -> Config:
+        return Config(
+            model=model,
+            quant=quant,
+            calib=calib,
+            task=Task(name="own", names=["tiny_pets"], include_path=str(own_tasks), limit=6),
+            metric=Metric(n_bins=15, resamples=100, confidence_level=0.95, alpha=0.01, seed=0),
+            tracking=Tracking(mode=mode),
+            paths=Paths(store=str(tmp_path / "store"), hub_mirror=str(mirror)),
+        )
+
+    mirror = tmp_path / "mirror"
+    (mirror / "models" / "org").mkdir(parents=True)
+    (mirror / "models" / "org" / "tiny").symlink_to(tiny_model)
+    (mirror / "datasets" / "org" / "text").mkdir(parents=True)
+    (mirror / "datasets" / "org" / "text" / "c.txt").write_bytes(calib_file.read_bytes())
+    own = Calib(name="text", path=str(calib_file), nsamples=8, seqlen=64)
+    hub = Calib(name="hub", repo="org/text", file="c.txt", nsamples=8, seqlen=64)
+    gone = Calib(name="gone", repo="org/text", file="none.txt", nsamples=8, seqlen=64, if_missing="pocket")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    gptq = Gptq(bits=4, group_size=64, symmetric=True, desc_act=False, damp_percent=0.01)
+    pipeline.run(config(gptq, Model(path=str(tiny_model)), own, "offline"), tmp_path / "a")
+    pipeline.run(config(Rtn(4, 64, False), Model(repo="org/tiny"), hub, "disabled"), tmp_path / "b")
+    pipeline.run(config(Rtn(4, 64, False), Model(repo="org/tiny"), gone, "disabled"), tmp_path / "c")
+    # the rest is read where a hub is reached: the revision of a repository
+    settings = {(section.__name__, field.name) for section in SECTIONS for field in dataclasses.fields(section)}
+    assert settings - read == set(), settings - read
+    assert ("Model", "revision") in read
+
+
+def test_every_quantizer_is_known_to_the_tests():
+    assert set(schema.Quant.__subclasses__()) == {NoQuant, Rtn, Gptq}

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from bitsure import models
+from bitsure.config import Model
+from bitsure.errors import UserError
+
+
+def test_a_directory_is_identified_by_its_content(tiny_model, tmp_path):
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    original = models.locate(Model(path=str(tiny_model)), None)
+    assert original.name == "tiny" and original.revision is None
+    assert models.locate(Model(path=str(copy)), None).fingerprint == original.fingerprint
+    (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
+    assert models.locate(Model(path=str(copy)), None).fingerprint != original.fingerprint
+
+
+def test_a_repository_is_found_in_the_mirror(tiny_model, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / "models" / "org" / "name")
+    source = models.locate(Model(repo="org/name"), str(tmp_path))
+    assert (source.name, source.path) == ("name", tmp_path / "models" / "org" / "name")
+
+
+def test_an_unreachable_hub_says_the_ways_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"the mirror .* has no models/org/none.*\n.*paths\.hub_mirror=DIR"):
+        models.locate(Model(repo="org/none"), str(tmp_path))
+
+
+def test_the_computing_type_is_the_configs(tiny_model):
+    assert models.load(tiny_model, "bfloat16")[0].dtype == torch.bfloat16
+    if not torch.cuda.is_available():
+        assert models.load(tiny_model, "auto")[0].dtype == torch.float32
+
+
+def test_bin_weights_are_read_by_the_weights_only_loader(tiny_model, tmp_path):
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    model, _ = models.load(tiny_model, "float32")
+    (copy / "model.safetensors").unlink()
+    torch.save(model.state_dict(), copy / "pytorch_model.bin")
+    assert torch.equal(models.load(copy, "float32")[0].lm_head.weight, model.lm_head.weight)
+
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "exploded"), "w"))
+
+    torch.save({"lm_head.weight": Bomb()}, copy / "pytorch_model.bin")
+    with pytest.raises(Exception, match="[Ww]eights"):
+        models.load(copy, "float32")
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_an_empty_model_has_shapes_and_no_weights(tiny_model):
+    model = models.empty_model(tiny_model)
+    assert model.lm_head.weight.shape == (288, 64) and model.lm_head.weight.is_meta
+
+
+def test_the_context_length_comes_from_the_config(tiny_model, tmp_path):
+    assert models.context_length(tiny_model) == 1024
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba"}))
+    assert models.context_length(tmp_path) is None

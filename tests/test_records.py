@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pyarrow.parquet as pq
+import pytest
+
+from bitsure import records
+from bitsure.errors import UserError
+from tests.conftest import record
+
+
+def test_records_come_back_as_written(tmp_path):
+    rows = [
+        record([-1.5, -2.25], gold=1),
+        record([-3.0, -1.0, -0.5], gold=[0, 2], doc_id=1, token_logprobs=None, choice_tokens=None),
+    ]
+    records.write(tmp_path / "r.parquet", rows, {"model": "m"})
+    assert records.read(tmp_path / "r.parquet") == (rows, {"model": "m"})
+
+
+def test_the_columns_are_the_contract(tmp_path):
+    records.write(tmp_path / "r.parquet", [record([-1, -2])], {})
+    schema = pq.read_schema(tmp_path / "r.parquet")
+    assert {field.name: str(field.type) for field in schema} == {
+        "task": "string",
+        "doc_id": "int64",
+        "doc_hash": "string",
+        "prompt_hash": "string",
+        "target_hash": "string",
+        "choices": "list<element: string>",
+        "gold": "list<element: int32>",
+        "choice_logprobs": "list<element: double>",
+        "choice_tokens": "list<element: int32>",
+        "choice_greedy": "list<element: bool>",
+        "token_logprobs": "list<element: list<element: float>>",
+    }
+
+
+def test_a_file_cut_short_is_an_error(tmp_path):
+    path = tmp_path / "r.parquet"
+    records.write(path, [record([-1, -2])], {})
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(UserError, match="cannot be read as records"):
+        records.read(path)
+
+
+def test_join_pairs_by_hashes_and_not_by_position():
+    full = [record([-1, -2], doc_id=i) for i in (0, 1, 2)]
+    quant = [record([-1, -3], doc_id=i) for i in (2, 1, 7)]
+    joined = records.join(full, quant)
+    assert [(a.doc_id, b.doc_id) for a, b in joined.pairs] == [(2, 2), (1, 1)]
+    assert joined.only_baseline == {"t": 1} and joined.only_quantized == {"t": 1}
+
+
+def test_equal_hashes_are_paired_in_the_order_of_doc_id():
+    same = {"doc_hash": "d", "prompt_hash": "p", "target_hash": "t"}
+    full = [record([-1, -2], doc_id=i, **same) for i in (5, 3)]
+    quant = [record([-1, -2], doc_id=i, **same) for i in (3, 5)]
+    assert [(a.doc_id, b.doc_id) for a, b in records.join(full, quant).pairs] == [(3, 3), (5, 5)]
+
+
+def test_nothing_joined_is_an_error():
+    with pytest.raises(UserError, match="is in the baseline"):
+        records.join([record([-1, -2], doc_id=1)], [record([-1, -2], doc_id=2)])
+
+
+def test_the_same_question_of_another_task_does_not_join():
+    full, quant = [record([-1, -2], task="a"), record([-1, -2])], [record([-1, -2], task="b"), record([-1, -2])]
+    joined = records.join(full, quant)
+    assert len(joined.pairs) == 1 and joined.only_baseline == {"a": 1} and joined.only_quantized == {"b": 1}

@@ -1,0 +1,116 @@
+"""A real offline W&B run, read back from its file."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bitsure import tracking
+from bitsure.config import Calib, Config, Metric, Model, Paths, Rtn, Task, Tracking
+from bitsure.report import build
+from tests.test_compare import runs
+
+METRIC = Metric(n_bins=15, resamples=200, confidence_level=0.95, alpha=0.01, seed=0)
+
+
+def config(mode="offline") -> Config:
+    return Config(
+        model=Model(path="somewhere/m"),
+        quant=Rtn(4, 128, True),
+        calib=Calib(name="text", path="a.txt", nsamples=1, seqlen=8),
+        task=Task(name="own", names=["t"]),
+        metric=METRIC,
+        tracking=Tracking(mode=mode),
+        paths=Paths(store="store"),
+    )
+
+
+def read_back(run_dir):
+    """The records of the one offline run below a directory: (run, config, summary, history keys, files, exit code)."""
+    from wandb.proto import wandb_internal_pb2 as pb
+
+    [path] = run_dir.glob("wandb/offline-run-*/run-*.wandb")
+    found = {"config": {}, "summary": {}, "history": set(), "exit": None, "run": None, "artifacts": []}
+    for payload in leveldb_records(path.read_bytes()):
+        record = pb.Record.FromString(payload)
+        match record.WhichOneof("record_type"):
+            case "run":
+                found["run"] = record.run
+                found["config"] |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+            case "config":
+                found["config"] |= {
+                    item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.config.update
+                }
+            case "summary":
+                items = record.summary.update
+                found["summary"] |= {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+            case "history":
+                found["history"] |= {item.key or "/".join(item.nested_key) for item in record.history.item}
+            case "exit":
+                found["exit"] = record.exit.exit_code
+            case "artifact":
+                found["artifacts"].append(record.artifact)
+    return found
+
+
+def leveldb_records(data: bytes):
+    """The records of a LevelDB log: 32 KiB blocks of chunks (crc 4, length 2, type 1: full, first, middle, last)."""
+    block, position, parts = 32768, 7, []  # W&B's own header of 7 bytes comes first
+    while position + 7 <= len(data):
+        left = block - position % block
+        if left < 7:
+            position += left
+            continue
+        length, kind = int.from_bytes(data[position + 4 : position + 6], "little"), data[position + 6]
+        if kind == 0:
+            break
+        parts.append(data[position + 7 : position + 7 + length])
+        position += 7 + length
+        if kind in (1, 4):
+            yield b"".join(parts)
+            parts = []
+
+
+def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "s3cret" * 8)
+    full, quant, _ = runs(30)
+    (tmp_path / "records.parquet").write_bytes(b"stands in for records")
+    made = build(tmp_path, "title", quant, full, METRIC, None, {})
+    chosen = config()
+    with tracking.track(chosen, tracking.resolved_config(chosen), tmp_path, "sweep-1", tmp_path / "log") as tracker:
+        tracker.log({"git_commit": "abc"}, made, None, quant, full, tmp_path / "records.parquet")
+    found = read_back(tmp_path)
+    assert found["exit"] == 0
+    assert (found["run"].display_name, found["run"].run_group, found["run"].job_type) == ("m/rtn4", "sweep-1", "rtn4")
+    assert found["config"]["quant"] == {"bits": 4, "group_size": 128, "symmetric": True, "name": "rtn4"}
+    assert found["config"]["provenance"]["git_commit"] == "abc"
+    assert found["summary"]["t/accuracy"] == pytest.approx(made.metrics["t"]["accuracy"]["value"])
+    assert found["summary"]["t/delta/true_label_prob"] == pytest.approx(made.comparison["t"]["true_label_prob"]["value"])
+    logged = {key.removesuffix("/_type") for key in found["history"]}
+    assert {"reliability/t", "samples"} <= logged
+    assert found["artifacts"]
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or b"s3cret" not in path.read_bytes(), path
+
+
+def test_a_failing_run_is_finished_with_exit_code_1(tmp_path):
+    with pytest.raises(RuntimeError), tracking.track(config(), {}, tmp_path, None, tmp_path / "log"):
+        raise RuntimeError
+    assert read_back(tmp_path)["exit"] == 1
+
+
+def test_disabled_makes_no_run(tmp_path):
+    with tracking.track(config("disabled"), {}, tmp_path, None, tmp_path / "log") as tracker:
+        tracker.log({}, None, None, [], None, tmp_path)
+    assert tracker.directory is None and list(tmp_path.iterdir()) == []
+
+
+def test_samples_show_both_models_choice():
+    full, quant, _ = runs(5)
+    rows = tracking.sample_rows(quant, full[:4])
+    as_dicts = [dict(zip(tracking.SAMPLE_COLUMNS, row, strict=True)) for row in rows]
+    assert as_dicts[0]["true_label_prob_change"] == pytest.approx(
+        as_dicts[0]["true_label_prob"] - as_dicts[0]["baseline_true_label_prob"]
+    )
+    assert as_dicts[4]["baseline_confidence"] is None and as_dicts[4]["confidence"] > 0.5
