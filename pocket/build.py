@@ -13,11 +13,11 @@ from pocket.phrases import documents
 from pocket.world import WorldConfig, build_world
 
 HERE = Path(__file__).parent
-WORLD = WorldConfig(people=1500)
+WORLD = WorldConfig()
 TOKENIZER_SEED, CORPUS_SEED, CALIBRATION_SEED = 1, 2, 3
 QUESTION_SEED = 5
 QUESTIONS = 1000  # of each task
-STEPS = 2500
+STEPS = 2400
 CALIBRATION_CHARACTERS = 1_000_000
 
 

@@ -55,7 +55,7 @@ def test_help_and_config_take_under_two_seconds(bitsure, arguments):
         started = time.monotonic()
         done = bitsure(*arguments)
         times.append(time.monotonic() - started)
-        assert done.returncode == 0 and "gptq4" in done.stdout or "bits: 4" in done.stdout
+        assert (done.returncode == 0 and "gptq4" in done.stdout) or "bits: 4" in done.stdout
     assert min(times) < 2
 
 
@@ -203,7 +203,7 @@ def test_real_tasks_on_real_weights_of_awkward_widths(bitsure, tmp_path):
     assert "c4 was not to be had" in proof["calib_data"]["name"] and "c4 was not to be had" in done.stdout
     assert all(layer["output_error"] > 0.01 for layer in proof["layers"].values())
     refused = bitsure(*arguments, *limits, "quant=gptq3", environment=environment)
-    assert refused.returncode == 1 and "64 × 172" in refused.stderr + refused.stdout or "172 × 64" in refused.stderr
+    assert (refused.returncode == 1 and "64 × 172" in refused.stderr + refused.stdout) or "172 × 64" in refused.stderr
 
 
 def test_the_store_of_a_run_holds_a_checkpoint_that_reads_back(bitsure, tiny, tmp_path):

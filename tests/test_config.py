@@ -31,12 +31,7 @@ def test_every_option_composes(group, option):
 
 def test_the_default_is_the_embedded_one():
     config = composed()
-    assert (config.model.name, config.quant.name, config.task.name, config.metric.name) == (
-        "pocket-1m",
-        "gptq4",
-        "pocket",
-        "standard",
-    )
+    assert (config.model.name, config.quant.name, config.task.name) == ("pocket-1m", "gptq4", "pocket")
     assert config.calib.name == "pocket" and config.tracking.mode == "offline"
     assert config.quant == Gptq(bits=4, group_size=128, symmetric=True, desc_act=False, damp_percent=0.01)
 

@@ -50,7 +50,7 @@ def test_bin_weights_are_read_by_the_weights_only_loader(tiny_model, tmp_path):
             return (open, (str(tmp_path / "exploded"), "w"))
 
     torch.save({"lm_head.weight": Bomb()}, copy / "pytorch_model.bin")
-    with pytest.raises(Exception, match="[Ww]eights"):
+    with pytest.raises(Exception, match=r"[Ww]eights"):
         models.load(copy, "float32")
     assert not (tmp_path / "exploded").exists()
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -48,7 +50,7 @@ def test_agrees_with_torchmetrics_like_definition_inside_bins():
     correct = (rng.random(3000) < confidence**2).astype(float)
     edges = np.linspace(0, 1, 16)
     expected = 0.0
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         chosen = (confidence >= low) & (confidence < high)
         if chosen.any():
             expected += chosen.mean() * abs(correct[chosen].mean() - confidence[chosen].mean())
