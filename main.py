@@ -1,5 +1,6 @@
 """bitsure's command line: compose a config, check it, run the story. See README.md."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -19,12 +20,16 @@ def main(composed: DictConfig) -> None:
 
     hydra_config = HydraConfig.get()
     sweep = Path(hydra_config.sweep.dir).name if hydra_config.mode.name == "MULTIRUN" else None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     try:
         pipeline.run(schema.to_dataclasses(composed), Path(hydra_config.runtime.output_dir), sweep)
     except UserError as error:
         if sweep is not None:  # the launcher lets the other cells finish and reports this one
             raise
         sys.exit(f"\nError: {error}")
+    except KeyboardInterrupt:
+        print("\nInterrupted. What was finished is in the store; the same command goes on from there.", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

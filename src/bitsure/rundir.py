@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ class RunDirectory:
 
     def __init__(self, path: Path):
         self.path = path
-        self._status = {"state": "running", "pid": os.getpid(), "started": time.time(), "error": None, "seconds": {}}
+        self._status = {"state": "running", "host": socket.gethostname(), "pid": os.getpid(), "started": time.time()}
+        self._status |= {"error": None, "seconds": {}}
 
     def write_json(self, name: str, value: object) -> None:
         write_text(self.path / name, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
@@ -46,6 +48,8 @@ def open_run(path: Path) -> Iterator[RunDirectory]:
     """
     if (path / "records.parquet").exists():
         raise UserError(f"{path} already holds records of a run. Choose another hydra.run.dir, or remove it.")
+    if (other := _running_process(path)) is not None:
+        raise UserError(f"{path} is in use by a run that goes on now (process {other}). Choose another hydra.run.dir.")
     path.mkdir(parents=True, exist_ok=True)
     run = RunDirectory(path)
     run._write_status()
@@ -56,3 +60,20 @@ def open_run(path: Path) -> Iterator[RunDirectory]:
         run._write_status(state="failed", error=message)
         raise
     run._write_status(state="done", stage=None)
+
+
+def _running_process(path: Path) -> int | None:
+    """The process whose unfinished run holds a directory, if it is alive on this machine."""
+    try:
+        status = json.loads((path / "status.json").read_text())
+    except (OSError, ValueError):
+        return None
+    if status.get("state") != "running" or status.get("host") != socket.gethostname() or status.get("pid") == os.getpid():
+        return None
+    try:
+        os.kill(status["pid"], 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass  # another user's process
+    return status["pid"]

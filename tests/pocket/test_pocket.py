@@ -1,0 +1,129 @@
+"""The embedded default is what its code makes, and asks what it says."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+
+import numpy as np
+import pytest
+
+from bitsure.config import PROJECT
+from pocket import build, questions
+from pocket.phrases import documents, passage, story_ending
+from pocket.world import ADVERBS, WEATHER, WorldConfig, build_world
+
+MODELS = [
+    "pocket-300k",
+    "pocket-300k-seed1",
+    "pocket-300k-seed2",
+    "pocket-1m",
+    "pocket-1m-seed1",
+    "pocket-1m-seed2",
+    "pocket-4m",
+]
+
+
+@pytest.fixture(scope="module")
+def world():
+    return build_world(build.WORLD)
+
+
+def rows(task):
+    return [json.loads(line) for line in (PROJECT / "pocket" / "tasks" / f"{task}.jsonl").read_text().splitlines()]
+
+
+def test_the_same_seed_makes_the_same_world(world):
+    assert build_world(build.WORLD) == world
+    assert build_world(WorldConfig(seed=8)).people != world.people
+
+
+def test_weather_is_a_distribution_and_fame_falls(world):
+    assert all(len(p) == len(WEATHER) and math.isclose(sum(p), 1) for p in world.weather.values())
+    weights = np.diff([0, *world.people_cumulative])
+    assert (np.diff(weights) < 0).all() and weights[0] > 5 * weights[-1]
+
+
+def test_draws_follow_the_true_distribution(world):
+    rng = random.Random(0)
+    event, p = next(iter(world.weather.items()))
+    drawn = np.bincount([world.draw_weather(rng, *event) for _ in range(20_000)], minlength=4) / 20_000
+    assert np.abs(drawn - p).max() < 0.02
+
+
+def test_strangers_are_nobody(world):
+    rng, names = random.Random(0), {person.name for person in world.people}
+    assert not any(world.draw_stranger(rng) in names for _ in range(200))
+
+
+def test_a_passage_says_what_its_questions_ask(world):
+    text, asked = passage(world, random.Random(0))
+    adverbs = [word for word in text.split() if word in ADVERBS]
+    assert sorted(p for _, p in asked) == sorted(ADVERBS[adverb] for adverb in adverbs)
+
+
+def test_a_changed_ending_differs(world):
+    person = world.people[0]
+    other = "soup" if person.facts["food"] != "soup" else "rice"
+    assert f"ate some {other}" in story_ending(person, {"food": other}) != story_ending(person)
+
+
+@pytest.mark.parametrize("task", ["recall", "reading", "stories", "weather"])
+def test_tasks_hold_a_thousand_questions_of_their_shape(task):
+    found = rows(task)
+    assert len(found) >= 1000
+    for row in found:
+        choices = row.get("choices", ["no", "yes"])
+        assert 0 <= row["label"] < len(choices) == len(set(choices)) == (2 if task == "reading" else 4)
+    labels = np.bincount([row["label"] for row in found])
+    assert labels.min() > 0.1 * len(found)
+    assert len({row.get("context", "") + row.get("passage", "") + str(row["label"]) for row in found}) > 0.9 * len(found)
+
+
+def test_the_committed_questions_are_the_ones_that_the_code_makes(world):
+    for task, make in {"recall": questions.recall, "reading": questions.reading, "stories": questions.stories}.items():
+        assert rows(task) == make(world, build.QUESTION_SEED, build.QUESTIONS), task
+
+
+def test_the_chance_tasks_documents_tell_the_truth(world):
+    found = rows("weather")
+    for row in found[:50]:
+        assert sum(row["p"]) == pytest.approx(1, abs=1e-5) and sum(row["seen"]) > 10
+    # the answers are draws from p: their mean probability is that of draws, not of the likeliest
+    drawn = np.mean([row["p"][row["label"]] for row in found])
+    assert drawn == pytest.approx(np.mean([np.square(row["p"]).sum() for row in found]), abs=0.03)
+    distance = np.mean([np.abs(np.array(row["seen"]) / sum(row["seen"]) - row["p"]).sum() / 2 for row in found])
+    assert distance < 0.1
+
+
+def test_calibration_text_is_of_this_world_and_not_the_training_stream(world):
+    text = (PROJECT / "pocket" / "text" / "calibration.txt").read_text()
+    stream = documents(world, build.CALIBRATION_SEED)
+    assert text.startswith("\n\n".join(next(stream) for _ in range(20)))
+    assert build.CALIBRATION_SEED not in (build.CORPUS_SEED, build.TOKENIZER_SEED)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_are_small_opts_in_half_precision(name):
+    from safetensors import safe_open
+
+    path = PROJECT / "pocket" / "models" / name
+    config = json.loads((path / "config.json").read_text())
+    assert config["model_type"] == "opt" and config["hidden_size"] % 128 == 0 and config["ffn_dim"] % 128 == 0
+    with safe_open(path / "model.safetensors", "pt") as file:
+        assert {file.get_slice(key).get_dtype() for key in file.keys()} == {"F16"}  # noqa: SIM118 - not a dict
+    log = [json.loads(line) for line in (path / "training.jsonl").read_text().splitlines()]
+    assert log[-1]["step"] == build.STEPS and log[-1]["loss"] < log[0]["loss"]
+
+
+def test_the_family_fits_into_30_megabytes():
+    assert sum(path.stat().st_size for path in (PROJECT / "pocket").rglob("*") if path.is_file()) < 30e6
+
+
+def test_any_other_text_can_be_read():
+    from bitsure.models import load_tokenizer
+
+    tokenizer = load_tokenizer(PROJECT / "pocket" / "models" / "pocket-1m")
+    text = "Größe: 5 µm — 日本語\n\t{}"
+    assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text

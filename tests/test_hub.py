@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+
+from bitsure import hub
+from bitsure.errors import UserError
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """What `datasets.load_dataset` is called with within a block of `datasets_from`."""
+    calls = []
+    monkeypatch.setattr("datasets.load_dataset", lambda path, *args, **kwargs: calls.append((path, args, kwargs)))
+    return calls
+
+
+def test_a_repository_in_the_mirror_is_read_from_there(loaded, tmp_path):
+    import datasets
+
+    (tmp_path / "datasets" / "org" / "set").mkdir(parents=True)
+    before = datasets.load_dataset
+    with hub.datasets_from(str(tmp_path), None):
+        datasets.load_dataset("org/set", "main", split="test")
+        datasets.load_dataset("org/other", "main")
+    assert datasets.load_dataset is before
+    assert loaded == [(str(tmp_path / "datasets" / "org" / "set"), ("main",), {"split": "test"}), ("org/other", ("main",), {})]
+
+
+def test_ones_own_files_are_found_beside_their_yaml(loaded, tmp_path):
+    import datasets
+
+    with hub.datasets_from(None, str(tmp_path)):
+        datasets.load_dataset("json", data_files={"test": "a.jsonl"})
+    assert loaded == [("json", (), {"data_files": {"test": str(tmp_path / "a.jsonl")}})]
+
+
+def test_what_cannot_be_had_says_what_and_how(monkeypatch, tmp_path):
+    import datasets
+
+    def refuse(*args, **kwargs):
+        raise ConnectionError("no route\nmore")
+
+    monkeypatch.setattr("datasets.load_dataset", refuse)
+    with (
+        pytest.raises(
+            UserError, match=r"data set org/set cannot be had: the mirror .* ConnectionError: no route\n.*DIR/datasets/org/set"
+        ),
+        hub.datasets_from(str(tmp_path), None),
+    ):
+        datasets.load_dataset("org/set")
