@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 
 from pocket import questions
 from pocket.corpus import corpus_windows, learn_tokenizer
-from pocket.phrases import documents
+from pocket.phrases import count_weather, documents
 from pocket.world import WorldConfig, build_world
 
 HERE = Path(__file__).parent
@@ -24,7 +25,9 @@ CALIBRATION_CHARACTERS = 1_000_000
 def build_tasks(out: Path, seed: int) -> None:
     """Write the questions of the four tasks, drawn with `seed`, as JSONL."""
     world = build_world(WORLD)
-    _, seen = corpus_windows(world, learn_tokenizer(world, TOKENIZER_SEED), CORPUS_SEED, windows_needed())
+    tokenizer = learn_tokenizer(world, TOKENIZER_SEED)
+    windows = corpus_windows(world, tokenizer, CORPUS_SEED, windows_needed())
+    seen = sum(map(count_weather, tokenizer.batch_decode(windows.tolist())), Counter())
     rows = {
         "recall": questions.recall(world, seed, QUESTIONS),
         "reading": questions.reading(world, seed, QUESTIONS),
@@ -54,7 +57,7 @@ def build_model(size: str, seed: int, out: Path) -> None:
     torch.set_num_threads(1)
     world = build_world(WORLD)
     tokenizer = learn_tokenizer(world, TOKENIZER_SEED)
-    windows, _ = corpus_windows(world, tokenizer, CORPUS_SEED, windows_needed())
+    windows = corpus_windows(world, tokenizer, CORPUS_SEED, windows_needed())
     out.mkdir(parents=True, exist_ok=True)
     model = train(size, tokenizer, windows, seed, out / "training.jsonl")
     model.half().save_pretrained(out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from itertools import islice
 
 import numpy as np
@@ -35,13 +34,12 @@ def learn_tokenizer(world: World, seed: int) -> PreTrainedTokenizerFast:
     )
 
 
-def corpus_windows(world: World, tokenizer: PreTrainedTokenizerFast, seed: int, n_windows: int) -> tuple[np.ndarray, Counter]:
-    """`n_windows` × WINDOW token ids, and how often each weather came up in them.
+def corpus_windows(world: World, tokenizer: PreTrainedTokenizerFast, seed: int, n_windows: int) -> np.ndarray:
+    """`n_windows` × WINDOW token ids.
 
     A window starts with a document, as a question does; its last document is cut where the window ends.
     """
-    counts: Counter = Counter()
-    stream = documents(world, seed, counts)
+    stream = documents(world, seed)
     windows = np.empty((n_windows, WINDOW), dtype=np.uint16)
     end = tokenizer.eos_token_id
     batch: list[list[int]] = []
@@ -52,4 +50,4 @@ def corpus_windows(world: World, tokenizer: PreTrainedTokenizerFast, seed: int, 
                 batch = tokenizer(list(islice(stream, 2_000)))["input_ids"][::-1]
             ids += [*batch.pop(), end]
         windows[row] = ids[:WINDOW]
-    return windows, counts
+    return windows

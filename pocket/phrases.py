@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -25,14 +26,14 @@ WEATHER_REPORTS = (
 DOCUMENT_SHARES = {"facts": 0.45, "passage": 0.22, "story": 0.16, "weather": 0.17}
 
 
-def documents(world: World, seed: int, weather_counts: Counter | None = None) -> Iterator[str]:
-    """An endless stream of documents; `weather_counts` collects what the weather really was."""
+def documents(world: World, seed: int) -> Iterator[str]:
+    """An endless stream of documents."""
     rng = random.Random(seed)
     makers = {
         "facts": lambda: fact_document(world, rng),
         "passage": lambda: passage_document(world, rng),
         "story": lambda: story_document(world, rng),
-        "weather": lambda: weather_document(world, rng, weather_counts),
+        "weather": lambda: weather_document(world, rng),
     }
     kinds, shares = list(DOCUMENT_SHARES), list(DOCUMENT_SHARES.values())
     while True:
@@ -105,12 +106,22 @@ def weather_report(rng: random.Random, place: str, season: str, hour: str) -> st
     return rng.choice(WEATHER_REPORTS).format(place=place, season=season, hour=hour)
 
 
-def weather_document(world: World, rng: random.Random, counts: Counter | None) -> str:
+def weather_document(world: World, rng: random.Random) -> str:
     sentences = []
     for _ in range(rng.randint(1, 3)):
         event = world.draw_place(rng), rng.choice(SEASONS), rng.choice(HOURS)
         weather = world.draw_weather(rng, *event)
-        if counts is not None:
-            counts[*event, weather] += 1
         sentences.append(f"{weather_report(rng, *event)} {WEATHER[weather]}.")
     return " ".join(sentences)
+
+
+def count_weather(text: str) -> Counter:
+    """How often a text reports each weather: (place, season, hour, index into WEATHER) → reports."""
+    counts: Counter = Counter()
+    for report in WEATHER_REPORTS:
+        pattern = report.format(
+            place=r"(?P<place>\w+)", season=f"(?P<season>{'|'.join(SEASONS)})", hour=f"(?P<hour>{'|'.join(HOURS)})"
+        )
+        for found in re.finditer(rf"{pattern} (?P<weather>{'|'.join(WEATHER)})\.", text):
+            counts[found["place"], found["season"], found["hour"], WEATHER.index(found["weather"])] += 1
+    return counts

@@ -131,6 +131,9 @@ def test_a_sweep_runs_every_cell_and_a_failing_one_does_not_stop_the_others(bits
         states[cell] = json.loads(status.read_text())["state"] if status.exists() else "refused"
     assert list(states.values()).count("done") == 5 and states["3-local-gptq4"] == "refused"
     assert done.returncode == 1 and "group_size" in done.stderr
+    again = bitsure("-m", *tiny, "quant=rtn2,rtn8", "quant.group_size=64,100", "hydra.sweep.dir=other")
+    once_more = bitsure("-m", *tiny, "quant=rtn2,rtn8", "quant.group_size=64,100", "hydra.sweep.dir=other")
+    assert again.returncode == once_more.returncode == 0 and once_more.stdout.count("is done: nothing to do") == 4
 
 
 @pytest.mark.parametrize(
@@ -195,7 +198,7 @@ def test_real_tasks_on_real_weights_of_awkward_widths(bitsure, tmp_path):
     """stories260K: widths 64 and 172, which no group of 128 divides; the study's C4 is not to be had here."""
     arguments = ["model=local", f"model.path={SHARED}/hub/models/karpathy/stories260K", f"paths.hub_mirror={SHARED}/hub"]
     limits = ["task.names=[arc_easy,boolq,piqa]", "task.limit=8", "calib.nsamples=16", "metric.resamples=100"]
-    environment = {"HF_HUB_OFFLINE": "1"}
+    environment = {"HF_ENDPOINT": "http://127.0.0.1:9"}  # nobody answers there
     done = bitsure(*arguments, *limits, "tracking.mode=disabled", "hydra.run.dir=run", environment=environment)
     assert done.returncode == 0, done.stderr + done.stdout
     proof = json.loads((tmp_path / "run" / "quantization.json").read_text())

@@ -59,6 +59,13 @@ def test_the_same_run_twice_differs_in_nothing():
     assert result["flip_rate"]["value"] == 0 and result["correct_to_wrong"]["p_value"] == 1
 
 
+def test_numbers_that_do_not_exist_are_null_on_either_side():
+    full, quant = [two_choices(0.9, 0, i) for i in range(4)], [two_choices(0.3 if i else 0.9, 0, i) for i in range(4)]
+    result = compare(full, quant, METRIC)["t"]["confidence_wrong"]
+    assert (result["value"], result["baseline"]) == (None, None) and result["quantized"] == pytest.approx(0.7)
+    assert (result["n_baseline"], result["n_quantized"]) == (0, 3)
+
+
 def test_what_does_not_join_is_counted():
     full, quant, _ = runs(10)
     result = compare(full[:8], quant[2:], METRIC)["t"]

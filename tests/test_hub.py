@@ -30,8 +30,11 @@ def test_ones_own_files_are_found_beside_their_yaml(loaded, tmp_path):
     import datasets
 
     with hub.datasets_from(None, str(tmp_path)):
-        datasets.load_dataset("json", data_files={"test": "a.jsonl"})
-    assert loaded == [("json", (), {"data_files": {"test": str(tmp_path / "a.jsonl")}})]
+        for files in ({"test": "a.jsonl"}, {"test": ["a.jsonl", "/b.jsonl"]}, "a.jsonl", "https://host/a.jsonl"):
+            datasets.load_dataset("json", data_files=files)
+    here = str(tmp_path / "a.jsonl")
+    expected = [{"test": here}, {"test": [here, "/b.jsonl"]}, here, "https://host/a.jsonl"]
+    assert [kwargs["data_files"] for _, _, kwargs in loaded] == expected
 
 
 def test_what_cannot_be_had_says_what_and_how(monkeypatch, tmp_path):

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from bitsure.errors import UserError
-from bitsure.rundir import open_run
+from bitsure.rundir import is_done, open_run
 
 
 def status(path):
@@ -17,7 +17,7 @@ def status(path):
 
 
 def test_a_run_that_ends_is_done_and_its_stages_are_timed(tmp_path):
-    with open_run(tmp_path / "run") as run:
+    with open_run(tmp_path / "run", {}) as run:
         with run.stage("score"):
             assert (status(run.path)["state"], status(run.path)["stage"]) == ("running", "score")
         run.write_json("a.json", {"x": 1})
@@ -27,16 +27,29 @@ def test_a_run_that_ends_is_done_and_its_stages_are_timed(tmp_path):
 
 @pytest.mark.parametrize(("error", "said"), [(KeyboardInterrupt(), "interrupted"), (ValueError("why"), "ValueError: why")])
 def test_a_run_that_raises_has_failed_at_a_stage(tmp_path, error, said):
-    with pytest.raises(type(error)), open_run(tmp_path) as run, run.stage("score"):
+    with pytest.raises(type(error)), open_run(tmp_path, {}) as run, run.stage("score"):
         raise error
     assert (status(tmp_path)["state"], status(tmp_path)["error"], status(tmp_path)["stage"]) == ("failed", said, "score")
 
 
 def test_a_directory_with_records_is_refused(tmp_path):
     (tmp_path / "records.parquet").touch()
-    with pytest.raises(UserError, match="already holds records"), open_run(tmp_path):
+    with pytest.raises(UserError, match="already holds records"), open_run(tmp_path, {}):
         pass
     assert not (tmp_path / "status.json").exists()
+
+
+def test_an_unfinished_run_of_the_same_config_is_taken_over_and_of_another_refused(tmp_path):
+    with pytest.raises(RuntimeError), open_run(tmp_path, {"a": 1}):
+        (tmp_path / "records.parquet").touch()
+        raise RuntimeError
+    with pytest.raises(UserError, match="already holds records"), open_run(tmp_path, {"a": 2}):
+        pass
+    with open_run(tmp_path, {"a": 1}):
+        assert not is_done(tmp_path, {"a": 1})
+    assert is_done(tmp_path, {"a": 1}) and not is_done(tmp_path, {"a": 2})
+    with pytest.raises(UserError, match="already holds records"), open_run(tmp_path, {"a": 1}):
+        pass
 
 
 def test_a_directory_of_a_living_run_is_refused_and_that_of_a_dead_one_taken_over(tmp_path):
@@ -44,15 +57,15 @@ def test_a_directory_of_a_living_run_is_refused_and_that_of_a_dead_one_taken_ove
     try:
         held = {"state": "running", "host": socket.gethostname(), "pid": living.pid}
         (tmp_path / "status.json").write_text(json.dumps(held))
-        with pytest.raises(UserError, match=f"process {living.pid}"), open_run(tmp_path):
+        with pytest.raises(UserError, match=f"process {living.pid}"), open_run(tmp_path, {}):
             pass
     finally:
         living.communicate(b"\n", timeout=30)
-    with open_run(tmp_path):
+    with open_run(tmp_path, {}):
         assert status(tmp_path)["pid"] == os.getpid()
 
 
 def test_numbers_that_are_no_json_are_refused(tmp_path):
-    with pytest.raises(ValueError), open_run(tmp_path) as run:
+    with pytest.raises(ValueError), open_run(tmp_path, {}) as run:
         run.write_json("a.json", float("nan"))
     assert not (tmp_path / "a.json").exists()

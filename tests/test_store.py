@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
+
 import pytest
 
 from bitsure.store import Store, hash_json
@@ -48,6 +53,18 @@ def test_damage_is_noticed_and_the_entry_made_again(tmp_path, damage):
     assert store.find("weights", {"a": 1}) is None
     make(store, "again")
     assert (store.find("weights", {"a": 1}) / "file").read_text() == "again"
+
+
+def test_what_a_dead_process_left_is_removed_and_what_a_living_one_makes_is_kept(tmp_path):
+    store = Store(tmp_path)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = tmp_path / "weights" / f".unfinished-{socket.gethostname()}-{dead.pid}-abc"
+    kept = tmp_path / "weights" / f".unfinished-{socket.gethostname()}-{os.getpid()}-abc"
+    left.mkdir(parents=True)
+    kept.mkdir()
+    make(store)
+    assert not left.exists() and kept.exists()
 
 
 def test_two_makers_of_the_same_entry_end_with_one(tmp_path):

@@ -103,7 +103,7 @@ def test_a_failing_run_is_finished_with_exit_code_1(tmp_path):
 def test_disabled_makes_no_run(tmp_path):
     with tracking.track(config("disabled"), {}, tmp_path, None, tmp_path / "log") as tracker:
         tracker.log({}, None, None, [], None, tmp_path)
-    assert tracker.directory is None and list(tmp_path.iterdir()) == []
+    assert tracker.look is None and list(tmp_path.iterdir()) == []
 
 
 def test_samples_show_both_models_choice():

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from bitsure.config import Metric
-from bitsure.metrics import bootstrap, entry, mean, measures
+from bitsure.metrics import bootstrap, count, entry, mean, measures
 from bitsure.metrics.confidence import Questions, questions
 from bitsure.records import Join, Record, join
+
+# each model's over its own right or wrong answers, so that the difference also holds what moved between the two
+CONDITIONAL = ("confidence_correct", "confidence_wrong")
 
 
 def compare(baseline: Sequence[Record], quantized: Sequence[Record], metric: Metric) -> dict[str, dict[str, dict]]:
@@ -37,6 +40,8 @@ def _compare_task(task: str, joined: Join, metric: Metric) -> dict[str, dict]:
         before, after = float(measure(full, ones)[0]), float(measure(quant, ones)[0])
         low, high = bootstrap.percentile_interval(measure(quant, weights) - measure(full, weights), metric.confidence_level)
         results[name] = entry(after - before, low, high, n, baseline=before, quantized=after)
+        if name in CONDITIONAL:
+            results[name] |= {"n_baseline": count(full, name), "n_quantized": count(quant, name)}
     results["true_label_prob"] |= paired_t_test(quant.true_label_prob - full.true_label_prob, weights, metric.confidence_level)
     results |= _flips(full, quant, weights, metric.confidence_level)
     for name, n_questions in {

@@ -128,6 +128,8 @@ class Task:
             raise UserError("task.names=[]: name at least one task, such as 'task.names=[arc_easy]'.")
         if len(set(self.names)) < len(self.names):
             raise UserError(f"task.names={self.names}: a task is named twice.")
+        if self.include_path is not None and not Path(self.include_path).is_dir():
+            raise UserError(f"task.include_path={self.include_path}: no such directory.")
         if self.limit is not None:
             _at_least("task.limit", self.limit, 1, "; leave it out to score every question")
         if self.num_fewshot is not None:

@@ -19,6 +19,7 @@ def model_directory(repo: str, revision: str, mirror: str | None) -> tuple[Path,
     from huggingface_hub import HfApi, snapshot_download
 
     with _explained(f"model {repo} at revision {revision}", mirror, f"models/{repo}"):
+        _check_reachable()
         info = HfApi().model_info(repo, revision=revision)
         names = [sibling.rfilename for sibling in info.siblings or []]
         weights = "*.safetensors" if any(name.endswith(".safetensors") for name in names) else "pytorch_model*.bin"
@@ -30,9 +31,12 @@ def dataset_file(repo: str, file: str, mirror: str | None) -> Path:
     """One file of a data set's repository."""
     if mirror and (path := Path(mirror) / "datasets" / repo / file).is_file():
         return path
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
+    if isinstance(cached := try_to_load_from_cache(repo, file, repo_type="dataset"), str):
+        return Path(cached)
     with _explained(f"{file} of data set {repo}", mirror, f"datasets/{repo}/{file}"):
+        _check_reachable()
         return Path(hf_hub_download(repo, file, repo_type="dataset"))
 
 
@@ -47,20 +51,34 @@ def datasets_from(mirror: str | None, own_files: str | None) -> Iterator[None]:
     original = datasets.load_dataset
 
     def load_dataset(path: str, *args, **kwargs):
-        if isinstance(kwargs.get("data_files"), dict) and own_files:
-            kwargs["data_files"] = {split: str(Path(own_files, file)) for split, file in kwargs["data_files"].items()}
-            return original(path, *args, **kwargs)
+        if own_files and kwargs.get("data_files"):
+            kwargs["data_files"] = _beside(own_files, kwargs["data_files"])
         mirrored = Path(mirror) / "datasets" / path if mirror else None
-        if mirrored is not None and mirrored.is_dir():
-            return original(str(mirrored), *args, **kwargs)
         with _explained(f"data set {path}", mirror, f"datasets/{path}"):
-            return original(path, *args, **kwargs)
+            return original(str(mirrored) if mirrored is not None and mirrored.is_dir() else path, *args, **kwargs)
 
     datasets.load_dataset = load_dataset
     try:
         yield
     finally:
         datasets.load_dataset = original
+
+
+def _beside(folder: str, files: str | list | dict) -> str | list | dict:
+    """Relative paths as paths in a folder; addresses and absolute paths stay."""
+    if isinstance(files, dict):
+        return {split: _beside(folder, some) for split, some in files.items()}
+    if isinstance(files, str):
+        return files if "://" in files else str(Path(folder, files))
+    return [_beside(folder, some) for some in files]
+
+
+def _check_reachable() -> None:
+    """Raise at once where the hub does not answer; its own client tries for half a minute."""
+    from huggingface_hub import constants, get_session
+
+    if not constants.HF_HUB_OFFLINE:
+        get_session().head(constants.ENDPOINT, timeout=5)
 
 
 @contextmanager

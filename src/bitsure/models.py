@@ -13,7 +13,6 @@ from bitsure.errors import UserError
 from bitsure.store import hash_files
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 FILES = ("*.json", "*.model", "*.txt", "*.safetensors")  # what a model directory is loaded from
@@ -56,7 +55,7 @@ def weight_files(path: Path) -> list[Path]:
 
 
 def load(path: Path, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model on the device there is, in evaluation mode, and its tokenizer. `dtype` as in config.Model.
+    """The model on the device there is, in evaluation mode, and its tokenizer; `dtype` is a torch type's name.
 
     Remote code is never run; .bin files are read by torch's weights-only loader (transformers' default).
     """
@@ -65,7 +64,7 @@ def load(path: Path, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
 
     model = AutoModelForCausalLM.from_pretrained(
         path,
-        dtype=computing_dtype(dtype),
+        dtype=getattr(torch, dtype),
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=weight_files(path)[0].suffix == ".safetensors",
@@ -89,13 +88,19 @@ def empty_model(path: Path) -> PreTrainedModel:
         return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
-def computing_dtype(dtype: str) -> torch.dtype | str:
-    """What to compute in; "auto" is float32 on a CPU, where half precision is slow and moves log-likelihoods."""
+def computing_dtype(dtype: str, path: Path) -> str:
+    """What to compute in, by name: "auto" is float32 on a CPU, the checkpoint's own type on a GPU.
+
+    Half precision is slow on a CPU and moves log-likelihoods there.
+    """
+    if dtype != "auto":
+        return dtype
     import torch
 
-    if dtype == "auto":
-        return "auto" if torch.cuda.is_available() else torch.float32
-    return getattr(torch, dtype)
+    if not torch.cuda.is_available():
+        return "float32"
+    config = json.loads((path / "config.json").read_text())
+    return config.get("dtype") or config.get("torch_dtype") or "float32"
 
 
 def context_length(path: Path) -> int | None:

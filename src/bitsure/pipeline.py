@@ -5,31 +5,32 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import yaml
-
 from bitsure import models, provenance, quantize, records, report, scoring, terminal, tracking
 from bitsure.config import Config, NoQuant
 from bitsure.quantize import calib_data
 from bitsure.report import tables
-from bitsure.rundir import open_run
-from bitsure.store import Store, write_text
+from bitsure.rundir import is_done, open_run
+from bitsure.store import Store
 
 log = logging.getLogger(__name__)
 
 
 def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
     """Run one cell and write its directory. Raises UserError, before weights are loaded wherever that is possible."""
-    with open_run(run_dir) as current:
-        resolved = tracking.resolved_config(config)
-        write_text(run_dir / "config.yaml", yaml.safe_dump(resolved, sort_keys=False))
+    resolved = tracking.resolved_config(config)
+    if sweep and is_done(run_dir, resolved):
+        terminal.console().print(f"{run_dir} is done: nothing to do", markup=False)
+        return
+    with open_run(run_dir, resolved) as current:
         made_by = provenance.collect()
         current.write_json("provenance.json", made_by)
         log_file = run_dir / "libraries.log"
-        store, mirror, dtype = Store(config.paths.store), config.paths.hub_mirror, config.model.dtype
+        store, mirror = Store(config.paths.store), config.paths.hub_mirror
 
         with current.stage("check"):
             tracking.check_login(config.tracking)
             source = models.locate(config.model, mirror)
+            dtype = models.computing_dtype(config.model.dtype, source.path)
             plan = None
             if not isinstance(config.quant, NoQuant):
                 plan = quantize.Plan(source, config.quant, config.calib, calib_data.locate(config.calib, mirror), dtype)
@@ -38,8 +39,11 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
             scorer.load_missing(scoring.identity(source, None))
             scorer.load_missing(scoring.identity(source, weights))
             if plan and not store.find("weights", weights):
-                quantize.check_fits(plan)
-            made_by |= {"model": {"name": source.name, "revision": source.revision, "fingerprint": source.fingerprint}}
+                with terminal.output_to(log_file):
+                    quantize.check(plan)
+            made_by |= {
+                "model": {"name": source.name, "revision": source.revision, "fingerprint": source.fingerprint, "dtype": dtype}
+            }
             made_by |= {"weights": weights, "calib_text": plan.text.name if plan else None}
             current.write_json("provenance.json", made_by)
 
@@ -63,16 +67,15 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
                 made = report.build(run_dir, title, rows, baseline, config.metric, proof, made_by)
             with current.stage("track"):
                 tracker.log(made_by, made, proof, rows, baseline, run_dir / "records.parquet")
-    _show(config, title, made, tracker.directory, run_dir)
+    _show(config, title, made, tracker.look, run_dir)
 
 
-def _show(config: Config, title: str, made: report.Report, wandb_dir: Path | None, run_dir: Path) -> None:
+def _show(config: Config, title: str, made: report.Report, look: str | None, run_dir: Path) -> None:
     out, metric = terminal.console(), config.metric
     out.print()
     out.print(tables.terminal_table(made.metrics, made.comparison, title, metric.confidence_level, metric.alpha))
     out.print()
     out.print(f"report   {made.page}", markup=False)
     out.print(f"records  {run_dir / 'records.parquet'}", markup=False)
-    if wandb_dir:
-        look = f"wandb sync {wandb_dir}" if config.tracking.mode == "offline" else str(wandb_dir)
+    if look:
         out.print(f"W&B      {look}", markup=False)

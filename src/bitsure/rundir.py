@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
+
 from bitsure.errors import UserError
 from bitsure.store import write_text
 
@@ -41,18 +43,21 @@ class RunDirectory:
 
 
 @contextmanager
-def open_run(path: Path) -> Iterator[RunDirectory]:
+def open_run(path: Path, config: dict) -> Iterator[RunDirectory]:
     """A directory for one run: done when the block ends, failed when it raises, Ctrl-C included.
 
-    Raises UserError if the directory already holds records: a result is never overwritten.
+    A run of the same config that did not come to its end is taken over. Raises UserError if the directory holds another
+    run's records (a result is never overwritten) or a run that goes on.
     """
-    if (path / "records.parquet").exists():
-        raise UserError(f"{path} already holds records of a run. Choose another hydra.run.dir, or remove it.")
     if (other := _running_process(path)) is not None:
         raise UserError(f"{path} is in use by a run that goes on now (process {other}). Choose another hydra.run.dir.")
+    unfinished = read_status(path).get("state") in ("failed", "running")
+    if (path / "records.parquet").exists() and not (unfinished and _config(path) == config):
+        raise UserError(f"{path} already holds records of a run. Choose another hydra.run.dir, or remove it.")
     path.mkdir(parents=True, exist_ok=True)
     run = RunDirectory(path)
     run._write_status()
+    write_text(path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     try:
         yield run
     except BaseException as error:
@@ -62,12 +67,29 @@ def open_run(path: Path) -> Iterator[RunDirectory]:
     run._write_status(state="done", stage=None)
 
 
+def is_done(path: Path, config: dict) -> bool:
+    """Whether a directory holds a finished run of this very config."""
+    return read_status(path).get("state") == "done" and (path / "records.parquet").exists() and _config(path) == config
+
+
+def read_status(path: Path) -> dict:
+    """status.json of a directory; empty where there is none that can be read."""
+    try:
+        return json.loads((path / "status.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _config(path: Path) -> dict | None:
+    try:
+        return yaml.safe_load((path / "config.yaml").read_text())
+    except (OSError, yaml.YAMLError):
+        return None
+
+
 def _running_process(path: Path) -> int | None:
     """The process whose unfinished run holds a directory, if it is alive on this machine."""
-    try:
-        status = json.loads((path / "status.json").read_text())
-    except (OSError, ValueError):
-        return None
+    status = read_status(path)
     if status.get("state") != "running" or status.get("host") != socket.gethostname() or status.get("pid") == os.getpid():
         return None
     try:

@@ -11,12 +11,15 @@ import json
 import logging
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 log = logging.getLogger(__name__)
+
+UNFINISHED = ".unfinished-"
 
 
 def hash_json(value: object) -> str:
@@ -66,7 +69,8 @@ class Store:
         """An empty directory to fill; it becomes the entry when the block ends without an exception."""
         final = self.path(kind, made_from)
         final.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=final.parent))
+        _remove_left_behind(final.parent)
+        temporary = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}{socket.gethostname()}-{os.getpid()}-", dir=final.parent))
         try:
             yield temporary
             hashes = {str(f.relative_to(temporary)): hash_file(f) for f in sorted(temporary.rglob("*")) if f.is_file()}
@@ -79,6 +83,18 @@ class Store:
                     raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_left_behind(folder: Path) -> None:
+    """Remove what processes of this machine that are no more left unfinished."""
+    for path in folder.glob(f"{UNFINISHED}{socket.gethostname()}-*"):
+        pid = int(path.name.rsplit("-", 2)[1])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            shutil.rmtree(path, ignore_errors=True)
+        except PermissionError:
+            pass  # another user's process
 
 
 def _damage(path: Path) -> str | None:

@@ -16,6 +16,10 @@ from bitsure.metrics.confidence import choice_probabilities, questions
 from bitsure.records import Record, join
 from bitsure.report import Report
 
+WAYS_OUT = (
+    "Ways out: `wandb login` (or the environment variable WANDB_API_KEY); or tracking.mode=offline, and `wandb sync` later."
+)
+
 
 def check_login(tracking: Tracking) -> None:
     """Raise UserError if runs should be sent and there is no login, before anything is computed."""
@@ -24,10 +28,7 @@ def check_login(tracking: Tracking) -> None:
     import wandb
 
     if not wandb.api.api_key:  # from the environment, .netrc or wandb's settings; never shown or kept
-        raise UserError(
-            "tracking.mode=online: not logged in to Weights & Biases. Ways out: `wandb login` (or the environment variable "
-            "WANDB_API_KEY); or tracking.mode=offline, and `wandb sync` later."
-        )
+        raise UserError(f"tracking.mode=online: not logged in to Weights & Biases. {WAYS_OUT}")
 
 
 class Tracker:
@@ -37,9 +38,11 @@ class Tracker:
         self._run = run
 
     @property
-    def directory(self) -> Path | None:
-        """Where wandb keeps the run on this machine."""
-        return Path(self._run.dir).parent if self._run else None
+    def look(self) -> str | None:
+        """How to look further: the run's address, or the command that sends an offline run."""
+        if not self._run:
+            return None
+        return self._run.url or f"wandb sync {Path(self._run.dir).parent}"
 
     def log(
         self,
@@ -60,9 +63,7 @@ class Tracker:
         for task, values in (report.comparison or {}).items():
             summary |= {f"{task}/delta/{name}": one["value"] for name, one in values.items()}
         if quantization:
-            summary |= {
-                f"quantization/{key}": quantization[key] for key in ("bits_per_weight", "parameter_share", "relative_error")
-            }
+            summary |= {f"quantization/{key}": quantization[key] for key in PROOF}
         self._run.summary.update({key: value for key, value in summary.items() if value is not None})
         self._run.log(
             {f"reliability/{task}": wandb.Image(str(picture)) for task, picture in report.figures.items()}
@@ -117,19 +118,22 @@ def track(config: Config, resolved: dict, run_dir: Path, sweep: str | None, log_
     os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
 
-    with terminal.output_to(log_file):
-        run = wandb.init(
-            project=tracking.project,
-            entity=tracking.entity,
-            mode=tracking.mode,
-            dir=str(run_dir),
-            name=f"{config.model.name}/{config.quant.name}",
-            group=tracking.group or sweep or config.model.name,
-            job_type=config.quant.name,
-            tags=[config.model.name, config.quant.name, config.task.name],
-            config=resolved,
-            settings=wandb.Settings(console="off", disable_git=True, disable_code=True),
-        )
+    try:
+        with terminal.output_to(log_file):
+            run = wandb.init(
+                project=tracking.project,
+                entity=tracking.entity,
+                mode=tracking.mode,
+                dir=str(run_dir),
+                name=f"{config.model.name}/{config.quant.name}",
+                group=tracking.group or sweep or config.model.name,
+                job_type=config.quant.name,
+                tags=[config.model.name, config.quant.name, config.task.name],
+                config=resolved,
+                settings=wandb.Settings(console="off", disable_git=True, disable_code=True),
+            )
+    except wandb.errors.Error as error:
+        raise UserError(f"Weights & Biases cannot start a run: {error}\n{WAYS_OUT}") from error
     try:
         yield Tracker(run)
     except BaseException:

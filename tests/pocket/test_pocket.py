@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from bitsure.config import PROJECT
 from pocket import build, questions
-from pocket.phrases import documents, passage, story_ending
+from pocket.phrases import count_weather, documents, passage, story_ending
 from pocket.world import ADVERBS, WEATHER, WorldConfig, build_world
 
 MODELS = [
@@ -95,6 +96,19 @@ def test_the_chance_tasks_documents_tell_the_truth(world):
     assert drawn == pytest.approx(np.mean([np.square(row["p"]).sum() for row in found]), abs=0.03)
     distance = np.mean([np.abs(np.array(row["seen"]) / sum(row["seen"]) - row["p"]).sum() / 2 for row in found])
     assert distance < 0.1
+
+
+def test_weather_reports_are_counted_as_they_are_told(world):
+    stream, told = documents(world, 9), Counter()
+    texts = [next(stream) for _ in range(3000)]
+    for text in texts:
+        told.update(word.rstrip(".") for word in text.split() if word.rstrip(".") in WEATHER)
+    counted = count_weather("</s>".join(texts))
+    assert counted.total() == told.total() > 500
+    by_kind = Counter()
+    for (*_, kind), n in counted.items():
+        by_kind[WEATHER[kind]] += n
+    assert by_kind == told
 
 
 def test_calibration_text_is_of_this_world_and_not_the_training_stream(world):

@@ -18,7 +18,7 @@ def calib(path=None, **changes) -> Calib:
 
 def test_windows_are_exact_seeded_and_apart(calib_file):
     text = calib_data.locate(calib(calib_file), None)
-    draw = lambda **changes: calib_data.draw_windows(text, calib(calib_file, **changes), byte_tokenizer(), None)  # noqa: E731
+    draw = lambda **changes: calib_data.draw_windows(text, calib(calib_file, **changes), 4, byte_tokenizer(), None)  # noqa: E731
     windows, held_out = draw()
     assert windows.shape == (4, 32) and held_out.shape == (calib_data.HELD_OUT_WINDOWS, 32)
     assert torch.equal(draw()[0], windows) and not torch.equal(draw(seed=1)[0], windows)
@@ -26,14 +26,14 @@ def test_windows_are_exact_seeded_and_apart(calib_file):
 
 def test_windows_are_no_longer_than_the_context(calib_file):
     text = calib_data.locate(calib(calib_file), None)
-    assert calib_data.draw_windows(text, calib(calib_file), byte_tokenizer(), 16)[0].shape == (4, 16)
+    assert calib_data.draw_windows(text, calib(calib_file), 4, byte_tokenizer(), 16)[0].shape == (4, 16)
 
 
 def test_a_short_text_says_how_much_it_has(tmp_path):
     (tmp_path / "short.txt").write_text("too short")
     text = calib_data.locate(calib(tmp_path / "short.txt"), None)
     with pytest.raises(UserError, match=r"has \d+ tokens, but 4 windows of 32 .* need 384"):
-        calib_data.draw_windows(text, calib(tmp_path / "short.txt"), byte_tokenizer(), None)
+        calib_data.draw_windows(text, calib(tmp_path / "short.txt"), 4, byte_tokenizer(), None)
 
 
 def test_documents_of_the_three_kinds(tmp_path):

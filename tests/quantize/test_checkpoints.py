@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -44,6 +45,15 @@ def test_a_checkpoint_of_another_model_is_refused(tiny_model, tmp_path):
     checkpoints.write(tmp_path, {"elsewhere": round_to_nearest(torch.randn(4, 4), Rtn(4, -1, True))})
     with pytest.raises(UserError, match="lacks layers of this model"):
         checkpoints.put_into(models.load(tiny_model, "float32")[0], tmp_path)
+
+
+def test_zero_points_out_of_range_are_refused(tmp_path):
+    weight = round_to_nearest(torch.rand(4, 8) + 1, Rtn(4, -1, True))
+    checkpoints.write(tmp_path, {"a": dataclasses.replace(weight, zeros=weight.zeros * 0 + 15)})
+    settings = tmp_path / "quantize_config.json"
+    settings.write_text(settings.read_text().replace("gptq_v2", "gptq"))
+    with pytest.raises(UserError, match="a has zero points"):
+        checkpoints.read(tmp_path)
 
 
 def test_unknown_formats_are_refused(tmp_path):

@@ -18,13 +18,14 @@ from bitsure.store import Store
 def plan(path, quant, calib_file) -> quantize.Plan:
     calib = Calib(name="text", path=str(calib_file), nsamples=16, seqlen=64)
     source = models.locate(Model(path=str(path)), None)
-    return quantize.Plan(source, quant, calib, calib_data.locate(calib, None), "auto")
+    return quantize.Plan(source, quant, calib, calib_data.locate(calib, None), "float32")
 
 
-@pytest.fixture(scope="module", params=[2, 3, 4, 8])
+@pytest.fixture(scope="module", params=[(2, True), (3, True), (4, True), (8, True), (2, False), (4, False)], ids=str)
 def made(request, tiny_model, calib_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("gptq")
-    settings = Gptq(bits=request.param, group_size=32, symmetric=True, desc_act=False, damp_percent=0.01)
+    bits, symmetric = request.param
+    settings = Gptq(bits=bits, group_size=32, symmetric=symmetric, desc_act=False, damp_percent=0.01)
     return quantize.ensure(plan(tiny_model, settings, calib_file), Store(folder / "store"), folder / "log")
 
 
@@ -47,8 +48,8 @@ def test_our_reading_of_the_packed_checkpoint_is_gptqmodels_own(made, tiny_model
 
 
 def test_it_is_closer_in_output_than_rounding(made, tiny_model, calib_file, tmp_path):
-    bits = made.report["quantizer"].removeprefix("gptq").split("-")[0]
-    rounding = quantize.ensure(plan(tiny_model, Rtn(int(bits), 32, True), calib_file), Store(tmp_path), tmp_path / "log")
+    bits, symmetric = bits_of(made), "asym" not in made.report["quantizer"]
+    rounding = quantize.ensure(plan(tiny_model, Rtn(bits, 32, symmetric), calib_file), Store(tmp_path), tmp_path / "log")
 
     def mean_error(report):
         return math.fsum(layer["output_error"] for layer in report["layers"].values()) / len(report["layers"])
@@ -56,16 +57,21 @@ def test_it_is_closer_in_output_than_rounding(made, tiny_model, calib_file, tmp_
     assert mean_error(made.report) < mean_error(rounding.report)
 
 
+def bits_of(made) -> int:
+    return int(made.report["quantizer"].removeprefix("gptq").split("-")[0])
+
+
 def test_every_setting_reaches_gptqmodel(made):
     written = json.loads((made.checkpoint / "quantize_config.json").read_text())
-    assert written["bits"] == int(made.report["quantizer"].removeprefix("gptq").split("-")[0])
-    assert (written["group_size"], written["sym"], written["desc_act"]) == (32, True, False)
+    assert written["bits"] == bits_of(made)
+    assert (written["group_size"], written["desc_act"]) == (32, False)
+    assert written["sym"] == ("asym" not in made.report["quantizer"])
     assert written["meta"]["damp_percent"] == 0.01
     assert written["meta"]["act_group_aware"] is False and written["meta"]["fallback"] is None
 
 
 def test_bits_per_weight_are_those_on_disk(made):
-    bits = int(made.report["quantizer"].removeprefix("gptq").split("-")[0])
+    bits = bits_of(made)
     assert made.report["bits_per_weight"] == pytest.approx(bits + (16 + bits) / 32)
 
 

@@ -50,3 +50,14 @@ def test_more_bits_are_closer(symmetric):
     original = torch.randn(16, 128)
     errors = [(round_to_nearest(original, Rtn(b, 32, symmetric)).dequantize() - original).norm().item() for b in range(2, 9)]
     assert errors == sorted(errors, reverse=True) and errors[-1] < errors[0] / 30
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_small_weights_lose_no_more_than_large_ones(bits):
+    torch.manual_seed(0)
+    original = torch.randn(16, 128) * 0.02
+
+    def error(weight):
+        return ((round_to_nearest(weight, Rtn(bits, 32, True)).dequantize() - weight).norm() / weight.norm()).item()
+
+    assert error(original / 40) == pytest.approx(error(original), rel=0.1)

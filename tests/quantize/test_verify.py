@@ -12,7 +12,7 @@ from bitsure.config import Rtn
 from bitsure.errors import UserError
 from bitsure.quantize import verify
 from bitsure.quantize.rtn import round_to_nearest
-from bitsure.quantize.targets import block_linears, skipped_modules
+from bitsure.quantize.targets import block_linears, skipped_modules, unknown_weights
 
 HELD_OUT = torch.randint(3, 250, (2, 16), generator=torch.Generator().manual_seed(0))
 
@@ -36,7 +36,7 @@ def test_the_blocks_linear_layers_are_the_targets_and_the_rest_has_a_reason(mode
 
 
 def test_the_report_says_what_changed(model):
-    report = verify.report(model, rounded(model), HELD_OUT)
+    report = verify.report(model, rounded(model), {}, HELD_OUT)
     total = sum(p.numel() for p in model.parameters())
     assert report["modules_quantized"] == sorted(block_linears(model))
     assert report["parameter_share"] == pytest.approx(2 * (4 * 64 * 64 + 2 * 64 * 128) / total)
@@ -48,7 +48,7 @@ def test_the_report_says_what_changed(model):
 
 def test_the_output_error_is_the_one_of_the_definition(model):
     weights = rounded(model, bits=2)
-    report = verify.report(model, weights, HELD_OUT)
+    report = verify.report(model, weights, {}, HELD_OUT)
     name = "model.decoder.layers.0.self_attn.q_proj"
     linear, seen = block_linears(model)[name], []
     handle = linear.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
@@ -66,12 +66,12 @@ def test_a_missing_layer_is_named(model):
     weights = rounded(model)
     del weights["model.decoder.layers.1.fc2"]
     with pytest.raises(UserError, match=r"1 of 12 layers were not quantized: model\.decoder\.layers\.1\.fc2"):
-        verify.report(model, weights, HELD_OUT)
+        verify.report(model, weights, {}, HELD_OUT)
 
 
 def test_nothing_quantized_is_an_error(model):
     with pytest.raises(UserError, match="12 of 12 layers were not quantized"):
-        verify.report(model, {}, HELD_OUT)
+        verify.report(model, {}, {}, HELD_OUT)
 
 
 def test_an_unchanged_layer_is_named(model):
@@ -83,7 +83,7 @@ def test_an_unchanged_layer_is_named(model):
             return block_linears(model)[name].weight.detach().clone()
 
     with pytest.raises(UserError, match=r"1 of 12 layers are unchanged: model\.decoder\.layers\.0\.fc1"):
-        verify.report(model, weights | {name: Unchanged()}, HELD_OUT)
+        verify.report(model, weights | {name: Unchanged()}, {}, HELD_OUT)
 
 
 def test_broken_numbers_and_wrong_shapes_are_named(model):
@@ -91,10 +91,10 @@ def test_broken_numbers_and_wrong_shapes_are_named(model):
     good = rounded(model)[name]
     bad = dataclasses.replace(good, scales=good.scales * float("nan"))
     with pytest.raises(UserError, match=r"1 of 12 layers hold NaN"):
-        verify.report(model, rounded(model) | {name: bad}, HELD_OUT)
+        verify.report(model, rounded(model) | {name: bad}, {}, HELD_OUT)
     other = round_to_nearest(torch.randn(3, 3), Rtn(4, 32, True))
     with pytest.raises(UserError, match=r"1 of 12 layers have another shape"):
-        verify.report(model, rounded(model) | {name: other}, HELD_OUT)
+        verify.report(model, rounded(model) | {name: other}, {}, HELD_OUT)
 
 
 def test_a_model_without_blocks_is_refused():
@@ -105,4 +105,18 @@ def test_a_model_without_blocks_is_refused():
         get_input_embeddings = get_output_embeddings
 
     with pytest.raises(UserError, match="no linear layer inside repeated blocks"):
-        verify.report(Flat(), {}, HELD_OUT)
+        verify.report(Flat(), {}, {}, HELD_OUT)
+
+
+def test_tensors_that_were_rounded_on_the_way_are_named(model):
+    name = "model.decoder.layers.0.fc1.bias"
+    others = {name: model.state_dict()[name] + 1e-4, "model.decoder.final_layer_norm.weight": torch.ones(64)}
+    assert verify.report(model, rounded(model), others, HELD_OUT)["other_tensors_rounded"] == [name]
+
+
+def test_weights_that_no_quantizer_touches_are_found():
+    experts = torch.nn.Module()
+    experts.up = torch.nn.Parameter(torch.zeros(4, 8, 8))
+    model = torch.nn.Module()
+    model.layers = torch.nn.ModuleList([torch.nn.ModuleDict({"q": torch.nn.Linear(8, 8), "experts": experts})])
+    assert unknown_weights(model) == ["layers.0.experts.up"]

@@ -72,6 +72,11 @@ def test_a_continuation_longer_than_the_context_is_an_error(model):
         engine.score(model, [([5], [6] * 20)], 15)
 
 
+def test_nothing_to_score_is_an_error(model):
+    with pytest.raises(UserError, match="no tokens"):
+        engine.score(model, [([5], [6]), ([5], [])], 15)
+
+
 def test_batches_keep_to_the_budget_and_leave_nothing_out(monkeypatch):
     monkeypatch.setattr(engine, "BATCH_TOKENS", 100)
     rows = [tuple(range(n)) for n in (120, 60, 40, 30, 10, 10, 5)]

@@ -82,6 +82,25 @@ def test_a_task_without_choices_is_refused(harness, own_tasks):
         harness.load_tasks(task(["tiny_free"], own_tasks), ["tiny_free"], None)
 
 
+def test_gold_is_an_index_a_choice_or_several_and_nothing_else(harness):
+    class Fake:
+        multiple_input = 0
+
+        def doc_to_target(self, doc):
+            return doc["target"]
+
+        def doc_to_text(self, doc):
+            return doc["text"]
+
+    gold = lambda target, **doc: harness._gold("t", Fake(), {"target": target, **doc}, ["a", "b", "7"])  # noqa: E731
+    assert (gold(1), gold("b"), gold("7"), gold("0"), gold([0, 2])) == ([1], [1], [2], [0], [0, 2])
+    for target in ("c", 3, -1, [], ["a", "c"]):
+        with pytest.raises(UserError, match="is none of the 3 choices"):
+            gold(target)
+    Fake.multiple_input = 3
+    assert gold("the common ending", text=1) == [1]
+
+
 def test_a_disagreement_with_the_harness_is_an_error(harness):
     row = record([-1, -2], gold=0)
     harness._check_agreement(row, {"acc": 1.0})

@@ -45,6 +45,12 @@ def measures(several_gold: bool, n_bins: int) -> dict[str, Measure]:
     }
 
 
+def count(asked: Questions, name: str) -> int:
+    """How many questions a metric is taken over."""
+    right = int(asked.correct.sum())
+    return {"confidence_correct": right, "confidence_wrong": len(asked) - right}.get(name, len(asked))
+
+
 def measure_task(records: Sequence[Record], metric: Metric) -> dict[str, dict]:
     """{metric: {value, ci_low, ci_high, n}} of one task; intervals resample questions, for this checkpoint."""
     asked = questions(records)
@@ -56,8 +62,7 @@ def measure_task(records: Sequence[Record], metric: Metric) -> dict[str, dict]:
             low, high = bootstrap.basic_interval(value, replicates, metric.confidence_level)
         else:
             low, high = bootstrap.percentile_interval(replicates, metric.confidence_level)
-        n = {"confidence_correct": asked.correct.sum(), "confidence_wrong": (1 - asked.correct).sum()}.get(name, len(asked))
-        results[name] = entry(value, low, high, int(n))
+        results[name] = entry(value, low, high, count(asked, name))
     null = calibration.error_if_calibrated(asked.confidence, metric.n_bins, NULL_DRAWS, metric.seed)
     results[f"{ECE}_if_calibrated"] = entry(null, None, None, len(asked))
     return results
@@ -71,7 +76,8 @@ def measure(records: Sequence[Record], metric: Metric) -> dict[str, dict[str, di
 def entry(value: float, ci_low: float | None, ci_high: float | None, n: int, **more) -> dict:
     """One number for a JSON file; what does not exist (NaN) is null."""
 
-    def known(x: float | None) -> float | None:
-        return None if x is None or math.isnan(x) else x
+    def known(x: float) -> float | None:
+        return None if math.isnan(x) else x
 
-    return {"value": known(value), "ci_low": known(ci_low), "ci_high": known(ci_high), "n": n, **more}
+    numbers = {"value": value, "ci_low": ci_low, "ci_high": ci_high, "n": n, **more}
+    return {name: known(x) if isinstance(x, float) else x for name, x in numbers.items()}

@@ -10,12 +10,14 @@ from pathlib import Path
 
 from bitsure import models, terminal
 from bitsure.config import Calib, Gptq, Quant, Rtn
+from bitsure.errors import UserError
 from bitsure.models import Source
 from bitsure.quantize.calib_data import CalibText, draw_windows
 from bitsure.store import Store, write_text
 
 log = logging.getLogger(__name__)
 
+FORMAT = 1  # of what the store keeps; one more whenever code of ours would make other weights from the same causes
 LIBRARIES = {Rtn: ("torch",), Gptq: ("torch", "transformers", "gptqmodel")}
 
 
@@ -30,13 +32,23 @@ class Plan:
     dtype: str
 
     @property
+    def nsamples(self) -> int:
+        """How many windows the quantizer needs; rounding to nearest needs none, its errors are still measured."""
+        return self.calib.nsamples if isinstance(self.quant, Gptq) else 0
+
+    @property
     def made_from(self) -> dict:
         """The key of the weights in the store."""
-        calib = self.calib
         return {
+            "format": FORMAT,
             "model": self.source.fingerprint,
             "quant": {"method": type(self.quant).__name__.lower(), **asdict(self.quant)},
-            "calib": {"text": self.text.fingerprint, "nsamples": calib.nsamples, "seqlen": calib.seqlen, "seed": calib.seed},
+            "text": {
+                "sha256": self.text.fingerprint,
+                "nsamples": self.nsamples,
+                "seqlen": self.calib.seqlen,
+                "seed": self.calib.seed,
+            },
             "dtype": self.dtype,
             "libraries": {library: version(library) for library in LIBRARIES[type(self.quant)]},
         }
@@ -62,14 +74,24 @@ def ensure(plan: Plan, store: Store, log_file: Path) -> Quantized:
     return Quantized(directory, json.loads((directory / "quantization.json").read_text()))
 
 
-def check_fits(plan: Plan) -> None:
-    """Raise UserError if the model's layers have shapes that the quantizer cannot do; no weights are loaded."""
-    if isinstance(plan.quant, Gptq):
-        from bitsure.quantize import gptq
-        from bitsure.quantize.targets import block_linears
+def check(plan: Plan) -> None:
+    """Raise UserError if the quantizer cannot do the model's layers or the text is too short; no weights are loaded."""
+    from bitsure.quantize import gptq
+    from bitsure.quantize.targets import block_linears, unknown_weights
 
-        linears = block_linears(models.empty_model(plan.source.path))
-        gptq.check_fits(plan.quant, {name: tuple(linear.weight.shape) for name, linear in linears.items()})
+    model = models.empty_model(plan.source.path)
+    if unknown := unknown_weights(model):
+        raise UserError(
+            f"quant={plan.quant.name}: {plan.source.name} has {len(unknown)} weights in its blocks that are no linear "
+            f"layers and would stay as they are: {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}. It is not scored."
+        )
+    if isinstance(plan.quant, Gptq):
+        gptq.check_fits(plan.quant, {name: tuple(linear.weight.shape) for name, linear in block_linears(model).items()})
+    _windows(plan, models.load_tokenizer(plan.source.path))
+
+
+def _windows(plan: Plan, tokenizer):
+    return draw_windows(plan.text, plan.calib, plan.nsamples, tokenizer, models.context_length(plan.source.path))
 
 
 def _quantize(plan: Plan, out: Path, log_file: Path) -> None:
@@ -80,7 +102,7 @@ def _quantize(plan: Plan, out: Path, log_file: Path) -> None:
     source, text = plan.source, plan.text
     with terminal.output_to(log_file):
         model, tokenizer = models.load(source.path, plan.dtype)
-        windows, held_out = draw_windows(text, plan.calib, tokenizer, models.context_length(source.path))
+        windows, held_out = _windows(plan, tokenizer)
     with terminal.progress(f"quantizing {source.name}, {plan.quant.name}", total=None) as advance:
         match plan.quant:
             case Rtn() as quant:
@@ -90,8 +112,8 @@ def _quantize(plan: Plan, out: Path, log_file: Path) -> None:
                 gptq.quantize(source.path, quant, windows, out, log_file, advance)
             case quant:
                 raise AssertionError(f"no quantizer for {quant}")
-    weights, _ = checkpoints.read(out)
-    report = verify.report(model, weights, held_out)
+    weights, others = checkpoints.read(out)
+    report = verify.report(model, weights, others, held_out)
     report["quantizer"] = plan.quant.name
-    report["calib_data"] = {"name": text.name, "windows": len(windows), "seqlen": windows.shape[1]}
+    report["calib_data"] = {"name": text.name, "windows": len(windows), "seqlen": held_out.shape[1]}
     write_text(out / "quantization.json", json.dumps(report, indent=1))

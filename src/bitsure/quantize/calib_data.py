@@ -55,9 +55,9 @@ def locate(calib: Calib, hub_mirror: str | None) -> CalibText:
 def read_documents(path: Path) -> list[str]:
     """The documents of a text: a .txt is split at blank lines, a .jsonl has one a line. Raises UserError."""
     if path.suffix == ".txt":
-        return [part for part in path.read_text().split("\n\n") if part.strip()]
+        return [part for part in path.read_text(encoding="utf-8").split("\n\n") if part.strip()]
     documents = []
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 documents.append(json.loads(line)["text"])
@@ -67,7 +67,7 @@ def read_documents(path: Path) -> list[str]:
 
 
 def draw_windows(
-    text: CalibText, calib: Calib, tokenizer: PreTrainedTokenizerBase, context: int | None
+    text: CalibText, calib: Calib, nsamples: int, tokenizer: PreTrainedTokenizerBase, context: int | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids to calibrate on and to measure on, (nsamples, seqlen) and (HELD_OUT_WINDOWS, seqlen), int64.
 
@@ -81,7 +81,7 @@ def draw_windows(
         log.warning("calib.seqlen=%d is longer than the model's context: windows have %d tokens", calib.seqlen, seqlen)
     documents = read_documents(text.path)
     order = np.random.default_rng(calib.seed).permutation(len(documents))
-    needed = (calib.nsamples + HELD_OUT_WINDOWS) * seqlen
+    needed = (nsamples + HELD_OUT_WINDOWS) * seqlen
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     ids: list[int] = []
     for start in range(0, len(order), 1_000):
@@ -92,10 +92,10 @@ def draw_windows(
             break
     if len(ids) < needed:
         raise UserError(
-            f"calib={text.name}: {text.path} has {len(ids):,} tokens, but {calib.nsamples} windows of {seqlen} tokens and "
+            f"calib={text.name}: {text.path} has {len(ids):,} tokens, but {nsamples} windows of {seqlen} tokens and "
             f"{HELD_OUT_WINDOWS} held out for measuring need {needed:,}. "
             f"Give a longer text or a smaller calib.nsamples or calib.seqlen (up to calib.nsamples="
             f"{max(0, len(ids) // seqlen - HELD_OUT_WINDOWS)} with this one)."
         )
     windows = torch.tensor(ids[:needed], dtype=torch.long).view(-1, seqlen)
-    return windows[: calib.nsamples], windows[calib.nsamples :]
+    return windows[:nsamples], windows[nsamples:]

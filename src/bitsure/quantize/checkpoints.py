@@ -36,7 +36,8 @@ def write(directory: Path, weights: dict[str, IntegerWeight]) -> None:
 def read(directory: Path) -> tuple[dict[str, IntegerWeight], dict[str, torch.Tensor]]:
     """A checkpoint's integer weights by layer name, and its other tensors (embeddings, norms, biases).
 
-    Reads the formats `gptq` (zero points stored less one) and `gptq_v2`. Raises UserError for any other.
+    Reads the formats `gptq` (zero points stored less one) and `gptq_v2`. Raises UserError for any other,
+    and for zero points out of range.
     """
     settings = json.loads((directory / "quantize_config.json").read_text())
     bits, layout = settings["bits"], settings.get("checkpoint_format")
@@ -52,6 +53,8 @@ def read(directory: Path) -> tuple[dict[str, IntegerWeight], dict[str, torch.Ten
         zeros = unpack(qzeros.T, bits, scales.shape[1])
         if layout == "gptq":
             zeros = zeros + 1
+            if zeros.max() >= 2**bits:
+                raise UserError(f"{directory}: {name} has zero points that the format gptq cannot hold; gptq_v2 can.")
         weights[name] = IntegerWeight(
             bits=bits,
             codes=unpack(qweight, bits, len(g_idx)).T.contiguous(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -28,10 +29,12 @@ def quantize(
 ) -> None:
     """Quantize the model and write the packed checkpoint into `out`.
 
-    windows: (nsamples, seqlen) token ids. `advance` is called after each block. What gptqmodel prints goes to `log_file`.
+    windows: (nsamples, seqlen) token ids. `advance` is called after each block. What gptqmodel prints goes to `log_file`,
+    and the folder logs/ that it makes wherever it stands comes to lie beside it.
     """
+    model_path, out, log_file = model_path.absolute(), out.absolute(), log_file.absolute()
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # it wants two loader threads, whatever the machine has
-    with terminal.output_to(log_file):
+    with terminal.output_to(log_file), contextlib.chdir(log_file.parent):
         from gptqmodel import GPTQModel, QuantizeConfig
 
         settings = QuantizeConfig(
@@ -41,6 +44,8 @@ def quantize(
             desc_act=quant.desc_act,
             damp_percent=quant.damp_percent,
             act_group_aware=False,  # its default reorders columns, which the study's setting does not
+            # the older format stores zero points less one, which cannot hold an asymmetric zero point of 0
+            format="gptq" if quant.symmetric else "gptq_v2",
             fallback=None,  # its default rounds to nearest, in silence, what saw too little data
             offload_to_disk=False,
         )

@@ -36,4 +36,4 @@ def round_to_nearest(weight: torch.Tensor, quant: Rtn) -> IntegerWeight:
 
 def _half(scales: torch.Tensor) -> torch.Tensor:
     """Scales as float16, never zero: a group of zeros has codes that say zero at any scale."""
-    return scales.half().clamp(min=torch.finfo(torch.float16).tiny)
+    return scales.half().clamp(min=2**-24)  # the smallest above zero

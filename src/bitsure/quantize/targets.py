@@ -15,6 +15,14 @@ def block_linears(model: nn.Module) -> dict[str, nn.Linear]:
     }
 
 
+def unknown_weights(model: nn.Module) -> list[str]:
+    """Weights of two or more dimensions inside the blocks that no quantizer here touches (fused experts, convolutions)."""
+    known = {f"{name}.weight" for name in block_linears(model)}
+    blocks = tuple(name for name, module in model.named_modules() if isinstance(module, nn.ModuleList))
+    inside = [(name, p) for name, p in model.named_parameters() if any(name.startswith(f"{block}.") for block in blocks)]
+    return [name for name, parameter in inside if parameter.ndim >= 2 and name not in known]
+
+
 def skipped_modules(model: nn.Module) -> dict[str, str]:
     """The other modules that hold a weight matrix, and why they keep it."""
     chosen = block_linears(model)

@@ -11,11 +11,13 @@ from bitsure.quantize.targets import block_linears, skipped_modules
 
 
 @torch.no_grad()
-def report(model: nn.Module, weights: dict[str, IntegerWeight], held_out: torch.Tensor) -> dict:
+def report(
+    model: nn.Module, weights: dict[str, IntegerWeight], others: dict[str, torch.Tensor], held_out: torch.Tensor
+) -> dict:
     """What quantization changed, for quantization.json.
 
-    model: the full-precision model; weights: what a checkpoint holds, read back from disk; held_out: (windows, seqlen)
-    token ids that the quantizer did not see. Raises UserError naming the layers that should have changed and did not.
+    model: the full-precision model; weights, others: what a checkpoint holds, read back from disk; held_out: (windows,
+    seqlen) token ids that the quantizer did not see. Raises UserError naming the layers that should have changed and did not.
     """
     linears = block_linears(model)
     dequantized = {name: weight.dequantize().to(linears[name].weight) for name, weight in weights.items() if name in linears}
@@ -35,6 +37,9 @@ def report(model: nn.Module, weights: dict[str, IntegerWeight], held_out: torch.
         "bits_per_weight": sum(weight.storage_bits for weight in weights.values()) / n_quantized,
         "relative_error": (squared_change / squared_norm) ** 0.5,
         "group_sizes": _group_sizes(weights),
+        "other_tensors_rounded": sorted(
+            name for name, tensor in others.items() if _differs(model.state_dict().get(name), tensor)
+        ),
         "layers": layers,
     }
 
@@ -77,6 +82,10 @@ def _output_errors(
         for handle in handles:
             handle.remove()
     return {name: (change / norm).sqrt().item() for name, (change, norm) in sums.items()}
+
+
+def _differs(original: torch.Tensor | None, tensor: torch.Tensor) -> bool:
+    return original is not None and not torch.equal(original.cpu().float(), tensor.float())
 
 
 def _group_sizes(weights: dict[str, IntegerWeight]) -> dict[str, int]:

@@ -20,6 +20,7 @@ class Report:
     """What was computed of one run, and the files that show it."""
 
     metrics: dict
+    baseline_metrics: dict | None
     comparison: dict | None
     figures: dict[str, Path]
     page: Path
@@ -34,16 +35,21 @@ def build(
     quantization: dict | None,
     provenance: dict,
 ) -> Report:
-    """Compute every number and write metrics.json, comparison.json, figures/ and report.html into `out`."""
+    """Compute every number and write it, with pictures and page, into `out`: metrics.json (baseline_metrics.json,
+    comparison.json), figures/, report.html.
+    """
     measured = metrics.measure(records, metric)
+    measured_baseline = metrics.measure(baseline, metric) if baseline else None
     compared = compare(baseline, records, metric) if baseline else None
     pictures = figures.reliability_diagrams(records, baseline, metric.n_bins, out / "figures")
     _write_json(out / "metrics.json", measured)
     if compared:
+        _write_json(out / "baseline_metrics.json", measured_baseline)
         _write_json(out / "comparison.json", compared)
-    html = page.render(title, measured, compared, quantization, provenance, pictures, metric.confidence_level)
+    alone = {"Quantized": measured, "Full precision": measured_baseline} if compared else {"Full precision": measured}
+    html = page.render(title, alone, compared, quantization, provenance, pictures, metric.confidence_level)
     write_text(out / "report.html", html)
-    return Report(measured, compared, pictures, out / "report.html")
+    return Report(measured, measured_baseline, compared, pictures, out / "report.html")
 
 
 def _write_json(path: Path, value: object) -> None:

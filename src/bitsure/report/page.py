@@ -11,14 +11,14 @@ from bitsure.report import tables
 
 def render(
     title: str,
-    metrics: dict,
+    alone: dict[str, dict],
     comparison: dict | None,
     quantization: dict | None,
     provenance: dict,
     figures: dict[str, Path],
     level: float,
 ) -> str:
-    """The page as a string; `figures` are PNG files by task."""
+    """The page as a string. alone: each model's own metrics by its name; figures: PNG files by task."""
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False)
@@ -26,9 +26,10 @@ def render(
     return template.render(
         title=title,
         summary=summary(comparison, quantization),
-        compared=comparison is not None,
-        columns=tables.columns(comparison, level),
-        rows=tables.rows(metrics, comparison),
+        compared=tables.comparison_rows(comparison) if comparison else None,
+        compared_columns=tables.comparison_columns(level),
+        alone={name: tables.metric_rows(metrics) for name, metrics in alone.items()},
+        alone_columns=tables.metric_columns(level),
         figures={task: base64.b64encode(path.read_bytes()).decode() for task, path in figures.items()},
         quantization=_facts(quantization) if quantization else None,
         provenance=provenance,

@@ -13,34 +13,42 @@ HEADLINE = {
 }
 
 
-def columns(comparison: dict | None, level: float) -> tuple[str, ...]:
-    """The headings of `rows`."""
-    before = "full precision" if comparison else "value"
-    return ("task", "n", "metric", before, "quantized", "difference", f"{level:.0%} interval", "")
+def comparison_columns(level: float) -> tuple[str, ...]:
+    """The headings of `comparison_rows`."""
+    return ("task", "metric", "n", "full precision", "quantized", "difference", f"{level:.0%} interval", "test")
 
 
-def rows(metrics: dict, comparison: dict | None) -> list[tuple[str, ...]]:
-    """Every number as a row of strings under `columns`."""
-    table = []
-    for task, values in (comparison or metrics).items():
-        for name, one in values.items():
-            if name.startswith("questions_"):
-                continue
-            paired = "baseline" in one
-            before = one.get("baseline") if comparison else one["value"]
-            table.append(
-                (
-                    task,
-                    f"{one['n']:,}",
-                    name,
-                    number(before),
-                    number(one.get("quantized")) if paired else "",
-                    number(one["value"], sign=paired) if comparison else "",
-                    interval(one, sign=paired),
-                    note(one),
-                )
-            )
-    return table
+def comparison_rows(comparison: dict) -> list[tuple[str, ...]]:
+    """Every difference as a row of strings."""
+    return [
+        (
+            task,
+            name,
+            f"{one['n']:,}",
+            number(one["baseline"]) if "baseline" in one else "",
+            number(one["quantized"]) if "baseline" in one else "",
+            number(one["value"], sign="baseline" in one),
+            interval(one, sign="baseline" in one),
+            note(one),
+        )
+        for task, values in comparison.items()
+        for name, one in values.items()
+        if not name.startswith("questions_")
+    ]
+
+
+def metric_columns(level: float) -> tuple[str, ...]:
+    """The headings of `metric_rows`."""
+    return ("task", "metric", "n", "value", f"{level:.0%} interval")
+
+
+def metric_rows(metrics: dict) -> list[tuple[str, ...]]:
+    """Every number of one run as a row of strings."""
+    return [
+        (task, name, f"{one['n']:,}", number(one["value"]), interval(one, sign=False))
+        for task, values in metrics.items()
+        for name, one in values.items()
+    ]
 
 
 def number(value: float | None, sign: bool = False) -> str:

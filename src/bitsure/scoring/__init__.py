@@ -9,13 +9,15 @@ from pathlib import Path
 
 from bitsure import models, records, terminal
 from bitsure.config import Task
+from bitsure.errors import UserError
 from bitsure.models import Source
 from bitsure.records import Record
 from bitsure.store import Store, hash_files, hash_json
 
 log = logging.getLogger(__name__)
 
-LIBRARIES = ("lm_eval", "torch", "transformers")
+FORMAT = 1  # of what the store keeps; one more whenever code of ours would make other records from the same causes
+LIBRARIES = ("lm_eval", "datasets", "torch", "transformers", "tokenizers")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Scorer:
                 from bitsure.scoring import harness
 
                 self._loaded |= harness.load_tasks(self.questions.task, missing, self.questions.hub_mirror)
+            _check_once([sub_task for loaded in self._loaded.values() for sub_task in loaded["tasks"]])
 
     def score(self, source: Source, weights: dict | None, checkpoint: Path | None, label: str) -> list[Record]:
         """Every question's record, in the order of the tasks; what is scored now goes to the store task by task.
@@ -61,7 +64,9 @@ class Scorer:
             self.load_missing(model)
             self._score(source, checkpoint, model, missing, label)
         entries = [self.store.path("records", self._made_from(model, name)) for name in self.questions.task.names]
-        return [record for entry in entries for record in records.read(entry / "records.parquet")[0]]
+        parts = [records.read(entry / "records.parquet")[0] for entry in entries]
+        _check_once([sub_task for part in parts for sub_task in records.by_task(part)])
+        return [record for part in parts for record in part]
 
     def _score(self, source: Source, checkpoint: Path | None, model: dict, names: list[str], label: str) -> None:
         from bitsure.scoring import harness
@@ -91,6 +96,7 @@ class Scorer:
     def _made_from(self, model: dict, name: str) -> dict:
         task = self.questions.task
         return {
+            "format": FORMAT,
             **model,
             "task": name,
             "data": self.questions.fingerprint,
@@ -100,6 +106,15 @@ class Scorer:
             "dtype": self.dtype,
             "libraries": {library: version(library) for library in LIBRARIES},
         }
+
+
+def _check_once(sub_tasks: list[str]) -> None:
+    """Raise UserError where a task is asked for by name and as a member of a group: its questions would count twice."""
+    twice = sorted({name for name in sub_tasks if sub_tasks.count(name) > 1})
+    if twice:
+        raise UserError(
+            f"task.names: {', '.join(twice)} would be scored twice, by name and as a member of a group. Leave one out."
+        )
 
 
 def identity(source: Source, weights: dict | None) -> dict:

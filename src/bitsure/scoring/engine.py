@@ -37,12 +37,14 @@ def score(
     """Score continuations given contexts, both as token ids.
 
     A context too long for the model loses its beginning, as in the harness. Requests with the same input (choices of
-    one token after the same context) share one row. Raises UserError for a continuation that no context length could
-    hold, and for log-probabilities that are not finite.
+    one token after the same context) share one row. Raises UserError for a continuation that is empty or
+    longer than the model's context.
     """
     by_input: dict[tuple[int, ...], list[int]] = {}
     truncated = 0
     for i, (context, continuation) in enumerate(requests):
+        if not continuation or not context:
+            raise UserError("A choice, or what stands before it, has no tokens: there is nothing to score.")
         if len(continuation) > max_length:
             raise UserError(f"A continuation of {len(continuation)} tokens does not fit the model's context of {max_length}.")
         truncated += len(context) + len(continuation) > max_length + 1

@@ -73,6 +73,8 @@ def load_tasks(task: Task, names: Sequence[str], hub_mirror: str | None) -> dict
             for sub_name, one in loaded[name]["tasks"].items():
                 _check_has_choices(sub_name, one)
                 _configure(one, task)
+                for doc in list(one.eval_docs)[:1]:
+                    _gold(sub_name, one, doc, [str(choice) for choice in one.doc_to_choice(doc)])
     return loaded
 
 
@@ -88,6 +90,8 @@ def run(
     records = []
     for name, samples in results["samples"].items():
         task = loaded["tasks"][name]
+        if samples and "acc" not in samples[0]:
+            log.warning("task %s has no metric acc: our accuracy of it is not checked against the harness's", name)
         for sample in samples:
             records.append(_record(name, task, sample, lm.scored))
             _check_agreement(records[-1], sample)
@@ -143,7 +147,7 @@ def _record(name: str, task: lm_eval.api.task.Task, sample: dict, scored: dict[t
         prompt_hash=sample["prompt_hash"],
         target_hash=sample["target_hash"],
         choices=choices,
-        gold=_gold(name, sample, choices),
+        gold=_gold(name, task, sample["doc"], choices),
         choice_logprobs=[one.logprob for one in outcomes],
         choice_tokens=[len(one.token_logprobs) for one in outcomes],
         choice_greedy=[one.greedy for one in outcomes],
@@ -151,21 +155,23 @@ def _record(name: str, task: lm_eval.api.task.Task, sample: dict, scored: dict[t
     )
 
 
-def _gold(name: str, sample: dict, choices: list[str]) -> list[int]:
+def _gold(name: str, task: lm_eval.api.task.Task, doc: dict, choices: list[str]) -> list[int]:
     """The indices of the right choices."""
     if name == MC2:  # its target says 0 for every question; the labels are in the document
-        return [i for i, label in enumerate(sample["doc"]["mc2_targets"]["labels"]) if label]
-    target = sample["target"]
+        return [i for i, label in enumerate(doc["mc2_targets"]["labels"]) if label]
+    # where the choices stand before one common ending, the harness keeps the right one's index in the text
+    target = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
     targets = target if isinstance(target, list) else [target]
-    gold = [choices.index(t) if isinstance(t, str) and not t.isdigit() else int(t) for t in targets]
-    if not gold or not all(0 <= g < len(choices) for g in gold):
-        raise UserError(f"task {name}, question {sample['doc_id']}: target {target!r} is none of its {len(choices)} choices.")
+    named = [choices.index(t) if t in choices else t for t in targets]
+    gold = [int(t) for t in named if isinstance(t, int) or (isinstance(t, str) and t.isdigit())]
+    if not gold or len(gold) < len(targets) or not all(0 <= g < len(choices) for g in gold):
+        raise UserError(f"task {name}: the target {target!r} is none of the {len(choices)} choices {choices}.")
     return gold
 
 
 def _check_agreement(record: Record, sample: dict) -> None:
     """The harness's own accuracy of a question and ours must be the same."""
-    if "acc" not in sample:
+    if "acc" not in sample:  # `run` has said so
         return
     best = max(range(len(record.choices)), key=record.choice_logprobs.__getitem__)
     ours = float(best in record.gold)
