@@ -30,7 +30,8 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
         with current.stage("check"):
             tracking.check_login(config.tracking)
             source = models.locate(config.model, mirror)
-            dtype = models.computing_dtype(config.model.dtype, source.path)
+            with terminal.output_to(log_file):
+                dtype = models.computing_dtype(config.model.dtype, source.path)
             plan = None
             if not isinstance(config.quant, NoQuant):
                 plan = quantize.Plan(source, config.quant, config.calib, calib_data.locate(config.calib, mirror), dtype)
