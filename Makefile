@@ -19,10 +19,11 @@ setup: .venv/ready
 
 # made again when what it was made from changes; the stamp comes last, so that a broken set-up is not taken for a good one
 .venv/ready: requirements.txt pyproject.toml
-	$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}: make PYTHON=…")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	touch $@
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}: make PYTHON=…")'
+	@$(PYTHON) -m venv .venv
+	@echo "installing requirements.txt into .venv: this takes some minutes"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
 
 clean:
 	rm -rf .venv .bitsure outputs multirun

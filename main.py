@@ -1,5 +1,6 @@
 """bitsure's command line: compose a config, check it, run the story. See README.md."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from bitsure import config as schema
 from bitsure.errors import UserError
 
 schema.register()
+# threads that wait by spinning make a run ten times slower on a machine with other work; read when torch is loaded
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

@@ -28,7 +28,8 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
         store, mirror = Store(config.paths.store), config.paths.hub_mirror
 
         with current.stage("check"):
-            tracking.check_login(config.tracking)
+            with terminal.output_to(log_file):
+                tracking.check_login(config.tracking)
             source = models.locate(config.model, mirror)
             with terminal.output_to(log_file):
                 dtype = models.computing_dtype(config.model.dtype, source.path)
@@ -76,7 +77,7 @@ def _show(config: Config, title: str, made: report.Report, look: str | None, run
     out.print()
     out.print(tables.terminal_table(made.metrics, made.comparison, title, metric.confidence_level, metric.alpha))
     out.print()
-    out.print(f"report   {made.page}", markup=False)
-    out.print(f"records  {run_dir / 'records.parquet'}", markup=False)
-    if look:
-        out.print(f"W&B      {look}", markup=False)
+    lines = {"report": made.page, "records": run_dir / "records.parquet", "W&B": look}
+    for what, where in lines.items():
+        if where:
+            out.print(f"{what:8} {where}", markup=False, soft_wrap=True)  # whole, to be copied

@@ -87,7 +87,9 @@ def check(plan: Plan) -> None:
         )
     if isinstance(plan.quant, Gptq):
         gptq.check_fits(plan.quant, {name: tuple(linear.weight.shape) for name, linear in block_linears(model).items()})
-    _windows(plan, models.load_tokenizer(plan.source.path))
+    _, held_out = _windows(plan, models.load_tokenizer(plan.source.path))
+    if held_out.shape[1] < plan.calib.seqlen:
+        log.warning("calib.seqlen=%d is longer than the model's context: %d tokens it is", plan.calib.seqlen, held_out.shape[1])
 
 
 def _windows(plan: Plan, tokenizer):

@@ -77,8 +77,6 @@ def draw_windows(
     import torch
 
     seqlen = min(calib.seqlen, context or calib.seqlen)
-    if seqlen < calib.seqlen:
-        log.warning("calib.seqlen=%d is longer than the model's context: windows have %d tokens", calib.seqlen, seqlen)
     documents = read_documents(text.path)
     order = np.random.default_rng(calib.seed).permutation(len(documents))
     needed = (nsamples + HELD_OUT_WINDOWS) * seqlen

@@ -34,6 +34,7 @@ def quantize(
     """
     model_path, out, log_file = model_path.absolute(), out.absolute(), log_file.absolute()
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # it wants two loader threads, whatever the machine has
+    threads = torch.get_num_threads()
     with terminal.output_to(log_file), contextlib.chdir(log_file.parent):
         from gptqmodel import GPTQModel, QuantizeConfig
 
@@ -57,3 +58,4 @@ def quantize(
         rows = [{"input_ids": row[None], "attention_mask": torch.ones_like(row[None])} for row in windows]
         model.quantize(rows, batch_size=8)
         model.save(str(out))
+    torch.set_num_threads(threads)  # it leaves one: what is scored next would depend on what was quantized before

@@ -47,7 +47,7 @@ def build(
         _write_json(out / "baseline_metrics.json", measured_baseline)
         _write_json(out / "comparison.json", compared)
     alone = {"Quantized": measured, "Full precision": measured_baseline} if compared else {"Full precision": measured}
-    html = page.render(title, alone, compared, quantization, provenance, pictures, metric.confidence_level)
+    html = page.render(title, alone, compared, quantization, provenance, pictures, metric.confidence_level, metric.alpha)
     write_text(out / "report.html", html)
     return Report(measured, measured_baseline, compared, pictures, out / "report.html")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,6 +18,7 @@ def render(
     provenance: dict,
     figures: dict[str, Path],
     level: float,
+    alpha: float,
 ) -> str:
     """The page as a string. alone: each model's own metrics by its name; figures: PNG files by task."""
     import jinja2
@@ -25,18 +27,20 @@ def render(
     template = environment.from_string(files("bitsure.report").joinpath("page.html").read_text())
     return template.render(
         title=title,
-        summary=summary(comparison, quantization),
+        summary=summary(comparison, quantization, alpha),
         compared=tables.comparison_rows(comparison) if comparison else None,
         compared_columns=tables.comparison_columns(level),
         alone={name: tables.metric_rows(metrics) for name, metrics in alone.items()},
         alone_columns=tables.metric_columns(level),
         figures={task: base64.b64encode(path.read_bytes()).decode() for task, path in figures.items()},
         quantization=_facts(quantization) if quantization else None,
-        provenance=provenance,
+        provenance={
+            key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for key, value in provenance.items()
+        },
     )
 
 
-def summary(comparison: dict | None, quantization: dict | None) -> list[str]:
+def summary(comparison: dict | None, quantization: dict | None, alpha: float) -> list[str]:
     """What was found, in sentences."""
     if comparison is None:
         return ["This is the full-precision model: nothing was quantized, and there is nothing to compare."]
@@ -49,10 +53,11 @@ def summary(comparison: dict | None, quantization: dict | None) -> list[str]:
         )
     for task, values in comparison.items():
         p, flips = values["true_label_prob"], values["flip_rate"]
-        found = "a significant change" if p["significant"] else "no significant change, which is not evidence of none"
+        found = "significant" if p["significant"] else "not significant, which does not show that nothing changed"
         sentences.append(
-            f"{task}: the probability of the right answer went from {p['baseline']:.3f} to {p['quantized']:.3f} "
-            f"({p['value']:+.3f}, {tables.interval(p, True)}; {found}); {flips['value']:.1%} of {p['n']:,} answers flipped."
+            f"{task}: the mean probability of the right answer went from {p['baseline']:.4f} to {p['quantized']:.4f}, "
+            f"a change of {p['value']:+.4f} {tables.interval(p, True)} "
+            f"(p = {tables.p_value(p['p_adjusted'])} at α = {alpha:g}: {found}); {flips['value']:.1%} of {p['n']:,} answers changed."
         )
     return sentences
 

@@ -77,9 +77,9 @@ def terminal_table(metrics: dict, comparison: dict | None, title: str, level: fl
     """The headline numbers per task, narrow enough for 80 columns."""
     table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     columns = ["task", "", "full", "quantized", "difference", f"{level:.0%} interval"]
-    if comparison:
+    if comparison and any(values["true_label_prob"]["significant"] for values in comparison.values()):
         table.caption = f"* significant at α = {alpha:g}: paired t-test on the true-label probability, Holm over the tasks"
-    else:
+    if not comparison:
         columns = ["task", "", "value", f"{level:.0%} interval"]
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i < 2 else "right", no_wrap=True)
