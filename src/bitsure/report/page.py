@@ -54,10 +54,11 @@ def summary(comparison: dict | None, quantization: dict | None, alpha: float) ->
     for task, values in comparison.items():
         p, flips = values["true_label_prob"], values["flip_rate"]
         found = "significant" if p["significant"] else "not significant, which does not show that nothing changed"
+        tested = f"p = {tables.p_value(p['p_adjusted'])} at α = {alpha:g}: {found}"
         sentences.append(
             f"{task}: the mean probability of the right answer went from {p['baseline']:.4f} to {p['quantized']:.4f}, "
-            f"a change of {p['value']:+.4f} {tables.interval(p, True)} "
-            f"(p = {tables.p_value(p['p_adjusted'])} at α = {alpha:g}: {found}); {flips['value']:.1%} of {p['n']:,} answers changed."
+            f"a change of {p['value']:+.4f} {tables.interval(p, True)} ({tested}); "
+            f"{flips['value']:.1%} of {p['n']:,} answers changed."
         )
     return sentences
 
