@@ -10,6 +10,7 @@ import numpy as np
 
 from bitsure import records
 from bitsure.metrics.confidence import choice_probabilities, questions
+from pocket.world import ADVERBS
 
 HERE = Path(__file__).parent
 TASKS = ("pocket_recall", "pocket_reading", "pocket_stories", "pocket_weather")
@@ -27,13 +28,32 @@ def full_precision_rows(cells: list[Path]) -> list[list[str]]:
         unsure = np.concatenate([q.confidence < 0.6 for q in asked.values()]).mean()
         to_truth, to_seen = weather_distances(tasks["pocket_weather"])
         numbers = [f"{asked[task].correct.mean():.3f} / {asked[task].confidence.mean():.3f}" for task in TASKS]
-        rows[model] = [model, *numbers, f"{unsure:.0%}", f"{to_truth:.3f}", f"{to_seen:.3f}"]
-    return [rows[model] for model in sorted(rows, key=size)]
+        mixing = f"{correlation_with_mix(tasks['pocket_reading']):.2f}"
+        rows[model] = [model, *numbers, f"{unsure:.0%}", f"{to_truth:.3f}", f"{to_seen:.3f}", mixing]
+    return [*(rows[model] for model in sorted(rows, key=size)), truth_row()]
+
+
+def truth_row() -> list[str]:
+    """The accuracy of who knows the true probabilities and always gives the likelier answer."""
+    reading = np.mean([(row["p_yes"] > 0.5) == row["label"] for row in documents("reading")])
+    weather = np.mean([int(np.argmax(row["p"])) == row["label"] for row in documents("weather")])
+    return ["best possible", "1", f"{reading:.3f}", "1", f"{weather:.3f}", "", "0", "", ""]
+
+
+def correlation_with_mix(found: list[records.Record]) -> float:
+    """Of the probability of yes, with the mean probability of the passage's habits, of which the question asks for one."""
+    passages = [row["passage"].split() for row in documents("reading")]
+    mix = [np.mean([ADVERBS[word] for word in passages[record.doc_id] if word in ADVERBS]) for record in found]
+    return float(np.corrcoef([choice_probabilities(record.choice_logprobs)[1] for record in found], mix)[0, 1])
+
+
+def documents(task: str) -> list[dict]:
+    return [json.loads(line) for line in (HERE / "tasks" / f"{task}.jsonl").read_text().splitlines()]
 
 
 def weather_distances(found: list[records.Record]) -> tuple[float, float]:
     """Mean total variation between the model's choice probabilities and the true ones, and the training frequencies."""
-    asked = [json.loads(line) for line in (HERE / "tasks" / "weather.jsonl").read_text().splitlines()]
+    asked = documents("weather")
     truth, seen = [], []
     for record in found:
         p, row = choice_probabilities(record.choice_logprobs), asked[record.doc_id]
@@ -79,7 +99,12 @@ def main() -> None:
     parser.add_argument("sweep", type=Path)
     cells = [path.parent for path in parser.parse_args().sweep.glob("*/comparison.json")]
     short = [task.removeprefix("pocket_") for task in TASKS]
-    print(markdown(["model", *short, "confidence < 0.6", "TV to truth", "TV to training text"], full_precision_rows(cells)))
+    print(
+        markdown(
+            ["model", *short, "confidence < 0.6", "TV to truth", "TV to training text", "reading: r with mix"],
+            full_precision_rows(cells),
+        )
+    )
     print()
     print(markdown(["model", "quantizer", "bits per weight", *short], quantized_rows(cells)))
 
