@@ -111,7 +111,7 @@ def _quantize(plan: Plan, out: Path, log_file: Path) -> None:
                 linears = block_linears(model)
                 checkpoints.write(out, {name: round_to_nearest(linear.weight, quant) for name, linear in linears.items()})
             case Gptq() as quant:
-                gptq.quantize(source.path, quant, windows, out, log_file, advance)
+                gptq.quantize(source.path, quant, plan.dtype, windows, out, log_file, advance)
             case quant:
                 raise AssertionError(f"no quantizer for {quant}")
     weights, others = checkpoints.read(out)

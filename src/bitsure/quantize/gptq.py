@@ -25,12 +25,12 @@ def check_fits(quant: Gptq, shapes: dict[str, tuple[int, int]]) -> None:
 
 
 def quantize(
-    model_path: Path, quant: Gptq, windows: torch.Tensor, out: Path, log_file: Path, advance: Callable[..., None]
+    model_path: Path, quant: Gptq, dtype: str, windows: torch.Tensor, out: Path, log_file: Path, advance: Callable[..., None]
 ) -> None:
     """Quantize the model and write the packed checkpoint into `out`.
 
-    windows: (nsamples, seqlen) token ids. `advance` is called after each block. What gptqmodel prints goes to `log_file`,
-    and the folder logs/ that it makes wherever it stands comes to lie beside it.
+    windows: (nsamples, seqlen) token ids; dtype: what it computes in, a torch type's name. `advance` is called after each
+    block. What gptqmodel prints goes to `log_file`; the folder logs/ that it makes wherever it stands comes to lie beside it.
     """
     model_path, out, log_file = model_path.absolute(), out.absolute(), log_file.absolute()
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # it wants two loader threads, whatever the machine has
@@ -50,9 +50,8 @@ def quantize(
             fallback=None,  # its default rounds to nearest, in silence, what saw too little data
             offload_to_disk=False,
         )
-        # float32 on a CPU: its own choice there, bfloat16, changes half-precision weights before they are quantized
-        dtype = "auto" if torch.cuda.is_available() else torch.float32
-        model = GPTQModel.load(str(model_path), settings, dtype=dtype, trust_remote_code=False)
+        # never its own choice: on a CPU that is bfloat16, which changes half-precision weights before they are quantized
+        model = GPTQModel.load(str(model_path), settings, dtype=getattr(torch, dtype), trust_remote_code=False)
         blocks = model.model.config.num_hidden_layers
         model.layer_callback = lambda layer_idx, submodule_finalized: None if submodule_finalized else advance(1, total=blocks)
         rows = [{"input_ids": row[None], "attention_mask": torch.ones_like(row[None])} for row in windows]
