@@ -9,9 +9,9 @@ import pytest
 
 from bitsure import config as schema
 from bitsure import pipeline
-from bitsure.config import Calib, Config, Gptq, Metric, Model, NoQuant, Paths, Rtn, Task, Tracking
+from bitsure.config import Calib, Config, Gptq, Metric, Model, NoQuant, Paths, Rtn, Scoring, Task, Tracking
 
-SECTIONS = (Model, Rtn, Gptq, Calib, Task, Metric, Tracking, Paths)
+SECTIONS = (Model, Rtn, Gptq, Calib, Task, Scoring, Metric, Tracking, Paths)
 NOT_READING = ("dataclasses.py", "config.py", "copy.py")  # copying a config and checking it are no use of it
 
 
@@ -44,6 +44,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
             quant=quant,
             calib=calib,
             task=Task(name="own", names=["tiny_pets"], include_path=str(own_tasks), limit=6),
+            scoring=Scoring(),
             metric=Metric(n_bins=15, resamples=100, confidence_level=0.95, alpha=0.01, seed=0),
             tracking=Tracking(mode=mode),
             paths=Paths(store=str(tmp_path / "store"), hub_mirror=str(mirror)),

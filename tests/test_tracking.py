@@ -7,7 +7,7 @@ import json
 import pytest
 
 from bitsure import tracking
-from bitsure.config import Calib, Config, Metric, Model, Paths, Rtn, Task, Tracking
+from bitsure.config import Calib, Config, Metric, Model, Paths, Rtn, Scoring, Task, Tracking
 from bitsure.report import build
 from tests.test_compare import runs
 
@@ -20,6 +20,7 @@ def config(mode="offline") -> Config:
         quant=Rtn(4, 128, True),
         calib=Calib(name="text", path="a.txt", nsamples=1, seqlen=8),
         task=Task(name="own", names=["t"]),
+        scoring=Scoring(),
         metric=METRIC,
         tracking=Tracking(mode=mode),
         paths=Paths(store="store"),

@@ -137,6 +137,14 @@ class Task:
 
 
 @dataclass
+class Scoring:
+    """How the model is run; the numbers are the same either way, within the rounding of its type."""
+
+    share: bool = True  # run what questions have in common once
+    dequantize: bool = True  # unpack quantized weights once into ordinary layers; false: the packed kernels of gptqmodel
+
+
+@dataclass
 class Metric:
     """How records become numbers."""
 
@@ -185,6 +193,7 @@ class Config:
     quant: Quant = MISSING
     calib: Calib = MISSING
     task: Task = MISSING
+    scoring: Scoring = MISSING
     metric: Metric = MISSING
     tracking: Tracking = MISSING
     paths: Paths = MISSING
@@ -207,6 +216,10 @@ def to_dataclasses(composed: DictConfig) -> Config:
     _check_keys(composed)
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
+    if not config.scoring.dequantize and not isinstance(config.quant, (Gptq, NoQuant)):
+        raise UserError(
+            "scoring.dequantize=false: only gptq's checkpoints run on packed kernels. Leave it out for this quantizer."
+        )
     return config
 
 

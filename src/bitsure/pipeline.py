@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bitsure import models, provenance, quantize, records, report, scoring, terminal, tracking
 from bitsure.config import Config, NoQuant
+from bitsure.errors import UserError
 from bitsure.quantize import calib_data
 from bitsure.report import tables
 from bitsure.rundir import is_done, open_run
@@ -33,11 +34,13 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
             source = models.locate(config.model, mirror)
             with terminal.output_to(log_file):
                 dtype = models.computing_dtype(config.model.dtype, source.path)
+            if not config.scoring.dequantize and dtype == "float32":
+                raise UserError("scoring.dequantize=false: packed kernels compute in half precision. Add model.dtype=bfloat16.")
             plan = None
             if not isinstance(config.quant, NoQuant):
                 plan = quantize.Plan(source, config.quant, config.calib, calib_data.locate(config.calib, mirror), dtype)
             weights = plan.made_from if plan else None
-            scorer = scoring.Scorer(scoring.questions(config.task, mirror), dtype, store, log_file)
+            scorer = scoring.Scorer(scoring.questions(config.task, mirror), config.scoring, dtype, store, log_file)
             scorer.load_missing(scoring.identity(source, None))
             scorer.load_missing(scoring.identity(source, weights))
             if plan and not store.find("weights", weights):

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import logging
+import math
+import resource
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from bitsure import models
 from bitsure.errors import UserError
-from bitsure.scoring import engine
+from bitsure.scoring import engine, forward
+from bitsure.scoring.engine import Engine
+from bitsure.scoring.journal import Journal
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +31,19 @@ def one_by_one(model, context, continuation):
     return chosen, greedy
 
 
-def test_scores_are_those_of_one_pass_each(model):
-    generator = torch.Generator().manual_seed(1)
+def some_requests(n: int = 60, seed: int = 1):
+    generator = torch.Generator().manual_seed(seed)
     draw = lambda n: torch.randint(3, 250, (n,), generator=generator).tolist()  # noqa: E731
-    requests = [(draw(1 + i % 17), draw(1 + i % 5)) for i in range(60)]
     shared = draw(9)
-    requests += [(shared, [token]) for token in (5, 6, 7)] + [(shared, [5, 6])]
-    advanced = []
-    for (context, continuation), scored in zip(requests, engine.score(model, requests, 128, advanced.append), strict=True):
+    requests = [(draw(1 + i % 17), draw(1 + i % 5)) for i in range(n)]
+    return requests + [(shared, [token]) for token in (5, 6, 7)] + [(shared, [5, 6])]
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_scores_are_those_of_one_pass_each(model, share):
+    requests, advanced = some_requests(), []
+    found = Engine(model, 128, share).score(requests, advance=advanced.append)
+    for (context, continuation), scored in zip(requests, found, strict=True):
         expected, greedy = one_by_one(model, context, continuation)
         assert scored.token_logprobs == pytest.approx(expected, abs=1e-4)
         assert scored.logprob == pytest.approx(sum(expected), abs=1e-3) and scored.greedy == greedy
@@ -43,44 +54,183 @@ def test_the_likeliest_token_is_greedy(model):
     context = [10, 20, 30]
     with torch.no_grad():
         best = model(torch.tensor([context])).logits[0, -1].argmax().item()
-    best_one, other = engine.score(model, [(context, [best]), (context, [best - 1])], 128)
+    best_one, other = Engine(model, 128).score([(context, [best]), (context, [best - 1])])
     assert best_one.greedy and not other.greedy
 
 
-def test_choices_of_one_token_share_one_row(model):
-    rows = []
-    handle = model.register_forward_hook(
-        lambda m, args, kwargs, out: rows.append(kwargs["input_ids"].shape[0]), with_kwargs=True
-    )
-    engine.score(model, [([5, 6, 7], [token]) for token in range(10, 20)], 128)
-    handle.remove()
-    assert rows == [1]
+def test_the_path_is_said(model, caplog):
+    with caplog.at_level(logging.INFO):
+        Engine(model, 128).score(some_requests())
+        Engine(model, 128, share=False).score(some_requests())
+    said = [record.getMessage() for record in caplog.records if "prefixes" in record.getMessage()]
+    assert said[0].startswith("prefixes are shared: ") and said[1] == "prefixes are not shared: as asked for"
 
 
 def test_long_contexts_lose_their_beginning_with_one_warning(model, caplog):
     context = list(range(3, 153))
     with caplog.at_level(logging.WARNING):
-        long, exact = engine.score(model, [(context, [7, 8]), (context[-14:], [7, 8])], 15)
+        long, exact, _ = Engine(model, 15).score(
+            [(context, [7, 8]), (context[-14:], [7, 8]), (context, [9])], "question {}".format
+        )
     assert long.token_logprobs == pytest.approx(exact.token_logprobs, abs=1e-5)
     assert [record.getMessage() for record in caplog.records] == [
-        "1 of 2 inputs were longer than 15 tokens and lost their beginning"
+        "2 of 3 inputs, the first of them question 0, were longer than 15 tokens and lost their beginning"
     ]
 
 
-def test_a_continuation_longer_than_the_context_is_an_error(model):
-    with pytest.raises(UserError, match="20 tokens does not fit the model's context of 15"):
-        engine.score(model, [([5], [6] * 20)], 15)
+def test_a_continuation_longer_than_the_context_is_an_error_that_names_it(model):
+    with pytest.raises(UserError, match=r"question 1: the choice alone has 20 tokens, the model's context 15"):
+        Engine(model, 15).score([([5], [6]), ([5], [6] * 20)], "question {}".format)
+
+
+def test_a_continuation_as_long_as_the_context_is_scored(model):
+    [found] = Engine(model, 15).score([([5, 6, 7], [8] * 15)])
+    assert found.token_logprobs == pytest.approx(one_by_one(model, [7], [8] * 15)[0], abs=1e-4)
 
 
 def test_nothing_to_score_is_an_error(model):
-    with pytest.raises(UserError, match="no tokens"):
-        engine.score(model, [([5], [6]), ([5], [])], 15)
+    with pytest.raises(UserError, match=r"request 1: .*no tokens"):
+        Engine(model, 15).score([([5], [6]), ([5], [])])
 
 
-def test_batches_keep_to_the_budget_and_leave_nothing_out(monkeypatch):
-    monkeypatch.setattr(engine, "BATCH_TOKENS", 100)
-    rows = [tuple(range(n)) for n in (120, 60, 40, 30, 10, 10, 5)]
-    batches = list(engine._batches(rows, 10))
-    assert [row for batch in batches for row in batch] == rows
-    assert [len(batch) for batch in batches] == [1, 1, 2, 3]
-    assert all(len(batch) * len(batch[0]) <= 100 for batch in batches[1:])
+def test_batches_keep_to_the_budget(model, monkeypatch):
+    shapes, real = [], forward.shared
+    monkeypatch.setattr(
+        forward, "shared", lambda m, batch, asked: shapes.append((len(batch), len(batch[0]))) or real(m, batch, asked)
+    )
+    scorer = Engine(model, 128)
+    scorer.budget.tokens = 400
+    monkeypatch.setattr(scorer.budget, "_probed", True)
+    scorer.score(some_requests(400))
+    shapes = shapes[1:]  # the first one is the check
+    assert len(shapes) > 3 and all(rows == 1 or rows * width <= 400 for rows, width in shapes)
+
+
+def test_a_path_that_changes_numbers_ends_the_run(model, monkeypatch):
+    real = forward.shared
+
+    def wrong(*args):
+        return {i: forward.Scored([p - 1e-3 for p in one.token_logprobs], one.greedy) for i, one in real(*args).items()}
+
+    monkeypatch.setattr(forward, "shared", wrong)
+    with pytest.raises(UserError, match=r"scoring\.share=false scores it plainly"):
+        Engine(model, 128).score(some_requests())
+    Engine(model, 128, share=False).score(some_requests(5))
+
+
+def test_the_check_puts_questions_together_and_stays_small(model, monkeypatch):
+    seen, real = [], forward.plain
+    monkeypatch.setattr(forward, "plain", lambda m, batch, asked: seen.append(asked) or real(m, batch, asked))
+    scorer = Engine(model, 1024)
+    requests = [([q] * 50, [c, c]) for q in range(3, 20) for c in range(3)]
+    scorer.score(requests)
+    scorer.score(requests)
+    [asked] = seen  # once a model
+    assert len({tuple(context) for context, _ in asked}) == 2
+    assert sum(len(context) + len(continuation) - 1 for context, continuation in asked) <= engine.CHECKED_TOKENS
+
+
+def test_running_out_of_memory_makes_smaller_batches_and_loses_nothing(model, monkeypatch, caplog):
+    requests, real = some_requests(200), forward.shared
+    expected = Engine(model, 128).score(requests)
+
+    def small(m, batch, asked):
+        if len(batch) * len(batch[0]) > 60:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+        return real(m, batch, asked)
+
+    scorer = Engine(model, 128)
+    scorer._checked = True
+    monkeypatch.setattr(forward, "shared", small)
+    found = scorer.score(requests)
+    for a, b in zip(found, expected, strict=True):
+        assert a.token_logprobs == pytest.approx(b.token_logprobs, abs=1e-4)
+    assert "out of memory" in caplog.text
+
+
+def test_an_input_that_does_not_fit_at_all_is_an_error(model, monkeypatch):
+    def none(m, batch, asked):
+        raise MemoryError("none left")
+
+    scorer = Engine(model, 128)
+    scorer._checked = True
+    monkeypatch.setattr(forward, "shared", none)
+    with pytest.raises(UserError, match=r"One input of .* tokens does not fit in the memory that is left"):
+        scorer.score(some_requests())
+
+
+def test_other_errors_are_not_swallowed(model, monkeypatch):
+    def broken(m, batch, asked):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    scorer = Engine(model, 128)
+    scorer._checked = True
+    monkeypatch.setattr(forward, "shared", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        scorer.score(some_requests())
+
+
+def test_a_value_that_is_not_finite_names_the_question_and_the_layer(tiny_model):
+    broken = models.load(tiny_model, "float32")[0]
+    with torch.no_grad():
+        broken.model.decoder.layers[0].fc2.bias[0] = math.inf
+    for share in (True, False):
+        with pytest.raises(
+            UserError, match=r"question \d+: a log-probability is nan.*first layer .* model.decoder.layers.0.fc2"
+        ):
+            Engine(broken, 128, share).score(some_requests(), "question {}".format)
+
+
+def test_what_the_journal_has_is_not_scored_again(model, tmp_path, monkeypatch):
+    requests = some_requests(300)
+    whole = Engine(model, 128).score(requests)
+    real, batches = forward.shared, 0
+
+    def killed(m, batch, asked):
+        nonlocal batches
+        batches += 1
+        if batches == 4:
+            raise KeyboardInterrupt
+        return real(m, batch, asked)
+
+    monkeypatch.setattr(forward, "shared", killed)
+    scorer = Engine(model, 128)
+    scorer.budget.tokens, scorer.budget._probed = 400, True
+    with pytest.raises(KeyboardInterrupt):
+        scorer.score(requests, journal=Journal(tmp_path / "j.jsonl"))
+    journal, advanced, left = Journal(tmp_path / "j.jsonl"), [], []
+    assert 0 < len(journal) < len(requests)
+    before = len(journal)
+    monkeypatch.setattr(forward, "shared", lambda m, batch, asked: left.append(len(asked)) or real(m, batch, asked))
+    found = Engine(model, 128).score(requests, advance=advanced.append, journal=journal)
+    assert advanced[0] >= before and sum(advanced) == len(requests) and max(left) <= len(requests) - before
+    for a, b in zip(found, whole, strict=True):
+        assert a.token_logprobs == pytest.approx(b.token_logprobs, abs=1e-4)
+    assert all(Journal(tmp_path / "j.jsonl").get(request) == one for request, one in zip(requests, found, strict=True))
+
+
+SCARCE = """
+import resource, sys, torch
+from transformers import OPTConfig, OPTForCausalLM
+from bitsure.scoring.engine import Engine
+torch.manual_seed(0); torch.set_num_threads(1)
+config = OPTConfig(vocab_size=50_000, hidden_size=64, word_embed_proj_dim=64, ffn_dim=128, num_hidden_layers=2,
+                   num_attention_heads=2, max_position_embeddings=512)
+model = OPTForCausalLM(config).eval()
+requests = [([3 + q] * 20, [c] * 30) for q in range(40) for c in range(4)]
+expected = Engine(model, 512).score(requests)
+engine = Engine(model, 512)
+engine.budget.tokens, engine.budget.scored, engine.budget._probed = 100_000, 100_000, True
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20,) * 2)
+found = engine.score(requests)
+assert max(abs(a.logprob - b.logprob) for a, b in zip(found, expected)) < 1e-3
+print("left", engine.budget.tokens)
+"""
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_AS") or sys.platform != "linux", reason="needs a limit on address space")
+def test_real_shortage_of_memory_is_survived():
+    done = subprocess.run([sys.executable, "-c", SCARCE], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "out of memory with a batch of" in done.stderr and 0 < int(done.stdout.split()[-1]) < 100_000

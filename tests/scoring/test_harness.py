@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-
 import pytest
 
 from bitsure import models
@@ -31,9 +28,13 @@ def task(names, include_path, **changes) -> Task:
     return Task(**({"name": "own", "names": names, "include_path": str(include_path)} | changes))
 
 
+def run(harness, loaded, model_and_tokenizer, limit=None, **settings):
+    return harness.run(loaded, harness.HookedLM(*model_and_tokenizer, lambda n: None, **settings), limit)
+
+
 def test_records_hold_what_the_harness_scored(harness, loaded_model, own_tasks):
     chosen = task(["tiny_pets"], own_tasks)
-    rows = harness.run(harness.load_tasks(chosen, chosen.names, None)["tiny_pets"], *loaded_model, None, lambda n: None)
+    rows = run(harness, harness.load_tasks(chosen, chosen.names, None)["tiny_pets"], loaded_model)
     assert len(rows) == 20 and [row.doc_id for row in rows] == list(range(20))
     assert rows[4].choices == ["cat", "big brown dog", "fox"] and rows[4].gold == [1]
     for row in rows:
@@ -48,7 +49,7 @@ def test_log_likelihoods_are_those_of_hflm(harness, loaded_model, own_tasks):
 
     chosen = task(["tiny_pets"], own_tasks)
     model, tokenizer = loaded_model
-    rows = harness.run(harness.load_tasks(chosen, chosen.names, None)["tiny_pets"], model, tokenizer, None, lambda n: None)
+    rows = run(harness, harness.load_tasks(chosen, chosen.names, None)["tiny_pets"], loaded_model)
     loaded = harness.load_tasks(chosen, chosen.names, None)["tiny_pets"]
     theirs = evaluate(HFLM(pretrained=model, tokenizer=tokenizer), loaded, bootstrap_iters=0, log_samples=True)["samples"]
     for row, sample in zip(rows, theirs["tiny_pets"], strict=True):
@@ -65,9 +66,9 @@ def test_log_likelihoods_are_those_of_hflm(harness, loaded_model, own_tasks):
 
 def test_limit_and_few_shot_count_reach_the_harness(harness, loaded_model, own_tasks):
     chosen = task(["tiny_pets"], own_tasks, num_fewshot=1, limit=3)
-    rows = harness.run(harness.load_tasks(chosen, chosen.names, None)["tiny_pets"], *loaded_model, 3, lambda n: None)
+    rows = run(harness, harness.load_tasks(chosen, chosen.names, None)["tiny_pets"], loaded_model, 3)
     plain = task(["tiny_pets"], own_tasks)
-    without = harness.run(harness.load_tasks(plain, plain.names, None)["tiny_pets"], *loaded_model, 3, lambda n: None)
+    without = run(harness, harness.load_tasks(plain, plain.names, None)["tiny_pets"], loaded_model, 3)
     assert len(rows) == 3
     assert all(a.doc_hash == b.doc_hash and a.prompt_hash != b.prompt_hash for a, b in zip(rows, without, strict=True))
 
@@ -108,18 +109,29 @@ def test_a_disagreement_with_the_harness_is_an_error(harness):
         harness._check_agreement(row, {"acc": 0.0})
 
 
-def test_log_probabilities_that_are_not_finite_name_the_question(harness, loaded_model, own_tasks, monkeypatch):
-    real = harness.engine.score
+def test_what_is_wrong_names_the_task_and_the_question(harness, tiny_model, own_tasks):
+    import torch
 
-    def broken(*args, **kwargs):
-        scored = real(*args, **kwargs)
-        scored[4] = dataclasses.replace(scored[4], token_logprobs=[math.nan])
-        return scored
-
-    monkeypatch.setattr(harness.engine, "score", broken)
+    model, tokenizer = models.load(tiny_model, "float32")
+    with torch.no_grad():
+        model.model.decoder.layers[1].fc1.bias[0] = float("nan")
     chosen = task(["tiny_pets"], own_tasks)
-    with pytest.raises(UserError, match="question 1: the log-probability of choice 1 is nan"):
-        harness.run(harness.load_tasks(chosen, chosen.names, None)["tiny_pets"], *loaded_model, None, lambda n: None)
+    with pytest.raises(UserError, match=r"task tiny_pets, question \d+, choice \d: .*model.decoder.layers.1.fc1"):
+        run(harness, harness.load_tasks(chosen, chosen.names, None)["tiny_pets"], (model, tokenizer))
+
+
+def test_rolling_and_generation_are_the_harness_own(harness, loaded_model):
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    model, tokenizer = loaded_model
+    ours, theirs = harness.HookedLM(model, tokenizer, lambda n: None), HFLM(pretrained=model, tokenizer=tokenizer)
+    texts = ["the lazy dog " * 200, "the cat sat"]  # the first one needs more than one window
+    rolling = [Instance("loglikelihood_rolling", {}, (text,), 0) for text in texts]
+    for a, b in zip(ours.loglikelihood_rolling(rolling), theirs.loglikelihood_rolling(rolling), strict=True):
+        assert abs(a - b) <= 1e-3 + 1e-6 * abs(b)
+    asked = [Instance("generate_until", {}, ("the cat", {"until": ["."], "max_gen_toks": 5}), 0)]
+    assert ours.generate_until(asked) == theirs.generate_until(asked)
 
 
 def test_counted_requests_are_the_choices(harness, own_tasks):
@@ -134,11 +146,74 @@ def test_real_tasks_by_name_from_a_mirror(harness, loaded_model):
     chosen = Task(name="real", names=names, include_path=None)
     loaded = harness.load_tasks(chosen, names, str(SHARED / "hub"))
     for name in names:
-        rows = harness.run(loaded[name], *loaded_model, 4, lambda n: None)  # its accuracy is checked against the harness's
+        rows = run(harness, loaded[name], loaded_model, 4)  # its accuracy is checked against the harness's
         assert len(rows) == 4 and {row.task for row in rows} == {name}
         assert all(len(row.choices) == len(row.choice_logprobs) >= 2 for row in rows)
         if name == "truthfulqa_mc2":
             assert all(len(row.gold) > 1 for row in rows)
+
+
+REAL = ["arc_easy", "boolq", "piqa", "hellaswag", "openbookqa", "truthfulqa_mc1", "truthfulqa_mc2", "lambada_openai"]
+
+
+class EveryToken:
+    """Stands where HFLM reports a finished request, and keeps the log-probabilities that it has just gathered."""
+
+    def __init__(self, monkeypatch):
+        import torch
+
+        self.tokens, self._latest, real = {}, None, torch.gather
+
+        def gather(*args, **kwargs):
+            self._latest = real(*args, **kwargs)
+            return self._latest
+
+        monkeypatch.setattr(torch, "gather", gather)
+
+    def add_partial(self, kind, request, answer):
+        self.tokens[request] = self._latest.flatten().tolist()
+
+
+@needs_shared
+def test_on_real_tasks_every_number_is_that_of_hflm(harness, monkeypatch):
+    """Real weights, real questions: tokens, sums, greedy and accuracy; a zero-shot and a few-shot pass."""
+    from lm_eval.evaluator import evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    from bitsure import hub
+
+    model, tokenizer = models.load(SHARED / "hub/models/karpathy/stories260K", "float32")
+    for shots in (0, 2):
+        with hub.datasets_from(str(SHARED / "hub"), None):
+            loaded = harness._manager(None, True).load(REAL)
+        for one in loaded["tasks"].values():
+            one.set_config(key="num_fewshot", value=0 if "truthfulqa" in one.config.task else shots)
+
+        def ask(lm, loaded=loaded):
+            for one in loaded["tasks"].values():
+                one.set_fewshot_seed(seed=1234)
+            return evaluate(lm, loaded, limit=5, bootstrap_iters=0, log_samples=True)["samples"]
+
+        ours = harness.HookedLM(model, tokenizer, lambda n: None)
+        theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8)
+        with monkeypatch.context() as patch:
+            theirs.cache_hook = every_token = EveryToken(patch)
+            expected = ask(theirs)
+        found = ask(ours)
+        close_calls = []
+        for name in REAL:
+            for a, b in zip(found[name], expected[name], strict=True):
+                assert a["arguments"] == b["arguments"]
+                for arguments, [(x, greedy)], [(y, their_greedy)] in zip(a["arguments"], a["resps"], b["resps"], strict=True):
+                    allowed = 1e-4 + 1e-6 * abs(y)
+                    assert abs(x - y) <= allowed and greedy == their_greedy
+                    assert ours.scored[arguments].token_logprobs == pytest.approx(every_token.tokens[arguments], abs=allowed)
+                best = sorted((resps[0][0] for resps in b["resps"]), reverse=True)
+                if len(best) > 1 and best[0] - best[1] <= 2e-4 + 2e-6 * abs(best[0]):
+                    close_calls.append((name, a["doc_id"]))
+                elif name != "truthfulqa_mc2":
+                    assert a["acc"] == b["acc"]
+        assert len(close_calls) <= 1, close_calls
 
 
 @needs_shared

@@ -58,3 +58,18 @@ def quantize(
         model.quantize(rows, batch_size=8)
         model.save(str(out))
     torch.set_num_threads(threads)  # it leaves one: what is scored next would depend on what was quantized before
+
+
+def load_packed(directory: Path, dtype: str) -> torch.nn.Module:
+    """A packed checkpoint as it is deployed, its layers in gptqmodel's plain torch kernel, which serves every bit width."""
+    os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
+    threads = torch.get_num_threads()
+    with contextlib.chdir(directory):
+        from gptqmodel import BACKEND, GPTQModel
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = GPTQModel.load(
+            str(directory), backend=BACKEND.TORCH, device=device, dtype=getattr(torch, dtype), trust_remote_code=False
+        )
+    torch.set_num_threads(threads)
+    return model.model.eval()

@@ -6,17 +6,21 @@ import logging
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bitsure import models, records, terminal
-from bitsure.config import Task
+from bitsure.config import Scoring, Task
 from bitsure.errors import UserError
 from bitsure.models import Source
 from bitsure.records import Record
 from bitsure.store import Store, hash_files, hash_json
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of what the store keeps; one more whenever code of ours would make other records from the same causes
+FORMAT = 2  # of what the store keeps; one more whenever code of ours would make other records from the same causes
 LIBRARIES = ("lm_eval", "datasets", "torch", "transformers", "tokenizers")
 
 
@@ -40,8 +44,8 @@ def questions(task: Task, hub_mirror: str | None) -> Questions:
 class Scorer:
     """Scores models on one set of questions; the harness and its tasks are loaded once, and only if something is missing."""
 
-    def __init__(self, questions: Questions, dtype: str, store: Store, log_file: Path):
-        self.questions, self.dtype, self.store, self.log_file = questions, dtype, store, log_file
+    def __init__(self, questions: Questions, scoring: Scoring, dtype: str, store: Store, log_file: Path):
+        self.questions, self.scoring, self.dtype, self.store, self.log_file = questions, scoring, dtype, store, log_file
         self._loaded: dict[str, dict] = {}
 
     def load_missing(self, model: dict) -> None:
@@ -70,21 +74,37 @@ class Scorer:
 
     def _score(self, source: Source, checkpoint: Path | None, model: dict, names: list[str], label: str) -> None:
         from bitsure.scoring import harness
+        from bitsure.scoring.journal import Journal
 
         limit = self.questions.task.limit
         with terminal.output_to(self.log_file):
             total = sum(harness.count_requests(self._loaded[name], limit) for name in names)
-            network, tokenizer = models.load(source.path, self.dtype)
-            if checkpoint is not None:
-                from bitsure.quantize import checkpoints
-
-                checkpoints.put_into(network, checkpoint)
+            network, tokenizer = self._load(source, checkpoint)
         with terminal.progress(f"scoring {source.name}, {label}", total) as advance, terminal.output_to(self.log_file):
+            lm = harness.HookedLM(network, tokenizer, advance, self.scoring.share)
             for name in names:
-                found = harness.run(self._loaded[name], network, tokenizer, limit, advance)
                 made_from = self._made_from(model, name)
+                lm.journal = Journal(self.store.path("unfinished", made_from).with_suffix(".jsonl"))
+                if len(lm.journal):
+                    log.info("%s, %s: %d choices were scored before", label, name, len(lm.journal))
+                found = harness.run(self._loaded[name], lm, limit)
                 with self.store.create("records", made_from) as unfinished:
                     records.write(unfinished / "records.parquet", found, made_from)
+                lm.journal.remove()
+
+    def _load(self, source: Source, checkpoint: Path | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        if checkpoint is not None and not self.scoring.dequantize:
+            from bitsure.quantize import gptq
+
+            log.info("the quantized weights stay packed, for gptqmodel's kernels")
+            return gptq.load_packed(checkpoint, self.dtype), models.load_tokenizer(source.path)
+        network, tokenizer = models.load(source.path, self.dtype)
+        if checkpoint is not None:
+            from bitsure.quantize import checkpoints
+
+            checkpoints.put_into(network, checkpoint)
+            log.info("the quantized weights are unpacked into ordinary layers of %s", self.dtype)
+        return network, tokenizer
 
     def _missing(self, model: dict) -> list[str]:
         return [name for name in self.questions.task.names if not self.store.find("records", self._made_from(model, name))]
@@ -104,6 +124,7 @@ class Scorer:
             "limit": task.limit,
             "seed": task.seed,
             "dtype": self.dtype,
+            "packed_kernels": model["weights"] is not None and not self.scoring.dequantize,
             "libraries": {library: version(library) for library in LIBRARIES},
         }
 

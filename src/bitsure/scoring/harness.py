@@ -9,10 +9,12 @@ import difflib
 import functools
 import logging
 import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import lm_eval.api.task
+from lm_eval.api.instance import Instance
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
@@ -21,7 +23,9 @@ from bitsure import hub
 from bitsure.config import Task
 from bitsure.errors import UserError
 from bitsure.records import Record
-from bitsure.scoring import engine
+from bitsure.scoring.engine import Engine
+from bitsure.scoring.forward import Scored
+from bitsure.scoring.journal import Journal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -32,22 +36,47 @@ MC2 = "truthfulqa_mc2"
 
 
 class HookedLM(HFLM):
-    """HFLM with our engine for log-likelihoods; `scored` keeps every token's log-probability by (context, continuation)."""
+    """HFLM with our engine for log-likelihoods, whole and rolling; generation is the parent's.
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, advance: Callable[[int], None]):
+    `scored` keeps every token's log-probability by (context, continuation); `journal`, if there is one, keeps them on disk.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, advance: Callable[[int], None], share: bool = True
+    ):
         super().__init__(pretrained=model, tokenizer=tokenizer)
-        self.scored: dict[tuple[str, str], engine.Scored] = {}
+        self.scored: dict[tuple[str, str], Scored] = {}
+        self.journal: Journal | None = None
+        self._engine = Engine(self.model, self.max_length, share)
         self._advance = advance
+        self._asked: Sequence[Instance] = ()
 
     def loglikelihood(self, requests, disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        self._asked = requests
         return super().loglikelihood(requests, disable_tqdm=True)
 
+    def loglikelihood_rolling(self, requests, disable_tqdm: bool = True) -> list[float]:
+        self._asked = ()
+        rows, self.batch_size_per_gpu = (
+            self.batch_size_per_gpu,
+            sys.maxsize,
+        )  # all windows at once: the engine makes the batches
+        try:
+            return super().loglikelihood_rolling(requests, disable_tqdm=True)
+        finally:
+            self.batch_size_per_gpu = rows
+
     def _loglikelihood_tokens(self, requests, disable_tqdm=False, override_bs=None) -> list[tuple[float, bool]]:
-        scored = engine.score(
-            self.model, [(context, continuation) for _, context, continuation in requests], self.max_length, self._advance
-        )
-        self.scored |= {strings: one for (strings, _, _), one in zip(requests, scored, strict=True)}
+        pairs = [(list(context), list(continuation)) for _, context, continuation in requests]
+        scored = self._engine.score(pairs, self._name, self._advance, self.journal)
+        self.scored |= {strings: one for (strings, _, _), one in zip(requests, scored, strict=True) if strings}
         return [(one.logprob, one.greedy) for one in scored]
+
+    def _name(self, i: int) -> str:
+        if not self._asked:
+            return f"window {i} of the text"
+        one = self._asked[i]
+        return f"task {one.task_name}, question {one.doc_id}, choice {one.idx}"
 
 
 def load_tasks(task: Task, names: Sequence[str], hub_mirror: str | None) -> dict[str, dict]:
@@ -78,14 +107,11 @@ def load_tasks(task: Task, names: Sequence[str], hub_mirror: str | None) -> dict
     return loaded
 
 
-def run(
-    loaded: dict[str, Any], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, limit: int | None, advance
-) -> list[Record]:
+def run(loaded: dict[str, Any], lm: HookedLM, limit: int | None) -> list[Record]:
     """Let the harness evaluate one entry of `load_tasks` and return a record for every question.
 
-    Raises UserError if a log-probability is not finite or the harness's own accuracy is not ours.
+    Raises UserError if the harness's own accuracy is not ours.
     """
-    lm = HookedLM(model, tokenizer, advance)
     results = evaluate(lm, loaded, limit=limit, bootstrap_iters=0, log_samples=True)
     records = []
     for name, samples in results["samples"].items():
@@ -130,7 +156,7 @@ def _configure(one: lm_eval.api.task.Task, task: Task) -> None:
     one.set_fewshot_seed(seed=task.seed)
 
 
-def _record(name: str, task: lm_eval.api.task.Task, sample: dict, scored: dict[tuple[str, str], engine.Scored]) -> Record:
+def _record(name: str, task: lm_eval.api.task.Task, sample: dict, scored: dict[tuple[str, str], Scored]) -> Record:
     choices = [str(choice) for choice in task.doc_to_choice(sample["doc"])]
     where = f"task {name}, question {sample['doc_id']}"
     if len(choices) < 2 or len(choices) != len(sample["arguments"]):
@@ -138,8 +164,6 @@ def _record(name: str, task: lm_eval.api.task.Task, sample: dict, scored: dict[t
             f"{where}: {len(choices)} choices and {len(sample['arguments'])} scored; a confidence needs two or more."
         )
     outcomes = [scored[context, continuation] for context, continuation, *_ in sample["arguments"]]
-    if bad := [i for i, one in enumerate(outcomes) if not math.isfinite(one.logprob)]:
-        raise UserError(f"{where}: the log-probability of choice {bad[0]} is {outcomes[bad[0]].logprob}: the model is broken.")
     return Record(
         task=name,
         doc_id=sample["doc_id"],

@@ -1,0 +1,157 @@
+"""One batch of rows through a model: the log-probability of every scored token.
+
+`plain` is the reference: whole inputs, the model's own masks and positions, logits everywhere. `shared` runs trees: it
+hands the model a mask and positions of our own and applies the output head only where something is scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from bitsure.scoring.rows import Request, Row
+
+# Families whose models take a mask and positions as they are given; tests hold each to the plain path.
+SHARING = (
+    "opt",
+    "llama",
+    "mistral",
+    "mixtral",
+    "qwen2",
+    "qwen3",
+    "gpt2",
+    "gpt_neox",
+    "phi",
+    "gemma",
+    "stablelm",
+    "falcon",
+    "bloom",
+)
+CHUNK = 256  # rows of logits that are turned into log-probabilities at once
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One continuation: a log-probability (nats) for each of its tokens, and whether each was the likeliest."""
+
+    token_logprobs: list[float]
+    greedy: bool
+
+    @property
+    def logprob(self) -> float:
+        return sum(self.token_logprobs)
+
+
+def why_not_shared(model: torch.nn.Module, longest: int) -> str | None:
+    """Why trees cannot be run through a model with inputs of up to `longest` tokens; None if they can."""
+    config = model.config
+    if config.model_type not in SHARING:
+        return f"not tried with the family {config.model_type}"
+    if model.get_output_embeddings() is None:
+        return "the model has no output head of its own"
+    if getattr(config, "_attn_implementation", "sdpa") not in ("sdpa", "eager"):
+        return f"the attention {config._attn_implementation} takes no mask of ours"
+    if config.model_type == "falcon" and config.alibi:
+        return "Falcon's ALiBi is part of its own mask"
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type", "default") in ("dynamic", "longrope"):
+        return f"{rope['rope_type']} rotary positions depend on the batch's longest input"
+    window = getattr(config, "sliding_window", None)
+    if window is not None and longest > window:
+        return f"inputs of up to {longest} tokens do not fit the sliding window of {window}"
+    return None
+
+
+@torch.inference_mode()
+def shared(model: torch.nn.Module, batch: Sequence[Row], requests: Sequence[Request]) -> dict[int, Scored]:
+    """Score the requests of some trees; `Scored` by the request's number."""
+    width = max(map(len, batch))
+    ids, positions = (torch.zeros(len(batch), width, dtype=torch.long) for _ in range(2))
+    sees = torch.eye(width, dtype=torch.bool).repeat(len(batch), 1, 1)  # padding sees itself: a softmax over nothing is NaN
+    for i, row in enumerate(batch):
+        ids[i, : len(row)] = torch.tensor(row.tokens)
+        positions[i, : len(row)] = torch.tensor(row.positions)
+        sees[i, : len(row), : len(row)] = torch.from_numpy(row.sees())
+    nodes = sorted({i * width + node for i, row in enumerate(batch) for found in row.scored.values() for node in found})
+    device, dtype = model.device, model.dtype
+    mask = torch.zeros(sees.shape, dtype=dtype).masked_fill_(~sees, torch.finfo(dtype).min)[:, None].to(device)
+    ids, positions = ids.to(device), positions.to(device)
+    arguments = {"attention_mask": mask, "position_ids": positions}
+    with ExitStack() as stack:
+        stack.enter_context(_head_only_at(model, torch.tensor(nodes, device=device)))
+        if model.config.model_type == "bloom":
+            stack.enter_context(_bloom_sees(model, mask, positions))
+            arguments = {}
+        logits = model(input_ids=ids, use_cache=False, **arguments).logits[0]
+    place = {node: k for k, node in enumerate(nodes)}
+    wanted = {
+        number: [place[i * width + node] for node in found]
+        for i, row in enumerate(batch)
+        for number, found in row.scored.items()
+    }
+    return _pick(logits, wanted, requests)
+
+
+@torch.inference_mode()
+def plain(model: torch.nn.Module, batch: Sequence[Row], requests: Sequence[Request]) -> dict[int, Scored]:
+    """The same for rows that are chains."""
+    width = max(map(len, batch))
+    ids = torch.tensor([[*row.tokens, *[0] * (width - len(row))] for row in batch], device=model.device)
+    logits = model(input_ids=ids, use_cache=False).logits
+    scored: dict[int, Scored] = {}
+    for row, row_logits in zip(batch, logits, strict=True):
+        scored |= _pick(row_logits, row.scored, requests)
+    return scored
+
+
+def _pick(logits: torch.Tensor, wanted: dict[int, list[int]], requests: Sequence[Request]) -> dict[int, Scored]:
+    """Of (n, vocabulary) logits the continuations' log-probabilities; `wanted` says which rows predict a request's tokens."""
+    rows = torch.tensor([k for found in wanted.values() for k in found], device=logits.device)
+    tokens = torch.tensor([token for i in wanted for token in requests[i][1]], device=logits.device)
+    used, rows = rows.unique(return_inverse=True)
+    chunks = (logits[some].float() for some in used.split(CHUNK))
+    norms, best = zip(*((chunk.logsumexp(-1), chunk.argmax(-1)) for chunk in chunks), strict=True)
+    norms, best = torch.cat(norms), torch.cat(best)
+    logprobs = (logits[used[rows], tokens].float() - norms[rows]).tolist()
+    greedy = (best[rows] == tokens).tolist()
+    scored, start = {}, 0
+    for i, found in wanted.items():
+        end = start + len(found)
+        scored[i] = Scored(logprobs[start:end], all(greedy[start:end]))
+        start = end
+    return scored
+
+
+@contextmanager
+def _head_only_at(model: torch.nn.Module, nodes: torch.Tensor) -> Iterator[None]:
+    """Let the output head see only those tokens, counted through the flattened batch: logits of (1, nodes, vocabulary)."""
+
+    def choose(head: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (inputs[0].flatten(0, 1)[nodes][None], *inputs[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(choose)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _bloom_sees(model: torch.nn.Module, mask: torch.Tensor, positions: torch.Tensor) -> Iterator[None]:
+    """BLOOM makes its ALiBi from a mask without trees: give every block our mask, and its ALiBi at our positions."""
+
+    def change(block: torch.nn.Module, inputs: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        alibi = kwargs["alibi"]  # (batch · heads, 1, keys), slope × 0, 1, 2 …
+        heads = alibi.shape[0] // len(positions)
+        moved = alibi.gather(-1, positions.repeat_interleave(heads, dim=0)[:, None])
+        return inputs, kwargs | {"attention_mask": mask, "alibi": moved}
+
+    handles = [block.register_forward_pre_hook(change, with_kwargs=True) for block in model.transformer.h]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

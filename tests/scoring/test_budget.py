@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from bitsure.scoring import budget
+from bitsure.scoring.budget import Budget, free_memory, is_out_of_memory, peak_memory
+
+CPU = torch.device("cpu")
+
+
+def test_the_first_batch_decides_by_memory_and_by_time(monkeypatch, caplog):
+    clock = iter((0.0, 10.0))
+    monkeypatch.setattr(budget, "free_memory", lambda device: 10**12)
+    monkeypatch.setattr(budget.time, "monotonic", lambda: next(clock))
+    slow = Budget(CPU, 1000)
+    with slow.measure(512):  # 10 s for 512 tokens: 20 s for 1,024
+        pass
+    assert slow.tokens == 1024
+    with slow.measure(1024):
+        pass
+    assert slow.tokens == 1024
+
+
+def test_little_free_memory_makes_small_batches(monkeypatch):
+    monkeypatch.setattr(budget, "free_memory", lambda device: 64 * 2**20)
+    tight = Budget(CPU, 1000)
+    with tight.measure(256):
+        torch.zeros(16 * 2**20, dtype=torch.float32).fill_(1)  # 64 MB for 256 tokens; half of 64 MB is to be had
+    assert 100 <= tight.tokens <= 140
+
+
+def test_shrinking_halves_what_did_not_fit(caplog):
+    one = Budget(CPU, 1000)
+    with caplog.at_level(logging.WARNING):
+        one.shrink(400, 100)
+    assert (one.tokens, one.scored) == (200, 50)
+    assert "out of memory with a batch of 400 tokens" in caplog.text
+
+
+def test_a_large_vocabulary_limits_the_scored_tokens():
+    assert Budget(CPU, 250_000).scored == 134
+
+
+@pytest.mark.parametrize(
+    "error, expected",
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried …"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("can't allocate memory"), False),
+    ],
+)
+def test_running_out_of_memory_is_told_from_other_errors(error, expected):
+    assert is_out_of_memory(error) == expected
+
+
+def test_torch_itself_is_recognised():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50)
+    assert is_out_of_memory(caught.value)
+
+
+def test_a_container_limits_what_is_free(monkeypatch, tmp_path):
+    monkeypatch.setattr(budget, "CGROUP", tmp_path)
+    without = free_memory(CPU)
+    assert without > 0
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("400\n")
+    assert free_memory(CPU) == 600
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory(CPU) > 10**6
+
+
+def test_the_peak_is_what_was_held_inside_even_if_freed():
+    with peak_memory() as peak:
+        block = torch.zeros(50 * 2**20, dtype=torch.uint8).fill_(1)
+        del block
+    assert 40e6 < peak() < 120e6

@@ -1,0 +1,126 @@
+"""Trees against the plain path, family by family, on small random models."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from bitsure.scoring import forward
+from bitsure.scoring.rows import chains, trees
+
+BASE = {
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+    "max_position_embeddings": 256,
+}
+GROUPED = BASE | {"num_key_value_heads": 2}
+FALCON = {
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "new_decoder_architecture": False,
+}
+FAMILIES = {
+    "opt": {"word_embed_proj_dim": 32, "ffn_dim": 96} | {k: v for k, v in BASE.items() if k != "intermediate_size"},
+    "llama": GROUPED,
+    "mistral": GROUPED | {"sliding_window": 200},
+    "mixtral": GROUPED | {"num_local_experts": 4},
+    "qwen2": GROUPED,
+    "qwen3": GROUPED | {"head_dim": 16},
+    "gpt2": {"vocab_size": 300, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256},
+    "gpt_neox": BASE,
+    "phi": BASE,
+    "gemma": GROUPED | {"head_dim": 16},
+    "stablelm": GROUPED,
+    "falcon": FALCON | {"alibi": False},
+    "bloom": {"vocab_size": 300, "hidden_size": 64, "n_layer": 2, "n_head": 4},
+}
+
+
+def build(family: str, **settings):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **settings)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter *= 4  # far from uniform: a wrong mask or position shows
+    return model
+
+
+def questions(seed: int = 0) -> list:
+    """12 questions of unlike lengths, half after the same 40 tokens, with choices that share a stem or are one token."""
+    rng = random.Random(seed)
+    draw = lambda n: [rng.randrange(3, 300) for _ in range(n)]  # noqa: E731
+    examples, asked = draw(40), []
+    for q in range(12):
+        context, stem = (examples if q % 2 else []) + draw(5 + 3 * q), draw(2)
+        asked += [(context, stem + draw(1 + k)) for k in range(3)] + [(context, [7]), (context, [8])]
+    return asked
+
+
+def test_every_family_that_shares_is_tried():
+    assert set(FAMILIES) == set(forward.SHARING)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_trees_give_the_plain_numbers(family):
+    model, asked = build(family, **FAMILIES[family]), questions()
+    assert forward.why_not_shared(model, 120) is None
+    shared = forward.shared(model, trees(asked, 64), asked)
+    for row in chains(asked):
+        for number, expected in forward.plain(model, [row], asked).items():
+            assert shared[number].token_logprobs == pytest.approx(expected.token_logprobs, abs=2e-5)
+            assert shared[number].greedy == expected.greedy
+    assert min(min(one.token_logprobs) for one in shared.values()) < -5
+
+
+@pytest.mark.parametrize("dtype, apart", [(torch.bfloat16, 0.3), (torch.float16, 0.05)])
+def test_half_precision_keeps_to_its_tolerance(dtype, apart):
+    model, asked = build("llama", **GROUPED).to(dtype), questions()
+    shared, plain = (
+        run(model, lay(asked), asked) for run, lay in ((forward.shared, lambda a: trees(a, 64)), (forward.plain, chains))
+    )
+    assert max(abs(shared[i].logprob - plain[i].logprob) / (1 + abs(plain[i].logprob)) for i in plain) < apart
+
+
+@pytest.mark.parametrize(
+    "family, settings, longest, reason",
+    [
+        ("falcon", FALCON | {"alibi": True}, 50, "ALiBi"),
+        ("mistral", GROUPED | {"sliding_window": 64}, 65, "do not fit the sliding window of 64"),
+        ("gemma2", GROUPED | {"head_dim": 16}, 50, "not tried with the family gemma2"),
+        ("mamba", {"vocab_size": 300, "hidden_size": 64, "num_hidden_layers": 2}, 50, "not tried with the family mamba"),
+        (
+            "llama",
+            GROUPED | {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},
+            50,
+            "dynamic rotary positions",
+        ),
+    ],
+)
+def test_what_cannot_share_says_why(family, settings, longest, reason):
+    assert reason in forward.why_not_shared(build(family, **settings), longest)
+
+
+def test_the_head_is_applied_only_where_something_is_scored():
+    model, asked = build("opt", **FAMILIES["opt"]), [([5, 6, 7, 8], [9, 10]), ([5, 6, 7, 8], [11])]
+    shapes = []
+    handle = model.get_output_embeddings().register_forward_hook(lambda head, inputs, out: shapes.append(tuple(out.shape)))
+    forward.shared(model, trees(asked, 64), asked)
+    handle.remove()
+    assert shapes == [(1, 2, 300)]  # the context's last token and the first choice's first
+
+
+def test_the_model_is_left_as_it_was():
+    model, asked = build("bloom", **FAMILIES["bloom"]), questions()
+    before = forward.plain(model, chains(asked)[:1], asked)
+    forward.shared(model, trees(asked, 64), asked)
+    assert forward.plain(model, chains(asked)[:1], asked) == before

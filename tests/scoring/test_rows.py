@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bitsure.scoring.rows import chains, read_by_the_model, trees
+
+tokens = st.lists(st.integers(0, 3), min_size=1, max_size=12)
+requests = st.lists(st.tuples(tokens, tokens), min_size=1, max_size=30)
+even = st.lists(st.tuples(st.lists(st.integers(0, 3), min_size=4, max_size=4), tokens), min_size=1, max_size=30)
+
+
+def paths(row):
+    """Of every node the tokens on its way from the root, read off the mask and the positions."""
+    sees = row.sees()
+    for node in range(len(row)):
+        ancestors = np.flatnonzero(sees[node])
+        assert [row.positions[a] for a in ancestors] == list(range(len(ancestors)))  # one ancestor a depth, in order
+        yield [row.tokens[a] for a in ancestors]
+
+
+def check(rows, asked):
+    scored = {}
+    for row in rows:
+        inputs = list(paths(row))
+        for number, nodes in row.scored.items():
+            context, continuation = asked[number]
+            assert len(nodes) == len(continuation)
+            for i, node in enumerate(nodes):  # the node that predicts a token has seen exactly what stands before it
+                assert inputs[node] == context + continuation[:i]
+            scored[number] = True
+    assert len(scored) == len(asked)
+
+
+@given(requests)
+def test_every_token_is_predicted_by_what_stands_before_it(asked):
+    check(trees(asked, 8), asked)
+    check(chains(asked), asked)
+
+
+@given(even)  # where one context goes on as another's choice does, sorting by contexts may run a prefix twice
+def test_within_a_tree_no_prefix_is_run_twice(asked):
+    for row in trees(asked, 8):
+        seen = [tuple(path) for path in paths(row)]
+        assert len(set(seen)) == len(seen)
+
+
+def test_a_question_is_one_branch_with_a_twig_a_choice():
+    [row] = trees([([1, 2, 3], [4, 5]), ([1, 2, 3], [6, 7])], 64)
+    assert row.tokens == [1, 2, 3, 4, 6] and row.positions == [0, 1, 2, 3, 3]
+    assert row.branches == [(0, 4, -1), (4, 5, 2)]
+    assert row.scored == {0: [2, 3], 1: [2, 4]} and row.n_scored == 3
+    assert row.sees().astype(int).tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0],
+        [1, 1, 1, 0, 1],
+    ]
+
+
+def test_choices_of_one_token_add_nothing():
+    [row] = trees([([1, 2, 3], [token]) for token in range(10)], 64)
+    assert len(row) == 3 and row.n_scored == 1
+    assert len(chains([([1, 2, 3], [token]) for token in range(10)])) == 1
+
+
+def test_examples_that_all_questions_share_are_run_once_a_row():
+    examples = list(range(10, 260))
+    asked = [(examples + [1000 + q] * 20, [c, c]) for q in range(100) for c in range(4)]
+    rows = trees(asked, 768)
+    new = sum(20 + 4 for _ in range(100))
+    assert sum(map(len, rows)) == len(rows) * 250 + new
+    assert len(rows) <= 3  # some 1,350 tokens each
+    assert sum(len(read_by_the_model(one)) for one in asked) > 25 * sum(map(len, rows)) / 3
+
+
+def test_questions_that_share_little_get_short_rows_and_stay_whole():
+    rng = np.random.default_rng(0)
+    contexts = rng.integers(0, 1000, (50, 60)).tolist()
+    asked = [(contexts[q], [c, 1]) for q in range(50) for c in range(4)]
+    rows = trees(asked, 64)
+    assert max(map(len, rows)) <= 192 and min(map(len, rows[:-1])) > 192 - 65
+    for row in rows:
+        questions = {number // 4 for number in row.scored}
+        assert sorted(row.scored) == sorted(q * 4 + c for q in questions for c in range(4))
