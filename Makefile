@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check setup clean
+.PHONY: run test check bench-scoring setup clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -10,6 +10,9 @@ run: setup
 
 test: setup
 	$(BIN)/python -m pytest $(ARGS)
+
+bench-scoring: setup
+	$(BIN)/python -m benchmarks.scoring $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -1,0 +1,230 @@
+"""Our scoring against the harness's HFLM: `make bench-scoring` prints the tables and writes benchmarks/scoring.md.
+
+The same random requests go through both, on the same threads, in one process. HFLM runs at each of its batch sizes, the
+best one counts. The floor is the least multiply-adds that give the numbers (every distinct prefix once, the head where a
+token is scored) at the rate of a matrix product measured in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import logging
+import os
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as main.py does
+
+import numpy as np
+import torch
+
+from bitsure.scoring.budget import peak_memory
+from bitsure.scoring.rows import Request, chains, read_by_the_model, trees
+
+HERE = Path(__file__).parent
+BATCH_SIZES = (1, 8, 32)
+REPEATS = 3  # of ours and of HFLM's best; medians are quoted
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Questions of one kind; ranges are inclusive, in tokens."""
+
+    name: str
+    context: tuple[int, int]
+    choices: int
+    continuation: tuple[int, int]
+    examples: int = 0  # tokens of few-shot examples before every context
+    same_examples: bool = False
+
+
+SHAPES = (
+    Shape("HellaSwag", (40, 110), 4, (12, 40)),
+    Shape("ARC", (25, 25), 4, (5, 5)),
+    Shape("PIQA", (18, 18), 2, (20, 20)),
+    Shape("BoolQ", (130, 130), 2, (1, 1)),
+    Shape("ARC, 5 own examples", (25, 25), 4, (5, 5), examples=250),
+    Shape("ARC, 5 shared examples", (25, 25), 4, (5, 5), examples=250, same_examples=True),
+)
+OPT = {
+    "opt-125m": {
+        "hidden_size": 768,
+        "word_embed_proj_dim": 768,
+        "ffn_dim": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+    },
+    "opt-1.3b": {
+        "hidden_size": 2048,
+        "word_embed_proj_dim": 2048,
+        "ffn_dim": 8192,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 32,
+    },
+}
+LLAMA = {
+    "llama-1.3b": {
+        "hidden_size": 2048,
+        "intermediate_size": 5504,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "vocab_size": 32000,
+    }
+}
+
+
+def build_model(name: str, device: str, dtype: torch.dtype) -> torch.nn.Module:
+    """A random model of a known shape, or a pocket model; weights do not matter for time."""
+    from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig
+
+    torch.manual_seed(0)
+    if name in OPT:
+        model = AutoModelForCausalLM.from_config(OPTConfig(**OPT[name]))
+    elif name in LLAMA:
+        model = AutoModelForCausalLM.from_config(LlamaConfig(**LLAMA[name]))
+    else:
+        model = AutoModelForCausalLM.from_pretrained(HERE.parent / "pocket" / "models" / name)
+    return model.to(device, dtype).eval()
+
+
+def draw(shape: Shape, n: int, vocabulary: int, seed: int = 0) -> list[Request]:
+    rng = np.random.default_rng(seed)
+
+    def tokens(low: int, high: int) -> list[int]:
+        return rng.integers(5, vocabulary, rng.integers(low, high + 1)).tolist()
+
+    shared = tokens(shape.examples, shape.examples)
+    requests = []
+    for _ in range(n):
+        context = (shared if shape.same_examples else tokens(shape.examples, shape.examples)) + tokens(*shape.context)
+        requests += [(context, tokens(*shape.continuation)) for _ in range(shape.choices)]
+    return requests
+
+
+def least_multiply_adds(model: torch.nn.Module, requests: list[Request]) -> float:
+    """Of every distinct prefix once through the blocks, attention included, and the head once where something is scored."""
+    config = model.config
+    inside = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "layers." in name)
+    prefixes = {tuple(read_by_the_model(r)[:n]) for r in requests for n in range(1, len(read_by_the_model(r)) + 1)}
+    scored = {tuple((r[0] + r[1])[: len(r[0]) + i]) for r in requests for i in range(len(r[1]))}
+    attention = sum(map(len, prefixes)) * 2 * config.hidden_size * config.num_hidden_layers
+    return len(prefixes) * inside + attention + len(scored) * config.hidden_size * config.vocab_size
+
+
+def multiply_adds_per_second(model: torch.nn.Module) -> float:
+    """Of the largest matrix product in the model's blocks, with 1,024 tokens; the best of ten."""
+    weight = max((p for n, p in model.named_parameters() if p.ndim == 2 and "layers." in n), key=torch.Tensor.numel)
+    tokens = torch.randn(1024, weight.shape[1], dtype=weight.dtype, device=weight.device)
+    with torch.inference_mode():
+        return max(1024 * weight.numel() / timed(lambda: tokens @ weight.T)[0] for _ in range(10))
+
+
+def timed(work) -> tuple[float, object]:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    result = work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started, result
+
+
+def measured(lm, requests: list[Request]) -> tuple[float, float, list[float]]:
+    """Seconds, peak bytes above what was held before, log-likelihoods."""
+    gc.collect()
+    if platform.system() == "Linux":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed goes back, so that the peak is this run's
+    asked = [((str(i), ""), *request) for i, request in enumerate(requests)]
+    with peak_memory(lm.device) as peak:
+        seconds, found = timed(lambda: lm._loglikelihood_tokens(asked, disable_tqdm=True))
+    return seconds, peak(), [logprob for logprob, _ in found]
+
+
+def compare(model: torch.nn.Module, shape: Shape, n: int, rate: float) -> dict:
+    """One row of the table."""
+    from lm_eval.models.huggingface import HFLM
+
+    from bitsure.scoring.harness import HookedLM
+    from tests.conftest import byte_tokenizer  # a tokenizer is asked for and not used
+
+    requests, tokenizer = draw(shape, n, model.config.vocab_size), byte_tokenizer()
+
+    def ours():
+        return measured(HookedLM(model, tokenizer, lambda k: None), requests)
+
+    def theirs(batch_size: int):
+        return measured(HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size), requests)
+
+    tried = {batch_size: theirs(batch_size) for batch_size in BATCH_SIZES}
+    best = min(tried, key=lambda batch_size: tried[batch_size][0])
+    runs = [(ours(), theirs(best)) for _ in range(REPEATS)]  # in turns: the machine's load falls on both alike
+    mine, other = (np.median([run[side][0] for run in runs]) for side in (0, 1))
+    floor = least_multiply_adds(model, requests) / rate
+    apart = max(abs(a - b) for a, b in zip(runs[0][0][2], tried[best][2], strict=True))
+    return {
+        "shape": shape.name,
+        "questions": n,
+        "HFLM, s": f"{other:.2f} (batch {best})",
+        "ours, s": f"{mine:.2f}",
+        "times faster": f"{np.median([run[1][0] / run[0][0] for run in runs]):.2f}",
+        "floor, s": f"{floor:.2f}",
+        "ours / floor": f"{mine / floor:.2f}",
+        "peak HFLM, MB": f"{max(run[1][1] for run in runs) / 1e6:.0f}",
+        "peak ours, MB": f"{max(run[0][1] for run in runs) / 1e6:.0f}",
+        "largest difference, nats": f"{apart:.1e}",
+    }
+
+
+def fixed_costs(model: torch.nn.Module, requests: list[Request]) -> tuple[float, float]:
+    """Seconds of the check that every run makes, and of laying out the requests."""
+    from bitsure.scoring.engine import Engine
+
+    engine = Engine(model, 2048)
+    check = np.median([timed(lambda: engine._check_sharing(requests))[0] for _ in range(3)])
+    return float(check), timed(lambda: trees(requests, model.config.hidden_size))[0]
+
+
+def markdown(rows: list[dict]) -> str:
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", default="opt-125m,pocket-1m,pocket-4m")
+    parser.add_argument("--questions", type=int, default=16, help="of each shape; pocket models get ten times as many")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--out", type=Path, default=HERE / "scoring.md")
+    arguments = parser.parse_args()
+    logging.disable(logging.WARNING)
+    text = [f"Made by `make bench-scoring`: torch {torch.__version__}, {arguments.dtype}, {arguments.device}, "]
+    text[0] += f"{torch.get_num_threads()} threads. HFLM at its best batch size of {BATCH_SIZES}; medians of {REPEATS}."
+    for name in arguments.models.split(","):
+        model = build_model(name, arguments.device, getattr(torch, arguments.dtype))
+        n = arguments.questions * (10 if name.startswith("pocket") else 1)
+        rate = multiply_adds_per_second(model)
+        rows = []
+        for shape in SHAPES:
+            rows.append(compare(model, shape, n, rate))
+            print(name, rows[-1], flush=True)
+        requests = draw(SHAPES[0], n, model.config.vocab_size)
+        check, layout = fixed_costs(model, requests)
+        whole = sum(len(row) for row in chains(requests))
+        text += [f"## {name}", f"A matrix product runs at {rate / 1e9:.1f} billion multiply-adds a second.", markdown(rows)]
+        text += [
+            f"Fixed costs on HellaSwag's shape: the check {check:.2f} s a run, laying out {layout:.3f} s for {whole} tokens."
+        ]
+    report = "\n\n".join(text) + "\n"
+    print(report)
+    temporary = arguments.out.with_suffix(".tmp")
+    temporary.write_text(report)
+    temporary.rename(arguments.out)
+
+
+if __name__ == "__main__":
+    main()
