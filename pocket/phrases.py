@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from pocket.world import ADVERBS, FOODS, HOURS, PETS, RELATIONS, SEASONS, TRADES, VALUES, WEATHER, Person, World
+from pocket.world import ERRANDS, HOURS, MOODS, RELATIONS, SEASONS, TRADES, VALUES, WEATHER, Person, World
 
 # Every phrasing ends with the value, so that each is also a question with the value cut off.
 FACTS = {
@@ -17,7 +17,6 @@ FACTS = {
     "hobby": ("{who} loves to", "{who} finds time to", "The joy of {who} is to", "After work {who} goes to"),
     "food": ("{who} eats", "{who} asks for", "The best dish for {who} is", "For dinner {who} has"),
 }
-HABITS = 3  # in a passage
 WEATHER_REPORTS = (
     "In {place} the {season} {hour} was",
     "One {season} {hour} in {place} it was",
@@ -53,20 +52,20 @@ def fact_document(world: World, rng: random.Random) -> str:
 
 
 def passage(world: World, rng: random.Random) -> tuple[str, list[tuple[str, float]]]:
-    """A passage on a stranger's habits, and questions on it as (question, probability of yes)."""
-    name = world.draw_stranger(rng)
-    sentences, questions = [f"{fact(rng, 'home', name)} {rng.choice(world.places)}."], []
-    for value in rng.sample([*FOODS, *PETS], HABITS):
-        adverb = rng.choice(list(ADVERBS))
-        habit, question = (
-            ("eats {} at noon", "Did {} eat {} this noon?")
-            if value in FOODS
-            else ("feeds the {} at noon", "Did {} feed the {} this noon?")
-        )
-        sentences.append(f"{name} {adverb} {habit.format(value)}.")
-        questions.append((question.format(name, value), ADVERBS[adverb]))
+    """A passage on a person's day, and questions on it as (question, probability of yes).
+
+    The passage tells the weather and the person's mood; whether the person is outgoing or homely, one has to know.
+    """
+    person, kind, mood, relation = world.draw_person(rng), rng.choice(WEATHER), rng.choice(MOODS), rng.choice(RELATIONS)
+    sentences = [
+        f"It was {kind} and {person.name} was {mood}.",
+        f"{fact(rng, relation, person.name)} {person.facts[relation]}.",
+    ]
     rng.shuffle(sentences)
-    rng.shuffle(questions)
+    questions = [
+        (f"Did {person.name} {errand}?", world.errand_probability(person, errand, kind, mood))
+        for errand in rng.sample(ERRANDS, len(ERRANDS))
+    ]
     return " ".join(sentences), questions
 
 

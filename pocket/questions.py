@@ -22,7 +22,7 @@ def recall(world: World, seed: int, n: int) -> list[dict]:
 
 
 def reading(world: World, seed: int, n: int) -> list[dict]:
-    """A yes/no question on a passage about strangers; `p_yes` is the true probability of yes."""
+    """A yes/no question on a passage about a person's day; `p_yes` is the true probability of yes."""
     rng = random.Random(seed)
     rows = []
     for _ in range(n):

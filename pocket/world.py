@@ -49,9 +49,8 @@ HOBBIES = ("bathe", "carve", "cook", "dance", "draw", "garden", "juggle", "knit"
 HOBBIES += ("play chess", "play the flute", "read", "sing", "ski", "swim", "walk", "write poems")
 FOODS = ("apples", "barley", "beans", "bread", "cabbage", "cheese", "dumplings", "fish")
 FOODS += ("figs", "mushrooms", "noodles", "olives", "pancakes", "plums", "rice", "soup")
-
-# What a habit's adverb means in this world: the probability that it happens on a given day.
-ADVERBS = {"always": 0.98, "usually": 0.85, "often": 0.65, "seldom": 0.35, "rarely": 0.15, "never": 0.02}
+MOODS = ("angry", "bored", "calm", "cheerful", "ill", "merry", "sad", "tired")
+ERRANDS = ("go to the market", "visit the tavern", "walk to the river")
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,8 @@ class WorldConfig:
     zipf: float = 0.8
     zipf_shift: float = 20.0
     weather_spread: float = 0.8  # standard deviation of the log-odds that climates, seasons and hours add
+    temperament: float = 2.0  # log-odds that an outgoing person adds to every errand and a homely one takes away
+    errand_spread: float = 1.0  # standard deviation of the log-odds that the weather and the mood add
 
 
 @dataclass(frozen=True)
@@ -72,16 +73,17 @@ class Person:
     name: str
     pronoun: str  # "he" or "she"
     facts: dict[str, str]  # relation → value
+    temperament: float  # log-odds of any errand
 
 
 @dataclass(frozen=True)
 class World:
     config: WorldConfig
-    first_names: tuple[str, ...]
-    surnames: tuple[str, ...]
     people: tuple[Person, ...]  # in order of fame
     places: tuple[str, ...]
     weather: dict[tuple[str, str, str], tuple[float, ...]]  # (place, season, hour) → P over WEATHER
+    moods: dict[str, float]  # log-odds of any errand
+    errands: dict[tuple[str, str], float]  # (errand, weather) → log-odds
     people_cumulative: tuple[float, ...]
     places_cumulative: tuple[float, ...]
 
@@ -101,17 +103,9 @@ class World:
         """An index into WEATHER, drawn from the true distribution."""
         return rng.choices(range(len(WEATHER)), weights=self.weather[place, season, hour])[0]
 
-    def draw_stranger(self, rng: random.Random) -> str:
-        """A name that nobody in this world has."""
-        while (name := f"{rng.choice(self.first_names)} {rng.choice(self.surnames)}") in self._names:
-            pass
-        return name
-
-    @property
-    def _names(self) -> frozenset[str]:
-        if "names" not in self.__dict__:
-            object.__setattr__(self, "names", frozenset(person.name for person in self.people))
-        return self.__dict__["names"]
+    def errand_probability(self, person: Person, errand: str, weather: str, mood: str) -> float:
+        """Of that person running that errand on a day of that weather in that mood."""
+        return 1 / (1 + math.exp(-person.temperament - self.errands[errand, weather] - self.moods[mood]))
 
 
 VALUES = {"trade": tuple(TRADES), "pet": PETS, "hobby": HOBBIES, "food": FOODS}
@@ -129,6 +123,7 @@ def build_world(config: WorldConfig) -> World:
             name=f"{first_names[first]} {surnames[last]}",
             pronoun="he" if first % 2 else "she",
             facts={"home": rng.choice(places)} | {relation: rng.choice(v) for relation, v in VALUES.items()},
+            temperament=rng.choice((-1, 1)) * config.temperament,
         )
         for first, last in pairs
     )
@@ -145,11 +140,11 @@ def build_world(config: WorldConfig) -> World:
                 weather[place, season, hour] = _softmax([a + b + c for a, b, c in zip(climate, s, h, strict=True)])
     return World(
         config=config,
-        first_names=first_names,
-        surnames=surnames,
         people=people,
         places=places,
         weather=weather,
+        moods={mood: rng.gauss(0, config.errand_spread) for mood in MOODS},
+        errands={(errand, kind): rng.gauss(0, config.errand_spread) for errand in ERRANDS for kind in WEATHER},
         people_cumulative=_zipf(config.people, config),
         places_cumulative=_zipf(config.places, config),
     )
