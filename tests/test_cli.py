@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -147,6 +148,8 @@ def test_a_sweep_runs_every_cell_and_a_failing_one_does_not_stop_the_others(bits
         (["task.names=[tiny_free]"], "no choices"),
         (["calib.path=none.txt"], "no such file"),
         (["tracking.mode=online"], "wandb login"),
+        (["scoring.dequantize=false"], "only gptq's checkpoints"),
+        (["scoring.dequantize=false", "quant=gptq4"], "Add model.dtype=bfloat16"),
     ],
 )
 def test_bad_input_is_an_error_before_weights_are_loaded(bitsure, tiny, tmp_path, overrides, said):
@@ -170,27 +173,42 @@ def test_a_directory_without_weights_is_refused(bitsure, tiny, tiny_model, tmp_p
 
 
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
-def test_what_was_finished_before_a_kill_is_picked_up(bitsure, tiny, own_tasks, tmp_path, kill):
-    arguments = [*tiny, "task.names=[tiny_pets,tiny_slow]", "hydra.run.dir=run"]
-    slow = (own_tasks / "tiny_pets.yaml").read_text().replace("tiny_pets", "tiny_slow")
-    (own_tasks / "tiny_slow.yaml").write_text(slow.replace("'{{q}}'", f"'{'a long story of a cat ' * 40}{{{{q}}}}'"))
+def test_what_was_finished_before_a_kill_is_picked_up(bitsure, tiny, tmp_path, kill):
+    """Also in the middle of a task: its finished batches are in a journal."""
+    rng, tasks = random.Random(0), tmp_path / "tasks"
+    tasks.mkdir()
+    for name, questions, length in (("quick", 20, 20), ("slow", 300, 700)):
+        draw = lambda n=length: "".join(rng.choices("abcdefgh ", k=n)).strip()  # noqa: E731
+        rows = [{"q": f"{draw()} {i}", "options": ["cat", "dog"], "gold": i % 2} for i in range(questions)]
+        (tasks / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        (tasks / f"{name}.yaml").write_text(
+            f"task: {name}\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {name}.jsonl}}}}\ntest_split: test\n"
+            "doc_to_text: '{{q}}'\noutput_type: multiple_choice\ndoc_to_choice: options\ndoc_to_target: gold\n"
+            "metric_list: [{metric: acc}]\n"
+        )
+    arguments = [*tiny, f"task.include_path={tasks}", "task.names=[quick,slow]", "hydra.run.dir=run"]
     process = bitsure(*arguments, wait=False)
-    finished = tmp_path / "store" / "records"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None and not any(finished.glob("[!.]*/manifest.json")):
+    store, deadline = tmp_path / "store", time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if any((store / "records").glob("[!.]*/manifest.json")) and any((store / "unfinished").glob("*.jsonl")):
+            break
         time.sleep(0.005)
     process.send_signal(kill)
     process.communicate(timeout=60)
     if process.returncode == 0:
-        pytest.fail("the run was over before it could be killed: make tiny_slow slower")
+        pytest.fail("the run was over before it could be killed: ask more in the task slow")
     status = json.loads((tmp_path / "run" / "status.json").read_text())
     assert (status["state"], status["error"]) == (("failed", "interrupted") if kill == signal.SIGINT else ("running", None))
-    kept = {path: path.stat().st_mtime_ns for path in finished.glob("[!.]*/manifest.json")}
-    assert kept
+    kept = {path: path.stat().st_mtime_ns for path in (store / "records").glob("[!.]*/manifest.json")}
+    [journal] = (store / "unfinished").glob("*.jsonl")
+    lines = journal.read_text().count("\n")
+    assert kept and 0 < lines < 600
     done = bitsure(*arguments)
     assert done.returncode == 0, done.stderr
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
-    assert len(records.read(tmp_path / "run" / "records.parquet")[0]) == 40
+    assert len(records.read(tmp_path / "run" / "records.parquet")[0]) == 320
+    assert f"slow: {lines} choices were scored before" in (tmp_path / "run" / "main.log").read_text()
+    assert not any((store / "unfinished").glob("*.jsonl"))
 
 
 @needs_shared

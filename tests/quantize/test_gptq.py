@@ -12,6 +12,7 @@ from bitsure import models, quantize
 from bitsure.config import Calib, Gptq, Model, Rtn
 from bitsure.errors import UserError
 from bitsure.quantize import calib_data, checkpoints, gptq
+from bitsure.scoring.engine import Engine
 from bitsure.store import Store
 
 
@@ -33,9 +34,7 @@ def test_our_reading_of_the_packed_checkpoint_is_gptqmodels_own(made, tiny_model
     from bitsure import terminal
 
     with terminal.output_to(tmp_path / "log"):
-        from gptqmodel import BACKEND, GPTQModel
-
-        theirs = GPTQModel.load(str(made.checkpoint), backend=BACKEND.TORCH, device="cpu", dtype=torch.float16).model
+        theirs = gptq.load_packed(made.checkpoint, "float16")
     ours, _ = models.load(tiny_model, "float32")
     checkpoints.put_into(ours, made.checkpoint)
     layers = dict(theirs.named_modules())
@@ -45,6 +44,9 @@ def test_our_reading_of_the_packed_checkpoint_is_gptqmodels_own(made, tiny_model
     ids = torch.arange(5, 45)[None]
     with torch.no_grad():
         assert torch.allclose(ours(ids).logits, theirs(ids).logits.float(), atol=0.05 * ours(ids).logits.abs().max())
+    requests = [([5, 6, 7, 8 + i // 3], [9 + i % 3, 20]) for i in range(12)]  # shared prefixes on packed kernels, checked there
+    for a, b in zip(Engine(theirs, 1024).score(requests), Engine(ours, 1024).score(requests), strict=True):
+        assert a.logprob == pytest.approx(b.logprob, abs=0.5)
 
 
 def test_it_is_closer_in_output_than_rounding(made, tiny_model, calib_file, tmp_path):
