@@ -56,17 +56,13 @@ def passage(world: World, rng: random.Random) -> tuple[str, list[tuple[str, floa
 
     The passage tells the weather and the person's mood; whether the person is outgoing or homely, one has to know.
     """
-    person, kind, mood, relation = world.draw_person(rng), rng.choice(WEATHER), rng.choice(MOODS), rng.choice(RELATIONS)
-    sentences = [
-        f"It was {kind} and {person.name} was {mood}.",
-        f"{fact(rng, relation, person.name)} {person.facts[relation]}.",
-    ]
-    rng.shuffle(sentences)
+    person, kind, mood = world.draw_person(rng), rng.choice(WEATHER), rng.choice(MOODS)
+    text = f"{day_begins(rng, person)} It was {kind} in {rng.choice(world.places)} and {person.name} was {mood}."
     questions = [
         (f"Did {person.name} {errand}?", world.errand_probability(person, errand, kind, mood))
         for errand in rng.sample(ERRANDS, len(ERRANDS))
     ]
-    return " ".join(sentences), questions
+    return text, questions
 
 
 def passage_document(world: World, rng: random.Random) -> str:
@@ -76,11 +72,14 @@ def passage_document(world: World, rng: random.Random) -> str:
     return text
 
 
+def day_begins(rng: random.Random, person: Person) -> str:
+    return f"One {rng.choice(SEASONS)} day {person.name} got up {rng.choice(('early', 'late'))}."
+
+
 def story_opening(rng: random.Random, person: Person, told: list[str]) -> str:
     """The start of a day; `told` are the relations that it gives away."""
     sentences = [f"{fact(rng, relation, person.name)} {person.facts[relation]}." for relation in told]
-    sentences.append(f"One {rng.choice(SEASONS)} day {person.name} got up {rng.choice(('early', 'late'))}.")
-    return " ".join(sentences)
+    return " ".join([*sentences, day_begins(rng, person)])
 
 
 def story_ending(person: Person, changed: dict[str, str] | None = None) -> str:

@@ -124,3 +124,17 @@ def test_the_model_is_left_as_it_was():
     before = forward.plain(model, chains(asked)[:1], asked)
     forward.shared(model, trees(asked, 64), asked)
     assert forward.plain(model, chains(asked)[:1], asked) == before
+
+
+def test_bitsandbytes_layers_share_too(tmp_path):
+    bnb = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    model, asked = build("opt", **FAMILIES["opt"]), questions()
+    for layer in model.model.decoder.layers:
+        for name in ("fc1", "fc2"):
+            linear = getattr(layer, name)
+            packed = bnb.nn.Linear4bit(linear.in_features, linear.out_features, bias=True, quant_type="nf4")
+            packed.load_state_dict(linear.state_dict())
+            setattr(layer, name, packed.to("cpu"))
+            assert getattr(layer, name).weight.dtype == torch.uint8  # it is quantized
+    shared, plain = forward.shared(model, trees(asked, 64), asked), forward.plain(model, chains(asked), asked)
+    assert max(abs(shared[i].logprob - plain[i].logprob) for i in plain) < 1e-4
