@@ -58,7 +58,7 @@ class WorldConfig:
     """Size of a world. Its facts are `people` × 5; frequency of rank r is (r + zipf_shift) ** -zipf."""
 
     seed: int = 7
-    people: int = 1000
+    people: int = 1200
     places: int = 60
     climates: int = 8
     zipf: float = 0.8
