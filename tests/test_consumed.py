@@ -45,7 +45,16 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
             calib=calib,
             task=Task(name="own", names=["tiny_pets"], include_path=str(own_tasks), limit=6),
             scoring=Scoring(),
-            metric=Metric(n_bins=15, resamples=100, confidence_level=0.95, alpha=0.01, seed=0),
+            metric=Metric(
+                n_bins=15,
+                binning="uniform",
+                normalization="none",
+                paper_compat=False,
+                resamples=100,
+                confidence_level=0.95,
+                alpha=0.01,
+                seed=0,
+            ),
             tracking=Tracking(mode=mode),
             paths=Paths(store=str(tmp_path / "store"), hub_mirror=str(mirror)),
         )

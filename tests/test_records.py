@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pyarrow.parquet as pq
 import pytest
 
@@ -14,7 +16,8 @@ def test_records_come_back_as_written(tmp_path):
         record([-3.0, -1.0, -0.5], gold=[0, 2], doc_id=1, token_logprobs=None, choice_tokens=None),
     ]
     records.write(tmp_path / "r.parquet", rows, {"model": "m"})
-    assert records.read(tmp_path / "r.parquet") == (rows, {"model": "m"})
+    found, made_from = records.read(tmp_path / "r.parquet")
+    assert records.rows(found) == rows and made_from == {"model": "m"} and records.table(found) is found
 
 
 def test_the_columns_are_the_contract(tmp_path):
@@ -43,11 +46,46 @@ def test_a_file_cut_short_is_an_error(tmp_path):
         records.read(path)
 
 
+def ids(joined):
+    return list(zip(*(side["doc_id"].to_pylist() for side in (joined.baseline, joined.quantized)), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (record([-1.0], gold=0), "has fewer than two choices"),
+        (record([-1, float("nan")]), "not finite or above 0"),
+        (record([-1, float("-inf")]), "not finite or above 0"),
+        (record([-1, 0.5]), "not finite or above 0"),
+        (record([-1, -2], gold=[]), "has no right choice"),
+        (record([-1, -2], gold=2), "names a right choice that there is not"),
+        (record([-1, -2], choices=["a", "b", "c"]), "has not one log-probability a choice"),
+    ],
+)
+def test_rows_without_a_confidence_are_refused_by_name(tmp_path, broken, said):
+    rows = [record([-1, -2], doc_id=1), dataclasses.replace(broken, doc_id=17), record([-1, -2], doc_id=3)]
+    records.write(tmp_path / "r.parquet", rows, {})
+    with pytest.raises(UserError, match=f"task t, question 17 .*{said}"):
+        records.read(tmp_path / "r.parquet")
+
+
+@pytest.mark.parametrize("column, said", [("doc_hash", "the documents are others"), ("prompt_hash", "the prompts are others")])
+def test_nothing_joined_says_what_differs(column, said):
+    full = [record([-1, -2], doc_id=i) for i in range(3)]
+    with pytest.raises(UserError, match=said):
+        records.join(full, [dataclasses.replace(row, **{column: "other"}) for row in full])
+
+
+def test_another_number_of_choices_for_the_same_question_is_an_error():
+    with pytest.raises(UserError, match="question 5: the two runs scored different numbers"):
+        records.join([record([-1, -2], doc_id=5)], [record([-1, -2, -3], doc_id=5)])
+
+
 def test_join_pairs_by_hashes_and_not_by_position():
     full = [record([-1, -2], doc_id=i) for i in (0, 1, 2)]
     quant = [record([-1, -3], doc_id=i) for i in (2, 1, 7)]
     joined = records.join(full, quant)
-    assert [(a.doc_id, b.doc_id) for a, b in joined.pairs] == [(2, 2), (1, 1)]
+    assert ids(joined) == [(2, 2), (1, 1)] and joined.unmatched["doc_id"].to_pylist() == [7]
     assert joined.only_baseline == {"t": 1} and joined.only_quantized == {"t": 1}
 
 
@@ -55,7 +93,7 @@ def test_equal_hashes_are_paired_in_the_order_of_doc_id():
     same = {"doc_hash": "d", "prompt_hash": "p", "target_hash": "t"}
     full = [record([-1, -2], doc_id=i, **same) for i in (5, 3)]
     quant = [record([-1, -2], doc_id=i, **same) for i in (3, 5)]
-    assert [(a.doc_id, b.doc_id) for a, b in records.join(full, quant).pairs] == [(3, 3), (5, 5)]
+    assert ids(records.join(full, quant)) == [(3, 3), (5, 5)]
 
 
 def test_nothing_joined_is_an_error():
@@ -66,4 +104,4 @@ def test_nothing_joined_is_an_error():
 def test_the_same_question_of_another_task_does_not_join():
     full, quant = [record([-1, -2], task="a"), record([-1, -2])], [record([-1, -2], task="b"), record([-1, -2])]
     joined = records.join(full, quant)
-    assert len(joined.pairs) == 1 and joined.only_baseline == {"a": 1} and joined.only_quantized == {"b": 1}
+    assert len(joined.quantized) == 1 and joined.only_baseline == {"a": 1} and joined.only_quantized == {"b": 1}

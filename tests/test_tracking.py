@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -11,7 +12,16 @@ from bitsure.config import Calib, Config, Metric, Model, Paths, Rtn, Scoring, Ta
 from bitsure.report import build
 from tests.test_compare import runs
 
-METRIC = Metric(n_bins=15, resamples=200, confidence_level=0.95, alpha=0.01, seed=0)
+METRIC = Metric(
+    n_bins=15,
+    binning="uniform",
+    normalization="none",
+    paper_compat=False,
+    resamples=200,
+    confidence_level=0.95,
+    alpha=0.01,
+    seed=0,
+)
 
 
 def config(mode="offline") -> Config:
@@ -28,6 +38,14 @@ def config(mode="offline") -> Config:
 
 
 def read_back(run_dir):
+    """What a finished run's file holds, once W&B's own process has written the last of it."""
+    deadline = time.monotonic() + 20
+    while (found := _read_back(run_dir))["exit"] is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
+def _read_back(run_dir):
     """The records of the one offline run below a directory: (run, config, summary, history keys, files, exit code)."""
     from wandb.proto import wandb_internal_pb2 as pb
 

@@ -148,7 +148,10 @@ class Scoring:
 class Metric:
     """How records become numbers."""
 
-    n_bins: int = MISSING  # equal-width bins of the calibration error and the reliability diagram
+    n_bins: int = MISSING  # bins of the calibration errors and the reliability diagram
+    binning: str = MISSING  # uniform: of equal width; quantile: of equally many questions
+    normalization: str = MISSING  # what a choice's log-probability is divided by: none (the study) | token | char | byte
+    paper_compat: bool = MISSING  # the study's numbers as its notebook computes them, beside the corrected ones
     resamples: int = MISSING  # bootstrap
     confidence_level: float = MISSING  # of every interval
     alpha: float = MISSING  # of the paired t-test
@@ -156,6 +159,8 @@ class Metric:
 
     def __post_init__(self) -> None:
         _at_least("metric.n_bins", self.n_bins, 1)
+        _one_of("metric.binning", self.binning, ("uniform", "quantile"))
+        _one_of("metric.normalization", self.normalization, ("none", "token", "char", "byte"))
         _at_least("metric.resamples", self.resamples, 100)
         for key in ("confidence_level", "alpha"):
             if not 0 < getattr(self, key) < 1:

@@ -9,10 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bitsure.errors import UserError
+
+ROUNDING = 1e-6  # how far above 0 a log-probability may come out of a float32
 
 SCHEMA = pa.schema(
     [
@@ -53,64 +57,144 @@ class Record:
         return self.task, self.doc_hash, self.prompt_hash, self.target_hash
 
 
-def write(path: Path, records: Sequence[Record], made_from: dict) -> None:
+Records = Sequence[Record] | pa.Table  # rows, or the same as columns
+
+
+def table(records: Records) -> pa.Table:
+    """Records as columns, under SCHEMA."""
+    return records if isinstance(records, pa.Table) else pa.Table.from_pylist([vars(record) for record in records], SCHEMA)
+
+
+def rows(records: pa.Table) -> list[Record]:
+    """Columns as rows."""
+    return [Record(**row) for row in records.to_pylist()]
+
+
+def write(path: Path, records: Records, made_from: dict) -> None:
     """Write a Parquet file whole or not at all; `made_from` (model, quantizer, versions …) goes into its metadata."""
-    schema = SCHEMA.with_metadata({"bitsure": json.dumps(made_from, ensure_ascii=False)})
+    metadata = {"bitsure": json.dumps(made_from, ensure_ascii=False)}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(pa.Table.from_pylist([vars(record) for record in records], schema=schema), temporary, compression="zstd")
+    pq.write_table(table(records).replace_schema_metadata(metadata), temporary, compression="zstd")
     temporary.rename(path)
 
 
-def read(path: Path) -> tuple[list[Record], dict]:
-    """The records of a file and what made them. Raises UserError if it is cut short or not a records file."""
+def read(path: Path) -> tuple[pa.Table, dict]:
+    """The records of a file and what made them. Raises UserError if it is cut short, no records file, or holds no numbers."""
     try:
-        table = pq.read_table(path)
+        found = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path} cannot be read as records ({error}); remove it and run again.") from error
-    if missing := set(SCHEMA.names) - set(table.column_names):
+    if missing := set(SCHEMA.names) - set(found.column_names):
         raise UserError(f"{path} is no records file: it lacks the columns {', '.join(sorted(missing))}.")
-    metadata = json.loads((table.schema.metadata or {}).get(b"bitsure", b"{}"))
-    return [Record(**row) for row in table.select(SCHEMA.names).to_pylist()], metadata
+    metadata = json.loads((found.schema.metadata or {}).get(b"bitsure", b"{}"))
+    found = found.select(SCHEMA.names).replace_schema_metadata()
+    check(found, str(path))
+    return found, metadata
+
+
+def check(records: pa.Table, where: str) -> None:
+    """Raise UserError for rows that no confidence can be taken from, naming the first."""
+    lengths = {name: pc.list_value_length(records[name]) for name in ("choices", "gold", "choice_logprobs")}
+    numbers, starts = flat(records, "choice_logprobs")
+    bad = np.flatnonzero(~(np.isfinite(numbers) & (numbers <= ROUNDING)))
+    broken = np.zeros(len(records), dtype=bool)
+    broken[np.searchsorted(starts, bad, side="right") - 1] = True
+    gold, first = flat(records, "gold")
+    owner = np.repeat(np.arange(len(records)), np.diff(first))
+    outside = np.zeros(len(records), dtype=bool)
+    outside[owner[(gold < 0) | (gold >= np.diff(starts)[owner])]] = True
+    for wrong, said in (
+        (pc.less(lengths["choices"], 2), "has fewer than two choices"),
+        (pc.not_equal(lengths["choices"], lengths["choice_logprobs"]), "has not one log-probability a choice"),
+        (pc.equal(lengths["gold"], 0), "has no right choice"),
+        (pa.array(outside), "names a right choice that there is not"),
+        (pa.array(broken), "has a log-probability that is not finite or above 0"),
+    ):
+        if pc.any(wrong).as_py():
+            row = records.slice(pc.index(wrong, True).as_py(), 1).to_pylist()[0]
+            raise UserError(
+                f"{where}: task {row['task']}, question {row['doc_id']} {said}: {len(row['choices'])} choices, "
+                f"choice_logprobs={row['choice_logprobs']}, gold={row['gold']}."
+            )
+
+
+def flat(records: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A column of lists as one array, and where each row's list begins in it (the end of the last one added)."""
+    column = records[name].combine_chunks()
+    starts = column.offsets.to_numpy()
+    return column.flatten().to_numpy(zero_copy_only=False), starts - starts[0]
 
 
 @dataclass(frozen=True)
 class Join:
-    """Pairs of (baseline, quantized) records of the same question, and what found no partner."""
+    """The same questions of two runs, row by row, and what found no partner."""
 
-    pairs: list[tuple[Record, Record]]
+    baseline: pa.Table
+    quantized: pa.Table
+    unmatched: pa.Table  # the quantized run's questions that the baseline does not have
     only_baseline: dict[str, int]  # task → rows
     only_quantized: dict[str, int]
 
 
-def join(baseline: Sequence[Record], quantized: Sequence[Record]) -> Join:
+IDENTITY = ("task", "doc_hash", "prompt_hash", "target_hash")
+
+
+def join(baseline: Records, quantized: Records) -> Join:
     """Pair two runs by (task, doc_hash, prompt_hash, target_hash); doc_id breaks a tie of equal hashes.
 
-    Pairs come in the quantized run's order. Raises UserError if nothing joins.
+    Pairs come in the quantized run's order. Raises UserError if nothing joins, saying what differs, and if a question has
+    another number of choices in the other run.
     """
-    by_identity: dict[tuple, list[Record]] = {}
-    for record in sorted(baseline, key=lambda r: r.doc_id, reverse=True):
-        by_identity.setdefault(record.identity, []).append(record)
-    partner: dict[int, Record] = {}
-    unmatched: list[Record] = []
-    for record in sorted(quantized, key=lambda r: r.doc_id):
-        candidates = by_identity.get(record.identity)
-        if candidates:
-            partner[id(record)] = candidates.pop()
-        else:
-            unmatched.append(record)
-    pairs = [(partner[id(record)], record) for record in quantized if id(record) in partner]
-    if not pairs:
+    full, quant = table(baseline), table(quantized)
+    names, asked = _identities(full), _identities(quant)
+    partners: dict[tuple, list[int]] = {}
+    for i in reversed(_by_doc_id(full)):
+        partners.setdefault(names[i], []).append(i)
+    partner = {i: found.pop() for i in _by_doc_id(quant) if (found := partners.get(asked[i]))}
+    matched = sorted(partner)
+    if not matched:
         raise UserError(
-            f"No question of the quantized run (tasks {sorted({r.task for r in quantized})}, {len(quantized)} rows) is in the "
-            f"baseline (tasks {sorted({r.task for r in baseline})}, {len(baseline)} rows): prompts, targets or tasks differ."
+            f"No question of the quantized run ({_described(quant)}) is in the baseline ({_described(full)}): "
+            f"{_what_differs(full, quant)}"
         )
-    left = Counter(record.task for rest in by_identity.values() for record in rest)
-    return Join(pairs, dict(left), dict(Counter(record.task for record in unmatched)))
+    left = Counter(name[0] for name, rest in partners.items() for _ in rest)
+    unmatched = Counter(name[0] for i, name in enumerate(asked) if i not in partner)
+    alone = quant.filter(pa.array([i not in partner for i in range(len(asked))]))
+    joined = Join(full.take([partner[i] for i in matched]), quant.take(matched), alone, dict(left), dict(unmatched))
+    unlike = pc.not_equal(*(pc.list_value_length(side["choice_logprobs"]) for side in (joined.baseline, joined.quantized)))
+    if pc.any(unlike).as_py():
+        task, doc_id = (joined.quantized[name][pc.index(unlike, True).as_py()].as_py() for name in ("task", "doc_id"))
+        raise UserError(f"task {task}, question {doc_id}: the two runs scored different numbers of choices for it.")
+    return joined
 
 
-def by_task(records: Sequence[Record]) -> dict[str, list[Record]]:
+def by_task(records: Records) -> dict[str, pa.Table]:
     """The records of each task, in the order in which the tasks first come."""
-    tasks: dict[str, list[Record]] = {}
-    for record in records:
-        tasks.setdefault(record.task, []).append(record)
-    return tasks
+    found = table(records)
+    return {task: found.filter(pc.equal(found["task"], task)) for task in found["task"].unique().to_pylist()}
+
+
+def _identities(records: pa.Table) -> list[tuple[str, ...]]:
+    return list(zip(*(records[name].to_pylist() for name in IDENTITY), strict=True))
+
+
+def _by_doc_id(records: pa.Table) -> list[int]:
+    return np.argsort(records["doc_id"].to_numpy(), kind="stable").tolist()
+
+
+def _described(records: pa.Table) -> str:
+    return f"tasks {sorted(set(records['task'].to_pylist()))}, {len(records)} rows"
+
+
+def _what_differs(baseline: pa.Table, quantized: pa.Table) -> str:
+    """The first part of the identity in which two runs have nothing in common."""
+    means = {
+        "task": "the tasks are others.",
+        "doc_hash": "the documents are others: another data set or split, or another version of the harness's task.",
+        "prompt_hash": "the prompts are others: few-shot examples, chat template or the harness's version differ.",
+        "target_hash": "the targets are others: the task's answers were read in another way.",
+    }
+    for name, said in means.items():
+        if not set(baseline[name].to_pylist()) & set(quantized[name].to_pylist()):
+            return said
+    return "their documents, prompts and targets do not go together in any row."

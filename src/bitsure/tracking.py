@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import Any
 from bitsure import terminal
 from bitsure.config import Config, Tracking
 from bitsure.errors import UserError
-from bitsure.metrics.confidence import choice_probabilities, questions
-from bitsure.records import Record, join
+from bitsure.metrics.confidence import choice_probabilities
+from bitsure.records import Record, Records, join, rows, table
 from bitsure.report import Report
 
 WAYS_OUT = (
@@ -49,8 +49,8 @@ class Tracker:
         provenance: dict,
         report: Report,
         quantization: dict | None,
-        records: Sequence[Record],
-        baseline: Sequence[Record] | None,
+        records: Records,
+        baseline: Records | None,
         records_file: Path,
     ) -> None:
         """Summary numbers `<task>/<metric>`, differences `<task>/delta/<metric>`, pictures, samples and the records."""
@@ -90,22 +90,24 @@ SAMPLE_COLUMNS = (
 )
 
 
-def sample_rows(records: Sequence[Record], baseline: Sequence[Record] | None) -> list[list]:
+def sample_rows(records: Records, baseline: Records | None) -> list[list]:
     """A row for each question under SAMPLE_COLUMNS, with both models' choice where there is a baseline."""
-    before = {id(record): full for full, record in join(baseline, records).pairs} if baseline else {}
-    rows = []
-    for record in records:
-        now = _seen(record)
-        then = _seen(before[id(record)]) if id(record) in before else [None] * 3
-        change = now[2] - then[2] if then[2] is not None else None
-        rows.append([record.task, record.doc_id, " | ".join(record.choices), str(record.gold), *now, *then, change])
-    return rows
+    if baseline is None:
+        return [[*_asked(record), *_seen(record), *[None] * 4] for record in rows(table(records))]
+    joined = join(baseline, records)
+    both = zip(rows(joined.baseline), rows(joined.quantized), strict=True)
+    seen = [(record, _seen(full), _seen(record)) for full, record in both]
+    alone = [[*_asked(record), *_seen(record), *[None] * 4] for record in rows(joined.unmatched)]
+    return [[*_asked(record), *now, *then, now[2] - then[2]] for record, then, now in seen] + alone
+
+
+def _asked(record: Record) -> list:
+    return [record.task, record.doc_id, " | ".join(record.choices), str(record.gold)]
 
 
 def _seen(record: Record) -> list:
-    asked = questions([record])
     p = choice_probabilities(record.choice_logprobs)
-    return [record.choices[int(p.argmax())], float(asked.confidence[0]), float(asked.true_label_prob[0])]
+    return [record.choices[int(p.argmax())], float(p.max()), float(min(p[record.gold].sum(), 1.0))]
 
 
 @contextmanager

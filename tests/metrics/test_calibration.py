@@ -7,58 +7,163 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitsure.metrics.calibration import bin_index, error_if_calibrated, expected_calibration_error, reliability_diagram
+from bitsure.metrics import calibration
+from bitsure.metrics.calibration import Bins, error_if_calibrated, expected_calibration_error, reliability_diagram
+from bitsure.metrics.confidence import Questions
+
+TEN = Bins.uniform(10)
 
 
-def ece(confidence, correct, n_bins=15):
-    confidence, correct = np.array(confidence, float), np.array(correct, float)
-    return expected_calibration_error(confidence, correct, np.ones((1, len(confidence))), n_bins)[0]
+def asked(confidence, correct) -> Questions:
+    """Two choices a question: the top one has that confidence (at least ½), and is right or not."""
+    confidence, correct = np.array(confidence, float), np.array(correct, bool)
+    p = np.stack([confidence, 1 - confidence], axis=1)
+    with np.errstate(divide="ignore"):
+        return Questions(
+            np.maximum(np.log(p), -800).ravel(), np.stack([correct, ~correct], 1).ravel(), np.arange(len(p) + 1) * 2
+        )
 
 
-def test_one_falls_into_the_last_bin():
-    assert bin_index(np.array([0, 0.0667, 0.5, 0.9999, 1.0]), 15).tolist() == [0, 1, 7, 14, 14]
+def value(statistic, questions, weights=None):
+    return statistic.values(questions, np.ones((1, len(questions))) if weights is None else np.array(weights, float))[0]
 
 
-def test_golden_value_by_hand():
-    # two bins of ten: [0.5, 0.6) with confidences .5, .58 and one right, [0.9, 1] with .9, 1 and both right
-    assert ece([0.5, 0.58, 0.9, 1.0], [1, 0, 1, 1], n_bins=10) == pytest.approx((abs(1 - 1.08) + abs(2 - 1.9)) / 4)
+def drawn(n=3000, power=1.0, seed=0) -> Questions:
+    rng = np.random.default_rng(seed)
+    confidence = rng.uniform(0.5, 0.999, n)
+    return asked(confidence, rng.random(n) < confidence**power)
+
+
+FOUR = asked([0.55, 0.58, 0.95, 1.0], [1, 0, 1, 1])  # bins [.5, .6): c̄ .565, ȳ ½; [.9, 1]: c̄ .975, ȳ 1
+
+
+def test_golden_values_by_hand():
+    low, high = 0.565 - 0.5, 1 - 0.975
+    assert value(expected_calibration_error(TEN), FOUR) == pytest.approx((low + high) / 2)
+    assert value(calibration.rms_calibration_error(TEN), FOUR) == pytest.approx(np.sqrt((low**2 + high**2) / 2))
+    assert value(calibration.maximum_calibration_error(TEN), FOUR) == pytest.approx(low)
+    # ȳ (1 − ȳ) / (n − 1) is ¼ in the lower bin and 0 in the upper one
+    assert value(calibration.debiased_squared_error(TEN), FOUR) == pytest.approx((low**2 - 0.25 + high**2) / 2)
+    parts = {name: value(one, FOUR) for name, one in calibration.brier_parts(TEN).items()}
+    assert parts["brier_reliability"] == pytest.approx((low**2 + high**2) / 2)
+    assert parts["brier_resolution"] == pytest.approx(0.25**2)
+    assert parts["brier_uncertainty"] == pytest.approx(0.75 * 0.25)
+
+
+def test_classwise_error_by_hand():
+    # both bins' gaps of p(first choice): .55 → 1, .58 → 0, .95 → 1, 1 → 1; the second choice's are the same mirrored
+    first = abs(1 - 0.55 + 0 - 0.58) + abs(1 - 0.95 + 1 - 1)
+    second = abs(0 - 0.45 + 1 - 0.42) + abs(0 - 0.05 + 0 - 0)
+    assert value(calibration.classwise_calibration_error(TEN), FOUR) == pytest.approx((first + second) / 4 / 2)
+
+
+@pytest.mark.parametrize("confidence, expected", [(0, 0), (0.0667, 1), (0.5, 7), (0.9999, 14), (1.0, 14)])
+def test_one_falls_into_the_last_bin(confidence, expected):
+    assert Bins.uniform(15).index(np.array([confidence])).tolist() == [expected]
+
+
+def test_quantile_bins_hold_equally_many_and_equal_values_stay_together():
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.5, 1, 1000)
+    counts = np.bincount(Bins.quantile(confidence, 10).index(confidence))
+    assert len(counts) == 10 and counts.min() >= 99 and counts.max() <= 101
+    assert len(Bins.quantile(np.full(50, 0.7), 10)) <= 2
 
 
 def test_always_wrong_at_full_confidence_is_one_and_always_right_is_zero():
-    assert ece([1, 1, 1], [0, 0, 0]) == 1 and ece([1, 1], [1, 1]) == 0
+    sure_and_wrong, sure_and_right = asked([1, 1, 1], [0, 0, 0]), asked([1, 1], [1, 1])
+    for one in (
+        expected_calibration_error(TEN),
+        calibration.smooth_calibration_error(),
+        calibration.maximum_calibration_error(TEN),
+        calibration.rms_calibration_error(TEN),
+    ):
+        assert value(one, sure_and_right) == pytest.approx(0, abs=1e-9)
+        assert value(one, sure_and_wrong) == pytest.approx(1, abs=0.35 if "smooth" in str(one) else 1e-9) or one.features
 
 
 def test_weights_count_a_question_as_often_as_they_say():
-    confidence, correct = np.array([0.55, 0.85, 0.95]), np.array([1.0, 0.0, 1.0])
-    weighted = expected_calibration_error(confidence, correct, np.array([[2.0, 0.0, 1.0]]), 15)[0]
-    assert weighted == pytest.approx(ece([0.55, 0.55, 0.95], [1, 1, 1]))
+    questions, repeated = asked([0.55, 0.85, 0.95], [1, 0, 1]), asked([0.55, 0.55, 0.95], [1, 1, 1])
+    statistics = [
+        expected_calibration_error(TEN),
+        calibration.debiased_squared_error(TEN),
+        calibration.rms_calibration_error(TEN),
+        calibration.smooth_calibration_error(),
+        calibration.classwise_calibration_error(TEN),
+        *calibration.brier_parts(TEN).values(),
+    ]
+    for one in statistics:
+        assert value(one, questions, [[2, 0, 1]]) == pytest.approx(value(one, repeated))
 
 
-@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=50), st.integers(1, 30))
+@given(st.lists(st.tuples(st.floats(0.5, 1), st.booleans()), min_size=1, max_size=50), st.integers(1, 30))
 def test_the_diagram_adds_up_to_the_error(pairs, n_bins):
-    confidence, correct = np.array([c for c, _ in pairs]), np.array([float(y) for _, y in pairs])
-    bins = reliability_diagram(confidence, correct, n_bins)
-    some = bins.count > 0
-    total = (bins.count[some] * np.abs(bins.accuracy[some] - bins.confidence[some])).sum() / len(pairs)
-    assert bins.count.sum() == len(pairs)
-    assert total == pytest.approx(ece(confidence, correct, n_bins)) and 0 <= total <= 1
+    questions = asked(*zip(*pairs, strict=True))
+    bins = Bins.uniform(n_bins)
+    diagram = reliability_diagram(questions.confidence, questions.correct, bins)
+    some = diagram.count > 0
+    total = (diagram.count[some] * np.abs(diagram.accuracy[some] - diagram.confidence[some])).sum() / len(pairs)
+    assert diagram.count.sum() == len(pairs)
+    assert total == pytest.approx(value(expected_calibration_error(bins), questions)) and 0 <= total <= 1
 
 
-def test_agrees_with_torchmetrics_like_definition_inside_bins():
-    rng = np.random.default_rng(0)
-    confidence = rng.uniform(0.25, 0.999, 3000)
-    correct = (rng.random(3000) < confidence**2).astype(float)
-    edges = np.linspace(0, 1, 16)
+@given(st.lists(st.tuples(st.floats(0.5, 1), st.booleans()), min_size=2, max_size=50))
+def test_the_parts_of_the_brier_score_are_that_of_the_binned_forecast(pairs):
+    questions, bins = asked(*zip(*pairs, strict=True)), Bins.uniform(7)
+    diagram = reliability_diagram(questions.confidence, questions.correct, bins)
+    forecast = diagram.confidence[bins.index(questions.confidence)]
+    parts = [value(one, questions) for one in calibration.brier_parts(bins).values()]
+    assert parts[0] - parts[1] + parts[2] == pytest.approx(((forecast - questions.correct) ** 2).mean(), abs=1e-9)
+
+
+def test_agrees_with_the_definition_inside_bins():
+    questions = drawn(power=2)
     expected = 0.0
-    for low, high in itertools.pairwise(edges):
-        chosen = (confidence >= low) & (confidence < high)
+    for low, high in itertools.pairwise(np.linspace(0, 1, 16)):
+        chosen = (questions.confidence >= low) & (questions.confidence < high)
         if chosen.any():
-            expected += chosen.mean() * abs(correct[chosen].mean() - confidence[chosen].mean())
-    assert ece(confidence, correct) == pytest.approx(expected)
+            expected += chosen.mean() * abs(questions.correct[chosen].mean() - questions.confidence[chosen].mean())
+    assert value(expected_calibration_error(Bins.uniform(15)), questions) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "norm, build", [("l1", "expected_calibration_error"), ("l2", "rms_calibration_error"), ("max", "maximum_calibration_error")]
+)
+def test_agrees_with_torchmetrics(norm, build):
+    torch = pytest.importorskip("torch")
+    functional = pytest.importorskip("torchmetrics.functional.classification", reason="torchmetrics is not installed")
+    questions = drawn(power=1.7)
+    p = torch.tensor(np.stack([1 - questions.confidence, questions.confidence], axis=1))
+    expected = functional.multiclass_calibration_error(p, torch.tensor(questions.correct).long(), 2, n_bins=15, norm=norm)
+    assert value(getattr(calibration, build)(Bins.uniform(15)), questions) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_the_debiased_error_is_unbiased_where_the_plug_in_is_not():
+    debiased, plug_in = calibration.debiased_squared_error(TEN), calibration.rms_calibration_error(TEN)
+    samples = [drawn(300, seed=seed) for seed in range(300)]
+    errors = np.array([value(debiased, questions) for questions in samples])
+    assert abs(errors.mean()) < 3 * errors.std() / np.sqrt(len(errors)) + 2e-5
+    assert np.mean([value(plug_in, questions) ** 2 for questions in samples]) > 0.002
+
+
+def test_the_smooth_error_is_small_when_calibrated_and_near_a_constant_gap():
+    smooth = calibration.smooth_calibration_error()
+    assert value(smooth, drawn(20_000)) < 0.015
+    rng = np.random.default_rng(1)
+    confidence = rng.uniform(0.6, 0.9, 50_000)
+    gap = asked(confidence, rng.random(50_000) < confidence - 0.1)
+    assert value(smooth, gap) == pytest.approx(0.1, abs=0.01)
+
+
+def test_the_smooth_error_agrees_with_relplot():
+    relplot = pytest.importorskip("relplot", reason="relplot is not installed")
+    for questions in (drawn(2000), drawn(2000, power=2), drawn(500, power=0.5)):
+        expected = relplot.smECE(questions.confidence, questions.correct)
+        assert value(calibration.smooth_calibration_error(), questions) == pytest.approx(expected, abs=0.005)
 
 
 def test_error_if_calibrated_is_what_calibrated_data_give():
-    rng = np.random.default_rng(1)
-    confidence = rng.uniform(0.25, 1, 500)
-    measured = np.mean([ece(confidence, rng.random(500) < confidence) for _ in range(200)])
-    assert error_if_calibrated(confidence, 15, 200, 0) == pytest.approx(measured, rel=0.05)
+    rng, bins = np.random.default_rng(1), Bins.uniform(15)
+    confidence = rng.uniform(0.5, 1, 500)
+    errors = [value(expected_calibration_error(bins), asked(confidence, rng.random(500) < confidence)) for _ in range(200)]
+    assert error_if_calibrated(confidence, bins, 200, 0) == pytest.approx(np.mean(errors), rel=0.05)

@@ -9,7 +9,16 @@ from bitsure.config import Metric
 from bitsure.metrics import measure
 from tests.conftest import record
 
-METRIC = Metric(n_bins=15, resamples=500, confidence_level=0.95, alpha=0.01, seed=0)
+METRIC = Metric(
+    n_bins=15,
+    binning="uniform",
+    normalization="none",
+    paper_compat=False,
+    resamples=500,
+    confidence_level=0.95,
+    alpha=0.01,
+    seed=0,
+)
 
 
 def two_choices(p: float, gold: int, doc_id: int, task: str = "t"):
@@ -38,7 +47,8 @@ def test_golden_values_of_a_task():
 
 def test_a_number_that_does_not_exist_is_null_and_not_zero():
     results = measure([two_choices(0.9, 0, i) for i in range(5)], METRIC)["t"]
-    assert results["confidence_wrong"] == {"value": None, "ci_low": None, "ci_high": None, "n": 0}
+    assert [results["confidence_wrong"][key] for key in ("value", "ci_low", "ci_high", "n")] == [None, None, None, 0]
+    assert results["auroc"]["value"] is None
 
 
 def test_several_right_choices_have_another_brier_score():

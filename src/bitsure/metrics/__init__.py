@@ -1,79 +1,123 @@
-"""The numbers of one run: a function each, from per-question arrays and resampling weights.
-
-Every function takes `Questions` and weights (r, n), how often each question counts in each of r resamples, and
-returns r values: weights of ones give the value itself, a bootstrap's weights its replicates.
-"""
+"""The numbers of one run: {task: {metric: {value, ci_low, ci_high, n, interval}}}."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 
 import numpy as np
+import pyarrow as pa
 
 from bitsure.config import Metric
-from bitsure.metrics import bootstrap, calibration
+from bitsure.metrics import bootstrap, calibration, paper_compat
+from bitsure.metrics.calibration import Bins
 from bitsure.metrics.confidence import Questions, questions
-from bitsure.records import Record, by_task
-
-Measure = Callable[[Questions, np.ndarray], np.ndarray]
+from bitsure.metrics.ranking import Aurc, Auroc
+from bitsure.metrics.statistics import Estimate, Statistic, estimate, mean
+from bitsure.records import Records, by_task
 
 ECE = "expected_calibration_error"
+MACRO = "macro_average"
 NULL_DRAWS = 200
 
 
-def mean(values: np.ndarray, weights: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:
-    """Weighted means (r,) of values (n,), among the questions where `among` (n,) is 1; NaN where there is none."""
-    among = np.ones_like(values) if among is None else among
-    with np.errstate(invalid="ignore"):
-        return weights @ (values * among) / (weights @ among)
+def statistics(asked: Questions, metric: Metric) -> dict[str, Statistic]:
+    """Every metric by its name. Several right choices have another Brier score, under another name.
 
-
-def measures(several_gold: bool, n_bins: int) -> dict[str, Measure]:
-    """Every metric by its name. With several right choices the Brier score is another one, under another name."""
-    return {
-        "accuracy": lambda q, w: mean(q.correct, w),
-        "confidence": lambda q, w: mean(q.confidence, w),
-        "confidence_correct": lambda q, w: mean(q.confidence, w, q.correct),
-        "confidence_wrong": lambda q, w: mean(q.confidence, w, 1 - q.correct),
-        "true_label_prob": lambda q, w: mean(q.true_label_prob, w),
-        "entropy": lambda q, w: mean(q.entropy, w),
-        "nll": lambda q, w: mean(q.nll, w),
-        "brier_score_set" if several_gold else "brier_score": lambda q, w: mean(q.brier_score, w),
-        "overconfidence": lambda q, w: mean(q.confidence - q.correct, w),
-        ECE: lambda q, w: calibration.expected_calibration_error(q.confidence, q.correct, w, n_bins),
+    The bins are those of these questions; the class-wise error is there only where the choices have a fixed meaning.
+    """
+    bins = bins_of(asked, metric)
+    found: dict[str, Statistic] = {
+        "accuracy": mean(lambda q: q.correct),
+        "confidence": mean(lambda q: q.confidence),
+        "confidence_correct": mean(lambda q: q.confidence, among=lambda q: q.correct),
+        "confidence_wrong": mean(lambda q: q.confidence, among=lambda q: 1 - q.correct),
+        "true_label_prob": mean(lambda q: q.true_label_prob),
+        "entropy": mean(lambda q: q.entropy),
+        "margin": mean(lambda q: q.margin),
+        "nll": mean(lambda q: q.nll),
+        "brier_score_set" if asked.several_gold else "brier_score": mean(lambda q: q.brier_score),
+        "overconfidence": mean(lambda q: q.confidence - q.correct),
+        ECE: calibration.expected_calibration_error(bins),
+        "debiased_squared_calibration_error": calibration.debiased_squared_error(bins),
+        "smooth_calibration_error": calibration.smooth_calibration_error(),
+        "maximum_calibration_error": calibration.maximum_calibration_error(bins),
+        "rms_calibration_error": calibration.rms_calibration_error(bins),
+        **calibration.brier_parts(bins),
+        "auroc": Auroc(),
+        "aurc": Aurc(),
+        "aurc_excess": Aurc(excess=True),
     }
+    if asked.fixed_choices and not asked.several_gold:
+        found["classwise_calibration_error"] = calibration.classwise_calibration_error(bins)
+    return found
 
 
-def count(asked: Questions, name: str) -> int:
-    """How many questions a metric is taken over."""
-    right = int(asked.correct.sum())
-    return {"confidence_correct": right, "confidence_wrong": len(asked) - right}.get(name, len(asked))
+def bins_of(asked: Questions, metric: Metric) -> Bins:
+    """The confidence bins that a metric config asks for; quantiles are those of these questions."""
+    if metric.binning == "uniform":
+        return Bins.uniform(metric.n_bins)
+    return Bins.quantile(asked.confidence, metric.n_bins)
 
 
-def measure_task(records: Sequence[Record], metric: Metric) -> dict[str, dict]:
-    """{metric: {value, ci_low, ci_high, n}} of one task; intervals resample questions, for this checkpoint."""
-    asked = questions(records)
-    weights = bootstrap.resample_weights(len(asked), metric.resamples, metric.seed)
-    results = {}
-    for name, measure in measures(asked.several_gold, metric.n_bins).items():
-        value, replicates = float(measure(asked, np.ones((1, len(asked))))[0]), measure(asked, weights)
-        if name == ECE:
-            low, high = bootstrap.basic_interval(value, replicates, metric.confidence_level)
-        else:
-            low, high = bootstrap.percentile_interval(replicates, metric.confidence_level)
-        results[name] = entry(value, low, high, count(asked, name))
-    null = calibration.error_if_calibrated(asked.confidence, metric.n_bins, NULL_DRAWS, metric.seed)
-    results[f"{ECE}_if_calibrated"] = entry(null, None, None, len(asked))
+def measure(records: Records, metric: Metric) -> dict[str, dict[str, dict]]:
+    """metrics.json; intervals resample questions, and hold for this checkpoint."""
+    results, estimates = {}, {}
+    for task, found in by_task(records).items():
+        asked = questions(found, metric.normalization)
+        sample = Sample.of(found, metric)
+        chosen = statistics(asked, metric)
+        estimates[task] = {name: estimate(one, asked, sample.weights, clusters=sample.clusters) for name, one in chosen.items()}
+        results[task] = {
+            name: entry(one, chosen[name].count(asked), sample.unit, metric.confidence_level)
+            for name, one in estimates[task].items()
+        }
+        null = calibration.error_if_calibrated(asked.confidence, bins_of(asked, metric), NULL_DRAWS, metric.seed)
+        results[task][f"{ECE}_if_calibrated"] = number(null, None, None, len(asked))
+        if metric.paper_compat:
+            results[task] |= {
+                f"paper_compat/{name}": number(value, None, None, len(asked))
+                for name, value in paper_compat.measure(found).items()
+            }
+    if len(results) > 1:
+        results[MACRO] = macro_average(estimates, metric.confidence_level)
     return results
 
 
-def measure(records: Sequence[Record], metric: Metric) -> dict[str, dict[str, dict]]:
-    """metrics.json: {task: {metric: {value, ci_low, ci_high, n}}}."""
-    return {task: measure_task(rows, metric) for task, rows in by_task(records).items()}
+class Sample:
+    """How the questions of a task are resampled: alone, or together where they share a prompt."""
+
+    def __init__(self, n: int, clusters: np.ndarray | None, metric: Metric):
+        self.clusters = clusters
+        self.unit = "questions" if clusters is None else f"clusters of questions with one prompt ({clusters.max() + 1})"
+        few = n <= bootstrap.MOST_RESAMPLED
+        self.weights = bootstrap.resample_weights(n, metric.resamples, metric.seed, clusters) if few else None
+
+    @classmethod
+    def of(cls, records: pa.Table, metric: Metric) -> Sample:
+        codes = records["prompt_hash"].combine_chunks().dictionary_encode().indices.to_numpy()
+        return cls(len(codes), codes if codes.max() + 1 < len(codes) else None, metric)
 
 
-def entry(value: float, ci_low: float | None, ci_high: float | None, n: int, **more) -> dict:
+def macro_average(estimates: dict[str, dict[str, Estimate]], level: float) -> dict[str, dict]:
+    """The mean over the tasks that have a metric, tasks counting alike; their errors are independent."""
+    results = {}
+    for name in dict.fromkeys(name for found in estimates.values() for name in found):
+        have = [one for found in estimates.values() if (one := found.get(name)) and math.isfinite(one.value)]
+        if not have:
+            continue
+        value = float(np.mean([one.value for one in have]))
+        error = math.sqrt(sum(one.standard_error**2 for one in have)) / len(have)
+        low, high = bootstrap.normal_interval(value, error, level)
+        results[name] = number(value, low, high, len(have), interval="normal, over tasks", resampled="questions within tasks")
+    return results
+
+
+def entry(one: Estimate, n: int, unit: str, level: float, **more) -> dict:
+    """An estimate for a JSON file, with what its interval resampled."""
+    return number(one.value, *one.interval(level), n, interval=one.kind, resampled=unit, **more)
+
+
+def number(value: float, ci_low: float | None, ci_high: float | None, n: int, **more) -> dict:
     """One number for a JSON file; what does not exist (NaN) is null."""
 
     def known(x: float) -> float | None:

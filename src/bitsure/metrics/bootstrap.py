@@ -1,13 +1,28 @@
-"""Intervals from resampling questions with replacement (Efron & Tibshirani 1993)."""
+"""Intervals: questions resampled with replacement (Efron & Tibshirani 1993), or the influence of each question.
+
+A statistic is a smooth function of sums over questions, θ = g(Σ_i f_i). A resample changes how often each question counts in
+the sums; where there are too many questions for that, the influence function does the same in one pass: the variance of θ is
+Σ_i (∇g · f_i)², the infinitesimal jackknife (Jaeckel 1972).
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
+MOST_RESAMPLED = 50_000  # questions; above, influence functions
 
-def resample_weights(n: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each of n questions is drawn in each resample: (resamples, n) float64, every row sums to n."""
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)
+
+def resample_weights(n: int, resamples: int, seed: int, clusters: np.ndarray | None = None) -> np.ndarray:
+    """How often each of n questions counts in each resample: (resamples, n) float64.
+
+    clusters: (n,) of int from 0; questions of one cluster are drawn together.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = n if clusters is None else int(clusters.max()) + 1
+    weights = np.empty((resamples, drawn))
+    for row in weights:  # as a multinomial would, ten times faster
+        row[:] = np.bincount(rng.integers(0, drawn, drawn), minlength=drawn)
+    return weights if clusters is None else weights[:, clusters]
 
 
 def percentile_interval(replicates: np.ndarray, level: float) -> tuple[float, float]:
@@ -20,6 +35,14 @@ def percentile_interval(replicates: np.ndarray, level: float) -> tuple[float, fl
 
 
 def basic_interval(value: float, replicates: np.ndarray, level: float) -> tuple[float, float]:
-    """[2θ̂ − q_high, 2θ̂ − q_low], clipped at 0: for upward-biased estimates ≥ 0, whose percentile interval misses the truth."""
+    """[2θ̂ − q_high, 2θ̂ − q_low]: for biased estimates, whose percentile interval misses the truth."""
     low, high = percentile_interval(replicates, level)
-    return max(0.0, 2 * value - high), max(0.0, 2 * value - low)
+    return 2 * value - high, 2 * value - low
+
+
+def normal_interval(value: float, standard_error: float, level: float) -> tuple[float, float]:
+    """θ̂ ± z · standard error."""
+    from scipy.stats import norm
+
+    half = float(norm.ppf((1 + level) / 2)) * standard_error
+    return value - half, value + half

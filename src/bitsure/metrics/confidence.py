@@ -4,62 +4,156 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import pyarrow.compute as pc
 
-from bitsure.records import Record
+from bitsure.errors import UserError
+from bitsure.records import Records, flat, table
+
+NORMALIZATIONS = ("none", "token", "char", "byte")
 
 
 @dataclass(frozen=True)
 class Questions:
-    """Arrays of shape (n,), one value a question. p = softmax of the choices' log-probabilities, G the right choices.
+    """n questions, which may have different numbers of choices K. p = softmax of a question's scores, G its right choices.
 
-    confidence:      max p, in [1/K, 1]
-    prediction:      argmax p (the first of equals)
-    correct:         1.0 if the prediction is in G, else 0.0
-    true_label_prob: p_G = Σ_{g∈G} p_g, in [0, 1]
-    entropy:         −Σ p ln p in nats, in [0, ln K]; 0·ln 0 = 0
-    nll:             −ln p_G in nats, in [0, ∞)
-    brier_score:     Σ_k (p_k − 1[k = g])² in [0, 2] for one right choice; (1 − p_G)² in [0, 1] where `several_gold`
-    several_gold:    whether any question has more than one right choice
+    scores: (m,) the choices' log-probabilities (nats), divided by their lengths if so asked, one question after the other;
+    gold: (m,) of bool; starts: (n + 1,) where each question's choices begin. All else has shape (n,), one value a question.
     """
 
-    confidence: np.ndarray
-    prediction: np.ndarray
-    correct: np.ndarray
-    true_label_prob: np.ndarray
-    entropy: np.ndarray
-    nll: np.ndarray
-    brier_score: np.ndarray
-    several_gold: bool
+    scores: np.ndarray
+    gold: np.ndarray
+    starts: np.ndarray
+    fixed_choices: tuple[str, ...] | None = None  # where all questions have the same choices in the same order
 
     def __len__(self) -> int:
-        return len(self.correct)
+        return len(self.starts) - 1
+
+    @cached_property
+    def n_choices(self) -> np.ndarray:
+        return np.diff(self.starts)
+
+    @cached_property
+    def log_p(self) -> np.ndarray:
+        """(m,) ln p."""
+        return self.scores - self.spread(self._log_sum(self.scores))
+
+    @cached_property
+    def p(self) -> np.ndarray:
+        """(m,) the choices' probabilities."""
+        return np.exp(self.log_p)
+
+    @cached_property
+    def confidence(self) -> np.ndarray:
+        """max p, in [1/K, 1]."""
+        return np.maximum.reduceat(self.p, self.starts[:-1])
+
+    @cached_property
+    def prediction(self) -> np.ndarray:
+        """argmax p, the first of equals."""
+        top = np.flatnonzero(self.scores == self.spread(np.maximum.reduceat(self.scores, self.starts[:-1])))
+        return top[np.searchsorted(top, self.starts[:-1])] - self.starts[:-1]
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        """1.0 if the prediction is in G, else 0.0."""
+        return self.gold[self.starts[:-1] + self.prediction].astype(float)
+
+    @cached_property
+    def true_label_prob(self) -> np.ndarray:
+        """p_G = Σ_{g∈G} p_g, in [0, 1]."""
+        return np.minimum(np.add.reduceat(self.p * self.gold, self.starts[:-1]), 1.0)
+
+    @cached_property
+    def entropy(self) -> np.ndarray:
+        """−Σ p ln p in nats, in [0, ln K]; 0·ln 0 = 0."""
+        return -np.add.reduceat(np.where(self.p > 0, self.p * self.log_p, 0.0), self.starts[:-1])
+
+    @cached_property
+    def margin(self) -> np.ndarray:
+        """The largest p less the second largest, in [0, 1]."""
+        rest = self.p.copy()
+        rest[self.starts[:-1] + self.prediction] = -1.0
+        return self.confidence - np.maximum.reduceat(rest, self.starts[:-1])
+
+    @cached_property
+    def nll(self) -> np.ndarray:
+        """−ln p_G in nats, in [0, ∞); finite also where p_G is too small for a float."""
+        return np.maximum(-self._log_sum(np.where(self.gold, self.log_p, -np.inf)), 0.0)
+
+    @cached_property
+    def log_odds(self) -> np.ndarray:
+        """ln p_G − ln (1 − p_G), in nats."""
+        return -self.nll - self._log_sum(np.where(self.gold, -np.inf, self.log_p))
+
+    @cached_property
+    def several_gold(self) -> bool:
+        """Whether any question has more than one right choice."""
+        return bool((np.add.reduceat(self.gold.astype(int), self.starts[:-1]) > 1).any())
+
+    @cached_property
+    def brier_score(self) -> np.ndarray:
+        """Σ_k (p_k − 1[k = g])² in [0, 2] for one right choice (Brier 1950); (1 − p_G)² in [0, 1] where `several_gold`."""
+        if self.several_gold:
+            return (1 - self.true_label_prob) ** 2
+        return np.add.reduceat((self.p - self.gold) ** 2, self.starts[:-1])
+
+    def spread(self, values: np.ndarray) -> np.ndarray:
+        """(n,) → (m,): each question's value for each of its choices."""
+        return np.repeat(values, self.n_choices)
+
+    def at_temperature(self, inverse: np.ndarray) -> Questions:
+        """The same questions with scores times 1/T, a value a question."""
+        return Questions(self.scores * self.spread(inverse), self.gold, self.starts, self.fixed_choices)
+
+    def _log_sum(self, values: np.ndarray) -> np.ndarray:
+        """ln Σ exp over each question's choices: (m,) → (n,)."""
+        largest = np.maximum.reduceat(values, self.starts[:-1])
+        safe = np.where(np.isfinite(largest), largest, 0.0)
+        with np.errstate(divide="ignore"):
+            return safe + np.log(np.add.reduceat(np.exp(values - self.spread(safe)), self.starts[:-1]))
 
 
-def questions(records: Sequence[Record]) -> Questions:
-    """The numbers of every question; questions may have different numbers of choices."""
-    several_gold = any(len(record.gold) > 1 for record in records)
-    columns = np.array([_one(record, several_gold) for record in records], dtype=float).reshape(len(records), 7).T
-    confidence, prediction, correct, true_label_prob, entropy, nll, brier_score = columns
-    return Questions(confidence, prediction.astype(int), correct, true_label_prob, entropy, nll, brier_score, several_gold)
+def questions(records: Records, normalization: str = "none") -> Questions:
+    """The questions of some records (at least one).
+
+    normalization: what a choice's log-probability is divided by: none (the study), its tokens, the characters (the harness's
+    acc_norm) or UTF-8 bytes (acc_bytes) of its text. Raises UserError if the records do not say how many tokens there are.
+    """
+    found = table(records)
+    scores, starts = flat(found, "choice_logprobs")
+    if normalization != "none":
+        scores = scores / _lengths(found, normalization)
+    gold, first = flat(found, "gold")
+    mask = np.zeros(len(scores), dtype=bool)
+    mask[np.repeat(starts[:-1], np.diff(first)) + gold] = True
+    return Questions(scores, mask, starts.astype(np.int64), _fixed_choices(found))
 
 
 def choice_probabilities(choice_logprobs: Sequence[float]) -> np.ndarray:
-    """Softmax over a question's choices of their summed log-probabilities (nats); the study's, not length-normalised."""
+    """Softmax over one question's choices of their log-probabilities (nats)."""
     z = np.asarray(choice_logprobs, dtype=float)
     weights = np.exp(z - z.max())
     return weights / weights.sum()
 
 
-def _one(record: Record, several_gold: bool) -> tuple[float, ...]:
-    p = choice_probabilities(record.choice_logprobs)
-    z = np.asarray(record.choice_logprobs, dtype=float)
-    log_p = z - z.max() - np.log(np.exp(z - z.max()).sum())
-    prediction = int(p.argmax())
-    p_gold = float(p[record.gold].sum())
-    # in log space, so that a right choice of probability 1e-400 still has a finite nll
-    nll = -float(np.logaddexp.reduce(log_p[record.gold]))
-    brier = (1 - p_gold) ** 2 if several_gold else float(((p - np.eye(len(p))[record.gold[0]]) ** 2).sum())
-    entropy = float(-(p * log_p).sum())
-    return p[prediction], prediction, float(prediction in record.gold), min(p_gold, 1.0), entropy, max(nll, 0.0), brier
+def _lengths(records, normalization: str) -> np.ndarray:
+    if normalization == "token":
+        if records["choice_tokens"].null_count:
+            raise UserError("normalization=token: these records do not say how many tokens a choice has. Take char or byte.")
+        lengths = flat(records, "choice_tokens")[0]
+    else:
+        text = records["choices"].combine_chunks().flatten()
+        lengths = (pc.utf8_length(text) if normalization == "char" else pc.binary_length(text)).to_numpy()
+    return np.maximum(lengths, 1)
+
+
+def _fixed_choices(records) -> tuple[str, ...] | None:
+    first = tuple(records["choices"][0].as_py())
+    width = len(first)
+    if not pc.all(pc.equal(pc.list_value_length(records["choices"]), width)).as_py():
+        return None
+    text = records["choices"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+    return first if all((text[:, k] == choice).all() for k, choice in enumerate(first)) else None

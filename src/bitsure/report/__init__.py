@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bitsure import metrics
 from bitsure.compare import compare
 from bitsure.config import Metric
-from bitsure.records import Record
+from bitsure.records import Records
 from bitsure.report import figures, page
 from bitsure.store import write_text
 
@@ -29,8 +28,8 @@ class Report:
 def build(
     out: Path,
     title: str,
-    records: Sequence[Record],
-    baseline: Sequence[Record] | None,
+    records: Records,
+    baseline: Records | None,
     metric: Metric,
     quantization: dict | None,
     provenance: dict,
@@ -39,9 +38,9 @@ def build(
     comparison.json), figures/, report.html.
     """
     measured = metrics.measure(records, metric)
-    measured_baseline = metrics.measure(baseline, metric) if baseline else None
-    compared = compare(baseline, records, metric) if baseline else None
-    pictures = figures.reliability_diagrams(records, baseline, metric.n_bins, out / "figures")
+    measured_baseline = metrics.measure(baseline, metric) if baseline is not None else None
+    compared = compare(baseline, records, metric) if baseline is not None else None
+    pictures = figures.reliability_diagrams(records, baseline, metric, out / "figures")
     _write_json(out / "metrics.json", measured)
     if compared:
         _write_json(out / "baseline_metrics.json", measured_baseline)

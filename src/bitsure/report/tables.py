@@ -63,10 +63,12 @@ def interval(one: dict, sign: bool) -> str:
 
 
 def note(one: dict) -> str:
-    """What its test said: the adjusted p-value of the primary test, the plain one of an exploratory test."""
-    if "p_adjusted" in one:
-        return f"p = {p_value(one['p_adjusted'])} (Holm)" + (" *" if one["significant"] else "")
-    return f"p = {p_value(one['p_value'])} (exploratory)" if "p_value" in one else ""
+    """What its test said: adjusted p-values, and whether the test was the primary one."""
+    if "p_value" not in one:
+        return ""
+    if one.get("family") == "primary":
+        return f"{one['test']}: p = {p_value(one['p_adjusted'])} (Holm)" + (" *" if one["significant"] else "")
+    return f"{one['test']}: p = {p_value(one.get('p_adjusted', one['p_value']))} (exploratory)"
 
 
 def p_value(p: float) -> str:

@@ -8,11 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from bitsure import models, records, terminal
 from bitsure.config import Scoring, Task
 from bitsure.errors import UserError
 from bitsure.models import Source
-from bitsure.records import Record
 from bitsure.store import Store, hash_files, hash_json
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Scorer:
                 self._loaded |= harness.load_tasks(self.questions.task, missing, self.questions.hub_mirror)
             _check_once([sub_task for loaded in self._loaded.values() for sub_task in loaded["tasks"]])
 
-    def score(self, source: Source, weights: dict | None, checkpoint: Path | None, label: str) -> list[Record]:
+    def score(self, source: Source, weights: dict | None, checkpoint: Path | None, label: str) -> pa.Table:
         """Every question's record, in the order of the tasks; what is scored now goes to the store task by task.
 
         weights: what made the quantized weights in `checkpoint`; both None for full precision. `label` is for the reader.
@@ -70,7 +71,7 @@ class Scorer:
         entries = [self.store.path("records", self._made_from(model, name)) for name in self.questions.task.names]
         parts = [records.read(entry / "records.parquet")[0] for entry in entries]
         _check_once([sub_task for part in parts for sub_task in records.by_task(part)])
-        return [record for part in parts for record in part]
+        return pa.concat_tables(parts)
 
     def _score(self, source: Source, checkpoint: Path | None, model: dict, names: list[str], label: str) -> None:
         from bitsure.scoring import harness

@@ -1,0 +1,89 @@
+"""The study's numbers as its published notebook computes them, artefacts included (Proskurina et al. 2024).
+
+They stand beside the corrected metrics so that the study's printed figures can be compared and its artefacts seen:
+- with two choices, `ace` holds confidence against the label (0 or 1) and not against being right, and `mce` is signed;
+- with more, `ace` compares confidence with the share of one true class that was predicted, and what lies above the last
+  threshold falls into the first range; `mce` and `sce` never visit the bin of the surest questions;
+- entropy is in bits, and NaN where a probability is 0; questions with another number of choices than the first are left out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bitsure.metrics.confidence import choice_probabilities
+from bitsure.records import Records, flat, table
+
+BINS, RANGES, SCE_BINS = 100, 15, 15
+
+
+def measure(records: Records) -> dict[str, float]:
+    """The notebook's numbers of one run: conf, conf_true, c_pos, c_neg, entropy, ace, mce; sce with more than two choices."""
+    found = table(records)
+    scores, starts = flat(found, "choice_logprobs")
+    width = int(starts[1] - starts[0])
+    kept = np.flatnonzero(np.diff(starts) == width)
+    first_gold = flat(found, "gold")[0][flat(found, "gold")[1][:-1]]
+    p = np.array([choice_probabilities(scores[starts[i] : starts[i + 1]]) for i in kept])
+    return numbers(p, first_gold[kept])
+
+
+def numbers(p: np.ndarray, gold: np.ndarray) -> dict[str, float]:
+    """p: (N, K) probabilities; gold: (N,) indices."""
+    confidence, prediction = p.max(1), p.argmax(1)
+    right = prediction == gold
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = {
+            "conf": confidence.mean(),
+            "conf_true": p[np.arange(len(p)), gold].mean(),
+            "c_pos": confidence[right].mean() if right.any() else np.nan,
+            "c_neg": confidence[~right].mean() if not right.all() else np.nan,
+            "entropy": -(p * np.log2(p)).sum(1).mean(),
+        }
+    if p.shape[1] == 2:
+        found |= _two_choices(confidence, gold)
+    else:
+        found |= {
+            "ace": _adaptive(confidence, prediction, gold, p.shape[1]),
+            "mce": _per_class(confidence, prediction, gold, p.shape[1], BINS)[0],
+            "sce": _per_class(confidence, prediction, gold, p.shape[1], SCE_BINS)[1],
+        }
+    return {name: float(value) for name, value in found.items()}
+
+
+def _two_choices(confidence: np.ndarray, gold: np.ndarray) -> dict[str, float]:
+    """Bins [i/100, (i+1)/100) of confidence; the label 0/1 stands where correctness should."""
+    gaps, shares = np.zeros(BINS), np.zeros(BINS)
+    for i in range(BINS):
+        chosen = (confidence >= i / BINS) & (confidence < (i + 1) / BINS)
+        if chosen.any():
+            gaps[i], shares[i] = confidence[chosen].mean() - gold[chosen].mean(), chosen.sum() / len(gold)
+    return {"ace": np.sum(np.abs(gaps) * shares), "mce": gaps[shares > 0].max(initial=-np.inf)}
+
+
+def _adaptive(confidence: np.ndarray, prediction: np.ndarray, gold: np.ndarray, n_classes: int) -> float:
+    """15 ranges; a question belongs to the first whose threshold its confidence does not exceed, or to range 0."""
+    thresholds = np.sort(confidence)[np.arange(RANGES) * (len(confidence) // RANGES)]
+    ranges = np.argmax(confidence[:, None] <= thresholds, axis=1)  # 0 where none is
+    total = 0.0
+    for r in range(RANGES):
+        for k in range(n_classes):
+            chosen = (ranges == r) & (gold == k)
+            if chosen.any():
+                total += abs((prediction[chosen] == k).mean() - confidence[chosen].mean())
+    return total / (RANGES * n_classes)
+
+
+def _per_class(
+    confidence: np.ndarray, prediction: np.ndarray, gold: np.ndarray, n_classes: int, n_bins: int
+) -> tuple[float, float]:
+    """The largest gap, and the weighted sum of gaps divided by K, over classes and the bins 0 … n − 1 of 1 … n."""
+    bins = np.digitize(confidence, np.arange(n_bins + 1) * (1 / n_bins))
+    worst, total = -1.0, 0.0
+    for b in range(n_bins):
+        for k in range(n_classes):
+            chosen = (bins == b) & (gold == k)
+            if chosen.any():
+                gap = abs((prediction[chosen] == k).mean() - confidence[chosen].mean())
+                worst, total = max(worst, gap), total + chosen.mean() * gap
+    return worst, total / n_classes
