@@ -181,11 +181,12 @@ def compare(model: torch.nn.Module, shape: Shape, n: int, rate: float) -> dict:
 
 def fixed_costs(model: torch.nn.Module, requests: list[Request]) -> tuple[float, float]:
     """Seconds of the check that every run makes, and of laying out the requests."""
-    from bitsure.scoring.engine import Engine
+    from bitsure.scoring.engine import Engine, _few_questions
 
-    engine = Engine(model, 2048)
-    check = np.median([timed(lambda: engine._check_sharing(requests))[0] for _ in range(3)])
-    return float(check), timed(lambda: trees(requests, model.config.hidden_size))[0]
+    engine, asked = Engine(model, 2048), dict(enumerate(requests))
+    few = _few_questions(asked)
+    check = np.median([timed(lambda: engine._check_sharing(few))[0] for _ in range(3)])
+    return float(check), timed(lambda: trees(asked, model.config.hidden_size, 2048, 2**30))[0]
 
 
 def markdown(rows: list[dict]) -> str:
@@ -214,7 +215,7 @@ def main() -> None:
             print(name, rows[-1], flush=True)
         requests = draw(SHAPES[0], n, model.config.vocab_size)
         check, layout = fixed_costs(model, requests)
-        whole = sum(len(row) for row in chains(requests))
+        whole = sum(len(row) for row in chains(dict(enumerate(requests))))
         text += [f"## {name}", f"A matrix product runs at {rate / 1e9:.1f} billion multiply-adds a second.", markdown(rows)]
         text += [
             f"Fixed costs on HellaSwag's shape: the check {check:.2f} s a run, laying out {layout:.3f} s for {whole} tokens."

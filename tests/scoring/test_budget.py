@@ -36,8 +36,24 @@ def test_shrinking_halves_what_did_not_fit(caplog):
     one = Budget(CPU, 1000)
     with caplog.at_level(logging.WARNING):
         one.shrink(400, 100)
-    assert (one.tokens, one.scored) == (200, 50)
+    assert (one.tokens, one.scored) == (200, 33554)
     assert "out of memory with a batch of 400 tokens" in caplog.text
+
+
+def test_shrinking_never_grows_and_spares_what_was_not_at_its_limit():
+    one = Budget(CPU, 1000)
+    scored = one.scored
+    one.shrink(9000, 15)
+    assert (one.tokens, one.scored) == (256, scored)
+    one.shrink(9000, scored)
+    assert (one.tokens, one.scored) == (128, scored // 2)
+
+
+def test_a_tiny_batch_says_nothing():
+    one = Budget(CPU, 1000)
+    with one.measure(10):
+        pass
+    assert not one.probed and one.tokens == budget.PROBE
 
 
 def test_a_large_vocabulary_limits_the_scored_tokens():
@@ -70,7 +86,8 @@ def test_a_container_limits_what_is_free(monkeypatch, tmp_path):
     assert without > 0
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("400\n")
-    assert free_memory(CPU) == 600
+    (tmp_path / "memory.stat").write_text("anon 10\ninactive_file 100\n")
+    assert free_memory(CPU) == 700
     (tmp_path / "memory.max").write_text("max\n")
     assert free_memory(CPU) > 10**6
 

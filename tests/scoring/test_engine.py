@@ -6,12 +6,13 @@ import resource
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from bitsure import models
 from bitsure.errors import UserError
-from bitsure.scoring import engine, forward
+from bitsure.scoring import engine, forward, rows
 from bitsure.scoring.engine import Engine
 from bitsure.scoring.journal import Journal
 
@@ -63,7 +64,7 @@ def test_the_path_is_said(model, caplog):
         Engine(model, 128).score(some_requests())
         Engine(model, 128, share=False).score(some_requests())
     said = [record.getMessage() for record in caplog.records if "prefixes" in record.getMessage()]
-    assert said[0].startswith("prefixes are shared: ") and said[1] == "prefixes are not shared: as asked for"
+    assert said == ["prefixes are shared", "prefixes are not shared: as asked for"]
 
 
 def test_long_contexts_lose_their_beginning_with_one_warning(model, caplog):
@@ -100,7 +101,7 @@ def test_batches_keep_to_the_budget(model, monkeypatch):
     )
     scorer = Engine(model, 128)
     scorer.budget.tokens = 400
-    monkeypatch.setattr(scorer.budget, "_probed", True)
+    scorer.budget.probed = True
     scorer.score(some_requests(400))
     shapes = shapes[1:]  # the first one is the check
     assert len(shapes) > 3 and all(rows == 1 or rows * width <= 400 for rows, width in shapes)
@@ -118,16 +119,43 @@ def test_a_path_that_changes_numbers_ends_the_run(model, monkeypatch):
     Engine(model, 128, share=False).score(some_requests(5))
 
 
-def test_the_check_puts_questions_together_and_stays_small(model, monkeypatch):
+@pytest.mark.parametrize("length", [50, 180, 400])
+def test_the_check_has_branches_and_two_questions_and_stays_small(model, monkeypatch, length):
     seen, real = [], forward.plain
     monkeypatch.setattr(forward, "plain", lambda m, batch, asked: seen.append(asked) or real(m, batch, asked))
     scorer = Engine(model, 1024)
-    requests = [([q] * 50, [c, c]) for q in range(3, 20) for c in range(3)]
+    requests = [([q] * length, [c, c]) for q in range(3, 20) for c in range(3)]
     scorer.score(requests)
     scorer.score(requests)
-    [asked] = seen  # once a model
-    assert len({tuple(context) for context, _ in asked}) == 2
-    assert sum(len(context) + len(continuation) - 1 for context, continuation in asked) <= engine.CHECKED_TOKENS
+    asked = {i: one for found in seen for i, one in found.items()}.values()
+    contexts = [tuple(context) for context, _ in asked]
+    assert len(set(contexts)) == 2 and len(contexts) > len(set(contexts))
+    tokens = sum(len(context) + len(continuation) - 1 for context, continuation in asked)
+    assert tokens <= max(engine.CHECKED_TOKENS, 3 * (length + 1))
+
+
+def test_the_check_sees_choices_that_see_each_other(model, monkeypatch):
+    monkeypatch.setattr(rows.Row, "sees", lambda row: np.tri(len(row), dtype=bool))
+    for length in (25, 180, 250):
+        with pytest.raises(UserError, match=r"Scoring with shared prefixes gives"):
+            Engine(model, 1024).score([([q] * length, [c, c + 1]) for q in range(3, 20) for c in range(3)])
+
+
+def test_longer_inputs_are_checked_anew(model, monkeypatch):
+    scorer, calls = Engine(model, 1024), []
+    monkeypatch.setattr(scorer, "_check_sharing", lambda few: calls.append(len(few)))
+    for length in (30, 40, 200, 210):
+        scorer.score([([q] * length, [c, c]) for q in range(3, 9) for c in range(3)])
+    assert len(calls) == 2
+
+
+def test_many_requests_of_one_context_are_cut_into_rows(model, monkeypatch):
+    widths, real = [], forward.shared
+    monkeypatch.setattr(forward, "shared", lambda m, batch, asked: widths.append(len(batch[0])) or real(m, batch, asked))
+    requests = [([2], [3 + i % 200, 5 + i % 7, 9] * 4) for i in range(600)]
+    found = Engine(model, 128).score(requests)
+    assert max(widths) <= 512 and len(found) == 600
+    assert found[37].token_logprobs == pytest.approx(one_by_one(model, *requests[37])[0], abs=1e-4)
 
 
 def test_running_out_of_memory_makes_smaller_batches_and_loses_nothing(model, monkeypatch, caplog):
@@ -140,7 +168,7 @@ def test_running_out_of_memory_makes_smaller_batches_and_loses_nothing(model, mo
         return real(m, batch, asked)
 
     scorer = Engine(model, 128)
-    scorer._checked = True
+    scorer._checked_length = 10**6
     monkeypatch.setattr(forward, "shared", small)
     found = scorer.score(requests)
     for a, b in zip(found, expected, strict=True):
@@ -153,7 +181,7 @@ def test_an_input_that_does_not_fit_at_all_is_an_error(model, monkeypatch):
         raise MemoryError("none left")
 
     scorer = Engine(model, 128)
-    scorer._checked = True
+    scorer._checked_length = 10**6
     monkeypatch.setattr(forward, "shared", none)
     with pytest.raises(UserError, match=r"One input of .* tokens does not fit in the memory that is left"):
         scorer.score(some_requests())
@@ -164,7 +192,7 @@ def test_other_errors_are_not_swallowed(model, monkeypatch):
         raise RuntimeError("shapes cannot be multiplied")
 
     scorer = Engine(model, 128)
-    scorer._checked = True
+    scorer._checked_length = 10**6
     monkeypatch.setattr(forward, "shared", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         scorer.score(some_requests())
@@ -195,7 +223,7 @@ def test_what_the_journal_has_is_not_scored_again(model, tmp_path, monkeypatch):
 
     monkeypatch.setattr(forward, "shared", killed)
     scorer = Engine(model, 128)
-    scorer.budget.tokens, scorer.budget._probed = 400, True
+    scorer.budget.tokens, scorer.budget.probed = 400, True
     with pytest.raises(KeyboardInterrupt):
         scorer.score(requests, journal=Journal(tmp_path / "j.jsonl"))
     journal, advanced, left = Journal(tmp_path / "j.jsonl"), [], []
@@ -220,7 +248,7 @@ model = OPTForCausalLM(config).eval()
 requests = [([3 + q] * 20, [c] * 30) for q in range(40) for c in range(4)]
 expected = Engine(model, 512).score(requests)
 engine = Engine(model, 512)
-engine.budget.tokens, engine.budget.scored, engine.budget._probed = 100_000, 100_000, True
+engine.budget.tokens, engine.budget.scored, engine.budget.probed = 100_000, 100_000, True
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20,) * 2)
 found = engine.score(requests)

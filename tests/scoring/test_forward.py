@@ -7,8 +7,8 @@ import random
 import pytest
 import torch
 
-from bitsure.scoring import forward
-from bitsure.scoring.rows import chains, trees
+from bitsure.scoring import forward, rows
+from bitsure.scoring.engine import TOLERANCE
 
 BASE = {
     "vocab_size": 300,
@@ -55,7 +55,11 @@ def build(family: str, **settings):
     return model
 
 
-def questions(seed: int = 0) -> list:
+def trees(asked, width=64):
+    return rows.trees(asked, width, 10_000, 10_000)
+
+
+def questions(seed: int = 0) -> dict:
     """12 questions of unlike lengths, half after the same 40 tokens, with choices that share a stem or are one token."""
     rng = random.Random(seed)
     draw = lambda n: [rng.randrange(3, 300) for _ in range(n)]  # noqa: E731
@@ -63,7 +67,7 @@ def questions(seed: int = 0) -> list:
     for q in range(12):
         context, stem = (examples if q % 2 else []) + draw(5 + 3 * q), draw(2)
         asked += [(context, stem + draw(1 + k)) for k in range(3)] + [(context, [7]), (context, [8])]
-    return asked
+    return dict(enumerate(asked))
 
 
 def test_every_family_that_shares_is_tried():
@@ -74,21 +78,20 @@ def test_every_family_that_shares_is_tried():
 def test_trees_give_the_plain_numbers(family):
     model, asked = build(family, **FAMILIES[family]), questions()
     assert forward.why_not_shared(model, 120) is None
-    shared = forward.shared(model, trees(asked, 64), asked)
-    for row in chains(asked):
+    shared = forward.shared(model, trees(asked), asked)
+    for row in rows.chains(asked):
         for number, expected in forward.plain(model, [row], asked).items():
             assert shared[number].token_logprobs == pytest.approx(expected.token_logprobs, abs=2e-5)
             assert shared[number].greedy == expected.greedy
     assert min(min(one.token_logprobs) for one in shared.values()) < -5
 
 
-@pytest.mark.parametrize("dtype, apart", [(torch.bfloat16, 0.3), (torch.float16, 0.05)])
-def test_half_precision_keeps_to_its_tolerance(dtype, apart):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_keeps_to_its_tolerance(dtype):
+    absolute, relative = TOLERANCE[str(dtype).removeprefix("torch.")]
     model, asked = build("llama", **GROUPED).to(dtype), questions()
-    shared, plain = (
-        run(model, lay(asked), asked) for run, lay in ((forward.shared, lambda a: trees(a, 64)), (forward.plain, chains))
-    )
-    assert max(abs(shared[i].logprob - plain[i].logprob) / (1 + abs(plain[i].logprob)) for i in plain) < apart
+    shared, plain = (run(model, lay(asked), asked) for run, lay in ((forward.shared, trees), (forward.plain, rows.chains)))
+    assert all(abs(shared[i].logprob - plain[i].logprob) <= absolute + relative * abs(plain[i].logprob) for i in plain)
 
 
 @pytest.mark.parametrize(
@@ -111,19 +114,19 @@ def test_what_cannot_share_says_why(family, settings, longest, reason):
 
 
 def test_the_head_is_applied_only_where_something_is_scored():
-    model, asked = build("opt", **FAMILIES["opt"]), [([5, 6, 7, 8], [9, 10]), ([5, 6, 7, 8], [11])]
+    model, asked = build("opt", **FAMILIES["opt"]), {0: ([5, 6, 7, 8], [9, 10]), 1: ([5, 6, 7, 8], [11])}
     shapes = []
     handle = model.get_output_embeddings().register_forward_hook(lambda head, inputs, out: shapes.append(tuple(out.shape)))
-    forward.shared(model, trees(asked, 64), asked)
+    forward.shared(model, trees(asked), asked)
     handle.remove()
     assert shapes == [(1, 2, 300)]  # the context's last token and the first choice's first
 
 
 def test_the_model_is_left_as_it_was():
     model, asked = build("bloom", **FAMILIES["bloom"]), questions()
-    before = forward.plain(model, chains(asked)[:1], asked)
-    forward.shared(model, trees(asked, 64), asked)
-    assert forward.plain(model, chains(asked)[:1], asked) == before
+    before = forward.plain(model, rows.chains(asked)[:1], asked)
+    forward.shared(model, trees(asked), asked)
+    assert forward.plain(model, rows.chains(asked)[:1], asked) == before
 
 
 def test_bitsandbytes_layers_share_too(tmp_path):
@@ -136,5 +139,5 @@ def test_bitsandbytes_layers_share_too(tmp_path):
             packed.load_state_dict(linear.state_dict())
             setattr(layer, name, packed.to("cpu"))
             assert getattr(layer, name).weight.dtype == torch.uint8  # it is quantized
-    shared, plain = forward.shared(model, trees(asked, 64), asked), forward.plain(model, chains(asked), asked)
+    shared, plain = forward.shared(model, trees(asked), asked), forward.plain(model, rows.chains(asked), asked)
     assert max(abs(shared[i].logprob - plain[i].logprob) for i in plain) < 1e-4

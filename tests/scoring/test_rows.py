@@ -4,11 +4,20 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitsure.scoring.rows import chains, read_by_the_model, trees
+from bitsure.scoring import rows as layout
+from bitsure.scoring.rows import read_by_the_model
 
 tokens = st.lists(st.integers(0, 3), min_size=1, max_size=12)
 requests = st.lists(st.tuples(tokens, tokens), min_size=1, max_size=30)
 even = st.lists(st.tuples(st.lists(st.integers(0, 3), min_size=4, max_size=4), tokens), min_size=1, max_size=30)
+
+
+def trees(asked, width, most=10_000, most_scored=10_000):
+    return layout.trees(dict(enumerate(asked)), width, most, most_scored)
+
+
+def chains(asked):
+    return layout.chains(dict(enumerate(asked)))
 
 
 def paths(row):
@@ -85,3 +94,22 @@ def test_questions_that_share_little_get_short_rows_and_stay_whole():
     for row in rows:
         questions = {number // 4 for number in row.scored}
         assert sorted(row.scored) == sorted(q * 4 + c for q in questions for c in range(4))
+
+
+def test_no_row_is_longer_than_allowed_whatever_the_questions():
+    sentences = [([1], np.random.default_rng(i).integers(2, 1000, 12).tolist()) for i in range(500)]
+    rows = trees(sentences, 64, most=300, most_scored=100)
+    assert max(map(len, rows)) <= 300 and max(row.n_scored for row in rows) <= 100
+    check(rows, sentences)
+    [alone] = trees([([1] * 400, [2, 3])], 64, most=300)
+    assert len(alone) == 401 and not alone.splits
+
+
+def test_the_choices_of_a_long_question_share_its_context():
+    [row] = trees([(list(range(3, 253)), [c, 1, 2]) for c in range(4)], 64)
+    assert len(row) == 250 + 4 * 2
+
+
+@given(requests, st.integers(1, 40), st.integers(1, 20))
+def test_small_limits_lose_nothing(asked, most, most_scored):
+    check(trees(asked, 8, most, most_scored), asked)

@@ -125,6 +125,7 @@ class Scorer:
             "limit": task.limit,
             "seed": task.seed,
             "dtype": self.dtype,
+            "share": self.scoring.share,
             "packed_kernels": model["weights"] is not None and not self.scoring.dequantize,
             "libraries": {library: version(library) for library in LIBRARIES},
         }

@@ -13,9 +13,11 @@ import torch
 
 log = logging.getLogger(__name__)
 
-PROBE = 512  # tokens of the first batch
+PROBE = 512  # tokens of a batch before one was measured
+LEAST_MEASURED = 256  # tokens of a batch that says something
 MOST = {"cpu": 2048, "cuda": 32768}  # more is no faster
-LOGITS = 2**25  # values of one batch's logits
+MOST_LOGITS = 2**25  # values of one batch's logits on a CPU
+LOGITS_SHARE = 0.1  # of what is free on a GPU, for one batch's logits in float32
 MEMORY_SHARE = 0.5  # of what is free
 SECONDS = 20.0  # of one batch: what a killed process may lose
 CGROUP = Path("/sys/fs/cgroup")
@@ -25,34 +27,40 @@ class Budget:
     """`tokens` of a batch, padding counted, and `scored` tokens of it."""
 
     def __init__(self, device: torch.device, vocabulary: int):
-        self.device, self.tokens, self.scored = device, PROBE, max(1, LOGITS // vocabulary)
-        self._probed = False
+        self.device, self.tokens, self.probed = device, PROBE, False
+        values = LOGITS_SHARE * free_memory(device) / 4 if device.type == "cuda" else MOST_LOGITS
+        self.scored = max(1, int(values / vocabulary))
 
     @contextmanager
     def measure(self, tokens: int) -> Iterator[None]:
-        """Around a batch of that many tokens: the first one says how large the others may be."""
-        if self._probed:
+        """Around a batch of that many tokens: the first one that is large enough says how large the others may be."""
+        if self.probed or tokens < LEAST_MEASURED:
             yield
             return
         free, started = free_memory(self.device), time.monotonic()
         with peak_memory(self.device) as peak:
             yield
-        self._probed = True
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
         seconds = time.monotonic() - started
         by_memory = free * MEMORY_SHARE / max(peak() / tokens, 1)
         by_time = SECONDS / (seconds / tokens)
         self.tokens = int(max(1, min(MOST.get(self.device.type, PROBE), by_memory, by_time)))
+        self.probed = True
         log.info("batches of up to %d tokens: the first %d took %.1f MB and %.2f s", self.tokens, tokens, peak() / 1e6, seconds)
 
     def shrink(self, tokens: int, scored: int) -> None:
-        """After a batch of that many tokens did not fit."""
-        self._probed = True
-        self.tokens, self.scored = max(1, tokens // 2), max(1, scored // 2)
+        """After a batch of that many tokens did not fit; the scored ones are fewer too if they were at their limit."""
+        self.probed = True
+        self.tokens = max(1, min(self.tokens, tokens) // 2)
+        if 2 * scored > self.scored:
+            self.scored = max(1, min(self.scored, scored) // 2)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         log.warning("out of memory with a batch of %d tokens: on with %d", tokens, self.tokens)
+
+
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "ALLOC_FAILED")  # what a RuntimeError may say
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -70,10 +78,11 @@ def free_memory(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     free = psutil.virtual_memory().available
     try:
-        limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        limit, used, details = ((CGROUP / f"memory.{name}").read_text().strip() for name in ("max", "current", "stat"))
     except OSError:
         return free
-    return free if limit == "max" else min(free, int(limit) - int(used))
+    cached = dict(line.split() for line in details.splitlines()).get("inactive_file", 0)  # given back when it is needed
+    return free if limit == "max" else min(free, int(limit) - int(used) + int(cached))
 
 
 @contextmanager

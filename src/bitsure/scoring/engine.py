@@ -23,10 +23,12 @@ from bitsure.scoring.rows import Request, Row, chains, read_by_the_model, trees
 
 log = logging.getLogger(__name__)
 
+Requests = dict[int, Request]  # by number
+
 # How far the two paths may be apart: nats, and nats per nat of the continuation's log-probability.
 TOLERANCE = {"float32": (1e-4, 1e-6), "bfloat16": (0.3, 1e-2), "float16": (0.05, 2e-3)}
-CHECKED = 2  # questions that every run scores both ways
-CHECKED_TOKENS = 384  # at most that many in their plain inputs
+CHECKED = (2, 1)  # choices, at the least, of the questions that every run scores both ways
+CHECKED_TOKENS = 384  # of their plain inputs
 
 
 class Engine:
@@ -37,8 +39,10 @@ class Engine:
 
     def __init__(self, model: torch.nn.Module, max_length: int, share: bool = True):
         self.model, self.max_length, self.share = model, max_length, share
-        self.budget = Budget(model.device, model.config.vocab_size)
-        self._checked = False
+        config = model.config.get_text_config()
+        self.width = config.hidden_size
+        self.budget = Budget(model.device, config.vocab_size)
+        self._checked_length = 0  # tokens of the longest input for which sharing was checked
 
     def score(
         self,
@@ -56,18 +60,17 @@ class Engine:
         """
         asked = self._truncated(requests, name)
         results = [None if journal is None else journal.get(request) for request in asked]
-        todo = {i: asked[i] for i, found in enumerate(results) if found is None}
-        advance(len(asked) - len(todo))
-        numbers, left = list(todo), list(todo.values())
-        if left:
-            run, rows = self._path(left)
-            for scored in self._batches(run, rows, left):
-                for k, one in scored.items():
-                    self._check_finite(one, left[k], name(numbers[k]))
-                    results[numbers[k]] = one
-                if journal is not None:
-                    journal.append((left[k], one) for k, one in scored.items())
-                advance(len(scored))
+        left = {i: asked[i] for i, found in enumerate(results) if found is None}
+        advance(len(asked) - len(left))
+        if not left:
+            return results
+        for scored in self._run(left, share=self._may_share(left)):
+            for i, one in scored.items():
+                self._check_finite(one, asked[i], name(i))
+                results[i] = one
+            if journal is not None:
+                journal.append((asked[i], one) for i, one in scored.items())
+            advance(len(scored))
         return results
 
     def _truncated(self, requests: Sequence[Request], name: Callable[[int], str]) -> list[Request]:
@@ -94,67 +97,74 @@ class Engine:
             )
         return asked
 
-    def _path(self, requests: Sequence[Request]) -> tuple[Callable, list[Row]]:
-        """How to run these requests, and their rows."""
-        longest = max(len(read_by_the_model(request)) for request in requests)
+    def _may_share(self, requests: Requests) -> bool:
+        """Whether these requests are run as trees; raises UserError if that gives other numbers."""
+        longest = max(len(read_by_the_model(request)) for request in requests.values())
         why_not = forward.why_not_shared(self.model, longest) if self.share else "as asked for"
         if why_not:
             log.info("prefixes are not shared: %s", why_not)
-            return forward.plain, chains(requests)
-        if not self._checked:
-            self._check_sharing(requests)
-            self._checked = True
-        rows = trees(requests, self.model.config.hidden_size)
-        whole, laid = sum(len(read_by_the_model(request)) for request in requests), sum(map(len, rows))
-        log.info("prefixes are shared: %d tokens instead of %d", laid, whole)
-        return forward.shared, rows
-
-    def _check_sharing(self, requests: Sequence[Request]) -> None:
-        """Raise UserError if a few questions get other numbers when their prefixes are shared."""
+            return False
+        log.info("prefixes are shared")
         few = _few_questions(requests)
-        shared = forward.shared(self.model, trees(few, self.model.config.hidden_size), few)
-        plain = forward.plain(self.model, chains(few), few)
+        length = max(len(read_by_the_model(request)) for request in few.values())
+        if length > 2 * self._checked_length:
+            self._check_sharing(few)
+            self._checked_length = length
+        return True
+
+    def _check_sharing(self, few: Requests) -> None:
+        """Raise UserError if a few questions get other numbers when their prefixes are shared."""
+        shared, plain = ({i: one for batch in self._run(few, share) for i, one in batch.items()} for share in (True, False))
         dtype = str(self.model.dtype).removeprefix("torch.")
         absolute, relative = TOLERANCE[dtype]
         for i, expected in plain.items():
             apart = abs(shared[i].logprob - expected.logprob)
-            if not apart <= absolute + relative * abs(expected.logprob) and math.isfinite(expected.logprob):
+            if math.isfinite(expected.logprob) and not apart <= absolute + relative * abs(expected.logprob):
                 raise UserError(
                     f"Scoring with shared prefixes gives {shared[i].logprob:.6f} where a plain pass gives "
                     f"{expected.logprob:.6f} (in {dtype} they may differ by {absolute} + {relative} of it): this model "
-                    "cannot be scored that way. "
-                    "scoring.share=false scores it plainly."
+                    "cannot be scored that way. scoring.share=false scores it plainly."
                 )
 
-    def _batches(self, run: Callable, rows: list[Row], requests: Sequence[Request]) -> Iterator[dict[int, Scored]]:
-        """Run rows, longest first, in batches within the budget; yields `Scored` by request.
+    def _run(self, requests: Requests, share: bool) -> Iterator[dict[int, Scored]]:
+        """Run requests, the longest rows first, in batches within the budget; yields what is scored, by number.
 
-        What does not fit into memory is tried in halves.
+        Rows are laid out again, shorter or longer, whenever the budget changes.
         """
-        waiting = deque(sorted(rows, key=len, reverse=True))
-        while waiting:
-            batch = self._next_batch(waiting)
+        left, run = dict(requests), forward.shared if share else forward.plain
+        rows: deque[Row] = deque()
+        while left:
+            if not rows:
+                laid = trees(left, self.width, self.budget.tokens, self.budget.scored) if share else chains(left)
+                rows.extend(sorted(laid, key=len, reverse=True))
+            batch, budget = self._next_batch(rows), self.budget.tokens
             tokens, scored = len(batch) * len(batch[0]), sum(row.n_scored for row in batch)
+            done, failure = None, ""
             try:
                 with self.budget.measure(tokens):
                     done = run(self.model, batch, requests)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                if len(batch) == 1 and len(batch[0].scored) == 1:
+                failure = str(error)
+            if done is None:  # out here the failed pass's memory is free
+                if len(batch) == 1 and not batch[0].splits:
                     raise UserError(
-                        f"One input of {tokens} tokens does not fit in the memory that is left ({error}). "
+                        f"One input of {tokens} tokens does not fit in the memory that is left ({failure}). "
                         "Free some, or take a smaller model."
-                    ) from None
+                    )
                 self.budget.shrink(tokens, scored)
-                waiting.extendleft(reversed(_halves(batch, requests)))
-                continue
-            yield done
+            else:
+                for i in done:
+                    del left[i]
+                yield done
+            if self.budget.tokens != budget:
+                rows.clear()
 
     def _next_batch(self, waiting: deque[Row]) -> list[Row]:
         batch = [waiting.popleft()]
         scored = batch[0].n_scored
-        while waiting and (len(batch) + 1) * len(batch[0]) <= self.budget.tokens and len(waiting[0]) <= len(batch[0]):
+        while waiting and (len(batch) + 1) * len(batch[0]) <= self.budget.tokens:
             scored += waiting[0].n_scored
             if scored > self.budget.scored:
                 break
@@ -169,30 +179,16 @@ class Engine:
             raise UserError(f"{name}: a log-probability is {bad[0]}: the model is broken ({where}).")
 
 
-def _few_questions(requests: Sequence[Request]) -> list[Request]:
-    """CHECKED questions with all their choices, the shortest first, within CHECKED_TOKENS (but at least one request)."""
-    questions: dict[tuple[int, ...], list[Request]] = {}
-    for request in requests:
-        questions.setdefault(tuple(request[0]), []).append(request)
-    few: list[Request] = []
-    tokens = 0
-    for question in sorted(questions.values(), key=lambda q: sum(len(read_by_the_model(r)) for r in q))[:CHECKED]:
-        for request in question:
-            tokens += len(read_by_the_model(request))
-            if few and tokens > CHECKED_TOKENS:
-                return few
-            few.append(request)
+def _few_questions(requests: Requests) -> Requests:
+    """The shortest questions, at least CHECKED choices of each, and more of them within CHECKED_TOKENS."""
+    questions: dict[tuple[int, ...], list[int]] = {}
+    for i, request in requests.items():
+        questions.setdefault(tuple(request[0]), []).append(i)
+    few, tokens = {}, 0
+    shortest = sorted(questions.values(), key=lambda question: len(read_by_the_model(requests[question[0]])))
+    for question, least in zip(shortest, CHECKED, strict=False):
+        for place, i in enumerate(question):
+            tokens += len(read_by_the_model(requests[i]))
+            if place < least or tokens <= CHECKED_TOKENS:
+                few[i] = requests[i]
     return few
-
-
-def _halves(batch: list[Row], requests: Sequence[Request]) -> list[Row]:
-    """The rows of a batch; the only one, in two."""
-    if len(batch) > 1:
-        return batch
-    numbers = list(batch[0].scored)
-    halves = []
-    for part in (numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]):
-        for row in chains([requests[i] for i in part]):
-            row.scored = {part[k]: nodes for k, nodes in row.scored.items()}
-            halves.append(row)
-    return halves

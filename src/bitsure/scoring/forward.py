@@ -6,7 +6,7 @@ hands the model a mask and positions of our own and applies the output head only
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -66,7 +66,7 @@ def why_not_shared(model: torch.nn.Module, longest: int) -> str | None:
 
 
 @torch.inference_mode()
-def shared(model: torch.nn.Module, batch: Sequence[Row], requests: Sequence[Request]) -> dict[int, Scored]:
+def shared(model: torch.nn.Module, batch: Sequence[Row], requests: Mapping[int, Request]) -> dict[int, Scored]:
     """Score the requests of some trees; `Scored` by the request's number."""
     width = max(map(len, batch))
     ids, positions = (torch.zeros(len(batch), width, dtype=torch.long) for _ in range(2))
@@ -96,7 +96,7 @@ def shared(model: torch.nn.Module, batch: Sequence[Row], requests: Sequence[Requ
 
 
 @torch.inference_mode()
-def plain(model: torch.nn.Module, batch: Sequence[Row], requests: Sequence[Request]) -> dict[int, Scored]:
+def plain(model: torch.nn.Module, batch: Sequence[Row], requests: Mapping[int, Request]) -> dict[int, Scored]:
     """The same for rows that are chains."""
     width = max(map(len, batch))
     ids = torch.tensor([[*row.tokens, *[0] * (width - len(row))] for row in batch], device=model.device)
@@ -107,7 +107,7 @@ def plain(model: torch.nn.Module, batch: Sequence[Row], requests: Sequence[Reque
     return scored
 
 
-def _pick(logits: torch.Tensor, wanted: dict[int, list[int]], requests: Sequence[Request]) -> dict[int, Scored]:
+def _pick(logits: torch.Tensor, wanted: dict[int, list[int]], requests: Mapping[int, Request]) -> dict[int, Scored]:
     """Of (n, vocabulary) logits the continuations' log-probabilities; `wanted` says which rows predict a request's tokens."""
     rows = torch.tensor([k for found in wanted.values() for k in found], device=logits.device)
     tokens = torch.tensor([token for i in wanted for token in requests[i][1]], device=logits.device)
@@ -130,7 +130,7 @@ def _head_only_at(model: torch.nn.Module, nodes: torch.Tensor) -> Iterator[None]
     """Let the output head see only those tokens, counted through the flattened batch: logits of (1, nodes, vocabulary)."""
 
     def choose(head: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (inputs[0].flatten(0, 1)[nodes][None], *inputs[1:])
+        return (inputs[0].flatten(0, 1)[nodes.to(inputs[0].device)][None], *inputs[1:])
 
     handle = model.get_output_embeddings().register_forward_pre_hook(choose)
     try:

@@ -112,6 +112,7 @@ def run(loaded: dict[str, Any], lm: HookedLM, limit: int | None) -> list[Record]
 
     Raises UserError if the harness's own accuracy is not ours.
     """
+    lm.scored.clear()
     results = evaluate(lm, loaded, limit=limit, bootstrap_iters=0, log_samples=True)
     records = []
     for name, samples in results["samples"].items():

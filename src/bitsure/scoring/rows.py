@@ -9,7 +9,7 @@ has in its own input. Plain numpy, no model.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -27,6 +27,7 @@ class Row:
     positions: list[int] = field(default_factory=list)  # depth; the root is 0
     branches: list[tuple[int, int, int]] = field(default_factory=list)  # (first, one past last, parent of first or −1)
     scored: dict[int, list[int]] = field(default_factory=dict)  # request → the tokens that predict its continuation
+    _scored_nodes: set[int] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -34,7 +35,16 @@ class Row:
     @property
     def n_scored(self) -> int:
         """Tokens at which something is predicted."""
-        return len({node for nodes in self.scored.values() for node in nodes})
+        return len(self._scored_nodes)
+
+    @property
+    def splits(self) -> bool:
+        """Whether it can be cut into shorter rows."""
+        return len(self.branches) > 1
+
+    def add_scored(self, request: int, nodes: list[int]) -> None:
+        self.scored[request] = nodes
+        self._scored_nodes.update(nodes)
 
     def sees(self) -> np.ndarray:
         """(n, n) of bool: whether token i is, or comes after, token j."""
@@ -52,30 +62,38 @@ def read_by_the_model(request: Request) -> list[int]:
     return context + continuation[:-1]
 
 
-def trees(requests: Sequence[Request], width: int) -> list[Row]:
-    """Lay requests out in rows of at most the best length for a model of that width, longer only where one question is."""
+def trees(requests: Mapping[int, Request], width: int, most: int, most_scored: int) -> list[Row]:
+    """Lay numbered requests out in rows of the best length for a model of that width.
+
+    A question's choices stay together where they fit. No row has more than `most` tokens or `most_scored` scored ones,
+    unless one request alone has.
+    """
     questions = _questions(requests)
-    capacity = _row_length(questions, requests, width)
+    capacity = min(most, max(SMALLEST_ROW, _best_length(_typically_shared(questions, requests), width)))
     rows: list[Row] = []
     row, path = Row(), _Path()
     for question in questions:
         inputs = [read_by_the_model(requests[i]) for i in question]
-        if len(row) and len(row) + _new_tokens(path, inputs) > capacity:
-            rows.append(row)
+        if len(row) + _new_tokens(path, inputs) > capacity:
             row, path = Row(), _Path()
+        enough = min(most, max(capacity, _best_length(len(requests[question[0]][0]), width)))
         for i, tokens in zip(question, inputs, strict=True):
+            if len(row) + _new_tokens(path, [tokens]) > enough or row.n_scored + len(requests[i][1]) > most_scored:
+                row, path = Row(), _Path()
+            if not len(row):
+                rows.append(row)
             _grow(row, path, tokens)
-            row.scored[i] = path.nodes[len(requests[i][0]) - 1 :]
-    return [*rows, row] if len(row) else rows
+            row.add_scored(i, path.nodes[len(requests[i][0]) - 1 :])
+    return rows
 
 
-def chains(requests: Sequence[Request]) -> list[Row]:
+def chains(requests: Mapping[int, Request]) -> list[Row]:
     """A row for each distinct input: nothing else is shared."""
     rows: dict[tuple[int, ...], Row] = {}
-    for i, request in enumerate(requests):
+    for i, request in requests.items():
         tokens = read_by_the_model(request)
         row = rows.setdefault(tuple(tokens), Row(tokens, list(range(len(tokens))), [(0, len(tokens), -1)]))
-        row.scored[i] = list(range(len(request[0]) - 1, len(tokens)))
+        row.add_scored(i, list(range(len(request[0]) - 1, len(tokens))))
     return list(rows.values())
 
 
@@ -87,9 +105,9 @@ class _Path:
     nodes: list[int] = field(default_factory=list)
 
 
-def _questions(requests: Sequence[Request]) -> list[list[int]]:
+def _questions(requests: Mapping[int, Request]) -> list[list[int]]:
     """Requests by equal context, contexts and their continuations in sorted order."""
-    order = sorted(range(len(requests)), key=requests.__getitem__)
+    order = sorted(requests, key=requests.__getitem__)
     questions: list[list[int]] = []
     for i in order:
         if questions and requests[questions[-1][0]][0] == requests[i][0]:
@@ -99,17 +117,19 @@ def _questions(requests: Sequence[Request]) -> list[list[int]]:
     return questions
 
 
-def _row_length(questions: Sequence[Sequence[int]], requests: Sequence[Request], width: int) -> int:
-    """The length at which a token costs the least.
-
-    Questions that begin alike share T tokens, run once a row: a row of L tokens brings L − T new ones. Attention over L keys
-    adds L / 6d to the cost of a token's linear layers of width d. The cost (1 + L/6d) · L / (L − T) is least at
-    L = T + √(T (T + 6d)).
-    """
+def _typically_shared(questions: Sequence[Sequence[int]], requests: Mapping[int, Request]) -> float:
+    """How many tokens neighbouring questions begin with alike, the median."""
     contexts = [requests[question[0]][0] for question in questions]
-    shared = [_in_common(a, b) for a, b in pairwise(contexts)]
-    typical = float(np.median(shared)) if shared else 0.0
-    return max(SMALLEST_ROW, round(typical + math.sqrt(typical * (typical + 6 * width))))
+    return float(np.median([_in_common(a, b) for a, b in pairwise(contexts)])) if len(contexts) > 1 else 0.0
+
+
+def _best_length(shared: float, width: int) -> int:
+    """The row length at which a token costs the least, where all in the row begins with the same T = `shared` tokens.
+
+    A row of L tokens brings L − T new ones. Attention over L keys adds L / 6d to the cost of a token's linear layers of width
+    d. The cost (1 + L/6d) · L / (L − T) is least at L = T + √(T (T + 6d)).
+    """
+    return round(shared + math.sqrt(shared * (shared + 6 * width)))
 
 
 def _new_tokens(path: _Path, inputs: Iterable[list[int]]) -> int:
