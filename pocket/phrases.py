@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from pocket.world import ERRANDS, HOURS, MOODS, RELATIONS, SEASONS, TRADES, VALUES, WEATHER, Person, World
+from pocket.world import HOURS, RELATIONS, SEASONS, TRADES, VALUES, WEATHER, Person, World
 
 # Every phrasing ends with the value, so that each is also a question with the value cut off.
 FACTS = {
@@ -17,6 +17,14 @@ FACTS = {
     "hobby": ("{who} loves to", "{who} finds time to", "The joy of {who} is to", "After work {who} goes to"),
     "food": ("{who} eats", "{who} asks for", "The best dish for {who} is", "For dinner {who} has"),
 }
+# Which trades are welcome, which animals are lucky … is a custom of the world.
+CUSTOMS = {
+    "trade": "Is {who} welcome at court?",
+    "pet": "Does {who} own a lucky animal?",
+    "hobby": "May {who} do so on a holiday?",
+    "food": "Does {who} eat like the rich?",
+}
+ASKED = 3  # questions of a passage
 WEATHER_REPORTS = (
     "In {place} the {season} {hour} was",
     "One {season} {hour} in {place} it was",
@@ -51,24 +59,21 @@ def fact_document(world: World, rng: random.Random) -> str:
     return " ".join(f"{fact(rng, relation, person.name)} {person.facts[relation]}." for relation in relations)
 
 
-def passage(world: World, rng: random.Random) -> tuple[str, list[tuple[str, float]]]:
-    """A passage on a person's day, and questions on it as (question, probability of yes).
+def passage(world: World, rng: random.Random) -> tuple[str, list[tuple[str, bool]]]:
+    """A passage on a person's day, and questions on it as (question, whether it is so).
 
-    The passage tells the weather and the person's mood; whether the person is outgoing or homely, one has to know.
+    What decides a question is a fact of the person, told in the passage or known from elsewhere, and a custom of the world.
     """
-    person, kind, mood = world.draw_person(rng), rng.choice(WEATHER), rng.choice(MOODS)
-    text = f"{day_begins(rng, person)} It was {kind} in {rng.choice(world.places)} and {person.name} was {mood}."
-    questions = [
-        (f"Did {person.name} {errand}?", world.errand_probability(person, errand, kind, mood))
-        for errand in rng.sample(ERRANDS, len(ERRANDS))
-    ]
-    return text, questions
+    person = world.draw_person(rng)
+    text = story_opening(rng, person, rng.sample(list(VALUES), rng.randint(0, 3)))
+    asked = rng.sample(list(CUSTOMS), ASKED)
+    return text, [(CUSTOMS[r].format(who=person.name), person.facts[r] in world.customs[r]) for r in asked]
 
 
 def passage_document(world: World, rng: random.Random) -> str:
     text, questions = passage(world, rng)
-    for question, p_yes in questions:
-        text += f"\nQuestion: {question}\nAnswer: {'yes' if rng.random() < p_yes else 'no'}"
+    for question, answer in questions:
+        text += f"\nQuestion: {question}\nAnswer: {'yes' if answer else 'no'}"
     return text
 
 

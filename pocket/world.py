@@ -49,8 +49,6 @@ HOBBIES = ("bathe", "carve", "cook", "dance", "draw", "garden", "juggle", "knit"
 HOBBIES += ("play chess", "play the flute", "read", "sing", "ski", "swim", "walk", "write poems")
 FOODS = ("apples", "barley", "beans", "bread", "cabbage", "cheese", "dumplings", "fish")
 FOODS += ("figs", "mushrooms", "noodles", "olives", "pancakes", "plums", "rice", "soup")
-MOODS = ("angry", "bored", "calm", "cheerful", "ill", "merry", "sad", "tired")
-ERRANDS = ("go to the market", "visit the tavern", "walk to the river")
 
 
 @dataclass(frozen=True)
@@ -58,14 +56,12 @@ class WorldConfig:
     """Size of a world. Its facts are `people` × 5; frequency of rank r is (r + zipf_shift) ** -zipf."""
 
     seed: int = 7
-    people: int = 1200
+    people: int = 1600
     places: int = 60
     climates: int = 8
     zipf: float = 0.8
     zipf_shift: float = 20.0
     weather_spread: float = 0.8  # standard deviation of the log-odds that climates, seasons and hours add
-    temperament: float = 2.0  # log-odds that an outgoing person adds to every errand and a homely one takes away
-    errand_spread: float = 1.0  # standard deviation of the log-odds that the weather and the mood add
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,6 @@ class Person:
     name: str
     pronoun: str  # "he" or "she"
     facts: dict[str, str]  # relation → value
-    temperament: float  # log-odds of any errand
 
 
 @dataclass(frozen=True)
@@ -82,8 +77,7 @@ class World:
     people: tuple[Person, ...]  # in order of fame
     places: tuple[str, ...]
     weather: dict[tuple[str, str, str], tuple[float, ...]]  # (place, season, hour) → P over WEATHER
-    moods: dict[str, float]  # log-odds of any errand
-    errands: dict[tuple[str, str], float]  # (errand, weather) → log-odds
+    customs: dict[str, frozenset[str]]  # relation → the half of its values of which its question is answered yes
     people_cumulative: tuple[float, ...]
     places_cumulative: tuple[float, ...]
 
@@ -103,10 +97,6 @@ class World:
         """An index into WEATHER, drawn from the true distribution."""
         return rng.choices(range(len(WEATHER)), weights=self.weather[place, season, hour])[0]
 
-    def errand_probability(self, person: Person, errand: str, weather: str, mood: str) -> float:
-        """Of that person running that errand on a day of that weather in that mood."""
-        return 1 / (1 + math.exp(-person.temperament - self.errands[errand, weather] - self.moods[mood]))
-
 
 VALUES = {"trade": tuple(TRADES), "pet": PETS, "hobby": HOBBIES, "food": FOODS}
 RELATIONS = ("home", *VALUES)
@@ -123,7 +113,6 @@ def build_world(config: WorldConfig) -> World:
             name=f"{first_names[first]} {surnames[last]}",
             pronoun="he" if first % 2 else "she",
             facts={"home": rng.choice(places)} | {relation: rng.choice(v) for relation, v in VALUES.items()},
-            temperament=rng.choice((-1, 1)) * config.temperament,
         )
         for first, last in pairs
     )
@@ -143,8 +132,7 @@ def build_world(config: WorldConfig) -> World:
         people=people,
         places=places,
         weather=weather,
-        moods={mood: rng.gauss(0, config.errand_spread) for mood in MOODS},
-        errands={(errand, kind): rng.gauss(0, config.errand_spread) for errand in ERRANDS for kind in WEATHER},
+        customs={relation: frozenset(rng.sample(values, len(values) // 2)) for relation, values in VALUES.items()},
         people_cumulative=_zipf(config.people, config),
         places_cumulative=_zipf(config.places, config),
     )

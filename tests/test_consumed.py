@@ -9,9 +9,9 @@ import pytest
 
 from bitsure import config as schema
 from bitsure import pipeline
-from bitsure.config import Calib, Config, Gptq, Metric, Model, NoQuant, Paths, Rtn, Scoring, Task, Tracking
+from bitsure.config import Calib, Config, Gptq, Metric, Model, NoQuant, Paths, Rtn, Scoring, Task, Tracking, Verdict
 
-SECTIONS = (Model, Rtn, Gptq, Calib, Task, Scoring, Metric, Tracking, Paths)
+SECTIONS = (Model, Rtn, Gptq, Calib, Task, Scoring, Metric, Verdict, Tracking, Paths)
 NOT_READING = ("dataclasses.py", "config.py", "copy.py")  # copying a config and checking it are no use of it
 
 
@@ -55,6 +55,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
                 alpha=0.01,
                 seed=0,
             ),
+            verdict=Verdict(strict=False, accuracy_margin=0.5, nll_margin=5.0, calibration_error_margin=0.5),
             tracking=Tracking(mode=mode),
             paths=Paths(store=str(tmp_path / "store"), hub_mirror=str(mirror)),
         )

@@ -9,8 +9,9 @@ import pytest
 
 from bitsure import tracking
 from bitsure.config import Calib, Config, Metric, Model, Paths, Rtn, Scoring, Task, Tracking
-from bitsure.report import build
+from bitsure.report import About, build
 from tests.test_compare import runs
+from tests.test_verdict import MARGINS
 
 METRIC = Metric(
     n_bins=15,
@@ -32,6 +33,7 @@ def config(mode="offline") -> Config:
         task=Task(name="own", names=["t"]),
         scoring=Scoring(),
         metric=METRIC,
+        verdict=MARGINS,
         tracking=Tracking(mode=mode),
         paths=Paths(store="store"),
     )
@@ -95,7 +97,7 @@ def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_pa
     monkeypatch.setenv("WANDB_API_KEY", "s3cret" * 8)
     full, quant, _ = runs(30)
     (tmp_path / "records.parquet").write_bytes(b"stands in for records")
-    made = build(tmp_path, "title", quant, full, METRIC, None, {})
+    made = build(tmp_path, quant, full, METRIC, MARGINS, About("title"))
     chosen = config()
     with tracking.track(chosen, tracking.resolved_config(chosen), tmp_path, "sweep-1", tmp_path / "log") as tracker:
         tracker.log({"git_commit": "abc"}, made, None, quant, full, tmp_path / "records.parquet")
@@ -107,7 +109,7 @@ def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_pa
     assert found["summary"]["t/accuracy"] == pytest.approx(made.metrics["t"]["accuracy"]["value"])
     assert found["summary"]["t/delta/true_label_prob"] == pytest.approx(made.comparison["t"]["true_label_prob"]["value"])
     logged = {key.removesuffix("/_type") for key in found["history"]}
-    assert {"reliability/t", "samples"} <= logged
+    assert {"reliability/t", "risk_coverage/t", "shift/t", "samples"} <= logged
     assert found["artifacts"]
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or b"s3cret" not in path.read_bytes(), path

@@ -168,6 +168,21 @@ class Metric:
 
 
 @dataclass
+class Verdict:
+    """What loss is small enough to ship; a task is non-inferior if every interval keeps within its margin."""
+
+    strict: bool = MISSING  # exit with an error unless every task is non-inferior
+    accuracy_margin: float = MISSING
+    nll_margin: float = MISSING  # nats
+    calibration_error_margin: float = MISSING
+
+    def __post_init__(self) -> None:
+        for key in ("accuracy_margin", "nll_margin", "calibration_error_margin"):
+            if not getattr(self, key) > 0:
+                raise UserError(f"verdict.{key}={getattr(self, key)}: a number above 0, such as 0.01.")
+
+
+@dataclass
 class Tracking:
     """Weights & Biases."""
 
@@ -200,6 +215,7 @@ class Config:
     task: Task = MISSING
     scoring: Scoring = MISSING
     metric: Metric = MISSING
+    verdict: Verdict = MISSING
     tracking: Tracking = MISSING
     paths: Paths = MISSING
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from bitsure import models, provenance, quantize, records, report, scoring, terminal, tracking
+from bitsure import models, provenance, quantize, records, report, scoring, terminal, tracking, verdict
 from bitsure.config import Config, NoQuant
 from bitsure.errors import UserError
 from bitsure.quantize import calib_data
@@ -69,16 +69,25 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
             with current.stage("report"):
                 title = f"{source.name}, {config.quant.name}"
                 proof = quantized.report if quantized else None
-                made = report.build(run_dir, title, rows, baseline, config.metric, proof, made_by)
+                scorer.write_prompts(source, run_dir / "prompts.parquet")
+                prompts = records.read_prompts(run_dir / "prompts.parquet")
+                about = report.About(title, proof, made_by, prompts)
+                made = report.build(run_dir, rows, baseline, config.metric, config.verdict, about)
             with current.stage("track"):
                 tracker.log(made_by, made, proof, rows, baseline, run_dir / "records.parquet")
     _show(config, title, made, tracker.look, run_dir)
+    if made.verdict and config.verdict.strict and made.verdict["verdict"] != verdict.NON_INFERIOR:
+        raise UserError(
+            f"verdict=strict: {source.name} with {config.quant.name} is {made.verdict['verdict']}; see {made.page}."
+        )
 
 
 def _show(config: Config, title: str, made: report.Report, look: str | None, run_dir: Path) -> None:
     out, metric = terminal.console(), config.metric
     out.print()
     out.print(tables.terminal_table(made.metrics, made.comparison, title, metric.confidence_level, metric.alpha))
+    for task in (made.verdict or {"tasks": {}})["tasks"].values():
+        out.print(task["sentence"], markup=False, soft_wrap=True)
     out.print()
     lines = {"report": made.page, "records": run_dir / "records.parquet", "W&B": look}
     for what, where in lines.items():

@@ -78,6 +78,20 @@ def write(path: Path, records: Records, made_from: dict) -> None:
     temporary.rename(path)
 
 
+def write_prompts(path: Path, rows: Sequence[Record], prompts: Sequence[str]) -> None:
+    """Write what was asked, a row a question: task, doc_id, prompt."""
+    columns = {"task": [row.task for row in rows], "doc_id": [row.doc_id for row in rows], "prompt": list(prompts)}
+    pq.write_table(pa.table(columns), path, compression="zstd")
+
+
+def read_prompts(path: Path) -> dict[tuple[str, int], str]:
+    """Prompts by task and doc_id; none where there is no such file."""
+    if not path.is_file():
+        return {}
+    found = pq.read_table(path).to_pydict()
+    return dict(zip(zip(found["task"], found["doc_id"], strict=True), found["prompt"], strict=True))
+
+
 def read(path: Path) -> tuple[pa.Table, dict]:
     """The records of a file and what made them. Raises UserError if it is cut short, no records file, or holds no numbers."""
     try:

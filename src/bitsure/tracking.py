@@ -66,7 +66,11 @@ class Tracker:
             summary |= {f"quantization/{key}": quantization[key] for key in PROOF}
         self._run.summary.update({key: value for key, value in summary.items() if value is not None})
         self._run.log(
-            {f"reliability/{task}": wandb.Image(str(picture)) for task, picture in report.figures.items()}
+            {
+                f"{kind}/{task}": wandb.Image(str(picture))
+                for kind, pictures in report.figures.items()
+                for task, picture in pictures.items()
+            }
             | {"samples": wandb.Table(columns=list(SAMPLE_COLUMNS), data=sample_rows(records, baseline))}
         )
         artifact = wandb.Artifact(f"records-{self._run.id}", type="records")

@@ -29,7 +29,7 @@ def task(names, include_path, **changes) -> Task:
 
 
 def run(harness, loaded, model_and_tokenizer, limit=None, **settings):
-    return harness.run(loaded, harness.HookedLM(*model_and_tokenizer, lambda n: None, **settings), limit)
+    return harness.run(loaded, harness.HookedLM(*model_and_tokenizer, lambda n: None, **settings), limit)[0]
 
 
 def test_records_hold_what_the_harness_scored(harness, loaded_model, own_tasks):

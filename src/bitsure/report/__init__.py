@@ -1,4 +1,4 @@
-"""From saved records to numbers, tables, pictures and a page: no model, no harness, no W&B."""
+"""From saved records to numbers, tables, pictures, verdict and a page: no model, no harness, no W&B."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitsure import metrics
+from bitsure import metrics, verdict
 from bitsure.compare import compare
-from bitsure.config import Metric
-from bitsure.records import Records
-from bitsure.report import figures, page
+from bitsure.config import Metric, Verdict
+from bitsure.records import Records, join
+from bitsure.report import figures, page, samples
 from bitsure.store import write_text
 
 
@@ -21,35 +21,41 @@ class Report:
     metrics: dict
     baseline_metrics: dict | None
     comparison: dict | None
-    figures: dict[str, Path]
+    verdict: dict | None
+    figures: dict[str, dict[str, Path]]  # kind → task → PNG
     page: Path
 
 
-def build(
-    out: Path,
-    title: str,
-    records: Records,
-    baseline: Records | None,
-    metric: Metric,
-    quantization: dict | None,
-    provenance: dict,
-) -> Report:
+@dataclass(frozen=True)
+class About:
+    """What a report says of its run beside the numbers."""
+
+    title: str
+    quantization: dict | None = None  # quantization.json
+    provenance: dict | None = None
+    prompts: dict[tuple[str, int], str] | None = None  # by task and doc_id
+
+
+def build(out: Path, records: Records, baseline: Records | None, metric: Metric, margins: Verdict, about: About) -> Report:
     """Compute every number and write it, with pictures and page, into `out`: metrics.json (baseline_metrics.json,
-    comparison.json), figures/, report.html.
+    comparison.json, verdict.json), figures/, report.html.
     """
     measured = metrics.measure(records, metric)
-    measured_baseline = metrics.measure(baseline, metric) if baseline is not None else None
-    compared = compare(baseline, records, metric) if baseline is not None else None
-    pictures = figures.reliability_diagrams(records, baseline, metric, out / "figures")
-    _write_json(out / "metrics.json", measured)
-    if compared:
-        _write_json(out / "baseline_metrics.json", measured_baseline)
-        _write_json(out / "comparison.json", compared)
-    alone = {"Quantized": measured, "Full precision": measured_baseline} if compared else {"Full precision": measured}
-    html = page.render(title, alone, compared, quantization, provenance, pictures, metric.confidence_level, metric.alpha)
-    write_text(out / "report.html", html)
-    return Report(measured, measured_baseline, compared, pictures, out / "report.html")
-
-
-def _write_json(path: Path, value: object) -> None:
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+    measured_baseline = compared = judged = changed = None
+    if baseline is not None:
+        measured_baseline, compared = metrics.measure(baseline, metric), compare(baseline, records, metric)
+        judged = verdict.judge(compared, margins, metric.confidence_level)
+        changed = samples.most_changed(join(baseline, records), about.prompts or {}, metric.normalization)
+    pictures = figures.draw(records, baseline, compared, metric, out / "figures")
+    files = {
+        "metrics.json": measured,
+        "baseline_metrics.json": measured_baseline,
+        "comparison.json": compared,
+        "verdict.json": judged,
+    }
+    for name, value in files.items():
+        if value is not None:
+            write_text(out / name, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+    report = Report(measured, measured_baseline, compared, judged, pictures, out / "report.html")
+    write_text(report.page, page.render(report, about, changed, metric))
+    return report

@@ -1,4 +1,4 @@
-"""Pictures of records: reliability diagrams, in colours that the colour-blind can tell apart."""
+"""Pictures of records, in colours that the colour-blind can tell apart."""
 
 from __future__ import annotations
 
@@ -11,32 +11,38 @@ from bitsure.config import Metric
 from bitsure.metrics import bins_of
 from bitsure.metrics.calibration import Bins, reliability_diagram
 from bitsure.metrics.confidence import Questions, questions
+from bitsure.metrics.pairs import STRATA
+from bitsure.metrics.ranking import risk_coverage
 from bitsure.records import Records, by_task
 
 FULL, QUANTIZED = "#0072B2", "#D55E00"  # Okabe & Ito (2008): blue and vermilion
+POINTS = 400  # of a curve
 
 
-def reliability_diagrams(records: Records, baseline: Records | None, metric: Metric, directory: Path) -> dict[str, Path]:
-    """Draw a diagram for each task into `directory`; the bins are those of the calibration error."""
-    directory.mkdir(exist_ok=True)
+def draw(
+    records: Records, baseline: Records | None, comparison: dict | None, metric: Metric, directory: Path
+) -> dict[str, dict[str, Path]]:
+    """Draw every picture into `directory`: {kind: {task: PNG}}, kinds reliability, risk_coverage and, if compared, shift."""
+    directory.mkdir(parents=True, exist_ok=True)
     before = by_task(baseline) if baseline is not None else {}
-    paths = {}
-    for task, rows in by_task(records).items():
-        asked = questions(rows, metric.normalization)
+    paths: dict[str, dict[str, Path]] = {"reliability": {}, "risk_coverage": {}, "shift": {}}
+    for task, found in by_task(records).items():
+        asked = questions(found, metric.normalization)
         series = {"quantized": (asked, QUANTIZED)} if baseline is not None else {"full precision": (asked, FULL)}
         if task in before:
             series = {"full precision": (questions(before[task], metric.normalization), FULL)} | series
+        file = lambda kind, task=task: directory / f"{kind}_{_file_name(task)}.png"  # noqa: E731
         bins = bins_of(next(iter(series.values()))[0], metric)
-        paths[task] = directory / f"reliability_{_file_name(task)}.png"
-        _draw(task, series, bins, paths[task])
+        paths["reliability"][task] = _reliability(task, series, bins, file("reliability"))
+        paths["risk_coverage"][task] = _risk_coverage(task, series, file("risk_coverage"))
+        if comparison and task in comparison:
+            paths["shift"][task] = _shift(task, comparison[task], file("shift"))
     return paths
 
 
-def _draw(task: str, series: dict[str, tuple[Questions, str]], edges: Bins, path: Path) -> None:
-    from matplotlib.figure import Figure  # without pyplot: no window, no state
-
-    figure = Figure(figsize=(4.4, 5.2), layout="constrained", dpi=110)
-    top, bottom = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
+def _reliability(task: str, series: dict[str, tuple[Questions, str]], edges: Bins, path: Path) -> Path:
+    """Accuracy against confidence by bin, and how many questions each bin has; the bins of the calibration error."""
+    figure, (top, bottom) = _figure(2, 1, height_ratios=[3, 1], sharex=True)
     top.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, label="as right as sure")
     middles, widths = (edges.edges[:-1] + edges.edges[1:]) / 2, np.diff(edges.edges)
     for (label, (asked, colour)), marker, shift in zip(series.items(), "os", (-1, 1), strict=False):
@@ -49,11 +55,53 @@ def _draw(task: str, series: dict[str, tuple[Questions, str]], edges: Bins, path
     top.set(ylabel="share right", ylim=(-0.02, 1.02), title=task)
     bottom.set(xlabel="confidence", ylabel="questions", xlim=(0, 1))
     top.legend(loc="upper left", fontsize=8, frameon=False)
-    for axes in (top, bottom):
-        axes.spines[["top", "right"]].set_visible(False)
+    return _save(figure, path)
+
+
+def _risk_coverage(task: str, series: dict[str, tuple[Questions, str]], path: Path) -> Path:
+    """The error rate of what is answered, the surest questions first."""
+    figure, axes = _figure(1, 1, height=3.2)
+    for (label, (asked, colour)), style in zip(series.items(), ("-", "--"), strict=False):
+        coverage, risk = risk_coverage(asked)
+        some = np.unique(np.linspace(0, len(asked) - 1, min(POINTS, len(asked))).astype(int))
+        axes.plot(coverage[some], risk[some], color=colour, linestyle=style, linewidth=1.5, label=label)
+    axes.set(xlabel="share of questions answered", ylabel="error rate", xlim=(0, 1), ylim=(0, None), title=task)
+    axes.legend(loc="upper left", fontsize=8, frameon=False)
+    return _save(figure, path)
+
+
+def _shift(task: str, values: dict[str, dict], path: Path) -> Path:
+    """Mean (harm) and standard deviation (instability) of the right answer's change in log-odds, by full-model certainty."""
+    figure, (left, right) = _figure(1, 2, width=6.4, height=3.2)
+    places = np.arange(1, STRATA + 1)
+    for axes, name, colour in ((left, "harm", QUANTIZED), (right, "instability", "#009E73")):
+        found = [values[f"{name}_stratum_{k}"] for k in places]
+        middle = np.array([one["value"] if one["value"] is not None else np.nan for one in found])
+        ends = np.array([[one["ci_low"], one["ci_high"]] for one in found], dtype=float)
+        half = np.abs(ends.T - middle)
+        axes.axhline(0, color="0.6", linewidth=1, linestyle="--")
+        axes.errorbar(places, middle, half, color=colour, marker="o", markersize=4, linewidth=1.3, elinewidth=0.8, capsize=2)
+        axes.set(xticks=places, xlabel="certainty before: unsure → sure", title=name)
+    left.set_ylabel("change in log-odds, nats")
+    figure.suptitle(task, fontsize=10)
+    return _save(figure, path)
+
+
+def _figure(rows: int, columns: int, width: float = 4.4, height: float = 5.2, **settings):
+    from matplotlib.figure import Figure  # without pyplot: no window, no state
+
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
+    axes = figure.subplots(rows, columns, **settings)
+    for one in np.atleast_1d(axes):
+        one.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _save(figure, path: Path) -> Path:
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     figure.savefig(temporary, format="png")
     temporary.rename(path)
+    return path
 
 
 def _file_name(task: str) -> str:

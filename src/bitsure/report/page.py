@@ -5,45 +5,55 @@ from __future__ import annotations
 import base64
 import json
 from importlib.resources import files
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+from bitsure.config import Metric
+from bitsure.metrics import MACRO
 from bitsure.report import tables
+from bitsure.report.samples import Changed
+
+if TYPE_CHECKING:
+    from bitsure.report import About, Report
 
 
-def render(
-    title: str,
-    alone: dict[str, dict],
-    comparison: dict | None,
-    quantization: dict | None,
-    provenance: dict,
-    figures: dict[str, Path],
-    level: float,
-    alpha: float,
-) -> str:
-    """The page as a string. alone: each model's own metrics by its name; figures: PNG files by task."""
+def render(report: Report, about: About, changed: dict[str, list[Changed]] | None, metric: Metric) -> str:
+    """The page as a string."""
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False)
     template = environment.from_string(files("bitsure.report").joinpath("page.html").read_text())
+    comparison, level = report.comparison, metric.confidence_level
+    alone = {"Quantized": report.metrics, "Full precision": report.baseline_metrics}
+    if not comparison:
+        alone = {"Full precision": report.metrics}
+    pictures = {
+        kind: {task: base64.b64encode(path.read_bytes()).decode() for task, path in found.items()}
+        for kind, found in report.figures.items()
+    }
     return template.render(
-        title=title,
-        summary=summary(comparison, quantization, alpha),
+        title=about.title,
+        verdict=report.verdict,
+        summary=summary(comparison, about.quantization, metric.alpha),
+        headline=tables.comparison_rows(comparison, tables.HEADLINE) if comparison else None,
         compared=tables.comparison_rows(comparison) if comparison else None,
         compared_columns=tables.comparison_columns(level),
-        alone={name: tables.metric_rows(metrics) for name, metrics in alone.items()},
+        alone={name: tables.metric_rows(found) for name, found in alone.items()},
         alone_columns=tables.metric_columns(level),
-        figures={task: base64.b64encode(path.read_bytes()).decode() for task, path in figures.items()},
-        quantization=_facts(quantization) if quantization else None,
+        figures=pictures,
+        changed=changed,
+        quantization=_facts(about.quantization) if about.quantization else None,
         provenance={
-            key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for key, value in provenance.items()
+            key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            for key, value in (about.provenance or {}).items()
         },
+        normalization=metric.normalization,
     )
 
 
 def summary(comparison: dict | None, quantization: dict | None, alpha: float) -> list[str]:
     """What was found, in sentences."""
     if comparison is None:
-        return ["This is the full-precision model: nothing was quantized, and there is nothing to compare."]
+        return ["This is one model alone: there is nothing to compare it with."]
     sentences = []
     if quantization:
         sentences.append(
@@ -52,9 +62,13 @@ def summary(comparison: dict | None, quantization: dict | None, alpha: float) ->
             f"the weights moved by {quantization['relative_error']:.1%}."
         )
     for task, values in comparison.items():
+        if task == MACRO:
+            continue
         p, flips = values["true_label_prob"], values["flip_rate"]
         found = "significant" if p["significant"] else "not significant, which does not show that nothing changed"
         tested = f"p = {tables.p_value(p['p_adjusted'])} at α = {alpha:g}: {found}"
+        if p.get("smallest_detectable"):
+            tested += f"; a change of {p['smallest_detectable']:.4f} would most likely have been found"
         sentences.append(
             f"{task}: the mean probability of the right answer went from {p['baseline']:.4f} to {p['quantized']:.4f}, "
             f"a change of {p['value']:+.4f} {tables.interval(p, True)} ({tested}); "

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from rich import box
 from rich.table import Table
+
+from bitsure.metrics import MACRO
 
 HEADLINE = {
     "accuracy": "accuracy",
@@ -18,8 +22,8 @@ def comparison_columns(level: float) -> tuple[str, ...]:
     return ("task", "metric", "n", "full precision", "quantized", "difference", f"{level:.0%} interval", "test")
 
 
-def comparison_rows(comparison: dict) -> list[tuple[str, ...]]:
-    """Every difference as a row of strings."""
+def comparison_rows(comparison: dict, only: Container[str] | None = None) -> list[tuple[str, ...]]:
+    """Every difference as a row of strings, or those of some metrics."""
     return [
         (
             task,
@@ -33,7 +37,7 @@ def comparison_rows(comparison: dict) -> list[tuple[str, ...]]:
         )
         for task, values in comparison.items()
         for name, one in values.items()
-        if not name.startswith("questions_")
+        if not name.startswith("questions_") and (only is None or name in only)
     ]
 
 
@@ -79,13 +83,15 @@ def terminal_table(metrics: dict, comparison: dict | None, title: str, level: fl
     """The headline numbers per task, narrow enough for 80 columns."""
     table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     columns = ["task", "", "full", "quantized", "difference", f"{level:.0%} interval"]
-    if comparison and any(values["true_label_prob"]["significant"] for values in comparison.values()):
+    if comparison and any(values["true_label_prob"].get("significant") for values in comparison.values()):
         table.caption = f"* significant at α = {alpha:g}: paired t-test on the true-label probability, Holm over the tasks"
     if not comparison:
         columns = ["task", "", "value", f"{level:.0%} interval"]
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i < 2 else "right", no_wrap=True)
     for task, values in (comparison or metrics).items():
+        if task == MACRO:
+            continue
         table.add_section()
         for i, (name, label) in enumerate(HEADLINE.items()):
             one = values[name]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from bitsure import models, records, terminal
 from bitsure.config import Scoring, Task
@@ -73,6 +74,13 @@ class Scorer:
         _check_once([sub_task for part in parts for sub_task in records.by_task(part)])
         return pa.concat_tables(parts)
 
+    def write_prompts(self, source: Source, path: Path) -> None:
+        """What every question of a scored full-precision model was, into one file."""
+        entries = [
+            self.store.path("records", self._made_from(identity(source, None), name)) for name in self.questions.task.names
+        ]
+        pq.write_table(pa.concat_tables([pq.read_table(entry / "prompts.parquet") for entry in entries]), path)
+
     def _score(self, source: Source, checkpoint: Path | None, model: dict, names: list[str], label: str) -> None:
         from bitsure.scoring import harness
         from bitsure.scoring.journal import Journal
@@ -88,9 +96,10 @@ class Scorer:
                 lm.journal = Journal(self.store.path("unfinished", made_from).with_suffix(".jsonl"))
                 if len(lm.journal):
                     log.info("%s, %s: %d choices were scored before", label, name, len(lm.journal))
-                found = harness.run(self._loaded[name], lm, limit)
+                found, prompts = harness.run(self._loaded[name], lm, limit)
                 with self.store.create("records", made_from) as unfinished:
                     records.write(unfinished / "records.parquet", found, made_from)
+                    records.write_prompts(unfinished / "prompts.parquet", found, prompts)
                 lm.journal.remove()
 
     def _load(self, source: Source, checkpoint: Path | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -107,14 +107,14 @@ def load_tasks(task: Task, names: Sequence[str], hub_mirror: str | None) -> dict
     return loaded
 
 
-def run(loaded: dict[str, Any], lm: HookedLM, limit: int | None) -> list[Record]:
-    """Let the harness evaluate one entry of `load_tasks` and return a record for every question.
+def run(loaded: dict[str, Any], lm: HookedLM, limit: int | None) -> tuple[list[Record], list[str]]:
+    """Let the harness evaluate one entry of `load_tasks`; returns a record and the prompt (of its first choice) a question.
 
     Raises UserError if the harness's own accuracy is not ours.
     """
     lm.scored.clear()
     results = evaluate(lm, loaded, limit=limit, bootstrap_iters=0, log_samples=True)
-    records = []
+    records, prompts = [], []
     for name, samples in results["samples"].items():
         task = loaded["tasks"][name]
         if samples and "acc" not in samples[0]:
@@ -122,7 +122,8 @@ def run(loaded: dict[str, Any], lm: HookedLM, limit: int | None) -> list[Record]
         for sample in samples:
             records.append(_record(name, task, sample, lm.scored))
             _check_agreement(records[-1], sample)
-    return records
+            prompts.append(sample["arguments"][0][0])
+    return records, prompts
 
 
 def count_requests(loaded: dict[str, Any], limit: int | None) -> int:

@@ -1,0 +1,51 @@
+"""The questions whose answer changed most, to be read one by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bitsure.metrics.confidence import questions
+from bitsure.records import Join, by_task, rows
+
+SHOWN = 6  # of each task
+LONGEST = 600  # characters of a prompt
+
+
+@dataclass(frozen=True)
+class Changed:
+    """One question before and after."""
+
+    task: str
+    doc_id: int
+    prompt: str | None  # its end, where it is long
+    change: float  # of the right answer's probability
+    choices: list[tuple[str, bool, float, float]]  # text, whether it is right, probability before and after
+
+
+def most_changed(joined: Join, prompts: dict[tuple[str, int], str], normalization: str) -> dict[str, list[Changed]]:
+    """By task, the questions whose right answer gained or lost most probability."""
+    full, found = by_task(joined.baseline), {}
+    for task, after in by_task(joined.quantized).items():
+        was, now = questions(full[task], normalization), questions(after, normalization)
+        change = now.true_label_prob - was.true_label_prob
+        places = np.argsort(-np.abs(change), kind="stable")[:SHOWN]
+        found[task] = [
+            Changed(
+                task=task,
+                doc_id=record.doc_id,
+                prompt=_end(prompts.get((task, record.doc_id))),
+                change=float(change[i]),
+                choices=[
+                    (text[:LONGEST], k in record.gold, float(was.p[was.starts[i] + k]), float(now.p[now.starts[i] + k]))
+                    for k, text in enumerate(record.choices)
+                ],
+            )
+            for i, record in zip(places, rows(after.take(places)), strict=True)
+        ]
+    return found
+
+
+def _end(prompt: str | None) -> str | None:
+    return prompt if prompt is None or len(prompt) <= LONGEST else "… " + prompt[-LONGEST:]

@@ -1,0 +1,75 @@
+"""May it be shipped? Per task: is the quantized model non-inferior, inferior, or is that not decided by these questions."""
+
+from __future__ import annotations
+
+from bitsure.config import Verdict
+from bitsure.metrics import ECE, MACRO
+
+NON_INFERIOR, INFERIOR, UNDECIDED = "non-inferior", "inferior", "undecided"
+SAID = {"accuracy": "accuracy", "nll": "negative log-likelihood", ECE: "calibration error"}
+
+
+def judge(comparison: dict[str, dict[str, dict]], verdict: Verdict, level: float) -> dict:
+    """verdict.json: {verdict, strict, level, noise_control, tasks: {task: {verdict, sentence, margins: {metric: …}}}}.
+
+    A loss is how much worse the quantized model is, in the metric's own unit. A metric is non-inferior where its interval's
+    upper end is below the margin, inferior where the lower end is above it. A task is inferior if any metric is, non-inferior
+    if all are. `smallest_detectable` is the change in true_label_prob that this task's primary test would most likely find.
+    """
+    margins = {
+        "accuracy": verdict.accuracy_margin,
+        "nll": verdict.nll_margin,
+        ECE: verdict.calibration_error_margin,
+    }
+    tasks = {}
+    for task, values in comparison.items():
+        if task == MACRO:
+            continue
+        judged = {
+            name: _judge_one(values[name], margin, worse=-1 if name == "accuracy" else 1) for name, margin in margins.items()
+        }
+        overall = _together([one["verdict"] for one in judged.values()])
+        tasks[task] = {
+            "verdict": overall,
+            "sentence": _sentence(task, overall, judged, level),
+            "margins": judged,
+            "smallest_detectable": values["true_label_prob"].get("smallest_detectable"),
+        }
+    together = _together([one["verdict"] for one in tasks.values()])
+    # the noise control that tells quantization from noise of its size has its place here
+    return {"verdict": together, "strict": verdict.strict, "level": level, "noise_control": None, "tasks": tasks}
+
+
+def _judge_one(one: dict, margin: float, worse: int) -> dict:
+    """worse: +1 where a larger value is worse, −1 where a smaller one is."""
+    loss = worse * one["value"]
+    low, high = sorted((worse * one["ci_low"], worse * one["ci_high"]))
+    said = NON_INFERIOR if high < margin else INFERIOR if low > margin else UNDECIDED
+    return {"verdict": said, "loss": loss, "ci_low": low, "ci_high": high, "margin": margin, "n": one["n"]}
+
+
+def _together(verdicts: list[str]) -> str:
+    if INFERIOR in verdicts:
+        return INFERIOR
+    return NON_INFERIOR if set(verdicts) == {NON_INFERIOR} else UNDECIDED
+
+
+def _sentence(task: str, overall: str, judged: dict[str, dict], level: float) -> str:
+    if overall == NON_INFERIOR:
+        worst = max(judged, key=lambda name: judged[name]["ci_high"] / judged[name]["margin"])
+        return (
+            f"{task}: non-inferior. Every loss keeps within its margin; the nearest is {SAID[worst]}, "
+            f"{_loss(judged[worst])} with a margin of {judged[worst]['margin']:g}."
+        )
+    if overall == INFERIOR:
+        which = [name for name in judged if judged[name]["verdict"] == INFERIOR]
+        losses = "; ".join(f"{SAID[name]} {_loss(judged[name])}, margin {judged[name]['margin']:g}" for name in which)
+        return f"{task}: inferior. It loses more than its margin in {losses}."
+    open_ = [name for name in judged if judged[name]["verdict"] == UNDECIDED]
+    losses = "; ".join(f"{SAID[name]} {_loss(judged[name])}, margin {judged[name]['margin']:g}" for name in open_)
+    n = next(iter(judged.values()))["n"]
+    return f"{task}: undecided. At {level:.0%} these {n:,} questions do not settle {losses}."
+
+
+def _loss(one: dict) -> str:
+    return f"{one['loss']:+.4f} [{one['ci_low']:+.4f}, {one['ci_high']:+.4f}]"

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bitsure.metrics.bootstrap import resample_weights
+from bitsure.metrics.ranking import Aurc, Auroc, risk_coverage
+from tests.metrics.test_calibration import asked, drawn, value
+
+
+def test_auroc_by_hand():
+    questions = asked([0.9, 0.8, 0.7, 0.6], [1, 0, 1, 0])  # right before wrong in 3 of 4 pairs
+    assert value(Auroc(), questions) == pytest.approx(0.75)
+    assert value(Auroc(), asked([0.7, 0.7], [1, 0])) == pytest.approx(0.5)
+    assert np.isnan(value(Auroc(), asked([0.7, 0.8], [1, 1])))
+
+
+def test_auroc_is_scikit_learns_with_ties_and_weights():
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    confidence = rng.integers(50, 100, 500) / 100
+    correct = rng.random(500) < confidence
+    questions, weights = asked(confidence, correct), rng.integers(0, 4, 500)
+    assert value(Auroc(), questions) == pytest.approx(metrics.roc_auc_score(correct, questions.confidence))
+    expected = metrics.roc_auc_score(correct, questions.confidence, sample_weight=weights)
+    assert value(Auroc(), questions, [weights]) == pytest.approx(expected)
+
+
+def test_aurc_by_hand():
+    questions = asked([0.9, 0.8, 0.7, 0.6], [1, 0, 1, 0])  # risks 0, ½, ⅓, ½
+    assert value(Aurc(), questions) == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 2) / 4)
+    best = 0.5 + 0.5 * np.log(0.5)
+    assert value(Aurc(excess=True), questions) == pytest.approx((4 / 3) / 4 - best)
+    coverage, risk = risk_coverage(questions)
+    assert coverage.tolist() == [0.25, 0.5, 0.75, 1] and risk == pytest.approx([0, 1 / 2, 1 / 3, 1 / 2])
+
+
+def test_the_order_of_equally_sure_questions_does_not_matter():
+    first, second = asked([0.7] * 4 + [0.9], [1, 1, 0, 0, 1]), asked([0.7] * 4 + [0.9], [0, 1, 0, 1, 1])
+    assert value(Aurc(), first) == pytest.approx(value(Aurc(), second))
+
+
+@pytest.mark.parametrize("statistic", [Auroc(), Aurc(), Aurc(excess=True)])
+def test_influence_gives_the_bootstraps_standard_error(statistic):
+    questions = drawn(2000, power=2)
+    resampled = statistic.values(questions, resample_weights(2000, 400, 0)).std()
+    influence = statistic.influence(questions)
+    assert np.sqrt((influence**2).sum()) / 2000 == pytest.approx(resampled, rel=0.12)
+    assert influence.mean() == pytest.approx(0, abs=1e-6)

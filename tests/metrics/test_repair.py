@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bitsure.metrics import repair
+from bitsure.metrics.confidence import Questions
+from bitsure.metrics.pairs import Pairs
+
+
+def answers(n=4000, temperature=1.0, seed=0, choices=4) -> Questions:
+    """Right choices drawn from softmax(z), scores z / temperature: at that temperature the model is calibrated."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(0, 2, (n, choices))
+    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    gold = np.array([rng.multinomial(1, row) for row in p], dtype=bool)
+    return Questions(-10 + (z / temperature).ravel(), gold.ravel(), np.arange(n + 1) * choices)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_a_known_temperature_is_found(temperature):
+    asked = answers(temperature=1 / temperature)
+    found = repair.inverse_temperatures(asked, repair.folds(len(asked), None, 0))
+    assert 1 / found == pytest.approx(temperature, rel=0.1)
+
+
+def test_the_temperature_of_a_fold_does_not_depend_on_its_own_questions():
+    asked = answers(200)
+    fold = repair.folds(200, None, 0)
+    before = repair.inverse_temperatures(asked, fold)
+    gold = asked.gold.reshape(-1, 4).copy()
+    gold[fold == 0] = gold[fold == 0][:, ::-1]
+    changed = repair.inverse_temperatures(Questions(asked.scores, gold.ravel(), asked.starts), fold)
+    assert (before[fold == 0] == changed[fold == 0]).all() and (before[fold == 1] != changed[fold == 1]).all()
+
+
+def test_a_cluster_lies_in_one_fold():
+    clusters = np.arange(100) // 7
+    fold = repair.folds(100, clusters, 0)
+    assert all(len(set(fold[clusters == c])) == 1 for c in set(clusters)) and len(set(fold)) == repair.FOLDS
+
+
+def test_several_right_choices_can_be_fitted_too():
+    asked = answers(500)
+    gold = asked.gold.reshape(-1, 4).copy()
+    gold[:, 0] = True
+    gold[:, 3] = False
+    both = Questions(asked.scores, gold.ravel(), asked.starts)
+    best = repair.inverse_temperatures(both, np.arange(500) % 2)
+    tried = np.geomspace(0.2, 5, 200)
+    nll = [both.at_temperature(np.full(500, beta)).nll[np.arange(500) % 2 == 1].mean() for beta in tried]
+    assert best[0] == pytest.approx(tried[int(np.argmin(nll))], rel=0.03)
+
+
+def test_pairs_by_hand():
+    full = Questions(np.log([0.8, 0.2, 0.6, 0.4]), np.array([True, False, True, False]), np.array([0, 2, 4]))
+    quant = Questions(np.log([0.5, 0.5, 0.3, 0.7]), np.array([True, False, True, False]), np.array([0, 2, 4]))
+    pairs = Pairs(full, quant, np.array([0, 1]))
+    assert pairs.flipped.tolist() == [0, 1] and pairs.lost.tolist() == [0, 1] and pairs.won.tolist() == [0, 0]
+    assert pairs.kl_divergence[0] == pytest.approx(0.8 * np.log(0.8 / 0.5) + 0.2 * np.log(0.2 / 0.5))
+    middle = np.array([0.65, 0.35])
+    js = (0.8 * np.log2(0.8 / middle[0]) + 0.2 * np.log2(0.2 / middle[1])) / 2
+    js += (0.5 * np.log2(0.5 / middle[0]) + 0.5 * np.log2(0.5 / middle[1])) / 2
+    assert pairs.jensen_shannon[0] == pytest.approx(js)
+    assert pairs.log_odds_change == pytest.approx([np.log(1) - np.log(4), np.log(3 / 7) - np.log(6 / 4)])
+    assert pairs.certainty.tolist() == [0.75, 0.25] and pairs.stratum.tolist() == [3, 1]
+
+
+def test_divergences_keep_to_their_ranges_where_choices_are_opposite():
+    sure = Questions(np.array([0.0, -800.0]), np.array([True, False]), np.array([0, 2]))
+    other = Questions(np.array([-800.0, 0.0]), np.array([True, False]), np.array([0, 2]))
+    pairs = Pairs(sure, other, np.zeros(1, dtype=int))
+    assert pairs.jensen_shannon == pytest.approx([1]) and pairs.kl_divergence == pytest.approx([800])
+    assert np.isfinite(pairs.log_odds_change).all()
+
+
+def test_deferring_the_unsure_is_better_than_deferring_at_random_where_the_full_model_knows_them():
+    rng = np.random.default_rng(0)
+    n = 2000
+    confidence = rng.uniform(0.5, 1, n)
+    right = rng.random(n) < confidence
+    p = np.stack([confidence, 1 - confidence], 1)
+    gold = np.stack([right, ~right], 1)
+    quant = Questions(np.log(p).ravel(), gold.ravel(), np.arange(n + 1) * 2)
+    full = Questions(np.where(gold, -0.01, -5).ravel(), gold.ravel(), np.arange(n + 1) * 2)  # always right
+    pairs = Pairs(full, quant, repair.folds(n, None, 0))
+    for share in (0.1, 0.5):
+        chosen = repair.deferred(quant.confidence, pairs.fold, share)
+        assert chosen.mean() == pytest.approx(share, abs=0.03)
+        assert pairs.deferral_gain(share).mean() > 0.01

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+from bitsure.config import Verdict
+from bitsure.errors import UserError
+from bitsure.verdict import judge
+
+MARGINS = Verdict(strict=False, accuracy_margin=0.01, nll_margin=0.02, calibration_error_margin=0.01)
+
+
+def comparison(accuracy, nll, ece, task="t"):
+    """Each metric as (value, low, high) of quantized − full."""
+    names = ("accuracy", "nll", "expected_calibration_error")
+    found = {
+        name: {"value": value, "ci_low": low, "ci_high": high, "n": 100}
+        for name, (value, low, high) in zip(names, (accuracy, nll, ece), strict=True)
+    }
+    return {task: found | {"true_label_prob": {"smallest_detectable": 0.02}}}
+
+
+FINE = ((0.0, -0.009, 0.005), (0.0, -0.01, 0.019), (0.0, -0.02, 0.009))
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected", "said"),
+    [
+        ({}, "non-inferior", "the nearest is negative log-likelihood"),
+        ({0: (-0.005, -0.011, 0.001)}, "undecided", "accuracy +0.0050 [-0.0010, +0.0110], margin 0.01"),
+        ({0: (-0.05, -0.06, -0.04)}, "inferior", "accuracy +0.0500 [+0.0400, +0.0600]"),
+        ({1: (0.03, 0.021, 0.04)}, "inferior", "negative log-likelihood"),
+        ({2: (0.01, 0.0, 0.02)}, "undecided", "calibration error"),
+        ({0: (-0.05, -0.06, -0.04), 2: (0.01, 0.0, 0.02)}, "inferior", "accuracy"),
+        ({0: (0.05, 0.04, 0.06)}, "non-inferior", "non-inferior"),  # better than before is no loss
+    ],
+)
+def test_a_task_by_its_intervals(changed, expected, said):
+    values = [changed.get(i, one) for i, one in enumerate(FINE)]
+    found = judge(comparison(*values), MARGINS, 0.95)
+    assert found["verdict"] == found["tasks"]["t"]["verdict"] == expected
+    assert said in found["tasks"]["t"]["sentence"] and found["tasks"]["t"]["smallest_detectable"] == 0.02
+
+
+def test_one_bad_task_decides_and_the_macro_average_does_not():
+    bad = comparison(FINE[0], (0.5, 0.4, 0.6), FINE[2], task="bad")
+    both = comparison(*FINE) | bad | {"macro_average": {}}
+    found = judge(both, MARGINS, 0.95)
+    assert found["verdict"] == "inferior" and set(found["tasks"]) == {"t", "bad"}
+
+
+def test_margins_must_be_positive():
+    with pytest.raises(UserError, match=r"verdict\.nll_margin=0"):
+        Verdict(strict=False, accuracy_margin=0.01, nll_margin=0, calibration_error_margin=0.01)
