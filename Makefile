@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check bench-scoring setup clean
+.PHONY: run test check bench-scoring bench-metrics setup clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -13,6 +13,9 @@ test: setup
 
 bench-scoring: setup
 	$(BIN)/python -m benchmarks.scoring $(ARGS)
+
+bench-metrics: setup
+	$(BIN)/python -m benchmarks.metrics $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -46,18 +46,19 @@ def _compare_task(task: str, before, after, joined: Join, metric: Metric) -> tup
     sample = Sample.of(after, metric)
     pairs = Pairs(full, quant, repair.folds(len(full), sample.clusters, metric.seed))
     level, n = metric.confidence_level, len(full)
-    results, estimates = {}, {}
-    for name, one in statistics(full, metric).items():
-        found = estimates[name] = estimate(one, quant, sample.weights, minus=full, clusters=sample.clusters)
-        was, now = (float(one.values(side, np.ones((1, n)))[0]) for side in (full, quant))
-        results[name] = entry(found, n, sample.unit, level, baseline=was, quantized=now)
+    results = {}
+    chosen, paired = statistics(full, metric), paired_statistics()
+    estimates = estimate(chosen, quant, sample.weights, sample.clusters, minus=full)
+    for name, one in chosen.items():
+        found = estimates[name]
+        results[name] = entry(found, n, sample.unit, level, baseline=one.value(full), quantized=one.value(quant))
         if name in CONDITIONAL:
             results[name] |= {"n_baseline": one.count(full), "n_quantized": one.count(quant)}
         if name != PRIMARY:
             results[name] |= z_test(found)
-    for name, one in paired_statistics().items():
-        found = estimates[name] = estimate(one, pairs, sample.weights, clusters=sample.clusters)
-        results[name] = entry(found, one.count(pairs), sample.unit, level)
+    for name, found in estimate(paired, pairs, sample.weights, sample.clusters).items():
+        estimates[name] = found
+        results[name] = entry(found, paired[name].count(pairs), sample.unit, level)
     change = quant.true_label_prob - full.true_label_prob
     results[PRIMARY] |= paired_t_test(change, sample.weights, level)
     results["correct_to_wrong"] |= mcnemar(pairs)
@@ -150,9 +151,10 @@ def paired_t_test(difference: np.ndarray, weights: np.ndarray | None, level: flo
         half = float(norm.ppf((1 + level) / 2)) * math.sqrt(1 / n + d_z**2 / (2 * n))  # Hedges & Olkin 1985
         interval = [d_z - half, d_z + half]
     else:
-        means = weights @ difference / weights.sum(1)
+        counts = weights.sum(0)
+        means = difference @ weights / counts
         with np.errstate(invalid="ignore", divide="ignore"):
-            replicates = means / np.sqrt(weights @ difference**2 / weights.sum(1) - means**2)
+            replicates = means / np.sqrt(difference**2 @ weights / counts - means**2)
         interval = list(bootstrap.percentile_interval(replicates, level))
     return {
         "test": "paired t-test",

@@ -8,7 +8,7 @@ from bitsure.metrics.bootstrap import basic_interval, percentile_interval, resam
 
 def test_weights_are_resamples_and_follow_the_seed():
     weights = resample_weights(50, 200, seed=3)
-    assert weights.shape == (200, 50) and (weights.sum(1) == 50).all()
+    assert weights.shape == (50, 200) and (weights.sum(0) == 50).all()
     assert (weights == resample_weights(50, 200, seed=3)).all() and (weights != resample_weights(50, 200, seed=4)).any()
 
 
@@ -28,6 +28,6 @@ def test_intervals_cover_a_mean_about_as_often_as_they_say():
     covered = 0
     for seed in range(200):
         sample = rng.normal(1.0, 1.0, 100)
-        low, high = percentile_interval(resample_weights(100, 300, seed) @ sample / 100, 0.9)
+        low, high = percentile_interval(sample @ resample_weights(100, 300, seed) / 100, 0.9)
         covered += low <= 1.0 <= high
     assert 165 <= covered <= 195

@@ -25,7 +25,9 @@ def asked(confidence, correct) -> Questions:
 
 
 def value(statistic, questions, weights=None):
-    return statistic.values(questions, np.ones((1, len(questions))) if weights is None else np.array(weights, float))[0]
+    if weights is None:
+        return statistic.value(questions)
+    return statistic.from_sums((statistic.features(questions).T @ np.array(weights, float).T).T)[0]
 
 
 def drawn(n=3000, power=1.0, seed=0) -> Questions:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bitsure.metrics.bootstrap import resample_weights
 from bitsure.metrics.ranking import Aurc, Auroc, risk_coverage
 from tests.metrics.test_calibration import asked, drawn, value
 
@@ -15,15 +14,13 @@ def test_auroc_by_hand():
     assert np.isnan(value(Auroc(), asked([0.7, 0.8], [1, 1])))
 
 
-def test_auroc_is_scikit_learns_with_ties_and_weights():
+def test_auroc_is_scikit_learns_with_ties():
     metrics = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(0)
     confidence = rng.integers(50, 100, 500) / 100
     correct = rng.random(500) < confidence
-    questions, weights = asked(confidence, correct), rng.integers(0, 4, 500)
+    questions = asked(confidence, correct)
     assert value(Auroc(), questions) == pytest.approx(metrics.roc_auc_score(correct, questions.confidence))
-    expected = metrics.roc_auc_score(correct, questions.confidence, sample_weight=weights)
-    assert value(Auroc(), questions, [weights]) == pytest.approx(expected)
 
 
 def test_aurc_by_hand():
@@ -42,8 +39,11 @@ def test_the_order_of_equally_sure_questions_does_not_matter():
 
 @pytest.mark.parametrize("statistic", [Auroc(), Aurc(), Aurc(excess=True)])
 def test_influence_gives_the_bootstraps_standard_error(statistic):
-    questions = drawn(2000, power=2)
-    resampled = statistic.values(questions, resample_weights(2000, 400, 0)).std()
+    rng, questions = np.random.default_rng(0), drawn(2000, power=2)
+    resampled = []
+    for _ in range(300):
+        chosen = rng.integers(0, 2000, 2000)
+        resampled.append(statistic.value(asked(questions.confidence[chosen], questions.correct[chosen])))
     influence = statistic.influence(questions)
-    assert np.sqrt((influence**2).sum()) / 2000 == pytest.approx(resampled, rel=0.12)
+    assert np.sqrt((influence**2).sum()) / 2000 == pytest.approx(np.std(resampled), rel=0.12)
     assert influence.mean() == pytest.approx(0, abs=1e-6)

@@ -66,7 +66,7 @@ def measure(records: Records, metric: Metric) -> dict[str, dict[str, dict]]:
         asked = questions(found, metric.normalization)
         sample = Sample.of(found, metric)
         chosen = statistics(asked, metric)
-        estimates[task] = {name: estimate(one, asked, sample.weights, clusters=sample.clusters) for name, one in chosen.items()}
+        estimates[task] = estimate(chosen, asked, sample.weights, sample.clusters)
         results[task] = {
             name: entry(one, chosen[name].count(asked), sample.unit, metric.confidence_level)
             for name, one in estimates[task].items()

@@ -13,7 +13,7 @@ MOST_RESAMPLED = 50_000  # questions; above, influence functions
 
 
 def resample_weights(n: int, resamples: int, seed: int, clusters: np.ndarray | None = None) -> np.ndarray:
-    """How often each of n questions counts in each resample: (resamples, n) float64.
+    """How often each of n questions counts in each resample: (n, resamples) float64.
 
     clusters: (n,) of int from 0; questions of one cluster are drawn together.
     """
@@ -22,7 +22,7 @@ def resample_weights(n: int, resamples: int, seed: int, clusters: np.ndarray | N
     weights = np.empty((resamples, drawn))
     for row in weights:  # as a multinomial would, ten times faster
         row[:] = np.bincount(rng.integers(0, drawn, drawn), minlength=drawn)
-    return weights if clusters is None else weights[:, clusters]
+    return np.ascontiguousarray(weights.T if clusters is None else weights.T[clusters])
 
 
 def percentile_interval(replicates: np.ndarray, level: float) -> tuple[float, float]:

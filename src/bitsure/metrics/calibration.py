@@ -12,7 +12,7 @@ from bitsure.metrics.confidence import Questions
 from bitsure.metrics.statistics import Sums
 
 CELLS = 400  # of the grid that the smooth error is computed on
-SCALES = np.geomspace(2e-3, 1.0, 40)  # bandwidths between which its fixed point is sought
+SCALES = np.geomspace(2e-3, 1.0, 25)  # bandwidths between which its fixed point is sought
 
 
 @dataclass(frozen=True)

@@ -1,64 +1,65 @@
-"""What a metric is: a statistic of questions that can be resampled, with an interval fit for it."""
+"""What a metric is: a statistic of questions, with an interval fit for it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from bitsure.metrics import bootstrap
-from bitsure.metrics.confidence import Questions
 
 
 class Statistic(Protocol):
-    """A number of some questions, under weights that say how often each counts."""
+    """A number of some questions (or of pairs of them: anything with a length and arrays of it)."""
 
     biased: bool  # then the interval is the basic one
     least: float  # the smallest value that can be
 
-    def values(self, asked: Questions, weights: np.ndarray) -> np.ndarray:
-        """weights (r, n) → (r,); NaN where the number does not exist."""
+    def value(self, asked: Any) -> float:
+        """NaN where the number does not exist."""
 
-    def influence(self, asked: Questions) -> np.ndarray:
+    def influence(self, asked: Any) -> np.ndarray:
         """(n,) by how much the number changes with a question's weight, times n."""
 
-    def count(self, asked: Questions) -> int:
+    def count(self, asked: Any) -> int:
         """Over how many questions the number is taken."""
 
 
 @dataclass(frozen=True)
 class Sums:
-    """θ = of(Σ_i features_i); most metrics are that."""
+    """θ = of(Σ_i features_i): it can be resampled; most metrics are that."""
 
-    features: Callable[[Questions], np.ndarray]  # (n, m), or the same as a sparse array
+    features: Callable[[Any], np.ndarray]  # (n, m), or the same as a sparse array
     of: Callable[[np.ndarray], np.ndarray]  # (r, m) → (r,)
     biased: bool = False
     least: float = -math.inf
-    among: Callable[[Questions], np.ndarray] | None = None  # (n,) 1 where a question counts
+    among: Callable[[Any], np.ndarray] | None = None  # (n,) 1 where a question counts
 
-    def values(self, asked: Questions, weights: np.ndarray) -> np.ndarray:
+    def value(self, asked: Any) -> float:
+        return float(self.from_sums(self.features(asked).sum(0)[None])[0])
+
+    def from_sums(self, sums: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore", divide="ignore"):
-            return self.of(weights @ self.features(asked))
+            return self.of(sums)
 
-    def influence(self, asked: Questions) -> np.ndarray:
+    def influence(self, asked: Any) -> np.ndarray:
         features = self.features(asked)
         sums = features.sum(0)
         steps = np.diag(1e-6 * np.maximum(np.abs(sums), 1.0))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            gradient = (self.of(sums + steps) - self.of(sums - steps)) / (2 * np.diag(steps))
+        gradient = (self.from_sums(sums + steps) - self.from_sums(sums - steps)) / (2 * np.diag(steps))
         return features @ gradient * len(asked)
 
-    def count(self, asked: Questions) -> int:
+    def count(self, asked: Any) -> int:
         return len(asked) if self.among is None else int(self.among(asked).sum())
 
 
-def mean(of: Callable[[Questions], np.ndarray], among: Callable[[Questions], np.ndarray] | None = None) -> Sums:
+def mean(of: Callable[[Any], np.ndarray], among: Callable[[Any], np.ndarray] | None = None) -> Sums:
     """The mean of a number of each question, over all or over those where `among` is 1; NaN where there is none."""
 
-    def features(asked: Questions) -> np.ndarray:
+    def features(asked: Any) -> np.ndarray:
         counted = np.ones(len(asked)) if among is None else among(asked)
         return np.stack([of(asked) * counted, counted], axis=1)
 
@@ -92,28 +93,49 @@ class Estimate:
 
 
 def estimate(
-    statistic: Statistic,
-    asked: Questions,
+    statistics: Mapping[str, Statistic],
+    asked: Any,
     weights: np.ndarray | None,
-    minus: Questions | None = None,
     clusters: np.ndarray | None = None,
-) -> Estimate:
-    """A statistic of some questions, or by how much it is more than that of `minus`, the same questions asked elsewhere.
+    minus: Any | None = None,
+) -> dict[str, Estimate]:
+    """Each statistic of some questions, or by how much it is more than that of `minus`, the same questions asked elsewhere.
 
-    weights: (r, n) of a bootstrap; None: the influence function, summed within `clusters` (n,).
+    weights: (n, r) of a bootstrap. None, and what cannot be resampled: the influence function, summed within `clusters` (n,).
     """
-    all_once = np.ones((1, len(asked)))
-    value = statistic.values(asked, all_once)[0]
+    resampled = {name: one for name, one in statistics.items() if weights is not None and isinstance(one, Sums)}
+    replicates = _replicates(resampled, asked, weights)
     if minus is not None:
-        value = value - statistic.values(minus, all_once)[0]
-    biased, least = statistic.biased and minus is None, statistic.least if minus is None else -math.inf
-    if weights is None:
-        influence = statistic.influence(asked) - (statistic.influence(minus) if minus is not None else 0)
-        if clusters is not None:
-            influence = np.bincount(clusters, influence)
-        return Estimate(float(value), float(np.sqrt((influence**2).sum()) / len(asked)), None, biased, least)
-    replicates = statistic.values(asked, weights)
-    if minus is not None:
-        replicates = replicates - statistic.values(minus, weights)
-    finite = replicates[np.isfinite(replicates)]
-    return Estimate(float(value), float(finite.std()) if len(finite) else math.nan, replicates, biased, least)
+        other = _replicates(resampled, minus, weights)
+        replicates = {name: found - other[name] for name, found in replicates.items()}
+    found = {}
+    for name, one in statistics.items():
+        value = one.value(asked) - (one.value(minus) if minus is not None else 0.0)
+        biased, least = (one.biased, one.least) if minus is None else (False, -math.inf)
+        if name in replicates:
+            finite = replicates[name][np.isfinite(replicates[name])]
+            error = float(finite.std()) if len(finite) else math.nan
+        else:
+            influence = one.influence(asked) - (one.influence(minus) if minus is not None else 0.0)
+            if clusters is not None:
+                influence = np.bincount(clusters, influence)
+            error = float(np.sqrt((influence**2).sum()) / len(asked))
+        found[name] = Estimate(value, error, replicates.get(name), biased, least)
+    return found
+
+
+def _replicates(statistics: Mapping[str, Sums], asked: Any, weights: np.ndarray | None) -> dict[str, np.ndarray]:
+    """(r,) of each statistic. The dense features go through one matrix product: reading the weights is what costs."""
+    found, dense = {}, {}
+    for name, one in statistics.items():
+        features = one.features(asked)
+        if isinstance(features, np.ndarray):
+            dense[name] = features
+        else:
+            found[name] = one.from_sums((features.T @ weights).T)
+    if dense:
+        sums = np.concatenate(list(dense.values()), axis=1).T @ weights
+        ends = np.cumsum([features.shape[1] for features in dense.values()])
+        parts = np.split(sums.T, ends[:-1], axis=1)
+        found |= {name: statistics[name].from_sums(part) for name, part in zip(dense, parts, strict=True)}
+    return found
