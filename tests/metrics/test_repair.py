@@ -31,7 +31,8 @@ def test_the_temperature_of_a_fold_does_not_depend_on_its_own_questions():
     gold = asked.gold.reshape(-1, 4).copy()
     gold[fold == 0] = gold[fold == 0][:, ::-1]
     changed = repair.inverse_temperatures(Questions(asked.scores, gold.ravel(), asked.starts), fold)
-    assert (before[fold == 0] == changed[fold == 0]).all() and (before[fold == 1] != changed[fold == 1]).all()
+    assert changed[fold == 0] == pytest.approx(before[fold == 0], rel=1e-6)  # the first guess is everyone's
+    assert np.abs(changed[fold == 1] / before[fold == 1] - 1).min() > 0.01
 
 
 def test_a_cluster_lies_in_one_fold():

@@ -29,7 +29,8 @@ class Auroc:
         right, n = asked.correct > 0, len(asked)
         if not right.any() or right.all():
             return np.full(n, math.nan)
-        placements, area = _placements(asked), self.value(asked)
+        placements = _placements(asked)
+        area = placements[right].mean()
         return np.where(right, (placements - area) * n / right.sum(), (1 - placements - area) * n / (~right).sum())
 
     def count(self, asked: Questions) -> int:
@@ -89,11 +90,8 @@ def _surest_first(asked: Questions) -> tuple[np.ndarray, np.ndarray]:
 
 def _placements(asked: Questions) -> np.ndarray:
     """(n,) the share of the questions of the other kind, right or wrong, that are less sure; ties half."""
-    right = asked.correct > 0
-    placements = np.empty(len(asked))
-    for side, others in ((right, ~right), (~right, right)):
-        reference = np.sort(asked.confidence[others])
-        below = np.searchsorted(reference, asked.confidence[side], side="left")
-        up_to = np.searchsorted(reference, asked.confidence[side], side="right")
-        placements[side] = (below + up_to) / (2 * len(reference))
-    return placements
+    _, place = np.unique(asked.confidence, return_inverse=True)
+    right = np.bincount(place, asked.correct)
+    wrong = np.bincount(place) - right
+    below = [(np.cumsum(side) - side / 2) / max(side.sum(), 1) for side in (right, wrong)]
+    return np.where(asked.correct > 0, below[1][place], below[0][place])

@@ -23,36 +23,44 @@ def folds(n: int, clusters: np.ndarray | None, seed: int) -> np.ndarray:
 def inverse_temperatures(asked: Questions, fold: np.ndarray) -> np.ndarray:
     """(n,) 1/T for each question: what minimises the negative log-likelihood of the other folds (Guo et al. 2017).
 
-    Newton's method on β = 1/T: the derivative of −ln p_G is E_p[z] − E_{p|G}[z], the second Var_p[z] − Var_{p|G}[z]. With one
-    fold there is nothing to fit on, and β is 1.
+    Newton's method on β = 1/T: the derivative of −ln p_G is E_p[z] − E_{p|G}[z], the second Var_p[z] − Var_{p|G}[z]. It runs
+    on all questions first; from there each fold is a few steps away. With one fold there is nothing to fit on, and β is 1.
     """
     n_folds = int(fold.max()) + 1
     if n_folds < 2:
         return np.ones(len(asked))
-    best = np.ones(n_folds)
-    for k in range(n_folds):
-        others = fold != k
-        beta = 1.0
-        for _ in range(STEPS):
-            slope, curve = _derivatives(asked, beta, others)
-            step = np.clip(slope / max(curve, 1e-9), -0.5 * beta, beta)
-            beta = float(np.clip(beta - step, 1e-3, 1e3))
-            if abs(step) < 1e-6 * beta:
-                break
-        best[k] = beta
-    return best[fold]
+    z = asked.scores - asked.spread(np.maximum.reduceat(asked.scores, asked.starts[:-1]))
+    overall = _newton(asked, z, 1.0, np.ones(len(asked), dtype=bool))
+    return np.array([_newton(asked, z, overall, fold != k) for k in range(n_folds)])[fold]
 
 
-def _derivatives(asked: Questions, beta: float, chosen: np.ndarray) -> tuple[float, float]:
-    """First and second derivative by β of the mean −ln p_G over the chosen questions."""
-    at = asked.at_temperature(np.full(len(asked), beta))
-    starts, z = asked.starts[:-1], asked.scores - asked.spread(np.maximum.reduceat(asked.scores, asked.starts[:-1]))
-    mean = np.add.reduceat(at.p * z, starts)
-    variance = np.add.reduceat(at.p * z**2, starts) - mean**2
-    within = np.where(asked.gold, np.exp(at.log_p + at.spread(at.nll)), 0.0)
-    mean_gold = np.add.reduceat(within * z, starts)
-    variance_gold = np.add.reduceat(within * z**2, starts) - mean_gold**2
-    return float((mean - mean_gold)[chosen].mean()), float((variance - variance_gold)[chosen].mean())
+def _newton(asked: Questions, z: np.ndarray, beta: float, chosen: np.ndarray) -> float:
+    """The best β for the chosen questions, from a first guess."""
+    for _ in range(STEPS):
+        slope, curve = (derivative[chosen].mean() for derivative in _derivatives(asked, z, beta))
+        step = float(np.clip(slope / max(curve, 1e-9), -beta, beta / 2))
+        beta = float(np.clip(beta - step, 1e-3, 1e3))
+        if abs(step) < 1e-4 * beta:  # the next one would be of the order of its square
+            break
+    return beta
+
+
+def _derivatives(asked: Questions, z: np.ndarray, beta: float) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) the first and second derivative by β of −ln p_G; z are the scores less each question's largest."""
+    starts, weights = asked.starts[:-1], np.exp(beta * z)
+
+    def moments(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        total = np.add.reduceat(weights, starts)
+        mean = np.add.reduceat(weights * z, starts) / total
+        return mean, np.add.reduceat(weights * z * z, starts) / total - mean**2
+
+    if asked.several_gold:
+        best = np.maximum.reduceat(np.where(asked.gold, z, -np.inf), starts)  # so that no sum over G is 0
+        mean_gold, variance_gold = moments(np.where(asked.gold, np.exp(beta * (z - asked.spread(best))), 0.0))
+    else:
+        mean_gold, variance_gold = z[asked.gold], 0.0
+    mean, variance = moments(weights)
+    return mean - mean_gold, variance - variance_gold
 
 
 def deferred(confidence: np.ndarray, fold: np.ndarray, share: float) -> np.ndarray:
