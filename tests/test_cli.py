@@ -235,3 +235,56 @@ def test_the_store_of_a_run_holds_a_checkpoint_that_reads_back(bitsure, tiny, tm
     directory = Store(Path(tmp_path / "store")).find("weights", made_from)
     weights, _ = checkpoints.read(directory)
     assert len(weights) == 12 and all(weight.codes.max() < 8 for weight in weights.values())
+
+
+def test_a_strict_verdict_fails_the_command_and_keeps_everything(bitsure, tiny, tmp_path):
+    done = bitsure(*tiny, "verdict=strict", "verdict.accuracy_margin=0.0001", "hydra.run.dir=run")
+    assert done.returncode == 1 and "verdict=strict: " in done.stderr and "Traceback" not in done.stderr
+    judged = json.loads((tmp_path / "run" / "verdict.json").read_text())
+    assert judged["strict"] and judged["verdict"] != "non-inferior" and "Verdict: " in done.stdout
+    assert (tmp_path / "run" / "report.html").is_file()
+    wide = ["verdict.accuracy_margin=2", "verdict.nll_margin=50", "verdict.calibration_error_margin=2"]
+    assert bitsure(*tiny, "verdict=strict", *wide, "hydra.run.dir=other").returncode == 0
+
+
+def test_the_report_is_made_again_from_records_alone(bitsure, tiny, tmp_path):
+    bitsure(*tiny, "hydra.run.dir=run")
+    run, again = tmp_path / "run", tmp_path / "again"
+    command = [sys.executable, "-m", "bitsure.report", str(run), "--out", str(again), "--metric", "paper_compat"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads((where / "metrics.json").read_text())["tiny_pets"] for where in (run, again))
+    assert second["accuracy"]["value"] == first["accuracy"]["value"] and "paper_compat/ace" in second
+    assert "what changed most" not in done.stderr and "Number " in (again / "report.html").read_text()  # the prompts
+    assert not any(name in done.stdout + done.stderr for name in ("torch", "lm_eval"))
+
+
+@needs_shared
+def test_two_logs_of_the_harness_itself_are_compared(tmp_path, tiny_model, own_tasks):
+    """What `lm-eval --log_samples` really writes, of a model and of the same one in another type."""
+    runs = {}
+    for dtype in ("float32", "bfloat16"):
+        out = tmp_path / dtype
+        command = [
+            sys.executable,
+            "-m",
+            "lm_eval",
+            "run",
+            "--model",
+            "hf",
+            "--tasks",
+            "tiny_pets",
+            "--include_path",
+            str(own_tasks),
+        ]
+        command += ["--model_args", f"pretrained={tiny_model},dtype={dtype}", "--output_path", str(out), "--log_samples"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=own_tasks)
+        assert done.returncode == 0, done.stderr[-2000:]
+        [file] = out.rglob("samples_tiny_pets_*.jsonl")
+        runs[dtype] = file.parent
+    command = [sys.executable, "-m", "bitsure.report", str(runs["bfloat16"]), "--baseline", str(runs["float32"])]
+    done = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    compared = json.loads((tmp_path / "out" / "comparison.json").read_text())["tiny_pets"]
+    assert compared["questions_joined"]["value"] == 20 and abs(compared["nll"]["value"]) < 0.5
+    assert "report   " in done.stdout

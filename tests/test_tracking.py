@@ -100,7 +100,7 @@ def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_pa
     made = build(tmp_path, quant, full, METRIC, MARGINS, About("title"))
     chosen = config()
     with tracking.track(chosen, tracking.resolved_config(chosen), tmp_path, "sweep-1", tmp_path / "log") as tracker:
-        tracker.log({"git_commit": "abc"}, made, None, quant, full, tmp_path / "records.parquet")
+        tracker.log({"git_commit": "abc"}, made, None, quant, full, METRIC, tmp_path / "records.parquet")
     found = read_back(tmp_path)
     assert found["exit"] == 0
     assert (found["run"].display_name, found["run"].run_group, found["run"].job_type) == ("m/rtn4", "sweep-1", "rtn4")
@@ -108,8 +108,11 @@ def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_pa
     assert found["config"]["provenance"]["git_commit"] == "abc"
     assert found["summary"]["t/accuracy"] == pytest.approx(made.metrics["t"]["accuracy"]["value"])
     assert found["summary"]["t/delta/true_label_prob"] == pytest.approx(made.comparison["t"]["true_label_prob"]["value"])
+    assert found["summary"]["verdict"] == made.verdict["verdict"] == found["summary"]["t/verdict"]
     logged = {key.removesuffix("/_type") for key in found["history"]}
-    assert {"reliability/t", "risk_coverage/t", "shift/t", "samples"} <= logged
+    assert {"reliability/t", "risk_coverage/t", "shift/t", "samples", "reliability_curve/t"} <= {
+        key.removesuffix("_table") for key in logged
+    } | logged
     assert found["artifacts"]
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or b"s3cret" not in path.read_bytes(), path
@@ -123,7 +126,7 @@ def test_a_failing_run_is_finished_with_exit_code_1(tmp_path):
 
 def test_disabled_makes_no_run(tmp_path):
     with tracking.track(config("disabled"), {}, tmp_path, None, tmp_path / "log") as tracker:
-        tracker.log({}, None, None, [], None, tmp_path)
+        tracker.log({}, None, None, [], None, METRIC, tmp_path)
     assert tracker.look is None and list(tmp_path.iterdir()) == []
 
 

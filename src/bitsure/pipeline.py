@@ -74,7 +74,7 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
                 about = report.About(title, proof, made_by, prompts)
                 made = report.build(run_dir, rows, baseline, config.metric, config.verdict, about)
             with current.stage("track"):
-                tracker.log(made_by, made, proof, rows, baseline, run_dir / "records.parquet")
+                tracker.log(made_by, made, proof, rows, baseline, config.metric, run_dir / "records.parquet")
     _show(config, title, made, tracker.look, run_dir)
     if made.verdict and config.verdict.strict and made.verdict["verdict"] != verdict.NON_INFERIOR:
         raise UserError(
@@ -86,9 +86,11 @@ def _show(config: Config, title: str, made: report.Report, look: str | None, run
     out, metric = terminal.console(), config.metric
     out.print()
     out.print(tables.terminal_table(made.metrics, made.comparison, title, metric.confidence_level, metric.alpha))
-    for task in (made.verdict or {"tasks": {}})["tasks"].values():
-        out.print(task["sentence"], markup=False, soft_wrap=True)
-    out.print()
+    if made.verdict:
+        out.print(f"Verdict: {made.verdict['verdict']}", markup=False)
+        for task in made.verdict["tasks"].values():
+            out.print(f"- {task['sentence']}", markup=False, soft_wrap=True)
+        out.print()
     lines = {"report": made.page, "records": run_dir / "records.parquet", "W&B": look}
     for what, where in lines.items():
         if where:

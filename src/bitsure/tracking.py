@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from bitsure import terminal
-from bitsure.config import Config, Tracking
+from bitsure.config import Config, Metric, Tracking
 from bitsure.errors import UserError
-from bitsure.metrics.confidence import choice_probabilities
-from bitsure.records import Record, Records, join, rows, table
+from bitsure.metrics import bins_of
+from bitsure.metrics.calibration import reliability_diagram
+from bitsure.metrics.confidence import choice_probabilities, questions
+from bitsure.records import Record, Records, by_task, join, rows, table
 from bitsure.report import Report
 
 WAYS_OUT = (
@@ -51,9 +53,12 @@ class Tracker:
         quantization: dict | None,
         records: Records,
         baseline: Records | None,
+        metric: Metric,
         records_file: Path,
     ) -> None:
-        """Summary numbers `<task>/<metric>`, differences `<task>/delta/<metric>`, pictures, samples and the records."""
+        """Summary numbers `<task>/<metric>`, differences `<task>/delta/<metric>`, the verdict; pictures, curves that overlay
+        runs, samples and the records.
+        """
         if not self._run:
             return
         import wandb
@@ -62,6 +67,9 @@ class Tracker:
         summary = {f"{task}/{name}": one["value"] for task, values in report.metrics.items() for name, one in values.items()}
         for task, values in (report.comparison or {}).items():
             summary |= {f"{task}/delta/{name}": one["value"] for name, one in values.items()}
+        if report.verdict:
+            summary |= {"verdict": report.verdict["verdict"]}
+            summary |= {f"{task}/verdict": one["verdict"] for task, one in report.verdict["tasks"].items()}
         if quantization:
             summary |= {f"quantization/{key}": quantization[key] for key in PROOF}
         self._run.summary.update({key: value for key, value in summary.items() if value is not None})
@@ -70,6 +78,15 @@ class Tracker:
                 f"{kind}/{task}": wandb.Image(str(picture))
                 for kind, pictures in report.figures.items()
                 for task, picture in pictures.items()
+            }
+            | {
+                f"reliability_curve/{task}": wandb.plot.line(
+                    wandb.Table(columns=["confidence", "accuracy", "questions"], data=points),
+                    "confidence",
+                    "accuracy",
+                    title=f"{task}: share right against confidence",
+                )
+                for task, points in reliability_points(records, metric).items()
             }
             | {"samples": wandb.Table(columns=list(SAMPLE_COLUMNS), data=sample_rows(records, baseline))}
         )
@@ -92,6 +109,17 @@ SAMPLE_COLUMNS = (
     "baseline_true_label_prob",
     "true_label_prob_change",
 )
+
+
+def reliability_points(records: Records, metric: Metric) -> dict[str, list[list[float]]]:
+    """By task, a row for each bin that holds questions: mean confidence, accuracy, questions."""
+    points = {}
+    for task, found in by_task(records).items():
+        asked = questions(found, metric.normalization)
+        bins = reliability_diagram(asked.confidence, asked.correct, bins_of(asked, metric))
+        rows_ = zip(bins.confidence, bins.accuracy, bins.count, strict=True)
+        points[task] = [[float(c), float(a), int(n)] for c, a, n in rows_ if n]
+    return points
 
 
 def sample_rows(records: Records, baseline: Records | None) -> list[list]:

@@ -61,7 +61,7 @@ def test_the_terminal_table_fits_80_columns_and_cuts_nothing(made):
 
 def test_numbers_that_do_not_exist_are_dashes():
     assert tables.number(None) == "–" and tables.number(0.12345, sign=True) == "+0.1235"
-    assert tables.p_value(3e-9) == "< 1e-4" and tables.p_value(0.0314) == "0.031"
+    assert tables.p_value(3e-9) == "p < 1e-4" and tables.p_value(0.0314) == "p = 0.031"
 
 
 def test_the_page_shows_prompts_choices_and_both_distributions(made):

@@ -66,7 +66,7 @@ def summary(comparison: dict | None, quantization: dict | None, alpha: float) ->
             continue
         p, flips = values["true_label_prob"], values["flip_rate"]
         found = "significant" if p["significant"] else "not significant, which does not show that nothing changed"
-        tested = f"p = {tables.p_value(p['p_adjusted'])} at α = {alpha:g}: {found}"
+        tested = f"{tables.p_value(p['p_adjusted'])} at α = {alpha:g}: {found}"
         if p.get("smallest_detectable"):
             tested += f"; a change of {p['smallest_detectable']:.4f} would most likely have been found"
         sentences.append(

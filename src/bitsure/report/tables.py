@@ -31,8 +31,8 @@ def comparison_rows(comparison: dict, only: Container[str] | None = None) -> lis
             f"{one['n']:,}",
             number(one["baseline"]) if "baseline" in one else "",
             number(one["quantized"]) if "baseline" in one else "",
-            number(one["value"], sign="baseline" in one),
-            interval(one, sign="baseline" in one),
+            number(one["value"], sign="baseline" in one or task == MACRO),
+            interval(one, sign="baseline" in one or task == MACRO),
             note(one),
         )
         for task, values in comparison.items()
@@ -71,12 +71,12 @@ def note(one: dict) -> str:
     if "p_value" not in one:
         return ""
     if one.get("family") == "primary":
-        return f"{one['test']}: p = {p_value(one['p_adjusted'])} (Holm)" + (" *" if one["significant"] else "")
-    return f"{one['test']}: p = {p_value(one.get('p_adjusted', one['p_value']))} (exploratory)"
+        return f"{one['test']}: {p_value(one['p_adjusted'])} (Holm)" + (" *" if one["significant"] else "")
+    return f"{one['test']}: {p_value(one.get('p_adjusted', one['p_value']))} (exploratory)"
 
 
 def p_value(p: float) -> str:
-    return "< 1e-4" if p < 1e-4 else f"{p:.2g}"
+    return "p < 1e-4" if p < 1e-4 else f"p = {p:.2g}"
 
 
 def terminal_table(metrics: dict, comparison: dict | None, title: str, level: float, alpha: float) -> Table:
