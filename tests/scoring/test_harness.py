@@ -7,6 +7,7 @@ import pytest
 from bitsure import models
 from bitsure.config import Task
 from bitsure.errors import UserError
+from bitsure.scoring.engine import TOLERANCE
 from tests.conftest import SHARED, needs_shared, record
 
 POCKET = "pocket/tasks"
@@ -214,6 +215,29 @@ def test_on_real_tasks_every_number_is_that_of_hflm(harness, monkeypatch):
                 elif name != "truthfulqa_mc2":
                     assert a["acc"] == b["acc"]
         assert len(close_calls) <= 1, close_calls
+
+
+@needs_shared
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_in_half_precision_we_are_as_near_to_float32_as_hflm(harness, dtype):
+    """HFLM takes its softmax in the model's type, ours is in float32: the two differ, and neither is the truth."""
+    import numpy as np
+    from lm_eval.models.huggingface import HFLM
+
+    path, rng = SHARED / "hub/models/karpathy/stories260K", np.random.default_rng(0)
+    draw = lambda low, high: rng.integers(5, 500, rng.integers(low, high)).tolist()  # noqa: E731
+    asked = [((str(i), ""), context, draw(5, 40)) for i, context in enumerate([draw(20, 90) for _ in range(20)] * 2)]
+
+    def score(lm, dtype):
+        model, tokenizer = models.load(path, dtype)
+        return np.array([logprob for logprob, _ in lm(model, tokenizer)._loglikelihood_tokens(asked, disable_tqdm=True)])
+
+    ours = lambda model, tokenizer: harness.HookedLM(model, tokenizer, lambda n: None)  # noqa: E731
+    theirs = lambda model, tokenizer: HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8)  # noqa: E731
+    exact, found, expected = score(theirs, "float32"), score(ours, dtype), score(theirs, dtype)
+    absolute, relative = TOLERANCE[dtype]
+    assert (np.abs(found - expected) <= absolute + relative * np.abs(exact)).all()
+    assert np.abs(found - exact).mean() <= 1.1 * np.abs(expected - exact).mean()
 
 
 @needs_shared
