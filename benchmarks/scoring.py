@@ -13,6 +13,7 @@ import gc
 import logging
 import os
 import platform
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,10 @@ import numpy as np
 import torch
 
 from bitsure.scoring.budget import peak_memory
-from bitsure.scoring.rows import Request, chains, read_by_the_model, trees
+from bitsure.scoring.engine import Engine, _few_questions
+from bitsure.scoring.forward import Scored
+from bitsure.scoring.journal import Journal
+from bitsure.scoring.rows import Request, read_by_the_model, trees
 
 HERE = Path(__file__).parent
 BATCH_SIZES = (1, 8, 32)
@@ -179,14 +183,21 @@ def compare(model: torch.nn.Module, shape: Shape, n: int, rate: float) -> dict:
     }
 
 
-def fixed_costs(model: torch.nn.Module, requests: list[Request]) -> tuple[float, float]:
-    """Seconds of the check that every run makes, and of laying out the requests."""
-    from bitsure.scoring.engine import Engine, _few_questions
-
+def fixed_costs(model: torch.nn.Module, requests: list[Request], seconds: float) -> str:
+    """What the check, laying out and the journal take, and their share of a run of 60 s at this speed."""
     engine, asked = Engine(model, 2048), dict(enumerate(requests))
     few = _few_questions(asked)
-    check = np.median([timed(lambda: engine._check_sharing(few))[0] for _ in range(3)])
-    return float(check), timed(lambda: trees(asked, model.config.hidden_size, 2048, 2**30))[0]
+    check = float(np.median([timed(lambda: engine._check_sharing(few))[0] for _ in range(3)]))
+    layout = timed(lambda: trees(asked, model.config.hidden_size, 2048, 2**30))[0]
+    scored = [Scored([-1.234567] * len(continuation), False) for _, continuation in requests]
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder, "journal"))
+        writing = timed(lambda: journal.append(zip(requests, scored, strict=True)))[0]
+    share = (check + (layout + writing) * 60 / seconds) / 60
+    return (
+        f"Fixed costs on HellaSwag's shape: the check {check:.2f} s a run; of {len(requests)} choices, laying out "
+        f"{layout:.3f} s and the journal {writing:.3f} s: {share:.1%} of a run of 60 s."
+    )
 
 
 def markdown(rows: list[dict]) -> str:
@@ -214,12 +225,8 @@ def main() -> None:
             rows.append(compare(model, shape, n, rate))
             print(name, rows[-1], flush=True)
         requests = draw(SHAPES[0], n, model.config.vocab_size)
-        check, layout = fixed_costs(model, requests)
-        whole = sum(len(row) for row in chains(dict(enumerate(requests))))
         text += [f"## {name}", f"A matrix product runs at {rate / 1e9:.1f} billion multiply-adds a second.", markdown(rows)]
-        text += [
-            f"Fixed costs on HellaSwag's shape: the check {check:.2f} s a run, laying out {layout:.3f} s for {whole} tokens."
-        ]
+        text += [fixed_costs(model, requests, float(rows[0]["ours, s"]))]
     report = "\n\n".join(text) + "\n"
     print(report)
     temporary = arguments.out.with_suffix(".tmp")

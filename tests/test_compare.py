@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bitsure.compare import compare, holm
+from bitsure.compare import benjamini_hochberg, compare, holm
 from tests.conftest import record
 from tests.metrics.test_metrics import METRIC, two_choices
 
@@ -85,3 +85,76 @@ def test_p_values_are_adjusted_over_the_tasks():
         assert results[task]["true_label_prob"]["p_adjusted"] >= results[task]["true_label_prob"]["p_value"]
     smaller = min(results[task]["true_label_prob"]["p_value"] for task in "ab")
     assert min(results[task]["true_label_prob"]["p_adjusted"] for task in "ab") == pytest.approx(2 * smaller)
+
+
+def test_benjamini_hochberg_by_hand():
+    assert benjamini_hochberg([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.04, 0.04])
+    assert benjamini_hochberg([]) == []
+
+
+def test_only_the_primary_test_is_confirmatory():
+    full, quant, _ = runs()
+    result = compare(full, quant, METRIC)["t"]
+    families = {name: one["family"] for name, one in result.items() if "family" in one}
+    assert [name for name, family in families.items() if family == "primary"] == ["true_label_prob"]
+    assert len(families) > 15
+    for name, one in result.items():
+        assert ("p_value" in one) == (name in families)
+        if name in families:
+            assert one["p_adjusted"] >= one["p_value"] - 1e-15
+
+
+def test_a_uniform_loss_of_log_odds_is_harm_without_slope_or_instability():
+    rng = np.random.default_rng(0)
+    z = rng.normal(0.5, 1.5, 300)
+    full = [record([x / 2 - 20, -x / 2 - 20], doc_id=i) for i, x in enumerate(z)]
+    quant = [record([x / 2 - 20.06, -x / 2 - 19.94], doc_id=i) for i, x in enumerate(z)]
+    result = compare(full, quant, METRIC)["t"]
+    assert result["harm"]["value"] == pytest.approx(-0.12)
+    assert result["instability"]["value"] == pytest.approx(0, abs=1e-6)
+    assert result["harm_slope"]["value"] == pytest.approx(0, abs=1e-6)
+    for k in range(1, 6):
+        assert result[f"harm_stratum_{k}"]["value"] == pytest.approx(-0.12) and result[f"harm_stratum_{k}"]["n"] == 60
+
+
+def test_noise_by_certainty_is_seen_where_it_is():
+    rng = np.random.default_rng(0)
+    z = np.sort(rng.uniform(0, 4, 500))
+    noise = rng.normal(0, np.where(np.arange(500) < 250, 1.0, 0.1))
+    full = [record([x - 20, -20], doc_id=i) for i, x in enumerate(z)]
+    quant = [record([x + e - 20, -20], doc_id=i) for i, (x, e) in enumerate(zip(z, noise, strict=True))]
+    result = compare(full, quant, METRIC)["t"]
+    assert result["instability_stratum_1"]["value"] == pytest.approx(1, abs=0.15)
+    assert result["instability_stratum_5"]["value"] == pytest.approx(0.1, abs=0.02)
+
+
+def test_what_a_temperature_mends_and_what_it_does_not():
+    rng = np.random.default_rng(0)
+    z = rng.normal(0, 2, (800, 3))
+    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    gold = [int(rng.choice(3, p=row)) for row in p]
+    full = [record((row - 30).tolist(), gold=g, doc_id=i) for i, (row, g) in enumerate(zip(z, gold, strict=True))]
+    sharper = [record((3 * row - 30).tolist(), gold=g, doc_id=i) for i, (row, g) in enumerate(zip(z, gold, strict=True))]
+    result = compare(full, sharper, METRIC)["t"]
+    assert result["temperature"]["quantized"] == pytest.approx(3 * result["temperature"]["baseline"], rel=0.02)
+    assert result["nll_mended_by_temperature"]["value"] == pytest.approx(result["nll"]["value"], abs=0.01)
+    assert result["nll_beyond_temperature"]["value"] == pytest.approx(0, abs=1e-3)
+    # mended + beyond is all that was lost
+    total = result["nll_mended_by_temperature"]["value"] + result["nll_beyond_temperature"]["value"]
+    assert total == pytest.approx(result["nll"]["value"], abs=1e-9)
+
+
+def test_the_macro_average_of_differences():
+    a, b = runs(task="a"), runs(task="b", shift=0.0, seed=1)
+    results = compare(a[0] + b[0], a[1] + b[1], METRIC)
+    expected = np.mean([results[task]["true_label_prob"]["value"] for task in "ab"])
+    assert results["macro_average"]["true_label_prob"]["value"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+@pytest.mark.parametrize("gold", [[0], [0, 2], [0, 1, 2]])
+def test_few_questions_and_several_right_choices_are_no_error(n, gold):
+    full = [record([-1, -2, -3], gold=gold, doc_id=i) for i in range(n)]
+    quant = [record([-1, -2.5, -3], gold=gold, doc_id=i) for i in range(n)]
+    result = compare(full, quant, METRIC)["t"]
+    assert result["questions_joined"]["value"] == n and math.isfinite(result["harm"]["value"])

@@ -48,6 +48,13 @@ def test_one_bad_task_decides_and_the_macro_average_does_not():
     assert found["verdict"] == "inferior" and set(found["tasks"]) == {"t", "bad"}
 
 
+def test_few_questions_decide_nothing():
+    few = comparison(*FINE)
+    for one in few["t"].values():
+        one["n"] = 29
+    assert judge(few, MARGINS, 0.95)["verdict"] == "undecided"
+
+
 def test_margins_must_be_positive():
     with pytest.raises(UserError, match=r"verdict\.nll_margin=0"):
         Verdict(strict=False, accuracy_margin=0.01, nll_margin=0, calibration_error_margin=0.01)

@@ -6,6 +6,7 @@ from bitsure.config import Verdict
 from bitsure.metrics import ECE, MACRO
 
 NON_INFERIOR, INFERIOR, UNDECIDED = "non-inferior", "inferior", "undecided"
+FEWEST = 30  # questions; an interval of fewer says too little of their spread
 SAID = {"accuracy": "accuracy", "nll": "negative log-likelihood", ECE: "calibration error"}
 
 
@@ -13,8 +14,9 @@ def judge(comparison: dict[str, dict[str, dict]], verdict: Verdict, level: float
     """verdict.json: {verdict, strict, level, noise_control, tasks: {task: {verdict, sentence, margins: {metric: …}}}}.
 
     A loss is how much worse the quantized model is, in the metric's own unit. A metric is non-inferior where its interval's
-    upper end is below the margin, inferior where the lower end is above it. A task is inferior if any metric is, non-inferior
-    if all are. `smallest_detectable` is the change in true_label_prob that this task's primary test would most likely find.
+    upper end is below the margin, inferior where the lower end is above it, undecided of fewer than FEWEST questions. A task
+    is inferior if any metric is, non-inferior if all are. `smallest_detectable` is the change in true_label_prob that the
+    task's primary test would most likely find.
     """
     margins = {
         "accuracy": verdict.accuracy_margin,
@@ -45,6 +47,8 @@ def _judge_one(one: dict, margin: float, worse: int) -> dict:
     loss = worse * one["value"]
     low, high = sorted((worse * one["ci_low"], worse * one["ci_high"]))
     said = NON_INFERIOR if high < margin else INFERIOR if low > margin else UNDECIDED
+    if one["n"] < FEWEST:
+        said = UNDECIDED
     return {"verdict": said, "loss": loss, "ci_low": low, "ci_high": high, "margin": margin, "n": one["n"]}
 
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
 from bitsure.config import Metric
+from bitsure.errors import UserError
 from bitsure.metrics import measure
+from bitsure.metrics.confidence import questions
 from tests.conftest import record
 
 METRIC = Metric(
@@ -70,3 +73,49 @@ def test_the_calibration_error_of_a_calibrated_model_is_near_its_null_value():
     null = results["expected_calibration_error_if_calibrated"]["value"]
     assert results["expected_calibration_error"]["value"] == pytest.approx(null, abs=0.015)
     assert results["expected_calibration_error"]["ci_low"] < 0.01
+
+
+@pytest.mark.parametrize(
+    ("normalization", "lengths"), [("none", (1, 1)), ("token", (4, 2)), ("char", (3, 2)), ("byte", (3, 4))]
+)
+def test_normalization_divides_by_the_choices_length(normalization, lengths):
+    row = record([-6.0, -4.0], choices=["abc", "éé"], choice_tokens=[4, 2])
+    asked = questions([row], normalization)
+    scores = np.array([-6.0, -4.0]) / lengths
+    assert asked.p == pytest.approx(np.exp(scores) / np.exp(scores).sum())
+
+
+def test_normalization_by_tokens_needs_their_number():
+    with pytest.raises(UserError, match="Take char or byte"):
+        questions([record([-1, -2], choice_tokens=None)], "token")
+
+
+def test_the_macro_average_counts_tasks_alike():
+    rows = [two_choices(0.9, 0, i, "a") for i in range(3)] + [two_choices(0.6, int(i < 2), i, "b") for i in range(4)]
+    results = measure(rows, METRIC)
+    assert results["macro_average"]["accuracy"]["value"] == pytest.approx((1 + 0.5) / 2)
+    assert results["macro_average"]["accuracy"]["n"] == 2 and "macro_average" not in measure(rows[:3], METRIC)
+    # no answer of task a is wrong, so b alone has a confidence on wrong ones
+    assert results["macro_average"]["confidence_wrong"]["n"] == 1
+
+
+def test_questions_with_one_prompt_are_resampled_together():
+    rows = [dataclasses.replace(two_choices(0.9, i % 2, i), prompt_hash=f"p{i // 4}") for i in range(40)]
+    one = measure(rows, METRIC)["t"]["accuracy"]
+    assert one["resampled"] == "clusters of questions with one prompt (10)" and one["n"] == 40
+    assert (
+        measure([dataclasses.replace(row, prompt_hash=row.doc_hash) for row in rows], METRIC)["t"]["accuracy"]["resampled"]
+        == "questions"
+    )
+
+
+def test_one_question_is_enough_for_numbers():
+    results = measure([two_choices(0.9, 0, 0)], METRIC)["t"]
+    assert results["accuracy"]["value"] == 1 and results["auroc"]["value"] is None
+
+
+def test_the_study_stands_beside_the_corrected_numbers():
+    rows = [two_choices(0.9, i % 2, i) for i in range(10)]
+    results = measure(rows, dataclasses.replace(METRIC, paper_compat=True))["t"]
+    assert results["paper_compat/conf"]["value"] == pytest.approx(results["confidence"]["value"])
+    assert results["paper_compat/ace"]["value"] == pytest.approx(0.4)  # |0.9 − the mean label|

@@ -56,8 +56,13 @@ class Pairs:
 
     @cached_property
     def log_odds_change(self) -> np.ndarray:
-        """δ = the quantized model's ln (p_G / (1 − p_G)) less the full model's, nats: no slope of the softmax in it."""
-        return self.quantized.log_odds - self.full.log_odds
+        """δ = the quantized model's ln (p_G / (1 − p_G)) less the full model's, nats: no slope of the softmax in it.
+
+        0 where every choice is right: there are no odds.
+        """
+        before, after = self.full.log_odds, self.quantized.log_odds
+        some = np.isfinite(before) & np.isfinite(after)
+        return np.where(some, np.where(some, after, 0.0) - np.where(some, before, 0.0), 0.0)
 
     @cached_property
     def certainty(self) -> np.ndarray:
