@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -157,4 +158,51 @@ def test_few_questions_and_several_right_choices_are_no_error(n, gold):
     full = [record([-1, -2, -3], gold=gold, doc_id=i) for i in range(n)]
     quant = [record([-1, -2.5, -3], gold=gold, doc_id=i) for i in range(n)]
     result = compare(full, quant, METRIC)["t"]
-    assert result["questions_joined"]["value"] == n and math.isfinite(result["harm"]["value"])
+    assert result["questions_joined"]["value"] == n
+    assert (result["harm"]["n"], result["harm"]["value"] is None) == ((0, True) if len(gold) == 3 else (n, False))
+    assert not result["true_label_prob"]["significant"]
+
+
+def test_no_flip_does_not_prove_that_none_can_happen():
+    full, _, _ = runs(40, shift=0.0)
+    result = compare(full, full, METRIC)["t"]["accuracy"]
+    assert result["value"] == 0 and result["ci_low"] < -0.03 and result["ci_high"] > 0.03
+    # Agresti & Min by hand: half a question is added to each of the four outcomes
+    half = 1.959964 * math.sqrt(1.0) / 42
+    assert (result["ci_low"], result["ci_high"]) == pytest.approx((-half, half), rel=1e-5)
+
+
+def test_a_task_that_does_not_join_is_reported_and_not_forgotten():
+    from bitsure.verdict import judge
+    from tests.test_verdict import MARGINS
+
+    a, b = runs(task="a"), runs(task="b")
+    other = [dataclasses.replace(row, prompt_hash="other") for row in b[1]]
+    results = compare(a[0] + b[0], a[1] + other, METRIC)
+    assert {name: one["value"] for name, one in results["b"].items()} == {
+        "questions_joined": 0,
+        "questions_only_baseline": 200,
+        "questions_only_quantized": 200,
+    }
+    judged = judge(results, MARGINS, 0.95)["tasks"]["b"]
+    assert judged["verdict"] == "undecided" and "None of its questions is in both runs (200 in full" in judged["sentence"]
+
+
+def test_equal_certainty_has_no_slope():
+    rng = np.random.default_rng(0)
+    full = [two_choices(0.7, 0, i) for i in range(100)]
+    quant = [two_choices(p, 0, i) for i, p in enumerate(np.sort(rng.uniform(0.5, 0.9, 100)))]
+    assert compare(full, quant, METRIC)["t"]["harm_slope"]["value"] is None
+
+
+def test_the_debiased_errors_interval_lies_around_it():
+    full, quant, _ = runs(400)
+    result = compare(full, quant, METRIC)["t"]["debiased_squared_calibration_error"]
+    assert (result["ci_low"] + result["ci_high"]) / 2 == pytest.approx(result["value"])
+
+
+def test_other_right_choices_are_refused():
+    from bitsure.errors import UserError
+
+    with pytest.raises(UserError, match="different right choices"):
+        compare([two_choices(0.9, 0, 3)], [two_choices(0.9, 1, 3)], METRIC)

@@ -42,6 +42,23 @@ def test_several_right_choices_come_from_the_document(tmp_path):
     assert harness_log.read(tmp_path)[0][0].gold == [0, 1]
 
 
+def test_digits_are_an_index_even_where_they_are_choices_too(tmp_path):
+    write(tmp_path, sample(target="1", choices=(" 1", " 2")))
+    assert harness_log.read(tmp_path)[0][0].gold == [1]
+
+
+def test_a_list_of_right_choices_is_written_as_text(tmp_path):
+    write(tmp_path, sample(target="[0, 1]"))
+    assert harness_log.read(tmp_path)[0][0].gold == [0, 1]
+
+
+def test_other_line_ends_and_half_characters_in_a_prompt_are_no_end_of_a_line(tmp_path):
+    hostile = sample()
+    hostile["arguments"]["gen_args_0"]["arg_0"] = "a\u2028b \ud83d"
+    (tmp_path / "samples_boolq.jsonl").write_text(json.dumps(hostile, ensure_ascii=False), errors="surrogatepass")
+    assert "a\u2028b" in harness_log.read(tmp_path)[1]["boolq", 0]
+
+
 def test_the_latest_file_of_a_task_counts(tmp_path):
     write(tmp_path, sample(), name="samples_boolq_2026-01-02T03-04-05.678901.jsonl")
     write(tmp_path, sample(7), name="samples_boolq_2026-02-02T03-04-05.678901.jsonl")
@@ -55,6 +72,7 @@ def test_the_latest_file_of_a_task_counts(tmp_path):
         ("{}", "no doc_id, doc, target"),
         (json.dumps(sample(target="maybe")), "the target 'maybe' is none of the choices"),
         (json.dumps(sample() | {"resps": [["a text"]]}), "no log-likelihoods of choices"),
+        (json.dumps(sample(scores=(("x", False), (-1, True)))), "a response is no log-likelihood"),
         (json.dumps(sample(scores=((float("nan"), False), (-1, True)))), "not finite"),
     ],
 )

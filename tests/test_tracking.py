@@ -132,7 +132,7 @@ def test_disabled_makes_no_run(tmp_path):
 
 def test_samples_show_both_models_choice():
     full, quant, _ = runs(5)
-    rows = tracking.sample_rows(quant, full[:4])
+    rows = tracking.sample_rows(quant, full[:4], "none")
     as_dicts = [dict(zip(tracking.SAMPLE_COLUMNS, row, strict=True)) for row in rows]
     assert as_dicts[0]["true_label_prob_change"] == pytest.approx(
         as_dicts[0]["true_label_prob"] - as_dicts[0]["baseline_true_label_prob"]

@@ -30,6 +30,7 @@ FINE = ((0.0, -0.009, 0.005), (0.0, -0.01, 0.019), (0.0, -0.02, 0.009))
         ({0: (-0.05, -0.06, -0.04)}, "inferior", "accuracy +0.0500 [+0.0400, +0.0600]"),
         ({1: (0.03, 0.021, 0.04)}, "inferior", "negative log-likelihood"),
         ({2: (0.01, 0.0, 0.02)}, "undecided", "calibration error"),
+        ({2: (0.05, 0.04, 0.06)}, "undecided", "calibration error"),  # its interval covers too little to condemn
         ({0: (-0.05, -0.06, -0.04), 2: (0.01, 0.0, 0.02)}, "inferior", "accuracy"),
         ({0: (0.05, 0.04, 0.06)}, "non-inferior", "non-inferior"),  # better than before is no loss
     ],

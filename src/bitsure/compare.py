@@ -12,7 +12,7 @@ from bitsure.metrics import MACRO, Sample, bootstrap, entry, macro_average, numb
 from bitsure.metrics.confidence import questions
 from bitsure.metrics.pairs import DEFERRED, STRATA, Pairs
 from bitsure.metrics.statistics import Estimate, Sums, estimate, mean
-from bitsure.records import Join, Records, by_task, flat, join
+from bitsure.records import Join, Records, by_task, join
 
 PRIMARY = "true_label_prob"
 # each model's over its own right or wrong answers, so that the difference also holds what moved between the two
@@ -28,20 +28,38 @@ def compare(baseline: Records, quantized: Records, metric: Metric) -> dict[str, 
     """
     joined = join(baseline, quantized)
     results, estimates = {}, {}
-    full = by_task(joined.baseline)
-    for task, found in by_task(joined.quantized).items():
-        results[task], estimates[task] = _compare_task(task, full[task], found, joined, metric)
+    full, quant = by_task(joined.baseline), by_task(joined.quantized)
+    for task, found in quant.items():
+        results[task], estimates[task] = _compare_task(full[task], found, metric, metric.alpha / len(quant))
     for task, p_adjusted in zip(results, holm([results[task][PRIMARY]["p_value"] for task in results]), strict=True):
         results[task][PRIMARY] |= {"family": "primary", "p_adjusted": p_adjusted, "significant": p_adjusted < metric.alpha}
-    explored = [one for found in results.values() for one in found.values() if "p_value" in one and "p_adjusted" not in one]
+    explored = [one for found in results.values() for one in found.values() if "p_value" in one and "family" not in one]
     for one, p_adjusted in zip(explored, benjamini_hochberg([one["p_value"] for one in explored]), strict=True):
         one |= {"family": "exploratory", "p_adjusted": p_adjusted}
-    if len(results) > 1:
+    for task in dict.fromkeys([*results, *joined.only_baseline, *joined.only_quantized]):
+        results.setdefault(task, {})  # a task of which nothing joined has its counts alone
+        results[task] |= _counts(task, len(quant.get(task, ())), joined)
+    if len(estimates) > 1:
         results[MACRO] = macro_average(estimates, metric.confidence_level)
     return results
 
 
-def _compare_task(task: str, before, after, joined: Join, metric: Metric) -> tuple[dict[str, dict], dict[str, Estimate]]:
+def was_compared(values: dict[str, dict]) -> bool:
+    """Whether a task of comparison.json has more than counts."""
+    return PRIMARY in values
+
+
+def _counts(task: str, joined_questions: int, joined: Join) -> dict[str, dict]:
+    counts = {
+        "questions_joined": joined_questions,
+        "questions_only_baseline": joined.only_baseline.get(task, 0),
+        "questions_only_quantized": joined.only_quantized.get(task, 0),
+    }
+    return {name: number(count, None, None, count) for name, count in counts.items()}
+
+
+def _compare_task(before, after, metric: Metric, alpha: float) -> tuple[dict[str, dict], dict[str, Estimate]]:
+    """alpha: of one of the primary tests, at the least."""
     full, quant = (questions(side, metric.normalization) for side in (before, after))
     sample = Sample.of(after, metric)
     pairs = Pairs(full, quant, repair.folds(len(full), sample.clusters, metric.seed))
@@ -56,23 +74,17 @@ def _compare_task(task: str, before, after, joined: Join, metric: Metric) -> tup
             results[name] |= {"n_baseline": one.count(full), "n_quantized": one.count(quant)}
         if name != PRIMARY:
             results[name] |= z_test(found)
+    results["accuracy"] |= _at_least_as_wide(results["accuracy"], agresti_min(pairs, level))
     for name, found in estimate(paired, pairs, sample.weights, sample.clusters).items():
         estimates[name] = found
         results[name] = entry(found, paired[name].count(pairs), sample.unit, level)
     change = quant.true_label_prob - full.true_label_prob
-    results[PRIMARY] |= paired_t_test(change, sample.weights, level)
+    results[PRIMARY] |= paired_t_test(change, sample.weights, level, alpha)
     results["correct_to_wrong"] |= mcnemar(pairs)
-    results["harm_slope"] |= z_test(estimates["harm_slope"])
     cold, warm = pairs.temperatures
     results["temperature"] = number(warm - cold, None, None, n, baseline=cold, quantized=warm)
     if metric.paper_compat:
         results |= _paper_compat(before, after)
-    for name, count in {
-        "questions_joined": n,
-        "questions_only_baseline": joined.only_baseline.get(task, 0),
-        "questions_only_quantized": joined.only_quantized.get(task, 0),
-    }.items():
-        results[name] = number(count, None, None, count)
     return results, estimates
 
 
@@ -85,8 +97,8 @@ def paired_statistics() -> dict[str, Sums]:
         "kl_divergence": mean(lambda p: p.kl_divergence),
         "jensen_shannon_divergence": mean(lambda p: p.jensen_shannon),
         "jensen_shannon_distance": mean(lambda p: np.sqrt(p.jensen_shannon)),
-        "harm": mean(lambda p: p.log_odds_change),
-        "instability": _deviation(lambda p: np.ones(len(p))),
+        "harm": mean(lambda p: p.log_odds_change, among=lambda p: p.has_odds),
+        "instability": _deviation(lambda p: p.has_odds),
         "harm_slope": _slope(),
         "nll_mended_by_temperature": mean(
             lambda p: p.quantized.nll - p.quantized_at_own_temperature.nll - p.full.nll + p.full_at_own_temperature.nll
@@ -96,7 +108,7 @@ def paired_statistics() -> dict[str, Sums]:
         "nll_saved_by_full_temperature": mean(lambda p: p.quantized.nll - p.quantized_at_full_temperature.nll),
     }
     for k in range(STRATA):
-        inside = lambda p, k=k: (p.stratum == k).astype(float)  # noqa: E731
+        inside = lambda p, k=k: (p.stratum == k) * p.has_odds  # noqa: E731
         found[f"harm_stratum_{k + 1}"] = mean(lambda p: p.log_odds_change, among=inside)
         found[f"instability_stratum_{k + 1}"] = _deviation(inside)
     for share in DEFERRED:
@@ -119,31 +131,34 @@ def _deviation(among) -> Sums:
 
 
 def _slope() -> Sums:
-    """Least-squares slope of δ on the full model's certainty (0 … 1): above 0 where unsure questions are hit harder."""
+    """Least-squares slope of δ on the full model's certainty (0 … 1): above 0 where unsure questions are hit harder.
+
+    It has no test: its null value is not 0 but the slope of noise of the same size.
+    """
 
     def features(pairs: Pairs) -> np.ndarray:
         x, y = pairs.certainty, pairs.log_odds_change
-        return np.stack([np.ones(len(pairs)), x, y, x * y, x * x], axis=1)
+        return np.stack([np.ones(len(pairs)), x, y, x * y, x * x], axis=1) * pairs.has_odds[:, None]
 
     def of(sums: np.ndarray) -> np.ndarray:
         n, x, y, xy, xx = np.moveaxis(sums, -1, 0)
-        return (n * xy - x * y) / (n * xx - x * x)
+        spread = n * xx - x * x
+        return np.where(spread > 1e-9 * n * n, (n * xy - x * y) / spread, np.nan)
 
     return Sums(features, of)
 
 
-def paired_t_test(difference: np.ndarray, weights: np.ndarray | None, level: float) -> dict:
+def paired_t_test(difference: np.ndarray, weights: np.ndarray | None, level: float, alpha: float) -> dict:
     """The two-sided paired t-test of a zero mean difference (n,), with Cohen's d_z (mean / standard deviation) and interval.
 
-    Where every difference is the same there is no test: the p-value is 1 if they are all zero, else 0.
-    `smallest_detectable` is the mean difference that the test at α = .01 finds in 80 of 100 such samples.
+    Where differences do not vary there is no test, and the p-value is 1. `smallest_detectable` is the mean difference that a
+    test at this alpha finds in about 80 of 100 such samples.
     """
-    from scipy.stats import norm, ttest_1samp
+    from scipy.stats import norm, t, ttest_1samp
 
     n = len(difference)
     if n < 2 or np.ptp(difference) == 0:
-        p_value = 1.0 if n < 2 or difference[0] == 0 else 0.0
-        return {"test": "paired t-test", "statistic": None, "p_value": p_value, "effect_size": None, "effect_size_ci": None}
+        return {"test": "paired t-test", "statistic": None, "p_value": 1.0, "effect_size": None, "effect_size_ci": None}
     statistic, p_value = ttest_1samp(difference, 0.0)
     deviation = float(difference.std(ddof=1))
     d_z = float(difference.mean() / deviation)
@@ -162,18 +177,16 @@ def paired_t_test(difference: np.ndarray, weights: np.ndarray | None, level: flo
         "p_value": float(p_value),
         "effect_size": d_z,
         "effect_size_ci": interval,
-        "smallest_detectable": float(norm.ppf(0.995) + norm.ppf(0.8)) * deviation / math.sqrt(n),
+        "smallest_detectable": float(t.ppf(1 - alpha / 2, n - 1) + t.ppf(0.8, n - 1)) * deviation / math.sqrt(n),
     }
 
 
 def z_test(found: Estimate) -> dict:
-    """Two-sided: the value over its standard error, by resampling or influence. Exploratory only."""
+    """Two-sided: the value over its standard error, by resampling or influence. Exploratory only; none without spread."""
     from scipy.stats import norm
 
-    if not math.isfinite(found.value) or not math.isfinite(found.standard_error):
+    if not math.isfinite(found.value) or not math.isfinite(found.standard_error) or found.standard_error <= 1e-12:
         return {}
-    if found.standard_error == 0:
-        return {"test": "z-test", "statistic": None, "p_value": 1.0 if found.value == 0 else 0.0}
     z = found.value / found.standard_error
     return {"test": "z-test", "statistic": z, "p_value": float(2 * norm.sf(abs(z)))}
 
@@ -187,18 +200,38 @@ def mcnemar(pairs: Pairs) -> dict:
     return {"test": "McNemar, exact", "statistic": lost, "p_value": p_value}
 
 
+def agresti_min(pairs: Pairs, level: float) -> tuple[float, float]:
+    """The interval of a difference of paired proportions that stays wide where few answers or none flip (Agresti & Min 2005).
+
+    The Wald interval after half a question is added to each of the four outcomes.
+    """
+    from scipy.stats import norm
+
+    n, lost, won = len(pairs) + 2, pairs.lost.sum() + 0.5, pairs.won.sum() + 0.5
+    middle = (won - lost) / n
+    half = norm.ppf((1 + level) / 2) * math.sqrt(won + lost - (won - lost) ** 2 / n) / n
+    return float(middle - half), float(middle + half)
+
+
+def _at_least_as_wide(one: dict, other: tuple[float, float]) -> dict:
+    """The wider ends of two intervals: resampling cannot see flips that did not happen, proportions cannot see clusters."""
+    return {
+        "ci_low": min(one["ci_low"], other[0]),
+        "ci_high": max(one["ci_high"], other[1]),
+        "interval": f"{one['interval']}, at least as wide as Agresti–Min",
+    }
+
+
 def _paper_compat(before, after) -> dict[str, dict]:
     """The study's numbers of both runs, and its t-test: of full − quantized, the other way round than everything else here."""
     was, now = paper_compat.measure(before), paper_compat.measure(after)
-    n = len(after)
+    n = len(paper_compat.kept(after))
     results = {
         f"paper_compat/{name}": number(now[name] - was[name], None, None, n, baseline=was[name], quantized=now[name])
         for name in now
     }
-    gold = [flat(side, "gold")[0][flat(side, "gold")[1][:-1]] for side in (before, after)]
-    p = [questions(side) for side in (before, after)]
-    difference = np.subtract(*(side.p[side.starts[:-1] + g] for side, g in zip(p, gold, strict=True)))
-    results["paper_compat/conf_true"] |= paired_t_test(difference, None, 0.95)
+    difference = paper_compat.gold_probability(before) - paper_compat.gold_probability(after)
+    results["paper_compat/conf_true"] |= paired_t_test(difference, None, 0.95, 0.01) | {"family": "the study's own"}
     return results
 
 

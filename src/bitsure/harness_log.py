@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -24,7 +25,8 @@ def read(directory: Path) -> tuple[list[Record], dict[tuple[str, int], str]]:
     prompts: dict[tuple[str, int], str] = {}
     files = {match["task"]: path for path in sorted(directory.glob("samples_*.jsonl")) if (match := FILE.fullmatch(path.name))}
     for task, path in files.items():  # the last one of a task: names end with the time
-        for number, line in enumerate(path.read_text().splitlines(), 1):
+        lines = path.read_text(errors="replace").rstrip("\n").split("\n")  # not splitlines: prompts hold other line ends
+        for number, line in enumerate(lines, 1):
             record, prompt = _record(task, line, f"{path}, line {number}")
             found.append(record)
             prompts[task, record.doc_id] = prompt
@@ -47,6 +49,10 @@ def _record(task: str, line: str, where: str) -> tuple[Record, str]:
     scores = [resp[0] if isinstance(resp, list) else resp for resp in sample["resps"]]
     if any(not isinstance(score, list | tuple) or len(score) != 2 for score in scores) or len(scores) != len(pairs):
         raise UserError(f"{where}: task {task} has no log-likelihoods of choices to take a confidence from.")
+    try:
+        numbers = [(float(logprob), str(greedy) == "True") for logprob, greedy in scores]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: a response is no log-likelihood ({error}).") from error
     varies = len({context for context, _ in pairs}) > 1  # the choices stand before one common ending
     choices = [context if varies else continuation.removeprefix(" ") for context, continuation in pairs]
     record = Record(
@@ -57,12 +63,21 @@ def _record(task: str, line: str, where: str) -> tuple[Record, str]:
         target_hash=sample["target_hash"],
         choices=choices,
         gold=_gold(sample, choices, where),
-        choice_logprobs=[float(logprob) for logprob, _ in scores],
+        choice_logprobs=[logprob for logprob, _ in numbers],
         choice_tokens=None,
-        choice_greedy=[str(greedy) == "True" for _, greedy in scores],
+        choice_greedy=[greedy for _, greedy in numbers],
         token_logprobs=None,
     )
     return record, pairs[0][0]
+
+
+def _list(target: str) -> list | str:
+    """The harness writes several right choices as the text of a list."""
+    try:
+        found = ast.literal_eval(target)
+    except (ValueError, SyntaxError):
+        return target
+    return found if isinstance(found, list) else target
 
 
 def _values(arguments: Any) -> list:
@@ -70,8 +85,13 @@ def _values(arguments: Any) -> list:
 
 
 def _pair(arguments: Any) -> tuple[str, str]:
-    context, continuation, *_ = _values(arguments)
-    return str(context), str(continuation)
+    context, continuation, *_ = (*_values(arguments), "", "")
+    return _clean(context), _clean(continuation)
+
+
+def _clean(text: Any) -> str:
+    """Text that can be written: half a surrogate pair cannot."""
+    return str(text).encode("utf-8", "replace").decode()
 
 
 def _gold(sample: dict, choices: list[str], where: str) -> list[int]:
@@ -80,13 +100,15 @@ def _gold(sample: dict, choices: list[str], where: str) -> list[int]:
     if labels and len(labels) == len(choices):
         return [i for i, label in enumerate(labels) if label]
     target = sample["target"]
+    if isinstance(target, str) and target.startswith("["):
+        target = _list(target)
     gold = []
     for one in target if isinstance(target, list) else [target]:
         text = str(one).removeprefix(" ")
-        if text in choices:
-            gold.append(choices.index(text))
-        elif text.isdigit() and int(text) < len(choices):
+        if text.isdigit() and int(text) < len(choices):  # the harness takes digits for an index before anything else
             gold.append(int(text))
+        elif text in choices:
+            gold.append(choices.index(text))
         else:
             raise UserError(f"{where}: the target {one!r} is none of the choices {choices}.")
     return gold

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
     resolved = tracking.resolved_config(config)
     if sweep and is_done(run_dir, resolved):
         terminal.console().print(f"{run_dir} is done: nothing to do", markup=False)
+        if (run_dir / "verdict.json").is_file():
+            _check_strict(config, json.loads((run_dir / "verdict.json").read_text()), run_dir)
         return
     with open_run(run_dir, resolved) as current:
         made_by = provenance.collect()
@@ -76,16 +79,22 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
             with current.stage("track"):
                 tracker.log(made_by, made, proof, rows, baseline, config.metric, run_dir / "records.parquet")
     _show(config, title, made, tracker.look, run_dir)
-    if made.verdict and config.verdict.strict and made.verdict["verdict"] != verdict.NON_INFERIOR:
-        raise UserError(
-            f"verdict=strict: {source.name} with {config.quant.name} is {made.verdict['verdict']}; see {made.page}."
-        )
+    if made.verdict:
+        _check_strict(config, made.verdict, run_dir)
+
+
+def _check_strict(config: Config, judged: dict, run_dir: Path) -> None:
+    if config.verdict.strict and judged["verdict"] != verdict.NON_INFERIOR:
+        what = f"{config.model.name} with {config.quant.name}"
+        raise UserError(f"verdict=strict: {what} is {judged['verdict']}; see {run_dir / 'report.html'}.")
 
 
 def _show(config: Config, title: str, made: report.Report, look: str | None, run_dir: Path) -> None:
     out, metric = terminal.console(), config.metric
     out.print()
     out.print(tables.terminal_table(made.metrics, made.comparison, title, metric.confidence_level, metric.alpha))
+    for sentence in tables.unjoined(made.comparison or {}):
+        out.print(sentence, markup=False, soft_wrap=True)
     if made.verdict:
         out.print(f"Verdict: {made.verdict['verdict']}", markup=False)
         for task in made.verdict["tasks"].values():

@@ -108,6 +108,11 @@ def read(path: Path) -> tuple[pa.Table, dict]:
 
 def check(records: pa.Table, where: str) -> None:
     """Raise UserError for rows that no confidence can be taken from, naming the first."""
+    for name in ("task", "doc_id", "doc_hash", "prompt_hash", "target_hash", "choices", "gold", "choice_logprobs"):
+        if records[name].null_count:
+            raise UserError(f"{where}: {records[name].null_count} rows have no {name}.")
+    if not len(records):
+        raise UserError(f"{where} holds no questions.")
     lengths = {name: pc.list_value_length(records[name]) for name in ("choices", "gold", "choice_logprobs")}
     numbers, starts = flat(records, "choice_logprobs")
     bad = np.flatnonzero(~(np.isfinite(numbers) & (numbers <= ROUNDING)))
@@ -175,6 +180,11 @@ def join(baseline: Records, quantized: Records) -> Join:
     unmatched = Counter(name[0] for i, name in enumerate(asked) if i not in partner)
     alone = quant.filter(pa.array([i not in partner for i in range(len(asked))]))
     joined = Join(full.take([partner[i] for i in matched]), quant.take(matched), alone, dict(left), dict(unmatched))
+    gold = (pc.binary_join(pc.cast(side["gold"], pa.list_(pa.string())), ",") for side in (joined.baseline, joined.quantized))
+    other = pc.not_equal(*gold)
+    if pc.any(other).as_py():
+        task, doc_id = (joined.quantized[name][pc.index(other, True).as_py()].as_py() for name in ("task", "doc_id"))
+        raise UserError(f"task {task}, question {doc_id}: the two runs name different right choices for it.")
     unlike = pc.not_equal(*(pc.list_value_length(side["choice_logprobs"]) for side in (joined.baseline, joined.quantized)))
     if pc.any(unlike).as_py():
         task, doc_id = (joined.quantized[name][pc.index(unlike, True).as_py()].as_py() for name in ("task", "doc_id"))

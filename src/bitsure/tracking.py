@@ -9,13 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from bitsure import terminal
 from bitsure.config import Config, Metric, Tracking
 from bitsure.errors import UserError
 from bitsure.metrics import bins_of
 from bitsure.metrics.calibration import reliability_diagram
-from bitsure.metrics.confidence import choice_probabilities, questions
-from bitsure.records import Record, Records, by_task, join, rows, table
+from bitsure.metrics.confidence import questions
+from bitsure.records import Records, by_task, join, rows, table
 from bitsure.report import Report
 
 WAYS_OUT = (
@@ -88,7 +90,7 @@ class Tracker:
                 )
                 for task, points in reliability_points(records, metric).items()
             }
-            | {"samples": wandb.Table(columns=list(SAMPLE_COLUMNS), data=sample_rows(records, baseline))}
+            | {"samples": wandb.Table(columns=list(SAMPLE_COLUMNS), data=sample_rows(records, baseline, metric.normalization))}
         )
         artifact = wandb.Artifact(f"records-{self._run.id}", type="records")
         artifact.add_file(str(records_file))
@@ -122,24 +124,26 @@ def reliability_points(records: Records, metric: Metric) -> dict[str, list[list[
     return points
 
 
-def sample_rows(records: Records, baseline: Records | None) -> list[list]:
+def sample_rows(records: Records, baseline: Records | None, normalization: str) -> list[list]:
     """A row for each question under SAMPLE_COLUMNS, with both models' choice where there is a baseline."""
     if baseline is None:
-        return [[*_asked(record), *_seen(record), *[None] * 4] for record in rows(table(records))]
+        return [[*asked, *seen, *[None] * 4] for asked, seen in _seen(table(records), normalization)]
     joined = join(baseline, records)
-    both = zip(rows(joined.baseline), rows(joined.quantized), strict=True)
-    seen = [(record, _seen(full), _seen(record)) for full, record in both]
-    alone = [[*_asked(record), *_seen(record), *[None] * 4] for record in rows(joined.unmatched)]
-    return [[*_asked(record), *now, *then, now[2] - then[2]] for record, then, now in seen] + alone
+    pairs = zip(_seen(joined.baseline, normalization), _seen(joined.quantized, normalization), strict=True)
+    both = [[*asked, *now, *then, now[2] - then[2]] for (_, then), (asked, now) in pairs]
+    return both + [[*asked, *seen, *[None] * 4] for asked, seen in _seen(joined.unmatched, normalization)]
 
 
-def _asked(record: Record) -> list:
-    return [record.task, record.doc_id, " | ".join(record.choices), str(record.gold)]
-
-
-def _seen(record: Record) -> list:
-    p = choice_probabilities(record.choice_logprobs)
-    return [record.choices[int(p.argmax())], float(p.max()), float(min(p[record.gold].sum(), 1.0))]
+def _seen(records: pa.Table, normalization: str) -> list[tuple[list, list]]:
+    """Of each question what was asked, and the model's choice, its confidence and the right answer's probability."""
+    if not len(records):
+        return []
+    q = questions(records, normalization)
+    numbers = zip(q.prediction.tolist(), q.confidence.tolist(), q.true_label_prob.tolist(), strict=True)
+    return [
+        ([one.task, one.doc_id, " | ".join(one.choices), str(one.gold)], [one.choices[choice], confidence, p])
+        for one, (choice, confidence, p) in zip(rows(records), numbers, strict=True)
+    ]
 
 
 @contextmanager

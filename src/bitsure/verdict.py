@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bitsure.compare import was_compared
 from bitsure.config import Verdict
 from bitsure.metrics import ECE, MACRO
 
@@ -14,9 +15,10 @@ def judge(comparison: dict[str, dict[str, dict]], verdict: Verdict, level: float
     """verdict.json: {verdict, strict, level, noise_control, tasks: {task: {verdict, sentence, margins: {metric: …}}}}.
 
     A loss is how much worse the quantized model is, in the metric's own unit. A metric is non-inferior where its interval's
-    upper end is below the margin, inferior where the lower end is above it, undecided of fewer than FEWEST questions. A task
-    is inferior if any metric is, non-inferior if all are. `smallest_detectable` is the change in true_label_prob that the
-    task's primary test would most likely find.
+    upper end is below the margin, inferior where the lower end is above it, undecided of fewer than FEWEST questions. The
+    calibration error's interval covers less than it says: it can leave a task undecided but not make it inferior. A task is
+    inferior if any metric is, non-inferior if all are; one of which nothing joined is undecided. `smallest_detectable` is the
+    change in true_label_prob that the task's primary test would most likely find.
     """
     margins = {
         "accuracy": verdict.accuracy_margin,
@@ -27,8 +29,12 @@ def judge(comparison: dict[str, dict[str, dict]], verdict: Verdict, level: float
     for task, values in comparison.items():
         if task == MACRO:
             continue
+        if not was_compared(values):
+            tasks[task] = _not_compared(task, values)
+            continue
         judged = {
-            name: _judge_one(values[name], margin, worse=-1 if name == "accuracy" else 1) for name, margin in margins.items()
+            name: _judge_one(values[name], margin, worse=-1 if name == "accuracy" else 1, decisive=name != ECE)
+            for name, margin in margins.items()
         }
         overall = _together([one["verdict"] for one in judged.values()])
         tasks[task] = {
@@ -42,14 +48,20 @@ def judge(comparison: dict[str, dict[str, dict]], verdict: Verdict, level: float
     return {"verdict": together, "strict": verdict.strict, "level": level, "noise_control": None, "tasks": tasks}
 
 
-def _judge_one(one: dict, margin: float, worse: int) -> dict:
-    """worse: +1 where a larger value is worse, −1 where a smaller one is."""
+def _judge_one(one: dict, margin: float, worse: int, decisive: bool) -> dict:
+    """worse: +1 where a larger value is worse, −1 where a smaller one is. decisive: whether it can make a task inferior."""
     loss = worse * one["value"]
     low, high = sorted((worse * one["ci_low"], worse * one["ci_high"]))
     said = NON_INFERIOR if high < margin else INFERIOR if low > margin else UNDECIDED
-    if one["n"] < FEWEST:
+    if one["n"] < FEWEST or (said == INFERIOR and not decisive):
         said = UNDECIDED
     return {"verdict": said, "loss": loss, "ci_low": low, "ci_high": high, "margin": margin, "n": one["n"]}
+
+
+def _not_compared(task: str, values: dict[str, dict]) -> dict:
+    alone = values["questions_only_baseline"]["value"], values["questions_only_quantized"]["value"]
+    said = f"{task}: undecided. None of its questions is in both runs ({alone[0]:,} in full precision, {alone[1]:,} quantized)."
+    return {"verdict": UNDECIDED, "sentence": said, "margins": {}, "smallest_detectable": None}
 
 
 def _together(verdicts: list[str]) -> str:

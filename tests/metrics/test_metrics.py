@@ -100,9 +100,9 @@ def test_the_macro_average_counts_tasks_alike():
 
 
 def test_questions_with_one_prompt_are_resampled_together():
-    rows = [dataclasses.replace(two_choices(0.9, i % 2, i), prompt_hash=f"p{i // 4}") for i in range(40)]
+    rows = [dataclasses.replace(two_choices(0.9, i % 2, i), prompt_hash=f"p{i // 4}") for i in range(160)]
     one = measure(rows, METRIC)["t"]["accuracy"]
-    assert one["resampled"] == "clusters of questions with one prompt (10)" and one["n"] == 40
+    assert one["resampled"] == "clusters of questions with one prompt (40)" and one["n"] == 160
     assert (
         measure([dataclasses.replace(row, prompt_hash=row.doc_hash) for row in rows], METRIC)["t"]["accuracy"]["resampled"]
         == "questions"
@@ -119,3 +119,16 @@ def test_the_study_stands_beside_the_corrected_numbers():
     results = measure(rows, dataclasses.replace(METRIC, paper_compat=True))["t"]
     assert results["paper_compat/conf"]["value"] == pytest.approx(results["confidence"]["value"])
     assert results["paper_compat/ace"]["value"] == pytest.approx(0.4)  # |0.9 − the mean label|
+
+
+def test_an_empty_prompt_that_all_share_makes_no_cluster():
+    rows = [dataclasses.replace(two_choices(0.9, int(i % 3 == 0), i), prompt_hash="empty") for i in range(100)]
+    one = measure(rows, METRIC)["t"]["accuracy"]
+    assert one["resampled"] == "questions" and one["ci_high"] - one["ci_low"] > 0.1
+
+
+def test_letters_of_options_have_no_meaning_and_words_have():
+    letters = [record([-1, -2], gold=i % 2, doc_id=i, choices=["A", "B"]) for i in range(5)]
+    words = [dataclasses.replace(row, choices=["no", "yes"]) for row in letters]
+    assert "classwise_calibration_error" not in measure(letters, METRIC)["t"]
+    assert "classwise_calibration_error" in measure(words, METRIC)["t"]

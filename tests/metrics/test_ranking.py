@@ -26,8 +26,9 @@ def test_auroc_is_scikit_learns_with_ties():
 def test_aurc_by_hand():
     questions = asked([0.9, 0.8, 0.7, 0.6], [1, 0, 1, 0])  # risks 0, ½, ⅓, ½
     assert value(Aurc(), questions) == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 2) / 4)
-    best = 0.5 + 0.5 * np.log(0.5)
+    best = (0 + 0 + 1 / 3 + 2 / 4) / 4  # both right answers first
     assert value(Aurc(excess=True), questions) == pytest.approx((4 / 3) / 4 - best)
+    assert value(Aurc(excess=True), asked([0.9, 0.8, 0.7, 0.6], [1, 1, 0, 0])) == 0
     coverage, risk = risk_coverage(questions)
     assert coverage.tolist() == [0.25, 0.5, 0.75, 1] and risk == pytest.approx([0, 1 / 2, 1 / 3, 1 / 2])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -47,8 +48,6 @@ def test_files_hold_the_numbers_that_were_returned(made):
 
 
 def test_the_terminal_table_fits_80_columns_and_cuts_nothing(made):
-    import io
-
     out = io.StringIO()
     table = tables.terminal_table({}, {"pocket_reading": made.comparison[HOSTILE]}, "title", 0.95, 0.01)
     Console(file=out, width=80).print(table)
@@ -67,6 +66,15 @@ def test_numbers_that_do_not_exist_are_dashes():
 def test_the_page_shows_prompts_choices_and_both_distributions(made):
     page = made.page.read_text()
     assert "what is &lt;script&gt;" in page and "The questions that changed most" in page and "✓ choice 0" in page
+
+
+def test_hostile_task_names_break_nothing_and_keep_their_pictures_apart(tmp_path):
+    names = ["a/b", "a:b", "x[/b]", r"a$\foo$", "long" * 80]
+    both = [runs(20, task=name) for name in names]
+    full, quant = ([row for one in both for row in one[side]] for side in (0, 1))
+    made = build(tmp_path, quant, full, METRIC, MARGINS, About("[/i] $x$"))
+    assert len({path for path in made.figures["reliability"].values()}) == len(names)
+    Console(file=io.StringIO()).print(tables.terminal_table(made.metrics, made.comparison, "[/i]", 0.95, 0.01))
 
 
 def test_ten_thousand_samples_stay_under_five_megabytes(tmp_path):

@@ -18,6 +18,7 @@ from bitsure.records import Records, by_task
 ECE = "expected_calibration_error"
 MACRO = "macro_average"
 NULL_DRAWS = 200
+FEWEST_CLUSTERS = 30
 
 
 def statistics(asked: Questions, metric: Metric) -> dict[str, Statistic]:
@@ -47,9 +48,15 @@ def statistics(asked: Questions, metric: Metric) -> dict[str, Statistic]:
         "aurc": Aurc(),
         "aurc_excess": Aurc(excess=True),
     }
-    if asked.fixed_choices and not asked.several_gold:
-        found["classwise_calibration_error"] = calibration.classwise_calibration_error(bins)
+    if _choices_have_a_meaning(asked):
+        found["classwise_calibration_error"] = calibration.classwise_calibration_error(Bins.uniform(metric.n_bins))
     return found
+
+
+def _choices_have_a_meaning(asked: Questions) -> bool:
+    """Whether all questions have the same choices, as no and yes, and these are no mere letters or digits of an option."""
+    texts = asked.fixed_choices or ()
+    return len(asked) > 1 and not asked.several_gold and any(len(text.strip()) > 1 for text in texts)
 
 
 def bins_of(asked: Questions, metric: Metric) -> Bins:
@@ -74,9 +81,9 @@ def measure(records: Records, metric: Metric) -> dict[str, dict[str, dict]]:
         null = calibration.error_if_calibrated(asked.confidence, bins_of(asked, metric), NULL_DRAWS, metric.seed)
         results[task][f"{ECE}_if_calibrated"] = number(null, None, None, len(asked))
         if metric.paper_compat:
+            kept = len(paper_compat.kept(found))
             results[task] |= {
-                f"paper_compat/{name}": number(value, None, None, len(asked))
-                for name, value in paper_compat.measure(found).items()
+                f"paper_compat/{name}": number(value, None, None, kept) for name, value in paper_compat.measure(found).items()
             }
     if len(results) > 1:
         results[MACRO] = macro_average(estimates, metric.confidence_level)
@@ -95,7 +102,8 @@ class Sample:
     @classmethod
     def of(cls, records: pa.Table, metric: Metric) -> Sample:
         codes = records["prompt_hash"].combine_chunks().dictionary_encode().indices.to_numpy()
-        return cls(len(codes), codes if codes.max() + 1 < len(codes) else None, metric)
+        # a prompt that all questions share (often an empty one) says nothing of what they have in common
+        return cls(len(codes), codes if FEWEST_CLUSTERS <= codes.max() + 1 < len(codes) else None, metric)
 
 
 def macro_average(estimates: dict[str, dict[str, Estimate]], level: float) -> dict[str, dict]:
@@ -114,14 +122,15 @@ def macro_average(estimates: dict[str, dict[str, Estimate]], level: float) -> di
 
 def entry(one: Estimate, n: int, unit: str, level: float, **more) -> dict:
     """An estimate for a JSON file, with what its interval resampled."""
-    return number(one.value, *one.interval(level), n, interval=one.kind, resampled=unit, **more)
+    of = unit if one.replicates is not None else f"none: the influence of {unit}"
+    return number(one.value, *one.interval(level), n, interval=one.kind, resampled=of, **more)
 
 
 def number(value: float, ci_low: float | None, ci_high: float | None, n: int, **more) -> dict:
-    """One number for a JSON file; what does not exist (NaN) is null."""
+    """One number for a JSON file; what does not exist (NaN, infinite) is null."""
 
     def known(x: float) -> float | None:
-        return None if math.isnan(x) else x
+        return x if math.isfinite(x) else None
 
     numbers = {"value": value, "ci_low": ci_low, "ci_high": ci_high, "n": n, **more}
     return {name: known(x) if isinstance(x, float) else x for name, x in numbers.items()}

@@ -82,7 +82,7 @@ def expected_calibration_error(bins: Bins) -> Sums:
 
     The plug-in estimate: biased upward, the more so the fewer questions a bin has.
     """
-    return Sums(_gaps(bins), lambda sums: np.abs(sums[..., :-1]).sum(-1) / sums[..., -1], biased=True, least=0.0)
+    return Sums(_gaps(bins), lambda sums: np.abs(sums[..., :-1]).sum(-1) / sums[..., -1], interval="basic", least=0.0)
 
 
 def debiased_squared_error(bins: Bins) -> Sums:
@@ -96,7 +96,7 @@ def debiased_squared_error(bins: Bins) -> Sums:
         noise = accuracy * (1 - accuracy) / np.maximum(counts - 1, 1)
         return (shares * np.where(counts > 1, (accuracy - confidence) ** 2 - noise, 0.0)).sum(-1)
 
-    return Sums(_table(bins), of, biased=True)
+    return Sums(_table(bins), of, interval="normal")  # its replicates centre on the plug-in
 
 
 def rms_calibration_error(bins: Bins) -> Sums:
@@ -106,7 +106,7 @@ def rms_calibration_error(bins: Bins) -> Sums:
         _, shares, confidence, accuracy = _shares(sums)
         return np.sqrt((shares * (accuracy - confidence) ** 2).sum(-1))
 
-    return Sums(_table(bins), of, biased=True, least=0.0)
+    return Sums(_table(bins), of, interval="basic", least=0.0)
 
 
 def maximum_calibration_error(bins: Bins) -> Sums:
@@ -116,7 +116,7 @@ def maximum_calibration_error(bins: Bins) -> Sums:
         counts, _, confidence, accuracy = _shares(sums)
         return np.where(counts > 0, np.abs(accuracy - confidence), 0.0).max(-1)
 
-    return Sums(_table(bins), of, biased=True, least=0.0)
+    return Sums(_table(bins), of, interval="basic", least=0.0)
 
 
 def smooth_calibration_error() -> Sums:
@@ -142,7 +142,7 @@ def smooth_calibration_error() -> Sums:
         crossing = a + (b - a) * np.clip((low - a) / np.maximum((low - a) - (high - b), 1e-12), 0, 1)
         return np.where(above[..., 0], crossing, errors[..., 0])
 
-    return Sums(features, of, biased=True, least=0.0)
+    return Sums(features, of, interval="basic", least=0.0)
 
 
 def classwise_calibration_error(bins: Bins) -> Sums:
@@ -157,7 +157,7 @@ def classwise_calibration_error(bins: Bins) -> Sums:
         gaps = [(bins.index(p[:, i]) + i * b, right[:, i] - p[:, i]) for i in range(k)]
         return _scattered(k * b + 1, *gaps, (k * b, np.full(len(asked), float(k))))
 
-    return Sums(features, lambda sums: np.abs(sums[..., :-1]).sum(-1) / sums[..., -1], biased=True, least=0.0)
+    return Sums(features, lambda sums: np.abs(sums[..., :-1]).sum(-1) / sums[..., -1], interval="basic", least=0.0)
 
 
 def brier_parts(bins: Bins) -> dict[str, Sums]:
@@ -179,7 +179,9 @@ def brier_parts(bins: Bins) -> dict[str, Sums]:
         return of
 
     return {
-        f"brier_{which}": Sums(_table(bins), part(which), biased=which != "uncertainty", least=0.0)
+        f"brier_{which}": Sums(
+            _table(bins), part(which), interval="percentile" if which == "uncertainty" else "basic", least=0.0
+        )
         for which in ("reliability", "resolution", "uncertainty")
     }
 

@@ -58,17 +58,23 @@ class Pairs:
     def log_odds_change(self) -> np.ndarray:
         """δ = the quantized model's ln (p_G / (1 − p_G)) less the full model's, nats: no slope of the softmax in it.
 
-        0 where every choice is right: there are no odds.
+        0 where every choice is right and there are no odds (`has_odds`).
         """
         before, after = self.full.log_odds, self.quantized.log_odds
-        some = np.isfinite(before) & np.isfinite(after)
-        return np.where(some, np.where(some, after, 0.0) - np.where(some, before, 0.0), 0.0)
+        some = self.has_odds > 0
+        return np.where(some, after, 0.0) - np.where(some, before, 0.0)
+
+    @cached_property
+    def has_odds(self) -> np.ndarray:
+        """1 where some choice is wrong."""
+        return (np.add.reduceat(self.full.gold.astype(int), self.full.starts[:-1]) < self.full.n_choices).astype(float)
 
     @cached_property
     def certainty(self) -> np.ndarray:
         """The rank, from 0 (unsure) to 1, of the full model's margin within the task."""
-        order = np.argsort(np.argsort(self.full.margin, kind="stable"), kind="stable")
-        return (order + 0.5) / len(self)
+        from scipy.stats import rankdata
+
+        return (rankdata(self.full.margin) - 0.5) / len(self)  # equal ones have their mean rank
 
     @cached_property
     def stratum(self) -> np.ndarray:

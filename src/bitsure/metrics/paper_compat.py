@@ -10,6 +10,7 @@ They stand beside the corrected metrics so that the study's printed figures can 
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 
 from bitsure.metrics.confidence import choice_probabilities
 from bitsure.records import Records, flat, table
@@ -19,13 +20,27 @@ BINS, RANGES, SCE_BINS = 100, 15, 15
 
 def measure(records: Records) -> dict[str, float]:
     """The notebook's numbers of one run: conf, conf_true, c_pos, c_neg, entropy, ace, mce; sce with more than two choices."""
-    found = table(records)
-    scores, starts = flat(found, "choice_logprobs")
-    width = int(starts[1] - starts[0])
-    kept = np.flatnonzero(np.diff(starts) == width)
-    first_gold = flat(found, "gold")[0][flat(found, "gold")[1][:-1]]
-    p = np.array([choice_probabilities(scores[starts[i] : starts[i + 1]]) for i in kept])
-    return numbers(p, first_gold[kept])
+    return numbers(*_probabilities(table(records)))
+
+
+def gold_probability(records: Records) -> np.ndarray:
+    """(N,) of each question that is kept, the probability of its (first) right choice."""
+    p, gold = _probabilities(table(records))
+    return p[np.arange(len(p)), gold]
+
+
+def kept(records: Records) -> np.ndarray:
+    """The rows with as many choices as the first one."""
+    widths = np.diff(flat(table(records), "choice_logprobs")[1])
+    return np.flatnonzero(widths == widths[0])
+
+
+def _probabilities(records: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """(N, K) probabilities and (N,) the index of the (first) right choice."""
+    scores, starts = flat(records, "choice_logprobs")
+    gold, first = flat(records, "gold")
+    rows = kept(records)
+    return np.array([choice_probabilities(scores[starts[i] : starts[i + 1]]) for i in rows]), gold[first[:-1]][rows]
 
 
 def numbers(p: np.ndarray, gold: np.ndarray) -> dict[str, float]:

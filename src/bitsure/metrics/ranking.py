@@ -17,7 +17,7 @@ from bitsure.metrics.confidence import Questions
 class Auroc:
     """P(a right answer's confidence > a wrong one's), ties half (Hanley & McNeil 1982), in [0, 1]; NaN without both."""
 
-    biased: bool = False
+    interval: str = "influence"
     least: float = 0.0
 
     def value(self, asked: Questions) -> float:
@@ -41,19 +41,20 @@ class Auroc:
 class Aurc:
     """The mean error rate over all coverages, the surest questions answered first (Geifman & El-Yaniv 2017), in [0, 1].
 
-    excess: less the area of the best possible order, e + (1 − e) ln(1 − e) for an error rate e (Geifman et al. 2019).
+    excess: less the area of the best possible order (Geifman et al. 2019); for many questions that is e + (1 − e) ln(1 − e)
+    for an error rate e, whose derivative the influence has.
     Questions of equal confidence count with their mean error, so that their order does not matter.
     """
 
     excess: bool = False
-    biased: bool = False
+    interval: str = "influence"
     least: float = 0.0
 
     def value(self, asked: Questions) -> float:
         _, risk = risk_coverage(asked)
-        e = 1 - asked.correct.mean()
-        best = e + (1 - e) * math.log(1 - e) if e < 1 else 1.0
-        return float(risk.mean()) - (best if self.excess else 0.0)
+        covered, right = np.arange(1, len(asked) + 1), asked.correct.sum()
+        best = np.maximum(covered - right, 0) / covered  # all right answers first
+        return float((risk - best).mean() if self.excess else risk.mean())
 
     def influence(self, asked: Questions) -> np.ndarray:
         """The derivative of the area by each question's weight."""

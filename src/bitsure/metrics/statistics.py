@@ -15,7 +15,7 @@ from bitsure.metrics import bootstrap
 class Statistic(Protocol):
     """A number of some questions (or of pairs of them: anything with a length and arrays of it)."""
 
-    biased: bool  # then the interval is the basic one
+    interval: str  # of its resampling: percentile; basic, if it is biased; normal, if its replicates are
     least: float  # the smallest value that can be
 
     def value(self, asked: Any) -> float:
@@ -34,7 +34,7 @@ class Sums:
 
     features: Callable[[Any], np.ndarray]  # (n, m), or the same as a sparse array
     of: Callable[[np.ndarray], np.ndarray]  # (r, m) → (r,)
-    biased: bool = False
+    interval: str = "percentile"
     least: float = -math.inf
     among: Callable[[Any], np.ndarray] | None = None  # (n,) 1 where a question counts
 
@@ -73,23 +73,17 @@ class Estimate:
     value: float
     standard_error: float
     replicates: np.ndarray | None
-    biased: bool
+    kind: str  # of interval
     least: float
 
     def interval(self, level: float) -> tuple[float, float]:
-        if self.replicates is None:
+        if self.replicates is None or self.kind == "normal bootstrap":
             low, high = bootstrap.normal_interval(self.value, self.standard_error, level)
-        elif self.biased:
+        elif self.kind == "basic bootstrap":
             low, high = bootstrap.basic_interval(self.value, self.replicates, level)
         else:
             low, high = bootstrap.percentile_interval(self.replicates, level)
         return max(low, self.least), max(high, self.least)
-
-    @property
-    def kind(self) -> str:
-        if self.replicates is None:
-            return "influence function"
-        return "basic bootstrap" if self.biased else "percentile bootstrap"
 
 
 def estimate(
@@ -111,16 +105,16 @@ def estimate(
     found = {}
     for name, one in statistics.items():
         value = one.value(asked) - (one.value(minus) if minus is not None else 0.0)
-        biased, least = (one.biased, one.least) if minus is None else (False, -math.inf)
+        least = one.least if minus is None else -math.inf
         if name in replicates:
             finite = replicates[name][np.isfinite(replicates[name])]
-            error = float(finite.std()) if len(finite) else math.nan
+            error, kind = float(finite.std()) if len(finite) else math.nan, f"{one.interval} bootstrap"
         else:
             influence = one.influence(asked) - (one.influence(minus) if minus is not None else 0.0)
             if clusters is not None:
                 influence = np.bincount(clusters, influence)
-            error = float(np.sqrt((influence**2).sum()) / len(asked))
-        found[name] = Estimate(value, error, replicates.get(name), biased, least)
+            error, kind = float(np.sqrt((influence**2).sum()) / len(asked)), "influence function"
+        found[name] = Estimate(value, error, replicates.get(name), kind, least)
     return found
 
 

@@ -47,6 +47,8 @@ def build(out: Path, records: Records, baseline: Records | None, metric: Metric,
         judged = verdict.judge(compared, margins, metric.confidence_level)
         changed = samples.most_changed(join(baseline, records), about.prompts or {}, metric.normalization)
     pictures = figures.draw(records, baseline, compared, metric, out / "figures")
+    report = Report(measured, measured_baseline, compared, judged, pictures, out / "report.html")
+    html = page.render(report, about, changed, metric)  # before anything is written
     files = {
         "metrics.json": measured,
         "baseline_metrics.json": measured_baseline,
@@ -56,6 +58,5 @@ def build(out: Path, records: Records, baseline: Records | None, metric: Metric,
     for name, value in files.items():
         if value is not None:
             write_text(out / name, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
-    report = Report(measured, measured_baseline, compared, judged, pictures, out / "report.html")
-    write_text(report.page, page.render(report, about, changed, metric))
+    write_text(report.page, html)
     return report

@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bitsure.report", description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path)
     parser.add_argument("--baseline", type=Path, help="the full-precision run; a run directory of ours has its own")
-    parser.add_argument("--metric", default="standard", help="an option of conf/metric, such as paper_compat")
+    parser.add_argument("--metric", help="an option of conf/metric, such as paper_compat; if not given, the run's own settings")
     parser.add_argument("--out", type=Path, help="where to write; DIR itself if not given")
     given = parser.parse_args(arguments)
     try:
@@ -31,15 +31,17 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"Error: {error}")
 
 
-def report(directory: Path, baseline: Path | None, metric_name: str, out: Path) -> None:
+def report(directory: Path, baseline: Path | None, metric_name: str | None, out: Path) -> None:
     """Read records, compute everything, write it into `out` and show the table."""
-    metric, margins = _settings(metric_name)
-    found, prompts = _read(directory, "records.parquet")
+    metric, margins = _settings(metric_name, directory / "config.yaml")
+    found, prompts, made_from = _read(directory)
+    full = None
     if baseline is not None:
-        full, _ = _read(baseline, "records.parquet")
-    else:
-        own = directory / "baseline.parquet"
-        full = records.read(own)[0] if own.is_file() else None
+        full, _, full_made_from = _read(baseline)
+    elif (directory / "baseline.parquet").is_file():
+        full, full_made_from = records.read(directory / "baseline.parquet")
+    if full is not None:
+        _check_versions(made_from, full_made_from)
     out.mkdir(parents=True, exist_ok=True)
     about = About(_title(directory), _json(directory / "quantization.json"), _json(directory / "provenance.json"), prompts)
     made = build(out, found, full, metric, margins, about)
@@ -50,27 +52,44 @@ def report(directory: Path, baseline: Path | None, metric_name: str, out: Path) 
     console.print(f"\nreport   {made.page}", markup=False, soft_wrap=True)
 
 
-def _read(directory: Path, name: str) -> tuple[Records, dict[tuple[str, int], str]]:
+def _read(directory: Path) -> tuple[Records, dict[tuple[str, int], str], dict]:
+    """A run's records, its prompts by task and doc_id, and what made the records."""
     if not directory.is_dir():
         raise UserError(f"{directory}: no such directory.")
-    if (directory / name).is_file():
-        return records.read(directory / name)[0], records.read_prompts(directory / "prompts.parquet")
+    if (directory / "records.parquet").is_file():
+        found, made_from = records.read(directory / "records.parquet")
+        return found, records.read_prompts(directory / "prompts.parquet"), made_from
     if any(directory.glob("samples_*.jsonl")):
-        return harness_log.read(directory)
-    raise UserError(f"{directory} holds neither {name} (a run of ours) nor samples_*.jsonl (of lm-evaluation-harness).")
+        return *harness_log.read(directory), {}
+    raise UserError(
+        f"{directory} holds neither records.parquet (a run of ours) nor samples_*.jsonl (of lm-evaluation-harness)."
+    )
 
 
-def _settings(metric_name: str) -> tuple[Metric, Verdict]:
-    """The metric and verdict settings of conf/."""
+def _check_versions(made_from: dict, baseline_made_from: dict) -> None:
+    """Raise UserError if a task's two runs were scored by different versions of the harness."""
+    for task in made_from.keys() & baseline_made_from.keys():
+        versions = [side[task].get("libraries", {}).get("lm_eval") for side in (baseline_made_from, made_from)]
+        if versions[0] != versions[1]:
+            raise UserError(f"task {task}: full precision was scored by lm_eval {versions[0]}, quantized by {versions[1]}.")
+
+
+def _settings(metric_name: str | None, own: Path) -> tuple[Metric, Verdict]:
+    """The metric and verdict settings: of conf/, or the run's own if none is named."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
     schema.register()
     options = sorted(path.stem for path in (PROJECT / "conf" / "metric").glob("*.yaml"))
-    if metric_name not in options:
+    if metric_name is not None and metric_name not in options:
         raise UserError(f"--metric {metric_name}: there are {', '.join(options)}.")
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-        composed = compose("config", overrides=[f"metric={metric_name}"])
+        composed = compose("config", overrides=[f"metric={metric_name or 'standard'}"])
+    if own.is_file():
+        run = OmegaConf.load(own)
+        composed.verdict = OmegaConf.merge(composed.verdict, run.get("verdict", {}))
+        if metric_name is None:
+            composed.metric = OmegaConf.merge(composed.metric, run.get("metric", {}))
     return OmegaConf.to_object(composed.metric), OmegaConf.to_object(composed.verdict)
 
 

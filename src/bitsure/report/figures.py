@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bitsure.compare import was_compared
 from bitsure.config import Metric
 from bitsure.metrics import bins_of
 from bitsure.metrics.calibration import Bins, reliability_diagram
@@ -14,6 +15,7 @@ from bitsure.metrics.confidence import Questions, questions
 from bitsure.metrics.pairs import STRATA
 from bitsure.metrics.ranking import risk_coverage
 from bitsure.records import Records, by_task
+from bitsure.store import hash_json
 
 FULL, QUANTIZED = "#0072B2", "#D55E00"  # Okabe & Ito (2008): blue and vermilion
 POINTS = 400  # of a curve
@@ -35,7 +37,7 @@ def draw(
         bins = bins_of(next(iter(series.values()))[0], metric)
         paths["reliability"][task] = _reliability(task, series, bins, file("reliability"))
         paths["risk_coverage"][task] = _risk_coverage(task, series, file("risk_coverage"))
-        if comparison and task in comparison:
+        if comparison and was_compared(comparison.get(task, {})):
             paths["shift"][task] = _shift(task, comparison[task], file("shift"))
     return paths
 
@@ -52,7 +54,7 @@ def _reliability(task: str, series: dict[str, tuple[Questions, str]], edges: Bin
         x, y = bins.confidence[some], bins.accuracy[some]
         top.errorbar(x, y, half, color=colour, marker=marker, markersize=4, linewidth=1.3, elinewidth=0.7, label=label)
         bottom.bar(middles + shift * 0.2 * widths, bins.count, 0.4 * widths, color=colour)
-    top.set(ylabel="share right", ylim=(-0.02, 1.02), title=task)
+    top.set(ylabel="share right", ylim=(-0.02, 1.02), title=_plain(task))
     bottom.set(xlabel="confidence", ylabel="questions", xlim=(0, 1))
     top.legend(loc="upper left", fontsize=8, frameon=False)
     return _save(figure, path)
@@ -65,7 +67,7 @@ def _risk_coverage(task: str, series: dict[str, tuple[Questions, str]], path: Pa
         coverage, risk = risk_coverage(asked)
         some = np.unique(np.linspace(0, len(asked) - 1, min(POINTS, len(asked))).astype(int))
         axes.plot(coverage[some], risk[some], color=colour, linestyle=style, linewidth=1.5, label=label)
-    axes.set(xlabel="share of questions answered", ylabel="error rate", xlim=(0, 1), ylim=(0, None), title=task)
+    axes.set(xlabel="share of questions answered", ylabel="error rate", xlim=(0, 1), ylim=(0, None), title=_plain(task))
     axes.legend(loc="upper left", fontsize=8, frameon=False)
     return _save(figure, path)
 
@@ -83,7 +85,7 @@ def _shift(task: str, values: dict[str, dict], path: Path) -> Path:
         axes.errorbar(places, middle, half, color=colour, marker="o", markersize=4, linewidth=1.3, elinewidth=0.8, capsize=2)
         axes.set(xticks=places, xlabel="certainty before: unsure → sure", title=name)
     left.set_ylabel("change in log-odds, nats")
-    figure.suptitle(task, fontsize=10)
+    figure.suptitle(_plain(task), fontsize=10)
     return _save(figure, path)
 
 
@@ -105,4 +107,11 @@ def _save(figure, path: Path) -> Path:
 
 
 def _file_name(task: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in task)
+    """The task's name if it is fit for a file, else as much of it as is, and a hash to tell it from others."""
+    fit = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in task)[:80]
+    return fit if fit == task else f"{fit}-{hash_json(task)[:8]}"
+
+
+def _plain(task: str) -> str:
+    """A title in which nothing is taken for mathematics."""
+    return task.replace("$", r"\$")

@@ -7,6 +7,7 @@ import json
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from bitsure.compare import was_compared
 from bitsure.config import Metric
 from bitsure.metrics import MACRO
 from bitsure.report import tables
@@ -62,7 +63,7 @@ def summary(comparison: dict | None, quantization: dict | None, alpha: float) ->
             f"the weights moved by {quantization['relative_error']:.1%}."
         )
     for task, values in comparison.items():
-        if task == MACRO:
+        if task == MACRO or not was_compared(values):
             continue
         p, flips = values["true_label_prob"], values["flip_rate"]
         found = "significant" if p["significant"] else "not significant, which does not show that nothing changed"
@@ -74,7 +75,7 @@ def summary(comparison: dict | None, quantization: dict | None, alpha: float) ->
             f"a change of {p['value']:+.4f} {tables.interval(p, True)} ({tested}); "
             f"{flips['value']:.1%} of {p['n']:,} answers changed."
         )
-    return sentences
+    return sentences + tables.unjoined(comparison)
 
 
 def _facts(quantization: dict) -> dict[str, str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Container
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
+from bitsure.compare import was_compared
 from bitsure.metrics import MACRO
 
 HEADLINE = {
@@ -55,6 +57,21 @@ def metric_rows(metrics: dict) -> list[tuple[str, ...]]:
     ]
 
 
+def unjoined(comparison: dict) -> list[str]:
+    """A sentence for each task of which not all questions are in both runs."""
+    sentences = []
+    for task, values in comparison.items():
+        if task == MACRO:
+            continue
+        joined, full, quant = (values[f"questions_{name}"]["value"] for name in ("joined", "only_baseline", "only_quantized"))
+        if full or quant:
+            sentences.append(
+                f"{task}: {joined:,} questions are compared; {full:,} are in the full-precision run alone, {quant:,} in the "
+                "quantized run alone."
+            )
+    return sentences
+
+
 def number(value: float | None, sign: bool = False) -> str:
     return "–" if value is None else f"{value:{'+' if sign else ''}.4f}"
 
@@ -81,7 +98,9 @@ def p_value(p: float) -> str:
 
 def terminal_table(metrics: dict, comparison: dict | None, title: str, level: float, alpha: float) -> Table:
     """The headline numbers per task, narrow enough for 80 columns."""
-    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    table = Table(
+        title=escape(title), title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False
+    )
     columns = ["task", "", "full", "quantized", "difference", f"{level:.0%} interval"]
     if comparison and any(values["true_label_prob"].get("significant") for values in comparison.values()):
         table.caption = f"* significant at α = {alpha:g}: paired t-test on the true-label probability, Holm over the tasks"
@@ -90,7 +109,7 @@ def terminal_table(metrics: dict, comparison: dict | None, title: str, level: fl
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i < 2 else "right", no_wrap=True)
     for task, values in (comparison or metrics).items():
-        if task == MACRO:
+        if task == MACRO or (comparison and not was_compared(values)):
             continue
         table.add_section()
         for i, (name, label) in enumerate(HEADLINE.items()):
@@ -101,5 +120,5 @@ def terminal_table(metrics: dict, comparison: dict | None, title: str, level: fl
                 numbers = [number(one["baseline"]), number(one["quantized"]), number(one["value"], sign=True) + star]
             else:
                 numbers = [number(one["value"])]
-            table.add_row(first, label, *numbers, interval(one, sign=bool(comparison)))
+            table.add_row(escape(first), label, *numbers, interval(one, sign=bool(comparison)))
     return table
