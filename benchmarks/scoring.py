@@ -208,7 +208,7 @@ def markdown(rows: list[dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", default="opt-125m,pocket-1m,pocket-4m")
-    parser.add_argument("--questions", type=int, default=16, help="of each shape; pocket models get ten times as many")
+    parser.add_argument("--questions", type=int, default=6, help="of each shape; pocket models get ten times as many")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--out", type=Path, default=HERE / "scoring.md")
