@@ -259,32 +259,42 @@ def test_the_report_is_made_again_from_records_alone(bitsure, tiny, tmp_path):
     assert not any(name in done.stdout + done.stderr for name in ("torch", "lm_eval"))
 
 
-@needs_shared
-def test_two_logs_of_the_harness_itself_are_compared(tmp_path, tiny_model, own_tasks):
-    """What `lm-eval --log_samples` really writes, of a model and of the same one in another type."""
-    runs = {}
-    for dtype in ("float32", "bfloat16"):
-        out = tmp_path / dtype
-        command = [
-            sys.executable,
-            "-m",
-            "lm_eval",
-            "run",
-            "--model",
-            "hf",
-            "--tasks",
-            "tiny_pets",
-            "--include_path",
-            str(own_tasks),
-        ]
-        command += ["--model_args", f"pretrained={tiny_model},dtype={dtype}", "--output_path", str(out), "--log_samples"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=own_tasks)
-        assert done.returncode == 0, done.stderr[-2000:]
-        [file] = out.rglob("samples_tiny_pets_*.jsonl")
-        runs[dtype] = file.parent
-    command = [sys.executable, "-m", "bitsure.report", str(runs["bfloat16"]), "--baseline", str(runs["float32"])]
-    done = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, timeout=120)
+def test_a_log_that_the_harness_itself_wrote_is_read_and_compared(tmp_path, tiny_model, own_tasks):
+    command = [
+        sys.executable,
+        "-m",
+        "lm_eval",
+        "run",
+        "--model",
+        "hf",
+        "--tasks",
+        "tiny_pets",
+        "--include_path",
+        str(own_tasks),
+    ]
+    command += ["--model_args", f"pretrained={tiny_model},dtype=float32", "--output_path", str(tmp_path), "--log_samples"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=own_tasks)
+    assert done.returncode == 0, done.stderr[-2000:]
+    [file] = tmp_path.rglob("samples_tiny_pets_*.jsonl")
+    noisy = tmp_path / "noisy"
+    noisy.mkdir()
+    samples = [json.loads(line) for line in file.read_text().splitlines()]
+    for i, one in enumerate(samples):
+        one["resps"][i % 3][0][0] = str(float(one["resps"][i % 3][0][0]) - 0.5)
+    (noisy / file.name).write_text("".join(json.dumps(one) + "\n" for one in samples))
+    command = [
+        sys.executable,
+        "-m",
+        "bitsure.report",
+        str(noisy),
+        "--baseline",
+        str(file.parent),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     compared = json.loads((tmp_path / "out" / "comparison.json").read_text())["tiny_pets"]
-    assert compared["questions_joined"]["value"] == 20 and abs(compared["nll"]["value"]) < 0.5
+    # the right choice, 0, 1 or 2 in turn, lost half a nat
+    assert compared["questions_joined"]["value"] == 20 and compared["harm"]["value"] == pytest.approx(-0.5, abs=1e-9)
     assert "report   " in done.stdout
