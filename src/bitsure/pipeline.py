@@ -93,6 +93,7 @@ def _show(config: Config, title: str, made: report.Report, look: str | None, run
     out, metric = terminal.console(), config.metric
     out.print()
     out.print(tables.terminal_table(made.metrics, made.comparison, title, metric.confidence_level, metric.alpha))
+    out.print()
     for sentence in tables.unjoined(made.comparison or {}):
         out.print(sentence, markup=False, soft_wrap=True)
     if made.verdict:
