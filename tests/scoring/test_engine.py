@@ -107,6 +107,17 @@ def test_batches_keep_to_the_budget(model, monkeypatch):
     assert len(shapes) > 3 and all(rows == 1 or rows * width <= 400 for rows, width in shapes)
 
 
+def test_the_plain_path_counts_logits_at_every_position(model, monkeypatch):
+    shapes, real = [], forward.plain
+    monkeypatch.setattr(
+        forward, "plain", lambda m, batch, asked: shapes.append((len(batch), len(batch[0]))) or real(m, batch, asked)
+    )
+    scorer = Engine(model, 128, share=False)
+    scorer.budget.tokens, scorer.budget.scored, scorer.budget.probed = 10_000, 50, True
+    scorer.score(some_requests(60))
+    assert all(rows_ == 1 or rows_ * width <= 50 for rows_, width in shapes)
+
+
 def test_a_path_that_changes_numbers_ends_the_run(model, monkeypatch):
     real = forward.shared
 

@@ -137,7 +137,8 @@ class Engine:
             if not rows:
                 laid = trees(left, self.width, self.budget.tokens, self.budget.scored) if share else chains(left)
                 rows.extend(sorted(laid, key=len, reverse=True))
-            batch, budget = self._next_batch(rows), self.budget.tokens
+            budget = self.budget.tokens
+            batch = self._next_batch(rows, budget if share else min(budget, self.budget.scored))  # plainly: logits everywhere
             tokens, scored = len(batch) * len(batch[0]), sum(row.n_scored for row in batch)
             done, failure = None, ""
             try:
@@ -161,10 +162,11 @@ class Engine:
             if self.budget.tokens != budget:
                 rows.clear()
 
-    def _next_batch(self, waiting: deque[Row]) -> list[Row]:
+    def _next_batch(self, waiting: deque[Row], tokens: int) -> list[Row]:
+        """Rows of together at most `tokens`, padding counted, but at least one."""
         batch = [waiting.popleft()]
         scored = batch[0].n_scored
-        while waiting and (len(batch) + 1) * len(batch[0]) <= self.budget.tokens:
+        while waiting and (len(batch) + 1) * len(batch[0]) <= tokens:
             scored += waiting[0].n_scored
             if scored > self.budget.scored:
                 break
