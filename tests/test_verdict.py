@@ -25,10 +25,10 @@ FINE = ((0.0, -0.009, 0.005), (0.0, -0.01, 0.019), (0.0, -0.02, 0.009))
 @pytest.mark.parametrize(
     ("changed", "expected", "said"),
     [
-        ({}, "non-inferior", "the nearest is negative log-likelihood"),
-        ({0: (-0.005, -0.011, 0.001)}, "undecided", "accuracy +0.0050 [-0.0010, +0.0110], margin 0.01"),
+        ({}, "non-inferior", "the nearest is the rise of the NLL"),
+        ({0: (-0.005, -0.011, 0.001)}, "undecided", "the loss of accuracy +0.0050 [-0.0010, +0.0110], margin 0.01"),
         ({0: (-0.05, -0.06, -0.04)}, "inferior", "accuracy +0.0500 [+0.0400, +0.0600]"),
-        ({1: (0.03, 0.021, 0.04)}, "inferior", "negative log-likelihood"),
+        ({1: (0.03, 0.021, 0.04)}, "inferior", "the rise of the NLL"),
         ({2: (0.01, 0.0, 0.02)}, "undecided", "calibration error"),
         ({2: (0.05, 0.04, 0.06)}, "undecided", "calibration error"),  # its interval covers too little to condemn
         ({0: (-0.05, -0.06, -0.04), 2: (0.01, 0.0, 0.02)}, "inferior", "accuracy"),

@@ -8,7 +8,7 @@ from bitsure.metrics import ECE, MACRO
 
 NON_INFERIOR, INFERIOR, UNDECIDED = "non-inferior", "inferior", "undecided"
 FEWEST = 30  # questions; an interval of fewer says too little of their spread
-SAID = {"accuracy": "accuracy", "nll": "negative log-likelihood", ECE: "calibration error"}
+SAID = {"accuracy": "the loss of accuracy", "nll": "the rise of the NLL", ECE: "the rise of the calibration error"}
 
 
 def judge(comparison: dict[str, dict[str, dict]], verdict: Verdict, level: float) -> dict:
@@ -80,7 +80,7 @@ def _sentence(task: str, overall: str, judged: dict[str, dict], level: float) ->
     if overall == INFERIOR:
         which = [name for name in judged if judged[name]["verdict"] == INFERIOR]
         losses = "; ".join(f"{SAID[name]} {_loss(judged[name])}, margin {judged[name]['margin']:g}" for name in which)
-        return f"{task}: inferior. It loses more than its margin in {losses}."
+        return f"{task}: inferior. Beyond its margin: {losses}."
     open_ = [name for name in judged if judged[name]["verdict"] == UNDECIDED]
     losses = "; ".join(f"{SAID[name]} {_loss(judged[name])}, margin {judged[name]['margin']:g}" for name in open_)
     n = next(iter(judged.values()))["n"]

@@ -47,8 +47,12 @@ def report(directory: Path, baseline: Path | None, metric_name: str | None, out:
     made = build(out, found, full, metric, margins, about)
     console = terminal.console()
     console.print(tables.terminal_table(made.metrics, made.comparison, about.title, metric.confidence_level, metric.alpha))
-    for task in (made.verdict or {"tasks": {}})["tasks"].values():
-        console.print(task["sentence"], markup=False, soft_wrap=True)
+    if made.verdict:
+        console.print(f"\nVerdict: {made.verdict['verdict']}", markup=False)
+        for task in made.verdict["tasks"].values():
+            console.print(f"- {task['sentence']}", markup=False, soft_wrap=True)
+    if metric.paper_compat:
+        console.print("\nThe study's own numbers, paper_compat/…, are on the page and in metrics.json.", markup=False)
     console.print(f"\nreport   {made.page}", markup=False, soft_wrap=True)
 
 

@@ -15,6 +15,7 @@ HEADLINE = {
     "accuracy": "accuracy",
     "confidence": "confidence",
     "true_label_prob": "true-label prob.",
+    "nll": "NLL",
     "expected_calibration_error": "calibration error",
 }
 
