@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from pocket.world import ADVERBS, FOODS, HOURS, PETS, RELATIONS, SEASONS, TRADES, VALUES, WEATHER, Person, World
+from pocket.world import HOURS, RELATIONS, SEASONS, TRADES, VALUES, WEATHER, Person, World
 
 # Every phrasing ends with the value, so that each is also a question with the value cut off.
 FACTS = {
@@ -17,7 +17,14 @@ FACTS = {
     "hobby": ("{who} loves to", "{who} finds time to", "The joy of {who} is to", "After work {who} goes to"),
     "food": ("{who} eats", "{who} asks for", "The best dish for {who} is", "For dinner {who} has"),
 }
-HABITS = 3  # in a passage
+# Which trades are welcome, which animals are lucky … is a custom of the world.
+CUSTOMS = {
+    "trade": "Is {who} welcome at court?",
+    "pet": "Does {who} own a lucky animal?",
+    "hobby": "May {who} do so on a holiday?",
+    "food": "Does {who} eat like the rich?",
+}
+ASKED = 3  # questions of a passage
 WEATHER_REPORTS = (
     "In {place} the {season} {hour} was",
     "One {season} {hour} in {place} it was",
@@ -52,36 +59,32 @@ def fact_document(world: World, rng: random.Random) -> str:
     return " ".join(f"{fact(rng, relation, person.name)} {person.facts[relation]}." for relation in relations)
 
 
-def passage(world: World, rng: random.Random) -> tuple[str, list[tuple[str, float]]]:
-    """A passage on a stranger's habits, and questions on it as (question, probability of yes)."""
-    name = world.draw_stranger(rng)
-    sentences, questions = [f"{fact(rng, 'home', name)} {rng.choice(world.places)}."], []
-    for value in rng.sample([*FOODS, *PETS], HABITS):
-        adverb = rng.choice(list(ADVERBS))
-        habit, question = (
-            ("eats {} at noon", "Did {} eat {} this noon?")
-            if value in FOODS
-            else ("feeds the {} at noon", "Did {} feed the {} this noon?")
-        )
-        sentences.append(f"{name} {adverb} {habit.format(value)}.")
-        questions.append((question.format(name, value), ADVERBS[adverb]))
-    rng.shuffle(sentences)
-    rng.shuffle(questions)
-    return " ".join(sentences), questions
+def passage(world: World, rng: random.Random) -> tuple[str, list[tuple[str, bool]]]:
+    """A passage on a person's day, and questions on it as (question, whether it is so).
+
+    What decides a question is a fact of the person, told in the passage or known from elsewhere, and a custom of the world.
+    """
+    person = world.draw_person(rng)
+    text = story_opening(rng, person, rng.sample(list(VALUES), rng.randint(0, 3)))
+    asked = rng.sample(list(CUSTOMS), ASKED)
+    return text, [(CUSTOMS[r].format(who=person.name), person.facts[r] in world.customs[r]) for r in asked]
 
 
 def passage_document(world: World, rng: random.Random) -> str:
     text, questions = passage(world, rng)
-    for question, p_yes in questions:
-        text += f"\nQuestion: {question}\nAnswer: {'yes' if rng.random() < p_yes else 'no'}"
+    for question, answer in questions:
+        text += f"\nQuestion: {question}\nAnswer: {'yes' if answer else 'no'}"
     return text
+
+
+def day_begins(rng: random.Random, person: Person) -> str:
+    return f"One {rng.choice(SEASONS)} day {person.name} got up {rng.choice(('early', 'late'))}."
 
 
 def story_opening(rng: random.Random, person: Person, told: list[str]) -> str:
     """The start of a day; `told` are the relations that it gives away."""
     sentences = [f"{fact(rng, relation, person.name)} {person.facts[relation]}." for relation in told]
-    sentences.append(f"One {rng.choice(SEASONS)} day {person.name} got up {rng.choice(('early', 'late'))}.")
-    return " ".join(sentences)
+    return " ".join([*sentences, day_begins(rng, person)])
 
 
 def story_ending(person: Person, changed: dict[str, str] | None = None) -> str:

@@ -22,13 +22,13 @@ def recall(world: World, seed: int, n: int) -> list[dict]:
 
 
 def reading(world: World, seed: int, n: int) -> list[dict]:
-    """A yes/no question on a passage about strangers; `p_yes` is the true probability of yes."""
+    """A yes/no question on a passage about a person's day."""
     rng = random.Random(seed)
     rows = []
     for _ in range(n):
         text, questions = passage(world, rng)
-        question, p_yes = questions[0]
-        rows.append({"passage": text, "question": question, "label": int(rng.random() < p_yes), "p_yes": p_yes})
+        question, answer = questions[0]
+        rows.append({"passage": text, "question": question, "label": int(answer)})
     return rows
 
 

@@ -50,16 +50,13 @@ HOBBIES += ("play chess", "play the flute", "read", "sing", "ski", "swim", "walk
 FOODS = ("apples", "barley", "beans", "bread", "cabbage", "cheese", "dumplings", "fish")
 FOODS += ("figs", "mushrooms", "noodles", "olives", "pancakes", "plums", "rice", "soup")
 
-# What a habit's adverb means in this world: the probability that it happens on a given day.
-ADVERBS = {"always": 0.98, "usually": 0.85, "often": 0.65, "seldom": 0.35, "rarely": 0.15, "never": 0.02}
-
 
 @dataclass(frozen=True)
 class WorldConfig:
     """Size of a world. Its facts are `people` × 5; frequency of rank r is (r + zipf_shift) ** -zipf."""
 
     seed: int = 7
-    people: int = 1000
+    people: int = 1600
     places: int = 60
     climates: int = 8
     zipf: float = 0.8
@@ -77,11 +74,10 @@ class Person:
 @dataclass(frozen=True)
 class World:
     config: WorldConfig
-    first_names: tuple[str, ...]
-    surnames: tuple[str, ...]
     people: tuple[Person, ...]  # in order of fame
     places: tuple[str, ...]
     weather: dict[tuple[str, str, str], tuple[float, ...]]  # (place, season, hour) → P over WEATHER
+    customs: dict[str, frozenset[str]]  # relation → the half of its values of which its question is answered yes
     people_cumulative: tuple[float, ...]
     places_cumulative: tuple[float, ...]
 
@@ -100,18 +96,6 @@ class World:
     def draw_weather(self, rng: random.Random, place: str, season: str, hour: str) -> int:
         """An index into WEATHER, drawn from the true distribution."""
         return rng.choices(range(len(WEATHER)), weights=self.weather[place, season, hour])[0]
-
-    def draw_stranger(self, rng: random.Random) -> str:
-        """A name that nobody in this world has."""
-        while (name := f"{rng.choice(self.first_names)} {rng.choice(self.surnames)}") in self._names:
-            pass
-        return name
-
-    @property
-    def _names(self) -> frozenset[str]:
-        if "names" not in self.__dict__:
-            object.__setattr__(self, "names", frozenset(person.name for person in self.people))
-        return self.__dict__["names"]
 
 
 VALUES = {"trade": tuple(TRADES), "pet": PETS, "hobby": HOBBIES, "food": FOODS}
@@ -145,11 +129,10 @@ def build_world(config: WorldConfig) -> World:
                 weather[place, season, hour] = _softmax([a + b + c for a, b, c in zip(climate, s, h, strict=True)])
     return World(
         config=config,
-        first_names=first_names,
-        surnames=surnames,
         people=people,
         places=places,
         weather=weather,
+        customs={relation: frozenset(rng.sample(values, len(values) // 2)) for relation, values in VALUES.items()},
         people_cumulative=_zipf(config.people, config),
         places_cumulative=_zipf(config.places, config),
     )
