@@ -21,19 +21,20 @@ def composed(*overrides: str) -> schema.Config:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes(group, option):
-    needed = {"local": ["model.path=somewhere"], "text": ["calib.path=some.txt"]}.get(option, [])
-    config = composed(f"{group}={option}", *needed)
+    needed = {"local": ["model.path=somewhere"], "text": ["calib.path=some.txt"]}
+    needed |= {method: ["quant.bits=4"] for method in ("rtn", "awq", "gptq")}
+    config = composed(f"{group}={option}", *needed.get(option, []))
     chosen = getattr(config, group)
     assert type(chosen).__module__ == "bitsure.config"
     if group == "quant":
-        assert chosen.name == option
+        assert chosen.name == option + ("4" if option in needed else "")
 
 
 def test_the_default_is_the_embedded_one():
     config = composed()
     assert (config.model.name, config.quant.name, config.task.name) == ("pocket-1m", "gptq4", "pocket")
     assert config.calib.name == "pocket" and config.tracking.mode == "offline"
-    assert config.quant == Gptq(bits=4, group_size=128, symmetric=True, desc_act=False, damp_percent=0.01)
+    assert config.quant == Gptq(bits=4, group_size=128, symmetric=True, backend="gptqmodel", desc_act=False, damp_percent=0.01)
 
 
 def test_a_model_brings_its_task_and_text_and_the_command_line_wins():

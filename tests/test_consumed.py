@@ -69,10 +69,15 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
     hub = Calib(name="hub", repo="org/text", file="c.txt", nsamples=8, seqlen=64)
     gone = Calib(name="gone", repo="org/text", file="none.txt", nsamples=8, seqlen=64, if_missing="pocket")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    gptq = Gptq(bits=4, group_size=64, symmetric=True, desc_act=False, damp_percent=0.01)
-    pipeline.run(config(gptq, Model(path=str(tiny_model)), own, "offline"), tmp_path / "a")
-    pipeline.run(config(Rtn(4, 64, False), Model(repo="org/tiny"), hub, "disabled"), tmp_path / "b")
-    pipeline.run(config(Rtn(4, 64, False), Model(repo="org/tiny"), gone, "disabled"), tmp_path / "c")
+    gptq = {"bits": 4, "symmetric": True, "desc_act": False, "damp_percent": 0.01}
+    cells = [
+        (Gptq(**gptq, group_size=64, backend="gptqmodel"), Model(path=str(tiny_model)), own, "offline"),
+        (Gptq(**gptq, group_size=48, backend="native"), Model(path=str(tiny_model)), own, "disabled"),
+        (Rtn(4, 48, False, transforms=["clip"]), Model(repo="org/tiny"), hub, "disabled"),
+        (Rtn(4, 64, False), Model(repo="org/tiny"), gone, "disabled"),
+    ]
+    for number, cell in enumerate(cells):
+        pipeline.run(config(*cell), tmp_path / str(number))
     # the rest is read where a hub is reached: the revision of a repository
     settings = {(section.__name__, field.name) for section in SECTIONS for field in dataclasses.fields(section)}
     assert settings - read == set(), settings - read
@@ -80,4 +85,4 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
 
 
 def test_every_quantizer_is_known_to_the_tests():
-    assert set(schema.Quant.__subclasses__()) == {NoQuant, Rtn, Gptq}
+    assert {*schema.Quant.__subclasses__(), *schema.Integers.__subclasses__()} == {NoQuant, schema.Integers, Rtn, Gptq}

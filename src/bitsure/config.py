@@ -5,7 +5,7 @@ No torch here: composing a config must stay quick.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -52,41 +52,79 @@ class NoQuant(Quant):
 
 
 @dataclass
-class Rtn(Quant):
-    """Round to nearest: one scale (and zero point, unless symmetric) for each group of a row."""
+class Integers(Quant):
+    """Weights as integers with a scale (and zero point, unless symmetric) for each group: transforms, then rounding."""
 
     bits: int = MISSING
-    group_size: int = MISSING  # −1: the whole row
+    group_size: int = MISSING  # −1: the whole row; 0: the whole tensor
     symmetric: bool = MISSING
+    remainder: str = "shorten"  # what happens to a width that the group does not divide: shorten | pad | row
+    transforms: list[str] = field(default_factory=list)  # before rounding, by calibration text: scale, clip
+    true_sequential: bool = True  # a block's layers see what those before them became
 
     def __post_init__(self) -> None:
         _one_of("quant.bits", self.bits, range(2, 9))
-        _check_group_size(self.group_size)
+        if self.group_size < -1:
+            raise UserError(
+                f"quant.group_size={self.group_size}: a positive number of weights, -1 for a whole row, 0 for a whole tensor."
+            )
+        _one_of("quant.remainder", self.remainder, ("shorten", "pad", "row"))
+        for transform in self.transforms:
+            _one_of("quant.transforms", transform, ("scale", "clip"))
+        if list(self.transforms) not in ([], ["scale"], ["clip"], ["scale", "clip"]):
+            raise UserError(f"quant.transforms={list(self.transforms)}: each once, scale before clip.")
+        if self.group_size == 0 and "clip" in self.transforms:
+            raise UserError("quant.transforms=[clip] narrows groups: quant.group_size=0 has none. Give a group size or -1.")
 
     @property
     def name(self) -> str:
-        return f"rtn{self.bits}" + _suffix(self.group_size, self.symmetric)
+        ahead = "+".join(self.transforms).replace("scale+clip", "awq")
+        label = "+".join(filter(None, [ahead, self.rounding])).replace("awq+rtn", "awq")
+        at_once = "" if self.true_sequential or not self.needs_data else "-parallel"
+        return f"{label}{self.bits}" + _suffix(self.group_size, self.symmetric, self.remainder) + at_once
 
 
 @dataclass
-class Gptq(Quant):
-    """GPTQ (Frantar et al. 2023) through gptqmodel, in the packed format that people deploy."""
+class Rtn(Integers):
+    """Round to nearest."""
 
-    bits: int = MISSING
-    group_size: int = MISSING
-    symmetric: bool = MISSING
+    rounding = "rtn"
+
+    @property
+    def needs_data(self) -> bool:
+        return bool(self.transforms)
+
+
+@dataclass
+class Gptq(Integers):
+    """GPTQ (Frantar et al. 2023)."""
+
+    rounding = "gptq"
+    needs_data = True
+
+    backend: str = MISSING  # gptqmodel: the packed format that people deploy; native: our own; auto_gptq: the study's library
     desc_act: bool = MISSING  # act-order
     damp_percent: float = MISSING  # a fraction of the Hessian's mean diagonal
 
     def __post_init__(self) -> None:
-        _one_of("quant.bits (gptqmodel)", self.bits, (2, 3, 4, 8))
-        _one_of("quant.group_size (gptqmodel)", self.group_size, (-1, 16, 32, 64, 128, 256, 512, 1024))
+        super().__post_init__()
+        _one_of("quant.backend", self.backend, ("gptqmodel", "native", "auto_gptq"))
         if not 0 < self.damp_percent < 1:
             raise UserError(f"quant.damp_percent={self.damp_percent}: a fraction between 0 and 1, such as 0.01.")
+        if self.backend == "native":
+            return
+        _one_of(f"quant.bits ({self.backend})", self.bits, (2, 3, 4, 8))
+        _one_of(f"quant.group_size ({self.backend})", self.group_size, (-1, 16, 32, 64, 128, 256, 512, 1024))
+        if self.transforms or self.remainder != "shorten":
+            raise UserError(
+                f"quant.backend={self.backend} knows no transforms and shortens the last group: "
+                f"transforms={list(self.transforms)}, remainder={self.remainder} need quant.backend=native."
+            )
 
     @property
     def name(self) -> str:
-        return f"gptq{self.bits}" + _suffix(self.group_size, self.symmetric) + ("-actorder" if self.desc_act else "")
+        library = "" if self.backend == "gptqmodel" else f"-{self.backend.replace('_', '')}"
+        return super().name + ("-actorder" if self.desc_act else "") + library
 
 
 @dataclass
@@ -237,9 +275,11 @@ def to_dataclasses(composed: DictConfig) -> Config:
     _check_keys(composed)
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
-    if not config.scoring.dequantize and not isinstance(config.quant, (Gptq, NoQuant)):
+    packed = isinstance(config.quant, NoQuant) or (isinstance(config.quant, Gptq) and config.quant.backend == "gptqmodel")
+    if not config.scoring.dequantize and not packed:
         raise UserError(
-            "scoring.dequantize=false: only gptq's checkpoints run on packed kernels. Leave it out for this quantizer."
+            "scoring.dequantize=false: only checkpoints of quant.backend=gptqmodel run on packed kernels. "
+            "Leave it out for this quantizer."
         )
     return config
 
@@ -264,12 +304,7 @@ def _at_least(key: str, given: int, least: int, hint: str = "") -> None:
         raise UserError(f"{key}={given}: must be {least} or more{hint}.")
 
 
-def _check_group_size(group_size: int) -> None:
-    if group_size != -1 and group_size < 1:
-        raise UserError(f"quant.group_size={group_size}: a positive number of weights, or -1 for a whole row.")
-
-
-def _suffix(group_size: int, symmetric: bool) -> str:
-    """What differs from the presets' group of 128, symmetric."""
-    group = "" if group_size == 128 else "-row" if group_size == -1 else f"-g{group_size}"
-    return group + ("" if symmetric else "-asym")
+def _suffix(group_size: int, symmetric: bool, remainder: str) -> str:
+    """What differs from the presets' group of 128, symmetric, shortened where it does not fit."""
+    group = {128: "", -1: "-row", 0: "-tensor"}.get(group_size, f"-g{group_size}")
+    return group + ("" if symmetric else "-asym") + ("" if remainder == "shorten" else f"-{remainder}")

@@ -54,8 +54,8 @@ def weight_files(path: Path) -> list[Path]:
     return sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
 
 
-def load(path: Path, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model on the device there is, in evaluation mode, and its tokenizer; `dtype` is a torch type's name.
+def load(path: Path, dtype: str, device: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model in evaluation mode and its tokenizer; dtype: a torch type's name; device: None is the fastest there is.
 
     Remote code is never run; .bin files are read by torch's weights-only loader (transformers' default).
     """
@@ -69,7 +69,8 @@ def load(path: Path, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
         trust_remote_code=False,
         use_safetensors=weight_files(path)[0].suffix == ".safetensors",
     )
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), load_tokenizer(path)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(device).eval(), load_tokenizer(path)
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitsure.quantize.formats import IntegerWeight, pack, unpack
+from bitsure.quantize.formats import IntegerWeight
+from bitsure.quantize.packing import pack, unpack
 
 
 @given(st.integers(2, 8), st.integers(1, 100), st.integers(1, 5), st.integers(0, 2**32 - 1))

@@ -104,7 +104,7 @@ def test_a_model_without_blocks_is_refused():
 
         get_input_embeddings = get_output_embeddings
 
-    with pytest.raises(UserError, match="no linear layer inside repeated blocks"):
+    with pytest.raises(UserError, match="0 lists of blocks with linear layers"):
         verify.report(Flat(), {}, {}, HELD_OUT)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from bitsure import models, terminal
-from bitsure.config import Calib, Gptq, Quant, Rtn
+from bitsure.config import Calib, Gptq, Integers, Quant, Rtn
 from bitsure.errors import UserError
 from bitsure.models import Source
 from bitsure.quantize.calib_data import CalibText, draw_windows
@@ -17,7 +19,7 @@ from bitsure.store import Store, write_text
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of what the store keeps; one more whenever code of ours would make other weights from the same causes
+FORMAT = 2  # of what the store keeps; one more whenever code of ours would make other weights from the same causes
 LIBRARIES = {Rtn: ("torch",), Gptq: ("torch", "transformers", "gptqmodel")}
 
 
@@ -33,8 +35,8 @@ class Plan:
 
     @property
     def nsamples(self) -> int:
-        """How many windows the quantizer needs; rounding to nearest needs none, its errors are still measured."""
-        return self.calib.nsamples if isinstance(self.quant, Gptq) else 0
+        """How many windows the quantizer needs; plain rounding needs none, its errors are still measured."""
+        return self.calib.nsamples if self.quant.needs_data else 0
 
     @property
     def made_from(self) -> dict:
@@ -66,8 +68,10 @@ def ensure(plan: Plan, store: Store, log_file: Path) -> Quantized:
     """The quantized model, from the store if it has it. Raises UserError if the quantizer cannot or did not do its work."""
     directory = store.find("weights", plan.made_from)
     if directory is None:
+        parts = store.path("unfinished", plan.made_from)
         with store.create("weights", plan.made_from) as unfinished:
-            _quantize(plan, unfinished, log_file)
+            _quantize(plan, unfinished, parts, log_file)
+        shutil.rmtree(parts, ignore_errors=True)
         directory = store.path("weights", plan.made_from)
     else:
         log.info("quantized weights are in the store: %s", directory)
@@ -76,8 +80,8 @@ def ensure(plan: Plan, store: Store, log_file: Path) -> Quantized:
 
 def check(plan: Plan) -> None:
     """Raise UserError if the quantizer cannot do the model's layers or the text is too short; no weights are loaded."""
-    from bitsure.quantize import gptq
-    from bitsure.quantize.targets import block_linears, unknown_weights
+    from bitsure.quantize import gptqmodel
+    from bitsure.quantize.targets import block_linears, matrix, unknown_weights
 
     model = models.empty_model(plan.source.path)
     if unknown := unknown_weights(model):
@@ -85,8 +89,8 @@ def check(plan: Plan) -> None:
             f"quant={plan.quant.name}: {plan.source.name} has {len(unknown)} weights in its blocks that are no linear "
             f"layers and would stay as they are: {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}. It is not scored."
         )
-    if isinstance(plan.quant, Gptq):
-        gptq.check_fits(plan.quant, {name: tuple(linear.weight.shape) for name, linear in block_linears(model).items()})
+    if isinstance(plan.quant, Gptq) and plan.quant.backend != "native":
+        gptqmodel.check_fits(plan.quant, {name: tuple(matrix(layer).shape) for name, layer in block_linears(model).items()})
     _, held_out = _windows(plan, models.load_tokenizer(plan.source.path))
     if held_out.shape[1] < plan.calib.seqlen:
         log.warning("calib.seqlen=%d is longer than the model's context: %d tokens it is", plan.calib.seqlen, held_out.shape[1])
@@ -96,26 +100,29 @@ def _windows(plan: Plan, tokenizer):
     return draw_windows(plan.text, plan.calib, plan.nsamples, tokenizer, models.context_length(plan.source.path))
 
 
-def _quantize(plan: Plan, out: Path, log_file: Path) -> None:
-    from bitsure.quantize import checkpoints, gptq, verify
-    from bitsure.quantize.rtn import round_to_nearest
-    from bitsure.quantize.targets import block_linears
+def _quantize(plan: Plan, out: Path, parts: Path, log_file: Path) -> None:
+    from bitsure.quantize import chain, checkpoints, gptqmodel, verify
 
     source, text = plan.source, plan.text
     with terminal.output_to(log_file):
-        model, tokenizer = models.load(source.path, plan.dtype)
+        model, tokenizer = models.load(source.path, plan.dtype, device="cpu")
         windows, held_out = _windows(plan, tokenizer)
+    started = time.monotonic()
     with terminal.progress(f"quantizing {source.name}, {plan.quant.name}", total=None) as advance:
         match plan.quant:
-            case Rtn() as quant:
-                linears = block_linears(model)
-                checkpoints.write(out, {name: round_to_nearest(linear.weight, quant) for name, linear in linears.items()})
-            case Gptq() as quant:
-                gptq.quantize(source.path, quant, plan.dtype, windows, out, log_file, advance)
+            case Gptq(backend="gptqmodel") as quant:
+                gptqmodel.quantize(source.path, quant, plan.dtype, windows, out, log_file, advance)
+            case Integers() as quant:
+                checkpoints.write(out, chain.quantize(model, quant, windows, parts, advance))
+                if quant.needs_data:  # the model was changed on the way, block by block
+                    model, _ = models.load(source.path, plan.dtype, device="cpu")
             case quant:
                 raise AssertionError(f"no quantizer for {quant}")
+    seconds = time.monotonic() - started
     weights, others = checkpoints.read(out)
     report = verify.report(model, weights, others, held_out)
     report["quantizer"] = plan.quant.name
     report["calib_data"] = {"name": text.name, "windows": len(windows), "seqlen": held_out.shape[1]}
+    report["seconds"] = round(seconds, 2)
+    report["bytes_on_disk"] = sum(file.stat().st_size for file in out.rglob("*.safetensors"))
     write_text(out / "quantization.json", json.dumps(report, indent=1))

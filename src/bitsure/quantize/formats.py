@@ -1,56 +1,99 @@
-"""Numbers of few bits: integer codes with scales and zero points, and packing codes into 32-bit words."""
+"""Number formats of weights: what a quantized matrix is made of, and the grid that a group's values are rounded to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
+
+from bitsure.config import Integers
+
+
+class Weight(Protocol):
+    """A quantized weight matrix of any format."""
+
+    def dequantize(self) -> torch.Tensor:
+        """The matrix, (out, in) float32."""
+
+    @property
+    def storage_bits(self) -> float:
+        """Bits that codes, scales and zero points take, without the padding of packed words."""
 
 
 @dataclass(frozen=True)
 class IntegerWeight:
-    """A weight matrix as integers: W[o, i] ≈ scales[o, g] · (codes[o, i] − zeros[o, g]) with g = group_of[i]."""
+    """Integers: W[o, i] ≈ scales[o, g] · (codes[o, i] − zeros[o, g]) · input_scales[i] with g = group_of[i]."""
 
     bits: int
-    codes: torch.Tensor  # (out, in) int32 in [0, 2**bits)
-    scales: torch.Tensor  # (out, groups) floating
-    zeros: torch.Tensor  # (out, groups) int32
-    group_of: torch.Tensor  # (in,) int64
+    codes: torch.Tensor  # (out, stored) int32 in [0, 2**bits); stored ≥ in: the last group may be padded
+    scales: torch.Tensor  # (out, groups) floating, or (1, 1): one for the whole tensor
+    zeros: torch.Tensor  # as scales, int32
+    group_of: torch.Tensor  # (stored,) int64
+    input_scales: torch.Tensor | None = None  # (in,) float16; what the layer's input is multiplied by before the codes see it
+    width: int | None = None  # in, where it is less than stored
 
     def dequantize(self) -> torch.Tensor:
-        """The weight matrix, (out, in) float32."""
-        return self.scales.float()[:, self.group_of] * (self.codes - self.zeros[:, self.group_of])
+        weight = self.scales.float()[:, self.group_of] * (self.codes - self.zeros[:, self.group_of])
+        weight = weight[:, : self.width]
+        return weight if self.input_scales is None else weight * self.input_scales.float()
 
     @property
     def storage_bits(self) -> float:
-        """Bits that codes, scales and zero points take, without the padding of the packed words."""
-        groups = self.scales.numel()
-        return self.codes.numel() * self.bits + groups * (self.scales.element_size() * 8 + self.bits)
+        bits = self.codes.numel() * self.bits + self.scales.numel() * (self.scales.element_size() * 8 + self.bits)
+        return bits + (0 if self.input_scales is None else self.input_scales.numel() * self.input_scales.element_size() * 8)
 
 
-def pack(values: torch.Tensor, bits: int) -> torch.Tensor:
-    """Integers (n, columns) in [0, 2**bits) as a little-endian bit stream down each column: (⌈n·bits/32⌉, columns) int32.
+@dataclass(frozen=True)
+class DenseWeight:
+    """A matrix of floating-point numbers, (out, in): a cast, or a weight with noise on it."""
 
-    The layout of GPTQ checkpoints, for 3 bits too, where values straddle words.
+    values: torch.Tensor
+
+    def dequantize(self) -> torch.Tensor:
+        return self.values.float()
+
+    @property
+    def storage_bits(self) -> float:
+        return self.values.numel() * self.values.element_size() * 8
+
+
+def group_index(width: int, quant: Integers) -> torch.Tensor:
+    """Which group each stored column of a row of `width` weights belongs to, (stored,) int64.
+
+    Where the group size does not divide the width, quant.remainder says what happens: `shorten` leaves a shorter last
+    group, `pad` fills it up with zeros that are stored too, `row` makes the whole row one group.
     """
-    n, columns = values.shape
-    word, shift = _positions(n, bits)
-    words = torch.zeros(-(-n * bits // 32) + 1, columns, dtype=torch.int64)
-    wide = values.to(torch.int64) << shift[:, None]
-    words.index_add_(0, word, wide & 0xFFFFFFFF)  # bits do not overlap, so adding is setting
-    words.index_add_(0, word + 1, wide >> 32)
-    words = words[:-1]
-    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+    size = quant.group_size if quant.group_size > 0 else width
+    stored = width
+    if width % size and quant.remainder == "row":
+        size = width
+    elif width % size and quant.remainder == "pad":
+        stored = -(-width // size) * size
+    return torch.arange(stored) // size
 
 
-def unpack(words: torch.Tensor, bits: int, n: int) -> torch.Tensor:
-    """The first `n` integers of each column of a packed matrix: (n, columns) int32."""
-    word, shift = _positions(n, bits)
-    stream = torch.cat([words, words.new_zeros(1, words.shape[1])]).to(torch.int64) & 0xFFFFFFFF
-    wide = stream[word] | (stream[word + 1] << 32)
-    return ((wide >> shift[:, None]) & (2**bits - 1)).to(torch.int32)
+def fit_grid(values: torch.Tensor, quant: Integers, shrink: torch.Tensor | float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scales and zero points (…) of groups of values (…, size); `shrink` (…) in (0, 1] narrows the range that is covered.
+
+    Symmetric: zero point 2^(bits−1), scale max|w| / (2^(bits−1) − ½), so that both ends of the range are reached to half
+    a step. Asymmetric: the range is [min(w, 0), max(w, 0)], the zero point the code of 0. Scales are float16, as in
+    packed checkpoints.
+    """
+    levels = 2**quant.bits - 1
+    if quant.symmetric:
+        scales = _half(2 * values.abs().amax(-1) * shrink / levels)
+        return scales, torch.full_like(scales, 2 ** (quant.bits - 1), dtype=torch.int32)
+    low, high = values.amin(-1).clamp(max=0) * shrink, values.amax(-1).clamp(min=0) * shrink
+    scales = _half((high - low) / levels)
+    return scales, (-low / scales.float()).round().clamp(0, levels).to(torch.int32)
 
 
-def _positions(n: int, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
-    offset = torch.arange(n) * bits
-    return offset // 32, offset % 32
+def to_codes(values: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, bits: int) -> torch.Tensor:
+    """The nearest codes of values, int32; scales and zeros must broadcast to them."""
+    return ((values / scales.float()).round() + zeros).clamp(0, 2**bits - 1).to(torch.int32)
+
+
+def _half(scales: torch.Tensor) -> torch.Tensor:
+    """Scales as float16, never zero: a group of zeros has codes that say zero at any scale."""
+    return scales.half().clamp(min=2**-24)  # the smallest above zero

@@ -1,75 +1,97 @@
-"""GPTQ (Frantar et al. 2023) through gptqmodel: a real packed checkpoint, as people deploy it."""
+"""GPTQ in plain torch (Frantar et al. 2023): round column by column, and let the columns to come make up for the error."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Callable
-from pathlib import Path
+import logging
 
 import torch
 
-from bitsure import terminal
 from bitsure.config import Gptq
 from bitsure.errors import UserError
+from bitsure.quantize.formats import IntegerWeight, fit_grid, group_index, to_codes
+
+log = logging.getLogger(__name__)
+
+COLUMNS = 128  # rounded before what they owe to all later columns is paid at once (algorithm 1's B)
 
 
-def check_fits(quant: Gptq, shapes: dict[str, tuple[int, int]]) -> None:
-    """Raise UserError if a layer (name → (out, in)) has widths that the packed format cannot hold, before any work."""
-    if quant.bits == 3 and (odd := {name: shape for name, shape in shapes.items() if shape[0] % 32 or shape[1] % 32}):
-        name, shape = next(iter(odd.items()))
-        raise UserError(
-            f"quant.bits=3: gptqmodel packs 32 values of 3 bits together, so widths must be multiples of 32; "
-            f"{len(odd)} layers are not, such as {name} with {shape[0]} × {shape[1]}. Ways out: quant=gptq4 or quant=rtn3."
-        )
+def round_with_hessian(
+    weight: torch.Tensor, hessian: torch.Tensor, quant: Gptq, shrink: torch.Tensor | None, names: str
+) -> IntegerWeight:
+    """Quantize W (out, in) so that ‖(Ŵ − W)X‖ is small, H = XXᵀ up to a factor (in, in); algorithm 1 in the paper's symbols.
 
-
-def quantize(
-    model_path: Path, quant: Gptq, dtype: str, windows: torch.Tensor, out: Path, log_file: Path, advance: Callable[..., None]
-) -> None:
-    """Quantize the model and write the packed checkpoint into `out`.
-
-    windows: (nsamples, seqlen) token ids; dtype: what it computes in, a torch type's name. `advance` is called after each
-    block. What gptqmodel prints goes to `log_file`; the folder logs/ that it makes wherever it stands comes to lie beside it.
+    shrink: (out, groups) as in `fit_grid`, or None; names: the layers, for messages. A group's scales are set from what
+    its weights have become when the first of its columns is reached. With desc_act columns go in the order of their
+    squared input, and groups are of columns that follow each other in that order.
     """
-    model_path, out, log_file = model_path.absolute(), out.absolute(), log_file.absolute()
-    os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # it wants two loader threads, whatever the machine has
-    threads = torch.get_num_threads()
-    with terminal.output_to(log_file), contextlib.chdir(log_file.parent):
-        from gptqmodel import GPTQModel, QuantizeConfig
+    width = weight.shape[1]
+    group_of = group_index(width, quant)
+    stored = len(group_of)
+    H = torch.nn.functional.pad(hessian.float(), (0, stored - width, 0, stored - width))
+    order = torch.argsort(H.diagonal(), descending=True) if quant.desc_act else torch.arange(stored, device=H.device)
+    dead = H.diagonal() == 0  # inputs that were always zero: their weights are rounded to nearest, whatever the others do
+    H.diagonal()[dead] = H.diagonal()[~dead].mean()
+    H = H[order][:, order]
+    # columns of W as rows, contiguous: all below reads and writes whole columns
+    W = torch.nn.functional.pad(weight.detach().float(), (0, stored - width)).T[order].clone()
+    Hinv = _inverse_factor(H, quant.damp_percent, names)
 
-        settings = QuantizeConfig(
-            bits=quant.bits,
-            group_size=quant.group_size,
-            sym=quant.symmetric,
-            desc_act=quant.desc_act,
-            damp_percent=quant.damp_percent,
-            act_group_aware=False,  # its default reorders columns, which the study's setting does not
-            # the older format stores zero points less one, which cannot hold an asymmetric zero point of 0
-            format="gptq" if quant.symmetric else "gptq_v2",
-            fallback=None,  # its default rounds to nearest, in silence, what saw too little data
-            offload_to_disk=False,
-        )
-        # never its own choice: on a CPU that is bfloat16, which changes half-precision weights before they are quantized
-        model = GPTQModel.load(str(model_path), settings, dtype=getattr(torch, dtype), trust_remote_code=False)
-        blocks = model.model.config.num_hidden_layers
-        model.layer_callback = lambda layer_idx, submodule_finalized: None if submodule_finalized else advance(1, total=blocks)
-        rows = [{"input_ids": row[None], "attention_mask": torch.ones_like(row[None])} for row in windows]
-        model.quantize(rows, batch_size=8)
-        model.save(str(out))
-    torch.set_num_threads(threads)  # it leaves one: what is scored next would depend on what was quantized before
+    groups, whole = int(group_of[-1]) + 1, quant.group_size == 0
+    codes = torch.empty(stored, len(weight), dtype=torch.int32, device=W.device)
+    scales, zeros = [], []
+    if whole:
+        scales, zeros = ([part[0]] for part in fit_grid(W.reshape(1, -1), quant))
+    for start in range(0, stored, COLUMNS):
+        end = min(start + COLUMNS, stored)
+        errors = torch.empty_like(W[start:end])
+        for i in range(start, end):
+            group = int(group_of[i])
+            if not whole and len(scales) == group:
+                members = slice(i, i + int((group_of == group).sum()))
+                # what columns up to `end` owe is paid within the block; a group that goes on past it is paid here
+                values = W[members].clone()
+                if members.stop > end and i > start:
+                    values[end - i :] -= Hinv[start:i, end : members.stop].T @ errors[: i - start]
+                scale, zero = fit_grid(values.T, quant, 1.0 if shrink is None else shrink[:, group])
+                scales.append(scale)
+                zeros.append(zero)
+            s, z = scales[group].float(), zeros[group]
+            codes[i] = to_codes(W[i], s, z, quant.bits)
+            errors[i - start] = (W[i] - s * (codes[i] - z)) / Hinv[i, i]
+            W[i + 1 : end].addr_(Hinv[i, i + 1 : end], errors[i - start], alpha=-1)
+        W[end:].addmm_(Hinv[start:end, end:].T, errors, alpha=-1)
+    back = torch.argsort(order)
+    if whole:
+        scales, zeros = scales[0].view(1, 1), zeros[0].view(1, 1)
+    else:
+        assert len(scales) == groups
+        scales, zeros = torch.stack(scales, 1), torch.stack(zeros, 1)
+    return IntegerWeight(
+        quant.bits,
+        codes[back].T.contiguous(),
+        scales,
+        zeros,
+        group_of.to(back.device)[back],
+        width=None if stored == width else width,
+    )
 
 
-def load_packed(directory: Path, dtype: str) -> torch.nn.Module:
-    """A packed checkpoint as it is deployed, its layers in gptqmodel's plain torch kernel, which serves every bit width."""
-    os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
-    threads = torch.get_num_threads()
-    with contextlib.chdir(directory):
-        from gptqmodel import BACKEND, GPTQModel
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = GPTQModel.load(
-            str(directory), backend=BACKEND.TORCH, device=device, dtype=getattr(torch, dtype), trust_remote_code=False
-        )
-    torch.set_num_threads(threads)
-    return model.model.eval()
+def _inverse_factor(H: torch.Tensor, damp_percent: float, names: str) -> torch.Tensor:
+    """The upper Cholesky factor of (H + λI)⁻¹, λ = damp_percent · mean(diag H), raised tenfold (and said) until it exists."""
+    if not H.isfinite().all():
+        raise UserError(f"The inputs of {names} hold NaN or infinite values on the calibration text: GPTQ cannot go on.")
+    mean, damp = H.diagonal().mean(), damp_percent
+    while damp <= 1:
+        damped = H.clone()
+        damped.diagonal().add_(damp * mean)
+        factor, failed = torch.linalg.cholesky_ex(damped)
+        if not failed:
+            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(factor), upper=True)
+            if not failed and upper.isfinite().all():
+                return upper
+        log.warning("%s: the Hessian is not positive definite with damping %g: trying %g", names, damp, damp * 10)
+        damp *= 10
+    raise UserError(
+        f"The Hessian of {names} is not positive definite, even damped by {damp / 10:g} of its mean diagonal "
+        f"(quant.damp_percent={damp_percent:g}, raised tenfold at a time). Give more calibration text (calib.nsamples)."
+    )

@@ -4,36 +4,25 @@ from __future__ import annotations
 
 import torch
 
-from bitsure.config import Rtn
-from bitsure.quantize.formats import IntegerWeight
+from bitsure.config import Integers
+from bitsure.quantize.formats import IntegerWeight, fit_grid, group_index, to_codes
 
 
-def round_to_nearest(weight: torch.Tensor, quant: Rtn) -> IntegerWeight:
-    """Quantize a weight (out, in). A last group that is shorter than group_size keeps a scale of its own.
-
-    Symmetric: zero point 2^(bits−1), scale max|w| / (2^(bits−1) − ½), so that both ends of the range are reached to half
-    a step. Asymmetric: the range is [min(w, 0), max(w, 0)], the zero point the code of 0. Scales are float16, as in
-    packed checkpoints.
-    """
-    weight = weight.detach().float().cpu()
-    rows, columns = weight.shape
-    size = columns if quant.group_size == -1 else quant.group_size
-    group_of = torch.arange(columns) // size
-    groups = int(group_of[-1]) + 1
-    padded = torch.nn.functional.pad(weight, (0, groups * size - columns)).view(rows, groups, size)
-    levels = 2**quant.bits - 1
-    if quant.symmetric:
-        span = 2 * padded.abs().amax(-1)
-        zeros = torch.full((rows, groups), 2 ** (quant.bits - 1), dtype=torch.int32)
-        scales = _half(span / levels)
-    else:
-        low, high = padded.amin(-1).clamp(max=0), padded.amax(-1).clamp(min=0)
-        scales = _half((high - low) / levels)
-        zeros = (-low / scales.float()).round().clamp(0, levels).to(torch.int32)
-    codes = (weight / scales.float()[:, group_of]).round().to(torch.int32) + zeros[:, group_of]
-    return IntegerWeight(quant.bits, codes.clamp(0, levels), scales, zeros, group_of)
+def round_to_nearest(weight: torch.Tensor, quant: Integers, shrink: torch.Tensor | None = None) -> IntegerWeight:
+    """Quantize a weight (out, in); `shrink` (out, groups) narrows each group's range (1 if None)."""
+    weight = weight.detach().float()
+    width = weight.shape[1]
+    group_of = group_index(width, quant)
+    values = in_groups(weight, group_of)
+    if quant.group_size == 0:
+        values = values.reshape(1, 1, -1)
+    scales, zeros = fit_grid(values, quant, 1.0 if shrink is None else shrink)
+    weight = torch.nn.functional.pad(weight, (0, len(group_of) - width))
+    codes = to_codes(weight, scales[:, group_of], zeros[:, group_of], quant.bits)
+    return IntegerWeight(quant.bits, codes, scales, zeros, group_of, width=None if len(group_of) == width else width)
 
 
-def _half(scales: torch.Tensor) -> torch.Tensor:
-    """Scales as float16, never zero: a group of zeros has codes that say zero at any scale."""
-    return scales.half().clamp(min=2**-24)  # the smallest above zero
+def in_groups(weight: torch.Tensor, group_of: torch.Tensor) -> torch.Tensor:
+    """A matrix (out, in) cut into its groups, (out, groups, size), the last filled up with zeros."""
+    groups, size = int(group_of[-1]) + 1, int((group_of == 0).sum())
+    return torch.nn.functional.pad(weight, (0, groups * size - weight.shape[1])).view(len(weight), groups, size)

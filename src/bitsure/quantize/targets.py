@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from bitsure.errors import UserError
+
+LINEAR = (nn.Linear, Conv1D)  # GPT-2's Conv1D is a linear layer that keeps its weight the other way round
 
 
-def block_linears(model: nn.Module) -> dict[str, nn.Linear]:
-    """The linear layers inside the model's repeated blocks, by their names."""
-    blocks = tuple(name for name, module in model.named_modules() if isinstance(module, nn.ModuleList))
-    return {
+def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The list of the model's repeated blocks and its name. Raises UserError if there is none, or more than one."""
+    found = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and any(name.startswith(f"{block}.") for block in blocks)
+        if isinstance(module, nn.ModuleList) and any(isinstance(inner, LINEAR) for inner in module.modules())
     }
+    outermost = [name for name in found if not any(name.startswith(f"{other}.") for other in found)]
+    if len(outermost) != 1:
+        raise UserError(
+            f"The model has {len(outermost)} lists of blocks with linear layers ({', '.join(outermost) or 'none'}), "
+            f"but a decoder has one: nothing here can be quantized."
+        )
+    return outermost[0], found[outermost[0]]
+
+
+def block_linears(model: nn.Module) -> dict[str, nn.Module]:
+    """The linear layers inside the model's blocks, by their names."""
+    prefix, blocks = find_blocks(model)
+    return {f"{prefix}.{name}": module for name, module in blocks.named_modules() if isinstance(module, LINEAR)}
+
+
+def matrix(layer: nn.Module) -> torch.Tensor:
+    """A linear layer's weight as (out, in), a view."""
+    return layer.weight.T if isinstance(layer, Conv1D) else layer.weight
 
 
 def unknown_weights(model: nn.Module) -> list[str]:
     """Weights of two or more dimensions inside the blocks that no quantizer here touches (fused experts, convolutions)."""
+    prefix, blocks = find_blocks(model)
     known = {f"{name}.weight" for name in block_linears(model)}
-    blocks = tuple(name for name, module in model.named_modules() if isinstance(module, nn.ModuleList))
-    inside = [(name, p) for name, p in model.named_parameters() if any(name.startswith(f"{block}.") for block in blocks)]
+    inside = [(f"{prefix}.{name}", parameter) for name, parameter in blocks.named_parameters()]
     return [name for name, parameter in inside if parameter.ndim >= 2 and name not in known]
 
 

@@ -104,10 +104,10 @@ class Scorer:
 
     def _load(self, source: Source, checkpoint: Path | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         if checkpoint is not None and not self.scoring.dequantize:
-            from bitsure.quantize import gptq
+            from bitsure.quantize import gptqmodel
 
             log.info("the quantized weights stay packed, for gptqmodel's kernels")
-            return gptq.load_packed(checkpoint, self.dtype), models.load_tokenizer(source.path)
+            return gptqmodel.load_packed(checkpoint, self.dtype), models.load_tokenizer(source.path)
         network, tokenizer = models.load(source.path, self.dtype)
         if checkpoint is not None:
             from bitsure.quantize import checkpoints

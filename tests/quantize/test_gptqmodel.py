@@ -11,7 +11,7 @@ import torch
 from bitsure import models, quantize
 from bitsure.config import Calib, Gptq, Model, Rtn
 from bitsure.errors import UserError
-from bitsure.quantize import calib_data, checkpoints, gptq
+from bitsure.quantize import calib_data, checkpoints, gptqmodel
 from bitsure.scoring.engine import Engine
 from bitsure.store import Store
 
@@ -26,7 +26,7 @@ def plan(path, quant, calib_file) -> quantize.Plan:
 def made(request, tiny_model, calib_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("gptq")
     bits, symmetric = request.param
-    settings = Gptq(bits=bits, group_size=32, symmetric=symmetric, desc_act=False, damp_percent=0.01)
+    settings = Gptq(bits=bits, group_size=32, symmetric=symmetric, backend="gptqmodel", desc_act=False, damp_percent=0.01)
     return quantize.ensure(plan(tiny_model, settings, calib_file), Store(folder / "store"), folder / "log")
 
 
@@ -34,7 +34,7 @@ def test_our_reading_of_the_packed_checkpoint_is_gptqmodels_own(made, tiny_model
     from bitsure import terminal
 
     with terminal.output_to(tmp_path / "log"):
-        theirs = gptq.load_packed(made.checkpoint, "float16")
+        theirs = gptqmodel.load_packed(made.checkpoint, "float16")
     ours, _ = models.load(tiny_model, "float32")
     checkpoints.put_into(ours, made.checkpoint)
     layers = dict(theirs.named_modules())
@@ -78,6 +78,6 @@ def test_bits_per_weight_are_those_on_disk(made):
 
 
 def test_widths_that_cannot_be_packed_are_refused_before_loading():
-    settings = Gptq(bits=3, group_size=128, symmetric=True, desc_act=False, damp_percent=0.01)
+    settings = Gptq(bits=3, group_size=128, symmetric=True, backend="gptqmodel", desc_act=False, damp_percent=0.01)
     with pytest.raises(UserError, match=r"multiples of 32; 1 layers are not, such as down with 64 × 172"):
-        gptq.check_fits(settings, {"up": (128, 64), "down": (64, 172)})
+        gptqmodel.check_fits(settings, {"up": (128, 64), "down": (64, 172)})

@@ -1,0 +1,182 @@
+"""Through a model block by block: one block at a time in fast memory, the hidden states of all windows kept between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from bitsure.errors import UserError
+from bitsure.quantize.targets import LINEAR, find_blocks
+
+TOKENS_AT_ONCE = 2048  # that a block is run on
+TILE = 512  # columns of a Gram matrix computed at once
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What calibration says about the input x of a layer."""
+
+    hessian: torch.Tensor  # (in, in) float32: the mean of x xᵀ over all tokens; GPTQ's H but for the factor 2
+    mean_abs: torch.Tensor  # (in,) float32: the mean of |x|
+    tokens: int
+
+
+class _Enough(Exception):
+    """The layers of interest were reached; the rest of the block need not run."""
+
+
+@torch.no_grad()
+def walk(model: nn.Module, windows: torch.Tensor) -> Iterator[tuple[str, nn.Module, Callable[[], None]]]:
+    """Yields each block's name, the block on the fast device, and `feed`, which runs all windows through it.
+
+    windows: (n, seqlen) token ids. When the next block is asked for, what this one then gives is what the next is fed, so
+    that changes made to a block reach those after it.
+    """
+    prefix, blocks = find_blocks(model)
+    size = max(1, TOKENS_AT_ONCE // windows.shape[1])
+    while len(windows) % size:
+        size -= 1  # batches of one size: masks and the like are made once
+    hidden, calls, as_tuple = _enter(model, blocks, windows.split(size))
+    home, fast = next(blocks.parameters()).device, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def run(block: nn.Module, states: torch.Tensor, call: tuple) -> torch.Tensor:
+        args, kwargs = _to(call, fast)
+        out = block(states.to(fast), *args, **kwargs)
+        return (out[0] if as_tuple else out).to(home)
+
+    for number, (block, call) in enumerate(zip(blocks, calls, strict=True)):
+        block.to(fast)
+
+        def feed(block=block, call=call) -> None:
+            for states in hidden:
+                with suppress(_Enough):
+                    run(block, states, call)
+
+        yield f"{prefix}.{number}", block, feed
+        for i, states in enumerate(hidden):
+            hidden[i] = run(block, states, call)
+        block.to(home)
+
+
+def _enter(model: nn.Module, blocks: nn.ModuleList, batches: tuple[torch.Tensor, ...]) -> tuple[list, list, bool]:
+    """The hidden states before the first block, each block's other arguments, and whether blocks return tuples.
+
+    Blocks are replaced by stand-ins that pass on what they are given, so that this costs an embedding.
+    """
+    hidden, calls = [], [None] * len(blocks)
+    seen = []
+    handle = blocks[0].register_forward_hook(lambda module, inputs, output: seen.append(isinstance(output, tuple)))
+    model(input_ids=batches[0][:1, :8].to(model.device), use_cache=False)
+    handle.remove()
+    as_tuple = seen[0]
+
+    def stand_in(number: int):
+        def forward(*args, **kwargs):
+            if args:
+                states, args = args[0], args[1:]
+            else:
+                states = kwargs.pop("hidden_states")
+            if number == 0:
+                hidden.append(states)
+            calls[number] = (args, kwargs)
+            return (states,) if as_tuple else states
+
+        return forward
+
+    for number, block in enumerate(blocks):
+        block.forward = stand_in(number)
+    try:
+        for batch in batches:
+            model(input_ids=batch.to(model.device), use_cache=False)
+    finally:
+        for block in blocks:
+            del block.forward
+    return hidden, calls, as_tuple
+
+
+def layers_by_input(block: nn.Module, feed: Callable[[], None]) -> list[dict[str, nn.Module]]:
+    """A block's linear layers in the order they run, those that read the very same input together."""
+    layers = {name: module for name, module in block.named_modules() if isinstance(module, LINEAR)}
+    groups: dict[int, dict[str, nn.Module]] = {}
+    kept, called = [], set()
+
+    def watch(name: str):
+        def hook(module, inputs):
+            if name not in called:
+                called.add(name)
+                kept.append(inputs[0])  # alive, so that its id stays its own
+                groups.setdefault(id(inputs[0]), {})[name] = module
+            elif len(called) == len(layers):
+                raise _Enough
+
+        return hook
+
+    with _hooks({module: watch(name) for name, module in layers.items()}):
+        feed()
+    if idle := set(layers) - called:
+        raise UserError(f"No calibration token reached {', '.join(sorted(idle))}: give more or other text (calib.nsamples).")
+    return list(groups.values())
+
+
+def measure(layers: list[nn.Module], feed: Callable[[], None]) -> list[Inputs]:
+    """The statistics of the inputs of layers of one block, in the order in which they run."""
+    sums: list[tuple[torch.Tensor, torch.Tensor] | None] = [None] * len(layers)
+    tokens = [0] * len(layers)
+
+    def watch(number: int):
+        def hook(module, inputs):
+            x = inputs[0].detach().flatten(0, -2).float()
+            if sums[number] is None:
+                sums[number] = (x.new_zeros(x.shape[1], x.shape[1]), x.new_zeros(x.shape[1]))
+            _add_gram(sums[number][0], x)
+            sums[number][1].add_(x.abs().sum(0))
+            tokens[number] += len(x)
+            if number == len(layers) - 1:
+                raise _Enough
+
+        return hook
+
+    with _hooks({layer: watch(number) for number, layer in enumerate(layers)}):
+        feed()
+    return [Inputs(_mirrored(h) / n, a / n, n) for (h, a), n in zip(sums, tokens, strict=True)]
+
+
+class _hooks:
+    """Forward pre-hooks that are there for the length of a with block."""
+
+    def __init__(self, hooks: dict[nn.Module, Callable]):
+        self.handles = [module.register_forward_pre_hook(hook) for module, hook in hooks.items()]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *raised):
+        for handle in self.handles:
+            handle.remove()
+
+
+def _add_gram(total: torch.Tensor, x: torch.Tensor) -> None:
+    """Add xᵀx to the upper triangle of `total`, tile by tile: half the work of a full product."""
+    for start in range(0, x.shape[1], TILE):
+        end = start + TILE
+        total[:end, start:end].addmm_(x[:, :end].T, x[:, start:end])
+
+
+def _mirrored(upper: torch.Tensor) -> torch.Tensor:
+    return upper.triu() + upper.triu(1).T
+
+
+def _to(value, device: torch.device):
+    """Tensors on a device, also those inside tuples, lists and dicts."""
+    match value:
+        case torch.Tensor():
+            return value.to(device)
+        case tuple() | list():
+            return type(value)(_to(one, device) for one in value)
+        case dict():
+            return {key: _to(one, device) for key, one in value.items()}
+    return value

@@ -1,0 +1,98 @@
+"""Our own quantizers: transforms, then rounding to a number format, block by block through the model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bitsure.config import Gptq, Integers
+from bitsure.quantize import checkpoints
+from bitsure.quantize.blocks import Inputs, layers_by_input, measure, walk
+from bitsure.quantize.formats import IntegerWeight, Weight
+from bitsure.quantize.gptq import round_with_hessian
+from bitsure.quantize.rtn import round_to_nearest
+from bitsure.quantize.targets import block_linears, find_blocks, matrix
+from bitsure.quantize.transforms import search_clip, search_scales
+
+
+def quantize(
+    model: nn.Module, quant: Integers, windows: torch.Tensor, parts: Path, advance: Callable[..., None]
+) -> dict[str, Weight]:
+    """The model's layers in a format of integers; the model is left with the quantized weights if data was used.
+
+    windows: (nsamples, seqlen) token ids, none for plain rounding to nearest. `parts` keeps the blocks that are done, so
+    that a run that was broken off goes on after them. `advance` is called after each block.
+    """
+    if not quant.needs_data:
+        return {name: to_cpu(round_to_nearest(matrix(layer), quant)) for name, layer in block_linears(model).items()}
+    weights: dict[str, Weight] = {}
+    total = len(find_blocks(model)[1])
+    for prefix, block, feed in walk(model, windows):
+        part = parts / prefix
+        if part.is_dir():
+            found, _ = checkpoints.read(part)
+            for name, weight in found.items():
+                put(block.get_submodule(name.removeprefix(f"{prefix}.")), weight)
+        else:
+            found = {f"{prefix}.{name}": weight for name, weight in _quantize_block(block, prefix, feed, quant).items()}
+            checkpoints.write_part(part, found)
+        weights |= found
+        advance(1, total=total)
+    return weights
+
+
+def _quantize_block(block: nn.Module, prefix: str, feed: Callable[[], None], quant: Integers) -> dict[str, Weight]:
+    groups = layers_by_input(block, feed)
+    together = [[group] for group in groups] if quant.true_sequential else [groups]
+    weights = {}
+    for stage in together:
+        statistics = measure([next(iter(group.values())) for group in stage], feed)
+        for group, inputs in zip(stage, statistics, strict=True):
+            names = ", ".join(f"{prefix}.{name}" for name in group)
+            found = quantize_layers({name: matrix(layer) for name, layer in group.items()}, inputs, quant, names)
+            for name, weight in found.items():
+                put(group[name], weight)
+                weights[name] = to_cpu(weight)
+    return weights
+
+
+def quantize_layers(layers: dict[str, torch.Tensor], inputs: Inputs, quant: Integers, names: str) -> dict[str, IntegerWeight]:
+    """Weights (out, in) that read the same input: transforms in their order, then rounding; all rows at once."""
+    if quant.group_size == 0 and len(layers) > 1:  # one scale a tensor: one tensor at a time
+        return {name: quantize_layers({name: weight}, inputs, quant, names)[name] for name, weight in layers.items()}
+    weight, hessian = torch.cat([layer.detach().float() for layer in layers.values()]), inputs.hessian
+    scales = shrink = None
+    if "scale" in quant.transforms:
+        scales = search_scales(weight, inputs, quant)
+        weight, hessian = weight * scales, hessian / scales / scales[:, None]
+    if "clip" in quant.transforms:
+        shrink = search_clip(weight, hessian, quant)
+    if isinstance(quant, Gptq):
+        rounded = round_with_hessian(weight, hessian, quant, shrink, names)
+    else:
+        rounded = round_to_nearest(weight, quant, shrink)
+    if scales is not None:
+        rounded = dataclasses.replace(rounded, input_scales=(1 / scales).half())
+    rows = [len(layer) for layer in layers.values()]
+    return dict(zip(layers, _split(rounded, rows), strict=True))
+
+
+def _split(weight: IntegerWeight, rows: list[int]) -> list[IntegerWeight]:
+    if len(rows) == 1:
+        return [weight]
+    parts = zip(weight.codes.split(rows), weight.scales.split(rows), weight.zeros.split(rows), strict=True)
+    return [dataclasses.replace(weight, codes=codes, scales=scales, zeros=zeros) for codes, scales, zeros in parts]
+
+
+@torch.no_grad()
+def put(layer: nn.Module, weight: Weight) -> None:
+    matrix(layer).copy_(weight.dequantize())
+
+
+def to_cpu(weight: IntegerWeight) -> IntegerWeight:
+    fields = {field.name: getattr(weight, field.name) for field in dataclasses.fields(weight)}
+    return IntegerWeight(**{name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in fields.items()})
