@@ -21,8 +21,8 @@ def round_with_hessian(
     """Quantize W (out, in) so that ‖(Ŵ − W)X‖ is small, H = XXᵀ up to a factor (in, in); algorithm 1 in the paper's symbols.
 
     shrink: (out, groups) as in `fit_grid`, or None; names: the layers, for messages. A group's scales are set from what
-    its weights have become when the first of its columns is reached. With desc_act columns go in the order of their
-    squared input, and groups are of columns that follow each other in that order.
+    its weights are when the block of columns it begins in is reached, as in the paper's own code. With desc_act columns go
+    in the order of their squared input, and groups are of columns that follow each other in that order.
     """
     width = weight.shape[1]
     group_of = group_index(width, quant)
@@ -36,41 +36,30 @@ def round_with_hessian(
     W = torch.nn.functional.pad(weight.detach().float(), (0, stored - width)).T[order].clone()
     Hinv = _inverse_factor(H, quant.damp_percent, names)
 
-    groups, whole = int(group_of[-1]) + 1, quant.group_size == 0
     codes = torch.empty(stored, len(weight), dtype=torch.int32, device=W.device)
+    sizes = torch.bincount(group_of).tolist()
     scales, zeros = [], []
-    if whole:
-        scales, zeros = ([part[0]] for part in fit_grid(W.reshape(1, -1), quant))
     for start in range(0, stored, COLUMNS):
         end = min(start + COLUMNS, stored)
+        while (first := sum(sizes[: len(scales)])) < end:
+            values = W[first : first + sizes[len(scales)]].T
+            narrower = 1.0 if shrink is None else shrink[:, len(scales)]
+            scale, zero = fit_grid(values if quant.group_size else values.reshape(1, -1), quant, narrower)
+            scales.append(scale)
+            zeros.append(zero)
         errors = torch.empty_like(W[start:end])
         for i in range(start, end):
-            group = int(group_of[i])
-            if not whole and len(scales) == group:
-                members = slice(i, i + int((group_of == group).sum()))
-                # what columns up to `end` owe is paid within the block; a group that goes on past it is paid here
-                values = W[members].clone()
-                if members.stop > end and i > start:
-                    values[end - i :] -= Hinv[start:i, end : members.stop].T @ errors[: i - start]
-                scale, zero = fit_grid(values.T, quant, 1.0 if shrink is None else shrink[:, group])
-                scales.append(scale)
-                zeros.append(zero)
-            s, z = scales[group].float(), zeros[group]
+            s, z = scales[group_of[i]].float(), zeros[group_of[i]]
             codes[i] = to_codes(W[i], s, z, quant.bits)
             errors[i - start] = (W[i] - s * (codes[i] - z)) / Hinv[i, i]
             W[i + 1 : end].addr_(Hinv[i, i + 1 : end], errors[i - start], alpha=-1)
         W[end:].addmm_(Hinv[start:end, end:].T, errors, alpha=-1)
     back = torch.argsort(order)
-    if whole:
-        scales, zeros = scales[0].view(1, 1), zeros[0].view(1, 1)
-    else:
-        assert len(scales) == groups
-        scales, zeros = torch.stack(scales, 1), torch.stack(zeros, 1)
     return IntegerWeight(
         quant.bits,
         codes[back].T.contiguous(),
-        scales,
-        zeros,
+        torch.stack(scales, 1),
+        torch.stack(zeros, 1),
         group_of.to(back.device)[back],
         width=None if stored == width else width,
     )

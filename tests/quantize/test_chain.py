@@ -1,0 +1,72 @@
+"""Our own quantizers on whole models: every family, and going on after a break."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bitsure.config import Gptq, Rtn
+from bitsure.quantize import chain, checkpoints, verify
+from bitsure.quantize.targets import block_linears, matrix, unknown_weights
+from tests.families import FAMILIES, build
+from tests.quantize.test_blocks import ALL, WINDOWS
+
+NATIVE = {"bits": 4, "group_size": 32, "symmetric": True, "backend": "native", "desc_act": False, "damp_percent": 0.01}
+QUANTIZERS = {"rtn": Rtn(4, 32, True), "awq": Rtn(4, 32, False, transforms=["scale", "clip"]), "gptq": Gptq(**NATIVE)}
+
+
+def nothing(*args, **kwargs) -> None:
+    pass
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+@pytest.mark.parametrize("family", sorted(set(ALL) - {"mixtral"}))
+def test_every_family_is_quantized_whole_and_comes_back_from_disk(family, quantizer, tmp_path):
+    model, original = build(family, **ALL[family]), build(family, **ALL[family])
+    weights = chain.quantize(model, QUANTIZERS[quantizer], WINDOWS, tmp_path / "parts", nothing)
+    out = tmp_path / "out"
+    out.mkdir()
+    checkpoints.write(out, weights)
+    back, others = checkpoints.read(out)
+    report = verify.report(original, back, others, WINDOWS[:2])
+    assert report["modules_quantized"] == sorted(block_linears(original)) and not unknown_weights(original)
+    assert 0 < report["relative_error"] < 0.2
+    assert all(torch.equal(back[name].dequantize(), weights[name].dequantize()) for name in weights)
+    checkpoints.put_into(original, out)
+    if quantizer != "rtn":  # which leaves the model as it was
+        for name, layer in block_linears(original).items():
+            assert torch.equal(matrix(layer), matrix(block_linears(model)[name]))
+
+
+def test_fused_experts_are_not_passed_over():
+    assert unknown_weights(build("mixtral", **FAMILIES["mixtral"]))
+
+
+def test_gptq_is_closer_than_awq_and_awq_closer_than_rounding(tmp_path):
+    errors = []
+    for name, quant in QUANTIZERS.items():
+        model = build("llama", **FAMILIES["llama"])
+        found = chain.quantize(model, quant, WINDOWS, tmp_path / name, nothing)
+        report = verify.report(build("llama", **FAMILIES["llama"]), found, {}, WINDOWS)
+        errors.append(sum(layer["output_error"] for layer in report["layers"].values()))
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_what_was_broken_off_goes_on_at_the_block_it_reached_and_ends_the_same(tmp_path):
+    quant, done = Gptq(**NATIVE), []
+
+    def crash(*args, **kwargs) -> None:
+        raise KeyboardInterrupt
+
+    whole = chain.quantize(build("opt", **FAMILIES["opt"]), quant, WINDOWS, tmp_path / "whole", nothing)
+    with pytest.raises(KeyboardInterrupt):
+        chain.quantize(build("opt", **FAMILIES["opt"]), quant, WINDOWS, tmp_path / "parts", crash)
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["model.decoder.layers.0"]
+    solve = chain._quantize_block
+    try:
+        chain._quantize_block = lambda block, prefix, *rest: done.append(prefix) or solve(block, prefix, *rest)
+        resumed = chain.quantize(build("opt", **FAMILIES["opt"]), quant, WINDOWS, tmp_path / "parts", nothing)
+    finally:
+        chain._quantize_block = solve
+    assert done == ["model.decoder.layers.1"]
+    assert all(torch.equal(resumed[name].codes, whole[name].codes) for name in whole)
