@@ -128,6 +128,37 @@ class Gptq(Integers):
 
 
 @dataclass
+class Noise(Quant):
+    """Gaussian noise on the weights, as large in each layer's output as what the quantizer `like` did: its control."""
+
+    like: Quant = MISSING
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.like, (NoQuant, Noise)):
+            raise UserError(f"quant.like={self.like.name}: noise is matched to a quantizer, such as quant@quant.like=gptq4.")
+
+    @property
+    def name(self) -> str:
+        return f"noise-{self.like.name}-{self.seed}"
+
+    @property
+    def needs_data(self) -> bool:
+        return self.like.needs_data
+
+
+@dataclass
+class Control:
+    """The noise control: as many models with noise of the quantizer's output error are scored beside the quantized one."""
+
+    seeds: int = MISSING
+
+    def __post_init__(self) -> None:
+        if self.seeds != 0:
+            _at_least("control.seeds", self.seeds, 19, " (a p-value of .05 needs as many), or 0 for none")
+
+
+@dataclass
 class Calib:
     """The quantizer's text: `nsamples` windows of `seqlen` tokens from a file (`path`) or a file of a hub data set."""
 
@@ -249,6 +280,7 @@ class Paths:
 class Config:
     model: Model = MISSING
     quant: Quant = MISSING
+    control: Control = MISSING
     calib: Calib = MISSING
     task: Task = MISSING
     scoring: Scoring = MISSING
@@ -262,7 +294,7 @@ def register() -> None:
     """Make the schemas and the `${project:…}` resolver known to Hydra; conf/*.yaml build on them."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
-    for name, node in {"none": NoQuant, "rtn": Rtn, "gptq": Gptq}.items():
+    for name, node in {"none": NoQuant, "rtn": Rtn, "gptq": Gptq, "noise": Noise}.items():
         store.store(group="schema/quant", name=name, node=node)
     OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
 
@@ -275,6 +307,8 @@ def to_dataclasses(composed: DictConfig) -> Config:
     _check_keys(composed)
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
+    if config.control.seeds and isinstance(config.quant, (NoQuant, Noise)):
+        raise UserError(f"control.seeds={config.control.seeds}: quant={config.quant.name} has no noise control of its own. Leave it out.")
     packed = isinstance(config.quant, NoQuant) or (isinstance(config.quant, Gptq) and config.quant.backend == "gptqmodel")
     if not config.scoring.dequantize and not packed:
         raise UserError(

@@ -6,12 +6,12 @@ import json
 import logging
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from bitsure import models, terminal
-from bitsure.config import Calib, Gptq, Integers, Quant, Rtn
+from bitsure.config import Calib, Gptq, Integers, Noise, Quant, Rtn
 from bitsure.errors import UserError
 from bitsure.models import Source
 from bitsure.quantize.calib_data import CalibText, draw_windows
@@ -20,7 +20,7 @@ from bitsure.store import Store, write_text
 log = logging.getLogger(__name__)
 
 FORMAT = 2  # of what the store keeps; one more whenever code of ours would make other weights from the same causes
-LIBRARIES = {Rtn: ("torch",), Gptq: ("torch", "transformers", "gptqmodel")}
+LIBRARIES = {Rtn: ("torch",), Gptq: ("torch", "transformers", "gptqmodel"), Noise: ("torch", "transformers")}
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Plan:
         return {
             "format": FORMAT,
             "model": self.source.fingerprint,
-            "quant": {"method": type(self.quant).__name__.lower(), **asdict(self.quant)},
+            "quant": self._quant,
             "text": {
                 "sha256": self.text.fingerprint,
                 "nsamples": self.nsamples,
@@ -54,6 +54,21 @@ class Plan:
             "dtype": self.dtype,
             "libraries": {library: version(library) for library in LIBRARIES[type(self.quant)]},
         }
+
+
+    @property
+    def _quant(self) -> dict:
+        settings = {"method": type(self.quant).__name__.lower(), **asdict(self.quant)}
+        return settings | ({"like": self.like.made_from} if isinstance(self.quant, Noise) else {})
+
+    @property
+    def like(self) -> Plan:
+        """The quantizer whose noise control this is."""
+        return replace(self, quant=self.quant.like)
+
+    def noise(self, seed: int) -> Plan:
+        """A noise control of this quantizer."""
+        return replace(self, quant=Noise(like=self.quant, seed=seed))
 
 
 @dataclass(frozen=True)
@@ -69,8 +84,9 @@ def ensure(plan: Plan, store: Store, log_file: Path) -> Quantized:
     directory = store.find("weights", plan.made_from)
     if directory is None:
         parts = store.path("unfinished", plan.made_from)
+        like = ensure(plan.like, store, log_file).report if isinstance(plan.quant, Noise) else None
         with store.create("weights", plan.made_from) as unfinished:
-            _quantize(plan, unfinished, parts, log_file)
+            _quantize(plan, like, unfinished, parts, log_file)
         shutil.rmtree(parts, ignore_errors=True)
         directory = store.path("weights", plan.made_from)
     else:
@@ -100,8 +116,8 @@ def _windows(plan: Plan, tokenizer):
     return draw_windows(plan.text, plan.calib, plan.nsamples, tokenizer, models.context_length(plan.source.path))
 
 
-def _quantize(plan: Plan, out: Path, parts: Path, log_file: Path) -> None:
-    from bitsure.quantize import chain, checkpoints, gptqmodel, verify
+def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: Path) -> None:
+    from bitsure.quantize import chain, checkpoints, gptqmodel, noise, verify
 
     source, text = plan.source, plan.text
     with terminal.output_to(log_file):
@@ -116,10 +132,12 @@ def _quantize(plan: Plan, out: Path, parts: Path, log_file: Path) -> None:
                 checkpoints.write(out, chain.quantize(model, quant, windows, parts, advance))
                 if quant.needs_data:  # the model was changed on the way, block by block
                     model, _ = models.load(source.path, plan.dtype, device="cpu")
+            case Noise() as quant:
+                noise.match(model, like, held_out, quant.seed, out)
             case quant:
                 raise AssertionError(f"no quantizer for {quant}")
     seconds = time.monotonic() - started
-    weights, others = checkpoints.read(out)
+    weights, others = checkpoints.load(out, model)
     report = verify.report(model, weights, others, held_out)
     report["quantizer"] = plan.quant.name
     report["calib_data"] = {"name": text.name, "windows": len(windows), "seqlen": held_out.shape[1]}

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from bitsure.errors import UserError
+from bitsure.quantize import noise
 from bitsure.quantize.formats import DenseWeight, IntegerWeight, Weight
 from bitsure.quantize.packing import pack, unpack
 from bitsure.quantize.targets import block_linears, matrix
@@ -111,10 +112,15 @@ def _integers(name: str, bits: int, layout: str, tensors: dict[str, torch.Tensor
     )
 
 
+def load(directory: Path, model: torch.nn.Module) -> tuple[dict[str, Weight], dict[str, torch.Tensor]]:
+    """What `read` gives, of noise too, which is added to the weights of the model in full precision."""
+    return (noise.read(directory, model), {}) if (directory / noise.SETTINGS).is_file() else read(directory)
+
+
 @torch.no_grad()
 def put_into(model: torch.nn.Module, directory: Path) -> None:
     """Replace a full-precision model's tensors by the checkpoint's, dequantized. Raises UserError if a layer is missing."""
-    weights, others = read(directory)
+    weights, others = load(directory, model)
     layers = block_linears(model)
     if missing := set(layers) - set(weights):
         raise UserError(f"{directory} lacks layers of this model: {', '.join(sorted(missing))}.")

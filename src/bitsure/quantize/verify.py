@@ -21,14 +21,14 @@ def report(model: nn.Module, weights: dict[str, Weight], others: dict[str, torch
     originals = {name: matrix(layer) for name, layer in block_linears(model).items()}
     dequantized = {name: weight.dequantize() for name, weight in weights.items() if name in originals}
     _check_all_changed(originals, dequantized)
-    output_errors = _output_errors(model, dequantized, held_out)
+    errors = output_errors(model, dequantized, held_out)
     squared_change = squared_norm = 0.0
     layers = {}
     for name, original in originals.items():
         change = (dequantized[name] - original.float()).square().sum().item()
         norm = original.float().square().sum().item()
         squared_change, squared_norm = squared_change + change, squared_norm + norm
-        layers[name] = {"weight_error": (change / norm) ** 0.5, "output_error": output_errors[name]}
+        layers[name] = {"weight_error": (change / norm) ** 0.5, "output_error": errors[name]}
     n_quantized = sum(original.numel() for original in originals.values())
     return {
         "modules_quantized": sorted(originals),
@@ -57,7 +57,7 @@ def _check_all_changed(originals: dict[str, torch.Tensor], dequantized: dict[str
         raise UserError("The quantizer did not do its work. " + ". ".join(found) + ". No score is taken from such a model.")
 
 
-def _output_errors(model: nn.Module, dequantized: dict[str, torch.Tensor], held_out: torch.Tensor) -> dict[str, float]:
+def output_errors(model: nn.Module, dequantized: dict[str, torch.Tensor], held_out: torch.Tensor) -> dict[str, float]:
     """‖X(Ŵ − W)ᵀ‖ / ‖XWᵀ‖ for each layer, with X the inputs that the full-precision model gives it (no bias).
 
     Raises UserError naming the layers that no token reached.
