@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
 import numpy as np
 
 from bitsure.config import Metric
-from bitsure.metrics import MACRO, Sample, bootstrap, entry, macro_average, number, paper_compat, repair, statistics
+from bitsure.metrics import MACRO, Sample, entry, macro_average, number, paper_compat, repair, statistics
 from bitsure.metrics.confidence import questions
 from bitsure.metrics.pairs import DEFERRED, STRATA, Pairs
+from bitsure.metrics.significance import agresti_min, benjamini_hochberg, holm, mcnemar, paired_t_test, z_test
 from bitsure.metrics.statistics import Estimate, Sums, estimate, mean
 from bitsure.records import Join, Records, by_task, join
 
@@ -73,14 +71,14 @@ def _compare_task(before, after, metric: Metric, alpha: float) -> tuple[dict[str
         if name in CONDITIONAL:
             results[name] |= {"n_baseline": one.count(full), "n_quantized": one.count(quant)}
         if name != PRIMARY:
-            results[name] |= z_test(found)
+            results[name] |= z_test(found, level)
     results["accuracy"] |= _at_least_as_wide(results["accuracy"], agresti_min(pairs, level))
     for name, found in estimate(paired, pairs, sample.weights, sample.clusters).items():
         estimates[name] = found
         results[name] = entry(found, paired[name].count(pairs), sample.unit, level)
     change = quant.true_label_prob - full.true_label_prob
-    results[PRIMARY] |= paired_t_test(change, sample.weights, level, alpha)
-    results["correct_to_wrong"] |= mcnemar(pairs)
+    results[PRIMARY] |= paired_t_test(change, sample.weights, sample.clusters, level, alpha)
+    results["correct_to_wrong"] |= mcnemar(pairs, sample.clusters, level)
     cold, warm = pairs.temperatures
     results["temperature"] = number(warm - cold, None, None, n, baseline=cold, quantized=warm)
     if metric.paper_compat:
@@ -148,71 +146,6 @@ def _slope() -> Sums:
     return Sums(features, of)
 
 
-def paired_t_test(difference: np.ndarray, weights: np.ndarray | None, level: float, alpha: float) -> dict:
-    """The two-sided paired t-test of a zero mean difference (n,), with Cohen's d_z (mean / standard deviation) and interval.
-
-    Where differences do not vary there is no test, and the p-value is 1. `smallest_detectable` is the mean difference that a
-    test at this alpha finds in about 80 of 100 such samples.
-    """
-    from scipy.stats import norm, t, ttest_1samp
-
-    n = len(difference)
-    if n < 2 or np.ptp(difference) == 0:
-        return {"test": "paired t-test", "statistic": None, "p_value": 1.0, "effect_size": None, "effect_size_ci": None}
-    statistic, p_value = ttest_1samp(difference, 0.0)
-    deviation = float(difference.std(ddof=1))
-    d_z = float(difference.mean() / deviation)
-    if weights is None:
-        half = float(norm.ppf((1 + level) / 2)) * math.sqrt(1 / n + d_z**2 / (2 * n))  # Hedges & Olkin 1985
-        interval = [d_z - half, d_z + half]
-    else:
-        counts = weights.sum(0)
-        means = difference @ weights / counts
-        with np.errstate(invalid="ignore", divide="ignore"):
-            replicates = means / np.sqrt(difference**2 @ weights / counts - means**2)
-        interval = list(bootstrap.percentile_interval(replicates, level))
-    return {
-        "test": "paired t-test",
-        "statistic": float(statistic),
-        "p_value": float(p_value),
-        "effect_size": d_z,
-        "effect_size_ci": interval,
-        "smallest_detectable": float(t.ppf(1 - alpha / 2, n - 1) + t.ppf(0.8, n - 1)) * deviation / math.sqrt(n),
-    }
-
-
-def z_test(found: Estimate) -> dict:
-    """Two-sided: the value over its standard error, by resampling or influence. Exploratory only; none without spread."""
-    from scipy.stats import norm
-
-    if not math.isfinite(found.value) or not math.isfinite(found.standard_error) or found.standard_error <= 1e-12:
-        return {}
-    z = found.value / found.standard_error
-    return {"test": "z-test", "statistic": z, "p_value": float(2 * norm.sf(abs(z)))}
-
-
-def mcnemar(pairs: Pairs) -> dict:
-    """The exact test that as many answers became wrong as became right (McNemar 1947)."""
-    from scipy.stats import binomtest
-
-    lost, won = int(pairs.lost.sum()), int(pairs.won.sum())
-    p_value = float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0
-    return {"test": "McNemar, exact", "statistic": lost, "p_value": p_value}
-
-
-def agresti_min(pairs: Pairs, level: float) -> tuple[float, float]:
-    """The interval of a difference of paired proportions that stays wide where few answers or none flip (Agresti & Min 2005).
-
-    The Wald interval after half a question is added to each of the four outcomes.
-    """
-    from scipy.stats import norm
-
-    n, lost, won = len(pairs) + 2, pairs.lost.sum() + 0.5, pairs.won.sum() + 0.5
-    middle = (won - lost) / n
-    half = norm.ppf((1 + level) / 2) * math.sqrt(won + lost - (won - lost) ** 2 / n) / n
-    return float(middle - half), float(middle + half)
-
-
 def _at_least_as_wide(one: dict, other: tuple[float, float]) -> dict:
     """The wider ends of two intervals: resampling cannot see flips that did not happen, proportions cannot see clusters."""
     return {
@@ -231,22 +164,5 @@ def _paper_compat(before, after) -> dict[str, dict]:
         for name in now
     }
     difference = paper_compat.gold_probability(before) - paper_compat.gold_probability(after)
-    results["paper_compat/conf_true"] |= paired_t_test(difference, None, 0.95, 0.01) | {"family": "the study's own"}
+    results["paper_compat/conf_true"] |= paired_t_test(difference, None, None, 0.95, 0.01) | {"family": "the study's own"}
     return results
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number by Holm (1979), in the order given."""
-    order = np.argsort(p_values)
-    m = len(p_values)
-    adjusted = np.maximum.accumulate([min(1.0, (m - rank) * p_values[i]) for rank, i in enumerate(order)])
-    result = np.empty(m)
-    result[order] = adjusted
-    return result.tolist()
-
-
-def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted to control the false discovery rate (Benjamini & Hochberg 1995), in the order given."""
-    from scipy.stats import false_discovery_control
-
-    return false_discovery_control(p_values).tolist() if len(p_values) else []

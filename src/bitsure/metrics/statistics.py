@@ -50,7 +50,8 @@ class Sums:
         sums = features.sum(0)
         steps = np.diag(1e-6 * np.maximum(np.abs(sums), 1.0))
         gradient = (self.from_sums(sums + steps) - self.from_sums(sums - steps)) / (2 * np.diag(steps))
-        return features @ gradient * len(asked)
+        with np.errstate(invalid="ignore"):  # NaN where the number does not exist
+            return features @ gradient * len(asked)
 
     def count(self, asked: Any) -> int:
         return len(asked) if self.among is None else int(self.among(asked).sum())
@@ -75,6 +76,7 @@ class Estimate:
     replicates: np.ndarray | None
     kind: str  # of interval
     least: float
+    standardized: tuple[float, float] = (math.nan, math.nan)  # of a difference: as the function of that name gives it
 
     def interval(self, level: float) -> tuple[float, float]:
         if self.replicates is None or self.kind == "normal bootstrap":
@@ -104,18 +106,38 @@ def estimate(
         replicates = {name: found - other[name] for name, found in replicates.items()}
     found = {}
     for name, one in statistics.items():
-        value = one.value(asked) - (one.value(minus) if minus is not None else 0.0)
-        least = one.least if minus is None else -math.inf
+        value, least, effect = one.value(asked), one.least, (math.nan, math.nan)
+        if minus is not None or name not in replicates:
+            influence = one.influence(asked)
+        if minus is not None:
+            value, least, influence = value - one.value(minus), -math.inf, influence - one.influence(minus)
+            effect = standardized(value, influence, clusters)
         if name in replicates:
             finite = replicates[name][np.isfinite(replicates[name])]
             error, kind = float(finite.std()) if len(finite) else math.nan, f"{one.interval} bootstrap"
         else:
-            influence = one.influence(asked) - (one.influence(minus) if minus is not None else 0.0)
-            if clusters is not None:
-                influence = np.bincount(clusters, influence)
-            error, kind = float(np.sqrt((influence**2).sum()) / len(asked)), "influence function"
-        found[name] = Estimate(value, error, replicates.get(name), kind, least)
+            error, kind = standard_error(influence, clusters), "influence function"
+        found[name] = Estimate(value, error, replicates.get(name), kind, least, effect)
     return found
+
+
+def standard_error(influence: np.ndarray, clusters: np.ndarray | None) -> float:
+    """Of a number with that influence (n,) of each question; questions of one cluster err together."""
+    together = influence if clusters is None else np.bincount(clusters, influence)
+    return float(np.sqrt((together**2).sum()) / len(influence))
+
+
+def standardized(difference: float, influence: np.ndarray, clusters: np.ndarray | None) -> tuple[float, float]:
+    """A difference d · s over the standard deviation s of the questions' influence on it, and the error of d; both may be NaN.
+
+    influence: (n,) ψ. For a mean, ψ is a question's difference less the mean one, and d is Cohen's d_z. The error follows from
+    d's own influence, ψ / s − d (ψ² / s² − 1) / 2, in which what ψ is made of (a bin's mean, a rank) is held fixed.
+    """
+    deviation = float(influence.std(ddof=1)) if len(influence) > 1 else math.nan
+    if not deviation > 1e-12:
+        return math.nan, math.nan
+    scaled, ratio = influence / deviation, float(difference) / deviation
+    return ratio, standard_error(scaled - ratio * (scaled**2 - 1) / 2, clusters)
 
 
 def _replicates(statistics: Mapping[str, Sums], asked: Any, weights: np.ndarray | None) -> dict[str, np.ndarray]:
