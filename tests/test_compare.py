@@ -198,3 +198,21 @@ def test_other_right_choices_are_refused():
 
     with pytest.raises(UserError, match="different right choices"):
         compare([two_choices(0.9, 0, 3)], [two_choices(0.9, 1, 3)], METRIC)
+
+
+def test_clusters_are_resampled_folded_and_tested_together():
+    rng = np.random.default_rng(0)
+    full, _, _ = runs(200, shift=0.0)
+    shifts = np.repeat(rng.normal(0, 0.05, 40), 5)  # what the questions of a cluster share
+    p = np.array([math.exp(row.choice_logprobs[0]) for row in full])
+    quant = [two_choices(x, 0, i) for i, x in enumerate(np.clip(p + shifts, 0.01, 0.99))]
+    clustered = [dataclasses.replace(row, cluster=f"c{i // 5}") for i, row in enumerate(quant)]
+    alone, together = compare(full, quant, METRIC)["t"], compare(full, clustered, METRIC)["t"]
+    width = [found["true_label_prob"]["ci_high"] - found["true_label_prob"]["ci_low"] for found in (alone, together)]
+    assert width[1] == pytest.approx(math.sqrt(5) * width[0], rel=0.25)
+    robust = together["true_label_prob_cluster_robust"]
+    assert "true_label_prob_cluster_robust" not in alone
+    assert robust["family"] == "exploratory" and robust["p_value"] > together["true_label_prob"]["p_value"]
+    assert together["true_label_prob"]["p_value"] == alone["true_label_prob"]["p_value"]  # the study's test is the study's
+    assert robust["ci_high"] - robust["ci_low"] == pytest.approx(width[1], rel=0.15)
+    assert robust["value"] == together["true_label_prob"]["value"] and robust["n_clusters"] == 40

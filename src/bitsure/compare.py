@@ -8,11 +8,20 @@ from bitsure.config import Metric
 from bitsure.metrics import MACRO, Sample, entry, macro_average, number, paper_compat, repair, statistics
 from bitsure.metrics.confidence import questions
 from bitsure.metrics.pairs import DEFERRED, STRATA, Pairs
-from bitsure.metrics.significance import agresti_min, benjamini_hochberg, holm, mcnemar, paired_t_test, z_test
+from bitsure.metrics.significance import (
+    agresti_min,
+    benjamini_hochberg,
+    cluster_robust_t_test,
+    holm,
+    mcnemar,
+    paired_t_test,
+    z_test,
+)
 from bitsure.metrics.statistics import Estimate, Sums, estimate, mean
 from bitsure.records import Join, Records, by_task, join
 
 PRIMARY = "true_label_prob"
+CLUSTER_ROBUST = f"{PRIMARY}_cluster_robust"
 # each model's over its own right or wrong answers, so that the difference also holds what moved between the two
 CONDITIONAL = ("confidence_correct", "confidence_wrong")
 
@@ -21,8 +30,9 @@ def compare(baseline: Records, quantized: Records, metric: Metric) -> dict[str, 
     """comparison.json: {task: {metric: {value, ci_low, ci_high, n, …}}} where value is quantized − baseline.
 
     true_label_prob carries the primary test: the study's paired two-sided t-test, adjusted by Holm over the tasks. All
-    else is exploratory, adjusted by Benjamini–Hochberg over all of it. Raises UserError if no question of the two runs is
-    the same.
+    else is exploratory, adjusted by Benjamini–Hochberg over all of it; so is the cluster-robust t-test, which stands beside the
+    study's where questions come in clusters, as that one takes them all for independent. Raises UserError if no question of
+    the two runs is the same.
     """
     joined = join(baseline, quantized)
     results, estimates = {}, {}
@@ -67,7 +77,7 @@ def _compare_task(before, after, metric: Metric, alpha: float) -> tuple[dict[str
     estimates = estimate(chosen, quant, sample.weights, sample.clusters, minus=full)
     for name, one in chosen.items():
         found = estimates[name]
-        results[name] = entry(found, n, sample.unit, level, baseline=one.value(full), quantized=one.value(quant))
+        results[name] = entry(found, n, sample, level, baseline=one.value(full), quantized=one.value(quant))
         if name in CONDITIONAL:
             results[name] |= {"n_baseline": one.count(full), "n_quantized": one.count(quant)}
         if name != PRIMARY:
@@ -75,8 +85,11 @@ def _compare_task(before, after, metric: Metric, alpha: float) -> tuple[dict[str
     results["accuracy"] |= _at_least_as_wide(results["accuracy"], agresti_min(pairs, level))
     for name, found in estimate(paired, pairs, sample.weights, sample.clusters).items():
         estimates[name] = found
-        results[name] = entry(found, paired[name].count(pairs), sample.unit, level)
+        results[name] = entry(found, paired[name].count(pairs), sample, level)
     change = quant.true_label_prob - full.true_label_prob
+    if sample.clusters is not None:
+        results[CLUSTER_ROBUST] = results[PRIMARY] | cluster_robust_t_test(change, sample.clusters, level)
+        results[CLUSTER_ROBUST] |= {"interval": "t, cluster-robust", "resampled": f"none: the variance of {sample.unit}"}
     results[PRIMARY] |= paired_t_test(change, sample.weights, sample.clusters, level, alpha)
     results["correct_to_wrong"] |= mcnemar(pairs, sample.clusters, level)
     cold, warm = pairs.temperatures

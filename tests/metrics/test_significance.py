@@ -9,7 +9,15 @@ from scipy import stats
 from bitsure.metrics.bootstrap import resample_weights
 from bitsure.metrics.confidence import Questions
 from bitsure.metrics.pairs import Pairs
-from bitsure.metrics.significance import benjamini_hochberg, holm, mcnemar, paired_t_test, sign_flips, z_test
+from bitsure.metrics.significance import (
+    benjamini_hochberg,
+    cluster_robust_t_test,
+    holm,
+    mcnemar,
+    paired_t_test,
+    sign_flips,
+    z_test,
+)
 from bitsure.metrics.statistics import estimate, mean, standardized
 
 
@@ -116,3 +124,27 @@ def test_the_error_of_a_standardized_difference_is_the_bootstraps(clusters):
 def test_differences_that_do_not_vary_have_no_effect_size():
     ratio, error = standardized(0.1, np.zeros(10), None)
     assert np.isnan(ratio) and np.isnan(error)
+
+
+def test_clusters_of_one_size_are_a_t_test_of_their_means():
+    difference = np.random.default_rng(0).normal(0.1, 1, 120)
+    clusters = np.arange(120) % 40
+    means = np.bincount(clusters, difference) / 3
+    expected = stats.ttest_1samp(means, 0)
+    found = cluster_robust_t_test(difference, clusters, 0.95)
+    assert (found["statistic"], found["p_value"]) == pytest.approx((expected.statistic, expected.pvalue))
+    interval = expected.confidence_interval(0.95)
+    assert (found["ci_low"], found["ci_high"]) == pytest.approx((interval.low, interval.high))
+
+
+def test_the_cluster_robust_test_keeps_its_level_where_the_plain_one_does_not():
+    rng, clusters, rejected = np.random.default_rng(0), np.repeat(np.arange(50), 8), np.zeros(2)
+    for _ in range(400):
+        difference = rng.normal(0, 1, 50)[clusters] + rng.normal(0, 1, 400)  # nothing but noise that clusters share
+        plain = stats.ttest_1samp(difference, 0).pvalue
+        rejected += np.array([plain, cluster_robust_t_test(difference, clusters, 0.95)["p_value"]]) < 0.05
+    assert rejected[0] > 80 and rejected[1] < 32  # of 400, 20 expected
+
+
+def test_clusters_that_do_not_vary_have_no_test():
+    assert cluster_robust_t_test(np.full(9, 0.1), np.arange(9) // 3, 0.95)["p_value"] == 1.0

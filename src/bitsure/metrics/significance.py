@@ -9,7 +9,7 @@ import numpy as np
 
 from bitsure.metrics import bootstrap
 from bitsure.metrics.pairs import Pairs
-from bitsure.metrics.statistics import Estimate, standardized
+from bitsure.metrics.statistics import Estimate, standard_error, standardized
 
 
 def paired_t_test(
@@ -44,6 +44,33 @@ def paired_t_test(
         "effect_size": d_z,
         "effect_size_ci": list(interval),
         "smallest_detectable": float(t.ppf(1 - alpha / 2, n - 1) + t.ppf(0.8, n - 1)) * deviation / math.sqrt(n),
+    }
+
+
+def cluster_robust_t_test(difference: np.ndarray, clusters: np.ndarray, level: float) -> dict:
+    """The paired t-test, and the interval of the mean difference (n,), where only clusters (n,) are independent.
+
+    Liang & Zeger's (1986) variance, corrected for G clusters, with G − 1 degrees of freedom (Cameron & Miller 2015).
+    """
+    from scipy.stats import t
+
+    groups, middle = int(clusters.max()) + 1, float(difference.mean())
+    test = f"cluster-robust t-test, {groups:,} clusters"
+    error = math.sqrt(groups / (groups - 1)) * standard_error(difference - middle, clusters)
+    if error <= 1e-12:
+        none = {"statistic": None, "p_value": 1.0, "effect": "Cohen's d_z", "effect_size": None, "effect_size_ci": None}
+        return {"ci_low": middle, "ci_high": middle, "test": test, **none}
+    half = float(t.ppf((1 + level) / 2, groups - 1)) * error
+    d_z, d_z_error = standardized(middle, difference - middle, clusters)
+    return {
+        "ci_low": middle - half,
+        "ci_high": middle + half,
+        "test": test,
+        "statistic": middle / error,
+        "p_value": float(2 * t.sf(abs(middle / error), groups - 1)),
+        "effect": "Cohen's d_z",
+        "effect_size": d_z,
+        "effect_size_ci": list(bootstrap.normal_interval(d_z, d_z_error, level)),
     }
 
 

@@ -7,7 +7,7 @@ import json
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from bitsure.compare import was_compared
+from bitsure.compare import CLUSTER_ROBUST, was_compared
 from bitsure.config import Metric
 from bitsure.metrics import MACRO
 from bitsure.report import tables
@@ -68,6 +68,10 @@ def summary(comparison: dict | None, quantization: dict | None, alpha: float) ->
         p, flips = values["true_label_prob"], values["flip_rate"]
         found = "significant" if p["significant"] else "not significant, which does not show that nothing changed"
         tested = f"{tables.p_value(p['p_adjusted'])} at α = {alpha:g}: {found}"
+        if robust := values.get(CLUSTER_ROBUST):
+            tested += (
+                f"; by {robust['n_clusters']:,} clusters instead of questions {tables.p_value(robust['p_value'])}, unadjusted"
+            )
         if p.get("smallest_detectable"):
             tested += f"; a change of {p['smallest_detectable']:.4f} would most likely have been found"
         sentences.append(
