@@ -216,3 +216,15 @@ def test_clusters_are_resampled_folded_and_tested_together():
     assert together["true_label_prob"]["p_value"] == alone["true_label_prob"]["p_value"]  # the study's test is the study's
     assert robust["ci_high"] - robust["ci_low"] == pytest.approx(width[1], rel=0.15)
     assert robust["value"] == together["true_label_prob"]["value"] and robust["n_clusters"] == 40
+
+
+def test_the_deferral_curve_has_its_share_its_cost_and_deferral_at_random():
+    full, quant, _ = runs(400, shift=0.2)
+    result = compare(full, quant, METRIC, bits_per_weight=4.0)["t"]
+    lost = result["accuracy"]["baseline"] - result["accuracy"]["quantized"]
+    for k in range(1, 10):
+        point, gain = result[f"deferral_accuracy_{k}0_percent"], result[f"deferral_gain_{k}0_percent"]
+        assert point["share"] == pytest.approx(k / 10, abs=0.05) and point["cost"] == pytest.approx(0.25 + point["share"])
+        assert point["random_accuracy"] == pytest.approx(result["accuracy"]["quantized"] + point["share"] * lost)
+        assert point["value"] - point["random_accuracy"] == pytest.approx(gain["value"])
+        assert point["ci_low"] <= point["value"] <= point["ci_high"]

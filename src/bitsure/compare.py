@@ -24,21 +24,27 @@ PRIMARY = "true_label_prob"
 CLUSTER_ROBUST = f"{PRIMARY}_cluster_robust"
 # each model's over its own right or wrong answers, so that the difference also holds what moved between the two
 CONDITIONAL = ("confidence_correct", "confidence_wrong")
+DEFERRALS = tuple(f"{share:.0%}".replace("%", "_percent") for share in DEFERRED)
 
 
-def compare(baseline: Records, quantized: Records, metric: Metric) -> dict[str, dict[str, dict]]:
+def compare(
+    baseline: Records, quantized: Records, metric: Metric, bits_per_weight: float | None = None
+) -> dict[str, dict[str, dict]]:
     """comparison.json: {task: {metric: {value, ci_low, ci_high, n, …}}} where value is quantized − baseline.
 
     true_label_prob carries the primary test: the study's paired two-sided t-test, adjusted by Holm over the tasks. All
     else is exploratory, adjusted by Benjamini–Hochberg over all of it; so is the cluster-robust t-test, which stands beside the
     study's where questions come in clusters, as that one takes them all for independent. Raises UserError if no question of
     the two runs is the same.
+
+    bits_per_weight: of the quantized model, if known, for the cost of deferral.
     """
     joined = join(baseline, quantized)
+    cost = repair.cost_of_quantized(metric.quantized_cost, bits_per_weight)
     results, estimates = {}, {}
     full, quant = by_task(joined.baseline), by_task(joined.quantized)
     for task, found in quant.items():
-        results[task], estimates[task] = _compare_task(full[task], found, metric, metric.alpha / len(quant))
+        results[task], estimates[task] = _compare_task(full[task], found, metric, metric.alpha / len(quant), cost)
     for task, p_adjusted in zip(results, holm([results[task][PRIMARY]["p_value"] for task in results]), strict=True):
         results[task][PRIMARY] |= {"family": "primary", "p_adjusted": p_adjusted, "significant": p_adjusted < metric.alpha}
     explored = [one for found in results.values() for one in found.values() if "p_value" in one and "family" not in one]
@@ -66,7 +72,9 @@ def _counts(task: str, joined_questions: int, joined: Join) -> dict[str, dict]:
     return {name: number(count, None, None, count) for name, count in counts.items()}
 
 
-def _compare_task(before, after, metric: Metric, alpha: float) -> tuple[dict[str, dict], dict[str, Estimate]]:
+def _compare_task(
+    before, after, metric: Metric, alpha: float, cost_quantized: float
+) -> tuple[dict[str, dict], dict[str, Estimate]]:
     """alpha: of one of the primary tests, at the least."""
     full, quant = (questions(side, metric.normalization) for side in (before, after))
     sample = Sample.of(after, metric)
@@ -86,6 +94,8 @@ def _compare_task(before, after, metric: Metric, alpha: float) -> tuple[dict[str
     for name, found in estimate(paired, pairs, sample.weights, sample.clusters).items():
         estimates[name] = found
         results[name] = entry(found, paired[name].count(pairs), sample, level)
+    for k, name in enumerate(DEFERRALS):
+        results[f"deferral_accuracy_{name}"] |= _deferral(pairs, k, cost_quantized)
     change = quant.true_label_prob - full.true_label_prob
     if sample.clusters is not None:
         results[CLUSTER_ROBUST] = results[PRIMARY] | cluster_robust_t_test(change, sample.clusters, level)
@@ -122,9 +132,33 @@ def paired_statistics() -> dict[str, Sums]:
         inside = lambda p, k=k: (p.stratum == k) * p.has_odds  # noqa: E731
         found[f"harm_stratum_{k + 1}"] = mean(lambda p: p.log_odds_change, among=inside)
         found[f"instability_stratum_{k + 1}"] = _deviation(inside)
-    for share in DEFERRED:
-        found[f"deferral_gain_{share:.0%}".replace("%", "_percent")] = mean(lambda p, share=share: p.deferral_gain(share))
+    for k, name in enumerate(DEFERRALS):
+        found[f"deferral_accuracy_{name}"] = mean(lambda p, k=k: p.quantized.correct + p.deferred[:, k] * p.better)
+        found[f"deferral_gain_{name}"] = _deferral_gain(k)
     return found
+
+
+def _deferral_gain(k: int) -> Sums:
+    """The accuracy of deferring the least sure questions, less that of deferring as many at random: a covariance."""
+
+    def features(pairs: Pairs) -> np.ndarray:
+        chosen = pairs.deferred[:, k].astype(float)
+        return np.stack([chosen * pairs.better, chosen, pairs.better, np.ones(len(pairs))], axis=1)
+
+    def of(sums: np.ndarray) -> np.ndarray:
+        both, chosen, better, n = np.moveaxis(sums, -1, 0)
+        return both / n - chosen / n * better / n
+
+    return Sums(features, of)
+
+
+def _deferral(pairs: Pairs, k: int, cost_quantized: float) -> dict[str, float]:
+    """Of one point of the deferral curve: the share that was deferred, what an answer costs on average (all questions are
+    first asked of the quantized model; one of the full model costs 1), and the accuracy if as many were deferred at random.
+    """
+    share = float(pairs.deferred[:, k].mean())
+    by_chance = float(pairs.quantized.correct.mean() + share * pairs.better.mean())
+    return {"share": share, "cost": cost_quantized + share, "random_accuracy": by_chance}
 
 
 def _deviation(among) -> Sums:

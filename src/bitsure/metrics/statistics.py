@@ -141,17 +141,14 @@ def standardized(difference: float, influence: np.ndarray, clusters: np.ndarray 
 
 
 def _replicates(statistics: Mapping[str, Sums], asked: Any, weights: np.ndarray | None) -> dict[str, np.ndarray]:
-    """(r,) of each statistic. The dense features go through one matrix product: reading the weights is what costs."""
-    found, dense = {}, {}
-    for name, one in statistics.items():
-        features = one.features(asked)
-        if isinstance(features, np.ndarray):
-            dense[name] = features
-        else:
-            found[name] = one.from_sums((features.T @ weights).T)
+    """(r,) of each statistic. Reading the weights is what costs: features that several have in common are summed once, and the
+    dense ones go through one matrix product.
+    """
+    features = {one.features: one.features(asked) for one in statistics.values()}
+    dense = {of: found for of, found in features.items() if isinstance(found, np.ndarray)}
+    sums = {of: (found.T @ weights).T for of, found in features.items() if of not in dense}
     if dense:
-        sums = np.concatenate(list(dense.values()), axis=1).T @ weights
-        ends = np.cumsum([features.shape[1] for features in dense.values()])
-        parts = np.split(sums.T, ends[:-1], axis=1)
-        found |= {name: statistics[name].from_sums(part) for name, part in zip(dense, parts, strict=True)}
-    return found
+        ends = np.cumsum([found.shape[1] for found in dense.values()])
+        together = np.concatenate(list(dense.values()), axis=1).T @ weights
+        sums |= zip(dense, np.split(together.T, ends[:-1], axis=1), strict=True)
+    return {name: one.from_sums(sums[one.features]) for name, one in statistics.items()}
