@@ -130,6 +130,10 @@ def test_what_a_temperature_mends_and_what_it_does_not():
     sharper = [record((3 * row - 30).tolist(), gold=g, doc_id=i) for i, (row, g) in enumerate(zip(z, gold, strict=True))]
     result = compare(full, sharper, METRIC)["t"]
     assert result["temperature"]["quantized"] == pytest.approx(3 * result["temperature"]["baseline"], rel=0.02)
+    for name in ("baseline", "quantized"):
+        low, high = result["temperature"][f"{name}_ci"]
+        assert 0 < low < result["temperature"][name] < high
+    assert result["temperature"]["ci_low"] > 1.5 and result["temperature"]["resampled"] == "none: the influence of questions"
     assert result["nll_mended_by_temperature"]["value"] == pytest.approx(result["nll"]["value"], abs=0.01)
     assert result["nll_beyond_temperature"]["value"] == pytest.approx(0, abs=1e-3)
     # mended + beyond is all that was lost

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from bitsure.config import Metric
-from bitsure.metrics import MACRO, Sample, entry, macro_average, number, paper_compat, repair, statistics
+from bitsure.metrics import MACRO, Sample, entry, macro_average, number, paper_compat, paper_intervals, repair, statistics
 from bitsure.metrics.confidence import questions
 from bitsure.metrics.pairs import DEFERRED, STRATA, Pairs
 from bitsure.metrics.significance import (
@@ -17,7 +19,7 @@ from bitsure.metrics.significance import (
     paired_t_test,
     z_test,
 )
-from bitsure.metrics.statistics import Estimate, Sums, estimate, mean
+from bitsure.metrics.statistics import Estimate, Sums, estimate, mean, standard_error
 from bitsure.records import Join, Records, by_task, join
 
 PRIMARY = "true_label_prob"
@@ -102,10 +104,9 @@ def _compare_task(
         results[CLUSTER_ROBUST] |= {"interval": "t, cluster-robust", "resampled": f"none: the variance of {sample.unit}"}
     results[PRIMARY] |= paired_t_test(change, sample.weights, sample.clusters, level, alpha)
     results["correct_to_wrong"] |= mcnemar(pairs, sample.clusters, level)
-    cold, warm = pairs.temperatures
-    results["temperature"] = number(warm - cold, None, None, n, baseline=cold, quantized=warm)
+    results["temperature"] = _temperature(pairs, sample, level)
     if metric.paper_compat:
-        results |= _paper_compat(before, after)
+        results |= _paper_compat(before, after, sample, level)
     return results, estimates
 
 
@@ -193,6 +194,21 @@ def _slope() -> Sums:
     return Sums(features, of)
 
 
+def _temperature(pairs: Pairs, sample: Sample, level: float) -> dict:
+    """The mean cross-fitted temperature of both models, each with its interval, and by how much it rose."""
+
+    def fitted(value: float, influence: np.ndarray, least: float) -> Estimate:
+        return Estimate(value, standard_error(influence, sample.clusters), None, "influence function", least)
+
+    sides = [fitted(value, one, 0.0) for value, one in zip(pairs.temperatures, pairs.temperature_influences, strict=True)]
+    before, after = pairs.temperature_influences
+    found = entry(fitted(sides[1].value - sides[0].value, after - before, -math.inf), len(pairs), sample, level)
+    for name, one in zip(("baseline", "quantized"), sides, strict=True):
+        low, high = one.interval(level)
+        found |= {name: one.value, f"{name}_ci": [low, high] if math.isfinite(low + high) else None}
+    return found
+
+
 def _at_least_as_wide(one: dict, other: tuple[float, float]) -> dict:
     """The wider ends of two intervals: resampling cannot see flips that did not happen, proportions cannot see clusters."""
     return {
@@ -202,13 +218,15 @@ def _at_least_as_wide(one: dict, other: tuple[float, float]) -> dict:
     }
 
 
-def _paper_compat(before, after) -> dict[str, dict]:
+def _paper_compat(before, after, sample: Sample, level: float) -> dict[str, dict]:
     """The study's numbers of both runs, and its t-test: of full − quantized, the other way round than everything else here."""
     was, now = paper_compat.measure(before), paper_compat.measure(after)
-    n = len(paper_compat.kept(after))
+    found = paper_intervals.estimates(after, sample.weights, sample.clusters, minus=before)
     results = {
-        f"paper_compat/{name}": number(now[name] - was[name], None, None, n, baseline=was[name], quantized=now[name])
-        for name in now
+        f"paper_compat/{name}": entry(
+            one, len(paper_compat.kept(after)), sample, level, baseline=was[name], quantized=now[name]
+        )
+        for name, one in found.items()
     }
     difference = paper_compat.gold_probability(before) - paper_compat.gold_probability(after)
     results["paper_compat/conf_true"] |= paired_t_test(difference, None, None, 0.95, 0.01) | {"family": "the study's own"}

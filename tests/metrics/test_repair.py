@@ -8,7 +8,7 @@ from bitsure.metrics import repair
 from bitsure.metrics.bootstrap import resample_weights
 from bitsure.metrics.confidence import Questions
 from bitsure.metrics.pairs import DEFERRED, Pairs
-from bitsure.metrics.statistics import estimate
+from bitsure.metrics.statistics import estimate, standard_error
 
 
 def answers(n=4000, temperature=1.0, seed=0, choices=4) -> Questions:
@@ -36,6 +36,32 @@ def test_the_temperature_of_a_fold_does_not_depend_on_its_own_questions():
     changed = repair.inverse_temperatures(Questions(asked.scores, gold.ravel(), asked.starts), fold)
     assert changed[fold == 0] == pytest.approx(before[fold == 0], rel=1e-6)  # the first guess is everyone's
     assert np.abs(changed[fold == 1] / before[fold == 1] - 1).min() > 0.01
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_the_error_of_a_temperature_is_that_of_fitting_it_to_resampled_questions(size):
+    n = 1500
+    clusters = np.arange(n) // size
+    asked, fold = answers(n, temperature=2.0), repair.folds(n, clusters, 0)
+    if size > 1:  # the same question five times
+        first = clusters * size
+        asked = Questions(asked.scores.reshape(n, 4)[first].ravel(), asked.gold.reshape(n, 4)[first].ravel(), asked.starts)
+    influence = repair.temperature_influence(asked, fold, repair.inverse_temperatures(asked, fold))
+    drawn = []
+    for weights in resample_weights(n, 150, 0, clusters).T:
+        index = np.repeat(np.arange(n), weights.astype(int))
+        again = Questions(asked.scores.reshape(n, 4)[index].ravel(), asked.gold.reshape(n, 4)[index].ravel(), asked.starts)
+        drawn.append((1 / repair.inverse_temperatures(again, fold[index])).mean())
+    assert standard_error(influence, clusters) == pytest.approx(np.std(drawn), rel=0.15)
+    assert influence.mean() == pytest.approx(0, abs=5e-3)
+
+
+def test_a_temperature_that_was_not_fitted_has_no_error():
+    asked = answers(20)
+    assert np.isnan(repair.temperature_influence(asked, np.zeros(20, dtype=int), np.ones(20))).all()
+    sure = Questions(np.tile([0.0, -5.0], 20), np.tile([True, False], 20), np.arange(21) * 2)  # always right: no T is too small
+    fold = np.arange(20) % 5
+    assert np.isnan(repair.temperature_influence(sure, fold, repair.inverse_temperatures(sure, fold))).all()
 
 
 def test_a_cluster_lies_in_one_fold():

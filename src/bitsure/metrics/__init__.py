@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bitsure.config import Metric
-from bitsure.metrics import bootstrap, calibration, paper_compat
+from bitsure.metrics import bootstrap, calibration, paper_compat, paper_intervals
 from bitsure.metrics.calibration import Bins
 from bitsure.metrics.confidence import Questions, questions
 from bitsure.metrics.ranking import Aurc, Auroc
@@ -84,7 +84,8 @@ def measure(records: Records, metric: Metric) -> dict[str, dict[str, dict]]:
         if metric.paper_compat:
             kept = len(paper_compat.kept(found))
             results[task] |= {
-                f"paper_compat/{name}": number(value, None, None, kept) for name, value in paper_compat.measure(found).items()
+                f"paper_compat/{name}": entry(one, kept, sample, metric.confidence_level)
+                for name, one in paper_intervals.estimates(found, sample.weights, sample.clusters).items()
             }
     if len(results) > 1:
         results[MACRO] = macro_average(estimates, metric.confidence_level)

@@ -43,15 +43,15 @@ class Bins:
     def gaps(self, asked: Questions) -> csr_array:
         """(n, b + 1): correctness less confidence in the question's bin, and 1."""
         gap = (self.index(asked.confidence), asked.correct - asked.confidence)
-        return _scattered(len(self) + 1, gap, (len(self), np.ones(len(asked))))
+        return scattered(len(self) + 1, gap, (len(self), np.ones(len(asked))))
 
     def table(self, asked: Questions) -> csr_array:
         """(n, 3 b): 1, confidence and correctness in the question's bin."""
         index, b = self.index(asked.confidence), len(self)
-        return _scattered(3 * b, (index, np.ones(len(asked))), (index + b, asked.confidence), (index + 2 * b, asked.correct))
+        return scattered(3 * b, (index, np.ones(len(asked))), (index + b, asked.confidence), (index + 2 * b, asked.correct))
 
 
-def _scattered(width: int, *columns: tuple[np.ndarray | int, np.ndarray]) -> csr_array:
+def scattered(width: int, *columns: tuple[np.ndarray | int, np.ndarray]) -> csr_array:
     """(n, width): row i has each column's value i where that column's index i says."""
     values = np.stack([value for _, value in columns], axis=1)
     index = np.stack([np.broadcast_to(where, len(values)) for where, _ in columns], axis=1)
@@ -116,7 +116,7 @@ def smooth_calibration_error() -> Sums:
 
     def features(asked: Questions) -> csr_array:
         cell = np.minimum((CELLS * asked.confidence).astype(int), CELLS - 1)
-        return _scattered(CELLS + 1, (cell, asked.correct - asked.confidence), (CELLS, np.ones(len(asked))))
+        return scattered(CELLS + 1, (cell, asked.correct - asked.confidence), (CELLS, np.ones(len(asked))))
 
     def of(sums: np.ndarray) -> np.ndarray:
         from scipy.fft import dct, idct
@@ -144,7 +144,7 @@ def classwise_calibration_error(bins: Bins) -> Sums:
         p, right = asked.p.reshape(len(asked), -1), asked.gold.reshape(len(asked), -1)
         k, b = p.shape[1], len(bins)
         gaps = [(bins.index(p[:, i]) + i * b, right[:, i] - p[:, i]) for i in range(k)]
-        return _scattered(k * b + 1, *gaps, (k * b, np.full(len(asked), float(k))))
+        return scattered(k * b + 1, *gaps, (k * b, np.full(len(asked), float(k))))
 
     return Sums(features, lambda sums: np.abs(sums[..., :-1]).sum(-1) / sums[..., -1], interval="basic", least=0.0)
 

@@ -103,6 +103,12 @@ class Pairs:
         """Mean temperature of the full and of the quantized model over the questions' folds."""
         return tuple(float((1 / inverse).mean()) for inverse in self._inverse)
 
+    @property
+    def temperature_influences(self) -> tuple[np.ndarray, np.ndarray]:
+        """Each question's influence on the two `temperatures`."""
+        sides = zip((self.full, self.quantized), self._inverse, strict=True)
+        return tuple(repair.temperature_influence(side, self.fold, inverse) for side, inverse in sides)
+
     @cached_property
     def better(self) -> np.ndarray:
         """By how much the full model is more right: −1, 0 or 1."""

@@ -1,6 +1,7 @@
 """What one number, a temperature, would mend, and what deferring unsure questions to the full model would.
 
-Everything is fitted on other folds than it is used on. Questions of one cluster lie in one fold.
+Everything is fitted on other folds than it is used on. Questions of one cluster lie in one fold. What is computed at a fitted
+temperature has it fixed in its own interval; the temperature's interval is of fitting it again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from bitsure.metrics.confidence import Questions
 
 FOLDS = 5
 STEPS = 30
+LEAST, MOST = 1e-3, 1e3  # of 1/T
 FULL_BITS = 16  # of a weight in full precision
 UNKNOWN_COST = 0.25  # of a quantized answer: 4 bits of 16
 
@@ -38,12 +40,30 @@ def inverse_temperatures(asked: Questions, fold: np.ndarray) -> np.ndarray:
     return np.array([_newton(asked, z, overall, fold != k) for k in range(n_folds)])[fold]
 
 
+def temperature_influence(asked: Questions, fold: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+    """(n,) by how much the mean of T over the questions changes with each question's weight, times n, T being fitted again.
+
+    inverse: (n,) as `inverse_temperatures` gave it. β solves Σ_j slope_j(β) = 0 over the other folds, so that question i moves
+    it by −slope_i / Σ_j curve_j (the implicit function theorem), and T = 1/β by −1/β² of that. NaN where nothing was fitted or
+    the fit ran into its bounds.
+    """
+    n, total = len(asked), np.zeros(len(asked))
+    z = asked.scores - asked.spread(np.maximum.reduceat(asked.scores, asked.starts[:-1]))
+    for k in range(int(fold.max()) + 1):
+        others, beta = fold != k, inverse[np.argmax(fold == k)]
+        slope, curve = _derivatives(asked, z, beta)
+        if not others.any() or not LEAST < beta < MOST or curve[others].sum() <= 1e-9 * n:
+            return np.full(n, np.nan)
+        total += (1 - others).mean() * slope * others * n / (beta**2 * curve[others].sum())
+    return total
+
+
 def _newton(asked: Questions, z: np.ndarray, beta: float, chosen: np.ndarray) -> float:
     """The best β for the chosen questions, from a first guess."""
     for _ in range(STEPS):
         slope, curve = (derivative[chosen].mean() for derivative in _derivatives(asked, z, beta))
         step = float(np.clip(slope / max(curve, 1e-9), -beta, beta / 2))
-        beta = float(np.clip(beta - step, 1e-3, 1e3))
+        beta = float(np.clip(beta - step, LEAST, MOST))
         if abs(step) < 1e-4 * beta:  # the next one would be of the order of its square
             break
     return beta

@@ -11,6 +11,8 @@ import numpy as np
 
 from bitsure.metrics import bootstrap
 
+BLOCK = 256  # sums that are varied at once
+
 
 class Statistic(Protocol):
     """A number of some questions (or of pairs of them: anything with a length and arrays of it)."""
@@ -48,8 +50,13 @@ class Sums:
     def influence(self, asked: Any) -> np.ndarray:
         features = self.features(asked)
         sums = features.sum(0)
-        steps = np.diag(1e-6 * np.maximum(np.abs(sums), 1.0))
-        gradient = (self.from_sums(sums + steps) - self.from_sums(sums - steps)) / (2 * np.diag(steps))
+        steps = 1e-6 * np.maximum(np.abs(sums), 1.0)
+        gradient = np.empty(len(sums))
+        for i in range(0, len(sums), BLOCK):
+            change = np.diag(steps)[i : i + BLOCK]
+            gradient[i : i + BLOCK] = (self.from_sums(sums + change) - self.from_sums(sums - change)) / (
+                2 * steps[i : i + BLOCK]
+            )
         with np.errstate(invalid="ignore"):  # NaN where the number does not exist
             return features @ gradient * len(asked)
 
