@@ -72,6 +72,7 @@ def test_names_tell_what_differs_from_a_preset():
         ("model.repo=a/b", "either model.path"),
         ("metric.resamples=3", "100 or more"),
         ("metric.alpha=0", "between 0 and 1"),
+        ("metric.quantized_cost=0", "above 0, or null"),
         ("calib.nsamples=0", "1 or more"),
         ("tracking.mode=cloud", "offline, online, disabled"),
         ("paths.hub_mirror=/no/such/place", "no such directory"),

@@ -56,6 +56,13 @@ def test_few_questions_decide_nothing():
     assert judge(few, MARGINS, 0.95)["verdict"] == "undecided"
 
 
+def test_few_clusters_decide_nothing():
+    few = comparison(*FINE)
+    for one in few["t"].values():
+        one["n_clusters"] = 29
+    assert judge(few, MARGINS, 0.95)["verdict"] == "undecided"
+
+
 def test_margins_must_be_positive():
     with pytest.raises(UserError, match=r"verdict\.nll_margin=0"):
         Verdict(strict=False, accuracy_margin=0.01, nll_margin=0, calibration_error_margin=0.01)

@@ -225,12 +225,16 @@ class Metric:
     confidence_level: float = MISSING  # of every interval
     alpha: float = MISSING  # of the paired t-test
     seed: int = MISSING
+    # what a quantized answer costs where a full-precision one costs 1; None: its bits per weight of 16, a quarter if not known
+    quantized_cost: float | None = None
 
     def __post_init__(self) -> None:
         _at_least("metric.n_bins", self.n_bins, 1)
         _one_of("metric.binning", self.binning, ("uniform", "quantile"))
         _one_of("metric.normalization", self.normalization, ("none", "token", "char", "byte"))
         _at_least("metric.resamples", self.resamples, 100)
+        if self.quantized_cost is not None and not self.quantized_cost > 0:
+            raise UserError(f"metric.quantized_cost={self.quantized_cost}: a number above 0, or null.")
         for key in ("confidence_level", "alpha"):
             if not 0 < getattr(self, key) < 1:
                 raise UserError(f"metric.{key}={getattr(self, key)}: a number between 0 and 1.")

@@ -7,7 +7,7 @@ from bitsure.config import Verdict
 from bitsure.metrics import ECE, MACRO
 
 NON_INFERIOR, INFERIOR, UNDECIDED = "non-inferior", "inferior", "undecided"
-FEWEST = 30  # questions; an interval of fewer says too little of their spread
+FEWEST = 30  # questions, or clusters of them; an interval of fewer says too little of their spread
 SAID = {"accuracy": "the loss of accuracy", "nll": "the rise of the NLL", ECE: "the rise of the calibration error"}
 
 
@@ -15,7 +15,7 @@ def judge(comparison: dict[str, dict[str, dict]], verdict: Verdict, level: float
     """verdict.json: {verdict, strict, level, noise_control, tasks: {task: {verdict, sentence, margins: {metric: …}}}}.
 
     A loss is how much worse the quantized model is, in the metric's own unit. A metric is non-inferior where its interval's
-    upper end is below the margin, inferior where the lower end is above it, undecided of fewer than FEWEST questions. The
+    upper end is below the margin, inferior where the lower end is above it, undecided of fewer than FEWEST clusters. The
     calibration error's interval covers less than it says: it can leave a task undecided but not make it inferior. A task is
     inferior if any metric is, non-inferior if all are; one of which nothing joined is undecided. `smallest_detectable` is the
     change in true_label_prob that the task's primary test would most likely find.
@@ -53,7 +53,7 @@ def _judge_one(one: dict, margin: float, worse: int, decisive: bool) -> dict:
     loss = worse * one["value"]
     low, high = sorted((worse * one["ci_low"], worse * one["ci_high"]))
     said = NON_INFERIOR if high < margin else INFERIOR if low > margin else UNDECIDED
-    if one["n"] < FEWEST or (said == INFERIOR and not decisive):
+    if one.get("n_clusters", one["n"]) < FEWEST or (said == INFERIOR and not decisive):
         said = UNDECIDED
     return {"verdict": said, "loss": loss, "ci_low": low, "ci_high": high, "margin": margin, "n": one["n"]}
 

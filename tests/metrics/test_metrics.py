@@ -102,11 +102,21 @@ def test_the_macro_average_counts_tasks_alike():
 def test_questions_with_one_prompt_are_resampled_together():
     rows = [dataclasses.replace(two_choices(0.9, i % 2, i), prompt_hash=f"p{i // 4}") for i in range(160)]
     one = measure(rows, METRIC)["t"]["accuracy"]
-    assert one["resampled"] == "clusters of questions with one prompt (40)" and one["n"] == 160
+    assert one["resampled"] == "clusters of questions (40)" and (one["n"], one["n_clusters"]) == (160, 40)
     assert (
         measure([dataclasses.replace(row, prompt_hash=row.doc_hash) for row in rows], METRIC)["t"]["accuracy"]["resampled"]
         == "questions"
     )
+
+
+def test_questions_of_a_named_cluster_are_resampled_together_even_if_there_are_few():
+    rows = [dataclasses.replace(two_choices(0.9, i // 20 % 2, i), cluster=f"c{i // 20}") for i in range(160)]
+    one = measure(rows, METRIC)["t"]["accuracy"]
+    alone = measure([dataclasses.replace(row, cluster=None) for row in rows], METRIC)["t"]["accuracy"]
+    assert (one["resampled"], one["n_clusters"]) == ("clusters of questions (8)", 8) and "n_clusters" not in alone
+    assert one["ci_high"] - one["ci_low"] > 3 * (alone["ci_high"] - alone["ci_low"])  # each cluster is all right or all wrong
+    whole = [dataclasses.replace(row, cluster="c") for row in rows]
+    assert measure(whole, METRIC)["t"]["accuracy"]["resampled"] == "questions"  # nothing is left to resample
 
 
 def test_one_question_is_enough_for_numbers():

@@ -36,7 +36,7 @@ def test_the_page_needs_nothing_and_escapes_all_text(made):
 
 
 def test_pictures_lie_in_the_runs_own_directory(made):
-    assert set(made.figures) == {"reliability", "risk_coverage", "shift"}
+    assert set(made.figures) == {"reliability", "risk_coverage", "shift", "deferral"}
     for [picture] in (found.values() for found in made.figures.values()):
         assert picture.parent == made.page.parent / "figures" and picture.read_bytes().startswith(b"\x89PNG")
 
@@ -91,7 +91,7 @@ def test_a_real_browser_shows_it_whole(made, tmp_path):
     flags += f" --disable-component-update --disable-sync --user-data-dir={tmp_path} --window-size=390,900"
     command = ["chromium", *flags.split(), "--dump-dom", made.page.as_uri()]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
-    assert "The questions that changed most" in dom and dom.count("<img") == 3 and "<script" not in dom
+    assert "The questions that changed most" in dom and dom.count("<img") == 4 and "<script" not in dom
     picture = tmp_path / "page.png"
     subprocess.run([*command[:-2], f"--screenshot={picture}", made.page.as_uri()], capture_output=True, timeout=90, check=True)
     assert picture.read_bytes().startswith(b"\x89PNG")

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bitsure.config import Metric
-from bitsure.metrics import bootstrap, calibration, paper_compat
+from bitsure.metrics import bootstrap, calibration, paper_compat, paper_intervals
 from bitsure.metrics.calibration import Bins
 from bitsure.metrics.confidence import Questions, questions
 from bitsure.metrics.ranking import Aurc, Auroc
@@ -75,7 +76,7 @@ def measure(records: Records, metric: Metric) -> dict[str, dict[str, dict]]:
         chosen = statistics(asked, metric)
         estimates[task] = estimate(chosen, asked, sample.weights, sample.clusters)
         results[task] = {
-            name: entry(one, chosen[name].count(asked), sample.unit, metric.confidence_level)
+            name: entry(one, chosen[name].count(asked), sample, metric.confidence_level)
             for name, one in estimates[task].items()
         }
         null = calibration.error_if_calibrated(asked.confidence, bins_of(asked, metric), NULL_DRAWS, metric.seed)
@@ -83,7 +84,8 @@ def measure(records: Records, metric: Metric) -> dict[str, dict[str, dict]]:
         if metric.paper_compat:
             kept = len(paper_compat.kept(found))
             results[task] |= {
-                f"paper_compat/{name}": number(value, None, None, kept) for name, value in paper_compat.measure(found).items()
+                f"paper_compat/{name}": entry(one, kept, sample, metric.confidence_level)
+                for name, one in paper_intervals.estimates(found, sample.weights, sample.clusters).items()
             }
     if len(results) > 1:
         results[MACRO] = macro_average(estimates, metric.confidence_level)
@@ -91,23 +93,34 @@ def measure(records: Records, metric: Metric) -> dict[str, dict[str, dict]]:
 
 
 class Sample:
-    """How the questions of a task are resampled: alone, or together where they share a prompt."""
+    """How the questions of a task are resampled: alone, or together where they have something in common.
+
+    clusters: (n,) of int from 0, or None where every question is alone.
+    """
 
     def __init__(self, n: int, clusters: np.ndarray | None, metric: Metric):
         self.clusters = clusters
-        self.unit = "questions" if clusters is None else f"clusters of questions with one prompt ({clusters.max() + 1})"
+        self.n_clusters = None if clusters is None else int(clusters.max()) + 1
+        self.unit = "questions" if clusters is None else f"clusters of questions ({self.n_clusters:,})"
         few = n <= bootstrap.MOST_RESAMPLED
         self.weights = bootstrap.resample_weights(n, metric.resamples, metric.seed, clusters) if few else None
 
     @classmethod
     def of(cls, records: pa.Table, metric: Metric) -> Sample:
-        codes = records["prompt_hash"].combine_chunks().dictionary_encode().indices.to_numpy()
-        # a prompt that all questions share (often an empty one) says nothing of what they have in common
-        return cls(len(codes), codes if FEWEST_CLUSTERS <= codes.max() + 1 < len(codes) else None, metric)
+        """By the records' clusters. One that all questions share leaves nothing to resample; nor are a few prompts that all
+        share (often an empty one) anything that questions have in common.
+        """
+        prompts = records["prompt_hash"]
+        names = pc.coalesce(records["cluster"], prompts)
+        codes = names.combine_chunks().dictionary_encode().indices.to_numpy()
+        fewest = FEWEST_CLUSTERS if pc.all(pc.equal(names, prompts)).as_py() else 2
+        return cls(len(codes), codes if fewest <= codes.max() + 1 < len(codes) else None, metric)
 
 
 def macro_average(estimates: dict[str, dict[str, Estimate]], level: float) -> dict[str, dict]:
-    """The mean over the tasks that have a metric, tasks counting alike; their errors are independent."""
+    """The mean over the tasks that have a metric, tasks counting alike. Their errors are taken for independent: where tasks ask
+    about the same people or passages, the interval is too narrow.
+    """
     results = {}
     for name in dict.fromkeys(name for found in estimates.values() for name in found):
         have = [one for found in estimates.values() if (one := found.get(name)) and math.isfinite(one.value)]
@@ -120,10 +133,11 @@ def macro_average(estimates: dict[str, dict[str, Estimate]], level: float) -> di
     return results
 
 
-def entry(one: Estimate, n: int, unit: str, level: float, **more) -> dict:
-    """An estimate for a JSON file, with what its interval resampled."""
-    of = unit if one.replicates is not None else f"none: the influence of {unit}"
-    return number(one.value, *one.interval(level), n, interval=one.kind, resampled=of, **more)
+def entry(one: Estimate, n: int, sample: Sample, level: float, **more) -> dict:
+    """An estimate for a JSON file, with what its interval resampled, and of how many clusters the questions are."""
+    of = sample.unit if one.replicates is not None else f"none: the influence of {sample.unit}"
+    clusters = {} if sample.n_clusters is None else {"n_clusters": sample.n_clusters}
+    return number(one.value, *one.interval(level), n, interval=one.kind, resampled=of, **clusters, **more)
 
 
 def number(value: float, ci_low: float | None, ci_high: float | None, n: int, **more) -> dict:

@@ -41,9 +41,10 @@ def build(out: Path, records: Records, baseline: Records | None, metric: Metric,
     comparison.json, verdict.json), figures/, report.html.
     """
     measured = metrics.measure(records, metric)
+    bits = (about.quantization or {}).get("bits_per_weight")
     measured_baseline = compared = judged = changed = None
     if baseline is not None:
-        measured_baseline, compared = metrics.measure(baseline, metric), compare(baseline, records, metric)
+        measured_baseline, compared = metrics.measure(baseline, metric), compare(baseline, records, metric, bits)
         judged = verdict.judge(compared, margins, metric.confidence_level)
         changed = samples.most_changed(join(baseline, records), about.prompts or {}, metric.normalization)
     pictures = figures.draw(records, baseline, compared, metric, out / "figures")

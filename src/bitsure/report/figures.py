@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bitsure.compare import was_compared
+from bitsure.compare import DEFERRALS, was_compared
 from bitsure.config import Metric
 from bitsure.metrics import bins_of
 from bitsure.metrics.calibration import Bins, reliability_diagram
@@ -24,10 +24,12 @@ POINTS = 400  # of a curve
 def draw(
     records: Records, baseline: Records | None, comparison: dict | None, metric: Metric, directory: Path
 ) -> dict[str, dict[str, Path]]:
-    """Draw every picture into `directory`: {kind: {task: PNG}}, kinds reliability, risk_coverage and, if compared, shift."""
+    """Draw every picture into `directory`: {kind: {task: PNG}}, kinds reliability, risk_coverage and, if compared, shift and
+    deferral.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     before = by_task(baseline) if baseline is not None else {}
-    paths: dict[str, dict[str, Path]] = {"reliability": {}, "risk_coverage": {}, "shift": {}}
+    paths: dict[str, dict[str, Path]] = {"reliability": {}, "risk_coverage": {}, "shift": {}, "deferral": {}}
     for task, found in by_task(records).items():
         asked = questions(found, metric.normalization)
         series = {"quantized": (asked, QUANTIZED)} if baseline is not None else {"full precision": (asked, FULL)}
@@ -39,6 +41,7 @@ def draw(
         paths["risk_coverage"][task] = _risk_coverage(task, series, file("risk_coverage"))
         if comparison and was_compared(comparison.get(task, {})):
             paths["shift"][task] = _shift(task, comparison[task], file("shift"))
+            paths["deferral"][task] = _deferral(task, comparison[task], file("deferral"))
     return paths
 
 
@@ -86,6 +89,26 @@ def _shift(task: str, values: dict[str, dict], path: Path) -> Path:
         axes.set(xticks=places, xlabel="certainty before: unsure → sure", title=name)
     left.set_ylabel("change in log-odds, nats")
     figure.suptitle(_plain(task), fontsize=10)
+    return _save(figure, path)
+
+
+def _deferral(task: str, values: dict[str, dict], path: Path) -> Path:
+    """Accuracy by the share of questions, the least sure ones, that the full model answers; and by what that costs."""
+    figure, axes = _figure(1, 1, height=3.4)
+    points = [values[f"deferral_accuracy_{name}"] for name in DEFERRALS]
+    ends = [values["accuracy"][side] for side in ("quantized", "baseline")]
+    share = np.array([one["share"] for one in points])
+    accuracy = np.array([one["value"] for one in points])
+    half = np.abs(np.array([[one["ci_low"], one["ci_high"]] for one in points]).T - accuracy)
+    axes.plot([0, 1], ends, color="0.6", linewidth=1, linestyle="--", label="as many at random")
+    axes.plot([0, *share, 1], [ends[0], *accuracy, ends[1]], color=QUANTIZED, linewidth=1.3, label="the least sure")
+    axes.errorbar(share, accuracy, half, color=QUANTIZED, marker="o", markersize=4, linestyle="none", elinewidth=0.7)
+    cost = points[0]["cost"] - points[0]["share"]
+    axes.axvline(1 - cost, color=FULL, linewidth=1, linestyle=":", label="costs as much as full precision")
+    above = axes.secondary_xaxis("top", functions=(lambda x: x + cost, lambda x: x - cost))
+    above.set_xlabel("cost of an answer, full precision = 1", fontsize=8)
+    axes.set(xlabel="share answered in full precision", ylabel="accuracy", xlim=(0, 1), title=_plain(task))
+    axes.legend(loc="best", fontsize=8, frameon=False)
     return _save(figure, path)
 
 

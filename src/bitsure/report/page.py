@@ -7,9 +7,10 @@ import json
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from bitsure.compare import was_compared
+from bitsure.compare import CLUSTER_ROBUST, was_compared
 from bitsure.config import Metric
 from bitsure.metrics import MACRO
+from bitsure.metrics.repair import FULL_BITS, cost_of_quantized
 from bitsure.report import tables
 from bitsure.report.samples import Changed
 
@@ -48,6 +49,7 @@ def render(report: Report, about: About, changed: dict[str, list[Changed]] | Non
             for key, value in (about.provenance or {}).items()
         },
         normalization=metric.normalization,
+        **_cost(metric, about.quantization),
     )
 
 
@@ -68,6 +70,10 @@ def summary(comparison: dict | None, quantization: dict | None, alpha: float) ->
         p, flips = values["true_label_prob"], values["flip_rate"]
         found = "significant" if p["significant"] else "not significant, which does not show that nothing changed"
         tested = f"{tables.p_value(p['p_adjusted'])} at α = {alpha:g}: {found}"
+        if robust := values.get(CLUSTER_ROBUST):
+            tested += (
+                f"; by {robust['n_clusters']:,} clusters instead of questions {tables.p_value(robust['p_value'])}, unadjusted"
+            )
         if p.get("smallest_detectable"):
             tested += f"; a change of {p['smallest_detectable']:.4f} would most likely have been found"
         sentences.append(
@@ -76,6 +82,15 @@ def summary(comparison: dict | None, quantization: dict | None, alpha: float) ->
             f"{flips['value']:.1%} of {p['n']:,} answers changed."
         )
     return sentences + tables.unjoined(comparison)
+
+
+def _cost(metric: Metric, quantization: dict | None) -> dict[str, float | str]:
+    """What a quantized answer is taken to cost, and why."""
+    bits = (quantization or {}).get("bits_per_weight")
+    source = f"its {bits:.2f} bits a weight of {FULL_BITS}" if bits else "a guess: its bits are not known"
+    if metric.quantized_cost is not None:
+        source = "metric.quantized_cost"
+    return {"quantized_cost": cost_of_quantized(metric.quantized_cost, bits), "cost_source": source}
 
 
 def _facts(quantization: dict) -> dict[str, str]:

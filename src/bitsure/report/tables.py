@@ -85,12 +85,15 @@ def interval(one: dict, sign: bool) -> str:
 
 
 def note(one: dict) -> str:
-    """What its test said: adjusted p-values, and whether the test was the primary one."""
+    """What its test said: adjusted p-values, whether the test was the primary one, and the effect size with its interval."""
     if "p_value" not in one:
         return ""
-    if one.get("family") == "primary":
-        return f"{one['test']}: {p_value(one['p_adjusted'])} (Holm)" + (" *" if one["significant"] else "")
-    return f"{one['test']}: {p_value(one.get('p_adjusted', one['p_value']))} (exploratory)"
+    said = f"{one['test']}: {p_value(one.get('p_adjusted', one['p_value']))} "
+    said += "(Holm)" + " *" * one["significant"] if one.get("family") == "primary" else f"({one['family']})"
+    if one["effect_size"] is None:
+        return said
+    low, high = one["effect_size_ci"]
+    return f"{said}; {one['effect']} {one['effect_size']:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def p_value(p: float) -> str:

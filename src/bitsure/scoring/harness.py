@@ -22,7 +22,7 @@ from lm_eval.tasks import TaskManager
 from bitsure import hub
 from bitsure.config import Task
 from bitsure.errors import UserError
-from bitsure.records import Record
+from bitsure.records import Record, cluster_of
 from bitsure.scoring.engine import Engine
 from bitsure.scoring.forward import Scored
 from bitsure.scoring.journal import Journal
@@ -178,6 +178,7 @@ def _record(name: str, task: lm_eval.api.task.Task, sample: dict, scored: dict[t
         choice_tokens=[len(one.token_logprobs) for one in outcomes],
         choice_greedy=[one.greedy for one in outcomes],
         token_logprobs=[one.token_logprobs for one in outcomes],
+        cluster=cluster_of(sample["doc"], sample["prompt_hash"]),
     )
 
 
