@@ -41,7 +41,9 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
                 raise UserError("scoring.dequantize=false: packed kernels compute in half precision. Add model.dtype=bfloat16.")
             plan = None
             if not isinstance(config.quant, NoQuant):
-                plan = quantize.Plan(source, config.quant, config.calib, calib_data.locate(config.calib, mirror), dtype)
+                with terminal.output_to(log_file):
+                    text = calib_data.locate(config.calib, mirror, config.task)
+                plan = quantize.Plan(source, config.quant, config.calib, text, dtype)
             weights = plan.made_from if plan else None
             scorer = scoring.Scorer(scoring.questions(config.task, mirror), config.scoring, dtype, store, log_file)
             scorer.load_missing(scoring.identity(source, None))
