@@ -8,7 +8,7 @@ import time
 import pytest
 
 from bitsure import tracking
-from bitsure.config import Calib, Config, Metric, Model, Paths, Rtn, Scoring, Task, Tracking
+from bitsure.config import Calib, Config, Control, Metric, Model, Paths, Rtn, Scoring, Task, Tracking
 from bitsure.report import About, build
 from tests.test_compare import runs
 from tests.test_verdict import MARGINS
@@ -29,6 +29,7 @@ def config(mode="offline") -> Config:
     return Config(
         model=Model(path="somewhere/m"),
         quant=Rtn(4, 128, True),
+        control=Control(seeds=0),
         calib=Calib(name="text", path="a.txt", nsamples=1, seqlen=8),
         task=Task(name="own", names=["t"]),
         scoring=Scoring(),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from bitsure.config import Metric
+from bitsure.errors import UserError
 from bitsure.metrics import MACRO, Sample, entry, macro_average, number, paper_compat, paper_intervals, repair, statistics
 from bitsure.metrics.confidence import questions
 from bitsure.metrics.pairs import DEFERRED, STRATA, Pairs
@@ -30,7 +32,11 @@ DEFERRALS = tuple(f"{share:.0%}".replace("%", "_percent") for share in DEFERRED)
 
 
 def compare(
-    baseline: Records, quantized: Records, metric: Metric, bits_per_weight: float | None = None
+    baseline: Records,
+    quantized: Records,
+    metric: Metric,
+    bits_per_weight: float | None = None,
+    noisy: Sequence[Records] = (),
 ) -> dict[str, dict[str, dict]]:
     """comparison.json: {task: {metric: {value, ci_low, ci_high, n, …}}} where value is quantized − baseline.
 
@@ -39,7 +45,8 @@ def compare(
     study's where questions come in clusters, as that one takes them all for independent. Raises UserError if no question of
     the two runs is the same.
 
-    bits_per_weight: of the quantized model, if known, for the cost of deferral.
+    bits_per_weight: of the quantized model, if known, for the cost of deferral. noisy: records of the noise control, one for
+    each seed; they give `harm_slope` its test and each task the entries `noise_control/…`.
     """
     joined = join(baseline, quantized)
     cost = repair.cost_of_quantized(metric.quantized_cost, bits_per_weight)
@@ -47,6 +54,8 @@ def compare(
     full, quant = by_task(joined.baseline), by_task(joined.quantized)
     for task, found in quant.items():
         results[task], estimates[task] = _compare_task(full[task], found, metric, metric.alpha / len(quant), cost)
+    if noisy:
+        _add_control(results, joined, noisy, metric)
     for task, p_adjusted in zip(results, holm([results[task][PRIMARY]["p_value"] for task in results]), strict=True):
         results[task][PRIMARY] |= {"family": "primary", "p_adjusted": p_adjusted, "significant": p_adjusted < metric.alpha}
     explored = [one for found in results.values() for one in found.values() if "p_value" in one and "family" not in one]
@@ -58,6 +67,19 @@ def compare(
     if len(estimates) > 1:
         results[MACRO] = macro_average(estimates, metric.confidence_level)
     return results
+
+
+def _add_control(results: dict[str, dict[str, dict]], joined: Join, noisy: Sequence[Records], metric: Metric) -> None:
+    from bitsure import control
+
+    runs = [join(joined.baseline, one) for one in noisy]
+    if any(run.only_baseline for run in runs):
+        raise UserError("The noise control was not asked all the questions that are compared. Score it again.")
+    full, noise = by_task(joined.baseline), [by_task(run.quantized) for run in runs]
+    for task, found in results.items():
+        around = control.noise_control(full[task], [run[task] for run in noise], metric)
+        found["harm_slope"] |= control.slope_test(found["harm_slope"]["value"], around)
+        found |= around
 
 
 def was_compared(values: dict[str, dict]) -> bool:
@@ -179,7 +201,7 @@ def _deviation(among) -> Sums:
 def _slope() -> Sums:
     """Least-squares slope of δ on the full model's certainty (0 … 1): above 0 where unsure questions are hit harder.
 
-    It has no test: its null value is not 0 but the slope of noise of the same size.
+    Its null value is not 0 but the slope of noise of the same size: it has a test where there is a noise control.
     """
 
     def features(pairs: Pairs) -> np.ndarray:

@@ -5,6 +5,7 @@ No torch here: composing a config must stay quick.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from bitsure.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[2]
+MIN_SEQLEN = 8  # tokens of a calibration window
 
 
 @dataclass
@@ -160,24 +162,36 @@ class Control:
 
 @dataclass
 class Calib:
-    """The quantizer's text: `nsamples` windows of `seqlen` tokens from a file (`path`) or a file of a hub data set."""
+    """The quantizer's data, `nsamples` windows of `seqlen` tokens: of files (`path`), a file of a hub data set, or of none."""
 
     name: str = MISSING
-    path: str | None = None  # .txt, or .jsonl (also .json.gz) with a `text` field
+    kind: str = "text"  # text: files; task: the scored tasks' training splits; random: tokens of the vocabulary
+    path: str | None = None  # a file, or a folder of them: .txt, or .jsonl, .json.gz, .parquet with a `text` field
     repo: str | None = None
     file: str | None = None
+    document_start: str | None = None  # where lines or rows are parts of documents: a regular expression for the first
     nsamples: int = MISSING
     seqlen: int = MISSING
     seed: int = 0
     if_missing: str = "error"  # what to do where the hub's file is not to be had: error | pocket
 
     def __post_init__(self) -> None:
+        _one_of("calib.kind", self.kind, ("text", "task", "random"))
         _one_of("calib.if_missing", self.if_missing, ("error", "pocket"))
         _at_least("calib.nsamples", self.nsamples, 1)
-        _at_least("calib.seqlen", self.seqlen, 8)
-        if self.path is None and (self.repo is None or self.file is None):
+        _at_least("calib.seqlen", self.seqlen, MIN_SEQLEN)
+        if self.document_start is not None:
+            try:
+                re.compile(self.document_start)
+            except re.error as error:
+                raise UserError(f"calib.document_start={self.document_start}: no regular expression: {error}.") from error
+        files = [key for key in ("path", "repo", "file", "document_start") if getattr(self, key) is not None]
+        if self.kind != "text" and files:
+            raise UserError(f"calib={self.name} reads no file: leave out calib.{files[0]}, or choose calib=text.")
+        if self.kind == "text" and self.path is None and (self.repo is None or self.file is None):
             raise UserError(
-                "calib: needs calib.path=FILE (.txt, or .jsonl with a `text` field). Example: calib=text calib.path=my.txt"
+                "calib: needs calib.path=FILE (.txt, or .jsonl, .json.gz, .parquet with a `text` field) or a folder of such. "
+                "Example: calib=text calib.path=my.txt"
             )
 
 
@@ -312,7 +326,9 @@ def to_dataclasses(composed: DictConfig) -> Config:
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
     if config.control.seeds and isinstance(config.quant, (NoQuant, Noise)):
-        raise UserError(f"control.seeds={config.control.seeds}: quant={config.quant.name} has no noise control of its own. Leave it out.")
+        raise UserError(
+            f"control.seeds={config.control.seeds}: quant={config.quant.name} has no noise control of its own. Leave it out."
+        )
     packed = isinstance(config.quant, NoQuant) or (isinstance(config.quant, Gptq) and config.quant.backend == "gptqmodel")
     if not config.scoring.dequantize and not packed:
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bitsure import control
 from bitsure.compare import was_compared
 from bitsure.config import Verdict
 from bitsure.metrics import ECE, MACRO
@@ -19,6 +20,7 @@ def judge(comparison: dict[str, dict[str, dict]], verdict: Verdict, level: float
     calibration error's interval covers less than it says: it can leave a task undecided but not make it inferior. A task is
     inferior if any metric is, non-inferior if all are; one of which nothing joined is undecided. `smallest_detectable` is the
     change in true_label_prob that the task's primary test would most likely find.
+    noise_control: {task: {places, sentence}} where one was scored, else null.
     """
     margins = {
         "accuracy": verdict.accuracy_margin,
@@ -44,8 +46,32 @@ def judge(comparison: dict[str, dict[str, dict]], verdict: Verdict, level: float
             "smallest_detectable": values["true_label_prob"].get("smallest_detectable"),
         }
     together = _together([one["verdict"] for one in tasks.values()])
-    # the noise control that tells quantization from noise of its size has its place here
-    return {"verdict": together, "strict": verdict.strict, "level": level, "noise_control": None, "tasks": tasks}
+    around = {task: against_noise(task, values) for task, values in comparison.items() if f"{control.PREFIX}harm" in values}
+    return {"verdict": together, "strict": verdict.strict, "level": level, "noise_control": around or None, "tasks": tasks}
+
+
+def against_noise(task: str, values: dict[str, dict]) -> dict:
+    """Where the quantized model lies within what noise of the same output error does: {metric: below | within | above, …}."""
+    names = [name for name in values if f"{control.PREFIX}{name}" in values and values[name]["value"] is not None]
+    places = {name: control.place(values[name]["value"], values[f"{control.PREFIX}{name}"]) for name in names}
+    p, noise = values["true_label_prob"], values[f"{control.PREFIX}true_label_prob"]
+    kl, noise_kl = values["kl_divergence"], values[f"{control.PREFIX}kl_divergence"]
+    sentence = (
+        f"{task}: noise of the same output error ({noise['n']} seeds) changes the right answer's probability by "
+        f"{noise['ci_low']:+.4f} to {noise['ci_high']:+.4f}; quantization, by {p['value']:+.4f}, is {places['true_label_prob']} "
+        f"that. Mean KL {kl['value']:.4f}, of the noise {noise_kl['value']:.4f}."
+    )
+    slope = values["harm_slope"]
+    if "p_value" in slope:
+        hit = "hit harder than by such noise" if slope["p_value"] <= 0.05 else "not shown to be hit harder than by such noise"
+        sentence += f" Unsure questions are {hit} (p = {slope['p_value']:.2g})."
+    return {"places": places, "sentence": sentence}
+
+
+def sentences(judged: dict) -> list[str]:
+    """The verdict in words, task by task."""
+    control_said = [one["sentence"] for one in (judged["noise_control"] or {}).values()]
+    return [task["sentence"] for task in judged["tasks"].values()] + control_said
 
 
 def _judge_one(one: dict, margin: float, worse: int, decisive: bool) -> dict:

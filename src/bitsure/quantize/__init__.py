@@ -55,7 +55,6 @@ class Plan:
             "libraries": {library: version(library) for library in LIBRARIES[type(self.quant)]},
         }
 
-
     @property
     def _quant(self) -> dict:
         settings = {"method": type(self.quant).__name__.lower(), **asdict(self.quant)}

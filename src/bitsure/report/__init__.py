@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,7 @@ class About:
     quantization: dict | None = None  # quantization.json
     provenance: dict | None = None
     prompts: dict[tuple[str, int], str] | None = None  # by task and doc_id
+    noisy: Sequence[Records] = ()  # the noise control's, one for each seed
 
 
 def build(out: Path, records: Records, baseline: Records | None, metric: Metric, margins: Verdict, about: About) -> Report:
@@ -44,7 +46,7 @@ def build(out: Path, records: Records, baseline: Records | None, metric: Metric,
     bits = (about.quantization or {}).get("bits_per_weight")
     measured_baseline = compared = judged = changed = None
     if baseline is not None:
-        measured_baseline, compared = metrics.measure(baseline, metric), compare(baseline, records, metric, bits)
+        measured_baseline, compared = metrics.measure(baseline, metric), compare(baseline, records, metric, bits, about.noisy)
         judged = verdict.judge(compared, margins, metric.confidence_level)
         changed = samples.most_changed(join(baseline, records), about.prompts or {}, metric.normalization)
     pictures = figures.draw(records, baseline, compared, metric, out / "figures")

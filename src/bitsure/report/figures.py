@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bitsure import control
 from bitsure.compare import DEFERRALS, was_compared
 from bitsure.config import Metric
 from bitsure.metrics import bins_of
@@ -85,6 +86,9 @@ def _shift(task: str, values: dict[str, dict], path: Path) -> Path:
         ends = np.array([[one["ci_low"], one["ci_high"]] for one in found], dtype=float)
         half = np.abs(ends.T - middle)
         axes.axhline(0, color="0.6", linewidth=1, linestyle="--")
+        if noise := [values[key] for k in places if (key := f"{control.PREFIX}{name}_stratum_{k}") in values]:
+            bounds = np.array([[one["ci_low"], one["ci_high"]] for one in noise], dtype=float).T
+            axes.fill_between(places, *bounds, color="0.8", linewidth=0, label="noise control")
         axes.errorbar(places, middle, half, color=colour, marker="o", markersize=4, linewidth=1.3, elinewidth=0.8, capsize=2)
         axes.set(xticks=places, xlabel="certainty before: unsure → sure", title=name)
     left.set_ylabel("change in log-odds, nats")

@@ -7,6 +7,7 @@ import json
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from bitsure import verdict
 from bitsure.compare import CLUSTER_ROBUST, was_compared
 from bitsure.config import Metric
 from bitsure.metrics import MACRO
@@ -35,6 +36,8 @@ def render(report: Report, about: About, changed: dict[str, list[Changed]] | Non
     return template.render(
         title=about.title,
         verdict=report.verdict,
+        verdict_sentences=verdict.sentences(report.verdict) if report.verdict else [],
+        noise_control=bool(report.verdict and report.verdict["noise_control"]),
         summary=summary(comparison, about.quantization, metric.alpha),
         headline=tables.comparison_rows(comparison, tables.HEADLINE) if comparison else None,
         compared=tables.comparison_rows(comparison) if comparison else None,
