@@ -27,7 +27,7 @@ def test_every_option_composes(group, option):
     chosen = getattr(config, group)
     assert type(chosen).__module__ == "bitsure.config"
     if group == "quant":
-        assert chosen.name == option + ("4" if option in needed else "")
+        assert chosen.name == {"noise": "noise-gptq4-0"}.get(option, option + "4" * (option in needed))
 
 
 def test_the_default_is_the_embedded_one():

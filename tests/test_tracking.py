@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 
@@ -42,10 +43,18 @@ def config(mode="offline") -> Config:
 
 def read_back(run_dir):
     """What a finished run's file holds, once W&B's own process has written the last of it."""
+    from google.protobuf.message import DecodeError
+
     deadline = time.monotonic() + 20
-    while (found := _read_back(run_dir))["exit"] is None and time.monotonic() < deadline:
+    while True:
+        try:
+            found = _read_back(run_dir)
+            if found["exit"] is not None or time.monotonic() > deadline:
+                return found
+        except DecodeError:  # a record that is half written yet
+            if time.monotonic() > deadline:
+                raise
         time.sleep(0.1)
-    return found
 
 
 def _read_back(run_dir):
@@ -105,7 +114,7 @@ def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_pa
     found = read_back(tmp_path)
     assert found["exit"] == 0
     assert (found["run"].display_name, found["run"].run_group, found["run"].job_type) == ("m/rtn4", "sweep-1", "rtn4")
-    assert found["config"]["quant"] == {"bits": 4, "group_size": 128, "symmetric": True, "name": "rtn4"}
+    assert found["config"]["quant"] == dataclasses.asdict(Rtn(4, 128, True)) | {"name": "rtn4"}
     assert found["config"]["provenance"]["git_commit"] == "abc"
     assert found["summary"]["t/accuracy"] == pytest.approx(made.metrics["t"]["accuracy"]["value"])
     assert found["summary"]["t/delta/true_label_prob"] == pytest.approx(made.comparison["t"]["true_label_prob"]["value"])

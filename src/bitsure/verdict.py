@@ -58,8 +58,8 @@ def against_noise(task: str, values: dict[str, dict]) -> dict:
     kl, noise_kl = values["kl_divergence"], values[f"{control.PREFIX}kl_divergence"]
     sentence = (
         f"{task}: noise of the same output error ({noise['n']} seeds) changes the right answer's probability by "
-        f"{noise['ci_low']:+.4f} to {noise['ci_high']:+.4f}; quantization, by {p['value']:+.4f}, is {places['true_label_prob']} "
-        f"that. Mean KL {kl['value']:.4f}, of the noise {noise_kl['value']:.4f}."
+        f"{noise['ci_low']:+.4f} to {noise['ci_high']:+.4f}; quantization, by {p['value']:+.4f}, "
+        f"is {places['true_label_prob']} that. Mean KL {kl['value']:.4f}, of the noise {noise_kl['value']:.4f}."
     )
     slope = values["harm_slope"]
     if "p_value" in slope:
