@@ -128,7 +128,7 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
             case Gptq(backend="gptqmodel") as quant:
                 gptqmodel.quantize(source.path, quant, plan.dtype, windows, out, log_file, advance)
             case Integers() as quant:
-                checkpoints.write(out, chain.quantize(model, quant, windows, parts, advance))
+                chain.quantize(model, quant, windows, parts, out, advance)
                 if quant.needs_data:  # the model was changed on the way, block by block
                     model, _ = models.load(source.path, plan.dtype, device="cpu")
             case Noise() as quant:

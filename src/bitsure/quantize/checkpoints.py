@@ -37,9 +37,7 @@ def write(directory: Path, weights: dict[str, Weight], others: dict[str, torch.T
         }
     integers = [weight for weight in weights.values() if isinstance(weight, IntegerWeight)]
     plain = len(integers) == len(weights) and not any(set(_tensors(w)) - set(PACKED) for w in integers)
-    settings = {"bits": integers[0].bits if integers else None, "checkpoint_format": "gptq_v2" if plain else "bitsure"}
-    save_file(tensors, directory / "model.safetensors")
-    (directory / "quantize_config.json").write_text(json.dumps(settings))
+    _write(directory, tensors, integers[0].bits if integers else None, plain)
 
 
 def write_part(directory: Path, weights: dict[str, Weight]) -> None:
@@ -49,6 +47,30 @@ def write_part(directory: Path, weights: dict[str, Weight]) -> None:
     temporary.mkdir(parents=True)
     write(temporary, weights)
     temporary.rename(directory)
+
+
+def merge(parts: list[Path], directory: Path) -> None:
+    """Parts of one checkpoint as one."""
+    tensors, settings = {}, []
+    for part in parts:
+        tensors |= _read_tensors(part)
+        settings.append(json.loads((part / "quantize_config.json").read_text()))
+    plain = all(one["checkpoint_format"] == "gptq_v2" for one in settings)
+    _write(directory, tensors, settings[0]["bits"], plain)
+
+
+def _write(directory: Path, tensors: dict[str, torch.Tensor], bits: int | None, plain: bool) -> None:
+    save_file(tensors, directory / "model.safetensors")
+    settings = {"bits": bits, "checkpoint_format": "gptq_v2" if plain else "bitsure"}
+    (directory / "quantize_config.json").write_text(json.dumps(settings))
+
+
+def _read_tensors(directory: Path) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = {}
+    for path in sorted(directory.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            tensors |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    return tensors
 
 
 def _tensors(weight: Weight) -> dict[str, torch.Tensor]:
@@ -78,10 +100,7 @@ def read(directory: Path) -> tuple[dict[str, Weight], dict[str, torch.Tensor]]:
     layout = settings.get("checkpoint_format")
     if layout not in ("gptq", "gptq_v2", "bitsure"):
         raise UserError(f"{directory}: checkpoint_format={layout}; this reads gptq, gptq_v2 and bitsure.")
-    tensors: dict[str, torch.Tensor] = {}
-    for path in sorted(directory.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            tensors |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    tensors = _read_tensors(directory)
     weights: dict[str, Weight] = {}
     for key in list(tensors):
         name, _, part = key.rpartition(".")
