@@ -27,7 +27,7 @@ def round_with_hessian(
     width = weight.shape[1]
     group_of = group_index(width, quant)
     stored = len(group_of)
-    H = torch.nn.functional.pad(hessian, (0, stored - width, 0, stored - width)).clone()
+    H = torch.nn.functional.pad(hessian, (0, stored - width, 0, stored - width)) if stored > width else hessian.clone()
     order = torch.argsort(H.diagonal(), descending=True) if quant.desc_act else torch.arange(stored, device=H.device)
     dead = H.diagonal() == 0  # inputs that were always zero: their weights are rounded to nearest, whatever the others do
     H.diagonal()[dead] = H.diagonal()[~dead].mean()
