@@ -7,7 +7,18 @@ import math
 import numpy as np
 
 from bitsure.config import Metric
-from bitsure.metrics import MACRO, Sample, entry, macro_average, number, paper_compat, paper_intervals, repair, statistics
+from bitsure.metrics import (
+    MACRO,
+    Sample,
+    above_guessing,
+    entry,
+    macro_average,
+    number,
+    paper_compat,
+    paper_intervals,
+    repair,
+    statistics,
+)
 from bitsure.metrics.confidence import questions
 from bitsure.metrics.pairs import DEFERRED, STRATA, Pairs
 from bitsure.metrics.significance import (
@@ -23,6 +34,7 @@ from bitsure.metrics.statistics import Estimate, Sums, estimate, mean, standard_
 from bitsure.records import Join, Records, by_task, join
 
 PRIMARY = "true_label_prob"
+BASELINE_GUESSING = "baseline_accuracy_above_guessing"
 CLUSTER_ROBUST = f"{PRIMARY}_cluster_robust"
 # each model's over its own right or wrong answers, so that the difference also holds what moved between the two
 CONDITIONAL = ("confidence_correct", "confidence_wrong")
@@ -96,6 +108,8 @@ def _compare_task(
     for name, found in estimate(paired, pairs, sample.weights, sample.clusters).items():
         estimates[name] = found
         results[name] = entry(found, paired[name].count(pairs), sample, level)
+    guessing = estimate({BASELINE_GUESSING: above_guessing()}, full, sample.weights, sample.clusters)
+    results[BASELINE_GUESSING] = entry(guessing[BASELINE_GUESSING], n, sample, level)
     for k, name in enumerate(DEFERRALS):
         results[f"deferral_accuracy_{name}"] |= _deferral(pairs, k, cost_quantized)
     change = quant.true_label_prob - full.true_label_prob

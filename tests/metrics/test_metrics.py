@@ -119,6 +119,17 @@ def test_questions_of_a_named_cluster_are_resampled_together_even_if_there_are_f
     assert measure(whole, METRIC)["t"]["accuracy"]["resampled"] == "questions"  # nothing is left to resample
 
 
+def test_guessing_by_hand():
+    other = [record([-1, -2, -3], gold=i % 3, doc_id=i, choices=[f"{i}{k}" for k in range(3)]) for i in range(6)]
+    assert questions(other).guessed == pytest.approx(np.full(6, 1 / 3))
+    several = record([-1, -2, -3, -4], gold=[0, 3], doc_id=9)
+    assert questions([*other, several]).guessed[-1] == 0.5
+    # with the same choices always: the second is right in three of four questions
+    same = [record([-1, -2], gold=g, doc_id=i, choices=["no", "yes"]) for i, g in enumerate([1, 1, 0, 1])]
+    assert questions(same).guessed.tolist() == [1, 1, 0, 1]
+    assert measure(same, METRIC)["t"]["accuracy_above_guessing"]["value"] == pytest.approx(1 / 4 - 3 / 4)
+
+
 def test_one_question_is_enough_for_numbers():
     results = measure([two_choices(0.9, 0, 0)], METRIC)["t"]
     assert results["accuracy"]["value"] == 1 and results["auroc"]["value"] is None

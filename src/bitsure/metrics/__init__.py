@@ -54,6 +54,11 @@ def statistics(asked: Questions, metric: Metric) -> dict[str, Statistic]:
     return found
 
 
+def above_guessing() -> Statistic:
+    """Accuracy less that of guessing. Two models' differ as their accuracies do, so that it is of one model alone."""
+    return mean(lambda q: q.correct - q.guessed)
+
+
 def _choices_have_a_meaning(asked: Questions) -> bool:
     """Whether all questions have the same choices, as no and yes, and these are no mere letters or digits of an option."""
     texts = asked.fixed_choices or ()
@@ -73,7 +78,7 @@ def measure(records: Records, metric: Metric) -> dict[str, dict[str, dict]]:
     for task, found in by_task(records).items():
         asked = questions(found, metric.normalization)
         sample = Sample.of(found, metric)
-        chosen = statistics(asked, metric)
+        chosen = statistics(asked, metric) | {"accuracy_above_guessing": above_guessing()}
         estimates[task] = estimate(chosen, asked, sample.weights, sample.clusters)
         results[task] = {
             name: entry(one, chosen[name].count(asked), sample, metric.confidence_level)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from bitsure.config import Metric, Verdict
 from bitsure.records import Records, join
 from bitsure.report import figures, page, samples
 from bitsure.store import write_text
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,9 @@ def build(out: Path, records: Records, baseline: Records | None, metric: Metric,
         measured_baseline, compared = metrics.measure(baseline, metric), compare(baseline, records, metric, bits)
         judged = verdict.judge(compared, margins, metric.confidence_level)
         changed = samples.most_changed(join(baseline, records), about.prompts or {}, metric.normalization)
+        for task, one in judged["tasks"].items():
+            if one["warning"]:
+                log.warning("%s: %s", task, one["warning"])
     pictures = figures.draw(records, baseline, compared, metric, out / "figures")
     report = Report(measured, measured_baseline, compared, judged, pictures, out / "report.html")
     html = page.render(report, about, changed, metric)  # before anything is written
