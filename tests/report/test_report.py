@@ -66,6 +66,16 @@ def test_numbers_that_do_not_exist_are_dashes():
     assert tables.p_value(3e-9) == "p < 1e-4" and tables.p_value(0.0314) == "p = 0.031"
 
 
+def test_effect_sizes_stand_beside_their_tests(made):
+    rows = {row[1]: row for row in tables.comparison_rows(made.comparison)}
+    d_z = made.comparison[HOSTILE]["true_label_prob"]["effect_size"]
+    assert rows["true_label_prob"][8].startswith(f"{d_z:+.2f} [") and rows["harm"][7:] == ("", "")
+    assert rows["correct_to_wrong"][8].endswith("of the changed became wrong")
+    assert all(bool(row[7]) == bool(row[8]) for row in rows.values())
+    assert {len(row) for row in rows.values()} == {len(tables.comparison_columns(0.95))}
+    assert rows["true_label_prob"][8] in made.page.read_text()
+
+
 def test_the_page_shows_prompts_choices_and_both_distributions(made):
     html = made.page.read_text()
     assert "what is &lt;script&gt;" in html and "The questions that changed most" in html and "✓ choice 0" in html
