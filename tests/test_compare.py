@@ -248,6 +248,6 @@ def test_guessing_is_seen_in_the_report_and_the_log(tmp_path, caplog):
     both = task("guesses", 0) + task("knows", 2)
     made = build(tmp_path, both, both, METRIC, MARGINS, About("t"))
     warnings = {name: one["warning"] for name, one in made.verdict["tasks"].items()}
-    assert warnings["knows"] is None and "not above guessing" in warnings["guesses"]
+    assert warnings["knows"] is None and "not clearly above guessing" in warnings["guesses"]
     assert warnings["guesses"] in made.page.read_text()
     assert [one.getMessage() for one in caplog.records] == [f"guesses: {warnings['guesses']}"]

@@ -70,7 +70,9 @@ def test_a_baseline_that_guesses_is_warned_of(low, warned):
     one["t"]["baseline_accuracy_above_guessing"] = {"value": 0.01, "ci_low": low, "ci_high": 0.03, "n": 100}
     found = judge(one, MARGINS, 0.95)["tasks"]["t"]
     assert found["verdict"] == "non-inferior" and bool(found["warning"]) == warned
-    assert ("not above guessing here (accuracy 0.260, guessing 0.250)" in found["sentence"]) == warned
+    assert (
+        "not clearly above guessing here (accuracy 0.260, guessing 0.250, difference [-0.010, +0.030])" in found["sentence"]
+    ) == warned
 
 
 def test_margins_must_be_positive():

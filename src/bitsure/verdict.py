@@ -72,7 +72,8 @@ def _warning(values: dict[str, dict]) -> str | None:
         return None
     accuracy = values["accuracy"]["baseline"]
     said = f"accuracy {accuracy:.3f}, guessing {accuracy - above['value']:.3f}"
-    return f"Full precision itself is not above guessing here ({said}): a comparison says little."
+    said += f", difference [{above['ci_low']:+.3f}, {above['ci_high']:+.3f}]"
+    return f"Full precision itself is not clearly above guessing here ({said}): a comparison says little."
 
 
 def _together(verdicts: list[str]) -> str:
