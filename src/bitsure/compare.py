@@ -99,7 +99,8 @@ def _compare_task(
     estimates = estimate(chosen, quant, sample.weights, sample.clusters, minus=full)
     for name, one in chosen.items():
         found = estimates[name]
-        results[name] = entry(found, n, sample, level, baseline=one.value(full), quantized=one.value(quant))
+        now, was = found.sides
+        results[name] = entry(found, n, sample, level, baseline=was, quantized=now)
         if name in CONDITIONAL:
             results[name] |= {"n_baseline": one.count(full), "n_quantized": one.count(quant)}
         if name != PRIMARY:
