@@ -232,3 +232,22 @@ def test_the_deferral_curve_has_its_share_its_cost_and_deferral_at_random():
         assert point["random_accuracy"] == pytest.approx(result["accuracy"]["quantized"] + point["share"] * lost)
         assert point["value"] - point["random_accuracy"] == pytest.approx(gain["value"])
         assert point["ci_low"] <= point["value"] <= point["ci_high"]
+
+
+def test_guessing_is_seen_in_the_report_and_the_log(tmp_path, caplog):
+    from bitsure.report import About, build
+    from tests.test_verdict import MARGINS
+
+    rng = np.random.default_rng(0)
+
+    def task(name, knows):
+        z, gold = rng.normal(-20, 1, (200, 4)), rng.integers(0, 4, 200)
+        z[np.arange(200), gold] += knows
+        return [record(row.tolist(), gold=int(g), task=name, doc_id=i) for i, (row, g) in enumerate(zip(z, gold, strict=True))]
+
+    both = task("guesses", 0) + task("knows", 2)
+    made = build(tmp_path, both, both, METRIC, MARGINS, About("t"))
+    warnings = {name: one["warning"] for name, one in made.verdict["tasks"].items()}
+    assert warnings["knows"] is None and "not clearly above guessing" in warnings["guesses"]
+    assert warnings["guesses"] in made.page.read_text()
+    assert [one.getMessage() for one in caplog.records] == [f"guesses: {warnings['guesses']}"]

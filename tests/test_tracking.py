@@ -120,7 +120,7 @@ def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_pa
     assert found["summary"]["t/delta/true_label_prob"] == pytest.approx(made.comparison["t"]["true_label_prob"]["value"])
     assert found["summary"]["verdict"] == made.verdict["verdict"] == found["summary"]["t/verdict"]
     logged = {key.removesuffix("/_type") for key in found["history"]}
-    assert {"reliability/t", "risk_coverage/t", "shift/t", "samples", "reliability_curve/t"} <= {
+    assert {"reliability/t", "risk_coverage/t", "shift/t", "deferral/t", "samples", "reliability_curve/t"} <= {
         key.removesuffix("_table") for key in logged
     } | logged
     assert found["artifacts"]

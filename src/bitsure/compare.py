@@ -9,7 +9,18 @@ import numpy as np
 
 from bitsure.config import Metric
 from bitsure.errors import UserError
-from bitsure.metrics import MACRO, Sample, entry, macro_average, number, paper_compat, paper_intervals, repair, statistics
+from bitsure.metrics import (
+    MACRO,
+    Sample,
+    above_guessing,
+    entry,
+    macro_average,
+    number,
+    paper_compat,
+    paper_intervals,
+    repair,
+    statistics,
+)
 from bitsure.metrics.confidence import questions
 from bitsure.metrics.pairs import DEFERRED, STRATA, Pairs
 from bitsure.metrics.significance import (
@@ -25,6 +36,7 @@ from bitsure.metrics.statistics import Estimate, Sums, estimate, mean, standard_
 from bitsure.records import Join, Records, by_task, join
 
 PRIMARY = "true_label_prob"
+BASELINE_GUESSING = "baseline_accuracy_above_guessing"
 CLUSTER_ROBUST = f"{PRIMARY}_cluster_robust"
 # each model's over its own right or wrong answers, so that the difference also holds what moved between the two
 CONDITIONAL = ("confidence_correct", "confidence_wrong")
@@ -109,7 +121,8 @@ def _compare_task(
     estimates = estimate(chosen, quant, sample.weights, sample.clusters, minus=full)
     for name, one in chosen.items():
         found = estimates[name]
-        results[name] = entry(found, n, sample, level, baseline=one.value(full), quantized=one.value(quant))
+        now, was = found.sides
+        results[name] = entry(found, n, sample, level, baseline=was, quantized=now)
         if name in CONDITIONAL:
             results[name] |= {"n_baseline": one.count(full), "n_quantized": one.count(quant)}
         if name != PRIMARY:
@@ -118,6 +131,8 @@ def _compare_task(
     for name, found in estimate(paired, pairs, sample.weights, sample.clusters).items():
         estimates[name] = found
         results[name] = entry(found, paired[name].count(pairs), sample, level)
+    guessing = estimate({BASELINE_GUESSING: above_guessing()}, full, sample.weights, sample.clusters)
+    results[BASELINE_GUESSING] = entry(guessing[BASELINE_GUESSING], n, sample, level)
     for k, name in enumerate(DEFERRALS):
         results[f"deferral_accuracy_{name}"] |= _deferral(pairs, k, cost_quantized)
     change = quant.true_label_prob - full.true_label_prob

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bitsure import control
-from bitsure.compare import was_compared
+from bitsure.compare import BASELINE_GUESSING, was_compared
 from bitsure.config import Verdict
 from bitsure.metrics import ECE, MACRO
 
@@ -13,7 +13,7 @@ SAID = {"accuracy": "the loss of accuracy", "nll": "the rise of the NLL", ECE: "
 
 
 def judge(comparison: dict[str, dict[str, dict]], verdict: Verdict, level: float) -> dict:
-    """verdict.json: {verdict, strict, level, noise_control, tasks: {task: {verdict, sentence, margins: {metric: …}}}}.
+    """verdict.json: {verdict, strict, level, noise_control, tasks: {task: {verdict, sentence, warning, margins: {metric: …}}}}.
 
     A loss is how much worse the quantized model is, in the metric's own unit. A metric is non-inferior where its interval's
     upper end is below the margin, inferior where the lower end is above it, undecided of fewer than FEWEST clusters. The
@@ -38,10 +38,11 @@ def judge(comparison: dict[str, dict[str, dict]], verdict: Verdict, level: float
             name: _judge_one(values[name], margin, worse=-1 if name == "accuracy" else 1, decisive=name != ECE)
             for name, margin in margins.items()
         }
-        overall = _together([one["verdict"] for one in judged.values()])
+        overall, warning = _together([one["verdict"] for one in judged.values()]), _warning(values)
         tasks[task] = {
             "verdict": overall,
-            "sentence": _sentence(task, overall, judged, level),
+            "sentence": _sentence(task, overall, judged, level) + (f" {warning}" if warning else ""),
+            "warning": warning,
             "margins": judged,
             "smallest_detectable": values["true_label_prob"].get("smallest_detectable"),
         }
@@ -87,7 +88,18 @@ def _judge_one(one: dict, margin: float, worse: int, decisive: bool) -> dict:
 def _not_compared(task: str, values: dict[str, dict]) -> dict:
     alone = values["questions_only_baseline"]["value"], values["questions_only_quantized"]["value"]
     said = f"{task}: undecided. None of its questions is in both runs ({alone[0]:,} in full precision, {alone[1]:,} quantized)."
-    return {"verdict": UNDECIDED, "sentence": said, "margins": {}, "smallest_detectable": None}
+    return {"verdict": UNDECIDED, "sentence": said, "warning": None, "margins": {}, "smallest_detectable": None}
+
+
+def _warning(values: dict[str, dict]) -> str | None:
+    """What makes the verdict worth little: a model that guesses loses nothing by being quantized."""
+    above = values.get(BASELINE_GUESSING)
+    if above is None or above["ci_low"] > 0:
+        return None
+    accuracy = values["accuracy"]["baseline"]
+    said = f"accuracy {accuracy:.3f}, guessing {accuracy - above['value']:.3f}"
+    said += f", difference [{above['ci_low']:+.3f}, {above['ci_high']:+.3f}]"
+    return f"Full precision itself is not clearly above guessing here ({said}): a comparison says little."
 
 
 def _together(verdicts: list[str]) -> str:

@@ -9,15 +9,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bitsure.config import Metric
-from bitsure.metrics import bootstrap, calibration, paper_compat, paper_intervals
+from bitsure.metrics import bootstrap, calibration, paper_compat, paper_intervals, repair
 from bitsure.metrics.calibration import Bins
 from bitsure.metrics.confidence import Questions, questions
 from bitsure.metrics.ranking import Aurc, Auroc
-from bitsure.metrics.statistics import Estimate, Statistic, estimate, mean
+from bitsure.metrics.statistics import Estimate, Statistic, estimate, mean, standard_error
 from bitsure.records import Records, by_task
 
 ECE = "expected_calibration_error"
 MACRO = "macro_average"
+AT_OWN = ("nll", ECE, "debiased_squared_calibration_error")  # what is also given at the model's own temperature
 NULL_DRAWS = 200
 FEWEST_CLUSTERS = 30
 
@@ -54,6 +55,11 @@ def statistics(asked: Questions, metric: Metric) -> dict[str, Statistic]:
     return found
 
 
+def above_guessing() -> Statistic:
+    """Accuracy less that of guessing. Two models' differ as their accuracies do, so that it is of one model alone."""
+    return mean(lambda q: q.correct - q.guessed)
+
+
 def _choices_have_a_meaning(asked: Questions) -> bool:
     """Whether all questions have the same choices, as no and yes, and these are no mere letters or digits of an option."""
     texts = asked.fixed_choices or ()
@@ -67,20 +73,37 @@ def bins_of(asked: Questions, metric: Metric) -> Bins:
     return Bins.quantile(asked.confidence, metric.n_bins)
 
 
+def calibrated(asked: Questions, sample: Sample, metric: Metric) -> dict[str, Estimate]:
+    """The run's own temperature, and its losses at it, cross-fitted: what is left when the softmax is as sharp as is best.
+
+    Only these calibration errors can be compared across normalizations, which change the softmax's temperature.
+    """
+    fold = repair.folds(len(asked), sample.clusters, metric.seed)
+    inverse = repair.inverse_temperatures(asked, fold)
+    tempered = asked.at_temperature(inverse)
+    everything = statistics(tempered, metric)
+    found = estimate({name: everything[name] for name in AT_OWN}, tempered, sample.weights, sample.clusters)
+    error = standard_error(repair.temperature_influence(asked, fold, inverse), sample.clusters)
+    temperature = Estimate(float((1 / inverse).mean()), error, None, "influence function", 0.0)
+    return {"temperature": temperature} | {f"{name}_at_own_temperature": one for name, one in found.items()}
+
+
 def measure(records: Records, metric: Metric) -> dict[str, dict[str, dict]]:
     """metrics.json; intervals resample questions, and hold for this checkpoint."""
     results, estimates = {}, {}
     for task, found in by_task(records).items():
         asked = questions(found, metric.normalization)
         sample = Sample.of(found, metric)
-        chosen = statistics(asked, metric)
-        estimates[task] = estimate(chosen, asked, sample.weights, sample.clusters)
+        chosen = statistics(asked, metric) | {"accuracy_above_guessing": above_guessing()}
+        estimates[task] = estimate(chosen, asked, sample.weights, sample.clusters) | calibrated(asked, sample, metric)
         results[task] = {
-            name: entry(one, chosen[name].count(asked), sample, metric.confidence_level)
+            name: entry(one, chosen[name].count(asked) if name in chosen else len(asked), sample, metric.confidence_level)
             for name, one in estimates[task].items()
         }
-        null = calibration.error_if_calibrated(asked.confidence, bins_of(asked, metric), NULL_DRAWS, metric.seed)
-        results[task][f"{ECE}_if_calibrated"] = number(null, None, None, len(asked))
+        null = calibration.errors_if_calibrated(asked.confidence, bins_of(asked, metric), NULL_DRAWS, metric.seed)
+        ends = bootstrap.percentile_interval(null, metric.confidence_level)
+        drawn = {"interval": "percentile", "resampled": "which answers are right, drawn from Bernoulli(confidence)"}
+        results[task][f"{ECE}_if_calibrated"] = number(float(null.mean()), *ends, len(asked), **drawn)
         if metric.paper_compat:
             kept = len(paper_compat.kept(found))
             results[task] |= {

@@ -173,14 +173,14 @@ def brier_parts(bins: Bins) -> dict[str, Sums]:
     }
 
 
-def error_if_calibrated(confidence: np.ndarray, bins: Bins, draws: int, seed: int) -> float:
-    """The mean plug-in error of a perfectly calibrated model with these confidences: correctness drawn from Bernoulli(c)."""
+def errors_if_calibrated(confidence: np.ndarray, bins: Bins, draws: int, seed: int) -> np.ndarray:
+    """(draws,) plug-in errors of a perfectly calibrated model with these confidences: correctness drawn from Bernoulli(c)."""
     rng, index = np.random.default_rng(seed), bins.index(confidence)
     errors = [
         np.abs(np.bincount(index, (rng.random(len(confidence)) < confidence) - confidence, len(bins))).sum()
         for _ in range(draws)
     ]
-    return float(np.mean(errors) / len(confidence))
+    return np.array(errors) / len(confidence)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from bitsure.metrics import bootstrap
 from bitsure.metrics.pairs import Pairs
 from bitsure.metrics.statistics import Estimate, standard_error, standardized
 
+BECAME_WRONG = "of the changed became wrong"  # what the effect size of `mcnemar` is a share of
+
 
 def paired_t_test(
     difference: np.ndarray, weights: np.ndarray | None, clusters: np.ndarray | None, level: float, alpha: float
@@ -119,7 +121,7 @@ def mcnemar(pairs: Pairs, clusters: np.ndarray | None, level: float) -> dict:
         "test": test,
         "statistic": lost,
         "p_value": p_value,
-        "effect": "share that became wrong",
+        "effect": BECAME_WRONG,
         "effect_size": lost / changed if changed else None,
         "effect_size_ci": list(_clopper_pearson(lost / changed, _independent(pairs, clusters), level)) if changed else None,
     }

@@ -23,8 +23,8 @@ class Statistic(Protocol):
     def value(self, asked: Any) -> float:
         """NaN where the number does not exist."""
 
-    def influence(self, asked: Any) -> np.ndarray:
-        """(n,) by how much the number changes with a question's weight, times n."""
+    def value_and_influence(self, asked: Any) -> tuple[float, np.ndarray]:
+        """The number, and (n,) by how much it changes with a question's weight, times n."""
 
     def count(self, asked: Any) -> int:
         """Over how many questions the number is taken."""
@@ -47,7 +47,7 @@ class Sums:
         with np.errstate(invalid="ignore", divide="ignore"):
             return self.of(sums)
 
-    def influence(self, asked: Any) -> np.ndarray:
+    def value_and_influence(self, asked: Any) -> tuple[float, np.ndarray]:
         features = self.features(asked)
         sums = features.sum(0)
         steps = 1e-6 * np.maximum(np.abs(sums), 1.0)
@@ -58,7 +58,7 @@ class Sums:
                 2 * steps[i : i + BLOCK]
             )
         with np.errstate(invalid="ignore"):  # NaN where the number does not exist
-            return features @ gradient * len(asked)
+            return float(self.from_sums(sums[None])[0]), features @ gradient * len(asked)
 
     def count(self, asked: Any) -> int:
         return len(asked) if self.among is None else int(self.among(asked).sum())
@@ -83,7 +83,9 @@ class Estimate:
     replicates: np.ndarray | None
     kind: str  # of interval
     least: float
-    standardized: tuple[float, float] = (math.nan, math.nan)  # of a difference: as the function of that name gives it
+    # of a difference: the two values, and what the function of that name says
+    sides: tuple[float, float] = (math.nan, math.nan)
+    standardized: tuple[float, float] = (math.nan, math.nan)
 
     def interval(self, level: float) -> tuple[float, float]:
         if self.replicates is None or self.kind == "normal bootstrap":
@@ -113,18 +115,22 @@ def estimate(
         replicates = {name: found - other[name] for name, found in replicates.items()}
     found = {}
     for name, one in statistics.items():
-        value, least, effect = one.value(asked), one.least, (math.nan, math.nan)
-        if minus is not None or name not in replicates:
-            influence = one.influence(asked)
+        least, difference = one.least, {}
+        if minus is None and name in replicates:
+            value = one.value(asked)
+        else:
+            value, influence = one.value_and_influence(asked)
         if minus is not None:
-            value, least, influence = value - one.value(minus), -math.inf, influence - one.influence(minus)
-            effect = standardized(value, influence, clusters)
+            other_value, other_influence = one.value_and_influence(minus)
+            difference["sides"] = value, other_value
+            value, least, influence = value - other_value, -math.inf, influence - other_influence
+            difference["standardized"] = standardized(value, influence, clusters)
         if name in replicates:
             finite = replicates[name][np.isfinite(replicates[name])]
             error, kind = float(finite.std()) if len(finite) else math.nan, f"{one.interval} bootstrap"
         else:
             error, kind = standard_error(influence, clusters), "influence function"
-        found[name] = Estimate(value, error, replicates.get(name), kind, least, effect)
+        found[name] = Estimate(value, error, replicates.get(name), kind, least, **difference)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from bitsure.config import Metric, Verdict
 from bitsure.records import Records, join
 from bitsure.report import figures, page, samples
 from bitsure.store import write_text
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,9 @@ def build(out: Path, records: Records, baseline: Records | None, metric: Metric,
         measured_baseline, compared = metrics.measure(baseline, metric), compare(baseline, records, metric, bits, about.noisy)
         judged = verdict.judge(compared, margins, metric.confidence_level)
         changed = samples.most_changed(join(baseline, records), about.prompts or {}, metric.normalization)
+        for task, one in judged["tasks"].items():
+            if one["warning"]:
+                log.warning("%s: %s", task, one["warning"])
     pictures = figures.draw(records, baseline, compared, metric, out / "figures")
     report = Report(measured, measured_baseline, compared, judged, pictures, out / "report.html")
     html = page.render(report, about, changed, metric)  # before anything is written

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Collection
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,30 @@ if TYPE_CHECKING:
     from bitsure.report import About, Report
 
 
+LARGEST = 5_000_000  # bytes of a page
+# what a page of very many tasks does without, the first thing first, and where it is then
+DISPENSABLE = {
+    "risk_coverage": "the risk–coverage curves are in figures/",
+    "deferral": "the deferral curves are in figures/",
+    "shift": "harm and instability by certainty are in figures/",
+    "samples": "the questions that changed most have to be looked up in records.parquet and baseline.parquet",
+    "numbers": "every number is in comparison.json, metrics.json and baseline_metrics.json",
+    "reliability": "the reliability diagrams are in figures/",
+}
+
+
 def render(report: Report, about: About, changed: dict[str, list[Changed]] | None, metric: Metric) -> str:
-    """The page as a string."""
+    """The page as a string. It keeps under LARGEST, and says what it does without for that."""
+    for n in range(len(DISPENSABLE) + 1):
+        html = _render(report, about, changed, metric, tuple(DISPENSABLE)[:n])
+        if len(html.encode()) < LARGEST:
+            break
+    return html
+
+
+def _render(
+    report: Report, about: About, changed: dict[str, list[Changed]] | None, metric: Metric, without: Collection[str]
+) -> str:
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False)
@@ -30,9 +53,10 @@ def render(report: Report, about: About, changed: dict[str, list[Changed]] | Non
     if not comparison:
         alone = {"Full precision": report.metrics}
     pictures = {
-        kind: {task: base64.b64encode(path.read_bytes()).decode() for task, path in found.items()}
+        kind: {} if kind in without else {task: base64.b64encode(path.read_bytes()).decode() for task, path in found.items()}
         for kind, found in report.figures.items()
     }
+    numbers = "numbers" not in without
     return template.render(
         title=about.title,
         verdict=report.verdict,
@@ -40,12 +64,13 @@ def render(report: Report, about: About, changed: dict[str, list[Changed]] | Non
         noise_control=bool(report.verdict and report.verdict["noise_control"]),
         summary=summary(comparison, about.quantization, metric.alpha),
         headline=tables.comparison_rows(comparison, tables.HEADLINE) if comparison else None,
-        compared=tables.comparison_rows(comparison) if comparison else None,
+        compared=tables.comparison_rows(comparison) if comparison and numbers else None,
         compared_columns=tables.comparison_columns(level),
-        alone={name: tables.metric_rows(found) for name, found in alone.items()},
+        alone={name: tables.metric_rows(found) for name, found in alone.items() if numbers},
         alone_columns=tables.metric_columns(level),
         figures=pictures,
-        changed=changed,
+        changed=None if "samples" in without else changed,
+        without=[DISPENSABLE[what] for what in without],
         quantization=_facts(about.quantization) if about.quantization else None,
         provenance={
             key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
