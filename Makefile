@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check bench-scoring bench-metrics bench-quantize setup clean
+.PHONY: run test check bench-scoring bench-metrics bench-quantize families setup clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -19,6 +19,9 @@ bench-metrics: setup
 
 bench-quantize: setup
 	$(BIN)/python -m benchmarks.quantize $(ARGS)
+
+families: setup
+	$(BIN)/python -m benchmarks.families $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

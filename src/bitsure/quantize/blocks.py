@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from bitsure.errors import UserError
-from bitsure.quantize.targets import LINEAR, find_blocks
+from bitsure.quantize.targets import find_blocks, linears
 
 TOKENS_AT_ONCE = 2048  # that a block is run on
 TILE = 512  # columns of a Gram matrix computed at once
@@ -110,7 +110,7 @@ def _enter(model: nn.Module, blocks: nn.ModuleList, batches: tuple[torch.Tensor,
 
 def layers_by_input(block: nn.Module, feed: Callable[[], None]) -> list[dict[str, nn.Module]]:
     """A block's linear layers in the order they run, those that read the very same input together."""
-    layers = {name: module for name, module in block.named_modules() if isinstance(module, LINEAR)}
+    layers = linears(block)
     groups: dict[int, dict[str, nn.Module]] = {}
     kept, called = [], set()
 

@@ -16,7 +16,7 @@ from bitsure.quantize.formats import IntegerWeight, Weight
 from bitsure.quantize.gptq import round_with_hessian
 from bitsure.quantize.replay import Replay
 from bitsure.quantize.rtn import round_to_nearest
-from bitsure.quantize.targets import block_linears, find_blocks, matrix
+from bitsure.quantize.targets import block_linears, find_blocks, linears, matrix
 from bitsure.quantize.transforms import search_clip, search_scales
 
 
@@ -42,11 +42,21 @@ def quantize(
         if done[-1].is_dir():
             for name, weight in checkpoints.read(done[-1])[0].items():
                 put(block.get_submodule(name.removeprefix(f"{prefix}.")), weight)
+            note = "taken up again"
         else:
+            before = {name: matrix(layer).clone() for name, layer in linears(block).items()}
             found = _quantize_block(block, prefix, feed, replay, quant)
             checkpoints.write_part(done[-1], {f"{prefix}.{name}": weight for name, weight in found.items()})
-        advance(1, total=total)
+            note = f"weights moved by {_relative_change(before, block):.3f}"
+        advance(1, total=total, note=f"{prefix}: {note}")
     checkpoints.merge(done, out)
+
+
+def _relative_change(before: dict[str, torch.Tensor], block: nn.Module) -> float:
+    """‖Ŵ − W‖ / ‖W‖ over all layers of a block."""
+    after = {name: matrix(layer) for name, layer in linears(block).items()}
+    change = sum((after[name] - weight).float().square().sum() for name, weight in before.items())
+    return (change / sum(weight.float().square().sum() for weight in before.values())).sqrt().item()
 
 
 def _quantize_block(block: nn.Module, prefix: str, feed: Feed, replay: Replay, quant: Integers) -> dict[str, Weight]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from bitsure.quantize.targets import LINEAR
+from bitsure.quantize.targets import linears
 
 MOST_BYTES = 2**30  # kept of one block; what does not fit is computed again
 
@@ -68,7 +68,7 @@ class Replay:
 
 
 def _layers(name: str, module: nn.Module) -> set[str]:
-    return {".".join(filter(None, [name, inner])) for inner, one in module.named_modules() if isinstance(one, LINEAR)}
+    return {".".join(filter(None, [name, inner])) for inner in linears(module)}
 
 
 def _bytes(out: object) -> int:

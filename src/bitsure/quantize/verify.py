@@ -8,7 +8,7 @@ from torch import nn
 from bitsure.errors import UserError
 from bitsure.quantize.blocks import walk
 from bitsure.quantize.formats import IntegerWeight, Weight
-from bitsure.quantize.targets import LINEAR, block_linears, matrix, skipped_modules
+from bitsure.quantize.targets import block_linears, linears, matrix, skipped_modules
 
 
 @torch.no_grad()
@@ -77,8 +77,8 @@ def output_errors(model: nn.Module, dequantized: dict[str, torch.Tensor], held_o
     handles = []
     try:
         for prefix, block, _ in walk(model, held_out):
-            layers = {f"{prefix}.{name}": layer for name, layer in block.named_modules() if isinstance(layer, LINEAR)}
-            handles += [layer.register_forward_pre_hook(watch(name)) for name, layer in layers.items()]
+            layers = linears(block).items()
+            handles += [layer.register_forward_pre_hook(watch(f"{prefix}.{name}")) for name, layer in layers]
     finally:
         for handle in handles:
             handle.remove()
