@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from bitsure.errors import UserError
+from bitsure.quantize.replay import Replay
 from bitsure.quantize.targets import find_blocks, linears
 
 TOKENS_AT_ONCE = 2048  # that a block is run on
@@ -31,13 +32,11 @@ class _Enough(Exception):
 
 @dataclass(frozen=True)
 class Feed:
-    """Runs all windows through a block; how often the block is called for that is its length."""
+    """Runs all windows through a block; `replay.finish` says which of its layers are final."""
 
     batches: list[torch.Tensor]  # hidden states
     run: Callable[[torch.Tensor], torch.Tensor]
-
-    def __len__(self) -> int:
-        return len(self.batches)
+    replay: Replay
 
     def __call__(self) -> None:
         for states in self.batches:
@@ -66,9 +65,13 @@ def walk(model: nn.Module, windows: torch.Tensor) -> Iterator[tuple[str, nn.Modu
             out = block(states.to(fast), *args, **kwargs)
             return (out[0] if as_tuple else out).to(home)
 
-        yield f"{prefix}.{number}", block, Feed(hidden, run)
-        hidden = [run(states) for states in hidden]
-        block.to(home)
+        replay = Replay(block, len(hidden))
+        try:
+            yield f"{prefix}.{number}", block, Feed(hidden, run, replay)
+            hidden = [run(states) for states in hidden]
+        finally:
+            replay.forget()
+            block.to(home)
 
 
 def _enter(model: nn.Module, blocks: nn.ModuleList, batches: tuple[torch.Tensor, ...]) -> tuple[list, list, bool]:

@@ -14,7 +14,6 @@ from bitsure.quantize import checkpoints
 from bitsure.quantize.blocks import Feed, Inputs, layers_by_input, measure, walk
 from bitsure.quantize.formats import IntegerWeight, Weight
 from bitsure.quantize.gptq import round_with_hessian
-from bitsure.quantize.replay import Replay
 from bitsure.quantize.rtn import round_to_nearest
 from bitsure.quantize.targets import block_linears, find_blocks, linears, matrix
 from bitsure.quantize.transforms import search_clip, search_scales
@@ -33,22 +32,21 @@ def quantize(
         checkpoints.write(out, rounded)
         return
     total = len(find_blocks(model)[1])
-    done, replay = [], None
+    done: list[Path] = []
     for prefix, block, feed in walk(model, windows):
-        if replay:
-            replay.forget()
         done.append(parts / prefix)
-        replay = Replay(block, len(feed))
         if done[-1].is_dir():
             for name, weight in checkpoints.read(done[-1])[0].items():
                 put(block.get_submodule(name.removeprefix(f"{prefix}.")), weight)
             note = "taken up again"
         else:
             before = {name: matrix(layer).clone() for name, layer in linears(block).items()}
-            found = _quantize_block(block, prefix, feed, replay, quant)
+            found = _quantize_block(block, prefix, feed, quant)
             checkpoints.write_part(done[-1], {f"{prefix}.{name}": weight for name, weight in found.items()})
             note = f"weights moved by {_relative_change(before, block):.3f}"
         advance(1, total=total, note=f"{prefix}: {note}")
+        if len(done) == total:
+            break  # nothing is fed by the last block
     checkpoints.merge(done, out)
 
 
@@ -59,7 +57,7 @@ def _relative_change(before: dict[str, torch.Tensor], block: nn.Module) -> float
     return (change / sum(weight.float().square().sum() for weight in before.values())).sqrt().item()
 
 
-def _quantize_block(block: nn.Module, prefix: str, feed: Feed, replay: Replay, quant: Integers) -> dict[str, Weight]:
+def _quantize_block(block: nn.Module, prefix: str, feed: Feed, quant: Integers) -> dict[str, Weight]:
     groups = layers_by_input(block, feed)
     together = [[group] for group in groups] if quant.true_sequential else [groups]
     weights: dict[str, Weight] = {}
@@ -71,7 +69,7 @@ def _quantize_block(block: nn.Module, prefix: str, feed: Feed, replay: Replay, q
             for name, weight in found.items():
                 put(group[name], weight)
                 weights[name] = to_cpu(weight)
-        replay.finish(set(weights))
+        feed.replay.finish(set(weights))
     return weights
 
 
