@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
+from bitsure import models
 from bitsure.config import Gptq, Rtn
 from bitsure.quantize import chain, checkpoints, replay, verify
 from bitsure.quantize.targets import block_linears, matrix, unknown_weights
+from tests.conftest import SHARED, needs_shared
 from tests.families import FAMILIES, build
 from tests.quantize.test_blocks import ALL, WINDOWS
 
@@ -83,3 +87,21 @@ def test_what_is_replayed_is_what_would_be_computed(family, tmp_path, monkeypatc
         weights, *_ = quantized(build(family, **ALL[family]), QUANTIZERS["gptq"], tmp_path / str(most))
         found.append(weights)
     assert all(torch.equal(found[0][name].codes, found[1][name].codes) for name in found[0])
+
+
+@needs_shared
+@pytest.mark.parametrize(("remainder", "groups"), [("shorten", "64"), ("pad", "128"), ("row", "64")])
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+def test_a_real_model_of_odd_widths(quantizer, remainder, groups, tmp_path):
+    """Widths 64 and 172, neither of which 128 divides."""
+    path = SHARED / "hub" / "models" / "karpathy" / "stories260K"
+    model, _ = models.load(path, "float32")
+    quant = dataclasses.replace(QUANTIZERS[quantizer], bits=3, group_size=128, remainder=remainder)
+    windows = torch.randint(3, 500, (4, 64), generator=torch.Generator().manual_seed(1))
+    back, others, _ = quantized(model, quant, tmp_path, windows=windows)
+    report = verify.report(models.load(path, "float32")[0], back, others, windows)
+    inner = {"shorten": "128 and 44", "pad": "128", "row": "172"}[remainder]
+    of_64, of_172 = 6 * 5, 5  # layers: q, k, v, o, gate, up; down
+    expected = {groups: of_64} | {inner: of_172} if groups != inner else {groups: of_64 + of_172}
+    assert report["group_sizes"] == expected
+    assert 0 < report["relative_error"] < 0.4 and len(report["modules_quantized"]) == of_64 + of_172
