@@ -30,7 +30,7 @@ SHARING = (
     "falcon",
     "bloom",
 )
-CHUNK = 256  # rows of logits that are turned into log-probabilities at once
+CHUNK = 2**20  # logits that are turned into log-probabilities at once
 
 
 @dataclass(frozen=True)
@@ -111,18 +111,34 @@ def _pick(logits: torch.Tensor, wanted: dict[int, list[int]], requests: Mapping[
     """Of (n, vocabulary) logits the continuations' log-probabilities; `wanted` says which rows predict a request's tokens."""
     rows = torch.tensor([k for found in wanted.values() for k in found], device=logits.device)
     tokens = torch.tensor([token for i in wanted for token in requests[i][1]], device=logits.device)
-    used, rows = rows.unique(return_inverse=True)
-    chunks = (logits[some].float() for some in used.split(CHUNK))
-    norms, best = zip(*((chunk.logsumexp(-1), chunk.argmax(-1)) for chunk in chunks), strict=True)
-    norms, best = torch.cat(norms), torch.cat(best)
-    logprobs = (logits[used[rows], tokens].float() - norms[rows]).tolist()
-    greedy = (best[rows] == tokens).tolist()
+    first, last = int(rows.min()), int(rows.max()) + 1  # a slice, not a copy: rows that predict lie side by side
+    top, norms = _top_and_norm(logits[first:last])
+    found_logits = logits[rows, tokens].float()
+    logprobs = (found_logits - norms[rows - first]).tolist()
+    greedy = found_logits >= top[rows - first]
+    ties = greedy.nonzero().flatten()  # of equal ones the first is the likeliest, as for argmax
+    greedy[ties] = logits[rows[ties]].argmax(-1) == tokens[ties]
+    greedy = greedy.tolist()
     scored, start = {}, 0
     for i, found in wanted.items():
         end = start + len(found)
         scored[i] = Scored(logprobs[start:end], all(greedy[start:end]))
         start = end
     return scored
+
+
+def _top_and_norm(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest of each row's logits (n, vocabulary) and their log-sum-exp, both (n,) float32.
+
+    A few rows at a time, so that what is written in between stays in the processor's cache.
+    """
+    tops, norms = [], []
+    for some in logits.split(max(1, CHUNK // logits.shape[1])):
+        some = some.float()
+        top = some.amax(-1, keepdim=True)
+        tops.append(top[:, 0])
+        norms.append(((some - top).exp_().sum(-1, keepdim=True).log_() + top)[:, 0])
+    return torch.cat(tops), torch.cat(norms)
 
 
 @contextmanager
