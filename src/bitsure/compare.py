@@ -115,7 +115,7 @@ def _compare_task(
         results[f"deferral_accuracy_{name}"] |= _deferral(pairs, k, cost_quantized)
     change = quant.true_label_prob - full.true_label_prob
     if sample.clusters is not None:
-        results[CLUSTER_ROBUST] = results[PRIMARY] | cluster_robust_t_test(change, sample.clusters, level)
+        results[CLUSTER_ROBUST] = results[PRIMARY] | cluster_robust_t_test(change, sample.clusters, level, alpha)
         results[CLUSTER_ROBUST] |= {"interval": "t, cluster-robust", "resampled": f"none: the variance of {sample.unit}"}
     results[PRIMARY] |= paired_t_test(change, sample.weights, sample.clusters, level, alpha)
     results["correct_to_wrong"] |= mcnemar(pairs, sample.clusters, level)
