@@ -13,6 +13,7 @@ from bitsure.metrics import (
     MACRO,
     Sample,
     above_guessing,
+    deferral,
     entry,
     macro_average,
     number,
@@ -22,7 +23,7 @@ from bitsure.metrics import (
     statistics,
 )
 from bitsure.metrics.confidence import questions
-from bitsure.metrics.pairs import DEFERRED, STRATA, Pairs
+from bitsure.metrics.pairs import STRATA, Pairs
 from bitsure.metrics.significance import (
     agresti_min,
     benjamini_hochberg,
@@ -40,7 +41,6 @@ BASELINE_GUESSING = "baseline_accuracy_above_guessing"
 CLUSTER_ROBUST = f"{PRIMARY}_cluster_robust"
 # each model's over its own right or wrong answers, so that the difference also holds what moved between the two
 CONDITIONAL = ("confidence_correct", "confidence_wrong")
-DEFERRALS = tuple(f"{share:.0%}".replace("%", "_percent") for share in DEFERRED)
 
 
 def compare(
@@ -61,7 +61,7 @@ def compare(
     each seed; they give `harm_slope` its test and each task the entries `noise_control/…`.
     """
     joined = join(baseline, quantized)
-    cost = repair.cost_of_quantized(metric.quantized_cost, bits_per_weight)
+    cost = deferral.cost_of_quantized(metric.quantized_cost, bits_per_weight)
     results, estimates = {}, {}
     full, quant = by_task(joined.baseline), by_task(joined.quantized)
     for task, found in quant.items():
@@ -133,11 +133,11 @@ def _compare_task(
         results[name] = entry(found, paired[name].count(pairs), sample, level)
     guessing = estimate({BASELINE_GUESSING: above_guessing()}, full, sample.weights, sample.clusters)
     results[BASELINE_GUESSING] = entry(guessing[BASELINE_GUESSING], n, sample, level)
-    for k, name in enumerate(DEFERRALS):
-        results[f"deferral_accuracy_{name}"] |= _deferral(pairs, k, cost_quantized)
+    for name, point in deferral.points(pairs, cost_quantized).items():
+        results[name] |= point
     change = quant.true_label_prob - full.true_label_prob
     if sample.clusters is not None:
-        results[CLUSTER_ROBUST] = results[PRIMARY] | cluster_robust_t_test(change, sample.clusters, level)
+        results[CLUSTER_ROBUST] = results[PRIMARY] | cluster_robust_t_test(change, sample.clusters, level, alpha)
         results[CLUSTER_ROBUST] |= {"interval": "t, cluster-robust", "resampled": f"none: the variance of {sample.unit}"}
     results[PRIMARY] |= paired_t_test(change, sample.weights, sample.clusters, level, alpha)
     results["correct_to_wrong"] |= mcnemar(pairs, sample.clusters, level)
@@ -170,33 +170,7 @@ def paired_statistics() -> dict[str, Sums]:
         inside = lambda p, k=k: (p.stratum == k) * p.has_odds  # noqa: E731
         found[f"harm_stratum_{k + 1}"] = mean(lambda p: p.log_odds_change, among=inside)
         found[f"instability_stratum_{k + 1}"] = _deviation(inside)
-    for k, name in enumerate(DEFERRALS):
-        found[f"deferral_accuracy_{name}"] = mean(lambda p, k=k: p.quantized.correct + p.deferred[:, k] * p.better)
-        found[f"deferral_gain_{name}"] = _deferral_gain(k)
-    return found
-
-
-def _deferral_gain(k: int) -> Sums:
-    """The accuracy of deferring the least sure questions, less that of deferring as many at random: a covariance."""
-
-    def features(pairs: Pairs) -> np.ndarray:
-        chosen = pairs.deferred[:, k].astype(float)
-        return np.stack([chosen * pairs.better, chosen, pairs.better, np.ones(len(pairs))], axis=1)
-
-    def of(sums: np.ndarray) -> np.ndarray:
-        both, chosen, better, n = np.moveaxis(sums, -1, 0)
-        return both / n - chosen / n * better / n
-
-    return Sums(features, of)
-
-
-def _deferral(pairs: Pairs, k: int, cost_quantized: float) -> dict[str, float]:
-    """Of one point of the deferral curve: the share that was deferred, what an answer costs on average (all questions are
-    first asked of the quantized model; one of the full model costs 1), and the accuracy if as many were deferred at random.
-    """
-    share = float(pairs.deferred[:, k].mean())
-    by_chance = float(pairs.quantized.correct.mean() + share * pairs.better.mean())
-    return {"share": share, "cost": cost_quantized + share, "random_accuracy": by_chance}
+    return found | deferral.statistics()
 
 
 def _deviation(among) -> Sums:

@@ -3,12 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bitsure.compare import DEFERRALS, paired_statistics
 from bitsure.metrics import repair
 from bitsure.metrics.bootstrap import resample_weights
 from bitsure.metrics.confidence import Questions
-from bitsure.metrics.pairs import DEFERRED, Pairs
-from bitsure.metrics.statistics import estimate, standard_error
+from bitsure.metrics.pairs import Pairs
+from bitsure.metrics.statistics import standard_error
 
 
 def answers(n=4000, temperature=1.0, seed=0, choices=4) -> Questions:
@@ -102,38 +101,3 @@ def test_divergences_keep_to_their_ranges_where_choices_are_opposite():
     pairs = Pairs(sure, other, np.zeros(1, dtype=int))
     assert pairs.jensen_shannon == pytest.approx([1]) and pairs.kl_divergence == pytest.approx([800])
     assert np.isfinite(pairs.log_odds_change).all()
-
-
-def test_deferring_the_unsure_is_better_than_deferring_at_random_where_the_full_model_knows_them():
-    rng = np.random.default_rng(0)
-    n = 2000
-    confidence = rng.uniform(0.5, 1, n)
-    right = rng.random(n) < confidence
-    p = np.stack([confidence, 1 - confidence], 1)
-    gold = np.stack([right, ~right], 1)
-    quant = Questions(np.log(p).ravel(), gold.ravel(), np.arange(n + 1) * 2)
-    full = Questions(np.where(gold, -0.01, -5).ravel(), gold.ravel(), np.arange(n + 1) * 2)  # always right
-    pairs = Pairs(full, quant, repair.folds(n, None, 0))
-    found = estimate(paired_statistics(), pairs, resample_weights(n, 200, 0))
-    assert pairs.deferred.mean(0) == pytest.approx(np.array(DEFERRED), abs=0.03)
-    for k, name in enumerate(DEFERRALS):
-        gain, accuracy = found[f"deferral_gain_{name}"], found[f"deferral_accuracy_{name}"]
-        assert gain.interval(0.95)[0] > 0.01
-        by_hand = np.where(pairs.deferred[:, k], full.correct, quant.correct).mean()
-        at_random = quant.correct.mean() + pairs.deferred[:, k].mean() * (1 - quant.correct.mean())
-        assert (accuracy.value, gain.value) == pytest.approx((by_hand, by_hand - at_random))
-
-
-def test_a_folds_threshold_does_not_depend_on_its_own_questions():
-    confidence, fold = np.linspace(0.5, 1, 100), np.arange(100) % 5
-    before = repair.deferred(confidence, fold, [0.3])[:, 0]
-    confidence[fold == 0] = 1.0
-    after = repair.deferred(confidence, fold, [0.3])[:, 0]
-    assert before[fold == 0].any() and not after[fold == 0].any()
-    # the thresholds of fold 1 by hand: the 30% quantile of the other four
-    assert after[fold == 1].tolist() == (confidence[fold == 1] < np.quantile(confidence[fold != 1], 0.3)).tolist()
-
-
-@pytest.mark.parametrize(("given", "bits", "cost"), [(None, 4.16, 0.26), (None, None, 0.25), (0.5, 4.0, 0.5)])
-def test_what_a_quantized_answer_costs(given, bits, cost):
-    assert repair.cost_of_quantized(given, bits) == cost

@@ -131,9 +131,11 @@ def test_clusters_of_one_size_are_a_t_test_of_their_means():
     clusters = np.arange(120) % 40
     means = np.bincount(clusters, difference) / 3
     expected = stats.ttest_1samp(means, 0)
-    found = cluster_robust_t_test(difference, clusters, 0.95)
+    found = cluster_robust_t_test(difference, clusters, 0.95, 0.01)
     assert (found["statistic"], found["p_value"]) == pytest.approx((expected.statistic, expected.pvalue))
     interval = expected.confidence_interval(0.95)
+    detectable = paired_t_test(means, None, None, 0.95, 0.01)["smallest_detectable"]
+    assert found["smallest_detectable"] == pytest.approx(detectable)
     assert (found["ci_low"], found["ci_high"]) == pytest.approx((interval.low, interval.high))
 
 
@@ -142,9 +144,9 @@ def test_the_cluster_robust_test_keeps_its_level_where_the_plain_one_does_not():
     for _ in range(400):
         difference = rng.normal(0, 1, 50)[clusters] + rng.normal(0, 1, 400)  # nothing but noise that clusters share
         plain = stats.ttest_1samp(difference, 0).pvalue
-        rejected += np.array([plain, cluster_robust_t_test(difference, clusters, 0.95)["p_value"]]) < 0.05
+        rejected += np.array([plain, cluster_robust_t_test(difference, clusters, 0.95, 0.01)["p_value"]]) < 0.05
     assert rejected[0] > 80 and rejected[1] < 32  # of 400, 20 expected
 
 
 def test_clusters_that_do_not_vary_have_no_test():
-    assert cluster_robust_t_test(np.full(9, 0.1), np.arange(9) // 3, 0.95)["p_value"] == 1.0
+    assert cluster_robust_t_test(np.full(9, 0.1), np.arange(9) // 3, 0.95, 0.01)["p_value"] == 1.0

@@ -7,11 +7,10 @@ from functools import cached_property
 
 import numpy as np
 
-from bitsure.metrics import repair
+from bitsure.metrics import deferral, repair
 from bitsure.metrics.confidence import Questions
 
 STRATA = 5
-DEFERRED = tuple(k / 10 for k in range(1, 10))  # shares of the questions that go to the full model
 
 
 @dataclass(frozen=True)
@@ -116,5 +115,5 @@ class Pairs:
 
     @cached_property
     def deferred(self) -> np.ndarray:
-        """(n, len(DEFERRED)) which questions go to the full model, for each share."""
-        return repair.deferred(self.quantized.confidence, self.fold, DEFERRED)
+        """(n, len(SHARES)) which questions go to the full model, for each share."""
+        return deferral.deferred(self.quantized.confidence, self.fold, deferral.SHARES)

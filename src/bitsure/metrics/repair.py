@@ -1,12 +1,10 @@
-"""What one number, a temperature, would mend, and what deferring unsure questions to the full model would.
+"""What one number, a temperature, would mend.
 
 Everything is fitted on other folds than it is used on. Questions of one cluster lie in one fold. What is computed at a fitted
 temperature has it fixed in its own interval; the temperature's interval is of fitting it again.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,8 +13,6 @@ from bitsure.metrics.confidence import Questions
 FOLDS = 5
 STEPS = 30
 LEAST, MOST = 1e-3, 1e3  # of 1/T
-FULL_BITS = 16  # of a weight in full precision
-UNKNOWN_COST = 0.25  # of a quantized answer: 4 bits of 16
 
 
 def folds(n: int, clusters: np.ndarray | None, seed: int) -> np.ndarray:
@@ -85,25 +81,3 @@ def _derivatives(asked: Questions, z: np.ndarray, beta: float) -> tuple[np.ndarr
         mean_gold, variance_gold = z[asked.gold], 0.0
     mean, variance = moments(weights)
     return mean - mean_gold, variance - variance_gold
-
-
-def deferred(confidence: np.ndarray, fold: np.ndarray, shares: Sequence[float]) -> np.ndarray:
-    """(n, len(shares)) of bool: which questions go to the full model so that about such a share does, the least sure ones.
-
-    The thresholds on the quantized model's confidence (n,) come from the other folds.
-    """
-    chosen = np.zeros((len(confidence), len(shares)), dtype=bool)
-    for k in range(int(fold.max()) + 1):
-        others = fold != k if fold.max() else fold == k
-        chosen[fold == k] = confidence[fold == k, None] < np.quantile(confidence[others], shares)
-    return chosen
-
-
-def cost_of_quantized(given: float | None, bits_per_weight: float | None) -> float:
-    """What an answer of the quantized model costs, one of the full model costing 1.
-
-    If it is not given, the share of weights' bits that are moved for it: of 16 bits a weight, or a quarter if it is not known.
-    """
-    if given is not None:
-        return given
-    return bits_per_weight / FULL_BITS if bits_per_weight else UNKNOWN_COST

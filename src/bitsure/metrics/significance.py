@@ -49,7 +49,7 @@ def paired_t_test(
     }
 
 
-def cluster_robust_t_test(difference: np.ndarray, clusters: np.ndarray, level: float) -> dict:
+def cluster_robust_t_test(difference: np.ndarray, clusters: np.ndarray, level: float, alpha: float) -> dict:
     """The paired t-test, and the interval of the mean difference (n,), where only clusters (n,) are independent.
 
     Liang & Zeger's (1986) variance, corrected for G clusters, with G − 1 degrees of freedom (Cameron & Miller 2015).
@@ -73,6 +73,7 @@ def cluster_robust_t_test(difference: np.ndarray, clusters: np.ndarray, level: f
         "effect": "Cohen's d_z",
         "effect_size": d_z,
         "effect_size_ci": list(bootstrap.normal_interval(d_z, d_z_error, level)),
+        "smallest_detectable": float(t.ppf(1 - alpha / 2, groups - 1) + t.ppf(0.8, groups - 1)) * error,
     }
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from bitsure import control
-from bitsure.compare import DEFERRALS, was_compared
+from bitsure.compare import was_compared
 from bitsure.config import Metric
-from bitsure.metrics import bins_of
+from bitsure.metrics import bins_of, deferral
 from bitsure.metrics.calibration import Bins, reliability_diagram
 from bitsure.metrics.confidence import Questions, questions
 from bitsure.metrics.pairs import STRATA
@@ -100,7 +100,7 @@ def _shift(task: str, values: dict[str, dict], path: Path) -> Path:
 def _deferral(task: str, values: dict[str, dict], path: Path) -> Path:
     """Accuracy by the share of questions, the least sure ones, that the full model answers; and by what that costs."""
     figure, axes = _figure(1, 1, height=3.4)
-    points = [values[f"deferral_accuracy_{name}"] for name in DEFERRALS]
+    points = [values[f"deferral_accuracy_{name}"] for name in deferral.NAMES]
     ends = [values["accuracy"][side] for side in ("quantized", "baseline")]
     share = np.array([one["share"] for one in points])
     accuracy = np.array([one["value"] for one in points])

@@ -12,7 +12,7 @@ from bitsure import verdict
 from bitsure.compare import CLUSTER_ROBUST, was_compared
 from bitsure.config import Metric
 from bitsure.metrics import MACRO
-from bitsure.metrics.repair import FULL_BITS, cost_of_quantized
+from bitsure.metrics.deferral import FULL_BITS, cost_of_quantized
 from bitsure.report import tables
 from bitsure.report.samples import Changed
 
