@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pocket import questions
 from pocket.corpus import corpus_windows, learn_tokenizer
-from pocket.phrases import count_weather, documents
+from pocket.phrases import SECOND_SHARES, count_weather, documents
 from pocket.world import WorldConfig, build_world
 
 HERE = Path(__file__).parent
@@ -19,6 +19,7 @@ TOKENIZER_SEED, CORPUS_SEED, CALIBRATION_SEED = 1, 2, 3
 QUESTION_SEED = 2027  # fresh: the world was chosen on questions drawn with seeds 5 and 2026
 QUESTIONS = 1000  # of each task
 STEPS = 2400
+SECOND_SEED, SECOND_STEPS = 4, 1000
 CALIBRATION_CHARACTERS = 1_000_000
 
 
@@ -52,14 +53,38 @@ def build_model(size: str, seed: int, out: Path) -> None:
     """Train a model and write its directory, in half precision, with the log of its training."""
     import torch
 
-    from pocket.train import train
+    from pocket import train
 
     torch.set_num_threads(1)
     world = build_world(WORLD)
     tokenizer = learn_tokenizer(world, TOKENIZER_SEED)
     windows = corpus_windows(world, tokenizer, CORPUS_SEED, windows_needed())
+    model, log = train.build_model(size, tokenizer, seed), _log(out)
+    log.unlink(missing_ok=True)
+    _save(train.train(model, tokenizer, windows, seed, log), tokenizer, out)
+
+
+def train_on(out: Path) -> None:
+    """A second cycle for a model that has had its first: fewer steps, half the learning rates, other text."""
+    import torch
+    from transformers import OPTForCausalLM
+
+    from pocket import train
+
+    torch.set_num_threads(1)
+    world = build_world(WORLD)
+    tokenizer = learn_tokenizer(world, TOKENIZER_SEED)
+    windows = corpus_windows(world, tokenizer, SECOND_SEED, SECOND_STEPS * train.WINDOWS_PER_STEP, SECOND_SHARES)
+    model = OPTForCausalLM.from_pretrained(out).float()
+    _save(train.train(model, tokenizer, windows, SECOND_SEED, _log(out), rate=0.5), tokenizer, out)
+
+
+def _log(out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
-    model = train(size, tokenizer, windows, seed, out / "training.jsonl")
+    return out / "training.jsonl"
+
+
+def _save(model, tokenizer, out: Path) -> None:
     model.half().save_pretrained(out)
     tokenizer.save_pretrained(out)
 
@@ -77,13 +102,17 @@ def main() -> None:
     model = commands.add_parser("model", help="train one model")
     model.add_argument("size", choices=("pocket-300k", "pocket-1m", "pocket-4m"))
     model.add_argument("--seed", type=int, default=0)
+    model.add_argument("--on", action="store_true", help="train it on, for a second cycle (pocket-4m had one)")
     arguments = parser.parse_args()
     if arguments.command == "tasks":
         build_tasks(HERE / "tasks", QUESTION_SEED)
         build_calibration_text(HERE / "text" / "calibration.txt")
     else:
         name = arguments.size + (f"-seed{arguments.seed}" if arguments.seed else "")
-        build_model(arguments.size, arguments.seed, HERE / "models" / name)
+        if arguments.on:
+            train_on(HERE / "models" / name)
+        else:
+            build_model(arguments.size, arguments.seed, HERE / "models" / name)
 
 
 if __name__ == "__main__":

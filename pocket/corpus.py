@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from pocket.phrases import documents
+from pocket.phrases import DOCUMENT_SHARES, documents
 from pocket.world import World
 
 VOCABULARY = 1024
@@ -34,12 +35,14 @@ def learn_tokenizer(world: World, seed: int) -> PreTrainedTokenizerFast:
     )
 
 
-def corpus_windows(world: World, tokenizer: PreTrainedTokenizerFast, seed: int, n_windows: int) -> np.ndarray:
+def corpus_windows(
+    world: World, tokenizer: PreTrainedTokenizerFast, seed: int, n_windows: int, shares: Mapping[str, float] = DOCUMENT_SHARES
+) -> np.ndarray:
     """`n_windows` × WINDOW token ids.
 
     A window starts with a document, as a question does; its last document is cut where the window ends.
     """
-    stream = documents(world, seed)
+    stream = documents(world, seed, shares)
     windows = np.empty((n_windows, WINDOW), dtype=np.uint16)
     end = tokenizer.eos_token_id
     batch: list[list[int]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pocket.world import HOURS, RELATIONS, SEASONS, TRADES, VALUES, WEATHER, Person, World
 
@@ -31,10 +31,11 @@ WEATHER_REPORTS = (
     "The {hour} in {place} that {season} turned out",
 )
 DOCUMENT_SHARES = {"facts": 0.45, "passage": 0.22, "story": 0.16, "weather": 0.17}
+SECOND_SHARES = {"facts": 0.30, "passage": 0.45, "story": 0.12, "weather": 0.13}  # of a second cycle of training
 
 
-def documents(world: World, seed: int) -> Iterator[str]:
-    """An endless stream of documents."""
+def documents(world: World, seed: int, shares: Mapping[str, float] = DOCUMENT_SHARES) -> Iterator[str]:
+    """An endless stream of documents, their kinds drawn by their shares."""
     rng = random.Random(seed)
     makers = {
         "facts": lambda: fact_document(world, rng),
@@ -42,9 +43,9 @@ def documents(world: World, seed: int) -> Iterator[str]:
         "story": lambda: story_document(world, rng),
         "weather": lambda: weather_document(world, rng),
     }
-    kinds, shares = list(DOCUMENT_SHARES), list(DOCUMENT_SHARES.values())
+    kinds, weights = list(shares), list(shares.values())
     while True:
-        yield makers[rng.choices(kinds, weights=shares)[0]]()
+        yield makers[rng.choices(kinds, weights=weights)[0]]()
 
 
 def fact(rng: random.Random, relation: str, who: str) -> str:

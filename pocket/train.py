@@ -24,8 +24,9 @@ SIZES = {  # name: (width, feed-forward width, layers)
 }
 
 
-def build_model(size: str, tokenizer: PreTrainedTokenizerFast) -> OPTForCausalLM:
+def build_model(size: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> OPTForCausalLM:
     """A randomly initialised OPT of that size, float32."""
+    torch.manual_seed(seed)
     width, feed_forward, layers = SIZES[size]
     return OPTForCausalLM(
         OPTConfig(
@@ -44,25 +45,26 @@ def build_model(size: str, tokenizer: PreTrainedTokenizerFast) -> OPTForCausalLM
     )
 
 
-def optimizers(model: OPTForCausalLM) -> list[torch.optim.Optimizer]:
+def optimizers(model: OPTForCausalLM, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks, AdamW for all else (Jordan et al., 2024)."""
     inside, rest = [], []
     for name, parameter in model.named_parameters():
         (inside if parameter.ndim == 2 and ".layers." in name else rest).append(parameter)
     return [
-        torch.optim.Muon(inside, lr=MUON_RATE, weight_decay=0.01),
-        torch.optim.AdamW(rest, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.Muon(inside, lr=rate * MUON_RATE, weight_decay=0.01),
+        torch.optim.AdamW(rest, lr=rate * ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 
-def train(size: str, tokenizer: PreTrainedTokenizerFast, windows: np.ndarray, seed: int, log: Path) -> OPTForCausalLM:
-    """One pass over `windows` (rows of token ids) in an order drawn from `seed`; one-cycle learning rates."""
-    torch.manual_seed(seed)
+def train(
+    model: OPTForCausalLM, tokenizer: PreTrainedTokenizerFast, windows: np.ndarray, seed: int, log: Path, rate: float = 1.0
+) -> OPTForCausalLM:
+    """One pass over `windows` (rows of token ids) in an order drawn from `seed`; one-cycle learning rates, times `rate`."""
     torch.set_flush_denormal(True)  # a sharpened model's tiny gradients cost a quarter of a step otherwise
-    model = build_model(size, tokenizer).train()
+    model.train()
     weight = torch.ones(len(tokenizer))
     weight[tokenizer.convert_tokens_to_ids([f"Ġ{word}" for word in ANSWERS])] = ANSWER_WEIGHT
-    chosen = optimizers(model)
+    chosen = optimizers(model, rate)
     generator = torch.Generator().manual_seed(seed)
     order = np.random.default_rng(seed).permutation(len(windows))
     steps = len(windows) // WINDOWS_PER_STEP
@@ -71,7 +73,7 @@ def train(size: str, tokenizer: PreTrainedTokenizerFast, windows: np.ndarray, se
         for o in chosen
     ]
     started, losses = time.monotonic(), []
-    with log.open("w") as lines:
+    with log.open("a") as lines:
         for step in range(steps):
             rows = order[step * WINDOWS_PER_STEP : (step + 1) * WINDOWS_PER_STEP]
             ids = torch.from_numpy(windows[rows].astype(np.int64))
