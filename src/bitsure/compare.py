@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bitsure import control
 from bitsure.config import Metric
 from bitsure.errors import UserError
 from bitsure.metrics import (
@@ -23,7 +24,8 @@ from bitsure.metrics import (
     statistics,
 )
 from bitsure.metrics.confidence import questions
-from bitsure.metrics.pairs import STRATA, Pairs
+from bitsure.metrics.paired import paired_statistics
+from bitsure.metrics.pairs import Pairs
 from bitsure.metrics.significance import (
     agresti_min,
     benjamini_hochberg,
@@ -33,7 +35,7 @@ from bitsure.metrics.significance import (
     paired_t_test,
     z_test,
 )
-from bitsure.metrics.statistics import Estimate, Sums, estimate, mean, standard_error
+from bitsure.metrics.statistics import Estimate, estimate, standard_error
 from bitsure.records import Join, Records, by_task, join
 
 PRIMARY = "true_label_prob"
@@ -82,8 +84,6 @@ def compare(
 
 
 def _add_control(results: dict[str, dict[str, dict]], joined: Join, noisy: Sequence[Records], metric: Metric) -> None:
-    from bitsure import control
-
     runs = [join(joined.baseline, one) for one in noisy]
     if any(run.only_baseline for run in runs):
         raise UserError("The noise control was not asked all the questions that are compared. Score it again.")
@@ -145,64 +145,6 @@ def _compare_task(
     if metric.paper_compat:
         results |= _paper_compat(before, after, sample, level)
     return results, estimates
-
-
-def paired_statistics() -> dict[str, Sums]:
-    """What needs both models' answers to a question. Harm is mean δ, instability the standard deviation of δ, by stratum."""
-    found = {
-        "flip_rate": mean(lambda p: p.flipped),
-        "correct_to_wrong": mean(lambda p: p.lost),
-        "wrong_to_correct": mean(lambda p: p.won),
-        "kl_divergence": mean(lambda p: p.kl_divergence),
-        "jensen_shannon_divergence": mean(lambda p: p.jensen_shannon),
-        "jensen_shannon_distance": mean(lambda p: np.sqrt(p.jensen_shannon)),
-        "harm": mean(lambda p: p.log_odds_change, among=lambda p: p.has_odds),
-        "instability": _deviation(lambda p: p.has_odds),
-        "harm_slope": _slope(),
-        "nll_mended_by_temperature": mean(
-            lambda p: p.quantized.nll - p.quantized_at_own_temperature.nll - p.full.nll + p.full_at_own_temperature.nll
-        ),
-        "nll_beyond_temperature": mean(lambda p: p.quantized_at_own_temperature.nll - p.full_at_own_temperature.nll),
-        "nll_saved_by_own_temperature": mean(lambda p: p.quantized.nll - p.quantized_at_own_temperature.nll),
-        "nll_saved_by_full_temperature": mean(lambda p: p.quantized.nll - p.quantized_at_full_temperature.nll),
-    }
-    for k in range(STRATA):
-        inside = lambda p, k=k: (p.stratum == k) * p.has_odds  # noqa: E731
-        found[f"harm_stratum_{k + 1}"] = mean(lambda p: p.log_odds_change, among=inside)
-        found[f"instability_stratum_{k + 1}"] = _deviation(inside)
-    return found | deferral.statistics()
-
-
-def _deviation(among) -> Sums:
-    """The standard deviation of δ where `among` is 1."""
-
-    def features(pairs: Pairs) -> np.ndarray:
-        inside, change = among(pairs), pairs.log_odds_change
-        return np.stack([inside, inside * change, inside * change**2], axis=1)
-
-    def of(sums: np.ndarray) -> np.ndarray:
-        n = sums[..., 0]
-        return np.sqrt(np.maximum(sums[..., 2] / n - (sums[..., 1] / n) ** 2, 0.0))
-
-    return Sums(features, of, least=0.0, among=among)
-
-
-def _slope() -> Sums:
-    """Least-squares slope of δ on the full model's certainty (0 … 1): above 0 where unsure questions are hit harder.
-
-    Its null value is not 0 but the slope of noise of the same size: it has a test where there is a noise control.
-    """
-
-    def features(pairs: Pairs) -> np.ndarray:
-        x, y = pairs.certainty, pairs.log_odds_change
-        return np.stack([np.ones(len(pairs)), x, y, x * y, x * x], axis=1) * pairs.has_odds[:, None]
-
-    def of(sums: np.ndarray) -> np.ndarray:
-        n, x, y, xy, xx = np.moveaxis(sums, -1, 0)
-        spread = n * xx - x * x
-        return np.where(spread > 1e-9 * n * n, (n * xy - x * y) / spread, np.nan)
-
-    return Sums(features, of)
 
 
 def _temperature(pairs: Pairs, sample: Sample, level: float) -> dict:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bitsure.compare import paired_statistics
 from bitsure.config import Metric
 from bitsure.metrics import ECE, number, statistics
 from bitsure.metrics.confidence import questions
+from bitsure.metrics.paired import paired_statistics
 from bitsure.metrics.pairs import STRATA, Pairs
 from bitsure.records import Records
 
