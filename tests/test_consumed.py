@@ -9,9 +9,9 @@ import pytest
 
 from bitsure import config as schema
 from bitsure import pipeline
-from bitsure.config import Calib, Config, Gptq, Metric, Model, NoQuant, Paths, Rtn, Scoring, Task, Tracking, Verdict
+from bitsure.config import Calib, Cast, Config, Gptq, Metric, Model, NoQuant, Paths, Rtn, Scoring, Task, Tracking, Verdict
 
-SECTIONS = (Model, Rtn, Gptq, Calib, Task, Scoring, Metric, Verdict, Tracking, Paths)
+SECTIONS = (Model, Rtn, Gptq, Cast, Calib, Task, Scoring, Metric, Verdict, Tracking, Paths)
 NOT_READING = ("dataclasses.py", "config.py", "copy.py")  # copying a config and checking it are no use of it
 
 
@@ -75,6 +75,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
         (Gptq(**gptq, group_size=48, backend="native"), Model(path=str(tiny_model)), own, "disabled"),
         (Rtn(4, 48, False, transforms=["clip"]), Model(repo="org/tiny"), hub, "disabled"),
         (Rtn(4, 64, False), Model(repo="org/tiny"), gone, "disabled"),
+        (Cast("bfloat16"), Model(repo="org/tiny"), own, "disabled"),
     ]
     for number, cell in enumerate(cells):
         pipeline.run(config(*cell), tmp_path / str(number))
@@ -85,4 +86,4 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
 
 
 def test_every_quantizer_is_known_to_the_tests():
-    assert {*schema.Quant.__subclasses__(), *schema.Integers.__subclasses__()} == {NoQuant, schema.Integers, Rtn, Gptq}
+    assert {*schema.Quant.__subclasses__(), *schema.Integers.__subclasses__()} == {NoQuant, schema.Integers, Rtn, Gptq, Cast}

@@ -41,6 +41,8 @@ class Model:
 class Quant:
     """The quantizer; each has a class of its own below."""
 
+    needs_data = False  # text to quantize with; what was done is measured on text in any case
+
 
 @dataclass
 class NoQuant(Quant):
@@ -125,6 +127,20 @@ class Gptq(Integers):
     def name(self) -> str:
         library = "" if self.backend == "gptqmodel" else f"-{self.backend.replace('_', '')}"
         return super().name + ("-actorder" if self.desc_act else "") + library
+
+
+@dataclass
+class Cast(Quant):
+    """Every tensor rounded to a floating-point type; what it then computes in is model.dtype."""
+
+    dtype: str = MISSING
+
+    def __post_init__(self) -> None:
+        _one_of("quant.dtype", self.dtype, ("float32", "bfloat16", "float16"))
+
+    @property
+    def name(self) -> str:
+        return self.dtype
 
 
 @dataclass
@@ -262,7 +278,7 @@ def register() -> None:
     """Make the schemas and the `${project:…}` resolver known to Hydra; conf/*.yaml build on them."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
-    for name, node in {"none": NoQuant, "rtn": Rtn, "gptq": Gptq}.items():
+    for name, node in {"none": NoQuant, "rtn": Rtn, "gptq": Gptq, "cast": Cast}.items():
         store.store(group="schema/quant", name=name, node=node)
     OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
 

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bitsure import models, terminal
-from bitsure.config import Calib, Gptq, Integers, Quant, Rtn
+from bitsure.config import Calib, Cast, Gptq, Integers, Quant, Rtn
 from bitsure.errors import UserError
 from bitsure.models import Source
 from bitsure.quantize.calib_data import CalibText, draw_windows
@@ -20,7 +20,7 @@ from bitsure.store import Store, write_text
 log = logging.getLogger(__name__)
 
 FORMAT = 2  # of what the store keeps; one more whenever code of ours would make other weights from the same causes
-LIBRARIES = {Rtn: ("torch",), Gptq: ("torch", "transformers", "gptqmodel")}
+LIBRARIES = {Rtn: ("torch",), Gptq: ("torch", "transformers", "gptqmodel"), Cast: ("torch",)}
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,13 @@ def ensure(plan: Plan, store: Store, log_file: Path) -> Quantized:
 
 def check(plan: Plan) -> None:
     """Raise UserError if the quantizer cannot do the model's layers or the text is too short; no weights are loaded."""
-    from bitsure.quantize import gptqmodel
+    from bitsure.quantize import casts, gptqmodel
     from bitsure.quantize.targets import block_linears, matrix, unknown_weights
 
+    if isinstance(plan.quant, Cast):
+        casts.check(plan.quant, plan.source.path, plan.dtype)
     model = models.empty_model(plan.source.path)
-    if unknown := unknown_weights(model):
+    if not isinstance(plan.quant, Cast) and (unknown := unknown_weights(model)):
         raise UserError(
             f"quant={plan.quant.name}: {plan.source.name} has {len(unknown)} weights in its blocks that are no linear "
             f"layers and would stay as they are: {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}. It is not scored."
@@ -101,7 +103,7 @@ def _windows(plan: Plan, tokenizer):
 
 
 def _quantize(plan: Plan, out: Path, parts: Path, log_file: Path) -> None:
-    from bitsure.quantize import chain, checkpoints, gptqmodel, verify
+    from bitsure.quantize import casts, chain, checkpoints, gptqmodel, verify
 
     source, text = plan.source, plan.text
     with terminal.output_to(log_file):
@@ -116,11 +118,13 @@ def _quantize(plan: Plan, out: Path, parts: Path, log_file: Path) -> None:
                 checkpoints.write(out, chain.quantize(model, quant, windows, parts, advance))
                 if quant.needs_data:  # the model was changed on the way, block by block
                     model, _ = models.load(source.path, plan.dtype, device="cpu")
+            case Cast() as quant:
+                checkpoints.write(out, *casts.cast(model, quant))
             case quant:
                 raise AssertionError(f"no quantizer for {quant}")
     seconds = time.monotonic() - started
     weights, others = checkpoints.read(out)
-    report = verify.report(model, weights, others, held_out)
+    report = verify.report(model, weights, others, held_out, whole_model=isinstance(plan.quant, Cast))
     report["quantizer"] = plan.quant.name
     report["calib_data"] = {"name": text.name, "windows": len(windows), "seqlen": held_out.shape[1]}
     report["seconds"] = round(seconds, 2)
