@@ -21,12 +21,14 @@ def composed(*overrides: str) -> schema.Config:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes(group, option):
-    needed = {"local": ["model.path=somewhere"], "text": ["calib.path=some.txt"]}
+    needed = {"prequantized": ["quant.path=some/where"], "local": ["model.path=somewhere"], "text": ["calib.path=some.txt"]}
     needed |= {method: ["quant.bits=4"] for method in ("rtn", "awq", "gptq")}
     config = composed(f"{group}={option}", *needed.get(option, []))
     chosen = getattr(config, group)
     assert type(chosen).__module__ == "bitsure.config"
-    if group == "quant":
+    if option == "prequantized":
+        assert chosen.name == "where"
+    elif group == "quant":
         assert chosen.name == option + ("4" if option in needed else "")
 
 
@@ -70,6 +72,7 @@ def test_names_tell_what_differs_from_a_preset():
         ("task.names=[boolq,boolq]", "named twice"),
         ("model.dtype=int8", "auto, float32, bfloat16, float16"),
         ("model.repo=a/b", "either model.path"),
+        ("quant=prequantized", "either quant.path"),
         ("metric.resamples=3", "100 or more"),
         ("metric.alpha=0", "between 0 and 1"),
         ("calib.nsamples=0", "1 or more"),

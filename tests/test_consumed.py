@@ -9,9 +9,24 @@ import pytest
 
 from bitsure import config as schema
 from bitsure import pipeline
-from bitsure.config import Calib, Cast, Config, Gptq, Metric, Model, NoQuant, Paths, Rtn, Scoring, Task, Tracking, Verdict
+from bitsure.config import (
+    Calib,
+    Cast,
+    Config,
+    Gptq,
+    Metric,
+    Model,
+    NoQuant,
+    Paths,
+    Prequantized,
+    Rtn,
+    Scoring,
+    Task,
+    Tracking,
+    Verdict,
+)
 
-SECTIONS = (Model, Rtn, Gptq, Cast, Calib, Task, Scoring, Metric, Verdict, Tracking, Paths)
+SECTIONS = (Model, Rtn, Gptq, Cast, Prequantized, Calib, Task, Scoring, Metric, Verdict, Tracking, Paths)
 NOT_READING = ("dataclasses.py", "config.py", "copy.py")  # copying a config and checking it are no use of it
 
 
@@ -79,6 +94,10 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
     ]
     for number, cell in enumerate(cells):
         pipeline.run(config(*cell), tmp_path / str(number))
+    made = next(path.parent for path in (tmp_path / "store" / "weights").rglob("config.json"))  # gptqmodel's
+    (mirror / "models" / "org" / "tiny-gptq").symlink_to(made)
+    ready = (Prequantized(repo="org/tiny-gptq"), Model(path=str(tiny_model)), own, "disabled")
+    pipeline.run(config(*ready), tmp_path / "ready")
     # the rest is read where a hub is reached: the revision of a repository
     settings = {(section.__name__, field.name) for section in SECTIONS for field in dataclasses.fields(section)}
     assert settings - read == set(), settings - read
@@ -86,4 +105,11 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
 
 
 def test_every_quantizer_is_known_to_the_tests():
-    assert {*schema.Quant.__subclasses__(), *schema.Integers.__subclasses__()} == {NoQuant, schema.Integers, Rtn, Gptq, Cast}
+    assert {*schema.Quant.__subclasses__(), *schema.Integers.__subclasses__()} == {
+        NoQuant,
+        schema.Integers,
+        Rtn,
+        Gptq,
+        Cast,
+        Prequantized,
+    }

@@ -144,6 +144,26 @@ class Cast(Quant):
 
 
 @dataclass
+class Prequantized(Quant):
+    """A checkpoint that others quantized from `model`: a directory (`path`) or a hub repository (`repo`)."""
+
+    path: str | None = None
+    repo: str | None = None
+    revision: str = "main"
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (self.repo is None):
+            raise UserError(
+                f"quant=prequantized: needs either quant.path (a directory) or quant.repo (a hub repository); "
+                f"got path={self.path!r}, repo={self.repo!r}. Example: quant=prequantized quant.path=DIR"
+            )
+
+    @property
+    def name(self) -> str:
+        return Path(self.path or self.repo).name
+
+
+@dataclass
 class Calib:
     """The quantizer's text: `nsamples` windows of `seqlen` tokens from a file (`path`) or a file of a hub data set."""
 
@@ -278,7 +298,7 @@ def register() -> None:
     """Make the schemas and the `${project:…}` resolver known to Hydra; conf/*.yaml build on them."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
-    for name, node in {"none": NoQuant, "rtn": Rtn, "gptq": Gptq, "cast": Cast}.items():
+    for name, node in {"none": NoQuant, "rtn": Rtn, "gptq": Gptq, "cast": Cast, "prequantized": Prequantized}.items():
         store.store(group="schema/quant", name=name, node=node)
     OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
 

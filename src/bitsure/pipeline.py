@@ -9,7 +9,7 @@ from pathlib import Path
 from bitsure import models, provenance, quantize, records, report, scoring, terminal, tracking, verdict
 from bitsure.config import Config, NoQuant
 from bitsure.errors import UserError
-from bitsure.quantize import calib_data
+from bitsure.quantize import calib_data, prequantized
 from bitsure.report import tables
 from bitsure.rundir import is_done, open_run
 from bitsure.store import Store
@@ -41,7 +41,8 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
                 raise UserError("scoring.dequantize=false: packed kernels compute in half precision. Add model.dtype=bfloat16.")
             plan = None
             if not isinstance(config.quant, NoQuant):
-                plan = quantize.Plan(source, config.quant, config.calib, calib_data.locate(config.calib, mirror), dtype)
+                text, ready = calib_data.locate(config.calib, mirror), prequantized.locate(config.quant, mirror)
+                plan = quantize.Plan(source, config.quant, config.calib, text, dtype, ready)
             weights = plan.made_from if plan else None
             scorer = scoring.Scorer(scoring.questions(config.task, mirror), config.scoring, dtype, store, log_file)
             scorer.load_missing(scoring.identity(source, None))

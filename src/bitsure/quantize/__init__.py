@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bitsure import models, terminal
-from bitsure.config import Calib, Cast, Gptq, Integers, Quant, Rtn
+from bitsure.config import Calib, Cast, Gptq, Integers, Prequantized, Quant, Rtn
 from bitsure.errors import UserError
 from bitsure.models import Source
 from bitsure.quantize.calib_data import CalibText, draw_windows
@@ -20,7 +20,12 @@ from bitsure.store import Store, write_text
 log = logging.getLogger(__name__)
 
 FORMAT = 2  # of what the store keeps; one more whenever code of ours would make other weights from the same causes
-LIBRARIES = {Rtn: ("torch",), Gptq: ("torch", "transformers", "gptqmodel"), Cast: ("torch",)}
+LIBRARIES = {
+    Rtn: ("torch",),
+    Gptq: ("torch", "transformers", "gptqmodel"),
+    Cast: ("torch",),
+    Prequantized: ("torch",),
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Plan:
     calib: Calib
     text: CalibText
     dtype: str
+    ready: Source | None = None  # the checkpoint, where it is quantized already
 
     @property
     def nsamples(self) -> int:
@@ -44,7 +50,7 @@ class Plan:
         return {
             "format": FORMAT,
             "model": self.source.fingerprint,
-            "quant": {"method": type(self.quant).__name__.lower(), **asdict(self.quant)},
+            "quant": {"method": type(self.quant).__name__.lower(), **(self._checkpoint or asdict(self.quant))},
             "text": {
                 "sha256": self.text.fingerprint,
                 "nsamples": self.nsamples,
@@ -55,10 +61,14 @@ class Plan:
             "libraries": {library: version(library) for library in LIBRARIES[type(self.quant)]},
         }
 
+    @property
+    def _checkpoint(self) -> dict:
+        return {"checkpoint": self.ready.fingerprint} if self.ready else {}
+
 
 @dataclass(frozen=True)
 class Quantized:
-    """A quantized model in the store."""
+    """A quantized model in the store, or where it was quantized already."""
 
     checkpoint: Path  # a directory for `checkpoints.put_into`
     report: dict  # quantization.json
@@ -75,17 +85,20 @@ def ensure(plan: Plan, store: Store, log_file: Path) -> Quantized:
         directory = store.path("weights", plan.made_from)
     else:
         log.info("quantized weights are in the store: %s", directory)
-    return Quantized(directory, json.loads((directory / "quantization.json").read_text()))
+    checkpoint = plan.ready.path if plan.ready else directory
+    return Quantized(checkpoint, json.loads((directory / "quantization.json").read_text()))
 
 
 def check(plan: Plan) -> None:
     """Raise UserError if the quantizer cannot do the model's layers or the text is too short; no weights are loaded."""
-    from bitsure.quantize import casts, gptqmodel
+    from bitsure.quantize import casts, gptqmodel, prequantized
     from bitsure.quantize.targets import block_linears, matrix, unknown_weights
 
     if isinstance(plan.quant, Cast):
         casts.check(plan.quant, plan.source.path, plan.dtype)
     model = models.empty_model(plan.source.path)
+    if plan.ready:
+        prequantized.check(plan.ready, model, plan.source.name)
     if not isinstance(plan.quant, Cast) and (unknown := unknown_weights(model)):
         raise UserError(
             f"quant={plan.quant.name}: {plan.source.name} has {len(unknown)} weights in its blocks that are no linear "
@@ -103,7 +116,7 @@ def _windows(plan: Plan, tokenizer):
 
 
 def _quantize(plan: Plan, out: Path, parts: Path, log_file: Path) -> None:
-    from bitsure.quantize import casts, chain, checkpoints, gptqmodel, verify
+    from bitsure.quantize import casts, chain, checkpoints, gptqmodel, prequantized, verify
 
     source, text = plan.source, plan.text
     with terminal.output_to(log_file):
@@ -120,13 +133,17 @@ def _quantize(plan: Plan, out: Path, parts: Path, log_file: Path) -> None:
                     model, _ = models.load(source.path, plan.dtype, device="cpu")
             case Cast() as quant:
                 checkpoints.write(out, *casts.cast(model, quant))
+            case Prequantized():
+                pass
             case quant:
                 raise AssertionError(f"no quantizer for {quant}")
     seconds = time.monotonic() - started
-    weights, others = checkpoints.read(out)
+    made = plan.ready.path if plan.ready else out
+    weights, others = checkpoints.read_for(model, made)
     report = verify.report(model, weights, others, held_out, whole_model=isinstance(plan.quant, Cast))
     report["quantizer"] = plan.quant.name
+    report["not_applied"] = prequantized.not_applied(plan.ready) if plan.ready else []
     report["calib_data"] = {"name": text.name, "windows": len(windows), "seqlen": held_out.shape[1]}
     report["seconds"] = round(seconds, 2)
-    report["bytes_on_disk"] = sum(file.stat().st_size for file in out.rglob("*.safetensors"))
+    report["bytes_on_disk"] = sum(file.stat().st_size for file in made.rglob("*.safetensors"))
     write_text(out / "quantization.json", json.dumps(report, indent=1))

@@ -19,10 +19,11 @@ HOLDS = {"float32": {"F32", "BF16", "F16"}, "bfloat16": {"BF16"}, "float16": {"F
 
 def check(quant: Cast, path: Path, computing_dtype: str) -> None:
     """Raise UserError where the cast can change nothing, as far as can be said without loading weights."""
-    ways = "It would change nothing, so there is nothing to measure. quant=none scores the checkpoint as it is."
+    ways = "The cast would change nothing. quant=none scores the checkpoint as it is."
     stored = _stored_types(path)
     if stored and stored <= HOLDS[quant.dtype]:
-        raise UserError(f"quant={quant.name}: {path} is stored as {', '.join(sorted(stored))}, which {quant.dtype} holds. {ways}")
+        types = ", ".join(sorted(stored))
+        raise UserError(f"quant={quant.name}: {path} is stored as {types}, which {quant.dtype} holds exactly. {ways}")
     if quant.dtype in ("float32", computing_dtype):
         raise UserError(
             f"quant={quant.name}: the full-precision model is already rounded to {computing_dtype}, the type that it is "
