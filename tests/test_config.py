@@ -22,14 +22,14 @@ def composed(*overrides: str) -> schema.Config:
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes(group, option):
     needed = {"prequantized": ["quant.path=some/where"], "local": ["model.path=somewhere"], "text": ["calib.path=some.txt"]}
-    needed |= {method: ["quant.bits=4"] for method in ("rtn", "awq", "gptq")}
+    needed |= {method: ["quant.bits=4"] for method in ("rtn", "awq", "gptq", "hqq")} | {"bnb": ["quant.type=nf4"]}
     config = composed(f"{group}={option}", *needed.get(option, []))
     chosen = getattr(config, group)
     assert type(chosen).__module__ == "bitsure.config"
     if option == "prequantized":
         assert chosen.name == "where"
     elif group == "quant":
-        assert chosen.name == option + ("4" if option in needed else "")
+        assert chosen.name == option + {"bnb": "-nf4"}.get(option, "4" if option in needed else "")
 
 
 def test_the_default_is_the_embedded_one():
@@ -59,6 +59,8 @@ def test_names_tell_what_differs_from_a_preset():
     assert composed("quant=rtn3", "quant.symmetric=false").quant == Rtn(3, 128, False)
     assert composed("quant=rtn3", "quant.symmetric=false").quant.name == "rtn3-asym"
     assert isinstance(composed("quant=none").quant, NoQuant)
+    assert composed("quant=bnb-nf4", "quant.double_quant=true").quant.name == "bnb-nf4-double"
+    assert composed("quant=hqq3", "quant.group_size=-1").quant.name == "hqq3-row"
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from importlib.util import find_spec
 
 import pytest
 
 from bitsure import config as schema
 from bitsure import pipeline
 from bitsure.config import (
+    Bnb,
     Calib,
     Cast,
     Config,
     Gptq,
+    Hqq,
     Metric,
     Model,
     NoQuant,
@@ -26,7 +29,10 @@ from bitsure.config import (
     Verdict,
 )
 
+# the quantizers of optional libraries, where these are installed
+OPTIONAL = {library: cell for library, cell in {"bitsandbytes": Bnb("nf4"), "hqq": Hqq(4, 64)}.items() if find_spec(library)}
 SECTIONS = (Model, Rtn, Gptq, Cast, Prequantized, Calib, Task, Scoring, Metric, Verdict, Tracking, Paths)
+SECTIONS += tuple(type(quant) for quant in OPTIONAL.values())
 NOT_READING = ("dataclasses.py", "config.py", "copy.py")  # copying a config and checking it are no use of it
 
 
@@ -91,6 +97,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
         (Rtn(4, 48, False, transforms=["clip"]), Model(repo="org/tiny"), hub, "disabled"),
         (Rtn(4, 64, False), Model(repo="org/tiny"), gone, "disabled"),
         (Cast("bfloat16"), Model(repo="org/tiny"), own, "disabled"),
+        *((quant, Model(repo="org/tiny"), own, "disabled") for quant in OPTIONAL.values()),
     ]
     for number, cell in enumerate(cells):
         pipeline.run(config(*cell), tmp_path / str(number))
@@ -112,4 +119,6 @@ def test_every_quantizer_is_known_to_the_tests():
         Gptq,
         Cast,
         Prequantized,
+        Bnb,
+        Hqq,
     }

@@ -164,6 +164,42 @@ class Prequantized(Quant):
 
 
 @dataclass
+class Bnb(Quant):
+    """bitsandbytes: 4-bit codebooks in blocks of 64 (QLoRA, Dettmers et al. 2023), or rows of int8 (LLM.int8(), 2022)."""
+
+    type: str = MISSING  # nf4 | fp4 | int8
+    double_quant: bool = False  # the blocks' scales in 8 bits, too
+
+    def __post_init__(self) -> None:
+        _one_of("quant.type", self.type, ("nf4", "fp4", "int8"))
+        if self.double_quant and self.type == "int8":
+            raise UserError(
+                "quant.double_quant=true: int8 has one scale a row and no blocks. Leave it out, or take nf4 or fp4."
+            )
+
+    @property
+    def name(self) -> str:
+        return f"bnb-{self.type}" + ("-double" if self.double_quant else "")
+
+
+@dataclass
+class Hqq(Quant):
+    """HQQ (Badri & Shaji 2023): half-quadratic search for zero points, without data."""
+
+    bits: int = MISSING
+    group_size: int = MISSING  # −1: the whole row
+
+    def __post_init__(self) -> None:
+        _one_of("quant.bits", self.bits, (2, 3, 4, 5, 6, 8))
+        if self.group_size != -1 and (self.group_size < 8 or self.group_size % 8):
+            raise UserError(f"quant.group_size={self.group_size}: hqq takes multiples of 8, and -1 for a whole row.")
+
+    @property
+    def name(self) -> str:
+        return f"hqq{self.bits}" + {64: "", -1: "-row"}.get(self.group_size, f"-g{self.group_size}")
+
+
+@dataclass
 class Calib:
     """The quantizer's text: `nsamples` windows of `seqlen` tokens from a file (`path`) or a file of a hub data set."""
 
@@ -298,7 +334,8 @@ def register() -> None:
     """Make the schemas and the `${project:…}` resolver known to Hydra; conf/*.yaml build on them."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
-    for name, node in {"none": NoQuant, "rtn": Rtn, "gptq": Gptq, "cast": Cast, "prequantized": Prequantized}.items():
+    classes = {"none": NoQuant, "rtn": Rtn, "gptq": Gptq, "cast": Cast, "prequantized": Prequantized, "bnb": Bnb, "hqq": Hqq}
+    for name, node in classes.items():
         store.store(group="schema/quant", name=name, node=node)
     OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
 

@@ -96,6 +96,7 @@ def test_compressed_tensors_words(tmp_path):
         "a.weight_packed": torch.tensor([[0x76543210]], dtype=torch.int32),  # −8 … −1
         "a.weight_scale": torch.tensor([[1.0, 0.5]]),
         "a.weight_shape": torch.tensor([1, 8]),
+        "a.input_scale": torch.tensor([1.0]),
         "a.weight_zero_point": torch.tensor([[0x7, 0x9]], dtype=torch.int32),  # −1, 1; packed along the rows
     }
     expected = [[-7.0, -6.0, -5.0, -4.0, -2.5, -2.0, -1.5, -1.0]]

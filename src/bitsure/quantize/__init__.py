@@ -7,11 +7,11 @@ import logging
 import shutil
 import time
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from bitsure import models, terminal
-from bitsure.config import Calib, Cast, Gptq, Integers, Prequantized, Quant, Rtn
+from bitsure.config import PROJECT, Bnb, Calib, Cast, Gptq, Hqq, Integers, Prequantized, Quant, Rtn
 from bitsure.errors import UserError
 from bitsure.models import Source
 from bitsure.quantize.calib_data import CalibText, draw_windows
@@ -25,6 +25,8 @@ LIBRARIES = {
     Gptq: ("torch", "transformers", "gptqmodel"),
     Cast: ("torch",),
     Prequantized: ("torch",),
+    Bnb: ("torch", "bitsandbytes"),
+    Hqq: ("torch", "hqq"),
 }
 
 
@@ -58,8 +60,17 @@ class Plan:
                 "seed": self.calib.seed,
             },
             "dtype": self.dtype,
-            "libraries": {library: version(library) for library in LIBRARIES[type(self.quant)]},
+            "libraries": {library: self._version(library) for library in LIBRARIES[type(self.quant)]},
         }
+
+    def _version(self, library: str) -> str:
+        try:
+            return version(library)
+        except PackageNotFoundError as error:
+            raise UserError(
+                f"quant={self.quant.name} needs {library}, which is not installed: "
+                f"in {PROJECT} run python -m pip install -e '.[{library}]'"
+            ) from error
 
     @property
     def _checkpoint(self) -> dict:
@@ -116,7 +127,7 @@ def _windows(plan: Plan, tokenizer):
 
 
 def _quantize(plan: Plan, out: Path, parts: Path, log_file: Path) -> None:
-    from bitsure.quantize import casts, chain, checkpoints, gptqmodel, prequantized, verify
+    from bitsure.quantize import bnb, casts, chain, checkpoints, gptqmodel, hqq, verify
 
     source, text = plan.source, plan.text
     with terminal.output_to(log_file):
@@ -133,8 +144,14 @@ def _quantize(plan: Plan, out: Path, parts: Path, log_file: Path) -> None:
                     model, _ = models.load(source.path, plan.dtype, device="cpu")
             case Cast() as quant:
                 checkpoints.write(out, *casts.cast(model, quant))
+            case Bnb() as quant:
+                with terminal.output_to(log_file):
+                    checkpoints.write(out, bnb.quantize(model, quant))
+            case Hqq() as quant:
+                with terminal.output_to(log_file):
+                    checkpoints.write(out, hqq.quantize(model, quant))
             case Prequantized():
-                pass
+                pass  # it is read where it is
             case quant:
                 raise AssertionError(f"no quantizer for {quant}")
     seconds = time.monotonic() - started
@@ -142,8 +159,20 @@ def _quantize(plan: Plan, out: Path, parts: Path, log_file: Path) -> None:
     weights, others = checkpoints.read_for(model, made)
     report = verify.report(model, weights, others, held_out, whole_model=isinstance(plan.quant, Cast))
     report["quantizer"] = plan.quant.name
-    report["not_applied"] = prequantized.not_applied(plan.ready) if plan.ready else []
+    report["not_applied"] = _not_applied(plan)
     report["calib_data"] = {"name": text.name, "windows": len(windows), "seqlen": held_out.shape[1]}
     report["seconds"] = round(seconds, 2)
     report["bytes_on_disk"] = sum(file.stat().st_size for file in made.rglob("*.safetensors"))
     write_text(out / "quantization.json", json.dumps(report, indent=1))
+
+
+def _not_applied(plan: Plan) -> list[str]:
+    """What the quantizer rounds besides weights where it is deployed, and this does not."""
+    from bitsure.quantize import prequantized
+
+    match plan.quant:
+        case Prequantized():
+            return prequantized.not_applied(plan.ready)
+        case Bnb(type="int8"):
+            return ["activations"]
+    return []

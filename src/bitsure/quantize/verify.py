@@ -7,7 +7,7 @@ from torch import nn
 
 from bitsure.errors import UserError
 from bitsure.quantize.blocks import walk
-from bitsure.quantize.formats import IntegerWeight, Weight
+from bitsure.quantize.formats import CodebookWeight, IntegerWeight, Weight
 from bitsure.quantize.targets import LINEAR, block_linears, matrix, skipped_modules
 
 
@@ -107,8 +107,14 @@ def _differs(original: torch.Tensor | None, tensor: torch.Tensor) -> bool:
 def _group_sizes(weights: dict[str, Weight]) -> dict[str, int]:
     """How many weights share a scale → in how many layers; a width that no group divides leaves a shorter last group."""
     found: dict[str, int] = {}
-    for weight in (weight for weight in weights.values() if isinstance(weight, IntegerWeight)):
-        sizes = torch.bincount(weight.group_of).unique().tolist()
+    for weight in weights.values():
+        match weight:
+            case IntegerWeight():
+                sizes = torch.bincount(weight.group_of).unique().tolist()
+            case CodebookWeight():
+                sizes = [weight.block_size]
+            case _:
+                continue
         key = " and ".join(str(size) for size in sorted(sizes, reverse=True))
         found[key] = found.get(key, 0) + 1
     return found

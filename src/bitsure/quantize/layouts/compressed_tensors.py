@@ -15,6 +15,8 @@ from bitsure.errors import UserError
 from bitsure.quantize.formats import IntegerWeight
 from bitsure.quantize.packing import unpack
 
+# of activations, keys and values, which stay in full precision here
+NOT_WEIGHTS = tuple(f".{what}_{part}" for what in ("input", "output", "k", "v") for part in ("scale", "zero_point"))
 FORMATS = ("pack-quantized", "int-quantized", "naive-quantized", "dense", "mixed-precision")
 
 
@@ -25,6 +27,8 @@ def take(tensors: dict[str, torch.Tensor], settings: dict, where: Path) -> dict[
             raise UserError(f"{where}: format={layout}; of compressed-tensors', {', '.join(FORMATS[:3])} are read.")
     if settings.get("transform_config") or settings.get("sparsity_config", {}).get("format", "dense") != "dense":
         raise UserError(f"{where}: its transforms or sparsity are not read; only quantized weights are.")
+    for key in [key for key in tensors if key.endswith(NOT_WEIGHTS)]:
+        del tensors[key]
     widths = {group["weights"]["num_bits"] for group in groups if group.get("weights")}
     names = [key.removesuffix(".weight_scale") for key in tensors if key.endswith(".weight_scale")]
     return {name: _layer(name, widths, tensors, where) for name in names}
