@@ -49,7 +49,7 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
             scorer.load_missing(scoring.identity(source, weights))
             if plan and not store.find("weights", weights):
                 with terminal.output_to(log_file):
-                    quantize.check(plan)
+                    quantize.check(plan, store)
             made_by |= {
                 "model": {"name": source.name, "revision": source.revision, "fingerprint": source.fingerprint, "dtype": dtype}
             }

@@ -36,11 +36,14 @@ def dequantized(weight: torch.Tensor, quant: Bnb) -> torch.Tensor:
     layer.weight = bitsandbytes.nn.Params4bit(
         weight, requires_grad=False, compress_statistics=quant.double_quant, quant_type=quant.type
     ).to("cpu")
-    return functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+    # as one long row: bitsandbytes 0.50.0 misplaces the blocks of rows of 32 or 96 on CPUs with AVX-512
+    state = layer.weight.quant_state
+    state.shape = torch.Size([1, weight.numel()])
+    return functional.dequantize_4bit(layer.weight.data, state).view(weight.shape)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", [(8, 64), (64, 172), (172, 64), (5, 7)])
+@pytest.mark.parametrize("shape", [(8, 64), (64, 172), (172, 64), (64, 96), (32, 32), (5, 7)])
 def test_weights_are_those_of_bitsandbytes_and_come_back_from_disk_exactly(tmp_path, kind, shape):
     torch.manual_seed(0)
     weight = torch.randn(shape)
@@ -64,7 +67,7 @@ def test_bits_are_counted():
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_small_real_model(tiny_model, calib_file, tmp_path, kind):
     planned = plan(tiny_model, KINDS[kind], calib_file)
-    quantize.check(planned)
+    quantize.check(planned, Store(tmp_path))
     made = quantize.ensure(planned, Store(tmp_path / "store"), tmp_path / "log")
     ours, _ = models.load(tiny_model, "float32")
     originals = {name: matrix(layer).detach().clone() for name, layer in block_linears(ours).items()}

@@ -17,7 +17,7 @@ WINDOWS = torch.randint(3, 250, (2, 16), generator=torch.Generator().manual_seed
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_every_tensor_is_rounded_and_computing_goes_on_in_float32(tiny_model, calib_file, tmp_path, dtype):
     planned = plan(tiny_model, Cast(dtype), calib_file)
-    quantize.check(planned)
+    quantize.check(planned, Store(tmp_path))
     made = quantize.ensure(planned, Store(tmp_path), tmp_path / "log")
     model, _ = models.load(tiny_model, "float32")
     checkpoints.put_into(model, made.checkpoint)
@@ -50,9 +50,9 @@ def test_what_the_type_holds_already_is_refused_before_weights_are_loaded(tmp_pa
     models.load_tokenizer(tiny_model).save_pretrained(half)
     for path, dtype, stored in ((half, "float16", "F16"), (half, "float32", "F16"), (tiny_model, "float32", "F32")):
         with pytest.raises(UserError, match=rf"quant={dtype}: .* is stored as {stored}, which {dtype} holds"):
-            quantize.check(plan(path, Cast(dtype), calib_file))
+            quantize.check(plan(path, Cast(dtype), calib_file), Store(tmp_path))
     with pytest.raises(UserError, match=r"already rounded to float16, .* computed in \(model\.dtype\)"):
-        quantize.check(plan(tiny_model, Cast("float16"), calib_file, dtype="float16"))
+        quantize.check(plan(tiny_model, Cast("float16"), calib_file, dtype="float16"), Store(tmp_path))
 
 
 def test_a_cast_may_leave_a_layer_but_not_all(tiny_model):

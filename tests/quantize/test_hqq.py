@@ -52,7 +52,7 @@ def test_odd_widths_have_a_shorter_last_group_and_come_back_from_disk_exactly(tm
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_a_small_real_model(tiny_model, calib_file, tmp_path, bits):
     planned = plan(tiny_model, Hqq(bits, 64), calib_file)
-    quantize.check(planned)
+    quantize.check(planned, Store(tmp_path))
     made = quantize.ensure(planned, Store(tmp_path / "store"), tmp_path / "log")
     model, _ = models.load(tiny_model, "float32")
     checkpoints.put_into(model, made.checkpoint)

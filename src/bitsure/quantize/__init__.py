@@ -100,9 +100,12 @@ def ensure(plan: Plan, store: Store, log_file: Path) -> Quantized:
     return Quantized(checkpoint, json.loads((directory / "quantization.json").read_text()))
 
 
-def check(plan: Plan) -> None:
-    """Raise UserError if the quantizer cannot do the model's layers or the text is too short; no weights are loaded."""
-    from bitsure.quantize import casts, gptqmodel, prequantized
+def check(plan: Plan, store: Store) -> None:
+    """Raise UserError if the quantizer cannot do the model's layers, or the text is too short, or the store's disk too small.
+
+    No weights are loaded.
+    """
+    from bitsure.quantize import casts, gptqmodel, prequantized, space
     from bitsure.quantize.targets import block_linears, matrix, unknown_weights
 
     if isinstance(plan.quant, Cast):
@@ -117,6 +120,7 @@ def check(plan: Plan) -> None:
         )
     if isinstance(plan.quant, Gptq) and plan.quant.backend != "native":
         gptqmodel.check_fits(plan.quant, {name: tuple(matrix(layer).shape) for name, layer in block_linears(model).items()})
+    space.check(model, plan.quant, plan.dtype, store.root)
     _, held_out = _windows(plan, models.load_tokenizer(plan.source.path))
     if held_out.shape[1] < plan.calib.seqlen:
         log.warning("calib.seqlen=%d is longer than the model's context: %d tokens it is", plan.calib.seqlen, held_out.shape[1])

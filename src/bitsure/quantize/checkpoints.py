@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightRenaming, apply_renamings
 
 from bitsure.errors import UserError
 from bitsure.quantize import layouts
@@ -97,6 +100,9 @@ def read_for(model: torch.nn.Module, directory: Path) -> tuple[dict[str, Weight]
     and buffers that are computed, are left out. Raises UserError where names or shapes are not this model's.
     """
     weights, others = read(directory)
+    own = own_names(model)
+    weights = {own(f"{name}.weight").removesuffix(".weight"): weight for name, weight in weights.items()}
+    others = {own(name): tensor for name, tensor in others.items()}
     layers, shapes = block_linears(model), {name: tensor.shape for name, tensor in model.state_dict().items()}
     for name in set(weights) - set(layers):
         others[f"{name}.weight"] = weights.pop(name).dequantize()
@@ -109,6 +115,23 @@ def read_for(model: torch.nn.Module, directory: Path) -> tuple[dict[str, Weight]
         given, expected = tuple(others[differ[0]].shape), tuple(shapes[differ[0]])
         raise UserError(f"{directory}: {differ[0]} has the shape {given}, but {expected} in this model.")
     return weights, others
+
+
+def own_names(model: torch.nn.Module) -> Callable[[str], str]:
+    """From tensors' names in published files to those in the model, by the rules that transformers loads it with.
+
+    Files of older versions call some modules otherwise, and those of a model without its head lack the prefix.
+    """
+    renamings = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
+    modules, inside = dict(model.named_modules()), {name for name, _ in model.named_children()}
+
+    def own(name: str) -> str:
+        if name.rpartition(".")[0] in modules:
+            return name
+        renamed = apply_renamings(name, renamings)
+        return renamed if renamed.split(".")[0] in inside else f"{model.base_model_prefix}.{renamed}"
+
+    return own
 
 
 def _means_nothing(name: str, tensor: torch.Tensor) -> bool:

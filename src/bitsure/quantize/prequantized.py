@@ -29,6 +29,7 @@ def locate(quant: Quant, hub_mirror: str | None) -> Source | None:
 def check(checkpoint: Source, model: nn.Module, parent: str) -> None:
     """Raise UserError if the checkpoint is not of this model (modules without weights), by its config and files' headers."""
     from bitsure.quantize import layouts
+    from bitsure.quantize.checkpoints import own_names
     from bitsure.quantize.targets import block_linears
 
     theirs, ours = (
@@ -41,15 +42,17 @@ def check(checkpoint: Source, model: nn.Module, parent: str) -> None:
             f"{theirs.get(name, 'none')} there and {ours.get(name, 'none')} here."
         )
     layouts.read_settings(checkpoint.path)  # it must say how it is quantized
-    stored = _names(checkpoint)
-    quantized = {layer for key in stored if (layer := layouts.layer_of(key))}
+    own, stored = own_names(model), _names(checkpoint)
+    quantized = {own(f"{layer}.weight").removesuffix(".weight") for key in stored if (layer := layouts.layer_of(key))}
     if missing := sorted(set(block_linears(model)) - quantized):
         raise UserError(
             f"{checkpoint.path}: {len(missing)} layers of {parent} are not quantized in it: {', '.join(missing[:5])}"
             f"{' …' if len(missing) > 5 else ''}."
         )
     needed = {name for name, _ in model.named_parameters()}  # what is tied once
-    if missing := sorted(name for name in needed - stored if name.removesuffix(".weight") not in quantized):
+    if missing := sorted(
+        name for name in needed - {own(key) for key in stored} if name.removesuffix(".weight") not in quantized
+    ):
         raise UserError(f"{checkpoint.path} lacks {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}.")
     if found := not_applied(checkpoint):
         log.warning("%s quantizes its %s too, which stay in full precision here", checkpoint.name, " and ".join(found))
