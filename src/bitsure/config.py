@@ -160,7 +160,7 @@ class Prequantized(Quant):
 
     @property
     def name(self) -> str:
-        return Path(self.path or self.repo).name
+        return Path(self.path or self.repo).name or "prequantized"
 
 
 @dataclass

@@ -80,6 +80,12 @@ def test_bitsandbytes_words():
     assert torch.allclose(found["b"].dequantize(), torch.tensor([[3.0, -3.0, 0.0]]))
 
 
+def test_rows_of_bitsandbytes_in_tiles_are_refused():
+    tensors = {"b.weight": torch.ones(1, 3, dtype=torch.int8), "b.SCB": torch.ones(1), "b.weight_format": torch.tensor(2)}
+    with pytest.raises(UserError, match="b is stored in the tiles"):
+        bitsandbytes.take(tensors)
+
+
 def test_a_doubly_quantized_absmax():
     inner = CodebookWeight(8, torch.tensor([0, 255], dtype=torch.uint8), torch.arange(256) / 255, torch.tensor([2.0]), 256)
     weight = CodebookWeight(4, torch.full((2, 64), 15, dtype=torch.uint8), torch.arange(16) / 15, inner, 64, offset=0.5)

@@ -90,6 +90,39 @@ def test_awq_as_autoawq_writes_it(tiny_model, calib_file, tmp_path):
         assert torch.equal(linear.weight, rounded[name].dequantize())
 
 
+@pytest.mark.parametrize("layout", ["pack-quantized", "int-quantized"])
+def test_compressed_tensors_as_llm_compressor_saves_it(tiny_model, calib_file, tmp_path, layout):
+    pytest.importorskip("compressed_tensors")
+    from compressed_tensors.compressors.base import BaseCompressor
+    from compressed_tensors.quantization import QuantizationConfig, preset_name_to_scheme
+    from compressed_tensors.quantization.utils import calculate_qparams
+
+    scheme = preset_name_to_scheme("W4A16" if layout == "pack-quantized" else "W8A8", ["Linear"])
+    scheme.weights.group_size = 32 if layout == "pack-quantized" else None
+    scheme.format = layout
+    compressor = BaseCompressor.get_value_from_registry(layout)
+    parent, _ = models.load(tiny_model, "float32")
+    tensors, expected = {n: t for n, t in parent.state_dict().items() if n != "lm_head.weight"}, {}
+    for name, linear in block_linears(parent).items():
+        groups = linear.weight.detach().view(len(linear.weight), -1, scheme.weights.group_size or linear.in_features)
+        scale, zero = calculate_qparams(groups.amin(-1), groups.amax(-1), scheme.weights)
+        state = {"weight": tensors.pop(f"{name}.weight"), "weight_scale": scale, "weight_zero_point": zero}
+        stored = compressor.compress(state, scheme)
+        expected[name] = compressor.decompress(stored, scheme)["weight"]
+        tensors |= {f"{name}.{part}": tensor for part, tensor in stored.items()}
+    ready = tmp_path / "ready"
+    ready.mkdir()
+    save_file(tensors, ready / "model.safetensors")
+    settings = QuantizationConfig(config_groups={"group_0": scheme}, format=layout, ignore=["lm_head"]).model_dump(mode="json")
+    config = json.loads((tiny_model / "config.json").read_text())
+    (ready / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))
+    found = taken(tiny_model, ready, calib_file, tmp_path)
+    assert found.report["not_applied"] == ([] if layout == "pack-quantized" else ["activations"])
+    checkpoints.put_into(parent, ready)
+    for name, linear in block_linears(parent).items():
+        assert torch.equal(linear.weight, expected[name].float()), name
+
+
 @pytest.mark.parametrize("kind", ["nf4", "nf4-double", "fp4", "int8"])
 def test_bitsandbytes_as_transformers_saves_it(tiny_model, calib_file, tmp_path, kind):
     pytest.importorskip("bitsandbytes")
@@ -267,5 +300,10 @@ def test_what_is_no_checkpoint_is_refused(tiny_model, calib_file, tmp_path):
         plan(tiny_model, Prequantized(path=str(tmp_path / "none")), calib_file)
     with pytest.raises(UserError, match="does not say how it is quantized"):
         quantize.check(plan(tiny_model, Prequantized(path=str(tiny_model)), calib_file), Store(tmp_path))
+    marlin = tmp_path / "marlin"
+    shutil.copytree(tiny_model, marlin)
+    (marlin / "quantize_config.json").write_text(json.dumps({"bits": 4, "is_marlin_format": True}))
+    with pytest.raises(UserError, match="checkpoint_format=marlin"):
+        quantize.check(plan(tiny_model, Prequantized(path=str(marlin)), calib_file), Store(tmp_path))
     with pytest.raises(UserError, match=r"either quant\.path"):
         Prequantized()

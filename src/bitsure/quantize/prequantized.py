@@ -32,6 +32,7 @@ def check(checkpoint: Source, model: nn.Module, parent: str) -> None:
     from bitsure.quantize.checkpoints import own_names
     from bitsure.quantize.targets import block_linears
 
+    layouts.take({}, layouts.read_settings(checkpoint.path), checkpoint.path)  # is its layout one that is read?
     theirs, ours = (
         {name: tuple(t.shape) for name, t in m.state_dict().items()} for m in (models.empty_model(checkpoint.path), model)
     )
@@ -41,7 +42,6 @@ def check(checkpoint: Source, model: nn.Module, parent: str) -> None:
             f"{checkpoint.path} is not quantized from {parent}: {len(differ)} tensors differ, such as {name}, "
             f"{theirs.get(name, 'none')} there and {ours.get(name, 'none')} here."
         )
-    layouts.read_settings(checkpoint.path)  # it must say how it is quantized
     own, stored = own_names(model), _names(checkpoint)
     quantized = {own(f"{layer}.weight").removesuffix(".weight") for key in stored if (layer := layouts.layer_of(key))}
     if missing := sorted(set(block_linears(model)) - quantized):

@@ -11,6 +11,7 @@ import json
 
 import torch
 
+from bitsure.errors import UserError
 from bitsure.quantize.formats import CodebookWeight, IntegerWeight, Weight
 
 
@@ -41,7 +42,8 @@ def _blockwise(name: str, tensors: dict[str, torch.Tensor]) -> CodebookWeight:
 
 
 def _rowwise(name: str, tensors: dict[str, torch.Tensor]) -> IntegerWeight:
-    tensors.pop(f"{name}.weight_format", None)
+    if tensors.pop(f"{name}.weight_format", torch.tensor(0)).item() != 0:
+        raise UserError(f"{name} is stored in the tiles of one kind of GPU; of bitsandbytes' 8 bits, plain rows are read.")
     return from_rows(tensors.pop(f"{name}.weight"), tensors.pop(f"{name}.SCB"))
 
 
