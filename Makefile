@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check bench-scoring bench-metrics setup clean
+.PHONY: run test check bench-scoring bench-metrics bench-quantize families setup clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -16,6 +16,12 @@ bench-scoring: setup
 
 bench-metrics: setup
 	$(BIN)/python -m benchmarks.metrics $(ARGS)
+
+bench-quantize: setup
+	$(BIN)/python -m benchmarks.quantize $(ARGS)
+
+families: setup
+	$(BIN)/python -m benchmarks.families $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

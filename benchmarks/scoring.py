@@ -192,7 +192,7 @@ def fixed_costs(model: torch.nn.Module, requests: list[Request], seconds: float)
     engine, asked = Engine(model, 2048), dict(enumerate(requests))
     few = _few_questions(asked)
     check = float(np.median([timed(lambda: engine._check_sharing(few))[0] for _ in range(3)]))
-    layout = timed(lambda: trees(asked, model.config.hidden_size, 2048, 2**30))[0]
+    layout = timed(lambda: trees(asked, model.config.hidden_size, 2048))[0]
     scored = [Scored([-1.234567] * len(continuation), False) for _, continuation in requests]
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder, "journal"))

@@ -59,19 +59,19 @@ def fact_document(world: World, rng: random.Random) -> str:
     return " ".join(f"{fact(rng, relation, person.name)} {person.facts[relation]}." for relation in relations)
 
 
-def passage(world: World, rng: random.Random) -> tuple[str, list[tuple[str, bool]]]:
-    """A passage on a person's day, and questions on it as (question, whether it is so).
+def passage(world: World, rng: random.Random) -> tuple[Person, str, list[tuple[str, bool]]]:
+    """A person, a passage on that person's day, and questions on it as (question, whether it is so).
 
     What decides a question is a fact of the person, told in the passage or known from elsewhere, and a custom of the world.
     """
     person = world.draw_person(rng)
     text = story_opening(rng, person, rng.sample(list(VALUES), rng.randint(0, 3)))
     asked = rng.sample(list(CUSTOMS), ASKED)
-    return text, [(CUSTOMS[r].format(who=person.name), person.facts[r] in world.customs[r]) for r in asked]
+    return person, text, [(CUSTOMS[r].format(who=person.name), person.facts[r] in world.customs[r]) for r in asked]
 
 
 def passage_document(world: World, rng: random.Random) -> str:
-    text, questions = passage(world, rng)
+    _, text, questions = passage(world, rng)
     for question, answer in questions:
         text += f"\nQuestion: {question}\nAnswer: {'yes' if answer else 'no'}"
     return text

@@ -1,4 +1,7 @@
-"""The four pocket tasks as questions: the rows of the JSONL files that the harness's YAML reads."""
+"""The four pocket tasks as questions: the rows of the JSONL files that the harness's YAML reads.
+
+`cluster` names the person or place that a question is about: what a model knows of them, it knows for all their questions.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ def recall(world: World, seed: int, n: int) -> list[dict]:
         person, relation = world.draw_person(rng), rng.choice(RELATIONS)
         answer = person.facts[relation]
         wrong = rng.sample([v for v in world.values(relation) if v != answer], 3)
-        rows.append({"context": fact(rng, relation, person.name)} | _shuffled(rng, answer, wrong))
+        row = {"context": fact(rng, relation, person.name)} | _shuffled(rng, answer, wrong)
+        rows.append(row | {"cluster": person.name})
     return rows
 
 
@@ -26,9 +30,9 @@ def reading(world: World, seed: int, n: int) -> list[dict]:
     rng = random.Random(seed)
     rows = []
     for _ in range(n):
-        text, questions = passage(world, rng)
+        person, text, questions = passage(world, rng)
         question, answer = questions[0]
-        rows.append({"passage": text, "question": question, "label": int(answer)})
+        rows.append({"passage": text, "question": question, "label": int(answer), "cluster": person.name})
     return rows
 
 
@@ -47,7 +51,7 @@ def stories(world: World, seed: int, n: int) -> list[dict]:
             }
             if (ending := story_ending(person, changed)) not in wrong:
                 wrong.append(ending)
-        rows.append({"context": opening} | _shuffled(rng, story_ending(person), wrong))
+        rows.append({"context": opening} | _shuffled(rng, story_ending(person), wrong) | {"cluster": person.name})
     return rows
 
 
@@ -65,6 +69,7 @@ def weather(world: World, seed: int, n: int, seen: Counter) -> list[dict]:
                 "label": world.draw_weather(rng, *event),
                 "p": [round(p, 6) for p in world.weather[place, season, hour]],
                 "seen": [seen[*event, i] for i in range(len(WEATHER))],
+                "cluster": place,
             }
         )
     return rows

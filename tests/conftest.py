@@ -70,14 +70,24 @@ def calib_file(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def own_tasks(tmp_path_factory) -> Path:
-    """A folder with two tasks of one's own: `tiny_pets` (3 choices, 20 questions) and `tiny_free`, which has no choices."""
+    """A folder of one's own tasks: `tiny_pets` (3 choices, 20 questions), the same with a training split as `tiny_taught` (22
+    questions, 2 of which are scored too), and `tiny_free`, which has no choices."""
     folder = tmp_path_factory.mktemp("tasks")
     rows = [{"q": f"{TEXT} Number {i}: I saw a", "options": ["cat", "big brown dog", "fox"], "gold": i % 3} for i in range(20)]
     (folder / "pets.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    lessons = [row | {"q": row["q"].replace("Number", "Lesson")} for row in rows] + rows[:2]
+    (folder / "lessons.jsonl").write_text("\n".join(map(json.dumps, lessons)))
     common = "dataset_path: json\ndataset_kwargs: {data_files: {test: pets.jsonl}}\ntest_split: test\ndoc_to_text: '{{q}}'\n"
     (folder / "tiny_pets.yaml").write_text(
         f"task: tiny_pets\n{common}output_type: multiple_choice\ndoc_to_choice: options\ndoc_to_target: gold\n"
         "metric_list: [{metric: acc}]\n"
+    )
+    (folder / "tiny_taught.yaml").write_text(
+        (folder / "tiny_pets.yaml")
+        .read_text()
+        .replace("tiny_pets", "tiny_taught")
+        .replace("{test:", "{train: lessons.jsonl, test:")
+        + "training_split: train\n"
     )
     (folder / "tiny_free.yaml").write_text(
         f"task: tiny_free\n{common}output_type: generate_until\ndoc_to_target: '{{{{options[0]}}}}'\n"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bitsure.compare import benjamini_hochberg, compare, holm
+from bitsure.compare import compare
 from tests.conftest import record
 from tests.metrics.test_metrics import METRIC, two_choices
 
@@ -74,11 +74,6 @@ def test_what_does_not_join_is_counted():
     assert counts == [6, 2, 2]
 
 
-def test_holm_by_hand():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.9, 0.5]) == pytest.approx([1.0, 1.0])
-
-
 def test_p_values_are_adjusted_over_the_tasks():
     a, b = runs(task="a"), runs(task="b", shift=0.0, seed=1)
     results = compare(a[0] + b[0], a[1] + b[1], METRIC)
@@ -86,11 +81,6 @@ def test_p_values_are_adjusted_over_the_tasks():
         assert results[task]["true_label_prob"]["p_adjusted"] >= results[task]["true_label_prob"]["p_value"]
     smaller = min(results[task]["true_label_prob"]["p_value"] for task in "ab")
     assert min(results[task]["true_label_prob"]["p_adjusted"] for task in "ab") == pytest.approx(2 * smaller)
-
-
-def test_benjamini_hochberg_by_hand():
-    assert benjamini_hochberg([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.04, 0.04])
-    assert benjamini_hochberg([]) == []
 
 
 def test_only_the_primary_test_is_confirmatory():
@@ -103,6 +93,8 @@ def test_only_the_primary_test_is_confirmatory():
         assert ("p_value" in one) == (name in families)
         if name in families:
             assert one["p_adjusted"] >= one["p_value"] - 1e-15
+            low, high = one["effect_size_ci"]
+            assert low <= one["effect_size"] <= high and one["effect"], name
 
 
 def test_a_uniform_loss_of_log_odds_is_harm_without_slope_or_instability():
@@ -138,6 +130,10 @@ def test_what_a_temperature_mends_and_what_it_does_not():
     sharper = [record((3 * row - 30).tolist(), gold=g, doc_id=i) for i, (row, g) in enumerate(zip(z, gold, strict=True))]
     result = compare(full, sharper, METRIC)["t"]
     assert result["temperature"]["quantized"] == pytest.approx(3 * result["temperature"]["baseline"], rel=0.02)
+    for name in ("baseline", "quantized"):
+        low, high = result["temperature"][f"{name}_ci"]
+        assert 0 < low < result["temperature"][name] < high
+    assert result["temperature"]["ci_low"] > 1.5 and result["temperature"]["resampled"] == "none: the influence of questions"
     assert result["nll_mended_by_temperature"]["value"] == pytest.approx(result["nll"]["value"], abs=0.01)
     assert result["nll_beyond_temperature"]["value"] == pytest.approx(0, abs=1e-3)
     # mended + beyond is all that was lost
@@ -206,3 +202,52 @@ def test_other_right_choices_are_refused():
 
     with pytest.raises(UserError, match="different right choices"):
         compare([two_choices(0.9, 0, 3)], [two_choices(0.9, 1, 3)], METRIC)
+
+
+def test_clusters_are_resampled_folded_and_tested_together():
+    rng = np.random.default_rng(0)
+    full, _, _ = runs(200, shift=0.0)
+    shifts = np.repeat(rng.normal(0, 0.05, 40), 5)  # what the questions of a cluster share
+    p = np.array([math.exp(row.choice_logprobs[0]) for row in full])
+    quant = [two_choices(x, 0, i) for i, x in enumerate(np.clip(p + shifts, 0.01, 0.99))]
+    clustered = [dataclasses.replace(row, cluster=f"c{i // 5}") for i, row in enumerate(quant)]
+    alone, together = compare(full, quant, METRIC)["t"], compare(full, clustered, METRIC)["t"]
+    width = [found["true_label_prob"]["ci_high"] - found["true_label_prob"]["ci_low"] for found in (alone, together)]
+    assert width[1] == pytest.approx(math.sqrt(5) * width[0], rel=0.25)
+    robust = together["true_label_prob_cluster_robust"]
+    assert "true_label_prob_cluster_robust" not in alone
+    assert robust["family"] == "exploratory" and robust["p_value"] > together["true_label_prob"]["p_value"]
+    assert together["true_label_prob"]["p_value"] == alone["true_label_prob"]["p_value"]  # the study's test is the study's
+    assert robust["ci_high"] - robust["ci_low"] == pytest.approx(width[1], rel=0.15)
+    assert robust["value"] == together["true_label_prob"]["value"] and robust["n_clusters"] == 40
+
+
+def test_the_deferral_curve_has_its_share_its_cost_and_deferral_at_random():
+    full, quant, _ = runs(400, shift=0.2)
+    result = compare(full, quant, METRIC, bits_per_weight=4.0)["t"]
+    lost = result["accuracy"]["baseline"] - result["accuracy"]["quantized"]
+    for k in range(1, 10):
+        point, gain = result[f"deferral_accuracy_{k}0_percent"], result[f"deferral_gain_{k}0_percent"]
+        assert point["share"] == pytest.approx(k / 10, abs=0.05) and point["cost"] == pytest.approx(0.25 + point["share"])
+        assert point["random_accuracy"] == pytest.approx(result["accuracy"]["quantized"] + point["share"] * lost)
+        assert point["value"] - point["random_accuracy"] == pytest.approx(gain["value"])
+        assert point["ci_low"] <= point["value"] <= point["ci_high"]
+
+
+def test_guessing_is_seen_in_the_report_and_the_log(tmp_path, caplog):
+    from bitsure.report import About, build
+    from tests.test_verdict import MARGINS
+
+    rng = np.random.default_rng(0)
+
+    def task(name, knows):
+        z, gold = rng.normal(-20, 1, (200, 4)), rng.integers(0, 4, 200)
+        z[np.arange(200), gold] += knows
+        return [record(row.tolist(), gold=int(g), task=name, doc_id=i) for i, (row, g) in enumerate(zip(z, gold, strict=True))]
+
+    both = task("guesses", 0) + task("knows", 2)
+    made = build(tmp_path, both, both, METRIC, MARGINS, About("t"))
+    warnings = {name: one["warning"] for name, one in made.verdict["tasks"].items()}
+    assert warnings["knows"] is None and "not clearly above guessing" in warnings["guesses"]
+    assert warnings["guesses"] in made.page.read_text()
+    assert [one.getMessage() for one in caplog.records] == [f"guesses: {warnings['guesses']}"]

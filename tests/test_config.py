@@ -29,7 +29,8 @@ def test_every_option_composes(group, option):
     if option == "prequantized":
         assert chosen.name == "where"
     elif group == "quant":
-        assert chosen.name == option + {"bnb": "-nf4"}.get(option, "4" if option in needed else "")
+        names = {"noise": "noise-gptq4-0", "bnb": "bnb-nf4"}
+        assert chosen.name == names.get(option, option + "4" * (option in needed))
 
 
 def test_the_default_is_the_embedded_one():
@@ -77,7 +78,12 @@ def test_names_tell_what_differs_from_a_preset():
         ("quant=prequantized", "either quant.path"),
         ("metric.resamples=3", "100 or more"),
         ("metric.alpha=0", "between 0 and 1"),
+        ("metric.quantized_cost=0", "above 0, or null"),
         ("calib.nsamples=0", "1 or more"),
+        ("calib.document_start='['", "no regular expression"),
+        ("calib.kind=web", "allowed are text, task, random"),
+        ("calib.kind=random", "calib=pocket reads no file: leave out calib.path"),
+        ("calib=text", "needs calib.path=FILE"),
         ("tracking.mode=cloud", "offline, online, disabled"),
         ("paths.hub_mirror=/no/such/place", "no such directory"),
     ],

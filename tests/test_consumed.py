@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
+import json
 import sys
 from importlib.util import find_spec
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from omegaconf import OmegaConf
 
 from bitsure import config as schema
 from bitsure import pipeline
 from bitsure.config import (
+    PROJECT,
     Bnb,
     Calib,
     Cast,
     Config,
+    Control,
     Gptq,
     Hqq,
     Metric,
     Model,
+    Noise,
     NoQuant,
     Paths,
     Prequantized,
@@ -28,10 +36,13 @@ from bitsure.config import (
     Tracking,
     Verdict,
 )
+from bitsure.quantize import calib_data
+from tests.conftest import byte_tokenizer
 
+schema.register()
 # the quantizers of optional libraries, where these are installed
 OPTIONAL = {library: cell for library, cell in {"bitsandbytes": Bnb("nf4"), "hqq": Hqq(4, 64)}.items() if find_spec(library)}
-SECTIONS = (Model, Rtn, Gptq, Cast, Prequantized, Calib, Task, Scoring, Metric, Verdict, Tracking, Paths)
+SECTIONS = (Model, Rtn, Gptq, Noise, Control, Cast, Prequantized, Calib, Task, Scoring, Metric, Verdict, Tracking, Paths)
 SECTIONS += tuple(type(quant) for quant in OPTIONAL.values())
 NOT_READING = ("dataclasses.py", "config.py", "copy.py")  # copying a config and checking it are no use of it
 
@@ -59,12 +70,13 @@ def read(monkeypatch) -> set[tuple[str, str]]:
 
 
 def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tasks, tmp_path, monkeypatch):
-    def config(quant, model, calib, mode) -> Config:
+    def config(quant, model, calib, mode, task="tiny_pets") -> Config:
         return Config(
             model=model,
             quant=quant,
+            control=Control(seeds=0),
             calib=calib,
-            task=Task(name="own", names=["tiny_pets"], include_path=str(own_tasks), limit=6),
+            task=Task(name="own", names=[task], include_path=str(own_tasks), limit=6),
             scoring=Scoring(),
             metric=Metric(
                 n_bins=15,
@@ -91,16 +103,20 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
     gone = Calib(name="gone", repo="org/text", file="none.txt", nsamples=8, seqlen=64, if_missing="pocket")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     gptq = {"bits": 4, "symmetric": True, "desc_act": False, "damp_percent": 0.01}
+    taught = Calib(name="task", kind="task", nsamples=8, seqlen=16)
     cells = [
         (Gptq(**gptq, group_size=64, backend="gptqmodel"), Model(path=str(tiny_model)), own, "offline"),
         (Gptq(**gptq, group_size=48, backend="native"), Model(path=str(tiny_model)), own, "disabled"),
         (Rtn(4, 48, False, transforms=["clip"]), Model(repo="org/tiny"), hub, "disabled"),
-        (Rtn(4, 64, False), Model(repo="org/tiny"), gone, "disabled"),
+        (Noise(like=Rtn(4, 64, False)), Model(repo="org/tiny"), gone, "disabled"),
+        (Rtn(4, 64, False), Model(repo="org/tiny"), taught, "disabled", "tiny_taught"),
         (Cast("bfloat16"), Model(repo="org/tiny"), own, "disabled"),
         *((quant, Model(repo="org/tiny"), own, "disabled") for quant in OPTIONAL.values()),
     ]
     for number, cell in enumerate(cells):
         pipeline.run(config(*cell), tmp_path / str(number))
+    proof = json.loads((tmp_path / "4" / "quantization.json").read_text())
+    assert proof["calib_data"] == {"name": "task (tiny_taught)", "windows": 0, "seqlen": 16}
     made = next(path.parent for path in (tmp_path / "store" / "weights").rglob("config.json"))  # gptqmodel's
     (mirror / "models" / "org" / "tiny-gptq").symlink_to(made)
     ready = (Prequantized(repo="org/tiny-gptq"), Model(path=str(tiny_model)), own, "disabled")
@@ -109,6 +125,29 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
     settings = {(section.__name__, field.name) for section in SECTIONS for field in dataclasses.fields(section)}
     assert settings - read == set(), settings - read
     assert ("Model", "revision") in read
+
+
+@pytest.mark.parametrize("option", sorted(path.stem for path in (PROJECT / "conf" / "calib").glob("*.yaml")))
+def test_what_each_calibration_text_sets_is_read(read, option, calib_file, own_tasks, tmp_path):
+    """With a small text of ours in place of each hub file."""
+    given = OmegaConf.to_container(OmegaConf.load(PROJECT / "conf" / "calib" / f"{option}.yaml"), resolve=True)
+    calib = Calib(**given | {"nsamples": 2, "seqlen": 32} | ({"path": str(calib_file)} if option == "text" else {}))
+    if calib.repo is not None:
+        _write_text(tmp_path / "datasets" / calib.repo / calib.file, calib_file.read_text().split("\n\n"))
+    task = Task(name="own", names=["tiny_taught"], include_path=str(own_tasks))
+    text = calib_data.locate(calib, str(tmp_path), task)
+    windows, _ = calib_data.draw_windows(text, calib, 2, byte_tokenizer(), None)
+    assert windows.shape == (2, 32) and len(text.fingerprint) == 64
+    assert {("Calib", key) for key in given} - {("Calib", "nsamples")} <= read  # nsamples is the plan's to read, above
+
+
+def _write_text(path, texts: list[str]) -> None:
+    path.parent.mkdir(parents=True)
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table({"text": texts}), path)
+    else:
+        with gzip.open(path, "wt") as file:
+            file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
 
 
 def test_every_quantizer_is_known_to_the_tests():
@@ -121,4 +160,5 @@ def test_every_quantizer_is_known_to_the_tests():
         Prequantized,
         Bnb,
         Hqq,
+        Noise,
     }

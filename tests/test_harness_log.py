@@ -37,6 +37,13 @@ def test_a_log_becomes_records(tmp_path):
     assert harness_log.read(tmp_path)[1] == {("boolq", 0): "prompt 0", ("boolq", 1): "prompt 1"}
 
 
+def test_questions_on_one_passage_are_a_cluster(tmp_path):
+    docs = [{"passage": "a"}, {"passage": "a"}, {"passage": "b"}, {}]
+    write(tmp_path, *(sample(i, doc=doc) for i, doc in enumerate(docs)))
+    first, second, third, alone = (row.cluster for row in harness_log.read(tmp_path)[0])
+    assert first == second != third and alone == "p3"
+
+
 def test_several_right_choices_come_from_the_document(tmp_path):
     write(tmp_path, sample(target="0", doc={"mc2_targets": {"labels": [1, 1]}}))
     assert harness_log.read(tmp_path)[0][0].gold == [0, 1]

@@ -35,7 +35,21 @@ def test_the_columns_are_the_contract(tmp_path):
         "choice_tokens": "list<element: int32>",
         "choice_greedy": "list<element: bool>",
         "token_logprobs": "list<element: list<element: float>>",
+        "cluster": "string",
     }
+
+
+def test_a_file_from_before_there_were_clusters_is_read(tmp_path):
+    old = records.table([record([-1, -2])]).drop_columns("cluster")
+    pq.write_table(old, tmp_path / "r.parquet")
+    assert records.rows(records.read(tmp_path / "r.parquet")[0]) == [record([-1, -2])]
+
+
+def test_a_cluster_is_what_the_document_names_or_its_passage_or_its_prompt():
+    person, passage = ({"cluster": "Kak", "passage": "One day."}, {"passage": "One day.", "question": "When?"})
+    assert records.cluster_of(person, "p") == records.cluster_of({"cluster": "Kak"}, "q") != records.cluster_of(passage, "p")
+    assert records.cluster_of(passage, "p") == records.cluster_of({"passage": "One day."}, "q")
+    assert records.cluster_of({"passage": ""}, "p") == records.cluster_of("no document", "p") == "p"
 
 
 def test_a_file_cut_short_is_an_error(tmp_path):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 
 import pytest
 
 from bitsure import tracking
-from bitsure.config import Calib, Config, Metric, Model, Paths, Rtn, Scoring, Task, Tracking
+from bitsure.config import Calib, Config, Control, Metric, Model, Paths, Rtn, Scoring, Task, Tracking
 from bitsure.report import About, build
 from tests.test_compare import runs
 from tests.test_verdict import MARGINS
@@ -29,6 +30,7 @@ def config(mode="offline") -> Config:
     return Config(
         model=Model(path="somewhere/m"),
         quant=Rtn(4, 128, True),
+        control=Control(seeds=0),
         calib=Calib(name="text", path="a.txt", nsamples=1, seqlen=8),
         task=Task(name="own", names=["t"]),
         scoring=Scoring(),
@@ -41,10 +43,18 @@ def config(mode="offline") -> Config:
 
 def read_back(run_dir):
     """What a finished run's file holds, once W&B's own process has written the last of it."""
+    from google.protobuf.message import DecodeError
+
     deadline = time.monotonic() + 20
-    while (found := _read_back(run_dir))["exit"] is None and time.monotonic() < deadline:
+    while True:
+        try:
+            found = _read_back(run_dir)
+            if found["exit"] is not None or time.monotonic() > deadline:
+                return found
+        except DecodeError:  # a record that is half written yet
+            if time.monotonic() > deadline:
+                raise
         time.sleep(0.1)
-    return found
 
 
 def _read_back(run_dir):
@@ -104,13 +114,13 @@ def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_pa
     found = read_back(tmp_path)
     assert found["exit"] == 0
     assert (found["run"].display_name, found["run"].run_group, found["run"].job_type) == ("m/rtn4", "sweep-1", "rtn4")
-    assert found["config"]["quant"] == {"bits": 4, "group_size": 128, "symmetric": True, "name": "rtn4"}
+    assert found["config"]["quant"] == dataclasses.asdict(Rtn(4, 128, True)) | {"name": "rtn4"}
     assert found["config"]["provenance"]["git_commit"] == "abc"
     assert found["summary"]["t/accuracy"] == pytest.approx(made.metrics["t"]["accuracy"]["value"])
     assert found["summary"]["t/delta/true_label_prob"] == pytest.approx(made.comparison["t"]["true_label_prob"]["value"])
     assert found["summary"]["verdict"] == made.verdict["verdict"] == found["summary"]["t/verdict"]
     logged = {key.removesuffix("/_type") for key in found["history"]}
-    assert {"reliability/t", "risk_coverage/t", "shift/t", "samples", "reliability_curve/t"} <= {
+    assert {"reliability/t", "risk_coverage/t", "shift/t", "deferral/t", "samples", "reliability_curve/t"} <= {
         key.removesuffix("_table") for key in logged
     } | logged
     assert found["artifacts"]

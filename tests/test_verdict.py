@@ -56,6 +56,25 @@ def test_few_questions_decide_nothing():
     assert judge(few, MARGINS, 0.95)["verdict"] == "undecided"
 
 
+def test_few_clusters_decide_nothing():
+    few = comparison(*FINE)
+    for one in few["t"].values():
+        one["n_clusters"] = 29
+    assert judge(few, MARGINS, 0.95)["verdict"] == "undecided"
+
+
+@pytest.mark.parametrize(("low", "warned"), [(-0.01, True), (0.01, False)])
+def test_a_baseline_that_guesses_is_warned_of(low, warned):
+    one = comparison(*FINE)
+    one["t"]["accuracy"] |= {"baseline": 0.26}
+    one["t"]["baseline_accuracy_above_guessing"] = {"value": 0.01, "ci_low": low, "ci_high": 0.03, "n": 100}
+    found = judge(one, MARGINS, 0.95)["tasks"]["t"]
+    assert found["verdict"] == "non-inferior" and bool(found["warning"]) == warned
+    assert (
+        "not clearly above guessing here (accuracy 0.260, guessing 0.250, difference [-0.010, +0.030])" in found["sentence"]
+    ) == warned
+
+
 def test_margins_must_be_positive():
     with pytest.raises(UserError, match=r"verdict\.nll_margin=0"):
         Verdict(strict=False, accuracy_margin=0.01, nll_margin=0, calibration_error_margin=0.01)

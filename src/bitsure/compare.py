@@ -8,29 +8,66 @@ from collections.abc import Sequence
 import numpy as np
 
 from bitsure.config import Metric
-from bitsure.metrics import MACRO, Sample, bootstrap, entry, macro_average, number, paper_compat, repair, statistics
+from bitsure.errors import UserError
+from bitsure.metrics import (
+    MACRO,
+    Sample,
+    above_guessing,
+    entry,
+    macro_average,
+    number,
+    paper_compat,
+    paper_intervals,
+    repair,
+    statistics,
+)
 from bitsure.metrics.confidence import questions
 from bitsure.metrics.pairs import DEFERRED, STRATA, Pairs
-from bitsure.metrics.statistics import Estimate, Sums, estimate, mean
+from bitsure.metrics.significance import (
+    agresti_min,
+    benjamini_hochberg,
+    cluster_robust_t_test,
+    holm,
+    mcnemar,
+    paired_t_test,
+    z_test,
+)
+from bitsure.metrics.statistics import Estimate, Sums, estimate, mean, standard_error
 from bitsure.records import Join, Records, by_task, join
 
 PRIMARY = "true_label_prob"
+BASELINE_GUESSING = "baseline_accuracy_above_guessing"
+CLUSTER_ROBUST = f"{PRIMARY}_cluster_robust"
 # each model's over its own right or wrong answers, so that the difference also holds what moved between the two
 CONDITIONAL = ("confidence_correct", "confidence_wrong")
+DEFERRALS = tuple(f"{share:.0%}".replace("%", "_percent") for share in DEFERRED)
 
 
-def compare(baseline: Records, quantized: Records, metric: Metric) -> dict[str, dict[str, dict]]:
+def compare(
+    baseline: Records,
+    quantized: Records,
+    metric: Metric,
+    bits_per_weight: float | None = None,
+    noisy: Sequence[Records] = (),
+) -> dict[str, dict[str, dict]]:
     """comparison.json: {task: {metric: {value, ci_low, ci_high, n, …}}} where value is quantized − baseline.
 
     true_label_prob carries the primary test: the study's paired two-sided t-test, adjusted by Holm over the tasks. All
-    else is exploratory, adjusted by Benjamini–Hochberg over all of it. Raises UserError if no question of the two runs is
-    the same.
+    else is exploratory, adjusted by Benjamini–Hochberg over all of it; so is the cluster-robust t-test, which stands beside the
+    study's where questions come in clusters, as that one takes them all for independent. Raises UserError if no question of
+    the two runs is the same.
+
+    bits_per_weight: of the quantized model, if known, for the cost of deferral. noisy: records of the noise control, one for
+    each seed; they give `harm_slope` its test and each task the entries `noise_control/…`.
     """
     joined = join(baseline, quantized)
+    cost = repair.cost_of_quantized(metric.quantized_cost, bits_per_weight)
     results, estimates = {}, {}
     full, quant = by_task(joined.baseline), by_task(joined.quantized)
     for task, found in quant.items():
-        results[task], estimates[task] = _compare_task(full[task], found, metric, metric.alpha / len(quant))
+        results[task], estimates[task] = _compare_task(full[task], found, metric, metric.alpha / len(quant), cost)
+    if noisy:
+        _add_control(results, joined, noisy, metric)
     for task, p_adjusted in zip(results, holm([results[task][PRIMARY]["p_value"] for task in results]), strict=True):
         results[task][PRIMARY] |= {"family": "primary", "p_adjusted": p_adjusted, "significant": p_adjusted < metric.alpha}
     explored = [one for found in results.values() for one in found.values() if "p_value" in one and "family" not in one]
@@ -42,6 +79,19 @@ def compare(baseline: Records, quantized: Records, metric: Metric) -> dict[str, 
     if len(estimates) > 1:
         results[MACRO] = macro_average(estimates, metric.confidence_level)
     return results
+
+
+def _add_control(results: dict[str, dict[str, dict]], joined: Join, noisy: Sequence[Records], metric: Metric) -> None:
+    from bitsure import control
+
+    runs = [join(joined.baseline, one) for one in noisy]
+    if any(run.only_baseline for run in runs):
+        raise UserError("The noise control was not asked all the questions that are compared. Score it again.")
+    full, noise = by_task(joined.baseline), [by_task(run.quantized) for run in runs]
+    for task, found in results.items():
+        around = control.noise_control(full[task], [run[task] for run in noise], metric)
+        found["harm_slope"] |= control.slope_test(found["harm_slope"]["value"], around)
+        found |= around
 
 
 def was_compared(values: dict[str, dict]) -> bool:
@@ -58,7 +108,9 @@ def _counts(task: str, joined_questions: int, joined: Join) -> dict[str, dict]:
     return {name: number(count, None, None, count) for name, count in counts.items()}
 
 
-def _compare_task(before, after, metric: Metric, alpha: float) -> tuple[dict[str, dict], dict[str, Estimate]]:
+def _compare_task(
+    before, after, metric: Metric, alpha: float, cost_quantized: float
+) -> tuple[dict[str, dict], dict[str, Estimate]]:
     """alpha: of one of the primary tests, at the least."""
     full, quant = (questions(side, metric.normalization) for side in (before, after))
     sample = Sample.of(after, metric)
@@ -69,22 +121,29 @@ def _compare_task(before, after, metric: Metric, alpha: float) -> tuple[dict[str
     estimates = estimate(chosen, quant, sample.weights, sample.clusters, minus=full)
     for name, one in chosen.items():
         found = estimates[name]
-        results[name] = entry(found, n, sample.unit, level, baseline=one.value(full), quantized=one.value(quant))
+        now, was = found.sides
+        results[name] = entry(found, n, sample, level, baseline=was, quantized=now)
         if name in CONDITIONAL:
             results[name] |= {"n_baseline": one.count(full), "n_quantized": one.count(quant)}
         if name != PRIMARY:
-            results[name] |= z_test(found)
+            results[name] |= z_test(found, level)
     results["accuracy"] |= _at_least_as_wide(results["accuracy"], agresti_min(pairs, level))
     for name, found in estimate(paired, pairs, sample.weights, sample.clusters).items():
         estimates[name] = found
-        results[name] = entry(found, paired[name].count(pairs), sample.unit, level)
+        results[name] = entry(found, paired[name].count(pairs), sample, level)
+    guessing = estimate({BASELINE_GUESSING: above_guessing()}, full, sample.weights, sample.clusters)
+    results[BASELINE_GUESSING] = entry(guessing[BASELINE_GUESSING], n, sample, level)
+    for k, name in enumerate(DEFERRALS):
+        results[f"deferral_accuracy_{name}"] |= _deferral(pairs, k, cost_quantized)
     change = quant.true_label_prob - full.true_label_prob
-    results[PRIMARY] |= paired_t_test(change, sample.weights, level, alpha)
-    results["correct_to_wrong"] |= mcnemar(pairs)
-    cold, warm = pairs.temperatures
-    results["temperature"] = number(warm - cold, None, None, n, baseline=cold, quantized=warm)
+    if sample.clusters is not None:
+        results[CLUSTER_ROBUST] = results[PRIMARY] | cluster_robust_t_test(change, sample.clusters, level)
+        results[CLUSTER_ROBUST] |= {"interval": "t, cluster-robust", "resampled": f"none: the variance of {sample.unit}"}
+    results[PRIMARY] |= paired_t_test(change, sample.weights, sample.clusters, level, alpha)
+    results["correct_to_wrong"] |= mcnemar(pairs, sample.clusters, level)
+    results["temperature"] = _temperature(pairs, sample, level)
     if metric.paper_compat:
-        results |= _paper_compat(before, after)
+        results |= _paper_compat(before, after, sample, level)
     return results, estimates
 
 
@@ -111,9 +170,33 @@ def paired_statistics() -> dict[str, Sums]:
         inside = lambda p, k=k: (p.stratum == k) * p.has_odds  # noqa: E731
         found[f"harm_stratum_{k + 1}"] = mean(lambda p: p.log_odds_change, among=inside)
         found[f"instability_stratum_{k + 1}"] = _deviation(inside)
-    for share in DEFERRED:
-        found[f"deferral_gain_{share:.0%}".replace("%", "_percent")] = mean(lambda p, share=share: p.deferral_gain(share))
+    for k, name in enumerate(DEFERRALS):
+        found[f"deferral_accuracy_{name}"] = mean(lambda p, k=k: p.quantized.correct + p.deferred[:, k] * p.better)
+        found[f"deferral_gain_{name}"] = _deferral_gain(k)
     return found
+
+
+def _deferral_gain(k: int) -> Sums:
+    """The accuracy of deferring the least sure questions, less that of deferring as many at random: a covariance."""
+
+    def features(pairs: Pairs) -> np.ndarray:
+        chosen = pairs.deferred[:, k].astype(float)
+        return np.stack([chosen * pairs.better, chosen, pairs.better, np.ones(len(pairs))], axis=1)
+
+    def of(sums: np.ndarray) -> np.ndarray:
+        both, chosen, better, n = np.moveaxis(sums, -1, 0)
+        return both / n - chosen / n * better / n
+
+    return Sums(features, of)
+
+
+def _deferral(pairs: Pairs, k: int, cost_quantized: float) -> dict[str, float]:
+    """Of one point of the deferral curve: the share that was deferred, what an answer costs on average (all questions are
+    first asked of the quantized model; one of the full model costs 1), and the accuracy if as many were deferred at random.
+    """
+    share = float(pairs.deferred[:, k].mean())
+    by_chance = float(pairs.quantized.correct.mean() + share * pairs.better.mean())
+    return {"share": share, "cost": cost_quantized + share, "random_accuracy": by_chance}
 
 
 def _deviation(among) -> Sums:
@@ -133,7 +216,7 @@ def _deviation(among) -> Sums:
 def _slope() -> Sums:
     """Least-squares slope of δ on the full model's certainty (0 … 1): above 0 where unsure questions are hit harder.
 
-    It has no test: its null value is not 0 but the slope of noise of the same size.
+    Its null value is not 0 but the slope of noise of the same size: it has a test where there is a noise control.
     """
 
     def features(pairs: Pairs) -> np.ndarray:
@@ -148,69 +231,19 @@ def _slope() -> Sums:
     return Sums(features, of)
 
 
-def paired_t_test(difference: np.ndarray, weights: np.ndarray | None, level: float, alpha: float) -> dict:
-    """The two-sided paired t-test of a zero mean difference (n,), with Cohen's d_z (mean / standard deviation) and interval.
+def _temperature(pairs: Pairs, sample: Sample, level: float) -> dict:
+    """The mean cross-fitted temperature of both models, each with its interval, and by how much it rose."""
 
-    Where differences do not vary there is no test, and the p-value is 1. `smallest_detectable` is the mean difference that a
-    test at this alpha finds in about 80 of 100 such samples.
-    """
-    from scipy.stats import norm, t, ttest_1samp
+    def fitted(value: float, influence: np.ndarray, least: float) -> Estimate:
+        return Estimate(value, standard_error(influence, sample.clusters), None, "influence function", least)
 
-    n = len(difference)
-    if n < 2 or np.ptp(difference) == 0:
-        return {"test": "paired t-test", "statistic": None, "p_value": 1.0, "effect_size": None, "effect_size_ci": None}
-    statistic, p_value = ttest_1samp(difference, 0.0)
-    deviation = float(difference.std(ddof=1))
-    d_z = float(difference.mean() / deviation)
-    if weights is None:
-        half = float(norm.ppf((1 + level) / 2)) * math.sqrt(1 / n + d_z**2 / (2 * n))  # Hedges & Olkin 1985
-        interval = [d_z - half, d_z + half]
-    else:
-        counts = weights.sum(0)
-        means = difference @ weights / counts
-        with np.errstate(invalid="ignore", divide="ignore"):
-            replicates = means / np.sqrt(difference**2 @ weights / counts - means**2)
-        interval = list(bootstrap.percentile_interval(replicates, level))
-    return {
-        "test": "paired t-test",
-        "statistic": float(statistic),
-        "p_value": float(p_value),
-        "effect_size": d_z,
-        "effect_size_ci": interval,
-        "smallest_detectable": float(t.ppf(1 - alpha / 2, n - 1) + t.ppf(0.8, n - 1)) * deviation / math.sqrt(n),
-    }
-
-
-def z_test(found: Estimate) -> dict:
-    """Two-sided: the value over its standard error, by resampling or influence. Exploratory only; none without spread."""
-    from scipy.stats import norm
-
-    if not math.isfinite(found.value) or not math.isfinite(found.standard_error) or found.standard_error <= 1e-12:
-        return {}
-    z = found.value / found.standard_error
-    return {"test": "z-test", "statistic": z, "p_value": float(2 * norm.sf(abs(z)))}
-
-
-def mcnemar(pairs: Pairs) -> dict:
-    """The exact test that as many answers became wrong as became right (McNemar 1947)."""
-    from scipy.stats import binomtest
-
-    lost, won = int(pairs.lost.sum()), int(pairs.won.sum())
-    p_value = float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0
-    return {"test": "McNemar, exact", "statistic": lost, "p_value": p_value}
-
-
-def agresti_min(pairs: Pairs, level: float) -> tuple[float, float]:
-    """The interval of a difference of paired proportions that stays wide where few answers or none flip (Agresti & Min 2005).
-
-    The Wald interval after half a question is added to each of the four outcomes.
-    """
-    from scipy.stats import norm
-
-    n, lost, won = len(pairs) + 2, pairs.lost.sum() + 0.5, pairs.won.sum() + 0.5
-    middle = (won - lost) / n
-    half = norm.ppf((1 + level) / 2) * math.sqrt(won + lost - (won - lost) ** 2 / n) / n
-    return float(middle - half), float(middle + half)
+    sides = [fitted(value, one, 0.0) for value, one in zip(pairs.temperatures, pairs.temperature_influences, strict=True)]
+    before, after = pairs.temperature_influences
+    found = entry(fitted(sides[1].value - sides[0].value, after - before, -math.inf), len(pairs), sample, level)
+    for name, one in zip(("baseline", "quantized"), sides, strict=True):
+        low, high = one.interval(level)
+        found |= {name: one.value, f"{name}_ci": [low, high] if math.isfinite(low + high) else None}
+    return found
 
 
 def _at_least_as_wide(one: dict, other: tuple[float, float]) -> dict:
@@ -222,31 +255,16 @@ def _at_least_as_wide(one: dict, other: tuple[float, float]) -> dict:
     }
 
 
-def _paper_compat(before, after) -> dict[str, dict]:
+def _paper_compat(before, after, sample: Sample, level: float) -> dict[str, dict]:
     """The study's numbers of both runs, and its t-test: of full − quantized, the other way round than everything else here."""
     was, now = paper_compat.measure(before), paper_compat.measure(after)
-    n = len(paper_compat.kept(after))
+    found = paper_intervals.estimates(after, sample.weights, sample.clusters, minus=before)
     results = {
-        f"paper_compat/{name}": number(now[name] - was[name], None, None, n, baseline=was[name], quantized=now[name])
-        for name in now
+        f"paper_compat/{name}": entry(
+            one, len(paper_compat.kept(after)), sample, level, baseline=was[name], quantized=now[name]
+        )
+        for name, one in found.items()
     }
     difference = paper_compat.gold_probability(before) - paper_compat.gold_probability(after)
-    results["paper_compat/conf_true"] |= paired_t_test(difference, None, 0.95, 0.01) | {"family": "the study's own"}
+    results["paper_compat/conf_true"] |= paired_t_test(difference, None, None, 0.95, 0.01) | {"family": "the study's own"}
     return results
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number by Holm (1979), in the order given."""
-    order = np.argsort(p_values)
-    m = len(p_values)
-    adjusted = np.maximum.accumulate([min(1.0, (m - rank) * p_values[i]) for rank, i in enumerate(order)])
-    result = np.empty(m)
-    result[order] = adjusted
-    return result.tolist()
-
-
-def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted to control the false discovery rate (Benjamini & Hochberg 1995), in the order given."""
-    from scipy.stats import false_discovery_control
-
-    return false_discovery_control(p_values).tolist() if len(p_values) else []

@@ -5,6 +5,7 @@ No torch here: composing a config must stay quick.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from bitsure.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[2]
+MIN_SEQLEN = 8  # tokens of a calibration window
 
 
 @dataclass
@@ -200,25 +202,68 @@ class Hqq(Quant):
 
 
 @dataclass
+class Noise(Quant):
+    """Gaussian noise on the weights, as large in each layer's output as what the quantizer `like` did: its control."""
+
+    like: Quant = MISSING
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.like, (NoQuant, Noise)):
+            raise UserError(f"quant.like={self.like.name}: noise is matched to a quantizer, such as quant@quant.like=gptq4.")
+
+    @property
+    def name(self) -> str:
+        return f"noise-{self.like.name}-{self.seed}"
+
+    @property
+    def needs_data(self) -> bool:
+        return self.like.needs_data
+
+
+@dataclass
+class Control:
+    """The noise control: as many models with noise of the quantizer's output error are scored beside the quantized one."""
+
+    seeds: int = MISSING
+
+    def __post_init__(self) -> None:
+        if self.seeds != 0:
+            _at_least("control.seeds", self.seeds, 19, " (a p-value of .05 needs as many), or 0 for none")
+
+
+@dataclass
 class Calib:
-    """The quantizer's text: `nsamples` windows of `seqlen` tokens from a file (`path`) or a file of a hub data set."""
+    """The quantizer's data, `nsamples` windows of `seqlen` tokens: of files (`path`), a file of a hub data set, or of none."""
 
     name: str = MISSING
-    path: str | None = None  # .txt, or .jsonl (also .json.gz) with a `text` field
+    kind: str = "text"  # text: files; task: the scored tasks' training splits; random: tokens of the vocabulary
+    path: str | None = None  # a file, or a folder of them: .txt, or .jsonl, .json.gz, .parquet with a `text` field
     repo: str | None = None
     file: str | None = None
+    document_start: str | None = None  # where lines or rows are parts of documents: a regular expression for the first
     nsamples: int = MISSING
     seqlen: int = MISSING
     seed: int = 0
     if_missing: str = "error"  # what to do where the hub's file is not to be had: error | pocket
 
     def __post_init__(self) -> None:
+        _one_of("calib.kind", self.kind, ("text", "task", "random"))
         _one_of("calib.if_missing", self.if_missing, ("error", "pocket"))
         _at_least("calib.nsamples", self.nsamples, 1)
-        _at_least("calib.seqlen", self.seqlen, 8)
-        if self.path is None and (self.repo is None or self.file is None):
+        _at_least("calib.seqlen", self.seqlen, MIN_SEQLEN)
+        if self.document_start is not None:
+            try:
+                re.compile(self.document_start)
+            except re.error as error:
+                raise UserError(f"calib.document_start={self.document_start}: no regular expression: {error}.") from error
+        files = [key for key in ("path", "repo", "file", "document_start") if getattr(self, key) is not None]
+        if self.kind != "text" and files:
+            raise UserError(f"calib={self.name} reads no file: leave out calib.{files[0]}, or choose calib=text.")
+        if self.kind == "text" and self.path is None and (self.repo is None or self.file is None):
             raise UserError(
-                "calib: needs calib.path=FILE (.txt, or .jsonl with a `text` field). Example: calib=text calib.path=my.txt"
+                "calib: needs calib.path=FILE (.txt, or .jsonl, .json.gz, .parquet with a `text` field) or a folder of such. "
+                "Example: calib=text calib.path=my.txt"
             )
 
 
@@ -266,12 +311,16 @@ class Metric:
     confidence_level: float = MISSING  # of every interval
     alpha: float = MISSING  # of the paired t-test
     seed: int = MISSING
+    # what a quantized answer costs where a full-precision one costs 1; None: its bits per weight of 16, a quarter if not known
+    quantized_cost: float | None = None
 
     def __post_init__(self) -> None:
         _at_least("metric.n_bins", self.n_bins, 1)
         _one_of("metric.binning", self.binning, ("uniform", "quantile"))
         _one_of("metric.normalization", self.normalization, ("none", "token", "char", "byte"))
         _at_least("metric.resamples", self.resamples, 100)
+        if self.quantized_cost is not None and not self.quantized_cost > 0:
+            raise UserError(f"metric.quantized_cost={self.quantized_cost}: a number above 0, or null.")
         for key in ("confidence_level", "alpha"):
             if not 0 < getattr(self, key) < 1:
                 raise UserError(f"metric.{key}={getattr(self, key)}: a number between 0 and 1.")
@@ -321,6 +370,7 @@ class Paths:
 class Config:
     model: Model = MISSING
     quant: Quant = MISSING
+    control: Control = MISSING
     calib: Calib = MISSING
     task: Task = MISSING
     scoring: Scoring = MISSING
@@ -335,6 +385,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     classes = {"none": NoQuant, "rtn": Rtn, "gptq": Gptq, "cast": Cast, "prequantized": Prequantized, "bnb": Bnb, "hqq": Hqq}
+    classes["noise"] = Noise
     for name, node in classes.items():
         store.store(group="schema/quant", name=name, node=node)
     OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
@@ -348,6 +399,10 @@ def to_dataclasses(composed: DictConfig) -> Config:
     _check_keys(composed)
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
+    if config.control.seeds and isinstance(config.quant, (NoQuant, Noise)):
+        raise UserError(
+            f"control.seeds={config.control.seeds}: quant={config.quant.name} has no noise control of its own. Leave it out."
+        )
     packed = isinstance(config.quant, NoQuant) or (isinstance(config.quant, Gptq) and config.quant.backend == "gptqmodel")
     if not config.scoring.dequantize and not packed:
         raise UserError(

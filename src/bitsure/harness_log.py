@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bitsure.errors import UserError
-from bitsure.records import Record, check, table
+from bitsure.records import Record, check, cluster_of, table
 
 FILE = re.compile(r"samples_(?P<task>.+?)(?:_\d{4}-\d\d-\d\dT[\d.:-]+)?\.jsonl")
 NEEDED = ("doc_id", "doc", "target", "arguments", "resps", "doc_hash", "prompt_hash", "target_hash")
@@ -67,6 +67,7 @@ def _record(task: str, line: str, where: str) -> tuple[Record, str]:
         choice_tokens=None,
         choice_greedy=[greedy for _, greedy in numbers],
         token_logprobs=None,
+        cluster=cluster_of(sample["doc"], sample["prompt_hash"]),
     )
     return record, pairs[0][0]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 from bitsure import models, provenance, quantize, records, report, scoring, terminal, tracking, verdict
@@ -14,7 +14,21 @@ from bitsure.report import tables
 from bitsure.rundir import is_done, open_run
 from bitsure.store import Store
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class Cell:
+    """What a run is about to do; all of it has been checked, no weights are loaded."""
+
+    source: models.Source
+    dtype: str
+    plan: quantize.Plan | None  # None: full precision alone
+    scorer: scoring.Scorer
+    store: Store
+    log_file: Path
+
+    @property
+    def weights(self) -> dict | None:
+        return self.plan.made_from if self.plan else None
 
 
 def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
@@ -28,39 +42,16 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
     with open_run(run_dir, resolved) as current:
         made_by = provenance.collect()
         current.write_json("provenance.json", made_by)
-        log_file = run_dir / "libraries.log"
-        store, mirror = Store(config.paths.store), config.paths.hub_mirror
-
         with current.stage("check"):
-            with terminal.output_to(log_file):
-                tracking.check_login(config.tracking)
-            source = models.locate(config.model, mirror)
-            with terminal.output_to(log_file):
-                dtype = models.computing_dtype(config.model.dtype, source.path)
-            if not config.scoring.dequantize and dtype == "float32":
-                raise UserError("scoring.dequantize=false: packed kernels compute in half precision. Add model.dtype=bfloat16.")
-            plan = None
-            if not isinstance(config.quant, NoQuant):
-                text, ready = calib_data.locate(config.calib, mirror), prequantized.locate(config.quant, mirror)
-                plan = quantize.Plan(source, config.quant, config.calib, text, dtype, ready)
-            weights = plan.made_from if plan else None
-            scorer = scoring.Scorer(scoring.questions(config.task, mirror), config.scoring, dtype, store, log_file)
-            scorer.load_missing(scoring.identity(source, None))
-            scorer.load_missing(scoring.identity(source, weights))
-            if plan and not store.find("weights", weights):
-                with terminal.output_to(log_file):
-                    quantize.check(plan, store)
-            made_by |= {
-                "model": {"name": source.name, "revision": source.revision, "fingerprint": source.fingerprint, "dtype": dtype}
-            }
-            made_by |= {"weights": weights, "calib_text": plan.text.name if plan else None}
+            cell = _check(config, run_dir / "libraries.log")
+            made_by |= _made_by(cell)
             current.write_json("provenance.json", made_by)
-
-        with tracking.track(config, resolved, run_dir, sweep, log_file) as tracker:
+        source, scorer = cell.source, cell.scorer
+        with tracking.track(config, resolved, run_dir, sweep, cell.log_file) as tracker:
             quantized = baseline = None
-            if plan:
+            if cell.plan:
                 with current.stage("quantize"):
-                    quantized = quantize.ensure(plan, store, log_file)
+                    quantized = quantize.ensure(cell.plan, cell.store, cell.log_file)
                     current.write_json("quantization.json", quantized.report)
             with current.stage("score full precision"):
                 rows = scorer.score(source, None, None, "full precision")
@@ -68,20 +59,64 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
                 baseline = rows
                 records.write(run_dir / "baseline.parquet", baseline, scorer.describe(source, None))
                 with current.stage("score quantized"):
-                    rows = scorer.score(source, weights, quantized.checkpoint, config.quant.name)
-            records.write(run_dir / "records.parquet", rows, scorer.describe(source, weights))
+                    rows = scorer.score(source, cell.weights, quantized.checkpoint, config.quant.name)
+            records.write(run_dir / "records.parquet", rows, scorer.describe(source, cell.weights))
+            with current.stage("noise control"):
+                noisy = [_noise(cell, seed, run_dir / "noise_control") for seed in range(config.control.seeds)]
             with current.stage("report"):
                 title = f"{source.name}, {config.quant.name}"
                 proof = quantized.report if quantized else None
                 scorer.write_prompts(source, run_dir / "prompts.parquet")
                 prompts = records.read_prompts(run_dir / "prompts.parquet")
-                about = report.About(title, proof, made_by, prompts)
+                about = report.About(title, proof, made_by, prompts, noisy)
                 made = report.build(run_dir, rows, baseline, config.metric, config.verdict, about)
             with current.stage("track"):
                 tracker.log(made_by, made, proof, rows, baseline, config.metric, run_dir / "records.parquet")
     _show(config, title, made, tracker.look, run_dir)
     if made.verdict:
         _check_strict(config, made.verdict, run_dir)
+
+
+def _check(config: Config, log_file: Path) -> Cell:
+    """Everything that can be known to be wrong before weights are loaded. Raises UserError."""
+    store, mirror = Store(config.paths.store), config.paths.hub_mirror
+    with terminal.output_to(log_file):
+        tracking.check_login(config.tracking)
+    source = models.locate(config.model, mirror)
+    with terminal.output_to(log_file):
+        dtype = models.computing_dtype(config.model.dtype, source.path)
+    if not config.scoring.dequantize and dtype == "float32":
+        raise UserError("scoring.dequantize=false: packed kernels compute in half precision. Add model.dtype=bfloat16.")
+    plan = None
+    if not isinstance(config.quant, NoQuant):
+        with terminal.output_to(log_file):
+            text = calib_data.locate(config.calib, mirror, config.task)
+        ready = prequantized.locate(config.quant, mirror)
+        plan = quantize.Plan(source, config.quant, config.calib, text, dtype, ready)
+    scorer = scoring.Scorer(scoring.questions(config.task, mirror), config.scoring, dtype, store, log_file)
+    cell = Cell(source, dtype, plan, scorer, store, log_file)
+    scorer.load_missing(scoring.identity(source, None))
+    scorer.load_missing(scoring.identity(source, cell.weights))
+    if plan and not store.find("weights", plan.made_from):
+        with terminal.output_to(log_file):
+            quantize.check(plan, store)
+    return cell
+
+
+def _made_by(cell: Cell) -> dict:
+    source = cell.source
+    model = {"name": source.name, "revision": source.revision, "fingerprint": source.fingerprint, "dtype": cell.dtype}
+    return {"model": model, "weights": cell.weights, "calib_text": cell.plan.text.name if cell.plan else None}
+
+
+def _noise(cell: Cell, seed: int, folder: Path) -> records.Records:
+    """The records of one noise control of the cell's quantizer, also written into `folder`."""
+    plan = cell.plan.noise(seed)
+    made = quantize.ensure(plan, cell.store, cell.log_file)
+    rows = cell.scorer.score(cell.source, plan.made_from, made.checkpoint, plan.quant.name)
+    folder.mkdir(exist_ok=True)
+    records.write(folder / f"{seed:03d}.parquet", rows, cell.scorer.describe(cell.source, plan.made_from))
+    return rows
 
 
 def _check_strict(config: Config, judged: dict, run_dir: Path) -> None:
@@ -99,8 +134,8 @@ def _show(config: Config, title: str, made: report.Report, look: str | None, run
         out.print(sentence, markup=False, soft_wrap=True)
     if made.verdict:
         out.print(f"Verdict: {made.verdict['verdict']}", markup=False)
-        for task in made.verdict["tasks"].values():
-            out.print(f"- {task['sentence']}", markup=False, soft_wrap=True)
+        for sentence in verdict.sentences(made.verdict):
+            out.print(f"- {sentence}", markup=False, soft_wrap=True)
         out.print()
     lines = {"report": made.page, "records": run_dir / "records.parquet", "W&B": look}
     for what, where in lines.items():

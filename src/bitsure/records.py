@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bitsure.errors import UserError
+from bitsure.store import hash_json
 
 ROUNDING = 1e-6  # how far above 0 a log-probability may come out of a float32
 
@@ -31,6 +32,7 @@ SCHEMA = pa.schema(
         ("choice_tokens", pa.list_(pa.int32())),
         ("choice_greedy", pa.list_(pa.bool_())),
         ("token_logprobs", pa.list_(pa.list_(pa.float32()))),
+        ("cluster", pa.string()),  # equal where questions have something in common; null where that is not known
     ]
 )
 
@@ -50,6 +52,7 @@ class Record:
     choice_tokens: list[int] | None
     choice_greedy: list[bool]
     token_logprobs: list[list[float]] | None
+    cluster: str | None = None
 
     @property
     def identity(self) -> tuple[str, str, str, str]:
@@ -68,6 +71,14 @@ def table(records: Records) -> pa.Table:
 def rows(records: pa.Table) -> list[Record]:
     """Columns as rows."""
     return [Record(**row) for row in records.to_pylist()]
+
+
+def cluster_of(doc: object, prompt_hash: str) -> str:
+    """What a question shares with others, so that they are no independent evidence: a hash of its document's `cluster`, the
+    passage, person or whatever the task's author names; else of its `passage`; else the hash of its prompt.
+    """
+    shared = (doc.get("cluster") or doc.get("passage")) if isinstance(doc, dict) else None
+    return hash_json(shared) if shared else prompt_hash
 
 
 def write(path: Path, records: Records, made_from: dict) -> None:
@@ -98,6 +109,8 @@ def read(path: Path) -> tuple[pa.Table, dict]:
         found = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path} cannot be read as records ({error}); remove it and run again.") from error
+    if "cluster" not in found.column_names:  # written before there was one
+        found = found.append_column("cluster", pa.nulls(len(found), pa.string()))
     if missing := set(SCHEMA.names) - set(found.column_names):
         raise UserError(f"{path} is no records file: it lacks the columns {', '.join(sorted(missing))}.")
     metadata = json.loads((found.schema.metadata or {}).get(b"bitsure", b"{}"))

@@ -22,7 +22,7 @@ def console() -> Console:
 
 @contextmanager
 def progress(description: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """Yields `advance(n=1, total=None)`. On a terminal a bar with the time left, elsewhere a line every LOG_EVERY seconds."""
+    """Yields `advance(n=1, total=None, note="")`. On a terminal a bar with the time left, else a line every LOG_EVERY s."""
     out = console()
     if not out.is_terminal:
         yield _lines(out, description, total)
@@ -31,8 +31,8 @@ def progress(description: str, total: int | None) -> Iterator[Callable[..., None
     with Progress(*columns, TimeRemainingColumn(), console=out, redirect_stdout=False, redirect_stderr=False) as bar:
         task = bar.add_task(description, total=total)
 
-        def advance(n: int = 1, total: int | None = None) -> None:
-            bar.update(task, advance=n, **({} if total is None else {"total": total}))
+        def advance(n: int = 1, total: int | None = None, note: str = "") -> None:
+            bar.update(task, advance=n, description=f"{description} {note}", **({} if total is None else {"total": total}))
 
         yield advance
 
@@ -41,13 +41,13 @@ def _lines(out: Console, description: str, total: int | None) -> Callable[..., N
     started = last = time.monotonic()
     done, of = 0, total
 
-    def advance(n: int = 1, total: int | None = None) -> None:
+    def advance(n: int = 1, total: int | None = None, note: str = "") -> None:
         nonlocal done, of, last
         done, of = done + n, total if total is not None else of
         now = time.monotonic()
         if now - last >= LOG_EVERY and done:
             left = f", {(now - started) / done * (of - done):.0f} s left" if of else ""
-            out.print(f"{description}: {done}{f' of {of}' if of else ''}{left}", markup=False)
+            out.print(f"{description}: {done}{f' of {of}' if of else ''}{left} {note}".rstrip(), markup=False)
             last = now
 
     return advance

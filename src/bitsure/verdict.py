@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from bitsure.compare import was_compared
+from bitsure import control
+from bitsure.compare import BASELINE_GUESSING, was_compared
 from bitsure.config import Verdict
 from bitsure.metrics import ECE, MACRO
 
 NON_INFERIOR, INFERIOR, UNDECIDED = "non-inferior", "inferior", "undecided"
-FEWEST = 30  # questions; an interval of fewer says too little of their spread
+FEWEST = 30  # questions, or clusters of them; an interval of fewer says too little of their spread
 SAID = {"accuracy": "the loss of accuracy", "nll": "the rise of the NLL", ECE: "the rise of the calibration error"}
 
 
 def judge(comparison: dict[str, dict[str, dict]], verdict: Verdict, level: float) -> dict:
-    """verdict.json: {verdict, strict, level, noise_control, tasks: {task: {verdict, sentence, margins: {metric: …}}}}.
+    """verdict.json: {verdict, strict, level, noise_control, tasks: {task: {verdict, sentence, warning, margins: {metric: …}}}}.
 
     A loss is how much worse the quantized model is, in the metric's own unit. A metric is non-inferior where its interval's
-    upper end is below the margin, inferior where the lower end is above it, undecided of fewer than FEWEST questions. The
+    upper end is below the margin, inferior where the lower end is above it, undecided of fewer than FEWEST clusters. The
     calibration error's interval covers less than it says: it can leave a task undecided but not make it inferior. A task is
     inferior if any metric is, non-inferior if all are; one of which nothing joined is undecided. `smallest_detectable` is the
     change in true_label_prob that the task's primary test would most likely find.
+    noise_control: {task: {places, sentence}} where one was scored, else null.
     """
     margins = {
         "accuracy": verdict.accuracy_margin,
@@ -36,16 +38,41 @@ def judge(comparison: dict[str, dict[str, dict]], verdict: Verdict, level: float
             name: _judge_one(values[name], margin, worse=-1 if name == "accuracy" else 1, decisive=name != ECE)
             for name, margin in margins.items()
         }
-        overall = _together([one["verdict"] for one in judged.values()])
+        overall, warning = _together([one["verdict"] for one in judged.values()]), _warning(values)
         tasks[task] = {
             "verdict": overall,
-            "sentence": _sentence(task, overall, judged, level),
+            "sentence": _sentence(task, overall, judged, level) + (f" {warning}" if warning else ""),
+            "warning": warning,
             "margins": judged,
             "smallest_detectable": values["true_label_prob"].get("smallest_detectable"),
         }
     together = _together([one["verdict"] for one in tasks.values()])
-    # the noise control that tells quantization from noise of its size has its place here
-    return {"verdict": together, "strict": verdict.strict, "level": level, "noise_control": None, "tasks": tasks}
+    around = {task: against_noise(task, values) for task, values in comparison.items() if f"{control.PREFIX}harm" in values}
+    return {"verdict": together, "strict": verdict.strict, "level": level, "noise_control": around or None, "tasks": tasks}
+
+
+def against_noise(task: str, values: dict[str, dict]) -> dict:
+    """Where the quantized model lies within what noise of the same output error does: {metric: below | within | above, …}."""
+    names = [name for name in values if f"{control.PREFIX}{name}" in values and values[name]["value"] is not None]
+    places = {name: control.place(values[name]["value"], values[f"{control.PREFIX}{name}"]) for name in names}
+    p, noise = values["true_label_prob"], values[f"{control.PREFIX}true_label_prob"]
+    kl, noise_kl = values["kl_divergence"], values[f"{control.PREFIX}kl_divergence"]
+    sentence = (
+        f"{task}: noise of the same output error ({noise['n']} seeds) changes the right answer's probability by "
+        f"{noise['ci_low']:+.4f} to {noise['ci_high']:+.4f}; quantization, by {p['value']:+.4f}, "
+        f"is {places['true_label_prob']} that. Mean KL {kl['value']:.4f}, of the noise {noise_kl['value']:.4f}."
+    )
+    slope = values["harm_slope"]
+    if "p_value" in slope:
+        hit = "hit harder than by such noise" if slope["p_value"] <= 0.05 else "not shown to be hit harder than by such noise"
+        sentence += f" Unsure questions are {hit} (p = {slope['p_value']:.2g})."
+    return {"places": places, "sentence": sentence}
+
+
+def sentences(judged: dict) -> list[str]:
+    """The verdict in words, task by task."""
+    control_said = [one["sentence"] for one in (judged["noise_control"] or {}).values()]
+    return [task["sentence"] for task in judged["tasks"].values()] + control_said
 
 
 def _judge_one(one: dict, margin: float, worse: int, decisive: bool) -> dict:
@@ -53,7 +80,7 @@ def _judge_one(one: dict, margin: float, worse: int, decisive: bool) -> dict:
     loss = worse * one["value"]
     low, high = sorted((worse * one["ci_low"], worse * one["ci_high"]))
     said = NON_INFERIOR if high < margin else INFERIOR if low > margin else UNDECIDED
-    if one["n"] < FEWEST or (said == INFERIOR and not decisive):
+    if one.get("n_clusters", one["n"]) < FEWEST or (said == INFERIOR and not decisive):
         said = UNDECIDED
     return {"verdict": said, "loss": loss, "ci_low": low, "ci_high": high, "margin": margin, "n": one["n"]}
 
@@ -61,7 +88,18 @@ def _judge_one(one: dict, margin: float, worse: int, decisive: bool) -> dict:
 def _not_compared(task: str, values: dict[str, dict]) -> dict:
     alone = values["questions_only_baseline"]["value"], values["questions_only_quantized"]["value"]
     said = f"{task}: undecided. None of its questions is in both runs ({alone[0]:,} in full precision, {alone[1]:,} quantized)."
-    return {"verdict": UNDECIDED, "sentence": said, "margins": {}, "smallest_detectable": None}
+    return {"verdict": UNDECIDED, "sentence": said, "warning": None, "margins": {}, "smallest_detectable": None}
+
+
+def _warning(values: dict[str, dict]) -> str | None:
+    """What makes the verdict worth little: a model that guesses loses nothing by being quantized."""
+    above = values.get(BASELINE_GUESSING)
+    if above is None or above["ci_low"] > 0:
+        return None
+    accuracy = values["accuracy"]["baseline"]
+    said = f"accuracy {accuracy:.3f}, guessing {accuracy - above['value']:.3f}"
+    said += f", difference [{above['ci_low']:+.3f}, {above['ci_high']:+.3f}]"
+    return f"Full precision itself is not clearly above guessing here ({said}): a comparison says little."
 
 
 def _together(verdicts: list[str]) -> str:

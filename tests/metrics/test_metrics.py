@@ -70,8 +70,9 @@ def test_the_calibration_error_of_a_calibrated_model_is_near_its_null_value():
     rng = np.random.default_rng(0)
     rows = [two_choices(p := rng.uniform(0.5, 0.99), int(rng.random() > p), i) for i in range(2000)]
     results = measure(rows, METRIC)["t"]
-    null = results["expected_calibration_error_if_calibrated"]["value"]
-    assert results["expected_calibration_error"]["value"] == pytest.approx(null, abs=0.015)
+    null = results["expected_calibration_error_if_calibrated"]
+    assert results["expected_calibration_error"]["value"] == pytest.approx(null["value"], abs=0.015)
+    assert null["ci_low"] < null["value"] < null["ci_high"] and "Bernoulli" in null["resampled"]
     assert results["expected_calibration_error"]["ci_low"] < 0.01
 
 
@@ -90,6 +91,21 @@ def test_normalization_by_tokens_needs_their_number():
         questions([record([-1, -2], choice_tokens=None)], "token")
 
 
+def test_what_a_normalization_does_to_the_temperature_is_undone_at_the_models_own():
+    rng = np.random.default_rng(0)
+    z = rng.normal(-20, 2, (400, 3))
+    gold = [int(rng.choice(3, p=np.exp(row) / np.exp(row).sum())) for row in z]
+    choices = ["abcd", "efgh", "ijkl"]  # of one length, so that dividing by it is a temperature and nothing else
+    rows = [record(row.tolist(), gold=g, doc_id=i, choices=choices) for i, (row, g) in enumerate(zip(z, gold, strict=True))]
+    plain, char = (measure(rows, dataclasses.replace(METRIC, normalization=n))["t"] for n in ("none", "char"))
+    assert char["expected_calibration_error"]["value"] > 3 * plain["expected_calibration_error"]["value"]
+    assert plain["temperature"]["value"] == pytest.approx(4 * char["temperature"]["value"], rel=1e-3)
+    assert plain["temperature"]["ci_low"] < 1 < plain["temperature"]["ci_high"]
+    for name in ("nll", "expected_calibration_error", "debiased_squared_calibration_error"):
+        at_own = [side[f"{name}_at_own_temperature"] for side in (plain, char)]
+        assert at_own[0]["value"] == pytest.approx(at_own[1]["value"], abs=1e-3) and at_own[0]["n"] == 400
+
+
 def test_the_macro_average_counts_tasks_alike():
     rows = [two_choices(0.9, 0, i, "a") for i in range(3)] + [two_choices(0.6, int(i < 2), i, "b") for i in range(4)]
     results = measure(rows, METRIC)
@@ -102,11 +118,32 @@ def test_the_macro_average_counts_tasks_alike():
 def test_questions_with_one_prompt_are_resampled_together():
     rows = [dataclasses.replace(two_choices(0.9, i % 2, i), prompt_hash=f"p{i // 4}") for i in range(160)]
     one = measure(rows, METRIC)["t"]["accuracy"]
-    assert one["resampled"] == "clusters of questions with one prompt (40)" and one["n"] == 160
+    assert one["resampled"] == "clusters of questions (40)" and (one["n"], one["n_clusters"]) == (160, 40)
     assert (
         measure([dataclasses.replace(row, prompt_hash=row.doc_hash) for row in rows], METRIC)["t"]["accuracy"]["resampled"]
         == "questions"
     )
+
+
+def test_questions_of_a_named_cluster_are_resampled_together_even_if_there_are_few():
+    rows = [dataclasses.replace(two_choices(0.9, i // 20 % 2, i), cluster=f"c{i // 20}") for i in range(160)]
+    one = measure(rows, METRIC)["t"]["accuracy"]
+    alone = measure([dataclasses.replace(row, cluster=None) for row in rows], METRIC)["t"]["accuracy"]
+    assert (one["resampled"], one["n_clusters"]) == ("clusters of questions (8)", 8) and "n_clusters" not in alone
+    assert one["ci_high"] - one["ci_low"] > 3 * (alone["ci_high"] - alone["ci_low"])  # each cluster is all right or all wrong
+    whole = [dataclasses.replace(row, cluster="c") for row in rows]
+    assert measure(whole, METRIC)["t"]["accuracy"]["resampled"] == "questions"  # nothing is left to resample
+
+
+def test_guessing_by_hand():
+    other = [record([-1, -2, -3], gold=i % 3, doc_id=i, choices=[f"{i}{k}" for k in range(3)]) for i in range(6)]
+    assert questions(other).guessed == pytest.approx(np.full(6, 1 / 3))
+    several = record([-1, -2, -3, -4], gold=[0, 3], doc_id=9)
+    assert questions([*other, several]).guessed[-1] == 0.5
+    # with the same choices always: the second is right in three of four questions
+    same = [record([-1, -2], gold=g, doc_id=i, choices=["no", "yes"]) for i, g in enumerate([1, 1, 0, 1])]
+    assert questions(same).guessed.tolist() == [1, 1, 0, 1]
+    assert measure(same, METRIC)["t"]["accuracy_above_guessing"]["value"] == pytest.approx(1 / 4 - 3 / 4)
 
 
 def test_one_question_is_enough_for_numbers():

@@ -9,8 +9,12 @@ import pytest
 
 from bitsure.compare import compare
 from bitsure.metrics import paper_compat
+from bitsure.metrics.bootstrap import resample_weights
+from bitsure.metrics.paper_intervals import Answers, estimates, statistics
+from bitsure.records import table
 from tests.conftest import SHARED, needs_shared, record
 from tests.metrics.test_metrics import METRIC
+from tests.test_compare import runs
 
 
 def cases():
@@ -53,6 +57,52 @@ def test_its_calibration_error_is_large_on_calibrated_data():
 
 def test_entropy_does_not_exist_where_a_probability_is_zero():
     assert np.isnan(paper_compat.numbers(np.array([[1.0, 0.0], [0.5, 0.5]]), np.array([0, 1]))["entropy"])
+
+
+@pytest.mark.parametrize("choices", [2, 3, 5])
+def test_what_is_resampled_is_what_the_notebook_computes(choices):
+    rng = np.random.default_rng(choices)
+    for n in (16, 400):
+        p = rng.dirichlet(np.full(choices, 0.3), n)
+        p[0], p[1] = np.eye(choices)[0] * (1 - 1e-12) + 1e-12 / choices, p[2]  # a sure one, and two alike
+        gold = rng.integers(0, choices, n)
+        answers = Answers(p, gold)
+        found = {name: one.value(answers) for name, one in statistics(choices).items()}
+        assert found == pytest.approx(paper_compat.numbers(p, gold), rel=1e-12, abs=1e-14)
+
+
+@pytest.mark.parametrize("choices", [2, 4])
+def test_its_intervals_are_of_the_resampled_notebook(choices):
+    rng, n = np.random.default_rng(0), 600
+    z = rng.normal(-20, 2, (n, choices))
+    gold = np.array([rng.choice(choices, p=np.exp(row) / np.exp(row).sum()) for row in z])
+    found = table(rows(z.tolist(), gold.tolist()))
+    weights = resample_weights(n, 300, 0)
+    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    drawn = [
+        paper_compat.numbers(p[index], gold[index]) for index in (np.repeat(np.arange(n), w.astype(int)) for w in weights.T)
+    ]
+    for name, one in estimates(found, weights, None).items():
+        again = np.array([numbers[name] for numbers in drawn])
+        assert one.value == paper_compat.measure(found)[name] and one.replicates is not None
+        if name == "ace" and choices > 2:  # its ranges are held as they are, and the notebook's move
+            assert one.standard_error == pytest.approx(again.std(), rel=0.25)
+        else:
+            assert one.replicates == pytest.approx(again, rel=1e-9)
+        if name != "mce":  # a largest of several is no smooth function
+            influence = estimates(found, None, None)[name]
+            assert influence.standard_error == pytest.approx(one.standard_error, rel=0.3), name
+
+
+def test_all_of_its_numbers_have_intervals():
+    from dataclasses import replace
+
+    full, quant, _ = runs(120)
+    found = compare(full, quant, replace(METRIC, paper_compat=True))["t"]
+    for name in ("conf", "conf_true", "c_pos", "c_neg", "entropy", "ace", "mce"):
+        one = found[f"paper_compat/{name}"]
+        assert one["ci_low"] <= one["ci_high"] and one["resampled"] == "questions"
+        assert one["value"] == one["quantized"] - one["baseline"]
 
 
 def test_questions_with_another_number_of_choices_are_left_out():

@@ -3,9 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bitsure.compare import DEFERRALS, paired_statistics
 from bitsure.metrics import repair
+from bitsure.metrics.bootstrap import resample_weights
 from bitsure.metrics.confidence import Questions
-from bitsure.metrics.pairs import Pairs
+from bitsure.metrics.pairs import DEFERRED, Pairs
+from bitsure.metrics.statistics import estimate, standard_error
 
 
 def answers(n=4000, temperature=1.0, seed=0, choices=4) -> Questions:
@@ -33,6 +36,32 @@ def test_the_temperature_of_a_fold_does_not_depend_on_its_own_questions():
     changed = repair.inverse_temperatures(Questions(asked.scores, gold.ravel(), asked.starts), fold)
     assert changed[fold == 0] == pytest.approx(before[fold == 0], rel=1e-6)  # the first guess is everyone's
     assert np.abs(changed[fold == 1] / before[fold == 1] - 1).min() > 0.01
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_the_error_of_a_temperature_is_that_of_fitting_it_to_resampled_questions(size):
+    n = 1500
+    clusters = np.arange(n) // size
+    asked, fold = answers(n, temperature=2.0), repair.folds(n, clusters, 0)
+    if size > 1:  # the same question five times
+        first = clusters * size
+        asked = Questions(asked.scores.reshape(n, 4)[first].ravel(), asked.gold.reshape(n, 4)[first].ravel(), asked.starts)
+    influence = repair.temperature_influence(asked, fold, repair.inverse_temperatures(asked, fold))
+    drawn = []
+    for weights in resample_weights(n, 150, 0, clusters).T:
+        index = np.repeat(np.arange(n), weights.astype(int))
+        again = Questions(asked.scores.reshape(n, 4)[index].ravel(), asked.gold.reshape(n, 4)[index].ravel(), asked.starts)
+        drawn.append((1 / repair.inverse_temperatures(again, fold[index])).mean())
+    assert standard_error(influence, clusters) == pytest.approx(np.std(drawn), rel=0.15)
+    assert influence.mean() == pytest.approx(0, abs=5e-3)
+
+
+def test_a_temperature_that_was_not_fitted_has_no_error():
+    asked = answers(20)
+    assert np.isnan(repair.temperature_influence(asked, np.zeros(20, dtype=int), np.ones(20))).all()
+    sure = Questions(np.tile([0.0, -5.0], 20), np.tile([True, False], 20), np.arange(21) * 2)  # always right: no T is too small
+    fold = np.arange(20) % 5
+    assert np.isnan(repair.temperature_influence(sure, fold, repair.inverse_temperatures(sure, fold))).all()
 
 
 def test_a_cluster_lies_in_one_fold():
@@ -85,7 +114,26 @@ def test_deferring_the_unsure_is_better_than_deferring_at_random_where_the_full_
     quant = Questions(np.log(p).ravel(), gold.ravel(), np.arange(n + 1) * 2)
     full = Questions(np.where(gold, -0.01, -5).ravel(), gold.ravel(), np.arange(n + 1) * 2)  # always right
     pairs = Pairs(full, quant, repair.folds(n, None, 0))
-    for share in (0.1, 0.5):
-        chosen = repair.deferred(quant.confidence, pairs.fold, share)
-        assert chosen.mean() == pytest.approx(share, abs=0.03)
-        assert pairs.deferral_gain(share).mean() > 0.01
+    found = estimate(paired_statistics(), pairs, resample_weights(n, 200, 0))
+    assert pairs.deferred.mean(0) == pytest.approx(np.array(DEFERRED), abs=0.03)
+    for k, name in enumerate(DEFERRALS):
+        gain, accuracy = found[f"deferral_gain_{name}"], found[f"deferral_accuracy_{name}"]
+        assert gain.interval(0.95)[0] > 0.01
+        by_hand = np.where(pairs.deferred[:, k], full.correct, quant.correct).mean()
+        at_random = quant.correct.mean() + pairs.deferred[:, k].mean() * (1 - quant.correct.mean())
+        assert (accuracy.value, gain.value) == pytest.approx((by_hand, by_hand - at_random))
+
+
+def test_a_folds_threshold_does_not_depend_on_its_own_questions():
+    confidence, fold = np.linspace(0.5, 1, 100), np.arange(100) % 5
+    before = repair.deferred(confidence, fold, [0.3])[:, 0]
+    confidence[fold == 0] = 1.0
+    after = repair.deferred(confidence, fold, [0.3])[:, 0]
+    assert before[fold == 0].any() and not after[fold == 0].any()
+    # the thresholds of fold 1 by hand: the 30% quantile of the other four
+    assert after[fold == 1].tolist() == (confidence[fold == 1] < np.quantile(confidence[fold != 1], 0.3)).tolist()
+
+
+@pytest.mark.parametrize(("given", "bits", "cost"), [(None, 4.16, 0.26), (None, None, 0.25), (0.5, 4.0, 0.5)])
+def test_what_a_quantized_answer_costs(given, bits, cost):
+    assert repair.cost_of_quantized(given, bits) == cost

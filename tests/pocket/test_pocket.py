@@ -59,8 +59,9 @@ def test_a_passages_answers_follow_from_facts_and_customs(world):
     relation_of = {custom.format(who=""): relation for relation, custom in CUSTOMS.items()}
     told = 0
     for _ in range(200):
-        text, asked = passage(world, rng)
+        person, text, asked = passage(world, rng)
         [name] = [name for name in people if name in text]
+        assert person.name == name
         for question, answer in asked:
             relation = relation_of[question.replace(name, "")]
             value = people[name].facts[relation]
@@ -90,6 +91,13 @@ def test_tasks_hold_a_thousand_questions_of_their_shape(task):
     labels = np.bincount([row["label"] for row in found])
     assert labels.min() > 0.1 * len(found)
     assert len({row.get("context", "") + row.get("passage", "") + str(row["label"]) for row in found}) > 0.9 * len(found)
+
+
+@pytest.mark.parametrize("task", ["recall", "reading", "stories", "weather"])
+def test_questions_name_the_person_or_place_that_they_share(task):
+    found = rows(task)
+    assert all(row["cluster"] in row.get("passage", row.get("context")) for row in found)
+    assert 30 <= len({row["cluster"] for row in found}) < 700 < len(found)
 
 
 def test_the_committed_questions_are_the_ones_that_the_code_makes(world):

@@ -7,7 +7,7 @@ import torch
 
 from bitsure.errors import UserError
 from bitsure.quantize.blocks import layers_by_input, measure, walk
-from bitsure.quantize.targets import block_linears, find_blocks, matrix
+from bitsure.quantize.targets import block_linears, find_blocks, linears, matrix
 from tests.families import FALCON, FAMILIES, GROUPED, build
 
 WINDOWS = torch.randint(3, 290, (6, 24), generator=torch.Generator().manual_seed(0))
@@ -95,3 +95,14 @@ def test_a_model_of_two_stacks_is_refused():
     model = torch.nn.ModuleDict({key: torch.nn.ModuleList([torch.nn.Linear(2, 2)]) for key in ("encoder", "decoder")})
     with pytest.raises(UserError, match=r"2 lists of blocks with linear layers \(encoder, decoder\)"):
         find_blocks(model)
+
+
+@torch.no_grad()
+def test_a_block_is_left_as_it_was_found():
+    model = build("opt", **FAMILIES["opt"])
+    for _, block, feed in walk(model, WINDOWS):
+        feed.replay.finish(set(linears(block)))
+        feed()
+        assert "forward" in vars(block.fc1)
+    for module in model.modules():
+        assert "forward" not in vars(module) and not module._forward_pre_hooks

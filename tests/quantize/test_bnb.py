@@ -84,7 +84,7 @@ def test_every_family(family, tmp_path):
     model = build(family, **FAMILIES[family])
     found = bnb.quantize(model, Bnb("nf4", True))
     checkpoints.write(tmp_path, found)
-    report = verify.report(model, *checkpoints.read_for(model, tmp_path), WINDOWS)
+    report = verify.report(model, *checkpoints.load(tmp_path, model), WINDOWS)
     assert report["group_sizes"] == {"64": len(found)} and 0.05 < report["relative_error"] < 0.15
     checkpoints.put_into(model, tmp_path)
     assert all(torch.equal(matrix(layer), found[name].dequantize()) for name, layer in block_linears(model).items())

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
+from bitsure import models
 from bitsure.config import Gptq, Rtn
-from bitsure.quantize import chain, checkpoints, verify
+from bitsure.quantize import chain, checkpoints, replay, verify
 from bitsure.quantize.targets import block_linears, matrix, unknown_weights
+from tests.conftest import SHARED, needs_shared
 from tests.families import FAMILIES, build
 from tests.quantize.test_blocks import ALL, WINDOWS
 
@@ -19,19 +23,22 @@ def nothing(*args, **kwargs) -> None:
     pass
 
 
+def quantized(model, quant, folder, advance=nothing, windows=WINDOWS):
+    """Integer weights and other tensors as they come back from disk, and where they are."""
+    out = folder / "out"
+    out.mkdir(parents=True, exist_ok=True)
+    chain.quantize(model, quant, windows, folder / "parts", out, advance)
+    return *checkpoints.read(out), out
+
+
 @pytest.mark.parametrize("quantizer", QUANTIZERS)
 @pytest.mark.parametrize("family", sorted(set(ALL) - {"mixtral"}))
 def test_every_family_is_quantized_whole_and_comes_back_from_disk(family, quantizer, tmp_path):
     model, original = build(family, **ALL[family]), build(family, **ALL[family])
-    weights = chain.quantize(model, QUANTIZERS[quantizer], WINDOWS, tmp_path / "parts", nothing)
-    out = tmp_path / "out"
-    out.mkdir()
-    checkpoints.write(out, weights)
-    back, others = checkpoints.read(out)
+    back, others, out = quantized(model, QUANTIZERS[quantizer], tmp_path)
     report = verify.report(original, back, others, WINDOWS[:2])
     assert report["modules_quantized"] == sorted(block_linears(original)) and not unknown_weights(original)
     assert 0 < report["relative_error"] < 0.2
-    assert all(torch.equal(back[name].dequantize(), weights[name].dequantize()) for name in weights)
     checkpoints.put_into(original, out)
     if quantizer != "rtn":  # which leaves the model as it was
         for name, layer in block_linears(original).items():
@@ -46,7 +53,7 @@ def test_gptq_is_closer_than_awq_and_awq_closer_than_rounding(tmp_path):
     errors = []
     for name, quant in QUANTIZERS.items():
         model = build("llama", **FAMILIES["llama"])
-        found = chain.quantize(model, quant, WINDOWS, tmp_path / name, nothing)
+        found, *_ = quantized(model, quant, tmp_path / name)
         report = verify.report(build("llama", **FAMILIES["llama"]), found, {}, WINDOWS)
         errors.append(sum(layer["output_error"] for layer in report["layers"].values()))
     assert errors == sorted(errors, reverse=True)
@@ -58,15 +65,43 @@ def test_what_was_broken_off_goes_on_at_the_block_it_reached_and_ends_the_same(t
     def crash(*args, **kwargs) -> None:
         raise KeyboardInterrupt
 
-    whole = chain.quantize(build("opt", **FAMILIES["opt"]), quant, WINDOWS, tmp_path / "whole", nothing)
+    whole, *_ = quantized(build("opt", **FAMILIES["opt"]), quant, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        chain.quantize(build("opt", **FAMILIES["opt"]), quant, WINDOWS, tmp_path / "parts", crash)
+        quantized(build("opt", **FAMILIES["opt"]), quant, tmp_path, crash)
     assert [path.name for path in (tmp_path / "parts").iterdir()] == ["model.decoder.layers.0"]
     solve = chain._quantize_block
     try:
         chain._quantize_block = lambda block, prefix, *rest: done.append(prefix) or solve(block, prefix, *rest)
-        resumed = chain.quantize(build("opt", **FAMILIES["opt"]), quant, WINDOWS, tmp_path / "parts", nothing)
+        resumed, *_ = quantized(build("opt", **FAMILIES["opt"]), quant, tmp_path)
     finally:
         chain._quantize_block = solve
     assert done == ["model.decoder.layers.1"]
     assert all(torch.equal(resumed[name].codes, whole[name].codes) for name in whole)
+
+
+@pytest.mark.parametrize("family", sorted(set(ALL) - {"mixtral"}))
+def test_what_is_replayed_is_what_would_be_computed(family, tmp_path, monkeypatch):
+    found = []
+    for most in (replay.MOST_BYTES, 0):
+        monkeypatch.setattr(replay, "MOST_BYTES", most)
+        weights, *_ = quantized(build(family, **ALL[family]), QUANTIZERS["gptq"], tmp_path / str(most))
+        found.append(weights)
+    assert all(torch.equal(found[0][name].codes, found[1][name].codes) for name in found[0])
+
+
+@needs_shared
+@pytest.mark.parametrize(("remainder", "groups"), [("shorten", "64"), ("pad", "128"), ("row", "64")])
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+def test_a_real_model_of_odd_widths(quantizer, remainder, groups, tmp_path):
+    """Widths 64 and 172, neither of which 128 divides."""
+    path = SHARED / "hub" / "models" / "karpathy" / "stories260K"
+    model, _ = models.load(path, "float32")
+    quant = dataclasses.replace(QUANTIZERS[quantizer], bits=3, group_size=128, remainder=remainder)
+    windows = torch.randint(3, 500, (4, 64), generator=torch.Generator().manual_seed(1))
+    back, others, _ = quantized(model, quant, tmp_path, windows=windows)
+    report = verify.report(models.load(path, "float32")[0], back, others, windows)
+    inner = {"shorten": "128 and 44", "pad": "128", "row": "172"}[remainder]
+    of_64, of_172 = 6 * 5, 5  # layers: q, k, v, o, gate, up; down
+    expected = {groups: of_64} | {inner: of_172} if groups != inner else {groups: of_64 + of_172}
+    assert report["group_sizes"] == expected
+    assert 0 < report["relative_error"] < 0.4 and len(report["modules_quantized"]) == of_64 + of_172

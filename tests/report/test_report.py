@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -10,7 +11,9 @@ import subprocess
 
 import pytest
 
-from bitsure.report import About, build, tables
+from bitsure.records import join
+from bitsure.report import About, build, page, tables
+from bitsure.report.samples import most_changed
 from bitsure.terminal import Console
 from tests.metrics.test_metrics import METRIC
 from tests.test_compare import runs
@@ -28,15 +31,15 @@ def made(tmp_path_factory):
 
 
 def test_the_page_needs_nothing_and_escapes_all_text(made):
-    page = made.page.read_text()
-    assert "<script" not in page and page.count("&lt;script&gt;") >= 3
-    sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
+    html = made.page.read_text()
+    assert "<script" not in html and html.count("&lt;script&gt;") >= 3
+    sources = re.findall(r'(?:src|href)="([^"]{0,30})', html)
     assert sources and all(source.startswith("data:image/png;base64,") for source in sources)
-    assert len(page) < 1_000_000
+    assert len(html) < 1_000_000
 
 
 def test_pictures_lie_in_the_runs_own_directory(made):
-    assert set(made.figures) == {"reliability", "risk_coverage", "shift"}
+    assert set(made.figures) == {"reliability", "risk_coverage", "shift", "deferral"}
     for [picture] in (found.values() for found in made.figures.values()):
         assert picture.parent == made.page.parent / "figures" and picture.read_bytes().startswith(b"\x89PNG")
 
@@ -63,9 +66,19 @@ def test_numbers_that_do_not_exist_are_dashes():
     assert tables.p_value(3e-9) == "p < 1e-4" and tables.p_value(0.0314) == "p = 0.031"
 
 
+def test_effect_sizes_stand_beside_their_tests(made):
+    rows = {row[1]: row for row in tables.comparison_rows(made.comparison)}
+    d_z = made.comparison[HOSTILE]["true_label_prob"]["effect_size"]
+    assert rows["true_label_prob"][8].startswith(f"{d_z:+.2f} [") and rows["harm"][7:] == ("", "")
+    assert rows["correct_to_wrong"][8].endswith("of the changed became wrong")
+    assert all(bool(row[7]) == bool(row[8]) for row in rows.values())
+    assert {len(row) for row in rows.values()} == {len(tables.comparison_columns(0.95))}
+    assert rows["true_label_prob"][8] in made.page.read_text()
+
+
 def test_the_page_shows_prompts_choices_and_both_distributions(made):
-    page = made.page.read_text()
-    assert "what is &lt;script&gt;" in page and "The questions that changed most" in page and "✓ choice 0" in page
+    html = made.page.read_text()
+    assert "what is &lt;script&gt;" in html and "The questions that changed most" in html and "✓ choice 0" in html
 
 
 def test_hostile_task_names_break_nothing_and_keep_their_pictures_apart(tmp_path):
@@ -80,8 +93,42 @@ def test_hostile_task_names_break_nothing_and_keep_their_pictures_apart(tmp_path
 def test_ten_thousand_samples_stay_under_five_megabytes(tmp_path):
     full, quant, _ = runs(10_000)
     prompts = {("t", row.doc_id): "a long story " * 200 for row in quant}
-    page = build(tmp_path, quant, full, METRIC, MARGINS, About("ten thousand", prompts=prompts)).page
-    assert page.stat().st_size < 5e6
+    made = build(tmp_path, quant, full, METRIC, MARGINS, About("ten thousand", prompts=prompts)).page
+    assert made.stat().st_size < 5e6
+
+
+def many_tasks(tasks, questions):
+    """Two runs, and a prompt for each question with much to escape."""
+    both = [runs(questions, task=f"task_{k}", seed=k) for k in range(tasks)]
+    full, quant = ([row for one in both for row in one[side]] for side in (0, 1))
+    return full, quant, {(row.task, row.doc_id): "<a> & a 'long' story " * 200 for row in quant}
+
+
+def test_thirty_tasks_stay_under_five_megabytes_with_all_their_pictures(tmp_path):
+    full, quant, prompts = many_tasks(30, 10_000 // 30)
+    few = dataclasses.replace(METRIC, resamples=100)  # their number does not change the page
+    made = build(tmp_path, quant, full, few, MARGINS, About("thirty tasks", prompts=prompts)).page
+    assert made.stat().st_size < 5e6
+    html = made.read_text()
+    assert html.count("<img") == 4 * 30 and "too many tasks" not in html and "Every number of the comparison" in html
+
+
+def test_what_a_page_of_too_many_tasks_does_without_is_said(tmp_path, monkeypatch):
+    full, quant, prompts = many_tasks(2, 60)
+    about = About("two tasks", prompts=prompts)
+    made = build(tmp_path, quant, full, METRIC, MARGINS, about)
+    changed = most_changed(join(full, quant), prompts, "none")
+    alt = {"risk_coverage": "Risk–coverage curve", "deferral": "Deferral curve", "shift": "Harm and instability by"}
+    alt["reliability"] = "Reliability diagram"
+    shows = {kind: f'alt="{text}' for kind, text in alt.items()}
+    shows |= {"samples": "The questions that changed most</h2>", "numbers": "Every number"}
+    for allowed in (0.9, 0.6, 0.0):
+        monkeypatch.setattr(page, "LARGEST", allowed * made.page.stat().st_size)
+        html = page.render(made, about, changed, METRIC)
+        assert len(html.encode()) < page.LARGEST or allowed == 0
+        left_out = [what for what, where in page.DISPENSABLE.items() if where in html]
+        assert left_out and [what for what in page.DISPENSABLE if shows[what] not in html] == left_out
+        assert '<div class="verdict' in html and "Full precision against quantized" in html
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no Chromium on this machine")
@@ -91,7 +138,7 @@ def test_a_real_browser_shows_it_whole(made, tmp_path):
     flags += f" --disable-component-update --disable-sync --user-data-dir={tmp_path} --window-size=390,900"
     command = ["chromium", *flags.split(), "--dump-dom", made.page.as_uri()]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
-    assert "The questions that changed most" in dom and dom.count("<img") == 3 and "<script" not in dom
+    assert "The questions that changed most" in dom and dom.count("<img") == 4 and "<script" not in dom
     picture = tmp_path / "page.png"
     subprocess.run([*command[:-2], f"--screenshot={picture}", made.page.as_uri()], capture_output=True, timeout=90, check=True)
     assert picture.read_bytes().startswith(b"\x89PNG")

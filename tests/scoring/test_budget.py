@@ -35,18 +35,15 @@ def test_little_free_memory_makes_small_batches(monkeypatch):
 def test_shrinking_halves_what_did_not_fit(caplog):
     one = Budget(CPU, 1000)
     with caplog.at_level(logging.WARNING):
-        one.shrink(400, 100)
-    assert (one.tokens, one.scored) == (200, 33554)
+        one.shrink(400)
+    assert one.tokens == 200
     assert "out of memory with a batch of 400 tokens" in caplog.text
 
 
-def test_shrinking_never_grows_and_spares_what_was_not_at_its_limit():
+def test_shrinking_never_grows():
     one = Budget(CPU, 1000)
-    scored = one.scored
-    one.shrink(9000, 15)
-    assert (one.tokens, one.scored) == (256, scored)
-    one.shrink(9000, scored)
-    assert (one.tokens, one.scored) == (128, scored // 2)
+    one.shrink(9000)
+    assert one.tokens == 256
 
 
 def test_a_tiny_batch_says_nothing():
@@ -56,8 +53,8 @@ def test_a_tiny_batch_says_nothing():
     assert not one.probed and one.tokens == budget.PROBE
 
 
-def test_a_large_vocabulary_limits_the_scored_tokens():
-    assert Budget(CPU, 250_000).scored == 134
+def test_a_large_vocabulary_limits_the_tokens_of_a_plain_batch():
+    assert Budget(CPU, 250_000).with_logits == 134
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_the_plain_path_counts_logits_at_every_position(model, monkeypatch):
         forward, "plain", lambda m, batch, asked: shapes.append((len(batch), len(batch[0]))) or real(m, batch, asked)
     )
     scorer = Engine(model, 128, share=False)
-    scorer.budget.tokens, scorer.budget.scored, scorer.budget.probed = 10_000, 50, True
+    scorer.budget.tokens, scorer.budget.with_logits, scorer.budget.probed = 10_000, 50, True
     scorer.score(some_requests(60))
     assert all(rows_ == 1 or rows_ * width <= 50 for rows_, width in shapes)
 
@@ -259,7 +259,7 @@ model = OPTForCausalLM(config).eval()
 requests = [([3 + q] * 20, [c] * 30) for q in range(40) for c in range(4)]
 expected = Engine(model, 512).score(requests)
 engine = Engine(model, 512)
-engine.budget.tokens, engine.budget.scored, engine.budget.probed = 100_000, 100_000, True
+engine.budget.tokens, engine.budget.with_logits, engine.budget.probed = 100_000, 100_000, True
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20,) * 2)
 found = engine.score(requests)

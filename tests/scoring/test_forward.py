@@ -13,7 +13,7 @@ from tests.families import FALCON, FAMILIES, GROUPED, build
 
 
 def trees(asked, width=64):
-    return rows.trees(asked, width, 10_000, 10_000)
+    return rows.trees(asked, width, 10_000)
 
 
 def questions(seed: int = 0) -> dict:
@@ -76,7 +76,8 @@ def test_the_head_is_applied_only_where_something_is_scored():
     handle = model.get_output_embeddings().register_forward_hook(lambda head, inputs, out: shapes.append(tuple(out.shape)))
     forward.shared(model, trees(asked), asked)
     handle.remove()
-    assert shapes == [(1, 2, 300)]  # the context's last token and the first choice's first
+    # one token for the model's own pass; then the context's last token and the first choice's first
+    assert shapes == [(1, 1, 300), (2, 300)]
 
 
 def test_the_model_is_left_as_it_was():

@@ -41,7 +41,7 @@ def test_records_hold_what_the_harness_scored(harness, loaded_model, own_tasks):
     for row in rows:
         for total, tokens, n in zip(row.choice_logprobs, row.token_logprobs, row.choice_tokens, strict=True):
             assert total == pytest.approx(sum(tokens)) and len(tokens) == n and total < 0
-    assert len({row.prompt_hash for row in rows}) == 20
+    assert len({row.prompt_hash for row in rows}) == 20 and all(row.cluster == row.prompt_hash for row in rows)
 
 
 def test_log_likelihoods_are_those_of_hflm(harness, loaded_model, own_tasks):

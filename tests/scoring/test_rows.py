@@ -12,8 +12,8 @@ requests = st.lists(st.tuples(tokens, tokens), min_size=1, max_size=30)
 even = st.lists(st.tuples(st.lists(st.integers(0, 3), min_size=4, max_size=4), tokens), min_size=1, max_size=30)
 
 
-def trees(asked, width, most=10_000, most_scored=10_000):
-    return layout.trees(dict(enumerate(asked)), width, most, most_scored)
+def trees(asked, width, most=10_000):
+    return layout.trees(dict(enumerate(asked)), width, most)
 
 
 def chains(asked):
@@ -59,7 +59,7 @@ def test_a_question_is_one_branch_with_a_twig_a_choice():
     [row] = trees([([1, 2, 3], [4, 5]), ([1, 2, 3], [6, 7])], 64)
     assert row.tokens == [1, 2, 3, 4, 6] and row.positions == [0, 1, 2, 3, 3]
     assert row.branches == [(0, 4, -1), (4, 5, 2)]
-    assert row.scored == {0: [2, 3], 1: [2, 4]} and row.n_scored == 3
+    assert row.scored == {0: [2, 3], 1: [2, 4]}
     assert row.sees().astype(int).tolist() == [
         [1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0],
@@ -71,7 +71,7 @@ def test_a_question_is_one_branch_with_a_twig_a_choice():
 
 def test_choices_of_one_token_add_nothing():
     [row] = trees([([1, 2, 3], [token]) for token in range(10)], 64)
-    assert len(row) == 3 and row.n_scored == 1
+    assert len(row) == 3
     assert len(chains([([1, 2, 3], [token]) for token in range(10)])) == 1
 
 
@@ -98,8 +98,8 @@ def test_questions_that_share_little_get_short_rows_and_stay_whole():
 
 def test_no_row_is_longer_than_allowed_whatever_the_questions():
     sentences = [([1], np.random.default_rng(i).integers(2, 1000, 12).tolist()) for i in range(500)]
-    rows = trees(sentences, 64, most=300, most_scored=100)
-    assert max(map(len, rows)) <= 300 and max(row.n_scored for row in rows) <= 100
+    rows = trees(sentences, 64, most=300)
+    assert max(map(len, rows)) <= 300
     check(rows, sentences)
     [alone] = trees([([1] * 400, [2, 3])], 64, most=300)
     assert len(alone) == 401 and not alone.splits
@@ -110,6 +110,6 @@ def test_the_choices_of_a_long_question_share_its_context():
     assert len(row) == 250 + 4 * 2
 
 
-@given(requests, st.integers(1, 40), st.integers(1, 20))
-def test_small_limits_lose_nothing(asked, most, most_scored):
-    check(trees(asked, 8, most, most_scored), asked)
+@given(requests, st.integers(1, 40))
+def test_small_limits_lose_nothing(asked, most):
+    check(trees(asked, 8, most), asked)

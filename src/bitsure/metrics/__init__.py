@@ -6,17 +6,19 @@ import math
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bitsure.config import Metric
-from bitsure.metrics import bootstrap, calibration, paper_compat
+from bitsure.metrics import bootstrap, calibration, paper_compat, paper_intervals, repair
 from bitsure.metrics.calibration import Bins
 from bitsure.metrics.confidence import Questions, questions
 from bitsure.metrics.ranking import Aurc, Auroc
-from bitsure.metrics.statistics import Estimate, Statistic, estimate, mean
+from bitsure.metrics.statistics import Estimate, Statistic, estimate, mean, standard_error
 from bitsure.records import Records, by_task
 
 ECE = "expected_calibration_error"
 MACRO = "macro_average"
+AT_OWN = ("nll", ECE, "debiased_squared_calibration_error")  # what is also given at the model's own temperature
 NULL_DRAWS = 200
 FEWEST_CLUSTERS = 30
 
@@ -53,6 +55,11 @@ def statistics(asked: Questions, metric: Metric) -> dict[str, Statistic]:
     return found
 
 
+def above_guessing() -> Statistic:
+    """Accuracy less that of guessing. Two models' differ as their accuracies do, so that it is of one model alone."""
+    return mean(lambda q: q.correct - q.guessed)
+
+
 def _choices_have_a_meaning(asked: Questions) -> bool:
     """Whether all questions have the same choices, as no and yes, and these are no mere letters or digits of an option."""
     texts = asked.fixed_choices or ()
@@ -66,24 +73,42 @@ def bins_of(asked: Questions, metric: Metric) -> Bins:
     return Bins.quantile(asked.confidence, metric.n_bins)
 
 
+def calibrated(asked: Questions, sample: Sample, metric: Metric) -> dict[str, Estimate]:
+    """The run's own temperature, and its losses at it, cross-fitted: what is left when the softmax is as sharp as is best.
+
+    Only these calibration errors can be compared across normalizations, which change the softmax's temperature.
+    """
+    fold = repair.folds(len(asked), sample.clusters, metric.seed)
+    inverse = repair.inverse_temperatures(asked, fold)
+    tempered = asked.at_temperature(inverse)
+    everything = statistics(tempered, metric)
+    found = estimate({name: everything[name] for name in AT_OWN}, tempered, sample.weights, sample.clusters)
+    error = standard_error(repair.temperature_influence(asked, fold, inverse), sample.clusters)
+    temperature = Estimate(float((1 / inverse).mean()), error, None, "influence function", 0.0)
+    return {"temperature": temperature} | {f"{name}_at_own_temperature": one for name, one in found.items()}
+
+
 def measure(records: Records, metric: Metric) -> dict[str, dict[str, dict]]:
     """metrics.json; intervals resample questions, and hold for this checkpoint."""
     results, estimates = {}, {}
     for task, found in by_task(records).items():
         asked = questions(found, metric.normalization)
         sample = Sample.of(found, metric)
-        chosen = statistics(asked, metric)
-        estimates[task] = estimate(chosen, asked, sample.weights, sample.clusters)
+        chosen = statistics(asked, metric) | {"accuracy_above_guessing": above_guessing()}
+        estimates[task] = estimate(chosen, asked, sample.weights, sample.clusters) | calibrated(asked, sample, metric)
         results[task] = {
-            name: entry(one, chosen[name].count(asked), sample.unit, metric.confidence_level)
+            name: entry(one, chosen[name].count(asked) if name in chosen else len(asked), sample, metric.confidence_level)
             for name, one in estimates[task].items()
         }
-        null = calibration.error_if_calibrated(asked.confidence, bins_of(asked, metric), NULL_DRAWS, metric.seed)
-        results[task][f"{ECE}_if_calibrated"] = number(null, None, None, len(asked))
+        null = calibration.errors_if_calibrated(asked.confidence, bins_of(asked, metric), NULL_DRAWS, metric.seed)
+        ends = bootstrap.percentile_interval(null, metric.confidence_level)
+        drawn = {"interval": "percentile", "resampled": "which answers are right, drawn from Bernoulli(confidence)"}
+        results[task][f"{ECE}_if_calibrated"] = number(float(null.mean()), *ends, len(asked), **drawn)
         if metric.paper_compat:
             kept = len(paper_compat.kept(found))
             results[task] |= {
-                f"paper_compat/{name}": number(value, None, None, kept) for name, value in paper_compat.measure(found).items()
+                f"paper_compat/{name}": entry(one, kept, sample, metric.confidence_level)
+                for name, one in paper_intervals.estimates(found, sample.weights, sample.clusters).items()
             }
     if len(results) > 1:
         results[MACRO] = macro_average(estimates, metric.confidence_level)
@@ -91,23 +116,34 @@ def measure(records: Records, metric: Metric) -> dict[str, dict[str, dict]]:
 
 
 class Sample:
-    """How the questions of a task are resampled: alone, or together where they share a prompt."""
+    """How the questions of a task are resampled: alone, or together where they have something in common.
+
+    clusters: (n,) of int from 0, or None where every question is alone.
+    """
 
     def __init__(self, n: int, clusters: np.ndarray | None, metric: Metric):
         self.clusters = clusters
-        self.unit = "questions" if clusters is None else f"clusters of questions with one prompt ({clusters.max() + 1})"
+        self.n_clusters = None if clusters is None else int(clusters.max()) + 1
+        self.unit = "questions" if clusters is None else f"clusters of questions ({self.n_clusters:,})"
         few = n <= bootstrap.MOST_RESAMPLED
         self.weights = bootstrap.resample_weights(n, metric.resamples, metric.seed, clusters) if few else None
 
     @classmethod
     def of(cls, records: pa.Table, metric: Metric) -> Sample:
-        codes = records["prompt_hash"].combine_chunks().dictionary_encode().indices.to_numpy()
-        # a prompt that all questions share (often an empty one) says nothing of what they have in common
-        return cls(len(codes), codes if FEWEST_CLUSTERS <= codes.max() + 1 < len(codes) else None, metric)
+        """By the records' clusters. One that all questions share leaves nothing to resample; nor are a few prompts that all
+        share (often an empty one) anything that questions have in common.
+        """
+        prompts = records["prompt_hash"]
+        names = pc.coalesce(records["cluster"], prompts)
+        codes = names.combine_chunks().dictionary_encode().indices.to_numpy()
+        fewest = FEWEST_CLUSTERS if pc.all(pc.equal(names, prompts)).as_py() else 2
+        return cls(len(codes), codes if fewest <= codes.max() + 1 < len(codes) else None, metric)
 
 
 def macro_average(estimates: dict[str, dict[str, Estimate]], level: float) -> dict[str, dict]:
-    """The mean over the tasks that have a metric, tasks counting alike; their errors are independent."""
+    """The mean over the tasks that have a metric, tasks counting alike. Their errors are taken for independent: where tasks ask
+    about the same people or passages, the interval is too narrow.
+    """
     results = {}
     for name in dict.fromkeys(name for found in estimates.values() for name in found):
         have = [one for found in estimates.values() if (one := found.get(name)) and math.isfinite(one.value)]
@@ -120,10 +156,11 @@ def macro_average(estimates: dict[str, dict[str, Estimate]], level: float) -> di
     return results
 
 
-def entry(one: Estimate, n: int, unit: str, level: float, **more) -> dict:
-    """An estimate for a JSON file, with what its interval resampled."""
-    of = unit if one.replicates is not None else f"none: the influence of {unit}"
-    return number(one.value, *one.interval(level), n, interval=one.kind, resampled=of, **more)
+def entry(one: Estimate, n: int, sample: Sample, level: float, **more) -> dict:
+    """An estimate for a JSON file, with what its interval resampled, and of how many clusters the questions are."""
+    of = sample.unit if one.replicates is not None else f"none: the influence of {sample.unit}"
+    clusters = {} if sample.n_clusters is None else {"n_clusters": sample.n_clusters}
+    return number(one.value, *one.interval(level), n, interval=one.kind, resampled=of, **clusters, **more)
 
 
 def number(value: float, ci_low: float | None, ci_high: float | None, n: int, **more) -> dict:

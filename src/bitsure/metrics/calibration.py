@@ -40,29 +40,18 @@ class Bins:
             return np.minimum((len(self) * confidence).astype(int), len(self) - 1)
         return np.clip(np.searchsorted(self.edges, confidence, side="right") - 1, 0, len(self) - 1)
 
+    def gaps(self, asked: Questions) -> csr_array:
+        """(n, b + 1): correctness less confidence in the question's bin, and 1."""
+        gap = (self.index(asked.confidence), asked.correct - asked.confidence)
+        return scattered(len(self) + 1, gap, (len(self), np.ones(len(asked))))
 
-def _gaps(bins: Bins) -> Callable[[Questions], csr_array]:
-    """(n, b + 1): correctness less confidence in the question's bin, and 1."""
-
-    def features(asked: Questions) -> csr_array:
-        return _scattered(
-            len(bins) + 1, (bins.index(asked.confidence), asked.correct - asked.confidence), (len(bins), np.ones(len(asked)))
-        )
-
-    return features
-
-
-def _table(bins: Bins) -> Callable[[Questions], csr_array]:
-    """(n, 3 b): 1, confidence and correctness in the question's bin."""
-
-    def features(asked: Questions) -> csr_array:
-        index, b = bins.index(asked.confidence), len(bins)
-        return _scattered(3 * b, (index, np.ones(len(asked))), (index + b, asked.confidence), (index + 2 * b, asked.correct))
-
-    return features
+    def table(self, asked: Questions) -> csr_array:
+        """(n, 3 b): 1, confidence and correctness in the question's bin."""
+        index, b = self.index(asked.confidence), len(self)
+        return scattered(3 * b, (index, np.ones(len(asked))), (index + b, asked.confidence), (index + 2 * b, asked.correct))
 
 
-def _scattered(width: int, *columns: tuple[np.ndarray | int, np.ndarray]) -> csr_array:
+def scattered(width: int, *columns: tuple[np.ndarray | int, np.ndarray]) -> csr_array:
     """(n, width): row i has each column's value i where that column's index i says."""
     values = np.stack([value for _, value in columns], axis=1)
     index = np.stack([np.broadcast_to(where, len(values)) for where, _ in columns], axis=1)
@@ -71,7 +60,7 @@ def _scattered(width: int, *columns: tuple[np.ndarray | int, np.ndarray]) -> csr
 
 
 def _shares(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of the sums of `_table`: counts, shares of all, mean confidence and accuracy a bin; empty bins have share 0."""
+    """Of the sums of `Bins.table`: counts, shares of all, mean confidence and accuracy a bin; empty bins have share 0."""
     counts, confidence, correct = np.split(sums, 3, axis=-1)
     some = np.where(counts > 0, counts, 1.0)
     return counts, counts / counts.sum(-1, keepdims=True), confidence / some, correct / some
@@ -82,7 +71,7 @@ def expected_calibration_error(bins: Bins) -> Sums:
 
     The plug-in estimate: biased upward, the more so the fewer questions a bin has.
     """
-    return Sums(_gaps(bins), lambda sums: np.abs(sums[..., :-1]).sum(-1) / sums[..., -1], interval="basic", least=0.0)
+    return Sums(bins.gaps, lambda sums: np.abs(sums[..., :-1]).sum(-1) / sums[..., -1], interval="basic", least=0.0)
 
 
 def debiased_squared_error(bins: Bins) -> Sums:
@@ -96,7 +85,7 @@ def debiased_squared_error(bins: Bins) -> Sums:
         noise = accuracy * (1 - accuracy) / np.maximum(counts - 1, 1)
         return (shares * np.where(counts > 1, (accuracy - confidence) ** 2 - noise, 0.0)).sum(-1)
 
-    return Sums(_table(bins), of, interval="normal")  # its replicates centre on the plug-in
+    return Sums(bins.table, of, interval="normal")  # its replicates centre on the plug-in
 
 
 def rms_calibration_error(bins: Bins) -> Sums:
@@ -106,7 +95,7 @@ def rms_calibration_error(bins: Bins) -> Sums:
         _, shares, confidence, accuracy = _shares(sums)
         return np.sqrt((shares * (accuracy - confidence) ** 2).sum(-1))
 
-    return Sums(_table(bins), of, interval="basic", least=0.0)
+    return Sums(bins.table, of, interval="basic", least=0.0)
 
 
 def maximum_calibration_error(bins: Bins) -> Sums:
@@ -116,7 +105,7 @@ def maximum_calibration_error(bins: Bins) -> Sums:
         counts, _, confidence, accuracy = _shares(sums)
         return np.where(counts > 0, np.abs(accuracy - confidence), 0.0).max(-1)
 
-    return Sums(_table(bins), of, interval="basic", least=0.0)
+    return Sums(bins.table, of, interval="basic", least=0.0)
 
 
 def smooth_calibration_error() -> Sums:
@@ -127,7 +116,7 @@ def smooth_calibration_error() -> Sums:
 
     def features(asked: Questions) -> csr_array:
         cell = np.minimum((CELLS * asked.confidence).astype(int), CELLS - 1)
-        return _scattered(CELLS + 1, (cell, asked.correct - asked.confidence), (CELLS, np.ones(len(asked))))
+        return scattered(CELLS + 1, (cell, asked.correct - asked.confidence), (CELLS, np.ones(len(asked))))
 
     def of(sums: np.ndarray) -> np.ndarray:
         from scipy.fft import dct, idct
@@ -155,7 +144,7 @@ def classwise_calibration_error(bins: Bins) -> Sums:
         p, right = asked.p.reshape(len(asked), -1), asked.gold.reshape(len(asked), -1)
         k, b = p.shape[1], len(bins)
         gaps = [(bins.index(p[:, i]) + i * b, right[:, i] - p[:, i]) for i in range(k)]
-        return _scattered(k * b + 1, *gaps, (k * b, np.full(len(asked), float(k))))
+        return scattered(k * b + 1, *gaps, (k * b, np.full(len(asked), float(k))))
 
     return Sums(features, lambda sums: np.abs(sums[..., :-1]).sum(-1) / sums[..., -1], interval="basic", least=0.0)
 
@@ -179,21 +168,19 @@ def brier_parts(bins: Bins) -> dict[str, Sums]:
         return of
 
     return {
-        f"brier_{which}": Sums(
-            _table(bins), part(which), interval="percentile" if which == "uncertainty" else "basic", least=0.0
-        )
+        f"brier_{which}": Sums(bins.table, part(which), interval="percentile" if which == "uncertainty" else "basic", least=0.0)
         for which in ("reliability", "resolution", "uncertainty")
     }
 
 
-def error_if_calibrated(confidence: np.ndarray, bins: Bins, draws: int, seed: int) -> float:
-    """The mean plug-in error of a perfectly calibrated model with these confidences: correctness drawn from Bernoulli(c)."""
+def errors_if_calibrated(confidence: np.ndarray, bins: Bins, draws: int, seed: int) -> np.ndarray:
+    """(draws,) plug-in errors of a perfectly calibrated model with these confidences: correctness drawn from Bernoulli(c)."""
     rng, index = np.random.default_rng(seed), bins.index(confidence)
     errors = [
         np.abs(np.bincount(index, (rng.random(len(confidence)) < confidence) - confidence, len(bins))).sum()
         for _ in range(draws)
     ]
-    return float(np.mean(errors) / len(confidence))
+    return np.array(errors) / len(confidence)
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,18 @@ class Questions:
         return -self.nll - self._log_sum(np.where(self.gold, -np.inf, self.log_p))
 
     @cached_property
+    def guessed(self) -> np.ndarray:
+        """How often one is right who does not read the question, in [0, 1]: |G| / K; or, where all questions have the same
+        choices, by always giving the one that is right most often, if that is better.
+        """
+        by_chance = np.add.reduceat(self.gold.astype(float), self.starts[:-1]) / self.n_choices
+        if self.fixed_choices is None:
+            return by_chance
+        right = self.gold.reshape(len(self), -1).astype(float)
+        always = right[:, right.mean(0).argmax()]
+        return always if always.mean() > by_chance.mean() else by_chance
+
+    @cached_property
     def several_gold(self) -> bool:
         """Whether any question has more than one right choice."""
         return bool((np.add.reduceat(self.gold.astype(int), self.starts[:-1]) > 1).any())

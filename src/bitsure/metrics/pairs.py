@@ -11,7 +11,7 @@ from bitsure.metrics import repair
 from bitsure.metrics.confidence import Questions
 
 STRATA = 5
-DEFERRED = (0.1, 0.2, 0.5)  # shares of the questions that go to the full model
+DEFERRED = tuple(k / 10 for k in range(1, 10))  # shares of the questions that go to the full model
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,18 @@ class Pairs:
         """Mean temperature of the full and of the quantized model over the questions' folds."""
         return tuple(float((1 / inverse).mean()) for inverse in self._inverse)
 
-    def deferral_gain(self, share: float) -> np.ndarray:
-        """Gain in correctness, over deferring as many at random, of deferring the questions least sure to the full model."""
-        chosen, better = (
-            repair.deferred(self.quantized.confidence, self.fold, share),
-            self.full.correct - self.quantized.correct,
-        )
-        return (chosen - chosen.mean()) * better
+    @property
+    def temperature_influences(self) -> tuple[np.ndarray, np.ndarray]:
+        """Each question's influence on the two `temperatures`."""
+        sides = zip((self.full, self.quantized), self._inverse, strict=True)
+        return tuple(repair.temperature_influence(side, self.fold, inverse) for side, inverse in sides)
+
+    @cached_property
+    def better(self) -> np.ndarray:
+        """By how much the full model is more right: −1, 0 or 1."""
+        return self.full.correct - self.quantized.correct
+
+    @cached_property
+    def deferred(self) -> np.ndarray:
+        """(n, len(DEFERRED)) which questions go to the full model, for each share."""
+        return repair.deferred(self.quantized.confidence, self.fold, DEFERRED)

@@ -20,12 +20,12 @@ BINS, RANGES, SCE_BINS = 100, 15, 15
 
 def measure(records: Records) -> dict[str, float]:
     """The notebook's numbers of one run: conf, conf_true, c_pos, c_neg, entropy, ace, mce; sce with more than two choices."""
-    return numbers(*_probabilities(table(records)))
+    return numbers(*probabilities(table(records)))
 
 
 def gold_probability(records: Records) -> np.ndarray:
     """(N,) of each question that is kept, the probability of its (first) right choice."""
-    p, gold = _probabilities(table(records))
+    p, gold = probabilities(table(records))
     return p[np.arange(len(p)), gold]
 
 
@@ -35,7 +35,7 @@ def kept(records: Records) -> np.ndarray:
     return np.flatnonzero(widths == widths[0])
 
 
-def _probabilities(records: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+def probabilities(records: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """(N, K) probabilities and (N,) the index of the (first) right choice."""
     scores, starts = flat(records, "choice_logprobs")
     gold, first = flat(records, "gold")

@@ -21,17 +21,16 @@ class Auroc:
     least: float = 0.0
 
     def value(self, asked: Questions) -> float:
-        right = asked.correct > 0
-        return float(_placements(asked)[right].mean()) if right.any() and not right.all() else math.nan
+        return self.value_and_influence(asked)[0]
 
-    def influence(self, asked: Questions) -> np.ndarray:
+    def value_and_influence(self, asked: Questions) -> tuple[float, np.ndarray]:
         """DeLong et al. (1988): a question's placement among those of the other kind."""
         right, n = asked.correct > 0, len(asked)
         if not right.any() or right.all():
-            return np.full(n, math.nan)
+            return math.nan, np.full(n, math.nan)
         placements = _placements(asked)
-        area = placements[right].mean()
-        return np.where(right, (placements - area) * n / right.sum(), (1 - placements - area) * n / (~right).sum())
+        area = float(placements[right].mean())
+        return area, np.where(right, (placements - area) * n / right.sum(), (1 - placements - area) * n / (~right).sum())
 
     def count(self, asked: Questions) -> int:
         return len(asked)
@@ -51,24 +50,23 @@ class Aurc:
     least: float = 0.0
 
     def value(self, asked: Questions) -> float:
-        _, risk = risk_coverage(asked)
-        covered, right = np.arange(1, len(asked) + 1), asked.correct.sum()
-        best = np.maximum(covered - right, 0) / covered  # all right answers first
-        return float((risk - best).mean() if self.excess else risk.mean())
+        return self.value_and_influence(asked)[0]
 
-    def influence(self, asked: Questions) -> np.ndarray:
-        """The derivative of the area by each question's weight."""
+    def value_and_influence(self, asked: Questions) -> tuple[float, np.ndarray]:
+        """The influence is the derivative of the area by each question's weight."""
         order, wrong = _surest_first(asked)
         covered = np.arange(1, len(order) + 1)
         risk = np.cumsum(wrong) / covered
+        value = risk.mean()
         later = lambda values: np.cumsum(values[::-1])[::-1]  # noqa: E731
         found = risk - risk.mean() + wrong * later(1 / covered) - later(risk / covered)
         if self.excess:
+            value -= (np.maximum(covered - asked.correct.sum(), 0) / covered).mean()  # all right answers first
             e = min(wrong.mean(), 1 - 1e-9)
             found = found + math.log(1 - e) * (wrong - e)
         influence = np.empty(len(order))
         influence[order] = found - found.mean()
-        return influence
+        return float(value), influence
 
     def count(self, asked: Questions) -> int:
         return len(asked)

@@ -11,6 +11,8 @@ import numpy as np
 
 from bitsure.metrics import bootstrap
 
+BLOCK = 256  # sums that are varied at once
+
 
 class Statistic(Protocol):
     """A number of some questions (or of pairs of them: anything with a length and arrays of it)."""
@@ -21,8 +23,8 @@ class Statistic(Protocol):
     def value(self, asked: Any) -> float:
         """NaN where the number does not exist."""
 
-    def influence(self, asked: Any) -> np.ndarray:
-        """(n,) by how much the number changes with a question's weight, times n."""
+    def value_and_influence(self, asked: Any) -> tuple[float, np.ndarray]:
+        """The number, and (n,) by how much it changes with a question's weight, times n."""
 
     def count(self, asked: Any) -> int:
         """Over how many questions the number is taken."""
@@ -45,12 +47,18 @@ class Sums:
         with np.errstate(invalid="ignore", divide="ignore"):
             return self.of(sums)
 
-    def influence(self, asked: Any) -> np.ndarray:
+    def value_and_influence(self, asked: Any) -> tuple[float, np.ndarray]:
         features = self.features(asked)
         sums = features.sum(0)
-        steps = np.diag(1e-6 * np.maximum(np.abs(sums), 1.0))
-        gradient = (self.from_sums(sums + steps) - self.from_sums(sums - steps)) / (2 * np.diag(steps))
-        return features @ gradient * len(asked)
+        steps = 1e-6 * np.maximum(np.abs(sums), 1.0)
+        gradient = np.empty(len(sums))
+        for i in range(0, len(sums), BLOCK):
+            change = np.diag(steps)[i : i + BLOCK]
+            gradient[i : i + BLOCK] = (self.from_sums(sums + change) - self.from_sums(sums - change)) / (
+                2 * steps[i : i + BLOCK]
+            )
+        with np.errstate(invalid="ignore"):  # NaN where the number does not exist
+            return float(self.from_sums(sums[None])[0]), features @ gradient * len(asked)
 
     def count(self, asked: Any) -> int:
         return len(asked) if self.among is None else int(self.among(asked).sum())
@@ -75,6 +83,9 @@ class Estimate:
     replicates: np.ndarray | None
     kind: str  # of interval
     least: float
+    # of a difference: the two values, and what the function of that name says
+    sides: tuple[float, float] = (math.nan, math.nan)
+    standardized: tuple[float, float] = (math.nan, math.nan)
 
     def interval(self, level: float) -> tuple[float, float]:
         if self.replicates is None or self.kind == "normal bootstrap":
@@ -104,32 +115,53 @@ def estimate(
         replicates = {name: found - other[name] for name, found in replicates.items()}
     found = {}
     for name, one in statistics.items():
-        value = one.value(asked) - (one.value(minus) if minus is not None else 0.0)
-        least = one.least if minus is None else -math.inf
+        least, difference = one.least, {}
+        if minus is None and name in replicates:
+            value = one.value(asked)
+        else:
+            value, influence = one.value_and_influence(asked)
+        if minus is not None:
+            other_value, other_influence = one.value_and_influence(minus)
+            difference["sides"] = value, other_value
+            value, least, influence = value - other_value, -math.inf, influence - other_influence
+            difference["standardized"] = standardized(value, influence, clusters)
         if name in replicates:
             finite = replicates[name][np.isfinite(replicates[name])]
             error, kind = float(finite.std()) if len(finite) else math.nan, f"{one.interval} bootstrap"
         else:
-            influence = one.influence(asked) - (one.influence(minus) if minus is not None else 0.0)
-            if clusters is not None:
-                influence = np.bincount(clusters, influence)
-            error, kind = float(np.sqrt((influence**2).sum()) / len(asked)), "influence function"
-        found[name] = Estimate(value, error, replicates.get(name), kind, least)
+            error, kind = standard_error(influence, clusters), "influence function"
+        found[name] = Estimate(value, error, replicates.get(name), kind, least, **difference)
     return found
+
+
+def standard_error(influence: np.ndarray, clusters: np.ndarray | None) -> float:
+    """Of a number with that influence (n,) of each question; questions of one cluster err together."""
+    together = influence if clusters is None else np.bincount(clusters, influence)
+    return float(np.sqrt((together**2).sum()) / len(influence))
+
+
+def standardized(difference: float, influence: np.ndarray, clusters: np.ndarray | None) -> tuple[float, float]:
+    """A difference d · s over the standard deviation s of the questions' influence on it, and the error of d; both may be NaN.
+
+    influence: (n,) ψ. For a mean, ψ is a question's difference less the mean one, and d is Cohen's d_z. The error follows from
+    d's own influence, ψ / s − d (ψ² / s² − 1) / 2, in which what ψ is made of (a bin's mean, a rank) is held fixed.
+    """
+    deviation = float(influence.std(ddof=1)) if len(influence) > 1 else math.nan
+    if not deviation > 1e-12:
+        return math.nan, math.nan
+    scaled, ratio = influence / deviation, float(difference) / deviation
+    return ratio, standard_error(scaled - ratio * (scaled**2 - 1) / 2, clusters)
 
 
 def _replicates(statistics: Mapping[str, Sums], asked: Any, weights: np.ndarray | None) -> dict[str, np.ndarray]:
-    """(r,) of each statistic. The dense features go through one matrix product: reading the weights is what costs."""
-    found, dense = {}, {}
-    for name, one in statistics.items():
-        features = one.features(asked)
-        if isinstance(features, np.ndarray):
-            dense[name] = features
-        else:
-            found[name] = one.from_sums((features.T @ weights).T)
+    """(r,) of each statistic. Reading the weights is what costs: features that several have in common are summed once, and the
+    dense ones go through one matrix product.
+    """
+    features = {one.features: one.features(asked) for one in statistics.values()}
+    dense = {of: found for of, found in features.items() if isinstance(found, np.ndarray)}
+    sums = {of: (found.T @ weights).T for of, found in features.items() if of not in dense}
     if dense:
-        sums = np.concatenate(list(dense.values()), axis=1).T @ weights
-        ends = np.cumsum([features.shape[1] for features in dense.values()])
-        parts = np.split(sums.T, ends[:-1], axis=1)
-        found |= {name: statistics[name].from_sums(part) for name, part in zip(dense, parts, strict=True)}
-    return found
+        ends = np.cumsum([found.shape[1] for found in dense.values()])
+        together = np.concatenate(list(dense.values()), axis=1).T @ weights
+        sums |= zip(dense, np.split(together.T, ends[:-1], axis=1), strict=True)
+    return {name: one.from_sums(sums[one.features]) for name, one in statistics.items()}

@@ -6,12 +6,12 @@ import json
 import logging
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from bitsure import models, terminal
-from bitsure.config import PROJECT, Bnb, Calib, Cast, Gptq, Hqq, Integers, Prequantized, Quant, Rtn
+from bitsure.config import PROJECT, Bnb, Calib, Cast, Gptq, Hqq, Integers, Noise, Prequantized, Quant, Rtn
 from bitsure.errors import UserError
 from bitsure.models import Source
 from bitsure.quantize.calib_data import CalibText, draw_windows
@@ -27,6 +27,7 @@ LIBRARIES = {
     Prequantized: ("torch",),
     Bnb: ("torch", "bitsandbytes"),
     Hqq: ("torch", "hqq"),
+    Noise: ("torch", "transformers"),
 }
 
 
@@ -52,7 +53,7 @@ class Plan:
         return {
             "format": FORMAT,
             "model": self.source.fingerprint,
-            "quant": {"method": type(self.quant).__name__.lower(), **(self._checkpoint or asdict(self.quant))},
+            "quant": self._quant,
             "text": {
                 "sha256": self.text.fingerprint,
                 "nsamples": self.nsamples,
@@ -73,8 +74,23 @@ class Plan:
             ) from error
 
     @property
-    def _checkpoint(self) -> dict:
-        return {"checkpoint": self.ready.fingerprint} if self.ready else {}
+    def _quant(self) -> dict:
+        settings = {"method": type(self.quant).__name__.lower(), **asdict(self.quant)}
+        match self.quant:
+            case Noise():
+                return settings | {"like": self.like.made_from}
+            case Prequantized():
+                return {"method": settings["method"], "checkpoint": self.ready.fingerprint}
+        return settings
+
+    @property
+    def like(self) -> Plan:
+        """The quantizer whose noise control this is."""
+        return replace(self, quant=self.quant.like)
+
+    def noise(self, seed: int) -> Plan:
+        """A noise control of this quantizer."""
+        return replace(self, quant=Noise(like=self.quant, seed=seed))
 
 
 @dataclass(frozen=True)
@@ -90,13 +106,14 @@ def ensure(plan: Plan, store: Store, log_file: Path) -> Quantized:
     directory = store.find("weights", plan.made_from)
     if directory is None:
         parts = store.path("unfinished", plan.made_from)
+        like = ensure(plan.like, store, log_file).report if isinstance(plan.quant, Noise) else None
         with store.create("weights", plan.made_from) as unfinished:
-            _quantize(plan, unfinished, parts, log_file)
+            _quantize(plan, like, unfinished, parts, log_file)
         shutil.rmtree(parts, ignore_errors=True)
         directory = store.path("weights", plan.made_from)
     else:
         log.info("quantized weights are in the store: %s", directory)
-    checkpoint = plan.ready.path if plan.ready else directory
+    checkpoint = plan.ready.path if isinstance(plan.quant, Prequantized) else directory
     return Quantized(checkpoint, json.loads((directory / "quantization.json").read_text()))
 
 
@@ -130,8 +147,8 @@ def _windows(plan: Plan, tokenizer):
     return draw_windows(plan.text, plan.calib, plan.nsamples, tokenizer, models.context_length(plan.source.path))
 
 
-def _quantize(plan: Plan, out: Path, parts: Path, log_file: Path) -> None:
-    from bitsure.quantize import bnb, casts, chain, checkpoints, gptqmodel, hqq, verify
+def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: Path) -> None:
+    from bitsure.quantize import bnb, casts, chain, checkpoints, gptqmodel, hqq, noise, verify
 
     source, text = plan.source, plan.text
     with terminal.output_to(log_file):
@@ -143,7 +160,7 @@ def _quantize(plan: Plan, out: Path, parts: Path, log_file: Path) -> None:
             case Gptq(backend="gptqmodel") as quant:
                 gptqmodel.quantize(source.path, quant, plan.dtype, windows, out, log_file, advance)
             case Integers() as quant:
-                checkpoints.write(out, chain.quantize(model, quant, windows, parts, advance))
+                chain.quantize(model, quant, windows, parts, out, advance)
                 if quant.needs_data:  # the model was changed on the way, block by block
                     model, _ = models.load(source.path, plan.dtype, device="cpu")
             case Cast() as quant:
@@ -156,11 +173,13 @@ def _quantize(plan: Plan, out: Path, parts: Path, log_file: Path) -> None:
                     checkpoints.write(out, hqq.quantize(model, quant))
             case Prequantized():
                 pass  # it is read where it is
+            case Noise() as quant:
+                noise.match(model, like, held_out, quant.seed, out)
             case quant:
                 raise AssertionError(f"no quantizer for {quant}")
     seconds = time.monotonic() - started
-    made = plan.ready.path if plan.ready else out
-    weights, others = checkpoints.read_for(model, made)
+    made = plan.ready.path if isinstance(plan.quant, Prequantized) else out
+    weights, others = checkpoints.load(made, model)
     report = verify.report(model, weights, others, held_out, whole_model=isinstance(plan.quant, Cast))
     report["quantizer"] = plan.quant.name
     report["not_applied"] = _not_applied(plan)

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from bitsure.errors import UserError
-from bitsure.quantize.targets import LINEAR, find_blocks
+from bitsure.quantize.replay import Replay
+from bitsure.quantize.targets import find_blocks, linears
 
 TOKENS_AT_ONCE = 2048  # that a block is run on
 TILE = 512  # columns of a Gram matrix computed at once
@@ -29,9 +30,23 @@ class _Enough(Exception):
     """The layers of interest were reached; the rest of the block need not run."""
 
 
+@dataclass(frozen=True)
+class Feed:
+    """Runs all windows through a block; `replay.finish` says which of its layers are final."""
+
+    batches: list[torch.Tensor]  # hidden states
+    run: Callable[[torch.Tensor], torch.Tensor]
+    replay: Replay
+
+    def __call__(self) -> None:
+        for states in self.batches:
+            with suppress(_Enough):
+                self.run(states)
+
+
 @torch.no_grad()
-def walk(model: nn.Module, windows: torch.Tensor) -> Iterator[tuple[str, nn.Module, Callable[[], None]]]:
-    """Yields each block's name, the block on the fast device, and `feed`, which runs all windows through it.
+def walk(model: nn.Module, windows: torch.Tensor) -> Iterator[tuple[str, nn.Module, Feed]]:
+    """Yields each block's name, the block on the fast device, and what runs all windows through it.
 
     windows: (n, seqlen) token ids. When the next block is asked for, what this one then gives is what the next is fed, so
     that changes made to a block reach those after it.
@@ -42,35 +57,33 @@ def walk(model: nn.Module, windows: torch.Tensor) -> Iterator[tuple[str, nn.Modu
         size -= 1  # batches of one size: masks and the like are made once
     hidden, calls, as_tuple = _enter(model, blocks, windows.split(size))
     home, fast = next(blocks.parameters()).device, torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-    def run(block: nn.Module, states: torch.Tensor, call: tuple) -> torch.Tensor:
-        args, kwargs = _to(call, fast)
-        out = block(states.to(fast), *args, **kwargs)
-        return (out[0] if as_tuple else out).to(home)
-
     for number, (block, call) in enumerate(zip(blocks, calls, strict=True)):
+        args, kwargs = _to(call, fast)
         block.to(fast)
 
-        def feed(block=block, call=call) -> None:
-            for states in hidden:
-                with suppress(_Enough):
-                    run(block, states, call)
+        def run(states: torch.Tensor, block=block, args=args, kwargs=kwargs) -> torch.Tensor:
+            out = block(states.to(fast), *args, **kwargs)
+            return (out[0] if as_tuple else out).to(home)
 
-        yield f"{prefix}.{number}", block, feed
-        for i, states in enumerate(hidden):
-            hidden[i] = run(block, states, call)
-        block.to(home)
+        replay = Replay(block, len(hidden))
+        try:
+            yield f"{prefix}.{number}", block, Feed(hidden, run, replay)
+            hidden = [run(states) for states in hidden]
+        finally:
+            replay.forget()
+            block.to(home)
 
 
 def _enter(model: nn.Module, blocks: nn.ModuleList, batches: tuple[torch.Tensor, ...]) -> tuple[list, list, bool]:
     """The hidden states before the first block, each block's other arguments, and whether blocks return tuples.
 
-    Blocks are replaced by stand-ins that pass on what they are given, so that this costs an embedding.
+    Blocks are replaced by stand-ins that pass on what they are given, and there is no head: this costs an embedding.
     """
+    body = model.base_model
     hidden, calls = [], [None] * len(blocks)
     seen = []
     handle = blocks[0].register_forward_hook(lambda module, inputs, output: seen.append(isinstance(output, tuple)))
-    model(input_ids=batches[0][:1, :8].to(model.device), use_cache=False)
+    body(input_ids=batches[0][:1, :8].to(model.device), use_cache=False)
     handle.remove()
     as_tuple = seen[0]
 
@@ -91,7 +104,7 @@ def _enter(model: nn.Module, blocks: nn.ModuleList, batches: tuple[torch.Tensor,
         block.forward = stand_in(number)
     try:
         for batch in batches:
-            model(input_ids=batch.to(model.device), use_cache=False)
+            body(input_ids=batch.to(model.device), use_cache=False)
     finally:
         for block in blocks:
             del block.forward
@@ -100,7 +113,7 @@ def _enter(model: nn.Module, blocks: nn.ModuleList, batches: tuple[torch.Tensor,
 
 def layers_by_input(block: nn.Module, feed: Callable[[], None]) -> list[dict[str, nn.Module]]:
     """A block's linear layers in the order they run, those that read the very same input together."""
-    layers = {name: module for name, module in block.named_modules() if isinstance(module, LINEAR)}
+    layers = linears(block)
     groups: dict[int, dict[str, nn.Module]] = {}
     kept, called = [], set()
 

@@ -1,10 +1,9 @@
-"""Calibration text: finding it, identifying it, and cutting it into windows of tokens."""
+"""What a quantizer calibrates on: finding it, identifying it, and cutting it into windows of tokens."""
 
 from __future__ import annotations
 
-import gzip
-import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bitsure import hub
-from bitsure.config import PROJECT, Calib
+from bitsure.config import MIN_SEQLEN, PROJECT, Calib, Task
 from bitsure.errors import UserError
-from bitsure.store import hash_file
+from bitsure.quantize import calib_text
+from bitsure.store import hash_file, hash_files, hash_json
 
 if TYPE_CHECKING:
     import torch
@@ -28,42 +28,47 @@ HELD_OUT_WINDOWS = 8  # on which the output error of every layer is measured
 
 @dataclass(frozen=True)
 class CalibText:
-    """A text file to draw from, and the names that say which."""
+    """What to draw from, and the names that say which."""
 
     name: str  # the config's, or what stands in for it
-    path: Path
-    fingerprint: str  # SHA-256 of the file
+    place: str  # where it is, for the reader of an error
+    fingerprint: str  # SHA-256 of the content
 
 
-def locate(calib: Calib, hub_mirror: str | None) -> CalibText:
-    """Find the text before anything heavy is loaded. Raises UserError if it is not to be had."""
-    name = calib.name
-    try:
-        path = Path(calib.path) if calib.path is not None else hub.dataset_file(calib.repo, calib.file, hub_mirror)
-    except UserError as error:
-        if calib.if_missing != "pocket":
-            raise UserError(f"{error}\nOr another text: calib=text calib.path=FILE, or calib=pocket.") from error
-        name, path = f"pocket ({calib.name} was not to be had)", POCKET_TEXT
-        log.warning("calibration text: %s", name)
-    if not path.is_file():
-        raise UserError(f"calib.path={path}: no such file.")
-    if not path.name.endswith((".txt", ".jsonl", ".json.gz")):
-        raise UserError(f"calib.path={path}: expected .txt, or .jsonl (.json.gz) with a `text` field.")
-    return CalibText(name, path, hash_file(path))
+@dataclass(frozen=True)
+class TextFiles(CalibText):
+    """Files of text, read when windows are drawn."""
+
+    files: tuple[Path, ...]
+    document_start: str | None
 
 
-def read_documents(path: Path) -> list[str]:
-    """The documents of a text: a .txt is split at blank lines, a .jsonl has one a line. Raises UserError."""
-    if path.suffix == ".txt":
-        return [part for part in path.read_text(encoding="utf-8").split("\n\n") if part.strip()]
-    documents = []
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                documents.append(json.loads(line)["text"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{path}, line {number}: expected a JSON object with a `text` field.") from error
-    return documents
+@dataclass(frozen=True)
+class TrainingSplits(CalibText):
+    """Questions of the tasks' training splits with their answers."""
+
+    documents: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RandomTokens(CalibText):
+    """No text at all: tokens drawn uniformly."""
+
+
+def locate(calib: Calib, hub_mirror: str | None, task: Task | None = None) -> CalibText:
+    """Find the text before anything heavy is loaded. Raises UserError if it is not to be had.
+
+    task: what is scored, for `calib.kind=task`.
+    """
+    match calib.kind:
+        case "text":
+            return _locate_files(calib, hub_mirror)
+        case "task":
+            return _locate_training_splits(calib.name, task, hub_mirror)
+        case "random":
+            return RandomTokens(calib.name, "the tokenizer", hash_json("uniform over the ordinary tokens"))
+        case kind:
+            raise AssertionError(f"no calibration data of the kind {kind}")
 
 
 def draw_windows(
@@ -77,23 +82,82 @@ def draw_windows(
     import torch
 
     seqlen = min(calib.seqlen, context or calib.seqlen)
-    documents = read_documents(text.path)
-    order = np.random.default_rng(calib.seed).permutation(len(documents))
     needed = (nsamples + HELD_OUT_WINDOWS) * seqlen
+    if isinstance(text, RandomTokens):
+        ids = _random_ids(needed, calib.seed, tokenizer)
+    else:
+        ids = _text_ids(_documents(text), needed, calib.seed, tokenizer)
+        _check_enough(len(ids), nsamples, seqlen, f"calib={text.name}: {text.place}")
+    windows = torch.tensor(ids[:needed], dtype=torch.long).view(-1, seqlen)
+    return windows[:nsamples], windows[nsamples:]
+
+
+def _locate_files(calib: Calib, hub_mirror: str | None) -> TextFiles:
+    name, start = calib.name, calib.document_start
+    try:
+        path = Path(calib.path) if calib.path is not None else hub.dataset_file(calib.repo, calib.file, hub_mirror)
+    except UserError as error:
+        if calib.if_missing != "pocket":
+            raise UserError(f"{error}\nOr another text: calib=text calib.path=FILE, or calib=pocket.") from error
+        name, path, start = f"pocket ({calib.name} was not to be had)", POCKET_TEXT, None
+        log.warning("calibration text: %s", name)
+    files = calib_text.find_files(path)
+    content = hash_files(files) if path.is_dir() else hash_file(path)
+    fingerprint = content if start is None else hash_json([content, start])
+    return TextFiles(name, str(path), fingerprint, files, start)
+
+
+def _locate_training_splits(name: str, task: Task | None, hub_mirror: str | None) -> TrainingSplits:
+    from bitsure.scoring import harness
+
+    assert task is not None, "calib.kind=task needs the tasks that are scored"
+    documents, names = harness.training_texts(task, hub_mirror), ", ".join(task.names)
+    return TrainingSplits(f"{name} ({names})", f"the training split of {names}", hash_json(documents), tuple(documents))
+
+
+def _documents(text: CalibText) -> Sequence[str]:
+    match text:
+        case TextFiles(files=files, document_start=start):
+            return [document for file in files for document in calib_text.read_documents(file, start)]
+        case TrainingSplits(documents=documents):
+            return documents
+    raise AssertionError(f"no documents in {text}")
+
+
+def _text_ids(documents: Sequence[str], needed: int, seed: int, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens of the shuffled documents, each with the end token behind it: `needed` or some more, or all there are."""
+    order = np.random.default_rng(seed).permutation(len(documents))
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     ids: list[int] = []
     for start in range(0, len(order), 1_000):
         batch = [documents[i] for i in order[start : start + 1_000]]
         for tokens in tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]:
-            ids += [*tokens, *end]
+            ids += [*tokens, *end] if tokens else []  # empty documents would make windows of end tokens alone
         if len(ids) >= needed:
             break
-    if len(ids) < needed:
-        raise UserError(
-            f"calib={text.name}: {text.path} has {len(ids):,} tokens, but {nsamples} windows of {seqlen} tokens and "
-            f"{HELD_OUT_WINDOWS} held out for measuring need {needed:,}. "
-            f"Give a longer text or a smaller calib.nsamples or calib.seqlen (up to calib.nsamples="
-            f"{max(0, len(ids) // seqlen - HELD_OUT_WINDOWS)} with this one)."
-        )
-    windows = torch.tensor(ids[:needed], dtype=torch.long).view(-1, seqlen)
-    return windows[:nsamples], windows[nsamples:]
+    return ids
+
+
+def _random_ids(n: int, seed: int, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+    """Ids drawn uniformly from the tokenizer's ordinary ones: no end, padding or other special token."""
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} | set(tokenizer.all_special_ids)
+    ordinary = sorted(set(tokenizer.get_vocab().values()) - special)
+    return np.random.default_rng(seed).choice(ordinary, size=n)
+
+
+def _check_enough(has: int, nsamples: int, seqlen: int, what: str) -> None:
+    """Raise UserError, with what would fit, unless the tokens make the windows to calibrate and to measure on."""
+    windows = nsamples + HELD_OUT_WINDOWS
+    if has >= windows * seqlen:
+        return
+    if has == 0:
+        raise UserError(f"{what} holds nothing that the tokenizer makes a token of. Give a text with words in it.")
+    fitting = []
+    if nsamples and has // seqlen > HELD_OUT_WINDOWS:
+        fitting.append(f"calib.nsamples={has // seqlen - HELD_OUT_WINDOWS}")
+    if has // windows >= MIN_SEQLEN:
+        fitting.append(f"calib.seqlen={has // windows}")
+    raise UserError(
+        f"{what} has {has:,} tokens, but {nsamples} windows of {seqlen} tokens and {HELD_OUT_WINDOWS} held out for measuring "
+        f"need {windows * seqlen:,}. Give a longer text" + "".join(f", or {setting}" for setting in fitting) + "."
+    )

@@ -11,44 +11,56 @@ from torch import nn
 
 from bitsure.config import Gptq, Integers
 from bitsure.quantize import checkpoints
-from bitsure.quantize.blocks import Inputs, layers_by_input, measure, walk
+from bitsure.quantize.blocks import Feed, Inputs, layers_by_input, measure, walk
 from bitsure.quantize.formats import IntegerWeight, Weight
 from bitsure.quantize.gptq import round_with_hessian
 from bitsure.quantize.rtn import round_to_nearest
-from bitsure.quantize.targets import block_linears, find_blocks, matrix
+from bitsure.quantize.targets import block_linears, find_blocks, linears, matrix
 from bitsure.quantize.transforms import search_clip, search_scales
 
 
 def quantize(
-    model: nn.Module, quant: Integers, windows: torch.Tensor, parts: Path, advance: Callable[..., None]
-) -> dict[str, Weight]:
-    """The model's layers in a format of integers; the model is left with the quantized weights if data was used.
+    model: nn.Module, quant: Integers, windows: torch.Tensor, parts: Path, out: Path, advance: Callable[..., None]
+) -> None:
+    """Write the model's layers in a format of integers into `out`; the model itself is changed on the way if data is used.
 
     windows: (nsamples, seqlen) token ids, none for plain rounding to nearest. `parts` keeps the blocks that are done, so
     that a run that was broken off goes on after them. `advance` is called after each block.
     """
     if not quant.needs_data:
-        return {name: to_cpu(round_to_nearest(matrix(layer), quant)) for name, layer in block_linears(model).items()}
-    weights: dict[str, Weight] = {}
+        rounded = {name: to_cpu(round_to_nearest(matrix(layer), quant)) for name, layer in block_linears(model).items()}
+        checkpoints.write(out, rounded)
+        return
     total = len(find_blocks(model)[1])
+    done: list[Path] = []
     for prefix, block, feed in walk(model, windows):
-        part = parts / prefix
-        if part.is_dir():
-            found, _ = checkpoints.read(part)
-            for name, weight in found.items():
+        done.append(parts / prefix)
+        if done[-1].is_dir():
+            for name, weight in checkpoints.read(done[-1])[0].items():
                 put(block.get_submodule(name.removeprefix(f"{prefix}.")), weight)
+            note = "taken up again"
         else:
-            found = {f"{prefix}.{name}": weight for name, weight in _quantize_block(block, prefix, feed, quant).items()}
-            checkpoints.write_part(part, found)
-        weights |= found
-        advance(1, total=total)
-    return weights
+            before = {name: matrix(layer).clone() for name, layer in linears(block).items()}
+            found = _quantize_block(block, prefix, feed, quant)
+            checkpoints.write_part(done[-1], {f"{prefix}.{name}": weight for name, weight in found.items()})
+            note = f"weights moved by {_relative_change(before, block):.3f}"
+        advance(1, total=total, note=f"{prefix}: {note}")
+        if len(done) == total:
+            break  # nothing is fed by the last block
+    checkpoints.merge(done, out)
 
 
-def _quantize_block(block: nn.Module, prefix: str, feed: Callable[[], None], quant: Integers) -> dict[str, Weight]:
+def _relative_change(before: dict[str, torch.Tensor], block: nn.Module) -> float:
+    """‖Ŵ − W‖ / ‖W‖ over all layers of a block."""
+    after = {name: matrix(layer) for name, layer in linears(block).items()}
+    change = sum((after[name] - weight).float().square().sum() for name, weight in before.items())
+    return (change / sum(weight.float().square().sum() for weight in before.values())).sqrt().item()
+
+
+def _quantize_block(block: nn.Module, prefix: str, feed: Feed, quant: Integers) -> dict[str, Weight]:
     groups = layers_by_input(block, feed)
     together = [[group] for group in groups] if quant.true_sequential else [groups]
-    weights = {}
+    weights: dict[str, Weight] = {}
     for stage in together:
         statistics = measure([next(iter(group.values())) for group in stage], feed)
         for group, inputs in zip(stage, statistics, strict=True):
@@ -57,6 +69,7 @@ def _quantize_block(block: nn.Module, prefix: str, feed: Callable[[], None], qua
             for name, weight in found.items():
                 put(group[name], weight)
                 weights[name] = to_cpu(weight)
+        feed.replay.finish(set(weights))
     return weights
 
 

@@ -19,7 +19,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, apply_renamings
 
 from bitsure.errors import UserError
-from bitsure.quantize import layouts
+from bitsure.quantize import layouts, noise
 from bitsure.quantize.formats import CodebookWeight, DenseWeight, IntegerWeight, Weight
 from bitsure.quantize.layouts import bitsandbytes
 from bitsure.quantize.packing import pack
@@ -41,13 +41,7 @@ def write(directory: Path, weights: dict[str, Weight], others: dict[str, torch.T
         }
     integers = [weight for weight in weights.values() if isinstance(weight, IntegerWeight)]
     plain = len(integers) == len(weights) and not any(set(_tensors(w)) - set(PACKED) for w in integers)
-    settings = {
-        "quant_method": "gptq" if plain else "bitsure",
-        "bits": integers[0].bits if integers else None,
-        "checkpoint_format": "gptq_v2" if plain else "bitsure",
-    }
-    save_file(tensors, directory / "model.safetensors")
-    (directory / "quantize_config.json").write_text(json.dumps(settings))
+    _write(directory, tensors, integers[0].bits if integers else None, plain)
 
 
 def write_part(directory: Path, weights: dict[str, Weight]) -> None:
@@ -57,6 +51,31 @@ def write_part(directory: Path, weights: dict[str, Weight]) -> None:
     temporary.mkdir(parents=True)
     write(temporary, weights)
     temporary.rename(directory)
+
+
+def merge(parts: list[Path], directory: Path) -> None:
+    """Parts of one checkpoint as one."""
+    tensors, settings = {}, []
+    for part in parts:
+        tensors |= _read_tensors(part)
+        settings.append(json.loads((part / "quantize_config.json").read_text()))
+    plain = all(one["checkpoint_format"] == "gptq_v2" for one in settings)
+    _write(directory, tensors, settings[0]["bits"], plain)
+
+
+def _write(directory: Path, tensors: dict[str, torch.Tensor], bits: int | None, plain: bool) -> None:
+    save_file(tensors, directory / "model.safetensors")
+    method, layout = ("gptq", "gptq_v2") if plain else ("bitsure", "bitsure")
+    settings = {"quant_method": method, "bits": bits, "checkpoint_format": layout}
+    (directory / "quantize_config.json").write_text(json.dumps(settings))
+
+
+def _read_tensors(directory: Path) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = {}
+    for path in sorted(directory.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            tensors |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    return tensors
 
 
 def _tensors(weight: Weight) -> dict[str, torch.Tensor]:
@@ -86,19 +105,19 @@ def read(directory: Path) -> tuple[dict[str, Weight], dict[str, torch.Tensor]]:
 
     Our own, or in one of the published layouts. Raises UserError for any other, and for one that contradicts itself.
     """
-    settings, tensors = layouts.read_settings(directory), {}
-    for path in sorted(directory.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            tensors |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    settings, tensors = layouts.read_settings(directory), _read_tensors(directory)
     return layouts.take(tensors, settings, directory), tensors
 
 
-def read_for(model: torch.nn.Module, directory: Path) -> tuple[dict[str, Weight], dict[str, torch.Tensor]]:
+def load(directory: Path, model: torch.nn.Module) -> tuple[dict[str, Weight], dict[str, torch.Tensor]]:
     """A checkpoint's weights of the layers in this model's blocks, and its other tensors by their names in the model.
 
-    A layer outside the blocks that is quantized too becomes one of the others; biases of zeros for layers that have none,
-    and buffers that are computed, are left out. Raises UserError where names or shapes are not this model's.
+    Noise is added to the weights of the model, which must be in full precision. A layer outside the blocks that is quantized
+    too becomes one of the others; biases of zeros for layers that have none, and buffers that are computed, are left out.
+    Raises UserError where names or shapes are not this model's.
     """
+    if (directory / noise.SETTINGS).is_file():
+        return noise.read(directory, model), {}
     weights, others = read(directory)
     own = own_names(model)
     weights = {own(f"{name}.weight").removesuffix(".weight"): weight for name, weight in weights.items()}
@@ -143,8 +162,8 @@ def _means_nothing(name: str, tensor: torch.Tensor) -> bool:
 
 @torch.no_grad()
 def put_into(model: torch.nn.Module, directory: Path) -> None:
-    """Replace a full-precision model's tensors by the checkpoint's, dequantized. Raises UserError as `read_for`."""
-    weights, others = read_for(model, directory)
+    """Replace a full-precision model's tensors by the checkpoint's, dequantized. Raises UserError as `load`."""
+    weights, others = load(directory, model)
     model.load_state_dict(others, strict=False)
     for name, layer in block_linears(model).items():
         matrix(layer).copy_(weights[name].dequantize())

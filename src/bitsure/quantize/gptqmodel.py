@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -20,7 +20,8 @@ def check_fits(quant: Gptq, shapes: dict[str, tuple[int, int]]) -> None:
         name, shape = next(iter(odd.items()))
         raise UserError(
             f"quant.bits=3: gptqmodel packs 32 values of 3 bits together, so widths must be multiples of 32; "
-            f"{len(odd)} layers are not, such as {name} with {shape[0]} × {shape[1]}. Ways out: quant=gptq4 or quant=rtn3."
+            f"{len(odd)} layers are not, such as {name} with {shape[0]} × {shape[1]}. "
+            f"Ways out: quant.backend=native, quant=gptq4 or quant=rtn3."
         )
 
 
@@ -33,9 +34,7 @@ def quantize(
     block. What gptqmodel prints goes to `log_file`; the folder logs/ that it makes wherever it stands comes to lie beside it.
     """
     model_path, out, log_file = model_path.absolute(), out.absolute(), log_file.absolute()
-    os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # it wants two loader threads, whatever the machine has
-    threads = torch.get_num_threads()
-    with terminal.output_to(log_file), contextlib.chdir(log_file.parent):
+    with terminal.output_to(log_file), _kept_in(log_file.parent):
         from gptqmodel import GPTQModel, QuantizeConfig
 
         settings = QuantizeConfig(
@@ -58,19 +57,27 @@ def quantize(
         rows = [{"input_ids": row[None], "attention_mask": torch.ones_like(row[None])} for row in windows]
         model.quantize(rows, batch_size=8)
         model.save(str(out))
-    torch.set_num_threads(threads)  # it leaves one: what is scored next would depend on what was quantized before
 
 
 def load_packed(directory: Path, dtype: str) -> torch.nn.Module:
     """A packed checkpoint as it is deployed, its layers in gptqmodel's plain torch kernel, which serves every bit width."""
-    os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
-    threads = torch.get_num_threads()
-    with contextlib.chdir(directory):
+    with _kept_in(directory):
         from gptqmodel import BACKEND, GPTQModel
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = GPTQModel.load(
             str(directory), backend=BACKEND.TORCH, device=device, dtype=getattr(torch, dtype), trust_remote_code=False
         )
-    torch.set_num_threads(threads)
     return model.model.eval()
+
+
+@contextlib.contextmanager
+def _kept_in(folder: Path) -> Iterator[None]:
+    """Where the library may be imported and used: it writes where it stands, and leaves torch with one thread."""
+    os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # it wants two loader threads, whatever the machine has
+    threads = torch.get_num_threads()
+    try:
+        with contextlib.chdir(folder):
+            yield
+    finally:
+        torch.set_num_threads(threads)  # else what is scored next would depend on what was quantized before

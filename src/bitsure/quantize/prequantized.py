@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from bitsure import models
-from bitsure.config import Model, Prequantized, Quant
+from bitsure.config import Model, Noise, Prequantized, Quant
 from bitsure.errors import UserError
 from bitsure.models import Source
 
@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 def locate(quant: Quant, hub_mirror: str | None) -> Source | None:
     """The checkpoint's files; None for a quantizer that makes its own. Raises UserError as `models.locate`."""
+    quant = quant.like if isinstance(quant, Noise) else quant
     if not isinstance(quant, Prequantized):
         return None
     found = models.locate(Model(path=quant.path, repo=quant.repo, revision=quant.revision), hub_mirror, "quant")

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bitsure.config import Bnb, Cast, Gptq, Hqq, Integers, Prequantized, Quant
+from bitsure.config import Bnb, Cast, Gptq, Hqq, Integers, Noise, Prequantized, Quant
 from bitsure.errors import UserError
 from bitsure.quantize.targets import block_linears, matrix
 
@@ -32,6 +32,8 @@ def bytes_needed(model: nn.Module, quant: Quant, dtype: str) -> int:
     match quant:
         case Prequantized():
             return 0
+        case Noise():
+            return bytes_needed(model, quant.like, dtype)
         case Cast():
             return everywhere * _size(quant.dtype)
         case Bnb():

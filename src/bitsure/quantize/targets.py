@@ -27,10 +27,15 @@ def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     return outermost[0], found[outermost[0]]
 
 
+def linears(module: nn.Module) -> dict[str, nn.Module]:
+    """The linear layers inside a module, by their names there."""
+    return {name: inner for name, inner in module.named_modules() if isinstance(inner, LINEAR)}
+
+
 def block_linears(model: nn.Module) -> dict[str, nn.Module]:
     """The linear layers inside the model's blocks, by their names."""
     prefix, blocks = find_blocks(model)
-    return {f"{prefix}.{name}": module for name, module in blocks.named_modules() if isinstance(module, LINEAR)}
+    return {f"{prefix}.{name}": layer for name, layer in linears(blocks).items()}
 
 
 def matrix(layer: nn.Module) -> torch.Tensor:

@@ -8,7 +8,7 @@ from torch import nn
 from bitsure.errors import UserError
 from bitsure.quantize.blocks import walk
 from bitsure.quantize.formats import CodebookWeight, IntegerWeight, Weight
-from bitsure.quantize.targets import LINEAR, block_linears, matrix, skipped_modules
+from bitsure.quantize.targets import block_linears, linears, matrix, skipped_modules
 
 
 @torch.no_grad()
@@ -32,14 +32,14 @@ def report(
     if broken := [name for name, tensor in others.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
         raise UserError(f"{', '.join(broken)}: NaN or infinite after quantization. No score is taken from such a model.")
     _check_all_changed(originals, dequantized, may_stay=whole_model and _some_changed(originals, dequantized, rounded))
-    output_errors = _output_errors(model, dequantized, held_out)
+    errors = output_errors(model, dequantized, held_out)
     squared_change = squared_norm = 0.0
     layers = {}
     for name, original in originals.items():
         change = (dequantized[name] - original.float()).square().sum().item()
         norm = original.float().square().sum().item()
         squared_change, squared_norm = squared_change + change, squared_norm + norm
-        layers[name] = {"weight_error": (change / norm) ** 0.5, "output_error": output_errors[name]}
+        layers[name] = {"weight_error": (change / norm) ** 0.5, "output_error": errors[name]}
     n_quantized = sum(original.numel() for original in originals.values())
     return {
         "modules_quantized": sorted(originals),
@@ -70,7 +70,7 @@ def _check_all_changed(originals: dict[str, torch.Tensor], dequantized: dict[str
         raise UserError("The quantizer did not do its work. " + ". ".join(found) + ". No score is taken from such a model.")
 
 
-def _output_errors(model: nn.Module, dequantized: dict[str, torch.Tensor], held_out: torch.Tensor) -> dict[str, float]:
+def output_errors(model: nn.Module, dequantized: dict[str, torch.Tensor], held_out: torch.Tensor) -> dict[str, float]:
     """‖X(Ŵ − W)ᵀ‖ / ‖XWᵀ‖ for each layer, with X the inputs that the full-precision model gives it (no bias).
 
     Raises UserError naming the layers that no token reached.
@@ -90,8 +90,8 @@ def _output_errors(model: nn.Module, dequantized: dict[str, torch.Tensor], held_
     handles = []
     try:
         for prefix, block, _ in walk(model, held_out):
-            layers = {f"{prefix}.{name}": layer for name, layer in block.named_modules() if isinstance(layer, LINEAR)}
-            handles += [layer.register_forward_pre_hook(watch(name)) for name, layer in layers.items()]
+            layers = linears(block).items()
+            handles += [layer.register_forward_pre_hook(watch(f"{prefix}.{name}")) for name, layer in layers]
     finally:
         for handle in handles:
             handle.remove()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from bitsure.config import Metric, Verdict
 from bitsure.records import Records, join
 from bitsure.report import figures, page, samples
 from bitsure.store import write_text
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class About:
     quantization: dict | None = None  # quantization.json
     provenance: dict | None = None
     prompts: dict[tuple[str, int], str] | None = None  # by task and doc_id
+    noisy: Sequence[Records] = ()  # the noise control's, one for each seed
 
 
 def build(out: Path, records: Records, baseline: Records | None, metric: Metric, margins: Verdict, about: About) -> Report:
@@ -41,11 +46,15 @@ def build(out: Path, records: Records, baseline: Records | None, metric: Metric,
     comparison.json, verdict.json), figures/, report.html.
     """
     measured = metrics.measure(records, metric)
+    bits = (about.quantization or {}).get("bits_per_weight")
     measured_baseline = compared = judged = changed = None
     if baseline is not None:
-        measured_baseline, compared = metrics.measure(baseline, metric), compare(baseline, records, metric)
+        measured_baseline, compared = metrics.measure(baseline, metric), compare(baseline, records, metric, bits, about.noisy)
         judged = verdict.judge(compared, margins, metric.confidence_level)
         changed = samples.most_changed(join(baseline, records), about.prompts or {}, metric.normalization)
+        for task, one in judged["tasks"].items():
+            if one["warning"]:
+                log.warning("%s: %s", task, one["warning"])
     pictures = figures.draw(records, baseline, compared, metric, out / "figures")
     report = Report(measured, measured_baseline, compared, judged, pictures, out / "report.html")
     html = page.render(report, about, changed, metric)  # before anything is written

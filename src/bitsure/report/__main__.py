@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from bitsure import config as schema
-from bitsure import harness_log, records, terminal
+from bitsure import harness_log, records, terminal, verdict
 from bitsure.config import PROJECT, Metric, Verdict
 from bitsure.errors import UserError
 from bitsure.records import Records
@@ -43,14 +43,16 @@ def report(directory: Path, baseline: Path | None, metric_name: str | None, out:
     if full is not None:
         _check_versions(made_from, full_made_from)
     out.mkdir(parents=True, exist_ok=True)
-    about = About(_title(directory), _json(directory / "quantization.json"), _json(directory / "provenance.json"), prompts)
+    noisy = [records.read(path)[0] for path in sorted((directory / "noise_control").glob("*.parquet"))]
+    proof, made_by = _json(directory / "quantization.json"), _json(directory / "provenance.json")
+    about = About(_title(directory), proof, made_by, prompts, noisy)
     made = build(out, found, full, metric, margins, about)
     console = terminal.console()
     console.print(tables.terminal_table(made.metrics, made.comparison, about.title, metric.confidence_level, metric.alpha))
     if made.verdict:
         console.print(f"\nVerdict: {made.verdict['verdict']}", markup=False)
-        for task in made.verdict["tasks"].values():
-            console.print(f"- {task['sentence']}", markup=False, soft_wrap=True)
+        for sentence in verdict.sentences(made.verdict):
+            console.print(f"- {sentence}", markup=False, soft_wrap=True)
     if metric.paper_compat:
         console.print("\nThe study's own numbers, paper_compat/…, are on the page and in metrics.json.", markup=False)
     console.print(f"\nreport   {made.page}", markup=False, soft_wrap=True)

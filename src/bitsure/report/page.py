@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Collection
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from bitsure.compare import was_compared
+from bitsure import verdict
+from bitsure.compare import CLUSTER_ROBUST, was_compared
 from bitsure.config import Metric
 from bitsure.metrics import MACRO
+from bitsure.metrics.repair import FULL_BITS, cost_of_quantized
 from bitsure.report import tables
 from bitsure.report.samples import Changed
 
@@ -17,8 +20,30 @@ if TYPE_CHECKING:
     from bitsure.report import About, Report
 
 
+LARGEST = 5_000_000  # bytes of a page
+# what a page of very many tasks does without, the first thing first, and where it is then
+DISPENSABLE = {
+    "risk_coverage": "the risk–coverage curves are in figures/",
+    "deferral": "the deferral curves are in figures/",
+    "shift": "harm and instability by certainty are in figures/",
+    "samples": "the questions that changed most have to be looked up in records.parquet and baseline.parquet",
+    "numbers": "every number is in comparison.json, metrics.json and baseline_metrics.json",
+    "reliability": "the reliability diagrams are in figures/",
+}
+
+
 def render(report: Report, about: About, changed: dict[str, list[Changed]] | None, metric: Metric) -> str:
-    """The page as a string."""
+    """The page as a string. It keeps under LARGEST, and says what it does without for that."""
+    for n in range(len(DISPENSABLE) + 1):
+        html = _render(report, about, changed, metric, tuple(DISPENSABLE)[:n])
+        if len(html.encode()) < LARGEST:
+            break
+    return html
+
+
+def _render(
+    report: Report, about: About, changed: dict[str, list[Changed]] | None, metric: Metric, without: Collection[str]
+) -> str:
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False)
@@ -28,26 +53,31 @@ def render(report: Report, about: About, changed: dict[str, list[Changed]] | Non
     if not comparison:
         alone = {"Full precision": report.metrics}
     pictures = {
-        kind: {task: base64.b64encode(path.read_bytes()).decode() for task, path in found.items()}
+        kind: {} if kind in without else {task: base64.b64encode(path.read_bytes()).decode() for task, path in found.items()}
         for kind, found in report.figures.items()
     }
+    numbers = "numbers" not in without
     return template.render(
         title=about.title,
         verdict=report.verdict,
+        verdict_sentences=verdict.sentences(report.verdict) if report.verdict else [],
+        noise_control=bool(report.verdict and report.verdict["noise_control"]),
         summary=summary(comparison, about.quantization, metric.alpha),
         headline=tables.comparison_rows(comparison, tables.HEADLINE) if comparison else None,
-        compared=tables.comparison_rows(comparison) if comparison else None,
+        compared=tables.comparison_rows(comparison) if comparison and numbers else None,
         compared_columns=tables.comparison_columns(level),
-        alone={name: tables.metric_rows(found) for name, found in alone.items()},
+        alone={name: tables.metric_rows(found) for name, found in alone.items() if numbers},
         alone_columns=tables.metric_columns(level),
         figures=pictures,
-        changed=changed,
+        changed=None if "samples" in without else changed,
+        without=[DISPENSABLE[what] for what in without],
         quantization=_facts(about.quantization) if about.quantization else None,
         provenance={
             key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             for key, value in (about.provenance or {}).items()
         },
         normalization=metric.normalization,
+        **_cost(metric, about.quantization),
     )
 
 
@@ -68,6 +98,10 @@ def summary(comparison: dict | None, quantization: dict | None, alpha: float) ->
         p, flips = values["true_label_prob"], values["flip_rate"]
         found = "significant" if p["significant"] else "not significant, which does not show that nothing changed"
         tested = f"{tables.p_value(p['p_adjusted'])} at α = {alpha:g}: {found}"
+        if robust := values.get(CLUSTER_ROBUST):
+            tested += (
+                f"; by {robust['n_clusters']:,} clusters instead of questions {tables.p_value(robust['p_value'])}, unadjusted"
+            )
         if p.get("smallest_detectable"):
             tested += f"; a change of {p['smallest_detectable']:.4f} would most likely have been found"
         sentences.append(
@@ -76,6 +110,15 @@ def summary(comparison: dict | None, quantization: dict | None, alpha: float) ->
             f"{flips['value']:.1%} of {p['n']:,} answers changed."
         )
     return sentences + tables.unjoined(comparison)
+
+
+def _cost(metric: Metric, quantization: dict | None) -> dict[str, float | str]:
+    """What a quantized answer is taken to cost, and why."""
+    bits = (quantization or {}).get("bits_per_weight")
+    source = f"its {bits:.2f} bits a weight of {FULL_BITS}" if bits else "a guess: its bits are not known"
+    if metric.quantized_cost is not None:
+        source = "metric.quantized_cost"
+    return {"quantized_cost": cost_of_quantized(metric.quantized_cost, bits), "cost_source": source}
 
 
 def _facts(quantization: dict) -> dict[str, str]:

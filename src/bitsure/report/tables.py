@@ -10,6 +10,7 @@ from rich.table import Table
 
 from bitsure.compare import was_compared
 from bitsure.metrics import MACRO
+from bitsure.metrics.significance import BECAME_WRONG
 
 HEADLINE = {
     "accuracy": "accuracy",
@@ -22,7 +23,7 @@ HEADLINE = {
 
 def comparison_columns(level: float) -> tuple[str, ...]:
     """The headings of `comparison_rows`."""
-    return ("task", "metric", "n", "full precision", "quantized", "difference", f"{level:.0%} interval", "test")
+    return ("task", "metric", "n", "full precision", "quantized", "difference", f"{level:.0%} interval", "test", "effect size")
 
 
 def comparison_rows(comparison: dict, only: Container[str] | None = None) -> list[tuple[str, ...]]:
@@ -37,6 +38,7 @@ def comparison_rows(comparison: dict, only: Container[str] | None = None) -> lis
             number(one["value"], sign="baseline" in one or task == MACRO),
             interval(one, sign="baseline" in one or task == MACRO),
             note(one),
+            effect(one),
         )
         for task, values in comparison.items()
         for name, one in values.items()
@@ -88,9 +90,19 @@ def note(one: dict) -> str:
     """What its test said: adjusted p-values, and whether the test was the primary one."""
     if "p_value" not in one:
         return ""
-    if one.get("family") == "primary":
+    if one["family"] == "primary":
         return f"{one['test']}: {p_value(one['p_adjusted'])} (Holm)" + (" *" if one["significant"] else "")
-    return f"{one['test']}: {p_value(one.get('p_adjusted', one['p_value']))} (exploratory)"
+    return f"{one['test']}: {p_value(one.get('p_adjusted', one['p_value']))} ({one['family']})"
+
+
+def effect(one: dict) -> str:
+    """The effect size of what was tested, with its interval; a share says of what."""
+    if one.get("effect_size") is None:
+        return ""
+    low, high = one["effect_size_ci"]
+    if one["effect"] == BECAME_WRONG:
+        return f"{one['effect_size']:.2f} [{low:.2f}, {high:.2f}] {BECAME_WRONG}"
+    return f"{one['effect_size']:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def p_value(p: float) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # of what the store keeps; one more whenever code of ours would make other records from the same causes
+FORMAT = 3  # of what the store keeps; one more whenever code of ours would make other records from the same causes
 LIBRARIES = ("lm_eval", "datasets", "torch", "transformers", "tokenizers")
 
 

@@ -16,20 +16,20 @@ log = logging.getLogger(__name__)
 PROBE = 512  # tokens of a batch before one was measured
 LEAST_MEASURED = 256  # tokens of a batch that says something
 MOST = {"cpu": 2048, "cuda": 32768}  # more is no faster
-MOST_LOGITS = 2**25  # values of one batch's logits on a CPU
-LOGITS_SHARE = 0.1  # of what is free on a GPU, for one batch's logits in float32
+MOST_LOGITS = 2**25  # values of a plain batch's logits on a CPU
+LOGITS_SHARE = 0.1  # of what is free on a GPU, for a plain batch's logits in float32
 MEMORY_SHARE = 0.5  # of what is free
 SECONDS = 20.0  # of one batch: what a killed process may lose
 CGROUP = Path("/sys/fs/cgroup")
 
 
 class Budget:
-    """`tokens` of a batch, padding counted, and `scored` tokens of it."""
+    """`tokens` of a batch, padding counted; no more than `with_logits` of them where every token has logits."""
 
     def __init__(self, device: torch.device, vocabulary: int):
         self.device, self.tokens, self.probed = device, PROBE, False
         values = LOGITS_SHARE * free_memory(device) / 4 if device.type == "cuda" else MOST_LOGITS
-        self.scored = max(1, int(values / vocabulary))
+        self.with_logits = max(1, int(values / vocabulary))
 
     @contextmanager
     def measure(self, tokens: int) -> Iterator[None]:
@@ -49,12 +49,10 @@ class Budget:
         self.probed = True
         log.info("batches of up to %d tokens: the first %d took %.1f MB and %.2f s", self.tokens, tokens, peak() / 1e6, seconds)
 
-    def shrink(self, tokens: int, scored: int) -> None:
-        """After a batch of that many tokens did not fit; the scored ones are fewer too if they were at their limit."""
+    def shrink(self, tokens: int) -> None:
+        """After a batch of that many tokens did not fit."""
         self.probed = True
         self.tokens = max(1, min(self.tokens, tokens) // 2)
-        if 2 * scored > self.scored:
-            self.scored = max(1, min(self.scored, scored) // 2)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         log.warning("out of memory with a batch of %d tokens: on with %d", tokens, self.tokens)

@@ -135,11 +135,11 @@ class Engine:
         rows: deque[Row] = deque()
         while left:
             if not rows:
-                laid = trees(left, self.width, self.budget.tokens, self.budget.scored) if share else chains(left)
+                laid = trees(left, self.width, self.budget.tokens) if share else chains(left)
                 rows.extend(sorted(laid, key=len, reverse=True))
             budget = self.budget.tokens
-            batch = self._next_batch(rows, budget if share else min(budget, self.budget.scored))  # plainly: logits everywhere
-            tokens, scored = len(batch) * len(batch[0]), sum(row.n_scored for row in batch)
+            batch = _next_batch(rows, budget if share else min(budget, self.budget.with_logits))
+            tokens = len(batch) * len(batch[0])
             done, failure = None, ""
             try:
                 with self.budget.measure(tokens):
@@ -154,7 +154,7 @@ class Engine:
                         f"One input of {tokens} tokens does not fit in the memory that is left ({failure}). "
                         "Free some, or take a smaller model."
                     )
-                self.budget.shrink(tokens, scored)
+                self.budget.shrink(tokens)
             else:
                 for i in done:
                     del left[i]
@@ -162,23 +162,20 @@ class Engine:
             if self.budget.tokens != budget:
                 rows.clear()
 
-    def _next_batch(self, waiting: deque[Row], tokens: int) -> list[Row]:
-        """Rows of together at most `tokens`, padding counted, but at least one."""
-        batch = [waiting.popleft()]
-        scored = batch[0].n_scored
-        while waiting and (len(batch) + 1) * len(batch[0]) <= tokens:
-            scored += waiting[0].n_scored
-            if scored > self.budget.scored:
-                break
-            batch.append(waiting.popleft())
-        return batch
-
     def _check_finite(self, one: Scored, request: Request, name: str) -> None:
         bad = [p for p in one.token_logprobs if not math.isfinite(p)]
         if bad:
             layer = first_broken_module(self.model, read_by_the_model(request))
             where = f"the first layer with such a value is {layer}" if layer else "every layer's output is finite"
             raise UserError(f"{name}: a log-probability is {bad[0]}: the model is broken ({where}).")
+
+
+def _next_batch(waiting: deque[Row], tokens: int) -> list[Row]:
+    """Rows of together at most `tokens`, padding counted, but at least one."""
+    batch = [waiting.popleft()]
+    while waiting and (len(batch) + 1) * len(batch[0]) <= tokens:
+        batch.append(waiting.popleft())
+    return batch
 
 
 def _few_questions(requests: Requests) -> Requests:

@@ -6,7 +6,7 @@ hands the model a mask and positions of our own and applies the output head only
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -30,7 +30,8 @@ SHARING = (
     "falcon",
     "bloom",
 )
-CHUNK = 256  # rows of logits that are turned into log-probabilities at once
+LOGITS = {"cpu": 2**23, "cuda": 2**27}  # values that the head makes at once
+CACHED = 2**20  # of them that are turned into log-probabilities at once, on a CPU's account
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,14 @@ def shared(model: torch.nn.Module, batch: Sequence[Row], requests: Mapping[int, 
     ids, positions = ids.to(device), positions.to(device)
     arguments = {"attention_mask": mask, "position_ids": positions}
     with ExitStack() as stack:
-        stack.enter_context(_head_only_at(model, torch.tensor(nodes, device=device)))
+        states = stack.enter_context(_states_before_the_head(model, torch.tensor(nodes, device=device)))
         if model.config.model_type == "bloom":
             stack.enter_context(_bloom_sees(model, mask, positions))
             arguments = {}
-        logits = model(input_ids=ids, use_cache=False, **arguments).logits[0]
+        model(input_ids=ids, use_cache=False, **arguments)
+    head = model.get_output_embeddings()
+    rows = max(1, LOGITS.get(device.type, LOGITS["cpu"]) // model.config.vocab_size)
+    logits = (head(some) for some in states[0].split(rows))
     place = {node: k for k, node in enumerate(nodes)}
     wanted = {
         number: [place[i * width + node] for node in found]
@@ -103,20 +107,23 @@ def plain(model: torch.nn.Module, batch: Sequence[Row], requests: Mapping[int, R
     logits = model(input_ids=ids, use_cache=False).logits
     scored: dict[int, Scored] = {}
     for row, row_logits in zip(batch, logits, strict=True):
-        scored |= _pick(row_logits, row.scored, requests)
+        scored |= _pick([row_logits[: len(row)]], row.scored, requests)
     return scored
 
 
-def _pick(logits: torch.Tensor, wanted: dict[int, list[int]], requests: Mapping[int, Request]) -> dict[int, Scored]:
-    """Of (n, vocabulary) logits the continuations' log-probabilities; `wanted` says which rows predict a request's tokens."""
-    rows = torch.tensor([k for found in wanted.values() for k in found], device=logits.device)
-    tokens = torch.tensor([token for i in wanted for token in requests[i][1]], device=logits.device)
-    used, rows = rows.unique(return_inverse=True)
-    chunks = (logits[some].float() for some in used.split(CHUNK))
-    norms, best = zip(*((chunk.logsumexp(-1), chunk.argmax(-1)) for chunk in chunks), strict=True)
-    norms, best = torch.cat(norms), torch.cat(best)
-    logprobs = (logits[used[rows], tokens].float() - norms[rows]).tolist()
-    greedy = (best[rows] == tokens).tolist()
+def _pick(logits: Iterable[torch.Tensor], wanted: dict[int, list[int]], requests: Mapping[int, Request]) -> dict[int, Scored]:
+    """The continuations' log-probabilities; logits: parts (n, vocabulary) that follow each other, of which `wanted` says
+    which rows predict a request's tokens.
+    """
+    rows = torch.tensor([k for found in wanted.values() for k in found])
+    tokens = torch.tensor([token for i in wanted for token in requests[i][1]])
+    logprobs, greedy = torch.empty(len(rows)), torch.empty(len(rows), dtype=torch.bool)
+    start = 0
+    for part in logits:
+        inside = ((rows >= start) & (rows < start + len(part))).nonzero().flatten()
+        logprobs[inside], greedy[inside] = _of_tokens(part, rows[inside] - start, tokens[inside])
+        start += len(part)
+    logprobs, greedy = logprobs.tolist(), greedy.tolist()
     scored, start = {}, 0
     for i, found in wanted.items():
         end = start + len(found)
@@ -125,16 +132,46 @@ def _pick(logits: torch.Tensor, wanted: dict[int, list[int]], requests: Mapping[
     return scored
 
 
+def _of_tokens(logits: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of some rows of logits (n, vocabulary) the log-probability of a token each, float32, and whether it is the likeliest."""
+    if not len(rows):
+        return torch.empty(0), torch.empty(0, dtype=torch.bool)
+    rows, tokens = rows.to(logits.device), tokens.to(logits.device)
+    first, last = int(rows.min()), int(rows.max()) + 1  # a slice, not a copy: rows that predict lie side by side
+    top, norm = _top_and_norm(logits[first:last])
+    found = logits[rows, tokens].float()
+    greedy = found >= top[rows - first]
+    ties = greedy.nonzero().flatten()  # of equal ones the first is the likeliest, as for argmax
+    greedy[ties] = logits[rows[ties]].argmax(-1) == tokens[ties]
+    return (found - norm[rows - first]).cpu(), greedy.cpu()
+
+
+def _top_and_norm(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest of each row's logits (n, vocabulary) and their log-sum-exp, both (n,) float32.
+
+    A few rows at a time, so that what is written in between stays in the processor's cache.
+    """
+    tops, norms = [], []
+    for some in logits.split(max(1, CACHED // logits.shape[1])):
+        some = some.float()
+        top = some.amax(-1, keepdim=True)
+        tops.append(top[:, 0])
+        norms.append(((some - top).exp_().sum(-1, keepdim=True).log_() + top)[:, 0])
+    return torch.cat(tops), torch.cat(norms)
+
+
 @contextmanager
-def _head_only_at(model: torch.nn.Module, nodes: torch.Tensor) -> Iterator[None]:
-    """Let the output head see only those tokens, counted through the flattened batch: logits of (1, nodes, vocabulary)."""
+def _states_before_the_head(model: torch.nn.Module, nodes: torch.Tensor) -> Iterator[list[torch.Tensor]]:
+    """Catch what the output head is given at those tokens (counted through the flattened batch), and give it one of them."""
+    states: list[torch.Tensor] = []
 
-    def choose(head: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (inputs[0].flatten(0, 1)[nodes.to(inputs[0].device)][None], *inputs[1:])
+    def catch(head: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        states.append(inputs[0].flatten(0, 1)[nodes.to(inputs[0].device)])
+        return (states[0][None, :1], *inputs[1:])
 
-    handle = model.get_output_embeddings().register_forward_pre_hook(choose)
+    handle = model.get_output_embeddings().register_forward_pre_hook(catch)
     try:
-        yield
+        yield states
     finally:
         handle.remove()
 

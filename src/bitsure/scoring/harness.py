@@ -22,7 +22,7 @@ from lm_eval.tasks import TaskManager
 from bitsure import hub
 from bitsure.config import Task
 from bitsure.errors import UserError
-from bitsure.records import Record
+from bitsure.records import Record, cluster_of
 from bitsure.scoring.engine import Engine
 from bitsure.scoring.forward import Scored
 from bitsure.scoring.journal import Journal
@@ -135,6 +135,31 @@ def count_requests(loaded: dict[str, Any], limit: int | None) -> int:
     return total
 
 
+def training_texts(task: Task, hub_mirror: str | None) -> list[str]:
+    """Every question of the tasks' training splits with its right answer, as scoring puts them, without examples before it.
+
+    What is word for word a scored question with its answer is left out. Raises UserError if a task has no training split
+    apart from the scored one, or nothing is left of all.
+    """
+    loaded = load_tasks(task, task.names, hub_mirror)
+    tasks = {name: one for entry in loaded.values() for name, one in entry["tasks"].items()}
+    if without := [name for name, one in tasks.items() if not _has_own_training_split(one)]:
+        raise UserError(
+            f"calib=task: {', '.join(without)} {'has' if len(without) == 1 else 'have'} no training split apart from the "
+            "scored one. Leave them out of task.names, or take another text, such as calib=c4 or calib=text calib.path=FILE."
+        )
+    scored = {_answered(name, one, doc) for name, one in tasks.items() for doc in one.eval_docs}
+    texts = [_answered(name, one, doc) for name, one in tasks.items() for doc in one.training_docs()]
+    kept = [text for text in texts if text not in scored]
+    if not kept:
+        raise UserError(
+            f"calib=task: all {len(texts)} training questions of {', '.join(tasks)} are scored questions too. "
+            "Take another text, such as calib=c4 or calib=text calib.path=FILE."
+        )
+    log.info("calibration text: %d training questions; %d others are scored and left out", len(kept), len(texts) - len(kept))
+    return kept
+
+
 @functools.cache
 def _manager(include_path: str | None, include_defaults: bool) -> TaskManager:
     return TaskManager(include_path=include_path, include_defaults=include_defaults)
@@ -178,6 +203,7 @@ def _record(name: str, task: lm_eval.api.task.Task, sample: dict, scored: dict[t
         choice_tokens=[len(one.token_logprobs) for one in outcomes],
         choice_greedy=[one.greedy for one in outcomes],
         token_logprobs=[one.token_logprobs for one in outcomes],
+        cluster=cluster_of(sample["doc"], sample["prompt_hash"]),
     )
 
 
@@ -193,6 +219,18 @@ def _gold(name: str, task: lm_eval.api.task.Task, doc: dict, choices: list[str])
     if not gold or len(gold) < len(targets) or not all(0 <= g < len(choices) for g in gold):
         raise UserError(f"task {name}: the target {target!r} is none of the {len(choices)} choices {choices}.")
     return gold
+
+
+def _has_own_training_split(task: lm_eval.api.task.Task) -> bool:
+    scored = task.config.test_split or task.config.validation_split
+    return task.config.training_split not in (None, scored) and task.config.training_split in task.dataset
+
+
+def _answered(name: str, task: lm_eval.api.task.Task, doc: dict) -> str:
+    """The prompt of a question and its (first) right choice."""
+    context = task.fewshot_context(doc, num_fewshot=0, gen_prefix=task.doc_to_prefix(doc))
+    [right, *_] = _gold(name, task, doc, [str(choice) for choice in task.doc_to_choice(doc)])
+    return "".join(task.construct_requests(doc, context)[right].args[:2])
 
 
 def _check_agreement(record: Record, sample: dict) -> None:

@@ -27,24 +27,14 @@ class Row:
     positions: list[int] = field(default_factory=list)  # depth; the root is 0
     branches: list[tuple[int, int, int]] = field(default_factory=list)  # (first, one past last, parent of first or −1)
     scored: dict[int, list[int]] = field(default_factory=dict)  # request → the tokens that predict its continuation
-    _scored_nodes: set[int] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     @property
-    def n_scored(self) -> int:
-        """Tokens at which something is predicted."""
-        return len(self._scored_nodes)
-
-    @property
     def splits(self) -> bool:
         """Whether it can be cut into shorter rows."""
         return len(self.branches) > 1
-
-    def add_scored(self, request: int, nodes: list[int]) -> None:
-        self.scored[request] = nodes
-        self._scored_nodes.update(nodes)
 
     def sees(self) -> np.ndarray:
         """(n, n) of bool: whether token i is, or comes after, token j."""
@@ -62,11 +52,10 @@ def read_by_the_model(request: Request) -> list[int]:
     return context + continuation[:-1]
 
 
-def trees(requests: Mapping[int, Request], width: int, most: int, most_scored: int) -> list[Row]:
+def trees(requests: Mapping[int, Request], width: int, most: int) -> list[Row]:
     """Lay numbered requests out in rows of the best length for a model of that width.
 
-    A question's choices stay together where they fit. No row has more than `most` tokens or `most_scored` scored ones,
-    unless one request alone has.
+    A question's choices stay together where they fit. No row has more than `most` tokens, unless one request alone has.
     """
     questions = _questions(requests)
     capacity = min(most, max(SMALLEST_ROW, _best_length(_typically_shared(questions, requests), width)))
@@ -78,12 +67,12 @@ def trees(requests: Mapping[int, Request], width: int, most: int, most_scored: i
             row, path = Row(), _Path()
         enough = min(most, max(capacity, _best_length(len(requests[question[0]][0]), width)))
         for i, tokens in zip(question, inputs, strict=True):
-            if len(row) + _new_tokens(path, [tokens]) > enough or row.n_scored + len(requests[i][1]) > most_scored:
+            if len(row) + _new_tokens(path, [tokens]) > enough:
                 row, path = Row(), _Path()
             if not len(row):
                 rows.append(row)
             _grow(row, path, tokens)
-            row.add_scored(i, path.nodes[len(requests[i][0]) - 1 :])
+            row.scored[i] = path.nodes[len(requests[i][0]) - 1 :]
     return rows
 
 
@@ -93,7 +82,7 @@ def chains(requests: Mapping[int, Request]) -> list[Row]:
     for i, request in requests.items():
         tokens = read_by_the_model(request)
         row = rows.setdefault(tuple(tokens), Row(tokens, list(range(len(tokens))), [(0, len(tokens), -1)]))
-        row.add_scored(i, list(range(len(request[0]) - 1, len(tokens))))
+        row.scored[i] = list(range(len(request[0]) - 1, len(tokens)))
     return list(rows.values())
 
 

@@ -1,0 +1,105 @@
+"""Which quantizer works on which family: `make families` quantizes small random models and writes docs/quantizers.md."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from bitsure import config as schema
+from bitsure import models, quantize
+from bitsure.config import PROJECT, Calib, Model, NoQuant, Quant
+from bitsure.errors import UserError
+from bitsure.quantize import calib_data
+from bitsure.store import Store
+from tests.conftest import TEXT, byte_tokenizer
+from tests.families import FALCON, FAMILIES, GROUPED, build
+
+SIZES = FAMILIES | {
+    "falcon, ALiBi": FALCON | {"alibi": True},
+    "gemma2": GROUPED | {"head_dim": 16},
+    "llama, widths 64 and 172": GROUPED | {"intermediate_size": 172},
+}
+SKIPPED = ("rtn", "gptq", "awq", "none", "prequantized")  # have no bits, or nothing to make
+
+
+def presets() -> dict[str, Quant]:
+    """Every quantizer of conf/quant that makes something, one for each number of bits, and our own GPTQ."""
+    schema.register()
+    options = sorted(path.stem for path in (PROJECT / "conf" / "quant").glob("*.yaml") if path.stem not in SKIPPED)
+    chosen = {option: [f"quant={option}"] for option in options}
+    for bits in (2, 3, 4, 8):
+        chosen[f"gptq{bits}, native"] = [f"quant=gptq{bits}", "quant.backend=native"]
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        found = {name: OmegaConf.to_object(compose("config", overrides=given).quant) for name, given in chosen.items()}
+    return {name: quant for name, quant in sorted(found.items()) if not isinstance(quant, NoQuant)}
+
+
+def write_model(family: str, path: Path) -> None:
+    build(family.split(",")[0], **SIZES[family]).half().save_pretrained(path)
+    byte_tokenizer().save_pretrained(path)
+
+
+def attempt(path: Path, quant: Quant, text: Path, folder: Path) -> str:
+    """Bits per weight and the mean output error, or the reason of the refusal."""
+    calib = Calib(name="text", path=str(text), nsamples=8, seqlen=64)
+    plan = quantize.Plan(models.locate(Model(path=str(path)), None), quant, calib, calib_data.locate(calib, None), "float32")
+    try:
+        quantize.check(plan)
+        report = quantize.ensure(plan, Store(folder / "store"), folder / "log").report
+    except UserError as error:
+        return "refused: " + str(error).removeprefix(f"quant={quant.name}: ")
+    errors = [layer["output_error"] for layer in report["layers"].values()]
+    return f"{report['bits_per_weight']:.2f} bits, {sum(errors) / len(errors):.4f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quantizers", help="only those that begin so")
+    given = parser.parse_args()
+    chosen = {name: quant for name, quant in presets().items() if name.startswith(given.quantizers or "")}
+    found: dict[str, dict[str, str]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder) / "calib.txt"
+        text.write_text("\n\n".join(f"{i} {TEXT}" for i in range(400)))
+        for family in SIZES:
+            path = Path(folder) / family.replace(", ", "-").replace(" ", "-")
+            write_model(family, path)
+            found[family] = {name: attempt(path, quant, text, Path(folder)) for name, quant in chosen.items()}
+            print(family, found[family], flush=True)
+    page = table(found, list(chosen))
+    print(page)
+    if not given.quantizers:
+        (PROJECT / "docs" / "quantizers.md").write_text(page)
+
+
+def table(found: dict[str, dict[str, str]], quantizers: list[str]) -> str:
+    reasons: dict[str, int] = {}
+    lines = [
+        "# Which quantizer works on which family",
+        "",
+        "`make families`: each preset on a random model of each family, two blocks, width 64. A cell says bits per weight",
+        "(scales and zero points counted) and the mean output error of the layers on held-out text, or which reason below",
+        "refuses it. There is no third state: what is not refused has changed every layer, and has been read back from disk.",
+        "",
+        "| | " + " | ".join(found) + " |",
+        "|---|" + "---|" * len(found),
+    ]
+    for name in quantizers:
+        cells = []
+        for results in found.values():
+            result = results[name]
+            if result.startswith("refused: "):
+                reason = result.removeprefix("refused: ").replace("\n", " ")
+                result = f"refused ({reasons.setdefault(reason, len(reasons) + 1)})"
+            cells.append(result)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += ["", *(f"{number}. {reason}" for reason, number in reasons.items())]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Our GPTQ against gptqmodel's: `make bench-quantize` prints the table and writes benchmarks/quantize.md.
+
+The same random OPT of 125m's shape, the same random calibration tokens, 4 bits, groups of 128, float32, the same threads; each
+in a process of its own, one after the other. The floor is one forward pass through the blocks, half of every Hessian (it is
+symmetric) and the solves, in multiply-adds, at the rate of a matrix product measured in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as main.py does
+
+import torch
+
+from bitsure.config import PROJECT, Gptq, Integers, Rtn
+
+HERE = Path(__file__).parent
+SHAPE = {"hidden_size": 768, "word_embed_proj_dim": 768, "ffn_dim": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+WINDOWS, SEQLEN, HELD_OUT = 32, 512, 4
+GPTQ = {"bits": 4, "group_size": 128, "symmetric": True, "desc_act": False, "damp_percent": 0.01}
+QUANTIZERS: dict[str, Integers] = {
+    "rtn": Rtn(4, 128, True),
+    "native": Gptq(**GPTQ, backend="native"),
+    "gptqmodel": Gptq(**GPTQ, backend="gptqmodel"),
+}
+
+
+def write_model(path: Path, layers: int) -> None:
+    """A random OPT with outlier channels and correlated inputs, as real models have, and a tokenizer, which is not used."""
+    from transformers import AutoTokenizer, OPTConfig, OPTForCausalLM
+
+    torch.manual_seed(0)
+    model = OPTForCausalLM(OPTConfig(**SHAPE | {"num_hidden_layers": layers}))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "layer_norm.weight" in name:
+                parameter.copy_(torch.exp(0.5 * torch.randn_like(parameter)))
+    model.save_pretrained(path)
+    AutoTokenizer.from_pretrained(PROJECT / "pocket" / "models" / "pocket-1m").save_pretrained(path)
+
+
+def tokens(n: int, seed: int) -> torch.Tensor:
+    return torch.randint(5, 50_000, (n, SEQLEN), generator=torch.Generator().manual_seed(seed))
+
+
+def one(name: str, path: Path, folder: Path) -> dict:
+    """Quantize in this process: seconds, peak bytes, and the mean output error on held-out tokens."""
+    from bitsure import models
+    from bitsure.quantize import chain, checkpoints, gptqmodel, verify
+
+    quant, out = QUANTIZERS[name], folder / name
+    out.mkdir()
+    started = time.perf_counter()
+    if name == "gptqmodel":
+        gptqmodel.quantize(path, quant, "float32", tokens(WINDOWS, 1), out, folder / "log", lambda *a, **k: None)
+    else:
+        model, _ = models.load(path, "float32", device="cpu")
+        chain.quantize(model, quant, tokens(WINDOWS, 1), folder / "parts", out, lambda *a, **k: None)
+    seconds, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    report = verify.report(models.load(path, "float32", device="cpu")[0], *checkpoints.read(out), tokens(HELD_OUT, 2))
+    error = statistics.mean(layer["output_error"] for layer in report["layers"].values())
+    return {"seconds": seconds, "peak": peak, "error": error}
+
+
+def least_multiply_adds(layers: int) -> float:
+    """Of one forward pass, half of every Hessian, and the solves: rounding, two Cholesky factors and an inverse each."""
+    width, wide, n = SHAPE["hidden_size"], SHAPE["ffn_dim"], WINDOWS * SEQLEN
+    inputs = {width: [3 * width, width, wide], wide: [width]}  # width of an input → rows of the weights that read it
+    forward = n * sum(size * sum(rows) for size, rows in inputs.items()) + n * SEQLEN * width  # causal attention
+    hessians = sum(n * size**2 / 2 * len(rows) for size, rows in inputs.items())
+    solves = sum(2 / 3 * size**3 * len(rows) + size**2 / 2 * sum(rows) for size, rows in inputs.items())
+    return layers * (forward + hessians + solves)
+
+
+def multiply_adds_per_second() -> float:
+    """Of a product of 2,048 tokens with a feed-forward weight; the best of ten."""
+    a, b = torch.randn(2048, 3072), torch.randn(3072, 768)
+    rates = []
+    for _ in range(10):
+        started = time.perf_counter()
+        a @ b
+        rates.append(a.numel() * b.shape[1] / (time.perf_counter() - started))
+    return max(rates)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--layers", type=int, default=SHAPE["num_hidden_layers"], help="fewer for a quick look")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--one", nargs=3, metavar=("NAME", "MODEL", "FOLDER"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(one(given.one[0], Path(given.one[1]), Path(given.one[2]))))
+        return
+    found: dict[str, list[dict]] = {name: [] for name in QUANTIZERS}
+    rates = []
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model"
+        write_model(model, given.layers)
+        for repeat in range(given.repeats):
+            for name in QUANTIZERS:
+                print(f"{name}, {repeat + 1} of {given.repeats}", flush=True)
+                rates.append(multiply_adds_per_second())
+                place = Path(folder) / f"{name}-{repeat}"
+                place.mkdir()
+                command = [sys.executable, "-m", "benchmarks.quantize", "--one", name, str(model), str(place)]
+                said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+                found[name].append(json.loads(said.splitlines()[-1]))
+    text = table(found, least_multiply_adds(given.layers) / max(rates), max(rates), given.layers)
+    print(text)
+    if given.layers == SHAPE["num_hidden_layers"]:
+        (HERE / "quantize.md").write_text(text)
+
+
+def table(found: dict[str, list[dict]], floor: float, rate: float, layers: int) -> str:
+    medians = {
+        name: {key: statistics.median(run[key] for run in runs) for key in ("seconds", "peak", "error")}
+        for name, runs in found.items()
+    }
+    theirs = medians["gptqmodel"]
+    lines = [
+        "# Quantizing a random OPT of 125m's shape",
+        "",
+        f"`make bench-quantize`: 4 bits, groups of 128, {WINDOWS} × {SEQLEN} tokens, float32, {layers} blocks, "
+        f"{torch.get_num_threads()} threads, {len(found['native'])} run(s) each, medians.",
+        f"Floor: {floor:.1f} s at {rate / 1e9:.0f} billion multiply-adds a second.",
+        "",
+        "|  | seconds | gptqmodel's ÷ seconds | seconds ÷ floor | peak of the process, MB | output error | ÷ gptqmodel's |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, one in medians.items():
+        lines.append(
+            f"| {name} | {one['seconds']:.1f} | {theirs['seconds'] / one['seconds']:.2f} | {one['seconds'] / floor:.2f} | "
+            f"{one['peak'] / 1e6:,.0f} | {one['error']:.4f} | {one['error'] / theirs['error']:.3f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

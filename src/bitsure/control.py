@@ -1,0 +1,76 @@
+"""The noise control: does a quantizer do more to a task than noise whose output error is as large?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from bitsure.compare import paired_statistics
+from bitsure.config import Metric
+from bitsure.metrics import ECE, number, statistics
+from bitsure.metrics.confidence import questions
+from bitsure.metrics.pairs import STRATA, Pairs
+from bitsure.records import Records
+
+PREFIX = "noise_control/"
+DIFFERENCES = ("accuracy", "confidence", "true_label_prob", "nll", ECE)
+STRATIFIED = tuple(f"{name}_stratum_{k + 1}" for name in ("harm", "instability") for k in range(STRATA))
+PAIRED = ("flip_rate", "kl_divergence", "harm", "instability", "harm_slope", *STRATIFIED)
+
+
+def noise_control(baseline: Records, noisy: Sequence[Records], metric: Metric) -> dict[str, dict]:
+    """What noise does to one task: for each of DIFFERENCES and PAIRED the mean over seeds, between the least and the most.
+
+    baseline, noisy: the same questions' records, of full precision and one for each seed. The interval is the range over
+    the seeds; nothing is resampled.
+    """
+    full = questions(baseline, metric.normalization)
+    fold = np.zeros(len(full), dtype=int)  # nothing here is fitted
+    chosen, paired = statistics(full, metric), paired_statistics()
+    found: dict[str, list[float]] = {name: [] for name in (*DIFFERENCES, *PAIRED)}
+    for one in noisy:
+        after = questions(one, metric.normalization)
+        pairs = Pairs(full, after, fold)
+        for name in DIFFERENCES:
+            found[name].append(float(chosen[name].value(after) - chosen[name].value(full)))
+        for name in PAIRED:
+            found[name].append(float(paired[name].value(pairs)))
+    return {
+        f"{PREFIX}{name}": number(
+            float(np.mean(values)),
+            min(values),
+            max(values),
+            len(values),
+            interval="range",
+            resampled="noise seeds",
+            seeds=values,
+        )
+        for name, values in found.items()
+    }
+
+
+def slope_test(slope: float, control: dict[str, dict]) -> dict:
+    """The test that harm rises with uncertainty no more than noise makes it: p = (1 + #{T_s ≥ T}) / (1 + S), one-sided.
+
+    slope: T, the quantizer's harm_slope; control: of `noise_control`, whose S slopes are the T_s. None where either is not
+    defined.
+    """
+    slopes = control[f"{PREFIX}harm_slope"]["seeds"]
+    if slope is None or not all(map(math.isfinite, [slope, *slopes])):
+        return {}
+    p_value = (1 + sum(one >= slope for one in slopes)) / (1 + len(slopes))
+    return {
+        "test": f"noise control of {len(slopes)} seeds",
+        "statistic": slope,
+        "p_value": p_value,
+        "effect": "slope less the noise's mean",
+        "effect_size": slope - float(np.mean(slopes)),
+        "effect_size_ci": [slope - max(slopes), slope - min(slopes)],
+    }
+
+
+def place(value: float, control: dict) -> str:
+    """Where a value lies against the range of its noise control: below, within or above."""
+    return "below" if value < control["ci_low"] else "above" if value > control["ci_high"] else "within"

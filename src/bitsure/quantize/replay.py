@@ -1,0 +1,76 @@
+"""What a block's finished modules gave is kept, so that no pass through the block computes it twice."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from bitsure.quantize.targets import linears
+
+MOST_BYTES = 2**30  # kept of one block; what does not fit is computed again
+
+
+class Replay:
+    """Watches a block that is run on the same batches again and again while its layers are replaced one after the other.
+
+    Modules whose layers are all final give their outputs from memory, from the second pass after they became so.
+    """
+
+    def __init__(self, block: nn.Module, batches: int):
+        self.block, self.batches = block, batches
+        self.calls = -1
+        self.kept: dict[str, dict[int, object]] = {}  # module → batch → output
+        self.handle = block.register_forward_pre_hook(self._count)
+
+    def finish(self, layers: set[str]) -> None:
+        """Say which linear layers are final, by their names in the block."""
+        complete = {
+            name
+            for name, module in self.block.named_modules()
+            if name and (inside := _layers(name, module)) and inside <= layers
+        }
+        outermost = {name for name in complete if not any(name.startswith(f"{other}.") for other in complete)}
+        for name in self.kept.keys() - outermost:
+            self._release(name)
+        for name in outermost - self.kept.keys():
+            self._watch(name)
+
+    def forget(self) -> None:
+        for name in list(self.kept):
+            self._release(name)
+        self.handle.remove()
+
+    def _count(self, block, inputs) -> None:
+        self.calls += 1
+
+    def _watch(self, name: str) -> None:
+        module, kept = self.block.get_submodule(name), {}
+        compute = module.forward
+
+        def forward(*args, **kwargs):
+            batch = self.calls % self.batches
+            if batch in kept:
+                return kept[batch]
+            out = compute(*args, **kwargs)
+            if self._bytes() + _bytes(out) <= MOST_BYTES:
+                kept[batch] = out
+            return out
+
+        module.forward = forward
+        self.kept[name] = kept
+
+    def _release(self, name: str) -> None:
+        del self.block.get_submodule(name).forward  # the class's own again
+        del self.kept[name]
+
+    def _bytes(self) -> int:
+        return sum(_bytes(out) for kept in self.kept.values() for out in kept.values())
+
+
+def _layers(name: str, module: nn.Module) -> set[str]:
+    return {".".join(filter(None, [name, inner])) for inner in linears(module)}
+
+
+def _bytes(out: object) -> int:
+    parts = out if isinstance(out, tuple) else (out,)
+    return sum(part.numel() * part.element_size() for part in parts if isinstance(part, torch.Tensor))
