@@ -307,3 +307,12 @@ def test_what_is_no_checkpoint_is_refused(tiny_model, calib_file, tmp_path):
         quantize.check(plan(tiny_model, Prequantized(path=str(marlin)), calib_file), Store(tmp_path))
     with pytest.raises(UserError, match=r"either quant\.path"):
         Prequantized()
+
+
+def test_its_noise_control_is_of_the_parent(gptq_checkpoint, tiny_model, calib_file, tmp_path):
+    planned = plan(tiny_model, Prequantized(path=str(gptq_checkpoint.checkpoint)), calib_file)
+    found = quantize.ensure(planned, Store(tmp_path / "store"), tmp_path / "log")
+    noisy = quantize.ensure(planned.noise(0), Store(tmp_path / "store"), tmp_path / "log")
+    assert noisy.checkpoint != found.checkpoint and noisy.report["quantizer"].startswith("noise-")
+    for name, layer in noisy.report["layers"].items():
+        assert layer["output_error"] == pytest.approx(found.report["layers"][name]["output_error"], rel=0.01)

@@ -23,7 +23,7 @@ def check(quant: Cast, path: Path, computing_dtype: str) -> None:
     stored = _stored_types(path)
     if stored and stored <= HOLDS[quant.dtype]:
         types = ", ".join(sorted(stored))
-        raise UserError(f"quant={quant.name}: {path} is stored as {types}, which {quant.dtype} holds exactly. {ways}")
+        raise UserError(f"quant={quant.name}: the model is stored as {types}, which {quant.dtype} holds exactly. {ways}")
     if quant.dtype in ("float32", computing_dtype):
         raise UserError(
             f"quant={quant.name}: the full-precision model is already rounded to {computing_dtype}, the type that it is "
