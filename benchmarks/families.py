@@ -23,7 +23,7 @@ SIZES = FAMILIES | {
     "gemma2": GROUPED | {"head_dim": 16},
     "llama, widths 64 and 172": GROUPED | {"intermediate_size": 172},
 }
-SKIPPED = ("rtn", "gptq", "awq", "none", "prequantized")  # have no bits, or nothing to make
+SKIPPED = ("rtn", "gptq", "awq", "hqq", "bnb", "none", "prequantized")  # have no bits, or nothing to make
 
 
 def presets() -> dict[str, Quant]:
@@ -48,8 +48,9 @@ def attempt(path: Path, quant: Quant, text: Path, folder: Path) -> str:
     calib = Calib(name="text", path=str(text), nsamples=8, seqlen=64)
     plan = quantize.Plan(models.locate(Model(path=str(path)), None), quant, calib, calib_data.locate(calib, None), "float32")
     try:
-        quantize.check(plan)
-        report = quantize.ensure(plan, Store(folder / "store"), folder / "log").report
+        store = Store(folder / "store")
+        quantize.check(plan, store)
+        report = quantize.ensure(plan, store, folder / "log").report
     except UserError as error:
         return "refused: " + str(error).removeprefix(f"quant={quant.name}: ")
     errors = [layer["output_error"] for layer in report["layers"].values()]

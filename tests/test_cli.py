@@ -148,7 +148,7 @@ def test_a_sweep_runs_every_cell_and_a_failing_one_does_not_stop_the_others(bits
         (["task.names=[tiny_free]"], "no choices"),
         (["calib.path=none.txt"], "no such file"),
         (["tracking.mode=online"], "wandb login"),
-        (["scoring.dequantize=false"], "only gptq's checkpoints"),
+        (["scoring.dequantize=false"], "only checkpoints of quant.backend=gptqmodel"),
         (["scoring.dequantize=false", "quant=gptq4"], "Add model.dtype=bfloat16"),
     ],
 )

@@ -21,13 +21,16 @@ def composed(*overrides: str) -> schema.Config:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes(group, option):
-    needed = {"local": ["model.path=somewhere"], "text": ["calib.path=some.txt"]}
-    needed |= {method: ["quant.bits=4"] for method in ("rtn", "awq", "gptq")}
+    needed = {"prequantized": ["quant.path=some/where"], "local": ["model.path=somewhere"], "text": ["calib.path=some.txt"]}
+    needed |= {method: ["quant.bits=4"] for method in ("rtn", "awq", "gptq", "hqq")} | {"bnb": ["quant.type=nf4"]}
     config = composed(f"{group}={option}", *needed.get(option, []))
     chosen = getattr(config, group)
     assert type(chosen).__module__ == "bitsure.config"
-    if group == "quant":
-        assert chosen.name == {"noise": "noise-gptq4-0"}.get(option, option + "4" * (option in needed))
+    if option == "prequantized":
+        assert chosen.name == "where"
+    elif group == "quant":
+        names = {"noise": "noise-gptq4-0", "bnb": "bnb-nf4"}
+        assert chosen.name == names.get(option, option + "4" * (option in needed))
 
 
 def test_the_default_is_the_embedded_one():
@@ -57,6 +60,8 @@ def test_names_tell_what_differs_from_a_preset():
     assert composed("quant=rtn3", "quant.symmetric=false").quant == Rtn(3, 128, False)
     assert composed("quant=rtn3", "quant.symmetric=false").quant.name == "rtn3-asym"
     assert isinstance(composed("quant=none").quant, NoQuant)
+    assert composed("quant=bnb-nf4", "quant.double_quant=true").quant.name == "bnb-nf4-double"
+    assert composed("quant=hqq3", "quant.group_size=-1").quant.name == "hqq3-row"
 
 
 @pytest.mark.parametrize(
@@ -70,6 +75,7 @@ def test_names_tell_what_differs_from_a_preset():
         ("task.names=[boolq,boolq]", "named twice"),
         ("model.dtype=int8", "auto, float32, bfloat16, float16"),
         ("model.repo=a/b", "either model.path"),
+        ("quant=prequantized", "either quant.path"),
         ("metric.resamples=3", "100 or more"),
         ("metric.alpha=0", "between 0 and 1"),
         ("metric.quantized_cost=0", "above 0, or null"),

@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import json
 import sys
+from importlib.util import find_spec
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,15 +17,19 @@ from bitsure import config as schema
 from bitsure import pipeline
 from bitsure.config import (
     PROJECT,
+    Bnb,
     Calib,
+    Cast,
     Config,
     Control,
     Gptq,
+    Hqq,
     Metric,
     Model,
     Noise,
     NoQuant,
     Paths,
+    Prequantized,
     Rtn,
     Scoring,
     Task,
@@ -35,7 +40,10 @@ from bitsure.quantize import calib_data
 from tests.conftest import byte_tokenizer
 
 schema.register()
-SECTIONS = (Model, Rtn, Gptq, Noise, Control, Calib, Task, Scoring, Metric, Verdict, Tracking, Paths)
+# the quantizers of optional libraries, where these are installed
+OPTIONAL = {library: cell for library, cell in {"bitsandbytes": Bnb("nf4"), "hqq": Hqq(4, 64)}.items() if find_spec(library)}
+SECTIONS = (Model, Rtn, Gptq, Noise, Control, Cast, Prequantized, Calib, Task, Scoring, Metric, Verdict, Tracking, Paths)
+SECTIONS += tuple(type(quant) for quant in OPTIONAL.values())
 NOT_READING = ("dataclasses.py", "config.py", "copy.py")  # copying a config and checking it are no use of it
 
 
@@ -102,11 +110,17 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
         (Rtn(4, 48, False, transforms=["clip"]), Model(repo="org/tiny"), hub, "disabled"),
         (Noise(like=Rtn(4, 64, False)), Model(repo="org/tiny"), gone, "disabled"),
         (Rtn(4, 64, False), Model(repo="org/tiny"), taught, "disabled", "tiny_taught"),
+        (Cast("bfloat16"), Model(repo="org/tiny"), own, "disabled"),
+        *((quant, Model(repo="org/tiny"), own, "disabled") for quant in OPTIONAL.values()),
     ]
     for number, cell in enumerate(cells):
         pipeline.run(config(*cell), tmp_path / str(number))
     proof = json.loads((tmp_path / "4" / "quantization.json").read_text())
     assert proof["calib_data"] == {"name": "task (tiny_taught)", "windows": 0, "seqlen": 16}
+    made = next(path.parent for path in (tmp_path / "store" / "weights").rglob("config.json"))  # gptqmodel's
+    (mirror / "models" / "org" / "tiny-gptq").symlink_to(made)
+    ready = (Prequantized(repo="org/tiny-gptq"), Model(path=str(tiny_model)), own, "disabled")
+    pipeline.run(config(*ready), tmp_path / "ready")
     # the rest is read where a hub is reached: the revision of a repository
     settings = {(section.__name__, field.name) for section in SECTIONS for field in dataclasses.fields(section)}
     assert settings - read == set(), settings - read
@@ -137,4 +151,14 @@ def _write_text(path, texts: list[str]) -> None:
 
 
 def test_every_quantizer_is_known_to_the_tests():
-    assert {*schema.Quant.__subclasses__(), *schema.Integers.__subclasses__()} == {NoQuant, schema.Integers, Rtn, Gptq, Noise}
+    assert {*schema.Quant.__subclasses__(), *schema.Integers.__subclasses__()} == {
+        NoQuant,
+        schema.Integers,
+        Rtn,
+        Gptq,
+        Cast,
+        Prequantized,
+        Bnb,
+        Hqq,
+        Noise,
+    }

@@ -28,19 +28,19 @@ class Source:
     fingerprint: str  # of the files' content, or the hub's commit
 
 
-def locate(model: Model, hub_mirror: str | None) -> Source:
-    """Find the model's files (mirror, then hub) before anything heavy is loaded.
+def locate(model: Model, hub_mirror: str | None, section: str = "model") -> Source:
+    """Find the model's files (mirror, then hub) before anything heavy is loaded; section: of the config, for messages.
 
     Raises UserError if the directory is missing, holds no config or no weights.
     """
     if model.path is not None:
         path, revision = Path(model.path), None
         if not path.is_dir():
-            raise UserError(f"model.path={model.path}: no such directory (looked at {path.absolute()}).")
+            raise UserError(f"{section}.path={model.path}: no such directory (looked at {path.absolute()}).")
     else:
         path, revision = hub.model_directory(model.repo, model.revision, hub_mirror)
     if not (path / "config.json").is_file():
-        raise UserError(f"{path} holds no config.json: model.path wants a Hugging Face model directory.")
+        raise UserError(f"{path} holds no config.json: {section}.path wants a Hugging Face model directory.")
     if not weight_files(path):
         raise UserError(f"{path} holds no weights: expected *.safetensors (or pytorch_model*.bin).")
     fingerprint = (

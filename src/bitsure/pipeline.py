@@ -9,7 +9,7 @@ from pathlib import Path
 from bitsure import models, provenance, quantize, records, report, scoring, terminal, tracking, verdict
 from bitsure.config import Config, NoQuant
 from bitsure.errors import UserError
-from bitsure.quantize import calib_data
+from bitsure.quantize import calib_data, prequantized
 from bitsure.report import tables
 from bitsure.rundir import is_done, open_run
 from bitsure.store import Store
@@ -91,14 +91,15 @@ def _check(config: Config, log_file: Path) -> Cell:
     if not isinstance(config.quant, NoQuant):
         with terminal.output_to(log_file):
             text = calib_data.locate(config.calib, mirror, config.task)
-        plan = quantize.Plan(source, config.quant, config.calib, text, dtype)
+        ready = prequantized.locate(config.quant, mirror)
+        plan = quantize.Plan(source, config.quant, config.calib, text, dtype, ready)
     scorer = scoring.Scorer(scoring.questions(config.task, mirror), config.scoring, dtype, store, log_file)
     cell = Cell(source, dtype, plan, scorer, store, log_file)
     scorer.load_missing(scoring.identity(source, None))
     scorer.load_missing(scoring.identity(source, cell.weights))
     if plan and not store.find("weights", plan.made_from):
         with terminal.output_to(log_file):
-            quantize.check(plan)
+            quantize.check(plan, store)
     return cell
 
 

@@ -9,17 +9,12 @@ import pytest
 import torch
 
 from bitsure import models, quantize
-from bitsure.config import Calib, Gptq, Model, Rtn
+from bitsure.config import Gptq, Rtn
 from bitsure.errors import UserError
-from bitsure.quantize import calib_data, checkpoints, gptqmodel
+from bitsure.quantize import checkpoints, gptqmodel
 from bitsure.scoring.engine import Engine
 from bitsure.store import Store
-
-
-def plan(path, quant, calib_file) -> quantize.Plan:
-    calib = Calib(name="text", path=str(calib_file), nsamples=16, seqlen=64)
-    source = models.locate(Model(path=str(path)), None)
-    return quantize.Plan(source, quant, calib, calib_data.locate(calib, None), "float32")
+from tests.quantize.plans import plan
 
 
 @pytest.fixture(scope="module", params=[(2, True), (3, True), (4, True), (8, True), (2, False), (4, False)], ids=str)

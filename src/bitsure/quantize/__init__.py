@@ -7,11 +7,11 @@ import logging
 import shutil
 import time
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from bitsure import models, terminal
-from bitsure.config import Calib, Gptq, Integers, Noise, Quant, Rtn
+from bitsure.config import PROJECT, Bnb, Calib, Cast, Gptq, Hqq, Integers, Noise, Prequantized, Quant, Rtn
 from bitsure.errors import UserError
 from bitsure.models import Source
 from bitsure.quantize.calib_data import CalibText, draw_windows
@@ -20,7 +20,15 @@ from bitsure.store import Store, write_text
 log = logging.getLogger(__name__)
 
 FORMAT = 2  # of what the store keeps; one more whenever code of ours would make other weights from the same causes
-LIBRARIES = {Rtn: ("torch",), Gptq: ("torch", "transformers", "gptqmodel"), Noise: ("torch", "transformers")}
+LIBRARIES = {
+    Rtn: ("torch",),
+    Gptq: ("torch", "transformers", "gptqmodel"),
+    Cast: ("torch",),
+    Prequantized: ("torch",),
+    Bnb: ("torch", "bitsandbytes"),
+    Hqq: ("torch", "hqq"),
+    Noise: ("torch", "transformers"),
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,7 @@ class Plan:
     calib: Calib
     text: CalibText
     dtype: str
+    ready: Source | None = None  # the checkpoint, where it is quantized already
 
     @property
     def nsamples(self) -> int:
@@ -52,13 +61,27 @@ class Plan:
                 "seed": self.calib.seed,
             },
             "dtype": self.dtype,
-            "libraries": {library: version(library) for library in LIBRARIES[type(self.quant)]},
+            "libraries": {library: self._version(library) for library in LIBRARIES[type(self.quant)]},
         }
+
+    def _version(self, library: str) -> str:
+        try:
+            return version(library)
+        except PackageNotFoundError as error:
+            raise UserError(
+                f"quant={self.quant.name} needs {library}, which is not installed: "
+                f"in {PROJECT} run python -m pip install -e '.[{library}]'"
+            ) from error
 
     @property
     def _quant(self) -> dict:
         settings = {"method": type(self.quant).__name__.lower(), **asdict(self.quant)}
-        return settings | ({"like": self.like.made_from} if isinstance(self.quant, Noise) else {})
+        match self.quant:
+            case Noise():
+                return settings | {"like": self.like.made_from}
+            case Prequantized():
+                return {"method": settings["method"], "checkpoint": self.ready.fingerprint}
+        return settings
 
     @property
     def like(self) -> Plan:
@@ -72,7 +95,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Quantized:
-    """A quantized model in the store."""
+    """A quantized model in the store, or where it was quantized already."""
 
     checkpoint: Path  # a directory for `checkpoints.put_into`
     report: dict  # quantization.json
@@ -90,22 +113,31 @@ def ensure(plan: Plan, store: Store, log_file: Path) -> Quantized:
         directory = store.path("weights", plan.made_from)
     else:
         log.info("quantized weights are in the store: %s", directory)
-    return Quantized(directory, json.loads((directory / "quantization.json").read_text()))
+    checkpoint = plan.ready.path if isinstance(plan.quant, Prequantized) else directory
+    return Quantized(checkpoint, json.loads((directory / "quantization.json").read_text()))
 
 
-def check(plan: Plan) -> None:
-    """Raise UserError if the quantizer cannot do the model's layers or the text is too short; no weights are loaded."""
-    from bitsure.quantize import gptqmodel
+def check(plan: Plan, store: Store) -> None:
+    """Raise UserError if the quantizer cannot do the model's layers, or the text is too short, or the store's disk too small.
+
+    No weights are loaded.
+    """
+    from bitsure.quantize import casts, gptqmodel, prequantized, space
     from bitsure.quantize.targets import block_linears, matrix, unknown_weights
 
+    if isinstance(plan.quant, Cast):
+        casts.check(plan.quant, plan.source.path, plan.dtype)
     model = models.empty_model(plan.source.path)
-    if unknown := unknown_weights(model):
+    if plan.ready:
+        prequantized.check(plan.ready, model, plan.source.name)
+    if not isinstance(plan.quant, Cast) and (unknown := unknown_weights(model)):
         raise UserError(
             f"quant={plan.quant.name}: {plan.source.name} has {len(unknown)} weights in its blocks that are no linear "
             f"layers and would stay as they are: {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}. It is not scored."
         )
     if isinstance(plan.quant, Gptq) and plan.quant.backend != "native":
         gptqmodel.check_fits(plan.quant, {name: tuple(matrix(layer).shape) for name, layer in block_linears(model).items()})
+    space.check(model, plan.quant, plan.dtype, store.root)
     _, held_out = _windows(plan, models.load_tokenizer(plan.source.path))
     if held_out.shape[1] < plan.calib.seqlen:
         log.warning("calib.seqlen=%d is longer than the model's context: %d tokens it is", plan.calib.seqlen, held_out.shape[1])
@@ -116,7 +148,7 @@ def _windows(plan: Plan, tokenizer):
 
 
 def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: Path) -> None:
-    from bitsure.quantize import chain, checkpoints, gptqmodel, noise, verify
+    from bitsure.quantize import bnb, casts, chain, checkpoints, gptqmodel, hqq, noise, verify
 
     source, text = plan.source, plan.text
     with terminal.output_to(log_file):
@@ -131,15 +163,39 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
                 chain.quantize(model, quant, windows, parts, out, advance)
                 if quant.needs_data:  # the model was changed on the way, block by block
                     model, _ = models.load(source.path, plan.dtype, device="cpu")
+            case Cast() as quant:
+                checkpoints.write(out, *casts.cast(model, quant))
+            case Bnb() as quant:
+                with terminal.output_to(log_file):
+                    checkpoints.write(out, bnb.quantize(model, quant))
+            case Hqq() as quant:
+                with terminal.output_to(log_file):
+                    checkpoints.write(out, hqq.quantize(model, quant))
+            case Prequantized():
+                pass  # it is read where it is
             case Noise() as quant:
                 noise.match(model, like, held_out, quant.seed, out)
             case quant:
                 raise AssertionError(f"no quantizer for {quant}")
     seconds = time.monotonic() - started
-    weights, others = checkpoints.load(out, model)
-    report = verify.report(model, weights, others, held_out)
+    made = plan.ready.path if isinstance(plan.quant, Prequantized) else out
+    weights, others = checkpoints.load(made, model)
+    report = verify.report(model, weights, others, held_out, whole_model=isinstance(plan.quant, Cast))
     report["quantizer"] = plan.quant.name
+    report["not_applied"] = _not_applied(plan)
     report["calib_data"] = {"name": text.name, "windows": len(windows), "seqlen": held_out.shape[1]}
     report["seconds"] = round(seconds, 2)
-    report["bytes_on_disk"] = sum(file.stat().st_size for file in out.rglob("*.safetensors"))
+    report["bytes_on_disk"] = sum(file.stat().st_size for file in made.rglob("*.safetensors"))
     write_text(out / "quantization.json", json.dumps(report, indent=1))
+
+
+def _not_applied(plan: Plan) -> list[str]:
+    """What the quantizer rounds besides weights where it is deployed, and this does not."""
+    from bitsure.quantize import prequantized
+
+    match plan.quant:
+        case Prequantized():
+            return prequantized.not_applied(plan.ready)
+        case Bnb(type="int8"):
+            return ["activations"]
+    return []

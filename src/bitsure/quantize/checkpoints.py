@@ -9,16 +9,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightRenaming, apply_renamings
 
 from bitsure.errors import UserError
-from bitsure.quantize import noise
-from bitsure.quantize.formats import DenseWeight, IntegerWeight, Weight
-from bitsure.quantize.packing import pack, unpack
+from bitsure.quantize import layouts, noise
+from bitsure.quantize.formats import CodebookWeight, DenseWeight, IntegerWeight, Weight
+from bitsure.quantize.layouts import bitsandbytes
+from bitsure.quantize.packing import pack
 from bitsure.quantize.targets import block_linears, matrix
 
 PACKED = ("qweight", "qzeros", "scales", "g_idx")
@@ -28,7 +32,7 @@ def write(directory: Path, weights: dict[str, Weight], others: dict[str, torch.T
     """Write quantized weights by layer name, and tensors that are not a layer's weight (a cast changes those too).
 
     Integers alone make the `gptq_v2` layout (zero points as they are); `bitsure` is that with input scales, padding, one
-    scale a tensor, or dense matrices.
+    scale a tensor, or zero points that are not whole; and dense matrices, and codebooks as bitsandbytes lays them out.
     """
     tensors = dict(others or {})
     for name, weight in weights.items():
@@ -61,7 +65,8 @@ def merge(parts: list[Path], directory: Path) -> None:
 
 def _write(directory: Path, tensors: dict[str, torch.Tensor], bits: int | None, plain: bool) -> None:
     save_file(tensors, directory / "model.safetensors")
-    settings = {"bits": bits, "checkpoint_format": "gptq_v2" if plain else "bitsure"}
+    method, layout = ("gptq", "gptq_v2") if plain else ("bitsure", "bitsure")
+    settings = {"quant_method": method, "bits": bits, "checkpoint_format": layout}
     (directory / "quantize_config.json").write_text(json.dumps(settings))
 
 
@@ -76,13 +81,18 @@ def _read_tensors(directory: Path) -> dict[str, torch.Tensor]:
 def _tensors(weight: Weight) -> dict[str, torch.Tensor]:
     if isinstance(weight, DenseWeight):
         return {"dense": weight.values}
+    if isinstance(weight, CodebookWeight):
+        return bitsandbytes.parts(weight)
     one_scale = weight.scales.shape[0] != weight.codes.shape[0]
     parts = {
         "qweight": pack(weight.codes.T, weight.bits),
-        "qzeros": pack(weight.zeros, weight.bits).T,
         "scales": weight.scales.T,
         "g_idx": weight.group_of.to(torch.int32),
     }
+    if weight.zeros.is_floating_point():
+        parts["zeros"] = weight.zeros
+    else:
+        parts["qzeros"] = pack(weight.zeros, weight.bits).T
     if weight.input_scales is not None:
         parts["input_scales"] = weight.input_scales
     if weight.width is not None or one_scale:
@@ -93,58 +103,67 @@ def _tensors(weight: Weight) -> dict[str, torch.Tensor]:
 def read(directory: Path) -> tuple[dict[str, Weight], dict[str, torch.Tensor]]:
     """A checkpoint's quantized weights by layer name, and its other tensors (embeddings, norms, biases).
 
-    Reads the formats `gptq` (zero points stored less one), `gptq_v2` and `bitsure`. Raises UserError for any other,
-    and for zero points out of range.
+    Our own, or in one of the published layouts. Raises UserError for any other, and for one that contradicts itself.
     """
-    settings = json.loads((directory / "quantize_config.json").read_text())
-    layout = settings.get("checkpoint_format")
-    if layout not in ("gptq", "gptq_v2", "bitsure"):
-        raise UserError(f"{directory}: checkpoint_format={layout}; this reads gptq, gptq_v2 and bitsure.")
-    tensors = _read_tensors(directory)
-    weights: dict[str, Weight] = {}
-    for key in list(tensors):
-        name, _, part = key.rpartition(".")
-        if part == "dense":
-            weights[name] = DenseWeight(tensors.pop(key))
-        elif part == "qweight":
-            weights[name] = _integers(name, settings["bits"], layout, tensors, directory)
-    return weights, tensors
-
-
-def _integers(name: str, bits: int, layout: str, tensors: dict[str, torch.Tensor], directory: Path) -> IntegerWeight:
-    qweight, qzeros, scales, g_idx = (tensors.pop(f"{name}.{part}") for part in PACKED)
-    shape, input_scales = tensors.pop(f"{name}.shape", None), tensors.pop(f"{name}.input_scales", None)
-    stored, width = len(g_idx), None if shape is None else int(shape[1])
-    zeros = unpack(qzeros.T, bits, scales.shape[1])
-    if layout == "gptq":
-        zeros = zeros + 1
-        if zeros.max() >= 2**bits:
-            raise UserError(f"{directory}: {name} has zero points that the format gptq cannot hold; gptq_v2 can.")
-    return IntegerWeight(
-        bits=bits,
-        codes=unpack(qweight, bits, stored).T.contiguous(),
-        scales=scales.T.contiguous(),
-        zeros=zeros,
-        group_of=g_idx.long(),
-        input_scales=input_scales,
-        width=None if width == stored else width,
-    )
+    settings, tensors = layouts.read_settings(directory), _read_tensors(directory)
+    return layouts.take(tensors, settings, directory), tensors
 
 
 def load(directory: Path, model: torch.nn.Module) -> tuple[dict[str, Weight], dict[str, torch.Tensor]]:
-    """What `read` gives, of noise too, which is added to the weights of the model in full precision."""
-    return (noise.read(directory, model), {}) if (directory / noise.SETTINGS).is_file() else read(directory)
+    """A checkpoint's weights of the layers in this model's blocks, and its other tensors by their names in the model.
+
+    Noise is added to the weights of the model, which must be in full precision. A layer outside the blocks that is quantized
+    too becomes one of the others; biases of zeros for layers that have none, and buffers that are computed, are left out.
+    Raises UserError where names or shapes are not this model's.
+    """
+    if (directory / noise.SETTINGS).is_file():
+        return noise.read(directory, model), {}
+    weights, others = read(directory)
+    own = own_names(model)
+    weights = {own(f"{name}.weight").removesuffix(".weight"): weight for name, weight in weights.items()}
+    others = {own(name): tensor for name, tensor in others.items()}
+    layers, shapes = block_linears(model), {name: tensor.shape for name, tensor in model.state_dict().items()}
+    for name in set(weights) - set(layers):
+        others[f"{name}.weight"] = weights.pop(name).dequantize()
+    others = {name: tensor for name, tensor in others.items() if name in shapes or not _means_nothing(name, tensor)}
+    if missing := set(layers) - set(weights):
+        raise UserError(f"{directory} lacks layers of this model: {', '.join(sorted(missing))}.")
+    if unexpected := sorted(set(others) - set(shapes)):
+        raise UserError(f"{directory} holds tensors that this model does not have: {', '.join(unexpected[:5])}.")
+    if differ := [name for name, tensor in others.items() if tensor.shape != shapes[name]]:
+        given, expected = tuple(others[differ[0]].shape), tuple(shapes[differ[0]])
+        raise UserError(f"{directory}: {differ[0]} has the shape {given}, but {expected} in this model.")
+    return weights, others
+
+
+def own_names(model: torch.nn.Module) -> Callable[[str], str]:
+    """From tensors' names in published files to those in the model, by the rules that transformers loads it with.
+
+    Files of older versions call some modules otherwise, and those of a model without its head lack the prefix.
+    """
+    renamings = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
+    modules, inside = dict(model.named_modules()), {name for name, _ in model.named_children()}
+
+    def own(name: str) -> str:
+        if name.rpartition(".")[0] in modules:
+            return name
+        renamed = apply_renamings(name, renamings)
+        return renamed if renamed.split(".")[0] in inside else f"{model.base_model_prefix}.{renamed}"
+
+    return own
+
+
+def _means_nothing(name: str, tensor: torch.Tensor) -> bool:
+    """Tensors that older libraries save and a model can do without."""
+    return name.endswith((".rotary_emb.inv_freq", ".attn.bias", ".masked_bias")) or (
+        name.endswith(".bias") and not tensor.any().item()
+    )
 
 
 @torch.no_grad()
 def put_into(model: torch.nn.Module, directory: Path) -> None:
-    """Replace a full-precision model's tensors by the checkpoint's, dequantized. Raises UserError if a layer is missing."""
+    """Replace a full-precision model's tensors by the checkpoint's, dequantized. Raises UserError as `load`."""
     weights, others = load(directory, model)
-    layers = block_linears(model)
-    if missing := set(layers) - set(weights):
-        raise UserError(f"{directory} lacks layers of this model: {', '.join(sorted(missing))}.")
-    unexpected = [*(set(weights) - set(layers)), *model.load_state_dict(others, strict=False).unexpected_keys]
-    if unexpected:
-        raise UserError(f"{directory} holds tensors that this model does not have: {', '.join(unexpected[:5])}.")
-    for name, layer in layers.items():
+    model.load_state_dict(others, strict=False)
+    for name, layer in block_linears(model).items():
         matrix(layer).copy_(weights[name].dequantize())

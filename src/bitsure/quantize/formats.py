@@ -28,7 +28,7 @@ class IntegerWeight:
     bits: int
     codes: torch.Tensor  # (out, stored) int32 in [0, 2**bits); stored ≥ in: the last group may be padded
     scales: torch.Tensor  # (out, groups) floating, or (1, 1): one for the whole tensor
-    zeros: torch.Tensor  # as scales, int32
+    zeros: torch.Tensor  # as scales; int32 in [0, 2**bits], or floating
     group_of: torch.Tensor  # (stored,) int64
     input_scales: torch.Tensor | None = None  # (in,) float16; what the layer's input is multiplied by before the codes see it
     width: int | None = None  # in, where it is less than stored
@@ -40,8 +40,34 @@ class IntegerWeight:
 
     @property
     def storage_bits(self) -> float:
-        bits = self.codes.numel() * self.bits + self.scales.numel() * (self.scales.element_size() * 8 + self.bits)
+        zero_bits = self.zeros.element_size() * 8 if self.zeros.is_floating_point() else self.bits
+        bits = self.codes.numel() * self.bits + self.scales.numel() * (self.scales.element_size() * 8 + zero_bits)
         return bits + (0 if self.input_scales is None else self.input_scales.numel() * self.input_scales.element_size() * 8)
+
+
+@dataclass(frozen=True)
+class CodebookWeight:
+    """Entries of a codebook: W[i] ≈ codebook[codes[i]] · absmax[i // block_size], with i counting through all rows.
+
+    The blockwise format of QLoRA (Dettmers et al. 2023, equations 4 and 5): blocks run on from one row into the next.
+    """
+
+    bits: int
+    codes: torch.Tensor  # (out, in) uint8 in [0, 2**bits)
+    codebook: torch.Tensor  # (2**bits,) float32; part of the format, so it is not counted as storage
+    absmax: torch.Tensor | CodebookWeight  # (blocks,) float32, or itself quantized: the double quantization of QLoRA
+    block_size: int
+    offset: float = 0.0  # what a quantized absmax was less when it was quantized
+
+    def dequantize(self) -> torch.Tensor:
+        absmax = self.absmax if isinstance(self.absmax, torch.Tensor) else self.absmax.dequantize() + self.offset
+        scales = absmax.repeat_interleave(self.block_size)[: self.codes.numel()].view_as(self.codes)
+        return self.codebook[self.codes.long()] * scales
+
+    @property
+    def storage_bits(self) -> float:
+        statistics = self.absmax.numel() * 32 if isinstance(self.absmax, torch.Tensor) else self.absmax.storage_bits + 32
+        return self.codes.numel() * self.bits + statistics
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,31 @@ from torch import nn
 
 from bitsure.errors import UserError
 from bitsure.quantize.blocks import walk
-from bitsure.quantize.formats import IntegerWeight, Weight
+from bitsure.quantize.formats import CodebookWeight, IntegerWeight, Weight
 from bitsure.quantize.targets import block_linears, linears, matrix, skipped_modules
 
 
 @torch.no_grad()
-def report(model: nn.Module, weights: dict[str, Weight], others: dict[str, torch.Tensor], held_out: torch.Tensor) -> dict:
+def report(
+    model: nn.Module,
+    weights: dict[str, Weight],
+    others: dict[str, torch.Tensor],
+    held_out: torch.Tensor,
+    whole_model: bool = False,
+) -> dict:
     """What quantization changed, for quantization.json.
 
     model: the full-precision model; weights, others: what a checkpoint holds, read back from disk; held_out: (windows,
-    seqlen) token ids that the quantizer did not see. Raises UserError naming the layers that should have changed and did not.
+    seqlen) token ids that the quantizer did not see; whole_model: it is a cast, which is meant for every tensor, and may
+    find some that fit already. Raises UserError naming the layers that should have changed and did not.
     """
     originals = {name: matrix(layer) for name, layer in block_linears(model).items()}
     dequantized = {name: weight.dequantize() for name, weight in weights.items() if name in originals}
-    _check_all_changed(originals, dequantized)
+    full = model.state_dict()
+    rounded = sorted(name for name, tensor in others.items() if _differs(full.get(name), tensor))
+    if broken := [name for name, tensor in others.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
+        raise UserError(f"{', '.join(broken)}: NaN or infinite after quantization. No score is taken from such a model.")
+    _check_all_changed(originals, dequantized, may_stay=whole_model and _some_changed(originals, dequantized, rounded))
     errors = output_errors(model, dequantized, held_out)
     squared_change = squared_norm = 0.0
     layers = {}
@@ -32,25 +43,27 @@ def report(model: nn.Module, weights: dict[str, Weight], others: dict[str, torch
     n_quantized = sum(original.numel() for original in originals.values())
     return {
         "modules_quantized": sorted(originals),
-        "modules_skipped": skipped_modules(model),
-        "parameter_share": n_quantized / sum(p.numel() for p in model.parameters()),
+        "modules_skipped": {} if whole_model else skipped_modules(model),
+        "parameter_share": 1.0 if whole_model else n_quantized / sum(p.numel() for p in model.parameters()),
         "bits_per_weight": sum(weight.storage_bits for weight in weights.values()) / n_quantized,
         "relative_error": (squared_change / squared_norm) ** 0.5,
         "group_sizes": _group_sizes(weights),
-        "other_tensors_rounded": sorted(
-            name for name, tensor in others.items() if _differs(model.state_dict().get(name), tensor)
-        ),
+        "other_tensors_rounded": rounded,
         "layers": layers,
     }
 
 
-def _check_all_changed(originals: dict[str, torch.Tensor], dequantized: dict[str, torch.Tensor]) -> None:
+def _some_changed(originals: dict[str, torch.Tensor], dequantized: dict[str, torch.Tensor], rounded: list[str]) -> bool:
+    return bool(rounded) or any(not torch.equal(dequantized[name], originals[name].float()) for name in dequantized)
+
+
+def _check_all_changed(originals: dict[str, torch.Tensor], dequantized: dict[str, torch.Tensor], may_stay: bool) -> None:
     shaped = {name: w for name, w in dequantized.items() if w.shape == originals[name].shape}
     problems = {
         "were not quantized": [name for name in originals if name not in dequantized],
         "hold NaN or infinite weights": [name for name, w in dequantized.items() if not w.isfinite().all()],
         "have another shape": [name for name in dequantized if name not in shaped],
-        "are unchanged": [name for name, w in shaped.items() if torch.equal(w, originals[name].float())],
+        "are unchanged": [name for name, w in shaped.items() if not may_stay and torch.equal(w, originals[name].float())],
     }
     found = [f"{len(names)} of {len(originals)} layers {what}: {', '.join(names)}" for what, names in problems.items() if names]
     if found:
@@ -94,8 +107,14 @@ def _differs(original: torch.Tensor | None, tensor: torch.Tensor) -> bool:
 def _group_sizes(weights: dict[str, Weight]) -> dict[str, int]:
     """How many weights share a scale → in how many layers; a width that no group divides leaves a shorter last group."""
     found: dict[str, int] = {}
-    for weight in (weight for weight in weights.values() if isinstance(weight, IntegerWeight)):
-        sizes = torch.bincount(weight.group_of).unique().tolist()
+    for weight in weights.values():
+        match weight:
+            case IntegerWeight():
+                sizes = torch.bincount(weight.group_of).unique().tolist()
+            case CodebookWeight():
+                sizes = [weight.block_size]
+            case _:
+                continue
         key = " and ".join(str(size) for size in sorted(sizes, reverse=True))
         found[key] = found.get(key, 0) + 1
     return found

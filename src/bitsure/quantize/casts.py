@@ -1,0 +1,54 @@
+"""Every tensor of a model rounded to a floating-point type: half precision as a quantizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from bitsure import models
+from bitsure.config import Cast
+from bitsure.errors import UserError
+from bitsure.quantize.formats import DenseWeight
+from bitsure.quantize.targets import block_linears, matrix
+
+HOLDS = {"float32": {"F32", "BF16", "F16"}, "bfloat16": {"BF16"}, "float16": {"F16"}}  # exactly, by safetensors' names
+
+
+def check(quant: Cast, path: Path, computing_dtype: str) -> None:
+    """Raise UserError where the cast can change nothing, as far as can be said without loading weights."""
+    ways = "The cast would change nothing. quant=none scores the checkpoint as it is."
+    stored = _stored_types(path)
+    if stored and stored <= HOLDS[quant.dtype]:
+        types = ", ".join(sorted(stored))
+        raise UserError(f"quant={quant.name}: the model is stored as {types}, which {quant.dtype} holds exactly. {ways}")
+    if quant.dtype in ("float32", computing_dtype):
+        raise UserError(
+            f"quant={quant.name}: the full-precision model is already rounded to {computing_dtype}, the type that it is "
+            f"computed in (model.dtype). {ways} A wider model.dtype, such as float32, shows what the cast does."
+        )
+
+
+def _stored_types(path: Path) -> set[str]:
+    """The types of a checkpoint's tensors, from the files' headers; empty for .bin files, which have none."""
+    found = set()
+    for file in models.weight_files(path):
+        if file.suffix == ".safetensors":
+            with safe_open(file, "pt") as tensors:
+                found |= {tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118 - not a dict
+    return found
+
+
+def cast(model: nn.Module, quant: Cast) -> tuple[dict[str, DenseWeight], dict[str, torch.Tensor]]:
+    """The layers' weights and all other floating-point tensors in the type; what is tied is there once."""
+    dtype = getattr(torch, quant.dtype)
+    layers = block_linears(model)
+    weights = {name: DenseWeight(matrix(layer).detach().to(dtype)) for name, layer in layers.items()}
+    others, seen = {}, set()
+    for name, tensor in model.state_dict().items():
+        if name.removesuffix(".weight") not in layers and tensor.is_floating_point() and tensor.data_ptr() not in seen:
+            others[name] = tensor.to(dtype)
+            seen.add(tensor.data_ptr())
+    return weights, others

@@ -1,0 +1,82 @@
+"""Checkpoints that others quantized, paired with their full-precision parent; they are read where they are."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from bitsure import models
+from bitsure.config import Model, Noise, Prequantized, Quant
+from bitsure.errors import UserError
+from bitsure.models import Source
+
+if TYPE_CHECKING:
+    from torch import nn
+
+log = logging.getLogger(__name__)
+
+
+def locate(quant: Quant, hub_mirror: str | None) -> Source | None:
+    """The checkpoint's files; None for a quantizer that makes its own. Raises UserError as `models.locate`."""
+    quant = quant.like if isinstance(quant, Noise) else quant
+    if not isinstance(quant, Prequantized):
+        return None
+    found = models.locate(Model(path=quant.path, repo=quant.repo, revision=quant.revision), hub_mirror, "quant")
+    if models.weight_files(found.path)[0].suffix != ".safetensors":
+        raise UserError(f"{found.path} holds its weights as .bin, which is not read: convert them to safetensors.")
+    return found
+
+
+def check(checkpoint: Source, model: nn.Module, parent: str) -> None:
+    """Raise UserError if the checkpoint is not of this model (modules without weights), by its config and files' headers."""
+    from bitsure.quantize import layouts
+    from bitsure.quantize.checkpoints import own_names
+    from bitsure.quantize.targets import block_linears
+
+    layouts.take({}, layouts.read_settings(checkpoint.path), checkpoint.path)  # is its layout one that is read?
+    theirs, ours = (
+        {name: tuple(t.shape) for name, t in m.state_dict().items()} for m in (models.empty_model(checkpoint.path), model)
+    )
+    if differ := sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name)):
+        name = differ[0]
+        raise UserError(
+            f"{checkpoint.path} is not quantized from {parent}: {len(differ)} tensors differ, such as {name}, "
+            f"{theirs.get(name, 'none')} there and {ours.get(name, 'none')} here."
+        )
+    own, stored = own_names(model), _names(checkpoint)
+    quantized = {own(f"{layer}.weight").removesuffix(".weight") for key in stored if (layer := layouts.layer_of(key))}
+    if missing := sorted(set(block_linears(model)) - quantized):
+        raise UserError(
+            f"{checkpoint.path}: {len(missing)} layers of {parent} are not quantized in it: {', '.join(missing[:5])}"
+            f"{' …' if len(missing) > 5 else ''}."
+        )
+    needed = {name for name, _ in model.named_parameters()}  # what is tied once
+    if missing := sorted(
+        name for name in needed - {own(key) for key in stored} if name.removesuffix(".weight") not in quantized
+    ):
+        raise UserError(f"{checkpoint.path} lacks {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}.")
+    if found := not_applied(checkpoint):
+        log.warning("%s quantizes its %s too, which stay in full precision here", checkpoint.name, " and ".join(found))
+
+
+def _names(checkpoint: Source) -> set[str]:
+    from safetensors import safe_open
+
+    names: set[str] = set()
+    for path in models.weight_files(checkpoint.path):
+        with safe_open(path, "pt") as file:
+            names |= set(file.keys())
+    return names
+
+
+def not_applied(checkpoint: Source) -> list[str]:
+    """What the checkpoint quantizes besides weights, which stays in full precision here."""
+    from bitsure.quantize import layouts
+
+    settings = layouts.read_settings(checkpoint.path)
+    found = ["keys and values"] if settings.get("kv_cache_scheme") else []
+    if any(group.get("input_activations") for group in settings.get("config_groups", {}).values()):
+        found.append("activations")
+    if settings.get("load_in_8bit"):
+        found.append("activations")
+    return found
