@@ -11,9 +11,10 @@ from omegaconf import OmegaConf
 
 from bitsure import config as schema
 from bitsure import models, quantize
-from bitsure.config import PROJECT, Calib, Model, NoQuant, Quant
+from bitsure.config import PROJECT, Calib, Model
 from bitsure.errors import UserError
 from bitsure.quantize import calib_data
+from bitsure.quantizers import NoQuant, Quant
 from bitsure.store import Store
 from tests.conftest import TEXT, byte_tokenizer
 from tests.families import FALCON, FAMILIES, GROUPED, build

@@ -22,7 +22,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as main.py does
 
 import torch
 
-from bitsure.config import PROJECT, Gptq, Integers, Rtn
+from bitsure.config import PROJECT
+from bitsure.quantizers import Gptq, Integers, Rtn
 
 HERE = Path(__file__).parent
 SHAPE = {"hidden_size": 768, "word_embed_proj_dim": 768, "ffn_dim": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}

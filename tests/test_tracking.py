@@ -9,7 +9,8 @@ import time
 import pytest
 
 from bitsure import tracking
-from bitsure.config import Calib, Config, Control, Metric, Model, Paths, Rtn, Scoring, Task, Tracking
+from bitsure.config import Calib, Config, Control, Metric, Model, Paths, Scoring, Task, Tracking
+from bitsure.quantizers import Rtn
 from bitsure.report import About, build
 from tests.test_compare import runs
 from tests.test_verdict import MARGINS

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitsure import models, provenance, quantize, records, report, scoring, terminal, tracking, verdict
-from bitsure.config import Config, NoQuant
+from bitsure.config import Config
 from bitsure.errors import UserError
 from bitsure.quantize import calib_data, prequantized
+from bitsure.quantizers import NoQuant
 from bitsure.report import tables
 from bitsure.rundir import is_done, open_run
 from bitsure.store import Store

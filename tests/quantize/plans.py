@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bitsure import models, quantize
-from bitsure.config import Calib, Model, Quant
+from bitsure.config import Calib, Model
 from bitsure.quantize import calib_data, prequantized
+from bitsure.quantizers import Quant
 
 
 def plan(path, quant: Quant, calib_file, dtype: str = "float32") -> quantize.Plan:

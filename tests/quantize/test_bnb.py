@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from bitsure import models, quantize
-from bitsure.config import Bnb
 from bitsure.errors import UserError
 from bitsure.quantize import bnb, checkpoints, verify
 from bitsure.quantize.targets import block_linears, matrix
+from bitsure.quantizers import Bnb
 from bitsure.store import Store
 from tests.families import FAMILIES, build
 from tests.quantize.plans import plan

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from bitsure import models, quantize
-from bitsure.config import Cast
 from bitsure.errors import UserError
 from bitsure.quantize import casts, checkpoints, verify
+from bitsure.quantizers import Cast
 from bitsure.store import Store
 from tests.families import FAMILIES, build
 from tests.quantize.plans import plan

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from bitsure import models
-from bitsure.config import Gptq, Rtn
 from bitsure.quantize import chain, checkpoints, replay, verify
 from bitsure.quantize.targets import block_linears, matrix, unknown_weights
+from bitsure.quantizers import Gptq, Rtn
 from tests.conftest import SHARED, needs_shared
 from tests.families import FAMILIES, build
 from tests.quantize.test_blocks import ALL, WINDOWS

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from bitsure import models
-from bitsure.config import Rtn
 from bitsure.errors import UserError
 from bitsure.quantize import checkpoints
 from bitsure.quantize.rtn import round_to_nearest
 from bitsure.quantize.targets import block_linears
+from bitsure.quantizers import Rtn
 
 
 @pytest.mark.parametrize("bits", range(2, 9))

@@ -7,10 +7,10 @@ import os
 import pytest
 import torch
 
-from bitsure.config import Gptq, Rtn
 from bitsure.errors import UserError
 from bitsure.quantize.gptq import round_with_hessian
 from bitsure.quantize.rtn import round_to_nearest
+from bitsure.quantizers import Gptq, Rtn
 
 
 def settings(**changes) -> Gptq:

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from bitsure import models, quantize
-from bitsure.config import Gptq, Rtn
 from bitsure.errors import UserError
 from bitsure.quantize import checkpoints, gptqmodel
+from bitsure.quantizers import Gptq, Rtn
 from bitsure.scoring.engine import Engine
 from bitsure.store import Store
 from tests.quantize.plans import plan

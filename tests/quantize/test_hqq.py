@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from bitsure import models, quantize
-from bitsure.config import Hqq
 from bitsure.errors import UserError
 from bitsure.quantize import checkpoints, hqq, verify
 from bitsure.quantize.targets import block_linears, matrix
+from bitsure.quantizers import Hqq
 from bitsure.store import Store
 from tests.families import FAMILIES, build
 from tests.quantize.plans import plan

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from bitsure import models, quantize
-from bitsure.config import Calib, Gptq, Model, Noise, NoQuant, Rtn
+from bitsure.config import Calib, Model
 from bitsure.errors import UserError
 from bitsure.quantize import calib_data, checkpoints
 from bitsure.quantize.targets import block_linears, matrix
+from bitsure.quantizers import Gptq, Noise, NoQuant, Rtn
 from bitsure.store import Store
 from tests.families import FAMILIES, build
 

@@ -5,8 +5,8 @@ from importlib.metadata import PackageNotFoundError
 import pytest
 
 from bitsure import quantize
-from bitsure.config import Bnb, Hqq
 from bitsure.errors import UserError
+from bitsure.quantizers import Bnb, Hqq
 from tests.quantize.plans import plan
 
 

@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, OPTConfig, OPTForCausalLM
 
 from bitsure import models, quantize
-from bitsure.config import Gptq, Prequantized, Rtn
 from bitsure.errors import UserError
 from bitsure.quantize import checkpoints
 from bitsure.quantize.rtn import round_to_nearest
 from bitsure.quantize.targets import block_linears, matrix
+from bitsure.quantizers import Gptq, Prequantized, Rtn
 from bitsure.store import Store
 from tests.families import FAMILIES, build
 from tests.quantize.plans import plan

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitsure.config import Rtn
 from bitsure.quantize.rtn import round_to_nearest
+from bitsure.quantizers import Rtn
 
 
 def test_symmetric_by_hand():

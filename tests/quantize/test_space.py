@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from bitsure import models, quantize
-from bitsure.config import Bnb, Cast, Gptq, Hqq, Rtn
 from bitsure.errors import UserError
 from bitsure.quantize import space
+from bitsure.quantizers import Bnb, Cast, Gptq, Hqq, Rtn
 from bitsure.store import Store
 from tests.quantize.plans import plan
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bitsure.config import Gptq, Rtn
 from bitsure.quantize.blocks import Inputs
 from bitsure.quantize.chain import quantize_layers
 from bitsure.quantize.rtn import round_to_nearest
 from bitsure.quantize.transforms import search_clip, search_scales
+from bitsure.quantizers import Gptq, Rtn
 from tests.quantize.test_gptq import output_error
 
 

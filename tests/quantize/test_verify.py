@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from bitsure import models
-from bitsure.config import Rtn
 from bitsure.errors import UserError
 from bitsure.quantize import verify
 from bitsure.quantize.rtn import round_to_nearest
 from bitsure.quantize.targets import block_linears, skipped_modules, unknown_weights
+from bitsure.quantizers import Rtn
 
 HELD_OUT = torch.randint(3, 250, (2, 16), generator=torch.Generator().manual_seed(0))
 

@@ -11,10 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from bitsure import models, terminal
-from bitsure.config import PROJECT, Bnb, Calib, Cast, Gptq, Hqq, Integers, Noise, Prequantized, Quant, Rtn
+from bitsure.config import PROJECT, Calib
 from bitsure.errors import UserError
 from bitsure.models import Source
 from bitsure.quantize.calib_data import CalibText, draw_windows
+from bitsure.quantizers import Bnb, Cast, Gptq, Hqq, Integers, Noise, Prequantized, Quant, Rtn
 from bitsure.store import Store, write_text
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bitsure.config import Gptq, Integers
 from bitsure.quantize import checkpoints
 from bitsure.quantize.blocks import Feed, Inputs, layers_by_input, measure, walk
 from bitsure.quantize.formats import IntegerWeight, Weight
@@ -17,6 +16,7 @@ from bitsure.quantize.gptq import round_with_hessian
 from bitsure.quantize.rtn import round_to_nearest
 from bitsure.quantize.targets import block_linears, find_blocks, linears, matrix
 from bitsure.quantize.transforms import search_clip, search_scales
+from bitsure.quantizers import Gptq, Integers
 
 
 def quantize(

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from bitsure.config import Integers
+from bitsure.quantizers import Integers
 
 
 class Weight(Protocol):

@@ -6,9 +6,9 @@ import logging
 
 import torch
 
-from bitsure.config import Gptq
 from bitsure.errors import UserError
 from bitsure.quantize.formats import IntegerWeight, fit_grid, group_index, to_codes
+from bitsure.quantizers import Gptq
 
 log = logging.getLogger(__name__)
 

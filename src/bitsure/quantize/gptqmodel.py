@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from bitsure import terminal
-from bitsure.config import Gptq
 from bitsure.errors import UserError
+from bitsure.quantizers import Gptq
 
 
 def check_fits(quant: Gptq, shapes: dict[str, tuple[int, int]]) -> None:

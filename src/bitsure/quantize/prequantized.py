@@ -6,9 +6,10 @@ import logging
 from typing import TYPE_CHECKING
 
 from bitsure import models
-from bitsure.config import Model, Noise, Prequantized, Quant
+from bitsure.config import Model
 from bitsure.errors import UserError
 from bitsure.models import Source
+from bitsure.quantizers import Noise, Prequantized, Quant
 
 if TYPE_CHECKING:
     from torch import nn

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from bitsure.config import Integers
 from bitsure.quantize.formats import IntegerWeight, fit_grid, group_index, to_codes
+from bitsure.quantizers import Integers
 
 
 def round_to_nearest(weight: torch.Tensor, quant: Integers, shrink: torch.Tensor | None = None) -> IntegerWeight:

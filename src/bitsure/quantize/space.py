@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bitsure.config import Bnb, Cast, Gptq, Hqq, Integers, Noise, Prequantized, Quant
 from bitsure.errors import UserError
 from bitsure.quantize.targets import block_linears, matrix
+from bitsure.quantizers import Bnb, Cast, Gptq, Hqq, Integers, Noise, Prequantized, Quant
 
 
 def check(model: nn.Module, quant: Quant, dtype: str, store: Path) -> None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import torch
 
-from bitsure.config import Integers
 from bitsure.quantize.blocks import Inputs
 from bitsure.quantize.formats import fit_grid, group_index, to_codes
 from bitsure.quantize.rtn import in_groups, round_to_nearest
+from bitsure.quantizers import Integers
 
 EXPONENTS = torch.arange(20) / 20  # of the channels' mean magnitude
 SHRINKS = 1 - torch.arange(11) / 20  # 1, .95, … .5
