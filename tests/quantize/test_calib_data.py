@@ -47,7 +47,7 @@ def test_no_window_holds_a_token_of_another(tmp_path):
     (tmp_path / "words.txt").write_text("\n\n".join(words))
     chosen, tokenizer = calib(tmp_path / "words.txt"), byte_tokenizer()
     windows, held_out = calib_data.draw_windows(calib_data.locate(chosen, None), chosen, 4, tokenizer, None)
-    drawn = tokenizer.decode(torch.cat([windows, held_out]).flatten()).split("</s>")[:-1]  # the last may be cut
+    drawn = tokenizer.decode(torch.cat([held_out, windows]).flatten()).split("</s>")[:-1]  # the last may be cut
     assert len(drawn) > 70 and len(set(drawn)) == len(drawn) and set(drawn) <= set(words)
 
 

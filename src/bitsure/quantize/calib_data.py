@@ -77,7 +77,8 @@ def draw_windows(
     """Token ids to calibrate on and to measure on, (nsamples, seqlen) and (HELD_OUT_WINDOWS, seqlen), int64.
 
     Documents are shuffled by `calib.seed`, joined by the end token and cut into windows; the held-out windows come
-    first, so that they are the same however many follow, and no window holds a token of another. Raises UserError if the text is too short.
+    first, so that they are the same however many follow, and no window holds a token of another. Raises UserError if the
+    text is too short.
     """
     import torch
 
