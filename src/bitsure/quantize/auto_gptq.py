@@ -52,7 +52,7 @@ def quantize(
     auto-gptq says goes to `log_file`. Raises UserError for a Hessian that is not positive definite after the damping, and
     for a zero point that the checkpoint cannot hold.
     """
-    with terminal.output_to(log_file), _logged_to(log_file), _mended(), _returning_tuples(model, advance):
+    with terminal.output_to(log_file), _logged_to(log_file), _mended(model), _returning_tuples(model, advance):
         from auto_gptq import BaseQuantizeConfig
         from auto_gptq.modeling.auto import GPTQ_CAUSAL_LM_MODEL_MAP
 
@@ -66,43 +66,42 @@ def quantize(
         )
         # its from_pretrained refuses a machine without a GPU, and reads the config with remote code
         library = GPTQ_CAUSAL_LM_MODEL_MAP[model.config.model_type](model, False, settings)
-        try:
-            library.quantize([{"input_ids": row[None], "attention_mask": torch.ones_like(row[None])} for row in windows])
-        except torch.linalg.LinAlgError as error:
-            raise UserError(
-                f"quant.damp_percent={quant.damp_percent}: the Hessian of the last layer that {log_file} names is not positive "
-                f"definite ({error}). Give more damping, or more text (calib.nsamples)."
-            ) from error
+        library.quantize([{"input_ids": row[None], "attention_mask": torch.ones_like(row[None])} for row in windows])
         library.save_quantized(str(out))
 
 
 @contextlib.contextmanager
-def _mended() -> Iterator[None]:
-    """The library on this machine: with the CPU in the GPU's place where there is none, and zero points checked."""
+def _mended(model: nn.Module) -> Iterator[None]:
+    """The library with the CPU in the GPU's place where there is none, and with a solver that names the layer it fails on."""
     from auto_gptq.modeling import _base
 
-    originals = _base.CUDA_0, _base.pack_model, torch.cuda.synchronize
+    names = {module: name for name, module in model.named_modules()}
 
-    def pack_model(model: nn.Module, quantizers: dict[str, tuple], **settings) -> None:
-        _check_zeros({name: zeros for name, (_, _, zeros, _) in quantizers.items()})
-        originals[1](model, quantizers, **settings)
+    class Solver(_base.GPTQ):
+        def fasterquant(self, percdamp: float, **settings) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            name = names[self.layer]
+            try:
+                scales, zeros, groups = super().fasterquant(percdamp=percdamp, **settings)
+            except torch.linalg.LinAlgError as error:
+                raise UserError(
+                    f"quant.damp_percent={percdamp}: the Hessian of {name} is not positive definite after this damping. "
+                    f"Give more of it, or more text (calib.nsamples)."
+                ) from error
+            if (zeros == 0).any():  # stored less one: 0 becomes all ones, over those of other rows
+                raise UserError(
+                    f"quant.symmetric=false: {name} got zero points of 0, which auto-gptq's checkpoints cannot hold. "
+                    f"Ways out: quant.symmetric=true, quant.backend=native or quant.backend=gptqmodel."
+                )
+            return scales, zeros, groups
 
-    _base.pack_model = pack_model
+    originals = _base.GPTQ, _base.CUDA_0, torch.cuda.synchronize
+    _base.GPTQ = Solver
     if not torch.cuda.is_available():
         _base.CUDA_0, torch.cuda.synchronize = torch.device("cpu"), lambda: None
     try:
         yield
     finally:
-        _base.CUDA_0, _base.pack_model, torch.cuda.synchronize = originals
-
-
-def _check_zeros(zeros: dict[str, torch.Tensor]) -> None:
-    """Zero points are stored less one: the library writes 0 as all ones, over those of other rows."""
-    if broken := [name for name, found in zeros.items() if (found == 0).any()]:
-        raise UserError(
-            f"quant.symmetric=false: {len(broken)} layers have zero points of 0, which auto-gptq cannot store, such as "
-            f"{broken[0]}. Ways out: quant.symmetric=true, quant.backend=native or quant.backend=gptqmodel."
-        )
+        _base.GPTQ, _base.CUDA_0, torch.cuda.synchronize = originals
 
 
 @contextlib.contextmanager
