@@ -1,8 +1,9 @@
 # make run: set up, then the main job on the embedded default. make test: set up, then the test suite.
 PYTHON ?= python3
 BIN := .venv/bin
+AUTO_GPTQ := .venv-auto-gptq/bin
 
-.PHONY: run test check bench-scoring bench-metrics bench-quantize families setup clean
+.PHONY: run test test-auto-gptq check bench-scoring bench-metrics bench-quantize families setup setup-auto-gptq clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -10,6 +11,10 @@ run: setup
 
 test: setup
 	$(BIN)/python -m pytest $(ARGS)
+
+# what touches the libraries, in the environment of auto-gptq; skipped is what needs gptqmodel or transformers 5
+test-auto-gptq: setup-auto-gptq
+	$(AUTO_GPTQ)/python -m pytest tests/quantize tests/scoring tests/test_consumed.py tests/test_models.py tests/test_provenance.py $(ARGS)
 
 bench-scoring: setup
 	$(BIN)/python -m benchmarks.scoring $(ARGS)
@@ -37,5 +42,14 @@ setup: .venv/ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
+setup-auto-gptq: .venv-auto-gptq/ready
+
+.venv-auto-gptq/ready: requirements-auto-gptq.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v[:2] == (3, 11) or sys.exit(f"auto-gptq is built for Python 3.11 at most, bitsure needs that at least; this is {v[0]}.{v[1]}: make setup-auto-gptq PYTHON=…")'
+	@$(PYTHON) -m venv .venv-auto-gptq
+	@echo "installing requirements-auto-gptq.txt into .venv-auto-gptq: this takes some minutes"
+	@$(AUTO_GPTQ)/python -m pip install --quiet --disable-pip-version-check -r requirements-auto-gptq.txt
+	@touch $@
+
 clean:
-	rm -rf .venv .bitsure outputs multirun
+	rm -rf .venv .venv-auto-gptq .bitsure outputs multirun

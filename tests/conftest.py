@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as main.py does, before t
 
 SHARED = PROJECT.parent / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared evaluation sets are not beside the project")
+# the two GPTQ libraries want different versions of transformers, so each environment lacks one of them
+GPTQ_LIBRARY = "gptqmodel" if find_spec("gptqmodel") else "auto_gptq"
+needs_gptqmodel = pytest.mark.skipif(find_spec("gptqmodel") is None, reason="auto-gptq's environment has no gptqmodel")
+needs_auto_gptq = pytest.mark.skipif(
+    find_spec("auto_gptq") is None, reason="only in auto-gptq's environment: make test-auto-gptq"
+)
+needs_transformers_5 = pytest.mark.skipif(
+    find_spec("auto_gptq") is not None, reason="auto-gptq's environment has transformers 4"
+)
 
 TEXT = "the quick brown fox jumps over the lazy dog and the cat sat on the mat while it rained in the town. "
 

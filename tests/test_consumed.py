@@ -18,7 +18,7 @@ from bitsure import pipeline
 from bitsure.config import PROJECT, Calib, Config, Control, Metric, Model, Paths, Scoring, Task, Tracking, Verdict
 from bitsure.quantize import calib_data
 from bitsure.quantizers import Bnb, Cast, Gptq, Hqq, Integers, Noise, NoQuant, Prequantized, Quant, Rtn
-from tests.conftest import byte_tokenizer
+from tests.conftest import GPTQ_LIBRARY, byte_tokenizer
 
 schema.register()
 # the quantizers of optional libraries, where these are installed
@@ -86,7 +86,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
     gptq = {"bits": 4, "symmetric": True, "desc_act": False, "damp_percent": 0.01}
     taught = Calib(name="task", kind="task", nsamples=8, seqlen=16)
     cells = [
-        (Gptq(**gptq, group_size=64, backend="gptqmodel"), Model(path=str(tiny_model)), own, "offline"),
+        (Gptq(**gptq, group_size=64, backend=GPTQ_LIBRARY), Model(path=str(tiny_model)), own, "offline"),
         (Gptq(**gptq, group_size=48, backend="native"), Model(path=str(tiny_model)), own, "disabled"),
         (Rtn(4, 48, False, transforms=["clip"]), Model(repo="org/tiny"), hub, "disabled"),
         (Noise(like=Rtn(4, 64, False)), Model(repo="org/tiny"), gone, "disabled"),
@@ -98,7 +98,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
         pipeline.run(config(*cell), tmp_path / str(number))
     proof = json.loads((tmp_path / "4" / "quantization.json").read_text())
     assert proof["calib_data"] == {"name": "task (tiny_taught)", "windows": 0, "seqlen": 16}
-    made = next(path.parent for path in (tmp_path / "store" / "weights").rglob("config.json"))  # gptqmodel's
+    made = next(path.parent for path in (tmp_path / "store" / "weights").rglob("config.json"))  # the GPTQ library's
     (mirror / "models" / "org" / "tiny-gptq").symlink_to(made)
     ready = (Prequantized(repo="org/tiny-gptq"), Model(path=str(tiny_model)), own, "disabled")
     pipeline.run(config(*ready), tmp_path / "ready")

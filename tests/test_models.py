@@ -65,3 +65,24 @@ def test_the_context_length_comes_from_the_config(tiny_model, tmp_path):
     assert models.context_length(tiny_model) == 1024
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba"}))
     assert models.context_length(tmp_path) is None
+
+
+def test_a_tokenizer_that_transformers_5_saved_is_read_by_4_too(tiny_model, tmp_path):
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    settings = json.loads((copy / "tokenizer_config.json").read_text())
+    (copy / "tokenizer_config.json").write_text(json.dumps(settings | {"tokenizer_class": "TokenizersBackend"}))
+    text = "the quick brown fox"
+    assert models.load_tokenizer(copy)(text)["input_ids"] == models.load_tokenizer(tiny_model)(text)["input_ids"]
+
+
+def test_rotary_settings_that_transformers_4_would_not_find_are_refused(tiny_model, tmp_path, monkeypatch):
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"rope_parameters": {"rope_theta": 500000.0}}))
+    for version in ("4.57.6", "5.23.0"):
+        monkeypatch.setattr(models, "version", lambda name, version=version: version)
+        if version.startswith("4"):
+            with pytest.raises(UserError, match=r"copy was saved by transformers 5: .* Give the model as it was published"):
+                models.locate(Model(path=str(copy)), None)
+        else:
+            models.locate(Model(path=str(copy)), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ class Source:
 def locate(model: Model, hub_mirror: str | None, section: str = "model") -> Source:
     """Find the model's files (mirror, then hub) before anything heavy is loaded; section: of the config, for messages.
 
-    Raises UserError if the directory is missing, holds no config or no weights.
+    Raises UserError if the directory is missing, holds no config or no weights, or is not for this version of transformers.
     """
     if model.path is not None:
         path, revision = Path(model.path), None
@@ -43,10 +44,20 @@ def locate(model: Model, hub_mirror: str | None, section: str = "model") -> Sour
         raise UserError(f"{path} holds no config.json: {section}.path wants a Hugging Face model directory.")
     if not weight_files(path):
         raise UserError(f"{path} holds no weights: expected *.safetensors (or pytorch_model*.bin).")
+    if _of_transformers() == 4 and "rope_parameters" in json.loads((path / "config.json").read_text()):
+        raise UserError(
+            f"{path} was saved by transformers 5: transformers 4, which auto-gptq needs, does not find its rotary positions' "
+            f"settings and would take others. Give the model as it was published, or use .venv/bin/python."
+        )
     fingerprint = (
         f"{model.repo}@{revision}" if revision else hash_files(sorted(f for p in (*FILES, "*.bin") for f in path.glob(p)))
     )
     return Source(model.name, path, revision, fingerprint)
+
+
+def _of_transformers() -> int:
+    """The major version: 4 in auto-gptq's environment, else 5."""
+    return int(version("transformers").split(".")[0])
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -74,9 +85,13 @@ def load(path: Path, dtype: str, device: str | None = None) -> tuple[PreTrainedM
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
+    import transformers
 
-    return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    settings = path / "tokenizer_config.json"
+    saved_as = json.loads(settings.read_text()).get("tokenizer_class") if settings.is_file() else None
+    if saved_as == "TokenizersBackend" and _of_transformers() == 4:  # which knows what 5 calls so by its older name only
+        return transformers.PreTrainedTokenizerFast.from_pretrained(path, local_files_only=True)
+    return transformers.AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
 
 
 def empty_model(path: Path) -> PreTrainedModel:

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from bitsure.config import PROJECT
 
@@ -16,6 +16,7 @@ PACKAGES = (
     "transformers",
     "lm_eval",
     "gptqmodel",
+    "auto_gptq",
     "datasets",
     "tokenizers",
     "hydra-core",
@@ -31,9 +32,16 @@ def collect() -> dict:
         "git_commit": _git("rev-parse", "HEAD"),
         "git_changed_files": len((_git("status", "--porcelain") or "").splitlines()),
         "python": platform.python_version(),
-        "packages": {package: version(package) for package in PACKAGES},
+        "packages": {package: _version(package) for package in PACKAGES},
         "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # no environment holds both GPTQ libraries
+        return None
 
 
 def _git(*arguments: str) -> str | None:

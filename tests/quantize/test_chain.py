@@ -11,7 +11,7 @@ from bitsure import models
 from bitsure.quantize import chain, checkpoints, replay, verify
 from bitsure.quantize.targets import block_linears, matrix, unknown_weights
 from bitsure.quantizers import Gptq, Rtn
-from tests.conftest import SHARED, needs_shared
+from tests.conftest import SHARED, needs_shared, needs_transformers_5
 from tests.families import FAMILIES, build
 from tests.quantize.test_blocks import ALL, WINDOWS
 
@@ -45,6 +45,7 @@ def test_every_family_is_quantized_whole_and_comes_back_from_disk(family, quanti
             assert torch.equal(matrix(layer), matrix(block_linears(model)[name]))
 
 
+@needs_transformers_5
 def test_fused_experts_are_not_passed_over():
     assert unknown_weights(build("mixtral", **FAMILIES["mixtral"]))
 

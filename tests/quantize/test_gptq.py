@@ -11,6 +11,7 @@ from bitsure.errors import UserError
 from bitsure.quantize.gptq import round_with_hessian
 from bitsure.quantize.rtn import round_to_nearest
 from bitsure.quantizers import Gptq, Rtn
+from tests.conftest import needs_gptqmodel
 
 
 def settings(**changes) -> Gptq:
@@ -59,6 +60,7 @@ def test_it_is_the_papers_algorithm(bits, group_size):
     assert (x @ (ours - W).T).norm().item() == pytest.approx((x @ (expected - W).T).norm().item(), rel=0.01)
 
 
+@needs_gptqmodel
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("desc_act", [True, False])

@@ -14,7 +14,10 @@ from bitsure.quantize import checkpoints, gptqmodel
 from bitsure.quantizers import Gptq, Rtn
 from bitsure.scoring.engine import Engine
 from bitsure.store import Store
+from tests.conftest import needs_gptqmodel
 from tests.quantize.plans import plan
+
+pytestmark = needs_gptqmodel
 
 
 @pytest.fixture(scope="module", params=[(2, True), (3, True), (4, True), (8, True), (2, False), (4, False)], ids=str)

@@ -17,20 +17,22 @@ from bitsure.quantize.rtn import round_to_nearest
 from bitsure.quantize.targets import block_linears, matrix
 from bitsure.quantizers import Gptq, Prequantized, Rtn
 from bitsure.store import Store
+from tests.conftest import GPTQ_LIBRARY, needs_gptqmodel
 from tests.families import FAMILIES, build
 from tests.quantize.plans import plan
 from tests.quantize.test_layouts import awq_pack
 
-GPTQ = Gptq(bits=4, group_size=32, symmetric=True, backend="gptqmodel", desc_act=False, damp_percent=0.01)
+GPTQ = Gptq(bits=4, group_size=32, symmetric=True, backend=GPTQ_LIBRARY, desc_act=False, damp_percent=0.01)
 
 
 @pytest.fixture(scope="module")
 def gptq_checkpoint(tiny_model, calib_file, tmp_path_factory):
-    """gptqmodel's own files and what we say of them when we make them ourselves."""
+    """The library's own files and what we say of them when we make them ourselves."""
     folder = tmp_path_factory.mktemp("gptq")
     made = quantize.ensure(plan(tiny_model, GPTQ, calib_file), Store(folder / "store"), folder / "log")
     for extra in ("manifest.json", "quantization.json"):
         (made.checkpoint / extra).unlink()
+    next(made.checkpoint.glob("*.safetensors")).rename(made.checkpoint / "model.safetensors")  # auto-gptq names it otherwise
     return made
 
 
@@ -49,6 +51,7 @@ def test_gptqs_checkpoint_is_the_one_that_we_make(gptq_checkpoint, tiny_model, c
     assert found.report["quantizer"] == found.checkpoint.name and found.report["not_applied"] == []
 
 
+@needs_gptqmodel
 def test_auto_gptqs_older_files(gptq_checkpoint, tiny_model, calib_file, tmp_path):
     old = shutil.copytree(gptq_checkpoint.checkpoint, tmp_path / "opt-4bit")
     settings = {"bits": 4, "group_size": 32, "damp_percent": 0.01, "desc_act": False, "sym": True, "true_sequential": True}

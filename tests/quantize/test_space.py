@@ -11,6 +11,7 @@ from bitsure.errors import UserError
 from bitsure.quantize import space
 from bitsure.quantizers import Bnb, Cast, Gptq, Hqq, Rtn
 from bitsure.store import Store
+from tests.conftest import GPTQ_LIBRARY
 from tests.quantize.plans import plan
 
 QUANTIZERS = {
@@ -19,7 +20,7 @@ QUANTIZERS = {
     "rtn8-tensor": Rtn(8, 0, False),
     "awq4": Rtn(4, 32, False, transforms=["scale", "clip"]),
     "native": Gptq(bits=4, group_size=48, symmetric=True, backend="native", desc_act=False, damp_percent=0.01),
-    "gptqmodel": Gptq(bits=4, group_size=32, symmetric=True, backend="gptqmodel", desc_act=False, damp_percent=0.01),
+    "library": Gptq(bits=4, group_size=32, symmetric=True, backend=GPTQ_LIBRARY, desc_act=False, damp_percent=0.01),
     "float16": Cast("float16"),
     "bnb-nf4": Bnb("nf4"),
     "bnb-int8": Bnb("int8"),

@@ -21,14 +21,20 @@ from bitsure.store import Store, write_text
 log = logging.getLogger(__name__)
 
 FORMAT = 3  # of what the store keeps; one more whenever code of ours would make other weights from the same causes
-LIBRARIES = {
+LIBRARIES = {  # that make the weights; of GPTQ by its backend
     Rtn: ("torch",),
-    Gptq: ("torch", "transformers", "gptqmodel"),
+    "gptqmodel": ("torch", "transformers", "gptqmodel"),
+    "native": ("torch", "transformers"),
+    "auto_gptq": ("torch", "transformers", "auto_gptq"),
     Cast: ("torch",),
     Prequantized: ("torch",),
     Bnb: ("torch", "bitsandbytes"),
     Hqq: ("torch", "hqq"),
     Noise: ("torch", "transformers"),
+}
+INSTALL = {  # what brings a library, where it is not an extra of the project
+    "gptqmodel": "make setup, then .venv/bin/python main.py with the same settings",
+    "auto_gptq": "make setup-auto-gptq, then .venv-auto-gptq/bin/python main.py with the same settings",
 }
 
 
@@ -62,17 +68,27 @@ class Plan:
                 "seed": self.calib.seed,
             },
             "dtype": self.dtype,
-            "libraries": {library: self._version(library) for library in LIBRARIES[type(self.quant)]},
+            "libraries": self._libraries,
         }
+
+    @property
+    def _libraries(self) -> dict[str, str]:
+        """The versions of what makes the weights. Raises UserError for what is missing, with the commands that bring it."""
+        kind = self.quant.backend if isinstance(self.quant, Gptq) else type(self.quant)
+        found = {library: self._version(library) for library in LIBRARIES[kind]}
+        if kind == "auto_gptq" and int(found["transformers"].split(".")[0]) > 4:
+            raise self._needs("auto_gptq", f"which does not import beside transformers {found['transformers']}")
+        return found
 
     def _version(self, library: str) -> str:
         try:
             return version(library)
         except PackageNotFoundError as error:
-            raise UserError(
-                f"quant={self.quant.name} needs {library}, which is not installed: "
-                f"in {PROJECT} run python -m pip install -e '.[{library}]'"
-            ) from error
+            raise self._needs(library, "which is not installed") from error
+
+    def _needs(self, library: str, but: str) -> UserError:
+        command = INSTALL.get(library, f"python -m pip install -e '.[{library}]'")
+        return UserError(f"quant={self.quant.name} needs {library}, {but}: in {PROJECT} run {command}")
 
     @property
     def _quant(self) -> dict:
@@ -123,7 +139,7 @@ def check(plan: Plan, store: Store) -> None:
 
     No weights are loaded.
     """
-    from bitsure.quantize import casts, gptqmodel, prequantized, space
+    from bitsure.quantize import auto_gptq, casts, gptqmodel, prequantized, space
     from bitsure.quantize.targets import block_linears, matrix, unknown_weights
 
     if isinstance(plan.quant, Cast):
@@ -136,8 +152,12 @@ def check(plan: Plan, store: Store) -> None:
             f"quant={plan.quant.name}: {plan.source.name} has {len(unknown)} weights in its blocks that are no linear "
             f"layers and would stay as they are: {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}. It is not scored."
         )
-    if isinstance(plan.quant, Gptq) and plan.quant.backend != "native":
-        gptqmodel.check_fits(plan.quant, {name: tuple(matrix(layer).shape) for name, layer in block_linears(model).items()})
+    shapes = {name: tuple(matrix(layer).shape) for name, layer in block_linears(model).items()}
+    match plan.quant:
+        case Gptq(backend="gptqmodel") as quant:
+            gptqmodel.check_fits(quant, shapes)
+        case Gptq(backend="auto_gptq") as quant:
+            auto_gptq.check_fits(quant, model.config.model_type, plan.dtype, shapes)
     space.check(model, plan.quant, plan.dtype, store.root)
     _, held_out = _windows(plan, models.load_tokenizer(plan.source.path))
     if held_out.shape[1] < plan.calib.seqlen:
@@ -149,7 +169,7 @@ def _windows(plan: Plan, tokenizer):
 
 
 def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: Path) -> None:
-    from bitsure.quantize import bnb, casts, chain, checkpoints, gptqmodel, hqq, noise, verify
+    from bitsure.quantize import auto_gptq, bnb, casts, chain, checkpoints, gptqmodel, hqq, noise, verify
 
     source, text = plan.source, plan.text
     with terminal.output_to(log_file):
@@ -160,6 +180,9 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
         match plan.quant:
             case Gptq(backend="gptqmodel") as quant:
                 gptqmodel.quantize(source.path, quant, plan.dtype, windows, out, log_file, advance)
+            case Gptq(backend="auto_gptq") as quant:
+                auto_gptq.quantize(model, quant, windows, out, log_file, advance)
+                model, _ = models.load(source.path, plan.dtype, device="cpu")  # its layers were replaced
             case Integers() as quant:
                 chain.quantize(model, quant, windows, parts, out, advance)
                 if quant.needs_data:  # the model was changed on the way, block by block

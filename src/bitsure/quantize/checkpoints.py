@@ -15,8 +15,6 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightRenaming, apply_renamings
 
 from bitsure.errors import UserError
 from bitsure.quantize import layouts, noise
@@ -24,6 +22,18 @@ from bitsure.quantize.formats import CodebookWeight, DenseWeight, IntegerWeight,
 from bitsure.quantize.layouts import bitsandbytes
 from bitsure.quantize.packing import pack
 from bitsure.quantize.targets import block_linears, matrix
+
+try:
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming, apply_renamings
+except ImportError:  # transformers 4, which auto-gptq needs, calls modules as the files of its time do
+
+    def get_model_conversion_mapping(model):
+        return []
+
+    def apply_renamings(name, renamings):
+        return name
+
 
 PACKED = ("qweight", "qzeros", "scales", "g_idx")
 

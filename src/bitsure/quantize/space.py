@@ -43,6 +43,9 @@ def bytes_needed(model: nn.Module, quant: Quant, dtype: str) -> int:
         case Gptq(backend="gptqmodel"):  # the whole model, ready to be deployed
             packed = _packed(shapes, quant.bits, quant.group_size, 2 + quant.bits / 8)
             return packed + (everywhere - in_layers) * _size(dtype)
+        case Gptq(backend="auto_gptq"):  # the same, with scales of the computing type and a tied head once more
+            packed = _packed(shapes, quant.bits, quant.group_size, _size(dtype) + quant.bits / 8)
+            return packed + (sum(tensor.numel() for tensor in model.state_dict().values()) - in_layers) * _size(dtype)
         case Integers():
             packed = _packed(shapes, quant.bits, quant.group_size, 2 + quant.bits / 8)
             return packed * 2 if quant.needs_data else packed  # block by block first, to be resumed

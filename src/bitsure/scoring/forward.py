@@ -57,7 +57,7 @@ def why_not_shared(model: torch.nn.Module, longest: int) -> str | None:
         return f"the attention {config._attn_implementation} takes no mask of ours"
     if config.model_type == "falcon" and config.alibi:
         return "Falcon's ALiBi is part of its own mask"
-    rope = getattr(config, "rope_parameters", None) or {}
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}  # transformers 5, 4
     if rope.get("rope_type", "default") in ("dynamic", "longrope"):
         return f"{rope['rope_type']} rotary positions depend on the batch's longest input"
     window = getattr(config, "sliding_window", None)
