@@ -110,3 +110,14 @@ def test_missing_values_are_named():
 def test_unknown_keys_and_wrong_types_are_refused(override):
     with pytest.raises(ConfigCompositionException):
         composed(*override.split())
+
+
+def test_combinations_that_would_mislead_are_refused():
+    with pytest.raises(UserError, match="groups in another order"):
+        composed("quant=gptq4", "quant.backend=native", "quant.desc_act=true", "quant.transforms=[clip]")
+    with pytest.raises(UserError, match="noise has no packed kernels"):
+        composed("control=noise", "scoring.dequantize=false")
+    with pytest.raises(UserError, match="has no noise control of its own"):
+        composed("control=noise", "quant=none")
+    with pytest.raises(UserError, match=r"control\.seeds=5: must be 19 or more"):
+        composed("control=noise", "control.seeds=5")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -61,7 +63,7 @@ def test_the_verdict_says_where_the_model_lies(runs):
     judged = verdict.judge(compare(full, hard, METRIC, noisy=noisy), MARGINS, 0.95)
     said = judged["noise_control"]["t"]
     assert said["places"]["true_label_prob"] == "below" and "is below that" in said["sentence"]
-    assert "Unsure questions are hit harder than by such noise (p = 0.05)." in said["sentence"]
+    assert "Unsure questions are hit harder than by such noise (p = 0.05, unadjusted)." in said["sentence"]
     assert verdict.sentences(judged)[-1] == said["sentence"]
     assert verdict.judge(compare(full, one_more, METRIC), MARGINS, 0.95)["noise_control"] is None
 
@@ -70,3 +72,11 @@ def test_a_control_of_other_questions_is_refused(runs):
     full, noisy, one_more, _ = runs
     with pytest.raises(UserError, match="was not asked all the questions"):
         compare(full, one_more, METRIC, noisy=[*noisy[1:], noisy[0].slice(0, 200)])
+
+
+def test_what_a_seed_does_not_have_is_null(runs):
+    full, noisy, one_more, _ = runs
+    found = compare(full.slice(0, 4), one_more.slice(0, 4), METRIC, noisy=[one.slice(0, 4) for one in noisy])
+    json.dumps(found, allow_nan=False)
+    assert None in [value["value"] for name, value in found["t"].items() if name.startswith("noise_control/harm_stratum")]
+    verdict.judge(found, MARGINS, 0.95)

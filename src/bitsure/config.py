@@ -221,6 +221,10 @@ def to_dataclasses(composed: DictConfig) -> Config:
         raise UserError(
             f"control.seeds={config.control.seeds}: quant={config.quant.name} has no noise control of its own. Leave it out."
         )
+    if config.control.seeds and not config.scoring.dequantize:
+        raise UserError(
+            "scoring.dequantize=false: noise has no packed kernels to be compared on. Leave it out, or control=none."
+        )
     packed = isinstance(config.quant, NoQuant) or (isinstance(config.quant, Gptq) and config.quant.backend == "gptqmodel")
     if not config.scoring.dequantize and not packed:
         raise UserError(

@@ -40,12 +40,12 @@ def noise_control(baseline: Records, noisy: Sequence[Records], metric: Metric) -
     return {
         f"{PREFIX}{name}": number(
             float(np.mean(values)),
-            min(values),
-            max(values),
+            float(np.min(values)),  # NaN where one seed has none
+            float(np.max(values)),
             len(values),
             interval="range",
             resampled="noise seeds",
-            seeds=values,
+            seeds=[value if math.isfinite(value) else None for value in values],
         )
         for name, values in found.items()
     }
@@ -58,7 +58,7 @@ def slope_test(slope: float, control: dict[str, dict]) -> dict:
     defined.
     """
     slopes = control[f"{PREFIX}harm_slope"]["seeds"]
-    if slope is None or not all(map(math.isfinite, [slope, *slopes])):
+    if slope is None or None in slopes:
         return {}
     p_value = (1 + sum(one >= slope for one in slopes)) / (1 + len(slopes))
     return {
@@ -71,6 +71,8 @@ def slope_test(slope: float, control: dict[str, dict]) -> dict:
     }
 
 
-def place(value: float, control: dict) -> str:
-    """Where a value lies against the range of its noise control: below, within or above."""
+def place(value: float | None, control: dict) -> str | None:
+    """Where a value lies against the range of its noise control: below, within or above; None if either does not exist."""
+    if value is None or control["ci_low"] is None:
+        return None
     return "below" if value < control["ci_low"] else "above" if value > control["ci_high"] else "within"

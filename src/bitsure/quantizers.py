@@ -89,6 +89,10 @@ class Gptq(Integers):
         one_of("quant.backend", self.backend, ("gptqmodel", "native", "auto_gptq"))
         if not 0 < self.damp_percent < 1:
             raise UserError(f"quant.damp_percent={self.damp_percent}: a fraction between 0 and 1, such as 0.01.")
+        if self.desc_act and "clip" in self.transforms:
+            raise UserError(
+                "quant.desc_act=true makes groups in another order than quant.transforms=[clip] narrows them in: leave one out."
+            )
         if self.backend == "native":
             return
         one_of(f"quant.bits ({self.backend})", self.bits, (2, 3, 4, 8))

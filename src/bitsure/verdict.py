@@ -53,7 +53,7 @@ def judge(comparison: dict[str, dict[str, dict]], verdict: Verdict, level: float
 
 def against_noise(task: str, values: dict[str, dict]) -> dict:
     """Where the quantized model lies within what noise of the same output error does: {metric: below | within | above, …}."""
-    names = [name for name in values if f"{control.PREFIX}{name}" in values and values[name]["value"] is not None]
+    names = [name for name in values if f"{control.PREFIX}{name}" in values]
     places = {name: control.place(values[name]["value"], values[f"{control.PREFIX}{name}"]) for name in names}
     p, noise = values["true_label_prob"], values[f"{control.PREFIX}true_label_prob"]
     kl, noise_kl = values["kl_divergence"], values[f"{control.PREFIX}kl_divergence"]
@@ -65,7 +65,7 @@ def against_noise(task: str, values: dict[str, dict]) -> dict:
     slope = values["harm_slope"]
     if "p_value" in slope:
         hit = "hit harder than by such noise" if slope["p_value"] <= 0.05 else "not shown to be hit harder than by such noise"
-        sentence += f" Unsure questions are {hit} (p = {slope['p_value']:.2g})."
+        sentence += f" Unsure questions are {hit} (p = {slope['p_value']:.2g}, unadjusted)."
     return {"places": places, "sentence": sentence}
 
 

@@ -106,3 +106,31 @@ def test_a_block_is_left_as_it_was_found():
         assert "forward" in vars(block.fc1)
     for module in model.modules():
         assert "forward" not in vars(module) and not module._forward_pre_hooks
+
+
+def test_a_model_whose_blocks_get_more_than_hidden_states_of_each_text_is_refused():
+    class Body(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = torch.nn.ModuleList([Block()])
+
+        def forward(self, input_ids, use_cache):
+            states = input_ids[..., None].float().expand(-1, -1, 2)
+            return self.layers[0](states, extra=states.sum() if self.per_text else torch.ones(1))
+
+    class Block(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(2, 2)
+
+        def forward(self, states, extra):
+            return self.linear(states) + extra
+
+    model = torch.nn.Module()
+    model.base_model, model.device = Body(), torch.device("cpu")
+    windows = torch.arange(2 * 2048).view(2, 2048)
+    model.base_model.per_text = False
+    assert len(list(walk(model, windows))) == 1
+    model.base_model.per_text = True
+    with pytest.raises(UserError, match="block 0 is called with other arguments for each text"):
+        next(walk(model, windows))

@@ -319,3 +319,15 @@ def test_its_noise_control_is_of_the_parent(gptq_checkpoint, tiny_model, calib_f
     assert noisy.checkpoint != found.checkpoint and noisy.report["quantizer"].startswith("noise-")
     for name, layer in noisy.report["layers"].items():
         assert layer["output_error"] == pytest.approx(found.report["layers"][name]["output_error"], rel=0.01)
+
+
+def test_another_models_checkpoint_of_the_same_shapes_is_refused(gptq_checkpoint, tiny_model, calib_file, tmp_path):
+    torch.manual_seed(1)
+    shutil.copytree(tiny_model, tmp_path / "sister")
+    sister = OPTForCausalLM(OPTConfig.from_pretrained(tiny_model))
+    with torch.no_grad():
+        for layer in block_linears(sister).values():
+            layer.weight.normal_(0, 0.2)
+    sister.save_pretrained(tmp_path / "sister")
+    with pytest.raises(UserError, match=r"is not quantized from sister, though its shapes are the same: 12 layers differ"):
+        taken(tmp_path / "sister", gptq_checkpoint.checkpoint, calib_file, tmp_path)

@@ -120,3 +120,11 @@ def test_weights_that_no_quantizer_touches_are_found():
     model = torch.nn.Module()
     model.layers = torch.nn.ModuleList([torch.nn.ModuleDict({"q": torch.nn.Linear(8, 8), "experts": experts})])
     assert unknown_weights(model) == ["layers.0.experts.up"]
+
+
+def test_outputs_that_overflow_are_named(tiny_model):
+    model, _ = models.load(tiny_model, "float32")
+    with torch.no_grad():
+        model.model.decoder.layers[0].fc2.bias.fill_(3e38)
+    with pytest.raises(UserError, match=r"NaN or infinite outputs on the calibration text: model\.decoder\.layers\.1"):
+        verify.report(model, rounded(model), {}, HELD_OUT)

@@ -158,6 +158,8 @@ def check(plan: Plan, store: Store) -> None:
             gptqmodel.check_fits(quant, shapes)
         case Gptq(backend="auto_gptq") as quant:
             auto_gptq.check_fits(quant, model.config.model_type, plan.dtype, shapes)
+    if isinstance(plan.quant, Noise) and not store.find("weights", plan.like.made_from):
+        check(plan.like, store)
     space.check(model, plan.quant, plan.dtype, store.root)
     _, held_out = _windows(plan, models.load_tokenizer(plan.source.path))
     if held_out.shape[1] < plan.calib.seqlen:
@@ -169,7 +171,7 @@ def _windows(plan: Plan, tokenizer):
 
 
 def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: Path) -> None:
-    from bitsure.quantize import auto_gptq, bnb, casts, chain, checkpoints, gptqmodel, hqq, noise, verify
+    from bitsure.quantize import auto_gptq, bnb, casts, chain, checkpoints, gptqmodel, hqq, noise, prequantized, verify
 
     source, text = plan.source, plan.text
     with terminal.output_to(log_file):
@@ -205,6 +207,8 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
     made = plan.ready.path if isinstance(plan.quant, Prequantized) else out
     weights, others = checkpoints.load(made, model)
     report = verify.report(model, weights, others, held_out, whole_model=isinstance(plan.quant, Cast))
+    if isinstance(plan.quant, Prequantized):
+        prequantized.check_parent(plan.ready, report, source.name)
     report["quantizer"] = plan.quant.name
     report["not_applied"] = _not_applied(plan)
     report["calib_data"] = {"name": text.name, "windows": len(windows), "seqlen": held_out.shape[1]}

@@ -38,6 +38,7 @@ class Feed:
     run: Callable[[torch.Tensor], torch.Tensor]
     replay: Replay
 
+    @torch.no_grad()
     def __call__(self) -> None:
         for states in self.batches:
             with suppress(_Enough):
@@ -83,8 +84,10 @@ def _enter(model: nn.Module, blocks: nn.ModuleList, batches: tuple[torch.Tensor,
     hidden, calls = [], [None] * len(blocks)
     seen = []
     handle = blocks[0].register_forward_hook(lambda module, inputs, output: seen.append(isinstance(output, tuple)))
-    body(input_ids=batches[0][:1, :8].to(model.device), use_cache=False)
-    handle.remove()
+    try:
+        body(input_ids=batches[0][:1, :8].to(model.device), use_cache=False)
+    finally:
+        handle.remove()
     as_tuple = seen[0]
 
     def stand_in(number: int):
@@ -95,6 +98,11 @@ def _enter(model: nn.Module, blocks: nn.ModuleList, batches: tuple[torch.Tensor,
                 states = kwargs.pop("hidden_states")
             if number == 0:
                 hidden.append(states)
+            if calls[number] is not None and not _same(calls[number], (args, kwargs)):
+                raise UserError(
+                    f"The model's block {number} is called with other arguments for each text, besides its hidden states: "
+                    "going through it block by block would give it the wrong ones."
+                )
             calls[number] = (args, kwargs)
             return (states,) if as_tuple else states
 
@@ -181,6 +189,20 @@ def _add_gram(total: torch.Tensor, x: torch.Tensor) -> None:
 
 def _mirrored(upper: torch.Tensor) -> torch.Tensor:
     return upper.triu() + upper.triu(1).T
+
+
+def _same(one, other) -> bool:
+    """Whether two calls' arguments are equal, tensors by their values."""
+    match one:
+        case torch.Tensor():
+            return isinstance(other, torch.Tensor) and torch.equal(one, other)
+        case tuple() | list():
+            return len(one) == len(other) and all(map(_same, one, other))
+        case dict():
+            return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
+        case bool() | int() | float() | str() | None:
+            return one == other
+    return type(one) is type(other)
 
 
 def _to(value, device: torch.device):

@@ -24,10 +24,10 @@ def check(quant: Cast, path: Path, computing_dtype: str) -> None:
     if stored and stored <= HOLDS[quant.dtype]:
         types = ", ".join(sorted(stored))
         raise UserError(f"quant={quant.name}: the model is stored as {types}, which {quant.dtype} holds exactly. {ways}")
-    if quant.dtype in ("float32", computing_dtype):
+    if computing_dtype != "float32":
         raise UserError(
             f"quant={quant.name}: the full-precision model is already rounded to {computing_dtype}, the type that it is "
-            f"computed in (model.dtype). {ways} A wider model.dtype, such as float32, shows what the cast does."
+            f"computed in (model.dtype), so that it has nothing left to lose. model.dtype=float32 shows what the cast does."
         )
 
 

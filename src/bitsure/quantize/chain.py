@@ -20,6 +20,7 @@ from bitsure.quantize.transforms import search_clip, search_scales
 from bitsure.quantizers import Gptq, Integers
 
 
+@torch.no_grad()
 def quantize(
     model: nn.Module, quant: Integers, windows: torch.Tensor, parts: Path, out: Path, advance: Callable[..., None]
 ) -> None:

@@ -52,6 +52,19 @@ def write(directory: Path, weights: dict[str, Weight], others: dict[str, torch.T
     integers = [weight for weight in weights.values() if isinstance(weight, IntegerWeight)]
     plain = len(integers) == len(weights) and not any(set(_tensors(w)) - set(PACKED) for w in integers)
     _write(directory, tensors, integers[0].bits if integers else None, plain)
+    back, _ = read(directory)
+    _same_or_raise({name: w.dequantize() for name, w in weights.items()}, {name: w.dequantize() for name, w in back.items()})
+
+
+def _same_or_raise(written: dict[str, torch.Tensor], back: dict[str, torch.Tensor]) -> None:
+    """Raise UserError naming what did not come back from disk as it was made, bit for bit."""
+    differ = [name for name, one in written.items() if name not in back or not torch.equal(_bits(one), _bits(back[name]))]
+    if differ:
+        raise UserError(f"{', '.join(differ[:5])} came back from disk otherwise than written. No score is taken from that.")
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().view(torch.uint8)  # of which NaN is equal to NaN
 
 
 def write_part(directory: Path, weights: dict[str, Weight]) -> None:
@@ -60,7 +73,12 @@ def write_part(directory: Path, weights: dict[str, Weight]) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     write(temporary, weights)
-    temporary.rename(directory)
+    try:
+        temporary.rename(directory)
+    except OSError:  # another process made the same part meanwhile
+        if not directory.is_dir():
+            raise
+        shutil.rmtree(temporary)
 
 
 def merge(parts: list[Path], directory: Path) -> None:
@@ -71,14 +89,11 @@ def merge(parts: list[Path], directory: Path) -> None:
         settings.append(json.loads((part / "quantize_config.json").read_text()))
     plain = all(one["checkpoint_format"] == "gptq_v2" for one in settings)
     _write(directory, tensors, settings[0]["bits"], plain)
+    _same_or_raise(tensors, _read_tensors(directory))
 
 
 def _write(directory: Path, tensors: dict[str, torch.Tensor], bits: int | None, plain: bool) -> None:
-    """Raises UserError naming what does not come back from disk as it was written."""
     save_file(tensors, directory / "model.safetensors")
-    back = _read_tensors(directory)
-    if differ := [name for name, tensor in tensors.items() if name not in back or not torch.equal(back[name], tensor)]:
-        raise UserError(f"{directory}: {', '.join(differ[:5])} came back from disk otherwise than written. Check the disk.")
     method, layout = ("gptq", "gptq_v2") if plain else ("bitsure", "bitsure")
     settings = {"quant_method": method, "bits": bits, "checkpoint_format": layout}
     (directory / "quantize_config.json").write_text(json.dumps(settings))

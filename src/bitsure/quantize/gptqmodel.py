@@ -61,6 +61,7 @@ def quantize(
 
 def load_packed(directory: Path, dtype: str) -> torch.nn.Module:
     """A packed checkpoint as it is deployed, its layers in gptqmodel's plain torch kernel, which serves every bit width."""
+    directory = directory.absolute()
     with _kept_in(directory):
         from gptqmodel import BACKEND, GPTQModel
 

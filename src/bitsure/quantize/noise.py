@@ -24,22 +24,29 @@ def match(model: nn.Module, like: dict, held_out: torch.Tensor, seed: int, out: 
     """Find each layer's scale and write the checkpoint into `out`.
 
     like: quantization.json of the quantizer, whose `output_error` of each layer was measured on the same held_out tokens
-    (windows, seqlen). No search is needed: the output error is proportional to the scale.
+    (windows, seqlen). The output error is proportional to the scale but for the rounding of the model's type, so that a
+    second look is all the search there is to do.
     """
     layers = block_linears(model)
-    unit = {name: matrix(layer).detach().float() + draw(seed, name, layer) for name, layer in layers.items()}
-    measured = output_errors(model, unit, held_out)
-    scales = {name: like["layers"][name]["output_error"] / measured[name] for name in layers}
+    scales = dict.fromkeys(layers, 1.0)
+    for _ in range(2):
+        measured = output_errors(model, _with_noise(model, scales, seed), held_out)
+        scales = {
+            name: scales[name] * like["layers"][name]["output_error"] / measured[name] if measured[name] else 0.0
+            for name in layers
+        }
     (out / SETTINGS).write_text(json.dumps({"seed": seed, "scales": scales}))
 
 
-@torch.no_grad()
 def read(directory: Path, model: nn.Module) -> dict[str, DenseWeight]:
     """The weights of a full-precision model with a checkpoint's noise on them."""
     settings = json.loads((directory / SETTINGS).read_text())
-    scales, seed = settings["scales"], settings["seed"]
+    return {name: DenseWeight(weight) for name, weight in _with_noise(model, settings["scales"], settings["seed"]).items()}
+
+
+def _with_noise(model: nn.Module, scales: dict[str, float], seed: int) -> dict[str, torch.Tensor]:
     return {
-        name: DenseWeight(matrix(layer).float().cpu() + scales[name] * draw(seed, name, layer))
+        name: matrix(layer).detach().float().cpu() + scales[name] * draw(seed, name, layer)
         for name, layer in block_linears(model).items()
     }
 

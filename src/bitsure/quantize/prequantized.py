@@ -60,6 +60,16 @@ def check(checkpoint: Source, model: nn.Module, parent: str) -> None:
         log.warning("%s quantizes its %s too, which stay in full precision here", checkpoint.name, " and ".join(found))
 
 
+def check_parent(checkpoint: Source, report: dict, parent: str) -> None:
+    """Raise UserError if weights differ (report: quantization.json) by as much as those of another model do."""
+    far = [name for name, layer in report["layers"].items() if layer["weight_error"] >= 1]
+    if far:
+        raise UserError(
+            f"{checkpoint.path} is not quantized from {parent}, though its shapes are the same: {len(far)} layers differ by "
+            f"more than their own size, such as {far[0]}."
+        )
+
+
 def _names(checkpoint: Source) -> set[str]:
     from safetensors import safe_open
 

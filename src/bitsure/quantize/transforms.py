@@ -14,7 +14,6 @@ from bitsure.quantizers import Integers
 
 EXPONENTS = torch.arange(20) / 20  # of the channels' mean magnitude
 SHRINKS = 1 - torch.arange(11) / 20  # 1, .95, … .5
-ROWS_AT_ONCE = 512
 
 
 def search_scales(weight: torch.Tensor, inputs: Inputs, quant: Integers) -> torch.Tensor:

@@ -39,14 +39,14 @@ def report(
         change = (dequantized[name] - original.float()).square().sum().item()
         norm = original.float().square().sum().item()
         squared_change, squared_norm = squared_change + change, squared_norm + norm
-        layers[name] = {"weight_error": (change / norm) ** 0.5, "output_error": errors[name]}
+        layers[name] = {"weight_error": _ratio(change, norm), "output_error": errors[name]}
     n_quantized = sum(original.numel() for original in originals.values())
     return {
         "modules_quantized": sorted(originals),
         "modules_skipped": {} if whole_model else skipped_modules(model),
         "parameter_share": 1.0 if whole_model else n_quantized / sum(p.numel() for p in model.parameters()),
         "bits_per_weight": sum(weight.storage_bits for weight in weights.values()) / n_quantized,
-        "relative_error": (squared_change / squared_norm) ** 0.5,
+        "relative_error": _ratio(squared_change, squared_norm),
         "group_sizes": _group_sizes(weights),
         "other_tensors_rounded": rounded,
         "layers": layers,
@@ -79,10 +79,9 @@ def output_errors(model: nn.Module, dequantized: dict[str, torch.Tensor], held_o
 
     def watch(name: str):
         def hook(layer, inputs):
-            x = inputs[0].flatten(0, -2)
-            weight = matrix(layer)
-            exact, given = x @ weight.T, x @ dequantized[name].to(weight).T
-            found = torch.stack([(given - exact).float().square().sum(), exact.float().square().sum()]).double().cpu()
+            x, weight = inputs[0].flatten(0, -2).float(), matrix(layer)
+            change = dequantized[name].to(weight).float() - weight.float()  # a difference of half-precision products is none
+            found = torch.stack([(x @ part.T).square().sum() for part in (change, weight.float())]).double().cpu()
             sums[name] = sums.get(name, 0) + found
 
         return hook
@@ -97,7 +96,14 @@ def output_errors(model: nn.Module, dequantized: dict[str, torch.Tensor], held_o
             handle.remove()
     if idle := set(dequantized) - set(sums):
         raise UserError(f"No held-out token reached {', '.join(sorted(idle))}: give other calibration text.")
-    return {name: (change / norm).sqrt().item() for name, (change, norm) in sums.items()}
+    if broken := sorted(name for name, found in sums.items() if not found.isfinite().all()):
+        raise UserError(f"NaN or infinite outputs on the calibration text: {', '.join(broken)}. No score is taken from that.")
+    return {name: _ratio(*found.tolist()) for name, found in sums.items()}
+
+
+def _ratio(change: float, norm: float) -> float:
+    """The root of the ratio of two sums of squares; 0 where nothing changed, also of nothing."""
+    return (change / norm) ** 0.5 if norm else 0.0
 
 
 def _differs(original: torch.Tensor | None, tensor: torch.Tensor) -> bool:
