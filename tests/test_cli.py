@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -191,7 +192,7 @@ def test_what_was_finished_before_a_kill_is_picked_up(bitsure, tiny, tmp_path, k
     """Also in the middle of a task: its finished batches are in a journal."""
     tasks = tmp_path / "tasks"
     write_task(tasks, "quick", questions=20, length=20)
-    write_task(tasks, "slow", questions=500, length=700)
+    write_task(tasks, "slow", questions=1000, length=700)
     arguments = [*tiny, f"task.include_path={tasks}", "task.names=[quick,slow]", "hydra.run.dir=run"]
     process = bitsure(*arguments, wait=False)
     store, deadline = tmp_path / "store", time.monotonic() + 120
@@ -199,8 +200,10 @@ def test_what_was_finished_before_a_kill_is_picked_up(bitsure, tiny, tmp_path, k
         if any((store / "records").glob("[!.]*/manifest.json")) and any((store / "unfinished").glob("*.jsonl")):
             break
         time.sleep(0.005)
-    process.send_signal(kill)
-    process.communicate(timeout=60)
+    while process.poll() is None and time.monotonic() < deadline:
+        process.send_signal(kill)  # again, as who presses Ctrl-C: one may fall into a callback that cannot pass it on
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=10)
     if process.returncode == 0:
         pytest.fail("the run was over before it could be killed: ask more in the task slow")
     status = json.loads((tmp_path / "run" / "status.json").read_text())
@@ -208,11 +211,11 @@ def test_what_was_finished_before_a_kill_is_picked_up(bitsure, tiny, tmp_path, k
     kept = {path: path.stat().st_mtime_ns for path in (store / "records").glob("[!.]*/manifest.json")}
     [journal] = (store / "unfinished").glob("*.jsonl")
     lines = journal.read_text().count("\n")
-    assert kept and 0 < lines < 1000
+    assert kept and 0 < lines < 2000
     done = bitsure(*arguments)
     assert done.returncode == 0, done.stderr
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
-    assert len(records.read(tmp_path / "run" / "records.parquet")[0]) == 520
+    assert len(records.read(tmp_path / "run" / "records.parquet")[0]) == 1020
     assert f"slow: {lines} choices were scored before" in (tmp_path / "run" / "main.log").read_text()
     assert not any((store / "unfinished").glob("*.jsonl"))
 
