@@ -37,7 +37,7 @@ def reading(world: World, seed: int, n: int) -> list[dict]:
 
 
 def stories(world: World, seed: int, n: int) -> list[dict]:
-    """How a day goes on: one ending in which all is as it was told or is known, three with one or two things wrong."""
+    """How a day goes on: one ending in which all is as it was told or is known, three with one thing wrong."""
     rng = random.Random(seed)
     rows = []
     for _ in range(n):
@@ -45,11 +45,9 @@ def stories(world: World, seed: int, n: int) -> list[dict]:
         opening = story_opening(rng, person, rng.sample(list(VALUES), rng.randint(0, 3)))
         wrong: list[str] = []
         while len(wrong) < 3:
-            changed = {
-                relation: rng.choice([v for v in VALUES[relation] if v != person.facts[relation]])
-                for relation in rng.sample(list(VALUES), rng.randint(1, 2))
-            }
-            if (ending := story_ending(person, changed)) not in wrong:
+            relation = rng.choice(list(VALUES))
+            other = rng.choice([value for value in VALUES[relation] if value != person.facts[relation]])
+            if (ending := story_ending(person, {relation: other})) not in wrong:
                 wrong.append(ending)
         rows.append({"context": opening} | _shuffled(rng, story_ending(person), wrong) | {"cluster": person.name})
     return rows

@@ -77,7 +77,7 @@ def sentences(judged: dict) -> list[str]:
 
 def _judge_one(one: dict, margin: float, worse: int, decisive: bool) -> dict:
     """worse: +1 where a larger value is worse, −1 where a smaller one is. decisive: whether it can make a task inferior."""
-    loss = worse * one["value"]
+    loss = worse * one["value"] + 0.0  # no −0
     low, high = sorted((worse * one["ci_low"], worse * one["ci_high"]))
     said = NON_INFERIOR if high < margin else INFERIOR if low > margin else UNDECIDED
     if one.get("n_clusters", one["n"]) < FEWEST or (said == INFERIOR and not decisive):

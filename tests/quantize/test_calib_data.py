@@ -36,8 +36,9 @@ def test_a_seed_gives_the_windows_it_always_gave(calib_file, seed, first, last, 
     text = calib_data.locate(chosen, None)
     assert text.fingerprint == hashlib.sha256(calib_file.read_bytes()).hexdigest()
     windows, held_out = calib_data.draw_windows(text, chosen, 4, byte_tokenizer(), None)
-    assert windows[0, :4].tolist() == first and held_out[-1, -4:].tolist() == last
-    assert hashlib.sha256(windows.numpy().tobytes() + held_out.numpy().tobytes()).hexdigest()[:16] == digest
+    assert held_out[0, :4].tolist() == first and windows[-1, -4:].tolist() == last
+    assert hashlib.sha256(held_out.numpy().tobytes() + windows.numpy().tobytes()).hexdigest()[:16] == digest
+    assert torch.equal(calib_data.draw_windows(text, chosen, 0, byte_tokenizer(), None)[1], held_out)  # whatever is drawn
 
 
 def test_no_window_holds_a_token_of_another(tmp_path):
@@ -46,7 +47,7 @@ def test_no_window_holds_a_token_of_another(tmp_path):
     (tmp_path / "words.txt").write_text("\n\n".join(words))
     chosen, tokenizer = calib(tmp_path / "words.txt"), byte_tokenizer()
     windows, held_out = calib_data.draw_windows(calib_data.locate(chosen, None), chosen, 4, tokenizer, None)
-    drawn = tokenizer.decode(torch.cat([windows, held_out]).flatten()).split("</s>")[:-1]  # the last may be cut
+    drawn = tokenizer.decode(torch.cat([held_out, windows]).flatten()).split("</s>")[:-1]  # the last may be cut
     assert len(drawn) > 70 and len(set(drawn)) == len(drawn) and set(drawn) <= set(words)
 
 

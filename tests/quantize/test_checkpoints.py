@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from bitsure import models
 from bitsure.errors import UserError
@@ -60,3 +61,12 @@ def test_unknown_formats_are_refused(tmp_path):
     (tmp_path / "quantize_config.json").write_text(json.dumps({"bits": 4, "checkpoint_format": "marlin"}))
     with pytest.raises(UserError, match="checkpoint_format=marlin"):
         checkpoints.read(tmp_path)
+
+
+def test_what_does_not_come_back_as_it_was_written_is_named(tmp_path, monkeypatch):
+    def broken(tensors, path):
+        save_file({name: tensor ^ 1 if name == "a.qweight" else tensor for name, tensor in tensors.items()}, path)
+
+    monkeypatch.setattr(checkpoints, "save_file", broken)
+    with pytest.raises(UserError, match=r"a\.qweight came back from disk otherwise than written"):
+        checkpoints.write(tmp_path, {"a": round_to_nearest(torch.randn(4, 8), Rtn(4, -1, True))})

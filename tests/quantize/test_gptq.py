@@ -129,10 +129,7 @@ def test_a_hessian_that_is_not_positive_definite_gets_more_damping_and_says_so(c
     assert weight.dequantize().isfinite().all()
 
 
-def test_a_hessian_past_mending_and_broken_inputs_name_the_layer():
+def test_a_hessian_past_mending_names_the_layer():
     W, _, H = problem()
     with pytest.raises(UserError, match=r"Hessian of layers\.0\.fc1 is not positive definite, even damped by 1 "):
         round_with_hessian(W, H - 5 * H.diagonal().mean() * torch.eye(160), settings(), None, "layers.0.fc1")
-    H[3, 3] = torch.nan
-    with pytest.raises(UserError, match=r"inputs of layers\.0\.fc1 hold NaN"):
-        round_with_hessian(W, H, settings(), None, "layers.0.fc1")

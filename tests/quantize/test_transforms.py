@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bitsure.errors import UserError
 from bitsure.quantize.blocks import Inputs
 from bitsure.quantize.chain import quantize_layers
 from bitsure.quantize.rtn import round_to_nearest
@@ -79,3 +80,13 @@ def test_transforms_go_before_gptq_as_before_rounding():
     both = quantize_layers({"w": W}, inputs, Gptq(**base, transforms=["scale", "clip"]), "w")["w"]
     awq = quantize_layers({"w": W}, inputs, quant("scale", "clip"), "w")["w"]
     assert output_error(x, W, both) < output_error(x, W, awq)
+
+
+@pytest.mark.parametrize(
+    "settings", [quant("scale"), quant("clip"), Gptq(4, 32, True, backend="native", desc_act=False, damp_percent=0.01)]
+)
+def test_broken_inputs_name_the_layers(settings):
+    W, _, inputs = problem(outliers=False)
+    inputs.hessian[3, 3] = torch.nan
+    with pytest.raises(UserError, match=r"inputs of layers\.0\.q, layers\.0\.k hold NaN"):
+        quantize_layers({"q": W}, inputs, settings, "layers.0.q, layers.0.k")

@@ -77,7 +77,8 @@ def draw_windows(
     """Token ids to calibrate on and to measure on, (nsamples, seqlen) and (HELD_OUT_WINDOWS, seqlen), int64.
 
     Documents are shuffled by `calib.seed`, joined by the end token and cut into windows; the held-out windows come
-    from the end, and no window holds a token of another. Raises UserError if the text is too short.
+    first, so that they are the same however many follow, and no window holds a token of another. Raises UserError if the
+    text is too short.
     """
     import torch
 
@@ -89,7 +90,7 @@ def draw_windows(
         ids = _text_ids(_documents(text), needed, calib.seed, tokenizer)
         _check_enough(len(ids), nsamples, seqlen, f"calib={text.name}: {text.place}")
     windows = torch.tensor(ids[:needed], dtype=torch.long).view(-1, seqlen)
-    return windows[:nsamples], windows[nsamples:]
+    return windows[HELD_OUT_WINDOWS:], windows[:HELD_OUT_WINDOWS]
 
 
 def _locate_files(calib: Calib, hub_mirror: str | None) -> TextFiles:

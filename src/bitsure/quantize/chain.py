@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from bitsure.errors import UserError
 from bitsure.quantize import checkpoints
 from bitsure.quantize.blocks import Feed, Inputs, layers_by_input, measure, walk
 from bitsure.quantize.formats import IntegerWeight, Weight
@@ -75,6 +76,8 @@ def _quantize_block(block: nn.Module, prefix: str, feed: Feed, quant: Integers) 
 
 def quantize_layers(layers: dict[str, torch.Tensor], inputs: Inputs, quant: Integers, names: str) -> dict[str, IntegerWeight]:
     """Weights (out, in) that read the same input: transforms in their order, then rounding; all rows at once."""
+    if not inputs.hessian.isfinite().all():
+        raise UserError(f"The inputs of {names} hold NaN or infinite values on the calibration text.")
     if quant.group_size == 0 and len(layers) > 1:  # one scale a tensor: one tensor at a time
         return {name: quantize_layers({name: weight}, inputs, quant, names)[name] for name, weight in layers.items()}
     weight, hessian = torch.cat([layer.detach().float() for layer in layers.values()]), inputs.hessian

@@ -74,7 +74,11 @@ def merge(parts: list[Path], directory: Path) -> None:
 
 
 def _write(directory: Path, tensors: dict[str, torch.Tensor], bits: int | None, plain: bool) -> None:
+    """Raises UserError naming what does not come back from disk as it was written."""
     save_file(tensors, directory / "model.safetensors")
+    back = _read_tensors(directory)
+    if differ := [name for name, tensor in tensors.items() if name not in back or not torch.equal(back[name], tensor)]:
+        raise UserError(f"{directory}: {', '.join(differ[:5])} came back from disk otherwise than written. Check the disk.")
     method, layout = ("gptq", "gptq_v2") if plain else ("bitsure", "bitsure")
     settings = {"quant_method": method, "bits": bits, "checkpoint_format": layout}
     (directory / "quantize_config.json").write_text(json.dumps(settings))
