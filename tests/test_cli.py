@@ -17,7 +17,7 @@ import pytest
 from bitsure import records
 from bitsure.config import PROJECT
 from bitsure.store import Store
-from tests.conftest import SHARED, needs_shared
+from tests.conftest import SHARED, needs_gptqmodel, needs_shared
 
 QUICK = ["quant=rtn3", "metric.resamples=100", "tracking.mode=disabled"]
 
@@ -151,6 +151,7 @@ def test_a_sweep_runs_every_cell_and_a_failing_one_does_not_stop_the_others(bits
         (["tracking.mode=online"], "wandb login"),
         (["scoring.dequantize=false"], "only checkpoints of quant.backend=gptqmodel"),
         (["scoring.dequantize=false", "quant=gptq4"], "Add model.dtype=bfloat16"),
+        pytest.param(["quant=gptq4", "quant.backend=auto_gptq"], "make setup-auto-gptq", marks=needs_gptqmodel),
     ],
 )
 def test_bad_input_is_an_error_before_weights_are_loaded(bitsure, tiny, tmp_path, overrides, said):

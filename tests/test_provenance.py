@@ -10,6 +10,7 @@ def test_provenance_names_versions_and_machine_and_no_secret(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "s3cret")
     found = provenance.collect()
     assert found["packages"]["torch"].startswith("2.13.0") and found["machine"]["cores"] >= 1
+    assert None in (found["packages"]["gptqmodel"], found["packages"]["auto_gptq"])  # no environment holds both
     assert "s3cret" not in json.dumps(found)
 
 

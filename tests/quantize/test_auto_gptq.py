@@ -135,6 +135,18 @@ def test_every_family_is_quantized_as_by_our_own_solver(family, tiny_model, cali
 
 
 @needs_auto_gptq
+@pytest.mark.parametrize(("bits", "dtype"), [(8, "float16"), (4, "bfloat16")])
+def test_half_precision(bits, dtype, tiny_model, calib_file, tmp_path):
+    library, native = (
+        quantize.ensure(
+            plan(tiny_model, settings(bits=bits, backend=backend), calib_file, dtype), Store(tmp_path), tmp_path / "log"
+        )
+        for backend in ("auto_gptq", "native")
+    )
+    assert mean_error(library.report) == pytest.approx(mean_error(native.report), rel=0.05)
+
+
+@needs_auto_gptq
 def test_zero_points_that_it_cannot_store_are_an_error(tiny_model, calib_file, tmp_path):
     quant = settings(bits=2, symmetric=False, group_size=16)
     with pytest.raises(UserError, match=r"layers\.0\.self_attn\.k_proj got zero points of 0.*Ways out: quant\.symmetric=true"):
