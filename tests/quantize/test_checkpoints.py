@@ -68,7 +68,7 @@ def test_what_does_not_come_back_as_it_was_written_is_named(tmp_path, monkeypatc
         save_file({name: tensor ^ 1 if name == "a.qweight" else tensor for name, tensor in tensors.items()}, path)
 
     monkeypatch.setattr(checkpoints, "save_file", broken)
-    with pytest.raises(UserError, match=r"a came back from disk otherwise than written"):
+    with pytest.raises(UserError, match=r"a: codes came back from disk otherwise than written"):
         checkpoints.write(tmp_path, {"a": round_to_nearest(torch.randn(4, 8), Rtn(4, -1, True))})
 
 
@@ -78,5 +78,5 @@ def test_a_layout_that_mixes_rows_up_is_noticed(tmp_path, monkeypatch):
         return parts | {"scales": parts["scales"].flip(1)}
 
     monkeypatch.setattr(checkpoints, "_tensors", mixed)
-    with pytest.raises(UserError, match="a came back from disk otherwise than written"):
+    with pytest.raises(UserError, match="a: scales came back from disk otherwise than written"):
         checkpoints.write(tmp_path, {"a": round_to_nearest(torch.randn(4, 8), Rtn(4, -1, True))})

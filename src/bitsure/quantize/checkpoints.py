@@ -53,7 +53,7 @@ def write(directory: Path, weights: dict[str, Weight], others: dict[str, torch.T
     plain = len(integers) == len(weights) and not any(set(_tensors(w)) - set(PACKED) for w in integers)
     _write(directory, tensors, integers[0].bits if integers else None, plain)
     back, _ = read(directory)
-    _same_or_raise({name: w.dequantize() for name, w in weights.items()}, {name: w.dequantize() for name, w in back.items()})
+    _same_or_raise(_fields(weights), _fields(back))
 
 
 def _same_or_raise(written: dict[str, torch.Tensor], back: dict[str, torch.Tensor]) -> None:
@@ -63,8 +63,14 @@ def _same_or_raise(written: dict[str, torch.Tensor], back: dict[str, torch.Tenso
         raise UserError(f"{', '.join(differ[:5])} came back from disk otherwise than written. No score is taken from that.")
 
 
+def _fields(weights: dict[str, Weight]) -> dict[str, torch.Tensor]:
+    """What weights are made of, by layer and field."""
+    fields = {f"{name}: {key}": value for name, weight in weights.items() for key, value in vars(weight).items()}
+    return {name: value for name, value in fields.items() if isinstance(value, torch.Tensor)}
+
+
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.contiguous().view(torch.uint8)  # of which NaN is equal to NaN
+    return tensor.flatten().clone().view(torch.uint8)  # of which NaN is equal to NaN
 
 
 def write_part(directory: Path, weights: dict[str, Weight]) -> None:

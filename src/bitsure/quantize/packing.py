@@ -11,6 +11,10 @@ def pack(values: torch.Tensor, bits: int) -> torch.Tensor:
     The layout of GPTQ checkpoints, for 3 bits too, where values straddle words.
     """
     n, columns = values.shape
+    if 32 % bits == 0:  # nothing straddles words
+        whole = torch.nn.functional.pad(values.to(torch.int32), (0, 0, 0, -n % (32 // bits)))
+        shifts = torch.arange(0, 32, bits, dtype=torch.int32)[:, None]
+        return (whole.reshape(-1, 32 // bits, columns) << shifts).sum(1, dtype=torch.int32)
     word, shift = _positions(n, bits)
     words = torch.zeros(-(-n * bits // 32) + 1, columns, dtype=torch.int64)
     wide = values.to(torch.int64) << shift[:, None]
@@ -22,6 +26,9 @@ def pack(values: torch.Tensor, bits: int) -> torch.Tensor:
 
 def unpack(words: torch.Tensor, bits: int, n: int) -> torch.Tensor:
     """The first `n` integers of each column of a packed matrix: (n, columns) int32."""
+    if 32 % bits == 0:
+        shifts = torch.arange(0, 32, bits, dtype=torch.int32)[:, None]
+        return ((words[:, None] >> shifts) & (2**bits - 1)).reshape(-1, words.shape[1])[:n]
     word, shift = _positions(n, bits)
     stream = torch.cat([words, words.new_zeros(1, words.shape[1])]).to(torch.int64) & 0xFFFFFFFF
     wide = stream[word] | (stream[word + 1] << 32)

@@ -13,12 +13,10 @@ def round_to_nearest(weight: torch.Tensor, quant: Integers, shrink: torch.Tensor
     weight = weight.detach().float()
     width = weight.shape[1]
     group_of = group_index(width, quant)
-    values = in_groups(weight, group_of)
-    if quant.group_size == 0:
-        values = values.reshape(1, 1, -1)
-    scales, zeros = fit_grid(values, quant, 1.0 if shrink is None else shrink)
-    weight = torch.nn.functional.pad(weight, (0, len(group_of) - width))
-    codes = to_codes(weight, scales[:, group_of], zeros[:, group_of], quant.bits)
+    values = in_groups(weight, group_of)  # (out, groups, size)
+    whole = values.reshape(1, 1, -1) if quant.group_size == 0 else values
+    scales, zeros = fit_grid(whole, quant, 1.0 if shrink is None else shrink)
+    codes = to_codes(values, scales[..., None], zeros[..., None], quant.bits).view(len(weight), -1)[:, : len(group_of)]
     return IntegerWeight(quant.bits, codes, scales, zeros, group_of, width=None if len(group_of) == width else width)
 
 
