@@ -69,7 +69,8 @@ def walk(model: nn.Module, windows: torch.Tensor) -> Iterator[tuple[str, nn.Modu
         replay = Replay(block, len(hidden))
         try:
             yield f"{prefix}.{number}", block, Feed(hidden, run, replay)
-            hidden = [run(states) for states in hidden]
+            for i, states in enumerate(hidden):
+                hidden[i] = run(states)  # in place: two lists of a large model's states would not fit
         finally:
             replay.forget()
             block.to(home)
@@ -163,7 +164,7 @@ def measure(layers: list[nn.Module], feed: Callable[[], None]) -> list[Inputs]:
 
     with _hooks({layer: watch(number) for number, layer in enumerate(layers)}):
         feed()
-    return [Inputs(_mirrored(h) / n, a / n, n) for (h, a), n in zip(sums, tokens, strict=True)]
+    return [Inputs(_mirrored(h).div_(n), a.div_(n), n) for (h, a), n in zip(sums, tokens, strict=True)]
 
 
 class _hooks:
@@ -188,7 +189,8 @@ def _add_gram(total: torch.Tensor, x: torch.Tensor) -> None:
 
 
 def _mirrored(upper: torch.Tensor) -> torch.Tensor:
-    return upper.triu() + upper.triu(1).T
+    below = upper.triu(1).T
+    return upper.triu_().add_(below)
 
 
 def _same(one, other) -> bool:

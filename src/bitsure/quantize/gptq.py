@@ -36,6 +36,7 @@ def round_with_hessian(
     # columns of W as rows, contiguous: all below reads and writes whole columns
     W = torch.nn.functional.pad(weight.detach().float(), (0, stored - width)).T[order].clone()
     Hinv = _inverse_factor(H, quant.damp_percent, names)
+    del H
 
     codes = torch.empty(stored, len(weight), dtype=torch.int32, device=W.device)
     sizes = torch.bincount(group_of).tolist()
