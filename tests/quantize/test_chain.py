@@ -83,8 +83,8 @@ def test_what_was_broken_off_goes_on_at_the_block_it_reached_and_ends_the_same(t
 @pytest.mark.parametrize("family", sorted(set(ALL) - {"mixtral"}))
 def test_what_is_replayed_is_what_would_be_computed(family, tmp_path, monkeypatch):
     found = []
-    for most in (replay.MOST_BYTES, 0):
-        monkeypatch.setattr(replay, "MOST_BYTES", most)
+    for most in (100, 0):
+        monkeypatch.setattr(replay, "KEPT", most)
         weights, *_ = quantized(build(family, **ALL[family]), QUANTIZERS["gptq"], tmp_path / str(most))
         found.append(weights)
     assert all(torch.equal(found[0][name].codes, found[1][name].codes) for name in found[0])

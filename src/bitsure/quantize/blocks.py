@@ -66,7 +66,7 @@ def walk(model: nn.Module, windows: torch.Tensor) -> Iterator[tuple[str, nn.Modu
             out = block(states.to(fast), *args, **kwargs)
             return (out[0] if as_tuple else out).to(home)
 
-        replay = Replay(block, len(hidden))
+        replay = Replay(block, hidden)
         try:
             yield f"{prefix}.{number}", block, Feed(hidden, run, replay)
             for i, states in enumerate(hidden):

@@ -7,7 +7,7 @@ from torch import nn
 
 from bitsure.quantize.targets import linears
 
-MOST_BYTES = 2**30  # kept of one block; what does not fit is computed again
+KEPT = 2.5  # times what the hidden states take; what does not fit is computed again
 
 
 class Replay:
@@ -16,8 +16,8 @@ class Replay:
     Modules whose layers are all final give their outputs from memory, from the second pass after they became so.
     """
 
-    def __init__(self, block: nn.Module, batches: int):
-        self.block, self.batches = block, batches
+    def __init__(self, block: nn.Module, hidden: list[torch.Tensor]):
+        self.block, self.batches, self.most_bytes = block, len(hidden), KEPT * _bytes(tuple(hidden))
         self.calls = -1
         self.kept: dict[str, dict[int, object]] = {}  # module → batch → output
         self.handle = block.register_forward_pre_hook(self._count)
@@ -52,7 +52,7 @@ class Replay:
             if batch in kept:
                 return kept[batch]
             out = compute(*args, **kwargs)
-            if self._bytes() + _bytes(out) <= MOST_BYTES:
+            if self._bytes() + _bytes(out) <= self.most_bytes:
                 kept[batch] = out
             return out
 
