@@ -10,7 +10,7 @@ run: setup
 	$(BIN)/python main.py $(ARGS)
 
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 # what touches the libraries, in the environment of auto-gptq; skipped is what needs gptqmodel or transformers 5
 test-auto-gptq: setup-auto-gptq
