@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def report(directory: Path, baseline: Path | None, metric_name: str | None, out: Path) -> None:
     """Read records, compute everything, write it into `out` and show the table."""
-    metric, margins = _settings(metric_name, directory / "config.yaml")
+    metric, margins = read_settings(metric_name, directory / "config.yaml")
     found, prompts, made_from = _read(directory)
     full = None
     if baseline is not None:
@@ -80,7 +80,7 @@ def _check_versions(made_from: dict, baseline_made_from: dict) -> None:
             raise UserError(f"task {task}: full precision was scored by lm_eval {versions[0]}, quantized by {versions[1]}.")
 
 
-def _settings(metric_name: str | None, own: Path) -> tuple[Metric, Verdict]:
+def read_settings(metric_name: str | None, own: Path) -> tuple[Metric, Verdict]:
     """The metric and verdict settings: of conf/, or the run's own if none is named."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
