@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: versions, commit, machine, command. No secrets: the environment is not read."""
+"""Where a run's numbers come from: versions, commit, machine, command. No secrets: of the environment only the threads are read."""
 
 from __future__ import annotations
 
@@ -33,8 +33,18 @@ def collect() -> dict:
         "git_changed_files": len((_git("status", "--porcelain") or "").splitlines()),
         "python": platform.python_version(),
         "packages": {package: _version(package) for package in PACKAGES},
-        "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "machine": {
+            "system": platform.platform(),
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": _threads(),
+        },
     }
+
+
+def _threads() -> str | None:
+    """How many threads were asked for, if it was said: sums in another order make GPTQ choose other codes."""
+    return os.environ.get("OMP_NUM_THREADS")
 
 
 def _version(package: str) -> str | None:

@@ -95,12 +95,12 @@ class Gptq(Integers):
             )
         if self.backend == "native":
             return
-        one_of(f"quant.bits ({self.backend})", self.bits, (2, 3, 4, 8))
+        one_of(f"quant.bits ({self.backend}; quant.backend=native has 2 to 8)", self.bits, (2, 3, 4, 8))
         one_of(f"quant.group_size ({self.backend})", self.group_size, (-1, 16, 32, 64, 128, 256, 512, 1024))
         if self.transforms or self.remainder != "shorten":
             raise UserError(
-                f"quant.backend={self.backend} knows no transforms and shortens the last group: "
-                f"transforms={list(self.transforms)}, remainder={self.remainder} need quant.backend=native."
+                f"quant.transforms={list(self.transforms)}, quant.remainder={self.remainder}: {self.backend} knows "
+                f"no transforms and only shortens the last group. Add quant.backend=native."
             )
 
     @property

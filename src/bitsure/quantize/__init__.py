@@ -184,11 +184,13 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
                 gptqmodel.quantize(source.path, quant, plan.dtype, windows, out, log_file, advance)
             case Gptq(backend="auto_gptq") as quant:
                 auto_gptq.quantize(model, quant, windows, out, log_file, advance)
-                model, _ = models.load(source.path, plan.dtype, device="cpu")  # its layers were replaced
+                with terminal.output_to(log_file):
+                    model, _ = models.load(source.path, plan.dtype, device="cpu")  # its layers were replaced
             case Integers() as quant:
                 chain.quantize(model, quant, windows, parts, out, advance)
                 if quant.needs_data:  # the model was changed on the way, block by block
-                    model, _ = models.load(source.path, plan.dtype, device="cpu")
+                    with terminal.output_to(log_file):
+                        model, _ = models.load(source.path, plan.dtype, device="cpu")
             case Cast() as quant:
                 checkpoints.write(out, *casts.cast(model, quant))
             case Bnb() as quant:
