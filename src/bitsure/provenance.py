@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: versions, commit, machine, command. No secrets: of the environment only the threads are read."""
+"""Where a run's numbers come from: versions, commit, machine, command. No secrets: of the environment the threads alone."""
 
 from __future__ import annotations
 
