@@ -12,8 +12,6 @@ import pyarrow.compute as pc
 from bitsure.errors import UserError
 from bitsure.records import Records, flat, table
 
-NORMALIZATIONS = ("none", "token", "char", "byte")
-
 
 @dataclass(frozen=True)
 class Questions:

@@ -65,9 +65,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says so; on a CPU torch raises a plain RuntimeError."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(
-        text in str(error) for text in ("can't allocate memory", "not enough memory")
-    )
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
 
 
 def free_memory(device: torch.device) -> int:
