@@ -52,7 +52,8 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
             quantized = baseline = None
             if cell.plan:
                 with current.stage("quantize"):
-                    quantized = quantize.ensure(cell.plan, cell.store, cell.log_file)
+                    to_read = bool(scorer.missing(scoring.identity(source, cell.weights)))
+                    quantized = quantize.ensure(cell.plan, cell.store, cell.log_file, to_read)
                     current.write_json("quantization.json", quantized.report)
             with current.stage("score full precision"):
                 rows = scorer.score(source, None, None, "full precision")
@@ -113,7 +114,8 @@ def _made_by(cell: Cell) -> dict:
 def _noise(cell: Cell, seed: int, folder: Path) -> records.Records:
     """The records of one noise control of the cell's quantizer, also written into `folder`."""
     plan = cell.plan.noise(seed)
-    made = quantize.ensure(plan, cell.store, cell.log_file)
+    to_read = bool(cell.scorer.missing(scoring.identity(cell.source, plan.made_from)))
+    made = quantize.ensure(plan, cell.store, cell.log_file, to_read)
     rows = cell.scorer.score(cell.source, plan.made_from, made.checkpoint, plan.quant.name)
     folder.mkdir(exist_ok=True)
     records.write(folder / f"{seed:03d}.parquet", rows, cell.scorer.describe(cell.source, plan.made_from))

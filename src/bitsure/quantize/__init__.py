@@ -118,16 +118,22 @@ class Quantized:
     report: dict  # quantization.json
 
 
-def ensure(plan: Plan, store: Store, log_file: Path) -> Quantized:
-    """The quantized model, from the store if it has it. Raises UserError if the quantizer cannot or did not do its work."""
-    directory = store.find("weights", plan.made_from)
+def ensure(plan: Plan, store: Store, log_file: Path, to_read: bool = False) -> Quantized:
+    """The quantized model, from the store if it has it; made by one process at a time.
+
+    to_read: whether the weights are about to be loaded. Raises UserError if the quantizer cannot or did not do its work.
+    """
+    directory = store.find("weights", plan.made_from, to_read)
     if directory is None:
-        parts = store.path("unfinished", plan.made_from)
         like = ensure(plan.like, store, log_file).report if isinstance(plan.quant, Noise) else None
-        with store.create("weights", plan.made_from) as unfinished:
-            _quantize(plan, like, unfinished, parts, log_file)
-        shutil.rmtree(parts, ignore_errors=True)
-        directory = store.path("weights", plan.made_from)
+        with store.lock("weights", plan.made_from):
+            directory = store.find("weights", plan.made_from, to_read)  # made by another process meanwhile
+            if directory is None:
+                parts = store.path("unfinished", plan.made_from)
+                with store.create("weights", plan.made_from) as unfinished:
+                    _quantize(plan, like, unfinished, parts, log_file)
+                shutil.rmtree(parts, ignore_errors=True)
+                directory = store.path("weights", plan.made_from)
     else:
         log.info("quantized weights are in the store: %s", directory)
     checkpoint = plan.ready.path if isinstance(plan.quant, Prequantized) else directory

@@ -18,11 +18,12 @@ from bitsure.models import Source
 from bitsure.store import Store, hash_files, hash_json
 
 if TYPE_CHECKING:
+    from bitsure.scoring.journal import Journal
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3  # of what the store keeps; one more whenever code of ours would make other records from the same causes
+FORMAT = 4  # of what the store keeps; one more whenever code of ours would make other records from the same causes
 LIBRARIES = ("lm_eval", "datasets", "torch", "transformers", "tokenizers")
 
 
@@ -52,13 +53,7 @@ class Scorer:
 
     def load_missing(self, model: dict) -> None:
         """Load the harness's tasks that the store has no records of for a model (as `identity` names it), checking them."""
-        missing = [name for name in self._missing(model) if name not in self._loaded]
-        if missing:
-            with terminal.output_to(self.log_file):
-                from bitsure.scoring import harness
-
-                self._loaded |= harness.load_tasks(self.questions.task, missing, self.questions.hub_mirror)
-            _check_once([sub_task for loaded in self._loaded.values() for sub_task in loaded["tasks"]])
+        self._load_tasks(self.missing(model))
 
     def score(self, source: Source, weights: dict | None, checkpoint: Path | None, label: str) -> pa.Table:
         """Every question's record, in the order of the tasks; what is scored now goes to the store task by task.
@@ -66,13 +61,18 @@ class Scorer:
         weights: what made the quantized weights in `checkpoint`; both None for full precision. `label` is for the reader.
         """
         model = identity(source, weights)
-        if missing := self._missing(model):
-            self.load_missing(model)
+        if missing := self.missing(model, to_read=True):
+            self._load_tasks(missing)
             self._score(source, checkpoint, model, missing, label)
         entries = [self.store.path("records", self._made_from(model, name)) for name in self.questions.task.names]
         parts = [records.read(entry / "records.parquet")[0] for entry in entries]
         _check_once([sub_task for part in parts for sub_task in records.by_task(part)])
         return pa.concat_tables(parts)
+
+    def missing(self, model: dict, to_read: bool = False) -> list[str]:
+        """The tasks that the store has no records of for a model; to_read: as in `Store.find`."""
+        names = self.questions.task.names
+        return [name for name in names if not self.store.find("records", self._made_from(model, name), to_read)]
 
     def write_prompts(self, source: Source, path: Path) -> None:
         """What every question of a scored full-precision model was, into one file."""
@@ -81,26 +81,45 @@ class Scorer:
         ]
         pq.write_table(pa.concat_tables([pq.read_table(entry / "prompts.parquet") for entry in entries]), path)
 
+    def _load_tasks(self, names: list[str]) -> None:
+        if missing := [name for name in names if name not in self._loaded]:
+            with terminal.output_to(self.log_file):
+                from bitsure.scoring import harness
+
+                self._loaded |= harness.load_tasks(self.questions.task, missing, self.questions.hub_mirror)
+            _check_once([sub_task for loaded in self._loaded.values() for sub_task in loaded["tasks"]])
+
     def _score(self, source: Source, checkpoint: Path | None, model: dict, names: list[str], label: str) -> None:
         from bitsure.scoring import harness
-        from bitsure.scoring.journal import Journal
 
-        limit = self.questions.task.limit
+        limit, lm = self.questions.task.limit, None
         with terminal.output_to(self.log_file):
             total = sum(harness.count_requests(self._loaded[name], limit) for name in names)
-            network, tokenizer = self._load(source, checkpoint)
         with terminal.progress(f"scoring {source.name}, {label}", total) as advance, terminal.output_to(self.log_file):
-            lm = harness.HookedLM(network, tokenizer, advance, self.scoring.share)
             for name in names:
                 made_from = self._made_from(model, name)
-                lm.journal = Journal(self.store.path("unfinished", made_from).with_suffix(".jsonl"))
-                if len(lm.journal):
-                    log.info("%s, %s: %d choices were scored before", label, name, len(lm.journal))
-                found, prompts = harness.run(self._loaded[name], lm, limit)
-                with self.store.create("records", made_from) as unfinished:
-                    records.write(unfinished / "records.parquet", found, made_from)
-                    records.write_prompts(unfinished / "prompts.parquet", found, prompts)
-                lm.journal.remove()
+                with self.store.lock("records", made_from):
+                    if self.store.find("records", made_from, to_read=True):
+                        advance(harness.count_requests(self._loaded[name], limit), note="by another process")
+                        self._journal(model, name).remove()
+                        continue
+                    if lm is None:
+                        lm = harness.HookedLM(*self._load(source, checkpoint), advance, self.scoring.share)
+                        for one in names:  # the batches of all are settled now: who goes on after a kill makes the same
+                            self._journal(model, one).begin(lm.limits())
+                    lm.journal = self._journal(model, name)
+                    if len(lm.journal):
+                        log.info("%s, %s: %d choices were scored before", label, name, len(lm.journal))
+                    found, prompts = harness.run(self._loaded[name], lm, limit)
+                    with self.store.create("records", made_from) as unfinished:
+                        records.write(unfinished / "records.parquet", found, made_from)
+                        records.write_prompts(unfinished / "prompts.parquet", found, prompts)
+                    lm.journal.remove()
+
+    def _journal(self, model: dict, name: str) -> Journal:
+        from bitsure.scoring.journal import Journal
+
+        return Journal(self.store.path("unfinished", self._made_from(model, name)).with_suffix(".jsonl"))
 
     def _load(self, source: Source, checkpoint: Path | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         if checkpoint is not None and not self.scoring.dequantize:
@@ -115,9 +134,6 @@ class Scorer:
             checkpoints.put_into(network, checkpoint)
             log.info("the quantized weights are unpacked into ordinary layers of %s", self.dtype)
         return network, tokenizer
-
-    def _missing(self, model: dict) -> list[str]:
-        return [name for name in self.questions.task.names if not self.store.find("records", self._made_from(model, name))]
 
     def describe(self, source: Source, weights: dict | None) -> dict:
         """What made a run's records, for their file's metadata."""

@@ -25,7 +25,7 @@ from bitsure.errors import UserError
 from bitsure.records import Record, cluster_of
 from bitsure.scoring.engine import Engine
 from bitsure.scoring.forward import Scored
-from bitsure.scoring.journal import Journal
+from bitsure.scoring.journal import Journal, Limits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -50,6 +50,10 @@ class HookedLM(HFLM):
         self._engine = Engine(self.model, self.max_length, share)
         self._advance = advance
         self._asked: Sequence[Instance] = ()
+
+    def limits(self) -> Limits:
+        """What a batch may have on this machine."""
+        return self._engine.limits()
 
     def loglikelihood(self, requests, disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         self._asked = requests
