@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bitsure.errors import UserError
+from bitsure.errors import NotHere, UserError
 
 
 def model_directory(repo: str, revision: str, mirror: str | None) -> tuple[Path, str | None]:
@@ -73,6 +73,18 @@ def _beside(folder: str, files: str | list | dict) -> str | list | dict:
     return [_beside(folder, some) for some in files]
 
 
+@contextmanager
+def offline() -> Iterator[None]:
+    """Within the block nothing is downloaded: what is not on this machine raises NotHere."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
 def _check_reachable() -> None:
     """Raise at once where the hub does not answer; its own client tries for half a minute."""
     from huggingface_hub import constants, get_session
@@ -89,7 +101,9 @@ def _explained(what: str, mirror: str | None, place: str) -> Iterator[None]:
     except Exception as error:
         looked = f"the mirror {mirror} has no {place}, and the hub" if mirror else "the hub"
         reason = str(error).strip().split("\n")[0][:300]
-        raise UserError(
+        from huggingface_hub import constants
+
+        raise (NotHere if constants.HF_HUB_OFFLINE else UserError)(
             f"{what} cannot be had: {looked} said {type(error).__name__}: {reason}\n"
             f"Ways out: a machine with a network; or put the files into DIR/{place} and give paths.hub_mirror=DIR."
         ) from error

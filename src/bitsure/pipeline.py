@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from operator import call
 from pathlib import Path
+from typing import Any
 
 from bitsure import models, provenance, quantize, records, report, scoring, terminal, tracking, verdict
-from bitsure.config import Config
+from bitsure.config import Config, resolved
 from bitsure.errors import UserError
 from bitsure.quantize import calib_data, prequantized
 from bitsure.quantizers import NoQuant
 from bitsure.report import tables
-from bitsure.rundir import is_done, open_run
+from bitsure.rundir import open_run
 from bitsure.store import Store
 
 
@@ -34,21 +36,17 @@ class Cell:
 
 def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
     """Run one cell and write its directory. Raises UserError, before weights are loaded wherever that is possible."""
-    resolved = tracking.resolved_config(config)
-    if sweep and is_done(run_dir, resolved):
-        terminal.console().print(f"{run_dir} is done: nothing to do", markup=False)
-        if (run_dir / "verdict.json").is_file():
-            _check_strict(config, json.loads((run_dir / "verdict.json").read_text()), run_dir)
-        return
-    with open_run(run_dir, resolved) as current:
+    settings = resolved(config)
+    with open_run(run_dir, settings) as current:
         made_by = provenance.collect()
         current.write_json("provenance.json", made_by)
         with current.stage("check"):
-            cell = _check(config, run_dir / "libraries.log")
+            cell = prepare(config, run_dir / "libraries.log")
+            check(cell)
             made_by |= _made_by(cell)
             current.write_json("provenance.json", made_by)
         source, scorer = cell.source, cell.scorer
-        with tracking.track(config, resolved, run_dir, sweep, cell.log_file) as tracker:
+        with tracking.track(config, settings, run_dir, sweep, cell.log_file) as tracker:
             quantized = baseline = None
             if cell.plan:
                 with current.stage("quantize"):
@@ -79,30 +77,32 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
         _check_strict(config, made.verdict, run_dir)
 
 
-def _check(config: Config, log_file: Path) -> Cell:
-    """Everything that can be known to be wrong before weights are loaded. Raises UserError."""
+def prepare(config: Config, log_file: Path, once: Callable[..., Any] = call) -> Cell:
+    """Find all that the settings name. Raises UserError. once: calls a function, or knows what that gave before."""
     store, mirror = Store(config.paths.store), config.paths.hub_mirror
     with terminal.output_to(log_file):
-        tracking.check_login(config.tracking)
-    source = models.locate(config.model, mirror)
-    with terminal.output_to(log_file):
-        dtype = models.computing_dtype(config.model.dtype, source.path)
+        once(tracking.check_login, config.tracking)
+        source = once(models.locate, config.model, mirror)
+        dtype = once(models.computing_dtype, config.model.dtype, source.path)
     if not config.scoring.dequantize and dtype == "float32":
         raise UserError("scoring.dequantize=false: packed kernels compute in half precision. Add model.dtype=bfloat16.")
     plan = None
     if not isinstance(config.quant, NoQuant):
         with terminal.output_to(log_file):
-            text = calib_data.locate(config.calib, mirror, config.task)
+            text = once(calib_data.locate, config.calib, mirror, config.task)
         ready = prequantized.locate(config.quant, mirror)
         plan = quantize.Plan(source, config.quant, config.calib, text, dtype, ready)
-    scorer = scoring.Scorer(scoring.questions(config.task, mirror), config.scoring, dtype, store, log_file)
-    cell = Cell(source, dtype, plan, scorer, store, log_file)
-    scorer.load_missing(scoring.identity(source, None))
-    scorer.load_missing(scoring.identity(source, cell.weights))
-    if plan and not store.find("weights", plan.made_from):
-        with terminal.output_to(log_file):
-            quantize.check(plan, store)
-    return cell
+    questions = once(scoring.questions, config.task, mirror)
+    return Cell(source, dtype, plan, scoring.Scorer(questions, config.scoring, dtype, store, log_file), store, log_file)
+
+
+def check(cell: Cell, once: Callable[..., Any] = call) -> None:
+    """Everything else that can be known to be wrong before weights are loaded. Raises UserError."""
+    cell.scorer.load_missing(scoring.identity(cell.source, None), once)
+    cell.scorer.load_missing(scoring.identity(cell.source, cell.weights), once)
+    if cell.plan and not cell.store.find("weights", cell.plan.made_from):
+        with terminal.output_to(cell.log_file):
+            quantize.check(cell.plan, cell.store, once)
 
 
 def _made_by(cell: Cell) -> dict:

@@ -16,7 +16,6 @@ import yaml
 from bitsure.errors import UserError
 from bitsure.store import write_text
 
-
 UNFINISHED = ("running", "failed", "killed", "timed out")  # states of a run that may be taken up again
 
 
@@ -85,9 +84,9 @@ def why_not_here(path: Path, config: dict) -> str | None:
 
 
 def end_for(path: Path, pid: int, state: str, error: str) -> None:
-    """Write the end of a run whose process did not live to do it; nothing if another one has the directory."""
+    """Write the end of a run whose process did not live to do it, or was stopped; nothing if the run is not its own."""
     status = read_status(path)
-    if status.get("pid", pid) != pid or status.get("state") in ("done", "failed"):
+    if status.get("pid", pid) != pid or status.get("state") == "done" or (status.get("state"), state) == ("failed", "failed"):
         return
     run = RunDirectory(path)
     run._write_status(**{"seconds": {}} | status | {"pid": pid, "state": state, "error": error})

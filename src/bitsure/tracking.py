@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -180,8 +179,3 @@ def track(config: Config, resolved: dict, run_dir: Path, sweep: str | None, log_
         raise
     with terminal.output_to(log_file):
         run.finish()
-
-
-def resolved_config(config: Config) -> dict:
-    """The config as plain data, as W&B and config.yaml show it."""
-    return asdict(config) | {"quant": asdict(config.quant) | {"name": config.quant.name}}

@@ -254,7 +254,7 @@ def test_what_the_journal_has_is_not_scored_again_and_the_rest_is_the_same_to_th
             path.write_bytes(path.read_bytes()[:-30])
         case "edit":  # a choice in the middle of the first batch
             lines = path.read_text().splitlines(keepends=True)
-            path.write_text("".join(lines[:3] + ["x" + lines[3][1:]] + lines[4:]))
+            path.write_text("".join([*lines[:3], "x" + lines[3][1:], *lines[4:]]))
     journal, advanced, ran, real = Journal(path), [], [], forward.shared
     before = len(journal)
     assert 0 < before < len(requests)

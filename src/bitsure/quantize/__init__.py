@@ -6,17 +6,25 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as read_version
+from operator import call
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from bitsure import models, terminal
+from bitsure import estimate, models, terminal
 from bitsure.config import PROJECT, Calib
 from bitsure.errors import UserError
 from bitsure.models import Source
 from bitsure.quantize.calib_data import CalibText, draw_windows
 from bitsure.quantizers import Bnb, Cast, Gptq, Hqq, Integers, Noise, Prequantized, Quant, Rtn
 from bitsure.store import Store, write_text
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +44,9 @@ INSTALL = {  # what brings a library, where it is not an extra of the project
     "gptqmodel": "make setup, then .venv/bin/python main.py with the same settings",
     "auto_gptq": "make setup-auto-gptq, then .venv-auto-gptq/bin/python main.py with the same settings",
 }
+
+
+version = cache(read_version)  # a file is read for each
 
 
 @dataclass(frozen=True)
@@ -140,17 +151,17 @@ def ensure(plan: Plan, store: Store, log_file: Path, to_read: bool = False) -> Q
     return Quantized(checkpoint, json.loads((directory / "quantization.json").read_text()))
 
 
-def check(plan: Plan, store: Store) -> None:
+def check(plan: Plan, store: Store, once: Callable[..., Any] = call) -> None:
     """Raise UserError if the quantizer cannot do the model's layers, or the text is too short, or the store's disk too small.
 
-    No weights are loaded.
+    No weights are loaded. once: calls a function, or knows what that gave before.
     """
     from bitsure.quantize import auto_gptq, casts, gptqmodel, prequantized, space
     from bitsure.quantize.targets import block_linears, matrix, unknown_weights
 
     if isinstance(plan.quant, Cast):
         casts.check(plan.quant, plan.source.path, plan.dtype)
-    model = models.empty_model(plan.source.path)
+    model = once(models.empty_model, plan.source.path)
     if plan.ready:
         prequantized.check(plan.ready, model, plan.source.name)
     if not isinstance(plan.quant, Cast) and (unknown := unknown_weights(model)):
@@ -165,24 +176,25 @@ def check(plan: Plan, store: Store) -> None:
         case Gptq(backend="auto_gptq") as quant:
             auto_gptq.check_fits(quant, model.config.model_type, plan.dtype, shapes)
     if isinstance(plan.quant, Noise) and not store.find("weights", plan.like.made_from):
-        check(plan.like, store)
+        check(plan.like, store, once)
     space.check(model, plan.quant, plan.dtype, store.root)
-    _, held_out = _windows(plan, models.load_tokenizer(plan.source.path))
+    # how much text there is does not depend on the order in which it is drawn
+    _, held_out = once(_windows, plan.source.path, plan.text, replace(plan.calib, seed=0), plan.nsamples)
     if held_out.shape[1] < plan.calib.seqlen:
         log.warning("calib.seqlen=%d is longer than the model's context: %d tokens it is", plan.calib.seqlen, held_out.shape[1])
 
 
-def _windows(plan: Plan, tokenizer):
-    return draw_windows(plan.text, plan.calib, plan.nsamples, tokenizer, models.context_length(plan.source.path))
+def _windows(model: Path, text: CalibText, calib: Calib, nsamples: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return draw_windows(text, calib, nsamples, models.load_tokenizer(model), models.context_length(model))
 
 
 def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: Path) -> None:
     from bitsure.quantize import auto_gptq, bnb, casts, chain, checkpoints, gptqmodel, hqq, noise, prequantized, verify
 
-    source, text = plan.source, plan.text
+    source, text, begun = plan.source, plan.text, time.monotonic()
     with terminal.output_to(log_file):
-        model, tokenizer = models.load(source.path, plan.dtype, device="cpu")
-        windows, held_out = _windows(plan, tokenizer)
+        model, _ = models.load(source.path, plan.dtype, device="cpu")
+        windows, held_out = _windows(source.path, text, plan.calib, plan.nsamples)
     started = time.monotonic()
     with terminal.progress(f"quantizing {source.name}, {plan.quant.name}", total=None) as advance:
         match plan.quant:
@@ -221,6 +233,9 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
     report["not_applied"] = _not_applied(plan)
     report["calib_data"] = {"name": text.name, "windows": len(windows), "seqlen": held_out.shape[1]}
     report["seconds"] = round(seconds, 2)
+    tokens = windows.numel() + held_out.numel()
+    work = estimate.quantizing_work(estimate.parameters_of(model), estimate.width_of(model), tokens)
+    estimate.write_cost(out, plan.quant.name, time.monotonic() - begun, work)
     report["bytes_on_disk"] = sum(file.stat().st_size for file in made.rglob("*.safetensors"))
     write_text(out / "quantization.json", json.dumps(report, indent=1))
 

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import cache
+from importlib.metadata import version as read_version
+from operator import call
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bitsure import models, records, terminal
+from bitsure import estimate, models, records, terminal
 from bitsure.config import Scoring, Task
 from bitsure.errors import UserError
 from bitsure.models import Source
 from bitsure.store import Store, hash_files, hash_json
 
 if TYPE_CHECKING:
-    from bitsure.scoring.journal import Journal
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from bitsure.scoring.journal import Journal
 
 log = logging.getLogger(__name__)
 
 FORMAT = 4  # of what the store keeps; one more whenever code of ours would make other records from the same causes
+version = cache(read_version)  # a file is read for each
 LIBRARIES = ("lm_eval", "datasets", "torch", "transformers", "tokenizers")
 
 
@@ -51,9 +57,12 @@ class Scorer:
         self.questions, self.scoring, self.dtype, self.store, self.log_file = questions, scoring, dtype, store, log_file
         self._loaded: dict[str, dict] = {}
 
-    def load_missing(self, model: dict) -> None:
-        """Load the harness's tasks that the store has no records of for a model (as `identity` names it), checking them."""
-        self._load_tasks(self.missing(model))
+    def load_missing(self, model: dict, once: Callable[..., Any] = call) -> None:
+        """Load the harness's tasks that the store has no records of for a model (as `identity` names it), checking them.
+
+        once: calls a function, or knows what that gave before.
+        """
+        self._load_tasks(self.missing(model), once)
 
     def score(self, source: Source, weights: dict | None, checkpoint: Path | None, label: str) -> pa.Table:
         """Every question's record, in the order of the tasks; what is scored now goes to the store task by task.
@@ -81,12 +90,13 @@ class Scorer:
         ]
         pq.write_table(pa.concat_tables([pq.read_table(entry / "prompts.parquet") for entry in entries]), path)
 
-    def _load_tasks(self, names: list[str]) -> None:
+    def _load_tasks(self, names: list[str], once: Callable[..., Any] = call) -> None:
         if missing := [name for name in names if name not in self._loaded]:
             with terminal.output_to(self.log_file):
                 from bitsure.scoring import harness
 
-                self._loaded |= harness.load_tasks(self.questions.task, missing, self.questions.hub_mirror)
+                for name in missing:
+                    self._loaded |= once(harness.load_tasks, self.questions.task, [name], self.questions.hub_mirror)
             _check_once([sub_task for loaded in self._loaded.values() for sub_task in loaded["tasks"]])
 
     def _score(self, source: Source, checkpoint: Path | None, model: dict, names: list[str], label: str) -> None:
@@ -108,12 +118,17 @@ class Scorer:
                         for one in names:  # the batches of all are settled now: who goes on after a kill makes the same
                             self._journal(model, one).begin(lm.limits())
                     lm.journal = self._journal(model, name)
-                    if len(lm.journal):
-                        log.info("%s, %s: %d choices were scored before", label, name, len(lm.journal))
+                    started, tokens, before = time.monotonic(), lm.tokens, len(lm.journal)
+                    if before:
+                        log.info("%s, %s: %d choices were scored before", label, name, before)
                     found, prompts = harness.run(self._loaded[name], lm, limit)
                     with self.store.create("records", made_from) as unfinished:
                         records.write(unfinished / "records.parquet", found, made_from)
                         records.write_prompts(unfinished / "prompts.parquet", found, prompts)
+                        if not before:
+                            work = estimate.scoring_work(estimate.parameters_of(lm.model), lm.tokens - tokens)
+                            seconds, size = time.monotonic() - started, {"tokens": lm.tokens - tokens, "questions": len(found)}
+                            estimate.write_cost(unfinished, "scoring", seconds, work, **size)
                     lm.journal.remove()
 
     def _journal(self, model: dict, name: str) -> Journal:

@@ -43,6 +43,7 @@ class Engine:
         config = model.config.get_text_config()
         self.width = config.hidden_size
         self.budget = Budget(model.device, config.vocab_size)
+        self.tokens = 0  # that were run, padding counted
         self._checked_length = 0  # tokens of the longest input for which sharing was checked
 
     def score(
@@ -158,13 +159,11 @@ class Engine:
         journal.begin(self.limits())
         return {i: one for batch in self._run(few, share, journal, {}) for i, one in batch.items()}
 
-    def _run(
-        self, requests: Requests, share: bool, journal: Journal, known: dict[int, Scored]
-    ) -> Iterator[dict[int, Scored]]:
+    def _run(self, requests: Requests, share: bool, journal: Journal, known: dict[int, Scored]) -> Iterator[dict[int, Scored]]:
         """Run requests, the longest rows first, in batches within the journal's limits; yields what is scored, by number.
 
-        Rows are laid out again, shorter, whenever a batch does not fit. A batch of which all is known was run before the process
-        was broken off: it is passed over, and those after it are made as they would have been.
+        Rows are laid out again, shorter, whenever a batch does not fit. A batch of which all is known was run before the
+        process was broken off: it is passed over, and those after it are made as they would have been.
         """
         left, run = dict(requests), forward.shared if share else forward.plain
         rows: deque[Row] = deque()
@@ -192,7 +191,9 @@ class Engine:
         """Run a batch; None if memory does not suffice. Raises UserError if a smaller one cannot be made."""
         tokens = len(batch) * len(batch[0])
         try:
-            return run(self.model, batch, requests)
+            scored = run(self.model, batch, requests)
+            self.tokens += tokens
+            return scored
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

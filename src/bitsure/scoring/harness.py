@@ -51,6 +51,11 @@ class HookedLM(HFLM):
         self._advance = advance
         self._asked: Sequence[Instance] = ()
 
+    @property
+    def tokens(self) -> int:
+        """How many were run so far, padding counted."""
+        return self._engine.tokens
+
     def limits(self) -> Limits:
         """What a batch may have on this machine."""
         return self._engine.limits()
@@ -137,6 +142,18 @@ def count_requests(loaded: dict[str, Any], limit: int | None) -> int:
         docs = list(task.eval_docs)[:limit]
         total += sum(len(task.doc_to_choice(doc)) for doc in docs)
     return total
+
+
+def size(loaded: dict[str, Any], limit: int | None) -> tuple[int, int]:
+    """Questions of an entry of `load_tasks`, and about how many characters they and their choices have."""
+    questions = characters = 0
+    for task in loaded["tasks"].values():
+        docs = list(task.eval_docs)[:limit]
+        some = docs[:: max(1, len(docs) // 100)]
+        texts = [[task.doc_to_text(doc), *task.doc_to_choice(doc)] for doc in some]
+        questions += len(docs)
+        characters += sum(len(str(text)) for question in texts for text in question) * len(docs) // max(1, len(some))
+    return questions, characters
 
 
 def training_texts(task: Task, hub_mirror: str | None) -> list[str]:

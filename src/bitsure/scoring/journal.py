@@ -26,8 +26,8 @@ class Limits(NamedTuple):
 class Journal:
     """A file of lines, each with a checksum: limits, or a request's hash and its log-probabilities.
 
-    A damaged line is as if it were not there; what comes before the first limits was run in unknown batches and is not believed.
-    path: None keeps everything in memory.
+    A damaged line is as if it were not there; what comes before the first limits was run in unknown batches and is not
+    believed. path: None keeps everything in memory.
     """
 
     def __init__(self, path: Path | None = None):
