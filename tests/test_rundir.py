@@ -40,7 +40,7 @@ def test_a_directory_with_records_is_refused(tmp_path):
 
 def test_an_unfinished_run_of_the_same_config_is_taken_over_and_of_another_refused(tmp_path):
     with pytest.raises(RuntimeError), open_run(tmp_path, {"a": 1}):
-        (tmp_path / "records.parquet").touch()
+        (tmp_path / "records.parquet").write_bytes(b"rows PAR1")
         raise RuntimeError
     with pytest.raises(UserError, match="already holds records"), open_run(tmp_path, {"a": 2}):
         pass
@@ -48,6 +48,17 @@ def test_an_unfinished_run_of_the_same_config_is_taken_over_and_of_another_refus
         assert not is_done(tmp_path, {"a": 1})
     assert is_done(tmp_path, {"a": 1}) and not is_done(tmp_path, {"a": 2})
     with pytest.raises(UserError, match="already holds records"), open_run(tmp_path, {"a": 1}):
+        pass
+
+
+def test_a_finished_run_whose_records_were_cut_short_is_not_done_and_made_again(tmp_path):
+    with open_run(tmp_path, {"a": 1}):
+        (tmp_path / "records.parquet").write_bytes(b"rows PAR1")
+    os.truncate(tmp_path / "records.parquet", 6)
+    assert not is_done(tmp_path, {"a": 1})
+    with pytest.raises(UserError, match="already holds records"), open_run(tmp_path, {"a": 2}):
+        pass
+    with open_run(tmp_path, {"a": 1}):
         pass
 
 

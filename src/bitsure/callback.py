@@ -13,6 +13,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from bitsure import composing
+from bitsure.config import PROJECT
 from bitsure.errors import UserError
 from bitsure.rundir import read_status
 from bitsure.store import write_text
@@ -92,5 +93,14 @@ def _refused(run_dir: Path) -> str | None:
 
 def _check_launcher(target: str) -> None:
     for package, extra in LAUNCHERS.items():
-        if f".{package}." in target and find_spec(f"hydra_plugins.{package}") is None:
-            raise UserError(f"hydra/launcher: {package} is not installed. Bring it with: python -m pip install -e '.[{extra}]'")
+        if f".{package}." in target and not is_installed(package):
+            raise UserError(
+                f"hydra/launcher: {package} is not installed. In {PROJECT} run python -m pip install -e '.[{extra}]'"
+            )
+
+
+def is_installed(launcher: str) -> bool:
+    try:
+        return find_spec(f"hydra_plugins.{launcher}") is not None
+    except ModuleNotFoundError:  # no plugin at all
+        return False

@@ -26,6 +26,7 @@ from bitsure.rundir import end_for, is_done, read_status
 log = logging.getLogger(__name__)
 
 IMPORTED = ["bitsure.pipeline", "bitsure.scoring.harness", "bitsure.quantize.verify", "wandb"]
+IMPORTED += ["scipy.stats", "scipy.optimize", "matplotlib.figure", "matplotlib.backends.backend_agg"]
 GRACE = 10.0  # seconds to end in, after having been asked to
 ERRORS = "stderr.log"
 LAST_LINES = 5

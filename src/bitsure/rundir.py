@@ -77,7 +77,7 @@ def open_run(path: Path, config: dict) -> Iterator[RunDirectory]:
 
 def why_not_here(path: Path, config: dict) -> str | None:
     """Why a run of that config may not use a directory: it holds another one's records, or a finished run's."""
-    unfinished = read_status(path).get("state") in UNFINISHED
+    unfinished = read_status(path).get("state") in UNFINISHED or not _whole(path / "records.parquet")
     if (path / "records.parquet").exists() and not (unfinished and _config(path) == config):
         return f"{path} already holds records of a run. Choose another hydra.run.dir, or remove it."
     return None
@@ -94,7 +94,17 @@ def end_for(path: Path, pid: int, state: str, error: str) -> None:
 
 def is_done(path: Path, config: dict) -> bool:
     """Whether a directory holds a finished run of this very config."""
-    return read_status(path).get("state") == "done" and (path / "records.parquet").exists() and _config(path) == config
+    return read_status(path).get("state") == "done" and _whole(path / "records.parquet") and _config(path) == config
+
+
+def _whole(parquet: Path) -> bool:
+    """Whether a Parquet file is there to its end, which says so."""
+    try:
+        with parquet.open("rb") as file:
+            file.seek(-4, os.SEEK_END)
+            return file.read() == b"PAR1"
+    except OSError:
+        return False
 
 
 def read_status(path: Path) -> dict:
