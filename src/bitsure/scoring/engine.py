@@ -19,7 +19,7 @@ from bitsure.scoring.budget import PROBE, Budget, is_out_of_memory
 from bitsure.scoring.diagnose import first_broken_module
 from bitsure.scoring.forward import Scored
 from bitsure.scoring.journal import Journal, Limits
-from bitsure.scoring.rows import Request, Row, chains, read_by_the_model, trees
+from bitsure.scoring.rows import Request, Row, batches, chains, read_by_the_model, trees
 
 log = logging.getLogger(__name__)
 
@@ -166,16 +166,15 @@ class Engine:
         process was broken off: it is passed over, and those after it are made as they would have been.
         """
         left, run = dict(requests), forward.shared if share else forward.plain
-        rows: deque[Row] = deque()
-        most = None
+        waiting: deque[list[Row]] = deque()
+        before = None
         while left:
             done = len(requests) - len(left)
             limits = journal.limits(done)
-            if not rows or limits != most:
-                most = limits
-                laid = trees(left, self.width, limits.shared) if share else chains(left)
-                rows = deque(sorted(laid, key=len, reverse=True))
-            batch = _next_batch(rows, limits.shared if share else limits.plain)
+            if limits != before:
+                before, most = limits, limits.shared if share else limits.plain
+                waiting = deque(batches(trees(left, self.width, most) if share else chains(left), most))
+            batch = waiting.popleft()
             numbers = {i for row in batch for i in row.scored}
             if not numbers <= known.keys():
                 scored = self._try(run, batch, requests)
@@ -211,14 +210,6 @@ class Engine:
             layer = first_broken_module(self.model, read_by_the_model(request))
             where = f"the first layer with such a value is {layer}" if layer else "every layer's output is finite"
             raise UserError(f"{name}: a log-probability is {bad[0]}: the model is broken ({where}).")
-
-
-def _next_batch(waiting: deque[Row], tokens: int) -> list[Row]:
-    """Rows of together at most `tokens`, padding counted, but at least one."""
-    batch = [waiting.popleft()]
-    while waiting and (len(batch) + 1) * len(batch[0]) <= tokens:
-        batch.append(waiting.popleft())
-    return batch
 
 
 def _few_questions(requests: Requests) -> Requests:
