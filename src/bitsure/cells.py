@@ -30,6 +30,7 @@ IMPORTED += ["scipy.stats", "scipy.optimize", "matplotlib.figure", "matplotlib.b
 GRACE = 10.0  # seconds to end in, after having been asked to
 ERRORS = "stderr.log"
 LAST_LINES = 5
+CRASH = "Fatal Python error"  # of faulthandler
 
 
 def run(config: Config, run_dir: Path, sweep: str, job_logging: dict) -> None:
@@ -96,10 +97,13 @@ def _how_it_ended(code: int, time_limit: float | None) -> tuple[str, str]:
 
 
 def _last_lines(path: Path) -> list[str]:
+    """The end of what a process said, or the beginning of what Python said of its crash, which is where it was."""
     try:
-        return path.read_text(errors="replace").strip().splitlines()[-LAST_LINES:]
+        lines = path.read_text(errors="replace").strip().splitlines()
     except OSError:
         return []
+    crash = next((i for i, line in enumerate(lines) if line.startswith(CRASH)), None)
+    return lines[-LAST_LINES:] if crash is None else [line for line in lines[crash:] if line][:LAST_LINES]
 
 
 def _cell(config: Config, run_dir: Path, sweep: str, job_logging: dict, environment: dict[str, str]) -> None:

@@ -98,6 +98,7 @@ class _Composer:
 
     def __init__(self, master: DictConfig, loader: ConfigLoader):
         self.master, self.loader = master, loader
+        self._parsed: dict[str, Override] = {}
         self._groups: dict[tuple[str, ...], bytes | str] = {}
 
     def __call__(self, jobs: list[tuple[int, list[str]]]) -> list[Composed]:
@@ -121,7 +122,7 @@ class _Composer:
 
     def split(self, overrides: list[str]) -> tuple[tuple[str, ...], list[Override]]:
         """The choices of groups, and the changes of values, which come after."""
-        parsed = OverridesParser.create().parse_overrides(overrides)
+        parsed = self._parse(overrides)
         is_group = [self.loader.repository.group_exists(one.key_or_group) for one in parsed]
         groups = tuple(one.input_line for one, group in zip(parsed, is_group, strict=True) if group)
         return groups, [one for one, group in zip(parsed, is_group, strict=True) if not group]
@@ -132,11 +133,17 @@ class _Composer:
         with read_write(composed):
             ConfigLoaderImpl._apply_overrides_to_config(values, composed)
             names = composed.hydra.job.config.override_dirname
-            parsed = [one for one in OverridesParser.create().parse_overrides(overrides) if not one.is_hydra_override()]
+            parsed = [one for one in self._parse(overrides) if not one.is_hydra_override()]
             composed.hydra.job.override_dirname = get_overrides_dirname(
                 parsed, list(names.exclude_keys), names.item_sep, names.kv_sep
             )
         return composed
+
+    def _parse(self, overrides: list[str]) -> list[Override]:
+        for one in overrides:
+            if one not in self._parsed:
+                [self._parsed[one]] = OverridesParser.create().parse_overrides([one])
+        return [self._parsed[one] for one in overrides]
 
     def _of_groups(self, overrides: tuple[str, ...]) -> bytes:
         """The composed config of some choices of groups, pickled: unpickling is five times quicker than a deep copy."""

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 
 import filelock
@@ -41,7 +42,7 @@ def assigned(count: int | None, folder: Path | None = None) -> Iterator[dict[str
 def _wait_for(devices: tuple[str, ...], count: int, folder: Path) -> Iterator[list[str]]:
     while True:
         with ExitStack() as locks:  # all or none, so that two cells that want several never wait for each other
-            taken = [device for device in devices if _take(folder / f"{device}.lock", locks)][:count]
+            taken = list(islice((device for device in devices if _take(folder / f"{device}.lock", locks)), count))
             if len(taken) == count:
                 log.info("on the GPU %s", ", ".join(taken))
                 yield taken
