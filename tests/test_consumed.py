@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
+from bitsure import cells, pipeline
 from bitsure import config as schema
-from bitsure import pipeline
-from bitsure.config import PROJECT, Calib, Config, Control, Metric, Model, Paths, Scoring, Task, Tracking, Verdict
+from bitsure.config import PROJECT, Calib, Config, Control, Metric, Model, Paths, Scoring, Sweep, Task, Tracking, Verdict
 from bitsure.quantize import calib_data
 from bitsure.quantizers import Bnb, Cast, Gptq, Hqq, Integers, Noise, NoQuant, Prequantized, Quant, Rtn
 from tests.conftest import GPTQ_LIBRARY, byte_tokenizer
@@ -23,7 +23,7 @@ from tests.conftest import GPTQ_LIBRARY, byte_tokenizer
 schema.register()
 # the quantizers of optional libraries, where these are installed
 OPTIONAL = {library: cell for library, cell in {"bitsandbytes": Bnb("nf4"), "hqq": Hqq(4, 64)}.items() if find_spec(library)}
-SECTIONS = (Model, Rtn, Gptq, Noise, Control, Cast, Prequantized, Calib, Task, Scoring, Metric, Verdict, Tracking, Paths)
+SECTIONS = (Model, Rtn, Gptq, Noise, Control, Cast, Prequantized, Calib, Task, Scoring, Metric, Verdict, Tracking, Paths, Sweep)
 SECTIONS += tuple(type(quant) for quant in OPTIONAL.values())
 NOT_READING = ("dataclasses.py", "config.py", "quantizers.py", "copy.py")  # copying a config and checking it are no use of it
 
@@ -71,6 +71,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
             ),
             verdict=Verdict(strict=False, accuracy_margin=0.5, nll_margin=5.0, calibration_error_margin=0.5),
             tracking=Tracking(mode=mode),
+            sweep=Sweep(),
             paths=Paths(store=str(tmp_path / "store"), hub_mirror=str(mirror)),
         )
 
@@ -85,7 +86,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     gptq = {"bits": 4, "symmetric": True, "desc_act": False, "damp_percent": 0.01}
     taught = Calib(name="task", kind="task", nsamples=8, seqlen=16)
-    cells = [
+    each = [
         (Gptq(**gptq, group_size=64, backend=GPTQ_LIBRARY), Model(path=str(tiny_model)), own, "offline"),
         (Gptq(**gptq, group_size=48, backend="native"), Model(path=str(tiny_model)), own, "disabled"),
         (Rtn(4, 48, False, transforms=["clip"]), Model(repo="org/tiny"), hub, "disabled"),
@@ -94,7 +95,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
         (Cast("bfloat16"), Model(repo="org/tiny"), own, "disabled"),
         *((quant, Model(repo="org/tiny"), own, "disabled") for quant in OPTIONAL.values()),
     ]
-    for number, cell in enumerate(cells):
+    for number, cell in enumerate(each):
         pipeline.run(config(*cell), tmp_path / str(number))
     proof = json.loads((tmp_path / "4" / "quantization.json").read_text())
     assert proof["calib_data"] == {"name": "task (tiny_taught)", "windows": 0, "seqlen": 16}
@@ -102,6 +103,9 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
     (mirror / "models" / "org" / "tiny-gptq").symlink_to(made)
     ready = (Prequantized(repo="org/tiny-gptq"), Model(path=str(tiny_model)), own, "disabled")
     pipeline.run(config(*ready), tmp_path / "ready")
+    logs = {"version": 1, "disable_existing_loggers": False}
+    (tmp_path / "cell").mkdir()
+    cells.run(config(*each[2]), tmp_path / "cell", "sweep", logs)
     # the rest is read where a hub is reached: the revision of a repository
     settings = {(section.__name__, field.name) for section in SECTIONS for field in dataclasses.fields(section)}
     assert settings - read == set(), settings - read

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from contextlib import suppress
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -42,10 +43,10 @@ def run(config: Config, run_dir: Path, sweep: str, job_logging: dict) -> None:
         print(f"{run_dir} is done: nothing to do")
         return
     with gpus.assigned(config.sweep.gpus) as chosen:
-        processes = multiprocessing.get_context("forkserver")
-        processes.set_forkserver_preload(IMPORTED)
+        multiprocessing.set_start_method("forkserver", force=True)  # joblib's workers have another, which a cell does not know
+        multiprocessing.set_forkserver_preload(IMPORTED)
         arguments = (config, run_dir, sweep, job_logging, {**os.environ, **chosen})
-        process = processes.Process(target=_cell, args=arguments, name=run_dir.name)
+        process = multiprocessing.Process(target=_cell, args=arguments, name=run_dir.name)
         process.start()
         try:
             process.join(config.sweep.time_limit)
@@ -115,7 +116,7 @@ def _cell(config: Config, run_dir: Path, sweep: str, job_logging: dict, environm
         Path("/proc/self/oom_score_adj").write_text("500")  # where memory runs out, this one goes and not the launcher
     with (run_dir / ERRORS).open("w") as file:
         os.dup2(file.fileno(), 2)
-    faulthandler.enable()
+    faulthandler.enable(all_threads=False)
     logging.config.dictConfig(job_logging)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from bitsure import pipeline
@@ -125,6 +126,7 @@ def _cell(config: Config, run_dir: Path, sweep: str, job_logging: dict, environm
     except UserError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
+        traceback.print_exc()  # where it was when its time was over
         sys.exit(130)
 
 

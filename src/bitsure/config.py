@@ -6,6 +6,7 @@ No torch here: composing a config must stay quick.
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -222,6 +223,8 @@ def resolved(config: Config) -> dict:
 
 def register() -> None:
     """Make the schemas and the `${project:…}` resolver known to Hydra; conf/*.yaml build on them."""
+    # conf/hydra/launcher has the plugins' names, so that one that is not installed can be named with what brings it
+    warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     classes = {"none": NoQuant, "rtn": Rtn, "gptq": Gptq, "cast": Cast, "prequantized": Prequantized, "bnb": Bnb, "hqq": Hqq}

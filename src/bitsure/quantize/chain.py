@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from bitsure.errors import UserError
@@ -18,6 +21,8 @@ from bitsure.quantize.rtn import round_to_nearest
 from bitsure.quantize.targets import block_linears, find_blocks, linears, matrix
 from bitsure.quantize.transforms import search_clip, search_scales
 from bitsure.quantizers import Gptq, Integers
+
+log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -37,8 +42,8 @@ def quantize(
     done: list[Path] = []
     for prefix, block, feed in walk(model, windows):
         done.append(parts / prefix)
-        if done[-1].is_dir():
-            for name, weight in checkpoints.read(done[-1])[0].items():
+        if (kept := _read_part(done[-1])) is not None:
+            for name, weight in kept.items():
                 put(block.get_submodule(name.removeprefix(f"{prefix}.")), weight)
             note = "taken up again"
         else:
@@ -50,6 +55,18 @@ def quantize(
         if len(done) == total:
             break  # nothing is fed by the last block
     checkpoints.merge(done, out)
+
+
+def _read_part(part: Path) -> dict[str, Weight] | None:
+    """A block that was done before; None if there is none, or it was cut short: then it is removed."""
+    if not part.is_dir():
+        return None
+    try:
+        return checkpoints.read(part)[0]
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        log.warning("%s cannot be read (%s): the block is quantized again", part, error)
+        shutil.rmtree(part)
+        return None
 
 
 def _relative_change(before: dict[str, torch.Tensor], block: nn.Module) -> float:
