@@ -92,9 +92,9 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
         (Gptq(**gptq, group_size=48, backend="native"), Model(path=str(tiny_model)), own, "disabled"),
         (Rtn(4, 48, False, transforms=["clip"]), Model(repo="org/tiny"), hub, "disabled"),
         (Noise(like=Rtn(4, 64, False)), Model(repo="org/tiny"), gone, "disabled"),
+        (Rtn(4, 64, False), Model(repo="org/tiny"), taught, "disabled", "tiny_taught"),
         (Rtn(format="mxfp4", transforms=["smooth"], activations=a8), Model(repo="org/tiny"), own, "disabled"),
         (Kept(transforms=["smooth"], activations=a8, kv=KeysValues(4)), Model(repo="org/tiny"), own, "disabled"),
-        (Rtn(4, 64, False), Model(repo="org/tiny"), taught, "disabled", "tiny_taught"),
         (Cast("bfloat16"), Model(repo="org/tiny"), own, "disabled"),
         *((quant, Model(repo="org/tiny"), own, "disabled") for quant in OPTIONAL.values()),
     ]
