@@ -18,6 +18,9 @@ from bitsure.metrics.confidence import questions
 from bitsure.records import IDENTITY, Join, by_task
 
 METRICS = ("true_label_prob", "accuracy")
+SCHEMA = pa.schema(
+    [("task", pa.string()), ("question", pa.uint64()), ("cluster", pa.int32()), *((name, pa.float64()) for name in METRICS)]
+)
 
 
 @dataclass(frozen=True)
@@ -47,41 +50,26 @@ def of(joined: Join, metric: Metric) -> dict[str, Changes]:
 
 
 def write(path: Path, changes: dict[str, Changes]) -> None:
-    """A row a question, the file whole or not at all."""
-    tables = [
-        pa.table(
-            {
-                "task": pa.array([task] * len(one.question)).dictionary_encode(),
-                "question": one.question,
-                "cluster": pa.nulls(len(one.question), pa.int32()) if one.cluster is None else one.cluster.astype(np.int32),
-                **one.values,
-            }
-        )
-        for task, one in changes.items()
-    ]
+    """A row a question and a row group a task, so that one task can be read alone; the file whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(pa.concat_tables(tables).unify_dictionaries(), temporary)
+    with pq.ParquetWriter(temporary, SCHEMA) as file:
+        for task, one in changes.items():
+            n = len(one.question)
+            cluster = pa.nulls(n, pa.int32()) if one.cluster is None else pa.array(one.cluster, pa.int32())
+            columns = [pa.repeat(pa.scalar(task), n), one.question, cluster, *(one.values[name] for name in METRICS)]
+            file.write_table(pa.table(columns, SCHEMA), row_group_size=max(n, 1))
     temporary.rename(path)
 
 
-def read(path: Path) -> dict[str, Changes]:
-    """By task. Raises OSError or ValueError (pyarrow's own) for a file that is missing or cut short."""
-    table = pq.read_table(path)
-    found, tasks = {}, table["task"].combine_chunks()
-    codes = tasks.indices.to_numpy()
-    columns = {name: table[name].to_numpy() for name in ("question", *METRICS)}
-    clusters = table["cluster"].to_numpy()
-    for code, task in enumerate(tasks.dictionary.to_pylist()):
-        rows = codes == code
-        cluster = clusters[rows]
-        alone = np.issubdtype(cluster.dtype, np.floating) and np.isnan(cluster).any()
-        values = {name: columns[name][rows] for name in METRICS}
-        found[task] = Changes(columns["question"][rows], None if alone else cluster.astype(np.int64), values)
-    return found
+def read(path: Path, task: str) -> Changes:
+    """One task's. Raises OSError or ValueError (pyarrow's own) for a file that is missing or cut short."""
+    table = pq.read_table(path, filters=[("task", "=", task)], partitioning=None)
+    cluster = None if table["cluster"].null_count else table["cluster"].to_numpy().astype(np.int64)
+    return Changes(table["question"].to_numpy(), cluster, {name: table[name].to_numpy() for name in METRICS})
 
 
 def resampled_means(runs: list[Changes], metric: Metric) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Of runs that were asked the same questions, by metric: (runs,) means, and (resamples, runs) means under the same resamples."""
+    """Of runs that were asked the same questions, by metric: (runs,) means, and (resamples, runs) of them, resampled alike."""
     first = runs[0]
     weights = bootstrap.resample_weights(len(first.question), metric.resamples, metric.seed, first.cluster)
     counts = weights.sum(0)[:, None]

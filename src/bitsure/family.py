@@ -97,9 +97,9 @@ def show(runs: list[Run], metric: Metric) -> None:
             out.print(f"  {name}: {_said(one)}", markup=False)
         if spread := heterogeneity([one.value for one in found.values()], [one.standard_error for one in found.values()]):
             out.print(f"  Cochran's Q {spread.q:.2f} (p = {spread.p_value:.2g}), I² {spread.i_squared:.0%}", markup=False)
-        for (a, b), contrast in pairs.items():
-            if task in contrast:
-                estimated, n = contrast[task]
+        for (a, b), by_task in pairs.items():
+            if task in by_task:
+                estimated, n = by_task[task]
                 out.print(f"  {b} less {a}, on {n:,} questions: {_said(estimated)}", markup=False)
 
 

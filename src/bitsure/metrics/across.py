@@ -60,8 +60,8 @@ def over_draws(values: Sequence[float], errors: Sequence[float], level: float) -
     With crossed random effects the mean's variance is that between draws over k, and that of the questions. The first is taken
     from the draws themselves. The questions are the same for all, so that their errors go together and do not shrink with k: at
     the most (if they go together wholly) they are the mean of the single errors, which is what is taken. Both parts count
-    what one draw does to one question, so the interval is rather too wide (Owen 2007, on counting rows and columns apart). Degrees
-    of freedom by Satterthwaite (1946): of two draws, little can be known.
+    what one draw does to one question, so the interval is rather too wide (Owen 2007 counts rows and columns so too).
+    Degrees of freedom by Satterthwaite (1946): of two draws, little can be known.
     """
     from scipy.stats import t
 
