@@ -17,7 +17,8 @@ from bitsure.changes import Changes
 from bitsure.compare import PRIMARY
 from bitsure.config import Metric
 from bitsure.errors import UserError
-from bitsure.metrics.across import Contrast, contrast, heterogeneity
+from bitsure.metrics.across import Contrast, heterogeneity
+from bitsure.metrics.across import contrasts as between
 from bitsure.metrics.bootstrap import percentile_interval
 
 
@@ -61,7 +62,9 @@ def contrasts(one: Run, other: Run, metric: Metric) -> dict[str, tuple[Contrast,
         both = changes.in_common(one.changes[task], other.changes[task])
         if n := len(both[0].question):
             means, replicates = changes.resampled_means(list(both), metric)
-            found[task] = contrast(*replicates[PRIMARY].T, tuple(means[PRIMARY]), metric.confidence_level), n
+            [found[task]] = [
+                (one, n) for one in between(means[PRIMARY], replicates[PRIMARY], [(0, 1)], metric.confidence_level)
+            ]
     return found
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2, t
 
-from bitsure.metrics.across import contrast, heterogeneity, over_draws
+from bitsure.metrics.across import contrasts, heterogeneity, over_draws
 
 
 def test_cochrans_q_by_hand():
@@ -46,6 +46,8 @@ def test_an_interval_over_draws_covers_the_truth():
 
 def test_a_contrast_keeps_what_the_runs_have_in_common():
     together = np.random.default_rng(0).normal(0, 10, 1000)
-    found = contrast(together, together + 1 + np.linspace(-0.1, 0.1, 1000), (0.0, 1.0), 0.95)
-    assert found.value == 1 and 0.9 < found.ci_low < 1 < found.ci_high < 1.1 and found.p_value < 1e-10
-    assert contrast(together, together + 1, (0.0, 1.0), 0.95).p_value is None
+    drawn = np.stack([together, together + 1 + np.linspace(-0.1, 0.1, 1000), together + 1], axis=1)
+    apart, same = contrasts(np.array([0.0, 1.0, 1.0]), drawn, [(0, 1), (0, 2)], 0.95)
+    assert apart.value == 1 and 0.9 < apart.ci_low < 1 < apart.ci_high < 1.1 and apart.p_value < 1e-10
+    assert same.value == 1 and same.p_value is None
+    assert contrasts(np.zeros(3), drawn, [], 0.95) == []

@@ -63,14 +63,14 @@ def over_draws(values: Sequence[float], errors: Sequence[float], level: float) -
     what one draw does to one question, so the interval is rather too wide (Owen 2007 counts rows and columns so too).
     Degrees of freedom by Satterthwaite (1946): of two draws, little can be known.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit  # the quantile of Student's t
 
     value, error = np.asarray(values, dtype=float), np.asarray(errors, dtype=float)
     k, middle, between = len(value), float(value.mean()), float(value.std(ddof=1))
     of_draws, of_questions = between**2 / k, float(error.mean()) ** 2
     total = math.sqrt(of_draws + of_questions)
     freedom = (k - 1) * (total**2 / of_draws) ** 2 if of_draws else math.inf  # the questions' own are many
-    half = float(t.ppf((1 + level) / 2, freedom)) * total
+    half = float(stdtrit(freedom, (1 + level) / 2)) * total
     return OverDraws(k, middle, middle - half, middle + half, total, between)
 
 
@@ -85,13 +85,17 @@ class Contrast:
     p_value: float | None  # of a z-test; None without spread
 
 
-def contrast(first: np.ndarray, second: np.ndarray, values: tuple[float, float], level: float) -> Contrast:
-    """first, second: (r,) the two means under the same r resamples of the questions; values: the two means themselves."""
+def contrasts(values: np.ndarray, replicates: np.ndarray, pairs: Sequence[tuple[int, int]], level: float) -> list[Contrast]:
+    """Of each pair (first, second) of runs; values: (runs,) their means, replicates: (r, runs) under the same r resamples of
+    the questions, which all of them were asked.
+    """
     from scipy.stats import norm
 
-    from bitsure.metrics.bootstrap import percentile_interval
-
-    replicates, value = second - first, values[1] - values[0]
-    error = float(replicates.std())
-    p_value = float(2 * norm.sf(abs(value / error))) if error > 1e-12 else None
-    return Contrast(value, *percentile_interval(replicates, level), error, p_value)
+    first, second = np.array(pairs, dtype=int).reshape(-1, 2).T
+    drawn, value = replicates[:, second] - replicates[:, first], values[second] - values[first]
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    error = drawn.std(0)
+    spread = error > 1e-12
+    p_value = 2 * norm.sf(np.abs(value) / np.where(spread, error, 1.0))
+    numbers = zip(*(column.tolist() for column in (value, low, high, error, p_value)), strict=True)
+    return [Contrast(*found, p if some else None) for (*found, p), some in zip(numbers, spread, strict=True)]

@@ -7,12 +7,14 @@ import io
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import indent
 
 import pyarrow as pa
 
-from bitsure.config import Metric
+from bitsure import terminal
+from bitsure.config import Metric, Tracking
 from bitsure.store import write_text
-from bitsure.sweep import cells, figures, page, statistics, table
+from bitsure.sweep import cells, figures, page, statistics, table, terminal_table
 from bitsure.sweep.cells import Cell
 from bitsure.sweep.contrasts import contrasts
 from bitsure.sweep.figures import Picture
@@ -64,6 +66,30 @@ def build(sweep_dir: Path) -> Sweep:
     made = Sweep(sweep_dir, found, numbers, models, drawn, sweep_dir / "sweep.html")
     write_text(made.page, page.render(made, tables, unread, metric))
     return made
+
+
+def finish(sweep_dir: Path) -> Sweep:
+    """What a sweep ends with: everything that `build` writes, and a W&B run of it as the cells' own tracking says."""
+    from bitsure import tracking
+
+    made = build(sweep_dir)
+    config = next((cell.config["tracking"] for cell in made.cells if "tracking" in cell.config), None)
+    if config is not None:
+        tracking.track_sweep(Tracking(**config), made)
+    return made
+
+
+def show(sweep: Sweep) -> None:
+    """Print the headline numbers, what is missing, and where everything is."""
+    out = terminal.console()
+    out.print(terminal_table.table(sweep.models))
+    for cell in sweep.cells:
+        if not cell.done:
+            out.print(f"{cell.state}: {cell.name}" + (f"\n{indent(cell.error, '    ')}" if cell.error else ""), markup=False)
+    states = ", ".join(f"{n} {state}" for state, n in sweep.states.items())
+    out.print(f"\n{len(sweep.cells)} cells: {states}", markup=False)
+    for what, where in {"sweep": sweep.page, "numbers": sweep.directory / "sweep.parquet"}.items():
+        out.print(f"{what:8} {where}", markup=False, soft_wrap=True)
 
 
 def _metric(found: list[Cell]) -> Metric:

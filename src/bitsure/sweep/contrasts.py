@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from itertools import combinations
+from itertools import combinations, product
 
 from bitsure import changes
 from bitsure.changes import Changes
 from bitsure.compare import was_compared
 from bitsure.config import Metric
-from bitsure.metrics import MACRO
-from bitsure.metrics.across import contrast
+from bitsure.metrics import MACRO, across
 from bitsure.sweep import table
 from bitsure.sweep.cells import Cell
 from bitsure.sweep.statistics import adjusted
@@ -42,39 +41,42 @@ def contrasts(cells: list[Cell], metric: Metric) -> tuple[list[dict], list[str]]
 
 def _contrasts(task: str, runs: list[tuple[dict, Changes]], metric: Metric) -> list[dict]:
     """Those of one task; nearly always all runs have the same questions, which are then resampled for all at once."""
-    together: dict[bytes, list[int]] = {}
+    groups: dict[bytes, list[int]] = {}
     for i, (_, one) in enumerate(runs):
-        together.setdefault(sha256(one.question.tobytes()).digest(), []).append(i)
-    means: dict[int, tuple[dict, dict]] = {}
-    group_of = {}
-    for group, members in enumerate(together.values()):
-        values, replicates = changes.resampled_means([runs[i][1] for i in members], metric)
-        for k, i in enumerate(members):
-            group_of[i] = group
-            means[i] = tuple({name: found[name][..., k] for name in changes.METRICS} for found in (values, replicates))
+        groups.setdefault(sha256(one.question.tobytes()).digest(), []).append(i)
     results = []
-    for i, j in combinations(range(len(runs)), 2):
-        (first, one), (second, other) = runs[i], runs[j]
-        if first["model"] == second["model"] or any(first[key] != second[key] for key in SAME):
-            continue
-        pair, n = (means[i], means[j]), len(one.question)
-        if group_of[i] != group_of[j]:
-            one, other = changes.in_common(one, other)
-            if not (n := len(one.question)):
-                continue
-            both = changes.resampled_means([one, other], metric)
-            pair = tuple(tuple({name: found[name][..., k] for name in changes.METRICS} for found in both) for k in (0, 1))
-        results += _pair(task, first, second, pair, n, metric.confidence_level)
+    for members in groups.values():
+        pairs = _pairs(runs, members, members)
+        results += _between([runs[i] for i in members], [(members.index(i), members.index(j)) for i, j in pairs], task, metric)
+    for some, others in combinations(groups.values(), 2):
+        for pair in _pairs(runs, some, others):
+            (first, one), (second, other) = (runs[i] for i in sorted(pair))
+            both = changes.in_common(one, other)
+            if len(both[0].question):
+                results += _between(list(zip((first, second), both, strict=True)), [(0, 1)], task, metric)
     return results
 
 
-def _pair(task: str, first: dict, second: dict, pair: tuple, n: int, level: float) -> list[dict]:
-    (values, replicates), (other_values, other_replicates) = pair
-    of = {key: first[key] for key in SAME} | {"task": task, "model": first["model"], "other": second["model"], "n": n}
-    results = []
+def _pairs(runs: list[tuple[dict, Changes]], some: list[int], others: list[int]) -> list[tuple[int, int]]:
+    """Indices of two models under the same quantizer, each pair once."""
+    return [
+        (i, j)
+        for i, j in (combinations(some, 2) if some is others else product(some, others))
+        if runs[i][0]["model"] != runs[j][0]["model"] and all(runs[i][0][key] == runs[j][0][key] for key in SAME)
+    ]
+
+
+def _between(runs: list[tuple[dict, Changes]], pairs: list[tuple[int, int]], task: str, metric: Metric) -> list[dict]:
+    """The contrasts of pairs of runs that were asked the same questions."""
+    if not pairs:
+        return []
+    n, results = len(runs[0][1].question), []
+    means, replicates = changes.resampled_means([one for _, one in runs], metric)
     for name in changes.METRICS:
-        found = contrast(replicates[name], other_replicates[name], (float(values[name]), float(other_values[name])), level)
-        results.append(of | {"metric": name} | vars(found))
+        found = across.contrasts(means[name], replicates[name], pairs, metric.confidence_level)
+        for (i, j), one in zip(pairs, found, strict=True):
+            of = {key: runs[i][0][key] for key in SAME} | {"task": task, "metric": name}
+            results.append(of | {"model": runs[i][0]["model"], "other": runs[j][0]["model"], "n": n} | vars(one))
     return results
 
 

@@ -65,7 +65,7 @@ def scale(rows: list[dict], metric: str) -> Picture | None:
                 line.sort(key=lambda row: row["parameters"])
                 x, y, (low, high) = [row["parameters"] for row in line], column(line, "value"), interval(line)
                 marker = MARKERS[sorted({row["series"] for row in rows}).index(series) % len(MARKERS)]
-                axes.fill_between(x, low, high, color=styles[one]["color"], alpha=0.15, linewidth=0)
+                axes.fill_between(x, low, high, color=styles[one]["color"], alpha=0.1, linewidth=0)
                 axes.plot(x, y, marker=marker, markersize=4, linewidth=1.4, label=one, **styles[one])
             axes.set(xscale="log", xlabel="parameters")
             parameter_ticks(axes, {row["parameters"] for row in rows})
@@ -157,11 +157,11 @@ def heat(rows: list[dict]) -> Picture | None:
 
 def pareto(rows: list[dict]) -> Picture | None:
     """Accuracy, true-label probability and calibration error against size on disk, with the front of what nothing beats."""
-    rows = [row for row in rows if row["metric"] in BETTER and row["size_bytes"] and row["task"] == overall(rows)]
+    rows = overall([row for row in rows if row["metric"] in BETTER and row["size_bytes"]])
     if len({(row["model"], label(row)) for row in rows}) < 2:
         return None
-    front = [row for of in groups(rows, "metric").values() for row in _front(of)]
-    numbers = [row | {"on_front": row in front} for row in rows]
+    front = {id(row) for of in groups(rows, "metric").values() for row in _front(of)}
+    numbers = [row | {"on_front": id(row) in front} for row in rows]
 
     def draw(path: Path) -> Path:
         figure, grid = new_figure(1, len(BETTER), width=11, height=4.4)
@@ -171,14 +171,19 @@ def pareto(rows: list[dict]) -> Picture | None:
             best = sorted((row for row in of if row["on_front"]), key=lambda row: row["size_bytes"])
             megabytes = [row["size_bytes"] / 1e6 for row in best]
             axes.step(megabytes, column(best, "value"), where="post", color="0.7", linewidth=4, zorder=0, label="front")
-            for (one, mark), points in groups(of, label, size).items():
-                y, (low, high) = column(points, "value"), interval(points)
-                x = [row["size_bytes"] / 1e6 for row in points]
-                look = {"color": styles[one]["color"], "marker": markers[mark], "linestyle": "none"}
-                axes.errorbar(x, y, bars(y, low, high), markersize=6, elinewidth=0.7, label=f"{one}, {mark}", **look)
+            x, (low, high) = np.array([row["size_bytes"] / 1e6 for row in of]), interval(of)
+            inks = [styles[label(row)]["color"] for row in of]
+            axes.vlines(x, low, high, colors=inks, linewidth=0.7)
+            for (mark,), points in groups(of, size).items():
+                some = [of.index(row) for row in points]
+                axes.scatter(x[some], column(points, "value"), s=32, c=[inks[k] for k in some], marker=markers[mark])
             axes.set(xscale="log", xlabel="size on disk, MB", title=STUDY[metric])
-            plain_ticks(axes, x=[row["size_bytes"] / 1e6 for row in rows])
-        legend(figure, [(axes, None) for axes in grid], columns=6)
+            plain_ticks(axes, x=x.tolist())
+        for one, style in styles.items():
+            grid[0].plot([], [], color=style["color"], marker="o", linestyle="none", label=one)
+        for mark, marker in markers.items():
+            grid[0].plot([], [], color="0.4", marker=marker, linestyle="none", label=mark)
+        legend(figure, [(grid[0], None)], columns=6)
         return save(figure, path)
 
     caption = (
@@ -191,7 +196,7 @@ def pareto(rows: list[dict]) -> Picture | None:
 
 def shift(rows: list[dict]) -> Picture | None:
     """Harm and instability by the full model's own certainty, a panel a quantizer, a line a size."""
-    rows = [row for row in rows if row["metric"] in SHIFT and row["task"] == overall(rows)]
+    rows = overall([row for row in rows if row["metric"] in SHIFT])
     if not rows:
         return None
 

@@ -71,6 +71,7 @@ def _study(rows: list[dict], metrics: dict[str, str], full: dict | None) -> dict
     known = {name: said for name, said in metrics.items() if any(row["metric"] == name for row in rows)}
     tasks, lines = tasks_of(rows), []
     for (model,), of_model in groups(rows, "model").items():
+        said = model
         for task, name in zip(tasks, short(tasks), strict=True):
             by_metric, cells = {row["metric"]: row for row in of_model if row["task"] == task}, []
             for metric in known if by_metric else ():
@@ -79,7 +80,8 @@ def _study(rows: list[dict], metrics: dict[str, str], full: dict | None) -> dict
                     cells.append(number(full.get((model, task, metric), {}).get("value")))
                 cells.append(number(row["value"]) + _star(row) if row else "")
             if cells:
-                lines.append((model, name, cells))
+                lines.append((said, name, cells))
+                said = ""  # once is enough
     return {"columns": list(known.values()), "rows": lines, "paired": full is not None}
 
 
@@ -105,8 +107,8 @@ def sentences(spreads: list[dict], alpha: float) -> list[str]:
             continue
         apart = [one["task"] for one in single if one["p_adjusted"] < alpha]
         name = label({"quantizer": key[0], "setting": key[1]})
-        ends = f"from {min(o['smallest'] for o in single):+.4f} to {max(o['largest'] for o in single):+.4f}"
-        said = f"{name}: the true-label probability changed by {ends}, over models and tasks. "
+        ends = f"{min(o['smallest'] for o in single):+.4f} to {max(o['largest'] for o in single):+.4f}"
+        said = f"{name}: the true-label probability changed by {ends} over models and tasks. "
         if apart:
             said += f"Models differ in how much by more than their errors explain on {', '.join(apart)}"
             rest = [one["task"] for one in single if one["task"] not in apart]
