@@ -27,6 +27,7 @@ from bitsure.sweep.naming import groups, label, of_method, overall, short, size,
 from bitsure.sweep.statistics import STUDY
 from bitsure.sweep.table import FULL
 
+MOST_WRITTEN = 600  # numbers in a heat map; of more the colours are what can be read
 SHIFT = tuple(f"{name}_stratum_{k}" for name in ("harm", "instability") for k in range(1, STRATA + 1))
 BETTER = {"accuracy": max, "true_label_prob": max, "expected_calibration_error": min}  # what a Pareto front is drawn of
 POINT = ("series", "parameters", "model", "quantizer", "setting", "bits_per_weight", "size_bytes", "task", "metric")
@@ -138,7 +139,8 @@ def heat(rows: list[dict]) -> Picture | None:
                 table[i, j] = row["delta"]
                 star = "*" if row["tests"] == "primary" and (row["p_adjusted"] or 1) < row["alpha"] else ""
                 ink = "white" if abs(row["delta"]) > 0.6 * most else "black"
-                axes.text(j, i, f"{row['delta']:+.3f}{star}", ha="center", va="center", fontsize=7, color=ink)
+                if len(rows) <= MOST_WRITTEN:
+                    axes.text(j, i, f"{row['delta']:+.3f}{star}", ha="center", va="center", fontsize=7, color=ink)
             axes.imshow(table, cmap="PuOr", vmin=-most, vmax=most, aspect="auto")
             axes.set_xticks(range(len(tasks)), [plain(task) for task in short(tasks)], rotation=30, ha="right", fontsize=8)
             axes.set_yticks(range(len(models)), [plain(model) for model in models], fontsize=8)

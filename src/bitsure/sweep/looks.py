@@ -12,6 +12,7 @@ COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6
 STYLES = ("-", "--", ":", "-.")
 MARKERS = "osD^vP*X<>"
 MOST_PANELS = 12
+MOST_TICKS = 4
 
 
 def styles_of(rows: list[dict]) -> dict[str, dict]:
@@ -61,7 +62,9 @@ def legend(figure, panels, columns: int = 5) -> None:
 
 
 def parameter_ticks(axes, values: set[int]) -> None:
-    axes.set_xticks(sorted(values), [parameters(n) for n in sorted(values)])
+    """A tick at each size, or at few of them where they would run into each other."""
+    some = sorted(values)[:: -(-len(values) // MOST_TICKS)]
+    axes.set_xticks(some, [parameters(n) for n in some])
     axes.minorticks_off()
 
 

@@ -175,7 +175,7 @@ def _varied(cells: list[Cell]) -> set[str]:
     varied = {
         key
         for key in {key for cell in known for key in cell.settings}
-        if len({repr(cell.settings.get(key)) for cell in known}) > 1
+        if len({repr(cell.settings[key]) for cell in known if key in cell.settings}) > 1
     }
     for key in CALIB:
         seen: dict[tuple[str, str], set] = {}
