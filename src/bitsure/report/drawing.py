@@ -24,7 +24,7 @@ def new_figure(rows: int, columns: int, width: float = 4.4, height: float = 5.2,
     return figure, axes
 
 
-def save(figure, path: Path) -> Path:
+def save(figure, path: Path, colours: int = COLOURS) -> Path:
     """As a PNG of few colours: a third of the bytes, and nothing that an eye would miss. Pillow comes with matplotlib."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
@@ -33,7 +33,7 @@ def save(figure, path: Path) -> Path:
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(temporary, format="png", optimize=True)
+    picture.quantize(colours, dither=Image.Dither.NONE).save(temporary, format="png", optimize=True)
     temporary.rename(path)
     return path
 

@@ -23,7 +23,7 @@ from bitsure.sweep.looks import (
     plain_ticks,
     styles_of,
 )
-from bitsure.sweep.naming import groups, label, of_method, overall, short, size, smaller, tasks_of
+from bitsure.sweep.naming import groups, label, of_method, overall, short, size, smaller, star, tasks_of
 from bitsure.sweep.statistics import STUDY
 from bitsure.sweep.table import FULL
 
@@ -66,7 +66,7 @@ def scale(rows: list[dict], metric: str) -> Picture | None:
                 line.sort(key=lambda row: row["parameters"])
                 x, y, (low, high) = [row["parameters"] for row in line], column(line, "value"), interval(line)
                 marker = MARKERS[sorted({row["series"] for row in rows}).index(series) % len(MARKERS)]
-                axes.fill_between(x, low, high, color=styles[one]["color"], alpha=0.1, linewidth=0)
+                axes.fill_between(x, low, high, color=styles[one]["color"], alpha=min(0.15, 0.5 / len(styles)), linewidth=0)
                 axes.plot(x, y, marker=marker, markersize=4, linewidth=1.4, label=one, **styles[one])
             axes.set(xscale="log", xlabel="parameters")
             parameter_ticks(axes, {row["parameters"] for row in rows})
@@ -98,15 +98,17 @@ def bits(rows: list[dict], metric: str) -> Picture | None:
                 line.sort(key=lambda row: row["bits_per_weight"])
                 k = methods.index(method)
                 x, y, (low, high) = column(line, "bits_per_weight"), column(line, "delta"), interval(line, "delta_")
-                said = one if len(methods) == 1 else f"{one}, {method}"
                 marks = {"marker": MARKERS[k % len(MARKERS)], "markersize": 4, "linestyle": STYLES[k % len(STYLES)]}
-                axes.errorbar(
-                    x, y, bars(y, low, high), color=colours[one], linewidth=1.4, elinewidth=0.8, capsize=2, label=said, **marks
-                )
+                axes.errorbar(x, y, bars(y, low, high), color=colours[one], linewidth=1.4, elinewidth=0.8, capsize=2, **marks)
             axes.set(xscale="log", xlabel="bits per weight")
             ticks = sorted({round(row["bits_per_weight"]) for row in rows})
             axes.set_xticks(ticks, [str(tick) for tick in ticks])
             axes.minorticks_off()
+        for one, colour in colours.items():
+            panels[0][0].plot([], [], color=colour, linewidth=1.4, label=one)
+        for k, method in enumerate(methods if len(methods) > 1 else ()):
+            style = {"marker": MARKERS[k % len(MARKERS)], "linestyle": STYLES[k % len(STYLES)]}
+            panels[0][0].plot([], [], color="0.4", label=method, **style)
         legend(figure, panels)
         figure.supylabel(f"change in {STUDY[metric]}", fontsize=10)
         return save(figure, path)
@@ -124,9 +126,11 @@ def heat(rows: list[dict]) -> Picture | None:
     def draw(path: Path) -> Path:
         panels, tasks = groups(rows, label), tasks_of(rows)
         models = list(dict.fromkeys(row["model"] for row in sorted(rows, key=smaller)))
-        columns = min(len(panels), max(1, 16 // (len(tasks) + 2)))
+        written = len(rows) <= MOST_WRITTEN
+        wide, high = (0.72, 0.3) if written else (0.34, 0.2)
+        columns = min(len(panels), max(1, int(11 / (wide * len(tasks) + 0.4))))
         lines = -(-len(panels) // columns)
-        width, height = columns * (0.72 * len(tasks) + 0.4) + 1.8, lines * (0.3 * len(models) + 1.1) + 0.3
+        width, height = columns * (wide * len(tasks) + 0.4) + 1.8, lines * (high * len(models) + 1.1) + 0.3
         figure, grid = new_figure(lines, columns, width=max(width, 4), height=height, squeeze=False, sharey=True)
         most = max(abs(row["delta"]) for row in rows) or 1.0
         for axes in grid.flat:
@@ -137,17 +141,16 @@ def heat(rows: list[dict]) -> Picture | None:
             for row in of:
                 i, j = models.index(row["model"]), tasks.index(row["task"])
                 table[i, j] = row["delta"]
-                star = "*" if row["tests"] == "primary" and (row["p_adjusted"] or 1) < row["alpha"] else ""
                 ink = "white" if abs(row["delta"]) > 0.6 * most else "black"
-                if len(rows) <= MOST_WRITTEN:
-                    axes.text(j, i, f"{row['delta']:+.3f}{star}", ha="center", va="center", fontsize=7, color=ink)
+                if written:
+                    axes.text(j, i, f"{row['delta']:+.3f}{star(row)}", ha="center", va="center", fontsize=7, color=ink)
             axes.imshow(table, cmap="PuOr", vmin=-most, vmax=most, aspect="auto")
             axes.set_xticks(range(len(tasks)), [plain(task) for task in short(tasks)], rotation=30, ha="right", fontsize=8)
             axes.set_yticks(range(len(models)), [plain(model) for model in models], fontsize=8)
             axes.set_title(plain(one), fontsize=10)
             axes.spines[:].set_visible(False)
             axes.tick_params(length=0)
-        return save(figure, path)
+        return save(figure, path, colours=256)
 
     caption = (
         "Change in the mean true-label probability. Orange: lost. * : significant by the study's paired t-test, Holm over all "
