@@ -13,12 +13,14 @@ from bitsure.changes import Changes
 from bitsure.metrics.across import heterogeneity, over_draws
 from bitsure.sweep import cells, statistics, table
 from bitsure.sweep.contrasts import contrasts
+from bitsure.sweep.naming import star
 
 
 def row(model="m", seed=0, value=0.5, delta=-0.1, **changed):
     fields = {"series": model, "parameters": 10, "model": model, "training_seed": None, "quantizer": "gptq4", "method": "gptq"}
     fields |= {"setting": "", "calib_data": "c4", "calib_nsamples": 128, "calib_seqlen": 2048, "calib_seed": seed}
     fields |= {"task": "t", "metric": "accuracy", "value": value, "standard_error": 0.01, "ci_low": value, "ci_high": value}
+    fields |= {"tests": "primary", "p_adjusted": 0.0, "alpha": 0.01}
     fields |= {"delta": delta, "delta_standard_error": 0.02, "delta_ci_low": delta, "delta_ci_high": delta}
     return fields | changed
 
@@ -29,6 +31,7 @@ def test_calibration_seeds_become_one_row_with_a_wider_interval():
     mean = over_draws(deltas, [0.02] * 3, 0.95)
     assert (one["delta"], one["delta_ci_low"], one["delta_ci_high"]) == (mean.value, mean.ci_low, mean.ci_high)
     assert one["draws"] == {"calibration seeds": 3} and one["calib_seed"] is None
+    assert star(row()) == "*" and star(one) == ""  # a test of one seed is none of their mean
     [said] = statistics.draws([one])
     assert said["draws"] == "3 calibration seeds" and said["between_draws"] == pytest.approx(np.std(deltas, ddof=1))
 

@@ -61,6 +61,12 @@ def test_the_same_cells_give_the_same_bytes_in_any_order(finished, built, tmp_pa
     assert pq.read_table(tmp_path / "one.parquet").schema == table.SCHEMA
 
 
+def test_a_series_is_a_name_without_its_size():
+    names = {"opt-1.3b": "opt", "bloom-7b1": "bloom", "llama-2-7b-chat": "llama-2-chat", "Mixtral-8x7B-v0.1": "Mixtral-v0.1"}
+    names |= {"pocket-300k": "pocket", "gpt2": "gpt2", "qwen3-0.6b": "qwen3", "-7b": "-7b"}
+    assert {name: table.series_of(name) for name in names} == names
+
+
 def test_size_by_hand(finished):
     # 1,000,000 parameters, 2 bytes each: nine tenths at 4.16 bits, the rest as before
     [cell] = [cell for cell in cells.read(finished) if cell.name.endswith("model0-gptq4")]

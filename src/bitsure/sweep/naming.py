@@ -33,6 +33,11 @@ def parameters(n: int) -> str:
     return str(n)
 
 
+def star(row: dict) -> str:
+    """Where the one confirmatory test is significant; a mean over seeds has none."""
+    return "*" if row["tests"] == "primary" and row["p_adjusted"] is not None and row["p_adjusted"] < row["alpha"] else ""
+
+
 def overall(rows: list[dict]) -> list[dict]:
     """Those of the mean over tasks, or of the one task where there is no more."""
     tasks = {row["task"] for row in rows}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bitsure.config import Metric
 from bitsure.metrics import MACRO
 from bitsure.report.tables import number, p_value
-from bitsure.sweep.naming import groups, label, short, smaller, tasks_of
+from bitsure.sweep.naming import groups, label, short, smaller, star, tasks_of
 from bitsure.sweep.statistics import STUDY
 from bitsure.sweep.table import FULL
 
@@ -78,15 +78,11 @@ def _study(rows: list[dict], metrics: dict[str, str], full: dict | None) -> dict
                 row = by_metric.get(metric)
                 if full is not None:
                     cells.append(number(full.get((model, task, metric), {}).get("value")))
-                cells.append(number(row["value"]) + _star(row) if row else "")
+                cells.append(number(row["value"]) + star(row) if row else "")
             if cells:
                 lines.append((said, name, cells))
                 said = ""  # once is enough
     return {"columns": list(known.values()), "rows": lines, "paired": full is not None}
-
-
-def _star(row: dict) -> str:
-    return "*" if row["tests"] == "primary" and row["p_adjusted"] is not None and row["p_adjusted"] < row["alpha"] else ""
 
 
 def study_numbers(models: list[dict]) -> list[dict]:

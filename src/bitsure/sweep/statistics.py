@@ -53,7 +53,8 @@ def _mean_over(group: list[dict], draw: str, what: str, level: float) -> list[di
     """The mean of rows that differ by a draw alone; as they are, where that cannot be told or an error is not known."""
     if len(group) == 1 or len({row[draw] for row in group} - {None}) < len(group):
         return group
-    one = group[0] | {"draws": {**group[0].get("draws", {}), what: len(group)}, draw: None}
+    no_test = dict.fromkeys(("test", "tests", "p_value", "p_adjusted", "effect", "effect_size"))
+    one = group[0] | no_test | {"draws": {**group[0].get("draws", {}), what: len(group)}, draw: None}
     for value, prefix in (("value", ""), ("delta", "delta_")):
         values, errors = ([row[name] for row in group] for name in (value, f"{prefix}standard_error"))
         if None in values or None in errors:

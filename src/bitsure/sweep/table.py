@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ FULL = "none"  # the quantizer of full precision
 SCHEMA = pa.schema(
     [
         ("model", pa.string()),
-        ("series", pa.string()),  # models of one kind in several sizes; the model's own name where it is alone
+        ("series", pa.string()),  # models of one kind in several sizes
         ("parameters", pa.int64()),
         ("training_seed", pa.int64()),
         ("quantizer", pa.string()),
@@ -109,7 +110,7 @@ def _about(cell: Cell, varied: set[str]) -> dict:
     model, calib, bits = cell.model, cell.config.get("calib", {}), cell.config.get("quant", {}).get("bits")
     about = {
         "model": cell.model_name,
-        "series": model.get("series") or cell.model_name,
+        "series": model.get("series") or series_of(cell.model_name),
         "parameters": model.get("parameters"),
         "training_seed": model.get("training_seed"),
         "quantizer": cell.quantizer,
@@ -124,6 +125,11 @@ def _about(cell: Cell, varied: set[str]) -> dict:
         "status": cell.state,
     }
     return about | (_full_precision(cell, varied) if cell.quantizer == FULL else {})
+
+
+def series_of(name: str) -> str:
+    """A model's name without its size: opt-1.3b → opt, bloom-7b1 → bloom, llama-2-7b-chat → llama-2-chat."""
+    return re.sub(r"[-_](\d+x)?\d+(\.\d+)?[kmbt]\d*(?=$|[-_])", "", name, flags=re.IGNORECASE) or name
 
 
 def _full_precision(cell: Cell, varied: set[str]) -> dict:
