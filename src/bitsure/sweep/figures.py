@@ -102,6 +102,7 @@ def bits(rows: list[dict], metric: str) -> Picture | None:
                 axes.errorbar(x, y, bars(y, low, high), color=colours[one], linewidth=1.4, elinewidth=0.8, capsize=2, **marks)
             axes.set(xscale="log", xlabel="bits per weight")
             ticks = sorted({round(row["bits_per_weight"]) for row in rows})
+            axes.set_xlim(0.9 * ticks[0], 1.1 * ticks[-1])
             axes.set_xticks(ticks, [str(tick) for tick in ticks])
             axes.minorticks_off()
         for one, colour in colours.items():

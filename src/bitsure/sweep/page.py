@@ -39,7 +39,7 @@ def render(sweep: Sweep, tables: dict[str, list[dict]], unread: list[str], metri
         title=sweep.directory.resolve().name,
         states=sweep.states,
         total=len(sweep.cells),
-        unfinished=[(cell.name, cell.state, cell.error or "") for cell in sweep.cells if not cell.done],
+        unfinished=[(cell.name, cell.directory.name, cell.state, cell.error or "") for cell in sweep.cells if not cell.done],
         sentences=sentences(tables["heterogeneity"], metric.alpha),
         study=study(sweep.models, STUDY),
         paper=study(sweep.models, PAPER),
