@@ -32,7 +32,7 @@ def test_calibration_seeds_become_one_row_with_a_wider_interval():
     assert (one["delta"], one["delta_ci_low"], one["delta_ci_high"]) == (mean.value, mean.ci_low, mean.ci_high)
     assert one["draws"] == {"calibration seeds": 3} and one["calib_seed"] is None
     assert star(row()) == "*" and star(one) == ""  # a test of one seed is none of their mean
-    [said] = statistics.draws([one])
+    [said] = statistics.draws([one], statistics.over_training([one], 0.95))
     assert said["draws"] == "3 calibration seeds" and said["between_draws"] == pytest.approx(np.std(deltas, ddof=1))
 
 

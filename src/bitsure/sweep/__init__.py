@@ -55,7 +55,7 @@ def build(sweep_dir: Path) -> Sweep:
         "study": page.study_numbers(models),
         "heterogeneity": statistics.heterogeneities(tested),
         "contrasts": between,
-        "draws": statistics.draws([row for row in (*models, *sizes) if row["metric"] in statistics.TESTED]),
+        "draws": statistics.draws(models, sizes),
     }
     drawn = [(one, one.draw(_folder(sweep_dir, "figures") / f"{one.name}.png")) for one in figures.pictures(models, sizes)]
     for picture, path in drawn:

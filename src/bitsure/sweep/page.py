@@ -130,7 +130,7 @@ def _contrast(one: dict) -> tuple[str, ...]:
 
 
 def _drawn(one: dict) -> tuple[str, ...]:
-    what = one["series"] if one["parameters"] is None else f"{one['series']}, {one['parameters']:,} parameters"
+    what = one["model"] or f"{one['series']}, {one['parameters']:,} parameters"
     ends = f"[{number(one['delta_ci_low'], True)}, {number(one['delta_ci_high'], True)}]"
     change, between = number(one["delta"], True), f"{one['between_draws']:.4f}"
     return label(one), what, one["task"], one["metric"], one["draws"], change, ends, between

@@ -67,12 +67,15 @@ def _mean_over(group: list[dict], draw: str, what: str, level: float) -> list[di
     return [one]
 
 
-def draws(found: list[dict]) -> list[dict]:
-    """What was averaged over random draws: the difference's mean, its interval, and how much draws differ."""
+def draws(models: list[dict], sizes: list[dict]) -> list[dict]:
+    """What was averaged over random draws, by model and by size: the difference's mean, its interval, how much draws differ."""
+    once = {id(row): row for row in (*models, *sizes) if row["metric"] in TESTED}.values()
     keys = ("series", "parameters", "quantizer", "setting", "task", "metric", "delta", "delta_ci_low", "delta_ci_high")
     return [
-        {key: row[key] for key in keys} | {"between_draws": row["delta_between"], "draws": _said(row["draws"])}
-        for row in found
+        {"model": "" if TRAINING in row["draws"] else row["model"]}
+        | {key: row[key] for key in keys}
+        | {"between_draws": row["delta_between"], "draws": _said(row["draws"])}
+        for row in once
         if row.get("draws") and row.get("delta_between") is not None
     ]
 
