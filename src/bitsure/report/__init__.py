@@ -39,6 +39,7 @@ class About:
     provenance: dict | None = None
     prompts: dict[tuple[str, int], str] | None = None  # by task and doc_id
     noisy: Sequence[Records] = ()  # the noise control's, one for each seed
+    compressibility: dict | None = None  # compressibility.json
 
 
 def build(out: Path, records: Records, baseline: Records | None, metric: Metric, margins: Verdict, about: About) -> Report:

@@ -15,7 +15,7 @@ from bitsure import harness_log, records, terminal, verdict
 from bitsure.config import PROJECT, Metric, Verdict
 from bitsure.errors import UserError
 from bitsure.records import Records
-from bitsure.report import About, build, tables
+from bitsure.report import About, build, compressibility, tables
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -45,7 +45,8 @@ def report(directory: Path, baseline: Path | None, metric_name: str | None, out:
     out.mkdir(parents=True, exist_ok=True)
     noisy = [records.read(path)[0] for path in sorted((directory / "noise_control").glob("*.parquet"))]
     proof, made_by = _json(directory / "quantization.json"), _json(directory / "provenance.json")
-    about = About(_title(directory), proof, made_by, prompts, noisy)
+    packed = _json(directory / "compressibility.json")
+    about = About(_title(directory), proof, made_by, prompts, noisy, packed)
     made = build(out, found, full, metric, margins, about)
     console = terminal.console()
     console.print(tables.terminal_table(made.metrics, made.comparison, about.title, metric.confidence_level, metric.alpha))
@@ -53,6 +54,8 @@ def report(directory: Path, baseline: Path | None, metric_name: str | None, out:
         console.print(f"\nVerdict: {made.verdict['verdict']}", markup=False)
         for sentence in verdict.sentences(made.verdict):
             console.print(f"- {sentence}", markup=False, soft_wrap=True)
+    if packed:
+        console.print(f"\n{compressibility.sentence(packed)}", markup=False, soft_wrap=True)
     if metric.paper_compat:
         console.print("\nThe study's own numbers, paper_compat/…, are on the page and in metrics.json.", markup=False)
     console.print(f"\nreport   {made.page}", markup=False, soft_wrap=True)

@@ -13,7 +13,7 @@ from bitsure.compare import CLUSTER_ROBUST, was_compared
 from bitsure.config import Metric
 from bitsure.metrics import MACRO
 from bitsure.metrics.deferral import FULL_BITS, cost_of_quantized
-from bitsure.report import tables
+from bitsure.report import compressibility, tables
 from bitsure.report.samples import Changed
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def _render(
         figures=pictures,
         changed=None if "samples" in without else changed,
         without=[DISPENSABLE[what] for what in without],
+        loading=compressibility.shown(about.compressibility) if about.compressibility else None,
         quantization=_facts(about.quantization) if about.quantization else None,
         provenance={
             key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
