@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    from bitsure.quantize.formats import CodebookWeight, IntegerWeight, Weight
+    from bitsure.quantize.formats import CodebookWeight, Weight
 
 ACTIVATION_BITS = 8
 
@@ -36,15 +36,15 @@ class Coded:
 def of_weight(weight: Weight, most: int, seed: int) -> Coded | None:
     """A weight's codes with units `channel` (a row: what one output is made from) and `group` (what shares a scale).
 
-    most: of more codes than these, whole rows are drawn by `seed`. None for a weight that is not made of integers.
+    most: of more codes than these, whole rows are drawn by `seed`. None for a weight that is not made of codes.
     """
-    from bitsure.quantize.formats import CodebookWeight, IntegerWeight
+    from bitsure.quantize.formats import CodebookWeight, DenseWeight
 
-    if not isinstance(weight, (IntegerWeight, CodebookWeight)):
+    if isinstance(weight, DenseWeight):
         return None
     out, stored = weight.codes.shape
     rows = draw_rows(out, stored, most, seed)
-    groups = _groups_of_integers if isinstance(weight, IntegerWeight) else _groups_of_codebook
+    groups = _groups_of_codebook if isinstance(weight, CodebookWeight) else _groups_of_rows
     return Coded(
         bits=weight.bits,
         codes=weight.codes.numpy()[rows].astype(np.uint8),
@@ -57,8 +57,8 @@ def of_weight(weight: Weight, most: int, seed: int) -> Coded | None:
 
 
 def of_activations(states: torch.Tensor, most: int, seed: int) -> Coded:
-    """Inputs of a layer (tokens, width) as int8 with one scale a token, round(127 x / max|x|) + 128, as SmoothQuant (Xiao et al.
-    2023) rounds them while it runs. Units `channel` (a column) and `token`.
+    """Inputs of a layer (tokens, width) as int8 with one float16 scale a token, round(127 x / max|x|) + 128: what SmoothQuant
+    (Xiao et al. 2023) makes of activations while a model runs. Units `channel` (a column) and `token`.
     """
     scales = states.abs().amax(1, keepdim=True).float().clamp(min=2**-126) / 127
     codes = ((states.float() / scales).round() + 2 ** (ACTIVATION_BITS - 1)).cpu().numpy().astype(np.uint8)
@@ -84,7 +84,7 @@ def draw_rows(rows: int, columns: int, most: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(rows, fitting, replace=False))
 
 
-def _groups_of_integers(weight: IntegerWeight, rows: np.ndarray) -> np.ndarray:
+def _groups_of_rows(weight: Weight, rows: np.ndarray) -> np.ndarray:
     if len(weight.scales) != len(weight.codes):  # one scale for the whole tensor
         return np.zeros((1, 1), dtype=np.int64)
     return np.arange(len(rows))[:, None] * weight.scales.shape[1] + weight.group_of.numpy()[None]
@@ -96,7 +96,7 @@ def _groups_of_codebook(weight: CodebookWeight, rows: np.ndarray) -> np.ndarray:
     return np.unique(blocks, return_inverse=True)[1].reshape(blocks.shape)
 
 
-def _beside(weight: IntegerWeight | CodebookWeight) -> list[torch.Tensor]:
+def _beside(weight: Weight) -> list[torch.Tensor]:
     import torch
 
     from bitsure.quantize.formats import CodebookWeight
@@ -104,8 +104,10 @@ def _beside(weight: IntegerWeight | CodebookWeight) -> list[torch.Tensor]:
     if isinstance(weight, CodebookWeight):
         nested = isinstance(weight.absmax, CodebookWeight)
         return [weight.absmax.codes, *_beside(weight.absmax), torch.tensor(weight.offset)] if nested else [weight.absmax]
-    zeros = weight.zeros if weight.zeros.is_floating_point() else weight.zeros.to(torch.int16)
-    return [weight.scales, zeros] + ([] if weight.input_scales is None else [weight.input_scales])
+    zeros = getattr(weight, "zeros", None)  # which not every format has
+    if zeros is not None and not zeros.is_floating_point():
+        zeros = zeros.to(torch.int16)
+    return [part for part in (weight.scales, zeros, weight.input_scales) if part is not None]
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def weights(checkpoint: Path, codes: int, seed: int) -> dict | None:
-    """The `summary` of a checkpoint's quantized weights, read one at a time; None if none of them is made of integers.
+    """The `summary` of a checkpoint's quantized weights, read one at a time; None if none of them is made of codes.
 
     codes: how many are measured at most (of a larger model, rows of each layer drawn by `seed`).
     """
     from bitsure.quantize import checkpoints
 
     total, each = checkpoints.one_by_one(checkpoint)
-    coded = ((name, of_weight(weight, codes // total, seed)) for name, weight in each)
+    coded = ((name, of_weight(weight, codes // max(1, total), seed)) for name, weight in each)
     return summary((name, one) for name, one in coded if one is not None)
 
 

@@ -145,7 +145,7 @@ def read(directory: Path) -> tuple[dict[str, Weight], dict[str, torch.Tensor]]:
 
 
 def one_by_one(directory: Path) -> tuple[int, Iterator[tuple[str, Weight]]]:
-    """How many quantized weights a checkpoint holds, and each with its layer's name: unpacked, all take memory eight times over."""
+    """How many quantized weights a checkpoint holds, and each with its layer's name: unpacked, all at once take much memory."""
     settings, where = layouts.read_settings(directory), {}
     for path in sorted(directory.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
