@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bitsure import compress, models, provenance, quantize, records, report, scoring, terminal, tracking, verdict
@@ -11,7 +11,7 @@ from bitsure.config import Config
 from bitsure.errors import UserError
 from bitsure.quantize import calib_data, prequantized
 from bitsure.quantizers import NoQuant
-from bitsure.report import compressibility, tables
+from bitsure.report import compressibility, published_table, tables
 from bitsure.rundir import is_done, open_run
 from bitsure.store import Store
 
@@ -73,7 +73,7 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
                 title = f"{source.name}, {config.quant.name}"
                 scorer.write_prompts(source, run_dir / "prompts.parquet")
                 prompts = records.read_prompts(run_dir / "prompts.parquet")
-                about = report.About(title, proof, made_by, prompts, noisy, packed)
+                about = report.About(title, proof, made_by, prompts, noisy, packed, asdict(config.task))
                 made = report.build(run_dir, rows, baseline, config.metric, config.verdict, about)
             with current.stage("track"):
                 tracker.log(made_by, made, proof, rows, baseline, config.metric, run_dir / "records.parquet")
@@ -137,6 +137,9 @@ def _show(config: Config, title: str, made: report.Report, packed: dict | None, 
     out.print()
     for sentence in tables.unjoined(made.comparison or {}):
         out.print(sentence, markup=False, soft_wrap=True)
+    if made.published:
+        published_table.show(out, made.published)
+        out.print()
     if made.verdict:
         out.print(f"Verdict: {made.verdict['verdict']}", markup=False)
         for sentence in verdict.sentences(made.verdict):
