@@ -1,8 +1,9 @@
 """Numbers that papers and their repositories print, to be shown beside what a run measured and never in its place.
 
-published.csv has a row for each: the model by its name in conf/model; the bits of weights, activations, and keys and values (16:
-none are quantized); the rounding, group size and symmetry of the weights, empty where nothing is said; the harness's name of the
-task; the metric by its name here; the value as it is printed, which is `scale` times the metric; where, and what to know of it.
+published.csv has a row for each: the model by its name in conf/model; the bits of weights, of activations, and of keys and
+values (16: none are quantized); rounding, group size and symmetry of the weights, empty where nothing is said; the harness's
+name of the task; the metric by its name here; the value as printed, which is `scale` times the metric; its source, and what to
+know of it.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def rows(found: list[dict]) -> list[tuple[str, ...]]:
 
 
 def notes(found: list[dict]) -> list[str]:
-    """What each setting's numbers have in common, what they do not, and where the published ones are from; each sentence once."""
+    """What the numbers of a row have in common, what they do not, and where the published one is from; each sentence once."""
     said: dict[str, list[str]] = {}  # by what is said, the tasks of which it is
     for one in found:
         differs = f"; but {', '.join(one['differs'])}" if one["differs"] else ""
