@@ -37,14 +37,14 @@ def test_a_row_a_run_and_an_answer_for_each_model(run, capsys):
     assert [row.split(" | ")[1] for row in rows] == ["b", "c", "a", "d"]  # by model, the cheapest first
     assert rows[0].startswith("| m | b | 2.50 | 1.50 | 1.25 | 1.5 ms | 0.600 [0.500, 0.700] |")
     assert said == (
-        "m: b (1.50 bits, confidence 0.600 [0.500, 0.700]) is the cheapest to load, "
-        "c (2.50 bits, confidence 0.500 [0.400, 0.600]) the least sure."
+        "m: the cheapest to load is b, 1.50 bits a weight after coding; the least sure is c (confidence 0.500 [0.400, 0.600]); "
+        "the least sure of the right answer is c (true-label prob. 0.500 [0.400, 0.600])."
     )
 
 
 def test_the_cheapest_may_be_the_least_sure(run, capsys):
     command.main([run("a", 3.5, 0.7), run("b", 1.5, 0.6), "--task", "pets"])
-    assert capsys.readouterr().out.endswith("is both the cheapest to load and the least sure.\n")
+    assert "the least sure is b (confidence 0.600" in capsys.readouterr().out
 
 
 def test_what_cannot_be_shown_is_said(run, tmp_path):

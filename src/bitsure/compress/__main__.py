@@ -80,20 +80,15 @@ def _row(run: Run) -> list[str]:
 
 
 def answer(model: str, runs: list[Run]) -> str | None:
-    """Which of a model's quantizers is the cheapest to load and which the least sure; None of one alone."""
+    """Which of a model's quantizers is the cheapest to load, which the least sure, which of the right answer; None of one run."""
     if len(runs) < 2:
         return None
-    cheapest, least = min(runs, key=lambda run: run.coded), min(runs, key=_confidence)
-    said = [
-        f"{run.quantizer} ({run.coded:.2f} bits, confidence {_number(run.numbers['confidence'])})" for run in (cheapest, least)
-    ]
-    if cheapest is least:
-        return f"{model}: {said[0]} is both the cheapest to load and the least sure."
-    return f"{model}: {said[0]} is the cheapest to load, {said[1]} the least sure."
-
-
-def _confidence(run: Run) -> float:
-    return run.numbers["confidence"]["value"]
+    cheapest = min(runs, key=lambda run: run.coded)
+    said = f"{model}: the cheapest to load is {cheapest.quantizer}, {cheapest.coded:.2f} bits a weight after coding"
+    for name, what in (("confidence", "the least sure"), ("true_label_prob", "the least sure of the right answer")):
+        one = min(runs, key=lambda run: run.numbers[name]["value"])
+        said += f"; {what} is {one.quantizer} ({SURE[name]} {_number(one.numbers[name])})"
+    return f"{said}."
 
 
 def _number(one: dict) -> str:
