@@ -9,6 +9,7 @@ import torch
 from bitsure import models
 from bitsure.config import Model
 from bitsure.errors import UserError
+from bitsure.store import Store
 
 
 def test_a_directory_is_identified_by_its_content(tiny_model, tmp_path):
@@ -86,3 +87,13 @@ def test_rotary_settings_that_transformers_4_would_not_find_are_refused(tiny_mod
                 models.locate(Model(path=str(copy)), None)
         else:
             models.locate(Model(path=str(copy)), None)
+
+
+def test_parameters_are_counted_once_and_tied_ones_too(tiny_model, tmp_path, monkeypatch):
+    source, store = models.locate(Model(path=str(tiny_model)), None), Store(tmp_path)
+    measured = models.measure(source, store)
+    network, _ = models.load(tiny_model, "float32")
+    assert measured["parameters"] == sum(parameter.numel() for parameter in network.parameters())
+    assert measured["bytes_on_disk"] == (tiny_model / "model.safetensors").stat().st_size
+    monkeypatch.setattr(models, "empty_model", lambda path: pytest.fail("counted again"))
+    assert models.measure(source, store) == measured
