@@ -96,6 +96,7 @@ def _check(config: Config, log_file: Path) -> Cell:
         plan = quantize.Plan(source, config.quant, config.calib, text, dtype, ready)
     scorer = scoring.Scorer(scoring.questions(config.task, mirror), config.scoring, dtype, store, log_file)
     cell = Cell(source, dtype, plan, scorer, store, log_file)
+    scorer.check_prompting(source)
     scorer.load_missing(scoring.identity(source, None))
     scorer.load_missing(scoring.identity(source, cell.weights))
     if plan and not store.find("weights", plan.made_from):
@@ -107,7 +108,8 @@ def _check(config: Config, log_file: Path) -> Cell:
 def _made_by(cell: Cell) -> dict:
     source = cell.source
     model = {"name": source.name, "revision": source.revision, "fingerprint": source.fingerprint, "dtype": cell.dtype}
-    return {"model": model, "weights": cell.weights, "calib_text": cell.plan.text.name if cell.plan else None}
+    text = cell.plan.text.name if cell.plan else None
+    return {"model": model, "weights": cell.weights, "calib_text": text, "asked": cell.scorer.asked}
 
 
 def _noise(cell: Cell, seed: int, folder: Path) -> records.Records:

@@ -44,7 +44,7 @@ class Sums:
         return float(self.from_sums(self.features(asked).sum(0)[None])[0])
 
     def from_sums(self, sums: np.ndarray) -> np.ndarray:
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             return self.of(sums)
 
     def value_and_influence(self, asked: Any) -> tuple[float, np.ndarray]:

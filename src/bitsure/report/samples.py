@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bitsure.metrics.confidence import questions
-from bitsure.records import Join, by_task, rows
+from bitsure.metrics.texts import texts
+from bitsure.records import Join, by_task, has_choices, is_text, rows
 
 SHOWN = 6  # of each task
 LONGEST = 600  # characters of a prompt
@@ -25,10 +26,13 @@ class Changed:
 
 
 def most_changed(joined: Join, prompts: dict[tuple[str, int], str], normalization: str) -> dict[str, list[Changed]]:
-    """By task, the questions whose right answer gained or lost most probability."""
+    """By task, the questions whose right answer gained or lost most probability; none of whole texts."""
     full, found = by_task(joined.baseline), {}
     for task, after in by_task(joined.quantized).items():
-        was, now = questions(full[task], normalization), questions(after, normalization)
+        if is_text(after):
+            continue
+        of_choices = has_choices(after)
+        was, now = (questions(side, normalization) if of_choices else texts(side) for side in (full[task], after))
         change = now.true_label_prob - was.true_label_prob
         places = np.argsort(-np.abs(change), kind="stable")[:SHOWN]
         found[task] = [
@@ -40,7 +44,9 @@ def most_changed(joined: Join, prompts: dict[tuple[str, int], str], normalizatio
                 choices=[
                     (text[:LONGEST], k in record.gold, float(was.p[was.starts[i] + k]), float(now.p[now.starts[i] + k]))
                     for k, text in enumerate(record.choices)
-                ],
+                ]
+                if of_choices
+                else [(record.choices[0][:LONGEST], True, float(was.true_label_prob[i]), float(now.true_label_prob[i]))],
             )
             for i, record in zip(places, rows(after.take(places)), strict=True)
         ]
