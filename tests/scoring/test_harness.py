@@ -145,9 +145,11 @@ def test_on_real_tasks_every_number_is_that_of_hflm(harness, tasks, monkeypatch)
     from bitsure import hub
 
     model, tokenizer = models.load(SHARED / "hub/models/karpathy/stories260K", "float32")
+    from bitsure.scoring.names import manager_with
+
     for shots in (0, 2):
         with hub.datasets_from(str(SHARED / "hub"), None):
-            loaded = tasks._manager(None, True).load(REAL)
+            loaded = manager_with(None, True).load(REAL)
         for one in loaded["tasks"].values():
             one.set_config(key="num_fewshot", value=0 if "truthfulqa" in one.config.task else shots)
 

@@ -47,12 +47,14 @@ def test_free_text_is_refused_and_the_rest_of_its_group_named(tasks, own_tasks, 
         load(tasks, ["longbench"])
 
 
-def test_groups_and_tags_are_all_of_their_tasks(tasks):
-    manager = tasks._manager(None, True)
-    assert list(tasks.members(manager, "ai2_arc")) == ["arc_challenge", "arc_easy"]
-    mmlu = tasks.members(manager, "mmlu")
+def test_groups_and_tags_are_all_of_their_tasks():
+    from bitsure.scoring.names import manager_with, members
+
+    manager = manager_with(None, True)
+    assert list(members(manager, "ai2_arc")) == ["arc_challenge", "arc_easy"]
+    mmlu = members(manager, "mmlu")
     assert len(mmlu) == 57 and set(mmlu.values()) == {"multiple_choice"} and "mmlu_anatomy" in mmlu
-    assert tasks.members(manager, "scrolls_quality") == {"scrolls_quality": None}  # Python's own
+    assert members(manager, "scrolls_quality") == {"scrolls_quality": None}  # Python's own
 
 
 def test_gold_is_an_index_a_choice_or_several_and_nothing_else(tasks):

@@ -1,6 +1,6 @@
 """lm-evaluation-harness's evaluation, with a hook that keeps every token's log-probability.
 
-This file and tasks.py are the only ones that import lm_eval.
+This file, names.py, tasks.py and task_data.py are the only ones that import lm_eval.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from bitsure.records import Record, cluster_of
 from bitsure.scoring.engine import Engine
 from bitsure.scoring.forward import Scored
 from bitsure.scoring.journal import Journal
-from bitsure.scoring.tasks import CHOICES, MC2, TEXT, choices_of, gold_of
+from bitsure.scoring.names import CHOICES, TEXT
+from bitsure.scoring.tasks import MC2, choices_of, gold_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

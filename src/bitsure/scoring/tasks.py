@@ -1,30 +1,25 @@
-"""lm-evaluation-harness's tasks: found by name, refused where there is no confidence to take, and loaded with their data."""
+"""lm-evaluation-harness's tasks, loaded with their data."""
 
 from __future__ import annotations
 
-import difflib
-import functools
 import logging
-import re
 from collections.abc import Sequence
 from operator import index
 from typing import Any
 
 import lm_eval.api.task
 from lm_eval.tasks import TaskManager
-from lm_eval.tasks._index import Entry, Kind
 
 from bitsure import hub
 from bitsure.config import Task
 from bitsure.errors import UserError
+from bitsure.scoring.names import CHOICES, SCORED, WHY_NOT, check_fit, manager_of, members
+from bitsure.scoring.task_data import cannot_load, changed_data, missing_column, prepared_by_content
 
 log = logging.getLogger(__name__)
 
-CHOICES, CONTINUATION, TEXT = "multiple_choice", "loglikelihood", "loglikelihood_rolling"  # what can be scored
-WHY_NOT = "the answer is text that the model writes: no probability of it is asked for, so that there is no confidence to take"
 MC2 = "truthfulqa_mc2"
 BBQ_DATA = "oskarvanderwal/bbq"
-UNDEFINED = re.compile(r"'([^']+)' is undefined|has no attribute '([^']+)'")
 
 
 def load_tasks(task: Task, names: Sequence[str], hub_mirror: str | None) -> dict[str, dict]:
@@ -34,85 +29,19 @@ def load_tasks(task: Task, names: Sequence[str], hub_mirror: str | None) -> dict
     Raises UserError for a name that the harness does not have, for tasks that are not scored, before any data is looked for,
     and for data that cannot be had or read.
     """
-    managers = {name: _manager_of(task, name) for name in names}
+    managers = {name: manager_of(task, name) for name in names}
     for name in names:
         check_fit(managers[name], name)
     loaded = {}
-    with hub.datasets_from(hub_mirror, task.include_path):
+    with prepared_by_content(), hub.datasets_from(hub_mirror, task.include_path):
         for name in names:
             loaded[name] = {"tasks": _load(managers[name], name)}
             for sub_name, one in loaded[name]["tasks"].items():
-                if one.OUTPUT_TYPE not in (CHOICES, CONTINUATION, TEXT):  # those that are Python's say so only now
+                if one.OUTPUT_TYPE not in SCORED:  # those that are Python's say so only now
                     raise UserError(f"task.names: {sub_name} is of the kind {one.OUTPUT_TYPE}: {WHY_NOT}.")
                 _configure(one, task)
                 _check_first_question(sub_name, one)
     return loaded
-
-
-def _manager_of(task: Task, name: str) -> TaskManager:
-    """What knows a name: one's own folder alone, which is quick, or all that the harness has."""
-    manager = _manager(task.include_path, include_defaults=False)
-    if task.include_path is None or name not in manager.all_tasks:
-        manager = _manager(task.include_path, include_defaults=True)
-    if name not in manager.all_tasks:
-        near = difflib.get_close_matches(name, manager.all_tasks, n=5)
-        raise UserError(
-            f"task.names: there is no task {name!r} in lm-evaluation-harness"
-            + (f" or in task.include_path={task.include_path}" if task.include_path else "")
-            + (f". Near: {', '.join(near)}." if near else ".")
-            + " `lm-eval ls tasks` lists them all."
-        )
-    return manager
-
-
-@functools.cache
-def _manager(include_path: str | None, include_defaults: bool) -> TaskManager:
-    return TaskManager(include_path=include_path, include_defaults=include_defaults)
-
-
-def members(manager: TaskManager, name: str) -> dict[str, str | None]:
-    """{task: its kind} of a name: one task, or all of a group or tag. A Python task's kind is None until it is loaded."""
-    entry = manager.task_index.get(name)
-    if entry is None:  # a task that a group defines in itself
-        return {}
-    if entry.kind is Kind.TAG:
-        return {task: kind for one in sorted(entry.tags) for task, kind in members(manager, one).items()}
-    if entry.kind is Kind.GROUP:
-        return _members_of(manager, entry.cfg["task"])
-    return {name: _kind(entry)}
-
-
-def _members_of(manager: TaskManager, listed: str | list[str | dict]) -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
-    for one in [listed] if isinstance(listed, str) else listed:
-        name = one if isinstance(one, str) else one.get("task", one.get("group"))
-        found |= members(manager, name) if isinstance(name, str) and name in manager.task_index else {}
-        if isinstance(one, dict) and isinstance(one.get("task"), list):
-            found |= _members_of(manager, one["task"])
-    return found
-
-
-def _kind(entry: Entry) -> str | None:
-    return None if entry.kind is Kind.PY_TASK else (entry.cfg or {}).get("output_type", "generate_until")
-
-
-def check_fit(manager: TaskManager, name: str) -> None:
-    """Raise UserError if a task, or any of a group, is of a kind that is not scored; nothing is loaded for it."""
-    kinds = members(manager, name)
-    unfit = [task for task, kind in kinds.items() if kind not in (CHOICES, CONTINUATION, TEXT, None)]
-    if not unfit:
-        return
-    if list(kinds) == [name]:
-        raise UserError(f"task.names: {name} is of the kind {kinds[name]}: {WHY_NOT}. docs/tasks.md lists tasks that fit.")
-    fit = [task for task in kinds if task not in unfit]
-    raise UserError(
-        f"task.names: {_some(unfit)} of the group {name} cannot be scored: {WHY_NOT}."
-        + (f" The others can, by name: 'task.names=[{','.join(fit)}]'." if fit else " docs/tasks.md lists tasks that fit.")
-    )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _load(manager: TaskManager, name: str) -> dict[str, Any]:
@@ -125,61 +54,8 @@ def _load(manager: TaskManager, name: str) -> dict[str, Any]:
             try:
                 manager.load([one])
             except Exception as of_member:
-                raise _cannot_load(manager, one, f", of the group {name}", of_member) from of_member
-        raise _cannot_load(manager, name, "", error) from error
-
-
-def _cannot_load(manager: TaskManager, name: str, group: str, error: Exception) -> UserError:
-    log.info("task %s cannot be loaded", name, exc_info=error)
-    if isinstance(error, UserError):
-        return UserError(f"task.names: {name}{group}: {error}")
-    entry = manager.task_index.get(name)
-    cfg = (entry.cfg if entry else None) or {}
-    columns = _columns(cfg)
-    if missing := _missing_column(error, cfg, columns):
-        return _changed_data(f"{name}{group}", cfg.get("dataset_path"), cfg.get("dataset_name"), missing, columns)
-    said = str(error).strip().split("\n")[0][:300]
-    return UserError(f"task.names: {name}{group} cannot be loaded: {type(error).__name__}: {said}")
-
-
-def _missing_column(error: Exception, cfg: dict[str, Any], columns: list[str]) -> str | None:
-    """What the documents do not have: as the error says, else as the task's templates tell; None where it is another error."""
-    if isinstance(error, KeyError) and error.args:
-        return str(error.args[0])
-    if found := UNDEFINED.search(str(error)):
-        return found[1] or found[2]
-    if not columns or "process_docs" in cfg:  # which may add columns
-        return None
-    return next((name for name in _read_columns(cfg) if name not in columns), None)
-
-
-def _read_columns(cfg: dict[str, Any]) -> list[str]:
-    """The columns that a task's YAML reads: by a bare name, or in a template."""
-    from jinja2 import Environment, meta
-
-    fields = [cfg[key] for key in ("doc_to_text", "doc_to_choice", "doc_to_target") if isinstance(cfg.get(key), str)]
-    templates = (sorted(meta.find_undeclared_variables(Environment().parse(field))) for field in fields)
-    return [name for field, used in zip(fields, templates, strict=True) for name in ([field] if field.isidentifier() else used)]
-
-
-def _changed_data(task: str, data: str | None, subset: str | None, column: str, columns: list[str]) -> UserError:
-    return UserError(
-        f"task.names: {task} cannot read its data set {data}{f' ({subset})' if subset else ''}: there is no {column!r}"
-        + (f" among its splits and columns {', '.join(columns)}" if columns else "")
-        + ". The data set is another than the harness's task was written for. Take the version that it was written for (in "
-        "paths.hub_mirror, or an older revision of it), or your own YAML of the task by task.include_path."
-    )
-
-
-def _columns(cfg: dict[str, Any]) -> list[str]:
-    """The data set's splits and columns, as far as they can be had."""
-    import datasets
-
-    try:
-        found = datasets.load_dataset(cfg["dataset_path"], cfg.get("dataset_name"), **(cfg.get("dataset_kwargs") or {}))
-    except Exception:  # it is only for a message
-        return []
-    return [*found, *dict.fromkeys(column for split in found.values() for column in split.column_names)]
+                raise cannot_load(manager, one, f", of the group {name}", of_member) from of_member
+        raise cannot_load(manager, name, "", error) from error
 
 
 def _configure(one: lm_eval.api.task.Task, task: Task) -> None:
@@ -201,8 +77,8 @@ def _check_first_question(name: str, one: lm_eval.api.task.Task) -> None:
             else:
                 one.doc_to_target(doc)
         except Exception as error:
-            if missing := _missing_column(error, one.dump_config(), list(doc)):
-                raise _changed_data(name, one.DATASET_PATH, one.DATASET_NAME, missing, list(doc)) from error
+            if missing := missing_column(error, one.dump_config(), list(doc)):
+                raise changed_data(name, one.DATASET_PATH, one.DATASET_NAME, missing, list(doc)) from error
             raise
 
 
