@@ -112,7 +112,8 @@ def estimate(
     replicates = _replicates(resampled, asked, weights)
     if minus is not None:
         other = _replicates(resampled, minus, weights)
-        replicates = {name: found - other[name] for name, found in replicates.items()}
+        with np.errstate(invalid="ignore"):  # what does not exist of either, does not of the difference
+            replicates = {name: found - other[name] for name, found in replicates.items()}
     found = {}
     for name, one in statistics.items():
         least, difference = one.least, {}

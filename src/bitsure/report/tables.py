@@ -79,7 +79,11 @@ def unjoined(comparison: dict) -> list[str]:
 
 
 def number(value: float | None, sign: bool = False) -> str:
-    return "–" if value is None else f"{value:{'+' if sign else ''}.4f}"
+    """Four decimals, and fewer of what is larger: a perplexity, the NLL of a long answer."""
+    if value is None:
+        return "–"
+    digits = next((digits for below, digits in ((10, ".4f"), (1000, ".2f"), (1e6, ".0f")) if abs(value) < below), ".2e")
+    return f"{value:{'+' if sign else ''}{digits}}"
 
 
 def interval(one: dict, sign: bool) -> str:
