@@ -13,7 +13,6 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
 
 from bitsure import records, terminal
 from bitsure.config import Metric
@@ -21,8 +20,7 @@ from bitsure.errors import UserError
 from bitsure.metrics import Sample
 from bitsure.metrics.confidence import questions
 from bitsure.metrics.statistics import Estimate, estimate, mean
-from bitsure.metrics.texts import texts
-from bitsure.records import Records, by_task, has_choices, join
+from bitsure.records import Records, by_task, join
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def contrasts(one: Run, other: Run, metric: Metric) -> dict[str, tuple[Estimate,
 
 
 def _change(before: Records, after: Records, metric: Metric) -> np.ndarray:
-    full, quantized = (questions(side, metric.normalization) if has_choices(side) else texts(side) for side in (before, after))
+    full, quantized = (questions(side, metric.normalization) for side in (before, after))
     return quantized.true_label_prob - full.true_label_prob
 
 
@@ -115,15 +113,7 @@ def _read(directory: Path) -> Run:
     files = [directory / name for name in ("baseline.parquet", "records.parquet")]
     if missing := [file.name for file in files if not file.is_file()]:
         raise UserError(f"{directory} holds no {' and no '.join(missing)}: give run directories of quantized models.")
-    return Run(directory.name, *(_without_texts(records.read(file)[0], file) for file in files))
-
-
-def _without_texts(found: Records, file: Path) -> Records:
-    """What has a true-label probability. Raises UserError if nothing has."""
-    kept = found.filter(pc.is_null(found["words"]))
-    if not len(kept):
-        raise UserError(f"{file} holds whole texts alone: of these there is no true-label probability to compare models by.")
-    return kept
+    return Run(directory.name, *(records.read(file)[0] for file in files))
 
 
 def show(runs: list[Run], metric: Metric) -> None:

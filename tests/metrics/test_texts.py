@@ -14,6 +14,7 @@ from bitsure import control, metrics, records, verdict
 from bitsure.compare import compare, was_compared
 from bitsure.config import Verdict
 from bitsure.errors import UserError
+from bitsure.metrics.confidence import questions
 from bitsure.metrics.texts import statistics, texts
 from bitsure.report import About, build, page, tables
 from bitsure.tracking import reliability_points, sample_rows
@@ -156,3 +157,8 @@ def test_one_choice_among_several_is_refused():
     with pytest.raises(UserError, match="has fewer than two choices, as others of the task have"):
         records.check(mixed, "here")
     records.check(both_kinds(), "here")
+
+
+def test_no_confidence_is_taken_from_a_single_choice():
+    with pytest.raises(UserError, match="task last has no choices"):
+        questions([continuation(-1.0, True, 0)])

@@ -10,8 +10,9 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
+from bitsure.metrics.confidence import Questions, questions
 from bitsure.metrics.statistics import Statistic, Sums, mean
-from bitsure.records import flat, is_text
+from bitsure.records import flat, has_choices, is_text
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ def texts(records: pa.Table) -> Texts:
     words, n_bytes = (records[name].to_numpy() if is_text(records) else None for name in ("words", "bytes"))
     greedy = flat(records, "choice_greedy")[0].astype(float)
     return Texts(flat(records, "choice_logprobs")[0], tokens, greedy, words, n_bytes)
+
+
+def answers(records: pa.Table, normalization: str) -> Questions | Texts:
+    """Of one task's questions, with choices or without: either way they have `correct`, `true_label_prob` and `nll`."""
+    return questions(records, normalization) if has_choices(records) else texts(records)
 
 
 def statistics(scored: Texts) -> dict[str, Statistic]:
