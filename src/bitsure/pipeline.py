@@ -100,6 +100,7 @@ def _check(config: Config, log_file: Path) -> Cell:
         plan = quantize.Plan(source, config.quant, config.calib, text, dtype, ready)
     scorer = scoring.Scorer(scoring.questions(config.task, mirror), config.scoring, dtype, store, log_file)
     cell = Cell(source, dtype, plan, scorer, store, log_file)
+    scorer.check_prompting(source)
     scorer.load_missing(scoring.identity(source, None))
     scorer.load_missing(scoring.identity(source, cell.weights))
     if plan and not store.find("weights", plan.made_from):
@@ -114,7 +115,8 @@ def _made_by(cell: Cell, config: Config) -> dict:
     model |= {"revision": source.revision, "fingerprint": source.fingerprint, "dtype": cell.dtype}
     with terminal.output_to(cell.log_file):
         model |= models.measure(source, cell.store)
-    return {"model": model, "weights": cell.weights, "calib_text": cell.plan.text.name if cell.plan else None}
+    text = cell.plan.text.name if cell.plan else None
+    return {"model": model, "weights": cell.weights, "calib_text": text, "asked": cell.scorer.asked}
 
 
 def _noise(cell: Cell, seed: int, folder: Path) -> records.Records:
