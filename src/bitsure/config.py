@@ -27,6 +27,10 @@ class Model:
     path: str | None = None
     repo: str | None = None
     revision: str = "main"
+    series: str | None = (
+        None  # models that differ in size and training seed alone, joined in a sweep's report; None: the name's rest
+    )
+    training_seed: int | None = None  # tells models of one series and size apart
     dtype: str = "auto"  # what it computes in; auto: float32 on a CPU, the checkpoint's own on a GPU
 
     def __post_init__(self) -> None:

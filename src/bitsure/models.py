@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bitsure import hub
 from bitsure.config import Model
 from bitsure.errors import UserError
-from bitsure.store import hash_files
+from bitsure.store import Store, hash_files, write_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -102,6 +102,20 @@ def empty_model(path: Path) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
+def measure(source: Source, store: Store) -> dict[str, int]:
+    """`parameters`, a tied one counted once, and `bytes_on_disk` of the weights' files.
+
+    Counting takes transformers and the model's modules, so that the count is kept in the store.
+    """
+    made_from = {"model": source.fingerprint}
+    if store.find("parameters", made_from) is None:
+        with store.create("parameters", made_from) as entry:
+            counted = sum(parameter.numel() for parameter in empty_model(source.path).parameters())
+            write_text(entry / "parameters.json", json.dumps(counted))
+    counted = json.loads((store.path("parameters", made_from) / "parameters.json").read_text())
+    return {"parameters": counted, "bytes_on_disk": sum(file.stat().st_size for file in weight_files(source.path))}
 
 
 def computing_dtype(dtype: str, path: Path) -> str:

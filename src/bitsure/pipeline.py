@@ -45,7 +45,7 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
         current.write_json("provenance.json", made_by)
         with current.stage("check"):
             cell = _check(config, run_dir / "libraries.log")
-            made_by |= _made_by(cell)
+            made_by |= _made_by(cell, config)
             current.write_json("provenance.json", made_by)
         source, scorer = cell.source, cell.scorer
         with tracking.track(config, resolved, run_dir, sweep, cell.log_file) as tracker:
@@ -108,9 +108,12 @@ def _check(config: Config, log_file: Path) -> Cell:
     return cell
 
 
-def _made_by(cell: Cell) -> dict:
+def _made_by(cell: Cell, config: Config) -> dict:
     source = cell.source
-    model = {"name": source.name, "revision": source.revision, "fingerprint": source.fingerprint, "dtype": cell.dtype}
+    model = {"name": source.name, "series": config.model.series, "training_seed": config.model.training_seed}
+    model |= {"revision": source.revision, "fingerprint": source.fingerprint, "dtype": cell.dtype}
+    with terminal.output_to(cell.log_file):
+        model |= models.measure(source, cell.store)
     return {"model": model, "weights": cell.weights, "calib_text": cell.plan.text.name if cell.plan else None}
 
 

@@ -80,7 +80,7 @@ def _row(run: Run) -> list[str]:
 
 
 def answer(model: str, runs: list[Run]) -> str | None:
-    """Which of a model's quantizers is the cheapest to load, which the least sure, and which of the right answer; None of one."""
+    """Which of a model's quantizers is the cheapest to load, which the least sure, which of the right answer; None of one."""
     if len(runs) < 2:
         return None
     cheapest = min(runs, key=lambda run: run.coded)

@@ -152,7 +152,8 @@ def macro_average(estimates: dict[str, dict[str, Estimate]], level: float) -> di
         value = float(np.mean([one.value for one in have]))
         error = math.sqrt(sum(one.standard_error**2 for one in have)) / len(have)
         low, high = bootstrap.normal_interval(value, error, level)
-        results[name] = number(value, low, high, len(have), interval="normal, over tasks", resampled="questions within tasks")
+        known = {"standard_error": error, "interval": "normal, over tasks", "resampled": "questions within tasks"}
+        results[name] = number(value, low, high, len(have), **known)
     return results
 
 
@@ -160,7 +161,8 @@ def entry(one: Estimate, n: int, sample: Sample, level: float, **more) -> dict:
     """An estimate for a JSON file, with what its interval resampled, and of how many clusters the questions are."""
     of = sample.unit if one.replicates is not None else f"none: the influence of {sample.unit}"
     clusters = {} if sample.n_clusters is None else {"n_clusters": sample.n_clusters}
-    return number(one.value, *one.interval(level), n, interval=one.kind, resampled=of, **clusters, **more)
+    known = {"standard_error": one.standard_error, "interval": one.kind, "resampled": of}
+    return number(one.value, *one.interval(level), n, **known, **clusters, **more)
 
 
 def number(value: float, ci_low: float | None, ci_high: float | None, n: int, **more) -> dict:
