@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 AUTO_GPTQ := .venv-auto-gptq/bin
 
-.PHONY: run test test-auto-gptq check bench-scoring bench-metrics bench-quantize bench-sweep families setup setup-auto-gptq clean
+.PHONY: run test test-auto-gptq check bench-scoring bench-metrics bench-quantize bench-sweep families tasks setup setup-auto-gptq clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -30,6 +30,9 @@ bench-sweep: setup
 
 families: setup
 	$(BIN)/python -m benchmarks.families $(ARGS)
+
+tasks: setup
+	$(BIN)/python -m benchmarks.tasks $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -96,7 +96,12 @@ def _write_cell(cell: Path, m: int, quantizer: str, shape: dict, rng: np.random.
         "parameters": parameters,
         "bytes_on_disk": 2 * parameters,
     }
-    proof = {"parameter_share": 0.9, "bits_per_weight": bits + 0.16, "quantizer": quantizer}
+    proof = {
+        "parameter_share": 0.9,
+        "bits_per_weight": bits + 0.16,
+        "bits_per_weight_coded": bits - 0.5,
+        "quantizer": quantizer,
+    }
     (cell / "config.yaml").write_text(yaml.safe_dump(config))
     files = {"provenance": {"model": model}, "quantization": proof, "status": {"state": "done", "error": None, "seconds": {}}}
     full = np.random.default_rng(m)

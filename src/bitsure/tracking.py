@@ -17,7 +17,8 @@ from bitsure.errors import UserError
 from bitsure.metrics import bins_of
 from bitsure.metrics.calibration import reliability_diagram
 from bitsure.metrics.confidence import questions
-from bitsure.records import Records, by_task, join, rows, table
+from bitsure.metrics.texts import texts
+from bitsure.records import Records, by_task, has_choices, is_text, join, rows, table
 from bitsure.report import Report
 from bitsure.sweep.statistics import STUDY
 
@@ -77,7 +78,7 @@ class Tracker:
             summary |= {"verdict": report.verdict["verdict"]}
             summary |= {f"{task}/verdict": one["verdict"] for task, one in report.verdict["tasks"].items()}
         if quantization:
-            summary |= {f"quantization/{key}": quantization[key] for key in PROOF}
+            summary |= {f"quantization/{key}": quantization[key] for key in PROOF if key in quantization}
         self._run.summary.update({key: value for key, value in summary.items() if value is not None})
         self._run.log(
             {
@@ -101,7 +102,7 @@ class Tracker:
         self._run.log_artifact(artifact)
 
 
-PROOF = ("bits_per_weight", "parameter_share", "relative_error")
+PROOF = ("bits_per_weight", "parameter_share", "relative_error", "bits_per_weight_coded", "code_entropy", "load_seconds")
 SWEEP = "sweep"  # the summary run's job type
 SWEEP_COLUMNS = ("model", "series", "parameters", "quantizer", "setting", "bits_per_weight", "size_bytes", "task", "metric")
 SWEEP_COLUMNS += ("value", "ci_low", "ci_high", "n", "baseline", "delta", "delta_ci_low", "delta_ci_high", "p_adjusted")
@@ -121,9 +122,11 @@ SAMPLE_COLUMNS = (
 
 
 def reliability_points(records: Records, metric: Metric) -> dict[str, list[list[float]]]:
-    """By task, a row for each bin that holds questions: mean confidence, accuracy, questions."""
+    """By task with choices, a row for each bin that holds questions: mean confidence, accuracy, questions."""
     points = {}
     for task, found in by_task(records).items():
+        if not has_choices(found):
+            continue
         asked = questions(found, metric.normalization)
         bins = reliability_diagram(asked.confidence, asked.correct, bins_of(asked, metric))
         rows_ = zip(bins.confidence, bins.accuracy, bins.count, strict=True)
@@ -132,7 +135,7 @@ def reliability_points(records: Records, metric: Metric) -> dict[str, list[list[
 
 
 def sample_rows(records: Records, baseline: Records | None, normalization: str) -> list[list]:
-    """A row for each question under SAMPLE_COLUMNS, with both models' choice where there is a baseline."""
+    """A row under SAMPLE_COLUMNS for each question (whole texts have none), with both models' choice if there is a baseline."""
     if baseline is None:
         return [[*asked, *seen, *[None] * 4] for asked, seen in _seen(table(records), normalization)]
     joined = join(baseline, records)
@@ -143,14 +146,21 @@ def sample_rows(records: Records, baseline: Records | None, normalization: str) 
 
 def _seen(records: pa.Table, normalization: str) -> list[tuple[list, list]]:
     """Of each question what was asked, and the model's choice, its confidence and the right answer's probability."""
-    if not len(records):
-        return []
-    q = questions(records, normalization)
-    numbers = zip(q.prediction.tolist(), q.confidence.tolist(), q.true_label_prob.tolist(), strict=True)
     return [
-        ([one.task, one.doc_id, " | ".join(one.choices), str(one.gold)], [one.choices[choice], confidence, p])
-        for one, (choice, confidence, p) in zip(rows(records), numbers, strict=True)
+        ([one.task, one.doc_id, " | ".join(one.choices), str(one.gold)], seen)
+        for found in by_task(records).values()
+        if not is_text(found)
+        for one, seen in zip(rows(found), _answers(found, normalization), strict=True)
     ]
+
+
+def _answers(found: pa.Table, normalization: str) -> list[list]:
+    """Of a task's questions: the choice and the confidence (None where there are no choices), the right one's probability."""
+    if not has_choices(found):
+        return [[None, None, p] for p in texts(found).true_label_prob.tolist()]
+    q, choices = questions(found, normalization), found["choices"].to_pylist()
+    numbers = zip(choices, q.prediction.tolist(), q.confidence.tolist(), q.true_label_prob.tolist(), strict=True)
+    return [[of[choice], confidence, p] for of, choice, confidence, p in numbers]
 
 
 @contextmanager

@@ -42,6 +42,8 @@ def test_full_precision_stands_in_it_once(built):
     rows = of(built, quantizer=table.FULL, task="task_0", metric="accuracy")
     assert [row["model"] for row in rows] == ["model0", "model1", "model2", "model3"]
     assert rows[0]["bits_per_weight"] == 16 and rows[0]["size_bytes"] == 2_000_000
+    assert {row["bits_per_weight_coded"] for row in rows} == {None}  # of what has codes alone
+    assert {row["bits_per_weight_coded"] for row in of(built, model="model1", quantizer="rtn2")} == {1.5}
 
 
 def test_primary_tests_are_adjusted_over_the_whole_sweep(built):

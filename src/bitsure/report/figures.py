@@ -14,7 +14,7 @@ from bitsure.metrics.calibration import Bins, reliability_diagram
 from bitsure.metrics.confidence import Questions, questions
 from bitsure.metrics.pairs import STRATA
 from bitsure.metrics.ranking import risk_coverage
-from bitsure.records import Records, by_task
+from bitsure.records import Records, by_task, has_choices
 from bitsure.report.drawing import FULL, QUANTIZED, file_name, new_figure, plain, save
 
 POINTS = 400  # of a curve
@@ -24,12 +24,14 @@ def draw(
     records: Records, baseline: Records | None, comparison: dict | None, metric: Metric, directory: Path
 ) -> dict[str, dict[str, Path]]:
     """Draw every picture into `directory`: {kind: {task: PNG}}, kinds reliability, risk_coverage and, if compared, shift and
-    deferral.
+    deferral; none of tasks without choices.
     """
     directory.mkdir(parents=True, exist_ok=True)
     before = by_task(baseline) if baseline is not None else {}
     paths: dict[str, dict[str, Path]] = {"reliability": {}, "risk_coverage": {}, "shift": {}, "deferral": {}}
     for task, found in by_task(records).items():
+        if not has_choices(found):
+            continue
         asked = questions(found, metric.normalization)
         series = {"quantized": (asked, QUANTIZED)} if baseline is not None else {"full precision": (asked, FULL)}
         if task in before:

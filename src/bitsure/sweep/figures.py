@@ -30,7 +30,8 @@ from bitsure.sweep.table import FULL
 MOST_WRITTEN = 600  # numbers in a heat map; of more the colours are what can be read
 SHIFT = tuple(f"{name}_stratum_{k}" for name in ("harm", "instability") for k in range(1, STRATA + 1))
 BETTER = {"accuracy": max, "true_label_prob": max, "expected_calibration_error": min}  # what a Pareto front is drawn of
-POINT = ("series", "parameters", "model", "quantizer", "setting", "bits_per_weight", "size_bytes", "task", "metric")
+POINT = ("series", "parameters", "model", "quantizer", "setting", "bits_per_weight", "bits_per_weight_coded", "size_bytes")
+POINT += ("task", "metric")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def pictures(models: list[dict], sizes: list[dict]) -> list[Picture]:
     """Every picture that these rows allow; models: a row a model, task and metric; sizes: the same over training seeds."""
     found = [scale(sizes, metric) for metric in ("true_label_prob", "accuracy", "expected_calibration_error", "confidence")]
     found += [bits(sizes, metric) for metric in ("true_label_prob", "accuracy")]
-    found += [heat(models), pareto(models), shift(sizes)]
+    found += [heat(models), pareto(models, ON_DISK), pareto(models, CODED), shift(sizes)]
     return [picture for picture in found if picture is not None]
 
 
@@ -161,12 +162,44 @@ def heat(rows: list[dict]) -> Picture | None:
     return Picture("heat_map", "Where it hurts: model × task", caption, _numbers(rows), draw)
 
 
-def pareto(rows: list[dict]) -> Picture | None:
-    """Accuracy, true-label probability and calibration error against size on disk, with the front of what nothing beats."""
-    rows = overall([row for row in rows if row["metric"] in BETTER and row["size_bytes"]])
+@dataclass(frozen=True)
+class Size:
+    """What a Pareto front can be drawn against."""
+
+    column: str
+    unit: float
+    axis: str
+    picture: str
+    title: str
+    caption: str
+
+
+ON_DISK = Size(
+    "size_bytes",
+    1e6,
+    "size on disk, MB",
+    "pareto",
+    "What a megabyte buys",
+    "Size on disk is that of the model as it would be shipped: quantized weights at their bits per weight, scales counted, "
+    "the rest as in full precision.",
+)
+CODED = Size(
+    "bits_per_weight_coded",
+    1,
+    "bits per weight after coding",
+    "coded",
+    "Is the cheapest model to load also the least sure?",
+    "Bits per weight after coding are what the best of zstd and an entropy coder makes of the codes, scales and zero points "
+    "counted. A model that is as confident as before and less often right shows in the calibration error.",
+)
+
+
+def pareto(rows: list[dict], against: Size) -> Picture | None:
+    """Accuracy, true-label probability and calibration error against size, with the front of what nothing beats."""
+    rows = overall([row for row in rows if row["metric"] in BETTER and row[against.column]])
     if len({(row["model"], label(row)) for row in rows}) < 2:
         return None
-    front = {id(row) for of in groups(rows, "metric").values() for row in _front(of)}
+    front = {id(row) for of in groups(rows, "metric").values() for row in _front(of, against.column)}
     numbers = [row | {"on_front": id(row) in front} for row in rows]
 
     def draw(path: Path) -> Path:
@@ -174,16 +207,16 @@ def pareto(rows: list[dict]) -> Picture | None:
         styles, markers = styles_of(rows), {one: MARKERS[i % len(MARKERS)] for i, one in enumerate(colours_of(rows))}
         for axes, metric in zip(grid, BETTER, strict=True):
             of = [row for row in numbers if row["metric"] == metric]
-            best = sorted((row for row in of if row["on_front"]), key=lambda row: row["size_bytes"])
-            megabytes = [row["size_bytes"] / 1e6 for row in best]
-            axes.step(megabytes, column(best, "value"), where="post", color="0.7", linewidth=4, zorder=0, label="front")
-            x, (low, high) = np.array([row["size_bytes"] / 1e6 for row in of]), interval(of)
+            best = sorted((row for row in of if row["on_front"]), key=lambda row: row[against.column])
+            sizes = [row[against.column] / against.unit for row in best]
+            axes.step(sizes, column(best, "value"), where="post", color="0.7", linewidth=4, zorder=0, label="front")
+            x, (low, high) = np.array([row[against.column] / against.unit for row in of]), interval(of)
             inks = [styles[label(row)]["color"] for row in of]
             axes.vlines(x, low, high, colors=inks, linewidth=0.7)
             for (mark,), points in groups(of, size).items():
                 some = [of.index(row) for row in points]
                 axes.scatter(x[some], column(points, "value"), s=32, c=[inks[k] for k in some], marker=markers[mark])
-            axes.set(xscale="log", xlabel="size on disk, MB", title=STUDY[metric])
+            axes.set(xscale="log", xlabel=against.axis, title=STUDY[metric])
             plain_ticks(axes, x=x.tolist())
         for one, style in styles.items():
             grid[0].plot([], [], color=style["color"], marker="o", linestyle="none", label=one)
@@ -193,11 +226,10 @@ def pareto(rows: list[dict]) -> Picture | None:
         return save(figure, path)
 
     caption = (
-        "Size on disk is that of the model as it would be shipped: quantized weights at their bits per weight, scales counted, "
-        "the rest as in full precision. On the grey line lies what no smaller model equals. Intervals hold for single points; "
-        "neighbours whose intervals overlap may change places."
+        f"{against.caption} On the grey line lies what nothing smaller equals. Intervals hold for single points; neighbours "
+        "whose intervals overlap may change places."
     )
-    return Picture("pareto", "What a megabyte buys", caption, _numbers(numbers, "on_front"), draw)
+    return Picture(against.picture, against.title, caption, _numbers(numbers, "on_front"), draw)
 
 
 def shift(rows: list[dict]) -> Picture | None:
@@ -237,10 +269,10 @@ def shift(rows: list[dict]) -> Picture | None:
     return Picture("shift_by_certainty", "Are unsure questions hit harder?", caption, _numbers(rows), draw)
 
 
-def _front(rows: list[dict]) -> list[dict]:
+def _front(rows: list[dict], size: str) -> list[dict]:
     """The rows that no row of the same size or a smaller one equals."""
     better, best, front = BETTER[rows[0]["metric"]], None, []
-    for row in sorted(rows, key=lambda row: (row["size_bytes"], row["value"] if better is min else -row["value"])):
+    for row in sorted(rows, key=lambda row: (row[size], row["value"] if better is min else -row["value"])):
         if best is None or (row["value"] != best and better(row["value"], best) == row["value"]):
             best = row["value"]
             front.append(row)

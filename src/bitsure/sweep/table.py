@@ -27,6 +27,7 @@ SCHEMA = pa.schema(
         ("method", pa.string()),  # the quantizer without its bits
         ("setting", pa.string()),  # what else tells cells of one model and quantizer apart, calibration seeds aside
         ("bits_per_weight", pa.float64()),
+        ("bits_per_weight_coded", pa.float64()),  # after coding; null where there are no codes, or none were measured
         ("size_bytes", pa.int64()),  # `size_on_disk`
         ("calib_data", pa.string()),
         ("calib_nsamples", pa.int64()),
@@ -116,6 +117,7 @@ def _about(cell: Cell, varied: set[str]) -> dict:
         "quantizer": cell.quantizer,
         "method": cell.quantizer.replace(str(bits), "", 1) if bits else cell.quantizer,
         "bits_per_weight": cell.proof.get("bits_per_weight"),
+        "bits_per_weight_coded": cell.proof.get("bits_per_weight_coded"),
         "size_bytes": size_on_disk(cell),
         "calib_data": calib.get("name"),
         "calib_nsamples": calib.get("nsamples"),
@@ -137,7 +139,7 @@ def _full_precision(cell: Cell, varied: set[str]) -> dict:
     size, parameters = cell.model.get("bytes_on_disk"), cell.model.get("parameters")
     bits = 8 * size / parameters if size and parameters else None
     about = {"quantizer": FULL, "method": FULL, "setting": _setting(cell, varied - CALIB)}
-    about |= {"bits_per_weight": bits, "size_bytes": size}
+    about |= {"bits_per_weight": bits, "bits_per_weight_coded": None, "size_bytes": size}
     return about | dict.fromkeys(("calib_data", "calib_nsamples", "calib_seqlen", "calib_seed"))
 
 
