@@ -85,7 +85,7 @@ def _check(config: Config, log_file: Path) -> Cell:
         tracking.check_login(config.tracking)
     source = models.locate(config.model, mirror)
     with terminal.output_to(log_file):
-        dtype = models.computing_dtype(config.model.dtype, source.path)
+        dtype = models.computing_dtype(config.model, source.path)
     if not config.scoring.dequantize and dtype == "float32":
         raise UserError("scoring.dequantize=false: packed kernels compute in half precision. Add model.dtype=bfloat16.")
     plan = None
@@ -106,7 +106,8 @@ def _check(config: Config, log_file: Path) -> Cell:
 
 def _made_by(cell: Cell) -> dict:
     source = cell.source
-    model = {"name": source.name, "revision": source.revision, "fingerprint": source.fingerprint, "dtype": cell.dtype}
+    model = {"name": source.name, "repo": source.settings.repo, "revision": source.revision, "fingerprint": source.fingerprint}
+    model |= {"dtype": cell.dtype} | {key: getattr(source.settings, key) for key in ("full_dtype", "parameters", "device_map")}
     return {"model": model, "weights": cell.weights, "calib_text": cell.plan.text.name if cell.plan else None}
 
 

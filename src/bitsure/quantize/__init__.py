@@ -144,7 +144,8 @@ def check(plan: Plan, store: Store) -> None:
 
     if isinstance(plan.quant, Cast):
         casts.check(plan.quant, plan.source.path, plan.dtype)
-    model = models.empty_model(plan.source.path)
+    source, code = plan.source, plan.source.settings.trust_remote_code
+    model = models.empty_model(source.path, code)
     if plan.ready:
         prequantized.check(plan.ready, model, plan.source.name)
     if not isinstance(plan.quant, Cast) and (unknown := unknown_weights(model)):
@@ -161,7 +162,10 @@ def check(plan: Plan, store: Store) -> None:
     if isinstance(plan.quant, Noise) and not store.find("weights", plan.like.made_from):
         check(plan.like, store)
     space.check(model, plan.quant, plan.dtype, store.root)
-    _, held_out = _windows(plan, models.load_tokenizer(plan.source.path))
+    models.check_memory(source.settings, plan.dtype, "cpu")
+    tokenizer = models.load_tokenizer(source.path, code)
+    models.check_tokenizer(tokenizer, source.path)
+    _, held_out = _windows(plan, tokenizer)
     if held_out.shape[1] < plan.calib.seqlen:
         log.warning("calib.seqlen=%d is longer than the model's context: %d tokens it is", plan.calib.seqlen, held_out.shape[1])
 
@@ -175,7 +179,7 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
 
     source, text = plan.source, plan.text
     with terminal.output_to(log_file):
-        model, tokenizer = models.load(source.path, plan.dtype, device="cpu")
+        model, tokenizer = models.load(source.path, plan.dtype, "cpu", source.settings)
         windows, held_out = _windows(plan, tokenizer)
     started = time.monotonic()
     with terminal.progress(f"quantizing {source.name}, {plan.quant.name}", total=None) as advance:
@@ -185,12 +189,12 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
             case Gptq(backend="auto_gptq") as quant:
                 auto_gptq.quantize(model, quant, windows, out, log_file, advance)
                 with terminal.output_to(log_file):
-                    model, _ = models.load(source.path, plan.dtype, device="cpu")  # its layers were replaced
+                    model, _ = models.load(source.path, plan.dtype, "cpu", source.settings)  # its layers were replaced
             case Integers() as quant:
                 chain.quantize(model, quant, windows, parts, out, advance)
                 if quant.needs_data:  # the model was changed on the way, block by block
                     with terminal.output_to(log_file):
-                        model, _ = models.load(source.path, plan.dtype, device="cpu")
+                        model, _ = models.load(source.path, plan.dtype, "cpu", source.settings)
             case Cast() as quant:
                 checkpoints.write(out, *casts.cast(model, quant))
             case Bnb() as quant:
