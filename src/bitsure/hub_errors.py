@@ -69,9 +69,9 @@ def _reason(error: Exception, place: str, repo: str | None, revision: str, gated
         )
     if status == 429:
         return "the hub has had too many requests from here (429). Try again later, or log in for a higher limit: hf auth login"
-    said = "is not asked (HF_HUB_OFFLINE)" if is_a(OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE else _said(error)
+    offline = is_a(OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE
     return (
-        f"the hub {said}\nWays out: a machine with a network; or fill a mirror there, `make prefetch model=… task=… "
+        f"the hub {'is not asked (HF_HUB_OFFLINE)' if offline else _said(error)}\nWays out: a machine with a network; or fill a mirror there, `make prefetch model=… task=… "
         f"paths.hub_mirror=DIR`, bring DIR here and give paths.hub_mirror=DIR; or put the files into DIR/{place} by hand."
     )
 
