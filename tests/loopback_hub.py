@@ -24,7 +24,9 @@ class Repository:
 
     @property
     def files(self) -> dict[str, bytes]:
-        return {str(file.relative_to(self.folder)): file.read_bytes() for file in sorted(self.folder.rglob("*")) if file.is_file()}
+        return {
+            str(file.relative_to(self.folder)): file.read_bytes() for file in sorted(self.folder.rglob("*")) if file.is_file()
+        }
 
 
 @dataclass
@@ -132,7 +134,9 @@ class _Handler(BaseHTTPRequestHandler):
                 info = {"id": name, "sha": repository.commit, "private": False, "gated": repository.gated, "tags": []}
                 return self._json(info | {"downloads": 0, "likes": 0, "siblings": siblings})
             case ["refs"]:
-                refs = [{"name": one, "ref": f"refs/heads/{one}", "targetCommit": repository.commit} for one in repository.branches]
+                refs = [
+                    {"name": one, "ref": f"refs/heads/{one}", "targetCommit": repository.commit} for one in repository.branches
+                ]
                 return self._json({"branches": refs, "tags": [], "converts": []})
             case ["tree", _, *folder]:
                 prefix = "/".join([*folder, ""]) if folder else ""
@@ -140,7 +144,9 @@ class _Handler(BaseHTTPRequestHandler):
                 if "recursive=true" not in self.path.lower():
                     folders = {one["path"][len(prefix) :].split("/")[0] for one in inside if "/" in one["path"][len(prefix) :]}
                     inside = [one for one in inside if "/" not in one["path"][len(prefix) :]]
-                    inside += [{"type": "directory", "oid": "0" * 40, "size": 0, "path": prefix + one} for one in sorted(folders)]
+                    inside += [
+                        {"type": "directory", "oid": "0" * 40, "size": 0, "path": prefix + one} for one in sorted(folders)
+                    ]
                 if not inside:
                     return self._error(404, "EntryNotFound", "no such folder")
                 return self._json(inside)

@@ -125,7 +125,7 @@ def test_a_gated_model_says_how_to_get_access_and_never_a_token(served, publishe
     with pytest.raises(UserError) as error:
         models.locate(TINY, None)
     said = str(error.value) + caplog.text
-    assert f"org/tiny is gated, and {'the token here has no access' if token else 'there is no token'}" in said
+    assert f"org/tiny is gated, and {'the token here has no access' if token else 'there is no token here'}" in said
     assert f"{served.url}/org/tiny" in said and "secret" not in said
     served.members = ("hf_member",)
     monkeypatch.setenv("HF_TOKEN", "hf_member")
@@ -135,7 +135,7 @@ def test_a_gated_model_says_how_to_get_access_and_never_a_token(served, publishe
 def test_a_full_disk_is_said_before_and_during_a_download(served, published, monkeypatch, tmp_path, tiny_model):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(UserError, match=r"its files need 0\.00 GiB, but the disk .* HF_HOME"):
+    with pytest.raises(UserError, match=r"its files need 0\.00 GiB, and the disk .* HF_HOME"):
         models.locate(TINY, None)
     assert served.sent == {}
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)

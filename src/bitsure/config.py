@@ -13,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from bitsure.errors import UserError, at_least, one_of
-from bitsure.model_settings import Model, check_quantizable
+from bitsure.model_settings import Model
 from bitsure.quantizers import Bnb, Cast, Gptq, Hqq, Noise, NoQuant, Prequantized, Quant, Rtn
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -206,7 +206,6 @@ def to_dataclasses(composed: DictConfig) -> Config:
         raise UserError(
             "scoring.dequantize=false: noise has no packed kernels to be compared on. Leave it out, or control=none."
         )
-    check_quantizable(config.model, config.quant, config.control.seeds > 0)
     packed = isinstance(config.quant, NoQuant) or (isinstance(config.quant, Gptq) and config.quant.backend == "gptqmodel")
     if not config.scoring.dequantize and config.model.device_map is not None:
         raise UserError("scoring.dequantize=false: packed kernels run on one device. Leave out model.device_map.")

@@ -231,8 +231,8 @@ def _check_disk(repo: str, needed: int, folder: Path) -> None:
     free = shutil.disk_usage(place).free
     if needed > free + begun:
         raise UserError(
-            f"model {repo}: its files need {needed / 2**30:,.2f} GiB, but the disk of {place} has {free / 2**30:,.2f} GiB left. "
-            "Make room, or give another place: the environment variable HF_HOME for the hub's cache, paths.hub_mirror for a mirror."
+            f"model {repo}: its files need {needed / 2**30:,.2f} GiB, and the disk of {place} has {free / 2**30:,.2f} left. "
+            "Make room, or give another place: the variable HF_HOME for the hub's cache, paths.hub_mirror for a mirror."
         )
 
 

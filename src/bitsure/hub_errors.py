@@ -61,7 +61,8 @@ def _reason(error: Exception, place: str, repo: str | None, revision: str, gated
     if repo and (is_a(GatedRepoError) or (gated and status in (401, 403, 404) and not is_a(RevisionNotFoundError))):
         return _no_access(repo)
     if repo and is_a(RevisionNotFoundError):
-        return f"the hub's {repo} has no revision {revision}.{_near(revision, _revisions(repo))} model.revision=main is its newest."
+        near = _near(revision, _revisions(repo))
+        return f"the hub's {repo} has no revision {revision}.{near} model.revision=main is its newest."
     if repo and is_a(RepositoryNotFoundError):
         return (
             f"the hub has no repository {repo}, or none that this account may see.{_near(repo, _repositories(repo))} "
@@ -71,22 +72,19 @@ def _reason(error: Exception, place: str, repo: str | None, revision: str, gated
         return "the hub has had too many requests from here (429). Try again later, or log in for a higher limit: hf auth login"
     offline = is_a(OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE
     return (
-        f"the hub {'is not asked (HF_HUB_OFFLINE)' if offline else _said(error)}\nWays out: a machine with a network; or fill a mirror there, `make prefetch model=… task=… "
-        f"paths.hub_mirror=DIR`, bring DIR here and give paths.hub_mirror=DIR; or put the files into DIR/{place} by hand."
+        f"the hub {'is not asked (HF_HUB_OFFLINE)' if offline else _said(error)}\n"
+        "Ways out: a machine with a network; or fill a mirror there, `make prefetch model=… task=… paths.hub_mirror=DIR`, "
+        f"bring DIR here and give paths.hub_mirror=DIR; or put the files into DIR/{place} by hand."
     )
 
 
 def _no_access(repo: str) -> str:
     from huggingface_hub import constants, get_token
 
+    ask = f"Ask for access at {constants.ENDPOINT}/{repo} with your account"
     if get_token() is None:
-        state, then = "there is no token of yours here", "log in with a token of that account: hf auth login, or the variable HF_TOKEN"
-    else:
-        state, then = "the token here has no access to it", "check that the token is of that account and may read gated repositories"
-    return (
-        f"{repo} is gated, and {state}. Ask for access at {constants.ENDPOINT}/{repo} with your account, "
-        f"then {then}."
-    )
+        return f"{repo} is gated, and there is no token here. {ask}, then log in with its token: hf auth login, or HF_TOKEN."
+    return f"{repo} is gated, and the token here has no access. {ask}, and check that the token may read gated repositories."
 
 
 def _near(name: str, names: list[str]) -> str:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitsure.errors import UserError, at_least, one_of
-from bitsure.quantizers import Cast, Gptq, Noise, NoQuant, Quant
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -60,24 +59,3 @@ class Model:
                     "Example: 'model.max_memory=[0:20GiB,cpu:60GiB]'"
                 )
         self.name = self.name or Path(self.path or self.repo).name
-        if self.remote_code and not self.trust_remote_code:
-            raise UserError(
-                f"model={self.name}: {self.repo or self.path} cannot be built without Python code of its own, which is not run "
-                "unless you ask for it. Read that code, then add model.trust_remote_code=true."
-            )
-
-
-def check_quantizable(model: Model, quant: Quant, noise_control: bool) -> None:
-    """Raise UserError if what conf/model says of a model rules the quantizer out."""
-    if (noise_control or isinstance(quant, Noise)) and model.device_map is not None:
-        raise UserError("model.device_map: noise is added to weights in memory, not to those it leaves on disk. Leave one out.")
-    if model.unquantizable is not None and not isinstance(quant, (NoQuant, Cast)):
-        raise UserError(
-            f"quant={quant.name}: {model.name} cannot be quantized here: {model.unquantizable}. "
-            "quant=none scores it in full precision, quant=bfloat16 rounded to that type."
-        )
-    if model.trust_remote_code and isinstance(quant, Gptq) and quant.backend != "native":
-        raise UserError(
-            f"quant.backend={quant.backend}: it loads the model itself, without remote code. quant.backend=native quantizes "
-            "what model.trust_remote_code=true loads."
-        )

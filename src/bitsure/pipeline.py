@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitsure import models, provenance, quantize, records, report, scoring, terminal, tracking, verdict
+from bitsure import model_facts, models, provenance, quantize, records, report, scoring, terminal, tracking, verdict
 from bitsure.config import Config
 from bitsure.errors import UserError
 from bitsure.quantize import calib_data, prequantized
@@ -81,11 +81,12 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
 def _check(config: Config, log_file: Path) -> Cell:
     """Everything that can be known to be wrong before weights are loaded. Raises UserError."""
     store, mirror = Store(config.paths.store), config.paths.hub_mirror
+    quantize.check_model(config.model, config.quant, config.control.seeds > 0)
     with terminal.output_to(log_file):
         tracking.check_login(config.tracking)
     source = models.locate(config.model, mirror)
     with terminal.output_to(log_file):
-        dtype = models.computing_dtype(config.model, source.path)
+        dtype = model_facts.computing_dtype(config.model, source.path)
     if not config.scoring.dequantize and dtype == "float32":
         raise UserError("scoring.dequantize=false: packed kernels compute in half precision. Add model.dtype=bfloat16.")
     plan = None

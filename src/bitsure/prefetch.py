@@ -11,6 +11,7 @@ import itertools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -43,12 +44,12 @@ def fetch(config: Config, mirror: Path) -> None:
 
 
 def _fetch_model(model: Model, mirror: Path) -> None:
-    from bitsure import hub, models
+    from bitsure import hub, model_facts
 
     if model.repo is None:
         return
     _say(f"model {model.repo} at revision {model.revision}")
-    check = lambda config: models.check_config(model, config)  # noqa: E731
+    check = partial(model_facts.check_config, model)
     found = hub.fetch_model(model.repo, model.revision, mirror, model.gated, model.trust_remote_code, check)
     _say(f"  commit {found.commit or 'unknown: it was put there by hand'}")
 

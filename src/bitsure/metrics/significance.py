@@ -26,7 +26,7 @@ def paired_t_test(
     from scipy.stats import t, ttest_1samp
 
     n, none = len(difference), {"statistic": None, "p_value": 1.0, "effect": "Cohen's d_z"}
-    if n < 2 or np.ptp(difference) == 0:
+    if n < 2 or not difference.std(ddof=1) > 1e-12:  # as `standardized` has it
         return {"test": "paired t-test", **none, "effect_size": None, "effect_size_ci": None}
     statistic, p_value = ttest_1samp(difference, 0.0)
     deviation = float(difference.std(ddof=1))

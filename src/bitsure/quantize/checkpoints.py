@@ -214,12 +214,12 @@ def put_into(model: torch.nn.Module, directory: Path) -> None:
 
 
 def _replace_offloaded(model: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
-    """Replace what accelerate's hook brings when it is needed. A copy into the parameter itself, which is empty, does nothing."""
+    """Replace what accelerate's hook brings when it is needed; the parameter itself is empty, a copy into it does nothing."""
     from accelerate.utils import offload_weight
 
     module, _, own = name.rpartition(".")
     kept = model.get_submodule(module)._hf_hook.weights_map
-    values = tensor.to(kept[own].dtype).cpu()
+    values = tensor.to(model.get_parameter(name).dtype).cpu()
     if name in kept.dataset.state_dict:
         kept.dataset.state_dict[name] = values
     else:
