@@ -7,6 +7,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
+from benchmarks import models as table
 from bitsure import config as schema
 from bitsure import models, quantize
 from bitsure.config import PROJECT
@@ -86,6 +87,10 @@ def test_a_model_that_a_quantizer_cannot_do_is_refused_before_it_is_looked_for(o
 def test_a_model_that_needs_code_of_its_own_is_refused_before_it_is_looked_for():
     with pytest.raises(UserError, match=r"Read that code, then add model\.trust_remote_code=true"):
         models.locate(composed("model=chatglm3-6b").model, None)
+
+
+def test_the_table_of_models_is_up_to_date():
+    assert table.OUT.read_text() == table.table(), "make models writes it"
 
 
 def test_the_store_follows_the_environment(monkeypatch):

@@ -55,7 +55,7 @@ def test_an_id_beyond_the_embedding_is_refused_and_unused_rows_are_said(tiny_mod
     assert caplog.text == ""
     (copy / "config.json").write_text(json.dumps(config | {"vocab_size": rows + 12}))
     model_facts.check_tokenizer(tokenizer, copy)
-    assert f"ids up to {rows - 1}, the embedding {rows + 12} rows: 12 are never used" in caplog.text
+    assert f"ids end at {rows - 1}, the embedding has {rows + 12} rows: 12 are never used" in caplog.text
     (copy / "config.json").write_text(json.dumps(config))
     tokenizer.add_tokens(["<extra>"])
     tokenizer.save_pretrained(copy)

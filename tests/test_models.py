@@ -5,10 +5,16 @@ import shutil
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from bitsure import models
-from bitsure.config import Model
+from bitsure.config import PROJECT, Model
 from bitsure.errors import UserError
+from bitsure.quantize.targets import unknown_weights
+from bitsure.scoring.engine import Engine
+from tests.families import FAMILIES, build
+
+MAMBA = {"vocab_size": 300, "hidden_size": 64, "num_hidden_layers": 2, "state_size": 8}
 
 
 def test_a_directory_is_identified_by_its_content(tiny_model, tmp_path):
@@ -93,3 +99,16 @@ def test_remote_code_is_run_only_if_it_is_asked_for(tiny_model, tmp_path):
     assert (tmp_path / "ran").exists()
     (copy / "homemade.py").write_text((copy / "homemade.py").read_text() + "\n")
     assert models.locate(trusted, None).fingerprint != source.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("option", "settings"), [("mamba-130m", MAMBA), ("mixtral-8x7b", FAMILIES["mixtral"])], ids=["mamba", "mixtral"]
+)
+def test_what_conf_calls_unquantizable_is_and_can_be_scored(option, settings):
+    said = OmegaConf.load(PROJECT / "conf" / "model" / f"{option}.yaml").model
+    model = build(said.family, **settings)
+    assert said.unquantizable and unknown_weights(model)
+    [scored] = Engine(model, 64).score([([5, 6, 7], [8, 9])])
+    with torch.inference_mode():
+        expected = model(torch.tensor([[5, 6, 7, 8]])).logits[0].log_softmax(-1)
+    assert scored.token_logprobs == pytest.approx([expected[2, 8].item(), expected[3, 9].item()], abs=1e-4)

@@ -82,9 +82,18 @@ def datasets_from(mirror: str | None, own_files: str | None) -> Iterator[None]:
         if own_files and kwargs.get("data_files"):
             kwargs["data_files"] = _beside(own_files, kwargs["data_files"])
         mirrored = Path(mirror) / "datasets" / path if mirror else None
-        configuration = f", configuration {args[0]}" if args and args[0] else ""
-        with explained(f"data set {path}{configuration}", mirror, f"datasets/{path}"):
-            return original(str(mirrored) if mirrored is not None and mirrored.is_dir() else path, *args, **kwargs)
+        configuration = kwargs.get("name") or (args[0] if args else None)
+        what = f"data set {path}" + (f", configuration {configuration}" if configuration else "")
+        if mirrored is None or not mirrored.is_dir():
+            with explained(what, mirror, f"datasets/{path}"):
+                return original(path, *args, **kwargs)
+        try:
+            return original(str(mirrored), *args, **kwargs)
+        except Exception as error:
+            raise UserError(
+                f"{what} cannot be read from the mirror's {mirrored}: {type(error).__name__}: {str(error)[:300]}\n"
+                "`make prefetch task=… paths.hub_mirror=DIR` on a machine with a network brings what is missing there."
+            ) from error
 
     datasets.load_dataset = load_dataset
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from importlib.metadata import version
@@ -96,14 +97,18 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
             "The tokenizer is another model's, or tokens were added to it and not to the model."
         )
     if largest + 1 < rows:
-        log.warning(
-            "%s: the tokenizer has ids up to %d, the embedding %d rows: %d are never used (padding, unless the tokenizer is "
-            "another model's)",
-            path,
-            largest,
-            rows,
-            rows - largest - 1,
-        )
+        _warn_of_unused_rows(path, largest, rows)
+
+
+@functools.cache  # once, however often the model is loaded
+def _warn_of_unused_rows(path: Path, largest: int, rows: int) -> None:
+    log.warning(
+        "%s: the tokenizer's ids end at %d, the embedding has %d rows: %d are never used (padding, or another tokenizer)",
+        path,
+        largest,
+        rows,
+        rows - largest - 1,
+    )
 
 
 def scoring_device(model: Model) -> str:

@@ -26,7 +26,7 @@ class Model:
     full_dtype: str | None = None  # of the weights as they were published: the study's "full" model
     gated: bool = False  # whether the hub wants an account that was granted access
     remote_code: bool = False  # whether it cannot be built without Python code of the repository
-    unquantizable: str | None = None  # why only quant=none and whole-model casts serve it
+    unquantizable: str | None = None  # why no quantizer serves it: it is scored in full precision
     # how it is run
     dtype: str = "auto"  # what it computes in; auto: float32 on a CPU, full_dtype or the checkpoint's own on a GPU
     device: str = "auto"  # where it is scored: cpu, cuda, cuda:1 …; auto: the fastest there is

@@ -138,10 +138,10 @@ def check_model(model: Model, quant: Quant, noise_control: bool) -> None:
     """Raise UserError if the model's settings rule the quantizer out, before the model is looked for."""
     if (noise_control or isinstance(quant, Noise)) and model.device_map is not None:
         raise UserError("model.device_map: noise is added to weights in memory, not to those it leaves on disk. Leave one out.")
-    if model.unquantizable is not None and not isinstance(quant, (NoQuant, Cast)):
+    if model.unquantizable is not None and not isinstance(quant, NoQuant):
         raise UserError(
             f"quant={quant.name}: {model.name} cannot be quantized here: {model.unquantizable}. "
-            "quant=none scores it in full precision, quant=bfloat16 rounded to that type."
+            "quant=none scores it in full precision."
         )
     if model.trust_remote_code and isinstance(quant, Gptq) and quant.backend != "native":
         raise UserError(
