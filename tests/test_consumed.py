@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from bitsure import config as schema
 from bitsure import pipeline
-from bitsure.config import PROJECT, Calib, Config, Control, Metric, Model, Paths, Scoring, Task, Tracking, Verdict
+from bitsure.config import PROJECT, Calib, Compress, Config, Control, Metric, Model, Paths, Scoring, Task, Tracking, Verdict
 from bitsure.quantize import calib_data
 from bitsure.quantizers import Bnb, Cast, Gptq, Hqq, Integers, Noise, NoQuant, Prequantized, Quant, Rtn
 from tests.conftest import GPTQ_LIBRARY, byte_tokenizer
@@ -23,7 +23,23 @@ from tests.conftest import GPTQ_LIBRARY, byte_tokenizer
 schema.register()
 # the quantizers of optional libraries, where these are installed
 OPTIONAL = {library: cell for library, cell in {"bitsandbytes": Bnb("nf4"), "hqq": Hqq(4, 64)}.items() if find_spec(library)}
-SECTIONS = (Model, Rtn, Gptq, Noise, Control, Cast, Prequantized, Calib, Task, Scoring, Metric, Verdict, Tracking, Paths)
+SECTIONS = (
+    Model,
+    Rtn,
+    Gptq,
+    Noise,
+    Control,
+    Cast,
+    Prequantized,
+    Calib,
+    Task,
+    Scoring,
+    Compress,
+    Metric,
+    Verdict,
+    Tracking,
+    Paths,
+)
 SECTIONS += tuple(type(quant) for quant in OPTIONAL.values())
 NOT_READING = (
     "dataclasses.py",

@@ -6,7 +6,7 @@ No torch here: composing a config must stay quick.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
@@ -99,6 +99,22 @@ class Scoring:
 
 
 @dataclass
+class Compress:
+    """How far the quantized codes compress, and what that means for loading."""
+
+    codes: int = 16_777_216  # measured at most of a model's weights, and of its activations; 0: nothing is
+    tokens: int = 512  # of calibration text whose activations are measured; 0: none are
+    seed: int = 0  # draws the rows that are measured of a larger model
+    bandwidth: float = 500.0  # MB/s of the disk or link that a model is loaded over
+
+    def __post_init__(self) -> None:
+        at_least("compress.codes", self.codes, 0)
+        at_least("compress.tokens", self.tokens, 0)
+        if not self.bandwidth > 0:
+            raise UserError(f"compress.bandwidth={self.bandwidth}: megabytes a second, a number above 0, such as 500.")
+
+
+@dataclass
 class Metric:
     """How records become numbers."""
 
@@ -173,6 +189,7 @@ class Config:
     calib: Calib = MISSING
     task: Task = MISSING
     scoring: Scoring = MISSING
+    compress: Compress = field(default_factory=Compress)
     metric: Metric = MISSING
     verdict: Verdict = MISSING
     tracking: Tracking = MISSING
@@ -219,7 +236,7 @@ def to_dataclasses(composed: DictConfig) -> Config:
 
 def _check_keys(node: DictConfig, above: str = "") -> None:
     """Hydra itself refuses unknown keys, but for those that come with a + in front."""
-    known = [field.name for field in fields(OmegaConf.get_type(node))]
+    known = [one.name for one in fields(OmegaConf.get_type(node))]
     for key in node:
         if key not in known:
             raise UserError(f"{above}{key}: no such setting. There are {', '.join(above + name for name in known)}.")

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bitsure import model_facts, models, provenance, quantize, records, report, scoring, terminal, tracking, verdict
+from bitsure import (
+    compress,
+    model_facts,
+    models,
+    provenance,
+    quantize,
+    records,
+    report,
+    scoring,
+    terminal,
+    tracking,
+    verdict,
+)
 from bitsure.config import Config
 from bitsure.errors import UserError
 from bitsure.quantize import calib_data, prequantized
 from bitsure.quantizers import NoQuant
-from bitsure.report import tables
+from bitsure.report import compressibility, published_table, tables
 from bitsure.rundir import is_done, open_run
 from bitsure.store import Store
 
@@ -49,11 +61,16 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
             current.write_json("provenance.json", made_by)
         source, scorer = cell.source, cell.scorer
         with tracking.track(config, resolved, run_dir, sweep, cell.log_file) as tracker:
-            quantized = baseline = None
+            quantized = baseline = proof = packed = None
             if cell.plan:
                 with current.stage("quantize"):
                     quantized = quantize.ensure(cell.plan, cell.store, cell.log_file)
-                    current.write_json("quantization.json", quantized.report)
+                with current.stage("compress"):
+                    packed = compress.ensure(cell.plan, quantized.checkpoint, config.compress, cell.store, cell.log_file)
+                    proof = quantized.report | compress.headline(packed)
+                    current.write_json("quantization.json", proof)
+                    if packed:
+                        current.write_json("compressibility.json", packed)
             with current.stage("score full precision"):
                 rows = scorer.score(source, None, None, "full precision")
             if quantized:
@@ -66,14 +83,13 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
                 noisy = [_noise(cell, seed, run_dir / "noise_control") for seed in range(config.control.seeds)]
             with current.stage("report"):
                 title = f"{source.name}, {config.quant.name}"
-                proof = quantized.report if quantized else None
                 scorer.write_prompts(source, run_dir / "prompts.parquet")
                 prompts = records.read_prompts(run_dir / "prompts.parquet")
-                about = report.About(title, proof, made_by, prompts, noisy)
+                about = report.About(title, proof, made_by, prompts, noisy, packed, asdict(config.task))
                 made = report.build(run_dir, rows, baseline, config.metric, config.verdict, about)
             with current.stage("track"):
                 tracker.log(made_by, made, proof, rows, baseline, config.metric, run_dir / "records.parquet")
-    _show(config, title, made, tracker.look, run_dir)
+    _show(config, title, made, packed, tracker.look, run_dir)
     if made.verdict:
         _check_strict(config, made.verdict, run_dir)
 
@@ -128,17 +144,23 @@ def _check_strict(config: Config, judged: dict, run_dir: Path) -> None:
         raise UserError(f"verdict=strict: {what} is {judged['verdict']}; see {run_dir / 'report.html'}.")
 
 
-def _show(config: Config, title: str, made: report.Report, look: str | None, run_dir: Path) -> None:
+def _show(config: Config, title: str, made: report.Report, packed: dict | None, look: str | None, run_dir: Path) -> None:
     out, metric = terminal.console(), config.metric
     out.print()
     out.print(tables.terminal_table(made.metrics, made.comparison, title, metric.confidence_level, metric.alpha))
     out.print()
     for sentence in tables.unjoined(made.comparison or {}):
         out.print(sentence, markup=False, soft_wrap=True)
+    if made.published:
+        published_table.show(out, made.published)
+        out.print()
     if made.verdict:
         out.print(f"Verdict: {made.verdict['verdict']}", markup=False)
         for sentence in verdict.sentences(made.verdict):
             out.print(f"- {sentence}", markup=False, soft_wrap=True)
+        out.print()
+    if packed:
+        out.print(compressibility.sentence(packed), markup=False, soft_wrap=True)
         out.print()
     lines = {"report": made.page, "records": run_dir / "records.parquet", "W&B": look}
     for what, where in lines.items():

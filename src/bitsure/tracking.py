@@ -73,7 +73,7 @@ class Tracker:
             summary |= {"verdict": report.verdict["verdict"]}
             summary |= {f"{task}/verdict": one["verdict"] for task, one in report.verdict["tasks"].items()}
         if quantization:
-            summary |= {f"quantization/{key}": quantization[key] for key in PROOF}
+            summary |= {f"quantization/{key}": quantization[key] for key in PROOF if key in quantization}
         self._run.summary.update({key: value for key, value in summary.items() if value is not None})
         self._run.log(
             {
@@ -97,7 +97,7 @@ class Tracker:
         self._run.log_artifact(artifact)
 
 
-PROOF = ("bits_per_weight", "parameter_share", "relative_error")
+PROOF = ("bits_per_weight", "parameter_share", "relative_error", "bits_per_weight_coded", "code_entropy", "load_seconds")
 SAMPLE_COLUMNS = (
     "task",
     "doc_id",

@@ -20,7 +20,7 @@ from bitsure.store import Store, write_text
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3  # of what the store keeps; one more whenever code of ours would make other weights from the same causes
+FORMAT = 4  # of what the store keeps; one more whenever code of ours would make other weights from the same causes
 LIBRARIES = {  # that make the weights; of GPTQ by its backend
     Rtn: ("torch",),
     "gptqmodel": ("torch", "transformers", "gptqmodel"),

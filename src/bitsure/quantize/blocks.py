@@ -14,7 +14,7 @@ from bitsure.quantize.replay import Replay
 from bitsure.quantize.targets import find_blocks, linears
 
 TOKENS_AT_ONCE = 2048  # that a block is run on
-TILE = 512  # columns of a Gram matrix computed at once
+TILE = 256  # columns of a Gram matrix computed at once
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -142,6 +142,25 @@ def read(directory: Path) -> tuple[dict[str, Weight], dict[str, torch.Tensor]]:
     """
     settings, tensors = layouts.read_settings(directory), _read_tensors(directory)
     return layouts.take(tensors, settings, directory), tensors
+
+
+def one_by_one(directory: Path) -> tuple[int, Iterator[tuple[str, Weight]]]:
+    """How many quantized weights a checkpoint holds, and each with its layer's name: unpacked, all at once take much memory."""
+    settings, where = layouts.read_settings(directory), {}
+    for path in sorted(directory.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            where |= dict.fromkeys(file.keys(), path)
+    names = sorted({name for key in where if (name := layouts.layer_of(key)) is not None})
+
+    def each() -> Iterator[tuple[str, Weight]]:
+        for name in names:
+            tensors = {}
+            for key in (key for key in where if key.startswith(f"{name}.")):
+                with safe_open(where[key], "pt") as file:
+                    tensors[key] = file.get_tensor(key)
+            yield from layouts.take(tensors, settings, directory).items()
+
+    return len(names), each()
 
 
 def load(directory: Path, model: torch.nn.Module) -> tuple[dict[str, Weight], dict[str, torch.Tensor]]:

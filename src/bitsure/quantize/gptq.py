@@ -70,18 +70,21 @@ def round_with_hessian(
 def _inverse_factor(H: torch.Tensor, damp_percent: float, names: str) -> torch.Tensor:
     """The upper Cholesky factor of (H + λI)⁻¹, λ = damp_percent · mean(diag H), raised tenfold (and said) until it exists.
 
-    H (n, n) is damped in place: at 12,288 inputs every copy of it takes 0.6 GB.
+    It is the inverse of the upper U with H + λI = U Uᵀ, which is the lower factor of H read backwards: no matrix is inverted
+    in whole. H (n, n) is damped in place: at 12,288 inputs every copy of it takes 0.6 GB.
     """
     mean, damp, added = H.diagonal().mean(), damp_percent, 0.0
     while damp <= 1:
         H.diagonal().add_((damp - added) * mean)
         added = damp
-        inverse, failed = torch.linalg.cholesky_ex(H)
+        backwards, failed = torch.linalg.cholesky_ex(H.flip(0, 1))
         if not failed:
-            inverse = torch.cholesky_inverse(inverse)
-            upper, failed = torch.linalg.cholesky_ex(inverse, upper=True)
-            if not failed and upper.isfinite().all():
-                return upper
+            upper = backwards.flip(0, 1)
+            del backwards
+            inverse = torch.eye(len(H), dtype=H.dtype, device=H.device)
+            torch.linalg.solve_triangular(upper, inverse, upper=True, out=inverse)
+            if inverse.isfinite().all():
+                return inverse
         log.warning("%s: the Hessian is not positive definite with damping %g: trying %g", names, damp, damp * 10)
         damp *= 10
     raise UserError(

@@ -10,12 +10,14 @@ import json
 import sys
 from pathlib import Path
 
+import yaml
+
 from bitsure import config as schema
 from bitsure import harness_log, records, terminal, verdict
 from bitsure.config import PROJECT, Metric, Verdict
 from bitsure.errors import UserError
 from bitsure.records import Records
-from bitsure.report import About, build, tables
+from bitsure.report import About, build, compressibility, published_table, tables
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -45,14 +47,20 @@ def report(directory: Path, baseline: Path | None, metric_name: str | None, out:
     out.mkdir(parents=True, exist_ok=True)
     noisy = [records.read(path)[0] for path in sorted((directory / "noise_control").glob("*.parquet"))]
     proof, made_by = _json(directory / "quantization.json"), _json(directory / "provenance.json")
-    about = About(_title(directory), proof, made_by, prompts, noisy)
+    packed = _json(directory / "compressibility.json")
+    about = About(_title(directory), proof, made_by, prompts, noisy, packed, _task(directory))
     made = build(out, found, full, metric, margins, about)
     console = terminal.console()
     console.print(tables.terminal_table(made.metrics, made.comparison, about.title, metric.confidence_level, metric.alpha))
+    if made.published:
+        console.print()
+        published_table.show(console, made.published)
     if made.verdict:
         console.print(f"\nVerdict: {made.verdict['verdict']}", markup=False)
         for sentence in verdict.sentences(made.verdict):
             console.print(f"- {sentence}", markup=False, soft_wrap=True)
+    if packed:
+        console.print(f"\n{compressibility.sentence(packed)}", markup=False, soft_wrap=True)
     if metric.paper_compat:
         console.print("\nThe study's own numbers, paper_compat/…, are on the page and in metrics.json.", markup=False)
     console.print(f"\nreport   {made.page}", markup=False, soft_wrap=True)
@@ -103,6 +111,12 @@ def _title(directory: Path) -> str:
     made_by, proof = _json(directory / "provenance.json"), _json(directory / "quantization.json")
     name = (made_by or {}).get("model", {}).get("name") or directory.resolve().name
     return f"{name}, {proof['quantizer']}" if proof else name
+
+
+def _task(directory: Path) -> dict | None:
+    """The run's settings of its tasks."""
+    path = directory / "config.yaml"
+    return yaml.safe_load(path.read_text()).get("task") if path.is_file() else None
 
 
 def _json(path: Path) -> dict | None:

@@ -13,7 +13,7 @@ from bitsure.compare import CLUSTER_ROBUST, was_compared
 from bitsure.config import Metric
 from bitsure.metrics import MACRO
 from bitsure.metrics.deferral import FULL_BITS, cost_of_quantized
-from bitsure.report import tables
+from bitsure.report import compressibility, published_table, tables
 from bitsure.report.samples import Changed
 
 if TYPE_CHECKING:
@@ -66,11 +66,16 @@ def _render(
         headline=tables.comparison_rows(comparison, tables.HEADLINE) if comparison else None,
         compared=tables.comparison_rows(comparison) if comparison and numbers else None,
         compared_columns=tables.comparison_columns(level),
+        published=published_table.rows(report.published),
+        published_heading=published_table.HEADING,
+        published_columns=published_table.COLUMNS,
+        published_notes=published_table.notes(report.published),
         alone={name: tables.metric_rows(found) for name, found in alone.items() if numbers},
         alone_columns=tables.metric_columns(level),
         figures=pictures,
         changed=None if "samples" in without else changed,
         without=[DISPENSABLE[what] for what in without],
+        loading=compressibility.shown(about.compressibility) if about.compressibility else None,
         quantization=_facts(about.quantization) if about.quantization else None,
         provenance={
             key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
