@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 AUTO_GPTQ := .venv-auto-gptq/bin
 
-.PHONY: run test test-auto-gptq check bench-scoring bench-metrics bench-quantize families models prefetch setup setup-auto-gptq clean
+.PHONY: run test test-auto-gptq check bench-scoring bench-metrics bench-quantize bench-sweep families tasks models prefetch setup setup-auto-gptq clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -29,8 +29,14 @@ bench-metrics: setup
 bench-quantize: setup
 	$(BIN)/python -m benchmarks.quantize $(ARGS)
 
+bench-sweep: setup
+	$(BIN)/python -m benchmarks.sweep $(ARGS)
+
 families: setup
 	$(BIN)/python -m benchmarks.families $(ARGS)
+
+tasks: setup
+	$(BIN)/python -m benchmarks.tasks $(ARGS)
 
 models: setup
 	$(BIN)/python -m benchmarks.models

@@ -34,17 +34,17 @@ that it had when it was fetched. On a machine with a network
 
     make prefetch model=opt-125m,opt-1.3b task=paper paths.hub_mirror=DIR
 
-puts what runs with these settings read into `DIR`, each model whole or not at all; the same command goes on where it broke off.
-`main.py` with `paths.hub_mirror=DIR` and the same settings then needs no network (`HF_HUB_OFFLINE=1`). A mirror that was made by
-hand, or changed, is identified by its content, one that was fetched by its commit, as the hub's cache is.
+puts what runs with these settings read into `DIR`, each model whole or not at all; the same command goes on where it broke.
+`main.py` with `paths.hub_mirror=DIR` and the same settings then needs no network (`HF_HUB_OFFLINE=1`). A mirror that was made
+by hand, or changed, is identified by its content, one that was fetched by its commit, as the hub's cache is.
 
-Weights are read from safetensors; where a repository has none, as the OPT family, its .bin files are read by torch's weights-only
-loader, which runs no code, and the log says so.
+Weights are read from safetensors; where a repository has none, as the OPT family, its .bin files are read by torch's
+weights-only loader, which runs no code, and the log says so.
 
 ## Where it is scored
 
-`model.device` is the fastest there is, or `cpu`, `cuda:1`. `model.device_map=auto` spreads a model that is too large for one GPU
-over all GPUs, memory and disk, within `'model.max_memory=[0:20GiB,cpu:60GiB]'`; the numbers are the same, `TMPDIR` is where
+`model.device` is the fastest there is, or `cpu`, `cuda:1`. `model.device_map=auto` spreads a model that is too large for one
+GPU over all GPUs, memory and disk, within `'model.max_memory=[0:20GiB,cpu:60GiB]'`; the numbers are the same, `TMPDIR` is where
 weights that are no safetensors lie meanwhile. Quantizing wants the model in main memory, one block at a time on the GPU.
 
 ## The list

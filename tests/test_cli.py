@@ -152,7 +152,7 @@ def test_a_sweep_runs_every_cell_and_a_failing_one_does_not_stop_the_others(bits
         (["task.limit=0"], "must be 1 or more"),
         (["model.path=/no/such/model"], "no such directory"),
         (["task.names=[tiny_pet]"], "Near: tiny_pets"),
-        (["task.names=[tiny_free]"], "no choices"),
+        (["task.names=[tiny_free]"], "there is no confidence to take"),
         (["calib.path=none.txt"], "no such file"),
         (["tracking.mode=online"], "wandb login"),
         (["scoring.dequantize=false"], "only checkpoints of quant.backend=gptqmodel"),

@@ -12,6 +12,7 @@ from bitsure.config import PROJECT, Model
 from bitsure.errors import UserError
 from bitsure.quantize.targets import unknown_weights
 from bitsure.scoring.engine import Engine
+from bitsure.store import Store
 from tests.families import FAMILIES, build
 
 MAMBA = {"vocab_size": 300, "hidden_size": 64, "num_hidden_layers": 2, "state_size": 8}
@@ -112,3 +113,13 @@ def test_what_conf_calls_unquantizable_is_and_can_be_scored(option, settings):
     with torch.inference_mode():
         expected = model(torch.tensor([[5, 6, 7, 8]])).logits[0].log_softmax(-1)
     assert scored.token_logprobs == pytest.approx([expected[2, 8].item(), expected[3, 9].item()], abs=1e-4)
+
+
+def test_parameters_are_counted_once_and_tied_ones_too(tiny_model, tmp_path, monkeypatch):
+    source, store = models.locate(Model(path=str(tiny_model)), None), Store(tmp_path)
+    measured = models.measure(source, store)
+    network, _ = models.load(tiny_model, "float32")
+    assert measured["parameters"] == sum(parameter.numel() for parameter in network.parameters())
+    assert measured["bytes_on_disk"] == (tiny_model / "model.safetensors").stat().st_size
+    monkeypatch.setattr(models, "empty_model", lambda *given: pytest.fail("counted again"))
+    assert models.measure(source, store) == measured

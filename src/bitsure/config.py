@@ -76,6 +76,9 @@ class Task:
     num_fewshot: int | None = None  # None: the task's own
     limit: int | None = None  # the first questions of each task only
     seed: int = 1234  # draws the few-shot examples; the harness's default
+    chat_template: bool = False  # put prompts as the tokenizer's chat template does, few-shot examples as turns before them
+    system_instruction: str | None = None  # what stands before every prompt; with a chat template, its system turn
+    add_bos: bool | None = None  # whether prompts begin with the BOS token; None: as the tokenizer does, the harness's default
 
     def __post_init__(self) -> None:
         if not self.names:

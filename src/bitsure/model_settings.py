@@ -19,6 +19,8 @@ class Model:
     path: str | None = None
     repo: str | None = None
     revision: str = "main"  # a branch, a tag or a commit; provenance says which commit it was
+    series: str | None = None  # models that differ in size and training seed alone, joined in a sweep's report; None: by name
+    training_seed: int | None = None  # tells models of one series and size apart
     # what conf/model says of a repository, checked before its weights are downloaded; None: nothing is said
     family: str | None = None  # transformers' `model_type`
     parameters: int | None = None  # those that are tied once

@@ -22,7 +22,7 @@ from bitsure.model_facts import (
     scoring_device,
     warn_where_it_differs,
 )
-from bitsure.store import hash_files
+from bitsure.store import Store, hash_files, write_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -166,3 +166,18 @@ def empty_model(path: Path, trust_remote_code: bool = False) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=trust_remote_code)
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+
+
+def measure(source: Source, store: Store) -> dict[str, int]:
+    """`parameters`, a tied one counted once, and `bytes_on_disk` of the weights' files.
+
+    Counting takes transformers and the model's modules, so that the count is kept in the store.
+    """
+    made_from = {"model": source.fingerprint}
+    if store.find("parameters", made_from) is None:
+        with store.create("parameters", made_from) as entry:
+            model = empty_model(source.path, source.settings.trust_remote_code)
+            counted = sum(parameter.numel() for parameter in model.parameters())
+            write_text(entry / "parameters.json", json.dumps(counted))
+    counted = json.loads((store.path("parameters", made_from) / "parameters.json").read_text())
+    return {"parameters": counted, "bytes_on_disk": sum(file.stat().st_size for file in weight_files(source.path))}

@@ -57,7 +57,7 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
         current.write_json("provenance.json", made_by)
         with current.stage("check"):
             cell = _check(config, run_dir / "libraries.log")
-            made_by |= _made_by(cell)
+            made_by |= _made_by(cell, config)
             current.write_json("provenance.json", made_by)
         source, scorer = cell.source, cell.scorer
         with tracking.track(config, resolved, run_dir, sweep, cell.log_file) as tracker:
@@ -113,6 +113,7 @@ def _check(config: Config, log_file: Path) -> Cell:
         plan = quantize.Plan(source, config.quant, config.calib, text, dtype, ready)
     scorer = scoring.Scorer(scoring.questions(config.task, mirror), config.scoring, dtype, store, log_file)
     cell = Cell(source, dtype, plan, scorer, store, log_file)
+    scorer.check_prompting(source)
     scorer.load_missing(scoring.identity(source, None))
     scorer.load_missing(scoring.identity(source, cell.weights))
     if plan and not store.find("weights", plan.made_from):
@@ -121,11 +122,15 @@ def _check(config: Config, log_file: Path) -> Cell:
     return cell
 
 
-def _made_by(cell: Cell) -> dict:
+def _made_by(cell: Cell, config: Config) -> dict:
     source = cell.source
-    model = {"name": source.name, "repo": source.settings.repo, "revision": source.revision, "fingerprint": source.fingerprint}
-    model |= {"dtype": cell.dtype} | {key: getattr(source.settings, key) for key in ("full_dtype", "parameters", "device_map")}
-    return {"model": model, "weights": cell.weights, "calib_text": cell.plan.text.name if cell.plan else None}
+    model = {"name": source.name, "series": config.model.series, "training_seed": config.model.training_seed}
+    model |= {"revision": source.revision, "fingerprint": source.fingerprint, "dtype": cell.dtype}
+    model |= {key: getattr(source.settings, key) for key in ("repo", "full_dtype", "device_map")}
+    with terminal.output_to(cell.log_file):
+        model |= models.measure(source, cell.store)
+    text = cell.plan.text.name if cell.plan else None
+    return {"model": model, "weights": cell.weights, "calib_text": text, "asked": cell.scorer.asked}
 
 
 def _noise(cell: Cell, seed: int, folder: Path) -> records.Records:

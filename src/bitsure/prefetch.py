@@ -30,7 +30,7 @@ schema.register()
 def fetch(config: Config, mirror: Path) -> None:
     """Everything that a run of this config reads from the hub. Raises UserError for what cannot be had."""
     from bitsure import hub
-    from bitsure.scoring import harness
+    from bitsure.scoring import tasks
 
     _fetch_model(config.model, mirror)
     if isinstance(config.quant, Prequantized) and config.quant.repo is not None:
@@ -40,7 +40,7 @@ def fetch(config: Config, mirror: Path) -> None:
         hub.fetch_dataset_files(config.calib.repo, [config.calib.file], None, mirror)
     _say(f"data sets of {', '.join(config.task.names)}")
     with _datasets_into(mirror):
-        harness.load_tasks(config.task, config.task.names, str(mirror))
+        tasks.load_tasks(config.task, config.task.names, str(mirror))
 
 
 def _fetch_model(model: Model, mirror: Path) -> None:

@@ -124,9 +124,13 @@ def test_the_error_of_a_standardized_difference_is_the_bootstraps(clusters):
 def test_differences_that_do_not_vary_have_no_effect_size():
     ratio, error = standardized(0.1, np.zeros(10), None)
     assert np.isnan(ratio) and np.isnan(error)
-    for difference in (np.full(10, 0.1), np.arange(10) * 1e-18):
-        tested = paired_t_test(difference, None, None, 0.95, 0.01)
-        assert (tested["p_value"], tested["effect_size"]) == (1.0, None)
+
+
+def test_a_few_differences_of_rounding_size_are_no_evidence():
+    tested = paired_t_test(np.array([1e-17, 3e-17]), None, None, 0.95, 0.01)
+    assert (tested["p_value"], tested["effect_size"], tested["effect_size_ci"]) == (1.0, None, None)
+    two = paired_t_test(np.array([0.1, 0.3]), np.array([[2.0, 0.0], [0.0, 2.0]]), None, 0.95, 0.01)
+    assert two["p_value"] < 1 and two["effect_size"] is None  # no resample has a spread
 
 
 def test_clusters_of_one_size_are_a_t_test_of_their_means():

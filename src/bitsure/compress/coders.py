@@ -13,7 +13,7 @@ import numpy as np
 
 from bitsure.errors import UserError
 
-ZSTD_LEVEL = 1  # above, zstd looks for repetitions, which codes do not have, and comes out larger
+ZSTD_LEVEL = 1  # higher ones look longer for repetitions, which codes hardly have, and come out larger as often as smaller
 AS_STORED, ZSTD_PACKED, ZSTD_BYTES, RANGE_CODER = "as_stored", "zstd_packed", "zstd_bytes", "range_coder"
 NAMES = {
     ZSTD_PACKED: "zstd of the packed words",

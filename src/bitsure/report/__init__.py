@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitsure import metrics, published, verdict
+from bitsure import changes, metrics, published, verdict
 from bitsure.compare import compare
 from bitsure.config import Metric, Verdict
 from bitsure.records import Records, join
@@ -46,7 +46,7 @@ class About:
 
 def build(out: Path, records: Records, baseline: Records | None, metric: Metric, margins: Verdict, about: About) -> Report:
     """Compute every number and write it, with pictures and page, into `out`: metrics.json (baseline_metrics.json,
-    comparison.json, verdict.json, published.json), figures/, report.html.
+    comparison.json, verdict.json, published.json), changes.parquet, figures/, report.html.
     """
     measured = metrics.measure(records, metric)
     bits = (about.quantization or {}).get("bits_per_weight")
@@ -54,7 +54,9 @@ def build(out: Path, records: Records, baseline: Records | None, metric: Metric,
     if baseline is not None:
         measured_baseline, compared = metrics.measure(baseline, metric), compare(baseline, records, metric, bits, about.noisy)
         judged = verdict.judge(compared, margins, metric.confidence_level)
-        changed = samples.most_changed(join(baseline, records), about.prompts or {}, metric.normalization)
+        joined = join(baseline, records)
+        changed = samples.most_changed(joined, about.prompts or {}, metric.normalization)
+        changes.write(out / "changes.parquet", changes.of(joined, metric))
         for task, one in judged["tasks"].items():
             if one["warning"]:
                 log.warning("%s: %s", task, one["warning"])

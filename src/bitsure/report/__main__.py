@@ -1,6 +1,7 @@
 """python -m bitsure.report DIR [--baseline DIR] [--metric NAME] [--out DIR]: the report again, from records alone.
 
-DIR is a run directory of ours, or one with the samples_*.jsonl that lm-evaluation-harness writes with --log_samples.
+DIR is a run directory of ours, or one with the samples_*.jsonl that lm-evaluation-harness writes with --log_samples; or a
+sweep's directory, finished or not, which takes no options.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from pathlib import Path
 import yaml
 
 from bitsure import config as schema
-from bitsure import harness_log, records, terminal, verdict
+from bitsure import harness_log, records, sweep, terminal, verdict
 from bitsure.config import PROJECT, Metric, Verdict
 from bitsure.errors import UserError
 from bitsure.records import Records
 from bitsure.report import About, build, compressibility, published_table, tables
+from bitsure.sweep import cells
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -28,9 +30,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="where to write; DIR itself if not given")
     given = parser.parse_args(arguments)
     try:
-        report(given.directory, given.baseline, given.metric, given.out or given.directory)
+        if cells.is_sweep(given.directory):
+            _of_sweep(given)
+        else:
+            report(given.directory, given.baseline, given.metric, given.out or given.directory)
     except UserError as error:
         sys.exit(f"Error: {error}")
+
+
+def _of_sweep(given: argparse.Namespace) -> None:
+    options = [f"--{name}" for name in ("baseline", "metric", "out") if getattr(given, name) is not None]
+    if options:
+        raise UserError(f"{given.directory} is a sweep's directory: {', '.join(options)} works on one of its runs.")
+    sweep.show(sweep.build(given.directory))
 
 
 def report(directory: Path, baseline: Path | None, metric_name: str | None, out: Path) -> None:

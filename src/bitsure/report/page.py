@@ -100,21 +100,32 @@ def summary(comparison: dict | None, quantization: dict | None, alpha: float) ->
     for task, values in comparison.items():
         if task == MACRO or not was_compared(values):
             continue
-        p, flips = values["true_label_prob"], values["flip_rate"]
-        found = "significant" if p["significant"] else "not significant, which does not show that nothing changed"
-        tested = f"{tables.p_value(p['p_adjusted'])} at α = {alpha:g}: {found}"
-        if robust := values.get(CLUSTER_ROBUST):
-            tested += (
-                f"; by {robust['n_clusters']:,} clusters instead of questions {tables.p_value(robust['p_value'])}, unadjusted"
-            )
-        if p.get("smallest_detectable"):
-            tested += f"; a change of {p['smallest_detectable']:.4f} would most likely have been found"
-        sentences.append(
-            f"{task}: the mean probability of the right answer went from {p['baseline']:.4f} to {p['quantized']:.4f}, "
-            f"a change of {p['value']:+.4f} {tables.interval(p, True)} ({tested}); "
-            f"{flips['value']:.1%} of {p['n']:,} answers changed."
-        )
+        sentences.append(_probability(task, values, alpha) if "true_label_prob" in values else _perplexity(task, values))
     return sentences + tables.unjoined(comparison)
+
+
+def _probability(task: str, values: dict[str, dict], alpha: float) -> str:
+    p, flips = values["true_label_prob"], values["flip_rate"]
+    found = "significant" if p["significant"] else "not significant, which does not show that nothing changed"
+    tested = f"{tables.p_value(p['p_adjusted'])} at α = {alpha:g}: {found}"
+    if robust := values.get(CLUSTER_ROBUST):
+        tested += f"; by {robust['n_clusters']:,} clusters instead of questions {tables.p_value(robust['p_value'])}, unadjusted"
+    if p.get("smallest_detectable"):
+        tested += f"; a change of {p['smallest_detectable']:.4f} would most likely have been found"
+    return (
+        f"{task}: the mean probability of the right answer went from {p['baseline']:.4f} to {p['quantized']:.4f}, "
+        f"a change of {p['value']:+.4f} {tables.interval(p, True)} ({tested}); "
+        f"{flips['value']:.1%} of {p['n']:,} answers changed."
+    )
+
+
+def _perplexity(task: str, values: dict[str, dict]) -> str:
+    word, nll = values["word_perplexity"], values["nll"]
+    return (
+        f"{task}: the perplexity of a word went from {tables.number(word['baseline'])} to {tables.number(word['quantized'])}; "
+        f"the NLL of a token changed by {nll['value']:+.4f} nats {tables.interval(nll, True)} over {nll['n']:,} texts "
+        f"({tables.p_value(nll['p_adjusted'])}, exploratory)."
+    )
 
 
 def _cost(metric: Metric, quantization: dict | None) -> dict[str, float | str]:
