@@ -118,9 +118,11 @@ def plain(model: torch.nn.Module, batch: Sequence[Row], requests: Mapping[int, R
 def _logits(head: torch.nn.Module, parts: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
     """The head's output of each part of the states (n, width); it may be gone when the next one is asked for.
 
-    An ordinary head writes all parts to one place: fresh memory for each would cost a fifth of the product's time.
+    An ordinary head writes all parts to one place: fresh memory for each would cost a fifth of the product's time. One whose
+    weight is elsewhere, such as on disk, is called, so that accelerate brings it.
     """
-    if type(head) is not torch.nn.Linear or head.bias is not None or head._forward_pre_hooks or head._forward_hooks:
+    ordinary = type(head) is torch.nn.Linear and head.bias is None and head.weight.device == parts[0].device
+    if not ordinary or head._forward_pre_hooks or head._forward_hooks:
         yield from map(head, parts)
         return
     out = parts[0].new_empty(len(parts[0]), len(head.weight))
