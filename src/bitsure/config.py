@@ -13,32 +13,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from bitsure.errors import UserError, at_least, one_of
+from bitsure.model_settings import Model
 from bitsure.quantizers import Bnb, Cast, Gptq, Hqq, Noise, NoQuant, Prequantized, Quant, Rtn
 
 PROJECT = Path(__file__).resolve().parents[2]
 MIN_SEQLEN = 8  # tokens of a calibration window
-
-
-@dataclass
-class Model:
-    """Where the full-precision model comes from: a directory (`path`) or a hub repository (`repo`)."""
-
-    name: str | None = None  # None: the directory's or repository's own
-    path: str | None = None
-    repo: str | None = None
-    revision: str = "main"
-    series: str | None = None  # models that differ in size and training seed alone, joined in a sweep's report; None: by name
-    training_seed: int | None = None  # tells models of one series and size apart
-    dtype: str = "auto"  # what it computes in; auto: float32 on a CPU, the checkpoint's own on a GPU
-
-    def __post_init__(self) -> None:
-        if (self.path is None) == (self.repo is None):
-            raise UserError(
-                f"model: needs either model.path (a directory) or model.repo (a hub repository); "
-                f"got path={self.path!r}, repo={self.repo!r}. Example: model=local model.path=DIR"
-            )
-        one_of("model.dtype", self.dtype, ("auto", "float32", "bfloat16", "float16"))
-        self.name = self.name or Path(self.path or self.repo).name
 
 
 @dataclass
@@ -248,6 +227,8 @@ def to_dataclasses(composed: DictConfig) -> Config:
             "scoring.dequantize=false: noise has no packed kernels to be compared on. Leave it out, or control=none."
         )
     packed = isinstance(config.quant, NoQuant) or (isinstance(config.quant, Gptq) and config.quant.backend == "gptqmodel")
+    if not config.scoring.dequantize and config.model.device_map is not None:
+        raise UserError("scoring.dequantize=false: packed kernels run on one device. Leave out model.device_map.")
     if not config.scoring.dequantize and not packed:
         raise UserError(
             "scoring.dequantize=false: only checkpoints of quant.backend=gptqmodel run on packed kernels. "

@@ -6,7 +6,19 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bitsure import compress, models, provenance, quantize, records, report, scoring, terminal, tracking, verdict
+from bitsure import (
+    compress,
+    model_facts,
+    models,
+    provenance,
+    quantize,
+    records,
+    report,
+    scoring,
+    terminal,
+    tracking,
+    verdict,
+)
 from bitsure.config import Config
 from bitsure.errors import UserError
 from bitsure.quantize import calib_data, prequantized
@@ -85,11 +97,12 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
 def _check(config: Config, log_file: Path) -> Cell:
     """Everything that can be known to be wrong before weights are loaded. Raises UserError."""
     store, mirror = Store(config.paths.store), config.paths.hub_mirror
+    quantize.check_model(config.model, config.quant, config.control.seeds > 0)
     with terminal.output_to(log_file):
         tracking.check_login(config.tracking)
     source = models.locate(config.model, mirror)
     with terminal.output_to(log_file):
-        dtype = models.computing_dtype(config.model.dtype, source.path)
+        dtype = model_facts.computing_dtype(config.model, source.path)
     if not config.scoring.dequantize and dtype == "float32":
         raise UserError("scoring.dequantize=false: packed kernels compute in half precision. Add model.dtype=bfloat16.")
     plan = None
@@ -113,6 +126,7 @@ def _made_by(cell: Cell, config: Config) -> dict:
     source = cell.source
     model = {"name": source.name, "series": config.model.series, "training_seed": config.model.training_seed}
     model |= {"revision": source.revision, "fingerprint": source.fingerprint, "dtype": cell.dtype}
+    model |= {key: getattr(source.settings, key) for key in ("repo", "full_dtype", "device_map")}
     with terminal.output_to(cell.log_file):
         model |= models.measure(source, cell.store)
     text = cell.plan.text.name if cell.plan else None

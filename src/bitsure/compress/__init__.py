@@ -10,7 +10,7 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from bitsure import models, terminal
+from bitsure import model_facts, models, terminal
 from bitsure.compress import loading
 from bitsure.config import Compress
 from bitsure.quantize import Plan, calib_data
@@ -58,9 +58,9 @@ def _measure(plan: Plan, checkpoint: Path, settings: Compress, log_file: Path) -
         from bitsure.quantize import checkpoints
 
         with terminal.output_to(log_file):
-            model, tokenizer = models.load(plan.source.path, plan.dtype, device="cpu")
+            model, tokenizer = models.load(plan.source.path, plan.dtype, "cpu", plan.source.settings)
             checkpoints.put_into(model, checkpoint)
-            context = models.context_length(plan.source.path)
+            context = model_facts.context_length(plan.source.path)
             _, held_out = calib_data.draw_windows(plan.text, plan.calib, 0, tokenizer, context)
         windows = held_out[: max(1, settings.tokens // held_out.shape[1]), : settings.tokens]
         found["activations"] = measure.activations(model, windows, settings.codes, settings.seed)

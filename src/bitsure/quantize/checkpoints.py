@@ -21,7 +21,7 @@ from bitsure.quantize import layouts, noise
 from bitsure.quantize.formats import CodebookWeight, DenseWeight, IntegerWeight, Weight
 from bitsure.quantize.layouts import bitsandbytes
 from bitsure.quantize.packing import pack
-from bitsure.quantize.targets import block_linears, matrix
+from bitsure.quantize.targets import as_stored, block_linears, matrix
 
 try:
     from transformers.conversion_mapping import get_model_conversion_mapping
@@ -216,8 +216,32 @@ def _means_nothing(name: str, tensor: torch.Tensor) -> bool:
 
 @torch.no_grad()
 def put_into(model: torch.nn.Module, directory: Path) -> None:
-    """Replace a full-precision model's tensors by the checkpoint's, dequantized. Raises UserError as `load`."""
+    """Replace a full-precision model's tensors by the checkpoint's, dequantized, wherever accelerate keeps them.
+
+    Raises UserError as `load`.
+    """
     weights, others = load(directory, model)
-    model.load_state_dict(others, strict=False)
+    offloaded = {name for name, parameter in model.named_parameters() if parameter.is_meta}
+    model.load_state_dict({name: tensor for name, tensor in others.items() if name not in offloaded}, strict=False)
+    for name in offloaded & set(others):
+        _replace_offloaded(model, name, others[name])
     for name, layer in block_linears(model).items():
-        matrix(layer).copy_(weights[name].dequantize())
+        if layer.weight.is_meta:
+            _replace_offloaded(model, f"{name}.weight", as_stored(layer, weights[name].dequantize()))
+        else:
+            matrix(layer).copy_(weights[name].dequantize())
+
+
+def _replace_offloaded(model: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
+    """Replace what accelerate's hook brings when it is needed; the parameter itself is empty, a copy into it does nothing."""
+    from accelerate.utils import offload_weight
+
+    module, _, own = name.rpartition(".")
+    kept = model.get_submodule(module)._hf_hook.weights_map
+    values = tensor.to(model.get_parameter(name).dtype).cpu()
+    if name in kept.dataset.state_dict:
+        kept.dataset.state_dict[name] = values
+    else:
+        offload_weight(values, name, kept.dataset.save_folder, kept.dataset.index)
+    if not torch.equal(_bits(kept[own]), _bits(values)):
+        raise UserError(f"{name} could not be replaced where accelerate keeps it. No score is taken from that.")

@@ -117,7 +117,7 @@ class Scorer:
 
             log.info("the quantized weights stay packed, for gptqmodel's kernels")
             return gptqmodel.load_packed(checkpoint, self.dtype), models.load_tokenizer(source.path)
-        network, tokenizer = models.load(source.path, self.dtype)
+        network, tokenizer = models.load(source.path, self.dtype, settings=source.settings)
         if checkpoint is not None:
             from bitsure.quantize import checkpoints
 
