@@ -31,6 +31,7 @@ bench-quantize: setup
 
 bench-sweep: setup
 	$(BIN)/python -m benchmarks.sweep $(ARGS)
+
 bench-formats: setup
 	$(BIN)/python -m benchmarks.formats $(ARGS)
 
