@@ -144,6 +144,16 @@ def test_each_weight_alone_is_as_all_of_them_together(made):
         assert torch.equal(alone[name].codes, one.codes) and torch.equal(alone[name].scales, one.scales)
 
 
+@pytest.mark.parametrize(("name", "bits"), [("mxfp4", 4), ("mxfp6_e2m3", 6), ("mxint8", 8), ("fp8_e4m3", 8)])
+def test_small_formats_have_codes_too(made, tiny_model, calib_file, name, bits):
+    _, _, store, log_file = made
+    planned = plan(tiny_model, Rtn(format=name), calib_file)
+    quantized = quantize.ensure(planned, store, log_file)
+    found = compress.ensure(planned, quantized.checkpoint, Compress(tokens=0), store, log_file)["weights"]
+    assert found["bits"] == bits and found["bits_per_weight"] == pytest.approx(quantized.report["bits_per_weight"])
+    assert 0 < found["entropy"]["group"]["value"] <= found["entropy"]["tensor"]["value"] <= bits
+
+
 def test_nothing_is_measured_where_nothing_is_to_be(made, tiny_model, calib_file):
     planned, quantized, store, log_file = made
     assert compress.ensure(planned, quantized.checkpoint, Compress(codes=0), store, log_file) is None
