@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from bitsure.config import Metric
 from bitsure.metrics import Sample, bootstrap
-from bitsure.metrics.confidence import questions
-from bitsure.records import IDENTITY, Join, by_task
+from bitsure.metrics.texts import answers
+from bitsure.records import IDENTITY, Join, by_task, is_text
 
 METRICS = ("true_label_prob", "accuracy")
 SCHEMA = pa.schema(
@@ -33,10 +33,12 @@ class Changes:
 
 
 def of(joined: Join, metric: Metric) -> dict[str, Changes]:
-    """By task, from the records of a model in full precision and quantized."""
+    """By task, from the records of a model in full precision and quantized; none of whole texts, which have no right answer."""
     found, before = {}, by_task(joined.baseline)
     for task, after in by_task(joined.quantized).items():
-        full, quantized = (questions(side, metric.normalization) for side in (before[task], after))
+        if is_text(after):
+            continue
+        full, quantized = (answers(side, metric.normalization) for side in (before[task], after))
         names = _numbers(after)
         order = np.argsort(names)
         clusters = Sample.of(after, metric).clusters
