@@ -79,12 +79,12 @@ def one(name: str, path: Path, folder: Path) -> dict:
 
 
 def least_multiply_adds(layers: int) -> float:
-    """Of one forward pass, half of every Hessian, and the solves: rounding, two Cholesky factors and an inverse each."""
+    """Of one forward pass, half of every Hessian, and the solves: rounding, a Cholesky factor and its inverse each."""
     width, wide, n = SHAPE["hidden_size"], SHAPE["ffn_dim"], WINDOWS * SEQLEN
     inputs = {width: [3 * width, width, wide], wide: [width]}  # width of an input → rows of the weights that read it
     forward = n * sum(size * sum(rows) for size, rows in inputs.items()) + n * SEQLEN * width  # causal attention
     hessians = sum(n * size**2 / 2 * len(rows) for size, rows in inputs.items())
-    solves = sum(2 / 3 * size**3 * len(rows) + size**2 / 2 * sum(rows) for size, rows in inputs.items())
+    solves = sum(1 / 3 * size**3 * len(rows) + size**2 / 2 * sum(rows) for size, rows in inputs.items())
     return layers * (forward + hessians + solves)
 
 

@@ -48,7 +48,7 @@ class Shape:
 
 
 SHAPES = (
-    Shape("HellaSwag", 12, (40, 110), 4, (12, 40)),
+    Shape("HellaSwag", 36, (40, 110), 4, (12, 40)),
     Shape("ARC", 40, (25, 25), 4, (5, 5)),
     Shape("PIQA", 60, (18, 18), 2, (20, 20)),
     Shape("BoolQ", 40, (130, 130), 2, (1, 1)),

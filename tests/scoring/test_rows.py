@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bitsure.scoring import rows as layout
-from bitsure.scoring.rows import read_by_the_model
+from bitsure.scoring.rows import BATCH, SMALLEST_ROW, Row, batches, read_by_the_model
 
 tokens = st.lists(st.integers(0, 3), min_size=1, max_size=12)
 requests = st.lists(st.tuples(tokens, tokens), min_size=1, max_size=30)
@@ -90,7 +93,7 @@ def test_questions_that_share_little_get_short_rows_and_stay_whole():
     contexts = rng.integers(0, 1000, (50, 60)).tolist()
     asked = [(contexts[q], [c, 1]) for q in range(50) for c in range(4)]
     rows = trees(asked, 64)
-    assert max(map(len, rows)) <= 192 and min(map(len, rows[:-1])) > 192 - 65
+    assert max(map(len, rows)) <= SMALLEST_ROW and min(map(len, rows[:-1])) > SMALLEST_ROW - 65
     for row in rows:
         questions = {number // 4 for number in row.scored}
         assert sorted(row.scored) == sorted(q * 4 + c for q in questions for c in range(4))
@@ -113,3 +116,23 @@ def test_the_choices_of_a_long_question_share_its_context():
 @given(requests, st.integers(1, 40))
 def test_small_limits_lose_nothing(asked, most):
     check(trees(asked, 8, most), asked)
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=9), st.integers(8, 64))
+def test_batches_are_cut_where_it_costs_least(lengths, most):
+    rows = [Row([0] * length) for length in lengths]
+    cut = batches(rows, most)
+    assert [len(row) for batch in cut for row in batch] == sorted(lengths, reverse=True)
+    assert all(len(batch) == 1 or len(batch) * len(batch[0]) <= most for batch in cut)
+
+    def cost(parts):
+        return sum(len(part) * part[0] + BATCH * most for part in parts)
+
+    ordered = sorted(lengths, reverse=True)
+    ways = []
+    for ends in itertools.product((False, True), repeat=len(ordered) - 1):
+        borders = [0, *(i + 1 for i, end in enumerate(ends) if end), len(ordered)]
+        parts = [ordered[a:b] for a, b in itertools.pairwise(borders)]
+        if all(len(part) == 1 or len(part) * part[0] <= most for part in parts):
+            ways.append(cost(parts))
+    assert cost([[len(row) for row in batch] for batch in cut]) == pytest.approx(min(ways))

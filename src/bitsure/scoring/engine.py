@@ -20,7 +20,7 @@ from bitsure.scoring.budget import Budget, is_out_of_memory
 from bitsure.scoring.diagnose import first_broken_module
 from bitsure.scoring.forward import Scored
 from bitsure.scoring.journal import Journal
-from bitsure.scoring.rows import Request, Row, chains, read_by_the_model, trees
+from bitsure.scoring.rows import Request, Row, batches, chains, read_by_the_model, trees
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Engine:
         self.model, self.max_length, self.share = model, max_length, share
         config = model.config.get_text_config()
         self.width = config.hidden_size
-        self.budget = Budget(model.device, config.vocab_size)
+        self.budget = Budget(forward.input_device(model), config.vocab_size)
         self._checked_length = 0  # tokens of the longest input for which sharing was checked
 
     def score(
@@ -135,16 +135,17 @@ class Engine:
     def _run(self, requests: Requests, share: bool) -> Iterator[dict[int, Scored]]:
         """Run requests, the longest rows first, in batches within the budget; yields what is scored, by number.
 
-        Rows are laid out again, shorter or longer, whenever the budget changes.
+        They are laid out again, in longer or shorter rows and batches, whenever the budget changes.
         """
         left, run = dict(requests), forward.shared if share else forward.plain
-        rows: deque[Row] = deque()
+        waiting: deque[list[Row]] = deque()
         while left:
-            if not rows:
-                laid = trees(left, self.width, self.budget.tokens) if share else chains(left)
-                rows.extend(sorted(laid, key=len, reverse=True))
             budget = self.budget.tokens
-            batch = _next_batch(rows, budget if share else min(budget, self.budget.with_logits))
+            if not waiting and share:
+                waiting.extend(batches(trees(left, self.width, budget), budget))
+            elif not waiting:
+                waiting.extend(batches(chains(left), min(budget, self.budget.with_logits)))
+            batch = waiting.popleft()
             tokens = len(batch) * len(batch[0])
             done, failure = None, ""
             try:
@@ -166,7 +167,7 @@ class Engine:
                     del left[i]
                 yield done
             if self.budget.tokens != budget:
-                rows.clear()
+                waiting.clear()
 
     def _check_finite(self, one: Scored, request: Request, name: str) -> None:
         bad = [p for p in one.token_logprobs if not math.isfinite(p)]
@@ -174,14 +175,6 @@ class Engine:
             layer = first_broken_module(self.model, read_by_the_model(request))
             where = f"the first layer with such a value is {layer}" if layer else "every layer's output is finite"
             raise UserError(f"{name}: a log-probability is {bad[0]}: the model is broken ({where}).")
-
-
-def _next_batch(waiting: deque[Row], tokens: int) -> list[Row]:
-    """Rows of together at most `tokens`, padding counted, but at least one."""
-    batch = [waiting.popleft()]
-    while waiting and (len(batch) + 1) * len(batch[0]) <= tokens:
-        batch.append(waiting.popleft())
-    return batch
 
 
 def _few_questions(requests: Requests) -> Requests:

@@ -16,7 +16,8 @@ from itertools import pairwise
 import numpy as np
 
 Request = tuple[list[int], list[int]]  # context and continuation, token ids
-SMALLEST_ROW = 192  # tokens; trees of a few questions fill it
+SMALLEST_ROW = 96  # tokens; trees of a few questions fill it
+BATCH = 1 / 16  # of the most tokens a batch may have: how much padding one batch fewer is worth
 
 
 @dataclass
@@ -84,6 +85,32 @@ def chains(requests: Mapping[int, Request]) -> list[Row]:
         row = rows.setdefault(tuple(tokens), Row(tokens, list(range(len(tokens))), [(0, len(tokens), -1)]))
         row.scored[i] = list(range(len(request[0]) - 1, len(tokens)))
     return list(rows.values())
+
+
+def batches(rows: Iterable[Row], most: int) -> list[list[Row]]:
+    """Rows in batches of at most `most` tokens, padding counted, but of one row at the least; the longest rows first.
+
+    Of all ways to cut the rows in order of their lengths, the one with the least padding, where a batch itself counts as
+    BATCH · most tokens.
+    """
+    ordered = sorted(rows, key=len, reverse=True)
+    lengths = np.array([len(row) for row in ordered])
+    cost, begins = np.zeros(len(ordered) + 1), np.zeros(len(ordered) + 1, dtype=int)  # of the first n rows; of the last batch
+    fewest = 0
+    for end in range(1, len(ordered) + 1):
+        while fewest < end - 1 and (end - fewest) * lengths[fewest] > most:
+            fewest += 1
+        first = np.arange(fewest, end)
+        tokens = (end - first) * lengths[first]
+        found = cost[first] + tokens + BATCH * most
+        found[:-1][tokens[:-1] > most] = np.inf
+        begins[end] = first[found.argmin()]
+        cost[end] = found.min()
+    cut, end = [], len(ordered)
+    while end:
+        cut.append(ordered[begins[end] : end])
+        end = begins[end]
+    return cut[::-1]
 
 
 @dataclass
