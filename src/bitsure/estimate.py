@@ -90,7 +90,8 @@ class Estimator:
         from bitsure import models
         from bitsure.quantize import space
 
-        model = self.once(models.empty_model, piece.cell.source.path)
+        source = piece.cell.source
+        model = self.once(models.empty_model, source.path, source.settings.trust_remote_code)
         parameters = parameters_of(model)
         memory = int(parameters * space.size(piece.cell.dtype) * 1.3)
         if piece.task:
@@ -116,10 +117,10 @@ class Estimator:
         before = self._questions.get((piece.task, task.limit))
         if before and self._tokens[piece.task]:
             return before, int(before * statistics.median(self._tokens[piece.task]))
-        from bitsure.scoring import harness
+        from bitsure.scoring import tasks
 
-        loaded = self.once(harness.load_tasks, task, [piece.task], piece.cell.scorer.questions.hub_mirror)
-        questions, characters = self.once(harness.size, loaded[piece.task], task.limit)
+        loaded = self.once(tasks.load_tasks, task, [piece.task], piece.cell.scorer.questions.hub_mirror)
+        questions, characters = self.once(tasks.size, loaded[piece.task], task.limit)
         return questions, int(characters / CHARACTERS_A_TOKEN * (1 + (task.num_fewshot or 0)))
 
 

@@ -15,12 +15,12 @@ from operator import call
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitsure import estimate, models, terminal
-from bitsure.config import PROJECT, Calib
+from bitsure import estimate, model_facts, models, terminal
+from bitsure.config import PROJECT, Calib, Model
 from bitsure.errors import UserError
 from bitsure.models import Source
 from bitsure.quantize.calib_data import CalibText, draw_windows
-from bitsure.quantizers import Bnb, Cast, Gptq, Hqq, Integers, Noise, Prequantized, Quant, Rtn
+from bitsure.quantizers import Bnb, Cast, Chain, Gptq, Hqq, Kept, Noise, NoQuant, Prequantized, Quant, Rtn
 from bitsure.store import Store, write_text
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 4  # of what the store keeps; one more whenever code of ours would make other weights from the same causes
 LIBRARIES = {  # that make the weights; of GPTQ by its backend
+    Kept: ("torch",),
     Rtn: ("torch",),
     "gptqmodel": ("torch", "transformers", "gptqmodel"),
     "native": ("torch", "transformers"),
@@ -151,17 +152,36 @@ def ensure(plan: Plan, store: Store, log_file: Path, to_read: bool = False) -> Q
     return Quantized(checkpoint, json.loads((directory / "quantization.json").read_text()))
 
 
+def check_model(model: Model, quant: Quant, noise_control: bool) -> None:
+    """Raise UserError if the model's settings rule the quantizer out, before the model is looked for."""
+    if (noise_control or isinstance(quant, Noise)) and model.device_map is not None:
+        raise UserError("model.device_map: noise is added to weights in memory, not to those it leaves on disk. Leave one out.")
+    if isinstance(quant, Chain) and "smooth" in quant.transforms and model.device_map is not None:
+        raise UserError("model.device_map: smooth rewrites weights in memory, not those it leaves on disk. Leave one out.")
+    if model.unquantizable is not None and not isinstance(quant, NoQuant):
+        raise UserError(
+            f"quant={quant.name}: {model.name} cannot be quantized here: {model.unquantizable}. "
+            "quant=none scores it in full precision."
+        )
+    if model.trust_remote_code and isinstance(quant, Gptq) and quant.backend != "native":
+        raise UserError(
+            f"quant.backend={quant.backend}: it loads the model itself, without remote code. quant.backend=native quantizes "
+            "what model.trust_remote_code=true loads."
+        )
+
+
 def check(plan: Plan, store: Store, once: Callable[..., Any] = call) -> None:
     """Raise UserError if the quantizer cannot do the model's layers, or the text is too short, or the store's disk too small.
 
     No weights are loaded. once: calls a function, or knows what that gave before.
     """
-    from bitsure.quantize import auto_gptq, casts, gptqmodel, prequantized, space
+    from bitsure.quantize import auto_gptq, casts, gptqmodel, prequantized, runtime, space
     from bitsure.quantize.targets import block_linears, matrix, unknown_weights
 
     if isinstance(plan.quant, Cast):
         casts.check(plan.quant, plan.source.path, plan.dtype)
-    model = once(models.empty_model, plan.source.path)
+    source, code = plan.source, plan.source.settings.trust_remote_code
+    model = once(models.empty_model, source.path, code)
     if plan.ready:
         prequantized.check(plan.ready, model, plan.source.name)
     if not isinstance(plan.quant, Cast) and (unknown := unknown_weights(model)):
@@ -175,26 +195,32 @@ def check(plan: Plan, store: Store, once: Callable[..., Any] = call) -> None:
             gptqmodel.check_fits(quant, shapes)
         case Gptq(backend="auto_gptq") as quant:
             auto_gptq.check_fits(quant, model.config.model_type, plan.dtype, shapes)
+    if isinstance(plan.quant, Chain) and plan.quant.kv is not None:
+        runtime.check_keys_and_values(plan.quant.kv, model)
     if isinstance(plan.quant, Noise) and not store.find("weights", plan.like.made_from):
         check(plan.like, store, once)
     space.check(model, plan.quant, plan.dtype, store.root)
+    model_facts.check_memory(source.settings, plan.dtype, "cpu")
     # how much text there is does not depend on the order in which it is drawn
-    _, held_out = once(_windows, plan.source.path, plan.text, replace(plan.calib, seed=0), plan.nsamples)
+    _, held_out = once(_windows, source.path, code, plan.text, replace(plan.calib, seed=0), plan.nsamples)
     if held_out.shape[1] < plan.calib.seqlen:
         log.warning("calib.seqlen=%d is longer than the model's context: %d tokens it is", plan.calib.seqlen, held_out.shape[1])
 
 
-def _windows(model: Path, text: CalibText, calib: Calib, nsamples: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return draw_windows(text, calib, nsamples, models.load_tokenizer(model), models.context_length(model))
+def _windows(model: Path, code: bool, text: CalibText, calib: Calib, nsamples: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of a checked tokenizer. code: whether the model's own is run."""
+    tokenizer = models.load_tokenizer(model, code)
+    model_facts.check_tokenizer(tokenizer, model)
+    return draw_windows(text, calib, nsamples, tokenizer, model_facts.context_length(model))
 
 
 def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: Path) -> None:
-    from bitsure.quantize import auto_gptq, bnb, casts, chain, checkpoints, gptqmodel, hqq, noise, prequantized, verify
+    from bitsure.quantize import auto_gptq, bnb, casts, chain, checkpoints, gptqmodel, hqq, noise, prequantized, runtime, verify
 
     source, text, begun = plan.source, plan.text, time.monotonic()
     with terminal.output_to(log_file):
-        model, _ = models.load(source.path, plan.dtype, device="cpu")
-        windows, held_out = _windows(source.path, text, plan.calib, plan.nsamples)
+        model, _ = models.load(source.path, plan.dtype, "cpu", source.settings)
+        windows, held_out = _windows(source.path, source.settings.trust_remote_code, text, plan.calib, plan.nsamples)
     started = time.monotonic()
     with terminal.progress(f"quantizing {source.name}, {plan.quant.name}", total=None) as advance:
         match plan.quant:
@@ -203,12 +229,12 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
             case Gptq(backend="auto_gptq") as quant:
                 auto_gptq.quantize(model, quant, windows, out, log_file, advance)
                 with terminal.output_to(log_file):
-                    model, _ = models.load(source.path, plan.dtype, device="cpu")  # its layers were replaced
-            case Integers() as quant:
+                    model, _ = models.load(source.path, plan.dtype, "cpu", source.settings)  # its layers were replaced
+            case Chain() as quant:
                 chain.quantize(model, quant, windows, parts, out, advance)
                 if quant.needs_data:  # the model was changed on the way, block by block
                     with terminal.output_to(log_file):
-                        model, _ = models.load(source.path, plan.dtype, device="cpu")
+                        model, _ = models.load(source.path, plan.dtype, "cpu", source.settings)
             case Cast() as quant:
                 checkpoints.write(out, *casts.cast(model, quant))
             case Bnb() as quant:
@@ -226,7 +252,8 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
     seconds = time.monotonic() - started
     made = plan.ready.path if isinstance(plan.quant, Prequantized) else out
     weights, others = checkpoints.load(made, model)
-    report = verify.report(model, weights, others, held_out, whole_model=isinstance(plan.quant, Cast))
+    at_run_time = runtime.read(made)
+    report = verify.report(model, weights, others, held_out, isinstance(plan.quant, Cast), at_run_time)
     if isinstance(plan.quant, Prequantized):
         prequantized.check_parent(plan.ready, report, source.name)
     report["quantizer"] = plan.quant.name

@@ -155,7 +155,7 @@ def measure(layers: list[nn.Module], feed: Callable[[], None]) -> list[Inputs]:
             if sums[number] is None:
                 sums[number] = (x.new_zeros(x.shape[1], x.shape[1]), x.new_zeros(x.shape[1]))
             _add_gram(sums[number][0], x)
-            sums[number][1].add_(x.abs().sum(0))
+            sums[number][1].add_(torch.linalg.vector_norm(x, 1, dim=0))
             tokens[number] += len(x)
             if number == len(layers) - 1:
                 raise _Enough
@@ -165,6 +165,26 @@ def measure(layers: list[nn.Module], feed: Callable[[], None]) -> list[Inputs]:
     with _hooks({layer: watch(number) for number, layer in enumerate(layers)}):
         feed()
     return [Inputs(_mirrored(h).div_(n), a.div_(n), n) for (h, a), n in zip(sums, tokens, strict=True)]
+
+
+def channel_ranges(layers: list[nn.Module], feed: Callable[[], None]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The lowest and the highest value of each input channel, (in,) float32 both, of layers of one block in their order."""
+    found: list[tuple[torch.Tensor, torch.Tensor] | None] = [None] * len(layers)
+
+    def watch(number: int):
+        def hook(module, inputs):
+            low, high = torch.aminmax(inputs[0].detach().flatten(0, -2).float(), dim=0)
+            if found[number] is not None:
+                low, high = torch.minimum(low, found[number][0]), torch.maximum(high, found[number][1])
+            found[number] = low, high
+            if number == len(layers) - 1:
+                raise _Enough
+
+        return hook
+
+    with _hooks({layer: watch(number) for number, layer in enumerate(layers)}):
+        feed()
+    return found
 
 
 class _hooks:

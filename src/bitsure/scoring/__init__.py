@@ -64,6 +64,15 @@ class Scorer:
         """
         self._load_tasks(self.missing(model), once)
 
+    def check_prompting(self, source: Source) -> None:
+        """Raise UserError if the model's tokenizer has not what the prompts need: a chat template, a BOS token."""
+        task = self.questions.task
+        if task.chat_template or task.add_bos:
+            with terminal.output_to(self.log_file):
+                from bitsure.scoring import harness
+
+                harness.check_prompting(models.load_tokenizer(source.path), task)
+
     def score(self, source: Source, weights: dict | None, checkpoint: Path | None, label: str) -> pa.Table:
         """Every question's record, in the order of the tasks; what is scored now goes to the store task by task.
 
@@ -93,35 +102,35 @@ class Scorer:
     def _load_tasks(self, names: list[str], once: Callable[..., Any] = call) -> None:
         if missing := [name for name in names if name not in self._loaded]:
             with terminal.output_to(self.log_file):
-                from bitsure.scoring import harness
+                from bitsure.scoring import tasks
 
                 for name in missing:
-                    self._loaded |= once(harness.load_tasks, self.questions.task, [name], self.questions.hub_mirror)
+                    self._loaded |= once(tasks.load_tasks, self.questions.task, [name], self.questions.hub_mirror)
             _check_once([sub_task for loaded in self._loaded.values() for sub_task in loaded["tasks"]])
 
     def _score(self, source: Source, checkpoint: Path | None, model: dict, names: list[str], label: str) -> None:
-        from bitsure.scoring import harness
+        from bitsure.scoring import harness, tasks
 
-        limit, lm = self.questions.task.limit, None
+        task, lm = self.questions.task, None
         with terminal.output_to(self.log_file):
-            total = sum(harness.count_requests(self._loaded[name], limit) for name in names)
+            total = sum(tasks.count_requests(self._loaded[name], task.limit) for name in names)
         with terminal.progress(f"scoring {source.name}, {label}", total) as advance, terminal.output_to(self.log_file):
             for name in names:
                 made_from = self._made_from(model, name)
                 with self.store.lock("records", made_from):
                     if self.store.find("records", made_from, to_read=True):
-                        advance(harness.count_requests(self._loaded[name], limit), note="by another process")
+                        advance(tasks.count_requests(self._loaded[name], task.limit), note="by another process")
                         self._journal(model, name).remove()
                         continue
                     if lm is None:
-                        lm = harness.HookedLM(*self._load(source, checkpoint), advance, self.scoring.share)
+                        lm = harness.HookedLM(*self._load(source, checkpoint), advance, self.scoring.share, task.add_bos)
                         for one in names:  # the batches of all are settled now: who goes on after a kill makes the same
                             self._journal(model, one).begin(lm.limits())
                     lm.journal = self._journal(model, name)
                     started, tokens, before = time.monotonic(), lm.tokens, len(lm.journal)
                     if before:
                         log.info("%s, %s: %d choices were scored before", label, name, before)
-                    found, prompts = harness.run(self._loaded[name], lm, limit)
+                    found, prompts = harness.run(self._loaded[name], lm, task)
                     with self.store.create("records", made_from) as unfinished:
                         records.write(unfinished / "records.parquet", found, made_from)
                         records.write_prompts(unfinished / "prompts.parquet", found, prompts)
@@ -142,7 +151,7 @@ class Scorer:
 
             log.info("the quantized weights stay packed, for gptqmodel's kernels")
             return gptqmodel.load_packed(checkpoint, self.dtype), models.load_tokenizer(source.path)
-        network, tokenizer = models.load(source.path, self.dtype)
+        network, tokenizer = models.load(source.path, self.dtype, settings=source.settings)
         if checkpoint is not None:
             from bitsure.quantize import checkpoints
 
@@ -154,16 +163,19 @@ class Scorer:
         """What made a run's records, for their file's metadata."""
         return {task: self._made_from(identity(source, weights), task) for task in self.questions.task.names}
 
+    @property
+    def asked(self) -> dict:
+        """How the questions are put; null is the task's, or the tokenizer's, own way."""
+        chosen = ("num_fewshot", "limit", "seed", "chat_template", "system_instruction", "add_bos")
+        return {name: getattr(self.questions.task, name) for name in chosen}
+
     def _made_from(self, model: dict, name: str) -> dict:
-        task = self.questions.task
         return {
             "format": FORMAT,
             **model,
             "task": name,
             "data": self.questions.fingerprint,
-            "num_fewshot": task.num_fewshot,
-            "limit": task.limit,
-            "seed": task.seed,
+            **self.asked,
             "dtype": self.dtype,
             "share": self.scoring.share,
             "packed_kernels": model["weights"] is not None and not self.scoring.dequantize,
