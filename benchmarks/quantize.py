@@ -24,13 +24,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as main.py does
 import torch
 
 from bitsure.config import PROJECT
-from bitsure.quantizers import Gptq, Integers, Rtn
+from bitsure.quantizers import Gptq, Rounded, Rtn
 
 HERE = Path(__file__).parent
 SHAPE = {"hidden_size": 768, "word_embed_proj_dim": 768, "ffn_dim": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 WINDOWS, SEQLEN, HELD_OUT = 32, 512, 4
 GPTQ = {"bits": 4, "group_size": 128, "symmetric": True, "desc_act": False, "damp_percent": 0.01}
-QUANTIZERS: dict[str, Integers] = {
+QUANTIZERS: dict[str, Rounded] = {
     "rtn": Rtn(4, 128, True),
     "native": Gptq(**GPTQ, backend="native"),
     "gptqmodel": Gptq(**GPTQ, backend="gptqmodel"),

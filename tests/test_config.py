@@ -15,6 +15,25 @@ schema.register()
 OPTIONS = sorted((path.parent.name, path.stem) for path in (PROJECT / "conf").glob("*/*.yaml"))
 
 
+CHAINS = {  # preset → its name, which tells all settings
+    "keep": "kv4",
+    "w8a8": "rtn8-asym-a8",
+    "w4a8": "rtn4-asym-a8",
+    "w6a6": "rtn6-asym-a6",
+    "w4a4": "rtn4-asym-a4",
+    "w4kv4": "rtn4-asym-kv4",
+    "w4a8kv4": "rtn4-asym-a8-kv4",
+    "smooth": "smooth+rtn8-row-a8-sym",
+    "mx": "rtn-mxint4-a-mxint8",
+    "mxfp4": "rtn-mxfp4-a-mxfp4",
+    "mxfp6": "rtn-mxfp6_e2m3-a-mxfp6_e2m3",
+    "mxfp8": "rtn-mxfp8_e4m3-a-mxfp8_e4m3",
+    "mxint8": "rtn-mxint8-a-mxint8",
+    "fp8": "rtn-fp8_e4m3-a-fp8_e4m3",
+    "smooth-gptq-mxfp4": "smooth+gptq-mxfp4-a-mxfp4",
+}
+
+
 def composed(*overrides: str) -> schema.Config:
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         return schema.to_dataclasses(compose("config", overrides=list(overrides)))
@@ -24,13 +43,14 @@ def composed(*overrides: str) -> schema.Config:
 def test_every_option_composes(group, option):
     needed = {"prequantized": ["quant.path=some/where"], "local": ["model.path=somewhere"], "text": ["calib.path=some.txt"]}
     needed |= {method: ["quant.bits=4"] for method in ("rtn", "awq", "gptq", "hqq")} | {"bnb": ["quant.type=nf4"]}
+    needed |= {"mx": ["quant.format=mxint4", "quant.activations.format=mxint8"], "keep": ["quant.kv.bits=4"]}
     config = composed(f"{group}={option}", *needed.get(option, []))
     chosen = getattr(config, group)
     assert type(chosen).__module__ in ("bitsure.config", "bitsure.quantizers")
     if option == "prequantized":
         assert chosen.name == "where"
     elif group == "quant":
-        names = {"noise": "noise-gptq4-0", "bnb": "bnb-nf4"}
+        names = {"noise": "noise-gptq4-0", "bnb": "bnb-nf4"} | CHAINS
         assert chosen.name == names.get(option, option + "4" * (option in needed))
 
 

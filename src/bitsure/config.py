@@ -13,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from bitsure.errors import UserError, at_least, one_of
-from bitsure.quantizers import Bnb, Cast, Gptq, Hqq, Noise, NoQuant, Prequantized, Quant, Rtn
+from bitsure.quantizers import Bnb, Cast, Gptq, Hqq, Kept, Noise, NoQuant, Prequantized, Quant, Rtn
 
 PROJECT = Path(__file__).resolve().parents[2]
 MIN_SEQLEN = 8  # tokens of a calibration window
@@ -203,7 +203,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     classes = {"none": NoQuant, "rtn": Rtn, "gptq": Gptq, "cast": Cast, "prequantized": Prequantized, "bnb": Bnb, "hqq": Hqq}
-    classes["noise"] = Noise
+    classes |= {"noise": Noise, "keep": Kept}
     for name, node in classes.items():
         store.store(group="schema/quant", name=name, node=node)
     OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)

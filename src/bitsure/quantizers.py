@@ -11,6 +11,10 @@ from pathlib import Path
 from omegaconf import MISSING
 
 from bitsure.errors import UserError, one_of
+from bitsure.number_formats import MX, MX_BLOCK, Activations, KeysValues, Numbers
+
+CLIPS = ("clip", "clip_asymmetric")
+TRANSFORMS = ("smooth", "scale", *CLIPS)  # in the order in which they are made
 
 
 @dataclass
@@ -30,51 +34,112 @@ class NoQuant(Quant):
 
 
 @dataclass
-class Integers(Quant):
-    """Weights as integers with a scale (and zero point, unless symmetric) for each group: transforms, then rounding."""
+class Chain(Quant):
+    """Transforms → number formats of weights, activations, keys and values → rounding: our own quantizers and GPTQ."""
 
-    bits: int = MISSING
-    group_size: int = MISSING  # −1: the whole row; 0: the whole tensor
-    symmetric: bool = MISSING
-    remainder: str = "shorten"  # what happens to a width that the group does not divide: shorten | pad | row
-    transforms: list[str] = field(default_factory=list)  # before rounding, by calibration text: scale, clip
-    true_sequential: bool = True  # a block's layers see what those before them became
+    transforms: list[str] = field(default_factory=list)  # before rounding, by calibration text, in the order of TRANSFORMS
+    smooth_alpha: float = 0.5  # of smooth: 0 leaves all difficulty with the activations, 1 gives all of it to the weights
+    activations: Activations | None = None
+    kv: KeysValues | None = None
 
     def __post_init__(self) -> None:
-        one_of("quant.bits", self.bits, range(2, 9))
-        if self.group_size < -1:
-            raise UserError(
-                f"quant.group_size={self.group_size}: a positive number of weights, -1 for a whole row, 0 for a whole tensor."
-            )
-        one_of("quant.remainder", self.remainder, ("shorten", "pad", "row"))
         for transform in self.transforms:
-            one_of("quant.transforms", transform, ("scale", "clip"))
-        if list(self.transforms) not in ([], ["scale"], ["clip"], ["scale", "clip"]):
-            raise UserError(f"quant.transforms={list(self.transforms)}: each once, scale before clip.")
-        if self.group_size == 0 and "clip" in self.transforms:
-            raise UserError("quant.transforms=[clip] narrows groups: quant.group_size=0 has none. Give a group size or -1.")
+            one_of("quant.transforms", transform, TRANSFORMS)
+        if list(self.transforms) != [transform for transform in TRANSFORMS if transform in self.transforms]:
+            raise UserError(f"quant.transforms={list(self.transforms)}: each once, in the order {', '.join(TRANSFORMS)}.")
+        if not 0 <= self.smooth_alpha <= 1:
+            raise UserError(f"quant.smooth_alpha={self.smooth_alpha}: a number from 0 to 1.")
+        if "smooth" in self.transforms and self.activations is None:
+            raise UserError(
+                "quant.transforms=[smooth] makes activations easier to round and weights harder, and no activations are "
+                "rounded: give quant.activations.bits=8, or take [scale], which makes weights easier."
+            )
 
     @property
-    def name(self) -> str:
-        ahead = "+".join(self.transforms).replace("scale+clip", "awq")
-        label = "+".join(filter(None, [ahead, self.rounding])).replace("awq+rtn", "awq")
-        at_once = "" if self.true_sequential or not self.needs_data else "-parallel"
-        return f"{label}{self.bits}" + _suffix(self.group_size, self.symmetric, self.remainder) + at_once
+    def needs_data(self) -> bool:
+        return bool(self.transforms) or (self.activations is not None and self.activations.static)
+
+    @property
+    def _ahead(self) -> str:
+        """The transforms' part of the name."""
+        alpha = "" if self.smooth_alpha == 0.5 else f"{self.smooth_alpha:g}"
+        return "+".join(self.transforms).replace("smooth", f"smooth{alpha}").replace("scale+clip", "awq")
+
+    @property
+    def _at_run_time(self) -> str:
+        """The part of the name that is about activations, keys and values."""
+        parts = {"a": self.activations, "kv": self.kv}
+        return "".join(
+            f"-{what}{numbers.label}{_suffix(numbers, numbers.usual_group, numbers.format != 'int')}"
+            for what, numbers in parts.items()
+            if numbers is not None
+        )
 
 
 @dataclass
-class Rtn(Integers):
+class Kept(Chain):
+    """Weights as they are: activations, keys and values alone are rounded."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.activations is None and self.kv is None:
+            raise UserError("quant.activations=null quant.kv=null: nothing would be quantized. quant=none is full precision.")
+        if others := [transform for transform in self.transforms if transform != "smooth"]:
+            raise UserError(
+                f"quant.transforms=[{others[0]}] is for weights that are rounded, and here they are kept. Leave it out."
+            )
+
+    @property
+    def name(self) -> str:
+        return "-".join(filter(None, [self._ahead, self._at_run_time.removeprefix("-")]))
+
+
+@dataclass
+class Rounded(Chain, Numbers):
+    """Weights in a number format with a scale (and zero point, unless symmetric) for each group: transforms, then rounding."""
+
+    remainder: str = "shorten"  # what happens to a width that the group does not divide: shorten | pad | row
+    true_sequential: bool = True  # a block's layers see what those before them became
+
+    def __post_init__(self) -> None:
+        Numbers.__post_init__(self)
+        Chain.__post_init__(self)
+        one_of("quant.remainder", self.remainder, ("shorten", "pad", "row"))
+        if self.format in MX and self.remainder == "row":
+            raise UserError(f"quant.remainder=row: {self.format} has blocks of {MX_BLOCK}. Take shorten or pad.")
+        if clips := [transform for transform in self.transforms if transform in CLIPS]:
+            if self.format != "int":
+                raise UserError(
+                    f"quant.transforms=[{clips[0]}] narrows the range of integers; the scale of {self.format} follows from the "
+                    f"largest value. Leave it out."
+                )
+            if self.group_size == 0:
+                raise UserError(
+                    f"quant.transforms=[{clips[0]}] narrows groups: quant.group_size=0 has none. Give a group size or -1."
+                )
+            if len(clips) > 1:
+                raise UserError("quant.transforms: clip narrows both ends alike, clip_asymmetric each by itself: take one.")
+            if clips == ["clip_asymmetric"] and self.symmetric:
+                raise UserError("quant.transforms=[clip_asymmetric]: symmetric integers have one range. quant.symmetric=false.")
+
+    @property
+    def name(self) -> str:
+        label = "+".join(filter(None, [self._ahead, self.rounding])).replace("awq+rtn", "awq")
+        at_once = "" if self.true_sequential or not self.needs_data else "-parallel"
+        grid = _suffix(self, 128 if self.format == "int" else self.usual_group, True)
+        remainder = "" if self.remainder == "shorten" else f"-{self.remainder}"
+        return f"{label}{self.label}{grid}{remainder}{at_once}{self._at_run_time}"
+
+
+@dataclass
+class Rtn(Rounded):
     """Round to nearest."""
 
     rounding = "rtn"
 
-    @property
-    def needs_data(self) -> bool:
-        return bool(self.transforms)
-
 
 @dataclass
-class Gptq(Integers):
+class Gptq(Rounded):
     """GPTQ (Frantar et al. 2023)."""
 
     rounding = "gptq"
@@ -89,12 +154,22 @@ class Gptq(Integers):
         one_of("quant.backend", self.backend, ("gptqmodel", "native", "auto_gptq"))
         if not 0 < self.damp_percent < 1:
             raise UserError(f"quant.damp_percent={self.damp_percent}: a fraction between 0 and 1, such as 0.01.")
-        if self.desc_act and "clip" in self.transforms:
+        if self.desc_act and (clips := [transform for transform in self.transforms if transform in CLIPS]):
             raise UserError(
-                "quant.desc_act=true makes groups in another order than quant.transforms=[clip] narrows them in: leave one out."
+                f"quant.desc_act=true makes groups in another order than quant.transforms=[{clips[0]}] narrows them in: "
+                f"leave one out."
+            )
+        if self.desc_act and self.format in MX:
+            raise UserError(
+                f"quant.desc_act=true: the blocks of {self.format} are of columns that lie side by side. Leave it out."
             )
         if self.backend == "native":
             return
+        if self.format != "int" or self.activations or self.kv:
+            raise UserError(
+                f"quant.backend={self.backend} rounds weights to integers, by what the model computes in full precision: "
+                f"quant.format, quant.activations and quant.kv need quant.backend=native."
+            )
         one_of(f"quant.bits ({self.backend}; quant.backend=native has 2 to 8)", self.bits, (2, 3, 4, 8))
         one_of(f"quant.group_size ({self.backend})", self.group_size, (-1, 16, 32, 64, 128, 256, 512, 1024))
         if self.transforms or self.remainder != "shorten":
@@ -105,7 +180,7 @@ class Gptq(Integers):
 
     @property
     def name(self) -> str:
-        library = "" if self.backend == "gptqmodel" else f"-{self.backend.replace('_', '')}"
+        library = "" if self.backend == "gptqmodel" or self.format != "int" else f"-{self.backend.replace('_', '')}"
         return super().name + ("-actorder" if self.desc_act else "") + library
 
 
@@ -189,6 +264,11 @@ class Noise(Quant):
     def __post_init__(self) -> None:
         if isinstance(self.like, (NoQuant, Noise)):
             raise UserError(f"quant.like={self.like.name}: noise is matched to a quantizer, such as quant@quant.like=gptq4.")
+        if isinstance(self.like, Kept) and self.like.activations is None:
+            raise UserError(
+                f"quant.like={self.like.name}: noise is put on weights, as large as the error in layers' outputs, and keys and "
+                "values alone leave none there."
+            )
 
     @property
     def name(self) -> str:
@@ -199,7 +279,7 @@ class Noise(Quant):
         return self.like.needs_data
 
 
-def _suffix(group_size: int, symmetric: bool, remainder: str) -> str:
-    """What differs from the presets' group of 128, symmetric, shortened where it does not fit."""
-    group = {128: "", -1: "-row", 0: "-tensor"}.get(group_size, f"-g{group_size}")
-    return group + ("" if symmetric else "-asym") + ("" if remainder == "shorten" else f"-{remainder}")
+def _suffix(numbers: Numbers, usual_group: int, usually_symmetric: bool) -> str:
+    """What differs from the presets' settings."""
+    group = {-1: "-row", 0: "-tensor", usual_group: ""}.get(numbers.group_size, f"-g{numbers.group_size}")
+    return group + ("" if numbers.symmetric == usually_symmetric else "-sym" if numbers.symmetric else "-asym")

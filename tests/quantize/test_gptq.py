@@ -54,7 +54,7 @@ def by_the_book(W, H, quant):
 def test_it_is_the_papers_algorithm(bits, group_size):
     W, x, H = problem(rows=16)
     quant = settings(bits=bits, group_size=group_size)
-    ours, expected = round_with_hessian(W, H, quant, None, "w").dequantize(), by_the_book(W, H, quant)
+    ours, expected = round_with_hessian(W, H, quant, (), "w").dequantize(), by_the_book(W, H, quant)
     same = (ours - expected).abs() < 1e-4
     assert same.float().mean() > 0.98  # a value on the edge between two codes may fall to either side
     assert (x @ (ours - W).T).norm().item() == pytest.approx((x @ (expected - W).T).norm().item(), rel=0.01)
@@ -83,7 +83,7 @@ def test_it_agrees_with_gptqmodels_solver(bits, symmetric, desc_act, tmp_path):
         theirs.add_batch(x[None], layer(x)[None])
         oracle = theirs.quantize()[0].float()
     torch.set_num_threads(threads)
-    ours = round_with_hessian(W, H, settings(bits=bits, symmetric=symmetric, desc_act=desc_act), None, "w")
+    ours = round_with_hessian(W, H, settings(bits=bits, symmetric=symmetric, desc_act=desc_act), (), "w")
     their_error = ((x @ (oracle - W).T).norm() / (x @ W.T).norm()).item()
     assert output_error(x, W, ours) == pytest.approx(their_error, rel=0.02)
     if bits < 8:  # there steps are so fine that the half precision of our scales moves codes, though not the output's error
@@ -95,7 +95,7 @@ def test_it_agrees_with_gptqmodels_solver(bits, symmetric, desc_act, tmp_path):
 @pytest.mark.parametrize("remainder", ["shorten", "pad", "row"])
 def test_it_beats_rounding_in_output_for_every_group(bits, group_size, remainder):
     W, x, H = problem()
-    ours = round_with_hessian(W, H, settings(bits=bits, group_size=group_size, remainder=remainder), None, "w")
+    ours = round_with_hessian(W, H, settings(bits=bits, group_size=group_size, remainder=remainder), (), "w")
     rounded = round_to_nearest(W, Rtn(bits, group_size, True, remainder))
     assert ours.dequantize().shape == W.shape
     assert ours.storage_bits == rounded.storage_bits and torch.equal(ours.group_of, rounded.group_of)
@@ -106,15 +106,15 @@ def test_act_order_remembers_whose_group_is_whose():
     W, x, H = problem()
     x[:, 7] *= 30
     H = x.T @ x / len(x)
-    weight = round_with_hessian(W, H, settings(desc_act=True), None, "w")
+    weight = round_with_hessian(W, H, settings(desc_act=True), (), "w")
     assert weight.group_of[7] == 0 and sorted(weight.group_of.tolist()) == [g for g in range(5) for _ in range(32)]
-    assert output_error(x, W, weight) < output_error(x, W, round_with_hessian(W, H, settings(), None, "w"))
+    assert output_error(x, W, weight) < output_error(x, W, round_with_hessian(W, H, settings(), (), "w"))
 
 
 def test_inputs_that_were_always_zero_are_rounded_to_nearest_and_disturb_nothing():
     W, x, _ = problem()
     x[:, 40:44] = 0
-    weight = round_with_hessian(W, x.T @ x / len(x), settings(), None, "w")
+    weight = round_with_hessian(W, x.T @ x / len(x), settings(), (), "w")
     step = weight.scales.float()[:, weight.group_of]
     assert ((weight.dequantize() - W).abs() <= 0.51 * step + 1e-6)[:, 40:44].all()
     assert output_error(x, W, weight) < output_error(x, W, round_to_nearest(W, Rtn(4, 32, True)))
@@ -124,7 +124,7 @@ def test_a_hessian_that_is_not_positive_definite_gets_more_damping_and_says_so(c
     W, x, _ = problem(tokens=5)  # rank 5 of 160
     H = x.T @ x / 5
     H -= 0.05 * H.diagonal().mean() * torch.eye(160)  # as rounding errors do, only more so
-    weight = round_with_hessian(W, H, settings(), None, "layers.0.fc1")
+    weight = round_with_hessian(W, H, settings(), (), "layers.0.fc1")
     assert "layers.0.fc1: the Hessian is not positive definite with damping 0.01: trying 0.1" in caplog.text
     assert weight.dequantize().isfinite().all()
 
@@ -132,4 +132,4 @@ def test_a_hessian_that_is_not_positive_definite_gets_more_damping_and_says_so(c
 def test_a_hessian_past_mending_names_the_layer():
     W, _, H = problem()
     with pytest.raises(UserError, match=r"Hessian of layers\.0\.fc1 is not positive definite, even damped by 1 "):
-        round_with_hessian(W, H - 5 * H.diagonal().mean() * torch.eye(160), settings(), None, "layers.0.fc1")
+        round_with_hessian(W, H - 5 * H.diagonal().mean() * torch.eye(160), settings(), (), "layers.0.fc1")

@@ -28,13 +28,13 @@ def test_scales_protect_the_channels_that_carry_most():
     W, x, inputs = problem(outliers=True)
     scales = search_scales(W, inputs, quant("scale"))
     assert scales[[3, 50]].min() > 2 * scales[[i for i in range(100) if i not in (3, 50)]].max()
-    scaled = quantize_layers({"w": W}, inputs, quant("scale"), "w")["w"]
+    scaled = quantize_layers({"w": W}, inputs, quant("scale"), "w")[0]["w"]
     assert output_error(x, W, scaled) < 0.8 * output_error(x, W, round_to_nearest(W, quant()))
 
 
 def test_scaling_alone_changes_nothing_but_what_rounding_makes_of_it():
     W, _, inputs = problem(outliers=True)
-    fine = quantize_layers({"w": W}, inputs, quant("scale", bits=8, group_size=16), "w")["w"]
+    fine = quantize_layers({"w": W}, inputs, quant("scale", bits=8, group_size=16), "w")[0]["w"]
     assert (fine.dequantize() - W).norm() / W.norm() < 0.02
     assert fine.input_scales.dtype == torch.float16 and fine.input_scales.shape == (100,)
     assert fine.storage_bits == round_to_nearest(W, quant(bits=8, group_size=16)).storage_bits + 100 * 16
@@ -45,7 +45,7 @@ def test_scaling_alone_changes_nothing_but_what_rounding_makes_of_it():
 def test_clipping_never_costs_within_groups_and_helps_where_bits_are_few(bits, symmetric):
     W, _, inputs = problem(outliers=False)
     settings = quant("clip", bits=bits, symmetric=symmetric)
-    shrink = search_clip(W, inputs.hessian, settings)
+    (shrink,) = search_clip(W, inputs.hessian, settings)
     assert shrink.shape == (24, 4) and shrink.min() >= 0.5 and shrink.max() <= 1
 
     def group_errors(weight) -> torch.Tensor:
@@ -53,7 +53,7 @@ def test_clipping_never_costs_within_groups_and_helps_where_bits_are_few(bits, s
         parts = [change[:, g : g + 32] @ inputs.hessian[g : g + 32, g : g + 32] for g in range(0, 100, 32)]
         return torch.stack([(p * change[:, 32 * i : 32 * i + 32]).sum(1) for i, p in enumerate(parts)], 1)
 
-    plain, clipped = round_to_nearest(W, settings), round_to_nearest(W, settings, shrink)
+    plain, clipped = round_to_nearest(W, settings), round_to_nearest(W, settings, (shrink,))
     assert (group_errors(clipped) <= group_errors(plain) * (1 + 1e-4)).all()
     assert group_errors(clipped).sum() < (0.8, 0.95, 0.99)[bits - 2] * group_errors(plain).sum()
 
@@ -61,7 +61,7 @@ def test_clipping_never_costs_within_groups_and_helps_where_bits_are_few(bits, s
 def test_layers_of_one_input_share_their_scales_and_keep_their_rows():
     W, _, inputs = problem(outliers=True)
     layers = {"q": W[:10], "k": W[10:]}
-    found = quantize_layers(layers, inputs, quant("scale", "clip"), "q, k")
+    found, _ = quantize_layers(layers, inputs, quant("scale", "clip"), "q, k")
     assert torch.equal(found["q"].input_scales, found["k"].input_scales)
     assert [tuple(found[name].dequantize().shape) for name in layers] == [(10, 100), (14, 100)]
     assert all((found[name].dequantize() - layers[name]).norm() < 0.5 * layers[name].norm() for name in layers)
@@ -70,15 +70,15 @@ def test_layers_of_one_input_share_their_scales_and_keep_their_rows():
 def test_one_scale_a_tensor_is_one_for_each_layer():
     W, _, inputs = problem(outliers=False)
     gptq = Gptq(4, 0, True, backend="native", desc_act=False, damp_percent=0.01)
-    found = quantize_layers({"q": W[:10], "k": 5 * W[10:]}, inputs, gptq, "q, k")
+    found, _ = quantize_layers({"q": W[:10], "k": 5 * W[10:]}, inputs, gptq, "q, k")
     assert found["k"].scales.shape == (1, 1) and found["k"].scales > 3 * found["q"].scales
 
 
 def test_transforms_go_before_gptq_as_before_rounding():
     W, x, inputs = problem(outliers=True)
     base = {"bits": 3, "group_size": 32, "symmetric": True, "backend": "native", "desc_act": False, "damp_percent": 0.01}
-    both = quantize_layers({"w": W}, inputs, Gptq(**base, transforms=["scale", "clip"]), "w")["w"]
-    awq = quantize_layers({"w": W}, inputs, quant("scale", "clip"), "w")["w"]
+    both = quantize_layers({"w": W}, inputs, Gptq(**base, transforms=["scale", "clip"]), "w")[0]["w"]
+    awq = quantize_layers({"w": W}, inputs, quant("scale", "clip"), "w")[0]["w"]
     assert output_error(x, W, both) < output_error(x, W, awq)
 
 

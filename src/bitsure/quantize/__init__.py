@@ -15,13 +15,14 @@ from bitsure.config import PROJECT, Calib
 from bitsure.errors import UserError
 from bitsure.models import Source
 from bitsure.quantize.calib_data import CalibText, draw_windows
-from bitsure.quantizers import Bnb, Cast, Gptq, Hqq, Integers, Noise, Prequantized, Quant, Rtn
+from bitsure.quantizers import Bnb, Cast, Chain, Gptq, Hqq, Kept, Noise, Prequantized, Quant, Rtn
 from bitsure.store import Store, write_text
 
 log = logging.getLogger(__name__)
 
 FORMAT = 4  # of what the store keeps; one more whenever code of ours would make other weights from the same causes
 LIBRARIES = {  # that make the weights; of GPTQ by its backend
+    Kept: ("torch",),
     Rtn: ("torch",),
     "gptqmodel": ("torch", "transformers", "gptqmodel"),
     "native": ("torch", "transformers"),
@@ -139,7 +140,7 @@ def check(plan: Plan, store: Store) -> None:
 
     No weights are loaded.
     """
-    from bitsure.quantize import auto_gptq, casts, gptqmodel, prequantized, space
+    from bitsure.quantize import auto_gptq, casts, gptqmodel, prequantized, runtime, space
     from bitsure.quantize.targets import block_linears, matrix, unknown_weights
 
     if isinstance(plan.quant, Cast):
@@ -158,6 +159,8 @@ def check(plan: Plan, store: Store) -> None:
             gptqmodel.check_fits(quant, shapes)
         case Gptq(backend="auto_gptq") as quant:
             auto_gptq.check_fits(quant, model.config.model_type, plan.dtype, shapes)
+    if isinstance(plan.quant, Chain) and plan.quant.kv is not None:
+        runtime.check_keys_and_values(plan.quant.kv, model)
     if isinstance(plan.quant, Noise) and not store.find("weights", plan.like.made_from):
         check(plan.like, store)
     space.check(model, plan.quant, plan.dtype, store.root)
@@ -171,7 +174,7 @@ def _windows(plan: Plan, tokenizer):
 
 
 def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: Path) -> None:
-    from bitsure.quantize import auto_gptq, bnb, casts, chain, checkpoints, gptqmodel, hqq, noise, prequantized, verify
+    from bitsure.quantize import auto_gptq, bnb, casts, chain, checkpoints, gptqmodel, hqq, noise, prequantized, runtime, verify
 
     source, text = plan.source, plan.text
     with terminal.output_to(log_file):
@@ -186,7 +189,7 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
                 auto_gptq.quantize(model, quant, windows, out, log_file, advance)
                 with terminal.output_to(log_file):
                     model, _ = models.load(source.path, plan.dtype, device="cpu")  # its layers were replaced
-            case Integers() as quant:
+            case Chain() as quant:
                 chain.quantize(model, quant, windows, parts, out, advance)
                 if quant.needs_data:  # the model was changed on the way, block by block
                     with terminal.output_to(log_file):
@@ -208,7 +211,8 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
     seconds = time.monotonic() - started
     made = plan.ready.path if isinstance(plan.quant, Prequantized) else out
     weights, others = checkpoints.load(made, model)
-    report = verify.report(model, weights, others, held_out, whole_model=isinstance(plan.quant, Cast))
+    at_run_time = runtime.read(made)
+    report = verify.report(model, weights, others, held_out, isinstance(plan.quant, Cast), at_run_time)
     if isinstance(plan.quant, Prequantized):
         prequantized.check_parent(plan.ready, report, source.name)
     report["quantizer"] = plan.quant.name

@@ -167,6 +167,26 @@ def measure(layers: list[nn.Module], feed: Callable[[], None]) -> list[Inputs]:
     return [Inputs(_mirrored(h).div_(n), a.div_(n), n) for (h, a), n in zip(sums, tokens, strict=True)]
 
 
+def channel_ranges(layers: list[nn.Module], feed: Callable[[], None]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The lowest and the highest value of each input channel, (in,) float32 both, of layers of one block in their order."""
+    found: list[tuple[torch.Tensor, torch.Tensor] | None] = [None] * len(layers)
+
+    def watch(number: int):
+        def hook(module, inputs):
+            low, high = torch.aminmax(inputs[0].detach().flatten(0, -2).float(), dim=0)
+            if found[number] is not None:
+                low, high = torch.minimum(low, found[number][0]), torch.maximum(high, found[number][1])
+            found[number] = low, high
+            if number == len(layers) - 1:
+                raise _Enough
+
+        return hook
+
+    with _hooks({layer: watch(number) for number, layer in enumerate(layers)}):
+        feed()
+    return found
+
+
 class _hooks:
     """Forward pre-hooks that are there for the length of a with block."""
 

@@ -1,4 +1,8 @@
-"""Our own quantizers: transforms, then rounding to a number format, block by block through the model."""
+"""Our own quantizers: transforms, then number formats of weights, activations, keys and values, block by block.
+
+What calibration measures in a layer's inputs is what the quantized model will give that layer: earlier blocks and layers are
+rounded, keys and values are, and so is the input itself.
+"""
 
 from __future__ import annotations
 
@@ -10,84 +14,177 @@ import torch
 from torch import nn
 
 from bitsure.errors import UserError
-from bitsure.quantize import checkpoints
-from bitsure.quantize.blocks import Feed, Inputs, layers_by_input, measure, walk
-from bitsure.quantize.formats import IntegerWeight, Weight
+from bitsure.quantize import checkpoints, runtime
+from bitsure.quantize.blocks import Feed, Inputs, channel_ranges, layers_by_input, measure, walk
+from bitsure.quantize.divisions import Division, find_source
+from bitsure.quantize.formats import ElementWeight, IntegerWeight, Weight
 from bitsure.quantize.gptq import round_with_hessian
 from bitsure.quantize.rtn import round_to_nearest
+from bitsure.quantize.runtime import Hooks, Input, Runtime
 from bitsure.quantize.targets import block_linears, find_blocks, linears, matrix
-from bitsure.quantize.transforms import search_clip, search_scales
-from bitsure.quantizers import Gptq, Integers
+from bitsure.quantize.transforms import search_clip, search_scales, smoothing_scales
+from bitsure.quantizers import Chain, Gptq, Kept, Rounded
+
+Moved = dict[str, dict[str, float]]  # as in `runtime.Runtime`
 
 
 @torch.no_grad()
 def quantize(
-    model: nn.Module, quant: Integers, windows: torch.Tensor, parts: Path, out: Path, advance: Callable[..., None]
+    model: nn.Module, quant: Chain, windows: torch.Tensor, parts: Path, out: Path, advance: Callable[..., None]
 ) -> None:
-    """Write the model's layers in a format of integers into `out`; the model itself is changed on the way if data is used.
+    """Write the model's layers in their format, and what it does at run time, into `out`.
 
-    windows: (nsamples, seqlen) token ids, none for plain rounding to nearest. `parts` keeps the blocks that are done, so
-    that a run that was broken off goes on after them. `advance` is called after each block.
+    The model itself is changed on the way if data is used. windows: (nsamples, seqlen) token ids, none where no data is
+    needed. `parts` keeps the blocks that are done, so that a run that was broken off goes on after them. `advance` is called
+    after each block.
     """
     if not quant.needs_data:
-        rounded = {name: to_cpu(round_to_nearest(matrix(layer), quant)) for name, layer in block_linears(model).items()}
-        checkpoints.write(out, rounded)
+        kept = isinstance(quant, Kept)
+        layers = {} if kept else block_linears(model)
+        rounded = {name: to_cpu(round_to_nearest(matrix(layer), quant)) for name, layer in layers.items()}
+        checkpoints.write(out, rounded, runtime=Runtime(quant.activations, quant.kv))
         return
     total = len(find_blocks(model)[1])
     done: list[Path] = []
+    hooks = Hooks()
     for prefix, block, feed in walk(model, windows):
         done.append(parts / prefix)
         if done[-1].is_dir():
-            for name, weight in checkpoints.read(done[-1])[0].items():
-                put(block.get_submodule(name.removeprefix(f"{prefix}.")), weight)
+            _take_up(done[-1], prefix, block, hooks)
             note = "taken up again"
         else:
-            before = {name: matrix(layer).clone() for name, layer in linears(block).items()}
-            found = _quantize_block(block, prefix, feed, quant)
-            checkpoints.write_part(done[-1], {f"{prefix}.{name}": weight for name, weight in found.items()})
-            note = f"weights moved by {_relative_change(before, block):.3f}"
+            weights, at_run_time, change = _quantize_block(block, prefix, feed, quant, hooks)
+            checkpoints.write_part(done[-1], weights, at_run_time)
+            note = f"weights moved by {change:.3f}"
         advance(1, total=total, note=f"{prefix}: {note}")
         if len(done) == total:
             break  # nothing is fed by the last block
     checkpoints.merge(done, out)
 
 
+def _take_up(part: Path, prefix: str, block: nn.Module, hooks: Hooks) -> None:
+    """Make a block what it became before the break."""
+    weights, at_run_time = checkpoints.read(part)[0], runtime.read(part)
+    for division in at_run_time.divisions:
+        division.apply(lambda name: block.get_submodule(name.removeprefix(f"{prefix}.")))
+    for name, weight in weights.items():
+        _put(block.get_submodule(name.removeprefix(f"{prefix}.")), weight, at_run_time)
+    runtime.attach_block(hooks, prefix, block, at_run_time, runtime.factors(weights, at_run_time))
+
+
+def _quantize_block(
+    block: nn.Module, prefix: str, feed: Feed, quant: Chain, hooks: Hooks
+) -> tuple[dict[str, Weight], Runtime, float]:
+    """The block's weights and what it does at run time, by full names, and ‖Ŵ − W‖ / ‖W‖ over its layers."""
+    if quant.kv is not None:
+        hooks.on_keys_and_values(block, runtime.rounding(quant.kv))
+    groups = layers_by_input(block, feed)
+    divisions, spans, moved = _prepare(block, prefix, feed, groups, quant, hooks)
+    before = {name: matrix(layer).clone() for name, layer in linears(block).items()}
+    weights: dict[str, Weight] = {}
+    at_run_time = Runtime(quant.activations, quant.kv, divisions, spans, moved)
+    if isinstance(quant, Kept):
+        for group in groups:
+            _round_inputs(group, prefix, None, at_run_time, hooks)
+        return weights, at_run_time, 0.0
+    together = [[group] for group in groups] if quant.true_sequential else [groups]
+    for stage in together:
+        scales: list[torch.Tensor | None] = [None] * len(stage)
+        if quant.activations is not None:
+            if "scale" in quant.transforms:  # by what is there before it is rounded
+                raw = measure([next(iter(group.values())) for group in stage], feed)
+                scales = [search_scales(_rows(group), inputs, quant) for group, inputs in zip(stage, raw, strict=True)]
+            for group, found in zip(stage, scales, strict=True):
+                _round_inputs(group, prefix, found, at_run_time, hooks)
+        statistics = measure([next(iter(group.values())) for group in stage], feed)
+        for group, inputs, found in zip(stage, statistics, scales, strict=True):
+            names = ", ".join(f"{prefix}.{name}" for name in group)
+            layers = {name: matrix(layer) for name, layer in group.items()}
+            rounded, went = quantize_layers(layers, inputs, quant, names, found)
+            for transform, measure_of_it in went.items():
+                moved.setdefault(transform, {})[names] = measure_of_it
+            for name, weight in rounded.items():
+                _put(group[name], weight, at_run_time)
+                weights[name] = to_cpu(weight)
+        feed.replay.finish(set(weights))
+    return {f"{prefix}.{name}": weight for name, weight in weights.items()}, at_run_time, _relative_change(before, block)
+
+
+def _prepare(
+    block: nn.Module, prefix: str, feed: Feed, groups: list[dict[str, nn.Module]], quant: Chain, hooks: Hooks
+) -> tuple[list[Division], dict[str, torch.Tensor], Moved]:
+    """What is done to a block as a whole: smoothing, and the ranges of static activations."""
+    static = quant.activations is not None and quant.activations.static
+    if not static and "smooth" not in quant.transforms:
+        return [], {}, {}
+    ranges = channel_ranges([next(iter(group.values())) for group in groups], feed)
+    divisions, spans, moved = [], {}, {}
+    for group, (low, high) in zip(groups, ranges, strict=True):
+        names = [f"{prefix}.{name}" for name in group]
+        _check_finite(high - low, ", ".join(names))
+        if "smooth" in quant.transforms:
+            scales = smoothing_scales(torch.maximum(high, -low), _rows(group), quant.smooth_alpha)
+            source, multiplies_by = find_source(block, group, lambda: feed.run(feed.batches[0]))
+            division = Division(names, scales.cpu(), source and f"{prefix}.{source}", multiplies_by)
+            division.apply(lambda name: block.get_submodule(name.removeprefix(f"{prefix}.")))
+            if source is None:
+                hooks.on_layers(list(group.values()), Input(1 / scales))
+            divisions.append(division)
+            moved.setdefault("smooth", {})[", ".join(names)] = (scales.max() / scales.min()).item()
+            low, high = low / scales, high / scales
+        if static:
+            spans |= dict.fromkeys(names, torch.stack([low.min(), high.max()]).cpu())
+    return divisions, spans, moved
+
+
+def _round_inputs(
+    group: dict[str, nn.Module], prefix: str, scales: torch.Tensor | None, at_run_time: Runtime, hooks: Hooks
+) -> None:
+    """From now on the layers read rounded inputs, divided by `scales` (in,) before, and by smoothing before that."""
+    if at_run_time.activations is not None:
+        span = at_run_time.spans.get(f"{prefix}.{next(iter(group))}")
+        hooks.on_layers(list(group.values()), Input(None if scales is None else 1 / scales, at_run_time.activations, span))
+
+
+def _rows(group: dict[str, nn.Module]) -> torch.Tensor:
+    return torch.cat([matrix(layer).detach().float() for layer in group.values()])
+
+
 def _relative_change(before: dict[str, torch.Tensor], block: nn.Module) -> float:
-    """‖Ŵ − W‖ / ‖W‖ over all layers of a block."""
     after = {name: matrix(layer) for name, layer in linears(block).items()}
     change = sum((after[name] - weight).float().square().sum() for name, weight in before.items())
     return (change / sum(weight.float().square().sum() for weight in before.values())).sqrt().item()
 
 
-def _quantize_block(block: nn.Module, prefix: str, feed: Feed, quant: Integers) -> dict[str, Weight]:
-    groups = layers_by_input(block, feed)
-    together = [[group] for group in groups] if quant.true_sequential else [groups]
-    weights: dict[str, Weight] = {}
-    for stage in together:
-        statistics = measure([next(iter(group.values())) for group in stage], feed)
-        for group, inputs in zip(stage, statistics, strict=True):
-            names = ", ".join(f"{prefix}.{name}" for name in group)
-            found = quantize_layers({name: matrix(layer) for name, layer in group.items()}, inputs, quant, names)
-            for name, weight in found.items():
-                put(group[name], weight)
-                weights[name] = to_cpu(weight)
-        feed.replay.finish(set(weights))
-    return weights
-
-
-def quantize_layers(layers: dict[str, torch.Tensor], inputs: Inputs, quant: Integers, names: str) -> dict[str, IntegerWeight]:
-    """Weights (out, in) that read the same input: transforms in their order, then rounding; all rows at once."""
-    if not inputs.hessian.isfinite().all():
+def _check_finite(values: torch.Tensor, names: str) -> None:
+    if not values.isfinite().all():
         raise UserError(f"The inputs of {names} hold NaN or infinite values on the calibration text.")
+
+
+def quantize_layers(
+    layers: dict[str, torch.Tensor], inputs: Inputs, quant: Rounded, names: str, scales: torch.Tensor | None = None
+) -> tuple[dict[str, IntegerWeight | ElementWeight], dict[str, float]]:
+    """Weights (out, in) that read the same input: transforms in their order, then rounding; all rows at once.
+
+    scales: (in,), what the inputs have been divided by already; else they are searched here where quant.transforms says so.
+    Returns the weights by name, and how far each transform went, as `runtime.Runtime.moved`.
+    """
+    _check_finite(inputs.hessian, names)
     if quant.group_size == 0 and len(layers) > 1:  # one scale a tensor: one tensor at a time
-        return {name: quantize_layers({name: weight}, inputs, quant, names)[name] for name, weight in layers.items()}
+        found = {name: quantize_layers({name: weight}, inputs, quant, names, scales) for name, weight in layers.items()}
+        return {name: weights[name] for name, (weights, _) in found.items()}, next(iter(found.values()))[1]
     weight, hessian = torch.cat([layer.detach().float() for layer in layers.values()]), inputs.hessian
-    scales = shrink = None
-    if "scale" in quant.transforms:
+    moved, shrink = {}, ()
+    if scales is None and "scale" in quant.transforms:
         scales = search_scales(weight, inputs, quant)
-        weight, hessian = weight * scales, hessian / scales / scales[:, None]
-    if "clip" in quant.transforms:
-        shrink = search_clip(weight, hessian, quant)
+        hessian = hessian / scales / scales[:, None]
+    if scales is not None:
+        weight = weight * scales
+        moved["scale"] = (scales.max() / scales.min()).item()
+    for clip in ("clip", "clip_asymmetric"):
+        if clip in quant.transforms:
+            shrink = search_clip(weight, hessian, quant, apart=clip == "clip_asymmetric")
+            moved[clip] = (torch.stack(shrink) < 1).any(0).float().mean().item()
     if isinstance(quant, Gptq):
         rounded = round_with_hessian(weight, hessian, quant, shrink, names)
     else:
@@ -95,21 +192,22 @@ def quantize_layers(layers: dict[str, torch.Tensor], inputs: Inputs, quant: Inte
     if scales is not None:
         rounded = dataclasses.replace(rounded, input_scales=(1 / scales).half())
     rows = [len(layer) for layer in layers.values()]
-    return dict(zip(layers, _split(rounded, rows), strict=True))
+    return dict(zip(layers, _split(rounded, rows), strict=True)), moved
 
 
-def _split(weight: IntegerWeight, rows: list[int]) -> list[IntegerWeight]:
+def _split(weight: IntegerWeight | ElementWeight, rows: list[int]) -> list[IntegerWeight | ElementWeight]:
     if len(rows) == 1:
         return [weight]
-    parts = zip(weight.codes.split(rows), weight.scales.split(rows), weight.zeros.split(rows), strict=True)
-    return [dataclasses.replace(weight, codes=codes, scales=scales, zeros=zeros) for codes, scales, zeros in parts]
+    fields = [key for key in ("codes", "scales", "zeros") if hasattr(weight, key)]
+    parts = zip(*(getattr(weight, key).split(rows) for key in fields), strict=True)
+    return [dataclasses.replace(weight, **dict(zip(fields, part, strict=True))) for part in parts]
 
 
 @torch.no_grad()
-def put(layer: nn.Module, weight: Weight) -> None:
-    matrix(layer).copy_(weight.dequantize())
+def _put(layer: nn.Module, weight: Weight, at_run_time: Runtime) -> None:
+    matrix(layer).copy_(runtime.as_run(weight, at_run_time))
 
 
-def to_cpu(weight: IntegerWeight) -> IntegerWeight:
+def to_cpu(weight: IntegerWeight | ElementWeight) -> IntegerWeight | ElementWeight:
     fields = {field.name: getattr(weight, field.name) for field in dataclasses.fields(weight)}
-    return IntegerWeight(**{name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in fields.items()})
+    return type(weight)(**{key: value.cpu() if isinstance(value, torch.Tensor) else value for key, value in fields.items()})

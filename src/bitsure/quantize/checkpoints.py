@@ -18,9 +18,11 @@ from safetensors.torch import save_file
 
 from bitsure.errors import UserError
 from bitsure.quantize import layouts, noise
-from bitsure.quantize.formats import CodebookWeight, DenseWeight, IntegerWeight, Weight
+from bitsure.quantize import runtime as runtimes
+from bitsure.quantize.formats import CodebookWeight, DenseWeight, ElementWeight, IntegerWeight, Weight
 from bitsure.quantize.layouts import bitsandbytes
 from bitsure.quantize.packing import pack
+from bitsure.quantize.runtime import Runtime
 from bitsure.quantize.targets import block_linears, matrix
 
 try:
@@ -38,22 +40,34 @@ except ImportError:  # transformers 4, which auto-gptq needs, calls modules as t
 PACKED = ("qweight", "qzeros", "scales", "g_idx")
 
 
-def write(directory: Path, weights: dict[str, Weight], others: dict[str, torch.Tensor] | None = None) -> None:
-    """Write quantized weights by layer name, and tensors that are not a layer's weight (a cast changes those too).
+def write(
+    directory: Path, weights: dict[str, Weight], others: dict[str, torch.Tensor] | None = None, runtime: Runtime | None = None
+) -> None:
+    """Write quantized weights by layer name, tensors that are not a layer's weight (a cast changes those too), and what the
+    model does at run time.
 
     Integers alone make the `gptq_v2` layout (zero points as they are); `bitsure` is that with input scales, padding, one
-    scale a tensor, or zero points that are not whole; and dense matrices, and codebooks as bitsandbytes lays them out.
+    scale a tensor, or zero points that are not whole; small floating-point formats; dense matrices, and codebooks as
+    bitsandbytes lays them out; or no weights at all, where the model keeps its own.
     """
     tensors = dict(others or {})
     for name, weight in weights.items():
         tensors |= {
             f"{name}.{part}": tensor.clone(memory_format=torch.contiguous_format) for part, tensor in _tensors(weight).items()
         }
-    integers = [weight for weight in weights.values() if isinstance(weight, IntegerWeight)]
-    plain = len(integers) == len(weights) and not any(set(_tensors(w)) - set(PACKED) for w in integers)
-    _write(directory, tensors, integers[0].bits if integers else None, plain)
+    _write(directory, tensors, _settings(weights))
+    runtimes.write(directory, runtime or Runtime())
     back, _ = read(directory)
     _same_or_raise(_fields(weights), _fields(back))
+
+
+def _settings(weights: dict[str, Weight]) -> dict:
+    integers = [weight for weight in weights.values() if isinstance(weight, IntegerWeight)]
+    elements = [weight for weight in weights.values() if isinstance(weight, ElementWeight)]
+    plain = weights and len(integers) == len(weights) and not any(set(_tensors(w)) - set(PACKED) for w in integers)
+    method, layout = ("gptq", "gptq_v2") if plain else ("bitsure", "bitsure")
+    settings = {"quant_method": method, "bits": integers[0].bits if integers else None, "checkpoint_format": layout}
+    return settings | ({"elements": elements[0].format} if elements else {}) | ({} if weights else {"weights": "kept"})
 
 
 def _same_or_raise(written: dict[str, torch.Tensor], back: dict[str, torch.Tensor]) -> None:
@@ -73,12 +87,12 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.flatten().clone().view(torch.uint8)  # of which NaN is equal to NaN
 
 
-def write_part(directory: Path, weights: dict[str, Weight]) -> None:
+def write_part(directory: Path, weights: dict[str, Weight], runtime: Runtime) -> None:
     """The same, there whole or not at all."""
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    write(temporary, weights)
+    write(temporary, weights, runtime=runtime)
     try:
         temporary.rename(directory)
     except OSError:  # another process made the same part meanwhile
@@ -92,16 +106,15 @@ def merge(parts: list[Path], directory: Path) -> None:
     tensors, settings = {}, []
     for part in parts:
         tensors |= _read_tensors(part)
-        settings.append(json.loads((part / "quantize_config.json").read_text()))
-    plain = all(one["checkpoint_format"] == "gptq_v2" for one in settings)
-    _write(directory, tensors, settings[0]["bits"], plain)
+        settings.append(layouts.read_settings(part))
+    other = [one for one in settings if one["checkpoint_format"] != "gptq_v2"]
+    _write(directory, tensors, (other or settings)[0])
+    runtimes.write(directory, runtimes.merged([runtimes.read(part) for part in parts]))
     _same_or_raise(tensors, _read_tensors(directory))
 
 
-def _write(directory: Path, tensors: dict[str, torch.Tensor], bits: int | None, plain: bool) -> None:
+def _write(directory: Path, tensors: dict[str, torch.Tensor], settings: dict) -> None:
     save_file(tensors, directory / "model.safetensors")
-    method, layout = ("gptq", "gptq_v2") if plain else ("bitsure", "bitsure")
-    settings = {"quant_method": method, "bits": bits, "checkpoint_format": layout}
     (directory / "quantize_config.json").write_text(json.dumps(settings))
 
 
@@ -119,18 +132,17 @@ def _tensors(weight: Weight) -> dict[str, torch.Tensor]:
     if isinstance(weight, CodebookWeight):
         return bitsandbytes.parts(weight)
     one_scale = weight.scales.shape[0] != weight.codes.shape[0]
-    parts = {
-        "qweight": pack(weight.codes.T, weight.bits),
-        "scales": weight.scales.T,
-        "g_idx": weight.group_of.to(torch.int32),
-    }
-    if weight.zeros.is_floating_point():
+    parts = {"scales": weight.scales.T, "g_idx": weight.group_of.to(torch.int32)}
+    parts["elements" if isinstance(weight, ElementWeight) else "qweight"] = pack(weight.codes.T, weight.bits)
+    if isinstance(weight, ElementWeight):
+        pass
+    elif weight.zeros.is_floating_point():
         parts["zeros"] = weight.zeros
     else:
         parts["qzeros"] = pack(weight.zeros, weight.bits).T
     if weight.input_scales is not None:
         parts["input_scales"] = weight.input_scales
-    if weight.width is not None or one_scale:
+    if weight.width is not None or one_scale or isinstance(weight, ElementWeight):
         parts["shape"] = torch.tensor([len(weight.codes), weight.width or weight.codes.shape[1]])
     return parts
 
@@ -161,7 +173,8 @@ def load(directory: Path, model: torch.nn.Module) -> tuple[dict[str, Weight], di
     for name in set(weights) - set(layers):
         others[f"{name}.weight"] = weights.pop(name).dequantize()
     others = {name: tensor for name, tensor in others.items() if name in shapes or not _means_nothing(name, tensor)}
-    if missing := set(layers) - set(weights):
+    kept = layouts.read_settings(directory).get("weights") == "kept"
+    if (missing := set(layers) - set(weights)) and not kept:
         raise UserError(f"{directory} lacks layers of this model: {', '.join(sorted(missing))}.")
     if unexpected := sorted(set(others) - set(shapes)):
         raise UserError(f"{directory} holds tensors that this model does not have: {', '.join(unexpected[:5])}.")
@@ -196,9 +209,18 @@ def _means_nothing(name: str, tensor: torch.Tensor) -> bool:
 
 
 @torch.no_grad()
-def put_into(model: torch.nn.Module, directory: Path) -> None:
-    """Replace a full-precision model's tensors by the checkpoint's, dequantized. Raises UserError as `load`."""
+def put_into(model: torch.nn.Module, directory: Path) -> Runtime:
+    """Make a full-precision model the checkpoint's: its tensors, dequantized, and what it does at run time.
+
+    Returns the latter. Raises UserError as `load`.
+    """
     weights, others = load(directory, model)
+    runtime = runtimes.read(directory)
+    for division in runtime.divisions:
+        division.apply(model.get_submodule)
     model.load_state_dict(others, strict=False)
-    for name, layer in block_linears(model).items():
-        matrix(layer).copy_(weights[name].dequantize())
+    layers = block_linears(model)
+    for name, weight in weights.items():
+        matrix(layers[name]).copy_(runtimes.as_run(weight, runtime))
+    runtimes.attach(model, runtime, runtimes.factors(weights, runtime))
+    return runtime

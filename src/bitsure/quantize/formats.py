@@ -7,7 +7,11 @@ from typing import Protocol
 
 import torch
 
-from bitsure.quantizers import Integers
+from bitsure.number_formats import ELEMENTS, MX, Numbers
+from bitsure.quantize.elements import MANTISSA_BITS, decode, encode, nearest, power_of_two, shared_exponents
+from bitsure.quantizers import Rounded
+
+TINY = torch.finfo(torch.float32).tiny
 
 
 class Weight(Protocol):
@@ -35,14 +39,38 @@ class IntegerWeight:
 
     def dequantize(self) -> torch.Tensor:
         weight = self.scales.float()[:, self.group_of] * (self.codes - self.zeros[:, self.group_of])
-        weight = weight[:, : self.width]
-        return weight if self.input_scales is None else weight * self.input_scales.float()
+        return _for_inputs(weight[:, : self.width], self.input_scales)
 
     @property
     def storage_bits(self) -> float:
         zero_bits = self.zeros.element_size() * 8 if self.zeros.is_floating_point() else self.bits
         bits = self.codes.numel() * self.bits + self.scales.numel() * (self.scales.element_size() * 8 + zero_bits)
-        return bits + (0 if self.input_scales is None else self.input_scales.numel() * self.input_scales.element_size() * 8)
+        return bits + _bits(self.input_scales)
+
+
+@dataclass(frozen=True)
+class ElementWeight:
+    """Numbers of a small format: W[o, i] ≈ scales[o, g] · number(codes[o, i]) · input_scales[i] with g = group_of[i]."""
+
+    format: str
+    codes: torch.Tensor  # (out, stored) uint8, the numbers' bits
+    scales: torch.Tensor  # (out, groups) float32, or (1, 1); MX: uint8, the exponent of a power of two + 127
+    group_of: torch.Tensor  # (stored,) int64
+    input_scales: torch.Tensor | None = None  # as in IntegerWeight
+    width: int | None = None
+
+    @property
+    def bits(self) -> int:
+        return ELEMENTS[self.format].bits
+
+    def dequantize(self) -> torch.Tensor:
+        scales = power_of_two(self.scales.int() - 127) if self.format in MX else self.scales
+        weight = scales[:, self.group_of] * decode(self.codes, ELEMENTS[self.format])
+        return _for_inputs(weight[:, : self.width], self.input_scales)
+
+    @property
+    def storage_bits(self) -> float:
+        return self.codes.numel() * self.bits + _bits(self.scales) + _bits(self.input_scales)
 
 
 @dataclass(frozen=True)
@@ -84,7 +112,15 @@ class DenseWeight:
         return self.values.numel() * self.values.element_size() * 8
 
 
-def group_index(width: int, quant: Integers) -> torch.Tensor:
+def _for_inputs(weight: torch.Tensor, input_scales: torch.Tensor | None) -> torch.Tensor:
+    return weight if input_scales is None else weight * input_scales.float()
+
+
+def _bits(tensor: torch.Tensor | None) -> int:
+    return 0 if tensor is None else tensor.numel() * tensor.element_size() * 8
+
+
+def group_index(width: int, quant: Rounded) -> torch.Tensor:
     """Which group each stored column of a row of `width` weights belongs to, (stored,) int64.
 
     Where the group size does not divide the width, quant.remainder says what happens: `shorten` leaves a shorter last
@@ -99,25 +135,51 @@ def group_index(width: int, quant: Integers) -> torch.Tensor:
     return torch.arange(stored) // size
 
 
-def fit_grid(values: torch.Tensor, quant: Integers, shrink: torch.Tensor | float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scales and zero points (…) of groups of values (…, size); `shrink` (…) in (0, 1] narrows the range that is covered.
+def fit_grid(
+    values: torch.Tensor, numbers: Numbers, shrink: torch.Tensor | float = 1.0, shrink_high: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scales and zero points (…) of groups of values (…, size).
 
-    Symmetric: zero point 2^(bits−1), scale max|w| / (2^(bits−1) − ½), so that both ends of the range are reached to half
-    a step. Asymmetric: the range is [min(w, 0), max(w, 0)], the zero point the code of 0. Scales are float16, as in
-    packed checkpoints.
+    shrink: (…) in (0, 1] narrows the range that integers cover, its upper end by shrink_high where given. Symmetric
+    integers: zero point 2^(bits−1), scale max|w| / (2^(bits−1) − ½), so that both ends of the range are reached to half a
+    step. Asymmetric: the range is [min(w, 0), max(w, 0)], the zero point the code of 0. Scales of integers are float16, as in
+    packed checkpoints. MX: the power of two 2^(⌊log₂ max|w|⌋ − e_max). FP8: max|w| / its largest number. Zero points are int32.
     """
-    levels = 2**quant.bits - 1
-    if quant.symmetric:
-        scales = _half(2 * values.abs().amax(-1) * shrink / levels)
-        return scales, torch.full_like(scales, 2 ** (quant.bits - 1), dtype=torch.int32)
-    low, high = values.amin(-1).clamp(max=0) * shrink, values.amax(-1).clamp(min=0) * shrink
+    largest = values.abs().amax(-1)
+    if numbers.format != "int":
+        element = ELEMENTS[numbers.format]
+        in_mx = numbers.format in MX
+        scales = power_of_two(shared_exponents(largest, element)) if in_mx else (largest / element.largest).clamp(TINY)
+        return scales, torch.zeros_like(scales, dtype=torch.int32)
+    levels = 2**numbers.bits - 1
+    if numbers.symmetric:
+        scales = _half(2 * largest * shrink / levels)
+        return scales, torch.full_like(scales, 2 ** (numbers.bits - 1), dtype=torch.int32)
+    shrink_high = shrink if shrink_high is None else shrink_high
+    low, high = values.amin(-1).clamp(max=0) * shrink, values.amax(-1).clamp(min=0) * shrink_high
     scales = _half((high - low) / levels)
     return scales, (-low / scales.float()).round().clamp(0, levels).to(torch.int32)
 
 
-def to_codes(values: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, bits: int) -> torch.Tensor:
-    """The nearest codes of values, int32; scales and zeros must broadcast to them."""
-    return ((values / scales.float()).round() + zeros).clamp(0, 2**bits - 1).to(torch.int32)
+def to_units(values: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, numbers: Numbers) -> torch.Tensor:
+    """The format's numbers nearest to values, float32: what scales are multiplied by. Scales and zeros must broadcast."""
+    if numbers.format != "int":
+        return nearest(values / scales, ELEMENTS[numbers.format])
+    zeros = zeros.float()
+    return (values / scales.float()).round_().clamp_(-zeros, 2**numbers.bits - 1 - zeros)
+
+
+def weight_of(
+    units: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, group_of: torch.Tensor, width: int, numbers: Numbers
+) -> IntegerWeight | ElementWeight:
+    """What units (out, stored) with their scales and zero points (out, groups), or (1, 1), make."""
+    width = None if len(group_of) == width else width
+    if numbers.format == "int":
+        codes = (units + (zeros[:, group_of] if zeros.shape[1] > 1 else zeros)).to(torch.int32)
+        return IntegerWeight(numbers.bits, codes, scales, zeros, group_of, width=width)
+    if numbers.format in MX:
+        scales = (scales.view(torch.int32) >> MANTISSA_BITS).to(torch.uint8)
+    return ElementWeight(numbers.format, encode(units, ELEMENTS[numbers.format]), scales, group_of, width=width)
 
 
 def _half(scales: torch.Tensor) -> torch.Tensor:

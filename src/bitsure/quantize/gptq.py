@@ -7,7 +7,8 @@ import logging
 import torch
 
 from bitsure.errors import UserError
-from bitsure.quantize.formats import IntegerWeight, fit_grid, group_index, to_codes
+from bitsure.number_formats import MX
+from bitsure.quantize.formats import ElementWeight, IntegerWeight, fit_grid, group_index, to_units, weight_of
 from bitsure.quantizers import Gptq
 
 log = logging.getLogger(__name__)
@@ -16,13 +17,14 @@ COLUMNS = 128  # rounded before what they owe to all later columns is paid at on
 
 
 def round_with_hessian(
-    weight: torch.Tensor, hessian: torch.Tensor, quant: Gptq, shrink: torch.Tensor | None, names: str
-) -> IntegerWeight:
+    weight: torch.Tensor, hessian: torch.Tensor, quant: Gptq, shrink: tuple[torch.Tensor, ...], names: str
+) -> IntegerWeight | ElementWeight:
     """Quantize W (out, in) so that ‖(Ŵ − W)X‖ is small, H = XXᵀ up to a factor (in, in); algorithm 1 in the paper's symbols.
 
-    shrink: (out, groups) as in `fit_grid`, or None; names: the layers, for messages. A group's scales are set from what
-    its weights are when the block of columns it begins in is reached, as in the paper's own code. With desc_act columns go
-    in the order of their squared input, and groups are of columns that follow each other in that order.
+    shrink: none, one or two of (out, groups), as in `fit_grid`; names: the layers, for messages. A group's scales are set
+    from what its weights are when the block of columns it begins in are reached, as in the paper's own code, and when the group
+    itself is reached where it is a block of an MX format. With desc_act columns go in the order of their squared input, and
+    groups are of columns that follow each other in that order.
     """
     width = weight.shape[1]
     group_of = group_index(width, quant)
@@ -38,33 +40,35 @@ def round_with_hessian(
     Hinv = _inverse_factor(H, quant.damp_percent, names)
     del H
 
-    codes = torch.empty(stored, len(weight), dtype=torch.int32, device=W.device)
+    units = torch.empty(stored, len(weight), device=W.device)
     sizes = torch.bincount(group_of).tolist()
     scales, zeros = [], []
-    for start in range(0, stored, COLUMNS):
-        end = min(start + COLUMNS, stored)
+
+    def enter_groups(end: int) -> None:
+        """Fix the scales of the groups that begin before `end`."""
         while (first := sum(sizes[: len(scales)])) < end:
             values = W[first : first + sizes[len(scales)]].T
-            narrower = 1.0 if shrink is None else shrink[:, len(scales)]
-            scale, zero = fit_grid(values if quant.group_size else values.reshape(1, -1), quant, narrower)
+            narrower = (one[:, len(scales)] for one in shrink)
+            scale, zero = fit_grid(values if quant.group_size else values.reshape(1, -1), quant, *narrower)
             scales.append(scale)
             zeros.append(zero)
+
+    for start in range(0, stored, COLUMNS):
+        end = min(start + COLUMNS, stored)
+        if quant.format not in MX:
+            enter_groups(end)
         errors = torch.empty_like(W[start:end])
         for i in range(start, end):
-            s, z = scales[group_of[i]].float(), zeros[group_of[i]]
-            codes[i] = to_codes(W[i], s, z, quant.bits)
-            errors[i - start] = (W[i] - s * (codes[i] - z)) / Hinv[i, i]
+            if quant.format in MX:
+                enter_groups(i + 1)
+            s = scales[group_of[i]].float()
+            units[i] = to_units(W[i], s, zeros[group_of[i]], quant)
+            errors[i - start] = (W[i] - s * units[i]) / Hinv[i, i]
             W[i + 1 : end].addr_(Hinv[i, i + 1 : end], errors[i - start], alpha=-1)
         W[end:].addmm_(Hinv[start:end, end:].T, errors, alpha=-1)
     back = torch.argsort(order)
-    return IntegerWeight(
-        quant.bits,
-        codes[back].T.contiguous(),
-        torch.stack(scales, 1),
-        torch.stack(zeros, 1),
-        group_of.to(back.device)[back],
-        width=None if stored == width else width,
-    )
+    group_of = group_of.to(back.device)[back]
+    return weight_of(units[back].T.contiguous(), torch.stack(scales, 1), torch.stack(zeros, 1), group_of, width, quant)
 
 
 def _inverse_factor(H: torch.Tensor, damp_percent: float, names: str) -> torch.Tensor:

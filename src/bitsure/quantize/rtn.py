@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import torch
 
-from bitsure.quantize.formats import IntegerWeight, fit_grid, group_index, to_codes
-from bitsure.quantizers import Integers
+from bitsure.quantize.formats import ElementWeight, IntegerWeight, fit_grid, group_index, to_units, weight_of
+from bitsure.quantizers import Rounded
 
 
-def round_to_nearest(weight: torch.Tensor, quant: Integers, shrink: torch.Tensor | None = None) -> IntegerWeight:
-    """Quantize a weight (out, in); `shrink` (out, groups) narrows each group's range (1 if None)."""
+def round_to_nearest(
+    weight: torch.Tensor, quant: Rounded, shrink: tuple[torch.Tensor, ...] = ()
+) -> IntegerWeight | ElementWeight:
+    """Quantize a weight (out, in); shrink: none, one or two of (out, groups), as in `fit_grid`."""
     weight = weight.detach().float()
     width = weight.shape[1]
     group_of = group_index(width, quant)
     values = in_groups(weight, group_of)  # (out, groups, size)
     whole = values.reshape(1, 1, -1) if quant.group_size == 0 else values
-    scales, zeros = fit_grid(whole, quant, 1.0 if shrink is None else shrink)
-    codes = to_codes(values, scales[..., None], zeros[..., None], quant.bits).view(len(weight), -1)[:, : len(group_of)]
-    return IntegerWeight(quant.bits, codes, scales, zeros, group_of, width=None if len(group_of) == width else width)
+    scales, zeros = fit_grid(whole, quant, *shrink)
+    units = to_units(values, scales[..., None], zeros[..., None], quant).view(len(weight), -1)[:, : len(group_of)]
+    return weight_of(units, scales, zeros, group_of, width, quant)
 
 
 def in_groups(weight: torch.Tensor, group_of: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from torch import nn
 
 from bitsure.errors import UserError
 from bitsure.quantize.targets import block_linears, matrix
-from bitsure.quantizers import Bnb, Cast, Gptq, Hqq, Integers, Noise, Prequantized, Quant
+from bitsure.quantizers import Bnb, Cast, Gptq, Hqq, Kept, Noise, Prequantized, Quant, Rounded
 
 
 def check(model: nn.Module, quant: Quant, dtype: str, store: Path) -> None:
@@ -46,7 +46,9 @@ def bytes_needed(model: nn.Module, quant: Quant, dtype: str) -> int:
         case Gptq(backend="auto_gptq"):  # the same, with scales of the computing type and a tied head once more
             packed = _packed(shapes, quant.bits, quant.group_size, _size(dtype) + quant.bits / 8)
             return packed + (sum(tensor.numel() for tensor in model.state_dict().values()) - in_layers) * _size(dtype)
-        case Integers():
+        case Kept():
+            return len(shapes) * 4 * max(width for _, width in shapes)  # at most a scale an input channel
+        case Rounded():
             packed = _packed(shapes, quant.bits, quant.group_size, 2 + quant.bits / 8)
             return packed * 2 if quant.needs_data else packed  # block by block first, to be resumed
     raise AssertionError(f"no quantizer for {quant}")

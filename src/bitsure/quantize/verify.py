@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 from bitsure.errors import UserError
+from bitsure.quantize.at_run_time import at_run_time
 from bitsure.quantize.blocks import walk
-from bitsure.quantize.formats import CodebookWeight, IntegerWeight, Weight
+from bitsure.quantize.formats import CodebookWeight, ElementWeight, IntegerWeight, Weight
+from bitsure.quantize.runtime import Input, Runtime, as_run, attach, factors
 from bitsure.quantize.targets import block_linears, linears, matrix, skipped_modules
 
 
@@ -18,39 +20,62 @@ def report(
     others: dict[str, torch.Tensor],
     held_out: torch.Tensor,
     whole_model: bool = False,
+    runtime: Runtime | None = None,
 ) -> dict:
     """What quantization changed, for quantization.json.
 
-    model: the full-precision model; weights, others: what a checkpoint holds, read back from disk; held_out: (windows,
-    seqlen) token ids that the quantizer did not see; whole_model: it is a cast, which is meant for every tensor, and may
-    find some that fit already. Raises UserError naming the layers that should have changed and did not.
+    model: the full-precision model, whose weights are changed as the runtime's divisions say; weights, others, runtime: what a
+    checkpoint holds, read back from disk; held_out: (windows, seqlen) token ids that the quantizer did not see; whole_model:
+    it is a cast, which is meant for every tensor, and may find some that fit already. Raises UserError naming the layers,
+    activations, keys or values that should have changed and did not.
     """
+    runtime = runtime or Runtime()
+    for division in runtime.divisions:
+        division.apply(model.get_submodule)
+    attach(model, Runtime(divisions=runtime.divisions), {})
     originals = {name: matrix(layer) for name, layer in block_linears(model).items()}
+    kept = not weights and bool(runtime)  # the checkpoint is about what is rounded at run time
+    targets = {} if kept else originals
     dequantized = {name: weight.dequantize() for name, weight in weights.items() if name in originals}
     full = model.state_dict()
     rounded = sorted(name for name, tensor in others.items() if _differs(full.get(name), tensor))
     if broken := [name for name, tensor in others.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
         raise UserError(f"{', '.join(broken)}: NaN or infinite after quantization. No score is taken from such a model.")
-    _check_all_changed(originals, dequantized, may_stay=whole_model and _some_changed(originals, dequantized, rounded))
-    errors = output_errors(model, dequantized, held_out)
+    _check_all_changed(targets, dequantized, may_stay=whole_model and _some_changed(targets, dequantized, rounded))
+    as_read = {name: as_run(weights[name], runtime) for name in dequantized} or originals
+    errors = output_errors(model, as_read, held_out, _inputs(originals, weights, runtime))
     squared_change = squared_norm = 0.0
     layers = {}
     for name, original in originals.items():
-        change = (dequantized[name] - original.float()).square().sum().item()
+        change = (dequantized[name] - original.float()).square().sum().item() if name in dequantized else 0.0
         norm = original.float().square().sum().item()
         squared_change, squared_norm = squared_change + change, squared_norm + norm
         layers[name] = {"weight_error": _ratio(change, norm), "output_error": errors[name]}
     n_quantized = sum(original.numel() for original in originals.values())
+    own_bits = sum(original.numel() * original.element_size() * 8 for original in originals.values())
     return {
-        "modules_quantized": sorted(originals),
-        "modules_skipped": {} if whole_model else skipped_modules(model),
+        "modules_quantized": sorted(targets),
+        "modules_skipped": {} if whole_model else _kept(originals if kept else {}) | skipped_modules(model),
         "parameter_share": 1.0 if whole_model else n_quantized / sum(p.numel() for p in model.parameters()),
-        "bits_per_weight": sum(weight.storage_bits for weight in weights.values()) / n_quantized,
+        "bits_per_weight": (own_bits if kept else sum(weight.storage_bits for weight in weights.values())) / n_quantized,
         "relative_error": _ratio(squared_change, squared_norm),
         "group_sizes": _group_sizes(weights),
         "other_tensors_rounded": rounded,
         "layers": layers,
+        **at_run_time(model, weights, runtime, held_out),
     }
+
+
+def _kept(layers: dict[str, torch.Tensor]) -> dict[str, str]:
+    return dict.fromkeys(layers, "weights are kept")
+
+
+def _inputs(originals: dict[str, torch.Tensor], weights: dict[str, Weight], runtime: Runtime) -> dict[str, Input]:
+    """What is done to the layers' inputs where they are rounded, beside divisions."""
+    if runtime.activations is None:
+        return {}
+    multiplied = factors(weights, runtime)
+    return {name: Input(multiplied.get(name), runtime.activations, runtime.spans.get(name)) for name in originals}
 
 
 def _some_changed(originals: dict[str, torch.Tensor], dequantized: dict[str, torch.Tensor], rounded: list[str]) -> bool:
@@ -70,18 +95,26 @@ def _check_all_changed(originals: dict[str, torch.Tensor], dequantized: dict[str
         raise UserError("The quantizer did not do its work. " + ". ".join(found) + ". No score is taken from such a model.")
 
 
-def output_errors(model: nn.Module, dequantized: dict[str, torch.Tensor], held_out: torch.Tensor) -> dict[str, float]:
-    """‖X(Ŵ − W)ᵀ‖ / ‖XWᵀ‖ for each layer, with X the inputs that the full-precision model gives it (no bias).
+def output_errors(
+    model: nn.Module, dequantized: dict[str, torch.Tensor], held_out: torch.Tensor, inputs: dict[str, Input] | None = None
+) -> dict[str, float]:
+    """‖Q(X)Ŵᵀ − XWᵀ‖ / ‖XWᵀ‖ for each layer, with X the inputs that the full-precision model gives it (no bias).
 
-    Raises UserError naming the layers that no token reached.
+    dequantized: Ŵ by layer; inputs: what Q is, where inputs are rounded. Raises UserError naming the layers that no token
+    reached.
     """
     sums: dict[str, torch.Tensor] = {}
+    inputs = inputs or {}
 
     def watch(name: str):
-        def hook(layer, inputs):
-            x, weight = inputs[0].flatten(0, -2).float(), matrix(layer)
-            change = dequantized[name].to(weight).float() - weight.float()  # a difference of half-precision products is none
-            found = torch.stack([(x @ part.T).square().sum() for part in (change, weight.float())]).double().cpu()
+        def hook(layer, given):
+            x, weight = given[0].flatten(0, -2), matrix(layer).float()
+            expected = x.float() @ weight.T
+            quantized = dequantized[name].to(matrix(layer)).float()
+            change = x.float() @ (quantized - weight).T  # a difference of half-precision products is none
+            if name in inputs:
+                change = inputs[name](x).float() @ quantized.T - expected
+            found = torch.stack([part.square().sum() for part in (change, expected)]).double().cpu()
             sums[name] = sums.get(name, 0) + found
 
         return hook
@@ -115,7 +148,7 @@ def _group_sizes(weights: dict[str, Weight]) -> dict[str, int]:
     found: dict[str, int] = {}
     for weight in weights.values():
         match weight:
-            case IntegerWeight():
+            case IntegerWeight() | ElementWeight():
                 sizes = torch.bincount(weight.group_of).unique().tolist()
             case CodebookWeight():
                 sizes = [weight.block_size]

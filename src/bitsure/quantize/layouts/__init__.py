@@ -9,7 +9,7 @@ import torch
 
 from bitsure.errors import UserError
 from bitsure.quantize.formats import DenseWeight, Weight
-from bitsure.quantize.layouts import awq, bitsandbytes, compressed_tensors, gptq
+from bitsure.quantize.layouts import awq, bitsandbytes, compressed_tensors, elements, gptq
 
 SETTINGS = ("quantize_config.json", "quant_config.json")  # of GPTQ and AWQ libraries; else config.json says
 
@@ -50,7 +50,8 @@ def take(tensors: dict[str, torch.Tensor], settings: dict, where: Path) -> dict[
         case "bitsure":  # our own: what the packed layout of GPTQ has no room for lies beside it
             names = [key.removesuffix(".dense") for key in tensors if key.endswith(".dense")]
             dense = {name: DenseWeight(tensors.pop(f"{name}.dense")) for name in names}
-            return dense | gptq.take(tensors, settings, where) | bitsandbytes.take(tensors)
+            packed = gptq.take(tensors, settings, where) | elements.take(tensors, settings)
+            return dense | packed | bitsandbytes.take(tensors)
         case other:
             raise UserError(f"{where}: quant_method={other}; read are gptq, awq, compressed-tensors and bitsandbytes.")
 

@@ -1,0 +1,109 @@
+"""The proof that activations, keys and values are rounded, and that transforms moved something; what each of it moved."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import nn
+
+from bitsure.errors import UserError
+from bitsure.quantize.blocks import walk
+from bitsure.quantize.formats import Weight
+from bitsure.quantize.runtime import Hooks, Input, Runtime, factors, rounding
+from bitsure.quantize.targets import linears
+
+log = logging.getLogger(__name__)
+NOTHING = {"smooth": 1.0, "scale": 1.0, "clip": 0.0, "clip_asymmetric": 0.0}  # `Runtime.moved` where a transform did nothing
+
+
+@torch.no_grad()
+def at_run_time(model: nn.Module, weights: dict[str, Weight], runtime: Runtime, held_out: torch.Tensor) -> dict:
+    """The part of quantization.json that is not about weights.
+
+    model: in full precision, divided as the runtime says; held_out: (windows, seqlen) token ids. Errors are relative, of what
+    the full-precision model has there: ‖Q(x) − x‖ / ‖x‖. Raises UserError naming the layers whose inputs, and the blocks whose
+    keys or values, are the same after rounding, though they are not zero.
+    """
+    found = _errors(model, weights, runtime, held_out)
+    report: dict = {}
+    for what, numbers in (("activations", runtime.activations), ("keys and values", runtime.kv)):
+        if numbers is None:
+            continue
+        errors = found[what]
+        if not errors:
+            raise UserError(f"The quantizer did not do its work: no {what} were reached. No score is taken from such a model.")
+        if unchanged := sorted(name for name, (change, norm) in errors.items() if change == 0 and norm > 0):
+            raise UserError(
+                f"The quantizer did not do its work. The {what} of {len(unchanged)} of {len(errors)} are unchanged: "
+                f"{', '.join(unchanged)}. No score is taken from such a model."
+            )
+        report[what.replace(" ", "_")] = {
+            **vars(numbers),
+            "errors": {name: (change / norm) ** 0.5 if norm else 0.0 for name, (change, norm) in errors.items()},
+            "always_zero": sorted(name for name, (_, norm) in errors.items() if norm == 0),
+        }
+    if runtime.moved:
+        report["transforms"] = {transform: _moved(transform, runtime) for transform in runtime.moved}
+    return report
+
+
+def _moved(transform: str, runtime: Runtime) -> dict:
+    """What a transform did to the layers of each input, and where there was nothing to move."""
+    went = runtime.moved[transform]
+    idle = sorted(names for names, measure in went.items() if measure == NOTHING[transform])
+    if len(idle) == len(went):
+        log.warning("quant.transforms=[%s] moved nothing: the search found no layer better off", transform)
+        if transform == "smooth":
+            raise UserError("quant.transforms=[smooth] moved nothing: every scale is 1. No score is taken from such a model.")
+    measures = "share of groups narrowed" if transform.startswith("clip") else "largest scale / smallest"
+    found = {"measure": measures, "layers": went, "nothing_to_move": idle}
+    if transform == "smooth":
+        folded = {", ".join(one.layers): one.source or "at run time" for one in runtime.divisions}
+        found["folded_into"] = folded
+    return found
+
+
+def _errors(
+    model: nn.Module, weights: dict[str, Weight], runtime: Runtime, held_out: torch.Tensor
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """Σ(Q(x) − x)² and Σx² of the layers' inputs and of the blocks' keys and values."""
+    found: dict[str, dict[str, tuple[float, float]]] = {"activations": {}, "keys and values": {}}
+    if runtime.activations is None and runtime.kv is None:
+        return found
+
+    def add(what: str, name: str, before: torch.Tensor, after: torch.Tensor) -> None:
+        change, norm = found[what].get(name, (0.0, 0.0))
+        difference = (after.double() - before.double()).square().sum().item()
+        found[what][name] = change + difference, norm + before.double().square().sum().item()
+
+    multiplied = factors(weights, runtime)
+
+    def on_layer(name: str):
+        change = Input(numbers=runtime.activations, span=runtime.spans.get(name))
+
+        def hook(layer, inputs):
+            before = Input(multiplied.get(name))(inputs[0])
+            add("activations", name, before, change(before))
+
+        return hook
+
+    def on_block(name: str):
+        def look(keys, values):
+            for what, before, after in zip(("keys", "values"), (keys, values), rounding(runtime.kv)(keys, values), strict=True):
+                add("keys and values", f"{name} {what}", before, after)
+            return keys, values
+
+        return look
+
+    handles = []
+    try:
+        for prefix, block, _ in walk(model, held_out):
+            if runtime.kv is not None:
+                handles.append(Hooks().on_keys_and_values(block, on_block(prefix)))
+            for name, layer in linears(block).items() if runtime.activations is not None else ():
+                handles.append(layer.register_forward_pre_hook(on_layer(f"{prefix}.{name}")))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found

@@ -1,0 +1,260 @@
+"""What a quantized model does while it runs: inputs of layers are scaled and rounded, keys and values are rounded.
+
+All of it hangs on the blocks and their linear layers as forward pre-hooks, so that whatever runs a block runs it: the
+scoring engine's trees and plain passes, the harness's own loop, the walk that calibrates.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from bitsure.errors import UserError
+from bitsure.number_formats import Activations, KeysValues
+from bitsure.quantize.divisions import Division
+from bitsure.quantize.fake import fake_quantize
+from bitsure.quantize.formats import Weight
+from bitsure.quantize.targets import find_blocks, linears
+
+SETTINGS, TENSORS = "runtime.json", "runtime/tensors.safetensors"  # not beside model.safetensors, whose like are all weights
+Pair = tuple[torch.Tensor, torch.Tensor]
+CACHES = ("past_key_values", "layer_past")  # what blocks call the cache of keys and values
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a checkpoint holds besides tensors of the model."""
+
+    activations: Activations | None = None
+    kv: KeysValues | None = None
+    divisions: list[Division] = field(default_factory=list)  # in the order in which they were made
+    spans: dict[str, torch.Tensor] = field(default_factory=dict)  # layer → (low, high) of its input, where that is fixed
+    # transform → layers that read one input → how far it went: the ratio of the largest scale to the smallest, or the
+    # share of the groups that were narrowed
+    moved: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, one.name) for one in dataclasses.fields(self))
+
+
+def merged(parts: list[Runtime]) -> Runtime:
+    """Of one checkpoint's blocks."""
+    if not parts:
+        return Runtime()
+    moved: dict[str, dict[str, float]] = {}
+    for part in parts:
+        for transform, found in part.moved.items():
+            moved.setdefault(transform, {}).update(found)
+    divisions = [division for part in parts for division in part.divisions]
+    spans = {name: span for part in parts for name, span in part.spans.items()}
+    return Runtime(parts[0].activations, parts[0].kv, divisions, spans, moved)
+
+
+def write(directory: Path, runtime: Runtime) -> None:
+    """Nothing where there is nothing to say."""
+    if not runtime:
+        return
+    divisions = [{key: value for key, value in vars(one).items() if key != "scales"} for one in runtime.divisions]
+    tensors = {f"scales.{number}": one.scales for number, one in enumerate(runtime.divisions)}
+    tensors |= {f"span.{name}": span for name, span in runtime.spans.items()}
+    settings = {
+        "activations": asdict(runtime.activations) if runtime.activations else None,
+        "kv": asdict(runtime.kv) if runtime.kv else None,
+        "divisions": divisions,
+        "moved": runtime.moved,
+    }
+    (directory / SETTINGS).write_text(json.dumps(settings))
+    if tensors:
+        (directory / TENSORS).parent.mkdir()
+        save_file(
+            {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}, directory / TENSORS
+        )
+
+
+def read(directory: Path) -> Runtime:
+    if not (directory / SETTINGS).is_file():
+        return Runtime()
+    settings = json.loads((directory / SETTINGS).read_text())
+    tensors = load_file(directory / TENSORS) if (directory / TENSORS).is_file() else {}
+    return Runtime(
+        activations=Activations(**settings["activations"]) if settings["activations"] else None,
+        kv=KeysValues(**settings["kv"]) if settings["kv"] else None,
+        divisions=[Division(**one, scales=tensors[f"scales.{number}"]) for number, one in enumerate(settings["divisions"])],
+        spans={name.removeprefix("span."): span for name, span in tensors.items() if name.startswith("span.")},
+        moved=settings["moved"],
+    )
+
+
+@dataclass(frozen=True)
+class Input:
+    """What is done to the input x of a layer before its weight sees it: Q(x · factor)."""
+
+    factor: torch.Tensor | None = None  # (in,)
+    numbers: Activations | None = None
+    span: torch.Tensor | None = None
+
+    def same_as(self, other: Input) -> bool:
+        return _equal(self.factor, other.factor) and _equal(self.span, other.span) and self.numbers == other.numbers
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if self.factor is not None:
+            x = (x * self.factor.to(x.device)).to(x.dtype)
+        return x if self.numbers is None else fake_quantize(x, self.numbers, self.span)
+
+
+def _equal(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    return one is other or (one is not None and other is not None and torch.equal(one, other))
+
+
+class Hooks:
+    """The hooks of one model: they can be paused, and layers that read the same tensor share what is made of it."""
+
+    def __init__(self):
+        self.paused = False
+        self.last: tuple = (None, None, None)  # the tensor that was read last, what was done, and what it became
+
+    def on_layers(self, layers: list[nn.Module], change: Input) -> None:
+        """Layers that read one input."""
+
+        def hook(layer: nn.Module, inputs: tuple) -> tuple | None:
+            if self.paused and change.numbers is not None:
+                return self._replace(inputs, dataclasses.replace(change, numbers=None))
+            return self._replace(inputs, change)
+
+        for layer in layers:
+            layer.register_forward_pre_hook(hook)
+
+    def _replace(self, inputs: tuple, change: Input) -> tuple:
+        if self.last[0] is not inputs[0] or self.last[1] is not change:
+            self.last = (inputs[0], change, change(inputs[0]))
+        return (self.last[2], *inputs[1:])
+
+    def on_keys_and_values(self, block: nn.Module, change: Callable[[torch.Tensor, torch.Tensor], Pair]) -> RemovableHandle:
+        """Give a block's attention what `change` makes of its keys and values. Raises UserError where it takes no cache."""
+        name, place = cache_parameter(block)
+        cache = PassingCache(change)
+
+        def hook(block: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+            if self.paused:
+                return None
+            if len(args) > place:
+                return (*args[:place], cache, *args[place + 1 :]), kwargs
+            return args, kwargs | {name: cache}
+
+        return block.register_forward_pre_hook(hook, with_kwargs=True)
+
+    @contextmanager
+    def exact(self) -> Iterator[None]:
+        """Nothing is rounded in here; scales stay."""
+        self.paused = True
+        try:
+            yield
+        finally:
+            self.paused = False
+
+
+class PassingCache:
+    """Stands where the cache of past keys and values would: attention reads what `update` gives back.
+
+    Nothing is kept: scoring runs whole inputs at once, so that every key and value that attention reads is a new one.
+    """
+
+    is_compileable = False
+
+    def __init__(self, change: Callable[[torch.Tensor, torch.Tensor], Pair]):
+        self.change = change
+
+    def update(self, keys: torch.Tensor, values: torch.Tensor, *args, **kwargs) -> Pair:
+        """Keys and values (batch, heads, tokens, width of a head), after rotary embeddings."""
+        return self.change(keys, values)
+
+    def get_seq_length(self, *args) -> int:
+        return 0
+
+
+def check_keys_and_values(numbers: KeysValues, model: nn.Module) -> None:
+    """Raise UserError where a model (without weights) has none that can be rounded, or heads that groups do not divide."""
+    cache_parameter(find_blocks(model)[1][0])
+    config = model.config
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if numbers.group_size > 0 and width % numbers.group_size:
+        raise UserError(
+            f"quant.kv: the model's heads are {width} wide, which groups of {numbers.group_size} do not divide. "
+            f"Give quant.kv.group_size=-1 for one group a head, or a number that divides {width}"
+            + (f"; {numbers.format} has blocks of {numbers.group_size}." if numbers.format != "int" else ".")
+        )
+
+
+def rounding(numbers: KeysValues) -> Callable[[torch.Tensor, torch.Tensor], Pair]:
+    return lambda keys, values: (fake_quantize(keys, numbers), fake_quantize(values, numbers))
+
+
+def cache_parameter(block: nn.Module) -> tuple[str, int]:
+    """What a block calls the cache, and its place among the arguments. Raises UserError where it takes none."""
+    names = list(inspect.signature(type(block).forward).parameters)[1:]
+    found = [name for name in CACHES if name in names]
+    if not found:
+        raise UserError(
+            f"quant.kv: the blocks of this model ({type(block).__name__}) take no cache of keys and values, where they are "
+            f"rounded. Leave quant.kv out."
+        )
+    return found[0], names.index(found[0])
+
+
+def attach(model: nn.Module, runtime: Runtime, factors: dict[str, torch.Tensor]) -> Hooks:
+    """Make a model do what the checkpoint says; factors: of input channels (in,), by layer, beside those of its divisions."""
+    hooks = Hooks()
+    prefix, blocks = find_blocks(model)
+    for number, block in enumerate(blocks):
+        attach_block(hooks, f"{prefix}.{number}", block, runtime, factors)
+    model.hooks = hooks
+    return hooks
+
+
+def attach_block(hooks: Hooks, prefix: str, block: nn.Module, runtime: Runtime, factors: dict[str, torch.Tensor]) -> None:
+    """The same for one block, which is called `prefix`."""
+    if runtime.kv is not None:
+        hooks.on_keys_and_values(block, rounding(runtime.kv))
+    known: list[Input] = []
+    for inner, layer in linears(block).items():
+        change = input_of(runtime, f"{prefix}.{inner}", factors.get(f"{prefix}.{inner}"))
+        if change is None:
+            continue
+        change = next((one for one in known if one.same_as(change)), change)  # what is made of one input is made once
+        known.append(change)
+        hooks.on_layers([layer], change)
+
+
+def factors(weights: dict[str, Weight], runtime: Runtime) -> dict[str, torch.Tensor]:
+    """What inputs are multiplied by before they are rounded, by layer; where they are not, the weights take it up."""
+    if runtime.activations is None:
+        return {}
+    found = {name: getattr(weight, "input_scales", None) for name, weight in weights.items()}
+    return {name: scales.float() for name, scales in found.items() if scales is not None}
+
+
+def as_run(weight: Weight, runtime: Runtime) -> torch.Tensor:
+    """A layer's matrix beside those factors, (out, in) float32."""
+    if runtime.activations is not None and getattr(weight, "input_scales", None) is not None:
+        weight = dataclasses.replace(weight, input_scales=None)
+    return weight.dequantize()
+
+
+def input_of(runtime: Runtime, name: str, factor: torch.Tensor | None) -> Input | None:
+    """What is done to a layer's input; None for nothing."""
+    for division in runtime.divisions:
+        if division.source is None and name in division.layers:
+            factor = 1 / division.scales if factor is None else factor / division.scales
+    if factor is None and runtime.activations is None:
+        return None
+    return Input(factor, runtime.activations, runtime.spans.get(name))
