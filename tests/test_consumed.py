@@ -24,9 +24,33 @@ from tests.conftest import GPTQ_LIBRARY, byte_tokenizer
 schema.register()
 # the quantizers of optional libraries, where these are installed
 OPTIONAL = {library: cell for library, cell in {"bitsandbytes": Bnb("nf4"), "hqq": Hqq(4, 64)}.items() if find_spec(library)}
-SECTIONS = (Model, Kept, Rtn, Gptq, Activations, KeysValues, Noise, Control, Cast, Prequantized, Calib, Task, Scoring, Metric, Verdict, Tracking, Paths)
+SECTIONS = (
+    Model,
+    Kept,
+    Rtn,
+    Gptq,
+    Activations,
+    KeysValues,
+    Noise,
+    Control,
+    Cast,
+    Prequantized,
+    Calib,
+    Task,
+    Scoring,
+    Metric,
+    Verdict,
+    Tracking,
+    Paths,
+)
 SECTIONS += tuple(type(quant) for quant in OPTIONAL.values())
-NOT_READING = ("dataclasses.py", "config.py", "quantizers.py", "number_formats.py", "copy.py")  # copying a config and checking it are no use of it
+NOT_READING = (
+    "dataclasses.py",
+    "config.py",
+    "quantizers.py",
+    "number_formats.py",
+    "copy.py",
+)  # copying a config and checking it are no use of it
 
 
 @pytest.fixture

@@ -218,6 +218,8 @@ def put_into(model: torch.nn.Module, directory: Path) -> Runtime:
     runtime = runtimes.read(directory)
     for division in runtime.divisions:
         division.apply(model.get_submodule)
+    for reassembled in runtime.reassembled:
+        reassembled.apply(model.get_submodule)
     model.load_state_dict(others, strict=False)
     layers = block_linears(model)
     for name, weight in weights.items():

@@ -1,15 +1,18 @@
-"""Channel reassembly (QLLM, Liu et al. 2024, section 4.1): outlier channels are spread over slots that similar channels give up.
+"""Channel reassembly (QLLM, Liu et al. 2024, section 4.1): outlier channels are spread over slots that similar ones give up.
 
 The width stays: as many pairs of similar channels are merged as outlier channels have copies.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from bitsure.errors import UserError
+from bitsure.quantize.targets import matrix
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,8 @@ class Reassembly:
     """How channels are reassembled: x'_j is the sum of what is in slot j, divided by d_j; W'_j the sum of its columns.
 
     A slot holds its own channel; that of a merged channel holds a copy of an outlier channel instead, and the channel itself
-    is added to another slot. For an outlier channel d is the number of its copies, T; for a slot with merged channels their number.
+    is added to another slot. For an outlier channel d is the number of its copies, T; for a slot with merged channels their
+    number.
     """
 
     merged: torch.Tensor  # (n,) int64: channels that give up their slots, each once
@@ -39,12 +43,32 @@ class Reassembly:
         return found.index_add(-1, into, values.index_select(-1, merged))
 
     @property
+    def moves(self) -> bool:
+        return len(self.copied) > 0
+
+    @property
     def most_copies(self) -> int:
         """The largest T_i; 1: no channel was taken apart."""
         return int(self.divisors[self.copied].max()) if len(self.copied) else 1
 
-    def to(self, device: torch.device) -> Reassembly:
-        return Reassembly(*(one.to(device) for one in (self.merged, self.into, self.copied, self.divisors)))
+    def cpu(self) -> Reassembly:
+        return Reassembly(**{key: tensor.cpu() for key, tensor in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class Reassembled:
+    """Layers that read one input, how its channels are reassembled, and what the search of the threshold found."""
+
+    layers: list[str]
+    reassembly: Reassembly
+    searched: dict[str, float]  # as `reassembly_search.search` returns it
+
+    @torch.no_grad()
+    def apply(self, module_of: Callable[[str], nn.Module]) -> None:
+        """Change the weights of modules, found by name; their inputs are left to the layers' hooks (`runtime`)."""
+        for name in self.layers:
+            weight = matrix(module_of(name))
+            weight.copy_(self.reassembly.weight(weight))
 
 
 def copies(largest: torch.Tensor, threshold: float) -> torch.Tensor:

@@ -1,0 +1,126 @@
+"""Reassembling and tuning in the walk through the blocks, in every family."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from bitsure.number_formats import Activations, KeysValues
+from bitsure.quantize import chain, checkpoints, runtime, verify
+from bitsure.quantize.targets import block_linears
+from bitsure.quantizers import Gptq, Kept, Rtn, Tuning
+from pocket.outliers import inject
+from tests.families import FAMILIES, build
+from tests.quantize.test_blocks import ALL, WINDOWS
+from tests.quantize.test_chain import NATIVE, nothing
+
+A4 = Activations(4)
+REASSEMBLED = Rtn(4, -1, False, transforms=["reassemble"], activations=A4)
+QLLM = dataclasses.replace(REASSEMBLED, tuning=Tuning(epochs=20, lr=2e-3))
+
+
+def outlying(family: str):
+    model = build(family, **ALL[family])
+    inject(model, WINDOWS, strength=64, every=32)
+    return model
+
+
+def quantized(model, quant, folder, advance=nothing):
+    out = folder / "out"
+    out.mkdir(parents=True, exist_ok=True)
+    chain.quantize(model, quant, WINDOWS, folder / "parts", out, advance)
+    return out
+
+
+def report(original, out) -> dict:
+    return verify.report(original, *checkpoints.load(out, original), WINDOWS[:4], runtime=runtime.read(out))
+
+
+@torch.no_grad()
+def logits(model) -> torch.Tensor:
+    return model(WINDOWS).logits
+
+
+def mean_error(found: dict) -> float:
+    return sum(layer["output_error"] for layer in found["layers"].values()) / len(found["layers"])
+
+
+@pytest.mark.parametrize("family", sorted(set(ALL) - {"mixtral"}))
+def test_every_family_is_reassembled_and_tuned_and_runs_from_disk_as_it_was_tuned(family, tmp_path):
+    model, original = outlying(family), outlying(family)
+    out = quantized(model, QLLM, tmp_path)
+    found = report(outlying(family), out)
+    moved = found["transforms"]["reassemble"]
+    assert max(moved["layers"].values()) > 1 and sorted(moved["searched"]) == sorted(moved["layers"])
+    for names, searched in moved["searched"].items():
+        assert searched["error"] <= searched["error_whole"]
+        assert (searched["error"] < searched["error_whole"]) == (searched["channels_moved"] > 0) == (moved["layers"][names] > 1)
+        assert (names in moved["nothing_to_move"]) == (searched["channels_moved"] == 0)
+    reassembled = {name for names in moved["layers"] if names not in moved["nothing_to_move"] for name in names.split(", ")}
+    assert set(moved["largest_input"]) == reassembled
+    tuned = found["transforms"]["tuning"]
+    assert all(ratio < 1 for ratio in tuned["layers"].values()) and not tuned["nothing_to_move"]
+    assert found["modules_quantized"] == sorted(block_linears(original))
+    checkpoints.put_into(original, out)
+    assert torch.equal(logits(original), logits(model))  # the model that was tuned block by block still has its hooks
+
+
+def test_reassembling_brings_outputs_nearer_and_tuning_the_model(tmp_path):
+    errors, shifts = [], []
+    for name, quant in {"plain": Rtn(4, -1, False, activations=A4), "re": REASSEMBLED, "qllm": QLLM}.items():
+        model = outlying("llama")
+        expected = logits(model)
+        out = quantized(outlying("llama"), quant, tmp_path / name)
+        errors.append(mean_error(report(outlying("llama"), out)))
+        checkpoints.put_into(model, out)
+        shifts.append(((logits(model) - expected).norm() / expected.norm()).item())
+    assert errors[1] < 0.9 * errors[0]
+    assert shifts[2] < shifts[1] < shifts[0]
+
+
+@pytest.mark.parametrize(
+    "quant",
+    [
+        Kept(transforms=["reassemble"], activations=A4, kv=KeysValues(8)),
+        Kept(transforms=["smooth", "reassemble"], smooth_alpha=0.1, activations=A4),
+        Gptq(**NATIVE, transforms=["reassemble", "scale", "clip"], activations=A4),
+        Rtn(4, 0, True, transforms=["reassemble"], activations=Activations(8, group_size=0)),
+        Rtn(
+            format="mxfp4",
+            transforms=["smooth", "reassemble"],
+            activations=Activations(format="mxfp4"),
+            tuning=Tuning(epochs=1),
+        ),
+    ],
+    ids=lambda quant: quant.name,
+)
+def test_chains_with_reassembling_run_from_disk_as_they_were_calibrated(quant, tmp_path):
+    model, original = outlying("gpt2"), outlying("gpt2")
+    out = quantized(model, quant, tmp_path)
+    found = report(outlying("gpt2"), out)
+    assert max(found["transforms"]["reassemble"]["layers"].values()) > 1
+    checkpoints.put_into(original, out)
+    torch.testing.assert_close(logits(original), logits(model), rtol=1e-4, atol=1e-4)
+
+
+def test_where_no_channel_stands_out_nothing_is_moved_and_that_is_said(tmp_path, caplog):
+    quant = Kept(transforms=["reassemble"], activations=Activations(8))
+    out = quantized(build("opt", **FAMILIES["opt"]), quant, tmp_path)
+    found = report(build("opt", **FAMILIES["opt"]), out)["transforms"]["reassemble"]
+    still = found["nothing_to_move"]
+    assert still and all(found["searched"][names]["channels_moved"] == 0 for names in still)
+    assert all(found["searched"][names]["largest_over_median"] >= 1 for names in still)
+
+
+def test_what_was_broken_off_goes_on_and_ends_the_same(tmp_path):
+    def crash(*args, **kwargs) -> None:
+        raise KeyboardInterrupt
+
+    whole, _ = checkpoints.read(quantized(outlying("opt"), QLLM, tmp_path / "whole"))
+    with pytest.raises(KeyboardInterrupt):
+        quantized(outlying("opt"), QLLM, tmp_path, crash)
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["model.decoder.layers.0"]
+    resumed, _ = checkpoints.read(quantized(outlying("opt"), QLLM, tmp_path))
+    assert all(torch.equal(resumed[name].codes, whole[name].codes) for name in whole)
