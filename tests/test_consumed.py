@@ -24,6 +24,7 @@ from tests.conftest import GPTQ_LIBRARY, byte_tokenizer
 schema.register()
 # the quantizers of optional libraries, where these are installed
 OPTIONAL = {library: cell for library, cell in {"bitsandbytes": Bnb("nf4"), "hqq": Hqq(4, 64)}.items() if find_spec(library)}
+<<<<<<< HEAD
 SECTIONS = (
     Model,
     Kept,
@@ -51,6 +52,13 @@ NOT_READING = (
     "number_formats.py",
     "copy.py",
 )  # copying a config and checking it are no use of it
+=======
+SECTIONS = (Model, Kept, Rtn, Gptq, Activations, KeysValues, Noise, Control, Cast, Prequantized, Calib, Task, Scoring)
+SECTIONS += (Metric, Verdict, Tracking, Paths)
+SECTIONS += tuple(type(quant) for quant in OPTIONAL.values())
+# copying a config and checking it are no use of it
+NOT_READING = ("dataclasses.py", "config.py", "quantizers.py", "number_formats.py", "copy.py")
+>>>>>>> formats
 
 
 @pytest.fixture
@@ -109,16 +117,16 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
     gone = Calib(name="gone", repo="org/text", file="none.txt", nsamples=8, seqlen=64, if_missing="pocket")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     gptq = {"bits": 4, "symmetric": True, "desc_act": False, "damp_percent": 0.01}
-    a8 = Activations(8)
+    smoothed = {"transforms": ["smooth"], "activations": Activations(8)}
     taught = Calib(name="task", kind="task", nsamples=8, seqlen=16)
     cells = [
         (Gptq(**gptq, group_size=64, backend=GPTQ_LIBRARY), Model(path=str(tiny_model)), own, "offline"),
-        (Gptq(**gptq, group_size=48, backend="native"), Model(path=str(tiny_model)), own, "disabled"),
+        (Gptq(**gptq, group_size=48, backend="native", **smoothed), Model(path=str(tiny_model)), own, "disabled"),
         (Rtn(4, 48, False, transforms=["clip"]), Model(repo="org/tiny"), hub, "disabled"),
         (Noise(like=Rtn(4, 64, False)), Model(repo="org/tiny"), gone, "disabled"),
-        (Rtn(format="mxfp4", transforms=["smooth"], activations=a8), Model(repo="org/tiny"), own, "disabled"),
-        (Kept(transforms=["smooth"], activations=a8, kv=KeysValues(4)), Model(repo="org/tiny"), own, "disabled"),
         (Rtn(4, 64, False), Model(repo="org/tiny"), taught, "disabled", "tiny_taught"),
+        (Rtn(format="mxfp4", **smoothed), Model(repo="org/tiny"), own, "disabled"),
+        (Kept(**smoothed, kv=KeysValues(4)), Model(repo="org/tiny"), own, "disabled"),
         (Cast("bfloat16"), Model(repo="org/tiny"), own, "disabled"),
         *((quant, Model(repo="org/tiny"), own, "disabled") for quant in OPTIONAL.values()),
     ]

@@ -97,9 +97,20 @@ class Numbers:
 
 @dataclass
 class AtRunTime(Numbers):
-    """What is rounded while the model runs: integers are asymmetric, with one scale a row, unless said otherwise."""
+    """What is rounded while the model runs: integers are asymmetric, with one scale a row, unless said otherwise.
+
+    Without bits, and with no other format than int, nothing is rounded.
+    """
+
+    @property
+    def off(self) -> bool:
+        return self.format == "int" and self.bits is None
 
     def __post_init__(self) -> None:
+        if self.off:
+            if given := [key for key in ("group_size", "symmetric") if getattr(self, key) is not None]:
+                raise UserError(f"{self.SECTION}.{given[0]}={getattr(self, given[0])}: give {self.SECTION}.bits too.")
+            return
         if self.format == "int":
             self.group_size = -1 if self.group_size is None else self.group_size
             self.symmetric = bool(self.symmetric)

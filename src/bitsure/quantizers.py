@@ -44,6 +44,8 @@ class Chain(Quant):
     kv: KeysValues | None = None
 
     def __post_init__(self) -> None:
+        self.activations = None if self.activations is None or self.activations.off else self.activations
+        self.kv = None if self.kv is None or self.kv.off else self.kv
         for transform in self.transforms:
             one_of("quant.transforms", transform, TRANSFORMS)
         if list(self.transforms) != [transform for transform in TRANSFORMS if transform in self.transforms]:

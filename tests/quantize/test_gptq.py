@@ -96,7 +96,7 @@ def test_it_agrees_with_gptqmodels_solver(bits, symmetric, desc_act, tmp_path):
 def test_it_beats_rounding_in_output_for_every_group(bits, group_size, remainder):
     W, x, H = problem()
     ours = round_with_hessian(W, H, settings(bits=bits, group_size=group_size, remainder=remainder), (), "w")
-    rounded = round_to_nearest(W, Rtn(bits, group_size, True, remainder))
+    rounded = round_to_nearest(W, Rtn(bits, group_size, True, remainder=remainder))
     assert ours.dequantize().shape == W.shape
     assert ours.storage_bits == rounded.storage_bits and torch.equal(ours.group_of, rounded.group_of)
     assert output_error(x, W, ours) < 0.95 * output_error(x, W, rounded)

@@ -100,7 +100,8 @@ def test_chains_with_reassembling_run_from_disk_as_they_were_calibrated(quant, t
     model, original = outlying("gpt2"), outlying("gpt2")
     out = quantized(model, quant, tmp_path)
     found = report(outlying("gpt2"), out)
-    assert max(found["transforms"]["reassemble"]["layers"].values()) > 1
+    # a copy of an outlier channel spoils another block of an MX format, whose scale is that of its 32 channels alone
+    assert (max(found["transforms"]["reassemble"]["layers"].values()) > 1) != (quant.name.endswith("mxfp4"))
     checkpoints.put_into(original, out)
     torch.testing.assert_close(logits(original), logits(model), rtol=1e-4, atol=1e-4)
 

@@ -25,7 +25,7 @@ def nearest(values: torch.Tensor, element: Element) -> torch.Tensor:
 
 def power_of_two(exponents: torch.Tensor) -> torch.Tensor:
     """2^k (float32) of integers k from −127 to 127, exactly."""
-    return torch.where(exponents == -127, 2.0**-127, ((exponents + 127) << MANTISSA_BITS).view(torch.float32))
+    return torch.where(exponents == -127, 2.0**-127, ((exponents.int() + 127) << MANTISSA_BITS).view(torch.float32))
 
 
 def shared_exponents(largest: torch.Tensor, element: Element) -> torch.Tensor:

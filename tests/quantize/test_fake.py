@@ -1,0 +1,136 @@
+"""What comes out of fake quantization is a number of the format: a code within its range times one scale a group."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from bitsure.number_formats import ELEMENTS, MX, Numbers
+from bitsure.quantize.elements import decode
+from bitsure.quantize.fake import HUGE, TINY, fake_quantize, span_of
+from bitsure.quantize.formats import fit_grid
+
+SETTINGS = [Numbers(bits, group, symmetric) for bits, group in ((2, -1), (4, 5), (8, -1)) for symmetric in (True, False)]
+SETTINGS += [Numbers(format=name) for name in ELEMENTS] + [Numbers(format="fp8_e4m3", group_size=7)]
+finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
+matrices = arrays("float32", array_shapes(min_dims=2, max_dims=2, max_side=40), elements=finite)
+few = settings(deadline=None, max_examples=30)
+named = pytest.mark.parametrize("numbers", SETTINGS, ids=lambda one: f"{one.label}-{one.group_size}-{one.symmetric}")
+
+
+@named
+@few
+@given(values=matrices)
+def test_values_are_representable(numbers, values):
+    """Of any size: zeros, subnormal and huge ones among them."""
+    values = torch.from_numpy(values)
+    found = fake_quantize(values, numbers)
+    assert found.shape == values.shape and found.dtype == values.dtype and found.isfinite().all()
+    size = numbers.group_size if numbers.group_size > 0 else values.shape[1]
+    for row, rounded in zip(values, found, strict=True):
+        for group, after in zip(row.split(size), rounded.split(size), strict=True):
+            check_representable(group, after, numbers)
+
+
+def check_representable(row: torch.Tensor, rounded: torch.Tensor, numbers: Numbers) -> None:
+    """By the definitions, in Python's own numbers."""
+    largest = row.abs().max().item()
+    if numbers.format == "int":
+        levels = 2**numbers.bits - 1
+        low, high = min(row.min().item(), 0.0), max(row.max().item(), 0.0)
+        scale = torch.tensor(2 * largest if numbers.symmetric else high) - (0.0 if numbers.symmetric else torch.tensor(low))
+        scale = (scale / levels).clamp(TINY, HUGE / levels)
+        zero = 2 ** (numbers.bits - 1) if numbers.symmetric else int((-torch.tensor(low) / scale).round().clamp(0, levels))
+        allowed = torch.arange(-zero, levels - zero + 1) * scale
+    elif numbers.format in MX:
+        element = ELEMENTS[numbers.format]
+        exponent = max(math.frexp(largest)[1] - 1 if largest else -127, -126 if largest >= TINY else -127)
+        scale = 2.0 ** max(min(exponent - element.e_max, 127), -127)
+        allowed = (decode(torch.arange(2**element.bits), element).double() * scale).float()
+    else:
+        element = ELEMENTS[numbers.format]
+        scale = (torch.tensor(largest) / element.largest).clamp(TINY)
+        allowed = decode(torch.arange(2**element.bits), element) * scale
+    assert torch.isin(rounded, allowed).all()
+
+
+@named
+@few
+@given(values=matrices)
+def test_no_value_is_further_away_than_its_format_says(numbers, values):
+    """Half a step; for what is as large as a group's largest, and beyond the largest number, what saturation takes."""
+    values = torch.from_numpy(values).clamp(-1e30, 1e30)
+    values = torch.where(values.abs() < 1e-30, 0.0, values)
+    change = (fake_quantize(values, numbers) - values).abs()
+    largest = values.abs().amax(-1, keepdim=True)
+    if numbers.format == "int":
+        step = 2 * largest / (2**numbers.bits - 1)
+        assert (change <= step * 0.5001 if numbers.symmetric else change <= step * 1.0001).all()
+    else:
+        element = ELEMENTS[numbers.format]
+        relative = 2.0 ** -(element.mantissa_bits + 1)
+        saturated = 1 - element.largest / 2.0 ** (element.e_max + 1)
+        assert (change <= largest * max(relative, saturated)).all()
+
+
+@named
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_a_group_that_is_not_finite_becomes_nan_and_its_neighbours_do_not(numbers, broken):
+    values = torch.randn(3, 70, generator=torch.Generator().manual_seed(0))
+    values[1, 3] = broken
+    found = fake_quantize(values, numbers)
+    size = numbers.group_size if numbers.group_size > 0 else 70
+    assert found[1, :size].isnan().all() and found[[0, 2]].isfinite().all() and found[1, size:].isfinite().all()
+
+
+@named
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_comes_back_in_its_type(numbers, dtype):
+    values = torch.randn(4, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
+    found = fake_quantize(values, numbers)
+    assert found.dtype == dtype and torch.equal(found, fake_quantize(values.float(), numbers).to(dtype))
+    if numbers.format in MX:  # every one of its numbers is one of the type
+        assert torch.equal(found.float(), fake_quantize(values.float(), numbers))
+
+
+def test_a_block_of_fp4_by_hand():
+    """max 5.6 → ⌊log₂⌋ = 2, less e_max = 2: scale 1. Halves go to the even code, what is beyond 6 becomes 6."""
+    row = torch.tensor([5.6, -5.0, 2.5, 0.25, 0.75, -0.1, 1.25, 3.5] + [0.0] * 24)
+    expected = torch.tensor([6.0, -4.0, 2.0, 0.0, 1.0, -0.0, 1.0, 4.0] + [0.0] * 24)
+    assert torch.equal(fake_quantize(row, Numbers(format="mxfp4")), expected)
+    assert torch.equal(fake_quantize(row * 2**-20, Numbers(format="mxfp4")), expected * 2**-20)
+    assert fake_quantize(torch.tensor([7.9] + [0.0] * 31), Numbers(format="mxfp4"))[0] == 6
+
+
+def test_a_block_of_int8_by_hand():
+    """max 1.999 → scale 1, steps of 1/64, up to 127/64."""
+    row = torch.tensor([1.999, -1.999, 0.5 / 64, 1.5 / 64, 0.3] + [0.0] * 27)
+    assert fake_quantize(row, Numbers(format="mxint8"))[:5].tolist() == [127 / 64, -127 / 64, 0, 2 / 64, 19 / 64]
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_fixed_range_is_for_every_value(symmetric):
+    numbers = Numbers(4, 0, symmetric)
+    known = torch.linspace(-1, 2, 31)
+    found = fake_quantize(torch.tensor([[-5.0, 0.1], [0.0, 9.0]]), numbers, span_of(known))
+    scale = (4 if symmetric else 3) / 15
+    assert found[0, 0] == pytest.approx(-8 * scale if symmetric else -5 * scale) and found[1, 0] == 0
+    assert found[1, 1] == pytest.approx(7 * scale if symmetric else 10 * scale)
+    assert fake_quantize(torch.tensor([math.inf, 1.0]), numbers, span_of(known)).isnan().tolist() == [True, False]
+
+
+@pytest.mark.parametrize("numbers", [Numbers(4, 8, True), Numbers(3, 8, False), Numbers(format="mxfp6_e3m2")])
+def test_weights_and_activations_have_the_same_grids(numbers):
+    """But for the scales of integer weights, which are float16."""
+    values = torch.randn(5, numbers.group_size, generator=torch.Generator().manual_seed(0))
+    scales, zeros = fit_grid(values, numbers)
+    ours = fake_quantize(values, numbers)
+    codes = ours / scales.float()[:, None] + zeros[:, None]
+    assert torch.allclose(codes, codes.round(), atol=2e-2) or numbers.format != "int"
+    if numbers.format != "int":
+        assert torch.isin(ours / scales[:, None], decode(torch.arange(64), ELEMENTS[numbers.format])).all()
