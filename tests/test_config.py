@@ -30,6 +30,8 @@ CHAINS = {  # preset → its name, which tells all settings
     "mxfp8": "rtn-mxfp8_e4m3-a-mxfp8_e4m3",
     "mxint8": "rtn-mxint8-a-mxint8",
     "fp8": "rtn-fp8_e4m3-a-fp8_e4m3",
+    "qllm-w4a4": "reassemble+rtn4-row-asym-a4-tuned",
+    "qllm-w4a8": "reassemble+rtn4-row-asym-a8-tuned",
     "smooth-gptq-mxfp4": "smooth+gptq-mxfp4-a-mxfp4",
 }
 

@@ -139,13 +139,14 @@ class Rounded(Chain, Numbers):
 class Tuning:
     """Low-rank changes BA of a block's weights W, learned on calibration data before W + BA is rounded (Liu et al. 2024)."""
 
-    rank: int = 4
+    rank: int | None = None  # None: no tuning
     epochs: int = 10
     lr: float = 5e-4  # of AdamW, falling to 0 linearly
     seed: int = 0  # draws A and the order of the data
 
     def __post_init__(self) -> None:
-        at_least("quant.tuning.rank", self.rank, 1)
+        if self.rank is not None:
+            at_least("quant.tuning.rank", self.rank, 1)
         at_least("quant.tuning.epochs", self.epochs, 1)
         if not self.lr > 0:
             raise UserError(f"quant.tuning.lr={self.lr}: a number above 0, such as 5e-4.")
@@ -153,7 +154,7 @@ class Tuning:
     @property
     def label(self) -> str:
         """The part of a quantizer's name."""
-        own = Tuning()
+        own = Tuning(rank=4)
         changed = [f"{key}{value:g}" for key, value in vars(self).items() if value != getattr(own, key)]
         return "-".join(["-tuned", *changed])
 
@@ -168,6 +169,7 @@ class Rtn(Rounded):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.tuning = None if self.tuning is None or self.tuning.rank is None else self.tuning
         if self.tuning and (others := [one for one in self.transforms if one not in OF_ACTIVATIONS]):
             raise UserError(
                 f"quant.tuning changes the weights that quant.transforms=[{others[0]}] was found for: leave one of them out."

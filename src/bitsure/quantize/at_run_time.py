@@ -74,7 +74,7 @@ def _moved(transform: str, runtime: Runtime) -> dict:
     went = runtime.moved[transform]
     idle = sorted(names for names, measure in went.items() if measure == NOTHING[transform])
     if len(idle) == len(went):
-        log.warning("quant.transforms=[%s] moved nothing: the search found no layer better off", transform)
+        log.warning("%s moved nothing: no layer was found better off", transform)
         if transform == "smooth":
             raise UserError("quant.transforms=[smooth] moved nothing: every scale is 1. No score is taken from such a model.")
     found = {"measure": MEASURES[transform], "layers": went, "nothing_to_move": idle}
