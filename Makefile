@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 AUTO_GPTQ := .venv-auto-gptq/bin
 
-.PHONY: run test test-auto-gptq check bench-scoring bench-metrics bench-quantize families setup setup-auto-gptq clean
+.PHONY: run test test-auto-gptq check bench-scoring bench-metrics bench-quantize bench-formats families setup setup-auto-gptq clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -24,6 +24,9 @@ bench-metrics: setup
 
 bench-quantize: setup
 	$(BIN)/python -m benchmarks.quantize $(ARGS)
+
+bench-formats: setup
+	$(BIN)/python -m benchmarks.formats $(ARGS)
 
 families: setup
 	$(BIN)/python -m benchmarks.families $(ARGS)

@@ -8,15 +8,34 @@ import pytest
 import torch
 
 from bitsure import models
-from bitsure.quantize import chain, checkpoints, replay, verify
+from bitsure.number_formats import ELEMENTS, Activations, KeysValues
+from bitsure.quantize import chain, checkpoints, replay, runtime, verify
 from bitsure.quantize.targets import block_linears, matrix, unknown_weights
-from bitsure.quantizers import Gptq, Rtn
+from bitsure.quantizers import Gptq, Kept, Rtn
 from tests.conftest import SHARED, needs_shared, needs_transformers_5
 from tests.families import FAMILIES, build
 from tests.quantize.test_blocks import ALL, WINDOWS
 
 NATIVE = {"bits": 4, "group_size": 32, "symmetric": True, "backend": "native", "desc_act": False, "damp_percent": 0.01}
 QUANTIZERS = {"rtn": Rtn(4, 32, True), "awq": Rtn(4, 32, False, transforms=["scale", "clip"]), "gptq": Gptq(**NATIVE)}
+
+
+A8, AMX, KV4 = Activations(8), Activations(format="mxfp4"), KeysValues(4)
+SOLVER = {key: NATIVE[key] for key in ("backend", "desc_act", "damp_percent")}
+CHAINS = {
+    "w4a8kv4": Rtn(4, 32, False, activations=A8, kv=KV4),
+    "static": Rtn(8, -1, True, activations=Activations(8, 0)),
+    "static tensor": Rtn(8, 0, True, activations=Activations(format="fp8_e4m3", group_size=0)),
+    "smooth": Rtn(8, -1, True, transforms=["smooth"], activations=Activations(8, symmetric=True)),
+    "smooth static": Kept(transforms=["smooth"], activations=Activations(8, 0), kv=KeysValues(format="fp8_e5m2")),
+    "awq a8": Rtn(4, 32, False, transforms=["scale", "clip_asymmetric"], activations=A8),
+    "all at once": Rtn(4, 32, False, transforms=["smooth", "scale", "clip"], activations=A8, true_sequential=False),
+    "smooth gptq mxfp4": Gptq(format="mxfp4", transforms=["smooth"], activations=AMX, kv=KV4, **SOLVER),
+    "scale gptq a8": Gptq(**NATIVE, transforms=["scale", "clip"], activations=A8),
+    "scale gptq mxint4": Gptq(format="mxint4", transforms=["scale"], remainder="pad", **SOLVER),
+    "fp8 gptq act-order": Gptq(format="fp8_e4m3", group_size=32, **SOLVER | {"desc_act": True}),
+    **{name: Rtn(format=name, activations=Activations(format=name)) for name in ELEMENTS},
+}
 
 
 def nothing(*args, **kwargs) -> None:
@@ -43,6 +62,43 @@ def test_every_family_is_quantized_whole_and_comes_back_from_disk(family, quanti
     if quantizer != "rtn":  # which leaves the model as it was
         for name, layer in block_linears(original).items():
             assert torch.equal(matrix(layer), matrix(block_linears(model)[name]))
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_every_chain_runs_and_a_model_made_from_disk_is_the_one_that_was_calibrated(name, tmp_path):
+    """Widths 64 and 96 + 10: blocks of 32 leave a rest."""
+    settings = FAMILIES["llama"] | {"intermediate_size": 106}
+    model, original, scored = (build("llama", **settings) for _ in range(3))
+    quant = CHAINS[name]
+    back, others, out = quantized(model, quant, tmp_path)
+    report = verify.report(original, back, others, WINDOWS[:2], runtime=runtime.read(out))
+    assert all(layer["output_error"] < 0.4 for layer in report["layers"].values())
+    assert ("activations" in report) == (quant.activations is not None)
+    assert ("keys_and_values" in report) == (quant.kv is not None)
+    assert set(report.get("transforms", {})) == set(quant.transforms)
+    checkpoints.put_into(scored, out)
+    if quant.needs_data:
+        with torch.inference_mode():
+            found, expected = (one(input_ids=WINDOWS, use_cache=False).logits for one in (scored, model))
+        assert (found - expected).norm() < 0.02 * expected.norm()  # factors meet before or after another rounding of floats
+    if quant.name.startswith("rtn-mxfp4"):
+        assert report["bits_per_weight"] == pytest.approx((4 * (64 * 2 + 106) + 8 * (2 * 2 + 4)) / 234, rel=0.1)
+
+
+def test_a_break_goes_on_to_the_same_end_with_rounding_at_run_time(tmp_path):
+    quant = CHAINS["smooth gptq mxfp4"]
+
+    def crash(*args, **kwargs) -> None:
+        raise KeyboardInterrupt
+
+    whole, _, out = quantized(build("opt", **FAMILIES["opt"]), quant, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        quantized(build("opt", **FAMILIES["opt"]), quant, tmp_path, crash)
+    resumed, _, again = quantized(build("opt", **FAMILIES["opt"]), quant, tmp_path)
+    assert all(torch.equal(resumed[name].codes, whole[name].codes) for name in whole)
+    one, other = runtime.read(out), runtime.read(again)
+    assert all(torch.equal(a.scales, b.scales) for a, b in zip(one.divisions, other.divisions, strict=True))
+    assert (one.moved, one.kv, one.activations) == (other.moved, other.kv, other.activations)
 
 
 @needs_transformers_5

@@ -1,0 +1,129 @@
+"""What rounding at run time and MX formats cost: `make bench-formats` prints the tables and writes benchmarks/formats.md.
+
+A random OPT of 125m's shape. Scoring: the same questions by the same engine, with and without rounding. Quantizing: chains
+against GPTQ to integers, from the same calibration tokens, each in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.quantize import GPTQ, SEQLEN, SHAPE, WINDOWS, tokens, write_model  # first: it sets how torch's threads wait
+from bitsure.number_formats import Activations, KeysValues
+from bitsure.quantizers import Chain, Gptq
+
+HERE = Path(__file__).parent
+A8, A4, KV4, AMX = Activations(8), Activations(4), KeysValues(4), Activations(format="mxfp4")
+AT_RUN_TIME = {"nothing": (None, None), "a8": (A8, None), "kv4": (None, KV4), "a8-kv4": (A8, KV4), "a4-kv4": (A4, KV4)}
+AT_RUN_TIME |= {"a-mxfp4": (AMX, None), "a-fp8_e4m3": (Activations(format="fp8_e4m3"), None)}
+SOLVER = {key: GPTQ[key] for key in ("desc_act", "damp_percent")} | {"backend": "native"}
+CHAINS: dict[str, Chain] = {
+    "gptq4": Gptq(**GPTQ, backend="native"),
+    "gptq-mxfp4": Gptq(format="mxfp4", **SOLVER),
+    "smooth+gptq-mxfp4-a-mxfp4": Gptq(format="mxfp4", transforms=["smooth"], activations=AMX, **SOLVER),
+    "gptq4-a8-kv4": Gptq(**GPTQ, backend="native", activations=A8, kv=KV4),
+}
+SCORED = "ARC"  # of benchmarks.scoring's shapes
+
+
+def quantizing(name: str, model_path: Path, folder: Path) -> float:
+    """Seconds, in this process, without imports and loading."""
+    from bitsure import models
+    from bitsure.quantize import chain
+
+    out = folder / "out"
+    out.mkdir(parents=True)
+    model, _ = models.load(model_path, "float32", device="cpu")
+    started = time.perf_counter()
+    chain.quantize(model, CHAINS[name], tokens(WINDOWS, 1), folder / "parts", out, lambda *a, **k: None)
+    return time.perf_counter() - started
+
+
+def scoring(path: Path, questions: int, repeats: int) -> dict[str, float]:
+    """Median seconds to score the same questions, in turns: the machine's load falls on all alike."""
+    from benchmarks.scoring import SHAPES, draw
+    from bitsure import models
+    from bitsure.quantize.runtime import Runtime, attach
+    from bitsure.scoring.engine import Engine
+
+    shape = next(shape for shape in SHAPES if shape.name == SCORED)
+    asked = draw(shape, questions, 50_000)
+    engines = {}
+    for name, (activations, kv) in AT_RUN_TIME.items():
+        model, _ = models.load(path, "float32", device="cpu")
+        attach(model, Runtime(activations=activations, kv=kv), {})
+        engines[name] = Engine(model, 2048)
+        engines[name].score(asked)  # checks and probes, once a run
+    seconds: dict[str, list[float]] = {name: [] for name in engines}
+    for _ in range(repeats):
+        for name, engine in engines.items():
+            started = time.perf_counter()
+            engine.score(asked)
+            seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(found) for name, found in seconds.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--layers", type=int, default=SHAPE["num_hidden_layers"], help="fewer for a quick look")
+    parser.add_argument("--questions", type=int, default=40)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--one", nargs=3, metavar=("NAME", "MODEL", "FOLDER"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(quantizing(given.one[0], Path(given.one[1]), Path(given.one[2]))))
+        return
+    found: dict[str, list[float]] = {name: [] for name in CHAINS}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        write_model(path, given.layers)
+        scored = scoring(path, given.questions, given.repeats)
+        for repeat in range(given.repeats):
+            for name in CHAINS:
+                place = str(Path(folder) / f"{name}-{repeat}")
+                command = [sys.executable, "-m", "benchmarks.formats", "--one", name, str(path), place]
+                said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+                found[name].append(json.loads(said.splitlines()[-1]))
+                print(f"{name}: {found[name][-1]:.1f} s", flush=True)
+    quantized = {name: statistics.median(seconds) for name, seconds in found.items()}
+    text = page(scored, quantized, given)
+    print(text)
+    if given.layers == SHAPE["num_hidden_layers"]:
+        (HERE / "formats.md").write_text(text)
+
+
+def page(scored: dict[str, float], quantized: dict[str, float], given: argparse.Namespace) -> str:
+    lines = [
+        "# What number formats cost",
+        "",
+        f"`make bench-formats`: a random OPT of 125m's shape, {given.layers} blocks, float32, "
+        f"{torch.get_num_threads()} threads, medians of {given.repeats}.",
+        "",
+        f"Scoring {given.questions} questions of {SCORED}'s shape, with what is rounded at run time:",
+        "",
+        *table(scored, "rounded"),
+        "",
+        f"Quantizing by {WINDOWS} × {SEQLEN} tokens:",
+        "",
+        *table(quantized, "chain"),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def table(seconds: dict[str, float], what: str) -> list[str]:
+    first = next(iter(seconds))
+    rows = [f"| {name} | {found:.2f} | {found / seconds[first]:.2f} |" for name, found in seconds.items()]
+    return [f"| {what} | seconds | ÷ {first}'s |", "|---|---|---|", *rows]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Activations, keys and values that were not rounded, and transforms that moved nothing, must not get away with it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bitsure.errors import UserError
+from bitsure.number_formats import Activations, KeysValues
+from bitsure.quantize import at_run_time, verify
+from bitsure.quantize.divisions import Division
+from bitsure.quantize.fake import fake_quantize
+from bitsure.quantize.runtime import Runtime
+from bitsure.quantize.targets import block_linears, find_blocks
+from tests.families import FAMILIES, build
+from tests.quantize.test_blocks import WINDOWS
+
+SETTINGS = Runtime(activations=Activations(8), kv=KeysValues(4, 8))
+
+
+def llama():
+    return build("llama", **FAMILIES["llama"])
+
+
+def test_the_errors_are_those_of_the_definition():
+    model = llama()
+    found = verify.report(model, {}, {}, WINDOWS, runtime=SETTINGS)
+    name, seen, keys = "model.layers.1.self_attn.q_proj", [], []
+    block_linears(model)[name].register_forward_hook(lambda layer, inputs, out: seen.append(inputs[0]))
+    find_blocks(model)[1][1].self_attn.v_proj.register_forward_hook(lambda layer, inputs, out: keys.append(out))
+    with torch.inference_mode():
+        model(input_ids=WINDOWS, use_cache=False)
+    x, weight = seen[0].flatten(0, -2).double(), block_linears(model)[name].weight.double()
+    rounded = fake_quantize(seen[0], Activations(8)).flatten(0, -2).double()
+    activations = found["activations"]
+    assert (activations["bits"], activations["group_size"], activations["symmetric"]) == (8, -1, False)
+    assert set(activations["errors"]) == set(block_linears(model)) and activations["always_zero"] == []
+    assert activations["errors"][name] == pytest.approx(((rounded - x).norm() / x.norm()).item(), rel=1e-4)
+    expected = ((rounded - x) @ weight.T).norm() / (x @ weight.T).norm()
+    assert found["layers"][name] == {"weight_error": 0.0, "output_error": pytest.approx(expected.item(), rel=1e-3)}
+    values = keys[0].view(6, 24, 2, 16)  # in groups of 8 of a head's 16 channels
+    expected = (fake_quantize(values, KeysValues(4, 8)) - values).norm() / values.norm()
+    assert found["keys_and_values"]["errors"]["model.layers.1 values"] == pytest.approx(expected.item(), rel=1e-4)
+    assert len(found["keys_and_values"]["errors"]) == 4
+
+
+def test_kept_weights_are_said_to_be_kept():
+    found = verify.report(llama(), {}, {}, WINDOWS, runtime=SETTINGS)
+    assert found["modules_quantized"] == [] and found["relative_error"] == 0 and found["bits_per_weight"] == 32
+    assert found["modules_skipped"]["model.layers.0.mlp.up_proj"] == "weights are kept"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (Runtime(activations=Activations(8)), "The activations of 14 of 14 are unchanged: model.layers.0.mlp.down_proj"),
+        (Runtime(kv=KeysValues(4)), "The keys and values of 4 of 4 are unchanged: model.layers.0 keys"),
+    ],
+)
+def test_a_format_that_changes_nothing_is_an_error(settings, said, monkeypatch):
+    monkeypatch.setattr("bitsure.quantize.runtime.fake_quantize", lambda x, *rest: x)
+    with pytest.raises(UserError, match=said):
+        verify.report(llama(), {}, {}, WINDOWS, runtime=settings)
+
+
+def test_keys_and_values_that_are_not_reached_are_an_error(monkeypatch):
+    monkeypatch.setattr("bitsure.quantize.runtime.PassingCache.update", lambda self, keys, values, *rest: (keys, values))
+    with pytest.raises(UserError, match="no keys and values were reached"):
+        verify.report(llama(), {}, {}, WINDOWS, runtime=SETTINGS)
+
+
+def test_inputs_that_are_always_zero_are_said_to_be():
+    model = llama()
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight.zero_()
+    found = verify.report(model, {}, {}, WINDOWS, runtime=SETTINGS)
+    assert found["activations"]["always_zero"] == ["model.layers.0.mlp.down_proj"]
+
+
+def test_smoothing_that_moved_nothing_is_an_error_and_a_search_that_found_nothing_is_said():
+    name = "model.layers.0.mlp.up_proj"
+    idle = Runtime(SETTINGS.activations, None, [Division([name], torch.ones(64))], {}, {"smooth": {name: 1.0}})
+    with pytest.raises(UserError, match=r"smooth.* moved nothing: every scale is 1"):
+        verify.report(llama(), {}, {}, WINDOWS, runtime=idle)
+    moved = {"scale": {name: 1.0, "other": 3.0}, "clip": {name: 0.0}}
+    found = at_run_time.at_run_time(llama(), {}, Runtime(moved=moved), WINDOWS)["transforms"]
+    assert found["scale"]["nothing_to_move"] == [name] and found["clip"]["nothing_to_move"] == [name]
+    assert found["scale"]["layers"] == moved["scale"]

@@ -1,0 +1,94 @@
+"""Smoothing leaves the function as it is, in every family, and is folded where there is a layer before."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bitsure.number_formats import Activations
+from bitsure.quantize import chain, checkpoints, runtime, verify
+from bitsure.quantize.blocks import layers_by_input, walk
+from bitsure.quantize.divisions import OFFSET, SCALE, find_source
+from bitsure.quantize.runtime import Runtime, attach
+from bitsure.quantize.targets import block_linears, matrix
+from bitsure.quantize.transforms import smoothing_scales
+from bitsure.quantizers import Kept
+from tests.families import build
+from tests.quantize.test_blocks import ALL, WINDOWS
+from tests.quantize.test_chain import nothing
+
+# layers → what is divided before them; None: done at run time, as between two layers that are not linear in each channel
+FOLDED = {
+    "opt": {"q_proj": "self_attn_layer_norm", "out_proj": "self_attn.v_proj", "fc1": "final_layer_norm", "fc2": "fc1"},
+    "llama": {"q_proj": "input_layernorm", "o_proj": None, "gate_proj": "post_attention_layernorm", "down_proj": "mlp.up_proj"},
+    "gemma": {"q_proj": "input_layernorm", "o_proj": None, "gate_proj": "post_attention_layernorm", "down_proj": "mlp.up_proj"},
+    "gpt2": {"c_attn": "ln_1", "c_proj": None, "c_fc": "ln_2"},
+    "bloom": {"query_key_value": "input_layernorm", "dense": None, "dense_h_to_4h": "post_attention_layernorm"},
+    "phi": {"q_proj": "input_layernorm", "dense": "self_attn.v_proj", "fc2": None},
+}
+
+
+@pytest.mark.parametrize("family", sorted(set(ALL) - {"mixtral"}))
+@torch.inference_mode()
+def test_before_any_rounding_the_model_is_the_same(family, tmp_path):
+    model, original = (build(family, **ALL[family]) for _ in range(2))
+    expected = original(input_ids=WINDOWS, use_cache=False).logits
+    quant = Kept(transforms=["smooth"], smooth_alpha=0.7, activations=Activations(8))
+    (tmp_path / "out").mkdir()
+    chain.quantize(model, quant, WINDOWS, tmp_path / "parts", tmp_path / "out", nothing)
+    at_run_time = runtime.read(tmp_path / "out")
+    assert {name for one in at_run_time.divisions for name in one.layers} == set(block_linears(original))
+    assert all(one.scales.max() / one.scales.min() > 1.1 for one in at_run_time.divisions)
+    before = {name: matrix(layer).clone() for name, layer in block_linears(original).items()}
+    for division in at_run_time.divisions:
+        division.apply(original.get_submodule)
+    assert not any(torch.equal(matrix(layer), before[name]) for name, layer in block_linears(original).items())
+    attach(original, Runtime(divisions=at_run_time.divisions), {})
+    found = original(input_ids=WINDOWS, use_cache=False).logits
+    assert (found - expected).norm() / expected.norm() < 1e-5
+
+
+@pytest.mark.parametrize("family", FOLDED)
+def test_it_is_folded_into_the_layer_before(family):
+    _, block, feed = next(walk(build(family, **ALL[family]), WINDOWS))
+    for group in layers_by_input(block, feed):
+        source, how = find_source(block, group, lambda: feed.run(feed.batches[0]))
+        first = next(iter(group)).rpartition(".")[2]
+        assert first not in FOLDED[family] or source == FOLDED[family][first] or (first == "c_proj" and source is None)
+        assert how == (OFFSET if family == "gemma" and source and "norm" in source else SCALE)
+
+
+def test_the_scales_are_those_of_the_paper():
+    largest, weight = torch.tensor([16.0, 1.0, 0.0, 4.0]), torch.tensor([[1.0, -4.0, 1.0, 0.0], [-0.25, 1.0, 2.0, 0.0]])
+    assert smoothing_scales(largest, weight, 0.5).tolist() == [4.0, 0.5, 1.0, 1.0]
+    assert smoothing_scales(largest, weight, 1.0).tolist() == [16.0, 1.0, 1.0, 1.0]
+    assert smoothing_scales(largest, weight, 0.0).tolist() == [1.0, 0.25, 1.0, 1.0]
+
+
+def test_smoothing_helps_where_a_norm_has_outlier_channels(tmp_path):
+    """A norm's gain times 50 in two channels, the next weights' columns divided by 50: the same function, hard to round."""
+
+    def outliers():
+        model = build("opt", **ALL["opt"])
+        with torch.no_grad():
+            for block in model.model.decoder.layers:
+                for norm, layers in (
+                    (block.self_attn_layer_norm, [block.self_attn.q_proj, block.self_attn.k_proj, block.self_attn.v_proj]),
+                    (block.final_layer_norm, [block.fc1]),
+                ):
+                    norm.weight[[3, 7]] *= 50
+                    norm.bias[[3, 7]] *= 50
+                    for layer in layers:
+                        layer.weight[:, [3, 7]] /= 50
+        return model
+
+    def error(transforms: list[str]) -> float:
+        out = tmp_path / "-".join(["out", *transforms])
+        out.mkdir()
+        quant = Kept(transforms=transforms, activations=Activations(6))
+        chain.quantize(outliers(), quant, WINDOWS, tmp_path / "parts", out, nothing)
+        weights, others = checkpoints.load(out, outliers())
+        report = verify.report(outliers(), weights, others, WINDOWS, runtime=runtime.read(out))
+        return sum(layer["output_error"] for name, layer in report["layers"].items() if "fc2" not in name)
+
+    assert error(["smooth"]) < 0.5 * error([])
