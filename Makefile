@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 AUTO_GPTQ := .venv-auto-gptq/bin
 
-.PHONY: run test test-auto-gptq check bench-scoring bench-metrics bench-quantize bench-formats families setup setup-auto-gptq clean
+.PHONY: run test test-auto-gptq check bench-scoring bench-metrics bench-quantize bench-formats bench-qllm families setup setup-auto-gptq clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -27,6 +27,9 @@ bench-quantize: setup
 
 bench-formats: setup
 	$(BIN)/python -m benchmarks.formats $(ARGS)
+
+bench-qllm: setup
+	$(BIN)/python -m benchmarks.qllm $(ARGS)
 
 families: setup
 	$(BIN)/python -m benchmarks.families $(ARGS)

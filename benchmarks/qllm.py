@@ -61,7 +61,9 @@ def write_model(name: str, outliers: tuple[int, int] | None, seed: int, path: Pa
     tokenizer.save_pretrained(path)
 
 
-def one(model: str, outliers: tuple[int, int] | None, draw: int, given: argparse.Namespace) -> dict[str, tuple[float, np.ndarray]]:
+def one(
+    model: str, outliers: tuple[int, int] | None, draw: int, given: argparse.Namespace
+) -> dict[str, tuple[float, np.ndarray]]:
     """Of one draw, by quantizer: the layers' mean output error, and the right answers' probabilities, (questions,)."""
     import torch
 
@@ -103,11 +105,11 @@ def table(found: dict[str, list[dict]], given: argparse.Namespace) -> str:
     lines = [
         "# QLLM, SmoothQuant and plain rounding at W4A4",
         "",
-        f"`make bench-qllm`: {given.model}, {given.draws} draws of outliers, calibration text ({given.windows} × 256 tokens) and seed; "
-        f"{len(TASKS)} tasks, {given.questions} questions each, the same in every draw. Weights are asymmetric with one scale a row, "
-        f"activations asymmetric with one a token. Tuned: rank 4, 10 epochs, AdamW at 5e-4. Output error: ‖Q(X)Ŵᵀ − XWᵀ‖ / ‖XWᵀ‖ on "
-        f"held-out text, the mean over layers, with its 95% t interval over draws. True-label probability: quantized less full "
-        f"precision, 95% intervals by resampling draws and questions.",
+        f"`make bench-qllm`: {given.model}, {given.draws} draws of outliers, calibration text ({given.windows} × 256 tokens) and "
+        f"seed; {len(TASKS)} tasks, {given.questions} questions each, the same in every draw. Weights are asymmetric with one "
+        "scale a row, activations asymmetric with one a token. Tuned: rank 4, 10 epochs, AdamW at 5e-4. Output error: "
+        "‖Q(X)Ŵᵀ − XWᵀ‖ / ‖XWᵀ‖ on held-out text, the mean over layers, with its 95% t interval over draws. True-label "
+        "probability: quantized less full precision, 95% intervals by resampling draws and questions.",
         "",
     ]
     for outliers, runs in found.items():
@@ -145,9 +147,10 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--windows", type=int, default=32)
     parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="of one thread each")
     parser.add_argument("--out", type=Path, default=HERE / "qllm.md")
     given = parser.parse_args()
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(given.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         jobs = {
             outliers: [pool.submit(one, given.model, how, draw, given) for draw in range(given.draws)]
             for outliers, how in OUTLIERS.items()

@@ -108,12 +108,9 @@ def _errors(model: nn.Module, weights: dict[str, Weight], runtime: Runtime, held
             x = inputs[0]
             if reassembly is not None:
                 x = reassembly.inputs(x)
-                largest, spread, moved = found["reassembled"].get(name, (0.0, 0.0, False))
-                found["reassembled"][name] = (
-                    max(largest, inputs[0].abs().max().item()),
-                    max(spread, x.abs().max().item()),
-                    moved or not torch.equal(x, inputs[0]),
-                )
+                whole, spread, moved = found["reassembled"].get(name, (0.0, 0.0, False))
+                largest = max(whole, inputs[0].abs().max().item()), max(spread, x.abs().max().item())
+                found["reassembled"][name] = *largest, moved or not torch.equal(x, inputs[0])
             before = Input(multiplied.get(name))(x)
             add("activations", name, before, change(before))
 

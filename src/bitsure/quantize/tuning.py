@@ -1,4 +1,8 @@
-"""Low-rank tuning of a block (QLLM, Liu et al. 2024, section 4.2): what rounding did to its output is learned back."""
+"""Low-rank tuning of a block (QLLM, Liu et al. 2024, section 4.2): what rounding did to its output is learned back.
+
+Unlike the paper's, the low-rank part is rounded with the weight while it is learned, as it is when it is stored, and each
+block is tuned by itself.
+"""
 
 from __future__ import annotations
 
