@@ -105,9 +105,9 @@ def table(found: dict[str, list[dict]], given: argparse.Namespace) -> str:
     lines = [
         "# QLLM, SmoothQuant and plain rounding at W4A4",
         "",
-        f"`make bench-qllm`: {given.model}, {given.draws} draws of outliers, calibration text ({given.windows} × 256 tokens) and "
-        f"seed; {len(TASKS)} tasks, {given.questions} questions each, the same in every draw. Weights are asymmetric with one "
-        "scale a row, activations asymmetric with one a token. Tuned: rank 4, 10 epochs, AdamW at 5e-4. Output error: "
+        f"`make bench-qllm`: {given.model}, {given.draws} draws of outliers, calibration text ({given.windows} × 256 tokens) "
+        f"and seed; {len(TASKS)} tasks, {given.questions} questions each, the same in every draw. Weights are asymmetric with "
+        "one scale a row, activations asymmetric with one a token. Tuned: rank 4, 10 epochs, AdamW at 5e-4. Output error: "
         "‖Q(X)Ŵᵀ − XWᵀ‖ / ‖XWᵀ‖ on held-out text, the mean over layers, with its 95% t interval over draws. True-label "
         "probability: quantized less full precision, 95% intervals by resampling draws and questions.",
         "",

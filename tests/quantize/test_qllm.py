@@ -7,8 +7,12 @@ import dataclasses
 import pytest
 import torch
 
+from bitsure.errors import UserError
 from bitsure.number_formats import Activations, KeysValues
-from bitsure.quantize import chain, checkpoints, runtime, verify
+from bitsure.quantize import at_run_time, chain, checkpoints, reassembly_search, runtime, verify
+from bitsure.quantize.fake import fake_quantize
+from bitsure.quantize.reassembly import Reassembled, Reassembly, distances, grid, reassemble
+from bitsure.quantize.rtn import round_to_nearest
 from bitsure.quantize.targets import block_linears
 from bitsure.quantizers import Gptq, Kept, Rtn, Tuning
 from pocket.outliers import inject
@@ -109,6 +113,44 @@ def test_chains_with_reassembling_run_from_disk_as_they_were_calibrated(quant, t
     assert max(found["transforms"]["reassemble"]["layers"].values()) > 1
     checkpoints.put_into(original, out)
     torch.testing.assert_close(logits(original), logits(model), rtol=1e-4, atol=1e-4)
+
+
+def test_the_threshold_is_the_one_with_the_least_error_of_the_rounded_output():
+    """Of a block that is one layer, tried by hand: ‖Q(x')Q(W')ᵀ − xWᵀ‖ / ‖xWᵀ‖ for every reassembly of the grid."""
+    generator = torch.Generator().manual_seed(0)
+    layer = torch.nn.Linear(32, 24, bias=False).requires_grad_(False)
+    x = torch.randn(200, 32, generator=generator)
+    x[:, [3, 8]] *= 20
+    largest, hessian, weight = x.abs().amax(0), x.T @ x / 200, layer.weight.clone()
+    found, searched = reassembly_search.search({"w": layer}, largest, hessian, lambda: layer(x), REASSEMBLED, runtime.Hooks())
+    assert torch.equal(layer.weight, weight) and not layer._forward_pre_hooks
+    errors = []
+    for parts in grid(largest, reassembly_search.STEPS):
+        tried = reassemble(distances(hessian, weight), parts)
+        if tried is not None:
+            rounded = round_to_nearest(tried.weight(weight), REASSEMBLED).dequantize()
+            change = fake_quantize(tried.inputs(x), A4) @ rounded.T - x @ weight.T
+            errors.append((change.norm() / (x @ weight.T).norm()).item())
+    assert len(errors) > 10 and min(errors) < 0.8 * errors[0]
+    assert searched["error"] == pytest.approx(min(errors), rel=1e-5)
+    assert searched["error_whole"] == pytest.approx(errors[0], rel=1e-5)
+    assert searched["channels_moved"] == len(found.copied) > 0
+    assert searched["largest_over_median"] == pytest.approx((largest.max() / largest.median()).item())
+
+
+def test_reassembling_that_moves_nothing_on_held_out_text_is_an_error(tmp_path):
+    """Channels 0 to 3 of the first norm are silent, and it is those that are said to be reassembled."""
+    model = build("gpt2", **FAMILIES["gpt2"])
+    with torch.no_grad():
+        for parameter in (model.transformer.h[0].ln_1.weight, model.transformer.h[0].ln_1.bias):
+            parameter[:4] = 0
+    name = "transformer.h.0.attn.c_attn"
+    silent = Reassembly(
+        torch.tensor([0]), torch.tensor([1]), torch.tensor([2]), torch.ones(64).index_fill(0, torch.arange(3), 2)
+    )
+    claimed = runtime.Runtime(A4, reassembled=[Reassembled([name], silent, {})], moved={"reassemble": {name: 2.0}})
+    with pytest.raises(UserError, match=rf"\[reassemble\] moved nothing in the inputs of {name} on held-out text"):
+        at_run_time.at_run_time(model, {}, claimed, WINDOWS)
 
 
 def test_where_no_channel_stands_out_nothing_is_moved_and_that_is_said(tmp_path, caplog):
