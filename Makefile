@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 AUTO_GPTQ := .venv-auto-gptq/bin
 
-.PHONY: run test test-auto-gptq check bench-scoring bench-metrics bench-quantize bench-formats bench-qllm families setup setup-auto-gptq clean
+.PHONY: run test test-auto-gptq check bench-scoring bench-metrics bench-quantize bench-sweep bench-formats bench-qllm families tasks models prefetch setup setup-auto-gptq clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -16,6 +16,10 @@ test: setup
 test-auto-gptq: setup-auto-gptq
 	$(AUTO_GPTQ)/python -m pytest tests/quantize tests/scoring tests/test_consumed.py tests/test_models.py tests/test_provenance.py $(ARGS)
 
+# make prefetch model=opt-125m,opt-1.3b task=paper paths.hub_mirror=DIR: what runs with these settings read from the hub
+prefetch: setup
+	$(BIN)/python -m bitsure.prefetch $(filter-out PYTHON=%,$(MAKEOVERRIDES))
+
 bench-scoring: setup
 	$(BIN)/python -m benchmarks.scoring $(ARGS)
 
@@ -25,6 +29,9 @@ bench-metrics: setup
 bench-quantize: setup
 	$(BIN)/python -m benchmarks.quantize $(ARGS)
 
+bench-sweep: setup
+	$(BIN)/python -m benchmarks.sweep $(ARGS)
+
 bench-formats: setup
 	$(BIN)/python -m benchmarks.formats $(ARGS)
 
@@ -33,6 +40,12 @@ bench-qllm: setup
 
 families: setup
 	$(BIN)/python -m benchmarks.families $(ARGS)
+
+tasks: setup
+	$(BIN)/python -m benchmarks.tasks $(ARGS)
+
+models: setup
+	$(BIN)/python -m benchmarks.models
 
 check: setup
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ from torch import nn
 
 from bitsure.errors import UserError
 from bitsure.quantize.blocks import layers_by_input, walk
-from bitsure.quantize.divisions import Division, find_source
+from bitsure.quantize.divisions import Division, find_sources
 from bitsure.quantize.targets import LINEAR
 
 
@@ -25,8 +25,9 @@ def inject(model: nn.Module, windows: torch.Tensor, strength: float, every: int,
     generator = torch.Generator().manual_seed(seed)
     norms = []
     for prefix, block, feed in walk(model, windows):
-        for group in layers_by_input(block, feed):
-            source, multiplies_by = find_source(block, group, lambda feed=feed: feed.run(feed.batches[0]))
+        groups = layers_by_input(block, feed)
+        sources = find_sources(block, groups, lambda feed=feed: feed.run(feed.batches[0]))
+        for group, (source, multiplies_by) in zip(groups, sources, strict=True):
             if source is None or isinstance(block.get_submodule(source), LINEAR):
                 continue
             width = block.get_submodule(source).weight.numel()

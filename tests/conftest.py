@@ -81,7 +81,8 @@ def calib_file(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def own_tasks(tmp_path_factory) -> Path:
     """A folder of one's own tasks: `tiny_pets` (3 choices, 20 questions), the same with a training split as `tiny_taught` (22
-    questions, 2 of which are scored too), and `tiny_free`, which has no choices."""
+    questions, 2 of which are scored too), `tiny_last` (a word to continue with), `tiny_pages` (8 whole texts), `tiny_free`
+    (an answer that is written freely), and `tiny_group` of the first and the last."""
     folder = tmp_path_factory.mktemp("tasks")
     rows = [{"q": f"{TEXT} Number {i}: I saw a", "options": ["cat", "big brown dog", "fox"], "gold": i % 3} for i in range(20)]
     (folder / "pets.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -99,6 +100,18 @@ def own_tasks(tmp_path_factory) -> Path:
         .replace("{test:", "{train: lessons.jsonl, test:")
         + "training_split: train\n"
     )
+    (folder / "tiny_last.yaml").write_text(
+        f"task: tiny_last\n{common}output_type: loglikelihood\ndoc_to_target: '{{{{\" \" + options[gold]}}}}'\n"
+        "metric_list: [{metric: perplexity}, {metric: acc}]\n"
+    )
+    pages = [{"page": f"{TEXT * (40 * (i % 3) + 1)} Page {i} ."} for i in range(8)]  # some longer than the tiny model's context
+    (folder / "pages.jsonl").write_text("\n".join(map(json.dumps, pages)))
+    (folder / "tiny_pages.yaml").write_text(
+        f"task: tiny_pages\n{common.replace('pets', 'pages').replace('{{q}}', '')}output_type: loglikelihood_rolling\n"
+        "doc_to_target: '{{page}}'\n"
+        "metric_list: [{metric: word_perplexity}, {metric: byte_perplexity}, {metric: bits_per_byte}]\n"
+    )
+    (folder / "tiny_group.yaml").write_text("group: tiny_group\ntask: [tiny_pets, tiny_free]\n")
     (folder / "tiny_free.yaml").write_text(
         f"task: tiny_free\n{common}output_type: generate_until\ndoc_to_target: '{{{{options[0]}}}}'\n"
         "generation_kwargs: {until: ['.']}\nmetric_list: [{metric: exact_match}]\n"

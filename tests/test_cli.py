@@ -73,6 +73,7 @@ def test_a_run_leaves_what_the_contract_says(bitsure, tiny, tmp_path):
         "metrics.json",
         "comparison.json",
         "quantization.json",
+        "compressibility.json",
         "report.html",
     ):
         assert (run / name).is_file(), name
@@ -85,6 +86,10 @@ def test_a_run_leaves_what_the_contract_says(bitsure, tiny, tmp_path):
     metrics = json.loads((run / "metrics.json").read_text())["tiny_pets"]
     assert comparison["accuracy"]["quantized"] == metrics["accuracy"]["value"]
     assert comparison["questions_joined"]["value"] == 20
+    proof, coded = (json.loads((run / f"{name}.json").read_text()) for name in ("quantization", "compressibility"))
+    assert proof["bits_per_weight_coded"] == coded["weights"]["bits_per_weight_coded"] < proof["bits_per_weight"]
+    assert coded["weights"]["bits_per_weight"] == pytest.approx(proof["bits_per_weight"]) and coded["activations"]["n"] > 0
+    assert "Size: 3." in done.stdout and "What does it take to load?" in (run / "report.html").read_text()
     assert "true-label prob." in done.stdout and str(run / "report.html") in done.stdout
     assert done.stderr == ""
 
@@ -102,7 +107,7 @@ def test_a_second_run_finds_everything_in_the_store(bitsure, tiny, tmp_path):
     first, second = (records.read(tmp_path / name / "records.parquet") for name in ("first", "second"))
     assert first == second
     seconds = json.loads((tmp_path / "second" / "status.json").read_text())["seconds"]
-    assert seconds["score full precision"] + seconds["score quantized"] + seconds["quantize"] < 1
+    assert seconds["score full precision"] + seconds["score quantized"] + seconds["quantize"] + seconds["compress"] < 1
 
 
 def test_a_directory_with_records_is_refused_and_kept(bitsure, tiny, tmp_path):
@@ -147,7 +152,7 @@ def test_a_sweep_runs_every_cell_and_a_failing_one_does_not_stop_the_others(bits
         (["task.limit=0"], "must be 1 or more"),
         (["model.path=/no/such/model"], "no such directory"),
         (["task.names=[tiny_pet]"], "Near: tiny_pets"),
-        (["task.names=[tiny_free]"], "no choices"),
+        (["task.names=[tiny_free]"], "there is no confidence to take"),
         (["calib.path=none.txt"], "no such file"),
         (["tracking.mode=online"], "wandb login"),
         (["scoring.dequantize=false"], "only checkpoints of quant.backend=gptqmodel"),

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
 
+from benchmarks import models as table
 from bitsure import config as schema
+from bitsure import models, quantize
 from bitsure.config import PROJECT
 from bitsure.errors import UserError
 from bitsure.quantizers import Gptq, NoQuant, Rtn
@@ -45,10 +48,11 @@ def composed(*overrides: str) -> schema.Config:
 def test_every_option_composes(group, option):
     needed = {"prequantized": ["quant.path=some/where"], "local": ["model.path=somewhere"], "text": ["calib.path=some.txt"]}
     needed |= {method: ["quant.bits=4"] for method in ("rtn", "awq", "gptq", "hqq")} | {"bnb": ["quant.type=nf4"]}
+    needed |= {"hub": ["model.repo=org/name"]}
     needed |= {"mx": ["quant.format=mxint4", "quant.activations.format=mxint8"], "keep": ["quant.kv.bits=4"]}
     config = composed(f"{group}={option}", *needed.get(option, []))
     chosen = getattr(config, group)
-    assert type(chosen).__module__ in ("bitsure.config", "bitsure.quantizers")
+    assert type(chosen).__module__ in ("bitsure.config", "bitsure.model_settings", "bitsure.quantizers")
     if option == "prequantized":
         assert chosen.name == "where"
     elif group == "quant":
@@ -69,6 +73,46 @@ def test_a_model_brings_its_task_and_text_and_the_command_line_wins():
     assert (config.calib.nsamples, config.calib.seqlen, config.calib.if_missing) == (128, 2048, "error")
     config = composed("model=opt-125m", "task=pocket", "calib=text", "calib.path=a.txt")
     assert (config.task.name, config.calib.name) == ("pocket", "text")
+
+
+def test_every_model_of_the_hub_says_what_is_known_of_it():
+    """A repository, its family, its size, the type it was published in, and its context, unless it has none."""
+    said = {}
+    for path in sorted((PROJECT / "conf" / "model").glob("*.yaml")):
+        model = OmegaConf.load(path).model
+        if "repo" in model and path.stem != "hub":
+            assert model.name == path.stem and {"family", "parameters", "full_dtype"} <= set(model), path
+            assert "context" in model or model.family == "mamba", path
+            said[model.name] = model.repo
+    assert len(said) == len(set(said.values())) >= 90
+    study = [f"opt-{size}" for size in ("125m", "350m", "1.3b", "2.7b", "6.7b", "13b", "30b", "66b")]
+    study += [f"bloom-{size}" for size in ("560m", "1b1", "1b7", "3b", "7b1", "176b")]
+    assert {*study, "llama-7b", "mistral-7b-v0.1", "mistral-7b-v0.3"} <= set(said)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["model=mamba-130m"], "a state-space model has no attention"),
+        (["model=mixtral-8x7b", "quant=rtn4"], "joins its experts' weights .* quant=none scores it in full precision"),
+        (["model.device_map=auto", "control=noise"], "noise is added to weights in memory"),
+        (["model.device_map=auto", "quant=noise"], "noise is added to weights in memory"),
+        (["model=chatglm3-6b", "model.trust_remote_code=true"], r"quant\.backend=gptqmodel: it loads the model itself"),
+    ],
+)
+def test_a_model_that_a_quantizer_cannot_do_is_refused_before_it_is_looked_for(overrides, said):
+    given = composed(*overrides)
+    with pytest.raises(UserError, match=said):
+        quantize.check_model(given.model, given.quant, given.control.seeds > 0)
+
+
+def test_a_model_that_needs_code_of_its_own_is_refused_before_it_is_looked_for():
+    with pytest.raises(UserError, match=r"Read that code, then add model\.trust_remote_code=true"):
+        models.locate(composed("model=chatglm3-6b").model, None)
+
+
+def test_the_table_of_models_is_up_to_date():
+    assert table.OUT.read_text() == table.table(), "make models writes it"
 
 
 def test_the_store_follows_the_environment(monkeypatch):
@@ -98,6 +142,11 @@ def test_names_tell_what_differs_from_a_preset():
         ("task.names=[boolq,boolq]", "named twice"),
         ("model.dtype=int8", "auto, float32, bfloat16, float16"),
         ("model.repo=a/b", "either model.path"),
+        ("model.full_dtype=int8", "float32, bfloat16, float16"),
+        ("model.parameters=0", "must be 1 or more"),
+        ("model.device=gpu", "allowed are auto, cpu, cuda"),
+        ("model.device_map=disk", "auto, balanced, sequential"),
+        ("model.max_memory=[cpu:1GiB]", "Add model.device_map=auto"),
         ("quant=prequantized", "either quant.path"),
         ("metric.resamples=3", "100 or more"),
         ("metric.alpha=0", "between 0 and 1"),
@@ -141,6 +190,12 @@ def test_combinations_that_would_mislead_are_refused():
         composed("control=noise", "scoring.dequantize=false")
     with pytest.raises(UserError, match="has no noise control of its own"):
         composed("control=noise", "quant=none")
+    with pytest.raises(UserError, match=r"model\.device=cpu: model\.device_map=auto chooses devices"):
+        composed("model.device=cpu", "model.device_map=auto")
+    with pytest.raises(UserError, match="'cpu' is no DEVICE:SIZE, such as cpu:60GiB"):
+        composed("model.device_map=auto", "model.max_memory=[cpu]")
+    with pytest.raises(UserError, match="packed kernels run on one device"):
+        composed("model.device_map=auto", "scoring.dequantize=false", "model.dtype=bfloat16")
     with pytest.raises(UserError, match=r"control\.seeds=5: must be 19 or more"):
         composed("control=noise", "control.seeds=5")
 

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from bitsure import config as schema
 from bitsure import pipeline
-from bitsure.config import PROJECT, Calib, Config, Control, Metric, Model, Paths, Scoring, Task, Tracking, Verdict
+from bitsure.config import PROJECT, Calib, Compress, Config, Control, Metric, Model, Paths, Scoring, Task, Tracking, Verdict
 from bitsure.number_formats import Activations, KeysValues
 from bitsure.quantize import calib_data
 from bitsure.quantizers import Bnb, Cast, Chain, Gptq, Hqq, Kept, Noise, NoQuant, Prequantized, Quant, Rounded, Rtn, Tuning
@@ -25,10 +25,10 @@ schema.register()
 # the quantizers of optional libraries, where these are installed
 OPTIONAL = {library: cell for library, cell in {"bitsandbytes": Bnb("nf4"), "hqq": Hqq(4, 64)}.items() if find_spec(library)}
 SECTIONS = (Model, Kept, Rtn, Tuning, Gptq, Activations, KeysValues, Noise, Control, Cast, Prequantized, Calib, Task)
-SECTIONS += (Scoring, Metric, Verdict, Tracking, Paths)
+SECTIONS += (Scoring, Compress, Metric, Verdict, Tracking, Paths)
 SECTIONS += tuple(type(quant) for quant in OPTIONAL.values())
 # copying a config and checking it are no use of it
-NOT_READING = ("dataclasses.py", "config.py", "quantizers.py", "number_formats.py", "copy.py")
+NOT_READING = ("dataclasses.py", "config.py", "model_settings.py", "quantizers.py", "number_formats.py", "copy.py")
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
         (Rtn(format="mxfp4", **smoothed), Model(repo="org/tiny"), own, "disabled"),
         (Rtn(4, -1, False, tuning=Tuning(4), **reassembled), Model(repo="org/tiny"), own, "disabled"),
         (Kept(**smoothed, kv=KeysValues(4)), Model(repo="org/tiny"), own, "disabled"),
-        (Cast("bfloat16"), Model(repo="org/tiny"), own, "disabled"),
+        (Cast("bfloat16"), Model(repo="org/tiny", device_map="auto", max_memory=["cpu:300KB"]), own, "disabled"),
         *((quant, Model(repo="org/tiny"), own, "disabled") for quant in OPTIONAL.values()),
     ]
     for number, cell in enumerate(cells):

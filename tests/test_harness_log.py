@@ -37,6 +37,12 @@ def test_a_log_becomes_records(tmp_path):
     assert harness_log.read(tmp_path)[1] == {("boolq", 0): "prompt 0", ("boolq", 1): "prompt 1"}
 
 
+def test_the_log_of_a_continuation_has_one_choice(tmp_path):
+    write(tmp_path, sample(target=" signs", scores=[(-2.5, False)], choices=[" signs"]), name="samples_lambada_openai.jsonl")
+    [row] = harness_log.read(tmp_path)[0]
+    assert (row.choices, row.gold, row.choice_logprobs, row.choice_greedy) == (["signs"], [0], [-2.5], [False])
+
+
 def test_questions_on_one_passage_are_a_cluster(tmp_path):
     docs = [{"passage": "a"}, {"passage": "a"}, {"passage": "b"}, {}]
     write(tmp_path, *(sample(i, doc=doc) for i, doc in enumerate(docs)))

@@ -51,3 +51,19 @@ def test_what_cannot_be_had_says_what_and_how(monkeypatch, tmp_path):
         hub.datasets_from(str(tmp_path), None),
     ):
         datasets.load_dataset("org/set")
+
+
+def test_a_configuration_that_the_mirror_lacks_is_named(tmp_path):
+    import datasets
+
+    folder = tmp_path / "datasets" / "org" / "set"
+    (folder / "a").mkdir(parents=True)
+    (folder / "README.md").write_text("---\nconfigs: [{config_name: a, data_files: a/*.jsonl}]\n---\n")
+    (folder / "a" / "x.jsonl").write_text('{"q": 1}')
+    with (
+        pytest.raises(
+            UserError, match=r"org/set, configuration b cannot be read from the mirror's .*'b' not found.*\n.*prefetch"
+        ),
+        hub.datasets_from(str(tmp_path), None),
+    ):
+        datasets.load_dataset("org/set", "b")

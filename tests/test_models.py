@@ -5,10 +5,17 @@ import shutil
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from bitsure import models
-from bitsure.config import Model
+from bitsure.config import PROJECT, Model
 from bitsure.errors import UserError
+from bitsure.quantize.targets import unknown_weights
+from bitsure.scoring.engine import Engine
+from bitsure.store import Store
+from tests.families import FAMILIES, build
+
+MAMBA = {"vocab_size": 300, "hidden_size": 64, "num_hidden_layers": 2, "state_size": 8}
 
 
 def test_a_directory_is_identified_by_its_content(tiny_model, tmp_path):
@@ -32,11 +39,8 @@ def test_an_unreachable_hub_says_the_ways_out(tmp_path, monkeypatch):
         models.locate(Model(repo="org/none"), str(tmp_path))
 
 
-def test_the_computing_type_is_the_configs(tiny_model):
+def test_weights_are_loaded_in_the_type_that_is_asked_for(tiny_model):
     assert models.load(tiny_model, "bfloat16")[0].dtype == torch.bfloat16
-    assert models.computing_dtype("float16", tiny_model) == "float16"
-    if not torch.cuda.is_available():
-        assert models.computing_dtype("auto", tiny_model) == "float32"
 
 
 def test_bin_weights_are_read_by_the_weights_only_loader(tiny_model, tmp_path):
@@ -51,7 +55,7 @@ def test_bin_weights_are_read_by_the_weights_only_loader(tiny_model, tmp_path):
             return (open, (str(tmp_path / "exploded"), "w"))
 
     torch.save({"lm_head.weight": Bomb()}, copy / "pytorch_model.bin")
-    with pytest.raises(Exception, match=r"[Ww]eights"):
+    with pytest.raises(UserError, match=r"a \.bin file holds other things than weights"):
         models.load(copy, "float32")
     assert not (tmp_path / "exploded").exists()
 
@@ -59,12 +63,6 @@ def test_bin_weights_are_read_by_the_weights_only_loader(tiny_model, tmp_path):
 def test_an_empty_model_has_shapes_and_no_weights(tiny_model):
     model = models.empty_model(tiny_model)
     assert model.lm_head.weight.shape == (288, 64) and model.lm_head.weight.is_meta
-
-
-def test_the_context_length_comes_from_the_config(tiny_model, tmp_path):
-    assert models.context_length(tiny_model) == 1024
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba"}))
-    assert models.context_length(tmp_path) is None
 
 
 def test_a_tokenizer_that_transformers_5_saved_is_read_by_4_too(tiny_model, tmp_path):
@@ -75,14 +73,53 @@ def test_a_tokenizer_that_transformers_5_saved_is_read_by_4_too(tiny_model, tmp_
     assert models.load_tokenizer(copy)(text)["input_ids"] == models.load_tokenizer(tiny_model)(text)["input_ids"]
 
 
-def test_rotary_settings_that_transformers_4_would_not_find_are_refused(tiny_model, tmp_path, monkeypatch):
+def test_shards_that_are_missing_are_named(tiny_model, tmp_path):
     copy = shutil.copytree(tiny_model, tmp_path / "copy")
-    config = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps(config | {"rope_parameters": {"rope_theta": 500000.0}}))
-    for version in ("4.57.6", "5.23.0"):
-        monkeypatch.setattr(models, "version", lambda name, version=version: version)
-        if version.startswith("4"):
-            with pytest.raises(UserError, match=r"copy was saved by transformers 5: .* Give the model as it was published"):
-                models.locate(Model(path=str(copy)), None)
-        else:
-            models.locate(Model(path=str(copy)), None)
+    (copy / "model.safetensors").rename(copy / "model-00001-of-00002.safetensors")
+    names = {"a.weight": "model-00001-of-00002.safetensors", "b.weight": "model-00002-of-00002.safetensors"}
+    (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(UserError, match=r"copy lacks model-00002-of-00002\.safetensors, which its index names"):
+        models.locate(Model(path=str(copy)), None)
+
+
+def test_remote_code_is_run_only_if_it_is_asked_for(tiny_model, tmp_path):
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text()) | {"model_type": "homemade", "architectures": ["Homemade"]}
+    config["auto_map"] = {"AutoConfig": "homemade.Config", "AutoModelForCausalLM": "homemade.Model"}
+    (copy / "config.json").write_text(json.dumps(config))
+    (copy / "homemade.py").write_text(
+        f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom transformers import OPTConfig, OPTForCausalLM\n"
+        "class Config(OPTConfig):\n    model_type = 'homemade'\nclass Model(OPTForCausalLM):\n    config_class = Config\n"
+    )
+    with pytest.raises(UserError, match=r"transformers has none for 'homemade'\. .* model\.trust_remote_code=true"):
+        models.locate(Model(path=str(copy)), None)
+    assert not (tmp_path / "ran").exists()
+    trusted = Model(path=str(copy), trust_remote_code=True)
+    source = models.locate(trusted, None)
+    assert models.load(source.path, "float32", settings=trusted)[0].lm_head.weight.shape == (288, 64)
+    assert (tmp_path / "ran").exists()
+    (copy / "homemade.py").write_text((copy / "homemade.py").read_text() + "\n")
+    assert models.locate(trusted, None).fingerprint != source.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("option", "settings"), [("mamba-130m", MAMBA), ("mixtral-8x7b", FAMILIES["mixtral"])], ids=["mamba", "mixtral"]
+)
+def test_what_conf_calls_unquantizable_is_and_can_be_scored(option, settings):
+    said = OmegaConf.load(PROJECT / "conf" / "model" / f"{option}.yaml").model
+    model = build(said.family, **settings)
+    assert said.unquantizable and unknown_weights(model)
+    [scored] = Engine(model, 64).score([([5, 6, 7], [8, 9])])
+    with torch.inference_mode():
+        expected = model(torch.tensor([[5, 6, 7, 8]])).logits[0].log_softmax(-1)
+    assert scored.token_logprobs == pytest.approx([expected[2, 8].item(), expected[3, 9].item()], abs=1e-4)
+
+
+def test_parameters_are_counted_once_and_tied_ones_too(tiny_model, tmp_path, monkeypatch):
+    source, store = models.locate(Model(path=str(tiny_model)), None), Store(tmp_path)
+    measured = models.measure(source, store)
+    network, _ = models.load(tiny_model, "float32")
+    assert measured["parameters"] == sum(parameter.numel() for parameter in network.parameters())
+    assert measured["bytes_on_disk"] == (tiny_model / "model.safetensors").stat().st_size
+    monkeypatch.setattr(models, "empty_model", lambda *given: pytest.fail("counted again"))
+    assert models.measure(source, store) == measured

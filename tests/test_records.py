@@ -36,6 +36,8 @@ def test_the_columns_are_the_contract(tmp_path):
         "choice_greedy": "list<element: bool>",
         "token_logprobs": "list<element: list<element: float>>",
         "cluster": "string",
+        "words": "int64",
+        "bytes": "int64",
     }
 
 

@@ -26,6 +26,8 @@ METRIC = Metric(
     seed=0,
 )
 
+PROOF = {"bits_per_weight": 4.2, "parameter_share": 0.9, "relative_error": 0.1, "bits_per_weight_coded": 3.5}
+
 
 def config(mode="offline") -> Config:
     return Config(
@@ -111,7 +113,7 @@ def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_pa
     made = build(tmp_path, quant, full, METRIC, MARGINS, About("title"))
     chosen = config()
     with tracking.track(chosen, tracking.resolved_config(chosen), tmp_path, "sweep-1", tmp_path / "log") as tracker:
-        tracker.log({"git_commit": "abc"}, made, None, quant, full, METRIC, tmp_path / "records.parquet")
+        tracker.log({"git_commit": "abc"}, made, PROOF, quant, full, METRIC, tmp_path / "records.parquet")
     found = read_back(tmp_path)
     assert found["exit"] == 0
     assert (found["run"].display_name, found["run"].run_group, found["run"].job_type) == ("m/rtn4", "sweep-1", "rtn4")
@@ -119,6 +121,8 @@ def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_pa
     assert found["config"]["provenance"]["git_commit"] == "abc"
     assert found["summary"]["t/accuracy"] == pytest.approx(made.metrics["t"]["accuracy"]["value"])
     assert found["summary"]["t/delta/true_label_prob"] == pytest.approx(made.comparison["t"]["true_label_prob"]["value"])
+    assert found["summary"]["quantization/bits_per_weight_coded"] == 3.5
+    assert "quantization/load_seconds" not in found["summary"]  # of a quantizer without codes
     assert found["summary"]["verdict"] == made.verdict["verdict"] == found["summary"]["t/verdict"]
     logged = {key.removesuffix("/_type") for key in found["history"]}
     assert {"reliability/t", "risk_coverage/t", "shift/t", "deferral/t", "samples", "reliability_curve/t"} <= {

@@ -22,6 +22,7 @@ from bitsure.metrics import (
     paper_intervals,
     repair,
     statistics,
+    texts,
 )
 from bitsure.metrics.confidence import questions
 from bitsure.metrics.paired import paired_statistics
@@ -36,7 +37,7 @@ from bitsure.metrics.significance import (
     z_test,
 )
 from bitsure.metrics.statistics import Estimate, estimate, standard_error
-from bitsure.records import Join, Records, by_task, join
+from bitsure.records import Join, Records, by_task, has_choices, is_text, join
 
 PRIMARY = "true_label_prob"
 BASELINE_GUESSING = "baseline_accuracy_above_guessing"
@@ -54,10 +55,10 @@ def compare(
 ) -> dict[str, dict[str, dict]]:
     """comparison.json: {task: {metric: {value, ci_low, ci_high, n, …}}} where value is quantized − baseline.
 
-    true_label_prob carries the primary test: the study's paired two-sided t-test, adjusted by Holm over the tasks. All
-    else is exploratory, adjusted by Benjamini–Hochberg over all of it; so is the cluster-robust t-test, which stands beside the
-    study's where questions come in clusters, as that one takes them all for independent. Raises UserError if no question of
-    the two runs is the same.
+    true_label_prob carries the primary test: the study's paired two-sided t-test, adjusted by Holm over the tasks (whole
+    texts have no such probability; what is tested of them is the NLL). All else is exploratory, adjusted by
+    Benjamini–Hochberg over all of it; so is the cluster-robust t-test, which stands beside the study's where questions come
+    in clusters, as that one takes them all for independent. Raises UserError if no question of the two runs is the same.
 
     bits_per_weight: of the quantized model, if known, for the cost of deferral. noisy: records of the noise control, one for
     each seed; they give `harm_slope` its test and each task the entries `noise_control/…`.
@@ -66,11 +67,16 @@ def compare(
     cost = deferral.cost_of_quantized(metric.quantized_cost, bits_per_weight)
     results, estimates = {}, {}
     full, quant = by_task(joined.baseline), by_task(joined.quantized)
+    primary = [task for task, found in quant.items() if not is_text(found)]
+    alpha = metric.alpha / max(1, len(primary))
     for task, found in quant.items():
-        results[task], estimates[task] = _compare_task(full[task], found, metric, metric.alpha / len(quant), cost)
+        if has_choices(found):
+            results[task], estimates[task] = _compare_task(full[task], found, metric, alpha, cost)
+        else:
+            results[task] = _compare_texts(full[task], found, metric, alpha)
     if noisy:
         _add_control(results, joined, noisy, metric)
-    for task, p_adjusted in zip(results, holm([results[task][PRIMARY]["p_value"] for task in results]), strict=True):
+    for task, p_adjusted in zip(primary, holm([results[task][PRIMARY]["p_value"] for task in primary]), strict=True):
         results[task][PRIMARY] |= {"family": "primary", "p_adjusted": p_adjusted, "significant": p_adjusted < metric.alpha}
     explored = [one for found in results.values() for one in found.values() if "p_value" in one and "family" not in one]
     for one, p_adjusted in zip(explored, benjamini_hochberg([one["p_value"] for one in explored]), strict=True):
@@ -90,13 +96,14 @@ def _add_control(results: dict[str, dict[str, dict]], joined: Join, noisy: Seque
     full, noise = by_task(joined.baseline), [by_task(run.quantized) for run in runs]
     for task, found in results.items():
         around = control.noise_control(full[task], [run[task] for run in noise], metric)
-        found["harm_slope"] |= control.slope_test(found["harm_slope"]["value"], around)
+        if "harm_slope" in found:
+            found["harm_slope"] |= control.slope_test(found["harm_slope"]["value"], around)
         found |= around
 
 
 def was_compared(values: dict[str, dict]) -> bool:
     """Whether a task of comparison.json has more than counts."""
-    return PRIMARY in values
+    return "nll" in values
 
 
 def _counts(task: str, joined_questions: int, joined: Join) -> dict[str, dict]:
@@ -135,16 +142,41 @@ def _compare_task(
     results[BASELINE_GUESSING] = entry(guessing[BASELINE_GUESSING], n, sample, level)
     for name, point in deferral.points(pairs, cost_quantized).items():
         results[name] |= point
-    change = quant.true_label_prob - full.true_label_prob
-    if sample.clusters is not None:
-        results[CLUSTER_ROBUST] = results[PRIMARY] | cluster_robust_t_test(change, sample.clusters, level, alpha)
-        results[CLUSTER_ROBUST] |= {"interval": "t, cluster-robust", "resampled": f"none: the variance of {sample.unit}"}
-    results[PRIMARY] |= paired_t_test(change, sample.weights, sample.clusters, level, alpha)
+    _test_primary(results, quant.true_label_prob - full.true_label_prob, sample, level, alpha)
     results["correct_to_wrong"] |= mcnemar(pairs, sample.clusters, level)
     results["temperature"] = _temperature(pairs, sample, level)
     if metric.paper_compat:
         results |= _paper_compat(before, after, sample, level)
     return results, estimates
+
+
+def _test_primary(results: dict[str, dict], change: np.ndarray, sample: Sample, level: float, alpha: float) -> None:
+    if sample.clusters is not None:
+        results[CLUSTER_ROBUST] = results[PRIMARY] | cluster_robust_t_test(change, sample.clusters, level, alpha)
+        results[CLUSTER_ROBUST] |= {"interval": "t, cluster-robust", "resampled": f"none: the variance of {sample.unit}"}
+    results[PRIMARY] |= paired_t_test(change, sample.weights, sample.clusters, level, alpha)
+
+
+def _compare_texts(before, after, metric: Metric, alpha: float) -> dict[str, dict]:
+    """Continuations, or whole texts, scored twice. The NLL has a paired t-test; of texts, whose NLL is one sum over another, of
+    what each text adds to the difference (linearized: Cochran 1977, 6.4). alpha: of one of the primary tests.
+    """
+    full, quant = texts.texts(before), texts.texts(after)
+    sample, level, n = Sample.of(after, metric), metric.confidence_level, len(full)
+    chosen, results = texts.statistics(full), {}
+    for name, found in estimate(chosen, quant, sample.weights, sample.clusters, minus=full).items():
+        now, was = found.sides
+        results[name] = entry(found, n, sample, level, baseline=was, quantized=now) | z_test(found, level)
+    (now, moved), (was, by) = (chosen["nll"].value_and_influence(side) for side in (quant, full))
+    results["nll"] |= paired_t_test(now - was + moved - by, None, sample.clusters, level, alpha)
+    if full.words is None:
+        pairs, paired = texts.TextPairs(full, quant), texts.paired_statistics()
+        for name, found in estimate(paired, pairs, sample.weights, sample.clusters).items():
+            results[name] = entry(found, n, sample, level)
+        results["accuracy"] |= _at_least_as_wide(results["accuracy"], agresti_min(pairs, level))
+        results["correct_to_wrong"] |= mcnemar(pairs, sample.clusters, level)
+        _test_primary(results, quant.true_label_prob - full.true_label_prob, sample, level, alpha)
+    return results
 
 
 def _temperature(pairs: Pairs, sample: Sample, level: float) -> dict:

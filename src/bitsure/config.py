@@ -6,37 +6,18 @@ No torch here: composing a config must stay quick.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from bitsure.errors import UserError, at_least, one_of
+from bitsure.model_settings import Model
 from bitsure.quantizers import Bnb, Cast, Gptq, Hqq, Kept, Noise, NoQuant, Prequantized, Quant, Rtn
 
 PROJECT = Path(__file__).resolve().parents[2]
 MIN_SEQLEN = 8  # tokens of a calibration window
-
-
-@dataclass
-class Model:
-    """Where the full-precision model comes from: a directory (`path`) or a hub repository (`repo`)."""
-
-    name: str | None = None  # None: the directory's or repository's own
-    path: str | None = None
-    repo: str | None = None
-    revision: str = "main"
-    dtype: str = "auto"  # what it computes in; auto: float32 on a CPU, the checkpoint's own on a GPU
-
-    def __post_init__(self) -> None:
-        if (self.path is None) == (self.repo is None):
-            raise UserError(
-                f"model: needs either model.path (a directory) or model.repo (a hub repository); "
-                f"got path={self.path!r}, repo={self.repo!r}. Example: model=local model.path=DIR"
-            )
-        one_of("model.dtype", self.dtype, ("auto", "float32", "bfloat16", "float16"))
-        self.name = self.name or Path(self.path or self.repo).name
 
 
 @dataclass
@@ -95,6 +76,9 @@ class Task:
     num_fewshot: int | None = None  # None: the task's own
     limit: int | None = None  # the first questions of each task only
     seed: int = 1234  # draws the few-shot examples; the harness's default
+    chat_template: bool = False  # put prompts as the tokenizer's chat template does, few-shot examples as turns before them
+    system_instruction: str | None = None  # what stands before every prompt; with a chat template, its system turn
+    add_bos: bool | None = None  # whether prompts begin with the BOS token; None: as the tokenizer does, the harness's default
 
     def __post_init__(self) -> None:
         if not self.names:
@@ -115,6 +99,22 @@ class Scoring:
 
     share: bool = True  # run what questions have in common once
     dequantize: bool = True  # unpack quantized weights once into ordinary layers; false: the packed kernels of gptqmodel
+
+
+@dataclass
+class Compress:
+    """How far the quantized codes compress, and what that means for loading."""
+
+    codes: int = 16_777_216  # measured at most of a model's weights, and of its activations; 0: nothing is
+    tokens: int = 512  # of calibration text whose activations are measured; 0: none are
+    seed: int = 0  # draws the rows that are measured of a larger model
+    bandwidth: float = 500.0  # MB/s of the disk or link that a model is loaded over
+
+    def __post_init__(self) -> None:
+        at_least("compress.codes", self.codes, 0)
+        at_least("compress.tokens", self.tokens, 0)
+        if not self.bandwidth > 0:
+            raise UserError(f"compress.bandwidth={self.bandwidth}: megabytes a second, a number above 0, such as 500.")
 
 
 @dataclass
@@ -192,6 +192,7 @@ class Config:
     calib: Calib = MISSING
     task: Task = MISSING
     scoring: Scoring = MISSING
+    compress: Compress = field(default_factory=Compress)
     metric: Metric = MISSING
     verdict: Verdict = MISSING
     tracking: Tracking = MISSING
@@ -226,6 +227,8 @@ def to_dataclasses(composed: DictConfig) -> Config:
             "scoring.dequantize=false: noise has no packed kernels to be compared on. Leave it out, or control=none."
         )
     packed = isinstance(config.quant, NoQuant) or (isinstance(config.quant, Gptq) and config.quant.backend == "gptqmodel")
+    if not config.scoring.dequantize and config.model.device_map is not None:
+        raise UserError("scoring.dequantize=false: packed kernels run on one device. Leave out model.device_map.")
     if not config.scoring.dequantize and not packed:
         raise UserError(
             "scoring.dequantize=false: only checkpoints of quant.backend=gptqmodel run on packed kernels. "
@@ -236,7 +239,7 @@ def to_dataclasses(composed: DictConfig) -> Config:
 
 def _check_keys(node: DictConfig, above: str = "") -> None:
     """Hydra itself refuses unknown keys, but for those that come with a + in front."""
-    known = [field.name for field in fields(OmegaConf.get_type(node))]
+    known = [one.name for one in fields(OmegaConf.get_type(node))]
     for key in node:
         if key not in known:
             raise UserError(f"{above}{key}: no such setting. There are {', '.join(above + name for name in known)}.")

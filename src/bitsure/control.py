@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from bitsure.config import Metric
-from bitsure.metrics import ECE, number, statistics
+from bitsure.metrics import ECE, number, statistics, texts
 from bitsure.metrics.confidence import questions
 from bitsure.metrics.paired import paired_statistics
 from bitsure.metrics.pairs import STRATA, Pairs
-from bitsure.records import Records
+from bitsure.records import Records, has_choices, table
 
 PREFIX = "noise_control/"
 DIFFERENCES = ("accuracy", "confidence", "true_label_prob", "nll", ECE)
@@ -24,8 +24,13 @@ def noise_control(baseline: Records, noisy: Sequence[Records], metric: Metric) -
     """What noise does to one task: for each of DIFFERENCES and PAIRED the mean over seeds, between the least and the most.
 
     baseline, noisy: the same questions' records, of full precision and one for each seed. The interval is the range over
-    the seeds; nothing is resampled.
+    the seeds; nothing is resampled. What has no choices has fewer of the DIFFERENCES and none of PAIRED.
     """
+    if not has_choices(table(baseline)):
+        full, chosen = texts.texts(table(baseline)), texts.statistics(texts.texts(table(baseline)))
+        after = [texts.texts(table(one)) for one in noisy]
+        names = [name for name in DIFFERENCES if name in chosen]
+        return _ranges({name: [chosen[name].value(one) - chosen[name].value(full) for one in after] for name in names})
     full = questions(baseline, metric.normalization)
     fold = np.zeros(len(full), dtype=int)  # nothing here is fitted
     chosen, paired = statistics(full, metric), paired_statistics()
@@ -37,6 +42,10 @@ def noise_control(baseline: Records, noisy: Sequence[Records], metric: Metric) -
             found[name].append(float(chosen[name].value(after) - chosen[name].value(full)))
         for name in PAIRED:
             found[name].append(float(paired[name].value(pairs)))
+    return _ranges(found)
+
+
+def _ranges(found: dict[str, list[float]]) -> dict[str, dict]:
     return {
         f"{PREFIX}{name}": number(
             float(np.mean(values)),

@@ -1,43 +1,71 @@
-"""Files of Hugging Face repositories: from a mirror directory if one is given and has them, else from the hub.
+"""Files of Hugging Face repositories: from a mirror directory that has them, else from the hub's cache, else from the hub.
 
-A mirror holds `datasets/<org>/<name>` and `models/<org>/<name>`, each a repository's files.
+A mirror holds `datasets/<org>/<name>` and `models/<org>/<name>`, each a repository's files; `prefetch.py` fills one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import fnmatch
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bitsure.errors import UserError
+from bitsure.hub_errors import explained, status_of, wait_asked_for
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "prefetched.json"  # in a mirror's model: revision, commit, and the files with their sizes
+SMALL = ("*.json", "*.jinja", "*.model", "*.txt")  # configs and tokenizers
+WEIGHTS = ("model*.safetensors", "*.safetensors", "pytorch_model*.bin")  # the first of these that a repository has
+NESTED = "*/*"  # copies in other formats lie in folders
+TRIES, LONGEST_WAIT = 5, 60.0  # of a request that the hub puts off; seconds
 
 
-def model_directory(repo: str, revision: str, mirror: str | None) -> tuple[Path, str | None]:
-    """A model repository's files and the commit they are of (None from a mirror). Prefers safetensors to .bin."""
-    if mirror and (path := Path(mirror) / "models" / repo).is_dir():
-        return path, None
-    from huggingface_hub import HfApi, snapshot_download
+@dataclass(frozen=True)
+class Found:
+    """A repository's files on this machine and the commit they are of, where that is known."""
 
-    with _explained(f"model {repo} at revision {revision}", mirror, f"models/{repo}"):
-        _check_reachable()
-        info = HfApi().model_info(repo, revision=revision)
-        names = [sibling.rfilename for sibling in info.siblings or []]
-        weights = "*.safetensors" if any(name.endswith(".safetensors") for name in names) else "pytorch_model*.bin"
-        patterns = ["*.json", "*.model", "*.txt", weights]
-        return Path(snapshot_download(repo, revision=info.sha, allow_patterns=patterns)), info.sha
+    path: Path
+    commit: str | None
+
+
+def find_model(
+    repo: str,
+    revision: str,
+    mirror: str | None,
+    gated: bool = False,
+    code: bool = False,
+    before_weights: Callable[[Path], None] = lambda config: None,
+) -> Found:
+    """A model repository's files: mirror, cache, hub.
+
+    gated: whether access must be asked for, for the errors; code: whether Python files are wanted too; before_weights is
+    given config.json before anything large is downloaded, to raise UserError. Raises UserError for what cannot be had.
+    """
+    if found := _mirrored(repo, revision, mirror) or _cached(repo, revision, code):
+        return found
+    with explained(f"model {repo} at revision {revision}", mirror, f"models/{repo}", repo, revision, gated):
+        return _download(repo, revision, code, before_weights)
 
 
 def dataset_file(repo: str, file: str, mirror: str | None) -> Path:
-    """One file of a data set's repository."""
+    """One file of a data set's repository: mirror, cache, hub."""
     if mirror and (path := Path(mirror) / "datasets" / repo / file).is_file():
         return path
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     if isinstance(cached := try_to_load_from_cache(repo, file, repo_type="dataset"), str):
         return Path(cached)
-    with _explained(f"{file} of data set {repo}", mirror, f"datasets/{repo}/{file}"):
-        _check_reachable()
-        return Path(hf_hub_download(repo, file, repo_type="dataset"))
+    with explained(f"{file} of data set {repo}", mirror, f"datasets/{repo}/{file}"):
+        check_reachable()
+        return Path(patiently(hf_hub_download, repo, file, repo_type="dataset"))
 
 
 @contextmanager
@@ -54,14 +82,167 @@ def datasets_from(mirror: str | None, own_files: str | None) -> Iterator[None]:
         if own_files and kwargs.get("data_files"):
             kwargs["data_files"] = _beside(own_files, kwargs["data_files"])
         mirrored = Path(mirror) / "datasets" / path if mirror else None
-        with _explained(f"data set {path}", mirror, f"datasets/{path}"):
-            return original(str(mirrored) if mirrored is not None and mirrored.is_dir() else path, *args, **kwargs)
+        configuration = kwargs.get("name") or (args[0] if args else None)
+        what = f"data set {path}" + (f", configuration {configuration}" if configuration else "")
+        if mirrored is None or not mirrored.is_dir():
+            with explained(what, mirror, f"datasets/{path}"):
+                return original(path, *args, **kwargs)
+        try:
+            return original(str(mirrored), *args, **kwargs)
+        except Exception as error:
+            raise UserError(
+                f"{what} cannot be read from the mirror's {mirrored}: {type(error).__name__}: {str(error)[:300]}\n"
+                "`make prefetch task=… paths.hub_mirror=DIR` on a machine with a network brings what is missing there."
+            ) from error
 
     datasets.load_dataset = load_dataset
     try:
         yield
     finally:
         datasets.load_dataset = original
+
+
+def fetch_model(repo: str, revision: str, mirror: Path, gated: bool, code: bool, check: Callable[[Path], None]) -> Found:
+    """Put a model's files into a mirror: there whole or not at all, and what was fetched of it before is not fetched again."""
+    final, unfinished = mirror / "models" / repo, mirror / ".unfinished" / "models" / repo
+    if found := _mirrored(repo, revision, str(mirror)):
+        return found
+    if final.is_dir():
+        raise UserError(f"{final} holds another revision than {revision}: move it away, or give another paths.hub_mirror.")
+    with explained(f"model {repo} at revision {revision}", None, f"models/{repo}", repo, revision, gated):
+        found = _download(repo, revision, code, check, unfinished)
+    shutil.rmtree(unfinished / ".cache")  # the client's notes of what it has fetched
+    manifest = {"revision": revision, "commit": found.commit, "files": _sizes(unfinished)}
+    (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    final.parent.mkdir(parents=True, exist_ok=True)
+    unfinished.rename(final)
+    return Found(final, found.commit)
+
+
+def fetch_dataset_files(repo: str, files: list[str], revision: str | None, mirror: Path) -> None:
+    """Put some files of a data set's repository into a mirror, none before all are there."""
+    from huggingface_hub import hf_hub_download
+
+    final, unfinished = mirror / "datasets" / repo, mirror / ".unfinished" / "datasets" / repo
+    missing = [file for file in files if not (final / file).is_file()]
+    for file in missing:
+        with explained(f"{file} of data set {repo}", None, f"datasets/{repo}/{file}"):
+            patiently(hf_hub_download, repo, file, repo_type="dataset", revision=revision, local_dir=unfinished)
+    for file in missing:
+        (final / file).parent.mkdir(parents=True, exist_ok=True)
+        (unfinished / file).rename(final / file)
+    shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def patiently(call: Callable[..., Any], *args, **kwargs) -> Any:
+    """Call, and again where the hub asks for patience (429) or is out of order for a moment (502, 503, 504)."""
+    for number in range(1, TRIES + 1):
+        try:
+            return call(*args, **kwargs)
+        except Exception as error:
+            if status_of(error) not in (429, 502, 503, 504) or number == TRIES:
+                raise
+            seconds = min(wait_asked_for(error, default=2.0**number), LONGEST_WAIT)
+            log.warning("the hub says %s: trying again in %.0f s", status_of(error), seconds)
+            time.sleep(seconds)
+    raise AssertionError("the last try returns or raises")
+
+
+def check_reachable() -> None:
+    """Raise at once where the hub does not answer; its own client tries for half a minute."""
+    from huggingface_hub import constants, get_session
+
+    if not constants.HF_HUB_OFFLINE:
+        get_session().head(constants.ENDPOINT, timeout=5)
+
+
+def _mirrored(repo: str, revision: str, mirror: str | None) -> Found | None:
+    """A model in the mirror; one that was put there by hand is of no known commit, and so is one that was changed since."""
+    path = Path(mirror) / "models" / repo if mirror else None
+    if path is None or not path.is_dir():
+        return None
+    if not (path / MANIFEST).is_file():
+        return Found(path, None)
+    manifest = json.loads((path / MANIFEST).read_text())
+    if revision not in (manifest["revision"], manifest["commit"]):
+        log.warning("%s is of revision %s, not %s: looking in the cache and on the hub", path, manifest["revision"], revision)
+        return None
+    if _sizes(path) != manifest["files"]:
+        log.warning("%s was changed since it was fetched: it is identified by its content, not by its commit", path)
+        return Found(path, None)
+    return Found(path, manifest["commit"])
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_size for file in sorted(path.iterdir()) if file.is_file() and file.name != MANIFEST}
+
+
+def _cached(repo: str, revision: str, code: bool) -> Found | None:
+    """A model in the hub's cache if it is there whole; a branch is what it was when it was downloaded."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    for weights in WEIGHTS:
+        wanted = {"allow_patterns": _patterns(weights, code), "ignore_patterns": NESTED}
+        try:
+            path = Path(snapshot_download(repo, revision=revision, local_files_only=True, **wanted))
+        except (LocalEntryNotFoundError, ValueError):  # not there or not whole; not a repository's name: the hub says it better
+            return None
+        if (path / "config.json").is_file() and any(path.glob(weights)) and not missing_shards(path):
+            log.info("%s at revision %s is in the hub's cache: commit %s", repo, revision, path.name)
+            return Found(path, path.name)
+    return None
+
+
+def missing_shards(path: Path) -> list[str]:
+    """The files of weights that a model directory's index names and that are not there."""
+    indices = sorted(path.glob("*.safetensors.index.json")) or sorted(path.glob("pytorch_model*.bin.index.json"))
+    named = {name for index in indices for name in json.loads(index.read_text())["weight_map"].values()}
+    single = any(path.glob("model.safetensors")) or any(path.glob("pytorch_model.bin"))
+    return [] if single else sorted(name for name in named if not (path / name).is_file())
+
+
+def _patterns(weights: str, code: bool) -> list[str]:
+    return [*SMALL, *(["*.py"] if code else []), weights]
+
+
+def _download(
+    repo: str, revision: str, code: bool, before_weights: Callable[[Path], None], folder: Path | None = None
+) -> Found:
+    """Download what a model is loaded from, into the hub's cache or a folder; resumes what was begun."""
+    from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
+
+    check_reachable()
+    info = patiently(HfApi().model_info, repo, revision=revision, files_metadata=True)
+    sizes = {one.rfilename: one.size or 0 for one in info.siblings or [] if "/" not in one.rfilename}
+    if "config.json" not in sizes:
+        raise UserError(f"model {repo}: the repository has no config.json: it is no model that transformers loads.")
+    before_weights(Path(patiently(hf_hub_download, repo, "config.json", revision=info.sha)))
+    weights = next((pattern for pattern in WEIGHTS if fnmatch.filter(sizes, pattern)), None)
+    if weights is None:
+        raise UserError(f"model {repo}: the repository has no weights as *.safetensors or pytorch_model*.bin.")
+    patterns = _patterns(weights, code)
+    wanted = {name: size for name, size in sizes.items() if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)}
+    _check_disk(repo, sum(wanted.values()), folder or Path(constants.HF_HUB_CACHE, f"models--{repo.replace('/', '--')}"))
+    # by the name of the revision, so that the cache knows later which commit it was
+    path = patiently(
+        snapshot_download, repo, revision=revision, local_dir=folder, allow_patterns=patterns, ignore_patterns=NESTED
+    )
+    commit = info.sha if folder else Path(path).name
+    log.info("%s at revision %s was downloaded: commit %s", repo, revision, commit)
+    return Found(Path(path), commit)
+
+
+def _check_disk(repo: str, needed: int, folder: Path) -> None:
+    """Raise UserError if the files (bytes) do not fit on the disk of the folder, where some may lie already."""
+    place = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    begun = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
+    free = shutil.disk_usage(place).free
+    if needed > free + begun:
+        raise UserError(
+            f"model {repo}: its files need {needed / 2**30:,.2f} GiB, and the disk of {place} has {free / 2**30:,.2f} left. "
+            "Make room, or give another place: the variable HF_HOME for the hub's cache, paths.hub_mirror for a mirror."
+        )
 
 
 def _beside(folder: str, files: str | list | dict) -> str | list | dict:
@@ -71,25 +252,3 @@ def _beside(folder: str, files: str | list | dict) -> str | list | dict:
     if isinstance(files, str):
         return files if "://" in files else str(Path(folder, files))
     return [_beside(folder, some) for some in files]
-
-
-def _check_reachable() -> None:
-    """Raise at once where the hub does not answer; its own client tries for half a minute."""
-    from huggingface_hub import constants, get_session
-
-    if not constants.HF_HUB_OFFLINE:
-        get_session().head(constants.ENDPOINT, timeout=5)
-
-
-@contextmanager
-def _explained(what: str, mirror: str | None, place: str) -> Iterator[None]:
-    """Turn the hub's many errors into one that says what was wanted and the ways out."""
-    try:
-        yield
-    except Exception as error:
-        looked = f"the mirror {mirror} has no {place}, and the hub" if mirror else "the hub"
-        reason = str(error).strip().split("\n")[0][:300]
-        raise UserError(
-            f"{what} cannot be had: {looked} said {type(error).__name__}: {reason}\n"
-            f"Ways out: a machine with a network; or put the files into DIR/{place} and give paths.hub_mirror=DIR."
-        ) from error

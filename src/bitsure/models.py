@@ -3,61 +3,85 @@
 from __future__ import annotations
 
 import json
+import logging
+import tempfile
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitsure import hub
 from bitsure.config import Model
 from bitsure.errors import UserError
-from bitsure.store import hash_files
+from bitsure.model_facts import (
+    check_config,
+    check_memory,
+    check_tokenizer,
+    computing_dtype,
+    of_transformers,
+    scoring_device,
+    warn_where_it_differs,
+)
+from bitsure.store import Store, hash_files, write_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-FILES = ("*.json", "*.model", "*.txt", "*.safetensors")  # what a model directory is loaded from
+log = logging.getLogger(__name__)
+
+# what a model directory is loaded from, and so what it is identified by
+FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", "*.bin", "*.py")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A full-precision model's files on this machine."""
+    """A full-precision model's files on this machine, and the settings it was found by."""
 
     name: str
     path: Path
     revision: str | None  # the hub's commit; None for a directory
     fingerprint: str  # of the files' content, or the hub's commit
+    settings: Model
 
 
 def locate(model: Model, hub_mirror: str | None, section: str = "model") -> Source:
-    """Find the model's files (mirror, then hub) before anything heavy is loaded; section: of the config, for messages.
+    """Find the model's files (mirror, cache, hub) before anything heavy is loaded; section: of the config, for messages.
 
-    Raises UserError if the directory is missing, holds no config or no weights, or is not for this version of transformers.
+    Raises UserError if they are not to be had or not whole, are not what the settings say of them, are too large for this
+    machine, or are not for this version of transformers.
     """
+    if model.remote_code and not model.trust_remote_code:
+        raise UserError(
+            f"model={model.name}: {model.repo or model.path} cannot be built without Python code of its own, which is not run "
+            "unless you ask for it. Read that code, then add model.trust_remote_code=true."
+        )
     if model.path is not None:
-        path, revision = Path(model.path), None
-        if not path.is_dir():
-            raise UserError(f"{section}.path={model.path}: no such directory (looked at {path.absolute()}).")
+        found = hub.Found(Path(model.path), None)
+        if not found.path.is_dir():
+            raise UserError(f"{section}.path={model.path}: no such directory (looked at {found.path.absolute()}).")
     else:
-        path, revision = hub.model_directory(model.repo, model.revision, hub_mirror)
+        check = partial(_before_weights, model)
+        found = hub.find_model(model.repo, model.revision, hub_mirror, model.gated, model.trust_remote_code, check)
+    path = found.path
     if not (path / "config.json").is_file():
         raise UserError(f"{path} holds no config.json: {section}.path wants a Hugging Face model directory.")
+    check_config(model, path / "config.json")
+    warn_where_it_differs(model, path / "config.json")
     if not weight_files(path):
         raise UserError(f"{path} holds no weights: expected *.safetensors (or pytorch_model*.bin).")
-    if _of_transformers() == 4 and "rope_parameters" in json.loads((path / "config.json").read_text()):
-        raise UserError(
-            f"{path} was saved by transformers 5: transformers 4, which auto-gptq needs, does not find its rotary positions' "
-            f"settings and would take others. Give the model as it was published, or use .venv/bin/python."
-        )
-    fingerprint = (
-        f"{model.repo}@{revision}" if revision else hash_files(sorted(f for p in (*FILES, "*.bin") for f in path.glob(p)))
-    )
-    return Source(model.name, path, revision, fingerprint)
+    if missing := hub.missing_shards(path):
+        raise UserError(f"{path} lacks {', '.join(missing[:5])}, which its index names: bring the rest of the model.")
+    fingerprint = f"{model.repo}@{found.commit}" if found.commit else _content(path)
+    return Source(model.name, path, found.commit, fingerprint, model)
 
 
-def _of_transformers() -> int:
-    """The major version: 4 in auto-gptq's environment, else 5."""
-    return int(version("transformers").split(".")[0])
+def _before_weights(model: Model, config: Path) -> None:
+    check_config(model, config)
+    check_memory(model, computing_dtype(model, config.parent))
+
+
+def _content(path: Path) -> str:
+    return hash_files(sorted(file for pattern in FILES for file in path.glob(pattern)))
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -65,61 +89,95 @@ def weight_files(path: Path) -> list[Path]:
     return sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
 
 
-def load(path: Path, dtype: str, device: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model in evaluation mode and its tokenizer; dtype: a torch type's name; device: None is the fastest there is.
+def load(
+    path: Path, dtype: str, device: str | None = None, settings: Model | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model in evaluation mode and its tokenizer; dtype: a torch type's name.
 
-    Remote code is never run; .bin files are read by torch's weights-only loader (transformers' default).
+    device: where to; None: where the settings say, in parts if these have a device_map, else the fastest there is. Remote code
+    is run only if the settings say so; .bin files are read by torch's weights-only loader (transformers' default), which runs
+    none. Raises UserError for a tokenizer that is not the model's.
     """
+    settings = settings or Model(path=str(path))
+    check_memory(settings, dtype, device)
+    tokenizer = load_tokenizer(path, settings.trust_remote_code)
+    check_tokenizer(tokenizer, path)
+    if weight_files(path)[0].suffix == ".bin":
+        log.info("%s has no safetensors: its .bin files are read by torch's weights-only loader", path)
+    if device is None and settings.device_map is not None:
+        return _load_spread(path, dtype, settings), tokenizer
+    return _from_pretrained(path, dtype, settings).to(device or scoring_device(settings)).eval(), tokenizer
+
+
+def _from_pretrained(path: Path, dtype: str, settings: Model, **placement) -> PreTrainedModel:
+    import pickle
+
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            trust_remote_code=settings.trust_remote_code,
+            use_safetensors=weight_files(path)[0].suffix == ".safetensors",
+            **placement,
+        )
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path}: a .bin file holds other things than weights, which torch's weights-only loader does not read: "
+            "they may run code. Convert it to safetensors where you trust it."
+        ) from error
+
+
+def _load_spread(path: Path, dtype: str, settings: Model) -> PreTrainedModel:
+    """The model spread by accelerate over GPUs, CPU and disk, within what each may take."""
+    folder = tempfile.TemporaryDirectory(prefix="bitsure-offload-")  # for weights on disk that are not safetensors
+    allowed = dict(part.rsplit(":", 1) for part in settings.max_memory or ())
+    model = _from_pretrained(
         path,
-        dtype=getattr(torch, dtype),
-        local_files_only=True,
-        trust_remote_code=False,
-        use_safetensors=weight_files(path)[0].suffix == ".safetensors",
-    )
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return model.to(device).eval(), load_tokenizer(path)
+        dtype,
+        settings,
+        device_map=settings.device_map,
+        max_memory={int(name) if name.isdigit() else name: size for name, size in allowed.items()} or None,
+        offload_folder=folder.name,
+    ).eval()
+    model.offload_folder = folder  # removed with the model
+    log.info("the model is spread over %s", getattr(model, "hf_device_map", "one device"))
+    return model
 
 
-def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     import transformers
 
     settings = path / "tokenizer_config.json"
     saved_as = json.loads(settings.read_text()).get("tokenizer_class") if settings.is_file() else None
-    if saved_as == "TokenizersBackend" and _of_transformers() == 4:  # which knows what 5 calls so by its older name only
+    if saved_as == "TokenizersBackend" and of_transformers() == 4:  # which knows what 5 calls so by its older name only
         return transformers.PreTrainedTokenizerFast.from_pretrained(path, local_files_only=True)
-    return transformers.AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    return transformers.AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=trust_remote_code)
 
 
-def empty_model(path: Path) -> PreTrainedModel:
+def empty_model(path: Path, trust_remote_code: bool = False) -> PreTrainedModel:
     """The model's modules with shapes but without weights (on torch's meta device), to check before loading."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=trust_remote_code)
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
 
 
-def computing_dtype(dtype: str, path: Path) -> str:
-    """What to compute in, by name: "auto" is float32 on a CPU, the checkpoint's own type on a GPU.
+def measure(source: Source, store: Store) -> dict[str, int]:
+    """`parameters`, a tied one counted once, and `bytes_on_disk` of the weights' files.
 
-    Half precision is slow on a CPU and moves log-likelihoods there.
+    Counting takes transformers and the model's modules, so that the count is kept in the store.
     """
-    if dtype != "auto":
-        return dtype
-    import torch
-
-    if not torch.cuda.is_available():
-        return "float32"
-    config = json.loads((path / "config.json").read_text())
-    return config.get("dtype") or config.get("torch_dtype") or "float32"
-
-
-def context_length(path: Path) -> int | None:
-    """The longest input the model was made for, in tokens; None if its config does not say."""
-    config = json.loads((path / "config.json").read_text())
-    return next((config[key] for key in ("max_position_embeddings", "n_positions", "seq_length") if key in config), None)
+    made_from = {"model": source.fingerprint}
+    if store.find("parameters", made_from) is None:
+        with store.create("parameters", made_from) as entry:
+            model = empty_model(source.path, source.settings.trust_remote_code)
+            counted = sum(parameter.numel() for parameter in model.parameters())
+            write_text(entry / "parameters.json", json.dumps(counted))
+    counted = json.loads((store.path("parameters", made_from) / "parameters.json").read_text())
+    return {"parameters": counted, "bytes_on_disk": sum(file.stat().st_size for file in weight_files(source.path))}

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bitsure import models, provenance, quantize, records, report, scoring, terminal, tracking, verdict
+from bitsure import (
+    compress,
+    model_facts,
+    models,
+    provenance,
+    quantize,
+    records,
+    report,
+    scoring,
+    terminal,
+    tracking,
+    verdict,
+)
 from bitsure.config import Config
 from bitsure.errors import UserError
 from bitsure.quantize import calib_data, prequantized
 from bitsure.quantizers import NoQuant
-from bitsure.report import tables
+from bitsure.report import compressibility, published_table, tables
 from bitsure.rundir import is_done, open_run
 from bitsure.store import Store
 
@@ -45,15 +57,20 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
         current.write_json("provenance.json", made_by)
         with current.stage("check"):
             cell = _check(config, run_dir / "libraries.log")
-            made_by |= _made_by(cell)
+            made_by |= _made_by(cell, config)
             current.write_json("provenance.json", made_by)
         source, scorer = cell.source, cell.scorer
         with tracking.track(config, resolved, run_dir, sweep, cell.log_file) as tracker:
-            quantized = baseline = None
+            quantized = baseline = proof = packed = None
             if cell.plan:
                 with current.stage("quantize"):
                     quantized = quantize.ensure(cell.plan, cell.store, cell.log_file)
-                    current.write_json("quantization.json", quantized.report)
+                with current.stage("compress"):
+                    packed = compress.ensure(cell.plan, quantized.checkpoint, config.compress, cell.store, cell.log_file)
+                    proof = quantized.report | compress.headline(packed)
+                    current.write_json("quantization.json", proof)
+                    if packed:
+                        current.write_json("compressibility.json", packed)
             with current.stage("score full precision"):
                 rows = scorer.score(source, None, None, "full precision")
             if quantized:
@@ -66,14 +83,13 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
                 noisy = [_noise(cell, seed, run_dir / "noise_control") for seed in range(config.control.seeds)]
             with current.stage("report"):
                 title = f"{source.name}, {config.quant.name}"
-                proof = quantized.report if quantized else None
                 scorer.write_prompts(source, run_dir / "prompts.parquet")
                 prompts = records.read_prompts(run_dir / "prompts.parquet")
-                about = report.About(title, proof, made_by, prompts, noisy)
+                about = report.About(title, proof, made_by, prompts, noisy, packed, asdict(config.task))
                 made = report.build(run_dir, rows, baseline, config.metric, config.verdict, about)
             with current.stage("track"):
                 tracker.log(made_by, made, proof, rows, baseline, config.metric, run_dir / "records.parquet")
-    _show(config, title, made, tracker.look, run_dir)
+    _show(config, title, made, packed, tracker.look, run_dir)
     if made.verdict:
         _check_strict(config, made.verdict, run_dir)
 
@@ -81,11 +97,12 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
 def _check(config: Config, log_file: Path) -> Cell:
     """Everything that can be known to be wrong before weights are loaded. Raises UserError."""
     store, mirror = Store(config.paths.store), config.paths.hub_mirror
+    quantize.check_model(config.model, config.quant, config.control.seeds > 0)
     with terminal.output_to(log_file):
         tracking.check_login(config.tracking)
     source = models.locate(config.model, mirror)
     with terminal.output_to(log_file):
-        dtype = models.computing_dtype(config.model.dtype, source.path)
+        dtype = model_facts.computing_dtype(config.model, source.path)
     if not config.scoring.dequantize and dtype == "float32":
         raise UserError("scoring.dequantize=false: packed kernels compute in half precision. Add model.dtype=bfloat16.")
     plan = None
@@ -96,6 +113,7 @@ def _check(config: Config, log_file: Path) -> Cell:
         plan = quantize.Plan(source, config.quant, config.calib, text, dtype, ready)
     scorer = scoring.Scorer(scoring.questions(config.task, mirror), config.scoring, dtype, store, log_file)
     cell = Cell(source, dtype, plan, scorer, store, log_file)
+    scorer.check_prompting(source)
     scorer.load_missing(scoring.identity(source, None))
     scorer.load_missing(scoring.identity(source, cell.weights))
     if plan and not store.find("weights", plan.made_from):
@@ -104,10 +122,15 @@ def _check(config: Config, log_file: Path) -> Cell:
     return cell
 
 
-def _made_by(cell: Cell) -> dict:
+def _made_by(cell: Cell, config: Config) -> dict:
     source = cell.source
-    model = {"name": source.name, "revision": source.revision, "fingerprint": source.fingerprint, "dtype": cell.dtype}
-    return {"model": model, "weights": cell.weights, "calib_text": cell.plan.text.name if cell.plan else None}
+    model = {"name": source.name, "series": config.model.series, "training_seed": config.model.training_seed}
+    model |= {"revision": source.revision, "fingerprint": source.fingerprint, "dtype": cell.dtype}
+    model |= {key: getattr(source.settings, key) for key in ("repo", "full_dtype", "device_map")}
+    with terminal.output_to(cell.log_file):
+        model |= models.measure(source, cell.store)
+    text = cell.plan.text.name if cell.plan else None
+    return {"model": model, "weights": cell.weights, "calib_text": text, "asked": cell.scorer.asked}
 
 
 def _noise(cell: Cell, seed: int, folder: Path) -> records.Records:
@@ -126,17 +149,23 @@ def _check_strict(config: Config, judged: dict, run_dir: Path) -> None:
         raise UserError(f"verdict=strict: {what} is {judged['verdict']}; see {run_dir / 'report.html'}.")
 
 
-def _show(config: Config, title: str, made: report.Report, look: str | None, run_dir: Path) -> None:
+def _show(config: Config, title: str, made: report.Report, packed: dict | None, look: str | None, run_dir: Path) -> None:
     out, metric = terminal.console(), config.metric
     out.print()
     out.print(tables.terminal_table(made.metrics, made.comparison, title, metric.confidence_level, metric.alpha))
     out.print()
     for sentence in tables.unjoined(made.comparison or {}):
         out.print(sentence, markup=False, soft_wrap=True)
+    if made.published:
+        published_table.show(out, made.published)
+        out.print()
     if made.verdict:
         out.print(f"Verdict: {made.verdict['verdict']}", markup=False)
         for sentence in verdict.sentences(made.verdict):
             out.print(f"- {sentence}", markup=False, soft_wrap=True)
+        out.print()
+    if packed:
+        out.print(compressibility.sentence(packed), markup=False, soft_wrap=True)
         out.print()
     lines = {"report": made.page, "records": run_dir / "records.parquet", "W&B": look}
     for what, where in lines.items():

@@ -33,6 +33,8 @@ SCHEMA = pa.schema(
         ("choice_greedy", pa.list_(pa.bool_())),
         ("token_logprobs", pa.list_(pa.list_(pa.float32()))),
         ("cluster", pa.string()),  # equal where questions have something in common; null where that is not known
+        ("words", pa.int64()),  # of a text that is scored as a whole, as its task counts them; null for questions
+        ("bytes", pa.int64()),
     ]
 )
 
@@ -53,6 +55,8 @@ class Record:
     choice_greedy: list[bool]
     token_logprobs: list[list[float]] | None
     cluster: str | None = None
+    words: int | None = None
+    bytes: int | None = None
 
     @property
     def identity(self) -> tuple[str, str, str, str]:
@@ -66,6 +70,16 @@ Records = Sequence[Record] | pa.Table  # rows, or the same as columns
 def table(records: Records) -> pa.Table:
     """Records as columns, under SCHEMA."""
     return records if isinstance(records, pa.Table) else pa.Table.from_pylist([vars(record) for record in records], SCHEMA)
+
+
+def has_choices(records: pa.Table) -> bool:
+    """Whether a task's questions have choices. Else each has one: a continuation, or a whole text, that is scored as it is."""
+    return len(records["choices"][0]) > 1
+
+
+def is_text(records: pa.Table) -> bool:
+    """Whether a task scores whole texts, of which there is a perplexity and no right or wrong."""
+    return records["words"].null_count == 0
 
 
 def rows(records: pa.Table) -> list[Record]:
@@ -109,8 +123,9 @@ def read(path: Path) -> tuple[pa.Table, dict]:
         found = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path} cannot be read as records ({error}); remove it and run again.") from error
-    if "cluster" not in found.column_names:  # written before there was one
-        found = found.append_column("cluster", pa.nulls(len(found), pa.string()))
+    for name in ("cluster", "words", "bytes"):
+        if name not in found.column_names:  # written before there was one
+            found = found.append_column(name, pa.nulls(len(found), SCHEMA.field(name).type))
     if missing := set(SCHEMA.names) - set(found.column_names):
         raise UserError(f"{path} is no records file: it lacks the columns {', '.join(sorted(missing))}.")
     metadata = json.loads((found.schema.metadata or {}).get(b"bitsure", b"{}"))
@@ -136,7 +151,8 @@ def check(records: pa.Table, where: str) -> None:
     outside = np.zeros(len(records), dtype=bool)
     outside[owner[(gold < 0) | (gold >= np.diff(starts)[owner])]] = True
     for wrong, said in (
-        (pc.less(lengths["choices"], 2), "has fewer than two choices"),
+        (pc.less(lengths["choices"], 1), "has no choices"),
+        (_alone_in_its_task(records, lengths["choices"]), "has fewer than two choices, as others of the task have"),
         (pc.not_equal(lengths["choices"], lengths["choice_logprobs"]), "has not one log-probability a choice"),
         (pc.equal(lengths["gold"], 0), "has no right choice"),
         (pa.array(outside), "names a right choice that there is not"),
@@ -148,6 +164,12 @@ def check(records: pa.Table, where: str) -> None:
                 f"{where}: task {row['task']}, question {row['doc_id']} {said}: {len(row['choices'])} choices, "
                 f"choice_logprobs={row['choice_logprobs']}, gold={row['gold']}."
             )
+
+
+def _alone_in_its_task(records: pa.Table, n_choices: pa.Array) -> pa.Array:
+    """(n,) of bool: one choice in a task whose questions have more."""
+    several = pc.unique(records["task"].filter(pc.greater(n_choices, 1)))
+    return pc.and_(pc.equal(n_choices, 1), pc.is_in(records["task"], several))
 
 
 def flat(records: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -17,8 +17,13 @@ from bitsure.errors import UserError
 from bitsure.metrics import bins_of
 from bitsure.metrics.calibration import reliability_diagram
 from bitsure.metrics.confidence import questions
-from bitsure.records import Records, by_task, join, rows, table
+from bitsure.metrics.texts import texts
+from bitsure.records import Records, by_task, has_choices, is_text, join, rows, table
 from bitsure.report import Report
+from bitsure.sweep.statistics import STUDY
+
+if TYPE_CHECKING:
+    from bitsure.sweep import Sweep
 
 WAYS_OUT = (
     "Ways out: `wandb login` (or the environment variable WANDB_API_KEY); or tracking.mode=offline, and `wandb sync` later."
@@ -73,7 +78,7 @@ class Tracker:
             summary |= {"verdict": report.verdict["verdict"]}
             summary |= {f"{task}/verdict": one["verdict"] for task, one in report.verdict["tasks"].items()}
         if quantization:
-            summary |= {f"quantization/{key}": quantization[key] for key in PROOF}
+            summary |= {f"quantization/{key}": quantization[key] for key in PROOF if key in quantization}
         self._run.summary.update({key: value for key, value in summary.items() if value is not None})
         self._run.log(
             {
@@ -97,7 +102,10 @@ class Tracker:
         self._run.log_artifact(artifact)
 
 
-PROOF = ("bits_per_weight", "parameter_share", "relative_error")
+PROOF = ("bits_per_weight", "parameter_share", "relative_error", "bits_per_weight_coded", "code_entropy", "load_seconds")
+SWEEP = "sweep"  # the summary run's job type
+SWEEP_COLUMNS = ("model", "series", "parameters", "quantizer", "setting", "bits_per_weight", "size_bytes", "task", "metric")
+SWEEP_COLUMNS += ("value", "ci_low", "ci_high", "n", "baseline", "delta", "delta_ci_low", "delta_ci_high", "p_adjusted")
 SAMPLE_COLUMNS = (
     "task",
     "doc_id",
@@ -114,9 +122,11 @@ SAMPLE_COLUMNS = (
 
 
 def reliability_points(records: Records, metric: Metric) -> dict[str, list[list[float]]]:
-    """By task, a row for each bin that holds questions: mean confidence, accuracy, questions."""
+    """By task with choices, a row for each bin that holds questions: mean confidence, accuracy, questions."""
     points = {}
     for task, found in by_task(records).items():
+        if not has_choices(found):
+            continue
         asked = questions(found, metric.normalization)
         bins = reliability_diagram(asked.confidence, asked.correct, bins_of(asked, metric))
         rows_ = zip(bins.confidence, bins.accuracy, bins.count, strict=True)
@@ -125,7 +135,7 @@ def reliability_points(records: Records, metric: Metric) -> dict[str, list[list[
 
 
 def sample_rows(records: Records, baseline: Records | None, normalization: str) -> list[list]:
-    """A row for each question under SAMPLE_COLUMNS, with both models' choice where there is a baseline."""
+    """A row under SAMPLE_COLUMNS for each question (whole texts have none), with both models' choice if there is a baseline."""
     if baseline is None:
         return [[*asked, *seen, *[None] * 4] for asked, seen in _seen(table(records), normalization)]
     joined = join(baseline, records)
@@ -136,22 +146,67 @@ def sample_rows(records: Records, baseline: Records | None, normalization: str) 
 
 def _seen(records: pa.Table, normalization: str) -> list[tuple[list, list]]:
     """Of each question what was asked, and the model's choice, its confidence and the right answer's probability."""
-    if not len(records):
-        return []
-    q = questions(records, normalization)
-    numbers = zip(q.prediction.tolist(), q.confidence.tolist(), q.true_label_prob.tolist(), strict=True)
     return [
-        ([one.task, one.doc_id, " | ".join(one.choices), str(one.gold)], [one.choices[choice], confidence, p])
-        for one, (choice, confidence, p) in zip(rows(records), numbers, strict=True)
+        ([one.task, one.doc_id, " | ".join(one.choices), str(one.gold)], seen)
+        for found in by_task(records).values()
+        if not is_text(found)
+        for one, seen in zip(rows(found), _answers(found, normalization), strict=True)
     ]
+
+
+def _answers(found: pa.Table, normalization: str) -> list[list]:
+    """Of a task's questions: the choice and the confidence (None where there are no choices), the right one's probability."""
+    if not has_choices(found):
+        return [[None, None, p] for p in texts(found).true_label_prob.tolist()]
+    q, choices = questions(found, normalization), found["choices"].to_pylist()
+    numbers = zip(choices, q.prediction.tolist(), q.confidence.tolist(), q.true_label_prob.tolist(), strict=True)
+    return [[of[choice], confidence, p] for of, choice, confidence, p in numbers]
 
 
 @contextmanager
 def track(config: Config, resolved: dict, run_dir: Path, sweep: str | None, log_file: Path) -> Iterator[Tracker]:
     """A W&B run around the block, finished whatever happens: with exit code 1 if the block raises."""
-    tracking = config.tracking
+    named = {
+        "name": f"{config.model.name}/{config.quant.name}",
+        "group": config.tracking.group or sweep or config.model.name,
+        "job_type": config.quant.name,
+        "tags": [config.model.name, config.quant.name, config.task.name],
+    }
+    with _run(config.tracking, run_dir, log_file, config=resolved, **named) as run:
+        yield Tracker(run)
+
+
+def track_sweep(tracking: Tracking, made: Sweep) -> str | None:
+    """A summary run of a sweep: its states, its table and figures, and all its files as an artifact; how to look further.
+
+    It stands in the group of the sweep's cells, and its keys are the same for every sweep.
+    """
+    group, log_file = tracking.group or made.directory.resolve().name, made.directory / "libraries.log"
+    named = {"name": f"{group}/{SWEEP}", "group": group, "job_type": SWEEP, "tags": [SWEEP]}
+    with _run(tracking, made.directory, log_file, config={"cells": [cell.name for cell in made.cells]}, **named) as run:
+        if run is None:
+            return None
+        import wandb
+
+        done = made.states.get("done", 0)
+        run.summary.update({"sweep/cells": len(made.cells), "sweep/done": done, "sweep/not_done": len(made.cells) - done})
+        rows_ = [[row[name] for name in SWEEP_COLUMNS] for row in made.models if row["metric"] in STUDY]
+        pictures = {f"sweep/{picture.name}": wandb.Image(str(path)) for picture, path in made.pictures}
+        run.log({"sweep/table": wandb.Table(columns=list(SWEEP_COLUMNS), data=rows_)} | pictures)
+        artifact = wandb.Artifact(SWEEP, type=SWEEP, metadata={"group": group})
+        for name in ("sweep.parquet", "sweep.html"):
+            artifact.add_file(str(made.directory / name))
+        for name in ("figures", "tables"):
+            artifact.add_dir(str(made.directory / name), name=name)
+        run.log_artifact(artifact)
+        return Tracker(run).look
+
+
+@contextmanager
+def _run(tracking: Tracking, directory: Path, log_file: Path, **about: Any) -> Iterator[Any | None]:
+    """A W&B run around the block, None where tracking is disabled; with exit code 1 if the block raises."""
     if tracking.mode == "disabled":
-        yield Tracker(None)
+        yield None
         return
     os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
@@ -162,18 +217,14 @@ def track(config: Config, resolved: dict, run_dir: Path, sweep: str | None, log_
                 project=tracking.project,
                 entity=tracking.entity,
                 mode=tracking.mode,
-                dir=str(run_dir),
-                name=f"{config.model.name}/{config.quant.name}",
-                group=tracking.group or sweep or config.model.name,
-                job_type=config.quant.name,
-                tags=[config.model.name, config.quant.name, config.task.name],
-                config=resolved,
+                dir=str(directory),
                 settings=wandb.Settings(console="off", disable_git=True, disable_code=True),
+                **about,
             )
     except wandb.errors.Error as error:
         raise UserError(f"Weights & Biases cannot start a run: {error}\n{WAYS_OUT}") from error
     try:
-        yield Tracker(run)
+        yield run
     except BaseException:
         with terminal.output_to(log_file):
             run.finish(exit_code=1)

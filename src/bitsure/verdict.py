@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bitsure import control
-from bitsure.compare import BASELINE_GUESSING, was_compared
+from bitsure.compare import BASELINE_GUESSING, PRIMARY, was_compared
 from bitsure.config import Verdict
 from bitsure.metrics import ECE, MACRO
 
 NON_INFERIOR, INFERIOR, UNDECIDED = "non-inferior", "inferior", "undecided"
 FEWEST = 30  # questions, or clusters of them; an interval of fewer says too little of their spread
+NOISE_SAID = {PRIMARY: "the right answer's probability", "nll": "the NLL of a token"}
 SAID = {"accuracy": "the loss of accuracy", "nll": "the rise of the NLL", ECE: "the rise of the calibration error"}
 
 
@@ -18,8 +19,9 @@ def judge(comparison: dict[str, dict[str, dict]], verdict: Verdict, level: float
     A loss is how much worse the quantized model is, in the metric's own unit. A metric is non-inferior where its interval's
     upper end is below the margin, inferior where the lower end is above it, undecided of fewer than FEWEST clusters. The
     calibration error's interval covers less than it says: it can leave a task undecided but not make it inferior. A task is
-    inferior if any metric is, non-inferior if all are; one of which nothing joined is undecided. `smallest_detectable` is the
-    change in true_label_prob that the task's primary test would most likely find.
+    inferior if any metric is, non-inferior if all are; one of which nothing joined is undecided. What has no choices has no
+    calibration error, and a whole text no accuracy: its verdict is of what there is. `smallest_detectable` is the change in
+    true_label_prob (of texts, in the NLL) that the task's test would most likely find.
     noise_control: {task: {places, sentence}} where one was scored, else null.
     """
     margins = {
@@ -37,6 +39,7 @@ def judge(comparison: dict[str, dict[str, dict]], verdict: Verdict, level: float
         judged = {
             name: _judge_one(values[name], margin, worse=-1 if name == "accuracy" else 1, decisive=name != ECE)
             for name, margin in margins.items()
+            if name in values
         }
         overall, warning = _together([one["verdict"] for one in judged.values()]), _warning(values)
         tasks[task] = {
@@ -44,10 +47,10 @@ def judge(comparison: dict[str, dict[str, dict]], verdict: Verdict, level: float
             "sentence": _sentence(task, overall, judged, level) + (f" {warning}" if warning else ""),
             "warning": warning,
             "margins": judged,
-            "smallest_detectable": values["true_label_prob"].get("smallest_detectable"),
+            "smallest_detectable": values.get(PRIMARY, values["nll"]).get("smallest_detectable"),
         }
     together = _together([one["verdict"] for one in tasks.values()])
-    around = {task: against_noise(task, values) for task, values in comparison.items() if f"{control.PREFIX}harm" in values}
+    around = {task: against_noise(task, values) for task, values in comparison.items() if f"{control.PREFIX}nll" in values}
     return {"verdict": together, "strict": verdict.strict, "level": level, "noise_control": around or None, "tasks": tasks}
 
 
@@ -55,14 +58,16 @@ def against_noise(task: str, values: dict[str, dict]) -> dict:
     """Where the quantized model lies within what noise of the same output error does: {metric: below | within | above, …}."""
     names = [name for name in values if f"{control.PREFIX}{name}" in values]
     places = {name: control.place(values[name]["value"], values[f"{control.PREFIX}{name}"]) for name in names}
-    p, noise = values["true_label_prob"], values[f"{control.PREFIX}true_label_prob"]
-    kl, noise_kl = values["kl_divergence"], values[f"{control.PREFIX}kl_divergence"]
+    name = PRIMARY if PRIMARY in names else "nll"
+    p, noise = values[name], values[f"{control.PREFIX}{name}"]
     sentence = (
-        f"{task}: noise of the same output error ({noise['n']} seeds) changes the right answer's probability by "
-        f"{noise['ci_low']:+.4f} to {noise['ci_high']:+.4f}; quantization, by {p['value']:+.4f}, "
-        f"is {places['true_label_prob']} that. Mean KL {kl['value']:.4f}, of the noise {noise_kl['value']:.4f}."
+        f"{task}: noise of the same output error ({noise['n']} seeds) changes {NOISE_SAID[name]} by "
+        f"{noise['ci_low']:+.4f} to {noise['ci_high']:+.4f}; quantization, by {p['value']:+.4f}, is {places[name]} that."
     )
-    slope = values["harm_slope"]
+    if "kl_divergence" in names:
+        noise_kl = values[f"{control.PREFIX}kl_divergence"]["value"]
+        sentence += f" Mean KL {values['kl_divergence']['value']:.4f}, of the noise {noise_kl:.4f}."
+    slope = values.get("harm_slope", {})
     if "p_value" in slope:
         hit = "hit harder than by such noise" if slope["p_value"] <= 0.05 else "not shown to be hit harder than by such noise"
         sentence += f" Unsure questions are {hit} (p = {slope['p_value']:.2g}, unadjusted)."

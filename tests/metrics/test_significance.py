@@ -126,6 +126,13 @@ def test_differences_that_do_not_vary_have_no_effect_size():
     assert np.isnan(ratio) and np.isnan(error)
 
 
+def test_a_few_differences_of_rounding_size_are_no_evidence():
+    tested = paired_t_test(np.array([1e-17, 3e-17]), None, None, 0.95, 0.01)
+    assert (tested["p_value"], tested["effect_size"], tested["effect_size_ci"]) == (1.0, None, None)
+    two = paired_t_test(np.array([0.1, 0.3]), np.array([[2.0, 0.0], [0.0, 2.0]]), None, 0.95, 0.01)
+    assert two["p_value"] < 1 and two["effect_size"] is None  # no resample has a spread
+
+
 def test_clusters_of_one_size_are_a_t_test_of_their_means():
     difference = np.random.default_rng(0).normal(0.1, 1, 120)
     clusters = np.arange(120) % 40

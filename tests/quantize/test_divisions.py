@@ -8,7 +8,7 @@ import torch
 from bitsure.number_formats import Activations
 from bitsure.quantize import chain, checkpoints, runtime, verify
 from bitsure.quantize.blocks import layers_by_input, walk
-from bitsure.quantize.divisions import OFFSET, SCALE, find_source
+from bitsure.quantize.divisions import OFFSET, SCALE, find_sources
 from bitsure.quantize.runtime import Runtime, attach
 from bitsure.quantize.targets import block_linears, matrix
 from bitsure.quantize.transforms import smoothing_scales
@@ -51,11 +51,21 @@ def test_before_any_rounding_the_model_is_the_same(family, tmp_path):
 @pytest.mark.parametrize("family", FOLDED)
 def test_it_is_folded_into_the_layer_before(family):
     _, block, feed = next(walk(build(family, **ALL[family]), WINDOWS))
-    for group in layers_by_input(block, feed):
-        source, how = find_source(block, group, lambda: feed.run(feed.batches[0]))
+    groups, runs = layers_by_input(block, feed), []
+
+    def run() -> torch.Tensor:
+        runs.append(1)
+        return feed.run(feed.batches[0])
+
+    found = find_sources(block, groups, run)
+    for group, (source, how) in zip(groups, found, strict=True):
         first = next(iter(group)).rpartition(".")[2]
-        assert first not in FOLDED[family] or source == FOLDED[family][first] or (first == "c_proj" and source is None)
+        assert first not in FOLDED[family] or source == FOLDED[family][first]
         assert how == (OFFSET if family == "gemma" and source and "norm" in source else SCALE)
+    runs.clear()
+    assert find_sources(block, groups, run, found) == found and len(runs) == 2
+    wrong = [(next(iter(group)), SCALE) for group in groups]
+    assert find_sources(block, groups, run, wrong) == found
 
 
 def test_the_scales_are_those_of_the_paper():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bitsure import models
@@ -10,7 +12,7 @@ from bitsure.errors import UserError
 from bitsure.scoring.engine import TOLERANCE
 from tests.conftest import SHARED, needs_shared, record
 
-POCKET = "pocket/tasks"
+ALL = Task(name="all", names=["all"])  # no limit, no template
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +20,13 @@ def harness():
     from bitsure.scoring import harness
 
     return harness
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    from bitsure.scoring import tasks
+
+    return tasks
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +38,13 @@ def task(names, include_path, **changes) -> Task:
     return Task(**({"name": "own", "names": names, "include_path": str(include_path)} | changes))
 
 
-def run(harness, loaded, model_and_tokenizer, limit=None, **settings):
-    return harness.run(loaded, harness.HookedLM(*model_and_tokenizer, lambda n: None, **settings), limit)[0]
+def run(harness, loaded, model_and_tokenizer, chosen=None, **settings):
+    return harness.run(loaded, harness.HookedLM(*model_and_tokenizer, lambda n: None, **settings), chosen or ALL)[0]
 
 
-def test_records_hold_what_the_harness_scored(harness, loaded_model, own_tasks):
+def test_records_hold_what_the_harness_scored(harness, tasks, loaded_model, own_tasks):
     chosen = task(["tiny_pets"], own_tasks)
-    rows = run(harness, harness.load_tasks(chosen, chosen.names, None)["tiny_pets"], loaded_model)
+    rows = run(harness, tasks.load_tasks(chosen, chosen.names, None)["tiny_pets"], loaded_model)
     assert len(rows) == 20 and [row.doc_id for row in rows] == list(range(20))
     assert rows[4].choices == ["cat", "big brown dog", "fox"] and rows[4].gold == [1]
     for row in rows:
@@ -44,14 +53,14 @@ def test_records_hold_what_the_harness_scored(harness, loaded_model, own_tasks):
     assert len({row.prompt_hash for row in rows}) == 20 and all(row.cluster == row.prompt_hash for row in rows)
 
 
-def test_log_likelihoods_are_those_of_hflm(harness, loaded_model, own_tasks):
+def test_log_likelihoods_are_those_of_hflm(harness, tasks, loaded_model, own_tasks):
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
 
     chosen = task(["tiny_pets"], own_tasks)
     model, tokenizer = loaded_model
-    rows = run(harness, harness.load_tasks(chosen, chosen.names, None)["tiny_pets"], loaded_model)
-    loaded = harness.load_tasks(chosen, chosen.names, None)["tiny_pets"]
+    rows = run(harness, tasks.load_tasks(chosen, chosen.names, None)["tiny_pets"], loaded_model)
+    loaded = tasks.load_tasks(chosen, chosen.names, None)["tiny_pets"]
     theirs = evaluate(HFLM(pretrained=model, tokenizer=tokenizer), loaded, bootstrap_iters=0, log_samples=True)["samples"]
     for row, sample in zip(rows, theirs["tiny_pets"], strict=True):
         for ours, ours_greedy, [(expected, greedy)] in zip(
@@ -65,42 +74,13 @@ def test_log_likelihoods_are_those_of_hflm(harness, loaded_model, own_tasks):
         )
 
 
-def test_limit_and_few_shot_count_reach_the_harness(harness, loaded_model, own_tasks):
+def test_limit_and_few_shot_count_reach_the_harness(harness, tasks, loaded_model, own_tasks):
     chosen = task(["tiny_pets"], own_tasks, num_fewshot=1, limit=3)
-    rows = run(harness, harness.load_tasks(chosen, chosen.names, None)["tiny_pets"], loaded_model, 3)
+    rows = run(harness, tasks.load_tasks(chosen, chosen.names, None)["tiny_pets"], loaded_model, chosen)
     plain = task(["tiny_pets"], own_tasks)
-    without = run(harness, harness.load_tasks(plain, plain.names, None)["tiny_pets"], loaded_model, 3)
+    without = run(harness, tasks.load_tasks(plain, plain.names, None)["tiny_pets"], loaded_model, replace(plain, limit=3))
     assert len(rows) == 3
     assert all(a.doc_hash == b.doc_hash and a.prompt_hash != b.prompt_hash for a, b in zip(rows, without, strict=True))
-
-
-def test_an_unknown_task_is_refused_with_near_names(harness, own_tasks):
-    with pytest.raises(UserError, match=r"no task 'arc_eezy'.*Near: .*arc_easy"):
-        harness.load_tasks(task(["arc_eezy"], own_tasks), ["arc_eezy"], None)
-
-
-def test_a_task_without_choices_is_refused(harness, own_tasks):
-    with pytest.raises(UserError, match=r"tiny_free is of the kind generate_until: it has no choices"):
-        harness.load_tasks(task(["tiny_free"], own_tasks), ["tiny_free"], None)
-
-
-def test_gold_is_an_index_a_choice_or_several_and_nothing_else(harness):
-    class Fake:
-        multiple_input = 0
-
-        def doc_to_target(self, doc):
-            return doc["target"]
-
-        def doc_to_text(self, doc):
-            return doc["text"]
-
-    gold = lambda target, **doc: harness._gold("t", Fake(), {"target": target, **doc}, ["a", "b", "7"])  # noqa: E731
-    assert (gold(1), gold("b"), gold("7"), gold("0"), gold([0, 2])) == ([1], [1], [2], [0], [0, 2])
-    for target in ("c", 3, -1, [], ["a", "c"]):
-        with pytest.raises(UserError, match="is none of the 3 choices"):
-            gold(target)
-    Fake.multiple_input = 3
-    assert gold("the common ending", text=1) == [1]
 
 
 def test_a_disagreement_with_the_harness_is_an_error(harness):
@@ -110,7 +90,7 @@ def test_a_disagreement_with_the_harness_is_an_error(harness):
         harness._check_agreement(row, {"acc": 0.0})
 
 
-def test_what_is_wrong_names_the_task_and_the_question(harness, tiny_model, own_tasks):
+def test_what_is_wrong_names_the_task_and_the_question(harness, tasks, tiny_model, own_tasks):
     import torch
 
     model, tokenizer = models.load(tiny_model, "float32")
@@ -118,7 +98,7 @@ def test_what_is_wrong_names_the_task_and_the_question(harness, tiny_model, own_
         model.model.decoder.layers[1].fc1.bias[0] = float("nan")
     chosen = task(["tiny_pets"], own_tasks)
     with pytest.raises(UserError, match=r"task tiny_pets, question \d+, choice \d: .*model.decoder.layers.1.fc1"):
-        run(harness, harness.load_tasks(chosen, chosen.names, None)["tiny_pets"], (model, tokenizer))
+        run(harness, tasks.load_tasks(chosen, chosen.names, None)["tiny_pets"], (model, tokenizer))
 
 
 def test_rolling_and_generation_are_the_harness_own(harness, loaded_model):
@@ -133,25 +113,6 @@ def test_rolling_and_generation_are_the_harness_own(harness, loaded_model):
         assert abs(a - b) <= 1e-3 + 1e-6 * abs(b)
     asked = [Instance("generate_until", {}, ("the cat", {"until": ["."], "max_gen_toks": 5}), 0)]
     assert ours.generate_until(asked) == theirs.generate_until(asked)
-
-
-def test_counted_requests_are_the_choices(harness, own_tasks):
-    chosen = task(["tiny_pets"], own_tasks)
-    loaded = harness.load_tasks(chosen, chosen.names, None)["tiny_pets"]
-    assert (harness.count_requests(loaded, None), harness.count_requests(loaded, 5)) == (60, 15)
-
-
-@needs_shared
-def test_real_tasks_by_name_from_a_mirror(harness, loaded_model):
-    names = ["arc_easy", "boolq", "piqa", "openbookqa", "hellaswag", "truthfulqa_mc1", "truthfulqa_mc2"]
-    chosen = Task(name="real", names=names, include_path=None)
-    loaded = harness.load_tasks(chosen, names, str(SHARED / "hub"))
-    for name in names:
-        rows = run(harness, loaded[name], loaded_model, 4)  # its accuracy is checked against the harness's
-        assert len(rows) == 4 and {row.task for row in rows} == {name}
-        assert all(len(row.choices) == len(row.choice_logprobs) >= 2 for row in rows)
-        if name == "truthfulqa_mc2":
-            assert all(len(row.gold) > 1 for row in rows)
 
 
 REAL = ["arc_easy", "boolq", "piqa", "hellaswag", "openbookqa", "truthfulqa_mc1", "truthfulqa_mc2", "lambada_openai"]
@@ -176,7 +137,7 @@ class EveryToken:
 
 
 @needs_shared
-def test_on_real_tasks_every_number_is_that_of_hflm(harness, monkeypatch):
+def test_on_real_tasks_every_number_is_that_of_hflm(harness, tasks, monkeypatch):
     """Real weights, real questions: tokens, sums, greedy and accuracy; a zero-shot and a few-shot pass."""
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
@@ -184,9 +145,11 @@ def test_on_real_tasks_every_number_is_that_of_hflm(harness, monkeypatch):
     from bitsure import hub
 
     model, tokenizer = models.load(SHARED / "hub/models/karpathy/stories260K", "float32")
+    from bitsure.scoring.names import manager_with
+
     for shots in (0, 2):
         with hub.datasets_from(str(SHARED / "hub"), None):
-            loaded = harness._manager(None, True).load(REAL)
+            loaded = manager_with(None, True).load(REAL)
         for one in loaded["tasks"].values():
             one.set_config(key="num_fewshot", value=0 if "truthfulqa" in one.config.task else shots)
 
@@ -238,10 +201,3 @@ def test_in_half_precision_we_are_as_near_to_float32_as_hflm(harness, dtype):
     absolute, relative = TOLERANCE[dtype]
     assert (np.abs(found - expected) <= absolute + relative * np.abs(exact)).all()
     assert np.abs(found - exact).mean() <= 1.1 * np.abs(expected - exact).mean()
-
-
-@needs_shared
-def test_a_task_of_another_kind_is_refused_by_name(harness):
-    chosen = Task(name="real", names=["lambada_openai"], include_path=None)
-    with pytest.raises(UserError, match="lambada_openai is of the kind loglikelihood"):
-        harness.load_tasks(chosen, chosen.names, str(SHARED / "hub"))

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bitsure.config import Metric
-from bitsure.metrics import bootstrap, calibration, paper_compat, paper_intervals, repair
+from bitsure.metrics import bootstrap, calibration, paper_compat, paper_intervals, repair, texts
 from bitsure.metrics.calibration import Bins
 from bitsure.metrics.confidence import Questions, questions
 from bitsure.metrics.ranking import Aurc, Auroc
 from bitsure.metrics.statistics import Estimate, Statistic, estimate, mean, standard_error
-from bitsure.records import Records, by_task
+from bitsure.records import Records, by_task, has_choices
 
 ECE = "expected_calibration_error"
 MACRO = "macro_average"
@@ -89,30 +89,46 @@ def calibrated(asked: Questions, sample: Sample, metric: Metric) -> dict[str, Es
 
 
 def measure(records: Records, metric: Metric) -> dict[str, dict[str, dict]]:
-    """metrics.json; intervals resample questions, and hold for this checkpoint."""
+    """metrics.json; intervals resample questions, and hold for this checkpoint.
+
+    What has no choices has numbers of its own, and no part in the average over tasks.
+    """
     results, estimates = {}, {}
     for task, found in by_task(records).items():
-        asked = questions(found, metric.normalization)
-        sample = Sample.of(found, metric)
-        chosen = statistics(asked, metric) | {"accuracy_above_guessing": above_guessing()}
-        estimates[task] = estimate(chosen, asked, sample.weights, sample.clusters) | calibrated(asked, sample, metric)
-        results[task] = {
-            name: entry(one, chosen[name].count(asked) if name in chosen else len(asked), sample, metric.confidence_level)
-            for name, one in estimates[task].items()
-        }
-        null = calibration.errors_if_calibrated(asked.confidence, bins_of(asked, metric), NULL_DRAWS, metric.seed)
-        ends = bootstrap.percentile_interval(null, metric.confidence_level)
-        drawn = {"interval": "percentile", "resampled": "which answers are right, drawn from Bernoulli(confidence)"}
-        results[task][f"{ECE}_if_calibrated"] = number(float(null.mean()), *ends, len(asked), **drawn)
-        if metric.paper_compat:
-            kept = len(paper_compat.kept(found))
-            results[task] |= {
-                f"paper_compat/{name}": entry(one, kept, sample, metric.confidence_level)
-                for name, one in paper_intervals.estimates(found, sample.weights, sample.clusters).items()
-            }
-    if len(results) > 1:
+        if has_choices(found):
+            results[task], estimates[task] = _measure_choices(found, metric)
+        else:
+            results[task] = _measure_texts(found, metric)
+    if len(estimates) > 1:
         results[MACRO] = macro_average(estimates, metric.confidence_level)
     return results
+
+
+def _measure_choices(found: pa.Table, metric: Metric) -> tuple[dict[str, dict], dict[str, Estimate]]:
+    asked, sample, level = questions(found, metric.normalization), Sample.of(found, metric), metric.confidence_level
+    chosen = statistics(asked, metric) | {"accuracy_above_guessing": above_guessing()}
+    estimates = estimate(chosen, asked, sample.weights, sample.clusters) | calibrated(asked, sample, metric)
+    result = {
+        name: entry(one, chosen[name].count(asked) if name in chosen else len(asked), sample, level)
+        for name, one in estimates.items()
+    }
+    null = calibration.errors_if_calibrated(asked.confidence, bins_of(asked, metric), NULL_DRAWS, metric.seed)
+    ends = bootstrap.percentile_interval(null, level)
+    drawn = {"interval": "percentile", "resampled": "which answers are right, drawn from Bernoulli(confidence)"}
+    result[f"{ECE}_if_calibrated"] = number(float(null.mean()), *ends, len(asked), **drawn)
+    if metric.paper_compat:
+        kept = len(paper_compat.kept(found))
+        result |= {
+            f"paper_compat/{name}": entry(one, kept, sample, level)
+            for name, one in paper_intervals.estimates(found, sample.weights, sample.clusters).items()
+        }
+    return result, estimates
+
+
+def _measure_texts(found: pa.Table, metric: Metric) -> dict[str, dict]:
+    scored, sample = texts.texts(found), Sample.of(found, metric)
+    estimates = estimate(texts.statistics(scored), scored, sample.weights, sample.clusters)
+    return {name: entry(one, len(scored), sample, metric.confidence_level) for name, one in estimates.items()}
 
 
 class Sample:
@@ -152,7 +168,8 @@ def macro_average(estimates: dict[str, dict[str, Estimate]], level: float) -> di
         value = float(np.mean([one.value for one in have]))
         error = math.sqrt(sum(one.standard_error**2 for one in have)) / len(have)
         low, high = bootstrap.normal_interval(value, error, level)
-        results[name] = number(value, low, high, len(have), interval="normal, over tasks", resampled="questions within tasks")
+        known = {"standard_error": error, "interval": "normal, over tasks", "resampled": "questions within tasks"}
+        results[name] = number(value, low, high, len(have), **known)
     return results
 
 
@@ -160,7 +177,8 @@ def entry(one: Estimate, n: int, sample: Sample, level: float, **more) -> dict:
     """An estimate for a JSON file, with what its interval resampled, and of how many clusters the questions are."""
     of = sample.unit if one.replicates is not None else f"none: the influence of {sample.unit}"
     clusters = {} if sample.n_clusters is None else {"n_clusters": sample.n_clusters}
-    return number(one.value, *one.interval(level), n, interval=one.kind, resampled=of, **clusters, **more)
+    known = {"standard_error": one.standard_error, "interval": one.kind, "resampled": of}
+    return number(one.value, *one.interval(level), n, **known, **clusters, **more)
 
 
 def number(value: float, ci_low: float | None, ci_high: float | None, n: int, **more) -> dict:

@@ -130,10 +130,14 @@ def questions(records: Records, normalization: str = "none") -> Questions:
     """The questions of some records (at least one).
 
     normalization: what a choice's log-probability is divided by: none (the study), its tokens, the characters (the harness's
-    acc_norm) or UTF-8 bytes (acc_bytes) of its text. Raises UserError if the records do not say how many tokens there are.
+    acc_norm) or UTF-8 bytes (acc_bytes) of its text. Raises UserError if the records do not say how many tokens there are, and
+    for what has no choices: a confidence of 1 in the only one would be no confidence.
     """
     found = table(records)
     scores, starts = flat(found, "choice_logprobs")
+    if (np.diff(starts) < 2).any():
+        task = found["task"][int(np.argmax(np.diff(starts) < 2))].as_py()
+        raise UserError(f"task {task} has no choices to take a confidence from: leave it out here.")
     if normalization != "none":
         scores = scores / _lengths(found, normalization)
     gold, first = flat(found, "gold")

@@ -26,10 +26,10 @@ def paired_t_test(
     from scipy.stats import t, ttest_1samp
 
     n, none = len(difference), {"statistic": None, "p_value": 1.0, "effect": "Cohen's d_z"}
-    if n < 2 or np.ptp(difference) == 0:
+    deviation = float(difference.std(ddof=1)) if n > 1 else 0.0
+    if deviation <= 1e-12:  # rounding
         return {"test": "paired t-test", **none, "effect_size": None, "effect_size_ci": None}
     statistic, p_value = ttest_1samp(difference, 0.0)
-    deviation = float(difference.std(ddof=1))
     d_z, error = standardized(difference.mean(), difference - difference.mean(), clusters)
     interval = bootstrap.normal_interval(d_z, error, level)
     if weights is not None:
@@ -38,13 +38,14 @@ def paired_t_test(
         with np.errstate(invalid="ignore", divide="ignore"):
             replicates = means / np.sqrt(difference**2 @ weights / counts - means**2)
         interval = bootstrap.percentile_interval(replicates, level)
+    known = all(map(math.isfinite, interval))
     return {
         "test": "paired t-test",
         "statistic": float(statistic),
         "p_value": float(p_value),
         "effect": "Cohen's d_z",
-        "effect_size": d_z,
-        "effect_size_ci": list(interval),
+        "effect_size": d_z if known else None,
+        "effect_size_ci": list(interval) if known else None,
         "smallest_detectable": float(t.ppf(1 - alpha / 2, n - 1) + t.ppf(0.8, n - 1)) * deviation / math.sqrt(n),
     }
 

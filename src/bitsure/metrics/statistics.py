@@ -44,7 +44,7 @@ class Sums:
         return float(self.from_sums(self.features(asked).sum(0)[None])[0])
 
     def from_sums(self, sums: np.ndarray) -> np.ndarray:
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             return self.of(sums)
 
     def value_and_influence(self, asked: Any) -> tuple[float, np.ndarray]:
@@ -112,7 +112,8 @@ def estimate(
     replicates = _replicates(resampled, asked, weights)
     if minus is not None:
         other = _replicates(resampled, minus, weights)
-        replicates = {name: found - other[name] for name, found in replicates.items()}
+        with np.errstate(invalid="ignore"):  # what does not exist of either, does not of the difference
+            replicates = {name: found - other[name] for name, found in replicates.items()}
     found = {}
     for name, one in statistics.items():
         least, difference = one.least, {}

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bitsure import models, terminal
-from bitsure.config import PROJECT, Calib
+from bitsure import model_facts, models, terminal
+from bitsure.config import PROJECT, Calib, Model
 from bitsure.errors import UserError
 from bitsure.models import Source
 from bitsure.quantize.calib_data import CalibText, draw_windows
-from bitsure.quantizers import Bnb, Cast, Chain, Gptq, Hqq, Kept, Noise, Prequantized, Quant, Rtn
+from bitsure.quantizers import Bnb, Cast, Chain, Gptq, Hqq, Kept, Noise, NoQuant, Prequantized, Quant, Rtn
 from bitsure.store import Store, write_text
 
 log = logging.getLogger(__name__)
@@ -135,6 +135,24 @@ def ensure(plan: Plan, store: Store, log_file: Path) -> Quantized:
     return Quantized(checkpoint, json.loads((directory / "quantization.json").read_text()))
 
 
+def check_model(model: Model, quant: Quant, noise_control: bool) -> None:
+    """Raise UserError if the model's settings rule the quantizer out, before the model is looked for."""
+    if (noise_control or isinstance(quant, Noise)) and model.device_map is not None:
+        raise UserError("model.device_map: noise is added to weights in memory, not to those it leaves on disk. Leave one out.")
+    if isinstance(quant, Chain) and "smooth" in quant.transforms and model.device_map is not None:
+        raise UserError("model.device_map: smooth rewrites weights in memory, not those it leaves on disk. Leave one out.")
+    if model.unquantizable is not None and not isinstance(quant, NoQuant):
+        raise UserError(
+            f"quant={quant.name}: {model.name} cannot be quantized here: {model.unquantizable}. "
+            "quant=none scores it in full precision."
+        )
+    if model.trust_remote_code and isinstance(quant, Gptq) and quant.backend != "native":
+        raise UserError(
+            f"quant.backend={quant.backend}: it loads the model itself, without remote code. quant.backend=native quantizes "
+            "what model.trust_remote_code=true loads."
+        )
+
+
 def check(plan: Plan, store: Store) -> None:
     """Raise UserError if the quantizer cannot do the model's layers, or the text is too short, or the store's disk too small.
 
@@ -145,7 +163,8 @@ def check(plan: Plan, store: Store) -> None:
 
     if isinstance(plan.quant, Cast):
         casts.check(plan.quant, plan.source.path, plan.dtype)
-    model = models.empty_model(plan.source.path)
+    source, code = plan.source, plan.source.settings.trust_remote_code
+    model = models.empty_model(source.path, code)
     if plan.ready:
         prequantized.check(plan.ready, model, plan.source.name)
     if not isinstance(plan.quant, Cast) and (unknown := unknown_weights(model)):
@@ -164,13 +183,16 @@ def check(plan: Plan, store: Store) -> None:
     if isinstance(plan.quant, Noise) and not store.find("weights", plan.like.made_from):
         check(plan.like, store)
     space.check(model, plan.quant, plan.dtype, store.root)
-    _, held_out = _windows(plan, models.load_tokenizer(plan.source.path))
+    model_facts.check_memory(source.settings, plan.dtype, "cpu")
+    tokenizer = models.load_tokenizer(source.path, code)
+    model_facts.check_tokenizer(tokenizer, source.path)
+    _, held_out = _windows(plan, tokenizer)
     if held_out.shape[1] < plan.calib.seqlen:
         log.warning("calib.seqlen=%d is longer than the model's context: %d tokens it is", plan.calib.seqlen, held_out.shape[1])
 
 
 def _windows(plan: Plan, tokenizer):
-    return draw_windows(plan.text, plan.calib, plan.nsamples, tokenizer, models.context_length(plan.source.path))
+    return draw_windows(plan.text, plan.calib, plan.nsamples, tokenizer, model_facts.context_length(plan.source.path))
 
 
 def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: Path) -> None:
@@ -178,7 +200,7 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
 
     source, text = plan.source, plan.text
     with terminal.output_to(log_file):
-        model, tokenizer = models.load(source.path, plan.dtype, device="cpu")
+        model, tokenizer = models.load(source.path, plan.dtype, "cpu", source.settings)
         windows, held_out = _windows(plan, tokenizer)
     started = time.monotonic()
     with terminal.progress(f"quantizing {source.name}, {plan.quant.name}", total=None) as advance:
@@ -188,12 +210,12 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
             case Gptq(backend="auto_gptq") as quant:
                 auto_gptq.quantize(model, quant, windows, out, log_file, advance)
                 with terminal.output_to(log_file):
-                    model, _ = models.load(source.path, plan.dtype, device="cpu")  # its layers were replaced
+                    model, _ = models.load(source.path, plan.dtype, "cpu", source.settings)  # its layers were replaced
             case Chain() as quant:
                 chain.quantize(model, quant, windows, parts, out, advance)
                 if quant.needs_data:  # the model was changed on the way, block by block
                     with terminal.output_to(log_file):
-                        model, _ = models.load(source.path, plan.dtype, device="cpu")
+                        model, _ = models.load(source.path, plan.dtype, "cpu", source.settings)
             case Cast() as quant:
                 checkpoints.write(out, *casts.cast(model, quant))
             case Bnb() as quant:

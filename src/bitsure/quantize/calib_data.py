@@ -109,10 +109,10 @@ def _locate_files(calib: Calib, hub_mirror: str | None) -> TextFiles:
 
 
 def _locate_training_splits(name: str, task: Task | None, hub_mirror: str | None) -> TrainingSplits:
-    from bitsure.scoring import harness
+    from bitsure.scoring import tasks
 
     assert task is not None, "calib.kind=task needs the tasks that are scored"
-    documents, names = harness.training_texts(task, hub_mirror), ", ".join(task.names)
+    documents, names = tasks.training_texts(task, hub_mirror), ", ".join(task.names)
     return TrainingSplits(f"{name} ({names})", f"the training split of {names}", hash_json(documents), tuple(documents))
 
 

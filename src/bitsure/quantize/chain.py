@@ -16,7 +16,7 @@ from torch import nn
 from bitsure.errors import UserError
 from bitsure.quantize import checkpoints, reassembly_search, runtime, tuning
 from bitsure.quantize.blocks import Feed, Inputs, channel_ranges, layers_by_input, measure, walk
-from bitsure.quantize.divisions import Division, find_source
+from bitsure.quantize.divisions import Division, Source, find_sources
 from bitsure.quantize.formats import ElementWeight, IntegerWeight, Weight
 from bitsure.quantize.gptq import round_with_hessian
 from bitsure.quantize.rtn import round_to_nearest
@@ -46,7 +46,7 @@ def quantize(
         return
     total = len(find_blocks(model)[1])
     done: list[Path] = []
-    hooks = Hooks()
+    hooks, sources = Hooks(), []
     exact: list[torch.Tensor] | None = None  # what the full-precision model's blocks give, where that is learned from
     for prefix, block, feed in walk(model, windows):
         if isinstance(quant, Rtn) and quant.tuning is not None:
@@ -56,7 +56,7 @@ def quantize(
             _take_up(done[-1], prefix, block, hooks)
             note = "taken up again"
         else:
-            weights, at_run_time, change = _quantize_block(block, prefix, feed, quant, hooks, exact)
+            weights, at_run_time, change = _quantize_block(block, prefix, feed, quant, hooks, sources, exact)
             checkpoints.write_part(done[-1], weights, at_run_time)
             note = f"weights moved by {change:.3f}"
         advance(1, total=total, note=f"{prefix}: {note}")
@@ -78,7 +78,13 @@ def _take_up(part: Path, prefix: str, block: nn.Module, hooks: Hooks) -> None:
 
 
 def _quantize_block(
-    block: nn.Module, prefix: str, feed: Feed, quant: Chain, hooks: Hooks, exact: list[torch.Tensor] | None
+    block: nn.Module,
+    prefix: str,
+    feed: Feed,
+    quant: Chain,
+    hooks: Hooks,
+    sources: list[Source],
+    exact: list[torch.Tensor] | None,
 ) -> tuple[dict[str, Weight], Runtime, float]:
     """The block's weights and what it does at run time, by full names, and ‖Ŵ − W‖ / ‖W‖ over its layers.
 
@@ -87,7 +93,7 @@ def _quantize_block(
     if quant.kv is not None:
         hooks.on_keys_and_values(block, runtime.rounding(quant.kv))
     groups = layers_by_input(block, feed)
-    divisions, spans, moved = _prepare(block, prefix, feed, groups, quant, hooks)
+    divisions, spans, moved = _prepare(block, prefix, feed, groups, quant, hooks, sources)
     reassembled = []
     if "reassemble" in quant.transforms:
         reassembled, spans = reassembly_search.reassemble_block(block, prefix, feed, groups, quant, hooks)
@@ -131,20 +137,31 @@ def _quantize_block(
 
 
 def _prepare(
-    block: nn.Module, prefix: str, feed: Feed, groups: list[dict[str, nn.Module]], quant: Chain, hooks: Hooks
+    block: nn.Module,
+    prefix: str,
+    feed: Feed,
+    groups: list[dict[str, nn.Module]],
+    quant: Chain,
+    hooks: Hooks,
+    sources: list[Source],
 ) -> tuple[list[Division], dict[str, torch.Tensor], Moved]:
-    """What is done to a block as a whole: smoothing, and the ranges of static activations."""
+    """What is done to a block as a whole: smoothing, and the ranges of static activations.
+
+    sources: where the block before has its divisions folded, replaced by where this one has.
+    """
     static = quant.activations is not None and quant.activations.static
     if not static and "smooth" not in quant.transforms:
         return [], {}, {}
     ranges = channel_ranges([next(iter(group.values())) for group in groups], feed)
     divisions, spans, moved = [], {}, {}
-    for group, (low, high) in zip(groups, ranges, strict=True):
+    if "smooth" in quant.transforms:
+        sources[:] = find_sources(block, groups, lambda: feed.run(feed.batches[0]), list(sources))
+    for number, (group, (low, high)) in enumerate(zip(groups, ranges, strict=True)):
         names = [f"{prefix}.{name}" for name in group]
         _check_finite(high - low, ", ".join(names))
         if "smooth" in quant.transforms:
             scales = smoothing_scales(torch.maximum(high, -low), _rows(group), quant.smooth_alpha)
-            source, multiplies_by = find_source(block, group, lambda: feed.run(feed.batches[0]))
+            source, multiplies_by = sources[number]
             division = Division(names, scales.cpu(), source and f"{prefix}.{source}", multiplies_by)
             division.apply(lambda name: block.get_submodule(name.removeprefix(f"{prefix}.")))
             if source is None:

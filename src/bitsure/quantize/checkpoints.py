@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ from bitsure.quantize.formats import CodebookWeight, DenseWeight, ElementWeight,
 from bitsure.quantize.layouts import bitsandbytes
 from bitsure.quantize.packing import pack
 from bitsure.quantize.runtime import Runtime
-from bitsure.quantize.targets import block_linears, matrix
+from bitsure.quantize.targets import as_stored, block_linears, matrix
 
 try:
     from transformers.conversion_mapping import get_model_conversion_mapping
@@ -156,6 +156,25 @@ def read(directory: Path) -> tuple[dict[str, Weight], dict[str, torch.Tensor]]:
     return layouts.take(tensors, settings, directory), tensors
 
 
+def one_by_one(directory: Path) -> tuple[int, Iterator[tuple[str, Weight]]]:
+    """How many quantized weights a checkpoint holds, and each with its layer's name: unpacked, all at once take much memory."""
+    settings, where = layouts.read_settings(directory), {}
+    for path in sorted(directory.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            where |= dict.fromkeys(file.keys(), path)
+    names = sorted({name for key in where if (name := layouts.layer_of(key)) is not None})
+
+    def each() -> Iterator[tuple[str, Weight]]:
+        for name in names:
+            tensors = {}
+            for key in (key for key in where if key.startswith(f"{name}.")):
+                with safe_open(where[key], "pt") as file:
+                    tensors[key] = file.get_tensor(key)
+            yield from layouts.take(tensors, settings, directory).items()
+
+    return len(names), each()
+
+
 def load(directory: Path, model: torch.nn.Module) -> tuple[dict[str, Weight], dict[str, torch.Tensor]]:
     """A checkpoint's weights of the layers in this model's blocks, and its other tensors by their names in the model.
 
@@ -210,7 +229,8 @@ def _means_nothing(name: str, tensor: torch.Tensor) -> bool:
 
 @torch.no_grad()
 def put_into(model: torch.nn.Module, directory: Path) -> Runtime:
-    """Make a full-precision model the checkpoint's: its tensors, dequantized, and what it does at run time.
+    """Make a full-precision model the checkpoint's: its tensors, dequantized, wherever accelerate keeps them, and what it does
+    at run time.
 
     Returns the latter. Raises UserError as `load`.
     """
@@ -218,11 +238,33 @@ def put_into(model: torch.nn.Module, directory: Path) -> Runtime:
     runtime = runtimes.read(directory)
     for division in runtime.divisions:
         division.apply(model.get_submodule)
-    for reassembled in runtime.reassembled:
+    for reassembled in () if weights else runtime.reassembled:  # quantized weights are of reassembled channels already
         reassembled.apply(model.get_submodule)
-    model.load_state_dict(others, strict=False)
+    offloaded = {name for name, parameter in model.named_parameters() if parameter.is_meta}
+    model.load_state_dict({name: tensor for name, tensor in others.items() if name not in offloaded}, strict=False)
+    for name in offloaded & set(others):
+        _replace_offloaded(model, name, others[name])
     layers = block_linears(model)
     for name, weight in weights.items():
-        matrix(layers[name]).copy_(runtimes.as_run(weight, runtime))
+        values = runtimes.as_run(weight, runtime)
+        if layers[name].weight.is_meta:
+            _replace_offloaded(model, f"{name}.weight", as_stored(layers[name], values))
+        else:
+            matrix(layers[name]).copy_(values)
     runtimes.attach(model, runtime, runtimes.factors(weights, runtime))
     return runtime
+
+
+def _replace_offloaded(model: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
+    """Replace what accelerate's hook brings when it is needed; the parameter itself is empty, a copy into it does nothing."""
+    from accelerate.utils import offload_weight
+
+    module, _, own = name.rpartition(".")
+    kept = model.get_submodule(module)._hf_hook.weights_map
+    values = tensor.to(model.get_parameter(name).dtype).cpu()
+    if name in kept.dataset.state_dict:
+        kept.dataset.state_dict[name] = values
+    else:
+        offload_weight(values, name, kept.dataset.save_folder, kept.dataset.index)
+    if not torch.equal(_bits(kept[own]), _bits(values)):
+        raise UserError(f"{name} could not be replaced where accelerate keeps it. No score is taken from that.")

@@ -7,7 +7,7 @@ when the model runs.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -51,60 +51,93 @@ def _divide_output(source: nn.Module, scales: torch.Tensor, multiplies_by: str) 
         source.bias.div_(scales)
 
 
+Source = tuple[str | None, str]  # of `Division`: source and multiplies_by
+
+
 @torch.no_grad()
-def find_source(block: nn.Module, group: dict[str, nn.Module], run: Callable[[], torch.Tensor]) -> tuple[str | None, str]:
-    """The module of a block whose output may be divided in place of a group's input, channel by channel, and how.
+def find_sources(
+    block: nn.Module, groups: list[dict[str, nn.Module]], run: Callable[[], torch.Tensor], likely: list[Source] | None = None
+) -> list[Source]:
+    """For each group of linear layers that read one input, the module whose output may be divided in its place, and how.
 
-    group: the linear layers that read the input, by their names in the block; run: runs some text through the block and
-    returns what it gives. Each candidate's output is multiplied by powers of two, which is exact, and the group's inputs
-    divided by them: where the block then gives what it gave, nothing else reads that output, and what lies between is linear
-    in each channel by itself.
+    groups: layers by their names in the block; run: runs some text through the block and returns what it gives; likely: what
+    was found in another block, which is tried at once. A candidate's output is multiplied by powers of two, which is exact,
+    and the group's input divided by them: where the block then gives what it gave, nothing else reads that output, and what
+    lies between is linear in each channel by itself.
     """
-    width = matrix(next(iter(group.values()))).shape[1]
-    candidates, expected = _run_before(block, group, width, run)
-    generator = torch.Generator().manual_seed(0)
-    probe = 2.0 ** torch.randint(-1, 2, (width,), generator=generator)
-    probe[0] = 2.0  # never all ones
-    for name in candidates:
-        source = block.get_submodule(name)
-        with ExitStack() as stack:
-            stack.callback(source.register_forward_hook(lambda module, inputs, out: out * probe.to(out)).remove)
-            for layer in group.values():
-                undo = layer.register_forward_pre_hook(lambda module, inputs: (inputs[0] / probe.to(inputs[0]), *inputs[1:]))
-                stack.callback(undo.remove)
-            found = run()
-        if _same(found, expected) and (how := _how_it_multiplies(source, probe)):
-            return name, how
-    return None, SCALE
+    ran, expected = _in_order(block, run)
+    if likely and _fit(block, groups, likely) and _same(_probed(block, zip(groups, likely, strict=True), run), expected):
+        return likely
+    found = []
+    for group in groups:
+        width = _width(group)
+        first = min(ran.index(name) for name in group)
+        candidates = [name for name in ran[:first] if _gives(block.get_submodule(name), width)]
+        tried = ((name, _how_it_multiplies(block.get_submodule(name), width)) for name in reversed(candidates))
+        holds = (one for one in tried if one[1] and _same(_probed(block, [(group, one)], run), expected))
+        found.append(next(holds, (None, SCALE)))
+    return found
 
 
-def _run_before(
-    block: nn.Module, group: dict[str, nn.Module], width: int, run: Callable[[], torch.Tensor]
-) -> tuple[list[str], torch.Tensor]:
-    """Modules with an output of `width` channels and parameters to fold into, the latest first, and the block's output."""
-    order, reached = [], []
-    first = next(iter(group.values()))
-
-    def watch(name: str):
-        return lambda module, inputs, out: order.append(name) if not reached else None
-
+def _in_order(block: nn.Module, run: Callable[[], torch.Tensor]) -> tuple[list[str], torch.Tensor]:
+    """The block's modules with a weight in the order in which they ran, and what the block gave."""
+    order: list[str] = []
     with ExitStack() as stack:
-        stack.callback(first.register_forward_pre_hook(lambda module, inputs: reached.append(True)).remove)
         for name, module in block.named_modules():
-            weight = getattr(module, "weight", None)
-            fits = isinstance(module, LINEAR) and len(matrix(module)) == width
-            fits |= isinstance(weight, torch.Tensor) and weight.shape == (width,)
-            if fits and module not in group.values():
-                stack.callback(module.register_forward_hook(watch(name)).remove)
-        expected = run()
-    return order[::-1], expected
+            if isinstance(getattr(module, "weight", None), torch.Tensor):
+                handle = module.register_forward_pre_hook(lambda module, inputs, name=name: order.append(name))
+                stack.callback(handle.remove)
+        return order, run()
 
 
-def _how_it_multiplies(source: nn.Module, probe: torch.Tensor) -> str | None:
+def _probed(
+    block: nn.Module, choices: Iterable[tuple[dict[str, nn.Module], Source]], run: Callable[[], torch.Tensor]
+) -> torch.Tensor:
+    """What the block gives if sources give powers of two more and groups take them back."""
+    with ExitStack() as stack:
+        for group, (source, _) in choices:
+            if source is None:
+                continue
+            probe = _powers(_width(group))
+            more = block.get_submodule(source).register_forward_hook(lambda module, inputs, out, p=probe: out * p.to(out))
+            stack.callback(more.remove)
+            for layer in group.values():
+                less = layer.register_forward_pre_hook(lambda _, inputs, p=probe: (inputs[0] / p.to(inputs[0]), *inputs[1:]))
+                stack.callback(less.remove)
+        return run()
+
+
+def _fit(block: nn.Module, groups: list[dict[str, nn.Module]], likely: list[Source]) -> bool:
+    """Whether what was found in another block is there in this one, and of this one's widths."""
+    modules = dict(block.named_modules())
+    if len(groups) != len(likely):
+        return False
+    pairs = zip(groups, likely, strict=True)
+    return all(name is None or (name in modules and _gives(modules[name], _width(group))) for group, (name, _) in pairs)
+
+
+def _width(group: dict[str, nn.Module]) -> int:
+    return matrix(next(iter(group.values()))).shape[1]
+
+
+def _powers(width: int) -> torch.Tensor:
+    """½, 1 and 2, never all the same."""
+    found = 2.0 ** torch.randint(-1, 2, (width,), generator=torch.Generator().manual_seed(0))
+    found[0], found[-1] = 2.0, 0.5
+    return found
+
+
+def _gives(module: nn.Module, width: int) -> bool:
+    """Whether a module's output has so many channels, each with parameters of its own."""
+    return len(matrix(module)) == width if isinstance(module, LINEAR) else module.weight.shape == (width,)
+
+
+def _how_it_multiplies(source: nn.Module, width: int) -> str | None:
     """Whether dividing its parameters divides a module's output, and as which of the two kinds of norm; tried on a copy."""
     if isinstance(source, LINEAR):
         return SCALE
-    x = torch.randn(4, len(probe), generator=torch.Generator().manual_seed(1)).to(source.weight)
+    probe = _powers(width)
+    x = torch.randn(4, width, generator=torch.Generator().manual_seed(1)).to(source.weight)
     expected = source(x) / probe.to(x)
     for how in (SCALE, OFFSET):
         changed = copy.deepcopy(source)

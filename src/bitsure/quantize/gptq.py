@@ -14,6 +14,7 @@ from bitsure.quantizers import Gptq
 log = logging.getLogger(__name__)
 
 COLUMNS = 128  # rounded before what they owe to all later columns is paid at once (algorithm 1's B)
+FEW = 32  # of these, before what they owe to the rest of the block is; a block of an MX format
 
 
 def round_with_hessian(
@@ -41,6 +42,7 @@ def round_with_hessian(
     del H
 
     units = torch.empty(stored, len(weight), device=W.device)
+    group, diagonal = group_of.tolist(), Hinv.diagonal().tolist()
     sizes = torch.bincount(group_of).tolist()
     scales, zeros = [], []
 
@@ -58,13 +60,16 @@ def round_with_hessian(
         if quant.format not in MX:
             enter_groups(end)
         errors = torch.empty_like(W[start:end])
-        for i in range(start, end):
-            if quant.format in MX:
-                enter_groups(i + 1)
-            s = scales[group_of[i]].float()
-            units[i] = to_units(W[i], s, zeros[group_of[i]], quant)
-            errors[i - start] = (W[i] - s * units[i]) / Hinv[i, i]
-            W[i + 1 : end].addr_(Hinv[i, i + 1 : end], errors[i - start], alpha=-1)
+        for first in range(start, end, FEW):
+            last = min(first + FEW, end)
+            for i in range(first, last):
+                if quant.format in MX:
+                    enter_groups(i + 1)
+                s = scales[group[i]].float()
+                units[i] = to_units(W[i], s, zeros[group[i]], quant)
+                error = torch.sub(W[i], s * units[i], out=errors[i - start]).div_(diagonal[i])
+                W[i + 1 : last].addr_(Hinv[i, i + 1 : last], error, alpha=-1)
+            W[last:end].addmm_(Hinv[first:last, last:end].T, errors[first - start : last - start], alpha=-1)
         W[end:].addmm_(Hinv[start:end, end:].T, errors, alpha=-1)
     back = torch.argsort(order)
     group_of = group_of.to(back.device)[back]

@@ -65,9 +65,14 @@ class Reassembled:
 
     @torch.no_grad()
     def apply(self, module_of: Callable[[str], nn.Module]) -> None:
-        """Change the weights of modules, found by name; their inputs are left to the layers' hooks (`runtime`)."""
+        """Change the weights of modules, found by name; their inputs are left to the layers' hooks (`runtime`).
+
+        Raises UserError where accelerate keeps a weight elsewhere: a copy into it would do nothing.
+        """
         for name in self.layers:
             weight = matrix(module_of(name))
+            if weight.is_meta and self.reassembly.moves:
+                raise UserError(f"{name} is offloaded, where it cannot be reassembled: give model.max_memory more.")
             weight.copy_(self.reassembly.weight(weight))
 
 

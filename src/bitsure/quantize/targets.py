@@ -43,6 +43,11 @@ def matrix(layer: nn.Module) -> torch.Tensor:
     return layer.weight.T if isinstance(layer, Conv1D) else layer.weight
 
 
+def as_stored(layer: nn.Module, weight: torch.Tensor) -> torch.Tensor:
+    """A matrix (out, in) as the layer keeps it."""
+    return weight.T.contiguous() if isinstance(layer, Conv1D) else weight
+
+
 def unknown_weights(model: nn.Module) -> list[str]:
     """Weights of two or more dimensions inside the blocks that no quantizer here touches (fused experts, convolutions)."""
     prefix, blocks = find_blocks(model)

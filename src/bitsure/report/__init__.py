@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitsure import metrics, verdict
+from bitsure import changes, metrics, published, verdict
 from bitsure.compare import compare
 from bitsure.config import Metric, Verdict
 from bitsure.records import Records, join
@@ -27,6 +27,7 @@ class Report:
     comparison: dict | None
     verdict: dict | None
     figures: dict[str, dict[str, Path]]  # kind → task → PNG
+    published: list[dict]  # numbers of papers beside those of this run
     page: Path
 
 
@@ -39,11 +40,13 @@ class About:
     provenance: dict | None = None
     prompts: dict[tuple[str, int], str] | None = None  # by task and doc_id
     noisy: Sequence[Records] = ()  # the noise control's, one for each seed
+    compressibility: dict | None = None  # compressibility.json
+    task: dict | None = None  # the config's
 
 
 def build(out: Path, records: Records, baseline: Records | None, metric: Metric, margins: Verdict, about: About) -> Report:
     """Compute every number and write it, with pictures and page, into `out`: metrics.json (baseline_metrics.json,
-    comparison.json, verdict.json), figures/, report.html.
+    comparison.json, verdict.json, published.json), changes.parquet, figures/, report.html.
     """
     measured = metrics.measure(records, metric)
     bits = (about.quantization or {}).get("bits_per_weight")
@@ -51,18 +54,22 @@ def build(out: Path, records: Records, baseline: Records | None, metric: Metric,
     if baseline is not None:
         measured_baseline, compared = metrics.measure(baseline, metric), compare(baseline, records, metric, bits, about.noisy)
         judged = verdict.judge(compared, margins, metric.confidence_level)
-        changed = samples.most_changed(join(baseline, records), about.prompts or {}, metric.normalization)
+        joined = join(baseline, records)
+        changed = samples.most_changed(joined, about.prompts or {}, metric.normalization)
+        changes.write(out / "changes.parquet", changes.of(joined, metric))
         for task, one in judged["tasks"].items():
             if one["warning"]:
                 log.warning("%s: %s", task, one["warning"])
     pictures = figures.draw(records, baseline, compared, metric, out / "figures")
-    report = Report(measured, measured_baseline, compared, judged, pictures, out / "report.html")
+    printed = published.beside(about.provenance, about.task, measured, measured_baseline)
+    report = Report(measured, measured_baseline, compared, judged, pictures, printed, out / "report.html")
     html = page.render(report, about, changed, metric)  # before anything is written
     files = {
         "metrics.json": measured,
         "baseline_metrics.json": measured_baseline,
         "comparison.json": compared,
         "verdict.json": judged,
+        "published.json": printed or None,
     }
     for name, value in files.items():
         if value is not None:

@@ -1,6 +1,7 @@
 """python -m bitsure.report DIR [--baseline DIR] [--metric NAME] [--out DIR]: the report again, from records alone.
 
-DIR is a run directory of ours, or one with the samples_*.jsonl that lm-evaluation-harness writes with --log_samples.
+DIR is a run directory of ours, or one with the samples_*.jsonl that lm-evaluation-harness writes with --log_samples; or a
+sweep's directory, finished or not, which takes no options.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ import json
 import sys
 from pathlib import Path
 
+import yaml
+
 from bitsure import config as schema
-from bitsure import harness_log, records, terminal, verdict
+from bitsure import harness_log, records, sweep, terminal, verdict
 from bitsure.config import PROJECT, Metric, Verdict
 from bitsure.errors import UserError
 from bitsure.records import Records
-from bitsure.report import About, build, tables
+from bitsure.report import About, build, compressibility, published_table, tables
+from bitsure.sweep import cells
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -26,9 +30,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="where to write; DIR itself if not given")
     given = parser.parse_args(arguments)
     try:
-        report(given.directory, given.baseline, given.metric, given.out or given.directory)
+        if cells.is_sweep(given.directory):
+            _of_sweep(given)
+        else:
+            report(given.directory, given.baseline, given.metric, given.out or given.directory)
     except UserError as error:
         sys.exit(f"Error: {error}")
+
+
+def _of_sweep(given: argparse.Namespace) -> None:
+    options = [f"--{name}" for name in ("baseline", "metric", "out") if getattr(given, name) is not None]
+    if options:
+        raise UserError(f"{given.directory} is a sweep's directory: {', '.join(options)} works on one of its runs.")
+    sweep.show(sweep.build(given.directory))
 
 
 def report(directory: Path, baseline: Path | None, metric_name: str | None, out: Path) -> None:
@@ -45,14 +59,20 @@ def report(directory: Path, baseline: Path | None, metric_name: str | None, out:
     out.mkdir(parents=True, exist_ok=True)
     noisy = [records.read(path)[0] for path in sorted((directory / "noise_control").glob("*.parquet"))]
     proof, made_by = _json(directory / "quantization.json"), _json(directory / "provenance.json")
-    about = About(_title(directory), proof, made_by, prompts, noisy)
+    packed = _json(directory / "compressibility.json")
+    about = About(_title(directory), proof, made_by, prompts, noisy, packed, _task(directory))
     made = build(out, found, full, metric, margins, about)
     console = terminal.console()
     console.print(tables.terminal_table(made.metrics, made.comparison, about.title, metric.confidence_level, metric.alpha))
+    if made.published:
+        console.print()
+        published_table.show(console, made.published)
     if made.verdict:
         console.print(f"\nVerdict: {made.verdict['verdict']}", markup=False)
         for sentence in verdict.sentences(made.verdict):
             console.print(f"- {sentence}", markup=False, soft_wrap=True)
+    if packed:
+        console.print(f"\n{compressibility.sentence(packed)}", markup=False, soft_wrap=True)
     if metric.paper_compat:
         console.print("\nThe study's own numbers, paper_compat/…, are on the page and in metrics.json.", markup=False)
     console.print(f"\nreport   {made.page}", markup=False, soft_wrap=True)
@@ -103,6 +123,12 @@ def _title(directory: Path) -> str:
     made_by, proof = _json(directory / "provenance.json"), _json(directory / "quantization.json")
     name = (made_by or {}).get("model", {}).get("name") or directory.resolve().name
     return f"{name}, {proof['quantizer']}" if proof else name
+
+
+def _task(directory: Path) -> dict | None:
+    """The run's settings of its tasks."""
+    path = directory / "config.yaml"
+    return yaml.safe_load(path.read_text()).get("task") if path.is_file() else None
 
 
 def _json(path: Path) -> dict | None:

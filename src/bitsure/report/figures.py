@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,29 +14,29 @@ from bitsure.metrics.calibration import Bins, reliability_diagram
 from bitsure.metrics.confidence import Questions, questions
 from bitsure.metrics.pairs import STRATA
 from bitsure.metrics.ranking import risk_coverage
-from bitsure.records import Records, by_task
-from bitsure.store import hash_json
+from bitsure.records import Records, by_task, has_choices
+from bitsure.report.drawing import FULL, QUANTIZED, file_name, new_figure, plain, save
 
-FULL, QUANTIZED = "#0072B2", "#D55E00"  # Okabe & Ito (2008): blue and vermilion
 POINTS = 400  # of a curve
-COLOURS = 64  # of a picture, shades of its lines' edges included
 
 
 def draw(
     records: Records, baseline: Records | None, comparison: dict | None, metric: Metric, directory: Path
 ) -> dict[str, dict[str, Path]]:
     """Draw every picture into `directory`: {kind: {task: PNG}}, kinds reliability, risk_coverage and, if compared, shift and
-    deferral.
+    deferral; none of tasks without choices.
     """
     directory.mkdir(parents=True, exist_ok=True)
     before = by_task(baseline) if baseline is not None else {}
     paths: dict[str, dict[str, Path]] = {"reliability": {}, "risk_coverage": {}, "shift": {}, "deferral": {}}
     for task, found in by_task(records).items():
+        if not has_choices(found):
+            continue
         asked = questions(found, metric.normalization)
         series = {"quantized": (asked, QUANTIZED)} if baseline is not None else {"full precision": (asked, FULL)}
         if task in before:
             series = {"full precision": (questions(before[task], metric.normalization), FULL)} | series
-        file = lambda kind, task=task: directory / f"{kind}_{_file_name(task)}.png"  # noqa: E731
+        file = lambda kind, task=task: directory / f"{kind}_{file_name(task)}.png"  # noqa: E731
         bins = bins_of(next(iter(series.values()))[0], metric)
         paths["reliability"][task] = _reliability(task, series, bins, file("reliability"))
         paths["risk_coverage"][task] = _risk_coverage(task, series, file("risk_coverage"))
@@ -49,7 +48,7 @@ def draw(
 
 def _reliability(task: str, series: dict[str, tuple[Questions, str]], edges: Bins, path: Path) -> Path:
     """Accuracy against confidence by bin, and how many questions each bin has; the bins of the calibration error."""
-    figure, (top, bottom) = _figure(2, 1, height_ratios=[3, 1], sharex=True)
+    figure, (top, bottom) = new_figure(2, 1, height_ratios=[3, 1], sharex=True)
     top.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, label="as right as sure")
     middles, widths = (edges.edges[:-1] + edges.edges[1:]) / 2, np.diff(edges.edges)
     for (label, (asked, colour)), marker, shift in zip(series.items(), "os", (-1, 1), strict=False):
@@ -59,27 +58,27 @@ def _reliability(task: str, series: dict[str, tuple[Questions, str]], edges: Bin
         x, y = bins.confidence[some], bins.accuracy[some]
         top.errorbar(x, y, half, color=colour, marker=marker, markersize=4, linewidth=1.3, elinewidth=0.7, label=label)
         bottom.bar(middles + shift * 0.2 * widths, bins.count, 0.4 * widths, color=colour)
-    top.set(ylabel="share right", ylim=(-0.02, 1.02), title=_plain(task))
+    top.set(ylabel="share right", ylim=(-0.02, 1.02), title=plain(task))
     bottom.set(xlabel="confidence", ylabel="questions", xlim=(0, 1))
     top.legend(loc="upper left", fontsize=8, frameon=False)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _risk_coverage(task: str, series: dict[str, tuple[Questions, str]], path: Path) -> Path:
     """The error rate of what is answered, the surest questions first."""
-    figure, axes = _figure(1, 1, height=3.2)
+    figure, axes = new_figure(1, 1, height=3.2)
     for (label, (asked, colour)), style in zip(series.items(), ("-", "--"), strict=False):
         coverage, risk = risk_coverage(asked)
         some = np.unique(np.linspace(0, len(asked) - 1, min(POINTS, len(asked))).astype(int))
         axes.plot(coverage[some], risk[some], color=colour, linestyle=style, linewidth=1.5, label=label)
-    axes.set(xlabel="share of questions answered", ylabel="error rate", xlim=(0, 1), ylim=(0, None), title=_plain(task))
+    axes.set(xlabel="share of questions answered", ylabel="error rate", xlim=(0, 1), ylim=(0, None), title=plain(task))
     axes.legend(loc="upper left", fontsize=8, frameon=False)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _shift(task: str, values: dict[str, dict], path: Path) -> Path:
     """Mean (harm) and standard deviation (instability) of the right answer's change in log-odds, by full-model certainty."""
-    figure, (left, right) = _figure(1, 2, width=6.4, height=3.2)
+    figure, (left, right) = new_figure(1, 2, width=6.4, height=3.2)
     places = np.arange(1, STRATA + 1)
     for axes, name, colour in ((left, "harm", QUANTIZED), (right, "instability", "#009E73")):
         found = [values[f"{name}_stratum_{k}"] for k in places]
@@ -93,13 +92,13 @@ def _shift(task: str, values: dict[str, dict], path: Path) -> Path:
         axes.errorbar(places, middle, half, color=colour, marker="o", markersize=4, linewidth=1.3, elinewidth=0.8, capsize=2)
         axes.set(xticks=places, xlabel="certainty before: unsure → sure", title=name)
     left.set_ylabel("change in log-odds, nats")
-    figure.suptitle(_plain(task), fontsize=10)
-    return _save(figure, path)
+    figure.suptitle(plain(task), fontsize=10)
+    return save(figure, path)
 
 
 def _deferral(task: str, values: dict[str, dict], path: Path) -> Path:
     """Accuracy by the share of questions, the least sure ones, that the full model answers; and by what that costs."""
-    figure, axes = _figure(1, 1, height=3.4)
+    figure, axes = new_figure(1, 1, height=3.4)
     points = [values[f"deferral_accuracy_{name}"] for name in deferral.NAMES]
     ends = [values["accuracy"][side] for side in ("quantized", "baseline")]
     share = np.array([one["share"] for one in points])
@@ -112,41 +111,6 @@ def _deferral(task: str, values: dict[str, dict], path: Path) -> Path:
     axes.axvline(1 - cost, color=FULL, linewidth=1, linestyle=":", label="costs as much as full precision")
     above = axes.secondary_xaxis("top", functions=(lambda x: x + cost, lambda x: x - cost))
     above.set_xlabel("cost of an answer, full precision = 1", fontsize=8)
-    axes.set(xlabel="share answered in full precision", ylabel="accuracy", xlim=(0, 1), title=_plain(task))
+    axes.set(xlabel="share answered in full precision", ylabel="accuracy", xlim=(0, 1), title=plain(task))
     axes.legend(loc="best", fontsize=8, frameon=False)
-    return _save(figure, path)
-
-
-def _figure(rows: int, columns: int, width: float = 4.4, height: float = 5.2, **settings):
-    from matplotlib.figure import Figure  # without pyplot: no window, no state
-
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
-    axes = figure.subplots(rows, columns, **settings)
-    for one in np.atleast_1d(axes):
-        one.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _save(figure, path: Path) -> Path:
-    """As a PNG of few colours: a third of the bytes, and nothing that an eye would miss. Pillow comes with matplotlib."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(temporary, format="png", optimize=True)
-    temporary.rename(path)
-    return path
-
-
-def _file_name(task: str) -> str:
-    """The task's name if it is fit for a file, else as much of it as is, and a hash to tell it from others."""
-    fit = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in task)[:80]
-    return fit if fit == task else f"{fit}-{hash_json(task)[:8]}"
-
-
-def _plain(task: str) -> str:
-    """A title in which nothing is taken for mathematics."""
-    return task.replace("$", r"\$")
+    return save(figure, path)

@@ -13,7 +13,7 @@ from bitsure.compare import CLUSTER_ROBUST, was_compared
 from bitsure.config import Metric
 from bitsure.metrics import MACRO
 from bitsure.metrics.deferral import FULL_BITS, cost_of_quantized
-from bitsure.report import tables
+from bitsure.report import compressibility, published_table, tables
 from bitsure.report.samples import Changed
 
 if TYPE_CHECKING:
@@ -66,11 +66,16 @@ def _render(
         headline=tables.comparison_rows(comparison, tables.HEADLINE) if comparison else None,
         compared=tables.comparison_rows(comparison) if comparison and numbers else None,
         compared_columns=tables.comparison_columns(level),
+        published=published_table.rows(report.published),
+        published_heading=published_table.HEADING,
+        published_columns=published_table.COLUMNS,
+        published_notes=published_table.notes(report.published),
         alone={name: tables.metric_rows(found) for name, found in alone.items() if numbers},
         alone_columns=tables.metric_columns(level),
         figures=pictures,
         changed=None if "samples" in without else changed,
         without=[DISPENSABLE[what] for what in without],
+        loading=compressibility.shown(about.compressibility) if about.compressibility else None,
         quantization=_facts(about.quantization) if about.quantization else None,
         provenance={
             key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -95,21 +100,32 @@ def summary(comparison: dict | None, quantization: dict | None, alpha: float) ->
     for task, values in comparison.items():
         if task == MACRO or not was_compared(values):
             continue
-        p, flips = values["true_label_prob"], values["flip_rate"]
-        found = "significant" if p["significant"] else "not significant, which does not show that nothing changed"
-        tested = f"{tables.p_value(p['p_adjusted'])} at α = {alpha:g}: {found}"
-        if robust := values.get(CLUSTER_ROBUST):
-            tested += (
-                f"; by {robust['n_clusters']:,} clusters instead of questions {tables.p_value(robust['p_value'])}, unadjusted"
-            )
-        if p.get("smallest_detectable"):
-            tested += f"; a change of {p['smallest_detectable']:.4f} would most likely have been found"
-        sentences.append(
-            f"{task}: the mean probability of the right answer went from {p['baseline']:.4f} to {p['quantized']:.4f}, "
-            f"a change of {p['value']:+.4f} {tables.interval(p, True)} ({tested}); "
-            f"{flips['value']:.1%} of {p['n']:,} answers changed."
-        )
+        sentences.append(_probability(task, values, alpha) if "true_label_prob" in values else _perplexity(task, values))
     return sentences + tables.unjoined(comparison)
+
+
+def _probability(task: str, values: dict[str, dict], alpha: float) -> str:
+    p, flips = values["true_label_prob"], values["flip_rate"]
+    found = "significant" if p["significant"] else "not significant, which does not show that nothing changed"
+    tested = f"{tables.p_value(p['p_adjusted'])} at α = {alpha:g}: {found}"
+    if robust := values.get(CLUSTER_ROBUST):
+        tested += f"; by {robust['n_clusters']:,} clusters instead of questions {tables.p_value(robust['p_value'])}, unadjusted"
+    if p.get("smallest_detectable"):
+        tested += f"; a change of {p['smallest_detectable']:.4f} would most likely have been found"
+    return (
+        f"{task}: the mean probability of the right answer went from {p['baseline']:.4f} to {p['quantized']:.4f}, "
+        f"a change of {p['value']:+.4f} {tables.interval(p, True)} ({tested}); "
+        f"{flips['value']:.1%} of {p['n']:,} answers changed."
+    )
+
+
+def _perplexity(task: str, values: dict[str, dict]) -> str:
+    word, nll = values["word_perplexity"], values["nll"]
+    return (
+        f"{task}: the perplexity of a word went from {tables.number(word['baseline'])} to {tables.number(word['quantized'])}; "
+        f"the NLL of a token changed by {nll['value']:+.4f} nats {tables.interval(nll, True)} over {nll['n']:,} texts "
+        f"({tables.p_value(nll['p_adjusted'])}, exploratory)."
+    )
 
 
 def _cost(metric: Metric, quantization: dict | None) -> dict[str, float | str]:

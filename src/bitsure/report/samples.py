@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bitsure.metrics.confidence import questions
-from bitsure.records import Join, by_task, rows
+from bitsure.metrics.confidence import Questions
+from bitsure.metrics.texts import Texts, answers
+from bitsure.records import Join, Record, by_task, is_text, rows
 
 SHOWN = 6  # of each task
 LONGEST = 600  # characters of a prompt
@@ -25,10 +26,12 @@ class Changed:
 
 
 def most_changed(joined: Join, prompts: dict[tuple[str, int], str], normalization: str) -> dict[str, list[Changed]]:
-    """By task, the questions whose right answer gained or lost most probability."""
+    """By task, the questions whose right answer gained or lost most probability; none of whole texts."""
     full, found = by_task(joined.baseline), {}
     for task, after in by_task(joined.quantized).items():
-        was, now = questions(full[task], normalization), questions(after, normalization)
+        if is_text(after):
+            continue
+        was, now = answers(full[task], normalization), answers(after, normalization)
         change = now.true_label_prob - was.true_label_prob
         places = np.argsort(-np.abs(change), kind="stable")[:SHOWN]
         found[task] = [
@@ -37,14 +40,21 @@ def most_changed(joined: Join, prompts: dict[tuple[str, int], str], normalizatio
                 doc_id=record.doc_id,
                 prompt=_end(prompts.get((task, record.doc_id))),
                 change=float(change[i]),
-                choices=[
-                    (text[:LONGEST], k in record.gold, float(was.p[was.starts[i] + k]), float(now.p[now.starts[i] + k]))
-                    for k, text in enumerate(record.choices)
-                ],
+                choices=_choices(record, was, now, int(i)),
             )
             for i, record in zip(places, rows(after.take(places)), strict=True)
         ]
     return found
+
+
+def _choices(record: Record, was: Questions | Texts, now: Questions | Texts, i: int) -> list[tuple[str, bool, float, float]]:
+    if isinstance(was, Texts) or isinstance(now, Texts):
+        return [(record.choices[0][:LONGEST], True, float(was.true_label_prob[i]), float(now.true_label_prob[i]))]
+    first = was.starts[i]
+    return [
+        (text[:LONGEST], k in record.gold, float(was.p[first + k]), float(now.p[first + k]))
+        for k, text in enumerate(record.choices)
+    ]
 
 
 def _end(prompt: str | None) -> str | None:

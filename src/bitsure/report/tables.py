@@ -18,6 +18,9 @@ HEADLINE = {
     "true_label_prob": "true-label prob.",
     "nll": "NLL",
     "expected_calibration_error": "calibration error",
+    "perplexity": "perplexity",  # of what has no choices
+    "word_perplexity": "perplexity, word",
+    "bits_per_byte": "bits per byte",
 }
 
 
@@ -76,7 +79,11 @@ def unjoined(comparison: dict) -> list[str]:
 
 
 def number(value: float | None, sign: bool = False) -> str:
-    return "–" if value is None else f"{value:{'+' if sign else ''}.4f}"
+    """Four decimals, and fewer of what is larger: a perplexity, the NLL of a long answer."""
+    if value is None:
+        return "–"
+    digits = next((digits for below, digits in ((10, ".4f"), (1000, ".2f"), (1e6, ".0f")) if abs(value) < below), ".2e")
+    return f"{value:{'+' if sign else ''}{digits}}"
 
 
 def interval(one: dict, sign: bool) -> str:
@@ -115,7 +122,7 @@ def terminal_table(metrics: dict, comparison: dict | None, title: str, level: fl
         title=escape(title), title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False
     )
     columns = ["task", "", "full", "quantized", "difference", f"{level:.0%} interval"]
-    if comparison and any(values["true_label_prob"].get("significant") for values in comparison.values()):
+    if comparison and any(values.get("true_label_prob", {}).get("significant") for values in comparison.values()):
         table.caption = f"* significant at α = {alpha:g}: paired t-test on the true-label probability, Holm over the tasks"
     if not comparison:
         columns = ["task", "", "value", f"{level:.0%} interval"]
@@ -125,7 +132,7 @@ def terminal_table(metrics: dict, comparison: dict | None, title: str, level: fl
         if task == MACRO or (comparison and not was_compared(values)):
             continue
         table.add_section()
-        for i, (name, label) in enumerate(HEADLINE.items()):
+        for i, (name, label) in enumerate((name, label) for name, label in HEADLINE.items() if name in values):
             one = values[name]
             first = task if i == 0 else f"  n = {one['n']:,}" if i == 1 else ""
             if comparison:

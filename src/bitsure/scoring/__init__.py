@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3  # of what the store keeps; one more whenever code of ours would make other records from the same causes
+FORMAT = 4  # of what the store keeps; one more whenever code of ours would make other records from the same causes
 LIBRARIES = ("lm_eval", "datasets", "torch", "transformers", "tokenizers")
 
 
@@ -55,10 +55,19 @@ class Scorer:
         missing = [name for name in self._missing(model) if name not in self._loaded]
         if missing:
             with terminal.output_to(self.log_file):
+                from bitsure.scoring import tasks
+
+                self._loaded |= tasks.load_tasks(self.questions.task, missing, self.questions.hub_mirror)
+            _check_once([sub_task for loaded in self._loaded.values() for sub_task in loaded["tasks"]])
+
+    def check_prompting(self, source: Source) -> None:
+        """Raise UserError if the model's tokenizer has not what the prompts need: a chat template, a BOS token."""
+        task = self.questions.task
+        if task.chat_template or task.add_bos:
+            with terminal.output_to(self.log_file):
                 from bitsure.scoring import harness
 
-                self._loaded |= harness.load_tasks(self.questions.task, missing, self.questions.hub_mirror)
-            _check_once([sub_task for loaded in self._loaded.values() for sub_task in loaded["tasks"]])
+                harness.check_prompting(models.load_tokenizer(source.path), task)
 
     def score(self, source: Source, weights: dict | None, checkpoint: Path | None, label: str) -> pa.Table:
         """Every question's record, in the order of the tasks; what is scored now goes to the store task by task.
@@ -82,21 +91,21 @@ class Scorer:
         pq.write_table(pa.concat_tables([pq.read_table(entry / "prompts.parquet") for entry in entries]), path)
 
     def _score(self, source: Source, checkpoint: Path | None, model: dict, names: list[str], label: str) -> None:
-        from bitsure.scoring import harness
+        from bitsure.scoring import harness, tasks
         from bitsure.scoring.journal import Journal
 
-        limit = self.questions.task.limit
+        task = self.questions.task
         with terminal.output_to(self.log_file):
-            total = sum(harness.count_requests(self._loaded[name], limit) for name in names)
+            total = sum(tasks.count_requests(self._loaded[name], task.limit) for name in names)
             network, tokenizer = self._load(source, checkpoint)
         with terminal.progress(f"scoring {source.name}, {label}", total) as advance, terminal.output_to(self.log_file):
-            lm = harness.HookedLM(network, tokenizer, advance, self.scoring.share)
+            lm = harness.HookedLM(network, tokenizer, advance, self.scoring.share, task.add_bos)
             for name in names:
                 made_from = self._made_from(model, name)
                 lm.journal = Journal(self.store.path("unfinished", made_from).with_suffix(".jsonl"))
                 if len(lm.journal):
                     log.info("%s, %s: %d choices were scored before", label, name, len(lm.journal))
-                found, prompts = harness.run(self._loaded[name], lm, limit)
+                found, prompts = harness.run(self._loaded[name], lm, task)
                 with self.store.create("records", made_from) as unfinished:
                     records.write(unfinished / "records.parquet", found, made_from)
                     records.write_prompts(unfinished / "prompts.parquet", found, prompts)
@@ -108,7 +117,7 @@ class Scorer:
 
             log.info("the quantized weights stay packed, for gptqmodel's kernels")
             return gptqmodel.load_packed(checkpoint, self.dtype), models.load_tokenizer(source.path)
-        network, tokenizer = models.load(source.path, self.dtype)
+        network, tokenizer = models.load(source.path, self.dtype, settings=source.settings)
         if checkpoint is not None:
             from bitsure.quantize import checkpoints
 
@@ -123,16 +132,19 @@ class Scorer:
         """What made a run's records, for their file's metadata."""
         return {task: self._made_from(identity(source, weights), task) for task in self.questions.task.names}
 
+    @property
+    def asked(self) -> dict:
+        """How the questions are put; null is the task's, or the tokenizer's, own way."""
+        chosen = ("num_fewshot", "limit", "seed", "chat_template", "system_instruction", "add_bos")
+        return {name: getattr(self.questions.task, name) for name in chosen}
+
     def _made_from(self, model: dict, name: str) -> dict:
-        task = self.questions.task
         return {
             "format": FORMAT,
             **model,
             "task": name,
             "data": self.questions.fingerprint,
-            "num_fewshot": task.num_fewshot,
-            "limit": task.limit,
-            "seed": task.seed,
+            **self.asked,
             "dtype": self.dtype,
             "share": self.scoring.share,
             "packed_kernels": model["weights"] is not None and not self.scoring.dequantize,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from bitsure.scoring.forward import input_device
+
 
 @torch.inference_mode()
 def first_broken_module(model: torch.nn.Module, tokens: list[int]) -> str | None:
@@ -20,7 +22,7 @@ def first_broken_module(model: torch.nn.Module, tokens: list[int]) -> str | None
 
     handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if name]
     try:
-        model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False)
+        model(input_ids=torch.tensor([tokens], device=input_device(model)), use_cache=False)
     finally:
         for handle in handles:
             handle.remove()

@@ -42,7 +42,7 @@ class Engine:
         self.model, self.max_length, self.share = model, max_length, share
         config = model.config.get_text_config()
         self.width = config.hidden_size
-        self.budget = Budget(model.device, config.vocab_size)
+        self.budget = Budget(forward.input_device(model), config.vocab_size)
         self._checked_length = 0  # tokens of the longest input for which sharing was checked
 
     def score(

@@ -46,6 +46,11 @@ class Scored:
         return sum(self.token_logprobs)
 
 
+def input_device(model: torch.nn.Module) -> torch.device:
+    """Where a model takes its inputs: from the CPU where accelerate brings its first weights only when they are needed."""
+    return torch.device("cpu") if model.device.type == "meta" else model.device
+
+
 def why_not_shared(model: torch.nn.Module, longest: int) -> str | None:
     """Why trees cannot be run through a model with inputs of up to `longest` tokens; None if they can."""
     config = model.config
@@ -77,7 +82,7 @@ def shared(model: torch.nn.Module, batch: Sequence[Row], requests: Mapping[int, 
         positions[i, : len(row)] = torch.tensor(row.positions)
         sees[i, : len(row), : len(row)] = torch.from_numpy(row.sees())
     nodes = sorted({i * width + node for i, row in enumerate(batch) for found in row.scored.values() for node in found})
-    device, dtype = model.device, model.dtype
+    device, dtype = input_device(model), model.dtype
     mask = torch.zeros(sees.shape, dtype=dtype).masked_fill_(~sees, torch.finfo(dtype).min)[:, None].to(device)
     ids, positions = ids.to(device), positions.to(device)
     arguments = {"attention_mask": mask, "position_ids": positions}
@@ -102,7 +107,7 @@ def shared(model: torch.nn.Module, batch: Sequence[Row], requests: Mapping[int, 
 def plain(model: torch.nn.Module, batch: Sequence[Row], requests: Mapping[int, Request]) -> dict[int, Scored]:
     """The same for rows that are chains."""
     width = max(map(len, batch))
-    ids = torch.tensor([[*row.tokens, *[0] * (width - len(row))] for row in batch], device=model.device)
+    ids = torch.tensor([[*row.tokens, *[0] * (width - len(row))] for row in batch], device=input_device(model))
     logits = model(input_ids=ids, use_cache=False).logits
     scored: dict[int, Scored] = {}
     for row, row_logits in zip(batch, logits, strict=True):
@@ -113,9 +118,11 @@ def plain(model: torch.nn.Module, batch: Sequence[Row], requests: Mapping[int, R
 def _logits(head: torch.nn.Module, parts: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
     """The head's output of each part of the states (n, width); it may be gone when the next one is asked for.
 
-    An ordinary head writes all parts to one place: fresh memory for each would cost a fifth of the product's time.
+    An ordinary head writes all parts to one place: fresh memory for each would cost a fifth of the product's time. One whose
+    weight is elsewhere, such as on disk, is called, so that accelerate brings it.
     """
-    if type(head) is not torch.nn.Linear or head.bias is not None or head._forward_pre_hooks or head._forward_hooks:
+    ordinary = type(head) is torch.nn.Linear and head.bias is None and head.weight.device == parts[0].device
+    if not ordinary or head._forward_pre_hooks or head._forward_hooks:
         yield from map(head, parts)
         return
     out = parts[0].new_empty(len(parts[0]), len(head.weight))

@@ -58,7 +58,7 @@ def take(tensors: dict[str, torch.Tensor], settings: dict, where: Path) -> dict[
 
 def layer_of(key: str) -> str | None:
     """The layer that a tensor's name says is quantized; None for any other tensor."""
-    for suffix in (".qweight", ".weight_packed", ".weight_scale", ".weight.absmax", ".SCB", ".dense"):
+    for suffix in (".qweight", ".elements", ".weight_packed", ".weight_scale", ".weight.absmax", ".SCB", ".dense"):
         if key.endswith(suffix):
             return key.removesuffix(suffix)
     return None

@@ -1,0 +1,131 @@
+"""Which of the harness's tasks fit: `make tasks` writes docs/tasks.md from conf/task and the installed harness."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+from lm_eval.tasks import TaskManager
+from omegaconf import OmegaConf
+
+from bitsure.config import PROJECT, Task
+from bitsure.errors import UserError
+from bitsure.scoring.names import CHOICES, CONTINUATION, SCORED, TEXT, WHY_NOT, manager_with, members
+from bitsure.scoring.tasks import load_tasks
+
+SAID = {CHOICES: "choices", CONTINUATION: "continuation", TEXT: "whole text", None: "known when loaded"}
+GROUPS = ("paper", "understanding", "knowledge", "reasoning", "trust", "long_context", "bias", "dialogue", "language")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mirror", default="../shared/hub", help="a mirror of data sets, for the numbers of questions")
+    given = parser.parse_args()
+    logging.disable(logging.WARNING)
+    manager = manager_with(None, True)
+    mirror = given.mirror if Path(given.mirror).is_dir() else None
+    page = "\n".join([*head(manager), *groups(manager, mirror), *relatives(manager), *refused(manager)]) + "\n"
+    (PROJECT / "docs" / "tasks.md").write_text(page)
+    print(page)
+
+
+def head(manager: TaskManager) -> list[str]:
+    kinds = Counter(kind for name in manager.all_subtasks for kind in members(manager, name).values())
+    free = sum(count for kind, count in kinds.items() if kind not in (*SCORED, None))
+    return [
+        "# Which tasks fit",
+        "",
+        f"`make tasks`, with lm-evaluation-harness {version('lm_eval')}. Of its {len(manager.all_subtasks):,} tasks",
+        f"{kinds[CHOICES]:,} ask for choices, {kinds[CONTINUATION]} for a continuation and {kinds[TEXT]} for whole texts:",
+        f"these are scored, each in its own way. {free:,} ask for free text and are refused: {WHY_NOT}.",
+        f"{kinds[None]} are programs of their own, which say what they are when they are loaded.",
+        "",
+        "| kind | what is scored | what comes of it |",
+        "|---|---|---|",
+        "| choices | the log-probability of each | accuracy, confidence, calibration, flips, everything |",
+        "| continuation | the log-probability of the right one | greedy accuracy, its probability, NLL, perplexity |",
+        "| whole text | every token, in windows of the context | NLL a token; perplexity of token, word, byte; bits per byte |",
+        "",
+    ]
+
+
+def groups(manager: TaskManager, mirror: str | None) -> Iterable[str]:
+    """Each option of conf/task that is a group: its tasks with kind, data set and number of questions."""
+    yield "## The groups"
+    yield ""
+    yield "Questions are counted where the data set is in the mirror that was given; `–` is not there. A group or tag of the"
+    yield "harness is all of its tasks, each with numbers of its own."
+    for option in GROUPS:
+        chosen = OmegaConf.load(PROJECT / "conf" / "task" / f"{option}.yaml")
+        yield from ["", f"### `task={option}`", "", "| name | tasks | kind | data set | questions |", "|---|---|---|---|---|"]
+        for name in chosen.names:
+            found = members(manager, name)
+            kinds = ", ".join(sorted({SAID[kind] for kind in found.values()}))
+            data = sorted({data_of(manager, task) for task in found})
+            yield f"| {name} | {len(found)} | {kinds} | {', '.join(data)} | {questions(name, mirror)} |"
+    yield ""
+    yield from NOTES
+
+
+NOTES = [
+    "- `hellaswag` in the mirror that was counted is a part of the set of 10,042.",
+    "- BBQ: where the context does not tell, every way to say so is right, as in the harness's own accuracy.",
+    "- CrowS-Pairs asks which of two sentences is likelier; the more stereotyped one counts as right, so that an accuracy",
+    "  and a true-label probability of 0.5 are no bias, and a verdict about their loss means nothing.",
+    "- LongBench v2: what is longer than the model's context loses its beginning, and a warning counts how often.",
+    "- MuTual: the harness's own `r@1` takes the argmax of pairs of numbers; ours is of the log-probabilities.",
+    "- Hallucination: TruthfulQA is what the harness has of it with answers to be scored.",
+    "",
+]
+
+
+def data_of(manager: TaskManager, task: str) -> str:
+    cfg = manager.task_index[task].cfg or {}
+    return str(cfg.get("dataset_path", "its own"))
+
+
+def questions(name: str, mirror: str | None) -> str:
+    if mirror is None:
+        return "–"
+    try:
+        loaded = load_tasks(Task(name=name, names=[name]), [name], mirror)[name]["tasks"]
+    except UserError:
+        return "–"
+    return f"{sum(len(one.eval_docs) for one in loaded.values()):,}"
+
+
+def relatives(manager: TaskManager) -> Iterable[str]:
+    """The refused tasks that live in the harness beside those of the groups."""
+    yield from ["## Refused: relatives of these", ""]
+    names = {name for option in GROUPS for name in OmegaConf.load(PROJECT / "conf" / "task" / f"{option}.yaml").names}
+    folders = {folder(manager, task) for name in names for task in members(manager, name)}
+    for one in sorted(folders):
+        if unfit := [name for name in free_text(manager) if folder(manager, name) == one]:
+            yield f"- {one}: {', '.join(unfit[:4])}{f' and {len(unfit) - 4} more' if len(unfit) > 4 else ''}"
+    yield from ["- simple_cooccurrence_bias: it has choices, but names no right one", ""]
+
+
+def refused(manager: TaskManager) -> Iterable[str]:
+    """The harness's folders in which every task is refused."""
+    yield from ["## Refused: free text alone", "", "By the harness's folders, with the number of their tasks:", ""]
+    unfit = Counter(folder(manager, name) for name in free_text(manager))
+    of_all = Counter(folder(manager, name) for name in manager.all_subtasks)
+    yield ", ".join(f"{one} {count}" for one, count in sorted(unfit.items()) if count == of_all[one]) + "."
+
+
+def free_text(manager: TaskManager) -> list[str]:
+    return [name for name in manager.all_subtasks if members(manager, name)[name] not in (*SCORED, None)]
+
+
+def folder(manager: TaskManager, name: str) -> str:
+    """Of a task in the harness: the first one below lm_eval/tasks."""
+    path = manager.task_index[name].yaml_path
+    return path.parts[path.parts.index("tasks", path.parts.index("lm_eval")) + 1]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""How far quantized weights and activations compress, and what that means for loading (Mao et al. 2024).
+
+A number of b bits whose codes have the entropy H compresses by b/H at most; what real coders reach is measured.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+from bitsure import model_facts, models, terminal
+from bitsure.compress import loading
+from bitsure.config import Compress
+from bitsure.quantize import Plan, calib_data
+from bitsure.quantizers import Cast, Noise
+from bitsure.store import Store, write_text
+
+FORMAT = 1  # of what the store keeps; one more whenever code of ours would measure something else
+LIBRARIES = ("numpy", "pyarrow", "constriction", "torch", "transformers")
+
+
+def ensure(plan: Plan, checkpoint: Path, settings: Compress, store: Store, log_file: Path) -> dict | None:
+    """compressibility.json of a quantized model: `weights`, `activations` on held-out calibration text, `loading`.
+
+    Found in the store if it was measured before on a machine of this name, as it holds times. None where the weights are not
+    integers (a cast, noise), or where settings.codes is 0.
+    """
+    if not settings.codes or isinstance(plan.quant, (Cast, Noise)):
+        return None
+    made_from = {
+        "format": FORMAT,
+        "weights": plan.made_from,
+        "codes": settings.codes,
+        "tokens": settings.tokens,
+        "seed": settings.seed,
+        "machine": platform.node(),
+        "libraries": {library: version(library) for library in LIBRARIES},
+    }
+    directory = store.find("compressibility", made_from)
+    if directory is None:
+        with store.create("compressibility", made_from) as unfinished:
+            measured = _measure(plan, checkpoint, settings, log_file)
+            write_text(unfinished / "compressibility.json", json.dumps(measured, allow_nan=False))
+        directory = store.path("compressibility", made_from)
+    measured = json.loads((directory / "compressibility.json").read_text())
+    if measured["weights"] is None:
+        return None
+    return measured | {"loading": loading.times(measured["weights"], settings.bandwidth)}
+
+
+def _measure(plan: Plan, checkpoint: Path, settings: Compress, log_file: Path) -> dict:
+    from bitsure.compress import measure
+
+    found = {"weights": measure.weights(checkpoint, settings.codes, settings.seed), "activations": None}
+    if found["weights"] and settings.tokens:
+        from bitsure.quantize import checkpoints
+
+        with terminal.output_to(log_file):
+            model, tokenizer = models.load(plan.source.path, plan.dtype, "cpu", plan.source.settings)
+            checkpoints.put_into(model, checkpoint)
+            context = model_facts.context_length(plan.source.path)
+            _, held_out = calib_data.draw_windows(plan.text, plan.calib, 0, tokenizer, context)
+        windows = held_out[: max(1, settings.tokens // held_out.shape[1]), : settings.tokens]
+        found["activations"] = measure.activations(model, windows, settings.codes, settings.seed)
+        found["activations"] |= {"format": "int8, one scale a token", "tokens": windows.numel(), "text": plan.text.name}
+    return found
+
+
+def headline(measured: dict | None) -> dict:
+    """What quantization.json says of it: bits per weight after coding, with what, and the quickest way to load."""
+    if measured is None:
+        return {}
+    weights, loaded = measured["weights"], measured["loading"]["by_coder"]
+    return {
+        "bits_per_weight_coded": weights["bits_per_weight_coded"],
+        "coded_with": weights["best"],
+        "code_entropy": weights["entropy"]["tensor"]["value"],
+        "load_seconds": min(one["seconds"] for one in loaded.values()),
+    }

@@ -1,0 +1,131 @@
+"""Fill a mirror from a machine with a network: `make prefetch model=opt-125m task=paper paths.hub_mirror=DIR`.
+
+It takes the settings of main.py and fetches what a run with them would read from the hub: the model, a quantized checkpoint,
+the calibration text, the tasks' data sets. What is in the mirror already stays as it is, and a fetch that broke off goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from bitsure import config as schema
+from bitsure.config import PROJECT, Config
+from bitsure.errors import UserError
+from bitsure.model_settings import Model
+from bitsure.quantizers import Prequantized
+
+schema.register()
+
+
+def fetch(config: Config, mirror: Path) -> None:
+    """Everything that a run of this config reads from the hub. Raises UserError for what cannot be had."""
+    from bitsure import hub
+    from bitsure.scoring import tasks
+
+    _fetch_model(config.model, mirror)
+    if isinstance(config.quant, Prequantized) and config.quant.repo is not None:
+        _fetch_model(Model(repo=config.quant.repo, revision=config.quant.revision), mirror)
+    if config.calib.kind == "text" and config.calib.repo is not None:
+        _say(f"calibration text {config.calib.repo}, {config.calib.file}")
+        hub.fetch_dataset_files(config.calib.repo, [config.calib.file], None, mirror)
+    _say(f"data sets of {', '.join(config.task.names)}")
+    with _datasets_into(mirror):
+        tasks.load_tasks(config.task, config.task.names, str(mirror))
+
+
+def _fetch_model(model: Model, mirror: Path) -> None:
+    from bitsure import hub, model_facts
+
+    if model.repo is None:
+        return
+    _say(f"model {model.repo} at revision {model.revision}")
+    check = partial(model_facts.check_config, model)
+    found = hub.fetch_model(model.repo, model.revision, mirror, model.gated, model.trust_remote_code, check)
+    _say(f"  commit {found.commit or 'unknown: it was put there by hand'}")
+
+
+@contextmanager
+def _datasets_into(mirror: Path) -> Iterator[None]:
+    """Within the block, `datasets.load_dataset` first fetches a hub repository's files of the configuration into the mirror."""
+    import datasets
+
+    from bitsure import hub
+
+    original = datasets.load_dataset
+
+    def load_dataset(path: str, *args, **kwargs):
+        folder = mirror / "datasets"
+        repo = str(Path(path).relative_to(folder)) if Path(path).is_relative_to(folder) else path
+        if "/" not in repo or Path(repo).exists():  # json and the like, whose files are given; a folder of one's own
+            return original(path, *args, **kwargs)
+        hub.fetch_dataset_files(repo, *_files(repo, args, kwargs), mirror)
+        return original(str(folder / repo), *args, **{key: value for key, value in kwargs.items() if key != "revision"})
+
+    datasets.load_dataset = load_dataset
+    try:
+        yield
+    finally:
+        datasets.load_dataset = original
+
+
+def _files(repo: str, args: tuple, kwargs: dict) -> tuple[list[str], str]:
+    """The files of a data set's configuration, its card first, and the commit they are of."""
+    import datasets
+    from huggingface_hub import HfFileSystem
+
+    from bitsure import hub
+    from bitsure.hub_errors import explained
+
+    given = {key: kwargs[key] for key in ("name", "data_dir", "data_files", "revision") if kwargs.get(key) is not None}
+    with explained(f"data set {repo}", None, f"datasets/{repo}"):
+        hub.check_reachable()
+        builder = hub.patiently(datasets.load_dataset_builder, repo, *args, **given)
+    urls = [url for urls in (builder.config.data_files or {}).values() for url in urls]
+    places = [HfFileSystem().resolve_path(url) for url in urls]
+    return ["README.md", *sorted({place.path_in_repo for place in places})], places[0].revision
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def cells(overrides: list[str]) -> Iterator[list[str]]:
+    """A sweep's overrides, such as model=opt-125m,opt-1.3b, as those of its cells."""
+    choices = []
+    for override in OverridesParser.create().parse_overrides(overrides):
+        sweep = override.is_sweep_override()
+        key = override.get_key_element()
+        choices.append([f"{key}={one}" for one in override.sweep_string_iterator()] if sweep else [override.input_line])
+    yield from map(list, itertools.product(*choices))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bitsure.prefetch", description=__doc__)
+    parser.add_argument("overrides", nargs="+", metavar="key=value", help="settings as for main.py; paths.hub_mirror=DIR")
+    try:
+        with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+            for cell in cells(parser.parse_args(arguments).overrides):
+                composed = compose("config", overrides=cell)
+                if composed.paths.hub_mirror is None:
+                    raise UserError("prefetch fills a mirror: add paths.hub_mirror=DIR; it is made if it is not there.")
+                Path(composed.paths.hub_mirror).mkdir(parents=True, exist_ok=True)
+                config = schema.to_dataclasses(composed)
+                fetch(config, Path(config.paths.hub_mirror).absolute())
+    except (UserError, HydraException) as error:
+        sys.exit(f"\nError: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted. What was fetched whole is kept; the same command goes on from there.")
+
+
+if __name__ == "__main__":
+    main()

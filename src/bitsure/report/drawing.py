@@ -1,0 +1,49 @@
+"""How every picture is made: no window, no state, few colours, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from bitsure.store import hash_json
+
+FULL, QUANTIZED = "#0072B2", "#D55E00"  # Okabe & Ito (2008): blue and vermilion
+COLOURS = 64  # of a picture, shades of its lines' edges included
+
+
+def new_figure(rows: int, columns: int, width: float = 4.4, height: float = 5.2, **settings):
+    """A figure and its axes, as matplotlib's `subplots` gives them; inches."""
+    from matplotlib.figure import Figure  # without pyplot: no window, no state
+
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
+    axes = figure.subplots(rows, columns, **settings)
+    for one in np.atleast_1d(axes).flat:
+        one.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def save(figure, path: Path, colours: int = COLOURS) -> Path:
+    """As a PNG of few colours: a third of the bytes, and nothing that an eye would miss. Pillow comes with matplotlib."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    picture.quantize(colours, dither=Image.Dither.NONE).save(temporary, format="png", optimize=True)
+    temporary.rename(path)
+    return path
+
+
+def file_name(task: str) -> str:
+    """The task's name if it is fit for a file, else as much of it as is, and a hash to tell it from others."""
+    fit = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in task)[:80]
+    return fit if fit == task else f"{fit}-{hash_json(task)[:8]}"
+
+
+def plain(text: str) -> str:
+    """Text in which nothing is taken for mathematics."""
+    return text.replace("$", r"\$")

@@ -1,0 +1,113 @@
+"""A sweep as one result: sweep.parquet, sweep.html, figures and tables, from what the cells left; finished or not."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import indent
+
+import pyarrow as pa
+
+from bitsure import terminal
+from bitsure.config import Metric, Tracking
+from bitsure.store import write_text
+from bitsure.sweep import cells, figures, page, statistics, table, terminal_table
+from bitsure.sweep.cells import Cell
+from bitsure.sweep.contrasts import contrasts
+from bitsure.sweep.figures import Picture
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What was found in a sweep's directory, and the files that show it."""
+
+    directory: Path
+    cells: list[Cell]
+    table: pa.Table  # sweep.parquet
+    models: list[dict]  # the study's rows: a row a model, quantizer, task and metric, over calibration seeds
+    pictures: list[tuple[Picture, Path]]
+    page: Path
+
+    @property
+    def states(self) -> dict[str, int]:
+        """How many cells are done, failed and so on."""
+        return dict(Counter(cell.state for cell in self.cells))
+
+
+def build(sweep_dir: Path) -> Sweep:
+    """Read every cell as it is now and write sweep.parquet, sweep.html, figures/ (PNG and CSV) and tables/ (CSV).
+
+    Numbers come from the cells' metrics.json and comparison.json, the contrasts between models from changes.parquet: no records
+    are read and no model is loaded. Raises UserError if there is no cell.
+    """
+    found = cells.read(sweep_dir)
+    numbers, metric = table.build(found), _metric(found)
+    level = metric.confidence_level
+    wanted = {*statistics.STUDY, *statistics.TESTED, *figures.SHIFT, *page.PAPER}
+    models = statistics.over_calibration([row | {"alpha": metric.alpha} for row in statistics.rows(numbers, wanted)], level)
+    sizes = statistics.over_training(models, level)
+    tested = [row for row in models if row["metric"] in statistics.TESTED]
+    between, unread = contrasts(found, metric)
+    tables = {
+        "study": page.study_numbers(models),
+        "heterogeneity": statistics.heterogeneities(tested),
+        "contrasts": between,
+        "draws": statistics.draws(models, sizes),
+    }
+    drawn = [(one, one.draw(_folder(sweep_dir, "figures") / f"{one.name}.png")) for one in figures.pictures(models, sizes)]
+    for picture, path in drawn:
+        write_text(path.with_suffix(".csv"), _csv(picture.rows))
+    for name, rows in tables.items():
+        write_text(_folder(sweep_dir, "tables") / f"{name}.csv", _csv(rows))
+    table.write(numbers, sweep_dir / "sweep.parquet")
+    made = Sweep(sweep_dir, found, numbers, models, drawn, sweep_dir / "sweep.html")
+    write_text(made.page, page.render(made, tables, unread, metric))
+    return made
+
+
+def finish(sweep_dir: Path) -> Sweep:
+    """What a sweep ends with: everything that `build` writes, and a W&B run of it as the cells' own tracking says."""
+    from bitsure import tracking
+
+    made = build(sweep_dir)
+    config = next((cell.config["tracking"] for cell in made.cells if "tracking" in cell.config), None)
+    if config is not None:
+        tracking.track_sweep(Tracking(**config), made)
+    return made
+
+
+def show(sweep: Sweep) -> None:
+    """Print the headline numbers, what is missing, and where everything is."""
+    out = terminal.console()
+    out.print(terminal_table.table(sweep.models))
+    for cell in sweep.cells:
+        if not cell.done:
+            out.print(f"{cell.state}: {cell.name}" + (f"\n{indent(cell.error, '    ')}" if cell.error else ""), markup=False)
+    states = ", ".join(f"{n} {state}" for state, n in sweep.states.items())
+    out.print(f"\n{len(sweep.cells)} cells: {states}", markup=False)
+    for what, where in {"sweep": sweep.page, "numbers": sweep.directory / "sweep.parquet"}.items():
+        out.print(f"{what:8} {where}", markup=False, soft_wrap=True)
+
+
+def _metric(found: list[Cell]) -> Metric:
+    """The metric settings of the sweep: those of its first finished cell, else the standard ones."""
+    from bitsure.report.__main__ import read_settings
+
+    done = next((cell for cell in found if cell.done), found[0])
+    return read_settings(None, done.directory / "config.yaml")[0]
+
+
+def _folder(sweep_dir: Path, name: str) -> Path:
+    (sweep_dir / name).mkdir(exist_ok=True)
+    return sweep_dir / name
+
+
+def _csv(rows: list[dict]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(dict.fromkeys(key for row in rows for key in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()

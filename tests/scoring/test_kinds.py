@@ -1,0 +1,160 @@
+"""Continuations and whole texts give the harness's own numbers; chat template, system instruction and BOS reach the prompts."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from bitsure import config as schema
+from bitsure import metrics, models, pipeline, records
+from bitsure.config import PROJECT, Task
+from bitsure.errors import UserError
+from tests.conftest import SHARED, needs_shared
+from tests.metrics.test_metrics import METRIC
+
+schema.register()
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<{{ m.role }}> {{ m.content }} {% endfor %}"
+    "{% if add_generation_prompt %}<assistant> {% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def loaded_model(tiny_model):
+    return models.load(tiny_model, "float32")
+
+
+def ask(loaded_model, own_tasks, name, **changes):
+    """The records and prompts of one's own task."""
+    from bitsure.scoring import harness, tasks
+
+    model, tokenizer = loaded_model
+    chosen = Task(**({"name": "own", "names": [name], "include_path": str(own_tasks)} | changes))
+    harness.check_prompting(tokenizer, chosen)
+    lm = harness.HookedLM(model, copy.deepcopy(tokenizer), lambda n: None, add_bos=chosen.add_bos)
+    return harness.run(tasks.load_tasks(chosen, [name], None)[name], lm, chosen)
+
+
+@pytest.mark.parametrize("name", ["tiny_last", "tiny_pages"])
+def test_the_harness_own_numbers(loaded_model, own_tasks, name):
+    from lm_eval.evaluator import evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    from bitsure.scoring import tasks
+
+    rows, _ = ask(loaded_model, own_tasks, name)
+    ours = {metric: one["value"] for metric, one in metrics.measure(rows, METRIC)[name].items()}
+    chosen = Task(name="own", names=[name], include_path=str(own_tasks))
+    loaded = tasks.load_tasks(chosen, [name], None)[name]
+    lm = HFLM(pretrained=loaded_model[0], tokenizer=loaded_model[1])
+    theirs = evaluate(lm, loaded, bootstrap_iters=0)["results"][name]
+    compared = {"accuracy": "acc", "perplexity": "perplexity"} if name == "tiny_last" else {}
+    compared |= {} if name == "tiny_last" else {m: m for m in ("word_perplexity", "byte_perplexity", "bits_per_byte")}
+    for mine, its in compared.items():
+        assert ours[mine] == pytest.approx(theirs[f"{its},none"], rel=1e-4), mine
+    for row in rows:
+        assert row.choice_logprobs[0] == pytest.approx(sum(row.token_logprobs[0])) and len(row.choices) == 1
+        assert len(row.token_logprobs[0]) == row.choice_tokens[0] and (row.words is not None) == (name == "tiny_pages")
+    if name == "tiny_pages":
+        assert max(row.choice_tokens[0] for row in rows) > 1024  # more than a window
+        assert rows[0].words == len(rows[0].choices[0].split()) and rows[0].bytes == len(rows[0].choices[0].encode())
+
+
+def test_chat_template_and_system_instruction_are_in_the_prompts(loaded_model, own_tasks):
+    model, tokenizer = loaded_model[0], copy.deepcopy(loaded_model[1])
+    with pytest.raises(UserError, match=r"task\.chat_template=true: this model's tokenizer has no chat template"):
+        ask(loaded_model, own_tasks, "tiny_pets", chat_template=True)
+    tokenizer.chat_template = TEMPLATE
+    settings = {"chat_template": True, "system_instruction": "Be brief.", "num_fewshot": 2, "limit": 3}
+    rows, prompts = ask((model, tokenizer), own_tasks, "tiny_pets", **settings)
+    for prompt in prompts:
+        assert prompt.startswith("</s><system> Be brief.") and prompt.rstrip().endswith("<assistant>")
+        assert prompt.count("<user>") == 3 and prompt.count("<assistant>") == 3  # the examples are turns of their own
+    plain, prompts = ask((model, tokenizer), own_tasks, "tiny_pets", limit=3, system_instruction="Be brief.")
+    assert all(prompt.startswith("Be brief.") and "<user>" not in prompt for prompt in prompts)
+    assert all(a.doc_hash == b.doc_hash and a.prompt_hash != b.prompt_hash for a, b in zip(rows, plain, strict=True))
+
+
+def test_a_bos_token_stands_before_prompts_if_asked_for(loaded_model, own_tasks):
+    import torch
+
+    def scored_by_hand(row, prompt, bos: bool) -> float:
+        model, tokenizer = loaded_model
+        context, choice = (tokenizer.encode(text, add_special_tokens=False) for text in (prompt, " " + row.choices[0]))
+        ids = [tokenizer.bos_token_id] * bos + context + choice
+        with torch.inference_mode():
+            logprobs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        return sum(float(logprobs[len(ids) - len(choice) - 1 + i, token]) for i, token in enumerate(choice))
+
+    found = {add_bos: ask(loaded_model, own_tasks, "tiny_pets", limit=2, add_bos=add_bos) for add_bos in (None, True, False)}
+    for add_bos, (rows, prompts) in found.items():
+        for row, prompt in zip(rows, prompts, strict=True):
+            assert row.choice_logprobs[0] == pytest.approx(scored_by_hand(row, prompt, bool(add_bos)), abs=1e-4)
+    tokenizer = copy.deepcopy(loaded_model[1])
+    tokenizer.bos_token = None
+    with pytest.raises(UserError, match=r"task\.add_bos=true: this model's tokenizer puts no BOS token"):
+        ask((loaded_model[0], tokenizer), own_tasks, "tiny_pets", add_bos=True)
+
+
+@needs_shared
+def test_a_tokenizer_that_puts_bos_by_itself_can_be_told_not_to(own_tasks):
+    loaded = models.load(SHARED / "hub/models/karpathy/stories260K", "float32")
+    own, with_bos, without = (
+        [row.choice_logprobs for row in ask(loaded, own_tasks, "tiny_pets", limit=3, add_bos=add_bos)[0]]
+        for add_bos in (None, True, False)
+    )
+    assert own == with_bos and own != without
+
+
+def cell(tmp_path: Path, *overrides: str) -> Path:
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        composed = compose("config", overrides=["model=local", f"paths.store={tmp_path / 'store'}", *overrides])
+    out = tmp_path / f"run{len(os.listdir(tmp_path))}"
+    pipeline.run(schema.to_dataclasses(composed), out)
+    return out
+
+
+def test_a_run_of_all_kinds_leaves_numbers_verdict_and_page(tiny_model, own_tasks, tmp_path):
+    names = "task.names=[tiny_pets,tiny_last,tiny_pages]"
+    given = [f"model.path={tiny_model}", "quant=rtn3", "calib=random", "calib.nsamples=2", "calib.seqlen=32"]
+    out = cell(tmp_path, *given, f"task.include_path={own_tasks}", names, "metric.resamples=100", "task.num_fewshot=null")
+    found = {name: json.loads((out / f"{name}.json").read_text()) for name in ("metrics", "comparison", "verdict")}
+    assert set(found["metrics"]) == set(found["comparison"]) == set(found["verdict"]["tasks"])
+    assert set(found["metrics"]) == {"tiny_pets", "tiny_last", "tiny_pages"}
+    assert found["comparison"]["tiny_pages"]["nll"]["test"] == "paired t-test"
+    rows, _ = records.read(out / "records.parquet")
+    assert {task: len(one) for task, one in records.by_task(rows).items()} == {
+        "tiny_pets": 20,
+        "tiny_last": 20,
+        "tiny_pages": 8,
+    }
+    assert "tiny_pages: the perplexity of a word" in (out / "report.html").read_text()
+
+
+def test_how_questions_are_put_is_in_provenance_and_key(tiny_model, own_tasks, tmp_path):
+    given = [
+        f"model.path={tiny_model}",
+        "quant=none",
+        f"task.include_path={own_tasks}",
+        "task.names=[tiny_pets]",
+        "task.limit=4",
+    ]
+    given += ["metric.resamples=100", "tracking.mode=disabled"]
+    plain, asked = cell(tmp_path, *given), cell(tmp_path, *given, "task.add_bos=true", "task.system_instruction=Think.")
+    provenance = json.loads((asked / "provenance.json").read_text())["asked"]
+    assert provenance == {
+        "num_fewshot": 0,
+        "limit": 4,
+        "seed": 1234,
+        "chat_template": False,
+        "system_instruction": "Think.",
+        "add_bos": True,
+    }
+    assert len(list((tmp_path / "store" / "records").iterdir())) == 2
+    found = [records.read(out / "records.parquet")[0]["choice_logprobs"].to_pylist() for out in (plain, asked)]
+    assert found[0] != found[1]

@@ -1,0 +1,133 @@
+"""The page opens alone: no script, no network, hostile text escaped; and what is missing is in plain sight."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from bitsure import sweep
+from bitsure.report.__main__ import main
+from bitsure.sweep import figures, naming, page
+from tests.sweep.conftest import HOSTILE, leave
+from tests.sweep.test_statistics import row
+
+
+@pytest.fixture(scope="module")
+def made(finished, tmp_path_factory):
+    """A sweep of which one cell failed and one was never begun."""
+    folder = shutil.copytree(finished, tmp_path_factory.mktemp("half") / "half")
+    leave(folder, "90-hostile", state="failed", error=f"RuntimeError: {HOSTILE}\nout of memory")
+    config = folder / "0-model0-gptq4" / "config.yaml"
+    config.write_text(config.read_text().replace("name: gptq4", f"name: 'gptq4{HOSTILE}'"))
+    plan = [{"directory": path.name, "name": path.name} for path in sorted(folder.glob("*-*"))]
+    (folder / "plan.json").write_text(json.dumps({"cells": [*plan, {"directory": "91", "name": f"later {HOSTILE}"}]}))
+    return sweep.build(folder)
+
+
+def test_the_page_needs_nothing_and_escapes_all_text(made):
+    html = made.page.read_text()
+    assert "<script" not in html and html.count("&lt;script&gt;") >= 3
+    sources = re.findall(r'(?:src|href)="([^"]{0,30})', html)
+    assert len(sources) == len(made.pictures) and all(source.startswith("data:image/png;base64,") for source in sources)
+
+
+def test_what_is_missing_or_failed_is_in_plain_sight(made):
+    html = made.page.read_text()
+    assert "<strong>14 cells:</strong>\n12 done, 1 failed, 1 not started." in html
+    assert html.index("Missing or failed") < html.index("<img") and "out of memory</pre>" in html
+    assert made.states == {"done": 12, "failed": 1, "not started": 1}
+
+
+def test_every_picture_has_its_numbers(made):
+    names = {picture.name for picture, _ in made.pictures}
+    assert names == {
+        *(f"scale_{metric}" for metric in ("true_label_prob", "accuracy", "expected_calibration_error", "confidence")),
+        *("bits_true_label_prob", "bits_accuracy", "heat_map", "pareto", "coded", "shift_by_certainty"),
+    }
+    assert {path.stem for path in (made.directory / "figures").glob("*.png")} == names
+    for picture, path in made.pictures:
+        with path.with_suffix(".csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == len(picture.rows) > 0 and {"model", "value", "ci_low"} <= set(rows[0])
+    assert {path.stem for path in (made.directory / "tables").glob("*.csv")} == {"study", "heterogeneity", "contrasts", "draws"}
+
+
+def test_the_studys_table_is_corrected_and_as_published(made):
+    tables = page.study(made.models, page.STUDY)
+    assert tables["rtn4"]["columns"] == list(page.STUDY.values())
+    model, task, cells = tables["rtn4"]["rows"][1]
+    assert (model, task, len(cells)) == ("", "0", 2 * 5)  # under model0; what the tasks' names have in common is left out
+    assert "The same as published" in made.page.read_text() and "ACE" in made.page.read_text()
+
+
+def test_words_never_set_a_star_against_none():
+    spread = {"quantizer": "q", "setting": "", "metric": "true_label_prob", "smallest": -0.3, "largest": -0.1}
+    apart = [spread | {"task": task, "p_adjusted": p} for task, p in (("a", 1e-5), ("b", 0.5))]
+    [said] = page.sentences(apart, 0.01)
+    assert "differ in how much by more than their errors explain on a; on b this is not shown, which does not" in said
+    [said] = page.sentences(apart[1:], 0.01)
+    assert "shown on no task, which does not make them equal" in said
+
+
+def test_a_front_by_hand():
+    points = [row(size_bytes=size, value=value) for size, value in ((1, 0.5), (2, 0.4), (3, 0.7), (3, 0.6), (4, 0.7))]
+    assert [(one["size_bytes"], one["value"]) for one in figures._front(points, "size_bytes")] == [(1, 0.5), (3, 0.7)]
+    errors = [one | {"metric": "expected_calibration_error"} for one in points]
+    assert [(one["size_bytes"], one["value"]) for one in figures._front(errors, "size_bytes")] == [(1, 0.5), (2, 0.4)]
+
+
+@pytest.mark.parametrize(
+    ("n", "said"), [(345_984, "346K"), (1_006_592, "1.0M"), (125_000_000, "125M"), (6_700_000_000, "6.7B")]
+)
+def test_sizes_are_named_as_models_are(n, said):
+    assert naming.parameters(n) == said
+
+
+def test_a_sweep_without_one_finished_cell_has_a_page(tmp_path):
+    leave(tmp_path, "0-other", state="running")
+    made = sweep.build(tmp_path)
+    assert made.pictures == [] and "1 running" in made.page.read_text() and (tmp_path / "sweep.parquet").is_file()
+
+
+def test_a_sweep_of_full_precision_alone_has_its_table(finished, tmp_path):
+    for i, name in enumerate(("0-model0-gptq4", "6-model2-gptq4")):
+        cell = shutil.copytree(finished / name, tmp_path / f"{i}-{name}")
+        for gone in ("comparison.json", "baseline_metrics.json", "quantization.json", "changes.parquet"):
+            (cell / gone).unlink()
+        (cell / "config.yaml").write_text((cell / "config.yaml").read_text().replace("name: gptq4", "name: none"))
+    made = sweep.build(tmp_path)
+    assert set(page.study(made.models, page.STUDY)) == {"full precision"}
+    assert "scale_accuracy" in {picture.name for picture, _ in made.pictures}
+
+
+def test_the_command_takes_a_sweeps_directory(finished, tmp_path, capsys):
+    folder = shutil.copytree(finished, tmp_path / "sweep")
+    leave(folder, "90-killed", state="killed", error="signal 9")
+    main([str(folder)])
+    said = capsys.readouterr().out
+    assert "13 cells: 12 done, 1 killed" in said and "signal 9" in said and "full precision" in said
+    assert max(map(len, said.splitlines()[:10])) <= 80
+    with pytest.raises(SystemExit, match="--metric works on one of its runs"):
+        main([str(folder), "--metric", "paper_compat"])
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no Chromium on this machine")
+def test_a_real_browser_shows_it_whole(made, tmp_path):
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    flags += f" --disable-component-update --disable-sync --user-data-dir={tmp_path} --window-size=390,900"
+    command = ["chromium", *flags.split(), "--dump-dom", made.page.as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
+    assert dom.count("<img") == len(made.pictures) and "<script" not in dom and "Missing or failed" in dom
+
+
+@pytest.mark.slow
+def test_two_hundred_cells_take_less_than_thirty_seconds(tmp_path):
+    from benchmarks.sweep import run, write_sweep
+
+    write_sweep(tmp_path, 25, 7, 10_000)
+    assert run(tmp_path)[0] < 30

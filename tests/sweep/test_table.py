@@ -1,0 +1,114 @@
+"""sweep.parquet: every number once, the same bytes whatever the order; what is missing stands in it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from bitsure.errors import UserError
+from bitsure.metrics.significance import holm
+from bitsure.sweep import cells, table
+from tests.sweep.conftest import QUANTIZERS, leave
+
+
+def of(found, **wanted):
+    for name, value in wanted.items():
+        found = found.filter(pc.equal(found[name], value))
+    return found.to_pylist()
+
+
+@pytest.fixture(scope="module")
+def built(finished):
+    return table.build(cells.read(finished))
+
+
+def test_the_numbers_are_the_cells(finished, built):
+    directory = next(finished.glob("*-model1-rtn2"))
+    measured, compared = (json.loads((directory / f"{name}.json").read_text()) for name in ("metrics", "comparison"))
+    [row] = of(built, model="model1", quantizer="rtn2", task="task_0", metric="true_label_prob")
+    one, change = (found["task_0"]["true_label_prob"] for found in (measured, compared))
+    assert (row["value"], row["ci_low"], row["n"]) == (one["value"], one["ci_low"], one["n"])
+    assert (row["delta"], row["baseline"], row["delta_ci_high"]) == (change["value"], change["baseline"], change["ci_high"])
+    assert (row["test"], row["tests"], row["status"]) == ("paired t-test", "primary", "done")
+    [flips] = of(built, model="model1", quantizer="rtn2", task="task_0", metric="flip_rate")
+    assert flips["value"] == compared["task_0"]["flip_rate"]["value"] and flips["delta"] is None
+
+
+def test_full_precision_stands_in_it_once(built):
+    rows = of(built, quantizer=table.FULL, task="task_0", metric="accuracy")
+    assert [row["model"] for row in rows] == ["model0", "model1", "model2", "model3"]
+    assert rows[0]["bits_per_weight"] == 16 and rows[0]["size_bytes"] == 2_000_000
+    assert {row["bits_per_weight_coded"] for row in rows} == {None}  # of what has codes alone
+    assert {row["bits_per_weight_coded"] for row in of(built, model="model1", quantizer="rtn2")} == {1.5}
+
+
+def test_primary_tests_are_adjusted_over_the_whole_sweep(built):
+    rows = of(built, tests="primary")
+    assert len(rows) == 4 * len(QUANTIZERS) * 2
+    assert [row["p_adjusted"] for row in rows] == pytest.approx(holm([row["p_value"] for row in rows]))
+    assert all(row["p_adjusted"] >= row["p_value"] for row in of(built, tests="exploratory"))
+
+
+def test_the_same_cells_give_the_same_bytes_in_any_order(finished, built, tmp_path):
+    shuffled = tmp_path / "shuffled"
+    for i, directory in enumerate(sorted(finished.glob("*-model*"), reverse=True)):
+        shutil.copytree(directory, shuffled / f"{i}-{directory.name}")
+    for name, found in (("one", built), ("other", table.build(cells.read(shuffled)))):
+        table.write(found, tmp_path / f"{name}.parquet")
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "other.parquet").read_bytes()
+    assert pq.read_table(tmp_path / "one.parquet").schema == table.SCHEMA
+
+
+def test_a_series_is_a_name_without_its_size():
+    names = {"opt-1.3b": "opt", "bloom-7b1": "bloom", "llama-2-7b-chat": "llama-2-chat", "Mixtral-8x7B-v0.1": "Mixtral-v0.1"}
+    names |= {"pocket-300k": "pocket", "gpt2": "gpt2", "qwen3-0.6b": "qwen3", "-7b": "-7b"}
+    assert {name: table.series_of(name) for name in names} == names
+
+
+def test_size_by_hand(finished):
+    # 1,000,000 parameters, 2 bytes each: nine tenths at 4.16 bits, the rest as before
+    [cell] = [cell for cell in cells.read(finished) if cell.name.endswith("model0-gptq4")]
+    assert table.size_on_disk(cell) == round(2_000_000 * 0.1 + 1_000_000 * 0.9 * 4.16 / 8)
+
+
+def test_what_is_not_done_stands_in_it_too(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "half")
+    leave(folder, "90-other-gptq4", state="killed", error="one\ntwo\nthree\nfour\nfive\nsix")
+    (folder / "0-model0-gptq4" / "metrics.json").write_text('{"task_0": {"accur')
+    plan = [{"directory": path.name, "name": path.name} for path in sorted(folder.glob("*-*"))]
+    (folder / "plan.json").write_text(json.dumps({"cells": [*plan, {"directory": "91-later", "name": "later rtn4"}]}))
+    found = cells.read(folder)
+    states = {cell.name: cell.state for cell in found if not cell.done}
+    assert states == {"0-model0-gptq4": "damaged", "90-other-gptq4": "killed", "later rtn4": "not started"}
+    assert [cell.error for cell in found if cell.state == "killed"] == ["two\nthree\nfour\nfive\nsix"]
+    built = table.build(found)
+    unfinished = {(row["model"], row["quantizer"], row["status"]) for row in built.to_pylist() if row["status"] != "done"}
+    assert unfinished == {("model0", "gptq4", "damaged"), ("other", "gptq4", "killed"), ("later", "rtn4", "not started")}
+    assert all(row["value"] is None for row in of(built, status="killed"))
+
+
+def test_settings_that_vary_tell_cells_apart(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "settings")
+    source = next(folder.glob("*-model0-gptq4"))
+    other = shutil.copytree(source, folder / "99-model0-gptq4")
+    text = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(
+        text.replace("nsamples: 128", "nsamples: 64").replace("num_fewshot: null", "num_fewshot: 5")
+    )
+    built = table.build(cells.read(folder))
+    rows = of(built, model="model0", quantizer="gptq4", task="task_0", metric="accuracy")
+    assert {row["setting"] for row in rows} == {
+        "calib.nsamples=128 task.num_fewshot=None",
+        "calib.nsamples=64 task.num_fewshot=5",
+    }
+    full = of(built, model="model0", quantizer=table.FULL, task="task_0", metric="accuracy")
+    assert {row["setting"] for row in full} == {"task.num_fewshot=None", "task.num_fewshot=5"}
+
+
+def test_a_directory_that_is_no_sweep_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"is no sweep's directory: it holds no plan\.json"):
+        cells.read(tmp_path)

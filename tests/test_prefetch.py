@@ -1,0 +1,145 @@
+"""From a hub on the loopback to a report: straight, and over a mirror without any network. Real processes, the real client."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from bitsure import hub, prefetch, records
+from bitsure.config import PROJECT
+from bitsure.errors import UserError
+from tests.conftest import TEXT
+from tests.loopback_hub import serve
+
+TASK = """
+task: quiz
+dataset_path: org/quiz
+dataset_name: animals
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{q}}"
+doc_to_choice: options
+doc_to_target: gold
+metric_list: [{metric: acc}]
+"""
+CARD = """---
+configs:
+- config_name: animals
+  data_files: [{split: test, path: animals/test-*.parquet}]
+- config_name: plants
+  data_files: [{split: test, path: plants/test-*.parquet}]
+---
+"""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tiny_model):
+    """A hub with an OPT of .bin weights alone, a calibration text and a data set; a task that wants them; a way to run."""
+    folder = tmp_path_factory.mktemp("hub")
+    opt = shutil.copytree(tiny_model, folder / "opt")
+    from bitsure import models
+
+    weights = models.load(tiny_model, "float32")[0].half().state_dict()
+    (opt / "model.safetensors").unlink()
+    torch.save(weights, opt / "pytorch_model.bin")
+    (folder / "c4" / "en").mkdir(parents=True)
+    with gzip.open(folder / "c4" / "en" / "first.json.gz", "wt") as file:
+        file.writelines(json.dumps({"text": f"{i} {TEXT}"}) + "\n" for i in range(200))
+    for name in ("animals", "plants"):
+        (folder / "quiz" / name).mkdir(parents=True)
+        rows = [{"q": f"{TEXT} {i}: I saw a", "options": ["cat", "fox"], "gold": i % 2} for i in range(12)]
+        for part in range(2):
+            path = folder / "quiz" / name / f"test-0000{part}-of-00002.parquet"
+            pq.write_table(pa.Table.from_pylist(rows[part::2]), path)
+    (folder / "quiz" / "README.md").write_text(CARD)
+    (folder / "tasks").mkdir()
+    (folder / "tasks" / "quiz.yaml").write_text(TASK)
+    settings = ["model=opt-125m", "model.repo=org/opt", "model.parameters=null", "model.context=1024", "task.names=[quiz]"]
+    settings += [f"task.include_path={folder / 'tasks'}", "calib.repo=org/c4", "calib.file=en/first.json.gz"]
+
+    with serve() as served:
+        served.add("org/opt", opt)
+        served.add("org/c4", folder / "c4", kind="datasets")
+        served.add("org/quiz", folder / "quiz", kind="datasets")
+
+        def run(*command: str, **environment: str):
+            place = {"HF_ENDPOINT": served.url, "HF_HOME": str(folder / "home"), "BITSURE_STORE": str(folder / "store")}
+            env = {key: value for key, value in os.environ.items() if not key.startswith("HF_")} | place | environment
+            given = [sys.executable, *command, *settings]
+            return subprocess.run(given, cwd=folder, env=env, capture_output=True, text=True, timeout=200)
+
+        yield served, folder, run
+
+
+SMALL = ["quant=gptq4", "calib.nsamples=4", "calib.seqlen=32", "metric.resamples=100", "tracking.mode=disabled"]
+
+
+def test_a_run_reads_the_hub_and_then_its_cache(world):
+    served, folder, run = world
+    done = run(str(PROJECT / "main.py"), *SMALL, "hydra.run.dir=straight")
+    assert done.returncode == 0, done.stderr + done.stdout
+    commit = served.repositories["models", "org/opt"].commit
+    made_by = json.loads((folder / "straight" / "provenance.json").read_text())
+    assert made_by["model"]["revision"] == commit and made_by["model"]["full_dtype"] == "float16"
+    rows, made_from = records.read(folder / "straight" / "records.parquet")
+    assert len(rows) == 12 and made_from["quiz"]["model"] == f"org/opt@{commit}"
+    assert "read by torch's weights-only loader" in (folder / "straight" / "main.log").read_text()
+
+
+def test_a_mirror_serves_where_there_is_no_network(world):
+    served, folder, run = world
+    served.breaks, served.busy = 1, 1
+    done = run("-m", "bitsure.prefetch", f"paths.hub_mirror={folder / 'mirror'}", HF_HOME=str(folder / "elsewhere"))
+    assert done.returncode == 0, done.stderr + done.stdout
+    mirror = folder / "mirror"
+    assert {str(f.relative_to(mirror)) for f in mirror.rglob("*") if f.is_file() and "org/opt" not in str(f)} == {
+        "datasets/org/c4/en/first.json.gz",
+        "datasets/org/quiz/README.md",
+        "datasets/org/quiz/animals/test-00000-of-00002.parquet",
+        "datasets/org/quiz/animals/test-00001-of-00002.parquet",
+    }
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "empty"), "BITSURE_STORE": str(folder / "store2")}
+    there = f"paths.hub_mirror={mirror}"
+    done = run(str(PROJECT / "main.py"), *SMALL, there, "quant=none", "hydra.run.dir=over-mirror", **offline)
+    assert done.returncode == 0, done.stderr + done.stdout
+    straight, over = (records.read(folder / name) for name in ("straight/baseline.parquet", "over-mirror/records.parquet"))
+    assert straight[0] == over[0] and straight[1]["quiz"]["model"] == over[1]["quiz"]["model"]
+    served.asked.clear()
+    again = run("-m", "bitsure.prefetch", there, HF_HOME=str(folder / "elsewhere"))
+    assert again.returncode == 0 and not any("resolve" in path and path.endswith((".bin", ".gz")) for _, path in served.asked)
+
+
+def test_with_neither_network_nor_mirror_the_error_says_what_and_how(world):
+    _, folder, run = world
+    done = run(str(PROJECT / "main.py"), HF_HUB_OFFLINE="1", HF_HOME=str(folder / "empty"))
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "model org/opt at revision main cannot be had: the hub is not asked (HF_HUB_OFFLINE)" in done.stderr
+    assert "make prefetch" in done.stderr and "DIR/models/org/opt" in done.stderr
+
+
+def test_a_sweep_is_prefetched_cell_by_cell():
+    given = ["model=opt-125m,opt-1.3b", "quant=none", "task.names=[boolq,piqa]"]
+    assert list(prefetch.cells(given)) == [[f"model={one}", *given[1:]] for one in ("opt-125m", "opt-1.3b")]
+    with pytest.raises(SystemExit, match=r"add paths\.hub_mirror=DIR"):
+        prefetch.main(["model=opt-125m"])
+
+
+def test_a_mirror_knows_its_commit_while_it_is_as_fetched(tmp_path, tiny_model):
+    path = shutil.copytree(tiny_model, tmp_path / "models" / "org" / "tiny")
+    sizes = {file.name: file.stat().st_size for file in path.iterdir()}
+    (path / hub.MANIFEST).write_text(json.dumps({"revision": "v1", "commit": "c" * 40, "files": sizes}))
+    find = lambda revision: hub.find_model("org/tiny", revision, str(tmp_path))  # noqa: E731
+    assert find("v1") == find("c" * 40) == hub.Found(path, "c" * 40)
+    (path / "config.json").write_text((path / "config.json").read_text() + " ")
+    assert find("v1") == hub.Found(path, None)
+    with pytest.raises(UserError, match="holds another revision than v2"):
+        hub.fetch_model("org/tiny", "v2", tmp_path, False, False, lambda config: None)
