@@ -32,14 +32,14 @@ from bitsure.config import (
 )
 from bitsure.number_formats import Activations, KeysValues
 from bitsure.quantize import calib_data
-from bitsure.quantizers import Bnb, Cast, Chain, Gptq, Hqq, Kept, Noise, NoQuant, Prequantized, Quant, Rounded, Rtn
+from bitsure.quantizers import Bnb, Cast, Chain, Gptq, Hqq, Kept, Noise, NoQuant, Prequantized, Quant, Rounded, Rtn, Tuning
 from tests.conftest import GPTQ_LIBRARY, byte_tokenizer
 
 schema.register()
 # the quantizers of optional libraries, where these are installed
 OPTIONAL = {library: cell for library, cell in {"bitsandbytes": Bnb("nf4"), "hqq": Hqq(4, 64)}.items() if find_spec(library)}
-SECTIONS = (Model, Kept, Rtn, Gptq, Activations, KeysValues, Noise, Control, Cast, Prequantized, Calib, Task, Scoring)
-SECTIONS += (Compress, Metric, Verdict, Tracking, Paths, Sweep)
+SECTIONS = (Model, Kept, Rtn, Tuning, Gptq, Activations, KeysValues, Noise, Control, Cast, Prequantized, Calib, Task)
+SECTIONS += (Scoring, Compress, Metric, Verdict, Tracking, Paths, Sweep)
 SECTIONS += tuple(type(quant) for quant in OPTIONAL.values())
 # copying a config and checking it are no use of it
 NOT_READING = ("dataclasses.py", "config.py", "model_settings.py", "quantizers.py", "number_formats.py", "copy.py")
@@ -103,6 +103,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     gptq = {"bits": 4, "symmetric": True, "desc_act": False, "damp_percent": 0.01}
     smoothed = {"transforms": ["smooth"], "activations": Activations(8)}
+    reassembled = {"transforms": ["reassemble"], "activations": Activations(4)}
     taught = Calib(name="task", kind="task", nsamples=8, seqlen=16)
     each = [
         (Gptq(**gptq, group_size=64, backend=GPTQ_LIBRARY), Model(path=str(tiny_model)), own, "offline"),
@@ -111,6 +112,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
         (Noise(like=Rtn(4, 64, False)), Model(repo="org/tiny"), gone, "disabled"),
         (Rtn(4, 64, False), Model(repo="org/tiny"), taught, "disabled", "tiny_taught"),
         (Rtn(format="mxfp4", **smoothed), Model(repo="org/tiny"), own, "disabled"),
+        (Rtn(4, -1, False, tuning=Tuning(4), **reassembled), Model(repo="org/tiny"), own, "disabled"),
         (Kept(**smoothed, kv=KeysValues(4)), Model(repo="org/tiny"), own, "disabled"),
         (Cast("bfloat16"), Model(repo="org/tiny", device_map="auto", max_memory=["cpu:300KB"]), own, "disabled"),
         *((quant, Model(repo="org/tiny"), own, "disabled") for quant in OPTIONAL.values()),

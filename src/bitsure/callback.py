@@ -59,10 +59,12 @@ class SweepCallback(Callback):
         sweep_dir = Path(config.hydra.sweep.dir)
         if not (sweep_dir / "plan.json").is_file():
             return
-        if find_spec("bitsure.sweep"):
-            from bitsure import sweep
+        from bitsure import sweep
 
-            sweep.build(sweep_dir)
+        try:
+            sweep.show(sweep.finish(sweep_dir))
+        except UserError as error:
+            print(f"\nError: the sweep's report was not made: {error}", file=sys.stderr)
         if failed := failures(sweep_dir):
             sys.exit("\n".join(["", f"{len(failed)} cells failed; the same command tries them again:", *failed]))
 

@@ -156,8 +156,11 @@ def check_model(model: Model, quant: Quant, noise_control: bool) -> None:
     """Raise UserError if the model's settings rule the quantizer out, before the model is looked for."""
     if (noise_control or isinstance(quant, Noise)) and model.device_map is not None:
         raise UserError("model.device_map: noise is added to weights in memory, not to those it leaves on disk. Leave one out.")
-    if isinstance(quant, Chain) and "smooth" in quant.transforms and model.device_map is not None:
-        raise UserError("model.device_map: smooth rewrites weights in memory, not those it leaves on disk. Leave one out.")
+    rewriting = [one for one in getattr(quant, "transforms", ()) if one in ("smooth", "reassemble")]
+    if rewriting and model.device_map is not None:
+        raise UserError(
+            f"model.device_map: {rewriting[0]} rewrites weights in memory, not those it leaves on disk. Leave one out."
+        )
     if model.unquantizable is not None and not isinstance(quant, NoQuant):
         raise UserError(
             f"quant={quant.name}: {model.name} cannot be quantized here: {model.unquantizable}. "

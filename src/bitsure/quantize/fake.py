@@ -19,14 +19,19 @@ def fake_quantize(values: torch.Tensor, numbers: Numbers, span: torch.Tensor | N
     precision rounds that once more, which MX formats of its range survive. A group with NaN or an infinity becomes NaN.
     """
     width, size = values.shape[-1], numbers.group_size
-    found = values.float()
+    found = values.detach().float()
     if 0 < size < width:
         found = torch.nn.functional.pad(found, (0, -width % size)).unflatten(-1, (-1, size))
     rounded = _integers if numbers.format == "int" else _elements
     found = rounded(found, numbers, span)
     if 0 < size < width:
         found = found.flatten(-2)[..., :width]
-    return found.to(values.dtype)
+    return straight_through(values, found.to(values.dtype))
+
+
+def straight_through(values: torch.Tensor, rounded: torch.Tensor) -> torch.Tensor:
+    """`rounded`, through which gradients go to `values` as if nothing was rounded (Bengio et al. 2013)."""
+    return values + (rounded - values).detach() if values.requires_grad else rounded
 
 
 def span_of(values: torch.Tensor) -> torch.Tensor:
