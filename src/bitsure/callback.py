@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,16 @@ class SweepCallback(Callback):
         sweep_dir = Path(config.hydra.sweep.dir)
         if not (sweep_dir / "plan.json").is_file():
             return
-        if find_spec("bitsure.sweep"):
+        failed = failures(sweep_dir)
+        try:
             from bitsure import sweep
 
-            sweep.build(sweep_dir)
-        if failed := failures(sweep_dir):
-            sys.exit("\n".join(["", f"{len(failed)} cells failed; the same command tries them again:", *failed]))
+            print(f"\nsweep    {sweep.finish(sweep_dir).page}")
+        except Exception as error:  # Hydra would print it and end well
+            traceback.print_exc()
+            failed.append(f"- the sweep's result could not be made: {error}")
+        if failed:
+            sys.exit("\n".join(["", f"{len(failed)} failed; the same command tries again what did:", *failed]))
 
 
 def failures(sweep_dir: Path) -> list[str]:
