@@ -78,7 +78,7 @@ def test_no_end_of_a_cell_is_the_end_of_the_others_and_the_same_command_runs_wha
     assert code == 1, said
     assert [one["state"] for one in found] == ["failed", "killed", "done"], said
     assert found[0]["error"] == "ValueError: of no use" and "SIGKILL" in found[1]["error"]
-    assert "2 cells failed; the same command tries them again" in said and "ValueError: of no use" in said
+    assert "2 failed; the same command tries again what did" in said and "ValueError: of no use" in said
     plan = json.loads((tmp_path / "sweep" / "plan.json").read_text())["cells"]
     assert [one["name"] for one in plan] == ["pocket-300k rtn2", "pocket-300k rtn3", "pocket-300k none"]
     assert plan[0]["directory"] == "0-pocket-300k-rtn2" and "quant=rtn2" in plan[0]["overrides"]

@@ -15,6 +15,8 @@ import threading
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bitsure import records
@@ -34,6 +36,7 @@ SWEEP = [
     "calib.nsamples=16",
     "calib.seqlen=64",
     "metric.resamples=100",
+    "compress.codes=0",
     "tracking.mode=disabled",
 ]
 HOLDS_A_LOCK = """
@@ -125,6 +128,10 @@ def results(folder: Path) -> dict[str, dict]:
     return found
 
 
+def table(folder: Path) -> pa.Table:
+    return pq.read_table(folder / "sweep" / "sweep.parquet")
+
+
 @pytest.mark.parametrize("arguments", LAUNCHERS)
 def test_a_tortured_sweep_ends_with_the_same_bits(undisturbed, tmp_path, arguments):
     expected = results(undisturbed)
@@ -165,5 +172,6 @@ def test_a_tortured_sweep_ends_with_the_same_bits(undisturbed, tmp_path, argumen
         os.truncate(file, file.stat().st_size // 2)
     assert sweep(tmp_path, arguments).wait(timeout=400) == 0, (tmp_path / "out.log").read_text()
     assert results(tmp_path) == expected
+    assert table(tmp_path).equals(table(undisturbed))
     assert sweep(tmp_path, arguments).wait(timeout=100) == 0
     assert (tmp_path / "out.log").read_text().count("is done: nothing to do") >= CELLS

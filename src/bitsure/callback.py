@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -59,14 +60,16 @@ class SweepCallback(Callback):
         sweep_dir = Path(config.hydra.sweep.dir)
         if not (sweep_dir / "plan.json").is_file():
             return
-        from bitsure import sweep
-
+        failed = failures(sweep_dir)
         try:
+            from bitsure import sweep
+
             sweep.show(sweep.finish(sweep_dir))
-        except UserError as error:
-            print(f"\nError: the sweep's report was not made: {error}", file=sys.stderr)
-        if failed := failures(sweep_dir):
-            sys.exit("\n".join(["", f"{len(failed)} cells failed; the same command tries them again:", *failed]))
+        except Exception as error:  # Hydra would print it and end well
+            traceback.print_exc()
+            failed.append(f"- the sweep's result could not be made: {error}")
+        if failed:
+            sys.exit("\n".join(["", f"{len(failed)} failed; the same command tries again what did:", *failed]))
 
 
 def failures(sweep_dir: Path) -> list[str]:
