@@ -58,9 +58,10 @@ def test_what_is_not_on_this_machine_is_no_error_and_nothing_is_downloaded(cell,
 def test_everything_that_is_wrong_with_the_cells_is_said_at_once(cell, tmp_path):
     (tmp_path / "2").mkdir()
     (tmp_path / "2" / "records.parquet").write_bytes(b"PAR1")
-    cells = [cell(0, "task.names=[no_such]"), cell(1, "calib.nsamples=999999"), cell(2), cell(3, "calib.path=gone.txt")]
+    cells = [cell(0, "model=local", "model.path=gone"), cell(1, "calib.nsamples=999999"), cell(2)]
+    cells.append(cell(3, "calib.path=gone.txt"))
     _, errors = plan.look([*cells, replace(cell(4), config=None, error="a bad value")], plan.Once())
-    said = ["no_such", "999999 windows", "already holds records", "gone.txt", "cell 4: a bad value"]
+    said = ["model.path=gone", "999999 windows", "already holds records", "gone.txt", "cell 4: a bad value"]
     assert len(errors) == len(said) and all(any(text in error for error in errors) for text in said)
     with pytest.raises(UserError, match=r"5 things are wrong"):
         plan.show([*cells, replace(cell(4), config=None, error="a bad value")])
