@@ -24,7 +24,7 @@ SIZES = FAMILIES | {
     "gemma2": GROUPED | {"head_dim": 16},
     "llama, widths 64 and 172": GROUPED | {"intermediate_size": 172},
 }
-SKIPPED = ("rtn", "gptq", "awq", "hqq", "bnb", "none", "prequantized")  # have no bits, or nothing to make
+SKIPPED = ("rtn", "gptq", "awq", "hqq", "bnb", "none", "prequantized", "keep", "mx")  # have no bits, or nothing to make
 
 
 def presets() -> dict[str, Quant]:
@@ -55,7 +55,11 @@ def attempt(path: Path, quant: Quant, text: Path, folder: Path) -> str:
     except UserError as error:
         return "refused: " + str(error).removeprefix(f"quant={quant.name}: ")
     errors = [layer["output_error"] for layer in report["layers"].values()]
-    return f"{report['bits_per_weight']:.2f} bits, {sum(errors) / len(errors):.4f}"
+    said = f"{report['bits_per_weight']:.2f} bits, {sum(errors) / len(errors):.4f}"
+    if "keys_and_values" in report:
+        errors = report["keys_and_values"]["errors"].values()
+        said += f", K and V {sum(errors) / len(errors):.4f}"
+    return said
 
 
 def main() -> None:
@@ -84,8 +88,9 @@ def table(found: dict[str, dict[str, str]], quantizers: list[str]) -> str:
         "# Which quantizer works on which family",
         "",
         "`make families`: each preset on a random model of each family, two blocks, width 64. A cell says bits per weight",
-        "(scales and zero points counted) and the mean output error of the layers on held-out text, or which reason below",
-        "refuses it. There is no third state: what is not refused has changed every layer, and has been read back from disk.",
+        "(scales and zero points counted) and the mean output error of the layers on held-out text, rounded activations",
+        "included, then the mean error of keys and values where they are rounded; or which reason below refuses it. There is",
+        "no third state: what is not refused has changed all that it rounds, and has been read back from disk.",
         "",
         "| | " + " | ".join(found) + " |",
         "|---|" + "---|" * len(found),

@@ -40,6 +40,8 @@ def test_a_folds_threshold_does_not_depend_on_its_own_questions():
     assert after[fold == 1].tolist() == (confidence[fold == 1] < np.quantile(confidence[fold != 1], 0.3)).tolist()
 
 
-@pytest.mark.parametrize(("given", "bits", "cost"), [(None, 4.16, 0.26), (None, None, 0.25), (0.5, 4.0, 0.5)])
+@pytest.mark.parametrize(
+    ("given", "bits", "cost"), [(None, 4.16, 0.26), (None, None, 0.25), (0.5, 4.0, 0.5), (None, 32.0, 1.0)]
+)
 def test_what_a_quantized_answer_costs(given, bits, cost):
     assert deferral.cost_of_quantized(given, bits) == cost

@@ -33,11 +33,12 @@ def deferred(confidence: np.ndarray, fold: np.ndarray, shares: Sequence[float]) 
 def cost_of_quantized(given: float | None, bits_per_weight: float | None) -> float:
     """What an answer of the quantized model costs, one of the full model costing 1.
 
-    If it is not given, the share of weights' bits that are moved for it: of 16 bits a weight, or a quarter if it is not known.
+    If it is not given, the share of weights' bits that are moved for it: of 16 bits a weight, at most all of them, or a quarter
+    if it is not known.
     """
     if given is not None:
         return given
-    return bits_per_weight / FULL_BITS if bits_per_weight else UNKNOWN_COST
+    return min(1.0, bits_per_weight / FULL_BITS) if bits_per_weight else UNKNOWN_COST
 
 
 def statistics() -> dict[str, Sums]:

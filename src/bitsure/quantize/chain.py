@@ -7,10 +7,13 @@ rounded, keys and values are, and so is the input itself.
 from __future__ import annotations
 
 import dataclasses
+import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from bitsure.errors import UserError
@@ -26,6 +29,8 @@ from bitsure.quantize.transforms import search_clip, search_scales, smoothing_sc
 from bitsure.quantizers import Chain, Gptq, Kept, Rounded, Rtn
 
 Moved = dict[str, dict[str, float]]  # as in `runtime.Runtime`
+
+log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -52,8 +57,7 @@ def quantize(
         if isinstance(quant, Rtn) and quant.tuning is not None:
             exact = [feed.run(states) for states in (feed.batches if exact is None else exact)]
         done.append(parts / prefix)
-        if done[-1].is_dir():
-            _take_up(done[-1], prefix, block, hooks)
+        if _take_up(done[-1], prefix, block, hooks):
             note = "taken up again"
         else:
             weights, at_run_time, change = _quantize_block(block, prefix, feed, quant, hooks, sources, exact)
@@ -65,9 +69,16 @@ def quantize(
     checkpoints.merge(done, out)
 
 
-def _take_up(part: Path, prefix: str, block: nn.Module, hooks: Hooks) -> None:
-    """Make a block what it became before the break."""
-    weights, at_run_time = checkpoints.read(part)[0], runtime.read(part)
+def _take_up(part: Path, prefix: str, block: nn.Module, hooks: Hooks) -> bool:
+    """Make a block what it became before the break; False if it was not reached, or what was kept is cut short."""
+    if not part.is_dir():
+        return False
+    try:
+        weights, at_run_time = checkpoints.read(part)[0], runtime.read(part)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        log.warning("%s cannot be read (%s): the block is quantized again", part, error)
+        shutil.rmtree(part)
+        return False
     for division in at_run_time.divisions:
         division.apply(lambda name: block.get_submodule(name.removeprefix(f"{prefix}.")))
     for reassembled in at_run_time.reassembled:
@@ -75,6 +86,7 @@ def _take_up(part: Path, prefix: str, block: nn.Module, hooks: Hooks) -> None:
     for name, weight in weights.items():
         _put(block.get_submodule(name.removeprefix(f"{prefix}.")), weight, at_run_time)
     runtime.attach_block(hooks, prefix, block, at_run_time, runtime.factors(weights, at_run_time))
+    return True
 
 
 def _quantize_block(
