@@ -112,7 +112,7 @@ def _quantize_block(
         moved["reassemble"] = {", ".join(one.layers): float(one.reassembly.most_copies) for one in reassembled}
     before = {name: matrix(layer).clone() for name, layer in linears(block).items()}
     weights: dict[str, Weight] = {}
-    at_run_time = Runtime(quant.activations, quant.kv, divisions, spans, reassembled, moved)
+    at_run_time = Runtime(quant.activations, quant.kv, divisions, spans, moved, reassembled)
     if isinstance(quant, Kept):
         for group in groups:
             _round_inputs(group, prefix, None, at_run_time, hooks)

@@ -15,12 +15,13 @@ MANTISSA_BITS = 23
 def nearest(values: torch.Tensor, element: Element) -> torch.Tensor:
     """The nearest numbers of a format (float32, ties to even); what is too large becomes the largest, NaN stays NaN.
 
-    Adding 1.5 · 2²³ steps, and taking them away, leaves whole steps; a step's size follows from a value's exponent bits.
+    All that becomes zero is +0. Adding 1.5 · 2²³ steps, and taking them away, leaves whole steps; how large a step is follows
+    from a value's exponent bits.
     """
     values = values.clamp(-element.largest, element.largest)
     exponents = (values.view(torch.int32) & EXPONENT).clamp_(min=(element.e_min + 127) << MANTISSA_BITS)
     steps = exponents.add_(((MANTISSA_BITS - element.mantissa_bits) << MANTISSA_BITS) + (1 << 22)).view(torch.float32)
-    return ((values + steps) - steps).copysign_(values)
+    return (values + steps).sub_(steps)
 
 
 def power_of_two(exponents: torch.Tensor) -> torch.Tensor:

@@ -164,7 +164,7 @@ def fit_grid(
 def to_units(values: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, numbers: Numbers) -> torch.Tensor:
     """The format's numbers nearest to values, float32: what scales are multiplied by. Scales and zeros must broadcast."""
     if numbers.format != "int":
-        return nearest(values / scales, ELEMENTS[numbers.format])
+        return nearest(values / scales, ELEMENTS[numbers.format]).copysign_(values)  # zeros have a sign in their bits
     zeros = zeros.float()
     return (values / scales.float()).round_().clamp_(-zeros, 2**numbers.bits - 1 - zeros)
 

@@ -41,9 +41,9 @@ class Runtime:
     kv: KeysValues | None = None
     divisions: list[Division] = field(default_factory=list)  # in the order in which they were made
     spans: dict[str, torch.Tensor] = field(default_factory=dict)  # layer → (low, high) of its input, where that is fixed
-    reassembled: list[Reassembled] = field(default_factory=list)  # after the divisions
     # transform → layers that read one input → how far it went, as `at_run_time.MEASURES` says
     moved: dict[str, dict[str, float]] = field(default_factory=dict)
+    reassembled: list[Reassembled] = field(default_factory=list)  # after the divisions
 
     def __bool__(self) -> bool:
         return any(getattr(self, one.name) for one in dataclasses.fields(self))
@@ -60,7 +60,7 @@ def merged(parts: list[Runtime]) -> Runtime:
     divisions = [division for part in parts for division in part.divisions]
     spans = {name: span for part in parts for name, span in part.spans.items()}
     reassembled = [one for part in parts for one in part.reassembled]
-    return Runtime(parts[0].activations, parts[0].kv, divisions, spans, reassembled, moved)
+    return Runtime(parts[0].activations, parts[0].kv, divisions, spans, moved, reassembled)
 
 
 def write(directory: Path, runtime: Runtime) -> None:
