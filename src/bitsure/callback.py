@@ -34,27 +34,12 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
-            _check_launcher(str(config.hydra.launcher._target_))
-            cells = composing.cells(config, GlobalHydra.instance().config_loader())
-            if not cells:
-                return
-            from bitsure import plan
-
-            if config.plan is True or all(cell.config and cell.config.plan for cell in cells):
-                plan.show(cells)
-                sys.exit(0)
-            _, errors = plan.look(cells, plan.Once())
-            if errors:
-                raise UserError("\n".join(["no cell was started:", *(f"- {error}" for error in errors)]))
+            _begin(config)
         except UserError as error:
             sys.exit(f"\nError: {error}")
-        sweep_dir = Path(config.hydra.sweep.dir)
-        sweep_dir.mkdir(parents=True, exist_ok=True)
-        listed = [
-            {"directory": str(cell.directory.relative_to(sweep_dir)), "overrides": cell.overrides, "name": cell.name}
-            for cell in cells
-        ]
-        write_text(sweep_dir / "plan.json", json.dumps({"cells": listed}, indent=1, ensure_ascii=False))
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         sweep_dir = Path(config.hydra.sweep.dir)
@@ -71,6 +56,29 @@ class SweepCallback(Callback):
             failed.append(f"- the sweep's result could not be made: {error}")
         if failed:
             sys.exit("\n".join(["", f"{len(failed)} failed; the same command tries again what did:", *failed]))
+
+
+def _begin(config: DictConfig) -> None:
+    """Check every cell, then write the sweep's plan.json; or show what would be done, and end."""
+    _check_launcher(str(config.hydra.launcher._target_))
+    cells = composing.cells(config, GlobalHydra.instance().config_loader())
+    if not cells:
+        return
+    from bitsure import plan
+
+    if all(cell.config and cell.config.plan for cell in cells) or config.plan is True:
+        plan.show(cells)
+        sys.exit(0)
+    _, errors = plan.look(cells, plan.Once())
+    if errors:
+        raise UserError("\n".join(["no cell was started:", *(f"- {error}" for error in errors)]))
+    sweep_dir = Path(config.hydra.sweep.dir)
+    sweep_dir.mkdir(parents=True, exist_ok=True)
+    listed = [
+        {"directory": str(cell.directory.relative_to(sweep_dir)), "overrides": cell.overrides, "name": cell.name}
+        for cell in cells
+    ]
+    write_text(sweep_dir / "plan.json", json.dumps({"cells": listed}, indent=1, ensure_ascii=False))
 
 
 def failures(sweep_dir: Path) -> list[str]:
