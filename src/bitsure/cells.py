@@ -98,13 +98,13 @@ def _how_it_ended(code: int, time_limit: float | None) -> tuple[str, str]:
 
 
 def _last_lines(path: Path) -> list[str]:
-    """The end of what a process said, or the beginning of what Python said of its crash, which is where it was."""
+    """The end of what a process said; of a crash, what was said just before it, and where Python says it was."""
     try:
-        lines = path.read_text(errors="replace").strip().splitlines()
+        lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
     except OSError:
         return []
     crash = next((i for i, line in enumerate(lines) if line.startswith(CRASH)), None)
-    return lines[-LAST_LINES:] if crash is None else [line for line in lines[crash:] if line][:LAST_LINES]
+    return lines[-LAST_LINES:] if crash is None else lines[max(0, crash - 2) : crash + LAST_LINES]
 
 
 def _cell(config: Config, run_dir: Path, sweep: str, job_logging: dict, environment: dict[str, str]) -> None:
