@@ -17,9 +17,10 @@ FILES = ("provenance", "quantization", "metrics", "baseline_metrics", "compariso
 LAST_LINES = 5  # of an error
 NOT_STARTED = "not started"
 DAMAGED = "damaged"
-# settings beside model, quantizer and its data that make two cells' numbers different ones
-SETTINGS = ("model.dtype", "task.", "scoring.", "metric.")
-NOT_SETTINGS = ("task.name", "task.names", "task.include_path")
+# what may make two cells' numbers different ones, and what of it has a column or a row of its own, or is another such setting's name
+SETTINGS = ("model.", "quant.", "control.", "calib.", "task.", "scoring.", "compress.", "metric.")
+NOT_SETTINGS = ("model.name", "model.series", "model.training_seed", "quant.name", "calib.seed")
+NOT_SETTINGS += ("task.name", "task.names", "task.include_path")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Cell:
 
     @cached_property
     def settings(self) -> dict[str, object]:
-        """Every setting that SETTINGS names, by its dotted name."""
+        """Every setting that SETTINGS names and NOT_SETTINGS does not, by its dotted name."""
         flat = dict(_flat(self.config))
         return {key: flat[key] for key in flat if key.startswith(SETTINGS) and key not in NOT_SETTINGS}
 

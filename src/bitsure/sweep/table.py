@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from bitsure.errors import UserError
+from bitsure.metrics import MACRO
 from bitsure.metrics.significance import benjamini_hochberg, holm
 from bitsure.sweep.cells import Cell
 
@@ -56,22 +58,38 @@ SCHEMA = pa.schema(
 )
 CELL = ("series", "parameters", "model", "training_seed", "quantizer", "setting")
 CELL += ("calib_data", "calib_nsamples", "calib_seqlen", "calib_seed")
-CALIB = {f"calib.{key}" for key in ("name", "nsamples", "seqlen")}  # of no matter in full precision
+KEYS = (*CELL, "task", "metric")  # no two numbers have all of these in common
+NOT_OF_FULL = ("quant.", "control.", "calib.", "compress.")  # of no matter in full precision
+# where a setting is no setting: between cells that differ in these it varies by itself; the first that its name begins with counts
+WITHIN = {
+    "model.dtype": (),
+    "model.": ("model",),
+    "quant.": ("model", "quantizer"),
+    "control.": ("model", "quantizer"),
+    "calib.name": ("model", "quantizer"),
+    "calib.nsamples": ("model", "quantizer"),
+    "calib.seqlen": ("model", "quantizer"),
+    "calib.": ("model", "quantizer", "calib"),
+    "": (),
+}
+TASKS = "task.names"  # of what a mean over tasks is the mean
 ADJUST = {"primary": holm, "exploratory": benjamini_hochberg}
 
 
 def build(cells: list[Cell]) -> pa.Table:
-    """A row a number, and one without a number for each cell that is not done; in an order of their own."""
+    """A row a number, and one without a number for each cell that is not done; in an order of their own.
+
+    Raises UserError where two cells have other numbers for what the columns cannot tell apart.
+    """
     varied, tables = _varied(cells), []
     for cell in cells:
         about = _about(cell, varied)
-        tables.append(_table(list(_rows(cell)) if cell.done else [{}], about))
+        tables += _tables(cell, list(_rows(cell)) if cell.done else [{}], about, varied)
         if cell.baseline:
-            tables.append(_table(list(_numbers(cell.baseline)), about | _full_precision(cell, varied)))
+            tables += _tables(cell, list(_numbers(cell.baseline)), about | _full_precision(cell, varied), varied)
     table = pa.concat_tables(tables)
-    keys = (*CELL, "task", "metric")
-    table = table.sort_by([(key, "ascending") for key in (*keys, "status", "value")])
-    return _adjusted(_full_once(table, keys))
+    table = table.sort_by([(key, "ascending") for key in (*KEYS, "status", "value")])
+    return _adjusted(_each_once(table))
 
 
 def about(cells: list[Cell]) -> list[dict]:
@@ -97,6 +115,16 @@ def size_on_disk(cell: Cell) -> int | None:
         return full
     share = cell.proof["parameter_share"]
     return round(full * (1 - share) + parameters * share * cell.proof["bits_per_weight"] / 8)
+
+
+def _tables(cell: Cell, rows: list[dict], about: dict, varied: set[str]) -> list[pa.Table]:
+    """Rows of numbers; a mean over tasks says of which, where cells differ in that."""
+    if TASKS not in varied:
+        return [_table(rows, about)]
+    means = [row for row in rows if row.get("task") == MACRO]
+    names = f"{TASKS}={','.join(cell.config['task']['names'])}" if means else ""
+    of_means = about | {"setting": " ".join(filter(None, (about["setting"], names)))}
+    return [_table([row for row in rows if row.get("task") != MACRO], about), _table(means, of_means)]
 
 
 def _table(rows: list[dict], about: dict) -> pa.Table:
@@ -138,7 +166,7 @@ def _full_precision(cell: Cell, varied: set[str]) -> dict:
     """The columns in which a model in full precision differs from a cell that quantizes it."""
     size, parameters = cell.model.get("bytes_on_disk"), cell.model.get("parameters")
     bits = 8 * size / parameters if size and parameters else None
-    about = {"quantizer": FULL, "method": FULL, "setting": _setting(cell, varied - CALIB)}
+    about = {"quantizer": FULL, "method": FULL, "setting": _setting(cell, {key for key in varied if not key.startswith(NOT_OF_FULL)})}
     about |= {"bits_per_weight": bits, "bits_per_weight_coded": None, "size_bytes": size}
     return about | dict.fromkeys(("calib_data", "calib_nsamples", "calib_seqlen", "calib_seed"))
 
@@ -178,38 +206,41 @@ def _test(one: dict) -> dict:
 
 
 def _varied(cells: list[Cell]) -> set[str]:
-    """The settings that are not the same in all cells; of calibration, only where cells of one model and quantizer differ."""
-    known = [cell for cell in cells if cell.config]
-    varied = {
-        key
-        for key in {key for cell in known for key in cell.settings}
-        if len({repr(cell.settings[key]) for cell in known if key in cell.settings}) > 1
-    }
-    for key in CALIB:
-        seen: dict[tuple[str, str], set] = {}
+    """The settings that are not the same in all cells, or in all those that WITHIN compares."""
+    known, varied = [cell for cell in cells if cell.config], set()
+    for key in {key for cell in known for key in cell.settings}:
+        within = next(of for prefix, of in WITHIN.items() if key.startswith(prefix))
+        seen: dict[tuple, set[str]] = {}
         for cell in known:
-            of = seen.setdefault((cell.model_name, cell.quantizer), set())
-            of.add(cell.config["calib"].get(key.removeprefix("calib.")))
+            of = {"model": cell.model_name, "quantizer": cell.quantizer, "calib": cell.config.get("calib", {}).get("name")}
+            if within or key in cell.settings:
+                seen.setdefault(tuple(of[one] for one in within), set()).add(repr(cell.settings.get(key)))
         if any(len(values) > 1 for values in seen.values()):
             varied.add(key)
-    return varied
+    names = [cell.config.get("task", {}).get("names") for cell in known]
+    return varied | ({TASKS} if any(one != names[0] for one in names) else set())
 
 
 def _setting(cell: Cell, varied: set[str]) -> str:
-    if not cell.config:
-        return ""
-    calib = {key: cell.config["calib"].get(key.removeprefix("calib.")) for key in CALIB}
-    found = {**cell.settings, **calib}
-    return " ".join(f"{key}={found.get(key)}" for key in sorted(varied))
+    return " ".join(f"{key}={cell.settings[key]}" for key in sorted(varied) if key in cell.settings)
 
 
-def _full_once(table: pa.Table, keys: tuple[str, ...]) -> pa.Table:
-    """Full precision's numbers once: they are in every cell that was compared with it."""
-    row = pa.array(np.arange(len(table)))
-    grouped = table.append_column("row", row).group_by(list(keys), use_threads=False).aggregate([("row", "min")])
-    first = np.zeros(len(table), dtype=bool)
-    first[grouped["row_min"].to_numpy()] = True
-    return table.filter(pc.or_(pc.not_equal(table["quantizer"], FULL), pa.array(first)))
+def _each_once(table: pa.Table) -> pa.Table:
+    """Every number once: full precision's are in each cell that was compared with it, and two cells may share a task."""
+    numbered = table.append_column("row", pa.array(np.arange(len(table)))).filter(pc.is_valid(table["metric"]))
+    wanted = [("row", "min"), ("value", "min"), ("value", "max")]
+    found = numbered.group_by(list(KEYS), use_threads=False).aggregate(wanted)
+    differ = pc.and_(pc.not_equal(found["value_min"], found["value_max"]), pc.not_equal(found["quantizer"], FULL))
+    if twice := found.filter(differ).to_pylist():
+        one = twice[0]
+        raise UserError(
+            f"{len(twice)} numbers of this sweep have two values, such as {one['metric']} of {one['task']} of {one['model']} "
+            f"{one['quantizer']}: {one['value_min']:g} and {one['value_max']:g}. Two of its cells have the same settings, but not the "
+            "same input: give the models other names (model.name=…), or make a sweep of each."
+        )
+    keep = pc.is_null(table["metric"]).to_numpy().copy()
+    keep[found["row_min"].to_numpy()] = True
+    return table.filter(pa.array(keep))
 
 
 def _adjusted(table: pa.Table) -> pa.Table:
