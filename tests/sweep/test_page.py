@@ -65,6 +65,18 @@ def test_the_studys_table_is_corrected_and_as_published(made):
     assert "The same as published" in made.page.read_text() and "ACE" in made.page.read_text()
 
 
+def test_full_precision_stands_beside_what_was_scored_in_the_same_setting():
+    few, many = ({"setting": f"task.limit={n}", "bits_per_weight": 4.2} for n in (5, 90))
+    rows = [row(**few, baseline=0.6), row(**many, baseline=0.7)]
+    rows += [row(**one, quantizer="none", value=value) for one, value in ((few, 0.6), (many, 0.7))]
+    found = {name: of["rows"] for name, of in page.study(rows, page.STUDY).items()}
+    assert found == {
+        "gptq4, task.limit=5": [("m", "t", ["0.6000", "0.5000*"])],
+        "gptq4, task.limit=90": [("m", "t", ["0.7000", "0.5000*"])],
+    }
+    assert set(page.study(rows[2:], page.STUDY)) == {"full precision, task.limit=5", "full precision, task.limit=90"}
+
+
 def test_words_never_set_a_star_against_none():
     spread = {"quantizer": "q", "setting": "", "metric": "true_label_prob", "smallest": -0.3, "largest": -0.1}
     apart = [spread | {"task": task, "p_adjusted": p} for task, p in (("a", 1e-5), ("b", 0.5))]

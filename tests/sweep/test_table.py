@@ -36,6 +36,9 @@ def test_the_numbers_are_the_cells(finished, built):
     assert (row["value"], row["ci_low"], row["n"]) == (one["value"], one["ci_low"], one["n"])
     assert (row["delta"], row["baseline"], row["delta_ci_high"]) == (change["value"], change["baseline"], change["ci_high"])
     assert (row["test"], row["tests"], row["status"]) == ("paired t-test", "primary", "done")
+    [published] = of(built, model="model1", quantizer="rtn2", task="task_0", metric="paper_compat/ace")
+    full = json.loads((directory / "baseline_metrics.json").read_text())["task_0"]["paper_compat/ace"]
+    assert published["baseline"] == full["value"]
     [flips] = of(built, model="model1", quantizer="rtn2", task="task_0", metric="flip_rate")
     assert flips["value"] == compared["task_0"]["flip_rate"]["value"] and flips["delta"] is None
 

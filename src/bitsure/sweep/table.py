@@ -176,10 +176,10 @@ def _rows(cell: Cell) -> Iterator[dict]:
     for number in _numbers(cell.metrics):
         task, metric = number["task"], number["metric"]
         change = cell.comparison.get(task, {}).get(metric)
-        if change is None:
-            yield number
-            continue
         before = cell.baseline.get(task, {}).get(metric, {}).get("value")
+        if change is None:
+            yield number | {"baseline": before}
+            continue
         yield number | {
             "baseline": change.get("baseline", before),
             "delta": change["value"],
