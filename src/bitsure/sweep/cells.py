@@ -17,7 +17,7 @@ FILES = ("provenance", "quantization", "metrics", "baseline_metrics", "compariso
 LAST_LINES = 5  # of an error
 NOT_STARTED = "not started"
 DAMAGED = "damaged"
-# what may make two cells' numbers different ones, and what of it has a column or a row of its own, or is another such setting's name
+# what may make two cells' numbers different ones, and what of it has columns or rows of its own
 SETTINGS = ("model.", "quant.", "control.", "calib.", "task.", "scoring.", "compress.", "metric.")
 NOT_SETTINGS = ("model.name", "model.series", "model.training_seed", "quant.name", "calib.seed")
 NOT_SETTINGS += ("task.name", "task.names", "task.include_path")

@@ -24,7 +24,7 @@ from bitsure.sweep.looks import (
     styles_of,
 )
 from bitsure.sweep.naming import groups, label, of_method, overall, short, size, smaller, star, tasks_of
-from bitsure.sweep.statistics import STUDY
+from bitsure.sweep.statistics import STUDY, said
 from bitsure.sweep.table import FULL
 
 MOST_WRITTEN = 600  # numbers in a heat map; of more the colours are what can be read
@@ -282,4 +282,4 @@ def _front(rows: list[dict], size: str) -> list[dict]:
 def _numbers(rows: list[dict], *more: str) -> list[dict]:
     """A picture's rows for its CSV."""
     keys = (*POINT, "value", "ci_low", "ci_high", "n", "baseline", "delta", "delta_ci_low", "delta_ci_high", *more)
-    return [{key: row[key] for key in keys} | {"draws": row.get("draws_said", "")} for row in rows]
+    return [{key: row[key] for key in keys} | {"draws": said(row.get("draws", {}))} for row in rows]

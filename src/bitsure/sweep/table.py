@@ -60,7 +60,7 @@ CELL = ("series", "parameters", "model", "training_seed", "quantizer", "setting"
 CELL += ("calib_data", "calib_nsamples", "calib_seqlen", "calib_seed")
 KEYS = (*CELL, "task", "metric")  # no two numbers have all of these in common
 NOT_OF_FULL = ("quant.", "control.", "calib.", "compress.")  # of no matter in full precision
-# where a setting is no setting: between cells that differ in these it varies by itself; the first that its name begins with counts
+# between cells that differ in these a setting differs by itself; the first that its name begins with counts
 WITHIN = {
     "model.dtype": (),
     "model.": ("model",),
@@ -166,7 +166,11 @@ def _full_precision(cell: Cell, varied: set[str]) -> dict:
     """The columns in which a model in full precision differs from a cell that quantizes it."""
     size, parameters = cell.model.get("bytes_on_disk"), cell.model.get("parameters")
     bits = 8 * size / parameters if size and parameters else None
-    about = {"quantizer": FULL, "method": FULL, "setting": _setting(cell, {key for key in varied if not key.startswith(NOT_OF_FULL)})}
+    about = {
+        "quantizer": FULL,
+        "method": FULL,
+        "setting": _setting(cell, {key for key in varied if not key.startswith(NOT_OF_FULL)}),
+    }
     about |= {"bits_per_weight": bits, "bits_per_weight_coded": None, "size_bytes": size}
     return about | dict.fromkeys(("calib_data", "calib_nsamples", "calib_seqlen", "calib_seed"))
 
@@ -235,8 +239,8 @@ def _each_once(table: pa.Table) -> pa.Table:
         one = twice[0]
         raise UserError(
             f"{len(twice)} numbers of this sweep have two values, such as {one['metric']} of {one['task']} of {one['model']} "
-            f"{one['quantizer']}: {one['value_min']:g} and {one['value_max']:g}. Two of its cells have the same settings, but not the "
-            "same input: give the models other names (model.name=…), or make a sweep of each."
+            f"{one['quantizer']}: {one['value_min']:g} and {one['value_max']:g}. Two of its cells have the same settings, but "
+            "not the same input: give the models other names (model.name=…), or make a sweep of each."
         )
     keep = pc.is_null(table["metric"]).to_numpy().copy()
     keep[found["row_min"].to_numpy()] = True
