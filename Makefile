@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 AUTO_GPTQ := .venv-auto-gptq/bin
 
-.PHONY: run test test-auto-gptq check bench-scoring bench-metrics bench-quantize bench-sweep bench-formats families tasks models prefetch setup setup-auto-gptq clean
+.PHONY: run test test-auto-gptq check bench-scoring bench-metrics bench-quantize bench-sweep bench-formats bench-qllm families tasks models prefetch setup setup-auto-gptq clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -34,6 +34,9 @@ bench-sweep: setup
 
 bench-formats: setup
 	$(BIN)/python -m benchmarks.formats $(ARGS)
+
+bench-qllm: setup
+	$(BIN)/python -m benchmarks.qllm $(ARGS)
 
 families: setup
 	$(BIN)/python -m benchmarks.families $(ARGS)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from bitsure import config as schema
 from bitsure.errors import UserError
@@ -19,16 +19,27 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(composed: DictConfig) -> None:
-    from bitsure import pipeline  # heavy imports only where a run begins: --help stays quick
-
     hydra_config = HydraConfig.get()
-    sweep = Path(hydra_config.sweep.dir).name if hydra_config.mode.name == "MULTIRUN" else None
+    run_dir = Path(hydra_config.runtime.output_dir)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     try:
-        pipeline.run(schema.to_dataclasses(composed), Path(hydra_config.runtime.output_dir), sweep)
+        config = schema.to_dataclasses(composed)
+        # heavy imports only where a run begins: --help stays quick
+        if config.plan:
+            from bitsure import plan
+            from bitsure.composing import Composed
+
+            plan.show([Composed(0, [], run_dir, config)])
+        elif hydra_config.mode.name == "MULTIRUN":
+            from bitsure import cells
+
+            logs = OmegaConf.to_container(hydra_config.job_logging, resolve=True)
+            cells.run(config, run_dir, Path(hydra_config.sweep.dir).name, logs)
+        else:
+            from bitsure import pipeline
+
+            pipeline.run(config, run_dir)
     except UserError as error:
-        if sweep is not None:  # the launcher lets the other cells finish and reports this one
-            raise
         sys.exit(f"\nError: {error}")
     except KeyboardInterrupt:
         print("\nInterrupted. What was finished is in the store; the same command goes on from there.", file=sys.stderr)

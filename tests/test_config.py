@@ -33,6 +33,8 @@ CHAINS = {  # preset → its name, which tells all settings
     "mxfp8": "rtn-mxfp8_e4m3-a-mxfp8_e4m3",
     "mxint8": "rtn-mxint8-a-mxint8",
     "fp8": "rtn-fp8_e4m3-a-fp8_e4m3",
+    "qllm-w4a4": "reassemble+rtn4-row-asym-a4-tuned",
+    "qllm-w4a8": "reassemble+rtn4-row-asym-a8-tuned",
     "smooth-gptq-mxfp4": "smooth+gptq-mxfp4-a-mxfp4",
 }
 
@@ -196,3 +198,30 @@ def test_combinations_that_would_mislead_are_refused():
         composed("model.device_map=auto", "scoring.dequantize=false", "model.dtype=bfloat16")
     with pytest.raises(UserError, match=r"control\.seeds=5: must be 19 or more"):
         composed("control=noise", "control.seeds=5")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["quant=rtn4", "quant.transforms=[reassemble]"],
+            r"transforms=\[reassemble\] makes activations easier .* quant\.activations",
+        ),
+        (["quant=w4a4", "quant.transforms=[reassemble,smooth]"], "each once, in the order smooth, reassemble, scale"),
+        (["quant=qllm-w4a4", "quant.transforms=[reassemble,scale]"], r"changes the weights that quant\.transforms=\[scale\]"),
+        (["quant=rtn4", "quant.tuning.rank=0"], r"quant\.tuning\.rank=0"),
+        (["quant=qllm-w4a8", "quant.tuning.epochs=0"], r"quant\.tuning\.epochs=0"),
+        (["quant=qllm-w4a8", "quant.tuning.lr=0"], r"quant\.tuning\.lr=0"),
+    ],
+)
+def test_reassembling_and_tuning_that_would_do_nothing_are_refused(overrides, said):
+    with pytest.raises(UserError, match=said):
+        composed(*overrides)
+
+
+def test_tuning_is_on_where_it_has_a_rank_and_its_settings_are_in_the_name():
+    assert composed("quant=rtn4").quant.tuning is None and not composed("quant=rtn4").quant.needs_data
+    tuned = composed("quant=rtn4", "quant.tuning.rank=8", "quant.tuning.lr=1e-3").quant
+    assert tuned.needs_data and tuned.name == "rtn4-tuned-rank8-lr0.001"
+    with pytest.raises(ConfigCompositionException):
+        composed("quant=gptq4", "quant.tuning.rank=4")

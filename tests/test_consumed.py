@@ -13,19 +13,33 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
+from bitsure import cells, pipeline
 from bitsure import config as schema
-from bitsure import pipeline
-from bitsure.config import PROJECT, Calib, Compress, Config, Control, Metric, Model, Paths, Scoring, Task, Tracking, Verdict
+from bitsure.config import (
+    PROJECT,
+    Calib,
+    Compress,
+    Config,
+    Control,
+    Metric,
+    Model,
+    Paths,
+    Scoring,
+    Sweep,
+    Task,
+    Tracking,
+    Verdict,
+)
 from bitsure.number_formats import Activations, KeysValues
 from bitsure.quantize import calib_data
-from bitsure.quantizers import Bnb, Cast, Chain, Gptq, Hqq, Kept, Noise, NoQuant, Prequantized, Quant, Rounded, Rtn
+from bitsure.quantizers import Bnb, Cast, Chain, Gptq, Hqq, Kept, Noise, NoQuant, Prequantized, Quant, Rounded, Rtn, Tuning
 from tests.conftest import GPTQ_LIBRARY, byte_tokenizer
 
 schema.register()
 # the quantizers of optional libraries, where these are installed
 OPTIONAL = {library: cell for library, cell in {"bitsandbytes": Bnb("nf4"), "hqq": Hqq(4, 64)}.items() if find_spec(library)}
-SECTIONS = (Model, Kept, Rtn, Gptq, Activations, KeysValues, Noise, Control, Cast, Prequantized, Calib, Task, Scoring)
-SECTIONS += (Compress, Metric, Verdict, Tracking, Paths)
+SECTIONS = (Model, Kept, Rtn, Tuning, Gptq, Activations, KeysValues, Noise, Control, Cast, Prequantized, Calib, Task)
+SECTIONS += (Scoring, Compress, Metric, Verdict, Tracking, Paths, Sweep)
 SECTIONS += tuple(type(quant) for quant in OPTIONAL.values())
 # copying a config and checking it are no use of it
 NOT_READING = ("dataclasses.py", "config.py", "model_settings.py", "quantizers.py", "number_formats.py", "copy.py")
@@ -74,6 +88,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
             ),
             verdict=Verdict(strict=False, accuracy_margin=0.5, nll_margin=5.0, calibration_error_margin=0.5),
             tracking=Tracking(mode=mode),
+            sweep=Sweep(),
             paths=Paths(store=str(tmp_path / "store"), hub_mirror=str(mirror)),
         )
 
@@ -88,19 +103,21 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     gptq = {"bits": 4, "symmetric": True, "desc_act": False, "damp_percent": 0.01}
     smoothed = {"transforms": ["smooth"], "activations": Activations(8)}
+    reassembled = {"transforms": ["reassemble"], "activations": Activations(4)}
     taught = Calib(name="task", kind="task", nsamples=8, seqlen=16)
-    cells = [
+    each = [
         (Gptq(**gptq, group_size=64, backend=GPTQ_LIBRARY), Model(path=str(tiny_model)), own, "offline"),
         (Gptq(**gptq, group_size=48, backend="native", **smoothed), Model(path=str(tiny_model)), own, "disabled"),
         (Rtn(4, 48, False, transforms=["clip"]), Model(repo="org/tiny"), hub, "disabled"),
         (Noise(like=Rtn(4, 64, False)), Model(repo="org/tiny"), gone, "disabled"),
         (Rtn(4, 64, False), Model(repo="org/tiny"), taught, "disabled", "tiny_taught"),
         (Rtn(format="mxfp4", **smoothed), Model(repo="org/tiny"), own, "disabled"),
+        (Rtn(4, -1, False, tuning=Tuning(4), **reassembled), Model(repo="org/tiny"), own, "disabled"),
         (Kept(**smoothed, kv=KeysValues(4)), Model(repo="org/tiny"), own, "disabled"),
         (Cast("bfloat16"), Model(repo="org/tiny", device_map="auto", max_memory=["cpu:300KB"]), own, "disabled"),
         *((quant, Model(repo="org/tiny"), own, "disabled") for quant in OPTIONAL.values()),
     ]
-    for number, cell in enumerate(cells):
+    for number, cell in enumerate(each):
         pipeline.run(config(*cell), tmp_path / str(number))
     proof = json.loads((tmp_path / "4" / "quantization.json").read_text())
     assert proof["calib_data"] == {"name": "task (tiny_taught)", "windows": 0, "seqlen": 16}
@@ -108,6 +125,9 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
     (mirror / "models" / "org" / "tiny-gptq").symlink_to(made)
     ready = (Prequantized(repo="org/tiny-gptq"), Model(path=str(tiny_model)), own, "disabled")
     pipeline.run(config(*ready), tmp_path / "ready")
+    logs = {"version": 1, "disable_existing_loggers": False}
+    (tmp_path / "cell").mkdir()
+    cells.run(config(*each[2]), tmp_path / "cell", "sweep", logs)
     # the rest is read where a hub is reached: the revision of a repository
     settings = {(section.__name__, field.name) for section in SECTIONS for field in dataclasses.fields(section)}
     assert settings - read == set(), settings - read

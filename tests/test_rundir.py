@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 
 import pytest
 
 from bitsure.errors import UserError
-from bitsure.rundir import is_done, open_run
+from bitsure.rundir import end_for, is_done, open_run
 
 
 def status(path):
@@ -41,7 +40,7 @@ def test_a_directory_with_records_is_refused(tmp_path):
 
 def test_an_unfinished_run_of_the_same_config_is_taken_over_and_of_another_refused(tmp_path):
     with pytest.raises(RuntimeError), open_run(tmp_path, {"a": 1}):
-        (tmp_path / "records.parquet").touch()
+        (tmp_path / "records.parquet").write_bytes(b"rows PAR1")
         raise RuntimeError
     with pytest.raises(UserError, match="already holds records"), open_run(tmp_path, {"a": 2}):
         pass
@@ -52,17 +51,50 @@ def test_an_unfinished_run_of_the_same_config_is_taken_over_and_of_another_refus
         pass
 
 
+def test_a_finished_run_whose_records_were_cut_short_is_not_done_and_made_again(tmp_path):
+    with open_run(tmp_path, {"a": 1}):
+        (tmp_path / "records.parquet").write_bytes(b"rows PAR1")
+    os.truncate(tmp_path / "records.parquet", 6)
+    assert not is_done(tmp_path, {"a": 1})
+    with pytest.raises(UserError, match="already holds records"), open_run(tmp_path, {"a": 2}):
+        pass
+    with open_run(tmp_path, {"a": 1}):
+        pass
+
+
 def test_a_directory_of_a_living_run_is_refused_and_that_of_a_dead_one_taken_over(tmp_path):
-    living = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    code = f"""
+from pathlib import Path
+from bitsure.rundir import open_run
+with open_run(Path({str(tmp_path)!r}), {{}}):
+    print("held", flush=True)
+    input()
+"""
+    living = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
-        held = {"state": "running", "host": socket.gethostname(), "pid": living.pid}
-        (tmp_path / "status.json").write_text(json.dumps(held))
+        assert living.stdout.readline() == "held\n"
         with pytest.raises(UserError, match=f"process {living.pid}"), open_run(tmp_path, {}):
             pass
     finally:
-        living.communicate(b"\n", timeout=30)
+        living.kill()
+        living.communicate(timeout=30)
+    assert status(tmp_path)["state"] == "running"
     with open_run(tmp_path, {}):
         assert status(tmp_path)["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("state", ["killed", "timed out"])
+def test_the_end_of_a_run_is_written_for_a_process_that_died(tmp_path, state):
+    (tmp_path / "status.json").write_text(json.dumps({"state": "running", "pid": 7, "seconds": {"check": 1}}))
+    end_for(tmp_path, 8, state, "not its run")
+    assert status(tmp_path)["state"] == "running"
+    end_for(tmp_path, 7, state, "signal 9")
+    assert status(tmp_path)["state"] == state and status(tmp_path)["error"] == "signal 9"
+    assert status(tmp_path)["seconds"] == {"check": 1}
+    with open_run(tmp_path, {}):
+        pass
+    end_for(tmp_path, os.getpid(), state, "too late")
+    assert status(tmp_path)["state"] == "done"
 
 
 def test_numbers_that_are_no_json_are_refused(tmp_path):

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
+from bitsure.errors import UserError
 from bitsure.store import Store, hash_json
 
 
@@ -34,6 +39,92 @@ def test_an_exception_leaves_nothing(tmp_path):
         raise RuntimeError
     assert store.find("weights", {"a": 1}) is None
     assert list((tmp_path / "weights").iterdir()) == []
+
+
+def test_turned_bits_are_noticed_when_they_are_read_and_looking_up_reads_nothing(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    make(store, "content")
+    file = store.path("weights", {"a": 1}) / "file"
+    status = file.stat()
+    file.write_text("CONTENT")
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert store.find("weights", {"a": 1}, to_read=True) is None
+    monkeypatch.setattr("bitsure.store.hash_file", lambda path: pytest.fail("a look-up reads a file"))
+    assert store.find("weights", {"a": 1})
+
+
+def test_a_copied_store_is_believed_once_it_is_hashed(tmp_path):
+    make(Store(tmp_path / "a"))
+    shutil.copytree(tmp_path / "a", tmp_path / "b", copy_function=shutil.copy)
+    assert Store(tmp_path / "b").find("weights", {"a": 1})
+
+
+def test_a_look_up_among_ten_thousand_entries_takes_less_than_ten_milliseconds(tmp_path):
+    store = Store(tmp_path)
+    with store.create("records", {"number": 0}) as entry:
+        (entry / "records.parquet").write_bytes(bytes(2**20))
+    first = store.path("records", {"number": 0})
+    for number in range(1, 10_000):
+        store.path("records", {"number": number}).mkdir()
+    os.link(first / "records.parquet", store.path("records", {"number": 77}) / "records.parquet")
+    shutil.copy2(first / "manifest.json", store.path("records", {"number": 77}))
+    times = []
+    for _ in range(20):
+        started = time.perf_counter()
+        assert store.find("records", {"number": 77}) and store.find("records", {"number": 10_001}) is None
+        times.append(time.perf_counter() - started)
+    assert min(times) < 0.01
+
+
+def test_a_store_of_a_newer_version_is_refused(tmp_path):
+    make(Store(tmp_path))
+    assert (tmp_path / "version").read_text() == "1\n"
+    (tmp_path / "version").write_text("2\n")
+    with pytest.raises(
+        UserError, match=r"newer bitsure \(its layout is 2, this one knows 1\)\. Update bitsure, or .*paths\.store"
+    ):
+        Store(tmp_path)
+    (tmp_path / "version").write_text("what?")
+    with pytest.raises(UserError, match=r"is .* a store"):
+        Store(tmp_path)
+
+
+WAITS = """
+import sys, time
+from bitsure.store import Store
+store = Store(sys.argv[1])
+with store.lock("weights", {"a": 1}):
+    if store.find("weights", {"a": 1}) is None:
+        with store.create("weights", {"a": 1}) as entry:
+            print("making", flush=True)
+            time.sleep(float(sys.argv[2]))
+            (entry / "file").write_text(sys.argv[3])
+"""
+
+
+def process(store, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", WAITS, store, *arguments], stdout=subprocess.PIPE, text=True)
+
+
+def test_two_processes_that_want_the_same_wait_for_one_of_them(tmp_path):
+    first = process(tmp_path, "0.5", "first")
+    assert first.stdout.readline() == "making\n"
+    second = process(tmp_path, "0", "second")
+    assert second.communicate(timeout=30)[0] == "" and first.wait(timeout=30) == 0
+    assert (Store(tmp_path).find("weights", {"a": 1}) / "file").read_text() == "first"
+
+
+def test_a_lock_goes_with_its_owner_and_waiting_is_said(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("bitsure.store.PATIENCE", 0.1)
+    owner = process(tmp_path, "600", "never")
+    assert owner.stdout.readline() == "making\n"
+    threading.Timer(0.5, owner.kill).start()
+    with Store(tmp_path).lock("weights", {"a": 1}):
+        assert owner.wait(timeout=10) == -signal.SIGKILL
+    owner.communicate()
+    assert "waiting for another process that makes" in caplog.text
+    with Store(tmp_path).lock("weights", {"a": 2}):
+        pass
 
 
 @pytest.mark.parametrize("damage", ["edit", "cut", "remove", "manifest"])

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from bitsure import tracking
-from bitsure.config import Calib, Config, Control, Metric, Model, Paths, Scoring, Task, Tracking
+from bitsure.config import Calib, Config, Control, Metric, Model, Paths, Scoring, Task, Tracking, resolved
 from bitsure.quantizers import Rtn
 from bitsure.report import About, build
 from tests.test_compare import runs
@@ -112,7 +112,7 @@ def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_pa
     (tmp_path / "records.parquet").write_bytes(b"stands in for records")
     made = build(tmp_path, quant, full, METRIC, MARGINS, About("title"))
     chosen = config()
-    with tracking.track(chosen, tracking.resolved_config(chosen), tmp_path, "sweep-1", tmp_path / "log") as tracker:
+    with tracking.track(chosen, resolved(chosen), tmp_path, "sweep-1", tmp_path / "log") as tracker:
         tracker.log({"git_commit": "abc"}, made, PROOF, quant, full, METRIC, tmp_path / "records.parquet")
     found = read_back(tmp_path)
     assert found["exit"] == 0

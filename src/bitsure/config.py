@@ -6,7 +6,8 @@ No torch here: composing a config must stay quick.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields
+import warnings
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
@@ -185,6 +186,20 @@ class Paths:
 
 
 @dataclass
+class Sweep:
+    """How the cells of a sweep are run; it says nothing of their results."""
+
+    time_limit: float | None = None  # seconds that a cell may take before it is stopped; None: as long as it likes
+    gpus: int | None = 1  # that each cell has to itself where there are several; None: every cell sees all
+
+    def __post_init__(self) -> None:
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise UserError(f"sweep.time_limit={self.time_limit}: seconds above 0, or null for none.")
+        if self.gpus is not None:
+            at_least("sweep.gpus", self.gpus, 1, ", or null to let every cell see all")
+
+
+@dataclass
 class Config:
     model: Model = MISSING
     quant: Quant = MISSING
@@ -197,10 +212,20 @@ class Config:
     verdict: Verdict = MISSING
     tracking: Tracking = MISSING
     paths: Paths = MISSING
+    sweep: Sweep = MISSING
+    plan: bool = False  # say what would be done, and do nothing
+
+
+def resolved(config: Config) -> dict:
+    """What a run's result follows from, as plain data: config.yaml, and what W&B shows."""
+    settings = asdict(config) | {"quant": asdict(config.quant) | {"name": config.quant.name}}
+    return {key: value for key, value in settings.items() if key not in ("sweep", "plan")}
 
 
 def register() -> None:
     """Make the schemas and the `${project:…}` resolver known to Hydra; conf/*.yaml build on them."""
+    # conf/hydra/launcher has the plugins' names, so that one that is not installed can be named with what brings it
+    warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     classes = {"none": NoQuant, "rtn": Rtn, "gptq": Gptq, "cast": Cast, "prequantized": Prequantized, "bnb": Bnb, "hqq": Hqq}

@@ -9,6 +9,10 @@ class UserError(Exception):
     """Says what was given, what is allowed, where, and what to do."""
 
 
+class NotHere(UserError):
+    """What would have to be downloaded, where nothing is."""
+
+
 def one_of(key: str, given: Any, allowed: Any) -> None:
     if given not in allowed:
         raise UserError(f"{key}={given}: allowed are {', '.join(map(str, allowed))}.")

@@ -252,3 +252,15 @@ def _beside(folder: str, files: str | list | dict) -> str | list | dict:
     if isinstance(files, str):
         return files if "://" in files else str(Path(folder, files))
     return [_beside(folder, some) for some in files]
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Within the block nothing is downloaded: what is not on this machine raises NotHere."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

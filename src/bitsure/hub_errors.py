@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from bitsure.config import PROJECT
-from bitsure.errors import UserError
+from bitsure.errors import NotHere, UserError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -26,8 +26,11 @@ def explained(
     except UserError:
         raise
     except Exception as error:
+        from huggingface_hub import constants
+
         looked = f"the mirror {mirror} has no {place}, and " if mirror else ""
-        raise UserError(f"{what} cannot be had: {looked}{_reason(error, place, repo, revision, gated)}") from error
+        said = f"{what} cannot be had: {looked}{_reason(error, place, repo, revision, gated)}"
+        raise (NotHere if constants.HF_HUB_OFFLINE else UserError)(said) from error
 
 
 def status_of(error: BaseException | None) -> int | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from operator import call
 from pathlib import Path
+from typing import Any
 
 from bitsure import (
     compress,
@@ -19,12 +21,12 @@ from bitsure import (
     tracking,
     verdict,
 )
-from bitsure.config import Config
+from bitsure.config import Config, resolved
 from bitsure.errors import UserError
 from bitsure.quantize import calib_data, prequantized
 from bitsure.quantizers import NoQuant
 from bitsure.report import compressibility, published_table, tables
-from bitsure.rundir import is_done, open_run
+from bitsure.rundir import open_run
 from bitsure.store import Store
 
 
@@ -46,25 +48,22 @@ class Cell:
 
 def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
     """Run one cell and write its directory. Raises UserError, before weights are loaded wherever that is possible."""
-    resolved = tracking.resolved_config(config)
-    if sweep and is_done(run_dir, resolved):
-        terminal.console().print(f"{run_dir} is done: nothing to do", markup=False)
-        if (run_dir / "verdict.json").is_file():
-            _check_strict(config, json.loads((run_dir / "verdict.json").read_text()), run_dir)
-        return
-    with open_run(run_dir, resolved) as current:
+    settings = resolved(config)
+    with open_run(run_dir, settings) as current:
         made_by = provenance.collect()
         current.write_json("provenance.json", made_by)
         with current.stage("check"):
-            cell = _check(config, run_dir / "libraries.log")
+            cell = prepare(config, run_dir / "libraries.log")
+            check(cell)
             made_by |= _made_by(cell, config)
             current.write_json("provenance.json", made_by)
         source, scorer = cell.source, cell.scorer
-        with tracking.track(config, resolved, run_dir, sweep, cell.log_file) as tracker:
+        with tracking.track(config, settings, run_dir, sweep, cell.log_file) as tracker:
             quantized = baseline = proof = packed = None
             if cell.plan:
                 with current.stage("quantize"):
-                    quantized = quantize.ensure(cell.plan, cell.store, cell.log_file)
+                    to_read = bool(scorer.missing(scoring.identity(source, cell.weights)))
+                    quantized = quantize.ensure(cell.plan, cell.store, cell.log_file, to_read)
                 with current.stage("compress"):
                     packed = compress.ensure(cell.plan, quantized.checkpoint, config.compress, cell.store, cell.log_file)
                     proof = quantized.report | compress.headline(packed)
@@ -94,32 +93,34 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
         _check_strict(config, made.verdict, run_dir)
 
 
-def _check(config: Config, log_file: Path) -> Cell:
-    """Everything that can be known to be wrong before weights are loaded. Raises UserError."""
+def prepare(config: Config, log_file: Path, once: Callable[..., Any] = call) -> Cell:
+    """Find all that the settings name. Raises UserError. once: calls a function, or knows what that gave before."""
     store, mirror = Store(config.paths.store), config.paths.hub_mirror
     quantize.check_model(config.model, config.quant, config.control.seeds > 0)
     with terminal.output_to(log_file):
-        tracking.check_login(config.tracking)
-    source = models.locate(config.model, mirror)
-    with terminal.output_to(log_file):
-        dtype = model_facts.computing_dtype(config.model, source.path)
+        once(tracking.check_login, config.tracking)
+        source = once(models.locate, config.model, mirror)
+        dtype = once(model_facts.computing_dtype, config.model, source.path)
     if not config.scoring.dequantize and dtype == "float32":
         raise UserError("scoring.dequantize=false: packed kernels compute in half precision. Add model.dtype=bfloat16.")
     plan = None
     if not isinstance(config.quant, NoQuant):
         with terminal.output_to(log_file):
-            text = calib_data.locate(config.calib, mirror, config.task)
+            text = once(calib_data.locate, config.calib, mirror, config.task)
         ready = prequantized.locate(config.quant, mirror)
         plan = quantize.Plan(source, config.quant, config.calib, text, dtype, ready)
-    scorer = scoring.Scorer(scoring.questions(config.task, mirror), config.scoring, dtype, store, log_file)
-    cell = Cell(source, dtype, plan, scorer, store, log_file)
-    scorer.check_prompting(source)
-    scorer.load_missing(scoring.identity(source, None))
-    scorer.load_missing(scoring.identity(source, cell.weights))
-    if plan and not store.find("weights", plan.made_from):
-        with terminal.output_to(log_file):
-            quantize.check(plan, store)
-    return cell
+    questions = once(scoring.questions, config.task, mirror)
+    return Cell(source, dtype, plan, scoring.Scorer(questions, config.scoring, dtype, store, log_file), store, log_file)
+
+
+def check(cell: Cell, once: Callable[..., Any] = call) -> None:
+    """Everything else that can be known to be wrong before weights are loaded. Raises UserError."""
+    cell.scorer.check_prompting(cell.source)
+    cell.scorer.load_missing(scoring.identity(cell.source, None), once)
+    cell.scorer.load_missing(scoring.identity(cell.source, cell.weights), once)
+    if cell.plan and not cell.store.find("weights", cell.plan.made_from):
+        with terminal.output_to(cell.log_file):
+            quantize.check(cell.plan, cell.store, once)
 
 
 def _made_by(cell: Cell, config: Config) -> dict:
@@ -136,7 +137,8 @@ def _made_by(cell: Cell, config: Config) -> dict:
 def _noise(cell: Cell, seed: int, folder: Path) -> records.Records:
     """The records of one noise control of the cell's quantizer, also written into `folder`."""
     plan = cell.plan.noise(seed)
-    made = quantize.ensure(plan, cell.store, cell.log_file)
+    to_read = bool(cell.scorer.missing(scoring.identity(cell.source, plan.made_from)))
+    made = quantize.ensure(plan, cell.store, cell.log_file, to_read)
     rows = cell.scorer.score(cell.source, plan.made_from, made.checkpoint, plan.quant.name)
     folder.mkdir(exist_ok=True)
     records.write(folder / f"{seed:03d}.parquet", rows, cell.scorer.describe(cell.source, plan.made_from))

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
-from bitsure.errors import UserError, one_of
+from bitsure.errors import UserError, at_least, one_of
 from bitsure.number_formats import MX, MX_BLOCK, Activations, KeysValues, Numbers
 
 CLIPS = ("clip", "clip_asymmetric")
-TRANSFORMS = ("smooth", "scale", *CLIPS)  # in the order in which they are made
+OF_ACTIVATIONS = ("smooth", "reassemble")
+TRANSFORMS = (*OF_ACTIVATIONS, "scale", *CLIPS)  # in the order in which they are made
 
 
 @dataclass
@@ -51,10 +52,11 @@ class Chain(Quant):
             raise UserError(f"quant.transforms={list(self.transforms)}: each once, in the order {', '.join(TRANSFORMS)}.")
         if not 0 <= self.smooth_alpha <= 1:
             raise UserError(f"quant.smooth_alpha={self.smooth_alpha}: a number from 0 to 1.")
-        if "smooth" in self.transforms and self.activations is None:
+        easier = [transform for transform in self.transforms if transform in OF_ACTIVATIONS]
+        if easier and self.activations is None:
             raise UserError(
-                "quant.transforms=[smooth] makes activations easier to round and weights harder, and no activations are "
-                "rounded: give quant.activations.bits=8, or take [scale], which makes weights easier."
+                f"quant.transforms=[{easier[0]}] makes activations easier to round and weights harder, and no activations are "
+                f"rounded: give quant.activations.bits=8, or take [scale], which makes weights easier."
             )
 
     @property
@@ -86,7 +88,7 @@ class Kept(Chain):
         super().__post_init__()
         if self.activations is None and self.kv is None:
             raise UserError("quant.activations=null quant.kv=null: nothing would be quantized. quant=none is full precision.")
-        if others := [transform for transform in self.transforms if transform != "smooth"]:
+        if others := [transform for transform in self.transforms if transform not in OF_ACTIVATIONS]:
             raise UserError(
                 f"quant.transforms=[{others[0]}] is for weights that are rounded, and here they are kept. Leave it out."
             )
@@ -134,10 +136,52 @@ class Rounded(Chain, Numbers):
 
 
 @dataclass
+class Tuning:
+    """Low-rank changes BA of a block's weights W, learned on calibration data before W + BA is rounded (Liu et al. 2024)."""
+
+    rank: int | None = None  # None: no tuning
+    epochs: int = 10
+    lr: float = 5e-4  # of AdamW, falling to 0 linearly
+    seed: int = 0  # draws A and the order of the data
+
+    def __post_init__(self) -> None:
+        if self.rank is not None:
+            at_least("quant.tuning.rank", self.rank, 1)
+        at_least("quant.tuning.epochs", self.epochs, 1)
+        if not self.lr > 0:
+            raise UserError(f"quant.tuning.lr={self.lr}: a number above 0, such as 5e-4.")
+
+    @property
+    def label(self) -> str:
+        """The part of a quantizer's name."""
+        own = Tuning(rank=4)
+        changed = [f"{key}{value:g}" for key, value in vars(self).items() if value != getattr(own, key)]
+        return "-".join(["-tuned", *changed])
+
+
+@dataclass
 class Rtn(Rounded):
     """Round to nearest."""
 
     rounding = "rtn"
+
+    tuning: Tuning | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.tuning = None if self.tuning is None or self.tuning.rank is None else self.tuning
+        if self.tuning and (others := [one for one in self.transforms if one not in OF_ACTIVATIONS]):
+            raise UserError(
+                f"quant.tuning changes the weights that quant.transforms=[{others[0]}] was found for: leave one of them out."
+            )
+
+    @property
+    def needs_data(self) -> bool:
+        return super().needs_data or self.tuning is not None
+
+    @property
+    def name(self) -> str:
+        return super().name + (self.tuning.label if self.tuning else "")
 
 
 @dataclass

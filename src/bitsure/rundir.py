@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import filelock
 import yaml
 
 from bitsure.errors import UserError
 from bitsure.store import write_text
+
+UNFINISHED = ("running", "failed", "killed", "timed out")  # states of a run that may be taken up again
 
 
 class RunDirectory:
@@ -49,27 +52,59 @@ def open_run(path: Path, config: dict) -> Iterator[RunDirectory]:
     A run of the same config that did not come to its end is taken over. Raises UserError if the directory holds another
     run's records (a result is never overwritten) or a run that goes on.
     """
-    if (other := _running_process(path)) is not None:
-        raise UserError(f"{path} is in use by a run that goes on now (process {other}). Choose another hydra.run.dir.")
-    unfinished = read_status(path).get("state") in ("failed", "running")
-    if (path / "records.parquet").exists() and not (unfinished and _config(path) == config):
-        raise UserError(f"{path} already holds records of a run. Choose another hydra.run.dir, or remove it.")
     path.mkdir(parents=True, exist_ok=True)
-    run = RunDirectory(path)
-    run._write_status()
-    write_text(path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     try:
-        yield run
-    except BaseException as error:
-        message = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
-        run._write_status(state="failed", error=message)
-        raise
-    run._write_status(state="done", stage=None)
+        held = filelock.FileLock(path / ".lock", timeout=0).acquire()
+    except filelock.Timeout:
+        other = read_status(path).get("pid", "unknown")
+        raise UserError(
+            f"{path} is in use by a run that goes on now (process {other}). Choose another hydra.run.dir."
+        ) from None
+    with held:
+        if why := why_not_here(path, config):
+            raise UserError(why)
+        run = RunDirectory(path)
+        run._write_status()
+        write_text(path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+        try:
+            yield run
+        except BaseException as error:
+            message = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
+            run._write_status(state="failed", error=message)
+            raise
+        run._write_status(state="done", stage=None)
+
+
+def why_not_here(path: Path, config: dict) -> str | None:
+    """Why a run of that config may not use a directory: it holds another one's records, or a finished run's."""
+    unfinished = read_status(path).get("state") in UNFINISHED or not _whole(path / "records.parquet")
+    if (path / "records.parquet").exists() and not (unfinished and _config(path) == config):
+        return f"{path} already holds records of a run. Choose another hydra.run.dir, or remove it."
+    return None
+
+
+def end_for(path: Path, pid: int, state: str, error: str) -> None:
+    """Write the end of a run whose process did not live to do it, or was stopped; nothing if the run is not its own."""
+    status = read_status(path)
+    if status.get("pid", pid) != pid or status.get("state") == "done" or (status.get("state"), state) == ("failed", "failed"):
+        return
+    run = RunDirectory(path)
+    run._write_status(**{"seconds": {}} | status | {"pid": pid, "state": state, "error": error})
 
 
 def is_done(path: Path, config: dict) -> bool:
     """Whether a directory holds a finished run of this very config."""
-    return read_status(path).get("state") == "done" and (path / "records.parquet").exists() and _config(path) == config
+    return read_status(path).get("state") == "done" and _whole(path / "records.parquet") and _config(path) == config
+
+
+def _whole(parquet: Path) -> bool:
+    """Whether a Parquet file is there to its end, which says so."""
+    try:
+        with parquet.open("rb") as file:
+            file.seek(-4, os.SEEK_END)
+            return file.read() == b"PAR1"
+    except OSError:
+        return False
 
 
 def read_status(path: Path) -> dict:
@@ -85,17 +120,3 @@ def _config(path: Path) -> dict | None:
         return yaml.safe_load((path / "config.yaml").read_text())
     except (OSError, yaml.YAMLError):
         return None
-
-
-def _running_process(path: Path) -> int | None:
-    """The process whose unfinished run holds a directory, if it is alive on this machine."""
-    status = read_status(path)
-    if status.get("state") != "running" or status.get("host") != socket.gethostname() or status.get("pid") == os.getpid():
-        return None
-    try:
-        os.kill(status["pid"], 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass  # another user's process
-    return status["pid"]

@@ -1,7 +1,8 @@
 """The content-addressed store: quantized weights and records, found again by what made them.
 
-An entry is a directory `<kind>/<key>` with the files and a `manifest.json` that holds their SHA-256 and what made them. It
-is built under a temporary name and renamed into place, so that it is there whole or not at all.
+An entry is a directory `<kind>/<key>` with the files and a `manifest.json` that holds their sizes, times, SHA-256 and what made
+them. It is built under a temporary name and renamed into place, so that it is there whole or not at all. Who makes an entry
+holds its lock, a file in `locks/`; others that want the same wait.
 """
 
 from __future__ import annotations
@@ -17,8 +18,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import filelock
+
+from bitsure.errors import UserError
+
 log = logging.getLogger(__name__)
 
+VERSION = 1  # of the layout below; a store of a later one is refused
+PATIENCE = 1.0  # seconds of waiting for a lock that are not worth a word
 UNFINISHED = ".unfinished-"
 
 
@@ -45,37 +52,74 @@ def write_text(path: Path, text: str) -> None:
 
 
 class Store:
-    """`root/<kind>/<key>/`, where the key is the hash of `made_from`: a JSON value that names every cause of the content."""
+    """`root/<kind>/<key>/`, where the key is the hash of `made_from`: a JSON value that names every cause of the content.
+
+    Raises UserError for a store that a newer version wrote.
+    """
 
     def __init__(self, root: str | Path):
         self.root = Path(root)
+        found = self._version()
+        if found > VERSION:
+            raise UserError(
+                f"The store {self.root} was written by a newer bitsure (its layout is {found}, this one knows {VERSION}). "
+                "Update bitsure, or give another place: paths.store=DIR."
+            )
 
     def path(self, kind: str, made_from: object) -> Path:
         return self.root / kind / hash_json(made_from)[:24]
 
-    def find(self, kind: str, made_from: object) -> Path | None:
-        """The entry's directory if it is there and its files are as they were written; a damaged one is removed."""
+    def find(self, kind: str, made_from: object, to_read: bool = False) -> Path | None:
+        """The entry's directory if it is there and its files are as they were written; a damaged one is as if not there.
+
+        A file that has its size and time is taken for undamaged, any other is hashed. to_read: hash them all; for those who
+        load the content, so that bits that turned are noticed before they are believed.
+        """
         path = self.path(kind, made_from)
         if not path.is_dir():
             return None
-        if damage := _damage(path):
+        if damage := _damage(path, to_read):
             log.warning("the store's entry %s is damaged (%s): it is made again", path, damage)
-            shutil.rmtree(path)
             return None
         return path
+
+    @contextmanager
+    def lock(self, kind: str, made_from: object) -> Iterator[None]:
+        """Keep all others who lock the same entry waiting until the block ends, on every machine that shares the disk.
+
+        The lock is the kernel's, on an open file (flock): it goes with its owner, however that ends. Where a file system
+        does not carry such locks from machine to machine, two of them may make the same entry twice, which costs time only.
+        """
+        path = self.root / "locks" / kind / hash_json(made_from)[:24]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path)
+        try:
+            lock.acquire(timeout=PATIENCE)
+        except filelock.Timeout:
+            log.warning("waiting for another process that makes %s", self.path(kind, made_from))
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     @contextmanager
     def create(self, kind: str, made_from: object) -> Iterator[Path]:
         """An empty directory to fill; it becomes the entry when the block ends without an exception."""
         final = self.path(kind, made_from)
         final.parent.mkdir(parents=True, exist_ok=True)
+        if not (self.root / "version").exists():
+            write_text(self.root / "version", f"{VERSION}\n")
         _remove_left_behind(final.parent)
         temporary = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}{socket.gethostname()}-{os.getpid()}-", dir=final.parent))
         try:
             yield temporary
-            hashes = {str(f.relative_to(temporary)): hash_file(f) for f in sorted(temporary.rglob("*")) if f.is_file()}
-            manifest = {"made_from": made_from, "sha256": hashes}
+            files = {str(file.relative_to(temporary)): file for file in sorted(temporary.rglob("*")) if file.is_file()}
+            hashes = {name: hash_file(file) for name, file in files.items()}
+            manifest = {"made_from": made_from, "sha256": hashes, "stat": {name: _stat(file) for name, file in files.items()}}
             write_text(temporary / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))
+            if final.is_dir() and _damage(final, to_read=True):
+                shutil.rmtree(final)
             try:
                 temporary.rename(final)
             except OSError:  # another process made the same entry meanwhile: its content is the same
@@ -83,6 +127,14 @@ class Store:
                     raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+    def _version(self) -> int:
+        try:
+            return int((self.root / "version").read_text())
+        except FileNotFoundError:
+            return 0  # nothing is in it yet
+        except ValueError as error:
+            raise UserError(f"{self.root / 'version'} does not say a store's version: is {self.root} a store?") from error
 
 
 def _remove_left_behind(folder: Path) -> None:
@@ -97,14 +149,21 @@ def _remove_left_behind(folder: Path) -> None:
             pass  # another user's process
 
 
-def _damage(path: Path) -> str | None:
+def _stat(file: Path) -> list[int]:
+    """Size and time of the last change: what an edit, a copy or a cut changes, and turned bits do not."""
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _damage(path: Path, to_read: bool) -> str | None:
     try:
-        hashes = json.loads((path / "manifest.json").read_text())["sha256"]
+        manifest = json.loads((path / "manifest.json").read_text())
+        hashes, stats = manifest["sha256"], manifest.get("stat", {})
     except (OSError, ValueError, KeyError) as error:
         return f"its manifest cannot be read: {error}"
     for name, expected in hashes.items():
         if not (path / name).is_file():
             return f"{name} is missing"
-        if hash_file(path / name) != expected:
+        if (to_read or _stat(path / name) != stats.get(name)) and hash_file(path / name) != expected:
             return f"{name} is not what was written"
     return None

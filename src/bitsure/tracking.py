@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -231,8 +230,3 @@ def _run(tracking: Tracking, directory: Path, log_file: Path, **about: Any) -> I
         raise
     with terminal.output_to(log_file):
         run.finish()
-
-
-def resolved_config(config: Config) -> dict:
-    """The config as plain data, as W&B and config.yaml show it."""
-    return asdict(config) | {"quant": asdict(config.quant) | {"name": config.quant.name}}

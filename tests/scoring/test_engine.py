@@ -165,7 +165,7 @@ def test_many_requests_of_one_context_are_cut_into_rows(model, monkeypatch):
     monkeypatch.setattr(forward, "shared", lambda m, batch, asked: widths.append(len(batch[0])) or real(m, batch, asked))
     requests = [([2], [3 + i % 200, 5 + i % 7, 9] * 4) for i in range(600)]
     found = Engine(model, 128).score(requests)
-    assert max(widths) <= 512 and len(found) == 600
+    assert max(widths) <= 2048 and len(found) == 600
     assert found[37].token_logprobs == pytest.approx(one_by_one(model, *requests[37])[0], abs=1e-4)
 
 
@@ -220,32 +220,97 @@ def test_a_value_that_is_not_finite_names_the_question_and_the_layer(tiny_model)
             Engine(broken, 128, share).score(some_requests(), "question {}".format)
 
 
-def test_what_the_journal_has_is_not_scored_again(model, tmp_path, monkeypatch):
-    requests = some_requests(300)
-    whole = Engine(model, 128).score(requests)
+def broken_off(engine: Engine, requests, path, monkeypatch, after: int) -> None:
+    """Score until so many batches are done, then be killed."""
     real, batches = forward.shared, 0
 
     def killed(m, batch, asked):
         nonlocal batches
         batches += 1
-        if batches == 4:
+        if batches > after:
             raise KeyboardInterrupt
         return real(m, batch, asked)
 
-    monkeypatch.setattr(forward, "shared", killed)
-    scorer = Engine(model, 128)
-    scorer.budget.tokens, scorer.budget.probed = 400, True
-    with pytest.raises(KeyboardInterrupt):
-        scorer.score(requests, journal=Journal(tmp_path / "j.jsonl"))
-    journal, advanced, left = Journal(tmp_path / "j.jsonl"), [], []
-    assert 0 < len(journal) < len(requests)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(forward, "shared", killed)
+        engine.score(requests, journal=Journal(path))
+
+
+@pytest.mark.parametrize("damage", [None, "cut", "edit"])
+def test_what_the_journal_has_is_not_scored_again_and_the_rest_is_the_same_to_the_last_bit(
+    model, tmp_path, monkeypatch, damage
+):
+    requests, path = some_requests(300), tmp_path / "j.jsonl"
+
+    def ready(tokens: int) -> Engine:
+        engine = limited(Engine(model, 128), tokens)
+        engine._checked_length = 10**6
+        return engine
+
+    whole = ready(400).score(requests)
+    broken_off(ready(400), requests, path, monkeypatch, after=4)
+    match damage:
+        case "cut":
+            path.write_bytes(path.read_bytes()[:-30])
+        case "edit":  # a choice in the middle of the first batch
+            lines = path.read_text().splitlines(keepends=True)
+            path.write_text("".join([*lines[:3], "x" + lines[3][1:], *lines[4:]]))
+    journal, advanced, ran, real = Journal(path), [], [], forward.shared
     before = len(journal)
-    monkeypatch.setattr(forward, "shared", lambda m, batch, asked: left.append(len(asked)) or real(m, batch, asked))
-    found = Engine(model, 128).score(requests, advance=advanced.append, journal=journal)
-    assert advanced[0] >= before and sum(advanced) == len(requests) and max(left) <= len(requests) - before
-    for a, b in zip(found, whole, strict=True):
-        assert a.token_logprobs == pytest.approx(b.token_logprobs, abs=1e-4)
-    assert all(Journal(tmp_path / "j.jsonl").get(request) == one for request, one in zip(requests, found, strict=True))
+    assert 0 < before < len(requests)
+    monkeypatch.setattr(forward, "shared", lambda m, batch, asked: ran.append(batch) or real(m, batch, asked))
+    found = ready(1024).score(requests, advance=advanced.append, journal=journal)  # it could do larger batches, but does not
+    assert found == whole
+    assert advanced[0] >= before and sum(advanced) == len(requests)
+    scored_again = sum(len(row.scored) for batch in ran for row in batch)
+    assert scored_again == len(requests) - before if damage is None else scored_again > len(requests) - before
+    assert all(Journal(path).get(request) == one for request, one in zip(requests, found, strict=True))
+
+
+def test_batches_made_smaller_by_a_shortage_are_made_again_without_one(model, tmp_path, monkeypatch):
+    requests, real, runs = some_requests(300), forward.shared, 0
+
+    def short(m, batch, asked):
+        nonlocal runs
+        runs += 1
+        if runs in (3, 4):
+            raise MemoryError
+        return real(m, batch, asked)
+
+    def scored(path, function):
+        engine = limited(Engine(model, 128), 400)
+        engine._checked_length = 10**6
+        with monkeypatch.context() as patch:
+            patch.setattr(forward, "shared", function)
+            return engine.score(requests, journal=Journal(path))
+
+    whole = scored(tmp_path / "a.jsonl", short)
+    lines = (tmp_path / "a.jsonl").read_text().splitlines(keepends=True)
+    assert sum('"lower"' in line for line in lines) == 2
+    (tmp_path / "b.jsonl").write_text("".join(lines[: len(lines) * 2 // 3]))
+    assert scored(tmp_path / "b.jsonl", real) == whole
+
+
+def test_numbers_do_not_depend_on_what_was_scored_before(model):
+    requests = some_requests(100)
+    engine = Engine(model, 128)
+    engine.score(some_requests(200, seed=2))
+    assert engine.score(requests) == Engine(model, 128).score(requests)
+
+
+def test_equal_requests_are_scored_once(model, monkeypatch):
+    asked, real, advanced = [], forward.shared, []
+    engine = Engine(model, 128)
+    engine.limits()
+    monkeypatch.setattr(forward, "shared", lambda m, batch, all_: asked.extend(batch) or real(m, batch, all_))
+    engine._checked_length = 10**6
+    found = engine.score([*some_requests(20), *some_requests(20)], advance=advanced.append)
+    assert found[:24] == found[24:] and sum(len(row.scored) for row in asked) == 24 and sum(advanced) == 48
+
+
+def limited(engine: Engine, tokens: int) -> Engine:
+    engine.budget.tokens, engine.budget.probed = tokens, True
+    return engine
 
 
 SCARCE = """

@@ -6,17 +6,25 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as read_version
+from operator import call
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from bitsure import model_facts, models, terminal
+from bitsure import estimate, model_facts, models, terminal
 from bitsure.config import PROJECT, Calib, Model
 from bitsure.errors import UserError
 from bitsure.models import Source
 from bitsure.quantize.calib_data import CalibText, draw_windows
 from bitsure.quantizers import Bnb, Cast, Chain, Gptq, Hqq, Kept, Noise, NoQuant, Prequantized, Quant, Rtn
 from bitsure.store import Store, write_text
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +45,9 @@ INSTALL = {  # what brings a library, where it is not an extra of the project
     "gptqmodel": "make setup, then .venv/bin/python main.py with the same settings",
     "auto_gptq": "make setup-auto-gptq, then .venv-auto-gptq/bin/python main.py with the same settings",
 }
+
+
+version = cache(read_version)  # a file is read for each
 
 
 @dataclass(frozen=True)
@@ -119,16 +130,22 @@ class Quantized:
     report: dict  # quantization.json
 
 
-def ensure(plan: Plan, store: Store, log_file: Path) -> Quantized:
-    """The quantized model, from the store if it has it. Raises UserError if the quantizer cannot or did not do its work."""
-    directory = store.find("weights", plan.made_from)
+def ensure(plan: Plan, store: Store, log_file: Path, to_read: bool = False) -> Quantized:
+    """The quantized model, from the store if it has it; made by one process at a time.
+
+    to_read: whether the weights are about to be loaded. Raises UserError if the quantizer cannot or did not do its work.
+    """
+    directory = store.find("weights", plan.made_from, to_read)
     if directory is None:
-        parts = store.path("unfinished", plan.made_from)
         like = ensure(plan.like, store, log_file).report if isinstance(plan.quant, Noise) else None
-        with store.create("weights", plan.made_from) as unfinished:
-            _quantize(plan, like, unfinished, parts, log_file)
-        shutil.rmtree(parts, ignore_errors=True)
-        directory = store.path("weights", plan.made_from)
+        with store.lock("weights", plan.made_from):
+            directory = store.find("weights", plan.made_from, to_read)  # made by another process meanwhile
+            if directory is None:
+                parts = store.path("unfinished", plan.made_from)
+                with store.create("weights", plan.made_from) as unfinished:
+                    _quantize(plan, like, unfinished, parts, log_file)
+                shutil.rmtree(parts, ignore_errors=True)
+                directory = store.path("weights", plan.made_from)
     else:
         log.info("quantized weights are in the store: %s", directory)
     checkpoint = plan.ready.path if isinstance(plan.quant, Prequantized) else directory
@@ -139,8 +156,11 @@ def check_model(model: Model, quant: Quant, noise_control: bool) -> None:
     """Raise UserError if the model's settings rule the quantizer out, before the model is looked for."""
     if (noise_control or isinstance(quant, Noise)) and model.device_map is not None:
         raise UserError("model.device_map: noise is added to weights in memory, not to those it leaves on disk. Leave one out.")
-    if isinstance(quant, Chain) and "smooth" in quant.transforms and model.device_map is not None:
-        raise UserError("model.device_map: smooth rewrites weights in memory, not those it leaves on disk. Leave one out.")
+    rewriting = [one for one in getattr(quant, "transforms", ()) if one in ("smooth", "reassemble")]
+    if rewriting and model.device_map is not None:
+        raise UserError(
+            f"model.device_map: {rewriting[0]} rewrites weights in memory, not those it leaves on disk. Leave one out."
+        )
     if model.unquantizable is not None and not isinstance(quant, NoQuant):
         raise UserError(
             f"quant={quant.name}: {model.name} cannot be quantized here: {model.unquantizable}. "
@@ -153,10 +173,10 @@ def check_model(model: Model, quant: Quant, noise_control: bool) -> None:
         )
 
 
-def check(plan: Plan, store: Store) -> None:
+def check(plan: Plan, store: Store, once: Callable[..., Any] = call) -> None:
     """Raise UserError if the quantizer cannot do the model's layers, or the text is too short, or the store's disk too small.
 
-    No weights are loaded.
+    No weights are loaded. once: calls a function, or knows what that gave before.
     """
     from bitsure.quantize import auto_gptq, casts, gptqmodel, prequantized, runtime, space
     from bitsure.quantize.targets import block_linears, matrix, unknown_weights
@@ -164,7 +184,7 @@ def check(plan: Plan, store: Store) -> None:
     if isinstance(plan.quant, Cast):
         casts.check(plan.quant, plan.source.path, plan.dtype)
     source, code = plan.source, plan.source.settings.trust_remote_code
-    model = models.empty_model(source.path, code)
+    model = once(models.empty_model, source.path, code)
     if plan.ready:
         prequantized.check(plan.ready, model, plan.source.name)
     if not isinstance(plan.quant, Cast) and (unknown := unknown_weights(model)):
@@ -181,27 +201,29 @@ def check(plan: Plan, store: Store) -> None:
     if isinstance(plan.quant, Chain) and plan.quant.kv is not None:
         runtime.check_keys_and_values(plan.quant.kv, model)
     if isinstance(plan.quant, Noise) and not store.find("weights", plan.like.made_from):
-        check(plan.like, store)
+        check(plan.like, store, once)
     space.check(model, plan.quant, plan.dtype, store.root)
     model_facts.check_memory(source.settings, plan.dtype, "cpu")
-    tokenizer = models.load_tokenizer(source.path, code)
-    model_facts.check_tokenizer(tokenizer, source.path)
-    _, held_out = _windows(plan, tokenizer)
+    # how much text there is does not depend on the order in which it is drawn
+    _, held_out = once(_windows, source.path, code, plan.text, replace(plan.calib, seed=0), plan.nsamples)
     if held_out.shape[1] < plan.calib.seqlen:
         log.warning("calib.seqlen=%d is longer than the model's context: %d tokens it is", plan.calib.seqlen, held_out.shape[1])
 
 
-def _windows(plan: Plan, tokenizer):
-    return draw_windows(plan.text, plan.calib, plan.nsamples, tokenizer, model_facts.context_length(plan.source.path))
+def _windows(model: Path, code: bool, text: CalibText, calib: Calib, nsamples: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of a checked tokenizer. code: whether the model's own is run."""
+    tokenizer = models.load_tokenizer(model, code)
+    model_facts.check_tokenizer(tokenizer, model)
+    return draw_windows(text, calib, nsamples, tokenizer, model_facts.context_length(model))
 
 
 def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: Path) -> None:
     from bitsure.quantize import auto_gptq, bnb, casts, chain, checkpoints, gptqmodel, hqq, noise, prequantized, runtime, verify
 
-    source, text = plan.source, plan.text
+    source, text, begun = plan.source, plan.text, time.monotonic()
     with terminal.output_to(log_file):
-        model, tokenizer = models.load(source.path, plan.dtype, "cpu", source.settings)
-        windows, held_out = _windows(plan, tokenizer)
+        model, _ = models.load(source.path, plan.dtype, "cpu", source.settings)
+        windows, held_out = _windows(source.path, source.settings.trust_remote_code, text, plan.calib, plan.nsamples)
     started = time.monotonic()
     with terminal.progress(f"quantizing {source.name}, {plan.quant.name}", total=None) as advance:
         match plan.quant:
@@ -241,6 +263,9 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
     report["not_applied"] = _not_applied(plan)
     report["calib_data"] = {"name": text.name, "windows": len(windows), "seqlen": held_out.shape[1]}
     report["seconds"] = round(seconds, 2)
+    tokens = windows.numel() + held_out.numel()
+    work = estimate.quantizing_work(estimate.parameters_of(model), estimate.width_of(model), tokens)
+    estimate.write_cost(out, plan.quant.name, time.monotonic() - begun, work)
     report["bytes_on_disk"] = sum(file.stat().st_size for file in made.rglob("*.safetensors"))
     write_text(out / "quantization.json", json.dumps(report, indent=1))
 

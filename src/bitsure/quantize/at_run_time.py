@@ -11,12 +11,21 @@ from bitsure.errors import UserError
 from bitsure.quantize.blocks import walk
 from bitsure.quantize.divisions import SAME
 from bitsure.quantize.formats import Weight
-from bitsure.quantize.runtime import Hooks, Input, Runtime, attach, factors, rounding
+from bitsure.quantize.runtime import Hooks, Input, Runtime, attach, factors, reassembly_of, rounding
 from bitsure.quantize.targets import linears
 
 log = logging.getLogger(__name__)
 DEPTH = 10  # times the tolerance of one block, for all of them
-NOTHING = {"smooth": 1.0, "scale": 1.0, "clip": 0.0, "clip_asymmetric": 0.0}  # `Runtime.moved` where a transform did nothing
+# `Runtime.moved` where a transform did nothing
+NOTHING = {"smooth": 1.0, "reassemble": 1.0, "scale": 1.0, "clip": 0.0, "clip_asymmetric": 0.0, "tuning": 1.0}
+MEASURES = {  # what it says
+    "smooth": "largest scale / smallest",
+    "reassemble": "most parts that a channel was taken into",
+    "scale": "largest scale / smallest",
+    "clip": "share of groups narrowed",
+    "clip_asymmetric": "share of groups narrowed",
+    "tuning": "error of the block's output, tuned / not tuned, on the calibration text",
+}
 
 
 @torch.no_grad()
@@ -66,7 +75,19 @@ def report(model: nn.Module, weights: dict[str, Weight], runtime: Runtime, held_
         }
     if runtime.moved:
         said["transforms"] = {transform: _moved(transform, runtime) for transform in runtime.moved}
+    if "reassemble" in runtime.moved:
+        said["transforms"]["reassemble"]["largest_input"] = _spread(found["reassembled"])
     return said
+
+
+def _spread(ranges: dict[str, tuple[float, float, bool]]) -> dict[str, list[float]]:
+    """[max|x|, max|x'|] of the layers' inputs on held-out text before and after reassembling. Raises UserError if x' is x."""
+    if same := sorted(name for name, (_, _, moved) in ranges.items() if not moved):
+        raise UserError(
+            f"quant.transforms=[reassemble] moved nothing in the inputs of {', '.join(same)} on held-out text. No score is "
+            f"taken from such a model."
+        )
+    return {name: [before, after] for name, (before, after, _) in ranges.items()}
 
 
 def _moved(transform: str, runtime: Runtime) -> dict:
@@ -74,22 +95,21 @@ def _moved(transform: str, runtime: Runtime) -> dict:
     went = runtime.moved[transform]
     idle = sorted(names for names, measure in went.items() if measure == NOTHING[transform])
     if len(idle) == len(went):
-        log.warning("quant.transforms=[%s] moved nothing: the search found no layer better off", transform)
+        log.warning("%s moved nothing: no layer was found better off", transform)
         if transform == "smooth":
             raise UserError("quant.transforms=[smooth] moved nothing: every scale is 1. No score is taken from such a model.")
-    measures = "share of groups narrowed" if transform.startswith("clip") else "largest scale / smallest"
-    found = {"measure": measures, "layers": went, "nothing_to_move": idle}
+    found = {"measure": MEASURES[transform], "layers": went, "nothing_to_move": idle}
+    if transform == "reassemble":
+        found["searched"] = {", ".join(one.layers): one.searched for one in runtime.reassembled}
     if transform == "smooth":
         folded = {", ".join(one.layers): one.source or "at run time" for one in runtime.divisions}
         found["folded_into"] = folded
     return found
 
 
-def _errors(
-    model: nn.Module, weights: dict[str, Weight], runtime: Runtime, held_out: torch.Tensor
-) -> dict[str, dict[str, tuple[float, float]]]:
-    """Σ(Q(x) − x)² and Σx² of the layers' inputs and of the blocks' keys and values."""
-    found: dict[str, dict[str, tuple[float, float]]] = {"activations": {}, "keys and values": {}}
+def _errors(model: nn.Module, weights: dict[str, Weight], runtime: Runtime, held_out: torch.Tensor) -> dict[str, dict]:
+    """Σ(Q(x) − x)² and Σx² of the layers' inputs and of the blocks' keys and values; what reassembling did to inputs."""
+    found: dict[str, dict] = {"activations": {}, "keys and values": {}, "reassembled": {}}
     if runtime.activations is None and runtime.kv is None:
         return found
 
@@ -103,8 +123,16 @@ def _errors(
     def on_layer(name: str):
         change = Input(numbers=runtime.activations, span=runtime.spans.get(name))
 
+        reassembly = reassembly_of(runtime, name)
+
         def hook(layer, inputs):
-            before = Input(multiplied.get(name))(inputs[0])
+            x = inputs[0]
+            if reassembly is not None:
+                x = reassembly.inputs(x)
+                whole, spread, moved = found["reassembled"].get(name, (0.0, 0.0, False))
+                largest = max(whole, inputs[0].abs().max().item()), max(spread, x.abs().max().item())
+                found["reassembled"][name] = *largest, moved or not torch.equal(x, inputs[0])
+            before = Input(multiplied.get(name))(x)
             add("activations", name, before, change(before))
 
         return hook

@@ -7,14 +7,17 @@ rounded, keys and values are, and so is the input itself.
 from __future__ import annotations
 
 import dataclasses
+import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from bitsure.errors import UserError
-from bitsure.quantize import checkpoints, runtime
+from bitsure.quantize import checkpoints, reassembly_search, runtime, tuning
 from bitsure.quantize.blocks import Feed, Inputs, channel_ranges, layers_by_input, measure, walk
 from bitsure.quantize.divisions import Division, Source, find_sources
 from bitsure.quantize.formats import ElementWeight, IntegerWeight, Weight
@@ -23,9 +26,11 @@ from bitsure.quantize.rtn import round_to_nearest
 from bitsure.quantize.runtime import Hooks, Input, Runtime
 from bitsure.quantize.targets import block_linears, find_blocks, linears, matrix
 from bitsure.quantize.transforms import search_clip, search_scales, smoothing_scales
-from bitsure.quantizers import Chain, Gptq, Kept, Rounded
+from bitsure.quantizers import Chain, Gptq, Kept, Rounded, Rtn
 
 Moved = dict[str, dict[str, float]]  # as in `runtime.Runtime`
+
+log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -47,13 +52,15 @@ def quantize(
     total = len(find_blocks(model)[1])
     done: list[Path] = []
     hooks, sources = Hooks(), {}
+    exact: list[torch.Tensor] | None = None  # what the full-precision model's blocks give, where that is learned from
     for prefix, block, feed in walk(model, windows):
+        if isinstance(quant, Rtn) and quant.tuning is not None:
+            exact = [feed.run(states) for states in (feed.batches if exact is None else exact)]
         done.append(parts / prefix)
-        if done[-1].is_dir():
-            _take_up(done[-1], prefix, block, hooks)
+        if _take_up(done[-1], prefix, block, hooks):
             note = "taken up again"
         else:
-            weights, at_run_time, change = _quantize_block(block, prefix, feed, quant, hooks, sources)
+            weights, at_run_time, change = _quantize_block(block, prefix, feed, quant, hooks, sources, exact)
             checkpoints.write_part(done[-1], weights, at_run_time)
             note = f"weights moved by {change:.3f}"
         advance(1, total=total, note=f"{prefix}: {note}")
@@ -62,31 +69,62 @@ def quantize(
     checkpoints.merge(done, out)
 
 
-def _take_up(part: Path, prefix: str, block: nn.Module, hooks: Hooks) -> None:
-    """Make a block what it became before the break."""
-    weights, at_run_time = checkpoints.read(part)[0], runtime.read(part)
+def _take_up(part: Path, prefix: str, block: nn.Module, hooks: Hooks) -> bool:
+    """Make a block what it became before the break; False if it was not reached, or what was kept is cut short."""
+    if not part.is_dir():
+        return False
+    try:
+        weights, at_run_time = checkpoints.read(part)[0], runtime.read(part)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        log.warning("%s cannot be read (%s): the block is quantized again", part, error)
+        shutil.rmtree(part)
+        return False
     for division in at_run_time.divisions:
         division.apply(lambda name: block.get_submodule(name.removeprefix(f"{prefix}.")))
+    for reassembled in at_run_time.reassembled:
+        reassembled.apply(lambda name: block.get_submodule(name.removeprefix(f"{prefix}.")))
     for name, weight in weights.items():
         _put(block.get_submodule(name.removeprefix(f"{prefix}.")), weight, at_run_time)
     runtime.attach_block(hooks, prefix, block, at_run_time, runtime.factors(weights, at_run_time))
+    return True
 
 
 def _quantize_block(
-    block: nn.Module, prefix: str, feed: Feed, quant: Chain, hooks: Hooks, sources: dict[str, list[Source]]
+    block: nn.Module,
+    prefix: str,
+    feed: Feed,
+    quant: Chain,
+    hooks: Hooks,
+    sources: dict[str, list[Source]],
+    exact: list[torch.Tensor] | None,
 ) -> tuple[dict[str, Weight], Runtime, float]:
-    """The block's weights and what it does at run time, by full names, and ‖Ŵ − W‖ / ‖W‖ over its layers."""
+    """The block's weights and what it does at run time, by full names, and ‖Ŵ − W‖ / ‖W‖ over its layers.
+
+    exact: what the block gives in the full-precision model, batch by batch, where it is tuned.
+    """
     if quant.kv is not None:
         hooks.on_keys_and_values(block, runtime.rounding(quant.kv))
     groups = layers_by_input(block, feed)
     divisions, spans, moved = _prepare(block, prefix, feed, groups, quant, hooks, sources)
+    reassembled = []
+    if "reassemble" in quant.transforms:
+        reassembled, spans = reassembly_search.reassemble_block(block, prefix, feed, groups, quant, hooks)
+        moved["reassemble"] = {", ".join(one.layers): float(one.reassembly.most_copies) for one in reassembled}
     before = {name: matrix(layer).clone() for name, layer in linears(block).items()}
     weights: dict[str, Weight] = {}
-    at_run_time = Runtime(quant.activations, quant.kv, divisions, spans, moved)
+    at_run_time = Runtime(quant.activations, quant.kv, divisions, spans, moved, reassembled)
     if isinstance(quant, Kept):
         for group in groups:
             _round_inputs(group, prefix, None, at_run_time, hooks)
         return weights, at_run_time, 0.0
+    if exact is not None:
+        for group in groups:
+            _round_inputs(group, prefix, None, at_run_time, hooks)
+        moved["tuning"] = {prefix: tuning.tune(block, prefix, feed, exact, quant)}
+        for name, layer in linears(block).items():
+            weights[f"{prefix}.{name}"] = to_cpu(round_to_nearest(matrix(layer), quant))
+            _put(layer, weights[f"{prefix}.{name}"], at_run_time)
+        return weights, at_run_time, _relative_change(before, block)
     together = [[group] for group in groups] if quant.true_sequential else [groups]
     for stage in together:
         scales: list[torch.Tensor | None] = [None] * len(stage)

@@ -238,6 +238,8 @@ def put_into(model: torch.nn.Module, directory: Path) -> Runtime:
     runtime = runtimes.read(directory)
     for division in runtime.divisions:
         division.apply(model.get_submodule)
+    for reassembled in () if weights else runtime.reassembled:  # quantized weights are of reassembled channels already
+        reassembled.apply(model.get_submodule)
     offloaded = {name for name, parameter in model.named_parameters() if parameter.is_meta}
     model.load_state_dict({name: tensor for name, tensor in others.items() if name not in offloaded}, strict=False)
     for name in offloaded & set(others):

@@ -19,12 +19,17 @@ def fake_quantize(values: torch.Tensor, numbers: Numbers, span: torch.Tensor | N
     group size of 0. Computed in float32, in which the results are exactly numbers of the format times their scale; half
     precision rounds that once more, which MX formats within its range survive. A group with NaN or an infinity becomes NaN.
     """
-    rows = values.reshape(-1, values.shape[-1])
+    rows = values.detach().reshape(-1, values.shape[-1])
     found = torch.empty_like(rows)
     at_once = max(1, CACHED // rows.shape[1]) if rows.device.type == "cpu" else len(rows)
     for some, into in zip(rows.split(at_once), found.split(at_once), strict=True):
         into.copy_(_rounded(some.float(), numbers, span))
-    return found.view(values.shape)
+    return straight_through(values, found.view(values.shape))
+
+
+def straight_through(values: torch.Tensor, rounded: torch.Tensor) -> torch.Tensor:
+    """`rounded`, through which gradients go to `values` as if nothing was rounded (Bengio et al. 2013)."""
+    return values + (rounded - values).detach() if values.requires_grad else rounded
 
 
 def span_of(values: torch.Tensor) -> torch.Tensor:

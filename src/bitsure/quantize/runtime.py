@@ -24,10 +24,12 @@ from bitsure.number_formats import Activations, KeysValues
 from bitsure.quantize.divisions import Division
 from bitsure.quantize.fake import fake_quantize
 from bitsure.quantize.formats import Weight
+from bitsure.quantize.reassembly import Reassembled, Reassembly
 from bitsure.quantize.targets import find_blocks, linears
 
 SETTINGS, TENSORS = "runtime.json", "runtime/tensors.safetensors"  # not beside model.safetensors, whose like are all weights
 Pair = tuple[torch.Tensor, torch.Tensor]
+FIELDS = [one.name for one in dataclasses.fields(Reassembly)]
 CACHES = ("past_key_values", "layer_past")  # what blocks call the cache of keys and values
 
 
@@ -39,9 +41,9 @@ class Runtime:
     kv: KeysValues | None = None
     divisions: list[Division] = field(default_factory=list)  # in the order in which they were made
     spans: dict[str, torch.Tensor] = field(default_factory=dict)  # layer → (low, high) of its input, where that is fixed
-    # transform → layers that read one input → how far it went: the ratio of the largest scale to the smallest, or the
-    # share of the groups that were narrowed
+    # transform → layers that read one input → how far it went, as `at_run_time.MEASURES` says
     moved: dict[str, dict[str, float]] = field(default_factory=dict)
+    reassembled: list[Reassembled] = field(default_factory=list)  # after the divisions
 
     def __bool__(self) -> bool:
         return any(getattr(self, one.name) for one in dataclasses.fields(self))
@@ -57,7 +59,8 @@ def merged(parts: list[Runtime]) -> Runtime:
             moved.setdefault(transform, {}).update(found)
     divisions = [division for part in parts for division in part.divisions]
     spans = {name: span for part in parts for name, span in part.spans.items()}
-    return Runtime(parts[0].activations, parts[0].kv, divisions, spans, moved)
+    reassembled = [one for part in parts for one in part.reassembled]
+    return Runtime(parts[0].activations, parts[0].kv, divisions, spans, moved, reassembled)
 
 
 def write(directory: Path, runtime: Runtime) -> None:
@@ -67,10 +70,13 @@ def write(directory: Path, runtime: Runtime) -> None:
     divisions = [{key: value for key, value in vars(one).items() if key != "scales"} for one in runtime.divisions]
     tensors = {f"scales.{number}": one.scales for number, one in enumerate(runtime.divisions)}
     tensors |= {f"span.{name}": span for name, span in runtime.spans.items()}
+    for number, one in enumerate(runtime.reassembled):
+        tensors |= {f"reassembly.{number}.{key}": tensor for key, tensor in vars(one.reassembly).items()}
     settings = {
         "activations": asdict(runtime.activations) if runtime.activations else None,
         "kv": asdict(runtime.kv) if runtime.kv else None,
         "divisions": divisions,
+        "reassembled": [{"layers": one.layers, "searched": one.searched} for one in runtime.reassembled],
         "moved": runtime.moved,
     }
     (directory / SETTINGS).write_text(json.dumps(settings))
@@ -91,22 +97,33 @@ def read(directory: Path) -> Runtime:
         kv=KeysValues(**settings["kv"]) if settings["kv"] else None,
         divisions=[Division(**one, scales=tensors[f"scales.{number}"]) for number, one in enumerate(settings["divisions"])],
         spans={name.removeprefix("span."): span for name, span in tensors.items() if name.startswith("span.")},
+        reassembled=[
+            Reassembled(reassembly=Reassembly(**{key: tensors[f"reassembly.{number}.{key}"] for key in FIELDS}), **one)
+            for number, one in enumerate(settings["reassembled"])
+        ],
         moved=settings["moved"],
     )
 
 
 @dataclass(frozen=True)
 class Input:
-    """What is done to the input x of a layer before its weight sees it: Q(x · factor)."""
+    """What is done to the input x of a layer before its weight sees it: Q(R(x / divisor) · factor)."""
 
     factor: torch.Tensor | None = None  # (in,)
     numbers: Activations | None = None
     span: torch.Tensor | None = None
+    divisor: torch.Tensor | None = None  # (in,)
+    reassembly: Reassembly | None = None
 
     def same_as(self, other: Input) -> bool:
-        return _equal(self.factor, other.factor) and _equal(self.span, other.span) and self.numbers == other.numbers
+        tensors = all(_equal(getattr(self, key), getattr(other, key)) for key in ("factor", "span", "divisor"))
+        return tensors and self.numbers == other.numbers and self.reassembly is other.reassembly
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if self.divisor is not None:
+            x = (x / self.divisor.to(x.device)).to(x.dtype)
+        if self.reassembly is not None:
+            x = self.reassembly.inputs(x)
         if self.factor is not None:
             x = (x * self.factor.to(x.device)).to(x.dtype)
         return x if self.numbers is None else fake_quantize(x, self.numbers, self.span)
@@ -252,9 +269,11 @@ def as_run(weight: Weight, runtime: Runtime) -> torch.Tensor:
 
 def input_of(runtime: Runtime, name: str, factor: torch.Tensor | None) -> Input | None:
     """What is done to a layer's input; None for nothing."""
-    for division in runtime.divisions:
-        if division.source is None and name in division.layers:
-            factor = 1 / division.scales if factor is None else factor / division.scales
-    if factor is None and runtime.activations is None:
-        return None
-    return Input(factor, runtime.activations, runtime.spans.get(name))
+    divisor = next((one.scales for one in runtime.divisions if one.source is None and name in one.layers), None)
+    change = Input(factor, runtime.activations, runtime.spans.get(name), divisor, reassembly_of(runtime, name))
+    return change if any(value is not None for value in vars(change).values()) else None
+
+
+def reassembly_of(runtime: Runtime, name: str) -> Reassembly | None:
+    """A layer's, where a channel was moved."""
+    return next((one.reassembly for one in runtime.reassembled if name in one.layers and one.reassembly.moves), None)

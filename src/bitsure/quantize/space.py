@@ -35,17 +35,17 @@ def bytes_needed(model: nn.Module, quant: Quant, dtype: str) -> int:
         case Noise():
             return bytes_needed(model, quant.like, dtype)
         case Cast():
-            return everywhere * _size(quant.dtype)
+            return everywhere * size(quant.dtype)
         case Bnb():
             return in_layers // 2 + in_layers // 64 * 4 if quant.type != "int8" else _packed(shapes, 8, -1, 5)
         case Hqq():
             return _packed(shapes, quant.bits, quant.group_size, 4)
         case Gptq(backend="gptqmodel"):  # the whole model, ready to be deployed
             packed = _packed(shapes, quant.bits, quant.group_size, 2 + quant.bits / 8)
-            return packed + (everywhere - in_layers) * _size(dtype)
+            return packed + (everywhere - in_layers) * size(dtype)
         case Gptq(backend="auto_gptq"):  # the same, with scales of the computing type and a tied head once more
-            packed = _packed(shapes, quant.bits, quant.group_size, _size(dtype) + quant.bits / 8)
-            return packed + (sum(tensor.numel() for tensor in model.state_dict().values()) - in_layers) * _size(dtype)
+            packed = _packed(shapes, quant.bits, quant.group_size, size(dtype) + quant.bits / 8)
+            return packed + (sum(tensor.numel() for tensor in model.state_dict().values()) - in_layers) * size(dtype)
         case Kept():
             return len(shapes) * 4 * max(width for _, width in shapes)  # at most a scale an input channel
         case Rounded():
@@ -63,5 +63,5 @@ def _packed(shapes: list[torch.Size], bits: int, group_size: int, bytes_per_grou
     return int(total)
 
 
-def _size(dtype: str) -> int:
+def size(dtype: str) -> int:
     return getattr(torch, dtype).itemsize

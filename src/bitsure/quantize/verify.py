@@ -9,7 +9,7 @@ from bitsure.errors import UserError
 from bitsure.quantize import at_run_time
 from bitsure.quantize.blocks import walk
 from bitsure.quantize.formats import CodebookWeight, ElementWeight, IntegerWeight, Weight
-from bitsure.quantize.runtime import Input, Runtime, as_run, factors
+from bitsure.quantize.runtime import Input, Runtime, as_run, factors, reassembly_of
 from bitsure.quantize.targets import block_linears, linears, matrix, skipped_modules
 
 
@@ -40,12 +40,13 @@ def report(
     rounded = sorted(name for name, tensor in others.items() if _differs(full.get(name), tensor))
     if broken := [name for name, tensor in others.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
         raise UserError(f"{', '.join(broken)}: NaN or infinite after quantization. No score is taken from such a model.")
-    _check_all_changed(targets, dequantized, may_stay=whole_model and _some_changed(targets, dequantized, rounded))
-    as_read = {name: as_run(weights[name], runtime) for name in dequantized} or originals
+    aims = {name: _reassembled(original, name, runtime) for name, original in originals.items()}
+    _check_all_changed(aims if targets else {}, dequantized, whole_model and _some_changed(targets, dequantized, rounded))
+    as_read = {name: as_run(weights[name], runtime) for name in dequantized} or aims
     errors = output_errors(model, as_read, held_out, _inputs(originals, weights, runtime))
     squared_change = squared_norm = 0.0
     layers = {}
-    for name, original in originals.items():
+    for name, original in aims.items():
         change = (dequantized[name] - original.float()).square().sum().item() if name in dequantized else 0.0
         norm = original.float().square().sum().item()
         squared_change, squared_norm = squared_change + change, squared_norm + norm
@@ -74,7 +75,16 @@ def _inputs(originals: dict[str, torch.Tensor], weights: dict[str, Weight], runt
     if runtime.activations is None:
         return {}
     multiplied = factors(weights, runtime)
-    return {name: Input(multiplied.get(name), runtime.activations, runtime.spans.get(name)) for name in originals}
+    return {
+        name: Input(multiplied.get(name), runtime.activations, runtime.spans.get(name), None, reassembly_of(runtime, name))
+        for name in originals
+    }
+
+
+def _reassembled(original: torch.Tensor, name: str, runtime: Runtime) -> torch.Tensor:
+    """What a layer's quantized weight stands for."""
+    reassembly = reassembly_of(runtime, name)
+    return original if reassembly is None else reassembly.weight(original)
 
 
 def _some_changed(originals: dict[str, torch.Tensor], dequantized: dict[str, torch.Tensor], rounded: list[str]) -> bool:

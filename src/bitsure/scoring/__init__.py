@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import cache
+from importlib.metadata import version as read_version
+from operator import call
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bitsure import models, records, terminal
+from bitsure import estimate, models, records, terminal
 from bitsure.config import Scoring, Task
 from bitsure.errors import UserError
 from bitsure.models import Source
@@ -20,9 +24,12 @@ from bitsure.store import Store, hash_files, hash_json
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from bitsure.scoring.journal import Journal
+
 log = logging.getLogger(__name__)
 
 FORMAT = 4  # of what the store keeps; one more whenever code of ours would make other records from the same causes
+version = cache(read_version)  # a file is read for each
 LIBRARIES = ("lm_eval", "datasets", "torch", "transformers", "tokenizers")
 
 
@@ -50,15 +57,12 @@ class Scorer:
         self.questions, self.scoring, self.dtype, self.store, self.log_file = questions, scoring, dtype, store, log_file
         self._loaded: dict[str, dict] = {}
 
-    def load_missing(self, model: dict) -> None:
-        """Load the harness's tasks that the store has no records of for a model (as `identity` names it), checking them."""
-        missing = [name for name in self._missing(model) if name not in self._loaded]
-        if missing:
-            with terminal.output_to(self.log_file):
-                from bitsure.scoring import tasks
+    def load_missing(self, model: dict, once: Callable[..., Any] = call) -> None:
+        """Load the harness's tasks that the store has no records of for a model (as `identity` names it), checking them.
 
-                self._loaded |= tasks.load_tasks(self.questions.task, missing, self.questions.hub_mirror)
-            _check_once([sub_task for loaded in self._loaded.values() for sub_task in loaded["tasks"]])
+        once: calls a function, or knows what that gave before.
+        """
+        self._load_tasks(self.missing(model), once)
 
     def check_prompting(self, source: Source) -> None:
         """Raise UserError if the model's tokenizer has not what the prompts need: a chat template, a BOS token."""
@@ -75,13 +79,18 @@ class Scorer:
         weights: what made the quantized weights in `checkpoint`; both None for full precision. `label` is for the reader.
         """
         model = identity(source, weights)
-        if missing := self._missing(model):
-            self.load_missing(model)
+        if missing := self.missing(model, to_read=True):
+            self._load_tasks(missing)
             self._score(source, checkpoint, model, missing, label)
         entries = [self.store.path("records", self._made_from(model, name)) for name in self.questions.task.names]
         parts = [records.read(entry / "records.parquet")[0] for entry in entries]
         _check_once([sub_task for part in parts for sub_task in records.by_task(part)])
         return pa.concat_tables(parts)
+
+    def missing(self, model: dict, to_read: bool = False) -> list[str]:
+        """The tasks that the store has no records of for a model; to_read: as in `Store.find`."""
+        names = self.questions.task.names
+        return [name for name in names if not self.store.find("records", self._made_from(model, name), to_read)]
 
     def write_prompts(self, source: Source, path: Path) -> None:
         """What every question of a scored full-precision model was, into one file."""
@@ -90,26 +99,51 @@ class Scorer:
         ]
         pq.write_table(pa.concat_tables([pq.read_table(entry / "prompts.parquet") for entry in entries]), path)
 
+    def _load_tasks(self, names: list[str], once: Callable[..., Any] = call) -> None:
+        if missing := [name for name in names if name not in self._loaded]:
+            with terminal.output_to(self.log_file):
+                from bitsure.scoring import tasks
+
+                for name in missing:
+                    self._loaded |= once(tasks.load_tasks, self.questions.task, [name], self.questions.hub_mirror)
+            _check_once([sub_task for loaded in self._loaded.values() for sub_task in loaded["tasks"]])
+
     def _score(self, source: Source, checkpoint: Path | None, model: dict, names: list[str], label: str) -> None:
         from bitsure.scoring import harness, tasks
-        from bitsure.scoring.journal import Journal
 
-        task = self.questions.task
+        task, lm = self.questions.task, None
         with terminal.output_to(self.log_file):
             total = sum(tasks.count_requests(self._loaded[name], task.limit) for name in names)
-            network, tokenizer = self._load(source, checkpoint)
         with terminal.progress(f"scoring {source.name}, {label}", total) as advance, terminal.output_to(self.log_file):
-            lm = harness.HookedLM(network, tokenizer, advance, self.scoring.share, task.add_bos)
             for name in names:
                 made_from = self._made_from(model, name)
-                lm.journal = Journal(self.store.path("unfinished", made_from).with_suffix(".jsonl"))
-                if len(lm.journal):
-                    log.info("%s, %s: %d choices were scored before", label, name, len(lm.journal))
-                found, prompts = harness.run(self._loaded[name], lm, task)
-                with self.store.create("records", made_from) as unfinished:
-                    records.write(unfinished / "records.parquet", found, made_from)
-                    records.write_prompts(unfinished / "prompts.parquet", found, prompts)
-                lm.journal.remove()
+                with self.store.lock("records", made_from):
+                    if self.store.find("records", made_from, to_read=True):
+                        advance(tasks.count_requests(self._loaded[name], task.limit), note="by another process")
+                        self._journal(model, name).remove()
+                        continue
+                    if lm is None:
+                        lm = harness.HookedLM(*self._load(source, checkpoint), advance, self.scoring.share, task.add_bos)
+                        for one in names:  # the batches of all are settled now: who goes on after a kill makes the same
+                            self._journal(model, one).begin(lm.limits())
+                    lm.journal = self._journal(model, name)
+                    started, tokens, before = time.monotonic(), lm.tokens, len(lm.journal)
+                    if before:
+                        log.info("%s, %s: %d choices were scored before", label, name, before)
+                    found, prompts = harness.run(self._loaded[name], lm, task)
+                    with self.store.create("records", made_from) as unfinished:
+                        records.write(unfinished / "records.parquet", found, made_from)
+                        records.write_prompts(unfinished / "prompts.parquet", found, prompts)
+                        if not before:
+                            work = estimate.scoring_work(estimate.parameters_of(lm.model), lm.tokens - tokens)
+                            seconds, size = time.monotonic() - started, {"tokens": lm.tokens - tokens, "questions": len(found)}
+                            estimate.write_cost(unfinished, "scoring", seconds, work, **size)
+                    lm.journal.remove()
+
+    def _journal(self, model: dict, name: str) -> Journal:
+        from bitsure.scoring.journal import Journal
+
+        return Journal(self.store.path("unfinished", self._made_from(model, name)).with_suffix(".jsonl"))
 
     def _load(self, source: Source, checkpoint: Path | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         if checkpoint is not None and not self.scoring.dequantize:
@@ -124,9 +158,6 @@ class Scorer:
             checkpoints.put_into(network, checkpoint)
             log.info("the quantized weights are unpacked into ordinary layers of %s", self.dtype)
         return network, tokenizer
-
-    def _missing(self, model: dict) -> list[str]:
-        return [name for name in self.questions.task.names if not self.store.find("records", self._made_from(model, name))]
 
     def describe(self, source: Source, weights: dict | None) -> dict:
         """What made a run's records, for their file's metadata."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +15,6 @@ import torch
 log = logging.getLogger(__name__)
 
 PROBE = 512  # tokens of a batch before one was measured
-LEAST_MEASURED = 256  # tokens of a batch that says something
 MOST = {"cpu": 2048, "cuda": 32768}  # more is no faster
 MOST_LOGITS = 2**25  # values of a plain batch's logits on a CPU
 LOGITS_SHARE = 0.1  # of what is free on a GPU, for a plain batch's logits in float32
@@ -33,10 +33,9 @@ class Budget:
 
     @contextmanager
     def measure(self, tokens: int) -> Iterator[None]:
-        """Around a batch of that many tokens: the first one that is large enough says how large the others may be."""
-        if self.probed or tokens < LEAST_MEASURED:
-            yield
-            return
+        """Around a batch of that many tokens, which says how large others may be: a power of two, so that it is mostly the
+        same on a machine that is a little slower or fuller at another time.
+        """
         free, started = free_memory(self.device), time.monotonic()
         with peak_memory(self.device) as peak:
             yield
@@ -45,17 +44,19 @@ class Budget:
         seconds = time.monotonic() - started
         by_memory = free * MEMORY_SHARE / max(peak() / tokens, 1)
         by_time = SECONDS / (seconds / tokens)
-        self.tokens = int(max(1, min(MOST.get(self.device.type, PROBE), by_memory, by_time)))
+        self.tokens = 2 ** int(math.log2(max(1, min(MOST.get(self.device.type, PROBE), by_memory, by_time))))
         self.probed = True
         log.info("batches of up to %d tokens: the first %d took %.1f MB and %.2f s", self.tokens, tokens, peak() / 1e6, seconds)
 
-    def shrink(self, tokens: int) -> None:
-        """After a batch of that many tokens did not fit."""
+    def shrink(self, tokens: int) -> int:
+        """After a batch of that many tokens did not fit: how many may be tried."""
         self.probed = True
-        self.tokens = max(1, min(self.tokens, tokens) // 2)
+        fewer = max(1, tokens // 2)
+        self.tokens = min(self.tokens, fewer)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        log.warning("out of memory with a batch of %d tokens: on with %d", tokens, self.tokens)
+        log.warning("out of memory with a batch of %d tokens: on with %d", tokens, fewer)
+        return fewer
 
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "ALLOC_FAILED")  # what a RuntimeError may say

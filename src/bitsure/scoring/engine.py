@@ -16,10 +16,10 @@ import torch
 
 from bitsure.errors import UserError
 from bitsure.scoring import forward
-from bitsure.scoring.budget import Budget, is_out_of_memory
+from bitsure.scoring.budget import PROBE, Budget, is_out_of_memory
 from bitsure.scoring.diagnose import first_broken_module
 from bitsure.scoring.forward import Scored
-from bitsure.scoring.journal import Journal
+from bitsure.scoring.journal import Journal, Limits
 from bitsure.scoring.rows import Request, Row, batches, chains, read_by_the_model, trees
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ Requests = dict[int, Request]  # by number
 TOLERANCE = {"float32": (1e-4, 1e-6), "bfloat16": (0.3, 1e-2), "float16": (0.05, 2e-3)}
 CHECKED = (2, 1)  # choices, at the least, of the questions that every run scores both ways
 CHECKED_TOKENS = 384  # of their plain inputs
+PROBE_LENGTH = 128  # tokens of an input of the batch that is measured
 
 
 class Engine:
@@ -43,6 +44,7 @@ class Engine:
         config = model.config.get_text_config()
         self.width = config.hidden_size
         self.budget = Budget(forward.input_device(model), config.vocab_size)
+        self.tokens = 0  # that were run, padding counted
         self._checked_length = 0  # tokens of the longest input for which sharing was checked
 
     def score(
@@ -55,24 +57,50 @@ class Engine:
         """Score continuations given contexts, both as token ids.
 
         name: what to call a request in an error. advance: told how many more are done. journal: has what was scored
-        before, and takes what is scored now. A context too long for the model loses its beginning, as in the harness. Raises
-        UserError for a continuation that is empty or longer than the model's context, for a log-probability that is not
-        finite, and if sharing prefixes changes a number.
+        before and in which batches, and takes what is scored now. A context too long for the model loses its beginning, as in
+        the harness. Raises UserError for a continuation that is empty or longer than the model's context, for a log-probability
+        that is not finite, and if sharing prefixes changes a number.
         """
-        asked = self._truncated(requests, name)
-        results = [None if journal is None else journal.get(request) for request in asked]
-        left = {i: asked[i] for i, found in enumerate(results) if found is None}
-        advance(len(asked) - len(left))
-        if not left:
-            return results
-        for scored in self._run(left, share=self._may_share(left)):
-            for i, one in scored.items():
-                self._check_finite(one, asked[i], name(i))
-                results[i] = one
-            if journal is not None:
-                journal.append((asked[i], one) for i, one in scored.items())
-            advance(len(scored))
-        return results
+        asked, journal = self._truncated(requests, name), Journal() if journal is None else journal
+        same: dict[tuple, list[int]] = {}  # numbers of equal requests
+        for i, (context, continuation) in enumerate(asked):
+            same.setdefault((tuple(context), tuple(continuation)), []).append(i)
+        times = {numbers[0]: len(numbers) for numbers in same.values()}
+        known = {i: one for i in times if (one := journal.get(asked[i])) is not None}
+        advance(sum(times[i] for i in known))
+        scored = dict(known)
+        if len(known) < len(times):
+            journal.begin(self.limits())
+            different = {i: asked[i] for i in times}
+            for batch in self._run(different, self._may_share(different), journal, known):
+                for i, one in batch.items():
+                    self._check_finite(one, asked[i], name(i))
+                journal.append((asked[i], one) for i, one in batch.items())
+                scored |= batch
+                advance(sum(times[i] for i in batch if i not in known))
+        found = {i: scored[numbers[0]] for numbers in same.values() for i in numbers}
+        return [found[i] for i in range(len(asked))]
+
+    def limits(self) -> Limits:
+        """What a batch may have, found by batches that are thrown away: so it does not depend on what is scored when."""
+        if not self.budget.probed:
+            try:
+                self._probe()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self.budget.shrink(PROBE)
+        return Limits(self.budget.tokens, min(self.budget.tokens, self.budget.with_logits))
+
+    def _probe(self) -> None:
+        length = min(PROBE_LENGTH, self.max_length)
+        share = self.share and not forward.why_not_shared(self.model, length)
+        run, most = (forward.shared, PROBE) if share else (forward.plain, min(PROBE, self.budget.with_logits))
+        requests = {i: ([0] * (length - i), [0]) for i in range(max(1, min(most // length, length)))}
+        rows = chains(requests)
+        run(self.model, rows[:1], requests)  # the first pass is slower
+        with self.budget.measure(len(rows) * length):
+            run(self.model, rows, requests)
 
     def _truncated(self, requests: Sequence[Request], name: Callable[[int], str]) -> list[Request]:
         asked, truncated = [], []
@@ -120,7 +148,7 @@ class Engine:
         codes would be one of a whole step.
         """
         with self.model.hooks.exact() if hasattr(self.model, "hooks") else nullcontext():
-            shared, plain = ({i: one for batch in self._run(few, share) for i, one in batch.items()} for share in (True, False))
+            shared, plain = self._run_few(few, share=True), self._run_few(few, share=False)
         dtype = str(self.model.dtype).removeprefix("torch.")
         absolute, relative = TOLERANCE[dtype]
         for i, expected in plain.items():
@@ -132,42 +160,55 @@ class Engine:
                     "cannot be scored that way. scoring.share=false scores it plainly."
                 )
 
-    def _run(self, requests: Requests, share: bool) -> Iterator[dict[int, Scored]]:
-        """Run requests, the longest rows first, in batches within the budget; yields what is scored, by number.
+    def _run_few(self, few: Requests, share: bool) -> dict[int, Scored]:
+        journal = Journal()
+        journal.begin(self.limits())
+        return {i: one for batch in self._run(few, share, journal, {}) for i, one in batch.items()}
 
-        They are laid out again, in longer or shorter rows and batches, whenever the budget changes.
+    def _run(self, requests: Requests, share: bool, journal: Journal, known: dict[int, Scored]) -> Iterator[dict[int, Scored]]:
+        """Run requests, the longest rows first, in batches within the journal's limits; yields what is scored, by number.
+
+        Rows are laid out again, shorter, whenever a batch does not fit. A batch of which all is known was run before the
+        process was broken off: it is passed over, and those after it are made as they would have been.
         """
         left, run = dict(requests), forward.shared if share else forward.plain
         waiting: deque[list[Row]] = deque()
+        before = None
         while left:
-            budget = self.budget.tokens
-            if not waiting and share:
-                waiting.extend(batches(trees(left, self.width, budget), budget))
-            elif not waiting:
-                waiting.extend(batches(chains(left), min(budget, self.budget.with_logits)))
+            done = len(requests) - len(left)
+            limits = journal.limits(done)
+            if limits != before:
+                before, most = limits, limits.shared if share else limits.plain
+                waiting = deque(batches(trees(left, self.width, most) if share else chains(left), most))
             batch = waiting.popleft()
-            tokens = len(batch) * len(batch[0])
-            done, failure = None, ""
-            try:
-                with self.budget.measure(tokens):
-                    done = run(self.model, batch, requests)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                failure = str(error)
-            if done is None:  # out here the failed pass's memory is free
-                if len(batch) == 1 and not batch[0].splits:
-                    raise UserError(
-                        f"One input of {tokens} tokens does not fit in the memory that is left ({failure}). "
-                        "Free some, or take a smaller model."
-                    )
-                self.budget.shrink(tokens)
-            else:
-                for i in done:
-                    del left[i]
-                yield done
-            if self.budget.tokens != budget:
-                waiting.clear()
+            numbers = {i for row in batch for i in row.scored}
+            if not numbers <= known.keys():
+                scored = self._try(run, batch, requests)
+                if scored is None:
+                    fewer = self.budget.shrink(len(batch) * len(batch[0]))
+                    journal.lower(done, Limits(fewer, fewer))
+                    continue
+                yield scored
+            for i in numbers:
+                del left[i]
+
+    def _try(self, run: Callable, batch: list[Row], requests: Requests) -> dict[int, Scored] | None:
+        """Run a batch; None if memory does not suffice. Raises UserError if a smaller one cannot be made."""
+        tokens = len(batch) * len(batch[0])
+        try:
+            scored = run(self.model, batch, requests)
+            self.tokens += tokens
+            return scored
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            failure = str(error)
+        if len(batch) == 1 and not batch[0].splits:  # out here the failed pass's memory is free
+            raise UserError(
+                f"One input of {tokens} tokens does not fit in the memory that is left ({failure}). "
+                "Free some, or take a smaller model."
+            )
+        return None
 
     def _check_finite(self, one: Scored, request: Request, name: str) -> None:
         bad = [p for p in one.token_logprobs if not math.isfinite(p)]

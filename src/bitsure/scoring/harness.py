@@ -21,7 +21,7 @@ from bitsure.errors import UserError
 from bitsure.records import Record, cluster_of
 from bitsure.scoring.engine import Engine
 from bitsure.scoring.forward import Scored
-from bitsure.scoring.journal import Journal
+from bitsure.scoring.journal import Journal, Limits
 from bitsure.scoring.names import CHOICES, TEXT
 from bitsure.scoring.tasks import MC2, choices_of, gold_of
 
@@ -56,6 +56,15 @@ class HookedLM(HFLM):
         self._engine = Engine(self.model, self.max_length, share)
         self._advance = advance
         self._asked: Sequence[Instance] = ()
+
+    @property
+    def tokens(self) -> int:
+        """How many were run so far, padding counted."""
+        return self._engine.tokens
+
+    def limits(self) -> Limits:
+        """What a batch may have on this machine."""
+        return self._engine.limits()
 
     def loglikelihood(self, requests, disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         self._asked = requests

@@ -125,6 +125,18 @@ def count_requests(loaded: dict[str, Any], limit: int | None) -> int:
     return total
 
 
+def size(loaded: dict[str, Any], limit: int | None) -> tuple[int, int]:
+    """Questions of an entry of `load_tasks`, and about how many characters they and their choices have."""
+    questions = characters = 0
+    for task in loaded["tasks"].values():
+        docs = list(task.eval_docs)[:limit]
+        some = docs[:: max(1, len(docs) // 100)]
+        asked = [[task.doc_to_text(doc), *(choices_of(task, doc) if task.OUTPUT_TYPE == CHOICES else ())] for doc in some]
+        questions += len(docs)
+        characters += sum(len(str(text)) for texts in asked for text in texts) * len(docs) // max(1, len(some))
+    return questions, characters
+
+
 def training_texts(task: Task, hub_mirror: str | None) -> list[str]:
     """Every question of the tasks' training splits with its right answer, as scoring puts them, without examples before it.
 

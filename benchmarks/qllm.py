@@ -1,0 +1,168 @@
+"""QLLM, SmoothQuant and plain rounding at W4A4 with and without outliers: `make bench-qllm` writes benchmarks/qllm.md.
+
+Outlier channels are put into a pocket model without changing its function (`pocket.outliers`). Each quantizer then goes the way
+of any run: quantized, read back from disk, proved, scored. A draw is a place of the outliers, a choice of calibration text and
+a seed of the tuning.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as main.py does
+
+import numpy as np
+from scipy.stats import t
+
+from bitsure import models, quantize, records, scoring
+from bitsure.config import PROJECT, Calib, Model, Scoring, Task
+from bitsure.metrics.bootstrap import percentile_interval, resample_weights
+from bitsure.metrics.confidence import questions
+from bitsure.number_formats import Activations
+from bitsure.quantize import calib_data
+from bitsure.quantizers import Rtn, Tuning
+from bitsure.store import Store
+
+HERE = Path(__file__).parent
+OUTLIERS = {"none": None, "1 channel in 128, × 16": (16, 128), "4 channels in 128, × 16": (16, 32)}  # strength, one in how many
+TRANSFORMS = {
+    "plain": ([], False),
+    "SmoothQuant": (["smooth"], False),
+    "reassembled": (["reassemble"], False),
+    "QLLM": (["reassemble"], True),
+    "SmoothQuant, tuned": (["smooth"], True),
+}
+PAIRS = [("QLLM", "plain"), ("QLLM", "SmoothQuant"), ("reassembled", "plain"), ("QLLM", "SmoothQuant, tuned")]
+TASKS = ["pocket_recall", "pocket_reading", "pocket_stories"]
+RESAMPLES, LEVEL = 2000, 0.95
+
+
+def quantizer(name: str, seed: int) -> Rtn:
+    """W4A4 as the paper has it: a scale for each row of the weights and each token, all asymmetric."""
+    transforms, tuned = TRANSFORMS[name]
+    return Rtn(4, -1, False, transforms=transforms, activations=Activations(4), tuning=Tuning(4, seed=seed) if tuned else None)
+
+
+def write_model(name: str, outliers: tuple[int, int] | None, seed: int, path: Path) -> None:
+    import torch
+
+    from pocket.outliers import inject
+
+    model, tokenizer = models.load(PROJECT / "pocket" / "models" / name, "float32", device="cpu")
+    if outliers is not None:
+        windows = torch.arange(256).remainder(model.config.vocab_size).view(4, 64)
+        inject(model, windows, *outliers, seed)
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+
+
+def one(
+    model: str, outliers: tuple[int, int] | None, draw: int, given: argparse.Namespace
+) -> dict[str, tuple[float, np.ndarray]]:
+    """Of one draw, by quantizer: the layers' mean output error, and the right answers' probabilities, (questions,)."""
+    import torch
+
+    torch.set_num_threads(1)
+    text = PROJECT / "pocket" / "text" / "calibration.txt"
+    calib = Calib(name="pocket", path=str(text), nsamples=given.windows, seqlen=256, seed=draw)
+    task = Task(name="pocket", names=TASKS, include_path=str(PROJECT / "pocket" / "tasks"), limit=given.questions)
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path, log, store = Path(folder) / "model", Path(folder) / "log", Store(Path(folder) / "store")
+        write_model(model, outliers, draw, path)
+        source = models.locate(Model(path=str(path)), None)
+        scorer = scoring.Scorer(scoring.questions(task, None), Scoring(), "float32", store, log)
+        found["full precision"] = 0.0, questions(scorer.score(source, None, None, "full precision")).true_label_prob
+        for name in TRANSFORMS:
+            plan = quantize.Plan(source, quantizer(name, draw), calib, calib_data.locate(calib, None), "float32")
+            made = quantize.ensure(plan, store, log)
+            error = np.mean([layer["output_error"] for layer in made.report["layers"].values()])
+            rows = scorer.score(source, plan.made_from, made.checkpoint, name)
+            joined = records.join(scorer.score(source, None, None, ""), rows)
+            found[name] = float(error), questions(joined.quantized).true_label_prob
+    return found
+
+
+def over_draws(values: np.ndarray) -> tuple[float, float, float]:
+    """The mean of a number a draw, (draws,), and its t interval: draws are what varies."""
+    half = t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return values.mean(), values.mean() - half, values.mean() + half
+
+
+def over_draws_and_questions(values: np.ndarray) -> tuple[float, float, float]:
+    """The mean of (draws, questions) and its interval: draws and questions are resampled, each for itself (Owen 2007)."""
+    draws, asked = (resample_weights(n, RESAMPLES, seed) / n for seed, n in enumerate(values.shape))
+    replicates = ((draws.T @ values) * asked.T).sum(1)
+    return values.mean(), *percentile_interval(replicates, LEVEL)
+
+
+def table(found: dict[str, list[dict]], given: argparse.Namespace) -> str:
+    lines = [
+        "# QLLM, SmoothQuant and plain rounding at W4A4",
+        "",
+        f"`make bench-qllm`: {given.model}, {given.draws} draws of outliers, calibration text ({given.windows} × 256 tokens) "
+        f"and seed; {len(TASKS)} tasks, {given.questions} questions each, the same in every draw. Weights are asymmetric with "
+        "one scale a row, activations asymmetric with one a token. Tuned: rank 4, 10 epochs, AdamW at 5e-4. Output error: "
+        "‖Q(X)Ŵᵀ − XWᵀ‖ / ‖XWᵀ‖ on held-out text, the mean over layers, with its 95% t interval over draws. True-label "
+        "probability: quantized less full precision, 95% intervals by resampling draws and questions.",
+        "",
+        "The outliers are gains of norms that the next weights take back, which is what SmoothQuant's scales can undo to the "
+        "last channel: its numbers hardly depend on them. Outliers of large models need not be of that kind.",
+        "",
+    ]
+    for outliers, runs in found.items():
+        lines += [f"## Outliers: {outliers}", "", "| | output error | true-label probability |", "|---|---|---|"]
+        errors = {name: np.array([run[name][0] for run in runs]) for name in runs[0]}
+        p = {name: np.array([run[name][1] for run in runs]) for name in runs[0]}
+        for name in TRANSFORMS:
+            shift = over_draws_and_questions(p[name] - p["full precision"])
+            lines.append(f"| {name} | {_said(over_draws(errors[name]), '.4f')} | {_said(shift, '+.4f')} |")
+        lines += ["", "| one less the other | output error | true-label probability | wins |", "|---|---|---|---|"]
+        for first, second in PAIRS:
+            error, shift = over_draws(errors[first] - errors[second]), over_draws_and_questions(p[first] - p[second])
+            winners = f"{_winner(first, second, error, -1)}; {_winner(first, second, shift, 1)}"
+            lines.append(f"| {first} − {second} | {_said(error, '+.4f')} | {_said(shift, '+.4f')} | {winners} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _said(interval: tuple[float, float, float], form: str) -> str:
+    value, low, high = (format(number, form) for number in interval)
+    return f"{value} [{low}, {high}]"
+
+
+def _winner(first: str, second: str, interval: tuple[float, float, float], sign: int) -> str:
+    """Whose number is better, where the interval of the difference does not hold 0; sign: 1 if more is better."""
+    _, low, high = interval
+    if low <= 0 <= high:
+        return "undecided"
+    return first if sign * low > 0 else second
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="pocket-1m")
+    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--windows", type=int, default=32)
+    parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="of one thread each")
+    parser.add_argument("--out", type=Path, default=HERE / "qllm.md")
+    given = parser.parse_args()
+    with ProcessPoolExecutor(given.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        jobs = {
+            outliers: [pool.submit(one, given.model, how, draw, given) for draw in range(given.draws)]
+            for outliers, how in OUTLIERS.items()
+        }
+        found = {outliers: [job.result() for job in submitted] for outliers, submitted in jobs.items()}
+    text = table(found, given)
+    print(text)
+    given.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""The cells of a sweep, each in a process of its own: no end of one, however hard, is the end of the others.
+
+It is the task that starts the process, not the launcher, so it holds for every launcher. Processes are forked from a server
+that has imported the libraries and run none of them, so that one costs milliseconds and not the seconds of the imports.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import logging.config
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from multiprocessing.connection import wait
+from pathlib import Path
+
+from bitsure import gpus
+from bitsure.config import Config, resolved
+from bitsure.errors import UserError
+from bitsure.rundir import end_for, is_done, read_status
+
+log = logging.getLogger(__name__)
+
+IMPORTED = ["bitsure.pipeline", "bitsure.scoring.harness", "bitsure.quantize.verify", "wandb"]
+IMPORTED += ["scipy.stats", "scipy.optimize", "matplotlib.figure", "matplotlib.backends.backend_agg"]
+GRACE = 10.0  # seconds to end in, after having been asked to
+ERRORS = "stderr.log"
+LAST_LINES = 5
+CRASH = "Fatal Python error"  # of faulthandler
+
+
+def run(config: Config, run_dir: Path, sweep: str, job_logging: dict) -> None:
+    """Run a cell in a process of its own, unless it is done; job_logging: for Python's `dictConfig`.
+
+    However that process ends, the directory's status.json says it; what went wrong is logged, not raised, but for Ctrl-C.
+    """
+    if is_done(run_dir, resolved(config)):
+        print(f"{run_dir} is done: nothing to do")
+        return
+    with gpus.assigned(config.sweep.gpus) as chosen:
+        multiprocessing.set_start_method("forkserver", force=True)  # joblib's workers have another, which a cell does not know
+        multiprocessing.set_forkserver_preload(IMPORTED)
+        arguments = (config, run_dir, sweep, job_logging, {**os.environ, **chosen})
+        process = multiprocessing.Process(target=_cell, args=arguments, name=run_dir.name)
+        process.start()
+        try:
+            process.join(config.sweep.time_limit)
+            timed_out = process.is_alive()
+        except KeyboardInterrupt:
+            process.join(1)  # a terminal's Ctrl-C has reached it, too
+            _stop(process)
+            raise
+        if timed_out:
+            _stop(process)
+    if timed_out or process.exitcode:
+        _record(run_dir, process, config.sweep.time_limit if timed_out else None)
+    with suppress(OSError):
+        if not (run_dir / ERRORS).stat().st_size:
+            (run_dir / ERRORS).unlink()
+
+
+def _stop(process: multiprocessing.Process) -> None:
+    """Ask it to end, then make it."""
+    if process.is_alive():
+        process.terminate()
+        process.join(GRACE)
+    if process.is_alive():
+        process.kill()
+        process.join()
+
+
+def _record(run_dir: Path, process: multiprocessing.Process, time_limit: float | None) -> None:
+    """See to it that status.json tells of the failure, and say it."""
+    state, error = _how_it_ended(process.exitcode, time_limit)
+    said = "\n".join([error, *_last_lines(run_dir / ERRORS)] if error else _last_lines(run_dir / ERRORS))
+    try:
+        end_for(run_dir, process.pid, state, said)
+    except OSError as full:
+        log.error("%s: its status cannot be written: %s", run_dir, full)
+    status = read_status(run_dir)
+    if status.get("pid") == process.pid and status["state"] != "done":  # done: its verdict is not good enough
+        state, said = status["state"], status["error"]
+    log.error("%s: %s: %s", run_dir.name, state, said)
+
+
+def _how_it_ended(code: int, time_limit: float | None) -> tuple[str, str]:
+    if time_limit is not None:
+        return "timed out", f"stopped after sweep.time_limit={time_limit:g} seconds"
+    if code < 0:
+        hint = ": by someone, or by the system for want of memory" if -code == signal.SIGKILL else ""
+        return "killed", f"killed by the signal {signal.Signals(-code).name}{hint}"
+    return "failed", ""
+
+
+def _last_lines(path: Path) -> list[str]:
+    """The end of what a process said, or the beginning of what Python said of its crash, which is where it was."""
+    try:
+        lines = path.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return []
+    crash = next((i for i, line in enumerate(lines) if line.startswith(CRASH)), None)
+    return lines[-LAST_LINES:] if crash is None else [line for line in lines[crash:] if line][:LAST_LINES]
+
+
+def _cell(config: Config, run_dir: Path, sweep: str, job_logging: dict, environment: dict[str, str]) -> None:
+    """The process of a cell."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ.clear()
+    os.environ.update(environment)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")  # where memory runs out, this one goes and not the launcher
+    with (run_dir / ERRORS).open("w") as file:
+        os.dup2(file.fileno(), 2)
+    faulthandler.enable(all_threads=False)
+    logging.config.dictConfig(job_logging)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from bitsure import pipeline
+
+    try:
+        pipeline.run(config, run_dir, sweep)
+    except UserError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        traceback.print_exc()  # where it was when its time was over
+        sys.exit(130)
+
+
+def _end_with_parent() -> None:
+    """A cell without its sweep would only be in the way of the next one; what it finished is kept."""
+    wait([multiprocessing.parent_process().sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,146 @@
+"""About what a piece of work takes: from the model's shape, the number of questions, and what such work took before.
+
+An estimate, no promise: another machine, another load or longer questions make another time.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from bitsure.store import Store, write_text
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bitsure.pipeline import Cell
+    from bitsure.quantize import Plan
+
+COST = "cost.json"  # of a store's entry: {"what", "seconds", "work"}, and of records "questions" and "tokens"
+OF_GEMM = 0.3  # the share of a matrix product's speed that whole models reach, where nothing was measured
+BYTES_A_QUESTION = 600  # of records and prompts, compressed
+CHARACTERS_A_TOKEN = 3.5
+STATISTICS = 4  # passes over the calibration text: two through each block, and the sums of its inputs
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One thing that a cell needs in the store: a task's records (`task`), or the weights of `plan`."""
+
+    kind: str  # of the store's entry
+    made_from: dict
+    cell: Cell
+    plan: Plan | None  # None: full precision
+    task: str | None = None
+
+
+class Estimate(NamedTuple):
+    """Seconds on this machine, and bytes; None where nothing is known to tell from."""
+
+    seconds: float | None
+    memory: int
+    disk: int
+
+
+def write_cost(entry: Path, what: str, seconds: float, work: float, **more: float) -> None:
+    """Keep what a piece of work took, for the estimates of others. work: floating-point operations by the formulas below."""
+    write_text(entry / COST, json.dumps({"what": what, "seconds": round(seconds, 3), "work": work} | more))
+
+
+def scoring_work(parameters: int, tokens: int) -> float:
+    """Floating-point operations of a forward pass, attention left out."""
+    return 2.0 * parameters * tokens
+
+
+def quantizing_work(parameters: int, width: int, tokens: int) -> float:
+    """Floating-point operations of going through the blocks with calibration text and of a solver's columns."""
+    return 2.0 * parameters * (STATISTICS * tokens + width)
+
+
+class Estimator:
+    """Knows what such work took before, by the store's entries."""
+
+    def __init__(self, store: Store, once: Callable[..., Any]):
+        self.store, self.once = store, once
+        self._rates: dict[str, list[float]] = defaultdict(list)  # operations a second, by what was done
+        self._tokens: dict[str, list[float]] = defaultdict(list)  # of a question, by task
+        self._questions: dict[tuple, int] = {}
+        for file in store.root.glob(f"*/*/{COST}"):
+            self._learn(file)
+
+    def _learn(self, file: Path) -> None:
+        try:
+            cost, made_from = json.loads(file.read_text()), json.loads((file.parent / "manifest.json").read_text())["made_from"]
+        except (OSError, ValueError, KeyError):
+            return
+        if cost["seconds"] > 0:
+            self._rates[cost["what"]].append(cost["work"] / cost["seconds"])
+        if "tokens" in cost:
+            self._tokens[made_from["task"]].append(cost["tokens"] / cost["questions"])
+            self._questions[made_from["task"], made_from["limit"]] = cost["questions"]
+
+    def __call__(self, piece: Piece) -> Estimate:
+        from bitsure import models
+        from bitsure.quantize import space
+
+        source = piece.cell.source
+        model = self.once(models.empty_model, source.path, source.settings.trust_remote_code)
+        parameters = parameters_of(model)
+        memory = int(parameters * space.size(piece.cell.dtype) * 1.3)
+        if piece.task:
+            questions, tokens = self._task(piece)
+            work = None if tokens is None else scoring_work(parameters, tokens)
+            return Estimate(self._seconds("scoring", work), memory, BYTES_A_QUESTION * (questions or 0))
+        plan = piece.plan
+        work = quantizing_work(parameters, width_of(model), (plan.nsamples + 8) * plan.calib.seqlen)
+        states = plan.nsamples * plan.calib.seqlen * width_of(model) * 4
+        return Estimate(
+            self._seconds(plan.quant.name, work), memory + states, space.bytes_needed(model, plan.quant, plan.dtype)
+        )
+
+    def _seconds(self, what: str, work: float | None) -> float | None:
+        if work is None:
+            return None
+        rates = self._rates.get(what)
+        return work / (statistics.median(rates) if rates else OF_GEMM * _gemm())
+
+    def _task(self, piece: Piece) -> tuple[int | None, int | None]:
+        """Questions and tokens of a task: as they were before, or by the length of its texts."""
+        task = piece.cell.scorer.questions.task
+        before = self._questions.get((piece.task, task.limit))
+        if before and self._tokens[piece.task]:
+            return before, int(before * statistics.median(self._tokens[piece.task]))
+        from bitsure.scoring import tasks
+
+        loaded = self.once(tasks.load_tasks, task, [piece.task], piece.cell.scorer.questions.hub_mirror)
+        questions, characters = self.once(tasks.size, loaded[piece.task], task.limit)
+        return questions, int(characters / CHARACTERS_A_TOKEN * (1 + (task.num_fewshot or 0)))
+
+
+def parameters_of(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def width_of(model: nn.Module) -> int:
+    return model.config.get_text_config().hidden_size
+
+
+@functools.cache
+def _gemm() -> float:
+    """Floating-point operations a second of a matrix product on this machine: the best of a few."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    a, n, best = torch.rand(1024, 1024, device=device), 5, 0.0
+    for _ in range(n):
+        started = time.perf_counter()
+        (a @ a).sum().item()
+        best = max(best, 2 * 1024**3 / (time.perf_counter() - started))
+    return best

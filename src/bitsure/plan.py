@@ -1,0 +1,156 @@
+"""What a command would do: its cells, what the store has of them, what is wrong, and about what the rest takes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from bitsure import composing, hub, pipeline, terminal
+from bitsure.composing import Composed
+from bitsure.config import Config, resolved
+from bitsure.errors import NotHere, UserError
+from bitsure.estimate import Estimator, Piece
+from bitsure.rundir import is_done, read_status, why_not_here
+
+NOWHERE = Path(os.devnull)
+
+
+@dataclass
+class Planned:
+    """A cell, and the pieces of work that it needs, by where the store keeps them."""
+
+    cell: Composed
+    state: str = "new"  # done, or what the last try came to
+    pieces: dict[Path, Piece] = field(default_factory=dict)
+    missing: set[Path] = field(default_factory=set)
+    not_here: str | None = None  # what has to be downloaded before more can be said
+
+
+class Once:
+    """Calls a function, or knows what it gave for such arguments before, an error included."""
+
+    def __init__(self):
+        self._known: dict[str, tuple[Any, UserError | None]] = {}
+
+    def __call__(self, function: Callable, *arguments: Any) -> Any:
+        key = f"{function.__module__}.{function.__qualname__}{arguments!r}"
+        if key not in self._known:
+            try:
+                self._known[key] = function(*arguments), None
+            except UserError as error:
+                self._known[key] = None, error
+        value, error = self._known[key]
+        if error:
+            raise error
+        return value
+
+
+def look(cells: Sequence[Composed], once: Once) -> tuple[list[Planned], list[str]]:
+    """What the store has of each cell, and everything that is wrong. Loads no weights and downloads nothing."""
+    planned, errors = [], []
+    logging.disable(logging.WARNING)  # the cells will say it again
+    try:
+        with hub.offline():
+            for cell in cells:
+                one, error = _look(cell, once)
+                planned.append(one)
+                errors.append(replace(cell, error=error))
+    finally:
+        logging.disable(logging.NOTSET)
+    return planned, composing.errors(errors)
+
+
+def _look(cell: Composed, once: Once) -> tuple[Planned, str | None]:
+    if cell.config is None:
+        return Planned(cell), cell.error
+    settings = resolved(cell.config)
+    if is_done(cell.directory, settings):
+        return Planned(cell, "done"), None
+    planned = Planned(cell, read_status(cell.directory).get("state", "new"))
+    try:
+        prepared = pipeline.prepare(cell.config, NOWHERE, once)
+        planned.pieces = {prepared.store.path(piece.kind, piece.made_from): piece for piece in _pieces(prepared, cell.config)}
+        planned.missing = {
+            place for place, piece in planned.pieces.items() if not prepared.store.find(piece.kind, piece.made_from)
+        }
+        if planned.missing:
+            pipeline.check(prepared, once)
+    except NotHere as error:
+        planned.not_here = str(error).split(" cannot be had")[0]
+    except UserError as error:
+        return planned, str(error)
+    return planned, why_not_here(cell.directory, settings)
+
+
+def _pieces(cell: pipeline.Cell, config: Config) -> list[Piece]:
+    """In the order in which they are made: full precision's records, weights, theirs; then the noise control's."""
+    pieces = _records(cell, None)
+    plans = [cell.plan, *(cell.plan.noise(seed) for seed in range(config.control.seeds))] if cell.plan else []
+    for plan in plans:
+        pieces += [Piece("weights", plan.made_from, cell, plan), *_records(cell, plan)]
+    return pieces
+
+
+def _records(cell: pipeline.Cell, plan: Any) -> list[Piece]:
+    made = cell.scorer.describe(cell.source, plan.made_from if plan else None)
+    return [Piece("records", made_from, cell, plan, task) for task, made_from in made.items()]
+
+
+def show(cells: Sequence[Composed]) -> None:
+    """Print the plan. Raises UserError with everything that is wrong with it."""
+    once = Once()
+    planned, errors = look(cells, once)
+    out = terminal.console()
+    table = Table("cell", "model and quantizer", "state", "in the store", "to make", box=None)
+    for one in planned:
+        row = (
+            (_count(one, one.pieces.keys() - one.missing), _count(one, one.missing)) if one.pieces else ("", one.not_here or "")
+        )
+        table.add_row(str(one.cell.number), one.cell.name, one.state, *row)
+    out.print(table)
+    if errors:
+        raise UserError("\n".join([f"{len(errors)} things are wrong with this plan:", *(f"- {error}" for error in errors)]))
+    out.print(f"\n{_summary(planned, once)}", markup=False, soft_wrap=True)
+
+
+def _count(one: Planned, places: set[Path]) -> str:
+    pieces = [one.pieces[place] for place in places]
+    counts = Counter("baseline" if piece.plan is None else piece.kind for piece in pieces)
+    return ", ".join(f"{what} {counts[what]}" for what in ("baseline", "weights", "records") if counts[what])
+
+
+def _summary(planned: Sequence[Planned], once: Once) -> str:
+    missing = {place: one.pieces[place] for one in planned for place in one.missing}
+    done = sum(one.state == "done" for one in planned)
+    text = f"{len(planned)} cells, {done} of them done; {len(missing)} pieces of work to be made, each once."
+    if away := sorted({one.not_here for one in planned if one.not_here}):
+        text += f"\nTo be downloaded first, and not in the estimate: {'; '.join(away)}."
+    if not missing:
+        return text
+    estimator = Estimator(next(iter(missing.values())).cell.store, once)
+    with hub.offline(), terminal.output_to(NOWHERE):
+        costs = [estimator(piece) for piece in missing.values()]
+    seconds = sum(cost.seconds for cost in costs)
+    return (
+        f"{text}\nAn estimate, from the models' shapes, the questions' number and what the store knows of earlier times: "
+        f"{_duration(seconds)} one after the other on this machine; up to {_bytes(max(cost.memory for cost in costs))} of "
+        f"memory a cell; {_bytes(sum(cost.disk for cost in costs))} of disk in the store."
+    )
+
+
+def _bytes(n: float) -> str:
+    return f"{n / 2**30:,.1f} GiB" if n >= 2**30 else f"{n / 2**20:,.0f} MiB"
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -1,0 +1,107 @@
+"""How far outlier channels are taken apart: the threshold with which the quantized block's output is nearest to what it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import torch
+from torch import nn
+
+from bitsure.errors import UserError
+from bitsure.quantize.blocks import Feed, channel_ranges, measure
+from bitsure.quantize.fake import span_of
+from bitsure.quantize.reassembly import Reassembled, Reassembly, distances, grid, reassemble
+from bitsure.quantize.rtn import round_to_nearest
+from bitsure.quantize.runtime import Hooks, Input
+from bitsure.quantize.targets import matrix
+from bitsure.quantizers import Chain, Kept
+
+STEPS = 50  # thresholds tried, from the largest magnitude of a channel down to the smallest
+
+
+@torch.no_grad()
+def reassemble_block(
+    block: nn.Module, prefix: str, feed: Feed, groups: list[dict[str, nn.Module]], quant: Chain, hooks: Hooks
+) -> tuple[list[Reassembled], dict[str, torch.Tensor]]:
+    """Reassemble the inputs of all linear layers of a block, and change their weights and hooks.
+
+    groups: layers that read one input, by their names in the block. Returns what was done, also where nothing was, and the
+    ranges (low, high) of the inputs by layer where activations are static.
+    """
+    first = [next(iter(group.values())) for group in groups]
+    ranges, statistics = channel_ranges(first, feed), measure(first, feed)
+    done = []
+    for group, (low, high), inputs in zip(groups, ranges, statistics, strict=True):
+        names = [f"{prefix}.{name}" for name in group]
+        if not (high - low).isfinite().all():
+            raise UserError(f"The inputs of {', '.join(names)} hold NaN or infinite values on the calibration text.")
+        largest = torch.maximum(high, -low)
+        found, searched = search(group, largest, inputs.hessian, lambda: feed.run(feed.batches[0]), quant, hooks)
+        done.append(Reassembled(names, found, searched))
+    for group, one in zip(groups, done, strict=True):
+        if one.reassembly.moves:
+            one.apply(lambda name: block.get_submodule(name.removeprefix(f"{prefix}.")))
+            hooks.on_layers(list(group.values()), Input(reassembly=one.reassembly))
+    spans: dict[str, torch.Tensor] = {}
+    if quant.activations.static:
+        for one, (low, high) in zip(done, channel_ranges(first, feed), strict=True):
+            spans |= dict.fromkeys(one.layers, torch.stack([low.min(), high.max()]).cpu())
+    return done, spans
+
+
+def search(
+    group: dict[str, nn.Module],
+    largest: torch.Tensor,
+    hessian: torch.Tensor,
+    run: Callable[[], torch.Tensor],
+    quant: Chain,
+    hooks: Hooks,
+) -> tuple[Reassembly, dict[str, float]]:
+    """The reassembly of a group's input whose rounding changes the block's output least (equation 6 and algorithm 1).
+
+    The paper takes the attention's output or the feed-forward layer's; here it is the block's, whatever the family. One of
+    the choices is to leave all channels whole. largest: max|x_i| of the channels, (in,); hessian: the mean of x xᵀ, (in, in);
+    run: runs calibration text through the block and returns what it gives. Also returned: `largest_over_median` of those
+    magnitudes, how many `channels_moved`, and ‖change of the output‖ / ‖output‖ by rounding these layers `error_whole`, with
+    whole channels, and `error`, with those chosen.
+    """
+    weights = {layer: matrix(layer).clone() for layer in group.values()}
+    cost = distances(hessian, torch.cat([weight.float() for weight in weights.values()]))
+    with hooks.exact():
+        expected = run()
+    errors, tried = [], []
+    for parts in grid(largest, STEPS):
+        reassembly = reassemble(cost, parts)
+        if reassembly is None:
+            break  # with lower thresholds there are fewer channels left to merge, and more to make room for
+        tried.append(reassembly)
+        errors.append(_error(weights, reassembly, run, expected, quant))
+    best = min(range(len(errors)), key=errors.__getitem__)
+    moved = len(tried[best].copied)
+    ratio = (largest.max() / largest.median()).item() if largest.median() > 0 else float(largest.max() > 0)
+    searched = {"largest_over_median": ratio, "channels_moved": moved, "error_whole": errors[0], "error": errors[best]}
+    return tried[best].cpu(), searched
+
+
+def _error(
+    weights: dict[nn.Module, torch.Tensor],
+    reassembly: Reassembly,
+    run: Callable[[], torch.Tensor],
+    expected: torch.Tensor,
+    quant: Chain,
+) -> float:
+    """‖change of the block's output‖ / ‖output‖ where the layers read reassembled and rounded inputs with rounded weights."""
+
+    def hook(layer: nn.Module, inputs: tuple) -> tuple:
+        x = reassembly.inputs(inputs[0])
+        return (Input(None, quant.activations, span_of(x) if quant.activations.static else None)(x), *inputs[1:])
+
+    with ExitStack() as stack:
+        for layer, weight in weights.items():
+            stack.callback(layer.register_forward_pre_hook(hook).remove)
+            stack.callback(matrix(layer).copy_, weight)
+            whole = reassembly.weight(weight)
+            matrix(layer).copy_(whole if isinstance(quant, Kept) else round_to_nearest(whole, quant).dequantize())
+        found = run()
+    return ((found - expected).float().norm() / expected.float().norm()).item()

@@ -1,0 +1,122 @@
+"""The cells that a sweep's command names: as Hydra composes them, quickly, and everything that is wrong with them at once."""
+
+from __future__ import annotations
+
+import resource
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import open_dict, read_write
+
+from bitsure import composing
+from bitsure import config as schema
+from bitsure.config import PROJECT
+
+schema.register()
+SWEEPS = sorted((PROJECT / "sweeps").glob("*.yaml"))
+WANDB = sorted((PROJECT / "sweeps" / "wandb").glob("*.yaml"))
+
+
+@contextmanager
+def command(*overrides: str, name: str = "config"):
+    """The sweep's config for a command line with `--config-dir sweeps --config-name name`, and what composes its cells."""
+    places = create_config_search_path(str(PROJECT / "conf"))
+    places.prepend("command-line", f"file://{PROJECT / 'sweeps'}", SearchPathQuery(provider="schema"))
+    Hydra.create_main_hydra2("main", places)
+    try:
+        loader = GlobalHydra.instance().config_loader()
+        yield loader.load_configuration(name, list(overrides), run_mode=RunMode.MULTIRUN), loader
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def composed(*overrides: str, name: str = "config") -> list[composing.Composed]:
+    with command(*overrides, name=name) as (master, loader):
+        return composing.cells(master, loader)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model=pocket-300k,pocket-1m", "quant=rtn3", "quant.group_size=32,64", "task.limit=5"],
+        ["model=opt-125m", "calib=pile", "calib.seed=0,1", "hydra.sweep.subdir=${hydra:job.override_dirname}"],
+        ["model=pocket-1m", "quant@quant.like=rtn3", "quant=noise", "quant.seed=1,2", "~control"],
+        ["model=local", "model.path=/a,/b", "hydra.sweep.subdir=${hydra:job.num}-${model.path}"],
+    ],
+)
+def test_cells_are_those_that_hydra_would_launch(overrides):
+    with command(*overrides) as (master, loader):
+        cells = composing.cells(master, loader)
+        assert [cell.number for cell in cells] == list(range(len(cells))) and len(cells) > 1
+        for cell in cells:
+            expected = loader.load_sweep_config(master, cell.overrides)
+            with read_write(expected), open_dict(expected):
+                expected.hydra.job.num = cell.number
+                HydraConfig.instance().set_config(expected)
+                directory = Path(expected.hydra.sweep.dir, expected.hydra.sweep.subdir)
+                del expected["hydra"]
+            if cell.error is None:
+                assert cell.directory == directory and cell.config == schema.to_dataclasses(expected)
+            else:
+                with pytest.raises(schema.UserError):
+                    schema.to_dataclasses(expected)
+
+
+def test_everything_that_is_wrong_is_said_at_once_and_once():
+    cells = composed("model=pocket-1m,pocket-2m", "quant=rtn3,rtn4", "quant.bits=3,9", "calib.sed=1,2")
+    errors = composing.errors(cells)
+    assert all(cell.config is None for cell in cells)
+    assert any("pocket-2m" in error and error.startswith("8 cells (8, 9,") for error in errors)
+    assert any("calib.sed" in error for error in errors)
+    errors = composing.errors(composed("model=pocket-1m", "quant=rtn3", "quant.bits=3,9", "task.limit=0,1"))
+    assert len(errors) == 2 and "quant.bits=9" in "".join(errors) and "task.limit=0" in "".join(errors)
+
+
+def test_two_cells_that_would_write_to_one_directory_are_named():
+    cells = composed("model=pocket-1m", "quant=rtn3", "quant.bits=3,4", "hydra.sweep.subdir=${model.name}")
+    [error] = composing.errors(cells)
+    assert error.startswith("2 cells (0, 1)") and "pocket-1m" in error and "hydra.sweep.subdir" in error
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_sweep_composes(path):
+    cells = composed(name=path.stem)
+    assert len(cells) > 1 and composing.errors(cells) == []
+    assert len({cell.name for cell in cells}) > 1 or path.stem == "calib_data"
+
+
+def test_every_sweep_has_its_like_for_wandb():
+    assert [path.name for path in WANDB] == [path.name for path in SWEEPS]
+
+
+@pytest.mark.parametrize("path", WANDB, ids=lambda path: path.stem)
+def test_every_wandb_sweep_names_the_same_cells(path):
+    theirs = yaml.safe_load(path.read_text())
+    assert theirs["program"] == "main.py" and theirs["method"] == "grid" and "${args_no_hyphens}" in theirs["command"]
+    chosen = [f"{key}={','.join(map(str, one['values']))}" for key, one in theirs["parameters"].items()]
+    *others, mode, group = [one for one in theirs["command"] if "=" in one]
+    assert (mode, group) == ("tracking.mode=online", f"tracking.group={path.stem}")
+    assert [cell.config for cell in composed(*chosen, *others)] == [cell.config for cell in composed(name=path.stem)]
+
+
+def test_a_thousand_cells_are_composed_in_seconds():
+    """At most 30 s on two processors; their time is counted, as other tests may have them meanwhile."""
+    seeds = "calib.seed=" + ",".join(map(str, range(10)))
+    started = _processor_time()
+    cells = composed(
+        "model=pocket-300k,pocket-1m,pocket-4m,opt-125m,opt-1.3b", "quant=glob([rtn?,awq?,gptq?,hqq?,*float*])", seeds
+    )
+    assert len(cells) >= 1000 and composing.errors(cells) == []
+    assert _processor_time() - started < 60
+
+
+def _processor_time() -> float:
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
