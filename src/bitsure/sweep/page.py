@@ -26,7 +26,7 @@ MOST_ROWS = 400  # of a table on the page; its CSV has all
 
 
 def render(sweep: Sweep, tables: dict[str, list[dict]], unread: list[str], metric: Metric) -> str:
-    """The page as a string. tables: heterogeneity, contrasts and draws, as `bitsure.sweep.build` makes them."""
+    """The page as a string. tables: study, heterogeneity, contrasts and draws, as `bitsure.sweep.build` makes them."""
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
