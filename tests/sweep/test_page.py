@@ -54,7 +54,7 @@ def test_every_picture_has_its_numbers(made):
         with path.with_suffix(".csv").open() as file:
             rows = list(csv.DictReader(file))
         assert len(rows) == len(picture.rows) > 0 and {"model", "value", "ci_low"} <= set(rows[0])
-        drawn = {"2 training seeds"} if picture.name.startswith(("scale", "bits")) else set()
+        drawn = {"2 training seeds"} if picture.name.startswith(("scale", "bits", "shift")) else set()
         assert {one["draws"] for one in rows if one["draws"]} == drawn, picture.name
     assert {path.stem for path in (made.directory / "tables").glob("*.csv")} == {"study", "heterogeneity", "contrasts", "draws"}
 
