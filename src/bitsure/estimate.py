@@ -49,7 +49,7 @@ class Estimate(NamedTuple):
     disk: int
 
 
-def write_cost(entry: Path, what: str, work: float, seconds: float, **more: float | None) -> None:
+def write_cost(entry: Path, what: str, seconds: float, work: float, **more: float | None) -> None:
     """Keep what a piece of work took, for the estimates of others. work: floating-point operations by the formulas below."""
     write_text(entry / COST, json.dumps({"what": what, "seconds": round(seconds, 3), "work": work} | more))
 

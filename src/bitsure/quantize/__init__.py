@@ -266,7 +266,7 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
     report |= took
     tokens = windows.numel() + held_out.numel()
     work = estimate.quantizing_work(estimate.parameters_of(model), estimate.width_of(model), tokens)
-    estimate.write_cost(out, plan.quant.name, work, round(time.monotonic() - begun, 3))
+    estimate.write_cost(out, plan.quant.name, time.monotonic() - begun, work)
     report["bytes_on_disk"] = sum(file.stat().st_size for file in made.rglob("*.safetensors"))
     write_text(out / "quantization.json", json.dumps(report, indent=1))
 

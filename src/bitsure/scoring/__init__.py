@@ -145,7 +145,7 @@ class Scorer:
                         if not before:
                             work = estimate.scoring_work(estimate.parameters_of(lm.model), lm.tokens - tokens)
                             size = {"tokens": lm.tokens - tokens, "questions": len(found)}
-                            estimate.write_cost(unfinished, "scoring", work, **took, **size)
+                            estimate.write_cost(unfinished, "scoring", work=work, **took, **size)
                     lm.journal.remove()
 
     def _journal(self, model: dict, name: str) -> Journal:
