@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from bitsure import records
+from bitsure import costs, records
 from bitsure.callback import is_installed
 from bitsure.config import PROJECT
 from bitsure.rundir import read_status
@@ -154,7 +154,7 @@ def results(folder: Path) -> dict[str, dict]:
         found[cell.name] = {"state": read_status(cell)["state"], "rows": rows.to_pylist(), **numbers}
         if "none" not in cell.name:
             proof = json.loads((cell / "quantization.json").read_text())
-            found[cell.name]["proof"] = {key: value for key, value in proof.items() if key != "seconds"}
+            found[cell.name]["proof"] = {key: value for key, value in proof.items() if key not in costs.QUANTIZING}
     return found
 
 

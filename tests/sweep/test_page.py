@@ -47,7 +47,8 @@ def test_every_picture_has_its_numbers(made):
     names = {picture.name for picture, _ in made.pictures}
     assert names == {
         *(f"scale_{metric}" for metric in ("true_label_prob", "accuracy", "expected_calibration_error", "confidence")),
-        *("bits_true_label_prob", "bits_accuracy", "heat_map", "pareto", "coded", "shift_by_certainty"),
+        *("bits_true_label_prob", "bits_accuracy", "heat_map", "pareto", "coded", "quantizing_time", "scoring_speed"),
+        "shift_by_certainty",
     }
     assert {path.stem for path in (made.directory / "figures").glob("*.png")} == names
     for picture, path in made.pictures:
@@ -90,9 +91,12 @@ def test_words_never_set_a_star_against_none():
 
 def test_a_front_by_hand():
     points = [row(size_bytes=size, value=value) for size, value in ((1, 0.5), (2, 0.4), (3, 0.7), (3, 0.6), (4, 0.7))]
-    assert [(one["size_bytes"], one["value"]) for one in figures._front(points, "size_bytes")] == [(1, 0.5), (3, 0.7)]
+    assert [(one["size_bytes"], one["value"]) for one in figures._front(points, figures.ON_DISK)] == [(1, 0.5), (3, 0.7)]
     errors = [one | {"metric": "expected_calibration_error"} for one in points]
-    assert [(one["size_bytes"], one["value"]) for one in figures._front(errors, "size_bytes")] == [(1, 0.5), (2, 0.4)]
+    assert [(one["size_bytes"], one["value"]) for one in figures._front(errors, figures.ON_DISK)] == [(1, 0.5), (2, 0.4)]
+    fast = [row(scoring_tokens_per_second=speed, value=value) for speed, value in ((1, 0.5), (2, 0.7), (3, 0.6), (4, 0.4))]
+    front = figures._front(fast, figures.SPEED)
+    assert [one["scoring_tokens_per_second"] for one in front] == [4, 3, 2]  # the slowest is less right than a faster one
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,13 @@ def test_full_precision_stands_in_it_once(built):
     assert {row["bits_per_weight_coded"] for row in of(built, model="model1", quantizer="rtn2")} == {1.5}
 
 
+def test_every_row_says_what_its_cell_cost(built):
+    costs = ("quantizing_seconds", "quantizing_peak_bytes", "scoring_tokens_per_second", "scoring_peak_bytes")
+    [quantized] = {tuple(row[key] for key in costs) for row in of(built, model="model1", quantizer="rtn2")}
+    [full] = {tuple(row[key] for key in costs) for row in of(built, model="model1", quantizer=table.FULL)}
+    assert quantized == (2.0, 700_000_000, 900.0, 800_000_000) and full == (None, None, 1000.0, 750_000_000)
+
+
 def test_primary_tests_are_adjusted_over_the_whole_sweep(built):
     rows = of(built, tests="primary")
     assert len(rows) == 4 * len(QUANTIZERS) * 2

@@ -15,7 +15,7 @@ from operator import call
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitsure import estimate, model_facts, models, terminal
+from bitsure import costs, estimate, model_facts, models, terminal
 from bitsure.config import PROJECT, Calib, Model
 from bitsure.errors import UserError
 from bitsure.models import Source
@@ -224,8 +224,10 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
     with terminal.output_to(log_file):
         model, _ = models.load(source.path, plan.dtype, "cpu", source.settings)
         windows, held_out = _windows(source.path, source.settings.trust_remote_code, text, plan.calib, plan.nsamples)
-    started = time.monotonic()
-    with terminal.progress(f"quantizing {source.name}, {plan.quant.name}", total=None) as advance:
+    with (
+        costs.measured() as took,
+        terminal.progress(f"quantizing {source.name}, {plan.quant.name}", total=None) as advance,
+    ):
         match plan.quant:
             case Gptq(backend="gptqmodel") as quant:
                 gptqmodel.quantize(source.path, quant, plan.dtype, windows, out, log_file, advance)
@@ -252,7 +254,6 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
                 noise.match(model, like, held_out, quant.seed, out)
             case quant:
                 raise AssertionError(f"no quantizer for {quant}")
-    seconds = time.monotonic() - started
     made = plan.ready.path if isinstance(plan.quant, Prequantized) else out
     weights, others = checkpoints.load(made, model)
     at_run_time = runtime.read(made)
@@ -262,7 +263,7 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
     report["quantizer"] = plan.quant.name
     report["not_applied"] = _not_applied(plan)
     report["calib_data"] = {"name": text.name, "windows": len(windows), "seqlen": held_out.shape[1]}
-    report["seconds"] = round(seconds, 2)
+    report |= took
     tokens = windows.numel() + held_out.numel()
     work = estimate.quantizing_work(estimate.parameters_of(model), estimate.width_of(model), tokens)
     estimate.write_cost(out, plan.quant.name, time.monotonic() - begun, work)

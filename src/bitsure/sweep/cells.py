@@ -13,7 +13,7 @@ import yaml
 from bitsure.errors import UserError
 from bitsure.rundir import read_status
 
-FILES = ("provenance", "quantization", "metrics", "baseline_metrics", "comparison")
+FILES = ("provenance", "quantization", "metrics", "baseline_metrics", "comparison", "costs")
 LAST_LINES = 5  # of an error
 NOT_STARTED = "not started"
 DAMAGED = "damaged"
@@ -37,6 +37,7 @@ class Cell:
     metrics: dict
     baseline: dict
     comparison: dict
+    costs: dict  # costs.json
 
     @property
     def done(self) -> bool:
@@ -90,7 +91,7 @@ def _read(directory: Path, name: str) -> Cell:
             raise ValueError("metrics.json or config.yaml is missing")
     except (OSError, ValueError) as wrong:
         state, error = DAMAGED, f"{wrong}; run the sweep again, or remove {directory.name}"
-    numbers = [found[what] if state == "done" else {} for what in ("metrics", "baseline_metrics", "comparison")]
+    numbers = [found[what] if state == "done" else {} for what in ("metrics", "baseline_metrics", "comparison", "costs")]
     model, proof = found["provenance"].get("model", {}), found["quantization"]
     return Cell(directory, name, state, _last_lines(error), config or {}, model, proof, *numbers)
 

@@ -31,6 +31,10 @@ SCHEMA = pa.schema(
         ("bits_per_weight", pa.float64()),
         ("bits_per_weight_coded", pa.float64()),  # after coding; null where there are no codes, or none were measured
         ("size_bytes", pa.int64()),  # `size_on_disk`
+        ("quantizing_seconds", pa.float64()),  # these four as they were when the store's results were made
+        ("quantizing_peak_bytes", pa.int64()),  # memory of the process, its libraries' too
+        ("scoring_tokens_per_second", pa.float64()),  # padding counted
+        ("scoring_peak_bytes", pa.int64()),
         ("calib_data", pa.string()),
         ("calib_nsamples", pa.int64()),
         ("calib_seqlen", pa.int64()),
@@ -73,6 +77,7 @@ WITHIN = {
     "": (),
 }
 TASKS = "task.names"  # of what a mean over tasks is the mean
+COSTS = ("quantizing_seconds", "quantizing_peak_bytes", "scoring_tokens_per_second", "scoring_peak_bytes")
 ADJUST = {"primary": holm, "exploratory": benjamini_hochberg}
 
 
@@ -99,9 +104,9 @@ def about(cells: list[Cell]) -> list[dict]:
 
 
 def write(table: pa.Table, path: Path) -> None:
-    """The file, whole or not at all."""
+    """The file, whole or not at all; without costs, which no two runs have alike: the same cells give the same bytes."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(table, temporary, compression="zstd")
+    pq.write_table(table.drop_columns(list(COSTS)), temporary, compression="zstd")
     temporary.rename(path)
 
 
@@ -147,6 +152,7 @@ def _about(cell: Cell, varied: set[str]) -> dict:
         "bits_per_weight": cell.proof.get("bits_per_weight"),
         "bits_per_weight_coded": cell.proof.get("bits_per_weight_coded"),
         "size_bytes": size_on_disk(cell),
+        **_costs(cell, "scoring_quantized"),
         "calib_data": calib.get("name"),
         "calib_nsamples": calib.get("nsamples"),
         "calib_seqlen": calib.get("seqlen"),
@@ -155,6 +161,13 @@ def _about(cell: Cell, varied: set[str]) -> dict:
         "status": cell.state,
     }
     return about | (_full_precision(cell, varied) if cell.quantizer == FULL else {})
+
+
+def _costs(cell: Cell, scoring: str) -> dict:
+    """What quantizing and scoring took; None where that is not known, or nothing was quantized."""
+    quantizing, scored = (cell.costs.get(key) or {} for key in ("quantizing", scoring))
+    took = (quantizing.get("seconds"), quantizing.get("peak_memory_bytes"))
+    return dict(zip(COSTS, (*took, scored.get("tokens_per_second"), scored.get("peak_memory_bytes")), strict=True))
 
 
 def series_of(name: str) -> str:
@@ -172,6 +185,7 @@ def _full_precision(cell: Cell, varied: set[str]) -> dict:
         "setting": _setting(cell, {key for key in varied if not key.startswith(NOT_OF_FULL)}),
     }
     about |= {"bits_per_weight": bits, "bits_per_weight_coded": None, "size_bytes": size}
+    about |= _costs(cell, "scoring_full_precision") | dict.fromkeys(COSTS[:2])
     return about | dict.fromkeys(("calib_data", "calib_nsamples", "calib_seqlen", "calib_seed"))
 
 
