@@ -130,8 +130,7 @@ def _quantize_block(
         scales: list[torch.Tensor | None] = [None] * len(stage)
         if quant.activations is not None:
             if "scale" in quant.transforms:  # by what is there before it is rounded
-                raw = measure([next(iter(group.values())) for group in stage], feed)
-                scales = [search_scales(_rows(group), inputs, quant) for group, inputs in zip(stage, raw, strict=True)]
+                scales = _search_scales(stage, prefix, feed, quant, spans)
             for group, found in zip(stage, scales, strict=True):
                 _round_inputs(group, prefix, found, at_run_time, hooks)
         statistics = measure([next(iter(group.values())) for group in stage], feed)
@@ -182,8 +181,25 @@ def _prepare(
             moved.setdefault("smooth", {})[", ".join(names)] = (scales.max() / scales.min()).item()
             low, high = low / scales, high / scales
         if static:
-            spans |= dict.fromkeys(names, torch.stack([low.min(), high.max()]).cpu())
+            spans |= _span(names, low, high)
     return divisions, spans, moved
+
+
+def _search_scales(
+    stage: list[dict[str, nn.Module]], prefix: str, feed: Feed, quant: Rounded, spans: dict[str, torch.Tensor]
+) -> list[torch.Tensor]:
+    """The scales (in,) of each group's input; static ranges in `spans` become those of the input divided by them."""
+    first = [next(iter(group.values())) for group in stage]
+    scales = [search_scales(_rows(group), inputs, quant) for group, inputs in zip(stage, measure(first, feed), strict=True)]
+    if quant.activations.static:
+        for group, found, (low, high) in zip(stage, scales, channel_ranges(first, feed), strict=True):
+            spans |= _span([f"{prefix}.{name}" for name in group], low / found, high / found)
+    return scales
+
+
+def _span(names: list[str], low: torch.Tensor, high: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The range of a tensor whose channels have these, (in,), by layer."""
+    return dict.fromkeys(names, torch.stack([low.min(), high.max()]).cpu())
 
 
 def _round_inputs(
