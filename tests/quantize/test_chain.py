@@ -11,6 +11,7 @@ from bitsure import models
 from bitsure.number_formats import ELEMENTS, Activations, KeysValues
 from bitsure.quantize import chain, checkpoints, replay, runtime, verify
 from bitsure.quantize.targets import block_linears, matrix, unknown_weights
+from bitsure.quantize.transforms import search_scales
 from bitsure.quantizers import Gptq, Kept, Rtn
 from tests.conftest import SHARED, needs_shared, needs_transformers_5
 from tests.families import FAMILIES, build
@@ -107,6 +108,22 @@ def test_static_ranges_are_those_of_the_scaled_inputs(tmp_path):
         assert max(found["transforms"]["scale"]["layers"].values()) > 3
         errors[group_size] = sum(found["layers"][name]["output_error"] for name in names)
     assert errors[0] < 2 * errors[-1]
+
+
+def test_scales_are_searched_for_the_layers_as_they_are_rounded(tmp_path, monkeypatch):
+    """With one scale a tensor q, k and v have one each, with groups their rows stand together."""
+    searched = []
+
+    def search(weights, *rest):
+        searched.append([tuple(weight.shape) for weight in weights])
+        return search_scales(weights, *rest)
+
+    monkeypatch.setattr(chain, "search_scales", search)
+    for group_size, first in ((0, [(64, 64), (32, 64), (32, 64)]), (32, [(128, 64)])):
+        searched.clear()
+        quant = Rtn(8, group_size, False, transforms=["scale"], activations=A8)
+        quantized(build("llama", **FAMILIES["llama"]), quant, tmp_path / str(group_size))
+        assert searched[0] == first
 
 
 def test_a_break_goes_on_to_the_same_end_with_rounding_at_run_time(tmp_path):
