@@ -166,7 +166,8 @@ def _prepare(
     ranges = channel_ranges([next(iter(group.values())) for group in groups], feed)
     divisions, spans, moved = [], {}, {}
     if "smooth" in quant.transforms:
-        sources[:] = find_sources(block, groups, lambda: feed.run(feed.batches[0]), list(sources))
+        states = feed.batches[0]
+        sources[:] = find_sources(block, groups, lambda: feed.run(states).float() - states.float(), list(sources))
     for number, (group, (low, high)) in enumerate(zip(groups, ranges, strict=True)):
         names = [f"{prefix}.{name}" for name in group]
         _check_finite(high - low, ", ".join(names))
