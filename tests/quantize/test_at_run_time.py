@@ -84,8 +84,17 @@ def test_a_format_that_changes_nothing_is_an_error(settings, said, monkeypatch):
 
 def test_keys_and_values_that_are_not_reached_are_an_error(monkeypatch):
     monkeypatch.setattr("bitsure.quantize.runtime.PassingCache.update", lambda self, keys, values, *rest: (keys, values))
-    with pytest.raises(UserError, match="no keys and values were reached"):
+    with pytest.raises(UserError, match=r"keys and values were not reached: model.layers.0 keys"):
         verify.report(llama(), {}, {}, WINDOWS, runtime=SETTINGS)
+
+
+def test_one_block_whose_keys_and_values_are_not_reached_is_named():
+    model = llama()
+    attention = find_blocks(model)[1][1].self_attn
+    forward = attention.forward
+    attention.forward = lambda *args, **kwargs: forward(*args, **kwargs | {"past_key_values": None, "past_key_value": None})
+    with pytest.raises(UserError, match=r"keys and values were not reached: model.layers.1 keys, model.layers.1 values"):
+        verify.report(model, {}, {}, WINDOWS, runtime=SETTINGS)
 
 
 def test_inputs_that_are_always_zero_are_said_to_be():

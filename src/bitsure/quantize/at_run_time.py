@@ -11,7 +11,7 @@ from bitsure.errors import UserError
 from bitsure.quantize.blocks import walk
 from bitsure.quantize.formats import Weight
 from bitsure.quantize.runtime import Hooks, Input, Runtime, factors, reassembly_of, rounding
-from bitsure.quantize.targets import linears
+from bitsure.quantize.targets import block_linears, find_blocks, linears
 
 log = logging.getLogger(__name__)
 # `Runtime.moved` where a transform did nothing
@@ -32,7 +32,7 @@ def at_run_time(model: nn.Module, weights: dict[str, Weight], runtime: Runtime, 
 
     model: in full precision, divided as the runtime says; held_out: (windows, seqlen) token ids. Errors are relative, of what
     the full-precision model has there: ‖Q(x) − x‖ / ‖x‖. Raises UserError naming the layers whose inputs, and the blocks whose
-    keys or values, are the same after rounding, though they are not zero.
+    keys or values, were not reached, or are the same after rounding, though they are not zero.
     """
     found = _errors(model, weights, runtime, held_out)
     report: dict = {}
@@ -40,8 +40,11 @@ def at_run_time(model: nn.Module, weights: dict[str, Weight], runtime: Runtime, 
         if numbers is None:
             continue
         errors = found[what]
-        if not errors:
-            raise UserError(f"The quantizer did not do its work: no {what} were reached. No score is taken from such a model.")
+        if missing := _expected(model, what) - errors.keys():
+            raise UserError(
+                f"The quantizer did not do its work: {what} were not reached: {', '.join(sorted(missing))}. No score is taken "
+                f"from such a model."
+            )
         if unchanged := sorted(name for name, (change, norm) in errors.items() if change == 0 and norm > 0):
             raise UserError(
                 f"The quantizer did not do its work. The {what} of {len(unchanged)} of {len(errors)} are unchanged: "
@@ -57,6 +60,14 @@ def at_run_time(model: nn.Module, weights: dict[str, Weight], runtime: Runtime, 
     if "reassemble" in runtime.moved:
         report["transforms"]["reassemble"]["largest_input"] = _spread(found["reassembled"])
     return report
+
+
+def _expected(model: nn.Module, what: str) -> set[str]:
+    """What must be rounded: the inputs of every layer, or the keys and values of every block."""
+    if what == "activations":
+        return set(block_linears(model))
+    prefix, blocks = find_blocks(model)
+    return {f"{prefix}.{number} {which}" for number in range(len(blocks)) for which in ("keys", "values")}
 
 
 def _spread(ranges: dict[str, tuple[float, float, bool]]) -> dict[str, list[float]]:
