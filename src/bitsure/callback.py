@@ -61,6 +61,7 @@ class SweepCallback(Callback):
         if not (sweep_dir / "plan.json").is_file():
             return
         failed = failures(sweep_dir)
+        GlobalHydra.instance().clear()  # it has done its work, and the result's settings are composed by another
         try:
             from bitsure import sweep
 
