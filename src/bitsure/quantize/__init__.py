@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 4  # of what the store keeps; one more whenever code of ours would make other weights from the same causes
-LIBRARIES = {  # that make the weights; of GPTQ by its backend
+FORMAT = 5  # of what the store keeps; one more whenever code of ours would make other weights from the same causes
+LIBRARIES = {  # that make the weights; of GPTQ by its backend; those that need data run the model, with transformers
     Kept: ("torch",),
     Rtn: ("torch",),
     "gptqmodel": ("torch", "transformers", "gptqmodel"),
@@ -87,7 +87,8 @@ class Plan:
     def _libraries(self) -> dict[str, str]:
         """The versions of what makes the weights. Raises UserError for what is missing, with the commands that bring it."""
         kind = self.quant.backend if isinstance(self.quant, Gptq) else type(self.quant)
-        found = {library: self._version(library) for library in LIBRARIES[kind]}
+        needed = {*LIBRARIES[kind], *(("transformers",) if self.quant.needs_data else ())}
+        found = {library: self._version(library) for library in sorted(needed)}
         if kind == "auto_gptq" and int(found["transformers"].split(".")[0]) > 4:
             raise self._needs("auto_gptq", f"which does not import beside transformers {found['transformers']}")
         return found
@@ -257,7 +258,9 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
     made = plan.ready.path if isinstance(plan.quant, Prequantized) else out
     weights, others = checkpoints.load(made, model)
     at_run_time = runtime.read(made)
-    report = verify.report(model, weights, others, held_out, isinstance(plan.quant, Cast), at_run_time)
+    in_files = sum(file.stat().st_size for file in models.weight_files(source.path))
+    stored_bits = 8 * in_files / estimate.parameters_of(model)
+    report = verify.report(model, weights, others, held_out, isinstance(plan.quant, Cast), at_run_time, stored_bits)
     if isinstance(plan.quant, Prequantized):
         prequantized.check_parent(plan.ready, report, source.name)
     report["quantizer"] = plan.quant.name

@@ -9,13 +9,13 @@ from torch import nn
 
 from bitsure.errors import UserError
 from bitsure.quantize.blocks import walk
-from bitsure.quantize.divisions import SAME
 from bitsure.quantize.formats import Weight
 from bitsure.quantize.runtime import Hooks, Input, Runtime, attach, factors, reassembly_of, rounding
-from bitsure.quantize.targets import linears
+from bitsure.quantize.targets import block_linears, find_blocks, linears
 
 log = logging.getLogger(__name__)
-DEPTH = 10  # times the tolerance of one block, for all of them
+# ‖difference‖ / ‖output‖ of one function whose weights were divided and rounded to their type again
+SAME = {torch.float32: 1e-4, torch.bfloat16: 0.2, torch.float16: 2e-2}
 # `Runtime.moved` where a transform did nothing
 NOTHING = {"smooth": 1.0, "reassemble": 1.0, "scale": 1.0, "clip": 0.0, "clip_asymmetric": 0.0, "tuning": 1.0}
 MEASURES = {  # what it says
@@ -40,7 +40,7 @@ def divide(model: nn.Module, runtime: Runtime, held_out: torch.Tensor) -> None:
         division.apply(model.get_submodule)
     attach(model, Runtime(divisions=runtime.divisions), {})
     change = ((states() - expected).float().norm() / expected.float().norm()).item()
-    if not change <= DEPTH * SAME[expected.dtype]:
+    if not change <= SAME[expected.dtype]:
         raise UserError(
             f"quant.transforms=[smooth] changed what the model computes before anything was rounded, by {change:.2g} of it. "
             "No score is taken from such a model."
@@ -53,7 +53,7 @@ def report(model: nn.Module, weights: dict[str, Weight], runtime: Runtime, held_
 
     model: in full precision, divided as the runtime says; held_out: (windows, seqlen) token ids. Errors are relative, of what
     the full-precision model has there: ‖Q(x) − x‖ / ‖x‖. Raises UserError naming the layers whose inputs, and the blocks whose
-    keys or values, are the same after rounding, though they are not zero.
+    keys or values, were not reached, or are the same after rounding, though they are not zero.
     """
     found = _errors(model, weights, runtime, held_out)
     said: dict = {}
@@ -61,8 +61,11 @@ def report(model: nn.Module, weights: dict[str, Weight], runtime: Runtime, held_
         if numbers is None:
             continue
         errors = found[what]
-        if not errors:
-            raise UserError(f"The quantizer did not do its work: no {what} were reached. No score is taken from such a model.")
+        if missing := _expected(model, what) - errors.keys():
+            raise UserError(
+                f"The quantizer did not do its work: {what} were not reached: {', '.join(sorted(missing))}. No score is taken "
+                f"from such a model."
+            )
         if unchanged := sorted(name for name, (change, norm) in errors.items() if change == 0 and norm > 0):
             raise UserError(
                 f"The quantizer did not do its work. The {what} of {len(unchanged)} of {len(errors)} are unchanged: "
@@ -78,6 +81,14 @@ def report(model: nn.Module, weights: dict[str, Weight], runtime: Runtime, held_
     if "reassemble" in runtime.moved:
         said["transforms"]["reassemble"]["largest_input"] = _spread(found["reassembled"])
     return said
+
+
+def _expected(model: nn.Module, what: str) -> set[str]:
+    """What must be rounded: the inputs of every layer, or the keys and values of every block."""
+    if what == "activations":
+        return set(block_linears(model))
+    prefix, blocks = find_blocks(model)
+    return {f"{prefix}.{number} {which}" for number in range(len(blocks)) for which in ("keys", "values")}
 
 
 def _spread(ranges: dict[str, tuple[float, float, bool]]) -> dict[str, list[float]]:

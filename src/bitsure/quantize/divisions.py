@@ -16,7 +16,7 @@ from torch import nn
 
 from bitsure.quantize.targets import LINEAR, matrix
 
-SAME = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}  # ‖difference‖ / ‖output‖ of one function
+SAME = 1e-5  # ‖difference‖ / ‖output‖ of one function, in float32
 OFFSET, SCALE = "1 + weight", "weight"  # what a norm multiplies by
 
 
@@ -58,9 +58,9 @@ Source = tuple[str | None, str]  # of `Division`: source and multiplies_by
 def find_sources(block: nn.Module, groups: list[dict[str, nn.Module]], run: Callable[[], torch.Tensor]) -> list[Source]:
     """For each group of linear layers that read one input, the module whose output may be divided in its place, and how.
 
-    groups: layers by their names in the block; run: runs some text through the block and returns what it gives. A candidate's
-    output is multiplied by powers of two, which is exact, and the group's input divided by them: where the block then gives
-    what it gave, nothing else reads that output, and what lies between is linear in each channel by itself.
+    groups: layers by their names in the block; run: runs some text through the block and returns what it adds to its input. A
+    candidate's output is multiplied by powers of two, which is exact, and the group's input divided by them: where the block
+    then adds what it added, nothing else reads that output, and what lies between is linear in each channel by itself.
     """
     ran, expected = _in_order(block, run)
     found = []
@@ -117,9 +117,10 @@ def _how_it_multiplies(source: nn.Module, width: int) -> str | None:
     """Whether dividing its parameters divides a module's output, and as which of the two kinds of norm; tried on a copy."""
     if isinstance(source, LINEAR):
         return SCALE
-    probe = _powers(width)
+    source = copy.deepcopy(source).float()
+    probe = _powers(width).to(source.weight)
     x = torch.randn(4, width, generator=torch.Generator().manual_seed(1)).to(source.weight)
-    expected = source(x) / probe.to(x)
+    expected = source(x) / probe
     for how in (SCALE, OFFSET):
         changed = copy.deepcopy(source)
         _divide_output(changed, probe, how)
@@ -129,4 +130,6 @@ def _how_it_multiplies(source: nn.Module, width: int) -> str | None:
 
 
 def _same(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    return bool((found - expected).float().norm() <= SAME[expected.dtype] * expected.float().norm())
+    """Powers of two round nothing in any type, so that half precision has no allowance of its own."""
+    found, expected = found.float(), expected.float()
+    return bool((found - expected).norm() <= SAME * expected.norm())
