@@ -70,7 +70,7 @@ class Scorer:
             with terminal.output_to(self.log_file):
                 from bitsure.scoring import harness
 
-                harness.check_prompting(models.load_tokenizer(source.path), task)
+                harness.check_prompting(source.load_tokenizer(), task)
 
     def score(self, source: Source, weights: dict | None, checkpoint: Path | None, label: str) -> pa.Table:
         """Every question's record, in the order of the tasks; what is scored now goes to the store task by task.
@@ -158,7 +158,7 @@ class Scorer:
             from bitsure.quantize import gptqmodel
 
             log.info("the quantized weights stay packed, for gptqmodel's kernels")
-            return gptqmodel.load_packed(checkpoint, self.dtype), models.load_tokenizer(source.path)
+            return gptqmodel.load_packed(checkpoint, self.dtype), source.load_tokenizer()
         network, tokenizer = models.load(source.path, self.dtype, settings=source.settings)
         if checkpoint is not None:
             from bitsure.quantize import checkpoints
