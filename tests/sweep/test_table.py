@@ -73,7 +73,7 @@ def test_the_same_cells_give_the_same_bytes_in_any_order(finished, built, tmp_pa
     for name, found in (("one", built), ("other", table.build(cells.read(shuffled)))):
         table.write(found, tmp_path / f"{name}.parquet")
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "other.parquet").read_bytes()
-    assert pq.read_table(tmp_path / "one.parquet").schema == table.SCHEMA
+    assert pq.read_schema(tmp_path / "one.parquet").names == [name for name in table.SCHEMA.names if name not in table.COSTS]
 
 
 def test_a_series_is_a_name_without_its_size():
