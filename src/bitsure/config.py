@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -237,7 +238,7 @@ def register() -> None:
 
 def to_dataclasses(composed: DictConfig) -> Config:
     """The typed config, its values checked. Raises UserError with the key and what is allowed."""
-    missing = sorted(OmegaConf.missing_keys(composed))
+    missing = sorted(_missing(OmegaConf.to_container(composed)))
     if missing:
         raise UserError(f"No value for {', '.join(missing)}. Give one on the command line, such as {missing[0]}=…")
     _check_keys(composed)
@@ -260,6 +261,14 @@ def to_dataclasses(composed: DictConfig) -> Config:
             "Leave it out for this quantizer."
         )
     return config
+
+
+def _missing(node: dict, above: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _missing(value, f"{above}{key}.")
+        elif value == MISSING:
+            yield f"{above}{key}"
 
 
 def _check_keys(node: DictConfig, above: str = "") -> None:

@@ -83,6 +83,6 @@ def test_smoothing_that_moved_nothing_is_an_error_and_a_search_that_found_nothin
     with pytest.raises(UserError, match=r"smooth.* moved nothing: every scale is 1"):
         verify.report(llama(), {}, {}, WINDOWS, runtime=idle)
     moved = {"scale": {name: 1.0, "other": 3.0}, "clip": {name: 0.0}}
-    found = at_run_time.at_run_time(llama(), {}, Runtime(moved=moved), WINDOWS)["transforms"]
+    found = at_run_time.report(llama(), {}, Runtime(moved=moved), WINDOWS)["transforms"]
     assert found["scale"]["nothing_to_move"] == [name] and found["clip"]["nothing_to_move"] == [name]
     assert found["scale"]["layers"] == moved["scale"]

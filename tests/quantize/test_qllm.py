@@ -150,7 +150,7 @@ def test_reassembling_that_moves_nothing_on_held_out_text_is_an_error(tmp_path):
     )
     claimed = runtime.Runtime(A4, reassembled=[Reassembled([name], silent, {})], moved={"reassemble": {name: 2.0}})
     with pytest.raises(UserError, match=rf"\[reassemble\] moved nothing in the inputs of {name} on held-out text"):
-        at_run_time.at_run_time(model, {}, claimed, WINDOWS)
+        at_run_time.report(model, {}, claimed, WINDOWS)
 
 
 def test_where_no_channel_stands_out_nothing_is_moved_and_that_is_said(tmp_path, caplog):

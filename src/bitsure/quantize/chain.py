@@ -51,7 +51,7 @@ def quantize(
         return
     total = len(find_blocks(model)[1])
     done: list[Path] = []
-    hooks, sources = Hooks(), []
+    hooks, sources = Hooks(), {}
     exact: list[torch.Tensor] | None = None  # what the full-precision model's blocks give, where that is learned from
     for prefix, block, feed in walk(model, windows):
         if isinstance(quant, Rtn) and quant.tuning is not None:
@@ -95,7 +95,7 @@ def _quantize_block(
     feed: Feed,
     quant: Chain,
     hooks: Hooks,
-    sources: list[Source],
+    sources: dict[str, list[Source]],
     exact: list[torch.Tensor] | None,
 ) -> tuple[dict[str, Weight], Runtime, float]:
     """The block's weights and what it does at run time, by full names, and ‖Ŵ − W‖ / ‖W‖ over its layers.
@@ -155,25 +155,25 @@ def _prepare(
     groups: list[dict[str, nn.Module]],
     quant: Chain,
     hooks: Hooks,
-    sources: list[Source],
+    sources: dict[str, list[Source]],
 ) -> tuple[list[Division], dict[str, torch.Tensor], Moved]:
     """What is done to a block as a whole: smoothing, and the ranges of static activations.
 
-    sources: where the block before has its divisions folded, replaced by where this one has.
+    sources: where divisions are folded, of blocks by their structure; one that is new is added. `verify` proves it of each.
     """
     static = quant.activations is not None and quant.activations.static
     if not static and "smooth" not in quant.transforms:
         return [], {}, {}
     ranges = channel_ranges([next(iter(group.values())) for group in groups], feed)
     divisions, spans, moved = [], {}, {}
-    if "smooth" in quant.transforms:
-        sources[:] = find_sources(block, groups, lambda: feed.run(feed.batches[0]), list(sources))
+    if "smooth" in quant.transforms and repr(block) not in sources:
+        sources[repr(block)] = find_sources(block, groups, lambda: feed.run(feed.batches[0]))
     for number, (group, (low, high)) in enumerate(zip(groups, ranges, strict=True)):
         names = [f"{prefix}.{name}" for name in group]
         _check_finite(high - low, ", ".join(names))
         if "smooth" in quant.transforms:
             scales = smoothing_scales(torch.maximum(high, -low), _rows(group), quant.smooth_alpha)
-            source, multiplies_by = sources[number]
+            source, multiplies_by = sources[repr(block)][number]
             division = Division(names, scales.cpu(), source and f"{prefix}.{source}", multiplies_by)
             division.apply(lambda name: block.get_submodule(name.removeprefix(f"{prefix}.")))
             if source is None:

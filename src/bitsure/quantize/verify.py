@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from bitsure.errors import UserError
-from bitsure.quantize.at_run_time import at_run_time
+from bitsure.quantize import at_run_time
 from bitsure.quantize.blocks import walk
 from bitsure.quantize.formats import CodebookWeight, ElementWeight, IntegerWeight, Weight
-from bitsure.quantize.runtime import Input, Runtime, as_run, attach, factors, reassembly_of
+from bitsure.quantize.runtime import Input, Runtime, as_run, factors, reassembly_of
 from bitsure.quantize.targets import block_linears, linears, matrix, skipped_modules
 
 
@@ -30,9 +30,8 @@ def report(
     activations, keys or values that should have changed and did not.
     """
     runtime = runtime or Runtime()
-    for division in runtime.divisions:
-        division.apply(model.get_submodule)
-    attach(model, Runtime(divisions=runtime.divisions), {})
+    if runtime.divisions:
+        at_run_time.divide(model, runtime, held_out)
     originals = {name: matrix(layer) for name, layer in block_linears(model).items()}
     kept = not weights and bool(runtime)  # the checkpoint is about what is rounded at run time
     targets = {} if kept else originals
@@ -63,7 +62,7 @@ def report(
         "group_sizes": _group_sizes(weights),
         "other_tensors_rounded": rounded,
         "layers": layers,
-        **at_run_time(model, weights, runtime, held_out),
+        **at_run_time.report(model, weights, runtime, held_out),
     }
 
 
