@@ -104,6 +104,11 @@ def _write_cell(cell: Path, m: int, quantizer: str, shape: dict, rng: np.random.
     }
     (cell / "config.yaml").write_text(yaml.safe_dump(config))
     files = {"provenance": {"model": model}, "quantization": proof, "status": {"state": "done", "error": None, "seconds": {}}}
+    files["costs"] = {
+        "quantizing": {"seconds": 20.0 if quantizer.startswith("gptq") else 2.0, "peak_memory_bytes": 700_000_000},
+        "scoring_full_precision": {"tokens_per_second": 1000.0, "peak_memory_bytes": 750_000_000},
+        "scoring_quantized": {"tokens_per_second": 900.0, "peak_memory_bytes": 800_000_000},
+    }
     full = np.random.default_rng(m)
     files |= {what: _moved(found, full if what == "baseline_metrics" else rng) for what, found in shape.items()}
     for what, value in files.items():

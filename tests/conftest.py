@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from bitsure.config import PROJECT
 from bitsure.records import Record
+from tests.loopback_hub import serve
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as main.py does, before torch is loaded
 
@@ -117,6 +119,32 @@ def own_tasks(tmp_path_factory) -> Path:
         "generation_kwargs: {until: ['.']}\nmetric_list: [{metric: exact_match}]\n"
     )
     return folder
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A hub, an empty cache, no token, and no waiting."""
+    from huggingface_hub import constants
+
+    with serve() as running:
+        monkeypatch.setattr(constants, "ENDPOINT", running.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", running.url + "/{repo_id}/resolve/{revision}/{filename}")
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        yield running
+
+
+@pytest.fixture
+def published(served, tiny_model, tmp_path):
+    """The tiny model as repositories have it: weights also in another format, and copies in a folder."""
+    folder = shutil.copytree(tiny_model, tmp_path / "published")
+    (folder / "original").mkdir()
+    for name in ("pytorch_model.bin", "flax_model.msgpack", "original/params.json", "README.md", "modeling_tiny.py"):
+        (folder / name).write_bytes(b"not to be fetched")
+    return served.add("org/tiny", folder)
 
 
 def record(logprobs, gold=0, task="t", doc_id=0, **changes) -> Record:

@@ -101,7 +101,9 @@ def test_a_cell_that_hangs_is_stopped_after_its_time_asked_first(sweep):
     code, said, found = sweep("hang", "done", "deaf", "sweep.time_limit=1")
     assert code == 1 and time.monotonic() - started < 60
     assert [one["state"] for one in found] == ["timed out", "done", "timed out"], said
-    assert "sweep.time_limit=1 seconds" in found[0]["error"] and "time.sleep" in found[0]["error"]
+    assert (
+        "sweep.time_limit=1 seconds, waiting for other cells counted" in found[0]["error"] and "time.sleep" in found[0]["error"]
+    )
 
 
 def test_a_cell_ends_with_its_sweep(sweep, tmp_path):

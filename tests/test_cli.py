@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bitsure import records
+from bitsure import costs, records
 from bitsure.callback import is_installed
 from bitsure.config import PROJECT
 from bitsure.store import Store
@@ -93,6 +93,20 @@ def test_a_run_leaves_what_the_contract_says(bitsure, tiny, tmp_path):
     assert "Size: 3." in done.stdout and "What does it take to load?" in (run / "report.html").read_text()
     assert "true-label prob." in done.stdout and str(run / "report.html") in done.stdout
     assert done.stderr == ""
+
+
+def test_a_run_says_what_it_cost_from_the_store_as_well(bitsure, tiny, tmp_path):
+    for name in ("first", "second"):
+        done = bitsure(*tiny, f"hydra.run.dir={name}")
+        assert done.returncode == 0, done.stderr
+    first, second = (json.loads((tmp_path / name / "costs.json").read_text()) for name in ("first", "second"))
+    assert first == second  # the second made nothing
+    proof = json.loads((tmp_path / "first" / "quantization.json").read_text())
+    assert first["quantizing"] == {key: proof[key] for key in costs.QUANTIZING} and proof["peak_memory_bytes"] > 50e6
+    for scored in (first["scoring_full_precision"], first["scoring_quantized"]):
+        assert scored["tokens"] > 0 and scored["peak_memory_bytes"] > 50e6
+        assert scored["tokens_per_second"] == pytest.approx(scored["tokens"] / scored["seconds"])
+        assert list(scored["by_task"]) == ["tiny_pets"]
 
 
 def test_full_precision_alone_compares_nothing(bitsure, tiny, tmp_path):

@@ -90,6 +90,9 @@ def test_two_cells_that_would_write_to_one_directory_are_named():
 def test_every_sweep_composes(path):
     cells = composed(name=path.stem)
     assert len(cells) > 1 and composing.errors(cells) == []
+    if path.stem == "paper":
+        settings = {(cell.config.task.name, cell.config.calib.name, cell.config.metric.paper_compat) for cell in cells}
+        assert settings == {("paper", "c4", True)}
     assert len({cell.name for cell in cells}) > 1 or path.stem == "calib_data"
 
 
@@ -102,8 +105,9 @@ def test_every_wandb_sweep_names_the_same_cells(path):
     theirs = yaml.safe_load(path.read_text())
     assert theirs["program"] == "main.py" and theirs["method"] == "grid" and "${args_no_hyphens}" in theirs["command"]
     chosen = [f"{key}={','.join(map(str, one['values']))}" for key, one in theirs["parameters"].items()]
-    *others, mode, group = [one for one in theirs["command"] if "=" in one]
+    *others, mode, group, place = [one for one in theirs["command"] if "=" in one]
     assert (mode, group) == ("tracking.mode=online", f"tracking.group={path.stem}")
+    assert place == f"hydra.run.dir=outputs/{path.stem}/${{oc.env:WANDB_RUN_ID}}"
     assert [cell.config for cell in composed(*chosen, *others)] == [cell.config for cell in composed(name=path.stem)]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
@@ -20,6 +22,10 @@ OPTIONS = sorted((path.parent.name, path.stem) for path in (PROJECT / "conf").gl
 
 CHAINS = {  # preset → its name, which tells all settings
     "keep": "kv4",
+    **{f"w{bits}": f"rtn{bits}-asym" for bits in (8, 6, 4, 3, 2)},
+    "clip3": "clip+rtn3",
+    "clip-asym3": "clip_asymmetric+rtn3-asym",
+    "scale3": "scale+rtn3",
     "w8a8": "rtn8-asym-a8",
     "w4a8": "rtn4-asym-a8",
     "w6a6": "rtn6-asym-a6",
@@ -31,12 +37,22 @@ CHAINS = {  # preset → its name, which tells all settings
     "mxfp4": "rtn-mxfp4-a-mxfp4",
     "mxfp6": "rtn-mxfp6_e2m3-a-mxfp6_e2m3",
     "mxfp8": "rtn-mxfp8_e4m3-a-mxfp8_e4m3",
+    "mxint4": "rtn-mxint4-a-mxint4",
+    "mxfp6_e3m2": "rtn-mxfp6_e3m2-a-mxfp6_e3m2",
+    "mxfp8_e5m2": "rtn-mxfp8_e5m2-a-mxfp8_e5m2",
     "mxint8": "rtn-mxint8-a-mxint8",
     "fp8": "rtn-fp8_e4m3-a-fp8_e4m3",
     "qllm-w4a4": "reassemble+rtn4-row-asym-a4-tuned",
     "qllm-w4a8": "reassemble+rtn4-row-asym-a8-tuned",
     "smooth-gptq-mxfp4": "smooth+gptq-mxfp4-a-mxfp4",
 }
+
+
+@pytest.mark.parametrize("sweep", ["best_practice.yaml", "wandb/best_practice.yaml"])
+def test_clipping_and_scaling_are_asked_about_apart(sweep):
+    """Each beside plain rounding on the same grid, and both together."""
+    named = set(re.findall(r"[\w-]+", (PROJECT / "sweeps" / sweep).read_text()))
+    assert {"rtn3", "clip3", "scale3", "awq3", "w3", "clip-asym3"} <= named
 
 
 def composed(*overrides: str) -> schema.Config:

@@ -9,6 +9,7 @@ import pytest
 from bitsure import gpus
 
 TWO = {"0": "GPU-a", "1": "GPU-b"}
+ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # nvidia-smi's, by which GPUs are numbered here
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +55,7 @@ def test_each_cell_has_one_to_itself_and_the_third_waits(tmp_path):
 @pytest.mark.parametrize(("count", "expected"), [(2, "GPU-a,GPU-b"), (8, "GPU-a,GPU-b")])
 def test_several_are_given_together_and_never_more_than_there_are(tmp_path, count, expected):
     with gpus.assigned(count, tmp_path) as found:
-        assert found == {"CUDA_VISIBLE_DEVICES": expected}
+        assert found == {"CUDA_VISIBLE_DEVICES": expected} | ORDER
 
 
 def test_without_gpus_or_where_all_see_all_nothing_is_assigned(tmp_path, monkeypatch):
@@ -73,9 +74,9 @@ def test_that_of_an_owner_who_died_is_free_again(tmp_path):
     try:
         assert owner.stdout.readline() == b"held\n"
         with gpus.assigned(1, tmp_path) as found:
-            assert found == {"CUDA_VISIBLE_DEVICES": "GPU-b"}
+            assert found == {"CUDA_VISIBLE_DEVICES": "GPU-b"} | ORDER
     finally:
         owner.kill()
         owner.communicate()
     with gpus.assigned(2, tmp_path) as found:
-        assert found == {"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b"}
+        assert found == {"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b"} | ORDER

@@ -12,35 +12,8 @@ import torch
 from bitsure import hub, models
 from bitsure.config import Model
 from bitsure.errors import UserError
-from tests.loopback_hub import serve
 
 TINY = Model(repo="org/tiny")
-
-
-@pytest.fixture
-def served(tmp_path, monkeypatch):
-    """A hub, an empty cache, no token, and no waiting."""
-    from huggingface_hub import constants
-
-    with serve() as running:
-        monkeypatch.setattr(constants, "ENDPOINT", running.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", running.url + "/{repo_id}/resolve/{revision}/{filename}")
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        monkeypatch.setattr("time.sleep", lambda seconds: None)
-        yield running
-
-
-@pytest.fixture
-def published(served, tiny_model, tmp_path):
-    """The tiny model as repositories have it: weights also in another format, and copies in a folder."""
-    folder = shutil.copytree(tiny_model, tmp_path / "published")
-    (folder / "original").mkdir()
-    for name in ("pytorch_model.bin", "flax_model.msgpack", "original/params.json", "README.md", "modeling_tiny.py"):
-        (folder / name).write_bytes(b"not to be fetched")
-    return served.add("org/tiny", folder)
 
 
 def fetched(path) -> set[str]:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
 
-from bitsure import models
-from bitsure.config import PROJECT, Model
+from bitsure import models, scoring
+from bitsure.config import PROJECT, Model, Scoring, Task
 from bitsure.errors import UserError
 from bitsure.quantize.targets import unknown_weights
 from bitsure.scoring.engine import Engine
@@ -80,6 +83,45 @@ def test_shards_that_are_missing_are_named(tiny_model, tmp_path):
     (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
     with pytest.raises(UserError, match=r"copy lacks model-00002-of-00002\.safetensors, which its index names"):
         models.locate(Model(path=str(copy)), None)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin", "spread"])
+def test_weights_that_are_missing_or_of_another_shape_are_named(tiny_model, tmp_path, kind):
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    weights = load_file(copy / "model.safetensors")
+    del weights["model.decoder.layers.1.fc1.weight"]
+    weights["model.decoder.layers.0.fc2.weight"] = weights["model.decoder.layers.0.fc2.weight"][:, :100].contiguous()
+    if kind == "bin":
+        (copy / "model.safetensors").unlink()
+        torch.save(weights, copy / "pytorch_model.bin")
+    else:
+        save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    settings = Model(path=str(copy), device_map="auto" if kind == "spread" else None)
+    with pytest.raises(
+        UserError, match=r"copy has no weights for .*1\.fc1\.weight and has weights of another shape .*0\.fc2\.weight:"
+    ):
+        models.load(copy, "float32", settings=settings)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_of_any_family_as_it_was_saved_lacks_nothing(family, tmp_path):
+    build(family, **FAMILIES[family]).save_pretrained(tmp_path)
+    models._from_pretrained(tmp_path, "float32", Model(path=str(tmp_path)))
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_a_tokenizer_of_its_own_code_is_loaded_where_that_is_trusted(tiny_model, monkeypatch, trusted):
+    source = models.locate(Model(path=str(tiny_model), trust_remote_code=trusted), None)
+    asked = []
+    monkeypatch.setattr(models, "load_tokenizer", lambda path, trust_remote_code=False: asked.append(trust_remote_code))
+    monkeypatch.setattr("bitsure.scoring.harness.check_prompting", lambda tokenizer, task: None)
+    questions = scoring.questions(Task(name="own", names=["t"], chat_template=True), None)
+    scorer = scoring.Scorer(questions, Scoring(), "float32", None, Path(os.devnull))
+    scorer.check_prompting(source)
+    monkeypatch.setattr("bitsure.quantize.gptqmodel.load_packed", lambda checkpoint, dtype: None)
+    scorer.scoring = Scoring(dequantize=False)
+    scorer._load(source, Path("checkpoint"))
+    assert asked == [trusted, trusted]
 
 
 def test_remote_code_is_run_only_if_it_is_asked_for(tiny_model, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import shutil
@@ -11,18 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
-from bitsure import config as schema
 from bitsure import records
 from bitsure.config import PROJECT
 from tests.conftest import SHARED, needs_gptqmodel, needs_shared
 
 TASKS = ["arc_easy", "boolq", "hellaswag", "openbookqa", "piqa", "truthfulqa_mc1", "truthfulqa_mc2"]  # no xstorycloze_en there
-SWEEPS = sorted((PROJECT / "sweeps").glob("*.yaml"))
-
-schema.register()
 
 
 def run(folder: Path, *arguments: str) -> str:
@@ -31,20 +24,6 @@ def run(folder: Path, *arguments: str) -> str:
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=580)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
-
-
-@pytest.mark.parametrize("sweep", SWEEPS, ids=lambda path: path.stem)
-def test_every_cell_of_a_sweep_composes(sweep):
-    found = OmegaConf.load(sweep)
-    chosen = [f"{k.removeprefix('override /')}={v}" for one in found.defaults if OmegaConf.is_dict(one) for k, v in one.items()]
-    params = {key: str(values).split(",") for key, values in found.hydra.sweeper.params.items()}
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-        for cell in itertools.product(*params.values()):
-            given = [f"{key}={value}" for key, value in zip(params, cell, strict=True)]
-            config = schema.to_dataclasses(compose("config", overrides=chosen + given))
-            assert config.model.name == cell[list(params).index("model")]
-            if sweep.stem == "paper":
-                assert (config.task.name, config.calib.name, config.metric.paper_compat) == ("paper", "c4", True)
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ import yaml
 
 from bitsure import published, records
 from bitsure.config import PROJECT
-from bitsure.quantizers import Bnb, Gptq, Noise, Rtn
+from bitsure.number_formats import Activations, KeysValues
+from bitsure.quantizers import Bnb, Gptq, Kept, Noise, Rtn, Tuning
 from bitsure.report import __main__ as report
 from bitsure.report import published_table
 from bitsure.terminal import Console
@@ -118,6 +119,41 @@ def test_another_quantizer_has_full_precision_alone(quant):
 def test_activations_keys_and_values_count_too(quant, setting):
     found = [one["setting"] for one in beside("llama-2-7b-chat", quant, "hellaswag")]
     assert found == ["FP16"] + ([setting] if setting else [])
+
+
+QLLM = {"method": "rtn", **asdict(Rtn(4, -1, False, transforms=["reassemble"], activations=Activations(4), tuning=Tuning(4)))}
+
+
+def test_qllm_is_reassembling_and_tuning_together():
+    [found] = beside("llama-2-7b", QLLM, "wikitext", "perplexity")
+    assert (found["setting"], found["published"], found["differs"]) == ("QLLM W4A4", 11.75, [])
+    assert "rounding qllm" in found["same"]
+    assert beside("llama-2-7b", QLLM | {"tuning": None}, "wikitext", "perplexity") == []
+    assert beside("llama-2-7b", QLLM | {"transforms": []}, "wikitext", "perplexity") == []
+
+
+def test_tuned_weights_are_not_beside_those_rounded_alone():
+    quant = {"method": "rtn", **asdict(Rtn(4, 128, False, activations=Activations(4)))}
+    settings = [
+        [one["setting"] for one in beside("llama-2-7b-chat", one, "hellaswag")]
+        for one in (quant, quant | {"tuning": {"rank": 4}})
+    ]
+    assert settings == [["FP16", "W4A4"], ["FP16"]]
+
+
+def test_groups_and_symmetry_of_activations_keys_and_values_are_compared():
+    static = {"method": "rtn", **asdict(Rtn(8, 128, False, activations=Activations(8, 0, True)))}
+    found = beside("llama-2-7b-chat", static, "hellaswag")[1]
+    assert found["differs"] == ["activations' group size 0 instead of -1", "activations symmetric: True instead of False"]
+    as_published = static | {"activations": asdict(Activations(8))}
+    found = beside("llama-2-7b-chat", as_published, "hellaswag")[1]
+    assert found["differs"] == [] and "activations symmetric: False" in found["same"]
+    kept = {"method": "kept", **asdict(Kept(kv=KeysValues(4, 64, True)))}
+    found = beside("llama-2-7b-chat", kept, "hellaswag")[1]
+    assert found["differs"] == [
+        "keys' and values' group size 64 instead of -1",
+        "keys and values symmetric: True instead of False",
+    ]
 
 
 def test_a_full_precision_run_has_its_own_number():

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 
+import filelock
 import pytest
 
 from bitsure.errors import UserError
@@ -147,15 +149,35 @@ def test_damage_is_noticed_and_the_entry_made_again(tmp_path, damage):
 
 
 def test_what_a_dead_process_left_is_removed_and_what_a_living_one_makes_is_kept(tmp_path):
-    store = Store(tmp_path)
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    left = tmp_path / "weights" / f".unfinished-{socket.gethostname()}-{dead.pid}-abc"
-    kept = tmp_path / "weights" / f".unfinished-{socket.gethostname()}-{os.getpid()}-abc"
-    left.mkdir(parents=True)
-    kept.mkdir()
-    make(store)
-    assert not left.exists() and kept.exists()
+    dead, living = process(tmp_path, "600", "never"), None
+    assert dead.stdout.readline() == "making\n"
+    try:
+        [left] = (tmp_path / "weights").glob(".unfinished-*")
+        dead.kill()
+        dead.communicate(timeout=30)
+        living = process(tmp_path, "600", "never")
+        assert living.stdout.readline() == "making\n" and not left.exists()
+        [kept] = (tmp_path / "weights").glob(".unfinished-*")
+        make(Store(tmp_path))
+        assert kept.exists()
+    finally:
+        for one in filter(None, (dead, living)):
+            one.kill()
+            one.communicate(timeout=30)
+    with Store(tmp_path).create("weights", {"a": 2}):
+        assert not kept.exists()
+    assert [path.name for path in (tmp_path / "locks" / "unfinished").iterdir()] == []
+
+
+@pytest.mark.parametrize("host", ["gpu-01", "login"])
+def test_what_another_machine_makes_is_kept(tmp_path, monkeypatch, host):
+    monkeypatch.setattr(socket, "gethostname", lambda: host)
+    with Store(tmp_path).create("weights", {"a": 2}) as theirs:
+        monkeypatch.setattr(socket, "gethostname", lambda: "gpu")
+        monkeypatch.setattr(filelock.BaseFileLock, "acquire", lambda *given, **more: nullcontext())  # locks that are not seen
+        monkeypatch.setattr(os, "kill", lambda *given: (_ for _ in ()).throw(ProcessLookupError))
+        make(Store(tmp_path))
+        assert theirs.exists()
 
 
 def test_two_makers_of_the_same_entry_end_with_one(tmp_path):

@@ -5,6 +5,7 @@ same command has run again, everything is what it would have been, to the last b
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import resource
@@ -15,14 +16,13 @@ import threading
 import time
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from bitsure import records
+from bitsure import costs, records
 from bitsure.callback import is_installed
 from bitsure.config import PROJECT
 from bitsure.rundir import read_status
+from bitsure.store import Store, hash_json
 
 pytestmark = pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux's limits on another process")
 
@@ -79,15 +79,19 @@ def undisturbed(tmp_path_factory) -> Path:
 
 
 class Disturber(threading.Thread):
-    """While a sweep runs: kills the processes of some cells with signal 9 and lets the disk of one be full."""
+    """While a sweep runs: kills the processes of some cells with signal 9, two of them early and two amid the scoring of their
+    quantized model, and lets the disk of one be full.
 
-    def __init__(self, folder: Path, seed: int):
+    journals: what each quantized cell has scored of its own model.
+    """
+
+    def __init__(self, folder: Path, seed: int, journals: dict[int, Path]):
         super().__init__(daemon=True)
         chance = random.Random(seed)
-        *killed, full = chance.sample(range(CELLS), 5)
+        self.scoring = {number: journals[number] for number in chance.sample(sorted(journals), 2)}
+        *early, self.full = chance.sample(sorted(set(range(CELLS)) - self.scoring.keys()), 3)
         self.folder, self.over = folder, threading.Event()
-        self.after = {number: chance.uniform(0, 0.6) for number in killed} | {full: 0.0}
-        self.full = full
+        self.after = {number: chance.uniform(0, 0.6) for number in early} | {self.full: 0.0}
         self.hit: set[int] = set()
 
     def run(self) -> None:
@@ -95,9 +99,13 @@ class Disturber(threading.Thread):
         while not self.over.wait(0.005):
             for path in self.folder.glob("sweep/*/status.json"):
                 number, status = int(path.parent.name.split("-")[0]), read_status(path.parent)
-                if number not in self.after or number in self.hit or status.get("state") != "running":
+                if number in self.hit or status.get("state") != "running":
                     continue
-                if time.monotonic() - since.setdefault(number, time.monotonic()) >= self.after[number]:
+                if number in self.scoring:
+                    due = scored(self.scoring[number]) > 0
+                else:
+                    due = time.monotonic() - since.setdefault(number, time.monotonic()) >= self.after.get(number, math.inf)
+                if due:
                     self._disturb(number, status["pid"])
 
     def _disturb(self, number: int, process: int) -> None:
@@ -109,6 +117,28 @@ class Disturber(threading.Thread):
             self.hit.add(number)
         except ProcessLookupError:
             pass
+
+
+def scored(journal: Path) -> int:
+    """How many lines of a journal come after the first one, which says what batches may have."""
+    return max(0, journal.read_bytes().count(b"\n") - 1) if journal.is_file() else 0
+
+
+def made_from(cell: Path) -> tuple[dict, dict, dict]:
+    """What the store keeps of a quantized cell by: its weights, its records and those in full precision."""
+    [own], [full] = (records.read(cell / f"{name}.parquet")[1].values() for name in ("records", "baseline"))
+    return json.loads((cell / "provenance.json").read_text())["weights"], own, full
+
+
+def stored(folder: Path) -> dict[str, str]:
+    """The hashes of what is in the store, each entry as it was written; of files that tell no time."""
+    store, found = Store(folder / "store"), {}
+    for path in store.root.glob("*/*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        assert store.find(path.parent.parent.name, manifest["made_from"], to_read=True), path
+        hashes = {f"{path.parent.relative_to(store.root)}/{name}": one for name, one in manifest["sha256"].items()}
+        found |= {name: one for name, one in hashes.items() if name.endswith((".parquet", ".safetensors"))}
+    return found
 
 
 def results(folder: Path) -> dict[str, dict]:
@@ -124,24 +154,29 @@ def results(folder: Path) -> dict[str, dict]:
         found[cell.name] = {"state": read_status(cell)["state"], "rows": rows.to_pylist(), **numbers}
         if "none" not in cell.name:
             proof = json.loads((cell / "quantization.json").read_text())
-            found[cell.name]["proof"] = {key: value for key, value in proof.items() if key != "seconds"}
+            found[cell.name]["proof"] = {key: value for key, value in proof.items() if key not in costs.QUANTIZING}
     return found
 
 
-def table(folder: Path) -> pa.Table:
-    return pq.read_table(folder / "sweep" / "sweep.parquet")
+def table(folder: Path) -> bytes:
+    return (folder / "sweep" / "sweep.parquet").read_bytes()
 
 
 @pytest.mark.parametrize("arguments", LAUNCHERS)
 def test_a_tortured_sweep_ends_with_the_same_bits(undisturbed, tmp_path, arguments):
     expected = results(undisturbed)
     assert len(expected) == CELLS and all(cell["state"] == "done" for cell in expected.values())
-    lock = min((undisturbed / "store" / "locks" / "records").iterdir()).name  # keys follow from what is made: the same here
+    lock = min((undisturbed / "store" / "locks" / "records").iterdir()).name
     path = tmp_path / "store" / "locks" / "records" / lock
     path.parent.mkdir(parents=True)
     owner = subprocess.Popen([sys.executable, "-c", HOLDS_A_LOCK, str(path)], stdout=subprocess.PIPE)
     assert owner.stdout.readline() == b"held\n"
-    process, disturber = sweep(tmp_path, arguments), Disturber(tmp_path, seed=7)
+    # keys follow from what is made: they are the same here
+    needed = {int(name.split("-")[0]): made_from(undisturbed / "sweep" / name) for name in expected if "none" not in name}
+    journals = {
+        number: tmp_path / "store" / "unfinished" / f"{hash_json(own)[:24]}.jsonl" for number, (_, own, _) in needed.items()
+    }
+    process, disturber = sweep(tmp_path, arguments), Disturber(tmp_path, 7, journals)
     disturber.start()
     try:
         time.sleep(8)
@@ -156,23 +191,28 @@ def test_a_tortured_sweep_ends_with_the_same_bits(undisturbed, tmp_path, argumen
     said = (tmp_path / "out.log").read_text()
     states = {int(cell.name.split("-")[0]): read_status(cell) for cell in (tmp_path / "sweep").glob("[0-9]*")}
     assert code == 1, said
-    assert disturber.hit >= {disturber.full} and len(disturber.hit) >= 4, said
+    assert disturber.hit >= {disturber.full, *disturber.scoring} and len(disturber.hit) >= 4, said
     assert {number for number, status in states.items() if status["state"] != "done"} == disturber.hit, said
     for number in disturber.hit - {disturber.full}:
         assert states[number]["state"] == "killed" and "SIGKILL" in states[number]["error"]
     assert states[disturber.full]["state"] == "failed" and states[disturber.full]["error"]  # as much as could be written
 
+    assert all(scored(journal) for journal in disturber.scoring.values())
+
     kept = next(cell for cell in sorted(expected) if states[int(cell.split("-")[0])]["state"] == "done")
-    cut_short = [
-        max(tmp_path.glob("store/records/*/records.parquet")),
-        max(tmp_path.glob("store/weights/*/*.safetensors")),
-        tmp_path / "sweep" / kept / "records.parquet",
-    ]
+    store, cut_short = Store(tmp_path / "store"), {tmp_path / "sweep" / kept / "records.parquet"}
+    for number in disturber.scoring:  # what these cells still need
+        weights, _, full = needed[number]
+        cut_short |= {*store.path("weights", weights).glob("*.safetensors"), store.path("records", full) / "records.parquet"}
     for file in cut_short:
         os.truncate(file, file.stat().st_size // 2)
     assert sweep(tmp_path, arguments).wait(timeout=400) == 0, (tmp_path / "out.log").read_text()
+    logs = {int(path.parent.name.split("-")[0]): path.read_text() for path in tmp_path.glob("sweep/*/main.log")}
+    for file in cut_short:
+        assert not file.is_relative_to(store.root) or any(f"{file.parent} is damaged" in log for log in logs.values()), file
+    assert all("choices were scored before" in logs[number] for number in disturber.scoring)
     assert results(tmp_path) == expected
-    assert table(tmp_path).equals(table(undisturbed))
-    before = [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("sweep/*/status.json"))]
+    assert stored(tmp_path) == stored(undisturbed)
+    assert table(tmp_path) == table(undisturbed)
     assert sweep(tmp_path, arguments).wait(timeout=100) == 0
-    assert [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("sweep/*/status.json"))] == before
+    assert (tmp_path / "out.log").read_text().count("is done: nothing to do") >= CELLS

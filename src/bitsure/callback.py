@@ -34,17 +34,17 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
-            _begin(config)
+            _check(config)
         except UserError as error:
             sys.exit(f"\nError: {error}")
-        except Exception:
+        except Exception:  # with Hydra the cells would start unchecked
             traceback.print_exc()
-            sys.exit(1)
+            sys.exit("\nError: no cell was started: the sweep could not be checked, as said above.")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         sweep_dir = Path(config.hydra.sweep.dir)
-        if not (sweep_dir / "plan.json").is_file():
-            return
+        if not (sweep_dir / "plan.json").is_file() and not any(sweep_dir.glob("*/status.json")):
+            return  # no cell of ours was to run, such as with plan=true under another sweeper
         failed = failures(sweep_dir)
         GlobalHydra.instance().clear()  # it has done its work, and the result's settings are composed by another
         try:
@@ -58,15 +58,15 @@ class SweepCallback(Callback):
             sys.exit("\n".join(["", f"{len(failed)} failed; the same command tries again what did:", *failed]))
 
 
-def _begin(config: DictConfig) -> None:
-    """Check every cell, then write the sweep's plan.json; or show what would be done, and end."""
+def _check(config: DictConfig) -> None:
+    """Check every cell and write plan.json, or show the plan and exit. Raises UserError with all that is wrong."""
     _check_launcher(str(config.hydra.launcher._target_))
     cells = composing.cells(config, GlobalHydra.instance().config_loader())
     if not cells:
         return
     from bitsure import plan
 
-    if all(cell.config and cell.config.plan for cell in cells) or config.plan is True:
+    if config.plan is True or all(cell.config and cell.config.plan for cell in cells):
         plan.show(cells)
         sys.exit(0)
     _, errors = plan.look(cells, plan.Once())
@@ -75,22 +75,33 @@ def _begin(config: DictConfig) -> None:
     sweep_dir = Path(config.hydra.sweep.dir)
     sweep_dir.mkdir(parents=True, exist_ok=True)
     listed = [
-        {"directory": str(cell.directory.relative_to(sweep_dir)), "overrides": cell.overrides, "name": cell.name}
-        for cell in cells
+        {"directory": _inside(cell.directory, sweep_dir), "overrides": cell.overrides, "name": cell.name} for cell in cells
     ]
     write_text(sweep_dir / "plan.json", json.dumps({"cells": listed}, indent=1, ensure_ascii=False))
 
 
+def _inside(directory: Path, sweep_dir: Path) -> str:
+    """A cell's directory as plan.json has it: from the sweep's, but for an absolute hydra.sweep.subdir elsewhere."""
+    return str(directory.relative_to(sweep_dir) if directory.is_relative_to(sweep_dir) else directory)
+
+
 def failures(sweep_dir: Path) -> list[str]:
-    """A line for each cell of a sweep that is not done, or whose strict verdict is not good enough."""
+    """A line for each cell of a sweep that is not done, or whose strict verdict is not good enough.
+
+    Without plan.json, as another sweeper than Hydra's own leaves it, the cells are the folders that have a status.
+    """
+    if (sweep_dir / "plan.json").is_file():
+        directories = [cell["directory"] for cell in json.loads((sweep_dir / "plan.json").read_text())["cells"]]
+    else:
+        directories = [path.parent.name for path in sorted(sweep_dir.glob("*/status.json"))]
     lines = []
-    for cell in json.loads((sweep_dir / "plan.json").read_text())["cells"]:
-        status = read_status(sweep_dir / cell["directory"])
+    for directory in directories:
+        status = read_status(sweep_dir / directory)
         if status.get("state") != "done":
             why = (status.get("error") or "it left no status").splitlines()[0]
-            lines.append(f"- {cell['directory']}: {status.get('state', 'not started')}: {why}")
-        elif strict := _refused(sweep_dir / cell["directory"]):
-            lines.append(f"- {cell['directory']}: verdict=strict: {strict}")
+            lines.append(f"- {directory}: {status.get('state', 'not started')}: {why}")
+        elif strict := _refused(sweep_dir / directory):
+            lines.append(f"- {directory}: verdict=strict: {strict}")
     return lines
 
 

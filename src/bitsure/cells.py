@@ -90,7 +90,10 @@ def _record(run_dir: Path, process: multiprocessing.Process, time_limit: float |
 
 def _how_it_ended(code: int, time_limit: float | None) -> tuple[str, str]:
     if time_limit is not None:
-        return "timed out", f"stopped after sweep.time_limit={time_limit:g} seconds"
+        return (
+            "timed out",
+            f"stopped after sweep.time_limit={time_limit:g} seconds, waiting for other cells counted",
+        )
     if code < 0:
         hint = ": by someone, or by the system for want of memory" if -code == signal.SIGKILL else ""
         return "killed", f"killed by the signal {signal.Signals(-code).name}{hint}"

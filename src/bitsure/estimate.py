@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bitsure.pipeline import Cell
     from bitsure.quantize import Plan
 
-COST = "cost.json"  # of a store's entry: {"what", "seconds", "work"}, and of records "questions" and "tokens"
+COST = "cost.json"  # of a store's entry: {"what", "seconds", "work"}, and of records "questions", "tokens" and peaks of memory
 OF_GEMM = 0.3  # the share of a matrix product's speed that whole models reach, where nothing was measured
 BYTES_A_QUESTION = 600  # of records and prompts, compressed
 CHARACTERS_A_TOKEN = 3.5
@@ -49,9 +49,15 @@ class Estimate(NamedTuple):
     disk: int
 
 
-def write_cost(entry: Path, what: str, seconds: float, work: float, **more: float) -> None:
+def write_cost(entry: Path, what: str, seconds: float, work: float, **more: float | None) -> None:
     """Keep what a piece of work took, for the estimates of others. work: floating-point operations by the formulas below."""
     write_text(entry / COST, json.dumps({"what": what, "seconds": round(seconds, 3), "work": work} | more))
+
+
+def read_cost(entry: Path) -> dict | None:
+    """What a piece of work took; None where that was not kept."""
+    file = entry / COST
+    return json.loads(file.read_text()) if file.is_file() else None
 
 
 def scoring_work(parameters: int, tokens: int) -> float:

@@ -27,6 +27,7 @@ def assigned(count: int | None, folder: Path | None = None) -> Iterator[dict[str
     has until the block ends. Empty where there are none, or count is None.
 
     A GPU is taken by a lock on a file of this machine, so it is free again when its owner dies, and any launcher will do.
+    Numbers in CUDA_VISIBLE_DEVICES are nvidia-smi's, and the process counts so, too; by itself CUDA counts the fastest first.
     """
     devices = visible(os.environ.get("CUDA_VISIBLE_DEVICES"))
     if count is None or not devices:
@@ -35,7 +36,7 @@ def assigned(count: int | None, folder: Path | None = None) -> Iterator[dict[str
     folder = folder or Path(tempfile.gettempdir()) / f"bitsure-gpus-{getpass.getuser()}"
     folder.mkdir(parents=True, exist_ok=True)
     with _wait_for(devices, min(count, len(devices)), folder) as taken:
-        yield {"CUDA_VISIBLE_DEVICES": ",".join(taken)}
+        yield {"CUDA_VISIBLE_DEVICES": ",".join(taken), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 @contextmanager

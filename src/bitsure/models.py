@@ -43,6 +43,10 @@ class Source:
     fingerprint: str  # of the files' content, or the hub's commit
     settings: Model
 
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """With code of its own only where the settings trust it."""
+        return load_tokenizer(self.path, self.settings.trust_remote_code)
+
 
 def locate(model: Model, hub_mirror: str | None, section: str = "model") -> Source:
     """Find the model's files (mirror, cache, hub) before anything heavy is loaded; section: of the config, for messages.
@@ -116,8 +120,10 @@ def _from_pretrained(path: Path, dtype: str, settings: Model, **placement) -> Pr
     from transformers import AutoModelForCausalLM
 
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model, found = AutoModelForCausalLM.from_pretrained(
             path,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are said below, with those that are missing
             dtype=getattr(torch, dtype),
             local_files_only=True,
             trust_remote_code=settings.trust_remote_code,
@@ -129,6 +135,23 @@ def _from_pretrained(path: Path, dtype: str, settings: Model, **placement) -> Pr
             f"{path}: a .bin file holds other things than weights, which torch's weights-only loader does not read: "
             "they may run code. Convert it to safetensors where you trust it."
         ) from error
+    _check_whole(path, sorted(found["missing_keys"]), sorted(name for name, *_ in found["mismatched_keys"]))
+    return model
+
+
+def _check_whole(path: Path, missing: list[str], mismatched: list[str]) -> None:
+    """Raise UserError for tensors that transformers would leave random; tied ones it does not count as missing."""
+    wrong = {"has no weights for": missing, "has weights of another shape than its config says for": mismatched}
+    said = [
+        f"{what} {', '.join(names[:5])}{f' and {len(names) - 5} more' * (len(names) > 5)}"
+        for what, names in wrong.items()
+        if names
+    ]
+    if said:
+        raise UserError(
+            f"{path} {' and '.join(said)}: the model would compute with random numbers there. Bring the whole checkpoint, "
+            "and the config.json that belongs to it."
+        )
 
 
 def _load_spread(path: Path, dtype: str, settings: Model) -> PreTrainedModel:

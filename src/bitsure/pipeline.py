@@ -10,6 +10,7 @@ from typing import Any
 
 from bitsure import (
     compress,
+    costs,
     model_facts,
     models,
     provenance,
@@ -78,6 +79,7 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
                 with current.stage("score quantized"):
                     rows = scorer.score(source, cell.weights, quantized.checkpoint, config.quant.name)
             records.write(run_dir / "records.parquet", rows, scorer.describe(source, cell.weights))
+            current.write_json("costs.json", _costs(cell, proof))
             with current.stage("noise control"):
                 noisy = [_noise(cell, seed, run_dir / "noise_control") for seed in range(config.control.seeds)]
             with current.stage("report"):
@@ -132,6 +134,14 @@ def _made_by(cell: Cell, config: Config) -> dict:
         model |= models.measure(source, cell.store)
     text = cell.plan.text.name if cell.plan else None
     return {"model": model, "weights": cell.weights, "calib_text": text, "asked": cell.scorer.asked}
+
+
+def _costs(cell: Cell, proof: dict | None) -> dict:
+    """costs.json: what quantizing and scoring took when their results were made, which may have been in another run."""
+    quantizing = proof and {key: proof.get(key) for key in costs.QUANTIZING}
+    full = cell.scorer.costs(cell.source, None)
+    quantized = cell.scorer.costs(cell.source, cell.weights) if cell.plan else None
+    return {"quantizing": quantizing, "scoring_full_precision": full, "scoring_quantized": quantized}
 
 
 def _noise(cell: Cell, seed: int, folder: Path) -> records.Records:

@@ -132,11 +132,12 @@ def _summary(planned: Sequence[Planned], once: Once) -> str:
     text = f"{len(planned)} cells, {done} of them done; {len(missing)} pieces of work to be made, each once."
     if away := sorted({one.not_here for one in planned if one.not_here}):
         text += f"\nTo be downloaded first, and not in the estimate: {'; '.join(away)}."
-    if not missing:
+    known = {place: one.pieces[place] for one in planned if not one.not_here for place in one.missing}
+    if not known:
         return text
-    estimator = Estimator(next(iter(missing.values())).cell.store, once)
+    estimator = Estimator(next(iter(known.values())).cell.store, once)
     with hub.offline(), terminal.output_to(NOWHERE):
-        costs = [estimator(piece) for piece in missing.values()]
+        costs = [estimator(piece) for piece in known.values()]
     seconds = sum(cost.seconds for cost in costs)
     return (
         f"{text}\nAn estimate, from the models' shapes, the questions' number and what the store knows of earlier times: "

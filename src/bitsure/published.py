@@ -1,9 +1,9 @@
 """Numbers that papers and their repositories print, to be shown beside what a run measured and never in its place.
 
 published.csv has a row for each: the model by its name in conf/model; the bits of weights, of activations, and of keys and
-values (16: none are quantized); rounding, group size and symmetry of the weights, empty where nothing is said; the harness's
-name of the task; the metric by its name here; the value as printed, which is `scale` times the metric; its source, and what to
-know of it.
+values (16: none are quantized); group size (-1: a row, token or head; 0: a tensor) and symmetry of each, and the rounding of
+the weights, empty where nothing is said; the harness's name of the task; the metric by its name here; the value as printed,
+which is `scale` times the metric; its source, and what to know of it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 FULL = 16  # bits: not quantized
+QLLM = "qllm"  # rounding: channels reassembled, weights tuned, then the nearest (Liu et al. 2024)
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class Row:
     kv: int
     group_size: int | None
     symmetric: bool | None
+    activation_group: int | None
+    activation_symmetric: bool | None
+    kv_group: int | None
+    kv_symmetric: bool | None
     rounding: str | None
     task: str
     metric: str
@@ -49,8 +54,9 @@ def _bool(text: str) -> bool:
     return {"true": True, "false": False}[text]
 
 
-_WHOLE = dict.fromkeys(("weights", "activations", "kv", "group_size", "num_fewshot"), int)
-_READ = dict.fromkeys(Row.__annotations__, str) | _WHOLE | {"symmetric": _bool, "value": float, "scale": float}
+_WHOLE = dict.fromkeys(("weights", "activations", "kv", "group_size", "activation_group", "kv_group", "num_fewshot"), int)
+_BOOLS = dict.fromkeys(("symmetric", "activation_symmetric", "kv_symmetric"), _bool)
+_READ = dict.fromkeys(Row.__annotations__, str) | _WHOLE | _BOOLS | {"value": float, "scale": float}
 
 
 def beside(provenance: dict | None, task: dict | None, metrics: dict, baseline: dict | None) -> list[dict]:
@@ -81,17 +87,22 @@ def setting(quant: dict) -> dict | None:
     """
     if quant["method"] not in ("rtn", "gptq", "kept") or quant.get("format", "int") != "int":
         return None
-    bits = {what: _bits(quant.get(what)) for what in ("activations", "kv")}
+    at_run_time = {what: _bits(quant.get(what)) for what in ("activations", "kv")}
+    for name, what in (("activation", "activations"), ("kv", "kv")):
+        numbers = quant.get(what) or {}
+        at_run_time |= {f"{name}_group": numbers.get("group_size"), f"{name}_symmetric": numbers.get("symmetric")}
     if quant["method"] == "kept":
-        return bits | {
-            "weights": FULL,
-            "rounding": None,
-            "group_size": None,
-            "symmetric": None,
-            "transforms": quant["transforms"],
-        }
+        weights = dict.fromkeys(("rounding", "group_size", "symmetric")) | {"weights": FULL}
+        return at_run_time | weights | {"transforms": quant["transforms"]}
     weights = {key: quant[key] for key in ("group_size", "symmetric", "transforms")}
-    return bits | weights | {"weights": quant["bits"], "rounding": quant["method"]}
+    return at_run_time | weights | {"weights": quant["bits"], "rounding": _rounding(quant)}
+
+
+def _rounding(quant: dict) -> str:
+    """The method's name, or what rows call it together with its tuning."""
+    if not quant.get("tuning"):
+        return quant["method"]
+    return QLLM if quant["transforms"] == ["reassemble"] else "tuned"
 
 
 def _bits(numbers: dict | None) -> int | None:
@@ -112,7 +123,7 @@ def _beside(row: Row, one: dict, quantized: dict, task: dict) -> dict:
     for name, there, here in pairs:
         if there is not None and here is not None:
             (same if there == here else differs).append(f"{name} {here}" + ("" if there == here else f" instead of {there}"))
-    if quantized.get("transforms"):
+    if quantized.get("transforms") and row.rounding != QLLM:  # of which they are a part
         differs.append(f"after {' and '.join(quantized['transforms'])}")
     if task.get("limit"):
         differs.append(f"the first {task['limit']} questions alone")
@@ -121,4 +132,11 @@ def _beside(row: Row, one: dict, quantized: dict, task: dict) -> dict:
     return about | {"published": row.value, "measured": scaled, "n": one["n"], "same": same, "differs": differs}
 
 
-_NAMES = {"group_size": "group size", "symmetric": "symmetric:"}
+_NAMES = {
+    "group_size": "group size",
+    "symmetric": "symmetric:",
+    "activation_group": "activations' group size",
+    "activation_symmetric": "activations symmetric:",
+    "kv_group": "keys' and values' group size",
+    "kv_symmetric": "keys and values symmetric:",
+}

@@ -13,9 +13,9 @@ import logging
 import os
 import shutil
 import socket
-import tempfile
+import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import filelock
@@ -110,8 +110,11 @@ class Store:
         final.parent.mkdir(parents=True, exist_ok=True)
         if not (self.root / "version").exists():
             write_text(self.root / "version", f"{VERSION}\n")
-        _remove_left_behind(final.parent)
-        temporary = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}{socket.gethostname()}-{os.getpid()}-", dir=final.parent))
+        self._remove_left_behind(final.parent)
+        temporary = final.parent / f"{UNFINISHED}{uuid.uuid4().hex}-{socket.gethostname()}"
+        alive = self._alive(temporary)
+        alive.acquire()  # before the directory is there to be taken for left behind
+        temporary.mkdir()
         try:
             yield temporary
             files = {str(file.relative_to(temporary)): file for file in sorted(temporary.rglob("*")) if file.is_file()}
@@ -127,6 +130,27 @@ class Store:
                     raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+            alive.release()
+            Path(alive.lock_file).unlink(missing_ok=True)
+
+    def _alive(self, unfinished: Path) -> filelock.BaseFileLock:
+        """What the maker of an unfinished entry holds as long as it lives."""
+        folder = self.root / "locks" / "unfinished"
+        folder.mkdir(parents=True, exist_ok=True)
+        return filelock.FileLock(folder / unfinished.name.removeprefix(UNFINISHED))
+
+    def _remove_left_behind(self, folder: Path) -> None:
+        """Remove what makers on this machine that are no more left unfinished; others' locks may not be seen from here.
+
+        A process's number would not do: containers may share a machine's name and not its processes.
+        """
+        for path in folder.glob(f"{UNFINISHED}*"):
+            if path.name.removeprefix(UNFINISHED).partition("-")[2] != socket.gethostname():
+                continue
+            alive = self._alive(path)
+            with suppress(filelock.Timeout), alive.acquire(timeout=0):
+                shutil.rmtree(path, ignore_errors=True)
+                Path(alive.lock_file).unlink(missing_ok=True)
 
     def _version(self) -> int:
         try:
@@ -135,18 +159,6 @@ class Store:
             return 0  # nothing is in it yet
         except ValueError as error:
             raise UserError(f"{self.root / 'version'} does not say a store's version: is {self.root} a store?") from error
-
-
-def _remove_left_behind(folder: Path) -> None:
-    """Remove what processes of this machine that are no more left unfinished."""
-    for path in folder.glob(f"{UNFINISHED}{socket.gethostname()}-*"):
-        pid = int(path.name.rsplit("-", 2)[1])
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            shutil.rmtree(path, ignore_errors=True)
-        except PermissionError:
-            pass  # another user's process
 
 
 def _stat(file: Path) -> list[int]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from bitsure import models, quantize
 from bitsure.errors import UserError
 from bitsure.number_formats import Activations, KeysValues
 from bitsure.quantize import at_run_time, verify
@@ -12,7 +15,12 @@ from bitsure.quantize.divisions import Division
 from bitsure.quantize.fake import fake_quantize
 from bitsure.quantize.runtime import Runtime
 from bitsure.quantize.targets import block_linears, find_blocks
+from bitsure.quantizers import Kept
+from bitsure.store import Store
+from bitsure.sweep import table
+from tests.conftest import byte_tokenizer
 from tests.families import FAMILIES, build
+from tests.quantize.plans import plan
 from tests.quantize.test_blocks import WINDOWS
 
 SETTINGS = Runtime(activations=Activations(8), kv=KeysValues(4, 8))
@@ -45,9 +53,20 @@ def test_the_errors_are_those_of_the_definition():
 
 
 def test_kept_weights_are_said_to_be_kept():
-    found = verify.report(llama(), {}, {}, WINDOWS, runtime=SETTINGS)
-    assert found["modules_quantized"] == [] and found["relative_error"] == 0 and found["bits_per_weight"] == 32
+    """Loaded in float32, and as large as the model's own files, which are in half precision."""
+    found = verify.report(llama(), {}, {}, WINDOWS, runtime=SETTINGS, stored_bits=16.0)
+    assert found["modules_quantized"] == [] and found["relative_error"] == 0
+    assert found["bits_per_weight"] == 16 and found["parameter_share"] == 0
     assert found["modules_skipped"]["model.layers.0.mlp.up_proj"] == "weights are kept"
+
+
+def test_a_model_with_kept_weights_is_as_large_as_its_files(tmp_path, calib_file):
+    llama().half().save_pretrained(tmp_path / "model")
+    byte_tokenizer().save_pretrained(tmp_path / "model")
+    store, made = Store(tmp_path / "store"), plan(tmp_path / "model", Kept(kv=KeysValues(4)), calib_file)
+    proof, full = quantize.ensure(made, store, tmp_path / "log").report, models.measure(made.source, store)
+    assert table.size_on_disk(SimpleNamespace(model=full, proof=proof)) == full["bytes_on_disk"]
+    assert proof["bits_per_weight"] == pytest.approx(16, rel=0.1)  # the files' headers count
 
 
 @pytest.mark.parametrize(
@@ -65,8 +84,17 @@ def test_a_format_that_changes_nothing_is_an_error(settings, said, monkeypatch):
 
 def test_keys_and_values_that_are_not_reached_are_an_error(monkeypatch):
     monkeypatch.setattr("bitsure.quantize.runtime.PassingCache.update", lambda self, keys, values, *rest: (keys, values))
-    with pytest.raises(UserError, match="no keys and values were reached"):
+    with pytest.raises(UserError, match=r"keys and values were not reached: model.layers.0 keys"):
         verify.report(llama(), {}, {}, WINDOWS, runtime=SETTINGS)
+
+
+def test_one_block_whose_keys_and_values_are_not_reached_is_named():
+    model = llama()
+    attention = find_blocks(model)[1][1].self_attn
+    forward = attention.forward
+    attention.forward = lambda *args, **kwargs: forward(*args, **kwargs | {"past_key_values": None, "past_key_value": None})
+    with pytest.raises(UserError, match=r"keys and values were not reached: model.layers.1 keys, model.layers.1 values"):
+        verify.report(model, {}, {}, WINDOWS, runtime=SETTINGS)
 
 
 def test_inputs_that_are_always_zero_are_said_to_be():
@@ -83,6 +111,6 @@ def test_smoothing_that_moved_nothing_is_an_error_and_a_search_that_found_nothin
     with pytest.raises(UserError, match=r"smooth.* moved nothing: every scale is 1"):
         verify.report(llama(), {}, {}, WINDOWS, runtime=idle)
     moved = {"scale": {name: 1.0, "other": 3.0}, "clip": {name: 0.0}}
-    found = at_run_time.at_run_time(llama(), {}, Runtime(moved=moved), WINDOWS)["transforms"]
+    found = at_run_time.report(llama(), {}, Runtime(moved=moved), WINDOWS)["transforms"]
     assert found["scale"]["nothing_to_move"] == [name] and found["clip"]["nothing_to_move"] == [name]
     assert found["scale"]["layers"] == moved["scale"]

@@ -11,6 +11,7 @@ from bitsure import models
 from bitsure.number_formats import ELEMENTS, Activations, KeysValues
 from bitsure.quantize import chain, checkpoints, replay, runtime, verify
 from bitsure.quantize.targets import block_linears, matrix, unknown_weights
+from bitsure.quantize.transforms import search_scales
 from bitsure.quantizers import Gptq, Kept, Rtn
 from tests.conftest import SHARED, needs_shared, needs_transformers_5
 from tests.families import FAMILIES, build
@@ -29,6 +30,8 @@ CHAINS = {
     "smooth": Rtn(8, -1, True, transforms=["smooth"], activations=Activations(8, symmetric=True)),
     "smooth static": Kept(transforms=["smooth"], activations=Activations(8, 0), kv=KeysValues(format="fp8_e5m2")),
     "awq a8": Rtn(4, 32, False, transforms=["scale", "clip_asymmetric"], activations=A8),
+    "scale static": Rtn(4, 32, False, transforms=["scale"], activations=Activations(8, 0)),
+    "smooth scale static": Rtn(4, 32, False, transforms=["smooth", "scale"], activations=Activations(8, 0)),
     "all at once": Rtn(4, 32, False, transforms=["smooth", "scale", "clip"], activations=A8, true_sequential=False),
     "smooth gptq mxfp4": Gptq(format="mxfp4", transforms=["smooth"], activations=AMX, kv=KV4, **SOLVER),
     "scale gptq a8": Gptq(**NATIVE, transforms=["scale", "clip"], activations=A8),
@@ -83,6 +86,44 @@ def test_every_chain_runs_and_a_model_made_from_disk_is_the_one_that_was_calibra
         assert (found - expected).norm() < 0.02 * expected.norm()  # factors meet before or after another rounding of floats
     if quant.name.startswith("rtn-mxfp4"):
         assert report["bits_per_weight"] == pytest.approx((4 * (64 * 2 + 106) + 8 * (2 * 2 + 4)) / 234, rel=0.1)
+
+
+def test_static_ranges_are_those_of_the_scaled_inputs(tmp_path):
+    """Channels from 0.1 to 10: with the range of the inputs before they are scaled most of them would be cut off, or vanish."""
+
+    def uneven():
+        model = build("llama", **FAMILIES["llama"])
+        with torch.no_grad():
+            for block in model.model.layers:
+                for norm in (block.input_layernorm, block.post_attention_layernorm):
+                    norm.weight.copy_(torch.logspace(-1, 1, 64))
+        return model
+
+    errors = {}
+    for group_size in (-1, 0):
+        quant = Rtn(8, 32, False, transforms=["scale"], activations=Activations(8, group_size))
+        back, others, out = quantized(uneven(), quant, tmp_path / str(group_size))
+        found = verify.report(uneven(), back, others, WINDOWS[:2], runtime=runtime.read(out))
+        names = [name for name in found["layers"] if name.endswith(("q_proj", "up_proj"))]
+        assert max(found["transforms"]["scale"]["layers"].values()) > 3
+        errors[group_size] = sum(found["layers"][name]["output_error"] for name in names)
+    assert errors[0] < 2 * errors[-1]
+
+
+def test_scales_are_searched_for_the_layers_as_they_are_rounded(tmp_path, monkeypatch):
+    """With one scale a tensor q, k and v have one each, with groups their rows stand together."""
+    searched = []
+
+    def search(weights, *rest):
+        searched.append([tuple(weight.shape) for weight in weights])
+        return search_scales(weights, *rest)
+
+    monkeypatch.setattr(chain, "search_scales", search)
+    for group_size, first in ((0, [(64, 64), (32, 64), (32, 64)]), (32, [(128, 64)])):
+        searched.clear()
+        quant = Rtn(8, group_size, False, transforms=["scale"], activations=A8)
+        quantized(build("llama", **FAMILIES["llama"]), quant, tmp_path / str(group_size))
+        assert searched[0] == first
 
 
 def test_a_break_goes_on_to_the_same_end_with_rounding_at_run_time(tmp_path):

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from bitsure.number_formats import ELEMENTS, MX, Numbers
 from bitsure.quantize.elements import decode
-from bitsure.quantize.fake import HUGE, TINY, fake_quantize, span_of
+from bitsure.quantize.fake import HUGE, TINY, fake_quantize, span_of, widest
 from bitsure.quantize.formats import fit_grid
 
 SETTINGS = [Numbers(bits, group, symmetric) for bits, group in ((2, -1), (4, 5), (8, -1)) for symmetric in (True, False)]
@@ -43,8 +43,11 @@ def check_representable(row: torch.Tensor, rounded: torch.Tensor, numbers: Numbe
     if numbers.format == "int":
         levels = 2**numbers.bits - 1
         low, high = min(row.min().item(), 0.0), max(row.max().item(), 0.0)
-        scale = torch.tensor(2 * largest if numbers.symmetric else high) - (0.0 if numbers.symmetric else torch.tensor(low))
-        scale = (scale / levels).clamp(TINY, HUGE / levels)
+        furthest = widest(numbers.bits)
+        low, high, largest = max(low, -furthest), min(high, furthest), min(largest, furthest)
+        span = torch.tensor(2.0 * largest if numbers.symmetric else high - low, dtype=torch.float64)
+        spread = (span / 2).float()  # of its half, which does not overflow
+        scale = (spread.double() / (levels / 2)).float().clamp(TINY)
         zero = 2 ** (numbers.bits - 1) if numbers.symmetric else int((-torch.tensor(low) / scale).round().clamp(0, levels))
         allowed = torch.arange(-zero, levels - zero + 1) * scale
     elif numbers.format in MX:
@@ -64,18 +67,32 @@ def check_representable(row: torch.Tensor, rounded: torch.Tensor, numbers: Numbe
 @given(values=matrices)
 def test_no_value_is_further_away_than_its_format_says(numbers, values):
     """Half a step; for what is as large as a group's largest, and beyond the largest number, what saturation takes."""
-    values = torch.from_numpy(values).clamp(-1e30, 1e30)
+    values = torch.from_numpy(values)
     values = torch.where(values.abs() < 1e-30, 0.0, values)
     change = (fake_quantize(values, numbers) - values).abs()
     largest = values.abs().amax(-1, keepdim=True)
     if numbers.format == "int":
-        step = 2 * largest / (2**numbers.bits - 1)
-        assert (change <= step * 0.5001 if numbers.symmetric else change <= step * 1.0001).all()
+        step = largest / ((2**numbers.bits - 1) / 2)
+        half = numbers.symmetric & (largest < 0.74 * HUGE)  # beyond that the last code of 2 bits would not be finite
+        assert (change <= step * torch.where(half, 0.5001, 1.0001)).all()
     else:
         element = ELEMENTS[numbers.format]
         relative = 2.0 ** -(element.mantissa_bits + 1)
         saturated = 1 - element.largest / 2.0 ** (element.e_max + 1)
         assert (change <= largest * max(relative, saturated)).all()
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_huge_values_use_the_whole_range(bits, symmetric):
+    """What is 2¹²⁶ times as large is rounded as if it was not; at the very end of float32 it stays finite, within a step."""
+    values = torch.tensor([-2.5, -1.0, 0.3, 1.7, 2.5, 0.0])
+    numbers = Numbers(bits, -1, symmetric)
+    exact = fake_quantize(values, numbers)
+    assert torch.equal(fake_quantize(values * 2.0**126, numbers) / 2.0**126, exact)
+    ends = torch.tensor([-HUGE, HUGE, 0.0])
+    found = fake_quantize(ends, numbers)
+    assert ((found - ends).abs() <= HUGE / ((2**bits - 1) / 2)).all() and found.isfinite().all()
 
 
 @named

@@ -9,12 +9,18 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bitsure.config import PROJECT
 from bitsure.number_formats import Activations, KeysValues, Numbers
 from bitsure.quantize.fake import fake_quantize
 from bitsure.quantize.rtn import round_to_nearest
 from bitsure.quantizers import Rtn
 
 MXFP = ("mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e2m3", "mxfp6_e3m2", "mxfp4")
+
+
+@pytest.mark.parametrize("library", ["compressed-tensors", "torchao"])
+def test_what_develops_this_brings_the_oracles(library):
+    assert f"\n{library}==" in (PROJECT / "requirements.txt").read_text()
 
 
 def values(rows: int = 300, width: int = 128) -> torch.Tensor:
@@ -29,7 +35,7 @@ def values(rows: int = 300, width: int = 128) -> torch.Tensor:
 
 def of_torchao(name: str, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Scales' bits, codes, and values."""
-    mx = pytest.importorskip("torchao.prototype.mx_formats.mx_tensor", reason="torchao is not installed")
+    mx = pytest.importorskip("torchao.prototype.mx_formats.mx_tensor", reason="not there: make setup brings it")
     from torchao.prototype.mx_formats.constants import DTYPE_FP6_E2M3, DTYPE_FP6_E3M2
     from torchao.prototype.mx_formats.kernels import unpack_uint4
 
@@ -54,9 +60,7 @@ def test_mx_weights_and_activations_are_torchaos(name):
 
 def of_compressed_tensors(x: torch.Tensor, bits: int, kind: str, symmetric: bool, group_size: int | None) -> torch.Tensor:
     """Its dynamic quantization of activations (1, tokens, width), each token's or each group's."""
-    library = pytest.importorskip(
-        "compressed_tensors.quantization", reason="not there: pip install compressed-tensors==0.20.0 loguru"
-    )
+    library = pytest.importorskip("compressed_tensors.quantization", reason="not there: make setup brings it")
     from compressed_tensors.quantization.lifecycle.forward import fake_quantize as theirs
     from compressed_tensors.quantization.utils.helpers import compute_dynamic_scales_and_zp
 

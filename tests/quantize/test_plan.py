@@ -6,7 +6,8 @@ import pytest
 
 from bitsure import quantize
 from bitsure.errors import UserError
-from bitsure.quantizers import Bnb, Hqq
+from bitsure.number_formats import Activations, KeysValues
+from bitsure.quantizers import Bnb, Hqq, Kept, Rtn
 from tests.quantize.plans import plan
 
 
@@ -20,3 +21,13 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(tiny_model
     monkeypatch.setattr(quantize, "version", version)
     with pytest.raises(UserError, match=rf"quant={quant.name} needs {library}.*pip install -e '\.\[{library}\]'"):
         _ = plan(tiny_model, quant, calib_file).made_from
+
+
+def test_what_the_models_forward_pass_decides_is_known_by_its_library(tiny_model, calib_file):
+    """Scales, ranges and tuning come out of transformers' modules; plain rounding never runs the model."""
+    static = Activations(8, 0)
+    by_data = [Rtn(4, 32, True, transforms=["clip"]), Rtn(4, 32, True, activations=static), Kept(activations=static)]
+    for quant in by_data:
+        assert {"torch", "transformers"} <= plan(tiny_model, quant, calib_file).made_from["libraries"].keys()
+    for quant in (Rtn(4, 32, True), Kept(kv=KeysValues(4))):
+        assert plan(tiny_model, quant, calib_file).made_from["libraries"].keys() == {"torch"}

@@ -26,7 +26,7 @@ def quant(*transforms, bits=3, group_size=32, symmetric=True) -> Rtn:
 
 def test_scales_protect_the_channels_that_carry_most():
     W, x, inputs = problem(outliers=True)
-    scales = search_scales(W, inputs, quant("scale"))
+    scales = search_scales([W], inputs, quant("scale"))
     assert scales[[3, 50]].min() > 2 * scales[[i for i in range(100) if i not in (3, 50)]].max()
     scaled = quantize_layers({"w": W}, inputs, quant("scale"), "w")[0]["w"]
     assert output_error(x, W, scaled) < 0.8 * output_error(x, W, round_to_nearest(W, quant()))
@@ -72,6 +72,21 @@ def test_one_scale_a_tensor_is_one_for_each_layer():
     gptq = Gptq(4, 0, True, backend="native", desc_act=False, damp_percent=0.01)
     found, _ = quantize_layers({"q": W[:10], "k": 5 * W[10:]}, inputs, gptq, "q, k")
     assert found["k"].scales.shape == (1, 1) and found["k"].scales > 3 * found["q"].scales
+
+
+def test_with_one_scale_a_tensor_each_layer_is_searched_and_said_by_itself():
+    W, _, inputs = problem(outliers=True)
+    layers, settings = {"q": W[:10], "k": 0.1 * W[10:]}, quant("scale", group_size=0)
+    layers["k"][:, [3, 50]] *= 20
+    _, moved = quantize_layers(layers, inputs, settings, "q, k")
+    alone = {name: quantize_layers({name: weight}, inputs, settings, name)[1]["scale"][name] for name, weight in layers.items()}
+    assert moved["scale"] == alone and alone["k"] > 2 * alone["q"]
+    errors = []  # of the two rounded each by itself, with scales in common: found for that, or for one matrix of both
+    for weights in (list(layers.values()), [torch.cat(list(layers.values()))]):
+        scales = search_scales(weights, inputs, settings)
+        changes = [round_to_nearest(w * scales, settings).dequantize() / scales - w for w in layers.values()]
+        errors.append(sum(((change @ inputs.hessian) * change).sum().item() for change in changes))
+    assert errors[0] < 0.9 * errors[1]
 
 
 def test_transforms_go_before_gptq_as_before_rounding():

@@ -15,7 +15,7 @@ from operator import call
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitsure import estimate, model_facts, models, terminal
+from bitsure import costs, estimate, model_facts, models, terminal
 from bitsure.config import PROJECT, Calib, Model
 from bitsure.errors import UserError
 from bitsure.models import Source
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 4  # of what the store keeps; one more whenever code of ours would make other weights from the same causes
-LIBRARIES = {  # that make the weights; of GPTQ by its backend
+FORMAT = 5  # of what the store keeps; one more whenever code of ours would make other weights from the same causes
+LIBRARIES = {  # that make the weights; of GPTQ by its backend; those that need data run the model, with transformers
     Kept: ("torch",),
     Rtn: ("torch",),
     "gptqmodel": ("torch", "transformers", "gptqmodel"),
@@ -87,7 +87,8 @@ class Plan:
     def _libraries(self) -> dict[str, str]:
         """The versions of what makes the weights. Raises UserError for what is missing, with the commands that bring it."""
         kind = self.quant.backend if isinstance(self.quant, Gptq) else type(self.quant)
-        found = {library: self._version(library) for library in LIBRARIES[kind]}
+        needed = {*LIBRARIES[kind], *(("transformers",) if self.quant.needs_data else ())}
+        found = {library: self._version(library) for library in sorted(needed)}
         if kind == "auto_gptq" and int(found["transformers"].split(".")[0]) > 4:
             raise self._needs("auto_gptq", f"which does not import beside transformers {found['transformers']}")
         return found
@@ -224,8 +225,10 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
     with terminal.output_to(log_file):
         model, _ = models.load(source.path, plan.dtype, "cpu", source.settings)
         windows, held_out = _windows(source.path, source.settings.trust_remote_code, text, plan.calib, plan.nsamples)
-    started = time.monotonic()
-    with terminal.progress(f"quantizing {source.name}, {plan.quant.name}", total=None) as advance:
+    with (
+        costs.measured() as took,
+        terminal.progress(f"quantizing {source.name}, {plan.quant.name}", total=None) as advance,
+    ):
         match plan.quant:
             case Gptq(backend="gptqmodel") as quant:
                 gptqmodel.quantize(source.path, quant, plan.dtype, windows, out, log_file, advance)
@@ -252,17 +255,18 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
                 noise.match(model, like, held_out, quant.seed, out)
             case quant:
                 raise AssertionError(f"no quantizer for {quant}")
-    seconds = time.monotonic() - started
     made = plan.ready.path if isinstance(plan.quant, Prequantized) else out
     weights, others = checkpoints.load(made, model)
     at_run_time = runtime.read(made)
-    report = verify.report(model, weights, others, held_out, isinstance(plan.quant, Cast), at_run_time)
+    in_files = sum(file.stat().st_size for file in models.weight_files(source.path))
+    stored_bits = 8 * in_files / estimate.parameters_of(model)
+    report = verify.report(model, weights, others, held_out, isinstance(plan.quant, Cast), at_run_time, stored_bits)
     if isinstance(plan.quant, Prequantized):
         prequantized.check_parent(plan.ready, report, source.name)
     report["quantizer"] = plan.quant.name
     report["not_applied"] = _not_applied(plan)
     report["calib_data"] = {"name": text.name, "windows": len(windows), "seqlen": held_out.shape[1]}
-    report["seconds"] = round(seconds, 2)
+    report |= took
     tokens = windows.numel() + held_out.numel()
     work = estimate.quantizing_work(estimate.parameters_of(model), estimate.width_of(model), tokens)
     estimate.write_cost(out, plan.quant.name, time.monotonic() - begun, work)

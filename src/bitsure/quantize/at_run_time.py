@@ -10,10 +10,12 @@ from torch import nn
 from bitsure.errors import UserError
 from bitsure.quantize.blocks import walk
 from bitsure.quantize.formats import Weight
-from bitsure.quantize.runtime import Hooks, Input, Runtime, factors, reassembly_of, rounding
-from bitsure.quantize.targets import linears
+from bitsure.quantize.runtime import Hooks, Input, Runtime, attach, factors, reassembly_of, rounding
+from bitsure.quantize.targets import block_linears, find_blocks, linears
 
 log = logging.getLogger(__name__)
+# ‖difference‖ / ‖output‖ of one function whose weights were divided and rounded to their type again
+SAME = {torch.float32: 1e-4, torch.bfloat16: 0.2, torch.float16: 2e-2}
 # `Runtime.moved` where a transform did nothing
 NOTHING = {"smooth": 1.0, "reassemble": 1.0, "scale": 1.0, "clip": 0.0, "clip_asymmetric": 0.0, "tuning": 1.0}
 MEASURES = {  # what it says
@@ -27,36 +29,66 @@ MEASURES = {  # what it says
 
 
 @torch.no_grad()
-def at_run_time(model: nn.Module, weights: dict[str, Weight], runtime: Runtime, held_out: torch.Tensor) -> dict:
+def divide(model: nn.Module, runtime: Runtime, held_out: torch.Tensor) -> None:
+    """Divide and multiply in a full-precision model as a checkpoint says. Raises UserError if that changes its function."""
+
+    def states() -> torch.Tensor:
+        return model.base_model(input_ids=held_out.to(model.device), use_cache=False)[0]
+
+    expected = states()
+    for division in runtime.divisions:
+        division.apply(model.get_submodule)
+    attach(model, Runtime(divisions=runtime.divisions), {})
+    change = ((states() - expected).float().norm() / expected.float().norm()).item()
+    if not change <= SAME[expected.dtype]:
+        raise UserError(
+            f"quant.transforms=[smooth] changed what the model computes before anything was rounded, by {change:.2g} of it. "
+            "No score is taken from such a model."
+        )
+
+
+@torch.no_grad()
+def report(model: nn.Module, weights: dict[str, Weight], runtime: Runtime, held_out: torch.Tensor) -> dict:
     """The part of quantization.json that is not about weights.
 
     model: in full precision, divided as the runtime says; held_out: (windows, seqlen) token ids. Errors are relative, of what
     the full-precision model has there: ‖Q(x) − x‖ / ‖x‖. Raises UserError naming the layers whose inputs, and the blocks whose
-    keys or values, are the same after rounding, though they are not zero.
+    keys or values, were not reached, or are the same after rounding, though they are not zero.
     """
     found = _errors(model, weights, runtime, held_out)
-    report: dict = {}
+    said: dict = {}
     for what, numbers in (("activations", runtime.activations), ("keys and values", runtime.kv)):
         if numbers is None:
             continue
         errors = found[what]
-        if not errors:
-            raise UserError(f"The quantizer did not do its work: no {what} were reached. No score is taken from such a model.")
+        if missing := _expected(model, what) - errors.keys():
+            raise UserError(
+                f"The quantizer did not do its work: {what} were not reached: {', '.join(sorted(missing))}. No score is taken "
+                f"from such a model."
+            )
         if unchanged := sorted(name for name, (change, norm) in errors.items() if change == 0 and norm > 0):
             raise UserError(
                 f"The quantizer did not do its work. The {what} of {len(unchanged)} of {len(errors)} are unchanged: "
                 f"{', '.join(unchanged)}. No score is taken from such a model."
             )
-        report[what.replace(" ", "_")] = {
+        said[what.replace(" ", "_")] = {
             **vars(numbers),
             "errors": {name: (change / norm) ** 0.5 if norm else 0.0 for name, (change, norm) in errors.items()},
             "always_zero": sorted(name for name, (_, norm) in errors.items() if norm == 0),
         }
     if runtime.moved:
-        report["transforms"] = {transform: _moved(transform, runtime) for transform in runtime.moved}
+        said["transforms"] = {transform: _moved(transform, runtime) for transform in runtime.moved}
     if "reassemble" in runtime.moved:
-        report["transforms"]["reassemble"]["largest_input"] = _spread(found["reassembled"])
-    return report
+        said["transforms"]["reassemble"]["largest_input"] = _spread(found["reassembled"])
+    return said
+
+
+def _expected(model: nn.Module, what: str) -> set[str]:
+    """What must be rounded: the inputs of every layer, or the keys and values of every block."""
+    if what == "activations":
+        return set(block_linears(model))
+    prefix, blocks = find_blocks(model)
+    return {f"{prefix}.{number} {which}" for number in range(len(blocks)) for which in ("keys", "values")}
 
 
 def _spread(ranges: dict[str, tuple[float, float, bool]]) -> dict[str, list[float]]:

@@ -51,7 +51,7 @@ def quantize(
         return
     total = len(find_blocks(model)[1])
     done: list[Path] = []
-    hooks, sources = Hooks(), []
+    hooks, sources = Hooks(), {}
     exact: list[torch.Tensor] | None = None  # what the full-precision model's blocks give, where that is learned from
     for prefix, block, feed in walk(model, windows):
         if isinstance(quant, Rtn) and quant.tuning is not None:
@@ -95,7 +95,7 @@ def _quantize_block(
     feed: Feed,
     quant: Chain,
     hooks: Hooks,
-    sources: list[Source],
+    sources: dict[str, list[Source]],
     exact: list[torch.Tensor] | None,
 ) -> tuple[dict[str, Weight], Runtime, float]:
     """The block's weights and what it does at run time, by full names, and ‖Ŵ − W‖ / ‖W‖ over its layers.
@@ -130,18 +130,17 @@ def _quantize_block(
         scales: list[torch.Tensor | None] = [None] * len(stage)
         if quant.activations is not None:
             if "scale" in quant.transforms:  # by what is there before it is rounded
-                raw = measure([next(iter(group.values())) for group in stage], feed)
-                scales = [search_scales(_rows(group), inputs, quant) for group, inputs in zip(stage, raw, strict=True)]
+                scales = _search_scales(stage, prefix, feed, quant, spans)
             for group, found in zip(stage, scales, strict=True):
                 _round_inputs(group, prefix, found, at_run_time, hooks)
         statistics = measure([next(iter(group.values())) for group in stage], feed)
         for group, inputs, found in zip(stage, statistics, scales, strict=True):
             names = ", ".join(f"{prefix}.{name}" for name in group)
-            layers = {name: matrix(layer) for name, layer in group.items()}
+            layers = {f"{prefix}.{name}": matrix(layer) for name, layer in group.items()}
             rounded, went = quantize_layers(layers, inputs, quant, names, found)
-            for transform, measure_of_it in went.items():
-                moved.setdefault(transform, {})[names] = measure_of_it
-            for name, weight in rounded.items():
+            for transform, how_far in went.items():
+                moved.setdefault(transform, {}).update(how_far)
+            for name, weight in zip(group, rounded.values(), strict=True):
                 _put(group[name], weight, at_run_time)
                 weights[name] = to_cpu(weight)
         feed.replay.finish(set(weights))
@@ -155,25 +154,26 @@ def _prepare(
     groups: list[dict[str, nn.Module]],
     quant: Chain,
     hooks: Hooks,
-    sources: list[Source],
+    sources: dict[str, list[Source]],
 ) -> tuple[list[Division], dict[str, torch.Tensor], Moved]:
     """What is done to a block as a whole: smoothing, and the ranges of static activations.
 
-    sources: where the block before has its divisions folded, replaced by where this one has.
+    sources: where divisions are folded, of blocks by their structure; one that is new is added. `verify` proves it of each.
     """
     static = quant.activations is not None and quant.activations.static
     if not static and "smooth" not in quant.transforms:
         return [], {}, {}
     ranges = channel_ranges([next(iter(group.values())) for group in groups], feed)
     divisions, spans, moved = [], {}, {}
-    if "smooth" in quant.transforms:
-        sources[:] = find_sources(block, groups, lambda: feed.run(feed.batches[0]), list(sources))
+    if "smooth" in quant.transforms and repr(block) not in sources:
+        states = feed.batches[0]
+        sources[repr(block)] = find_sources(block, groups, lambda: feed.run(states).float() - states.float())
     for number, (group, (low, high)) in enumerate(zip(groups, ranges, strict=True)):
         names = [f"{prefix}.{name}" for name in group]
         _check_finite(high - low, ", ".join(names))
         if "smooth" in quant.transforms:
             scales = smoothing_scales(torch.maximum(high, -low), _rows(group), quant.smooth_alpha)
-            source, multiplies_by = sources[number]
+            source, multiplies_by = sources[repr(block)][number]
             division = Division(names, scales.cpu(), source and f"{prefix}.{source}", multiplies_by)
             division.apply(lambda name: block.get_submodule(name.removeprefix(f"{prefix}.")))
             if source is None:
@@ -182,8 +182,26 @@ def _prepare(
             moved.setdefault("smooth", {})[", ".join(names)] = (scales.max() / scales.min()).item()
             low, high = low / scales, high / scales
         if static:
-            spans |= dict.fromkeys(names, torch.stack([low.min(), high.max()]).cpu())
+            spans |= _span(names, low, high)
     return divisions, spans, moved
+
+
+def _search_scales(
+    stage: list[dict[str, nn.Module]], prefix: str, feed: Feed, quant: Rounded, spans: dict[str, torch.Tensor]
+) -> list[torch.Tensor]:
+    """The scales (in,) of each group's input; static ranges in `spans` become those of the input divided by them."""
+    first = [next(iter(group.values())) for group in stage]
+    weights = [_rounded_together(group, quant) for group in stage]
+    scales = [search_scales(of, inputs, quant) for of, inputs in zip(weights, measure(first, feed), strict=True)]
+    if quant.activations.static:
+        for group, found, (low, high) in zip(stage, scales, channel_ranges(first, feed), strict=True):
+            spans |= _span([f"{prefix}.{name}" for name in group], low / found, high / found)
+    return scales
+
+
+def _span(names: list[str], low: torch.Tensor, high: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The range of a tensor whose channels have these, (in,), by layer."""
+    return dict.fromkeys(names, torch.stack([low.min(), high.max()]).cpu())
 
 
 def _round_inputs(
@@ -193,6 +211,11 @@ def _round_inputs(
     if at_run_time.activations is not None:
         span = at_run_time.spans.get(f"{prefix}.{next(iter(group))}")
         hooks.on_layers(list(group.values()), Input(None if scales is None else 1 / scales, at_run_time.activations, span))
+
+
+def _rounded_together(group: dict[str, nn.Module], quant: Rounded) -> list[torch.Tensor]:
+    """The weights (out, in) of layers that read one input; with one scale a tensor each by itself."""
+    return [matrix(layer).detach().float() for layer in group.values()] if quant.group_size == 0 else [_rows(group)]
 
 
 def _rows(group: dict[str, nn.Module]) -> torch.Tensor:
@@ -212,28 +235,33 @@ def _check_finite(values: torch.Tensor, names: str) -> None:
 
 def quantize_layers(
     layers: dict[str, torch.Tensor], inputs: Inputs, quant: Rounded, names: str, scales: torch.Tensor | None = None
-) -> tuple[dict[str, IntegerWeight | ElementWeight], dict[str, float]]:
+) -> tuple[dict[str, IntegerWeight | ElementWeight], Moved]:
     """Weights (out, in) that read the same input: transforms in their order, then rounding; all rows at once.
 
     scales: (in,), what the inputs have been divided by already; else they are searched here where quant.transforms says so.
-    Returns the weights by name, and how far each transform went, as `runtime.Runtime.moved`.
+    Returns the weights by name, and how far each transform went, as `runtime.Runtime.moved`, for `names` or for each layer.
     """
     _check_finite(inputs.hessian, names)
     if quant.group_size == 0 and len(layers) > 1:  # one scale a tensor: one tensor at a time
-        found = {name: quantize_layers({name: weight}, inputs, quant, names, scales) for name, weight in layers.items()}
-        return {name: weights[name] for name, (weights, _) in found.items()}, next(iter(found.values()))[1]
+        weights, moved = {}, {}
+        for name, weight in layers.items():
+            found, went = quantize_layers({name: weight}, inputs, quant, name, scales)
+            weights |= found
+            for transform, how_far in went.items():
+                moved.setdefault(transform, {}).update(how_far)
+        return weights, moved
     weight, hessian = torch.cat([layer.detach().float() for layer in layers.values()]), inputs.hessian
     moved, shrink = {}, ()
     if scales is None and "scale" in quant.transforms:
-        scales = search_scales(weight, inputs, quant)
+        scales = search_scales([weight], inputs, quant)
         hessian = hessian / scales / scales[:, None]
     if scales is not None:
         weight = weight * scales
-        moved["scale"] = (scales.max() / scales.min()).item()
+        moved["scale"] = {names: (scales.max() / scales.min()).item()}
     for clip in ("clip", "clip_asymmetric"):
         if clip in quant.transforms:
             shrink = search_clip(weight, hessian, quant, apart=clip == "clip_asymmetric")
-            moved[clip] = (torch.stack(shrink) < 1).any(0).float().mean().item()
+            moved[clip] = {names: (torch.stack(shrink) < 1).any(0).float().mean().item()}
     if isinstance(quant, Gptq):
         rounded = round_with_hessian(weight, hessian, quant, shrink, names)
     else:

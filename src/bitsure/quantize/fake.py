@@ -53,15 +53,22 @@ def _integers(values: torch.Tensor, numbers: Numbers, span: torch.Tensor | None)
     # torch.aminmax is several times slower
     low, high = (values.amin(-1, True), values.amax(-1, True)) if span is None else span.to(values.device)
     finite = (high - high) + (low - low)  # 0, or NaN
+    furthest = widest(numbers.bits)
+    low, high = low.clamp(-furthest, furthest), high.clamp(-furthest, furthest)
     if numbers.symmetric:
-        scales = torch.maximum(high, -low) * 2 / levels
+        scales = torch.maximum(high, -low) / (levels / 2)
     else:
         low, high = low.clamp(max=0), high.clamp(min=0)
-        scales = (high - low) / levels
-    scales = scales.clamp(TINY, HUGE / levels) + finite
+        scales = (high / 2 - low / 2) / (levels / 2)  # no sum that overflows
+    scales = scales.clamp(TINY) + finite
     zeros = 2 ** (numbers.bits - 1) if numbers.symmetric else (-low / scales).round_().clamp_(0, levels)
     found = (values / scales).round_().clamp_(-zeros, levels - zeros)
     return _or_nan(found.mul_(scales), values, span)
+
+
+def widest(bits: int) -> float:
+    """The largest end of a range of integers: the outermost code, 2^bits / (2^bits − 1) of it, is still finite."""
+    return HUGE * (1 - 2.0**-bits) * (1 - 2.0**-20)
 
 
 def _elements(values: torch.Tensor, numbers: Numbers, span: torch.Tensor | None) -> torch.Tensor:

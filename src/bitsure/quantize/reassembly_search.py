@@ -62,9 +62,9 @@ def search(
 
     The paper takes the attention's output or the feed-forward layer's; here it is the block's, whatever the family. One of
     the choices is to leave all channels whole. largest: max|x_i| of the channels, (in,); hessian: the mean of x xᵀ, (in, in);
-    run: runs calibration text through the block and returns what it gives. Also returned: `largest_over_median` of those
-    magnitudes, how many `channels_moved`, and ‖change of the output‖ / ‖output‖ by rounding these layers `error_whole`, with
-    whole channels, and `error`, with those chosen.
+    run: runs the first batch of calibration text through the block and returns what it gives. Also returned:
+    `largest_over_median` of those magnitudes, how many `channels_moved`, and ‖change of the output‖ / ‖output‖ by rounding
+    these layers `error_whole`, with whole channels, and `error`, with those chosen.
     """
     weights = {layer: matrix(layer).clone() for layer in group.values()}
     cost = distances(hessian, torch.cat([weight.float() for weight in weights.values()]))

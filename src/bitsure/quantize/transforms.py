@@ -30,8 +30,10 @@ def smoothing_scales(largest: torch.Tensor, weight: torch.Tensor, alpha: float) 
     return torch.where((largest > 0) & (columns > 0), scales, 1.0)
 
 
-def search_scales(weight: torch.Tensor, inputs: Inputs, quant: Rounded) -> torch.Tensor:
+def search_scales(weights: list[torch.Tensor], inputs: Inputs, quant: Rounded) -> torch.Tensor:
     """Input channels' scales s (in,), float32: W·diag(s) is rounded and the input divided by s.
+
+    weights: all that read the input, (out, in), each rounded by itself.
 
     s = mean|x|^α, normalized to a geometric middle of 1, with the α of the grid that makes the output error of rounding,
     tr((Ŵ − W) H (Ŵ − W)ᵀ), smallest (Lin et al. 2024, equations 4 and 5). α = 0 leaves the weight as it is.
@@ -40,8 +42,8 @@ def search_scales(weight: torch.Tensor, inputs: Inputs, quant: Rounded) -> torch
     for exponent in EXPONENTS.tolist():
         scales = inputs.mean_abs.clamp(min=1e-4) ** exponent
         scales = stored_scales(scales / (scales.max() * scales.min()).sqrt())
-        change = round_to_nearest(weight * scales, quant).dequantize() / scales - weight
-        error = ((change @ inputs.hessian) * change).sum().item()
+        changes = (round_to_nearest(weight * scales, quant).dequantize() / scales - weight for weight in weights)
+        error = sum(((change @ inputs.hessian) * change).sum().item() for change in changes)
         if error < best:
             best, chosen = error, scales
     return chosen

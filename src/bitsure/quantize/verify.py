@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from bitsure.errors import UserError
-from bitsure.quantize.at_run_time import at_run_time
+from bitsure.quantize import at_run_time
 from bitsure.quantize.blocks import walk
 from bitsure.quantize.formats import CodebookWeight, ElementWeight, IntegerWeight, Weight
-from bitsure.quantize.runtime import Input, Runtime, as_run, attach, factors, reassembly_of
+from bitsure.quantize.runtime import Input, Runtime, as_run, factors, reassembly_of
 from bitsure.quantize.targets import block_linears, linears, matrix, skipped_modules
 
 
@@ -21,18 +21,19 @@ def report(
     held_out: torch.Tensor,
     whole_model: bool = False,
     runtime: Runtime | None = None,
+    stored_bits: float | None = None,
 ) -> dict:
     """What quantization changed, for quantization.json.
 
     model: the full-precision model, whose weights are changed as the runtime's divisions say; weights, others, runtime: what a
     checkpoint holds, read back from disk; held_out: (windows, seqlen) token ids that the quantizer did not see; whole_model:
-    it is a cast, which is meant for every tensor, and may find some that fit already. Raises UserError naming the layers,
+    it is a cast, which is meant for every tensor, and may find some that fit already; stored_bits: of a weight in the model's
+    own files, which weights that are kept still take (default: as they are loaded). Raises UserError naming the layers,
     activations, keys or values that should have changed and did not.
     """
     runtime = runtime or Runtime()
-    for division in runtime.divisions:
-        division.apply(model.get_submodule)
-    attach(model, Runtime(divisions=runtime.divisions), {})
+    if runtime.divisions:
+        at_run_time.divide(model, runtime, held_out)
     originals = {name: matrix(layer) for name, layer in block_linears(model).items()}
     kept = not weights and bool(runtime)  # the checkpoint is about what is rounded at run time
     targets = {} if kept else originals
@@ -53,17 +54,21 @@ def report(
         squared_change, squared_norm = squared_change + change, squared_norm + norm
         layers[name] = {"weight_error": _ratio(change, norm), "output_error": errors[name]}
     n_quantized = sum(original.numel() for original in originals.values())
-    own_bits = sum(original.numel() * original.element_size() * 8 for original in originals.values())
+    if kept:
+        bits = stored_bits or 8 * next(iter(originals.values())).element_size()
+    else:
+        bits = sum(weight.storage_bits for weight in weights.values()) / n_quantized
+    share = 1.0 if whole_model else 0.0 if kept else n_quantized / sum(p.numel() for p in model.parameters())
     return {
         "modules_quantized": sorted(targets),
         "modules_skipped": {} if whole_model else _kept(originals if kept else {}) | skipped_modules(model),
-        "parameter_share": 1.0 if whole_model else n_quantized / sum(p.numel() for p in model.parameters()),
-        "bits_per_weight": (own_bits if kept else sum(weight.storage_bits for weight in weights.values())) / n_quantized,
+        "parameter_share": share,
+        "bits_per_weight": bits,
         "relative_error": _ratio(squared_change, squared_norm),
         "group_sizes": _group_sizes(weights),
         "other_tensors_rounded": rounded,
         "layers": layers,
-        **at_run_time(model, weights, runtime, held_out),
+        **at_run_time.report(model, weights, runtime, held_out),
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bitsure import estimate, models, records, terminal
+from bitsure import costs, estimate, models, records, terminal
 from bitsure.config import Scoring, Task
 from bitsure.errors import UserError
 from bitsure.models import Source
@@ -71,7 +70,7 @@ class Scorer:
             with terminal.output_to(self.log_file):
                 from bitsure.scoring import harness
 
-                harness.check_prompting(models.load_tokenizer(source.path), task)
+                harness.check_prompting(source.load_tokenizer(), task)
 
     def score(self, source: Source, weights: dict | None, checkpoint: Path | None, label: str) -> pa.Table:
         """Every question's record, in the order of the tasks; what is scored now goes to the store task by task.
@@ -91,6 +90,14 @@ class Scorer:
         """The tasks that the store has no records of for a model; to_read: as in `Store.find`."""
         names = self.questions.task.names
         return [name for name in names if not self.store.find("records", self._made_from(model, name), to_read)]
+
+    def costs(self, source: Source, weights: dict | None) -> dict | None:
+        """What it took to score a model, as `bitsure.costs.of_scoring` tells it, when its records were made."""
+        entries = {
+            name: self.store.path("records", self._made_from(identity(source, weights), name))
+            for name in self.questions.task.names
+        }
+        return costs.of_scoring({name: estimate.read_cost(entry) for name, entry in entries.items()})
 
     def write_prompts(self, source: Source, path: Path) -> None:
         """What every question of a scored full-precision model was, into one file."""
@@ -127,17 +134,18 @@ class Scorer:
                         for one in names:  # the batches of all are settled now: who goes on after a kill makes the same
                             self._journal(model, one).begin(lm.limits())
                     lm.journal = self._journal(model, name)
-                    started, tokens, before = time.monotonic(), lm.tokens, len(lm.journal)
+                    tokens, before = lm.tokens, len(lm.journal)
                     if before:
                         log.info("%s, %s: %d choices were scored before", label, name, before)
-                    found, prompts = harness.run(self._loaded[name], lm, task)
+                    with costs.measured() as took:
+                        found, prompts = harness.run(self._loaded[name], lm, task)
                     with self.store.create("records", made_from) as unfinished:
                         records.write(unfinished / "records.parquet", found, made_from)
                         records.write_prompts(unfinished / "prompts.parquet", found, prompts)
                         if not before:
                             work = estimate.scoring_work(estimate.parameters_of(lm.model), lm.tokens - tokens)
-                            seconds, size = time.monotonic() - started, {"tokens": lm.tokens - tokens, "questions": len(found)}
-                            estimate.write_cost(unfinished, "scoring", seconds, work, **size)
+                            size = {"tokens": lm.tokens - tokens, "questions": len(found)}
+                            estimate.write_cost(unfinished, "scoring", work=work, **took, **size)
                     lm.journal.remove()
 
     def _journal(self, model: dict, name: str) -> Journal:
@@ -150,7 +158,7 @@ class Scorer:
             from bitsure.quantize import gptqmodel
 
             log.info("the quantized weights stay packed, for gptqmodel's kernels")
-            return gptqmodel.load_packed(checkpoint, self.dtype), models.load_tokenizer(source.path)
+            return gptqmodel.load_packed(checkpoint, self.dtype), source.load_tokenizer()
         network, tokenizer = models.load(source.path, self.dtype, settings=source.settings)
         if checkpoint is not None:
             from bitsure.quantize import checkpoints

@@ -6,11 +6,13 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import torch
+
+from bitsure.costs import watch_memory
 
 log = logging.getLogger(__name__)
 
@@ -37,16 +39,18 @@ class Budget:
         same on a machine that is a little slower or fuller at another time.
         """
         free, started = free_memory(self.device), time.monotonic()
-        with peak_memory(self.device) as peak:
+        with watch_memory(self.device) as memory:
             yield
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
         seconds = time.monotonic() - started
-        by_memory = free * MEMORY_SHARE / max(peak() / tokens, 1)
+        by_memory = free * MEMORY_SHARE / max(memory.rise / tokens, 1)
         by_time = SECONDS / (seconds / tokens)
         self.tokens = 2 ** int(math.log2(max(1, min(MOST.get(self.device.type, PROBE), by_memory, by_time))))
         self.probed = True
-        log.info("batches of up to %d tokens: the first %d took %.1f MB and %.2f s", self.tokens, tokens, peak() / 1e6, seconds)
+        log.info(
+            "batches of up to %d tokens: the first %d took %.1f MB and %.2f s", self.tokens, tokens, memory.rise / 1e6, seconds
+        )
 
     def shrink(self, tokens: int) -> int:
         """After a batch of that many tokens did not fit: how many may be tried."""
@@ -80,31 +84,3 @@ def free_memory(device: torch.device) -> int:
         return free
     cached = dict(line.split() for line in details.splitlines()).get("inactive_file", 0)  # given back when it is needed
     return free if limit == "max" else min(free, int(limit) - int(used) + int(cached))
-
-
-@contextmanager
-def peak_memory(device: torch.device | None = None) -> Iterator:
-    """Yields a function that says, after the block, by how many bytes memory rose inside it; 0 where that cannot be known."""
-    cuda = device is not None and device.type == "cuda"
-    before = peak = 0
-
-    def now() -> tuple[int, int]:
-        """What is held, and the most that was held since the last reset."""
-        if cuda:
-            return torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
-        try:
-            lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        except OSError:
-            return 0, 0
-        return tuple(int(lines[key].split()[0]) * 1024 for key in ("VmRSS", "VmHWM"))
-
-    if cuda:
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back
-    before = now()[0]
-    try:
-        yield lambda: max(0, peak - before)
-    finally:
-        peak = now()[1]

@@ -47,7 +47,7 @@ def prepared_by_content() -> Iterator[None]:
 def cannot_load(manager: TaskManager, name: str, group: str, error: Exception) -> UserError:
     log.info("task %s cannot be loaded", name, exc_info=error)
     if isinstance(error, UserError):
-        return UserError(f"task.names: {name}{group}: {error}")
+        return type(error)(f"task.names: {name}{group}: {error}")  # what is only not here yet stays so
     entry = manager.task_index.get(name)
     cfg = (entry.cfg if entry else None) or {}
     columns = _columns(cfg)

@@ -13,13 +13,14 @@ import yaml
 from bitsure.errors import UserError
 from bitsure.rundir import read_status
 
-FILES = ("provenance", "quantization", "metrics", "baseline_metrics", "comparison")
+FILES = ("provenance", "quantization", "metrics", "baseline_metrics", "comparison", "costs")
 LAST_LINES = 5  # of an error
 NOT_STARTED = "not started"
 DAMAGED = "damaged"
-# settings beside model, quantizer and its data that make two cells' numbers different ones
-SETTINGS = ("model.dtype", "task.", "scoring.", "metric.")
-NOT_SETTINGS = ("task.name", "task.names", "task.include_path")
+# what may make two cells' numbers different ones, and what of it has columns or rows of its own
+SETTINGS = ("model.", "quant.", "control.", "calib.", "task.", "scoring.", "compress.", "metric.")
+NOT_SETTINGS = ("model.name", "model.series", "model.training_seed", "quant.name", "calib.seed")
+NOT_SETTINGS += ("task.name", "task.names", "task.include_path")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Cell:
     metrics: dict
     baseline: dict
     comparison: dict
+    costs: dict  # costs.json
 
     @property
     def done(self) -> bool:
@@ -51,7 +53,7 @@ class Cell:
 
     @cached_property
     def settings(self) -> dict[str, object]:
-        """Every setting that SETTINGS names, by its dotted name."""
+        """Every setting that SETTINGS names and NOT_SETTINGS does not, by its dotted name."""
         flat = dict(_flat(self.config))
         return {key: flat[key] for key in flat if key.startswith(SETTINGS) and key not in NOT_SETTINGS}
 
@@ -89,7 +91,7 @@ def _read(directory: Path, name: str) -> Cell:
             raise ValueError("metrics.json or config.yaml is missing")
     except (OSError, ValueError) as wrong:
         state, error = DAMAGED, f"{wrong}; run the sweep again, or remove {directory.name}"
-    numbers = [found[what] if state == "done" else {} for what in ("metrics", "baseline_metrics", "comparison")]
+    numbers = [found[what] if state == "done" else {} for what in ("metrics", "baseline_metrics", "comparison", "costs")]
     model, proof = found["provenance"].get("model", {}), found["quantization"]
     return Cell(directory, name, state, _last_lines(error), config or {}, model, proof, *numbers)
 

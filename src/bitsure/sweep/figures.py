@@ -24,14 +24,14 @@ from bitsure.sweep.looks import (
     styles_of,
 )
 from bitsure.sweep.naming import groups, label, of_method, overall, short, size, smaller, star, tasks_of
-from bitsure.sweep.statistics import STUDY
-from bitsure.sweep.table import FULL
+from bitsure.sweep.statistics import STUDY, said
+from bitsure.sweep.table import COSTS, FULL
 
 MOST_WRITTEN = 600  # numbers in a heat map; of more the colours are what can be read
 SHIFT = tuple(f"{name}_stratum_{k}" for name in ("harm", "instability") for k in range(1, STRATA + 1))
 BETTER = {"accuracy": max, "true_label_prob": max, "expected_calibration_error": min}  # what a Pareto front is drawn of
 POINT = ("series", "parameters", "model", "quantizer", "setting", "bits_per_weight", "bits_per_weight_coded", "size_bytes")
-POINT += ("task", "metric")
+POINT += (*COSTS, "task", "metric")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def pictures(models: list[dict], sizes: list[dict]) -> list[Picture]:
     """Every picture that these rows allow; models: a row a model, task and metric; sizes: the same over training seeds."""
     found = [scale(sizes, metric) for metric in ("true_label_prob", "accuracy", "expected_calibration_error", "confidence")]
     found += [bits(sizes, metric) for metric in ("true_label_prob", "accuracy")]
-    found += [heat(models), pareto(models, ON_DISK), pareto(models, CODED), shift(sizes)]
+    found += [heat(models), *(pareto(models, against) for against in PARETO), shift(sizes)]
     return [picture for picture in found if picture is not None]
 
 
@@ -172,6 +172,7 @@ class Size:
     picture: str
     title: str
     caption: str
+    most: bool = False  # the larger the better
 
 
 ON_DISK = Size(
@@ -192,6 +193,25 @@ CODED = Size(
     "Bits per weight after coding are what the best of zstd and an entropy coder makes of the codes, scales and zero points "
     "counted. A model that is as confident as before and less often right shows in the calibration error.",
 )
+QUANTIZING = Size(
+    "quantizing_seconds",
+    1,
+    "seconds of quantizing",
+    "quantizing_time",
+    "What a second of quantizing buys",
+    "Seconds are those that making the weights took on the machine that made them, with loading and measuring left out.",
+)
+SPEED = Size(
+    "scoring_tokens_per_second",
+    1,
+    "tokens per second of scoring",
+    "scoring_speed",
+    "What speed costs",
+    "Tokens per second are those of scoring here, padding counted, with weights in ordinary layers and activations, keys and "
+    "values rounded by the way: not the speed of a deployed kernel.",
+    most=True,
+)
+PARETO = (ON_DISK, CODED, QUANTIZING, SPEED)
 
 
 def pareto(rows: list[dict], against: Size) -> Picture | None:
@@ -199,7 +219,7 @@ def pareto(rows: list[dict], against: Size) -> Picture | None:
     rows = overall([row for row in rows if row["metric"] in BETTER and row[against.column]])
     if len({(row["model"], label(row)) for row in rows}) < 2:
         return None
-    front = {id(row) for of in groups(rows, "metric").values() for row in _front(of, against.column)}
+    front = {id(row) for of in groups(rows, "metric").values() for row in _front(of, against)}
     numbers = [row | {"on_front": id(row) in front} for row in rows]
 
     def draw(path: Path) -> Path:
@@ -209,7 +229,15 @@ def pareto(rows: list[dict], against: Size) -> Picture | None:
             of = [row for row in numbers if row["metric"] == metric]
             best = sorted((row for row in of if row["on_front"]), key=lambda row: row[against.column])
             sizes = [row[against.column] / against.unit for row in best]
-            axes.step(sizes, column(best, "value"), where="post", color="0.7", linewidth=4, zorder=0, label="front")
+            axes.step(
+                sizes,
+                column(best, "value"),
+                where="pre" if against.most else "post",
+                color="0.7",
+                linewidth=4,
+                zorder=0,
+                label="front",
+            )
             x, (low, high) = np.array([row[against.column] / against.unit for row in of]), interval(of)
             inks = [styles[label(row)]["color"] for row in of]
             axes.vlines(x, low, high, colors=inks, linewidth=0.7)
@@ -225,8 +253,9 @@ def pareto(rows: list[dict], against: Size) -> Picture | None:
         legend(figure, [(grid[0], None)], columns=6)
         return save(figure, path)
 
+    cheaper = "faster" if against.most else "cheaper"
     caption = (
-        f"{against.caption} On the grey line lies what nothing smaller equals. Intervals hold for single points; neighbours "
+        f"{against.caption} On the grey line lies what nothing {cheaper} equals. Intervals hold for single points; neighbours "
         "whose intervals overlap may change places."
     )
     return Picture(against.picture, against.title, caption, _numbers(numbers, "on_front"), draw)
@@ -269,10 +298,11 @@ def shift(rows: list[dict]) -> Picture | None:
     return Picture("shift_by_certainty", "Are unsure questions hit harder?", caption, _numbers(rows), draw)
 
 
-def _front(rows: list[dict], size: str) -> list[dict]:
-    """The rows that no row of the same size or a smaller one equals."""
+def _front(rows: list[dict], against: Size) -> list[dict]:
+    """The rows that no row as cheap or cheaper (as fast or faster) equals."""
     better, best, front = BETTER[rows[0]["metric"]], None, []
-    for row in sorted(rows, key=lambda row: (row[size], row["value"] if better is min else -row["value"])):
+    sign = -1 if against.most else 1
+    for row in sorted(rows, key=lambda row: (sign * row[against.column], row["value"] if better is min else -row["value"])):
         if best is None or (row["value"] != best and better(row["value"], best) == row["value"]):
             best = row["value"]
             front.append(row)
@@ -282,4 +312,4 @@ def _front(rows: list[dict], size: str) -> list[dict]:
 def _numbers(rows: list[dict], *more: str) -> list[dict]:
     """A picture's rows for its CSV."""
     keys = (*POINT, "value", "ci_low", "ci_high", "n", "baseline", "delta", "delta_ci_low", "delta_ci_high", *more)
-    return [{key: row[key] for key in keys} | {"draws": row.get("draws_said", "")} for row in rows]
+    return [{key: row[key] for key in keys} | {"draws": said(row.get("draws", {}))} for row in rows]

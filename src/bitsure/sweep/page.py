@@ -26,7 +26,7 @@ MOST_ROWS = 400  # of a table on the page; its CSV has all
 
 
 def render(sweep: Sweep, tables: dict[str, list[dict]], unread: list[str], metric: Metric) -> str:
-    """The page as a string. tables: heterogeneity, contrasts and draws, as `bitsure.sweep.build` makes them."""
+    """The page as a string. tables: study, heterogeneity, contrasts and draws, as `bitsure.sweep.build` makes them."""
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
@@ -60,14 +60,13 @@ def study(models: list[dict], metrics: dict[str, str]) -> dict[str, dict]:
     precision and quantized; * where the primary test is significant.
     """
     rows = [row for row in models if row["metric"] in metrics]
-    full = {(row["model"], row["task"], row["metric"]): row for row in rows if row["quantizer"] == FULL}
     quantized = [row for row in rows if row["quantizer"] != FULL]
     if not quantized:  # a sweep over models in full precision has one column a metric
-        return {"full precision": _study(rows, metrics, None)} if rows else {}
-    return {one: _study(of, metrics, full) for (one,), of in groups(quantized, label).items()}
+        return {one: _study(of, metrics, False) for (one,), of in groups(rows, label).items()}
+    return {one: _study(of, metrics, True) for (one,), of in groups(quantized, label).items()}
 
 
-def _study(rows: list[dict], metrics: dict[str, str], full: dict | None) -> dict:
+def _study(rows: list[dict], metrics: dict[str, str], paired: bool) -> dict:
     known = {name: said for name, said in metrics.items() if any(row["metric"] == name for row in rows)}
     tasks, lines = tasks_of(rows), []
     for (model,), of_model in groups(rows, "model").items():
@@ -76,13 +75,13 @@ def _study(rows: list[dict], metrics: dict[str, str], full: dict | None) -> dict
             by_metric, cells = {row["metric"]: row for row in of_model if row["task"] == task}, []
             for metric in known if by_metric else ():
                 row = by_metric.get(metric)
-                if full is not None:
-                    cells.append(number(full.get((model, task, metric), {}).get("value")))
+                if paired:
+                    cells.append(number(row["baseline"]) if row else "")
                 cells.append(number(row["value"]) + star(row) if row else "")
             if cells:
                 lines.append((said, name, cells))
                 said = ""  # once is enough
-    return {"columns": list(known.values()), "rows": lines, "paired": full is not None}
+    return {"columns": list(known.values()), "rows": lines, "paired": paired}
 
 
 def study_numbers(models: list[dict]) -> list[dict]:

@@ -74,13 +74,14 @@ def draws(models: list[dict], sizes: list[dict]) -> list[dict]:
     return [
         {"model": "" if TRAINING in row["draws"] else row["model"]}
         | {key: row[key] for key in keys}
-        | {"between_draws": row["delta_between"], "draws": _said(row["draws"])}
+        | {"between_draws": row["delta_between"], "draws": said(row["draws"])}
         for row in once
         if row.get("draws") and row.get("delta_between") is not None
     ]
 
 
-def _said(drawn: dict[str, int]) -> str:
+def said(drawn: dict[str, int]) -> str:
+    """Over how many draws of what a row is the mean, such as 5 calibration seeds, 3 training seeds; empty for none."""
     return ", ".join(f"{n} {what}" for what, n in drawn.items())
 
 

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from bitsure.errors import UserError
+from bitsure.metrics import MACRO
 from bitsure.metrics.significance import benjamini_hochberg, holm
 from bitsure.sweep.cells import Cell
 
@@ -29,6 +31,10 @@ SCHEMA = pa.schema(
         ("bits_per_weight", pa.float64()),
         ("bits_per_weight_coded", pa.float64()),  # after coding; null where there are no codes, or none were measured
         ("size_bytes", pa.int64()),  # `size_on_disk`
+        ("quantizing_seconds", pa.float64()),  # these four as they were when the store's results were made
+        ("quantizing_peak_bytes", pa.int64()),  # memory of the process, its libraries' too
+        ("scoring_tokens_per_second", pa.float64()),  # padding counted
+        ("scoring_peak_bytes", pa.int64()),
         ("calib_data", pa.string()),
         ("calib_nsamples", pa.int64()),
         ("calib_seqlen", pa.int64()),
@@ -56,22 +62,39 @@ SCHEMA = pa.schema(
 )
 CELL = ("series", "parameters", "model", "training_seed", "quantizer", "setting")
 CELL += ("calib_data", "calib_nsamples", "calib_seqlen", "calib_seed")
-CALIB = {f"calib.{key}" for key in ("name", "nsamples", "seqlen")}  # of no matter in full precision
+KEYS = (*CELL, "task", "metric")  # no two numbers have all of these in common
+NOT_OF_FULL = ("quant.", "control.", "calib.", "compress.")  # of no matter in full precision
+# between cells that differ in these a setting differs by itself; the first that its name begins with counts
+WITHIN = {
+    "model.dtype": (),
+    "model.": ("model",),
+    "quant.": ("model", "quantizer"),
+    "control.": ("model", "quantizer"),
+    "calib.name": ("model", "quantizer"),
+    "calib.nsamples": ("model", "quantizer"),
+    "calib.seqlen": ("model", "quantizer"),
+    "calib.": ("model", "quantizer", "calib"),
+    "": (),
+}
+TASKS = "task.names"  # of what a mean over tasks is the mean
+COSTS = ("quantizing_seconds", "quantizing_peak_bytes", "scoring_tokens_per_second", "scoring_peak_bytes")
 ADJUST = {"primary": holm, "exploratory": benjamini_hochberg}
 
 
 def build(cells: list[Cell]) -> pa.Table:
-    """A row a number, and one without a number for each cell that is not done; in an order of their own."""
+    """A row a number, and one without a number for each cell that is not done; in an order of their own.
+
+    Raises UserError where two cells have other numbers for what the columns cannot tell apart.
+    """
     varied, tables = _varied(cells), []
     for cell in cells:
         about = _about(cell, varied)
-        tables.append(_table(list(_rows(cell)) if cell.done else [{}], about))
+        tables += _tables(cell, list(_rows(cell)) if cell.done else [{}], about, varied)
         if cell.baseline:
-            tables.append(_table(list(_numbers(cell.baseline)), about | _full_precision(cell, varied)))
+            tables += _tables(cell, list(_numbers(cell.baseline)), about | _full_precision(cell, varied), varied)
     table = pa.concat_tables(tables)
-    keys = (*CELL, "task", "metric")
-    table = table.sort_by([(key, "ascending") for key in (*keys, "status", "value")])
-    return _adjusted(_full_once(table, keys))
+    table = table.sort_by([(key, "ascending") for key in (*KEYS, "status", "value")])
+    return _adjusted(_each_once(table))
 
 
 def about(cells: list[Cell]) -> list[dict]:
@@ -81,9 +104,9 @@ def about(cells: list[Cell]) -> list[dict]:
 
 
 def write(table: pa.Table, path: Path) -> None:
-    """The file, whole or not at all."""
+    """The file, whole or not at all; without costs, which no two runs have alike: the same cells give the same bytes."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(table, temporary, compression="zstd")
+    pq.write_table(table.drop_columns(list(COSTS)), temporary, compression="zstd")
     temporary.rename(path)
 
 
@@ -97,6 +120,16 @@ def size_on_disk(cell: Cell) -> int | None:
         return full
     share = cell.proof["parameter_share"]
     return round(full * (1 - share) + parameters * share * cell.proof["bits_per_weight"] / 8)
+
+
+def _tables(cell: Cell, rows: list[dict], about: dict, varied: set[str]) -> list[pa.Table]:
+    """Rows of numbers; a mean over tasks says of which, where cells differ in that."""
+    if TASKS not in varied:
+        return [_table(rows, about)]
+    means = [row for row in rows if row.get("task") == MACRO]
+    names = f"{TASKS}={','.join(cell.config['task']['names'])}" if means else ""
+    of_means = about | {"setting": " ".join(filter(None, (about["setting"], names)))}
+    return [_table([row for row in rows if row.get("task") != MACRO], about), _table(means, of_means)]
 
 
 def _table(rows: list[dict], about: dict) -> pa.Table:
@@ -119,6 +152,7 @@ def _about(cell: Cell, varied: set[str]) -> dict:
         "bits_per_weight": cell.proof.get("bits_per_weight"),
         "bits_per_weight_coded": cell.proof.get("bits_per_weight_coded"),
         "size_bytes": size_on_disk(cell),
+        **_costs(cell, "scoring_quantized"),
         "calib_data": calib.get("name"),
         "calib_nsamples": calib.get("nsamples"),
         "calib_seqlen": calib.get("seqlen"),
@@ -127,6 +161,13 @@ def _about(cell: Cell, varied: set[str]) -> dict:
         "status": cell.state,
     }
     return about | (_full_precision(cell, varied) if cell.quantizer == FULL else {})
+
+
+def _costs(cell: Cell, scoring: str) -> dict:
+    """What quantizing and scoring took; None where that is not known, or nothing was quantized."""
+    quantizing, scored = (cell.costs.get(key) or {} for key in ("quantizing", scoring))
+    took = (quantizing.get("seconds"), quantizing.get("peak_memory_bytes"))
+    return dict(zip(COSTS, (*took, scored.get("tokens_per_second"), scored.get("peak_memory_bytes")), strict=True))
 
 
 def series_of(name: str) -> str:
@@ -138,8 +179,13 @@ def _full_precision(cell: Cell, varied: set[str]) -> dict:
     """The columns in which a model in full precision differs from a cell that quantizes it."""
     size, parameters = cell.model.get("bytes_on_disk"), cell.model.get("parameters")
     bits = 8 * size / parameters if size and parameters else None
-    about = {"quantizer": FULL, "method": FULL, "setting": _setting(cell, varied - CALIB)}
+    about = {
+        "quantizer": FULL,
+        "method": FULL,
+        "setting": _setting(cell, {key for key in varied if not key.startswith(NOT_OF_FULL)}),
+    }
     about |= {"bits_per_weight": bits, "bits_per_weight_coded": None, "size_bytes": size}
+    about |= _costs(cell, "scoring_full_precision") | dict.fromkeys(COSTS[:2])
     return about | dict.fromkeys(("calib_data", "calib_nsamples", "calib_seqlen", "calib_seed"))
 
 
@@ -148,10 +194,10 @@ def _rows(cell: Cell) -> Iterator[dict]:
     for number in _numbers(cell.metrics):
         task, metric = number["task"], number["metric"]
         change = cell.comparison.get(task, {}).get(metric)
-        if change is None:
-            yield number
-            continue
         before = cell.baseline.get(task, {}).get(metric, {}).get("value")
+        if change is None:
+            yield number | {"baseline": before}
+            continue
         yield number | {
             "baseline": change.get("baseline", before),
             "delta": change["value"],
@@ -178,38 +224,41 @@ def _test(one: dict) -> dict:
 
 
 def _varied(cells: list[Cell]) -> set[str]:
-    """The settings that are not the same in all cells; of calibration, only where cells of one model and quantizer differ."""
-    known = [cell for cell in cells if cell.config]
-    varied = {
-        key
-        for key in {key for cell in known for key in cell.settings}
-        if len({repr(cell.settings[key]) for cell in known if key in cell.settings}) > 1
-    }
-    for key in CALIB:
-        seen: dict[tuple[str, str], set] = {}
+    """The settings that are not the same in all cells, or in all those that WITHIN compares."""
+    known, varied = [cell for cell in cells if cell.config], set()
+    for key in {key for cell in known for key in cell.settings}:
+        within = next(of for prefix, of in WITHIN.items() if key.startswith(prefix))
+        seen: dict[tuple, set[str]] = {}
         for cell in known:
-            of = seen.setdefault((cell.model_name, cell.quantizer), set())
-            of.add(cell.config["calib"].get(key.removeprefix("calib.")))
+            of = {"model": cell.model_name, "quantizer": cell.quantizer, "calib": cell.config.get("calib", {}).get("name")}
+            if within or key in cell.settings:
+                seen.setdefault(tuple(of[one] for one in within), set()).add(repr(cell.settings.get(key)))
         if any(len(values) > 1 for values in seen.values()):
             varied.add(key)
-    return varied
+    names = [cell.config.get("task", {}).get("names") for cell in known]
+    return varied | ({TASKS} if any(one != names[0] for one in names) else set())
 
 
 def _setting(cell: Cell, varied: set[str]) -> str:
-    if not cell.config:
-        return ""
-    calib = {key: cell.config["calib"].get(key.removeprefix("calib.")) for key in CALIB}
-    found = {**cell.settings, **calib}
-    return " ".join(f"{key}={found.get(key)}" for key in sorted(varied))
+    return " ".join(f"{key}={cell.settings[key]}" for key in sorted(varied) if key in cell.settings)
 
 
-def _full_once(table: pa.Table, keys: tuple[str, ...]) -> pa.Table:
-    """Full precision's numbers once: they are in every cell that was compared with it."""
-    row = pa.array(np.arange(len(table)))
-    grouped = table.append_column("row", row).group_by(list(keys), use_threads=False).aggregate([("row", "min")])
-    first = np.zeros(len(table), dtype=bool)
-    first[grouped["row_min"].to_numpy()] = True
-    return table.filter(pc.or_(pc.not_equal(table["quantizer"], FULL), pa.array(first)))
+def _each_once(table: pa.Table) -> pa.Table:
+    """Every number once: full precision's are in each cell that was compared with it, and two cells may share a task."""
+    numbered = table.append_column("row", pa.array(np.arange(len(table)))).filter(pc.is_valid(table["metric"]))
+    wanted = [("row", "min"), ("value", "min"), ("value", "max")]
+    found = numbered.group_by(list(KEYS), use_threads=False).aggregate(wanted)
+    differ = pc.and_(pc.not_equal(found["value_min"], found["value_max"]), pc.not_equal(found["quantizer"], FULL))
+    if twice := found.filter(differ).to_pylist():
+        one = twice[0]
+        raise UserError(
+            f"{len(twice)} numbers of this sweep have two values, such as {one['metric']} of {one['task']} of {one['model']} "
+            f"{one['quantizer']}: {one['value_min']:g} and {one['value_max']:g}. Two of its cells have the same settings, but "
+            "not the same input: give the models other names (model.name=…), or make a sweep of each."
+        )
+    keep = pc.is_null(table["metric"]).to_numpy().copy()
+    keep[found["row_min"].to_numpy()] = True
+    return table.filter(pa.array(keep))
 
 
 def _adjusted(table: pa.Table) -> pa.Table:

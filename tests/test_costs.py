@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import time
+
+import torch
+
+from bitsure import costs
+
+MB = 2**20
+
+
+def hold(megabytes: int) -> None:
+    torch.zeros(megabytes * MB, dtype=torch.uint8).fill_(1)
+
+
+def test_the_peak_is_what_was_held_inside_even_if_freed():
+    with costs.watch_memory() as memory:
+        hold(50)
+    assert 40e6 < memory.rise < 120e6
+
+
+def test_a_block_inside_another_takes_nothing_from_its_peak():
+    with costs.watch_memory() as outer:
+        hold(100)
+        with costs.watch_memory() as inner:
+            hold(20)
+    assert inner.rise < 60e6 and outer.rise > 90e6
+    assert costs._watched == []
+
+
+def test_what_was_measured():
+    with costs.measured() as took:
+        hold(50)
+        time.sleep(0.02)
+    assert took["seconds"] >= 0.02 and took["peak_memory_bytes"] > 50 * MB
+    assert (took["peak_gpu_memory_bytes"] is None) == (not torch.cuda.is_available())
+
+
+def test_tasks_together_by_hand():
+    one = {"what": "scoring", "seconds": 2.0, "tokens": 100, "peak_memory_bytes": 7, "peak_gpu_memory_bytes": None}
+    other = one | {"seconds": 3.0, "tokens": 400, "peak_memory_bytes": 5}
+    found = costs.of_scoring({"a": one, "b": other, "went_on": None})
+    by_task = found.pop("by_task")
+    total = {"seconds": 5.0, "tokens": 500, "tokens_per_second": 100.0}
+    assert found == total | {"peak_memory_bytes": 7, "peak_gpu_memory_bytes": None}
+    assert by_task.keys() == {"a", "b"} and by_task["a"]["tokens_per_second"] == 50 and "what" not in by_task["a"]
+    assert costs.of_scoring({"went_on": None}) is None
+    old = costs.of_scoring({"a": {"seconds": 1.0, "tokens": 5}})  # kept before peaks were
+    assert old["tokens_per_second"] == 5 and old["peak_memory_bytes"] is None
