@@ -51,3 +51,8 @@ def test_a_contrast_keeps_what_the_runs_have_in_common():
     assert apart.value == 1 and 0.9 < apart.ci_low < 1 < apart.ci_high < 1.1 and apart.p_value < 1e-10
     assert same.value == 1 and same.p_value is None
     assert contrasts(np.zeros(3), drawn, [], 0.95) == []
+
+
+def test_one_error_far_below_the_others_leaves_a_number():
+    found = heterogeneity([0.0, 0.5, 1.0], [1e-15, 0.1, 0.1])
+    assert found.q == pytest.approx(25 + 100) and np.isfinite(found.tau) and found.tau > 0.5

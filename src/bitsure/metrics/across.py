@@ -37,7 +37,8 @@ def heterogeneity(values: Sequence[float], errors: Sequence[float]) -> Heterogen
     value, weight = value[known], error[known] ** -2.0
     q = float((weight * (value - (weight * value).sum() / weight.sum()) ** 2).sum())
     freedom = len(value) - 1
-    scale = float(weight.sum() - (weight**2).sum() / weight.sum())
+    others = np.array([np.delete(weight, i).sum() for i in range(len(weight))])
+    scale = float((weight * others).sum() / weight.sum())  # Σw − Σw² / Σw, which one weight above all others would make 0
     tau = math.sqrt(max(0.0, (q - freedom) / scale))
     return Heterogeneity(len(value), q, float(chi2.sf(q, freedom)), max(0.0, 1 - freedom / q) if q else 0.0, tau)
 
