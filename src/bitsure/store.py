@@ -89,6 +89,7 @@ class Store:
 
         The lock is the kernel's, on an open file (flock): it goes with its owner, however that ends. Where a file system
         does not carry such locks from machine to machine, two of them may make the same entry twice, which costs time only.
+        Where there is no flock at all, filelock makes soft locks, which can outlive their owner.
         """
         path = self.root / "locks" / kind / hash_json(made_from)[:24]
         path.parent.mkdir(parents=True, exist_ok=True)
