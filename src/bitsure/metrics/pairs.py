@@ -13,8 +13,22 @@ from bitsure.metrics.confidence import Questions
 STRATA = 5
 
 
+class Outcomes:
+    """Right and wrong answers to the same questions: `full` and `quantized` have `correct`, 0 or 1 each."""
+
+    @cached_property
+    def lost(self) -> np.ndarray:
+        """1 where right became wrong."""
+        return self.full.correct * (1 - self.quantized.correct)
+
+    @cached_property
+    def won(self) -> np.ndarray:
+        """1 where wrong became right."""
+        return (1 - self.full.correct) * self.quantized.correct
+
+
 @dataclass(frozen=True)
-class Pairs:
+class Pairs(Outcomes):
     """n questions, the same in both; `fold` (n,) for what is fitted. Arrays have shape (n,) unless said."""
 
     full: Questions
@@ -28,16 +42,6 @@ class Pairs:
     def flipped(self) -> np.ndarray:
         """1 where the top choice is another one."""
         return (self.full.prediction != self.quantized.prediction).astype(float)
-
-    @cached_property
-    def lost(self) -> np.ndarray:
-        """1 where right became wrong."""
-        return self.full.correct * (1 - self.quantized.correct)
-
-    @cached_property
-    def won(self) -> np.ndarray:
-        """1 where wrong became right."""
-        return (1 - self.full.correct) * self.quantized.correct
 
     @cached_property
     def kl_divergence(self) -> np.ndarray:

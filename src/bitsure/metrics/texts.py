@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from bitsure.metrics.confidence import Questions, questions
+from bitsure.metrics.pairs import Outcomes
 from bitsure.metrics.statistics import Statistic, Sums, mean
 from bitsure.records import flat, has_choices, is_text
 
@@ -40,7 +41,7 @@ class Texts:
 
 
 @dataclass(frozen=True)
-class TextPairs:
+class TextPairs(Outcomes):
     """The same continuations scored by two models."""
 
     full: Texts
@@ -48,16 +49,6 @@ class TextPairs:
 
     def __len__(self) -> int:
         return len(self.full)
-
-    @cached_property
-    def lost(self) -> np.ndarray:
-        """1 where right became wrong."""
-        return self.full.correct * (1 - self.quantized.correct)
-
-    @cached_property
-    def won(self) -> np.ndarray:
-        """1 where wrong became right."""
-        return (1 - self.full.correct) * self.quantized.correct
 
 
 def texts(records: pa.Table) -> Texts:
