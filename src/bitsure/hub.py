@@ -90,9 +90,7 @@ def datasets_from(mirror: str | None, own_files: str | None) -> Iterator[dict[st
             with explained(what, mirror, f"datasets/{path}"):
                 found = original(path, *args, **kwargs)
             if "/" in path and not Path(path).exists():  # a repository, not json and the like, nor a folder of one's own
-                parts = found.values() if isinstance(found, dict) else [found]
-                prepared = [file["filename"] for one in parts for file in getattr(one, "cache_files", ())]
-                origins[path] = _by_its_folder(*prepared)
+                origins[path] = _by_its_folder(*_prepared(found))
             return found
         try:
             found = original(str(folder), *args, **kwargs)
@@ -102,8 +100,8 @@ def datasets_from(mirror: str | None, own_files: str | None) -> Iterator[dict[st
                 "`make prefetch task=… paths.hub_mirror=DIR` on a machine with a network brings what is missing there."
             ) from error
         names = [os.path.relpath(file, folder.resolve()) for file in data_files(str(folder), *args, **kwargs)]
-        read = origins[path]["sha256"] if path in origins else {}  # of another configuration
-        origins[path] = mirrors.origin(folder, read | mirrors.hashes(mirror, path, names))
+        before = origins.get(path, {}).get("sha256", {})  # of other configurations
+        origins[path] = mirrors.origin(folder, before | mirrors.hashes(mirror, path, names))
         return found
 
     datasets.load_dataset = load_dataset
@@ -122,9 +120,16 @@ def data_files(path: str, *args, **kwargs) -> list[str]:
     return [file for files in (builder.config.data_files or {}).values() for file in files]
 
 
+def _prepared(found: Any) -> list[str]:
+    """The files that `datasets` keeps of a data set, or of all of its splits."""
+    parts = found.values() if isinstance(found, dict) else [found]
+    return [file["filename"] for part in parts for file in getattr(part, "cache_files", ())]
+
+
 def _by_its_folder(*paths: str | Path) -> dict:
     """The commit of what the hub's client or `datasets` keeps: they name a folder by it."""
-    commit = next((part for path in paths for part in Path(path).parts if re.fullmatch("[0-9a-f]{40}", part)), None)
+    folders = [part for path in paths for part in reversed(Path(path).parts)]
+    commit = next((folder for folder in folders if re.fullmatch("[0-9a-f]{40}", folder)), None)
     return {"commit": commit} if commit else {"commit": None, "unknown": "its folder does not say"}
 
 
