@@ -132,6 +132,7 @@ def test_the_table_of_models_is_up_to_date():
 
 
 def test_the_store_follows_the_environment(monkeypatch):
+    monkeypatch.delenv("BITSURE_STORE", raising=False)
     assert composed().paths.store == str(PROJECT / ".bitsure")
     monkeypatch.setenv("BITSURE_STORE", "/elsewhere")
     assert composed().paths.store == "/elsewhere"

@@ -109,11 +109,11 @@ def test_the_studys_sweep_gives_one_table_of_an_embedded_and_a_full_size_model(t
 
 
 @needs_shared
-def test_the_studys_sweep_runs_on_the_embedded_models(tmp_path, hub):
-    chosen = ["model=pocket-300k,pocket-300k-seed1", "quant=none,rtn4", "calib=pocket", f"paths.hub_mirror={hub}"]
+def test_the_studys_sweep_runs_on_an_embedded_model_without_gptqmodel(tmp_path, hub):
+    chosen = ["model=pocket-300k", "quant=none,rtn4", "calib=pocket", f"paths.hub_mirror={hub}"]
     run(tmp_path, *SWEEP, *chosen, "task.limit=3", "metric.resamples=100", "tracking.mode=disabled")
     cells = sorted(path.parent for path in (tmp_path / "sweep").glob("*/metrics.json"))
-    assert len(cells) == 4
+    assert len(cells) == 2
     for cell in cells:
         found = json.loads((cell / "metrics.json").read_text())
         assert set(TASKS) < set(found) and "paper_compat/ace" in found["arc_easy"]

@@ -130,6 +130,22 @@ def test_a_mirror_serves_where_there_is_no_network(world):
     assert again.returncode == 0 and not any("resolve" in path and path.endswith((".bin", ".gz")) for _, path in served.asked)
 
 
+def test_a_mirror_made_by_hand_says_what_cannot_be_checked(world):
+    _, folder, run = world
+    for kind, name in (("models", "opt"), ("datasets", "quiz")):
+        shutil.copytree(folder / name, folder / "by-hand" / kind / "org" / name)
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "empty"), "BITSURE_STORE": str(folder / "store3")}
+    settings = [f"paths.hub_mirror={folder / 'by-hand'}", "model.revision=v1", "quant=none", "hydra.run.dir=hand-made"]
+    done = run(str(PROJECT / "main.py"), *SMALL, *settings, **offline)
+    assert done.returncode == 0, done.stderr + done.stdout
+    made_by = json.loads((folder / "hand-made" / "provenance.json").read_text())
+    model = {key: made_by["model"][key] for key in ("revision", "revision_asked", "revision_checked")}
+    assert model == {"revision": None, "revision_asked": "v1", "revision_checked": False}
+    said = "org/opt was put there by hand: whether it is of revision v1 is not known"
+    assert (folder / "hand-made" / "main.log").read_text().count(said) == 1
+    assert made_by["data"]["quiz"]["org/quiz"]["unknown"] == "put into the mirror by hand"
+
+
 def test_with_neither_network_nor_mirror_the_error_says_what_and_how(world):
     _, folder, run = world
     done = run(str(PROJECT / "main.py"), HF_HUB_OFFLINE="1", HF_HOME=str(folder / "empty"))
