@@ -53,7 +53,9 @@ class Once:
 
 
 def look(cells: Sequence[Composed], once: Once) -> tuple[list[Planned], list[str]]:
-    """What the store has of each cell, and everything that is wrong. Loads no weights and downloads nothing."""
+    """What the store has of each cell, and everything that is wrong. Loads no weights, downloads nothing and makes nothing but
+    hashes of files.
+    """
     planned, errors = [], []
     logging.disable(logging.WARNING)  # the cells will say it again
     try:
