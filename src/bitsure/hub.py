@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bitsure import mirrors
+from bitsure import conversions, mirrors
 from bitsure.errors import UserError
 from bitsure.hub_errors import explained, status_of, wait_asked_for
 from bitsure.mirrors import Found
@@ -84,16 +84,22 @@ def datasets_from(mirror: str | None, own_files: str | None) -> Iterator[dict[st
         if own_files and kwargs.get("data_files"):
             kwargs["data_files"] = _beside(own_files, kwargs["data_files"])
         folder = Path(mirror) / "datasets" / path if mirror else None
-        configuration = kwargs.get("name") or (args[0] if args else None)
+        configuration = configuration_of(args, kwargs)
         what = f"data set {path}" + (f", configuration {configuration}" if configuration else "")
         if folder is None or not folder.is_dir():
             with explained(what, mirror, f"datasets/{path}"):
-                found = original(path, *args, **kwargs)
+                try:
+                    found, ref = original(path, *args, **kwargs), {}
+                except RuntimeError as error:
+                    converted = patiently(conversions.find, path, configuration, error)
+                    found, ref = original(path, **converted.arguments(kwargs)), {"ref": conversions.REF}
             if "/" in path and not Path(path).exists():  # a repository, not json and the like, nor a folder of one's own
-                origins[path] = _by_its_folder(*_prepared(found))
+                origins[path] = _by_its_folder(*_prepared(found)) | ref
             return found
         try:
             found = original(str(folder), *args, **kwargs)
+        except UserError:  # of what was to be brought there
+            raise
         except Exception as error:
             raise UserError(
                 f"{what} cannot be read from the mirror's {folder}: {type(error).__name__}: {str(error)[:300]}\n"
@@ -109,6 +115,11 @@ def datasets_from(mirror: str | None, own_files: str | None) -> Iterator[dict[st
         yield origins
     finally:
         datasets.load_dataset = original
+
+
+def configuration_of(args: tuple, kwargs: dict) -> str | None:
+    """The configuration that `datasets.load_dataset` is asked for, with these arguments after the path."""
+    return kwargs.get("name") or (args[0] if args else None)
 
 
 def data_files(path: str, *args, **kwargs) -> list[str]:
@@ -148,8 +159,11 @@ def fetch_model(repo: str, revision: str, mirror: Path, gated: bool, code: bool,
     return Found(final, found.commit)
 
 
-def fetch_dataset_files(repo: str, files: list[str], commit: str | None, mirror: Path) -> None:
-    """Put some files of a data set's repository into a mirror, none before all are there; commit: None for the newest."""
+def fetch_dataset_files(repo: str, files: list[str], commit: str | None, mirror: Path, ref: str | None = None) -> None:
+    """Put some files of a data set's repository into a mirror, none before all are there.
+
+    commit: None for the newest; ref: what it is of, where that is no branch.
+    """
     from huggingface_hub import HfApi, hf_hub_download
 
     final, begun = mirror / "datasets" / repo, mirror / ".unfinished" / "datasets" / repo
@@ -162,7 +176,7 @@ def fetch_dataset_files(repo: str, files: list[str], commit: str | None, mirror:
     for file in missing:
         with explained(f"{file} of data set {repo}", None, f"datasets/{repo}/{file}"):
             patiently(hf_hub_download, repo, file, repo_type="dataset", revision=commit, local_dir=unfinished)
-    mirrors.note_data(final, commit, {file: unfinished / file for file in missing})
+    mirrors.note_data(final, commit, {file: unfinished / file for file in missing}, ref)
     for file in missing:
         (final / file).parent.mkdir(parents=True, exist_ok=True)
         (unfinished / file).rename(final / file)

@@ -63,25 +63,33 @@ def _sizes(path: Path) -> dict[str, int]:
     return {file.name: file.stat().st_size for file in sorted(path.iterdir()) if file.is_file() and file.name != MODEL}
 
 
-def note_data(folder: Path, commit: str, files: Mapping[str, Path]) -> None:
-    """Write down which commit some files of a data set are of. files: by their names in the repository."""
-    fetched = _fetched(folder) | {name: {"commit": commit, "sha256": hash_file(path)} for name, path in files.items()}
+def note_data(folder: Path, commit: str, files: Mapping[str, Path], ref: str | None = None) -> None:
+    """Write down which commit, and which ref if that is no branch, some files of a data set are of.
+
+    files: by their names in the repository.
+    """
+    of = {"commit": commit} | ({"ref": ref} if ref else {})
+    fetched = _fetched(folder) | {name: of | {"sha256": hash_file(path)} for name, path in files.items()}
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / DATA, json.dumps(fetched, indent=1))
 
 
 def origin(folder: Path, hashes: Mapping[str, str]) -> dict:
-    """Where files of a data set come from: `commit`, or None and why it is `unknown`; and the files' `sha256` as given."""
+    """Where files of a data set come from: `commit`, or None and why it is `unknown`; and the files' `sha256` as given.
+
+    `ref` is of the commit, where it is of no branch.
+    """
     fetched = _fetched(folder)
-    as_fetched = [fetched[name]["commit"] for name, found in hashes.items() if fetched.get(name, {}).get("sha256") == found]
-    commits, unknown = sorted(set(as_fetched)), None
+    as_fetched = [fetched[name] for name, found in hashes.items() if fetched.get(name, {}).get("sha256") == found]
+    commits, unknown = sorted({one["commit"] for one in as_fetched}), None
     if not as_fetched:
         unknown = "put into the mirror by hand"
     elif len(as_fetched) < len(hashes):
         unknown = "some of its files were put into the mirror, or changed there, by hand"
     elif len(commits) > 1:
         unknown = f"its files are of several commits: {', '.join(commits)}"
-    said = {"commit": None, "unknown": unknown} if unknown else {"commit": commits[0]}
+    one = {"commit": None, "unknown": unknown} if unknown else as_fetched[0]
+    said = {key: value for key, value in one.items() if key != "sha256"}
     return said | {"sha256": dict(hashes)}
 
 
