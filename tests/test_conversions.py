@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bitsure import conversions, mirrors, records
+from bitsure import conversions, hub, mirrors, records
 from bitsure.config import PROJECT
 from bitsure.errors import UserError
 from tests.conftest import TEXT
@@ -121,20 +122,12 @@ def test_without_a_conversion_the_error_says_how_to_fill_a_mirror_by_hand(world)
     card = done.stderr[done.stderr.index("---\n") : done.stderr.rindex("---") + 3]
     by_hand = folder / "by-hand" / "datasets" / "facebook" / "xnli"
     by_hand.mkdir(parents=True)
-    (by_hand / "README.md").write_text(
-        card.replace("split: …", "split: validation").replace("path: ….jsonl", "path: rows.jsonl")
-    )
-    rows = [{"premise": TEXT, "hypothesis": f"A cat {i}.", "label": i % 3} for i in range(9)]
-    (by_hand / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = run(
-        *SMALL,
-        "task.names=[xnli_en]",
-        f"paths.hub_mirror={folder / 'by-hand'}",
-        "hydra.run.dir=by-hand-run",
-        HF_HUB_OFFLINE="1",
-    )
-    assert done.returncode == 0, done.stderr + done.stdout
-    assert told(folder, "by-hand-run")["xnli_en"]["facebook/xnli"]["unknown"] == "put into the mirror by hand"
+    (by_hand / "README.md").write_text(card.replace("split: …", "split: eval").replace("path: …", "path: rows.jsonl"))
+    (by_hand / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in stories("en", 3)))
+    with hub.datasets_from(str(folder / "by-hand"), None) as origins:
+        found = datasets.load_dataset("facebook/xnli", "en", cache_dir=str(folder / "cache"))
+    assert found["eval"].to_list() == stories("en", 3)
+    assert origins["facebook/xnli"]["unknown"] == "put into the mirror by hand"
 
 
 def test_a_conversion_of_a_part_is_refused(served, tmp_path):

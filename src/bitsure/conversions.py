@@ -88,10 +88,9 @@ def _say(repo: str, commit: str) -> None:
 
 
 def _refused(repo: str, configuration: str | None, why: str) -> UserError:
-    name = configuration or "default"
     return UserError(
         f"data set {repo}{f', configuration {configuration}' if configuration else ''}, is a script, "
-        f"{repo.rpartition('/')[2]}.py: scripts are not run, and the hub {why}. Put the splits as parquet or jsonl files into "
-        f"DIR/datasets/{repo} by hand, with a README.md that names them, and give paths.hub_mirror=DIR:\n"
-        f"---\nconfigs:\n- config_name: {name}\n  data_files:\n  - split: …\n    path: ….jsonl\n---"
+        f"{repo.rpartition('/')[2]}.py: scripts are not run, and the hub {why}. Put its splits as parquet or jsonl files into "
+        f"DIR/datasets/{repo} by hand, with a README.md that names each, and give paths.hub_mirror=DIR:\n"
+        f"---\nconfigs:\n- config_name: {configuration or 'default'}\n  data_files:\n  - split: …\n    path: …\n---"
     )
