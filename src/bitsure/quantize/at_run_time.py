@@ -122,8 +122,9 @@ def _moved(transform: str, runtime: Runtime) -> dict:
 
 
 def _errors(model: nn.Module, weights: dict[str, Weight], runtime: Runtime, held_out: torch.Tensor) -> dict[str, dict]:
-    """Of the layers' inputs and of the blocks' keys and values Σ(Q(x) − x)², Σx² and Σ(Q(x) − Q₃₂(x))², with Q₃₂ in float32; and
-    what reassembling did to inputs.
+    """Of the layers' inputs and of the blocks' keys and values Σ(Q(x) − x)², Σx² and Σ(Q(x) − Q₃₂(x))², with Q₃₂ in float32.
+
+    And what reassembling did to inputs.
     """
     found: dict[str, dict] = {"activations": {}, "keys and values": {}, "reassembled": {}}
     if runtime.activations is None and runtime.kv is None:
