@@ -13,11 +13,12 @@ from bitsure.compress.entropy import entropy
 from bitsure.config import Compress
 from bitsure.errors import UserError
 from bitsure.number_formats import Activations, KeysValues
+from bitsure.other_quantizers import Cast
 from bitsure.quantize import checkpoints
 from bitsure.quantize.formats import IntegerWeight
 from bitsure.quantize.runtime import Runtime, attach
 from bitsure.quantize.targets import block_linears
-from bitsure.quantizers import Cast, Kept, Rtn
+from bitsure.quantizers import Kept, Rtn
 from bitsure.report import compressibility
 from bitsure.store import Store
 from tests import families

@@ -12,10 +12,11 @@ from transformers import AutoModelForCausalLM, OPTConfig, OPTForCausalLM
 
 from bitsure import models, quantize
 from bitsure.errors import UserError
+from bitsure.other_quantizers import Prequantized
 from bitsure.quantize import checkpoints
 from bitsure.quantize.rtn import round_to_nearest
 from bitsure.quantize.targets import block_linears, matrix
-from bitsure.quantizers import Gptq, Prequantized, Rtn
+from bitsure.quantizers import Gptq, Rtn
 from bitsure.store import Store
 from tests.conftest import GPTQ_LIBRARY, needs_gptqmodel
 from tests.families import FAMILIES, build

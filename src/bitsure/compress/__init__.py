@@ -13,8 +13,9 @@ from pathlib import Path
 from bitsure import model_facts, models, terminal
 from bitsure.compress import loading
 from bitsure.config import Compress
+from bitsure.other_quantizers import Cast, Noise
 from bitsure.quantize import Plan, calib_data
-from bitsure.quantizers import Cast, Chain, Noise
+from bitsure.quantizers import Chain
 from bitsure.store import Store, write_text
 
 FORMAT = 2  # of what the store keeps; one more whenever code of ours would measure something else

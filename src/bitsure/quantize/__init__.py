@@ -19,8 +19,9 @@ from bitsure import costs, estimate, model_facts, models, terminal
 from bitsure.config import PROJECT, Calib, Model
 from bitsure.errors import UserError
 from bitsure.models import Source
+from bitsure.other_quantizers import Bnb, Cast, Hqq, Noise, Prequantized
 from bitsure.quantize.calib_data import CalibText, draw_windows
-from bitsure.quantizers import Bnb, Cast, Chain, Gptq, Hqq, Kept, Noise, NoQuant, Prequantized, Quant, Rtn
+from bitsure.quantizers import Chain, Gptq, Kept, NoQuant, Quant, Rtn
 from bitsure.store import Store, write_text
 
 if TYPE_CHECKING:
