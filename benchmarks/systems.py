@@ -75,7 +75,7 @@ def tables(sweep: Path, qllm: str) -> dict[str, list[str]]:
         "activations": [*_changes(rounded["activations"]), "", *_fewest(rounded["activations"], "activations")],
         "cache": [*_changes(rounded["cache"]), "", *_fewest(rounded["cache"], "cache")],
         "chains": _changes(chains),
-        "qllm": qllm[qllm.index("## Outliers") :].replace("\n## ", "\n#### ").replace("## ", "#### ", 1).splitlines(),
+        "qllm": qllm.partition("\n\n")[2].replace("\n## ", "\n### ").splitlines(),  # without its title
         "data": _data(quantized, text),
         "algorithms": _against_best(alike),
         "costs": _costs(first),
@@ -137,13 +137,15 @@ def _published(source: str, across: str) -> list[str]:
 
 
 def _levels(quantized: list[Cell]) -> list[str]:
-    """Full precision and each quantizer, not their difference: the study's numbers, corrected."""
+    """Full precision and each quantizer, the study's numbers, corrected, and what its test is of."""
     rows, metrics = [], SHOWN | {"entropy": "entropy"}
     for model in dict.fromkeys(cell.model_name for cell in quantized):
         here = [cell for cell in quantized if cell.model_name == model]
-        both = [("full precision", here[0].baseline)] + [(cell.quantizer, cell.metrics) for cell in here]
-        rows += [[model, name, *(_number(values[MACRO][one], ".3f") for one in metrics)] for name, values in both]
-    return _table(["model", "quantizer", *metrics.values()], rows)
+        found = [("full precision", here[0].baseline, "")]
+        found += [(cell.quantizer, cell.metrics, _number(cell.comparison[MACRO]["true_label_prob"])) for cell in here]
+        for name, values, change in found:
+            rows.append([model, name, *(_number(values[MACRO][one], ".3f") for one in metrics), change])
+    return _table(["model", "quantizer", *metrics.values(), "change of the true-label prob."], rows)
 
 
 def _changes(quantized: list[Cell]) -> list[str]:
