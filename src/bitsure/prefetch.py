@@ -51,7 +51,7 @@ def _fetch_model(model: Model, mirror: Path) -> None:
     _say(f"model {model.repo} at revision {model.revision}")
     check = partial(model_facts.check_config, model)
     found = hub.fetch_model(model.repo, model.revision, mirror, model.gated, model.trust_remote_code, check)
-    _say(f"  commit {found.commit or 'unknown: it was put there by hand'}")
+    _say(f"  commit {found.commit or 'unknown: it was put there, or changed there, by hand'}")
 
 
 @contextmanager
@@ -80,18 +80,15 @@ def _datasets_into(mirror: Path) -> Iterator[None]:
 
 def _files(repo: str, args: tuple, kwargs: dict) -> tuple[list[str], str]:
     """The files of a data set's configuration, its card first, and the commit they are of."""
-    import datasets
     from huggingface_hub import HfFileSystem
 
     from bitsure import hub
     from bitsure.hub_errors import explained
 
-    given = {key: kwargs[key] for key in ("name", "data_dir", "data_files", "revision") if kwargs.get(key) is not None}
     with explained(f"data set {repo}", None, f"datasets/{repo}"):
         hub.check_reachable()
-        builder = hub.patiently(datasets.load_dataset_builder, repo, *args, **given)
-    urls = [url for urls in (builder.config.data_files or {}).values() for url in urls]
-    places = [HfFileSystem().resolve_path(url) for url in urls]
+        addresses = hub.patiently(hub.data_files, repo, *args, **kwargs)
+    places = [HfFileSystem().resolve_path(address) for address in addresses]
     return ["README.md", *sorted({place.path_in_repo for place in places})], places[0].revision
 
 
