@@ -94,7 +94,7 @@ class Tracker:
                 )
                 for task, points in reliability_points(records, metric).items()
             }
-            | {"samples": wandb.Table(columns=list(SAMPLE_COLUMNS), data=sample_rows(records, baseline, metric.normalization))}
+            | {"samples": _typed_table(SAMPLE_COLUMNS, sample_rows(records, baseline, metric.normalization))}
         )
         artifact = wandb.Artifact(f"records-{self._run.id}", type="records")
         artifact.add_file(str(records_file))
@@ -105,19 +105,27 @@ PROOF = ("bits_per_weight", "parameter_share", "relative_error", "bits_per_weigh
 SWEEP = "sweep"  # the summary run's job type
 SWEEP_COLUMNS = ("model", "series", "parameters", "quantizer", "setting", "bits_per_weight", "size_bytes", "task", "metric")
 SWEEP_COLUMNS += ("value", "ci_low", "ci_high", "n", "baseline", "delta", "delta_ci_low", "delta_ci_high", "p_adjusted")
-SAMPLE_COLUMNS = (
-    "task",
-    "doc_id",
-    "choices",
-    "gold",
-    "prediction",
-    "confidence",
-    "true_label_prob",
-    "baseline_prediction",
-    "baseline_confidence",
-    "baseline_true_label_prob",
-    "true_label_prob_change",
-)
+SAMPLE_COLUMNS = {
+    "task": str,
+    "doc_id": int,
+    "choices": str,
+    "gold": str,
+    "prediction": str,
+    "confidence": float,
+    "true_label_prob": float,
+    "baseline_prediction": str,
+    "baseline_confidence": float,
+    "baseline_true_label_prob": float,
+    "true_label_prob_change": float,
+}
+
+
+def _typed_table(columns: dict[str, type], rows_: list[list]) -> Any:
+    """Columns that may lack a value are told from those that do not: for one that may, W&B guesses each value's type anew."""
+    import wandb
+
+    lacks = [any(row[k] is None for row in rows_) for k in range(len(columns))]
+    return wandb.Table(columns=list(columns), data=rows_, dtype=list(columns.values()), optional=lacks)
 
 
 def reliability_points(records: Records, metric: Metric) -> dict[str, list[list[float]]]:
@@ -217,7 +225,8 @@ def _run(tracking: Tracking, directory: Path, log_file: Path, **about: Any) -> I
                 entity=tracking.entity,
                 mode=tracking.mode,
                 dir=str(directory),
-                settings=wandb.Settings(console="off", disable_git=True, disable_code=True),
+                # what is installed is in provenance, as far as it matters; listing it all takes longer than all else here
+                settings=wandb.Settings(console="off", disable_git=True, disable_code=True, x_save_requirements=False),
                 **about,
             )
     except wandb.errors.Error as error:
