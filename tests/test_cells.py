@@ -137,12 +137,25 @@ def _alive(process: int) -> bool:
         return False
 
 
-def test_what_is_imported_before_a_cell_is_forked_has_run_nothing():
+WATCHED = """
+import os, sys, torch
+from bitsure import gpus
+gpus._all = lambda: {gpus_here}
+looked = []
+torch.cuda.is_available = lambda: looked.append(True)
+import bitsure.preload
+assert not torch.cuda.is_initialized() and "gptqmodel" not in sys.modules
+assert not ({gpus_here} and looked)
+print(*(open(f"/proc/self/task/{{task}}/comm").read().strip() for task in os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.parametrize("gpus_here", [{}, {"0": "GPU-a"}], ids=["no GPU", "a GPU"])
+def test_what_is_imported_before_a_cell_is_forked_has_run_nothing(gpus_here):
     """Else it could not be forked: other threads would be missing in the cell, and no GPU could be used there."""
-    code = "import os, sys\nfrom bitsure.cells import IMPORTED\nfor name in IMPORTED: __import__(name)\n"
-    code += "import torch\nassert not torch.cuda.is_initialized() and 'gptqmodel' not in sys.modules\n"
-    code += "print(*(open(f'/proc/self/task/{task}/comm').read().strip() for task in os.listdir('/proc/self/task')))"
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # OpenBLAS starts its threads anew in a fork
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment)
+    command = [sys.executable, "-c", WATCHED.format(gpus_here=gpus_here)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.split()) == ["jemalloc_bg_thd", "python"]  # Arrow's, which does so too
+    assert not done.stderr  # it would stand in the middle of a sweep's output

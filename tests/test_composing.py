@@ -74,10 +74,18 @@ def test_everything_that_is_wrong_is_said_at_once_and_once():
     cells = composed("model=pocket-1m,pocket-2m", "quant=rtn3,rtn4", "quant.bits=3,9", "calib.sed=1,2")
     errors = composing.errors(cells)
     assert all(cell.config is None for cell in cells)
-    assert any("pocket-2m" in error and error.startswith("8 cells (8, 9,") for error in errors)
+    [unknown] = [error for error in errors if "model=pocket-2m: no such option. Was pocket-" in error]
+    assert unknown.startswith("8 cells (8, 9,")
     assert any("calib.sed" in error for error in errors)
     errors = composing.errors(composed("model=pocket-1m", "quant=rtn3", "quant.bits=3,9", "task.limit=0,1"))
     assert len(errors) == 2 and "quant.bits=9" in "".join(errors) and "task.limit=0" in "".join(errors)
+
+
+def test_unknown_options_are_all_named_with_the_nearest():
+    found = composing.errors(composed("model=pocket-1m,opt-125", "quant=gptq5,rtn9"))
+    assert len(found) == 4 and all("Was gptq" in error for error in found if "quant=gptq5" in error)
+    [both] = [error for error in found if "quant=rtn9" in error and "model=opt-125:" in error]
+    assert "opt-125m" in both and "There are awq, awq2" in both and both.startswith("cell 3: ")
 
 
 def test_two_cells_that_would_write_to_one_directory_are_named():

@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import gc
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 
-from bitsure import gpus, terminal
+from bitsure import gpus
 
 MODULES = ["bitsure.pipeline", "bitsure.scoring.harness", "bitsure.quantize.verify", "wandb", "wandb.sdk.launch"]
 MODULES += ["scipy.stats", "scipy.optimize", "scipy.signal", "matplotlib.figure", "matplotlib.backends.backend_agg"]
-# every model's code begins with it; it brings torchao, which looks for GPUs, and who is forked after that cannot use one
-MODULES += [] if gpus.visible(os.environ.get("CUDA_VISIBLE_DEVICES")) else ["transformers.modeling_layers"]
+if not gpus.visible(None) and not any(Path("/dev").glob("nvidia*")):
+    # every model's code begins with it; it brings torchao, which looks for GPUs, and who is forked after that cannot use one
+    MODULES.append("transformers.modeling_layers")
 
-with terminal.output_to(Path(os.devnull)):
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """By its number: libraries' logging keeps the object, and is heard again afterwards."""
+    with open(os.devnull, "w") as nowhere:
+        before = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+
+
+with _without_stderr():
     for name in MODULES:
         with suppress(ImportError):  # the cell says it where it needs it
             import_module(name)

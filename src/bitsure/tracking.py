@@ -20,6 +20,7 @@ from bitsure.metrics.texts import texts
 from bitsure.records import Records, by_task, has_choices, is_text, join, rows, table
 from bitsure.report import Report
 from bitsure.sweep.statistics import STUDY
+from bitsure.sweep.table import COSTS
 
 if TYPE_CHECKING:
     from bitsure.sweep import Sweep
@@ -57,13 +58,14 @@ class Tracker:
         provenance: dict,
         report: Report,
         quantization: dict | None,
+        costs: dict,
         records: Records,
         baseline: Records | None,
         metric: Metric,
         records_file: Path,
     ) -> None:
-        """Summary numbers `<task>/<metric>`, differences `<task>/delta/<metric>`, the verdict; pictures, curves that overlay
-        runs, samples and the records.
+        """Summary numbers `<task>/<metric>`, differences `<task>/delta/<metric>`, the verdict, `costs/…` as in costs.json;
+        pictures, curves that overlay runs, samples and the records.
         """
         if not self._run:
             return
@@ -78,6 +80,8 @@ class Tracker:
             summary |= {f"{task}/verdict": one["verdict"] for task, one in report.verdict["tasks"].items()}
         if quantization:
             summary |= {f"quantization/{key}": quantization[key] for key in PROOF if key in quantization}
+        for what, took in costs.items():
+            summary |= {f"costs/{what}/{key}": value for key, value in (took or {}).items() if key != "by_task"}
         self._run.summary.update({key: value for key, value in summary.items() if value is not None})
         self._run.log(
             {
@@ -105,6 +109,7 @@ PROOF = ("bits_per_weight", "parameter_share", "relative_error", "bits_per_weigh
 SWEEP = "sweep"  # the summary run's job type
 SWEEP_COLUMNS = ("model", "series", "parameters", "quantizer", "setting", "bits_per_weight", "size_bytes", "task", "metric")
 SWEEP_COLUMNS += ("value", "ci_low", "ci_high", "n", "baseline", "delta", "delta_ci_low", "delta_ci_high", "p_adjusted")
+SWEEP_COLUMNS += COSTS
 SAMPLE_COLUMNS = {
     "task": str,
     "doc_id": int,
