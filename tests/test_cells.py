@@ -47,13 +47,19 @@ def run(config, run_dir, sweep=None):
                 time.sleep(600)
 pipeline.run = run
 """
+IN_CELLS = "import sys\nif 'forkserver' in ' '.join(sys.orig_argv):\n    import {module}\n"
+NO_MODEL = """
+from transformers import PreTrainedModel
+def no(*given, **settings): raise AssertionError("a model is loaded")
+PreTrainedModel.from_pretrained = PreTrainedModel.__init__ = no
+"""
 
 
 @pytest.fixture
 def sweep(tmp_path):
     """Runs a sweep of three cells, each of which ends as it is told."""
     (tmp_path / "ends.py").write_text(ENDS)
-    (tmp_path / "sitecustomize.py").write_text("import sys\nif 'forkserver' in ' '.join(sys.orig_argv):\n    import ends\n")
+    (tmp_path / "sitecustomize.py").write_text(IN_CELLS.format(module="ends"))
 
     def run(rtn2: str, rtn3: str, none: str, *overrides: str, wait: bool = True):
         environment = os.environ | {"BITSURE_STORE": str(tmp_path / "store"), "OMP_NUM_THREADS": "1"}
@@ -94,6 +100,30 @@ def test_a_cell_costs_less_than_two_seconds_beside_its_work(sweep):
     code, said, found = sweep("done", "done", "done")
     assert code == 0, said
     assert min(after["started"] - before["started"] for before, after in pairwise(found)) < 2
+
+
+def test_a_finished_sweep_again_loads_no_model_and_takes_less_than_three_seconds_a_cell(tmp_path):
+    """Neither where it was finished, nor in another place, where every piece is found in the store."""
+    environment = os.environ | {"BITSURE_STORE": str(tmp_path / "store"), "OMP_NUM_THREADS": "1"}
+
+    def run(folder: str) -> str:
+        command = [sys.executable, str(PROJECT / "main.py"), *SWEEP, f"hydra.sweep.dir={folder}"]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("first")
+    (tmp_path / "no_model.py").write_text(NO_MODEL)
+    (tmp_path / "sitecustomize.py").write_text(IN_CELLS.format(module="no_model"))
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    assert run("first").count("is done: nothing to do") == 3
+    run("again")
+    again = [read_status(path) for path in sorted((tmp_path / "again").glob("[0-9]*"))]
+    assert [one["state"] for one in again] == ["done"] * 3
+    assert min(after["started"] - before["started"] for before, after in pairwise(again)) < 3
+    for cell in ("0-pocket-300k-rtn2", "2-pocket-300k-none"):
+        made = [(tmp_path / folder / cell / "metrics.json").read_bytes() for folder in ("first", "again")]
+        assert made[0] == made[1]
 
 
 def test_a_cell_that_hangs_is_stopped_after_its_time_asked_first(sweep):

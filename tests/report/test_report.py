@@ -204,7 +204,7 @@ def test_no_picture_has_anything_beyond_its_edge(made, monkeypatch, scale):
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         box, (width, height) = figure.get_tightbbox(canvas.get_renderer()), figure.get_size_inches()
-        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, box
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, box.extents
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no Chromium on this machine")

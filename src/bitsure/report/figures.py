@@ -48,7 +48,7 @@ def draw(
 
 def _reliability(task: str, series: dict[str, tuple[Questions, str]], edges: Bins, path: Path) -> Path:
     """Accuracy against confidence by bin, and how many questions each bin has; the bins of the calibration error."""
-    margins = {"left": 0.16, "right": 0.97, "bottom": 0.09, "top": 0.94, "hspace": 0.08}
+    margins = {"left": 0.2, "right": 0.97, "bottom": 0.09, "top": 0.94, "hspace": 0.08}
     figure, (top, bottom) = new_figure(2, 1, margins=margins, height_ratios=[3, 1], sharex=True)
     top.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, label="as right as sure")
     middles, widths = (edges.edges[:-1] + edges.edges[1:]) / 2, np.diff(edges.edges)
@@ -81,7 +81,7 @@ def _risk_coverage(task: str, series: dict[str, tuple[Questions, str]], path: Pa
 
 def _shift(task: str, values: dict[str, dict], path: Path) -> Path:
     """Mean (harm) and standard deviation (instability) of the right answer's change in log-odds, by full-model certainty."""
-    margins = {"left": 0.12, "right": 0.98, "bottom": 0.15, "top": 0.83, "wspace": 0.25}
+    margins = {"left": 0.13, "right": 0.98, "bottom": 0.15, "top": 0.83, "wspace": 0.25}
     figure, (left, right) = new_figure(1, 2, width=6.4, height=3.2, margins=margins)
     places = np.arange(1, STRATA + 1)
     for axes, name, colour in ((left, "harm", QUANTIZED), (right, "instability", "#009E73")):
