@@ -42,9 +42,9 @@ class Piece:
 
 
 class Estimate(NamedTuple):
-    """Seconds on this machine, and bytes; None where nothing is known to tell from."""
+    """Seconds on this machine, and bytes."""
 
-    seconds: float | None
+    seconds: float
     memory: int
     disk: int
 
@@ -102,8 +102,7 @@ class Estimator:
         memory = int(parameters * space.size(piece.cell.dtype) * 1.3)
         if piece.task:
             questions, tokens = self._task(piece)
-            work = None if tokens is None else scoring_work(parameters, tokens)
-            return Estimate(self._seconds("scoring", work), memory, BYTES_A_QUESTION * (questions or 0))
+            return Estimate(self._seconds("scoring", scoring_work(parameters, tokens)), memory, BYTES_A_QUESTION * questions)
         plan = piece.plan
         work = quantizing_work(parameters, width_of(model), (plan.nsamples + 8) * plan.calib.seqlen)
         states = plan.nsamples * plan.calib.seqlen * width_of(model) * 4
@@ -111,13 +110,11 @@ class Estimator:
             self._seconds(plan.quant.name, work), memory + states, space.bytes_needed(model, plan.quant, plan.dtype)
         )
 
-    def _seconds(self, what: str, work: float | None) -> float | None:
-        if work is None:
-            return None
+    def _seconds(self, what: str, work: float) -> float:
         rates = self._rates.get(what)
         return work / (statistics.median(rates) if rates else OF_GEMM * _gemm())
 
-    def _task(self, piece: Piece) -> tuple[int | None, int | None]:
+    def _task(self, piece: Piece) -> tuple[int, int]:
         """Questions and tokens of a task: as they were before, or by the length of its texts."""
         task = piece.cell.scorer.questions.task
         before = self._questions.get((piece.task, task.limit))

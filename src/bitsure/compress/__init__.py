@@ -40,12 +40,12 @@ def ensure(plan: Plan, checkpoint: Path, settings: Compress, store: Store, log_f
         "machine": platform.node(),
         "libraries": {library: version(library) for library in LIBRARIES},
     }
-    directory = store.find("compressibility", made_from)
-    if directory is None:
-        with store.create("compressibility", made_from) as unfinished:
-            measured = _measure(plan, checkpoint, settings, log_file)
-            write_text(unfinished / "compressibility.json", json.dumps(measured, allow_nan=False))
-        directory = store.path("compressibility", made_from)
+
+    def fill(unfinished: Path) -> None:
+        measured = _measure(plan, checkpoint, settings, log_file)
+        write_text(unfinished / "compressibility.json", json.dumps(measured, allow_nan=False))
+
+    directory = store.ensure("compressibility", made_from, fill)
     measured = json.loads((directory / "compressibility.json").read_text())
     if measured["weights"] is None and measured["activations"] is None:
         return None
