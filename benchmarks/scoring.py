@@ -11,14 +11,11 @@ import argparse
 import ctypes
 import gc
 import logging
-import os
 import platform
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as main.py does
 
 import numpy as np
 import torch

@@ -10,6 +10,8 @@ from omegaconf import OmegaConf
 from bitsure import callback, plan
 from tests.test_composing import command
 
+NOT_SET_BY_RAY = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
+
 
 @pytest.fixture
 def config(tmp_path):
@@ -40,3 +42,35 @@ def test_the_failed_cells_of_another_sweeper_fail_the_command(config, tmp_path, 
     with pytest.raises(SystemExit) as exited:
         callback.SweepCallback().on_multirun_end(config)
     assert "- 1: failed: OutOfMemoryError: 3 GiB" in exited.value.code and "- 0:" not in exited.value.code
+
+
+@pytest.mark.parametrize(
+    ("overrides", "elsewhere"),
+    [
+        ([], False),
+        (["hydra/launcher=joblib"], False),
+        (["hydra/launcher=submitit_local"], False),
+        (["hydra/launcher=submitit_slurm"], True),
+        (["hydra/launcher=ray"], False),
+        (["hydra/launcher=ray", "hydra.launcher.ray.init.address=auto"], True),
+    ],
+)
+def test_cells_of_a_cluster_are_planned_as_for_its_nodes(monkeypatch, overrides, elsewhere, tmp_path):
+    seen = []
+    monkeypatch.setattr(callback, "_check_launcher", lambda target: None)  # its package may be missing here
+    monkeypatch.setattr(plan, "look", lambda cells, once, on_nodes: seen.append(on_nodes) or ([], []))
+    with command("model=pocket-1m", "quant=rtn3,rtn4", f"hydra.sweep.dir={tmp_path}", *overrides) as (master, _):
+        callback.SweepCallback().on_multirun_start(master)
+    assert seen == [elsewhere]
+
+
+def test_ray_leaves_gpus_to_the_cells():
+    """Ray hides all GPUs from what is promised none, unless it is told not to; the cells take one each by themselves."""
+    with command("model=pocket-1m", "quant=rtn3,rtn4", "hydra/launcher=ray") as (master, _):
+        ray = master.hydra.launcher.ray
+    assert ray.remote.num_gpus == 0 and dict(ray.init.runtime_env.env_vars) == {NOT_SET_BY_RAY: "1"}
+
+
+def test_ray_knows_that_setting_by_that_name():
+    nvidia = pytest.importorskip("ray._private.accelerators.nvidia_gpu", reason="ray is not installed: pip install -e '.[ray]'")
+    assert nvidia.NOSET_CUDA_VISIBLE_DEVICES_ENV_VAR == NOT_SET_BY_RAY

@@ -47,13 +47,19 @@ def run(config, run_dir, sweep=None):
                 time.sleep(600)
 pipeline.run = run
 """
+IN_CELLS = "import sys\nif 'forkserver' in ' '.join(sys.orig_argv):\n    import {module}\n"
+NO_MODEL = """
+from transformers import PreTrainedModel
+def no(*given, **settings): raise AssertionError("a model is loaded")
+PreTrainedModel.from_pretrained = PreTrainedModel.__init__ = no
+"""
 
 
 @pytest.fixture
 def sweep(tmp_path):
     """Runs a sweep of three cells, each of which ends as it is told."""
     (tmp_path / "ends.py").write_text(ENDS)
-    (tmp_path / "sitecustomize.py").write_text("import sys\nif 'forkserver' in ' '.join(sys.orig_argv):\n    import ends\n")
+    (tmp_path / "sitecustomize.py").write_text(IN_CELLS.format(module="ends"))
 
     def run(rtn2: str, rtn3: str, none: str, *overrides: str, wait: bool = True):
         environment = os.environ | {"BITSURE_STORE": str(tmp_path / "store"), "OMP_NUM_THREADS": "1"}
@@ -94,6 +100,30 @@ def test_a_cell_costs_less_than_two_seconds_beside_its_work(sweep):
     code, said, found = sweep("done", "done", "done")
     assert code == 0, said
     assert min(after["started"] - before["started"] for before, after in pairwise(found)) < 2
+
+
+def test_a_finished_sweep_again_loads_no_model_and_takes_less_than_three_seconds_a_cell(tmp_path):
+    """Neither where it was finished, nor in another place, where every piece is found in the store."""
+    environment = os.environ | {"BITSURE_STORE": str(tmp_path / "store"), "OMP_NUM_THREADS": "1"}
+
+    def run(folder: str) -> str:
+        command = [sys.executable, str(PROJECT / "main.py"), *SWEEP, f"hydra.sweep.dir={folder}"]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("first")
+    (tmp_path / "no_model.py").write_text(NO_MODEL)
+    (tmp_path / "sitecustomize.py").write_text(IN_CELLS.format(module="no_model"))
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    assert run("first").count("is done: nothing to do") == 3
+    run("again")
+    again = [read_status(path) for path in sorted((tmp_path / "again").glob("[0-9]*"))]
+    assert [one["state"] for one in again] == ["done"] * 3
+    assert min(after["started"] - before["started"] for before, after in pairwise(again)) < 3
+    for cell in ("0-pocket-300k-rtn2", "2-pocket-300k-none"):
+        made = [(tmp_path / folder / cell / "metrics.json").read_bytes() for folder in ("first", "again")]
+        assert made[0] == made[1]
 
 
 def test_a_cell_that_hangs_is_stopped_after_its_time_asked_first(sweep):
@@ -137,12 +167,25 @@ def _alive(process: int) -> bool:
         return False
 
 
-def test_what_is_imported_before_a_cell_is_forked_has_run_nothing():
+WATCHED = """
+import os, sys, torch
+from bitsure import gpus
+gpus._all = lambda: {gpus_here}
+looked = []
+torch.cuda.is_available = lambda: looked.append(True)
+import bitsure.preload
+assert not torch.cuda.is_initialized() and "gptqmodel" not in sys.modules
+assert not ({gpus_here} and looked)
+print(*(open(f"/proc/self/task/{{task}}/comm").read().strip() for task in os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.parametrize("gpus_here", [{}, {"0": "GPU-a"}], ids=["no GPU", "a GPU"])
+def test_what_is_imported_before_a_cell_is_forked_has_run_nothing(gpus_here):
     """Else it could not be forked: other threads would be missing in the cell, and no GPU could be used there."""
-    code = "import os, sys\nfrom bitsure.cells import IMPORTED\nfor name in IMPORTED: __import__(name)\n"
-    code += "import torch\nassert not torch.cuda.is_initialized() and 'gptqmodel' not in sys.modules\n"
-    code += "print(*(open(f'/proc/self/task/{task}/comm').read().strip() for task in os.listdir('/proc/self/task')))"
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # OpenBLAS starts its threads anew in a fork
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment)
+    command = [sys.executable, "-c", WATCHED.format(gpus_here=gpus_here)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.split()) == ["jemalloc_bg_thd", "python"]  # Arrow's, which does so too
+    assert not done.stderr  # it would stand in the middle of a sweep's output

@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import open_dict, read_write
 
-from bitsure import composing
+from bitsure import composing, plan
 from bitsure import config as schema
 from bitsure.config import PROJECT
 
@@ -74,10 +74,18 @@ def test_everything_that_is_wrong_is_said_at_once_and_once():
     cells = composed("model=pocket-1m,pocket-2m", "quant=rtn3,rtn4", "quant.bits=3,9", "calib.sed=1,2")
     errors = composing.errors(cells)
     assert all(cell.config is None for cell in cells)
-    assert any("pocket-2m" in error and error.startswith("8 cells (8, 9,") for error in errors)
+    [unknown] = [error for error in errors if "model=pocket-2m: no such option. Was pocket-" in error]
+    assert unknown.startswith("8 cells (8, 9,")
     assert any("calib.sed" in error for error in errors)
     errors = composing.errors(composed("model=pocket-1m", "quant=rtn3", "quant.bits=3,9", "task.limit=0,1"))
     assert len(errors) == 2 and "quant.bits=9" in "".join(errors) and "task.limit=0" in "".join(errors)
+
+
+def test_unknown_options_are_all_named_with_the_nearest():
+    found = composing.errors(composed("model=pocket-1m,opt-125", "quant=gptq5,rtn9"))
+    assert len(found) == 4 and all("Was gptq" in error for error in found if "quant=gptq5" in error)
+    [both] = [error for error in found if "quant=rtn9" in error and "model=opt-125:" in error]
+    assert "opt-125m" in both and "There are awq, awq2" in both and both.startswith("cell 3: ")
 
 
 def test_two_cells_that_would_write_to_one_directory_are_named():
@@ -93,6 +101,10 @@ def test_every_sweep_composes(path):
     if path.stem == "paper":
         settings = {(cell.config.task.name, cell.config.calib.name, cell.config.metric.paper_compat) for cell in cells}
         assert settings == {("paper", "c4", True)}
+    if path.stem == "pocket":  # of three sizes, two of them trained three times; full precision is in every cell
+        assert len(cells) == len({cell.name for cell in cells}) == 7 * 5
+        assert {cell.config.task.name for cell in cells} == {"pocket"}
+        assert {cell.config.quant.name for cell in cells} == {"gptq4", "gptq3", "gptq2", "awq3", "rtn3"}
     assert len({cell.name for cell in cells}) > 1 or path.stem == "calib_data"
 
 
@@ -111,15 +123,18 @@ def test_every_wandb_sweep_names_the_same_cells(path):
     assert [cell.config for cell in composed(*chosen, *others)] == [cell.config for cell in composed(name=path.stem)]
 
 
-def test_a_thousand_cells_are_composed_in_seconds():
+def test_a_thousand_cells_are_planned_in_seconds_with_all_that_is_wrong(tmp_path, monkeypatch):
     """At most 30 s on two processors; their time is counted, as other tests may have them meanwhile."""
-    seeds = "calib.seed=" + ",".join(map(str, range(10)))
+    monkeypatch.setenv("BITSURE_STORE", str(tmp_path))
+    seeds = "calib.seed=" + ",".join(map(str, range(8)))
+    models = "model=pocket-300k,pocket-1m,pocket-4m,opt-125m,opt-1.3b,no-such"
     started = _processor_time()
-    cells = composed(
-        "model=pocket-300k,pocket-1m,pocket-4m,opt-125m,opt-1.3b", "quant=glob([rtn?,awq?,gptq?,hqq?,*float*])", seeds
-    )
-    assert len(cells) >= 1000 and composing.errors(cells) == []
-    assert _processor_time() - started < 60
+    cells = composed(models, "quant=glob([rtn?,awq?,gptq?,hqq?,*float*])", seeds, f"hydra.sweep.dir={tmp_path}")
+    planned, errors = plan.look(cells, plan.Once())
+    assert len(planned) == len(cells) >= 1000 and _processor_time() - started < 60
+    assert sum(bool(one.missing) for one in planned) >= 400
+    said = "\n".join(errors)
+    assert "model=no-such: no such option" in said and "quant=float32:" in said
 
 
 def _processor_time() -> float:

@@ -67,6 +67,24 @@ def test_everything_that_is_wrong_with_the_cells_is_said_at_once(cell, tmp_path)
         plan.show([*cells, replace(cell(4), config=None, error="a bad value")])
 
 
+@pytest.mark.parametrize(
+    ("overrides", "here"),
+    [
+        (["model.device=cuda:7"], "model.device=cuda:7"),
+        (["quant=rtn3", f"model.parameters={10**15}"], "GiB in all"),
+        (["quant=gptq4", "scoring.dequantize=false", "model.full_dtype=float16"], "scoring.dequantize=false"),
+    ],
+)
+def test_what_only_the_node_can_tell_is_no_error_of_a_sweep_for_nodes(cell, capsys, overrides, here):
+    _, [error] = plan.look([cell(0, *overrides)], plan.Once())
+    assert here in error
+    cells = [cell(0, *overrides), cell(1, *overrides, "task.names=[no_such_task]")]
+    planned, [error] = plan.look(cells, plan.Once(), on_nodes=True)
+    assert "no_such_task" in error and planned[0].missing
+    plan.show(cells[:1], on_nodes=True)
+    assert plan.ON_THE_NODE in capsys.readouterr().out
+
+
 def test_what_a_function_gave_is_known_errors_too():
     calls = []
 
@@ -103,6 +121,15 @@ def test_an_estimate_goes_by_what_such_work_took_before(cell, tmp_path):
     (Path(entry.parent) / "broken" / estimate.COST).write_text("{")
     assert estimate.Estimator(store, plan.Once())(scored).seconds == pytest.approx(1, rel=0.01)
     assert json.loads((store.path("records", scored.made_from) / estimate.COST).read_text())["what"] == "scoring"
+
+
+def test_a_small_pieces_fixed_costs_are_no_measure_of_a_large_one(tmp_path):
+    store = Store(tmp_path / "store")
+    for number, (seconds, work) in enumerate([(2.0, 1e6)] * 9 + [(10.0, 1e9)] * estimate.NEAREST):
+        with store.create("records", {"task": "t", "limit": None, "number": number}) as entry:
+            estimate.write_cost(entry, "scoring", seconds, work)
+    estimator = estimate.Estimator(store, plan.Once())
+    assert estimator._seconds("scoring", 2e9) == pytest.approx(20) and estimator._seconds("scoring", 1e6) == pytest.approx(2)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import yaml
 from bitsure import published, records
 from bitsure.config import PROJECT
 from bitsure.number_formats import Activations, KeysValues
-from bitsure.quantizers import Bnb, Gptq, Kept, Noise, Rtn, Tuning
+from bitsure.other_quantizers import Bnb, Noise
+from bitsure.quantizers import Gptq, Kept, Rtn, Tuning
 from bitsure.report import __main__ as report
 from bitsure.report import figures, published_table
 from bitsure.terminal import Console

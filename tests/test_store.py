@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import nullcontext
+from pathlib import Path
 
 import filelock
 import pytest
@@ -115,6 +116,25 @@ def test_two_processes_that_want_the_same_wait_for_one_of_them(tmp_path):
     second = process(tmp_path, "0", "second")
     assert second.communicate(timeout=30)[0] == "" and first.wait(timeout=30) == 0
     assert (Store(tmp_path).find("weights", {"a": 1}) / "file").read_text() == "first"
+
+
+def test_an_entry_is_filled_by_one_of_those_who_want_it_at_once(tmp_path):
+    filled, places = [], []
+
+    def fill(entry: Path) -> None:
+        filled.append(entry)
+        time.sleep(0.2)
+        (entry / "a.txt").write_text("a")
+
+    def want() -> None:
+        places.append(Store(tmp_path).ensure("parameters", {"a": 1}, fill))
+
+    threads = [threading.Thread(target=want) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(filled) == 1 and len(places) == 3 and all((place / "a.txt").read_text() == "a" for place in places)
 
 
 def test_a_lock_goes_with_its_owner_and_waiting_is_said(tmp_path, caplog, monkeypatch):

@@ -106,6 +106,13 @@ def leveldb_records(data: bytes):
             parts = []
 
 
+COSTS = {
+    "quantizing": {"seconds": 2.5, "peak_memory_bytes": 10**9, "peak_gpu_memory_bytes": None},
+    "scoring_full_precision": None,
+    "scoring_quantized": {"tokens_per_second": 900.0, "by_task": {"t": {"tokens": 5}}},
+}
+
+
 def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "s3cret" * 8)
     full, quant, _ = runs(30)
@@ -113,7 +120,7 @@ def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_pa
     made = build(tmp_path, quant, full, METRIC, MARGINS, About("title"))
     chosen = config()
     with tracking.track(chosen, resolved(chosen), tmp_path, "sweep-1", tmp_path / "log") as tracker:
-        tracker.log({"git_commit": "abc"}, made, PROOF, quant, full, METRIC, tmp_path / "records.parquet")
+        tracker.log({"git_commit": "abc"}, made, PROOF, COSTS, quant, full, METRIC, tmp_path / "records.parquet")
     found = read_back(tmp_path)
     assert found["exit"] == 0
     assert (found["run"].display_name, found["run"].run_group, found["run"].job_type) == ("m/rtn4", "sweep-1", "rtn4")
@@ -123,6 +130,9 @@ def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_pa
     assert found["summary"]["t/delta/true_label_prob"] == pytest.approx(made.comparison["t"]["true_label_prob"]["value"])
     assert found["summary"]["quantization/bits_per_weight_coded"] == 3.5
     assert "quantization/load_seconds" not in found["summary"]  # of a quantizer without codes
+    assert found["summary"]["costs/quantizing/seconds"] == 2.5
+    assert found["summary"]["costs/scoring_quantized/tokens_per_second"] == 900.0
+    assert not [key for key in found["summary"] if "by_task" in key or "scoring_full_precision" in key]
     assert found["summary"]["verdict"] == made.verdict["verdict"] == found["summary"]["t/verdict"]
     logged = {key.removesuffix("/_type") for key in found["history"]}
     assert {"reliability/t", "risk_coverage/t", "shift/t", "deferral/t", "samples", "reliability_curve/t"} <= {
@@ -141,7 +151,7 @@ def test_a_failing_run_is_finished_with_exit_code_1(tmp_path):
 
 def test_disabled_makes_no_run(tmp_path):
     with tracking.track(config("disabled"), {}, tmp_path, None, tmp_path / "log") as tracker:
-        tracker.log({}, None, None, [], None, METRIC, tmp_path)
+        tracker.log({}, None, None, {}, [], None, METRIC, tmp_path)
     assert tracker.look is None and list(tmp_path.iterdir()) == []
 
 

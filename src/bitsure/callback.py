@@ -66,10 +66,11 @@ def _check(config: DictConfig) -> None:
         return
     from bitsure import plan
 
+    on_nodes = is_elsewhere(config.hydra.launcher)
     if config.plan is True or all(cell.config and cell.config.plan for cell in cells):
-        plan.show(cells)
+        plan.show(cells, on_nodes)
         sys.exit(0)
-    _, errors = plan.look(cells, plan.Once())
+    _, errors = plan.look(cells, plan.Once(), on_nodes)
     if errors:
         raise UserError("\n".join(["no cell was started:", *(f"- {error}" for error in errors)]))
     sweep_dir = Path(config.hydra.sweep.dir)
@@ -114,6 +115,12 @@ def _refused(run_dir: Path) -> str | None:
     except FileNotFoundError:  # full precision has none
         return None
     return verdict["verdict"] if verdict["strict"] and verdict["verdict"] != NON_INFERIOR else None
+
+
+def is_elsewhere(launcher: DictConfig) -> bool:
+    """Whether cells run on other machines than this one: Slurm's nodes, or a Ray cluster's."""
+    target = str(launcher._target_)
+    return target.endswith(".SlurmLauncher") or (target.endswith(".RayLauncher") and launcher.ray.init.address is not None)
 
 
 def _check_launcher(target: str) -> None:

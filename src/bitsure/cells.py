@@ -26,8 +26,6 @@ from bitsure.rundir import end_for, is_done, read_status
 
 log = logging.getLogger(__name__)
 
-IMPORTED = ["bitsure.pipeline", "bitsure.scoring.harness", "bitsure.quantize.verify", "wandb"]
-IMPORTED += ["scipy.stats", "scipy.optimize", "matplotlib.figure", "matplotlib.backends.backend_agg"]
 GRACE = 10.0  # seconds to end in, after having been asked to
 ERRORS = "stderr.log"
 LAST_LINES = 5
@@ -44,7 +42,7 @@ def run(config: Config, run_dir: Path, sweep: str, job_logging: dict) -> None:
         return
     with gpus.assigned(config.sweep.gpus) as chosen:
         multiprocessing.set_start_method("forkserver", force=True)  # joblib's workers have another, which a cell does not know
-        multiprocessing.set_forkserver_preload(IMPORTED)
+        multiprocessing.set_forkserver_preload(["bitsure.preload"])
         arguments = (config, run_dir, sweep, job_logging, {**os.environ, **chosen})
         process = multiprocessing.Process(target=_cell, args=arguments, name=run_dir.name)
         process.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import multiprocessing
 import os
 import pickle
@@ -16,7 +17,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
@@ -150,8 +151,21 @@ class _Composer:
         if overrides not in self._groups:
             try:
                 self._groups[overrides] = pickle.dumps(self.loader.load_sweep_config(self.master, list(overrides)))
+            except MissingConfigException as error:
+                self._groups[overrides] = self._unknown(overrides) or str(error)
             except HydraException as error:
                 self._groups[overrides] = str(error)
         if isinstance(found := self._groups[overrides], str):
             raise HydraException(found)
         return found
+
+    def _unknown(self, overrides: tuple[str, ...]) -> str:
+        """Every choice that its group does not have, with what it has; Hydra names the first alone."""
+        said = []
+        for one in self._parse(list(overrides)):
+            options, chosen = self.loader.get_group_options(one.key_or_group), one.value()
+            if isinstance(chosen, str) and chosen not in options:
+                nearest = difflib.get_close_matches(chosen, options)
+                meant = f"Was {' or '.join(nearest)} meant? " if nearest else ""
+                said.append(f"{one.key_or_group}={chosen}: no such option. {meant}There are {', '.join(options)}.")
+        return " ".join(said)

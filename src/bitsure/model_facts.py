@@ -131,8 +131,11 @@ def computing_dtype(model: Model, path: Path) -> str:
     where = scoring_device(model)  # also where the type is given, so that a device that is not there is said early
     if model.dtype != "auto":
         return model.dtype
-    if where == "cpu":
-        return "float32"
+    return "float32" if where == "cpu" else own_dtype(model, path)
+
+
+def own_dtype(model: Model, path: Path) -> str:
+    """The type of the published weights, as far as settings or checkpoint say."""
     config = json.loads((path / "config.json").read_text())
     return model.full_dtype or config.get("dtype") or config.get("torch_dtype") or "float32"
 

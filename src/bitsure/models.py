@@ -198,11 +198,11 @@ def measure(source: Source, store: Store) -> dict[str, int]:
 
     Counting takes transformers and the model's modules, so that the count is kept in the store.
     """
-    made_from = {"model": source.fingerprint}
-    if store.find("parameters", made_from) is None:
-        with store.create("parameters", made_from) as entry:
-            model = empty_model(source.path, source.settings.trust_remote_code)
-            counted = sum(parameter.numel() for parameter in model.parameters())
-            write_text(entry / "parameters.json", json.dumps(counted))
-    counted = json.loads((store.path("parameters", made_from) / "parameters.json").read_text())
+
+    def fill(entry: Path) -> None:
+        model = empty_model(source.path, source.settings.trust_remote_code)
+        write_text(entry / "parameters.json", json.dumps(sum(parameter.numel() for parameter in model.parameters())))
+
+    entry = store.ensure("parameters", {"model": source.fingerprint}, fill)
+    counted = json.loads((entry / "parameters.json").read_text())
     return {"parameters": counted, "bytes_on_disk": sum(file.stat().st_size for file in weight_files(source.path))}

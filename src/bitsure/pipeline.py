@@ -81,7 +81,8 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
             records.write(run_dir / "records.parquet", rows, scorer.describe(source, cell.weights))
             made_by["data"] = scorer.data(source, cell.weights)
             current.write_json("provenance.json", made_by)
-            current.write_json("costs.json", _costs(cell, proof))
+            took = _costs(cell, proof)
+            current.write_json("costs.json", took)
             with current.stage("noise control"):
                 noisy = [_noise(cell, seed, run_dir / "noise_control") for seed in range(config.control.seeds)]
             with current.stage("report"):
@@ -91,7 +92,7 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
                 about = report.About(title, proof, made_by, prompts, noisy, packed, asdict(config.task))
                 made = report.build(run_dir, rows, baseline, config.metric, config.verdict, about)
             with current.stage("track"):
-                tracker.log(made_by, made, proof, rows, baseline, config.metric, run_dir / "records.parquet")
+                tracker.log(made_by, made, proof, took, rows, baseline, config.metric, run_dir / "records.parquet")
     _show(config, title, made, packed, tracker.look, run_dir)
     if made.verdict:
         _check_strict(config, made.verdict, run_dir)

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from bitsure import composing, hub, pipeline, stale, terminal
+from bitsure import composing, hub, model_facts, models, pipeline, stale, terminal
 from bitsure.composing import Composed
 from bitsure.config import Config, resolved
 from bitsure.errors import NotHere, UserError
@@ -20,6 +20,10 @@ from bitsure.estimate import Estimator, Piece
 from bitsure.rundir import is_done, read_status, why_not_here
 
 NOWHERE = Path(os.devnull)
+ON_THE_NODE = (
+    "Decided on the node that a cell runs on: whether model.device is there and memory is enough. model.dtype=auto is taken "
+    "here for the checkpoint's own type, as on a GPU; on a node without one it is float32, and the store has other pieces."
+)
 
 
 @dataclass
@@ -52,16 +56,18 @@ class Once:
         return value
 
 
-def look(cells: Sequence[Composed], once: Once) -> tuple[list[Planned], list[str]]:
+def look(cells: Sequence[Composed], once: Once, on_nodes: bool = False) -> tuple[list[Planned], list[str]]:
     """What the store has of each cell, and everything that is wrong. Loads no weights, downloads nothing and makes nothing but
     hashes of files.
+
+    on_nodes: the cells run on other machines, so that this one's devices and memory say nothing of them.
     """
     planned, errors = [], []
     logging.disable(logging.WARNING)  # the cells will say it again
     try:
         with hub.offline():
             for cell in cells:
-                one, error = _look(cell, once)
+                one, error = _look(cell, once, on_nodes)
                 planned.append(one)
                 errors.append(replace(cell, error=error))
     finally:
@@ -69,7 +75,7 @@ def look(cells: Sequence[Composed], once: Once) -> tuple[list[Planned], list[str
     return planned, composing.errors(errors)
 
 
-def _look(cell: Composed, once: Once) -> tuple[Planned, str | None]:
+def _look(cell: Composed, once: Once, on_nodes: bool) -> tuple[Planned, str | None]:
     if cell.config is None:
         return Planned(cell), cell.error
     settings = resolved(cell.config)
@@ -78,8 +84,9 @@ def _look(cell: Composed, once: Once) -> tuple[Planned, str | None]:
         return Planned(cell, "done"), _no_more(list(changed)) if changed else None
     planned = Planned(cell, read_status(cell.directory).get("state", "new"))
     try:
-        prepared = pipeline.prepare(cell.config, NOWHERE, once)
-        planned.pieces = {prepared.store.path(piece.kind, piece.made_from): piece for piece in _pieces(prepared, cell.config)}
+        config = _for_a_node(cell.config, once) if on_nodes else cell.config
+        prepared = pipeline.prepare(config, NOWHERE, once)
+        planned.pieces = {prepared.store.path(piece.kind, piece.made_from): piece for piece in _pieces(prepared, config)}
         planned.missing = {
             place for place, piece in planned.pieces.items() if not prepared.store.find(piece.kind, piece.made_from)
         }
@@ -99,6 +106,15 @@ def _no_more(changed: list[str]) -> str:
     )
 
 
+def _for_a_node(config: Config, once: Once) -> Config:
+    """The settings as a machine with a GPU and memory enough takes them; the cell checks its own."""
+    model = replace(config.model, device="auto", parameters=None)
+    if model.dtype == "auto":
+        source = once(models.locate, model, config.paths.hub_mirror)
+        model = replace(model, dtype=model_facts.own_dtype(model, source.path))
+    return replace(config, model=model)
+
+
 def _pieces(cell: pipeline.Cell, config: Config) -> list[Piece]:
     """In the order in which they are made: full precision's records, weights, theirs; then the noise control's."""
     pieces = _records(cell, None)
@@ -113,10 +129,10 @@ def _records(cell: pipeline.Cell, plan: Any) -> list[Piece]:
     return [Piece("records", made_from, cell, plan, task) for task, made_from in made.items()]
 
 
-def show(cells: Sequence[Composed]) -> None:
-    """Print the plan. Raises UserError with everything that is wrong with it."""
+def show(cells: Sequence[Composed], on_nodes: bool = False) -> None:
+    """Print the plan. Raises UserError with everything that is wrong with it. on_nodes: as in `look`."""
     once = Once()
-    planned, errors = look(cells, once)
+    planned, errors = look(cells, once, on_nodes)
     out = terminal.console()
     table = Table("cell", "model and quantizer", "state", "in the store", "to make", box=None)
     for one in planned:
@@ -128,6 +144,8 @@ def show(cells: Sequence[Composed]) -> None:
     if errors:
         raise UserError("\n".join([f"{len(errors)} things are wrong with this plan:", *(f"- {error}" for error in errors)]))
     out.print(f"\n{_summary(planned, once)}", markup=False, soft_wrap=True)
+    if on_nodes:
+        out.print(f"\n{ON_THE_NODE}", markup=False, soft_wrap=True)
 
 
 def _count(one: Planned, places: set[Path]) -> str:

@@ -22,7 +22,7 @@ from bitsure import config as schema
 from bitsure.config import PROJECT, Config
 from bitsure.errors import UserError
 from bitsure.model_settings import Model
-from bitsure.quantizers import Prequantized
+from bitsure.other_quantizers import Prequantized
 
 schema.register()
 

@@ -14,7 +14,7 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -111,6 +111,16 @@ class Store:
             yield
         finally:
             lock.release()
+
+    def ensure(self, kind: str, made_from: object, fill: Callable[[Path], None]) -> Path:
+        """The entry's directory; where it is not there yet `fill` fills it, in one process at a time."""
+        if found := self.find(kind, made_from):
+            return found
+        with self.lock(kind, made_from):
+            if not self.find(kind, made_from):  # not made by another process meanwhile
+                with self.create(kind, made_from) as unfinished:
+                    fill(unfinished)
+        return self.path(kind, made_from)
 
     @contextmanager
     def create(self, kind: str, made_from: object) -> Iterator[Path]:

@@ -20,6 +20,7 @@ from bitsure.metrics.texts import texts
 from bitsure.records import Records, by_task, has_choices, is_text, join, rows, table
 from bitsure.report import Report
 from bitsure.sweep.statistics import STUDY
+from bitsure.sweep.table import COSTS
 
 if TYPE_CHECKING:
     from bitsure.sweep import Sweep
@@ -57,13 +58,14 @@ class Tracker:
         provenance: dict,
         report: Report,
         quantization: dict | None,
+        costs: dict,
         records: Records,
         baseline: Records | None,
         metric: Metric,
         records_file: Path,
     ) -> None:
-        """Summary numbers `<task>/<metric>`, differences `<task>/delta/<metric>`, the verdict; pictures, curves that overlay
-        runs, samples and the records.
+        """Summary numbers `<task>/<metric>`, differences `<task>/delta/<metric>`, the verdict, `costs/…` as in costs.json;
+        pictures, curves that overlay runs, samples and the records.
         """
         if not self._run:
             return
@@ -78,6 +80,8 @@ class Tracker:
             summary |= {f"{task}/verdict": one["verdict"] for task, one in report.verdict["tasks"].items()}
         if quantization:
             summary |= {f"quantization/{key}": quantization[key] for key in PROOF if key in quantization}
+        for what, took in costs.items():
+            summary |= {f"costs/{what}/{key}": value for key, value in (took or {}).items() if key != "by_task"}
         self._run.summary.update({key: value for key, value in summary.items() if value is not None})
         self._run.log(
             {
@@ -94,7 +98,7 @@ class Tracker:
                 )
                 for task, points in reliability_points(records, metric).items()
             }
-            | {"samples": wandb.Table(columns=list(SAMPLE_COLUMNS), data=sample_rows(records, baseline, metric.normalization))}
+            | {"samples": _typed_table(SAMPLE_COLUMNS, sample_rows(records, baseline, metric.normalization))}
         )
         artifact = wandb.Artifact(f"records-{self._run.id}", type="records")
         artifact.add_file(str(records_file))
@@ -105,19 +109,28 @@ PROOF = ("bits_per_weight", "parameter_share", "relative_error", "bits_per_weigh
 SWEEP = "sweep"  # the summary run's job type
 SWEEP_COLUMNS = ("model", "series", "parameters", "quantizer", "setting", "bits_per_weight", "size_bytes", "task", "metric")
 SWEEP_COLUMNS += ("value", "ci_low", "ci_high", "n", "baseline", "delta", "delta_ci_low", "delta_ci_high", "p_adjusted")
-SAMPLE_COLUMNS = (
-    "task",
-    "doc_id",
-    "choices",
-    "gold",
-    "prediction",
-    "confidence",
-    "true_label_prob",
-    "baseline_prediction",
-    "baseline_confidence",
-    "baseline_true_label_prob",
-    "true_label_prob_change",
-)
+SWEEP_COLUMNS += COSTS
+SAMPLE_COLUMNS = {
+    "task": str,
+    "doc_id": int,
+    "choices": str,
+    "gold": str,
+    "prediction": str,
+    "confidence": float,
+    "true_label_prob": float,
+    "baseline_prediction": str,
+    "baseline_confidence": float,
+    "baseline_true_label_prob": float,
+    "true_label_prob_change": float,
+}
+
+
+def _typed_table(columns: dict[str, type], rows_: list[list]) -> Any:
+    """Columns that may lack a value are told from those that do not: for one that may, W&B guesses each value's type anew."""
+    import wandb
+
+    lacks = [any(row[k] is None for row in rows_) for k in range(len(columns))]
+    return wandb.Table(columns=list(columns), data=rows_, dtype=list(columns.values()), optional=lacks)
 
 
 def reliability_points(records: Records, metric: Metric) -> dict[str, list[list[float]]]:
@@ -217,7 +230,8 @@ def _run(tracking: Tracking, directory: Path, log_file: Path, **about: Any) -> I
                 entity=tracking.entity,
                 mode=tracking.mode,
                 dir=str(directory),
-                settings=wandb.Settings(console="off", disable_git=True, disable_code=True),
+                # what is installed is in provenance, as far as it matters; listing it all takes longer than all else here
+                settings=wandb.Settings(console="off", disable_git=True, disable_code=True, x_save_requirements=False),
                 **about,
             )
     except wandb.errors.Error as error:

@@ -9,12 +9,14 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 from markupsafe import escape
 
 from bitsure.compress import coders, loading
+from bitsure.metrics.calibration import Bins
 from bitsure.records import join
-from bitsure.report import About, build, compressibility, page, tables
+from bitsure.report import About, build, compressibility, figures, page, tables
 from bitsure.report.samples import most_changed
 from bitsure.terminal import Console
 from tests.metrics.test_metrics import METRIC
@@ -52,12 +54,14 @@ def test_files_hold_the_numbers_that_were_returned(made):
     assert json.loads((made.page.parent / "verdict.json").read_text()) == made.verdict
 
 
-def test_the_terminal_table_fits_80_columns_and_cuts_nothing(made):
+@pytest.mark.parametrize("task", ["pocket_reading", "crows_pairs_english_physical_appearance"])
+def test_the_terminal_table_fits_80_columns_and_cuts_nothing(made, task):
     out = io.StringIO()
-    table = tables.terminal_table({}, {"pocket_reading": made.comparison[HOSTILE]}, "title", 0.95, 0.01)
+    table = tables.terminal_table({}, {task: made.comparison[HOSTILE]}, "title", 0.95, 0.01)
     Console(file=out, width=80).print(table)
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= 80 and "…" not in out.getvalue()
+    assert "".join(word for line in lines for word in line.split()[:1] if word != "n" and word in task) == task
     p = made.comparison[HOSTILE]["true_label_prob"]
     [line] = [line for line in lines if "true-label prob." in line]
     assert line.split()[-5:] == [f"{p['quantized']:.4f}", f"{p['value']:+.4f}", "*", *tables.interval(p, True).split()]
@@ -169,6 +173,38 @@ def test_size_and_loading_stand_on_the_page(made, tmp_path):
     alone = {"weights": weights | {"best": "as_stored"}, "activations": None, "loading": loading.times(weights, 0.1)}
     assert "by zstd of the packed words, decoded on one thread here: 64.5 s" in compressibility.sentence(alone)
     assert "activations" not in str(compressibility.shown(alone)["coders"])
+
+
+class Many:
+    """So many questions that their numbers need room."""
+
+    confidence = np.random.default_rng(0).uniform(0.2, 1, 200_000)
+    correct = np.ones(200_000)
+
+    def __len__(self):
+        return 200_000
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1, 1e4])
+def test_no_picture_has_anything_beyond_its_edge(made, monkeypatch, scale):
+    """Their margins are fixed."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
+    values = {
+        name: one | {key: scale * one[key] for key in ("value", "ci_low", "ci_high") if one.get(key) is not None}
+        for name, one in made.comparison[HOSTILE].items()
+    }
+    figures._reliability("task", {"full precision": (Many(), "b"), "quantized": (Many(), "r")}, Bins.uniform(2), None)
+    figures._risk_coverage("task", {"quantized": (Many(), "r")}, None)
+    figures._shift("task", values, None)
+    figures._deferral("task", made.comparison[HOSTILE], None)
+    for figure in drawn:
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        box, (width, height) = figure.get_tightbbox(canvas.get_renderer()), figure.get_size_inches()
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, box.extents
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no Chromium on this machine")

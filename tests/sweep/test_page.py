@@ -51,7 +51,7 @@ def test_every_picture_has_its_numbers(made):
         *("bits_true_label_prob", "bits_accuracy", "heat_map", "pareto", "coded", "quantizing_time", "scoring_speed"),
         "shift_by_certainty",
     }
-    assert {path.stem for path in (made.directory / "figures").glob("*.png")} == names
+    assert {path.stem for path in (made.directory / "figures").glob("*.png")} == names == set(figures.NAMES)
     for picture, path in made.pictures:
         with path.with_suffix(".csv").open() as file:
             rows = list(csv.DictReader(file))
@@ -90,16 +90,6 @@ def test_words_never_set_a_star_against_none():
     assert "shown on no task, which does not make them equal" in said
 
 
-def test_a_front_by_hand():
-    points = [row(size_bytes=size, value=value) for size, value in ((1, 0.5), (2, 0.4), (3, 0.7), (3, 0.6), (4, 0.7))]
-    assert [(one["size_bytes"], one["value"]) for one in figures._front(points, figures.ON_DISK)] == [(1, 0.5), (3, 0.7)]
-    errors = [one | {"metric": "expected_calibration_error"} for one in points]
-    assert [(one["size_bytes"], one["value"]) for one in figures._front(errors, figures.ON_DISK)] == [(1, 0.5), (2, 0.4)]
-    fast = [row(scoring_tokens_per_second=speed, value=value) for speed, value in ((1, 0.5), (2, 0.7), (3, 0.6), (4, 0.4))]
-    front = figures._front(fast, figures.SPEED)
-    assert [one["scoring_tokens_per_second"] for one in front] == [4, 3, 2]  # the slowest is less right than a faster one
-
-
 @pytest.mark.parametrize(
     ("n", "said"), [(345_984, "346K"), (1_006_592, "1.0M"), (125_000_000, "125M"), (6_700_000_000, "6.7B")]
 )
@@ -119,9 +109,14 @@ def test_a_sweep_of_full_precision_alone_has_its_table(finished, tmp_path):
         for gone in ("comparison.json", "baseline_metrics.json", "quantization.json", "changes.parquet"):
             (cell / gone).unlink()
         (cell / "config.yaml").write_text((cell / "config.yaml").read_text().replace("name: gptq4", "name: none"))
+    (tmp_path / "figures").mkdir()
+    for name in ("bits_accuracy.png", "bits_accuracy.csv", "scale_accuracy.csv", "mine.png"):
+        (tmp_path / "figures" / name).write_text("of an earlier report")
     made = sweep.build(tmp_path)
     assert set(page.study(made.models, page.STUDY)) == {"full precision"}
-    assert "scale_accuracy" in {picture.name for picture, _ in made.pictures}
+    left = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"scale_accuracy.png", "mine.png"} <= left and not {"bits_accuracy.png", "bits_accuracy.csv"} & left
+    assert "of an earlier report" not in (tmp_path / "figures" / "scale_accuracy.csv").read_text()
 
 
 def test_the_command_takes_a_sweeps_directory(finished, tmp_path, capsys):
@@ -131,6 +126,7 @@ def test_the_command_takes_a_sweeps_directory(finished, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "13 cells: 12 done, 1 killed" in said and "signal 9" in said and "full precision" in said
     assert max(map(len, said.splitlines()[:10])) <= 80
+    assert not (folder / "wandb").exists()
     with pytest.raises(SystemExit, match="--metric works on one of its runs"):
         main([str(folder), "--metric", "paper_compat"])
 

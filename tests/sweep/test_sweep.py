@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shutil
 
+import pytest
+
 from bitsure import sweep
+from bitsure.report.__main__ import main
 from tests.test_tracking import read_back
 
 
@@ -26,6 +29,18 @@ def test_a_sweeps_summary_run_has_its_table_pictures_and_files(finished, tmp_pat
     }
     for path in folder.rglob("*"):
         assert not path.is_file() or b"s3cret" not in path.read_bytes(), path
+
+
+def test_the_command_logs_the_summary_run_of_a_sweep_that_had_none(finished, tmp_path):
+    """Such as one of wandb's agents, which know of no end."""
+    folder = shutil.copytree(finished, tmp_path / "small")
+    for path in folder.glob("*/config.yaml"):
+        path.write_text(path.read_text().replace("mode: disabled", "mode: offline\n  group: agents"))
+    main([str(folder), "--track"])
+    found = read_back(folder)
+    assert (found["run"].display_name, found["run"].run_group, found["summary"]["sweep/done"]) == ("agents/sweep", "agents", 12)
+    with pytest.raises(SystemExit, match="no sweep's directory"):
+        main([str(next(folder.glob("0-*"))), "--track"])
 
 
 def test_a_sweep_of_cells_without_tracking_makes_no_run(finished, tmp_path):

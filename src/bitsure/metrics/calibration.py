@@ -13,6 +13,7 @@ from bitsure.metrics.statistics import Sums
 
 CELLS = 400  # of the grid that the smooth error is computed on
 SCALES = np.geomspace(2e-3, 1.0, 25)  # bandwidths between which its fixed point is sought
+DAMPED = np.exp(-((np.pi * np.arange(CELLS) * SCALES[:, None]) ** 2) / 2)  # what each leaves of a grid's waves
 
 
 @dataclass(frozen=True)
@@ -122,14 +123,24 @@ def smooth_calibration_error() -> Sums:
         from scipy.fft import dct, idct
 
         waves = dct(sums[..., :-1] / sums[..., -1:], axis=-1)
-        damped = [np.exp(-((np.pi * np.arange(CELLS) * scale) ** 2) / 2) for scale in SCALES]
-        errors = np.stack([np.abs(idct(waves * factor, axis=-1)).sum(-1) for factor in damped], axis=-1)
-        above = errors > SCALES  # falls from true to false once: the error falls with the scale
-        last = np.clip(above.sum(-1), 1, len(SCALES) - 1)
-        low, high = (np.take_along_axis(errors, (last - k)[..., None], -1)[..., 0] for k in (1, 0))
-        a, b = SCALES[last - 1], SCALES[last]
-        crossing = a + (b - a) * np.clip((low - a) / np.maximum((low - a) - (high - b), 1e-12), 0, 1)
-        return np.where(above[..., 0], crossing, errors[..., 0])
+
+        def error(scale: np.ndarray) -> np.ndarray:
+            """(r,) of each row at the scale of that number."""
+            return np.abs(idct(waves * DAMPED[scale], axis=-1)).sum(-1)
+
+        low = np.zeros(len(waves), int)
+        high = np.full_like(low, len(SCALES) - 1)
+        at_low, at_high = error(low), error(high)
+        while (apart := high - low > 1).any():  # the error falls with the scale: bisection
+            middle = (low + high) // 2
+            found = error(middle)
+            above = apart & (found > SCALES[middle])
+            below = apart & ~above
+            low, at_low = np.where(above, middle, low), np.where(above, found, at_low)
+            high, at_high = np.where(below, middle, high), np.where(below, found, at_high)
+        a, b = SCALES[low], SCALES[high]
+        crossing = a + (b - a) * np.clip((at_low - a) / np.maximum((at_low - a) - (at_high - b), 1e-12), 0, 1)
+        return np.where(at_low > a, crossing, at_low)  # not above even the smallest scale: the error there
 
     return Sums(features, of, interval="basic", least=0.0)
 

@@ -9,7 +9,8 @@ from bitsure import models
 from bitsure.config import Model
 from bitsure.errors import UserError
 from bitsure.models import Source
-from bitsure.quantizers import Noise, Prequantized, Quant
+from bitsure.other_quantizers import Noise, Prequantized
+from bitsure.quantizers import Quant
 from bitsure.store import Store
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """python -m bitsure.report DIR [--baseline DIR] [--metric NAME] [--out DIR]: the report again, from records alone.
 
 DIR is a run directory of ours, or one with the samples_*.jsonl that lm-evaluation-harness writes with --log_samples; or a
-sweep's directory, finished or not, which takes no options.
+sweep's directory, finished or not, whose one option is --track.
 """
 
 from __future__ import annotations
@@ -31,10 +31,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--baseline", type=Path, help="the full-precision run; a run directory of ours has its own")
     parser.add_argument("--metric", help="an option of conf/metric, such as paper_compat; if not given, the run's own settings")
     parser.add_argument("--out", type=Path, help="where to write; DIR itself if not given")
+    parser.add_argument("--track", action="store_true", help="of a sweep: log its summary run to W&B, as its cells were")
     given = parser.parse_args(arguments)
     try:
         if cells.is_sweep(given.directory):
             _of_sweep(given)
+        elif given.track:
+            raise UserError(f"{given.directory} is no sweep's directory: --track logs a sweep's summary run.")
         else:
             report(given.directory, given.baseline, given.metric, given.out or given.directory)
     except UserError as error:
@@ -45,7 +48,7 @@ def _of_sweep(given: argparse.Namespace) -> None:
     options = [f"--{name}" for name in ("baseline", "metric", "out") if getattr(given, name) is not None]
     if options:
         raise UserError(f"{given.directory} is a sweep's directory: {', '.join(options)} works on one of its runs.")
-    sweep.show(sweep.build(given.directory))
+    sweep.show(sweep.finish(given.directory) if given.track else sweep.build(given.directory))
 
 
 def report(directory: Path, baseline: Path | None, metric_name: str | None, out: Path) -> None:

@@ -48,7 +48,8 @@ def draw(
 
 def _reliability(task: str, series: dict[str, tuple[Questions, str]], edges: Bins, path: Path) -> Path:
     """Accuracy against confidence by bin, and how many questions each bin has; the bins of the calibration error."""
-    figure, (top, bottom) = new_figure(2, 1, height_ratios=[3, 1], sharex=True)
+    margins = {"left": 0.2, "right": 0.97, "bottom": 0.09, "top": 0.94, "hspace": 0.08}
+    figure, (top, bottom) = new_figure(2, 1, margins=margins, height_ratios=[3, 1], sharex=True)
     top.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, label="as right as sure")
     middles, widths = (edges.edges[:-1] + edges.edges[1:]) / 2, np.diff(edges.edges)
     for (label, (asked, colour)), marker, shift in zip(series.items(), "os", (-1, 1), strict=False):
@@ -58,7 +59,8 @@ def _reliability(task: str, series: dict[str, tuple[Questions, str]], edges: Bin
         x, y = bins.confidence[some], bins.accuracy[some]
         top.errorbar(x, y, half, color=colour, marker=marker, markersize=4, linewidth=1.3, elinewidth=0.7, label=label)
         bottom.bar(middles + shift * 0.2 * widths, bins.count, 0.4 * widths, color=colour)
-    top.set(ylabel="share right", ylim=(-0.02, 1.02), title=plain(task))
+    top.set(ylabel="share right", ylim=(-0.02, 1.02))
+    top.set_title(plain(task), y=1)
     bottom.set(xlabel="confidence", ylabel="questions", xlim=(0, 1))
     top.legend(loc="upper left", fontsize=8, frameon=False)
     return save(figure, path)
@@ -66,19 +68,21 @@ def _reliability(task: str, series: dict[str, tuple[Questions, str]], edges: Bin
 
 def _risk_coverage(task: str, series: dict[str, tuple[Questions, str]], path: Path) -> Path:
     """The error rate of what is answered, the surest questions first."""
-    figure, axes = new_figure(1, 1, height=3.2)
+    figure, axes = new_figure(1, 1, height=3.2, margins={"left": 0.16, "right": 0.97, "bottom": 0.15, "top": 0.91})
     for (label, (asked, colour)), style in zip(series.items(), ("-", "--"), strict=False):
         coverage, risk = risk_coverage(asked)
         some = np.unique(np.linspace(0, len(asked) - 1, min(POINTS, len(asked))).astype(int))
         axes.plot(coverage[some], risk[some], color=colour, linestyle=style, linewidth=1.5, label=label)
-    axes.set(xlabel="share of questions answered", ylabel="error rate", xlim=(0, 1), ylim=(0, None), title=plain(task))
+    axes.set(xlabel="share of questions answered", ylabel="error rate", xlim=(0, 1), ylim=(0, None))
+    axes.set_title(plain(task), y=1)
     axes.legend(loc="upper left", fontsize=8, frameon=False)
     return save(figure, path)
 
 
 def _shift(task: str, values: dict[str, dict], path: Path) -> Path:
     """Mean (harm) and standard deviation (instability) of the right answer's change in log-odds, by full-model certainty."""
-    figure, (left, right) = new_figure(1, 2, width=6.4, height=3.2)
+    margins = {"left": 0.13, "right": 0.98, "bottom": 0.15, "top": 0.83, "wspace": 0.25}
+    figure, (left, right) = new_figure(1, 2, width=6.4, height=3.2, margins=margins)
     places = np.arange(1, STRATA + 1)
     for axes, name, colour in ((left, "harm", QUANTIZED), (right, "instability", "#009E73")):
         found = [values[f"{name}_stratum_{k}"] for k in places]
@@ -90,7 +94,8 @@ def _shift(task: str, values: dict[str, dict], path: Path) -> Path:
             bounds = np.array([[one["ci_low"], one["ci_high"]] for one in noise], dtype=float).T
             axes.fill_between(places, *bounds, color="0.8", linewidth=0, label="noise control")
         axes.errorbar(places, middle, half, color=colour, marker="o", markersize=4, linewidth=1.3, elinewidth=0.8, capsize=2)
-        axes.set(xticks=places, xlabel="certainty before: unsure → sure", title=name)
+        axes.set(xticks=places, xlabel="certainty before: unsure → sure")
+        axes.set_title(name, y=1)
     left.set_ylabel("change in log-odds, nats")
     figure.suptitle(plain(task), fontsize=10)
     return save(figure, path)
@@ -98,7 +103,7 @@ def _shift(task: str, values: dict[str, dict], path: Path) -> Path:
 
 def _deferral(task: str, values: dict[str, dict], path: Path) -> Path:
     """Accuracy by the share of questions, the least sure ones, that the full model answers; and by what that costs."""
-    figure, axes = new_figure(1, 1, height=3.4)
+    figure, axes = new_figure(1, 1, height=3.4, margins={"left": 0.16, "right": 0.97, "bottom": 0.14, "top": 0.78})
     points = [values[f"deferral_accuracy_{name}"] for name in deferral.NAMES]
     ends = [values["accuracy"][side] for side in ("quantized", "baseline")]
     share = np.array([one["share"] for one in points])
@@ -111,6 +116,7 @@ def _deferral(task: str, values: dict[str, dict], path: Path) -> Path:
     axes.axvline(1 - cost, color=FULL, linewidth=1, linestyle=":", label="costs as much as full precision")
     above = axes.secondary_xaxis("top", functions=(lambda x: x + cost, lambda x: x - cost))
     above.set_xlabel("cost of an answer, full precision = 1", fontsize=8)
-    axes.set(xlabel="share answered in full precision", ylabel="accuracy", xlim=(0, 1), title=plain(task))
+    axes.set(xlabel="share answered in full precision", ylabel="accuracy", xlim=(0, 1))
+    axes.set_title(plain(task), y=1.17)
     axes.legend(loc="best", fontsize=8, frameon=False)
     return save(figure, path)

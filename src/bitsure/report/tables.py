@@ -127,7 +127,8 @@ def terminal_table(metrics: dict, comparison: dict | None, title: str, level: fl
     if not comparison:
         columns = ["task", "", "value", f"{level:.0%} interval"]
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i < 2 else "right", no_wrap=True)
+        # numbers are never cut: a task's long name goes on in the next line
+        table.add_column(column, justify="left" if i < 2 else "right", no_wrap=i > 0, overflow="fold")
     for task, values in (comparison or metrics).items():
         if task == MACRO or (comparison and not was_compared(values)):
             continue

@@ -17,7 +17,7 @@ from bitsure.store import write_text
 from bitsure.sweep import cells, figures, page, statistics, table, terminal_table
 from bitsure.sweep.cells import Cell
 from bitsure.sweep.contrasts import contrasts
-from bitsure.sweep.figures import Picture
+from bitsure.sweep.picture import Picture
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,7 @@ def build(sweep_dir: Path) -> Sweep:
         "contrasts": between,
         "draws": statistics.draws(models, sizes),
     }
-    drawn = [(one, one.draw(_folder(sweep_dir, "figures") / f"{one.name}.png")) for one in figures.pictures(models, sizes)]
-    for picture, path in drawn:
-        write_text(path.with_suffix(".csv"), _csv(picture.rows))
+    drawn = _draw(figures.pictures(models, sizes), _folder(sweep_dir, "figures"))
     for name, rows in tables.items():
         write_text(_folder(sweep_dir, "tables") / f"{name}.csv", _csv(rows))
     table.write(numbers, sweep_dir / "sweep.parquet")
@@ -90,6 +88,17 @@ def show(sweep: Sweep) -> None:
     out.print(f"\n{len(sweep.cells)} cells: {states}", markup=False)
     for what, where in {"sweep": sweep.page, "numbers": sweep.directory / "sweep.parquet"}.items():
         out.print(f"{what:8} {where}", markup=False, soft_wrap=True)
+
+
+def _draw(pictures: list[Picture], folder: Path) -> list[tuple[Picture, Path]]:
+    """Each as PNG, with its numbers as CSV. What an earlier report drew and this one has nothing for is removed."""
+    drawn = [(one, one.draw(folder / f"{one.name}.png")) for one in pictures]
+    for picture, path in drawn:
+        write_text(path.with_suffix(".csv"), _csv(picture.rows))
+    for name in set(figures.NAMES) - {picture.name for picture in pictures}:
+        for suffix in (".png", ".csv"):
+            (folder / f"{name}{suffix}").unlink(missing_ok=True)
+    return drawn
 
 
 def _metric(found: list[Cell]) -> Metric:

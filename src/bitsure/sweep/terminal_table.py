@@ -15,8 +15,8 @@ COLUMNS = {"accuracy": "accuracy", "true_label_prob": "true-\nlabel\nprob.", "ex
 def table(models: list[dict]) -> Table:
     """Each metric's value and, in the next column, its difference from full precision; the mean over the tasks."""
     table = Table(title="mean over the tasks", title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column("model", no_wrap=True)
-    table.add_column("quantizer", no_wrap=True)
+    for name in ("model", "quantizer"):  # a long one goes on in the next line; numbers are never cut
+        table.add_column(name, overflow="fold")
     for said in COLUMNS.values():
         table.add_column(said, justify="right", no_wrap=True)
         table.add_column("Δ", justify="right", no_wrap=True)
