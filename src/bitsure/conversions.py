@@ -67,7 +67,8 @@ def find(repo: str, configuration: str | None, error: RuntimeError) -> Conversio
         raise _refused(repo, configuration, "has no conversion of it to parquet") from None
     places = [one.rfilename.split("/") for one in info.siblings or [] if one.rfilename.endswith(".parquet")]
     names = sorted({place[0] for place in places if len(place) == 3})
-    configuration = names[0] if configuration is None and len(names) == 1 else configuration
+    if len(names) == 1 and (configuration is None or names == ["default"]):  # what has one only is often renamed so
+        configuration = names[0]
     splits: dict[str, list[str]] = {}
     for place in sorted(places):
         if len(place) == 3 and place[0] == configuration:
