@@ -102,9 +102,9 @@ def test_every_sweep_composes(path):
         settings = {(cell.config.task.name, cell.config.calib.name, cell.config.metric.paper_compat) for cell in cells}
         assert settings == {("paper", "c4", True)}
     if path.stem == "pocket":  # of three sizes, two of them trained three times; full precision is in every cell
-        assert len(cells) == len({cell.name for cell in cells}) == 7 * 5
+        assert len(cells) == len({cell.name for cell in cells}) == 7 * 4
         assert {cell.config.task.name for cell in cells} == {"pocket"}
-        assert {cell.config.quant.name for cell in cells} == {"gptq4", "gptq3", "gptq2", "awq3", "rtn3"}
+        assert {cell.config.quant.name for cell in cells} == {"gptq4", "gptq3", "gptq2", "rtn3"}
     assert len({cell.name for cell in cells}) > 1 or path.stem == "calib_data"
 
 

@@ -29,6 +29,10 @@ PATIENCE = 1.0  # seconds of waiting for a lock that are not worth a word
 UNFINISHED = ".unfinished-"
 
 
+def on_wait(seconds: float) -> None:
+    """Called with the seconds that were waited for a lock, while it is waited for; for those who want to know to replace."""
+
+
 def hash_json(value: object) -> str:
     """SHA-256 of the canonical JSON of a value, hexadecimal."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
@@ -93,12 +97,15 @@ class Store:
         """
         path = self.root / "locks" / kind / hash_json(made_from)[:24]
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path)
-        try:
-            lock.acquire(timeout=PATIENCE)
-        except filelock.Timeout:
-            log.warning("waiting for another process that makes %s", self.path(kind, made_from))
-            lock.acquire()
+        lock, said = filelock.FileLock(path), False
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=PATIENCE)
+            except filelock.Timeout:
+                on_wait(PATIENCE)
+                if not said:
+                    log.warning("waiting for another process that makes %s", self.path(kind, made_from))
+                said = True
         try:
             yield
         finally:
