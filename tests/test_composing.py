@@ -127,6 +127,7 @@ def test_a_thousand_cells_are_planned_in_seconds_with_all_that_is_wrong(tmp_path
     """At most 30 s on two processors; their time is counted, as other tests may have them meanwhile."""
     monkeypatch.setenv("BITSURE_STORE", str(tmp_path))
     seeds = "calib.seed=" + ",".join(map(str, range(8)))
+    monkeypatch.setattr("transformers.PreTrainedModel.from_pretrained", None)  # no model is loaded
     models = "model=pocket-300k,pocket-1m,pocket-4m,opt-125m,opt-1.3b,no-such"
     started = _processor_time()
     cells = composed(models, "quant=glob([rtn?,awq?,gptq?,hqq?,*float*])", seeds, f"hydra.sweep.dir={tmp_path}")
