@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 AUTO_GPTQ := .venv-auto-gptq/bin
 
-.PHONY: run test test-auto-gptq check bench-scoring bench-metrics bench-quantize bench-sweep bench-formats bench-qllm families tasks models prefetch setup setup-auto-gptq clean
+.PHONY: run test test-auto-gptq check bench-scoring bench-metrics bench-quantize bench-sweep bench-formats bench-qllm families tasks models systems prefetch setup setup-auto-gptq clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -46,6 +46,10 @@ tasks: setup
 
 models: setup
 	$(BIN)/python -m benchmarks.models
+
+# make systems ARGS=multirun/best_practice: the tables of docs/systems.md, from a finished sweep and benchmarks/qllm.md
+systems: setup
+	$(BIN)/python -m benchmarks.systems $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

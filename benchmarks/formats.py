@@ -7,17 +7,15 @@ against GPTQ to integers, from the same calibration tokens, each in a process of
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
 
-from benchmarks.quantize import GPTQ, SEQLEN, SHAPE, WINDOWS, tokens, write_model  # first: it sets how torch's threads wait
+from benchmarks import alone
+from benchmarks.quantize import GPTQ, SEQLEN, SHAPE, WINDOWS, tokens, write_model
 from bitsure.number_formats import Activations, KeysValues
 from bitsure.quantizers import Chain, Gptq
 
@@ -41,7 +39,7 @@ def quantizing(name: str, model_path: Path, folder: Path) -> float:
     from bitsure.quantize import chain
 
     out = folder / "out"
-    out.mkdir(parents=True)
+    out.mkdir()
     model, _ = models.load(model_path, "float32", device="cpu")
     started = time.perf_counter()
     chain.quantize(model, CHAINS[name], tokens(WINDOWS, 1), folder / "parts", out, lambda *a, **k: None)
@@ -77,10 +75,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=SHAPE["num_hidden_layers"], help="fewer for a quick look")
     parser.add_argument("--questions", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--one", nargs=3, metavar=("NAME", "MODEL", "FOLDER"), help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        print(json.dumps(quantizing(given.one[0], Path(given.one[1]), Path(given.one[2]))))
+    given = alone.parse(parser, quantizing)
+    if given is None:
         return
     found: dict[str, list[float]] = {name: [] for name in CHAINS}
     with tempfile.TemporaryDirectory() as folder:
@@ -89,10 +85,7 @@ def main() -> None:
         scored = scoring(path, given.questions, given.repeats)
         for repeat in range(given.repeats):
             for name in CHAINS:
-                place = str(Path(folder) / f"{name}-{repeat}")
-                command = [sys.executable, "-m", "benchmarks.formats", "--one", name, str(path), place]
-                said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-                found[name].append(json.loads(said.splitlines()[-1]))
+                found[name].append(alone.run("benchmarks.formats", name, path, Path(folder) / f"{name}-{repeat}"))
                 print(f"{name}: {found[name][-1]:.1f} s", flush=True)
     quantized = {name: statistics.median(seconds) for name, seconds in found.items()}
     text = page(scored, quantized, given)

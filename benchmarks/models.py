@@ -35,8 +35,11 @@ that it had when it was fetched. On a machine with a network
     make prefetch model=opt-125m,opt-1.3b task=paper paths.hub_mirror=DIR
 
 puts what runs with these settings read into `DIR`, each model whole or not at all; the same command goes on where it broke.
-`main.py` with `paths.hub_mirror=DIR` and the same settings then needs no network (`HF_HUB_OFFLINE=1`). A mirror that was made
-by hand, or changed, is identified by its content, one that was fetched by its commit, as the hub's cache is.
+`main.py` with `paths.hub_mirror=DIR` and the same settings then needs no network (`HF_HUB_OFFLINE=1`). What was fetched
+is identified by its commit, as the hub's cache is, and `model.revision` must be that commit or the name it was fetched by. A
+model that was put there by hand, or changed, is identified by its content; of which revision it is nobody can check:
+`revision_checked` in `provenance.json` says so, and a warning where a revision was asked for. `data` there has each task's
+data sets with commit and SHA-256, `calib_data` the calibration text's.
 
 Weights are read from safetensors; where a repository has none, as the OPT family, its .bin files are read by torch's
 weights-only loader, which runs no code, and the log says so.

@@ -14,8 +14,6 @@ import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as main.py does
-
 import numpy as np
 from scipy.stats import t
 

@@ -8,21 +8,16 @@ symmetric) and the solves, in multiply-adds, at the rate of a matrix product mea
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from importlib import import_module
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as main.py does
-
 import torch
 
+from benchmarks import alone
 from bitsure.config import PROJECT
 from bitsure.quantizers import Gptq, Rounded, Rtn
 
@@ -103,10 +98,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=SHAPE["num_hidden_layers"], help="fewer for a quick look")
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--one", nargs=3, metavar=("NAME", "MODEL", "FOLDER"), help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        print(json.dumps(one(given.one[0], Path(given.one[1]), Path(given.one[2]))))
+    given = alone.parse(parser, one)
+    if given is None:
         return
     found: dict[str, list[dict]] = {name: [] for name in QUANTIZERS}
     rates = []
@@ -117,11 +110,7 @@ def main() -> None:
             for name in QUANTIZERS:
                 print(f"{name}, {repeat + 1} of {given.repeats}", flush=True)
                 rates.append(multiply_adds_per_second())
-                place = Path(folder) / f"{name}-{repeat}"
-                place.mkdir()
-                command = [sys.executable, "-m", "benchmarks.quantize", "--one", name, str(model), str(place)]
-                said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-                found[name].append(json.loads(said.splitlines()[-1]))
+                found[name].append(alone.run("benchmarks.quantize", name, model, Path(folder) / f"{name}-{repeat}"))
     text = table(found, least_multiply_adds(given.layers) / max(rates), max(rates), given.layers)
     print(text)
     if given.layers == SHAPE["num_hidden_layers"]:

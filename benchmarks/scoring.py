@@ -11,19 +11,16 @@ import argparse
 import ctypes
 import gc
 import logging
-import os
 import platform
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as main.py does
-
 import numpy as np
 import torch
 
-from bitsure.scoring.budget import peak_memory
+from bitsure.costs import watch_memory
 from bitsure.scoring.engine import Engine, _few_questions
 from bitsure.scoring.forward import Scored
 from bitsure.scoring.journal import Journal
@@ -144,9 +141,9 @@ def measured(lm, requests: list[Request]) -> tuple[float, float, list[float]]:
     if platform.system() == "Linux":
         ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed goes back, so that the peak is this run's
     asked = [((str(i), ""), *request) for i, request in enumerate(requests)]
-    with peak_memory(lm.device) as peak:
+    with watch_memory(lm.device) as memory:
         seconds, found = timed(lambda: lm._loglikelihood_tokens(asked, disable_tqdm=True))
-    return seconds, peak(), [logprob for logprob, _ in found]
+    return seconds, memory.rise, [logprob for logprob, _ in found]
 
 
 def compare(model: torch.nn.Module, shape: Shape, n: int, rate: float) -> dict:

@@ -72,6 +72,8 @@ def groups(manager: TaskManager, mirror: str | None) -> Iterable[str]:
 
 
 NOTES = [
+    "- Data sets that are loading scripts on the hub (such as those of xstorycloze_en, hendrycks_ethics, logiqa and mutual)",
+    "  are read in the hub's own conversion to parquet; no script is run.",
     "- `hellaswag` in the mirror that was counted is a part of the set of 10,042.",
     "- BBQ: where the context does not tell, every way to say so is right, as in the harness's own accuracy.",
     "- CrowS-Pairs asks which of two sentences is likelier; the more stereotyped one counts as right, so that an accuracy",

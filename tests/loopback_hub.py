@@ -22,6 +22,8 @@ class Repository:
     gated: bool = False
     branches: tuple[str, ...] = ("main",)
 
+    ref: str | None = None  # beside the branches of a repository, with commits of its own
+
     @property
     def files(self) -> dict[str, bytes]:
         return {
@@ -45,9 +47,11 @@ class Hub:
     leaked: list[str] = field(default_factory=list)  # tokens that were sent to the storage
 
     def add(self, name: str, folder: Path, kind: str = "models", **settings) -> Repository:
-        commit = hashlib.sha1(f"{kind} {name}".encode()).hexdigest()
-        self.repositories[kind, name] = Repository(Path(folder), commit, **settings)
-        return self.repositories[kind, name]
+        """ref: the folder is what a repository has on that, beside what it has on its branches."""
+        key = name + (f"@{settings['ref']}" if settings.get("ref") else "")
+        commit = hashlib.sha1(f"{kind} {key}".encode()).hexdigest()
+        self.repositories[kind, key] = Repository(Path(folder), commit, **settings)
+        return self.repositories[kind, key]
 
 
 @contextmanager
@@ -106,18 +110,20 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._json([{"id": name, "modelId": name} for name in names])
             case ["datasets", org, name, "resolve", revision, *path]:
                 return self._resolve("datasets", f"{org}/{name}", revision, "/".join(path))
-            case ["storage", kind, org, name, *path]:
-                return self._storage(self.hub.repositories[kind, f"{org}/{name}"].files["/".join(path)], path[-1])
+            case ["storage", commit, *path]:
+                repository = next(one for one in self.hub.repositories.values() if one.commit == commit)
+                return self._storage(repository.files["/".join(path)], path[-1])
             case [org, name, "resolve", revision, *path]:
                 return self._resolve("models", f"{org}/{name}", revision, "/".join(path))
         return self._send(404, b"")
 
     def _repository(self, kind: str, name: str, revision: str = "main") -> Repository | None:
         """None after an answer that says why not."""
-        repository = self.hub.repositories.get((kind, name))
+        beside = [one for (of, key), one in self.hub.repositories.items() if of == kind and key.startswith(f"{name}@")]
+        repository = next((one for one in beside if revision in (one.ref, one.commit)), self.hub.repositories.get((kind, name)))
         if repository is None:  # the hub does not tell strangers what there is
             self._error(404 if self._token() else 401, "RepoNotFound", "Repository not found")
-        elif revision not in (*repository.branches, repository.commit):
+        elif revision not in (*repository.branches, repository.ref, repository.commit):
             self._error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         else:
             return repository
@@ -182,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not path.endswith(LARGE):
             return self._send(200, content, headers | {"ETag": f'"{hashlib.sha1(content).hexdigest()}"'})
         headers |= {"X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Linked-Size": str(len(content))}
-        return self._send(302, b"", headers | {"Location": f"{self.hub.storage}/storage/{kind}/{name}/{path}"})
+        return self._send(302, b"", headers | {"Location": f"{self.hub.storage}/storage/{repository.commit}/{path}"})
 
     def _storage(self, content: bytes, name: str) -> None:
         """With ranges; a transfer that breaks sends half of what is left and hangs up."""

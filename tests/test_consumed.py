@@ -31,8 +31,9 @@ from bitsure.config import (
     Verdict,
 )
 from bitsure.number_formats import Activations, KeysValues
+from bitsure.other_quantizers import Bnb, Cast, Hqq, Noise, Prequantized
 from bitsure.quantize import calib_data
-from bitsure.quantizers import Bnb, Cast, Chain, Gptq, Hqq, Kept, Noise, NoQuant, Prequantized, Quant, Rounded, Rtn, Tuning
+from bitsure.quantizers import Chain, Gptq, Kept, NoQuant, Quant, Rounded, Rtn, Tuning
 from tests.conftest import GPTQ_LIBRARY, byte_tokenizer
 
 schema.register()

@@ -47,3 +47,15 @@ def test_tasks_together_by_hand():
     assert costs.of_scoring({"went_on": None}) is None
     old = costs.of_scoring({"a": {"seconds": 1.0, "tokens": 5}})  # kept before peaks were
     assert old["tokens_per_second"] == 5 and old["peak_memory_bytes"] is None
+
+
+def test_a_container_limits_what_is_free(monkeypatch, tmp_path):
+    monkeypatch.setattr(costs, "CGROUP", tmp_path)
+    without = costs.free_memory(torch.device("cpu"))
+    assert without > 0
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("400\n")
+    (tmp_path / "memory.stat").write_text("anon 10\ninactive_file 100\n")
+    assert costs.free_memory(torch.device("cpu")) == 700
+    (tmp_path / "memory.max").write_text("max\n")
+    assert costs.free_memory(torch.device("cpu")) > 10**6

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from bitsure import hub
@@ -17,12 +19,18 @@ def loaded(monkeypatch):
 def test_a_repository_in_the_mirror_is_read_from_there(loaded, tmp_path):
     import datasets
 
-    (tmp_path / "datasets" / "org" / "set").mkdir(parents=True)
+    folder = tmp_path / "datasets" / "org" / "set"
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text("---\nconfigs: [{config_name: main, data_files: a.jsonl}]\n---\n")
+    (folder / "a.jsonl").write_text('{"q": 1}')
     before = datasets.load_dataset
-    with hub.datasets_from(str(tmp_path), None):
+    with hub.datasets_from(str(tmp_path), None) as origins:
         datasets.load_dataset("org/set", "main", split="test")
         datasets.load_dataset("org/other", "main")
     assert datasets.load_dataset is before
+    sha256 = hashlib.sha256(b'{"q": 1}').hexdigest()
+    assert origins["org/set"] == {"commit": None, "unknown": "put into the mirror by hand", "sha256": {"a.jsonl": sha256}}
+    assert origins["org/other"]["commit"] is None
     assert loaded == [(str(tmp_path / "datasets" / "org" / "set"), ("main",), {"split": "test"}), ("org/other", ("main",), {})]
 
 

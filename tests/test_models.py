@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
-from bitsure import models, scoring
+from bitsure import models, scoring, store
 from bitsure.config import PROJECT, Model, Scoring, Task
 from bitsure.errors import UserError
 from bitsure.quantize.targets import unknown_weights
@@ -28,6 +28,23 @@ def test_a_directory_is_identified_by_its_content(tiny_model, tmp_path):
     assert models.locate(Model(path=str(copy)), None).fingerprint == original.fingerprint
     (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
     assert models.locate(Model(path=str(copy)), None).fingerprint != original.fingerprint
+
+
+@pytest.mark.parametrize("where", [{"path": "models/org/copy"}, {"repo": "org/copy"}], ids=["local", "mirrored"])
+def test_weights_that_have_not_changed_are_hashed_once_for_all_processes_of_a_store(tiny_model, tmp_path, monkeypatch, where):
+    copy, hash_file, read = shutil.copytree(tiny_model, tmp_path / "models" / "org" / "copy"), store.hash_file, []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(store, "hash_file", lambda path: read.append(path.name) or hash_file(path))
+    found = lambda: models.locate(Model(**where), str(tmp_path), Store(tmp_path / "store")).fingerprint  # noqa: E731
+    first = found()
+    assert first == models.locate(Model(path=str(tiny_model)), None).fingerprint and "model.safetensors" in read
+    read.clear()
+    assert found() == first and "model.safetensors" not in read
+    (copy / "config.json").touch()
+    assert found() == first and "model.safetensors" in read
+    weights = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))  # as long as before
+    assert found() != first
 
 
 def test_a_repository_is_found_in_the_mirror(tiny_model, tmp_path):

@@ -123,6 +123,15 @@ def test_an_estimate_goes_by_what_such_work_took_before(cell, tmp_path):
     assert json.loads((store.path("records", scored.made_from) / estimate.COST).read_text())["what"] == "scoring"
 
 
+def test_a_small_pieces_fixed_costs_are_no_measure_of_a_large_one(tmp_path):
+    store = Store(tmp_path / "store")
+    for number, (seconds, work) in enumerate([(2.0, 1e6)] * 9 + [(10.0, 1e9)] * estimate.NEAREST):
+        with store.create("records", {"task": "t", "limit": None, "number": number}) as entry:
+            estimate.write_cost(entry, "scoring", seconds, work)
+    estimator = estimate.Estimator(store, plan.Once())
+    assert estimator._seconds("scoring", 2e9) == pytest.approx(20) and estimator._seconds("scoring", 1e6) == pytest.approx(2)
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"), [(20, "20 seconds"), (200, "3.3 minutes"), (9000, "2.5 hours"), (2e5, "2.3 days")]
 )

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from bitsure import hub, prefetch, records
+from bitsure import hub, mirrors, prefetch, records
 from bitsure.config import PROJECT
 from bitsure.errors import UserError
 from tests.conftest import TEXT
@@ -90,6 +90,9 @@ def test_a_run_reads_the_hub_and_then_its_cache(world):
     commit = served.repositories["models", "org/opt"].commit
     made_by = json.loads((folder / "straight" / "provenance.json").read_text())
     assert made_by["model"]["revision"] == commit and made_by["model"]["full_dtype"] == "float16"
+    assert made_by["model"]["revision_asked"] == "main" and made_by["model"]["revision_checked"]
+    assert made_by["data"] == {"quiz": {"org/quiz": {"commit": served.repositories["datasets", "org/quiz"].commit}}}
+    assert made_by["calib_data"] == {"commit": served.repositories["datasets", "org/c4"].commit}
     rows, made_from = records.read(folder / "straight" / "records.parquet")
     assert len(rows) == 12 and made_from["quiz"]["model"] == f"org/opt@{commit}"
     assert "read by torch's weights-only loader" in (folder / "straight" / "main.log").read_text()
@@ -102,20 +105,45 @@ def test_a_mirror_serves_where_there_is_no_network(world):
     assert done.returncode == 0, done.stderr + done.stdout
     mirror = folder / "mirror"
     assert {str(f.relative_to(mirror)) for f in mirror.rglob("*") if f.is_file() and "org/opt" not in str(f)} == {
+        "datasets/org/c4/.prefetched.json",
         "datasets/org/c4/en/first.json.gz",
+        "datasets/org/quiz/.prefetched.json",
         "datasets/org/quiz/README.md",
         "datasets/org/quiz/animals/test-00000-of-00002.parquet",
         "datasets/org/quiz/animals/test-00001-of-00002.parquet",
     }
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "empty"), "BITSURE_STORE": str(folder / "store2")}
     there = f"paths.hub_mirror={mirror}"
-    done = run(str(PROJECT / "main.py"), *SMALL, there, "quant=none", "hydra.run.dir=over-mirror", **offline)
+    done = run(str(PROJECT / "main.py"), *SMALL, there, "quant=rtn4", "hydra.run.dir=over-mirror", **offline)
     assert done.returncode == 0, done.stderr + done.stdout
-    straight, over = (records.read(folder / name) for name in ("straight/baseline.parquet", "over-mirror/records.parquet"))
+    made_by = json.loads((folder / "over-mirror" / "provenance.json").read_text())
+    origin = made_by["data"]["quiz"]["org/quiz"]
+    assert origin["commit"] == served.repositories["datasets", "org/quiz"].commit
+    assert origin["sha256"] == mirrors.hashes(
+        str(mirror), "org/quiz", [f"animals/test-0000{i}-of-00002.parquet" for i in (0, 1)]
+    )
+    assert made_by["calib_data"]["commit"] == served.repositories["datasets", "org/c4"].commit
+    straight, over = (records.read(folder / name) for name in ("straight/baseline.parquet", "over-mirror/baseline.parquet"))
     assert straight[0] == over[0] and straight[1]["quiz"]["model"] == over[1]["quiz"]["model"]
     served.asked.clear()
     again = run("-m", "bitsure.prefetch", there, HF_HOME=str(folder / "elsewhere"))
     assert again.returncode == 0 and not any("resolve" in path and path.endswith((".bin", ".gz")) for _, path in served.asked)
+
+
+def test_a_mirror_made_by_hand_says_what_cannot_be_checked(world):
+    _, folder, run = world
+    for kind, name in (("models", "opt"), ("datasets", "quiz")):
+        shutil.copytree(folder / name, folder / "by-hand" / kind / "org" / name)
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "empty"), "BITSURE_STORE": str(folder / "store3")}
+    settings = [f"paths.hub_mirror={folder / 'by-hand'}", "model.revision=v1", "quant=none", "hydra.run.dir=hand-made"]
+    done = run(str(PROJECT / "main.py"), *SMALL, *settings, **offline)
+    assert done.returncode == 0, done.stderr + done.stdout
+    made_by = json.loads((folder / "hand-made" / "provenance.json").read_text())
+    model = {key: made_by["model"][key] for key in ("revision", "revision_asked", "revision_checked")}
+    assert model == {"revision": None, "revision_asked": "v1", "revision_checked": False}
+    said = "org/opt was put there by hand: whether it is of revision v1 is not known"
+    assert (folder / "hand-made" / "main.log").read_text().count(said) == 1
+    assert made_by["data"]["quiz"]["org/quiz"]["unknown"] == "put into the mirror by hand"
 
 
 def test_with_neither_network_nor_mirror_the_error_says_what_and_how(world):
@@ -126,20 +154,23 @@ def test_with_neither_network_nor_mirror_the_error_says_what_and_how(world):
     assert "make prefetch" in done.stderr and "DIR/models/org/opt" in done.stderr
 
 
+def test_what_is_left_of_another_commits_broken_fetch_is_not_taken(served, published, tmp_path):
+    fetch = lambda: hub.fetch_model("org/tiny", "main", tmp_path / "mirror", False, False, lambda config: None)  # noqa: E731
+    (published.folder / "generation_config.json").write_text("{}")
+    served.breaks = 1000
+    with pytest.raises(UserError):
+        fetch()
+    begun = tmp_path / "mirror" / ".unfinished" / "models" / "org" / "tiny"
+    assert (begun / published.commit / "generation_config.json").is_file() and not (tmp_path / "mirror" / "models").exists()
+    served.breaks, published.commit = 0, "b" * 40
+    (published.folder / "generation_config.json").unlink()
+    found = fetch()
+    assert found.commit == "b" * 40 and (found.path / "model.safetensors").is_file()
+    assert not (found.path / "generation_config.json").exists() and not begun.exists()
+
+
 def test_a_sweep_is_prefetched_cell_by_cell():
     given = ["model=opt-125m,opt-1.3b", "quant=none", "task.names=[boolq,piqa]"]
     assert list(prefetch.cells(given)) == [[f"model={one}", *given[1:]] for one in ("opt-125m", "opt-1.3b")]
     with pytest.raises(SystemExit, match=r"add paths\.hub_mirror=DIR"):
         prefetch.main(["model=opt-125m"])
-
-
-def test_a_mirror_knows_its_commit_while_it_is_as_fetched(tmp_path, tiny_model):
-    path = shutil.copytree(tiny_model, tmp_path / "models" / "org" / "tiny")
-    sizes = {file.name: file.stat().st_size for file in path.iterdir()}
-    (path / hub.MANIFEST).write_text(json.dumps({"revision": "v1", "commit": "c" * 40, "files": sizes}))
-    find = lambda revision: hub.find_model("org/tiny", revision, str(tmp_path))  # noqa: E731
-    assert find("v1") == find("c" * 40) == hub.Found(path, "c" * 40)
-    (path / "config.json").write_text((path / "config.json").read_text() + " ")
-    assert find("v1") == hub.Found(path, None)
-    with pytest.raises(UserError, match="holds another revision than v2"):
-        hub.fetch_model("org/tiny", "v2", tmp_path, False, False, lambda config: None)

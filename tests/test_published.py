@@ -10,9 +10,10 @@ import yaml
 from bitsure import published, records
 from bitsure.config import PROJECT
 from bitsure.number_formats import Activations, KeysValues
-from bitsure.quantizers import Bnb, Gptq, Kept, Noise, Rtn, Tuning
+from bitsure.other_quantizers import Bnb, Noise
+from bitsure.quantizers import Gptq, Kept, Rtn, Tuning
 from bitsure.report import __main__ as report
-from bitsure.report import published_table
+from bitsure.report import figures, published_table
 from bitsure.terminal import Console
 from tests.conftest import record
 
@@ -208,6 +209,24 @@ def test_table_page_and_file_show_both_and_tell_them_apart(run_dir, capsys):
     assert [(one["setting"], one["published"]) for one in found] == [("FP16", 70.28), ("W4A8", 68.81)]
     for name in ("metrics.json", "baseline_metrics.json", "comparison.json"):
         assert "70.28" not in (run_dir / name).read_text()  # what is published is never among what was measured
+
+
+def test_a_report_that_is_broken_off_leaves_the_one_before_as_it_was(run_dir, monkeypatch):
+    report.report(run_dir, None, None, run_dir)
+    files = lambda: {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}  # noqa: E731
+    before = files()
+    draw = figures.draw
+
+    def broken(*given):
+        draw(*given)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(figures, "draw", broken)
+        report.report(run_dir, None, "paper_compat", run_dir)
+    assert files() == before
+    report.report(run_dir, None, "paper_compat", run_dir)
+    assert files().keys() == before.keys() and "paper_compat/" in (run_dir / "metrics.json").read_text()
 
 
 def test_the_table_fits_80_columns():

@@ -8,10 +8,11 @@ import torch
 from bitsure import models
 from bitsure.config import Model
 from bitsure.errors import UserError
+from bitsure.other_quantizers import Cast
 from bitsure.quantize import casts, checkpoints
 from bitsure.quantize.rtn import round_to_nearest
 from bitsure.quantize.targets import block_linears, matrix
-from bitsure.quantizers import Cast, Rtn
+from bitsure.quantizers import Rtn
 from bitsure.scoring.diagnose import first_broken_module
 from bitsure.scoring.engine import Engine
 from tests.conftest import byte_tokenizer

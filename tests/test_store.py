@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -207,3 +208,27 @@ def test_two_makers_of_the_same_entry_end_with_one(tmp_path):
         make(store)
     assert store.find("weights", {"a": 1})
     assert len(list((tmp_path / "weights").iterdir())) == 1
+
+
+def test_files_that_have_not_changed_are_not_read_again_by_another_process_either(tmp_path, monkeypatch):
+    from bitsure import store as module
+
+    files = [tmp_path / name for name in "ab"]
+    for file in files:
+        file.write_text(file.name)
+    expected = [hashlib.sha256(file.name.encode()).hexdigest() for file in files]
+    assert Store(tmp_path / "store").hashes(files) == expected
+    hash_file, read = module.hash_file, []
+    monkeypatch.setattr(module, "hash_file", lambda path: read.append(path) or hash_file(path))
+    again = lambda: [Store(tmp_path / "store").hashes(files), [path for path in read if path in files]]  # noqa: E731
+    assert again() == [expected, []]
+    files[1].write_text("c")  # as long as before
+    os.utime(files[1], ns=(0, 10**9))
+    assert again()[0] == [expected[0], hashlib.sha256(b"c").hexdigest()] and files[1] in read
+    read.clear()
+    (tmp_path / "moved").mkdir()
+    assert Store(tmp_path / "store").hashes([files[0].rename(tmp_path / "moved" / "a")]) == expected[:1] and len(read) > 0
+
+
+def test_a_store_is_known_by_its_place():
+    assert repr(Store("a")) == repr(Store("a")) != repr(Store("b"))

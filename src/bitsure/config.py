@@ -16,7 +16,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from bitsure.errors import UserError, at_least, one_of
 from bitsure.model_settings import Model
-from bitsure.quantizers import Bnb, Cast, Gptq, Hqq, Kept, Noise, NoQuant, Prequantized, Quant, Rtn
+from bitsure.other_quantizers import Bnb, Cast, Hqq, Noise, Prequantized
+from bitsure.quantizers import Gptq, Kept, NoQuant, Quant, Rtn
 
 PROJECT = Path(__file__).resolve().parents[2]
 MIN_SEQLEN = 8  # tokens of a calibration window

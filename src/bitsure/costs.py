@@ -1,4 +1,6 @@
-"""What a piece of work takes: seconds, and the most memory that is held meanwhile; and costs.json, which tells it of a run."""
+"""What a piece of work takes: seconds, and the most memory that is held meanwhile, of what is free; and costs.json, which tells
+it of a run.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 if TYPE_CHECKING:
     import torch
 
 QUANTIZING = ("seconds", "peak_memory_bytes", "peak_gpu_memory_bytes")  # of quantization.json
+CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass
@@ -68,6 +73,21 @@ def measured() -> Iterator[dict]:
         took["seconds"] = round(time.monotonic() - started, 3)
     took["peak_memory_bytes"] = host.peak or None
     took["peak_gpu_memory_bytes"] = sum(one.peak for one in on_gpus) if gpus else None
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be had on the device, within the limits that a container sets."""
+    if _is_cuda(device):
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free = psutil.virtual_memory().available
+    try:
+        limit, used, details = ((CGROUP / f"memory.{name}").read_text().strip() for name in ("max", "current", "stat"))
+    except OSError:
+        return free
+    cached = dict(line.split() for line in details.splitlines()).get("inactive_file", 0)  # given back when it is needed
+    return free if limit == "max" else min(free, int(limit) - int(used) + int(cached))
 
 
 def of_scoring(by_task: dict[str, dict | None]) -> dict | None:

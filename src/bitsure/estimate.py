@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import statistics
 import time
 from collections import defaultdict
@@ -27,6 +28,7 @@ COST = "cost.json"  # of a store's entry: {"what", "seconds", "work"}, and of re
 OF_GEMM = 0.3  # the share of a matrix product's speed that whole models reach, where nothing was measured
 BYTES_A_QUESTION = 600  # of records and prompts, compressed
 CHARACTERS_A_TOKEN = 3.5
+NEAREST = 5  # pieces of work that say how fast another of about their size is
 STATISTICS = 4  # passes over the calibration text: two through each block, and the sums of its inputs
 
 
@@ -75,7 +77,7 @@ class Estimator:
 
     def __init__(self, store: Store, once: Callable[..., Any]):
         self.store, self.once = store, once
-        self._rates: dict[str, list[float]] = defaultdict(list)  # operations a second, by what was done
+        self._took: dict[str, list[tuple[float, float]]] = defaultdict(list)  # operations and seconds, by what was done
         self._tokens: dict[str, list[float]] = defaultdict(list)  # of a question, by task
         self._questions: dict[tuple, int] = {}
         for file in store.root.glob(f"*/*/{COST}"):
@@ -86,8 +88,8 @@ class Estimator:
             cost, made_from = json.loads(file.read_text()), json.loads((file.parent / "manifest.json").read_text())["made_from"]
         except (OSError, ValueError, KeyError):
             return
-        if cost["seconds"] > 0:
-            self._rates[cost["what"]].append(cost["work"] / cost["seconds"])
+        if cost["seconds"] > 0 and cost["work"] > 0:
+            self._took[cost["what"]].append((cost["work"], cost["seconds"]))
         if "tokens" in cost:
             self._tokens[made_from["task"]].append(cost["tokens"] / cost["questions"])
             self._questions[made_from["task"], made_from["limit"]] = cost["questions"]
@@ -111,8 +113,10 @@ class Estimator:
         )
 
     def _seconds(self, what: str, work: float) -> float:
-        rates = self._rates.get(what)
-        return work / (statistics.median(rates) if rates else OF_GEMM * _gemm())
+        """By the speed of the pieces nearest in size: a small one's fixed costs are no measure of a large one's speed."""
+        nearest = sorted(self._took.get(what, []), key=lambda one: abs(math.log(one[0] / work)))[:NEAREST]
+        speed = statistics.median(done / seconds for done, seconds in nearest) if nearest else OF_GEMM * _gemm()
+        return work / speed
 
     def _task(self, piece: Piece) -> tuple[int, int]:
         """Questions and tokens of a task: as they were before, or by the length of its texts."""

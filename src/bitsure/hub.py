@@ -1,6 +1,6 @@
 """Files of Hugging Face repositories: from a mirror directory that has them, else from the hub's cache, else from the hub.
 
-A mirror holds `datasets/<org>/<name>` and `models/<org>/<name>`, each a repository's files; `prefetch.py` fills one.
+`mirrors.py` knows what a mirror holds; `prefetch.py` fills one.
 """
 
 from __future__ import annotations
@@ -8,32 +8,26 @@ from __future__ import annotations
 import fnmatch
 import json
 import logging
+import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bitsure import conversions, mirrors
 from bitsure.errors import UserError
 from bitsure.hub_errors import explained, status_of, wait_asked_for
+from bitsure.mirrors import Found
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "prefetched.json"  # in a mirror's model: revision, commit, and the files with their sizes
 SMALL = ("*.json", "*.jinja", "*.model", "*.txt")  # configs and tokenizers
 WEIGHTS = ("model*.safetensors", "*.safetensors", "pytorch_model*.bin")  # the first of these that a repository has
 NESTED = "*/*"  # copies in other formats lie in folders
 TRIES, LONGEST_WAIT = 5, 60.0  # of a request that the hub puts off; seconds
-
-
-@dataclass(frozen=True)
-class Found:
-    """A repository's files on this machine and the commit they are of, where that is known."""
-
-    path: Path
-    commit: str | None
 
 
 def find_model(
@@ -47,9 +41,10 @@ def find_model(
     """A model repository's files: mirror, cache, hub.
 
     gated: whether access must be asked for, for the errors; code: whether Python files are wanted too; before_weights is
-    given config.json before anything large is downloaded, to raise UserError. Raises UserError for what cannot be had.
+    given config.json before anything large is downloaded, to raise UserError. Raises UserError for what cannot be had, and for
+    a mirror that was filled at another revision.
     """
-    if found := _mirrored(repo, revision, mirror) or _cached(repo, revision, code):
+    if found := mirrors.find_model(repo, revision, mirror) or _cached(repo, revision, code):
         return found
     with explained(f"model {repo} at revision {revision}", mirror, f"models/{repo}", repo, revision, gated):
         return _download(repo, revision, code, before_weights)
@@ -68,70 +63,124 @@ def dataset_file(repo: str, file: str, mirror: str | None) -> Path:
         return Path(patiently(hf_hub_download, repo, file, repo_type="dataset"))
 
 
+def file_origin(repo: str, file: str, path: Path, sha256: str, mirror: str | None) -> dict:
+    """Where a `path` that `dataset_file` gave comes from, as `mirrors.origin` says it."""
+    folder = mirror and Path(mirror, "datasets", repo)
+    return mirrors.origin(folder, {file: sha256}) if folder and path == folder / file else _by_its_folder(path)
+
+
 @contextmanager
-def datasets_from(mirror: str | None, own_files: str | None) -> Iterator[None]:
+def datasets_from(mirror: str | None, own_files: str | None) -> Iterator[dict[str, dict]]:
     """Within the block, `datasets.load_dataset` reads a repository from the mirror where that has it.
 
     Relative `data_files` of one's own tasks are found in `own_files`, the folder of their YAML, wherever the run starts.
+    Yields where each repository that is read comes from, as `mirrors.origin` says it; it is filled as they are read.
     """
     import datasets
 
-    original = datasets.load_dataset
+    original, origins = datasets.load_dataset, {}
 
     def load_dataset(path: str, *args, **kwargs):
         if own_files and kwargs.get("data_files"):
             kwargs["data_files"] = _beside(own_files, kwargs["data_files"])
-        mirrored = Path(mirror) / "datasets" / path if mirror else None
-        configuration = kwargs.get("name") or (args[0] if args else None)
+        folder = Path(mirror) / "datasets" / path if mirror else None
+        configuration = configuration_of(args, kwargs)
         what = f"data set {path}" + (f", configuration {configuration}" if configuration else "")
-        if mirrored is None or not mirrored.is_dir():
+        if folder is None or not folder.is_dir():
             with explained(what, mirror, f"datasets/{path}"):
-                return original(path, *args, **kwargs)
+                try:
+                    found, ref = original(path, *args, **kwargs), {}
+                except RuntimeError as error:
+                    converted = patiently(conversions.find, path, configuration, error)
+                    found, ref = original(path, **converted.arguments(kwargs)), {"ref": conversions.REF}
+            if "/" in path and not Path(path).exists():  # a repository, not json and the like, nor a folder of one's own
+                origins[path] = _by_its_folder(*_prepared(found)) | ref
+            return found
         try:
-            return original(str(mirrored), *args, **kwargs)
+            found = original(str(folder), *args, **kwargs)
+        except UserError:  # of what was to be brought there
+            raise
         except Exception as error:
             raise UserError(
-                f"{what} cannot be read from the mirror's {mirrored}: {type(error).__name__}: {str(error)[:300]}\n"
+                f"{what} cannot be read from the mirror's {folder}: {type(error).__name__}: {str(error)[:300]}\n"
                 "`make prefetch task=… paths.hub_mirror=DIR` on a machine with a network brings what is missing there."
             ) from error
+        names = [os.path.relpath(file, folder.resolve()) for file in data_files(str(folder), *args, **kwargs)]
+        before = origins.get(path, {}).get("sha256", {})  # of other configurations
+        origins[path] = mirrors.origin(folder, before | mirrors.hashes(mirror, path, names))
+        return found
 
     datasets.load_dataset = load_dataset
     try:
-        yield
+        yield origins
     finally:
         datasets.load_dataset = original
+
+
+def configuration_of(args: tuple, kwargs: dict) -> str | None:
+    """The configuration that `datasets.load_dataset` is asked for, with these arguments after the path."""
+    return kwargs.get("name") or (args[0] if args else None)
+
+
+def data_files(path: str, *args, **kwargs) -> list[str]:
+    """Paths or addresses of the files that `datasets.load_dataset` reads with the same arguments."""
+    import datasets
+
+    given = {key: kwargs[key] for key in ("name", "data_dir", "data_files", "revision") if kwargs.get(key) is not None}
+    builder = datasets.load_dataset_builder(path, *args, **given)
+    return [file for files in (builder.config.data_files or {}).values() for file in files]
+
+
+def _prepared(found: Any) -> list[str]:
+    """The files that `datasets` keeps of a data set, or of all of its splits."""
+    parts = found.values() if isinstance(found, dict) else [found]
+    return [file["filename"] for part in parts for file in getattr(part, "cache_files", ())]
+
+
+def _by_its_folder(*paths: str | Path) -> dict:
+    """The commit of what the hub's client or `datasets` keeps: they name a folder by it."""
+    folders = [part for path in paths for part in reversed(Path(path).parts)]
+    commit = next((folder for folder in folders if re.fullmatch("[0-9a-f]{40}", folder)), None)
+    return {"commit": commit} if commit else {"commit": None, "unknown": "its folder does not say"}
 
 
 def fetch_model(repo: str, revision: str, mirror: Path, gated: bool, code: bool, check: Callable[[Path], None]) -> Found:
     """Put a model's files into a mirror: there whole or not at all, and what was fetched of it before is not fetched again."""
     final, unfinished = mirror / "models" / repo, mirror / ".unfinished" / "models" / repo
-    if found := _mirrored(repo, revision, str(mirror)):
+    if found := mirrors.find_model(repo, revision, str(mirror)):
         return found
-    if final.is_dir():
-        raise UserError(f"{final} holds another revision than {revision}: move it away, or give another paths.hub_mirror.")
     with explained(f"model {repo} at revision {revision}", None, f"models/{repo}", repo, revision, gated):
         found = _download(repo, revision, code, check, unfinished)
-    shutil.rmtree(unfinished / ".cache")  # the client's notes of what it has fetched
-    manifest = {"revision": revision, "commit": found.commit, "files": _sizes(unfinished)}
-    (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    shutil.rmtree(found.path / ".cache")  # the client's notes of what it has fetched
+    mirrors.note_model(found.path, revision, found.commit)
     final.parent.mkdir(parents=True, exist_ok=True)
-    unfinished.rename(final)
+    found.path.rename(final)
+    shutil.rmtree(unfinished)  # with what was begun of other commits
     return Found(final, found.commit)
 
 
-def fetch_dataset_files(repo: str, files: list[str], revision: str | None, mirror: Path) -> None:
-    """Put some files of a data set's repository into a mirror, none before all are there."""
-    from huggingface_hub import hf_hub_download
+def fetch_dataset_files(repo: str, files: list[str], commit: str | None, mirror: Path, ref: str | None = None) -> None:
+    """Put some files of a data set's repository into a mirror, none before all are there.
 
-    final, unfinished = mirror / "datasets" / repo, mirror / ".unfinished" / "datasets" / repo
+    commit: None for the newest; ref: what it is of, where that is no branch.
+    """
+    from huggingface_hub import HfApi, hf_hub_download
+
+    final, begun = mirror / "datasets" / repo, mirror / ".unfinished" / "datasets" / repo
     missing = [file for file in files if not (final / file).is_file()]
+    if not missing:
+        return
+    with explained(f"data set {repo}", None, f"datasets/{repo}"):
+        commit = commit or patiently(HfApi().dataset_info, repo).sha
+    unfinished = begun / commit
     for file in missing:
         with explained(f"{file} of data set {repo}", None, f"datasets/{repo}/{file}"):
-            patiently(hf_hub_download, repo, file, repo_type="dataset", revision=revision, local_dir=unfinished)
+            patiently(hf_hub_download, repo, file, repo_type="dataset", revision=commit, local_dir=unfinished)
+    mirrors.note_data(final, commit, {file: unfinished / file for file in missing}, ref)
     for file in missing:
         (final / file).parent.mkdir(parents=True, exist_ok=True)
         (unfinished / file).rename(final / file)
-    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.rmtree(begun)
 
 
 def patiently(call: Callable[..., Any], *args, **kwargs) -> Any:
@@ -154,27 +203,6 @@ def check_reachable() -> None:
 
     if not constants.HF_HUB_OFFLINE:
         get_session().head(constants.ENDPOINT, timeout=5)
-
-
-def _mirrored(repo: str, revision: str, mirror: str | None) -> Found | None:
-    """A model in the mirror; one that was put there by hand is of no known commit, and so is one that was changed since."""
-    path = Path(mirror) / "models" / repo if mirror else None
-    if path is None or not path.is_dir():
-        return None
-    if not (path / MANIFEST).is_file():
-        return Found(path, None)
-    manifest = json.loads((path / MANIFEST).read_text())
-    if revision not in (manifest["revision"], manifest["commit"]):
-        log.warning("%s is of revision %s, not %s: looking in the cache and on the hub", path, manifest["revision"], revision)
-        return None
-    if _sizes(path) != manifest["files"]:
-        log.warning("%s was changed since it was fetched: it is identified by its content, not by its commit", path)
-        return Found(path, None)
-    return Found(path, manifest["commit"])
-
-
-def _sizes(path: Path) -> dict[str, int]:
-    return {file.name: file.stat().st_size for file in sorted(path.iterdir()) if file.is_file() and file.name != MANIFEST}
 
 
 def _cached(repo: str, revision: str, code: bool) -> Found | None:
@@ -209,7 +237,7 @@ def _patterns(weights: str, code: bool) -> list[str]:
 def _download(
     repo: str, revision: str, code: bool, before_weights: Callable[[Path], None], folder: Path | None = None
 ) -> Found:
-    """Download what a model is loaded from, into the hub's cache or a folder; resumes what was begun."""
+    """Download what a model is loaded from, into the hub's cache or into `folder`/<commit>; resumes what was begun."""
     from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 
     check_reachable()
@@ -221,13 +249,12 @@ def _download(
     weights = next((pattern for pattern in WEIGHTS if fnmatch.filter(sizes, pattern)), None)
     if weights is None:
         raise UserError(f"model {repo}: the repository has no weights as *.safetensors or pytorch_model*.bin.")
-    patterns = _patterns(weights, code)
+    patterns, place = _patterns(weights, code), folder and folder / info.sha
     wanted = {name: size for name, size in sizes.items() if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)}
-    _check_disk(repo, sum(wanted.values()), folder or Path(constants.HF_HUB_CACHE, f"models--{repo.replace('/', '--')}"))
-    # by the name of the revision, so that the cache knows later which commit it was
-    path = patiently(
-        snapshot_download, repo, revision=revision, local_dir=folder, allow_patterns=patterns, ignore_patterns=NESTED
-    )
+    _check_disk(repo, sum(wanted.values()), place or Path(constants.HF_HUB_CACHE, f"models--{repo.replace('/', '--')}"))
+    # into the cache by the name of the revision, so that the cache knows later which commit it was
+    asked = info.sha if folder else revision
+    path = patiently(snapshot_download, repo, revision=asked, local_dir=place, allow_patterns=patterns, ignore_patterns=NESTED)
     commit = info.sha if folder else Path(path).name
     log.info("%s at revision %s was downloaded: commit %s", repo, revision, commit)
     return Found(Path(path), commit)

@@ -9,6 +9,7 @@ from pathlib import Path
 from bitsure.errors import UserError, at_least, one_of
 
 DTYPES = ("float32", "bfloat16", "float16")
+REVISION = "main"  # if none is given
 
 
 @dataclass
@@ -18,7 +19,7 @@ class Model:
     name: str | None = None  # None: the directory's or repository's own
     path: str | None = None
     repo: str | None = None
-    revision: str = "main"  # a branch, a tag or a commit; provenance says which commit it was
+    revision: str = REVISION  # a branch, a tag or a commit; provenance says which commit it was
     series: str | None = None  # models that differ in size and training seed alone, joined in a sweep's report; None: by name
     training_seed: int | None = None  # tells models of one series and size apart
     # what conf/model says of a repository, checked before its weights are downloaded; None: nothing is said

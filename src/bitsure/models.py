@@ -48,8 +48,10 @@ class Source:
         return load_tokenizer(self.path, self.settings.trust_remote_code)
 
 
-def locate(model: Model, hub_mirror: str | None, section: str = "model") -> Source:
+def locate(model: Model, hub_mirror: str | None, store: Store | None = None, section: str = "model") -> Source:
     """Find the model's files (mirror, cache, hub) before anything heavy is loaded; section: of the config, for messages.
+
+    Files of no known commit are identified by their content; with a store they are read for that only where they have changed.
 
     Raises UserError if they are not to be had or not whole, are not what the settings say of them, are too large for this
     machine, or are not for this version of transformers.
@@ -75,7 +77,7 @@ def locate(model: Model, hub_mirror: str | None, section: str = "model") -> Sour
         raise UserError(f"{path} holds no weights: expected *.safetensors (or pytorch_model*.bin).")
     if missing := hub.missing_shards(path):
         raise UserError(f"{path} lacks {', '.join(missing[:5])}, which its index names: bring the rest of the model.")
-    fingerprint = f"{model.repo}@{found.commit}" if found.commit else _content(path)
+    fingerprint = f"{model.repo}@{found.commit}" if found.commit else _content(path, store)
     return Source(model.name, path, found.commit, fingerprint, model)
 
 
@@ -84,8 +86,8 @@ def _before_weights(model: Model, config: Path) -> None:
     check_memory(model, computing_dtype(model, config.parent))
 
 
-def _content(path: Path) -> str:
-    return hash_files(sorted(file for pattern in FILES for file in path.glob(pattern)))
+def _content(path: Path, store: Store | None) -> str:
+    return hash_files(sorted(file for pattern in FILES for file in path.glob(pattern)), store)
 
 
 def weight_files(path: Path) -> list[Path]:

@@ -131,6 +131,14 @@ class Activations(AtRunTime):
     def static(self) -> bool:
         return self.group_size == 0
 
+    @property
+    def description(self) -> str:
+        """In words, such as `int8, symmetric, one scale a token`."""
+        shared = {-1: "one scale a token", 0: "one scale"}.get(self.group_size, f"one scale for {self.group_size} values")
+        if self.format != "int":
+            return f"{self.format}, {shared}"
+        return f"int{self.bits}, {'symmetric' if self.symmetric else 'asymmetric'}, {shared}"
+
 
 @dataclass
 class KeysValues(AtRunTime):

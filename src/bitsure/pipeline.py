@@ -79,6 +79,8 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
                 with current.stage("score quantized"):
                     rows = scorer.score(source, cell.weights, quantized.checkpoint, config.quant.name)
             records.write(run_dir / "records.parquet", rows, scorer.describe(source, cell.weights))
+            made_by["data"] = scorer.data(source, cell.weights)
+            current.write_json("provenance.json", made_by)
             took = _costs(cell, proof)
             current.write_json("costs.json", took)
             with current.stage("noise control"):
@@ -102,15 +104,15 @@ def prepare(config: Config, log_file: Path, once: Callable[..., Any] = call) -> 
     quantize.check_model(config.model, config.quant, config.control.seeds > 0)
     with terminal.output_to(log_file):
         once(tracking.check_login, config.tracking)
-        source = once(models.locate, config.model, mirror)
+        source = once(models.locate, config.model, mirror, store)
         dtype = once(model_facts.computing_dtype, config.model, source.path)
     if not config.scoring.dequantize and dtype == "float32":
         raise UserError("scoring.dequantize=false: packed kernels compute in half precision. Add model.dtype=bfloat16.")
     plan = None
     if not isinstance(config.quant, NoQuant):
         with terminal.output_to(log_file):
-            text = once(calib_data.locate, config.calib, mirror, config.task)
-        ready = prequantized.locate(config.quant, mirror)
+            text = once(calib_data.locate, config.calib, mirror, config.task, store)
+        ready = prequantized.locate(config.quant, mirror, store)
         plan = quantize.Plan(source, config.quant, config.calib, text, dtype, ready)
     questions = once(scoring.questions, config.task, mirror)
     return Cell(source, dtype, plan, scoring.Scorer(questions, config.scoring, dtype, store, log_file), store, log_file)
@@ -131,10 +133,14 @@ def _made_by(cell: Cell, config: Config) -> dict:
     model = {"name": source.name, "series": config.model.series, "training_seed": config.model.training_seed}
     model |= {"revision": source.revision, "fingerprint": source.fingerprint, "dtype": cell.dtype}
     model |= {key: getattr(source.settings, key) for key in ("repo", "full_dtype", "device_map")}
+    if source.settings.repo:  # which revision a mirror that was filled by hand holds is not known
+        model |= {"revision_asked": source.settings.revision, "revision_checked": source.revision is not None}
     with terminal.output_to(cell.log_file):
         model |= models.measure(source, cell.store)
-    text = cell.plan.text.name if cell.plan else None
-    return {"model": model, "weights": cell.weights, "calib_text": text, "asked": cell.scorer.asked}
+    text = cell.plan.text if cell.plan else None
+    calib = {"calib_text": text and text.name, "calib_data": getattr(text, "origin", None)}
+    asked = {"asked": cell.scorer.asked, "own_tasks": cell.scorer.questions.own}
+    return {"model": model, "weights": cell.weights, **calib, **asked}
 
 
 def _costs(cell: Cell, proof: dict | None) -> dict:

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from bitsure import composing, hub, model_facts, models, pipeline, terminal
+from bitsure import composing, hub, model_facts, models, pipeline, stale, terminal
 from bitsure.composing import Composed
 from bitsure.config import Config, resolved
 from bitsure.errors import NotHere, UserError
@@ -57,7 +57,8 @@ class Once:
 
 
 def look(cells: Sequence[Composed], once: Once, on_nodes: bool = False) -> tuple[list[Planned], list[str]]:
-    """What the store has of each cell, and everything that is wrong. Loads no weights and downloads nothing.
+    """What the store has of each cell, and everything that is wrong. Loads no weights, downloads nothing and makes nothing but
+    hashes of files.
 
     on_nodes: the cells run on other machines, so that this one's devices and memory say nothing of them.
     """
@@ -79,7 +80,8 @@ def _look(cell: Composed, once: Once, on_nodes: bool) -> tuple[Planned, str | No
         return Planned(cell), cell.error
     settings = resolved(cell.config)
     if is_done(cell.directory, settings):
-        return Planned(cell, "done"), None
+        changed = dict.fromkeys(stale.changed(cell.config, cell.directory, once))
+        return Planned(cell, "done"), _no_more(list(changed)) if changed else None
     planned = Planned(cell, read_status(cell.directory).get("state", "new"))
     try:
         config = _for_a_node(cell.config, once) if on_nodes else cell.config
@@ -95,6 +97,13 @@ def _look(cell: Composed, once: Once, on_nodes: bool) -> tuple[Planned, str | No
     except UserError as error:
         return planned, str(error)
     return planned, why_not_here(cell.directory, settings)
+
+
+def _no_more(changed: list[str]) -> str:
+    return (
+        f"done, but {' and '.join(changed)} changed since: the numbers there are of what was before, and new ones would stand "
+        "beside them. Choose another hydra.sweep.dir, or remove the cells that are to be run again."
+    )
 
 
 def _for_a_node(config: Config, once: Once) -> Config:

@@ -22,7 +22,7 @@ from bitsure import config as schema
 from bitsure.config import PROJECT, Config
 from bitsure.errors import UserError
 from bitsure.model_settings import Model
-from bitsure.quantizers import Prequantized
+from bitsure.other_quantizers import Prequantized
 
 schema.register()
 
@@ -51,15 +51,13 @@ def _fetch_model(model: Model, mirror: Path) -> None:
     _say(f"model {model.repo} at revision {model.revision}")
     check = partial(model_facts.check_config, model)
     found = hub.fetch_model(model.repo, model.revision, mirror, model.gated, model.trust_remote_code, check)
-    _say(f"  commit {found.commit or 'unknown: it was put there by hand'}")
+    _say(f"  commit {found.commit or 'unknown: it was put there, or changed there, by hand'}")
 
 
 @contextmanager
 def _datasets_into(mirror: Path) -> Iterator[None]:
     """Within the block, `datasets.load_dataset` first fetches a hub repository's files of the configuration into the mirror."""
     import datasets
-
-    from bitsure import hub
 
     original = datasets.load_dataset
 
@@ -68,7 +66,7 @@ def _datasets_into(mirror: Path) -> Iterator[None]:
         repo = str(Path(path).relative_to(folder)) if Path(path).is_relative_to(folder) else path
         if "/" not in repo or Path(repo).exists():  # json and the like, whose files are given; a folder of one's own
             return original(path, *args, **kwargs)
-        hub.fetch_dataset_files(repo, *_files(repo, args, kwargs), mirror)
+        _fetch_data(repo, args, kwargs, mirror)
         return original(str(folder / repo), *args, **{key: value for key, value in kwargs.items() if key != "revision"})
 
     datasets.load_dataset = load_dataset
@@ -78,21 +76,26 @@ def _datasets_into(mirror: Path) -> Iterator[None]:
         datasets.load_dataset = original
 
 
-def _files(repo: str, args: tuple, kwargs: dict) -> tuple[list[str], str]:
-    """The files of a data set's configuration, its card first, and the commit they are of."""
-    import datasets
+def _fetch_data(repo: str, args: tuple, kwargs: dict, mirror: Path) -> None:
+    """The files of a data set's configuration, with its card; of a script, those of its conversion and a card for them."""
     from huggingface_hub import HfFileSystem
 
-    from bitsure import hub
+    from bitsure import conversions, hub
     from bitsure.hub_errors import explained
 
-    given = {key: kwargs[key] for key in ("name", "data_dir", "data_files", "revision") if kwargs.get(key) is not None}
     with explained(f"data set {repo}", None, f"datasets/{repo}"):
         hub.check_reachable()
-        builder = hub.patiently(datasets.load_dataset_builder, repo, *args, **given)
-    urls = [url for urls in (builder.config.data_files or {}).values() for url in urls]
-    places = [HfFileSystem().resolve_path(url) for url in urls]
-    return ["README.md", *sorted({place.path_in_repo for place in places})], places[0].revision
+        try:
+            addresses = hub.patiently(hub.data_files, repo, *args, **kwargs)
+        except RuntimeError as error:
+            found = hub.patiently(conversions.find, repo, hub.configuration_of(args, kwargs), error)
+            files = [name for names in found.splits.values() for name in names]
+            hub.fetch_dataset_files(repo, files, found.commit, mirror, conversions.REF)
+            return found.describe(mirror / "datasets" / repo)
+    places = [HfFileSystem().resolve_path(address) for address in addresses]
+    files = ["README.md", *sorted({place.path_in_repo for place in places})]
+    hub.fetch_dataset_files(repo, files, places[0].revision, mirror)
+    return None
 
 
 def _say(line: str) -> None:

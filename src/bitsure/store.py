@@ -14,7 +14,7 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -43,9 +43,14 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def hash_files(paths: Iterable[Path]) -> str:
+def hash_each(paths: Sequence[Path], store: Store | None = None) -> list[str]:
+    """SHA-256 of each file's content; a store knows those of files that have not changed."""
+    return store.hashes(paths) if store else [hash_file(path) for path in paths]
+
+
+def hash_files(paths: Sequence[Path], store: Store | None = None) -> str:
     """SHA-256 of the names and contents of files, in the order given."""
-    return hash_json([(path.name, hash_file(path)) for path in paths])
+    return hash_json([(path.name, one) for path, one in zip(paths, hash_each(paths, store), strict=True)])
 
 
 def write_text(path: Path, text: str) -> None:
@@ -69,6 +74,9 @@ class Store:
                 f"The store {self.root} was written by a newer bitsure (its layout is {found}, this one knows {VERSION}). "
                 "Update bitsure, or give another place: paths.store=DIR."
             )
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.root)!r})"
 
     def path(self, kind: str, made_from: object) -> Path:
         return self.root / kind / hash_json(made_from)[:24]
@@ -150,6 +158,16 @@ class Store:
             shutil.rmtree(temporary, ignore_errors=True)
             alive.release()
             Path(alive.lock_file).unlink(missing_ok=True)
+
+    def hashes(self, files: Sequence[Path]) -> list[str]:
+        """SHA-256 of each file's content. Files of the same places, sizes and times as before are not read again."""
+        made_from = {"files": [[str(file.absolute()), *_stat(file)] for file in files]}
+        if self.find("hashes", made_from, to_read=True) is None:
+            with self.lock("hashes", made_from):  # others that want the same files, of gigabytes, need not read them too
+                if self.find("hashes", made_from, to_read=True) is None:
+                    with self.create("hashes", made_from) as entry:
+                        write_text(entry / "hashes.json", json.dumps([hash_file(file) for file in files]))
+        return json.loads((self.path("hashes", made_from) / "hashes.json").read_text())
 
     def _alive(self, unfinished: Path) -> filelock.BaseFileLock:
         """What the maker of an unfinished entry holds as long as it lives."""

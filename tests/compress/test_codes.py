@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bitsure.compress.codes import draw_rows, of_activations, of_weight
+from bitsure.number_formats import Activations
 from bitsure.quantize.formats import CodebookWeight, DenseWeight, IntegerWeight
 
 INTEGERS = IntegerWeight(
@@ -72,9 +73,38 @@ def test_dense_matrices_have_no_codes():
     assert of_weight(DenseWeight(torch.ones(2, 2).bfloat16()), 100, 0) is None
 
 
+STATES = torch.tensor([[127.5, -127.5, 1.4, 0.0], [0.0, 0.0, 0.0, 0.0], [2.55, -1.27, 0.0, 0.02]])
+
+
 def test_activations_as_int8_with_one_scale_a_token_by_hand():
-    states = torch.tensor([[127.0, -127.0, 1.4, 0.0], [0.0, 0.0, 0.0, 0.0], [2.54, -1.27, 0.0, 0.02]])
-    found = of_activations(states, 100, 0)
-    assert found.codes.tolist() == [[255, 1, 129, 128], [128] * 4, [255, 64, 128, 129]]
+    found = of_activations(STATES, Activations(8, symmetric=True), None, 100, 0)
+    assert found.codes.tolist() == [[255, 0, 129, 128], [128] * 4, [255, 64, 128, 129]]
     assert found.units["token"].tolist() == [[0], [1], [2]] and found.units["channel"].tolist() == [[0, 1, 2, 3]]
+    assert "group" not in found.units
     assert found.stored_bits == 12 * 8 + 3 * 16 and found.beside_bits == 3 * 16
+
+
+def test_asymmetric_activations_have_zero_points_and_groups():
+    """Ranges [-3, 0] and [0, 6] in 2 bits: steps of 1 and 2, zero points 3 and 0."""
+    states = torch.tensor([[-3.0, -1.0, 0.0, 6.0, 4.0]])
+    found = of_activations(states, Activations(2, 3), None, 100, 0)
+    assert found.codes.tolist() == [[0, 2, 3, 3, 2]] and found.units["group"].tolist() == [[0, 0, 0, 1, 1]]
+    assert found.beside == np.float16([1, 2]).tobytes() + np.int16([3, 0]).tobytes()
+    assert (found.stored_bits, found.weights) == (5 * 2 + 2 * (16 + 2), 5)
+
+
+def test_a_fixed_range_has_one_scale_for_all_tokens():
+    found = of_activations(STATES, Activations(4, 0), torch.tensor([0.0, 15.0]), 100, 0)
+    assert found.codes.tolist() == [[15, 0, 1, 0], [0] * 4, [3, 0, 0, 0]]
+    assert found.stored_bits == 12 * 4 + 16 + 4
+
+
+def test_activations_in_blocks_of_small_floats():
+    """max 5.6: scale 1 (exponent 127 in its byte); FP4's codes are sign and magnitude in 0 .5 1 1.5 2 3 4 6."""
+    states = torch.tensor([[5.6, -5.0, 2.5, 0.75] + [0.0] * 28 + [0.25] * 8])
+    found = of_activations(states, Activations(format="mxfp4"), None, 100, 0)
+    assert found.codes[0, :4].tolist() == [7, 8 + 6, 4, 2] and found.bits == 4
+    assert found.codes[0, 32:].tolist() == [6] * 8  # ⌊log₂ ¼⌋ − 2 = −4: 4 sixteenths
+    assert found.beside == bytes([127, 123]) and found.stored_bits == 40 * 4 + 2 * 8
+    by_token = of_activations(states, Activations(format="fp8_e4m3"), None, 100, 0)
+    assert by_token.stored_bits == 40 * 8 + 32 and "group" not in by_token.units

@@ -12,9 +12,14 @@ from bitsure.compress.codes import of_activations
 from bitsure.compress.entropy import entropy
 from bitsure.config import Compress
 from bitsure.errors import UserError
+from bitsure.number_formats import Activations, KeysValues
+from bitsure.other_quantizers import Cast
 from bitsure.quantize import checkpoints
 from bitsure.quantize.formats import IntegerWeight
-from bitsure.quantizers import Cast, Rtn
+from bitsure.quantize.runtime import Runtime, attach
+from bitsure.quantize.targets import block_linears
+from bitsure.quantizers import Kept, Rtn
+from bitsure.report import compressibility
 from bitsure.store import Store
 from tests import families
 from tests.quantize.plans import plan
@@ -107,9 +112,41 @@ def test_activations_are_those_of_the_layers():
     windows = torch.arange(40).view(2, 20)
     model(windows)
     handle.remove()
-    expected = entropy(of_activations(seen[0].flatten(0, 1), 10**9, 0).codes, 8).value
+    expected = entropy(of_activations(seen[0].flatten(0, 1), measure.UNROUNDED, None, 10**9, 0).codes, 8).value
     found = measure.activations(model, windows, 10**6, 0)["tensors"]["model.layers.1.mlp.down_proj"]
     assert found["entropy"]["tensor"] == pytest.approx(expected, abs=1e-3)
+
+
+ROUNDED = {
+    "static": Activations(4, 0),
+    "groups": Activations(4, 24),
+    "fp8": Activations(format="fp8_e5m2"),
+    "mx": Activations(format="mxfp6_e2m3"),
+}
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+@torch.no_grad()
+def test_activations_are_coded_as_the_format_that_rounds_them(name, monkeypatch):
+    """Codes are of what the layer really reads, after its factor."""
+    numbers, layer = ROUNDED[name], "model.layers.1.mlp.down_proj"
+    model, coded, read = families.build("llama", **families.FAMILIES["llama"]), {}, []
+    spans = dict.fromkeys(block_linears(model), torch.tensor([-1.0, 1.0])) | {layer: torch.tensor([-0.5, 2.0])}
+    settings = Runtime(activations=numbers, spans=spans if numbers.static else {})
+    attach(model, settings, {layer: torch.linspace(0.5, 2, 96)})
+    windows = torch.arange(40).view(2, 20)
+    monkeypatch.setattr(measure, "summary", lambda tensors: coded.update(tensors))
+    measure.activations(model, windows, 10**6, 0)
+    block_linears(model)[layer].register_forward_hook(lambda layer, inputs, out: read.append(inputs[0].flatten(0, 1)))
+    model(windows)
+    one = coded[layer]
+    assert one.bits == numbers.bits and ("group" in one.units) == (numbers.group_size > 0)
+    shared = {0: np.zeros((1, 1), int), -1: one.units["token"]}.get(numbers.group_size, one.units.get("group"))
+    shared = np.broadcast_to(shared, one.codes.shape)
+    for unit in np.unique(shared):  # of what shares a scale, equal codes are equal numbers, and other codes other ones
+        here = shared == unit
+        pairs = {(-1 if x == 0 else code, x) for code, x in zip(one.codes[here].tolist(), read[0].numpy()[here], strict=True)}
+        assert len({code for code, _ in pairs}) == len({x for _, x in pairs}) == len(pairs)
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +189,28 @@ def test_small_formats_have_codes_too(made, tiny_model, calib_file, name, bits):
     found = compress.ensure(planned, quantized.checkpoint, Compress(tokens=0), store, log_file)["weights"]
     assert found["bits"] == bits and found["bits_per_weight"] == pytest.approx(quantized.report["bits_per_weight"])
     assert 0 < found["entropy"]["group"]["value"] <= found["entropy"]["tensor"]["value"] <= bits
+
+
+def test_activations_have_codes_where_weights_are_kept(made, tiny_model, calib_file):
+    _, _, store, log_file = made
+    planned = plan(tiny_model, Kept(activations=Activations(4)), calib_file)
+    quantized = quantize.ensure(planned, store, log_file)
+    found = compress.ensure(planned, quantized.checkpoint, Compress(tokens=128), store, log_file)
+    assert found["weights"] is None and found["loading"] is None and compress.headline(found) == {}
+    activations = found["activations"]
+    assert activations["bits"] == 4 and activations["format"] == "int4, asymmetric, one scale a token"
+    assert 0 < activations["entropy"]["token"]["value"] < activations["entropy"]["tensor"]["value"] <= 4
+    assert activations["bits_per_weight"] == pytest.approx(4 + 20 / 64, abs=0.1)  # widths 64 and 128
+    assert "Activations: " in compressibility.sentence(found) and compressibility.shown(found)["bandwidth"] is None
+    cached = plan(tiny_model, Kept(kv=KeysValues(4)), calib_file)
+    quantized = quantize.ensure(cached, store, log_file)
+    assert compress.ensure(cached, quantized.checkpoint, Compress(tokens=128), store, log_file) is None
+
+
+def test_activations_that_are_not_rounded_are_said_not_to_be(made):
+    planned, quantized, store, log_file = made
+    found = compress.ensure(planned, quantized.checkpoint, Compress(tokens=64), store, log_file)["activations"]
+    assert found["format"] == "int8, symmetric, one scale a token (they are not rounded in this model)"
 
 
 def test_nothing_is_measured_where_nothing_is_to_be(made, tiny_model, calib_file):

@@ -52,6 +52,18 @@ def test_the_errors_are_those_of_the_definition():
     assert len(found["keys_and_values"]["errors"]) == 4
 
 
+def test_what_half_precision_adds_to_the_grid_is_recorded():
+    """bfloat16 has 8 bits: 8-bit integers times a scale are off by a third of a step, MX numbers not at all."""
+    assert verify.report(llama(), {}, {}, WINDOWS, runtime=SETTINGS)["activations"]["off_grid"] == 0
+    half = llama().bfloat16()
+    found = verify.report(half, {}, {}, WINDOWS, runtime=SETTINGS)
+    activations, keys = found["activations"], found["keys_and_values"]
+    assert 2**-10 < activations["off_grid"] < 2**-8 and activations["off_grid"] < min(activations["errors"].values())
+    assert 0 < keys["off_grid"] < 2**-8
+    mx = Runtime(activations=Activations(format="mxfp8_e4m3"))
+    assert verify.report(llama().bfloat16(), {}, {}, WINDOWS, runtime=mx)["activations"]["off_grid"] == 0
+
+
 def test_kept_weights_are_said_to_be_kept():
     """Loaded in float32, and as large as the model's own files, which are in half precision."""
     found = verify.report(llama(), {}, {}, WINDOWS, runtime=SETTINGS, stored_bits=16.0)

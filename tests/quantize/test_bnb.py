@@ -5,9 +5,9 @@ import torch
 
 from bitsure import models, quantize
 from bitsure.errors import UserError
+from bitsure.other_quantizers import Bnb
 from bitsure.quantize import bnb, checkpoints, verify
 from bitsure.quantize.targets import block_linears, matrix
-from bitsure.quantizers import Bnb
 from bitsure.store import Store
 from tests.families import FAMILIES, build
 from tests.quantize.plans import plan

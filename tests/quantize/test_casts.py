@@ -5,8 +5,8 @@ import torch
 
 from bitsure import models, quantize
 from bitsure.errors import UserError
+from bitsure.other_quantizers import Cast
 from bitsure.quantize import casts, checkpoints, verify
-from bitsure.quantizers import Cast
 from bitsure.store import Store
 from tests.families import FAMILIES, build
 from tests.quantize.plans import plan

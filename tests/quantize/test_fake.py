@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from bitsure.number_formats import ELEMENTS, MX, Numbers
 from bitsure.quantize.elements import decode
-from bitsure.quantize.fake import HUGE, TINY, fake_quantize, span_of, widest
+from bitsure.quantize.fake import HUGE, TINY, fake_quantize, on_grid, span_of, widest
 from bitsure.quantize.formats import fit_grid
 
 SETTINGS = [Numbers(bits, group, symmetric) for bits, group in ((2, -1), (4, 5), (8, -1)) for symmetric in (True, False)]
@@ -31,13 +31,47 @@ def test_values_are_representable(numbers, values):
     values = torch.from_numpy(values)
     found = fake_quantize(values, numbers)
     assert found.shape == values.shape and found.dtype == values.dtype and found.isfinite().all()
+    assert all(torch.isin(after, allowed).all() for allowed, _, after in with_grids(values, found, numbers))
+
+
+@named
+@few
+@given(values=matrices)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_half_precision_they_are_the_types_nearest_to_representable_ones(numbers, dtype, values):
+    """A number of the format times its float32 scale, rounded once more: to the type's nearest, and to no other."""
+    values = torch.from_numpy(values).clamp(-3e4, 3e4).to(dtype)
+    found = fake_quantize(values, numbers)
+    assert found.dtype == dtype
+    for allowed, before, after in with_grids(values, found, numbers):
+        assert torch.isin(after, allowed.to(dtype)).all()
+        if numbers.format in MX and dtype == torch.bfloat16:  # every one of its numbers is one of the type
+            assert torch.isin(after.float(), allowed).all()
+        # so what is lost beside rounding to the grid is half a place of the type, or of its subnormal numbers
+        step = allowed.sort().values.diff().max() if len(allowed) > 1 else 0.0
+        inside = (before.float() >= allowed.min()) & (before.float() <= allowed.max())
+        place = torch.finfo(dtype).eps / 2 * after.float().abs() + torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+        assert ((after.float() - before.float()).abs() <= step / 2 * 1.0001 + place)[inside].all()
+
+
+def test_how_far_off_its_grid_half_precision_is():
+    """8 bits over a range of 0 to 255: every code is one of bfloat16's numbers; over 0 to 100 the steps of 0.39 are not."""
+    apart = []
+    for top in (255.0, 100.0):
+        codes = fake_quantize(torch.linspace(0, top, 256).bfloat16(), Numbers(8, -1, False)).float() / (top / 255)
+        apart.append((codes - codes.round()).abs().max().item())
+    assert apart[0] == 0 and 0.3 < apart[1] <= 0.5
+
+
+def with_grids(values: torch.Tensor, found: torch.Tensor, numbers: Numbers):
+    """Each group's representable numbers, float32, its values, and what became of them."""
     size = numbers.group_size if numbers.group_size > 0 else values.shape[1]
     for row, rounded in zip(values, found, strict=True):
         for group, after in zip(row.split(size), rounded.split(size), strict=True):
-            check_representable(group, after, numbers)
+            yield representable(group.float(), numbers), group, after
 
 
-def check_representable(row: torch.Tensor, rounded: torch.Tensor, numbers: Numbers) -> None:
+def representable(row: torch.Tensor, numbers: Numbers) -> torch.Tensor:
     """By the definitions, in Python's own numbers."""
     largest = row.abs().max().item()
     if numbers.format == "int":
@@ -49,17 +83,15 @@ def check_representable(row: torch.Tensor, rounded: torch.Tensor, numbers: Numbe
         spread = (span / 2).float()  # of its half, which does not overflow
         scale = (spread.double() / (levels / 2)).float().clamp(TINY)
         zero = 2 ** (numbers.bits - 1) if numbers.symmetric else int((-torch.tensor(low) / scale).round().clamp(0, levels))
-        allowed = torch.arange(-zero, levels - zero + 1) * scale
-    elif numbers.format in MX:
+        return torch.arange(-zero, levels - zero + 1) * scale
+    if numbers.format in MX:
         element = ELEMENTS[numbers.format]
         exponent = max(math.frexp(largest)[1] - 1 if largest else -127, -126 if largest >= TINY else -127)
         scale = 2.0 ** max(min(exponent - element.e_max, 127), -127)
-        allowed = (decode(torch.arange(2**element.bits), element).double() * scale).float()
-    else:
-        element = ELEMENTS[numbers.format]
-        scale = (torch.tensor(largest) / element.largest).clamp(TINY)
-        allowed = decode(torch.arange(2**element.bits), element) * scale
-    assert torch.isin(rounded, allowed).all()
+        return (decode(torch.arange(2**element.bits), element).double() * scale).float()
+    element = ELEMENTS[numbers.format]
+    scale = (torch.tensor(largest) / element.largest).clamp(TINY)
+    return decode(torch.arange(2**element.bits), element) * scale
 
 
 @named
@@ -106,13 +138,16 @@ def test_a_group_that_is_not_finite_becomes_nan_and_its_neighbours_do_not(number
 
 
 @named
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_comes_back_in_its_type(numbers, dtype):
-    values = torch.randn(4, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
-    found = fake_quantize(values, numbers)
-    assert found.dtype == dtype and torch.equal(found, fake_quantize(values.float(), numbers).to(dtype))
-    if numbers.format in MX:  # every one of its numbers is one of the type
-        assert torch.equal(found.float(), fake_quantize(values.float(), numbers))
+@few
+@given(values=matrices)
+def test_codes_and_scales_are_what_values_are_made_of(numbers, values):
+    values = torch.from_numpy(values)
+    units, scales, zeros = on_grid(values, numbers)
+    groups = torch.arange(values.shape[1]) // (numbers.group_size if numbers.group_size > 0 else values.shape[1])
+    assert torch.equal(units * scales[:, groups], fake_quantize(values, numbers))
+    if numbers.format == "int":
+        codes = units + zeros[:, groups]
+        assert torch.equal(codes, codes.round()) and codes.min() >= 0 and codes.max() < 2**numbers.bits
 
 
 def test_a_block_of_fp4_by_hand():

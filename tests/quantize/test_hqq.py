@@ -6,9 +6,9 @@ from torch import nn
 
 from bitsure import models, quantize
 from bitsure.errors import UserError
+from bitsure.other_quantizers import Hqq
 from bitsure.quantize import checkpoints, hqq, verify
 from bitsure.quantize.targets import block_linears, matrix
-from bitsure.quantizers import Hqq
 from bitsure.store import Store
 from tests.families import FAMILIES, build
 from tests.quantize.plans import plan

@@ -10,9 +10,10 @@ import torch
 from bitsure import models, quantize
 from bitsure.config import Calib, Model
 from bitsure.errors import UserError
+from bitsure.other_quantizers import Noise
 from bitsure.quantize import calib_data, checkpoints
 from bitsure.quantize.targets import block_linears, matrix
-from bitsure.quantizers import Gptq, Noise, NoQuant, Rtn
+from bitsure.quantizers import Gptq, NoQuant, Rtn
 from bitsure.store import Store
 from tests.families import FAMILIES, build
 

@@ -7,7 +7,8 @@ import pytest
 from bitsure import quantize
 from bitsure.errors import UserError
 from bitsure.number_formats import Activations, KeysValues
-from bitsure.quantizers import Bnb, Hqq, Kept, Rtn
+from bitsure.other_quantizers import Bnb, Hqq
+from bitsure.quantizers import Kept, Rtn
 from tests.quantize.plans import plan
 
 

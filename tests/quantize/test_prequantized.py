@@ -8,38 +8,19 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, OPTConfig, OPTForCausalLM
+from transformers import AutoModelForCausalLM
 
 from bitsure import models, quantize
 from bitsure.errors import UserError
+from bitsure.other_quantizers import Prequantized
 from bitsure.quantize import checkpoints
 from bitsure.quantize.rtn import round_to_nearest
 from bitsure.quantize.targets import block_linears, matrix
-from bitsure.quantizers import Gptq, Prequantized, Rtn
+from bitsure.quantizers import Rtn
 from bitsure.store import Store
-from tests.conftest import GPTQ_LIBRARY, needs_gptqmodel
-from tests.families import FAMILIES, build
-from tests.quantize.plans import plan
+from tests.conftest import needs_gptqmodel
+from tests.quantize.plans import plan, save_family, taken
 from tests.quantize.test_layouts import awq_pack
-
-GPTQ = Gptq(bits=4, group_size=32, symmetric=True, backend=GPTQ_LIBRARY, desc_act=False, damp_percent=0.01)
-
-
-@pytest.fixture(scope="module")
-def gptq_checkpoint(tiny_model, calib_file, tmp_path_factory):
-    """The library's own files and what we say of them when we make them ourselves."""
-    folder = tmp_path_factory.mktemp("gptq")
-    made = quantize.ensure(plan(tiny_model, GPTQ, calib_file), Store(folder / "store"), folder / "log")
-    for extra in ("manifest.json", "quantization.json"):
-        (made.checkpoint / extra).unlink()
-    next(made.checkpoint.glob("*.safetensors")).rename(made.checkpoint / "model.safetensors")  # auto-gptq names it otherwise
-    return made
-
-
-def taken(parent, checkpoint, calib_file, tmp_path) -> quantize.Quantized:
-    planned = plan(parent, Prequantized(path=str(checkpoint)), calib_file)
-    quantize.check(planned, Store(tmp_path))
-    return quantize.ensure(planned, Store(tmp_path / "store"), tmp_path / "log")
 
 
 def test_gptqs_checkpoint_is_the_one_that_we_make(gptq_checkpoint, tiny_model, calib_file, tmp_path):
@@ -175,19 +156,6 @@ def test_families_from_bitsandbytes(family, tiny_model, calib_file, tmp_path):
         assert torch.equal(matrix(model.get_submodule(name)), weight), name
 
 
-def test_a_checkpoint_whose_layers_were_passed_over_is_refused(tiny_model, calib_file, tmp_path):
-    pytest.importorskip("bitsandbytes")
-    from transformers import BitsAndBytesConfig
-
-    save_family("falcon", tmp_path / "parent", tiny_model)
-    theirs = AutoModelForCausalLM.from_pretrained(
-        tmp_path / "parent", quantization_config=BitsAndBytesConfig(load_in_4bit=True), device_map="cpu", dtype=torch.float32
-    )
-    theirs.save_pretrained(tmp_path / "ready")  # transformers does not take Falcon's linear layers for such, and says nothing
-    with pytest.raises(UserError, match="8 layers of parent are not quantized in it"):
-        taken(tmp_path / "parent", tmp_path / "ready", calib_file, tmp_path)
-
-
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "bloom"])
 def test_names_of_published_files(family, tiny_model, calib_file, tmp_path):
     """Without the base model's prefix, and as transformers renames them while loading."""
@@ -214,11 +182,24 @@ def test_names_of_published_files(family, tiny_model, calib_file, tmp_path):
     assert all(torch.equal(matrix(layer), rounded[name].dequantize()) for name, layer in block_linears(model).items())
 
 
-def save_family(family: str, path, tokenizer):
-    model = build(family, **FAMILIES[family])
-    model.save_pretrained(path)
-    models.load_tokenizer(tokenizer).save_pretrained(path)
-    return model
+def test_biases_of_zeros_and_computed_buffers_may_be_more(gptq_checkpoint, tiny_model, tmp_path):
+    copy = shutil.copytree(gptq_checkpoint.checkpoint, tmp_path / "copy")
+    tensors = load_file(copy / "model.safetensors")
+    save_file(tensors | {"a.rotary_emb.inv_freq": torch.ones(3), "b.bias": torch.zeros(3)}, copy / "model.safetensors")
+    model, _ = models.load(tiny_model, "float32")
+    checkpoints.put_into(model, copy)
+    save_file(tensors | {"b.bias": torch.ones(3)}, copy / "model.safetensors")
+    with pytest.raises(UserError, match=r"does not have: model\.b\.bias"):
+        checkpoints.put_into(model, copy)
+
+
+def test_its_noise_control_is_of_the_parent(gptq_checkpoint, tiny_model, calib_file, tmp_path):
+    planned = plan(tiny_model, Prequantized(path=str(gptq_checkpoint.checkpoint)), calib_file)
+    found = quantize.ensure(planned, Store(tmp_path / "store"), tmp_path / "log")
+    noisy = quantize.ensure(planned.noise(0), Store(tmp_path / "store"), tmp_path / "log")
+    assert noisy.checkpoint != found.checkpoint and noisy.report["quantizer"].startswith("noise-")
+    for name, layer in noisy.report["layers"].items():
+        assert layer["output_error"] == pytest.approx(found.report["layers"][name]["output_error"], rel=0.01)
 
 
 def dequantized(layer) -> torch.Tensor:
@@ -232,102 +213,3 @@ def dequantized(layer) -> torch.Tensor:
     found = functional.dequantize_4bit(layer.weight.data, state).view(shape)
     state.shape = shape
     return found
-
-
-def another(tmp_path, tiny_model, **changes):
-    """A model that differs from tiny_model in its config, saved with its tokenizer."""
-    config = OPTConfig.from_pretrained(tiny_model)
-    for name, value in changes.items():
-        setattr(config, name, value)
-    OPTForCausalLM(config).save_pretrained(tmp_path / "other")
-    models.load_tokenizer(tiny_model).save_pretrained(tmp_path / "other")
-    return tmp_path / "other"
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"ffn_dim": 96}, r"tensors differ, such as .*layers\.0\.fc1\.bias, \(128,\) there and \(96,\) here"),
-        ({"num_hidden_layers": 1}, r"differ, such as .*layers\.1\.fc1\.bias, \(128,\) there and none here"),
-        ({"vocab_size": 400}, r"such as lm_head\.weight, \(\d+, 64\) there and \(400, 64\) here"),
-    ],
-)
-def test_a_checkpoint_of_another_model_is_refused_before_loading(
-    gptq_checkpoint, tiny_model, calib_file, tmp_path, changes, said
-):
-    parent = another(tmp_path, tiny_model, **changes)
-    with pytest.raises(UserError, match=said):
-        quantize.check(plan(parent, Prequantized(path=str(gptq_checkpoint.checkpoint)), calib_file), Store(tmp_path))
-
-
-def test_files_that_lie_about_their_content_are_refused(gptq_checkpoint, tiny_model, calib_file, tmp_path):
-    copy = shutil.copytree(gptq_checkpoint.checkpoint, tmp_path / "copy")
-    tensors = load_file(copy / "model.safetensors")
-    layer = "model.decoder.layers.1.fc2"
-    planned = plan(tiny_model, Prequantized(path=str(copy)), calib_file)
-
-    def save(**changed) -> None:
-        save_file(
-            {k: v for k, v in tensors.items() if k not in changed} | {k: v for k, v in changed.items() if v is not None},
-            copy / "model.safetensors",
-        )
-
-    dense = {f"{layer}.{part}": None for part in ("qweight", "qzeros", "scales", "g_idx")}
-    save(**dense, **{f"{layer}.weight": torch.zeros(64, 128)})
-    with pytest.raises(UserError, match=rf"1 layers of tiny are not quantized in it: {layer}"):
-        quantize.check(planned, Store(tmp_path))
-    save(**{"model.decoder.embed_positions.weight": None})
-    with pytest.raises(UserError, match=r"lacks model\.decoder\.embed_positions\.weight"):
-        quantize.check(planned, Store(tmp_path))
-    save(**{"model.decoder.embed_positions.weight": torch.zeros(3, 64)})
-    with pytest.raises(UserError, match=r"embed_positions\.weight has the shape \(3, 64\), but \(1026, 64\)"):
-        quantize.ensure(planned, Store(tmp_path), tmp_path / "log")
-    save(more=torch.ones(3))
-    with pytest.raises(UserError, match="tensors that this model does not have: more"):
-        quantize.ensure(planned, Store(tmp_path), tmp_path / "log")
-
-
-def test_biases_of_zeros_and_computed_buffers_may_be_more(gptq_checkpoint, tiny_model, tmp_path):
-    copy = shutil.copytree(gptq_checkpoint.checkpoint, tmp_path / "copy")
-    tensors = load_file(copy / "model.safetensors")
-    save_file(tensors | {"a.rotary_emb.inv_freq": torch.ones(3), "b.bias": torch.zeros(3)}, copy / "model.safetensors")
-    model, _ = models.load(tiny_model, "float32")
-    checkpoints.put_into(model, copy)
-    save_file(tensors | {"b.bias": torch.ones(3)}, copy / "model.safetensors")
-    with pytest.raises(UserError, match=r"does not have: model\.b\.bias"):
-        checkpoints.put_into(model, copy)
-
-
-def test_what_is_no_checkpoint_is_refused(tiny_model, calib_file, tmp_path):
-    with pytest.raises(UserError, match=r"quant\.path=.*no such directory"):
-        plan(tiny_model, Prequantized(path=str(tmp_path / "none")), calib_file)
-    with pytest.raises(UserError, match="does not say how it is quantized"):
-        quantize.check(plan(tiny_model, Prequantized(path=str(tiny_model)), calib_file), Store(tmp_path))
-    marlin = tmp_path / "marlin"
-    shutil.copytree(tiny_model, marlin)
-    (marlin / "quantize_config.json").write_text(json.dumps({"bits": 4, "is_marlin_format": True}))
-    with pytest.raises(UserError, match="checkpoint_format=marlin"):
-        quantize.check(plan(tiny_model, Prequantized(path=str(marlin)), calib_file), Store(tmp_path))
-    with pytest.raises(UserError, match=r"either quant\.path"):
-        Prequantized()
-
-
-def test_its_noise_control_is_of_the_parent(gptq_checkpoint, tiny_model, calib_file, tmp_path):
-    planned = plan(tiny_model, Prequantized(path=str(gptq_checkpoint.checkpoint)), calib_file)
-    found = quantize.ensure(planned, Store(tmp_path / "store"), tmp_path / "log")
-    noisy = quantize.ensure(planned.noise(0), Store(tmp_path / "store"), tmp_path / "log")
-    assert noisy.checkpoint != found.checkpoint and noisy.report["quantizer"].startswith("noise-")
-    for name, layer in noisy.report["layers"].items():
-        assert layer["output_error"] == pytest.approx(found.report["layers"][name]["output_error"], rel=0.01)
-
-
-def test_another_models_checkpoint_of_the_same_shapes_is_refused(gptq_checkpoint, tiny_model, calib_file, tmp_path):
-    torch.manual_seed(1)
-    shutil.copytree(tiny_model, tmp_path / "sister")
-    sister = OPTForCausalLM(OPTConfig.from_pretrained(tiny_model))
-    with torch.no_grad():
-        for layer in block_linears(sister).values():
-            layer.weight.normal_(0, 0.2)
-    sister.save_pretrained(tmp_path / "sister")
-    with pytest.raises(UserError, match=r"is not quantized from sister, though its shapes are the same: 12 layers differ"):
-        taken(tmp_path / "sister", gptq_checkpoint.checkpoint, calib_file, tmp_path)

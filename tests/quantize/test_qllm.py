@@ -9,7 +9,7 @@ import torch
 
 from bitsure.errors import UserError
 from bitsure.number_formats import Activations, KeysValues
-from bitsure.quantize import at_run_time, chain, checkpoints, reassembly_search, runtime, verify
+from bitsure.quantize import at_run_time, blocks, chain, checkpoints, reassembly_search, runtime, verify
 from bitsure.quantize.fake import fake_quantize
 from bitsure.quantize.reassembly import Reassembled, Reassembly, distances, grid, reassemble
 from bitsure.quantize.rtn import round_to_nearest
@@ -136,6 +136,26 @@ def test_the_threshold_is_the_one_with_the_least_error_of_the_rounded_output():
     assert searched["error_whole"] == pytest.approx(errors[0], rel=1e-5)
     assert searched["channels_moved"] == len(found.copied) > 0
     assert searched["largest_over_median"] == pytest.approx((largest.max() / largest.median()).item())
+
+
+def test_thresholds_are_tried_on_batches_from_all_over_the_text(monkeypatch):
+    """Of 12 batches of two windows four: the first, and every third after it; the report says how many tokens that is."""
+    ran, real = [], reassembly_search.search
+
+    def search(group, largest, hessian, run, quant, hooks):
+        ran.append(run().flatten(0, 1))
+        return real(group, largest, hessian, run, quant, hooks)
+
+    monkeypatch.setattr(blocks, "TOKENS_AT_ONCE", 48)
+    monkeypatch.setattr(reassembly_search, "search", search)
+    model, windows = outlying("llama"), torch.cat([WINDOWS, WINDOWS.flip(1), WINDOWS.roll(1, 1), WINDOWS.roll(2, 1)])
+    for prefix, block, feed in blocks.walk(model, windows):
+        groups = blocks.layers_by_input(block, feed)
+        expected = torch.cat([feed.run(feed.batches[i]) for i in (0, 3, 6, 9)]).flatten(0, 1)
+        done, _ = reassembly_search.reassemble_block(block, prefix, feed, groups, REASSEMBLED, runtime.Hooks())
+        assert len(ran) == len(done) == 4 and torch.equal(ran[0], expected)
+        assert {one.searched["tokens"] for one in done} == {4 * 48}
+        break
 
 
 def test_reassembling_that_moves_nothing_on_held_out_text_is_an_error(tmp_path):

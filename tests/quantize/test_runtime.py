@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 
 import pytest
 import torch
@@ -87,6 +88,33 @@ def test_the_engine_checks_sharing_without_rounding_and_scores_with_it():
     exact = Engine(family("llama"), 128).score(asked)
     assert max(abs(a.logprob - b.logprob) for a, b in zip(shared, exact, strict=True)) > 0.1
     assert sorted(abs(a.logprob - b.logprob) for a, b in zip(shared, plain, strict=True))[len(asked) // 2] < 1e-4
+
+
+def without_cache(block) -> None:
+    forward = block.self_attn.forward
+    block.self_attn.forward = lambda *args, **kwargs: forward(
+        *args, **kwargs | {"past_key_values": None, "past_key_value": None}
+    )
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize(
+    ("breaks", "said"),
+    [
+        (without_cache, "does not round 1 of 16: the keys and values of model.layers.1. No score"),
+        (lambda block: block.mlp.up_proj._forward_pre_hooks.clear(), "1 of 16: the input of model.layers.1.mlp.up_proj. No"),
+        (lambda block: block._forward_pre_hooks.clear(), "1 of 16: the keys and values of model.layers.1. No"),
+    ],
+)
+def test_the_first_batch_that_is_scored_proves_that_everything_is_rounded(breaks, said, share):
+    """On the model that is scored, whatever was proved when it was quantized; probes and checks before do not count."""
+    model, asked = family("llama"), list(questions().values())
+    attach(model, Runtime(activations=Activations(8), kv=KeysValues(4)), {})
+    scorer = Engine(model, 128, share)
+    scorer.score(asked)
+    breaks(find_blocks(model)[1][1])
+    with pytest.raises(UserError, match=re.escape(said)):
+        scorer.score(asked)
 
 
 @pytest.mark.parametrize("name", sorted(set(CACHED) - {"mixtral"}))

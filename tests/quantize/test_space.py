@@ -8,8 +8,9 @@ from safetensors.torch import load_file
 
 from bitsure import models, quantize
 from bitsure.errors import UserError
+from bitsure.other_quantizers import Bnb, Cast, Hqq
 from bitsure.quantize import space
-from bitsure.quantizers import Bnb, Cast, Gptq, Hqq, Rtn
+from bitsure.quantizers import Gptq, Rtn
 from bitsure.store import Store
 from tests.conftest import GPTQ_LIBRARY
 from tests.quantize.plans import plan

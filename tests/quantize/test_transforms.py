@@ -17,7 +17,7 @@ def problem(outliers: bool) -> tuple[torch.Tensor, torch.Tensor, Inputs]:
     x = torch.randn(500, 100, generator=generator)
     if outliers:
         x[:, [3, 50]] *= 30
-    return torch.randn(24, 100, generator=generator), x, Inputs(x.T @ x / 500, x.abs().mean(0), 500)
+    return torch.randn(24, 100, generator=generator), x, Inputs(x.T @ x / 500, 500, x.abs().mean(0))
 
 
 def quant(*transforms, bits=3, group_size=32, symmetric=True) -> Rtn:

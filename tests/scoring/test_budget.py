@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bitsure.scoring import budget
-from bitsure.scoring.budget import Budget, free_memory, is_out_of_memory
+from bitsure.scoring.budget import Budget, is_out_of_memory
 
 CPU = torch.device("cpu")
 
@@ -74,15 +74,3 @@ def test_torch_itself_is_recognised():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**50)
     assert is_out_of_memory(caught.value)
-
-
-def test_a_container_limits_what_is_free(monkeypatch, tmp_path):
-    monkeypatch.setattr(budget, "CGROUP", tmp_path)
-    without = free_memory(CPU)
-    assert without > 0
-    (tmp_path / "memory.max").write_text("1000\n")
-    (tmp_path / "memory.current").write_text("400\n")
-    (tmp_path / "memory.stat").write_text("anon 10\ninactive_file 100\n")
-    assert free_memory(CPU) == 700
-    (tmp_path / "memory.max").write_text("max\n")
-    assert free_memory(CPU) > 10**6

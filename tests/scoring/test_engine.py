@@ -1,10 +1,9 @@
+"""Scores are those of the definition, whichever path they take; what cannot be scored is an error that says why."""
+
 from __future__ import annotations
 
 import logging
 import math
-import resource
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,12 +13,7 @@ from bitsure import models
 from bitsure.errors import UserError
 from bitsure.scoring import engine, forward, rows
 from bitsure.scoring.engine import Engine
-from bitsure.scoring.journal import Journal
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model):
-    return models.load(tiny_model, "float32")[0]
+from tests.scoring.asked import some_requests
 
 
 def one_by_one(model, context, continuation):
@@ -30,14 +24,6 @@ def one_by_one(model, context, continuation):
     chosen = [logprobs[len(context) + i - 1, token].item() for i, token in enumerate(continuation)]
     greedy = all(logprobs[len(context) + i - 1].argmax() == token for i, token in enumerate(continuation))
     return chosen, greedy
-
-
-def some_requests(n: int = 60, seed: int = 1):
-    generator = torch.Generator().manual_seed(seed)
-    draw = lambda n: torch.randint(3, 250, (n,), generator=generator).tolist()  # noqa: E731
-    shared = draw(9)
-    requests = [(draw(1 + i % 17), draw(1 + i % 5)) for i in range(n)]
-    return requests + [(shared, [token]) for token in (5, 6, 7)] + [(shared, [5, 6])]
 
 
 @pytest.mark.parametrize("share", [True, False])
@@ -94,30 +80,6 @@ def test_nothing_to_score_is_an_error(model):
         Engine(model, 15).score([([5], [6]), ([5], [])])
 
 
-def test_batches_keep_to_the_budget(model, monkeypatch):
-    shapes, real = [], forward.shared
-    monkeypatch.setattr(
-        forward, "shared", lambda m, batch, asked: shapes.append((len(batch), len(batch[0]))) or real(m, batch, asked)
-    )
-    scorer = Engine(model, 128)
-    scorer.budget.tokens = 400
-    scorer.budget.probed = True
-    scorer.score(some_requests(400))
-    shapes = shapes[1:]  # the first one is the check
-    assert len(shapes) > 3 and all(rows == 1 or rows * width <= 400 for rows, width in shapes)
-
-
-def test_the_plain_path_counts_logits_at_every_position(model, monkeypatch):
-    shapes, real = [], forward.plain
-    monkeypatch.setattr(
-        forward, "plain", lambda m, batch, asked: shapes.append((len(batch), len(batch[0]))) or real(m, batch, asked)
-    )
-    scorer = Engine(model, 128, share=False)
-    scorer.budget.tokens, scorer.budget.with_logits, scorer.budget.probed = 10_000, 50, True
-    scorer.score(some_requests(60))
-    assert all(rows_ == 1 or rows_ * width <= 50 for rows_, width in shapes)
-
-
 def test_a_path_that_changes_numbers_ends_the_run(model, monkeypatch):
     real = forward.shared
 
@@ -169,46 +131,6 @@ def test_many_requests_of_one_context_are_cut_into_rows(model, monkeypatch):
     assert found[37].token_logprobs == pytest.approx(one_by_one(model, *requests[37])[0], abs=1e-4)
 
 
-def test_running_out_of_memory_makes_smaller_batches_and_loses_nothing(model, monkeypatch, caplog):
-    requests, real = some_requests(200), forward.shared
-    expected = Engine(model, 128).score(requests)
-
-    def small(m, batch, asked):
-        if len(batch) * len(batch[0]) > 60:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
-        return real(m, batch, asked)
-
-    scorer = Engine(model, 128)
-    scorer._checked_length = 10**6
-    monkeypatch.setattr(forward, "shared", small)
-    found = scorer.score(requests)
-    for a, b in zip(found, expected, strict=True):
-        assert a.token_logprobs == pytest.approx(b.token_logprobs, abs=1e-4)
-    assert "out of memory" in caplog.text
-
-
-def test_an_input_that_does_not_fit_at_all_is_an_error(model, monkeypatch):
-    def none(m, batch, asked):
-        raise MemoryError("none left")
-
-    scorer = Engine(model, 128)
-    scorer._checked_length = 10**6
-    monkeypatch.setattr(forward, "shared", none)
-    with pytest.raises(UserError, match=r"One input of .* tokens does not fit in the memory that is left"):
-        scorer.score(some_requests())
-
-
-def test_other_errors_are_not_swallowed(model, monkeypatch):
-    def broken(m, batch, asked):
-        raise RuntimeError("shapes cannot be multiplied")
-
-    scorer = Engine(model, 128)
-    scorer._checked_length = 10**6
-    monkeypatch.setattr(forward, "shared", broken)
-    with pytest.raises(RuntimeError, match="shapes"):
-        scorer.score(some_requests())
-
-
 def test_a_value_that_is_not_finite_names_the_question_and_the_layer(tiny_model):
     broken = models.load(tiny_model, "float32")[0]
     with torch.no_grad():
@@ -218,77 +140,6 @@ def test_a_value_that_is_not_finite_names_the_question_and_the_layer(tiny_model)
             UserError, match=r"question \d+: a log-probability is nan.*first layer .* model.decoder.layers.0.fc2"
         ):
             Engine(broken, 128, share).score(some_requests(), "question {}".format)
-
-
-def broken_off(engine: Engine, requests, path, monkeypatch, after: int) -> None:
-    """Score until so many batches are done, then be killed."""
-    real, batches = forward.shared, 0
-
-    def killed(m, batch, asked):
-        nonlocal batches
-        batches += 1
-        if batches > after:
-            raise KeyboardInterrupt
-        return real(m, batch, asked)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(forward, "shared", killed)
-        engine.score(requests, journal=Journal(path))
-
-
-@pytest.mark.parametrize("damage", [None, "cut", "edit"])
-def test_what_the_journal_has_is_not_scored_again_and_the_rest_is_the_same_to_the_last_bit(
-    model, tmp_path, monkeypatch, damage
-):
-    requests, path = some_requests(300), tmp_path / "j.jsonl"
-
-    def ready(tokens: int) -> Engine:
-        engine = limited(Engine(model, 128), tokens)
-        engine._checked_length = 10**6
-        return engine
-
-    whole = ready(400).score(requests)
-    broken_off(ready(400), requests, path, monkeypatch, after=4)
-    match damage:
-        case "cut":
-            path.write_bytes(path.read_bytes()[:-30])
-        case "edit":  # a choice in the middle of the first batch
-            lines = path.read_text().splitlines(keepends=True)
-            path.write_text("".join([*lines[:3], "x" + lines[3][1:], *lines[4:]]))
-    journal, advanced, ran, real = Journal(path), [], [], forward.shared
-    before = len(journal)
-    assert 0 < before < len(requests)
-    monkeypatch.setattr(forward, "shared", lambda m, batch, asked: ran.append(batch) or real(m, batch, asked))
-    found = ready(1024).score(requests, advance=advanced.append, journal=journal)  # it could do larger batches, but does not
-    assert found == whole
-    assert advanced[0] >= before and sum(advanced) == len(requests)
-    scored_again = sum(len(row.scored) for batch in ran for row in batch)
-    assert scored_again == len(requests) - before if damage is None else scored_again > len(requests) - before
-    assert all(Journal(path).get(request) == one for request, one in zip(requests, found, strict=True))
-
-
-def test_batches_made_smaller_by_a_shortage_are_made_again_without_one(model, tmp_path, monkeypatch):
-    requests, real, runs = some_requests(300), forward.shared, 0
-
-    def short(m, batch, asked):
-        nonlocal runs
-        runs += 1
-        if runs in (3, 4):
-            raise MemoryError
-        return real(m, batch, asked)
-
-    def scored(path, function):
-        engine = limited(Engine(model, 128), 400)
-        engine._checked_length = 10**6
-        with monkeypatch.context() as patch:
-            patch.setattr(forward, "shared", function)
-            return engine.score(requests, journal=Journal(path))
-
-    whole = scored(tmp_path / "a.jsonl", short)
-    lines = (tmp_path / "a.jsonl").read_text().splitlines(keepends=True)
-    assert sum('"lower"' in line for line in lines) == 2
-    (tmp_path / "b.jsonl").write_text("".join(lines[: len(lines) * 2 // 3]))
-    assert scored(tmp_path / "b.jsonl", real) == whole
 
 
 def test_numbers_do_not_depend_on_what_was_scored_before(model):
@@ -306,35 +157,3 @@ def test_equal_requests_are_scored_once(model, monkeypatch):
     engine._checked_length = 10**6
     found = engine.score([*some_requests(20), *some_requests(20)], advance=advanced.append)
     assert found[:24] == found[24:] and sum(len(row.scored) for row in asked) == 24 and sum(advanced) == 48
-
-
-def limited(engine: Engine, tokens: int) -> Engine:
-    engine.budget.tokens, engine.budget.probed = tokens, True
-    return engine
-
-
-SCARCE = """
-import resource, sys, torch
-from transformers import OPTConfig, OPTForCausalLM
-from bitsure.scoring.engine import Engine
-torch.manual_seed(0); torch.set_num_threads(1)
-config = OPTConfig(vocab_size=50_000, hidden_size=64, word_embed_proj_dim=64, ffn_dim=8192, num_hidden_layers=2,
-                   num_attention_heads=2, max_position_embeddings=512)
-model = OPTForCausalLM(config).eval()
-requests = [([3 + q] * 20, [c] * 30) for q in range(60) for c in range(4)]  # some 8,000 tokens, 270 MB in the feed-forward
-expected = Engine(model, 512).score(requests)
-engine = Engine(model, 512)
-engine.budget.tokens, engine.budget.with_logits, engine.budget.probed = 100_000, 100_000, True
-used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20,) * 2)
-found = engine.score(requests)
-assert max(abs(a.logprob - b.logprob) for a, b in zip(found, expected)) < 1e-3
-print("left", engine.budget.tokens)
-"""
-
-
-@pytest.mark.skipif(not hasattr(resource, "RLIMIT_AS") or sys.platform != "linux", reason="needs a limit on address space")
-def test_real_shortage_of_memory_is_survived():
-    done = subprocess.run([sys.executable, "-c", SCARCE], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "out of memory with a batch of" in done.stderr and 0 < int(done.stdout.split()[-1]) < 100_000

@@ -13,19 +13,21 @@ from pathlib import Path
 from bitsure import model_facts, models, terminal
 from bitsure.compress import loading
 from bitsure.config import Compress
+from bitsure.other_quantizers import Cast, Noise
 from bitsure.quantize import Plan, calib_data
-from bitsure.quantizers import Cast, Noise
+from bitsure.quantizers import Chain
 from bitsure.store import Store, write_text
 
-FORMAT = 1  # of what the store keeps; one more whenever code of ours would measure something else
+FORMAT = 2  # of what the store keeps; one more whenever code of ours would measure something else
 LIBRARIES = ("numpy", "pyarrow", "constriction", "torch", "transformers")
 
 
 def ensure(plan: Plan, checkpoint: Path, settings: Compress, store: Store, log_file: Path) -> dict | None:
     """compressibility.json of a quantized model: `weights`, `activations` on held-out calibration text, `loading`.
 
-    Found in the store if it was measured before on a machine of this name, as it holds times. None where the weights are not
-    integers (a cast, noise), or where settings.codes is 0.
+    Found in the store if it was measured before on a machine of this name, as it holds times. `weights` and `loading` are None
+    where weights are kept and activations alone have codes. None where neither has any (a cast, noise, keys and values alone),
+    or where settings.codes is 0.
     """
     if not settings.codes or isinstance(plan.quant, (Cast, Noise)):
         return None
@@ -45,16 +47,17 @@ def ensure(plan: Plan, checkpoint: Path, settings: Compress, store: Store, log_f
 
     directory = store.ensure("compressibility", made_from, fill)
     measured = json.loads((directory / "compressibility.json").read_text())
-    if measured["weights"] is None:
+    if measured["weights"] is None and measured["activations"] is None:
         return None
-    return measured | {"loading": loading.times(measured["weights"], settings.bandwidth)}
+    return measured | {"loading": measured["weights"] and loading.times(measured["weights"], settings.bandwidth)}
 
 
 def _measure(plan: Plan, checkpoint: Path, settings: Compress, log_file: Path) -> dict:
     from bitsure.compress import measure
 
     found = {"weights": measure.weights(checkpoint, settings.codes, settings.seed), "activations": None}
-    if found["weights"] and settings.tokens:
+    rounded = plan.quant.activations if isinstance(plan.quant, Chain) else None
+    if settings.tokens and (found["weights"] or rounded):
         from bitsure.quantize import checkpoints
 
         with terminal.output_to(log_file):
@@ -64,13 +67,14 @@ def _measure(plan: Plan, checkpoint: Path, settings: Compress, log_file: Path) -
             _, held_out = calib_data.draw_windows(plan.text, plan.calib, 0, tokenizer, context)
         windows = held_out[: max(1, settings.tokens // held_out.shape[1]), : settings.tokens]
         found["activations"] = measure.activations(model, windows, settings.codes, settings.seed)
-        found["activations"] |= {"format": "int8, one scale a token", "tokens": windows.numel(), "text": plan.text.name}
+        how = (rounded or measure.UNROUNDED).description + ("" if rounded else " (they are not rounded in this model)")
+        found["activations"] |= {"format": how, "tokens": windows.numel(), "text": plan.text.name}
     return found
 
 
 def headline(measured: dict | None) -> dict:
     """What quantization.json says of it: bits per weight after coding, with what, and the quickest way to load."""
-    if measured is None:
+    if measured is None or measured["weights"] is None:
         return {}
     weights, loaded = measured["weights"], measured["loading"]["by_coder"]
     return {

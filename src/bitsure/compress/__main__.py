@@ -65,12 +65,17 @@ def read(directory: Path, task: str) -> Run:
 
 
 def show(runs: list[Run]) -> None:
-    ordered = sorted(runs, key=lambda run: (run.model, run.coded))
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *map(_row, ordered)]
-    answers = [answer(model, list(of_model)) for model, of_model in groupby(ordered, key=lambda run: run.model)]
     out = terminal.console()
-    for line in ["| " + " | ".join(cells) + " |" for cells in lines] + ["", *filter(None, answers)]:
+    for line in lines(runs):
         out.print(line, markup=False, soft_wrap=True)
+
+
+def lines(runs: list[Run]) -> list[str]:
+    """The table and, for each model, the answer."""
+    ordered = sorted(runs, key=lambda run: (run.model, run.coded))
+    rows = [COLUMNS, ["---"] * len(COLUMNS), *map(_row, ordered)]
+    answers = [answer(model, list(of_model)) for model, of_model in groupby(ordered, key=lambda run: run.model)]
+    return ["| " + " | ".join(cells) + " |" for cells in rows] + ["", *filter(None, answers)]
 
 
 def _row(run: Run) -> list[str]:

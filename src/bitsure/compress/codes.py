@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bitsure.number_formats import ELEMENTS, MX, Numbers
+
 if TYPE_CHECKING:
     import torch
 
     from bitsure.quantize.formats import CodebookWeight, Weight
-
-ACTIVATION_BITS = 8
 
 
 @dataclass(frozen=True)
@@ -56,23 +56,42 @@ def of_weight(weight: Weight, most: int, seed: int) -> Coded | None:
     )
 
 
-def of_activations(states: torch.Tensor, most: int, seed: int) -> Coded:
-    """Inputs of a layer (tokens, width) as int8 with one float16 scale a token, round(127 x / max|x|) + 128: what SmoothQuant
-    (Xiao et al. 2023) makes of activations while a model runs. Units `channel` (a column) and `token`.
+def of_activations(states: torch.Tensor, numbers: Numbers, span: torch.Tensor | None, most: int, seed: int) -> Coded:
+    """Inputs of a layer (tokens, width) as the codes that a format makes of them; span: the range of a group size of 0.
+
+    Units `channel` (a column), `token`, and `group` where several of a token's values share a scale. Scales are stored as those
+    of weights are: float16 of integers, with zero points of as many bits as a code unless symmetric; a byte for each block of
+    an MX format; float32 of FP8.
     """
-    scales = states.abs().amax(1, keepdim=True).float().clamp(min=2**-126) / 127
-    codes = ((states.float() / scales).round() + 2 ** (ACTIVATION_BITS - 1)).cpu().numpy().astype(np.uint8)
-    tokens, width = codes.shape
+    import torch
+
+    from bitsure.quantize.elements import MANTISSA_BITS, encode
+    from bitsure.quantize.fake import on_grid
+
+    units, scales, zeros = on_grid(states, numbers, span)
+    (tokens, width), groups = states.shape, scales.shape[1]
+    size = numbers.group_size if groups > 1 else width
+    group_of = np.arange(width) // size
+    beside = [scales.half()]
+    if numbers.format != "int":
+        codes = encode(units, ELEMENTS[numbers.format])
+        beside = [(scales.view(torch.int32) >> MANTISSA_BITS).to(torch.uint8) if numbers.format in MX else scales]
+    else:
+        codes = units + (zeros[:, group_of] if groups > 1 else zeros)
+        beside += [] if numbers.symmetric else [zeros.to(torch.int16)]
     rows = draw_rows(tokens, width, most, seed)
-    beside = _bytes(scales.half())
+    found = {"channel": np.arange(width)[None], "token": np.arange(len(rows))[:, None]}
+    if groups > 1:
+        found["group"] = np.arange(len(rows))[:, None] * groups + group_of[None]
+    of_zeros = 0 if len(beside) == 1 else zeros.numel() * numbers.bits
     return Coded(
-        bits=ACTIVATION_BITS,
-        codes=codes[rows],
+        bits=numbers.bits,
+        codes=codes.cpu().numpy()[rows].astype(np.uint8),
         share=len(rows) / tokens,
-        weights=codes.size,
-        units={"channel": np.arange(width)[None], "token": np.arange(len(rows))[:, None]},
-        beside=beside,
-        stored_bits=codes.size * ACTIVATION_BITS + len(beside) * 8,
+        weights=states.numel(),
+        units=found,
+        beside=b"".join(map(_bytes, beside)),
+        stored_bits=states.numel() * numbers.bits + beside[0].numel() * beside[0].element_size() * 8 + of_zeros,
     )
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitsure.compress import coders
 from bitsure.compress.codes import Coded, of_activations, of_weight
 from bitsure.compress.entropy import entropy
+from bitsure.number_formats import Activations
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from bitsure.quantize.blocks import Feed
+    from bitsure.quantize.runtime import Input
+
+UNROUNDED = Activations(8, symmetric=True)  # what activations are measured in that a quantizer leaves as they are
 
 
 def weights(checkpoint: Path, codes: int, seed: int) -> dict | None:
@@ -32,33 +37,46 @@ def weights(checkpoint: Path, codes: int, seed: int) -> dict | None:
 def activations(model: nn.Module, windows: torch.Tensor, codes: int, seed: int) -> dict | None:
     """The `summary` of what the linear layers in the model's blocks are given on windows (n, seqlen) of token ids.
 
-    Layers that read the same input count once, under the name of the first.
+    As codes of the format that they are rounded to while the model runs, from what they are before that; else of int8 with one
+    scale a token. Layers that read the same input in the same format count once, under the name of the first.
     """
     from bitsure.quantize.blocks import walk
+    from bitsure.quantize.runtime import Input
     from bitsure.quantize.targets import block_linears, linears
 
     most = codes // len(block_linears(model))
+    changes = model.hooks.changes if hasattr(model, "hooks") else {}
+
+    def coded(layer: nn.Module, states: torch.Tensor) -> Coded:
+        change = changes.get(layer, Input())
+        numbers = change.numbers or UNROUNDED
+        return of_activations(replace(change, numbers=None)(states), numbers, change.span, most, seed)
+
     return summary(
-        (name, of_activations(states, most, seed))
+        (f"{prefix}.{name}", coded(layers[name], states))
         for prefix, block, feed in walk(model, windows)
-        for name, states in _inputs(prefix, linears(block), feed).items()
+        for layers in [linears(block)]
+        for name, states in _inputs(layers, changes, feed).items()
     )
 
 
-def _inputs(prefix: str, layers: dict[str, nn.Module], feed: Feed) -> dict[str, torch.Tensor]:
-    """What a block's layers read, (tokens, width) each."""
+def _inputs(layers: dict[str, nn.Module], changes: dict[nn.Module, Input], feed: Feed) -> dict[str, torch.Tensor]:
+    """What a block's layers are given, before it is changed, (tokens, width) each."""
     import torch
 
     kept: dict[str, list[torch.Tensor]] = {}
+    seen: list[tuple[torch.Tensor, Input | None]] = []
 
     def watch(name: str):
         def hook(layer, inputs):
-            if not any(inputs[0] is states for batches in kept.values() for states in batches):
-                kept.setdefault(f"{prefix}.{name}", []).append(inputs[0])
+            x, change = inputs[0], changes.get(layer)
+            if not any(x is states and change is how for states, how in seen):
+                seen.append((x, change))
+                kept.setdefault(name, []).append(x)
 
         return hook
 
-    handles = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers.items()]
+    handles = [layer.register_forward_pre_hook(watch(name), prepend=True) for name, layer in layers.items()]
     try:
         feed()
     finally:

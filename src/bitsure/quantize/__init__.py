@@ -19,8 +19,9 @@ from bitsure import costs, estimate, model_facts, models, terminal
 from bitsure.config import PROJECT, Calib, Model
 from bitsure.errors import UserError
 from bitsure.models import Source
+from bitsure.other_quantizers import Bnb, Cast, Hqq, Noise, Prequantized
 from bitsure.quantize.calib_data import CalibText, draw_windows
-from bitsure.quantizers import Bnb, Cast, Chain, Gptq, Hqq, Kept, Noise, NoQuant, Prequantized, Quant, Rtn
+from bitsure.quantizers import Chain, Gptq, Kept, NoQuant, Quant, Rtn
 from bitsure.store import Store, write_text
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 5  # of what the store keeps; one more whenever code of ours would make other weights from the same causes
+FORMAT = 6  # of what the store keeps; one more whenever code of ours would make other weights from the same causes
 LIBRARIES = {  # that make the weights; of GPTQ by its backend; those that need data run the model, with transformers
     Kept: ("torch",),
     Rtn: ("torch",),

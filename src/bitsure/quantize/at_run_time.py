@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from torch import nn
 from bitsure.errors import UserError
 from bitsure.quantize.blocks import walk
 from bitsure.quantize.formats import Weight
-from bitsure.quantize.runtime import Hooks, Input, Runtime, attach, factors, reassembly_of, rounding
+from bitsure.quantize.runtime import Hooks, Input, Runtime, attach, factors, reassembly_of
 from bitsure.quantize.targets import block_linears, find_blocks, linears
 
 log = logging.getLogger(__name__)
@@ -52,8 +53,9 @@ def report(model: nn.Module, weights: dict[str, Weight], runtime: Runtime, held_
     """The part of quantization.json that is not about weights.
 
     model: in full precision, divided as the runtime says; held_out: (windows, seqlen) token ids. Errors are relative, of what
-    the full-precision model has there: ‖Q(x) − x‖ / ‖x‖. Raises UserError naming the layers whose inputs, and the blocks whose
-    keys or values, were not reached, or are the same after rounding, though they are not zero.
+    the full-precision model has there: ‖Q(x) − x‖ / ‖x‖; `off_grid` is the largest part of one that the model's own type makes
+    by rounding Q(x), a number of the format times its scale, once more: 0 in float32. Raises UserError naming the layers whose
+    inputs, and the blocks whose keys or values, were not reached, or are the same after rounding, though they are not zero.
     """
     found = _errors(model, weights, runtime, held_out)
     said: dict = {}
@@ -66,15 +68,16 @@ def report(model: nn.Module, weights: dict[str, Weight], runtime: Runtime, held_
                 f"The quantizer did not do its work: {what} were not reached: {', '.join(sorted(missing))}. No score is taken "
                 f"from such a model."
             )
-        if unchanged := sorted(name for name, (change, norm) in errors.items() if change == 0 and norm > 0):
+        if unchanged := sorted(name for name, (change, norm, _) in errors.items() if change == 0 and norm > 0):
             raise UserError(
                 f"The quantizer did not do its work. The {what} of {len(unchanged)} of {len(errors)} are unchanged: "
                 f"{', '.join(unchanged)}. No score is taken from such a model."
             )
         said[what.replace(" ", "_")] = {
             **vars(numbers),
-            "errors": {name: (change / norm) ** 0.5 if norm else 0.0 for name, (change, norm) in errors.items()},
-            "always_zero": sorted(name for name, (_, norm) in errors.items() if norm == 0),
+            "errors": {name: (change / norm) ** 0.5 if norm else 0.0 for name, (change, norm, _) in errors.items()},
+            "off_grid": max(((off / norm) ** 0.5 for _, norm, off in errors.values() if norm), default=0.0),
+            "always_zero": sorted(name for name, (_, norm, _) in errors.items() if norm == 0),
         }
     if runtime.moved:
         said["transforms"] = {transform: _moved(transform, runtime) for transform in runtime.moved}
@@ -119,15 +122,19 @@ def _moved(transform: str, runtime: Runtime) -> dict:
 
 
 def _errors(model: nn.Module, weights: dict[str, Weight], runtime: Runtime, held_out: torch.Tensor) -> dict[str, dict]:
-    """Σ(Q(x) − x)² and Σx² of the layers' inputs and of the blocks' keys and values; what reassembling did to inputs."""
+    """Of the layers' inputs and of the blocks' keys and values Σ(Q(x) − x)², Σx² and Σ(Q(x) − Q₃₂(x))², with Q₃₂ in float32.
+
+    And what reassembling did to inputs.
+    """
     found: dict[str, dict] = {"activations": {}, "keys and values": {}, "reassembled": {}}
     if runtime.activations is None and runtime.kv is None:
         return found
 
-    def add(what: str, name: str, before: torch.Tensor, after: torch.Tensor) -> None:
-        change, norm = found[what].get(name, (0.0, 0.0))
-        difference = (after.double() - before.double()).square().sum().item()
-        found[what][name] = change + difference, norm + before.double().square().sum().item()
+    def add(what: str, name: str, before: torch.Tensor, rounds: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        x, after = before.double(), rounds(before).double()
+        exact = after if before.dtype == torch.float32 else rounds(before.float()).double()
+        sums = (part.square().sum().item() for part in (after - x, x, after - exact))
+        found[what][name] = tuple(map(sum, zip(found[what].get(name, (0.0, 0.0, 0.0)), sums, strict=True)))
 
     multiplied = factors(weights, runtime)
 
@@ -143,15 +150,14 @@ def _errors(model: nn.Module, weights: dict[str, Weight], runtime: Runtime, held
                 whole, spread, moved = found["reassembled"].get(name, (0.0, 0.0, False))
                 largest = max(whole, inputs[0].abs().max().item()), max(spread, x.abs().max().item())
                 found["reassembled"][name] = *largest, moved or not torch.equal(x, inputs[0])
-            before = Input(multiplied.get(name))(x)
-            add("activations", name, before, change(before))
+            add("activations", name, Input(multiplied.get(name))(x), change)
 
         return hook
 
     def on_block(name: str):
         def look(keys, values):
-            for what, before, after in zip(("keys", "values"), (keys, values), rounding(runtime.kv)(keys, values), strict=True):
-                add("keys and values", f"{name} {what}", before, after)
+            for what, before in (("keys", keys), ("values", values)):
+                add("keys and values", f"{name} {what}", before, Input(numbers=runtime.kv))
             return keys, values
 
         return look

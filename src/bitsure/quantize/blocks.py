@@ -14,7 +14,7 @@ from bitsure.quantize.replay import Replay
 from bitsure.quantize.targets import find_blocks, linears
 
 TOKENS_AT_ONCE = 2048  # that a block is run on
-TILE = 256  # columns of a Gram matrix computed at once
+TILE = 256  # rows of a Gram matrix computed at once
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Inputs:
     """What calibration says about the input x of a layer."""
 
     hessian: torch.Tensor  # (in, in) float32: the mean of x xᵀ over all tokens; GPTQ's H but for the factor 2
-    mean_abs: torch.Tensor  # (in,) float32: the mean of |x|
     tokens: int
+    mean_abs: torch.Tensor | None = None  # (in,) float32: the mean of |x|, where it was asked for
 
 
 class _Enough(Exception):
@@ -132,7 +132,7 @@ def layers_by_input(block: nn.Module, feed: Callable[[], None]) -> list[dict[str
                 called.add(name)
                 kept.append(inputs[0])  # alive, so that its id stays its own
                 groups.setdefault(id(inputs[0]), {})[name] = module
-            elif len(called) == len(layers):
+            if len(called) == len(layers):
                 raise _Enough
 
         return hook
@@ -144,18 +144,20 @@ def layers_by_input(block: nn.Module, feed: Callable[[], None]) -> list[dict[str
     return list(groups.values())
 
 
-def measure(layers: list[nn.Module], feed: Callable[[], None]) -> list[Inputs]:
-    """The statistics of the inputs of layers of one block, in the order in which they run."""
-    sums: list[tuple[torch.Tensor, torch.Tensor] | None] = [None] * len(layers)
+def measure(layers: list[nn.Module], feed: Callable[[], None], means: bool = False) -> list[Inputs]:
+    """The statistics of the inputs of layers of one block, in the order in which they run; with `means`, mean |x| too."""
+    grams: list[torch.Tensor | None] = [None] * len(layers)
+    absolute: list[torch.Tensor | None] = [None] * len(layers)
     tokens = [0] * len(layers)
 
     def watch(number: int):
         def hook(module, inputs):
             x = inputs[0].detach().flatten(0, -2).float()
-            if sums[number] is None:
-                sums[number] = (x.new_zeros(x.shape[1], x.shape[1]), x.new_zeros(x.shape[1]))
-            _add_gram(sums[number][0], x)
-            sums[number][1].add_(x.abs().sum(0))
+            if tokens[number] == 0:
+                grams[number], absolute[number] = x.new_zeros(x.shape[1], x.shape[1]), x.new_zeros(x.shape[1])
+            _add_gram(grams[number], x)
+            if means:
+                absolute[number] += x.abs().sum(0)
             tokens[number] += len(x)
             if number == len(layers) - 1:
                 raise _Enough
@@ -164,7 +166,10 @@ def measure(layers: list[nn.Module], feed: Callable[[], None]) -> list[Inputs]:
 
     with _hooks({layer: watch(number) for number, layer in enumerate(layers)}):
         feed()
-    return [Inputs(_mirrored(h).div_(n), a.div_(n), n) for (h, a), n in zip(sums, tokens, strict=True)]
+    return [
+        Inputs(_mirrored(gram).div_(n), n, total / n if means else None)
+        for gram, total, n in zip(grams, absolute, tokens, strict=True)
+    ]
 
 
 def channel_ranges(layers: list[nn.Module], feed: Callable[[], None]) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -203,15 +208,15 @@ class _hooks:
 
 
 def _add_gram(total: torch.Tensor, x: torch.Tensor) -> None:
-    """Add xᵀx to the upper triangle of `total`, tile by tile: half the work of a full product."""
+    """Add xᵀx to the lower triangle of `total`, some of its rows at a time: half the work of a full product."""
     for start in range(0, x.shape[1], TILE):
         end = start + TILE
-        total[:end, start:end].addmm_(x[:, :end].T, x[:, start:end])
+        total[start:end, :end].addmm_(x[:, start:end].T, x[:, :end])
 
 
-def _mirrored(upper: torch.Tensor) -> torch.Tensor:
-    below = upper.triu(1).T
-    return upper.triu_().add_(below)
+def _mirrored(lower: torch.Tensor) -> torch.Tensor:
+    above = lower.tril(-1).T
+    return lower.tril_().add_(above)
 
 
 def _same(one, other) -> bool:

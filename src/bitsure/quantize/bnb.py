@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from bitsure.other_quantizers import Bnb
 from bitsure.quantize.formats import Weight
 from bitsure.quantize.layouts import bitsandbytes as layout
 from bitsure.quantize.targets import block_linears, matrix
-from bitsure.quantizers import Bnb
 
 BLOCK = 64  # as in its own layers
 

@@ -14,7 +14,7 @@ from bitsure import hub
 from bitsure.config import MIN_SEQLEN, PROJECT, Calib, Task
 from bitsure.errors import UserError
 from bitsure.quantize import calib_text
-from bitsure.store import hash_file, hash_files, hash_json
+from bitsure.store import Store, hash_each, hash_files, hash_json
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +41,7 @@ class TextFiles(CalibText):
 
     files: tuple[Path, ...]
     document_start: str | None
+    origin: dict | None  # of a hub's file, as `mirrors.origin` says it
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,14 @@ class RandomTokens(CalibText):
     """No text at all: tokens drawn uniformly."""
 
 
-def locate(calib: Calib, hub_mirror: str | None, task: Task | None = None) -> CalibText:
+def locate(calib: Calib, hub_mirror: str | None, task: Task | None = None, store: Store | None = None) -> CalibText:
     """Find the text before anything heavy is loaded. Raises UserError if it is not to be had.
 
-    task: what is scored, for `calib.kind=task`.
+    task: what is scored, for `calib.kind=task`; store: knows the hashes of files that have not changed.
     """
     match calib.kind:
         case "text":
-            return _locate_files(calib, hub_mirror)
+            return _locate_files(calib, hub_mirror, store)
         case "task":
             return _locate_training_splits(calib.name, task, hub_mirror)
         case "random":
@@ -93,8 +94,8 @@ def draw_windows(
     return windows[HELD_OUT_WINDOWS:], windows[:HELD_OUT_WINDOWS]
 
 
-def _locate_files(calib: Calib, hub_mirror: str | None) -> TextFiles:
-    name, start = calib.name, calib.document_start
+def _locate_files(calib: Calib, hub_mirror: str | None, store: Store | None) -> TextFiles:
+    name, start, origin = calib.name, calib.document_start, None
     try:
         path = Path(calib.path) if calib.path is not None else hub.dataset_file(calib.repo, calib.file, hub_mirror)
     except UserError as error:
@@ -103,9 +104,11 @@ def _locate_files(calib: Calib, hub_mirror: str | None) -> TextFiles:
         name, path, start = f"pocket ({calib.name} was not to be had)", POCKET_TEXT, None
         log.warning("calibration text: %s", name)
     files = calib_text.find_files(path)
-    content = hash_files(files) if path.is_dir() else hash_file(path)
+    content = hash_files(files, store) if path.is_dir() else hash_each([path], store)[0]
+    if calib.repo is not None and path != POCKET_TEXT:
+        origin = hub.file_origin(calib.repo, calib.file, path, content, hub_mirror)
     fingerprint = content if start is None else hash_json([content, start])
-    return TextFiles(name, str(path), fingerprint, files, start)
+    return TextFiles(name, str(path), fingerprint, files, start, origin)
 
 
 def _locate_training_splits(name: str, task: Task | None, hub_mirror: str | None) -> TrainingSplits:

@@ -10,9 +10,9 @@ from torch import nn
 
 from bitsure import models
 from bitsure.errors import UserError
+from bitsure.other_quantizers import Cast
 from bitsure.quantize.formats import DenseWeight
 from bitsure.quantize.targets import block_linears, matrix
-from bitsure.quantizers import Cast
 
 HOLDS = {"float32": {"F32", "BF16", "F16"}, "bfloat16": {"BF16"}, "float16": {"F16"}}  # exactly, by safetensors' names
 

@@ -24,7 +24,7 @@ from bitsure.quantize.formats import ElementWeight, IntegerWeight, Weight
 from bitsure.quantize.gptq import round_with_hessian
 from bitsure.quantize.rtn import round_to_nearest
 from bitsure.quantize.runtime import Hooks, Input, Runtime
-from bitsure.quantize.targets import block_linears, find_blocks, linears, matrix
+from bitsure.quantize.targets import as_stored, block_linears, find_blocks, linears, matrix
 from bitsure.quantize.transforms import search_clip, search_scales, smoothing_scales
 from bitsure.quantizers import Chain, Gptq, Kept, Rounded, Rtn
 
@@ -110,7 +110,7 @@ def _quantize_block(
     if "reassemble" in quant.transforms:
         reassembled, spans = reassembly_search.reassemble_block(block, prefix, feed, groups, quant, hooks)
         moved["reassemble"] = {", ".join(one.layers): float(one.reassembly.most_copies) for one in reassembled}
-    before = {name: matrix(layer).clone() for name, layer in linears(block).items()}
+    before = {name: matrix(layer).detach() for name, layer in linears(block).items()}
     weights: dict[str, Weight] = {}
     at_run_time = Runtime(quant.activations, quant.kv, divisions, spans, moved, reassembled)
     if isinstance(quant, Kept):
@@ -133,7 +133,7 @@ def _quantize_block(
                 scales = _search_scales(stage, prefix, feed, quant, spans)
             for group, found in zip(stage, scales, strict=True):
                 _round_inputs(group, prefix, found, at_run_time, hooks)
-        statistics = measure([next(iter(group.values())) for group in stage], feed)
+        statistics = measure([next(iter(group.values())) for group in stage], feed, means="scale" in quant.transforms)
         for group, inputs, found in zip(stage, statistics, scales, strict=True):
             names = ", ".join(f"{prefix}.{name}" for name in group)
             layers = {f"{prefix}.{name}": matrix(layer) for name, layer in group.items()}
@@ -192,7 +192,7 @@ def _search_scales(
     """The scales (in,) of each group's input; static ranges in `spans` become those of the input divided by them."""
     first = [next(iter(group.values())) for group in stage]
     weights = [_rounded_together(group, quant) for group in stage]
-    scales = [search_scales(of, inputs, quant) for of, inputs in zip(weights, measure(first, feed), strict=True)]
+    scales = [search_scales(of, inputs, quant) for of, inputs in zip(weights, measure(first, feed, means=True), strict=True)]
     if quant.activations.static:
         for group, found, (low, high) in zip(stage, scales, channel_ranges(first, feed), strict=True):
             spans |= _span([f"{prefix}.{name}" for name in group], low / found, high / found)
@@ -241,7 +241,7 @@ def quantize_layers(
     scales: (in,), what the inputs have been divided by already; else they are searched here where quant.transforms says so.
     Returns the weights by name, and how far each transform went, as `runtime.Runtime.moved`, for `names` or for each layer.
     """
-    _check_finite(inputs.hessian, names)
+    _check_finite(inputs.hessian.diagonal(), names)  # Σx²: no x that is not finite leaves it so
     if quant.group_size == 0 and len(layers) > 1:  # one scale a tensor: one tensor at a time
         weights, moved = {}, {}
         for name, weight in layers.items():
@@ -282,7 +282,9 @@ def _split(weight: IntegerWeight | ElementWeight, rows: list[int]) -> list[Integ
 
 @torch.no_grad()
 def _put(layer: nn.Module, weight: Weight, at_run_time: Runtime) -> None:
-    matrix(layer).copy_(runtime.as_run(weight, at_run_time))
+    """In place of the layer's own, which stays as it is: it may lie in the checkpoint's file."""
+    values = runtime.as_run(weight, at_run_time).to(layer.weight)
+    layer.weight = nn.Parameter(as_stored(layer, values), requires_grad=False)
 
 
 def to_cpu(weight: IntegerWeight | ElementWeight) -> IntegerWeight | ElementWeight:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -43,6 +45,7 @@ def round_with_hessian(
 
     units = torch.empty(stored, len(weight), device=W.device)
     group, diagonal = group_of.tolist(), Hinv.diagonal().tolist()
+    column, unit, factor = W.unbind(), units.unbind(), Hinv.unbind()
     sizes = torch.bincount(group_of).tolist()
     scales, zeros = [], []
 
@@ -62,18 +65,30 @@ def round_with_hessian(
         errors = torch.empty_like(W[start:end])
         for first in range(start, end, FEW):
             last = min(first + FEW, end)
-            for i in range(first, last):
-                if quant.format in MX:
-                    enter_groups(i + 1)
-                s = scales[group[i]].float()
-                units[i] = to_units(W[i], s, zeros[group[i]], quant)
-                error = torch.sub(W[i], s * units[i], out=errors[i - start]).div_(diagonal[i])
-                W[i + 1 : last].addr_(Hinv[i, i + 1 : last], error, alpha=-1)
+            with _one_thread():
+                for i in range(first, last):
+                    if quant.format in MX:
+                        enter_groups(i + 1)
+                    s = scales[group[i]].float()
+                    unit[i].copy_(to_units(column[i], s, zeros[group[i]], quant))
+                    error = torch.sub(column[i], s * unit[i], out=errors[i - start]).div_(diagonal[i])
+                    W[i + 1 : last].addr_(factor[i][i + 1 : last], error, alpha=-1)
             W[last:end].addmm_(Hinv[first:last, last:end].T, errors[first - start : last - start], alpha=-1)
         W[end:].addmm_(Hinv[start:end, end:].T, errors, alpha=-1)
     back = torch.argsort(order)
     group_of = group_of.to(back.device)[back]
     return weight_of(units[back].T.contiguous(), torch.stack(scales, 1), torch.stack(zeros, 1), group_of, width, quant)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """For operations on a column each: to wake other threads would take longer than to do them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _inverse_factor(H: torch.Tensor, damp_percent: float, names: str) -> torch.Tensor:
@@ -92,7 +107,7 @@ def _inverse_factor(H: torch.Tensor, damp_percent: float, names: str) -> torch.T
             del backwards
             inverse = torch.eye(len(H), dtype=H.dtype, device=H.device)
             torch.linalg.solve_triangular(upper, inverse, upper=True, out=inverse)
-            if inverse.isfinite().all():
+            if inverse.sum().isfinite():
                 return inverse
         log.warning("%s: the Hessian is not positive definite with damping %g: trying %g", names, damp, damp * 10)
         damp *= 10

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from bitsure.other_quantizers import Hqq
 from bitsure.quantize.formats import IntegerWeight
 from bitsure.quantize.targets import block_linears, matrix
-from bitsure.quantizers import Hqq
 
 
 def quantize(model: nn.Module, quant: Hqq) -> dict[str, IntegerWeight]:

@@ -9,7 +9,9 @@ from bitsure import models
 from bitsure.config import Model
 from bitsure.errors import UserError
 from bitsure.models import Source
-from bitsure.quantizers import Noise, Prequantized, Quant
+from bitsure.other_quantizers import Noise, Prequantized
+from bitsure.quantizers import Quant
+from bitsure.store import Store
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,12 +19,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def locate(quant: Quant, hub_mirror: str | None) -> Source | None:
+def locate(quant: Quant, hub_mirror: str | None, store: Store | None = None) -> Source | None:
     """The checkpoint's files; None for a quantizer that makes its own. Raises UserError as `models.locate`."""
     quant = quant.like if isinstance(quant, Noise) else quant
     if not isinstance(quant, Prequantized):
         return None
-    found = models.locate(Model(path=quant.path, repo=quant.repo, revision=quant.revision), hub_mirror, "quant")
+    found = models.locate(Model(path=quant.path, repo=quant.repo, revision=quant.revision), hub_mirror, store, "quant")
     if models.weight_files(found.path)[0].suffix != ".safetensors":
         raise UserError(f"{found.path} holds its weights as .bin, which is not read: convert them to safetensors.")
     return found

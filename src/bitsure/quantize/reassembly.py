@@ -61,7 +61,7 @@ class Reassembled:
 
     layers: list[str]
     reassembly: Reassembly
-    searched: dict[str, float]  # as `reassembly_search.search` returns it
+    searched: dict[str, float]  # as `reassembly_search.search` returns it, and on how many tokens
 
     @torch.no_grad()
     def apply(self, module_of: Callable[[str], nn.Module]) -> None:

@@ -18,6 +18,7 @@ from bitsure.quantize.targets import matrix
 from bitsure.quantizers import Chain, Kept
 
 STEPS = 50  # thresholds tried, from the largest magnitude of a channel down to the smallest
+SEARCHED = 4  # of the walk's batches of calibration text, up to 8,192 tokens, on which each threshold is tried
 
 
 @torch.no_grad()
@@ -26,9 +27,12 @@ def reassemble_block(
 ) -> tuple[list[Reassembled], dict[str, torch.Tensor]]:
     """Reassemble the inputs of all linear layers of a block, and change their weights and hooks.
 
-    groups: layers that read one input, by their names in the block. Returns what was done, also where nothing was, and the
-    ranges (low, high) of the inputs by layer where activations are static.
+    Magnitudes and Hessians are of all calibration text; each threshold is tried on SEARCHED of its batches, which lie evenly in
+    it (`tokens` of what was searched): the block runs once for each threshold and input, so that all of it would take many
+    times as long as everything else. groups: layers that read one input, by their names in the block. Returns what was done,
+    also where nothing was, and the ranges (low, high) of the inputs by layer where activations are static.
     """
+    tried = feed.batches[:: max(1, len(feed.batches) // SEARCHED)][:SEARCHED]
     first = [next(iter(group.values())) for group in groups]
     ranges, statistics = channel_ranges(first, feed), measure(first, feed)
     done = []
@@ -37,8 +41,8 @@ def reassemble_block(
         if not (high - low).isfinite().all():
             raise UserError(f"The inputs of {', '.join(names)} hold NaN or infinite values on the calibration text.")
         largest = torch.maximum(high, -low)
-        found, searched = search(group, largest, inputs.hessian, lambda: feed.run(feed.batches[0]), quant, hooks)
-        done.append(Reassembled(names, found, searched))
+        found, searched = search(group, largest, inputs.hessian, lambda: torch.cat(list(map(feed.run, tried))), quant, hooks)
+        done.append(Reassembled(names, found, searched | {"tokens": sum(states.shape[:-1].numel() for states in tried)}))
     for group, one in zip(groups, done, strict=True):
         if one.reassembly.moves:
             one.apply(lambda name: block.get_submodule(name.removeprefix(f"{prefix}.")))
@@ -62,7 +66,7 @@ def search(
 
     The paper takes the attention's output or the feed-forward layer's; here it is the block's, whatever the family. One of
     the choices is to leave all channels whole. largest: max|x_i| of the channels, (in,); hessian: the mean of x xᵀ, (in, in);
-    run: runs the first batch of calibration text through the block and returns what it gives. Also returned:
+    run: runs calibration text through the block and returns what it gives. Also returned:
     `largest_over_median` of those magnitudes, how many `channels_moved`, and ‖change of the output‖ / ‖output‖ by rounding
     these layers `error_whole`, with whole channels, and `error`, with those chosen.
     """

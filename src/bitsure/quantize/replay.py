@@ -5,19 +5,24 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from bitsure.costs import free_memory
 from bitsure.quantize.targets import linears
 
-KEPT = 2.5  # times what the hidden states take; what does not fit is computed again
+KEPT = 5  # times what the hidden states take: an attention's output and a feed-forward layer's
+SHARE = 0.25  # of free memory, at the most; what does not fit is computed again
 
 
 class Replay:
     """Watches a block that is run on the same batches again and again while its layers are replaced one after the other.
 
-    Modules whose layers are all final give their outputs from memory, from the second pass after they became so.
+    Modules whose layers are all final give their outputs from memory, from the second pass after they became so; till then
+    those inside them do.
     """
 
     def __init__(self, block: nn.Module, hidden: list[torch.Tensor]):
-        self.block, self.batches, self.most_bytes = block, len(hidden), KEPT * _bytes(tuple(hidden))
+        self.block, self.batches = block, len(hidden)
+        device = next(block.parameters()).device
+        self.most_bytes = min(KEPT * _bytes(tuple(hidden)), SHARE * free_memory(device))
         self.calls = -1
         self.kept: dict[str, dict[int, object]] = {}  # module → batch → output
         self.handle = block.register_forward_pre_hook(self._count)
@@ -29,11 +34,9 @@ class Replay:
             for name, module in self.block.named_modules()
             if name and (inside := _layers(name, module)) and inside <= layers
         }
-        outermost = {name for name in complete if not any(name.startswith(f"{other}.") for other in complete)}
-        for name in self.kept.keys() - outermost:
-            self._release(name)
-        for name in outermost - self.kept.keys():
-            self._watch(name)
+        for name in complete - self.kept.keys():
+            if not any(name.startswith(f"{other}.") for other in complete):
+                self._watch(name)
 
     def forget(self) -> None:
         for name in list(self.kept):
@@ -52,8 +55,12 @@ class Replay:
             if batch in kept:
                 return kept[batch]
             out = compute(*args, **kwargs)
-            if self._bytes() + _bytes(out) <= self.most_bytes:
+            inside = [self.kept[other] for other in self.kept if other.startswith(f"{name}.")]
+            freed = sum(_bytes(one[batch]) for one in inside if batch in one)
+            if self._bytes() - freed + _bytes(out) <= self.most_bytes:
                 kept[batch] = out
+                for one in inside:  # nothing asks them again
+                    one.pop(batch, None)
             return out
 
         module.forward = forward

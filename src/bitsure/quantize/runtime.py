@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from bitsure.errors import UserError
-from bitsure.number_formats import Activations, KeysValues
+from bitsure.number_formats import Activations, AtRunTime, KeysValues
 from bitsure.quantize.divisions import Division
 from bitsure.quantize.fake import fake_quantize
 from bitsure.quantize.formats import Weight
@@ -110,7 +110,7 @@ class Input:
     """What is done to the input x of a layer before its weight sees it: Q(R(x / divisor) · factor)."""
 
     factor: torch.Tensor | None = None  # (in,)
-    numbers: Activations | None = None
+    numbers: AtRunTime | None = None
     span: torch.Tensor | None = None
     divisor: torch.Tensor | None = None  # (in,)
     reassembly: Reassembly | None = None
@@ -134,11 +134,16 @@ def _equal(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
 
 
 class Hooks:
-    """The hooks of one model: they can be paused, and layers that read the same tensor share what is made of it."""
+    """The hooks of one model: they can be paused, layers that read the same tensor share what is made of it, and they know
+    which layers' inputs and which blocks' keys and values were rounded.
+    """
 
     def __init__(self):
         self.paused = False
         self.last: tuple = (None, None, None)  # the tensor that was read last, what was done, and what it became
+        self.changes: dict[nn.Module, Input] = {}  # of layers
+        self.to_round: dict[nn.Module, str] = {}  # layers and blocks, and what of each is rounded
+        self.reached: set[nn.Module] = set()  # by rounding, since it was last emptied
 
     def on_layers(self, layers: list[nn.Module], change: Input) -> None:
         """Layers that read one input."""
@@ -146,7 +151,10 @@ class Hooks:
         def hook(layer: nn.Module, inputs: tuple) -> tuple | None:
             if self.paused and change.numbers is not None:
                 return self._replace(inputs, dataclasses.replace(change, numbers=None))
+            self.reached.add(layer)
             return self._replace(inputs, change)
+
+        self.changes |= dict.fromkeys(layers, change)
 
         for layer in layers:
             layer.register_forward_pre_hook(hook)
@@ -159,7 +167,12 @@ class Hooks:
     def on_keys_and_values(self, block: nn.Module, change: Callable[[torch.Tensor, torch.Tensor], Pair]) -> RemovableHandle:
         """Give a block's attention what `change` makes of its keys and values. Raises UserError where it takes no cache."""
         name, place = cache_parameter(block)
-        cache = PassingCache(change)
+
+        def update(keys: torch.Tensor, values: torch.Tensor) -> Pair:
+            self.reached.add(block)
+            return change(keys, values)
+
+        cache = PassingCache(update)
 
         def hook(block: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
             if self.paused:
@@ -169,6 +182,14 @@ class Hooks:
             return args, kwargs | {name: cache}
 
         return block.register_forward_pre_hook(hook, with_kwargs=True)
+
+    def check_reached(self) -> None:
+        """Raise UserError naming what should have been rounded since `reached` was emptied, and was not."""
+        if missed := [name for module, name in self.to_round.items() if module not in self.reached]:
+            raise UserError(
+                f"The model that is scored does not round {len(missed)} of {len(self.to_round)}: {', '.join(missed)}. No score "
+                "is taken from such a model."
+            )
 
     @contextmanager
     def exact(self) -> Iterator[None]:
@@ -242,6 +263,7 @@ def attach_block(hooks: Hooks, prefix: str, block: nn.Module, runtime: Runtime, 
     """The same for one block, which is called `prefix`."""
     if runtime.kv is not None:
         hooks.on_keys_and_values(block, rounding(runtime.kv))
+        hooks.to_round[block] = f"the keys and values of {prefix}"
     known: list[Input] = []
     for inner, layer in linears(block).items():
         change = input_of(runtime, f"{prefix}.{inner}", factors.get(f"{prefix}.{inner}"))
@@ -250,6 +272,8 @@ def attach_block(hooks: Hooks, prefix: str, block: nn.Module, runtime: Runtime, 
         change = next((one for one in known if one.same_as(change)), change)  # what is made of one input is made once
         known.append(change)
         hooks.on_layers([layer], change)
+        if change.numbers is not None:
+            hooks.to_round[layer] = f"the input of {prefix}.{inner}"
 
 
 def factors(weights: dict[str, Weight], runtime: Runtime) -> dict[str, torch.Tensor]:

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from bitsure.errors import UserError
+from bitsure.other_quantizers import Bnb, Cast, Hqq, Noise, Prequantized
 from bitsure.quantize.targets import block_linears, matrix
-from bitsure.quantizers import Bnb, Cast, Gptq, Hqq, Kept, Noise, Prequantized, Quant, Rounded
+from bitsure.quantizers import Gptq, Kept, Quant, Rounded
 
 
 def check(model: nn.Module, quant: Quant, dtype: str, store: Path) -> None:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -49,7 +52,7 @@ def _of_sweep(given: argparse.Namespace) -> None:
 
 
 def report(directory: Path, baseline: Path | None, metric_name: str | None, out: Path) -> None:
-    """Read records, compute everything, write it into `out` and show the table."""
+    """Read records, compute everything, write it into `out`, all of it or nothing, and show the table."""
     metric, margins = read_settings(metric_name, directory / "config.yaml")
     found, prompts, made_from = _read(directory)
     full = None
@@ -59,12 +62,12 @@ def report(directory: Path, baseline: Path | None, metric_name: str | None, out:
         full, full_made_from = records.read(directory / "baseline.parquet")
     if full is not None:
         _check_versions(made_from, full_made_from)
-    out.mkdir(parents=True, exist_ok=True)
     noisy = [records.read(path)[0] for path in sorted((directory / "noise_control").glob("*.parquet"))]
     proof, made_by = _json(directory / "quantization.json"), _json(directory / "provenance.json")
     packed = _json(directory / "compressibility.json")
     about = About(_title(directory), proof, made_by, prompts, noisy, packed, _task(directory))
-    made = build(out, found, full, metric, margins, about)
+    with _whole(out) as unfinished:
+        made = build(unfinished, found, full, metric, margins, about)
     console = terminal.console()
     console.print(tables.terminal_table(made.metrics, made.comparison, about.title, metric.confidence_level, metric.alpha))
     if made.published:
@@ -78,7 +81,19 @@ def report(directory: Path, baseline: Path | None, metric_name: str | None, out:
         console.print(f"\n{compressibility.sentence(packed)}", markup=False, soft_wrap=True)
     if metric.paper_compat:
         console.print("\nThe study's own numbers, paper_compat/…, are on the page and in metrics.json.", markup=False)
-    console.print(f"\nreport   {made.page}", markup=False, soft_wrap=True)
+    console.print(f"\nreport   {out / made.page.name}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """A folder to fill; its files go to `out` when the block ends well, so that no old number stands beside new ones."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".report-") as unfinished:
+        yield Path(unfinished)
+        for file in [path for path in Path(unfinished).rglob("*") if path.is_file()]:
+            final = out / file.relative_to(unfinished)
+            final.parent.mkdir(exist_ok=True)
+            file.rename(final)
 
 
 def _read(directory: Path) -> tuple[Records, dict[tuple[str, int], str], dict]:

@@ -11,6 +11,9 @@ ENTROPY_COLUMNS = ("", "", "bits", "entropy", "corrected", "at most times smalle
 def sentence(found: dict) -> str:
     """What the codes take and what that means for loading."""
     weights, loading = found["weights"], found["loading"]
+    if weights is None:
+        one = found["activations"]
+        return f"Weights are kept. Activations: {one['entropy']['tensor']['value']:.2f} bits of entropy in {one['bits']:g}."
     seconds = {name: one["seconds"] for name, one in loading["by_coder"].items()}
     quickest = min(seconds, key=seconds.get)
     said = f"Size: {weights['bits_per_weight']:.2f} bits a weight as stored"
@@ -24,11 +27,11 @@ def sentence(found: dict) -> str:
 def shown(found: dict) -> dict:
     """The tables of a page, as strings, and what is to be known about them."""
     weights, activations, loading = found["weights"], found["activations"], found["loading"]
-    parts = {"weights": weights} | ({"activations": activations} if activations else {})
+    parts = {what: part for what, part in {"weights": weights, "activations": activations}.items() if part}
     return {
         "sentence": sentence(found),
         "measured": "; ".join(f"of {part['n']:,} codes of {what} {part['n_measured']:,}" for what, part in parts.items()),
-        "bandwidth": loading["bandwidth_mb_per_second"],
+        "bandwidth": loading and loading["bandwidth_mb_per_second"],
         "activations": activations and f"{activations['format']}, on {activations['tokens']:,} tokens of {activations['text']}",
         "coder_columns": CODER_COLUMNS,
         "coders": [_row(what, name, part, loading) for what, part in parts.items() for name in (AS_STORED, *NAMES)],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +20,7 @@ from bitsure import costs, estimate, models, records, terminal
 from bitsure.config import Scoring, Task
 from bitsure.errors import UserError
 from bitsure.models import Source
-from bitsure.store import Store, hash_files, hash_json
+from bitsure.store import Store, hash_files, hash_json, write_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -29,6 +31,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 4  # of what the store keeps; one more whenever code of ours would make other records from the same causes
 version = cache(read_version)  # a file is read for each
+DATA = "data.json"  # beside a task's records: where its data came from
 LIBRARIES = ("lm_eval", "datasets", "torch", "transformers", "tokenizers")
 
 
@@ -38,7 +41,8 @@ class Questions:
 
     task: Task
     hub_mirror: str | None
-    fingerprint: str  # of one's own task files and of the mirror's listing
+    own: str | None  # hash of one's own task files
+    fingerprint: str  # of these and of the mirror's listing
 
 
 def questions(task: Task, hub_mirror: str | None) -> Questions:
@@ -46,7 +50,8 @@ def questions(task: Task, hub_mirror: str | None) -> Questions:
     own = sorted(f for f in Path(task.include_path).rglob("*") if f.is_file()) if task.include_path else []
     mirrored = sorted(f for f in Path(hub_mirror, "datasets").rglob("*") if f.is_file()) if hub_mirror else []
     listing = [(str(f.relative_to(hub_mirror)), f.stat().st_size, f.stat().st_mtime_ns) for f in mirrored]
-    return Questions(task, hub_mirror, hash_json([hash_files(own), listing]))
+    of_own = hash_files(own)
+    return Questions(task, hub_mirror, of_own if task.include_path else None, hash_json([of_own, listing]))
 
 
 class Scorer:
@@ -81,8 +86,7 @@ class Scorer:
         if missing := self.missing(model, to_read=True):
             self._load_tasks(missing)
             self._score(source, checkpoint, model, missing, label)
-        entries = [self.store.path("records", self._made_from(model, name)) for name in self.questions.task.names]
-        parts = [records.read(entry / "records.parquet")[0] for entry in entries]
+        parts = [records.read(entry / "records.parquet")[0] for entry in self._entries(source, weights).values()]
         _check_once([sub_task for part in parts for sub_task in records.by_task(part)])
         return pa.concat_tables(parts)
 
@@ -93,18 +97,24 @@ class Scorer:
 
     def costs(self, source: Source, weights: dict | None) -> dict | None:
         """What it took to score a model, as `bitsure.costs.of_scoring` tells it, when its records were made."""
-        entries = {
-            name: self.store.path("records", self._made_from(identity(source, weights), name))
-            for name in self.questions.task.names
-        }
-        return costs.of_scoring({name: estimate.read_cost(entry) for name, entry in entries.items()})
+        return costs.of_scoring({name: estimate.read_cost(entry) for name, entry in self._entries(source, weights).items()})
+
+    def data(self, source: Source, weights: dict | None) -> dict[str, dict]:
+        """Where the data of a scored model's tasks came from: {task: {repository: as `mirrors.origin` says it}}."""
+        files = {name: entry / DATA for name, entry in self._entries(source, weights).items()}
+        return {name: json.loads(file.read_text()) for name, file in files.items() if file.is_file()}
 
     def write_prompts(self, source: Source, path: Path) -> None:
         """What every question of a scored full-precision model was, into one file."""
-        entries = [
-            self.store.path("records", self._made_from(identity(source, None), name)) for name in self.questions.task.names
-        ]
-        pq.write_table(pa.concat_tables([pq.read_table(entry / "prompts.parquet") for entry in entries]), path)
+        parts = [pq.read_table(entry / "prompts.parquet") for entry in self._entries(source, None).values()]
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        pq.write_table(pa.concat_tables(parts), temporary)
+        temporary.rename(path)
+
+    def _entries(self, source: Source, weights: dict | None) -> dict[str, Path]:
+        """Where the store keeps each task's records of a model."""
+        made_from = {name: self._made_from(identity(source, weights), name) for name in self.questions.task.names}
+        return {name: self.store.path("records", one) for name, one in made_from.items()}
 
     def _load_tasks(self, names: list[str], once: Callable[..., Any] = call) -> None:
         if missing := [name for name in names if name not in self._loaded]:
@@ -142,6 +152,7 @@ class Scorer:
                     with self.store.create("records", made_from) as unfinished:
                         records.write(unfinished / "records.parquet", found, made_from)
                         records.write_prompts(unfinished / "prompts.parquet", found, prompts)
+                        write_text(unfinished / DATA, json.dumps(self._loaded[name]["data"]))
                         if not before:
                             work = estimate.scoring_work(estimate.parameters_of(lm.model), lm.tokens - tokens)
                             size = {"tokens": lm.tokens - tokens, "questions": len(found)}

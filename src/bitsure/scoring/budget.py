@@ -7,12 +7,10 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-import psutil
 import torch
 
-from bitsure.costs import watch_memory
+from bitsure.costs import free_memory, watch_memory
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +20,6 @@ MOST_LOGITS = 2**25  # values of a plain batch's logits on a CPU
 LOGITS_SHARE = 0.1  # of what is free on a GPU, for a plain batch's logits in float32
 MEMORY_SHARE = 0.5  # of what is free
 SECONDS = 20.0  # of one batch: what a killed process may lose
-CGROUP = Path("/sys/fs/cgroup")
 
 
 class Budget:
@@ -71,16 +68,3 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had on the device, within the limits that a container sets."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    free = psutil.virtual_memory().available
-    try:
-        limit, used, details = ((CGROUP / f"memory.{name}").read_text().strip() for name in ("max", "current", "stat"))
-    except OSError:
-        return free
-    cached = dict(line.split() for line in details.splitlines()).get("inactive_file", 0)  # given back when it is needed
-    return free if limit == "max" else min(free, int(limit) - int(used) + int(cached))

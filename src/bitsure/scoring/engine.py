@@ -72,7 +72,7 @@ class Engine:
         if len(known) < len(times):
             journal.begin(self.limits())
             different = {i: asked[i] for i in times}
-            for batch in self._run(different, self._may_share(different), journal, known):
+            for batch in self._proved(self._run(different, self._may_share(different), journal, known)):
                 for i, one in batch.items():
                     self._check_finite(one, asked[i], name(i))
                 journal.append((asked[i], one) for i, one in batch.items())
@@ -209,6 +209,16 @@ class Engine:
                 "Free some, or take a smaller model."
             )
         return None
+
+    def _proved(self, batches: Iterator[dict[int, Scored]]) -> Iterator[dict[int, Scored]]:
+        """The same batches; raises UserError naming what the first did not round of activations, keys and values."""
+        hooks = getattr(self.model, "hooks", None)  # of a model that rounds at run time
+        if hooks is not None:
+            hooks.reached.clear()
+        for number, batch in enumerate(batches):
+            if hooks is not None and number == 0:
+                hooks.check_reached()
+            yield batch
 
     def _check_finite(self, one: Scored, request: Request, name: str) -> None:
         bad = [p for p in one.token_logprobs if not math.isfinite(p)]

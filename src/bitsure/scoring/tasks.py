@@ -23,8 +23,8 @@ BBQ_DATA = "oskarvanderwal/bbq"
 
 
 def load_tasks(task: Task, names: Sequence[str], hub_mirror: str | None) -> dict[str, dict]:
-    """The harness's task objects for each name, with their data: {name: {"tasks": {task: object}}}. Groups and tags give all
-    of their tasks, and no number of their own.
+    """The harness's task objects for each name, with their data: {name: {"tasks": {task: object}, "data": {repository:
+    origin}}}, the origins as `mirrors.origin` says them. Groups and tags give all of their tasks, and no number of their own.
 
     Raises UserError for a name that the harness does not have, for tasks that are not scored, before any data is looked for,
     and for data that cannot be had or read.
@@ -33,9 +33,10 @@ def load_tasks(task: Task, names: Sequence[str], hub_mirror: str | None) -> dict
     for name in names:
         check_fit(managers[name], name)
     loaded = {}
-    with prepared_by_content(), hub.datasets_from(hub_mirror, task.include_path):
+    with prepared_by_content(), hub.datasets_from(hub_mirror, task.include_path) as origins:
         for name in names:
-            loaded[name] = {"tasks": _load(managers[name], name)}
+            origins.clear()
+            loaded[name] = {"tasks": _load(managers[name], name), "data": dict(origins)}
             for sub_name, one in loaded[name]["tasks"].items():
                 if one.OUTPUT_TYPE not in SCORED:  # those that are Python's say so only now
                     raise UserError(f"task.names: {sub_name} is of the kind {one.OUTPUT_TYPE}: {WHY_NOT}.")

@@ -10,7 +10,9 @@ from bitsure.sweep.table import FULL
 
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666")  # Okabe & Ito (2008), no yellow
 STYLES = ("-", "--", ":", "-.")
+FILLS = dict(zip(STYLES, ("full", "none", "left", "bottom"), strict=True))  # of points, where lines have these styles
 MARKERS = "osD^vP*X<>"
+LETTER, LINE = 0.07, 0.17  # inches, of a legend
 MOST_PANELS = 12
 MOST_TICKS = 4
 
@@ -51,14 +53,18 @@ def panels_of(rows: list[dict]):
     return figure, [(axes, [row for row in rows if row["task"] == task]) for axes, task in zip(grid.flat, tasks, strict=False)]
 
 
-def legend(figure, panels, columns: int = 5) -> None:
+def legend(figure, panels) -> None:
+    """One for all panels, below them, in as many columns as fit; the figure grows by its lines."""
     seen: dict[str, object] = {}
     for axes, _ in panels:
         for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
             seen.setdefault(text, handle)
-    figure.legend(
-        seen.values(), [plain(text) for text in seen], loc="outside lower center", ncols=columns, fontsize=8, frameon=False
-    )
+    width, height = figure.get_size_inches()
+    columns = max(1, int(width / (LETTER * (max(map(len, seen)) + 7))))
+    lines = -(-len(seen) // columns)
+    figure.set_size_inches(width, height + LINE * max(0, lines - 3))
+    texts = [plain(text) for text in seen]
+    figure.legend(seen.values(), texts, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
 
 
 def parameter_ticks(axes, values: set[int]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bitsure.report.drawing import new_figure, save
-from bitsure.sweep.looks import MARKERS, colours_of, column, interval, legend, plain_ticks, styles_of
+from bitsure.sweep.looks import FILLS, MARKERS, colours_of, column, interval, legend, plain_ticks, styles_of
 from bitsure.sweep.naming import groups, label, overall, size
 from bitsure.sweep.picture import Picture, numbers
 from bitsure.sweep.statistics import STUDY
@@ -95,16 +95,17 @@ def pareto(rows: list[dict], against: Size) -> Picture | None:
             x, (low, high) = np.array([row[against.column] / against.unit for row in of]), interval(of)
             inks = [styles[label(row)]["color"] for row in of]
             axes.vlines(x, low, high, colors=inks, linewidth=0.7)
-            for (mark,), points in groups(of, size).items():
-                some = [of.index(row) for row in points]
-                axes.scatter(x[some], column(points, "value"), s=32, c=[inks[k] for k in some], marker=markers[mark])
+            for row, ink in zip(of, inks, strict=True):
+                point = {"marker": markers[size(row)], "fillstyle": FILLS[styles[label(row)]["linestyle"]]}
+                axes.plot(row[against.column] / against.unit, row["value"], color=ink, markersize=6, **point)
             axes.set(xscale="log", xlabel=against.axis, title=STUDY[metric])
             plain_ticks(axes, x=x.tolist())
         for one, style in styles.items():
-            grid[0].plot([], [], color=style["color"], marker="o", linestyle="none", label=one)
+            fill = FILLS[style["linestyle"]]
+            grid[0].plot([], [], color=style["color"], marker="o", fillstyle=fill, linestyle="none", label=one)
         for mark, marker in markers.items():
             grid[0].plot([], [], color="0.4", marker=marker, linestyle="none", label=mark)
-        legend(figure, [(grid[0], None)], columns=6)
+        legend(figure, [(grid[0], None)])
         return save(figure, path)
 
     cheaper = "faster" if against.most else "cheaper"

@@ -71,8 +71,6 @@ WITHIN = {
     "quant.": ("model", "quantizer"),
     "control.": ("model", "quantizer"),
     "calib.name": ("model", "quantizer"),
-    "calib.nsamples": ("model", "quantizer"),
-    "calib.seqlen": ("model", "quantizer"),
     "calib.": ("model", "quantizer", "calib"),
     "": (),
 }

@@ -1,0 +1,33 @@
+"""A piece of work in a process of its own, so that no memory, import or thread of another is measured with it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def run(module: str, name: str, model: Path, folder: Path) -> Any:
+    """What `module`'s work on `name` gives, as JSON can hold it; the module's main has called `answer`."""
+    command = [sys.executable, "-m", module, "--one", name, str(model), str(folder)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return json.loads(said.splitlines()[-1])
+
+
+def parse(parser: argparse.ArgumentParser, work: Callable[[str, Path, Path], Any]) -> argparse.Namespace | None:
+    """The command line's arguments; None in the process of its own, which has then done the work and printed what it gave.
+
+    work: of a name, the model's directory and an empty one.
+    """
+    parser.add_argument("--one", nargs=3, metavar=("NAME", "MODEL", "FOLDER"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if not given.one:
+        return given
+    name, model, folder = given.one
+    Path(folder).mkdir(parents=True)
+    print(json.dumps(work(name, Path(model), Path(folder))))
+    return None

@@ -1,0 +1,236 @@
+"""The tables of docs/systems.md: `make systems ARGS=multirun/best_practice` writes them between its comments.
+
+From a finished run of sweeps/best_practice.yaml, benchmarks/qllm.md (`make bench-qllm`) and published.csv. Each change is of a
+quantized model against full precision on the same questions, the mean over tasks with its interval: comparison.json's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmarks import contrast
+from bitsure import published
+from bitsure.compress import __main__ as sizes
+from bitsure.config import PROJECT
+from bitsure.errors import UserError
+from bitsure.metrics import ECE, MACRO
+from bitsure.sweep import cells
+from bitsure.sweep.cells import Cell
+
+PAGE, QLLM = PROJECT / "docs" / "systems.md", PROJECT / "benchmarks" / "qllm.md"
+SHOWN = {"accuracy": "accuracy", "true_label_prob": "true-label prob.", "confidence": "confidence", ECE: "calibration error"}
+SAME_BITS = 3  # at which algorithms are compared
+MARGIN = 0.01  # of accuracy, as in conf/verdict
+REGION = re.compile(r"(<!-- made: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+WHAT = {"weights": "of weights alone", "activations": "with activations", "cache": "with keys and values"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sweep", type=Path, help="the directory of a finished sweep")
+    parser.add_argument("--page", type=Path, default=PAGE)
+    given = parser.parse_args()
+    try:
+        made = fill(given.page.read_text(), tables(given.sweep, QLLM.read_text()))
+    except UserError as error:
+        sys.exit(f"Error: {error}")
+    given.page.write_text(made)
+    print(f"{given.page}: written from {given.sweep}")
+
+
+def fill(page: str, made: dict[str, list[str]]) -> str:
+    """The page with each region's lines in the place of what was between its comments. Raises UserError if the two differ."""
+    names = [name for _, name, _ in REGION.findall(page)]
+    if sorted(names) != sorted(made):
+        raise UserError(f"The page has the regions {', '.join(names)}; there is something for {', '.join(made)}.")
+    return REGION.sub(lambda found: found[1] + "\n" + "\n".join(made[found[2]]) + "\n\n" + found[3], page)
+
+
+def tables(sweep: Path, qllm: str) -> dict[str, list[str]]:
+    """By region of the page. Raises UserError for a sweep with cells that are not done, or without what a question needs."""
+    found = cells.read(sweep)
+    if waiting := [cell.name for cell in found if not cell.done]:
+        raise UserError(f"{sweep}: {len(waiting)} cells are not done, such as {waiting[0]}. Run the sweep again first.")
+    found = sorted(found, key=lambda cell: (cell.model["parameters"], -_bits(cell), cell.quantizer))
+    quantized = [cell for cell in found if cell.comparison]
+    text = next((cell.config["calib"]["name"] for cell in quantized), None)  # the first is what is compared elsewhere
+    first = [cell for cell in quantized if cell.config["calib"]["name"] == text]
+    if not first:
+        raise UserError(f"{sweep}: no cell of it quantizes a model.")
+    rounded = {what: [cell for cell in first if kind(cell) == what] for what in WHAT}
+    alike = [cell for cell in rounded["weights"] if cell.config["quant"].get("bits") == SAME_BITS]
+    plain = [cell for cell in rounded["weights"] if cell.config["quant"].get("transforms") == [] and not _is_gptq(cell)]
+    chains = [cell for cell in rounded["activations"] if cell.config["quant"]["transforms"] or _format(cell) != "int"]
+    return {
+        "sweep": _about(first, text),
+        "published-study": _published("Proskurina", "task"),
+        "published-evaluating": _published("Li et al.", "setting"),
+        "published-qllm": _published("Liu", "setting"),
+        "study": _levels([cell for cell in rounded["weights"] if _is_gptq(cell) and not cell.config["quant"]["transforms"]]),
+        "bits": [*_changes(plain), "", *_fewest(plain, "weights")],
+        "activations": [*_changes(rounded["activations"]), "", *_fewest(rounded["activations"], "activations")],
+        "cache": [*_changes(rounded["cache"]), "", *_fewest(rounded["cache"], "cache")],
+        "chains": _changes(chains),
+        "qllm": qllm.partition("\n\n")[2].replace("\n## ", "\n### ").splitlines(),  # without its title
+        "data": _data(quantized, text),
+        "algorithms": _against_best(alike),
+        "costs": _costs(first),
+        "loading": sizes.lines([sizes.read(cell.directory, MACRO) for cell in first if "bits_per_weight_coded" in cell.proof]),
+    }
+
+
+def kind(cell: Cell) -> str:
+    """What is rounded besides weights, or instead of them: keys and values (`cache`), `activations`; else `weights`."""
+    quant = cell.config["quant"]
+    return "cache" if quant.get("kv") else "activations" if quant.get("activations") else "weights"
+
+
+def _is_gptq(cell: Cell) -> bool:
+    return "damp_percent" in cell.config["quant"]
+
+
+def _format(cell: Cell) -> str:
+    return cell.config["quant"].get("format", "int")
+
+
+def _bits(cell: Cell) -> float:
+    return cell.proof.get("bits_per_weight", 0.0)
+
+
+def _about(first: list[Cell], text: str) -> list[str]:
+    models = list(dict.fromkeys(cell.model_name for cell in first))
+    asked = {task: one["accuracy"]["n"] for task, one in first[0].metrics.items() if task != MACRO}
+    return [
+        f"{len(first)} quantized models of {', '.join(models)}, calibrated on `{text}` where that is not said; "
+        f"{', '.join(f'{task} ({n:,} questions)' for task, n in asked.items())}."
+    ]
+
+
+def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    columns = list(columns)
+    return [f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows)]
+
+
+def _number(one: dict, form: str = "+.3f") -> str:
+    low, high = one["ci_low"], one["ci_high"]
+    return f"{one['value']:{form}}" + ("" if low is None else f" [{low:{form}}, {high:{form}}]")
+
+
+def _published(source: str, across: str) -> list[str]:
+    """Rows of published.csv, one of the columns turned: a table's rows are what its other columns say."""
+    chosen = [row for row in published.rows() if row.source.startswith(source)]
+    names = [name for name in ("model", "setting", "task", "metric") if name != across]
+    columns = list(dict.fromkeys(getattr(row, across) for row in chosen))
+    rows: dict[tuple, dict] = {}
+    for row in chosen:
+        rows.setdefault(tuple(getattr(row, name) for name in names), {})[getattr(row, across)] = f"{row.value:g}"
+    sources = list(dict.fromkeys(row.source for row in chosen))
+    return [
+        *_table([*names, *columns], ([*key, *(values.get(column, "") for column in columns)] for key, values in rows.items())),
+        "",
+        f"Source: {'; '.join(sources)}.",
+    ]
+
+
+def _levels(quantized: list[Cell]) -> list[str]:
+    """Full precision and each quantizer, the study's numbers, corrected, and what its test is of."""
+    rows, metrics = [], SHOWN | {"entropy": "entropy"}
+    for model in dict.fromkeys(cell.model_name for cell in quantized):
+        here = [cell for cell in quantized if cell.model_name == model]
+        found = [("full precision", here[0].baseline, "")]
+        found += [(cell.quantizer, cell.metrics, _number(cell.comparison[MACRO]["true_label_prob"])) for cell in here]
+        for name, values, change in found:
+            rows.append([model, name, *(_number(values[MACRO][one], ".3f") for one in metrics), change])
+    return _table(["model", "quantizer", *metrics.values(), "change of the true-label prob."], rows)
+
+
+def _changes(quantized: list[Cell]) -> list[str]:
+    rows = [
+        [cell.model_name, cell.quantizer, f"{_bits(cell):.2f}", *(_number(cell.comparison[MACRO][one]) for one in SHOWN)]
+        for cell in quantized
+    ]
+    return _table(["model", "quantizer", "bits a weight", *SHOWN.values()], rows)
+
+
+def _fewest(quantized: list[Cell], what: str) -> list[str]:
+    """Of each model the least that was tried whose accuracy is not inferior."""
+    at_run_time = {"weights": None, "activations": "activations", "cache": "kv"}[what]
+
+    def bits(cell: Cell) -> tuple[float, float]:
+        return (cell.config["quant"][at_run_time]["bits"] if at_run_time else 0, _bits(cell))
+
+    said = []
+    for model in dict.fromkeys(cell.model_name for cell in quantized):
+        here = [cell for cell in quantized if cell.model_name == model]
+        held = [cell for cell in here if cell.comparison[MACRO]["accuracy"]["ci_low"] > -MARGIN]
+        least = min(held, key=bits, default=None)
+        found = f"`{least.quantizer}`" if least else "none"
+        said.append(f"- {model}: the least {WHAT[what]} whose accuracy is surely less than {MARGIN:g} worse: {found}.")
+    return said
+
+
+def _data(quantized: list[Cell], text: str) -> list[str]:
+    """Every quantizer that reads text, on another one less on the first, on the same questions."""
+    rows, verdicts = [], []
+    of = {(cell.model_name, cell.quantizer, cell.config["calib"]["name"]): cell for cell in quantized}
+    for (model, quantizer, other), cell in of.items():
+        before = of.get((model, quantizer, text))
+        if other == text or before is None or not cell.proof["calib_data"]["windows"]:
+            continue
+        found = contrast.between(before, cell)
+        verdicts.append(_which(found["true_label_prob"]))
+        rows.append([model, quantizer, f"{other} − {text}", *(_number(found[one]) for one in found)])
+    if not rows:
+        raise UserError("The sweep has no quantizer with data on two calibration texts.")
+    said = ", ".join(f"{what} in {verdicts.count(what)}" for what in ("better", "worse", "undecided"))
+    columns = ["model", "quantizer", "text", *(SHOWN[one] for one in contrast.METRICS)]
+    return [*_table(columns, rows), "", f"By the true-label probability the other text is {said} of {len(verdicts)}."]
+
+
+def _against_best(quantized: list[Cell]) -> list[str]:
+    """Each algorithm less the best one of its model, on the same questions."""
+    rows, said = [], []
+    for model in dict.fromkeys(cell.model_name for cell in quantized):
+        here = [cell for cell in quantized if cell.model_name == model]
+        ordered = sorted(here, key=lambda cell: -cell.comparison[MACRO]["true_label_prob"]["value"])
+        best, others = ordered[0], ordered[1:]
+        rows.append([model, f"{best.quantizer} (best)", _number(best.comparison[MACRO]["true_label_prob"]), "", ""])
+        equal = []
+        for cell in others:
+            found = contrast.between(best, cell)
+            own = _number(cell.comparison[MACRO]["true_label_prob"])
+            rows.append([model, cell.quantizer, own, *(_number(found[one]) for one in contrast.METRICS)])
+            equal += [f"`{cell.quantizer}`"] if _which(found["true_label_prob"]) == "undecided" else []
+        rest = f"; these may be as good: {', '.join(equal)}" if equal else "; every other is worse"
+        said.append(f"- {model}: the highest true-label probability has `{best.quantizer}`{rest}.")
+    columns = ["model", "quantizer", "true-label prob. less full precision's"]
+    return [*_table([*columns, *(f"{SHOWN[one]} less the best's" for one in contrast.METRICS)], rows), "", *said]
+
+
+def _which(one: dict) -> str:
+    return "better" if one["ci_low"] > 0 else "worse" if one["ci_high"] < 0 else "undecided"
+
+
+def _costs(quantized: list[Cell]) -> list[str]:
+    columns = ["model", "quantizer", "quantizing, s", "peak, MB", "scoring, tokens/s", "full precision's, tokens/s", "peak, MB"]
+    rows = []
+    for cell in quantized:
+        made, scored, full = (
+            cell.costs.get(key) or {} for key in ("quantizing", "scoring_quantized", "scoring_full_precision")
+        )
+        took = [_plain(made.get("seconds"), 1, ".1f"), _plain(made.get("peak_memory_bytes"), 1e6)]
+        took += [_plain(one.get("tokens_per_second"), 1) for one in (scored, full)]
+        rows.append([cell.model_name, cell.quantizer, *took, _plain(scored.get("peak_memory_bytes"), 1e6)])
+    return _table(columns, rows)
+
+
+def _plain(value: float | None, unit: float, form: str = ",.0f") -> str:
+    return "" if value is None else f"{value / unit:{form}}"
+
+
+if __name__ == "__main__":
+    main()

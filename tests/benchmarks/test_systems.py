@@ -1,0 +1,108 @@
+"""The tables of docs/systems.md come from a sweep's cells, and say of differences no more than their intervals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+
+from benchmarks import contrast, systems
+from benchmarks.sweep import METRIC, write_sweep
+from bitsure import changes
+from bitsure.errors import UserError
+from bitsure.metrics import MACRO
+from bitsure.sweep import cells
+
+PLAIN = {"transforms": [], "format": "int", "activations": None, "kv": None}
+A4 = {"bits": 4, "format": "int"}
+QUANTIZERS = {
+    "w3": PLAIN,
+    "w2": PLAIN,
+    "gptq3": PLAIN | {"damp_percent": 0.01},
+    "wa4": PLAIN | {"activations": A4},
+    "smooth8": PLAIN | {"activations": A4, "transforms": ["smooth"]},
+    "kv4": {"transforms": [], "activations": None, "kv": A4},
+}
+QLLM = "# QLLM\n\nAbout.\n\n## Outliers: none\n\n| a |\n\n## Outliers: some\n\n| b |\n"
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """One model and two calibration texts, of which gptq alone reads any."""
+    folder = tmp_path / "sweep"
+    for number, text in enumerate(("pocket", "random")):
+        write_sweep(tmp_path / text, 1, 2, 60, tuple(QUANTIZERS))
+        for cell in sorted((tmp_path / text).iterdir()):
+            config = yaml.safe_load((cell / "config.yaml").read_text())
+            config["quant"] |= QUANTIZERS[config["quant"]["name"]]
+            config["calib"]["name"] = text
+            (cell / "config.yaml").write_text(yaml.safe_dump(config))
+            proof = json.loads((cell / "quantization.json").read_text())
+            windows = 16 if "gptq" in proof["quantizer"] else 0
+            proof |= {"calib_data": {"windows": windows}, "code_entropy": 2.5, "load_seconds": 0.01}
+            (cell / "quantization.json").write_text(json.dumps(proof))
+            shutil.move(cell, folder / f"{number}-{cell.name}")
+    return folder
+
+
+def column(lines: list[str], number: int) -> list[str]:
+    return [line.split(" | ")[number].strip("| ") for line in lines if line.startswith("| ")][2:]
+
+
+def test_each_question_has_the_quantizers_that_answer_it(sweep):
+    made = systems.tables(sweep, QLLM)
+    assert column(made["bits"], 1) == ["w3", "w2"]
+    assert column(made["activations"], 1) == ["smooth8", "wa4"] and column(made["chains"], 1) == ["smooth8"]
+    assert column(made["cache"], 1) == ["kv4"]
+    assert column(made["study"], 1) == ["full precision", "gptq3"]
+    assert sorted(name.removesuffix(" (best)") for name in column(made["algorithms"], 1)) == ["gptq3", "w3"]
+    assert column(made["data"], 1) == ["gptq3"] and column(made["data"], 2) == ["random − pocket"]
+    assert len(column(made["costs"], 1)) == 6 and "| 20.0 | 700 | 900 | 1,000 | 800 |" in "\n".join(made["costs"])
+    assert made["qllm"][0] == "About." and "### Outliers: none" in made["qllm"] and "# QLLM" not in made["qllm"]
+    assert made["loading"][-1].startswith("model0: the cheapest to load is w2")
+    assert "| llama-2-7b | wikitext | perplexity | 11.75 |" in made["published-qllm"]
+
+
+def test_the_real_page_has_a_place_for_each_table_and_what_is_around_it_stays(sweep):
+    page, made = systems.PAGE.read_text(), systems.tables(sweep, QLLM)
+    filled = systems.fill(page, made)
+    assert all("\n".join(lines) in filled for lines in made.values())
+    assert systems.fill(filled, made) == filled
+    around = systems.REGION.sub("", page)
+    assert systems.REGION.sub("", filled) == around and "## QLLM (Liu et al. 2024)" in around
+    with pytest.raises(UserError, match="The page has the regions "):
+        systems.fill(page.replace("made: bits", "made: bots"), made)
+
+
+def test_the_least_is_the_one_whose_interval_is_above_the_margin(sweep):
+    for quantizer, low in (("w3", -0.009), ("w2", -0.011)):
+        file = next(sweep.glob(f"0-*-{quantizer}")) / "comparison.json"
+        found = json.loads(file.read_text())
+        found[MACRO]["accuracy"] |= {"value": 0.0, "ci_low": low, "ci_high": 0.01}
+        file.write_text(json.dumps(found))
+    assert "of weights alone whose accuracy is surely less than 0.01 worse: `w3`." in systems.tables(sweep, QLLM)["bits"][-1]
+
+
+def test_a_sweep_that_is_not_finished_is_refused(sweep):
+    status = next(sweep.glob("0-*-w3")) / "status.json"
+    status.write_text(json.dumps({"state": "failed", "error": "no"}))
+    with pytest.raises(UserError, match="1 cells are not done, such as 0-0-model0-w3"):
+        systems.tables(sweep, QLLM)
+
+
+def test_a_contrast_is_of_the_same_questions(sweep):
+    """The mean over tasks of the mean difference, with the standard error that pairing leaves."""
+    one, other = (cell for cell in cells.read(sweep) if cell.quantizer in ("w3", "w2") and cell.name.startswith("0-"))
+    found = contrast.between(one, other)
+    differences = []
+    for task in ("task_0", "task_1"):
+        before, after = (changes.read(cell.directory / "changes.parquet", task) for cell in (one, other))
+        differences.append(after.values["accuracy"] - before.values["accuracy"])
+    error = sum(one.var() / len(one) for one in differences) ** 0.5 / 2
+    assert found["accuracy"]["value"] == pytest.approx(np.mean(differences))
+    half = (found["accuracy"]["ci_high"] - found["accuracy"]["ci_low"]) / 2
+    assert half == pytest.approx(1.96 * error, rel=0.1) and METRIC.resamples == 1000
+    assert contrast.between(one, one)["true_label_prob"] == {"value": 0.0, "ci_low": 0.0, "ci_high": 0.0}

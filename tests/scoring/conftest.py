@@ -1,0 +1,10 @@
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def model(tiny_model):
+    from bitsure import models
+
+    return models.load(tiny_model, "float32")[0]

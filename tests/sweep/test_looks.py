@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from bitsure.report.drawing import new_figure
+from bitsure.sweep import looks
+
+
+def test_a_long_legend_stays_inside_the_picture_and_leaves_the_panels_their_height():
+    figure, grid = new_figure(1, 2, width=8, height=4)
+    for number in range(30):
+        grid[0].plot([], [], label=f"transform+quantizer{number}-asym-a8, calib.name=pocket")
+    looks.legend(figure, [(axes, None) for axes in grid])
+    figure.draw_without_rendering()
+    found, whole = figure.legends[0].get_window_extent(), figure.bbox
+    assert found.x0 >= 0 and found.x1 <= whole.x1 and found.y0 >= 0
+    assert grid[0].get_window_extent().height > 0.6 * 4 * figure.dpi

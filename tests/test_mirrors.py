@@ -1,0 +1,75 @@
+"""What a mirror says of the commits of what it holds, and what it cannot say."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from bitsure import hub, mirrors, models
+from bitsure.config import Model
+from bitsure.errors import UserError
+
+
+@pytest.fixture
+def mirrored(tiny_model, tmp_path):
+    """A model in a mirror, put there by hand."""
+    return shutil.copytree(tiny_model, tmp_path / "models" / "org" / "tiny")
+
+
+def test_a_fetched_model_is_of_its_commit_while_it_is_as_fetched(mirrored, tmp_path):
+    mirrors.note_model(mirrored, "v1", "c" * 40)
+    find = lambda revision: mirrors.find_model("org/tiny", revision, str(tmp_path))  # noqa: E731
+    assert find("v1") == find("c" * 40) == mirrors.Found(mirrored, "c" * 40)
+    (mirrored / "config.json").write_text((mirrored / "config.json").read_text() + " ")
+    assert find("v1") == mirrors.Found(mirrored, None)
+
+
+@pytest.mark.parametrize("revision", ["main", "v2", "d" * 40])
+def test_another_revision_than_the_one_that_was_fetched_is_refused(mirrored, tmp_path, revision):
+    mirrors.note_model(mirrored, "v1", "c" * 40)
+    said = rf"holds another revision than {revision}: it was fetched at v1, commit {'c' * 40}\. .* paths\.hub_mirror"
+    with pytest.raises(UserError, match=said):
+        models.locate(Model(repo="org/tiny", revision=revision), str(tmp_path))
+    with pytest.raises(UserError, match=said):
+        hub.fetch_model("org/tiny", revision, tmp_path, False, False, lambda config: None)
+
+
+@pytest.mark.parametrize(("revision", "said"), [("main", 0), ("v1", 1)])
+def test_a_model_put_there_by_hand_is_taken_and_a_revision_that_cannot_be_checked_is_said(
+    mirrored, tmp_path, revision, said, caplog
+):
+    source = models.locate(Model(repo="org/tiny", revision=revision), str(tmp_path))
+    assert source.path == mirrored and source.revision is None
+    assert caplog.text.count(f"whether it is of revision {revision} is not known") == said
+
+
+def test_files_of_a_data_set_are_of_the_commit_they_were_fetched_at(tmp_path):
+    folder = tmp_path / "datasets" / "org" / "set"
+    folder.mkdir(parents=True)
+    for name in "abc":
+        (folder / name).write_text(name)
+    origin = lambda names: mirrors.origin(folder, mirrors.hashes(str(tmp_path), "org/set", names))  # noqa: E731
+    assert (origin("ab")["commit"], origin("ab")["unknown"]) == (None, "put into the mirror by hand")
+    mirrors.note_data(folder, "1" * 40, {name: folder / name for name in "ab"})
+    mirrors.note_data(folder, "2" * 40, {"c": folder / "c"})
+    assert origin("ab") == {"commit": "1" * 40, "sha256": mirrors.hashes(str(tmp_path), "org/set", "ab")}
+    assert origin("c")["commit"] == "2" * 40
+    assert origin("ac")["unknown"] == f"its files are of several commits: {'1' * 40}, {'2' * 40}"
+    (folder / "b").write_text("B")
+    assert origin("ab")["unknown"] == "some of its files were put into the mirror, or changed there, by hand"
+    assert mirrors.hashes(str(tmp_path), "org/set", ["none"]) == {"none": None}
+
+
+def test_what_is_noted_of_a_data_set_is_not_read_as_data(tmp_path):
+    import datasets
+
+    folder = tmp_path / "mirror" / "datasets" / "org" / "set"  # without a card, so that `datasets` looks for data by itself
+    folder.mkdir(parents=True)
+    (folder / "a.json").write_text(json.dumps({"q": "one"}))
+    mirrors.note_data(folder, "1" * 40, {"a.json": folder / "a.json"})
+    with hub.datasets_from(str(tmp_path / "mirror"), None) as origins:
+        found = datasets.load_dataset("org/set", cache_dir=str(tmp_path / "cache"))
+    assert found["train"].to_list() == [{"q": "one"}] and list(origins["org/set"]["sha256"]) == ["a.json"]
+    assert origins["org/set"]["commit"] == "1" * 40
