@@ -14,6 +14,7 @@ import pytest
 
 from bitsure.config import PROJECT
 from bitsure.rundir import read_status
+from bitsure.store import Store
 
 SWEEP = [
     "-m",
@@ -30,6 +31,7 @@ ENDS = """
 import os, signal, sys, time
 from bitsure import cells, pipeline
 from bitsure.rundir import open_run
+from bitsure.store import Store
 from bitsure.config import resolved
 def run(config, run_dir, sweep=None):
     with open_run(run_dir, resolved(config)) as current, current.stage("check"):
@@ -42,6 +44,9 @@ def run(config, run_dir, sweep=None):
             case "memory": sys.stderr.write("terminate called after throwing std::bad_alloc\\n"); os.abort()
             case "exit": os._exit(3)
             case "hang": time.sleep(600)
+            case "wait":
+                with Store(config.paths.store).lock("weights", "of another"):
+                    (run_dir / "records.parquet").write_bytes(b"PAR1")
             case "deaf":
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 time.sleep(600)
@@ -132,8 +137,21 @@ def test_a_cell_that_hangs_is_stopped_after_its_time_asked_first(sweep):
     assert code == 1 and time.monotonic() - started < 60
     assert [one["state"] for one in found] == ["timed out", "done", "timed out"], said
     assert (
-        "sweep.time_limit=1 seconds, waiting for other cells counted" in found[0]["error"] and "time.sleep" in found[0]["error"]
+        "sweep.time_limit=1 seconds, waiting for other cells not counted" in found[0]["error"]
+        and "time.sleep" in found[0]["error"]
     )
+
+
+def test_waiting_for_another_cell_is_none_of_a_cells_time(sweep, tmp_path):
+    with Store(tmp_path / "store").lock("weights", "of another"):
+        process = sweep("wait", "done", "done", "sweep.time_limit=2", wait=False)
+        deadline = time.monotonic() + 60
+        while not read_status(tmp_path / "sweep" / "0-pocket-300k-rtn2") and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(6)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert read_status(tmp_path / "sweep" / "0-pocket-300k-rtn2")["state"] == "done"
 
 
 def test_a_cell_ends_with_its_sweep(sweep, tmp_path):

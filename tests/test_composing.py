@@ -102,9 +102,9 @@ def test_every_sweep_composes(path):
         settings = {(cell.config.task.name, cell.config.calib.name, cell.config.metric.paper_compat) for cell in cells}
         assert settings == {("paper", "c4", True)}
     if path.stem == "pocket":  # of three sizes, two of them trained three times; full precision is in every cell
-        assert len(cells) == len({cell.name for cell in cells}) == 7 * 5
+        assert len(cells) == len({cell.name for cell in cells}) == 7 * 4
         assert {cell.config.task.name for cell in cells} == {"pocket"}
-        assert {cell.config.quant.name for cell in cells} == {"gptq4", "gptq3", "gptq2", "awq3", "rtn3"}
+        assert {cell.config.quant.name for cell in cells} == {"gptq4", "gptq3", "gptq2", "rtn3"}
     assert len({cell.name for cell in cells}) > 1 or path.stem == "calib_data"
 
 
@@ -127,6 +127,7 @@ def test_a_thousand_cells_are_planned_in_seconds_with_all_that_is_wrong(tmp_path
     """At most 30 s on two processors; their time is counted, as other tests may have them meanwhile."""
     monkeypatch.setenv("BITSURE_STORE", str(tmp_path))
     seeds = "calib.seed=" + ",".join(map(str, range(8)))
+    monkeypatch.setattr("transformers.PreTrainedModel.from_pretrained", None)  # no model is loaded
     models = "model=pocket-300k,pocket-1m,pocket-4m,opt-125m,opt-1.3b,no-such"
     started = _processor_time()
     cells = composed(models, "quant=glob([rtn?,awq?,gptq?,hqq?,*float*])", seeds, f"hydra.sweep.dir={tmp_path}")

@@ -14,12 +14,14 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from contextlib import suppress
+from ctypes import c_double
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from bitsure import gpus
+from bitsure import gpus, store
 from bitsure.config import Config, resolved
 from bitsure.errors import UserError
 from bitsure.rundir import end_for, is_done, read_status
@@ -43,12 +45,12 @@ def run(config: Config, run_dir: Path, sweep: str, job_logging: dict) -> None:
     with gpus.assigned(config.sweep.gpus) as chosen:
         multiprocessing.set_start_method("forkserver", force=True)  # joblib's workers have another, which a cell does not know
         multiprocessing.set_forkserver_preload(["bitsure.preload"])
-        arguments = (config, run_dir, sweep, job_logging, {**os.environ, **chosen})
+        waited = multiprocessing.RawValue("d")
+        arguments = (config, run_dir, sweep, job_logging, {**os.environ, **chosen}, waited)
         process = multiprocessing.Process(target=_cell, args=arguments, name=run_dir.name)
         process.start()
         try:
-            process.join(config.sweep.time_limit)
-            timed_out = process.is_alive()
+            timed_out = not _ends_in_time(process, config.sweep.time_limit, waited)
         except KeyboardInterrupt:
             process.join(1)  # a terminal's Ctrl-C has reached it, too
             _stop(process)
@@ -60,6 +62,18 @@ def run(config: Config, run_dir: Path, sweep: str, job_logging: dict) -> None:
     with suppress(OSError):
         if not (run_dir / ERRORS).stat().st_size:
             (run_dir / ERRORS).unlink()
+
+
+def _ends_in_time(process: multiprocessing.Process, limit: float | None, waited: c_double) -> bool:
+    """Wait for a process to end; False if it goes on after `limit` seconds and those that it `waited` for other cells."""
+    begun = time.monotonic()
+    while limit is not None and process.is_alive():
+        left = limit + waited.value - (time.monotonic() - begun)
+        if left <= 0:
+            return False
+        process.join(left)
+    process.join()
+    return True
 
 
 def _stop(process: multiprocessing.Process) -> None:
@@ -90,7 +104,7 @@ def _how_it_ended(code: int, time_limit: float | None) -> tuple[str, str]:
     if time_limit is not None:
         return (
             "timed out",
-            f"stopped after sweep.time_limit={time_limit:g} seconds, waiting for other cells counted",
+            f"stopped after sweep.time_limit={time_limit:g} seconds, waiting for other cells not counted",
         )
     if code < 0:
         hint = ": by someone, or by the system for want of memory" if -code == signal.SIGKILL else ""
@@ -108,8 +122,13 @@ def _last_lines(path: Path) -> list[str]:
     return lines[-LAST_LINES:] if crash is None else lines[max(0, crash - 2) : crash + LAST_LINES]
 
 
-def _cell(config: Config, run_dir: Path, sweep: str, job_logging: dict, environment: dict[str, str]) -> None:
-    """The process of a cell."""
+def _cell(config: Config, run_dir: Path, sweep: str, job_logging: dict, environment: dict[str, str], waited: c_double) -> None:
+    """The process of a cell. waited: where it tells the seconds that it waits for other cells."""
+
+    def on_wait(seconds: float) -> None:
+        waited.value += seconds
+
+    store.on_wait = on_wait
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.clear()
     os.environ.update(environment)

@@ -191,7 +191,7 @@ class Paths:
 class Sweep:
     """How the cells of a sweep are run; it says nothing of their results."""
 
-    time_limit: float | None = None  # seconds that a cell may take, waiting for others counted; None: as long as it likes
+    time_limit: float | None = None  # seconds that a cell may take, waiting for others not counted; None: as long as it likes
     gpus: int | None = 1  # that each cell has to itself where there are several; None: every cell sees all
 
     def __post_init__(self) -> None:

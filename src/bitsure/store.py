@@ -29,6 +29,10 @@ PATIENCE = 1.0  # seconds of waiting for a lock that are not worth a word
 UNFINISHED = ".unfinished-"
 
 
+def on_wait(seconds: float) -> None:
+    """Called with the seconds that were waited for a lock, while it is waited for; for those who want to know to replace."""
+
+
 def hash_json(value: object) -> str:
     """SHA-256 of the canonical JSON of a value, hexadecimal."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
@@ -101,23 +105,26 @@ class Store:
         """
         path = self.root / "locks" / kind / hash_json(made_from)[:24]
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path)
-        try:
-            lock.acquire(timeout=PATIENCE)
-        except filelock.Timeout:
-            log.warning("waiting for another process that makes %s", self.path(kind, made_from))
-            lock.acquire()
+        lock, said = filelock.FileLock(path), False
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=PATIENCE)
+            except filelock.Timeout:
+                on_wait(PATIENCE)
+                if not said:
+                    log.warning("waiting for another process that makes %s", self.path(kind, made_from))
+                said = True
         try:
             yield
         finally:
             lock.release()
 
-    def ensure(self, kind: str, made_from: object, fill: Callable[[Path], None]) -> Path:
-        """The entry's directory; where it is not there yet `fill` fills it, in one process at a time."""
-        if found := self.find(kind, made_from):
+    def ensure(self, kind: str, made_from: object, fill: Callable[[Path], None], to_read: bool = False) -> Path:
+        """The entry's directory; where it is not there yet `fill` fills it, in one process at a time. to_read: as in `find`."""
+        if found := self.find(kind, made_from, to_read):
             return found
         with self.lock(kind, made_from):
-            if not self.find(kind, made_from):  # not made by another process meanwhile
+            if not self.find(kind, made_from, to_read):  # not made by another process meanwhile
                 with self.create(kind, made_from) as unfinished:
                     fill(unfinished)
         return self.path(kind, made_from)
@@ -155,12 +162,12 @@ class Store:
     def hashes(self, files: Sequence[Path]) -> list[str]:
         """SHA-256 of each file's content. Files of the same places, sizes and times as before are not read again."""
         made_from = {"files": [[str(file.absolute()), *_stat(file)] for file in files]}
-        if self.find("hashes", made_from, to_read=True) is None:
-            with self.lock("hashes", made_from):  # others that want the same files, of gigabytes, need not read them too
-                if self.find("hashes", made_from, to_read=True) is None:
-                    with self.create("hashes", made_from) as entry:
-                        write_text(entry / "hashes.json", json.dumps([hash_file(file) for file in files]))
-        return json.loads((self.path("hashes", made_from) / "hashes.json").read_text())
+
+        def fill(entry: Path) -> None:
+            write_text(entry / "hashes.json", json.dumps([hash_file(file) for file in files]))
+
+        entry = self.ensure("hashes", made_from, fill, to_read=True)
+        return json.loads((entry / "hashes.json").read_text())
 
     def _alive(self, unfinished: Path) -> filelock.BaseFileLock:
         """What the maker of an unfinished entry holds as long as it lives."""

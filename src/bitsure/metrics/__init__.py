@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -141,8 +142,14 @@ class Sample:
         self.clusters = clusters
         self.n_clusters = None if clusters is None else int(clusters.max()) + 1
         self.unit = "questions" if clusters is None else f"clusters of questions ({self.n_clusters:,})"
-        few = n <= bootstrap.MOST_RESAMPLED
-        self.weights = bootstrap.resample_weights(n, metric.resamples, metric.seed, clusters) if few else None
+        self._n, self._metric = n, metric
+
+    @cached_property
+    def weights(self) -> np.ndarray | None:
+        """(n, resamples) of a bootstrap; None of too many questions for one."""
+        if self._n > bootstrap.MOST_RESAMPLED:
+            return None
+        return bootstrap.resample_weights(self._n, self._metric.resamples, self._metric.seed, self.clusters)
 
     @classmethod
     def of(cls, records: pa.Table, metric: Metric) -> Sample:

@@ -42,7 +42,7 @@ def basic_interval(value: float, replicates: np.ndarray, level: float) -> tuple[
 
 def normal_interval(value: float, standard_error: float, level: float) -> tuple[float, float]:
     """θ̂ ± z · standard error."""
-    from scipy.stats import norm
+    from scipy.special import ndtri  # the quantile of the normal distribution
 
-    half = float(norm.ppf((1 + level) / 2)) * standard_error
+    half = float(ndtri((1 + level) / 2)) * standard_error
     return value - half, value + half

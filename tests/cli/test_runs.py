@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -14,42 +13,8 @@ from pathlib import Path
 import pytest
 
 from bitsure import costs, records
-from bitsure.callback import is_installed
-from bitsure.config import PROJECT
 from bitsure.store import Store
-from tests.conftest import SHARED, needs_gptqmodel, needs_shared
-
-QUICK = ["quant=rtn3", "metric.resamples=100", "tracking.mode=disabled"]
-
-
-@pytest.fixture
-def bitsure(tmp_path):
-    """Runs main.py in a directory and with a store of the test's own."""
-
-    def run(*arguments: str, environment: dict | None = None, wait: bool = True):
-        command = [sys.executable, str(PROJECT / "main.py"), *arguments]
-        env = os.environ | {"BITSURE_STORE": str(tmp_path / "store"), "HOME": str(tmp_path)} | (environment or {})
-        if not wait:
-            output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-            heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - a shell's background job ignores it
-            return subprocess.Popen(command, cwd=tmp_path, env=env, preexec_fn=heard, **output)
-        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
-
-    return run
-
-
-@pytest.fixture
-def tiny(tiny_model, calib_file, own_tasks):
-    """Overrides for a run of seconds on the tiny model and task."""
-    calib = ["calib=text", f"calib.path={calib_file}", "calib.nsamples=8", "calib.seqlen=64"]
-    return [
-        "model=local",
-        f"model.path={tiny_model}",
-        f"task.include_path={own_tasks}",
-        "task.names=[tiny_pets]",
-        *calib,
-        *QUICK,
-    ]
+from tests.conftest import SHARED, needs_shared
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
@@ -125,14 +90,6 @@ def test_a_second_run_finds_everything_in_the_store(bitsure, tiny, tmp_path):
     assert seconds["score full precision"] + seconds["score quantized"] + seconds["quantize"] + seconds["compress"] < 1
 
 
-def test_a_directory_with_records_is_refused_and_kept(bitsure, tiny, tmp_path):
-    bitsure(*tiny, "hydra.run.dir=run")
-    before = (tmp_path / "run" / "records.parquet").read_bytes(), (tmp_path / "run" / "status.json").read_text()
-    done = bitsure(*tiny, "hydra.run.dir=run")
-    assert done.returncode == 1 and "already holds records" in done.stderr
-    assert before == ((tmp_path / "run" / "records.parquet").read_bytes(), (tmp_path / "run" / "status.json").read_text())
-
-
 @pytest.mark.parametrize("damage", ["cut", "edit"])
 def test_damaged_records_in_the_store_are_made_again(bitsure, tiny, tmp_path, damage):
     bitsure(*tiny, "hydra.run.dir=first")
@@ -142,13 +99,6 @@ def test_damaged_records_in_the_store_are_made_again(bitsure, tiny, tmp_path, da
     done = bitsure(*tiny, "hydra.run.dir=second")
     assert done.returncode == 0, done.stderr
     assert records.read(tmp_path / "first" / "records.parquet") == records.read(tmp_path / "second" / "records.parquet")
-
-
-def test_a_sweep_with_anything_wrong_is_refused_before_its_first_cell_with_all_that_is(bitsure, tiny, tmp_path):
-    done = bitsure("-m", *tiny, "quant=rtn2,gptq4", "quant.group_size=64,100", "calib.nsamples=8,9000", "hydra.sweep.dir=sweep")
-    assert done.returncode == 1 and "no cell was started" in done.stderr and "Traceback" not in done.stderr
-    assert "2 cells (3, 7): quant.group_size (gptqmodel)=100" in done.stderr and "9000 windows" in done.stderr
-    assert not (tmp_path / "sweep").exists() and not (tmp_path / "store" / "weights").exists()
 
 
 def test_a_sweep_runs_every_cell_and_the_same_command_again_none(bitsure, tiny, tmp_path):
@@ -174,58 +124,6 @@ def test_a_sweep_runs_every_cell_and_the_same_command_again_none(bitsure, tiny, 
     single = bitsure(*tiny, "quant=rtn3", "plan=true", "hydra.run.dir=single")
     assert single.returncode == 0 and "1 cells, 0 of them done; 2 pieces of work" in single.stdout
     assert not (tmp_path / "single" / "records.parquet").exists()
-
-
-def test_a_launcher_that_is_not_installed_is_named_with_the_command_that_brings_it(bitsure, tiny):
-    if is_installed("hydra_ray_launcher"):
-        pytest.skip("it is installed")
-    done = bitsure("-m", *tiny, "quant=rtn2,rtn8", "hydra/launcher=ray")
-    assert done.returncode == 1 and "hydra_ray_launcher is not installed" in done.stderr
-    assert "python -m pip install -e '.[ray]'" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_a_store_of_a_newer_version_is_refused_and_kept(bitsure, tiny, tmp_path):
-    (tmp_path / "store").mkdir()
-    (tmp_path / "store" / "version").write_text("9")
-    done = bitsure(*tiny)
-    assert done.returncode == 1 and "written by a newer bitsure" in done.stderr and "Traceback" not in done.stderr
-    assert [path.name for path in (tmp_path / "store").iterdir()] == ["version"]
-
-
-@pytest.mark.parametrize(
-    ("overrides", "said"),
-    [
-        (["quant=gptq5"], "gptq4"),
-        (["quant.bitz=3"], "bitz"),
-        (["task.limit=0"], "must be 1 or more"),
-        (["model.path=/no/such/model"], "no such directory"),
-        (["task.names=[tiny_pet]"], "Near: tiny_pets"),
-        (["task.names=[tiny_free]"], "there is no confidence to take"),
-        (["calib.path=none.txt"], "no such file"),
-        (["tracking.mode=online"], "wandb login"),
-        (["scoring.dequantize=false"], "only checkpoints of quant.backend=gptqmodel"),
-        (["scoring.dequantize=false", "quant=gptq4"], "Add model.dtype=bfloat16"),
-        pytest.param(["quant=gptq4", "quant.backend=auto_gptq"], "make setup-auto-gptq", marks=needs_gptqmodel),
-    ],
-)
-def test_bad_input_is_an_error_before_weights_are_loaded(bitsure, tiny, tmp_path, overrides, said):
-    environment = {"NETRC": str(tmp_path / "none"), "WANDB_API_KEY": ""}
-    done = bitsure(*tiny, *overrides, "hydra.run.dir=run", environment=environment)
-    assert done.returncode == 1 and said in done.stderr + done.stdout, done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "store" / "weights").exists() and not (tmp_path / "run" / "records.parquet").exists()
-    if (tmp_path / "run" / "status.json").exists():
-        status = json.loads((tmp_path / "run" / "status.json").read_text())
-        assert status["state"] == "failed" and said in status["error"] and list(status["seconds"]) == ["check"]
-
-
-def test_a_directory_without_weights_is_refused(bitsure, tiny, tiny_model, tmp_path):
-    (tmp_path / "empty").mkdir()
-    done = bitsure(*tiny, "model.path=empty")
-    assert done.returncode == 1 and "holds no config.json" in done.stderr
-    (tmp_path / "empty" / "config.json").write_text((tiny_model / "config.json").read_text())
-    done = bitsure(*tiny, "model.path=empty")
-    assert done.returncode == 1 and "holds no weights" in done.stderr
 
 
 def write_task(folder: Path, name: str, questions: int, length: int) -> None:

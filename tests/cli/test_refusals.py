@@ -1,0 +1,77 @@
+"""What the command line refuses: with what was given, what is allowed and what to do, before anything heavy."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bitsure.callback import is_installed
+from tests.conftest import needs_gptqmodel
+
+
+def test_a_directory_with_records_is_refused_and_kept(bitsure, tiny, tmp_path):
+    bitsure(*tiny, "hydra.run.dir=run")
+    before = (tmp_path / "run" / "records.parquet").read_bytes(), (tmp_path / "run" / "status.json").read_text()
+    done = bitsure(*tiny, "hydra.run.dir=run")
+    assert done.returncode == 1 and "already holds records" in done.stderr
+    assert before == ((tmp_path / "run" / "records.parquet").read_bytes(), (tmp_path / "run" / "status.json").read_text())
+
+
+def test_a_sweep_with_anything_wrong_is_refused_before_its_first_cell_with_all_that_is(bitsure, tiny, tmp_path):
+    done = bitsure("-m", *tiny, "quant=rtn2,gptq4", "quant.group_size=64,100", "calib.nsamples=8,9000", "hydra.sweep.dir=sweep")
+    assert done.returncode == 1 and "no cell was started" in done.stderr and "Traceback" not in done.stderr
+    assert "2 cells (3, 7): quant.group_size (gptqmodel)=100" in done.stderr and "9000 windows" in done.stderr
+    assert not (tmp_path / "sweep").exists() and not (tmp_path / "store" / "weights").exists()
+
+
+def test_a_launcher_that_is_not_installed_is_named_with_the_command_that_brings_it(bitsure, tiny):
+    if is_installed("hydra_ray_launcher"):
+        pytest.skip("it is installed")
+    done = bitsure("-m", *tiny, "quant=rtn2,rtn8", "hydra/launcher=ray")
+    assert done.returncode == 1 and "hydra_ray_launcher is not installed" in done.stderr
+    assert "python -m pip install -e '.[ray]'" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_store_of_a_newer_version_is_refused_and_kept(bitsure, tiny, tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "version").write_text("9")
+    done = bitsure(*tiny)
+    assert done.returncode == 1 and "written by a newer bitsure" in done.stderr and "Traceback" not in done.stderr
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["version"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["quant=gptq5"], "gptq4"),
+        (["quant.bitz=3"], "bitz"),
+        (["task.limit=0"], "must be 1 or more"),
+        (["model.path=/no/such/model"], "no such directory"),
+        (["task.names=[tiny_pet]"], "Near: tiny_pets"),
+        (["task.names=[tiny_free]"], "there is no confidence to take"),
+        (["calib.path=none.txt"], "no such file"),
+        (["tracking.mode=online"], "wandb login"),
+        (["scoring.dequantize=false"], "only checkpoints of quant.backend=gptqmodel"),
+        (["scoring.dequantize=false", "quant=gptq4"], "Add model.dtype=bfloat16"),
+        pytest.param(["quant=gptq4", "quant.backend=auto_gptq"], "make setup-auto-gptq", marks=needs_gptqmodel),
+    ],
+)
+def test_bad_input_is_an_error_before_weights_are_loaded(bitsure, tiny, tmp_path, overrides, said):
+    environment = {"NETRC": str(tmp_path / "none"), "WANDB_API_KEY": ""}
+    done = bitsure(*tiny, *overrides, "hydra.run.dir=run", environment=environment)
+    assert done.returncode == 1 and said in done.stderr + done.stdout, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "store" / "weights").exists() and not (tmp_path / "run" / "records.parquet").exists()
+    if (tmp_path / "run" / "status.json").exists():
+        status = json.loads((tmp_path / "run" / "status.json").read_text())
+        assert status["state"] == "failed" and said in status["error"] and list(status["seconds"]) == ["check"]
+
+
+def test_a_directory_without_weights_is_refused(bitsure, tiny, tiny_model, tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = bitsure(*tiny, "model.path=empty")
+    assert done.returncode == 1 and "holds no config.json" in done.stderr
+    (tmp_path / "empty" / "config.json").write_text((tiny_model / "config.json").read_text())
+    done = bitsure(*tiny, "model.path=empty")
+    assert done.returncode == 1 and "holds no weights" in done.stderr
