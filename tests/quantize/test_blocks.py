@@ -61,7 +61,7 @@ def test_the_statistics_are_those_of_the_definition():
     assert prefix == "model.layers.0"
     down, seen = block.mlp.down_proj, []
     handle = down.register_forward_pre_hook(lambda _, x: seen.append(x[0].flatten(0, -2).double()))
-    inputs = measure([block.self_attn.o_proj, down], feed, means=True)[1]
+    inputs = measure([{"o": block.self_attn.o_proj}, {"down": down}], feed, means=True)[1]
     handle.remove()
     x = torch.cat(seen)
     assert inputs.tokens == len(x) == WINDOWS.numel()

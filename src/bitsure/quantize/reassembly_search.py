@@ -34,8 +34,7 @@ def reassemble_block(
     """
     number = max(1, min(len(feed.batches), SEARCHED // feed.batches[0].shape[:-1].numel()))
     tried = [feed.batches[i] for i in torch.linspace(0, len(feed.batches) - 1, number).round().int().tolist()]
-    first = [next(iter(group.values())) for group in groups]
-    ranges, statistics = channel_ranges(first, feed), measure(first, feed)
+    ranges, statistics = channel_ranges(groups, feed), measure(groups, feed)
     done = []
     for group, (low, high), inputs in zip(groups, ranges, statistics, strict=True):
         names = [f"{prefix}.{name}" for name in group]
@@ -50,7 +49,7 @@ def reassemble_block(
             hooks.on_layers(list(group.values()), Input(reassembly=one.reassembly))
     spans: dict[str, torch.Tensor] = {}
     if quant.activations.static:
-        for one, (low, high) in zip(done, channel_ranges(first, feed), strict=True):
+        for one, (low, high) in zip(done, channel_ranges(groups, feed), strict=True):
             spans |= dict.fromkeys(one.layers, torch.stack([low.min(), high.max()]).cpu())
     return done, spans
 
