@@ -39,7 +39,8 @@ puts what runs with these settings read into `DIR`, each model whole or not at a
 is identified by its commit, as the hub's cache is, and `model.revision` must be that commit or the name it was fetched by. A
 model that was put there by hand, or changed, is identified by its content; of which revision it is nobody can check:
 `revision_checked` in `provenance.json` says so, and a warning where a revision was asked for. `data` there has each task's
-data sets with commit and SHA-256, `calib_data` the calibration text's.
+data sets with commit and SHA-256, `calib_data` the calibration text's; `data_full_precision` is there where the
+full-precision records, made at another time, are of other data.
 
 Weights are read from safetensors; where a repository has none, as the OPT family, its .bin files are read by torch's
 weights-only loader, which runs no code, and the log says so.

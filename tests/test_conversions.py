@@ -87,6 +87,10 @@ def test_the_hubs_conversion_is_read_instead_of_the_script(world):
     log = (folder / "straight" / "main.log").read_text()
     assert log.count(f"data set {REPO} is a script, which is not run") == 1 and origin[REPO]["commit"] in log
     assert len(records.read(folder / "straight" / "records.parquet")[0]) == 24
+    again = ["task.names=[xstorycloze_ar,xstorycloze_en]", "hydra.run.dir=again"]  # with no records, and no hub
+    done = run(*SMALL, *again, HF_HUB_OFFLINE="1", BITSURE_STORE=str(folder / "store-again"))
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert told(folder, "again") == told(folder, "straight")
 
 
 def test_a_mirror_gets_the_conversion_and_serves_it_without_network(world):
@@ -158,10 +162,44 @@ def test_an_only_configuration_that_the_hub_calls_default_keeps_its_name(served,
     )
 
 
+def test_an_only_conversion_does_not_stand_for_two_configurations(served, tmp_path, caplog):
+    convert(tmp_path, "default", test=stories("en", 4))
+    added = served.add("org/languages", tmp_path, kind="datasets", ref=conversions.REF)
+    found = conversions.find("org/languages", "en", REFUSED)
+    assert found.origin == {"commit": added.commit, "ref": conversions.REF, "configuration": "default"}
+    assert "org/languages: the configuration default of its conversion is read for en" in caplog.text
+    assert conversions.find("org/languages", "en", REFUSED) == found
+    assert "configuration" not in conversions.find("org/languages", None, REFUSED).origin
+    with pytest.raises(UserError, match=r"configuration fr, .* default, which was taken for configuration en already\. Put"):
+        conversions.find("org/languages", "fr", REFUSED)
+
+
+def test_a_card_does_not_name_the_same_files_for_two_configurations(tmp_path):
+    splits = {"test": ["default/test/0000.parquet"]}
+    conversions.Conversion("en", "c" * 40, splits).describe("org/set", tmp_path)
+    said = (tmp_path / "README.md").read_text()
+    with pytest.raises(UserError, match=r"configuration fr, .* was taken for configuration en already"):
+        conversions.Conversion("fr", "c" * 40, splits).describe("org/set", tmp_path)
+    assert (tmp_path / "README.md").read_text() == said
+
+
+def test_a_card_is_there_whole_however_its_writing_ends(tmp_path, monkeypatch):
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\nText.\n")
+
+    def killed(path, data):
+        path.write_text("")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("huggingface_hub.repocard.metadata_save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        conversions.Conversion("en", "c" * 40, {"eval": ["en/eval/0000.parquet"]}).describe("org/set", tmp_path)
+    assert (tmp_path / "README.md").read_text() == "---\nlicense: mit\n---\nText.\n"
+
+
 def test_a_card_keeps_what_it_says_of_others(tmp_path):
     card = "---\nlicense: mit\nconfigs:\n- config_name: mine\n  data_files: mine.jsonl\n---\nText.\n"
     (tmp_path / "README.md").write_text(card)
     for _ in range(2):
-        conversions.Conversion("en", "c" * 40, {"eval": ["en/eval/0000.parquet"]}).describe(tmp_path)
+        conversions.Conversion("en", "c" * 40, {"eval": ["en/eval/0000.parquet"]}).describe("org/set", tmp_path)
     added = "- config_name: en\n  data_files:\n  - split: eval\n    path:\n    - en/eval/0000.parquet\n"
     assert (tmp_path / "README.md").read_text() == card.replace("mine.jsonl\n", f"mine.jsonl\n{added}")

@@ -75,3 +75,21 @@ def test_a_configuration_that_the_mirror_lacks_is_named(tmp_path):
         hub.datasets_from(str(tmp_path), None),
     ):
         datasets.load_dataset("org/set", "b")
+
+
+def test_a_file_of_the_mirror_that_cannot_be_read_is_named(loaded, tmp_path, monkeypatch):
+    import datasets
+
+    folder = tmp_path / "datasets" / "org" / "set"
+    folder.mkdir(parents=True)
+    (folder / "a.jsonl").write_text('{"q": 1}')
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("bitsure.mirrors.hash_file", denied)
+    with (
+        pytest.raises(UserError, match=r"org/set cannot be read from the mirror's .*Permission denied: .*a\.jsonl"),
+        hub.datasets_from(str(tmp_path), None),
+    ):
+        datasets.load_dataset("org/set")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from bitsure import hub, mirrors, models
 from bitsure.config import Model
 from bitsure.errors import UserError
+from bitsure.store import Store
 
 
 @pytest.fixture
@@ -22,8 +24,47 @@ def test_a_fetched_model_is_of_its_commit_while_it_is_as_fetched(mirrored, tmp_p
     mirrors.note_model(mirrored, "v1", "c" * 40)
     find = lambda revision: mirrors.find_model("org/tiny", revision, str(tmp_path))  # noqa: E731
     assert find("v1") == find("c" * 40) == mirrors.Found(mirrored, "c" * 40)
+    (mirrored / "README.md").write_text("Which no model is loaded from.")
+    assert find("v1").commit == "c" * 40
     (mirrored / "config.json").write_text((mirrored / "config.json").read_text() + " ")
     assert find("v1") == mirrors.Found(mirrored, None)
+
+
+def test_other_weights_of_the_same_size_are_not_of_the_commit(mirrored, tmp_path):
+    mirrors.note_model(mirrored, "main", "c" * 40)
+    locate = lambda: models.locate(Model(repo="org/tiny"), str(tmp_path), Store(tmp_path / "store"))  # noqa: E731
+    assert locate().fingerprint == f"org/tiny@{'c' * 40}"
+    weights = bytearray((mirrored / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (mirrored / "model.safetensors").write_bytes(weights)
+    assert locate().revision is None and "org/tiny@" not in locate().fingerprint
+
+
+@pytest.mark.parametrize("text", ["", '{"revision": "main"', '{"revision": "main"}', "[]"])
+def test_damaged_notes_are_named_with_the_way_out(mirrored, tmp_path, text):
+    (mirrored / mirrors.MODEL).write_text(text)
+    with pytest.raises(UserError, match=r"tiny/prefetched\.json is damaged: .* Remove it, .* `make prefetch` again"):
+        mirrors.find_model("org/tiny", "main", str(tmp_path))
+    if text != '{"revision": "main"}':  # which a data set's could say
+        (mirrored / mirrors.DATA).write_text(text)
+        with pytest.raises(UserError, match=r"tiny/\.prefetched\.json is damaged"):
+            mirrors.origin(mirrored, {})
+
+
+def test_two_that_fill_one_repository_wait_for_each_other(published, served, tiny_model, tmp_path):
+    (tmp_path / "set").mkdir()
+    files = [f"{i}.jsonl" for i in range(8)]
+    for file in files:
+        (tmp_path / "set" / file).write_text("{}")
+    served.add("org/set", tmp_path / "set", kind="datasets")
+    mirror = tmp_path / "mirror"
+    model = lambda i: hub.fetch_model("org/tiny", "main", mirror, False, False, lambda config: None)  # noqa: E731
+    data = lambda i: hub.fetch_dataset_files("org/set", files[i : i + 5], None, mirror)  # noqa: E731
+    with ThreadPoolExecutor(4) as pool:
+        done = [*pool.map(model, range(2)), *pool.map(data, range(4))]
+    assert done[0] == done[1] == mirrors.Found(mirror / "models" / "org" / "tiny", published.commit)
+    folder = mirror / "datasets" / "org" / "set"
+    assert mirrors.origin(folder, mirrors.hashes(str(mirror), "org/set", files))["commit"] is not None
 
 
 @pytest.mark.parametrize("revision", ["main", "v2", "d" * 40])

@@ -105,6 +105,8 @@ def test_a_mirror_serves_where_there_is_no_network(world):
     assert done.returncode == 0, done.stderr + done.stdout
     mirror = folder / "mirror"
     assert {str(f.relative_to(mirror)) for f in mirror.rglob("*") if f.is_file() and "org/opt" not in str(f)} == {
+        ".locks/datasets/org/c4",
+        ".locks/datasets/org/quiz",
         "datasets/org/c4/.prefetched.json",
         "datasets/org/c4/en/first.json.gz",
         "datasets/org/quiz/.prefetched.json",
@@ -167,6 +169,18 @@ def test_what_is_left_of_another_commits_broken_fetch_is_not_taken(served, publi
     found = fetch()
     assert found.commit == "b" * 40 and (found.path / "model.safetensors").is_file()
     assert not (found.path / "generation_config.json").exists() and not begun.exists()
+
+
+def test_a_noise_control_of_a_checkpoint_of_others_has_that_fetched_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("BITSURE_STORE", str(tmp_path / "store"))
+    fetched = []
+    monkeypatch.setattr(
+        "bitsure.hub.fetch_model", lambda repo, revision, *given: fetched.append(repo) or hub.Found(tmp_path, None)
+    )
+    monkeypatch.setattr("bitsure.scoring.tasks.load_tasks", lambda *given: {})
+    noise = ["quant=noise", "quant@quant.like=prequantized", "quant.like.repo=org/quantized", "calib=random"]
+    prefetch.main(["model=opt-125m", *noise, f"paths.hub_mirror={tmp_path / 'mirror'}"])
+    assert fetched == ["facebook/opt-125m", "org/quantized"]
 
 
 def test_a_sweep_is_prefetched_cell_by_cell():

@@ -47,6 +47,7 @@ def test_what_has_changed_since_a_run_finished_is_named_and_the_cell_not_run_bes
         assert stale.changed(finished.config, finished.directory) == []
     (data / "other").mkdir()
     (data / "other" / "x.jsonl").write_text("{}")  # of no matter to the task that was run
+    shutil.rmtree(data)  # what is gone cannot be looked at
     shutil.rmtree(tmp_path / "model")  # not here any more: the result stays
     assert look()[0][0].state == "done" and look()[1] == []
 

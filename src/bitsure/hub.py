@@ -21,6 +21,7 @@ from bitsure import conversions, mirrors
 from bitsure.errors import UserError
 from bitsure.hub_errors import explained, status_of, wait_asked_for
 from bitsure.mirrors import Found
+from bitsure.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +38,15 @@ def find_model(
     gated: bool = False,
     code: bool = False,
     before_weights: Callable[[Path], None] = lambda config: None,
+    store: Store | None = None,
 ) -> Found:
     """A model repository's files: mirror, cache, hub.
 
     gated: whether access must be asked for, for the errors; code: whether Python files are wanted too; before_weights is
-    given config.json before anything large is downloaded, to raise UserError. Raises UserError for what cannot be had, and for
-    a mirror that was filled at another revision.
+    given config.json before anything large is downloaded, to raise UserError; store: knows hashes. Raises UserError for what
+    cannot be had, and for a mirror that was filled at another revision.
     """
-    if found := mirrors.find_model(repo, revision, mirror) or _cached(repo, revision, code):
+    if found := mirrors.find_model(repo, revision, mirror, store) or _cached(repo, revision, code):
         return found
     with explained(f"model {repo} at revision {revision}", mirror, f"models/{repo}", repo, revision, gated):
         return _download(repo, revision, code, before_weights)
@@ -88,26 +90,29 @@ def datasets_from(mirror: str | None, own_files: str | None) -> Iterator[dict[st
         what = f"data set {path}" + (f", configuration {configuration}" if configuration else "")
         if folder is None or not folder.is_dir():
             with explained(what, mirror, f"datasets/{path}"):
+                converted = conversions.kept(path, configuration)
                 try:
-                    found, ref = original(path, *args, **kwargs), {}
+                    found = None if converted else original(path, *args, **kwargs)
                 except RuntimeError as error:
                     converted = patiently(conversions.find, path, configuration, error)
-                    found, ref = original(path, **converted.arguments(kwargs)), {"ref": conversions.REF}
+                if converted:
+                    found = original("parquet", **kwargs | converted.arguments(path, patiently))
+                    conversions.keep(path, configuration, converted)
             if "/" in path and not Path(path).exists():  # a repository, not json and the like, nor a folder of one's own
-                origins[path] = _by_its_folder(*_prepared(found)) | ref
+                origins[path] = converted.origin if converted else _by_its_folder(*_prepared(found))
             return found
         try:
             found = original(str(folder), *args, **kwargs)
-        except UserError:  # of what was to be brought there
+            names = [os.path.relpath(file, folder.resolve()) for file in data_files(str(folder), *args, **kwargs)]
+            before = origins.get(path, {}).get("sha256", {})  # of other configurations
+            origins[path] = mirrors.origin(folder, before | mirrors.hashes(mirror, path, names))
+        except UserError:  # of what was to be brought there, or of what is noted of it
             raise
         except Exception as error:
             raise UserError(
                 f"{what} cannot be read from the mirror's {folder}: {type(error).__name__}: {str(error)[:300]}\n"
                 "`make prefetch task=… paths.hub_mirror=DIR` on a machine with a network brings what is missing there."
             ) from error
-        names = [os.path.relpath(file, folder.resolve()) for file in data_files(str(folder), *args, **kwargs)]
-        before = origins.get(path, {}).get("sha256", {})  # of other configurations
-        origins[path] = mirrors.origin(folder, before | mirrors.hashes(mirror, path, names))
         return found
 
     datasets.load_dataset = load_dataset
@@ -144,18 +149,27 @@ def _by_its_folder(*paths: str | Path) -> dict:
     return {"commit": commit} if commit else {"commit": None, "unknown": "its folder does not say"}
 
 
-def fetch_model(repo: str, revision: str, mirror: Path, gated: bool, code: bool, check: Callable[[Path], None]) -> Found:
+def fetch_model(
+    repo: str,
+    revision: str,
+    mirror: Path,
+    gated: bool,
+    code: bool,
+    check: Callable[[Path], None],
+    store: Store | None = None,
+) -> Found:
     """Put a model's files into a mirror: there whole or not at all, and what was fetched of it before is not fetched again."""
     final, unfinished = mirror / "models" / repo, mirror / ".unfinished" / "models" / repo
-    if found := mirrors.find_model(repo, revision, str(mirror)):
-        return found
-    with explained(f"model {repo} at revision {revision}", None, f"models/{repo}", repo, revision, gated):
-        found = _download(repo, revision, code, check, unfinished)
-    shutil.rmtree(found.path / ".cache")  # the client's notes of what it has fetched
-    mirrors.note_model(found.path, revision, found.commit)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    found.path.rename(final)
-    shutil.rmtree(unfinished)  # with what was begun of other commits
+    with mirrors.lock(mirror, "models", repo):
+        if found := mirrors.find_model(repo, revision, str(mirror), store):
+            return found
+        with explained(f"model {repo} at revision {revision}", None, f"models/{repo}", repo, revision, gated):
+            found = _download(repo, revision, code, check, unfinished)
+        shutil.rmtree(found.path / ".cache")  # the client's notes of what it has fetched
+        mirrors.note_model(found.path, revision, found.commit)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        found.path.rename(final)
+        shutil.rmtree(unfinished)  # with what was begun of other commits
     return Found(final, found.commit)
 
 
@@ -164,12 +178,15 @@ def fetch_dataset_files(repo: str, files: list[str], commit: str | None, mirror:
 
     commit: None for the newest; ref: what it is of, where that is no branch.
     """
+    with mirrors.lock(mirror, "datasets", repo):
+        if missing := [file for file in files if not (mirror / "datasets" / repo / file).is_file()]:
+            _fetch_missing(repo, missing, commit, mirror, ref)
+
+
+def _fetch_missing(repo: str, missing: list[str], commit: str | None, mirror: Path, ref: str | None) -> None:
     from huggingface_hub import HfApi, hf_hub_download
 
     final, begun = mirror / "datasets" / repo, mirror / ".unfinished" / "datasets" / repo
-    missing = [file for file in files if not (final / file).is_file()]
-    if not missing:
-        return
     with explained(f"data set {repo}", None, f"datasets/{repo}"):
         commit = commit or patiently(HfApi().dataset_info, repo).sha
     unfinished = begun / commit

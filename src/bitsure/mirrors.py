@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bitsure.errors import UserError
 from bitsure.model_settings import REVISION
-from bitsure.store import hash_file, write_text
+from bitsure.store import Store, hash_each, hash_file, locked, write_text
 
 log = logging.getLogger(__name__)
 
-MODEL = "prefetched.json"  # in a model's folder: revision, commit, and the files with their sizes
+MODEL = "prefetched.json"  # in a model's folder: revision, commit, and the files with their SHA-256
 DATA = ".prefetched.json"  # in a data set's: each file's commit and SHA-256; hidden, or `datasets` might take it for data
+# what a model directory is loaded from, and so what it is identified by
+FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", "*.bin", "*.py")
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,22 @@ class Found:
     commit: str | None
 
 
-def find_model(repo: str, revision: str, mirror: str | None) -> Found | None:
+@contextmanager
+def lock(mirror: Path, kind: str, repo: str) -> Iterator[None]:
+    """Keep all others who would fill a repository of the mirror waiting until the block ends; kind: models or datasets."""
+    with locked(mirror / ".locks" / kind / repo, mirror / kind / repo):
+        yield
+
+
+def model_files(path: Path) -> list[Path]:
+    """What a model directory is loaded from."""
+    return sorted(file for pattern in FILES for file in path.glob(pattern) if file.name != MODEL)
+
+
+def find_model(repo: str, revision: str, mirror: str | None, store: Store | None = None) -> Found | None:
     """A model in the mirror; one that was put there by hand is of no known commit, and so is one that was changed since.
 
-    Raises UserError for one that was fetched at another revision.
+    store: knows the hashes of files that have not changed. Raises UserError for one that was fetched at another revision.
     """
     path = Path(mirror, "models", repo) if mirror else None
     if path is None or not path.is_dir():
@@ -41,14 +56,14 @@ def find_model(repo: str, revision: str, mirror: str | None) -> Found | None:
         if revision != REVISION:
             log.warning("%s was put there by hand: whether it is of revision %s is not known and not checked", path, revision)
         return Found(path, None)
-    fetched = json.loads((path / MODEL).read_text())
+    fetched = _read(path / MODEL, "revision", "commit", "files")
     if revision not in (fetched["revision"], fetched["commit"]):
         raise UserError(
             f"{path} holds another revision than {revision}: it was fetched at {fetched['revision']}, commit "
             f"{fetched['commit']}. Ask for that one; or give another paths.hub_mirror; or move that directory away and run "
             "`make prefetch` again."
         )
-    if _sizes(path) != fetched["files"]:
+    if _contents(path, store) != fetched["files"]:
         log.warning("%s was changed since it was fetched: it is identified by its content, not by its commit", path)
         return Found(path, None)
     return Found(path, fetched["commit"])
@@ -56,11 +71,12 @@ def find_model(repo: str, revision: str, mirror: str | None) -> Found | None:
 
 def note_model(path: Path, revision: str, commit: str) -> None:
     """Write down what a model's files, all there, were fetched as."""
-    write_text(path / MODEL, json.dumps({"revision": revision, "commit": commit, "files": _sizes(path)}, indent=1))
+    write_text(path / MODEL, json.dumps({"revision": revision, "commit": commit, "files": _contents(path)}, indent=1))
 
 
-def _sizes(path: Path) -> dict[str, int]:
-    return {file.name: file.stat().st_size for file in sorted(path.iterdir()) if file.is_file() and file.name != MODEL}
+def _contents(path: Path, store: Store | None = None) -> dict[str, str]:
+    files = model_files(path)
+    return dict(zip((file.name for file in files), hash_each(files, store), strict=True))
 
 
 def note_data(folder: Path, commit: str, files: Mapping[str, Path], ref: str | None = None) -> None:
@@ -100,4 +116,18 @@ def hashes(mirror: str, repo: str, names: Iterable[str]) -> dict[str, str | None
 
 
 def _fetched(folder: Path) -> dict[str, dict[str, str]]:
-    return json.loads((folder / DATA).read_text()) if (folder / DATA).is_file() else {}
+    return _read(folder / DATA) if (folder / DATA).is_file() else {}
+
+
+def _read(file: Path, *keys: str) -> dict:
+    """What was written down of what was fetched. Raises UserError where it cannot be read, or says nothing of the keys."""
+    try:
+        said = json.loads(file.read_text())
+        if not isinstance(said, dict) or not set(keys) <= said.keys():
+            raise ValueError(f"it does not say {', '.join(keys) or 'what each file is'}")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{file} is damaged: {error}. It says of which commit the files beside it are. Remove it, and they count as put "
+            f"there by hand; or move {file.parent} away and run `make prefetch` again."
+        ) from error
+    return said

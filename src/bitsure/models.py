@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitsure import hub
+from bitsure import hub, mirrors
 from bitsure.config import Model
 from bitsure.errors import UserError
 from bitsure.model_facts import (
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
-
-# what a model directory is loaded from, and so what it is identified by
-FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", "*.bin", "*.py")
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ def locate(model: Model, hub_mirror: str | None, store: Store | None = None, sec
             raise UserError(f"{section}.path={model.path}: no such directory (looked at {found.path.absolute()}).")
     else:
         check = partial(_before_weights, model)
-        found = hub.find_model(model.repo, model.revision, hub_mirror, model.gated, model.trust_remote_code, check)
+        found = hub.find_model(model.repo, model.revision, hub_mirror, model.gated, model.trust_remote_code, check, store)
     path = found.path
     if not (path / "config.json").is_file():
         raise UserError(f"{path} holds no config.json: {section}.path wants a Hugging Face model directory.")
@@ -87,7 +84,7 @@ def _before_weights(model: Model, config: Path) -> None:
 
 
 def _content(path: Path, store: Store | None) -> str:
-    return hash_files(sorted(file for pattern in FILES for file in path.glob(pattern)), store)
+    return hash_files(mirrors.model_files(path), store)
 
 
 def weight_files(path: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from operator import call
@@ -29,6 +30,8 @@ from bitsure.quantizers import NoQuant
 from bitsure.report import compressibility, published_table, tables
 from bitsure.rundir import open_run
 from bitsure.store import Store
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
                 with current.stage("score quantized"):
                     rows = scorer.score(source, cell.weights, quantized.checkpoint, config.quant.name)
             records.write(run_dir / "records.parquet", rows, scorer.describe(source, cell.weights))
-            made_by["data"] = scorer.data(source, cell.weights)
+            made_by |= _data(cell)
             current.write_json("provenance.json", made_by)
             took = _costs(cell, proof)
             current.write_json("costs.json", took)
@@ -141,6 +144,16 @@ def _made_by(cell: Cell, config: Config) -> dict:
     calib = {"calib_text": text and text.name, "calib_data": getattr(text, "origin", None)}
     asked = {"asked": cell.scorer.asked, "own_tasks": cell.scorer.questions.own}
     return {"model": model, "weights": cell.weights, **calib, **asked}
+
+
+def _data(cell: Cell) -> dict:
+    """Where the questions came from; of full precision too where its records, made at another time, are of other data."""
+    data, full = cell.scorer.data(cell.source, cell.weights), cell.scorer.data(cell.source, None)
+    if data == full:
+        return {"data": data}
+    differ = ", ".join(name for name in full if full[name] != data.get(name))
+    log.warning("full precision was scored on other data, see provenance.json: %s", differ)
+    return {"data": data, "data_full_precision": full}
 
 
 def _costs(cell: Cell, proof: dict | None) -> dict:

@@ -18,6 +18,7 @@ from bitsure.config import Config, resolved
 from bitsure.errors import NotHere, UserError
 from bitsure.estimate import Estimator, Piece
 from bitsure.rundir import is_done, read_status, why_not_here
+from bitsure.store import Store
 
 NOWHERE = Path(os.devnull)
 ON_THE_NODE = (
@@ -110,7 +111,7 @@ def _for_a_node(config: Config, once: Once) -> Config:
     """The settings as a machine with a GPU and memory enough takes them; the cell checks its own."""
     model = replace(config.model, device="auto", parameters=None)
     if model.dtype == "auto":
-        source = once(models.locate, model, config.paths.hub_mirror)
+        source = once(models.locate, model, config.paths.hub_mirror, Store(config.paths.store))
         model = replace(model, dtype=model_facts.own_dtype(model, source.path))
     return replace(config, model=model)
 

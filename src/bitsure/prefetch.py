@@ -22,7 +22,7 @@ from bitsure import config as schema
 from bitsure.config import PROJECT, Config
 from bitsure.errors import UserError
 from bitsure.model_settings import Model
-from bitsure.other_quantizers import Prequantized
+from bitsure.store import Store
 
 schema.register()
 
@@ -30,11 +30,13 @@ schema.register()
 def fetch(config: Config, mirror: Path) -> None:
     """Everything that a run of this config reads from the hub. Raises UserError for what cannot be had."""
     from bitsure import hub
+    from bitsure.quantize import prequantized
     from bitsure.scoring import tasks
 
-    _fetch_model(config.model, mirror)
-    if isinstance(config.quant, Prequantized) and config.quant.repo is not None:
-        _fetch_model(Model(repo=config.quant.repo, revision=config.quant.revision), mirror)
+    store = Store(config.paths.store)
+    _fetch_model(config.model, mirror, store)
+    if (checkpoint := prequantized.named(config.quant)) and checkpoint.repo is not None:
+        _fetch_model(Model(repo=checkpoint.repo, revision=checkpoint.revision), mirror, store)
     if config.calib.kind == "text" and config.calib.repo is not None:
         _say(f"calibration text {config.calib.repo}, {config.calib.file}")
         hub.fetch_dataset_files(config.calib.repo, [config.calib.file], None, mirror)
@@ -43,14 +45,14 @@ def fetch(config: Config, mirror: Path) -> None:
         tasks.load_tasks(config.task, config.task.names, str(mirror))
 
 
-def _fetch_model(model: Model, mirror: Path) -> None:
+def _fetch_model(model: Model, mirror: Path, store: Store) -> None:
     from bitsure import hub, model_facts
 
     if model.repo is None:
         return
     _say(f"model {model.repo} at revision {model.revision}")
     check = partial(model_facts.check_config, model)
-    found = hub.fetch_model(model.repo, model.revision, mirror, model.gated, model.trust_remote_code, check)
+    found = hub.fetch_model(model.repo, model.revision, mirror, model.gated, model.trust_remote_code, check, store)
     _say(f"  commit {found.commit or 'unknown: it was put there, or changed there, by hand'}")
 
 
@@ -80,7 +82,7 @@ def _fetch_data(repo: str, args: tuple, kwargs: dict, mirror: Path) -> None:
     """The files of a data set's configuration, with its card; of a script, those of its conversion and a card for them."""
     from huggingface_hub import HfFileSystem
 
-    from bitsure import conversions, hub
+    from bitsure import conversions, hub, mirrors
     from bitsure.hub_errors import explained
 
     with explained(f"data set {repo}", None, f"datasets/{repo}"):
@@ -91,7 +93,8 @@ def _fetch_data(repo: str, args: tuple, kwargs: dict, mirror: Path) -> None:
             found = hub.patiently(conversions.find, repo, hub.configuration_of(args, kwargs), error)
             files = [name for names in found.splits.values() for name in names]
             hub.fetch_dataset_files(repo, files, found.commit, mirror, conversions.REF)
-            return found.describe(mirror / "datasets" / repo)
+            with mirrors.lock(mirror, "datasets", repo):
+                return found.describe(repo, mirror / "datasets" / repo)
     places = [HfFileSystem().resolve_path(address) for address in addresses]
     files = ["README.md", *sorted({place.path_in_repo for place in places})]
     hub.fetch_dataset_files(repo, files, places[0].revision, mirror)

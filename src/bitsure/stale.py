@@ -67,5 +67,6 @@ def _data_sets(config: Config, made_by: dict, once: Callable[..., Any]) -> Itera
     for origins in made_by.get("data", {}).values() if mirror else ():
         for repo, origin in origins.items():
             read = origin.get("sha256", {})
-            if once(mirrors.hashes, mirror, repo, tuple(read)) != read:
+            found = once(mirrors.hashes, mirror, repo, tuple(read))
+            if any(now not in (None, read[name]) for name, now in found.items()):
                 yield f"the data set {repo} in {mirror}"

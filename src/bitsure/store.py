@@ -60,6 +60,25 @@ def write_text(path: Path, text: str) -> None:
     temporary.rename(path)
 
 
+@contextmanager
+def locked(path: Path, what: object) -> Iterator[None]:
+    """Keep all others who lock the same file waiting until the block ends; what: that they are told to wait for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock, said = filelock.FileLock(path), False
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=PATIENCE)
+        except filelock.Timeout:
+            on_wait(PATIENCE)
+            if not said:
+                log.warning("waiting for another process that makes %s", what)
+            said = True
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class Store:
     """`root/<kind>/<key>/`, where the key is the hash of `made_from`: a JSON value that names every cause of the content.
 
@@ -103,21 +122,8 @@ class Store:
         does not carry such locks from machine to machine, two of them may make the same entry twice, which costs time only.
         Where there is no flock at all, filelock makes soft locks, which can outlive their owner.
         """
-        path = self.root / "locks" / kind / hash_json(made_from)[:24]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock, said = filelock.FileLock(path), False
-        while not lock.is_locked:
-            try:
-                lock.acquire(timeout=PATIENCE)
-            except filelock.Timeout:
-                on_wait(PATIENCE)
-                if not said:
-                    log.warning("waiting for another process that makes %s", self.path(kind, made_from))
-                said = True
-        try:
+        with locked(self.root / "locks" / kind / hash_json(made_from)[:24], self.path(kind, made_from)):
             yield
-        finally:
-            lock.release()
 
     def ensure(self, kind: str, made_from: object, fill: Callable[[Path], None], to_read: bool = False) -> Path:
         """The entry's directory; where it is not there yet `fill` fills it, in one process at a time. to_read: as in `find`."""

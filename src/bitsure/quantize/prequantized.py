@@ -19,12 +19,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+def named(quant: Quant) -> Prequantized | None:
+    """The settings of the checkpoint that a quantizer reads, a noise control for its quantizer's error; None where none is."""
+    quant = quant.like if isinstance(quant, Noise) else quant
+    return quant if isinstance(quant, Prequantized) else None
+
+
 def locate(quant: Quant, hub_mirror: str | None, store: Store | None = None) -> Source | None:
     """The checkpoint's files; None for a quantizer that makes its own. Raises UserError as `models.locate`."""
-    quant = quant.like if isinstance(quant, Noise) else quant
-    if not isinstance(quant, Prequantized):
+    if (settings := named(quant)) is None:
         return None
-    found = models.locate(Model(path=quant.path, repo=quant.repo, revision=quant.revision), hub_mirror, store, "quant")
+    model = Model(path=settings.path, repo=settings.repo, revision=settings.revision)
+    found = models.locate(model, hub_mirror, store, "quant")
     if models.weight_files(found.path)[0].suffix != ".safetensors":
         raise UserError(f"{found.path} holds its weights as .bin, which is not read: convert them to safetensors.")
     return found
