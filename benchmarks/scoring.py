@@ -14,6 +14,7 @@ import logging
 import platform
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,12 +110,23 @@ def draw(shape: Shape, n: int, vocabulary: int, seed: int = 0) -> list[Request]:
 
 def least_multiply_adds(model: torch.nn.Module, requests: list[Request]) -> float:
     """Of every distinct prefix once through the blocks, attention included, and the head once where something is scored."""
-    config = model.config
-    inside = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "layers." in name)
     prefixes = {tuple(read_by_the_model(r)[:n]) for r in requests for n in range(1, len(read_by_the_model(r)) + 1)}
     scored = {tuple((r[0] + r[1])[: len(r[0]) + i]) for r in requests for i in range(len(r[1]))}
-    attention = sum(map(len, prefixes)) * 2 * config.hidden_size * config.num_hidden_layers
-    return len(prefixes) * inside + attention + len(scored) * config.hidden_size * config.vocab_size
+    return multiply_adds(model, map(len, prefixes), len(scored))
+
+
+def multiply_adds_of_hflm(model: torch.nn.Module, requests: list[Request]) -> float:
+    """Of every distinct input whole, with the head at each of its tokens; padding left out."""
+    lengths = [len(one) for one in {tuple(read_by_the_model(r)) for r in requests}]
+    return multiply_adds(model, (place for n in lengths for place in range(1, n + 1)), sum(lengths))
+
+
+def multiply_adds(model: torch.nn.Module, places: Iterable[int], heads: int) -> float:
+    """Of tokens at these places, counted from 1, through the blocks, and of the head at some of them."""
+    config, places = model.config, list(places)
+    inside = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "layers." in name)
+    attention = sum(places) * 2 * config.hidden_size * config.num_hidden_layers
+    return len(places) * inside + attention + heads * config.hidden_size * config.vocab_size
 
 
 def multiply_adds_per_second(model: torch.nn.Module) -> float:
@@ -168,7 +180,8 @@ def compare(model: torch.nn.Module, shape: Shape, n: int, rate: float) -> dict:
     best = min(tried, key=lambda batch_size: tried[batch_size][0])
     runs = [(ours(), theirs(best)) for _ in range(REPEATS)]  # in turns: the machine's load falls on both alike
     mine, other = (np.median([run[side][0] for run in runs]) for side in (0, 1))
-    floor = least_multiply_adds(model, requests) / rate
+    least = least_multiply_adds(model, requests)
+    floor = least / rate
     apart = max(abs(a - b) for a, b in zip(runs[0][0][2], tried[best][2], strict=True))
     return {
         "shape": shape.name,
@@ -176,6 +189,7 @@ def compare(model: torch.nn.Module, shape: Shape, n: int, rate: float) -> dict:
         "HFLM, s": f"{other:.2f} (batch {best})",
         "ours, s": f"{mine:.2f}",
         "times faster": f"{np.median([run[1][0] / run[0][0] for run in runs]):.2f}",
+        "by arithmetic": f"{multiply_adds_of_hflm(model, requests) / least:.2f}",
         "floor, s": f"{floor:.2f}",
         "ours / floor": f"{mine / floor:.2f}",
         "peak HFLM, MB": f"{max(run[1][1] for run in runs) / 1e6:.0f}",
@@ -216,7 +230,8 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     text = [f"Made by `make bench-scoring`: torch {torch.__version__}, {arguments.dtype}, {arguments.device}, "]
-    text[0] += f"{torch.get_num_threads()} threads. HFLM at its best batch size of {BATCH_SIZES}; medians of {REPEATS}."
+    text[0] += f"{torch.get_num_threads()} threads. HFLM at its best batch size of {BATCH_SIZES}; medians of {REPEATS}. "
+    text[0] += "By arithmetic: how many times HFLM's multiply-adds, without its padding, are the least that give the numbers."
     for name in arguments.models.split(","):
         model = build_model(name, arguments.device, getattr(torch, arguments.dtype))
         times = arguments.times * (10 if name.startswith("pocket") else 1)

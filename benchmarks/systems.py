@@ -163,13 +163,15 @@ def _fewest(quantized: list[Cell], what: str) -> list[str]:
     def bits(cell: Cell) -> tuple[float, float]:
         return (cell.config["quant"][at_run_time]["bits"] if at_run_time else 0, _bits(cell))
 
-    said = []
+    said, tried = [], len({bits(cell)[0] or cell.config["quant"]["bits"] for cell in quantized})
     for model in dict.fromkeys(cell.model_name for cell in quantized):
         here = [cell for cell in quantized if cell.model_name == model]
         held = [cell for cell in here if cell.comparison[MACRO]["accuracy"]["ci_low"] > -MARGIN]
         least = min(held, key=bits, default=None)
         found = f"`{least.quantizer}`" if least else "none"
-        said.append(f"- {model}: the least {WHAT[what]} whose accuracy is surely less than {MARGIN:g} worse: {found}.")
+        said.append(
+            f"- {model}: of {tried} widths the least {WHAT[what]} whose accuracy is surely less than {MARGIN:g} worse: {found}."
+        )
     return said
 
 
@@ -199,13 +201,15 @@ def _against_best(quantized: list[Cell]) -> list[str]:
         ordered = sorted(here, key=lambda cell: -cell.comparison[MACRO]["true_label_prob"]["value"])
         best, others = ordered[0], ordered[1:]
         rows.append([model, f"{best.quantizer} (best)", _number(best.comparison[MACRO]["true_label_prob"]), "", ""])
-        equal = []
+        equal, worse = [], 0
         for cell in others:
             found = contrast.between(best, cell)
             own = _number(cell.comparison[MACRO]["true_label_prob"])
             rows.append([model, cell.quantizer, own, *(_number(found[one]) for one in contrast.METRICS)])
-            equal += [f"`{cell.quantizer}`"] if _which(found["true_label_prob"]) == "undecided" else []
-        rest = f"; these may be as good: {', '.join(equal)}" if equal else "; every other is worse"
+            is_worse = _which(found["true_label_prob"]) == "worse"
+            worse += is_worse
+            equal += [] if is_worse else [f"`{cell.quantizer}`"]
+        rest = f"; {worse} of {len(others)} others are worse" + (f", these may be as good: {', '.join(equal)}" if equal else "")
         said.append(f"- {model}: the highest true-label probability has `{best.quantizer}`{rest}.")
     columns = ["model", "quantizer", "true-label prob. less full precision's"]
     return [*_table([*columns, *(f"{SHOWN[one]} less the best's" for one in contrast.METRICS)], rows), "", *said]

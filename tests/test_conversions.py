@@ -149,6 +149,15 @@ def test_the_only_configuration_needs_no_name(served, tmp_path):
     assert conversions.find("org/set", None, REFUSED) == conversions.Conversion("plain_text", added.commit, {"test": files})
 
 
+def test_an_only_configuration_that_the_hub_calls_default_keeps_its_name(served, tmp_path):
+    convert(tmp_path, "default", test=stories("en", 4))
+    added = served.add("org/set", tmp_path, kind="datasets", ref=conversions.REF)
+    files = ["default/test/0000.parquet", "default/test/0001.parquet"]
+    assert conversions.find("org/set", "plain_text", REFUSED) == conversions.Conversion(
+        "plain_text", added.commit, {"test": files}
+    )
+
+
 def test_a_card_keeps_what_it_says_of_others(tmp_path):
     card = "---\nlicense: mit\nconfigs:\n- config_name: mine\n  data_files: mine.jsonl\n---\nText.\n"
     (tmp_path / "README.md").write_text(card)

@@ -229,6 +229,15 @@ def test_a_report_that_is_broken_off_leaves_the_one_before_as_it_was(run_dir, mo
     assert files().keys() == before.keys() and "paper_compat/" in (run_dir / "metrics.json").read_text()
 
 
+def test_a_report_without_a_baseline_leaves_no_comparison_of_an_earlier_one(run_dir, tmp_path):
+    report.report(run_dir, None, None, tmp_path)
+    assert (tmp_path / "comparison.json").is_file() and (tmp_path / "changes.parquet").is_file()
+    (run_dir / "baseline.parquet").unlink()
+    report.report(run_dir, None, None, tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left.isdisjoint({"baseline_metrics.json", "comparison.json", "verdict.json", "changes.parquet"})
+
+
 def test_the_table_fits_80_columns():
     found = beside("bloom-7b1", GPTQ4, "truthfulqa_mc1", "paper_compat/ace")
     out = io.StringIO()

@@ -67,11 +67,12 @@ def find(repo: str, configuration: str | None, error: RuntimeError) -> Conversio
         raise _refused(repo, configuration, "has no conversion of it to parquet") from None
     places = [one.rfilename.split("/") for one in info.siblings or [] if one.rfilename.endswith(".parquet")]
     names = sorted({place[0] for place in places if len(place) == 3})
-    if len(names) == 1 and (configuration is None or names == ["default"]):  # what has one only is often renamed so
-        configuration = names[0]
+    renamed = names == ["default"] or (configuration is None and len(names) == 1)  # what has one only may be called so
+    there = names[0] if renamed else configuration
+    configuration = configuration or there
     splits: dict[str, list[str]] = {}
     for place in sorted(places):
-        if len(place) == 3 and place[0] == configuration:
+        if len(place) == 3 and place[0] == there:
             splits.setdefault(place[1], []).append("/".join(place))
     if not splits:
         raise _refused(repo, configuration, f"has no conversion of this configuration to parquet, only of {', '.join(names)}")

@@ -33,7 +33,7 @@ def _without_stderr() -> Iterator[None]:
 
 with _without_stderr():
     for name in MODULES:
-        with suppress(ImportError):  # the cell says it where it needs it
+        with suppress(Exception):  # whatever an import raises, the cell says it where it needs it; here it would end the server
             import_module(name)
 gc.collect()
 gc.freeze()  # what cells have in common is never searched for garbage, nor copied for that

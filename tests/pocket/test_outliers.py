@@ -19,8 +19,7 @@ def logits(model) -> torch.Tensor:
 def largest_over_median(model) -> float:
     """Of max|x_i| over channels, the largest of all inputs of the first block."""
     _, block, feed = next(walk(model, WINDOWS))
-    first = [next(iter(group.values())) for group in layers_by_input(block, feed)]
-    largest = [torch.maximum(high, -low) for low, high in channel_ranges(first, feed)]
+    largest = [torch.maximum(high, -low) for low, high in channel_ranges(layers_by_input(block, feed), feed)]
     return max((one.max() / one.median()).item() for one in largest)
 
 

@@ -7,6 +7,7 @@ import torch
 
 from bitsure.errors import UserError
 from bitsure.quantize.blocks import layers_by_input, measure, walk
+from bitsure.quantize.replay import Replay
 from bitsure.quantize.targets import block_linears, find_blocks, linears, matrix
 from tests.families import FALCON, FAMILIES, GROUPED, build
 
@@ -60,7 +61,7 @@ def test_the_statistics_are_those_of_the_definition():
     assert prefix == "model.layers.0"
     down, seen = block.mlp.down_proj, []
     handle = down.register_forward_pre_hook(lambda _, x: seen.append(x[0].flatten(0, -2).double()))
-    inputs = measure([block.self_attn.o_proj, down], feed, means=True)[1]
+    inputs = measure([{"o": block.self_attn.o_proj}, {"down": down}], feed, means=True)[1]
     handle.remove()
     x = torch.cat(seen)
     assert inputs.tokens == len(x) == WINDOWS.numel()
@@ -106,6 +107,25 @@ def test_a_block_is_left_as_it_was_found():
         assert "forward" in vars(block.fc1)
     for module in model.modules():
         assert "forward" not in vars(module) and not module._forward_pre_hooks
+
+
+@torch.no_grad()
+def test_an_output_that_its_reader_changes_in_place_is_computed_again():
+    class Block(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+
+        def forward(self, states):
+            found = self.a(states)
+            found += 1
+            return self.b(found)
+
+    block, states = Block(), torch.ones(1, 2)
+    expected, kept = block(states), Replay(block, [torch.ones(100, 2)])
+    kept.finish({"a"})
+    assert all(torch.equal(block(states), expected) for _ in range(3))
+    kept.forget()
 
 
 def test_a_model_whose_blocks_get_more_than_hidden_states_of_each_text_is_refused():

@@ -38,7 +38,7 @@ class Run:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bitsure.compress", description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR")
-    parser.add_argument("--task", default=MACRO, help="whose numbers to show; if not given, the mean over a run's tasks")
+    parser.add_argument("--task", help="whose numbers to show; if not given, a run's only one, or the mean over its tasks")
     given = parser.parse_args(arguments)
     try:
         show([read(path, given.task) for path in given.runs])
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"Error: {error}")
 
 
-def read(directory: Path, task: str) -> Run:
+def read(directory: Path, task: str | None = None) -> Run:
     """Raises UserError where there is no finished run, no codes were measured, or the task was not asked."""
     try:
         proof, metrics, made_by = (
@@ -59,8 +59,12 @@ def read(directory: Path, task: str) -> Run:
     if "bits_per_weight_coded" not in proof:
         why = "it has none, or compress.codes was 0"
         raise UserError(f"{directory}: no codes of {proof['quantizer']} were measured ({why}). Leave this run out.")
-    if task not in metrics:
-        raise UserError(f"--task {task}: {directory} has {', '.join(metrics)}.")
+    task = task or (MACRO if MACRO in metrics else next(iter(metrics)))
+    fit = [name for name, values in metrics.items() if SURE.keys() <= values.keys()]
+    if task not in fit:
+        raise UserError(
+            f"{directory}: {task} has no confidence to show, or was not asked; --task may be {', '.join(fit) or 'none'}."
+        )
     return Run(made_by["model"]["name"], proof["quantizer"], proof, metrics[task])
 
 

@@ -120,9 +120,16 @@ def _enter(model: nn.Module, blocks: nn.ModuleList, batches: tuple[torch.Tensor,
     return hidden, calls, as_tuple
 
 
-def layers_by_input(block: nn.Module, feed: Callable[[], None]) -> list[dict[str, nn.Module]]:
-    """A block's linear layers in the order they run, those that read the very same input together."""
+def layers_by_input(
+    block: nn.Module, feed: Callable[[], None], known: dict[str, list[list[str]]] | None = None
+) -> list[dict[str, nn.Module]]:
+    """A block's linear layers in the order they run, those that read the very same input together.
+
+    known: what was found in blocks before, by their structure: blocks of one structure are run once. It is added to.
+    """
     layers = linears(block)
+    if known is not None and repr(block) in known:
+        return [{name: layers[name] for name in group} for group in known[repr(block)]]
     groups: dict[int, dict[str, nn.Module]] = {}
     kept, called = [], set()
 
@@ -139,16 +146,22 @@ def layers_by_input(block: nn.Module, feed: Callable[[], None]) -> list[dict[str
 
     with _hooks({module: watch(name) for name, module in layers.items()}):
         feed()
-    if idle := set(layers) - called:
-        raise UserError(f"No calibration token reached {', '.join(sorted(idle))}: give more or other text (calib.nsamples).")
+    _check_reached(sorted(set(layers) - called))
+    if known is not None:
+        known[repr(block)] = [list(group) for group in groups.values()]
     return list(groups.values())
 
 
-def measure(layers: list[nn.Module], feed: Callable[[], None], means: bool = False) -> list[Inputs]:
-    """The statistics of the inputs of layers of one block, in the order in which they run; with `means`, mean |x| too."""
-    grams: list[torch.Tensor | None] = [None] * len(layers)
-    absolute: list[torch.Tensor | None] = [None] * len(layers)
-    tokens = [0] * len(layers)
+def _check_reached(idle: list[str]) -> None:
+    if idle:
+        raise UserError(f"No calibration token reached {', '.join(idle)}: give more or other text (calib.nsamples).")
+
+
+def measure(groups: list[dict[str, nn.Module]], feed: Callable[[], None], means: bool = False) -> list[Inputs]:
+    """The statistics of the input of each group of layers, in the order in which they run; with `means`, mean |x| too."""
+    grams: list[torch.Tensor | None] = [None] * len(groups)
+    absolute: list[torch.Tensor | None] = [None] * len(groups)
+    tokens = [0] * len(groups)
 
     def watch(number: int):
         def hook(module, inputs):
@@ -159,22 +172,23 @@ def measure(layers: list[nn.Module], feed: Callable[[], None], means: bool = Fal
             if means:
                 absolute[number] += x.abs().sum(0)
             tokens[number] += len(x)
-            if number == len(layers) - 1:
+            if number == len(groups) - 1:
                 raise _Enough
 
         return hook
 
-    with _hooks({layer: watch(number) for number, layer in enumerate(layers)}):
+    with _hooks({next(iter(group.values())): watch(number) for number, group in enumerate(groups)}):
         feed()
+    _check_reached([name for group, n in zip(groups, tokens, strict=True) if not n for name in group])
     return [
         Inputs(_mirrored(gram).div_(n), n, total / n if means else None)
         for gram, total, n in zip(grams, absolute, tokens, strict=True)
     ]
 
 
-def channel_ranges(layers: list[nn.Module], feed: Callable[[], None]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The lowest and the highest value of each input channel, (in,) float32 both, of layers of one block in their order."""
-    found: list[tuple[torch.Tensor, torch.Tensor] | None] = [None] * len(layers)
+def channel_ranges(groups: list[dict[str, nn.Module]], feed: Callable[[], None]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The lowest and the highest value of each input channel, (in,) float32 both, of each group of layers in their order."""
+    found: list[tuple[torch.Tensor, torch.Tensor] | None] = [None] * len(groups)
 
     def watch(number: int):
         def hook(module, inputs):
@@ -183,13 +197,14 @@ def channel_ranges(layers: list[nn.Module], feed: Callable[[], None]) -> list[tu
             if found[number] is not None:
                 low, high = torch.minimum(low, found[number][0]), torch.maximum(high, found[number][1])
             found[number] = low, high
-            if number == len(layers) - 1:
+            if number == len(groups) - 1:
                 raise _Enough
 
         return hook
 
-    with _hooks({layer: watch(number) for number, layer in enumerate(layers)}):
+    with _hooks({next(iter(group.values())): watch(number) for number, group in enumerate(groups)}):
         feed()
+    _check_reached([name for group, one in zip(groups, found, strict=True) if one is None for name in group])
     return found
 
 

@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -24,11 +25,20 @@ from bitsure.quantize.formats import ElementWeight, IntegerWeight, Weight
 from bitsure.quantize.gptq import round_with_hessian
 from bitsure.quantize.rtn import round_to_nearest
 from bitsure.quantize.runtime import Hooks, Input, Runtime
-from bitsure.quantize.targets import as_stored, block_linears, find_blocks, linears, matrix
+from bitsure.quantize.targets import block_linears, find_blocks, linears, matrix
 from bitsure.quantize.transforms import search_clip, search_scales, smoothing_scales
 from bitsure.quantizers import Chain, Gptq, Kept, Rounded, Rtn
 
 Moved = dict[str, dict[str, float]]  # as in `runtime.Runtime`
+
+
+@dataclass(frozen=True)
+class Known:
+    """What was found out about blocks, by their structure, which those after them share."""
+
+    groups: dict[str, list[list[str]]] = field(default_factory=dict)  # as `layers_by_input` finds them
+    sources: dict[str, list[Source]] = field(default_factory=dict)  # where divisions are folded; `verify` proves it of each
+
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +61,7 @@ def quantize(
         return
     total = len(find_blocks(model)[1])
     done: list[Path] = []
-    hooks, sources = Hooks(), {}
+    hooks, known = Hooks(), Known()
     exact: list[torch.Tensor] | None = None  # what the full-precision model's blocks give, where that is learned from
     for prefix, block, feed in walk(model, windows):
         if isinstance(quant, Rtn) and quant.tuning is not None:
@@ -60,7 +70,7 @@ def quantize(
         if _take_up(done[-1], prefix, block, hooks):
             note = "taken up again"
         else:
-            weights, at_run_time, change = _quantize_block(block, prefix, feed, quant, hooks, sources, exact)
+            weights, at_run_time, change = _quantize_block(block, prefix, feed, quant, hooks, known, exact)
             checkpoints.write_part(done[-1], weights, at_run_time)
             note = f"weights moved by {change:.3f}"
         advance(1, total=total, note=f"{prefix}: {note}")
@@ -95,7 +105,7 @@ def _quantize_block(
     feed: Feed,
     quant: Chain,
     hooks: Hooks,
-    sources: dict[str, list[Source]],
+    known: Known,
     exact: list[torch.Tensor] | None,
 ) -> tuple[dict[str, Weight], Runtime, float]:
     """The block's weights and what it does at run time, by full names, and ‖Ŵ − W‖ / ‖W‖ over its layers.
@@ -104,13 +114,13 @@ def _quantize_block(
     """
     if quant.kv is not None:
         hooks.on_keys_and_values(block, runtime.rounding(quant.kv))
-    groups = layers_by_input(block, feed)
-    divisions, spans, moved = _prepare(block, prefix, feed, groups, quant, hooks, sources)
+    groups = layers_by_input(block, feed, known.groups)
+    divisions, spans, moved = _prepare(block, prefix, feed, groups, quant, hooks, known)
     reassembled = []
     if "reassemble" in quant.transforms:
         reassembled, spans = reassembly_search.reassemble_block(block, prefix, feed, groups, quant, hooks)
         moved["reassemble"] = {", ".join(one.layers): float(one.reassembly.most_copies) for one in reassembled}
-    before = {name: matrix(layer).detach() for name, layer in linears(block).items()}
+    before = {name: matrix(layer).clone() for name, layer in linears(block).items()}
     weights: dict[str, Weight] = {}
     at_run_time = Runtime(quant.activations, quant.kv, divisions, spans, moved, reassembled)
     if isinstance(quant, Kept):
@@ -133,7 +143,7 @@ def _quantize_block(
                 scales = _search_scales(stage, prefix, feed, quant, spans)
             for group, found in zip(stage, scales, strict=True):
                 _round_inputs(group, prefix, found, at_run_time, hooks)
-        statistics = measure([next(iter(group.values())) for group in stage], feed, means="scale" in quant.transforms)
+        statistics = measure(stage, feed, means="scale" in quant.transforms)
         for group, inputs, found in zip(stage, statistics, scales, strict=True):
             names = ", ".join(f"{prefix}.{name}" for name in group)
             layers = {f"{prefix}.{name}": matrix(layer) for name, layer in group.items()}
@@ -154,26 +164,23 @@ def _prepare(
     groups: list[dict[str, nn.Module]],
     quant: Chain,
     hooks: Hooks,
-    sources: dict[str, list[Source]],
+    known: Known,
 ) -> tuple[list[Division], dict[str, torch.Tensor], Moved]:
-    """What is done to a block as a whole: smoothing, and the ranges of static activations.
-
-    sources: where divisions are folded, of blocks by their structure; one that is new is added. `verify` proves it of each.
-    """
+    """What is done to a block as a whole: smoothing, and the ranges of static activations."""
     static = quant.activations is not None and quant.activations.static
     if not static and "smooth" not in quant.transforms:
         return [], {}, {}
-    ranges = channel_ranges([next(iter(group.values())) for group in groups], feed)
+    ranges = channel_ranges(groups, feed)
     divisions, spans, moved = [], {}, {}
-    if "smooth" in quant.transforms and repr(block) not in sources:
+    if "smooth" in quant.transforms and repr(block) not in known.sources:
         states = feed.batches[0]
-        sources[repr(block)] = find_sources(block, groups, lambda: feed.run(states).float() - states.float())
+        known.sources[repr(block)] = find_sources(block, groups, lambda: feed.run(states).float() - states.float())
     for number, (group, (low, high)) in enumerate(zip(groups, ranges, strict=True)):
         names = [f"{prefix}.{name}" for name in group]
         _check_finite(high - low, ", ".join(names))
         if "smooth" in quant.transforms:
             scales = smoothing_scales(torch.maximum(high, -low), _rows(group), quant.smooth_alpha)
-            source, multiplies_by = sources[repr(block)][number]
+            source, multiplies_by = known.sources[repr(block)][number]
             division = Division(names, scales.cpu(), source and f"{prefix}.{source}", multiplies_by)
             division.apply(lambda name: block.get_submodule(name.removeprefix(f"{prefix}.")))
             if source is None:
@@ -190,11 +197,10 @@ def _search_scales(
     stage: list[dict[str, nn.Module]], prefix: str, feed: Feed, quant: Rounded, spans: dict[str, torch.Tensor]
 ) -> list[torch.Tensor]:
     """The scales (in,) of each group's input; static ranges in `spans` become those of the input divided by them."""
-    first = [next(iter(group.values())) for group in stage]
     weights = [_rounded_together(group, quant) for group in stage]
-    scales = [search_scales(of, inputs, quant) for of, inputs in zip(weights, measure(first, feed, means=True), strict=True)]
+    scales = [search_scales(of, inputs, quant) for of, inputs in zip(weights, measure(stage, feed, means=True), strict=True)]
     if quant.activations.static:
-        for group, found, (low, high) in zip(stage, scales, channel_ranges(first, feed), strict=True):
+        for group, found, (low, high) in zip(stage, scales, channel_ranges(stage, feed), strict=True):
             spans |= _span([f"{prefix}.{name}" for name in group], low / found, high / found)
     return scales
 
@@ -224,8 +230,8 @@ def _rows(group: dict[str, nn.Module]) -> torch.Tensor:
 
 def _relative_change(before: dict[str, torch.Tensor], block: nn.Module) -> float:
     after = {name: matrix(layer) for name, layer in linears(block).items()}
-    change = sum((after[name] - weight).float().square().sum() for name, weight in before.items())
-    return (change / sum(weight.float().square().sum() for weight in before.values())).sqrt().item()
+    change = sum((after[name] - weight).float().norm() ** 2 for name, weight in before.items())
+    return (change / sum(weight.float().norm() ** 2 for weight in before.values())).sqrt().item()
 
 
 def _check_finite(values: torch.Tensor, names: str) -> None:
@@ -282,9 +288,7 @@ def _split(weight: IntegerWeight | ElementWeight, rows: list[int]) -> list[Integ
 
 @torch.no_grad()
 def _put(layer: nn.Module, weight: Weight, at_run_time: Runtime) -> None:
-    """In place of the layer's own, which stays as it is: it may lie in the checkpoint's file."""
-    values = runtime.as_run(weight, at_run_time).to(layer.weight)
-    layer.weight = nn.Parameter(as_stored(layer, values), requires_grad=False)
+    matrix(layer).copy_(runtime.as_run(weight, at_run_time))
 
 
 def to_cpu(weight: IntegerWeight | ElementWeight) -> IntegerWeight | ElementWeight:

@@ -40,8 +40,13 @@ def shared_exponents(largest: torch.Tensor, element: Element) -> torch.Tensor:
 
 def encode(values: torch.Tensor, element: Element) -> torch.Tensor:
     """The bits of numbers of a format, uint8: a sign and a magnitude, or two's complement for integers."""
-    table = _magnitudes(element).to(values.device)
-    codes = torch.searchsorted(table, values.abs().contiguous())
+    magnitudes = values.abs()
+    # exponent and mantissa lie side by side as in float32; below 2^e_min numbers are whole steps
+    normal = (magnitudes.view(torch.int32) >> (MANTISSA_BITS - element.mantissa_bits)) - (
+        (element.e_min + 126) << element.mantissa_bits
+    )
+    steps = (magnitudes * 2.0 ** (element.mantissa_bits - element.e_min)).int()
+    codes = torch.where(magnitudes < 2.0**element.e_min, steps, normal)
     negative, sign = values.signbit(), 1 << (element.bits - 1)
     if element.integers:
         return torch.where(negative, -codes & (2 * sign - 1), codes).to(torch.uint8)

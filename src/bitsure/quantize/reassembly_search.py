@@ -18,7 +18,7 @@ from bitsure.quantize.targets import matrix
 from bitsure.quantizers import Chain, Kept
 
 STEPS = 50  # thresholds tried, from the largest magnitude of a channel down to the smallest
-SEARCHED = 4  # of the walk's batches of calibration text, up to 8,192 tokens, on which each threshold is tried
+SEARCHED = 8192  # tokens of calibration text on which each threshold is tried, at least one of the walk's batches
 
 
 @torch.no_grad()
@@ -27,14 +27,14 @@ def reassemble_block(
 ) -> tuple[list[Reassembled], dict[str, torch.Tensor]]:
     """Reassemble the inputs of all linear layers of a block, and change their weights and hooks.
 
-    Magnitudes and Hessians are of all calibration text; each threshold is tried on SEARCHED of its batches, which lie evenly in
-    it (`tokens` of what was searched): the block runs once for each threshold and input, so that all of it would take many
-    times as long as everything else. groups: layers that read one input, by their names in the block. Returns what was done,
-    also where nothing was, and the ranges (low, high) of the inputs by layer where activations are static.
+    Magnitudes and Hessians are of all calibration text; each threshold is tried on SEARCHED tokens of it, in batches that lie
+    evenly in it (`tokens` of what was searched): the block runs once for each threshold and input, so that all of it would take
+    many times as long as everything else. groups: layers that read one input, by their names in the block. Returns what was
+    done, also where nothing was, and the ranges (low, high) of the inputs by layer where activations are static.
     """
-    tried = feed.batches[:: max(1, len(feed.batches) // SEARCHED)][:SEARCHED]
-    first = [next(iter(group.values())) for group in groups]
-    ranges, statistics = channel_ranges(first, feed), measure(first, feed)
+    number = max(1, min(len(feed.batches), SEARCHED // feed.batches[0].shape[:-1].numel()))
+    tried = [feed.batches[i] for i in torch.linspace(0, len(feed.batches) - 1, number).round().int().tolist()]
+    ranges, statistics = channel_ranges(groups, feed), measure(groups, feed)
     done = []
     for group, (low, high), inputs in zip(groups, ranges, statistics, strict=True):
         names = [f"{prefix}.{name}" for name in group]
@@ -49,7 +49,7 @@ def reassemble_block(
             hooks.on_layers(list(group.values()), Input(reassembly=one.reassembly))
     spans: dict[str, torch.Tensor] = {}
     if quant.activations.static:
-        for one, (low, high) in zip(done, channel_ranges(first, feed), strict=True):
+        for one, (low, high) in zip(done, channel_ranges(groups, feed), strict=True):
             spans |= dict.fromkeys(one.layers, torch.stack([low.min(), high.max()]).cpu())
     return done, spans
 

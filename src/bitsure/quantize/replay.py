@@ -47,18 +47,19 @@ class Replay:
         self.calls += 1
 
     def _watch(self, name: str) -> None:
-        module, kept = self.block.get_submodule(name), {}
+        module, kept, versions = self.block.get_submodule(name), {}, {}
         compute = module.forward
 
         def forward(*args, **kwargs):
             batch = self.calls % self.batches
-            if batch in kept:
+            if batch in kept and versions[batch] == _versions(kept[batch]):
                 return kept[batch]
+            kept.pop(batch, None)  # its reader changed it in place
             out = compute(*args, **kwargs)
             inside = [self.kept[other] for other in self.kept if other.startswith(f"{name}.")]
             freed = sum(_bytes(one[batch]) for one in inside if batch in one)
             if self._bytes() - freed + _bytes(out) <= self.most_bytes:
-                kept[batch] = out
+                kept[batch], versions[batch] = out, _versions(out)
                 for one in inside:  # nothing asks them again
                     one.pop(batch, None)
             return out
@@ -78,6 +79,14 @@ def _layers(name: str, module: nn.Module) -> set[str]:
     return {".".join(filter(None, [name, inner])) for inner in linears(module)}
 
 
+def _tensors(out: object) -> list[torch.Tensor]:
+    return [part for part in (out if isinstance(out, tuple) else (out,)) if isinstance(part, torch.Tensor)]
+
+
 def _bytes(out: object) -> int:
-    parts = out if isinstance(out, tuple) else (out,)
-    return sum(part.numel() * part.element_size() for part in parts if isinstance(part, torch.Tensor))
+    return sum(part.numel() * part.element_size() for part in _tensors(out))
+
+
+def _versions(out: object) -> list[int]:
+    """How often each tensor was changed in place."""
+    return [part._version for part in _tensors(out)]

@@ -44,6 +44,9 @@ class About:
     task: dict | None = None  # the config's
 
 
+OF_A_BASELINE = ("baseline_metrics.json", "comparison.json", "verdict.json", "published.json", "changes.parquet")
+
+
 def build(out: Path, records: Records, baseline: Records | None, metric: Metric, margins: Verdict, about: About) -> Report:
     """Compute every number and write it, with pictures and page, into `out`: metrics.json (baseline_metrics.json,
     comparison.json, verdict.json, published.json), changes.parquet, figures/, report.html.

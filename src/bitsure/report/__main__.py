@@ -21,7 +21,7 @@ from bitsure import harness_log, records, sweep, terminal, verdict
 from bitsure.config import PROJECT, Metric, Verdict
 from bitsure.errors import UserError
 from bitsure.records import Records
-from bitsure.report import About, build, compressibility, published_table, tables
+from bitsure.report import OF_A_BASELINE, About, build, compressibility, published_table, tables
 from bitsure.sweep import cells
 
 
@@ -48,6 +48,9 @@ def _of_sweep(given: argparse.Namespace) -> None:
     options = [f"--{name}" for name in ("baseline", "metric", "out") if getattr(given, name) is not None]
     if options:
         raise UserError(f"{given.directory} is a sweep's directory: {', '.join(options)} works on one of its runs.")
+    modes = {cell.config["tracking"]["mode"] for cell in cells.read(given.directory) if "tracking" in cell.config}
+    if given.track and modes <= {"disabled"}:
+        raise UserError(f"{given.directory}: no cell of it was tracked (tracking.mode=disabled), so --track logs nothing.")
     sweep.show(sweep.finish(given.directory) if given.track else sweep.build(given.directory))
 
 
@@ -86,14 +89,19 @@ def report(directory: Path, baseline: Path | None, metric_name: str | None, out:
 
 @contextmanager
 def _whole(out: Path) -> Iterator[Path]:
-    """A folder to fill; its files go to `out` when the block ends well, so that no old number stands beside new ones."""
+    """A folder to fill; its files go to `out` when the block ends well, and what an earlier report made there and this one did
+    not is removed, so that no old number stands beside new ones.
+    """
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".report-") as unfinished:
         yield Path(unfinished)
-        for file in [path for path in Path(unfinished).rglob("*") if path.is_file()]:
-            final = out / file.relative_to(unfinished)
-            final.parent.mkdir(exist_ok=True)
-            file.rename(final)
+        made = {path.relative_to(unfinished): path for path in Path(unfinished).rglob("*") if path.is_file()}
+        for name, file in made.items():
+            (out / name).parent.mkdir(exist_ok=True)
+            file.rename(out / name)
+        for name in OF_A_BASELINE:
+            if Path(name) not in made:
+                (out / name).unlink(missing_ok=True)
 
 
 def _read(directory: Path) -> tuple[Records, dict[tuple[str, int], str], dict]:

@@ -67,7 +67,7 @@ def build(sweep_dir: Path) -> Sweep:
 
 
 def finish(sweep_dir: Path) -> Sweep:
-    """What a sweep ends with: everything that `build` writes, and a W&B run of it as the cells' own tracking says."""
+    """What a sweep ends with: everything that `build` writes, and a W&B run of it as the cells' own tracking says, if any."""
     from bitsure import tracking
 
     made = build(sweep_dir)
