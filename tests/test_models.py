@@ -85,6 +85,13 @@ def test_an_empty_model_has_shapes_and_no_weights(tiny_model):
     assert model.lm_head.weight.shape == (288, 64) and model.lm_head.weight.is_meta
 
 
+def test_a_directory_without_a_tokenizer_is_refused(tiny_model, tmp_path):
+    for file in ("config.json", "model.safetensors"):
+        shutil.copy(tiny_model / file, tmp_path)
+    with pytest.raises(UserError, match=r"has no tokenizer: it needs tokenizer.json"):
+        models.load_tokenizer(tmp_path)
+
+
 def test_a_tokenizer_that_transformers_5_saved_is_read_by_4_too(tiny_model, tmp_path):
     copy = shutil.copytree(tiny_model, tmp_path / "copy")
     settings = json.loads((copy / "tokenizer_config.json").read_text())

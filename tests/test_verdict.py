@@ -53,14 +53,16 @@ def test_few_questions_decide_nothing():
     few = comparison(*FINE)
     for one in few["t"].values():
         one["n"] = 29
-    assert judge(few, MARGINS, 0.95)["verdict"] == "undecided"
+    judged = judge(few, MARGINS, 0.95)
+    assert judged["verdict"] == "undecided" and "29 questions are too few" in judged["tasks"]["t"]["sentence"]
 
 
 def test_few_clusters_decide_nothing():
     few = comparison(*FINE)
     for one in few["t"].values():
         one["n_clusters"] = 29
-    assert judge(few, MARGINS, 0.95)["verdict"] == "undecided"
+    judged = judge(few, MARGINS, 0.95)
+    assert judged["verdict"] == "undecided" and "in 29 clusters are too few" in judged["tasks"]["t"]["sentence"]
 
 
 @pytest.mark.parametrize(("low", "warned"), [(-0.01, True), (0.01, False)])

@@ -171,6 +171,17 @@ def _load_spread(path: Path, dtype: str, settings: Model) -> PreTrainedModel:
 
 
 def load_tokenizer(path: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Raises UserError where there is none: transformers makes an empty one of a directory without a tokenizer's files."""
+    tokenizer = _tokenizer(path, trust_remote_code)
+    if len(tokenizer) < 2:
+        raise UserError(
+            f"{path} has no tokenizer: it needs tokenizer.json, or tokenizer.model, or vocab.json and merges.txt, as "
+            "tokenizer.save_pretrained writes them."
+        )
+    return tokenizer
+
+
+def _tokenizer(path: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     import transformers
 
     settings = path / "tokenizer_config.json"

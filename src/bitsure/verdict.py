@@ -87,7 +87,9 @@ def _judge_one(one: dict, margin: float, worse: int, decisive: bool) -> dict:
     said = NON_INFERIOR if high < margin else INFERIOR if low > margin else UNDECIDED
     if one.get("n_clusters", one["n"]) < FEWEST or (said == INFERIOR and not decisive):
         said = UNDECIDED
-    return {"verdict": said, "loss": loss, "ci_low": low, "ci_high": high, "margin": margin, "n": one["n"]}
+    return {"verdict": said, "loss": loss, "ci_low": low, "ci_high": high, "margin": margin, "n": one["n"]} | (
+        {"n_clusters": one["n_clusters"]} if "n_clusters" in one else {}
+    )
 
 
 def _not_compared(task: str, values: dict[str, dict]) -> dict:
@@ -126,7 +128,11 @@ def _sentence(task: str, overall: str, judged: dict[str, dict], level: float) ->
         return f"{task}: inferior. Beyond its margin: {losses}."
     open_ = [name for name in judged if judged[name]["verdict"] == UNDECIDED]
     losses = "; ".join(f"{SAID[name]} {_loss(judged[name])}, margin {judged[name]['margin']:g}" for name in open_)
-    n = next(iter(judged.values()))["n"]
+    first = next(iter(judged.values()))
+    n, clusters = first["n"], first.get("n_clusters")
+    if (clusters or n) < FEWEST:
+        asked = f"{n:,} questions" + (f" in {clusters:,} clusters" if clusters else "")
+        return f"{task}: undecided. {asked} are too few: an interval of fewer than {FEWEST} is not to be relied on."
     return f"{task}: undecided. At {level:.0%} these {n:,} questions do not settle {losses}."
 
 

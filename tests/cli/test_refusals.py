@@ -48,7 +48,7 @@ def test_a_store_of_a_newer_version_is_refused_and_kept(bitsure, tiny, tmp_path)
         (["quant.bitz=3"], "bitz"),
         (["task.limit=0"], "must be 1 or more"),
         (["model.path=/no/such/model"], "no such directory"),
-        (["task.names=[tiny_pet]"], "Near: tiny_pets"),
+        (["task.names=[tiny_pet]"], "near: tiny_pets"),
         (["task.names=[tiny_free]"], "there is no confidence to take"),
         (["calib.path=none.txt"], "no such file"),
         (["tracking.mode=online"], "wandb login"),

@@ -27,12 +27,14 @@ def load(tasks, names, include_path=None, mirror=None):
 
 
 def test_an_unknown_task_is_refused_with_near_names(tasks, own_tasks):
-    with pytest.raises(UserError, match=r"no task 'arc_eezy'.*Near: .*arc_easy"):
+    with pytest.raises(UserError, match=r"no task 'arc_eezy'.*near: .*arc_easy"):
         load(tasks, ["arc_eezy"], own_tasks)
-    with pytest.raises(UserError, match=r"no task 'hendryks_ethics'.*Near: .*hendrycks_ethics"):  # a tag
+    with pytest.raises(UserError, match=r"no task 'hendryks_ethics'.*near: .*hendrycks_ethics"):  # a tag
         load(tasks, ["hendryks_ethics"], own_tasks)
-    with pytest.raises(UserError, match=r"no task 'tiny_grup'.*include_path.*Near: tiny_group"):
+    with pytest.raises(UserError, match=r"include_path.*no task 'tiny_grup'.*near: tiny_group"):
         load(tasks, ["tiny_grup"], own_tasks)
+    with pytest.raises(UserError, match=r"no task 'arc_eezy' \(near: .*\); 'boolqq' \(near: .*boolq"):  # all at once
+        load(tasks, ["arc_eezy", "boolqq"], own_tasks)
 
 
 def test_free_text_is_refused_and_the_rest_of_its_group_named(tasks, own_tasks, monkeypatch):

@@ -29,6 +29,7 @@ class Run:
     quantizer: str
     proof: dict  # quantization.json
     numbers: dict[str, dict]  # of one task, by metric
+    asked: dict[str, int]  # how many questions of each task
 
     @property
     def coded(self) -> float:
@@ -65,7 +66,8 @@ def read(directory: Path, task: str | None = None) -> Run:
         raise UserError(
             f"{directory}: {task} has no confidence to show, or was not asked; --task may be {', '.join(fit) or 'none'}."
         )
-    return Run(made_by["model"]["name"], proof["quantizer"], proof, metrics[task])
+    asked = {name: values["accuracy"]["n"] for name, values in metrics.items() if "accuracy" in values}
+    return Run(made_by["model"]["name"], proof["quantizer"], proof, metrics[task], asked)
 
 
 def show(runs: list[Run]) -> None:
@@ -92,6 +94,8 @@ def answer(model: str, runs: list[Run]) -> str | None:
     """Which of a model's quantizers is the cheapest to load, which the least sure, which of the right answer; None of one."""
     if len(runs) < 2:
         return None
+    if any(run.asked != runs[0].asked for run in runs):
+        return f"{model}: its runs were asked other questions, so that who is the least sure is not said: leave some out."
     cheapest = min(runs, key=lambda run: run.coded)
     said = f"{model}: the cheapest to load is {cheapest.quantizer}, {cheapest.coded:.2f} bits a weight after coding"
     for name, what in (("confidence", "the least sure"), ("true_label_prob", "the least sure of the right answer")):

@@ -21,14 +21,16 @@ def manager_of(task: Task, name: str) -> TaskManager:
     if task.include_path is None or name not in manager.all_tasks:
         manager = manager_with(task.include_path, include_defaults=True)
     if name not in manager.all_tasks:
-        near = difflib.get_close_matches(name, manager.all_tasks, n=5)
-        raise UserError(
-            f"task.names: there is no task {name!r} in lm-evaluation-harness"
-            + (f" or in task.include_path={task.include_path}" if task.include_path else "")
-            + (f". Near: {', '.join(near)}." if near else ".")
-            + " `lm-eval ls tasks` lists them all."
-        )
+        where = "lm-evaluation-harness" + (f" or in task.include_path={task.include_path}" if task.include_path else "")
+        unknown = [one for one in [name, *task.names] if one not in manager.all_tasks]
+        said = "; ".join(_unknown(one, manager) for one in dict.fromkeys(unknown))
+        raise UserError(f"task.names: in {where} there is no task {said}. `lm-eval ls tasks` lists them all.")
     return manager
+
+
+def _unknown(name: str, manager: TaskManager) -> str:
+    near = difflib.get_close_matches(name, manager.all_tasks, n=5)
+    return repr(name) + (f" (near: {', '.join(near)})" if near else "")
 
 
 @functools.cache
