@@ -139,7 +139,7 @@ def test_the_threshold_is_the_one_with_the_least_error_of_the_rounded_output():
 
 
 def test_thresholds_are_tried_on_batches_from_all_over_the_text(monkeypatch):
-    """Of 12 batches of two windows four: the first, and every third after it; the report says how many tokens that is."""
+    """Of 12 batches of two windows four, from the first to the last; the report says how many tokens that is."""
     ran, real = [], reassembly_search.search
 
     def search(group, largest, hessian, run, quant, hooks):
@@ -147,11 +147,12 @@ def test_thresholds_are_tried_on_batches_from_all_over_the_text(monkeypatch):
         return real(group, largest, hessian, run, quant, hooks)
 
     monkeypatch.setattr(blocks, "TOKENS_AT_ONCE", 48)
+    monkeypatch.setattr(reassembly_search, "SEARCHED", 4 * 48 + 1)
     monkeypatch.setattr(reassembly_search, "search", search)
     model, windows = outlying("llama"), torch.cat([WINDOWS, WINDOWS.flip(1), WINDOWS.roll(1, 1), WINDOWS.roll(2, 1)])
     for prefix, block, feed in blocks.walk(model, windows):
         groups = blocks.layers_by_input(block, feed)
-        expected = torch.cat([feed.run(feed.batches[i]) for i in (0, 3, 6, 9)]).flatten(0, 1)
+        expected = torch.cat([feed.run(feed.batches[i]) for i in (0, 4, 7, 11)]).flatten(0, 1)
         done, _ = reassembly_search.reassemble_block(block, prefix, feed, groups, REASSEMBLED, runtime.Hooks())
         assert len(ran) == len(done) == 4 and torch.equal(ran[0], expected)
         assert {one.searched["tokens"] for one in done} == {4 * 48}
