@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bitsure.errors import UserError
-from bitsure.quantize.gptq import round_with_hessian
+from bitsure.quantize.gptq import TILE, inverse_of_upper_factor, round_with_hessian
 from bitsure.quantize.rtn import round_to_nearest
 from bitsure.quantizers import Gptq, Rtn
 from tests.conftest import needs_gptqmodel
@@ -118,6 +118,23 @@ def test_inputs_that_were_always_zero_are_rounded_to_nearest_and_disturb_nothing
     step = weight.scales.float()[:, weight.group_of]
     assert ((weight.dequantize() - W).abs() <= 0.51 * step + 1e-6)[:, 40:44].all()
     assert output_error(x, W, weight) < output_error(x, W, round_to_nearest(W, Rtn(4, 32, True)))
+
+
+@pytest.mark.parametrize("size", [1, 64, TILE, TILE + 1, 2 * TILE, 3 * TILE - 5])
+def test_the_factor_of_the_inverse_whatever_the_tiles(size):
+    H = problem(columns=size, tokens=4 * size)[2]
+    H.diagonal().add_(0.01 * H.diagonal().mean())
+    factor = inverse_of_upper_factor(H.clone())
+    expected = torch.linalg.cholesky(torch.linalg.inv(H.double()), upper=True)
+    assert torch.equal(factor, factor.triu())
+    assert (factor - expected).norm() < 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("where", [0, TILE + 3])
+def test_there_is_no_factor_where_a_pivot_is_negative(where):
+    H = torch.eye(2 * TILE)
+    H[where, where] = -1
+    assert inverse_of_upper_factor(H) is None
 
 
 def test_a_hessian_that_is_not_positive_definite_gets_more_damping_and_says_so(caplog):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 6  # of what the store keeps; one more whenever code of ours would make other weights from the same causes
+FORMAT = 7  # of what the store keeps; one more whenever code of ours would make other weights from the same causes
 LIBRARIES = {  # that make the weights; of GPTQ by its backend; those that need data run the model, with transformers
     Kept: ("torch",),
     Rtn: ("torch",),
