@@ -15,6 +15,7 @@ from bitsure.records import Record
 from tests.loopback_hub import serve
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as main.py does, before torch is loaded
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 SHARED = PROJECT.parent / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared evaluation sets are not beside the project")

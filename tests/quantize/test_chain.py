@@ -9,7 +9,8 @@ import torch
 
 from bitsure import models
 from bitsure.number_formats import ELEMENTS, Activations, KeysValues
-from bitsure.quantize import chain, checkpoints, replay, runtime, verify
+from bitsure.quantize import blocks, chain, checkpoints, replay, runtime, verify
+from bitsure.quantize.fake import fake_quantize
 from bitsure.quantize.targets import block_linears, matrix, unknown_weights
 from bitsure.quantize.transforms import search_scales
 from bitsure.quantizers import Gptq, Kept, Rtn
@@ -177,14 +178,26 @@ def test_what_was_broken_off_goes_on_at_the_block_it_reached_and_ends_the_same(t
     assert all(torch.equal(resumed[name].codes, whole[name].codes) for name in whole)
 
 
+@pytest.mark.parametrize("chain_name", ["gptq4", "scale gptq a8", "smooth gptq mxfp4"])
 @pytest.mark.parametrize("family", sorted(set(ALL) - {"mixtral"}))
-def test_what_is_replayed_is_what_would_be_computed(family, tmp_path, monkeypatch):
+def test_what_is_replayed_is_what_would_be_computed(family, chain_name, tmp_path, monkeypatch):
+    quant = CHAINS.get(chain_name, QUANTIZERS["gptq"])
+    monkeypatch.setattr(blocks, "TOKENS_AT_ONCE", 2 * WINDOWS.shape[1])
     found = []
-    for most in (100, 0):
+    for most in (100, 3, 0):  # all, some of it, nothing
         monkeypatch.setattr(replay, "KEPT", most)
-        weights, *_ = quantized(build(family, **ALL[family]), QUANTIZERS["gptq"], tmp_path / str(most))
+        weights, *_ = quantized(build(family, **ALL[family]), quant, tmp_path / str(most))
         found.append(weights)
-    assert all(torch.equal(found[0][name].codes, found[1][name].codes) for name in found[0])
+    assert all(torch.equal(one[name].codes, found[0][name].codes) for one in found[1:] for name in found[0])
+
+
+def test_the_input_of_a_layer_is_rounded_once_a_batch(tmp_path, monkeypatch):
+    rounded = []
+    monkeypatch.setattr(runtime, "fake_quantize", lambda x, *rest: rounded.append(x.shape) or fake_quantize(x, *rest))
+    monkeypatch.setattr(blocks, "TOKENS_AT_ONCE", 2 * WINDOWS.shape[1])
+    monkeypatch.setattr(replay, "KEPT", 100)
+    quantized(build("opt", **FAMILIES["opt"]), Gptq(**NATIVE, activations=A8), tmp_path)
+    assert len(rounded) == 2 * 4 * len(WINDOWS) / 2  # blocks, inputs in each, batches
 
 
 @needs_shared

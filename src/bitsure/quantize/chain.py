@@ -23,6 +23,7 @@ from bitsure.quantize.blocks import Feed, Inputs, channel_ranges, layers_by_inpu
 from bitsure.quantize.divisions import Division, Source, find_sources
 from bitsure.quantize.formats import ElementWeight, IntegerWeight, Weight
 from bitsure.quantize.gptq import round_with_hessian
+from bitsure.quantize.replay import Replay
 from bitsure.quantize.rtn import round_to_nearest
 from bitsure.quantize.runtime import Hooks, Input, Runtime
 from bitsure.quantize.targets import block_linears, find_blocks, linears, matrix
@@ -141,8 +142,9 @@ def _quantize_block(
         if quant.activations is not None:
             if "scale" in quant.transforms:  # by what is there before it is rounded
                 scales = _search_scales(stage, prefix, feed, quant, spans)
+            replay = feed.replay if quant.true_sequential else None  # nothing before a stage's only group is replaced any more
             for group, found in zip(stage, scales, strict=True):
-                _round_inputs(group, prefix, found, at_run_time, hooks)
+                _round_inputs(group, prefix, found, at_run_time, hooks, replay)
         statistics = measure(stage, feed, means="scale" in quant.transforms)
         for group, inputs, found in zip(stage, statistics, scales, strict=True):
             names = ", ".join(f"{prefix}.{name}" for name in group)
@@ -211,12 +213,18 @@ def _span(names: list[str], low: torch.Tensor, high: torch.Tensor) -> dict[str, 
 
 
 def _round_inputs(
-    group: dict[str, nn.Module], prefix: str, scales: torch.Tensor | None, at_run_time: Runtime, hooks: Hooks
+    group: dict[str, nn.Module],
+    prefix: str,
+    scales: torch.Tensor | None,
+    at_run_time: Runtime,
+    hooks: Hooks,
+    replay: Replay | None = None,
 ) -> None:
     """From now on the layers read rounded inputs, divided by `scales` (in,) before, and by smoothing before that."""
     if at_run_time.activations is not None:
         span = at_run_time.spans.get(f"{prefix}.{next(iter(group))}")
-        hooks.on_layers(list(group.values()), Input(None if scales is None else 1 / scales, at_run_time.activations, span))
+        change = Input(None if scales is None else 1 / scales, at_run_time.activations, span)
+        hooks.on_layers(list(group.values()), change, replay)
 
 
 def _rounded_together(group: dict[str, nn.Module], quant: Rounded) -> list[torch.Tensor]:

@@ -9,7 +9,7 @@ from bitsure.quantize.elements import nearest, power_of_two, shared_exponents
 
 TINY = torch.finfo(torch.float32).tiny  # the smallest scale: that of a group of zeros
 HUGE = torch.finfo(torch.float32).max
-CACHED = 2**17  # values rounded at once on a CPU, so that what is made in between stays in its cache
+CACHED = 2**18  # values rounded at once by a CPU's thread, so that what is made in between stays in its cache
 
 
 def fake_quantize(values: torch.Tensor, numbers: Numbers, span: torch.Tensor | None = None) -> torch.Tensor:
@@ -23,7 +23,7 @@ def fake_quantize(values: torch.Tensor, numbers: Numbers, span: torch.Tensor | N
     """
     rows = values.detach().reshape(-1, values.shape[-1])
     found = torch.empty_like(rows)
-    at_once = max(1, CACHED // rows.shape[1]) if rows.device.type == "cpu" else len(rows)
+    at_once = max(1, torch.get_num_threads() * CACHED // rows.shape[1]) if rows.device.type == "cpu" else len(rows)
     for some, into in zip(rows.split(at_once), found.split(at_once), strict=True):
         into.copy_(_rounded(some.float(), numbers, span))
     return straight_through(values, found.view(values.shape))

@@ -1,6 +1,8 @@
-"""What a block's finished modules gave is kept, so that no pass through the block computes it twice."""
+"""What a block's finished modules gave, and what they read, is kept, so that no pass through the block computes it twice."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -8,7 +10,7 @@ from torch import nn
 from bitsure.costs import free_memory
 from bitsure.quantize.targets import linears
 
-KEPT = 5  # times what the hidden states take: an attention's output and a feed-forward layer's
+KEPT = 9  # times what the hidden states take: an attention's output, a feed-forward layer's, what the next one reads of it
 SHARE = 0.25  # of free memory, at the most; what does not fit is computed again
 
 
@@ -16,7 +18,7 @@ class Replay:
     """Watches a block that is run on the same batches again and again while its layers are replaced one after the other.
 
     Modules whose layers are all final give their outputs from memory, from the second pass after they became so; till then
-    those inside them do.
+    those inside them do. In the first pass after they became so, layers read what `input_of` kept in the pass before.
     """
 
     def __init__(self, block: nn.Module, hidden: list[torch.Tensor]):
@@ -25,6 +27,8 @@ class Replay:
         self.most_bytes = min(KEPT * _bytes(tuple(hidden)), SHARE * free_memory(device))
         self.calls = -1
         self.kept: dict[str, dict[int, object]] = {}  # module → batch → output
+        self.answers: dict[nn.Module, Callable[[], bool]] = {}  # whether a module gives its output from memory now
+        self.read: dict[int, tuple[object, torch.Tensor]] = {}  # batch → what made an input, and that
         self.handle = block.register_forward_pre_hook(self._count)
 
     def finish(self, layers: set[str]) -> None:
@@ -38,21 +42,43 @@ class Replay:
             if not any(name.startswith(f"{other}.") for other in complete):
                 self._watch(name)
 
+    def answers_now(self, layer: nn.Module) -> bool:
+        """Whether a layer gives its output from memory, whatever it reads."""
+        return layer in self.answers and self.answers[layer]()
+
+    def input_of(self, change: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        """change(x), computed in one pass and given again in the next; nothing before it may be replaced in between."""
+        by, made = self.read.pop(self._batch(), (None, None))
+        if by is not change:
+            made = change(x)
+            if self._bytes() + _bytes(made) <= self.most_bytes:
+                self.read[self._batch()] = change, made
+        return made
+
     def forget(self) -> None:
         for name in list(self.kept):
             self._release(name)
+        self.read.clear()
+        self.most_bytes = 0
         self.handle.remove()
 
     def _count(self, block, inputs) -> None:
         self.calls += 1
 
+    def _batch(self) -> int:
+        return self.calls % self.batches
+
     def _watch(self, name: str) -> None:
         module, kept, versions = self.block.get_submodule(name), {}, {}
         compute = module.forward
 
+        def answers() -> bool:
+            batch = self._batch()
+            return batch in kept and versions[batch] == _versions(kept[batch])
+
         def forward(*args, **kwargs):
-            batch = self.calls % self.batches
-            if batch in kept and versions[batch] == _versions(kept[batch]):
+            batch = self._batch()
+            if answers():
                 return kept[batch]
             kept.pop(batch, None)  # its reader changed it in place
             out = compute(*args, **kwargs)
@@ -65,14 +91,16 @@ class Replay:
             return out
 
         module.forward = forward
-        self.kept[name] = kept
+        self.kept[name], self.answers[module] = kept, answers
 
     def _release(self, name: str) -> None:
-        del self.block.get_submodule(name).forward  # the class's own again
-        del self.kept[name]
+        module = self.block.get_submodule(name)
+        del module.forward  # the class's own again
+        del self.kept[name], self.answers[module]
 
     def _bytes(self) -> int:
-        return sum(_bytes(out) for kept in self.kept.values() for out in kept.values())
+        outputs = sum(_bytes(out) for kept in self.kept.values() for out in kept.values())
+        return outputs + sum(_bytes(made) for _, made in self.read.values())
 
 
 def _layers(name: str, module: nn.Module) -> set[str]:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from bitsure.quantize.divisions import Division
 from bitsure.quantize.fake import fake_quantize
 from bitsure.quantize.formats import Weight
 from bitsure.quantize.reassembly import Reassembled, Reassembly
+from bitsure.quantize.replay import Replay
 from bitsure.quantize.targets import find_blocks, linears
 
 SETTINGS, TENSORS = "runtime.json", "runtime/tensors.safetensors"  # not beside model.safetensors, whose like are all weights
@@ -145,23 +147,26 @@ class Hooks:
         self.to_round: dict[nn.Module, str] = {}  # layers and blocks, and what of each is rounded
         self.reached: set[nn.Module] = set()  # by rounding, since it was last emptied
 
-    def on_layers(self, layers: list[nn.Module], change: Input) -> None:
-        """Layers that read one input."""
+    def on_layers(self, layers: list[nn.Module], change: Input, replay: Replay | None = None) -> None:
+        """Layers that read one input; `replay` keeps what is made of it from one pass to the next."""
+        make = change if replay is None else partial(replay.input_of, change)
 
         def hook(layer: nn.Module, inputs: tuple) -> tuple | None:
             if self.paused and change.numbers is not None:
                 return self._replace(inputs, dataclasses.replace(change, numbers=None))
             self.reached.add(layer)
-            return self._replace(inputs, change)
+            if replay is not None and replay.answers_now(layer):
+                return None
+            return self._replace(inputs, make)
 
         self.changes |= dict.fromkeys(layers, change)
 
         for layer in layers:
             layer.register_forward_pre_hook(hook)
 
-    def _replace(self, inputs: tuple, change: Input) -> tuple:
-        if self.last[0] is not inputs[0] or self.last[1] is not change:
-            self.last = (inputs[0], change, change(inputs[0]))
+    def _replace(self, inputs: tuple, make: Callable[[torch.Tensor], torch.Tensor]) -> tuple:
+        if self.last[0] is not inputs[0] or self.last[1] is not make:
+            self.last = (inputs[0], make, make(inputs[0]))
         return (self.last[2], *inputs[1:])
 
     def on_keys_and_values(self, block: nn.Module, change: Callable[[torch.Tensor, torch.Tensor], Pair]) -> RemovableHandle:
