@@ -15,8 +15,9 @@ from bitsure.errors import UserError
 schema.register()
 # threads that wait by spinning make a run ten times slower on a machine with other work, threads that sleep at once twice as
 # slow in small operations: they spin for microseconds. Read when torch is loaded
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

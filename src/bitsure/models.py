@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import re
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -92,6 +95,31 @@ def weight_files(path: Path) -> list[Path]:
     return sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
 
 
+def stored_types(path: Path) -> dict[str, int]:
+    """How many values a checkpoint has of each type, by safetensors' names, from the files' headers; none for .bin files."""
+    from safetensors import safe_open
+
+    found: Counter[str] = Counter()
+    for file in weight_files(path):
+        if file.suffix == ".safetensors":
+            with safe_open(file, "pt") as tensors:
+                for key in tensors.keys():  # noqa: SIM118 - not a dict
+                    one = tensors.get_slice(key)
+                    found[one.get_dtype()] += math.prod(one.get_shape())
+    return dict(found)
+
+
+def stored_bits(path: Path, parameters: int) -> float:
+    """Bits a parameter takes in a checkpoint, the mean over floating-point values; masks and headers are none of it.
+
+    Of .bin files only the size is known beforehand: the nearest power of two to what that says.
+    """
+    floats = {kind: n for kind, n in stored_types(path).items() if kind.startswith(("F", "BF"))}
+    if floats:
+        return sum(n * int(re.search(r"\d+", kind)[0]) for kind, n in floats.items()) / sum(floats.values())
+    return 2.0 ** round(math.log2(8 * sum(file.stat().st_size for file in weight_files(path)) / parameters))
+
+
 def load(
     path: Path, dtype: str, device: str | None = None, settings: Model | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -129,13 +157,21 @@ def _from_pretrained(path: Path, dtype: str, settings: Model, **placement) -> Pr
             use_safetensors=weight_files(path)[0].suffix == ".safetensors",
             **placement,
         )
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, OSError) as error:
+        if not _came_from(error, pickle.UnpicklingError):
+            raise
         raise UserError(
             f"{path}: a .bin file holds other things than weights, which torch's weights-only loader does not read: "
             "they may run code. Convert it to safetensors where you trust it."
         ) from error
-    _check_whole(path, sorted(found["missing_keys"]), sorted(name for name, *_ in found["mismatched_keys"]))
+    mismatched = [one if isinstance(one, str) else one[0] for one in found["mismatched_keys"]]  # names in transformers 4
+    _check_whole(path, sorted(found["missing_keys"]), sorted(mismatched))
     return model
+
+
+def _came_from(error: BaseException | None, kind: type) -> bool:
+    """Whether an error is of a kind, or was raised while one of that kind was handled, as transformers 4 does."""
+    return error is not None and (isinstance(error, kind) or _came_from(error.__context__, kind))
 
 
 def _check_whole(path: Path, missing: list[str], mismatched: list[str]) -> None:
@@ -155,24 +191,37 @@ def _check_whole(path: Path, missing: list[str], mismatched: list[str]) -> None:
 
 def _load_spread(path: Path, dtype: str, settings: Model) -> PreTrainedModel:
     """The model spread by accelerate over GPUs, CPU and disk, within what each may take."""
+    from safetensors import SafetensorError
+
     folder = tempfile.TemporaryDirectory(prefix="bitsure-offload-")  # for weights on disk that are not safetensors
     allowed = dict(part.rsplit(":", 1) for part in settings.max_memory or ())
-    model = _from_pretrained(
-        path,
-        dtype,
-        settings,
-        device_map=settings.device_map,
-        max_memory={int(name) if name.isdigit() else name: size for name, size in allowed.items()} or None,
-        offload_folder=folder.name,
-    ).eval()
+    try:
+        model = _from_pretrained(
+            path,
+            dtype,
+            settings,
+            device_map=settings.device_map,
+            max_memory={int(name) if name.isdigit() else name: size for name, size in allowed.items()} or None,
+            offload_folder=folder.name,
+        ).eval()
+    except SafetensorError as error:
+        if of_transformers() > 4:
+            raise
+        raise UserError(
+            f"model.device_map={settings.device_map}: transformers 4 cannot leave parts of this model on disk ({error}). Allow "
+            "more memory (model.max_memory), or use the environment of requirements.txt."
+        ) from error
     model.offload_folder = folder  # removed with the model
     log.info("the model is spread over %s", getattr(model, "hf_device_map", "one device"))
     return model
 
 
 def load_tokenizer(path: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Raises UserError where there is none: transformers makes an empty one of a directory without a tokenizer's files."""
-    tokenizer = _tokenizer(path, trust_remote_code)
+    """Raises UserError where there is none: transformers 5 makes an empty one then, 4 says that None is no path."""
+    try:
+        tokenizer = _tokenizer(path, trust_remote_code)
+    except TypeError:
+        tokenizer = ()
     if len(tokenizer) < 2:
         raise UserError(
             f"{path} has no tokenizer: it needs tokenizer.json, or tokenizer.model, or vocab.json and merges.txt, as "

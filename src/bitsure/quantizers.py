@@ -216,11 +216,13 @@ class Gptq(Rounded):
                 f"quant.format, quant.activations and quant.kv need quant.backend=native."
             )
         one_of(f"quant.bits ({self.backend}; quant.backend=native has 2 to 8)", self.bits, (2, 3, 4, 8))
-        one_of(f"quant.group_size ({self.backend})", self.group_size, (-1, 16, 32, 64, 128, 256, 512, 1024))
-        if self.transforms or self.remainder != "shorten":
+        sizes = (-1, 16, 32, 64, 128, 256, 512, 1024)
+        one_of(f"quant.group_size ({self.backend}; quant.backend=native has any)", self.group_size, sizes)
+        if self.transforms:
+            raise UserError(f"quant.transforms={list(self.transforms)}: {self.backend} has none. Add quant.backend=native.")
+        if self.remainder != "shorten":
             raise UserError(
-                f"quant.transforms={list(self.transforms)}, quant.remainder={self.remainder}: {self.backend} knows "
-                f"no transforms and only shortens the last group. Add quant.backend=native."
+                f"quant.remainder={self.remainder}: {self.backend} only shortens the last group. Add quant.backend=native."
             )
 
     @property

@@ -48,7 +48,7 @@ def test_the_cheapest_may_be_the_least_sure(run, capsys):
 
 
 def test_what_cannot_be_shown_is_said(run, tmp_path):
-    with pytest.raises(SystemExit, match=r"no codes of noise were measured .* Leave this run out"):
+    with pytest.raises(SystemExit, match=r"no codes of noise's weights were measured .* Leave this run out"):
         command.main([run("noise", 3.5, 0.7, bits_per_weight_coded=None)])
     with pytest.raises(SystemExit, match=r"arc has no confidence to show, or was not asked; --task may be macro_average, pets"):
         command.main([run("a", 3.5, 0.7), "--task", "arc"])

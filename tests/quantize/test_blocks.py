@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import torch
 
 from bitsure.errors import UserError
-from bitsure.quantize.blocks import layers_by_input, measure, walk
+from bitsure.quantize import blocks
+from bitsure.quantize.blocks import channel_ranges, layers_by_input, measure, walk
 from bitsure.quantize.replay import Replay
 from bitsure.quantize.targets import block_linears, find_blocks, linears, matrix
 from tests.families import FALCON, FAMILIES, GROUPED, build
@@ -126,6 +129,39 @@ def test_an_output_that_its_reader_changes_in_place_is_computed_again():
     kept.finish({"a"})
     assert all(torch.equal(block(states), expected) for _ in range(3))
     kept.forget()
+
+
+@torch.no_grad()
+def test_a_layer_that_runs_twice_in_a_pass_is_refused():
+    class Block(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+
+        def forward(self, states):
+            return self.b(self.a(self.a(states)))
+
+    block = Block()
+    kept = Replay(block, [torch.ones(1, 2)])
+    kept.finish({"a"})
+    with pytest.raises(UserError, match="a runs twice in one pass through its block"):
+        block(torch.ones(1, 2))
+
+
+def test_an_expert_that_gets_no_token_in_a_batch_has_the_range_of_the_others():
+    block = torch.nn.ModuleDict({"a": torch.nn.Linear(2, 2)})
+    batches = [torch.empty(0, 2), torch.tensor([[1.0, -2.0], [3.0, -1.0]]), torch.empty(0, 2)]
+    (found,) = channel_ranges([{"a": block["a"]}], _each(block["a"], batches))
+    assert [one.tolist() for one in found] == [[1, -2], [3, -1]]
+
+
+def _each(layer: torch.nn.Module, batches: list[torch.Tensor]):
+    def feed() -> None:
+        for batch in batches:
+            with suppress(blocks._Enough):
+                layer(batch)
+
+    return feed
 
 
 def test_a_model_whose_blocks_get_more_than_hidden_states_of_each_text_is_refused():

@@ -178,10 +178,10 @@ def test_what_was_broken_off_goes_on_at_the_block_it_reached_and_ends_the_same(t
     assert all(torch.equal(resumed[name].codes, whole[name].codes) for name in whole)
 
 
-@pytest.mark.parametrize("chain_name", ["gptq4", "scale gptq a8", "smooth gptq mxfp4"])
+@pytest.mark.parametrize("chain_name", ["gptq", "scale gptq a8", "smooth gptq mxfp4"])
 @pytest.mark.parametrize("family", sorted(set(ALL) - {"mixtral"}))
 def test_what_is_replayed_is_what_would_be_computed(family, chain_name, tmp_path, monkeypatch):
-    quant = CHAINS.get(chain_name, QUANTIZERS["gptq"])
+    quant = (CHAINS | QUANTIZERS)[chain_name]
     monkeypatch.setattr(blocks, "TOKENS_AT_ONCE", 2 * WINDOWS.shape[1])
     found = []
     for most in (100, 3, 0):  # all, some of it, nothing

@@ -146,6 +146,12 @@ def test_a_hessian_that_is_not_positive_definite_gets_more_damping_and_says_so(c
     assert weight.dequantize().isfinite().all()
 
 
+def test_inputs_that_were_all_zero_leave_rounding_to_nearest():
+    W = problem()[0]
+    weight = round_with_hessian(W, torch.zeros(W.shape[1], W.shape[1]), settings(), (), "w")
+    assert torch.equal(weight.codes, round_to_nearest(W, Rtn(4, 32, True)).codes)
+
+
 def test_a_hessian_past_mending_names_the_layer():
     W, _, H = problem()
     with pytest.raises(UserError, match=r"Hessian of layers\.0\.fc1 is not positive definite, even damped by 1 "):

@@ -11,7 +11,7 @@ from bitsure import models
 from bitsure.errors import UserError
 from bitsure.quantize import verify
 from bitsure.quantize.rtn import round_to_nearest
-from bitsure.quantize.targets import block_linears, skipped_modules, unknown_weights
+from bitsure.quantize.targets import block_linears, matrix, skipped_modules, unknown_weights
 from bitsure.quantizers import Rtn
 
 HELD_OUT = torch.randint(3, 250, (2, 16), generator=torch.Generator().manual_seed(0))
@@ -44,6 +44,12 @@ def test_the_report_says_what_changed(model):
     assert report["group_sizes"] == {"32": 12}
     assert 0 < report["relative_error"] < 0.2
     assert all(0 < layer["output_error"] < 0.3 and 0 < layer["weight_error"] < 0.2 for layer in report["layers"].values())
+
+
+def test_one_scale_a_tensor_is_shared_by_all_its_weights(model):
+    weights = {name: round_to_nearest(matrix(layer), Rtn(4, 0, True)) for name, layer in block_linears(model).items()}
+    sizes = verify.report(model, weights, {}, HELD_OUT)["group_sizes"]
+    assert sizes == {str(64 * 64): 2 * 4, str(64 * 128): 2 * 2}
 
 
 def test_the_output_error_is_the_one_of_the_definition(model):

@@ -14,7 +14,7 @@ from bitsure import config as schema
 from bitsure import metrics, models, pipeline, records
 from bitsure.config import PROJECT, Task
 from bitsure.errors import UserError
-from tests.conftest import SHARED, needs_shared
+from tests.conftest import SHARED, needs_shared, needs_transformers_5
 from tests.metrics.test_metrics import METRIC
 
 schema.register()
@@ -80,6 +80,7 @@ def test_chat_template_and_system_instruction_are_in_the_prompts(loaded_model, o
     assert all(a.doc_hash == b.doc_hash and a.prompt_hash != b.prompt_hash for a, b in zip(rows, plain, strict=True))
 
 
+@needs_transformers_5
 def test_a_bos_token_stands_before_prompts_if_asked_for(loaded_model, own_tasks):
     import torch
 
@@ -136,6 +137,7 @@ def test_a_run_of_all_kinds_leaves_numbers_verdict_and_page(tiny_model, own_task
     assert "tiny_pages: the perplexity of a word" in (out / "report.html").read_text()
 
 
+@needs_transformers_5
 def test_how_questions_are_put_is_in_provenance_and_key(tiny_model, own_tasks, tmp_path):
     given = [
         f"model.path={tiny_model}",

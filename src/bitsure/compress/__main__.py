@@ -58,8 +58,8 @@ def read(directory: Path, task: str | None = None) -> Run:
             f"{directory} is no finished run of a quantized model: it has no {Path(error.filename).name}."
         ) from error
     if "bits_per_weight_coded" not in proof:
-        why = "it has none, or compress.codes was 0"
-        raise UserError(f"{directory}: no codes of {proof['quantizer']} were measured ({why}). Leave this run out.")
+        why = "its weights have none, or compress.codes was 0"
+        raise UserError(f"{directory}: no codes of {proof['quantizer']}'s weights were measured ({why}). Leave this run out.")
     task = task or (MACRO if MACRO in metrics else next(iter(metrics)))
     fit = [name for name, values in metrics.items() if SURE.keys() <= values.keys()]
     if task not in fit:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 7  # of what the store keeps; one more whenever code of ours would make other weights from the same causes
+FORMAT = 8  # of what the store keeps; one more whenever code of ours would make other weights from the same causes
 LIBRARIES = {  # that make the weights; of GPTQ by its backend; those that need data run the model, with transformers
     Kept: ("torch",),
     Rtn: ("torch",),
@@ -259,8 +259,7 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
     made = plan.ready.path if isinstance(plan.quant, Prequantized) else out
     weights, others = checkpoints.load(made, model)
     at_run_time = runtime.read(made)
-    in_files = sum(file.stat().st_size for file in models.weight_files(source.path))
-    stored_bits = 8 * in_files / estimate.parameters_of(model)
+    stored_bits = models.stored_bits(source.path, estimate.parameters_of(model))
     report = verify.report(model, weights, others, held_out, isinstance(plan.quant, Cast), at_run_time, stored_bits)
     if isinstance(plan.quant, Prequantized):
         prequantized.check_parent(plan.ready, report, source.name)

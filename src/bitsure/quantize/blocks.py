@@ -193,10 +193,11 @@ def channel_ranges(groups: list[dict[str, nn.Module]], feed: Callable[[], None])
     def watch(number: int):
         def hook(module, inputs):
             x = inputs[0].detach().flatten(0, -2).float()
-            low, high = x.amin(0), x.amax(0)  # torch.aminmax takes ten times as long
-            if found[number] is not None:
-                low, high = torch.minimum(low, found[number][0]), torch.maximum(high, found[number][1])
-            found[number] = low, high
+            if len(x):  # an expert may be given no token
+                low, high = x.amin(0), x.amax(0)  # torch.aminmax takes ten times as long
+                if found[number] is not None:
+                    low, high = torch.minimum(low, found[number][0]), torch.maximum(high, found[number][1])
+                found[number] = low, high
             if number == len(groups) - 1:
                 raise _Enough
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import nn
 
 from bitsure import models
@@ -20,7 +19,7 @@ HOLDS = {"float32": {"F32", "BF16", "F16"}, "bfloat16": {"BF16"}, "float16": {"F
 def check(quant: Cast, path: Path, computing_dtype: str) -> None:
     """Raise UserError where the cast can change nothing, as far as can be said without loading weights."""
     ways = "The cast would change nothing. quant=none scores the checkpoint as it is."
-    stored = _stored_types(path)
+    stored = set(models.stored_types(path))
     if stored and stored <= HOLDS[quant.dtype]:
         types = ", ".join(sorted(stored))
         raise UserError(f"quant={quant.name}: the model is stored as {types}, which {quant.dtype} holds exactly. {ways}")
@@ -29,16 +28,6 @@ def check(quant: Cast, path: Path, computing_dtype: str) -> None:
             f"quant={quant.name}: the full-precision model is already rounded to {computing_dtype}, the type that it is "
             f"computed in (model.dtype), so that it has nothing left to lose. model.dtype=float32 shows what the cast does."
         )
-
-
-def _stored_types(path: Path) -> set[str]:
-    """The types of a checkpoint's tensors, from the files' headers; empty for .bin files, which have none."""
-    found = set()
-    for file in models.weight_files(path):
-        if file.suffix == ".safetensors":
-            with safe_open(file, "pt") as tensors:
-                found |= {tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118 - not a dict
-    return found
 
 
 def cast(model: nn.Module, quant: Cast) -> tuple[dict[str, DenseWeight], dict[str, torch.Tensor]]:

@@ -66,7 +66,7 @@ def find_sources(block: nn.Module, groups: list[dict[str, nn.Module]], run: Call
     found = []
     for group in groups:
         width = _width(group)
-        first = min(ran.index(name) for name in group)
+        first = min((ran.index(name) for name in group if name in ran), default=0)  # an expert may be given no token
         candidates = [name for name in ran[:first] if _gives(block.get_submodule(name), width)]
         tried = ((name, _how_it_multiplies(block.get_submodule(name), width)) for name in reversed(candidates))
         holds = (one for one in tried if one[1] and _same(_probed(block, group, one[0], run), expected))

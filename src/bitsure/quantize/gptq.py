@@ -36,7 +36,7 @@ def round_with_hessian(
     H = torch.nn.functional.pad(hessian, (0, stored - width, 0, stored - width)) if stored > width else hessian.clone()
     order = torch.argsort(H.diagonal(), descending=True) if quant.desc_act else torch.arange(stored, device=H.device)
     dead = H.diagonal() == 0  # inputs that were always zero: their weights are rounded to nearest, whatever the others do
-    H.diagonal()[dead] = H.diagonal()[~dead].mean()
+    H.diagonal()[dead] = 1.0 if dead.all() else H.diagonal()[~dead].mean()
     if quant.desc_act:
         H = H[order][:, order]
     # columns of W as rows, contiguous: all below reads and writes whole columns
@@ -115,8 +115,8 @@ def _inverse_factor(H: torch.Tensor, damp_percent: float, names: str) -> torch.T
 def inverse_of_upper_factor(H: torch.Tensor) -> torch.Tensor | None:
     """U⁻¹ for the upper U with H = U Uᵀ, in H's own memory; None where H (n, n) is not positive definite.
 
-    U is found tile by tile from the last rows up, and inverted from the first down. Of a symmetric matrix only the tiles on and
-    above the diagonal are touched; LAPACK's calls for a lower factor would need H backwards, in several copies.
+    U is found tile by tile from the last rows up, and inverted from the first down. Of H only the tiles on and above
+    the diagonal are read; LAPACK's calls for a lower factor would need it backwards, in several copies.
     """
     tiles = [slice(start, min(start + TILE, len(H))) for start in range(0, len(H), TILE)]
     for number, tile in reversed(list(enumerate(tiles))):

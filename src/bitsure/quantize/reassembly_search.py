@@ -72,15 +72,15 @@ def search(
     """
     weights = {layer: matrix(layer).clone() for layer in group.values()}
     cost = distances(hessian, torch.cat([weight.float() for weight in weights.values()]))
-    with hooks.exact():
-        expected = run()
     errors, tried = [], []
-    for parts in grid(largest, STEPS):
-        reassembly = reassemble(cost, parts)
-        if reassembly is None:
-            break  # with lower thresholds there are fewer channels left to merge, and more to make room for
-        tried.append(reassembly)
-        errors.append(_error(weights, reassembly, run, expected, quant))
+    with hooks.exact():  # what is compared differs by the rounding of these layers alone
+        expected = run()
+        for parts in grid(largest, STEPS):
+            reassembly = reassemble(cost, parts)
+            if reassembly is None:
+                break  # with lower thresholds there are fewer channels left to merge, and more to make room for
+            tried.append(reassembly)
+            errors.append(_error(weights, reassembly, run, expected, quant))
     best = min(range(len(errors)), key=errors.__getitem__)
     moved = len(tried[best].copied)
     ratio = (largest.max() / largest.median()).item() if largest.median() > 0 else float(largest.max() > 0)

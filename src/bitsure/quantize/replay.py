@@ -8,9 +8,12 @@ import torch
 from torch import nn
 
 from bitsure.costs import free_memory
+from bitsure.errors import UserError
 from bitsure.quantize.targets import linears
 
-KEPT = 9  # times what the hidden states take: an attention's output, a feed-forward layer's, what the next one reads of it
+KEPT = (
+    13  # times what the hidden states take: an attention's output, two of a gated feed-forward layer, what the last one reads
+)
 SHARE = 0.25  # of free memory, at the most; what does not fit is computed again
 
 
@@ -51,7 +54,7 @@ class Replay:
         by, made = self.read.pop(self._batch(), (None, None))
         if by is not change:
             made = change(x)
-            if self._bytes() + _bytes(made) <= self.most_bytes:
+            if self._bytes() + _bytes(made) < self.most_bytes:
                 self.read[self._batch()] = change, made
         return made
 
@@ -70,14 +73,17 @@ class Replay:
 
     def _watch(self, name: str) -> None:
         module, kept, versions = self.block.get_submodule(name), {}, {}
-        compute = module.forward
+        compute, ran_in = module.forward, -1
 
         def answers() -> bool:
             batch = self._batch()
             return batch in kept and versions[batch] == _versions(kept[batch])
 
         def forward(*args, **kwargs):
-            batch = self._batch()
+            nonlocal ran_in
+            if ran_in == self.calls:
+                raise UserError(f"{name} runs twice in one pass through its block, which calibration cannot tell apart.")
+            ran_in, batch = self.calls, self._batch()
             if answers():
                 return kept[batch]
             kept.pop(batch, None)  # its reader changed it in place

@@ -163,6 +163,8 @@ def _group_sizes(weights: dict[str, Weight]) -> dict[str, int]:
     found: dict[str, int] = {}
     for weight in weights.values():
         match weight:
+            case IntegerWeight() | ElementWeight() if weight.scales.numel() == 1:
+                sizes = [weight.codes.numel()]
             case IntegerWeight() | ElementWeight():
                 sizes = torch.bincount(weight.group_of).unique().tolist()
             case CodebookWeight():
