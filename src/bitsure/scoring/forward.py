@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 
@@ -30,8 +31,10 @@ SHARING = (
     "falcon",
     "bloom",
 )
-LOGITS = {"cpu": 2**25, "cuda": 2**27}  # values that the head makes at once
-CACHED = 2**20  # of them that are turned into log-probabilities at once, on a CPU's account
+TILE = {"cpu": 2**21, "cuda": 2**27}  # logits at once; a CPU's stay in its cache
+LOGITS = 2**25  # at once, where the head gives them for the whole vocabulary only
+
+Part = tuple[int, Iterable[torch.Tensor]]  # n rows of logits, and these from left to right, in tiles (n, some)
 
 
 @dataclass(frozen=True)
@@ -92,15 +95,14 @@ def shared(model: torch.nn.Module, batch: Sequence[Row], requests: Mapping[int, 
             stack.enter_context(_bloom_sees(model, mask, positions))
             arguments = {}
         model(input_ids=ids, use_cache=False, **arguments)
-    rows = max(1, LOGITS.get(device.type, LOGITS["cpu"]) // model.config.vocab_size)
-    logits = _logits(model.get_output_embeddings(), states[0].split(rows))
+    parts = _through_the_head(model.get_output_embeddings(), states[0])
     place = {node: k for k, node in enumerate(nodes)}
     wanted = {
         number: [place[i * width + node] for node in found]
         for i, row in enumerate(batch)
         for number, found in row.scored.items()
     }
-    return _pick(logits, wanted, requests)
+    return _pick(parts, wanted, requests)
 
 
 @torch.inference_mode()
@@ -111,37 +113,54 @@ def plain(model: torch.nn.Module, batch: Sequence[Row], requests: Mapping[int, R
     logits = model(input_ids=ids, use_cache=False).logits
     scored: dict[int, Scored] = {}
     for row, row_logits in zip(batch, logits, strict=True):
-        scored |= _pick([row_logits[: len(row)]], row.scored, requests)
+        scored |= _pick([(len(row), _tiles(row_logits[: len(row)]))], row.scored, requests)
     return scored
 
 
-def _logits(head: torch.nn.Module, parts: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """The head's output of each part of the states (n, width); it may be gone when the next one is asked for.
+def _through_the_head(head: torch.nn.Module, states: torch.Tensor) -> Iterator[Part]:
+    """The logits of states (n, width), in parts.
 
-    An ordinary head writes all parts to one place: fresh memory for each would cost a fifth of the product's time. One whose
-    weight is elsewhere, such as on disk, is called, so that accelerate brings it.
+    An ordinary head makes one part, a tile of the vocabulary at a time, all of them in one place: whole logits would be
+    written to memory and read again. One whose weight is elsewhere, such as on disk, is called, so that accelerate brings it.
     """
-    ordinary = type(head) is torch.nn.Linear and head.bias is None and head.weight.device == parts[0].device
-    if not ordinary or head._forward_pre_hooks or head._forward_hooks:
-        yield from map(head, parts)
+    ordinary = type(head) is torch.nn.Linear and head.weight.device == states.device
+    if ordinary and not head._forward_pre_hooks and not head._forward_hooks:
+        yield len(states), _tiles_of_the_head(head, states)
         return
-    out = parts[0].new_empty(len(parts[0]), len(head.weight))
-    for part in parts:
-        yield torch.mm(part, head.weight.T, out=out[: len(part)])
+    for some in states.split(max(1, LOGITS // head.weight.shape[0])):
+        yield len(some), _tiles(head(some))
 
 
-def _pick(logits: Iterable[torch.Tensor], wanted: dict[int, list[int]], requests: Mapping[int, Request]) -> dict[int, Scored]:
-    """The continuations' log-probabilities; logits: parts (n, vocabulary) that follow each other, of which `wanted` says
-    which rows predict a request's tokens.
-    """
+def _tiles_of_the_head(head: torch.nn.Linear, states: torch.Tensor) -> Iterator[torch.Tensor]:
+    wide = _tile_width(states)
+    place = states.new_empty(len(states) * wide)
+    biases = [None] if head.bias is None else head.bias.split(wide)
+    for weight, bias in zip_longest(head.weight.split(wide), biases):
+        tile = place[: len(states) * len(weight)].view(len(states), len(weight))
+        torch.mm(states, weight.T, out=tile)
+        yield tile if bias is None else tile.add_(bias)
+
+
+def _tiles(logits: torch.Tensor) -> Sequence[torch.Tensor]:
+    """Logits (n, vocabulary) in tiles."""
+    return logits.split(_tile_width(logits), dim=-1)
+
+
+def _tile_width(rows: torch.Tensor) -> int:
+    return max(1, TILE.get(rows.device.type, TILE["cpu"]) // max(1, len(rows)))
+
+
+def _pick(parts: Iterable[Part], wanted: dict[int, list[int]], requests: Mapping[int, Request]) -> dict[int, Scored]:
+    """The continuations' log-probabilities, from the logits' rows that `wanted` says predict a request's tokens."""
     rows = torch.tensor([k for found in wanted.values() for k in found])
     tokens = torch.tensor([token for i in wanted for token in requests[i][1]])
     logprobs, greedy = torch.empty(len(rows)), torch.empty(len(rows), dtype=torch.bool)
     start = 0
-    for part in logits:
-        inside = ((rows >= start) & (rows < start + len(part))).nonzero().flatten()
-        logprobs[inside], greedy[inside] = _of_tokens(part, rows[inside] - start, tokens[inside])
-        start += len(part)
+    for length, tiles in parts:
+        inside = ((rows >= start) & (rows < start + length)).nonzero().flatten()
+        if len(inside):
+            logprobs[inside], greedy[inside] = _of_tokens(tiles, rows[inside] - start, tokens[inside])
+        start += length
     logprobs, greedy = logprobs.tolist(), greedy.tolist()
     scored, start = {}, 0
     for i, found in wanted.items():
@@ -151,32 +170,28 @@ def _pick(logits: Iterable[torch.Tensor], wanted: dict[int, list[int]], requests
     return scored
 
 
-def _of_tokens(logits: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of some rows of logits (n, vocabulary) the log-probability of a token each, float32, and whether it is the likeliest."""
-    if not len(rows):
-        return torch.empty(0), torch.empty(0, dtype=torch.bool)
-    rows, tokens = rows.to(logits.device), tokens.to(logits.device)
-    first, last = int(rows.min()), int(rows.max()) + 1  # a slice, not a copy: rows that predict lie side by side
-    top, norm = _top_and_norm(logits[first:last])
-    found = logits[rows, tokens].float()
-    greedy = found >= top[rows - first]
-    ties = greedy.nonzero().flatten()  # of equal ones the first is the likeliest, as for argmax
-    greedy[ties] = logits[rows[ties]].argmax(-1) == tokens[ties]
-    return (found - norm[rows - first]).cpu(), greedy.cpu()
+def _of_tokens(tiles: Iterable[torch.Tensor], rows: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The log-probability of a token each in some rows of the logits, float32, and whether it is the likeliest.
 
-
-def _top_and_norm(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The largest of each row's logits (n, vocabulary) and their log-sum-exp, both (n,) float32.
-
-    A few rows at a time, so that what is written in between stays in the processor's cache.
+    The tiles (n, some of the vocabulary) are used up. Of equal logits the first is the likeliest, as for argmax.
     """
-    tops, norms = [], []
-    for some in logits.split(max(1, CACHED // logits.shape[1])):
-        some = some.float()
-        top = some.amax(-1, keepdim=True)
-        tops.append(top[:, 0])
-        norms.append(((some - top).exp_().sum(-1, keepdim=True).log_() + top)[:, 0])
-    return torch.cat(tops), torch.cat(norms)
+    found, best_of_tile, where = torch.empty(len(rows)), torch.zeros(len(rows), dtype=torch.bool), torch.empty_like(rows)
+    tops, norms, first = [], [], 0
+    for number, tile in enumerate(tiles):
+        tile = tile.float()
+        top = tile.amax(-1, keepdim=True)
+        inside = ((tokens >= first) & (tokens < first + tile.shape[1])).nonzero().flatten()
+        if len(inside):
+            theirs, places = rows[inside].to(tile.device), tokens[inside].to(tile.device) - first
+            logits = tile[theirs, places]
+            best = logits >= top[theirs, 0]
+            best[best.clone()] = tile[theirs[best]].argmax(-1) == places[best]
+            found[inside], best_of_tile[inside], where[inside] = logits.cpu(), best.cpu(), number
+        tops.append(top)
+        norms.append(tile.sub_(top).exp_().sum(-1, keepdim=True).log_().add_(top))
+        first += tile.shape[1]
+    best_tile, norm = torch.cat(tops, 1).argmax(-1).cpu(), torch.cat(norms, 1).logsumexp(-1).cpu()
+    return found - norm[rows], best_of_tile & (best_tile[rows] == where)
 
 
 @contextmanager
