@@ -99,3 +99,27 @@ def test_bitsandbytes_layers_share_too(tmp_path):
             assert getattr(layer, name).weight.dtype == torch.uint8  # it is quantized
     shared, plain = forward.shared(model, trees(asked), asked), forward.plain(model, rows.chains(asked), asked)
     assert max(abs(shared[i].logprob - plain[i].logprob) for i in plain) < 1e-4
+
+
+@pytest.mark.parametrize("tile", [1, 7 * 20, 2**21])
+@pytest.mark.parametrize("family", ["opt", "phi"])  # phi's head has a bias
+def test_tiles_of_the_vocabulary_change_nothing(family, tile, monkeypatch):
+    model, asked = build(family, **FAMILIES[family]), questions()
+    if family == "phi":
+        torch.nn.init.normal_(model.lm_head.bias)
+    expected = forward.plain(model, rows.chains(asked), asked)
+    monkeypatch.setitem(forward.TILE, "cpu", tile)
+    for found in (forward.shared(model, trees(asked), asked), forward.plain(model, rows.chains(asked), asked)):
+        for i, one in expected.items():
+            assert found[i].token_logprobs == pytest.approx(one.token_logprobs, abs=2e-5)
+            assert found[i].greedy == one.greedy
+
+
+@pytest.mark.parametrize("wide", [1, 2, 3, 6])
+def test_of_equal_logits_the_first_is_the_likeliest(wide):
+    logits = torch.tensor([[1.0, 5.0, 2.0, 5.0, 5.0, 0.0], [7.0, 5.0, 2.0, 5.0, 5.0, 7.0]])
+    asked = [(row, token) for row in range(2) for token in range(6)]
+    found, greedy = forward._of_tokens(logits.clone().split(wide, dim=-1), *map(torch.tensor, zip(*asked, strict=True)))
+    expected = torch.log_softmax(logits, -1)
+    assert found.tolist() == pytest.approx([expected[one].item() for one in asked], abs=1e-6)
+    assert [one for one, best in zip(asked, greedy.tolist(), strict=True) if best] == [(0, 1), (1, 0)]

@@ -7,12 +7,13 @@ hands the model a mask and positions of our own and applies the output head only
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import zip_longest
 
 import torch
 
+from bitsure.scoring import on_the_way
 from bitsure.scoring.rows import Request, Row
 
 # Families whose models take a mask and positions as they are given; tests hold each to the plain path.
@@ -89,10 +90,13 @@ def shared(model: torch.nn.Module, batch: Sequence[Row], requests: Mapping[int, 
     mask = torch.zeros(sees.shape, dtype=dtype).masked_fill_(~sees, torch.finfo(dtype).min)[:, None].to(device)
     ids, positions = ids.to(device), positions.to(device)
     arguments = {"attention_mask": mask, "position_ids": positions}
+    at = torch.tensor(nodes, device=device)
     with ExitStack() as stack:
-        states = stack.enter_context(_states_before_the_head(model, torch.tensor(nodes, device=device)))
+        states = stack.enter_context(on_the_way.states_before_the_head(model, at))
+        stack.enter_context(on_the_way.last_mlp_at(model, at))
+        stack.enter_context(on_the_way.rectified_in_place(model))
         if model.config.model_type == "bloom":
-            stack.enter_context(_bloom_sees(model, mask, positions))
+            stack.enter_context(on_the_way.bloom_sees(model, mask, positions))
             arguments = {}
         model(input_ids=ids, use_cache=False, **arguments)
     parts = _through_the_head(model.get_output_embeddings(), states[0])
@@ -192,37 +196,3 @@ def _of_tokens(tiles: Iterable[torch.Tensor], rows: torch.Tensor, tokens: torch.
         first += tile.shape[1]
     best_tile, norm = torch.cat(tops, 1).argmax(-1).cpu(), torch.cat(norms, 1).logsumexp(-1).cpu()
     return found - norm[rows], best_of_tile & (best_tile[rows] == where)
-
-
-@contextmanager
-def _states_before_the_head(model: torch.nn.Module, nodes: torch.Tensor) -> Iterator[list[torch.Tensor]]:
-    """Catch what the output head is given at those tokens (counted through the flattened batch), and give it one of them."""
-    states: list[torch.Tensor] = []
-
-    def catch(head: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        states.append(inputs[0].flatten(0, 1)[nodes.to(inputs[0].device)])
-        return (states[0][None, :1], *inputs[1:])
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(catch)
-    try:
-        yield states
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _bloom_sees(model: torch.nn.Module, mask: torch.Tensor, positions: torch.Tensor) -> Iterator[None]:
-    """BLOOM makes its ALiBi from a mask without trees: give every block our mask, and its ALiBi at our positions."""
-
-    def change(block: torch.nn.Module, inputs: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        alibi = kwargs["alibi"]  # (batch · heads, 1, keys), slope × 0, 1, 2 …
-        heads = alibi.shape[0] // len(positions)
-        moved = alibi.gather(-1, positions.repeat_interleave(heads, dim=0)[:, None])
-        return inputs, kwargs | {"attention_mask": mask, "alibi": moved}
-
-    handles = [block.register_forward_pre_hook(change, with_kwargs=True) for block in model.transformer.h]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
