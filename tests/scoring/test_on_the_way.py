@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bitsure.scoring import forward, rows
+from bitsure.scoring import forward, on_the_way, rows
 from tests.families import FAMILIES, build
 
 ASKED = {0: ([5, 6, 7, 8, 9], [10, 11]), 1: ([5, 6, 7, 8, 9], [12])}  # six tokens are read, two of them predict
@@ -36,3 +36,27 @@ def test_activations_are_in_place_for_a_batch_only():
     relu.register_forward_hook(lambda module, inputs, out: seen.append(module.inplace))
     forward.shared(model, rows.trees(ASKED, 64, 10_000), ASKED)
     assert (seen, relu.inplace) == ([True], False)
+
+
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - set(on_the_way.OWN_ATTENTION)))
+def test_parts_of_a_row_attend_to_what_they_see(family, monkeypatch):
+    model, examples = build(family, **FAMILIES[family]), list(range(20, 50))
+    asked = {i: ([*examples, 100 + i // 2], [i + 3, i + 5, 7]) for i in range(16)}  # eight questions after 30 tokens
+    trees, keys = rows.trees(asked, 64, 10_000), []
+    assert len(trees) == 1
+    plain, whole = forward.plain(model, rows.chains(asked), asked), forward.shared(model, trees, asked)
+    real = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(query, key, *others, **settings):
+        keys.append(key.shape[2])
+        return real(query, key, *others, **settings)
+
+    monkeypatch.setattr(on_the_way, "PART", 8)
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    in_parts = forward.shared(model, trees, asked)
+    assert keys[:4] == [8, 16, 24, 32]
+    assert max(keys) < 45 < len(trees[0])
+    assert model.config._attn_implementation == "sdpa"
+    for i, one in in_parts.items():
+        assert one.token_logprobs == pytest.approx(plain[i].token_logprobs, abs=2e-5)
+        assert one.token_logprobs == pytest.approx(whole[i].token_logprobs, abs=2e-5)

@@ -94,6 +94,7 @@ def shared(model: torch.nn.Module, batch: Sequence[Row], requests: Mapping[int, 
     with ExitStack() as stack:
         states = stack.enter_context(on_the_way.states_before_the_head(model, at))
         stack.enter_context(on_the_way.last_mlp_at(model, at))
+        stack.enter_context(on_the_way.attention_in_parts(model, mask))
         stack.enter_context(on_the_way.rectified_in_place(model))
         if model.config.model_type == "bloom":
             stack.enter_context(on_the_way.bloom_sees(model, mask, positions))

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 
 import torch
 
+PART = 256  # tokens of a row whose attention is computed at once
+OWN_ATTENTION = ("bloom", "falcon")  # families that do not take theirs from transformers' registry
+
 
 @contextmanager
 def states_before_the_head(model: torch.nn.Module, nodes: torch.Tensor) -> Iterator[list[torch.Tensor]]:
@@ -50,6 +53,38 @@ def last_mlp_at(model: torch.nn.Module, nodes: torch.Tensor) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def attention_in_parts(model: torch.nn.Module, mask: torch.Tensor) -> Iterator[None]:
+    """Let tokens attend, a part of each row at a time, only to the keys that some of the part see: in a long row of many
+    questions after the same examples, these and a few of the questions. mask: (rows, 1, n, n), 0 where a token sees a key.
+    """
+    config, n = model.config, mask.shape[-1]
+    if n <= PART or mask.is_cuda or config._attn_implementation != "sdpa" or config.model_type in OWN_ATTENTION:
+        yield
+        return
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    parts = []
+    for queries in (slice(first, min(first + PART, n)) for first in range(0, n, PART)):
+        keys = (mask[:, 0, queries] == 0).flatten(0, 1).any(0).nonzero().flatten()
+        parts.append((queries, keys, mask[:, :, queries, keys]))
+
+    def attend(module, query, key, value, attention_mask, **settings):
+        outs = [
+            sdpa_attention_forward(module, query[:, :, queries], key[:, :, keys], value[:, :, keys], seen, **settings)[0]
+            for queries, keys, seen in parts
+        ]
+        return torch.cat(outs, dim=1), None
+
+    ALL_ATTENTION_FUNCTIONS.register("bitsure", attend)
+    config._attn_implementation = "bitsure"
+    try:
+        yield
+    finally:
+        config._attn_implementation = "sdpa"
 
 
 @contextmanager
