@@ -126,11 +126,17 @@ SAMPLE_COLUMNS = {
 
 
 def _typed_table(columns: dict[str, type], rows_: list[list]) -> Any:
-    """Columns that may lack a value are told from those that do not: for one that may, W&B guesses each value's type anew."""
+    """Columns that may lack a value are told from those that do not: for one that may, W&B guesses each value's type anew.
+
+    It is given the first row, which it holds to the types, and the others, of the same types, as they are: that is ten times as
+    fast.
+    """
     import wandb
 
     lacks = [any(row[k] is None for row in rows_) for k in range(len(columns))]
-    return wandb.Table(columns=list(columns), data=rows_, dtype=list(columns.values()), optional=lacks)
+    table_ = wandb.Table(columns=list(columns), data=rows_[:1], dtype=list(columns.values()), optional=lacks)
+    table_.data += rows_[1:]
+    return table_
 
 
 def reliability_points(records: Records, metric: Metric) -> dict[str, list[list[float]]]:

@@ -27,6 +27,27 @@ def new_figure(rows: int, columns: int, width: float = 4.4, height: float = 5.2,
     return figure, axes
 
 
+class Sheets:
+    """Figures by name, each for one picture after the other: to make axes and their ticks takes as long as to draw them."""
+
+    def __init__(self):
+        self._made = {}
+
+    def clean(self, name: str, rows: int, columns: int, size: tuple[float, float], margins: dict, **settings):
+        """The figure of that name and its axes, as `new_figure` gives them, with nothing drawn on them."""
+        if name not in self._made:
+            self._made[name] = new_figure(rows, columns, *size, margins, **settings)
+        for axes in self._made[name][0].axes:
+            for drawn in (axes.containers, axes.child_axes, axes.lines, axes.collections, axes.patches):
+                for one in list(drawn):
+                    one.remove()
+            if legend := axes.get_legend():
+                legend.remove()
+            axes.relim()
+            axes.autoscale(True)
+        return self._made[name]
+
+
 def save(figure, path: Path, colours: int = COLOURS) -> Path:
     """As a PNG of few colours: a third of the bytes, and nothing that an eye would miss. Pillow comes with matplotlib.
 

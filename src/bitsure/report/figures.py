@@ -15,7 +15,7 @@ from bitsure.metrics.confidence import Questions, questions
 from bitsure.metrics.pairs import STRATA
 from bitsure.metrics.ranking import risk_coverage
 from bitsure.records import Records, by_task, has_choices
-from bitsure.report.drawing import FULL, QUANTIZED, file_name, new_figure, plain, save
+from bitsure.report.drawing import FULL, QUANTIZED, Sheets, file_name, plain, save
 
 POINTS = 400  # of a curve
 
@@ -27,7 +27,7 @@ def draw(
     deferral; none of tasks without choices.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    before = by_task(baseline) if baseline is not None else {}
+    before, sheets = by_task(baseline) if baseline is not None else {}, Sheets()
     paths: dict[str, dict[str, Path]] = {"reliability": {}, "risk_coverage": {}, "shift": {}, "deferral": {}}
     for task, found in by_task(records).items():
         if not has_choices(found):
@@ -36,20 +36,19 @@ def draw(
         series = {"quantized": (asked, QUANTIZED)} if baseline is not None else {"full precision": (asked, FULL)}
         if task in before:
             series = {"full precision": (questions(before[task], metric.normalization), FULL)} | series
-        file = lambda kind, task=task: directory / f"{kind}_{file_name(task)}.png"  # noqa: E731
         bins = bins_of(next(iter(series.values()))[0], metric)
-        paths["reliability"][task] = _reliability(task, series, bins, file("reliability"))
-        paths["risk_coverage"][task] = _risk_coverage(task, series, file("risk_coverage"))
+        drawn = {"reliability": _reliability(sheets, task, series, bins), "risk_coverage": _risk_coverage(sheets, task, series)}
         if comparison and was_compared(comparison.get(task, {})):
-            paths["shift"][task] = _shift(task, comparison[task], file("shift"))
-            paths["deferral"][task] = _deferral(task, comparison[task], file("deferral"))
+            drawn |= {"shift": _shift(sheets, task, comparison[task]), "deferral": _deferral(sheets, task, comparison[task])}
+        for kind, figure in drawn.items():
+            paths[kind][task] = save(figure, directory / f"{kind}_{file_name(task)}.png")
     return paths
 
 
-def _reliability(task: str, series: dict[str, tuple[Questions, str]], edges: Bins, path: Path) -> Path:
+def _reliability(sheets: Sheets, task: str, series: dict[str, tuple[Questions, str]], edges: Bins):
     """Accuracy against confidence by bin, and how many questions each bin has; the bins of the calibration error."""
     margins = {"left": 0.2, "right": 0.97, "bottom": 0.09, "top": 0.94, "hspace": 0.08}
-    figure, (top, bottom) = new_figure(2, 1, margins=margins, height_ratios=[3, 1], sharex=True)
+    figure, (top, bottom) = sheets.clean("reliability", 2, 1, (4.4, 5.2), margins, height_ratios=[3, 1], sharex=True)
     top.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, label="as right as sure")
     middles, widths = (edges.edges[:-1] + edges.edges[1:]) / 2, np.diff(edges.edges)
     for (label, (asked, colour)), marker, shift in zip(series.items(), "os", (-1, 1), strict=False):
@@ -63,12 +62,13 @@ def _reliability(task: str, series: dict[str, tuple[Questions, str]], edges: Bin
     top.set_title(plain(task), y=1)
     bottom.set(xlabel="confidence", ylabel="questions", xlim=(0, 1))
     top.legend(loc="upper left", fontsize=8, frameon=False)
-    return save(figure, path)
+    return figure
 
 
-def _risk_coverage(task: str, series: dict[str, tuple[Questions, str]], path: Path) -> Path:
+def _risk_coverage(sheets: Sheets, task: str, series: dict[str, tuple[Questions, str]]):
     """The error rate of what is answered, the surest questions first."""
-    figure, axes = new_figure(1, 1, height=3.2, margins={"left": 0.16, "right": 0.97, "bottom": 0.15, "top": 0.91})
+    margins = {"left": 0.16, "right": 0.97, "bottom": 0.15, "top": 0.91}
+    figure, axes = sheets.clean("risk_coverage", 1, 1, (4.4, 3.2), margins)
     for (label, (asked, colour)), style in zip(series.items(), ("-", "--"), strict=False):
         coverage, risk = risk_coverage(asked)
         some = np.unique(np.linspace(0, len(asked) - 1, min(POINTS, len(asked))).astype(int))
@@ -76,13 +76,13 @@ def _risk_coverage(task: str, series: dict[str, tuple[Questions, str]], path: Pa
     axes.set(xlabel="share of questions answered", ylabel="error rate", xlim=(0, 1), ylim=(0, None))
     axes.set_title(plain(task), y=1)
     axes.legend(loc="upper left", fontsize=8, frameon=False)
-    return save(figure, path)
+    return figure
 
 
-def _shift(task: str, values: dict[str, dict], path: Path) -> Path:
+def _shift(sheets: Sheets, task: str, values: dict[str, dict]):
     """Mean (harm) and standard deviation (instability) of the right answer's change in log-odds, by full-model certainty."""
     margins = {"left": 0.13, "right": 0.98, "bottom": 0.15, "top": 0.83, "wspace": 0.25}
-    figure, (left, right) = new_figure(1, 2, width=6.4, height=3.2, margins=margins)
+    figure, (left, right) = sheets.clean("shift", 1, 2, (6.4, 3.2), margins)
     places = np.arange(1, STRATA + 1)
     for axes, name, colour in ((left, "harm", QUANTIZED), (right, "instability", "#009E73")):
         found = [values[f"{name}_stratum_{k}"] for k in places]
@@ -98,12 +98,13 @@ def _shift(task: str, values: dict[str, dict], path: Path) -> Path:
         axes.set_title(name, y=1)
     left.set_ylabel("change in log-odds, nats")
     figure.suptitle(plain(task), fontsize=10)
-    return save(figure, path)
+    return figure
 
 
-def _deferral(task: str, values: dict[str, dict], path: Path) -> Path:
+def _deferral(sheets: Sheets, task: str, values: dict[str, dict]):
     """Accuracy by the share of questions, the least sure ones, that the full model answers; and by what that costs."""
-    figure, axes = new_figure(1, 1, height=3.4, margins={"left": 0.16, "right": 0.97, "bottom": 0.14, "top": 0.78})
+    margins = {"left": 0.16, "right": 0.97, "bottom": 0.14, "top": 0.78}
+    figure, axes = sheets.clean("deferral", 1, 1, (4.4, 3.4), margins)
     points = [values[f"deferral_accuracy_{name}"] for name in deferral.NAMES]
     ends = [values["accuracy"][side] for side in ("quantized", "baseline")]
     share = np.array([one["share"] for one in points])
@@ -119,4 +120,4 @@ def _deferral(task: str, values: dict[str, dict], path: Path) -> Path:
     axes.set(xlabel="share answered in full precision", ylabel="accuracy", xlim=(0, 1))
     axes.set_title(plain(task), y=1.17)
     axes.legend(loc="best", fontsize=8, frameon=False)
-    return save(figure, path)
+    return figure

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 4  # of what the store keeps; one more whenever code of ours would make other records from the same causes
+FORMAT = 5  # of what the store keeps; one more whenever code of ours would make other records from the same causes
 version = cache(read_version)  # a file is read for each
 DATA = "data.json"  # beside a task's records: where its data came from
 LIBRARIES = ("lm_eval", "datasets", "torch", "transformers", "tokenizers")
