@@ -13,17 +13,16 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from contextlib import suppress
 from ctypes import c_double
-from multiprocessing.connection import wait
 from pathlib import Path
 
 from bitsure import gpus, store
 from bitsure.config import Config, resolved
 from bitsure.errors import UserError
+from bitsure.processes import end_with_parent
 from bitsure.rundir import end_for, is_done, read_status
 
 log = logging.getLogger(__name__)
@@ -129,7 +128,7 @@ def _cell(config: Config, run_dir: Path, sweep: str, job_logging: dict, environm
         waited.value += seconds
 
     store.on_wait = on_wait
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     os.environ.clear()
     os.environ.update(environment)
     with suppress(OSError):
@@ -148,9 +147,3 @@ def _cell(config: Config, run_dir: Path, sweep: str, job_logging: dict, environm
     except KeyboardInterrupt:
         traceback.print_exc()  # where it was when its time was over
         sys.exit(130)
-
-
-def _end_with_parent() -> None:
-    """A cell without its sweep would only be in the way of the next one; what it finished is kept."""
-    wait([multiprocessing.parent_process().sentinel])
-    os.kill(os.getpid(), signal.SIGKILL)

@@ -14,6 +14,7 @@ from bitsure import (
     costs,
     model_facts,
     models,
+    processes,
     provenance,
     quantize,
     records,
@@ -53,7 +54,7 @@ class Cell:
 def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
     """Run one cell and write its directory. Raises UserError, before weights are loaded wherever that is possible."""
     settings = resolved(config)
-    with open_run(run_dir, settings) as current:
+    with processes.helper() as artist, open_run(run_dir, settings) as current:
         made_by = provenance.collect()
         current.write_json("provenance.json", made_by)
         with current.stage("check"):
@@ -93,7 +94,7 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
                 scorer.write_prompts(source, run_dir / "prompts.parquet")
                 prompts = records.read_prompts(run_dir / "prompts.parquet")
                 about = report.About(title, proof, made_by, prompts, noisy, packed, asdict(config.task))
-                made = report.build(run_dir, rows, baseline, config.metric, config.verdict, about)
+                made = report.build(run_dir, rows, baseline, config.metric, config.verdict, about, artist)
             with current.stage("track"):
                 tracker.log(made_by, made, proof, took, rows, baseline, config.metric, run_dir / "records.parquet")
     _show(config, title, made, packed, tracker.look, run_dir)

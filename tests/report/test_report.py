@@ -17,6 +17,7 @@ from bitsure.compress import coders, loading
 from bitsure.metrics.calibration import Bins
 from bitsure.records import join
 from bitsure.report import About, build, compressibility, figures, page, tables
+from bitsure.report.drawing import Sheets, save
 from bitsure.report.samples import most_changed
 from bitsure.terminal import Console
 from tests.metrics.test_metrics import METRIC
@@ -186,25 +187,41 @@ class Many:
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1, 1e4])
-def test_no_picture_has_anything_beyond_its_edge(made, monkeypatch, scale):
+def test_no_picture_has_anything_beyond_its_edge(made, scale):
     """Their margins are fixed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    drawn = []
-    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
     values = {
         name: one | {key: scale * one[key] for key in ("value", "ci_low", "ci_high") if one.get(key) is not None}
         for name, one in made.comparison[HOSTILE].items()
     }
-    figures._reliability("task", {"full precision": (Many(), "b"), "quantized": (Many(), "r")}, Bins.uniform(2), None)
-    figures._risk_coverage("task", {"quantized": (Many(), "r")}, None)
-    figures._shift("task", values, None)
-    figures._deferral("task", made.comparison[HOSTILE], None)
+    sheets, many = Sheets(), {"full precision": (Many(), "b"), "quantized": (Many(), "r")}
+    drawn = [figures._reliability(sheets, "task", many, Bins.uniform(2)), figures._risk_coverage(sheets, "task", many)]
+    drawn += [figures._shift(sheets, "task", values), figures._deferral(sheets, "task", made.comparison[HOSTILE])]
     for figure in drawn:
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         box, (width, height) = figure.get_tightbbox(canvas.get_renderer()), figure.get_size_inches()
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, box.extents
+
+
+def test_a_sheet_that_was_drawn_on_gives_the_same_picture(made, tmp_path):
+    values = made.comparison[HOSTILE]
+    wide = {name: {k: 50 * v if isinstance(v, float) else v for k, v in one.items()} for name, one in values.items()}
+    many = {"full precision": (Many(), "b"), "quantized": (Many(), "r")}
+    drawings = {
+        "reliability": lambda sheets, first: figures._reliability(sheets, "t", many, Bins.uniform(7 if first else 10)),
+        "shift": lambda sheets, first: figures._shift(sheets, "t", wide if first else values),
+        "deferral": lambda sheets, first: figures._deferral(sheets, "t", values),
+        "risk": lambda sheets, first: figures._risk_coverage(sheets, "t", many if first else {"quantized": (Many(), "r")}),
+    }
+    for name, draw in drawings.items():
+        used = Sheets()
+        first = save(draw(used, True), tmp_path / f"{name}-first.png").read_bytes()
+        again = save(draw(used, False), tmp_path / f"{name}-again.png").read_bytes()
+        fresh = save(draw(Sheets(), False), tmp_path / f"{name}-fresh.png").read_bytes()
+        assert again == fresh, name
+        assert name == "deferral" or first != fresh, name
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no Chromium on this machine")

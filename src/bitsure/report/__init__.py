@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from concurrent.futures import Executor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitsure import changes, metrics, published, verdict
+from bitsure import changes, metrics, processes, published, verdict
 from bitsure.compare import compare
 from bitsure.config import Metric, Verdict
 from bitsure.records import Records, join
@@ -26,7 +28,7 @@ class Report:
     baseline_metrics: dict | None
     comparison: dict | None
     verdict: dict | None
-    figures: dict[str, dict[str, Path]]  # kind → task → PNG
+    figures: figures.Pictures
     published: list[dict]  # numbers of papers beside those of this run
     page: Path
 
@@ -47,25 +49,41 @@ class About:
 OF_A_BASELINE = ("baseline_metrics.json", "comparison.json", "verdict.json", "published.json", "changes.parquet")
 
 
-def build(out: Path, records: Records, baseline: Records | None, metric: Metric, margins: Verdict, about: About) -> Report:
+def build(
+    out: Path,
+    records: Records,
+    baseline: Records | None,
+    metric: Metric,
+    margins: Verdict,
+    about: About,
+    artist: Executor | None = None,
+) -> Report:
     """Compute every number and write it, with pictures and page, into `out`: metrics.json (baseline_metrics.json,
     comparison.json, verdict.json, published.json), changes.parquet, figures/, report.html.
+
+    artist: draws the pictures meanwhile; one that is made for it if none is given.
     """
-    measured = metrics.measure(records, metric)
-    bits = (about.quantization or {}).get("bits_per_weight")
-    measured_baseline = compared = judged = changed = None
-    if baseline is not None:
-        measured_baseline, compared = metrics.measure(baseline, metric), compare(baseline, records, metric, bits, about.noisy)
-        judged = verdict.judge(compared, margins, metric.confidence_level)
-        joined = join(baseline, records)
-        changed = samples.most_changed(joined, about.prompts or {}, metric.normalization)
-        changes.write(out / "changes.parquet", changes.of(joined, metric))
-        for task, one in judged["tasks"].items():
-            if one["warning"]:
-                log.warning("%s: %s", task, one["warning"])
-    pictures = figures.draw(records, baseline, compared, metric, out / "figures")
-    printed = published.beside(about.provenance, about.task, measured, measured_baseline)
-    report = Report(measured, measured_baseline, compared, judged, pictures, printed, out / "report.html")
+    with nullcontext(artist) if artist else processes.helper() as artist:
+        pictures = [artist.submit(figures.of_records, records, baseline, metric, out / "figures")]
+        bits = (about.quantization or {}).get("bits_per_weight")
+        measured_baseline = compared = judged = changed = None
+        if baseline is not None:
+            compared = compare(baseline, records, metric, bits, about.noisy)
+            pictures.append(artist.submit(figures.of_comparison, compared, out / "figures"))
+            measured_baseline = metrics.measure(baseline, metric)
+            judged = verdict.judge(compared, margins, metric.confidence_level)
+            joined = join(baseline, records)
+            changed = samples.most_changed(joined, about.prompts or {}, metric.normalization)
+            changes.write(out / "changes.parquet", changes.of(joined, metric))
+            for task, one in judged["tasks"].items():
+                if one["warning"]:
+                    log.warning("%s: %s", task, one["warning"])
+        measured = metrics.measure(records, metric)
+        printed = published.beside(about.provenance, about.task, measured, measured_baseline)
+        drawn = {kind: {} for kind in figures.KINDS}
+        for some in pictures:
+            drawn |= some.result()
+    report = Report(measured, measured_baseline, compared, judged, drawn, printed, out / "report.html")
     html = page.render(report, about, changed, metric)  # before anything is written
     files = {
         "metrics.json": measured,

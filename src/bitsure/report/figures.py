@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from bitsure import control
-from bitsure.compare import was_compared
 from bitsure.config import Metric
-from bitsure.metrics import bins_of, deferral
+from bitsure.metrics import MACRO, bins_of, deferral
 from bitsure.metrics.calibration import Bins, reliability_diagram
 from bitsure.metrics.confidence import Questions, questions
 from bitsure.metrics.pairs import STRATA
@@ -18,17 +17,15 @@ from bitsure.records import Records, by_task, has_choices
 from bitsure.report.drawing import FULL, QUANTIZED, Sheets, file_name, plain, save
 
 POINTS = 400  # of a curve
+KINDS = ("reliability", "risk_coverage", "shift", "deferral")
+Pictures = dict[str, dict[str, Path]]  # kind → task → PNG
 
 
-def draw(
-    records: Records, baseline: Records | None, comparison: dict | None, metric: Metric, directory: Path
-) -> dict[str, dict[str, Path]]:
-    """Draw every picture into `directory`: {kind: {task: PNG}}, kinds reliability, risk_coverage and, if compared, shift and
-    deferral; none of tasks without choices.
-    """
+def of_records(records: Records, baseline: Records | None, metric: Metric, directory: Path) -> Pictures:
+    """Draw reliability and risk_coverage into `directory`, of the tasks with choices."""
     directory.mkdir(parents=True, exist_ok=True)
     before, sheets = by_task(baseline) if baseline is not None else {}, Sheets()
-    paths: dict[str, dict[str, Path]] = {"reliability": {}, "risk_coverage": {}, "shift": {}, "deferral": {}}
+    paths: Pictures = {"reliability": {}, "risk_coverage": {}}
     for task, found in by_task(records).items():
         if not has_choices(found):
             continue
@@ -37,12 +34,25 @@ def draw(
         if task in before:
             series = {"full precision": (questions(before[task], metric.normalization), FULL)} | series
         bins = bins_of(next(iter(series.values()))[0], metric)
-        drawn = {"reliability": _reliability(sheets, task, series, bins), "risk_coverage": _risk_coverage(sheets, task, series)}
-        if comparison and was_compared(comparison.get(task, {})):
-            drawn |= {"shift": _shift(sheets, task, comparison[task]), "deferral": _deferral(sheets, task, comparison[task])}
-        for kind, figure in drawn.items():
-            paths[kind][task] = save(figure, directory / f"{kind}_{file_name(task)}.png")
+        paths["reliability"][task] = save(_reliability(sheets, task, series, bins), _path(directory, "reliability", task))
+        paths["risk_coverage"][task] = save(_risk_coverage(sheets, task, series), _path(directory, "risk_coverage", task))
     return paths
+
+
+def of_comparison(comparison: dict[str, dict[str, dict]], directory: Path) -> Pictures:
+    """Draw shift and deferral into `directory`, of the tasks with choices that were compared."""
+    directory.mkdir(parents=True, exist_ok=True)
+    sheets, paths = Sheets(), {"shift": {}, "deferral": {}}
+    for task, values in comparison.items():
+        if task == MACRO or f"deferral_accuracy_{deferral.NAMES[0]}" not in values:
+            continue
+        paths["shift"][task] = save(_shift(sheets, task, values), _path(directory, "shift", task))
+        paths["deferral"][task] = save(_deferral(sheets, task, values), _path(directory, "deferral", task))
+    return paths
+
+
+def _path(directory: Path, kind: str, task: str) -> Path:
+    return directory / f"{kind}_{file_name(task)}.png"
 
 
 def _reliability(sheets: Sheets, task: str, series: dict[str, tuple[Questions, str]], edges: Bins):
