@@ -124,20 +124,23 @@ def smooth_calibration_error() -> Sums:
 
         waves = dct(sums[..., :-1] / sums[..., -1:], axis=-1)
 
-        def error(scale: np.ndarray) -> np.ndarray:
-            """(r,) of each row at the scale of that number."""
-            return np.abs(idct(waves * DAMPED[scale], axis=-1)).sum(-1)
+        def error(rows: np.ndarray | slice, scale: np.ndarray) -> np.ndarray:
+            """Of these rows, each at the scale of its number."""
+            return np.abs(idct(waves[rows] * DAMPED[scale], axis=-1)).sum(-1)
 
         low = np.zeros(len(waves), int)
         high = np.full_like(low, len(SCALES) - 1)
-        at_low, at_high = error(low), error(high)
+        at_low, at_high = np.full((2, len(waves)), np.nan)
         while (apart := high - low > 1).any():  # the error falls with the scale: bisection
             middle = (low + high) // 2
-            found = error(middle)
+            found = error(slice(None), middle)
             above = apart & (found > SCALES[middle])
             below = apart & ~above
             low, at_low = np.where(above, middle, low), np.where(above, found, at_low)
             high, at_high = np.where(below, middle, high), np.where(below, found, at_high)
+        for at, scale in ((at_low, low), (at_high, high)):  # no scale was tried that is smaller, or larger
+            if len(rows := np.flatnonzero(np.isnan(at))):
+                at[rows] = error(rows, scale[rows])
         a, b = SCALES[low], SCALES[high]
         crossing = a + (b - a) * np.clip((at_low - a) / np.maximum((at_low - a) - (at_high - b), 1e-12), 0, 1)
         return np.where(at_low > a, crossing, at_low)  # not above even the smallest scale: the error there

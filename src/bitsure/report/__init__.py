@@ -10,6 +10,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from bitsure import changes, metrics, processes, published, verdict
 from bitsure.compare import compare
 from bitsure.config import Metric, Verdict
@@ -63,7 +65,8 @@ def build(
 
     artist: draws the pictures meanwhile; one that is made for it if none is given.
     """
-    with nullcontext(artist) if artist else processes.helper() as artist:
+    # matrices are small here: a second thread of theirs would only wait for the processor that draws
+    with nullcontext(artist) if artist else processes.helper() as artist, threadpool_limits(1, "blas"):
         pictures = [artist.submit(figures.of_records, records, baseline, metric, out / "figures")]
         bits = (about.quantization or {}).get("bits_per_weight")
         measured_baseline = compared = judged = changed = None
