@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import wait
+from typing import Any
 
 
 def end_with_parent() -> None:
@@ -23,19 +25,37 @@ def _kill_after(sentinel: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Helper:
+    """Does what is submitted, one after the other, beside the process that submits it."""
+
+    def __init__(self, executor: Executor):
+        self._executor = executor
+
+    def submit(self, function: Callable, *arguments: Any) -> Future:
+        """Arguments are pickled here and now: the executor would do it in a thread, beside this one that goes on using them,
+        and with rows as Python objects that has ended CPython 3.11 in a segmentation fault.
+        """
+        return self._executor.submit(_call, pickle.dumps((function, arguments)))
+
+
 @contextmanager
-def helper() -> Iterator[Executor]:
-    """A process beside this one that does what is submitted, one after the other; elsewhere than on Linux a thread.
+def helper() -> Iterator[Helper]:
+    """A process beside this one; elsewhere than on Linux a thread.
 
     It is forked, so that it has the imports: enter the block before there are threads, locks or a GPU that it must not have.
     """
     if sys.platform != "linux":
         with ThreadPoolExecutor(1) as executor:
-            yield executor
+            yield Helper(executor)
         return
     with ProcessPoolExecutor(1, multiprocessing.get_context("fork"), _begin) as executor:
         executor.submit(os.getpid).result()  # it is forked now
-        yield executor
+        yield Helper(executor)
+
+
+def _call(pickled: bytes) -> Any:
+    function, arguments = pickle.loads(pickled)  # of this process's own parent
+    return function(*arguments)
 
 
 def _begin() -> None:

@@ -7,22 +7,35 @@ the sums; where there are too many questions for that, the influence function do
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 MOST_RESAMPLED = 50_000  # questions; above, influence functions
+REMEMBERED = 2**22  # weights of one task: 32 MB
 
 
 def resample_weights(n: int, resamples: int, seed: int, clusters: np.ndarray | None = None) -> np.ndarray:
-    """How often each of n questions counts in each resample: (n, resamples) float64.
+    """How often each of n questions counts in each resample: (n, resamples) float64, not to be written to.
 
-    clusters: (n,) of int from 0; questions of one cluster are drawn together.
+    clusters: (n,) of int from 0; questions of one cluster are drawn together. Both runs of a comparison, and each by itself,
+    are resampled alike: few questions' weights are remembered.
     """
+    draw = _drawn if n * resamples <= REMEMBERED else _drawn.__wrapped__
+    return draw(n, resamples, seed, None if clusters is None else clusters.astype(np.int64).tobytes())
+
+
+@lru_cache(maxsize=8)
+def _drawn(n: int, resamples: int, seed: int, clusters: bytes | None) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    drawn = n if clusters is None else int(clusters.max()) + 1
+    codes = None if clusters is None else np.frombuffer(clusters, np.int64)
+    drawn = n if codes is None else int(codes.max()) + 1
     weights = np.empty((resamples, drawn))
     for row in weights:  # as a multinomial would, ten times faster
         row[:] = np.bincount(rng.integers(0, drawn, drawn), minlength=drawn)
-    return np.ascontiguousarray(weights.T if clusters is None else weights.T[clusters])
+    weights = np.ascontiguousarray(weights.T if codes is None else weights.T[codes])
+    weights.setflags(write=False)
+    return weights
 
 
 def percentile_interval(replicates: np.ndarray, level: float) -> tuple[float, float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +57,7 @@ def build(
     metric: Metric,
     margins: Verdict,
     about: About,
-    artist: Executor | None = None,
+    artist: processes.Helper | None = None,
 ) -> Report:
     """Compute every number and write it, with pictures and page, into `out`: metrics.json (baseline_metrics.json,
     comparison.json, verdict.json, published.json), changes.parquet, figures/, report.html.

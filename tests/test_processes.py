@@ -1,0 +1,56 @@
+"""A process that works beside another one, and what becomes of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from bitsure import processes
+
+
+def whose(numbers: list[int]) -> tuple[int, int]:
+    return os.getpid(), sum(numbers)
+
+
+def fails() -> None:
+    raise ValueError("no such picture")
+
+
+def test_it_works_in_another_process_and_in_order():
+    numbers = [1, 2]
+    with processes.helper() as helper:
+        asked = helper.submit(whose, numbers)
+        numbers.append(100)  # too late: it was taken as it was
+        (one, total), (other, _) = asked.result(), helper.submit(whose, []).result()
+    assert total == 3
+    assert one == other != os.getpid()
+    assert not psutil.pid_exists(one)
+
+
+def test_what_goes_wrong_there_is_raised_here():
+    with processes.helper() as helper:
+        asked = helper.submit(fails)
+        with pytest.raises(ValueError, match="no such picture"):
+            asked.result()
+        assert helper.submit(whose, [1]).result()[1] == 1  # it goes on
+
+
+def test_it_ends_with_a_process_that_is_killed(tmp_path):
+    script = f"""
+import os, signal
+from bitsure import processes
+from tests.test_processes import whose
+with processes.helper() as helper:
+    open({str(tmp_path / "pid")!r}, "w").write(str(helper.submit(whose, []).result()[0]))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == -9
+    pid, until = int((tmp_path / "pid").read_text()), time.monotonic() + 20
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < until
+        time.sleep(0.05)
