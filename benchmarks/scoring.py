@@ -108,7 +108,7 @@ def draw(shape: Shape, n: int, vocabulary: int, seed: int = 0) -> list[Request]:
 
 
 def least_multiply_adds(model: torch.nn.Module, requests: list[Request]) -> float:
-    """Of every distinct prefix once through the blocks, attention included, and the head once where something is scored."""
+    """Of every distinct prefix once through the blocks, attention included, and of the rest where something is scored."""
     prefixes = {tuple(read_by_the_model(r)[:n]) for r in requests for n in range(1, len(read_by_the_model(r)) + 1)}
     scored = {tuple((r[0] + r[1])[: len(r[0]) + i]) for r in requests for i in range(len(r[1]))}
     return multiply_adds(model, [len(one) for one in prefixes], [len(one) for one in scored])
@@ -125,10 +125,8 @@ def multiply_adds(model: torch.nn.Module, places: list[int], scored: list[int]) 
     """Of tokens at these places, counted from 1, of which some are scored: the last block makes keys and values of all, and
     the rest, as the head does, of those alone.
     """
-    config, blocks = (
-        model.config,
-        {name: p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "layers." in name},
-    )
+    config = model.config
+    blocks = {name: p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "layers." in name}
     last = f"layers.{config.num_hidden_layers - 1}."
     at_the_end = sum(n for name, n in blocks.items() if last in name and ".k_proj." not in name and ".v_proj." not in name)
     attention = 2 * config.hidden_size * ((config.num_hidden_layers - 1) * sum(places) + sum(scored))

@@ -123,3 +123,24 @@ def test_of_equal_logits_the_first_is_the_likeliest(wide):
     expected = torch.log_softmax(logits, -1)
     assert found.tolist() == pytest.approx([expected[one].item() for one in asked], abs=1e-6)
     assert [one for one, best in zip(asked, greedy.tolist(), strict=True) if best] == [(0, 1), (1, 0)]
+
+
+def test_a_tile_of_nothing_but_padding_adds_nothing():
+    logits = torch.tensor([[1.0, 2.0, 3.0, -torch.inf, -torch.inf]])
+    expected = torch.log_softmax(logits, -1)[0, 1].item()
+    found, greedy = forward._of_tokens(logits.split(3, dim=-1), torch.tensor([0]), torch.tensor([1]))
+    assert (found.tolist(), greedy.tolist()) == ([pytest.approx(expected, abs=1e-6)], [False])
+
+
+def test_a_token_that_the_head_does_not_have_is_no_number():
+    found, greedy = forward._of_tokens([torch.zeros(1, 3)], torch.tensor([0]), torch.tensor([9]))
+    assert (torch.isnan(found).tolist(), greedy.tolist()) == ([True], [False])
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_heads_tiles_in_half_precision_are_what_the_head_gives(bias):
+    torch.manual_seed(0)
+    head, states = torch.nn.Linear(64, 300, bias=bias).bfloat16(), torch.randn(20, 64).bfloat16()
+    with torch.inference_mode():
+        found = torch.cat([tile.clone() for tile in forward._tiles_of_the_head(head, states)], dim=1)
+        assert torch.equal(found, head(states))

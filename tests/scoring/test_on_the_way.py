@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from bitsure.scoring import forward, on_the_way, rows
 from tests.families import FAMILIES, build
@@ -24,7 +25,7 @@ def test_the_last_mlp_runs_where_something_is_scored(family):
         mlp_of(block).register_forward_hook(lambda mlp, inputs, out: seen.append(inputs[0].flatten(0, -2).shape[0]))
     trees = rows.trees(ASKED, 64, 10_000)
     forward.shared(model, trees, ASKED)
-    assert seen == [6, 2]
+    assert seen == ([6, 6] if family in on_the_way.OF_EXPERTS else [6, 2])
     seen.clear()
     forward.plain(model, rows.chains(ASKED), ASKED)
     assert seen == [12, 12]  # two inputs of six and five tokens, one padded
@@ -60,3 +61,17 @@ def test_parts_of_a_row_attend_to_what_they_see(family, monkeypatch):
     for i, one in in_parts.items():
         assert one.token_logprobs == pytest.approx(plain[i].token_logprobs, abs=2e-5)
         assert one.token_logprobs == pytest.approx(whole[i].token_logprobs, abs=2e-5)
+
+
+def test_a_pass_that_fails_leaves_the_model_as_it_was(monkeypatch):
+    model, trees = build("opt", **FAMILIES["opt"]), rows.trees(ASKED, 64, 10_000)
+    layers = model.model.decoder.layers
+    failing = layers[0].register_forward_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("not enough memory")))
+    monkeypatch.setattr(on_the_way, "PART", 4)
+    with pytest.raises(RuntimeError, match="not enough memory"):
+        forward.shared(model, trees, ASKED)
+    failing.remove()
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
+    assert not any(part.inplace for part in model.modules() if isinstance(part, torch.nn.ReLU))
+    assert model.config._attn_implementation == "sdpa"
+    assert "bitsure" not in ALL_ATTENTION_FUNCTIONS

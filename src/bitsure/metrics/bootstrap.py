@@ -12,20 +12,21 @@ from functools import lru_cache
 import numpy as np
 
 MOST_RESAMPLED = 50_000  # questions; above, influence functions
-REMEMBERED = 2**22  # weights of one task: 32 MB
+REMEMBERED = 2**20  # weights of a task, 8 MB, of the TASKS that came last
+TASKS = 32
 
 
 def resample_weights(n: int, resamples: int, seed: int, clusters: np.ndarray | None = None) -> np.ndarray:
     """How often each of n questions counts in each resample: (n, resamples) float64, not to be written to.
 
     clusters: (n,) of int from 0; questions of one cluster are drawn together. Both runs of a comparison, and each by itself,
-    are resampled alike: few questions' weights are remembered.
+    are resampled alike: the weights of up to about a thousand questions are remembered.
     """
     draw = _drawn if n * resamples <= REMEMBERED else _drawn.__wrapped__
     return draw(n, resamples, seed, None if clusters is None else clusters.astype(np.int64).tobytes())
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=TASKS)
 def _drawn(n: int, resamples: int, seed: int, clusters: bytes | None) -> np.ndarray:
     rng = np.random.default_rng(seed)
     codes = None if clusters is None else np.frombuffer(clusters, np.int64)

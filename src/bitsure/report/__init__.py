@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -64,8 +65,8 @@ def build(
 
     artist: draws the pictures meanwhile; one that is made for it if none is given.
     """
-    # matrices are small here: a second thread of theirs would only wait for the processor that draws
-    with nullcontext(artist) if artist else processes.helper() as artist, threadpool_limits(1, "blas"):
+    left = max(1, (os.cpu_count() or 2) - 1)  # processors beside the one that draws, for which matrices would only wait
+    with nullcontext(artist) if artist else processes.helper() as artist, threadpool_limits(left, "blas"):
         pictures = [artist.submit(figures.of_records, records, baseline, metric, out / "figures")]
         bits = (about.quantization or {}).get("bits_per_weight")
         measured_baseline = compared = judged = changed = None
@@ -84,7 +85,7 @@ def build(
         printed = published.beside(about.provenance, about.task, measured, measured_baseline)
         drawn = {kind: {} for kind in figures.KINDS}
         for some in pictures:
-            drawn |= some.result()
+            drawn |= some()
     report = Report(measured, measured_baseline, compared, judged, drawn, printed, out / "report.html")
     html = page.render(report, about, changed, metric)  # before anything is written
     files = {

@@ -38,7 +38,15 @@ class Sheets:
         if name not in self._made:
             self._made[name] = new_figure(rows, columns, *size, margins, **settings)
         for axes in self._made[name][0].axes:
-            for drawn in (axes.containers, axes.child_axes, axes.lines, axes.collections, axes.patches):
+            for drawn in (
+                axes.containers,
+                axes.child_axes,
+                axes.lines,
+                axes.collections,
+                axes.patches,
+                axes.texts,
+                axes.images,
+            ):
                 for one in list(drawn):
                     one.remove()
             if legend := axes.get_legend():

@@ -33,7 +33,7 @@ SHARING = (
     "bloom",
 )
 TILE = {"cpu": 2**21, "cuda": 2**27}  # logits at once; a CPU's stay in its cache
-LOGITS = 2**25  # at once, where the head gives them for the whole vocabulary only
+LOGITS = {"cpu": 2**25, "cuda": 2**27}  # at once, where the head gives them for the whole vocabulary only
 
 Part = tuple[int, Iterable[torch.Tensor]]  # n rows of logits, and these from left to right, in tiles (n, some)
 
@@ -100,7 +100,7 @@ def shared(model: torch.nn.Module, batch: Sequence[Row], requests: Mapping[int, 
             stack.enter_context(on_the_way.bloom_sees(model, mask, positions))
             arguments = {}
         model(input_ids=ids, use_cache=False, **arguments)
-    parts = _through_the_head(model.get_output_embeddings(), states[0])
+    parts = _through_the_head(model.get_output_embeddings(), states[0], model.config.vocab_size)
     place = {node: k for k, node in enumerate(nodes)}
     wanted = {
         number: [place[i * width + node] for node in found]
@@ -122,7 +122,7 @@ def plain(model: torch.nn.Module, batch: Sequence[Row], requests: Mapping[int, R
     return scored
 
 
-def _through_the_head(head: torch.nn.Module, states: torch.Tensor) -> Iterator[Part]:
+def _through_the_head(head: torch.nn.Module, states: torch.Tensor, vocabulary: int) -> Iterator[Part]:
     """The logits of states (n, width), in parts.
 
     An ordinary head makes one part, a tile of the vocabulary at a time, all of them in one place: whole logits would be
@@ -132,7 +132,7 @@ def _through_the_head(head: torch.nn.Module, states: torch.Tensor) -> Iterator[P
     if ordinary and not head._forward_pre_hooks and not head._forward_hooks:
         yield len(states), _tiles_of_the_head(head, states)
         return
-    for some in states.split(max(1, LOGITS // head.weight.shape[0])):
+    for some in states.split(max(1, LOGITS.get(states.device.type, LOGITS["cpu"]) // vocabulary)):
         yield len(some), _tiles(head(some))
 
 
@@ -142,8 +142,10 @@ def _tiles_of_the_head(head: torch.nn.Linear, states: torch.Tensor) -> Iterator[
     biases = [None] if head.bias is None else head.bias.split(wide)
     for weight, bias in zip_longest(head.weight.split(wide), biases):
         tile = place[: len(states) * len(weight)].view(len(states), len(weight))
-        torch.mm(states, weight.T, out=tile)
-        yield tile if bias is None else tile.add_(bias)
+        if bias is None:
+            yield torch.mm(states, weight.T, out=tile)
+        else:
+            yield torch.addmm(bias, states, weight.T, out=tile)  # rounded once, as the head itself does
 
 
 def _tiles(logits: torch.Tensor) -> Sequence[torch.Tensor]:
@@ -180,7 +182,8 @@ def _of_tokens(tiles: Iterable[torch.Tensor], rows: torch.Tensor, tokens: torch.
 
     The tiles (n, some of the vocabulary) are used up. Of equal logits the first is the likeliest, as for argmax.
     """
-    found, best_of_tile, where = torch.empty(len(rows)), torch.zeros(len(rows), dtype=torch.bool), torch.empty_like(rows)
+    found = torch.full((len(rows),), torch.nan)  # a token that no tile has stays that, and is refused
+    best_of_tile, where = torch.zeros(len(rows), dtype=torch.bool), torch.full_like(rows, -1)
     tops, norms, first = [], [], 0
     for number, tile in enumerate(tiles):
         tile = tile.float()
@@ -193,7 +196,8 @@ def _of_tokens(tiles: Iterable[torch.Tensor], rows: torch.Tensor, tokens: torch.
             best[best.clone()] = tile[theirs[best]].argmax(-1) == places[best]
             found[inside], best_of_tile[inside], where[inside] = logits.cpu(), best.cpu(), number
         tops.append(top)
-        norms.append(tile.sub_(top).exp_().sum(-1, keepdim=True).log_().add_(top))
+        finite = top.clamp_min(torch.finfo(tile.dtype).min)  # of a tile that is −∞ throughout, as of a padded vocabulary
+        norms.append(tile.sub_(finite).exp_().sum(-1, keepdim=True).log_().add_(finite))
         first += tile.shape[1]
     best_tile, norm = torch.cat(tops, 1).argmax(-1).cpu(), torch.cat(norms, 1).logsumexp(-1).cpu()
     return found - norm[rows], best_of_tile & (best_tile[rows] == where)

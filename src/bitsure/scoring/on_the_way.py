@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 
 PART = 256  # tokens of a row whose attention is computed at once
+OF_EXPERTS = ("mixtral",)  # families whose first batch must reach every expert, or a proof would miss some
 OWN_ATTENTION = ("bloom", "falcon")  # families that do not take theirs from transformers' registry
 
 
@@ -30,9 +31,9 @@ def states_before_the_head(model: torch.nn.Module, nodes: torch.Tensor) -> Itera
 @contextmanager
 def last_mlp_at(model: torch.nn.Module, nodes: torch.Tensor) -> Iterator[None]:
     """Run the last block's MLP, after which no token sees another, for those tokens alone; it gives the others zeros."""
-    last = max((part for part in model.modules() if isinstance(part, torch.nn.ModuleList)), key=len)[-1]
+    last = next(part for part in model.modules() if isinstance(part, torch.nn.ModuleList))[-1]  # the outermost list: the blocks
     first, final = (last.fc1, last.fc2) if hasattr(last, "fc1") else (getattr(last, "mlp", None),) * 2
-    if first is None:
+    if first is None or model.config.model_type in OF_EXPERTS:
         yield
         return
     shape: list[torch.Size] = []
@@ -73,18 +74,21 @@ def attention_in_parts(model: torch.nn.Module, mask: torch.Tensor) -> Iterator[N
         parts.append((queries, keys, mask[:, :, queries, keys]))
 
     def attend(module, query, key, value, attention_mask, **settings):
+        if query.device != mask.device:  # accelerate computes elsewhere
+            return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
         outs = [
             sdpa_attention_forward(module, query[:, :, queries], key[:, :, keys], value[:, :, keys], seen, **settings)[0]
             for queries, keys, seen in parts
         ]
         return torch.cat(outs, dim=1), None
 
-    ALL_ATTENTION_FUNCTIONS.register("bitsure", attend)
+    ALL_ATTENTION_FUNCTIONS["bitsure"] = attend
     config._attn_implementation = "bitsure"
     try:
         yield
     finally:
         config._attn_implementation = "sdpa"
+        del ALL_ATTENTION_FUNCTIONS["bitsure"]
 
 
 @contextmanager
