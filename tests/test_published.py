@@ -13,7 +13,7 @@ from bitsure.number_formats import Activations, KeysValues
 from bitsure.other_quantizers import Bnb, Noise
 from bitsure.quantizers import Gptq, Kept, Rtn, Tuning
 from bitsure.report import __main__ as report
-from bitsure.report import figures, published_table
+from bitsure.report import page, published_table
 from bitsure.terminal import Console
 from tests.conftest import record
 
@@ -215,14 +215,13 @@ def test_a_report_that_is_broken_off_leaves_the_one_before_as_it_was(run_dir, mo
     report.report(run_dir, None, None, run_dir)
     files = lambda: {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}  # noqa: E731
     before = files()
-    draw = figures.draw
 
-    def broken(*given):
-        draw(*given)
+    def broken(made, *given):
+        assert all(path.is_file() for kind in made.figures.values() for path in kind.values())  # all is drawn by now
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(figures, "draw", broken)
+        patched.setattr(page, "render", broken)
         report.report(run_dir, None, "paper_compat", run_dir)
     assert files() == before
     report.report(run_dir, None, "paper_compat", run_dir)
