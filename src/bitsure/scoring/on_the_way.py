@@ -31,7 +31,8 @@ def states_before_the_head(model: torch.nn.Module, nodes: torch.Tensor) -> Itera
 @contextmanager
 def last_mlp_at(model: torch.nn.Module, nodes: torch.Tensor) -> Iterator[None]:
     """Run the last block's MLP, after which no token sees another, for those tokens alone; it gives the others zeros."""
-    last = next(part for part in model.modules() if isinstance(part, torch.nn.ModuleList))[-1]  # the outermost list: the blocks
+    # the outermost list; quantize's find_blocks wants ordinary linear layers, which packed kernels are not
+    last = next(part for part in model.modules() if isinstance(part, torch.nn.ModuleList))[-1]
     first, final = (last.fc1, last.fc2) if hasattr(last, "fc1") else (getattr(last, "mlp", None),) * 2
     if first is None or model.config.model_type in OF_EXPERTS:
         yield
