@@ -46,6 +46,8 @@ def main(composed: DictConfig) -> None:
         sys.exit(f"\nError: {error}")
     except KeyboardInterrupt:
         print("\nInterrupted. What was finished is in the store; the same command goes on from there.", file=sys.stderr)
+        if hydra_config.mode.name == "MULTIRUN":
+            print(f"What there is: python -m bitsure.report {hydra_config.sweep.dir}", file=sys.stderr)
         sys.exit(130)
 
 

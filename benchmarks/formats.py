@@ -50,7 +50,8 @@ def scoring(path: Path, questions: int, repeats: int) -> dict[str, float]:
     """Median seconds to score the same questions, in turns: the machine's load falls on all alike."""
     from benchmarks.scoring import SHAPES, draw
     from bitsure import models
-    from bitsure.quantize.runtime import Runtime, attach
+    from bitsure.quantize.hooks import attach
+    from bitsure.quantize.runtime import Runtime
     from bitsure.scoring.engine import Engine
 
     shape = next(shape for shape in SHAPES if shape.name == SCORED)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bitsure.config import PROJECT
 
-WORK = ("quantize", "compress", "score full precision", "score quantized", "noise control")
+WORK = ("load tasks", "quantize", "compress", "score full precision", "score quantized", "noise control")
 CELLS = "quant=none,rtn5,rtn4,rtn3,rtn2"
 TASKS = ("pocket_recall", "pocket_stories", "pocket_reading", "pocket_weather")
 COLUMNS = ("cell", "work", "check", "report", "W&B", "process and the rest", "overhead")

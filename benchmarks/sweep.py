@@ -162,7 +162,9 @@ def main() -> None:
     print(beside)
     about = (
         "A cell of a sweep beside its work, seconds: pocket-300k quantized by rounding, 1,000 questions a "
-        "task, four pictures a task and a W&B run; the baseline is in the store. Overhead is all but work.\n\n"
+        "task, four pictures a task and a W&B run; the baseline is in the store. Work is loading tasks "
+        "and models, quantizing with its codes' entropies, and scoring; overhead is all else. Samples go to "
+        "W&B while the last pictures are drawn, and count as report.\n\n"
     )
     temporary = HERE / "sweep.tmp"
     temporary.write_text(f"{text}{table}{row}\n\n{about}{beside}\n")

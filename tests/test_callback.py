@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 
 import pytest
 from omegaconf import OmegaConf
@@ -62,6 +63,20 @@ def test_cells_of_a_cluster_are_planned_as_for_its_nodes(monkeypatch, overrides,
     with command("model=pocket-1m", "quant=rtn3,rtn4", f"hydra.sweep.dir={tmp_path}", *overrides) as (master, _):
         callback.SweepCallback().on_multirun_start(master)
     assert seen == [elsewhere]
+
+
+@pytest.mark.parametrize(("launcher", "starts"), [("basic", False), ("submitit_slurm", True)])
+def test_no_cell_starts_without_the_hub_that_it_needs(monkeypatch, launcher, starts, tmp_path):
+    """Nodes of a cluster have a network of their own."""
+    away = [plan.Planned(None, not_here="model org/none at revision main")]
+    monkeypatch.setattr(callback, "_check_launcher", lambda target: None)
+    monkeypatch.setattr(plan, "look", lambda cells, once, on_nodes: (away, []))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    settings = ["model=pocket-1m", "quant=rtn3,rtn4", f"hydra.sweep.dir={tmp_path}", f"hydra/launcher={launcher}"]
+    refused = pytest.raises(SystemExit, match="model org/none at revision main cannot be had: the hub is not asked")
+    with command(*settings) as (master, _), nullcontext() if starts else refused:
+        callback.SweepCallback().on_multirun_start(master)
+    assert (tmp_path / "plan.json").is_file() == starts
 
 
 def test_ray_leaves_gpus_to_the_cells():

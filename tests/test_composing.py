@@ -53,7 +53,7 @@ def composed(*overrides: str, name: str = "config") -> list[composing.Composed]:
     ],
 )
 def test_cells_are_those_that_hydra_would_launch(overrides):
-    with command(*overrides) as (master, loader):
+    with command(*overrides, "hydra.sweep.dir=sweep") as (master, loader):  # not by the second
         cells = composing.cells(master, loader)
         assert [cell.number for cell in cells] == list(range(len(cells))) and len(cells) > 1
         for cell in cells:

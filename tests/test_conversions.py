@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bitsure import conversions, hub, mirrors, records
+from bitsure import conversions, hub_data, mirrors, records
 from bitsure.config import PROJECT
 from bitsure.errors import UserError
 from tests.conftest import TEXT
@@ -128,7 +128,7 @@ def test_without_a_conversion_the_error_says_how_to_fill_a_mirror_by_hand(world)
     by_hand.mkdir(parents=True)
     (by_hand / "README.md").write_text(card.replace("split: …", "split: eval").replace("path: …", "path: rows.jsonl"))
     (by_hand / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in stories("en", 3)))
-    with hub.datasets_from(str(folder / "by-hand"), None) as origins:
+    with hub_data.datasets_from(str(folder / "by-hand"), None) as origins:
         found = datasets.load_dataset("facebook/xnli", "en", cache_dir=str(folder / "cache"))
     assert found["eval"].to_list() == stories("en", 3)
     assert origins["facebook/xnli"]["unknown"] == "put into the mirror by hand"

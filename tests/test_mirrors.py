@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from bitsure import hub, mirrors, models
+from bitsure import hub, hub_data, mirrors, models
 from bitsure.config import Model
 from bitsure.errors import UserError
 from bitsure.store import Store
@@ -110,7 +110,7 @@ def test_what_is_noted_of_a_data_set_is_not_read_as_data(tmp_path):
     folder.mkdir(parents=True)
     (folder / "a.json").write_text(json.dumps({"q": "one"}))
     mirrors.note_data(folder, "1" * 40, {"a.json": folder / "a.json"})
-    with hub.datasets_from(str(tmp_path / "mirror"), None) as origins:
+    with hub_data.datasets_from(str(tmp_path / "mirror"), None) as origins:
         found = datasets.load_dataset("org/set", cache_dir=str(tmp_path / "cache"))
     assert found["train"].to_list() == [{"q": "one"}] and list(origins["org/set"]["sha256"]) == ["a.json"]
     assert origins["org/set"]["commit"] == "1" * 40

@@ -30,3 +30,15 @@ def test_data_that_is_still_to_be_downloaded_is_no_error_and_not_in_the_estimate
     said = capsys.readouterr().out
     assert "To be downloaded first, and not in the estimate: task.names: asked: data set org/asked." in said
     assert "An estimate" not in said
+
+
+def test_before_a_sweep_the_hub_has_to_be_there(cells, served, monkeypatch):
+    planned, _ = plan.look(cells, plan.Once())
+    assert plan.out_of_reach(planned) == [] == plan.out_of_reach([])
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
+    [said] = plan.out_of_reach(planned)
+    assert "task.names: asked: data set org/asked cannot be had: the hub said " in said
+    assert "make prefetch" in said
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    [said] = plan.out_of_reach(planned)
+    assert "cannot be had: the hub is not asked (HF_HUB_OFFLINE)" in said

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from bitsure.errors import UserError
-from bitsure.rundir import end_for, is_done, open_run
+from bitsure.rundir import end_for, is_done, open_run, why_not_here
 
 
 def status(path):
@@ -101,3 +101,11 @@ def test_numbers_that_are_no_json_are_refused(tmp_path):
     with pytest.raises(ValueError), open_run(tmp_path, {}) as run:
         run.write_json("a.json", float("nan"))
     assert not (tmp_path / "a.json").exists()
+
+
+def test_what_a_directory_holds_another_run_of_is_said(tmp_path):
+    before = {"task": {"limit": 5, "seed": 0}, "quant": {"bits": 4}}
+    with open_run(tmp_path, before):
+        (tmp_path / "records.parquet").write_bytes(b"rows PAR1")
+    said = why_not_here(tmp_path, {"task": {"limit": 6, "seed": 0}, "quant": {"bits": 3}})
+    assert f"{tmp_path} already holds records of a run with another task.limit, quant.bits. Choose another" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 import time
 
 import pytest
@@ -61,11 +62,11 @@ def read_back(run_dir):
 
 
 def _read_back(run_dir):
-    """The records of the one offline run below a directory: (run, config, summary, history keys, files, exit code)."""
+    """The records of the one offline run below a directory: run, config, summary, history keys, steps, files, exit code."""
     from wandb.proto import wandb_internal_pb2 as pb
 
     [path] = run_dir.glob("wandb/offline-run-*/run-*.wandb")
-    found = {"config": {}, "summary": {}, "history": set(), "exit": None, "run": None, "artifacts": []}
+    found = {"config": {}, "summary": {}, "history": set(), "steps": 0, "exit": None, "run": None, "artifacts": []}
     for payload in leveldb_records(path.read_bytes()):
         record = pb.Record.FromString(payload)
         match record.WhichOneof("record_type"):
@@ -80,6 +81,7 @@ def _read_back(run_dir):
                 items = record.summary.update
                 found["summary"] |= {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
             case "history":
+                found["steps"] += 1
                 found["history"] |= {item.key or "/".join(item.nested_key) for item in record.history.item}
             case "exit":
                 found["exit"] = record.exit.exit_code
@@ -119,8 +121,10 @@ def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_pa
     (tmp_path / "records.parquet").write_bytes(b"stands in for records")
     made = build(tmp_path, quant, full, METRIC, MARGINS, About("title"))
     chosen = config()
+    tracking.begin(chosen.tracking)
     with tracking.track(chosen, resolved(chosen), tmp_path, "sweep-1", tmp_path / "log") as tracker:
-        tracker.log({"git_commit": "abc"}, made, PROOF, COSTS, quant, full, METRIC, tmp_path / "records.parquet")
+        tracker.log_samples(quant, full, METRIC)
+        tracker.log({"git_commit": "abc"}, made, PROOF, COSTS, tmp_path / "records.parquet")
     found = read_back(tmp_path)
     assert found["exit"] == 0
     assert (found["run"].display_name, found["run"].run_group, found["run"].job_type) == ("m/rtn4", "sweep-1", "rtn4")
@@ -138,7 +142,7 @@ def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_pa
     assert {"reliability/t", "risk_coverage/t", "shift/t", "deferral/t", "samples", "reliability_curve/t"} <= {
         key.removesuffix("_table") for key in logged
     } | logged
-    assert found["artifacts"]
+    assert found["artifacts"] and found["steps"] == 1  # samples and pictures stand beside each other
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or b"s3cret" not in path.read_bytes(), path
 
@@ -149,17 +153,51 @@ def test_a_failing_run_is_finished_with_exit_code_1(tmp_path):
     assert read_back(tmp_path)["exit"] == 1
 
 
-def test_disabled_makes_no_run(tmp_path):
+@pytest.mark.filterwarnings("error")  # such as of an exception in a thread
+def test_a_service_that_does_not_start_is_left_to_the_run_to_say(monkeypatch):
+    started = threading.Event()
+
+    def fail():
+        started.set()
+        raise RuntimeError("no service")
+
+    monkeypatch.setattr("wandb.setup", fail)
+    tracking.begin(config().tracking)
+    assert started.wait(10)
+
+
+def test_samples_that_cannot_be_logged_are_said_when_the_rest_is(monkeypatch, tmp_path):
+    """The report is made between the two."""
+    full, quant, _ = runs(5)
+    monkeypatch.setattr(tracking, "sample_rows", lambda *given: 1 / 0)
+    with (
+        pytest.raises(ZeroDivisionError),
+        tracking.track(config(), {}, tmp_path, None, tmp_path / "log") as tracker,
+    ):
+        tracker.log_samples(quant, full, METRIC)
+        (tmp_path / "report.html").touch()
+        tracker.log({}, None, None, {}, tmp_path)
+    assert (tmp_path / "report.html").exists() and read_back(tmp_path)["exit"] == 1
+
+
+def test_disabled_makes_no_run(monkeypatch, tmp_path):
+    monkeypatch.setattr(tracking.threading, "Thread", lambda **given: pytest.fail("W&B is started"))
+    tracking.begin(config("disabled").tracking)
+    monkeypatch.undo()
     with tracking.track(config("disabled"), {}, tmp_path, None, tmp_path / "log") as tracker:
-        tracker.log({}, None, None, {}, [], None, METRIC, tmp_path)
+        tracker.log_samples([], None, METRIC)
+        tracker.log({}, None, None, {}, tmp_path)
     assert tracker.look is None and list(tmp_path.iterdir()) == []
 
 
-def test_samples_show_both_models_choice():
-    full, quant, _ = runs(5)
-    rows = tracking.sample_rows(quant, full[:4], "none")
-    as_dicts = [dict(zip(tracking.SAMPLE_COLUMNS, row, strict=True)) for row in rows]
-    assert as_dicts[0]["true_label_prob_change"] == pytest.approx(
-        as_dicts[0]["true_label_prob"] - as_dicts[0]["baseline_true_label_prob"]
-    )
-    assert as_dicts[4]["baseline_confidence"] is None and as_dicts[4]["confidence"] > 0.5
+def test_an_id_is_kept_for_what_is_run_again_and_not_for_anything_else(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_RUN_ID", raising=False)
+    first = tracking._id_of(tmp_path, "a")
+    assert tracking._id_of(tmp_path, "a") == first
+    second = tracking._id_of(tmp_path, "b")
+    assert second != first and tracking._id_of(tmp_path, "b") == second
+    for broken in ("", "[]", '{"of": "b"}', '{"id": "a/b", "of": "b"}'):
+        (tmp_path / tracking.RUN).write_text(broken)
+        assert tracking._id_of(tmp_path, "b") not in (first, second, "a/b")
+    monkeypatch.setenv("WANDB_RUN_ID", "agent")
+    assert tracking._id_of(tmp_path, "b") == "agent"

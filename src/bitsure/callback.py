@@ -70,7 +70,8 @@ def _check(config: DictConfig) -> None:
     if config.plan is True or all(cell.config and cell.config.plan for cell in cells):
         plan.show(cells, on_nodes)
         sys.exit(0)
-    _, errors = plan.look(cells, plan.Once(), on_nodes)
+    planned, errors = plan.look(cells, plan.Once(), on_nodes)
+    errors += [] if on_nodes else plan.out_of_reach(planned)  # nodes have a network of their own
     if errors:
         raise UserError("\n".join(["no cell was started:", *(f"- {error}" for error in errors)]))
     sweep_dir = Path(config.hydra.sweep.dir)

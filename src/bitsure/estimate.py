@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 COST = "cost.json"  # of a store's entry: {"what", "seconds", "work"}, and of records "questions", "tokens" and peaks of memory
 OF_GEMM = 0.3  # the share of a matrix product's speed that whole models reach, where nothing was measured
 BYTES_A_QUESTION = 600  # of records and prompts, compressed
+BYTES_A_PROCESS = 600 * 2**20  # of memory that Python and the libraries hold, beside a model: costs.json of pocket models
+SECONDS_A_CELL = 2.0  # beside what is made: see benchmarks/sweep.md
 CHARACTERS_A_TOKEN = 3.5
 NEAREST = 5  # pieces of work that say how fast another of about their size is
 STATISTICS = 4  # passes over the calibration text: two through each block, and the sums of its inputs
@@ -101,7 +103,7 @@ class Estimator:
         source = piece.cell.source
         model = self.once(models.empty_model, source.path, source.settings.trust_remote_code)
         parameters = parameters_of(model)
-        memory = int(parameters * space.size(piece.cell.dtype) * 1.3)
+        memory = BYTES_A_PROCESS + int(parameters * space.size(piece.cell.dtype) * 1.3)
         if piece.task:
             questions, tokens = self._task(piece)
             return Estimate(self._seconds("scoring", scoring_work(parameters, tokens)), memory, BYTES_A_QUESTION * questions)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import fnmatch
 import json
 import logging
-import os
 import re
 import shutil
 import time
@@ -17,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bitsure import conversions, mirrors
+from bitsure import mirrors
 from bitsure.errors import UserError
 from bitsure.hub_errors import explained, status_of, wait_asked_for
 from bitsure.mirrors import Found
@@ -68,81 +67,10 @@ def dataset_file(repo: str, file: str, mirror: str | None) -> Path:
 def file_origin(repo: str, file: str, path: Path, sha256: str, mirror: str | None) -> dict:
     """Where a `path` that `dataset_file` gave comes from, as `mirrors.origin` says it."""
     folder = mirror and Path(mirror, "datasets", repo)
-    return mirrors.origin(folder, {file: sha256}) if folder and path == folder / file else _by_its_folder(path)
+    return mirrors.origin(folder, {file: sha256}) if folder and path == folder / file else by_its_folder(path)
 
 
-@contextmanager
-def datasets_from(mirror: str | None, own_files: str | None) -> Iterator[dict[str, dict]]:
-    """Within the block, `datasets.load_dataset` reads a repository from the mirror where that has it.
-
-    Relative `data_files` of one's own tasks are found in `own_files`, the folder of their YAML, wherever the run starts.
-    Yields where each repository that is read comes from, as `mirrors.origin` says it; it is filled as they are read.
-    """
-    import datasets
-
-    original, origins = datasets.load_dataset, {}
-
-    def load_dataset(path: str, *args, **kwargs):
-        if own_files and kwargs.get("data_files"):
-            kwargs["data_files"] = _beside(own_files, kwargs["data_files"])
-        folder = Path(mirror) / "datasets" / path if mirror else None
-        configuration = configuration_of(args, kwargs)
-        what = f"data set {path}" + (f", configuration {configuration}" if configuration else "")
-        if folder is None or not folder.is_dir():
-            with explained(what, mirror, f"datasets/{path}"):
-                converted = conversions.kept(path, configuration)
-                try:
-                    found = None if converted else original(path, *args, **kwargs)
-                except RuntimeError as error:
-                    converted = patiently(conversions.find, path, configuration, error)
-                if converted:
-                    found = original("parquet", **kwargs | converted.arguments(path, patiently))
-                    conversions.keep(path, configuration, converted)
-            if "/" in path and not Path(path).exists():  # a repository, not json and the like, nor a folder of one's own
-                origins[path] = converted.origin if converted else _by_its_folder(*_prepared(found))
-            return found
-        try:
-            found = original(str(folder), *args, **kwargs)
-            names = [os.path.relpath(file, folder.resolve()) for file in data_files(str(folder), *args, **kwargs)]
-            before = origins.get(path, {}).get("sha256", {})  # of other configurations
-            origins[path] = mirrors.origin(folder, before | mirrors.hashes(mirror, path, names))
-        except UserError:  # of what was to be brought there, or of what is noted of it
-            raise
-        except Exception as error:
-            raise UserError(
-                f"{what} cannot be read from the mirror's {folder}: {type(error).__name__}: {str(error)[:300]}\n"
-                "`make prefetch task=… paths.hub_mirror=DIR` on a machine with a network brings what is missing there."
-            ) from error
-        return found
-
-    datasets.load_dataset = load_dataset
-    try:
-        yield origins
-    finally:
-        datasets.load_dataset = original
-
-
-def configuration_of(args: tuple, kwargs: dict) -> str | None:
-    """The configuration that `datasets.load_dataset` is asked for, with these arguments after the path."""
-    return kwargs.get("name") or (args[0] if args else None)
-
-
-def data_files(path: str, *args, **kwargs) -> list[str]:
-    """Paths or addresses of the files that `datasets.load_dataset` reads with the same arguments."""
-    import datasets
-
-    given = {key: kwargs[key] for key in ("name", "data_dir", "data_files", "revision") if kwargs.get(key) is not None}
-    builder = datasets.load_dataset_builder(path, *args, **given)
-    return [file for files in (builder.config.data_files or {}).values() for file in files]
-
-
-def _prepared(found: Any) -> list[str]:
-    """The files that `datasets` keeps of a data set, or of all of its splits."""
-    parts = found.values() if isinstance(found, dict) else [found]
-    return [file["filename"] for part in parts for file in getattr(part, "cache_files", ())]
-
-
-def _by_its_folder(*paths: str | Path) -> dict:
+def by_its_folder(*paths: str | Path) -> dict:
     """The commit of what the hub's client or `datasets` keeps: they name a folder by it."""
     folders = [part for path in paths for part in reversed(Path(path).parts)]
     commit = next((folder for folder in folders if re.fullmatch("[0-9a-f]{40}", folder)), None)
@@ -287,15 +215,6 @@ def _check_disk(repo: str, needed: int, folder: Path) -> None:
             f"model {repo}: its files need {needed / 2**30:,.2f} GiB, and the disk of {place} has {free / 2**30:,.2f} left. "
             "Make room, or give another place: the variable HF_HOME for the hub's cache, paths.hub_mirror for a mirror."
         )
-
-
-def _beside(folder: str, files: str | list | dict) -> str | list | dict:
-    """Relative paths as paths in a folder; addresses and absolute paths stay."""
-    if isinstance(files, dict):
-        return {split: _beside(folder, some) for split, some in files.items()}
-    if isinstance(files, str):
-        return files if "://" in files else str(Path(folder, files))
-    return [_beside(folder, some) for some in files]
 
 
 @contextmanager

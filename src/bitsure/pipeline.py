@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from operator import call
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,12 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
         current.write_json("provenance.json", made_by)
         with current.stage("check"):
             cell = prepare(config, run_dir / "libraries.log")
+            tracking.begin(config.tracking)
             check(cell)
             made_by |= _made_by(cell, config)
             current.write_json("provenance.json", made_by)
+        with current.stage("load tasks"):
+            load_tasks(cell)
         source, scorer = cell.source, cell.scorer
         with tracking.track(config, settings, run_dir, sweep, cell.log_file) as tracker:
             quantized = baseline = proof = packed = None
@@ -94,9 +98,10 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
                 scorer.write_prompts(source, run_dir / "prompts.parquet")
                 prompts = records.read_prompts(run_dir / "prompts.parquet")
                 about = report.About(title, proof, made_by, prompts, noisy, packed, asdict(config.task))
-                made = report.build(run_dir, rows, baseline, config.metric, config.verdict, about, artist)
+                samples = partial(tracker.log_samples, rows, baseline, config.metric)
+                made = report.build(run_dir, rows, baseline, config.metric, config.verdict, about, artist, samples)
             with current.stage("track"):
-                tracker.log(made_by, made, proof, took, rows, baseline, config.metric, run_dir / "records.parquet")
+                tracker.log(made_by, made, proof, took, run_dir / "records.parquet")
     _show(config, title, made, packed, tracker.look, run_dir)
     if made.verdict:
         _check_strict(config, made.verdict, run_dir)
@@ -123,13 +128,17 @@ def prepare(config: Config, log_file: Path, once: Callable[..., Any] = call) -> 
 
 
 def check(cell: Cell, once: Callable[..., Any] = call) -> None:
-    """Everything else that can be known to be wrong before weights are loaded. Raises UserError."""
+    """What can be known to be wrong of model, prompts and quantizer before weights are loaded. Raises UserError."""
     cell.scorer.check_prompting(cell.source)
-    cell.scorer.load_missing(scoring.identity(cell.source, None), once)
-    cell.scorer.load_missing(scoring.identity(cell.source, cell.weights), once)
     if cell.plan and not cell.store.find("weights", cell.plan.made_from):
         with terminal.output_to(cell.log_file):
             quantize.check(cell.plan, cell.store, once)
+
+
+def load_tasks(cell: Cell, once: Callable[..., Any] = call) -> None:
+    """Load what the store has no answers to. Raises UserError for what cannot be asked."""
+    cell.scorer.load_missing(scoring.identity(cell.source, None), once)
+    cell.scorer.load_missing(scoring.identity(cell.source, cell.weights), once)
 
 
 def _made_by(cell: Cell, config: Config) -> dict:

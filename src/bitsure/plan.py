@@ -16,7 +16,8 @@ from bitsure import composing, hub, model_facts, models, pipeline, stale, termin
 from bitsure.composing import Composed
 from bitsure.config import Config, resolved
 from bitsure.errors import NotHere, UserError
-from bitsure.estimate import Estimator, Piece
+from bitsure.estimate import SECONDS_A_CELL, Estimator, Piece
+from bitsure.hub_errors import explained
 from bitsure.rundir import is_done, read_status, why_not_here
 from bitsure.store import Store
 
@@ -92,12 +93,31 @@ def _look(cell: Composed, once: Once, on_nodes: bool) -> tuple[Planned, str | No
             place for place, piece in planned.pieces.items() if not prepared.store.find(piece.kind, piece.made_from)
         }
         if planned.missing:
+            pipeline.load_tasks(prepared, once)
             pipeline.check(prepared, once)
     except NotHere as error:
         planned.not_here = str(error).split(" cannot be had")[0]
     except UserError as error:
         return planned, str(error)
     return planned, why_not_here(cell.directory, settings)
+
+
+def out_of_reach(planned: Sequence[Planned]) -> list[str]:
+    """What is wrong where cells have to download something, and cannot."""
+    away = sorted({one.not_here for one in planned if one.not_here})
+    if not away:
+        return []
+    from huggingface_hub import constants
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    try:
+        with explained("; ".join(away), None, "models/… and DIR/datasets/…"):
+            if constants.HF_HUB_OFFLINE:
+                raise OfflineModeIsEnabled
+            hub.check_reachable()
+    except UserError as error:
+        return [str(error)]
+    return []
 
 
 def _no_more(changed: list[str]) -> str:
@@ -143,7 +163,9 @@ def show(cells: Sequence[Composed], on_nodes: bool = False) -> None:
         table.add_row(str(one.cell.number), one.cell.name, one.state, *row)
     out.print(table)
     if errors:
-        raise UserError("\n".join([f"{len(errors)} things are wrong with this plan:", *(f"- {error}" for error in errors)]))
+        raise UserError(
+            "\n".join([f"this plan has {len(errors)} error{'s' * (len(errors) > 1)}:", *(f"- {error}" for error in errors)])
+        )
     out.print(f"\n{_summary(planned, once)}", markup=False, soft_wrap=True)
     if on_nodes:
         out.print(f"\n{ON_THE_NODE}", markup=False, soft_wrap=True)
@@ -158,7 +180,7 @@ def _count(one: Planned, places: set[Path]) -> str:
 def _summary(planned: Sequence[Planned], once: Once) -> str:
     missing = {place: one.pieces[place] for one in planned for place in one.missing}
     done = sum(one.state == "done" for one in planned)
-    text = f"{len(planned)} cells, {done} of them done; {len(missing)} pieces of work to be made, each once."
+    text = f"{len(planned)} cell{'s' * (len(planned) > 1)}, {done} done; {len(missing)} pieces of work to be made, each once."
     if away := sorted({one.not_here for one in planned if one.not_here}):
         text += f"\nTo be downloaded first, and not in the estimate: {'; '.join(away)}."
     known = {place: one.pieces[place] for one in planned if not one.not_here for place in one.missing}
@@ -167,7 +189,8 @@ def _summary(planned: Sequence[Planned], once: Once) -> str:
     estimator = Estimator(next(iter(known.values())).cell.store, once)
     with hub.offline(), terminal.output_to(NOWHERE):
         costs = [estimator(piece) for piece in known.values()]
-    seconds = sum(cost.seconds for cost in costs)
+    to_run = sum(one.state != "done" and not one.not_here for one in planned)
+    seconds = sum(cost.seconds for cost in costs) + SECONDS_A_CELL * to_run
     return (
         f"{text}\nAn estimate, from the models' shapes, the questions' number and what the store knows of earlier times: "
         f"{_duration(seconds)} one after the other on this machine; up to {_bytes(max(cost.memory for cost in costs))} of "

@@ -82,15 +82,15 @@ def _fetch_data(repo: str, args: tuple, kwargs: dict, mirror: Path) -> None:
     """The files of a data set's configuration, with its card; of a script, those of its conversion and a card for them."""
     from huggingface_hub import HfFileSystem
 
-    from bitsure import conversions, hub, mirrors
+    from bitsure import conversions, hub, hub_data, mirrors
     from bitsure.hub_errors import explained
 
     with explained(f"data set {repo}", None, f"datasets/{repo}"):
         hub.check_reachable()
         try:
-            addresses = hub.patiently(hub.data_files, repo, *args, **kwargs)
+            addresses = hub.patiently(hub_data.data_files, repo, *args, **kwargs)
         except RuntimeError as error:
-            found = hub.patiently(conversions.find, repo, hub.configuration_of(args, kwargs), error)
+            found = hub.patiently(conversions.find, repo, hub_data.configuration_of(args, kwargs), error)
             files = [name for names in found.splits.values() for name in names]
             hub.fetch_dataset_files(repo, files, found.commit, mirror, conversions.REF)
             with mirrors.lock(mirror, "datasets", repo):

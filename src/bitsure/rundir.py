@@ -16,7 +16,9 @@ import yaml
 from bitsure.errors import UserError
 from bitsure.store import write_text
 
-UNFINISHED = ("running", "failed", "killed", "timed out")  # states of a run that may be taken up again
+MOST_NAMED = 4  # settings in an error
+BROKEN_OFF = ("failed", "killed", "timed out")
+UNFINISHED = ("running", *BROKEN_OFF)  # states of a run that may be taken up again
 
 
 class RunDirectory:
@@ -79,8 +81,23 @@ def why_not_here(path: Path, config: dict) -> str | None:
     """Why a run of that config may not use a directory: it holds another one's records, or a finished run's."""
     unfinished = read_status(path).get("state") in UNFINISHED or not _whole(path / "records.parquet")
     if (path / "records.parquet").exists() and not (unfinished and _config(path) == config):
-        return f"{path} already holds records of a run. Choose another hydra.run.dir, or remove it."
+        return (
+            f"{path} already holds records of a run{_differing(_config(path), config)}. "
+            "Choose another hydra.run.dir (of a sweep: hydra.sweep.dir), or remove it."
+        )
     return None
+
+
+def _differing(before: dict | None, config: dict) -> str:
+    """In which settings two configs differ, as part of a sentence."""
+    names = [
+        f"{group}.{key}"
+        for group, values in config.items()
+        if isinstance(values, dict) and isinstance(known := (before or {}).get(group), dict)
+        for key, value in values.items()
+        if key in known and known[key] != value
+    ]
+    return f" with another {', '.join(names[:MOST_NAMED])}{' …' if len(names) > MOST_NAMED else ''}" if names else ""
 
 
 def end_for(path: Path, pid: int, state: str, error: str) -> None:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shutil
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
+from uuid import uuid4
 
 from bitsure import terminal
 from bitsure.config import Config, Metric, Tracking
 from bitsure.errors import UserError
-from bitsure.metrics import bins_of
-from bitsure.metrics.calibration import reliability_diagram
-from bitsure.metrics.confidence import questions
-from bitsure.metrics.texts import texts
-from bitsure.records import Records, by_task, has_choices, is_text, join, rows, table
+from bitsure.records import Records
 from bitsure.report import Report
+from bitsure.rundir import BROKEN_OFF
+from bitsure.store import hash_json, write_text
 from bitsure.sweep.statistics import STUDY
 from bitsure.sweep.table import COSTS
+from bitsure.tracking_samples import SAMPLE_COLUMNS, reliability_points, sample_rows
 
 if TYPE_CHECKING:
     from bitsure.sweep import Sweep
@@ -40,11 +43,31 @@ def check_login(tracking: Tracking) -> None:
         raise UserError(f"tracking.mode=online: not logged in to Weights & Biases. {WAYS_OUT}")
 
 
+def begin(tracking: Tracking) -> None:
+    """Let W&B start its service, for a quarter of a second, beside what comes before `track`, which says what went wrong."""
+    if tracking.mode == "disabled":
+        return
+
+    def start() -> None:
+        with suppress(Exception):
+            _wandb().setup()
+
+    threading.Thread(target=start, daemon=True).start()
+
+
+def _wandb() -> ModuleType:
+    os.environ.setdefault("WANDB_SILENT", "true")
+    import wandb
+
+    return wandb
+
+
 class Tracker:
     """Logs a run; every method does nothing where tracking is disabled."""
 
     def __init__(self, run: Any | None):
         self._run = run
+        self._error: Exception | None = None
 
     @property
     def look(self) -> str | None:
@@ -53,22 +76,47 @@ class Tracker:
             return None
         return self._run.url or f"wandb sync {Path(self._run.dir).parent}"
 
+    def log_samples(self, records: Records, baseline: Records | None, metric: Metric) -> None:
+        """What both models said to each question, and curves that overlay runs; they go with what `log` logs.
+
+        What goes wrong here is raised by `log`: it is called when the report is written, and this one before.
+        """
+        if self._run:
+            try:
+                self._log_samples(records, baseline, metric)
+            except Exception as error:
+                self._error = error
+
+    def _log_samples(self, records: Records, baseline: Records | None, metric: Metric) -> None:
+        import wandb
+
+        curves = {
+            f"reliability_curve/{task}": wandb.plot.line(
+                wandb.Table(columns=["confidence", "accuracy", "questions"], data=points),
+                "confidence",
+                "accuracy",
+                title=f"{task}: share right against confidence",
+            )
+            for task, points in reliability_points(records, metric).items()
+        }
+        samples = _typed_table(SAMPLE_COLUMNS, sample_rows(records, baseline, metric.normalization))
+        self._run.log(curves | {"samples": samples}, commit=False)
+
     def log(
         self,
         provenance: dict,
         report: Report,
         quantization: dict | None,
         costs: dict,
-        records: Records,
-        baseline: Records | None,
-        metric: Metric,
         records_file: Path,
     ) -> None:
         """Summary numbers `<task>/<metric>`, differences `<task>/delta/<metric>`, the verdict, `costs/…` as in costs.json;
-        pictures, curves that overlay runs, samples and the records.
+        pictures and the records.
         """
         if not self._run:
             return
+        if self._error:
+            raise self._error
         import wandb
 
         self._run.config.update({"provenance": provenance}, allow_val_change=True)
@@ -89,16 +137,6 @@ class Tracker:
                 for kind, pictures in report.figures.items()
                 for task, picture in pictures.items()
             }
-            | {
-                f"reliability_curve/{task}": wandb.plot.line(
-                    wandb.Table(columns=["confidence", "accuracy", "questions"], data=points),
-                    "confidence",
-                    "accuracy",
-                    title=f"{task}: share right against confidence",
-                )
-                for task, points in reliability_points(records, metric).items()
-            }
-            | {"samples": _typed_table(SAMPLE_COLUMNS, sample_rows(records, baseline, metric.normalization))}
         )
         artifact = wandb.Artifact(f"records-{self._run.id}", type="records")
         artifact.add_file(str(records_file))
@@ -107,22 +145,11 @@ class Tracker:
 
 PROOF = ("bits_per_weight", "parameter_share", "relative_error", "bits_per_weight_coded", "code_entropy", "load_seconds")
 SWEEP = "sweep"  # the summary run's job type
+RUN = "wandb/run.json"  # beside what W&B leaves: the run's id
+HEADER = 7  # bytes that W&B's file of a run begins with
 SWEEP_COLUMNS = ("model", "series", "parameters", "quantizer", "setting", "bits_per_weight", "size_bytes", "task", "metric")
 SWEEP_COLUMNS += ("value", "ci_low", "ci_high", "n", "baseline", "delta", "delta_ci_low", "delta_ci_high", "p_adjusted")
 SWEEP_COLUMNS += COSTS
-SAMPLE_COLUMNS = {
-    "task": str,
-    "doc_id": int,
-    "choices": str,
-    "gold": str,
-    "prediction": str,
-    "confidence": float,
-    "true_label_prob": float,
-    "baseline_prediction": str,
-    "baseline_confidence": float,
-    "baseline_true_label_prob": float,
-    "true_label_prob_change": float,
-}
 
 
 def _typed_table(columns: dict[str, type], rows_: list[list]) -> Any:
@@ -137,48 +164,6 @@ def _typed_table(columns: dict[str, type], rows_: list[list]) -> Any:
     table_ = wandb.Table(columns=list(columns), data=rows_[:1], dtype=list(columns.values()), optional=lacks)
     table_.data += rows_[1:]
     return table_
-
-
-def reliability_points(records: Records, metric: Metric) -> dict[str, list[list[float]]]:
-    """By task with choices, a row for each bin that holds questions: mean confidence, accuracy, questions."""
-    points = {}
-    for task, found in by_task(records).items():
-        if not has_choices(found):
-            continue
-        asked = questions(found, metric.normalization)
-        bins = reliability_diagram(asked.confidence, asked.correct, bins_of(asked, metric))
-        rows_ = zip(bins.confidence, bins.accuracy, bins.count, strict=True)
-        points[task] = [[float(c), float(a), int(n)] for c, a, n in rows_ if n]
-    return points
-
-
-def sample_rows(records: Records, baseline: Records | None, normalization: str) -> list[list]:
-    """A row under SAMPLE_COLUMNS for each question (whole texts have none), with both models' choice if there is a baseline."""
-    if baseline is None:
-        return [[*asked, *seen, *[None] * 4] for asked, seen in _seen(table(records), normalization)]
-    joined = join(baseline, records)
-    pairs = zip(_seen(joined.baseline, normalization), _seen(joined.quantized, normalization), strict=True)
-    both = [[*asked, *now, *then, now[2] - then[2]] for (_, then), (asked, now) in pairs]
-    return both + [[*asked, *seen, *[None] * 4] for asked, seen in _seen(joined.unmatched, normalization)]
-
-
-def _seen(records: pa.Table, normalization: str) -> list[tuple[list, list]]:
-    """Of each question what was asked, and the model's choice, its confidence and the right answer's probability."""
-    return [
-        ([one.task, one.doc_id, " | ".join(one.choices), str(one.gold)], seen)
-        for found in by_task(records).values()
-        if not is_text(found)
-        for one, seen in zip(rows(found), _answers(found, normalization), strict=True)
-    ]
-
-
-def _answers(found: pa.Table, normalization: str) -> list[list]:
-    """Of a task's questions: the choice and the confidence (None where there are no choices), the right one's probability."""
-    if not has_choices(found):
-        return [[None, None, p] for p in texts(found).true_label_prob.tolist()]
-    q, choices = questions(found, normalization), found["choices"].to_pylist()
-    numbers = zip(choices, q.prediction.tolist(), q.confidence.tolist(), q.true_label_prob.tolist(), strict=True)
-    return [[of[choice], confidence, p] for of, choice, confidence, p in numbers]
 
 
 @contextmanager
@@ -199,6 +184,9 @@ def track_sweep(tracking: Tracking, made: Sweep) -> str | None:
 
     It stands in the group of the sweep's cells, and its keys are the same for every sweep.
     """
+    for cell in made.cells:
+        if cell.state in BROKEN_OFF:
+            _remove_attempts(cell.directory)
     group, log_file = tracking.group or made.directory.resolve().name, made.directory / "libraries.log"
     named = {"name": f"{group}/{SWEEP}", "group": group, "job_type": SWEEP, "tags": [SWEEP]}
     with _run(tracking, made.directory, log_file, config={"cells": [cell.name for cell in made.cells]}, **named) as run:
@@ -220,18 +208,47 @@ def track_sweep(tracking: Tracking, made: Sweep) -> str | None:
         return Tracker(run).look
 
 
+def _id_of(directory: Path, of: str) -> str:
+    """The id of a directory's W&B run: a cell that is taken up again, or a sweep that is summed up again, is the same run.
+
+    of: hash of what is run; something else there has another id. One of W&B's agents gives its own.
+    """
+    if given := os.environ.get("WANDB_RUN_ID"):
+        return given
+    file = directory / RUN
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        kept = json.loads(file.read_text())
+        if kept["of"] == of and re.fullmatch("[0-9a-f]{12}", kept["id"]):
+            return kept["id"]
+    file.parent.mkdir(exist_ok=True)
+    made = uuid4().hex[:12]
+    write_text(file, json.dumps({"id": made, "of": of}))
+    return made
+
+
+def _remove_attempts(directory: Path, run_id: str | None = None) -> None:
+    """Remove offline runs that were broken off before anything was written, and all with an id, which is run again.
+
+    `wandb sync` of many sends none of them where one is empty.
+    """
+    for file in directory.glob("wandb/offline-run-*/run-*.wandb"):
+        if file.stem == f"run-{run_id}" or file.stat().st_size <= HEADER:
+            shutil.rmtree(file.parent)
+
+
 @contextmanager
 def _run(tracking: Tracking, directory: Path, log_file: Path, **about: Any) -> Iterator[Any | None]:
     """A W&B run around the block, None where tracking is disabled; with exit code 1 if the block raises."""
     if tracking.mode == "disabled":
         yield None
         return
-    os.environ.setdefault("WANDB_SILENT", "true")
-    import wandb
-
+    wandb, run_id = _wandb(), _id_of(directory, hash_json([tracking.mode, about]))
+    if tracking.mode == "offline":
+        _remove_attempts(directory, run_id)
     try:
         with terminal.output_to(log_file):
             run = wandb.init(
+                id=run_id,
                 project=tracking.project,
                 entity=tracking.entity,
                 mode=tracking.mode,
@@ -241,7 +258,8 @@ def _run(tracking: Tracking, directory: Path, log_file: Path, **about: Any) -> I
                 **about,
             )
     except wandb.errors.Error as error:
-        raise UserError(f"Weights & Biases cannot start a run: {error}\n{WAYS_OUT}") from error
+        of_id = f"Or remove {directory / RUN}, which keeps the run's id, for a new one."
+        raise UserError(f"Weights & Biases cannot start a run: {error}\n{WAYS_OUT} {of_id}") from error
     try:
         yield run
     except BaseException:

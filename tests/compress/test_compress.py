@@ -16,7 +16,8 @@ from bitsure.number_formats import Activations, KeysValues
 from bitsure.other_quantizers import Cast
 from bitsure.quantize import checkpoints
 from bitsure.quantize.formats import IntegerWeight
-from bitsure.quantize.runtime import Runtime, attach
+from bitsure.quantize.hooks import attach
+from bitsure.quantize.runtime import Runtime
 from bitsure.quantize.targets import block_linears
 from bitsure.quantizers import Kept, Rtn
 from bitsure.report import compressibility

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bitsure.metrics import bootstrap
 from bitsure.metrics.bootstrap import basic_interval, percentile_interval, resample_weights
 
 
@@ -10,6 +11,16 @@ def test_weights_are_resamples_and_follow_the_seed():
     weights = resample_weights(50, 200, seed=3)
     assert weights.shape == (50, 200) and (weights.sum(0) == 50).all()
     assert (weights == resample_weights(50, 200, seed=3)).all() and (weights != resample_weights(50, 200, seed=4)).any()
+
+
+@pytest.mark.parametrize("clusters", [None, np.arange(21) // 2])
+def test_weights_are_the_same_however_many_are_drawn_at_once(monkeypatch, clusters):
+    units = 21 if clusters is None else 11
+    rng = np.random.default_rng(7)
+    one_by_one = np.array([np.bincount(rng.integers(0, units, units), minlength=units) for _ in range(10)]).T
+    monkeypatch.setattr(bootstrap, "AT_ONCE", 4 * units)  # 4, 4 and 2
+    weights = resample_weights(21, 10, 7, clusters)
+    assert (weights == (one_by_one if clusters is None else one_by_one[clusters])).all()
 
 
 def test_percentile_interval_of_known_replicates_leaves_out_what_does_not_exist():

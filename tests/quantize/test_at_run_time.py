@@ -89,13 +89,13 @@ def test_a_model_with_kept_weights_is_as_large_as_its_files(tmp_path, calib_file
     ],
 )
 def test_a_format_that_changes_nothing_is_an_error(settings, said, monkeypatch):
-    monkeypatch.setattr("bitsure.quantize.runtime.fake_quantize", lambda x, *rest: x)
+    monkeypatch.setattr("bitsure.quantize.hooks.fake_quantize", lambda x, *rest: x)
     with pytest.raises(UserError, match=said):
         verify.report(llama(), {}, {}, WINDOWS, runtime=settings)
 
 
 def test_keys_and_values_that_are_not_reached_are_an_error(monkeypatch):
-    monkeypatch.setattr("bitsure.quantize.runtime.PassingCache.update", lambda self, keys, values, *rest: (keys, values))
+    monkeypatch.setattr("bitsure.quantize.hooks.PassingCache.update", lambda self, keys, values, *rest: (keys, values))
     with pytest.raises(UserError, match=r"keys and values were not reached: model.layers.0 keys"):
         verify.report(llama(), {}, {}, WINDOWS, runtime=SETTINGS)
 

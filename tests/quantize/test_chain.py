@@ -9,7 +9,7 @@ import torch
 
 from bitsure import models
 from bitsure.number_formats import ELEMENTS, Activations, KeysValues
-from bitsure.quantize import blocks, chain, checkpoints, replay, runtime, verify
+from bitsure.quantize import blocks, chain, checkpoints, hooks, replay, runtime, verify
 from bitsure.quantize.fake import fake_quantize
 from bitsure.quantize.targets import block_linears, matrix, unknown_weights
 from bitsure.quantize.transforms import search_scales
@@ -193,7 +193,7 @@ def test_what_is_replayed_is_what_would_be_computed(family, chain_name, tmp_path
 
 def test_the_input_of_a_layer_is_rounded_once_a_batch(tmp_path, monkeypatch):
     rounded = []
-    monkeypatch.setattr(runtime, "fake_quantize", lambda x, *rest: rounded.append(x.shape) or fake_quantize(x, *rest))
+    monkeypatch.setattr(hooks, "fake_quantize", lambda x, *rest: rounded.append(x.shape) or fake_quantize(x, *rest))
     monkeypatch.setattr(blocks, "TOKENS_AT_ONCE", 2 * WINDOWS.shape[1])
     monkeypatch.setattr(replay, "KEPT", 100)
     quantized(build("opt", **FAMILIES["opt"]), Gptq(**NATIVE, activations=A8), tmp_path)

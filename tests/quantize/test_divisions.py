@@ -10,7 +10,8 @@ from bitsure.number_formats import Activations
 from bitsure.quantize import chain, checkpoints, runtime, verify
 from bitsure.quantize.blocks import layers_by_input, walk
 from bitsure.quantize.divisions import OFFSET, SCALE, Division, find_sources
-from bitsure.quantize.runtime import Runtime, attach
+from bitsure.quantize.hooks import attach
+from bitsure.quantize.runtime import Runtime
 from bitsure.quantize.targets import block_linears, matrix
 from bitsure.quantize.transforms import smoothing_scales
 from bitsure.quantizers import Kept

@@ -11,6 +11,7 @@ from bitsure.errors import UserError
 from bitsure.number_formats import Activations, KeysValues
 from bitsure.quantize import at_run_time, blocks, chain, checkpoints, reassembly_search, runtime, verify
 from bitsure.quantize.fake import fake_quantize
+from bitsure.quantize.hooks import Hooks
 from bitsure.quantize.reassembly import Reassembled, Reassembly, distances, grid, reassemble
 from bitsure.quantize.rtn import round_to_nearest
 from bitsure.quantize.targets import block_linears
@@ -122,7 +123,7 @@ def test_the_threshold_is_the_one_with_the_least_error_of_the_rounded_output():
     x = torch.randn(200, 32, generator=generator)
     x[:, [3, 8]] *= 20
     largest, hessian, weight = x.abs().amax(0), x.T @ x / 200, layer.weight.clone()
-    found, searched = reassembly_search.search({"w": layer}, largest, hessian, lambda: layer(x), REASSEMBLED, runtime.Hooks())
+    found, searched = reassembly_search.search({"w": layer}, largest, hessian, lambda: layer(x), REASSEMBLED, Hooks())
     assert torch.equal(layer.weight, weight) and not layer._forward_pre_hooks
     errors = []
     for parts in grid(largest, reassembly_search.STEPS):
@@ -153,7 +154,7 @@ def test_thresholds_are_tried_on_batches_from_all_over_the_text(monkeypatch):
     for prefix, block, feed in blocks.walk(model, windows):
         groups = blocks.layers_by_input(block, feed)
         expected = torch.cat([feed.run(feed.batches[i]) for i in (0, 4, 7, 11)]).flatten(0, 1)
-        done, _ = reassembly_search.reassemble_block(block, prefix, feed, groups, REASSEMBLED, runtime.Hooks())
+        done, _ = reassembly_search.reassemble_block(block, prefix, feed, groups, REASSEMBLED, Hooks())
         assert len(ran) == len(done) == 4 and torch.equal(ran[0], expected)
         assert {one.searched["tokens"] for one in done} == {4 * 48}
         break

@@ -5,7 +5,7 @@ import torch
 
 from bitsure.errors import UserError
 from bitsure.quantize.blocks import Inputs
-from bitsure.quantize.chain import quantize_layers
+from bitsure.quantize.layers import quantize_layers
 from bitsure.quantize.rtn import round_to_nearest
 from bitsure.quantize.transforms import search_clip, search_scales
 from bitsure.quantizers import Gptq, Rtn

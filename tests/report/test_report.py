@@ -43,6 +43,21 @@ def test_the_page_needs_nothing_and_escapes_all_text(made):
     assert len(html) < 1_000_000
 
 
+@pytest.mark.parametrize("normalization", ["token", "char", "byte"])
+def test_pictures_are_drawn_whatever_log_probabilities_are_divided_by(tmp_path, normalization):
+    """They are drawn elsewhere, of the columns that this needs."""
+    full, quant, _ = runs(30)
+    made = build(tmp_path, quant, full, dataclasses.replace(METRIC, normalization=normalization), MARGINS, About("t"))
+    assert all(path.is_file() for found in made.figures.values() for path in found.values()) and made.figures["reliability"]
+
+
+def test_other_work_is_done_when_all_numbers_are_there_and_nothing_is_written(tmp_path):
+    full, quant, _ = runs(30)
+    found = []
+    build(tmp_path, quant, full, METRIC, MARGINS, About("t"), beside=lambda: found.append((tmp_path / "report.html").exists()))
+    assert found == [False]
+
+
 def test_pictures_lie_in_the_runs_own_directory(made):
     assert set(made.figures) == {"reliability", "risk_coverage", "shift", "deferral"}
     for [picture] in (found.values() for found in made.figures.values()):

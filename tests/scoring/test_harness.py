@@ -142,13 +142,13 @@ def test_on_real_tasks_every_number_is_that_of_hflm(harness, tasks, monkeypatch)
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
 
-    from bitsure import hub
+    from bitsure import hub_data
 
     model, tokenizer = models.load(SHARED / "hub/models/karpathy/stories260K", "float32")
     from bitsure.scoring.names import manager_with
 
     for shots in (0, 2):
-        with hub.datasets_from(str(SHARED / "hub"), None):
+        with hub_data.datasets_from(str(SHARED / "hub"), None):
             loaded = manager_with(None, True).load(REAL)
         for one in loaded["tasks"].values():
             one.set_config(key="num_fewshot", value=0 if "truthfulqa" in one.config.task else shots)

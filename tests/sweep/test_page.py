@@ -125,6 +125,7 @@ def test_the_command_takes_a_sweeps_directory(finished, tmp_path, capsys):
     main([str(folder)])
     said = capsys.readouterr().out
     assert "13 cells: 12 done, 1 killed" in said and "signal 9" in said and "full precision" in said
+    assert "confi-" in said  # its change beside accuracy's
     assert max(map(len, said.splitlines()[:10])) <= 80
     assert not (folder / "wandb").exists()
     with pytest.raises(SystemExit, match="--metric works on one of its runs"):

@@ -100,6 +100,7 @@ def test_what_is_not_done_stands_in_it_too(finished, tmp_path):
     assert [cell.error for cell in found if cell.state == "killed"] == ["two\nthree\nfour\nfive\nsix"]
     built = table.build(found)
     unfinished = {(row["model"], row["quantizer"], row["status"]) for row in built.to_pylist() if row["status"] != "done"}
+    assert {row["method"] for row in of(built, status="not started")} == {None}  # its bits are not known
     assert unfinished == {("model0", "gptq4", "damaged"), ("other", "gptq4", "killed"), ("later", "rtn4", "not started")}
     assert all(row["value"] is None for row in of(built, status="killed"))
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from bitsure.quantize.blocks import Feed
-    from bitsure.quantize.runtime import Input
+    from bitsure.quantize.hooks import Input
 
 UNROUNDED = Activations(8, symmetric=True)  # what activations are measured in that a quantizer leaves as they are
 
@@ -41,7 +41,7 @@ def activations(model: nn.Module, windows: torch.Tensor, codes: int, seed: int) 
     scale a token. Layers that read the same input in the same format count once, under the name of the first.
     """
     from bitsure.quantize.blocks import walk
-    from bitsure.quantize.runtime import Input
+    from bitsure.quantize.hooks import Input
     from bitsure.quantize.targets import block_linears, linears
 
     most = codes // len(block_linears(model))

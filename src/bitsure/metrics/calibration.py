@@ -122,28 +122,37 @@ def smooth_calibration_error() -> Sums:
     def of(sums: np.ndarray) -> np.ndarray:
         from scipy.fft import dct, idct
 
-        waves = dct(sums[..., :-1] / sums[..., -1:], axis=-1)
+        waves = dct(sums[..., :-1] / sums[..., -1:], overwrite_x=True)
 
-        def error(rows: np.ndarray | slice, scale: np.ndarray) -> np.ndarray:
+        def error(rows: np.ndarray, scale: np.ndarray) -> np.ndarray:
             """Of these rows, each at the scale of its number."""
-            return np.abs(idct(waves[rows] * DAMPED[scale], axis=-1)).sum(-1)
+            smoothed = waves[rows]
+            smoothed *= DAMPED[scale]
+            smoothed = idct(smoothed, overwrite_x=True)
+            return np.abs(smoothed, out=smoothed).sum(-1)
 
-        low = np.zeros(len(waves), int)
-        high = np.full_like(low, len(SCALES) - 1)
-        at_low, at_high = np.full((2, len(waves)), np.nan)
-        while (apart := high - low > 1).any():  # the error falls with the scale: bisection
-            middle = (low + high) // 2
-            found = error(slice(None), middle)
-            above = apart & (found > SCALES[middle])
-            below = apart & ~above
-            low, at_low = np.where(above, middle, low), np.where(above, found, at_low)
-            high, at_high = np.where(below, middle, high), np.where(below, found, at_high)
-        for at, scale in ((at_low, low), (at_high, high)):  # no scale was tried that is smaller, or larger
-            if len(rows := np.flatnonzero(np.isnan(at))):
-                at[rows] = error(rows, scale[rows])
-        a, b = SCALES[low], SCALES[high]
+        # the error falls with the scale; resamples cross it within a step or two of each other: from where the first one does,
+        # each goes on until it has crossed it, too
+        every, last = np.arange(len(SCALES)), len(SCALES) - 1
+        scale = np.full(len(waves), np.clip((error(0 * every, every) > SCALES).sum() - 1, 0, last - 1))
+        here, across = error(np.arange(len(waves)), scale), np.full(len(waves), np.nan)
+        above = here > SCALES[scale]
+        step = np.where(above, 1, -1)
+        rows = np.flatnonzero(scale + step >= 0)
+        while len(rows):
+            to = scale[rows] + step[rows]
+            there = error(rows, to)
+            crossed = ((there > SCALES[to]) != above[rows]) | (to == last)  # none is above the largest, but by its last digit
+            across[rows[crossed]] = there[crossed]
+            rows, there = rows[~crossed], there[~crossed]
+            scale[rows] += step[rows]
+            here[rows] = there
+            rows = rows[scale[rows] + step[rows] >= 0]
+        low = np.where(above, scale, scale + step)
+        at_low, at_high = np.where(above, here, across), np.where(above, across, here)
+        a, b = SCALES[low], SCALES[low + 1]
         crossing = a + (b - a) * np.clip((at_low - a) / np.maximum((at_low - a) - (at_high - b), 1e-12), 0, 1)
-        return np.where(at_low > a, crossing, at_low)  # not above even the smallest scale: the error there
+        return np.where(np.isnan(across), here, crossing)  # not above even the smallest scale: the error there
 
     return Sums(features, of, interval="basic", least=0.0)
 

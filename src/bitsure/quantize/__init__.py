@@ -180,7 +180,7 @@ def check(plan: Plan, store: Store, once: Callable[..., Any] = call) -> None:
 
     No weights are loaded. once: calls a function, or knows what that gave before.
     """
-    from bitsure.quantize import auto_gptq, casts, gptqmodel, prequantized, runtime, space
+    from bitsure.quantize import auto_gptq, casts, gptqmodel, hooks, prequantized, space
     from bitsure.quantize.targets import block_linears, matrix, unknown_weights
 
     if isinstance(plan.quant, Cast):
@@ -201,7 +201,7 @@ def check(plan: Plan, store: Store, once: Callable[..., Any] = call) -> None:
         case Gptq(backend="auto_gptq") as quant:
             auto_gptq.check_fits(quant, model.config.model_type, plan.dtype, shapes)
     if isinstance(plan.quant, Chain) and plan.quant.kv is not None:
-        runtime.check_keys_and_values(plan.quant.kv, model)
+        hooks.check_keys_and_values(plan.quant.kv, model)
     if isinstance(plan.quant, Noise) and not store.find("weights", plan.like.made_from):
         check(plan.like, store, once)
     space.check(model, plan.quant, plan.dtype, store.root)

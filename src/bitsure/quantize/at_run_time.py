@@ -11,7 +11,8 @@ from torch import nn
 from bitsure.errors import UserError
 from bitsure.quantize.blocks import walk
 from bitsure.quantize.formats import Weight
-from bitsure.quantize.runtime import Hooks, Input, Runtime, attach, factors, reassembly_of
+from bitsure.quantize.hooks import Hooks, Input, attach
+from bitsure.quantize.runtime import Runtime, factors, reassembly_of
 from bitsure.quantize.targets import block_linears, find_blocks, linears
 
 log = logging.getLogger(__name__)

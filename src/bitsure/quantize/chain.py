@@ -6,7 +6,6 @@ rounded, keys and values are, and so is the input itself.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import shutil
 from collections.abc import Callable
@@ -17,20 +16,18 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from bitsure.errors import UserError
 from bitsure.quantize import checkpoints, reassembly_search, runtime, tuning
-from bitsure.quantize.blocks import Feed, Inputs, channel_ranges, layers_by_input, measure, walk
+from bitsure.quantize.blocks import Feed, channel_ranges, layers_by_input, measure, walk
 from bitsure.quantize.divisions import Division, Source, find_sources
-from bitsure.quantize.formats import ElementWeight, IntegerWeight, Weight
-from bitsure.quantize.gptq import round_with_hessian
+from bitsure.quantize.formats import Weight
+from bitsure.quantize.hooks import Hooks, Input, attach_block, rounding
+from bitsure.quantize.layers import Moved, check_finite, quantize_layers, to_cpu
 from bitsure.quantize.replay import Replay
 from bitsure.quantize.rtn import round_to_nearest
-from bitsure.quantize.runtime import Hooks, Input, Runtime
+from bitsure.quantize.runtime import Runtime
 from bitsure.quantize.targets import block_linears, find_blocks, linears, matrix
-from bitsure.quantize.transforms import search_clip, search_scales, smoothing_scales
-from bitsure.quantizers import Chain, Gptq, Kept, Rounded, Rtn
-
-Moved = dict[str, dict[str, float]]  # as in `runtime.Runtime`
+from bitsure.quantize.transforms import search_scales, smoothing_scales
+from bitsure.quantizers import Chain, Kept, Rounded, Rtn
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ def _take_up(part: Path, prefix: str, block: nn.Module, hooks: Hooks) -> bool:
         reassembled.apply(lambda name: block.get_submodule(name.removeprefix(f"{prefix}.")))
     for name, weight in weights.items():
         _put(block.get_submodule(name.removeprefix(f"{prefix}.")), weight, at_run_time)
-    runtime.attach_block(hooks, prefix, block, at_run_time, runtime.factors(weights, at_run_time))
+    attach_block(hooks, prefix, block, at_run_time, runtime.factors(weights, at_run_time))
     return True
 
 
@@ -114,7 +111,7 @@ def _quantize_block(
     exact: what the block gives in the full-precision model, batch by batch, where it is tuned.
     """
     if quant.kv is not None:
-        hooks.on_keys_and_values(block, runtime.rounding(quant.kv))
+        hooks.on_keys_and_values(block, rounding(quant.kv))
     groups = layers_by_input(block, feed, known.groups)
     divisions, spans, moved = _prepare(block, prefix, feed, groups, quant, hooks, known)
     reassembled = []
@@ -179,7 +176,7 @@ def _prepare(
         known.sources[repr(block)] = find_sources(block, groups, lambda: feed.run(states).float() - states.float())
     for number, (group, (low, high)) in enumerate(zip(groups, ranges, strict=True)):
         names = [f"{prefix}.{name}" for name in group]
-        _check_finite(high - low, ", ".join(names))
+        check_finite(high - low, ", ".join(names))
         if "smooth" in quant.transforms:
             scales = smoothing_scales(torch.maximum(high, -low), _rows(group), quant.smooth_alpha)
             source, multiplies_by = known.sources[repr(block)][number]
@@ -242,63 +239,6 @@ def _relative_change(before: dict[str, torch.Tensor], block: nn.Module) -> float
     return (change / sum(weight.float().norm() ** 2 for weight in before.values())).sqrt().item()
 
 
-def _check_finite(values: torch.Tensor, names: str) -> None:
-    if not values.isfinite().all():
-        raise UserError(f"The inputs of {names} hold NaN or infinite values on the calibration text.")
-
-
-def quantize_layers(
-    layers: dict[str, torch.Tensor], inputs: Inputs, quant: Rounded, names: str, scales: torch.Tensor | None = None
-) -> tuple[dict[str, IntegerWeight | ElementWeight], Moved]:
-    """Weights (out, in) that read the same input: transforms in their order, then rounding; all rows at once.
-
-    scales: (in,), what the inputs have been divided by already; else they are searched here where quant.transforms says so.
-    Returns the weights by name, and how far each transform went, as `runtime.Runtime.moved`, for `names` or for each layer.
-    """
-    _check_finite(inputs.hessian.diagonal(), names)  # Σx²: no x that is not finite leaves it so
-    if quant.group_size == 0 and len(layers) > 1:  # one scale a tensor: one tensor at a time
-        weights, moved = {}, {}
-        for name, weight in layers.items():
-            found, went = quantize_layers({name: weight}, inputs, quant, name, scales)
-            weights |= found
-            for transform, how_far in went.items():
-                moved.setdefault(transform, {}).update(how_far)
-        return weights, moved
-    weight, hessian = torch.cat([layer.detach().float() for layer in layers.values()]), inputs.hessian
-    moved, shrink = {}, ()
-    if scales is None and "scale" in quant.transforms:
-        scales = search_scales([weight], inputs, quant)
-        hessian = hessian / scales / scales[:, None]
-    if scales is not None:
-        weight = weight * scales
-        moved["scale"] = {names: (scales.max() / scales.min()).item()}
-    for clip in ("clip", "clip_asymmetric"):
-        if clip in quant.transforms:
-            shrink = search_clip(weight, hessian, quant, apart=clip == "clip_asymmetric")
-            moved[clip] = {names: (torch.stack(shrink) < 1).any(0).float().mean().item()}
-    if isinstance(quant, Gptq):
-        rounded = round_with_hessian(weight, hessian, quant, shrink, names)
-    else:
-        rounded = round_to_nearest(weight, quant, shrink)
-    if scales is not None:
-        rounded = dataclasses.replace(rounded, input_scales=(1 / scales).half())
-    rows = [len(layer) for layer in layers.values()]
-    return dict(zip(layers, _split(rounded, rows), strict=True)), moved
-
-
-def _split(weight: IntegerWeight | ElementWeight, rows: list[int]) -> list[IntegerWeight | ElementWeight]:
-    if len(rows) == 1:
-        return [weight]
-    fields = [key for key in ("codes", "scales", "zeros") if hasattr(weight, key)]
-    parts = zip(*(getattr(weight, key).split(rows) for key in fields), strict=True)
-    return [dataclasses.replace(weight, **dict(zip(fields, part, strict=True))) for part in parts]
-
-
 @torch.no_grad()
 def _put(layer: nn.Module, weight: Weight, at_run_time: Runtime) -> None:
     matrix(layer).copy_(runtime.as_run(weight, at_run_time))
-
-
-def to_cpu(weight: IntegerWeight | ElementWeight) -> IntegerWeight | ElementWeight:
-    fields = {field.name: getattr(weight, field.name) for field in dataclasses.fields(weight)}
-    return type(weight)(**{key: value.cpu() if isinstance(value, torch.Tensor) else value for key, value in fields.items()})

@@ -20,6 +20,7 @@ from bitsure.errors import UserError
 from bitsure.quantize import layouts, noise
 from bitsure.quantize import runtime as runtimes
 from bitsure.quantize.formats import CodebookWeight, DenseWeight, ElementWeight, IntegerWeight, Weight
+from bitsure.quantize.hooks import attach
 from bitsure.quantize.layouts import bitsandbytes
 from bitsure.quantize.packing import pack
 from bitsure.quantize.runtime import Runtime
@@ -251,7 +252,7 @@ def put_into(model: torch.nn.Module, directory: Path) -> Runtime:
             _replace_offloaded(model, f"{name}.weight", as_stored(layers[name], values))
         else:
             matrix(layers[name]).copy_(values)
-    runtimes.attach(model, runtime, runtimes.factors(weights, runtime))
+    attach(model, runtime, runtimes.factors(weights, runtime))
     return runtime
 
 

@@ -11,9 +11,9 @@ from torch import nn
 from bitsure.errors import UserError
 from bitsure.quantize.blocks import Feed, channel_ranges, measure
 from bitsure.quantize.fake import span_of
+from bitsure.quantize.hooks import Hooks, Input
 from bitsure.quantize.reassembly import Reassembled, Reassembly, distances, grid, reassemble
 from bitsure.quantize.rtn import round_to_nearest
-from bitsure.quantize.runtime import Hooks, Input
 from bitsure.quantize.targets import matrix
 from bitsure.quantizers import Chain, Kept
 

@@ -9,7 +9,8 @@ from bitsure.errors import UserError
 from bitsure.quantize import at_run_time
 from bitsure.quantize.blocks import walk
 from bitsure.quantize.formats import CodebookWeight, ElementWeight, IntegerWeight, Weight
-from bitsure.quantize.runtime import Input, Runtime, as_run, factors, reassembly_of
+from bitsure.quantize.hooks import Input
+from bitsure.quantize.runtime import Runtime, as_run, factors, reassembly_of
 from bitsure.quantize.targets import block_linears, linears, matrix, skipped_modules
 
 

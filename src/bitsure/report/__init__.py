@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from bitsure import changes, metrics, processes, published, verdict
 from bitsure.compare import compare
 from bitsure.config import Metric, Verdict
-from bitsure.records import Records, join
+from bitsure.records import Records, join, table
 from bitsure.report import figures, page, samples
 from bitsure.store import write_text
 
@@ -59,15 +59,18 @@ def build(
     margins: Verdict,
     about: About,
     artist: processes.Helper | None = None,
+    beside: Callable[[], None] = lambda: None,
 ) -> Report:
     """Compute every number and write it, with pictures and page, into `out`: metrics.json (baseline_metrics.json,
     comparison.json, verdict.json, published.json), changes.parquet, figures/, report.html.
 
-    artist: draws the pictures meanwhile; one that is made for it if none is given.
+    artist: draws the pictures meanwhile; one that is made for it if none is given. beside: other work, done here while
+    pictures are waited for.
     """
     left = max(1, (os.cpu_count() or 2) - 1)  # processors beside the one that draws, for which matrices would only wait
     with nullcontext(artist) if artist else processes.helper() as artist, threadpool_limits(left, "blas"):
-        pictures = [artist.submit(figures.of_records, records, baseline, metric, out / "figures")]
+        quantized, full = (None if one is None else table(one).select(figures.COLUMNS) for one in (records, baseline))
+        pictures = [artist.submit(figures.of_records, quantized, full, metric, out / "figures")]
         bits = (about.quantization or {}).get("bits_per_weight")
         measured_baseline = compared = judged = changed = None
         if baseline is not None:
@@ -83,6 +86,7 @@ def build(
                     log.warning("%s: %s", task, one["warning"])
         measured = metrics.measure(records, metric)
         printed = published.beside(about.provenance, about.task, measured, measured_baseline)
+        beside()
         drawn = {kind: {} for kind in figures.KINDS}
         for some in pictures:
             drawn |= some()

@@ -18,11 +18,12 @@ from bitsure.report.drawing import FULL, QUANTIZED, Sheets, file_name, plain, sa
 
 POINTS = 400  # of a curve
 KINDS = ("reliability", "risk_coverage", "shift", "deferral")
+COLUMNS = ["task", "choices", "gold", "choice_logprobs", "choice_tokens"]  # of records that are drawn
 Pictures = dict[str, dict[str, Path]]  # kind → task → PNG
 
 
 def of_records(records: Records, baseline: Records | None, metric: Metric, directory: Path) -> Pictures:
-    """Draw reliability and risk_coverage into `directory`, of the tasks with choices."""
+    """Draw reliability and risk_coverage into `directory`, of the tasks with choices. Of the records COLUMNS are read."""
     directory.mkdir(parents=True, exist_ok=True)
     before, sheets = by_task(baseline) if baseline is not None else {}, Sheets()
     paths: Pictures = {"reliability": {}, "risk_coverage": {}}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import islice
 from operator import index
 from typing import Any
 
 import lm_eval.api.task
 from lm_eval.tasks import TaskManager
 
-from bitsure import hub
+from bitsure import hub_data
 from bitsure.config import Task
 from bitsure.errors import UserError
 from bitsure.scoring.names import CHOICES, SCORED, WHY_NOT, check_fit, manager_of, members
@@ -33,7 +34,7 @@ def load_tasks(task: Task, names: Sequence[str], hub_mirror: str | None) -> dict
     for name in names:
         check_fit(managers[name], name)
     loaded = {}
-    with prepared_by_content(), hub.datasets_from(hub_mirror, task.include_path) as origins:
+    with prepared_by_content(), hub_data.datasets_from(hub_mirror, task.include_path) as origins:
         for name in names:
             origins.clear()
             loaded[name] = {"tasks": _load(managers[name], name), "data": dict(origins)}
@@ -71,7 +72,7 @@ def _configure(one: lm_eval.api.task.Task, task: Task) -> None:
 
 def _check_first_question(name: str, one: lm_eval.api.task.Task) -> None:
     """Raise UserError if the first question's choices, or the right one, cannot be read."""
-    for doc in list(one.eval_docs)[:1]:
+    for doc in islice(one.eval_docs, 1):  # to read them all takes as long as loading them
         try:
             if one.OUTPUT_TYPE == CHOICES:
                 gold_of(name, one, doc, choices_of(one, doc))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import indent
@@ -16,8 +17,16 @@ from bitsure.config import Metric, Tracking
 from bitsure.store import write_text
 from bitsure.sweep import cells, figures, page, statistics, table, terminal_table
 from bitsure.sweep.cells import Cell
-from bitsure.sweep.contrasts import contrasts
+from bitsure.sweep.contrasts import SAME, contrasts
 from bitsure.sweep.picture import Picture
+
+ESTIMATE = ("value", "ci_low", "ci_high", "standard_error", "p_value", "p_adjusted")
+OF_A_TEST = ("quantizer", "setting", "task", "metric")
+COLUMNS = {  # of tables that a sweep may have nothing for
+    "heterogeneity": (*OF_A_TEST, "models", "smallest", "largest", "q", "i_squared", "tau", "p_value", "p_adjusted"),
+    "contrasts": (*SAME, "task", "metric", "model", "other", "n", *ESTIMATE),
+    "draws": ("model", "series", "parameters", *OF_A_TEST, "delta", "delta_ci_low", "delta_ci_high", "between_draws", "draws"),
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,7 @@ class Sweep:
     models: list[dict]  # the study's rows: a row a model, quantizer, task and metric, over calibration seeds
     pictures: list[tuple[Picture, Path]]
     page: Path
+    strays: list[str]  # directories there of cells that are not of this sweep
 
     @property
     def states(self) -> dict[str, int]:
@@ -59,9 +69,9 @@ def build(sweep_dir: Path) -> Sweep:
     }
     drawn = _draw(figures.pictures(models, sizes), _folder(sweep_dir, "figures"))
     for name, rows in tables.items():
-        write_text(_folder(sweep_dir, "tables") / f"{name}.csv", _csv(rows))
+        write_text(_folder(sweep_dir, "tables") / f"{name}.csv", _csv(rows, COLUMNS.get(name, ())))
     table.write(numbers, sweep_dir / "sweep.parquet")
-    made = Sweep(sweep_dir, found, numbers, models, drawn, sweep_dir / "sweep.html")
+    made = Sweep(sweep_dir, found, numbers, models, drawn, sweep_dir / "sweep.html", cells.strays(sweep_dir))
     write_text(made.page, page.render(made, tables, unread, metric))
     return made
 
@@ -85,7 +95,9 @@ def show(sweep: Sweep) -> None:
         if not cell.done:
             out.print(f"{cell.state}: {cell.name}" + (f"\n{indent(cell.error, '    ')}" if cell.error else ""), markup=False)
     states = ", ".join(f"{n} {state}" for state, n in sweep.states.items())
-    out.print(f"\n{len(sweep.cells)} cells: {states}", markup=False)
+    out.print(f"\n{len(sweep.cells)} cell{'s' * (len(sweep.cells) > 1)}: {states}", markup=False)
+    if sweep.strays:
+        out.print(f"not of this command, and left out: {', '.join(sweep.strays)}", markup=False)
     for what, where in {"sweep": sweep.page, "numbers": sweep.directory / "sweep.parquet"}.items():
         out.print(f"{what:8} {where}", markup=False, soft_wrap=True)
 
@@ -114,9 +126,10 @@ def _folder(sweep_dir: Path, name: str) -> Path:
     return sweep_dir / name
 
 
-def _csv(rows: list[dict]) -> str:
+def _csv(rows: list[dict], columns: Sequence[str] = ()) -> str:
+    """columns: those that are there also without rows."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, list(dict.fromkeys(key for row in rows for key in row)))
+    writer = csv.DictWriter(out, list(dict.fromkeys([*columns, *(key for row in rows for key in row)])))
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()

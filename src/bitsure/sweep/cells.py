@@ -77,6 +77,16 @@ def read(sweep_dir: Path) -> list[Cell]:
     return [_read(directory, name) for directory, name in planned]
 
 
+def strays(sweep_dir: Path) -> list[str]:
+    """Directories of cells that the plan does not know: of a command that was another one, whose results are not counted."""
+    if not (sweep_dir / "plan.json").is_file():
+        return []
+    plan = json.loads((sweep_dir / "plan.json").read_text())
+    planned = {Path(sweep_dir, cell["directory"]).resolve() for cell in plan["cells"]}
+    found = [path.parent for path in sorted(sweep_dir.rglob("status.json"), key=_natural)]
+    return [str(path.relative_to(sweep_dir)) for path in found if path.resolve() not in planned]
+
+
 def _read(directory: Path, name: str) -> Cell:
     status = read_status(directory)
     state, error = status.get("state", NOT_STARTED), status.get("error")

@@ -75,11 +75,15 @@ def parameter_ticks(axes, values: set[int]) -> None:
 
 
 def plain_ticks(axes, x: list[float]) -> None:
-    """1, 2, 5, 10 … on a log axis that spans too little for powers of ten."""
+    """1, 2, 5, 10 … on a log axis that spans too little for powers of ten; what divides it where there are not two of these."""
+    from matplotlib.ticker import MaxNLocator
+
     low, high = min(x), max(x)
     ticks = [k * 10.0**e for e in range(-4, 8) for k in (1, 2, 5) if low * 0.8 <= k * 10.0**e <= high * 1.25]
     if len(ticks) > 7:
         return
+    if sum(low <= tick <= high for tick in ticks) < 2:
+        ticks = [tick for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high] or [low]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
 

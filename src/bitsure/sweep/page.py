@@ -40,6 +40,7 @@ def render(sweep: Sweep, tables: dict[str, list[dict]], unread: list[str], metri
         states=sweep.states,
         total=len(sweep.cells),
         unfinished=[(cell.name, cell.directory.name, cell.state, cell.error or "") for cell in sweep.cells if not cell.done],
+        strays=sweep.strays,
         sentences=sentences(tables["heterogeneity"], metric.alpha),
         study=study(sweep.models, STUDY),
         paper=study(sweep.models, PAPER),

@@ -26,7 +26,7 @@ SCHEMA = pa.schema(
         ("parameters", pa.int64()),
         ("training_seed", pa.int64()),
         ("quantizer", pa.string()),
-        ("method", pa.string()),  # the quantizer without its bits
+        ("method", pa.string()),  # the quantizer without its bits; null of a cell that was not begun
         ("setting", pa.string()),  # what else tells cells of one model and quantizer apart, calibration seeds aside
         ("bits_per_weight", pa.float64()),
         ("bits_per_weight_coded", pa.float64()),  # after coding; null where there are no codes, or none were measured
@@ -146,7 +146,7 @@ def _about(cell: Cell, varied: set[str]) -> dict:
         "parameters": model.get("parameters"),
         "training_seed": model.get("training_seed"),
         "quantizer": cell.quantizer,
-        "method": cell.quantizer.replace(str(bits), "", 1) if bits else cell.quantizer,
+        "method": (cell.quantizer.replace(str(bits), "", 1) if bits else cell.quantizer) if cell.config else None,
         "bits_per_weight": cell.proof.get("bits_per_weight"),
         "bits_per_weight_coded": cell.proof.get("bits_per_weight_coded"),
         "size_bytes": size_on_disk(cell),

@@ -6,10 +6,14 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from bitsure.report.tables import number
 from bitsure.sweep.naming import groups, label, overall
 
-COLUMNS = {"accuracy": "accuracy", "true_label_prob": "true-\nlabel\nprob.", "expected_calibration_error": "calibr.\nerror"}
+COLUMNS = {
+    "accuracy": "accu-\nracy",
+    "confidence": "confi-\ndence",
+    "true_label_prob": "true-\nlabel\nprob.",
+    "expected_calibration_error": "calib.\nerror",
+}
 
 
 def table(models: list[dict]) -> Table:
@@ -29,6 +33,11 @@ def table(models: list[dict]) -> Table:
             for metric in COLUMNS:
                 row = by_metric.get(metric, {})
                 delta = row.get("delta")
-                numbers += [number(row.get("value")), "" if delta is None else number(delta, sign=True)]
+                numbers += [_short(row.get("value")), "" if delta is None else _short(delta, "+")]
             table.add_row(escape(model) if k == 0 else "", escape(name), *numbers)
     return table
+
+
+def _short(value: float | None, sign: str = "") -> str:
+    """Three decimals: that many columns leave no room for more."""
+    return "–" if value is None else f"{round(value, 3) + 0.0:{sign}.3f}"  # + 0.0: no -0.000

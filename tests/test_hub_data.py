@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from bitsure import hub
+from bitsure import hub_data
 from bitsure.errors import UserError
 
 
@@ -24,7 +24,7 @@ def test_a_repository_in_the_mirror_is_read_from_there(loaded, tmp_path):
     (folder / "README.md").write_text("---\nconfigs: [{config_name: main, data_files: a.jsonl}]\n---\n")
     (folder / "a.jsonl").write_text('{"q": 1}')
     before = datasets.load_dataset
-    with hub.datasets_from(str(tmp_path), None) as origins:
+    with hub_data.datasets_from(str(tmp_path), None) as origins:
         datasets.load_dataset("org/set", "main", split="test")
         datasets.load_dataset("org/other", "main")
     assert datasets.load_dataset is before
@@ -37,7 +37,7 @@ def test_a_repository_in_the_mirror_is_read_from_there(loaded, tmp_path):
 def test_ones_own_files_are_found_beside_their_yaml(loaded, tmp_path):
     import datasets
 
-    with hub.datasets_from(None, str(tmp_path)):
+    with hub_data.datasets_from(None, str(tmp_path)):
         for files in ({"test": "a.jsonl"}, {"test": ["a.jsonl", "/b.jsonl"]}, "a.jsonl", "https://host/a.jsonl"):
             datasets.load_dataset("json", data_files=files)
     here = str(tmp_path / "a.jsonl")
@@ -56,7 +56,7 @@ def test_what_cannot_be_had_says_what_and_how(monkeypatch, tmp_path):
         pytest.raises(
             UserError, match=r"data set org/set cannot be had: the mirror .* ConnectionError: no route\n.*DIR/datasets/org/set"
         ),
-        hub.datasets_from(str(tmp_path), None),
+        hub_data.datasets_from(str(tmp_path), None),
     ):
         datasets.load_dataset("org/set")
 
@@ -72,7 +72,7 @@ def test_a_configuration_that_the_mirror_lacks_is_named(tmp_path):
         pytest.raises(
             UserError, match=r"org/set, configuration b cannot be read from the mirror's .*'b' not found.*\n.*prefetch"
         ),
-        hub.datasets_from(str(tmp_path), None),
+        hub_data.datasets_from(str(tmp_path), None),
     ):
         datasets.load_dataset("org/set", "b")
 
@@ -90,6 +90,6 @@ def test_a_file_of_the_mirror_that_cannot_be_read_is_named(loaded, tmp_path, mon
     monkeypatch.setattr("bitsure.mirrors.hash_file", denied)
     with (
         pytest.raises(UserError, match=r"org/set cannot be read from the mirror's .*Permission denied: .*a\.jsonl"),
-        hub.datasets_from(str(tmp_path), None),
+        hub_data.datasets_from(str(tmp_path), None),
     ):
         datasets.load_dataset("org/set")
