@@ -53,7 +53,7 @@ def composed(*overrides: str, name: str = "config") -> list[composing.Composed]:
     ],
 )
 def test_cells_are_those_that_hydra_would_launch(overrides):
-    with command(*overrides, "hydra.sweep.dir=sweep") as (master, loader):  # not by the second
+    with command(*overrides) as (master, loader):
         cells = composing.cells(master, loader)
         assert [cell.number for cell in cells] == list(range(len(cells))) and len(cells) > 1
         for cell in cells:
@@ -92,6 +92,12 @@ def test_two_cells_that_would_write_to_one_directory_are_named():
     cells = composed("model=pocket-1m", "quant=rtn3", "quant.bits=3,4", "hydra.sweep.subdir=${model.name}")
     [error] = composing.errors(cells)
     assert error.startswith("2 cells (0, 1)") and "pocket-1m" in error and "hydra.sweep.subdir" in error
+
+
+def test_a_sweep_has_one_directory_whenever_its_cells_are_composed():
+    with command("model=pocket-300k,pocket-1m", "quant=rtn3,rtn4", "hydra.sweep.dir=${now:%f}") as (master, loader):
+        found = {cell.directory.parent for cell in composing.cells(master, loader)}  # by the microsecond
+        assert found == {Path(master.hydra.sweep.dir)}
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)

@@ -46,6 +46,7 @@ def cells(master: DictConfig, loader: ConfigLoader) -> list[Composed]:
     """Every cell that Hydra's own sweeper will launch for a command line, in its order. master: the sweep's config."""
     if not str(master.hydra.sweeper._target_).endswith(".BasicSweeper"):
         return []  # another sweeper chooses its cells as it goes
+    _ = master.hydra.sweep.dir  # looked up before the cells are: they inherit what `${now:…}` gave here, as Hydra's own do
     given = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
     given += OmegaConf.to_container(master.hydra.overrides.task)
     parser = OverridesParser.create(config_loader=loader)
