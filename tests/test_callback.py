@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from contextlib import nullcontext
 
 import pytest
 from omegaconf import OmegaConf
 
 from bitsure import callback, plan
+from bitsure.config import PROJECT
 from tests.test_composing import command
 
 NOT_SET_BY_RAY = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
@@ -34,6 +37,18 @@ def test_cells_may_lie_elsewhere_than_in_the_sweep(monkeypatch, tmp_path):
         callback.SweepCallback().on_multirun_start(master)
     listed = json.loads((tmp_path / "sweep" / "plan.json").read_text())["cells"]
     assert [cell["directory"] for cell in listed] == [f"{tmp_path}/cells/0", f"{tmp_path}/cells/1"]
+
+
+def test_a_directory_is_one_sweeps_at_a_time(monkeypatch, tmp_path):
+    monkeypatch.setattr(plan, "look", lambda *given: ([], []))
+    place = f"hydra.sweep.dir={tmp_path}"
+    with command("model=pocket-1m", "quant=rtn3,rtn4", place) as (master, _):
+        callback.SweepCallback().on_multirun_start(master)
+    planned = (tmp_path / "plan.json").read_text()
+    other = [sys.executable, str(PROJECT / "main.py"), "-m", "model=pocket-300k", "quant=rtn3,rtn4", place]
+    done = subprocess.run(other, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and f"{tmp_path} is in use by a sweep that goes on now" in done.stderr
+    assert (tmp_path / "plan.json").read_text() == planned
 
 
 def test_the_failed_cells_of_another_sweeper_fail_the_command(config, tmp_path, capsys):

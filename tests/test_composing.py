@@ -94,6 +94,11 @@ def test_two_cells_that_would_write_to_one_directory_are_named():
     assert error.startswith("2 cells (0, 1)") and "pocket-1m" in error and "hydra.sweep.subdir" in error
 
 
+def test_cells_that_are_the_same_are_named():
+    [error] = composing.errors(composed("model=pocket-1m", "quant=rtn3,rtn4,rtn3", "task.limit=5"))
+    assert error.startswith("2 cells (0, 2): they are one and the same, pocket-1m rtn3.")
+
+
 def test_a_sweep_has_one_directory_whenever_its_cells_are_composed():
     with command("model=pocket-300k,pocket-1m", "quant=rtn3,rtn4", "hydra.sweep.dir=${now:%f}") as (master, loader):
         found = {cell.directory.parent for cell in composing.cells(master, loader)}  # by the microsecond

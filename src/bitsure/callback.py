@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import filelock
 from hydra.core.global_hydra import GlobalHydra
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -24,6 +25,7 @@ LAUNCHERS = {  # the package of each, and the project's extra that brings it
     "hydra_submitit_launcher": "submitit",
     "hydra_ray_launcher": "ray",
 }
+_held: list[filelock.AcquireReturnProxy] = []  # not the callback's, which launchers pickle
 
 
 class SweepCallback(Callback):
@@ -59,7 +61,10 @@ class SweepCallback(Callback):
 
 
 def _check(config: DictConfig) -> None:
-    """Check every cell and write plan.json, or show the plan and exit. Raises UserError with all that is wrong."""
+    """Check every cell, lock the sweep's directory and write plan.json, or show the plan and exit.
+
+    Raises UserError with all that is wrong.
+    """
     _check_launcher(str(config.hydra.launcher._target_))
     cells = composing.cells(config, GlobalHydra.instance().config_loader())
     if not cells:
@@ -76,10 +81,20 @@ def _check(config: DictConfig) -> None:
         raise UserError("\n".join(["no cell was started:", *(f"- {error}" for error in errors)]))
     sweep_dir = Path(config.hydra.sweep.dir)
     sweep_dir.mkdir(parents=True, exist_ok=True)
+    _lock(sweep_dir)
     listed = [
         {"directory": _inside(cell.directory, sweep_dir), "overrides": cell.overrides, "name": cell.name} for cell in cells
     ]
     write_text(sweep_dir / "plan.json", json.dumps({"cells": listed}, indent=1, ensure_ascii=False))
+
+
+def _lock(sweep_dir: Path) -> None:
+    """Keep other sweeps out of a directory until this process ends."""
+    lock = filelock.FileLock(sweep_dir / ".lock")
+    try:
+        _held.append(lock.acquire(timeout=0))
+    except filelock.Timeout:
+        raise UserError(f"{sweep_dir} is in use by a sweep that goes on now. Choose another hydra.sweep.dir.") from None
 
 
 def _inside(directory: Path, sweep_dir: Path) -> str:

@@ -64,11 +64,17 @@ def errors(found: Sequence[Composed]) -> list[str]:
     """What is wrong with cells, each thing once, with the numbers of the cells that it is wrong with."""
     wrong: dict[str, list[int]] = defaultdict(list)
     places: dict[Path, list[int]] = defaultdict(list)
+    twins: dict[str, list[int]] = defaultdict(list)
     for cell in found:
         if cell.error:
             wrong[cell.error].append(cell.number)
         elif cell.directory:
             places[cell.directory].append(cell.number)
+            twins[repr(cell.config)].append(cell.number)
+    for numbers in twins.values():
+        if len(numbers) > 1:
+            name = found[numbers[0]].name
+            wrong[f"they are one and the same, {name}. Something is named twice in what the sweep goes over."] = numbers
     for place, numbers in places.items():
         if len(numbers) > 1:
             text = (
