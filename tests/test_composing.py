@@ -63,7 +63,7 @@ def test_cells_are_those_that_hydra_would_launch(overrides):
                 HydraConfig.instance().set_config(expected)
                 directory = Path(expected.hydra.sweep.dir, expected.hydra.sweep.subdir)
                 del expected["hydra"]
-            if cell.error is None:
+            if not cell.errors:
                 assert cell.directory == directory and cell.config == schema.to_dataclasses(expected)
             else:
                 with pytest.raises(schema.UserError):
@@ -78,14 +78,26 @@ def test_everything_that_is_wrong_is_said_at_once_and_once():
     assert unknown.startswith("8 cells (8, 9,")
     assert any("calib.sed" in error for error in errors)
     errors = composing.errors(composed("model=pocket-1m", "quant=rtn3", "quant.bits=3,9", "task.limit=0,1"))
-    assert len(errors) == 2 and "quant.bits=9" in "".join(errors) and "task.limit=0" in "".join(errors)
+    assert [error.split(":")[0] for error in errors] == ["2 cells (0, 2)", "2 cells (2, 3)"]
+    assert "task.limit=0" in errors[0] and "quant.bits=9" in errors[1]
+
+
+def test_settings_that_do_not_exist_or_are_of_another_kind_are_all_named():
+    wrong = ["calib.sed=1,2", "quant.bit=4,5", "quant.group_size=wide,128", "modle=pocket-1m,pocket-4m"]
+    errors = composing.errors(composed("quant=rtn3", *wrong))
+    assert [error.split(" (")[0] for error in errors] == ["16 cells", "16 cells", "8 cells", "16 cells"]
+    said = "\n".join(errors)
+    assert "calib.sed: no such setting. Was seed meant? There are calib.name, calib.kind," in said
+    assert "quant.bit: no such setting. Was bits meant?" in said and "modle: no such setting. Was model meant?" in said
+    assert "quant.group_size=wide: Value 'wide' of type 'str' could not be converted to Integer" in said
 
 
 def test_unknown_options_are_all_named_with_the_nearest():
     found = composing.errors(composed("model=pocket-1m,opt-125", "quant=gptq5,rtn9"))
-    assert len(found) == 4 and all("Was gptq" in error for error in found if "quant=gptq5" in error)
-    [both] = [error for error in found if "quant=rtn9" in error and "model=opt-125:" in error]
-    assert "opt-125m" in both and "There are awq, awq2" in both and both.startswith("cell 3: ")
+    starts = ("2 cells (0, 2): quant=gptq5: ", "2 cells (1, 3): quant=rtn9: ", "2 cells (2, 3): model=opt-125: ")
+    assert len(found) == 3 and all(any(error.startswith(start) for error in found) for start in starts)
+    assert all("There are awq, awq2" in error and "Was gptq" in error for error in found if "gptq5" in error)
+    assert "Was opt-125m" in found[-1] or "opt-125m" in "".join(found)
 
 
 def test_two_cells_that_would_write_to_one_directory_are_named():

@@ -183,6 +183,12 @@ def test_impossible_values_are_refused(override, said):
     assert said in str(error.value)
 
 
+def test_impossible_values_of_several_groups_are_said_at_once():
+    with pytest.raises(UserError) as error:
+        composed("task.limit=0", "quant=rtn4", "quant.bits=9", "metric.alpha=0")
+    assert [said.partition("=")[0] for said in error.value.args] == ["quant.bits", "task.limit", "metric.alpha"]
+
+
 @pytest.mark.parametrize("key", ["more", "quant.more", "task.more"])
 def test_keys_added_with_a_plus_are_refused(key):
     with pytest.raises(UserError, match=f"{key}: no such setting"):

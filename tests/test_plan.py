@@ -60,11 +60,11 @@ def test_everything_that_is_wrong_with_the_cells_is_said_at_once(cell, tmp_path)
     (tmp_path / "2" / "records.parquet").write_bytes(b"PAR1")
     cells = [cell(0, "model=local", "model.path=gone"), cell(1, "calib.nsamples=999999"), cell(2)]
     cells.append(cell(3, "calib.path=gone.txt"))
-    _, errors = plan.look([*cells, replace(cell(4), config=None, error="a bad value")], plan.Once())
+    _, errors = plan.look([*cells, replace(cell(4), config=None, errors=("a bad value",))], plan.Once())
     said = ["model.path=gone", "999999 windows", "already holds records", "gone.txt", "cell 4: a bad value"]
     assert len(errors) == len(said) and all(any(text in error for error in errors) for text in said)
     with pytest.raises(UserError, match=r"this plan has 5 errors"):
-        plan.show([*cells, replace(cell(4), config=None, error="a bad value")])
+        plan.show([*cells, replace(cell(4), config=None, errors=("a bad value",))])
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import multiprocessing
 import os
 import pickle
@@ -22,20 +21,20 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from bitsure import config as schema
-from bitsure.errors import UserError
+from bitsure.errors import UserError, meant
 
 MANY = 64  # cells, from which on it is worth other processes
 
 
 @dataclass(frozen=True)
 class Composed:
-    """A cell of a sweep: what its command changes, where it writes, its settings or why it has none."""
+    """A cell of a sweep: what its command changes, where it writes, its settings or what is wrong with it."""
 
     number: int
     overrides: list[str]
     directory: Path | None  # None where it could not be composed
     config: schema.Config | None
-    error: str | None = None
+    errors: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -66,9 +65,9 @@ def errors(found: Sequence[Composed]) -> list[str]:
     places: dict[Path, list[int]] = defaultdict(list)
     twins: dict[str, list[int]] = defaultdict(list)
     for cell in found:
-        if cell.error:
-            wrong[cell.error].append(cell.number)
-        elif cell.directory:
+        for error in cell.errors:
+            wrong[error].append(cell.number)
+        if not cell.errors and cell.directory:
             places[cell.directory].append(cell.number)
             twins[repr(cell.config)].append(cell.number)
     for numbers in twins.values():
@@ -107,7 +106,7 @@ class _Composer:
     def __init__(self, master: DictConfig, loader: ConfigLoader):
         self.master, self.loader = master, loader
         self._parsed: dict[str, Override] = {}
-        self._groups: dict[tuple[str, ...], bytes | str] = {}
+        self._groups: dict[tuple[str, ...], bytes | list[str]] = {}
 
     def __call__(self, jobs: list[tuple[int, list[str]]]) -> list[Composed]:
         before = HydraConfig.instance().cfg
@@ -125,8 +124,10 @@ class _Composer:
                 directory = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir)
                 del composed["hydra"]
             return Composed(number, overrides, directory, schema.to_dataclasses(composed))
-        except (HydraException, OmegaConfBaseException, UserError) as error:
-            return Composed(number, overrides, None, None, str(error))
+        except UserError as error:
+            return Composed(number, overrides, None, None, error.args)
+        except (HydraException, OmegaConfBaseException) as error:
+            return Composed(number, overrides, None, None, (str(error),))
 
     def split(self, overrides: list[str]) -> tuple[tuple[str, ...], list[Override]]:
         """The choices of groups, and the changes of values, which come after."""
@@ -139,7 +140,8 @@ class _Composer:
         groups, values = self.split(overrides)
         composed = pickle.loads(self._of_groups(groups))
         with read_write(composed):
-            ConfigLoaderImpl._apply_overrides_to_config(values, composed)
+            if wrong := [said for one in values if (said := _set(one, composed))]:
+                raise UserError(*wrong)
             names = composed.hydra.job.config.override_dirname
             parsed = [one for one in self._parse(overrides) if not one.is_hydra_override()]
             composed.hydra.job.override_dirname = get_overrides_dirname(
@@ -159,20 +161,32 @@ class _Composer:
             try:
                 self._groups[overrides] = pickle.dumps(self.loader.load_sweep_config(self.master, list(overrides)))
             except MissingConfigException as error:
-                self._groups[overrides] = self._unknown(overrides) or str(error)
+                self._groups[overrides] = self._unknown(overrides) or [str(error)]
             except HydraException as error:
-                self._groups[overrides] = str(error)
-        if isinstance(found := self._groups[overrides], str):
-            raise HydraException(found)
+                self._groups[overrides] = [str(error)]
+        if isinstance(found := self._groups[overrides], list):
+            raise UserError(*found)
         return found
 
-    def _unknown(self, overrides: tuple[str, ...]) -> str:
+    def _unknown(self, overrides: tuple[str, ...]) -> list[str]:
         """Every choice that its group does not have, with what it has; Hydra names the first alone."""
         said = []
         for one in self._parse(list(overrides)):
             options, chosen = self.loader.get_group_options(one.key_or_group), one.value()
             if isinstance(chosen, str) and chosen not in options:
-                nearest = difflib.get_close_matches(chosen, options)
-                meant = f"Was {' or '.join(nearest)} meant? " if nearest else ""
-                said.append(f"{one.key_or_group}={chosen}: no such option. {meant}There are {', '.join(options)}.")
-        return " ".join(said)
+                near, among = meant(chosen, options), ", ".join(options)
+                said.append(f"{one.key_or_group}={chosen}: no such option. {near}There are {among}.")
+        return said
+
+
+def _set(one: Override, composed: DictConfig) -> str | None:
+    """Change a value as Hydra does; what is wrong with it, if it cannot be."""
+    try:
+        ConfigLoaderImpl._apply_overrides_to_config([one], composed)
+    except HydraException as error:
+        key = one.key_or_group
+        group = OmegaConf.select(composed, above) if (above := key.rpartition(".")[0]) else composed
+        if OmegaConf.is_dict(group) and key.rpartition(".")[2] not in group:
+            return schema.no_such_setting(key, group)
+        return f"{one.input_line}: {str(error.__cause__ or error).splitlines()[0]}"
+    return None

@@ -14,7 +14,7 @@ from pathlib import Path
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from bitsure.errors import UserError, at_least, one_of
+from bitsure.errors import UserError, at_least, meant, one_of
 from bitsure.model_settings import Model
 from bitsure.other_quantizers import Bnb, Cast, Hqq, Noise, Prequantized
 from bitsure.quantizers import Gptq, Kept, NoQuant, Quant, Rtn
@@ -238,12 +238,15 @@ def register() -> None:
 
 
 def to_dataclasses(composed: DictConfig) -> Config:
-    """The typed config, its values checked. Raises UserError with the key and what is allowed."""
+    """The typed config, its values checked. Raises UserError with the keys that are wrong and what is allowed."""
     missing = sorted(_missing(OmegaConf.to_container(composed)))
     if missing:
         raise UserError(f"No value for {', '.join(missing)}. Give one on the command line, such as {missing[0]}=…")
     _check_keys(composed)
-    config = OmegaConf.to_object(composed)
+    try:
+        config = OmegaConf.to_object(composed)
+    except UserError as error:
+        raise UserError(*(_wrong(composed) or error.args)) from None
     assert isinstance(config, Config)
     if config.control.seeds and isinstance(config.quant, (NoQuant, Noise)):
         raise UserError(
@@ -272,11 +275,29 @@ def _missing(node: dict, above: str = "") -> Iterator[str]:
             yield f"{above}{key}"
 
 
+def _wrong(composed: DictConfig) -> list[str]:
+    """The first error of each group of settings."""
+    found = []
+    for group in (node for node in composed.values() if OmegaConf.is_dict(node)):
+        try:
+            OmegaConf.to_object(group)
+        except UserError as error:
+            found += error.args
+    return found
+
+
+def no_such_setting(key: str, group: DictConfig) -> str:
+    """What to say of a dotted name that its group of settings does not have."""
+    above, dot, name = key.rpartition(".")
+    known = [one.name for one in fields(OmegaConf.get_type(group))]
+    return f"{key}: no such setting. {meant(name, known)}There are {', '.join(above + dot + one for one in known)}."
+
+
 def _check_keys(node: DictConfig, above: str = "") -> None:
     """Hydra itself refuses unknown keys, but for those that come with a + in front."""
     known = [one.name for one in fields(OmegaConf.get_type(node))]
     for key in node:
         if key not in known:
-            raise UserError(f"{above}{key}: no such setting. There are {', '.join(above + name for name in known)}.")
+            raise UserError(no_such_setting(f"{above}{key}", node))
         if OmegaConf.is_dict(node[key]):
             _check_keys(node[key], f"{above}{key}.")

@@ -69,21 +69,21 @@ def look(cells: Sequence[Composed], once: Once, on_nodes: bool = False) -> tuple
     try:
         with hub.offline():
             for cell in cells:
-                one, error = _look(cell, once, on_nodes)
+                one, wrong = _look(cell, once, on_nodes)
                 planned.append(one)
-                errors.append(replace(cell, error=error))
+                errors.append(replace(cell, errors=wrong))
     finally:
         logging.disable(logging.NOTSET)
     return planned, composing.errors(errors)
 
 
-def _look(cell: Composed, once: Once, on_nodes: bool) -> tuple[Planned, str | None]:
+def _look(cell: Composed, once: Once, on_nodes: bool) -> tuple[Planned, tuple[str, ...]]:
     if cell.config is None:
-        return Planned(cell), cell.error
+        return Planned(cell), cell.errors
     settings = resolved(cell.config)
     if is_done(cell.directory, settings):
         changed = dict.fromkeys(stale.changed(cell.config, cell.directory, once))
-        return Planned(cell, "done"), _no_more(list(changed)) if changed else None
+        return Planned(cell, "done"), (_no_more(list(changed)),) if changed else ()
     planned = Planned(cell, read_status(cell.directory).get("state", "new"))
     try:
         config = _for_a_node(cell.config, once) if on_nodes else cell.config
@@ -98,8 +98,9 @@ def _look(cell: Composed, once: Once, on_nodes: bool) -> tuple[Planned, str | No
     except NotHere as error:
         planned.not_here = str(error).split(" cannot be had")[0]
     except UserError as error:
-        return planned, str(error)
-    return planned, why_not_here(cell.directory, settings)
+        return planned, error.args
+    why = why_not_here(cell.directory, settings)
+    return planned, (why,) if why else ()
 
 
 def out_of_reach(planned: Sequence[Planned]) -> list[str]:
