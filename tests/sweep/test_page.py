@@ -58,7 +58,14 @@ def test_every_picture_has_its_numbers(made):
         assert len(rows) == len(picture.rows) > 0 and {"model", "value", "ci_low"} <= set(rows[0])
         drawn = {"2 training seeds"} if picture.name.startswith(("scale", "bits", "shift")) else set()
         assert {one["draws"] for one in rows if one["draws"]} == drawn, picture.name
-    assert {path.stem for path in (made.directory / "tables").glob("*.csv")} == {"study", "heterogeneity", "contrasts", "draws"}
+    tables = {"study", "heterogeneity", "contrasts", "contrasts_of_quantizers", "draws"}
+    assert {path.stem for path in (made.directory / "tables").glob("*.csv")} == tables
+
+
+def test_quantizers_are_compared_and_what_that_is_of_is_said(made):
+    html = " ".join(made.page.read_text().split())
+    assert "Between quantizers" in html and '<td class="text">rtn4 less gptq4</td>' in html
+    assert "a claim about quantizers needs 5 or more" in html
 
 
 def test_the_studys_table_is_corrected_and_as_published(made):

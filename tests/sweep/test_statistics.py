@@ -58,7 +58,8 @@ def test_heterogeneity_is_over_models_and_adjusted():
 
 
 def test_contrasts_are_those_of_the_changes(finished):
-    found, unread = contrasts(cells.read(finished), METRIC)
+    kinds, unread = contrasts(cells.read(finished), METRIC)
+    found = kinds["contrasts"]
     assert unread == [] and len(found) == 6 * 3 * 2 * 2  # pairs, quantizers, tasks, metrics
     [one] = [
         one
@@ -75,6 +76,26 @@ def test_contrasts_are_those_of_the_changes(finished):
     assert one["ci_low"] < one["value"] < one["ci_high"] and one["p_adjusted"] >= one["p_value"]
 
 
+def test_quantizers_are_set_against_each_other_on_one_model(finished):
+    kinds, _ = contrasts(cells.read(finished), METRIC)
+    found = kinds["contrasts_of_quantizers"]
+    assert len(found) == 3 * 4 * 2 * 2  # pairs, models, tasks, metrics
+    apart = [abs(one["bits_per_weight"] - one["other_bits_per_weight"]) for one in found]
+    assert apart == sorted(apart) and apart[0] < 0.1 < 0.9 < apart[-1]
+    [one] = [
+        one
+        for one in found
+        if (one["model"], one["quantizer"], one["other"], one["task"], one["metric"])
+        == ("model2", "gptq4", "rtn4", "task_0", "accuracy")
+    ]
+    first, second = (
+        changes.read(next(finished.glob(f"*-model2-{name}")) / "changes.parquet", "task_0").values["accuracy"]
+        for name in ("gptq4", "rtn4")
+    )
+    assert one["value"] == pytest.approx((second - first).mean()) and one["n"] == 60
+    assert one["p_adjusted"] >= one["p_value"] and one["calib_seed"] == 0
+
+
 def test_a_model_with_other_questions_is_contrasted_on_those_in_common(finished, tmp_path):
     folder = tmp_path / "sweep"
     for name in ("0-model0-gptq4", "3-model1-gptq4", "6-model2-gptq4"):
@@ -85,5 +106,5 @@ def test_a_model_with_other_questions_is_contrasted_on_those_in_common(finished,
     changes.write(path, part)
     (folder / "3-model1-gptq4" / "changes.parquet").write_bytes(b"cut short")
     found, unread = contrasts(cells.read(folder), METRIC)
-    assert unread == ["3-model1-gptq4"]
-    assert {(one["model"], one["other"], one["n"]) for one in found} == {("model0", "model2", 25)}
+    assert unread == ["3-model1-gptq4"] and found["contrasts_of_quantizers"] == []
+    assert {(one["model"], one["other"], one["n"]) for one in found["contrasts"]} == {("model0", "model2", 25)}

@@ -106,7 +106,7 @@ def test_tables_that_a_sweep_has_nothing_for_have_their_columns(finished, tmp_pa
     sweep.build(one)
     assert (one / "tables" / "draws.csv").read_text().startswith("model,series,parameters,quantizer,")
     sweep.build(shutil.copytree(finished, tmp_path / "all"))
-    for name in ("contrasts", "heterogeneity"):
+    for name in ("contrasts", "contrasts_of_quantizers", "heterogeneity"):
         columns = [(folder / "tables" / f"{name}.csv").read_text().splitlines()[0] for folder in (one, tmp_path / "all")]
         assert columns[0] == columns[1]
 

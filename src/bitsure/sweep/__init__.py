@@ -17,14 +17,17 @@ from bitsure.config import Metric, Tracking
 from bitsure.store import write_text
 from bitsure.sweep import cells, figures, page, statistics, table, terminal_table
 from bitsure.sweep.cells import Cell
-from bitsure.sweep.contrasts import SAME, contrasts
+from bitsure.sweep.contrasts import KINDS, contrasts
 from bitsure.sweep.picture import Picture
 
 ESTIMATE = ("value", "ci_low", "ci_high", "standard_error", "p_value", "p_adjusted")
 OF_A_TEST = ("quantizer", "setting", "task", "metric")
 COLUMNS = {  # of tables that a sweep may have nothing for
     "heterogeneity": (*OF_A_TEST, "models", "smallest", "largest", "q", "i_squared", "tau", "p_value", "p_adjusted"),
-    "contrasts": (*SAME, "task", "metric", "model", "other", "n", *ESTIMATE),
+    **{
+        kind: (*same, "task", "metric", differ, "other", "n", "bits_per_weight", "other_bits_per_weight", *ESTIMATE)
+        for kind, (differ, same) in KINDS.items()
+    },
     "draws": ("model", "series", "parameters", *OF_A_TEST, "delta", "delta_ci_low", "delta_ci_high", "between_draws", "draws"),
 }
 
@@ -50,8 +53,8 @@ class Sweep:
 def build(sweep_dir: Path) -> Sweep:
     """Read every cell as it is now and write sweep.parquet, sweep.html, figures/ (PNG and CSV) and tables/ (CSV).
 
-    Numbers come from the cells' metrics.json and comparison.json, the contrasts between models from changes.parquet: no records
-    are read and no model is loaded. Raises UserError if there is no cell.
+    Numbers come from the cells' metrics.json and comparison.json, the contrasts of models and of quantizers from
+    changes.parquet: no records are read and no model is loaded. Raises UserError if there is no cell.
     """
     found = cells.read(sweep_dir)
     numbers, metric = table.build(found), _metric(found)
@@ -64,7 +67,7 @@ def build(sweep_dir: Path) -> Sweep:
     tables = {
         "study": page.study_numbers(models),
         "heterogeneity": statistics.heterogeneities(tested),
-        "contrasts": between,
+        **between,
         "draws": statistics.draws(models, sizes),
     }
     drawn = _draw(figures.pictures(models, sizes), _folder(sweep_dir, "figures"))

@@ -26,7 +26,8 @@ MOST_ROWS = 400  # of a table on the page; its CSV has all
 
 
 def render(sweep: Sweep, tables: dict[str, list[dict]], unread: list[str], metric: Metric) -> str:
-    """The page as a string. tables: study, heterogeneity, contrasts and draws, as `bitsure.sweep.build` makes them."""
+    """The page as a string. tables: study, heterogeneity, contrasts, contrasts_of_quantizers and draws, as
+    `bitsure.sweep.build` makes them."""
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
@@ -46,8 +47,13 @@ def render(sweep: Sweep, tables: dict[str, list[dict]], unread: list[str], metri
         paper=study(sweep.models, PAPER),
         pictures=pictures,
         heterogeneity=[_spread(one) for one in tables["heterogeneity"]],
-        contrasts=[_contrast(one) for one in tables["contrasts"][:MOST_ROWS]],
+        contrasts=[_contrast(label(one), one["model"], one) for one in tables["contrasts"][:MOST_ROWS]],
         n_contrasts=len(tables["contrasts"]),
+        quantizers=[
+            _contrast(", ".join(filter(None, (one["model"], one["setting"]))), one["quantizer"], one)
+            for one in tables["contrasts_of_quantizers"][:MOST_ROWS]
+        ],
+        n_quantizers=len(tables["contrasts_of_quantizers"]),
         draws=[_drawn(one) for one in tables["draws"][:MOST_ROWS]],
         n_draws=len(tables["draws"]),
         unread=unread,
@@ -121,11 +127,12 @@ def _spread(one: dict) -> tuple[str, ...]:
     return label(one), one["task"], one["metric"], str(one["models"]), ends, *numbers
 
 
-def _contrast(one: dict) -> tuple[str, ...]:
-    name = label(one) + ("" if one["calib_seed"] in (None, 0) else f", seed {one['calib_seed']}")
+def _contrast(of: str, first: str, one: dict) -> tuple[str, ...]:
+    """of: what the two have in common; first: the one whose change is subtracted."""
+    name = of + ("" if one["calib_seed"] in (None, 0) else f", seed {one['calib_seed']}")
     ends = f"[{number(one['ci_low'], True)}, {number(one['ci_high'], True)}]"
     tested = p_value(one["p_adjusted"]) if one["p_value"] is not None else ""
-    pair, n = f"{one['other']} less {one['model']}", f"{one['n']:,}"
+    pair, n = f"{one['other']} less {first}", f"{one['n']:,}"
     return name, one["task"], one["metric"], pair, n, number(one["value"], True), ends, tested
 
 
