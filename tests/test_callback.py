@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 
+import filelock
 import pytest
 from omegaconf import OmegaConf
 
@@ -44,11 +45,24 @@ def test_a_directory_is_one_sweeps_at_a_time(monkeypatch, tmp_path):
     place = f"hydra.sweep.dir={tmp_path}"
     with command("model=pocket-1m", "quant=rtn3,rtn4", place) as (master, _):
         callback.SweepCallback().on_multirun_start(master)
-    planned = (tmp_path / "plan.json").read_text()
-    other = [sys.executable, str(PROJECT / "main.py"), "-m", "model=pocket-300k", "quant=rtn3,rtn4", place]
-    done = subprocess.run(other, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1 and f"{tmp_path} is in use by a sweep that goes on now" in done.stderr
-    assert (tmp_path / "plan.json").read_text() == planned
+        planned = (tmp_path / "plan.json").read_text()
+        (tmp_path / "0-pocket-300k-rtn3").mkdir()
+        (tmp_path / "0-pocket-300k-rtn3" / "records.parquet").write_bytes(b"of another run PAR1")  # not what is to be said
+        other = [sys.executable, str(PROJECT / "main.py"), "-m", "model=pocket-300k", "quant=rtn3,rtn4", place]
+        done = subprocess.run(other, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 1 and f"{tmp_path} is in use by a sweep that goes on now" in done.stderr
+        assert "remove" not in done.stderr and (tmp_path / "plan.json").read_text() == planned
+        with pytest.raises(SystemExit):  # its cells were not run
+            callback.SweepCallback().on_multirun_end(master)
+    filelock.FileLock(tmp_path / ".sweep.lock").acquire(timeout=0).lock.release()  # by another, as it is free again
+
+
+def test_a_cell_may_have_the_sweeps_own_directory(tmp_path):
+    settings = ["model=pocket-300k", "quant=none", "task.limit=2", "tracking.mode=disabled"]
+    places = [f"hydra.sweep.dir={tmp_path}/one", "hydra.sweep.subdir=."]
+    command = [sys.executable, str(PROJECT / "main.py"), "-m", *settings, *places, f"paths.store={tmp_path}/store"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "1 cell: 1 done" in done.stdout, done.stderr
 
 
 def test_the_failed_cells_of_another_sweeper_fail_the_command(config, tmp_path, capsys):

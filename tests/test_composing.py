@@ -19,6 +19,7 @@ from omegaconf import open_dict, read_write
 from bitsure import composing, plan
 from bitsure import config as schema
 from bitsure.config import PROJECT
+from bitsure.errors import UserError
 
 schema.register()
 SWEEPS = sorted((PROJECT / "sweeps").glob("*.yaml"))
@@ -87,8 +88,9 @@ def test_settings_that_do_not_exist_or_are_of_another_kind_are_all_named():
     errors = composing.errors(composed("quant=rtn3", *wrong))
     assert [error.split(" (")[0] for error in errors] == ["16 cells", "16 cells", "8 cells", "16 cells"]
     said = "\n".join(errors)
-    assert "calib.sed: no such setting. Was seed meant? There are calib.name, calib.kind," in said
-    assert "quant.bit: no such setting. Was bits meant?" in said and "modle: no such setting. Was model meant?" in said
+    assert "calib.sed: no such setting of calib=pocket. Was seed meant? There are calib.name, calib.kind," in said
+    assert "quant.bit: no such setting of quant=rtn3. Was bits meant?" in said
+    assert "modle: no such setting. Was model meant?" in said
     assert "quant.group_size=wide: Value 'wide' of type 'str' could not be converted to Integer" in said
 
 
@@ -97,7 +99,7 @@ def test_unknown_options_are_all_named_with_the_nearest():
     starts = ("2 cells (0, 2): quant=gptq5: ", "2 cells (1, 3): quant=rtn9: ", "2 cells (2, 3): model=opt-125: ")
     assert len(found) == 3 and all(any(error.startswith(start) for error in found) for start in starts)
     assert all("There are awq, awq2" in error and "Was gptq" in error for error in found if "gptq5" in error)
-    assert "Was opt-125m" in found[-1] or "opt-125m" in "".join(found)
+    assert any("opt-125: no such option. Was opt-125m or" in error for error in found)
 
 
 def test_two_cells_that_would_write_to_one_directory_are_named():
@@ -107,8 +109,34 @@ def test_two_cells_that_would_write_to_one_directory_are_named():
 
 
 def test_cells_that_are_the_same_are_named():
-    [error] = composing.errors(composed("model=pocket-1m", "quant=rtn3,rtn4,rtn3", "task.limit=5"))
-    assert error.startswith("2 cells (0, 2): they are one and the same, pocket-1m rtn3.")
+    cells = composed("quant=rtn3,rtn4,rtn3", "calib.seed=0,1", "hydra.sweep.subdir=${quant.bits}-${calib.seed}")
+    errors = composing.errors(cells)
+    assert [error.partition(":")[0] for error in errors] == ["2 cells (0, 4)", "2 cells (1, 5)"]
+    assert "have the same settings (quant=rtn3 calib.seed=0): what is named twice" in errors[0]
+    [error] = composing.errors(composed("quant=rtn3,rtn4", "quant.bits=4", "sweep.time_limit=9"))
+    assert "(quant=rtn3 quant.bits=4 sweep.time_limit=9 and quant=rtn4 quant.bits=4 sweep.time_limit=9)" in error
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("task.names.x=1,2", "task.names.x=1: invalid literal"),
+        ("model.max_memory.0=a,b", "model.max_memory.0=a: Unexpected type"),
+        ("model=1,2", "Config group override must be a string"),
+        ("modle.path=a,b", "modle: no such setting. Was model meant?"),
+        ("quant.activations.x.y=1,2", "quant.activations.x: no such setting of quant=rtn3. There are quant.activations.bits,"),
+        ("+quant.bits=4,5", "Either remove + prefix: 'quant.bits=4'"),
+        ("quant.damp_percent=.1,.2", "quant.damp_percent: no such setting of quant=rtn3."),
+    ],
+)
+def test_what_hydra_cannot_set_is_said_in_our_words_or_its_own(override, said):
+    errors = composing.errors(composed("quant=rtn3", override))
+    assert said in errors[0] and errors[0].startswith(("cell 0: ", "2 cells (0, 1): "))
+
+
+def test_directories_that_cannot_be_known_are_refused():
+    with pytest.raises(UserError, match=r"hydra\.sweep\.subdir: .* another time in each cell"):
+        composed("quant=rtn3,rtn4", "hydra.sweep.subdir=${now:%f}-${hydra:job.num}")
 
 
 def test_a_sweep_has_one_directory_whenever_its_cells_are_composed():

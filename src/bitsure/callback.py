@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ LAUNCHERS = {  # the package of each, and the project's extra that brings it
     "hydra_submitit_launcher": "submitit",
     "hydra_ray_launcher": "ray",
 }
-_held: list[filelock.AcquireReturnProxy] = []  # not the callback's, which launchers pickle
+_held = ExitStack()  # the lock of the sweep that goes on; not the callback's, which launchers pickle
 
 
 class SweepCallback(Callback):
@@ -44,6 +45,10 @@ class SweepCallback(Callback):
             sys.exit("\nError: no cell was started: the sweep could not be checked, as said above.")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        with _held:
+            self._end(config)
+
+    def _end(self, config: DictConfig) -> None:
         sweep_dir = Path(config.hydra.sweep.dir)
         if not (sweep_dir / "plan.json").is_file() and not any(sweep_dir.glob("*/status.json")):
             return  # no cell of ours was to run, such as with plan=true under another sweeper
@@ -75,11 +80,13 @@ def _check(config: DictConfig) -> None:
     if config.plan is True or all(cell.config and cell.config.plan for cell in cells):
         plan.show(cells, on_nodes)
         sys.exit(0)
+    sweep_dir = Path(config.hydra.sweep.dir)
+    if sweep_dir.is_dir():  # before its cells are looked at
+        _lock(sweep_dir)
     planned, errors = plan.look(cells, plan.Once(), on_nodes)
     errors += [] if on_nodes else plan.out_of_reach(planned)  # nodes have a network of their own
     if errors:
         raise UserError("\n".join(["no cell was started:", *(f"- {error}" for error in errors)]))
-    sweep_dir = Path(config.hydra.sweep.dir)
     sweep_dir.mkdir(parents=True, exist_ok=True)
     _lock(sweep_dir)
     listed = [
@@ -89,12 +96,15 @@ def _check(config: DictConfig) -> None:
 
 
 def _lock(sweep_dir: Path) -> None:
-    """Keep other sweeps out of a directory until this process ends."""
-    lock = filelock.FileLock(sweep_dir / ".lock")
+    """Keep other sweeps out of a directory until this one, or its process, ends; nothing if they are kept out already."""
+    path = (sweep_dir / ".sweep.lock").resolve()
     try:
-        _held.append(lock.acquire(timeout=0))
+        _held.enter_context(filelock.FileLock(path, is_singleton=True).acquire(timeout=0))
     except filelock.Timeout:
-        raise UserError(f"{sweep_dir} is in use by a sweep that goes on now. Choose another hydra.sweep.dir.") from None
+        raise UserError(
+            f"{sweep_dir} is in use by a sweep that goes on now and holds {path.name} there. Wait for it, or choose another "
+            "hydra.sweep.dir."
+        ) from None
 
 
 def _inside(directory: Path, sweep_dir: Path) -> str:

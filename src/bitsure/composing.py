@@ -7,7 +7,7 @@ import os
 import pickle
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
@@ -24,6 +24,7 @@ from bitsure import config as schema
 from bitsure.errors import UserError, meant
 
 MANY = 64  # cells, from which on it is worth other processes
+REFUSED = (HydraException, OmegaConfBaseException, ValueError, AssertionError)  # what Hydra raises at what it cannot set
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,16 @@ class Composed:
 
 
 def cells(master: DictConfig, loader: ConfigLoader) -> list[Composed]:
-    """Every cell that Hydra's own sweeper will launch for a command line, in its order. master: the sweep's config."""
+    """Every cell that Hydra's own sweeper will launch for a command line, in its order. master: the sweep's config.
+
+    Raises UserError where their directories cannot be known.
+    """
     if not str(master.hydra.sweeper._target_).endswith(".BasicSweeper"):
         return []  # another sweeper chooses its cells as it goes
+    if "${now:" in str(OmegaConf.to_container(master.hydra.sweep)["subdir"]):
+        raise UserError(
+            "hydra.sweep.subdir: ${now:…} is another time in each cell than in the plan. Have it in hydra.sweep.dir."
+        )
     _ = master.hydra.sweep.dir  # looked up before the cells are: they inherit what `${now:…}` gave here, as Hydra's own do
     given = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
     given += OmegaConf.to_container(master.hydra.overrides.task)
@@ -62,18 +70,19 @@ def cells(master: DictConfig, loader: ConfigLoader) -> list[Composed]:
 def errors(found: Sequence[Composed]) -> list[str]:
     """What is wrong with cells, each thing once, with the numbers of the cells that it is wrong with."""
     wrong: dict[str, list[int]] = defaultdict(list)
+    settings: dict[str, list[Composed]] = defaultdict(list)
     places: dict[Path, list[int]] = defaultdict(list)
-    twins: dict[str, list[int]] = defaultdict(list)
     for cell in found:
         for error in cell.errors:
             wrong[error].append(cell.number)
-        if not cell.errors and cell.directory:
-            places[cell.directory].append(cell.number)
-            twins[repr(cell.config)].append(cell.number)
-    for numbers in twins.values():
-        if len(numbers) > 1:
-            name = found[numbers[0]].name
-            wrong[f"they are one and the same, {name}. Something is named twice in what the sweep goes over."] = numbers
+        if not cell.errors:
+            settings[repr(schema.resolved(cell.config))].append(cell)
+    for first, *others in settings.values():
+        places[first.directory].append(first.number)
+        if others:
+            given = " and ".join(dict.fromkeys(" ".join(cell.overrides) for cell in (first, *others)))
+            text = f"they have the same settings ({given}): what is named twice, or a setting that overrides another, is to go."
+            wrong[text] = [cell.number for cell in (first, *others)]
     for place, numbers in places.items():
         if len(numbers) > 1:
             text = (
@@ -162,7 +171,7 @@ class _Composer:
                 self._groups[overrides] = pickle.dumps(self.loader.load_sweep_config(self.master, list(overrides)))
             except MissingConfigException as error:
                 self._groups[overrides] = self._unknown(overrides) or [str(error)]
-            except HydraException as error:
+            except REFUSED as error:
                 self._groups[overrides] = [str(error)]
         if isinstance(found := self._groups[overrides], list):
             raise UserError(*found)
@@ -175,7 +184,7 @@ class _Composer:
             options, chosen = self.loader.get_group_options(one.key_or_group), one.value()
             if isinstance(chosen, str) and chosen not in options:
                 near, among = meant(chosen, options), ", ".join(options)
-                said.append(f"{one.key_or_group}={chosen}: no such option. {near}There are {among}.")
+                said.append(f"{one.input_line}: no such option. {near}There are {among}.")
         return said
 
 
@@ -183,10 +192,23 @@ def _set(one: Override, composed: DictConfig) -> str | None:
     """Change a value as Hydra does; what is wrong with it, if it cannot be."""
     try:
         ConfigLoaderImpl._apply_overrides_to_config([one], composed)
-    except HydraException as error:
-        key = one.key_or_group
-        group = OmegaConf.select(composed, above) if (above := key.rpartition(".")[0]) else composed
-        if OmegaConf.is_dict(group) and key.rpartition(".")[2] not in group:
-            return schema.no_such_setting(key, group)
-        return f"{one.input_line}: {str(error.__cause__ or error).splitlines()[0]}"
+    except REFUSED as error:
+        if unknown := _unknown_part(one.key_or_group, composed):
+            return unknown
+        if error.__cause__:  # OmegaConf's own, with its names of things below
+            return f"{one.input_line}: {str(error.__cause__).splitlines()[0]}"
+        return f"{one.input_line}: {' '.join(str(error).split())}"
+    return None
+
+
+def _unknown_part(key: str, composed: DictConfig) -> str | None:
+    """What to say of a dotted name of which a part is not there."""
+    parts = key.split(".")
+    for i, part in enumerate(parts):
+        group = OmegaConf.select(composed, ".".join(parts[:i])) if i else composed
+        if not OmegaConf.is_dict(group) or not is_dataclass(OmegaConf.get_type(group)):
+            return None
+        if part not in group:
+            chosen = composed.hydra.runtime.choices.get(parts[0])
+            return schema.no_such_setting(".".join(parts[: i + 1]), group, f"{parts[0]}={chosen}" if chosen else "")
     return None

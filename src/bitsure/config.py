@@ -286,11 +286,12 @@ def _wrong(composed: DictConfig) -> list[str]:
     return found
 
 
-def no_such_setting(key: str, group: DictConfig) -> str:
-    """What to say of a dotted name that its group of settings does not have."""
+def no_such_setting(key: str, group: DictConfig, chosen: str = "") -> str:
+    """What to say of a dotted name that its group of settings does not have. chosen: the option whose settings these are."""
     above, dot, name = key.rpartition(".")
     known = [one.name for one in fields(OmegaConf.get_type(group))]
-    return f"{key}: no such setting. {meant(name, known)}There are {', '.join(above + dot + one for one in known)}."
+    of = f" of {chosen}" if chosen else ""
+    return f"{key}: no such setting{of}. {meant(name, known)}There are {', '.join(above + dot + one for one in known)}."
 
 
 def _check_keys(node: DictConfig, above: str = "") -> None:

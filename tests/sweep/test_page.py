@@ -65,7 +65,7 @@ def test_every_picture_has_its_numbers(made):
 def test_quantizers_are_compared_and_what_that_is_of_is_said(made):
     html = " ".join(made.page.read_text().split())
     assert "Between quantizers" in html and '<td class="text">rtn4 less gptq4</td>' in html
-    assert "a claim about quantizers needs 5 or more" in html
+    assert "a claim about quantizers needs 5 calibration seeds or more" in html
 
 
 def test_the_studys_table_is_corrected_and_as_published(made):

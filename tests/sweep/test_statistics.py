@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import yaml
 
 from benchmarks.sweep import METRIC
 from bitsure import changes
@@ -79,7 +80,8 @@ def test_contrasts_are_those_of_the_changes(finished):
 def test_quantizers_are_set_against_each_other_on_one_model(finished):
     kinds, _ = contrasts(cells.read(finished), METRIC)
     found = kinds["contrasts_of_quantizers"]
-    assert len(found) == 3 * 4 * 2 * 2  # pairs, models, tasks, metrics
+    assert len(found) == 2 * 4 * 2 * 2  # pairs, models, tasks, metrics
+    assert {(one["quantizer"], one["other"]) for one in found} == {("gptq4", "rtn4"), ("rtn2", "rtn4")}
     apart = [abs(one["bits_per_weight"] - one["other_bits_per_weight"]) for one in found]
     assert apart == sorted(apart) and apart[0] < 0.1 < 0.9 < apart[-1]
     [one] = [
@@ -94,6 +96,45 @@ def test_quantizers_are_set_against_each_other_on_one_model(finished):
     )
     assert one["value"] == pytest.approx((second - first).mean()) and one["n"] == 60
     assert one["p_adjusted"] >= one["p_value"] and one["calib_seed"] == 0
+
+
+def test_settings_of_one_quantizer_are_set_against_each_other_and_others_too(finished, tmp_path):
+    folder = tmp_path / "sweep"
+    for name in ("0-model0-gptq4", "1-model0-rtn4"):
+        shutil.copytree(finished / name, folder / name)
+    shutil.copytree(folder / "0-model0-gptq4", folder / "2-damped")
+    for name, damp in (("0-model0-gptq4", 0.01), ("2-damped", 0.1)):
+        config = yaml.safe_load((folder / name / "config.yaml").read_text())
+        config["quant"]["damp_percent"] = damp
+        (folder / name / "config.yaml").write_text(yaml.safe_dump(config))
+    found = contrasts(cells.read(folder), METRIC)[0]["contrasts_of_quantizers"]
+    pairs = {(one["quantizer"], one["setting"], one["other"], one["other_setting"]) for one in found}
+    low, high = ("gptq4", "quant.damp_percent=0.01"), ("gptq4", "quant.damp_percent=0.1")
+    assert pairs == {(*low, *high), (*low, "rtn4", ""), (*high, "rtn4", "")}
+
+
+def test_contrasts_under_several_calibration_seeds_are_their_mean(finished, tmp_path):
+    folder = tmp_path / "sweep"
+    for seed in range(3):
+        for name in ("gptq4", "rtn4"):
+            cell = shutil.copytree(finished / f"{name == 'rtn4':d}-model0-{name}", folder / f"{seed}-{name}")
+            config = yaml.safe_load((cell / "config.yaml").read_text())
+            config["calib"]["seed"] = seed
+            (cell / "config.yaml").write_text(yaml.safe_dump(config))
+            if name == "gptq4":
+                path = cell / "changes.parquet"
+                moved = {task: changes.read(path, task) for task in ("task_0", "task_1")}
+                for one in moved.values():
+                    one.values["accuracy"] = one.values["accuracy"] + (-0.1, 0.0, 0.25)[seed]
+                changes.write(path, moved)
+    found = contrasts(cells.read(folder), METRIC)[0]["contrasts_of_quantizers"]
+    assert len(found) == 2 * 2 and all((one["draws"], one["calib_seed"], one["p_value"]) == (3, None, None) for one in found)
+    [one] = [one for one in found if (one["task"], one["metric"]) == ("task_0", "accuracy")]
+    single = contrasts(cells.read(finished), METRIC)[0]["contrasts_of_quantizers"]
+    keys = ("model", "quantizer", "other", "task", "metric")
+    [alone] = [other for other in single if all(other[key] == one[key] for key in keys)]
+    expected = over_draws([alone["value"] - shift for shift in (-0.1, 0.0, 0.25)], [alone["standard_error"]] * 3, 0.95)
+    assert (one["value"], one["ci_low"]) == (pytest.approx(expected.value), pytest.approx(expected.ci_low))
 
 
 def test_a_model_with_other_questions_is_contrasted_on_those_in_common(finished, tmp_path):

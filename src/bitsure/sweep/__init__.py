@@ -17,17 +17,14 @@ from bitsure.config import Metric, Tracking
 from bitsure.store import write_text
 from bitsure.sweep import cells, figures, page, statistics, table, terminal_table
 from bitsure.sweep.cells import Cell
-from bitsure.sweep.contrasts import KINDS, contrasts
+from bitsure.sweep.contrasts import BITS, KINDS, columns, contrasts
 from bitsure.sweep.picture import Picture
 
 ESTIMATE = ("value", "ci_low", "ci_high", "standard_error", "p_value", "p_adjusted")
 OF_A_TEST = ("quantizer", "setting", "task", "metric")
 COLUMNS = {  # of tables that a sweep may have nothing for
     "heterogeneity": (*OF_A_TEST, "models", "smallest", "largest", "q", "i_squared", "tau", "p_value", "p_adjusted"),
-    **{
-        kind: (*same, "task", "metric", differ, "other", "n", "bits_per_weight", "other_bits_per_weight", *ESTIMATE)
-        for kind, (differ, same) in KINDS.items()
-    },
+    **{kind: (*columns(kind), "n", *BITS, *ESTIMATE, "draws") for kind in KINDS},
     "draws": ("model", "series", "parameters", *OF_A_TEST, "delta", "delta_ci_low", "delta_ci_high", "between_draws", "draws"),
 }
 

@@ -17,31 +17,36 @@ from bitsure.sweep import table
 from bitsure.sweep.cells import Cell
 from bitsure.sweep.statistics import adjusted
 
-OTHERWISE = ("setting", "calib_data", "calib_nsamples", "calib_seqlen", "calib_seed")  # how a cell was run
+CALIB = ("calib_data", "calib_nsamples", "calib_seqlen", "calib_seed")
+LIKE_SIZE = 0.5  # bits per weight by which quantizers of other methods may differ
 
 
 class Kind(NamedTuple):
-    """What two runs differ in that are set against each other, and what they have in common; columns of the sweep's table."""
+    """What two runs differ in that are set against each other, and what they have in common."""
 
-    differ: str
+    differ: tuple[str, ...]
     same: tuple[str, ...]
 
 
 KINDS = {
-    "contrasts": Kind("model", ("quantizer", *OTHERWISE)),
-    "contrasts_of_quantizers": Kind("quantizer", ("model", "training_seed", *OTHERWISE)),
+    "contrasts": Kind(("model",), ("quantizer", "setting", *CALIB)),
+    "contrasts_of_quantizers": Kind(("quantizer", "setting"), ("model", "training_seed", "other_than_quantizing", *CALIB)),
 }
+OTHER = ("other", "other_setting")  # the second run's columns of what differs
+BITS = ("bits_per_weight", "other_bits_per_weight")
 
 
 def contrasts(cells: list[Cell], metric: Metric) -> tuple[dict[str, list[dict]], list[str]]:
     """For each of KINDS, of each two runs by how much more the second one's mean changed; and which cells were unreadable.
 
-    Smaller models come first, and quantizers whose bits per weight are most alike. Questions are resampled with all runs'
-    answers, by their clusters. The task is the outer loop, so that its resamples are drawn once and no more than one task's
-    changes are held at once. p-values are adjusted by Benjamini–Hochberg, those of each kind by themselves.
+    Smaller models come first, and quantizers whose bits per weight are most alike; quantizers of another method are compared
+    where these differ by LIKE_SIZE at the most. Questions are resampled with all runs' answers, by their clusters. The task is
+    the outer loop, so that its resamples are drawn once and no more than one task's changes are held at once. A pair's
+    contrasts under several calibration seeds are one, their mean over both random effects. p-values are adjusted by
+    Benjamini–Hochberg, those of each kind by themselves.
     """
     runs = [(cell, about) for cell, about in zip(cells, table.about(cells), strict=True) if cell.comparison]
-    runs.sort(key=lambda run: tuple(_orderable(run[1][key]) for key in ("quantizer", *OTHERWISE, "parameters", "model")))
+    runs.sort(key=lambda run: tuple(_orderable(run[1][key]) for key in ("quantizer", "setting", *CALIB, "parameters", "model")))
     tasks = sorted({task for cell, _ in runs for task, one in cell.comparison.items() if task != MACRO and was_compared(one)})
     results, unread = {kind: [] for kind in KINDS}, {}
     for task in tasks:
@@ -54,7 +59,8 @@ def contrasts(cells: list[Cell], metric: Metric) -> tuple[dict[str, list[dict]],
                     unread[cell.name] = None
         for kind, row in _contrasts(task, found, metric):
             results[kind].append(row)
-    results["contrasts_of_quantizers"].sort(key=_bits_apart)
+    results = {kind: _over_seeds(rows, metric.confidence_level) for kind, rows in results.items()}
+    results["contrasts_of_quantizers"].sort(key=lambda row: _apart(*(row[key] for key in BITS)))
     return {kind: adjusted(rows) for kind, rows in results.items()}, list(unread)
 
 
@@ -77,9 +83,18 @@ def _contrasts(task: str, runs: list[tuple[dict, Changes]], metric: Metric) -> I
 def _kind(first: dict, second: dict) -> str | None:
     """Under which of KINDS two runs are set against each other, if at all."""
     for kind, (differ, same) in KINDS.items():
-        if first[differ] != second[differ] and all(first[key] == second[key] for key in same):
-            return kind
+        if any(first[key] != second[key] for key in differ) and all(first[key] == second[key] for key in same):
+            return kind if "model" in differ or _alike(first, second) else None
     return None
+
+
+def _alike(first: dict, second: dict) -> bool:
+    """Whether two quantizers are of one method, or of about one size."""
+    return first["method"] == second["method"] or _apart(first["bits_per_weight"], second["bits_per_weight"]) <= LIKE_SIZE
+
+
+def _apart(bits: float | None, other: float | None) -> float:
+    return math.inf if bits is None or other is None else abs(bits - other)
 
 
 def _between(runs: list[tuple[dict, Changes]], task: str, metric: Metric) -> Iterator[tuple[str, dict]]:
@@ -92,17 +107,35 @@ def _between(runs: list[tuple[dict, Changes]], task: str, metric: Metric) -> Ite
     for name in changes.METRICS:
         found = across.contrasts(means[name], replicates[name], list(pairs), metric.confidence_level)
         for ((i, j), kind), one in zip(pairs.items(), found, strict=True):
-            differ, same = KINDS[kind]
             first, second = runs[i][0], runs[j][0]
-            row = {key: first[key] for key in same} | {"task": task, "metric": name}
-            row |= {differ: first[differ], "other": second[differ], "n": n}
-            row |= {"bits_per_weight": first["bits_per_weight"], "other_bits_per_weight": second["bits_per_weight"]}
-            yield kind, row | vars(one)
+            row = {key: first[key] for key in columns(kind) if key in first} | {"task": task, "metric": name, "n": n}
+            row |= dict(zip(OTHER, (second[key] for key in KINDS[kind].differ), strict=False))
+            row |= dict(zip(BITS, (first["bits_per_weight"], second["bits_per_weight"]), strict=True))
+            yield kind, row | vars(one) | {"draws": 1}
 
 
-def _bits_apart(row: dict) -> float:
-    bits = row["bits_per_weight"], row["other_bits_per_weight"]
-    return math.inf if None in bits else abs(bits[0] - bits[1])
+def columns(kind: str) -> tuple[str, ...]:
+    """What a contrast is of."""
+    differ, same = KINDS[kind]
+    others = OTHER[: len(differ)]
+    return (*(key for key in same if key != "other_than_quantizing"), "task", "metric", *differ, *others)
+
+
+def _over_seeds(rows: list[dict], level: float) -> list[dict]:
+    """One row where contrasts differ by their calibration seed alone: the mean, for other seeds and other questions; without
+    a test, as all means over seeds.
+    """
+    groups: dict[tuple, list[dict]] = {}
+    names = [key for kind in KINDS for key in columns(kind) if key != "calib_seed"]
+    for row in rows:
+        groups.setdefault(tuple(row.get(key) for key in names), []).append(row)
+    return [_mean(group, level) if len(group) > 1 else group[0] for group in groups.values()]
+
+
+def _mean(rows: list[dict], level: float) -> dict:
+    mean = across.over_draws([row["value"] for row in rows], [row["standard_error"] for row in rows], level)
+    numbers = {key: getattr(mean, key) for key in ("value", "ci_low", "ci_high", "standard_error", "draws")}
+    return rows[0] | numbers | {"calib_seed": None, "p_value": None}
 
 
 def _orderable(value: object) -> tuple:

@@ -10,6 +10,7 @@ from bitsure.metrics.pairs import STRATA
 from bitsure.report.drawing import new_figure, plain, save
 from bitsure.sweep.looks import (
     MARKERS,
+    MOST_PANELS,
     STYLES,
     bars,
     colours_of,
@@ -20,7 +21,7 @@ from bitsure.sweep.looks import (
     parameter_ticks,
     styles_of,
 )
-from bitsure.sweep.naming import groups, label, of_method, overall, short, size, smaller, star, tasks_of
+from bitsure.sweep.naming import groups, label, of_method, overall, short, size, star, tasks_of
 from bitsure.sweep.pareto import PARETO, pareto
 from bitsure.sweep.picture import Picture, numbers
 from bitsure.sweep.statistics import STUDY
@@ -109,35 +110,37 @@ def bits(rows: list[dict], metric: str) -> Picture | None:
 
 
 def heat(rows: list[dict]) -> Picture | None:
-    """The change in true-label probability, model × task, a panel a quantizer."""
+    """The change in true-label probability, model × task, a panel a quantizer; where these are more, the other way round."""
     rows = [row for row in rows if row["metric"] == "true_label_prob" and row["delta"] is not None]
     if not rows:
         return None
 
     def draw(path: Path) -> Path:
-        panels, tasks = groups(rows, label), tasks_of(rows)
-        models = list(dict.fromkeys(row["model"] for row in sorted(rows, key=smaller)))
+        of_quantizers, of_models, tasks = groups(rows, label), groups(rows, "model"), tasks_of(rows)
+        by_model = len(of_models) < len(of_quantizers)
+        panels, others = (of_models, of_quantizers) if by_model else (of_quantizers, of_models)
+        names = [name for (name,) in others]
         written = len(rows) <= MOST_WRITTEN
         wide, high = (0.72, 0.3) if written else (0.34, 0.2)
         columns = min(len(panels), max(1, int(11 / (wide * len(tasks) + 0.4))))
         lines = -(-len(panels) // columns)
-        width, height = columns * (wide * len(tasks) + 0.4) + 1.8, lines * (high * len(models) + 1.1) + 0.3
+        width, height = columns * (wide * len(tasks) + 0.4) + 1.8, lines * (high * len(names) + 1.1) + 0.3
         figure, grid = new_figure(lines, columns, width=max(width, 4), height=height, squeeze=False, sharey=True)
         most = max(abs(row["delta"]) for row in rows) or 1.0
         for axes in grid.flat:
             axes.set_visible(False)
         for axes, ((one,), of) in zip(grid.flat, panels.items(), strict=False):
             axes.set_visible(True)
-            table = np.full((len(models), len(tasks)), np.nan)
+            table = np.full((len(names), len(tasks)), np.nan)
             for row in of:
-                i, j = models.index(row["model"]), tasks.index(row["task"])
+                i, j = names.index(label(row) if by_model else row["model"]), tasks.index(row["task"])
                 table[i, j] = row["delta"]
                 ink = "white" if abs(row["delta"]) > 0.6 * most else "black"
                 if written:
                     axes.text(j, i, f"{row['delta']:+.3f}{star(row)}", ha="center", va="center", fontsize=7, color=ink)
             axes.imshow(table, cmap="PuOr", vmin=-most, vmax=most, aspect="auto")
             axes.set_xticks(range(len(tasks)), [plain(task) for task in short(tasks)], rotation=30, ha="right", fontsize=8)
-            axes.set_yticks(range(len(models)), [plain(model) for model in models], fontsize=8)
+            axes.set_yticks(range(len(names)), [plain(name) for name in names], fontsize=8)
             axes.set_title(plain(one), fontsize=10)
             axes.spines[:].set_visible(False)
             axes.tick_params(length=0)
@@ -156,11 +159,13 @@ def shift(rows: list[dict]) -> Picture | None:
     rows = overall([row for row in rows if row["metric"] in SHIFT])
     if not rows:
         return None
+    every = groups(rows, label)
+    shown = dict(list(every.items())[:MOST_PANELS])
 
     def draw(path: Path) -> Path:
-        panels, colours, places = groups(rows, label), colours_of(rows), np.arange(1, STRATA + 1)
-        figure, grid = new_figure(2, len(panels), width=1.2 + 2.5 * len(panels), height=5.4, squeeze=False, sharex=True)
-        for k, ((one,), of) in enumerate(panels.items()):
+        colours, places = colours_of(rows), np.arange(1, STRATA + 1)
+        figure, grid = new_figure(2, len(shown), width=1.2 + 2.5 * len(shown), height=5.4, squeeze=False, sharex=True)
+        for k, ((one,), of) in enumerate(shown.items()):
             for axes, name in zip(grid[:, k], ("harm", "instability"), strict=True):
                 axes.axhline(0, color="0.6", linewidth=1, linestyle="--")
                 for (scale_,), line in groups(of, size).items():
@@ -185,4 +190,6 @@ def shift(rows: list[dict]) -> Picture | None:
         "has no part; the panels' axes differ. A slope is a finding only against noise of the same size, which control=noise "
         "adds to a run."
     )
+    if len(shown) < len(every):
+        caption += f" The first {len(shown)} of {len(every)} quantizers; the numbers are of all."
     return Picture("shift_by_certainty", "Are unsure questions hit harder?", caption, numbers(rows), draw)

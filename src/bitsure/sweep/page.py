@@ -50,7 +50,7 @@ def render(sweep: Sweep, tables: dict[str, list[dict]], unread: list[str], metri
         contrasts=[_contrast(label(one), one["model"], one) for one in tables["contrasts"][:MOST_ROWS]],
         n_contrasts=len(tables["contrasts"]),
         quantizers=[
-            _contrast(", ".join(filter(None, (one["model"], one["setting"]))), one["quantizer"], one)
+            _contrast(one["model"], label(one), one | {"other": _other(one)})
             for one in tables["contrasts_of_quantizers"][:MOST_ROWS]
         ],
         n_quantizers=len(tables["contrasts_of_quantizers"]),
@@ -130,10 +130,15 @@ def _spread(one: dict) -> tuple[str, ...]:
 def _contrast(of: str, first: str, one: dict) -> tuple[str, ...]:
     """of: what the two have in common; first: the one whose change is subtracted."""
     name = of + ("" if one["calib_seed"] in (None, 0) else f", seed {one['calib_seed']}")
+    name += f", {one['draws']} calibration seeds" if one["draws"] > 1 else ""
     ends = f"[{number(one['ci_low'], True)}, {number(one['ci_high'], True)}]"
     tested = p_value(one["p_adjusted"]) if one["p_value"] is not None else ""
     pair, n = f"{one['other']} less {first}", f"{one['n']:,}"
     return name, one["task"], one["metric"], pair, n, number(one["value"], True), ends, tested
+
+
+def _other(one: dict) -> str:
+    return label({"quantizer": one["other"], "setting": one["other_setting"]})
 
 
 def _drawn(one: dict) -> tuple[str, ...]:

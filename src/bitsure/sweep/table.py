@@ -96,9 +96,9 @@ def build(cells: list[Cell]) -> pa.Table:
 
 
 def about(cells: list[Cell]) -> list[dict]:
-    """Of each cell the columns that are the same for all of its rows."""
+    """Of each cell the columns that are the same for all of its rows; and of its setting what is not of quantizing."""
     varied = _varied(cells)
-    return [_about(cell, varied) for cell in cells]
+    return [_about(cell, varied) | {"other_than_quantizing": _full_precision(cell, varied)["setting"]} for cell in cells]
 
 
 def write(table: pa.Table, path: Path) -> None:
