@@ -29,6 +29,7 @@ from bitsure.metrics import MACRO, measure
 from bitsure.records import Record
 
 HERE = Path(__file__).parent
+SHAPES = ((25, 8), (2, 100))  # models and quantizers of 200 cells
 QUANTIZERS = ("gptq8", "gptq4", "gptq3", "gptq2", "rtn8", "rtn4", "rtn3", "rtn2")
 METRIC = Metric(
     n_bins=15,
@@ -139,9 +140,19 @@ def run(folder: Path) -> tuple[float, float]:
     return time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def _row(models: int, quantizers: int, tasks: int, questions: int) -> str:
+    """A row of the table, measured."""
+    names = QUANTIZERS if quantizers == len(QUANTIZERS) else [f"made-up{k}-{2 + k % 7}" for k in range(quantizers)]
+    with tempfile.TemporaryDirectory() as folder:
+        write_sweep(Path(folder), models, tasks, questions, names)
+        command = [sys.executable, "-m", "benchmarks.sweep", "--one", folder]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds, memory = map(float, done.stdout.split())
+    return f"| {models} | {quantizers} | {tasks} | {questions:,} | {seconds:.1f} | {memory / 1e9:.2f} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", type=int, default=25)
     parser.add_argument("--tasks", type=int, default=7)
     parser.add_argument("--questions", type=int, default=10_000)
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)  # a process of its own, so that its memory is its own
@@ -149,15 +160,11 @@ def main() -> None:
     if given.one:
         print(*run(given.one))
         return
-    with tempfile.TemporaryDirectory() as folder:
-        write_sweep(Path(folder), given.models, given.tasks, given.questions)
-        command = [sys.executable, "-m", "benchmarks.sweep", "--one", folder]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        seconds, memory = map(float, done.stdout.split())
-    row = f"| {given.models * len(QUANTIZERS)} | {given.tasks} | {given.questions:,} | {seconds:.1f} | {memory / 1e9:.2f} |"
-    print(row)
-    text = "Made by `make bench-sweep`: the report of a sweep, contrasts between all models included.\n\n"
-    table = "| cells | tasks | questions a task | seconds | largest memory, GB |\n| --- | --- | --- | --- | --- |\n"
+    rows = [_row(*shape, given.tasks, given.questions) for shape in SHAPES]
+    print(*rows, sep="\n")
+    text = "Made by `make bench-sweep`: the report of a sweep, contrasts of models and of quantizers included.\n\n"
+    columns = ("models", "quantizers", "tasks", "questions a task", "seconds", "largest memory, GB")
+    table = f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}\n"
     beside = overhead.table()
     print(beside)
     about = (
@@ -166,8 +173,8 @@ def main() -> None:
         "and models, quantizing with its codes' entropies, and scoring; overhead is all else. Samples go to "
         "W&B while the last pictures are drawn, and count as report.\n\n"
     )
-    temporary = HERE / "sweep.tmp"
-    temporary.write_text(f"{text}{table}{row}\n\n{about}{beside}\n")
+    temporary, lines = HERE / "sweep.tmp", "\n".join(rows)
+    temporary.write_text(f"{text}{table}{lines}\n\n{about}{beside}\n")
     temporary.rename(HERE / "sweep.md")
 
 

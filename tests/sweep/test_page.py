@@ -10,7 +10,9 @@ import subprocess
 import time
 
 import pytest
+from PIL import Image
 
+from benchmarks.sweep import write_sweep
 from bitsure import sweep
 from bitsure.report.__main__ import main
 from bitsure.sweep import figures, naming, page
@@ -60,6 +62,17 @@ def test_every_picture_has_its_numbers(made):
         assert {one["draws"] for one in rows if one["draws"]} == drawn, picture.name
     tables = {"study", "heterogeneity", "contrasts", "contrasts_of_quantizers", "draws"}
     assert {path.stem for path in (made.directory / "tables").glob("*.csv")} == tables
+
+
+def test_many_quantizers_on_one_model_are_rows_of_a_heat_map_and_few_panels(tmp_path):
+    write_sweep(tmp_path, 1, 2, 30, [f"q{k:02d}-{2 + k % 7}" for k in range(14)])
+    made = sweep.build(tmp_path)
+    drawn = {picture.name: (picture, Image.open(path).size) for picture, path in made.pictures}
+    _, (width, height) = drawn["heat_map"]
+    assert height > width  # a panel of 14 rows and three columns; 14 panels would be wide
+    shift, (width, _) = drawn["shift_by_certainty"]
+    assert width < 4000 and shift.caption.endswith("The first 12 of 14 quantizers; the numbers are of all.")
+    assert len({row["quantizer"] for row in shift.rows}) == 14
 
 
 def test_quantizers_are_compared_and_what_that_is_of_is_said(made):
