@@ -26,6 +26,7 @@ def main(composed: DictConfig) -> None:
     run_dir = Path(hydra_config.runtime.output_dir)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     try:
+        schema.check_choices(hydra_config.overrides.task)
         config = schema.to_dataclasses(composed)
         # heavy imports only where a run begins: --help stays quick
         if config.plan:

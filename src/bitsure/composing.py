@@ -126,6 +126,7 @@ class _Composer:
 
     def _cell(self, number: int, overrides: list[str]) -> Composed:
         try:
+            schema.check_choices(overrides)
             composed = self._compose(overrides)
             with read_write(composed), open_dict(composed):
                 composed.hydra.job.num, composed.hydra.job.id = number, str(number)

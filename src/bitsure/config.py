@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -235,6 +235,14 @@ def register() -> None:
     for name, node in classes.items():
         store.store(group="schema/quant", name=name, node=node)
     OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
+
+
+def check_choices(overrides: Iterable[str]) -> None:
+    """Raise UserError where a group is given a list, of which Hydra would take the last option without a word."""
+    groups = {one.name for one in fields(Config)}
+    for name, _, value in (one.partition("=") for one in overrides):
+        if name in groups and value.startswith("["):
+            raise UserError(f"{name}={value}: a run has one. To go over several, -m {name}=a,b; in a sweep's file {name}: a,b.")
 
 
 def to_dataclasses(composed: DictConfig) -> Config:

@@ -49,6 +49,7 @@ def test_a_store_of_a_newer_version_is_refused_and_kept(bitsure, tiny, tmp_path)
     [
         (["quant=gptq5"], "gptq4"),
         (["quant.bitz=3"], "bitz"),
+        (["quant=[gptq4,gptq3]"], "quant=[gptq4,gptq3]: a run has one"),
         (["task.limit=0"], "must be 1 or more"),
         (["model.path=/no/such/model"], "no such directory"),
         (["task.names=[tiny_pet]"], "near: tiny_pets"),

@@ -90,14 +90,14 @@ def test_size_by_hand(finished):
 
 def test_what_is_not_done_stands_in_it_too(finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "half")
-    leave(folder, "90-other-gptq4", state="killed", error="one\ntwo\nthree\nfour\nfive\nsix")
+    leave(folder, "90-other-gptq4", state="killed", error="one\ntwo\nthree\nfour\nfive\nsix\nseven")
     (folder / "0-model0-gptq4" / "metrics.json").write_text('{"task_0": {"accur')
     plan = [{"directory": path.name, "name": path.name} for path in sorted(folder.glob("*-*"))]
     (folder / "plan.json").write_text(json.dumps({"cells": [*plan, {"directory": "91-later", "name": "later rtn4"}]}))
     found = cells.read(folder)
     states = {cell.name: cell.state for cell in found if not cell.done}
     assert states == {"0-model0-gptq4": "damaged", "90-other-gptq4": "killed", "later rtn4": "not started"}
-    assert [cell.error for cell in found if cell.state == "killed"] == ["two\nthree\nfour\nfive\nsix"]
+    assert [cell.error for cell in found if cell.state == "killed"] == ["one\n…\nthree\nfour\nfive\nsix\nseven"]
     built = table.build(found)
     unfinished = {(row["model"], row["quantizer"], row["status"]) for row in built.to_pylist() if row["status"] != "done"}
     assert {row["method"] for row in of(built, status="not started")} == {None}  # its bits are not known

@@ -107,7 +107,10 @@ def _read(directory: Path, name: str) -> Cell:
 
 
 def _last_lines(error: str | None) -> str | None:
-    return "\n".join(error.strip().splitlines()[-LAST_LINES:]) if error else None
+    """With the first, which says what happened where the others are a traceback."""
+    lines = error.strip().splitlines() if error else []
+    few = lines if len(lines) <= LAST_LINES + 1 else [lines[0], "…", *lines[-LAST_LINES:]]
+    return "\n".join(few) or None
 
 
 def _natural(path: Path) -> list:

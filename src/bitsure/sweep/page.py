@@ -129,7 +129,7 @@ def _spread(one: dict) -> tuple[str, ...]:
 
 def _contrast(of: str, first: str, one: dict) -> tuple[str, ...]:
     """of: what the two have in common; first: the one whose change is subtracted."""
-    name = of + ("" if one["calib_seed"] in (None, 0) else f", seed {one['calib_seed']}")
+    name = of + ("" if one["calib_seed"] in (None, 0) else f", calibration seed {one['calib_seed']}")
     name += f", {one['draws']} calibration seeds" if one["draws"] > 1 else ""
     ends = f"[{number(one['ci_low'], True)}, {number(one['ci_high'], True)}]"
     tested = p_value(one["p_adjusted"]) if one["p_value"] is not None else ""
