@@ -240,9 +240,10 @@ def register() -> None:
 def check_choices(overrides: Iterable[str]) -> None:
     """Raise UserError where a group is given a list, of which Hydra would take the last option without a word."""
     groups = {one.name for one in fields(Config)}
-    for name, _, value in (one.partition("=") for one in overrides):
-        if name in groups and value.startswith("["):
-            raise UserError(f"{name}={value}: a run has one. To go over several, -m {name}=a,b; in a sweep's file {name}: a,b.")
+    given = [one.partition("=") for one in overrides]
+    if lists := [(name, value) for name, _, value in given if name in groups and value.startswith("[")]:
+        how = "a run has one. To go over several, -m {0}=a,b; in a sweep's file {0}: a,b."
+        raise UserError(*(f"{name}={value}: {how.format(name)}" for name, value in lists))
 
 
 def to_dataclasses(composed: DictConfig) -> Config:
