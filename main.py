@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from bitsure import config as schema
+from bitsure import settings
 from bitsure.errors import UserError
 
 schema.register()
@@ -26,8 +27,8 @@ def main(composed: DictConfig) -> None:
     run_dir = Path(hydra_config.runtime.output_dir)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     try:
-        schema.check_choices(hydra_config.overrides.task)
-        config = schema.to_dataclasses(composed)
+        settings.check_choices(hydra_config.overrides.task)
+        config = settings.to_dataclasses(composed)
         # heavy imports only where a run begins: --help stays quick
         if config.plan:
             from bitsure import plan

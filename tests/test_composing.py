@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import open_dict, read_write
 
-from bitsure import composing, plan
+from bitsure import composing, plan, settings
 from bitsure import config as schema
 from bitsure.config import PROJECT
 from bitsure.errors import UserError
@@ -65,10 +65,10 @@ def test_cells_are_those_that_hydra_would_launch(overrides):
                 directory = Path(expected.hydra.sweep.dir, expected.hydra.sweep.subdir)
                 del expected["hydra"]
             if not cell.errors:
-                assert cell.directory == directory and cell.config == schema.to_dataclasses(expected)
+                assert cell.directory == directory and cell.config == settings.to_dataclasses(expected)
             else:
-                with pytest.raises(schema.UserError):
-                    schema.to_dataclasses(expected)
+                with pytest.raises(UserError):
+                    settings.to_dataclasses(expected)
 
 
 def test_everything_that_is_wrong_is_said_at_once_and_once():

@@ -10,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from bitsure import config as schema
-from bitsure import estimate, plan
+from bitsure import estimate, plan, settings
 from bitsure.composing import Composed
 from bitsure.config import PROJECT
 from bitsure.errors import UserError
@@ -26,7 +26,7 @@ def cell(tmp_path, monkeypatch):
 
     def made(number: int, *overrides: str) -> Composed:
         with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-            config = schema.to_dataclasses(compose("config", ["model=pocket-300k", "task.limit=5", *overrides]))
+            config = settings.to_dataclasses(compose("config", ["model=pocket-300k", "task.limit=5", *overrides]))
         return Composed(number, list(overrides), tmp_path / str(number), config)
 
     return made

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from bitsure import config as schema
+from bitsure import settings
 from bitsure.errors import UserError, meant
 
 MANY = 64  # cells, from which on it is worth other processes
@@ -70,14 +71,14 @@ def cells(master: DictConfig, loader: ConfigLoader) -> list[Composed]:
 def errors(found: Sequence[Composed]) -> list[str]:
     """What is wrong with cells, each thing once, with the numbers of the cells that it is wrong with."""
     wrong: dict[str, list[int]] = defaultdict(list)
-    settings: dict[str, list[Composed]] = defaultdict(list)
+    same: dict[str, list[Composed]] = defaultdict(list)
     places: dict[Path, list[int]] = defaultdict(list)
     for cell in found:
         for error in cell.errors:
             wrong[error].append(cell.number)
         if not cell.errors:
-            settings[repr(schema.resolved(cell.config))].append(cell)
-    for first, *others in settings.values():
+            same[repr(schema.resolved(cell.config))].append(cell)
+    for first, *others in same.values():
         places[first.directory].append(first.number)
         if others:
             given = " and ".join(dict.fromkeys(" ".join(cell.overrides) for cell in (first, *others)))
@@ -126,14 +127,14 @@ class _Composer:
 
     def _cell(self, number: int, overrides: list[str]) -> Composed:
         try:
-            schema.check_choices(overrides)
+            settings.check_choices(overrides)
             composed = self._compose(overrides)
             with read_write(composed), open_dict(composed):
                 composed.hydra.job.num, composed.hydra.job.id = number, str(number)
                 HydraConfig.instance().cfg = composed  # what `${hydra:…}` reads; `set_config` would copy it
                 directory = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir)
                 del composed["hydra"]
-            return Composed(number, overrides, directory, schema.to_dataclasses(composed))
+            return Composed(number, overrides, directory, settings.to_dataclasses(composed))
         except UserError as error:
             return Composed(number, overrides, None, None, error.args)
         except (HydraException, OmegaConfBaseException) as error:
@@ -211,5 +212,5 @@ def _unknown_part(key: str, composed: DictConfig) -> str | None:
             return None
         if part not in group:
             chosen = composed.hydra.runtime.choices.get(parts[0])
-            return schema.no_such_setting(".".join(parts[: i + 1]), group, f"{parts[0]}={chosen}" if chosen else "")
+            return settings.no_such_setting(".".join(parts[: i + 1]), group, f"{parts[0]}={chosen}" if chosen else "")
     return None

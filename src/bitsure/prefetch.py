@@ -19,6 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from bitsure import config as schema
+from bitsure import settings
 from bitsure.config import PROJECT, Config
 from bitsure.errors import UserError
 from bitsure.model_settings import Model
@@ -125,7 +126,7 @@ def main(arguments: list[str] | None = None) -> None:
                 if composed.paths.hub_mirror is None:
                     raise UserError("prefetch fills a mirror: add paths.hub_mirror=DIR; it is made if it is not there.")
                 Path(composed.paths.hub_mirror).mkdir(parents=True, exist_ok=True)
-                config = schema.to_dataclasses(composed)
+                config = settings.to_dataclasses(composed)
                 fetch(config, Path(config.paths.hub_mirror).absolute())
     except (UserError, HydraException) as error:
         sys.exit(f"\nError: {error}")

@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from bitsure import config as schema
-from bitsure import metrics, models, pipeline, records
+from bitsure import metrics, models, pipeline, records, settings
 from bitsure.config import PROJECT, Task
 from bitsure.errors import UserError
 from tests.conftest import SHARED, needs_shared, needs_transformers_5
@@ -116,7 +116,7 @@ def cell(tmp_path: Path, *overrides: str) -> Path:
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         composed = compose("config", overrides=["model=local", f"paths.store={tmp_path / 'store'}", *overrides])
     out = tmp_path / f"run{len(os.listdir(tmp_path))}"
-    pipeline.run(schema.to_dataclasses(composed), out)
+    pipeline.run(settings.to_dataclasses(composed), out)
     return out
 
 

@@ -58,16 +58,17 @@ def test_heterogeneity_is_over_models_and_adjusted():
     assert all((one["q"], one["models"]) == (expected.q, 2) and one["p_adjusted"] == expected.p_value for one in found)
 
 
+def only(found, **columns):
+    """The one row that has these values."""
+    [one] = [one for one in found if all(one[key] == value for key, value in columns.items())]
+    return one
+
+
 def test_contrasts_are_those_of_the_changes(finished):
     kinds, unread = contrasts(cells.read(finished), METRIC)
     found = kinds["contrasts"]
     assert unread == [] and len(found) == 6 * 3 * 2 * 2  # pairs, quantizers, tasks, metrics
-    [one] = [
-        one
-        for one in found
-        if (one["model"], one["other"], one["quantizer"], one["task"], one["metric"])
-        == ("model0", "model3", "rtn4", "task_1", "true_label_prob")
-    ]
+    one = only(found, model="model0", other="model3", quantizer="rtn4", task="task_1", metric="true_label_prob")
     first, second = (
         changes.read(next(finished.glob(f"*-{name}-rtn4")) / "changes.parquet", "task_1").values["true_label_prob"]
         for name in ("model0", "model3")
@@ -84,12 +85,7 @@ def test_quantizers_are_set_against_each_other_on_one_model(finished):
     assert {(one["quantizer"], one["other"]) for one in found} == {("gptq4", "rtn4"), ("rtn2", "rtn4")}
     apart = [abs(one["bits_per_weight"] - one["other_bits_per_weight"]) for one in found]
     assert apart == sorted(apart) and apart[0] < 0.1 < 0.9 < apart[-1]
-    [one] = [
-        one
-        for one in found
-        if (one["model"], one["quantizer"], one["other"], one["task"], one["metric"])
-        == ("model2", "gptq4", "rtn4", "task_0", "accuracy")
-    ]
+    one = only(found, model="model2", quantizer="gptq4", other="rtn4", task="task_0", metric="accuracy")
     first, second = (
         changes.read(next(finished.glob(f"*-model2-{name}")) / "changes.parquet", "task_0").values["accuracy"]
         for name in ("gptq4", "rtn4")
@@ -129,10 +125,9 @@ def test_contrasts_under_several_calibration_seeds_are_their_mean(finished, tmp_
                 changes.write(path, moved)
     found = contrasts(cells.read(folder), METRIC)[0]["contrasts_of_quantizers"]
     assert len(found) == 2 * 2 and all((one["draws"], one["calib_seed"], one["p_value"]) == (3, None, None) for one in found)
-    [one] = [one for one in found if (one["task"], one["metric"]) == ("task_0", "accuracy")]
+    one = only(found, task="task_0", metric="accuracy")
     single = contrasts(cells.read(finished), METRIC)[0]["contrasts_of_quantizers"]
-    keys = ("model", "quantizer", "other", "task", "metric")
-    [alone] = [other for other in single if all(other[key] == one[key] for key in keys)]
+    alone = only(single, **{key: one[key] for key in ("model", "quantizer", "other", "task", "metric")})
     expected = over_draws([alone["value"] - shift for shift in (-0.1, 0.0, 0.25)], [alone["standard_error"]] * 3, 0.95)
     assert (one["value"], one["ci_low"]) == (pytest.approx(expected.value), pytest.approx(expected.ci_low))
 
