@@ -9,9 +9,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from bitsure import config as schema
-from bitsure import settings
-from bitsure.errors import UserError
+from bitsure.base.errors import UserError
+from bitsure.config import schema
+from bitsure.config import validation as settings
 
 schema.register()
 # threads that wait by spinning make a run ten times slower on a machine with other work, threads that sleep at once twice as
@@ -31,17 +31,17 @@ def main(composed: DictConfig) -> None:
         config = settings.to_dataclasses(composed)
         # heavy imports only where a run begins: --help stays quick
         if config.plan:
-            from bitsure import plan
-            from bitsure.composing import Composed
+            from bitsure.sweep.launch import dry_run as plan
+            from bitsure.sweep.launch.composing import Composed
 
             plan.show([Composed(0, [], run_dir, config)])
         elif hydra_config.mode.name == "MULTIRUN":
-            from bitsure import cells
+            from bitsure.sweep.launch import cell_process as cells
 
             logs = OmegaConf.to_container(hydra_config.job_logging, resolve=True)
             cells.run(config, run_dir, Path(hydra_config.sweep.dir).name, logs)
         else:
-            from bitsure import pipeline
+            from bitsure.run import pipeline
 
             pipeline.run(config, run_dir)
     except UserError as error:

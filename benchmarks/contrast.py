@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 from scipy.stats import norm
 
-from bitsure import changes
-from bitsure.compare import was_compared
-from bitsure.config import Metric
-from bitsure.errors import UserError
-from bitsure.metrics import MACRO
-from bitsure.sweep.cells import Cell
+from bitsure.base.errors import UserError
+from bitsure.comparison import changes
+from bitsure.comparison.compare import was_compared
+from bitsure.config.schema import Metric
+from bitsure.metrics.measure import MACRO
+from bitsure.sweep.report.cell_results import Cell
 
 METRICS = changes.METRICS
 

@@ -9,15 +9,16 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from bitsure import config as schema
-from bitsure import models, quantize
-from bitsure.config import PROJECT, Calib, Model
-from bitsure.errors import UserError
-from bitsure.quantize import calib_data
-from bitsure.quantizers import NoQuant, Quant
-from bitsure.store import Store
-from tests.conftest import TEXT, byte_tokenizer
-from tests.families import FALCON, FAMILIES, GROUPED, build
+from bitsure.base.errors import UserError
+from bitsure.base.store import Store
+from bitsure.config import schema
+from bitsure.config.quantizers import NoQuant, Quant
+from bitsure.config.schema import PROJECT, Calib, Model
+from bitsure.models import source as models
+from bitsure.quantize import plan as quantize
+from bitsure.quantize.calibration import windows as calib_data
+from tests.builders.families import FALCON, FAMILIES, GROUPED, build
+from tests.builders.tokenizers import TEXT, byte_tokenizer
 
 SIZES = FAMILIES | {
     "falcon, ALiBi": FALCON | {"alibi": True},

@@ -16,8 +16,8 @@ import torch
 
 from benchmarks import alone
 from benchmarks.quantize import GPTQ, SEQLEN, SHAPE, WINDOWS, tokens, write_model
-from bitsure.number_formats import Activations, KeysValues
-from bitsure.quantizers import Chain, Gptq
+from bitsure.config.number_formats import Activations, KeysValues
+from bitsure.config.quantizers import Chain, Gptq
 
 HERE = Path(__file__).parent
 A8, A4, KV4, AMX = Activations(8), Activations(4), KeysValues(4), Activations(format="mxfp4")
@@ -35,8 +35,8 @@ SCORED = "ARC"  # of benchmarks.scoring's shapes
 
 def quantizing(name: str, model_path: Path, folder: Path) -> float:
     """Seconds, in this process, without imports and loading."""
-    from bitsure import models
-    from bitsure.quantize import chain
+    from bitsure.models import source as models
+    from bitsure.quantize.native import chain
 
     out = folder / "out"
     out.mkdir()
@@ -49,10 +49,10 @@ def quantizing(name: str, model_path: Path, folder: Path) -> float:
 def scoring(path: Path, questions: int, repeats: int) -> dict[str, float]:
     """Median seconds to score the same questions, in turns: the machine's load falls on all alike."""
     from benchmarks.scoring import SHAPES, draw
-    from bitsure import models
-    from bitsure.quantize.hooks import attach
-    from bitsure.quantize.runtime import Runtime
-    from bitsure.scoring.engine import Engine
+    from bitsure.models import source as models
+    from bitsure.quantize.inference.hooks import attach
+    from bitsure.quantize.inference.scheme import Runtime
+    from bitsure.scoring.local.engine import Engine
 
     shape = next(shape for shape in SHAPES if shape.name == SCORED)
     asked = draw(shape, questions, 50_000)

@@ -48,10 +48,10 @@ def table(n: int, seed: int) -> pa.Table:
 
 def run(folder: Path) -> tuple[float, float]:
     """Seconds from the files to every number, and the process's largest memory in bytes."""
-    from bitsure import records
-    from bitsure.compare import compare
-    from bitsure.config import Metric
-    from bitsure.metrics import measure
+    from bitsure.comparison.compare import compare
+    from bitsure.config.schema import Metric
+    from bitsure.metrics.measure import measure
+    from bitsure.records import table as records
 
     metric = Metric(
         n_bins=15,
@@ -82,8 +82,8 @@ def main() -> None:
     rows = ["| questions | intervals | seconds | largest memory, GB |", "| --- | --- | --- | --- |"]
     for n in map(int, arguments.questions.split(",")):
         with tempfile.TemporaryDirectory() as folder:
-            from bitsure import records
             from bitsure.metrics.bootstrap import MOST_RESAMPLED
+            from bitsure.records import table as records
 
             for seed, name in enumerate(("full", "quantized")):
                 records.write(Path(folder, f"{name}.parquet"), table(n, seed), {})

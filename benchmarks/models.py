@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from bitsure.config import PROJECT
+from bitsure.config.schema import PROJECT
 
 OUT = PROJECT / "docs" / "models.md"
 HEAD = """# Models of the hub

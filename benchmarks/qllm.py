@@ -17,14 +17,17 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import t
 
-from bitsure import models, quantize, records, scoring
-from bitsure.config import PROJECT, Calib, Model, Scoring, Task
+from bitsure.base.store import Store
+from bitsure.config.number_formats import Activations
+from bitsure.config.quantizers import Rtn, Tuning
+from bitsure.config.schema import PROJECT, Calib, Model, Scoring, Task
 from bitsure.metrics.bootstrap import percentile_interval, resample_weights
 from bitsure.metrics.confidence import questions
-from bitsure.number_formats import Activations
-from bitsure.quantize import calib_data
-from bitsure.quantizers import Rtn, Tuning
-from bitsure.store import Store
+from bitsure.models import source as models
+from bitsure.quantize import plan as quantize
+from bitsure.quantize.calibration import windows as calib_data
+from bitsure.records import table as records
+from bitsure.scoring import scorer as scoring
 
 HERE = Path(__file__).parent
 OUTLIERS = {"none": None, "1 channel in 128, × 16": (16, 128), "4 channels in 128, × 16": (16, 32)}  # strength, one in how many

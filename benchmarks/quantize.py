@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from benchmarks import alone
-from bitsure.config import PROJECT
-from bitsure.quantizers import Gptq, Rounded, Rtn
+from bitsure.config.quantizers import Gptq, Rounded, Rtn
+from bitsure.config.schema import PROJECT
 
 HERE = Path(__file__).parent
 SHAPE = {"hidden_size": 768, "word_embed_proj_dim": 768, "ffn_dim": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
@@ -52,8 +52,11 @@ def tokens(n: int, seed: int) -> torch.Tensor:
 
 def one(name: str, path: Path, folder: Path) -> dict:
     """Quantize in this process: seconds, peak bytes, and the mean output error on held-out tokens."""
-    from bitsure import models
-    from bitsure.quantize import chain, checkpoints, gptqmodel, verify
+    from bitsure.models import source as models
+    from bitsure.quantize.checkpoint import storage as checkpoints
+    from bitsure.quantize.libraries import gptqmodel
+    from bitsure.quantize.native import chain
+    from bitsure.quantize.proof import weight_changes as verify
 
     quant, out = QUANTIZERS[name], folder / name
     out.mkdir()

@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bitsure.costs import watch_memory
-from bitsure.scoring.engine import Engine, _few_questions
-from bitsure.scoring.forward import Scored
+from bitsure.base.resources import watch_memory
 from bitsure.scoring.journal import Journal
-from bitsure.scoring.rows import Request, read_by_the_model, trees
+from bitsure.scoring.local.engine import Engine, _few_questions
+from bitsure.scoring.local.forward import Scored
+from bitsure.scoring.local.rows import Request, read_by_the_model, trees
 
 HERE = Path(__file__).parent
 BATCH_SIZES = (1, 8, 32)

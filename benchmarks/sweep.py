@@ -21,12 +21,12 @@ import numpy as np
 import yaml
 
 from benchmarks import overhead
-from bitsure import changes
-from bitsure.changes import Changes
-from bitsure.compare import compare
-from bitsure.config import Metric
-from bitsure.metrics import MACRO, measure
-from bitsure.records import Record
+from bitsure.comparison import changes
+from bitsure.comparison.changes import Changes
+from bitsure.comparison.compare import compare
+from bitsure.config.schema import Metric
+from bitsure.metrics.measure import MACRO, measure
+from bitsure.records.table import Record
 
 HERE = Path(__file__).parent
 SHAPES = ((25, 8), (2, 100))  # models and quantizers of 200 cells
@@ -134,7 +134,7 @@ def _moved(found: dict, rng: np.random.Generator) -> dict:
 def run(folder: Path) -> tuple[float, float]:
     """Seconds of the whole report, imports included, and the process's largest memory in bytes."""
     started = time.perf_counter()
-    from bitsure import sweep
+    from bitsure.sweep.report import sweep_report as sweep
 
     sweep.build(folder)
     return time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

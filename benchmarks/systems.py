@@ -13,13 +13,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks import contrast
-from bitsure import published
+from bitsure.base.errors import UserError
+from bitsure.comparison import published
 from bitsure.compress import __main__ as sizes
-from bitsure.config import PROJECT
-from bitsure.errors import UserError
-from bitsure.metrics import ECE, MACRO
-from bitsure.sweep import cells
-from bitsure.sweep.cells import Cell
+from bitsure.config.schema import PROJECT
+from bitsure.metrics.measure import ECE, MACRO
+from bitsure.sweep.report import cell_results as cells
+from bitsure.sweep.report.cell_results import Cell
 
 PAGE, QLLM = PROJECT / "docs" / "systems.md", PROJECT / "benchmarks" / "qllm.md"
 SHOWN = {"accuracy": "accuracy", "true_label_prob": "true-label prob.", "confidence": "confidence", ECE: "calibration error"}

@@ -12,10 +12,10 @@ from pathlib import Path
 from lm_eval.tasks import TaskManager
 from omegaconf import OmegaConf
 
-from bitsure.config import PROJECT, Task
-from bitsure.errors import UserError
-from bitsure.scoring.names import CHOICES, CONTINUATION, SCORED, TEXT, WHY_NOT, manager_with, members
-from bitsure.scoring.tasks import load_tasks
+from bitsure.base.errors import UserError
+from bitsure.config.schema import PROJECT, Task
+from bitsure.tasks.harness_tasks import load_tasks
+from bitsure.tasks.names import CHOICES, CONTINUATION, SCORED, TEXT, WHY_NOT, manager_with, members
 
 SAID = {CHOICES: "choices", CONTINUATION: "continuation", TEXT: "whole text", None: "known when loaded"}
 GROUPS = ("paper", "understanding", "knowledge", "reasoning", "trust", "long_context", "bias", "dialogue", "language")

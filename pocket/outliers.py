@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from bitsure.errors import UserError
-from bitsure.quantize.blocks import layers_by_input, walk
-from bitsure.quantize.divisions import Division, find_sources
-from bitsure.quantize.targets import LINEAR
+from bitsure.base.errors import UserError
+from bitsure.quantize.inference.divisions import Division, find_sources
+from bitsure.quantize.walk.blocks import layers_by_input, walk
+from bitsure.quantize.walk.targets import LINEAR
 
 
 @torch.no_grad()

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bitsure import records
 from bitsure.metrics.calibration import Bins
 from bitsure.metrics.confidence import Questions, questions
 from bitsure.metrics.known_truth import performance
+from bitsure.records import table as records
 
 HERE = Path(__file__).parent
 TEMPERATURES = (0.5, 1.0, 2.0)  # put on the model's own scores

@@ -5,31 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from bitsure.config import PROJECT
-from bitsure.records import Record
-from tests.loopback_hub import serve
+from tests.builders.loopback_hub import serve
+from tests.builders.tokenizers import TEXT, byte_tokenizer
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as main.py does, before torch is loaded
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-
-SHARED = PROJECT.parent / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared evaluation sets are not beside the project")
-# the two GPTQ libraries want different versions of transformers, so each environment lacks one of them
-GPTQ_LIBRARY = "gptqmodel" if find_spec("gptqmodel") else "auto_gptq"
-needs_gptqmodel = pytest.mark.skipif(find_spec("gptqmodel") is None, reason="auto-gptq's environment has no gptqmodel")
-needs_auto_gptq = pytest.mark.skipif(
-    find_spec("auto_gptq") is None, reason="only in auto-gptq's environment: make test-auto-gptq"
-)
-needs_transformers_5 = pytest.mark.skipif(
-    find_spec("auto_gptq") is not None, reason="auto-gptq's environment has transformers 4"
-)
-
-TEXT = "the quick brown fox jumps over the lazy dog and the cat sat on the mat while it rained in the town. "
 
 
 @pytest.fixture(scope="session")
@@ -57,21 +41,6 @@ def tiny_model(tmp_path_factory) -> Path:
     OPTForCausalLM(config).eval().save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
-
-
-def byte_tokenizer():
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=288, special_tokens=["<s>", "<pad>", "</s>"], initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator([TEXT] * 10, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="</s>", eos_token="</s>", pad_token="<pad>")
 
 
 @pytest.fixture(scope="session")
@@ -146,21 +115,3 @@ def published(served, tiny_model, tmp_path):
     for name in ("pytorch_model.bin", "flax_model.msgpack", "original/params.json", "README.md", "modeling_tiny.py"):
         (folder / name).write_bytes(b"not to be fetched")
     return served.add("org/tiny", folder)
-
-
-def record(logprobs, gold=0, task="t", doc_id=0, **changes) -> Record:
-    """A record with the given choice log-probabilities; hashes follow from task and doc_id."""
-    fields = {
-        "task": task,
-        "doc_id": doc_id,
-        "doc_hash": f"doc{doc_id}",
-        "prompt_hash": f"prompt{doc_id}",
-        "target_hash": f"target{doc_id}",
-        "choices": [f"choice {i}" for i in range(len(logprobs))],
-        "gold": gold if isinstance(gold, list) else [gold],
-        "choice_logprobs": [float(z) for z in logprobs],
-        "choice_tokens": [1] * len(logprobs),
-        "choice_greedy": [False] * len(logprobs),
-        "token_logprobs": [[float(z)] for z in logprobs],
-    }
-    return Record(**(fields | changes))

@@ -11,10 +11,10 @@ import yaml
 
 from benchmarks import contrast, systems
 from benchmarks.sweep import METRIC, write_sweep
-from bitsure import changes
-from bitsure.errors import UserError
-from bitsure.metrics import MACRO
-from bitsure.sweep import cells
+from bitsure.base.errors import UserError
+from bitsure.comparison import changes
+from bitsure.metrics.measure import MACRO
+from bitsure.sweep.report import cell_results as cells
 
 PLAIN = {"transforms": [], "format": "int", "activations": None, "kv": None}
 A4 = {"bits": 4, "format": "int"}

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from bitsure.callback import is_installed
-from tests.conftest import needs_gptqmodel
+from bitsure.sweep.launch.callback import is_installed
+from tests.builders.marks import needs_gptqmodel
 
 
 def test_a_directory_with_records_is_refused_and_kept(bitsure, tiny, tmp_path):

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from bitsure import costs, records
-from bitsure.store import Store
-from tests.conftest import SHARED, needs_shared
+from bitsure.base import resources as costs
+from bitsure.base.store import Store
+from bitsure.records import table as records
+from tests.builders.marks import SHARED, needs_shared
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
@@ -189,7 +190,7 @@ def test_real_tasks_on_real_weights_of_awkward_widths(bitsure, tmp_path):
 
 
 def test_the_store_of_a_run_holds_a_checkpoint_that_reads_back(bitsure, tiny, tmp_path):
-    from bitsure.quantize import checkpoints
+    from bitsure.quantize.checkpoint import storage as checkpoints
 
     bitsure(*tiny, "hydra.run.dir=run")
     made_from = records.read(tmp_path / "run" / "records.parquet")[1]["tiny_pets"]["weights"]
@@ -248,7 +249,7 @@ def test_a_log_that_the_harness_itself_wrote_is_read_and_compared(tmp_path, tiny
     command = [
         sys.executable,
         "-m",
-        "bitsure.report",
+        "bitsure.report.run_report",
         str(noisy),
         "--baseline",
         str(file.parent),

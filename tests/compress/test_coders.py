@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from bitsure.base.errors import UserError
 from bitsure.compress import coders
 from bitsure.compress.entropy import entropy
-from bitsure.errors import UserError
 from tests.compress.test_entropy import CODES
 
 

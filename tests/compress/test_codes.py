@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from bitsure.compress.codes import draw_rows, of_activations, of_weight
-from bitsure.number_formats import Activations
-from bitsure.quantize.formats import CodebookWeight, DenseWeight, IntegerWeight
+from bitsure.config.number_formats import Activations
+from bitsure.quantize.weights.formats import CodebookWeight, DenseWeight, IntegerWeight
 
 INTEGERS = IntegerWeight(
     bits=4,

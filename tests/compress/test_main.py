@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bitsure.compress import __main__ as command
-from bitsure.metrics import MACRO
+from bitsure.metrics.measure import MACRO
 
 
 @pytest.fixture

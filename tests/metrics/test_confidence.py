@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitsure.metrics.confidence import choice_probabilities, questions
-from tests.conftest import record
+from tests.builders.records import record
 
 HALF = [math.log(8), math.log(4), math.log(4)]  # any constant may be added to log-probabilities
 EIGHT = [math.log(0.8) - 30, math.log(0.2) - 30]

@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from bitsure.config import Metric
-from bitsure.errors import UserError
-from bitsure.metrics import measure
+from bitsure.base.errors import UserError
+from bitsure.config.schema import Metric
 from bitsure.metrics.confidence import questions
-from tests.conftest import record
+from bitsure.metrics.measure import measure
+from tests.builders.records import record
 
 METRIC = Metric(
     n_bins=15,

@@ -7,14 +7,15 @@ import json
 import numpy as np
 import pytest
 
-from bitsure.compare import compare
+from bitsure.comparison.compare import compare
 from bitsure.metrics import paper_compat
 from bitsure.metrics.bootstrap import resample_weights
 from bitsure.metrics.paper_intervals import Answers, estimates, statistics
-from bitsure.records import table
-from tests.conftest import SHARED, needs_shared, record
+from bitsure.records.table import table
+from tests.builders.marks import SHARED, needs_shared
+from tests.builders.records import record
+from tests.comparison.test_compare import runs
 from tests.metrics.test_metrics import METRIC
-from tests.test_compare import runs
 
 
 def cases():

@@ -6,7 +6,7 @@ import pytest
 from bitsure.metrics import repair
 from bitsure.metrics.bootstrap import resample_weights
 from bitsure.metrics.confidence import Questions
-from bitsure.metrics.pairs import Pairs
+from bitsure.metrics.question_pairs import Pairs
 from bitsure.metrics.statistics import standard_error
 
 

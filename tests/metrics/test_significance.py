@@ -8,7 +8,7 @@ from scipy import stats
 
 from bitsure.metrics.bootstrap import resample_weights
 from bitsure.metrics.confidence import Questions
-from bitsure.metrics.pairs import Pairs
+from bitsure.metrics.question_pairs import Pairs
 from bitsure.metrics.significance import (
     benjamini_hochberg,
     cluster_robust_t_test,

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bitsure.metrics import Sample, statistics
 from bitsure.metrics.bootstrap import resample_weights
+from bitsure.metrics.measure import Sample, statistics
 from bitsure.metrics.statistics import estimate, mean
 from tests.metrics.test_calibration import drawn
 from tests.metrics.test_metrics import METRIC

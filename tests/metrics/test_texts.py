@@ -10,15 +10,19 @@ import pyarrow as pa
 import pytest
 from scipy.stats import ttest_rel
 
-from bitsure import control, metrics, records, verdict
-from bitsure.compare import compare, was_compared
-from bitsure.config import Verdict
-from bitsure.errors import UserError
+from bitsure.base.errors import UserError
+from bitsure.comparison import noise_control as control
+from bitsure.comparison import verdict
+from bitsure.comparison.compare import compare, was_compared
+from bitsure.config.schema import Verdict
+from bitsure.metrics import measure as metrics
 from bitsure.metrics.confidence import questions
 from bitsure.metrics.texts import statistics, texts
-from bitsure.report import About, build, page, tables
-from bitsure.tracking import reliability_points, sample_rows
-from tests.conftest import record
+from bitsure.records import table as records
+from bitsure.report import page, tables
+from bitsure.report.run_report import About, build
+from bitsure.run.tracking import reliability_points, sample_rows
+from tests.builders.records import record
 from tests.metrics.test_metrics import METRIC
 
 MARGINS = Verdict(strict=False, accuracy_margin=0.01, nll_margin=0.02, calibration_error_margin=0.01)

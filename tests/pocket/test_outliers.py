@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from bitsure.errors import UserError
-from bitsure.quantize.blocks import channel_ranges, layers_by_input, walk
+from bitsure.base.errors import UserError
+from bitsure.quantize.walk.blocks import channel_ranges, layers_by_input, walk
 from pocket.outliers import inject
-from tests.families import FAMILIES, build
-from tests.quantize.test_blocks import ALL, WINDOWS
+from tests.builders.families import FAMILIES, build
+from tests.quantize.walk.test_blocks import ALL, WINDOWS
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from bitsure.config import PROJECT
+from bitsure.config.schema import PROJECT
 from pocket import build, questions
 from pocket.phrases import CUSTOMS, count_weather, documents, passage, story_ending
 from pocket.world import WEATHER, WorldConfig, build_world
@@ -156,7 +156,7 @@ def test_the_family_fits_into_30_megabytes():
 
 
 def test_any_other_text_can_be_read():
-    from bitsure.models import load_tokenizer
+    from bitsure.models.source import load_tokenizer
 
     tokenizer = load_tokenizer(PROJECT / "pocket" / "models" / "pocket-1m")
     text = "Größe: 5 µm — 日本語\n\t{}"

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from bitsure import quantize
-from bitsure.quantizers import Gptq
-from bitsure.store import Store
-from tests.conftest import GPTQ_LIBRARY
-from tests.quantize.plans import plan
+from bitsure.base.store import Store
+from bitsure.config.quantizers import Gptq
+from bitsure.quantize import plan as quantize
+from tests.builders.marks import GPTQ_LIBRARY
+from tests.builders.plans import plan
 
 
 @pytest.fixture(scope="session")

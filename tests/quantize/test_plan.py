@@ -4,12 +4,12 @@ from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from bitsure import quantize
-from bitsure.errors import UserError
-from bitsure.number_formats import Activations, KeysValues
-from bitsure.other_quantizers import Bnb, Hqq
-from bitsure.quantizers import Kept, Rtn
-from tests.quantize.plans import plan
+from bitsure.base.errors import UserError
+from bitsure.config.number_formats import Activations, KeysValues
+from bitsure.config.other_quantizers import Bnb, Hqq
+from bitsure.config.quantizers import Kept, Rtn
+from bitsure.quantize import plan as quantize
+from tests.builders.plans import plan
 
 
 @pytest.mark.parametrize(("quant", "library"), [(Bnb("nf4"), "bitsandbytes"), (Hqq(4, 64), "hqq")])

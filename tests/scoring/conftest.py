@@ -5,6 +5,6 @@ import pytest
 
 @pytest.fixture(scope="session")
 def model(tiny_model):
-    from bitsure import models
+    from bitsure.models import source as models
 
     return models.load(tiny_model, "float32")[0]

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from bitsure import models
-from bitsure.config import Task
-from bitsure.errors import UserError
-from bitsure.scoring.engine import TOLERANCE
-from tests.conftest import SHARED, needs_shared, record
+from bitsure.base.errors import UserError
+from bitsure.config.schema import Task
+from bitsure.models import source as models
+from bitsure.scoring.local.engine import TOLERANCE
+from tests.builders.marks import SHARED, needs_shared
+from tests.builders.records import record
 
 ALL = Task(name="all", names=["all"])  # no limit, no template
 
@@ -24,7 +25,7 @@ def harness():
 
 @pytest.fixture(scope="module")
 def tasks():
-    from bitsure.scoring import tasks
+    from bitsure.tasks import harness_tasks as tasks
 
     return tasks
 
@@ -142,10 +143,10 @@ def test_on_real_tasks_every_number_is_that_of_hflm(harness, tasks, monkeypatch)
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
 
-    from bitsure import hub_data
+    from bitsure.hub import data_sets as hub_data
 
     model, tokenizer = models.load(SHARED / "hub/models/karpathy/stories260K", "float32")
-    from bitsure.scoring.names import manager_with
+    from bitsure.tasks.names import manager_with
 
     for shots in (0, 2):
         with hub_data.datasets_from(str(SHARED / "hub"), None):

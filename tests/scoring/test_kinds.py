@@ -10,11 +10,15 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from bitsure import config as schema
-from bitsure import metrics, models, pipeline, records, settings
-from bitsure.config import PROJECT, Task
-from bitsure.errors import UserError
-from tests.conftest import SHARED, needs_shared, needs_transformers_5
+from bitsure.base.errors import UserError
+from bitsure.config import schema
+from bitsure.config import validation as settings
+from bitsure.config.schema import PROJECT, Task
+from bitsure.metrics import measure as metrics
+from bitsure.models import source as models
+from bitsure.records import table as records
+from bitsure.run import pipeline
+from tests.builders.marks import SHARED, needs_shared, needs_transformers_5
 from tests.metrics.test_metrics import METRIC
 
 schema.register()
@@ -31,7 +35,8 @@ def loaded_model(tiny_model):
 
 def ask(loaded_model, own_tasks, name, **changes):
     """The records and prompts of one's own task."""
-    from bitsure.scoring import harness, tasks
+    from bitsure.scoring import harness
+    from bitsure.tasks import harness_tasks as tasks
 
     model, tokenizer = loaded_model
     chosen = Task(**({"name": "own", "names": [name], "include_path": str(own_tasks)} | changes))
@@ -45,7 +50,7 @@ def test_the_harness_own_numbers(loaded_model, own_tasks, name):
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
 
-    from bitsure.scoring import tasks
+    from bitsure.tasks import harness_tasks as tasks
 
     rows, _ = ask(loaded_model, own_tasks, name)
     ours = {metric: one["value"] for metric, one in metrics.measure(rows, METRIC)[name].items()}

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from bitsure import terminal
-from bitsure.errors import UserError
-from bitsure.metrics import ECE, MACRO
+from bitsure.base import terminal
+from bitsure.base.errors import UserError
+from bitsure.metrics.measure import ECE, MACRO
 
 SURE = {"confidence": "confidence", "true_label_prob": "true-label prob.", "accuracy": "accuracy", ECE: "calibration error"}
 COLUMNS = ("model", "quantizer", "bits", "after coding", "entropy", "load time", *SURE.values())

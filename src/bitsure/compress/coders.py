@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bitsure.errors import UserError
+from bitsure.base.errors import UserError
 
 ZSTD_LEVEL = 1  # higher ones look longer for repetitions, which codes hardly have, and come out larger as often as smaller
 AS_STORED, ZSTD_PACKED, ZSTD_BYTES, RANGE_CODER = "as_stored", "zstd_packed", "zstd_bytes", "range_coder"
@@ -88,7 +88,7 @@ def packed_words(codes: np.ndarray, bits: int) -> bytes:
     """Codes (rows, columns) as the words of GPTQ checkpoints."""
     import torch
 
-    from bitsure.quantize.packing import pack
+    from bitsure.quantize.weights.packing import pack
 
     return pack(torch.from_numpy(codes).T, bits).numpy().tobytes()
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitsure.number_formats import ELEMENTS, MX, Numbers
+from bitsure.config.number_formats import ELEMENTS, MX, Numbers
 
 if TYPE_CHECKING:
     import torch
 
-    from bitsure.quantize.formats import CodebookWeight, Weight
+    from bitsure.quantize.weights.formats import CodebookWeight, Weight
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def of_weight(weight: Weight, most: int, seed: int) -> Coded | None:
 
     most: of more codes than these, whole rows are drawn by `seed`. None for a weight that is not made of codes.
     """
-    from bitsure.quantize.formats import CodebookWeight, DenseWeight
+    from bitsure.quantize.weights.formats import CodebookWeight, DenseWeight
 
     if isinstance(weight, DenseWeight):
         return None
@@ -65,8 +65,8 @@ def of_activations(states: torch.Tensor, numbers: Numbers, span: torch.Tensor | 
     """
     import torch
 
-    from bitsure.quantize.elements import MANTISSA_BITS, encode
-    from bitsure.quantize.fake import on_grid
+    from bitsure.quantize.weights.elements import MANTISSA_BITS, encode
+    from bitsure.quantize.weights.fake_quantize import on_grid
 
     units, scales, zeros = on_grid(states, numbers, span)
     (tokens, width), groups = states.shape, scales.shape[1]
@@ -118,7 +118,7 @@ def _groups_of_codebook(weight: CodebookWeight, rows: np.ndarray) -> np.ndarray:
 def _beside(weight: Weight) -> list[torch.Tensor]:
     import torch
 
-    from bitsure.quantize.formats import CodebookWeight
+    from bitsure.quantize.weights.formats import CodebookWeight
 
     if isinstance(weight, CodebookWeight):
         nested = isinstance(weight.absmax, CodebookWeight)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from bitsure.compress import coders
 from bitsure.compress.codes import Coded, of_activations, of_weight
 from bitsure.compress.entropy import entropy
-from bitsure.number_formats import Activations
+from bitsure.config.number_formats import Activations
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from bitsure.quantize.blocks import Feed
-    from bitsure.quantize.hooks import Input
+    from bitsure.quantize.inference.hooks import Input
+    from bitsure.quantize.walk.blocks import Feed
 
 UNROUNDED = Activations(8, symmetric=True)  # what activations are measured in that a quantizer leaves as they are
 
@@ -27,7 +27,7 @@ def weights(checkpoint: Path, codes: int, seed: int) -> dict | None:
 
     codes: how many are measured at most (of a larger model, rows of each layer drawn by `seed`).
     """
-    from bitsure.quantize import checkpoints
+    from bitsure.quantize.checkpoint import storage as checkpoints
 
     total, each = checkpoints.one_by_one(checkpoint)
     coded = ((name, of_weight(weight, codes // max(1, total), seed)) for name, weight in each)
@@ -40,9 +40,9 @@ def activations(model: nn.Module, windows: torch.Tensor, codes: int, seed: int) 
     As codes of the format that they are rounded to while the model runs, from what they are before that; else of int8 with one
     scale a token. Layers that read the same input in the same format count once, under the name of the first.
     """
-    from bitsure.quantize.blocks import walk
-    from bitsure.quantize.hooks import Input
-    from bitsure.quantize.targets import block_linears, linears
+    from bitsure.quantize.inference.hooks import Input
+    from bitsure.quantize.walk.blocks import walk
+    from bitsure.quantize.walk.targets import block_linears, linears
 
     most = codes // len(block_linears(model))
     changes = model.hooks.changes if hasattr(model, "hooks") else {}

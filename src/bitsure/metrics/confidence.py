@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 import pyarrow.compute as pc
 
-from bitsure.errors import UserError
-from bitsure.records import Records, flat, table
+from bitsure.base.errors import UserError
+from bitsure.records.table import Records, flat, table
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from bitsure.metrics.statistics import Sums, mean
 
 if TYPE_CHECKING:
-    from bitsure.metrics.pairs import Pairs
+    from bitsure.metrics.question_pairs import Pairs
 
 SHARES = tuple(k / 10 for k in range(1, 10))  # of the questions, that go to the full model
 NAMES = tuple(f"{share:.0%}".replace("%", "_percent") for share in SHARES)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from bitsure.metrics.confidence import choice_probabilities
-from bitsure.records import Records, flat, table
+from bitsure.records.table import Records, flat, table
 
 BINS, RANGES, SCE_BINS = 100, 15, 15
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bitsure.metrics import bootstrap
-from bitsure.metrics.pairs import Pairs
+from bitsure.metrics.question_pairs import Pairs
 from bitsure.metrics.statistics import Estimate, standard_error, standardized
 
 BECAME_WRONG = "of the changed became wrong"  # what the effect size of `mcnemar` is a share of

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from bitsure.metrics.confidence import Questions, questions
-from bitsure.metrics.pairs import Outcomes
+from bitsure.metrics.question_pairs import Outcomes
 from bitsure.metrics.statistics import Statistic, Sums, mean
-from bitsure.records import flat, has_choices, is_text
+from bitsure.records.table import flat, has_choices, is_text
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,19 @@ from pathlib import Path
 
 import yaml
 
-from bitsure import config as schema
-from bitsure import harness_log, records, sweep, terminal, verdict
-from bitsure.config import PROJECT, Metric, Verdict
-from bitsure.errors import UserError
-from bitsure.records import Records
-from bitsure.report import OF_A_BASELINE, About, build, compressibility, published_table, tables
-from bitsure.sweep import cells
+from bitsure.base import terminal
+from bitsure.base.errors import UserError
+from bitsure.comparison import verdict
+from bitsure.config import schema
+from bitsure.config.schema import PROJECT, Metric, Verdict
+from bitsure.records import harness_log
+from bitsure.records import table as records
+from bitsure.records.table import Records
+from bitsure.report import compressibility_table as compressibility
+from bitsure.report import published_table, tables
+from bitsure.report.run_report import OF_A_BASELINE, About, build
+from bitsure.sweep.report import cell_results as cells
+from bitsure.sweep.report import sweep_report as sweep
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bitsure.store import hash_json
+from bitsure.base.store import hash_json
 
 FULL, QUANTIZED = "#0072B2", "#D55E00"  # Okabe & Ito (2008): blue and vermilion
 COLOURS = 64  # of a picture, shades of its lines' edges included

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from bitsure import control
-from bitsure.config import Metric
-from bitsure.metrics import MACRO, bins_of, deferral
+from bitsure.comparison import noise_control as control
+from bitsure.config.schema import Metric
+from bitsure.metrics import deferral
 from bitsure.metrics.calibration import Bins, reliability_diagram
 from bitsure.metrics.confidence import Questions, questions
-from bitsure.metrics.pairs import STRATA
+from bitsure.metrics.measure import MACRO, bins_of
+from bitsure.metrics.question_pairs import STRATA
 from bitsure.metrics.ranking import risk_coverage
-from bitsure.records import Records, by_task, has_choices
+from bitsure.records.table import Records, by_task, has_choices
 from bitsure.report.drawing import FULL, QUANTIZED, Sheets, file_name, plain, save
 
 POINTS = 400  # of a curve

@@ -8,16 +8,17 @@ from collections.abc import Collection
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from bitsure import verdict
-from bitsure.compare import CLUSTER_ROBUST, was_compared
-from bitsure.config import Metric
-from bitsure.metrics import MACRO
+from bitsure.comparison import verdict
+from bitsure.comparison.compare import CLUSTER_ROBUST, was_compared
+from bitsure.config.schema import Metric
 from bitsure.metrics.deferral import FULL_BITS, cost_of_quantized
-from bitsure.report import compressibility, published_table, tables
+from bitsure.metrics.measure import MACRO
+from bitsure.report import compressibility_table as compressibility
+from bitsure.report import published_table, tables
 from bitsure.report.samples import Changed
 
 if TYPE_CHECKING:
-    from bitsure.report import About, Report
+    from bitsure.report.run_report import About, Report
 
 
 LARGEST = 5_000_000  # bytes of a page

@@ -8,7 +8,7 @@ import numpy as np
 
 from bitsure.metrics.confidence import Questions
 from bitsure.metrics.texts import Texts, answers
-from bitsure.records import Join, Record, by_task, is_text, rows
+from bitsure.records.table import Join, Record, by_task, is_text, rows
 
 SHOWN = 6  # of each task
 LONGEST = 600  # characters of a prompt

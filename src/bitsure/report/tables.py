@@ -8,8 +8,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from bitsure.compare import was_compared
-from bitsure.metrics import MACRO
+from bitsure.comparison.compare import was_compared
+from bitsure.metrics.measure import MACRO
 from bitsure.metrics.significance import BECAME_WRONG
 
 HEADLINE = {

@@ -16,14 +16,14 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from bitsure.config import Task
-from bitsure.errors import UserError
-from bitsure.records import Record, cluster_of
-from bitsure.scoring.engine import Engine
-from bitsure.scoring.forward import Scored
+from bitsure.base.errors import UserError
+from bitsure.config.schema import Task
+from bitsure.records.table import Record, cluster_of
 from bitsure.scoring.journal import Journal, Limits
-from bitsure.scoring.names import CHOICES, TEXT
-from bitsure.scoring.tasks import MC2, choices_of, gold_of
+from bitsure.scoring.local.engine import Engine
+from bitsure.scoring.local.forward import Scored
+from bitsure.tasks.harness_tasks import MC2, choices_of, gold_of
+from bitsure.tasks.names import CHOICES, TEXT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

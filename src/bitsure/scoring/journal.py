@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from bitsure.scoring.forward import Scored
-from bitsure.scoring.rows import Request
+from bitsure.scoring.local.forward import Scored
+from bitsure.scoring.local.rows import Request
 
 
 class Limits(NamedTuple):

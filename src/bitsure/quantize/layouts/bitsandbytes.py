@@ -11,8 +11,8 @@ import json
 
 import torch
 
-from bitsure.errors import UserError
-from bitsure.quantize.formats import CodebookWeight, IntegerWeight, Weight
+from bitsure.base.errors import UserError
+from bitsure.quantize.weights.formats import CodebookWeight, IntegerWeight, Weight
 
 
 def take(tensors: dict[str, torch.Tensor]) -> dict[str, Weight]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from bitsure.errors import UserError
-from bitsure.quantize.formats import IntegerWeight
-from bitsure.quantize.packing import unpack
+from bitsure.base.errors import UserError
+from bitsure.quantize.weights.formats import IntegerWeight
+from bitsure.quantize.weights.packing import unpack
 
 # of activations, keys and values, which stay in full precision here
 NOT_WEIGHTS = tuple(f".{what}_{part}" for what in ("input", "output", "k", "v") for part in ("scale", "zero_point"))

@@ -1,0 +1,223 @@
+"""The content-addressed store: quantized weights and records, found again by what made them.
+
+An entry is a directory `<kind>/<key>` with the files and a `manifest.json` that holds their sizes, times, SHA-256 and what made
+them. It is built under a temporary name and renamed into place, so that it is there whole or not at all. Who makes an entry
+holds its lock, a file in `locks/`; others that want the same wait.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import filelock
+
+from bitsure.base.errors import UserError
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # of the layout below; a store of a later one is refused
+PATIENCE = 1.0  # seconds of waiting for a lock that are not worth a word
+UNFINISHED = ".unfinished-"
+
+
+def on_wait(seconds: float) -> None:
+    """Called with the seconds that were waited for a lock, while it is waited for; for those who want to know to replace."""
+
+
+def hash_json(value: object) -> str:
+    """SHA-256 of the canonical JSON of a value, hexadecimal."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_each(paths: Sequence[Path], store: Store | None = None) -> list[str]:
+    """SHA-256 of each file's content; a store knows those of files that have not changed."""
+    return store.hashes(paths) if store else [hash_file(path) for path in paths]
+
+
+def hash_files(paths: Sequence[Path], store: Store | None = None) -> str:
+    """SHA-256 of the names and contents of files, in the order given."""
+    return hash_json([(path.name, one) for path, one in zip(paths, hash_each(paths, store), strict=True)])
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.rename(path)
+
+
+@contextmanager
+def locked(path: Path, what: object) -> Iterator[None]:
+    """Keep all others who lock the same file waiting until the block ends; what: that they are told to wait for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock, said = filelock.FileLock(path), False
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=PATIENCE)
+        except filelock.Timeout:
+            on_wait(PATIENCE)
+            if not said:
+                log.warning("waiting for another process that makes %s", what)
+            said = True
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class Store:
+    """`root/<kind>/<key>/`, where the key is the hash of `made_from`: a JSON value that names every cause of the content.
+
+    Raises UserError for a store that a newer version wrote.
+    """
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+        found = self._version()
+        if found > VERSION:
+            raise UserError(
+                f"The store {self.root} was written by a newer bitsure (its layout is {found}, this one knows {VERSION}). "
+                "Update bitsure, or give another place: paths.store=DIR."
+            )
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.root)!r})"
+
+    def path(self, kind: str, made_from: object) -> Path:
+        return self.root / kind / hash_json(made_from)[:24]
+
+    def find(self, kind: str, made_from: object, to_read: bool = False) -> Path | None:
+        """The entry's directory if it is there and its files are as they were written; a damaged one is as if not there.
+
+        A file that has its size and time is taken for undamaged, any other is hashed. to_read: hash them all; for those who
+        load the content, so that bits that turned are noticed before they are believed.
+        """
+        path = self.path(kind, made_from)
+        if not path.is_dir():
+            return None
+        if damage := _damage(path, to_read):
+            log.warning("the store's entry %s is damaged (%s): it is made again", path, damage)
+            return None
+        return path
+
+    @contextmanager
+    def lock(self, kind: str, made_from: object) -> Iterator[None]:
+        """Keep all others who lock the same entry waiting until the block ends, on every machine that shares the disk.
+
+        The lock is the kernel's, on an open file (flock): it goes with its owner, however that ends. Where a file system
+        does not carry such locks from machine to machine, two of them may make the same entry twice, which costs time only.
+        Where there is no flock at all, filelock makes soft locks, which can outlive their owner.
+        """
+        with locked(self.root / "locks" / kind / hash_json(made_from)[:24], self.path(kind, made_from)):
+            yield
+
+    def ensure(self, kind: str, made_from: object, fill: Callable[[Path], None], to_read: bool = False) -> Path:
+        """The entry's directory; where it is not there yet `fill` fills it, in one process at a time. to_read: as in `find`."""
+        if found := self.find(kind, made_from, to_read):
+            return found
+        with self.lock(kind, made_from):
+            if not self.find(kind, made_from, to_read):  # not made by another process meanwhile
+                with self.create(kind, made_from) as unfinished:
+                    fill(unfinished)
+        return self.path(kind, made_from)
+
+    @contextmanager
+    def create(self, kind: str, made_from: object) -> Iterator[Path]:
+        """An empty directory to fill; it becomes the entry when the block ends without an exception."""
+        final = self.path(kind, made_from)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        if not (self.root / "version").exists():
+            write_text(self.root / "version", f"{VERSION}\n")
+        self._remove_left_behind(final.parent)
+        temporary = final.parent / f"{UNFINISHED}{uuid.uuid4().hex}-{socket.gethostname()}"
+        alive = self._alive(temporary)
+        alive.acquire()  # before the directory is there to be taken for left behind
+        temporary.mkdir()
+        try:
+            yield temporary
+            files = {str(file.relative_to(temporary)): file for file in sorted(temporary.rglob("*")) if file.is_file()}
+            hashes = {name: hash_file(file) for name, file in files.items()}
+            manifest = {"made_from": made_from, "sha256": hashes, "stat": {name: _stat(file) for name, file in files.items()}}
+            write_text(temporary / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))
+            if final.is_dir() and _damage(final, to_read=True):
+                shutil.rmtree(final)
+            try:
+                temporary.rename(final)
+            except OSError:  # another process made the same entry meanwhile: its content is the same
+                if not final.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            alive.release()
+            Path(alive.lock_file).unlink(missing_ok=True)
+
+    def hashes(self, files: Sequence[Path]) -> list[str]:
+        """SHA-256 of each file's content. Files of the same places, sizes and times as before are not read again."""
+        made_from = {"files": [[str(file.absolute()), *_stat(file)] for file in files]}
+
+        def fill(entry: Path) -> None:
+            write_text(entry / "hashes.json", json.dumps([hash_file(file) for file in files]))
+
+        entry = self.ensure("hashes", made_from, fill, to_read=True)
+        return json.loads((entry / "hashes.json").read_text())
+
+    def _alive(self, unfinished: Path) -> filelock.BaseFileLock:
+        """What the maker of an unfinished entry holds as long as it lives."""
+        folder = self.root / "locks" / "unfinished"
+        folder.mkdir(parents=True, exist_ok=True)
+        return filelock.FileLock(folder / unfinished.name.removeprefix(UNFINISHED))
+
+    def _remove_left_behind(self, folder: Path) -> None:
+        """Remove what makers on this machine that are no more left unfinished; others' locks may not be seen from here.
+
+        A process's number would not do: containers may share a machine's name and not its processes.
+        """
+        for path in folder.glob(f"{UNFINISHED}*"):
+            if path.name.removeprefix(UNFINISHED).partition("-")[2] != socket.gethostname():
+                continue
+            alive = self._alive(path)
+            with suppress(filelock.Timeout), alive.acquire(timeout=0):
+                shutil.rmtree(path, ignore_errors=True)
+                Path(alive.lock_file).unlink(missing_ok=True)
+
+    def _version(self) -> int:
+        try:
+            return int((self.root / "version").read_text())
+        except FileNotFoundError:
+            return 0  # nothing is in it yet
+        except ValueError as error:
+            raise UserError(f"{self.root / 'version'} does not say a store's version: is {self.root} a store?") from error
+
+
+def _stat(file: Path) -> list[int]:
+    """Size and time of the last change: what an edit, a copy or a cut changes, and turned bits do not."""
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _damage(path: Path, to_read: bool) -> str | None:
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        hashes, stats = manifest["sha256"], manifest.get("stat", {})
+    except (OSError, ValueError, KeyError) as error:
+        return f"its manifest cannot be read: {error}"
+    for name, expected in hashes.items():
+        if not (path / name).is_file():
+            return f"{name} is missing"
+        if (to_read or _stat(path / name) != stats.get(name)) and hash_file(path / name) != expected:
+            return f"{name} is not what was written"
+    return None

@@ -1,0 +1,64 @@
+"""The model's settings: where it is, what conf/model says of it, how it is run. No torch here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from bitsure.base.errors import UserError, at_least, one_of
+
+DTYPES = ("float32", "bfloat16", "float16")
+REVISION = "main"  # if none is given
+
+
+@dataclass
+class Model:
+    """Where the full-precision model comes from, a directory (`path`) or a hub repository (`repo`), and how it is run."""
+
+    name: str | None = None  # None: the directory's or repository's own
+    path: str | None = None
+    repo: str | None = None
+    revision: str = REVISION  # a branch, a tag or a commit; provenance says which commit it was
+    series: str | None = None  # models that differ in size and training seed alone, joined in a sweep's report; None: by name
+    training_seed: int | None = None  # tells models of one series and size apart
+    # what conf/model says of a repository, checked before its weights are downloaded; None: nothing is said
+    family: str | None = None  # transformers' `model_type`
+    parameters: int | None = None  # those that are tied once
+    context: int | None = None  # tokens
+    full_dtype: str | None = None  # of the weights as they were published: the study's "full" model
+    gated: bool = False  # whether the hub wants an account that was granted access
+    remote_code: bool = False  # whether it cannot be built without Python code of the repository
+    unquantizable: str | None = None  # why no quantizer serves it: it is scored in full precision
+    # how it is run
+    dtype: str = "auto"  # what it computes in; auto: float32 on a CPU, full_dtype or the checkpoint's own on a GPU
+    device: str = "auto"  # where it is scored: cpu, cuda, cuda:1 …; auto: the fastest there is
+    device_map: str | None = None  # auto | balanced | sequential: spread by accelerate over GPUs, CPU and disk
+    max_memory: list[str] | None = None  # what each may take with device_map, such as [0:20GiB,cpu:60GiB]; None: all there is
+    trust_remote_code: bool = False  # run the repository's own Python code
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (self.repo is None):
+            raise UserError(
+                f"model: needs either model.path (a directory) or model.repo (a hub repository); "
+                f"got path={self.path!r}, repo={self.repo!r}. Example: model=local model.path=DIR"
+            )
+        one_of("model.dtype", self.dtype, ("auto", *DTYPES))
+        one_of("model.full_dtype", self.full_dtype, (None, *DTYPES))
+        one_of("model.device_map", self.device_map, (None, "auto", "balanced", "sequential"))
+        for key in ("parameters", "context"):
+            if getattr(self, key) is not None:
+                at_least(f"model.{key}", getattr(self, key), 1)
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise UserError(f"model.device={self.device}: allowed are auto, cpu, cuda, cuda:1 and so on.")
+        if self.device_map is not None and self.device != "auto":
+            raise UserError(f"model.device={self.device}: model.device_map={self.device_map} chooses devices. Leave one out.")
+        if self.max_memory is not None and self.device_map is None:
+            raise UserError("model.max_memory: says how model.device_map may spread the model. Add model.device_map=auto.")
+        for part in self.max_memory or ():
+            if not re.fullmatch(r"(cpu|\d+):\d+(\.\d+)?([KMGT]i?B)?", part):
+                raise UserError(
+                    f"model.max_memory: {part!r} is no DEVICE:SIZE, such as cpu:60GiB, or 0:20GiB for the first GPU. "
+                    "Example: 'model.max_memory=[0:20GiB,cpu:60GiB]'"
+                )
+        self.name = self.name or Path(self.path or self.repo).name

@@ -1,0 +1,237 @@
+"""The settings of our own quantizers: transforms → number formats → rounding; Hydra fills them from conf/quant.
+
+GPTQ is one of them whoever rounds. No torch here: composing a config must stay quick.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from bitsure.base.errors import UserError, at_least, one_of
+from bitsure.config.number_formats import MX, MX_BLOCK, Activations, KeysValues, Numbers
+
+CLIPS = ("clip", "clip_asymmetric")
+OF_ACTIVATIONS = ("smooth", "reassemble")
+TRANSFORMS = (*OF_ACTIVATIONS, "scale", *CLIPS)  # in the order in which they are made
+
+
+@dataclass
+class Quant:
+    """The quantizer; each has a class of its own, below or in `other_quantizers`."""
+
+    needs_data = False  # text to quantize with; what was done is measured on text in any case
+
+
+@dataclass
+class NoQuant(Quant):
+    """Full precision."""
+
+    @property
+    def name(self) -> str:
+        return "none"
+
+
+@dataclass
+class Chain(Quant):
+    """Transforms → number formats of weights, activations, keys and values → rounding: our own quantizers and GPTQ."""
+
+    transforms: list[str] = field(default_factory=list)  # before rounding, by calibration text, in the order of TRANSFORMS
+    smooth_alpha: float = 0.5  # of smooth: 0 leaves all difficulty with the activations, 1 gives all of it to the weights
+    activations: Activations | None = None
+    kv: KeysValues | None = None
+
+    def __post_init__(self) -> None:
+        self.activations = None if self.activations is None or self.activations.off else self.activations
+        self.kv = None if self.kv is None or self.kv.off else self.kv
+        for transform in self.transforms:
+            one_of("quant.transforms", transform, TRANSFORMS)
+        if list(self.transforms) != [transform for transform in TRANSFORMS if transform in self.transforms]:
+            raise UserError(f"quant.transforms={list(self.transforms)}: each once, in the order {', '.join(TRANSFORMS)}.")
+        if not 0 <= self.smooth_alpha <= 1:
+            raise UserError(f"quant.smooth_alpha={self.smooth_alpha}: a number from 0 to 1.")
+        easier = [transform for transform in self.transforms if transform in OF_ACTIVATIONS]
+        if easier and self.activations is None:
+            raise UserError(
+                f"quant.transforms=[{easier[0]}] makes activations easier to round and weights harder, and no activations are "
+                f"rounded: give quant.activations.bits=8, or take [scale], which makes weights easier."
+            )
+
+    @property
+    def needs_data(self) -> bool:
+        return bool(self.transforms) or (self.activations is not None and self.activations.static)
+
+    @property
+    def _ahead(self) -> str:
+        """The transforms' part of the name."""
+        alpha = "" if self.smooth_alpha == 0.5 else f"{self.smooth_alpha:g}"
+        return "+".join(self.transforms).replace("smooth", f"smooth{alpha}").replace("scale+clip", "awq")
+
+    @property
+    def _at_run_time(self) -> str:
+        """The part of the name that is about activations, keys and values."""
+        parts = {"a": self.activations, "kv": self.kv}
+        return "".join(
+            f"-{what}{numbers.label}{_suffix(numbers, numbers.usual_group, numbers.format != 'int')}"
+            for what, numbers in parts.items()
+            if numbers is not None
+        )
+
+
+@dataclass
+class Kept(Chain):
+    """Weights as they are: activations, keys and values alone are rounded."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.activations is None and self.kv is None:
+            raise UserError("quant.activations=null quant.kv=null: nothing would be quantized. quant=none is full precision.")
+        if others := [transform for transform in self.transforms if transform not in OF_ACTIVATIONS]:
+            raise UserError(
+                f"quant.transforms=[{others[0]}] is for weights that are rounded, and here they are kept. Leave it out."
+            )
+
+    @property
+    def name(self) -> str:
+        return "-".join(filter(None, [self._ahead, self._at_run_time.removeprefix("-")]))
+
+
+@dataclass
+class Rounded(Chain, Numbers):
+    """Weights in a number format with a scale (and zero point, unless symmetric) for each group: transforms, then rounding."""
+
+    remainder: str = "shorten"  # what happens to a width that the group does not divide: shorten | pad | row
+    true_sequential: bool = True  # a block's layers see what those before them became
+
+    def __post_init__(self) -> None:
+        Numbers.__post_init__(self)
+        Chain.__post_init__(self)
+        one_of("quant.remainder", self.remainder, ("shorten", "pad", "row"))
+        if self.format in MX and self.remainder == "row":
+            raise UserError(f"quant.remainder=row: {self.format} has blocks of {MX_BLOCK}. Take shorten or pad.")
+        if clips := [transform for transform in self.transforms if transform in CLIPS]:
+            if self.format != "int":
+                raise UserError(
+                    f"quant.transforms=[{clips[0]}] narrows the range of integers; the scale of {self.format} follows from the "
+                    f"largest value. Leave it out."
+                )
+            if self.group_size == 0:
+                raise UserError(
+                    f"quant.transforms=[{clips[0]}] narrows groups: quant.group_size=0 has none. Give a group size or -1."
+                )
+            if len(clips) > 1:
+                raise UserError("quant.transforms: clip narrows both ends alike, clip_asymmetric each by itself: take one.")
+            if clips == ["clip_asymmetric"] and self.symmetric:
+                raise UserError("quant.transforms=[clip_asymmetric]: symmetric integers have one range. quant.symmetric=false.")
+
+    @property
+    def name(self) -> str:
+        label = "+".join(filter(None, [self._ahead, self.rounding])).replace("awq+rtn", "awq")
+        at_once = "" if self.true_sequential or not self.needs_data else "-parallel"
+        grid = _suffix(self, 128 if self.format == "int" else self.usual_group, True)
+        remainder = "" if self.remainder == "shorten" else f"-{self.remainder}"
+        return f"{label}{self.label}{grid}{remainder}{at_once}{self._at_run_time}"
+
+
+@dataclass
+class Tuning:
+    """Low-rank changes BA of a block's weights W, learned on calibration data before W + BA is rounded (Liu et al. 2024)."""
+
+    rank: int | None = None  # None: no tuning
+    epochs: int = 10
+    lr: float = 5e-4  # of AdamW, falling to 0 linearly
+    seed: int = 0  # draws A and the order of the data
+
+    def __post_init__(self) -> None:
+        if self.rank is not None:
+            at_least("quant.tuning.rank", self.rank, 1)
+        at_least("quant.tuning.epochs", self.epochs, 1)
+        if not self.lr > 0:
+            raise UserError(f"quant.tuning.lr={self.lr}: a number above 0, such as 5e-4.")
+
+    @property
+    def label(self) -> str:
+        """The part of a quantizer's name."""
+        own = Tuning(rank=4)
+        changed = [f"{key}{value:g}" for key, value in vars(self).items() if value != getattr(own, key)]
+        return "-".join(["-tuned", *changed])
+
+
+@dataclass
+class Rtn(Rounded):
+    """Round to nearest."""
+
+    rounding = "rtn"
+
+    tuning: Tuning | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.tuning = None if self.tuning is None or self.tuning.rank is None else self.tuning
+        if self.tuning and (others := [one for one in self.transforms if one not in OF_ACTIVATIONS]):
+            raise UserError(
+                f"quant.tuning changes the weights that quant.transforms=[{others[0]}] was found for: leave one of them out."
+            )
+
+    @property
+    def needs_data(self) -> bool:
+        return super().needs_data or self.tuning is not None
+
+    @property
+    def name(self) -> str:
+        return super().name + (self.tuning.label if self.tuning else "")
+
+
+@dataclass
+class Gptq(Rounded):
+    """GPTQ (Frantar et al. 2023)."""
+
+    rounding = "gptq"
+    needs_data = True
+
+    backend: str = MISSING  # gptqmodel: the packed format that people deploy; native: our own; auto_gptq: the study's library
+    desc_act: bool = MISSING  # act-order
+    damp_percent: float = MISSING  # a fraction of the Hessian's mean diagonal
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("quant.backend", self.backend, ("gptqmodel", "native", "auto_gptq"))
+        if not 0 < self.damp_percent < 1:
+            raise UserError(f"quant.damp_percent={self.damp_percent}: a fraction between 0 and 1, such as 0.01.")
+        if self.desc_act and (clips := [transform for transform in self.transforms if transform in CLIPS]):
+            raise UserError(
+                f"quant.desc_act=true makes groups in another order than quant.transforms=[{clips[0]}] narrows them in: "
+                f"leave one out."
+            )
+        if self.desc_act and self.format in MX:
+            raise UserError(
+                f"quant.desc_act=true: the blocks of {self.format} are of columns that lie side by side. Leave it out."
+            )
+        if self.backend == "native":
+            return
+        if self.format != "int" or self.activations or self.kv:
+            raise UserError(
+                f"quant.backend={self.backend} rounds weights to integers, by what the model computes in full precision: "
+                f"quant.format, quant.activations and quant.kv need quant.backend=native."
+            )
+        one_of(f"quant.bits ({self.backend}; quant.backend=native has 2 to 8)", self.bits, (2, 3, 4, 8))
+        sizes = (-1, 16, 32, 64, 128, 256, 512, 1024)
+        one_of(f"quant.group_size ({self.backend}; quant.backend=native has any)", self.group_size, sizes)
+        if self.transforms:
+            raise UserError(f"quant.transforms={list(self.transforms)}: {self.backend} has none. Add quant.backend=native.")
+        if self.remainder != "shorten":
+            raise UserError(
+                f"quant.remainder={self.remainder}: {self.backend} only shortens the last group. Add quant.backend=native."
+            )
+
+    @property
+    def name(self) -> str:
+        library = "" if self.backend == "gptqmodel" or self.format != "int" else f"-{self.backend.replace('_', '')}"
+        return super().name + ("-actorder" if self.desc_act else "") + library
+
+
+def _suffix(numbers: Numbers, usual_group: int, usually_symmetric: bool) -> str:
+    """What differs from the presets' settings."""
+    group = {-1: "-row", 0: "-tensor", usual_group: ""}.get(numbers.group_size, f"-g{numbers.group_size}")
+    return group + ("" if numbers.symmetric == usually_symmetric else "-sym" if numbers.symmetric else "-asym")

@@ -1,0 +1,236 @@
+"""Every setting there is: dataclasses that Hydra fills from conf/, and what each may be.
+
+No torch here: composing a config must stay quick.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+from bitsure.base.errors import UserError, at_least, one_of
+from bitsure.config.model import Model
+from bitsure.config.other_quantizers import Bnb, Cast, Hqq, Noise, Prequantized
+from bitsure.config.quantizers import Gptq, Kept, NoQuant, Quant, Rtn
+
+PROJECT = Path(__file__).resolve().parents[3]
+MIN_SEQLEN = 8  # tokens of a calibration window
+
+
+@dataclass
+class Control:
+    """The noise control: as many models with noise of the quantizer's output error are scored beside the quantized one."""
+
+    seeds: int = MISSING
+
+    def __post_init__(self) -> None:
+        if self.seeds != 0:
+            at_least("control.seeds", self.seeds, 19, " (a p-value of .05 needs as many), or 0 for none")
+
+
+@dataclass
+class Calib:
+    """The quantizer's data, `nsamples` windows of `seqlen` tokens: of files (`path`), a file of a hub data set, or of none."""
+
+    name: str = MISSING
+    kind: str = "text"  # text: files; task: the scored tasks' training splits; random: tokens of the vocabulary
+    path: str | None = None  # a file, or a folder of them: .txt, or .jsonl, .json.gz, .parquet with a `text` field
+    repo: str | None = None
+    file: str | None = None
+    document_start: str | None = None  # where lines or rows are parts of documents: a regular expression for the first
+    nsamples: int = MISSING
+    seqlen: int = MISSING
+    seed: int = 0
+    if_missing: str = "error"  # what to do where the hub's file is not to be had: error | pocket
+
+    def __post_init__(self) -> None:
+        one_of("calib.kind", self.kind, ("text", "task", "random"))
+        one_of("calib.if_missing", self.if_missing, ("error", "pocket"))
+        at_least("calib.nsamples", self.nsamples, 1)
+        at_least("calib.seqlen", self.seqlen, MIN_SEQLEN)
+        if self.document_start is not None:
+            try:
+                re.compile(self.document_start)
+            except re.error as error:
+                raise UserError(f"calib.document_start={self.document_start}: no regular expression: {error}.") from error
+        files = [key for key in ("path", "repo", "file", "document_start") if getattr(self, key) is not None]
+        if self.kind != "text" and files:
+            raise UserError(f"calib={self.name} reads no file: leave out calib.{files[0]}, or choose calib=text.")
+        if self.kind == "text" and self.path is None and (self.repo is None or self.file is None):
+            raise UserError(
+                "calib: needs calib.path=FILE (.txt, or .jsonl, .json.gz, .parquet with a `text` field) or a folder of such. "
+                "Example: calib=text calib.path=my.txt"
+            )
+
+
+@dataclass
+class Task:
+    """Which of the harness's tasks, by their names there."""
+
+    name: str = MISSING
+    names: list[str] = MISSING
+    include_path: str | None = None  # a folder of one's own task YAML
+    num_fewshot: int | None = None  # None: the task's own
+    limit: int | None = None  # the first questions of each task only
+    seed: int = 1234  # draws the few-shot examples; the harness's default
+    chat_template: bool = False  # put prompts as the tokenizer's chat template does, few-shot examples as turns before them
+    system_instruction: str | None = None  # what stands before every prompt; with a chat template, its system turn
+    add_bos: bool | None = None  # whether prompts begin with the BOS token; None: as the tokenizer does, the harness's default
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise UserError("task.names=[]: name at least one task, such as 'task.names=[arc_easy]'.")
+        if len(set(self.names)) < len(self.names):
+            raise UserError(f"task.names={self.names}: a task is named twice.")
+        if self.include_path is not None and not Path(self.include_path).is_dir():
+            raise UserError(f"task.include_path={self.include_path}: no such directory.")
+        if self.limit is not None:
+            at_least("task.limit", self.limit, 1, "; leave it out to score every question")
+        if self.num_fewshot is not None:
+            at_least("task.num_fewshot", self.num_fewshot, 0)
+
+
+@dataclass
+class Scoring:
+    """How the model is run; the numbers are the same either way, within the rounding of its type."""
+
+    share: bool = True  # run what questions have in common once
+    dequantize: bool = True  # unpack quantized weights once into ordinary layers; false: the packed kernels of gptqmodel
+
+
+@dataclass
+class Compress:
+    """How far the quantized codes compress, and what that means for loading."""
+
+    codes: int = 16_777_216  # measured at most of a model's weights, and of its activations; 0: nothing is
+    tokens: int = 512  # of calibration text whose activations are measured; 0: none are
+    seed: int = 0  # draws the rows that are measured of a larger model
+    bandwidth: float = 500.0  # MB/s of the disk or link that a model is loaded over
+
+    def __post_init__(self) -> None:
+        at_least("compress.codes", self.codes, 0)
+        at_least("compress.tokens", self.tokens, 0)
+        if not self.bandwidth > 0:
+            raise UserError(f"compress.bandwidth={self.bandwidth}: megabytes a second, a number above 0, such as 500.")
+
+
+@dataclass
+class Metric:
+    """How records become numbers."""
+
+    n_bins: int = MISSING  # bins of the calibration errors and the reliability diagram
+    binning: str = MISSING  # uniform: of equal width; quantile: of equally many questions
+    normalization: str = MISSING  # what a choice's log-probability is divided by: none (the study) | token | char | byte
+    paper_compat: bool = MISSING  # the study's numbers as its notebook computes them, beside the corrected ones
+    resamples: int = MISSING  # bootstrap
+    confidence_level: float = MISSING  # of every interval
+    alpha: float = MISSING  # of the paired t-test
+    seed: int = MISSING
+    # what a quantized answer costs where a full-precision one costs 1; None: its bits per weight of 16, a quarter if not known
+    quantized_cost: float | None = None
+
+    def __post_init__(self) -> None:
+        at_least("metric.n_bins", self.n_bins, 1)
+        one_of("metric.binning", self.binning, ("uniform", "quantile"))
+        one_of("metric.normalization", self.normalization, ("none", "token", "char", "byte"))
+        at_least("metric.resamples", self.resamples, 100)
+        if self.quantized_cost is not None and not self.quantized_cost > 0:
+            raise UserError(f"metric.quantized_cost={self.quantized_cost}: a number above 0, or null.")
+        for key in ("confidence_level", "alpha"):
+            if not 0 < getattr(self, key) < 1:
+                raise UserError(f"metric.{key}={getattr(self, key)}: a number between 0 and 1.")
+
+
+@dataclass
+class Verdict:
+    """What loss is small enough to ship; a task is non-inferior if every interval keeps within its margin."""
+
+    strict: bool = MISSING  # exit with an error unless every task is non-inferior
+    accuracy_margin: float = MISSING
+    nll_margin: float = MISSING  # nats
+    calibration_error_margin: float = MISSING
+
+    def __post_init__(self) -> None:
+        for key in ("accuracy_margin", "nll_margin", "calibration_error_margin"):
+            if not getattr(self, key) > 0:
+                raise UserError(f"verdict.{key}={getattr(self, key)}: a number above 0, such as 0.01.")
+
+
+@dataclass
+class Tracking:
+    """Weights & Biases."""
+
+    mode: str = MISSING
+    project: str = "bitsure"
+    entity: str | None = None
+    group: str | None = None  # None: the sweep's directory in a sweep, else the model's name
+
+    def __post_init__(self) -> None:
+        one_of("tracking.mode", self.mode, ("offline", "online", "disabled"))
+
+
+@dataclass
+class Paths:
+    """Where things are kept."""
+
+    store: str = MISSING
+    hub_mirror: str | None = None  # holds datasets/<org>/<name> and models/<org>/<name>; looked in before the hub
+
+    def __post_init__(self) -> None:
+        if self.hub_mirror is not None and not Path(self.hub_mirror).is_dir():
+            raise UserError(f"paths.hub_mirror={self.hub_mirror}: no such directory.")
+
+
+@dataclass
+class Sweep:
+    """How the cells of a sweep are run; it says nothing of their results."""
+
+    time_limit: float | None = None  # seconds that a cell may take, waiting for others not counted; None: as long as it likes
+    gpus: int | None = 1  # that each cell has to itself where there are several; None: every cell sees all
+
+    def __post_init__(self) -> None:
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise UserError(f"sweep.time_limit={self.time_limit}: seconds above 0, or null for none.")
+        if self.gpus is not None:
+            at_least("sweep.gpus", self.gpus, 1, ", or null to let every cell see all")
+
+
+@dataclass
+class Config:
+    model: Model = MISSING
+    quant: Quant = MISSING
+    control: Control = MISSING
+    calib: Calib = MISSING
+    task: Task = MISSING
+    scoring: Scoring = MISSING
+    compress: Compress = field(default_factory=Compress)
+    metric: Metric = MISSING
+    verdict: Verdict = MISSING
+    tracking: Tracking = MISSING
+    paths: Paths = MISSING
+    sweep: Sweep = MISSING
+    plan: bool = False  # say what would be done, and do nothing
+
+
+def resolved(config: Config) -> dict:
+    """What a run's result follows from, as plain data: config.yaml, and what W&B shows."""
+    settings = asdict(config) | {"quant": asdict(config.quant) | {"name": config.quant.name}}
+    return {key: value for key, value in settings.items() if key not in ("sweep", "plan")}
+
+
+def register() -> None:
+    """Make the schemas and the `${project:…}` resolver known to Hydra; conf/*.yaml build on them."""
+    # conf/hydra/launcher has the plugins' names, so that one that is not installed can be named with what brings it
+    warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    classes = {"none": NoQuant, "rtn": Rtn, "gptq": Gptq, "cast": Cast, "prequantized": Prequantized, "bnb": Bnb, "hqq": Hqq}
+    classes |= {"noise": Noise, "keep": Kept}
+    for name, node in classes.items():
+        store.store(group="schema/quant", name=name, node=node)
+    OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)

@@ -1,0 +1,93 @@
+"""Documents of text in files: which files, and what they hold."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from bitsure.base.errors import UserError
+
+TEXT_COLUMN = "text"
+
+
+def find_files(path: Path) -> tuple[Path, ...]:
+    """The file itself, or those of a folder and its subfolders that can be read, in the order of their names.
+
+    Raises UserError if there is none.
+    """
+    if path.is_dir():
+        files = tuple(sorted(file for file in path.rglob("*") if file.is_file() and file.name.endswith(tuple(READERS))))
+        if not files:
+            raise UserError(f"calib.path={path}: the folder holds no file that ends in {', '.join(READERS)}.")
+        return files
+    if not path.is_file():
+        raise UserError(f"calib.path={path}: no such file or folder.")
+    if not path.name.endswith(tuple(READERS)):
+        raise UserError(f"calib.path={path}: expected .txt, or .jsonl, .json.gz or .parquet with a `text` field, or a folder.")
+    return (path,)
+
+
+def read_documents(path: Path, document_start: str | None = None) -> list[str]:
+    """The documents of a file: the paragraphs of a .txt, the `text` of each line or row of the others.
+
+    document_start: a regular expression; lines or rows are joined into one document until the next that it matches.
+    Raises UserError, with the line or row, if the file is not what its name says.
+    """
+    reader = next(reader for ending, reader in READERS.items() if path.name.endswith(ending))
+    try:
+        parts = list(reader(path))
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+    return parts if document_start is None else _join(parts, document_start)
+
+
+def _join(parts: list[str], document_start: str) -> list[str]:
+    documents: list[list[str]] = []
+    for part in parts:
+        if not documents or re.match(document_start, part):
+            documents.append([])
+        documents[-1].append(part.removesuffix("\n"))
+    return ["\n".join(document) for document in documents]
+
+
+def _paragraphs(path: Path) -> Iterator[str]:
+    return (part for part in path.read_text(encoding="utf-8").split("\n\n") if part.strip())
+
+
+def _json_lines(path: Path) -> Iterator[str]:
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                text = json.loads(line)[TEXT_COLUMN]
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise UserError(f"{path}, line {number}: expected a JSON object with a `text` field.") from error
+            yield _checked(text, f"{path}, line {number}")
+
+
+def _parquet_rows(path: Path) -> Iterator[str]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            columns = file.schema_arrow.names
+            if TEXT_COLUMN not in columns:
+                raise UserError(f"{path}: expected a column `text`; it has {', '.join(columns)}.")
+            texts = file.read([TEXT_COLUMN])[TEXT_COLUMN].to_pylist()
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    for number, text in enumerate(texts, 1):
+        yield _checked(text, f"{path}, row {number}")
+
+
+def _checked(text: object, where: str) -> str:
+    if not isinstance(text, str):
+        raise UserError(f"{where}: expected a string as `text`, got {text!r}.")
+    return text
+
+
+READERS = {".txt": _paragraphs, ".jsonl": _json_lines, ".json.gz": _json_lines, ".parquet": _parquet_rows}

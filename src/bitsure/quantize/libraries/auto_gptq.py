@@ -1,0 +1,144 @@
+"""GPTQ (Frantar et al. 2023) through auto-gptq 0.7.1, the study's own library; only its environment has it.
+
+It was last changed in 2024 and wants a GPU. What it takes for granted is put right around it, its own code does the work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bitsure.base import terminal
+from bitsure.base.errors import UserError
+from bitsure.config.quantizers import Gptq
+from bitsure.quantize.walk.targets import find_blocks
+
+# Of its families those that run on transformers 4.57: it does not reach the first block of Qwen2 and GPT-2, nor Mixtral's gate.
+FAMILIES = ("opt", "bloom", "llama", "mistral", "gpt_neox", "gemma", "falcon")
+
+
+def check_fits(quant: Gptq, family: str, dtype: str, shapes: dict[str, tuple[int, int]]) -> None:
+    """Raise UserError for what the library cannot do, or would write wrongly without a word.
+
+    family: transformers' model type; dtype: what it computes in, a torch type's name; shapes: layer → (out, in).
+    """
+    ways_out = "Ways out: quant.backend=native or quant.backend=gptqmodel."
+    if family not in FAMILIES:
+        raise UserError(f"quant.backend=auto_gptq: it can do {', '.join(FAMILIES)}, and not {family}. {ways_out}")
+    if odd := {name: shape for name, shape in shapes.items() if shape[0] % 32 or shape[1] % 32}:
+        name, (out, width) = next(iter(odd.items()))
+        raise UserError(
+            f"quant.backend=auto_gptq: it packs whole words only, so widths must be multiples of 32; {len(odd)} layers "
+            f"are not, such as {name} with {out} × {width}. {ways_out}"
+        )
+    if quant.bits == 8 and dtype == "bfloat16":
+        raise UserError(
+            "quant.backend=auto_gptq: it keeps scales in the computing type, and bfloat16 has too few digits for 8 bits. "
+            "Give model.dtype=float16 or model.dtype=float32."
+        )
+
+
+def quantize(
+    model: nn.Module, quant: Gptq, windows: torch.Tensor, out: Path, log_file: Path, advance: Callable[..., None]
+) -> None:
+    """Quantize the model, whose layers are replaced, and write the packed checkpoint into `out`.
+
+    model: in full precision, on the CPU; windows: (nsamples, seqlen) token ids. `advance` is called after each block. What
+    auto-gptq says goes to `log_file`. Raises UserError for a Hessian that is not positive definite after the damping, and
+    for a zero point that the checkpoint cannot hold.
+    """
+    with terminal.output_to(log_file), _logged_to(log_file), _mended(model), _returning_tuples(model, advance):
+        from auto_gptq import BaseQuantizeConfig
+        from auto_gptq.modeling.auto import GPTQ_CAUSAL_LM_MODEL_MAP
+
+        settings = BaseQuantizeConfig(
+            bits=quant.bits,
+            group_size=quant.group_size,
+            sym=quant.symmetric,
+            desc_act=quant.desc_act,
+            damp_percent=quant.damp_percent,
+            true_sequential=quant.true_sequential,
+        )
+        # its from_pretrained refuses a machine without a GPU, and reads the config with remote code
+        library = GPTQ_CAUSAL_LM_MODEL_MAP[model.config.model_type](model, False, settings)
+        library.quantize([{"input_ids": row[None], "attention_mask": torch.ones_like(row[None])} for row in windows])
+        library.save_quantized(str(out))
+
+
+@contextlib.contextmanager
+def _mended(model: nn.Module) -> Iterator[None]:
+    """The library with the CPU in the GPU's place where there is none, and with a solver that names the layer it fails on."""
+    from auto_gptq.modeling import _base
+
+    names = {module: name for name, module in model.named_modules()}
+
+    class Solver(_base.GPTQ):
+        def fasterquant(self, percdamp: float, **settings) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            name = names[self.layer]
+            try:
+                scales, zeros, groups = super().fasterquant(percdamp=percdamp, **settings)
+            except torch.linalg.LinAlgError as error:
+                raise UserError(
+                    f"quant.damp_percent={percdamp}: the Hessian of {name} is not positive definite after this damping. "
+                    f"Give more of it, or more text (calib.nsamples)."
+                ) from error
+            if (zeros == 0).any():  # stored less one: 0 becomes all ones, over those of other rows
+                raise UserError(
+                    f"quant.symmetric=false: {name} got zero points of 0, which auto-gptq's checkpoints cannot hold. "
+                    f"Ways out: quant.symmetric=true, quant.backend=native or quant.backend=gptqmodel."
+                )
+            return scales, zeros, groups
+
+    originals = _base.GPTQ, _base.CUDA_0, torch.cuda.synchronize
+    _base.GPTQ = Solver
+    if not torch.cuda.is_available():
+        _base.CUDA_0, torch.cuda.synchronize = torch.device("cpu"), lambda: None
+    try:
+        yield
+    finally:
+        _base.GPTQ, _base.CUDA_0, torch.cuda.synchronize = originals
+
+
+@contextlib.contextmanager
+def _returning_tuples(model: nn.Module, advance: Callable[..., None]) -> Iterator[None]:
+    """Blocks return tuples, as they did when the library was written: of a tensor it would take the first window's states.
+
+    `advance` is called for each block when the next one begins, and for the last at the end.
+    """
+    _, blocks = find_blocks(model)
+    begun: list[nn.Module] = []
+
+    def as_tuple(block: nn.Module, inputs: tuple, output: torch.Tensor | tuple) -> tuple:
+        if block not in begun:
+            begun.append(block)
+            advance(1 if len(begun) > 1 else 0, total=len(blocks))
+        return output if isinstance(output, tuple) else (output,)
+
+    handles = [block.register_forward_hook(as_tuple) for block in blocks]
+    try:
+        yield
+        advance(1, total=len(blocks))
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextlib.contextmanager
+def _logged_to(file: Path) -> Iterator[None]:
+    """What the library logs goes to a file, and not through other handlers to the terminal."""
+    logger, handler = logging.getLogger("auto_gptq"), logging.FileHandler(file)
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        from auto_gptq.modeling import _base
+
+        _base.logger.handlers.clear()  # its own holds on to the stderr of the first run
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,94 @@
+"""GPTQ (Frantar et al. 2023) through gptqmodel: a real packed checkpoint, as people deploy it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from bitsure.base import terminal
+from bitsure.base.errors import UserError
+from bitsure.config.quantizers import Gptq
+
+log = logging.getLogger(__name__)
+
+
+def check_fits(quant: Gptq, shapes: dict[str, tuple[int, int]]) -> None:
+    """Raise UserError if a layer (name → (out, in)) has widths that the packed format cannot hold, before any work."""
+    if quant.bits == 3 and (odd := {name: shape for name, shape in shapes.items() if shape[0] % 32 or shape[1] % 32}):
+        name, shape = next(iter(odd.items()))
+        raise UserError(
+            f"quant.bits=3: gptqmodel packs 32 values of 3 bits together, so widths must be multiples of 32; "
+            f"{len(odd)} layers are not, such as {name} with {shape[0]} × {shape[1]}. "
+            f"Ways out: quant.backend=native, quant=gptq4 or quant=rtn3."
+        )
+
+
+def quantize(
+    model_path: Path, quant: Gptq, dtype: str, windows: torch.Tensor, out: Path, log_file: Path, advance: Callable[..., None]
+) -> None:
+    """Quantize the model and write the packed checkpoint into `out`.
+
+    windows: (nsamples, seqlen) token ids; dtype: what it computes in, a torch type's name. `advance` is called after each
+    block. What gptqmodel prints goes to `log_file`; the folder logs/ that it makes wherever it stands comes to lie beside it.
+    """
+    model_path, out, log_file = model_path.absolute(), out.absolute(), log_file.absolute()
+    config = json.loads((model_path / "config.json").read_text())
+    if config.get("model_type") == "falcon" and config.get("alibi"):
+        log.warning(
+            "gptqmodel leaves Falcon with ALiBi about twice the output error that GPTQ should (`make families` shows it): "
+            "quant.backend=native does not"
+        )
+    with terminal.output_to(log_file), _kept_in(log_file.parent):
+        from gptqmodel import GPTQModel, QuantizeConfig
+
+        settings = QuantizeConfig(
+            bits=quant.bits,
+            group_size=quant.group_size,
+            sym=quant.symmetric,
+            desc_act=quant.desc_act,
+            true_sequential=quant.true_sequential,
+            damp_percent=quant.damp_percent,
+            act_group_aware=False,  # its default reorders columns, which the study's setting does not
+            # the older format stores zero points less one, which cannot hold an asymmetric zero point of 0
+            format="gptq" if quant.symmetric else "gptq_v2",
+            fallback=None,  # its default rounds to nearest, in silence, what saw too little data
+            offload_to_disk=False,
+        )
+        # never its own choice: on a CPU that is bfloat16, which changes half-precision weights before they are quantized
+        model = GPTQModel.load(str(model_path), settings, dtype=getattr(torch, dtype), trust_remote_code=False)
+        blocks = model.model.config.num_hidden_layers
+        model.layer_callback = lambda layer_idx, submodule_finalized: None if submodule_finalized else advance(1, total=blocks)
+        rows = [{"input_ids": row[None], "attention_mask": torch.ones_like(row[None])} for row in windows]
+        model.quantize(rows, batch_size=8)
+        model.save(str(out))
+
+
+def load_packed(directory: Path, dtype: str) -> torch.nn.Module:
+    """A packed checkpoint as it is deployed, its layers in gptqmodel's plain torch kernel, which serves every bit width."""
+    directory = directory.absolute()
+    with _kept_in(directory):
+        from gptqmodel import BACKEND, GPTQModel
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = GPTQModel.load(
+            str(directory), backend=BACKEND.TORCH, device=device, dtype=getattr(torch, dtype), trust_remote_code=False
+        )
+    return model.model.eval()
+
+
+@contextlib.contextmanager
+def _kept_in(folder: Path) -> Iterator[None]:
+    """Where the library may be imported and used: it writes where it stands, and leaves torch with one thread."""
+    os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # it wants two loader threads, whatever the machine has
+    threads = torch.get_num_threads()
+    try:
+        with contextlib.chdir(folder):
+            yield
+    finally:
+        torch.set_num_threads(threads)  # else what is scored next would depend on what was quantized before

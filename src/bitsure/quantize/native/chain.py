@@ -1,0 +1,246 @@
+"""Our own quantizers: transforms, then number formats of weights, activations, keys and values, block by block.
+
+What calibration measures in a layer's inputs is what the quantized model will give that layer: earlier blocks and layers are
+rounded, keys and values are, and so is the input itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from bitsure.config.quantizers import Chain, Kept, Rounded, Rtn
+from bitsure.quantize.checkpoint import storage as checkpoints
+from bitsure.quantize.inference import scheme as runtime
+from bitsure.quantize.inference.divisions import Division, Source, find_sources
+from bitsure.quantize.inference.hooks import Hooks, Input, attach_block, rounding
+from bitsure.quantize.inference.scheme import Runtime
+from bitsure.quantize.native import reassembly_search, tuning
+from bitsure.quantize.native.layers import Moved, check_finite, quantize_layers, to_cpu
+from bitsure.quantize.native.rtn import round_to_nearest
+from bitsure.quantize.native.transforms import search_scales, smoothing_scales
+from bitsure.quantize.walk.blocks import Feed, channel_ranges, layers_by_input, measure, walk
+from bitsure.quantize.walk.replay import Replay
+from bitsure.quantize.walk.targets import block_linears, find_blocks, linears, matrix
+from bitsure.quantize.weights.formats import Weight
+
+
+@dataclass(frozen=True)
+class Known:
+    """What was found out about blocks, by their structure, which those after them share."""
+
+    groups: dict[str, list[list[str]]] = field(default_factory=dict)  # as `layers_by_input` finds them
+    sources: dict[str, list[Source]] = field(default_factory=dict)  # where divisions are folded; `verify` proves it of each
+
+
+log = logging.getLogger(__name__)
+
+
+@torch.no_grad()
+def quantize(
+    model: nn.Module, quant: Chain, windows: torch.Tensor, parts: Path, out: Path, advance: Callable[..., None]
+) -> None:
+    """Write the model's layers in their format, and what it does at run time, into `out`.
+
+    The model itself is changed on the way if data is used. windows: (nsamples, seqlen) token ids, none where no data is
+    needed. `parts` keeps the blocks that are done, so that a run that was broken off goes on after them. `advance` is called
+    after each block.
+    """
+    if not quant.needs_data:
+        kept = isinstance(quant, Kept)
+        layers = {} if kept else block_linears(model)
+        rounded = {name: to_cpu(round_to_nearest(matrix(layer), quant)) for name, layer in layers.items()}
+        checkpoints.write(out, rounded, runtime=Runtime(quant.activations, quant.kv))
+        return
+    total = len(find_blocks(model)[1])
+    done: list[Path] = []
+    hooks, known = Hooks(), Known()
+    exact: list[torch.Tensor] | None = None  # what the full-precision model's blocks give, where that is learned from
+    for prefix, block, feed in walk(model, windows):
+        if isinstance(quant, Rtn) and quant.tuning is not None:
+            exact = [feed.run(states) for states in (feed.batches if exact is None else exact)]
+        done.append(parts / prefix)
+        if _take_up(done[-1], prefix, block, hooks):
+            note = "taken up again"
+        else:
+            weights, at_run_time, change = _quantize_block(block, prefix, feed, quant, hooks, known, exact)
+            checkpoints.write_part(done[-1], weights, at_run_time)
+            note = f"weights moved by {change:.3f}"
+        advance(1, total=total, note=f"{prefix}: {note}")
+        if len(done) == total:
+            break  # nothing is fed by the last block
+    checkpoints.merge(done, out)
+
+
+def _take_up(part: Path, prefix: str, block: nn.Module, hooks: Hooks) -> bool:
+    """Make a block what it became before the break; False if it was not reached, or what was kept is cut short."""
+    if not part.is_dir():
+        return False
+    try:
+        weights, at_run_time = checkpoints.read(part)[0], runtime.read(part)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        log.warning("%s cannot be read (%s): the block is quantized again", part, error)
+        shutil.rmtree(part)
+        return False
+    for division in at_run_time.divisions:
+        division.apply(lambda name: block.get_submodule(name.removeprefix(f"{prefix}.")))
+    for reassembled in at_run_time.reassembled:
+        reassembled.apply(lambda name: block.get_submodule(name.removeprefix(f"{prefix}.")))
+    for name, weight in weights.items():
+        _put(block.get_submodule(name.removeprefix(f"{prefix}.")), weight, at_run_time)
+    attach_block(hooks, prefix, block, at_run_time, runtime.factors(weights, at_run_time))
+    return True
+
+
+def _quantize_block(
+    block: nn.Module,
+    prefix: str,
+    feed: Feed,
+    quant: Chain,
+    hooks: Hooks,
+    known: Known,
+    exact: list[torch.Tensor] | None,
+) -> tuple[dict[str, Weight], Runtime, float]:
+    """The block's weights and what it does at run time, by full names, and ‖Ŵ − W‖ / ‖W‖ over its layers.
+
+    exact: what the block gives in the full-precision model, batch by batch, where it is tuned.
+    """
+    if quant.kv is not None:
+        hooks.on_keys_and_values(block, rounding(quant.kv))
+    groups = layers_by_input(block, feed, known.groups)
+    divisions, spans, moved = _prepare(block, prefix, feed, groups, quant, hooks, known)
+    reassembled = []
+    if "reassemble" in quant.transforms:
+        reassembled, spans = reassembly_search.reassemble_block(block, prefix, feed, groups, quant, hooks)
+        moved["reassemble"] = {", ".join(one.layers): float(one.reassembly.most_copies) for one in reassembled}
+    before = {name: matrix(layer).clone() for name, layer in linears(block).items()}
+    weights: dict[str, Weight] = {}
+    at_run_time = Runtime(quant.activations, quant.kv, divisions, spans, moved, reassembled)
+    if isinstance(quant, Kept):
+        for group in groups:
+            _round_inputs(group, prefix, None, at_run_time, hooks)
+        return weights, at_run_time, 0.0
+    if exact is not None:
+        for group in groups:
+            _round_inputs(group, prefix, None, at_run_time, hooks)
+        moved["tuning"] = {prefix: tuning.tune(block, prefix, feed, exact, quant)}
+        for name, layer in linears(block).items():
+            weights[f"{prefix}.{name}"] = to_cpu(round_to_nearest(matrix(layer), quant))
+            _put(layer, weights[f"{prefix}.{name}"], at_run_time)
+        return weights, at_run_time, _relative_change(before, block)
+    together = [[group] for group in groups] if quant.true_sequential else [groups]
+    for stage in together:
+        scales: list[torch.Tensor | None] = [None] * len(stage)
+        if quant.activations is not None:
+            if "scale" in quant.transforms:  # by what is there before it is rounded
+                scales = _search_scales(stage, prefix, feed, quant, spans)
+            replay = feed.replay if quant.true_sequential else None  # nothing before a stage's only group is replaced any more
+            for group, found in zip(stage, scales, strict=True):
+                _round_inputs(group, prefix, found, at_run_time, hooks, replay)
+        statistics = measure(stage, feed, means="scale" in quant.transforms)
+        for group, inputs, found in zip(stage, statistics, scales, strict=True):
+            names = ", ".join(f"{prefix}.{name}" for name in group)
+            layers = {f"{prefix}.{name}": matrix(layer) for name, layer in group.items()}
+            rounded, went = quantize_layers(layers, inputs, quant, names, found)
+            for transform, how_far in went.items():
+                moved.setdefault(transform, {}).update(how_far)
+            for name, weight in zip(group, rounded.values(), strict=True):
+                _put(group[name], weight, at_run_time)
+                weights[name] = to_cpu(weight)
+        feed.replay.finish(set(weights))
+    return {f"{prefix}.{name}": weight for name, weight in weights.items()}, at_run_time, _relative_change(before, block)
+
+
+def _prepare(
+    block: nn.Module,
+    prefix: str,
+    feed: Feed,
+    groups: list[dict[str, nn.Module]],
+    quant: Chain,
+    hooks: Hooks,
+    known: Known,
+) -> tuple[list[Division], dict[str, torch.Tensor], Moved]:
+    """What is done to a block as a whole: smoothing, and the ranges of static activations."""
+    static = quant.activations is not None and quant.activations.static
+    if not static and "smooth" not in quant.transforms:
+        return [], {}, {}
+    ranges = channel_ranges(groups, feed)
+    divisions, spans, moved = [], {}, {}
+    if "smooth" in quant.transforms and repr(block) not in known.sources:
+        states = feed.batches[0]
+        known.sources[repr(block)] = find_sources(block, groups, lambda: feed.run(states).float() - states.float())
+    for number, (group, (low, high)) in enumerate(zip(groups, ranges, strict=True)):
+        names = [f"{prefix}.{name}" for name in group]
+        check_finite(high - low, ", ".join(names))
+        if "smooth" in quant.transforms:
+            scales = smoothing_scales(torch.maximum(high, -low), _rows(group), quant.smooth_alpha)
+            source, multiplies_by = known.sources[repr(block)][number]
+            division = Division(names, scales.cpu(), source and f"{prefix}.{source}", multiplies_by)
+            division.apply(lambda name: block.get_submodule(name.removeprefix(f"{prefix}.")))
+            if source is None:
+                hooks.on_layers(list(group.values()), Input(1 / scales))
+            divisions.append(division)
+            moved.setdefault("smooth", {})[", ".join(names)] = (scales.max() / scales.min()).item()
+            low, high = low / scales, high / scales
+        if static:
+            spans |= _span(names, low, high)
+    return divisions, spans, moved
+
+
+def _search_scales(
+    stage: list[dict[str, nn.Module]], prefix: str, feed: Feed, quant: Rounded, spans: dict[str, torch.Tensor]
+) -> list[torch.Tensor]:
+    """The scales (in,) of each group's input; static ranges in `spans` become those of the input divided by them."""
+    weights = [_rounded_together(group, quant) for group in stage]
+    scales = [search_scales(of, inputs, quant) for of, inputs in zip(weights, measure(stage, feed, means=True), strict=True)]
+    if quant.activations.static:
+        for group, found, (low, high) in zip(stage, scales, channel_ranges(stage, feed), strict=True):
+            spans |= _span([f"{prefix}.{name}" for name in group], low / found, high / found)
+    return scales
+
+
+def _span(names: list[str], low: torch.Tensor, high: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The range of a tensor whose channels have these, (in,), by layer."""
+    return dict.fromkeys(names, torch.stack([low.min(), high.max()]).cpu())
+
+
+def _round_inputs(
+    group: dict[str, nn.Module],
+    prefix: str,
+    scales: torch.Tensor | None,
+    at_run_time: Runtime,
+    hooks: Hooks,
+    replay: Replay | None = None,
+) -> None:
+    """From now on the layers read rounded inputs, divided by `scales` (in,) before, and by smoothing before that."""
+    if at_run_time.activations is not None:
+        span = at_run_time.spans.get(f"{prefix}.{next(iter(group))}")
+        change = Input(None if scales is None else 1 / scales, at_run_time.activations, span)
+        hooks.on_layers(list(group.values()), change, replay)
+
+
+def _rounded_together(group: dict[str, nn.Module], quant: Rounded) -> list[torch.Tensor]:
+    """The weights (out, in) of layers that read one input; with one scale a tensor each by itself."""
+    return [matrix(layer).detach().float() for layer in group.values()] if quant.group_size == 0 else [_rows(group)]
+
+
+def _rows(group: dict[str, nn.Module]) -> torch.Tensor:
+    return torch.cat([matrix(layer).detach().float() for layer in group.values()])
+
+
+def _relative_change(before: dict[str, torch.Tensor], block: nn.Module) -> float:
+    after = {name: matrix(layer) for name, layer in linears(block).items()}
+    change = sum((after[name] - weight).float().norm() ** 2 for name, weight in before.items())
+    return (change / sum(weight.float().norm() ** 2 for weight in before.values())).sqrt().item()
+
+
+@torch.no_grad()
+def _put(layer: nn.Module, weight: Weight, at_run_time: Runtime) -> None:
+    matrix(layer).copy_(runtime.as_run(weight, at_run_time))

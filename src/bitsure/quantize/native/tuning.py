@@ -1,0 +1,90 @@
+"""Low-rank tuning of a block (QLLM, Liu et al. 2024, section 4.2): what rounding did to its output is learned back.
+
+Unlike the paper's, the low-rank part is rounded with the weight while it is learned, as it is when it is stored, and each
+block is tuned by itself.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from bitsure.base.errors import UserError
+from bitsure.config.quantizers import Rtn
+from bitsure.quantize.native.rtn import round_to_nearest
+from bitsure.quantize.walk.blocks import Feed
+from bitsure.quantize.walk.targets import linears
+from bitsure.quantize.weights.fake_quantize import straight_through
+
+
+class LowRank(nn.Module):
+    """Q(W + BA) of a weight as a layer keeps it; gradients pass Q straight through."""
+
+    def __init__(self, layer: nn.Module, quant: Rtn, generator: torch.Generator):
+        super().__init__()
+        self.quant, self.transposed = quant, not isinstance(layer, nn.Linear)
+        rows, columns = layer.weight.T.shape if self.transposed else layer.weight.shape
+        drawn = torch.randn(quant.tuning.rank, columns, generator=generator) / columns**0.5
+        self.A = nn.Parameter(drawn.to(layer.weight.device))
+        self.B = nn.Parameter(torch.zeros(rows, quant.tuning.rank, device=layer.weight.device))
+        self.rounds = True
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        whole = (weight.T if self.transposed else weight).float() + self.B @ self.A
+        if self.rounds:
+            whole = straight_through(whole, round_to_nearest(whole, self.quant).dequantize())
+        return (whole.T if self.transposed else whole).to(weight.dtype)
+
+
+def tune(block: nn.Module, prefix: str, feed: Feed, exact: list[torch.Tensor], quant: Rtn) -> float:
+    """Make the weights W of a block's linear layers W + BA, not yet rounded, and say what that gained.
+
+    A and B are learned with AdamW, at a rate that falls to 0, so that the block's output with rounded weights and inputs, on
+    what the quantized model feeds it, comes near to `exact`, what it gives in the full-precision model, batch by batch. One
+    step sees one of the walk's batches, at most 2,048 tokens, as many as a sequence of the paper. Where that gains nothing, W
+    stays. Returns the error after / before: the root of the ratio of the two mean squares. Raises UserError if it is NaN.
+    """
+    feed.replay.forget()  # what is kept has no gradient
+    block.requires_grad_(False)
+    generator = torch.Generator().manual_seed(quant.tuning.seed + zlib.crc32(prefix.encode()))
+    low_rank = {layer: LowRank(layer, quant, generator) for layer in linears(block).values()}
+    for layer, change in low_rank.items():
+        parametrize.register_parametrization(layer, "weight", change)
+    before = _error(feed, exact)
+    with torch.enable_grad():
+        _learn([one for change in low_rank.values() for one in change.parameters()], feed, exact, quant, generator)
+    after = _error(feed, exact)
+    if not after < torch.inf:
+        raise UserError(f"quant.tuning: {prefix} gives NaN or infinite values after tuning. Lower quant.tuning.lr.")
+    for layer, change in low_rank.items():
+        change.rounds = False
+        if after >= before:
+            change.B.data.zero_()
+        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+    return (after / before) ** 0.5 if after < before else 1.0
+
+
+def _learn(
+    parameters: list[nn.Parameter], feed: Feed, exact: list[torch.Tensor], quant: Rtn, generator: torch.Generator
+) -> None:
+    optimizer = torch.optim.AdamW(parameters, lr=quant.tuning.lr, weight_decay=0.0)
+    steps = quant.tuning.epochs * len(feed.batches)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
+    for _ in range(quant.tuning.epochs):
+        for i in torch.randperm(len(feed.batches), generator=generator).tolist():
+            optimizer.zero_grad()
+            _mean_square(feed, exact, i).backward()
+            optimizer.step()
+            schedule.step()
+
+
+def _mean_square(feed: Feed, exact: list[torch.Tensor], i: int) -> torch.Tensor:
+    return (feed.run(feed.batches[i]) - exact[i]).float().square().mean()
+
+
+@torch.no_grad()
+def _error(feed: Feed, exact: list[torch.Tensor]) -> float:
+    return sum(_mean_square(feed, exact, i).item() for i in range(len(exact))) / len(exact)

@@ -1,0 +1,81 @@
+"""Numbers of small formats: the nearest one to a value, its bits, and the power of two that a block of them shares."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+from bitsure.config.number_formats import Element
+
+EXPONENT = 0x7F800000  # the bits of a float32 that hold its exponent + 127
+MANTISSA_BITS = 23
+
+
+def nearest(values: torch.Tensor, element: Element) -> torch.Tensor:
+    """The nearest numbers of a format (float32, ties to even); what is too large becomes the largest, NaN stays NaN.
+
+    All that becomes zero is +0. Adding 1.5 · 2²³ steps, and taking them away, leaves whole steps; how large a step is follows
+    from a value's exponent bits.
+    """
+    values = values.clamp(-element.largest, element.largest)
+    exponents = (values.view(torch.int32) & EXPONENT).clamp_(min=(element.e_min + 127) << MANTISSA_BITS)
+    steps = exponents.add_(((MANTISSA_BITS - element.mantissa_bits) << MANTISSA_BITS) + (1 << 22)).view(torch.float32)
+    return (values + steps).sub_(steps)
+
+
+def power_of_two(exponents: torch.Tensor) -> torch.Tensor:
+    """2^k (float32) of integers k from −127 to 127, exactly."""
+    return torch.where(exponents == -127, 2.0**-127, ((exponents.int() + 127) << MANTISSA_BITS).view(torch.float32))
+
+
+def shared_exponents(largest: torch.Tensor, element: Element) -> torch.Tensor:
+    """⌊log₂ m⌋ − e_max, int32, within −127 … 127, of blocks whose largest magnitudes m (float32) are finite.
+
+    The scale of MX blocks (OCP Microscaling v1.0, section 6.3); a block of zeros has the smallest there is.
+    """
+    floors = (largest.view(torch.int32) >> MANTISSA_BITS) - 127  # −127 below the normal numbers, where the bound holds
+    return (floors - element.e_max).clamp(-127, 127)
+
+
+def encode(values: torch.Tensor, element: Element) -> torch.Tensor:
+    """The bits of numbers of a format, uint8: a sign and a magnitude, or two's complement for integers."""
+    magnitudes = values.abs()
+    # exponent and mantissa lie side by side as in float32; below 2^e_min numbers are whole steps
+    normal = (magnitudes.view(torch.int32) >> (MANTISSA_BITS - element.mantissa_bits)) - (
+        (element.e_min + 126) << element.mantissa_bits
+    )
+    steps = (magnitudes * 2.0 ** (element.mantissa_bits - element.e_min)).int()
+    codes = torch.where(magnitudes < 2.0**element.e_min, steps, normal)
+    negative, sign = values.signbit(), 1 << (element.bits - 1)
+    if element.integers:
+        return torch.where(negative, -codes & (2 * sign - 1), codes).to(torch.uint8)
+    return (codes + negative * sign).to(torch.uint8)
+
+
+def decode(codes: torch.Tensor, element: Element) -> torch.Tensor:
+    """The numbers that bits stand for, float32."""
+    return _numbers(element).to(codes.device)[codes.long()]
+
+
+@functools.cache
+def _magnitudes(element: Element) -> torch.Tensor:
+    """Every number from 0 to the largest, in order; a number's place is its magnitude's bits."""
+    bits = torch.arange(2 ** (element.bits - 1))
+    exponents, mantissas = bits >> element.mantissa_bits, bits & (2**element.mantissa_bits - 1)
+    units = torch.where(exponents > 0, mantissas + 2**element.mantissa_bits, mantissas)
+    numbers = units * 2.0 ** (element.e_min + (exponents - 1).clamp(min=0) - element.mantissa_bits)
+    return numbers[numbers <= element.largest].float()
+
+
+@functools.cache
+def _numbers(element: Element) -> torch.Tensor:
+    """The number of every code; NaN where a format has none."""
+    magnitudes, half = _magnitudes(element), 2 ** (element.bits - 1)
+    found = torch.full((2 * half,), torch.nan)
+    found[: len(magnitudes)] = magnitudes
+    if element.integers:
+        found[half + 1 :] = -magnitudes[1:].flip(0)
+    else:
+        found[half : half + len(magnitudes)] = -magnitudes
+    return found

@@ -1,0 +1,213 @@
+"""The whole story of one cell: config → model → quantize + verify → score → records → metrics → comparison → report, W&B."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from operator import call
+from pathlib import Path
+from typing import Any
+
+from bitsure.base import processes, terminal
+from bitsure.base import resources as costs
+from bitsure.base.errors import UserError
+from bitsure.base.store import Store
+from bitsure.comparison import verdict
+from bitsure.compress import compressibility as compress
+from bitsure.config.quantizers import NoQuant
+from bitsure.config.schema import Config, resolved
+from bitsure.models import facts as model_facts
+from bitsure.models import source as models
+from bitsure.quantize import plan as quantize
+from bitsure.quantize.calibration import windows as calib_data
+from bitsure.quantize.checkpoint import prequantized
+from bitsure.records import table as records
+from bitsure.report import compressibility_table as compressibility
+from bitsure.report import published_table, tables
+from bitsure.report import run_report as report
+from bitsure.run import provenance, tracking
+from bitsure.run.directory import open_run
+from bitsure.scoring import scorer as scoring
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a run is about to do; all of it has been checked, no weights are loaded."""
+
+    source: models.Source
+    dtype: str
+    plan: quantize.Plan | None  # None: full precision alone
+    scorer: scoring.Scorer
+    store: Store
+    log_file: Path
+
+    @property
+    def weights(self) -> dict | None:
+        return self.plan.made_from if self.plan else None
+
+
+def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
+    """Run one cell and write its directory. Raises UserError, before weights are loaded wherever that is possible."""
+    settings = resolved(config)
+    with processes.helper() as artist, open_run(run_dir, settings) as current:
+        made_by = provenance.collect()
+        current.write_json("provenance.json", made_by)
+        with current.stage("check"):
+            cell = prepare(config, run_dir / "libraries.log")
+            tracking.begin(config.tracking)
+            check(cell)
+            made_by |= _made_by(cell, config)
+            current.write_json("provenance.json", made_by)
+        with current.stage("load tasks"):
+            load_tasks(cell)
+        source, scorer = cell.source, cell.scorer
+        with tracking.track(config, settings, run_dir, sweep, cell.log_file) as tracker:
+            quantized = baseline = proof = packed = None
+            if cell.plan:
+                with current.stage("quantize"):
+                    to_read = bool(scorer.missing(scoring.identity(source, cell.weights)))
+                    quantized = quantize.ensure(cell.plan, cell.store, cell.log_file, to_read)
+                with current.stage("compress"):
+                    packed = compress.ensure(cell.plan, quantized.checkpoint, config.compress, cell.store, cell.log_file)
+                    proof = quantized.report | compress.headline(packed)
+                    current.write_json("quantization.json", proof)
+                    if packed:
+                        current.write_json("compressibility.json", packed)
+            with current.stage("score full precision"):
+                rows = scorer.score(source, None, None, "full precision")
+            if quantized:
+                baseline = rows
+                records.write(run_dir / "baseline.parquet", baseline, scorer.describe(source, None))
+                with current.stage("score quantized"):
+                    rows = scorer.score(source, cell.weights, quantized.checkpoint, config.quant.name)
+            records.write(run_dir / "records.parquet", rows, scorer.describe(source, cell.weights))
+            made_by |= _data(cell)
+            current.write_json("provenance.json", made_by)
+            took = _costs(cell, proof)
+            current.write_json("costs.json", took)
+            with current.stage("noise control"):
+                noisy = [_noise(cell, seed, run_dir / "noise_control") for seed in range(config.control.seeds)]
+            with current.stage("report"):
+                title = f"{source.name}, {config.quant.name}"
+                scorer.write_prompts(source, run_dir / "prompts.parquet")
+                prompts = records.read_prompts(run_dir / "prompts.parquet")
+                about = report.About(title, proof, made_by, prompts, noisy, packed, asdict(config.task))
+                samples = partial(tracker.log_samples, rows, baseline, config.metric)
+                made = report.build(run_dir, rows, baseline, config.metric, config.verdict, about, artist, samples)
+            with current.stage("track"):
+                tracker.log(made_by, made, proof, took, run_dir / "records.parquet")
+    _show(config, title, made, packed, tracker.look, run_dir)
+    if made.verdict:
+        _check_strict(config, made.verdict, run_dir)
+
+
+def prepare(config: Config, log_file: Path, once: Callable[..., Any] = call) -> Cell:
+    """Find all that the settings name. Raises UserError. once: calls a function, or knows what that gave before."""
+    store, mirror = Store(config.paths.store), config.paths.hub_mirror
+    quantize.check_model(config.model, config.quant, config.control.seeds > 0)
+    with terminal.output_to(log_file):
+        once(tracking.check_login, config.tracking)
+        source = once(models.locate, config.model, mirror, store)
+        dtype = once(model_facts.computing_dtype, config.model, source.path)
+    if not config.scoring.dequantize and dtype == "float32":
+        raise UserError("scoring.dequantize=false: packed kernels compute in half precision. Add model.dtype=bfloat16.")
+    plan = None
+    if not isinstance(config.quant, NoQuant):
+        with terminal.output_to(log_file):
+            text = once(calib_data.locate, config.calib, mirror, config.task, store)
+        ready = prequantized.locate(config.quant, mirror, store)
+        plan = quantize.Plan(source, config.quant, config.calib, text, dtype, ready)
+    questions = once(scoring.questions, config.task, mirror)
+    return Cell(source, dtype, plan, scoring.Scorer(questions, config.scoring, dtype, store, log_file), store, log_file)
+
+
+def check(cell: Cell, once: Callable[..., Any] = call) -> None:
+    """What can be known to be wrong of model, prompts and quantizer before weights are loaded. Raises UserError."""
+    cell.scorer.check_prompting(cell.source)
+    if cell.plan and not cell.store.find("weights", cell.plan.made_from):
+        with terminal.output_to(cell.log_file):
+            quantize.check(cell.plan, cell.store, once)
+
+
+def load_tasks(cell: Cell, once: Callable[..., Any] = call) -> None:
+    """Load what the store has no answers to. Raises UserError for what cannot be asked."""
+    cell.scorer.load_missing(scoring.identity(cell.source, None), once)
+    cell.scorer.load_missing(scoring.identity(cell.source, cell.weights), once)
+
+
+def _made_by(cell: Cell, config: Config) -> dict:
+    source = cell.source
+    model = {"name": source.name, "series": config.model.series, "training_seed": config.model.training_seed}
+    model |= {"revision": source.revision, "fingerprint": source.fingerprint, "dtype": cell.dtype}
+    model |= {key: getattr(source.settings, key) for key in ("repo", "full_dtype", "device_map")}
+    if source.settings.repo:  # which revision a mirror that was filled by hand holds is not known
+        model |= {"revision_asked": source.settings.revision, "revision_checked": source.revision is not None}
+    with terminal.output_to(cell.log_file):
+        model |= models.measure(source, cell.store)
+    text = cell.plan.text if cell.plan else None
+    calib = {"calib_text": text and text.name, "calib_data": getattr(text, "origin", None)}
+    asked = {"asked": cell.scorer.asked, "own_tasks": cell.scorer.questions.own}
+    return {"model": model, "weights": cell.weights, **calib, **asked}
+
+
+def _data(cell: Cell) -> dict:
+    """Where the questions came from; of full precision too where its records, made at another time, are of other data."""
+    data, full = cell.scorer.data(cell.source, cell.weights), cell.scorer.data(cell.source, None)
+    if data == full:
+        return {"data": data}
+    differ = ", ".join(name for name in full if full[name] != data.get(name))
+    log.warning("full precision was scored on other data, see provenance.json: %s", differ)
+    return {"data": data, "data_full_precision": full}
+
+
+def _costs(cell: Cell, proof: dict | None) -> dict:
+    """costs.json: what quantizing and scoring took when their results were made, which may have been in another run."""
+    quantizing = proof and {key: proof.get(key) for key in costs.QUANTIZING}
+    full = cell.scorer.costs(cell.source, None)
+    quantized = cell.scorer.costs(cell.source, cell.weights) if cell.plan else None
+    return {"quantizing": quantizing, "scoring_full_precision": full, "scoring_quantized": quantized}
+
+
+def _noise(cell: Cell, seed: int, folder: Path) -> records.Records:
+    """The records of one noise control of the cell's quantizer, also written into `folder`."""
+    plan = cell.plan.noise(seed)
+    to_read = bool(cell.scorer.missing(scoring.identity(cell.source, plan.made_from)))
+    made = quantize.ensure(plan, cell.store, cell.log_file, to_read)
+    rows = cell.scorer.score(cell.source, plan.made_from, made.checkpoint, plan.quant.name)
+    folder.mkdir(exist_ok=True)
+    records.write(folder / f"{seed:03d}.parquet", rows, cell.scorer.describe(cell.source, plan.made_from))
+    return rows
+
+
+def _check_strict(config: Config, judged: dict, run_dir: Path) -> None:
+    if config.verdict.strict and judged["verdict"] != verdict.NON_INFERIOR:
+        what = f"{config.model.name} with {config.quant.name}"
+        raise UserError(f"verdict=strict: {what} is {judged['verdict']}; see {run_dir / 'report.html'}.")
+
+
+def _show(config: Config, title: str, made: report.Report, packed: dict | None, look: str | None, run_dir: Path) -> None:
+    out, metric = terminal.console(), config.metric
+    out.print()
+    out.print(tables.terminal_table(made.metrics, made.comparison, title, metric.confidence_level, metric.alpha))
+    out.print()
+    for sentence in tables.unjoined(made.comparison or {}):
+        out.print(sentence, markup=False, soft_wrap=True)
+    if made.published:
+        published_table.show(out, made.published)
+        out.print()
+    if made.verdict:
+        out.print(f"Verdict: {made.verdict['verdict']}", markup=False)
+        for sentence in verdict.sentences(made.verdict):
+            out.print(f"- {sentence}", markup=False, soft_wrap=True)
+        out.print()
+    if packed:
+        out.print(compressibility.sentence(packed), markup=False, soft_wrap=True)
+        out.print()
+    lines = {"report": made.page, "records": run_dir / "records.parquet", "W&B": look}
+    for what, where in lines.items():
+        if where:
+            out.print(f"{what:8} {where}", markup=False, soft_wrap=True)  # whole, to be copied

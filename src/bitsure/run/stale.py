@@ -1,0 +1,75 @@
+"""Whether what a finished run was made of is still what is there: a config names files, not their content."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from operator import call
+from pathlib import Path
+from typing import Any
+
+from bitsure.base.errors import UserError
+from bitsure.base.store import Store
+from bitsure.config.schema import Config
+from bitsure.hub import mirrors
+from bitsure.models import source as models
+from bitsure.quantize.calibration import windows as calib_data
+from bitsure.quantize.checkpoint import prequantized
+from bitsure.scoring import scorer as scoring
+
+
+def changed(config: Config, run_dir: Path, once: Callable[..., Any] = call) -> list[str]:
+    """What a finished run of this config read that has other content now, by the run's provenance.json; nothing is loaded.
+
+    What is not on this machine any more cannot be looked at, and the run stays as it is. once: calls a function, or knows what
+    that gave before.
+    """
+    try:
+        made_by = json.loads((run_dir / "provenance.json").read_text())
+    except (OSError, ValueError):
+        return []
+    found = []
+    for look in (_model, _checkpoint, _calib_text, _own_tasks, _data_sets):
+        with suppress(UserError):
+            found += look(config, made_by, once)
+    return found
+
+
+def _model(config: Config, made_by: dict, once: Callable[..., Any]) -> Iterator[str]:
+    source = once(models.locate, config.model, config.paths.hub_mirror, Store(config.paths.store))
+    if made_by.get("model", {}).get("fingerprint") not in (None, source.fingerprint):
+        yield f"the model in {source.path}"
+
+
+def _checkpoint(config: Config, made_by: dict, once: Callable[..., Any]) -> Iterator[str]:
+    source = once(prequantized.locate, config.quant, config.paths.hub_mirror, Store(config.paths.store))
+    quant = (made_by.get("weights") or {}).get("quant", {})
+    quant = quant.get("like", {}).get("quant", quant)  # of a noise control
+    if source and quant.get("checkpoint") not in (None, source.fingerprint):
+        yield f"the checkpoint in {source.path}"
+
+
+def _calib_text(config: Config, made_by: dict, once: Callable[..., Any]) -> Iterator[str]:
+    text = (made_by.get("weights") or {}).get("text")
+    if text and config.calib.kind == "text":  # training splits would take the harness
+        found = once(calib_data.locate, config.calib, config.paths.hub_mirror, config.task, Store(config.paths.store))
+        if found.fingerprint != text["sha256"]:
+            yield f"the calibration text {found.place}"
+
+
+def _own_tasks(config: Config, made_by: dict, once: Callable[..., Any]) -> Iterator[str]:
+    if config.task.include_path:
+        found = once(scoring.questions, config.task, config.paths.hub_mirror)
+        if made_by.get("own_tasks") not in (None, found.own):
+            yield f"the tasks in {config.task.include_path}"
+
+
+def _data_sets(config: Config, made_by: dict, once: Callable[..., Any]) -> Iterator[str]:
+    mirror = config.paths.hub_mirror
+    for origins in made_by.get("data", {}).values() if mirror else ():
+        for repo, origin in origins.items():
+            read = origin.get("sha256", {})
+            found = once(mirrors.hashes, mirror, repo, tuple(read))
+            if any(now not in (None, read[name]) for name, now in found.items()):
+                yield f"the data set {repo} in {mirror}"

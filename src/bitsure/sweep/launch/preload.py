@@ -1,0 +1,45 @@
+"""What a cell takes from libraries, imported once for all cells: they are forked from a process that has done this."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from pathlib import Path
+
+from bitsure.sweep.launch import gpus
+
+MODULES = [
+    "bitsure.run.pipeline",
+    "bitsure.scoring.harness",
+    "bitsure.quantize.proof.weight_changes",
+    "wandb",
+    "wandb.sdk.launch",
+]
+MODULES += ["scipy.stats", "scipy.optimize", "scipy.signal", "matplotlib.figure", "matplotlib.backends.backend_agg"]
+if not gpus.visible(None) and not any(Path("/dev").glob("nvidia*")):
+    # every model's code begins with it; it brings torchao, which looks for GPUs, and who is forked after that cannot use one
+    MODULES.append("transformers.modeling_layers")
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """By its number: libraries' logging keeps the object, and is heard again afterwards."""
+    with open(os.devnull, "w") as nowhere:
+        before = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+
+
+with _without_stderr():
+    for name in MODULES:
+        with suppress(Exception):  # whatever an import raises, the cell says it where it needs it; here it would end the server
+            import_module(name)
+gc.collect()
+gc.freeze()  # what cells have in common is never searched for garbage, nor copied for that

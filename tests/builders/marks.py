@@ -1,0 +1,21 @@
+"""Where tests can run: marks that skip visibly what is missing."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import pytest
+
+from bitsure.config.schema import PROJECT
+
+SHARED = PROJECT.parent / "shared"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared evaluation sets are not beside the project")
+# the two GPTQ libraries want different versions of transformers, so each environment lacks one of them
+GPTQ_LIBRARY = "gptqmodel" if find_spec("gptqmodel") else "auto_gptq"
+needs_gptqmodel = pytest.mark.skipif(find_spec("gptqmodel") is None, reason="auto-gptq's environment has no gptqmodel")
+needs_auto_gptq = pytest.mark.skipif(
+    find_spec("auto_gptq") is None, reason="only in auto-gptq's environment: make test-auto-gptq"
+)
+needs_transformers_5 = pytest.mark.skipif(
+    find_spec("auto_gptq") is not None, reason="auto-gptq's environment has transformers 4"
+)

@@ -1,0 +1,178 @@
+"""Every key in conf/ is read by something: a setting that does nothing is a lie."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+import sys
+from importlib.util import find_spec
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from omegaconf import OmegaConf
+
+from bitsure.config import schema
+from bitsure.config.number_formats import Activations, KeysValues
+from bitsure.config.other_quantizers import Bnb, Cast, Hqq, Noise, Prequantized
+from bitsure.config.quantizers import Chain, Gptq, Kept, NoQuant, Quant, Rounded, Rtn, Tuning
+from bitsure.config.schema import (
+    PROJECT,
+    Calib,
+    Compress,
+    Config,
+    Control,
+    Metric,
+    Model,
+    Paths,
+    Scoring,
+    Sweep,
+    Task,
+    Tracking,
+    Verdict,
+)
+from bitsure.models.facts import of_transformers
+from bitsure.quantize.calibration import windows as calib_data
+from bitsure.run import pipeline
+from bitsure.sweep.launch import cell_process as cells
+from tests.builders.marks import GPTQ_LIBRARY
+from tests.builders.tokenizers import byte_tokenizer
+
+schema.register()
+# the quantizers of optional libraries, where these are installed
+OPTIONAL = {library: cell for library, cell in {"bitsandbytes": Bnb("nf4"), "hqq": Hqq(4, 64)}.items() if find_spec(library)}
+SECTIONS = (Model, Kept, Rtn, Tuning, Gptq, Activations, KeysValues, Noise, Control, Cast, Prequantized, Calib, Task)
+SECTIONS += (Scoring, Compress, Metric, Verdict, Tracking, Paths, Sweep)
+SECTIONS += tuple(type(quant) for quant in OPTIONAL.values())
+# copying a config and checking it are no use of it
+NOT_READING = ("dataclasses.py", "config.py", "model_settings.py", "quantizers.py", "number_formats.py", "copy.py")
+
+
+@pytest.fixture
+def read(monkeypatch) -> set[tuple[str, str]]:
+    """(class, field) of every setting that is read while the test runs."""
+    seen: set[tuple[str, str]] = set()
+
+    def watch(cls):
+        names = {field.name for field in dataclasses.fields(cls)}
+
+        def get(self, name):
+            if name in names:
+                code = sys._getframe(1).f_code.co_filename
+                if not code.endswith(NOT_READING):
+                    seen.add((cls.__name__, name))
+            return object.__getattribute__(self, name)
+
+        monkeypatch.setattr(cls, "__getattribute__", get)
+
+    for section in SECTIONS:
+        watch(section)
+    return seen
+
+
+def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tasks, tmp_path, monkeypatch):
+    def config(quant, model, calib, mode, task="tiny_pets") -> Config:
+        return Config(
+            model=model,
+            quant=quant,
+            control=Control(seeds=0),
+            calib=calib,
+            task=Task(name="own", names=[task], include_path=str(own_tasks), limit=6),
+            scoring=Scoring(),
+            metric=Metric(
+                n_bins=15,
+                binning="uniform",
+                normalization="none",
+                paper_compat=False,
+                resamples=100,
+                confidence_level=0.95,
+                alpha=0.01,
+                seed=0,
+            ),
+            verdict=Verdict(strict=False, accuracy_margin=0.5, nll_margin=5.0, calibration_error_margin=0.5),
+            tracking=Tracking(mode=mode),
+            sweep=Sweep(),
+            paths=Paths(store=str(tmp_path / "store"), hub_mirror=str(mirror)),
+        )
+
+    mirror = tmp_path / "mirror"
+    (mirror / "models" / "org").mkdir(parents=True)
+    (mirror / "models" / "org" / "tiny").symlink_to(tiny_model)
+    (mirror / "datasets" / "org" / "text").mkdir(parents=True)
+    (mirror / "datasets" / "org" / "text" / "c.txt").write_bytes(calib_file.read_bytes())
+    own = Calib(name="text", path=str(calib_file), nsamples=8, seqlen=64)
+    hub = Calib(name="hub", repo="org/text", file="c.txt", nsamples=8, seqlen=64)
+    gone = Calib(name="gone", repo="org/text", file="none.txt", nsamples=8, seqlen=64, if_missing="pocket")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    gptq = {"bits": 4, "symmetric": True, "desc_act": False, "damp_percent": 0.01}
+    smoothed = {"transforms": ["smooth"], "activations": Activations(8)}
+    reassembled = {"transforms": ["reassemble"], "activations": Activations(4)}
+    taught = Calib(name="task", kind="task", nsamples=8, seqlen=16)
+    room = "cpu:300KB" if of_transformers() > 4 else "cpu:1GB"  # 4 cannot leave parts on disk
+    each = [
+        (Gptq(**gptq, group_size=64, backend=GPTQ_LIBRARY), Model(path=str(tiny_model)), own, "offline"),
+        (Gptq(**gptq, group_size=48, backend="native", **smoothed), Model(path=str(tiny_model)), own, "disabled"),
+        (Rtn(4, 48, False, transforms=["clip"]), Model(repo="org/tiny"), hub, "disabled"),
+        (Noise(like=Rtn(4, 64, False)), Model(repo="org/tiny"), gone, "disabled"),
+        (Rtn(4, 64, False), Model(repo="org/tiny"), taught, "disabled", "tiny_taught"),
+        (Rtn(format="mxfp4", **smoothed), Model(repo="org/tiny"), own, "disabled"),
+        (Rtn(4, -1, False, tuning=Tuning(4), **reassembled), Model(repo="org/tiny"), own, "disabled"),
+        (Kept(**smoothed, kv=KeysValues(4)), Model(repo="org/tiny"), own, "disabled"),
+        (Cast("bfloat16"), Model(repo="org/tiny", device_map="auto", max_memory=[room]), own, "disabled"),
+        *((quant, Model(repo="org/tiny"), own, "disabled") for quant in OPTIONAL.values()),
+    ]
+    for number, cell in enumerate(each):
+        pipeline.run(config(*cell), tmp_path / str(number))
+    proof = json.loads((tmp_path / "4" / "quantization.json").read_text())
+    assert proof["calib_data"] == {"name": "task (tiny_taught)", "windows": 0, "seqlen": 16}
+    made = next(path.parent for path in (tmp_path / "store" / "weights").rglob("config.json"))  # the GPTQ library's
+    (mirror / "models" / "org" / "tiny-gptq").symlink_to(made)
+    ready = (Prequantized(repo="org/tiny-gptq"), Model(path=str(tiny_model)), own, "disabled")
+    pipeline.run(config(*ready), tmp_path / "ready")
+    logs = {"version": 1, "disable_existing_loggers": False}
+    (tmp_path / "cell").mkdir()
+    cells.run(config(*each[2]), tmp_path / "cell", "sweep", logs)
+    # the rest is read where a hub is reached: the revision of a repository
+    settings = {(section.__name__, field.name) for section in SECTIONS for field in dataclasses.fields(section)}
+    assert settings - read == set(), settings - read
+    assert ("Model", "revision") in read
+
+
+@pytest.mark.parametrize("option", sorted(path.stem for path in (PROJECT / "conf" / "calib").glob("*.yaml")))
+def test_what_each_calibration_text_sets_is_read(read, option, calib_file, own_tasks, tmp_path):
+    """With a small text of ours in place of each hub file."""
+    given = OmegaConf.to_container(OmegaConf.load(PROJECT / "conf" / "calib" / f"{option}.yaml"), resolve=True)
+    calib = Calib(**given | {"nsamples": 2, "seqlen": 32} | ({"path": str(calib_file)} if option == "text" else {}))
+    if calib.repo is not None:
+        _write_text(tmp_path / "datasets" / calib.repo / calib.file, calib_file.read_text().split("\n\n"))
+    task = Task(name="own", names=["tiny_taught"], include_path=str(own_tasks))
+    text = calib_data.locate(calib, str(tmp_path), task)
+    windows, _ = calib_data.draw_windows(text, calib, 2, byte_tokenizer(), None)
+    assert windows.shape == (2, 32) and len(text.fingerprint) == 64
+    assert {("Calib", key) for key in given} - {("Calib", "nsamples")} <= read  # nsamples is the plan's to read, above
+
+
+def _write_text(path, texts: list[str]) -> None:
+    path.parent.mkdir(parents=True)
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table({"text": texts}), path)
+    else:
+        with gzip.open(path, "wt") as file:
+            file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
+
+
+def test_every_quantizer_is_known_to_the_tests():
+    assert {*Quant.__subclasses__(), *Chain.__subclasses__(), *Rounded.__subclasses__()} == {
+        NoQuant,
+        Chain,
+        Kept,
+        Rounded,
+        Rtn,
+        Gptq,
+        Cast,
+        Prequantized,
+        Bnb,
+        Hqq,
+        Noise,
+    }

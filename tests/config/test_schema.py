@@ -1,0 +1,212 @@
+"""Every file in conf/ composes and is checked; what may not be is said before anything is loaded."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
+
+from benchmarks import models as table
+from bitsure.base.errors import UserError
+from bitsure.config import schema
+from bitsure.config import validation as settings
+from bitsure.config.quantizers import Gptq, NoQuant, Rtn
+from bitsure.config.schema import PROJECT
+from bitsure.models import source as models
+from bitsure.quantize import plan as quantize
+
+schema.register()
+OPTIONS = sorted((path.parent.name, path.stem) for path in (PROJECT / "conf").glob("*/*.yaml"))
+
+
+CHAINS = {  # preset → its name, which tells all settings
+    "keep": "kv4",
+    **{f"w{bits}": f"rtn{bits}-asym" for bits in (8, 6, 4, 3, 2)},
+    "clip3": "clip+rtn3",
+    "clip-asym3": "clip_asymmetric+rtn3-asym",
+    "scale3": "scale+rtn3",
+    "w8a8": "rtn8-asym-a8",
+    "w4a8": "rtn4-asym-a8",
+    "w6a6": "rtn6-asym-a6",
+    "w4a4": "rtn4-asym-a4",
+    "w4kv4": "rtn4-asym-kv4",
+    "w4a8kv4": "rtn4-asym-a8-kv4",
+    "smooth": "smooth+rtn8-row-a8-sym",
+    "mx": "rtn-mxint4-a-mxint8",
+    "mxfp4": "rtn-mxfp4-a-mxfp4",
+    "mxfp6": "rtn-mxfp6_e2m3-a-mxfp6_e2m3",
+    "mxfp8": "rtn-mxfp8_e4m3-a-mxfp8_e4m3",
+    "mxint4": "rtn-mxint4-a-mxint4",
+    "mxfp6_e3m2": "rtn-mxfp6_e3m2-a-mxfp6_e3m2",
+    "mxfp8_e5m2": "rtn-mxfp8_e5m2-a-mxfp8_e5m2",
+    "mxint8": "rtn-mxint8-a-mxint8",
+    "fp8": "rtn-fp8_e4m3-a-fp8_e4m3",
+    "qllm-w4a4": "reassemble+rtn4-row-asym-a4-tuned",
+    "qllm-w4a8": "reassemble+rtn4-row-asym-a8-tuned",
+    "smooth-gptq-mxfp4": "smooth+gptq-mxfp4-a-mxfp4",
+}
+
+
+@pytest.mark.parametrize("sweep", ["best_practice.yaml", "wandb/best_practice.yaml"])
+def test_clipping_and_scaling_are_asked_about_apart(sweep):
+    """Each beside plain rounding on the same grid, and both together."""
+    named = set(re.findall(r"[\w-]+", (PROJECT / "sweeps" / sweep).read_text()))
+    assert {"rtn3", "clip3", "scale3", "awq3", "w3", "clip-asym3"} <= named
+
+
+def composed(*overrides: str) -> schema.Config:
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        return settings.to_dataclasses(compose("config", overrides=list(overrides)))
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes(group, option):
+    needed = {"prequantized": ["quant.path=some/where"], "local": ["model.path=somewhere"], "text": ["calib.path=some.txt"]}
+    needed |= {method: ["quant.bits=4"] for method in ("rtn", "awq", "gptq", "hqq")} | {"bnb": ["quant.type=nf4"]}
+    needed |= {"hub": ["model.repo=org/name"]}
+    needed |= {"mx": ["quant.format=mxint4", "quant.activations.format=mxint8"], "keep": ["quant.kv.bits=4"]}
+    config = composed(f"{group}={option}", *needed.get(option, []))
+    chosen = getattr(config, group)
+    assert type(chosen).__module__.removeprefix("bitsure.") in ("config", "model_settings", "quantizers", "other_quantizers")
+    if option == "prequantized":
+        assert chosen.name == "where"
+    elif group == "quant":
+        names = {"noise": "noise-gptq4-0", "bnb": "bnb-nf4"} | CHAINS
+        assert chosen.name == names.get(option, option + "4" * (option in needed))
+
+
+def test_the_default_is_the_embedded_one():
+    config = composed()
+    assert (config.model.name, config.quant.name, config.task.name) == ("pocket-1m", "gptq4", "pocket")
+    assert config.calib.name == "pocket" and config.tracking.mode == "offline"
+    assert config.quant == Gptq(bits=4, group_size=128, symmetric=True, backend="gptqmodel", desc_act=False, damp_percent=0.01)
+
+
+def test_a_model_brings_its_task_and_text_and_the_command_line_wins():
+    config = composed("model=opt-125m")
+    assert (config.task.name, config.calib.name) == ("paper", "c4")
+    assert (config.calib.nsamples, config.calib.seqlen, config.calib.if_missing) == (128, 2048, "error")
+    config = composed("model=opt-125m", "task=pocket", "calib=text", "calib.path=a.txt")
+    assert (config.task.name, config.calib.name) == ("pocket", "text")
+
+
+def test_every_model_of_the_hub_says_what_is_known_of_it():
+    """A repository, its family, its size, the type it was published in, and its context, unless it has none."""
+    said = {}
+    for path in sorted((PROJECT / "conf" / "model").glob("*.yaml")):
+        model = OmegaConf.load(path).model
+        if "repo" in model and path.stem != "hub":
+            assert model.name == path.stem and {"family", "parameters", "full_dtype"} <= set(model), path
+            assert "context" in model or model.family == "mamba", path
+            said[model.name] = model.repo
+    assert len(said) == len(set(said.values())) >= 90
+    study = [f"opt-{size}" for size in ("125m", "350m", "1.3b", "2.7b", "6.7b", "13b", "30b", "66b")]
+    study += [f"bloom-{size}" for size in ("560m", "1b1", "1b7", "3b", "7b1", "176b")]
+    assert {*study, "llama-7b", "mistral-7b-v0.1", "mistral-7b-v0.3"} <= set(said)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["model=mamba-130m"], "a state-space model has no attention"),
+        (["model=mixtral-8x7b", "quant=rtn4"], "joins its experts' weights .* quant=none scores it in full precision"),
+        (["model.device_map=auto", "control=noise"], "noise is added to weights in memory"),
+        (["model.device_map=auto", "quant=noise"], "noise is added to weights in memory"),
+        (["model=chatglm3-6b", "model.trust_remote_code=true"], r"quant\.backend=gptqmodel: it loads the model itself"),
+    ],
+)
+def test_a_model_that_a_quantizer_cannot_do_is_refused_before_it_is_looked_for(overrides, said):
+    given = composed(*overrides)
+    with pytest.raises(UserError, match=said):
+        quantize.check_model(given.model, given.quant, given.control.seeds > 0)
+
+
+def test_a_model_that_needs_code_of_its_own_is_refused_before_it_is_looked_for():
+    with pytest.raises(UserError, match=r"Read that code, then add model\.trust_remote_code=true"):
+        models.locate(composed("model=chatglm3-6b").model, None)
+
+
+def test_the_table_of_models_is_up_to_date():
+    assert table.OUT.read_text() == table.table(), "make models writes it"
+
+
+def test_the_store_follows_the_environment(monkeypatch):
+    monkeypatch.delenv("BITSURE_STORE", raising=False)
+    assert composed().paths.store == str(PROJECT / ".bitsure")
+    monkeypatch.setenv("BITSURE_STORE", "/elsewhere")
+    assert composed().paths.store == "/elsewhere"
+
+
+def test_names_tell_what_differs_from_a_preset():
+    assert composed("quant=gptq4", "quant.group_size=32").quant.name == "gptq4-g32"
+    assert composed("quant=gptq4", "quant.group_size=-1", "quant.desc_act=true").quant.name == "gptq4-row-actorder"
+    assert composed("quant=rtn3", "quant.symmetric=false").quant == Rtn(3, 128, False)
+    assert composed("quant=rtn3", "quant.symmetric=false").quant.name == "rtn3-asym"
+    assert isinstance(composed("quant=none").quant, NoQuant)
+    assert composed("quant=bnb-nf4", "quant.double_quant=true").quant.name == "bnb-nf4-double"
+    assert composed("quant=hqq3", "quant.group_size=-1").quant.name == "hqq3-row"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("task.limit=0", "task.limit=0: must be 1 or more"),
+        ("quant.bits=5", "allowed are 2, 3, 4, 8"),
+        ("quant.group_size=100", "-1, 16, 32, 64, 128, 256, 512, 1024"),
+        ("quant.damp_percent=1", "a fraction between 0 and 1"),
+        ("task.names=[]", "name at least one task"),
+        ("task.names=[boolq,boolq]", "named twice"),
+        ("model.dtype=int8", "auto, float32, bfloat16, float16"),
+        ("model.repo=a/b", "either model.path"),
+        ("model.full_dtype=int8", "float32, bfloat16, float16"),
+        ("model.parameters=0", "must be 1 or more"),
+        ("model.device=gpu", "allowed are auto, cpu, cuda"),
+        ("model.device_map=disk", "auto, balanced, sequential"),
+        ("model.max_memory=[cpu:1GiB]", "Add model.device_map=auto"),
+        ("quant=prequantized", "either quant.path"),
+        ("metric.resamples=3", "100 or more"),
+        ("metric.alpha=0", "between 0 and 1"),
+        ("metric.quantized_cost=0", "above 0, or null"),
+        ("calib.nsamples=0", "1 or more"),
+        ("calib.document_start='['", "no regular expression"),
+        ("calib.kind=web", "allowed are text, task, random"),
+        ("calib.kind=random", "calib=pocket reads no file: leave out calib.path"),
+        ("calib=text", "needs calib.path=FILE"),
+        ("tracking.mode=cloud", "offline, online, disabled"),
+        ("paths.hub_mirror=/no/such/place", "no such directory"),
+    ],
+)
+def test_impossible_values_are_refused(override, said):
+    with pytest.raises(UserError) as error:
+        composed(override)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["quant=rtn4", "quant.transforms=[reassemble]"],
+            r"transforms=\[reassemble\] makes activations easier .* quant\.activations",
+        ),
+        (["quant=w4a4", "quant.transforms=[reassemble,smooth]"], "each once, in the order smooth, reassemble, scale"),
+        (["quant=qllm-w4a4", "quant.transforms=[reassemble,scale]"], r"changes the weights that quant\.transforms=\[scale\]"),
+        (["quant=rtn4", "quant.tuning.rank=0"], r"quant\.tuning\.rank=0"),
+        (["quant=qllm-w4a8", "quant.tuning.epochs=0"], r"quant\.tuning\.epochs=0"),
+        (["quant=qllm-w4a8", "quant.tuning.lr=0"], r"quant\.tuning\.lr=0"),
+    ],
+)
+def test_reassembling_and_tuning_that_would_do_nothing_are_refused(overrides, said):
+    with pytest.raises(UserError, match=said):
+        composed(*overrides)
+
+
+def test_tuning_is_on_where_it_has_a_rank_and_its_settings_are_in_the_name():
+    assert composed("quant=rtn4").quant.tuning is None and not composed("quant=rtn4").quant.needs_data
+    tuned = composed("quant=rtn4", "quant.tuning.rank=8", "quant.tuning.lr=1e-3").quant
+    assert tuned.needs_data and tuned.name == "rtn4-tuned-rank8-lr0.001"
+    with pytest.raises(ConfigCompositionException):
+        composed("quant=gptq4", "quant.tuning.rank=4")

@@ -1,0 +1,49 @@
+"""All that is wrong with what Hydra composed is said, before anything is loaded."""
+
+from __future__ import annotations
+
+import pytest
+from hydra.errors import ConfigCompositionException
+
+from bitsure.base.errors import UserError
+from tests.config.test_schema import composed
+
+
+def test_impossible_values_of_several_groups_are_said_at_once():
+    with pytest.raises(UserError) as error:
+        composed("task.limit=0", "quant=rtn4", "quant.bits=9", "metric.alpha=0")
+    assert [said.partition("=")[0] for said in error.value.args] == ["quant.bits", "task.limit", "metric.alpha"]
+
+
+@pytest.mark.parametrize("key", ["more", "quant.more", "task.more"])
+def test_keys_added_with_a_plus_are_refused(key):
+    with pytest.raises(UserError, match=f"{key}: no such setting"):
+        composed(f"+{key}=1")
+
+
+def test_missing_values_are_named():
+    with pytest.raises(UserError, match=r"model\.path"):
+        composed("model=local")
+
+
+@pytest.mark.parametrize("override", ["quant.bitz=3", "model.paht=x", "task.limit=many", "quant=none quant.bits=4"])
+def test_unknown_keys_and_wrong_types_are_refused(override):
+    with pytest.raises(ConfigCompositionException):
+        composed(*override.split())
+
+
+def test_combinations_that_would_mislead_are_refused():
+    with pytest.raises(UserError, match="groups in another order"):
+        composed("quant=gptq4", "quant.backend=native", "quant.desc_act=true", "quant.transforms=[clip]")
+    with pytest.raises(UserError, match="noise has no packed kernels"):
+        composed("control=noise", "scoring.dequantize=false")
+    with pytest.raises(UserError, match="has no noise control of its own"):
+        composed("control=noise", "quant=none")
+    with pytest.raises(UserError, match=r"model\.device=cpu: model\.device_map=auto chooses devices"):
+        composed("model.device=cpu", "model.device_map=auto")
+    with pytest.raises(UserError, match="'cpu' is no DEVICE:SIZE, such as cpu:60GiB"):
+        composed("model.device_map=auto", "model.max_memory=[cpu]")
+    with pytest.raises(UserError, match="packed kernels run on one device"):
+        composed("model.device_map=auto", "scoring.dequantize=false", "model.dtype=bfloat16")
+    with pytest.raises(UserError, match=r"control\.seeds=5: must be 19 or more"):
+        composed("control=noise", "control.seeds=5")

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from bitsure.base.errors import UserError
+from bitsure.hub import data_sets as hub_data
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """What `datasets.load_dataset` is called with within a block of `datasets_from`."""
+    calls = []
+    monkeypatch.setattr("datasets.load_dataset", lambda path, *args, **kwargs: calls.append((path, args, kwargs)))
+    return calls
+
+
+def test_a_repository_in_the_mirror_is_read_from_there(loaded, tmp_path):
+    import datasets
+
+    folder = tmp_path / "datasets" / "org" / "set"
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text("---\nconfigs: [{config_name: main, data_files: a.jsonl}]\n---\n")
+    (folder / "a.jsonl").write_text('{"q": 1}')
+    before = datasets.load_dataset
+    with hub_data.datasets_from(str(tmp_path), None) as origins:
+        datasets.load_dataset("org/set", "main", split="test")
+        datasets.load_dataset("org/other", "main")
+    assert datasets.load_dataset is before
+    sha256 = hashlib.sha256(b'{"q": 1}').hexdigest()
+    assert origins["org/set"] == {"commit": None, "unknown": "put into the mirror by hand", "sha256": {"a.jsonl": sha256}}
+    assert origins["org/other"]["commit"] is None
+    assert loaded == [(str(tmp_path / "datasets" / "org" / "set"), ("main",), {"split": "test"}), ("org/other", ("main",), {})]
+
+
+def test_ones_own_files_are_found_beside_their_yaml(loaded, tmp_path):
+    import datasets
+
+    with hub_data.datasets_from(None, str(tmp_path)):
+        for files in ({"test": "a.jsonl"}, {"test": ["a.jsonl", "/b.jsonl"]}, "a.jsonl", "https://host/a.jsonl"):
+            datasets.load_dataset("json", data_files=files)
+    here = str(tmp_path / "a.jsonl")
+    expected = [{"test": here}, {"test": [here, "/b.jsonl"]}, here, "https://host/a.jsonl"]
+    assert [kwargs["data_files"] for _, _, kwargs in loaded] == expected
+
+
+def test_what_cannot_be_had_says_what_and_how(monkeypatch, tmp_path):
+    import datasets
+
+    def refuse(*args, **kwargs):
+        raise ConnectionError("no route\nmore")
+
+    monkeypatch.setattr("datasets.load_dataset", refuse)
+    with (
+        pytest.raises(
+            UserError, match=r"data set org/set cannot be had: the mirror .* ConnectionError: no route\n.*DIR/datasets/org/set"
+        ),
+        hub_data.datasets_from(str(tmp_path), None),
+    ):
+        datasets.load_dataset("org/set")
+
+
+def test_a_configuration_that_the_mirror_lacks_is_named(tmp_path):
+    import datasets
+
+    folder = tmp_path / "datasets" / "org" / "set"
+    (folder / "a").mkdir(parents=True)
+    (folder / "README.md").write_text("---\nconfigs: [{config_name: a, data_files: a/*.jsonl}]\n---\n")
+    (folder / "a" / "x.jsonl").write_text('{"q": 1}')
+    with (
+        pytest.raises(
+            UserError, match=r"org/set, configuration b cannot be read from the mirror's .*'b' not found.*\n.*prefetch"
+        ),
+        hub_data.datasets_from(str(tmp_path), None),
+    ):
+        datasets.load_dataset("org/set", "b")
+
+
+def test_a_file_of_the_mirror_that_cannot_be_read_is_named(loaded, tmp_path, monkeypatch):
+    import datasets
+
+    folder = tmp_path / "datasets" / "org" / "set"
+    folder.mkdir(parents=True)
+    (folder / "a.jsonl").write_text('{"q": 1}')
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("bitsure.hub.mirrors.hash_file", denied)
+    with (
+        pytest.raises(UserError, match=r"org/set cannot be read from the mirror's .*Permission denied: .*a\.jsonl"),
+        hub_data.datasets_from(str(tmp_path), None),
+    ):
+        datasets.load_dataset("org/set")

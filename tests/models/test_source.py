@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
+
+from bitsure.base import store
+from bitsure.base.errors import UserError
+from bitsure.base.store import Store
+from bitsure.config.schema import PROJECT, Model, Scoring, Task
+from bitsure.models import source as models
+from bitsure.quantize.walk.targets import unknown_weights
+from bitsure.scoring import scorer as scoring
+from bitsure.scoring.local.engine import Engine
+from tests.builders.families import FAMILIES, build
+from tests.builders.marks import needs_transformers_5
+
+MAMBA = {"vocab_size": 300, "hidden_size": 64, "num_hidden_layers": 2, "state_size": 8}
+
+
+def test_a_directory_is_identified_by_its_content(tiny_model, tmp_path):
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    original = models.locate(Model(path=str(tiny_model)), None)
+    assert original.name == "tiny" and original.revision is None
+    assert models.locate(Model(path=str(copy)), None).fingerprint == original.fingerprint
+    (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
+    assert models.locate(Model(path=str(copy)), None).fingerprint != original.fingerprint
+
+
+@pytest.mark.parametrize("where", [{"path": "models/org/copy"}, {"repo": "org/copy"}], ids=["local", "mirrored"])
+def test_weights_that_have_not_changed_are_hashed_once_for_all_processes_of_a_store(tiny_model, tmp_path, monkeypatch, where):
+    copy, hash_file, read = shutil.copytree(tiny_model, tmp_path / "models" / "org" / "copy"), store.hash_file, []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(store, "hash_file", lambda path: read.append(path.name) or hash_file(path))
+    found = lambda: models.locate(Model(**where), str(tmp_path), Store(tmp_path / "store")).fingerprint  # noqa: E731
+    first = found()
+    assert first == models.locate(Model(path=str(tiny_model)), None).fingerprint and "model.safetensors" in read
+    read.clear()
+    assert found() == first and "model.safetensors" not in read
+    (copy / "config.json").touch()
+    assert found() == first and "model.safetensors" in read
+    weights = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))  # as long as before
+    assert found() != first
+
+
+def test_a_repository_is_found_in_the_mirror(tiny_model, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / "models" / "org" / "name")
+    source = models.locate(Model(repo="org/name"), str(tmp_path))
+    assert (source.name, source.path) == ("name", tmp_path / "models" / "org" / "name")
+
+
+def test_an_unreachable_hub_says_the_ways_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
+    with pytest.raises(UserError, match=r"the mirror .* has no models/org/none.*\n.*paths\.hub_mirror=DIR"):
+        models.locate(Model(repo="org/none"), str(tmp_path))
+
+
+def test_weights_are_loaded_in_the_type_that_is_asked_for(tiny_model):
+    assert models.load(tiny_model, "bfloat16")[0].dtype == torch.bfloat16
+
+
+def test_bin_weights_are_read_by_the_weights_only_loader(tiny_model, tmp_path):
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    model, _ = models.load(tiny_model, "float32")
+    (copy / "model.safetensors").unlink()
+    torch.save(model.state_dict(), copy / "pytorch_model.bin")
+    assert torch.equal(models.load(copy, "float32")[0].lm_head.weight, model.lm_head.weight)
+
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "exploded"), "w"))
+
+    torch.save({"lm_head.weight": Bomb()}, copy / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"a \.bin file holds other things than weights"):
+        models.load(copy, "float32")
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_bits_as_stored_are_those_of_numbers_whatever_masks_and_headers_take(tmp_path):
+    half, whole = {"a.weight": torch.ones(10, 10).half()}, {"b.weight": torch.ones(5, 20)}
+    save_file(half | {"mask": torch.ones(64, 64, dtype=torch.bool)}, tmp_path / "model.safetensors")
+    assert models.stored_types(tmp_path) == {"F16": 100, "BOOL": 4096}
+    assert models.stored_bits(tmp_path, 100) == 16
+    save_file(half | whole, tmp_path / "model.safetensors")
+    assert models.stored_bits(tmp_path, 200) == 24
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "pytorch_model.bin").write_bytes(bytes(230))
+    assert models.stored_bits(tmp_path, 100) == 16
+
+
+def test_an_empty_model_has_shapes_and_no_weights(tiny_model):
+    model = models.empty_model(tiny_model)
+    assert model.lm_head.weight.shape == (288, 64) and model.lm_head.weight.is_meta
+
+
+def test_a_directory_without_a_tokenizer_is_refused(tiny_model, tmp_path):
+    for file in ("config.json", "model.safetensors"):
+        shutil.copy(tiny_model / file, tmp_path)
+    with pytest.raises(UserError, match=r"has no tokenizer: it needs tokenizer.json"):
+        models.load_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_that_transformers_5_saved_is_read_by_4_too(tiny_model, tmp_path):
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    settings = json.loads((copy / "tokenizer_config.json").read_text())
+    (copy / "tokenizer_config.json").write_text(json.dumps(settings | {"tokenizer_class": "TokenizersBackend"}))
+    text = "the quick brown fox"
+    assert models.load_tokenizer(copy)(text)["input_ids"] == models.load_tokenizer(tiny_model)(text)["input_ids"]
+
+
+def test_shards_that_are_missing_are_named(tiny_model, tmp_path):
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    (copy / "model.safetensors").rename(copy / "model-00001-of-00002.safetensors")
+    names = {"a.weight": "model-00001-of-00002.safetensors", "b.weight": "model-00002-of-00002.safetensors"}
+    (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(UserError, match=r"copy lacks model-00002-of-00002\.safetensors, which its index names"):
+        models.locate(Model(path=str(copy)), None)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin", "spread"])
+def test_weights_that_are_missing_or_of_another_shape_are_named(tiny_model, tmp_path, kind):
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    weights = load_file(copy / "model.safetensors")
+    del weights["model.decoder.layers.1.fc1.weight"]
+    weights["model.decoder.layers.0.fc2.weight"] = weights["model.decoder.layers.0.fc2.weight"][:, :100].contiguous()
+    if kind == "bin":
+        (copy / "model.safetensors").unlink()
+        torch.save(weights, copy / "pytorch_model.bin")
+    else:
+        save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    settings = Model(path=str(copy), device_map="auto" if kind == "spread" else None)
+    with pytest.raises(
+        UserError, match=r"copy has no weights for .*1\.fc1\.weight and has weights of another shape .*0\.fc2\.weight:"
+    ):
+        models.load(copy, "float32", settings=settings)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_of_any_family_as_it_was_saved_lacks_nothing(family, tmp_path):
+    build(family, **FAMILIES[family]).save_pretrained(tmp_path)
+    models._from_pretrained(tmp_path, "float32", Model(path=str(tmp_path)))
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_a_tokenizer_of_its_own_code_is_loaded_where_that_is_trusted(tiny_model, monkeypatch, trusted):
+    source = models.locate(Model(path=str(tiny_model), trust_remote_code=trusted), None)
+    asked = []
+    monkeypatch.setattr(models, "load_tokenizer", lambda path, trust_remote_code=False: asked.append(trust_remote_code))
+    monkeypatch.setattr("bitsure.scoring.harness.check_prompting", lambda tokenizer, task: None)
+    questions = scoring.questions(Task(name="own", names=["t"], chat_template=True), None)
+    scorer = scoring.Scorer(questions, Scoring(), "float32", None, Path(os.devnull))
+    scorer.check_prompting(source)
+    monkeypatch.setattr("bitsure.quantize.libraries.gptqmodel.load_packed", lambda checkpoint, dtype: None)
+    scorer.scoring = Scoring(dequantize=False)
+    scorer._load(source, Path("checkpoint"))
+    assert asked == [trusted, trusted]
+
+
+def test_remote_code_is_run_only_if_it_is_asked_for(tiny_model, tmp_path):
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text()) | {"model_type": "homemade", "architectures": ["Homemade"]}
+    config["auto_map"] = {"AutoConfig": "homemade.Config", "AutoModelForCausalLM": "homemade.Model"}
+    (copy / "config.json").write_text(json.dumps(config))
+    (copy / "homemade.py").write_text(
+        f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom transformers import OPTConfig, OPTForCausalLM\n"
+        "class Config(OPTConfig):\n    model_type = 'homemade'\nclass Model(OPTForCausalLM):\n    config_class = Config\n"
+    )
+    with pytest.raises(UserError, match=r"transformers has none for 'homemade'\. .* model\.trust_remote_code=true"):
+        models.locate(Model(path=str(copy)), None)
+    assert not (tmp_path / "ran").exists()
+    trusted = Model(path=str(copy), trust_remote_code=True)
+    source = models.locate(trusted, None)
+    assert models.load(source.path, "float32", settings=trusted)[0].lm_head.weight.shape == (288, 64)
+    assert (tmp_path / "ran").exists()
+    (copy / "homemade.py").write_text((copy / "homemade.py").read_text() + "\n")
+    assert models.locate(trusted, None).fingerprint != source.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("option", "settings"),
+    [
+        pytest.param("mamba-130m", MAMBA, id="mamba"),
+        pytest.param("mixtral-8x7b", FAMILIES["mixtral"], id="mixtral", marks=needs_transformers_5),  # 4 keeps experts apart
+    ],
+)
+def test_what_conf_calls_unquantizable_is_and_can_be_scored(option, settings):
+    said = OmegaConf.load(PROJECT / "conf" / "model" / f"{option}.yaml").model
+    model = build(said.family, **settings)
+    assert said.unquantizable and unknown_weights(model)
+    [scored] = Engine(model, 64).score([([5, 6, 7], [8, 9])])
+    with torch.inference_mode():
+        expected = model(torch.tensor([[5, 6, 7, 8]])).logits[0].log_softmax(-1)
+    assert scored.token_logprobs == pytest.approx([expected[2, 8].item(), expected[3, 9].item()], abs=1e-4)
+
+
+def test_parameters_are_counted_once_and_tied_ones_too(tiny_model, tmp_path, monkeypatch):
+    source, store = models.locate(Model(path=str(tiny_model)), None), Store(tmp_path)
+    measured = models.measure(source, store)
+    network, _ = models.load(tiny_model, "float32")
+    assert measured["parameters"] == sum(parameter.numel() for parameter in network.parameters())
+    assert measured["bytes_on_disk"] == (tiny_model / "model.safetensors").stat().st_size
+    monkeypatch.setattr(models, "empty_model", lambda *given: pytest.fail("counted again"))
+    assert models.measure(source, store) == measured

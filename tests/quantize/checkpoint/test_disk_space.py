@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bitsure.base.errors import UserError
+from bitsure.base.store import Store
+from bitsure.config.other_quantizers import Bnb, Cast, Hqq
+from bitsure.config.quantizers import Gptq, Rtn
+from bitsure.models import source as models
+from bitsure.quantize import plan as quantize
+from bitsure.quantize.checkpoint import disk_space as space
+from tests.builders.marks import GPTQ_LIBRARY
+from tests.builders.plans import plan
+
+QUANTIZERS = {
+    "rtn3": Rtn(3, 32, True),
+    "rtn4-row": Rtn(4, -1, False),
+    "rtn8-tensor": Rtn(8, 0, False),
+    "awq4": Rtn(4, 32, False, transforms=["scale", "clip"]),
+    "native": Gptq(bits=4, group_size=48, symmetric=True, backend="native", desc_act=False, damp_percent=0.01),
+    "library": Gptq(bits=4, group_size=32, symmetric=True, backend=GPTQ_LIBRARY, desc_act=False, damp_percent=0.01),
+    "float16": Cast("float16"),
+    "bnb-nf4": Bnb("nf4"),
+    "bnb-int8": Bnb("int8"),
+    "hqq3": Hqq(3, 64),
+}
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_the_estimate_is_what_is_written(tiny_model, calib_file, tmp_path, name):
+    quant = QUANTIZERS[name]
+    if isinstance(quant, Bnb | Hqq):
+        pytest.importorskip({Bnb: "bitsandbytes", Hqq: "hqq"}[type(quant)])
+    made = quantize.ensure(plan(tiny_model, quant, calib_file), Store(tmp_path / "store"), tmp_path / "log")
+    written = sum(tensor.nbytes for file in made.checkpoint.glob("*.safetensors") for tensor in load_file(file).values())
+    estimate = space.bytes_needed(models.empty_model(tiny_model), quant, "float32")
+    twice = 2 if name in ("awq4", "native") else 1  # and once more block by block, until it is done
+    assert written * 0.95 < estimate / twice < written * 1.05
+
+
+def test_too_small_a_disk_is_said_before_weights_are_loaded(tiny_model, calib_file, tmp_path, monkeypatch):
+    asked = []
+
+    def usage(path):
+        asked.append(path)
+        return shutil._ntuple_diskusage(2**30, 2**30 - 100, 100)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    with pytest.raises(
+        UserError, match=r"quant=rtn3-g32 will write about 0\.00 GiB into .*no.yet, but its disk has 0\.00 GiB left"
+    ):
+        quantize.check(plan(tiny_model, QUANTIZERS["rtn3"], calib_file), Store(tmp_path / "no" / "yet"))
+    assert asked == [tmp_path]
+
+
+def test_a_model_of_13b_needs_what_is_known_of_it():
+    with torch.device("meta"):
+        from transformers import OPTConfig, OPTForCausalLM
+
+        config = OPTConfig(
+            hidden_size=5120, word_embed_proj_dim=5120, ffn_dim=20480, num_hidden_layers=40, num_attention_heads=40
+        )
+        model = OPTForCausalLM(config)
+    quant = Gptq(bits=4, group_size=128, symmetric=True, backend="gptqmodel", desc_act=False, damp_percent=0.01)
+    assert 6.5e9 < space.bytes_needed(model, quant, "float16") < 7.5e9
+    assert 25e9 < space.bytes_needed(model, Cast("float16"), "float16") < 27e9

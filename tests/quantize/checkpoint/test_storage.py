@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bitsure.base.errors import UserError
+from bitsure.config.quantizers import Rtn
+from bitsure.models import source as models
+from bitsure.quantize.checkpoint import storage as checkpoints
+from bitsure.quantize.native.rtn import round_to_nearest
+from bitsure.quantize.walk.targets import block_linears
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_integer_weights_come_back_from_disk_exactly(tmp_path, bits, symmetric):
+    torch.manual_seed(bits)
+    weights = {
+        "a": round_to_nearest(torch.randn(6, 20), Rtn(bits, 8, symmetric)),
+        "b": round_to_nearest(torch.randn(5, 8), Rtn(bits, -1, symmetric)),
+    }
+    checkpoints.write(tmp_path, weights)
+    back, others = checkpoints.read(tmp_path)
+    assert others == {} and set(back) == {"a", "b"}
+    for name, weight in weights.items():
+        assert torch.equal(back[name].codes, weight.codes) and torch.equal(back[name].zeros, weight.zeros)
+        assert torch.equal(back[name].dequantize(), weight.dequantize())
+
+
+def test_a_checkpoint_changes_the_model_it_is_put_into(tiny_model, tmp_path):
+    model, _ = models.load(tiny_model, "float32")
+    weights = {name: round_to_nearest(linear.weight, Rtn(3, 32, True)) for name, linear in block_linears(model).items()}
+    checkpoints.write(tmp_path, weights)
+    before = model(torch.arange(5, 15)[None]).logits
+    checkpoints.put_into(model, tmp_path)
+    for name, linear in block_linears(model).items():
+        assert torch.equal(linear.weight, weights[name].dequantize())
+    assert not torch.allclose(model(torch.arange(5, 15)[None]).logits, before)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tiny_model, tmp_path):
+    checkpoints.write(tmp_path, {"elsewhere": round_to_nearest(torch.randn(4, 4), Rtn(4, -1, True))})
+    with pytest.raises(UserError, match="lacks layers of this model"):
+        checkpoints.put_into(models.load(tiny_model, "float32")[0], tmp_path)
+
+
+def test_zero_points_out_of_range_are_refused(tmp_path):
+    weight = round_to_nearest(torch.rand(4, 8) + 1, Rtn(4, -1, True))
+    checkpoints.write(tmp_path, {"a": dataclasses.replace(weight, zeros=weight.zeros * 0 + 15)})
+    settings = tmp_path / "quantize_config.json"
+    settings.write_text(settings.read_text().replace("gptq_v2", "gptq"))
+    with pytest.raises(UserError, match="a has zero points"):
+        checkpoints.read(tmp_path)
+
+
+def test_unknown_formats_are_refused(tmp_path):
+    (tmp_path / "quantize_config.json").write_text(json.dumps({"bits": 4, "checkpoint_format": "marlin"}))
+    with pytest.raises(UserError, match="checkpoint_format=marlin"):
+        checkpoints.read(tmp_path)
+
+
+def test_what_does_not_come_back_as_it_was_written_is_named(tmp_path, monkeypatch):
+    def broken(tensors, path):
+        save_file({name: tensor ^ 1 if name == "a.qweight" else tensor for name, tensor in tensors.items()}, path)
+
+    monkeypatch.setattr(checkpoints, "save_file", broken)
+    with pytest.raises(UserError, match=r"a: codes came back from disk otherwise than written"):
+        checkpoints.write(tmp_path, {"a": round_to_nearest(torch.randn(4, 8), Rtn(4, -1, True))})
+
+
+def test_a_layout_that_mixes_rows_up_is_noticed(tmp_path, monkeypatch):
+    def mixed(weight, tensors=checkpoints._tensors):
+        parts = tensors(weight)
+        return parts | {"scales": parts["scales"].flip(1)}
+
+    monkeypatch.setattr(checkpoints, "_tensors", mixed)
+    with pytest.raises(UserError, match="a: scales came back from disk otherwise than written"):
+        checkpoints.write(tmp_path, {"a": round_to_nearest(torch.randn(4, 8), Rtn(4, -1, True))})

@@ -1,0 +1,83 @@
+"""The real gptqmodel on a small real model: its packed checkpoint, read by us, is what it itself computes with."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from bitsure.base.errors import UserError
+from bitsure.base.store import Store
+from bitsure.config.quantizers import Gptq, Rtn
+from bitsure.models import source as models
+from bitsure.quantize import plan as quantize
+from bitsure.quantize.checkpoint import storage as checkpoints
+from bitsure.quantize.libraries import gptqmodel
+from bitsure.scoring.local.engine import Engine
+from tests.builders.marks import needs_gptqmodel
+from tests.builders.plans import plan
+
+pytestmark = needs_gptqmodel
+
+
+@pytest.fixture(scope="module", params=[(2, True), (3, True), (4, True), (8, True), (2, False), (4, False)], ids=str)
+def made(request, tiny_model, calib_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gptq")
+    bits, symmetric = request.param
+    settings = Gptq(bits=bits, group_size=32, symmetric=symmetric, backend="gptqmodel", desc_act=False, damp_percent=0.01)
+    return quantize.ensure(plan(tiny_model, settings, calib_file), Store(folder / "store"), folder / "log")
+
+
+def test_our_reading_of_the_packed_checkpoint_is_gptqmodels_own(made, tiny_model, tmp_path):
+    from bitsure.base import terminal
+
+    with terminal.output_to(tmp_path / "log"):
+        theirs = gptqmodel.load_packed(made.checkpoint, "float16")
+    ours, _ = models.load(tiny_model, "float32")
+    checkpoints.put_into(ours, made.checkpoint)
+    layers = dict(theirs.named_modules())
+    for name in made.report["modules_quantized"]:
+        dequantized = layers[name].dequantize_weight().T.float()
+        assert torch.allclose(dequantized, dict(ours.named_modules())[name].weight, atol=2e-3 * dequantized.abs().max()), name
+    ids = torch.arange(5, 45)[None]
+    with torch.no_grad():
+        assert torch.allclose(ours(ids).logits, theirs(ids).logits.float(), atol=0.05 * ours(ids).logits.abs().max())
+    requests = [([5, 6, 7, 8 + i // 3], [9 + i % 3, 20]) for i in range(12)]  # shared prefixes on packed kernels, checked there
+    for a, b in zip(Engine(theirs, 1024).score(requests), Engine(ours, 1024).score(requests), strict=True):
+        assert a.logprob == pytest.approx(b.logprob, abs=0.5)
+
+
+def test_it_is_closer_in_output_than_rounding(made, tiny_model, calib_file, tmp_path):
+    bits, symmetric = bits_of(made), "asym" not in made.report["quantizer"]
+    rounding = quantize.ensure(plan(tiny_model, Rtn(bits, 32, symmetric), calib_file), Store(tmp_path), tmp_path / "log")
+
+    def mean_error(report):
+        return math.fsum(layer["output_error"] for layer in report["layers"].values()) / len(report["layers"])
+
+    assert mean_error(made.report) < mean_error(rounding.report)
+
+
+def bits_of(made) -> int:
+    return int(made.report["quantizer"].removeprefix("gptq").split("-")[0])
+
+
+def test_every_setting_reaches_gptqmodel(made):
+    written = json.loads((made.checkpoint / "quantize_config.json").read_text())
+    assert written["bits"] == bits_of(made)
+    assert (written["group_size"], written["desc_act"]) == (32, False)
+    assert written["sym"] == ("asym" not in made.report["quantizer"])
+    assert written["meta"]["damp_percent"] == 0.01
+    assert written["meta"]["act_group_aware"] is False and written["meta"]["fallback"] is None
+
+
+def test_bits_per_weight_are_those_on_disk(made):
+    bits = bits_of(made)
+    assert made.report["bits_per_weight"] == pytest.approx(bits + (16 + bits) / 32)
+
+
+def test_widths_that_cannot_be_packed_are_refused_before_loading():
+    settings = Gptq(bits=3, group_size=128, symmetric=True, backend="gptqmodel", desc_act=False, damp_percent=0.01)
+    with pytest.raises(UserError, match=r"multiples of 32; 1 layers are not, such as down with 64 × 172"):
+        gptqmodel.check_fits(settings, {"up": (128, 64), "down": (64, 172)})

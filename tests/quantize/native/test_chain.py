@@ -1,0 +1,223 @@
+"""Our own quantizers on whole models: every family, and going on after a break."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from bitsure.config.number_formats import ELEMENTS, Activations, KeysValues
+from bitsure.config.quantizers import Gptq, Kept, Rtn
+from bitsure.models import source as models
+from bitsure.quantize.checkpoint import storage as checkpoints
+from bitsure.quantize.inference import hooks
+from bitsure.quantize.inference import scheme as runtime
+from bitsure.quantize.native import chain
+from bitsure.quantize.native.transforms import search_scales
+from bitsure.quantize.proof import weight_changes as verify
+from bitsure.quantize.walk import blocks, replay
+from bitsure.quantize.walk.targets import block_linears, matrix, unknown_weights
+from bitsure.quantize.weights.fake_quantize import fake_quantize
+from tests.builders.families import FAMILIES, build
+from tests.builders.marks import SHARED, needs_shared, needs_transformers_5
+from tests.quantize.walk.test_blocks import ALL, WINDOWS
+
+NATIVE = {"bits": 4, "group_size": 32, "symmetric": True, "backend": "native", "desc_act": False, "damp_percent": 0.01}
+QUANTIZERS = {"rtn": Rtn(4, 32, True), "awq": Rtn(4, 32, False, transforms=["scale", "clip"]), "gptq": Gptq(**NATIVE)}
+
+
+A8, AMX, KV4 = Activations(8), Activations(format="mxfp4"), KeysValues(4)
+SOLVER = {key: NATIVE[key] for key in ("backend", "desc_act", "damp_percent")}
+CHAINS = {
+    "w4a8kv4": Rtn(4, 32, False, activations=A8, kv=KV4),
+    "static": Rtn(8, -1, True, activations=Activations(8, 0)),
+    "static tensor": Rtn(8, 0, True, activations=Activations(format="fp8_e4m3", group_size=0)),
+    "smooth": Rtn(8, -1, True, transforms=["smooth"], activations=Activations(8, symmetric=True)),
+    "smooth static": Kept(transforms=["smooth"], activations=Activations(8, 0), kv=KeysValues(format="fp8_e5m2")),
+    "awq a8": Rtn(4, 32, False, transforms=["scale", "clip_asymmetric"], activations=A8),
+    "scale static": Rtn(4, 32, False, transforms=["scale"], activations=Activations(8, 0)),
+    "smooth scale static": Rtn(4, 32, False, transforms=["smooth", "scale"], activations=Activations(8, 0)),
+    "all at once": Rtn(4, 32, False, transforms=["smooth", "scale", "clip"], activations=A8, true_sequential=False),
+    "smooth gptq mxfp4": Gptq(format="mxfp4", transforms=["smooth"], activations=AMX, kv=KV4, **SOLVER),
+    "scale gptq a8": Gptq(**NATIVE, transforms=["scale", "clip"], activations=A8),
+    "scale gptq mxint4": Gptq(format="mxint4", transforms=["scale"], remainder="pad", **SOLVER),
+    "fp8 gptq act-order": Gptq(format="fp8_e4m3", group_size=32, **SOLVER | {"desc_act": True}),
+    **{name: Rtn(format=name, activations=Activations(format=name)) for name in ELEMENTS},
+}
+
+
+def nothing(*args, **kwargs) -> None:
+    pass
+
+
+def quantized(model, quant, folder, advance=nothing, windows=WINDOWS):
+    """Integer weights and other tensors as they come back from disk, and where they are."""
+    out = folder / "out"
+    out.mkdir(parents=True, exist_ok=True)
+    chain.quantize(model, quant, windows, folder / "parts", out, advance)
+    return *checkpoints.read(out), out
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+@pytest.mark.parametrize("family", sorted(set(ALL) - {"mixtral"}))
+def test_every_family_is_quantized_whole_and_comes_back_from_disk(family, quantizer, tmp_path):
+    model, original = build(family, **ALL[family]), build(family, **ALL[family])
+    back, others, out = quantized(model, QUANTIZERS[quantizer], tmp_path)
+    report = verify.report(original, back, others, WINDOWS[:2])
+    assert report["modules_quantized"] == sorted(block_linears(original)) and not unknown_weights(original)
+    assert 0 < report["relative_error"] < 0.2
+    checkpoints.put_into(original, out)
+    if quantizer != "rtn":  # which leaves the model as it was
+        for name, layer in block_linears(original).items():
+            assert torch.equal(matrix(layer), matrix(block_linears(model)[name]))
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_every_chain_runs_and_a_model_made_from_disk_is_the_one_that_was_calibrated(name, tmp_path):
+    """Widths 64 and 96 + 10: blocks of 32 leave a rest."""
+    settings = FAMILIES["llama"] | {"intermediate_size": 106}
+    model, original, scored = (build("llama", **settings) for _ in range(3))
+    quant = CHAINS[name]
+    back, others, out = quantized(model, quant, tmp_path)
+    report = verify.report(original, back, others, WINDOWS[:2], runtime=runtime.read(out))
+    assert all(layer["output_error"] < 0.4 for layer in report["layers"].values())
+    assert ("activations" in report) == (quant.activations is not None)
+    assert ("keys_and_values" in report) == (quant.kv is not None)
+    assert set(report.get("transforms", {})) == set(quant.transforms)
+    checkpoints.put_into(scored, out)
+    if quant.needs_data:
+        with torch.inference_mode():
+            found, expected = (one(input_ids=WINDOWS, use_cache=False).logits for one in (scored, model))
+        assert (found - expected).norm() < 0.02 * expected.norm()  # factors meet before or after another rounding of floats
+    if quant.name.startswith("rtn-mxfp4"):
+        assert report["bits_per_weight"] == pytest.approx((4 * (64 * 2 + 106) + 8 * (2 * 2 + 4)) / 234, rel=0.1)
+
+
+def test_static_ranges_are_those_of_the_scaled_inputs(tmp_path):
+    """Channels from 0.1 to 10: with the range of the inputs before they are scaled most of them would be cut off, or vanish."""
+
+    def uneven():
+        model = build("llama", **FAMILIES["llama"])
+        with torch.no_grad():
+            for block in model.model.layers:
+                for norm in (block.input_layernorm, block.post_attention_layernorm):
+                    norm.weight.copy_(torch.logspace(-1, 1, 64))
+        return model
+
+    errors = {}
+    for group_size in (-1, 0):
+        quant = Rtn(8, 32, False, transforms=["scale"], activations=Activations(8, group_size))
+        back, others, out = quantized(uneven(), quant, tmp_path / str(group_size))
+        found = verify.report(uneven(), back, others, WINDOWS[:2], runtime=runtime.read(out))
+        names = [name for name in found["layers"] if name.endswith(("q_proj", "up_proj"))]
+        assert max(found["transforms"]["scale"]["layers"].values()) > 3
+        errors[group_size] = sum(found["layers"][name]["output_error"] for name in names)
+    assert errors[0] < 2 * errors[-1]
+
+
+def test_scales_are_searched_for_the_layers_as_they_are_rounded(tmp_path, monkeypatch):
+    """With one scale a tensor q, k and v have one each, with groups their rows stand together."""
+    searched = []
+
+    def search(weights, *rest):
+        searched.append([tuple(weight.shape) for weight in weights])
+        return search_scales(weights, *rest)
+
+    monkeypatch.setattr(chain, "search_scales", search)
+    for group_size, first in ((0, [(64, 64), (32, 64), (32, 64)]), (32, [(128, 64)])):
+        searched.clear()
+        quant = Rtn(8, group_size, False, transforms=["scale"], activations=A8)
+        quantized(build("llama", **FAMILIES["llama"]), quant, tmp_path / str(group_size))
+        assert searched[0] == first
+
+
+def test_a_break_goes_on_to_the_same_end_with_rounding_at_run_time(tmp_path):
+    quant = CHAINS["smooth gptq mxfp4"]
+
+    def crash(*args, **kwargs) -> None:
+        raise KeyboardInterrupt
+
+    whole, _, out = quantized(build("opt", **FAMILIES["opt"]), quant, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        quantized(build("opt", **FAMILIES["opt"]), quant, tmp_path, crash)
+    resumed, _, again = quantized(build("opt", **FAMILIES["opt"]), quant, tmp_path)
+    assert all(torch.equal(resumed[name].codes, whole[name].codes) for name in whole)
+    one, other = runtime.read(out), runtime.read(again)
+    assert all(torch.equal(a.scales, b.scales) for a, b in zip(one.divisions, other.divisions, strict=True))
+    assert (one.moved, one.kv, one.activations) == (other.moved, other.kv, other.activations)
+
+
+@needs_transformers_5
+def test_fused_experts_are_not_passed_over():
+    assert unknown_weights(build("mixtral", **FAMILIES["mixtral"]))
+
+
+def test_gptq_is_closer_than_awq_and_awq_closer_than_rounding(tmp_path):
+    errors = []
+    for name, quant in QUANTIZERS.items():
+        model = build("llama", **FAMILIES["llama"])
+        found, *_ = quantized(model, quant, tmp_path / name)
+        report = verify.report(build("llama", **FAMILIES["llama"]), found, {}, WINDOWS)
+        errors.append(sum(layer["output_error"] for layer in report["layers"].values()))
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_what_was_broken_off_goes_on_at_the_block_it_reached_and_ends_the_same(tmp_path):
+    quant, done = Gptq(**NATIVE), []
+
+    def crash(*args, **kwargs) -> None:
+        raise KeyboardInterrupt
+
+    whole, *_ = quantized(build("opt", **FAMILIES["opt"]), quant, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        quantized(build("opt", **FAMILIES["opt"]), quant, tmp_path, crash)
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["model.decoder.layers.0"]
+    solve = chain._quantize_block
+    try:
+        chain._quantize_block = lambda block, prefix, *rest: done.append(prefix) or solve(block, prefix, *rest)
+        resumed, *_ = quantized(build("opt", **FAMILIES["opt"]), quant, tmp_path)
+    finally:
+        chain._quantize_block = solve
+    assert done == ["model.decoder.layers.1"]
+    assert all(torch.equal(resumed[name].codes, whole[name].codes) for name in whole)
+
+
+@pytest.mark.parametrize("chain_name", ["gptq", "scale gptq a8", "smooth gptq mxfp4"])
+@pytest.mark.parametrize("family", sorted(set(ALL) - {"mixtral"}))
+def test_what_is_replayed_is_what_would_be_computed(family, chain_name, tmp_path, monkeypatch):
+    quant = (CHAINS | QUANTIZERS)[chain_name]
+    monkeypatch.setattr(blocks, "TOKENS_AT_ONCE", 2 * WINDOWS.shape[1])
+    found = []
+    for most in (100, 3, 0):  # all, some of it, nothing
+        monkeypatch.setattr(replay, "KEPT", most)
+        weights, *_ = quantized(build(family, **ALL[family]), quant, tmp_path / str(most))
+        found.append(weights)
+    assert all(torch.equal(one[name].codes, found[0][name].codes) for one in found[1:] for name in found[0])
+
+
+def test_the_input_of_a_layer_is_rounded_once_a_batch(tmp_path, monkeypatch):
+    rounded = []
+    monkeypatch.setattr(hooks, "fake_quantize", lambda x, *rest: rounded.append(x.shape) or fake_quantize(x, *rest))
+    monkeypatch.setattr(blocks, "TOKENS_AT_ONCE", 2 * WINDOWS.shape[1])
+    monkeypatch.setattr(replay, "KEPT", 100)
+    quantized(build("opt", **FAMILIES["opt"]), Gptq(**NATIVE, activations=A8), tmp_path)
+    assert len(rounded) == 2 * 4 * len(WINDOWS) / 2  # blocks, inputs in each, batches
+
+
+@needs_shared
+@pytest.mark.parametrize(("remainder", "groups"), [("shorten", "64"), ("pad", "128"), ("row", "64")])
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+def test_a_real_model_of_odd_widths(quantizer, remainder, groups, tmp_path):
+    """Widths 64 and 172, neither of which 128 divides."""
+    path = SHARED / "hub" / "models" / "karpathy" / "stories260K"
+    model, _ = models.load(path, "float32")
+    quant = dataclasses.replace(QUANTIZERS[quantizer], bits=3, group_size=128, remainder=remainder)
+    windows = torch.randint(3, 500, (4, 64), generator=torch.Generator().manual_seed(1))
+    back, others, _ = quantized(model, quant, tmp_path, windows=windows)
+    report = verify.report(models.load(path, "float32")[0], back, others, windows)
+    inner = {"shorten": "128 and 44", "pad": "128", "row": "172"}[remainder]
+    of_64, of_172 = 6 * 5, 5  # layers: q, k, v, o, gate, up; down
+    expected = {groups: of_64} | {inner: of_172} if groups != inner else {groups: of_64 + of_172}
+    assert report["group_sizes"] == expected
+    assert 0 < report["relative_error"] < 0.4 and len(report["modules_quantized"]) == of_64 + of_172

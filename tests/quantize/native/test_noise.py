@@ -1,0 +1,86 @@
+"""Noise that is as large in every layer's output as what a quantizer did."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from bitsure.base.errors import UserError
+from bitsure.base.store import Store
+from bitsure.config.other_quantizers import Noise
+from bitsure.config.quantizers import Gptq, NoQuant, Rtn
+from bitsure.config.schema import Calib, Model
+from bitsure.models import source as models
+from bitsure.quantize import plan as quantize
+from bitsure.quantize.calibration import windows as calib_data
+from bitsure.quantize.checkpoint import storage as checkpoints
+from bitsure.quantize.walk.targets import block_linears, matrix
+from tests.builders.families import FAMILIES, build
+
+GPTQ = Gptq(bits=3, group_size=32, symmetric=True, backend="native", desc_act=False, damp_percent=0.01)
+
+
+@pytest.fixture(scope="module", params=["opt", "gpt2"])
+def made(request, tmp_path_factory, calib_file):
+    """A small model on disk, GPTQ of it, and the noise of two seeds like it."""
+    from tests.conftest import byte_tokenizer
+
+    folder = tmp_path_factory.mktemp("noise")
+    build(request.param, **FAMILIES[request.param]).save_pretrained(folder / "model")
+    byte_tokenizer().save_pretrained(folder / "model")
+    calib = Calib(name="text", path=str(calib_file), nsamples=8, seqlen=64)
+    source = models.locate(Model(path=str(folder / "model")), None)
+    plan = quantize.Plan(source, GPTQ, calib, calib_data.locate(calib, None), "float32")
+    store = Store(folder / "store")
+    noisy = [quantize.ensure(plan.noise(seed), store, folder / "log") for seed in (0, 1)]
+    return source, quantize.ensure(plan, store, folder / "log"), noisy
+
+
+def test_its_output_error_is_the_quantizers_in_every_layer(made):
+    _, gptq, noisy = made
+    for one in noisy:
+        assert one.report["layers"].keys() == gptq.report["layers"].keys()
+        for name, layer in one.report["layers"].items():
+            assert layer["output_error"] == pytest.approx(gptq.report["layers"][name]["output_error"], rel=1e-3), name
+        assert one.report["quantizer"].startswith("noise-gptq3-g32-native-")
+
+
+def test_it_is_gaussian_another_for_each_seed_and_each_layer_and_the_same_again(made):
+    source, _, noisy = made
+    original, _ = models.load(source.path, "float32")
+    changes = []
+    for one in (*noisy, noisy[0]):
+        model, _ = models.load(source.path, "float32")
+        checkpoints.put_into(model, one.checkpoint)
+        layers = block_linears(original)
+        changes.append({name: matrix(layer) - matrix(layers[name]) for name, layer in block_linears(model).items()})
+    first, other, again = changes
+    for name, change in first.items():
+        unit = (change / change.std()).flatten().double()
+        assert torch.equal(change, again[name])
+        assert abs(unit.mean()) < 0.1 and abs((unit**4).mean() - 3) < 0.5  # as a normal distribution has it
+        assert abs(torch.corrcoef(torch.stack([unit, other[name].flatten().double()]))[0, 1]) < 0.1
+
+
+def test_nothing_but_its_size_is_kept(made):
+    checkpoint = made[2][0].checkpoint
+    assert sum(file.stat().st_size for file in checkpoint.iterdir() if file.name == "noise.json") < 2_000
+    assert not list(checkpoint.glob("*.safetensors"))
+
+
+def test_what_it_is_like_is_in_its_key(made):
+    source, _, _ = made
+    calib = Calib(name="text", path=__file__.replace(".py", ".txt"), nsamples=8, seqlen=64)
+    text = dataclasses.replace(calib_data.CalibText("text", None, "f"))
+    keys = [
+        quantize.Plan(source, Noise(like=like, seed=seed), calib, text, "float32").made_from
+        for like, seed in ((GPTQ, 0), (GPTQ, 1), (Rtn(3, 32, True), 0), (Rtn(4, 32, True), 0))
+    ]
+    assert all(a != b for i, a in enumerate(keys) for b in keys[:i])
+
+
+def test_noise_like_nothing_is_refused():
+    with pytest.raises(UserError, match="noise is matched to a quantizer"):
+        Noise(like=NoQuant())

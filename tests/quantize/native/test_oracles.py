@@ -1,0 +1,97 @@
+"""The same numbers as torchao and compressed-tensors, bit for bit, where they have the same format.
+
+compressed-tensors rounds the largest value of an MX block before it takes its power of two, which the MX specification does
+not: with MX formats it is no oracle.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bitsure.config.number_formats import Activations, KeysValues, Numbers
+from bitsure.config.quantizers import Rtn
+from bitsure.config.schema import PROJECT
+from bitsure.quantize.native.rtn import round_to_nearest
+from bitsure.quantize.weights.fake_quantize import fake_quantize
+
+MXFP = ("mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e2m3", "mxfp6_e3m2", "mxfp4")
+
+
+@pytest.mark.parametrize("library", ["compressed-tensors", "torchao"])
+def test_what_develops_this_brings_the_oracles(library):
+    assert f"\n{library}==" in (PROJECT / "requirements.txt").read_text()
+
+
+def values(rows: int = 300, width: int = 128) -> torch.Tensor:
+    """Of all sizes, with zeros, halves, and blocks of zeros."""
+    generator = torch.Generator().manual_seed(0)
+    found = torch.randn(rows, width, generator=generator) * torch.logspace(-12, 12, rows)[:, None]
+    found[::7, ::3] = 0
+    found[5] = (torch.arange(width) - 40) / 8
+    found[6] = 0
+    return found
+
+
+def of_torchao(name: str, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Scales' bits, codes, and values."""
+    mx = pytest.importorskip("torchao.prototype.mx_formats.mx_tensor", reason="not there: make setup brings it")
+    from torchao.prototype.mx_formats.constants import DTYPE_FP6_E2M3, DTYPE_FP6_E3M2
+    from torchao.prototype.mx_formats.kernels import unpack_uint4
+
+    kinds = {"mxfp8_e4m3": torch.float8_e4m3fn, "mxfp8_e5m2": torch.float8_e5m2, "mxfp4": torch.float4_e2m1fn_x2}
+    kinds |= {"mxfp6_e2m3": DTYPE_FP6_E2M3, "mxfp6_e3m2": DTYPE_FP6_E3M2}
+    scales, codes = mx.to_mx(x, kinds[name], 32, mx.ScaleCalculationMode.FLOOR)
+    found = mx.to_dtype(codes, scales, kinds[name], 32, torch.float32)
+    if name == "mxfp4":
+        codes = unpack_uint4(codes).reshape(x.shape)
+    return scales.view(torch.uint8), codes.view(torch.uint8), found
+
+
+@pytest.mark.parametrize("name", MXFP)
+def test_mx_weights_and_activations_are_torchaos(name):
+    x = values()
+    scales, codes, expected = of_torchao(name, x)
+    ours = round_to_nearest(x, Rtn(format=name))
+    assert torch.equal(ours.scales, scales) and torch.equal(ours.codes, codes)
+    assert torch.equal(ours.dequantize(), expected)
+    assert torch.equal(fake_quantize(x, Activations(format=name)), expected)
+
+
+def of_compressed_tensors(x: torch.Tensor, bits: int, kind: str, symmetric: bool, group_size: int | None) -> torch.Tensor:
+    """Its dynamic quantization of activations (1, tokens, width), each token's or each group's."""
+    library = pytest.importorskip("compressed_tensors.quantization", reason="not there: make setup brings it")
+    from compressed_tensors.quantization.lifecycle.forward import fake_quantize as theirs
+    from compressed_tensors.quantization.utils.helpers import compute_dynamic_scales_and_zp
+
+    strategy = "token" if group_size is None else "group"
+    args = library.QuantizationArgs(
+        num_bits=bits, type=kind, symmetric=symmetric, strategy=strategy, group_size=group_size, dynamic=True
+    )
+    scales, zeros = compute_dynamic_scales_and_zp(x[None], args, torch.nn.Linear(2, 2))
+    return theirs(x[None], scales, zeros, args)[0]
+
+
+@pytest.mark.parametrize("group_size", [None, 32])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_symmetric_integers_are_those_of_compressed_tensors(bits, group_size):
+    x = values()
+    ours = fake_quantize(x, Activations(bits, group_size or -1, True))
+    assert torch.equal(ours, of_compressed_tensors(x, bits, "int", True, group_size))
+
+
+@pytest.mark.parametrize("group_size", [None, 32])
+def test_fp8_is_that_of_compressed_tensors(group_size):
+    x = values()
+    ours = fake_quantize(x, Numbers(format="fp8_e4m3", group_size=group_size or -1))
+    assert torch.equal(ours, of_compressed_tensors(x, 8, "float", True, group_size))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_asymmetric_integers_are_those_of_compressed_tensors_but_for_halves(bits):
+    """It adds the zero point before rounding, which takes halves to another even number."""
+    x = values()
+    ours, theirs = fake_quantize(x, KeysValues(bits)), of_compressed_tensors(x, bits, "int", False, None)
+    steps = (x.amax(1).clamp(min=0) - x.amin(1).clamp(max=0))[:, None] / (2**bits - 1)
+    differ = (ours - theirs).abs() > steps * 1e-3
+    assert differ.float().mean() < 1e-3 and ((ours - theirs).abs() <= 1.001 * steps).all()

@@ -1,0 +1,58 @@
+"""A finished cell whose files were changed since: neither done beside new ones nor made again in silence."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from bitsure.run import pipeline, stale
+from bitsure.sweep.launch import dry_run as plan
+from tests.sweep.launch.test_composing import composed
+from tests.tasks.test_data_files import mirror, rows
+
+
+@pytest.fixture
+def finished(tiny_model, calib_file, tmp_path, monkeypatch):
+    """A cell of a model, a text and a task of one's own folders and of a mirror; run, as far as its provenance tells."""
+    monkeypatch.setenv("BITSURE_STORE", str(tmp_path / "store"))
+    shutil.copytree(tiny_model, tmp_path / "model")
+    shutil.copyfile(calib_file, tmp_path / "calib.txt")
+    data = mirror(tmp_path / "tasks", rows("one")).rename(tmp_path / "mirror")
+    settings = ["model=local", f"model.path={tmp_path / 'model'}", "quant=rtn3", "tracking.mode=disabled"]
+    settings += ["task.names=[asked]", f"task.include_path={tmp_path / 'tasks'}", f"paths.hub_mirror={data}"]
+    settings += ["calib=text", f"calib.path={tmp_path / 'calib.txt'}", "calib.nsamples=8", "calib.seqlen=64"]
+    [cell] = composed(*settings, f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    pipeline.run(cell.config, cell.directory)
+    return cell
+
+
+def test_what_has_changed_since_a_run_finished_is_named_and_the_cell_not_run_beside(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("bitsure.run.pipeline.prepare", lambda *given: pytest.fail("a finished cell was prepared"))
+    look = lambda: plan.look([finished], plan.Once())  # noqa: E731
+    assert look()[0][0].state == "done" and look()[1] == []
+    data = tmp_path / "mirror" / "datasets" / "org"
+    changes = {
+        tmp_path / "model" / "config.json": f"the model in {tmp_path / 'model'}",
+        tmp_path / "calib.txt": f"the calibration text {tmp_path / 'calib.txt'}",
+        tmp_path / "tasks" / "asked.yaml": f"the tasks in {tmp_path / 'tasks'}",
+        data / "asked" / "test.jsonl": f"the data set org/asked in {tmp_path / 'mirror'}",
+    }
+    for file, said in changes.items():
+        before = file.read_text()
+        file.write_text(before + " ")
+        assert said in stale.changed(finished.config, finished.directory)
+        [error] = look()[1]
+        assert f"done, but {said}" in error and "Choose another hydra.sweep.dir" in error
+        file.write_text(before)
+        assert stale.changed(finished.config, finished.directory) == []
+    (data / "other").mkdir()
+    (data / "other" / "x.jsonl").write_text("{}")  # of no matter to the task that was run
+    shutil.rmtree(data)  # what is gone cannot be looked at
+    shutil.rmtree(tmp_path / "model")  # not here any more: the result stays
+    assert look()[0][0].state == "done" and look()[1] == []
+
+
+def test_a_run_whose_provenance_cannot_be_read_is_left_as_it_is(finished):
+    (finished.directory / "provenance.json").write_text("{")
+    assert stale.changed(finished.config, finished.directory) == []

@@ -1,0 +1,121 @@
+"""What a sweep's callback does when it cannot check the cells, or was never told of them: Hydra itself would exit with 0."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import nullcontext
+
+import filelock
+import pytest
+from omegaconf import OmegaConf
+
+from bitsure.config.schema import PROJECT
+from bitsure.sweep.launch import callback
+from bitsure.sweep.launch import dry_run as plan
+from tests.sweep.launch.test_composing import command
+
+NOT_SET_BY_RAY = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
+
+
+@pytest.fixture
+def config(tmp_path):
+    return OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+
+
+def test_any_error_of_the_check_stops_the_sweep(monkeypatch, capsys):
+    monkeypatch.setattr(plan, "look", lambda *given: {}["no such key"])
+    with command("model=pocket-1m", "quant=rtn3,rtn4") as (master, _), pytest.raises(SystemExit) as exited:
+        callback.SweepCallback().on_multirun_start(master)
+    assert exited.value.code not in (0, None) and "no cell was started" in exited.value.code
+    assert "KeyError: 'no such key'" in capsys.readouterr().err
+
+
+def test_cells_may_lie_elsewhere_than_in_the_sweep(monkeypatch, tmp_path):
+    monkeypatch.setattr(plan, "look", lambda *given: ([], []))
+    places = [f"hydra.sweep.dir={tmp_path / 'sweep'}", f"hydra.sweep.subdir={tmp_path}/cells/${{hydra:job.num}}"]
+    with command("model=pocket-1m", "quant=rtn3,rtn4", *places) as (master, _):
+        callback.SweepCallback().on_multirun_start(master)
+    listed = json.loads((tmp_path / "sweep" / "plan.json").read_text())["cells"]
+    assert [cell["directory"] for cell in listed] == [f"{tmp_path}/cells/0", f"{tmp_path}/cells/1"]
+
+
+def test_a_directory_is_one_sweeps_at_a_time(monkeypatch, tmp_path):
+    monkeypatch.setattr(plan, "look", lambda *given: ([], []))
+    place = f"hydra.sweep.dir={tmp_path}"
+    with command("model=pocket-1m", "quant=rtn3,rtn4", place) as (master, _):
+        callback.SweepCallback().on_multirun_start(master)
+        planned = (tmp_path / "plan.json").read_text()
+        (tmp_path / "0-pocket-300k-rtn3").mkdir()
+        (tmp_path / "0-pocket-300k-rtn3" / "records.parquet").write_bytes(b"of another run PAR1")  # not what is to be said
+        other = [sys.executable, str(PROJECT / "main.py"), "-m", "model=pocket-300k", "quant=rtn3,rtn4", place]
+        done = subprocess.run(other, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 1 and f"{tmp_path} is in use by a sweep that goes on now" in done.stderr
+        assert "remove" not in done.stderr and (tmp_path / "plan.json").read_text() == planned
+        with pytest.raises(SystemExit):  # its cells were not run
+            callback.SweepCallback().on_multirun_end(master)
+    filelock.FileLock(tmp_path / ".sweep.lock").acquire(timeout=0).lock.release()  # by another, as it is free again
+
+
+def test_a_cell_may_have_the_sweeps_own_directory(tmp_path):
+    settings = ["model=pocket-300k", "quant=none", "task.limit=2", "tracking.mode=disabled"]
+    places = [f"hydra.sweep.dir={tmp_path}/one", "hydra.sweep.subdir=."]
+    command = [sys.executable, str(PROJECT / "main.py"), "-m", *settings, *places, f"paths.store={tmp_path}/store"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "1 cell: 1 done" in done.stdout, done.stderr
+
+
+def test_the_failed_cells_of_another_sweeper_fail_the_command(config, tmp_path, capsys):
+    for name, state, error in (("0", "done", None), ("1", "failed", "OutOfMemoryError: 3 GiB\nmore")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "status.json").write_text(json.dumps({"state": state, "error": error}))
+    with pytest.raises(SystemExit) as exited:
+        callback.SweepCallback().on_multirun_end(config)
+    assert "- 1: failed: OutOfMemoryError: 3 GiB" in exited.value.code and "- 0:" not in exited.value.code
+
+
+@pytest.mark.parametrize(
+    ("overrides", "elsewhere"),
+    [
+        ([], False),
+        (["hydra/launcher=joblib"], False),
+        (["hydra/launcher=submitit_local"], False),
+        (["hydra/launcher=submitit_slurm"], True),
+        (["hydra/launcher=ray"], False),
+        (["hydra/launcher=ray", "hydra.launcher.ray.init.address=auto"], True),
+    ],
+)
+def test_cells_of_a_cluster_are_planned_as_for_its_nodes(monkeypatch, overrides, elsewhere, tmp_path):
+    seen = []
+    monkeypatch.setattr(callback, "_check_launcher", lambda target: None)  # its package may be missing here
+    monkeypatch.setattr(plan, "look", lambda cells, once, on_nodes: seen.append(on_nodes) or ([], []))
+    with command("model=pocket-1m", "quant=rtn3,rtn4", f"hydra.sweep.dir={tmp_path}", *overrides) as (master, _):
+        callback.SweepCallback().on_multirun_start(master)
+    assert seen == [elsewhere]
+
+
+@pytest.mark.parametrize(("launcher", "starts"), [("basic", False), ("submitit_slurm", True)])
+def test_no_cell_starts_without_the_hub_that_it_needs(monkeypatch, launcher, starts, tmp_path):
+    """Nodes of a cluster have a network of their own."""
+    away = [plan.Planned(None, not_here="model org/none at revision main")]
+    monkeypatch.setattr(callback, "_check_launcher", lambda target: None)
+    monkeypatch.setattr(plan, "look", lambda cells, once, on_nodes: (away, []))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    settings = ["model=pocket-1m", "quant=rtn3,rtn4", f"hydra.sweep.dir={tmp_path}", f"hydra/launcher={launcher}"]
+    refused = pytest.raises(SystemExit, match="model org/none at revision main cannot be had: the hub is not asked")
+    with command(*settings) as (master, _), nullcontext() if starts else refused:
+        callback.SweepCallback().on_multirun_start(master)
+    assert (tmp_path / "plan.json").is_file() == starts
+
+
+def test_ray_leaves_gpus_to_the_cells():
+    """Ray hides all GPUs from what is promised none, unless it is told not to; the cells take one each by themselves."""
+    with command("model=pocket-1m", "quant=rtn3,rtn4", "hydra/launcher=ray") as (master, _):
+        ray = master.hydra.launcher.ray
+    assert ray.remote.num_gpus == 0 and dict(ray.init.runtime_env.env_vars) == {NOT_SET_BY_RAY: "1"}
+
+
+def test_ray_knows_that_setting_by_that_name():
+    nvidia = pytest.importorskip("ray._private.accelerators.nvidia_gpu", reason="ray is not installed: pip install -e '.[ray]'")
+    assert nvidia.NOSET_CUDA_VISIBLE_DEVICES_ENV_VAR == NOT_SET_BY_RAY

@@ -1,0 +1,45 @@
+"""What a command would do, on a machine that has only some of what it needs."""
+
+from __future__ import annotations
+
+import pytest
+
+from bitsure.config.schema import Model
+from bitsure.models import source as models
+from bitsure.sweep.launch import dry_run as plan
+from tests.sweep.launch.test_composing import composed
+from tests.tasks.test_data_files import YAML
+
+
+@pytest.fixture
+def cells(served, published, tmp_path, monkeypatch, calib_file):
+    """Two cells of a model that is in the hub's cache, and of a task whose data is not."""
+    import datasets  # noqa: F401 - before a plan, which would have it believe that it is offline ever after
+
+    monkeypatch.setenv("BITSURE_STORE", str(tmp_path / "store"))
+    models.locate(Model(repo="org/tiny"), None)
+    (tmp_path / "asked.yaml").write_text(YAML)
+    task = [f"task.include_path={tmp_path}", "task.names=[asked]"]
+    calib = ["calib=text", f"calib.path={calib_file}", "calib.nsamples=8", "calib.seqlen=64"]
+    return composed("model=hub", "model.repo=org/tiny", "quant=none,rtn3", *task, *calib, "tracking.mode=disabled")
+
+
+def test_data_that_is_still_to_be_downloaded_is_no_error_and_not_in_the_estimate(cells, capsys):
+    planned, errors = plan.look(cells, plan.Once())
+    assert errors == [] and [one.not_here for one in planned] == ["task.names: asked: data set org/asked"] * 2
+    plan.show(cells)
+    said = capsys.readouterr().out
+    assert "To be downloaded first, and not in the estimate: task.names: asked: data set org/asked." in said
+    assert "An estimate" not in said
+
+
+def test_before_a_sweep_the_hub_has_to_be_there(cells, served, monkeypatch):
+    planned, _ = plan.look(cells, plan.Once())
+    assert plan.out_of_reach(planned) == [] == plan.out_of_reach([])
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
+    [said] = plan.out_of_reach(planned)
+    assert "task.names: asked: data set org/asked cannot be had: the hub said " in said
+    assert "make prefetch" in said
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    [said] = plan.out_of_reach(planned)
+    assert "cannot be had: the hub is not asked (HF_HUB_OFFLINE)" in said

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import pytest
+
+from bitsure.report.drawing import new_figure
+from bitsure.sweep.report import panels as looks
+
+
+def test_a_long_legend_stays_inside_the_picture_and_leaves_the_panels_their_height():
+    figure, grid = new_figure(1, 2, width=8, height=4)
+    for number in range(30):
+        grid[0].plot([], [], label=f"transform+quantizer{number}-asym-a8, calib.name=pocket")
+    looks.legend(figure, [(axes, None) for axes in grid])
+    figure.draw_without_rendering()
+    found, whole = figure.legends[0].get_window_extent(), figure.bbox
+    assert found.x0 >= 0 and found.x1 <= whole.x1 and found.y0 >= 0
+    assert grid[0].get_window_extent().height > 0.6 * 4 * figure.dpi
+
+
+@pytest.mark.parametrize("x", [[2.1, 2.2, 2.4], [3.1, 3.9], [4.0, 4.0], [0.9, 30.0], [110.0, 190.0]])
+def test_an_axis_of_sizes_has_ticks_among_them(x):
+    _, axes = new_figure(1, 1)
+    axes.plot(x, x)
+    axes.set_xscale("log")
+    looks.plain_ticks(axes, x)
+    among = [tick for tick in axes.get_xticks() if min(x) <= tick <= max(x)]
+    assert len(among) >= min(2, len(set(x))) and len(axes.get_xticks()) <= 8

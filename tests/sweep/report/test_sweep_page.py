@@ -1,0 +1,173 @@
+"""The page opens alone: no script, no network, hostile text escaped; and what is missing is in plain sight."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import time
+
+import pytest
+from PIL import Image
+
+from benchmarks.sweep import write_sweep
+from bitsure.report.__main__ import main
+from bitsure.sweep.report import labels as naming
+from bitsure.sweep.report import sweep_figures as figures
+from bitsure.sweep.report import sweep_page as page
+from bitsure.sweep.report import sweep_report as sweep
+from tests.sweep.report.conftest import HOSTILE, leave
+from tests.sweep.report.test_sweep_statistics import row
+
+
+@pytest.fixture(scope="module")
+def made(finished, tmp_path_factory):
+    """A sweep of which one cell failed and one was never begun."""
+    folder = shutil.copytree(finished, tmp_path_factory.mktemp("half") / "half")
+    leave(folder, "90-hostile", state="failed", error=f"RuntimeError: {HOSTILE}\nout of memory")
+    config = folder / "0-model0-gptq4" / "config.yaml"
+    config.write_text(config.read_text().replace("name: gptq4", f"name: 'gptq4{HOSTILE}'"))
+    plan = [{"directory": path.name, "name": path.name} for path in sorted(folder.glob("*-*"))]
+    (folder / "plan.json").write_text(json.dumps({"cells": [*plan, {"directory": "91", "name": f"later {HOSTILE}"}]}))
+    return sweep.build(folder)
+
+
+def test_the_page_needs_nothing_and_escapes_all_text(made):
+    html = made.page.read_text()
+    assert "<script" not in html and html.count("&lt;script&gt;") >= 3
+    sources = re.findall(r'(?:src|href)="([^"]{0,30})', html)
+    assert len(sources) == len(made.pictures) and all(source.startswith("data:image/png;base64,") for source in sources)
+
+
+def test_what_is_missing_or_failed_is_in_plain_sight(made):
+    html = made.page.read_text()
+    assert "<strong>14 cells:</strong>\n12 done, 1 failed, 1 not started." in html
+    assert html.index("Missing or failed") < html.index("<img") and "out of memory</pre>" in html
+    assert made.states == {"done": 12, "failed": 1, "not started": 1}
+
+
+def test_every_picture_has_its_numbers(made):
+    names = {picture.name for picture, _ in made.pictures}
+    assert names == {
+        *(f"scale_{metric}" for metric in ("true_label_prob", "accuracy", "expected_calibration_error", "confidence")),
+        *("bits_true_label_prob", "bits_accuracy", "heat_map", "pareto", "coded", "quantizing_time", "scoring_speed"),
+        "shift_by_certainty",
+    }
+    assert {path.stem for path in (made.directory / "figures").glob("*.png")} == names == set(figures.NAMES)
+    for picture, path in made.pictures:
+        with path.with_suffix(".csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == len(picture.rows) > 0 and {"model", "value", "ci_low"} <= set(rows[0])
+        drawn = {"2 training seeds"} if picture.name.startswith(("scale", "bits", "shift")) else set()
+        assert {one["draws"] for one in rows if one["draws"]} == drawn, picture.name
+    tables = {"study", "heterogeneity", "contrasts", "contrasts_of_quantizers", "draws"}
+    assert {path.stem for path in (made.directory / "tables").glob("*.csv")} == tables
+
+
+def test_many_quantizers_on_one_model_are_rows_of_a_heat_map_and_few_panels(tmp_path):
+    write_sweep(tmp_path, 1, 2, 30, [f"q{k:02d}-{2 + k % 7}" for k in range(14)])
+    made = sweep.build(tmp_path)
+    drawn = {picture.name: (picture, Image.open(path).size) for picture, path in made.pictures}
+    _, (width, height) = drawn["heat_map"]
+    assert height > width  # a panel of 14 rows and three columns; 14 panels would be wide
+    shift, (width, _) = drawn["shift_by_certainty"]
+    assert width < 4000 and shift.caption.endswith("The first 12 of 14 quantizers; the numbers are of all.")
+    assert len({row["quantizer"] for row in shift.rows}) == 14
+
+
+def test_quantizers_are_compared_and_what_that_is_of_is_said(made):
+    html = " ".join(made.page.read_text().split())
+    assert "Between quantizers" in html and '<td class="text">rtn4 less gptq4</td>' in html
+    assert "a claim about quantizers needs 5 calibration seeds or more" in html
+
+
+def test_the_studys_table_is_corrected_and_as_published(made):
+    tables = page.study(made.models, page.STUDY)
+    assert tables["rtn4"]["columns"] == list(page.STUDY.values())
+    model, task, cells = tables["rtn4"]["rows"][1]
+    assert (model, task, len(cells)) == ("", "0", 2 * 5)  # under model0; what the tasks' names have in common is left out
+    assert "The same as published" in made.page.read_text() and "ACE" in made.page.read_text()
+
+
+def test_full_precision_stands_beside_what_was_scored_in_the_same_setting():
+    few, many = ({"setting": f"task.limit={n}", "bits_per_weight": 4.2} for n in (5, 90))
+    rows = [row(**few, baseline=0.6), row(**many, baseline=0.7)]
+    rows += [row(**one, quantizer="none", value=value) for one, value in ((few, 0.6), (many, 0.7))]
+    found = {name: of["rows"] for name, of in page.study(rows, page.STUDY).items()}
+    assert found == {
+        "gptq4, task.limit=5": [("m", "t", ["0.6000", "0.5000*"])],
+        "gptq4, task.limit=90": [("m", "t", ["0.7000", "0.5000*"])],
+    }
+    assert set(page.study(rows[2:], page.STUDY)) == {"full precision, task.limit=5", "full precision, task.limit=90"}
+
+
+def test_words_never_set_a_star_against_none():
+    spread = {"quantizer": "q", "setting": "", "metric": "true_label_prob", "smallest": -0.3, "largest": -0.1}
+    apart = [spread | {"task": task, "p_adjusted": p} for task, p in (("a", 1e-5), ("b", 0.5))]
+    [said] = page.sentences(apart, 0.01)
+    assert "differ in how much by more than their errors explain on a; on b this is not shown, which does not" in said
+    [said] = page.sentences(apart[1:], 0.01)
+    assert "shown on no task, which does not make them equal" in said
+
+
+@pytest.mark.parametrize(
+    ("n", "said"), [(345_984, "346K"), (1_006_592, "1.0M"), (125_000_000, "125M"), (6_700_000_000, "6.7B")]
+)
+def test_sizes_are_named_as_models_are(n, said):
+    assert naming.parameters(n) == said
+
+
+def test_a_sweep_without_one_finished_cell_has_a_page(tmp_path):
+    leave(tmp_path, "0-other", state="running")
+    made = sweep.build(tmp_path)
+    assert made.pictures == [] and "1 running" in made.page.read_text() and (tmp_path / "sweep.parquet").is_file()
+
+
+def test_a_sweep_of_full_precision_alone_has_its_table(finished, tmp_path):
+    for i, name in enumerate(("0-model0-gptq4", "6-model2-gptq4")):
+        cell = shutil.copytree(finished / name, tmp_path / f"{i}-{name}")
+        for gone in ("comparison.json", "baseline_metrics.json", "quantization.json", "changes.parquet"):
+            (cell / gone).unlink()
+        (cell / "config.yaml").write_text((cell / "config.yaml").read_text().replace("name: gptq4", "name: none"))
+    (tmp_path / "figures").mkdir()
+    for name in ("bits_accuracy.png", "bits_accuracy.csv", "scale_accuracy.csv", "mine.png"):
+        (tmp_path / "figures" / name).write_text("of an earlier report")
+    made = sweep.build(tmp_path)
+    assert set(page.study(made.models, page.STUDY)) == {"full precision"}
+    left = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"scale_accuracy.png", "mine.png"} <= left and not {"bits_accuracy.png", "bits_accuracy.csv"} & left
+    assert "of an earlier report" not in (tmp_path / "figures" / "scale_accuracy.csv").read_text()
+
+
+def test_the_command_takes_a_sweeps_directory(finished, tmp_path, capsys):
+    folder = shutil.copytree(finished, tmp_path / "sweep")
+    leave(folder, "90-killed", state="killed", error="signal 9")
+    main([str(folder)])
+    said = capsys.readouterr().out
+    assert "13 cells: 12 done, 1 killed" in said and "signal 9" in said and "full precision" in said
+    assert "confi-" in said  # its change beside accuracy's
+    assert max(map(len, said.splitlines()[:10])) <= 80
+    assert not (folder / "wandb").exists()
+    with pytest.raises(SystemExit, match="--metric works on one of its runs"):
+        main([str(folder), "--metric", "paper_compat"])
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no Chromium on this machine")
+def test_a_real_browser_shows_it_whole(made, tmp_path):
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    flags += f" --disable-component-update --disable-sync --user-data-dir={tmp_path} --window-size=390,900"
+    command = ["chromium", *flags.split(), "--dump-dom", made.page.as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
+    assert dom.count("<img") == len(made.pictures) and "<script" not in dom and "Missing or failed" in dom
+
+
+@pytest.mark.slow
+def test_two_hundred_cells_take_less_than_thirty_seconds(tmp_path):
+    from benchmarks.sweep import run, write_sweep
+
+    write_sweep(tmp_path, 25, 7, 10_000)
+    started = time.process_time()  # other tests may have the processor meanwhile
+    run(tmp_path)
+    assert time.process_time() - started < 30

@@ -1,0 +1,201 @@
+"""sweep.parquet: every number once, the same bytes whatever the order; what is missing stands in it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from bitsure.base.errors import UserError
+from bitsure.metrics.measure import MACRO
+from bitsure.metrics.significance import holm
+from bitsure.sweep.report import cell_results as cells
+from bitsure.sweep.report import sweep_table as table
+from tests.sweep.report.conftest import QUANTIZERS, leave
+
+
+def of(found, **wanted):
+    for name, value in wanted.items():
+        found = found.filter(pc.equal(found[name], value))
+    return found.to_pylist()
+
+
+@pytest.fixture(scope="module")
+def built(finished):
+    return table.build(cells.read(finished))
+
+
+def test_the_numbers_are_the_cells(finished, built):
+    directory = next(finished.glob("*-model1-rtn2"))
+    measured, compared = (json.loads((directory / f"{name}.json").read_text()) for name in ("metrics", "comparison"))
+    [row] = of(built, model="model1", quantizer="rtn2", task="task_0", metric="true_label_prob")
+    one, change = (found["task_0"]["true_label_prob"] for found in (measured, compared))
+    assert (row["value"], row["ci_low"], row["n"]) == (one["value"], one["ci_low"], one["n"])
+    assert (row["delta"], row["baseline"], row["delta_ci_high"]) == (change["value"], change["baseline"], change["ci_high"])
+    assert (row["test"], row["tests"], row["status"]) == ("paired t-test", "primary", "done")
+    full = json.loads((directory / "baseline_metrics.json").read_text())["task_0"]
+    not_compared = min(full.keys() - compared["task_0"].keys())
+    [row] = of(built, model="model1", quantizer="rtn2", task="task_0", metric=not_compared)
+    assert row["delta"] is None and row["baseline"] == full[not_compared]["value"]
+    [flips] = of(built, model="model1", quantizer="rtn2", task="task_0", metric="flip_rate")
+    assert flips["value"] == compared["task_0"]["flip_rate"]["value"] and flips["delta"] is None
+
+
+def test_full_precision_stands_in_it_once(built):
+    rows = of(built, quantizer=table.FULL, task="task_0", metric="accuracy")
+    assert [row["model"] for row in rows] == ["model0", "model1", "model2", "model3"]
+    assert rows[0]["bits_per_weight"] == 16 and rows[0]["size_bytes"] == 2_000_000
+    assert {row["bits_per_weight_coded"] for row in rows} == {None}  # of what has codes alone
+    assert {row["bits_per_weight_coded"] for row in of(built, model="model1", quantizer="rtn2")} == {1.5}
+
+
+def test_every_row_says_what_its_cell_cost(built):
+    costs = ("quantizing_seconds", "quantizing_peak_bytes", "scoring_tokens_per_second", "scoring_peak_bytes")
+    [quantized] = {tuple(row[key] for key in costs) for row in of(built, model="model1", quantizer="rtn2")}
+    [full] = {tuple(row[key] for key in costs) for row in of(built, model="model1", quantizer=table.FULL)}
+    assert quantized == (2.0, 700_000_000, 900.0, 800_000_000) and full == (None, None, 1000.0, 750_000_000)
+
+
+def test_primary_tests_are_adjusted_over_the_whole_sweep(built):
+    rows = of(built, tests="primary")
+    assert len(rows) == 4 * len(QUANTIZERS) * 2
+    assert [row["p_adjusted"] for row in rows] == pytest.approx(holm([row["p_value"] for row in rows]))
+    assert all(row["p_adjusted"] >= row["p_value"] for row in of(built, tests="exploratory"))
+
+
+def test_the_same_cells_give_the_same_bytes_in_any_order(finished, built, tmp_path):
+    shuffled = tmp_path / "shuffled"
+    for i, directory in enumerate(sorted(finished.glob("*-model*"), reverse=True)):
+        shutil.copytree(directory, shuffled / f"{i}-{directory.name}")
+    for name, found in (("one", built), ("other", table.build(cells.read(shuffled)))):
+        table.write(found, tmp_path / f"{name}.parquet")
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "other.parquet").read_bytes()
+    assert pq.read_schema(tmp_path / "one.parquet").names == [name for name in table.SCHEMA.names if name not in table.COSTS]
+
+
+def test_a_series_is_a_name_without_its_size():
+    names = {"opt-1.3b": "opt", "bloom-7b1": "bloom", "llama-2-7b-chat": "llama-2-chat", "Mixtral-8x7B-v0.1": "Mixtral-v0.1"}
+    names |= {"pocket-300k": "pocket", "gpt2": "gpt2", "qwen3-0.6b": "qwen3", "-7b": "-7b"}
+    assert {name: table.series_of(name) for name in names} == names
+
+
+def test_size_by_hand(finished):
+    # 1,000,000 parameters, 2 bytes each: nine tenths at 4.16 bits, the rest as before
+    [cell] = [cell for cell in cells.read(finished) if cell.name.endswith("model0-gptq4")]
+    assert table.size_on_disk(cell) == round(2_000_000 * 0.1 + 1_000_000 * 0.9 * 4.16 / 8)
+
+
+def test_what_is_not_done_stands_in_it_too(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "half")
+    leave(folder, "90-other-gptq4", state="killed", error="one\ntwo\nthree\nfour\nfive\nsix\nseven")
+    (folder / "0-model0-gptq4" / "metrics.json").write_text('{"task_0": {"accur')
+    plan = [{"directory": path.name, "name": path.name} for path in sorted(folder.glob("*-*"))]
+    (folder / "plan.json").write_text(json.dumps({"cells": [*plan, {"directory": "91-later", "name": "later rtn4"}]}))
+    found = cells.read(folder)
+    states = {cell.name: cell.state for cell in found if not cell.done}
+    assert states == {"0-model0-gptq4": "damaged", "90-other-gptq4": "killed", "later rtn4": "not started"}
+    assert [cell.error for cell in found if cell.state == "killed"] == ["one\n…\nthree\nfour\nfive\nsix\nseven"]
+    built = table.build(found)
+    unfinished = {(row["model"], row["quantizer"], row["status"]) for row in built.to_pylist() if row["status"] != "done"}
+    assert {row["method"] for row in of(built, status="not started")} == {None}  # its bits are not known
+    assert unfinished == {("model0", "gptq4", "damaged"), ("other", "gptq4", "killed"), ("later", "rtn4", "not started")}
+    assert all(row["value"] is None for row in of(built, status="killed"))
+
+
+def test_settings_that_vary_tell_cells_apart(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "settings")
+    source = next(folder.glob("*-model0-gptq4"))
+    other = shutil.copytree(source, folder / "99-model0-gptq4")
+    text = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(
+        text.replace("nsamples: 128", "nsamples: 64").replace("num_fewshot: null", "num_fewshot: 5")
+    )
+    built = table.build(cells.read(folder))
+    rows = of(built, model="model0", quantizer="gptq4", task="task_0", metric="accuracy")
+    assert {row["setting"] for row in rows} == {
+        "calib.nsamples=128 task.num_fewshot=None",
+        "calib.nsamples=64 task.num_fewshot=5",
+    }
+    full = of(built, model="model0", quantizer=table.FULL, task="task_0", metric="accuracy")
+    assert {row["setting"] for row in full} == {"task.num_fewshot=None", "task.num_fewshot=5"}
+
+
+def changed(folder, number: int, source: str, move: float = 0.0, **settings):
+    """One more cell: that of a name with other settings, and its accuracy moved."""
+    cell = shutil.copytree(next(folder.glob(f"*-{source}")), folder / f"{number}-{source}")
+    config = yaml.safe_load((cell / "config.yaml").read_text())
+    for key, value in settings.items():
+        group, _, name = key.partition("__")
+        config[group][name] = value
+    (cell / "config.yaml").write_text(yaml.safe_dump(config))
+    metrics = json.loads((cell / "metrics.json").read_text())
+    metrics["task_0"]["accuracy"]["value"] += move
+    (cell / "metrics.json").write_text(json.dumps(metrics))
+
+
+@pytest.mark.parametrize(
+    ("key", "of_full"),
+    [
+        ("quant.damp_percent", 1),
+        ("control.seeds", 1),
+        ("calib.path", 1),
+        ("compress.codes", 1),
+        ("model.revision", 2),
+        ("model.path", 2),
+    ],
+)
+def test_cells_that_differ_in_one_setting_are_several_rows(finished, tmp_path, key, of_full):
+    folder = tmp_path / "settings"
+    for name in ("0-model0-gptq4", "3-model1-gptq4"):
+        shutil.copytree(finished / name, folder / name)
+    place = key.replace(".", "__")
+    config = yaml.safe_load((finished / "0-model0-gptq4" / "config.yaml").read_text())
+    empty = {group: config.get(group, {}) for group in ("control", "compress")}
+    for path in folder.glob("*/config.yaml"):
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | empty))
+    changed(folder, 90, "model0-gptq4", 0.01, **{place: "a"})
+    changed(folder, 91, "model0-gptq4", 0.02, **{place: "b"})
+    built = table.build(cells.read(folder))
+    rows = of(built, model="model0", quantizer="gptq4", task="task_0", metric="accuracy")
+    assert {row["setting"] for row in rows} == {"", f"{key}=a", f"{key}=b"} and len(rows) == 3
+    assert len({row["value"] for row in rows}) == 3
+    full = {row["setting"] for row in of(built, model="model0", quantizer=table.FULL)}
+    assert full == ({""} if of_full == 1 else {"", f"{key}=a", f"{key}=b"})
+
+
+def test_what_follows_from_a_name_is_no_setting_of_its_own(finished, tmp_path):
+    folder = tmp_path / "settings"
+    shutil.copytree(finished / "0-model0-gptq4", folder / "0-model0-gptq4")
+    changed(folder, 90, "model0-gptq4", 0.01, calib__name="pile", calib__repo="pile-10k")
+    found = {row["setting"] for row in table.build(cells.read(folder)).to_pylist() if row["quantizer"] == "gptq4"}
+    assert found == {"calib.name=c4", "calib.name=pile"}
+
+
+def test_a_mean_over_other_tasks_is_another_number(finished, tmp_path):
+    folder = tmp_path / "tasks"
+    shutil.copytree(finished / "0-model0-gptq4", folder / "0-model0-gptq4")
+    changed(folder, 90, "model0-gptq4", task__names=["task_0", "task_1"])
+    changed(folder, 91, "model0-gptq4", task__names=["task_0", "task_2"])
+    shutil.rmtree(folder / "0-model0-gptq4")
+    built = table.build(cells.read(folder))
+    single = of(built, quantizer="gptq4", task="task_0", metric="accuracy")
+    assert [row["setting"] for row in single] == [""]  # the same number in both
+    means = of(built, quantizer="gptq4", task=MACRO, metric="accuracy")
+    assert [row["setting"] for row in means] == ["task.names=task_0,task_1", "task.names=task_0,task_2"]
+
+
+def test_two_values_of_one_number_are_refused(finished, tmp_path):
+    folder = tmp_path / "twice"
+    shutil.copytree(finished / "0-model0-gptq4", folder / "0-model0-gptq4")
+    changed(folder, 90, "model0-gptq4", 0.01)
+    with pytest.raises(UserError, match=r"1 numbers .* accuracy of task_0 of model0 gptq4: .*\(model\.name="):
+        table.build(cells.read(folder))
+
+
+def test_a_directory_that_is_no_sweep_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"is no sweep's directory: it holds no plan\.json"):
+        cells.read(tmp_path)

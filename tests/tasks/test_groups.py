@@ -1,0 +1,158 @@
+"""Tasks of conf/task whose data is not at hand: two rows each in the data set's own columns, through the harness's own task."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from bitsure.config.schema import PROJECT, Task
+from bitsure.metrics import measure as metrics
+from bitsure.models import source as models
+from tests.builders.marks import SHARED, needs_shared
+from tests.metrics.test_metrics import METRIC
+
+OPTIONS = sorted(path.stem for path in (PROJECT / "conf" / "task").glob("*.yaml") if path.stem != "pocket")
+UNKNOWN = "Can't be determined"
+PEOPLE = {"ans0": ["f", "girl"], "ans1": ["unknown", "unknown"], "ans2": ["m", "boy"]}
+BBQ = {
+    "example_id": 1,
+    "question_polarity": "neg",
+    "category": "Gender_identity",
+    "answer_info": PEOPLE,
+    "additional_metadata": {"stereotyped_groups": ["F"]},
+    "context": "A girl and a boy sat an examination.",
+    "question": "Who was bad at it?",
+    "ans0": "The girl",
+    "ans1": UNKNOWN,
+    "ans2": "The boy",
+}
+STORY = {f"input_sentence_{i}": f"Sentence {i}." for i in range(1, 5)} | {
+    "sentence_quiz1": "It rained.",
+    "sentence_quiz2": "Ha.",
+}
+# task → data set, configuration, split, two rows, the right choices of each
+ROWS = {
+    "bbq_ambig": (
+        "oskarvanderwal/bbq",
+        "All",
+        "test",
+        [BBQ | {"context_condition": "ambig", "label": 1}, BBQ | {"context_condition": "ambig", "label": 1, "example_id": 2}],
+        [list(range(2, 12))] * 2,
+    ),
+    "bbq_disambig": (
+        "oskarvanderwal/bbq",
+        "All",
+        "test",
+        [BBQ | {"context_condition": "disambig", "label": 0}, BBQ | {"context_condition": "disambig", "label": 2}],
+        [[0], [1]],
+    ),
+    "crows_pairs_english": (
+        "jannalu/crows_pairs_multilingual",
+        "english",
+        "test",
+        [{"sent_more": f"The {a} sat.", "sent_less": "The dog sat.", "bias_type": "age"} for a in ("cat", "fox")],
+        [[0], [0]],
+    ),
+    "winogender_all": (
+        "oskarvanderwal/winogender",
+        "all",
+        "test",
+        [{"sentence": "S.", "pronoun": "she", "occupation": "cook", "participant": "guest", "label": i} for i in (0, 1)],
+        [[0], [1]],
+    ),
+    "toxigen": (
+        "skg/toxigen-data",
+        "annotated",
+        "test",
+        [{"text": "Some text.", "toxicity_ai": ai, "toxicity_human": 3.0} for ai in (1.0, 4.0)],
+        [[0], [1]],
+    ),
+    "ethics_utilitarianism": (
+        "EleutherAI/hendrycks_ethics",
+        "utilitarianism",
+        "test",
+        [{"activity": f"I ate {what}.", "baseline": "I starved."} for what in ("cake", "bread")],
+        None,
+    ),
+    "mutual": (
+        "EleutherAI/mutual",
+        "mutual",
+        "validation",
+        [{"answers": a, "options": ["yes .", "no .", "ha .", "oh ."], "article": "m : hello .", "id": a} for a in "BD"],
+        [[1], [3]],
+    ),
+    "xstorycloze_en": (
+        "juletxara/xstory_cloze",
+        "en",
+        "eval",
+        [STORY | {"story_id": str(i), "answer_right_ending": i} for i in (1, 2)],
+        [[0], [1]],
+    ),
+    "longbench2_dialogue_history": (
+        "recursal/longbench-v2",
+        "dialogue_history_qa",
+        "train",
+        [{"context": "They spoke. " * 300, "question": "Who?", "choices": list("wxyz"), "answer": a} for a in (0, 2)],
+        [[0], [2]],
+    ),
+}
+
+
+def put(mirror: Path, data: str, configuration: str, rows: dict[str, list[dict]]) -> None:
+    """A data set of one configuration, its splits as JSON lines."""
+    folder = mirror / "datasets" / data
+    folder.mkdir(parents=True)
+    files = [f"  - split: {split}\n    path: {split}.jsonl\n" for split in rows]
+    (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: {configuration}\n  data_files:\n{''.join(files)}---\n")
+    for split, found in rows.items():
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, found)))
+
+
+def ask(name: str, mirror: Path, tiny_model: Path):
+    from bitsure.scoring import harness
+    from bitsure.tasks import harness_tasks as tasks
+
+    chosen = Task(name=name, names=[name], num_fewshot=0)
+    loaded = tasks.load_tasks(chosen, [name], str(mirror))[name]
+    return harness.run(loaded, harness.HookedLM(*models.load(tiny_model, "float32"), lambda n: None), chosen)[0]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_task_scores_its_own_columns_and_names_the_right_choices(name, tiny_model, tmp_path):
+    data, configuration, split, rows, gold = ROWS[name]
+    put(tmp_path, data, configuration, dict.fromkeys(dict.fromkeys(["train", split]), rows))
+    found = ask(name, tmp_path, tiny_model)  # the harness's own accuracy is compared on the way
+    assert len(found) == 2 and all(len(row.choices) == len(row.choice_logprobs) >= 2 for row in found)
+    if gold is not None:
+        assert [row.gold for row in found] == gold
+    values = metrics.measure(found, METRIC)[name]
+    assert 0 <= values["accuracy"]["value"] <= 1 and 0 < values["confidence"]["value"] <= 1
+
+
+@needs_shared
+def test_wikitext_has_the_harness_own_perplexity(tiny_model, tmp_path):
+    """On two of its articles; words and bytes are those of the text before its spaces are mended."""
+    text = (SHARED / "text" / "wikitext2-raw-test.txt").read_text()
+    articles = [" = A = \n" + text[i : i + 6000] for i in (0, 200_000)]
+    pages = [{"page": one} for one in articles]
+    put(tmp_path, "EleutherAI/wikitext_document_level", "wikitext-2-raw-v1", {"train": pages[:1], "test": pages})
+    rows = ask("wikitext", tmp_path, tiny_model)
+    assert [row.bytes for row in rows] == [len(one.encode()) for one in articles]
+    assert all(" @" not in row.choices[0] and len(row.token_logprobs[0]) == row.choice_tokens[0] > 1024 for row in rows)
+    values = {name: one["value"] for name, one in metrics.measure(rows, METRIC)["wikitext"].items()}
+    nll, n_bytes = -sum(row.choice_logprobs[0] for row in rows), sum(row.bytes for row in rows)
+    assert values["bits_per_byte"] == pytest.approx(nll / n_bytes / 0.6931471805599453)
+    assert set(values) == {"nll", "perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte"}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_name_of_a_group_is_the_harness_own_and_fits(option):
+    from bitsure.tasks.names import check_fit, manager_with, members
+
+    manager = manager_with(None, True)
+    for name in OmegaConf.load(PROJECT / "conf" / "task" / f"{option}.yaml").names:
+        check_fit(manager, name)
+        assert members(manager, name)
