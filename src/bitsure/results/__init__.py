@@ -1,0 +1,29 @@
+"""What a run leaves in its JSON files, as typed objects: each field says its unit, its range and when it is null."""
+
+from bitsure.results.compressibility import Compressibility
+from bitsure.results.costs import Costs
+from bitsure.results.measurement import Comparison, Difference, Measurement, MetricsByTask
+from bitsure.results.quantization import Quantization
+from bitsure.results.result import Result, read, read_if_there, to_json, to_plain, write
+from bitsure.results.run_files import Provenance, Status, SweepPlan
+from bitsure.results.verdict import Verdict
+
+__all__ = [
+    "Comparison",
+    "Compressibility",
+    "Costs",
+    "Difference",
+    "Measurement",
+    "MetricsByTask",
+    "Provenance",
+    "Quantization",
+    "Result",
+    "Status",
+    "SweepPlan",
+    "Verdict",
+    "read",
+    "read_if_there",
+    "to_json",
+    "to_plain",
+    "write",
+]

@@ -1,0 +1,59 @@
+"""costs.json: what quantizing and scoring took when their results were made, which may have been in another run."""
+
+from __future__ import annotations
+
+from bitsure.results.result import Result
+
+
+class WorkCosts(Result):
+    """What a piece of work took."""
+
+    seconds: float | None
+    """Wall time, seconds; null where it is not known."""
+    peak_memory_bytes: int | None
+    """The most memory that the process held, bytes, its libraries' too; null where it is not known."""
+    peak_gpu_memory_bytes: int | None
+    """The most that tensors took on all GPUs, bytes; null without one."""
+
+
+class TaskCosts(Result):
+    """What scoring one task took."""
+
+    tokens: int
+    """Tokens that were run, padding counted."""
+    seconds: float
+    """Wall time, seconds."""
+    peak_memory_bytes: int | None
+    """The most memory that the process held, bytes."""
+    peak_gpu_memory_bytes: int | None
+    """The most that tensors took on all GPUs, bytes; null without one."""
+    tokens_per_second: float | None
+    """Tokens a second; null where it took no time."""
+
+
+class ScoringCosts(Result):
+    """What scoring took, over all tasks whose cost is known: those that were scored in one go."""
+
+    seconds: float
+    """Wall time, seconds, of all tasks."""
+    tokens: int
+    """Tokens that were run, padding counted, of all tasks."""
+    peak_memory_bytes: int | None
+    """The highest of the tasks' peaks, bytes."""
+    peak_gpu_memory_bytes: int | None
+    """The highest of the tasks' GPU peaks, bytes; null without a GPU."""
+    tokens_per_second: float | None
+    """Tokens a second over all tasks."""
+    by_task: dict[str, TaskCosts]
+    """Task → its costs."""
+
+
+class Costs(Result):
+    """costs.json."""
+
+    quantizing: WorkCosts | None
+    """Null where nothing was quantized."""
+    scoring_full_precision: ScoringCosts | None
+    """Null where it is not known: scoring was interrupted and resumed."""
+    scoring_quantized: ScoringCosts | None
+    """Null where nothing was quantized, or it is not known."""

@@ -1,0 +1,110 @@
+"""quantization.json: the proof of what a quantizer changed."""
+
+from __future__ import annotations
+
+from bitsure.results.result import Result
+
+
+class LayerError(Result):
+    """How far one layer moved."""
+
+    weight_error: float
+    """‖Ŵ − W‖ / ‖W‖, at least 0."""
+    output_error: float
+    """‖Q(X)Ŵᵀ − XWᵀ‖ / ‖XWᵀ‖ on held-out calibration text, at least 0."""
+
+
+class RoundedStates(Result):
+    """What rounding activations, or keys and values, did; the number format's own settings stand first."""
+
+    format: str
+    """The number format, such as `int` or `mxfp4`."""
+    bits: int | None
+    """Bits of an integer; null for another format."""
+    group_size: int | None
+    """Values that share a scale; −1: a token (or head), 0: a tensor."""
+    symmetric: bool | None
+    """Whether integers are symmetric around 0; null for another format."""
+    errors: dict[str, float]
+    """Layer, or block and `keys` or `values` → ‖Q(x) − x‖ / ‖x‖ on held-out text."""
+    off_grid: float
+    """The largest relative part of a value that the model's own type rounds away from the grid; 0 in float32."""
+    always_zero: list[str]
+    """Names whose values are all zero, so that rounding has nothing to change."""
+
+
+class TransformEffect(Result):
+    """What a transform before rounding did."""
+
+    measure: str
+    """What the numbers in `layers` measure."""
+    layers: dict[str, float]
+    """Layers that read one input → how far the transform went there."""
+    nothing_to_move: list[str]
+    """Layers where the transform found nothing to do."""
+    searched: dict[str, list[tuple[float, float]]] | None = None
+    """Reassembly: layers → thresholds that were tried, each with the error that it gave."""
+    folded_into: dict[str, str] | None = None
+    """Smoothing: layers → the layer that takes up the division, or `at run time`."""
+    largest_input: dict[str, tuple[float, float]] | None = None
+    """Reassembly: layer → the largest |input| before and after."""
+
+
+class CalibrationText(Result):
+    """The quantizer's data."""
+
+    name: str
+    """The text's name."""
+    windows: int
+    """Windows of it that the quantizer was given."""
+    seqlen: int
+    """Tokens of a window."""
+
+
+class Quantization(Result):
+    """quantization.json."""
+
+    modules_quantized: list[str]
+    """The layers whose weights were quantized."""
+    modules_skipped: dict[str, str]
+    """Module → why it keeps its weights."""
+    parameter_share: float
+    """The share of the model's parameters that was quantized, in [0, 1]."""
+    bits_per_weight: float
+    """Bits a quantized weight takes, scales and zero points counted."""
+    relative_error: float
+    """‖Ŵ − W‖ / ‖W‖ over all quantized layers."""
+    group_sizes: dict[str, int]
+    """How many weights share a scale → in how many layers."""
+    other_tensors_rounded: list[str]
+    """Tensors beside the layers' weights that changed, such as norms under a cast."""
+    layers: dict[str, LayerError]
+    """Layer → how far it moved."""
+    activations: RoundedStates | None = None
+    """Absent where activations are not rounded."""
+    keys_and_values: RoundedStates | None = None
+    """Absent where keys and values are not rounded."""
+    transforms: dict[str, TransformEffect] | None = None
+    """Transform → what it did; absent where there was none."""
+    quantizer: str | None = None
+    """The quantizer's name."""
+    not_applied: list[str] | None = None
+    """What the quantizer rounds besides weights where it is deployed, and is not rounded here."""
+    calib_data: CalibrationText | None = None
+    """The calibration text."""
+    seconds: float | None = None
+    """Wall time of quantizing, seconds, when the weights were made."""
+    peak_memory_bytes: int | None = None
+    """The most memory that the process held, bytes."""
+    peak_gpu_memory_bytes: int | None = None
+    """The most that tensors took on all GPUs, bytes; null without one."""
+    bytes_on_disk: int | None = None
+    """Bytes of the quantized checkpoint's weight files."""
+    bits_per_weight_coded: float | None = None
+    """Bits a weight takes after entropy coding; absent where there are no codes."""
+    coded_with: str | None = None
+    """The coder of `bits_per_weight_coded`."""
+    code_entropy: float | None = None
+    """The codes' entropy, bits a code."""
+    load_seconds: float | None = None
+    """The shortest time to load the weights over `compress.bandwidth`, seconds."""

@@ -1,0 +1,76 @@
+"""What every result file has in common: typed fields with a sentence each, written and read whole."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from bitsure.base.errors import UserError
+from bitsure.base.store import write_text
+
+T = TypeVar("T")
+
+
+class Result(BaseModel):
+    """A part of a result file.
+
+    A field that is not set is absent from the file; a field that is None is null there.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def to_json(value: Any) -> str:
+    """Return a result as the text of its file.
+
+    Args:
+        value: A `Result`, or dicts and lists of them.
+
+    Raises:
+        ValueError: If a number is not finite: JSON has none, so such a value has to be None.
+    """
+    return json.dumps(to_plain(value), indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def to_plain(value: Any) -> Any:
+    """Return a result as plain dicts, lists, strings and numbers; fields that are not set are left out."""
+    return _adapter(Any).dump_python(value, mode="json", exclude_unset=True)
+
+
+def write(path: Path, value: Any) -> None:
+    """Write a result file, whole or not at all."""
+    write_text(path, to_json(value))
+
+
+def read(path: Path, kind: type[T]) -> T:
+    """Read a result file.
+
+    Args:
+        path: The file.
+        kind: The type that it holds, such as `Verdict` or `MetricsByTask`.
+
+    Raises:
+        UserError: If the file is missing, is not JSON, or does not fit the type; the field is named.
+    """
+    try:
+        return _adapter(kind).validate_json(path.read_bytes())  # type: ignore[no-any-return]
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(f"{path} is no result file of this version: {place}: {first['msg']}.") from error
+
+
+def read_if_there(path: Path, kind: type[T]) -> T | None:
+    """Read a result file that a run may not have; None where there is none. Raises UserError as `read`."""
+    return read(path, kind) if path.is_file() else None

@@ -1,0 +1,121 @@
+"""provenance.json, status.json and plan.json: where a run comes from, how far it came, which cells a sweep has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bitsure.results.result import Result
+
+
+class Machine(Result):
+    """The machine that a run ran on."""
+
+    system: str
+    """The operating system."""
+    processor: str
+    """The processor's architecture."""
+    cores: int | None
+    """Processors; null where it is not known."""
+    threads: str | None
+    """The environment variable OMP_NUM_THREADS; null where it was not set."""
+
+
+class ModelOrigin(Result):
+    """The full-precision model."""
+
+    name: str
+    """The model's name."""
+    series: str | None
+    """Models of one kind in several sizes; null where conf/model does not say."""
+    training_seed: int | None
+    """The seed that the model was trained with; null where it is not known."""
+    revision: str | None
+    """The hub's commit; null for a directory."""
+    fingerprint: str
+    """The hash of the files' content, or repository and commit."""
+    dtype: str
+    """The type that was computed in."""
+    repo: str | None
+    """The hub repository; null for a directory."""
+    full_dtype: str | None
+    """The type that the authors published the weights in; null where conf/model does not say."""
+    device_map: str | None
+    """How the model was spread over devices; null for one device."""
+    revision_asked: str | None = None
+    """The revision of the settings; absent for a directory."""
+    revision_checked: bool | None = None
+    """Whether the files are known to be of that revision; absent for a directory."""
+    parameters: int | None = None
+    """Parameters, a tied one counted once."""
+    bytes_on_disk: int | None = None
+    """Bytes of the weight files."""
+
+
+class Provenance(Result):
+    """provenance.json; it is written as soon as something is known, and again with more."""
+
+    command: list[str]
+    """The command line."""
+    git_commit: str | None
+    """The commit of the project; null outside a repository."""
+    git_changed_files: int
+    """Files that differ from that commit."""
+    python: str
+    """The version of Python."""
+    packages: dict[str, str | None]
+    """Package → version; null where it is not installed."""
+    machine: Machine
+    """The machine."""
+    model: ModelOrigin | None = None
+    """The model; absent until it was found."""
+    weights: dict[str, Any] | None = None
+    """What the quantized weights were made from (the store's key); null in full precision."""
+    calib_text: str | None = None
+    """The calibration text's name; null where there is none."""
+    calib_data: dict[str, Any] | None = None
+    """Where the calibration text came from; null for files of one's own."""
+    asked: dict[str, Any] | None = None
+    """How questions were asked: few-shot examples, limit, seed, chat template, system instruction, BOS."""
+    own_tasks: str | None = None
+    """The hash of the files in `task.include_path`; null where there is none."""
+    data: dict[str, Any] | None = None
+    """Task → where its data came from."""
+    data_full_precision: dict[str, Any] | None = None
+    """The same of full precision, where that was scored on other data."""
+
+
+class Status(Result):
+    """status.json."""
+
+    state: str
+    """running, done, failed, killed or timed out."""
+    host: str | None = None
+    """The machine's name."""
+    pid: int | None = None
+    """The process."""
+    started: float | None = None
+    """Seconds since 1970."""
+    error: str | None = None
+    """What went wrong; null where nothing did."""
+    seconds: dict[str, float] = {}
+    """Stage → seconds it took."""
+    stage: str | None = None
+    """The stage that runs; null when none does."""
+
+
+class PlannedCell(Result):
+    """One cell of a sweep."""
+
+    directory: str
+    """Its directory, relative to the sweep's."""
+    overrides: list[str]
+    """What its command changes."""
+    name: str
+    """Model and quantizer."""
+
+
+class SweepPlan(Result):
+    """plan.json of a sweep's directory."""
+
+    cells: list[PlannedCell]
+    """All cells, in the order in which they are launched."""
