@@ -18,7 +18,7 @@ test-auto-gptq: setup-auto-gptq
 
 # make prefetch model=opt-125m,opt-1.3b task=paper paths.hub_mirror=DIR: what runs with these settings read from the hub
 prefetch: setup
-	$(BIN)/python -m bitsure.prefetch $(filter-out PYTHON=%,$(MAKEOVERRIDES))
+	$(BIN)/python -m bitsure.run.prefetch $(filter-out PYTHON=%,$(MAKEOVERRIDES))
 
 bench-scoring: setup
 	$(BIN)/python -m benchmarks.scoring $(ARGS)

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from bitsure.base.files import write_text
+
 HERE = Path(__file__).parent
 CHOICES = 4
 
@@ -94,10 +96,7 @@ def main() -> None:
         rows.append(f"| {n:,} | {kind} | {seconds:.1f} | {memory / 1e9:.2f} |")
         print(rows[-1], flush=True)
     text = f"Made by `make bench-metrics`: both runs' metrics and their comparison, {CHOICES} choices a question.\n\n"
-    out = HERE / "metrics.md"
-    temporary = out.with_suffix(".tmp")
-    temporary.write_text(text + "\n".join(rows) + "\n")
-    temporary.rename(out)
+    write_text(HERE / "metrics.md", text + "\n".join(rows) + "\n")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bitsure.base.files import write_text
 from bitsure.base.resources import watch_memory
 from bitsure.scoring.journal import Journal
 from bitsure.scoring.local.engine import Engine, _few_questions
@@ -250,9 +251,7 @@ def main() -> None:
         text += [fixed_costs(model, requests, float(rows[0]["ours, s"]))]
     report = "\n\n".join(text) + "\n"
     print(report)
-    temporary = arguments.out.with_suffix(".tmp")
-    temporary.write_text(report)
-    temporary.rename(arguments.out)
+    write_text(arguments.out, report)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import numpy as np
 import yaml
 
 from benchmarks import overhead
+from bitsure.base.files import write_text
 from bitsure.comparison import changes
 from bitsure.comparison.changes import Changes
 from bitsure.comparison.compare import compare
@@ -173,9 +174,8 @@ def main() -> None:
         "and models, quantizing with its codes' entropies, and scoring; overhead is all else. Samples go to "
         "W&B while the last pictures are drawn, and count as report.\n\n"
     )
-    temporary, lines = HERE / "sweep.tmp", "\n".join(rows)
-    temporary.write_text(f"{text}{table}{lines}\n\n{about}{beside}\n")
-    temporary.rename(HERE / "sweep.md")
+    lines = "\n".join(rows)
+    write_text(HERE / "sweep.md", f"{text}{table}{lines}\n\n{about}{beside}\n")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ import filelock
 import pytest
 
 from bitsure.base.errors import UserError
-from bitsure.base.store import Store, hash_json
+from bitsure.base.files import hash_json
+from bitsure.base.store import Store
 
 
 def make(store: Store, content: str = "x") -> None:
@@ -95,7 +96,7 @@ def test_a_store_of_a_newer_version_is_refused(tmp_path):
 
 WAITS = """
 import sys, time
-from bitsure.store import Store
+from bitsure.base.store import Store
 store = Store(sys.argv[1])
 with store.lock("weights", {"a": 1}):
     if store.find("weights", {"a": 1}) is None:

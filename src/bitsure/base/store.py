@@ -7,10 +7,8 @@ holds its lock, a file in `locks/`; others that want the same wait.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
 import shutil
 import socket
 import uuid
@@ -21,6 +19,7 @@ from pathlib import Path
 import filelock
 
 from bitsure.base.errors import UserError
+from bitsure.base.files import hash_file, hash_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -33,16 +32,6 @@ def on_wait(seconds: float) -> None:
     """Called with the seconds that were waited for a lock, while it is waited for; for those who want to know to replace."""
 
 
-def hash_json(value: object) -> str:
-    """SHA-256 of the canonical JSON of a value, hexadecimal."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-
-
-def hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def hash_each(paths: Sequence[Path], store: Store | None = None) -> list[str]:
     """SHA-256 of each file's content; a store knows those of files that have not changed."""
     return store.hashes(paths) if store else [hash_file(path) for path in paths]
@@ -51,13 +40,6 @@ def hash_each(paths: Sequence[Path], store: Store | None = None) -> list[str]:
 def hash_files(paths: Sequence[Path], store: Store | None = None) -> str:
     """SHA-256 of the names and contents of files, in the order given."""
     return hash_json([(path.name, one) for path, one in zip(paths, hash_each(paths, store), strict=True)])
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.rename(path)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitsure.base.store import write_text
+from bitsure.base.files import write_text
 
 if TYPE_CHECKING:
     from torch import nn

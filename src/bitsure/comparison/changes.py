@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -12,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bitsure.base.files import atomic_path
 from bitsure.config.schema import Metric
 from bitsure.metrics import bootstrap
 from bitsure.metrics.measure import Sample
@@ -54,14 +54,12 @@ def of(joined: Join, metric: Metric) -> dict[str, Changes]:
 
 def write(path: Path, changes: dict[str, Changes]) -> None:
     """A row a question and a row group a task, so that one task can be read alone; the file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with pq.ParquetWriter(temporary, SCHEMA) as file:
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, SCHEMA) as file:
         for task, one in changes.items():
             n = len(one.question)
             cluster = pa.nulls(n, pa.int32()) if one.cluster is None else pa.array(one.cluster, pa.int32())
             columns = [pa.repeat(pa.scalar(task), n), one.question, cluster, *(one.values[name] for name in METRICS)]
             file.write_table(pa.table(columns, SCHEMA), row_group_size=max(n, 1))
-    temporary.rename(path)
 
 
 def read(path: Path, task: str) -> Changes:

@@ -11,7 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bitsure.base import terminal
-from bitsure.base.store import Store, write_text
+from bitsure.base.files import write_text
+from bitsure.base.store import Store
 from bitsure.compress import load_time as loading
 from bitsure.config.other_quantizers import Cast, Noise
 from bitsure.config.quantizers import Chain

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bitsure.base.errors import UserError
-from bitsure.base.store import write_text
+from bitsure.base.files import atomic_path, write_text
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +62,7 @@ class Conversion:
         """
         from huggingface_hub.repocard import metadata_load, metadata_save
 
-        card, temporary = folder / "README.md", folder / f".README.md.{os.getpid()}"
+        card = folder / "README.md"
         said = (metadata_load(card) if card.is_file() else None) or {}
         files = [{"split": split, "path": names} for split, names in self.splits.items()]
         mine = {"config_name": self.configuration, "data_files": files}
@@ -71,10 +70,10 @@ class Conversion:
         for one in others:
             if one.get("data_files") == files:
                 _check_one(repo, self, one["config_name"])
-        if card.is_file():
-            shutil.copyfile(card, temporary)
-        metadata_save(temporary, said | {"configs": [*others, mine]})
-        temporary.rename(card)
+        with atomic_path(card) as temporary:
+            if card.is_file():
+                shutil.copyfile(card, temporary)
+            metadata_save(temporary, said | {"configs": [*others, mine]})
 
 
 _say = cache(log.warning)  # once

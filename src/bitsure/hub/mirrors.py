@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitsure.base.errors import UserError
-from bitsure.base.store import Store, hash_each, hash_file, locked, write_text
+from bitsure.base.files import hash_file, write_text
+from bitsure.base.store import Store, hash_each, locked
 from bitsure.config.model import REVISION
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitsure.base.errors import UserError
-from bitsure.base.store import Store, hash_files, write_text
+from bitsure.base.files import write_text
+from bitsure.base.store import Store, hash_files
 from bitsure.config.schema import Model
 from bitsure.hub import files as hub
 from bitsure.hub import mirrors

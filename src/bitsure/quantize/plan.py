@@ -19,7 +19,8 @@ from bitsure.base import resources as costs
 from bitsure.base import terminal
 from bitsure.base import work as work_costs
 from bitsure.base.errors import UserError
-from bitsure.base.store import Store, write_text
+from bitsure.base.files import write_text
+from bitsure.base.store import Store
 from bitsure.config.other_quantizers import Bnb, Cast, Hqq, Noise, Prequantized
 from bitsure.config.quantizers import Chain, Gptq, Kept, NoQuant, Quant, Rtn
 from bitsure.config.schema import PROJECT, Calib, Model

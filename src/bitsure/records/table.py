@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bitsure.base.errors import UserError
-from bitsure.base.store import hash_json
+from bitsure.base.files import atomic_path, hash_json
 
 ROUNDING = 1e-6  # how far above 0 a log-probability may come out of a float32
 
@@ -98,9 +97,8 @@ def cluster_of(doc: object, prompt_hash: str) -> str:
 def write(path: Path, records: Records, made_from: dict) -> None:
     """Write a Parquet file whole or not at all; `made_from` (model, quantizer, versions …) goes into its metadata."""
     metadata = {"bitsure": json.dumps(made_from, ensure_ascii=False)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(table(records).replace_schema_metadata(metadata), temporary, compression="zstd")
-    temporary.rename(path)
+    with atomic_path(path) as temporary:
+        pq.write_table(table(records).replace_schema_metadata(metadata), temporary, compression="zstd")
 
 
 def write_prompts(path: Path, rows: Sequence[Record], prompts: Sequence[str]) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
-from bitsure.base.store import hash_json
+from bitsure.base.files import atomic_path, hash_json
 
 FULL, QUANTIZED = "#0072B2", "#D55E00"  # Okabe & Ito (2008): blue and vermilion
 COLOURS = 64  # of a picture, shades of its lines' edges included
@@ -67,10 +66,9 @@ def save(figure, path: Path, colours: int = COLOURS) -> Path:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
     few = picture.quantize(colours, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    few.save(temporary, format="png", compress_level=6)
-    temporary.rename(path)
+    with atomic_path(path) as temporary:
+        few.save(temporary, format="png", compress_level=6)
     return path
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from bitsure.base import processes
-from bitsure.base.store import write_text
+from bitsure.base.files import write_text
 from bitsure.comparison import changes, published, verdict
 from bitsure.comparison.compare import compare
 from bitsure.config.schema import Metric, Verdict

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from bitsure.base.errors import UserError
-from bitsure.base.store import write_text
+from bitsure.base.files import write_text
 
 T = TypeVar("T")
 

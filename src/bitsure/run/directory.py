@@ -14,7 +14,7 @@ import filelock
 import yaml
 
 from bitsure.base.errors import UserError
-from bitsure.base.store import write_text
+from bitsure.base.files import write_text
 
 MOST_NAMED = 4  # settings in an error
 BROKEN_OFF = ("failed", "killed", "timed out")

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
-from bitsure.base.store import hash_json, write_text
+from bitsure.base.files import hash_json, write_text
 from bitsure.config.schema import Config, Metric, Tracking
 from bitsure.records.table import Records
 from bitsure.report.run_report import Report

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +19,8 @@ from bitsure.base import resources as costs
 from bitsure.base import terminal
 from bitsure.base import work as work_costs
 from bitsure.base.errors import UserError
-from bitsure.base.store import Store, hash_files, hash_json, write_text
+from bitsure.base.files import atomic_path, hash_json, write_text
+from bitsure.base.store import Store, hash_files
 from bitsure.config.schema import Scoring, Task
 from bitsure.models import source as models
 from bitsure.models.source import Source
@@ -111,9 +111,8 @@ class Scorer:
     def write_prompts(self, source: Source, path: Path) -> None:
         """What every question of a scored full-precision model was, into one file."""
         parts = [pq.read_table(entry / "prompts.parquet") for entry in self._entries(source, None).values()]
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        pq.write_table(pa.concat_tables(parts), temporary)
-        temporary.rename(path)
+        with atomic_path(path) as temporary:
+            pq.write_table(pa.concat_tables(parts), temporary)
 
     def _entries(self, source: Source, weights: dict | None) -> dict[str, Path]:
         """Where the store keeps each task's records of a model."""

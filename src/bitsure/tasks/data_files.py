@@ -12,7 +12,7 @@ from typing import Any
 from lm_eval.tasks import TaskManager
 
 from bitsure.base.errors import UserError
-from bitsure.base.store import hash_json
+from bitsure.base.files import hash_json
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from bitsure.base import resources as costs
-from bitsure.base.store import Store, hash_json
+from bitsure.base.files import hash_json
+from bitsure.base.store import Store
 from bitsure.config.schema import PROJECT
 from bitsure.records import table as records
 from bitsure.run.directory import read_status

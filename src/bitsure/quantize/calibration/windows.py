@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bitsure.base.errors import UserError
-from bitsure.base.store import Store, hash_each, hash_files, hash_json
+from bitsure.base.files import hash_json
+from bitsure.base.store import Store, hash_each, hash_files
 from bitsure.config.schema import MIN_SEQLEN, PROJECT, Calib, Task
 from bitsure.hub import files as hub
 from bitsure.quantize.calibration import documents as calib_text

@@ -7,8 +7,6 @@ once into ordinary linear layers serves every width, where the packed kernels se
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from bitsure.base.errors import UserError
+from bitsure.base.files import atomic_path
 from bitsure.quantize.inference import scheme as runtimes
 from bitsure.quantize.inference.hooks import attach
 from bitsure.quantize.inference.scheme import Runtime
@@ -90,16 +89,14 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
 
 def write_part(directory: Path, weights: dict[str, Weight], runtime: Runtime) -> None:
     """The same, there whole or not at all."""
-    temporary = directory.with_name(f".{directory.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    write(temporary, weights, runtime=runtime)
+    directory.parent.mkdir(parents=True, exist_ok=True)
     try:
-        temporary.rename(directory)
-    except OSError:  # another process made the same part meanwhile
-        if not directory.is_dir():
+        with atomic_path(directory) as temporary:
+            temporary.mkdir()
+            write(temporary, weights, runtime=runtime)
+    except OSError:
+        if not directory.is_dir():  # else another process made the same part meanwhile
             raise
-        shutil.rmtree(temporary)
 
 
 def merge(parts: list[Path], directory: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bitsure.base.store import hash_json
+from bitsure.base.files import hash_json
 from bitsure.quantize.proof.weight_changes import output_errors
 from bitsure.quantize.walk.targets import block_linears, matrix
 from bitsure.quantize.weights.formats import DenseWeight

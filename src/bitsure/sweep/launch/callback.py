@@ -16,7 +16,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from bitsure.base.errors import UserError
-from bitsure.base.store import write_text
+from bitsure.base.files import write_text
 from bitsure.config.schema import PROJECT
 from bitsure.run.directory import read_status
 from bitsure.sweep.launch import composing

@@ -13,7 +13,7 @@ from textwrap import indent
 import pyarrow as pa
 
 from bitsure.base import terminal
-from bitsure.base.store import write_text
+from bitsure.base.files import write_text
 from bitsure.config.schema import Metric, Tracking
 from bitsure.sweep.report import cell_results as cells
 from bitsure.sweep.report import sweep_figures as figures

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bitsure.base.errors import UserError
+from bitsure.base.files import atomic_path
 from bitsure.metrics.measure import MACRO
 from bitsure.metrics.significance import benjamini_hochberg, holm
 from bitsure.sweep.report.cell_results import Cell
@@ -103,9 +103,8 @@ def about(cells: list[Cell]) -> list[dict]:
 
 def write(table: pa.Table, path: Path) -> None:
     """The file, whole or not at all; without costs, which no two runs have alike: the same cells give the same bytes."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(table.drop_columns(list(COSTS)), temporary, compression="zstd")
-    temporary.rename(path)
+    with atomic_path(path) as temporary:
+        pq.write_table(table.drop_columns(list(COSTS)), temporary, compression="zstd")
 
 
 def size_on_disk(cell: Cell) -> int | None:
