@@ -66,7 +66,7 @@ class Difference(Measurement):
     smallest_detectable: float | None = None
     """The change, in the metric's unit, that the test finds with 80% power at its α."""
     family: str | None = None
-    """The tests that this one is adjusted with: `primary` (Holm), `exploratory` (Benjamini–Hochberg), `the study's own` (none)."""
+    """The family it is adjusted within: `primary` (Holm), `exploratory` (Benjamini–Hochberg), `the study's own` (none)."""
     p_adjusted: float | None = None
     """The p-value adjusted within its family, in [0, 1]."""
     significant: bool | None = None
