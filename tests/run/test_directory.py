@@ -65,7 +65,7 @@ def test_a_finished_run_whose_records_were_cut_short_is_not_done_and_made_again(
 def test_a_directory_of_a_living_run_is_refused_and_that_of_a_dead_one_taken_over(tmp_path):
     code = f"""
 from pathlib import Path
-from bitsure.rundir import open_run
+from bitsure.run.directory import open_run
 with open_run(Path({str(tmp_path)!r}), {{}}):
     print("held", flush=True)
     input()

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from bitsure.base.memo import Memo
 from bitsure.run import pipeline, stale
 from bitsure.sweep.launch import dry_run as plan
 from tests.sweep.launch.test_composing import composed
@@ -29,7 +30,7 @@ def finished(tiny_model, calib_file, tmp_path, monkeypatch):
 
 def test_what_has_changed_since_a_run_finished_is_named_and_the_cell_not_run_beside(finished, tmp_path, monkeypatch):
     monkeypatch.setattr("bitsure.run.pipeline.prepare", lambda *given: pytest.fail("a finished cell was prepared"))
-    look = lambda: plan.look([finished], plan.Once())  # noqa: E731
+    look = lambda: plan.look([finished], Memo())  # noqa: E731
     assert look()[0][0].state == "done" and look()[1] == []
     data = tmp_path / "mirror" / "datasets" / "org"
     changes = {

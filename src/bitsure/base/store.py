@@ -28,8 +28,17 @@ PATIENCE = 1.0  # seconds of waiting for a lock that are not worth a word
 UNFINISHED = ".unfinished-"
 
 
-def on_wait(seconds: float) -> None:
-    """Called with the seconds that were waited for a lock, while it is waited for; for those who want to know to replace."""
+_wait_listeners: list[Callable[[float], None]] = []  # of blocks of `waits_reported_to` that are open
+
+
+@contextmanager
+def waits_reported_to(listener: Callable[[float], None]) -> Iterator[None]:
+    """Within the block, call `listener` with the seconds that this process waited for a lock, while it still waits."""
+    _wait_listeners.append(listener)
+    try:
+        yield
+    finally:
+        _wait_listeners.remove(listener)
 
 
 def hash_each(paths: Sequence[Path], store: Store | None = None) -> list[str]:
@@ -51,7 +60,8 @@ def locked(path: Path, what: object) -> Iterator[None]:
         try:
             lock.acquire(timeout=PATIENCE)
         except filelock.Timeout:
-            on_wait(PATIENCE)
+            for listener in _wait_listeners:
+                listener(PATIENCE)
             if not said:
                 log.warning("waiting for another process that makes %s", what)
             said = True
@@ -76,8 +86,11 @@ class Store:
                 "Update bitsure, or give another place: paths.store=DIR."
             )
 
-    def __repr__(self) -> str:
-        return f"Store({str(self.root)!r})"
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Store) and self.root == other.root
+
+    def __hash__(self) -> int:
+        return hash(self.root)
 
     def path(self, kind: str, made_from: object) -> Path:
         return self.root / kind / hash_json(made_from)[:24]

@@ -6,20 +6,19 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as read_version
-from operator import call
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bitsure.base import resources as costs
 from bitsure.base import terminal
 from bitsure.base import work as work_costs
 from bitsure.base.errors import UserError
 from bitsure.base.files import write_text
+from bitsure.base.memo import Memo
 from bitsure.base.store import Store
 from bitsure.config.other_quantizers import Bnb, Cast, Hqq, Noise, Prequantized
 from bitsure.config.quantizers import Chain, Gptq, Kept, NoQuant, Quant, Rtn
@@ -180,10 +179,10 @@ def check_model(model: Model, quant: Quant, noise_control: bool) -> None:
         )
 
 
-def check(plan: Plan, store: Store, once: Callable[..., Any] = call) -> None:
+def check(plan: Plan, store: Store, memo: Memo | None = None) -> None:
     """Raise UserError if the quantizer cannot do the model's layers, or the text is too short, or the store's disk too small.
 
-    No weights are loaded. once: calls a function, or knows what that gave before.
+    No weights are loaded. memo: knows what other cells of a sweep have in common with it.
     """
     from bitsure.quantize.checkpoint import disk_space as space
     from bitsure.quantize.checkpoint import prequantized
@@ -195,7 +194,8 @@ def check(plan: Plan, store: Store, once: Callable[..., Any] = call) -> None:
     if isinstance(plan.quant, Cast):
         casts.check(plan.quant, plan.source.path, plan.dtype)
     source, code = plan.source, plan.source.settings.trust_remote_code
-    model = once(models.empty_model, source.path, code)
+    memo = memo or Memo()
+    model = memo(models.empty_model, source.path, code)
     if plan.ready:
         prequantized.check(plan.ready, model, plan.source.name)
     if not isinstance(plan.quant, Cast) and (unknown := unknown_weights(model)):
@@ -212,11 +212,11 @@ def check(plan: Plan, store: Store, once: Callable[..., Any] = call) -> None:
     if isinstance(plan.quant, Chain) and plan.quant.kv is not None:
         hooks.check_keys_and_values(plan.quant.kv, model)
     if isinstance(plan.quant, Noise) and not store.find("weights", plan.like.made_from):
-        check(plan.like, store, once)
+        check(plan.like, store, memo)
     space.check(model, plan.quant, plan.dtype, store.root)
     model_facts.check_memory(source.settings, plan.dtype, "cpu")
     # how much text there is does not depend on the order in which it is drawn
-    _, held_out = once(_windows, source.path, code, plan.text, replace(plan.calib, seed=0), plan.nsamples)
+    _, held_out = memo(_windows, source.path, code, plan.text, replace(plan.calib, seed=0), plan.nsamples)
     if held_out.shape[1] < plan.calib.seqlen:
         log.warning("calib.seqlen=%d is longer than the model's context: %d tokens it is", plan.calib.seqlen, held_out.shape[1])
 

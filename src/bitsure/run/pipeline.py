@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from operator import call
 from pathlib import Path
-from typing import Any
 
 from bitsure.base import processes, terminal
 from bitsure.base import resources as costs
 from bitsure.base.errors import UserError
+from bitsure.base.memo import Memo
 from bitsure.base.store import Store
 from bitsure.comparison import verdict
 from bitsure.compress import compressibility as compress
@@ -52,18 +50,18 @@ class Cell:
 
 def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
     """Run one cell and write its directory. Raises UserError, before weights are loaded wherever that is possible."""
-    settings = resolved(config)
+    settings, memo = resolved(config), Memo()
     with processes.helper() as artist, open_run(run_dir, settings) as current:
         made_by = provenance.collect()
         current.write_json("provenance.json", made_by)
         with current.stage("check"):
-            cell = prepare(config, run_dir / "libraries.log")
+            cell = prepare(config, run_dir / "libraries.log", memo)
             tracking.begin(config.tracking)
-            check(cell)
+            check(cell, memo)
             made_by |= _made_by(cell, config)
             current.write_json("provenance.json", made_by)
         with current.stage("load tasks"):
-            load_tasks(cell)
+            load_tasks(cell, memo)
         source, scorer = cell.source, cell.scorer
         with tracking.track(config, settings, run_dir, sweep, cell.log_file) as tracker:
             quantized = baseline = proof = packed = None
@@ -105,38 +103,38 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
         _check_strict(config, made.verdict, run_dir)
 
 
-def prepare(config: Config, log_file: Path, once: Callable[..., Any] = call) -> Cell:
-    """Find all that the settings name. Raises UserError. once: calls a function, or knows what that gave before."""
+def prepare(config: Config, log_file: Path, memo: Memo) -> Cell:
+    """Find all that the settings name. Raises UserError. memo: knows what other cells of the sweep have in common with it."""
     store, mirror = Store(config.paths.store), config.paths.hub_mirror
     quantize.check_model(config.model, config.quant, config.control.seeds > 0)
     with terminal.output_to(log_file):
-        once(tracking.check_login, config.tracking)
-        source = once(models.locate, config.model, mirror, store)
-        dtype = once(model_facts.computing_dtype, config.model, source.path)
+        memo(tracking.check_login, config.tracking)
+        source = memo(models.locate, config.model, mirror, store)
+        dtype = memo(model_facts.computing_dtype, config.model, source.path)
     if not config.scoring.dequantize and dtype == "float32":
         raise UserError("scoring.dequantize=false: packed kernels compute in half precision. Add model.dtype=bfloat16.")
     plan = None
     if not isinstance(config.quant, NoQuant):
         with terminal.output_to(log_file):
-            text = once(calib_data.locate, config.calib, mirror, config.task, store)
+            text = memo(calib_data.locate, config.calib, mirror, config.task, store)
         ready = prequantized.locate(config.quant, mirror, store)
         plan = quantize.Plan(source, config.quant, config.calib, text, dtype, ready)
-    questions = once(scoring.questions, config.task, mirror)
+    questions = memo(scoring.questions, config.task, mirror)
     return Cell(source, dtype, plan, scoring.Scorer(questions, config.scoring, dtype, store, log_file), store, log_file)
 
 
-def check(cell: Cell, once: Callable[..., Any] = call) -> None:
+def check(cell: Cell, memo: Memo) -> None:
     """What can be known to be wrong of model, prompts and quantizer before weights are loaded. Raises UserError."""
     cell.scorer.check_prompting(cell.source)
     if cell.plan and not cell.store.find("weights", cell.plan.made_from):
         with terminal.output_to(cell.log_file):
-            quantize.check(cell.plan, cell.store, once)
+            quantize.check(cell.plan, cell.store, memo)
 
 
-def load_tasks(cell: Cell, once: Callable[..., Any] = call) -> None:
+def load_tasks(cell: Cell, memo: Memo) -> None:
     """Load what the store has no answers to. Raises UserError for what cannot be asked."""
-    cell.scorer.load_missing(scoring.identity(cell.source, None), once)
-    cell.scorer.load_missing(scoring.identity(cell.source, cell.weights), once)
+    cell.scorer.load_missing(scoring.identity(cell.source, None), memo)
+    cell.scorer.load_missing(scoring.identity(cell.source, cell.weights), memo)
 
 
 def _made_by(cell: Cell, config: Config) -> dict:

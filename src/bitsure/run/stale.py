@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from operator import call
 from pathlib import Path
-from typing import Any
 
 from bitsure.base.errors import UserError
+from bitsure.base.memo import Memo
 from bitsure.base.store import Store
 from bitsure.config.schema import Config
 from bitsure.hub import mirrors
@@ -19,11 +18,11 @@ from bitsure.quantize.checkpoint import prequantized
 from bitsure.scoring import scorer as scoring
 
 
-def changed(config: Config, run_dir: Path, once: Callable[..., Any] = call) -> list[str]:
+def changed(config: Config, run_dir: Path, memo: Memo | None = None) -> list[str]:
     """What a finished run of this config read that has other content now, by the run's provenance.json; nothing is loaded.
 
-    What is not on this machine any more cannot be looked at, and the run stays as it is. once: calls a function, or knows what
-    that gave before.
+    What is not on this machine any more cannot be looked at, and the run stays as it is. memo: knows what was
+    read for other cells.
     """
     try:
         made_by = json.loads((run_dir / "provenance.json").read_text())
@@ -32,44 +31,44 @@ def changed(config: Config, run_dir: Path, once: Callable[..., Any] = call) -> l
     found = []
     for look in (_model, _checkpoint, _calib_text, _own_tasks, _data_sets):
         with suppress(UserError):
-            found += look(config, made_by, once)
+            found += look(config, made_by, memo or Memo())
     return found
 
 
-def _model(config: Config, made_by: dict, once: Callable[..., Any]) -> Iterator[str]:
-    source = once(models.locate, config.model, config.paths.hub_mirror, Store(config.paths.store))
+def _model(config: Config, made_by: dict, memo: Memo) -> Iterator[str]:
+    source = memo(models.locate, config.model, config.paths.hub_mirror, Store(config.paths.store))
     if made_by.get("model", {}).get("fingerprint") not in (None, source.fingerprint):
         yield f"the model in {source.path}"
 
 
-def _checkpoint(config: Config, made_by: dict, once: Callable[..., Any]) -> Iterator[str]:
-    source = once(prequantized.locate, config.quant, config.paths.hub_mirror, Store(config.paths.store))
+def _checkpoint(config: Config, made_by: dict, memo: Memo) -> Iterator[str]:
+    source = memo(prequantized.locate, config.quant, config.paths.hub_mirror, Store(config.paths.store))
     quant = (made_by.get("weights") or {}).get("quant", {})
     quant = quant.get("like", {}).get("quant", quant)  # of a noise control
     if source and quant.get("checkpoint") not in (None, source.fingerprint):
         yield f"the checkpoint in {source.path}"
 
 
-def _calib_text(config: Config, made_by: dict, once: Callable[..., Any]) -> Iterator[str]:
+def _calib_text(config: Config, made_by: dict, memo: Memo) -> Iterator[str]:
     text = (made_by.get("weights") or {}).get("text")
     if text and config.calib.kind == "text":  # training splits would take the harness
-        found = once(calib_data.locate, config.calib, config.paths.hub_mirror, config.task, Store(config.paths.store))
+        found = memo(calib_data.locate, config.calib, config.paths.hub_mirror, config.task, Store(config.paths.store))
         if found.fingerprint != text["sha256"]:
             yield f"the calibration text {found.place}"
 
 
-def _own_tasks(config: Config, made_by: dict, once: Callable[..., Any]) -> Iterator[str]:
+def _own_tasks(config: Config, made_by: dict, memo: Memo) -> Iterator[str]:
     if config.task.include_path:
-        found = once(scoring.questions, config.task, config.paths.hub_mirror)
+        found = memo(scoring.questions, config.task, config.paths.hub_mirror)
         if made_by.get("own_tasks") not in (None, found.own):
             yield f"the tasks in {config.task.include_path}"
 
 
-def _data_sets(config: Config, made_by: dict, once: Callable[..., Any]) -> Iterator[str]:
+def _data_sets(config: Config, made_by: dict, memo: Memo) -> Iterator[str]:
     mirror = config.paths.hub_mirror
     for origins in made_by.get("data", {}).values() if mirror else ():
         for repo, origin in origins.items():
             read = origin.get("sha256", {})
-            found = once(mirrors.hashes, mirror, repo, tuple(read))
+            found = memo(mirrors.hashes, mirror, repo, tuple(read))
             if any(now not in (None, read[name]) for name, now in found.items()):
                 yield f"the data set {repo} in {mirror}"

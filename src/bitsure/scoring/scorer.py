@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version as read_version
-from operator import call
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +18,7 @@ from bitsure.base import terminal
 from bitsure.base import work as work_costs
 from bitsure.base.errors import UserError
 from bitsure.base.files import atomic_path, hash_json, write_text
+from bitsure.base.memo import Memo
 from bitsure.base.store import Store, hash_files
 from bitsure.config.schema import Scoring, Task
 from bitsure.models import source as models
@@ -65,12 +64,12 @@ class Scorer:
         self.questions, self.scoring, self.dtype, self.store, self.log_file = questions, scoring, dtype, store, log_file
         self._loaded: dict[str, dict] = {}
 
-    def load_missing(self, model: dict, once: Callable[..., Any] = call) -> None:
+    def load_missing(self, model: dict, memo: Memo) -> None:
         """Load the harness's tasks that the store has no records of for a model (as `identity` names it), checking them.
 
-        once: calls a function, or knows what that gave before.
+        memo: knows the tasks that were loaded for other cells.
         """
-        self._load_tasks(self.missing(model), once)
+        self._load_tasks(self.missing(model), memo)
 
     def check_prompting(self, source: Source) -> None:
         """Raise UserError if the model's tokenizer has not what the prompts need: a chat template, a BOS token."""
@@ -88,7 +87,7 @@ class Scorer:
         """
         model = identity(source, weights)
         if missing := self.missing(model, to_read=True):
-            self._load_tasks(missing)
+            self._load_tasks(missing, Memo())
             self._score(source, checkpoint, model, missing, label)
         parts = [records.read(entry / "records.parquet")[0] for entry in self._entries(source, weights).values()]
         _check_once([sub_task for part in parts for sub_task in records.by_task(part)])
@@ -119,13 +118,13 @@ class Scorer:
         made_from = {name: self._made_from(identity(source, weights), name) for name in self.questions.task.names}
         return {name: self.store.path("records", one) for name, one in made_from.items()}
 
-    def _load_tasks(self, names: list[str], once: Callable[..., Any] = call) -> None:
+    def _load_tasks(self, names: list[str], memo: Memo) -> None:
         if missing := [name for name in names if name not in self._loaded]:
             with terminal.output_to(self.log_file):
                 from bitsure.tasks import harness_tasks as tasks
 
                 for name in missing:
-                    self._loaded |= once(tasks.load_tasks, self.questions.task, [name], self.questions.hub_mirror)
+                    self._loaded |= memo(tasks.load_tasks, self.questions.task, [name], self.questions.hub_mirror)
             _check_once([sub_task for loaded in self._loaded.values() for sub_task in loaded["tasks"]])
 
     def _score(self, source: Source, checkpoint: Path | None, model: dict, names: list[str], label: str) -> None:

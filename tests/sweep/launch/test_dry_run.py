@@ -10,7 +10,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from bitsure.base.errors import UserError
+from bitsure.base.memo import Memo
 from bitsure.base.store import Store
+from bitsure.base.work import write_cost
 from bitsure.config import schema
 from bitsure.config import validation as settings
 from bitsure.config.schema import PROJECT
@@ -36,24 +38,24 @@ def cell(tmp_path, monkeypatch):
 
 def test_every_piece_of_work_is_counted_once_and_what_the_store_has_is_seen(cell, tmp_path):
     cells = [cell(0, "quant=rtn3"), cell(1, "quant=rtn4"), cell(2, "quant=none"), cell(3, "quant=rtn3", "calib.seed=1")]
-    planned, errors = plan.look(cells, plan.Once())
+    planned, errors = plan.look(cells, Memo())
     assert errors == [] and [len(one.missing) for one in planned] == [9, 9, 4, 9]
     assert len({place for one in planned for place in one.missing}) == 4 + 3 * 5
     [piece] = [piece for piece in planned[0].pieces.values() if piece.kind == "weights"]
     with Store(tmp_path / "store").create("weights", piece.made_from) as entry:
         (entry / "model.safetensors").touch()
-    again, _ = plan.look(cells, plan.Once())
+    again, _ = plan.look(cells, Memo())
     assert len(again[0].missing) == 8 and len(again[3].missing) == 9
 
 
 def test_the_noise_control_is_part_of_the_plan(cell):
-    [planned], errors = plan.look([cell(0, "quant=rtn3", "control=noise", "control.seeds=19")], plan.Once())
+    [planned], errors = plan.look([cell(0, "quant=rtn3", "control=noise", "control.seeds=19")], Memo())
     assert errors == [] and len(planned.missing) == 4 + 20 * 5
 
 
 def test_what_is_not_on_this_machine_is_no_error_and_nothing_is_downloaded(cell, monkeypatch):
     monkeypatch.setenv("HF_HOME", "/nowhere")
-    [planned], errors = plan.look([cell(0, "model=opt-125m")], plan.Once())
+    [planned], errors = plan.look([cell(0, "model=opt-125m")], Memo())
     assert errors == [] and planned.not_here == "model facebook/opt-125m at revision main" and not planned.pieces
 
 
@@ -62,7 +64,7 @@ def test_everything_that_is_wrong_with_the_cells_is_said_at_once(cell, tmp_path)
     (tmp_path / "2" / "records.parquet").write_bytes(b"PAR1")
     cells = [cell(0, "model=local", "model.path=gone"), cell(1, "calib.nsamples=999999"), cell(2)]
     cells.append(cell(3, "calib.path=gone.txt"))
-    _, errors = plan.look([*cells, replace(cell(4), config=None, errors=("a bad value",))], plan.Once())
+    _, errors = plan.look([*cells, replace(cell(4), config=None, errors=("a bad value",))], Memo())
     said = ["model.path=gone", "999999 windows", "already holds records", "gone.txt", "cell 4: a bad value"]
     assert len(errors) == len(said) and all(any(text in error for error in errors) for text in said)
     with pytest.raises(UserError, match=r"this plan has 5 errors"):
@@ -78,38 +80,21 @@ def test_everything_that_is_wrong_with_the_cells_is_said_at_once(cell, tmp_path)
     ],
 )
 def test_what_only_the_node_can_tell_is_no_error_of_a_sweep_for_nodes(cell, capsys, overrides, here):
-    _, [error] = plan.look([cell(0, *overrides)], plan.Once())
+    _, [error] = plan.look([cell(0, *overrides)], Memo())
     assert here in error
     cells = [cell(0, *overrides), cell(1, *overrides, "task.names=[no_such_task]")]
-    planned, [error] = plan.look(cells, plan.Once(), on_nodes=True)
+    planned, [error] = plan.look(cells, Memo(), on_nodes=True)
     assert "no_such_task" in error and planned[0].missing
     plan.show(cells[:1], on_nodes=True)
     assert plan.ON_THE_NODE in capsys.readouterr().out
 
 
-def test_what_a_function_gave_is_known_errors_too():
-    calls = []
-
-    def function(value):
-        calls.append(value)
-        if value < 0:
-            raise UserError("negative")
-        return value
-
-    once = plan.Once()
-    assert [once(function, 1), once(function, 1), once(function, 2)] == [1, 1, 2]
-    for _ in range(2):
-        with pytest.raises(UserError, match="negative"):
-            once(function, -1)
-    assert calls == [1, 2, -1]
-
-
 def test_an_estimate_goes_by_what_such_work_took_before(cell, tmp_path):
-    [planned], _ = plan.look([cell(0, "quant=rtn3")], plan.Once())
+    [planned], _ = plan.look([cell(0, "quant=rtn3")], Memo())
     store = Store(tmp_path / "store")
     pieces = list(planned.pieces.values())
     scored, weights = pieces[0], next(piece for piece in pieces if piece.kind == "weights")
-    first = estimate.Estimator(store, plan.Once())(scored)
+    first = estimate.Estimator(store, Memo())(scored)
     assert (
         first.seconds > 0
         and first.memory > estimate.BYTES_A_PROCESS + 4 * 300_000
@@ -118,14 +103,14 @@ def test_an_estimate_goes_by_what_such_work_took_before(cell, tmp_path):
     parameters = round((first.memory - estimate.BYTES_A_PROCESS) / 1.3 / 4)
     with store.create("records", scored.made_from) as entry:  # 5 questions of 100 tokens, 500 tokens a second
         work = estimate.scoring_work(parameters, 500)
-        estimate.write_cost(entry, "scoring", 1.0, work, tokens=500, questions=5)
-    estimator = estimate.Estimator(store, plan.Once())
+        write_cost(entry, "scoring", 1.0, work, tokens=500, questions=5)
+    estimator = estimate.Estimator(store, Memo())
     assert estimator(scored).seconds == pytest.approx(1, rel=0.01)
     made = estimator(weights)
     assert made.seconds > 0 and 10_000 < made.disk < 300_000
     (Path(entry.parent) / "broken").mkdir()
     (Path(entry.parent) / "broken" / estimate.COST).write_text("{")
-    assert estimate.Estimator(store, plan.Once())(scored).seconds == pytest.approx(1, rel=0.01)
+    assert estimate.Estimator(store, Memo())(scored).seconds == pytest.approx(1, rel=0.01)
     assert json.loads((store.path("records", scored.made_from) / estimate.COST).read_text())["what"] == "scoring"
 
 
@@ -133,8 +118,8 @@ def test_a_small_pieces_fixed_costs_are_no_measure_of_a_large_one(tmp_path):
     store = Store(tmp_path / "store")
     for number, (seconds, work) in enumerate([(2.0, 1e6)] * 9 + [(10.0, 1e9)] * estimate.NEAREST):
         with store.create("records", {"task": "t", "limit": None, "number": number}) as entry:
-            estimate.write_cost(entry, "scoring", seconds, work)
-    estimator = estimate.Estimator(store, plan.Once())
+            write_cost(entry, "scoring", seconds, work)
+    estimator = estimate.Estimator(store, Memo())
     assert estimator._seconds("scoring", 2e9) == pytest.approx(20) and estimator._seconds("scoring", 1e6) == pytest.approx(2)
 
 

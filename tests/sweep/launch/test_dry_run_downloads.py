@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bitsure.base.memo import Memo
 from bitsure.config.schema import Model
 from bitsure.models import source as models
 from bitsure.sweep.launch import dry_run as plan
@@ -25,7 +26,7 @@ def cells(served, published, tmp_path, monkeypatch, calib_file):
 
 
 def test_data_that_is_still_to_be_downloaded_is_no_error_and_not_in_the_estimate(cells, capsys):
-    planned, errors = plan.look(cells, plan.Once())
+    planned, errors = plan.look(cells, Memo())
     assert errors == [] and [one.not_here for one in planned] == ["task.names: asked: data set org/asked"] * 2
     plan.show(cells)
     said = capsys.readouterr().out
@@ -34,7 +35,7 @@ def test_data_that_is_still_to_be_downloaded_is_no_error_and_not_in_the_estimate
 
 
 def test_before_a_sweep_the_hub_has_to_be_there(cells, served, monkeypatch):
-    planned, _ = plan.look(cells, plan.Once())
+    planned, _ = plan.look(cells, Memo())
     assert plan.out_of_reach(planned) == [] == plan.out_of_reach([])
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
     [said] = plan.out_of_reach(planned)

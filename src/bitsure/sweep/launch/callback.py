@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from bitsure.base.errors import UserError
 from bitsure.base.files import write_text
+from bitsure.base.memo import Memo
 from bitsure.config.schema import PROJECT
 from bitsure.run.directory import read_status
 from bitsure.sweep.launch import composing
@@ -83,7 +84,7 @@ def _check(config: DictConfig) -> None:
     sweep_dir = Path(config.hydra.sweep.dir)
     if sweep_dir.is_dir():  # before its cells are looked at
         _lock(sweep_dir)
-    planned, errors = plan.look(cells, plan.Once(), on_nodes)
+    planned, errors = plan.look(cells, Memo(), on_nodes)
     errors += [] if on_nodes else plan.out_of_reach(planned)  # nodes have a network of their own
     if errors:
         raise UserError("\n".join(["no cell was started:", *(f"- {error}" for error in errors)]))

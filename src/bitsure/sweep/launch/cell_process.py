@@ -125,10 +125,9 @@ def _last_lines(path: Path) -> list[str]:
 def _cell(config: Config, run_dir: Path, sweep: str, job_logging: dict, environment: dict[str, str], waited: c_double) -> None:
     """The process of a cell. waited: where it tells the seconds that it waits for other cells."""
 
-    def on_wait(seconds: float) -> None:
+    def count(seconds: float) -> None:
         waited.value += seconds
 
-    store.on_wait = on_wait
     end_with_parent()
     os.environ.clear()
     os.environ.update(environment)
@@ -142,7 +141,8 @@ def _cell(config: Config, run_dir: Path, sweep: str, job_logging: dict, environm
     from bitsure.run import pipeline
 
     try:
-        pipeline.run(config, run_dir, sweep)
+        with store.waits_reported_to(count):
+            pipeline.run(config, run_dir, sweep)
     except UserError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

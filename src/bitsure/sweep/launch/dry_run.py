@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from rich.table import Table
 
 from bitsure.base import terminal
 from bitsure.base.errors import NotHere, UserError
+from bitsure.base.memo import Memo
 from bitsure.base.store import Store
 from bitsure.config.schema import Config, resolved
 from bitsure.hub import files as hub
@@ -44,26 +45,7 @@ class Planned:
     not_here: str | None = None  # what has to be downloaded before more can be said
 
 
-class Once:
-    """Calls a function, or knows what it gave for such arguments before, an error included."""
-
-    def __init__(self):
-        self._known: dict[str, tuple[Any, UserError | None]] = {}
-
-    def __call__(self, function: Callable, *arguments: Any) -> Any:
-        key = f"{function.__module__}.{function.__qualname__}{arguments!r}"
-        if key not in self._known:
-            try:
-                self._known[key] = function(*arguments), None
-            except UserError as error:
-                self._known[key] = None, error
-        value, error = self._known[key]
-        if error:
-            raise error
-        return value
-
-
-def look(cells: Sequence[Composed], once: Once, on_nodes: bool = False) -> tuple[list[Planned], list[str]]:
+def look(cells: Sequence[Composed], memo: Memo, on_nodes: bool = False) -> tuple[list[Planned], list[str]]:
     """What the store has of each cell, and everything that is wrong. Loads no weights, downloads nothing and makes nothing but
     hashes of files.
 
@@ -74,7 +56,7 @@ def look(cells: Sequence[Composed], once: Once, on_nodes: bool = False) -> tuple
     try:
         with hub.offline():
             for cell in cells:
-                one, wrong = _look(cell, once, on_nodes)
+                one, wrong = _look(cell, memo, on_nodes)
                 planned.append(one)
                 errors.append(replace(cell, errors=wrong))
     finally:
@@ -82,24 +64,24 @@ def look(cells: Sequence[Composed], once: Once, on_nodes: bool = False) -> tuple
     return planned, composing.errors(errors)
 
 
-def _look(cell: Composed, once: Once, on_nodes: bool) -> tuple[Planned, tuple[str, ...]]:
+def _look(cell: Composed, memo: Memo, on_nodes: bool) -> tuple[Planned, tuple[str, ...]]:
     if cell.config is None:
         return Planned(cell), cell.errors
     settings = resolved(cell.config)
     if is_done(cell.directory, settings):
-        changed = dict.fromkeys(stale.changed(cell.config, cell.directory, once))
+        changed = dict.fromkeys(stale.changed(cell.config, cell.directory, memo))
         return Planned(cell, "done"), (_no_more(list(changed)),) if changed else ()
     planned = Planned(cell, read_status(cell.directory).get("state", "new"))
     try:
-        config = _for_a_node(cell.config, once) if on_nodes else cell.config
-        prepared = pipeline.prepare(config, NOWHERE, once)
+        config = _for_a_node(cell.config, memo) if on_nodes else cell.config
+        prepared = pipeline.prepare(config, NOWHERE, memo)
         planned.pieces = {prepared.store.path(piece.kind, piece.made_from): piece for piece in _pieces(prepared, config)}
         planned.missing = {
             place for place, piece in planned.pieces.items() if not prepared.store.find(piece.kind, piece.made_from)
         }
         if planned.missing:
-            pipeline.load_tasks(prepared, once)
-            pipeline.check(prepared, once)
+            pipeline.load_tasks(prepared, memo)
+            pipeline.check(prepared, memo)
     except NotHere as error:
         planned.not_here = str(error).split(" cannot be had")[0]
     except UserError as error:
@@ -133,11 +115,11 @@ def _no_more(changed: list[str]) -> str:
     )
 
 
-def _for_a_node(config: Config, once: Once) -> Config:
+def _for_a_node(config: Config, memo: Memo) -> Config:
     """The settings as a machine with a GPU and memory enough takes them; the cell checks its own."""
     model = replace(config.model, device="auto", parameters=None)
     if model.dtype == "auto":
-        source = once(models.locate, model, config.paths.hub_mirror, Store(config.paths.store))
+        source = memo(models.locate, model, config.paths.hub_mirror, Store(config.paths.store))
         model = replace(model, dtype=model_facts.own_dtype(model, source.path))
     return replace(config, model=model)
 
@@ -158,8 +140,8 @@ def _records(cell: pipeline.Cell, plan: Any) -> list[Piece]:
 
 def show(cells: Sequence[Composed], on_nodes: bool = False) -> None:
     """Print the plan. Raises UserError with everything that is wrong with it. on_nodes: as in `look`."""
-    once = Once()
-    planned, errors = look(cells, once, on_nodes)
+    memo = Memo()
+    planned, errors = look(cells, memo, on_nodes)
     out = terminal.console()
     table = Table("cell", "model and quantizer", "state", "in the store", "to make", box=None)
     for one in planned:
@@ -172,7 +154,7 @@ def show(cells: Sequence[Composed], on_nodes: bool = False) -> None:
         raise UserError(
             "\n".join([f"this plan has {len(errors)} error{'s' * (len(errors) > 1)}:", *(f"- {error}" for error in errors)])
         )
-    out.print(f"\n{_summary(planned, once)}", markup=False, soft_wrap=True)
+    out.print(f"\n{_summary(planned, memo)}", markup=False, soft_wrap=True)
     if on_nodes:
         out.print(f"\n{ON_THE_NODE}", markup=False, soft_wrap=True)
 
@@ -183,7 +165,7 @@ def _count(one: Planned, places: set[Path]) -> str:
     return ", ".join(f"{what} {counts[what]}" for what in ("baseline", "weights", "records") if counts[what])
 
 
-def _summary(planned: Sequence[Planned], once: Once) -> str:
+def _summary(planned: Sequence[Planned], memo: Memo) -> str:
     missing = {place: one.pieces[place] for one in planned for place in one.missing}
     done = sum(one.state == "done" for one in planned)
     text = f"{len(planned)} cell{'s' * (len(planned) > 1)}, {done} done; {len(missing)} pieces of work to be made, each once."
@@ -192,7 +174,7 @@ def _summary(planned: Sequence[Planned], once: Once) -> str:
     known = {place: one.pieces[place] for one in planned if not one.not_here for place in one.missing}
     if not known:
         return text
-    estimator = Estimator(next(iter(known.values())).cell.store, once)
+    estimator = Estimator(next(iter(known.values())).cell.store, memo)
     with hub.offline(), terminal.output_to(NOWHERE):
         costs = [estimator(piece) for piece in known.values()]
     to_run = sum(one.state != "done" and not one.not_here for one in planned)

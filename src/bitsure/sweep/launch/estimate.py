@@ -11,15 +11,16 @@ import math
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from bitsure.base.memo import Memo
 from bitsure.base.store import Store
 from bitsure.base.work import COST, parameters_of, quantizing_work, scoring_work, width_of
 
 if TYPE_CHECKING:
+    from bitsure.config.schema import Task
     from bitsure.quantize.plan import Plan
     from bitsure.run.pipeline import Cell
 
@@ -53,8 +54,8 @@ class Estimate(NamedTuple):
 class Estimator:
     """Knows what such work took before, by the store's entries."""
 
-    def __init__(self, store: Store, once: Callable[..., Any]):
-        self.store, self.once = store, once
+    def __init__(self, store: Store, memo: Memo):
+        self.store, self.memo = store, memo
         self._took: dict[str, list[tuple[float, float]]] = defaultdict(list)  # operations and seconds, by what was done
         self._tokens: dict[str, list[float]] = defaultdict(list)  # of a question, by task
         self._questions: dict[tuple, int] = {}
@@ -77,7 +78,7 @@ class Estimator:
         from bitsure.quantize.checkpoint import disk_space as space
 
         source = piece.cell.source
-        model = self.once(models.empty_model, source.path, source.settings.trust_remote_code)
+        model = self.memo(models.empty_model, source.path, source.settings.trust_remote_code)
         parameters = parameters_of(model)
         memory = BYTES_A_PROCESS + int(parameters * space.size(piece.cell.dtype) * 1.3)
         if piece.task:
@@ -102,11 +103,13 @@ class Estimator:
         before = self._questions.get((piece.task, task.limit))
         if before and self._tokens[piece.task]:
             return before, int(before * statistics.median(self._tokens[piece.task]))
+        questions, characters = self.memo(self._size, task, piece.task, piece.cell.scorer.questions.hub_mirror)
+        return questions, int(characters / CHARACTERS_A_TOKEN * (1 + (task.num_fewshot or 0)))
+
+    def _size(self, task: Task, name: str, hub_mirror: str | None) -> tuple[int, int]:
         from bitsure.tasks import harness_tasks as tasks
 
-        loaded = self.once(tasks.load_tasks, task, [piece.task], piece.cell.scorer.questions.hub_mirror)
-        questions, characters = self.once(tasks.size, loaded[piece.task], task.limit)
-        return questions, int(characters / CHARACTERS_A_TOKEN * (1 + (task.num_fewshot or 0)))
+        return tasks.size(self.memo(tasks.load_tasks, task, [name], hub_mirror)[name], task.limit)
 
 
 @functools.cache
