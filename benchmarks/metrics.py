@@ -53,7 +53,7 @@ def run(folder: Path) -> tuple[float, float]:
     from bitsure.comparison.compare import compare
     from bitsure.config.schema import Metric
     from bitsure.metrics.measure import measure
-    from bitsure.records import table as records
+    from bitsure.records.parquet import read_records
 
     metric = Metric(
         n_bins=15,
@@ -66,7 +66,7 @@ def run(folder: Path) -> tuple[float, float]:
         seed=0,
     )
     started = time.perf_counter()
-    full, quant = (records.read(folder / f"{name}.parquet")[0] for name in ("full", "quantized"))
+    full, quant = (read_records(folder / f"{name}.parquet")[0] for name in ("full", "quantized"))
     measure(full, metric)
     measure(quant, metric)
     compare(full, quant, metric)
@@ -85,10 +85,10 @@ def main() -> None:
     for n in map(int, arguments.questions.split(",")):
         with tempfile.TemporaryDirectory() as folder:
             from bitsure.metrics.bootstrap import MOST_RESAMPLED
-            from bitsure.records import table as records
+            from bitsure.records.parquet import write_records
 
             for seed, name in enumerate(("full", "quantized")):
-                records.write(Path(folder, f"{name}.parquet"), table(n, seed), {})
+                write_records(Path(folder, f"{name}.parquet"), table(n, seed), {})
             command = [sys.executable, "-m", "benchmarks.metrics", "--one", folder]
             done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
             seconds, memory = map(float, done.stdout.split())

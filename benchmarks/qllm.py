@@ -26,7 +26,7 @@ from bitsure.metrics.confidence import questions
 from bitsure.models import source as models
 from bitsure.quantize import plan as quantize
 from bitsure.quantize.calibration import windows as calib_data
-from bitsure.records import table as records
+from bitsure.records.joining import join
 from bitsure.scoring import scorer as scoring
 
 HERE = Path(__file__).parent
@@ -84,7 +84,7 @@ def one(
             made = quantize.ensure(plan, store, log)
             error = np.mean([layer["output_error"] for layer in made.report["layers"].values()])
             rows = scorer.score(source, plan.made_from, made.checkpoint, name)
-            joined = records.join(scorer.score(source, None, None, ""), rows)
+            joined = join(scorer.score(source, None, None, ""), rows)
             found[name] = float(error), questions(joined.quantized).true_label_prob
     return found
 

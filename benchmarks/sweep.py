@@ -27,7 +27,7 @@ from bitsure.comparison.changes import Changes
 from bitsure.comparison.compare import compare
 from bitsure.config.schema import Metric
 from bitsure.metrics.measure import MACRO, measure
-from bitsure.records.table import Record
+from bitsure.records.record import Record
 
 HERE = Path(__file__).parent
 SHAPES = ((25, 8), (2, 100))  # models and quantizers of 200 cells

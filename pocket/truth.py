@@ -11,7 +11,8 @@ import numpy as np
 from bitsure.metrics.calibration import Bins
 from bitsure.metrics.confidence import Questions, questions
 from bitsure.metrics.known_truth import performance
-from bitsure.records import table as records
+from bitsure.records.parquet import read_records
+from bitsure.records.record import by_task
 
 HERE = Path(__file__).parent
 TEMPERATURES = (0.5, 1.0, 2.0)  # put on the model's own scores
@@ -21,8 +22,8 @@ DRAWS = 200
 def rows(run: Path) -> list[list[str]]:
     """A row for each temperature and estimator; the model in full precision if the run compared, else its only one."""
     path = run / "baseline.parquet"
-    found = records.read(path if path.is_file() else run / "records.parquet")[0]
-    asked = questions(records.by_task(found)["pocket_weather"])
+    found = read_records(path if path.is_file() else run / "records.parquet")[0]
+    asked = questions(by_task(found)["pocket_weather"])
     truth = np.array([row["p"] for row in documents("weather")])
     truth /= truth.sum(1, keepdims=True)
     table = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bitsure.records.table import Record
+from bitsure.records.record import Record
 
 
 def record(logprobs, gold=0, task="t", doc_id=0, **changes) -> Record:

@@ -14,7 +14,7 @@ import pytest
 
 from bitsure.base import resources as costs
 from bitsure.base.store import Store
-from bitsure.records import table as records
+from bitsure.records.parquet import read_records
 from tests.builders.marks import SHARED, needs_shared
 
 
@@ -47,7 +47,7 @@ def test_a_run_leaves_what_the_contract_says(bitsure, tiny, tmp_path):
     assert list((run / "figures").glob("*.png"))
     status = json.loads((run / "status.json").read_text())
     assert status["state"] == "done" and status["error"] is None and status["seconds"]["score quantized"] > 0
-    rows, made_from = records.read(run / "records.parquet")
+    rows, made_from = read_records(run / "records.parquet")
     assert len(rows) == 20 and made_from["tiny_pets"]["weights"]["quant"]["bits"] == 3
     comparison = json.loads((run / "comparison.json").read_text())["tiny_pets"]
     metrics = json.loads((run / "metrics.json").read_text())["tiny_pets"]
@@ -85,7 +85,7 @@ def test_a_second_run_finds_everything_in_the_store(bitsure, tiny, tmp_path):
     bitsure(*tiny, "hydra.run.dir=first")
     done = bitsure(*tiny, "hydra.run.dir=second")
     assert done.returncode == 0, done.stderr
-    first, second = (records.read(tmp_path / name / "records.parquet") for name in ("first", "second"))
+    first, second = (read_records(tmp_path / name / "records.parquet") for name in ("first", "second"))
     assert first == second
     seconds = json.loads((tmp_path / "second" / "status.json").read_text())["seconds"]
     assert seconds["score full precision"] + seconds["score quantized"] + seconds["quantize"] + seconds["compress"] < 1
@@ -99,7 +99,7 @@ def test_damaged_records_in_the_store_are_made_again(bitsure, tiny, tmp_path, da
         path.write_bytes(content[:-40] if damage == "cut" else content.replace(b"PAR1", b"PAR2", 1))
     done = bitsure(*tiny, "hydra.run.dir=second")
     assert done.returncode == 0, done.stderr
-    assert records.read(tmp_path / "first" / "records.parquet") == records.read(tmp_path / "second" / "records.parquet")
+    assert read_records(tmp_path / "first" / "records.parquet") == read_records(tmp_path / "second" / "records.parquet")
 
 
 def test_a_sweep_runs_every_cell_and_the_same_command_again_none(bitsure, tiny, tmp_path):
@@ -168,7 +168,7 @@ def test_what_was_finished_before_a_kill_is_picked_up(bitsure, tiny, tmp_path, k
     done = bitsure(*arguments)
     assert done.returncode == 0, done.stderr
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
-    assert len(records.read(tmp_path / "run" / "records.parquet")[0]) == 1020
+    assert len(read_records(tmp_path / "run" / "records.parquet")[0]) == 1020
     assert f"slow: {lines} choices were scored before" in (tmp_path / "run" / "main.log").read_text()
     assert not any((store / "unfinished").glob("*.jsonl"))
 
@@ -193,7 +193,7 @@ def test_the_store_of_a_run_holds_a_checkpoint_that_reads_back(bitsure, tiny, tm
     from bitsure.quantize.checkpoint import storage as checkpoints
 
     bitsure(*tiny, "hydra.run.dir=run")
-    made_from = records.read(tmp_path / "run" / "records.parquet")[1]["tiny_pets"]["weights"]
+    made_from = read_records(tmp_path / "run" / "records.parquet")[1]["tiny_pets"]["weights"]
     directory = Store(Path(tmp_path / "store")).find("weights", made_from)
     weights, _ = checkpoints.read(directory)
     assert len(weights) == 12 and all(weight.codes.max() < 8 for weight in weights.values())

@@ -7,14 +7,14 @@ import pytest
 
 from bitsure.comparison import changes
 from bitsure.comparison.compare import compare
-from bitsure.records import table as records
+from bitsure.records.joining import join
 from tests.builders.records import record
 from tests.comparison.test_compare import runs
 from tests.metrics.test_metrics import METRIC
 
 
 def of(full, quantized):
-    return changes.of(records.join(full, quantized), METRIC)
+    return changes.of(join(full, quantized), METRIC)
 
 
 def test_their_means_are_the_comparisons(tmp_path):

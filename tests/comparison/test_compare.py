@@ -200,7 +200,7 @@ def test_the_debiased_errors_interval_lies_around_it():
 def test_other_right_choices_are_refused():
     from bitsure.base.errors import UserError
 
-    with pytest.raises(UserError, match="different right choices"):
+    with pytest.raises(UserError, match="different correct choices"):
         compare([two_choices(0.9, 0, 3)], [two_choices(0.9, 1, 3)], METRIC)
 
 

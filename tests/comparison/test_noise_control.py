@@ -11,15 +11,15 @@ from bitsure.base.errors import UserError
 from bitsure.comparison import noise_control as control
 from bitsure.comparison import verdict
 from bitsure.comparison.compare import compare
-from bitsure.records import table as records
+from bitsure.records.record import Records, to_table
 from tests.builders.records import record
 from tests.run.test_tracking import MARGINS, METRIC
 
 SEEDS, N = 19, 300
 
 
-def rows(logits: np.ndarray, task: str = "t") -> records.Records:
-    return records.table([record(z - np.logaddexp.reduce(z), gold=i % 3, task=task, doc_id=i) for i, z in enumerate(logits)])
+def rows(logits: np.ndarray, task: str = "t") -> Records:
+    return to_table([record(z - np.logaddexp.reduce(z), gold=i % 3, task=task, doc_id=i) for i, z in enumerate(logits)])
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from bitsure.config.number_formats import Activations, KeysValues
 from bitsure.config.other_quantizers import Bnb, Noise
 from bitsure.config.quantizers import Gptq, Kept, Rtn, Tuning
 from bitsure.config.schema import PROJECT
-from bitsure.records import table as records
+from bitsure.records.parquet import write_records
 from bitsure.report import __main__ as report
 from bitsure.report import page, published_table
 from tests.builders.records import record
@@ -185,7 +185,7 @@ def run_dir(tmp_path):
     sides = {"baseline": 0.1, "records": 0.3}
     for name, worse in sides.items():
         rows = [record([-1.0 - worse * (i % 3), -1.2, -2.0, -3.0], task="hellaswag", doc_id=i) for i in range(60)]
-        records.write(tmp_path / f"{name}.parquet", rows, {"hellaswag": {"libraries": {}}})
+        write_records(tmp_path / f"{name}.parquet", rows, {"hellaswag": {"libraries": {}}})
     quant = W4 | {"activations": {"bits": 8}, "group_size": 64}
     provenance = {"model": {"name": "llama-2-7b-chat"}, "weights": {"quant": quant}}
     (tmp_path / "provenance.json").write_text(json.dumps(provenance))

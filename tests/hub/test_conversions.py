@@ -16,7 +16,7 @@ from bitsure.base.errors import UserError
 from bitsure.config.schema import PROJECT
 from bitsure.hub import conversions, mirrors
 from bitsure.hub import data_sets as hub_data
-from bitsure.records import table as records
+from bitsure.records.parquet import read_records
 from tests.builders.loopback_hub import serve
 from tests.builders.tokenizers import TEXT
 
@@ -88,7 +88,7 @@ def test_the_hubs_conversion_is_read_instead_of_the_script(world):
     assert told(folder, "straight") == {"xstorycloze_en": origin, "xstorycloze_ar": origin}
     log = (folder / "straight" / "main.log").read_text()
     assert log.count(f"data set {REPO} is a script, which is not run") == 1 and origin[REPO]["commit"] in log
-    assert len(records.read(folder / "straight" / "records.parquet")[0]) == 24
+    assert len(read_records(folder / "straight" / "records.parquet")[0]) == 24
     again = ["task.names=[xstorycloze_ar,xstorycloze_en]", "hydra.run.dir=again"]  # with no records, and no hub
     done = run(*SMALL, *again, HF_HUB_OFFLINE="1", BITSURE_STORE=str(folder / "store-again"))
     assert done.returncode == 0, done.stderr + done.stdout
@@ -114,7 +114,7 @@ def test_a_mirror_gets_the_conversion_and_serves_it_without_network(world):
         "ref": conversions.REF,
         "sha256": mirrors.hashes(str(folder / "mirror"), REPO, names),
     }
-    straight, over = (records.read(folder / name / "records.parquet")[0] for name in ("straight", "over-mirror"))
+    straight, over = (read_records(folder / name / "records.parquet")[0] for name in ("straight", "over-mirror"))
     assert over == straight
 
 

@@ -11,7 +11,7 @@ from bitsure.comparison.compare import compare
 from bitsure.metrics import paper_compat
 from bitsure.metrics.bootstrap import resample_weights
 from bitsure.metrics.paper_intervals import Answers, estimates, statistics
-from bitsure.records.table import table
+from bitsure.records.record import to_table
 from tests.builders.marks import SHARED, needs_shared
 from tests.builders.records import record
 from tests.comparison.test_compare import runs
@@ -77,7 +77,7 @@ def test_its_intervals_are_of_the_resampled_notebook(choices):
     rng, n = np.random.default_rng(0), 600
     z = rng.normal(-20, 2, (n, choices))
     gold = np.array([rng.choice(choices, p=np.exp(row) / np.exp(row).sum()) for row in z])
-    found = table(rows(z.tolist(), gold.tolist()))
+    found = to_table(rows(z.tolist(), gold.tolist()))
     weights = resample_weights(n, 300, 0)
     p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
     drawn = [

@@ -18,7 +18,8 @@ from bitsure.config.schema import Verdict
 from bitsure.metrics import measure as metrics
 from bitsure.metrics.confidence import questions
 from bitsure.metrics.texts import statistics, texts
-from bitsure.records import table as records
+from bitsure.records.record import Record, by_task, to_table
+from bitsure.records.validity import check_records
 from bitsure.report import page, tables
 from bitsure.report.run_report import About, build
 from bitsure.run.tracking import reliability_points, sample_rows
@@ -28,11 +29,11 @@ from tests.metrics.test_metrics import METRIC
 MARGINS = Verdict(strict=False, accuracy_margin=0.01, nll_margin=0.02, calibration_error_margin=0.01)
 
 
-def continuation(logprob: float, greedy: bool, doc_id: int, task="last") -> records.Record:
+def continuation(logprob: float, greedy: bool, doc_id: int, task="last") -> Record:
     return record([logprob], task=task, doc_id=doc_id, choices=["word"], choice_greedy=[greedy])
 
 
-def page_of(logprob: float, tokens: int, words: int, n_bytes: int, doc_id: int) -> records.Record:
+def page_of(logprob: float, tokens: int, words: int, n_bytes: int, doc_id: int) -> Record:
     made = record([logprob], task="pages", doc_id=doc_id, choices=["a page"], choice_tokens=[tokens])
     return dataclasses.replace(made, words=words, bytes=n_bytes, token_logprobs=[[logprob / tokens] * tokens])
 
@@ -47,7 +48,7 @@ def both_kinds(shift: float = 0.0, n: int = 60, seed: int = 0) -> pa.Table:
         tokens = int(rng.integers(50, 400))
         nll = tokens * (2 + 0.3 * rng.normal() + shift + 0.01 * noise.normal() * (shift > 0))
         rows.append(page_of(-nll, tokens, tokens * 3 // 4, tokens * 4, i))
-    return records.table(rows)
+    return to_table(rows)
 
 
 def test_golden_values():
@@ -79,7 +80,7 @@ def test_influence_gives_the_bootstraps_standard_error():
     from bitsure.metrics.bootstrap import resample_weights
     from bitsure.metrics.statistics import estimate
 
-    for found in records.by_task(both_kinds(n=2000)).values():
+    for found in by_task(both_kinds(n=2000)).values():
         scored = texts(found)
         resampled = estimate(statistics(scored), scored, resample_weights(2000, 400, 0))
         for name, one in estimate(statistics(scored), scored, None).items():
@@ -90,7 +91,7 @@ def test_two_models_are_compared_with_tests_that_fit():
     before, after = both_kinds(), both_kinds(0.05)
     found = compare(before, after, METRIC)
     last, pages = found["last"], found["pages"]
-    was, now = (texts(records.by_task(side)["last"]) for side in (before, after))
+    was, now = (texts(by_task(side)["last"]) for side in (before, after))
     assert last["true_label_prob"]["family"] == "primary"
     assert last["true_label_prob"]["p_value"] == pytest.approx(ttest_rel(now.true_label_prob, was.true_label_prob).pvalue)
     assert last["nll"]["test"] == "paired t-test"
@@ -141,7 +142,7 @@ def test_the_noise_control_has_what_there_is():
 
 def test_page_table_and_tracking_hold_all_kinds(tmp_path):
     choices = [record([-1.0 - i % 3, -2.0], gold=i % 2, doc_id=i) for i in range(40)]
-    sides = [pa.concat_tables([records.table(choices), both_kinds(shift)]) for shift in (0.0, 0.05)]
+    sides = [pa.concat_tables([to_table(choices), both_kinds(shift)]) for shift in (0.0, 0.05)]
     made = build(tmp_path, sides[1], sides[0], METRIC, MARGINS, About("all kinds"))
     assert set(made.metrics) == {"t", "last", "pages"} and set(made.figures["reliability"]) == {"t"}
     html = made.page.read_text()
@@ -157,10 +158,10 @@ def test_page_table_and_tracking_hold_all_kinds(tmp_path):
 
 
 def test_one_choice_among_several_is_refused():
-    mixed = records.table([record([-1.0, -2.0], doc_id=0), record([-1.0], doc_id=1)])
+    mixed = to_table([record([-1.0, -2.0], doc_id=0), record([-1.0], doc_id=1)])
     with pytest.raises(UserError, match="has fewer than two choices, as others of the task have"):
-        records.check(mixed, "here")
-    records.check(both_kinds(), "here")
+        check_records(mixed, "here")
+    check_records(both_kinds(), "here")
 
 
 def test_no_confidence_is_taken_from_a_single_choice():

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from bitsure.base.errors import UserError
-from bitsure.records import harness_log
+from bitsure.records.harness_log import read_harness_log
+from bitsure.records.record import to_records
 
 
 def sample(doc_id=0, target="1", scores=((-1.5, False), (-0.5, True)), doc=None, choices=(" no", " yes")):
@@ -27,61 +28,66 @@ def write(folder, *samples, name="samples_boolq_2026-01-02T03-04-05.678901.jsonl
     (folder / name).write_text("".join(json.dumps(one) + "\n" for one in samples))
 
 
+def rows(folder):
+    """The records of a folder's logs."""
+    return to_records(read_harness_log(folder)[0])
+
+
 def test_a_log_becomes_records(tmp_path):
     write(tmp_path, sample(), sample(1, target="no"))
-    first, second = harness_log.read(tmp_path)[0]
+    first, second = rows(tmp_path)
     assert (first.task, first.choices, first.gold) == ("boolq", ["no", "yes"], [1])
     assert first.choice_logprobs == [-1.5, -0.5] and first.choice_greedy == [False, True]
     assert first.choice_tokens is None and first.token_logprobs is None
     assert second.gold == [0] and second.identity == ("boolq", "d1", "p1", "t1")
-    assert harness_log.read(tmp_path)[1] == {("boolq", 0): "prompt 0", ("boolq", 1): "prompt 1"}
+    assert read_harness_log(tmp_path)[1] == {("boolq", 0): "prompt 0", ("boolq", 1): "prompt 1"}
 
 
 def test_the_log_of_a_continuation_has_one_choice(tmp_path):
     write(tmp_path, sample(target=" signs", scores=[(-2.5, False)], choices=[" signs"]), name="samples_lambada_openai.jsonl")
-    [row] = harness_log.read(tmp_path)[0]
+    [row] = rows(tmp_path)
     assert (row.choices, row.gold, row.choice_logprobs, row.choice_greedy) == (["signs"], [0], [-2.5], [False])
 
 
 def test_questions_on_one_passage_are_a_cluster(tmp_path):
     docs = [{"passage": "a"}, {"passage": "a"}, {"passage": "b"}, {}]
     write(tmp_path, *(sample(i, doc=doc) for i, doc in enumerate(docs)))
-    first, second, third, alone = (row.cluster for row in harness_log.read(tmp_path)[0])
+    first, second, third, alone = (row.cluster for row in rows(tmp_path))
     assert first == second != third and alone == "p3"
 
 
 def test_several_right_choices_come_from_the_document(tmp_path):
     write(tmp_path, sample(target="0", doc={"mc2_targets": {"labels": [1, 1]}}))
-    assert harness_log.read(tmp_path)[0][0].gold == [0, 1]
+    assert rows(tmp_path)[0].gold == [0, 1]
 
 
 def test_digits_are_an_index_even_where_they_are_choices_too(tmp_path):
     write(tmp_path, sample(target="1", choices=(" 1", " 2")))
-    assert harness_log.read(tmp_path)[0][0].gold == [1]
+    assert rows(tmp_path)[0].gold == [1]
 
 
 def test_a_list_of_right_choices_is_written_as_text(tmp_path):
     write(tmp_path, sample(target="[0, 1]"))
-    assert harness_log.read(tmp_path)[0][0].gold == [0, 1]
+    assert rows(tmp_path)[0].gold == [0, 1]
 
 
 def test_other_line_ends_and_half_characters_in_a_prompt_are_no_end_of_a_line(tmp_path):
     hostile = sample()
     hostile["arguments"]["gen_args_0"]["arg_0"] = "a\u2028b \ud83d"
     (tmp_path / "samples_boolq.jsonl").write_text(json.dumps(hostile, ensure_ascii=False), errors="surrogatepass")
-    assert "a\u2028b" in harness_log.read(tmp_path)[1]["boolq", 0]
+    assert "a\u2028b" in read_harness_log(tmp_path)[1]["boolq", 0]
 
 
 def test_the_latest_file_of_a_task_counts(tmp_path):
     write(tmp_path, sample(), name="samples_boolq_2026-01-02T03-04-05.678901.jsonl")
     write(tmp_path, sample(7), name="samples_boolq_2026-02-02T03-04-05.678901.jsonl")
-    assert [row.doc_id for row in harness_log.read(tmp_path)[0]] == [7]
+    assert [row.doc_id for row in rows(tmp_path)] == [7]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ('{"doc_id": 0, "doc"', "line 2 is cut short"),
+        ('{"doc_id": 0, "doc"', "line 2 is truncated"),
         ("{}", "no doc_id, doc, target"),
         (json.dumps(sample(target="maybe")), "the target 'maybe' is none of the choices"),
         (json.dumps(sample() | {"resps": [["a text"]]}), "no log-likelihoods of choices"),
@@ -89,14 +95,14 @@ def test_the_latest_file_of_a_task_counts(tmp_path):
         (json.dumps(sample(scores=((float("nan"), False), (-1, True)))), "not finite"),
     ],
 )
-def test_what_cannot_be_read_is_an_error_with_its_line(tmp_path, text, said):
+def test_an_unreadable_line_is_an_error_that_names_it(tmp_path, text, message):
     write(tmp_path, sample())
     [path] = tmp_path.iterdir()
     path.write_text(path.read_text() + text)
-    with pytest.raises(UserError, match=said):
-        harness_log.read(tmp_path)
+    with pytest.raises(UserError, match=message):
+        read_harness_log(tmp_path)
 
 
 def test_an_empty_directory_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"holds no samples_\*\.jsonl"):
-        harness_log.read(tmp_path)
+        read_harness_log(tmp_path)

@@ -7,28 +7,30 @@ import pytest
 
 from bitsure.comparison import changes
 from bitsure.metrics.across import heterogeneity
-from bitsure.records import table as records
+from bitsure.records.joining import join
+from bitsure.records.parquet import write_records
+from bitsure.records.record import Records, to_table
 from bitsure.report import family
 from bitsure.report.family import Run
 from tests.builders.records import record
 from tests.run.test_tracking import METRIC
 
 
-def both(loss: float, seed: int, n: int = 400, first: int = 0) -> list[records.Records]:
+def both(loss: float, seed: int, n: int = 400, first: int = 0) -> list[Records]:
     """A model in full precision and quantized, whose right answers lose `loss` in log-odds on average."""
     random = np.random.default_rng(seed)
     full = random.normal(size=(n, 2))
     quantized = full.copy()
     quantized[:, 0] -= loss + 0.2 * random.normal(size=n)
 
-    def rows(logits) -> records.Records:
-        return records.table([record(z - np.logaddexp.reduce(z), gold=0, doc_id=first + i) for i, z in enumerate(logits)])
+    def rows(logits) -> Records:
+        return to_table([record(z - np.logaddexp.reduce(z), gold=0, doc_id=first + i) for i, z in enumerate(logits)])
 
     return [rows(full), rows(quantized)]
 
 
 def run(name: str, *settings, **more) -> Run:
-    return Run(name, changes.of(records.join(*both(*settings, **more)), METRIC))
+    return Run(name, changes.of(join(*both(*settings, **more)), METRIC))
 
 
 def test_a_model_that_suffers_more_is_found_and_one_that_does_not_is_not():
@@ -52,8 +54,8 @@ def test_a_contrast_is_of_the_questions_that_both_were_asked():
 def test_the_command_prints_it(tmp_path, capsys):
     for name, (full, quantized) in {"a": both(0.2, 0), "b": both(1.0, 1)}.items():
         (tmp_path / name).mkdir()
-        records.write(tmp_path / name / "baseline.parquet", full, {})
-        records.write(tmp_path / name / "records.parquet", quantized, {})
+        write_records(tmp_path / name / "baseline.parquet", full, {})
+        write_records(tmp_path / name / "records.parquet", quantized, {})
     family.main([str(tmp_path / "a"), str(tmp_path / "b")])
     said = capsys.readouterr().out
     assert "Cochran's Q" in said and "b less a, on 400 questions: -0." in said

@@ -17,7 +17,7 @@ from bitsure.base.terminal import Console
 from bitsure.compress import coders
 from bitsure.compress import load_time as loading
 from bitsure.metrics.calibration import Bins
-from bitsure.records.table import join
+from bitsure.records.joining import join
 from bitsure.report import compressibility_table as compressibility
 from bitsure.report import figures, page, tables
 from bitsure.report.drawing import Sheets, save

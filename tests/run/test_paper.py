@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from bitsure.config.schema import PROJECT
-from bitsure.records import table as records
+from bitsure.records.parquet import read_records
+from bitsure.records.record import by_task
 from bitsure.sweep.report.sweep_page import PAPER
 from bitsure.sweep.report.sweep_statistics import STUDY
 from bitsure.sweep.report.sweep_table import FULL
@@ -94,8 +95,8 @@ def test_the_studys_sweep_gives_one_table_of_an_embedded_and_a_full_size_model(t
 
     [cell] = sweep.glob("*opt-125m-gptq4")
     assert len(json.loads((cell / "quantization.json").read_text())["modules_quantized"]) == 72
-    rows, _ = records.read(cell / "records.parquet")
-    assert {task: len(one) for task, one in records.by_task(rows).items()} == dict.fromkeys(TASKS, 2)
+    rows, _ = read_records(cell / "records.parquet")
+    assert {task: len(one) for task, one in by_task(rows).items()} == dict.fromkeys(TASKS, 2)
     made_by = json.loads((cell / "provenance.json").read_text())
     assert made_by["data"]["xstorycloze_en"]["juletxara/xstory_cloze"]["unknown"] == "put into the mirror by hand"
 

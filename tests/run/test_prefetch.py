@@ -18,7 +18,7 @@ from bitsure.base.errors import UserError
 from bitsure.config.schema import PROJECT
 from bitsure.hub import files as hub
 from bitsure.hub import mirrors
-from bitsure.records import table as records
+from bitsure.records.parquet import read_records
 from bitsure.run import prefetch
 from tests.builders.loopback_hub import serve
 from tests.builders.tokenizers import TEXT
@@ -96,7 +96,7 @@ def test_a_run_reads_the_hub_and_then_its_cache(world):
     assert made_by["model"]["revision_asked"] == "main" and made_by["model"]["revision_checked"]
     assert made_by["data"] == {"quiz": {"org/quiz": {"commit": served.repositories["datasets", "org/quiz"].commit}}}
     assert made_by["calib_data"] == {"commit": served.repositories["datasets", "org/c4"].commit}
-    rows, made_from = records.read(folder / "straight" / "records.parquet")
+    rows, made_from = read_records(folder / "straight" / "records.parquet")
     assert len(rows) == 12 and made_from["quiz"]["model"] == f"org/opt@{commit}"
     assert "read by torch's weights-only loader" in (folder / "straight" / "main.log").read_text()
 
@@ -128,7 +128,7 @@ def test_a_mirror_serves_where_there_is_no_network(world):
         str(mirror), "org/quiz", [f"animals/test-0000{i}-of-00002.parquet" for i in (0, 1)]
     )
     assert made_by["calib_data"]["commit"] == served.repositories["datasets", "org/c4"].commit
-    straight, over = (records.read(folder / name) for name in ("straight/baseline.parquet", "over-mirror/baseline.parquet"))
+    straight, over = (read_records(folder / name) for name in ("straight/baseline.parquet", "over-mirror/baseline.parquet"))
     assert straight[0] == over[0] and straight[1]["quiz"]["model"] == over[1]["quiz"]["model"]
     served.asked.clear()
     again = run("-m", "bitsure.run.prefetch", there, HF_HOME=str(folder / "elsewhere"))

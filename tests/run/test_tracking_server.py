@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bitsure.config.schema import PROJECT, resolved
-from bitsure.records import table as records
+from bitsure.records.parquet import write_records
 from bitsure.report.run_report import About, build
 from bitsure.run import tracking
 from tests.builders.loopback_wandb import run_python, serve
@@ -39,7 +39,7 @@ log(Path(sys.argv[1]), sys.argv[2])
 def log(folder: Path, mode: str) -> None:
     """A run of 30 questions, tracked."""
     full, quant, _ = runs(30)
-    records.write(folder / "records.parquet", quant, {})
+    write_records(folder / "records.parquet", quant, {})
     made = build(folder, quant, full, METRIC, MARGINS, About("title"))
     chosen = config(mode)
     tracking.check_login(chosen.tracking)

@@ -16,7 +16,8 @@ from bitsure.config import validation as settings
 from bitsure.config.schema import PROJECT, Task
 from bitsure.metrics import measure as metrics
 from bitsure.models import source as models
-from bitsure.records import table as records
+from bitsure.records.parquet import read_records
+from bitsure.records.record import by_task
 from bitsure.run import pipeline
 from tests.builders.marks import SHARED, needs_shared, needs_transformers_5
 from tests.metrics.test_metrics import METRIC
@@ -133,8 +134,8 @@ def test_a_run_of_all_kinds_leaves_numbers_verdict_and_page(tiny_model, own_task
     assert set(found["metrics"]) == set(found["comparison"]) == set(found["verdict"]["tasks"])
     assert set(found["metrics"]) == {"tiny_pets", "tiny_last", "tiny_pages"}
     assert found["comparison"]["tiny_pages"]["nll"]["test"] == "paired t-test"
-    rows, _ = records.read(out / "records.parquet")
-    assert {task: len(one) for task, one in records.by_task(rows).items()} == {
+    rows, _ = read_records(out / "records.parquet")
+    assert {task: len(one) for task, one in by_task(rows).items()} == {
         "tiny_pets": 20,
         "tiny_last": 20,
         "tiny_pages": 8,
@@ -163,5 +164,5 @@ def test_how_questions_are_put_is_in_provenance_and_key(tiny_model, own_tasks, t
         "add_bos": True,
     }
     assert len(list((tmp_path / "store" / "records").iterdir())) == 2
-    found = [records.read(out / "records.parquet")[0]["choice_logprobs"].to_pylist() for out in (plain, asked)]
+    found = [read_records(out / "records.parquet")[0]["choice_logprobs"].to_pylist() for out in (plain, asked)]
     assert found[0] != found[1]

@@ -16,7 +16,8 @@ from bitsure.config.schema import Metric
 from bitsure.metrics import bootstrap
 from bitsure.metrics.measure import Sample
 from bitsure.metrics.texts import answers
-from bitsure.records.table import IDENTITY, Join, by_task, is_text
+from bitsure.records.joining import IDENTITY, Join
+from bitsure.records.record import by_task, is_text
 
 METRICS = ("true_label_prob", "accuracy")
 SCHEMA = pa.schema(

@@ -25,7 +25,8 @@ from bitsure.metrics.significance import (
     z_test,
 )
 from bitsure.metrics.statistics import Estimate, estimate, standard_error
-from bitsure.records.table import Join, Records, by_task, has_choices, is_text, join
+from bitsure.records.joining import Join, join
+from bitsure.records.record import Records, by_task, has_choices, is_text
 
 PRIMARY = "true_label_prob"
 BASELINE_GUESSING = "baseline_accuracy_above_guessing"

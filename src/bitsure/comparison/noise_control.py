@@ -13,7 +13,7 @@ from bitsure.metrics.confidence import questions
 from bitsure.metrics.measure import ECE, number, statistics
 from bitsure.metrics.paired_statistics import paired_statistics
 from bitsure.metrics.question_pairs import STRATA, Pairs
-from bitsure.records.table import Records, has_choices, table
+from bitsure.records.record import Records, has_choices, to_table
 
 PREFIX = "noise_control/"
 DIFFERENCES = ("accuracy", "confidence", "true_label_prob", "nll", ECE)
@@ -27,9 +27,9 @@ def noise_control(baseline: Records, noisy: Sequence[Records], metric: Metric) -
     baseline, noisy: the same questions' records, of full precision and one for each seed. The interval is the range over
     the seeds; nothing is resampled. What has no choices has fewer of the DIFFERENCES and none of PAIRED.
     """
-    if not has_choices(table(baseline)):
-        full, chosen = texts.texts(table(baseline)), texts.statistics(texts.texts(table(baseline)))
-        after = [texts.texts(table(one)) for one in noisy]
+    if not has_choices(to_table(baseline)):
+        full, chosen = texts.texts(to_table(baseline)), texts.statistics(texts.texts(to_table(baseline)))
+        after = [texts.texts(to_table(one)) for one in noisy]
         names = [name for name in DIFFERENCES if name in chosen]
         return _ranges({name: [chosen[name].value(one) - chosen[name].value(full) for one in after] for name in names})
     full = questions(baseline, metric.normalization)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from bitsure.base.errors import UserError
-from bitsure.records.table import Records, flat, table
+from bitsure.records.record import Records, flat_column, to_table
 
 
 @dataclass(frozen=True)
@@ -133,14 +133,14 @@ def questions(records: Records, normalization: str = "none") -> Questions:
     acc_norm) or UTF-8 bytes (acc_bytes) of its text. Raises UserError if the records do not say how many tokens there are, and
     for what has no choices: a confidence of 1 in the only one would be no confidence.
     """
-    found = table(records)
-    scores, starts = flat(found, "choice_logprobs")
+    found = to_table(records)
+    scores, starts = flat_column(found, "choice_logprobs")
     if (np.diff(starts) < 2).any():
         task = found["task"][int(np.argmax(np.diff(starts) < 2))].as_py()
         raise UserError(f"task {task} has no choices to take a confidence from: leave it out here.")
     if normalization != "none":
         scores = scores / _lengths(found, normalization)
-    gold, first = flat(found, "gold")
+    gold, first = flat_column(found, "gold")
     mask = np.zeros(len(scores), dtype=bool)
     mask[np.repeat(starts[:-1], np.diff(first)) + gold] = True
     return Questions(scores, mask, starts.astype(np.int64), _fixed_choices(found))
@@ -157,7 +157,7 @@ def _lengths(records, normalization: str) -> np.ndarray:
     if normalization == "token":
         if records["choice_tokens"].null_count:
             raise UserError("normalization=token: these records do not say how many tokens a choice has. Take char or byte.")
-        lengths = flat(records, "choice_tokens")[0]
+        lengths = flat_column(records, "choice_tokens")[0]
     else:
         text = records["choices"].combine_chunks().flatten()
         lengths = (pc.utf8_length(text) if normalization == "char" else pc.binary_length(text)).to_numpy()

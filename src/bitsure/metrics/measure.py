@@ -15,7 +15,7 @@ from bitsure.metrics.calibration import Bins
 from bitsure.metrics.confidence import Questions, questions
 from bitsure.metrics.ranking import Aurc, Auroc
 from bitsure.metrics.statistics import Estimate, Statistic, estimate, mean, standard_error
-from bitsure.records.table import Records, by_task, has_choices
+from bitsure.records.record import Records, by_task, has_choices
 
 ECE = "expected_calibration_error"
 MACRO = "macro_average"

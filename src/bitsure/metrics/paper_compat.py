@@ -13,32 +13,32 @@ import numpy as np
 import pyarrow as pa
 
 from bitsure.metrics.confidence import choice_probabilities
-from bitsure.records.table import Records, flat, table
+from bitsure.records.record import Records, flat_column, to_table
 
 BINS, RANGES, SCE_BINS = 100, 15, 15
 
 
 def measure(records: Records) -> dict[str, float]:
     """The notebook's numbers of one run: conf, conf_true, c_pos, c_neg, entropy, ace, mce; sce with more than two choices."""
-    return numbers(*probabilities(table(records)))
+    return numbers(*probabilities(to_table(records)))
 
 
 def gold_probability(records: Records) -> np.ndarray:
     """(N,) of each question that is kept, the probability of its (first) right choice."""
-    p, gold = probabilities(table(records))
+    p, gold = probabilities(to_table(records))
     return p[np.arange(len(p)), gold]
 
 
 def kept(records: Records) -> np.ndarray:
     """The rows with as many choices as the first one."""
-    widths = np.diff(flat(table(records), "choice_logprobs")[1])
+    widths = np.diff(flat_column(to_table(records), "choice_logprobs")[1])
     return np.flatnonzero(widths == widths[0])
 
 
 def probabilities(records: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """(N, K) probabilities and (N,) the index of the (first) right choice."""
-    scores, starts = flat(records, "choice_logprobs")
-    gold, first = flat(records, "gold")
+    scores, starts = flat_column(records, "choice_logprobs")
+    gold, first = flat_column(records, "gold")
     rows = kept(records)
     return np.array([choice_probabilities(scores[starts[i] : starts[i + 1]]) for i in rows]), gold[first[:-1]][rows]
 

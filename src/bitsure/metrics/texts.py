@@ -13,7 +13,7 @@ import pyarrow as pa
 from bitsure.metrics.confidence import Questions, questions
 from bitsure.metrics.question_pairs import Outcomes
 from bitsure.metrics.statistics import Statistic, Sums, mean
-from bitsure.records.table import flat, has_choices, is_text
+from bitsure.records.record import flat_column, has_choices, is_text
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class TextPairs(Outcomes):
 
 def texts(records: pa.Table) -> Texts:
     """The texts of some records of one task (at least one)."""
-    tokens = None if records["choice_tokens"].null_count else flat(records, "choice_tokens")[0]
+    tokens = None if records["choice_tokens"].null_count else flat_column(records, "choice_tokens")[0]
     words, n_bytes = (records[name].to_numpy() if is_text(records) else None for name in ("words", "bytes"))
-    greedy = flat(records, "choice_greedy")[0].astype(float)
-    return Texts(flat(records, "choice_logprobs")[0], tokens, greedy, words, n_bytes)
+    greedy = flat_column(records, "choice_greedy")[0].astype(float)
+    return Texts(flat_column(records, "choice_logprobs")[0], tokens, greedy, words, n_bytes)
 
 
 def answers(records: pa.Table, normalization: str) -> Questions | Texts:

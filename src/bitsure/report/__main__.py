@@ -21,9 +21,9 @@ from bitsure.base.errors import UserError
 from bitsure.comparison import verdict
 from bitsure.config import schema
 from bitsure.config.schema import PROJECT, Metric, Verdict
-from bitsure.records import harness_log
-from bitsure.records import table as records
-from bitsure.records.table import Records
+from bitsure.records.harness_log import read_harness_log
+from bitsure.records.parquet import read_prompts, read_records
+from bitsure.records.record import Records
 from bitsure.report import compressibility_table as compressibility
 from bitsure.report import published_table, tables
 from bitsure.report.run_report import OF_A_BASELINE, About, build
@@ -68,10 +68,10 @@ def report(directory: Path, baseline: Path | None, metric_name: str | None, out:
     if baseline is not None:
         full, _, full_made_from = _read(baseline)
     elif (directory / "baseline.parquet").is_file():
-        full, full_made_from = records.read(directory / "baseline.parquet")
+        full, full_made_from = read_records(directory / "baseline.parquet")
     if full is not None:
         _check_versions(made_from, full_made_from)
-    noisy = [records.read(path)[0] for path in sorted((directory / "noise_control").glob("*.parquet"))]
+    noisy = [read_records(path)[0] for path in sorted((directory / "noise_control").glob("*.parquet"))]
     proof, made_by = _json(directory / "quantization.json"), _json(directory / "provenance.json")
     packed = _json(directory / "compressibility.json")
     about = About(_title(directory), proof, made_by, prompts, noisy, packed, _task(directory))
@@ -115,10 +115,10 @@ def _read(directory: Path) -> tuple[Records, dict[tuple[str, int], str], dict]:
     if not directory.is_dir():
         raise UserError(f"{directory}: no such directory.")
     if (directory / "records.parquet").is_file():
-        found, made_from = records.read(directory / "records.parquet")
-        return found, records.read_prompts(directory / "prompts.parquet"), made_from
+        found, made_from = read_records(directory / "records.parquet")
+        return found, read_prompts(directory / "prompts.parquet"), made_from
     if any(directory.glob("samples_*.jsonl")):
-        return *harness_log.read(directory), {}
+        return *read_harness_log(directory), {}
     raise UserError(
         f"{directory} holds neither records.parquet (a run of ours) nor samples_*.jsonl (of lm-evaluation-harness)."
     )

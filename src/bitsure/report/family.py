@@ -21,7 +21,8 @@ from bitsure.config.schema import Metric
 from bitsure.metrics.across import Contrast, heterogeneity
 from bitsure.metrics.across import contrasts as between
 from bitsure.metrics.bootstrap import percentile_interval
-from bitsure.records import table as records
+from bitsure.records.joining import join
+from bitsure.records.parquet import read_records
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _read(directory: Path, metric: Metric) -> Run:
     files = [directory / name for name in ("baseline.parquet", "records.parquet")]
     if missing := [file.name for file in files if not file.is_file()]:
         raise UserError(f"{directory} holds no {' and no '.join(missing)}: give run directories of quantized models.")
-    return Run(directory.name, changes.of(records.join(*(records.read(file)[0] for file in files)), metric))
+    return Run(directory.name, changes.of(join(*(read_records(file)[0] for file in files)), metric))
 
 
 def show(runs: list[Run], metric: Metric) -> None:

@@ -14,7 +14,7 @@ from bitsure.metrics.confidence import Questions, questions
 from bitsure.metrics.measure import MACRO, bins_of
 from bitsure.metrics.question_pairs import STRATA
 from bitsure.metrics.ranking import risk_coverage
-from bitsure.records.table import Records, by_task, has_choices
+from bitsure.records.record import Records, by_task, has_choices
 from bitsure.report.drawing import FULL, QUANTIZED, Sheets, file_name, plain, save
 
 POINTS = 400  # of a curve

@@ -18,7 +18,8 @@ from bitsure.comparison import changes, published, verdict
 from bitsure.comparison.compare import compare
 from bitsure.config.schema import Metric, Verdict
 from bitsure.metrics import measure as metrics
-from bitsure.records.table import Records, join, table
+from bitsure.records.joining import join
+from bitsure.records.record import Records, to_table
 from bitsure.report import figures, page, samples
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ def build(
     """
     left = max(1, (os.cpu_count() or 2) - 1)  # processors beside the one that draws, for which matrices would only wait
     with nullcontext(artist) if artist else processes.helper() as artist, threadpool_limits(left, "blas"):
-        quantized, full = (None if one is None else table(one).select(figures.COLUMNS) for one in (records, baseline))
+        quantized, full = (None if one is None else to_table(one).select(figures.COLUMNS) for one in (records, baseline))
         pictures = [artist.submit(figures.of_records, quantized, full, metric, out / "figures")]
         bits = (about.quantization or {}).get("bits_per_weight")
         measured_baseline = compared = judged = changed = None

@@ -8,7 +8,8 @@ import numpy as np
 
 from bitsure.metrics.confidence import Questions
 from bitsure.metrics.texts import Texts, answers
-from bitsure.records.table import Join, Record, by_task, is_text, rows
+from bitsure.records.joining import Join
+from bitsure.records.record import Record, by_task, is_text, to_records
 
 SHOWN = 6  # of each task
 LONGEST = 600  # characters of a prompt
@@ -42,7 +43,7 @@ def most_changed(joined: Join, prompts: dict[tuple[str, int], str], normalizatio
                 change=float(change[i]),
                 choices=_choices(record, was, now, int(i)),
             )
-            for i, record in zip(places, rows(after.take(places)), strict=True)
+            for i, record in zip(places, to_records(after.take(places)), strict=True)
         ]
     return found
 

@@ -21,7 +21,8 @@ from bitsure.models import source as models
 from bitsure.quantize import plan as quantize
 from bitsure.quantize.calibration import windows as calib_data
 from bitsure.quantize.checkpoint import prequantized
-from bitsure.records import table as records
+from bitsure.records.parquet import read_prompts, write_records
+from bitsure.records.record import Records
 from bitsure.report import compressibility_table as compressibility
 from bitsure.report import published_table, tables
 from bitsure.report import run_report as report
@@ -79,10 +80,10 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
                 rows = scorer.score(source, None, None, "full precision")
             if quantized:
                 baseline = rows
-                records.write(run_dir / "baseline.parquet", baseline, scorer.describe(source, None))
+                write_records(run_dir / "baseline.parquet", baseline, scorer.describe(source, None))
                 with current.stage("score quantized"):
                     rows = scorer.score(source, cell.weights, quantized.checkpoint, config.quant.name)
-            records.write(run_dir / "records.parquet", rows, scorer.describe(source, cell.weights))
+            write_records(run_dir / "records.parquet", rows, scorer.describe(source, cell.weights))
             made_by |= _data(cell)
             current.write_json("provenance.json", made_by)
             took = _costs(cell, proof)
@@ -92,7 +93,7 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
             with current.stage("report"):
                 title = f"{source.name}, {config.quant.name}"
                 scorer.write_prompts(source, run_dir / "prompts.parquet")
-                prompts = records.read_prompts(run_dir / "prompts.parquet")
+                prompts = read_prompts(run_dir / "prompts.parquet")
                 about = report.About(title, proof, made_by, prompts, noisy, packed, asdict(config.task))
                 samples = partial(tracker.log_samples, rows, baseline, config.metric)
                 made = report.build(run_dir, rows, baseline, config.metric, config.verdict, about, artist, samples)
@@ -170,14 +171,14 @@ def _costs(cell: Cell, proof: dict | None) -> dict:
     return {"quantizing": quantizing, "scoring_full_precision": full, "scoring_quantized": quantized}
 
 
-def _noise(cell: Cell, seed: int, folder: Path) -> records.Records:
+def _noise(cell: Cell, seed: int, folder: Path) -> Records:
     """The records of one noise control of the cell's quantizer, also written into `folder`."""
     plan = cell.plan.noise(seed)
     to_read = bool(cell.scorer.missing(scoring.identity(cell.source, plan.made_from)))
     made = quantize.ensure(plan, cell.store, cell.log_file, to_read)
     rows = cell.scorer.score(cell.source, plan.made_from, made.checkpoint, plan.quant.name)
     folder.mkdir(exist_ok=True)
-    records.write(folder / f"{seed:03d}.parquet", rows, cell.scorer.describe(cell.source, plan.made_from))
+    write_records(folder / f"{seed:03d}.parquet", rows, cell.scorer.describe(cell.source, plan.made_from))
     return rows
 
 

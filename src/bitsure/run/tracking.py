@@ -18,7 +18,7 @@ from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.base.files import hash_json, write_text
 from bitsure.config.schema import Config, Metric, Tracking
-from bitsure.records.table import Records
+from bitsure.records.record import Records
 from bitsure.report.run_report import Report
 from bitsure.run.directory import BROKEN_OFF
 from bitsure.run.tracking_samples import SAMPLE_COLUMNS, reliability_points, sample_rows

@@ -9,7 +9,8 @@ from bitsure.metrics.calibration import reliability_diagram
 from bitsure.metrics.confidence import questions
 from bitsure.metrics.measure import bins_of
 from bitsure.metrics.texts import texts
-from bitsure.records.table import Records, by_task, has_choices, is_text, join, rows, table
+from bitsure.records.joining import join
+from bitsure.records.record import Records, by_task, has_choices, is_text, to_records, to_table
 
 SAMPLE_COLUMNS = {
     "task": str,
@@ -42,7 +43,7 @@ def reliability_points(records: Records, metric: Metric) -> dict[str, list[list[
 def sample_rows(records: Records, baseline: Records | None, normalization: str) -> list[list]:
     """A row under SAMPLE_COLUMNS for each question (whole texts have none), with both models' choice if there is a baseline."""
     if baseline is None:
-        return [[*asked, *seen, *[None] * 4] for asked, seen in _seen(table(records), normalization)]
+        return [[*asked, *seen, *[None] * 4] for asked, seen in _seen(to_table(records), normalization)]
     joined = join(baseline, records)
     pairs = zip(_seen(joined.baseline, normalization), _seen(joined.quantized, normalization), strict=True)
     both = [[*asked, *now, *then, now[2] - then[2]] for (_, then), (asked, now) in pairs]
@@ -55,7 +56,7 @@ def _seen(records: pa.Table, normalization: str) -> list[tuple[list, list]]:
         ([one.task, one.doc_id, " | ".join(one.choices), str(one.gold)], seen)
         for found in by_task(records).values()
         if not is_text(found)
-        for one, seen in zip(rows(found), _answers(found, normalization), strict=True)
+        for one, seen in zip(to_records(found), _answers(found, normalization), strict=True)
     ]
 
 

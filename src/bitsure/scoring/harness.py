@@ -18,7 +18,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from bitsure.base.errors import UserError
 from bitsure.config.schema import Task
-from bitsure.records.table import Record, cluster_of
+from bitsure.records.record import Record, cluster_of
 from bitsure.scoring.journal import Journal, Limits
 from bitsure.scoring.local.engine import Engine
 from bitsure.scoring.local.forward import Scored

@@ -23,7 +23,8 @@ from bitsure.base.store import Store, hash_files
 from bitsure.config.schema import Scoring, Task
 from bitsure.models import source as models
 from bitsure.models.source import Source
-from bitsure.records import table as records
+from bitsure.records.parquet import read_records, write_prompts, write_records
+from bitsure.records.record import by_task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -89,8 +90,8 @@ class Scorer:
         if missing := self.missing(model, to_read=True):
             self._load_tasks(missing, Memo())
             self._score(source, checkpoint, model, missing, label)
-        parts = [records.read(entry / "records.parquet")[0] for entry in self._entries(source, weights).values()]
-        _check_once([sub_task for part in parts for sub_task in records.by_task(part)])
+        parts = [read_records(entry / "records.parquet")[0] for entry in self._entries(source, weights).values()]
+        _check_once([sub_task for part in parts for sub_task in by_task(part)])
         return pa.concat_tables(parts)
 
     def missing(self, model: dict, to_read: bool = False) -> list[str]:
@@ -153,8 +154,8 @@ class Scorer:
                     with costs.measured() as took:
                         found, prompts = harness.run(self._loaded[name], lm, task)
                     with self.store.create("records", made_from) as unfinished:
-                        records.write(unfinished / "records.parquet", found, made_from)
-                        records.write_prompts(unfinished / "prompts.parquet", found, prompts)
+                        write_records(unfinished / "records.parquet", found, made_from)
+                        write_prompts(unfinished / "prompts.parquet", found, prompts)
                         write_text(unfinished / DATA, json.dumps(self._loaded[name]["data"]))
                         if not before:
                             work = work_costs.scoring_work(work_costs.parameters_of(lm.model), lm.tokens - tokens)

@@ -22,7 +22,7 @@ from bitsure.base import resources as costs
 from bitsure.base.files import hash_json
 from bitsure.base.store import Store
 from bitsure.config.schema import PROJECT
-from bitsure.records import table as records
+from bitsure.records.parquet import read_records
 from bitsure.run.directory import read_status
 from bitsure.sweep.launch.callback import is_installed
 
@@ -128,7 +128,7 @@ def scored(journal: Path) -> int:
 
 def made_from(cell: Path) -> tuple[dict, dict, dict]:
     """What the store keeps of a quantized cell by: its weights, its records and those in full precision."""
-    [own], [full] = (records.read(cell / f"{name}.parquet")[1].values() for name in ("records", "baseline"))
+    [own], [full] = (read_records(cell / f"{name}.parquet")[1].values() for name in ("records", "baseline"))
     return json.loads((cell / "provenance.json").read_text())["weights"], own, full
 
 
@@ -147,7 +147,7 @@ def results(folder: Path) -> dict[str, dict]:
     """What the cells of a sweep found, without the time it took."""
     found = {}
     for cell in sorted((folder / "sweep").glob("[0-9]*")):
-        rows = records.read(cell / "records.parquet")[0]
+        rows = read_records(cell / "records.parquet")[0]
         numbers = {
             name: (cell / f"{name}.json").read_bytes()
             for name in ("metrics", "baseline_metrics", "comparison", "verdict")

@@ -1,0 +1,69 @@
+"""records.parquet and prompts.parquet: written whole, checked when they are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bitsure.base.errors import UserError
+from bitsure.base.files import atomic_path
+from bitsure.records.record import SCHEMA, Record, Records, to_table
+from bitsure.records.validity import check_records
+
+ADDED_LATER = ("cluster", "words", "bytes")  # columns that files of earlier versions lack
+
+
+def write_records(path: Path, records: Records, made_from: dict[str, Any]) -> None:
+    """Write records, whole or not at all.
+
+    Args:
+        path: The Parquet file.
+        records: The records, as rows or as a table.
+        made_from: Model, quantizer, versions and the rest of what made them, for the file's metadata.
+    """
+    metadata = {"bitsure": json.dumps(made_from, ensure_ascii=False)}
+    with atomic_path(path) as temporary:
+        pq.write_table(to_table(records).replace_schema_metadata(metadata), temporary, compression="zstd")
+
+
+def read_records(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """Read records.
+
+    Returns:
+        The records under `bitsure.records.record.SCHEMA`, and what made them.
+
+    Raises:
+        UserError: If the file is truncated, is no records file, or has a row without numbers.
+    """
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} cannot be read as records ({error}); remove it and run again.") from error
+    for name in ADDED_LATER:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(len(table), SCHEMA.field(name).type))
+    if missing := set(SCHEMA.names) - set(table.column_names):
+        raise UserError(f"{path} is no records file: it lacks the columns {', '.join(sorted(missing))}.")
+    made_from = json.loads((table.schema.metadata or {}).get(b"bitsure", b"{}"))
+    table = table.select(SCHEMA.names).replace_schema_metadata()
+    check_records(table, str(path))
+    return table, made_from
+
+
+def write_prompts(path: Path, records: Sequence[Record], prompts: Sequence[str]) -> None:
+    """Write the prompts, a row a question: task, doc_id, prompt."""
+    columns = {"task": [row.task for row in records], "doc_id": [row.doc_id for row in records], "prompt": list(prompts)}
+    pq.write_table(pa.table(columns), path, compression="zstd")
+
+
+def read_prompts(path: Path) -> dict[tuple[str, int], str]:
+    """Return prompts by task and doc_id; empty if there is no such file."""
+    if not path.is_file():
+        return {}
+    columns = pq.read_table(path).to_pydict()
+    return dict(zip(zip(columns["task"], columns["doc_id"], strict=True), columns["prompt"], strict=True))

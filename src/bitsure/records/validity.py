@@ -1,0 +1,64 @@
+"""Checks that every record has numbers that a confidence can be computed from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bitsure.base.errors import UserError
+from bitsure.records.record import flat_column
+
+ROUNDING = 1e-6  # how far above 0 rounding to float32 may put a log-probability
+NEVER_NULL = ("task", "doc_id", "doc_hash", "prompt_hash", "target_hash", "choices", "gold", "choice_logprobs")
+
+
+def check_records(records: pa.Table, where: str) -> None:
+    """Check every row.
+
+    Args:
+        records: A table under `bitsure.records.record.SCHEMA`.
+        where: The file or directory, for the error message.
+
+    Raises:
+        UserError: If a row has no confidence; the first such row is named.
+    """
+    for name in NEVER_NULL:
+        if records[name].null_count:
+            raise UserError(f"{where}: {records[name].null_count} rows have no {name}.")
+    if not len(records):
+        raise UserError(f"{where} holds no questions.")
+    for wrong, problem in _problems(records):
+        if pc.any(wrong).as_py():
+            row = records.slice(pc.index(wrong, True).as_py(), 1).to_pylist()[0]
+            raise UserError(
+                f"{where}: task {row['task']}, question {row['doc_id']} {problem}: {len(row['choices'])} choices, "
+                f"choice_logprobs={row['choice_logprobs']}, gold={row['gold']}."
+            )
+
+
+def _problems(records: pa.Table) -> list[tuple[pa.Array, str]]:
+    """Return for each kind of problem which rows have it, (n,) of bool, and its description."""
+    lengths = {name: pc.list_value_length(records[name]) for name in ("choices", "gold", "choice_logprobs")}
+    logprobs, starts = flat_column(records, "choice_logprobs")
+    bad_logprobs = np.flatnonzero(~(np.isfinite(logprobs) & (logprobs <= ROUNDING)))
+    has_bad_logprob = np.zeros(len(records), dtype=bool)
+    has_bad_logprob[np.searchsorted(starts, bad_logprobs, side="right") - 1] = True
+    gold, gold_starts = flat_column(records, "gold")
+    row_of_gold = np.repeat(np.arange(len(records)), np.diff(gold_starts))
+    has_bad_gold = np.zeros(len(records), dtype=bool)
+    has_bad_gold[row_of_gold[(gold < 0) | (gold >= np.diff(starts)[row_of_gold])]] = True
+    return [
+        (pc.less(lengths["choices"], 1), "has no choices"),
+        (_single_among_several(records, lengths["choices"]), "has fewer than two choices, unlike others of its task"),
+        (pc.not_equal(lengths["choices"], lengths["choice_logprobs"]), "does not have one log-probability per choice"),
+        (pc.equal(lengths["gold"], 0), "has no correct choice"),
+        (pa.array(has_bad_gold), "names a correct choice that does not exist"),
+        (pa.array(has_bad_logprob), "has a log-probability that is not finite or above 0"),
+    ]
+
+
+def _single_among_several(records: pa.Table, n_choices: pa.Array) -> pa.Array:
+    """Return which rows have one choice in a task whose other questions have more, (n,) of bool."""
+    several = pc.unique(records["task"].filter(pc.greater(n_choices, 1)))
+    return pc.and_(pc.equal(n_choices, 1), pc.is_in(records["task"], several))
