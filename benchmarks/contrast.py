@@ -10,7 +10,7 @@ from scipy.stats import norm
 from bitsure.base.errors import UserError
 from bitsure.comparison import changes
 from bitsure.comparison.compare import was_compared
-from bitsure.config.schema import Metric
+from bitsure.config.schema import MetricSettings
 from bitsure.metrics.measure import MACRO
 from bitsure.sweep.report.cell_results import Cell
 
@@ -23,7 +23,7 @@ def between(one: Cell, other: Cell) -> dict[str, dict]:
     Questions are resampled with both models' answers, by their clusters, in each task for itself; the interval of the mean over
     tasks is the normal one, as in comparison.json. Raises UserError where the two share no task.
     """
-    metric = Metric(**one.config["metric"])
+    metric = MetricSettings(**one.config["metric"])
     tasks = [task for task, found in one.comparison.items() if task != MACRO and was_compared(found)]
     tasks = [task for task in tasks if was_compared(other.comparison.get(task, {}))]
     if not tasks:

@@ -13,7 +13,7 @@ from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.config import schema
 from bitsure.config.quantizers import NoQuant, Quant
-from bitsure.config.schema import PROJECT, Calib, Model
+from bitsure.config.schema import PROJECT, CalibSettings, ModelSettings
 from bitsure.models import source as models
 from bitsure.quantize import plan as quantize
 from bitsure.quantize.calibration import windows as calib_data
@@ -47,8 +47,10 @@ def write_model(family: str, path: Path) -> None:
 
 def attempt(path: Path, quant: Quant, text: Path, folder: Path) -> str:
     """Bits per weight and the mean output error, or the reason of the refusal."""
-    calib = Calib(name="text", path=str(text), nsamples=8, seqlen=64)
-    plan = quantize.Plan(models.locate(Model(path=str(path)), None), quant, calib, calib_data.locate(calib, None), "float32")
+    calib = CalibSettings(name="text", path=str(text), nsamples=8, seqlen=64)
+    plan = quantize.Plan(
+        models.locate(ModelSettings(path=str(path)), None), quant, calib, calib_data.locate(calib, None), "float32"
+    )
     try:
         store = Store(folder / "store")
         quantize.check(plan, store)

@@ -51,11 +51,11 @@ def table(n: int, seed: int) -> pa.Table:
 def run(folder: Path) -> tuple[float, float]:
     """Seconds from the files to every number, and the process's largest memory in bytes."""
     from bitsure.comparison.compare import compare
-    from bitsure.config.schema import Metric
+    from bitsure.config.schema import MetricSettings
     from bitsure.metrics.measure import measure
     from bitsure.records.parquet import read_records
 
-    metric = Metric(
+    metric = MetricSettings(
         n_bins=15,
         binning="uniform",
         normalization="none",

@@ -20,7 +20,7 @@ from scipy.stats import t
 from bitsure.base.store import Store
 from bitsure.config.number_formats import Activations
 from bitsure.config.quantizers import Rtn, Tuning
-from bitsure.config.schema import PROJECT, Calib, Model, Scoring, Task
+from bitsure.config.schema import PROJECT, CalibSettings, ModelSettings, ScoringSettings, TaskSettings
 from bitsure.metrics.bootstrap import percentile_interval, resample_weights
 from bitsure.metrics.confidence import questions
 from bitsure.models import source as models
@@ -70,14 +70,14 @@ def one(
 
     torch.set_num_threads(1)
     text = PROJECT / "pocket" / "text" / "calibration.txt"
-    calib = Calib(name="pocket", path=str(text), nsamples=given.windows, seqlen=256, seed=draw)
-    task = Task(name="pocket", names=TASKS, include_path=str(PROJECT / "pocket" / "tasks"), limit=given.questions)
+    calib = CalibSettings(name="pocket", path=str(text), nsamples=given.windows, seqlen=256, seed=draw)
+    task = TaskSettings(name="pocket", names=TASKS, include_path=str(PROJECT / "pocket" / "tasks"), limit=given.questions)
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         path, log, store = Path(folder) / "model", Path(folder) / "log", Store(Path(folder) / "store")
         write_model(model, outliers, draw, path)
-        source = models.locate(Model(path=str(path)), None)
-        scorer = scoring.Scorer(scoring.questions(task, None), Scoring(), "float32", store, log)
+        source = models.locate(ModelSettings(path=str(path)), None)
+        scorer = scoring.Scorer(scoring.questions(task, None), ScoringSettings(), "float32", store, log)
         found["full precision"] = 0.0, questions(scorer.score(source, None, None, "full precision")).true_label_prob
         for name in TRANSFORMS:
             plan = quantize.Plan(source, quantizer(name, draw), calib, calib_data.locate(calib, None), "float32")

@@ -25,14 +25,14 @@ from bitsure.base.files import write_text
 from bitsure.comparison import changes
 from bitsure.comparison.changes import Changes
 from bitsure.comparison.compare import compare
-from bitsure.config.schema import Metric
+from bitsure.config.schema import MetricSettings
 from bitsure.metrics.measure import MACRO, measure
 from bitsure.records.record import Record
 
 HERE = Path(__file__).parent
 SHAPES = ((25, 8), (2, 100))  # models and quantizers of 200 cells
 QUANTIZERS = ("gptq8", "gptq4", "gptq3", "gptq2", "rtn8", "rtn4", "rtn3", "rtn2")
-METRIC = Metric(
+METRIC = MetricSettings(
     n_bins=15,
     binning="uniform",
     normalization="none",

@@ -13,7 +13,7 @@ from lm_eval.tasks import TaskManager
 from omegaconf import OmegaConf
 
 from bitsure.base.errors import UserError
-from bitsure.config.schema import PROJECT, Task
+from bitsure.config.schema import PROJECT, TaskSettings
 from bitsure.tasks.harness_tasks import load_tasks
 from bitsure.tasks.names import CHOICES, CONTINUATION, SCORED, TEXT, WHY_NOT, manager_with, members
 
@@ -94,7 +94,7 @@ def questions(name: str, mirror: str | None) -> str:
     if mirror is None:
         return "–"
     try:
-        loaded = load_tasks(Task(name=name, names=[name]), [name], mirror)[name]["tasks"]
+        loaded = load_tasks(TaskSettings(name=name, names=[name]), [name], mirror)[name]["tasks"]
     except UserError:
         return "–"
     return f"{sum(len(one.eval_docs) for one in loaded.values()):,}"

@@ -10,7 +10,7 @@ import pytest
 from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
 from bitsure.base.store import Store
-from bitsure.config.schema import Task
+from bitsure.config.schema import TaskSettings
 
 
 def test_a_result_and_an_error_are_computed_once():
@@ -33,14 +33,14 @@ def test_a_result_and_an_error_are_computed_once():
 def test_settings_and_stores_are_compared_by_value(tmp_path):
     calls = []
 
-    def function(task: Task, store: Store, names: list[str], path: Path) -> int:
+    def function(task: TaskSettings, store: Store, names: list[str], path: Path) -> int:
         calls.append(task)
         return len(calls)
 
-    memo, first = Memo(), Task("t", ["a", "b"])
+    memo, first = Memo(), TaskSettings("t", ["a", "b"])
     assert memo(function, first, Store(tmp_path), ["a"], tmp_path) == 1
-    assert memo(function, Task("t", ["a", "b"]), Store(tmp_path), ["a"], tmp_path) == 1
-    assert memo(function, Task("t", ["a", "c"]), Store(tmp_path), ["a"], tmp_path) == 2
+    assert memo(function, TaskSettings("t", ["a", "b"]), Store(tmp_path), ["a"], tmp_path) == 1
+    assert memo(function, TaskSettings("t", ["a", "c"]), Store(tmp_path), ["a"], tmp_path) == 2
     assert memo(function, first, Store(tmp_path / "other"), ["a"], tmp_path) == 3
     assert memo(function, first, Store(tmp_path), ["b"], tmp_path) == 4
 

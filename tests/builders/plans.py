@@ -5,7 +5,7 @@ from __future__ import annotations
 from bitsure.base.store import Store
 from bitsure.config.other_quantizers import Prequantized
 from bitsure.config.quantizers import Quant
-from bitsure.config.schema import Calib, Model
+from bitsure.config.schema import CalibSettings, ModelSettings
 from bitsure.models import source as models
 from bitsure.quantize import plan as quantize
 from bitsure.quantize.calibration import windows as calib_data
@@ -14,8 +14,8 @@ from tests.builders.families import FAMILIES, build
 
 
 def plan(path, quant: Quant, calib_file, dtype: str = "float32") -> quantize.Plan:
-    calib = Calib(name="text", path=str(calib_file), nsamples=16, seqlen=64)
-    source = models.locate(Model(path=str(path)), None)
+    calib = CalibSettings(name="text", path=str(calib_file), nsamples=16, seqlen=64)
+    source = models.locate(ModelSettings(path=str(path)), None)
     return quantize.Plan(source, quant, calib, calib_data.locate(calib, None), dtype, prequantized.locate(quant, None))
 
 

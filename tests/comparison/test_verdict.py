@@ -4,9 +4,9 @@ import pytest
 
 from bitsure.base.errors import UserError
 from bitsure.comparison.verdict import judge
-from bitsure.config.schema import Verdict
+from bitsure.config.schema import VerdictSettings
 
-MARGINS = Verdict(strict=False, accuracy_margin=0.01, nll_margin=0.02, calibration_error_margin=0.01)
+MARGINS = VerdictSettings(strict=False, accuracy_margin=0.01, nll_margin=0.02, calibration_error_margin=0.01)
 
 
 def comparison(accuracy, nll, ece, task="t"):
@@ -79,4 +79,4 @@ def test_a_baseline_that_guesses_is_warned_of(low, warned):
 
 def test_margins_must_be_positive():
     with pytest.raises(UserError, match=r"verdict\.nll_margin=0"):
-        Verdict(strict=False, accuracy_margin=0.01, nll_margin=0, calibration_error_margin=0.01)
+        VerdictSettings(strict=False, accuracy_margin=0.01, nll_margin=0, calibration_error_margin=0.01)

@@ -16,7 +16,7 @@ from bitsure.compress.entropy import entropy
 from bitsure.config.number_formats import Activations, KeysValues
 from bitsure.config.other_quantizers import Cast
 from bitsure.config.quantizers import Kept, Rtn
-from bitsure.config.schema import Compress
+from bitsure.config.schema import CompressSettings
 from bitsure.quantize import plan as quantize
 from bitsure.quantize.checkpoint import storage as checkpoints
 from bitsure.quantize.inference.hooks import attach
@@ -162,14 +162,14 @@ def made(tiny_model, calib_file, tmp_path_factory):
 
 def test_a_second_run_measures_nothing(made, monkeypatch):
     planned, quantized, store, log_file = made
-    settings = Compress(tokens=128)
+    settings = CompressSettings(tokens=128)
     first = compress.ensure(planned, quantized.checkpoint, settings, store, log_file)
     assert first["weights"]["bits_per_weight"] == pytest.approx(quantized.report["bits_per_weight"])
     assert first["activations"]["tokens"] == 128 and first["activations"]["text"] == "text"
     assert set(compress.headline(first)) == {"bits_per_weight_coded", "coded_with", "code_entropy", "load_seconds"}
     monkeypatch.setattr(compress, "_measure", None)
     assert compress.ensure(planned, quantized.checkpoint, settings, store, log_file) == first
-    slower = compress.ensure(planned, quantized.checkpoint, Compress(tokens=128, bandwidth=5), store, log_file)
+    slower = compress.ensure(planned, quantized.checkpoint, CompressSettings(tokens=128, bandwidth=5), store, log_file)
     before, after = (one["loading"]["by_coder"][coders.AS_STORED]["seconds"] for one in (first, slower))
     assert after == pytest.approx(100 * before)  # the bandwidth is no cause of what was measured
 
@@ -189,7 +189,7 @@ def test_small_formats_have_codes_too(made, tiny_model, calib_file, name, bits):
     _, _, store, log_file = made
     planned = plan(tiny_model, Rtn(format=name), calib_file)
     quantized = quantize.ensure(planned, store, log_file)
-    found = compress.ensure(planned, quantized.checkpoint, Compress(tokens=0), store, log_file)["weights"]
+    found = compress.ensure(planned, quantized.checkpoint, CompressSettings(tokens=0), store, log_file)["weights"]
     assert found["bits"] == bits and found["bits_per_weight"] == pytest.approx(quantized.report["bits_per_weight"])
     assert 0 < found["entropy"]["group"]["value"] <= found["entropy"]["tensor"]["value"] <= bits
 
@@ -198,7 +198,7 @@ def test_activations_have_codes_where_weights_are_kept(made, tiny_model, calib_f
     _, _, store, log_file = made
     planned = plan(tiny_model, Kept(activations=Activations(4)), calib_file)
     quantized = quantize.ensure(planned, store, log_file)
-    found = compress.ensure(planned, quantized.checkpoint, Compress(tokens=128), store, log_file)
+    found = compress.ensure(planned, quantized.checkpoint, CompressSettings(tokens=128), store, log_file)
     assert found["weights"] is None and found["loading"] is None and compress.headline(found) == {}
     activations = found["activations"]
     assert activations["bits"] == 4 and activations["format"] == "int4, asymmetric, one scale a token"
@@ -207,21 +207,21 @@ def test_activations_have_codes_where_weights_are_kept(made, tiny_model, calib_f
     assert "Activations: " in compressibility.sentence(found) and compressibility.shown(found)["bandwidth"] is None
     cached = plan(tiny_model, Kept(kv=KeysValues(4)), calib_file)
     quantized = quantize.ensure(cached, store, log_file)
-    assert compress.ensure(cached, quantized.checkpoint, Compress(tokens=128), store, log_file) is None
+    assert compress.ensure(cached, quantized.checkpoint, CompressSettings(tokens=128), store, log_file) is None
 
 
 def test_activations_that_are_not_rounded_are_said_not_to_be(made):
     planned, quantized, store, log_file = made
-    found = compress.ensure(planned, quantized.checkpoint, Compress(tokens=64), store, log_file)["activations"]
+    found = compress.ensure(planned, quantized.checkpoint, CompressSettings(tokens=64), store, log_file)["activations"]
     assert found["format"] == "int8, symmetric, one scale a token (they are not rounded in this model)"
 
 
 def test_nothing_is_measured_where_nothing_is_to_be(made, tiny_model, calib_file):
     planned, quantized, store, log_file = made
-    assert compress.ensure(planned, quantized.checkpoint, Compress(codes=0), store, log_file) is None
+    assert compress.ensure(planned, quantized.checkpoint, CompressSettings(codes=0), store, log_file) is None
     cast = plan(tiny_model, Cast("bfloat16"), calib_file)
-    assert compress.ensure(cast, quantized.checkpoint, Compress(), store, log_file) is None
-    alone = compress.ensure(planned, quantized.checkpoint, Compress(tokens=0), store, log_file)
+    assert compress.ensure(cast, quantized.checkpoint, CompressSettings(), store, log_file) is None
+    alone = compress.ensure(planned, quantized.checkpoint, CompressSettings(tokens=0), store, log_file)
     assert alone["activations"] is None and alone["weights"]["n"] > 0
     assert compress.headline(None) == {}
 
@@ -230,4 +230,4 @@ def test_nothing_is_measured_where_nothing_is_to_be(made, tiny_model, calib_file
 def test_settings_that_cannot_be_are_refused(wrong):
     [key] = wrong
     with pytest.raises(UserError, match=f"compress.{key}="):
-        Compress(**wrong)
+        CompressSettings(**wrong)

@@ -19,18 +19,18 @@ from bitsure.config.other_quantizers import Bnb, Cast, Hqq, Noise, Prequantized
 from bitsure.config.quantizers import Chain, Gptq, Kept, NoQuant, Quant, Rounded, Rtn, Tuning
 from bitsure.config.schema import (
     PROJECT,
-    Calib,
-    Compress,
+    CalibSettings,
+    CompressSettings,
     Config,
-    Control,
-    Metric,
-    Model,
-    Paths,
-    Scoring,
-    Sweep,
-    Task,
-    Tracking,
-    Verdict,
+    ControlSettings,
+    MetricSettings,
+    ModelSettings,
+    PathSettings,
+    ScoringSettings,
+    SweepSettings,
+    TaskSettings,
+    TrackingSettings,
+    VerdictSettings,
 )
 from bitsure.models.facts import of_transformers
 from bitsure.quantize.calibration import windows as calib_data
@@ -42,8 +42,22 @@ from tests.builders.tokenizers import byte_tokenizer
 schema.register()
 # the quantizers of optional libraries, where these are installed
 OPTIONAL = {library: cell for library, cell in {"bitsandbytes": Bnb("nf4"), "hqq": Hqq(4, 64)}.items() if find_spec(library)}
-SECTIONS = (Model, Kept, Rtn, Tuning, Gptq, Activations, KeysValues, Noise, Control, Cast, Prequantized, Calib, Task)
-SECTIONS += (Scoring, Compress, Metric, Verdict, Tracking, Paths, Sweep)
+SECTIONS = (
+    ModelSettings,
+    Kept,
+    Rtn,
+    Tuning,
+    Gptq,
+    Activations,
+    KeysValues,
+    Noise,
+    ControlSettings,
+    Cast,
+    Prequantized,
+    CalibSettings,
+    TaskSettings,
+)
+SECTIONS += (ScoringSettings, CompressSettings, MetricSettings, VerdictSettings, TrackingSettings, PathSettings, SweepSettings)
 SECTIONS += tuple(type(quant) for quant in OPTIONAL.values())
 # copying a config and checking it are no use of it
 NOT_READING = ("dataclasses.py", "config.py", "model_settings.py", "quantizers.py", "number_formats.py", "copy.py")
@@ -76,11 +90,11 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
         return Config(
             model=model,
             quant=quant,
-            control=Control(seeds=0),
+            control=ControlSettings(seeds=0),
             calib=calib,
-            task=Task(name="own", names=[task], include_path=str(own_tasks), limit=6),
-            scoring=Scoring(),
-            metric=Metric(
+            task=TaskSettings(name="own", names=[task], include_path=str(own_tasks), limit=6),
+            scoring=ScoringSettings(),
+            metric=MetricSettings(
                 n_bins=15,
                 binning="uniform",
                 normalization="none",
@@ -90,10 +104,10 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
                 alpha=0.01,
                 seed=0,
             ),
-            verdict=Verdict(strict=False, accuracy_margin=0.5, nll_margin=5.0, calibration_error_margin=0.5),
-            tracking=Tracking(mode=mode),
-            sweep=Sweep(),
-            paths=Paths(store=str(tmp_path / "store"), hub_mirror=str(mirror)),
+            verdict=VerdictSettings(strict=False, accuracy_margin=0.5, nll_margin=5.0, calibration_error_margin=0.5),
+            tracking=TrackingSettings(mode=mode),
+            sweep=SweepSettings(),
+            paths=PathSettings(store=str(tmp_path / "store"), hub_mirror=str(mirror)),
         )
 
     mirror = tmp_path / "mirror"
@@ -101,26 +115,26 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
     (mirror / "models" / "org" / "tiny").symlink_to(tiny_model)
     (mirror / "datasets" / "org" / "text").mkdir(parents=True)
     (mirror / "datasets" / "org" / "text" / "c.txt").write_bytes(calib_file.read_bytes())
-    own = Calib(name="text", path=str(calib_file), nsamples=8, seqlen=64)
-    hub = Calib(name="hub", repo="org/text", file="c.txt", nsamples=8, seqlen=64)
-    gone = Calib(name="gone", repo="org/text", file="none.txt", nsamples=8, seqlen=64, if_missing="pocket")
+    own = CalibSettings(name="text", path=str(calib_file), nsamples=8, seqlen=64)
+    hub = CalibSettings(name="hub", repo="org/text", file="c.txt", nsamples=8, seqlen=64)
+    gone = CalibSettings(name="gone", repo="org/text", file="none.txt", nsamples=8, seqlen=64, if_missing="pocket")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     gptq = {"bits": 4, "symmetric": True, "desc_act": False, "damp_percent": 0.01}
     smoothed = {"transforms": ["smooth"], "activations": Activations(8)}
     reassembled = {"transforms": ["reassemble"], "activations": Activations(4)}
-    taught = Calib(name="task", kind="task", nsamples=8, seqlen=16)
+    taught = CalibSettings(name="task", kind="task", nsamples=8, seqlen=16)
     room = "cpu:300KB" if of_transformers() > 4 else "cpu:1GB"  # 4 cannot leave parts on disk
     each = [
-        (Gptq(**gptq, group_size=64, backend=GPTQ_LIBRARY), Model(path=str(tiny_model)), own, "offline"),
-        (Gptq(**gptq, group_size=48, backend="native", **smoothed), Model(path=str(tiny_model)), own, "disabled"),
-        (Rtn(4, 48, False, transforms=["clip"]), Model(repo="org/tiny"), hub, "disabled"),
-        (Noise(like=Rtn(4, 64, False)), Model(repo="org/tiny"), gone, "disabled"),
-        (Rtn(4, 64, False), Model(repo="org/tiny"), taught, "disabled", "tiny_taught"),
-        (Rtn(format="mxfp4", **smoothed), Model(repo="org/tiny"), own, "disabled"),
-        (Rtn(4, -1, False, tuning=Tuning(4), **reassembled), Model(repo="org/tiny"), own, "disabled"),
-        (Kept(**smoothed, kv=KeysValues(4)), Model(repo="org/tiny"), own, "disabled"),
-        (Cast("bfloat16"), Model(repo="org/tiny", device_map="auto", max_memory=[room]), own, "disabled"),
-        *((quant, Model(repo="org/tiny"), own, "disabled") for quant in OPTIONAL.values()),
+        (Gptq(**gptq, group_size=64, backend=GPTQ_LIBRARY), ModelSettings(path=str(tiny_model)), own, "offline"),
+        (Gptq(**gptq, group_size=48, backend="native", **smoothed), ModelSettings(path=str(tiny_model)), own, "disabled"),
+        (Rtn(4, 48, False, transforms=["clip"]), ModelSettings(repo="org/tiny"), hub, "disabled"),
+        (Noise(like=Rtn(4, 64, False)), ModelSettings(repo="org/tiny"), gone, "disabled"),
+        (Rtn(4, 64, False), ModelSettings(repo="org/tiny"), taught, "disabled", "tiny_taught"),
+        (Rtn(format="mxfp4", **smoothed), ModelSettings(repo="org/tiny"), own, "disabled"),
+        (Rtn(4, -1, False, tuning=Tuning(4), **reassembled), ModelSettings(repo="org/tiny"), own, "disabled"),
+        (Kept(**smoothed, kv=KeysValues(4)), ModelSettings(repo="org/tiny"), own, "disabled"),
+        (Cast("bfloat16"), ModelSettings(repo="org/tiny", device_map="auto", max_memory=[room]), own, "disabled"),
+        *((quant, ModelSettings(repo="org/tiny"), own, "disabled") for quant in OPTIONAL.values()),
     ]
     for number, cell in enumerate(each):
         pipeline.run(config(*cell), tmp_path / str(number))
@@ -128,7 +142,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
     assert proof["calib_data"] == {"name": "task (tiny_taught)", "windows": 0, "seqlen": 16}
     made = next(path.parent for path in (tmp_path / "store" / "weights").rglob("config.json"))  # the GPTQ library's
     (mirror / "models" / "org" / "tiny-gptq").symlink_to(made)
-    ready = (Prequantized(repo="org/tiny-gptq"), Model(path=str(tiny_model)), own, "disabled")
+    ready = (Prequantized(repo="org/tiny-gptq"), ModelSettings(path=str(tiny_model)), own, "disabled")
     pipeline.run(config(*ready), tmp_path / "ready")
     logs = {"version": 1, "disable_existing_loggers": False}
     (tmp_path / "cell").mkdir()
@@ -136,21 +150,23 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
     # the rest is read where a hub is reached: the revision of a repository
     settings = {(section.__name__, field.name) for section in SECTIONS for field in dataclasses.fields(section)}
     assert settings - read == set(), settings - read
-    assert ("Model", "revision") in read
+    assert ("ModelSettings", "revision") in read
 
 
 @pytest.mark.parametrize("option", sorted(path.stem for path in (PROJECT / "conf" / "calib").glob("*.yaml")))
 def test_what_each_calibration_text_sets_is_read(read, option, calib_file, own_tasks, tmp_path):
     """With a small text of ours in place of each hub file."""
     given = OmegaConf.to_container(OmegaConf.load(PROJECT / "conf" / "calib" / f"{option}.yaml"), resolve=True)
-    calib = Calib(**given | {"nsamples": 2, "seqlen": 32} | ({"path": str(calib_file)} if option == "text" else {}))
+    calib = CalibSettings(**given | {"nsamples": 2, "seqlen": 32} | ({"path": str(calib_file)} if option == "text" else {}))
     if calib.repo is not None:
         _write_text(tmp_path / "datasets" / calib.repo / calib.file, calib_file.read_text().split("\n\n"))
-    task = Task(name="own", names=["tiny_taught"], include_path=str(own_tasks))
+    task = TaskSettings(name="own", names=["tiny_taught"], include_path=str(own_tasks))
     text = calib_data.locate(calib, str(tmp_path), task)
     windows, _ = calib_data.draw_windows(text, calib, 2, byte_tokenizer(), None)
     assert windows.shape == (2, 32) and len(text.fingerprint) == 64
-    assert {("Calib", key) for key in given} - {("Calib", "nsamples")} <= read  # nsamples is the plan's to read, above
+    assert {("CalibSettings", key) for key in given} - {
+        ("CalibSettings", "nsamples")
+    } <= read  # nsamples is the plan's to read, above
 
 
 def _write_text(path, texts: list[str]) -> None:

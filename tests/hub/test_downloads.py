@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.config.schema import Model
+from bitsure.config.schema import ModelSettings
 from bitsure.hub import files as hub
 from bitsure.models import source as models
 
-TINY = Model(repo="org/tiny")
+TINY = ModelSettings(repo="org/tiny")
 
 
 def fetched(path) -> set[str]:
@@ -35,7 +35,7 @@ def test_a_model_in_the_cache_needs_no_hub(served, published, monkeypatch):
     assert models.locate(TINY, None) == first and served.asked == []
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert models.locate(TINY, None) == first
-    by_commit = Model(repo="org/tiny", revision=published.commit)
+    by_commit = ModelSettings(repo="org/tiny", revision=published.commit)
     assert models.locate(by_commit, None).fingerprint == first.fingerprint
 
 
@@ -52,7 +52,7 @@ def test_repositories_without_safetensors_are_read_as_bin(served, tiny_model, tm
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
     (folder / "tf_model.h5").write_bytes(b"not to be fetched")
     served.add("org/old", folder)
-    source = models.locate(Model(repo="org/old"), None)
+    source = models.locate(ModelSettings(repo="org/old"), None)
     assert fetched(source.path) == fetched(folder) - {"tf_model.h5"}
     caplog.set_level("INFO")
     assert torch.equal(models.load(source.path, "float32")[0].lm_head.weight, model.lm_head.weight)
@@ -75,20 +75,20 @@ def test_a_hub_that_asks_for_patience_gets_it(served, published, caplog):
     assert "the hub says 429" in caplog.text
     served.busy = 1000
     with pytest.raises(UserError, match=r"too many requests from here \(429\).*hf auth login"):
-        models.locate(Model(repo="org/other"), None)
+        models.locate(ModelSettings(repo="org/other"), None)
 
 
 def test_a_misspelt_repository_has_near_names(served, published):
     with pytest.raises(UserError, match=r"no repository org/tinny.* Near: org/tiny\."):
-        models.locate(Model(repo="org/tinny"), None)
+        models.locate(ModelSettings(repo="org/tinny"), None)
     with pytest.raises(UserError, match=r"no repository facebook/opt-125.* Near: .*facebook/opt-125m"):
-        models.locate(Model(repo="facebook/opt-125"), None)
+        models.locate(ModelSettings(repo="facebook/opt-125"), None)
 
 
 def test_a_revision_that_is_gone_is_said_with_those_there_are(served, published):
     published.branches = ("main", "step1000")
     with pytest.raises(UserError, match=r"no revision step100\. Near: step1000\. model\.revision=main"):
-        models.locate(Model(repo="org/tiny", revision="step100"), None)
+        models.locate(ModelSettings(repo="org/tiny", revision="step100"), None)
 
 
 @pytest.mark.parametrize("token", [None, "hf_secretsecretsecret"])
@@ -131,11 +131,11 @@ def test_a_full_disk_is_said_before_and_during_a_download(served, published, mon
 def test_what_conf_says_of_a_model_is_checked_before_its_weights_are_fetched(served, published, caplog):
     said = {"family": "llama", "context": 2048, "full_dtype": "float16"}
     with pytest.raises(UserError, match="org/tiny is of the family 'opt', not 'llama'"):
-        models.locate(Model(repo="org/tiny", **said), None)
+        models.locate(ModelSettings(repo="org/tiny", **said), None)
     with pytest.raises(UserError, match=r"999,999,999,999,999 parameters in float32 are .* model\.device_map=auto"):
-        models.locate(Model(repo="org/tiny", parameters=999_999_999_999_999, device="cpu"), None)
+        models.locate(ModelSettings(repo="org/tiny", parameters=999_999_999_999_999, device="cpu"), None)
     assert served.sent == {}
-    models.locate(Model(repo="org/tiny", **said | {"family": "opt"}), None)
+    models.locate(ModelSettings(repo="org/tiny", **said | {"family": "opt"}), None)
     assert "says a context of 1024 tokens, model.context 2048" in caplog.text
     assert "says weights in float32, model.full_dtype float16" in caplog.text
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from bitsure.base.errors import UserError
-from bitsure.config.schema import Metric
+from bitsure.config.schema import MetricSettings
 from bitsure.metrics.confidence import questions
 from bitsure.metrics.measure import measure
 from tests.builders.records import record
 
-METRIC = Metric(
+METRIC = MetricSettings(
     n_bins=15,
     binning="uniform",
     normalization="none",

@@ -14,7 +14,7 @@ from bitsure.base.errors import UserError
 from bitsure.comparison import noise_control as control
 from bitsure.comparison import verdict
 from bitsure.comparison.compare import compare, was_compared
-from bitsure.config.schema import Verdict
+from bitsure.config.schema import VerdictSettings
 from bitsure.metrics import measure as metrics
 from bitsure.metrics.confidence import questions
 from bitsure.metrics.texts import statistics, texts
@@ -26,7 +26,7 @@ from bitsure.run.tracking import reliability_points, sample_rows
 from tests.builders.records import record
 from tests.metrics.test_metrics import METRIC
 
-MARGINS = Verdict(strict=False, accuracy_margin=0.01, nll_margin=0.02, calibration_error_margin=0.01)
+MARGINS = VerdictSettings(strict=False, accuracy_margin=0.01, nll_margin=0.02, calibration_error_margin=0.01)
 
 
 def continuation(logprob: float, greedy: bool, doc_id: int, task="last") -> Record:

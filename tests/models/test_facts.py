@@ -8,19 +8,19 @@ import pytest
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.config.schema import Model
+from bitsure.config.schema import ModelSettings
 from bitsure.models import facts as model_facts
 from bitsure.models import source as models
 
 
 def test_the_computing_type_is_the_configs(tiny_model):
-    tiny = Model(path=str(tiny_model))
+    tiny = ModelSettings(path=str(tiny_model))
     assert model_facts.computing_dtype(replace(tiny, dtype="float16"), tiny_model) == "float16"
     assert model_facts.computing_dtype(replace(tiny, device="cpu"), tiny_model) == "float32"
 
 
 def test_on_a_gpu_a_model_is_computed_in_the_type_it_was_published_in(tiny_model, monkeypatch):
-    tiny = Model(path=str(tiny_model), device="cuda")
+    tiny = ModelSettings(path=str(tiny_model), device="cuda")
     with pytest.raises(UserError, match=r"model\.device=cuda:7: torch finds \d GPUs here"):
         model_facts.computing_dtype(replace(tiny, device="cuda:7"), tiny_model)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
@@ -42,9 +42,9 @@ def test_rotary_settings_that_transformers_4_would_not_find_are_refused(tiny_mod
         monkeypatch.setattr(model_facts, "version", lambda name, version=version: version)
         if version.startswith("4"):
             with pytest.raises(UserError, match=r"copy was saved by transformers 5: .* Give the model as it was published"):
-                models.locate(Model(path=str(copy)), None)
+                models.locate(ModelSettings(path=str(copy)), None)
         else:
-            models.locate(Model(path=str(copy)), None)
+            models.locate(ModelSettings(path=str(copy)), None)
 
 
 def test_an_id_beyond_the_embedding_is_refused_and_unused_rows_are_said(tiny_model, tmp_path, caplog):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from bitsure.base import store
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
-from bitsure.config.schema import PROJECT, Model, Scoring, Task
+from bitsure.config.schema import PROJECT, ModelSettings, ScoringSettings, TaskSettings
 from bitsure.models import source as models
 from bitsure.quantize.walk.targets import unknown_weights
 from bitsure.scoring import scorer as scoring
@@ -26,11 +26,11 @@ MAMBA = {"vocab_size": 300, "hidden_size": 64, "num_hidden_layers": 2, "state_si
 
 def test_a_directory_is_identified_by_its_content(tiny_model, tmp_path):
     copy = shutil.copytree(tiny_model, tmp_path / "copy")
-    original = models.locate(Model(path=str(tiny_model)), None)
+    original = models.locate(ModelSettings(path=str(tiny_model)), None)
     assert original.name == "tiny" and original.revision is None
-    assert models.locate(Model(path=str(copy)), None).fingerprint == original.fingerprint
+    assert models.locate(ModelSettings(path=str(copy)), None).fingerprint == original.fingerprint
     (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
-    assert models.locate(Model(path=str(copy)), None).fingerprint != original.fingerprint
+    assert models.locate(ModelSettings(path=str(copy)), None).fingerprint != original.fingerprint
 
 
 @pytest.mark.parametrize("where", [{"path": "models/org/copy"}, {"repo": "org/copy"}], ids=["local", "mirrored"])
@@ -38,9 +38,9 @@ def test_weights_that_have_not_changed_are_hashed_once_for_all_processes_of_a_st
     copy, hash_file, read = shutil.copytree(tiny_model, tmp_path / "models" / "org" / "copy"), store.hash_file, []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(store, "hash_file", lambda path: read.append(path.name) or hash_file(path))
-    found = lambda: models.locate(Model(**where), str(tmp_path), Store(tmp_path / "store")).fingerprint  # noqa: E731
+    found = lambda: models.locate(ModelSettings(**where), str(tmp_path), Store(tmp_path / "store")).fingerprint  # noqa: E731
     first = found()
-    assert first == models.locate(Model(path=str(tiny_model)), None).fingerprint and "model.safetensors" in read
+    assert first == models.locate(ModelSettings(path=str(tiny_model)), None).fingerprint and "model.safetensors" in read
     read.clear()
     assert found() == first and "model.safetensors" not in read
     (copy / "config.json").touch()
@@ -52,14 +52,14 @@ def test_weights_that_have_not_changed_are_hashed_once_for_all_processes_of_a_st
 
 def test_a_repository_is_found_in_the_mirror(tiny_model, tmp_path):
     shutil.copytree(tiny_model, tmp_path / "models" / "org" / "name")
-    source = models.locate(Model(repo="org/name"), str(tmp_path))
+    source = models.locate(ModelSettings(repo="org/name"), str(tmp_path))
     assert (source.name, source.path) == ("name", tmp_path / "models" / "org" / "name")
 
 
 def test_an_unreachable_hub_says_the_ways_out(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
     with pytest.raises(UserError, match=r"the mirror .* has no models/org/none.*\n.*paths\.hub_mirror=DIR"):
-        models.locate(Model(repo="org/none"), str(tmp_path))
+        models.locate(ModelSettings(repo="org/none"), str(tmp_path))
 
 
 def test_weights_are_loaded_in_the_type_that_is_asked_for(tiny_model):
@@ -121,7 +121,7 @@ def test_shards_that_are_missing_are_named(tiny_model, tmp_path):
     names = {"a.weight": "model-00001-of-00002.safetensors", "b.weight": "model-00002-of-00002.safetensors"}
     (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
     with pytest.raises(UserError, match=r"copy lacks model-00002-of-00002\.safetensors, which its index names"):
-        models.locate(Model(path=str(copy)), None)
+        models.locate(ModelSettings(path=str(copy)), None)
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin", "spread"])
@@ -135,7 +135,7 @@ def test_weights_that_are_missing_or_of_another_shape_are_named(tiny_model, tmp_
         torch.save(weights, copy / "pytorch_model.bin")
     else:
         save_file(weights, copy / "model.safetensors", {"format": "pt"})
-    settings = Model(path=str(copy), device_map="auto" if kind == "spread" else None)
+    settings = ModelSettings(path=str(copy), device_map="auto" if kind == "spread" else None)
     with pytest.raises(
         UserError, match=r"copy has no weights for .*1\.fc1\.weight and has weights of another shape .*0\.fc2\.weight:"
     ):
@@ -145,20 +145,20 @@ def test_weights_that_are_missing_or_of_another_shape_are_named(tiny_model, tmp_
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_model_of_any_family_as_it_was_saved_lacks_nothing(family, tmp_path):
     build(family, **FAMILIES[family]).save_pretrained(tmp_path)
-    models._from_pretrained(tmp_path, "float32", Model(path=str(tmp_path)))
+    models._from_pretrained(tmp_path, "float32", ModelSettings(path=str(tmp_path)))
 
 
 @pytest.mark.parametrize("trusted", [False, True])
 def test_a_tokenizer_of_its_own_code_is_loaded_where_that_is_trusted(tiny_model, monkeypatch, trusted):
-    source = models.locate(Model(path=str(tiny_model), trust_remote_code=trusted), None)
+    source = models.locate(ModelSettings(path=str(tiny_model), trust_remote_code=trusted), None)
     asked = []
     monkeypatch.setattr(models, "load_tokenizer", lambda path, trust_remote_code=False: asked.append(trust_remote_code))
     monkeypatch.setattr("bitsure.scoring.harness.check_prompting", lambda tokenizer, task: None)
-    questions = scoring.questions(Task(name="own", names=["t"], chat_template=True), None)
-    scorer = scoring.Scorer(questions, Scoring(), "float32", None, Path(os.devnull))
+    questions = scoring.questions(TaskSettings(name="own", names=["t"], chat_template=True), None)
+    scorer = scoring.Scorer(questions, ScoringSettings(), "float32", None, Path(os.devnull))
     scorer.check_prompting(source)
     monkeypatch.setattr("bitsure.quantize.libraries.gptqmodel.load_packed", lambda checkpoint, dtype: None)
-    scorer.scoring = Scoring(dequantize=False)
+    scorer.scoring = ScoringSettings(dequantize=False)
     scorer._load(source, Path("checkpoint"))
     assert asked == [trusted, trusted]
 
@@ -173,9 +173,9 @@ def test_remote_code_is_run_only_if_it_is_asked_for(tiny_model, tmp_path):
         "class Config(OPTConfig):\n    model_type = 'homemade'\nclass Model(OPTForCausalLM):\n    config_class = Config\n"
     )
     with pytest.raises(UserError, match=r"transformers has none for 'homemade'\. .* model\.trust_remote_code=true"):
-        models.locate(Model(path=str(copy)), None)
+        models.locate(ModelSettings(path=str(copy)), None)
     assert not (tmp_path / "ran").exists()
-    trusted = Model(path=str(copy), trust_remote_code=True)
+    trusted = ModelSettings(path=str(copy), trust_remote_code=True)
     source = models.locate(trusted, None)
     assert models.load(source.path, "float32", settings=trusted)[0].lm_head.weight.shape == (288, 64)
     assert (tmp_path / "ran").exists()
@@ -201,7 +201,7 @@ def test_what_conf_calls_unquantizable_is_and_can_be_scored(option, settings):
 
 
 def test_parameters_are_counted_once_and_tied_ones_too(tiny_model, tmp_path, monkeypatch):
-    source, store = models.locate(Model(path=str(tiny_model)), None), Store(tmp_path)
+    source, store = models.locate(ModelSettings(path=str(tiny_model)), None), Store(tmp_path)
     measured = models.measure(source, store)
     network, _ = models.load(tiny_model, "float32")
     assert measured["parameters"] == sum(parameter.numel() for parameter in network.parameters())

@@ -8,7 +8,7 @@ import torch
 from bitsure.base.errors import UserError
 from bitsure.config.other_quantizers import Cast
 from bitsure.config.quantizers import Rtn
-from bitsure.config.schema import Model
+from bitsure.config.schema import ModelSettings
 from bitsure.models import source as models
 from bitsure.quantize.checkpoint import storage as checkpoints
 from bitsure.quantize.native import cast as casts
@@ -29,7 +29,7 @@ def model(request, tmp_path):
     built.save_pretrained(tmp_path)
     byte_tokenizer().save_pretrained(tmp_path)
     size = sum(parameter.numel() * 4 for parameter in built.parameters())
-    allowed = Model(path=str(tmp_path), device_map="auto", max_memory=[f"cpu:{size * 6 // 10 // 1000}KB"])
+    allowed = ModelSettings(path=str(tmp_path), device_map="auto", max_memory=[f"cpu:{size * 6 // 10 // 1000}KB"])
     return tmp_path, allowed
 
 
@@ -71,7 +71,7 @@ def test_bin_weights_are_spread_over_the_disk_too(tiny_model, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     whole.config.save_pretrained(tmp_path)
     torch.save(whole.state_dict(), tmp_path / "pytorch_model.bin")
-    allowed = Model(path=str(tmp_path), device_map="sequential", max_memory=["cpu:300KB"])
+    allowed = ModelSettings(path=str(tmp_path), device_map="sequential", max_memory=["cpu:300KB"])
     spread, _ = models.load(tmp_path, "float32", settings=allowed)
     assert on_disk(spread)
     expected, found = (Engine(network, 256).score(REQUESTS) for network in (whole, spread))
@@ -85,6 +85,6 @@ def test_what_breaks_is_found_in_a_spread_model_too(model):
 
 
 def test_a_model_that_cannot_fit_is_refused_with_the_way_out(tiny_model):
-    huge = Model(path=str(tiny_model), parameters=10**15)
+    huge = ModelSettings(path=str(tiny_model), parameters=10**15)
     with pytest.raises(UserError, match=r"1,000,000,000,000,000 parameters in float32 .* model\.device_map=auto"):
         models.load(tiny_model, "float32", settings=huge)

@@ -10,13 +10,24 @@ import time
 import pytest
 
 from bitsure.config.quantizers import Rtn
-from bitsure.config.schema import Calib, Config, Control, Metric, Model, Paths, Scoring, Task, Tracking, resolved
+from bitsure.config.schema import (
+    CalibSettings,
+    Config,
+    ControlSettings,
+    MetricSettings,
+    ModelSettings,
+    PathSettings,
+    ScoringSettings,
+    TaskSettings,
+    TrackingSettings,
+    resolved,
+)
 from bitsure.report.run_report import About, build
 from bitsure.run import tracking
 from tests.comparison.test_compare import runs
 from tests.comparison.test_verdict import MARGINS
 
-METRIC = Metric(
+METRIC = MetricSettings(
     n_bins=15,
     binning="uniform",
     normalization="none",
@@ -32,16 +43,16 @@ PROOF = {"bits_per_weight": 4.2, "parameter_share": 0.9, "relative_error": 0.1, 
 
 def config(mode="offline") -> Config:
     return Config(
-        model=Model(path="somewhere/m"),
+        model=ModelSettings(path="somewhere/m"),
         quant=Rtn(4, 128, True),
-        control=Control(seeds=0),
-        calib=Calib(name="text", path="a.txt", nsamples=1, seqlen=8),
-        task=Task(name="own", names=["t"]),
-        scoring=Scoring(),
+        control=ControlSettings(seeds=0),
+        calib=CalibSettings(name="text", path="a.txt", nsamples=1, seqlen=8),
+        task=TaskSettings(name="own", names=["t"]),
+        scoring=ScoringSettings(),
         metric=METRIC,
         verdict=MARGINS,
-        tracking=Tracking(mode=mode),
-        paths=Paths(store="store"),
+        tracking=TrackingSettings(mode=mode),
+        paths=PathSettings(store="store"),
     )
 
 

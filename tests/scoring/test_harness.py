@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from bitsure.base.errors import UserError
-from bitsure.config.schema import Task
+from bitsure.config.schema import TaskSettings
 from bitsure.models import source as models
 from bitsure.scoring.local.engine import TOLERANCE
 from tests.builders.marks import SHARED, needs_shared
 from tests.builders.records import record
 
-ALL = Task(name="all", names=["all"])  # no limit, no template
+ALL = TaskSettings(name="all", names=["all"])  # no limit, no template
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,8 @@ def loaded_model(tiny_model):
     return models.load(tiny_model, "float32")
 
 
-def task(names, include_path, **changes) -> Task:
-    return Task(**({"name": "own", "names": names, "include_path": str(include_path)} | changes))
+def task(names, include_path, **changes) -> TaskSettings:
+    return TaskSettings(**({"name": "own", "names": names, "include_path": str(include_path)} | changes))
 
 
 def run(harness, loaded, model_and_tokenizer, chosen=None, **settings):

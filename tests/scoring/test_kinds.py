@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from bitsure.base.errors import UserError
 from bitsure.config import schema
 from bitsure.config import validation as settings
-from bitsure.config.schema import PROJECT, Task
+from bitsure.config.schema import PROJECT, TaskSettings
 from bitsure.metrics import measure as metrics
 from bitsure.models import source as models
 from bitsure.records.parquet import read_records
@@ -40,7 +40,7 @@ def ask(loaded_model, own_tasks, name, **changes):
     from bitsure.tasks import harness_tasks as tasks
 
     model, tokenizer = loaded_model
-    chosen = Task(**({"name": "own", "names": [name], "include_path": str(own_tasks)} | changes))
+    chosen = TaskSettings(**({"name": "own", "names": [name], "include_path": str(own_tasks)} | changes))
     harness.check_prompting(tokenizer, chosen)
     lm = harness.HookedLM(model, copy.deepcopy(tokenizer), lambda n: None, add_bos=chosen.add_bos)
     return harness.run(tasks.load_tasks(chosen, [name], None)[name], lm, chosen)
@@ -55,7 +55,7 @@ def test_the_harness_own_numbers(loaded_model, own_tasks, name):
 
     rows, _ = ask(loaded_model, own_tasks, name)
     ours = {metric: one["value"] for metric, one in metrics.measure(rows, METRIC)[name].items()}
-    chosen = Task(name="own", names=[name], include_path=str(own_tasks))
+    chosen = TaskSettings(name="own", names=[name], include_path=str(own_tasks))
     loaded = tasks.load_tasks(chosen, [name], None)[name]
     lm = HFLM(pretrained=loaded_model[0], tokenizer=loaded_model[1])
     theirs = evaluate(lm, loaded, bootstrap_iters=0)["results"][name]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bitsure.base.errors import UserError
-from bitsure.config.schema import Task
+from bitsure.config.schema import TaskSettings
 
 YAML = (
     "task: asked\ndataset_path: org/asked\ntest_split: test\noutput_type: multiple_choice\n"
@@ -30,7 +30,7 @@ def asked(folder: Path, rows: list[dict]) -> list[str]:
     from bitsure.tasks import harness_tasks as tasks
 
     files = mirror(folder, rows)
-    chosen = Task(name="own", names=["asked"], include_path=str(folder))
+    chosen = TaskSettings(name="own", names=["asked"], include_path=str(folder))
     loaded = tasks.load_tasks(chosen, chosen.names, str(files))["asked"]["tasks"]["asked"]
     return [doc["q"] for doc in loaded.eval_docs]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from bitsure.config.schema import PROJECT, Task
+from bitsure.config.schema import PROJECT, TaskSettings
 from bitsure.metrics import measure as metrics
 from bitsure.models import source as models
 from tests.builders.marks import SHARED, needs_shared
@@ -115,7 +115,7 @@ def ask(name: str, mirror: Path, tiny_model: Path):
     from bitsure.scoring import harness
     from bitsure.tasks import harness_tasks as tasks
 
-    chosen = Task(name=name, names=[name], num_fewshot=0)
+    chosen = TaskSettings(name=name, names=[name], num_fewshot=0)
     loaded = tasks.load_tasks(chosen, [name], str(mirror))[name]
     return harness.run(loaded, harness.HookedLM(*models.load(tiny_model, "float32"), lambda n: None), chosen)[0]
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from bitsure.base.errors import UserError
-from bitsure.config.schema import Task
+from bitsure.config.schema import TaskSettings
 from bitsure.models import source as models
 from tests.builders.marks import SHARED, needs_shared
 
@@ -22,7 +22,7 @@ def tasks():
 
 
 def load(tasks, names, include_path=None, mirror=None):
-    chosen = Task(name="own", names=names, include_path=include_path and str(include_path))
+    chosen = TaskSettings(name="own", names=names, include_path=include_path and str(include_path))
     return tasks.load_tasks(chosen, names, mirror and str(mirror))
 
 
@@ -138,7 +138,7 @@ def test_real_tasks_by_name_from_a_mirror(tasks, tiny_model):
     loaded, network = load(tasks, REAL, mirror=SHARED / "hub"), models.load(tiny_model, "float32")
     for name in REAL:
         lm = harness.HookedLM(*network, lambda n: None)
-        rows, prompts = harness.run(loaded[name], lm, Task(name="real", names=[name], limit=4))
+        rows, prompts = harness.run(loaded[name], lm, TaskSettings(name="real", names=[name], limit=4))
         assert len(rows) == len(prompts) == 4 and {row.task for row in rows} == {name}  # accuracies are checked on the way
         assert all(len(row.choices) == len(row.choice_logprobs) >= (1 if name == "lambada_openai" else 2) for row in rows)
         if name == "truthfulqa_mc2":

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bitsure.base.files import atomic_path
-from bitsure.config.schema import Metric
+from bitsure.config.schema import MetricSettings
 from bitsure.metrics import bootstrap
 from bitsure.metrics.measure import Sample
 from bitsure.metrics.texts import answers
@@ -34,7 +34,7 @@ class Changes:
     values: dict[str, np.ndarray]  # metric → (n,) float64
 
 
-def of(joined: Join, metric: Metric) -> dict[str, Changes]:
+def of(joined: Join, metric: MetricSettings) -> dict[str, Changes]:
     """By task, from the records of a model in full precision and quantized; none of whole texts, which have no right answer."""
     found, before = {}, by_task(joined.baseline)
     for task, after in by_task(joined.quantized).items():
@@ -70,7 +70,7 @@ def read(path: Path, task: str) -> Changes:
     return Changes(table["question"].to_numpy(), cluster, {name: table[name].to_numpy() for name in METRICS})
 
 
-def resampled_means(runs: list[Changes], metric: Metric) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def resampled_means(runs: list[Changes], metric: MetricSettings) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Of runs that were asked the same questions, by metric: (runs,) means, and (resamples, runs) of them, resampled alike."""
     first = runs[0]
     weights = bootstrap.resample_weights(len(first.question), metric.resamples, metric.seed, first.cluster)

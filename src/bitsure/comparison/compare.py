@@ -9,7 +9,7 @@ import numpy as np
 
 from bitsure.base.errors import UserError
 from bitsure.comparison import noise_control as control
-from bitsure.config.schema import Metric
+from bitsure.config.schema import MetricSettings
 from bitsure.metrics import deferral, paper_compat, paper_intervals, repair, texts
 from bitsure.metrics.confidence import questions
 from bitsure.metrics.measure import MACRO, Sample, above_guessing, entry, macro_average, number, statistics
@@ -38,7 +38,7 @@ CONDITIONAL = ("confidence_correct", "confidence_wrong")
 def compare(
     baseline: Records,
     quantized: Records,
-    metric: Metric,
+    metric: MetricSettings,
     bits_per_weight: float | None = None,
     noisy: Sequence[Records] = (),
 ) -> dict[str, dict[str, dict]]:
@@ -78,7 +78,7 @@ def compare(
     return results
 
 
-def _add_control(results: dict[str, dict[str, dict]], joined: Join, noisy: Sequence[Records], metric: Metric) -> None:
+def _add_control(results: dict[str, dict[str, dict]], joined: Join, noisy: Sequence[Records], metric: MetricSettings) -> None:
     runs = [join(joined.baseline, one) for one in noisy]
     if any(run.only_baseline for run in runs):
         raise UserError("The noise control was not asked all the questions that are compared. Score it again.")
@@ -105,7 +105,7 @@ def _counts(task: str, joined_questions: int, joined: Join) -> dict[str, dict]:
 
 
 def _compare_task(
-    before, after, metric: Metric, alpha: float, cost_quantized: float
+    before, after, metric: MetricSettings, alpha: float, cost_quantized: float
 ) -> tuple[dict[str, dict], dict[str, Estimate]]:
     """alpha: of one of the primary tests, at the least."""
     full, quant = (questions(side, metric.normalization) for side in (before, after))
@@ -146,7 +146,7 @@ def _test_primary(results: dict[str, dict], change: np.ndarray, sample: Sample, 
     results[PRIMARY] |= paired_t_test(change, sample.weights, sample.clusters, level, alpha)
 
 
-def _compare_texts(before, after, metric: Metric, alpha: float) -> dict[str, dict]:
+def _compare_texts(before, after, metric: MetricSettings, alpha: float) -> dict[str, dict]:
     """Continuations, or whole texts, scored twice. The NLL has a paired t-test; of texts, whose NLL is one sum over another, of
     what each text adds to the difference (linearized: Cochran 1977, 6.4). alpha: of one of the primary tests.
     """

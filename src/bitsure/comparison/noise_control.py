@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bitsure.config.schema import Metric
+from bitsure.config.schema import MetricSettings
 from bitsure.metrics import texts
 from bitsure.metrics.confidence import questions
 from bitsure.metrics.measure import ECE, number, statistics
@@ -21,7 +21,7 @@ STRATIFIED = tuple(f"{name}_stratum_{k + 1}" for name in ("harm", "instability")
 PAIRED = ("flip_rate", "kl_divergence", "harm", "instability", "harm_slope", *STRATIFIED)
 
 
-def noise_control(baseline: Records, noisy: Sequence[Records], metric: Metric) -> dict[str, dict]:
+def noise_control(baseline: Records, noisy: Sequence[Records], metric: MetricSettings) -> dict[str, dict]:
     """What noise does to one task: for each of DIFFERENCES and PAIRED the mean over seeds, between the least and the most.
 
     baseline, noisy: the same questions' records, of full precision and one for each seed. The interval is the range over

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bitsure.comparison import noise_control as control
 from bitsure.comparison.compare import BASELINE_GUESSING, PRIMARY, was_compared
-from bitsure.config.schema import Verdict
+from bitsure.config.schema import VerdictSettings
 from bitsure.metrics.measure import ECE, MACRO
 
 NON_INFERIOR, INFERIOR, UNDECIDED = "non-inferior", "inferior", "undecided"
@@ -13,7 +13,7 @@ NOISE_SAID = {PRIMARY: "the right answer's probability", "nll": "the NLL of a to
 SAID = {"accuracy": "the loss of accuracy", "nll": "the rise of the NLL", ECE: "the rise of the calibration error"}
 
 
-def judge(comparison: dict[str, dict[str, dict]], verdict: Verdict, level: float) -> dict:
+def judge(comparison: dict[str, dict[str, dict]], verdict: VerdictSettings, level: float) -> dict:
     """verdict.json: {verdict, strict, level, noise_control, tasks: {task: {verdict, sentence, warning, margins: {metric: …}}}}.
 
     A loss is how much worse the quantized model is, in the metric's own unit. A metric is non-inferior where its interval's

@@ -16,7 +16,7 @@ from bitsure.base.store import Store
 from bitsure.compress import load_time as loading
 from bitsure.config.other_quantizers import Cast, Noise
 from bitsure.config.quantizers import Chain
-from bitsure.config.schema import Compress
+from bitsure.config.schema import CompressSettings
 from bitsure.models import facts as model_facts
 from bitsure.models import source as models
 from bitsure.quantize.calibration import windows as calib_data
@@ -26,7 +26,7 @@ FORMAT = 2  # of what the store keeps; one more whenever code of ours would meas
 LIBRARIES = ("numpy", "pyarrow", "constriction", "torch", "transformers")
 
 
-def ensure(plan: Plan, checkpoint: Path, settings: Compress, store: Store, log_file: Path) -> dict | None:
+def ensure(plan: Plan, checkpoint: Path, settings: CompressSettings, store: Store, log_file: Path) -> dict | None:
     """compressibility.json of a quantized model: `weights`, `activations` on held-out calibration text, `loading`.
 
     Found in the store if it was measured before on a machine of this name, as it holds times. `weights` and `loading` are None
@@ -56,7 +56,7 @@ def ensure(plan: Plan, checkpoint: Path, settings: Compress, store: Store, log_f
     return measured | {"loading": measured["weights"] and loading.times(measured["weights"], settings.bandwidth)}
 
 
-def _measure(plan: Plan, checkpoint: Path, settings: Compress, log_file: Path) -> dict:
+def _measure(plan: Plan, checkpoint: Path, settings: CompressSettings, log_file: Path) -> dict:
     from bitsure.compress import measure
 
     found = {"weights": measure.weights(checkpoint, settings.codes, settings.seed), "activations": None}

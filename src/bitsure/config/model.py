@@ -13,7 +13,7 @@ REVISION = "main"  # if none is given
 
 
 @dataclass
-class Model:
+class ModelSettings:
     """Where the full-precision model comes from, a directory (`path`) or a hub repository (`repo`), and how it is run."""
 
     name: str | None = None  # None: the directory's or repository's own

@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from bitsure.base.errors import UserError, at_least, one_of
-from bitsure.config.model import Model
+from bitsure.config.model import ModelSettings
 from bitsure.config.other_quantizers import Bnb, Cast, Hqq, Noise, Prequantized
 from bitsure.config.quantizers import Gptq, Kept, NoQuant, Quant, Rtn
 
@@ -23,7 +23,7 @@ MIN_SEQLEN = 8  # tokens of a calibration window
 
 
 @dataclass
-class Control:
+class ControlSettings:
     """The noise control: as many models with noise of the quantizer's output error are scored beside the quantized one."""
 
     seeds: int = MISSING
@@ -34,7 +34,7 @@ class Control:
 
 
 @dataclass
-class Calib:
+class CalibSettings:
     """The quantizer's data, `nsamples` windows of `seqlen` tokens: of files (`path`), a file of a hub data set, or of none."""
 
     name: str = MISSING
@@ -69,7 +69,7 @@ class Calib:
 
 
 @dataclass
-class Task:
+class TaskSettings:
     """Which of the harness's tasks, by their names there."""
 
     name: str = MISSING
@@ -96,7 +96,7 @@ class Task:
 
 
 @dataclass
-class Scoring:
+class ScoringSettings:
     """How the model is run; the numbers are the same either way, within the rounding of its type."""
 
     share: bool = True  # run what questions have in common once
@@ -104,7 +104,7 @@ class Scoring:
 
 
 @dataclass
-class Compress:
+class CompressSettings:
     """How far the quantized codes compress, and what that means for loading."""
 
     codes: int = 16_777_216  # measured at most of a model's weights, and of its activations; 0: nothing is
@@ -120,7 +120,7 @@ class Compress:
 
 
 @dataclass
-class Metric:
+class MetricSettings:
     """How records become numbers."""
 
     n_bins: int = MISSING  # bins of the calibration errors and the reliability diagram
@@ -147,7 +147,7 @@ class Metric:
 
 
 @dataclass
-class Verdict:
+class VerdictSettings:
     """What loss is small enough to ship; a task is non-inferior if every interval keeps within its margin."""
 
     strict: bool = MISSING  # exit with an error unless every task is non-inferior
@@ -162,7 +162,7 @@ class Verdict:
 
 
 @dataclass
-class Tracking:
+class TrackingSettings:
     """Weights & Biases."""
 
     mode: str = MISSING
@@ -175,7 +175,7 @@ class Tracking:
 
 
 @dataclass
-class Paths:
+class PathSettings:
     """Where things are kept."""
 
     store: str = MISSING
@@ -187,7 +187,7 @@ class Paths:
 
 
 @dataclass
-class Sweep:
+class SweepSettings:
     """How the cells of a sweep are run; it says nothing of their results."""
 
     time_limit: float | None = None  # seconds that a cell may take, waiting for others not counted; None: as long as it likes
@@ -202,18 +202,18 @@ class Sweep:
 
 @dataclass
 class Config:
-    model: Model = MISSING
+    model: ModelSettings = MISSING
     quant: Quant = MISSING
-    control: Control = MISSING
-    calib: Calib = MISSING
-    task: Task = MISSING
-    scoring: Scoring = MISSING
-    compress: Compress = field(default_factory=Compress)
-    metric: Metric = MISSING
-    verdict: Verdict = MISSING
-    tracking: Tracking = MISSING
-    paths: Paths = MISSING
-    sweep: Sweep = MISSING
+    control: ControlSettings = MISSING
+    calib: CalibSettings = MISSING
+    task: TaskSettings = MISSING
+    scoring: ScoringSettings = MISSING
+    compress: CompressSettings = field(default_factory=CompressSettings)
+    metric: MetricSettings = MISSING
+    verdict: VerdictSettings = MISSING
+    tracking: TrackingSettings = MISSING
+    paths: PathSettings = MISSING
+    sweep: SweepSettings = MISSING
     plan: bool = False  # say what would be done, and do nothing
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bitsure.config.schema import Metric
+from bitsure.config.schema import MetricSettings
 from bitsure.metrics import bootstrap, calibration, paper_compat, paper_intervals, repair, texts
 from bitsure.metrics.calibration import Bins
 from bitsure.metrics.confidence import Questions, questions
@@ -24,7 +24,7 @@ NULL_DRAWS = 200
 FEWEST_CLUSTERS = 30
 
 
-def statistics(asked: Questions, metric: Metric) -> dict[str, Statistic]:
+def statistics(asked: Questions, metric: MetricSettings) -> dict[str, Statistic]:
     """Every metric by its name. Several right choices have another Brier score, under another name.
 
     The bins are those of these questions; the class-wise error is there only where the choices have a fixed meaning.
@@ -67,14 +67,14 @@ def _choices_have_a_meaning(asked: Questions) -> bool:
     return len(asked) > 1 and not asked.several_gold and any(len(text.strip()) > 1 for text in texts)
 
 
-def bins_of(asked: Questions, metric: Metric) -> Bins:
+def bins_of(asked: Questions, metric: MetricSettings) -> Bins:
     """The confidence bins that a metric config asks for; quantiles are those of these questions."""
     if metric.binning == "uniform":
         return Bins.uniform(metric.n_bins)
     return Bins.quantile(asked.confidence, metric.n_bins)
 
 
-def calibrated(asked: Questions, sample: Sample, metric: Metric) -> dict[str, Estimate]:
+def calibrated(asked: Questions, sample: Sample, metric: MetricSettings) -> dict[str, Estimate]:
     """The run's own temperature, and its losses at it, cross-fitted: what is left when the softmax is as sharp as is best.
 
     Only these calibration errors can be compared across normalizations, which change the softmax's temperature.
@@ -89,7 +89,7 @@ def calibrated(asked: Questions, sample: Sample, metric: Metric) -> dict[str, Es
     return {"temperature": temperature} | {f"{name}_at_own_temperature": one for name, one in found.items()}
 
 
-def measure(records: Records, metric: Metric) -> dict[str, dict[str, dict]]:
+def measure(records: Records, metric: MetricSettings) -> dict[str, dict[str, dict]]:
     """metrics.json; intervals resample questions, and hold for this checkpoint.
 
     What has no choices has numbers of its own, and no part in the average over tasks.
@@ -105,7 +105,7 @@ def measure(records: Records, metric: Metric) -> dict[str, dict[str, dict]]:
     return results
 
 
-def _measure_choices(found: pa.Table, metric: Metric) -> tuple[dict[str, dict], dict[str, Estimate]]:
+def _measure_choices(found: pa.Table, metric: MetricSettings) -> tuple[dict[str, dict], dict[str, Estimate]]:
     asked, sample, level = questions(found, metric.normalization), Sample.of(found, metric), metric.confidence_level
     chosen = statistics(asked, metric) | {"accuracy_above_guessing": above_guessing()}
     estimates = estimate(chosen, asked, sample.weights, sample.clusters) | calibrated(asked, sample, metric)
@@ -126,7 +126,7 @@ def _measure_choices(found: pa.Table, metric: Metric) -> tuple[dict[str, dict], 
     return result, estimates
 
 
-def _measure_texts(found: pa.Table, metric: Metric) -> dict[str, dict]:
+def _measure_texts(found: pa.Table, metric: MetricSettings) -> dict[str, dict]:
     scored, sample = texts.texts(found), Sample.of(found, metric)
     estimates = estimate(texts.statistics(scored), scored, sample.weights, sample.clusters)
     return {name: entry(one, len(scored), sample, metric.confidence_level) for name, one in estimates.items()}
@@ -138,7 +138,7 @@ class Sample:
     clusters: (n,) of int from 0, or None where every question is alone.
     """
 
-    def __init__(self, n: int, clusters: np.ndarray | None, metric: Metric):
+    def __init__(self, n: int, clusters: np.ndarray | None, metric: MetricSettings):
         self.clusters = clusters
         self.n_clusters = None if clusters is None else int(clusters.max()) + 1
         self.unit = "questions" if clusters is None else f"clusters of questions ({self.n_clusters:,})"
@@ -152,7 +152,7 @@ class Sample:
         return bootstrap.resample_weights(self._n, self._metric.resamples, self._metric.seed, self.clusters)
 
     @classmethod
-    def of(cls, records: pa.Table, metric: Metric) -> Sample:
+    def of(cls, records: pa.Table, metric: MetricSettings) -> Sample:
         """By the records' clusters. One that all questions share leaves nothing to resample; nor are a few prompts that all
         share (often an empty one) anything that questions have in common.
         """

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitsure.base.errors import UserError
-from bitsure.config.model import Model
+from bitsure.config.model import ModelSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 CONTEXT = ("max_position_embeddings", "n_positions", "seq_length")  # what configs call it
 
 
-def check_config(model: Model, config: Path) -> None:
+def check_config(model: ModelSettings, config: Path) -> None:
     """Raise UserError if config.json is not of the model that the settings describe, or that model cannot be run here."""
     said, where = json.loads(config.read_text()), model.repo or model.path
     family = said.get("model_type")
@@ -41,7 +41,7 @@ def check_config(model: Model, config: Path) -> None:
         )
 
 
-def warn_where_it_differs(model: Model, config: Path) -> None:
+def warn_where_it_differs(model: ModelSettings, config: Path) -> None:
     """Say what config.json says otherwise than the settings; the context it says is the one that is used."""
     said, where = json.loads(config.read_text()), model.repo or model.path
     context, dtype = _context_of(said), said.get("dtype") or said.get("torch_dtype")
@@ -51,7 +51,7 @@ def warn_where_it_differs(model: Model, config: Path) -> None:
         log.warning("%s: its config.json says weights in %s, model.full_dtype %s", where, dtype, model.full_dtype)
 
 
-def check_memory(model: Model, dtype: str, place: str | None = None) -> None:
+def check_memory(model: ModelSettings, dtype: str, place: str | None = None) -> None:
     """Raise UserError if the parameters alone are more than all the memory of a device; None: where the model is scored."""
     if model.parameters is None or (place is None and model.device_map is not None):
         return
@@ -111,7 +111,7 @@ def _warn_of_unused_rows(path: Path, largest: int, rows: int) -> None:
     )
 
 
-def scoring_device(model: Model) -> str:
+def scoring_device(model: ModelSettings) -> str:
     """Where the model is scored. Raises UserError if this machine has no such device."""
     import torch
 
@@ -123,7 +123,7 @@ def scoring_device(model: Model) -> str:
     return model.device
 
 
-def computing_dtype(model: Model, path: Path) -> str:
+def computing_dtype(model: ModelSettings, path: Path) -> str:
     """What to compute in, by name: "auto" is float32 on a CPU, the type of the published weights on a GPU.
 
     Half precision is slow on a CPU and moves log-likelihoods there.
@@ -134,7 +134,7 @@ def computing_dtype(model: Model, path: Path) -> str:
     return "float32" if where == "cpu" else own_dtype(model, path)
 
 
-def own_dtype(model: Model, path: Path) -> str:
+def own_dtype(model: ModelSettings, path: Path) -> str:
     """The type of the published weights, as far as settings or checkpoint say."""
     config = json.loads((path / "config.json").read_text())
     return model.full_dtype or config.get("dtype") or config.get("torch_dtype") or "float32"

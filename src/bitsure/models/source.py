@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from bitsure.base.errors import UserError
 from bitsure.base.files import write_text
 from bitsure.base.store import Store, hash_files
-from bitsure.config.schema import Model
+from bitsure.config.schema import ModelSettings
 from bitsure.hub import files as hub
 from bitsure.hub import mirrors
 from bitsure.models.facts import (
@@ -43,14 +43,14 @@ class Source:
     path: Path
     revision: str | None  # the hub's commit; None for a directory
     fingerprint: str  # of the files' content, or the hub's commit
-    settings: Model
+    settings: ModelSettings
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """With code of its own only where the settings trust it."""
         return load_tokenizer(self.path, self.settings.trust_remote_code)
 
 
-def locate(model: Model, hub_mirror: str | None, store: Store | None = None, section: str = "model") -> Source:
+def locate(model: ModelSettings, hub_mirror: str | None, store: Store | None = None, section: str = "model") -> Source:
     """Find the model's files (mirror, cache, hub) before anything heavy is loaded; section: of the config, for messages.
 
     Files of no known commit are identified by their content; with a store they are read for that only where they have changed.
@@ -83,7 +83,7 @@ def locate(model: Model, hub_mirror: str | None, store: Store | None = None, sec
     return Source(model.name, path, found.commit, fingerprint, model)
 
 
-def _before_weights(model: Model, config: Path) -> None:
+def _before_weights(model: ModelSettings, config: Path) -> None:
     check_config(model, config)
     check_memory(model, computing_dtype(model, config.parent))
 
@@ -123,7 +123,7 @@ def stored_bits(path: Path, parameters: int) -> float:
 
 
 def load(
-    path: Path, dtype: str, device: str | None = None, settings: Model | None = None
+    path: Path, dtype: str, device: str | None = None, settings: ModelSettings | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model in evaluation mode and its tokenizer; dtype: a torch type's name.
 
@@ -131,7 +131,7 @@ def load(
     is run only if the settings say so; .bin files are read by torch's weights-only loader (transformers' default), which runs
     none. Raises UserError for a tokenizer that is not the model's.
     """
-    settings = settings or Model(path=str(path))
+    settings = settings or ModelSettings(path=str(path))
     check_memory(settings, dtype, device)
     tokenizer = load_tokenizer(path, settings.trust_remote_code)
     check_tokenizer(tokenizer, path)
@@ -142,7 +142,7 @@ def load(
     return _from_pretrained(path, dtype, settings).to(device or scoring_device(settings)).eval(), tokenizer
 
 
-def _from_pretrained(path: Path, dtype: str, settings: Model, **placement) -> PreTrainedModel:
+def _from_pretrained(path: Path, dtype: str, settings: ModelSettings, **placement) -> PreTrainedModel:
     import pickle
 
     import torch
@@ -191,7 +191,7 @@ def _check_whole(path: Path, missing: list[str], mismatched: list[str]) -> None:
         )
 
 
-def _load_spread(path: Path, dtype: str, settings: Model) -> PreTrainedModel:
+def _load_spread(path: Path, dtype: str, settings: ModelSettings) -> PreTrainedModel:
     """The model spread by accelerate over GPUs, CPU and disk, within what each may take."""
     from safetensors import SafetensorError
 

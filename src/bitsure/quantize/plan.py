@@ -22,7 +22,7 @@ from bitsure.base.memo import Memo
 from bitsure.base.store import Store
 from bitsure.config.other_quantizers import Bnb, Cast, Hqq, Noise, Prequantized
 from bitsure.config.quantizers import Chain, Gptq, Kept, NoQuant, Quant, Rtn
-from bitsure.config.schema import PROJECT, Calib, Model
+from bitsure.config.schema import PROJECT, CalibSettings, ModelSettings
 from bitsure.models import facts as model_facts
 from bitsure.models import source as models
 from bitsure.models.source import Source
@@ -61,7 +61,7 @@ class Plan:
 
     source: Source
     quant: Quant
-    calib: Calib
+    calib: CalibSettings
     text: CalibText
     dtype: str
     ready: Source | None = None  # the checkpoint, where it is quantized already
@@ -158,7 +158,7 @@ def ensure(plan: Plan, store: Store, log_file: Path, to_read: bool = False) -> Q
     return Quantized(checkpoint, json.loads((directory / "quantization.json").read_text()))
 
 
-def check_model(model: Model, quant: Quant, noise_control: bool) -> None:
+def check_model(model: ModelSettings, quant: Quant, noise_control: bool) -> None:
     """Raise UserError if the model's settings rule the quantizer out, before the model is looked for."""
     if (noise_control or isinstance(quant, Noise)) and model.device_map is not None:
         raise UserError("model.device_map: noise is added to weights in memory, not to those it leaves on disk. Leave one out.")
@@ -221,7 +221,9 @@ def check(plan: Plan, store: Store, memo: Memo | None = None) -> None:
         log.warning("calib.seqlen=%d is longer than the model's context: %d tokens it is", plan.calib.seqlen, held_out.shape[1])
 
 
-def _windows(model: Path, code: bool, text: CalibText, calib: Calib, nsamples: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _windows(
+    model: Path, code: bool, text: CalibText, calib: CalibSettings, nsamples: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Of a checked tokenizer. code: whether the model's own is run."""
     tokenizer = models.load_tokenizer(model, code)
     model_facts.check_tokenizer(tokenizer, model)

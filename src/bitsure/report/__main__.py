@@ -20,7 +20,7 @@ from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.comparison import verdict
 from bitsure.config import schema
-from bitsure.config.schema import PROJECT, Metric, Verdict
+from bitsure.config.schema import PROJECT, MetricSettings, VerdictSettings
 from bitsure.records.harness_log import read_harness_log
 from bitsure.records.parquet import read_prompts, read_records
 from bitsure.records.record import Records
@@ -132,7 +132,7 @@ def _check_versions(made_from: dict, baseline_made_from: dict) -> None:
             raise UserError(f"task {task}: full precision was scored by lm_eval {versions[0]}, quantized by {versions[1]}.")
 
 
-def read_settings(metric_name: str | None, own: Path) -> tuple[Metric, Verdict]:
+def read_settings(metric_name: str | None, own: Path) -> tuple[MetricSettings, VerdictSettings]:
     """The metric and verdict settings: of conf/, or the run's own if none is named."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf

@@ -17,7 +17,7 @@ from bitsure.base.errors import UserError
 from bitsure.comparison import changes
 from bitsure.comparison.changes import Changes
 from bitsure.comparison.compare import PRIMARY
-from bitsure.config.schema import Metric
+from bitsure.config.schema import MetricSettings
 from bitsure.metrics.across import Contrast, heterogeneity
 from bitsure.metrics.across import contrasts as between
 from bitsure.metrics.bootstrap import percentile_interval
@@ -43,7 +43,7 @@ class Change:
     standard_error: float
 
 
-def mean_changes(runs: list[Run], metric: Metric) -> dict[str, dict[str, Change]]:
+def mean_changes(runs: list[Run], metric: MetricSettings) -> dict[str, dict[str, Change]]:
     """{task: {run: its change}} of the tasks that a run was asked."""
     found: dict[str, dict[str, Change]] = {}
     for run in runs:
@@ -55,7 +55,7 @@ def mean_changes(runs: list[Run], metric: Metric) -> dict[str, dict[str, Change]
     return found
 
 
-def contrasts(one: Run, other: Run, metric: Metric) -> dict[str, tuple[Contrast, int]]:
+def contrasts(one: Run, other: Run, metric: MetricSettings) -> dict[str, tuple[Contrast, int]]:
     """{task: (the change of `other` less that of `one`, number of questions)} on the questions that both were asked.
 
     Questions are resampled with both models' answers, by their clusters.
@@ -84,14 +84,14 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"Error: {error}")
 
 
-def _read(directory: Path, metric: Metric) -> Run:
+def _read(directory: Path, metric: MetricSettings) -> Run:
     files = [directory / name for name in ("baseline.parquet", "records.parquet")]
     if missing := [file.name for file in files if not file.is_file()]:
         raise UserError(f"{directory} holds no {' and no '.join(missing)}: give run directories of quantized models.")
     return Run(directory.name, changes.of(join(*(read_records(file)[0] for file in files)), metric))
 
 
-def show(runs: list[Run], metric: Metric) -> None:
+def show(runs: list[Run], metric: MetricSettings) -> None:
     """Print, per task, each model's change, what Q and I² say, and the contrasts of all pairs."""
     if len(runs) < 2 or len({run.name for run in runs}) < len(runs):
         raise UserError(f"{', '.join(run.name for run in runs)}: give two or more run directories of different names.")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from bitsure.comparison import noise_control as control
-from bitsure.config.schema import Metric
+from bitsure.config.schema import MetricSettings
 from bitsure.metrics import deferral
 from bitsure.metrics.calibration import Bins, reliability_diagram
 from bitsure.metrics.confidence import Questions, questions
@@ -23,7 +23,7 @@ COLUMNS = ["task", "choices", "gold", "choice_logprobs", "choice_tokens"]  # of 
 Pictures = dict[str, dict[str, Path]]  # kind → task → PNG
 
 
-def of_records(records: Records, baseline: Records | None, metric: Metric, directory: Path) -> Pictures:
+def of_records(records: Records, baseline: Records | None, metric: MetricSettings, directory: Path) -> Pictures:
     """Draw reliability and risk_coverage into `directory`, of the tasks with choices. Of the records COLUMNS are read."""
     directory.mkdir(parents=True, exist_ok=True)
     before, sheets = by_task(baseline) if baseline is not None else {}, Sheets()

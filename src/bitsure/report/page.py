@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bitsure.comparison import verdict
 from bitsure.comparison.compare import CLUSTER_ROBUST, was_compared
-from bitsure.config.schema import Metric
+from bitsure.config.schema import MetricSettings
 from bitsure.metrics.deferral import FULL_BITS, cost_of_quantized
 from bitsure.metrics.measure import MACRO
 from bitsure.report import compressibility_table as compressibility
@@ -33,7 +33,7 @@ DISPENSABLE = {
 }
 
 
-def render(report: Report, about: About, changed: dict[str, list[Changed]] | None, metric: Metric) -> str:
+def render(report: Report, about: About, changed: dict[str, list[Changed]] | None, metric: MetricSettings) -> str:
     """The page as a string. It keeps under LARGEST, and says what it does without for that."""
     for n in range(len(DISPENSABLE) + 1):
         html = _render(report, about, changed, metric, tuple(DISPENSABLE)[:n])
@@ -43,7 +43,7 @@ def render(report: Report, about: About, changed: dict[str, list[Changed]] | Non
 
 
 def _render(
-    report: Report, about: About, changed: dict[str, list[Changed]] | None, metric: Metric, without: Collection[str]
+    report: Report, about: About, changed: dict[str, list[Changed]] | None, metric: MetricSettings, without: Collection[str]
 ) -> str:
     import jinja2
 
@@ -129,7 +129,7 @@ def _perplexity(task: str, values: dict[str, dict]) -> str:
     )
 
 
-def _cost(metric: Metric, quantization: dict | None) -> dict[str, float | str]:
+def _cost(metric: MetricSettings, quantization: dict | None) -> dict[str, float | str]:
     """What a quantized answer is taken to cost, and why."""
     bits = (quantization or {}).get("bits_per_weight")
     source = f"its {bits:.2f} bits a weight of {FULL_BITS}" if bits else "a guess: its bits are not known"

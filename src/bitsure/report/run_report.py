@@ -16,7 +16,7 @@ from bitsure.base import processes
 from bitsure.base.files import write_text
 from bitsure.comparison import changes, published, verdict
 from bitsure.comparison.compare import compare
-from bitsure.config.schema import Metric, Verdict
+from bitsure.config.schema import MetricSettings, VerdictSettings
 from bitsure.metrics import measure as metrics
 from bitsure.records.joining import join
 from bitsure.records.record import Records, to_table
@@ -58,8 +58,8 @@ def build(
     out: Path,
     records: Records,
     baseline: Records | None,
-    metric: Metric,
-    margins: Verdict,
+    metric: MetricSettings,
+    margins: VerdictSettings,
     about: About,
     artist: processes.Helper | None = None,
     beside: Callable[[], None] = lambda: None,

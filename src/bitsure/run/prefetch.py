@@ -22,7 +22,7 @@ from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.config import schema
 from bitsure.config import validation as settings
-from bitsure.config.model import Model
+from bitsure.config.model import ModelSettings
 from bitsure.config.schema import PROJECT, Config
 
 schema.register()
@@ -37,7 +37,7 @@ def fetch(config: Config, mirror: Path) -> None:
     store = Store(config.paths.store)
     _fetch_model(config.model, mirror, store)
     if (checkpoint := prequantized.named(config.quant)) and checkpoint.repo is not None:
-        _fetch_model(Model(repo=checkpoint.repo, revision=checkpoint.revision), mirror, store)
+        _fetch_model(ModelSettings(repo=checkpoint.repo, revision=checkpoint.revision), mirror, store)
     if config.calib.kind == "text" and config.calib.repo is not None:
         _say(f"calibration text {config.calib.repo}, {config.calib.file}")
         hub.fetch_dataset_files(config.calib.repo, [config.calib.file], None, mirror)
@@ -46,7 +46,7 @@ def fetch(config: Config, mirror: Path) -> None:
         tasks.load_tasks(config.task, config.task.names, str(mirror))
 
 
-def _fetch_model(model: Model, mirror: Path, store: Store) -> None:
+def _fetch_model(model: ModelSettings, mirror: Path, store: Store) -> None:
     from bitsure.hub import files as hub
     from bitsure.models import facts as model_facts
 

@@ -17,7 +17,7 @@ from uuid import uuid4
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.base.files import hash_json, write_text
-from bitsure.config.schema import Config, Metric, Tracking
+from bitsure.config.schema import Config, MetricSettings, TrackingSettings
 from bitsure.records.record import Records
 from bitsure.report.run_report import Report
 from bitsure.run.directory import BROKEN_OFF
@@ -33,7 +33,7 @@ WAYS_OUT = (
 )
 
 
-def check_login(tracking: Tracking) -> None:
+def check_login(tracking: TrackingSettings) -> None:
     """Raise UserError if runs should be sent and there is no login, before anything is computed."""
     if tracking.mode != "online":
         return
@@ -43,7 +43,7 @@ def check_login(tracking: Tracking) -> None:
         raise UserError(f"tracking.mode=online: not logged in to Weights & Biases. {WAYS_OUT}")
 
 
-def begin(tracking: Tracking) -> None:
+def begin(tracking: TrackingSettings) -> None:
     """Let W&B start its service, for a quarter of a second, beside what comes before `track`, which says what went wrong."""
     if tracking.mode == "disabled":
         return
@@ -76,7 +76,7 @@ class Tracker:
             return None
         return self._run.url or f"wandb sync {Path(self._run.dir).parent}"
 
-    def log_samples(self, records: Records, baseline: Records | None, metric: Metric) -> None:
+    def log_samples(self, records: Records, baseline: Records | None, metric: MetricSettings) -> None:
         """What both models said to each question, and curves that overlay runs; they go with what `log` logs.
 
         What goes wrong here is raised by `log`: it is called when the report is written, and this one before.
@@ -87,7 +87,7 @@ class Tracker:
             except Exception as error:
                 self._error = error
 
-    def _log_samples(self, records: Records, baseline: Records | None, metric: Metric) -> None:
+    def _log_samples(self, records: Records, baseline: Records | None, metric: MetricSettings) -> None:
         import wandb
 
         curves = {
@@ -179,7 +179,7 @@ def track(config: Config, resolved: dict, run_dir: Path, sweep: str | None, log_
         yield Tracker(run)
 
 
-def track_sweep(tracking: Tracking, made: Sweep) -> str | None:
+def track_sweep(tracking: TrackingSettings, made: Sweep) -> str | None:
     """A summary run of a sweep: its states, its table and figures, and all its files as an artifact; how to look further.
 
     It stands in the group of the sweep's cells, and its keys are the same for every sweep.
@@ -237,7 +237,7 @@ def _remove_attempts(directory: Path, run_id: str | None = None) -> None:
 
 
 @contextmanager
-def _run(tracking: Tracking, directory: Path, log_file: Path, **about: Any) -> Iterator[Any | None]:
+def _run(tracking: TrackingSettings, directory: Path, log_file: Path, **about: Any) -> Iterator[Any | None]:
     """A W&B run around the block, None where tracking is disabled; with exit code 1 if the block raises."""
     if tracking.mode == "disabled":
         yield None

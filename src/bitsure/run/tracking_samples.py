@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from bitsure.config.schema import Metric
+from bitsure.config.schema import MetricSettings
 from bitsure.metrics.calibration import reliability_diagram
 from bitsure.metrics.confidence import questions
 from bitsure.metrics.measure import bins_of
@@ -27,7 +27,7 @@ SAMPLE_COLUMNS = {
 }
 
 
-def reliability_points(records: Records, metric: Metric) -> dict[str, list[list[float]]]:
+def reliability_points(records: Records, metric: MetricSettings) -> dict[str, list[list[float]]]:
     """By task with choices, a row for each bin that holds questions: mean confidence, accuracy, questions."""
     points = {}
     for task, found in by_task(records).items():

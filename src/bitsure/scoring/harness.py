@@ -17,7 +17,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from bitsure.base.errors import UserError
-from bitsure.config.schema import Task
+from bitsure.config.schema import TaskSettings
 from bitsure.records.record import Record, cluster_of
 from bitsure.scoring.journal import Journal, Limits
 from bitsure.scoring.local.engine import Engine
@@ -119,7 +119,7 @@ def _in_steps_of(advance: Callable[[int], None], whole: int, parts: int) -> Call
     return tell
 
 
-def check_prompting(tokenizer: PreTrainedTokenizerBase, task: Task) -> None:
+def check_prompting(tokenizer: PreTrainedTokenizerBase, task: TaskSettings) -> None:
     """Raise UserError if a tokenizer has no chat template, or no BOS token, and one is asked for."""
     if task.chat_template and not tokenizer.chat_template:
         raise UserError(
@@ -137,7 +137,7 @@ def check_prompting(tokenizer: PreTrainedTokenizerBase, task: Task) -> None:
             )
 
 
-def run(loaded: dict[str, Any], lm: HookedLM, task: Task) -> tuple[list[Record], list[str]]:
+def run(loaded: dict[str, Any], lm: HookedLM, task: TaskSettings) -> tuple[list[Record], list[str]]:
     """Let the harness evaluate one entry of `load_tasks`; returns a record and the prompt (of its first choice) a question.
 
     Raises UserError if the harness's own accuracy, or a text's log-likelihood, is not ours.

@@ -20,7 +20,7 @@ from bitsure.base.errors import UserError
 from bitsure.base.files import atomic_path, hash_json, write_text
 from bitsure.base.memo import Memo
 from bitsure.base.store import Store, hash_files
-from bitsure.config.schema import Scoring, Task
+from bitsure.config.schema import ScoringSettings, TaskSettings
 from bitsure.models import source as models
 from bitsure.models.source import Source
 from bitsure.records.parquet import read_records, write_prompts, write_records
@@ -43,13 +43,13 @@ LIBRARIES = ("lm_eval", "datasets", "torch", "transformers", "tokenizers")
 class Questions:
     """What is asked, and of which data."""
 
-    task: Task
+    task: TaskSettings
     hub_mirror: str | None
     own: str | None  # hash of one's own task files
     fingerprint: str  # of these and of the mirror's listing
 
 
-def questions(task: Task, hub_mirror: str | None) -> Questions:
+def questions(task: TaskSettings, hub_mirror: str | None) -> Questions:
     """Identify the tasks' data without the harness, so that what the store has is found in no time."""
     own = sorted(f for f in Path(task.include_path).rglob("*") if f.is_file()) if task.include_path else []
     mirrored = sorted(f for f in Path(hub_mirror, "datasets").rglob("*") if f.is_file()) if hub_mirror else []
@@ -61,7 +61,7 @@ def questions(task: Task, hub_mirror: str | None) -> Questions:
 class Scorer:
     """Scores models on one set of questions; the harness and its tasks are loaded once, and only if something is missing."""
 
-    def __init__(self, questions: Questions, scoring: Scoring, dtype: str, store: Store, log_file: Path):
+    def __init__(self, questions: Questions, scoring: ScoringSettings, dtype: str, store: Store, log_file: Path):
         self.questions, self.scoring, self.dtype, self.store, self.log_file = questions, scoring, dtype, store, log_file
         self._loaded: dict[str, dict] = {}
 

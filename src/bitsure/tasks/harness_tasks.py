@@ -12,7 +12,7 @@ import lm_eval.api.task
 from lm_eval.tasks import TaskManager
 
 from bitsure.base.errors import UserError
-from bitsure.config.schema import Task
+from bitsure.config.schema import TaskSettings
 from bitsure.hub import data_sets as hub_data
 from bitsure.tasks.data_files import cannot_load, changed_data, missing_column, prepared_by_content
 from bitsure.tasks.names import CHOICES, SCORED, WHY_NOT, check_fit, manager_of, members
@@ -23,7 +23,7 @@ MC2 = "truthfulqa_mc2"
 BBQ_DATA = "oskarvanderwal/bbq"
 
 
-def load_tasks(task: Task, names: Sequence[str], hub_mirror: str | None) -> dict[str, dict]:
+def load_tasks(task: TaskSettings, names: Sequence[str], hub_mirror: str | None) -> dict[str, dict]:
     """The harness's task objects for each name, with their data: {name: {"tasks": {task: object}, "data": {repository:
     origin}}}, the origins as `mirrors.origin` says them. Groups and tags give all of their tasks, and no number of their own.
 
@@ -60,7 +60,7 @@ def _load(manager: TaskManager, name: str) -> dict[str, Any]:
         raise cannot_load(manager, name, "", error) from error
 
 
-def _configure(one: lm_eval.api.task.Task, task: Task) -> None:
+def _configure(one: lm_eval.api.task.Task, task: TaskSettings) -> None:
     """Set the few-shot count and seed as the harness's own command line does: a task that fixes 0 keeps it."""
     own = one.get_config("num_fewshot")
     if task.num_fewshot is not None and own != 0:
@@ -139,7 +139,7 @@ def size(loaded: dict[str, Any], limit: int | None) -> tuple[int, int]:
     return questions, characters
 
 
-def training_texts(task: Task, hub_mirror: str | None) -> list[str]:
+def training_texts(task: TaskSettings, hub_mirror: str | None) -> list[str]:
     """Every question of the tasks' training splits with its right answer, as scoring puts them, without examples before it.
 
     What is word for word a scored question with its answer is left out. Raises UserError if a task has no training split

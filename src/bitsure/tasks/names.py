@@ -9,13 +9,13 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry, Kind
 
 from bitsure.base.errors import UserError
-from bitsure.config.schema import Task
+from bitsure.config.schema import TaskSettings
 
 CHOICES, CONTINUATION, TEXT = SCORED = ("multiple_choice", "loglikelihood", "loglikelihood_rolling")
 WHY_NOT = "the answer is text that the model writes: no probability of it is asked for, so that there is no confidence to take"
 
 
-def manager_of(task: Task, name: str) -> TaskManager:
+def manager_of(task: TaskSettings, name: str) -> TaskManager:
     """What knows a name: one's own folder alone, which is quick, or all that the harness has."""
     manager = manager_with(task.include_path, include_defaults=False)
     if task.include_path is None or name not in manager.all_tasks:

@@ -7,16 +7,18 @@ import json
 import pytest
 
 from bitsure.base.errors import UserError
-from bitsure.config.schema import Calib, Task
+from bitsure.config.schema import CalibSettings, TaskSettings
 from bitsure.quantize.calibration import windows as calib_data
 from tests.builders.marks import SHARED, needs_shared
 from tests.builders.tokenizers import byte_tokenizer
 
-CALIB = Calib(name="task", kind="task", nsamples=2, seqlen=32)
+CALIB = CalibSettings(name="task", kind="task", nsamples=2, seqlen=32)
 
 
 def locate(names, mirror=None, include_path=None) -> calib_data.CalibText:
-    return calib_data.locate(CALIB, mirror, Task(name="some", names=names, include_path=include_path and str(include_path)))
+    return calib_data.locate(
+        CALIB, mirror, TaskSettings(name="some", names=names, include_path=include_path and str(include_path))
+    )
 
 
 def test_own_questions_with_their_answers_and_never_a_scored_one(own_tasks):

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.config.schema import Calib
+from bitsure.config.schema import CalibSettings
 from bitsure.quantize.calibration import windows as calib_data
 from tests.builders.tokenizers import byte_tokenizer
 
 
-def calib(path=None, **changes) -> Calib:
-    return Calib(**({"name": "text", "path": str(path) if path else None, "nsamples": 4, "seqlen": 32} | changes))
+def calib(path=None, **changes) -> CalibSettings:
+    return CalibSettings(**({"name": "text", "path": str(path) if path else None, "nsamples": 4, "seqlen": 32} | changes))
 
 
 def test_windows_are_exact_seeded_and_apart(calib_file):

@@ -11,7 +11,7 @@ from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.config.other_quantizers import Noise
 from bitsure.config.quantizers import Gptq, NoQuant, Rtn
-from bitsure.config.schema import Calib, Model
+from bitsure.config.schema import CalibSettings, ModelSettings
 from bitsure.models import source as models
 from bitsure.quantize import plan as quantize
 from bitsure.quantize.calibration import windows as calib_data
@@ -30,8 +30,8 @@ def made(request, tmp_path_factory, calib_file):
     folder = tmp_path_factory.mktemp("noise")
     build(request.param, **FAMILIES[request.param]).save_pretrained(folder / "model")
     byte_tokenizer().save_pretrained(folder / "model")
-    calib = Calib(name="text", path=str(calib_file), nsamples=8, seqlen=64)
-    source = models.locate(Model(path=str(folder / "model")), None)
+    calib = CalibSettings(name="text", path=str(calib_file), nsamples=8, seqlen=64)
+    source = models.locate(ModelSettings(path=str(folder / "model")), None)
     plan = quantize.Plan(source, GPTQ, calib, calib_data.locate(calib, None), "float32")
     store = Store(folder / "store")
     noisy = [quantize.ensure(plan.noise(seed), store, folder / "log") for seed in (0, 1)]
@@ -72,7 +72,7 @@ def test_nothing_but_its_size_is_kept(made):
 
 def test_what_it_is_like_is_in_its_key(made):
     source, _, _ = made
-    calib = Calib(name="text", path=__file__.replace(".py", ".txt"), nsamples=8, seqlen=64)
+    calib = CalibSettings(name="text", path=__file__.replace(".py", ".txt"), nsamples=8, seqlen=64)
     text = dataclasses.replace(calib_data.CalibText("text", None, "f"))
     keys = [
         quantize.Plan(source, Noise(like=like, seed=seed), calib, text, "float32").made_from

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bitsure.base.memo import Memo
-from bitsure.config.schema import Model
+from bitsure.config.schema import ModelSettings
 from bitsure.models import source as models
 from bitsure.sweep.launch import dry_run as plan
 from tests.sweep.launch.test_composing import composed
@@ -18,7 +18,7 @@ def cells(served, published, tmp_path, monkeypatch, calib_file):
     import datasets  # noqa: F401 - before a plan, which would have it believe that it is offline ever after
 
     monkeypatch.setenv("BITSURE_STORE", str(tmp_path / "store"))
-    models.locate(Model(repo="org/tiny"), None)
+    models.locate(ModelSettings(repo="org/tiny"), None)
     (tmp_path / "asked.yaml").write_text(YAML)
     task = [f"task.include_path={tmp_path}", "task.names=[asked]"]
     calib = ["calib=text", f"calib.path={calib_file}", "calib.nsamples=8", "calib.seqlen=64"]

@@ -13,7 +13,7 @@ import numpy as np
 from bitsure.base.errors import UserError
 from bitsure.base.files import hash_json
 from bitsure.base.store import Store, hash_each, hash_files
-from bitsure.config.schema import MIN_SEQLEN, PROJECT, Calib, Task
+from bitsure.config.schema import MIN_SEQLEN, PROJECT, CalibSettings, TaskSettings
 from bitsure.hub import files as hub
 from bitsure.quantize.calibration import documents as calib_text
 
@@ -57,7 +57,9 @@ class RandomTokens(CalibText):
     """No text at all: tokens drawn uniformly."""
 
 
-def locate(calib: Calib, hub_mirror: str | None, task: Task | None = None, store: Store | None = None) -> CalibText:
+def locate(
+    calib: CalibSettings, hub_mirror: str | None, task: TaskSettings | None = None, store: Store | None = None
+) -> CalibText:
     """Find the text before anything heavy is loaded. Raises UserError if it is not to be had.
 
     task: what is scored, for `calib.kind=task`; store: knows the hashes of files that have not changed.
@@ -74,7 +76,7 @@ def locate(calib: Calib, hub_mirror: str | None, task: Task | None = None, store
 
 
 def draw_windows(
-    text: CalibText, calib: Calib, nsamples: int, tokenizer: PreTrainedTokenizerBase, context: int | None
+    text: CalibText, calib: CalibSettings, nsamples: int, tokenizer: PreTrainedTokenizerBase, context: int | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids to calibrate on and to measure on, (nsamples, seqlen) and (HELD_OUT_WINDOWS, seqlen), int64.
 
@@ -95,7 +97,7 @@ def draw_windows(
     return windows[HELD_OUT_WINDOWS:], windows[:HELD_OUT_WINDOWS]
 
 
-def _locate_files(calib: Calib, hub_mirror: str | None, store: Store | None) -> TextFiles:
+def _locate_files(calib: CalibSettings, hub_mirror: str | None, store: Store | None) -> TextFiles:
     name, start, origin = calib.name, calib.document_start, None
     try:
         path = Path(calib.path) if calib.path is not None else hub.dataset_file(calib.repo, calib.file, hub_mirror)
@@ -112,7 +114,7 @@ def _locate_files(calib: Calib, hub_mirror: str | None, store: Store | None) -> 
     return TextFiles(name, str(path), fingerprint, files, start, origin)
 
 
-def _locate_training_splits(name: str, task: Task | None, hub_mirror: str | None) -> TrainingSplits:
+def _locate_training_splits(name: str, task: TaskSettings | None, hub_mirror: str | None) -> TrainingSplits:
     from bitsure.tasks import harness_tasks as tasks
 
     assert task is not None, "calib.kind=task needs the tasks that are scored"

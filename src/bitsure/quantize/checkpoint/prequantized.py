@@ -9,7 +9,7 @@ from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.config.other_quantizers import Noise, Prequantized
 from bitsure.config.quantizers import Quant
-from bitsure.config.schema import Model
+from bitsure.config.schema import ModelSettings
 from bitsure.models import source as models
 from bitsure.models.source import Source
 
@@ -29,7 +29,7 @@ def locate(quant: Quant, hub_mirror: str | None, store: Store | None = None) -> 
     """The checkpoint's files; None for a quantizer that makes its own. Raises UserError as `models.locate`."""
     if (settings := named(quant)) is None:
         return None
-    model = Model(path=settings.path, repo=settings.repo, revision=settings.revision)
+    model = ModelSettings(path=settings.path, repo=settings.repo, revision=settings.revision)
     found = models.locate(model, hub_mirror, store, "quant")
     if models.weight_files(found.path)[0].suffix != ".safetensors":
         raise UserError(f"{found.path} holds its weights as .bin, which is not read: convert them to safetensors.")

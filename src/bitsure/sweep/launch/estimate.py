@@ -20,7 +20,7 @@ from bitsure.base.store import Store
 from bitsure.base.work import COST, parameters_of, quantizing_work, scoring_work, width_of
 
 if TYPE_CHECKING:
-    from bitsure.config.schema import Task
+    from bitsure.config.schema import TaskSettings
     from bitsure.quantize.plan import Plan
     from bitsure.run.pipeline import Cell
 
@@ -106,7 +106,7 @@ class Estimator:
         questions, characters = self.memo(self._size, task, piece.task, piece.cell.scorer.questions.hub_mirror)
         return questions, int(characters / CHARACTERS_A_TOKEN * (1 + (task.num_fewshot or 0)))
 
-    def _size(self, task: Task, name: str, hub_mirror: str | None) -> tuple[int, int]:
+    def _size(self, task: TaskSettings, name: str, hub_mirror: str | None) -> tuple[int, int]:
         from bitsure.tasks import harness_tasks as tasks
 
         return tasks.size(self.memo(tasks.load_tasks, task, [name], hub_mirror)[name], task.limit)

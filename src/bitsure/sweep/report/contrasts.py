@@ -11,7 +11,7 @@ from typing import NamedTuple
 from bitsure.comparison import changes
 from bitsure.comparison.changes import Changes
 from bitsure.comparison.compare import was_compared
-from bitsure.config.schema import Metric
+from bitsure.config.schema import MetricSettings
 from bitsure.metrics import across
 from bitsure.metrics.measure import MACRO
 from bitsure.sweep.report import sweep_table as table
@@ -37,7 +37,7 @@ OTHER = ("other", "other_setting")  # the second run's columns of what differs
 BITS = ("bits_per_weight", "other_bits_per_weight")
 
 
-def contrasts(cells: list[Cell], metric: Metric) -> tuple[dict[str, list[dict]], list[str]]:
+def contrasts(cells: list[Cell], metric: MetricSettings) -> tuple[dict[str, list[dict]], list[str]]:
     """For each of KINDS, of each two runs by how much more the second one's mean changed; and which cells were unreadable.
 
     Smaller models come first, and quantizers whose bits per weight are most alike; quantizers of another method are compared
@@ -65,7 +65,7 @@ def contrasts(cells: list[Cell], metric: Metric) -> tuple[dict[str, list[dict]],
     return {kind: adjusted(rows) for kind, rows in results.items()}, list(unread)
 
 
-def _contrasts(task: str, runs: list[tuple[dict, Changes]], metric: Metric) -> Iterator[tuple[str, dict]]:
+def _contrasts(task: str, runs: list[tuple[dict, Changes]], metric: MetricSettings) -> Iterator[tuple[str, dict]]:
     """Those of one task; nearly always all runs have the same questions, which are then resampled for all at once."""
     groups: dict[bytes, list[int]] = {}
     for i, (_, one) in enumerate(runs):
@@ -98,7 +98,7 @@ def _apart(bits: float | None, other: float | None) -> float:
     return math.inf if bits is None or other is None else abs(bits - other)
 
 
-def _between(runs: list[tuple[dict, Changes]], task: str, metric: Metric) -> Iterator[tuple[str, dict]]:
+def _between(runs: list[tuple[dict, Changes]], task: str, metric: MetricSettings) -> Iterator[tuple[str, dict]]:
     """The contrasts of all pairs of runs, which were asked the same questions."""
     pairs = {(i, j): kind for i, j in combinations(range(len(runs)), 2) if (kind := _kind(runs[i][0], runs[j][0]))}
     if not pairs:

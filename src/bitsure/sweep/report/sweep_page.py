@@ -6,7 +6,7 @@ import base64
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from bitsure.config.schema import Metric
+from bitsure.config.schema import MetricSettings
 from bitsure.metrics.measure import MACRO
 from bitsure.report.tables import number, p_value
 from bitsure.sweep.report.labels import groups, label, short, smaller, star, tasks_of
@@ -25,7 +25,7 @@ PAPER = {  # the study's own numbers, as its notebook computes them
 MOST_ROWS = 400  # of a table on the page; its CSV has all
 
 
-def render(sweep: Sweep, tables: dict[str, list[dict]], unread: list[str], metric: Metric) -> str:
+def render(sweep: Sweep, tables: dict[str, list[dict]], unread: list[str], metric: MetricSettings) -> str:
     """The page as a string. tables: study, heterogeneity, contrasts, contrasts_of_quantizers and draws, as
     `bitsure.sweep.report.sweep_report.build` makes them."""
     import jinja2

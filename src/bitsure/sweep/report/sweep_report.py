@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from bitsure.base import terminal
 from bitsure.base.files import write_text
-from bitsure.config.schema import Metric, Tracking
+from bitsure.config.schema import MetricSettings, TrackingSettings
 from bitsure.sweep.report import cell_results as cells
 from bitsure.sweep.report import sweep_figures as figures
 from bitsure.sweep.report import sweep_page as page
@@ -88,7 +88,7 @@ def finish(sweep_dir: Path) -> Sweep:
     made = build(sweep_dir)
     config = next((cell.config["tracking"] for cell in made.cells if "tracking" in cell.config), None)
     if config is not None:
-        tracking.track_sweep(Tracking(**config), made)
+        tracking.track_sweep(TrackingSettings(**config), made)
     return made
 
 
@@ -118,7 +118,7 @@ def _draw(pictures: list[Picture], folder: Path) -> list[tuple[Picture, Path]]:
     return drawn
 
 
-def _metric(found: list[Cell]) -> Metric:
+def _metric(found: list[Cell]) -> MetricSettings:
     """The metric settings of the sweep: those of its first finished cell, else the standard ones."""
     from bitsure.report.__main__ import read_settings
 
