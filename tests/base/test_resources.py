@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import mmap
-import time
 
 import torch
 
-from bitsure.base import resources as costs
+from bitsure.base import resources
 
 MB = 2**20
 
@@ -18,48 +17,36 @@ def hold(megabytes: int) -> None:
 
 
 def test_the_peak_is_what_was_held_inside_even_if_freed():
-    with costs.watch_memory() as memory:
+    with resources.watch_memory() as memory:
         hold(50)
     assert 40e6 < memory.rise < 120e6
 
 
 def test_a_block_inside_another_takes_nothing_from_its_peak():
-    with costs.watch_memory() as outer:
+    with resources.watch_memory() as outer:
         hold(100)
-        with costs.watch_memory() as inner:
+        with resources.watch_memory() as inner:
             hold(20)
     assert inner.rise < 60e6 and outer.rise > 90e6
-    assert costs._watched == []
+    assert resources._open_watches == []
 
 
-def test_what_was_measured():
-    with costs.measured() as took:
+def test_a_measured_block_knows_its_seconds_and_peaks_when_it_has_ended(monkeypatch):
+    clock = iter((10.0, 12.5))
+    monkeypatch.setattr(resources.time, "monotonic", lambda: next(clock))
+    with resources.measured() as use:
         hold(50)
-        time.sleep(0.02)
-    assert took["seconds"] >= 0.02 and took["peak_memory_bytes"] > 50 * MB
-    assert (took["peak_gpu_memory_bytes"] is None) == (not torch.cuda.is_available())
-
-
-def test_tasks_together_by_hand():
-    one = {"what": "scoring", "seconds": 2.0, "tokens": 100, "peak_memory_bytes": 7, "peak_gpu_memory_bytes": None}
-    other = one | {"seconds": 3.0, "tokens": 400, "peak_memory_bytes": 5}
-    found = costs.of_scoring({"a": one, "b": other, "went_on": None})
-    by_task = found.pop("by_task")
-    total = {"seconds": 5.0, "tokens": 500, "tokens_per_second": 100.0}
-    assert found == total | {"peak_memory_bytes": 7, "peak_gpu_memory_bytes": None}
-    assert by_task.keys() == {"a", "b"} and by_task["a"]["tokens_per_second"] == 50 and "what" not in by_task["a"]
-    assert costs.of_scoring({"went_on": None}) is None
-    old = costs.of_scoring({"a": {"seconds": 1.0, "tokens": 5}})  # kept before peaks were
-    assert old["tokens_per_second"] == 5 and old["peak_memory_bytes"] is None
+    assert use.seconds == 2.5 and use.peak_memory_bytes > 50 * MB
+    assert (use.peak_gpu_memory_bytes is None) == (not torch.cuda.is_available())
 
 
 def test_a_container_limits_what_is_free(monkeypatch, tmp_path):
-    monkeypatch.setattr(costs, "CGROUP", tmp_path)
-    without = costs.free_memory(torch.device("cpu"))
+    monkeypatch.setattr(resources, "CGROUP", tmp_path)
+    without = resources.free_memory(torch.device("cpu"))
     assert without > 0
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("400\n")
     (tmp_path / "memory.stat").write_text("anon 10\ninactive_file 100\n")
-    assert costs.free_memory(torch.device("cpu")) == 700
+    assert resources.free_memory(torch.device("cpu")) == 700
     (tmp_path / "memory.max").write_text("max\n")
-    assert costs.free_memory(torch.device("cpu")) > 10**6
+    assert resources.free_memory(torch.device("cpu")) > 10**6

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from bitsure.base import resources as costs
 from bitsure.base.store import Store
 from bitsure.records.parquet import read_records
+from bitsure.results.costs import WorkCosts
 from tests.builders.marks import SHARED, needs_shared
 
 
@@ -68,7 +68,7 @@ def test_a_run_says_what_it_cost_from_the_store_as_well(bitsure, tiny, tmp_path)
     first, second = (json.loads((tmp_path / name / "costs.json").read_text()) for name in ("first", "second"))
     assert first == second  # the second made nothing
     proof = json.loads((tmp_path / "first" / "quantization.json").read_text())
-    assert first["quantizing"] == {key: proof[key] for key in costs.QUANTIZING} and proof["peak_memory_bytes"] > 50e6
+    assert first["quantizing"] == {key: proof[key] for key in WorkCosts.model_fields} and proof["peak_memory_bytes"] > 50e6
     for scored in (first["scoring_full_precision"], first["scoring_quantized"]):
         assert scored["tokens"] > 0 and scored["peak_memory_bytes"] > 50e6
         assert scored["tokens_per_second"] == pytest.approx(scored["tokens"] / scored["seconds"])

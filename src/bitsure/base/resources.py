@@ -1,6 +1,4 @@
-"""What a piece of work takes: seconds, and the most memory that is held meanwhile, of what is free; and costs.json, which tells
-it of a run.
-"""
+"""What a piece of work uses: seconds, and the most memory that is held meanwhile; and how much memory is free."""
 
 from __future__ import annotations
 
@@ -16,115 +14,116 @@ import psutil
 if TYPE_CHECKING:
     import torch
 
-QUANTIZING = ("seconds", "peak_memory_bytes", "peak_gpu_memory_bytes")  # of quantization.json
-CGROUP = Path("/sys/fs/cgroup")
+CGROUP = Path("/sys/fs/cgroup")  # a container's limits
 
 
 @dataclass
-class Memory:
-    """Bytes held before a block and, after it, at the most inside it; 0 where that cannot be known."""
+class MemoryWatch:
+    """Bytes held before a block, and the most held inside it; 0 where they are not known."""
 
     device: torch.device | None
+    """A GPU, whose tensors are counted; otherwise the process's resident memory is."""
     before: int = 0
+    """Bytes held when the block began."""
     peak: int = 0
+    """The most bytes held inside the block; known when it has ended."""
 
     @property
     def rise(self) -> int:
+        """How many bytes the block held on top of what was held before it."""
         return max(0, self.peak - self.before)
 
 
-_watched: list[Memory] = []  # by blocks that are open: setting the high-water mark back for one is no loss to the others
+@dataclass
+class ResourceUse:
+    """What a block used; filled in when it has ended."""
+
+    seconds: float = 0.0
+    """Wall time, seconds."""
+    peak_memory_bytes: int | None = None
+    """The most resident memory of the process, bytes, with what it held before the block; None where it is not known."""
+    peak_gpu_memory_bytes: int | None = None
+    """The most that tensors took on all GPUs, bytes; None without a GPU."""
+
+
+_open_watches: list[MemoryWatch] = []  # the mark is the process's: whoever resets it first notes it for all of these
 
 
 @contextmanager
-def watch_memory(device: torch.device | None = None) -> Iterator[Memory]:
-    """What a block holds: the process's resident memory, or on a GPU what tensors take. Blocks may lie in each other."""
-    _note()
-    if _is_cuda(device):
+def watch_memory(device: torch.device | None = None) -> Iterator[MemoryWatch]:
+    """Watch how much memory a block holds.
+
+    Blocks may be nested.
+
+    Args:
+        device: A GPU, to count what tensors take on it; otherwise the process's resident memory is counted.
+
+    Yields:
+        The watch. Its `peak` is known when the block has ended.
+    """
+    _note_peaks()
+    if device is not None and device.type == "cuda":
         import torch
 
         torch.cuda.reset_peak_memory_stats(device)
     else:
         with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back
-    memory = Memory(device, before=_held(device)[0])
-    _watched.append(memory)
+            Path("/proc/self/clear_refs").write_text("5")  # resets the process's high-water mark
+    watch = MemoryWatch(device, before=_held(device)[0])
+    _open_watches.append(watch)
     try:
-        yield memory
+        yield watch
     finally:
-        _note()
-        _watched[:] = [one for one in _watched if one is not memory]
+        _note_peaks()
+        _open_watches[:] = [other for other in _open_watches if other is not watch]
 
 
 @contextmanager
-def measured() -> Iterator[dict]:
-    """Yields a dict that has after the block its seconds, peak_memory_bytes (the whole process's, so that what was held before
-    and used again counts as well) and peak_gpu_memory_bytes (tensors on all GPUs; None without one).
+def measured() -> Iterator[ResourceUse]:
+    """Measure the time and the memory of a block.
+
+    Yields:
+        An object whose fields are filled in when the block has ended.
     """
     import torch
 
     gpus = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
     if gpus:
-        torch.cuda.init()
-    took, started = {}, time.monotonic()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    use, started = ResourceUse(), time.monotonic()
     with ExitStack() as stack:
         host, *on_gpus = [stack.enter_context(watch_memory(device)) for device in (None, *gpus)]
-        yield took
-        took["seconds"] = round(time.monotonic() - started, 3)
-    took["peak_memory_bytes"] = host.peak or None
-    took["peak_gpu_memory_bytes"] = sum(one.peak for one in on_gpus) if gpus else None
+        yield use
+        use.seconds = round(time.monotonic() - started, 3)
+    use.peak_memory_bytes = host.peak or None
+    use.peak_gpu_memory_bytes = sum(watch.peak for watch in on_gpus) if gpus else None
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had on the device, within the limits that a container sets."""
-    if _is_cuda(device):
+    """Return how many bytes can still be had on a device, within the limits of a container."""
+    if device.type == "cuda":
         import torch
 
-        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    free = psutil.virtual_memory().available
+        free = torch.cuda.mem_get_info(device)[0]
+        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    available = int(psutil.virtual_memory().available)
     try:
         limit, used, details = ((CGROUP / f"memory.{name}").read_text().strip() for name in ("max", "current", "stat"))
     except OSError:
-        return free
+        return available
     cached = dict(line.split() for line in details.splitlines()).get("inactive_file", 0)  # given back when it is needed
-    return free if limit == "max" else min(free, int(limit) - int(used) + int(cached))
+    return available if limit == "max" else min(available, int(limit) - int(used) + int(cached))
 
 
-def of_scoring(by_task: dict[str, dict | None]) -> dict | None:
-    """Of all tasks together and of each: seconds, tokens (padding counted), tokens per second, and the highest peaks.
-
-    by_task: what the store keeps beside a task's records; None where scoring was broken off and went on, so that nobody knows
-    what all of it took. None where that is so of every task.
-    """
-    known = {task: {key: cost.get(key) for key in ("tokens", *QUANTIZING)} for task, cost in by_task.items() if cost}
-    if not known:
-        return None
-    total = {key: sum(one[key] for one in known.values()) for key in ("seconds", "tokens")}
-    peaks = {key: [one[key] for one in known.values() if one[key] is not None] for key in QUANTIZING[1:]}
-    total |= {key: max(values, default=None) for key, values in peaks.items()}
-    return total | {
-        "tokens_per_second": _rate(total),
-        "by_task": {task: one | {"tokens_per_second": _rate(one)} for task, one in known.items()},
-    }
-
-
-def _rate(one: dict) -> float | None:
-    return one["tokens"] / one["seconds"] if one["seconds"] else None
-
-
-def _note() -> None:
-    """The high-water marks as they are now, to all who watch."""
-    for memory in _watched:
-        memory.peak = max(memory.peak, _held(memory.device)[1])
-
-
-def _is_cuda(device: torch.device | None) -> bool:
-    return device is not None and device.type == "cuda"
+def _note_peaks() -> None:
+    """Note the high-water marks as they are now in all open watches: resetting the mark must lose none of them."""
+    for watch in _open_watches:
+        watch.peak = max(watch.peak, _held(watch.device)[1])
 
 
 def _held(device: torch.device | None) -> tuple[int, int]:
-    """What is held, and the most that was held since the mark was set back."""
-    if _is_cuda(device):
+    """Return the bytes held now, and the most that were held since the mark was reset."""
+    if device is not None and device.type == "cuda":
         import torch
 
         return torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
@@ -132,4 +131,4 @@ def _held(device: torch.device | None) -> tuple[int, int]:
         lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     except OSError:
         return 0, 0
-    return tuple(int(lines[key].split()[0]) * 1024 for key in ("VmRSS", "VmHWM"))
+    return int(lines["VmRSS"].split()[0]) * 1024, int(lines["VmHWM"].split()[0]) * 1024

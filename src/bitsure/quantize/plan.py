@@ -13,13 +13,13 @@ from importlib.metadata import version as read_version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitsure.base import resources as costs
 from bitsure.base import terminal
-from bitsure.base import work as work_costs
 from bitsure.base.errors import UserError
 from bitsure.base.files import write_text
 from bitsure.base.memo import Memo
+from bitsure.base.resources import measured
 from bitsure.base.store import Store
+from bitsure.base.work import EntryCost, parameters_of, quantizing_work, width_of, write_cost
 from bitsure.config.other_quantizers import Bnb, Cast, Hqq, Noise, Prequantized
 from bitsure.config.quantizers import Chain, Gptq, Kept, NoQuant, Quant, Rtn
 from bitsure.config.schema import PROJECT, CalibSettings, ModelSettings
@@ -244,7 +244,7 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
         model, _ = models.load(source.path, plan.dtype, "cpu", source.settings)
         windows, held_out = _windows(source.path, source.settings.trust_remote_code, text, plan.calib, plan.nsamples)
     with (
-        costs.measured() as took,
+        measured() as use,
         terminal.progress(f"quantizing {source.name}, {plan.quant.name}", total=None) as advance,
     ):
         match plan.quant:
@@ -276,17 +276,17 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
     made = plan.ready.path if isinstance(plan.quant, Prequantized) else out
     weights, others = checkpoints.load(made, model)
     at_run_time = runtime.read(made)
-    stored_bits = models.stored_bits(source.path, work_costs.parameters_of(model))
+    stored_bits = models.stored_bits(source.path, parameters_of(model))
     report = verify.report(model, weights, others, held_out, isinstance(plan.quant, Cast), at_run_time, stored_bits)
     if isinstance(plan.quant, Prequantized):
         prequantized.check_parent(plan.ready, report, source.name)
     report["quantizer"] = plan.quant.name
     report["not_applied"] = _not_applied(plan)
     report["calib_data"] = {"name": text.name, "windows": len(windows), "seqlen": held_out.shape[1]}
-    report |= took
+    report |= asdict(use)
     tokens = windows.numel() + held_out.numel()
-    work = work_costs.quantizing_work(work_costs.parameters_of(model), work_costs.width_of(model), tokens)
-    work_costs.write_cost(out, plan.quant.name, time.monotonic() - begun, work)
+    work = quantizing_work(parameters_of(model), width_of(model), tokens)
+    write_cost(out, EntryCost(plan.quant.name, time.monotonic() - begun, work))
     report["bytes_on_disk"] = sum(file.stat().st_size for file in made.rglob("*.safetensors"))
     write_text(out / "quantization.json", json.dumps(report, indent=1))
 

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 from bitsure.base import processes, terminal
-from bitsure.base import resources as costs
 from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
 from bitsure.base.store import Store
@@ -26,6 +25,8 @@ from bitsure.records.record import Records
 from bitsure.report import compressibility_table as compressibility
 from bitsure.report import published_table, tables
 from bitsure.report import run_report as report
+from bitsure.results.costs import Costs, WorkCosts
+from bitsure.results.result import to_plain
 from bitsure.run import provenance, tracking
 from bitsure.run.directory import open_run
 from bitsure.scoring import scorer as scoring
@@ -86,7 +87,7 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
             write_records(run_dir / "records.parquet", rows, scorer.describe(source, cell.weights))
             made_by |= _data(cell)
             current.write_json("provenance.json", made_by)
-            took = _costs(cell, proof)
+            took = to_plain(_costs(cell, proof))
             current.write_json("costs.json", took)
             with current.stage("noise control"):
                 noisy = [_noise(cell, seed, run_dir / "noise_control") for seed in range(config.control.seeds)]
@@ -163,12 +164,12 @@ def _data(cell: Cell) -> dict:
     return {"data": data, "data_full_precision": full}
 
 
-def _costs(cell: Cell, proof: dict | None) -> dict:
-    """costs.json: what quantizing and scoring took when their results were made, which may have been in another run."""
-    quantizing = proof and {key: proof.get(key) for key in costs.QUANTIZING}
+def _costs(cell: Cell, proof: dict | None) -> Costs:
+    """Return what quantizing and scoring cost when their results were made, which may have been in another run."""
+    quantizing = WorkCosts(**{key: proof.get(key) for key in WorkCosts.model_fields}) if proof else None
     full = cell.scorer.costs(cell.source, None)
     quantized = cell.scorer.costs(cell.source, cell.weights) if cell.plan else None
-    return {"quantizing": quantizing, "scoring_full_precision": full, "scoring_quantized": quantized}
+    return Costs(quantizing=quantizing, scoring_full_precision=full, scoring_quantized=quantized)
 
 
 def _noise(cell: Cell, seed: int, folder: Path) -> Records:

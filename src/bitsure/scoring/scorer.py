@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bitsure.base import resources as costs
 from bitsure.base import terminal
-from bitsure.base import work as work_costs
 from bitsure.base.errors import UserError
 from bitsure.base.files import atomic_path, hash_json, write_text
 from bitsure.base.memo import Memo
+from bitsure.base.resources import measured
 from bitsure.base.store import Store, hash_files
+from bitsure.base.work import parameters_of, read_cost, scoring_cost, scoring_work, write_cost
 from bitsure.config.schema import ScoringSettings, TaskSettings
 from bitsure.models import source as models
 from bitsure.models.source import Source
 from bitsure.records.parquet import read_records, write_prompts, write_records
 from bitsure.records.record import by_task
+from bitsure.results.costs import ScoringCosts
+from bitsure.scoring.scoring_costs import total_costs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -99,9 +101,9 @@ class Scorer:
         names = self.questions.task.names
         return [name for name in names if not self.store.find("records", self._made_from(model, name), to_read)]
 
-    def costs(self, source: Source, weights: dict | None) -> dict | None:
-        """What it took to score a model, as `bitsure.base.resources.of_scoring` tells it, when its records were made."""
-        return costs.of_scoring({name: work_costs.read_cost(entry) for name, entry in self._entries(source, weights).items()})
+    def costs(self, source: Source, weights: dict | None) -> ScoringCosts | None:
+        """Return what it cost to score a model when its records were made; None where that is not known."""
+        return total_costs({name: read_cost(entry) for name, entry in self._entries(source, weights).items()})
 
     def data(self, source: Source, weights: dict | None) -> dict[str, dict]:
         """Where the data of a scored model's tasks came from: {task: {repository: as `mirrors.origin` says it}}."""
@@ -151,16 +153,15 @@ class Scorer:
                     tokens, before = lm.tokens, len(lm.journal)
                     if before:
                         log.info("%s, %s: %d choices were scored before", label, name, before)
-                    with costs.measured() as took:
+                    with measured() as use:
                         found, prompts = harness.run(self._loaded[name], lm, task)
                     with self.store.create("records", made_from) as unfinished:
                         write_records(unfinished / "records.parquet", found, made_from)
                         write_prompts(unfinished / "prompts.parquet", found, prompts)
                         write_text(unfinished / DATA, json.dumps(self._loaded[name]["data"]))
                         if not before:
-                            work = work_costs.scoring_work(work_costs.parameters_of(lm.model), lm.tokens - tokens)
-                            size = {"tokens": lm.tokens - tokens, "questions": len(found)}
-                            work_costs.write_cost(unfinished, "scoring", work=work, **took, **size)
+                            work = scoring_work(parameters_of(lm.model), lm.tokens - tokens)
+                            write_cost(unfinished, scoring_cost(use, work, lm.tokens - tokens, len(found)))
                     lm.journal.remove()
 
     def _journal(self, model: dict, name: str) -> Journal:

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
 from bitsure.base.store import Store
-from bitsure.base.work import write_cost
+from bitsure.base.work import COST_FILE, EntryCost, write_cost
 from bitsure.config import schema
 from bitsure.config import validation as settings
 from bitsure.config.schema import PROJECT
@@ -103,22 +103,22 @@ def test_an_estimate_goes_by_what_such_work_took_before(cell, tmp_path):
     parameters = round((first.memory - estimate.BYTES_A_PROCESS) / 1.3 / 4)
     with store.create("records", scored.made_from) as entry:  # 5 questions of 100 tokens, 500 tokens a second
         work = estimate.scoring_work(parameters, 500)
-        write_cost(entry, "scoring", 1.0, work, tokens=500, questions=5)
+        write_cost(entry, EntryCost("scoring", 1.0, work, tokens=500, questions=5))
     estimator = estimate.Estimator(store, Memo())
     assert estimator(scored).seconds == pytest.approx(1, rel=0.01)
     made = estimator(weights)
     assert made.seconds > 0 and 10_000 < made.disk < 300_000
     (Path(entry.parent) / "broken").mkdir()
-    (Path(entry.parent) / "broken" / estimate.COST).write_text("{")
+    (Path(entry.parent) / "broken" / COST_FILE).write_text("{")
     assert estimate.Estimator(store, Memo())(scored).seconds == pytest.approx(1, rel=0.01)
-    assert json.loads((store.path("records", scored.made_from) / estimate.COST).read_text())["what"] == "scoring"
+    assert json.loads((store.path("records", scored.made_from) / COST_FILE).read_text())["what"] == "scoring"
 
 
 def test_a_small_pieces_fixed_costs_are_no_measure_of_a_large_one(tmp_path):
     store = Store(tmp_path / "store")
     for number, (seconds, work) in enumerate([(2.0, 1e6)] * 9 + [(10.0, 1e9)] * estimate.NEAREST):
         with store.create("records", {"task": "t", "limit": None, "number": number}) as entry:
-            write_cost(entry, "scoring", seconds, work)
+            write_cost(entry, EntryCost("scoring", seconds, work))
     estimator = estimate.Estimator(store, Memo())
     assert estimator._seconds("scoring", 2e9) == pytest.approx(20) and estimator._seconds("scoring", 1e6) == pytest.approx(2)
 

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from bitsure.base import resources as costs
 from bitsure.base.files import hash_json
 from bitsure.base.store import Store
 from bitsure.config.schema import PROJECT
 from bitsure.records.parquet import read_records
+from bitsure.results.costs import WorkCosts
 from bitsure.run.directory import read_status
 from bitsure.sweep.launch.callback import is_installed
 
@@ -156,7 +156,7 @@ def results(folder: Path) -> dict[str, dict]:
         found[cell.name] = {"state": read_status(cell)["state"], "rows": rows.to_pylist(), **numbers}
         if "none" not in cell.name:
             proof = json.loads((cell / "quantization.json").read_text())
-            found[cell.name]["proof"] = {key: value for key, value in proof.items() if key not in costs.QUANTIZING}
+            found[cell.name]["proof"] = {key: value for key, value in proof.items() if key not in WorkCosts.model_fields}
     return found
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bitsure.base.memo import Memo
 from bitsure.base.store import Store
-from bitsure.base.work import COST, parameters_of, quantizing_work, scoring_work, width_of
+from bitsure.base.work import COST_FILE, parameters_of, quantizing_work, scoring_work, width_of
 
 if TYPE_CHECKING:
     from bitsure.config.schema import TaskSettings
@@ -59,7 +59,7 @@ class Estimator:
         self._took: dict[str, list[tuple[float, float]]] = defaultdict(list)  # operations and seconds, by what was done
         self._tokens: dict[str, list[float]] = defaultdict(list)  # of a question, by task
         self._questions: dict[tuple, int] = {}
-        for file in store.root.glob(f"*/*/{COST}"):
+        for file in store.root.glob(f"*/*/{COST_FILE}"):
             self._learn(file)
 
     def _learn(self, file: Path) -> None:
