@@ -51,7 +51,7 @@ def scoring(path: Path, questions: int, repeats: int) -> dict[str, float]:
     from benchmarks.scoring import SHAPES, draw
     from bitsure.models import source as models
     from bitsure.quantize.inference.hooks import attach
-    from bitsure.quantize.inference.scheme import Runtime
+    from bitsure.quantize.inference.scheme import InferenceScheme
     from bitsure.scoring.local.engine import Engine
 
     shape = next(shape for shape in SHAPES if shape.name == SCORED)
@@ -59,8 +59,8 @@ def scoring(path: Path, questions: int, repeats: int) -> dict[str, float]:
     engines = {}
     for name, (activations, kv) in AT_RUN_TIME.items():
         model, _ = models.load(path, "float32", device="cpu")
-        attach(model, Runtime(activations=activations, kv=kv), {})
-        engines[name] = Engine(model, 2048)
+        rounding = attach(model, InferenceScheme(activations=activations, kv=kv))
+        engines[name] = Engine(model, 2048, rounding=rounding)
         engines[name].score(asked)  # checks and probes, once a run
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(repeats):

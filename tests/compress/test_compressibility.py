@@ -20,7 +20,7 @@ from bitsure.config.schema import CompressSettings
 from bitsure.quantize import plan as quantize
 from bitsure.quantize.checkpoint import storage as checkpoints
 from bitsure.quantize.inference.hooks import attach
-from bitsure.quantize.inference.scheme import Runtime
+from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.walk.targets import block_linears
 from bitsure.quantize.weights.formats import IntegerWeight
 from bitsure.report import compressibility_table as compressibility
@@ -98,7 +98,7 @@ def test_loading_by_hand():
 
 def test_layers_that_read_the_same_input_count_once():
     model = families.build("falcon", **families.FAMILIES["falcon"])
-    found = measure.activations(model, torch.arange(40).view(2, 20), 10**6, 0)
+    found = measure.activations(model, {}, torch.arange(40).view(2, 20), 10**6, 0)
     names = {name.split(".h.")[1] for name in found["tensors"]}
     read = {f"{block}.{name}" for block in (0, 1) for name in ("self_attention.query_key_value", "self_attention.dense")}
     # Falcon's attention and its feed-forward layers read the same norm's output
@@ -116,7 +116,7 @@ def test_activations_are_those_of_the_layers():
     model(windows)
     handle.remove()
     expected = entropy(of_activations(seen[0].flatten(0, 1), measure.UNROUNDED, None, 10**9, 0).codes, 8).value
-    found = measure.activations(model, windows, 10**6, 0)["tensors"]["model.layers.1.mlp.down_proj"]
+    found = measure.activations(model, {}, windows, 10**6, 0)["tensors"]["model.layers.1.mlp.down_proj"]
     assert found["entropy"]["tensor"] == pytest.approx(expected, abs=1e-3)
 
 
@@ -135,11 +135,11 @@ def test_activations_are_coded_as_the_format_that_rounds_them(name, monkeypatch)
     numbers, layer = ROUNDED[name], "model.layers.1.mlp.down_proj"
     model, coded, read = families.build("llama", **families.FAMILIES["llama"]), {}, []
     spans = dict.fromkeys(block_linears(model), torch.tensor([-1.0, 1.0])) | {layer: torch.tensor([-0.5, 2.0])}
-    settings = Runtime(activations=numbers, spans=spans if numbers.static else {})
-    attach(model, settings, {layer: torch.linspace(0.5, 2, 96)})
+    settings = InferenceScheme(activations=numbers, static_ranges=spans if numbers.static else {})
+    hooks = attach(model, settings, {layer: torch.linspace(0.5, 2, 96)})
     windows = torch.arange(40).view(2, 20)
     monkeypatch.setattr(measure, "summary", lambda tensors: coded.update(tensors))
-    measure.activations(model, windows, 10**6, 0)
+    measure.activations(model, hooks.transforms, windows, 10**6, 0)
     block_linears(model)[layer].register_forward_hook(lambda layer, inputs, out: read.append(inputs[0].flatten(0, 1)))
     model(windows)
     one = coded[layer]

@@ -60,9 +60,8 @@ def test_a_quantized_model_larger_than_its_memory_scores_as_in_memory(model, kin
     else:  # changes embeddings and norms too
         checkpoints.write(out, *casts.cast(whole, Cast("bfloat16")))
     kept_on_disk = on_disk(spread)
-    for network in (whole, spread):
-        checkpoints.put_into(network, out)
-    expected, found = (Engine(network, 256).score(REQUESTS) for network in (whole, spread))
+    rounding = {network: checkpoints.put_into(network, out) for network in (whole, spread)}
+    expected, found = (Engine(network, 256, True, hooks).score(REQUESTS) for network, hooks in rounding.items())
     assert found == expected != plain and on_disk(spread) == kept_on_disk
 
 

@@ -56,8 +56,8 @@ def of_weight(weight: Weight, most: int, seed: int) -> Coded | None:
     )
 
 
-def of_activations(states: torch.Tensor, numbers: Numbers, span: torch.Tensor | None, most: int, seed: int) -> Coded:
-    """Inputs of a layer (tokens, width) as the codes that a format makes of them; span: the range of a group size of 0.
+def of_activations(states: torch.Tensor, numbers: Numbers, static_range: torch.Tensor | None, most: int, seed: int) -> Coded:
+    """Inputs of a layer (tokens, width) as the codes that a format makes of them; static_range: the range of a group size of 0.
 
     Units `channel` (a column), `token`, and `group` where several of a token's values share a scale. Scales are stored as those
     of weights are: float16 of integers, with zero points of as many bits as a code unless symmetric; a byte for each block of
@@ -68,7 +68,7 @@ def of_activations(states: torch.Tensor, numbers: Numbers, span: torch.Tensor | 
     from bitsure.quantize.weights.elements import MANTISSA_BITS, encode
     from bitsure.quantize.weights.fake_quantize import on_grid
 
-    units, scales, zeros = on_grid(states, numbers, span)
+    units, scales, zeros = on_grid(states, numbers, static_range)
     (tokens, width), groups = states.shape, scales.shape[1]
     size = numbers.group_size if groups > 1 else width
     group_of = np.arange(width) // size

@@ -66,11 +66,11 @@ def _measure(plan: Plan, checkpoint: Path, settings: CompressSettings, log_file:
 
         with terminal.output_to(log_file):
             model, tokenizer = models.load(plan.source.path, plan.dtype, "cpu", plan.source.settings)
-            checkpoints.put_into(model, checkpoint)
+            hooks = checkpoints.put_into(model, checkpoint)
             context = model_facts.context_length(plan.source.path)
             _, held_out = calib_data.draw_windows(plan.text, plan.calib, 0, tokenizer, context)
         windows = held_out[: max(1, settings.tokens // held_out.shape[1]), : settings.tokens]
-        found["activations"] = measure.activations(model, windows, settings.codes, settings.seed)
+        found["activations"] = measure.activations(model, hooks.transforms, windows, settings.codes, settings.seed)
         how = (rounded or measure.UNROUNDED).description + ("" if rounded else " (they are not rounded in this model)")
         found["activations"] |= {"format": how, "tokens": windows.numel(), "text": plan.text.name}
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from bitsure.quantize.inference.hooks import Input
+    from bitsure.quantize.inference.hooks import InputTransform
     from bitsure.quantize.walk.blocks import Feed
 
 UNROUNDED = Activations(8, symmetric=True)  # what activations are measured in that a quantizer leaves as they are
@@ -34,23 +34,24 @@ def weights(checkpoint: Path, codes: int, seed: int) -> dict | None:
     return summary((name, one) for name, one in coded if one is not None)
 
 
-def activations(model: nn.Module, windows: torch.Tensor, codes: int, seed: int) -> dict | None:
+def activations(
+    model: nn.Module, changes: Mapping[nn.Module, InputTransform], windows: torch.Tensor, codes: int, seed: int
+) -> dict | None:
     """The `summary` of what the linear layers in the model's blocks are given on windows (n, seqlen) of token ids.
 
     As codes of the format that they are rounded to while the model runs, from what they are before that; else of int8 with one
     scale a token. Layers that read the same input in the same format count once, under the name of the first.
     """
-    from bitsure.quantize.inference.hooks import Input
+    from bitsure.quantize.inference.hooks import InputTransform
     from bitsure.quantize.walk.blocks import walk
     from bitsure.quantize.walk.targets import block_linears, linears
 
     most = codes // len(block_linears(model))
-    changes = model.hooks.changes if hasattr(model, "hooks") else {}
 
     def coded(layer: nn.Module, states: torch.Tensor) -> Coded:
-        change = changes.get(layer, Input())
+        change = changes.get(layer, InputTransform())
         numbers = change.numbers or UNROUNDED
-        return of_activations(replace(change, numbers=None)(states), numbers, change.span, most, seed)
+        return of_activations(replace(change, numbers=None)(states), numbers, change.static_range, most, seed)
 
     return summary(
         (f"{prefix}.{name}", coded(layers[name], states))
@@ -60,12 +61,12 @@ def activations(model: nn.Module, windows: torch.Tensor, codes: int, seed: int) 
     )
 
 
-def _inputs(layers: dict[str, nn.Module], changes: dict[nn.Module, Input], feed: Feed) -> dict[str, torch.Tensor]:
+def _inputs(layers: dict[str, nn.Module], changes: Mapping[nn.Module, InputTransform], feed: Feed) -> dict[str, torch.Tensor]:
     """What a block's layers are given, before it is changed, (tokens, width) each."""
     import torch
 
     kept: dict[str, list[torch.Tensor]] = {}
-    seen: list[tuple[torch.Tensor, Input | None]] = []
+    seen: list[tuple[torch.Tensor, InputTransform | None]] = []
 
     def watch(name: str):
         def hook(layer, inputs):

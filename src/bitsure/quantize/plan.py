@@ -233,7 +233,7 @@ def _windows(
 def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: Path) -> None:
     from bitsure.quantize.checkpoint import prequantized
     from bitsure.quantize.checkpoint import storage as checkpoints
-    from bitsure.quantize.inference import scheme as runtime
+    from bitsure.quantize.inference.scheme import InferenceScheme
     from bitsure.quantize.libraries import auto_gptq, bnb, gptqmodel, hqq
     from bitsure.quantize.native import cast as casts
     from bitsure.quantize.native import chain, noise
@@ -275,9 +275,9 @@ def _quantize(plan: Plan, like: dict | None, out: Path, parts: Path, log_file: P
                 raise AssertionError(f"no quantizer for {quant}")
     made = plan.ready.path if isinstance(plan.quant, Prequantized) else out
     weights, others = checkpoints.load(made, model)
-    at_run_time = runtime.read(made)
+    scheme = InferenceScheme.read(made)
     stored_bits = models.stored_bits(source.path, parameters_of(model))
-    report = verify.report(model, weights, others, held_out, isinstance(plan.quant, Cast), at_run_time, stored_bits)
+    report = verify.report(model, weights, others, held_out, isinstance(plan.quant, Cast), scheme, stored_bits)
     if isinstance(plan.quant, Prequantized):
         prequantized.check_parent(plan.ready, report, source.name)
     report["quantizer"] = plan.quant.name

@@ -18,6 +18,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from bitsure.base.errors import UserError
 from bitsure.config.schema import TaskSettings
+from bitsure.quantize.inference.hooks import InferenceRounding
 from bitsure.records.record import Record, cluster_of
 from bitsure.scoring.journal import Journal, Limits
 from bitsure.scoring.local.engine import Engine
@@ -36,7 +37,7 @@ PER = ("word_perplexity", "byte_perplexity")  # of a text: the harness's pairs o
 class HookedLM(HFLM):
     """HFLM with our engine for log-likelihoods, whole and rolling; generation is the parent's.
 
-    add_bos: whether texts begin with the BOS token; None leaves it to the tokenizer. `scored` keeps every token's
+    add_bos: whether texts begin with the BOS token; None leaves it to the tokenizer. rounding: the model's hooks. `scored` keeps every token's
     log-probability by (context, continuation), or by (text,); `journal`, if there is one, keeps them on disk.
     """
 
@@ -47,13 +48,14 @@ class HookedLM(HFLM):
         advance: Callable[[int], None],
         share: bool = True,
         add_bos: bool | None = None,
+        rounding: InferenceRounding | None = None,
     ):
         if add_bos is not None:
             tokenizer.add_bos_token = add_bos  # the harness asks the tokenizer for it, and most give none unless told so
         super().__init__(pretrained=model, tokenizer=tokenizer, add_bos_token=add_bos)
         self.scored: dict[tuple[str, ...], Scored] = {}
         self.journal: Journal | None = None
-        self._engine = Engine(self.model, self.max_length, share)
+        self._engine = Engine(self.model, self.max_length, share, rounding)
         self._advance = advance
         self._asked: Sequence[Instance] = ()
 

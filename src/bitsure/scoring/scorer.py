@@ -31,6 +31,7 @@ from bitsure.scoring.scoring_costs import total_costs
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from bitsure.quantize.inference.hooks import InferenceRounding
     from bitsure.scoring.journal import Journal
 
 log = logging.getLogger(__name__)
@@ -146,7 +147,8 @@ class Scorer:
                         self._journal(model, name).remove()
                         continue
                     if lm is None:
-                        lm = harness.HookedLM(*self._load(source, checkpoint), advance, self.scoring.share, task.add_bos)
+                        network, tokenizer, rounding = self._load(source, checkpoint)
+                        lm = harness.HookedLM(network, tokenizer, advance, self.scoring.share, task.add_bos, rounding)
                         for one in names:  # the batches of all are settled now: who goes on after a kill makes the same
                             self._journal(model, one).begin(lm.limits())
                     lm.journal = self._journal(model, name)
@@ -169,19 +171,23 @@ class Scorer:
 
         return Journal(self.store.path("unfinished", self._made_from(model, name)).with_suffix(".jsonl"))
 
-    def _load(self, source: Source, checkpoint: Path | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    def _load(
+        self, source: Source, checkpoint: Path | None
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, InferenceRounding | None]:
+        """Load the model and its tokenizer, and the hooks that round its activations, keys and values."""
         if checkpoint is not None and not self.scoring.dequantize:
             from bitsure.quantize.libraries import gptqmodel
 
             log.info("the quantized weights stay packed, for gptqmodel's kernels")
-            return gptqmodel.load_packed(checkpoint, self.dtype), source.load_tokenizer()
+            return gptqmodel.load_packed(checkpoint, self.dtype), source.load_tokenizer(), None
         network, tokenizer = models.load(source.path, self.dtype, settings=source.settings)
+        rounding = None
         if checkpoint is not None:
             from bitsure.quantize.checkpoint import storage as checkpoints
 
-            checkpoints.put_into(network, checkpoint)
+            rounding = checkpoints.put_into(network, checkpoint)
             log.info("the quantized weights are unpacked into ordinary layers of %s", self.dtype)
-        return network, tokenizer
+        return network, tokenizer, rounding
 
     def describe(self, source: Source, weights: dict | None) -> dict:
         """What made a run's records, for their file's metadata."""

@@ -9,10 +9,9 @@ from bitsure.base.errors import UserError
 from bitsure.config.number_formats import Activations
 from bitsure.config.quantizers import Kept
 from bitsure.quantize.checkpoint import storage as checkpoints
-from bitsure.quantize.inference import scheme as runtime
 from bitsure.quantize.inference.divisions import OFFSET, SCALE, Division, find_sources
 from bitsure.quantize.inference.hooks import attach
-from bitsure.quantize.inference.scheme import Runtime
+from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.native import chain
 from bitsure.quantize.native.transforms import smoothing_scales
 from bitsure.quantize.proof import weight_changes as verify
@@ -41,14 +40,14 @@ def test_before_any_rounding_the_model_is_the_same(family, tmp_path):
     quant = Kept(transforms=["smooth"], smooth_alpha=0.7, activations=Activations(8))
     (tmp_path / "out").mkdir()
     chain.quantize(model, quant, WINDOWS, tmp_path / "parts", tmp_path / "out", nothing)
-    at_run_time = runtime.read(tmp_path / "out")
-    assert {name for one in at_run_time.divisions for name in one.layers} == set(block_linears(original))
-    assert all(one.scales.max() / one.scales.min() > 1.1 for one in at_run_time.divisions)
+    scheme = InferenceScheme.read(tmp_path / "out")
+    assert {name for one in scheme.divisions for name in one.layers} == set(block_linears(original))
+    assert all(one.scales.max() / one.scales.min() > 1.1 for one in scheme.divisions)
     before = {name: matrix(layer).clone() for name, layer in block_linears(original).items()}
-    for division in at_run_time.divisions:
+    for division in scheme.divisions:
         division.apply(original.get_submodule)
     assert not any(torch.equal(matrix(layer), before[name]) for name, layer in block_linears(original).items())
-    attach(original, Runtime(divisions=at_run_time.divisions), {})
+    attach(original, InferenceScheme(divisions=scheme.divisions), {})
     found = original(input_ids=WINDOWS, use_cache=False).logits
     assert (found - expected).norm() / expected.norm() < 1e-5
 
@@ -68,9 +67,9 @@ def test_a_division_that_changes_the_model_is_an_error():
     """Into a norm that another layer reads too."""
     name = "model.layers.0.self_attn.q_proj"
     wrong = Division([name], torch.linspace(0.5, 2, 64), "model.layers.0.input_layernorm")
-    settings = Runtime(activations=Activations(8), divisions=[wrong], moved={"smooth": {name: 4.0}})
+    settings = InferenceScheme(activations=Activations(8), divisions=[wrong], transform_effects={"smooth": {name: 4.0}})
     with pytest.raises(UserError, match="changed what the model computes before anything was rounded"):
-        verify.report(build("llama", **ALL["llama"]), {}, {}, WINDOWS, runtime=settings)
+        verify.report(build("llama", **ALL["llama"]), {}, {}, WINDOWS, scheme=settings)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gemma"])
@@ -85,7 +84,7 @@ def test_a_large_residual_channel_hides_no_wrong_source_in_half_precision(family
     (tmp_path / "out").mkdir()
     quant = Kept(transforms=["smooth"], activations=Activations(8))
     chain.quantize(model.bfloat16(), quant, WINDOWS, tmp_path / "parts", tmp_path / "out", nothing)
-    found = runtime.read(tmp_path / "out").divisions
+    found = InferenceScheme.read(tmp_path / "out").divisions
     assert len(found) == 8
     for division in found:
         expected = FOLDED[family][division.layers[0].rpartition(".")[2]] if "mlp.c_proj" not in division.layers[0] else None
@@ -122,7 +121,7 @@ def test_smoothing_helps_where_a_norm_has_outlier_channels(tmp_path):
         quant = Kept(transforms=transforms, activations=Activations(6))
         chain.quantize(outliers(), quant, WINDOWS, tmp_path / "parts", out, nothing)
         weights, others = checkpoints.load(out, outliers())
-        report = verify.report(outliers(), weights, others, WINDOWS, runtime=runtime.read(out))
+        report = verify.report(outliers(), weights, others, WINDOWS, scheme=InferenceScheme.read(out))
         return sum(layer["output_error"] for name, layer in report["layers"].items() if "fc2" not in name)
 
     assert error(["smooth"]) < 0.5 * error([])

@@ -11,8 +11,8 @@ import torch
 from bitsure.base.errors import UserError
 from bitsure.config.number_formats import Activations, KeysValues
 from bitsure.quantize.inference import hooks
-from bitsure.quantize.inference.hooks import Hooks, attach, check_keys_and_values
-from bitsure.quantize.inference.scheme import Runtime
+from bitsure.quantize.inference.hooks import InferenceRounding, attach, check_keys_and_values
+from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.walk.targets import block_linears, find_blocks
 from bitsure.quantize.weights.fake_quantize import fake_quantize
 from bitsure.scoring.local import forward, rows
@@ -56,7 +56,7 @@ def test_attention_reads_the_keys_and_values_it_is_given(name):
                 return (change(keys), values) if which == 0 else (keys, change(values))
 
             for block in find_blocks(model)[1]:
-                Hooks().on_keys_and_values(block, some)
+                InferenceRounding().on_keys_and_values(block, some)
             found = logits(model)
             moved = ((found - expected).norm() / expected.norm()).item()
             assert moved > 1e-3 if far else moved < 1e-5, (which, moved)
@@ -69,23 +69,23 @@ def test_attention_reads_the_keys_and_values_it_is_given(name):
 @pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"mixtral"}))
 def test_shared_prefixes_see_the_same_rounded_numbers_as_plain_passes(name):
     """8 bits, in which the few values that a difference of 1e-7 takes over an edge move little; both far from unrounded."""
-    settings = Runtime(activations=Activations(8), kv=KeysValues(2))
+    settings = InferenceScheme(activations=Activations(8), kv=KeysValues(2))
     model, exact, asked = build(name, **FAMILIES[name]), build(name, **FAMILIES[name]), questions()
-    attach(model, settings, {})
+    rounding = attach(model, settings)
     shared, plain = forward.shared(model, trees(asked), asked), forward.plain(model, rows.chains(asked), asked)
     unrounded = forward.plain(exact, rows.chains(asked), asked)
     apart = [abs(shared[i].logprob - plain[i].logprob) for i in asked]
     moved = [abs(unrounded[i].logprob - plain[i].logprob) for i in asked]
     assert sorted(apart)[len(apart) // 2] < 1e-4 and sum(apart) < 0.05 * sum(moved)
-    with model.hooks.exact():
+    with rounding.exact():
         again = forward.plain(model, rows.chains(asked), asked)
     assert again == unrounded
 
 
 def test_the_engine_checks_sharing_without_rounding_and_scores_with_it():
     model, asked = family("llama"), list(questions().values())
-    attach(model, Runtime(kv=KeysValues(2)), {})
-    shared, plain = Engine(model, 128).score(asked), Engine(model, 128, share=False).score(asked)
+    rounding = attach(model, InferenceScheme(kv=KeysValues(2)))
+    shared, plain = (Engine(model, 128, share, rounding).score(asked) for share in (True, False))
     exact = Engine(family("llama"), 128).score(asked)
     assert max(abs(a.logprob - b.logprob) for a, b in zip(shared, exact, strict=True)) > 0.1
     assert sorted(abs(a.logprob - b.logprob) for a, b in zip(shared, plain, strict=True))[len(asked) // 2] < 1e-4
@@ -110,8 +110,8 @@ def without_cache(block) -> None:
 def test_the_first_batch_that_is_scored_proves_that_everything_is_rounded(breaks, said, share):
     """On the model that is scored, whatever was proved when it was quantized; probes and checks before do not count."""
     model, asked = family("llama"), list(questions().values())
-    attach(model, Runtime(activations=Activations(8), kv=KeysValues(4)), {})
-    scorer = Engine(model, 128, share)
+    rounding = attach(model, InferenceScheme(activations=Activations(8), kv=KeysValues(4)))
+    scorer = Engine(model, 128, share, rounding)
     scorer.score(asked)
     breaks(find_blocks(model)[1][1])
     with pytest.raises(UserError, match=re.escape(said)):
@@ -121,7 +121,7 @@ def test_the_first_batch_that_is_scored_proves_that_everything_is_rounded(breaks
 @pytest.mark.parametrize("name", sorted(set(CACHED) - {"mixtral"}))
 def test_every_layers_input_is_rounded_once_a_token_at_a_time(name):
     model = family(name)
-    attach(model, Runtime(activations=Activations(3, symmetric=True)), {})
+    attach(model, InferenceScheme(activations=Activations(3, symmetric=True)))
     seen = [inputs_of(layer) for layer in block_linears(model).values()]
     logits(model)
     assert all(len(x) == 1 for x in seen)
@@ -133,7 +133,7 @@ def test_layers_that_read_one_input_share_what_it_becomes(monkeypatch):
     calls = []
     monkeypatch.setattr(hooks, "fake_quantize", lambda x, *rest: calls.append(1) or fake_quantize(x, *rest))
     model = family("llama")
-    attach(model, Runtime(activations=Activations(8)), {})
+    attach(model, InferenceScheme(activations=Activations(8)))
     logits(model)
     assert len(calls) == 2 * 4  # of two blocks: q k v, o, gate up, down
 
@@ -143,7 +143,7 @@ def test_what_is_divided_is_rounded_after_it():
     model = family("opt")
     name = "model.decoder.layers.0.fc1"
     layer, factor = block_linears(model)[name], torch.logspace(-2, 2, 64)
-    attach(model, Runtime(activations=Activations(4)), {name: factor})
+    attach(model, InferenceScheme(activations=Activations(4)), {name: factor})
     seen, raw = inputs_of(layer), []
     norm = find_blocks(model)[1][0].final_layer_norm
     norm.register_forward_hook(lambda module, inputs, out: raw.append(out.flatten(0, -2)))

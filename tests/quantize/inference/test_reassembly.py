@@ -99,7 +99,12 @@ def test_taking_apart_alone_is_exact():
 def test_whole_channels_change_nothing():
     x = random(0, 9, 6)
     found = reassemble(distances(gram(x), x), torch.ones(6, dtype=torch.long))
-    assert not found.moves and found.most_copies == 1 and torch.equal(found.inputs(x), x) and torch.equal(found.weight(x), x)
+    assert (
+        not found.changes_channels
+        and found.most_copies == 1
+        and torch.equal(found.inputs(x), x)
+        and torch.equal(found.weight(x), x)
+    )
 
 
 def test_too_few_channels_to_merge():

@@ -12,7 +12,7 @@ from bitsure.config.quantizers import Gptq, Kept, Rtn
 from bitsure.models import source as models
 from bitsure.quantize.checkpoint import storage as checkpoints
 from bitsure.quantize.inference import hooks
-from bitsure.quantize.inference import scheme as runtime
+from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.native import chain
 from bitsure.quantize.native.transforms import search_scales
 from bitsure.quantize.proof import weight_changes as verify
@@ -80,7 +80,7 @@ def test_every_chain_runs_and_a_model_made_from_disk_is_the_one_that_was_calibra
     model, original, scored = (build("llama", **settings) for _ in range(3))
     quant = CHAINS[name]
     back, others, out = quantized(model, quant, tmp_path)
-    report = verify.report(original, back, others, WINDOWS[:2], runtime=runtime.read(out))
+    report = verify.report(original, back, others, WINDOWS[:2], scheme=InferenceScheme.read(out))
     assert all(layer["output_error"] < 0.4 for layer in report["layers"].values())
     assert ("activations" in report) == (quant.activations is not None)
     assert ("keys_and_values" in report) == (quant.kv is not None)
@@ -109,7 +109,7 @@ def test_static_ranges_are_those_of_the_scaled_inputs(tmp_path):
     for group_size in (-1, 0):
         quant = Rtn(8, 32, False, transforms=["scale"], activations=Activations(8, group_size))
         back, others, out = quantized(uneven(), quant, tmp_path / str(group_size))
-        found = verify.report(uneven(), back, others, WINDOWS[:2], runtime=runtime.read(out))
+        found = verify.report(uneven(), back, others, WINDOWS[:2], scheme=InferenceScheme.read(out))
         names = [name for name in found["layers"] if name.endswith(("q_proj", "up_proj"))]
         assert max(found["transforms"]["scale"]["layers"].values()) > 3
         errors[group_size] = sum(found["layers"][name]["output_error"] for name in names)
@@ -143,9 +143,9 @@ def test_a_break_goes_on_to_the_same_end_with_rounding_at_run_time(tmp_path):
         quantized(build("opt", **FAMILIES["opt"]), quant, tmp_path, crash)
     resumed, _, again = quantized(build("opt", **FAMILIES["opt"]), quant, tmp_path)
     assert all(torch.equal(resumed[name].codes, whole[name].codes) for name in whole)
-    one, other = runtime.read(out), runtime.read(again)
+    one, other = InferenceScheme.read(out), InferenceScheme.read(again)
     assert all(torch.equal(a.scales, b.scales) for a, b in zip(one.divisions, other.divisions, strict=True))
-    assert (one.moved, one.kv, one.activations) == (other.moved, other.kv, other.activations)
+    assert (one.transform_effects, one.kv, one.activations) == (other.transform_effects, other.kv, other.activations)
 
 
 @needs_transformers_5

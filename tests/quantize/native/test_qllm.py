@@ -11,9 +11,9 @@ from bitsure.base.errors import UserError
 from bitsure.config.number_formats import Activations, KeysValues
 from bitsure.config.quantizers import Gptq, Kept, Rtn, Tuning
 from bitsure.quantize.checkpoint import storage as checkpoints
-from bitsure.quantize.inference import scheme as runtime
-from bitsure.quantize.inference.hooks import Hooks
-from bitsure.quantize.inference.reassembly import Reassembled, Reassembly, distances, grid, reassemble
+from bitsure.quantize.inference.hooks import InferenceRounding
+from bitsure.quantize.inference.reassembly import ReassembledInput, Reassembly, distances, grid, reassemble
+from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.native import chain, reassembly_search
 from bitsure.quantize.native.rtn import round_to_nearest
 from bitsure.quantize.proof import inference_changes as at_run_time
@@ -45,7 +45,7 @@ def quantized(model, quant, folder, advance=nothing):
 
 
 def report(original, out) -> dict:
-    return verify.report(original, *checkpoints.load(out, original), WINDOWS[:4], runtime=runtime.read(out))
+    return verify.report(original, *checkpoints.load(out, original), WINDOWS[:4], scheme=InferenceScheme.read(out))
 
 
 @torch.no_grad()
@@ -128,7 +128,9 @@ def test_the_threshold_is_the_one_with_the_least_error_of_the_rounded_output():
     x = torch.randn(200, 32, generator=generator)
     x[:, [3, 8]] *= 20
     largest, hessian, weight = x.abs().amax(0), x.T @ x / 200, layer.weight.clone()
-    found, searched = reassembly_search.search({"w": layer}, largest, hessian, lambda: layer(x), REASSEMBLED, Hooks())
+    found, searched = reassembly_search.search(
+        {"w": layer}, largest, hessian, lambda: layer(x), REASSEMBLED, InferenceRounding()
+    )
     assert torch.equal(layer.weight, weight) and not layer._forward_pre_hooks
     errors = []
     for parts in grid(largest, reassembly_search.STEPS):
@@ -159,7 +161,7 @@ def test_thresholds_are_tried_on_batches_from_all_over_the_text(monkeypatch):
     for prefix, block, feed in blocks.walk(model, windows):
         groups = blocks.layers_by_input(block, feed)
         expected = torch.cat([feed.run(feed.batches[i]) for i in (0, 4, 7, 11)]).flatten(0, 1)
-        done, _ = reassembly_search.reassemble_block(block, prefix, feed, groups, REASSEMBLED, Hooks())
+        done, _ = reassembly_search.reassemble_block(block, prefix, feed, groups, REASSEMBLED, InferenceRounding())
         assert len(ran) == len(done) == 4 and torch.equal(ran[0], expected)
         assert {one.searched["tokens"] for one in done} == {4 * 48}
         break
@@ -175,7 +177,9 @@ def test_reassembling_that_moves_nothing_on_held_out_text_is_an_error(tmp_path):
     silent = Reassembly(
         torch.tensor([0]), torch.tensor([1]), torch.tensor([2]), torch.ones(64).index_fill(0, torch.arange(3), 2)
     )
-    claimed = runtime.Runtime(A4, reassembled=[Reassembled([name], silent, {})], moved={"reassemble": {name: 2.0}})
+    claimed = InferenceScheme(
+        A4, reassembled=[ReassembledInput([name], silent, {})], transform_effects={"reassemble": {name: 2.0}}
+    )
     with pytest.raises(UserError, match=rf"\[reassemble\] moved nothing in the inputs of {name} on held-out text"):
         at_run_time.report(model, {}, claimed, WINDOWS)
 

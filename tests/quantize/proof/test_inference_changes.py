@@ -14,7 +14,7 @@ from bitsure.config.quantizers import Kept
 from bitsure.models import source as models
 from bitsure.quantize import plan as quantize
 from bitsure.quantize.inference.divisions import Division
-from bitsure.quantize.inference.scheme import Runtime
+from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.proof import inference_changes as at_run_time
 from bitsure.quantize.proof import weight_changes as verify
 from bitsure.quantize.walk.targets import block_linears, find_blocks
@@ -25,7 +25,7 @@ from tests.builders.plans import plan
 from tests.builders.tokenizers import byte_tokenizer
 from tests.quantize.walk.test_blocks import WINDOWS
 
-SETTINGS = Runtime(activations=Activations(8), kv=KeysValues(4, 8))
+SETTINGS = InferenceScheme(activations=Activations(8), kv=KeysValues(4, 8))
 
 
 def llama():
@@ -34,7 +34,7 @@ def llama():
 
 def test_the_errors_are_those_of_the_definition():
     model = llama()
-    found = verify.report(model, {}, {}, WINDOWS, runtime=SETTINGS)
+    found = verify.report(model, {}, {}, WINDOWS, scheme=SETTINGS)
     name, seen, keys = "model.layers.1.self_attn.q_proj", [], []
     block_linears(model)[name].register_forward_hook(lambda layer, inputs, out: seen.append(inputs[0]))
     find_blocks(model)[1][1].self_attn.v_proj.register_forward_hook(lambda layer, inputs, out: keys.append(out))
@@ -56,19 +56,19 @@ def test_the_errors_are_those_of_the_definition():
 
 def test_what_half_precision_adds_to_the_grid_is_recorded():
     """bfloat16 has 8 bits: 8-bit integers times a scale are off by a third of a step, MX numbers not at all."""
-    assert verify.report(llama(), {}, {}, WINDOWS, runtime=SETTINGS)["activations"]["off_grid"] == 0
+    assert verify.report(llama(), {}, {}, WINDOWS, scheme=SETTINGS)["activations"]["off_grid"] == 0
     half = llama().bfloat16()
-    found = verify.report(half, {}, {}, WINDOWS, runtime=SETTINGS)
+    found = verify.report(half, {}, {}, WINDOWS, scheme=SETTINGS)
     activations, keys = found["activations"], found["keys_and_values"]
     assert 2**-10 < activations["off_grid"] < 2**-8 and activations["off_grid"] < min(activations["errors"].values())
     assert 0 < keys["off_grid"] < 2**-8
-    mx = Runtime(activations=Activations(format="mxfp8_e4m3"))
-    assert verify.report(llama().bfloat16(), {}, {}, WINDOWS, runtime=mx)["activations"]["off_grid"] == 0
+    mx = InferenceScheme(activations=Activations(format="mxfp8_e4m3"))
+    assert verify.report(llama().bfloat16(), {}, {}, WINDOWS, scheme=mx)["activations"]["off_grid"] == 0
 
 
 def test_kept_weights_are_said_to_be_kept():
     """Loaded in float32, and as large as the model's own files, which are in half precision."""
-    found = verify.report(llama(), {}, {}, WINDOWS, runtime=SETTINGS, stored_bits=16.0)
+    found = verify.report(llama(), {}, {}, WINDOWS, scheme=SETTINGS, stored_bits=16.0)
     assert found["modules_quantized"] == [] and found["relative_error"] == 0
     assert found["bits_per_weight"] == 16 and found["parameter_share"] == 0
     assert found["modules_skipped"]["model.layers.0.mlp.up_proj"] == "weights are kept"
@@ -86,22 +86,25 @@ def test_a_model_with_kept_weights_is_as_large_as_its_files(tmp_path, calib_file
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (Runtime(activations=Activations(8)), "The activations of 14 of 14 are unchanged: model.layers.0.mlp.down_proj"),
-        (Runtime(kv=KeysValues(4)), "The keys and values of 4 of 4 are unchanged: model.layers.0 keys"),
+        (
+            InferenceScheme(activations=Activations(8)),
+            "The activations of 14 of 14 are unchanged: model.layers.0.mlp.down_proj",
+        ),
+        (InferenceScheme(kv=KeysValues(4)), "The keys and values of 4 of 4 are unchanged: model.layers.0 keys"),
     ],
 )
 def test_a_format_that_changes_nothing_is_an_error(settings, said, monkeypatch):
     monkeypatch.setattr("bitsure.quantize.inference.hooks.fake_quantize", lambda x, *rest: x)
     with pytest.raises(UserError, match=said):
-        verify.report(llama(), {}, {}, WINDOWS, runtime=settings)
+        verify.report(llama(), {}, {}, WINDOWS, scheme=settings)
 
 
 def test_keys_and_values_that_are_not_reached_are_an_error(monkeypatch):
     monkeypatch.setattr(
-        "bitsure.quantize.inference.hooks.PassingCache.update", lambda self, keys, values, *rest: (keys, values)
+        "bitsure.quantize.inference.hooks.PassThroughCache.update", lambda self, keys, values, *rest: (keys, values)
     )
     with pytest.raises(UserError, match=r"keys and values were not reached: model.layers.0 keys"):
-        verify.report(llama(), {}, {}, WINDOWS, runtime=SETTINGS)
+        verify.report(llama(), {}, {}, WINDOWS, scheme=SETTINGS)
 
 
 def test_one_block_whose_keys_and_values_are_not_reached_is_named():
@@ -110,23 +113,23 @@ def test_one_block_whose_keys_and_values_are_not_reached_is_named():
     forward = attention.forward
     attention.forward = lambda *args, **kwargs: forward(*args, **kwargs | {"past_key_values": None, "past_key_value": None})
     with pytest.raises(UserError, match=r"keys and values were not reached: model.layers.1 keys, model.layers.1 values"):
-        verify.report(model, {}, {}, WINDOWS, runtime=SETTINGS)
+        verify.report(model, {}, {}, WINDOWS, scheme=SETTINGS)
 
 
 def test_inputs_that_are_always_zero_are_said_to_be():
     model = llama()
     with torch.no_grad():
         model.model.layers[0].mlp.up_proj.weight.zero_()
-    found = verify.report(model, {}, {}, WINDOWS, runtime=SETTINGS)
+    found = verify.report(model, {}, {}, WINDOWS, scheme=SETTINGS)
     assert found["activations"]["always_zero"] == ["model.layers.0.mlp.down_proj"]
 
 
 def test_smoothing_that_moved_nothing_is_an_error_and_a_search_that_found_nothing_is_said():
     name = "model.layers.0.mlp.up_proj"
-    idle = Runtime(SETTINGS.activations, None, [Division([name], torch.ones(64))], {}, {"smooth": {name: 1.0}})
+    idle = InferenceScheme(SETTINGS.activations, None, [Division([name], torch.ones(64))], {}, {"smooth": {name: 1.0}})
     with pytest.raises(UserError, match=r"smooth.* moved nothing: every scale is 1"):
-        verify.report(llama(), {}, {}, WINDOWS, runtime=idle)
+        verify.report(llama(), {}, {}, WINDOWS, scheme=idle)
     moved = {"scale": {name: 1.0, "other": 3.0}, "clip": {name: 0.0}}
-    found = at_run_time.report(llama(), {}, Runtime(moved=moved), WINDOWS)["transforms"]
+    found = at_run_time.report(llama(), {}, InferenceScheme(transform_effects=moved), WINDOWS)["transforms"]
     assert found["scale"]["nothing_to_move"] == [name] and found["clip"]["nothing_to_move"] == [name]
     assert found["scale"]["layers"] == moved["scale"]

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from bitsure.config.number_formats import ELEMENTS, MX, Numbers
 from bitsure.quantize.weights.elements import decode
-from bitsure.quantize.weights.fake_quantize import HUGE, TINY, fake_quantize, on_grid, span_of, widest
+from bitsure.quantize.weights.fake_quantize import HUGE, TINY, fake_quantize, on_grid, range_of, widest
 from bitsure.quantize.weights.formats import fit_grid
 
 SETTINGS = [Numbers(bits, group, symmetric) for bits, group in ((2, -1), (4, 5), (8, -1)) for symmetric in (True, False)]
@@ -169,11 +169,11 @@ def test_a_block_of_int8_by_hand():
 def test_a_fixed_range_is_for_every_value(symmetric):
     numbers = Numbers(4, 0, symmetric)
     known = torch.linspace(-1, 2, 31)
-    found = fake_quantize(torch.tensor([[-5.0, 0.1], [0.0, 9.0]]), numbers, span_of(known))
+    found = fake_quantize(torch.tensor([[-5.0, 0.1], [0.0, 9.0]]), numbers, range_of(known))
     scale = (4 if symmetric else 3) / 15
     assert found[0, 0] == pytest.approx(-8 * scale if symmetric else -5 * scale) and found[1, 0] == 0
     assert found[1, 1] == pytest.approx(7 * scale if symmetric else 10 * scale)
-    assert fake_quantize(torch.tensor([math.inf, 1.0]), numbers, span_of(known)).isnan().tolist() == [True, False]
+    assert fake_quantize(torch.tensor([math.inf, 1.0]), numbers, range_of(known)).isnan().tolist() == [True, False]
 
 
 @pytest.mark.parametrize("numbers", [Numbers(4, 8, True), Numbers(3, 8, False), Numbers(format="mxfp6_e3m2")])

@@ -16,9 +16,8 @@ from safetensors.torch import save_file
 
 from bitsure.base.errors import UserError
 from bitsure.base.files import atomic_path
-from bitsure.quantize.inference import scheme as runtimes
-from bitsure.quantize.inference.hooks import attach
-from bitsure.quantize.inference.scheme import Runtime
+from bitsure.quantize.inference.hooks import InferenceRounding, attach
+from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.layouts import bitsandbytes, layouts
 from bitsure.quantize.native import noise
 from bitsure.quantize.walk.targets import as_stored, block_linears, matrix
@@ -41,7 +40,10 @@ PACKED = ("qweight", "qzeros", "scales", "g_idx")
 
 
 def write(
-    directory: Path, weights: dict[str, Weight], others: dict[str, torch.Tensor] | None = None, runtime: Runtime | None = None
+    directory: Path,
+    weights: dict[str, Weight],
+    others: dict[str, torch.Tensor] | None = None,
+    scheme: InferenceScheme | None = None,
 ) -> None:
     """Write quantized weights by layer name, tensors that are not a layer's weight (a cast changes those too), and what the
     model does at run time.
@@ -56,7 +58,7 @@ def write(
             f"{name}.{part}": tensor.clone(memory_format=torch.contiguous_format) for part, tensor in _tensors(weight).items()
         }
     _write(directory, tensors, _settings(weights))
-    runtimes.write(directory, runtime or Runtime())
+    (scheme or InferenceScheme()).write(directory)
     back, _ = read(directory)
     _same_or_raise(_fields(weights), _fields(back))
 
@@ -87,13 +89,13 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.flatten().clone().view(torch.uint8)  # of which NaN is equal to NaN
 
 
-def write_part(directory: Path, weights: dict[str, Weight], runtime: Runtime) -> None:
+def write_part(directory: Path, weights: dict[str, Weight], scheme: InferenceScheme) -> None:
     """The same, there whole or not at all."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     try:
         with atomic_path(directory) as temporary:
             temporary.mkdir()
-            write(temporary, weights, runtime=runtime)
+            write(temporary, weights, scheme=scheme)
     except OSError:
         if not directory.is_dir():  # else another process made the same part meanwhile
             raise
@@ -107,7 +109,7 @@ def merge(parts: list[Path], directory: Path) -> None:
         settings.append(layouts.read_settings(part))
     other = [one for one in settings if one["checkpoint_format"] != "gptq_v2"]
     _write(directory, tensors, (other or settings)[0])
-    runtimes.write(directory, runtimes.merged([runtimes.read(part) for part in parts]))
+    InferenceScheme.merge([InferenceScheme.read(part) for part in parts]).write(directory)
     _same_or_raise(tensors, _read_tensors(directory))
 
 
@@ -226,17 +228,20 @@ def _means_nothing(name: str, tensor: torch.Tensor) -> bool:
 
 
 @torch.no_grad()
-def put_into(model: torch.nn.Module, directory: Path) -> Runtime:
-    """Make a full-precision model the checkpoint's: its tensors, dequantized, wherever accelerate keeps them, and what it does
-    at run time.
+def put_into(model: torch.nn.Module, directory: Path) -> InferenceRounding:
+    """Turn a full-precision model into the checkpoint's: its dequantized tensors, wherever accelerate keeps them, and its hooks.
 
-    Returns the latter. Raises UserError as `load`.
+    Returns:
+        The hooks that round activations, keys and values; scoring needs them.
+
+    Raises:
+        UserError: As `load`.
     """
     weights, others = load(directory, model)
-    runtime = runtimes.read(directory)
-    for division in runtime.divisions:
+    scheme = InferenceScheme.read(directory)
+    for division in scheme.divisions:
         division.apply(model.get_submodule)
-    for reassembled in () if weights else runtime.reassembled:  # quantized weights are of reassembled channels already
+    for reassembled in () if weights else scheme.reassembled:  # quantized weights are of reassembled channels already
         reassembled.apply(model.get_submodule)
     offloaded = {name for name, parameter in model.named_parameters() if parameter.is_meta}
     model.load_state_dict({name: tensor for name, tensor in others.items() if name not in offloaded}, strict=False)
@@ -244,13 +249,12 @@ def put_into(model: torch.nn.Module, directory: Path) -> Runtime:
         _replace_offloaded(model, name, others[name])
     layers = block_linears(model)
     for name, weight in weights.items():
-        values = runtimes.as_run(weight, runtime)
+        values = scheme.layer_matrix(weight)
         if layers[name].weight.is_meta:
             _replace_offloaded(model, f"{name}.weight", as_stored(layers[name], values))
         else:
             matrix(layers[name]).copy_(values)
-    attach(model, runtime, runtimes.factors(weights, runtime))
-    return runtime
+    return attach(model, scheme, scheme.input_factors(weights))
 
 
 def _replace_offloaded(model: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:

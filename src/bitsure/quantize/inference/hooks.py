@@ -1,17 +1,18 @@
-"""How a model does at run time what its `Runtime` says: inputs of layers are scaled and rounded, keys and values are rounded.
+"""Hooks that make a model follow its inference scheme: they scale and round layers' inputs, and round keys and values.
 
-All of it hangs on the blocks and their linear layers as forward pre-hooks, so that whatever runs a block runs it: the
-scoring engine's trees and plain passes, the harness's own loop, the walk that calibrates.
+They are forward pre-hooks of the blocks and their linear layers, so that they act whoever runs a block: the scoring engine,
+the harness's own loop, and the calibration that goes through the model block by block.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,88 +21,101 @@ from torch.utils.hooks import RemovableHandle
 from bitsure.base.errors import UserError
 from bitsure.config.number_formats import AtRunTime, KeysValues
 from bitsure.quantize.inference.reassembly import Reassembly
-from bitsure.quantize.inference.scheme import Runtime, reassembly_of
+from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.walk.replay import Replay
 from bitsure.quantize.walk.targets import find_blocks, linears
 from bitsure.quantize.weights.fake_quantize import fake_quantize
 
-Pair = tuple[torch.Tensor, torch.Tensor]
-CACHES = ("past_key_values", "layer_past")  # what blocks call the cache of keys and values
+KeysAndValues = tuple[torch.Tensor, torch.Tensor]
+Arguments = tuple[Any, ...]
+CACHE_PARAMETERS = ("past_key_values", "layer_past")
 
 
 @dataclass(frozen=True)
-class Input:
-    """What is done to the input x of a layer before its weight sees it: Q(R(x / divisor) · factor)."""
+class InputTransform:
+    """What a layer's input x becomes before its weight reads it: Q(R(x / divisor) · factor)."""
 
-    factor: torch.Tensor | None = None  # (in,)
+    factor: torch.Tensor | None = None
+    """Shape (in,)."""
     numbers: AtRunTime | None = None
-    span: torch.Tensor | None = None
-    divisor: torch.Tensor | None = None  # (in,)
+    """The number format of Q; None: no rounding."""
+    static_range: torch.Tensor | None = None
+    """(low, high), shape (2,), of Q where one scale is fixed for the whole tensor."""
+    divisor: torch.Tensor | None = None
+    """Shape (in,)."""
     reassembly: Reassembly | None = None
+    """R."""
 
-    def same_as(self, other: Input) -> bool:
-        tensors = all(_equal(getattr(self, key), getattr(other, key)) for key in ("factor", "span", "divisor"))
+    def same_as(self, other: InputTransform) -> bool:
+        """Return whether two transforms do the same, tensors compared by their values."""
+        tensors = all(_equal(getattr(self, key), getattr(other, key)) for key in ("factor", "static_range", "divisor"))
         return tensors and self.numbers == other.numbers and self.reassembly is other.reassembly
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the transformed input, of the shape (…, in) and the type of x."""
         if self.divisor is not None:
             x = (x / self.divisor.to(x.device)).to(x.dtype)
         if self.reassembly is not None:
             x = self.reassembly.inputs(x)
         if self.factor is not None:
             x = (x * self.factor.to(x.device)).to(x.dtype)
-        return x if self.numbers is None else fake_quantize(x, self.numbers, self.span)
+        return x if self.numbers is None else fake_quantize(x, self.numbers, self.static_range)
 
 
-def _equal(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
-    return one is other or (one is not None and other is not None and torch.equal(one, other))
+def _equal(first: torch.Tensor | None, second: torch.Tensor | None) -> bool:
+    return first is second or (first is not None and second is not None and torch.equal(first, second))
 
 
-class Hooks:
-    """The hooks of one model: they can be paused, layers that read the same tensor share what is made of it, and they know
-    which layers' inputs and which blocks' keys and values were rounded.
+class InferenceRounding:
+    """The hooks of one model.
+
+    They can be paused, layers that read the same tensor share its transformed copy, and they record which layers' inputs and
+    which blocks' keys and values were rounded. Without any hook it stands for a model that rounds nothing while it runs.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.paused = False
-        self.last: tuple = (None, None, None)  # the tensor that was read last, what was done, and what it became
-        self.changes: dict[nn.Module, Input] = {}  # of layers
-        self.to_round: dict[nn.Module, str] = {}  # layers and blocks, and what of each is rounded
-        self.reached: set[nn.Module] = set()  # by rounding, since it was last emptied
+        self.transforms: dict[nn.Module, InputTransform] = {}
+        self.to_round: dict[nn.Module, str] = {}
+        """Layers and blocks → the name of what is rounded there."""
+        self.reached: set[nn.Module] = set()
+        """Layers and blocks that rounded something since this was last cleared."""
+        self._last: tuple[object, object, torch.Tensor | None] = (None, None, None)  # last input, its transform, the result
 
-    def on_layers(self, layers: list[nn.Module], change: Input, replay: Replay | None = None) -> None:
-        """Layers that read one input; `replay` keeps what is made of it from one pass to the next."""
-        make = change if replay is None else partial(replay.input_of, change)
+    def on_layers(self, layers: list[nn.Module], transform: InputTransform, replay: Replay | None = None) -> None:
+        """Transform the input of layers that read the same one; `replay` keeps the result from one pass to the next."""
+        compute = transform if replay is None else partial(replay.input_of, transform)
 
-        def hook(layer: nn.Module, inputs: tuple) -> tuple | None:
-            if self.paused and change.numbers is not None:
-                return self._replace(inputs, dataclasses.replace(change, numbers=None))
+        def hook(layer: nn.Module, inputs: Arguments) -> Arguments | None:
+            if self.paused and transform.numbers is not None:
+                return self._replace(inputs, dataclasses.replace(transform, numbers=None))
             self.reached.add(layer)
             if replay is not None and replay.answers_now(layer):
                 return None
-            return self._replace(inputs, make)
+            return self._replace(inputs, compute)
 
-        self.changes |= dict.fromkeys(layers, change)
-
+        self.transforms |= dict.fromkeys(layers, transform)
         for layer in layers:
             layer.register_forward_pre_hook(hook)
 
-    def _replace(self, inputs: tuple, make: Callable[[torch.Tensor], torch.Tensor]) -> tuple:
-        if self.last[0] is not inputs[0] or self.last[1] is not make:
-            self.last = (inputs[0], make, make(inputs[0]))
-        return (self.last[2], *inputs[1:])
+    def _replace(self, inputs: Arguments, compute: Callable[[torch.Tensor], torch.Tensor]) -> Arguments:
+        if self._last[0] is not inputs[0] or self._last[1] is not compute:
+            self._last = (inputs[0], compute, compute(inputs[0]))
+        return (self._last[2], *inputs[1:])
 
-    def on_keys_and_values(self, block: nn.Module, change: Callable[[torch.Tensor, torch.Tensor], Pair]) -> RemovableHandle:
-        """Give a block's attention what `change` makes of its keys and values. Raises UserError where it takes no cache."""
+    def on_keys_and_values(
+        self, block: nn.Module, change: Callable[[torch.Tensor, torch.Tensor], KeysAndValues]
+    ) -> RemovableHandle:
+        """Give a block's attention what `change` makes of its keys and values. Raises UserError if the block takes no cache."""
         name, place = cache_parameter(block)
 
-        def update(keys: torch.Tensor, values: torch.Tensor) -> Pair:
+        def update(keys: torch.Tensor, values: torch.Tensor) -> KeysAndValues:
             self.reached.add(block)
             return change(keys, values)
 
-        cache = PassingCache(update)
+        cache = PassThroughCache(update)
 
-        def hook(block: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        def hook(block: nn.Module, args: Arguments, kwargs: dict[str, Any]) -> tuple[Arguments, dict[str, Any]] | None:
             if self.paused:
                 return None
             if len(args) > place:
@@ -111,7 +125,7 @@ class Hooks:
         return block.register_forward_pre_hook(hook, with_kwargs=True)
 
     def check_reached(self) -> None:
-        """Raise UserError naming what should have been rounded since `reached` was emptied, and was not."""
+        """Raise UserError naming what should have been rounded since `reached` was cleared, and was not."""
         if missed := [name for module, name in self.to_round.items() if module not in self.reached]:
             raise UserError(
                 f"The model that is scored does not round {len(missed)} of {len(self.to_round)}: {', '.join(missed)}. No score "
@@ -120,7 +134,7 @@ class Hooks:
 
     @contextmanager
     def exact(self) -> Iterator[None]:
-        """Nothing is rounded in here; scales stay."""
+        """Round nothing inside the `with` block; inputs are still scaled."""
         self.paused = True
         try:
             yield
@@ -128,31 +142,32 @@ class Hooks:
             self.paused = False
 
 
-class PassingCache:
-    """Stands where the cache of past keys and values would: attention reads what `update` gives back.
+class PassThroughCache:
+    """Stand in for the cache of past keys and values: attention reads what `update` returns.
 
-    Nothing is kept: scoring runs whole inputs at once, so that every key and value that attention reads is a new one.
+    It keeps nothing, since scoring runs whole inputs at once: every key and value that attention reads is new.
     """
 
     is_compileable = False
 
-    def __init__(self, change: Callable[[torch.Tensor, torch.Tensor], Pair]):
+    def __init__(self, change: Callable[[torch.Tensor, torch.Tensor], KeysAndValues]) -> None:
         self.change = change
 
-    def update(self, keys: torch.Tensor, values: torch.Tensor, *args, **kwargs) -> Pair:
-        """Keys and values (batch, heads, tokens, width of a head), after rotary embeddings."""
+    def update(self, keys: torch.Tensor, values: torch.Tensor, *args: object, **kwargs: object) -> KeysAndValues:
+        """Change keys and values (batch, heads, tokens, width of a head), after rotary embeddings."""
         return self.change(keys, values)
 
-    def get_seq_length(self, *args) -> int:
+    def get_seq_length(self, *args: object) -> int:
+        """Return that no token is cached."""
         return 0
 
 
 def check_keys_and_values(numbers: KeysValues, model: nn.Module) -> None:
-    """Raise UserError where a model (without weights) has none that can be rounded, or heads that groups do not divide."""
+    """Raise UserError if a model (without weights) has no keys and values to round, or heads that groups do not divide."""
     cache_parameter(find_blocks(model)[1][0])
-    config = model.config
+    config: Any = model.config
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    if numbers.group_size > 0 and width % numbers.group_size:
+    if numbers.group_size is not None and numbers.group_size > 0 and width % numbers.group_size:
         raise UserError(
             f"quant.kv: the model's heads are {width} wide, which groups of {numbers.group_size} do not divide. "
             f"Give quant.kv.group_size=-1 for one group a head, or a number that divides {width}"
@@ -160,51 +175,65 @@ def check_keys_and_values(numbers: KeysValues, model: nn.Module) -> None:
         )
 
 
-def rounding(numbers: KeysValues) -> Callable[[torch.Tensor, torch.Tensor], Pair]:
+def rounding(numbers: KeysValues) -> Callable[[torch.Tensor, torch.Tensor], KeysAndValues]:
+    """Return the function that rounds keys and values to a number format."""
     return lambda keys, values: (fake_quantize(keys, numbers), fake_quantize(values, numbers))
 
 
 def cache_parameter(block: nn.Module) -> tuple[str, int]:
-    """What a block calls the cache, and its place among the arguments. Raises UserError where it takes none."""
+    """Return the name of a block's cache parameter and its place among the arguments. Raises UserError if it has none."""
     names = list(inspect.signature(type(block).forward).parameters)[1:]
-    found = [name for name in CACHES if name in names]
-    if not found:
-        raise UserError(
-            f"quant.kv: the blocks of this model ({type(block).__name__}) take no cache of keys and values, where they are "
-            f"rounded. Leave quant.kv out."
-        )
-    return found[0], names.index(found[0])
+    for name in CACHE_PARAMETERS:
+        if name in names:
+            return name, names.index(name)
+    raise UserError(
+        f"quant.kv: the blocks of this model ({type(block).__name__}) take no cache of keys and values, where they are "
+        f"rounded. Leave quant.kv out."
+    )
 
 
-def attach(model: nn.Module, runtime: Runtime, factors: dict[str, torch.Tensor]) -> Hooks:
-    """Make a model do what the checkpoint says; factors: of input channels (in,), by layer, beside those of its divisions."""
-    hooks = Hooks()
+def attach(model: nn.Module, scheme: InferenceScheme, factors: Mapping[str, torch.Tensor] | None = None) -> InferenceRounding:
+    """Make a model follow an inference scheme.
+
+    Args:
+        model: A decoder, whose weights already fit the scheme's divisions and reassembly.
+        scheme: What the model does while it runs.
+        factors: Layer → what its input is multiplied by, shape (in,), besides the scheme's divisions.
+
+    Returns:
+        The hooks, which scoring needs to pause and to check them.
+    """
+    hooks = InferenceRounding()
     prefix, blocks = find_blocks(model)
     for number, block in enumerate(blocks):
-        attach_block(hooks, f"{prefix}.{number}", block, runtime, factors)
-    model.hooks = hooks
+        attach_block(hooks, f"{prefix}.{number}", block, scheme, factors or {})
     return hooks
 
 
-def attach_block(hooks: Hooks, prefix: str, block: nn.Module, runtime: Runtime, factors: dict[str, torch.Tensor]) -> None:
-    """The same for one block, which is called `prefix`."""
-    if runtime.kv is not None:
-        hooks.on_keys_and_values(block, rounding(runtime.kv))
+def attach_block(
+    hooks: InferenceRounding, prefix: str, block: nn.Module, scheme: InferenceScheme, factors: Mapping[str, torch.Tensor]
+) -> None:
+    """Make one block follow an inference scheme, as `attach` does; `prefix` is the block's name."""
+    if scheme.kv is not None:
+        hooks.on_keys_and_values(block, rounding(scheme.kv))
         hooks.to_round[block] = f"the keys and values of {prefix}"
-    known: list[Input] = []
+    known: list[InputTransform] = []
     for inner, layer in linears(block).items():
-        change = input_of(runtime, f"{prefix}.{inner}", factors.get(f"{prefix}.{inner}"))
-        if change is None:
+        transform = input_transform(scheme, f"{prefix}.{inner}", factors.get(f"{prefix}.{inner}"))
+        if transform is None:
             continue
-        change = next((one for one in known if one.same_as(change)), change)  # what is made of one input is made once
-        known.append(change)
-        hooks.on_layers([layer], change)
-        if change.numbers is not None:
+        # Layers that share one transform object share its result.
+        transform = next((other for other in known if other.same_as(transform)), transform)
+        known.append(transform)
+        hooks.on_layers([layer], transform)
+        if transform.numbers is not None:
             hooks.to_round[layer] = f"the input of {prefix}.{inner}"
 
 
-def input_of(runtime: Runtime, name: str, factor: torch.Tensor | None) -> Input | None:
-    """What is done to a layer's input; None for nothing."""
-    divisor = next((one.scales for one in runtime.divisions if one.source is None and name in one.layers), None)
-    change = Input(factor, runtime.activations, runtime.spans.get(name), divisor, reassembly_of(runtime, name))
-    return change if any(value is not None for value in vars(change).values()) else None
+def input_transform(scheme: InferenceScheme, layer: str, factor: torch.Tensor | None) -> InputTransform | None:
+    """Return what a scheme does to a layer's input; None if it does nothing."""
+    divisor = next((each.scales for each in scheme.divisions if each.source is None and layer in each.layers), None)
+    transform = InputTransform(
+        factor, scheme.activations, scheme.static_ranges.get(layer), divisor, scheme.reassembly_of(layer)
+    )
+    return transform if any(value is not None for value in vars(transform).values()) else None

@@ -30,7 +30,7 @@ class Reassembly:
     divisors: torch.Tensor  # (in,) float32, whole numbers from 1
 
     def inputs(self, x: torch.Tensor) -> torch.Tensor:
-        """Reassembled inputs (…, in) of inputs (…, in)."""
+        """ReassembledInput inputs (…, in) of inputs (…, in)."""
         return self._moved(x) / self.divisors.to(x)
 
     def weight(self, weight: torch.Tensor) -> torch.Tensor:
@@ -43,7 +43,7 @@ class Reassembly:
         return found.index_add(-1, into, values.index_select(-1, merged))
 
     @property
-    def moves(self) -> bool:
+    def changes_channels(self) -> bool:
         return len(self.copied) > 0
 
     @property
@@ -56,7 +56,7 @@ class Reassembly:
 
 
 @dataclass(frozen=True)
-class Reassembled:
+class ReassembledInput:
     """Layers that read one input, how its channels are reassembled, and what the search of the threshold found."""
 
     layers: list[str]
@@ -65,13 +65,13 @@ class Reassembled:
 
     @torch.no_grad()
     def apply(self, module_of: Callable[[str], nn.Module]) -> None:
-        """Change the weights of modules, found by name; their inputs are left to the layers' hooks (`runtime`).
+        """Change the weights of modules, found by name; their inputs are left to the layers' hooks (`InferenceRounding`).
 
         Raises UserError where accelerate keeps a weight elsewhere: a copy into it would do nothing.
         """
         for name in self.layers:
             weight = matrix(module_of(name))
-            if weight.is_meta and self.reassembly.moves:
+            if weight.is_meta and self.reassembly.changes_channels:
                 raise UserError(f"{name} is offloaded, where it cannot be reassembled: give model.max_memory more.")
             weight.copy_(self.reassembly.weight(weight))
 

@@ -1,9 +1,10 @@
-"""What a quantized model does while it runs, beside its weights, as a checkpoint keeps it; `hooks.py` makes a model do it."""
+"""The inference scheme of a checkpoint: what a quantized model does while it runs, besides reading its weights."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -12,100 +13,119 @@ from safetensors.torch import load_file, save_file
 
 from bitsure.config.number_formats import Activations, KeysValues
 from bitsure.quantize.inference.divisions import Division
-from bitsure.quantize.inference.reassembly import Reassembled, Reassembly
+from bitsure.quantize.inference.reassembly import ReassembledInput, Reassembly
 from bitsure.quantize.weights.formats import Weight
 
-SETTINGS, TENSORS = "runtime.json", "runtime/tensors.safetensors"  # not beside model.safetensors, whose like are all weights
-FIELDS = [one.name for one in dataclasses.fields(Reassembly)]
+# The tensors have a folder of their own: every safetensors file beside model.safetensors holds weights.
+SETTINGS, TENSORS = "runtime.json", "runtime/tensors.safetensors"
 
 
 @dataclass(frozen=True)
-class Runtime:
-    """What a checkpoint holds besides tensors of the model."""
+class InferenceScheme:
+    """What a checkpoint holds besides tensors of the model: rounding, divisions and reassembly of layers' inputs."""
 
     activations: Activations | None = None
+    """The number format of the layers' inputs; None: they are not rounded."""
     kv: KeysValues | None = None
-    divisions: list[Division] = field(default_factory=list)  # in the order in which they were made
-    spans: dict[str, torch.Tensor] = field(default_factory=dict)  # layer → (low, high) of its input, where that is fixed
-    # transform → layers that read one input → how far it went, as `at_run_time.MEASURES` says
-    moved: dict[str, dict[str, float]] = field(default_factory=dict)
-    reassembled: list[Reassembled] = field(default_factory=list)  # after the divisions
+    """The number format of keys and values; None: they are not rounded."""
+    divisions: list[Division] = field(default_factory=list)
+    """In the order in which they were made."""
+    static_ranges: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Layer → (low, high) of its input, shape (2,), where the range is fixed beforehand."""
+    transform_effects: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Transform → layers that read one input → how much it changed, as `inference_changes.MEASURES` defines it."""
+    reassembled: list[ReassembledInput] = field(default_factory=list)
+    """Applied after the divisions."""
 
     def __bool__(self) -> bool:
-        return any(getattr(self, one.name) for one in dataclasses.fields(self))
+        """Return whether the model does anything besides reading its weights."""
+        return any(getattr(self, setting.name) for setting in dataclasses.fields(self))
 
-
-def merged(parts: list[Runtime]) -> Runtime:
-    """Of one checkpoint's blocks."""
-    if not parts:
-        return Runtime()
-    moved: dict[str, dict[str, float]] = {}
-    for part in parts:
-        for transform, found in part.moved.items():
-            moved.setdefault(transform, {}).update(found)
-    divisions = [division for part in parts for division in part.divisions]
-    spans = {name: span for part in parts for name, span in part.spans.items()}
-    reassembled = [one for part in parts for one in part.reassembled]
-    return Runtime(parts[0].activations, parts[0].kv, divisions, spans, moved, reassembled)
-
-
-def write(directory: Path, runtime: Runtime) -> None:
-    """Nothing where there is nothing to say."""
-    if not runtime:
-        return
-    divisions = [{key: value for key, value in vars(one).items() if key != "scales"} for one in runtime.divisions]
-    tensors = {f"scales.{number}": one.scales for number, one in enumerate(runtime.divisions)}
-    tensors |= {f"span.{name}": span for name, span in runtime.spans.items()}
-    for number, one in enumerate(runtime.reassembled):
-        tensors |= {f"reassembly.{number}.{key}": tensor for key, tensor in vars(one.reassembly).items()}
-    settings = {
-        "activations": asdict(runtime.activations) if runtime.activations else None,
-        "kv": asdict(runtime.kv) if runtime.kv else None,
-        "divisions": divisions,
-        "reassembled": [{"layers": one.layers, "searched": one.searched} for one in runtime.reassembled],
-        "moved": runtime.moved,
-    }
-    (directory / SETTINGS).write_text(json.dumps(settings))
-    if tensors:
-        (directory / TENSORS).parent.mkdir()
-        save_file(
-            {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}, directory / TENSORS
+    @classmethod
+    def merge(cls, parts: Sequence[InferenceScheme]) -> InferenceScheme:
+        """Return the scheme of a model from those of its blocks, in their order."""
+        if not parts:
+            return cls()
+        effects: dict[str, dict[str, float]] = {}
+        for part in parts:
+            for transform, by_layers in part.transform_effects.items():
+                effects.setdefault(transform, {}).update(by_layers)
+        return cls(
+            activations=parts[0].activations,
+            kv=parts[0].kv,
+            divisions=[division for part in parts for division in part.divisions],
+            static_ranges={name: limits for part in parts for name, limits in part.static_ranges.items()},
+            transform_effects=effects,
+            reassembled=[reassembled for part in parts for reassembled in part.reassembled],
         )
 
+    def write(self, directory: Path) -> None:
+        """Write the scheme into a checkpoint's directory; write nothing if the model does nothing besides."""
+        if not self:
+            return
+        divisions = [{key: value for key, value in vars(each).items() if key != "scales"} for each in self.divisions]
+        tensors = {f"scales.{number}": division.scales for number, division in enumerate(self.divisions)}
+        tensors |= {f"span.{name}": limits for name, limits in self.static_ranges.items()}
+        for number, reassembled in enumerate(self.reassembled):
+            parts = vars(reassembled.reassembly)
+            tensors |= {f"reassembly.{number}.{key}": tensor for key, tensor in parts.items()}
+        settings = {
+            "activations": asdict(self.activations) if self.activations else None,
+            "kv": asdict(self.kv) if self.kv else None,
+            "divisions": divisions,
+            "reassembled": [{"layers": each.layers, "searched": each.searched} for each in self.reassembled],
+            "moved": self.transform_effects,
+        }
+        (directory / SETTINGS).write_text(json.dumps(settings))
+        if tensors:
+            (directory / TENSORS).parent.mkdir()
+            contiguous = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+            save_file(contiguous, directory / TENSORS)
 
-def read(directory: Path) -> Runtime:
-    if not (directory / SETTINGS).is_file():
-        return Runtime()
-    settings = json.loads((directory / SETTINGS).read_text())
-    tensors = load_file(directory / TENSORS) if (directory / TENSORS).is_file() else {}
-    return Runtime(
-        activations=Activations(**settings["activations"]) if settings["activations"] else None,
-        kv=KeysValues(**settings["kv"]) if settings["kv"] else None,
-        divisions=[Division(**one, scales=tensors[f"scales.{number}"]) for number, one in enumerate(settings["divisions"])],
-        spans={name.removeprefix("span."): span for name, span in tensors.items() if name.startswith("span.")},
-        reassembled=[
-            Reassembled(reassembly=Reassembly(**{key: tensors[f"reassembly.{number}.{key}"] for key in FIELDS}), **one)
-            for number, one in enumerate(settings["reassembled"])
-        ],
-        moved=settings["moved"],
-    )
+    @classmethod
+    def read(cls, directory: Path) -> InferenceScheme:
+        """Read a checkpoint's scheme; an empty one if it has none."""
+        if not (directory / SETTINGS).is_file():
+            return cls()
+        settings = json.loads((directory / SETTINGS).read_text())
+        tensors = load_file(directory / TENSORS) if (directory / TENSORS).is_file() else {}
+        parts = [part.name for part in dataclasses.fields(Reassembly)]
+        return cls(
+            activations=Activations(**settings["activations"]) if settings["activations"] else None,
+            kv=KeysValues(**settings["kv"]) if settings["kv"] else None,
+            divisions=[
+                Division(**division, scales=tensors[f"scales.{number}"])
+                for number, division in enumerate(settings["divisions"])
+            ],
+            static_ranges={name.removeprefix("span."): limits for name, limits in tensors.items() if name.startswith("span.")},
+            transform_effects=settings["moved"],
+            reassembled=[
+                ReassembledInput(
+                    reassembly=Reassembly(**{part: tensors[f"reassembly.{number}.{part}"] for part in parts}), **reassembled
+                )
+                for number, reassembled in enumerate(settings["reassembled"])
+            ],
+        )
 
+    def input_factors(self, weights: Mapping[str, Weight]) -> dict[str, torch.Tensor]:
+        """Return what each layer's input is multiplied by before it is rounded, shape (in,), by layer.
 
-def factors(weights: dict[str, Weight], runtime: Runtime) -> dict[str, torch.Tensor]:
-    """What inputs are multiplied by before they are rounded, by layer; where they are not, the weights take it up."""
-    if runtime.activations is None:
-        return {}
-    found = {name: getattr(weight, "input_scales", None) for name, weight in weights.items()}
-    return {name: scales.float() for name, scales in found.items() if scales is not None}
+        Without rounding of activations there are none: the weights take up the factors.
+        """
+        if self.activations is None:
+            return {}
+        scales = {name: getattr(weight, "input_scales", None) for name, weight in weights.items()}
+        return {name: factor.float() for name, factor in scales.items() if factor is not None}
 
+    def layer_matrix(self, weight: Weight) -> torch.Tensor:
+        """Return the matrix that a layer multiplies by, (out, in) float32: without factors that its input is multiplied by."""
+        if self.activations is not None and getattr(weight, "input_scales", None) is not None:
+            weight = dataclasses.replace(weight, input_scales=None)
+        return weight.dequantize()
 
-def as_run(weight: Weight, runtime: Runtime) -> torch.Tensor:
-    """A layer's matrix beside those factors, (out, in) float32."""
-    if runtime.activations is not None and getattr(weight, "input_scales", None) is not None:
-        weight = dataclasses.replace(weight, input_scales=None)
-    return weight.dequantize()
-
-
-def reassembly_of(runtime: Runtime, name: str) -> Reassembly | None:
-    """A layer's, where a channel was moved."""
-    return next((one.reassembly for one in runtime.reassembled if name in one.layers and one.reassembly.moves), None)
+    def reassembly_of(self, layer: str) -> Reassembly | None:
+        """Return how a layer's input channels are reassembled; None if none is taken apart or merged."""
+        for reassembled in self.reassembled:
+            if layer in reassembled.layers and reassembled.reassembly.changes_channels:
+                return reassembled.reassembly
+        return None

@@ -18,10 +18,9 @@ from torch import nn
 
 from bitsure.config.quantizers import Chain, Kept, Rounded, Rtn
 from bitsure.quantize.checkpoint import storage as checkpoints
-from bitsure.quantize.inference import scheme as runtime
 from bitsure.quantize.inference.divisions import Division, Source, find_sources
-from bitsure.quantize.inference.hooks import Hooks, Input, attach_block, rounding
-from bitsure.quantize.inference.scheme import Runtime
+from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform, attach_block, rounding
+from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.native import reassembly_search, tuning
 from bitsure.quantize.native.layers import Moved, check_finite, quantize_layers, to_cpu
 from bitsure.quantize.native.rtn import round_to_nearest
@@ -57,11 +56,11 @@ def quantize(
         kept = isinstance(quant, Kept)
         layers = {} if kept else block_linears(model)
         rounded = {name: to_cpu(round_to_nearest(matrix(layer), quant)) for name, layer in layers.items()}
-        checkpoints.write(out, rounded, runtime=Runtime(quant.activations, quant.kv))
+        checkpoints.write(out, rounded, scheme=InferenceScheme(quant.activations, quant.kv))
         return
     total = len(find_blocks(model)[1])
     done: list[Path] = []
-    hooks, known = Hooks(), Known()
+    hooks, known = InferenceRounding(), Known()
     exact: list[torch.Tensor] | None = None  # what the full-precision model's blocks give, where that is learned from
     for prefix, block, feed in walk(model, windows):
         if isinstance(quant, Rtn) and quant.tuning is not None:
@@ -70,8 +69,8 @@ def quantize(
         if _take_up(done[-1], prefix, block, hooks):
             note = "taken up again"
         else:
-            weights, at_run_time, change = _quantize_block(block, prefix, feed, quant, hooks, known, exact)
-            checkpoints.write_part(done[-1], weights, at_run_time)
+            weights, scheme, change = _quantize_block(block, prefix, feed, quant, hooks, known, exact)
+            checkpoints.write_part(done[-1], weights, scheme)
             note = f"weights moved by {change:.3f}"
         advance(1, total=total, note=f"{prefix}: {note}")
         if len(done) == total:
@@ -79,23 +78,23 @@ def quantize(
     checkpoints.merge(done, out)
 
 
-def _take_up(part: Path, prefix: str, block: nn.Module, hooks: Hooks) -> bool:
+def _take_up(part: Path, prefix: str, block: nn.Module, hooks: InferenceRounding) -> bool:
     """Make a block what it became before the break; False if it was not reached, or what was kept is cut short."""
     if not part.is_dir():
         return False
     try:
-        weights, at_run_time = checkpoints.read(part)[0], runtime.read(part)
+        weights, scheme = checkpoints.read(part)[0], InferenceScheme.read(part)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         log.warning("%s cannot be read (%s): the block is quantized again", part, error)
         shutil.rmtree(part)
         return False
-    for division in at_run_time.divisions:
+    for division in scheme.divisions:
         division.apply(lambda name: block.get_submodule(name.removeprefix(f"{prefix}.")))
-    for reassembled in at_run_time.reassembled:
+    for reassembled in scheme.reassembled:
         reassembled.apply(lambda name: block.get_submodule(name.removeprefix(f"{prefix}.")))
     for name, weight in weights.items():
-        _put(block.get_submodule(name.removeprefix(f"{prefix}.")), weight, at_run_time)
-    attach_block(hooks, prefix, block, at_run_time, runtime.factors(weights, at_run_time))
+        _put(block.get_submodule(name.removeprefix(f"{prefix}.")), weight, scheme)
+    attach_block(hooks, prefix, block, scheme, scheme.input_factors(weights))
     return True
 
 
@@ -104,10 +103,10 @@ def _quantize_block(
     prefix: str,
     feed: Feed,
     quant: Chain,
-    hooks: Hooks,
+    hooks: InferenceRounding,
     known: Known,
     exact: list[torch.Tensor] | None,
-) -> tuple[dict[str, Weight], Runtime, float]:
+) -> tuple[dict[str, Weight], InferenceScheme, float]:
     """The block's weights and what it does at run time, by full names, and ‖Ŵ − W‖ / ‖W‖ over its layers.
 
     exact: what the block gives in the full-precision model, batch by batch, where it is tuned.
@@ -122,19 +121,19 @@ def _quantize_block(
         moved["reassemble"] = {", ".join(one.layers): float(one.reassembly.most_copies) for one in reassembled}
     before = {name: matrix(layer).clone() for name, layer in linears(block).items()}
     weights: dict[str, Weight] = {}
-    at_run_time = Runtime(quant.activations, quant.kv, divisions, spans, moved, reassembled)
+    scheme = InferenceScheme(quant.activations, quant.kv, divisions, spans, moved, reassembled)
     if isinstance(quant, Kept):
         for group in groups:
-            _round_inputs(group, prefix, None, at_run_time, hooks)
-        return weights, at_run_time, 0.0
+            _round_inputs(group, prefix, None, scheme, hooks)
+        return weights, scheme, 0.0
     if exact is not None:
         for group in groups:
-            _round_inputs(group, prefix, None, at_run_time, hooks)
+            _round_inputs(group, prefix, None, scheme, hooks)
         moved["tuning"] = {prefix: tuning.tune(block, prefix, feed, exact, quant)}
         for name, layer in linears(block).items():
             weights[f"{prefix}.{name}"] = to_cpu(round_to_nearest(matrix(layer), quant))
-            _put(layer, weights[f"{prefix}.{name}"], at_run_time)
-        return weights, at_run_time, _relative_change(before, block)
+            _put(layer, weights[f"{prefix}.{name}"], scheme)
+        return weights, scheme, _relative_change(before, block)
     together = [[group] for group in groups] if quant.true_sequential else [groups]
     for stage in together:
         scales: list[torch.Tensor | None] = [None] * len(stage)
@@ -143,7 +142,7 @@ def _quantize_block(
                 scales = _search_scales(stage, prefix, feed, quant, spans)
             replay = feed.replay if quant.true_sequential else None  # nothing before a stage's only group is replaced any more
             for group, found in zip(stage, scales, strict=True):
-                _round_inputs(group, prefix, found, at_run_time, hooks, replay)
+                _round_inputs(group, prefix, found, scheme, hooks, replay)
         statistics = measure(stage, feed, means="scale" in quant.transforms)
         for group, inputs, found in zip(stage, statistics, scales, strict=True):
             names = ", ".join(f"{prefix}.{name}" for name in group)
@@ -152,10 +151,10 @@ def _quantize_block(
             for transform, how_far in went.items():
                 moved.setdefault(transform, {}).update(how_far)
             for name, weight in zip(group, rounded.values(), strict=True):
-                _put(group[name], weight, at_run_time)
+                _put(group[name], weight, scheme)
                 weights[name] = to_cpu(weight)
         feed.replay.finish(set(weights))
-    return {f"{prefix}.{name}": weight for name, weight in weights.items()}, at_run_time, _relative_change(before, block)
+    return {f"{prefix}.{name}": weight for name, weight in weights.items()}, scheme, _relative_change(before, block)
 
 
 def _prepare(
@@ -164,7 +163,7 @@ def _prepare(
     feed: Feed,
     groups: list[dict[str, nn.Module]],
     quant: Chain,
-    hooks: Hooks,
+    hooks: InferenceRounding,
     known: Known,
 ) -> tuple[list[Division], dict[str, torch.Tensor], Moved]:
     """What is done to a block as a whole: smoothing, and the ranges of static activations."""
@@ -185,7 +184,7 @@ def _prepare(
             division = Division(names, scales.cpu(), source and f"{prefix}.{source}", multiplies_by)
             division.apply(lambda name: block.get_submodule(name.removeprefix(f"{prefix}.")))
             if source is None:
-                hooks.on_layers(list(group.values()), Input(1 / scales))
+                hooks.on_layers(list(group.values()), InputTransform(1 / scales))
             divisions.append(division)
             moved.setdefault("smooth", {})[", ".join(names)] = (scales.max() / scales.min()).item()
             low, high = low / scales, high / scales
@@ -215,14 +214,14 @@ def _round_inputs(
     group: dict[str, nn.Module],
     prefix: str,
     scales: torch.Tensor | None,
-    at_run_time: Runtime,
-    hooks: Hooks,
+    scheme: InferenceScheme,
+    hooks: InferenceRounding,
     replay: Replay | None = None,
 ) -> None:
     """From now on the layers read rounded inputs, divided by `scales` (in,) before, and by smoothing before that."""
-    if at_run_time.activations is not None:
-        span = at_run_time.spans.get(f"{prefix}.{next(iter(group))}")
-        change = Input(None if scales is None else 1 / scales, at_run_time.activations, span)
+    if scheme.activations is not None:
+        span = scheme.static_ranges.get(f"{prefix}.{next(iter(group))}")
+        change = InputTransform(None if scales is None else 1 / scales, scheme.activations, span)
         hooks.on_layers(list(group.values()), change, replay)
 
 
@@ -242,5 +241,5 @@ def _relative_change(before: dict[str, torch.Tensor], block: nn.Module) -> float
 
 
 @torch.no_grad()
-def _put(layer: nn.Module, weight: Weight, at_run_time: Runtime) -> None:
-    matrix(layer).copy_(runtime.as_run(weight, at_run_time))
+def _put(layer: nn.Module, weight: Weight, scheme: InferenceScheme) -> None:
+    matrix(layer).copy_(scheme.layer_matrix(weight))

@@ -10,12 +10,12 @@ from torch import nn
 
 from bitsure.base.errors import UserError
 from bitsure.config.quantizers import Chain, Kept
-from bitsure.quantize.inference.hooks import Hooks, Input
-from bitsure.quantize.inference.reassembly import Reassembled, Reassembly, distances, grid, reassemble
+from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform
+from bitsure.quantize.inference.reassembly import ReassembledInput, Reassembly, distances, grid, reassemble
 from bitsure.quantize.native.rtn import round_to_nearest
 from bitsure.quantize.walk.blocks import Feed, channel_ranges, measure
 from bitsure.quantize.walk.targets import matrix
-from bitsure.quantize.weights.fake_quantize import span_of
+from bitsure.quantize.weights.fake_quantize import range_of
 
 STEPS = 50  # thresholds tried, from the largest magnitude of a channel down to the smallest
 SEARCHED = 8192  # tokens of calibration text on which each threshold is tried, at least one of the walk's batches
@@ -23,8 +23,8 @@ SEARCHED = 8192  # tokens of calibration text on which each threshold is tried, 
 
 @torch.no_grad()
 def reassemble_block(
-    block: nn.Module, prefix: str, feed: Feed, groups: list[dict[str, nn.Module]], quant: Chain, hooks: Hooks
-) -> tuple[list[Reassembled], dict[str, torch.Tensor]]:
+    block: nn.Module, prefix: str, feed: Feed, groups: list[dict[str, nn.Module]], quant: Chain, hooks: InferenceRounding
+) -> tuple[list[ReassembledInput], dict[str, torch.Tensor]]:
     """Reassemble the inputs of all linear layers of a block, and change their weights and hooks.
 
     Magnitudes and Hessians are of all calibration text; each threshold is tried on SEARCHED tokens of it, in batches that lie
@@ -42,11 +42,11 @@ def reassemble_block(
             raise UserError(f"The inputs of {', '.join(names)} hold NaN or infinite values on the calibration text.")
         largest = torch.maximum(high, -low)
         found, searched = search(group, largest, inputs.hessian, lambda: torch.cat(list(map(feed.run, tried))), quant, hooks)
-        done.append(Reassembled(names, found, searched | {"tokens": sum(states.shape[:-1].numel() for states in tried)}))
+        done.append(ReassembledInput(names, found, searched | {"tokens": sum(states.shape[:-1].numel() for states in tried)}))
     for group, one in zip(groups, done, strict=True):
-        if one.reassembly.moves:
+        if one.reassembly.changes_channels:
             one.apply(lambda name: block.get_submodule(name.removeprefix(f"{prefix}.")))
-            hooks.on_layers(list(group.values()), Input(reassembly=one.reassembly))
+            hooks.on_layers(list(group.values()), InputTransform(reassembly=one.reassembly))
     spans: dict[str, torch.Tensor] = {}
     if quant.activations.static:
         for one, (low, high) in zip(done, channel_ranges(groups, feed), strict=True):
@@ -60,7 +60,7 @@ def search(
     hessian: torch.Tensor,
     run: Callable[[], torch.Tensor],
     quant: Chain,
-    hooks: Hooks,
+    hooks: InferenceRounding,
 ) -> tuple[Reassembly, dict[str, float]]:
     """The reassembly of a group's input whose rounding changes the block's output least (equation 6 and algorithm 1).
 
@@ -99,7 +99,7 @@ def _error(
 
     def hook(layer: nn.Module, inputs: tuple) -> tuple:
         x = reassembly.inputs(inputs[0])
-        return (Input(None, quant.activations, span_of(x) if quant.activations.static else None)(x), *inputs[1:])
+        return (InputTransform(None, quant.activations, range_of(x) if quant.activations.static else None)(x), *inputs[1:])
 
     with ExitStack() as stack:
         for layer, weight in weights.items():

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from bitsure.base.errors import UserError
-from bitsure.quantize.inference.hooks import Hooks, Input, attach
-from bitsure.quantize.inference.scheme import Runtime, factors, reassembly_of
+from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform, attach
+from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.walk.blocks import walk
 from bitsure.quantize.walk.targets import block_linears, find_blocks, linears
 from bitsure.quantize.weights.formats import Weight
@@ -18,7 +18,7 @@ from bitsure.quantize.weights.formats import Weight
 log = logging.getLogger(__name__)
 # ‖difference‖ / ‖output‖ of one function whose weights were divided and rounded to their type again
 SAME = {torch.float32: 1e-4, torch.bfloat16: 0.2, torch.float16: 2e-2}
-# `Runtime.moved` where a transform did nothing
+# `InferenceScheme.transform_effects` where a transform did nothing
 NOTHING = {"smooth": 1.0, "reassemble": 1.0, "scale": 1.0, "clip": 0.0, "clip_asymmetric": 0.0, "tuning": 1.0}
 MEASURES = {  # what it says
     "smooth": "largest scale / smallest",
@@ -31,16 +31,16 @@ MEASURES = {  # what it says
 
 
 @torch.no_grad()
-def divide(model: nn.Module, runtime: Runtime, held_out: torch.Tensor) -> None:
+def divide(model: nn.Module, scheme: InferenceScheme, held_out: torch.Tensor) -> None:
     """Divide and multiply in a full-precision model as a checkpoint says. Raises UserError if that changes its function."""
 
     def states() -> torch.Tensor:
         return model.base_model(input_ids=held_out.to(model.device), use_cache=False)[0]
 
     expected = states()
-    for division in runtime.divisions:
+    for division in scheme.divisions:
         division.apply(model.get_submodule)
-    attach(model, Runtime(divisions=runtime.divisions), {})
+    attach(model, InferenceScheme(divisions=scheme.divisions), {})
     change = ((states() - expected).float().norm() / expected.float().norm()).item()
     if not change <= SAME[expected.dtype]:
         raise UserError(
@@ -50,17 +50,17 @@ def divide(model: nn.Module, runtime: Runtime, held_out: torch.Tensor) -> None:
 
 
 @torch.no_grad()
-def report(model: nn.Module, weights: dict[str, Weight], runtime: Runtime, held_out: torch.Tensor) -> dict:
+def report(model: nn.Module, weights: dict[str, Weight], scheme: InferenceScheme, held_out: torch.Tensor) -> dict:
     """The part of quantization.json that is not about weights.
 
-    model: in full precision, divided as the runtime says; held_out: (windows, seqlen) token ids. Errors are relative, of what
+    model: in full precision, divided as the scheme says; held_out: (windows, seqlen) token ids. Errors are relative, of what
     the full-precision model has there: ‖Q(x) − x‖ / ‖x‖; `off_grid` is the largest part of one that the model's own type makes
     by rounding Q(x), a number of the format times its scale, once more: 0 in float32. Raises UserError naming the layers whose
     inputs, and the blocks whose keys or values, were not reached, or are the same after rounding, though they are not zero.
     """
-    found = _errors(model, weights, runtime, held_out)
+    found = _errors(model, weights, scheme, held_out)
     said: dict = {}
-    for what, numbers in (("activations", runtime.activations), ("keys and values", runtime.kv)):
+    for what, numbers in (("activations", scheme.activations), ("keys and values", scheme.kv)):
         if numbers is None:
             continue
         errors = found[what]
@@ -80,9 +80,9 @@ def report(model: nn.Module, weights: dict[str, Weight], runtime: Runtime, held_
             "off_grid": max(((off / norm) ** 0.5 for _, norm, off in errors.values() if norm), default=0.0),
             "always_zero": sorted(name for name, (_, norm, _) in errors.items() if norm == 0),
         }
-    if runtime.moved:
-        said["transforms"] = {transform: _moved(transform, runtime) for transform in runtime.moved}
-    if "reassemble" in runtime.moved:
+    if scheme.transform_effects:
+        said["transforms"] = {transform: _moved(transform, scheme) for transform in scheme.transform_effects}
+    if "reassemble" in scheme.transform_effects:
         said["transforms"]["reassemble"]["largest_input"] = _spread(found["reassembled"])
     return said
 
@@ -105,9 +105,9 @@ def _spread(ranges: dict[str, tuple[float, float, bool]]) -> dict[str, list[floa
     return {name: [before, after] for name, (before, after, _) in ranges.items()}
 
 
-def _moved(transform: str, runtime: Runtime) -> dict:
+def _moved(transform: str, scheme: InferenceScheme) -> dict:
     """What a transform did to the layers of each input, and where there was nothing to move."""
-    went = runtime.moved[transform]
+    went = scheme.transform_effects[transform]
     idle = sorted(names for names, measure in went.items() if measure == NOTHING[transform])
     if len(idle) == len(went):
         log.warning("%s moved nothing: no layer was found better off", transform)
@@ -115,20 +115,20 @@ def _moved(transform: str, runtime: Runtime) -> dict:
             raise UserError("quant.transforms=[smooth] moved nothing: every scale is 1. No score is taken from such a model.")
     found = {"measure": MEASURES[transform], "layers": went, "nothing_to_move": idle}
     if transform == "reassemble":
-        found["searched"] = {", ".join(one.layers): one.searched for one in runtime.reassembled}
+        found["searched"] = {", ".join(one.layers): one.searched for one in scheme.reassembled}
     if transform == "smooth":
-        folded = {", ".join(one.layers): one.source or "at run time" for one in runtime.divisions}
+        folded = {", ".join(one.layers): one.source or "at run time" for one in scheme.divisions}
         found["folded_into"] = folded
     return found
 
 
-def _errors(model: nn.Module, weights: dict[str, Weight], runtime: Runtime, held_out: torch.Tensor) -> dict[str, dict]:
+def _errors(model: nn.Module, weights: dict[str, Weight], scheme: InferenceScheme, held_out: torch.Tensor) -> dict[str, dict]:
     """Of the layers' inputs and of the blocks' keys and values Σ(Q(x) − x)², Σx² and Σ(Q(x) − Q₃₂(x))², with Q₃₂ in float32.
 
     And what reassembling did to inputs.
     """
     found: dict[str, dict] = {"activations": {}, "keys and values": {}, "reassembled": {}}
-    if runtime.activations is None and runtime.kv is None:
+    if scheme.activations is None and scheme.kv is None:
         return found
 
     def add(what: str, name: str, before: torch.Tensor, rounds: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -137,12 +137,12 @@ def _errors(model: nn.Module, weights: dict[str, Weight], runtime: Runtime, held
         sums = (part.square().sum().item() for part in (after - x, x, after - exact))
         found[what][name] = tuple(map(sum, zip(found[what].get(name, (0.0, 0.0, 0.0)), sums, strict=True)))
 
-    multiplied = factors(weights, runtime)
+    multiplied = scheme.input_factors(weights)
 
     def on_layer(name: str):
-        change = Input(numbers=runtime.activations, span=runtime.spans.get(name))
+        change = InputTransform(numbers=scheme.activations, static_range=scheme.static_ranges.get(name))
 
-        reassembly = reassembly_of(runtime, name)
+        reassembly = scheme.reassembly_of(name)
 
         def hook(layer, inputs):
             x = inputs[0]
@@ -151,14 +151,14 @@ def _errors(model: nn.Module, weights: dict[str, Weight], runtime: Runtime, held
                 whole, spread, moved = found["reassembled"].get(name, (0.0, 0.0, False))
                 largest = max(whole, inputs[0].abs().max().item()), max(spread, x.abs().max().item())
                 found["reassembled"][name] = *largest, moved or not torch.equal(x, inputs[0])
-            add("activations", name, Input(multiplied.get(name))(x), change)
+            add("activations", name, InputTransform(multiplied.get(name))(x), change)
 
         return hook
 
     def on_block(name: str):
         def look(keys, values):
             for what, before in (("keys", keys), ("values", values)):
-                add("keys and values", f"{name} {what}", before, Input(numbers=runtime.kv))
+                add("keys and values", f"{name} {what}", before, InputTransform(numbers=scheme.kv))
             return keys, values
 
         return look
@@ -166,9 +166,9 @@ def _errors(model: nn.Module, weights: dict[str, Weight], runtime: Runtime, held
     handles = []
     try:
         for prefix, block, _ in walk(model, held_out):
-            if runtime.kv is not None:
-                handles.append(Hooks().on_keys_and_values(block, on_block(prefix)))
-            for name, layer in linears(block).items() if runtime.activations is not None else ():
+            if scheme.kv is not None:
+                handles.append(InferenceRounding().on_keys_and_values(block, on_block(prefix)))
+            for name, layer in linears(block).items() if scheme.activations is not None else ():
                 handles.append(layer.register_forward_pre_hook(on_layer(f"{prefix}.{name}")))
     finally:
         for handle in handles:

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from bitsure.base.errors import UserError
-from bitsure.quantize.inference.hooks import Input
-from bitsure.quantize.inference.scheme import Runtime, as_run, factors, reassembly_of
-from bitsure.quantize.proof import inference_changes as at_run_time
+from bitsure.quantize.inference.hooks import InputTransform
+from bitsure.quantize.inference.scheme import InferenceScheme
+from bitsure.quantize.proof import inference_changes
 from bitsure.quantize.walk.blocks import walk
 from bitsure.quantize.walk.targets import block_linears, linears, matrix, skipped_modules
 from bitsure.quantize.weights.formats import CodebookWeight, ElementWeight, IntegerWeight, Weight
@@ -21,32 +21,32 @@ def report(
     others: dict[str, torch.Tensor],
     held_out: torch.Tensor,
     whole_model: bool = False,
-    runtime: Runtime | None = None,
+    scheme: InferenceScheme | None = None,
     stored_bits: float | None = None,
 ) -> dict:
     """What quantization changed, for quantization.json.
 
-    model: the full-precision model, whose weights are changed as the runtime's divisions say; weights, others, runtime: what a
+    model: the full-precision model, whose weights are changed as the scheme's divisions say; weights, others, scheme: what a
     checkpoint holds, read back from disk; held_out: (windows, seqlen) token ids that the quantizer did not see; whole_model:
     it is a cast, which is meant for every tensor, and may find some that fit already; stored_bits: of a weight in the model's
     own files, which weights that are kept still take (default: as they are loaded). Raises UserError naming the layers,
     activations, keys or values that should have changed and did not.
     """
-    runtime = runtime or Runtime()
-    if runtime.divisions:
-        at_run_time.divide(model, runtime, held_out)
+    scheme = scheme or InferenceScheme()
+    if scheme.divisions:
+        inference_changes.divide(model, scheme, held_out)
     originals = {name: matrix(layer) for name, layer in block_linears(model).items()}
-    kept = not weights and bool(runtime)  # the checkpoint is about what is rounded at run time
+    kept = not weights and bool(scheme)  # the checkpoint is about what is rounded at run time
     targets = {} if kept else originals
     dequantized = {name: weight.dequantize() for name, weight in weights.items() if name in originals}
     full = model.state_dict()
     rounded = sorted(name for name, tensor in others.items() if _differs(full.get(name), tensor))
     if broken := [name for name, tensor in others.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
         raise UserError(f"{', '.join(broken)}: NaN or infinite after quantization. No score is taken from such a model.")
-    aims = {name: _reassembled(original, name, runtime) for name, original in originals.items()}
+    aims = {name: _reassembled(original, name, scheme) for name, original in originals.items()}
     _check_all_changed(aims if targets else {}, dequantized, whole_model and _some_changed(targets, dequantized, rounded))
-    as_read = {name: as_run(weights[name], runtime) for name in dequantized} or aims
-    errors = output_errors(model, as_read, held_out, _inputs(originals, weights, runtime))
+    as_read = {name: scheme.layer_matrix(weights[name]) for name in dequantized} or aims
+    errors = output_errors(model, as_read, held_out, _inputs(originals, weights, scheme))
     squared_change = squared_norm = 0.0
     layers = {}
     for name, original in aims.items():
@@ -69,7 +69,7 @@ def report(
         "group_sizes": _group_sizes(weights),
         "other_tensors_rounded": rounded,
         "layers": layers,
-        **at_run_time.report(model, weights, runtime, held_out),
+        **inference_changes.report(model, weights, scheme, held_out),
     }
 
 
@@ -77,20 +77,24 @@ def _kept(layers: dict[str, torch.Tensor]) -> dict[str, str]:
     return dict.fromkeys(layers, "weights are kept")
 
 
-def _inputs(originals: dict[str, torch.Tensor], weights: dict[str, Weight], runtime: Runtime) -> dict[str, Input]:
+def _inputs(
+    originals: dict[str, torch.Tensor], weights: dict[str, Weight], scheme: InferenceScheme
+) -> dict[str, InputTransform]:
     """What is done to the layers' inputs where they are rounded, beside divisions."""
-    if runtime.activations is None:
+    if scheme.activations is None:
         return {}
-    multiplied = factors(weights, runtime)
+    multiplied = scheme.input_factors(weights)
     return {
-        name: Input(multiplied.get(name), runtime.activations, runtime.spans.get(name), None, reassembly_of(runtime, name))
+        name: InputTransform(
+            multiplied.get(name), scheme.activations, scheme.static_ranges.get(name), None, scheme.reassembly_of(name)
+        )
         for name in originals
     }
 
 
-def _reassembled(original: torch.Tensor, name: str, runtime: Runtime) -> torch.Tensor:
+def _reassembled(original: torch.Tensor, name: str, scheme: InferenceScheme) -> torch.Tensor:
     """What a layer's quantized weight stands for."""
-    reassembly = reassembly_of(runtime, name)
+    reassembly = scheme.reassembly_of(name)
     return original if reassembly is None else reassembly.weight(original)
 
 
@@ -112,7 +116,10 @@ def _check_all_changed(originals: dict[str, torch.Tensor], dequantized: dict[str
 
 
 def output_errors(
-    model: nn.Module, dequantized: dict[str, torch.Tensor], held_out: torch.Tensor, inputs: dict[str, Input] | None = None
+    model: nn.Module,
+    dequantized: dict[str, torch.Tensor],
+    held_out: torch.Tensor,
+    inputs: dict[str, InputTransform] | None = None,
 ) -> dict[str, float]:
     """‖Q(X)Ŵᵀ − XWᵀ‖ / ‖XWᵀ‖ for each layer, with X the inputs that the full-precision model gives it (no bias).
 

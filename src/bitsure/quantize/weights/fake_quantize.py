@@ -12,20 +12,20 @@ HUGE = torch.finfo(torch.float32).max
 CACHED = 2**18  # values rounded at once by a CPU's thread, so that what is made in between stays in its cache
 
 
-def fake_quantize(values: torch.Tensor, numbers: Numbers, span: torch.Tensor | None = None) -> torch.Tensor:
+def fake_quantize(values: torch.Tensor, numbers: Numbers, static_range: torch.Tensor | None = None) -> torch.Tensor:
     """Values (…, width) of any floating type as a format rounds them, in the same type and shape.
 
-    Groups lie along the last dimension, the last one shorter where they do not divide it; span: (low, high), the range of a
+    Groups lie along the last dimension, the last one shorter where they do not divide it; static_range: (low, high), the range of a
     group size of 0. Computed in float32, in which the results are exactly numbers of the format times their scale. In half
     precision they are the type's nearest to those: numbers of MX formats within its range are its own, a product of an integer
-    or an FP8 number with its scale is off by up to 2⁻⁹ of itself in bfloat16, 2⁻¹² in float16 (`at_run_time` records how far
+    or an FP8 number with its scale is off by up to 2⁻⁹ of itself in bfloat16, 2⁻¹² in float16 (`inference_changes` records how far
     that goes). A group with NaN or an infinity becomes NaN.
     """
     rows = values.detach().reshape(-1, values.shape[-1])
     found = torch.empty_like(rows)
     at_once = max(1, torch.get_num_threads() * CACHED // rows.shape[1]) if rows.device.type == "cpu" else len(rows)
     for some, into in zip(rows.split(at_once), found.split(at_once), strict=True):
-        into.copy_(_rounded(some.float(), numbers, span))
+        into.copy_(_rounded(some.float(), numbers, static_range))
     return straight_through(values, found.view(values.shape))
 
 
@@ -34,20 +34,20 @@ def straight_through(values: torch.Tensor, rounded: torch.Tensor) -> torch.Tenso
     return values + (rounded - values).detach() if values.requires_grad else rounded
 
 
-def span_of(values: torch.Tensor) -> torch.Tensor:
+def range_of(values: torch.Tensor) -> torch.Tensor:
     """The lowest and the highest of all values, (2,) float32."""
     return torch.stack(torch.aminmax(values.float()))
 
 
 def on_grid(
-    values: torch.Tensor, numbers: Numbers, span: torch.Tensor | None = None
+    values: torch.Tensor, numbers: Numbers, static_range: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What rows (n, width) are rounded to: numbers of the format, their groups' scales and zero points, all float32.
 
-    (n, width) numbers, integers less their zero point; (n, groups) scales and zero points, (1, 1) where a span says them.
+    (n, width) numbers, integers less their zero point; (n, groups) scales and zero points, (1, 1) where a static_range says them.
     """
     width = values.shape[1]
-    units, scales, zeros = _grid(_in_groups(values.float(), numbers), numbers, span)
+    units, scales, zeros = _grid(_in_groups(values.float(), numbers), numbers, static_range)
     zeros = torch.as_tensor(zeros, device=scales.device).expand_as(scales)
     shape = (1, 1) if scales.numel() == 1 else (len(values), -1)
     return units.reshape(len(values), -1)[:, :width], scales.reshape(shape), zeros.reshape(shape)
@@ -58,12 +58,12 @@ def widest(bits: int) -> float:
     return HUGE * (1 - 2.0**-bits) * (1 - 2.0**-20)
 
 
-def _rounded(values: torch.Tensor, numbers: Numbers, span: torch.Tensor | None) -> torch.Tensor:
+def _rounded(values: torch.Tensor, numbers: Numbers, static_range: torch.Tensor | None) -> torch.Tensor:
     """Of rows (n, width) in float32."""
     width, values = values.shape[1], _in_groups(values, numbers)
-    units, scales, _ = _grid(values, numbers, span)
+    units, scales, _ = _grid(values, numbers, static_range)
     found = units.mul_(scales)
-    if span is not None:  # a fixed range would clip what is not finite; a range of its own has made the scale NaN
+    if static_range is not None:  # a fixed range would clip what is not finite; a range of its own has made the scale NaN
         found.add_(values - values)
     return found.flatten(1)[:, :width]
 
@@ -78,19 +78,19 @@ def _in_groups(values: torch.Tensor, numbers: Numbers) -> torch.Tensor:
 
 
 def _grid(
-    values: torch.Tensor, numbers: Numbers, span: torch.Tensor | None
+    values: torch.Tensor, numbers: Numbers, static_range: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | int]:
     """Numbers of the format that are nearest to values (…, size) over their scales, scales and zero points (…, 1)."""
-    return (_integers if numbers.format == "int" else _elements)(values, numbers, span)
+    return (_integers if numbers.format == "int" else _elements)(values, numbers, static_range)
 
 
 def _integers(
-    values: torch.Tensor, numbers: Numbers, span: torch.Tensor | None
+    values: torch.Tensor, numbers: Numbers, static_range: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | int]:
     """Scales as `formats.fit_grid` makes them, in float32."""
     levels = 2**numbers.bits - 1
     # torch.aminmax is several times slower
-    low, high = (values.amin(-1, True), values.amax(-1, True)) if span is None else span.to(values.device)
+    low, high = (values.amin(-1, True), values.amax(-1, True)) if static_range is None else static_range.to(values.device)
     finite = (high - high) + (low - low)  # 0, or NaN
     furthest = widest(numbers.bits)
     low, high = low.clamp(-furthest, furthest), high.clamp(-furthest, furthest)
@@ -105,10 +105,10 @@ def _integers(
 
 
 def _elements(
-    values: torch.Tensor, numbers: Numbers, span: torch.Tensor | None
+    values: torch.Tensor, numbers: Numbers, static_range: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | int]:
     element = ELEMENTS[numbers.format]
-    largest = values.abs().amax(-1, keepdim=True) if span is None else span.abs().max().to(values.device)
+    largest = values.abs().amax(-1, keepdim=True) if static_range is None else static_range.abs().max().to(values.device)
     finite = largest - largest
     if numbers.format in MX:
         exponents = shared_exponents(largest, element)

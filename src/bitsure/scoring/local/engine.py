@@ -10,11 +10,11 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 
 import torch
 
 from bitsure.base.errors import UserError
+from bitsure.quantize.inference.hooks import InferenceRounding
 from bitsure.scoring.journal import Journal, Limits
 from bitsure.scoring.local import forward
 from bitsure.scoring.local.budget import PROBE, Budget, is_out_of_memory
@@ -37,10 +37,14 @@ class Engine:
     """Scores continuations with one model.
 
     share: whether prefixes may be shared. Where the model's family does not allow it they are not, and the log says so.
+    rounding: the hooks that round the model's activations, keys and values; None: it has none.
     """
 
-    def __init__(self, model: torch.nn.Module, max_length: int, share: bool = True):
+    def __init__(
+        self, model: torch.nn.Module, max_length: int, share: bool = True, rounding: InferenceRounding | None = None
+    ) -> None:
         self.model, self.max_length, self.share = model, max_length, share
+        self.rounding = rounding or InferenceRounding()
         config = model.config.get_text_config()
         self.width = config.hidden_size
         self.budget = Budget(forward.input_device(model), config.vocab_size)
@@ -147,7 +151,7 @@ class Engine:
         Without the rounding of activations, keys and values: a difference of 1e-7 that moves a value over the edge between two
         codes would be one of a whole step.
         """
-        with self.model.hooks.exact() if hasattr(self.model, "hooks") else nullcontext():
+        with self.rounding.exact():
             shared, plain = self._run_few(few, share=True), self._run_few(few, share=False)
         dtype = str(self.model.dtype).removeprefix("torch.")
         absolute, relative = TOLERANCE[dtype]
@@ -212,12 +216,10 @@ class Engine:
 
     def _proved(self, batches: Iterator[dict[int, Scored]]) -> Iterator[dict[int, Scored]]:
         """The same batches; raises UserError naming what the first did not round of activations, keys and values."""
-        hooks = getattr(self.model, "hooks", None)  # of a model that rounds at run time
-        if hooks is not None:
-            hooks.reached.clear()
+        self.rounding.reached.clear()
         for number, batch in enumerate(batches):
-            if hooks is not None and number == 0:
-                hooks.check_reached()
+            if number == 0:
+                self.rounding.check_reached()
             yield batch
 
     def _check_finite(self, one: Scored, request: Request, name: str) -> None:
