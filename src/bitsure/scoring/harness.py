@@ -37,8 +37,9 @@ PER = ("word_perplexity", "byte_perplexity")  # of a text: the harness's pairs o
 class HookedLM(HFLM):
     """HFLM with our engine for log-likelihoods, whole and rolling; generation is the parent's.
 
-    add_bos: whether texts begin with the BOS token; None leaves it to the tokenizer. rounding: the model's hooks. `scored` keeps every token's
+    add_bos: whether texts begin with the BOS token; None leaves it to the tokenizer. `scored` keeps every token's
     log-probability by (context, continuation), or by (text,); `journal`, if there is one, keeps them on disk.
+    rounding: the model's hooks.
     """
 
     def __init__(

@@ -229,7 +229,7 @@ def _means_nothing(name: str, tensor: torch.Tensor) -> bool:
 
 @torch.no_grad()
 def put_into(model: torch.nn.Module, directory: Path) -> InferenceRounding:
-    """Turn a full-precision model into the checkpoint's: its dequantized tensors, wherever accelerate keeps them, and its hooks.
+    """Give a full-precision model a checkpoint's tensors, wherever accelerate keeps them, and its hooks.
 
     Returns:
         The hooks that round activations, keys and values; scoring needs them.

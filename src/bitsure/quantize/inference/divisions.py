@@ -31,7 +31,7 @@ class Division:
 
     @torch.no_grad()
     def apply(self, module_of: Callable[[str], nn.Module]) -> None:
-        """Change the weights of modules, found by name. What is not folded is left to the layers' hooks (`InferenceRounding`)."""
+        """Change the weights of modules, found by name; divisions that are not folded are left to the layers' hooks."""
         for name in self.layers:
             weight = matrix(module_of(name))
             weight.mul_(self.scales.to(weight.device))

@@ -23,7 +23,7 @@ def quantize_layers(
     """Weights (out, in) that read the same input: transforms in their order, then rounding; all rows at once.
 
     scales: (in,), what the inputs have been divided by already; else they are searched here where quant.transforms says so.
-    Returns the weights by name, and how far each transform went, as `InferenceScheme.transform_effects`, for `names` or for each layer.
+    Returns the weights by name, and the transforms' effects (`InferenceScheme.transform_effects`), for `names` or each layer.
     """
     check_finite(inputs.hessian.diagonal(), names)  # Σx²: no x that is not finite leaves it so
     if quant.group_size == 0 and len(layers) > 1:  # one scale a tensor: one tensor at a time

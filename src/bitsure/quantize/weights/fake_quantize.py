@@ -15,11 +15,11 @@ CACHED = 2**18  # values rounded at once by a CPU's thread, so that what is made
 def fake_quantize(values: torch.Tensor, numbers: Numbers, static_range: torch.Tensor | None = None) -> torch.Tensor:
     """Values (…, width) of any floating type as a format rounds them, in the same type and shape.
 
-    Groups lie along the last dimension, the last one shorter where they do not divide it; static_range: (low, high), the range of a
-    group size of 0. Computed in float32, in which the results are exactly numbers of the format times their scale. In half
+    Groups lie along the last dimension, the last one shorter where they do not divide it; static_range: (low, high), the range
+    of a group size of 0. Computed in float32, in which the results are exactly numbers of the format times their scale. In half
     precision they are the type's nearest to those: numbers of MX formats within its range are its own, a product of an integer
-    or an FP8 number with its scale is off by up to 2⁻⁹ of itself in bfloat16, 2⁻¹² in float16 (`inference_changes` records how far
-    that goes). A group with NaN or an infinity becomes NaN.
+    or an FP8 number with its scale is off by up to 2⁻⁹ of itself in bfloat16, 2⁻¹² in float16 (quantization.json's `off_grid`
+    records how far that goes). A group with NaN or an infinity becomes NaN.
     """
     rows = values.detach().reshape(-1, values.shape[-1])
     found = torch.empty_like(rows)
@@ -44,7 +44,7 @@ def on_grid(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What rows (n, width) are rounded to: numbers of the format, their groups' scales and zero points, all float32.
 
-    (n, width) numbers, integers less their zero point; (n, groups) scales and zero points, (1, 1) where a static_range says them.
+    (n, width) numbers, integers less their zero point; (n, groups) scales and zero points, (1, 1) with a static range.
     """
     width = values.shape[1]
     units, scales, zeros = _grid(_in_groups(values.float(), numbers), numbers, static_range)
