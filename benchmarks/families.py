@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.config import schema
+from bitsure.config.paths import CONF, PROJECT
 from bitsure.config.quantizers import NoQuant, Quant
-from bitsure.config.schema import PROJECT, CalibSettings, ModelSettings
+from bitsure.config.schema import CalibSettings, ModelSettings
 from bitsure.models import source as models
 from bitsure.quantize import plan as quantize
 from bitsure.quantize.calibration import windows as calib_data
@@ -31,11 +32,11 @@ SKIPPED = ("rtn", "gptq", "awq", "hqq", "bnb", "none", "prequantized", "keep", "
 def presets() -> dict[str, Quant]:
     """Every quantizer of conf/quant that makes something, one for each number of bits, and our own GPTQ."""
     schema.register()
-    options = sorted(path.stem for path in (PROJECT / "conf" / "quant").glob("*.yaml") if path.stem not in SKIPPED)
+    options = sorted(path.stem for path in (CONF / "quant").glob("*.yaml") if path.stem not in SKIPPED)
     chosen = {option: [f"quant={option}"] for option in options}
     for bits in (2, 3, 4, 8):
         chosen[f"gptq{bits}, native"] = [f"quant=gptq{bits}", "quant.backend=native"]
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         found = {name: OmegaConf.to_object(compose("config", overrides=given).quant) for name, given in chosen.items()}
     return {name: quant for name, quant in sorted(found.items()) if not isinstance(quant, NoQuant)}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from bitsure.config.schema import PROJECT
+from bitsure.config.paths import CONF, PROJECT
 
 OUT = PROJECT / "docs" / "models.md"
 HEAD = """# Models of the hub
@@ -57,7 +57,7 @@ weights that are no safetensors lie meanwhile. Quantizing wants the model in mai
 
 def table() -> str:
     """The document, from the files in conf/model."""
-    found = [OmegaConf.load(path).model for path in sorted((PROJECT / "conf" / "model").glob("*.yaml"))]
+    found = [OmegaConf.load(path).model for path in sorted((CONF / "model").glob("*.yaml"))]
     chosen = [model for model in found if not OmegaConf.is_missing(model, "repo") and model.get("repo")]
     lines = ["| model | repository | family | parameters (billion) | context | published in | access | refused |"]
     lines.append("|---|---|---|--:|--:|---|---|---|")

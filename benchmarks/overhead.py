@@ -15,7 +15,7 @@ import tempfile
 from itertools import pairwise
 from pathlib import Path
 
-from bitsure.config.schema import PROJECT
+from bitsure.config.paths import PROJECT
 
 WORK = ("load tasks", "quantize", "compress", "score full precision", "score quantized", "noise control")
 CELLS = "quant=none,rtn5,rtn4,rtn3,rtn2"

@@ -19,8 +19,9 @@ from scipy.stats import t
 
 from bitsure.base.store import Store
 from bitsure.config.number_formats import Activations
+from bitsure.config.paths import PROJECT
 from bitsure.config.quantizers import Rtn, Tuning
-from bitsure.config.schema import PROJECT, CalibSettings, ModelSettings, ScoringSettings, TaskSettings
+from bitsure.config.schema import CalibSettings, ModelSettings, ScoringSettings, TaskSettings
 from bitsure.metrics.bootstrap import percentile_interval, resample_weights
 from bitsure.metrics.confidence import questions
 from bitsure.models import source as models

@@ -16,7 +16,7 @@ from benchmarks import contrast
 from bitsure.base.errors import UserError
 from bitsure.comparison import published
 from bitsure.compress import __main__ as sizes
-from bitsure.config.schema import PROJECT
+from bitsure.config.paths import PROJECT
 from bitsure.metrics.measure import ECE, MACRO
 from bitsure.sweep.report import cell_results as cells
 from bitsure.sweep.report.cell_results import Cell

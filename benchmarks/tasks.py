@@ -13,7 +13,8 @@ from lm_eval.tasks import TaskManager
 from omegaconf import OmegaConf
 
 from bitsure.base.errors import UserError
-from bitsure.config.schema import PROJECT, TaskSettings
+from bitsure.config.paths import CONF, PROJECT
+from bitsure.config.schema import TaskSettings
 from bitsure.tasks.harness_tasks import load_tasks
 from bitsure.tasks.names import CHOICES, CONTINUATION, SCORED, TEXT, WHY_NOT, manager_with, members
 
@@ -60,7 +61,7 @@ def groups(manager: TaskManager, mirror: str | None) -> Iterable[str]:
     yield "Questions are counted where the data set is in the mirror that was given; `–` is not there. A group or tag of the"
     yield "harness is all of its tasks, each with numbers of its own."
     for option in GROUPS:
-        chosen = OmegaConf.load(PROJECT / "conf" / "task" / f"{option}.yaml")
+        chosen = OmegaConf.load(CONF / "task" / f"{option}.yaml")
         yield from ["", f"### `task={option}`", "", "| name | tasks | kind | data set | questions |", "|---|---|---|---|---|"]
         for name in chosen.names:
             found = members(manager, name)
@@ -103,7 +104,7 @@ def questions(name: str, mirror: str | None) -> str:
 def relatives(manager: TaskManager) -> Iterable[str]:
     """The refused tasks that live in the harness beside those of the groups."""
     yield from ["## Refused: relatives of these", ""]
-    names = {name for option in GROUPS for name in OmegaConf.load(PROJECT / "conf" / "task" / f"{option}.yaml").names}
+    names = {name for option in GROUPS for name in OmegaConf.load(CONF / "task" / f"{option}.yaml").names}
     folders = {folder(manager, task) for name in names for task in members(manager, name)}
     for one in sorted(folders):
         if unfit := [name for name in free_text(manager) if folder(manager, name) == one]:

@@ -8,7 +8,7 @@ from importlib import import_module
 import pytest
 
 from benchmarks import alone
-from bitsure.config.schema import PROJECT
+from bitsure.config.paths import PROJECT
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (PROJECT / "benchmarks").glob("[a-z]*.py")))

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from bitsure.config.schema import PROJECT
+from bitsure.config.paths import PROJECT
 
 SHARED = PROJECT.parent / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared evaluation sets are not beside the project")

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from bitsure.config.schema import PROJECT
+from bitsure.config.paths import PROJECT
 
 QUICK = ["quant=rtn3", "metric.resamples=100", "tracking.mode=disabled"]
 

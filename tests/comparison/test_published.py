@@ -11,8 +11,8 @@ from bitsure.base.terminal import Console
 from bitsure.comparison import published
 from bitsure.config.number_formats import Activations, KeysValues
 from bitsure.config.other_quantizers import Bnb, Noise
+from bitsure.config.paths import CONF
 from bitsure.config.quantizers import Gptq, Kept, Rtn, Tuning
-from bitsure.config.schema import PROJECT
 from bitsure.records.parquet import write_records
 from bitsure.report import __main__ as report
 from bitsure.report import page, published_table
@@ -175,7 +175,7 @@ def test_numbers_that_a_run_does_not_have_are_left_out():
 
 
 def test_every_task_of_the_table_is_of_the_harness_or_the_study():
-    known = yaml.safe_load((PROJECT / "conf" / "task" / "paper.yaml").read_text())["names"]
+    known = yaml.safe_load((CONF / "task" / "paper.yaml").read_text())["names"]
     assert {row.task for row in published.rows()} <= {*known, "lambada_openai", "wikitext"}
 
 

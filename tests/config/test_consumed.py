@@ -16,9 +16,9 @@ from omegaconf import OmegaConf
 from bitsure.config import schema
 from bitsure.config.number_formats import Activations, KeysValues
 from bitsure.config.other_quantizers import Bnb, Cast, Hqq, Noise, Prequantized
+from bitsure.config.paths import CONF
 from bitsure.config.quantizers import Chain, Gptq, Kept, NoQuant, Quant, Rounded, Rtn, Tuning
 from bitsure.config.schema import (
-    PROJECT,
     CalibSettings,
     CompressSettings,
     Config,
@@ -153,10 +153,10 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
     assert ("ModelSettings", "revision") in read
 
 
-@pytest.mark.parametrize("option", sorted(path.stem for path in (PROJECT / "conf" / "calib").glob("*.yaml")))
+@pytest.mark.parametrize("option", sorted(path.stem for path in (CONF / "calib").glob("*.yaml")))
 def test_what_each_calibration_text_sets_is_read(read, option, calib_file, own_tasks, tmp_path):
     """With a small text of ours in place of each hub file."""
-    given = OmegaConf.to_container(OmegaConf.load(PROJECT / "conf" / "calib" / f"{option}.yaml"), resolve=True)
+    given = OmegaConf.to_container(OmegaConf.load(CONF / "calib" / f"{option}.yaml"), resolve=True)
     calib = CalibSettings(**given | {"nsamples": 2, "seqlen": 32} | ({"path": str(calib_file)} if option == "text" else {}))
     if calib.repo is not None:
         _write_text(tmp_path / "datasets" / calib.repo / calib.file, calib_file.read_text().split("\n\n"))

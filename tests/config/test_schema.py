@@ -13,13 +13,13 @@ from benchmarks import models as table
 from bitsure.base.errors import UserError
 from bitsure.config import schema
 from bitsure.config import validation as settings
+from bitsure.config.paths import CONF, PROJECT
 from bitsure.config.quantizers import Gptq, NoQuant, Rtn
-from bitsure.config.schema import PROJECT
 from bitsure.models import source as models
 from bitsure.quantize import plan as quantize
 
 schema.register()
-OPTIONS = sorted((path.parent.name, path.stem) for path in (PROJECT / "conf").glob("*/*.yaml"))
+OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
 
 
 CHAINS = {  # preset → its name, which tells all settings
@@ -58,7 +58,7 @@ def test_clipping_and_scaling_are_asked_about_apart(sweep):
 
 
 def composed(*overrides: str) -> schema.Config:
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         return settings.to_dataclasses(compose("config", overrides=list(overrides)))
 
 
@@ -96,7 +96,7 @@ def test_a_model_brings_its_task_and_text_and_the_command_line_wins():
 def test_every_model_of_the_hub_says_what_is_known_of_it():
     """A repository, its family, its size, the type it was published in, and its context, unless it has none."""
     said = {}
-    for path in sorted((PROJECT / "conf" / "model").glob("*.yaml")):
+    for path in sorted((CONF / "model").glob("*.yaml")):
         model = OmegaConf.load(path).model
         if "repo" in model and path.stem != "hub":
             assert model.name == path.stem and {"family", "parameters", "full_dtype"} <= set(model), path

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bitsure.base.errors import UserError
-from bitsure.config.schema import PROJECT
+from bitsure.config.paths import PROJECT
 from bitsure.hub import conversions, mirrors
 from bitsure.hub import data_sets as hub_data
 from bitsure.records.parquet import read_records

@@ -79,15 +79,15 @@ def test_a_hub_that_asks_for_patience_gets_it(served, published, caplog):
 
 
 def test_a_misspelt_repository_has_near_names(served, published):
-    with pytest.raises(UserError, match=r"no repository org/tinny.* Near: org/tiny\."):
+    with pytest.raises(UserError, match=r"no repository org/tinny.* Did you mean .*org/tiny\?"):
         models.locate(ModelSettings(repo="org/tinny"), None)
-    with pytest.raises(UserError, match=r"no repository facebook/opt-125.* Near: .*facebook/opt-125m"):
+    with pytest.raises(UserError, match=r"no repository facebook/opt-125.* Did you mean .*facebook/opt-125m"):
         models.locate(ModelSettings(repo="facebook/opt-125"), None)
 
 
 def test_a_revision_that_is_gone_is_said_with_those_there_are(served, published):
     published.branches = ("main", "step1000")
-    with pytest.raises(UserError, match=r"no revision step100\. Near: step1000\. model\.revision=main"):
+    with pytest.raises(UserError, match=r"no revision step100\. Did you mean step1000\? model\.revision=main"):
         models.locate(ModelSettings(repo="org/tiny", revision="step100"), None)
 
 

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from bitsure.base import store
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
-from bitsure.config.schema import PROJECT, ModelSettings, ScoringSettings, TaskSettings
+from bitsure.config.paths import CONF
+from bitsure.config.schema import ModelSettings, ScoringSettings, TaskSettings
 from bitsure.models import source as models
 from bitsure.quantize.walk.targets import unknown_weights
 from bitsure.scoring import scorer as scoring
@@ -191,7 +192,7 @@ def test_remote_code_is_run_only_if_it_is_asked_for(tiny_model, tmp_path):
     ],
 )
 def test_what_conf_calls_unquantizable_is_and_can_be_scored(option, settings):
-    said = OmegaConf.load(PROJECT / "conf" / "model" / f"{option}.yaml").model
+    said = OmegaConf.load(CONF / "model" / f"{option}.yaml").model
     model = build(said.family, **settings)
     assert said.unquantizable and unknown_weights(model)
     [scored] = Engine(model, 64).score([([5, 6, 7], [8, 9])])

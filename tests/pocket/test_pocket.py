@@ -10,7 +10,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from bitsure.config.schema import PROJECT
+from bitsure.config.paths import PROJECT
 from pocket import build, questions
 from pocket.phrases import CUSTOMS, count_weather, documents, passage, story_ending
 from pocket.world import WEATHER, WorldConfig, build_world

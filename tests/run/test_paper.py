@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from bitsure.config.schema import PROJECT
+from bitsure.config.paths import CONF, PROJECT
 from bitsure.records.parquet import read_records
 from bitsure.records.record import by_task
 from bitsure.sweep.report.sweep_page import PAPER
@@ -22,7 +22,7 @@ from bitsure.sweep.report.sweep_statistics import STUDY
 from bitsure.sweep.report.sweep_table import FULL
 from tests.builders.marks import SHARED, needs_gptqmodel, needs_shared
 
-TASKS = yaml.safe_load((PROJECT / "conf" / "task" / "paper.yaml").read_text())["names"]
+TASKS = yaml.safe_load((CONF / "task" / "paper.yaml").read_text())["names"]
 SWEEP = ["--config-dir", str(PROJECT / "sweeps"), "--config-name", "paper", "-m", "hydra.sweep.dir=sweep"]
 STORY = {f"input_sentence_{i}": f"Ann went to the sea for the {i}. time." for i in range(1, 5)}
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.config.schema import PROJECT
+from bitsure.config.paths import PROJECT
 from bitsure.hub import files as hub
 from bitsure.hub import mirrors
 from bitsure.records.parquet import read_records

@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from bitsure.config.schema import PROJECT, resolved
+from bitsure.config.paths import PROJECT
+from bitsure.config.schema import resolved
 from bitsure.records.parquet import write_records
 from bitsure.report.run_report import About, build
 from bitsure.run import tracking

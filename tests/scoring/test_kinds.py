@@ -13,7 +13,8 @@ from hydra import compose, initialize_config_dir
 from bitsure.base.errors import UserError
 from bitsure.config import schema
 from bitsure.config import validation as settings
-from bitsure.config.schema import PROJECT, TaskSettings
+from bitsure.config.paths import CONF
+from bitsure.config.schema import TaskSettings
 from bitsure.metrics import measure as metrics
 from bitsure.models import source as models
 from bitsure.records.parquet import read_records
@@ -119,7 +120,7 @@ def test_a_tokenizer_that_puts_bos_by_itself_can_be_told_not_to(own_tasks):
 
 
 def cell(tmp_path: Path, *overrides: str) -> Path:
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("config", overrides=["model=local", f"paths.store={tmp_path / 'store'}", *overrides])
     out = tmp_path / f"run{len(os.listdir(tmp_path))}"
     pipeline.run(settings.to_dataclasses(composed), out)

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from bitsure.config.schema import PROJECT, TaskSettings
+from bitsure.config.paths import CONF
+from bitsure.config.schema import TaskSettings
 from bitsure.metrics import measure as metrics
 from bitsure.models import source as models
 from tests.builders.marks import SHARED, needs_shared
 from tests.metrics.test_metrics import METRIC
 
-OPTIONS = sorted(path.stem for path in (PROJECT / "conf" / "task").glob("*.yaml") if path.stem != "pocket")
+OPTIONS = sorted(path.stem for path in (CONF / "task").glob("*.yaml") if path.stem != "pocket")
 UNKNOWN = "Can't be determined"
 PEOPLE = {"ans0": ["f", "girl"], "ans1": ["unknown", "unknown"], "ans2": ["m", "boy"]}
 BBQ = {
@@ -153,6 +154,6 @@ def test_every_name_of_a_group_is_the_harness_own_and_fits(option):
     from bitsure.tasks.names import check_fit, manager_with, members
 
     manager = manager_with(None, True)
-    for name in OmegaConf.load(PROJECT / "conf" / "task" / f"{option}.yaml").names:
+    for name in OmegaConf.load(CONF / "task" / f"{option}.yaml").names:
         check_fit(manager, name)
         assert members(manager, name)

@@ -1,34 +1,38 @@
-"""The one exception for what a user can mend; main.py prints its message without a traceback. And what helps to word it."""
+"""The error that is shown to the user without a traceback, and checks that raise it."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Collection, Iterable
 
 
 class UserError(Exception):
-    """Says what was given, what is allowed, where, and what to do; each argument is an error, and a line of the text."""
+    """Something that the user can correct: main.py prints the message without a traceback.
+
+    A message says what was given, what is allowed, where, and what to do. Each argument is one error and one line of the text.
+    """
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.args))
 
 
 class NotHere(UserError):
-    """What would have to be downloaded, where nothing is."""
+    """A file is not on this machine and would have to be downloaded, which is switched off."""
 
 
-def meant(given: str, allowed: Iterable[str]) -> str:
-    """A question after what is nearest, with a space behind it; empty where nothing is near."""
-    nearest = difflib.get_close_matches(given, list(allowed))
-    return f"Was {' or '.join(nearest)} meant? " if nearest else ""
+def did_you_mean(given: str, allowed: Iterable[str]) -> str:
+    """Return " Did you mean …?" with the allowed names closest to the given one; empty if none is close."""
+    closest = difflib.get_close_matches(given, list(allowed), n=4)
+    return f" Did you mean {' or '.join(closest)}?" if closest else ""
 
 
-def one_of(key: str, given: Any, allowed: Any) -> None:
+def one_of(key: str, given: object, allowed: Collection[object]) -> None:
+    """Raise UserError if the setting `key` has a value that is not among the allowed ones."""
     if given not in allowed:
         raise UserError(f"{key}={given}: allowed are {', '.join(map(str, allowed))}.")
 
 
 def at_least(key: str, given: int, least: int, hint: str = "") -> None:
+    """Raise UserError if the setting `key` is less than `least`; the hint is appended to the message."""
     if given < least:
         raise UserError(f"{key}={given}: must be {least} or more{hint}.")

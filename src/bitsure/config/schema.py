@@ -16,9 +16,9 @@ from omegaconf import MISSING, OmegaConf
 from bitsure.base.errors import UserError, at_least, one_of
 from bitsure.config.model import ModelSettings
 from bitsure.config.other_quantizers import Bnb, Cast, Hqq, Noise, Prequantized
+from bitsure.config.paths import project_path
 from bitsure.config.quantizers import Gptq, Kept, NoQuant, Quant, Rtn
 
-PROJECT = Path(__file__).resolve().parents[3]
 MIN_SEQLEN = 8  # tokens of a calibration window
 
 
@@ -233,4 +233,4 @@ def register() -> None:
     classes |= {"noise": Noise, "keep": Kept}
     for name, node in classes.items():
         store.store(group="schema/quant", name=name, node=node)
-    OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
+    OmegaConf.register_new_resolver("project", lambda path: str(project_path(path)), replace=True)

@@ -7,7 +7,7 @@ from dataclasses import fields
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from bitsure.base.errors import UserError, meant
+from bitsure.base.errors import UserError, did_you_mean
 from bitsure.config.other_quantizers import Noise
 from bitsure.config.quantizers import Gptq, NoQuant
 from bitsure.config.schema import Config
@@ -76,7 +76,7 @@ def no_such_setting(key: str, group: DictConfig, chosen: str = "") -> str:
     above, dot, name = key.rpartition(".")
     known = [one.name for one in fields(OmegaConf.get_type(group))]
     of = f" of {chosen}" if chosen else ""
-    return f"{key}: no such setting{of}. {meant(name, known)}There are {', '.join(above + dot + one for one in known)}."
+    return f"{key}: no such setting{of}.{did_you_mean(name, known)} There are {', '.join(above + dot + one for one in known)}."
 
 
 def _check_keys(node: DictConfig, above: str = "") -> None:

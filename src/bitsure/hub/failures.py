@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from bitsure.base.errors import NotHere, UserError
-from bitsure.config.schema import PROJECT
+from bitsure.base.errors import NotHere, UserError, did_you_mean
+from bitsure.config.paths import CONF
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -64,11 +63,11 @@ def _reason(error: Exception, place: str, repo: str | None, revision: str, gated
     if repo and (is_a(GatedRepoError) or (gated and status in (401, 403, 404) and not is_a(RevisionNotFoundError))):
         return _no_access(repo)
     if repo and is_a(RevisionNotFoundError):
-        near = _near(revision, _revisions(repo))
-        return f"the hub's {repo} has no revision {revision}.{near} model.revision=main is its newest."
+        hint = did_you_mean(revision, _revisions(repo))
+        return f"the hub's {repo} has no revision {revision}.{hint} model.revision=main is its newest."
     if repo and is_a(RepositoryNotFoundError):
         return (
-            f"the hub has no repository {repo}, or none that this account may see.{_near(repo, _repositories(repo))} "
+            f"the hub has no repository {repo}, or none that this account may see.{did_you_mean(repo, _repositories(repo))} "
             "model=hub model.repo=org/name takes any of the hub's; for a private one log in: hf auth login"
         )
     if status == 429:
@@ -90,17 +89,12 @@ def _no_access(repo: str) -> str:
     return f"{repo} is gated, and the token here has no access. {ask}, and check that the token may read gated repositories."
 
 
-def _near(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=4, cutoff=0.6)
-    return f" Near: {', '.join(near)}." if near else ""
-
-
 def _repositories(repo: str) -> list[str]:
     """Those that conf/model names, and those of the same organization, if the hub says."""
     from huggingface_hub import HfApi
     from omegaconf import OmegaConf
 
-    files = (PROJECT / "conf" / "model").glob("*.yaml")
+    files = (CONF / "model").glob("*.yaml")
     known = [OmegaConf.select(OmegaConf.load(file), "model.repo", throw_on_missing=False) for file in files]
     with suppress(Exception):  # a courtesy: the error is about something else
         known += [model.id for model in HfApi().list_models(author=repo.partition("/")[0], limit=500)]

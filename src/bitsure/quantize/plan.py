@@ -21,8 +21,9 @@ from bitsure.base.resources import measured
 from bitsure.base.store import Store
 from bitsure.base.work import EntryCost, parameters_of, quantizing_work, width_of, write_cost
 from bitsure.config.other_quantizers import Bnb, Cast, Hqq, Noise, Prequantized
+from bitsure.config.paths import PROJECT
 from bitsure.config.quantizers import Chain, Gptq, Kept, NoQuant, Quant, Rtn
-from bitsure.config.schema import PROJECT, CalibSettings, ModelSettings
+from bitsure.config.schema import CalibSettings, ModelSettings
 from bitsure.models import facts as model_facts
 from bitsure.models import source as models
 from bitsure.models.source import Source

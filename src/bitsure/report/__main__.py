@@ -20,7 +20,8 @@ from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.comparison import verdict
 from bitsure.config import schema
-from bitsure.config.schema import PROJECT, MetricSettings, VerdictSettings
+from bitsure.config.paths import CONF
+from bitsure.config.schema import MetricSettings, VerdictSettings
 from bitsure.records.harness_log import read_harness_log
 from bitsure.records.parquet import read_prompts, read_records
 from bitsure.records.record import Records
@@ -138,10 +139,10 @@ def read_settings(metric_name: str | None, own: Path) -> tuple[MetricSettings, V
     from omegaconf import OmegaConf
 
     schema.register()
-    options = sorted(path.stem for path in (PROJECT / "conf" / "metric").glob("*.yaml"))
+    options = sorted(path.stem for path in (CONF / "metric").glob("*.yaml"))
     if metric_name is not None and metric_name not in options:
         raise UserError(f"--metric {metric_name}: there are {', '.join(options)}.")
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("config", overrides=[f"metric={metric_name or 'standard'}"])
     if own.is_file():
         run = OmegaConf.load(own)

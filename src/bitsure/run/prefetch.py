@@ -23,7 +23,8 @@ from bitsure.base.store import Store
 from bitsure.config import schema
 from bitsure.config import validation as settings
 from bitsure.config.model import ModelSettings
-from bitsure.config.schema import PROJECT, Config
+from bitsure.config.paths import CONF
+from bitsure.config.schema import Config
 
 schema.register()
 
@@ -123,7 +124,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bitsure.prefetch", description=__doc__)
     parser.add_argument("overrides", nargs="+", metavar="key=value", help="settings as for main.py; paths.hub_mirror=DIR")
     try:
-        with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
             for cell in cells(parser.parse_args(arguments).overrides):
                 composed = compose("config", overrides=cell)
                 if composed.paths.hub_mirror is None:

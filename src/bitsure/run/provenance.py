@@ -8,7 +8,7 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-from bitsure.config.schema import PROJECT
+from bitsure.config.paths import PROJECT
 
 PACKAGES = (
     "bitsure",

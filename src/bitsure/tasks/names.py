@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry, Kind
 
-from bitsure.base.errors import UserError
+from bitsure.base.errors import UserError, did_you_mean
 from bitsure.config.schema import TaskSettings
 
 CHOICES, CONTINUATION, TEXT = SCORED = ("multiple_choice", "loglikelihood", "loglikelihood_rolling")
@@ -23,14 +22,13 @@ def manager_of(task: TaskSettings, name: str) -> TaskManager:
     if name not in manager.all_tasks:
         where = "lm-evaluation-harness" + (f" or in task.include_path={task.include_path}" if task.include_path else "")
         unknown = [one for one in [name, *task.names] if one not in manager.all_tasks]
-        said = "; ".join(_unknown(one, manager) for one in dict.fromkeys(unknown))
-        raise UserError(f"task.names: in {where} there is no task {said}. `lm-eval ls tasks` lists them all.")
+        said = " No task ".join(_unknown(one, manager) for one in dict.fromkeys(unknown))
+        raise UserError(f"task.names: in {where} there is no task {said} `lm-eval ls tasks` lists them all.")
     return manager
 
 
 def _unknown(name: str, manager: TaskManager) -> str:
-    near = difflib.get_close_matches(name, manager.all_tasks, n=5)
-    return repr(name) + (f" (near: {', '.join(near)})" if near else "")
+    return f"{name!r}.{did_you_mean(name, manager.all_tasks)}"
 
 
 @functools.cache

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from bitsure.config.number_formats import Activations, KeysValues, Numbers
+from bitsure.config.paths import PROJECT
 from bitsure.config.quantizers import Rtn
-from bitsure.config.schema import PROJECT
 from bitsure.quantize.native.rtn import round_to_nearest
 from bitsure.quantize.weights.fake_quantize import fake_quantize
 

@@ -11,7 +11,7 @@ import filelock
 import pytest
 from omegaconf import OmegaConf
 
-from bitsure.config.schema import PROJECT
+from bitsure.config.paths import PROJECT
 from bitsure.sweep.launch import callback
 from bitsure.sweep.launch import dry_run as plan
 from tests.sweep.launch.test_composing import command

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bitsure.base.store import Store
-from bitsure.config.schema import PROJECT
+from bitsure.config.paths import PROJECT
 from bitsure.run.directory import read_status
 
 SWEEP = [

@@ -20,7 +20,7 @@ from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
 from bitsure.config import schema
 from bitsure.config import validation as settings
-from bitsure.config.schema import PROJECT
+from bitsure.config.paths import CONF, PROJECT
 from bitsure.sweep.launch import composing
 from bitsure.sweep.launch import dry_run as plan
 
@@ -32,7 +32,7 @@ WANDB = sorted((PROJECT / "sweeps" / "wandb").glob("*.yaml"))
 @contextmanager
 def command(*overrides: str, name: str = "config"):
     """The sweep's config for a command line with `--config-dir sweeps --config-name name`, and what composes its cells."""
-    places = create_config_search_path(str(PROJECT / "conf"))
+    places = create_config_search_path(str(CONF))
     places.prepend("command-line", f"file://{PROJECT / 'sweeps'}", SearchPathQuery(provider="schema"))
     Hydra.create_main_hydra2("main", places)
     try:
@@ -91,9 +91,9 @@ def test_settings_that_do_not_exist_or_are_of_another_kind_are_all_named():
     errors = composing.errors(composed("quant=rtn3", *wrong))
     assert [error.split(" (")[0] for error in errors] == ["16 cells", "16 cells", "8 cells", "16 cells"]
     said = "\n".join(errors)
-    assert "calib.sed: no such setting of calib=pocket. Was seed meant? There are calib.name, calib.kind," in said
-    assert "quant.bit: no such setting of quant=rtn3. Was bits meant?" in said
-    assert "modle: no such setting. Was model meant?" in said
+    assert "calib.sed: no such setting of calib=pocket. Did you mean seed? There are calib.name, calib.kind," in said
+    assert "quant.bit: no such setting of quant=rtn3. Did you mean bits?" in said
+    assert "modle: no such setting. Did you mean model?" in said
     assert "quant.group_size=wide: Value 'wide' of type 'str' could not be converted to Integer" in said
 
 
@@ -127,7 +127,7 @@ def test_cells_that_are_the_same_are_named():
         ("model.max_memory.0=a,b", "model.max_memory.0=a: Unexpected type"),
         ("model=1,2", "Config group override must be a string"),
         ("model=[pocket-1m,pocket-4m]", "model=[pocket-1m,pocket-4m]: a run has one. To go over several, -m model=a,b"),
-        ("modle.path=a,b", "modle: no such setting. Was model meant?"),
+        ("modle.path=a,b", "modle: no such setting. Did you mean model?"),
         ("quant.activations.x.y=1,2", "quant.activations.x: no such setting of quant=rtn3. There are quant.activations.bits,"),
         ("+quant.bits=4,5", "Either remove + prefix: 'quant.bits=4'"),
         ("quant.damp_percent=.1,.2", "quant.damp_percent: no such setting of quant=rtn3."),

@@ -15,7 +15,7 @@ from bitsure.base.store import Store
 from bitsure.base.work import COST_FILE, EntryCost, write_cost
 from bitsure.config import schema
 from bitsure.config import validation as settings
-from bitsure.config.schema import PROJECT
+from bitsure.config.paths import CONF
 from bitsure.sweep.launch import dry_run as plan
 from bitsure.sweep.launch import estimate
 from bitsure.sweep.launch.composing import Composed
@@ -29,7 +29,7 @@ def cell(tmp_path, monkeypatch):
     monkeypatch.setenv("BITSURE_STORE", str(tmp_path / "store"))
 
     def made(number: int, *overrides: str) -> Composed:
-        with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
             config = settings.to_dataclasses(compose("config", ["model=pocket-300k", "task.limit=5", *overrides]))
         return Composed(number, list(overrides), tmp_path / str(number), config)
 

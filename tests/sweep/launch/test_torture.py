@@ -20,7 +20,7 @@ import pytest
 
 from bitsure.base.files import hash_json
 from bitsure.base.store import Store
-from bitsure.config.schema import PROJECT
+from bitsure.config.paths import PROJECT
 from bitsure.records.parquet import read_records
 from bitsure.results.costs import WorkCosts
 from bitsure.run.directory import read_status

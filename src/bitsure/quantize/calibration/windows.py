@@ -13,7 +13,8 @@ import numpy as np
 from bitsure.base.errors import UserError
 from bitsure.base.files import hash_json
 from bitsure.base.store import Store, hash_each, hash_files
-from bitsure.config.schema import MIN_SEQLEN, PROJECT, CalibSettings, TaskSettings
+from bitsure.config.paths import project_path
+from bitsure.config.schema import MIN_SEQLEN, CalibSettings, TaskSettings
 from bitsure.hub import files as hub
 from bitsure.quantize.calibration import documents as calib_text
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-POCKET_TEXT = PROJECT / "pocket" / "text" / "calibration.txt"
+POCKET_TEXT = project_path("pocket/text/calibration.txt")
 HELD_OUT_WINDOWS = 8  # on which the output error of every layer is measured
 
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from bitsure.base.errors import UserError
 from bitsure.base.files import write_text
 from bitsure.base.memo import Memo
-from bitsure.config.schema import PROJECT
+from bitsure.config.paths import PROJECT
 from bitsure.run.directory import read_status
 from bitsure.sweep.launch import composing
 

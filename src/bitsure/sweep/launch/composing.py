@@ -20,7 +20,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from bitsure.base.errors import UserError, meant
+from bitsure.base.errors import UserError, did_you_mean
 from bitsure.config import schema
 from bitsure.config import validation as settings
 
@@ -185,8 +185,8 @@ class _Composer:
         for one in self._parse(list(overrides)):
             options, chosen = self.loader.get_group_options(one.key_or_group), one.value()
             if isinstance(chosen, str) and chosen not in options:
-                near, among = meant(chosen, options), ", ".join(options)
-                said.append(f"{one.input_line}: no such option. {near}There are {among}.")
+                near, among = did_you_mean(chosen, options), ", ".join(options)
+                said.append(f"{one.input_line}: no such option.{near} There are {among}.")
         return said
 
 
