@@ -28,6 +28,7 @@ from bitsure.comparison.compare import compare
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.measure import MACRO, measure
 from bitsure.records.record import Record
+from bitsure.results import to_plain
 
 HERE = Path(__file__).parent
 SHAPES = ((25, 8), (2, 100))  # models and quantizers of 200 cells
@@ -72,7 +73,7 @@ def _shape(tasks: int) -> dict[str, dict]:
     few = METRIC.__class__(**asdict(METRIC) | {"resamples": 100})
     full, quantized = rows(1.0), rows(1.5)
     measured = {"metrics": measure(quantized, few), "baseline_metrics": measure(full, few)}
-    return measured | {"comparison": compare(full, quantized, few)}
+    return to_plain(measured | {"comparison": compare(full, quantized, few)})
 
 
 def _record(task: str, i: int, scores: np.ndarray) -> Record:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks import contrast
 from bitsure.base.errors import UserError
-from bitsure.comparison import published
+from bitsure.comparison.published import published_rows
 from bitsure.compress import __main__ as sizes
 from bitsure.config.paths import PROJECT
 from bitsure.metrics.measure import ECE, MACRO
@@ -122,7 +122,7 @@ def _number(one: dict, form: str = "+.3f") -> str:
 
 def _published(source: str, across: str) -> list[str]:
     """Rows of published.csv, one of the columns turned: a table's rows are what its other columns say."""
-    chosen = [row for row in published.rows() if row.source.startswith(source)]
+    chosen = [row for row in published_rows() if row.source.startswith(source)]
     names = [name for name in ("model", "setting", "task", "metric") if name != across]
     columns = list(dict.fromkeys(getattr(row, across) for row in chosen))
     rows: dict[tuple, dict] = {}

@@ -22,7 +22,7 @@ def test_their_means_are_the_comparisons(tmp_path):
     changes.write(tmp_path / "changes.parquet", of(full, quantized))
     found, compared = changes.read(tmp_path / "changes.parquet", "t"), compare(full, quantized, METRIC)["t"]
     for name in changes.METRICS:
-        assert found.values[name].mean() == pytest.approx(compared[name]["value"])
+        assert found.values[name].mean() == pytest.approx(compared[name].value)
     assert found.cluster is None and (np.diff(found.question.astype(float)) > 0).all()
 
 

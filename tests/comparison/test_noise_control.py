@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
@@ -12,6 +10,7 @@ from bitsure.comparison import noise_control as control
 from bitsure.comparison import verdict
 from bitsure.comparison.compare import compare
 from bitsure.records.record import Records, to_table
+from bitsure.results import to_json
 from tests.builders.records import record
 from tests.run.test_tracking import MARGINS, METRIC
 
@@ -37,16 +36,16 @@ def runs():
 def test_noise_is_not_taken_for_a_finding_and_a_real_slope_is(runs):
     full, noisy, one_more, hard_on_the_unsure = runs
     found = [compare(full, run, METRIC, noisy=noisy)["t"]["harm_slope"] for run in (one_more, hard_on_the_unsure)]
-    assert found[0]["p_value"] > 0.05 and found[1]["p_value"] == pytest.approx(1 / 20)
-    assert found[1]["test"] == "noise control of 19 seeds" and found[1]["family"] == "exploratory"
-    assert found[1]["effect_size_ci"][0] > 0
+    assert found[0].p_value > 0.05 and found[1].p_value == pytest.approx(1 / 20)
+    assert found[1].test == "noise control of 19 seeds" and found[1].family == "exploratory"
+    assert found[1].effect_size_ci[0] > 0
 
 
 def test_the_p_value_counts_the_seeds_that_are_as_steep():
-    around = {"noise_control/harm_slope": {"seeds": [0.1, 0.2, 0.3, 0.4]}}
-    assert control.slope_test(0.3, around)["p_value"] == pytest.approx((1 + 2) / 5)
-    assert control.slope_test(9.0, around)["p_value"] == pytest.approx(1 / 5)
-    assert control.slope_test(None, around) == {}
+    slopes = [0.1, 0.2, 0.3, 0.4]
+    assert control.slope_test(0.3, slopes).p_value == pytest.approx((1 + 2) / 5)
+    assert control.slope_test(9.0, slopes).p_value == pytest.approx(1 / 5)
+    assert control.slope_test(None, slopes) is control.slope_test(0.3, [*slopes, None]) is None
 
 
 def test_each_number_stands_beside_the_range_of_the_noise(runs):
@@ -54,20 +53,20 @@ def test_each_number_stands_beside_the_range_of_the_noise(runs):
     found = compare(full, one_more, METRIC, noisy=noisy)["t"]
     alone = [compare(full, run, METRIC)["t"] for run in noisy]
     for name in ("accuracy", "true_label_prob", "nll", "kl_divergence", "harm_slope", "harm_stratum_1"):
-        values = [one[name]["value"] for one in alone]
+        values = [one[name].value for one in alone]
         entry = found[f"noise_control/{name}"]
-        assert entry["seeds"] == pytest.approx(values) and entry["n"] == SEEDS
-        assert (entry["ci_low"], entry["ci_high"]) == pytest.approx((min(values), max(values)))
+        assert entry.seeds == pytest.approx(values) and entry.n == SEEDS
+        assert (entry.ci_low, entry.ci_high) == pytest.approx((min(values), max(values)))
 
 
 def test_the_verdict_says_where_the_model_lies(runs):
     full, noisy, one_more, hard = runs
     judged = verdict.judge(compare(full, hard, METRIC, noisy=noisy), MARGINS, 0.95)
-    said = judged["noise_control"]["t"]
-    assert said["places"]["true_label_prob"] == "below" and "is below that" in said["sentence"]
-    assert "Unsure questions are hit harder than by such noise (p = 0.05, unadjusted)." in said["sentence"]
-    assert verdict.sentences(judged)[-1] == said["sentence"]
-    assert verdict.judge(compare(full, one_more, METRIC), MARGINS, 0.95)["noise_control"] is None
+    said = judged.noise_control["t"]
+    assert said.places["true_label_prob"] == "below" and "is below that" in said.sentence
+    assert "Unsure questions are hit harder than by such noise (p = 0.05, unadjusted)." in said.sentence
+    assert verdict.sentences(judged)[-1] == said.sentence
+    assert verdict.judge(compare(full, one_more, METRIC), MARGINS, 0.95).noise_control is None
 
 
 def test_a_control_of_other_questions_is_refused(runs):
@@ -79,6 +78,6 @@ def test_a_control_of_other_questions_is_refused(runs):
 def test_what_a_seed_does_not_have_is_null(runs):
     full, noisy, one_more, _ = runs
     found = compare(full.slice(0, 4), one_more.slice(0, 4), METRIC, noisy=[one.slice(0, 4) for one in noisy])
-    json.dumps(found, allow_nan=False)
-    assert None in [value["value"] for name, value in found["t"].items() if name.startswith("noise_control/harm_stratum")]
+    to_json(found)
+    assert None in [value.value for name, value in found["t"].items() if name.startswith("noise_control/harm_stratum")]
     verdict.judge(found, MARGINS, 0.95)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from bitsure.base.terminal import Console
-from bitsure.comparison import published
+from bitsure.comparison.published import find_published, published_rows
 from bitsure.config.number_formats import Activations, KeysValues
 from bitsure.config.other_quantizers import Bnb, Noise
 from bitsure.config.paths import CONF
@@ -16,26 +16,25 @@ from bitsure.config.quantizers import Gptq, Kept, Rtn, Tuning
 from bitsure.records.parquet import write_records
 from bitsure.report import __main__ as report
 from bitsure.report import page, published_table
+from bitsure.results import Measurement
 from tests.builders.records import record
 
 W4 = {"method": "rtn", **asdict(Rtn(4, 128, False))}
 GPTQ4 = {"method": "gptq", **asdict(Gptq(4, 128, True, backend="native", desc_act=False, damp_percent=0.01))}
 
 
-def number(value: float) -> dict:
-    return {"value": value, "ci_low": value - 0.01, "ci_high": value + 0.01, "n": 5153}
+def number(value: float) -> Measurement:
+    return Measurement(value=value, ci_low=value - 0.01, ci_high=value + 0.01, n=5153)
 
 
 def beside(model="opt-125m", quant=W4, task="lambada_openai", metric="accuracy", settings=None):
-    provenance = {"model": {"name": model}, "weights": quant and {"quant": quant}}
-    return published.beside(
-        provenance, settings, {task: {metric: number(0.38)}}, {task: {metric: number(0.4)}} if quant else None
-    )
+    metrics, baseline = ({task: {metric: number(value)}} for value in (0.38, 0.4))
+    return find_published(model, quant, settings or {}, metrics, baseline if quant else None)
 
 
 def test_the_table_is_what_the_papers_print():
-    values = {(row.model, row.setting, row.task): row.value for row in published.rows()}
-    assert len(values) == len(published.rows()) == 25 + 8 + 4 + 28
+    values = {(row.model, row.setting, row.task): row.value for row in published_rows()}
+    assert len(values) == len(published_rows()) == 25 + 8 + 4 + 28
     assert values["opt-125m", "W3", "lambada_openai"] == 18.61
     assert values["llama-2-7b-chat", "W4A4", "hellaswag"] == 30.12 and values["llama-2-7b-chat", "KV2", "hellaswag"] == 42.70
     assert values["llama-2-70b", "QLLM W4A4", "wikitext"] == 7
@@ -44,18 +43,18 @@ def test_the_table_is_what_the_papers_print():
 
 
 def test_every_row_says_where_it_is_from_and_the_study_own_that_its_metric_is_faulty():
-    assert all(row.source and row.note for row in published.rows())
-    of_the_notebook = [row for row in published.rows() if "quantized-lm-confidence" in row.source]
+    assert all(row.source and row.note for row in published_rows())
+    of_the_notebook = [row for row in published_rows() if "quantized-lm-confidence" in row.source]
     assert len(of_the_notebook) == 28
     assert all(row.metric == "paper_compat/ace" and "faulty" in row.note for row in of_the_notebook)
 
 
 def test_quantized_and_full_precision_stand_beside_their_own():
     full, quantized = beside()
-    assert (full["setting"], full["published"], full["measured"]["value"]) == ("FP16", 39.63, pytest.approx(40))
-    assert (quantized["setting"], quantized["published"]) == ("W4", 38.70)
-    assert quantized["measured"] == pytest.approx({"value": 38, "ci_low": 37, "ci_high": 39}) and quantized["n"] == 5153
-    assert quantized["same"] == [
+    assert (full.setting, full.published, full.measured.value) == ("FP16", 39.63, pytest.approx(40))
+    assert (quantized.setting, quantized.published) == ("W4", 38.70)
+    assert quantized.measured.model_dump() == pytest.approx({"value": 38, "ci_low": 37, "ci_high": 39}) and quantized.n == 5153
+    assert quantized.same == [
         "model by its name",
         "task",
         "bits",
@@ -64,13 +63,13 @@ def test_quantized_and_full_precision_stand_beside_their_own():
         "symmetric: False",
         "few-shot examples 0",
     ]
-    assert quantized["differs"] == []
+    assert quantized.differs == []
 
 
 def test_what_differs_is_named():
     quant = W4 | {"group_size": 64, "symmetric": True, "transforms": ["clip"]}
     found = beside(quant=quant, settings={"num_fewshot": 5, "limit": 200})[1]
-    assert found["differs"] == [
+    assert found.differs == [
         "group size 64 instead of 128",
         "symmetric: True instead of False",
         "few-shot examples 5 instead of 0",
@@ -106,7 +105,7 @@ def test_another_model_task_metric_or_method_is_no_match(other):
     ],
 )
 def test_another_quantizer_has_full_precision_alone(quant):
-    assert [one["setting"] for one in beside(quant=quant)] == ["FP16"]
+    assert [one.setting for one in beside(quant=quant)] == ["FP16"]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +118,7 @@ def test_another_quantizer_has_full_precision_alone(quant):
     ],
 )
 def test_activations_keys_and_values_count_too(quant, setting):
-    found = [one["setting"] for one in beside("llama-2-7b-chat", quant, "hellaswag")]
+    found = [one.setting for one in beside("llama-2-7b-chat", quant, "hellaswag")]
     assert found == ["FP16"] + ([setting] if setting else [])
 
 
@@ -128,8 +127,8 @@ QLLM = {"method": "rtn", **asdict(Rtn(4, -1, False, transforms=["reassemble"], a
 
 def test_qllm_is_reassembling_and_tuning_together():
     [found] = beside("llama-2-7b", QLLM, "wikitext", "perplexity")
-    assert (found["setting"], found["published"], found["differs"]) == ("QLLM W4A4", 11.75, [])
-    assert "rounding qllm" in found["same"]
+    assert (found.setting, found.published, found.differs) == ("QLLM W4A4", 11.75, [])
+    assert "rounding qllm" in found.same
     assert beside("llama-2-7b", QLLM | {"tuning": None}, "wikitext", "perplexity") == []
     assert beside("llama-2-7b", QLLM | {"transforms": []}, "wikitext", "perplexity") == []
 
@@ -137,8 +136,7 @@ def test_qllm_is_reassembling_and_tuning_together():
 def test_tuned_weights_are_not_beside_those_rounded_alone():
     quant = {"method": "rtn", **asdict(Rtn(4, 128, False, activations=Activations(4)))}
     settings = [
-        [one["setting"] for one in beside("llama-2-7b-chat", one, "hellaswag")]
-        for one in (quant, quant | {"tuning": {"rank": 4}})
+        [one.setting for one in beside("llama-2-7b-chat", one, "hellaswag")] for one in (quant, quant | {"tuning": {"rank": 4}})
     ]
     assert settings == [["FP16", "W4A4"], ["FP16"]]
 
@@ -146,13 +144,13 @@ def test_tuned_weights_are_not_beside_those_rounded_alone():
 def test_groups_and_symmetry_of_activations_keys_and_values_are_compared():
     static = {"method": "rtn", **asdict(Rtn(8, 128, False, activations=Activations(8, 0, True)))}
     found = beside("llama-2-7b-chat", static, "hellaswag")[1]
-    assert found["differs"] == ["activations' group size 0 instead of -1", "activations symmetric: True instead of False"]
+    assert found.differs == ["activations' group size 0 instead of -1", "activations symmetric: True instead of False"]
     as_published = static | {"activations": asdict(Activations(8))}
     found = beside("llama-2-7b-chat", as_published, "hellaswag")[1]
-    assert found["differs"] == [] and "activations symmetric: False" in found["same"]
+    assert found.differs == [] and "activations symmetric: False" in found.same
     kept = {"method": "kept", **asdict(Kept(kv=KeysValues(4, 64, True)))}
     found = beside("llama-2-7b-chat", kept, "hellaswag")[1]
-    assert found["differs"] == [
+    assert found.differs == [
         "keys' and values' group size 64 instead of -1",
         "keys and values symmetric: True instead of False",
     ]
@@ -160,23 +158,23 @@ def test_groups_and_symmetry_of_activations_keys_and_values_are_compared():
 
 def test_a_full_precision_run_has_its_own_number():
     [full] = beside(quant=None)
-    assert (full["setting"], full["measured"]["value"]) == ("FP16", pytest.approx(38))
+    assert (full.setting, full.measured.value) == ("FP16", pytest.approx(38))
 
 
 def test_the_study_notebook_beside_its_metric():
     full, quantized = beside("bloom-7b1", GPTQ4, "hellaswag", "paper_compat/ace")
-    assert (full["published"], quantized["published"]) == (48.54, 49.61) and quantized["differs"] == []
+    assert (full.published, quantized.published) == (48.54, 49.61) and quantized.differs == []
 
 
 def test_numbers_that_a_run_does_not_have_are_left_out():
-    nothing = {"hellaswag": {"accuracy": number(0.5) | {"value": None}}}
-    assert published.beside({"model": {"name": "llama-2-7b-chat"}, "weights": None}, None, nothing, None) == []
-    assert published.beside(None, None, nothing, None) == []
+    nothing = {"hellaswag": {"accuracy": number(0.5).model_copy(update={"value": None})}}
+    assert find_published("llama-2-7b-chat", None, {}, nothing, None) == []
+    assert find_published(None, None, {}, nothing, None) == []
 
 
 def test_every_task_of_the_table_is_of_the_harness_or_the_study():
     known = yaml.safe_load((CONF / "task" / "paper.yaml").read_text())["names"]
-    assert {row.task for row in published.rows()} <= {*known, "lambada_openai", "wikitext"}
+    assert {row.task for row in published_rows()} <= {*known, "lambada_openai", "wikitext"}
 
 
 @pytest.fixture

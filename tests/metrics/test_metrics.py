@@ -43,15 +43,15 @@ def test_golden_values_of_a_task():
         "expected_calibration_error": (0.1 + 0.7 + 0.2 + 0.4) / 4,
     }
     for name, value in expected.items():
-        assert results[name]["value"] == pytest.approx(value), name
-        assert results[name]["ci_low"] <= results[name]["ci_high"], name
-    assert [results[name]["n"] for name in ("accuracy", "confidence_correct", "confidence_wrong")] == [4, 3, 1]
+        assert results[name].value == pytest.approx(value), name
+        assert results[name].ci_low <= results[name].ci_high, name
+    assert [results[name].n for name in ("accuracy", "confidence_correct", "confidence_wrong")] == [4, 3, 1]
 
 
 def test_a_number_that_does_not_exist_is_null_and_not_zero():
     results = measure([two_choices(0.9, 0, i) for i in range(5)], METRIC)["t"]
-    assert [results["confidence_wrong"][key] for key in ("value", "ci_low", "ci_high", "n")] == [None, None, None, 0]
-    assert results["auroc"]["value"] is None
+    assert [getattr(results["confidence_wrong"], key) for key in ("value", "ci_low", "ci_high", "n")] == [None, None, None, 0]
+    assert results["auroc"].value is None
 
 
 def test_several_right_choices_have_another_brier_score():
@@ -62,8 +62,8 @@ def test_several_right_choices_have_another_brier_score():
 def test_tasks_are_kept_apart():
     rows = [two_choices(0.9, 0, i, "a") for i in range(3)] + [two_choices(0.9, 1, i, "b") for i in range(4)]
     results = measure(rows, METRIC)
-    assert (results["a"]["accuracy"]["value"], results["b"]["accuracy"]["value"]) == (1, 0)
-    assert (results["a"]["accuracy"]["n"], results["b"]["accuracy"]["n"]) == (3, 4)
+    assert (results["a"]["accuracy"].value, results["b"]["accuracy"].value) == (1, 0)
+    assert (results["a"]["accuracy"].n, results["b"]["accuracy"].n) == (3, 4)
 
 
 def test_the_calibration_error_of_a_calibrated_model_is_near_its_null_value():
@@ -71,9 +71,9 @@ def test_the_calibration_error_of_a_calibrated_model_is_near_its_null_value():
     rows = [two_choices(p := rng.uniform(0.5, 0.99), int(rng.random() > p), i) for i in range(2000)]
     results = measure(rows, METRIC)["t"]
     null = results["expected_calibration_error_if_calibrated"]
-    assert results["expected_calibration_error"]["value"] == pytest.approx(null["value"], abs=0.015)
-    assert null["ci_low"] < null["value"] < null["ci_high"] and "Bernoulli" in null["resampled"]
-    assert results["expected_calibration_error"]["ci_low"] < 0.01
+    assert results["expected_calibration_error"].value == pytest.approx(null.value, abs=0.015)
+    assert null.ci_low < null.value < null.ci_high and "Bernoulli" in null.resampled
+    assert results["expected_calibration_error"].ci_low < 0.01
 
 
 @pytest.mark.parametrize(
@@ -98,29 +98,29 @@ def test_what_a_normalization_does_to_the_temperature_is_undone_at_the_models_ow
     choices = ["abcd", "efgh", "ijkl"]  # of one length, so that dividing by it is a temperature and nothing else
     rows = [record(row.tolist(), gold=g, doc_id=i, choices=choices) for i, (row, g) in enumerate(zip(z, gold, strict=True))]
     plain, char = (measure(rows, dataclasses.replace(METRIC, normalization=n))["t"] for n in ("none", "char"))
-    assert char["expected_calibration_error"]["value"] > 3 * plain["expected_calibration_error"]["value"]
-    assert plain["temperature"]["value"] == pytest.approx(4 * char["temperature"]["value"], rel=1e-3)
-    assert plain["temperature"]["ci_low"] < 1 < plain["temperature"]["ci_high"]
+    assert char["expected_calibration_error"].value > 3 * plain["expected_calibration_error"].value
+    assert plain["temperature"].value == pytest.approx(4 * char["temperature"].value, rel=1e-3)
+    assert plain["temperature"].ci_low < 1 < plain["temperature"].ci_high
     for name in ("nll", "expected_calibration_error", "debiased_squared_calibration_error"):
         at_own = [side[f"{name}_at_own_temperature"] for side in (plain, char)]
-        assert at_own[0]["value"] == pytest.approx(at_own[1]["value"], abs=1e-3) and at_own[0]["n"] == 400
+        assert at_own[0].value == pytest.approx(at_own[1].value, abs=1e-3) and at_own[0].n == 400
 
 
 def test_the_macro_average_counts_tasks_alike():
     rows = [two_choices(0.9, 0, i, "a") for i in range(3)] + [two_choices(0.6, int(i < 2), i, "b") for i in range(4)]
     results = measure(rows, METRIC)
-    assert results["macro_average"]["accuracy"]["value"] == pytest.approx((1 + 0.5) / 2)
-    assert results["macro_average"]["accuracy"]["n"] == 2 and "macro_average" not in measure(rows[:3], METRIC)
+    assert results["macro_average"]["accuracy"].value == pytest.approx((1 + 0.5) / 2)
+    assert results["macro_average"]["accuracy"].n == 2 and "macro_average" not in measure(rows[:3], METRIC)
     # no answer of task a is wrong, so b alone has a confidence on wrong ones
-    assert results["macro_average"]["confidence_wrong"]["n"] == 1
+    assert results["macro_average"]["confidence_wrong"].n == 1
 
 
 def test_questions_with_one_prompt_are_resampled_together():
     rows = [dataclasses.replace(two_choices(0.9, i % 2, i), prompt_hash=f"p{i // 4}") for i in range(160)]
     one = measure(rows, METRIC)["t"]["accuracy"]
-    assert one["resampled"] == "clusters of questions (40)" and (one["n"], one["n_clusters"]) == (160, 40)
+    assert one.resampled == "clusters of questions (40)" and (one.n, one.n_clusters) == (160, 40)
     assert (
-        measure([dataclasses.replace(row, prompt_hash=row.doc_hash) for row in rows], METRIC)["t"]["accuracy"]["resampled"]
+        measure([dataclasses.replace(row, prompt_hash=row.doc_hash) for row in rows], METRIC)["t"]["accuracy"].resampled
         == "questions"
     )
 
@@ -129,10 +129,10 @@ def test_questions_of_a_named_cluster_are_resampled_together_even_if_there_are_f
     rows = [dataclasses.replace(two_choices(0.9, i // 20 % 2, i), cluster=f"c{i // 20}") for i in range(160)]
     one = measure(rows, METRIC)["t"]["accuracy"]
     alone = measure([dataclasses.replace(row, cluster=None) for row in rows], METRIC)["t"]["accuracy"]
-    assert (one["resampled"], one["n_clusters"]) == ("clusters of questions (8)", 8) and "n_clusters" not in alone
-    assert one["ci_high"] - one["ci_low"] > 3 * (alone["ci_high"] - alone["ci_low"])  # each cluster is all right or all wrong
+    assert (one.resampled, one.n_clusters) == ("clusters of questions (8)", 8) and alone.n_clusters is None
+    assert one.ci_high - one.ci_low > 3 * (alone.ci_high - alone.ci_low)  # each cluster is all right or all wrong
     whole = [dataclasses.replace(row, cluster="c") for row in rows]
-    assert measure(whole, METRIC)["t"]["accuracy"]["resampled"] == "questions"  # nothing is left to resample
+    assert measure(whole, METRIC)["t"]["accuracy"].resampled == "questions"  # nothing is left to resample
 
 
 def test_guessing_by_hand():
@@ -143,25 +143,25 @@ def test_guessing_by_hand():
     # with the same choices always: the second is right in three of four questions
     same = [record([-1, -2], gold=g, doc_id=i, choices=["no", "yes"]) for i, g in enumerate([1, 1, 0, 1])]
     assert questions(same).guessed.tolist() == [1, 1, 0, 1]
-    assert measure(same, METRIC)["t"]["accuracy_above_guessing"]["value"] == pytest.approx(1 / 4 - 3 / 4)
+    assert measure(same, METRIC)["t"]["accuracy_above_guessing"].value == pytest.approx(1 / 4 - 3 / 4)
 
 
 def test_one_question_is_enough_for_numbers():
     results = measure([two_choices(0.9, 0, 0)], METRIC)["t"]
-    assert results["accuracy"]["value"] == 1 and results["auroc"]["value"] is None
+    assert results["accuracy"].value == 1 and results["auroc"].value is None
 
 
 def test_the_study_stands_beside_the_corrected_numbers():
     rows = [two_choices(0.9, i % 2, i) for i in range(10)]
     results = measure(rows, dataclasses.replace(METRIC, paper_compat=True))["t"]
-    assert results["paper_compat/conf"]["value"] == pytest.approx(results["confidence"]["value"])
-    assert results["paper_compat/ace"]["value"] == pytest.approx(0.4)  # |0.9 − the mean label|
+    assert results["paper_compat/conf"].value == pytest.approx(results["confidence"].value)
+    assert results["paper_compat/ace"].value == pytest.approx(0.4)  # |0.9 − the mean label|
 
 
 def test_an_empty_prompt_that_all_share_makes_no_cluster():
     rows = [dataclasses.replace(two_choices(0.9, int(i % 3 == 0), i), prompt_hash="empty") for i in range(100)]
     one = measure(rows, METRIC)["t"]["accuracy"]
-    assert one["resampled"] == "questions" and one["ci_high"] - one["ci_low"] > 0.1
+    assert one.resampled == "questions" and one.ci_high - one.ci_low > 0.1
 
 
 def test_letters_of_options_have_no_meaning_and_words_have():

@@ -44,8 +44,8 @@ def test_its_t_test_is_that_of_full_minus_quantized():
         result = compare(full, quant, replace(METRIC, paper_compat=True, resamples=100))["t"]
         found = result["paper_compat/conf_true"]
         expected = (case["expected"]["ttest_t"], case["expected"]["ttest_p"])
-        assert (found["statistic"], found["p_value"]) == pytest.approx(expected, rel=1e-9)
-        assert result["true_label_prob"]["statistic"] == pytest.approx(-expected[0], rel=1e-9)
+        assert (found.statistic, found.p_value) == pytest.approx(expected, rel=1e-9)
+        assert result["true_label_prob"].statistic == pytest.approx(-expected[0], rel=1e-9)
 
 
 def test_its_calibration_error_is_large_on_calibrated_data():
@@ -102,8 +102,8 @@ def test_all_of_its_numbers_have_intervals():
     found = compare(full, quant, replace(METRIC, paper_compat=True))["t"]
     for name in ("conf", "conf_true", "c_pos", "c_neg", "entropy", "ace", "mce"):
         one = found[f"paper_compat/{name}"]
-        assert one["ci_low"] <= one["ci_high"] and one["resampled"] == "questions"
-        assert one["value"] == one["quantized"] - one["baseline"]
+        assert one.ci_low <= one.ci_high and one.resampled == "questions"
+        assert one.value == one.quantized - one.baseline
 
 
 def test_questions_with_another_number_of_choices_are_left_out():

@@ -51,21 +51,21 @@ def test_benjamini_hochberg_by_hand():
 
 def test_the_exact_test_of_flips_and_its_effect_by_hand():
     found = mcnemar(flips(20, 8, 2), None, 0.95)
-    assert found["p_value"] == pytest.approx(2 * sum(stats.binom.pmf(k, 10, 0.5) for k in (0, 1, 2)))
-    assert (found["statistic"], found["effect_size"]) == (8, 0.8)
+    assert found.p_value == pytest.approx(2 * sum(stats.binom.pmf(k, 10, 0.5) for k in (0, 1, 2)))
+    assert (found.statistic, found.effect_size) == (8, 0.8)
     expected = stats.binomtest(8, 10).proportion_ci(0.95, method="exact")
-    assert found["effect_size_ci"] == pytest.approx([expected.low, expected.high])
+    assert found.effect_size_ci == pytest.approx([expected.low, expected.high])
 
 
 @pytest.mark.parametrize(("lost", "won", "ci"), [(5, 0, (0.025 ** (1 / 5), 1.0)), (0, 5, (0.0, 1 - 0.025 ** (1 / 5)))])
 def test_flips_in_one_direction_alone_leave_the_other_possible(lost, won, ci):
     found = mcnemar(flips(5, lost, won), None, 0.95)
-    assert found["effect_size_ci"] == pytest.approx(ci) and found["p_value"] == pytest.approx(2 / 32)
+    assert found.effect_size_ci == pytest.approx(ci) and found.p_value == pytest.approx(2 / 32)
 
 
 def test_no_flip_has_no_effect_size():
     found = mcnemar(flips(5, 0, 0), None, 0.95)
-    assert (found["p_value"], found["effect_size"], found["effect_size_ci"]) == (1.0, None, None)
+    assert (found.p_value, found.effect_size, found.effect_size_ci) == (1.0, None, None)
 
 
 @pytest.mark.parametrize("net", [[1, 1, -1, 2], [3, 3, -1], [1] * 9, [2, -2], [5], []])
@@ -76,19 +76,17 @@ def test_signs_of_clusters_against_all_of_them(net):
 
 def test_a_question_a_cluster_is_mcnemars_test():
     alone, clustered = (mcnemar(flips(20, 8, 2), clusters, 0.95) for clusters in (None, np.arange(30)))
-    assert clustered["p_value"] == pytest.approx(alone["p_value"])
-    assert clustered["effect_size_ci"] == pytest.approx(alone["effect_size_ci"])
+    assert clustered.p_value == pytest.approx(alone.p_value)
+    assert clustered.effect_size_ci == pytest.approx(alone.effect_size_ci)
 
 
 def test_flips_that_come_in_clusters_count_as_clusters():
     pairs = flips(0, 40, 10)
     clusters = np.arange(50) // 5  # eight clusters lost five each, two won five each
     alone, clustered = (mcnemar(pairs, which, 0.95) for which in (None, clusters))
-    assert (
-        clustered["p_value"] == pytest.approx(stats.binomtest(8, 10).pvalue) and clustered["p_value"] > 100 * alone["p_value"]
-    )
+    assert clustered.p_value == pytest.approx(stats.binomtest(8, 10).pvalue) and clustered.p_value > 100 * alone.p_value
     expected = stats.binomtest(8, 10).proportion_ci(0.95, method="exact")
-    assert clustered["effect_size_ci"] == pytest.approx([expected.low, expected.high])
+    assert clustered.effect_size_ci == pytest.approx([expected.low, expected.high])
 
 
 def test_many_flips_are_convolved_fast_and_right():
@@ -103,10 +101,10 @@ def test_the_standardized_difference_of_a_mean_is_cohens_d_z():
     full, quant = rng.normal(0, 1, 400), rng.normal(0.2, 1, 400)
     found = estimate({"mean": mean(lambda values: values)}, quant, resample_weights(400, 200, 0), minus=full)["mean"]
     tested, difference = z_test(found, 0.95), quant - full
-    assert tested["effect_size"] == pytest.approx(difference.mean() / difference.std(ddof=1))
+    assert tested.effect_size == pytest.approx(difference.mean() / difference.std(ddof=1))
     # Hedges & Olkin (1985), who take differences for normal, as these are
-    half = 1.96 * np.sqrt(1 / 400 + tested["effect_size"] ** 2 / 800)
-    assert tested["effect_size_ci"] == pytest.approx([tested["effect_size"] - half, tested["effect_size"] + half], abs=0.01)
+    half = 1.96 * np.sqrt(1 / 400 + tested.effect_size**2 / 800)
+    assert tested.effect_size_ci == pytest.approx([tested.effect_size - half, tested.effect_size + half], abs=0.01)
 
 
 @pytest.mark.parametrize("clusters", [None, np.arange(2000) // 4])
@@ -117,8 +115,8 @@ def test_the_error_of_a_standardized_difference_is_the_bootstraps(clusters):
         difference = difference[clusters]
     tested = paired_t_test(difference, resample_weights(2000, 2000, 0, clusters), clusters, 0.95, 0.01)
     d_z, error = standardized(difference.mean(), difference - difference.mean(), clusters)
-    low, high = tested["effect_size_ci"]
-    assert tested["effect_size"] == d_z and 3.92 * error == pytest.approx(high - low, rel=0.1)
+    low, high = tested.effect_size_ci
+    assert tested.effect_size == d_z and 3.92 * error == pytest.approx(high - low, rel=0.1)
 
 
 def test_differences_that_do_not_vary_have_no_effect_size():
@@ -128,9 +126,9 @@ def test_differences_that_do_not_vary_have_no_effect_size():
 
 def test_a_few_differences_of_rounding_size_are_no_evidence():
     tested = paired_t_test(np.array([1e-17, 3e-17]), None, None, 0.95, 0.01)
-    assert (tested["p_value"], tested["effect_size"], tested["effect_size_ci"]) == (1.0, None, None)
+    assert (tested.p_value, tested.effect_size, tested.effect_size_ci) == (1.0, None, None)
     two = paired_t_test(np.array([0.1, 0.3]), np.array([[2.0, 0.0], [0.0, 2.0]]), None, 0.95, 0.01)
-    assert two["p_value"] < 1 and two["effect_size"] is None  # no resample has a spread
+    assert two.p_value < 1 and two.effect_size is None  # no resample has a spread
 
 
 def test_clusters_of_one_size_are_a_t_test_of_their_means():
@@ -138,12 +136,12 @@ def test_clusters_of_one_size_are_a_t_test_of_their_means():
     clusters = np.arange(120) % 40
     means = np.bincount(clusters, difference) / 3
     expected = stats.ttest_1samp(means, 0)
-    found = cluster_robust_t_test(difference, clusters, 0.95, 0.01)
-    assert (found["statistic"], found["p_value"]) == pytest.approx((expected.statistic, expected.pvalue))
+    found, ends = cluster_robust_t_test(difference, clusters, 0.95, 0.01)
+    assert (found.statistic, found.p_value) == pytest.approx((expected.statistic, expected.pvalue))
     interval = expected.confidence_interval(0.95)
-    detectable = paired_t_test(means, None, None, 0.95, 0.01)["smallest_detectable"]
-    assert found["smallest_detectable"] == pytest.approx(detectable)
-    assert (found["ci_low"], found["ci_high"]) == pytest.approx((interval.low, interval.high))
+    detectable = paired_t_test(means, None, None, 0.95, 0.01).smallest_detectable
+    assert found.smallest_detectable == pytest.approx(detectable)
+    assert ends == pytest.approx((interval.low, interval.high))
 
 
 def test_the_cluster_robust_test_keeps_its_level_where_the_plain_one_does_not():
@@ -151,9 +149,9 @@ def test_the_cluster_robust_test_keeps_its_level_where_the_plain_one_does_not():
     for _ in range(400):
         difference = rng.normal(0, 1, 50)[clusters] + rng.normal(0, 1, 400)  # nothing but noise that clusters share
         plain = stats.ttest_1samp(difference, 0).pvalue
-        rejected += np.array([plain, cluster_robust_t_test(difference, clusters, 0.95, 0.01)["p_value"]]) < 0.05
+        rejected += np.array([plain, cluster_robust_t_test(difference, clusters, 0.95, 0.01)[0].p_value]) < 0.05
     assert rejected[0] > 80 and rejected[1] < 32  # of 400, 20 expected
 
 
 def test_clusters_that_do_not_vary_have_no_test():
-    assert cluster_robust_t_test(np.full(9, 0.1), np.arange(9) // 3, 0.95, 0.01)["p_value"] == 1.0
+    assert cluster_robust_t_test(np.full(9, 0.1), np.arange(9) // 3, 0.95, 0.01)[0].p_value == 1.0

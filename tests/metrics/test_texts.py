@@ -53,12 +53,12 @@ def both_kinds(shift: float = 0.0, n: int = 60, seed: int = 0) -> pa.Table:
 
 def test_golden_values():
     found = metrics.measure([continuation(-1.0, True, 0), continuation(-3.0, False, 1)], METRIC)["last"]
-    value = {name: one["value"] for name, one in found.items()}
+    value = {name: one.value for name, one in found.items()}
     assert value == pytest.approx(
         {"accuracy": 0.5, "true_label_prob": (math.exp(-1) + math.exp(-3)) / 2, "nll": 2.0, "perplexity": math.exp(2)}
     )
     found = metrics.measure([page_of(-10.0, 5, 4, 20, 0), page_of(-50.0, 15, 11, 60, 1)], METRIC)["pages"]
-    value = {name: one["value"] for name, one in found.items()}
+    value = {name: one.value for name, one in found.items()}
     assert value == pytest.approx(
         {
             "nll": 3.0,
@@ -73,7 +73,7 @@ def test_golden_values():
 def test_intervals_cover_and_hold_the_value():
     for values in metrics.measure(both_kinds(), METRIC).values():
         for one in values.values():
-            assert one["ci_low"] < one["value"] < one["ci_high"] and one["n"] == 60
+            assert one.ci_low < one.value < one.ci_high and one.n == 60
 
 
 def test_influence_gives_the_bootstraps_standard_error():
@@ -92,13 +92,13 @@ def test_two_models_are_compared_with_tests_that_fit():
     found = compare(before, after, METRIC)
     last, pages = found["last"], found["pages"]
     was, now = (texts(by_task(side)["last"]) for side in (before, after))
-    assert last["true_label_prob"]["family"] == "primary"
-    assert last["true_label_prob"]["p_value"] == pytest.approx(ttest_rel(now.true_label_prob, was.true_label_prob).pvalue)
-    assert last["nll"]["test"] == "paired t-test"
-    assert last["nll"]["p_value"] == pytest.approx(ttest_rel(now.nll, was.nll).pvalue)
-    assert last["correct_to_wrong"]["test"].startswith("McNemar") and last["accuracy"]["interval"].endswith("Agresti–Min")
-    assert pages["nll"]["value"] == pytest.approx(0.05, abs=0.005) and pages["nll"]["family"] == "exploratory"
-    assert pages["nll"]["p_value"] < 1e-6 and pages["nll"]["ci_low"] > 0
+    assert last["true_label_prob"].family == "primary"
+    assert last["true_label_prob"].p_value == pytest.approx(ttest_rel(now.true_label_prob, was.true_label_prob).pvalue)
+    assert last["nll"].test == "paired t-test"
+    assert last["nll"].p_value == pytest.approx(ttest_rel(now.nll, was.nll).pvalue)
+    assert last["correct_to_wrong"].test.startswith("McNemar") and last["accuracy"].interval.endswith("Agresti–Min")
+    assert pages["nll"].value == pytest.approx(0.05, abs=0.005) and pages["nll"].family == "exploratory"
+    assert pages["nll"].p_value < 1e-6 and pages["nll"].ci_low > 0
     assert "true_label_prob" not in pages and "accuracy" not in pages and was_compared(pages)
     assert metrics.MACRO not in found  # numbers of different kinds have no mean
 
@@ -108,7 +108,7 @@ def test_of_texts_of_equal_length_the_linearized_test_is_the_paired_t_test():
     nlls = rng.normal(100, 5, size=(2, 40))
     before, after = ([page_of(-nll, 50, 40, 200, i) for i, nll in enumerate(side)] for side in nlls)
     found = compare(before, after, METRIC)["pages"]["nll"]
-    assert found["p_value"] == pytest.approx(ttest_rel(nlls[1], nlls[0]).pvalue)
+    assert found.p_value == pytest.approx(ttest_rel(nlls[1], nlls[0]).pvalue)
 
 
 def test_the_test_of_texts_keeps_its_level():
@@ -118,17 +118,17 @@ def test_the_test_of_texts_keeps_its_level():
         tokens = rng.integers(20, 600, 40)
         nlls = tokens * rng.normal(3, 0.4, 40) + tokens * rng.normal(0, 0.05, (2, 40))
         before, after = ([page_of(-side[i], *[int(tokens[i])] * 3, i) for i in range(40)] for side in nlls)
-        rejected += compare(before, after, fast)["pages"]["nll"]["p_value"] < 0.05
+        rejected += compare(before, after, fast)["pages"]["nll"].p_value < 0.05
     assert rejected <= 14  # 6 expected; more than 14 come once in 600 times
 
 
 def test_the_verdict_is_of_what_there_is():
-    judged = verdict.judge(compare(both_kinds(), both_kinds(0.2), METRIC), MARGINS, 0.95)["tasks"]
-    assert set(judged["last"]["margins"]) == {"accuracy", "nll"} and set(judged["pages"]["margins"]) == {"nll"}
-    assert judged["pages"]["verdict"] == "inferior" and "the rise of the NLL" in judged["pages"]["sentence"]
-    assert judged["pages"]["smallest_detectable"] > 0
-    same = verdict.judge(compare(both_kinds(), both_kinds(), METRIC), MARGINS, 0.95)["tasks"]
-    assert same["pages"]["verdict"] == "non-inferior"
+    judged = verdict.judge(compare(both_kinds(), both_kinds(0.2), METRIC), MARGINS, 0.95).tasks
+    assert set(judged["last"].margins) == {"accuracy", "nll"} and set(judged["pages"].margins) == {"nll"}
+    assert judged["pages"].verdict == "inferior" and "the rise of the NLL" in judged["pages"].sentence
+    assert judged["pages"].smallest_detectable > 0
+    same = verdict.judge(compare(both_kinds(), both_kinds(), METRIC), MARGINS, 0.95).tasks
+    assert same["pages"].verdict == "non-inferior"
 
 
 def test_the_noise_control_has_what_there_is():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import re
 import shutil
 import subprocess
@@ -23,6 +22,7 @@ from bitsure.report import figures, page, tables
 from bitsure.report.drawing import Sheets, save
 from bitsure.report.run_report import About, build
 from bitsure.report.samples import most_changed
+from bitsure.results import Comparison, MetricsByTask, Verdict, read
 from tests.comparison.test_compare import runs
 from tests.comparison.test_verdict import MARGINS
 from tests.metrics.test_metrics import METRIC
@@ -68,9 +68,9 @@ def test_pictures_lie_in_the_runs_own_directory(made):
 
 
 def test_files_hold_the_numbers_that_were_returned(made):
-    assert json.loads((made.page.parent / "metrics.json").read_text()) == made.metrics
-    assert json.loads((made.page.parent / "comparison.json").read_text()) == made.comparison
-    assert json.loads((made.page.parent / "verdict.json").read_text()) == made.verdict
+    assert read(made.page.parent / "metrics.json", MetricsByTask) == made.metrics
+    assert read(made.page.parent / "comparison.json", Comparison) == made.comparison
+    assert read(made.page.parent / "verdict.json", Verdict) == made.verdict
 
 
 @pytest.mark.parametrize("task", ["pocket_reading", "crows_pairs_english_physical_appearance"])
@@ -83,7 +83,7 @@ def test_the_terminal_table_fits_80_columns_and_cuts_nothing(made, task):
     assert "".join(word for line in lines for word in line.split()[:1] if word != "n" and word in task) == task
     p = made.comparison[HOSTILE]["true_label_prob"]
     [line] = [line for line in lines if "true-label prob." in line]
-    assert line.split()[-5:] == [f"{p['quantized']:.4f}", f"{p['value']:+.4f}", "*", *tables.interval(p, True).split()]
+    assert line.split()[-5:] == [f"{p.quantized:.4f}", f"{p.value:+.4f}", "*", *tables.interval(p, True).split()]
 
 
 def test_numbers_that_do_not_exist_are_dashes():
@@ -93,7 +93,7 @@ def test_numbers_that_do_not_exist_are_dashes():
 
 def test_effect_sizes_stand_beside_their_tests(made):
     rows = {row[1]: row for row in tables.comparison_rows(made.comparison)}
-    d_z = made.comparison[HOSTILE]["true_label_prob"]["effect_size"]
+    d_z = made.comparison[HOSTILE]["true_label_prob"].effect_size
     assert rows["true_label_prob"][8].startswith(f"{d_z:+.2f} [") and rows["harm"][7:] == ("", "")
     assert rows["correct_to_wrong"][8].endswith("of the changed became wrong")
     assert all(bool(row[7]) == bool(row[8]) for row in rows.values())
@@ -210,7 +210,9 @@ def test_no_picture_has_anything_beyond_its_edge(made, scale):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     values = {
-        name: one | {key: scale * one[key] for key in ("value", "ci_low", "ci_high") if one.get(key) is not None}
+        name: one.model_copy(
+            update={key: scale * getattr(one, key) for key in ("value", "ci_low", "ci_high") if getattr(one, key) is not None}
+        )
         for name, one in made.comparison[HOSTILE].items()
     }
     sheets, many = Sheets(), {"full precision": (Many(), "b"), "quantized": (Many(), "r")}
@@ -225,7 +227,10 @@ def test_no_picture_has_anything_beyond_its_edge(made, scale):
 
 def test_a_sheet_that_was_drawn_on_gives_the_same_picture(made, tmp_path):
     values = made.comparison[HOSTILE]
-    wide = {name: {k: 50 * v if isinstance(v, float) else v for k, v in one.items()} for name, one in values.items()}
+    wide = {
+        name: one.model_copy(update={key: 50 * value for key, value in one if isinstance(value, float)})
+        for name, one in values.items()
+    }
     many = {"full precision": (Many(), "b"), "quantized": (Many(), "r")}
     drawings = {
         "reliability": lambda sheets, first: figures._reliability(sheets, "t", many, Bins.uniform(7 if first else 10)),

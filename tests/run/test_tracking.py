@@ -141,14 +141,14 @@ def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_pa
     assert (found["run"].display_name, found["run"].run_group, found["run"].job_type) == ("m/rtn4", "sweep-1", "rtn4")
     assert found["config"]["quant"] == dataclasses.asdict(Rtn(4, 128, True)) | {"name": "rtn4"}
     assert found["config"]["provenance"]["git_commit"] == "abc"
-    assert found["summary"]["t/accuracy"] == pytest.approx(made.metrics["t"]["accuracy"]["value"])
-    assert found["summary"]["t/delta/true_label_prob"] == pytest.approx(made.comparison["t"]["true_label_prob"]["value"])
+    assert found["summary"]["t/accuracy"] == pytest.approx(made.metrics["t"]["accuracy"].value)
+    assert found["summary"]["t/delta/true_label_prob"] == pytest.approx(made.comparison["t"]["true_label_prob"].value)
     assert found["summary"]["quantization/bits_per_weight_coded"] == 3.5
     assert "quantization/load_seconds" not in found["summary"]  # of a quantizer without codes
     assert found["summary"]["costs/quantizing/seconds"] == 2.5
     assert found["summary"]["costs/scoring_quantized/tokens_per_second"] == 900.0
     assert not [key for key in found["summary"] if "by_task" in key or "scoring_full_precision" in key]
-    assert found["summary"]["verdict"] == made.verdict["verdict"] == found["summary"]["t/verdict"]
+    assert found["summary"]["verdict"] == made.verdict.verdict == found["summary"]["t/verdict"]
     logged = {key.removesuffix("/_type") for key in found["history"]}
     assert {"reliability/t", "risk_coverage/t", "shift/t", "deferral/t", "samples", "reliability_curve/t"} <= {
         key.removesuffix("_table") for key in logged

@@ -55,7 +55,7 @@ def test_the_harness_own_numbers(loaded_model, own_tasks, name):
     from bitsure.tasks import harness_tasks as tasks
 
     rows, _ = ask(loaded_model, own_tasks, name)
-    ours = {metric: one["value"] for metric, one in metrics.measure(rows, METRIC)[name].items()}
+    ours = {metric: one.value for metric, one in metrics.measure(rows, METRIC)[name].items()}
     chosen = TaskSettings(name="own", names=[name], include_path=str(own_tasks))
     loaded = tasks.load_tasks(chosen, [name], None)[name]
     lm = HFLM(pretrained=loaded_model[0], tokenizer=loaded_model[1])

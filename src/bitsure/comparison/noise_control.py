@@ -10,10 +10,13 @@ import numpy as np
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics import texts
 from bitsure.metrics.confidence import questions
-from bitsure.metrics.measure import ECE, number, statistics
+from bitsure.metrics.measure import ECE, statistics
 from bitsure.metrics.paired_statistics import paired_statistics
 from bitsure.metrics.question_pairs import STRATA, Pairs
+from bitsure.metrics.significance import SignificanceTest
 from bitsure.records.record import Records, has_choices, to_table
+from bitsure.results.measurement import Difference
+from bitsure.results.verdict import Place
 
 PREFIX = "noise_control/"
 DIFFERENCES = ("accuracy", "confidence", "true_label_prob", "nll", ECE)
@@ -21,7 +24,7 @@ STRATIFIED = tuple(f"{name}_stratum_{k + 1}" for name in ("harm", "instability")
 PAIRED = ("flip_rate", "kl_divergence", "harm", "instability", "harm_slope", *STRATIFIED)
 
 
-def noise_control(baseline: Records, noisy: Sequence[Records], metric: MetricSettings) -> dict[str, dict]:
+def noise_control(baseline: Records, noisy: Sequence[Records], metric: MetricSettings) -> dict[str, Difference]:
     """What noise does to one task: for each of DIFFERENCES and PAIRED the mean over seeds, between the least and the most.
 
     baseline, noisy: the same questions' records, of full precision and one for each seed. The interval is the range over
@@ -46,13 +49,13 @@ def noise_control(baseline: Records, noisy: Sequence[Records], metric: MetricSet
     return _ranges(found)
 
 
-def _ranges(found: dict[str, list[float]]) -> dict[str, dict]:
+def _ranges(found: dict[str, list[float]]) -> dict[str, Difference]:
     return {
-        f"{PREFIX}{name}": number(
-            float(np.mean(values)),
-            float(np.min(values)),  # NaN where one seed has none
-            float(np.max(values)),
-            len(values),
+        f"{PREFIX}{name}": Difference(
+            value=float(np.mean(values)),
+            ci_low=float(np.min(values)),  # NaN where one seed has none
+            ci_high=float(np.max(values)),
+            n=len(values),
             interval="range",
             resampled="noise seeds",
             seeds=[value if math.isfinite(value) else None for value in values],
@@ -61,28 +64,26 @@ def _ranges(found: dict[str, list[float]]) -> dict[str, dict]:
     }
 
 
-def slope_test(slope: float, control: dict[str, dict]) -> dict:
+def slope_test(slope: float | None, seeds: Sequence[float | None]) -> SignificanceTest | None:
     """The test that harm rises with uncertainty no more than noise makes it: p = (1 + #{T_s ≥ T}) / (1 + S), one-sided.
 
-    slope: T, the quantizer's harm_slope; control: of `noise_control`, whose S slopes are the T_s. None where either is not
-    defined.
+    slope: T, the quantizer's harm_slope; seeds: the T_s, the noise control's slopes. None where either is not defined.
     """
-    slopes = control[f"{PREFIX}harm_slope"]["seeds"]
-    if slope is None or None in slopes:
-        return {}
-    p_value = (1 + sum(one >= slope for one in slopes)) / (1 + len(slopes))
-    return {
-        "test": f"noise control of {len(slopes)} seeds",
-        "statistic": slope,
-        "p_value": p_value,
-        "effect": "slope less the noise's mean",
-        "effect_size": slope - float(np.mean(slopes)),
-        "effect_size_ci": [slope - max(slopes), slope - min(slopes)],
-    }
-
-
-def place(value: float | None, control: dict) -> str | None:
-    """Where a value lies against the range of its noise control: below, within or above; None if either does not exist."""
-    if value is None or control["ci_low"] is None:
+    slopes = [one for one in seeds if one is not None]
+    if slope is None or len(slopes) < len(seeds):
         return None
-    return "below" if value < control["ci_low"] else "above" if value > control["ci_high"] else "within"
+    return SignificanceTest(
+        test=f"noise control of {len(slopes)} seeds",
+        statistic=slope,
+        p_value=(1 + sum(one >= slope for one in slopes)) / (1 + len(slopes)),
+        effect="slope less the noise's mean",
+        effect_size=slope - float(np.mean(slopes)),
+        effect_size_ci=(slope - max(slopes), slope - min(slopes)),
+    )
+
+
+def place(value: float | None, control: Difference) -> Place | None:
+    """Where a value lies against the range of its noise control: below, within or above; None if either does not exist."""
+    if value is None or control.ci_low is None or control.ci_high is None:
+        return None
+    return "below" if value < control.ci_low else "above" if value > control.ci_high else "within"

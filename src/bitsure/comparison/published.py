@@ -1,8 +1,8 @@
-"""Numbers that papers and their repositories print, to be shown beside what a run measured and never in its place.
+"""Numbers that papers and their repositories print, shown beside what a run measured and never in its place.
 
-published.csv has a row for each: the model by its name in conf/model; the bits of weights, of activations, and of keys and
-values (16: none are quantized); group size (-1: a row, token or head; 0: a tensor) and symmetry of each, and the rounding of
-the weights, empty where nothing is said; the harness's name of the task; the metric by its name here; the value as printed,
+Each row of published.csv is one number: the model by its name in conf/model; the bits of weights, of activations, and of keys
+and values (16: not quantized); group size (−1: a row, token or head; 0: a tensor) and symmetry of each, and the rounding of the
+weights, empty where the source does not say; the harness's name of the task; the metric by its name here; the value as printed,
 which is `scale` times the metric; its source, and what to know of it.
 """
 
@@ -10,16 +10,22 @@ from __future__ import annotations
 
 import csv
 import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
+
+from bitsure.results.measurement import Measurement, MetricsByTask
+from bitsure.results.published import PublishedNumber, ScaledMeasurement
 
 FULL = 16  # bits: not quantized
 QLLM = "qllm"  # rounding: channels reassembled, weights tuned, then the nearest (Liu et al. 2024)
+METHODS = ("rtn", "gptq", "kept")  # quantizers that a row can be of
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of published.csv; None where a cell is empty."""
+class PublishedRow:
+    """A row of published.csv; None where its cell is empty."""
 
     model: str
     setting: str
@@ -41,98 +47,165 @@ class Row:
     source: str
     note: str
 
+    @property
+    def is_full_precision(self) -> bool:
+        """Whether nothing is quantized."""
+        return (self.weights, self.activations, self.kv) == (FULL, FULL, FULL)
+
+    def matches(self, setting: QuantizerSetting) -> bool:
+        """Return whether bits and rounding are those of a quantizer."""
+        names = ("weights", "activations", "kv", "rounding")
+        return all(getattr(self, name) == getattr(setting, name) for name in names)
+
+
+@dataclass(frozen=True)
+class QuantizerSetting:
+    """What of a quantizer's settings the columns of published.csv say; bits are None for formats other than integers."""
+
+    weights: int
+    activations: int | None
+    kv: int | None
+    group_size: int | None
+    symmetric: bool | None
+    activation_group: int | None
+    activation_symmetric: bool | None
+    kv_group: int | None
+    kv_symmetric: bool | None
+    rounding: str | None
+    transforms: tuple[str, ...]
+
 
 @functools.cache
-def rows() -> tuple[Row, ...]:
-    """The whole table."""
+def published_rows() -> tuple[PublishedRow, ...]:
+    """Return the whole of published.csv."""
     with files("bitsure.comparison").joinpath("published.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
-    return tuple(Row(**{key: _READ[key](value) if value else None for key, value in line.items()}) for line in lines)
+    return tuple(
+        PublishedRow(**{key: _PARSERS.get(key, str)(text) if text else None for key, text in line.items()}) for line in lines
+    )
 
 
-def _bool(text: str) -> bool:
-    return {"true": True, "false": False}[text]
+def find_published(
+    model: str | None,
+    quant: Mapping[str, Any] | None,
+    task: Mapping[str, Any],
+    metrics: MetricsByTask,
+    baseline: MetricsByTask | None,
+) -> list[PublishedNumber]:
+    """Return every published number that a run has its own of: model, task, metric, bits and rounding are the same.
 
+    Numbers of full precision stand beside a quantized run's baseline.
 
-_WHOLE = dict.fromkeys(("weights", "activations", "kv", "group_size", "activation_group", "kv_group", "num_fewshot"), int)
-_BOOLS = dict.fromkeys(("symmetric", "activation_symmetric", "kv_symmetric"), _bool)
-_READ = dict.fromkeys(Row.__annotations__, str) | _WHOLE | _BOOLS | {"value": float, "scale": float}
-
-
-def beside(provenance: dict | None, task: dict | None, metrics: dict, baseline: dict | None) -> list[dict]:
-    """Every published number that a run has its own of: model, task, metric, bits and rounding are the same.
-
-    provenance: provenance.json; task: the config's; metrics, baseline: metrics.json and baseline_metrics.json. Each found
-    has `published` and `measured` (value, ci_low, ci_high) on the published scale, n, and what else is the `same` and what
-    `differs`. Numbers of full precision stand beside a quantized run's baseline.
+    Args:
+        model: The model's name.
+        quant: The quantizer's settings with `method`, as in provenance.json; None in full precision.
+        task: The task settings `num_fewshot` and `limit`; what is not there counts as null.
+        metrics: The run's numbers.
+        baseline: The numbers of full precision, where the run is of a quantized model.
     """
-    model = (provenance or {}).get("model", {}).get("name")
-    made = (provenance or {}).get("weights")
-    quantized = setting(made["quant"]) if made else None
-    full = baseline if made else metrics
-    found = []
-    for row in (row for row in rows() if row.model == model):
-        of_full = (row.weights, row.activations, row.kv) == (FULL, FULL, FULL)
-        measured = (full if of_full else metrics if quantized and _is(row, quantized) else None) or {}
-        one = measured.get(row.task, {}).get(row.metric)
-        if one and one["value"] is not None:
-            found.append(_beside(row, one, {} if of_full else quantized, task or {}))
-    return found
+    setting = quantizer_setting(quant) if quant else None
+    full = baseline if quant else metrics
+    numbers = []
+    for row in published_rows():
+        if row.model != model:
+            continue
+        if row.is_full_precision:
+            measured, quantized = full, None
+        elif setting and row.matches(setting):
+            measured, quantized = metrics, setting
+        else:
+            continue
+        own = (measured or {}).get(row.task, {}).get(row.metric)
+        if own and own.value is not None:
+            numbers.append(_pair_with(row, own, quantized, task))
+    return numbers
 
 
-def setting(quant: dict) -> dict | None:
-    """The bits, rounding, group size and symmetry of a quantizer's settings; None for one that no row can be of.
+def quantizer_setting(quant: Mapping[str, Any]) -> QuantizerSetting | None:
+    """Return the bits, rounding, group size and symmetry of a quantizer; None for one that no row can be of.
 
-    quant: its settings with `method`, as in provenance.json.
+    Args:
+        quant: Its settings with `method`, as in provenance.json.
     """
-    if quant["method"] not in ("rtn", "gptq", "kept") or quant.get("format", "int") != "int":
+    method = quant["method"]
+    if method not in METHODS or quant.get("format", "int") != "int":
         return None
-    at_run_time = {what: _bits(quant.get(what)) for what in ("activations", "kv")}
-    for name, what in (("activation", "activations"), ("kv", "kv")):
-        numbers = quant.get(what) or {}
-        at_run_time |= {f"{name}_group": numbers.get("group_size"), f"{name}_symmetric": numbers.get("symmetric")}
-    if quant["method"] == "kept":
-        weights = dict.fromkeys(("rounding", "group_size", "symmetric")) | {"weights": FULL}
-        return at_run_time | weights | {"transforms": quant["transforms"]}
-    weights = {key: quant[key] for key in ("group_size", "symmetric", "transforms")}
-    return at_run_time | weights | {"weights": quant["bits"], "rounding": _rounding(quant)}
+    activations, kv = quant.get("activations") or {}, quant.get("kv") or {}
+    kept = method == "kept"
+    return QuantizerSetting(
+        weights=FULL if kept else quant["bits"],
+        activations=_bits(activations),
+        kv=_bits(kv),
+        group_size=None if kept else quant["group_size"],
+        symmetric=None if kept else quant["symmetric"],
+        activation_group=activations.get("group_size"),
+        activation_symmetric=activations.get("symmetric"),
+        kv_group=kv.get("group_size"),
+        kv_symmetric=kv.get("symmetric"),
+        rounding=None if kept else _rounding(quant),
+        transforms=tuple(quant["transforms"]),
+    )
 
 
-def _rounding(quant: dict) -> str:
-    """The method's name, or what rows call it together with its tuning."""
+def _rounding(quant: Mapping[str, Any]) -> str:
+    """Return the method's name, or what rows call it together with its tuning."""
     if not quant.get("tuning"):
-        return quant["method"]
+        return str(quant["method"])
     return QLLM if quant["transforms"] == ["reassemble"] else "tuned"
 
 
-def _bits(numbers: dict | None) -> int | None:
-    """Of activations, or keys and values; None for formats other than integers."""
-    if numbers is None:
+def _bits(numbers: Mapping[str, Any]) -> int | None:
+    """Return the bits of activations, or of keys and values; None for formats other than integers."""
+    if not numbers:
         return FULL
     return numbers["bits"] if numbers.get("format", "int") == "int" else None
 
 
-def _is(row: Row, quantized: dict) -> bool:
-    return all(quantized[key] == getattr(row, key) for key in ("weights", "activations", "kv", "rounding"))
-
-
-def _beside(row: Row, one: dict, quantized: dict, task: dict) -> dict:
+def _pair_with(
+    row: PublishedRow, own: Measurement, quantized: QuantizerSetting | None, task: Mapping[str, Any]
+) -> PublishedNumber:
     same, differs = ["model by its name", "task", "bits"] + ([f"rounding {row.rounding}"] if row.rounding else []), []
-    pairs = [(name, getattr(row, key), quantized.get(key)) for key, name in _NAMES.items()]
+    pairs = [(label, getattr(row, key), getattr(quantized, key, None)) for key, label in _LABELS.items()]
     pairs.append(("few-shot examples", row.num_fewshot, task.get("num_fewshot") or 0))
-    for name, there, here in pairs:
-        if there is not None and here is not None:
-            (same if there == here else differs).append(f"{name} {here}" + ("" if there == here else f" instead of {there}"))
-    if quantized.get("transforms") and row.rounding != QLLM:  # of which they are a part
-        differs.append(f"after {' and '.join(quantized['transforms'])}")
+    for label, there, here in pairs:
+        if there is None or here is None:
+            continue
+        if there == here:
+            same.append(f"{label} {here}")
+        else:
+            differs.append(f"{label} {here} instead of {there}")
+    if quantized and quantized.transforms and row.rounding != QLLM:  # which names its transforms
+        differs.append(f"after {' and '.join(quantized.transforms)}")
     if task.get("limit"):
         differs.append(f"the first {task['limit']} questions alone")
-    scaled = {key: None if one[key] is None else one[key] * row.scale for key in ("value", "ci_low", "ci_high")}
-    about = {key: getattr(row, key) for key in ("model", "task", "metric", "setting", "scale", "source", "note")}
-    return about | {"published": row.value, "measured": scaled, "n": one["n"], "same": same, "differs": differs}
+    value, low, high = (None if end is None else end * row.scale for end in (own.value, own.ci_low, own.ci_high))
+    return PublishedNumber(
+        model=row.model,
+        task=row.task,
+        metric=row.metric,
+        setting=row.setting,
+        scale=row.scale,
+        source=row.source,
+        note=row.note,
+        published=row.value,
+        measured=ScaledMeasurement(value=value, ci_low=low, ci_high=high),
+        n=own.n,
+        same=same,
+        differs=differs,
+    )
 
 
-_NAMES = {
+def _parse_bool(text: str) -> bool:
+    return {"true": True, "false": False}[text]
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("weights", "activations", "kv", "group_size", "activation_group", "kv_group", "num_fewshot"), int),
+    **dict.fromkeys(("symmetric", "activation_symmetric", "kv_symmetric"), _parse_bool),
+    "value": float,
+    "scale": float,
+}
+_LABELS = {
     "group_size": "group size",
     "symmetric": "symmetric:",
     "activation_group": "activations' group size",

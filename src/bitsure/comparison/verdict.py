@@ -1,140 +1,159 @@
-"""May it be shipped? Per task: is the quantized model non-inferior, inferior, or is that not decided by these questions."""
+"""May the quantized model be shipped? Decide per task: non-inferior, inferior, or undecided."""
 
 from __future__ import annotations
+
+from collections.abc import Collection, Mapping
 
 from bitsure.comparison import noise_control as control
 from bitsure.comparison.compare import BASELINE_GUESSING, PRIMARY, was_compared
 from bitsure.config.schema import VerdictSettings
 from bitsure.metrics.measure import ECE, MACRO
+from bitsure.results.measurement import Comparison, Difference
+from bitsure.results.verdict import Decision, MarginVerdict, NoiseVerdict, TaskVerdict, Verdict
 
-NON_INFERIOR, INFERIOR, UNDECIDED = "non-inferior", "inferior", "undecided"
+NON_INFERIOR: Decision = "non-inferior"
+INFERIOR: Decision = "inferior"
+UNDECIDED: Decision = "undecided"
 FEWEST = 30  # questions, or clusters of them; an interval of fewer says too little of their spread
-NOISE_SAID = {PRIMARY: "the right answer's probability", "nll": "the NLL of a token"}
-SAID = {"accuracy": "the loss of accuracy", "nll": "the rise of the NLL", ECE: "the rise of the calibration error"}
+NOISE_LABELS = {PRIMARY: "the right answer's probability", "nll": "the NLL of a token"}
+LABELS = {"accuracy": "the loss of accuracy", "nll": "the rise of the NLL", ECE: "the rise of the calibration error"}
 
 
-def judge(comparison: dict[str, dict[str, dict]], verdict: VerdictSettings, level: float) -> dict:
-    """verdict.json: {verdict, strict, level, noise_control, tasks: {task: {verdict, sentence, warning, margins: {metric: …}}}}.
+def judge(comparison: Comparison, margins: VerdictSettings, level: float) -> Verdict:
+    """Return the verdict on a comparison.
 
     A loss is how much worse the quantized model is, in the metric's own unit. A metric is non-inferior where its interval's
-    upper end is below the margin, inferior where the lower end is above it, undecided of fewer than FEWEST clusters. The
-    calibration error's interval covers less than it says: it can leave a task undecided but not make it inferior. A task is
-    inferior if any metric is, non-inferior if all are; one of which nothing joined is undecided. What has no choices has no
-    calibration error, and a whole text no accuracy: its verdict is of what there is. `smallest_detectable` is the change in
-    true_label_prob (of texts, in the NLL) that the task's test would most likely find.
-    noise_control: {task: {places, sentence}} where one was scored, else null.
+    upper end is below the margin, inferior where the lower end is above it, undecided where there are fewer than `FEWEST`
+    questions or clusters. The calibration error's interval covers less than its level: it can leave a task undecided but not
+    make it inferior. A task is inferior if any metric is, non-inferior if all are, else undecided; a task of which no question
+    was compared is undecided. Tasks without choices have no calibration error, and whole texts no accuracy: their verdict rests
+    on the metrics that exist.
+
+    Args:
+        comparison: What `compare` returned.
+        margins: The largest loss of each metric that is small enough to ship.
+        level: The confidence level of the intervals, in (0, 1).
     """
-    margins = {
-        "accuracy": verdict.accuracy_margin,
-        "nll": verdict.nll_margin,
-        ECE: verdict.calibration_error_margin,
+    by_metric = {"accuracy": margins.accuracy_margin, "nll": margins.nll_margin, ECE: margins.calibration_error_margin}
+    tasks = {task: _judge_task(task, values, by_metric, level) for task, values in comparison.items() if task != MACRO}
+    around = {
+        task: against_noise(task, values, level) for task, values in comparison.items() if f"{control.PREFIX}nll" in values
     }
-    tasks = {}
-    for task, values in comparison.items():
-        if task == MACRO:
-            continue
-        if not was_compared(values):
-            tasks[task] = _not_compared(task, values)
-            continue
-        judged = {
-            name: _judge_one(values[name], margin, worse=-1 if name == "accuracy" else 1, decisive=name != ECE)
-            for name, margin in margins.items()
-            if name in values
-        }
-        overall, warning = _together([one["verdict"] for one in judged.values()]), _warning(values)
-        tasks[task] = {
-            "verdict": overall,
-            "sentence": _sentence(task, overall, judged, level) + (f" {warning}" if warning else ""),
-            "warning": warning,
-            "margins": judged,
-            "smallest_detectable": values.get(PRIMARY, values["nll"]).get("smallest_detectable"),
-        }
-    together = _together([one["verdict"] for one in tasks.values()])
-    around = {task: against_noise(task, values) for task, values in comparison.items() if f"{control.PREFIX}nll" in values}
-    return {"verdict": together, "strict": verdict.strict, "level": level, "noise_control": around or None, "tasks": tasks}
+    return Verdict(
+        verdict=_overall([task.verdict for task in tasks.values()]),
+        strict=margins.strict,
+        level=level,
+        noise_control=around or None,
+        tasks=tasks,
+    )
 
 
-def against_noise(task: str, values: dict[str, dict]) -> dict:
-    """Where the quantized model lies within what noise of the same output error does: {metric: below | within | above, …}."""
+def against_noise(task: str, values: Mapping[str, Difference], level: float) -> NoiseVerdict:
+    """Return where the quantized model lies within the range of noise of the same output error.
+
+    Args:
+        task: The task's name.
+        values: The task's part of a comparison with a noise control.
+        level: The confidence level; the slope's test is called by p ≤ 1 − level.
+    """
     names = [name for name in values if f"{control.PREFIX}{name}" in values]
-    places = {name: control.place(values[name]["value"], values[f"{control.PREFIX}{name}"]) for name in names}
+    places = {name: control.place(values[name].value, values[f"{control.PREFIX}{name}"]) for name in names}
     name = PRIMARY if PRIMARY in names else "nll"
-    p, noise = values[name], values[f"{control.PREFIX}{name}"]
+    change, noise = values[name], values[f"{control.PREFIX}{name}"]
     sentence = (
-        f"{task}: noise of the same output error ({noise['n']} seeds) changes {NOISE_SAID[name]} by "
-        f"{noise['ci_low']:+.4f} to {noise['ci_high']:+.4f}; quantization, by {p['value']:+.4f}, is {places[name]} that."
+        f"{task}: noise of the same output error ({noise.n} seeds) changes {NOISE_LABELS[name]} by "
+        f"{noise.ci_low:+.4f} to {noise.ci_high:+.4f}; quantization, by {change.value:+.4f}, is {places[name]} that."
     )
     if "kl_divergence" in names:
-        noise_kl = values[f"{control.PREFIX}kl_divergence"]["value"]
-        sentence += f" Mean KL {values['kl_divergence']['value']:.4f}, of the noise {noise_kl:.4f}."
-    slope = values.get("harm_slope", {})
-    if "p_value" in slope:
-        hit = "hit harder than by such noise" if slope["p_value"] <= 0.05 else "not shown to be hit harder than by such noise"
-        sentence += f" Unsure questions are {hit} (p = {slope['p_value']:.2g}, unadjusted)."
-    return {"places": places, "sentence": sentence}
+        noise_kl = values[f"{control.PREFIX}kl_divergence"].value
+        sentence += f" Mean KL {values['kl_divergence'].value:.4f}, of the noise {noise_kl:.4f}."
+    if "harm_slope" in values and (p_value := values["harm_slope"].p_value) is not None:
+        shown = p_value <= 1 - level + 1e-9  # 1 − level is not exact
+        hit = "hit harder than by such noise" if shown else "not shown to be hit harder than by such noise"
+        sentence += f" Unsure questions are {hit} (p = {p_value:.2g}, unadjusted)."
+    return NoiseVerdict(places=places, sentence=sentence)
 
 
-def sentences(judged: dict) -> list[str]:
-    """The verdict in words, task by task."""
-    control_said = [one["sentence"] for one in (judged["noise_control"] or {}).values()]
-    return [task["sentence"] for task in judged["tasks"].values()] + control_said
+def sentences(verdict: Verdict) -> list[str]:
+    """Return the verdict in words, task by task."""
+    return [one.sentence for one in (*verdict.tasks.values(), *(verdict.noise_control or {}).values())]
 
 
-def _judge_one(one: dict, margin: float, worse: int, decisive: bool) -> dict:
-    """worse: +1 where a larger value is worse, −1 where a smaller one is. decisive: whether it can make a task inferior."""
-    loss = worse * one["value"] + 0.0  # no −0
-    low, high = sorted((worse * one["ci_low"], worse * one["ci_high"]))
-    said = NON_INFERIOR if high < margin else INFERIOR if low > margin else UNDECIDED
-    if one.get("n_clusters", one["n"]) < FEWEST or (said == INFERIOR and not decisive):
-        said = UNDECIDED
-    return {"verdict": said, "loss": loss, "ci_low": low, "ci_high": high, "margin": margin, "n": one["n"]} | (
-        {"n_clusters": one["n_clusters"]} if "n_clusters" in one else {}
+def _judge_task(task: str, values: Mapping[str, Difference], margins: Mapping[str, float], level: float) -> TaskVerdict:
+    if not was_compared(values):
+        return _not_compared(task, values)
+    judged = {
+        name: _judge_metric(values[name], margin, worse=-1 if name == "accuracy" else 1, decisive=name != ECE)
+        for name, margin in margins.items()
+        if name in values
+    }
+    overall, warning = _overall([one.verdict for one in judged.values()]), _warning(values)
+    return TaskVerdict(
+        verdict=overall,
+        sentence=_sentence(task, overall, judged, level) + (f" {warning}" if warning else ""),
+        warning=warning,
+        margins=judged,
+        smallest_detectable=values.get(PRIMARY, values["nll"]).smallest_detectable,
     )
 
 
-def _not_compared(task: str, values: dict[str, dict]) -> dict:
-    alone = values["questions_only_baseline"]["value"], values["questions_only_quantized"]["value"]
-    said = f"{task}: undecided. None of its questions is in both runs ({alone[0]:,} in full precision, {alone[1]:,} quantized)."
-    return {"verdict": UNDECIDED, "sentence": said, "warning": None, "margins": {}, "smallest_detectable": None}
+def _judge_metric(change: Difference, margin: float, worse: int, decisive: bool) -> MarginVerdict:
+    """worse: +1 where a larger value is worse, −1 where a smaller one is. decisive: whether it can make a task inferior."""
+    assert change.value is not None and change.ci_low is not None and change.ci_high is not None  # these metrics always exist
+    loss = worse * change.value + 0.0  # no −0
+    low, high = sorted((worse * change.ci_low, worse * change.ci_high))
+    decision = NON_INFERIOR if high < margin else INFERIOR if low > margin else UNDECIDED
+    units = change.n if change.n_clusters is None else change.n_clusters
+    if units < FEWEST or (decision == INFERIOR and not decisive):
+        decision = UNDECIDED
+    clusters = {} if change.n_clusters is None else {"n_clusters": change.n_clusters}
+    return MarginVerdict(verdict=decision, loss=loss, ci_low=low, ci_high=high, margin=margin, n=change.n, **clusters)
 
 
-def _warning(values: dict[str, dict]) -> str | None:
-    """What makes the verdict worth little: a model that guesses loses nothing by being quantized."""
-    above = values.get(BASELINE_GUESSING)
-    if above is None or above["ci_low"] > 0:
+def _not_compared(task: str, values: Mapping[str, Difference]) -> TaskVerdict:
+    full, quantized = (values[f"questions_only_{side}"].value for side in ("baseline", "quantized"))
+    sentence = (
+        f"{task}: undecided. None of its questions is in both runs ({full:,} in full precision, {quantized:,} quantized)."
+    )
+    return TaskVerdict(verdict=UNDECIDED, sentence=sentence, warning=None, margins={}, smallest_detectable=None)
+
+
+def _warning(values: Mapping[str, Difference]) -> str | None:
+    """Return what makes the verdict worth little: a model that guesses loses nothing by being quantized."""
+    above, accuracy = values.get(BASELINE_GUESSING), values.get("accuracy")
+    if above is None or above.value is None or above.ci_low is None or accuracy is None or accuracy.baseline is None:
         return None
-    accuracy = values["accuracy"]["baseline"]
-    said = f"accuracy {accuracy:.3f}, guessing {accuracy - above['value']:.3f}"
-    said += f", difference [{above['ci_low']:+.3f}, {above['ci_high']:+.3f}]"
-    return f"Full precision itself is not clearly above guessing here ({said}): a comparison says little."
+    if above.ci_low > 0:
+        return None
+    numbers = f"accuracy {accuracy.baseline:.3f}, guessing {accuracy.baseline - above.value:.3f}"
+    numbers += f", difference [{above.ci_low:+.3f}, {above.ci_high:+.3f}]"
+    return f"Full precision itself is not clearly above guessing here ({numbers}): a comparison says little."
 
 
-def _together(verdicts: list[str]) -> str:
+def _overall(verdicts: Collection[Decision]) -> Decision:
     if INFERIOR in verdicts:
         return INFERIOR
     return NON_INFERIOR if set(verdicts) == {NON_INFERIOR} else UNDECIDED
 
 
-def _sentence(task: str, overall: str, judged: dict[str, dict], level: float) -> str:
+def _sentence(task: str, overall: Decision, judged: Mapping[str, MarginVerdict], level: float) -> str:
     if overall == NON_INFERIOR:
-        worst = max(judged, key=lambda name: judged[name]["ci_high"] / judged[name]["margin"])
+        worst = max(judged, key=lambda name: judged[name].ci_high / judged[name].margin)
         return (
-            f"{task}: non-inferior. Every loss keeps within its margin; the nearest is {SAID[worst]}, "
-            f"{_loss(judged[worst])} with a margin of {judged[worst]['margin']:g}."
+            f"{task}: non-inferior. Every loss keeps within its margin; the nearest is {LABELS[worst]}, "
+            f"{_loss(judged[worst])} with a margin of {judged[worst].margin:g}."
         )
+    losses = "; ".join(
+        f"{LABELS[name]} {_loss(one)}, margin {one.margin:g}" for name, one in judged.items() if one.verdict == overall
+    )
     if overall == INFERIOR:
-        which = [name for name in judged if judged[name]["verdict"] == INFERIOR]
-        losses = "; ".join(f"{SAID[name]} {_loss(judged[name])}, margin {judged[name]['margin']:g}" for name in which)
         return f"{task}: inferior. Beyond its margin: {losses}."
-    open_ = [name for name in judged if judged[name]["verdict"] == UNDECIDED]
-    losses = "; ".join(f"{SAID[name]} {_loss(judged[name])}, margin {judged[name]['margin']:g}" for name in open_)
     first = next(iter(judged.values()))
-    n, clusters = first["n"], first.get("n_clusters")
-    if (clusters or n) < FEWEST:
-        asked = f"{n:,} questions" + (f" in {clusters:,} clusters" if clusters else "")
+    if (first.n_clusters or first.n) < FEWEST:
+        asked = f"{first.n:,} questions" + (f" in {first.n_clusters:,} clusters" if first.n_clusters else "")
         return f"{task}: undecided. {asked} are too few: an interval of fewer than {FEWEST} is not to be relied on."
-    return f"{task}: undecided. At {level:.0%} these {n:,} questions do not settle {losses}."
+    return f"{task}: undecided. At {level:.0%} these {first.n:,} questions do not settle {losses}."
 
 
-def _loss(one: dict) -> str:
-    return f"{one['loss']:+.4f} [{one['ci_low']:+.4f}, {one['ci_high']:+.4f}]"
+def _loss(one: MarginVerdict) -> str:
+    return f"{one.loss:+.4f} [{one.ci_low:+.4f}, {one.ci_high:+.4f}]"

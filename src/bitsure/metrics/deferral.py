@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,7 +65,16 @@ def _gain(k: int) -> Sums:
     return Sums(features, of)
 
 
-def points(pairs: Pairs, cost_quantized: float) -> dict[str, dict[str, float]]:
+@dataclass(frozen=True)
+class DeferralPoint:
+    """One point of the deferral curve; the fields are those of `results.Difference`."""
+
+    share: float
+    cost: float
+    random_accuracy: float
+
+
+def points(pairs: Pairs, cost_quantized: float) -> dict[str, DeferralPoint]:
     """Of each accuracy of the curve: the share that was deferred, what an answer costs on average, and the accuracy at random.
 
     All questions are first asked of the quantized model; an answer of the full model costs 1.
@@ -73,9 +83,5 @@ def points(pairs: Pairs, cost_quantized: float) -> dict[str, dict[str, float]]:
     for k, name in enumerate(NAMES):
         share = float(pairs.deferred[:, k].mean())
         by_chance = float(pairs.quantized.correct.mean() + share * pairs.better.mean())
-        found[f"deferral_accuracy_{name}"] = {
-            "share": share,
-            "cost": cost_quantized + share,
-            "random_accuracy": by_chance,
-        }
+        found[f"deferral_accuracy_{name}"] = DeferralPoint(share, cost_quantized + share, by_chance)
     return found

@@ -1,9 +1,10 @@
-"""The numbers of one run: {task: {metric: {value, ci_low, ci_high, n, interval}}}."""
+"""The numbers of one run, by task and metric."""
 
 from __future__ import annotations
 
 import math
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,9 @@ from bitsure.metrics.confidence import Questions, questions
 from bitsure.metrics.ranking import Aurc, Auroc
 from bitsure.metrics.statistics import Estimate, Statistic, estimate, mean, standard_error
 from bitsure.records.record import Records, by_task, has_choices
+from bitsure.results.measurement import Measurement, MetricsByTask
 
+M = TypeVar("M", bound=Measurement)
 ECE = "expected_calibration_error"
 MACRO = "macro_average"
 AT_OWN = ("nll", ECE, "debiased_squared_calibration_error")  # what is also given at the model's own temperature
@@ -89,47 +92,53 @@ def calibrated(asked: Questions, sample: Sample, metric: MetricSettings) -> dict
     return {"temperature": temperature} | {f"{name}_at_own_temperature": one for name, one in found.items()}
 
 
-def measure(records: Records, metric: MetricSettings) -> dict[str, dict[str, dict]]:
+def measure(records: Records, metric: MetricSettings) -> MetricsByTask:
     """metrics.json; intervals resample questions, and hold for this checkpoint.
 
     What has no choices has numbers of its own, and no part in the average over tasks.
     """
-    results, estimates = {}, {}
+    results: MetricsByTask = {}
+    estimates: dict[str, dict[str, Estimate]] = {}
     for task, found in by_task(records).items():
         if has_choices(found):
             results[task], estimates[task] = _measure_choices(found, metric)
         else:
             results[task] = _measure_texts(found, metric)
     if len(estimates) > 1:
-        results[MACRO] = macro_average(estimates, metric.confidence_level)
+        results[MACRO] = macro_average(Measurement, estimates, metric.confidence_level)
     return results
 
 
-def _measure_choices(found: pa.Table, metric: MetricSettings) -> tuple[dict[str, dict], dict[str, Estimate]]:
+def _measure_choices(found: pa.Table, metric: MetricSettings) -> tuple[dict[str, Measurement], dict[str, Estimate]]:
     asked, sample, level = questions(found, metric.normalization), Sample.of(found, metric), metric.confidence_level
     chosen = statistics(asked, metric) | {"accuracy_above_guessing": above_guessing()}
     estimates = estimate(chosen, asked, sample.weights, sample.clusters) | calibrated(asked, sample, metric)
     result = {
-        name: entry(one, chosen[name].count(asked) if name in chosen else len(asked), sample, level)
+        name: summarize(Measurement, one, chosen[name].count(asked) if name in chosen else len(asked), sample, level)
         for name, one in estimates.items()
     }
     null = calibration.errors_if_calibrated(asked.confidence, bins_of(asked, metric), NULL_DRAWS, metric.seed)
-    ends = bootstrap.percentile_interval(null, level)
-    drawn = {"interval": "percentile", "resampled": "which answers are right, drawn from Bernoulli(confidence)"}
-    result[f"{ECE}_if_calibrated"] = number(float(null.mean()), *ends, len(asked), **drawn)
+    low, high = bootstrap.percentile_interval(null, level)
+    result[f"{ECE}_if_calibrated"] = Measurement(
+        value=float(null.mean()),
+        ci_low=low,
+        ci_high=high,
+        n=len(asked),
+        interval="percentile",
+        resampled="which answers are right, drawn from Bernoulli(confidence)",
+    )
     if metric.paper_compat:
         kept = len(paper_compat.kept(found))
-        result |= {
-            f"paper_compat/{name}": entry(one, kept, sample, level)
-            for name, one in paper_intervals.estimates(found, sample.weights, sample.clusters).items()
-        }
+        for name, one in paper_intervals.estimates(found, sample.weights, sample.clusters).items():
+            result[f"paper_compat/{name}"] = summarize(Measurement, one, kept, sample, level)
     return result, estimates
 
 
-def _measure_texts(found: pa.Table, metric: MetricSettings) -> dict[str, dict]:
+def _measure_texts(found: pa.Table, metric: MetricSettings) -> dict[str, Measurement]:
     scored, sample = texts.texts(found), Sample.of(found, metric)
     estimates = estimate(texts.statistics(scored), scored, sample.weights, sample.clusters)
-    return {name: entry(one, len(scored), sample, metric.confidence_level) for name, one in estimates.items()}
+    level = metric.confidence_level
+    return {name: summarize(Measurement, one, len(scored), sample, level) for name, one in estimates.items()}
 
 
 class Sample:
@@ -163,7 +172,7 @@ class Sample:
         return cls(len(codes), codes if fewest <= codes.max() + 1 < len(codes) else None, metric)
 
 
-def macro_average(estimates: dict[str, dict[str, Estimate]], level: float) -> dict[str, dict]:
+def macro_average(kind: type[M], estimates: dict[str, dict[str, Estimate]], level: float) -> dict[str, M]:
     """The mean over the tasks that have a metric, tasks counting alike. Their errors are taken for independent: where tasks ask
     about the same people or passages, the interval is too narrow.
     """
@@ -175,24 +184,30 @@ def macro_average(estimates: dict[str, dict[str, Estimate]], level: float) -> di
         value = float(np.mean([one.value for one in have]))
         error = math.sqrt(sum(one.standard_error**2 for one in have)) / len(have)
         low, high = bootstrap.normal_interval(value, error, level)
-        known = {"standard_error": error, "interval": "normal, over tasks", "resampled": "questions within tasks"}
-        results[name] = number(value, low, high, len(have), **known)
+        results[name] = kind(
+            value=value,
+            ci_low=low,
+            ci_high=high,
+            n=len(have),
+            standard_error=error,
+            interval="normal, over tasks",
+            resampled="questions within tasks",
+        )
     return results
 
 
-def entry(one: Estimate, n: int, sample: Sample, level: float, **more) -> dict:
-    """An estimate for a JSON file, with what its interval resampled, and of how many clusters the questions are."""
-    of = sample.unit if one.replicates is not None else f"none: the influence of {sample.unit}"
-    clusters = {} if sample.n_clusters is None else {"n_clusters": sample.n_clusters}
-    known = {"standard_error": one.standard_error, "interval": one.kind, "resampled": of}
-    return number(one.value, *one.interval(level), n, **known, **clusters, **more)
-
-
-def number(value: float, ci_low: float | None, ci_high: float | None, n: int, **more) -> dict:
-    """One number for a JSON file; what does not exist (NaN, infinite) is null."""
-
-    def known(x: float) -> float | None:
-        return x if math.isfinite(x) else None
-
-    numbers = {"value": value, "ci_low": ci_low, "ci_high": ci_high, "n": n, **more}
-    return {name: known(x) if isinstance(x, float) else x for name, x in numbers.items()}
+def summarize(kind: type[M], estimate: Estimate, n: int, sample: Sample, level: float, **fields: Any) -> M:
+    """Return an estimate as a result, with what its interval resampled, and how many clusters its n questions come in."""
+    low, high = estimate.interval(level)
+    if sample.n_clusters is not None:
+        fields["n_clusters"] = sample.n_clusters
+    return kind(
+        value=estimate.value,
+        ci_low=low,
+        ci_high=high,
+        n=n,
+        standard_error=estimate.standard_error,
+        interval=estimate.kind,
+        resampled=sample.unit if estimate.replicates is not None else f"none: the influence of {sample.unit}",
+        **fields,
+    )

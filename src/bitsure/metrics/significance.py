@@ -4,19 +4,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from bitsure.metrics import bootstrap
-from bitsure.metrics.question_pairs import Pairs
+from bitsure.metrics.question_pairs import Outcomes
 from bitsure.metrics.statistics import Estimate, standard_error, standardized
+from bitsure.results.measurement import Interval
 
 BECAME_WRONG = "of the changed became wrong"  # what the effect size of `mcnemar` is a share of
 
 
+@dataclass(frozen=True)
+class SignificanceTest:
+    """A test of significance with its effect size; the fields mean what those of `results.Difference` do."""
+
+    test: str
+    statistic: float | None
+    p_value: float
+    effect: str
+    effect_size: float | None
+    effect_size_ci: Interval | None
+    smallest_detectable: float | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of a `Difference` that the test sets."""
+        fields = asdict(self)
+        if self.smallest_detectable is None:
+            del fields["smallest_detectable"]
+        return fields
+
+
 def paired_t_test(
     difference: np.ndarray, weights: np.ndarray | None, clusters: np.ndarray | None, level: float, alpha: float
-) -> dict:
+) -> SignificanceTest:
     """The two-sided paired t-test of a zero mean difference (n,), with Cohen's d_z (mean / standard deviation) and interval.
 
     Where differences do not vary there is no test, and the p-value is 1. `smallest_detectable` is the mean difference that a
@@ -25,10 +48,10 @@ def paired_t_test(
     """
     from scipy.stats import t, ttest_1samp
 
-    n, none = len(difference), {"statistic": None, "p_value": 1.0, "effect": "Cohen's d_z"}
+    n = len(difference)
     deviation = float(difference.std(ddof=1)) if n > 1 else 0.0
     if deviation <= 1e-12:  # rounding
-        return {"test": "paired t-test", **none, "effect_size": None, "effect_size_ci": None}
+        return SignificanceTest("paired t-test", None, 1.0, "Cohen's d_z", None, None)
     statistic, p_value = ttest_1samp(difference, 0.0)
     d_z, error = standardized(difference.mean(), difference - difference.mean(), clusters)
     interval = bootstrap.normal_interval(d_z, error, level)
@@ -39,18 +62,20 @@ def paired_t_test(
             replicates = means / np.sqrt(difference**2 @ weights / counts - means**2)
         interval = bootstrap.percentile_interval(replicates, level)
     known = all(map(math.isfinite, interval))
-    return {
-        "test": "paired t-test",
-        "statistic": float(statistic),
-        "p_value": float(p_value),
-        "effect": "Cohen's d_z",
-        "effect_size": d_z if known else None,
-        "effect_size_ci": list(interval) if known else None,
-        "smallest_detectable": float(t.ppf(1 - alpha / 2, n - 1) + t.ppf(0.8, n - 1)) * deviation / math.sqrt(n),
-    }
+    return SignificanceTest(
+        test="paired t-test",
+        statistic=float(statistic),
+        p_value=float(p_value),
+        effect="Cohen's d_z",
+        effect_size=d_z if known else None,
+        effect_size_ci=interval if known else None,
+        smallest_detectable=float(t.ppf(1 - alpha / 2, n - 1) + t.ppf(0.8, n - 1)) * deviation / math.sqrt(n),
+    )
 
 
-def cluster_robust_t_test(difference: np.ndarray, clusters: np.ndarray, level: float, alpha: float) -> dict:
+def cluster_robust_t_test(
+    difference: np.ndarray, clusters: np.ndarray, level: float, alpha: float
+) -> tuple[SignificanceTest, Interval]:
     """The paired t-test, and the interval of the mean difference (n,), where only clusters (n,) are independent.
 
     Liang & Zeger's (1986) variance, corrected for G clusters, with G − 1 degrees of freedom (Cameron & Miller 2015).
@@ -61,24 +86,22 @@ def cluster_robust_t_test(difference: np.ndarray, clusters: np.ndarray, level: f
     test = f"cluster-robust t-test, {groups:,} clusters"
     error = math.sqrt(groups / (groups - 1)) * standard_error(difference - middle, clusters)
     if error <= 1e-12:
-        none = {"statistic": None, "p_value": 1.0, "effect": "Cohen's d_z", "effect_size": None, "effect_size_ci": None}
-        return {"ci_low": middle, "ci_high": middle, "test": test, **none}
+        return SignificanceTest(test, None, 1.0, "Cohen's d_z", None, None), (middle, middle)
     half = float(t.ppf((1 + level) / 2, groups - 1)) * error
     d_z, d_z_error = standardized(middle, difference - middle, clusters)
-    return {
-        "ci_low": middle - half,
-        "ci_high": middle + half,
-        "test": test,
-        "statistic": middle / error,
-        "p_value": float(2 * t.sf(abs(middle / error), groups - 1)),
-        "effect": "Cohen's d_z",
-        "effect_size": d_z,
-        "effect_size_ci": list(bootstrap.normal_interval(d_z, d_z_error, level)),
-        "smallest_detectable": float(t.ppf(1 - alpha / 2, groups - 1) + t.ppf(0.8, groups - 1)) * error,
-    }
+    tested = SignificanceTest(
+        test=test,
+        statistic=middle / error,
+        p_value=float(2 * t.sf(abs(middle / error), groups - 1)),
+        effect="Cohen's d_z",
+        effect_size=d_z,
+        effect_size_ci=bootstrap.normal_interval(d_z, d_z_error, level),
+        smallest_detectable=float(t.ppf(1 - alpha / 2, groups - 1) + t.ppf(0.8, groups - 1)) * error,
+    )
+    return tested, (middle - half, middle + half)
 
 
-def z_test(found: Estimate, level: float) -> dict:
+def z_test(found: Estimate, level: float) -> SignificanceTest | None:
     """Two-sided: the value over its standard error, by resampling or influence. Exploratory only; none without spread.
 
     The effect size is the difference over the standard deviation of what a question adds to it (`standardized`).
@@ -86,21 +109,21 @@ def z_test(found: Estimate, level: float) -> dict:
     from scipy.stats import norm
 
     if not math.isfinite(found.value) or not math.isfinite(found.standard_error) or found.standard_error <= 1e-12:
-        return {}
+        return None
     z = found.value / found.standard_error
     size, error = found.standardized
     known = math.isfinite(size) and math.isfinite(error)
-    return {
-        "test": "z-test",
-        "statistic": z,
-        "p_value": float(2 * norm.sf(abs(z))),
-        "effect": "standardized difference",
-        "effect_size": size if known else None,
-        "effect_size_ci": list(bootstrap.normal_interval(size, error, level)) if known else None,
-    }
+    return SignificanceTest(
+        test="z-test",
+        statistic=z,
+        p_value=float(2 * norm.sf(abs(z))),
+        effect="standardized difference",
+        effect_size=size if known else None,
+        effect_size_ci=bootstrap.normal_interval(size, error, level) if known else None,
+    )
 
 
-def mcnemar(pairs: Pairs, clusters: np.ndarray | None, level: float) -> dict:
+def mcnemar(pairs: Outcomes, clusters: np.ndarray | None, level: float) -> SignificanceTest:
     """The exact test that as many answers became wrong as became right (McNemar 1947).
 
     The effect is the share of those changed answers that became wrong, in [0, 1]: 0.5 is as many each way, and share /
@@ -119,14 +142,14 @@ def mcnemar(pairs: Pairs, clusters: np.ndarray | None, level: float) -> dict:
     else:
         net = np.rint(np.bincount(clusters, pairs.lost - pairs.won)).astype(int)
         test, p_value = "McNemar, exact, signs of clusters", sign_flips(net[net != 0])
-    return {
-        "test": test,
-        "statistic": lost,
-        "p_value": p_value,
-        "effect": BECAME_WRONG,
-        "effect_size": lost / changed if changed else None,
-        "effect_size_ci": list(_clopper_pearson(lost / changed, _independent(pairs, clusters), level)) if changed else None,
-    }
+    return SignificanceTest(
+        test=test,
+        statistic=lost,
+        p_value=p_value,
+        effect=BECAME_WRONG,
+        effect_size=lost / changed if changed else None,
+        effect_size_ci=_clopper_pearson(lost / changed, _independent(pairs, clusters), level) if changed else None,
+    )
 
 
 def sign_flips(net: np.ndarray) -> float:
@@ -147,7 +170,7 @@ def sign_flips(net: np.ndarray) -> float:
     return float(np.clip(total[extreme].sum(), 0.0, 1.0))
 
 
-def _independent(pairs: Pairs, clusters: np.ndarray | None) -> float:
+def _independent(pairs: Outcomes, clusters: np.ndarray | None) -> float:
     """How many independent changed answers those of these clusters are worth: at most their own number."""
     changed = pairs.lost + pairs.won
     m, share = changed.sum(), pairs.lost.sum() / changed.sum()
@@ -169,7 +192,7 @@ def _clopper_pearson(share: float, n: float, level: float) -> tuple[float, float
     return low, high
 
 
-def agresti_min(pairs: Pairs, level: float) -> tuple[float, float]:
+def agresti_min(pairs: Outcomes, level: float) -> tuple[float, float]:
     """The interval of a difference of paired proportions that stays wide where few answers or none flip (Agresti & Min 2005).
 
     The Wald interval after half a question is added to each of the four outcomes.

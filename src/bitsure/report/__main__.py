@@ -84,7 +84,7 @@ def report(directory: Path, baseline: Path | None, metric_name: str | None, out:
         console.print()
         published_table.show(console, made.published)
     if made.verdict:
-        console.print(f"\nVerdict: {made.verdict['verdict']}", markup=False)
+        console.print(f"\nVerdict: {made.verdict.verdict}", markup=False)
         for sentence in verdict.sentences(made.verdict):
             console.print(f"- {sentence}", markup=False, soft_wrap=True)
     if packed:

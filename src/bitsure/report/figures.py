@@ -16,6 +16,7 @@ from bitsure.metrics.question_pairs import STRATA
 from bitsure.metrics.ranking import risk_coverage
 from bitsure.records.record import Records, by_task, has_choices
 from bitsure.report.drawing import FULL, QUANTIZED, Sheets, file_name, plain, save
+from bitsure.results import Comparison, Difference
 
 POINTS = 400  # of a curve
 KINDS = ("reliability", "risk_coverage", "shift", "deferral")
@@ -41,7 +42,7 @@ def of_records(records: Records, baseline: Records | None, metric: MetricSetting
     return paths
 
 
-def of_comparison(comparison: dict[str, dict[str, dict]], directory: Path) -> Pictures:
+def of_comparison(comparison: Comparison, directory: Path) -> Pictures:
     """Draw shift and deferral into `directory`, of the tasks with choices that were compared."""
     directory.mkdir(parents=True, exist_ok=True)
     sheets, paths = Sheets(), {"shift": {}, "deferral": {}}
@@ -91,19 +92,19 @@ def _risk_coverage(sheets: Sheets, task: str, series: dict[str, tuple[Questions,
     return figure
 
 
-def _shift(sheets: Sheets, task: str, values: dict[str, dict]):
+def _shift(sheets: Sheets, task: str, values: dict[str, Difference]):
     """Mean (harm) and standard deviation (instability) of the right answer's change in log-odds, by full-model certainty."""
     margins = {"left": 0.13, "right": 0.98, "bottom": 0.15, "top": 0.83, "wspace": 0.25}
     figure, (left, right) = sheets.clean("shift", 1, 2, (6.4, 3.2), margins)
     places = np.arange(1, STRATA + 1)
     for axes, name, colour in ((left, "harm", QUANTIZED), (right, "instability", "#009E73")):
         found = [values[f"{name}_stratum_{k}"] for k in places]
-        middle = np.array([one["value"] if one["value"] is not None else np.nan for one in found])
-        ends = np.array([[one["ci_low"], one["ci_high"]] for one in found], dtype=float)
+        middle = np.array([one.value if one.value is not None else np.nan for one in found])
+        ends = np.array([[one.ci_low, one.ci_high] for one in found], dtype=float)
         half = np.abs(ends.T - middle)
         axes.axhline(0, color="0.6", linewidth=1, linestyle="--")
         if noise := [values[key] for k in places if (key := f"{control.PREFIX}{name}_stratum_{k}") in values]:
-            bounds = np.array([[one["ci_low"], one["ci_high"]] for one in noise], dtype=float).T
+            bounds = np.array([[one.ci_low, one.ci_high] for one in noise], dtype=float).T
             axes.fill_between(places, *bounds, color="0.8", linewidth=0, label="noise control")
         axes.errorbar(places, middle, half, color=colour, marker="o", markersize=4, linewidth=1.3, elinewidth=0.8, capsize=2)
         axes.set(xticks=places, xlabel="certainty before: unsure → sure")
@@ -113,19 +114,19 @@ def _shift(sheets: Sheets, task: str, values: dict[str, dict]):
     return figure
 
 
-def _deferral(sheets: Sheets, task: str, values: dict[str, dict]):
+def _deferral(sheets: Sheets, task: str, values: dict[str, Difference]):
     """Accuracy by the share of questions, the least sure ones, that the full model answers; and by what that costs."""
     margins = {"left": 0.16, "right": 0.97, "bottom": 0.14, "top": 0.78}
     figure, axes = sheets.clean("deferral", 1, 1, (4.4, 3.4), margins)
     points = [values[f"deferral_accuracy_{name}"] for name in deferral.NAMES]
-    ends = [values["accuracy"][side] for side in ("quantized", "baseline")]
-    share = np.array([one["share"] for one in points])
-    accuracy = np.array([one["value"] for one in points])
-    half = np.abs(np.array([[one["ci_low"], one["ci_high"]] for one in points]).T - accuracy)
+    ends = [values["accuracy"].quantized, values["accuracy"].baseline]
+    share = np.array([one.share for one in points])
+    accuracy = np.array([one.value for one in points])
+    half = np.abs(np.array([[one.ci_low, one.ci_high] for one in points]).T - accuracy)
     axes.plot([0, 1], ends, color="0.6", linewidth=1, linestyle="--", label="as many at random")
     axes.plot([0, *share, 1], [ends[0], *accuracy, ends[1]], color=QUANTIZED, linewidth=1.3, label="the least sure")
     axes.errorbar(share, accuracy, half, color=QUANTIZED, marker="o", markersize=4, linestyle="none", elinewidth=0.7)
-    cost = points[0]["cost"] - points[0]["share"]
+    cost = points[0].cost - points[0].share
     axes.axvline(1 - cost, color=FULL, linewidth=1, linestyle=":", label="costs as much as full precision")
     above = axes.secondary_xaxis("top", functions=(lambda x: x + cost, lambda x: x - cost))
     above.set_xlabel("cost of an answer, full precision = 1", fontsize=8)

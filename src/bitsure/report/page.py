@@ -16,6 +16,7 @@ from bitsure.metrics.measure import MACRO
 from bitsure.report import compressibility_table as compressibility
 from bitsure.report import published_table, tables
 from bitsure.report.samples import Changed
+from bitsure.results import Comparison, Difference
 
 if TYPE_CHECKING:
     from bitsure.report.run_report import About, Report
@@ -62,7 +63,7 @@ def _render(
         title=about.title,
         verdict=report.verdict,
         verdict_sentences=verdict.sentences(report.verdict) if report.verdict else [],
-        noise_control=bool(report.verdict and report.verdict["noise_control"]),
+        noise_control=bool(report.verdict and report.verdict.noise_control),
         summary=summary(comparison, about.quantization, metric.alpha),
         headline=tables.comparison_rows(comparison, tables.HEADLINE) if comparison else None,
         compared=tables.comparison_rows(comparison) if comparison and numbers else None,
@@ -87,7 +88,7 @@ def _render(
     )
 
 
-def summary(comparison: dict | None, quantization: dict | None, alpha: float) -> list[str]:
+def summary(comparison: Comparison | None, quantization: dict | None, alpha: float) -> list[str]:
     """What was found, in sentences."""
     if comparison is None:
         return ["This is one model alone: there is nothing to compare it with."]
@@ -105,27 +106,27 @@ def summary(comparison: dict | None, quantization: dict | None, alpha: float) ->
     return sentences + tables.unjoined(comparison)
 
 
-def _probability(task: str, values: dict[str, dict], alpha: float) -> str:
+def _probability(task: str, values: dict[str, Difference], alpha: float) -> str:
     p, flips = values["true_label_prob"], values["flip_rate"]
-    found = "significant" if p["significant"] else "not significant, which does not show that nothing changed"
-    tested = f"{tables.p_value(p['p_adjusted'])} at α = {alpha:g}: {found}"
+    found = "significant" if p.significant else "not significant, which does not show that nothing changed"
+    tested = f"{tables.p_value(p.p_adjusted)} at α = {alpha:g}: {found}"
     if robust := values.get(CLUSTER_ROBUST):
-        tested += f"; by {robust['n_clusters']:,} clusters instead of questions {tables.p_value(robust['p_value'])}, unadjusted"
-    if p.get("smallest_detectable"):
-        tested += f"; a change of {p['smallest_detectable']:.4f} would most likely have been found"
+        tested += f"; by {robust.n_clusters:,} clusters instead of questions {tables.p_value(robust.p_value)}, unadjusted"
+    if p.smallest_detectable:
+        tested += f"; a change of {p.smallest_detectable:.4f} would most likely have been found"
     return (
-        f"{task}: the mean probability of the right answer went from {p['baseline']:.4f} to {p['quantized']:.4f}, "
-        f"a change of {p['value']:+.4f} {tables.interval(p, True)} ({tested}); "
-        f"{flips['value']:.1%} of {p['n']:,} answers changed."
+        f"{task}: the mean probability of the right answer went from {p.baseline:.4f} to {p.quantized:.4f}, "
+        f"a change of {p.value:+.4f} {tables.interval(p, True)} ({tested}); "
+        f"{flips.value:.1%} of {p.n:,} answers changed."
     )
 
 
-def _perplexity(task: str, values: dict[str, dict]) -> str:
+def _perplexity(task: str, values: dict[str, Difference]) -> str:
     word, nll = values["word_perplexity"], values["nll"]
     return (
-        f"{task}: the perplexity of a word went from {tables.number(word['baseline'])} to {tables.number(word['quantized'])}; "
-        f"the NLL of a token changed by {nll['value']:+.4f} nats {tables.interval(nll, True)} over {nll['n']:,} texts "
-        f"({tables.p_value(nll['p_adjusted'])}, exploratory)."
+        f"{task}: the perplexity of a word went from {tables.number(word.baseline)} to {tables.number(word.quantized)}; "
+        f"the NLL of a token changed by {nll.value:+.4f} nats {tables.interval(nll, True)} over {nll.n:,} texts "
+        f"({tables.p_value(nll.p_adjusted)}, exploratory)."
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -14,13 +13,15 @@ from threadpoolctl import threadpool_limits
 
 from bitsure.base import processes
 from bitsure.base.files import write_text
-from bitsure.comparison import changes, published, verdict
+from bitsure.comparison import changes, verdict
 from bitsure.comparison.compare import compare
+from bitsure.comparison.published import find_published
 from bitsure.config.schema import MetricSettings, VerdictSettings
 from bitsure.metrics import measure as metrics
 from bitsure.records.joining import join
 from bitsure.records.record import Records, to_table
 from bitsure.report import figures, page, samples
+from bitsure.results import Comparison, MetricsByTask, PublishedNumber, Verdict, write
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +30,12 @@ log = logging.getLogger(__name__)
 class Report:
     """What was computed of one run, and the files that show it."""
 
-    metrics: dict
-    baseline_metrics: dict | None
-    comparison: dict | None
-    verdict: dict | None
+    metrics: MetricsByTask
+    baseline_metrics: MetricsByTask | None
+    comparison: Comparison | None
+    verdict: Verdict | None
     figures: figures.Pictures
-    published: list[dict]  # numbers of papers beside those of this run
+    published: list[PublishedNumber]  # numbers of papers beside those of this run
     page: Path
 
 
@@ -84,11 +85,13 @@ def build(
             joined = join(baseline, records)
             changed = samples.most_changed(joined, about.prompts or {}, metric.normalization)
             changes.write(out / "changes.parquet", changes.of(joined, metric))
-            for task, one in judged["tasks"].items():
-                if one["warning"]:
-                    log.warning("%s: %s", task, one["warning"])
+            for task, one in judged.tasks.items():
+                if one.warning:
+                    log.warning("%s: %s", task, one.warning)
         measured = metrics.measure(records, metric)
-        printed = published.beside(about.provenance, about.task, measured, measured_baseline)
+        provenance = about.provenance or {}
+        model, weights = provenance.get("model", {}).get("name"), provenance.get("weights")
+        printed = find_published(model, weights and weights["quant"], about.task or {}, measured, measured_baseline)
         beside()
         drawn = {kind: {} for kind in figures.KINDS}
         for some in pictures:
@@ -104,6 +107,6 @@ def build(
     }
     for name, value in files.items():
         if value is not None:
-            write_text(out / name, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+            write(out / name, value)
     write_text(report.page, html)
     return report

@@ -3,6 +3,7 @@
 from bitsure.results.compressibility import Compressibility
 from bitsure.results.costs import Costs
 from bitsure.results.measurement import Comparison, Difference, Measurement, MetricsByTask
+from bitsure.results.published import PublishedNumber
 from bitsure.results.quantization import Quantization
 from bitsure.results.result import Result, read, read_if_there, to_json, to_plain, write
 from bitsure.results.run_files import Provenance, Status, SweepPlan
@@ -16,6 +17,7 @@ __all__ = [
     "Measurement",
     "MetricsByTask",
     "Provenance",
+    "PublishedNumber",
     "Quantization",
     "Result",
     "Status",

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+import math
+from typing import Annotated, TypeAlias
+
+from pydantic import BeforeValidator
 
 from bitsure.results.result import Result
 
 Interval: TypeAlias = tuple[float, float]
 
 
+def _none_unless_finite(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Number: TypeAlias = Annotated[float | None, BeforeValidator(_none_unless_finite)]
+"""A number, or None where it does not exist: NaN and infinity become None, since JSON has neither."""
+Count: TypeAlias = Annotated[int | float | None, BeforeValidator(_none_unless_finite)]
+"""The same, which may also be a whole number."""
+
+
 class Measurement(Result):
     """One number of one task: in metrics.json, of one run."""
 
-    value: int | float | None
+    value: Count
     """The metric, in its own unit; null where the number does not exist, such as the confidence of no wrong answer."""
-    ci_low: float | None
+    ci_low: Number
     """The interval's lower end, in the metric's unit, at `metric.confidence_level`; null where there is no interval."""
-    ci_high: float | None
+    ci_high: Number
     """The interval's upper end, in the metric's unit; null where there is no interval."""
     n: int
     """How many questions the number is taken over (over tasks: how many tasks; of the noise control: how many seeds)."""
-    standard_error: float | None = None
+    standard_error: Number = None
     """The standard error, in the metric's unit; null where it does not exist."""
     interval: str | None = None
     """How the interval was made, such as `percentile bootstrap`."""
@@ -33,11 +46,11 @@ class Measurement(Result):
 class Difference(Measurement):
     """One number of one task in comparison.json: quantized − full precision, on the same questions, with its test."""
 
-    baseline: float | None = None
+    baseline: Number = None
     """The metric in full precision."""
     baseline_ci: Interval | None = None
     """The interval of `baseline`; null where there is none."""
-    quantized: float | None = None
+    quantized: Number = None
     """The metric of the quantized model."""
     quantized_ci: Interval | None = None
     """The interval of `quantized`; null where there is none."""
@@ -73,6 +86,11 @@ class Difference(Measurement):
     """Whether `p_adjusted` is below `metric.alpha`; primary tests only."""
     seeds: list[float | None] | None = None
     """Noise control: the number for each seed; null where a seed has none."""
+
+    @property
+    def has_baseline(self) -> bool:
+        """Whether this is one model's value less another's, and not a number of both together."""
+        return "baseline" in self.model_fields_set
 
 
 MetricsByTask: TypeAlias = dict[str, dict[str, Measurement]]

@@ -25,6 +25,7 @@ from bitsure.records.record import Records
 from bitsure.report import compressibility_table as compressibility
 from bitsure.report import published_table, tables
 from bitsure.report import run_report as report
+from bitsure.results import Verdict
 from bitsure.results.costs import Costs, WorkCosts
 from bitsure.results.result import to_plain
 from bitsure.run import provenance, tracking
@@ -183,10 +184,10 @@ def _noise(cell: Cell, seed: int, folder: Path) -> Records:
     return rows
 
 
-def _check_strict(config: Config, judged: dict, run_dir: Path) -> None:
-    if config.verdict.strict and judged["verdict"] != verdict.NON_INFERIOR:
+def _check_strict(config: Config, judged: Verdict, run_dir: Path) -> None:
+    if config.verdict.strict and judged.verdict != verdict.NON_INFERIOR:
         what = f"{config.model.name} with {config.quant.name}"
-        raise UserError(f"verdict=strict: {what} is {judged['verdict']}; see {run_dir / 'report.html'}.")
+        raise UserError(f"verdict=strict: {what} is {judged.verdict}; see {run_dir / 'report.html'}.")
 
 
 def _show(config: Config, title: str, made: report.Report, packed: dict | None, look: str | None, run_dir: Path) -> None:
@@ -200,7 +201,7 @@ def _show(config: Config, title: str, made: report.Report, packed: dict | None, 
         published_table.show(out, made.published)
         out.print()
     if made.verdict:
-        out.print(f"Verdict: {made.verdict['verdict']}", markup=False)
+        out.print(f"Verdict: {made.verdict.verdict}", markup=False)
         for sentence in verdict.sentences(made.verdict):
             out.print(f"- {sentence}", markup=False, soft_wrap=True)
         out.print()

@@ -120,12 +120,12 @@ class Tracker:
         import wandb
 
         self._run.config.update({"provenance": provenance}, allow_val_change=True)
-        summary = {f"{task}/{name}": one["value"] for task, values in report.metrics.items() for name, one in values.items()}
+        summary = {f"{task}/{name}": one.value for task, values in report.metrics.items() for name, one in values.items()}
         for task, values in (report.comparison or {}).items():
-            summary |= {f"{task}/delta/{name}": one["value"] for name, one in values.items()}
+            summary |= {f"{task}/delta/{name}": one.value for name, one in values.items()}
         if report.verdict:
-            summary |= {"verdict": report.verdict["verdict"]}
-            summary |= {f"{task}/verdict": one["verdict"] for task, one in report.verdict["tasks"].items()}
+            summary |= {"verdict": report.verdict.verdict}
+            summary |= {f"{task}/verdict": one.verdict for task, one in report.verdict.tasks.items()}
         if quantization:
             summary |= {f"quantization/{key}": quantization[key] for key in PROOF if key in quantization}
         for what, took in costs.items():
