@@ -16,9 +16,11 @@ from bitsure.base.errors import UserError
 from bitsure.config.paths import CONF, PROJECT
 from bitsure.config.schema import TaskSettings
 from bitsure.tasks.harness_tasks import load_tasks
-from bitsure.tasks.names import CHOICES, CONTINUATION, SCORED, TEXT, WHY_NOT, manager_with, members
+from bitsure.tasks.kinds import KINDS, Continuation, MultipleChoice, WholeText
+from bitsure.tasks.names import WHY_NOT_SCORED, members, task_manager
 
-SAID = {CHOICES: "choices", CONTINUATION: "continuation", TEXT: "whole text", None: "known when loaded"}
+CHOICES, CONTINUATION, TEXT = (kind.output_type for kind in (MultipleChoice, Continuation, WholeText))
+KIND_NAMES = {CHOICES: "choices", CONTINUATION: "continuation", TEXT: "whole text", None: "known when loaded"}
 GROUPS = ("paper", "understanding", "knowledge", "reasoning", "trust", "long_context", "bias", "dialogue", "language")
 
 
@@ -27,7 +29,7 @@ def main() -> None:
     parser.add_argument("--mirror", default="../shared/hub", help="a mirror of data sets, for the numbers of questions")
     given = parser.parse_args()
     logging.disable(logging.WARNING)
-    manager = manager_with(None, True)
+    manager = task_manager(None, True)
     mirror = given.mirror if Path(given.mirror).is_dir() else None
     page = "\n".join([*head(manager), *groups(manager, mirror), *relatives(manager), *refused(manager)]) + "\n"
     (PROJECT / "docs" / "tasks.md").write_text(page)
@@ -36,13 +38,13 @@ def main() -> None:
 
 def head(manager: TaskManager) -> list[str]:
     kinds = Counter(kind for name in manager.all_subtasks for kind in members(manager, name).values())
-    free = sum(count for kind, count in kinds.items() if kind not in (*SCORED, None))
+    free = sum(count for kind, count in kinds.items() if kind not in (*KINDS, None))
     return [
         "# Which tasks fit",
         "",
         f"`make tasks`, with lm-evaluation-harness {version('lm_eval')}. Of its {len(manager.all_subtasks):,} tasks",
         f"{kinds[CHOICES]:,} ask for choices, {kinds[CONTINUATION]} for a continuation and {kinds[TEXT]} for whole texts:",
-        f"these are scored, each in its own way. {free:,} ask for free text and are refused: {WHY_NOT}.",
+        f"these are scored, each in its own way. {free:,} ask for free text and are refused: {WHY_NOT_SCORED}.",
         f"{kinds[None]} are programs of their own, which say what they are when they are loaded.",
         "",
         "| kind | what is scored | what comes of it |",
@@ -65,7 +67,7 @@ def groups(manager: TaskManager, mirror: str | None) -> Iterable[str]:
         yield from ["", f"### `task={option}`", "", "| name | tasks | kind | data set | questions |", "|---|---|---|---|---|"]
         for name in chosen.names:
             found = members(manager, name)
-            kinds = ", ".join(sorted({SAID[kind] for kind in found.values()}))
+            kinds = ", ".join(sorted({KIND_NAMES[kind] for kind in found.values()}))
             data = sorted({data_of(manager, task) for task in found})
             yield f"| {name} | {len(found)} | {kinds} | {', '.join(data)} | {questions(name, mirror)} |"
     yield ""
@@ -95,7 +97,7 @@ def questions(name: str, mirror: str | None) -> str:
     if mirror is None:
         return "–"
     try:
-        loaded = load_tasks(TaskSettings(name=name, names=[name]), [name], mirror)[name]["tasks"]
+        loaded = load_tasks(TaskSettings(name=name, names=[name]), [name], mirror)[name].tasks
     except UserError:
         return "–"
     return f"{sum(len(one.eval_docs) for one in loaded.values()):,}"
@@ -121,7 +123,7 @@ def refused(manager: TaskManager) -> Iterable[str]:
 
 
 def free_text(manager: TaskManager) -> list[str]:
-    return [name for name in manager.all_subtasks if members(manager, name)[name] not in (*SCORED, None)]
+    return [name for name in manager.all_subtasks if members(manager, name)[name] not in (*KINDS, None)]
 
 
 def folder(manager: TaskManager, name: str) -> str:

@@ -33,7 +33,7 @@ def fetch(config: Config, mirror: Path) -> None:
     """Everything that a run of this config reads from the hub. Raises UserError for what cannot be had."""
     from bitsure.hub import files as hub
     from bitsure.quantize.checkpoint import prequantized
-    from bitsure.tasks import harness_tasks as tasks
+    from bitsure.tasks import harness_tasks
 
     store = Store(config.paths.store)
     _fetch_model(config.model, mirror, store)
@@ -44,7 +44,7 @@ def fetch(config: Config, mirror: Path) -> None:
         hub.fetch_dataset_files(config.calib.repo, [config.calib.file], None, mirror)
     _say(f"data sets of {', '.join(config.task.names)}")
     with _datasets_into(mirror):
-        tasks.load_tasks(config.task, config.task.names, str(mirror))
+        harness_tasks.load_tasks(config.task, config.task.names, str(mirror))
 
 
 def _fetch_model(model: ModelSettings, mirror: Path, store: Store) -> None:

@@ -6,11 +6,9 @@ This file, names.py, tasks.py and task_data.py are the only ones that import lm_
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import lm_eval.api.task
 from lm_eval.api.instance import Instance
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
@@ -23,15 +21,14 @@ from bitsure.records.record import Record, cluster_of
 from bitsure.scoring.journal import Journal, Limits
 from bitsure.scoring.local.engine import Engine
 from bitsure.scoring.local.forward import Scored
-from bitsure.tasks.harness_tasks import MC2, choices_of, gold_of
-from bitsure.tasks.names import CHOICES, TEXT
+from bitsure.tasks.harness_tasks import LoadedTasks
+from bitsure.tasks.kinds import Question, kind_of
+from bitsure.tasks.protocols import Sample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
-
-PER = ("word_perplexity", "byte_perplexity")  # of a text: the harness's pairs of log-likelihood and number of words, of bytes
 
 
 class HookedLM(HFLM):
@@ -140,15 +137,24 @@ def check_prompting(tokenizer: PreTrainedTokenizerBase, task: TaskSettings) -> N
             )
 
 
-def run(loaded: dict[str, Any], lm: HookedLM, task: TaskSettings) -> tuple[list[Record], list[str]]:
-    """Let the harness evaluate one entry of `load_tasks`; returns a record and the prompt (of its first choice) a question.
+def run(loaded: LoadedTasks, lm: HookedLM, task: TaskSettings) -> tuple[list[Record], list[str]]:
+    """Evaluate tasks with the harness.
 
-    Raises UserError if the harness's own accuracy, or a text's log-likelihood, is not ours.
+    Args:
+        loaded: The tasks, with their data.
+        lm: The model.
+        task: How the questions are put.
+
+    Returns:
+        For each question its record, and the prompt of its first choice.
+
+    Raises:
+        UserError: If the harness's own accuracy of a question, or its log-likelihood of a text, is not the record's.
     """
     lm.scored.clear()
     results = evaluate(
         lm,
-        loaded,
+        {"tasks": loaded.tasks},
         limit=task.limit,
         bootstrap_iters=0,
         log_samples=True,
@@ -158,73 +164,33 @@ def run(loaded: dict[str, Any], lm: HookedLM, task: TaskSettings) -> tuple[list[
     )
     records, prompts = [], []
     for name, samples in results["samples"].items():
-        one = loaded["tasks"][name]
-        if samples and one.OUTPUT_TYPE != TEXT and "acc" not in samples[0]:
+        harness_task = loaded.tasks[name]
+        kind = kind_of(harness_task)
+        if samples and not kind.has_check(samples[0]):
             log.warning("task %s has no metric acc: our accuracy of it is not checked against the harness's", name)
         for sample in samples:
-            records.append(_record(name, one, sample, lm.scored))
-            _check_agreement(records[-1], sample)
-            prompts.append(sample["arguments"][0][0] if one.OUTPUT_TYPE != TEXT else "")
+            record = _record(name, sample, kind.question(name, harness_task, sample), lm.scored)
+            kind.check_agreement(record, sample)
+            records.append(record)
+            prompts.append(kind.prompt(sample))
     return records, prompts
 
 
-def _record(name: str, task: lm_eval.api.task.Task, sample: dict, scored: dict[tuple[str, ...], Scored]) -> Record:
-    """A question and its choices; or one whose only choice is the continuation, or the text, that is scored."""
-    where, words, n_bytes = f"task {name}, question {sample['doc_id']}", None, None
-    if task.OUTPUT_TYPE == CHOICES:
-        choices = choices_of(task, sample["doc"])
-        asked = sample["arguments"][: len(choices)]  # tasks with acc_mutual_info ask for more after these
-        gold = gold_of(name, task, sample["doc"], choices)
-        if len(choices) < 2 or len(choices) != len(asked):
-            raise UserError(f"{where}: {len(choices)} choices and {len(asked)} scored; a confidence needs two or more.")
-    else:
-        asked, gold = sample["arguments"], [0]
-        choices = [asked[0][-1].removeprefix(" ")]
-    if task.OUTPUT_TYPE == TEXT:
-        words, n_bytes = _lengths(sample, choices[0])
-    outcomes = [scored[tuple(arguments[: 1 if task.OUTPUT_TYPE == TEXT else 2])] for arguments in asked]
+def _record(name: str, sample: Sample, question: Question, scored: Mapping[tuple[str, ...], Scored]) -> Record:
+    choices = [scored[request] for request in question.requests]
     return Record(
         task=name,
         doc_id=sample["doc_id"],
         doc_hash=sample["doc_hash"],
         prompt_hash=sample["prompt_hash"],
         target_hash=sample["target_hash"],
-        choices=choices,
-        gold=gold,
-        choice_logprobs=[one.logprob for one in outcomes],
-        choice_tokens=[len(one.token_logprobs) for one in outcomes],
-        choice_greedy=[one.greedy for one in outcomes],
-        token_logprobs=[one.token_logprobs for one in outcomes],
+        choices=question.choices,
+        gold=question.gold,
+        choice_logprobs=[choice.logprob for choice in choices],
+        choice_tokens=[len(choice.token_logprobs) for choice in choices],
+        choice_greedy=[choice.greedy for choice in choices],
+        token_logprobs=[choice.token_logprobs for choice in choices],
         cluster=cluster_of(sample["doc"], sample["prompt_hash"]),
-        words=words,
-        bytes=n_bytes,
+        words=question.words,
+        bytes=question.bytes,
     )
-
-
-def _lengths(sample: dict, text: str) -> tuple[int, int]:
-    """A text's words and bytes as its task counts them (wikitext: before its spaces were mended); else those of the text."""
-    words, n_bytes = (sample[name][1] if name in sample else None for name in PER)
-    return words or len(text.split()), n_bytes or len(text.encode())
-
-
-def _check_agreement(record: Record, sample: dict) -> None:
-    """The harness's own accuracy of a question, or log-likelihood of a text, and ours must be the same."""
-    if record.words is not None:
-        theirs = [sample[name][0] for name in PER if name in sample]
-        if any(abs(one - record.choice_logprobs[0]) > 1e-6 * abs(one) for one in theirs):
-            raise UserError(
-                f"task {record.task}, text {record.doc_id}: the harness scored {theirs}, the records say otherwise."
-            )
-        return
-    if "acc" not in sample:  # `run` has said so
-        return
-    best = max(range(len(record.choices)), key=record.choice_logprobs.__getitem__)
-    ours = float(best in record.gold) if len(record.choices) > 1 else float(record.choice_greedy[0])
-    if record.task == MC2:  # its `acc` is the probability of the right choices
-        weights = [math.exp(z - record.choice_logprobs[best]) for z in record.choice_logprobs]
-        ours = sum(weights[g] for g in record.gold) / sum(weights)
-    if abs(ours - float(sample["acc"])) > (1e-6 if record.task == MC2 else 0):
-        raise UserError(
-            f"task {record.task}, question {record.doc_id}: the harness's acc is {sample['acc']}, the records' {ours}. "
-            "One of the two reads the task wrongly; no number of it is reported."
-        )

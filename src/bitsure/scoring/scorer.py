@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from bitsure.quantize.inference.hooks import InferenceRounding
     from bitsure.scoring.journal import Journal
+    from bitsure.tasks.harness_tasks import LoadedTasks
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class Scorer:
 
     def __init__(self, questions: Questions, scoring: ScoringSettings, dtype: str, store: Store, log_file: Path):
         self.questions, self.scoring, self.dtype, self.store, self.log_file = questions, scoring, dtype, store, log_file
-        self._loaded: dict[str, dict] = {}
+        self._loaded: dict[str, LoadedTasks] = {}
 
     def load_missing(self, model: dict, memo: Memo) -> None:
         """Load the harness's tasks that the store has no records of for a model (as `identity` names it), checking them.
@@ -125,25 +126,24 @@ class Scorer:
     def _load_tasks(self, names: list[str], memo: Memo) -> None:
         if missing := [name for name in names if name not in self._loaded]:
             with terminal.output_to(self.log_file):
-                from bitsure.tasks import harness_tasks as tasks
+                from bitsure.tasks import harness_tasks
 
                 for name in missing:
-                    self._loaded |= memo(tasks.load_tasks, self.questions.task, [name], self.questions.hub_mirror)
-            _check_once([sub_task for loaded in self._loaded.values() for sub_task in loaded["tasks"]])
+                    self._loaded |= memo(harness_tasks.load_tasks, self.questions.task, [name], self.questions.hub_mirror)
+            _check_once([sub_task for loaded in self._loaded.values() for sub_task in loaded.tasks])
 
     def _score(self, source: Source, checkpoint: Path | None, model: dict, names: list[str], label: str) -> None:
         from bitsure.scoring import harness
-        from bitsure.tasks import harness_tasks as tasks
 
         task, lm = self.questions.task, None
         with terminal.output_to(self.log_file):
-            total = sum(tasks.count_requests(self._loaded[name], task.limit) for name in names)
+            total = sum(self._loaded[name].count_requests(task.limit) for name in names)
         with terminal.progress(f"scoring {source.name}, {label}", total) as advance, terminal.output_to(self.log_file):
             for name in names:
                 made_from = self._made_from(model, name)
                 with self.store.lock("records", made_from):
                     if self.store.find("records", made_from, to_read=True):
-                        advance(tasks.count_requests(self._loaded[name], task.limit), note="by another process")
+                        advance(self._loaded[name].count_requests(task.limit), note="by another process")
                         self._journal(model, name).remove()
                         continue
                     if lm is None:
@@ -160,7 +160,7 @@ class Scorer:
                     with self.store.create("records", made_from) as unfinished:
                         write_records(unfinished / "records.parquet", found, made_from)
                         write_prompts(unfinished / "prompts.parquet", found, prompts)
-                        write_text(unfinished / DATA, json.dumps(self._loaded[name]["data"]))
+                        write_text(unfinished / DATA, json.dumps(self._loaded[name].data))
                         if not before:
                             work = scoring_work(parameters_of(lm.model), lm.tokens - tokens)
                             write_cost(unfinished, scoring_cost(use, work, lm.tokens - tokens, len(found)))

@@ -116,10 +116,10 @@ def _locate_files(calib: CalibSettings, hub_mirror: str | None, store: Store | N
 
 
 def _locate_training_splits(name: str, task: TaskSettings | None, hub_mirror: str | None) -> TrainingSplits:
-    from bitsure.tasks import harness_tasks as tasks
+    from bitsure.tasks.training_texts import training_texts
 
     assert task is not None, "calib.kind=task needs the tasks that are scored"
-    documents, names = tasks.training_texts(task, hub_mirror), ", ".join(task.names)
+    documents, names = training_texts(task, hub_mirror), ", ".join(task.names)
     return TrainingSplits(f"{name} ({names})", f"the training split of {names}", hash_json(documents), tuple(documents))
 
 

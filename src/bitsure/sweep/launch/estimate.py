@@ -107,9 +107,9 @@ class Estimator:
         return questions, int(characters / CHARACTERS_A_TOKEN * (1 + (task.num_fewshot or 0)))
 
     def _size(self, task: TaskSettings, name: str, hub_mirror: str | None) -> tuple[int, int]:
-        from bitsure.tasks import harness_tasks as tasks
+        from bitsure.tasks import harness_tasks
 
-        return tasks.size(self.memo(tasks.load_tasks, task, [name], hub_mirror)[name], task.limit)
+        return self.memo(harness_tasks.load_tasks, task, [name], hub_mirror)[name].estimate_size(task.limit)
 
 
 @functools.cache

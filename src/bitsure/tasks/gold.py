@@ -1,0 +1,58 @@
+"""Which choices of a question are right, as the harness's own accuracy reads the task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import index
+
+from bitsure.base.errors import UserError
+from bitsure.tasks.protocols import Document, HarnessTask
+
+TRUTHFULQA_MC2 = "truthfulqa_mc2"
+BBQ_DATA = "oskarvanderwal/bbq"
+BBQ_PEOPLE = 2  # its first choices; all others say that the answer is not known
+
+
+def choices_of(task: HarnessTask, doc: Document) -> list[str]:
+    """Return the texts of a document's choices."""
+    return [str(choice) for choice in task.doc_to_choice(doc)]
+
+
+def right_choices(name: str, task: HarnessTask, doc: Document, choices: Sequence[str]) -> list[int]:
+    """Return the indices of the right choices.
+
+    Args:
+        name: The task's name.
+        task: The task.
+        doc: The document.
+        choices: Its choices, as `choices_of` returns them.
+
+    Raises:
+        UserError: If the task names none of the choices as the right one.
+    """
+    if name == TRUTHFULQA_MC2:  # its target is 0 for every question; the labels are in the document
+        return [i for i, label in enumerate(doc["mc2_targets"]["labels"]) if label]
+    # Where the choices stand before one common ending, the harness keeps the right one's index in the text.
+    target = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
+    targets = target if isinstance(target, list) else [target]
+    gold = [place for one in targets if (place := _place(one, choices)) is not None]
+    if not gold or len(gold) < len(targets) or not all(0 <= place < len(choices) for place in gold):
+        raise UserError(
+            f"task {name}: the target {target!r} is none of the {len(choices)} choices {list(choices)}. "
+            f"The document has the columns {', '.join(doc)}."
+        )
+    if task.DATASET_PATH == BBQ_DATA and gold[0] >= BBQ_PEOPLE:
+        return list(range(BBQ_PEOPLE, len(choices)))
+    return gold
+
+
+def _place(target: object, choices: Sequence[str]) -> int | None:
+    """Return the index that a target names as the harness reads it: by a choice's text, a number or its digits."""
+    if isinstance(target, str):
+        if target in choices:
+            return choices.index(target)
+        return int(target) if target.isdigit() else None
+    try:
+        return index(target)  # type: ignore[arg-type]  # an int, or one of numpy's integers
+    except TypeError:
+        return None

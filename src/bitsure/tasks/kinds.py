@@ -1,0 +1,198 @@
+"""The kinds of tasks that are scored: how each makes requests and records of its documents.
+
+A kind is one class, found by the harness's `output_type`. Adding a kind adds a class here, in KINDS.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from typing_extensions import override
+
+from bitsure.base.errors import UserError
+from bitsure.records.record import Record
+from bitsure.tasks.gold import TRUTHFULQA_MC2, choices_of, right_choices
+from bitsure.tasks.protocols import Document, HarnessTask, Sample
+
+RELATIVE_TOLERANCE = 1e-6  # of numbers that the harness took of the same log-likelihoods
+PER_LENGTH = ("word_perplexity", "byte_perplexity")  # the harness's pairs of a text's log-likelihood and its length
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is scored of one document."""
+
+    choices: list[str]
+    """The choices without the delimiter before them; of a continuation or a whole text, that alone."""
+    gold: list[int]
+    """Indices of the right choices."""
+    requests: list[tuple[str, ...]]
+    """The harness's arguments for each choice: (context, continuation), or (text,)."""
+    words: int | None = None
+    """Words of a whole text, as its task counts them."""
+    bytes: int | None = None
+    """Bytes of a whole text, as its task counts them."""
+
+
+class TaskKind(ABC):
+    """How the documents of one kind of task are scored."""
+
+    output_type: ClassVar[str]
+    """The harness's name for the kind."""
+
+    @abstractmethod
+    def question(self, name: str, task: HarnessTask, sample: Sample) -> Question:
+        """Return what was scored of a document.
+
+        Raises:
+            UserError: If the document's choices, or the right one, cannot be read.
+        """
+
+    @abstractmethod
+    def check_agreement(self, record: Record, sample: Sample) -> None:
+        """Raise UserError if a number that the harness took of a question is not the one its record gives."""
+
+    def has_check(self, sample: Sample) -> bool:
+        """Return whether the harness took a number that `check_agreement` compares."""
+        return "acc" in sample
+
+    def prompt(self, sample: Sample) -> str:
+        """Return what stands before the first choice."""
+        return str(sample["arguments"][0][0])
+
+    def n_requests(self, task: HarnessTask, doc: Document) -> int:
+        """Return how many choices, continuations or texts are scored of a document."""
+        return 1
+
+    def texts(self, task: HarnessTask, doc: Document) -> list[str]:
+        """Return the texts that the model reads of a document, without examples before it."""
+        return [str(task.doc_to_text(doc))]
+
+    def check_readable(self, name: str, task: HarnessTask, doc: Document) -> None:
+        """Read what will be scored of a document, so that whatever is wrong with it is raised now."""
+        task.doc_to_target(doc)
+
+    def answered_text(self, name: str, task: HarnessTask, doc: Document) -> str:
+        """Return a prompt with its first right choice, its continuation, or the whole text."""
+        return "".join(_requests(task, doc).args[:2])
+
+
+class MultipleChoice(TaskKind):
+    """Questions with choices; each choice is scored."""
+
+    output_type = "multiple_choice"
+
+    @override
+    def question(self, name: str, task: HarnessTask, sample: Sample) -> Question:
+        choices = choices_of(task, sample["doc"])
+        requests = sample["arguments"][: len(choices)]  # tasks with acc_mutual_info make more requests after these
+        gold = right_choices(name, task, sample["doc"], choices)
+        if len(choices) < 2 or len(choices) != len(requests):
+            raise UserError(
+                f"task {name}, question {sample['doc_id']}: {len(choices)} choices and {len(requests)} scored; "
+                "a confidence needs two or more."
+            )
+        return Question(choices, gold, [tuple(arguments[:2]) for arguments in requests])
+
+    @override
+    def check_agreement(self, record: Record, sample: Sample) -> None:
+        if "acc" not in sample:
+            return
+        best = max(range(len(record.choices)), key=record.choice_logprobs.__getitem__)
+        if record.task == TRUTHFULQA_MC2:  # its `acc` is the probability of the right choices
+            weights = [math.exp(logprob - record.choice_logprobs[best]) for logprob in record.choice_logprobs]
+            _check_accuracy(record, sample, sum(weights[g] for g in record.gold) / sum(weights), RELATIVE_TOLERANCE)
+        else:
+            _check_accuracy(record, sample, float(best in record.gold))
+
+    @override
+    def n_requests(self, task: HarnessTask, doc: Document) -> int:
+        return len(task.doc_to_choice(doc))
+
+    @override
+    def texts(self, task: HarnessTask, doc: Document) -> list[str]:
+        return [str(task.doc_to_text(doc)), *choices_of(task, doc)]
+
+    @override
+    def check_readable(self, name: str, task: HarnessTask, doc: Document) -> None:
+        right_choices(name, task, doc, choices_of(task, doc))
+
+    @override
+    def answered_text(self, name: str, task: HarnessTask, doc: Document) -> str:
+        requests = _requests(task, doc)
+        right = right_choices(name, task, doc, choices_of(task, doc))[0]
+        return "".join(requests[right].args[:2])
+
+
+class Continuation(TaskKind):
+    """Prompts with one right continuation, which is scored."""
+
+    output_type = "loglikelihood"
+
+    @override
+    def question(self, name: str, task: HarnessTask, sample: Sample) -> Question:
+        arguments = sample["arguments"]
+        return Question([arguments[0][-1].removeprefix(" ")], [0], [tuple(one[:2]) for one in arguments])
+
+    @override
+    def check_agreement(self, record: Record, sample: Sample) -> None:
+        if "acc" in sample:
+            _check_accuracy(record, sample, float(record.choice_greedy[0]))
+
+
+class WholeText(TaskKind):
+    """Whole texts, every token of which is scored."""
+
+    output_type = "loglikelihood_rolling"
+
+    @override
+    def question(self, name: str, task: HarnessTask, sample: Sample) -> Question:
+        arguments = sample["arguments"]
+        text = arguments[0][-1].removeprefix(" ")
+        # A task may count words and bytes of another form of the text: wikitext does, before its spaces are changed.
+        words, n_bytes = (sample[metric][1] if metric in sample else None for metric in PER_LENGTH)
+        requests = [tuple(one[:1]) for one in arguments]
+        return Question([text], [0], requests, words or len(text.split()), n_bytes or len(text.encode()))
+
+    @override
+    def check_agreement(self, record: Record, sample: Sample) -> None:
+        ours = record.choice_logprobs[0]
+        theirs = [sample[metric][0] for metric in PER_LENGTH if metric in sample]
+        if any(abs(logprob - ours) > RELATIVE_TOLERANCE * abs(logprob) for logprob in theirs):
+            raise UserError(
+                f"task {record.task}, text {record.doc_id}: the harness's log-likelihood is {theirs}, the records' {ours}. "
+                "One of the two reads the task wrongly; no number of it is reported."
+            )
+
+    @override
+    def has_check(self, sample: Sample) -> bool:
+        return True
+
+    @override
+    def prompt(self, sample: Sample) -> str:
+        return ""
+
+
+KINDS: dict[str, TaskKind] = {kind.output_type: kind for kind in (MultipleChoice(), Continuation(), WholeText())}
+
+
+def kind_of(task: HarnessTask) -> TaskKind:
+    """Return how a task that was loaded is scored."""
+    return KINDS[task.OUTPUT_TYPE]
+
+
+def _requests(task: HarnessTask, doc: Document) -> Any:
+    """Return the request for a document without examples before it, or the list of one for each choice."""
+    context = task.fewshot_context(doc, num_fewshot=0, gen_prefix=task.doc_to_prefix(doc))
+    return task.construct_requests(doc, context)
+
+
+def _check_accuracy(record: Record, sample: Sample, ours: float, tolerance: float = 0.0) -> None:
+    if abs(ours - float(sample["acc"])) > tolerance:
+        raise UserError(
+            f"task {record.task}, question {record.doc_id}: the harness's acc is {sample['acc']}, the records' {ours}. "
+            "One of the two reads the task wrongly; no number of it is reported."
+        )

@@ -1,0 +1,73 @@
+"""The parts of lm-evaluation-harness that bitsure uses, as types: the harness itself has none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+Document: TypeAlias = dict[str, Any]
+"""One row of a data set."""
+
+Sample: TypeAlias = Mapping[str, Any]
+"""What the harness logs of one question: doc, doc_id, hashes, arguments, and the metrics it took."""
+
+
+class Instance(Protocol):
+    """One request of the harness to a model."""
+
+    args: tuple[Any, ...]
+    """(context, continuation), or (text,)."""
+    task_name: str
+    doc_id: int
+    idx: int
+    """Number of the request within its question."""
+
+
+class HarnessTask(Protocol):
+    """A task with its data, as the harness's TaskManager loads it."""
+
+    OUTPUT_TYPE: str
+    DATASET_PATH: str | None
+    DATASET_NAME: str | None
+    multiple_input: int
+    """Not 0 where the choices stand before one common ending."""
+    config: Any
+    dataset: Mapping[str, Any]
+    """Split → its documents."""
+
+    @property
+    def eval_docs(self) -> Sequence[Document]:
+        """The documents that are scored."""
+
+    def training_docs(self) -> Iterable[Document]:
+        """Return the documents of the training split."""
+
+    def doc_to_text(self, doc: Document) -> Any:
+        """Return the prompt of a document."""
+
+    def doc_to_target(self, doc: Document) -> Any:
+        """Return the right choice, its index, or several of them; or the continuation."""
+
+    def doc_to_choice(self, doc: Document) -> Sequence[Any]:
+        """Return the choices of a document."""
+
+    def doc_to_prefix(self, doc: Document) -> str | None:
+        """Return what the answer begins with."""
+
+    def fewshot_context(self, doc: Document, num_fewshot: int, gen_prefix: str | None) -> Any:
+        """Return the prompt of a document with examples before it."""
+
+    def construct_requests(self, doc: Document, ctx: Any) -> Any:
+        """Return the request for a document, or one for each choice."""
+
+    def get_config(self, key: str) -> Any:
+        """Return a setting of the task."""
+
+    def set_config(self, key: str, value: Any) -> None:
+        """Change a setting of the task."""
+
+    def set_fewshot_seed(self, seed: int) -> None:
+        """Seed the drawing of few-shot examples."""
+
+    def dump_config(self) -> dict[str, Any]:
+        """Return all settings of the task."""
