@@ -61,7 +61,7 @@ def test_log_likelihoods_are_those_of_hflm(harness, tasks, loaded_model, own_tas
     chosen = task(["tiny_pets"], own_tasks)
     model, tokenizer = loaded_model
     rows = run(harness, tasks.load_tasks(chosen, chosen.names, None)["tiny_pets"], loaded_model)
-    loaded = tasks.load_tasks(chosen, chosen.names, None)["tiny_pets"]
+    loaded = {"tasks": tasks.load_tasks(chosen, chosen.names, None)["tiny_pets"].tasks}
     theirs = evaluate(HFLM(pretrained=model, tokenizer=tokenizer), loaded, bootstrap_iters=0, log_samples=True)["samples"]
     for row, sample in zip(rows, theirs["tiny_pets"], strict=True):
         for ours, ours_greedy, [(expected, greedy)] in zip(
@@ -84,11 +84,13 @@ def test_limit_and_few_shot_count_reach_the_harness(harness, tasks, loaded_model
     assert all(a.doc_hash == b.doc_hash and a.prompt_hash != b.prompt_hash for a, b in zip(rows, without, strict=True))
 
 
-def test_a_disagreement_with_the_harness_is_an_error(harness):
+def test_a_disagreement_with_the_harness_is_an_error():
+    from bitsure.tasks.kinds import MultipleChoice
+
     row = record([-1, -2], gold=0)
-    harness._check_agreement(row, {"acc": 1.0})
+    MultipleChoice().check_agreement(row, {"acc": 1.0})
     with pytest.raises(UserError, match=r"the harness.s acc is 0\.0"):
-        harness._check_agreement(row, {"acc": 0.0})
+        MultipleChoice().check_agreement(row, {"acc": 0.0})
 
 
 def test_what_is_wrong_names_the_task_and_the_question(harness, tasks, tiny_model, own_tasks):
@@ -146,11 +148,11 @@ def test_on_real_tasks_every_number_is_that_of_hflm(harness, tasks, monkeypatch)
     from bitsure.hub import data_sets as hub_data
 
     model, tokenizer = models.load(SHARED / "hub/models/karpathy/stories260K", "float32")
-    from bitsure.tasks.names import manager_with
+    from bitsure.tasks.names import task_manager
 
     for shots in (0, 2):
         with hub_data.datasets_from(str(SHARED / "hub"), None):
-            loaded = manager_with(None, True).load(REAL)
+            loaded = task_manager(None, True).load(REAL)
         for one in loaded["tasks"].values():
             one.set_config(key="num_fewshot", value=0 if "truthfulqa" in one.config.task else shots)
 

@@ -21,7 +21,7 @@ from bitsure.records.parquet import read_records
 from bitsure.records.record import by_task
 from bitsure.run import pipeline
 from tests.builders.marks import SHARED, needs_shared, needs_transformers_5
-from tests.metrics.test_metrics import METRIC
+from tests.builders.settings import METRIC
 
 schema.register()
 TEMPLATE = (
@@ -57,7 +57,7 @@ def test_the_harness_own_numbers(loaded_model, own_tasks, name):
     rows, _ = ask(loaded_model, own_tasks, name)
     ours = {metric: one.value for metric, one in metrics.measure(rows, METRIC)[name].items()}
     chosen = TaskSettings(name="own", names=[name], include_path=str(own_tasks))
-    loaded = tasks.load_tasks(chosen, [name], None)[name]
+    loaded = {"tasks": tasks.load_tasks(chosen, [name], None)[name].tasks}
     lm = HFLM(pretrained=loaded_model[0], tokenizer=loaded_model[1])
     theirs = evaluate(lm, loaded, bootstrap_iters=0)["results"][name]
     compared = {"accuracy": "acc", "perplexity": "perplexity"} if name == "tiny_last" else {}

@@ -1,8 +1,7 @@
-"""Tasks of conf/task whose data is not at hand: two rows each in the data set's own columns, through the harness's own task."""
+"""The tasks of conf/task through the harness: two rows each, in the columns of the real data sets."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,10 @@ from omegaconf import OmegaConf
 from bitsure.config.paths import CONF
 from bitsure.config.schema import TaskSettings
 from bitsure.metrics import measure as metrics
-from bitsure.models import source as models
+from bitsure.models.source import load as load_model
+from tests.builders.data_sets import write_data_set
 from tests.builders.marks import SHARED, needs_shared
-from tests.metrics.test_metrics import METRIC
+from tests.builders.settings import METRIC
 
 OPTIONS = sorted(path.stem for path in (CONF / "task").glob("*.yaml") if path.stem != "pocket")
 UNKNOWN = "Can't be determined"
@@ -102,34 +102,25 @@ ROWS = {
 }
 
 
-def put(mirror: Path, data: str, configuration: str, rows: dict[str, list[dict]]) -> None:
-    """A data set of one configuration, its splits as JSON lines."""
-    folder = mirror / "datasets" / data
-    folder.mkdir(parents=True)
-    files = [f"  - split: {split}\n    path: {split}.jsonl\n" for split in rows]
-    (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: {configuration}\n  data_files:\n{''.join(files)}---\n")
-    for split, found in rows.items():
-        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, found)))
-
-
-def ask(name: str, mirror: Path, tiny_model: Path):
+def score(name: str, mirror: Path, tiny_model: Path):
+    """The records of a task of the harness, its data from a mirror."""
     from bitsure.scoring import harness
-    from bitsure.tasks import harness_tasks as tasks
+    from bitsure.tasks.harness_tasks import load_tasks
 
-    chosen = TaskSettings(name=name, names=[name], num_fewshot=0)
-    loaded = tasks.load_tasks(chosen, [name], str(mirror))[name]
-    return harness.run(loaded, harness.HookedLM(*models.load(tiny_model, "float32"), lambda n: None), chosen)[0]
+    task = TaskSettings(name=name, names=[name], num_fewshot=0)
+    loaded = load_tasks(task, [name], str(mirror))[name]
+    return harness.run(loaded, harness.HookedLM(*load_model(tiny_model, "float32"), lambda n: None), task)[0]
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_task_scores_its_own_columns_and_names_the_right_choices(name, tiny_model, tmp_path):
     data, configuration, split, rows, gold = ROWS[name]
-    put(tmp_path, data, configuration, dict.fromkeys(dict.fromkeys(["train", split]), rows))
-    found = ask(name, tmp_path, tiny_model)  # the harness's own accuracy is compared on the way
-    assert len(found) == 2 and all(len(row.choices) == len(row.choice_logprobs) >= 2 for row in found)
+    write_data_set(tmp_path, data, dict.fromkeys(["train", split], rows), configuration)
+    records = score(name, tmp_path, tiny_model)  # which compares with the harness's own accuracy
+    assert len(records) == 2 and all(len(row.choices) == len(row.choice_logprobs) >= 2 for row in records)
     if gold is not None:
-        assert [row.gold for row in found] == gold
-    values = metrics.measure(found, METRIC)[name]
+        assert [row.gold for row in records] == gold
+    values = metrics.measure(records, METRIC)[name]
     assert 0 <= values["accuracy"].value <= 1 and 0 < values["confidence"].value <= 1
 
 
@@ -139,8 +130,9 @@ def test_wikitext_has_the_harness_own_perplexity(tiny_model, tmp_path):
     text = (SHARED / "text" / "wikitext2-raw-test.txt").read_text()
     articles = [" = A = \n" + text[i : i + 6000] for i in (0, 200_000)]
     pages = [{"page": one} for one in articles]
-    put(tmp_path, "EleutherAI/wikitext_document_level", "wikitext-2-raw-v1", {"train": pages[:1], "test": pages})
-    rows = ask("wikitext", tmp_path, tiny_model)
+    splits = {"train": pages[:1], "test": pages}
+    write_data_set(tmp_path, "EleutherAI/wikitext_document_level", splits, "wikitext-2-raw-v1")
+    rows = score("wikitext", tmp_path, tiny_model)
     assert [row.bytes for row in rows] == [len(one.encode()) for one in articles]
     assert all(" @" not in row.choices[0] and len(row.token_logprobs[0]) == row.choice_tokens[0] > 1024 for row in rows)
     values = {name: one.value for name, one in metrics.measure(rows, METRIC)["wikitext"].items()}
@@ -151,9 +143,9 @@ def test_wikitext_has_the_harness_own_perplexity(tiny_model, tmp_path):
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_name_of_a_group_is_the_harness_own_and_fits(option):
-    from bitsure.tasks.names import check_fit, manager_with, members
+    from bitsure.tasks.names import check_scored, members, task_manager
 
-    manager = manager_with(None, True)
+    manager = task_manager(None, True)
     for name in OmegaConf.load(CONF / "task" / f"{option}.yaml").names:
-        check_fit(manager, name)
+        check_scored(manager, name)
         assert members(manager, name)
