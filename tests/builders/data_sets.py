@@ -14,3 +14,14 @@ def write_data_set(mirror: Path, repository: str, splits: dict[str, list[dict]],
     (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: {configuration}\n  data_files:\n{''.join(files)}---\n")
     for split, rows in splits.items():
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+ASKED_TASK = (  # a task `asked` of the data set org/asked
+    "task: asked\ndataset_path: org/asked\ntest_split: test\noutput_type: multiple_choice\n"
+    "doc_to_text: '{{q}}'\ndoc_to_choice: options\ndoc_to_target: gold\nmetric_list: [{metric: acc}]\n"
+)
+
+
+def question_rows(word: str, n: int = 3) -> list[dict]:
+    """Rows of the data set org/asked."""
+    return [{"q": f"{word} {i}", "options": ["a", "b"], "gold": i % 2} for i in range(n)]

@@ -9,8 +9,8 @@ import pytest
 from bitsure.base.memo import Memo
 from bitsure.run import pipeline, stale
 from bitsure.sweep.launch import dry_run as plan
+from tests.builders.data_sets import ASKED_TASK, question_rows, write_data_set
 from tests.sweep.launch.test_composing import composed
-from tests.tasks.test_data_files import mirror, rows
 
 
 @pytest.fixture
@@ -19,9 +19,11 @@ def finished(tiny_model, calib_file, tmp_path, monkeypatch):
     monkeypatch.setenv("BITSURE_STORE", str(tmp_path / "store"))
     shutil.copytree(tiny_model, tmp_path / "model")
     shutil.copyfile(calib_file, tmp_path / "calib.txt")
-    data = mirror(tmp_path / "tasks", rows("one")).rename(tmp_path / "mirror")
+    write_data_set(tmp_path / "mirror", "org/asked", {"test": question_rows("one")})
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "asked.yaml").write_text(ASKED_TASK)
     settings = ["model=local", f"model.path={tmp_path / 'model'}", "quant=rtn3", "tracking.mode=disabled"]
-    settings += ["task.names=[asked]", f"task.include_path={tmp_path / 'tasks'}", f"paths.hub_mirror={data}"]
+    settings += ["task.names=[asked]", f"task.include_path={tmp_path / 'tasks'}", f"paths.hub_mirror={tmp_path / 'mirror'}"]
     settings += ["calib=text", f"calib.path={tmp_path / 'calib.txt'}", "calib.nsamples=8", "calib.seqlen=64"]
     [cell] = composed(*settings, f"hydra.sweep.dir={tmp_path / 'sweep'}")
     pipeline.run(cell.config, cell.directory)

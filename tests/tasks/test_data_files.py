@@ -8,12 +8,7 @@ import pytest
 
 from bitsure.base.errors import UserError
 from bitsure.config.schema import TaskSettings
-from tests.builders.data_sets import write_data_set
-
-YAML = (
-    "task: asked\ndataset_path: org/asked\ntest_split: test\noutput_type: multiple_choice\n"
-    "doc_to_text: '{{q}}'\ndoc_to_choice: options\ndoc_to_target: gold\nmetric_list: [{metric: acc}]\n"
-)
+from tests.builders.data_sets import ASKED_TASK, question_rows, write_data_set
 
 
 def load_questions(folder: Path, rows: list[dict]) -> list[str]:
@@ -21,25 +16,21 @@ def load_questions(folder: Path, rows: list[dict]) -> list[str]:
     from bitsure.tasks.harness_tasks import load_tasks
 
     write_data_set(folder / "mirror", "org/asked", {"test": rows})
-    (folder / "asked.yaml").write_text(YAML)
+    (folder / "asked.yaml").write_text(ASKED_TASK)
     task = TaskSettings(name="own", names=["asked"], include_path=str(folder))
     loaded = load_tasks(task, task.names, str(folder / "mirror"))["asked"].tasks["asked"]
     return [doc["q"] for doc in loaded.eval_docs]
 
 
-def rows(word: str, n: int = 3) -> list[dict]:
-    return [{"q": f"{word} {i}", "options": ["a", "b"], "gold": i % 2} for i in range(n)]
-
-
 def test_changed_files_and_another_mirror_of_the_same_name_are_read_again(tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
-    assert load_questions(first, rows("one")) == ["one 0", "one 1", "one 2"]
-    assert load_questions(first, rows("changed", 2)) == ["changed 0", "changed 1"]
-    assert load_questions(second, rows("other")) == ["other 0", "other 1", "other 2"]
+    assert load_questions(first, question_rows("one")) == ["one 0", "one 1", "one 2"]
+    assert load_questions(first, question_rows("changed", 2)) == ["changed 0", "changed 1"]
+    assert load_questions(second, question_rows("other")) == ["other 0", "other 1", "other 2"]
 
 
 def test_a_missing_column_is_named_although_data_with_it_was_read_before(tmp_path):
-    load_questions(tmp_path, rows("one"))
+    load_questions(tmp_path, question_rows("one"))
     with pytest.raises(UserError) as error:
         load_questions(tmp_path, [{"question": "?", "options": ["a", "b"], "gold": 0}])
     assert "task.names: asked cannot read its data set org/asked: there is no 'q' among its splits and columns" in str(

@@ -8,8 +8,8 @@ from bitsure.base.memo import Memo
 from bitsure.config.schema import ModelSettings
 from bitsure.models import source as models
 from bitsure.sweep.launch import dry_run as plan
+from tests.builders.data_sets import ASKED_TASK
 from tests.sweep.launch.test_composing import composed
-from tests.tasks.test_data_files import YAML
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def cells(served, published, tmp_path, monkeypatch, calib_file):
 
     monkeypatch.setenv("BITSURE_STORE", str(tmp_path / "store"))
     models.locate(ModelSettings(repo="org/tiny"), None)
-    (tmp_path / "asked.yaml").write_text(YAML)
+    (tmp_path / "asked.yaml").write_text(ASKED_TASK)
     task = [f"task.include_path={tmp_path}", "task.names=[asked]"]
     calib = ["calib=text", f"calib.path={calib_file}", "calib.nsamples=8", "calib.seqlen=64"]
     return composed("model=hub", "model.repo=org/tiny", "quant=none,rtn3", *task, *calib, "tracking.mode=disabled")
