@@ -1,67 +1,44 @@
-"""A process that works beside another one, and what becomes of it."""
+"""A process that ends with the one that started it."""
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 
 import psutil
 import pytest
 
-from bitsure.base import processes
+from bitsure.base.processes import end_with_parent
 
+PARENT = """
+import multiprocessing, os, signal, time
+from bitsure.base.processes import end_with_parent
 
-def whose(numbers: list[int]) -> tuple[int, int]:
-    return os.getpid(), sum(numbers)
+def work(ready):
+    end_with_parent()
+    ready.set()
+    time.sleep(600)
 
-
-def fails() -> None:
-    raise ValueError("no such picture")
-
-
-def test_it_works_in_another_process_and_in_order():
-    numbers = [1, 2]
-    with processes.helper() as helper:
-        asked = helper.submit(whose, numbers)
-        numbers.append(100)  # too late: it was taken as it was
-        (one, total), (other, _) = asked(), helper.submit(whose, [])()
-    assert total == 3
-    assert one == other != os.getpid()
-    assert not psutil.pid_exists(one)
-
-
-def test_what_goes_wrong_there_is_raised_here():
-    with processes.helper() as helper:
-        asked = helper.submit(fails)
-        with pytest.raises(ValueError, match="no such picture"):
-            asked()
-        assert helper.submit(whose, [1])()[1] == 1  # it goes on
-
-
-def test_it_ends_with_a_process_that_is_killed(tmp_path):
-    script = f"""
-import os, signal
-from bitsure import processes
-from tests.base.test_processes import whose
-with processes.helper() as helper:
-    open({str(tmp_path / "pid")!r}, "w").write(str(helper.submit(whose, [])()[0]))
-    os.kill(os.getpid(), signal.SIGKILL)
+context = multiprocessing.get_context("fork")
+ready = context.Event()
+child = context.Process(target=work, args=(ready,))
+child.start()
+ready.wait()
+print(child.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
 """
-    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == -9
-    pid, until = int((tmp_path / "pid").read_text()), time.monotonic() + 20
+
+
+def test_a_process_ends_with_a_parent_that_is_killed():
+    parent = subprocess.run([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, timeout=60)
+    assert parent.returncode == -9
     with suppress(psutil.NoSuchProcess):
-        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-            assert time.monotonic() < until
-            time.sleep(0.05)
+        child = psutil.Process(int(parent.stdout))
+        if child.status() != psutil.STATUS_ZOMBIE:
+            child.wait(timeout=60)
 
 
-def test_the_work_of_a_helper_that_is_killed_is_done_here():
-    with processes.helper() as helper:
-        pid = helper.submit(whose, [])()[0]
-        os.kill(pid, signal.SIGKILL)
-        assert helper.submit(whose, [4])() == (os.getpid(), 4)
-        assert helper.submit(whose, [5])() == (os.getpid(), 5)
+def test_a_process_without_such_a_parent_is_refused():
+    with pytest.raises(RuntimeError, match="multiprocessing"):
+        end_with_parent()

@@ -14,10 +14,11 @@ from bitsure.config.other_quantizers import Bnb, Noise
 from bitsure.config.paths import CONF
 from bitsure.config.quantizers import Gptq, Kept, Rtn, Tuning
 from bitsure.records.parquet import write_records
-from bitsure.report import __main__ as report
 from bitsure.report import page, published_table
-from bitsure.results import Measurement
+from bitsure.report.command import report_run
+from bitsure.results import Measurement, write
 from tests.builders.records import record
+from tests.builders.result_files import model_origin, provenance
 
 W4 = {"method": "rtn", **asdict(Rtn(4, 128, False))}
 GPTQ4 = {"method": "gptq", **asdict(Gptq(4, 128, True, backend="native", desc_act=False, damp_percent=0.01))}
@@ -185,14 +186,13 @@ def run_dir(tmp_path):
         rows = [record([-1.0 - worse * (i % 3), -1.2, -2.0, -3.0], task="hellaswag", doc_id=i) for i in range(60)]
         write_records(tmp_path / f"{name}.parquet", rows, {"hellaswag": {"libraries": {}}})
     quant = W4 | {"activations": {"bits": 8}, "group_size": 64}
-    provenance = {"model": {"name": "llama-2-7b-chat"}, "weights": {"quant": quant}}
-    (tmp_path / "provenance.json").write_text(json.dumps(provenance))
+    write(tmp_path / "provenance.json", provenance(model=model_origin("llama-2-7b-chat"), weights={"quant": quant}))
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"task": {"num_fewshot": None, "limit": 60}}))
     return tmp_path
 
 
 def test_table_page_and_file_show_both_and_tell_them_apart(run_dir, capsys):
-    report.report(run_dir, None, None, run_dir)
+    report_run(run_dir)
     said, page = capsys.readouterr().out, (run_dir / "report.html").read_text()
     measured = {
         name: 100 * json.loads((run_dir / f"{file}.json").read_text())["hellaswag"]["accuracy"]["value"]
@@ -211,7 +211,7 @@ def test_table_page_and_file_show_both_and_tell_them_apart(run_dir, capsys):
 
 
 def test_a_report_that_is_broken_off_leaves_the_one_before_as_it_was(run_dir, monkeypatch):
-    report.report(run_dir, None, None, run_dir)
+    report_run(run_dir)
     files = lambda: {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}  # noqa: E731
     before = files()
 
@@ -221,17 +221,17 @@ def test_a_report_that_is_broken_off_leaves_the_one_before_as_it_was(run_dir, mo
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(page, "render", broken)
-        report.report(run_dir, None, "paper_compat", run_dir)
+        report_run(run_dir, metric_name="paper_compat")
     assert files() == before
-    report.report(run_dir, None, "paper_compat", run_dir)
+    report_run(run_dir, metric_name="paper_compat")
     assert files().keys() == before.keys() and "paper_compat/" in (run_dir / "metrics.json").read_text()
 
 
 def test_a_report_without_a_baseline_leaves_no_comparison_of_an_earlier_one(run_dir, tmp_path):
-    report.report(run_dir, None, None, tmp_path)
+    report_run(run_dir, out=tmp_path)
     assert (tmp_path / "comparison.json").is_file() and (tmp_path / "changes.parquet").is_file()
     (run_dir / "baseline.parquet").unlink()
-    report.report(run_dir, None, None, tmp_path)
+    report_run(run_dir, out=tmp_path)
     left = {path.name for path in tmp_path.iterdir()}
     assert left.isdisjoint({"baseline_metrics.json", "comparison.json", "verdict.json", "changes.parquet"})
 

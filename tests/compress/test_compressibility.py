@@ -23,7 +23,9 @@ from bitsure.quantize.inference.hooks import attach
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.walk.targets import block_linears
 from bitsure.quantize.weights.formats import IntegerWeight
-from bitsure.report import compressibility_table as compressibility
+from bitsure.report import compressibility_table
+from bitsure.results import Compressibility
+from bitsure.results.compressibility import AS_STORED
 from tests.builders import families
 from tests.builders.plans import plan
 
@@ -72,7 +74,7 @@ def test_codes_that_cannot_be_coded_stay_as_they_are(tmp_path):
     one_scale = dataclasses.replace(codes, scales=codes.scales[:1], zeros=codes.zeros[:1])
     made = write(tmp_path / "made", {"a": one_scale})
     found = measure.weights(made, 10**6, 0)
-    assert found["best"] == coders.AS_STORED and found["bits_per_weight_coded"] == found["bits_per_weight"]
+    assert found["best"] == AS_STORED and found["bits_per_weight_coded"] == found["bits_per_weight"]
 
 
 def test_a_large_model_is_measured_on_rows_of_it(half_used):
@@ -90,7 +92,7 @@ def test_loading_by_hand():
     weights = {"bits_per_weight": 8.0, "weights": 400_000_000, "coders": dict.fromkeys(coders.NAMES, coded)}
     weights["coders"] = weights["coders"] | {coders.ZSTD_BYTES: {"ratio": 0.5, "seconds_to_decode": 1.0}}
     found = loading.times(weights, 100)["by_coder"]
-    assert found[coders.AS_STORED] == {"mb": 400, "read_seconds": 4, "decode_seconds": 0, "seconds": 4}
+    assert found[AS_STORED] == {"mb": 400, "read_seconds": 4, "decode_seconds": 0, "seconds": 4}
     half = {"mb": 200, "read_seconds": 2, "decode_seconds": 3, "seconds": 5, "faster_below_mb_per_second": 200 / 3}
     assert found[coders.RANGE_CODER] == half  # at 66.7 MB/s: 6 s as stored, 3 s + 3 s coded
     assert found[coders.ZSTD_BYTES]["faster_below_mb_per_second"] is None
@@ -170,7 +172,7 @@ def test_a_second_run_measures_nothing(made, monkeypatch):
     monkeypatch.setattr(compress, "_measure", None)
     assert compress.ensure(planned, quantized.checkpoint, settings, store, log_file) == first
     slower = compress.ensure(planned, quantized.checkpoint, CompressSettings(tokens=128, bandwidth=5), store, log_file)
-    before, after = (one["loading"]["by_coder"][coders.AS_STORED]["seconds"] for one in (first, slower))
+    before, after = (one["loading"]["by_coder"][AS_STORED]["seconds"] for one in (first, slower))
     assert after == pytest.approx(100 * before)  # the bandwidth is no cause of what was measured
 
 
@@ -204,7 +206,8 @@ def test_activations_have_codes_where_weights_are_kept(made, tiny_model, calib_f
     assert activations["bits"] == 4 and activations["format"] == "int4, asymmetric, one scale a token"
     assert 0 < activations["entropy"]["token"]["value"] < activations["entropy"]["tensor"]["value"] <= 4
     assert activations["bits_per_weight"] == pytest.approx(4 + 20 / 64, abs=0.1)  # widths 64 and 128
-    assert "Activations: " in compressibility.sentence(found) and compressibility.shown(found)["bandwidth"] is None
+    section = compressibility_table.section(Compressibility.model_validate(found))
+    assert "Activations: " in section.sentence and section.bandwidth is None
     cached = plan(tiny_model, Kept(kv=KeysValues(4)), calib_file)
     quantized = quantize.ensure(cached, store, log_file)
     assert compress.ensure(cached, quantized.checkpoint, CompressSettings(tokens=128), store, log_file) is None

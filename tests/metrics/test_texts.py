@@ -20,7 +20,7 @@ from bitsure.metrics.confidence import questions
 from bitsure.metrics.texts import statistics, texts
 from bitsure.records.record import Record, by_task, to_table
 from bitsure.records.validity import check_records
-from bitsure.report import page, tables
+from bitsure.report import page_summary, tables
 from bitsure.report.run_report import About, build
 from bitsure.run.tracking import reliability_points, sample_rows
 from tests.builders.records import record
@@ -146,7 +146,7 @@ def test_page_table_and_tracking_hold_all_kinds(tmp_path):
     made = build(tmp_path, sides[1], sides[0], METRIC, MARGINS, About("all kinds"))
     assert set(made.metrics) == {"t", "last", "pages"} and set(made.figures["reliability"]) == {"t"}
     html = made.page.read_text()
-    assert "pages: the perplexity of a word went from" in html and "word_perplexity" in html
+    assert "pages: the perplexity per word went from" in html and "word_perplexity" in html
     printed = tables.terminal_table(made.metrics, made.comparison, "all kinds", 0.95, 0.01)
     labels = list(printed.columns[1].cells)
     assert labels.count("bits per byte") == 1 and labels.count("accuracy") == 2 and labels.count("calibration error") == 1
@@ -154,7 +154,7 @@ def test_page_table_and_tracking_hold_all_kinds(tmp_path):
     rows = sample_rows(sides[1], sides[0], "none")
     assert {row[0] for row in rows} == {"t", "last"}
     assert all(row[4] is None and row[5] is None and 0 < row[6] <= 1 for row in rows if row[0] == "last")
-    assert page.summary(made.comparison, None, 0.01)[-1].startswith("pages: ")
+    assert page_summary.sentences(made.comparison, None, 0.01)[-1].startswith("pages: ")
 
 
 def test_one_choice_among_several_is_refused():

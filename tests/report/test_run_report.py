@@ -8,21 +8,13 @@ import re
 import shutil
 import subprocess
 
-import numpy as np
 import pytest
-from markupsafe import escape
 
 from bitsure.base.terminal import Console
-from bitsure.compress import coders
-from bitsure.compress import load_time as loading
-from bitsure.metrics.calibration import Bins
-from bitsure.records.joining import join
-from bitsure.report import compressibility_table as compressibility
-from bitsure.report import figures, page, tables
-from bitsure.report.drawing import Sheets, save
+from bitsure.report import page, tables
 from bitsure.report.run_report import About, build
-from bitsure.report.samples import most_changed
 from bitsure.results import Comparison, MetricsByTask, Verdict, read
+from tests.builders.result_files import provenance
 from tests.comparison.test_compare import runs
 from tests.comparison.test_verdict import MARGINS
 from tests.metrics.test_metrics import METRIC
@@ -35,7 +27,7 @@ def made(tmp_path_factory):
     full, quant, _ = runs(task=HOSTILE)
     out = tmp_path_factory.mktemp("report")
     prompts = {(HOSTILE, row.doc_id): f"what is {HOSTILE}?" for row in quant}
-    return build(out, quant, full, METRIC, MARGINS, About(f"title {HOSTILE}", None, {"command": HOSTILE}, prompts))
+    return build(out, quant, full, METRIC, MARGINS, About(f"title {HOSTILE}", None, provenance(git_commit=HOSTILE), prompts))
 
 
 def test_the_page_needs_nothing_and_escapes_all_text(made):
@@ -48,17 +40,9 @@ def test_the_page_needs_nothing_and_escapes_all_text(made):
 
 @pytest.mark.parametrize("normalization", ["token", "char", "byte"])
 def test_pictures_are_drawn_whatever_log_probabilities_are_divided_by(tmp_path, normalization):
-    """They are drawn elsewhere, of the columns that this needs."""
     full, quant, _ = runs(30)
     made = build(tmp_path, quant, full, dataclasses.replace(METRIC, normalization=normalization), MARGINS, About("t"))
     assert all(path.is_file() for found in made.figures.values() for path in found.values()) and made.figures["reliability"]
-
-
-def test_other_work_is_done_when_all_numbers_are_there_and_nothing_is_written(tmp_path):
-    full, quant, _ = runs(30)
-    found = []
-    build(tmp_path, quant, full, METRIC, MARGINS, About("t"), beside=lambda: found.append((tmp_path / "report.html").exists()))
-    assert found == [False]
 
 
 def test_pictures_lie_in_the_runs_own_directory(made):
@@ -135,116 +119,24 @@ def test_thirty_tasks_stay_under_five_megabytes_with_all_their_pictures(tmp_path
     made = build(tmp_path, quant, full, few, MARGINS, About("thirty tasks", prompts=prompts)).page
     assert made.stat().st_size < 5e6
     html = made.read_text()
-    assert html.count("<img") == 4 * 30 and "too many tasks" not in html and "Every number of the comparison" in html
+    assert html.count("<img") == 4 * 30 and "Left out" not in html and "Every number of the comparison" in html
 
 
 def test_what_a_page_of_too_many_tasks_does_without_is_said(tmp_path, monkeypatch):
     full, quant, prompts = many_tasks(2, 60)
     about = About("two tasks", prompts=prompts)
     made = build(tmp_path, quant, full, METRIC, MARGINS, about)
-    changed = most_changed(join(full, quant), prompts, "none")
     alt = {"risk_coverage": "Risk–coverage curve", "deferral": "Deferral curve", "shift": "Harm and instability by"}
     alt["reliability"] = "Reliability diagram"
     shows = {kind: f'alt="{text}' for kind, text in alt.items()}
     shows |= {"samples": "The questions that changed most</h2>", "numbers": "Every number"}
     for allowed in (0.9, 0.6, 0.0):
         monkeypatch.setattr(page, "LARGEST", allowed * made.page.stat().st_size)
-        html = page.render(made, about, changed, METRIC)
+        html = page.render(made, about, METRIC)
         assert len(html.encode()) < page.LARGEST or allowed == 0
         left_out = [what for what, where in page.DISPENSABLE.items() if where in html]
         assert left_out and [what for what in page.DISPENSABLE if shows[what] not in html] == left_out
         assert '<div class="verdict' in html and "Full precision against quantized" in html
-
-
-def coded(bits, stored, coder_bits):
-    """What is known of codes of which every coder makes the same."""
-    one = {"bits_per_weight": coder_bits, "ratio": stored / coder_bits, "seconds_to_decode": 0.5, "decoded_mb_per_second": 12.5}
-    entropy = {"value": 3.25, "corrected": 3.5, "bound": bits / 3.25, "n": 1234}
-    return {
-        "n": 5_000_000,
-        "n_measured": 4_000_000,
-        "weights": 8_000_000 / stored * 8,
-        "bits": bits,
-        "entropy": {"tensor": entropy, "group": entropy | {"bound": None}},
-        "bits_per_weight": stored,
-        "coders": dict.fromkeys(coders.NAMES, one),
-        "best": "range_coder",
-        "bits_per_weight_coded": coder_bits,
-    }
-
-
-def test_size_and_loading_stand_on_the_page(made, tmp_path):
-    weights, states = coded(4.0, 5.0, 4.0), coded(8.0, 8.0, 6.0) | {"format": "int8", "tokens": 512, "text": HOSTILE}
-    found = {"weights": weights, "activations": states, "loading": loading.times(weights, 10)}
-    said = compressibility.sentence(found)
-    assert said == (
-        "Size: 5.00 bits a weight as stored, 4.00 by range coder (the codes' entropy: 3.25 of 4.00 bits). "
-        "Loaded soonest over 10 MB/s as stored: 800 ms."
-    )
-    html = page.render(made, About("t", compressibility=found), None, METRIC)
-    assert str(escape(said)) in html and "512 tokens of &lt;script&gt;" in html and "<script" not in html
-    # 8 MB take 0.8 s, coded 0.64 s and 0.5 s to decode; 1.6 MB less are worth that below 3.2 MB/s
-    assert re.search(
-        r"range coder</td><td>4.000</td><td>1.250</td><td>12</td><td>6.4</td><td[^>]*>1.14 s</td><td[^>]*>3.2<", html
-    )
-    assert re.search(r"by group</td><td>4.00</td><td>3.250</td><td>3.500</td><td>–</td><td>1,234<", html)
-    assert "of 5,000,000 codes of weights 4,000,000" in html
-    alone = {"weights": weights | {"best": "as_stored"}, "activations": None, "loading": loading.times(weights, 0.1)}
-    assert "by zstd of the packed words, decoded on one thread here: 64.5 s" in compressibility.sentence(alone)
-    assert "activations" not in str(compressibility.shown(alone)["coders"])
-
-
-class Many:
-    """So many questions that their numbers need room."""
-
-    confidence = np.random.default_rng(0).uniform(0.2, 1, 200_000)
-    correct = np.ones(200_000)
-
-    def __len__(self):
-        return 200_000
-
-
-@pytest.mark.parametrize("scale", [1e-4, 1, 1e4])
-def test_no_picture_has_anything_beyond_its_edge(made, scale):
-    """Their margins are fixed."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    values = {
-        name: one.model_copy(
-            update={key: scale * getattr(one, key) for key in ("value", "ci_low", "ci_high") if getattr(one, key) is not None}
-        )
-        for name, one in made.comparison[HOSTILE].items()
-    }
-    sheets, many = Sheets(), {"full precision": (Many(), "b"), "quantized": (Many(), "r")}
-    drawn = [figures._reliability(sheets, "task", many, Bins.uniform(2)), figures._risk_coverage(sheets, "task", many)]
-    drawn += [figures._shift(sheets, "task", values), figures._deferral(sheets, "task", made.comparison[HOSTILE])]
-    for figure in drawn:
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        box, (width, height) = figure.get_tightbbox(canvas.get_renderer()), figure.get_size_inches()
-        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, box.extents
-
-
-def test_a_sheet_that_was_drawn_on_gives_the_same_picture(made, tmp_path):
-    values = made.comparison[HOSTILE]
-    wide = {
-        name: one.model_copy(update={key: 50 * value for key, value in one if isinstance(value, float)})
-        for name, one in values.items()
-    }
-    many = {"full precision": (Many(), "b"), "quantized": (Many(), "r")}
-    drawings = {
-        "reliability": lambda sheets, first: figures._reliability(sheets, "t", many, Bins.uniform(7 if first else 10)),
-        "shift": lambda sheets, first: figures._shift(sheets, "t", wide if first else values),
-        "deferral": lambda sheets, first: figures._deferral(sheets, "t", values),
-        "risk": lambda sheets, first: figures._risk_coverage(sheets, "t", many if first else {"quantized": (Many(), "r")}),
-    }
-    for name, draw in drawings.items():
-        used = Sheets()
-        first = save(draw(used, True), tmp_path / f"{name}-first.png").read_bytes()
-        again = save(draw(used, False), tmp_path / f"{name}-again.png").read_bytes()
-        fresh = save(draw(Sheets(), False), tmp_path / f"{name}-fresh.png").read_bytes()
-        assert again == fresh, name
-        assert name == "deferral" or first != fresh, name
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no Chromium on this machine")

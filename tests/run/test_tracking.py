@@ -24,6 +24,7 @@ from bitsure.config.schema import (
 )
 from bitsure.report.run_report import About, build
 from bitsure.run import tracking
+from tests.builders.result_files import costs, provenance, quantization
 from tests.comparison.test_compare import runs
 from tests.comparison.test_verdict import MARGINS
 
@@ -37,8 +38,6 @@ METRIC = MetricSettings(
     alpha=0.01,
     seed=0,
 )
-
-PROOF = {"bits_per_weight": 4.2, "parameter_share": 0.9, "relative_error": 0.1, "bits_per_weight_coded": 3.5}
 
 
 def config(mode="offline") -> Config:
@@ -119,11 +118,10 @@ def leveldb_records(data: bytes):
             parts = []
 
 
-COSTS = {
-    "quantizing": {"seconds": 2.5, "peak_memory_bytes": 10**9, "peak_gpu_memory_bytes": None},
-    "scoring_full_precision": None,
-    "scoring_quantized": {"tokens_per_second": 900.0, "by_task": {"t": {"tokens": 5}}},
-}
+def log(tracker: tracking.Tracker, report, quantized, full, run_dir) -> None:
+    tracker.log_facts(provenance(), quantization(bits_per_weight_coded=3.5), costs())
+    tracker.log_report(report, quantized, full, METRIC)
+    tracker.log_records(run_dir / "records.parquet")
 
 
 def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_path, monkeypatch):
@@ -132,10 +130,9 @@ def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_pa
     (tmp_path / "records.parquet").write_bytes(b"stands in for records")
     made = build(tmp_path, quant, full, METRIC, MARGINS, About("title"))
     chosen = config()
-    tracking.begin(chosen.tracking)
-    with tracking.track(chosen, resolved(chosen), tmp_path, "sweep-1", tmp_path / "log") as tracker:
-        tracker.log_samples(quant, full, METRIC)
-        tracker.log({"git_commit": "abc"}, made, PROOF, COSTS, tmp_path / "records.parquet")
+    tracking.start_service(chosen.tracking)
+    with tracking.track_run(chosen, resolved(chosen), tmp_path, "sweep-1", tmp_path / "log") as tracker:
+        log(tracker, made, quant, full, tmp_path)
     found = read_back(tmp_path)
     assert found["exit"] == 0
     assert (found["run"].display_name, found["run"].run_group, found["run"].job_type) == ("m/rtn4", "sweep-1", "rtn4")
@@ -159,7 +156,7 @@ def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_pa
 
 
 def test_a_failing_run_is_finished_with_exit_code_1(tmp_path):
-    with pytest.raises(RuntimeError), tracking.track(config(), {}, tmp_path, None, tmp_path / "log"):
+    with pytest.raises(RuntimeError), tracking.track_run(config(), {}, tmp_path, None, tmp_path / "log"):
         raise RuntimeError
     assert read_back(tmp_path)["exit"] == 1
 
@@ -173,42 +170,27 @@ def test_a_service_that_does_not_start_is_left_to_the_run_to_say(monkeypatch):
         raise RuntimeError("no service")
 
     monkeypatch.setattr("wandb.setup", fail)
-    tracking.begin(config().tracking)
+    tracking.start_service(config().tracking)
     assert started.wait(10)
-
-
-def test_samples_that_cannot_be_logged_are_said_when_the_rest_is(monkeypatch, tmp_path):
-    """The report is made between the two."""
-    full, quant, _ = runs(5)
-    monkeypatch.setattr(tracking, "sample_rows", lambda *given: 1 / 0)
-    with (
-        pytest.raises(ZeroDivisionError),
-        tracking.track(config(), {}, tmp_path, None, tmp_path / "log") as tracker,
-    ):
-        tracker.log_samples(quant, full, METRIC)
-        (tmp_path / "report.html").touch()
-        tracker.log({}, None, None, {}, tmp_path)
-    assert (tmp_path / "report.html").exists() and read_back(tmp_path)["exit"] == 1
 
 
 def test_disabled_makes_no_run(monkeypatch, tmp_path):
     monkeypatch.setattr(tracking.threading, "Thread", lambda **given: pytest.fail("W&B is started"))
-    tracking.begin(config("disabled").tracking)
+    tracking.start_service(config("disabled").tracking)
     monkeypatch.undo()
-    with tracking.track(config("disabled"), {}, tmp_path, None, tmp_path / "log") as tracker:
-        tracker.log_samples([], None, METRIC)
-        tracker.log({}, None, None, {}, tmp_path)
-    assert tracker.look is None and list(tmp_path.iterdir()) == []
+    with tracking.track_run(config("disabled"), {}, tmp_path, None, tmp_path / "log") as tracker:
+        log(tracker, None, [], None, tmp_path)
+    assert tracker.where is None and list(tmp_path.iterdir()) == []
 
 
 def test_an_id_is_kept_for_what_is_run_again_and_not_for_anything_else(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_RUN_ID", raising=False)
-    first = tracking._id_of(tmp_path, "a")
-    assert tracking._id_of(tmp_path, "a") == first
-    second = tracking._id_of(tmp_path, "b")
-    assert second != first and tracking._id_of(tmp_path, "b") == second
+    first = tracking._run_id(tmp_path, "a")
+    assert tracking._run_id(tmp_path, "a") == first
+    second = tracking._run_id(tmp_path, "b")
+    assert second != first and tracking._run_id(tmp_path, "b") == second
     for broken in ("", "[]", '{"of": "b"}', '{"id": "a/b", "of": "b"}'):
-        (tmp_path / tracking.RUN).write_text(broken)
-        assert tracking._id_of(tmp_path, "b") not in (first, second, "a/b")
+        (tmp_path / tracking.RUN_FILE).write_text(broken)
+        assert tracking._run_id(tmp_path, "b") not in (first, second, "a/b")
     monkeypatch.setenv("WANDB_RUN_ID", "agent")
-    assert tracking._id_of(tmp_path, "b") == "agent"
+    assert tracking._run_id(tmp_path, "b") == "agent"

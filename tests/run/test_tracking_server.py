@@ -15,10 +15,11 @@ from bitsure.records.parquet import write_records
 from bitsure.report.run_report import About, build
 from bitsure.run import tracking
 from tests.builders.loopback_wandb import run_python, serve
+from tests.builders.result_files import costs, provenance, quantization
 from tests.comparison.test_compare import runs
 from tests.comparison.test_verdict import MARGINS
 from tests.metrics.test_metrics import METRIC
-from tests.run.test_tracking import COSTS, PROOF, config
+from tests.run.test_tracking import config
 
 
 @pytest.fixture
@@ -44,9 +45,10 @@ def log(folder: Path, mode: str) -> None:
     made = build(folder, quant, full, METRIC, MARGINS, About("title"))
     chosen = config(mode)
     tracking.check_login(chosen.tracking)
-    with tracking.track(chosen, resolved(chosen), folder, "sweep-1", folder / "log") as tracker:
-        tracker.log_samples(quant, full, METRIC)
-        tracker.log({}, made, PROOF, COSTS, folder / "records.parquet")
+    with tracking.track_run(chosen, resolved(chosen), folder, "sweep-1", folder / "log") as tracker:
+        tracker.log_facts(provenance(), quantization(), costs())
+        tracker.log_report(made, quant, full, METRIC)
+        tracker.log_records(folder / "records.parquet")
 
 
 @pytest.mark.parametrize("mode", ["online", "offline"])

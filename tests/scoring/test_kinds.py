@@ -141,7 +141,7 @@ def test_a_run_of_all_kinds_leaves_numbers_verdict_and_page(tiny_model, own_task
         "tiny_last": 20,
         "tiny_pages": 8,
     }
-    assert "tiny_pages: the perplexity of a word" in (out / "report.html").read_text()
+    assert "tiny_pages: the perplexity per word" in (out / "report.html").read_text()
 
 
 @needs_transformers_5

@@ -1,13 +1,14 @@
-"""What the terminal shows: one console, progress with the time left, and libraries kept quiet."""
+"""Print to the terminal: one console, progress with the time left, and libraries kept quiet."""
 
 from __future__ import annotations
 
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -15,39 +16,63 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 LOG_EVERY = 10.0  # seconds between progress lines where there is no terminal
 
 
+class Advance(Protocol):
+    """Reports progress."""
+
+    def __call__(self, n: int = 1, total: int | None = None, note: str = "") -> None:
+        """Count n more steps as done.
+
+        Args:
+            n: How many steps.
+            total: How many there are in all, where that has changed.
+            note: What is shown beside them.
+        """
+
+
 def console() -> Console:
-    """A console on the stdout of this moment, so that it still prints while a library's output is kept away."""
+    """Return a console on the present stdout, which still prints while a library's output is redirected."""
     return Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty(), highlight=False)
 
 
 @contextmanager
-def progress(description: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """Yields `advance(n=1, total=None, note="")`. On a terminal a bar with the time left, else a line every LOG_EVERY s."""
+def progress(description: str, total: int | None) -> Iterator[Advance]:
+    """Show progress: a bar with the time left on a terminal, elsewhere a line every LOG_EVERY seconds.
+
+    Args:
+        description: What is done.
+        total: How many steps there are; None where that is unknown.
+
+    Yields:
+        A function that counts steps.
+    """
     out = console()
     if not out.is_terminal:
-        yield _lines(out, description, total)
+        yield _progress_lines(out, description, total)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"))
     with Progress(*columns, TimeRemainingColumn(), console=out, redirect_stdout=False, redirect_stderr=False) as bar:
         task = bar.add_task(description, total=total)
 
         def advance(n: int = 1, total: int | None = None, note: str = "") -> None:
-            bar.update(task, advance=n, description=f"{description} {note}", **({} if total is None else {"total": total}))
+            if total is not None:
+                bar.update(task, total=total)
+            bar.update(task, advance=n, description=f"{description} {note}")
 
         yield advance
 
 
-def _lines(out: Console, description: str, total: int | None) -> Callable[..., None]:
+def _progress_lines(out: Console, description: str, expected: int | None) -> Advance:
     started = last = time.monotonic()
-    done, of = 0, total
+    done = 0
 
     def advance(n: int = 1, total: int | None = None, note: str = "") -> None:
-        nonlocal done, of, last
-        done, of = done + n, total if total is not None else of
+        nonlocal done, expected, last
+        done += n
+        expected = expected if total is None else total
         now = time.monotonic()
         if now - last >= LOG_EVERY and done:
-            left = f", {(now - started) / done * (of - done):.0f} s left" if of else ""
-            out.print(f"{description}: {done}{f' of {of}' if of else ''}{left} {note}".rstrip(), markup=False)
+            left = f" of {expected}, {(now - started) / done * (expected - done):.0f} s left" if expected else ""
+            out.print(f"{description}: {done}{left} {note}".rstrip(), markup=False)
             last = now
 
     return advance
@@ -55,8 +80,8 @@ def _lines(out: Console, description: str, total: int | None) -> Callable[..., N
 
 @contextmanager
 def output_to(path: Path) -> Iterator[None]:
-    """Send what libraries print (banners, bars, warnings) to a file. Python's output only."""
-    file = path.open("a", buffering=1)  # not closed: a library's background threads may still write to it
+    """Send what libraries print from Python (banners, bars, warnings) to the end of a file."""
+    file = path.open("a", buffering=1)  # it stays open: a library's background threads may still write to it
     with redirect_stdout(file), redirect_stderr(file), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

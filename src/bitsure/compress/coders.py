@@ -12,14 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from bitsure.base.errors import UserError
+from bitsure.results.compressibility import CODER_LABELS
 
 ZSTD_LEVEL = 1  # higher ones look longer for repetitions, which codes hardly have, and come out larger as often as smaller
-AS_STORED, ZSTD_PACKED, ZSTD_BYTES, RANGE_CODER = "as_stored", "zstd_packed", "zstd_bytes", "range_coder"
-NAMES = {
-    ZSTD_PACKED: "zstd of the packed words",
-    ZSTD_BYTES: "zstd of one byte a code",
-    RANGE_CODER: "range coder",
-}
+ZSTD_PACKED, ZSTD_BYTES, RANGE_CODER = NAMES = tuple(CODER_LABELS)
 TABLE = np.uint16  # what a tensor's frequency of a code is stored in
 
 

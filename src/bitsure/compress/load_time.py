@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bitsure.compress import coders
+from bitsure.results.compressibility import AS_STORED
 
 
 def times(weights: dict, bandwidth: float) -> dict:
@@ -12,7 +13,7 @@ def times(weights: dict, bandwidth: float) -> dict:
     `faster_below_mb_per_second` a coder loads sooner than what is stored; null if it never does.
     """
     stored = weights["bits_per_weight"] * weights["weights"] / 8e6
-    found = {coders.AS_STORED: {"mb": stored, "read_seconds": stored / bandwidth, "decode_seconds": 0.0}}
+    found = {AS_STORED: {"mb": stored, "read_seconds": stored / bandwidth, "decode_seconds": 0.0}}
     for coder in coders.NAMES:
         one = weights["coders"][coder]
         mb, decode = stored / one["ratio"], one["seconds_to_decode"]

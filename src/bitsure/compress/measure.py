@@ -11,6 +11,7 @@ from bitsure.compress import coders
 from bitsure.compress.codes import Coded, of_activations, of_weight
 from bitsure.compress.entropy import entropy
 from bitsure.config.number_formats import Activations
+from bitsure.results.compressibility import AS_STORED
 
 if TYPE_CHECKING:
     import torch
@@ -115,7 +116,7 @@ def summary(tensors: Iterable[tuple[str, Coded]]) -> dict | None:
     stored = total["stored_bits"] / total["weights"]
     best = min(found, key=lambda coder: found[coder]["bits_per_weight"])
     if found[best]["bits_per_weight"] >= stored:
-        best = coders.AS_STORED
+        best = AS_STORED
     return {
         "n": total["n"],
         "n_measured": total["n_measured"],
@@ -129,7 +130,7 @@ def summary(tensors: Iterable[tuple[str, Coded]]) -> dict | None:
         },
         "coders": found,
         "best": best,
-        "bits_per_weight_coded": stored if best == coders.AS_STORED else found[best]["bits_per_weight"],
+        "bits_per_weight_coded": stored if best == AS_STORED else found[best]["bits_per_weight"],
         "tensors": {name: _shown(one) for name, one in measured.items()},
     }
 

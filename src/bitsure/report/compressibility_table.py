@@ -1,67 +1,109 @@
-"""compressibility.json in a sentence and as tables."""
+"""Show compressibility.json: as a sentence, and as the tables of the page."""
 
 from __future__ import annotations
 
-from bitsure.compress.coders import AS_STORED, NAMES
+from dataclasses import dataclass
 
-CODER_COLUMNS = ("", "", "bits a weight", "times smaller", "decoded MB/s", "MB", "seconds to load", "sooner below MB/s")
-ENTROPY_COLUMNS = ("", "", "bits", "entropy", "corrected", "at most times smaller", "n")
+from bitsure.results import Compressibility
+from bitsure.results.compressibility import AS_STORED, CODER_LABELS, Codes, EntropyLevel, Loading
 
-
-def sentence(found: dict) -> str:
-    """What the codes take and what that means for loading."""
-    weights, loading = found["weights"], found["loading"]
-    if weights is None:
-        one = found["activations"]
-        return f"Weights are kept. Activations: {one['entropy']['tensor']['value']:.2f} bits of entropy in {one['bits']:g}."
-    seconds = {name: one["seconds"] for name, one in loading["by_coder"].items()}
-    quickest = min(seconds, key=seconds.get)
-    said = f"Size: {weights['bits_per_weight']:.2f} bits a weight as stored"
-    if weights["best"] != AS_STORED:
-        said += f", {weights['bits_per_weight_coded']:.2f} by {NAMES[weights['best']]}"
-    said += f" (the codes' entropy: {weights['entropy']['tensor']['value']:.2f} of {weights['bits']:.2f} bits). "
-    how = "as stored" if quickest == AS_STORED else f"by {NAMES[quickest]}, decoded on one thread here"
-    return said + f"Loaded soonest over {loading['bandwidth_mb_per_second']:g} MB/s {how}: {_time(seconds[quickest])}."
+CODER_COLUMNS = (
+    "",
+    "",
+    "bits per weight",
+    "times smaller",
+    "decoded MB/s",
+    "MB",
+    "seconds to load",
+    "faster below MB/s",
+)
+ENTROPY_COLUMNS = ("", "", "bits", "entropy", "corrected", "times smaller at most", "n")
 
 
-def shown(found: dict) -> dict:
-    """The tables of a page, as strings, and what is to be known about them."""
-    weights, activations, loading = found["weights"], found["activations"], found["loading"]
-    parts = {what: part for what, part in {"weights": weights, "activations": activations}.items() if part}
-    return {
-        "sentence": sentence(found),
-        "measured": "; ".join(f"of {part['n']:,} codes of {what} {part['n_measured']:,}" for what, part in parts.items()),
-        "bandwidth": loading and loading["bandwidth_mb_per_second"],
-        "activations": activations and f"{activations['format']}, on {activations['tokens']:,} tokens of {activations['text']}",
-        "coder_columns": CODER_COLUMNS,
-        "coders": [_row(what, name, part, loading) for what, part in parts.items() for name in (AS_STORED, *NAMES)],
-        "entropy_columns": ENTROPY_COLUMNS,
-        "entropies": [
-            (what, f"by {level}", f"{part['bits']:.2f}", *_numbers(one))
-            for what, part in parts.items()
-            for level, one in part["entropy"].items()
+@dataclass(frozen=True)
+class CompressibilitySection:
+    """What the page shows; all numbers are formatted."""
+
+    sentence: str
+    measured: str
+    """How many codes there are and how many were measured."""
+    bandwidth: float | None
+    """Megabytes per second; None where weights are kept."""
+    activations: str | None
+    """Format and text of the activations that were measured; None where none were."""
+    coders: list[tuple[str, ...]]
+    """Rows under CODER_COLUMNS."""
+    entropies: list[tuple[str, ...]]
+    """Rows under ENTROPY_COLUMNS."""
+    coder_columns: tuple[str, ...] = CODER_COLUMNS
+    entropy_columns: tuple[str, ...] = ENTROPY_COLUMNS
+
+
+def sentence(result: Compressibility) -> str:
+    """Return the size of the codes, coded and not, and which coder loads fastest, in words."""
+    weights, loading = result.weights, result.loading
+    if weights is None or loading is None:
+        states = result.activations
+        if states is None:
+            return "Weights are kept in full precision."
+        entropy = states.entropy["tensor"].value
+        return f"Weights are kept in full precision. Activations: {states.bits:g} bits with an entropy of {entropy:.2f} bits."
+    coded = ""
+    if weights.best != AS_STORED:
+        coded = f", {weights.bits_per_weight_coded:.2f} with the {CODER_LABELS[weights.best]}"
+    fastest = min(loading.by_coder, key=lambda coder: loading.by_coder[coder].seconds)
+    how = "as stored" if fastest == AS_STORED else f"with the {CODER_LABELS[fastest]}, decoded on one thread here"
+    return (
+        f"Size: {weights.bits_per_weight:.2f} bits per weight as stored{coded} (the codes have "
+        f"{weights.bits:.2f} bits and an entropy of {weights.entropy['tensor'].value:.2f}). "
+        f"Fastest to load at {loading.bandwidth_mb_per_second:g} MB/s: {how}, {_time(loading.by_coder[fastest].seconds)}."
+    )
+
+
+def section(result: Compressibility) -> CompressibilitySection:
+    """Return what the page shows of compressibility."""
+    parts = {"weights": result.weights, "activations": result.activations}
+    measured = {what: codes for what, codes in parts.items() if codes}
+    states, loading = result.activations, result.loading
+    return CompressibilitySection(
+        sentence=sentence(result),
+        measured="; ".join(f"{codes.n_measured:,} of {codes.n:,} codes of {what}" for what, codes in measured.items()),
+        bandwidth=loading.bandwidth_mb_per_second if loading else None,
+        activations=f"{states.format}, on {states.tokens:,} tokens of {states.text}" if states else None,
+        coders=[
+            (what, *_size(codes, coder), *_loading(loading if what == "weights" else None, coder))
+            for what, codes in measured.items()
+            for coder in (AS_STORED, *CODER_LABELS)
         ],
-    }
+        entropies=[
+            (what, f"per {level}", f"{codes.bits:.2f}", *_entropy(entropy))
+            for what, codes in measured.items()
+            for level, entropy in codes.entropy.items()
+        ],
+    )
 
 
-def _row(what: str, name: str, part: dict, loading: dict) -> tuple[str, ...]:
-    """A coder's size and speed; activations are not loaded."""
-    if name == AS_STORED:
-        size = ("as stored", f"{part['bits_per_weight']:.3f}", "1", "")
-    else:
-        one = part["coders"][name]
-        size = (NAMES[name], f"{one['bits_per_weight']:.3f}", f"{one['ratio']:.3f}", f"{one['decoded_mb_per_second']:,.0f}")
-    if what == "activations":
-        return (what, *size, "", "", "")
-    load = loading["by_coder"][name]
-    below = load.get("faster_below_mb_per_second")
-    sooner = "" if name == AS_STORED else "never" if below is None else f"{below:,.3g}"
-    return (what, *size, f"{load['mb']:.4g}", _time(load["seconds"]), sooner)
+def _size(codes: Codes, coder: str) -> tuple[str, str, str, str]:
+    if coder == AS_STORED:
+        return "as stored", f"{codes.bits_per_weight:.3f}", "1", ""
+    result = codes.coders[coder]
+    decoded = f"{result.decoded_mb_per_second:,.0f}"
+    return CODER_LABELS[coder], f"{result.bits_per_weight:.3f}", f"{result.ratio:.3f}", decoded
 
 
-def _numbers(one: dict) -> tuple[str, ...]:
-    bound = "–" if one["bound"] is None else f"{one['bound']:.3f}"
-    return (f"{one['value']:.3f}", f"{one['corrected']:.3f}", bound, f"{one['n']:,}")
+def _loading(loading: Loading | None, coder: str) -> tuple[str, str, str]:
+    """Megabytes, seconds and break-even bandwidth; empty for activations, which are not loaded."""
+    if loading is None:
+        return "", "", ""
+    load = loading.by_coder[coder]
+    below = load.faster_below_mb_per_second
+    faster = "" if coder == AS_STORED else "never" if below is None else f"{below:,.3g}"
+    return f"{load.mb:.4g}", _time(load.seconds), faster
+
+
+def _entropy(entropy: EntropyLevel) -> tuple[str, str, str, str]:
+    bound = "–" if entropy.bound is None else f"{entropy.bound:.3f}"
+    return f"{entropy.value:.3f}", f"{entropy.corrected:.3f}", bound, f"{entropy.n:,}"
 
 
 def _time(seconds: float) -> str:

@@ -1,90 +1,123 @@
-"""Pictures of records, in colours that the colour-blind can tell apart."""
+"""Draw a run's figures, one of each kind for each task with choices."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from bitsure.comparison import noise_control as control
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics import deferral
-from bitsure.metrics.calibration import Bins, reliability_diagram
+from bitsure.metrics.bootstrap import normal_interval
+from bitsure.metrics.calibration import reliability_diagram
 from bitsure.metrics.confidence import Questions, questions
 from bitsure.metrics.measure import MACRO, bins_of
 from bitsure.metrics.question_pairs import STRATA
 from bitsure.metrics.ranking import risk_coverage
 from bitsure.records.record import Records, by_task, has_choices
-from bitsure.report.drawing import FULL, QUANTIZED, Sheets, file_name, plain, save
-from bitsure.results import Comparison, Difference
+from bitsure.report.drawing import FULL, QUANTIZED, ReusedFigures, draw_intervals, file_name, new_figure, plain, save
+from bitsure.results import Comparison, Difference, Measurement
 
-POINTS = 400  # of a curve
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CURVE_POINTS = 400
 KINDS = ("reliability", "risk_coverage", "shift", "deferral")
-COLUMNS = ["task", "choices", "gold", "choice_logprobs", "choice_tokens"]  # of records that are drawn
 Pictures = dict[str, dict[str, Path]]  # kind → task → PNG
+Series = dict[str, tuple[Questions, str]]  # model → its questions, its colour
 
 
-def of_records(records: Records, baseline: Records | None, metric: MetricSettings, directory: Path) -> Pictures:
-    """Draw reliability and risk_coverage into `directory`, of the tasks with choices. Of the records COLUMNS are read."""
+def draw(
+    records: Records, baseline: Records | None, comparison: Comparison | None, metric: MetricSettings, directory: Path
+) -> Pictures:
+    """Draw every figure of a run.
+
+    Args:
+        records: The run's records.
+        baseline: The same questions in full precision, if there is a comparison.
+        comparison: What `compare` made of the two.
+        metric: The settings that the reliability diagrams follow.
+        directory: Where the PNG files go; it is made if need be.
+
+    Returns:
+        Kind (of KINDS) → task → PNG file.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    before, sheets = by_task(baseline) if baseline is not None else {}, Sheets()
-    paths: Pictures = {"reliability": {}, "risk_coverage": {}}
-    for task, found in by_task(records).items():
-        if not has_choices(found):
-            continue
-        asked = questions(found, metric.normalization)
-        series = {"quantized": (asked, QUANTIZED)} if baseline is not None else {"full precision": (asked, FULL)}
-        if task in before:
-            series = {"full precision": (questions(before[task], metric.normalization), FULL)} | series
-        bins = bins_of(next(iter(series.values()))[0], metric)
-        paths["reliability"][task] = save(_reliability(sheets, task, series, bins), _path(directory, "reliability", task))
-        paths["risk_coverage"][task] = save(_risk_coverage(sheets, task, series), _path(directory, "risk_coverage", task))
-    return paths
+    pictures: Pictures = {kind: {} for kind in KINDS}
+    reused = ReusedFigures()
+
+    def add(kind: str, task: str, figure: Figure) -> None:
+        pictures[kind][task] = save(figure, directory / f"{kind}_{file_name(task)}.png")
+
+    before = by_task(baseline) if baseline is not None else {}
+    for task, own in by_task(records).items():
+        if has_choices(own):
+            series = _series(own, before.get(task), baseline is not None, metric.normalization)
+            add("reliability", task, reliability_figure(reused, task, series, metric))
+            add("risk_coverage", task, risk_coverage_figure(reused, task, series))
+    for task, values in (comparison or {}).items():
+        if task != MACRO and f"deferral_accuracy_{deferral.NAMES[0]}" in values:
+            add("shift", task, shift_figure(reused, task, values))
+            add("deferral", task, deferral_figure(reused, task, values))
+    return pictures
 
 
-def of_comparison(comparison: Comparison, directory: Path) -> Pictures:
-    """Draw shift and deferral into `directory`, of the tasks with choices that were compared."""
-    directory.mkdir(parents=True, exist_ok=True)
-    sheets, paths = Sheets(), {"shift": {}, "deferral": {}}
-    for task, values in comparison.items():
-        if task == MACRO or f"deferral_accuracy_{deferral.NAMES[0]}" not in values:
-            continue
-        paths["shift"][task] = save(_shift(sheets, task, values), _path(directory, "shift", task))
-        paths["deferral"][task] = save(_deferral(sheets, task, values), _path(directory, "deferral", task))
-    return paths
+def _series(own: pa.Table, before: pa.Table | None, is_quantized: bool, normalization: str) -> Series:
+    """Return the models to draw, full precision first."""
+    series = {"full precision": (questions(before, normalization), FULL)} if before is not None else {}
+    name, colour = ("quantized", QUANTIZED) if is_quantized else ("full precision", FULL)
+    return series | {name: (questions(own, normalization), colour)}
 
 
-def _path(directory: Path, kind: str, task: str) -> Path:
-    return directory / f"{kind}_{file_name(task)}.png"
+def _axes(rows: int, columns: int, size: tuple[float, float], margins: dict[str, float], **settings: Any) -> Callable[[], Any]:
+    return lambda: new_figure(rows, columns, *size, margins, **settings)
 
 
-def _reliability(sheets: Sheets, task: str, series: dict[str, tuple[Questions, str]], edges: Bins):
-    """Accuracy against confidence by bin, and how many questions each bin has; the bins of the calibration error."""
+def reliability_figure(reused: ReusedFigures, task: str, series: Series, metric: MetricSettings) -> Figure:
+    """Draw accuracy against confidence by bin, and the number of questions in each bin.
+
+    Args:
+        reused: Figures that were drawn on before.
+        task: The title.
+        series: The models; where bins are quantiles, they are the first model's.
+        metric: Its bins, and the confidence level of the intervals (of a binomial share, normal approximation).
+    """
     margins = {"left": 0.2, "right": 0.97, "bottom": 0.09, "top": 0.94, "hspace": 0.08}
-    figure, (top, bottom) = sheets.clean("reliability", 2, 1, (4.4, 5.2), margins, height_ratios=[3, 1], sharex=True)
-    top.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, label="as right as sure")
-    middles, widths = (edges.edges[:-1] + edges.edges[1:]) / 2, np.diff(edges.edges)
-    for (label, (asked, colour)), marker, shift in zip(series.items(), "os", (-1, 1), strict=False):
-        bins = reliability_diagram(asked.confidence, asked.correct, edges)
-        some = bins.count > 0
-        half = 1.96 * np.sqrt(bins.accuracy * (1 - bins.accuracy) / np.maximum(bins.count, 1))[some]
-        x, y = bins.confidence[some], bins.accuracy[some]
-        top.errorbar(x, y, half, color=colour, marker=marker, markersize=4, linewidth=1.3, elinewidth=0.7, label=label)
-        bottom.bar(middles + shift * 0.2 * widths, bins.count, 0.4 * widths, color=colour)
-    top.set(ylabel="share right", ylim=(-0.02, 1.02))
+    create = _axes(2, 1, (4.4, 5.2), margins, height_ratios=[3, 1], sharex=True)
+    figure, (top, bottom) = reused.blank("reliability", create)
+    top.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, label="perfect calibration")
+    bins = bins_of(next(iter(series.values()))[0], metric)
+    middles, widths = (bins.edges[:-1] + bins.edges[1:]) / 2, np.diff(bins.edges)
+    for (label, (answers, colour)), marker, side in zip(series.items(), "os", (-1, 1), strict=False):
+        diagram = reliability_diagram(answers.confidence, answers.correct, bins)
+        some = diagram.count > 0
+        confidence, accuracy, count = diagram.confidence[some], diagram.accuracy[some], diagram.count[some]
+        errors = np.sqrt(accuracy * (1 - accuracy) / count)
+        intervals = [normal_interval(a, e, metric.confidence_level) for a, e in zip(accuracy, errors, strict=True)]
+        top.plot(confidence, accuracy, color=colour, marker=marker, markersize=4, linewidth=1.3, label=label)
+        low, high = np.reshape(intervals, (-1, 2)).T
+        draw_intervals(top, confidence, low, high, colour)
+        bottom.bar(middles + side * 0.2 * widths, diagram.count, 0.4 * widths, color=colour)
+    top.set(ylabel="accuracy", ylim=(-0.02, 1.02))
     top.set_title(plain(task), y=1)
     bottom.set(xlabel="confidence", ylabel="questions", xlim=(0, 1))
     top.legend(loc="upper left", fontsize=8, frameon=False)
     return figure
 
 
-def _risk_coverage(sheets: Sheets, task: str, series: dict[str, tuple[Questions, str]]):
-    """The error rate of what is answered, the surest questions first."""
+def risk_coverage_figure(reused: ReusedFigures, task: str, series: Series) -> Figure:
+    """Draw the error rate of what is answered against the share that is answered, the most confident questions first."""
     margins = {"left": 0.16, "right": 0.97, "bottom": 0.15, "top": 0.91}
-    figure, axes = sheets.clean("risk_coverage", 1, 1, (4.4, 3.2), margins)
-    for (label, (asked, colour)), style in zip(series.items(), ("-", "--"), strict=False):
-        coverage, risk = risk_coverage(asked)
-        some = np.unique(np.linspace(0, len(asked) - 1, min(POINTS, len(asked))).astype(int))
+    figure, axes = reused.blank("risk_coverage", _axes(1, 1, (4.4, 3.2), margins))
+    for (label, (answers, colour)), style in zip(series.items(), ("-", "--"), strict=False):
+        coverage, risk = risk_coverage(answers)
+        some = np.unique(np.linspace(0, len(answers) - 1, min(CURVE_POINTS, len(answers))).astype(int))
         axes.plot(coverage[some], risk[some], color=colour, linestyle=style, linewidth=1.5, label=label)
     axes.set(xlabel="share of questions answered", ylabel="error rate", xlim=(0, 1), ylim=(0, None))
     axes.set_title(plain(task), y=1)
@@ -92,41 +125,47 @@ def _risk_coverage(sheets: Sheets, task: str, series: dict[str, tuple[Questions,
     return figure
 
 
-def _shift(sheets: Sheets, task: str, values: dict[str, Difference]):
-    """Mean (harm) and standard deviation (instability) of the right answer's change in log-odds, by full-model certainty."""
+def shift_figure(reused: ReusedFigures, task: str, values: Mapping[str, Difference]) -> Figure:
+    """Draw how the log-odds of the right answer change, by the certainty of full precision.
+
+    Left the mean change (harm), right its standard deviation (instability), each over a fifth of the questions.
+    """
     margins = {"left": 0.13, "right": 0.98, "bottom": 0.15, "top": 0.83, "wspace": 0.25}
-    figure, (left, right) = sheets.clean("shift", 1, 2, (6.4, 3.2), margins)
-    places = np.arange(1, STRATA + 1)
-    for axes, name, colour in ((left, "harm", QUANTIZED), (right, "instability", "#009E73")):
-        found = [values[f"{name}_stratum_{k}"] for k in places]
-        middle = np.array([one.value if one.value is not None else np.nan for one in found])
-        ends = np.array([[one.ci_low, one.ci_high] for one in found], dtype=float)
-        half = np.abs(ends.T - middle)
-        axes.axhline(0, color="0.6", linewidth=1, linestyle="--")
-        if noise := [values[key] for k in places if (key := f"{control.PREFIX}{name}_stratum_{k}") in values]:
-            bounds = np.array([[one.ci_low, one.ci_high] for one in noise], dtype=float).T
-            axes.fill_between(places, *bounds, color="0.8", linewidth=0, label="noise control")
-        axes.errorbar(places, middle, half, color=colour, marker="o", markersize=4, linewidth=1.3, elinewidth=0.8, capsize=2)
-        axes.set(xticks=places, xlabel="certainty before: unsure → sure")
-        axes.set_title(name, y=1)
+    figure, (left, right) = reused.blank("shift", _axes(1, 2, (6.4, 3.2), margins))
+    _draw_strata(left, "harm", values, QUANTIZED)
+    _draw_strata(right, "instability", values, "#009E73")
     left.set_ylabel("change in log-odds, nats")
     figure.suptitle(plain(task), fontsize=10)
     return figure
 
 
-def _deferral(sheets: Sheets, task: str, values: dict[str, Difference]):
-    """Accuracy by the share of questions, the least sure ones, that the full model answers; and by what that costs."""
+def _draw_strata(axes: Axes, name: str, values: Mapping[str, Difference], colour: str) -> None:
+    places = np.arange(1, STRATA + 1)
+    middle, low, high = _numbers([values[f"{name}_stratum_{k}"] for k in places])
+    axes.axhline(0, color="0.6", linewidth=1, linestyle="--")
+    names = [f"{control.PREFIX}{name}_stratum_{k}" for k in places]
+    if all(key in values for key in names):
+        _, least, most = _numbers([values[key] for key in names])
+        axes.fill_between(places, least, most, color="0.8", linewidth=0, label="noise control")
+    axes.plot(places, middle, color=colour, marker="o", markersize=4, linewidth=1.3)
+    draw_intervals(axes, places, low, high, colour)
+    axes.set(xticks=places, xlabel="certainty before: low → high")
+    axes.set_title(name, y=1)
+
+
+def deferral_figure(reused: ReusedFigures, task: str, values: Mapping[str, Difference]) -> Figure:
+    """Draw accuracy against the share of questions, the least confident first, that full precision answers, and its cost."""
     margins = {"left": 0.16, "right": 0.97, "bottom": 0.14, "top": 0.78}
-    figure, axes = sheets.clean("deferral", 1, 1, (4.4, 3.4), margins)
+    figure, axes = reused.blank("deferral", _axes(1, 1, (4.4, 3.4), margins))
     points = [values[f"deferral_accuracy_{name}"] for name in deferral.NAMES]
-    ends = [values["accuracy"].quantized, values["accuracy"].baseline]
-    share = np.array([one.share for one in points])
-    accuracy = np.array([one.value for one in points])
-    half = np.abs(np.array([[one.ci_low, one.ci_high] for one in points]).T - accuracy)
+    accuracy, low, high = _numbers(points)
+    ends = _floats([values["accuracy"].quantized, values["accuracy"].baseline])
+    share, costs = _floats([point.share for point in points]), _floats([point.cost for point in points])
     axes.plot([0, 1], ends, color="0.6", linewidth=1, linestyle="--", label="as many at random")
-    axes.plot([0, *share, 1], [ends[0], *accuracy, ends[1]], color=QUANTIZED, linewidth=1.3, label="the least sure")
-    axes.errorbar(share, accuracy, half, color=QUANTIZED, marker="o", markersize=4, linestyle="none", elinewidth=0.7)
-    cost = points[0].cost - points[0].share
+    axes.plot([0, *share, 1], [ends[0], *accuracy, ends[1]], color=QUANTIZED, linewidth=1.3, label="the least confident")
+    axes.plot(share, accuracy, color=QUANTIZED, marker="o", markersize=4, linestyle="none")
+    draw_intervals(axes, share, low, high, QUANTIZED)
+    cost = float(costs[0] - share[0])
     axes.axvline(1 - cost, color=FULL, linewidth=1, linestyle=":", label="costs as much as full precision")
     above = axes.secondary_xaxis("top", functions=(lambda x: x + cost, lambda x: x - cost))
     above.set_xlabel("cost of an answer, full precision = 1", fontsize=8)
@@ -134,3 +173,14 @@ def _deferral(sheets: Sheets, task: str, values: dict[str, Difference]):
     axes.set_title(plain(task), y=1.17)
     axes.legend(loc="best", fontsize=8, frameon=False)
     return figure
+
+
+def _numbers(measured: Sequence[Measurement]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return values and the lower and upper ends of their intervals; what does not exist is NaN."""
+    ends = ([one.value for one in measured], [one.ci_low for one in measured], [one.ci_high for one in measured])
+    value, low, high = map(_floats, ends)
+    return value, low, high
+
+
+def _floats(numbers: Sequence[float | None]) -> NDArray[np.float64]:
+    return np.array(numbers, dtype=float)  # None becomes NaN

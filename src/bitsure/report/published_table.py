@@ -1,6 +1,8 @@
-"""Published numbers beside those of a run: always two columns, and what the two do not have in common."""
+"""Show published numbers beside those of a run, and what the two do not have in common."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
@@ -10,43 +12,44 @@ from rich.table import Table
 from bitsure.results import PublishedNumber
 
 COLUMNS = ("task", "metric", "setting", "published", "measured", "interval", "n")
+TERMINAL_COLUMNS = ("task", "metric", "setting", "published", "measured")  # intervals would not fit; the page has them
 HEADING = "Published by others, beside what was measured here"
 
 
-def rows(found: list[PublishedNumber]) -> list[tuple[str, ...]]:
-    """A row of strings for each number, on the published scale."""
+def rows(numbers: Sequence[PublishedNumber]) -> list[tuple[str, ...]]:
+    """Return a row of strings under COLUMNS for each number, on the published scale."""
     return [
         (
-            one.task,
-            one.metric if one.scale == 1 else f"{one.metric} × {one.scale:g}",
-            one.setting,
-            f"{one.published:.2f}",
-            f"{one.measured.value:.2f}",
-            "" if one.measured.ci_low is None else f"[{one.measured.ci_low:.2f}, {one.measured.ci_high:.2f}]",
-            f"{one.n:,}",
+            number.task,
+            number.metric if number.scale == 1 else f"{number.metric} × {number.scale:g}",
+            number.setting,
+            f"{number.published:.2f}",
+            f"{number.measured.value:.2f}",
+            "" if number.measured.ci_low is None else f"[{number.measured.ci_low:.2f}, {number.measured.ci_high:.2f}]",
+            f"{number.n:,}",
         )
-        for one in found
+        for number in numbers
     ]
 
 
-def notes(found: list[PublishedNumber]) -> list[str]:
-    """What the numbers of a row have in common, what they do not, and where the published one is from; each sentence once."""
-    said: dict[str, list[str]] = {}  # by what is said, the tasks of which it is
-    for one in found:
-        differs = f"; but {', '.join(one.differs)}" if one.differs else ""
-        what = f"the same {', '.join(one.same)}{differs}. Published: {one.note}. {one.source}."
-        said.setdefault(what, []).append(f"{one.task} {one.setting}")
-    return [f"{', '.join(of)}: {what}" for what, of in said.items()]
+def notes(numbers: Sequence[PublishedNumber]) -> list[str]:
+    """Return what a published number and ours have in common, what not, and its source; equal notes are one sentence."""
+    rows_by_note: dict[str, list[str]] = {}
+    for number in numbers:
+        differs = f"; but {', '.join(number.differs)}" if number.differs else ""
+        note = f"the same {', '.join(number.same)}{differs}. Published: {number.note}. {number.source}."
+        rows_by_note.setdefault(note, []).append(f"{number.task} {number.setting}")
+    return [f"{', '.join(row_names)}: {note}" for note, row_names in rows_by_note.items()]
 
 
-def show(out: Console, found: list[PublishedNumber]) -> None:
-    """The table and its notes on a terminal; intervals are on the page."""
+def show(out: Console, numbers: Sequence[PublishedNumber]) -> None:
+    """Print the table and its notes."""
     table = Table(title=HEADING, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    kept = [COLUMNS.index(name) for name in ("task", "metric", "setting", "published", "measured")]
-    for i in kept:
+    places = [COLUMNS.index(name) for name in TERMINAL_COLUMNS]
+    for i in places:
         table.add_column(COLUMNS[i], justify="right" if i > 2 else "left", no_wrap=True)
-    for row in rows(found):
-        table.add_row(*(escape(row[i]) for i in kept))
+    for row in rows(numbers):
+        table.add_row(*(escape(row[i]) for i in places))
     out.print(table)
-    for sentence in notes(found):
-        out.print(f"- {sentence}", markup=False, soft_wrap=True)
+    for note in notes(numbers):
+        out.print(f"- {note}", markup=False, soft_wrap=True)

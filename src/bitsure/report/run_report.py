@@ -1,17 +1,15 @@
-"""From saved records to numbers, tables, pictures, verdict and a page: no model, no harness, no W&B."""
+"""Build a run's report from its records: numbers, verdict, figures and page. It needs no model, no harness and no W&B."""
 
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from bitsure.base import processes
 from bitsure.base.files import write_text
 from bitsure.comparison import changes, verdict
 from bitsure.comparison.compare import compare
@@ -19,94 +17,137 @@ from bitsure.comparison.published import find_published
 from bitsure.config.schema import MetricSettings, VerdictSettings
 from bitsure.metrics import measure as metrics
 from bitsure.records.joining import join
-from bitsure.records.record import Records, to_table
+from bitsure.records.record import Records
 from bitsure.report import figures, page, samples
-from bitsure.results import Comparison, MetricsByTask, PublishedNumber, Verdict, write
+from bitsure.results import (
+    Comparison,
+    Compressibility,
+    MetricsByTask,
+    Provenance,
+    PublishedNumber,
+    Quantization,
+    Verdict,
+    write,
+)
 
 log = logging.getLogger(__name__)
+
+BASELINE_FILES = ("baseline_metrics.json", "comparison.json", "verdict.json", "published.json", "changes.parquet")
+
+
+@dataclass(frozen=True)
+class About:
+    """What a report says of its run besides the numbers."""
+
+    title: str
+    quantization: Quantization | None = None
+    provenance: Provenance | None = None
+    prompts: dict[tuple[str, int], str] | None = None  # (task, doc_id) → prompt
+    noisy: Sequence[Records] = ()  # the noise control's records, one table for each seed
+    compressibility: Compressibility | None = None
+    task: dict[str, Any] | None = None  # the run's task settings
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was computed of one run, and the files that show it."""
+    """The results of one run and the files that show them."""
 
     metrics: MetricsByTask
     baseline_metrics: MetricsByTask | None
     comparison: Comparison | None
     verdict: Verdict | None
+    published: list[PublishedNumber]  # numbers from papers beside those of this run
+    changes: dict[str, changes.Changes]  # task → what quantization changed in each question; empty without a baseline
+    changed_most: dict[str, list[samples.ChangedQuestion]] | None
     figures: figures.Pictures
-    published: list[PublishedNumber]  # numbers of papers beside those of this run
     page: Path
 
-
-@dataclass(frozen=True)
-class About:
-    """What a report says of its run beside the numbers."""
-
-    title: str
-    quantization: dict | None = None  # quantization.json
-    provenance: dict | None = None
-    prompts: dict[tuple[str, int], str] | None = None  # by task and doc_id
-    noisy: Sequence[Records] = ()  # the noise control's, one for each seed
-    compressibility: dict | None = None  # compressibility.json
-    task: dict | None = None  # the config's
-
-
-OF_A_BASELINE = ("baseline_metrics.json", "comparison.json", "verdict.json", "published.json", "changes.parquet")
+    def moved_to(self, directory: Path) -> Report:
+        """Return the same report, whose files have been moved to another directory."""
+        here = self.page.parent
+        pictures = {
+            kind: {task: directory / path.relative_to(here) for task, path in paths.items()}
+            for kind, paths in self.figures.items()
+        }
+        return replace(self, figures=pictures, page=directory / self.page.name)
 
 
 def build(
-    out: Path,
-    records: Records,
-    baseline: Records | None,
-    metric: MetricSettings,
-    margins: VerdictSettings,
-    about: About,
-    artist: processes.Helper | None = None,
-    beside: Callable[[], None] = lambda: None,
+    out: Path, records: Records, baseline: Records | None, metric: MetricSettings, margins: VerdictSettings, about: About
 ) -> Report:
-    """Compute every number and write it, with pictures and page, into `out`: metrics.json (baseline_metrics.json,
-    comparison.json, verdict.json, published.json), changes.parquet, figures/, report.html.
+    """Compute every number of a run, draw the figures, and write both.
 
-    artist: draws the pictures meanwhile; one that is made for it if none is given. beside: other work, done here while
-    pictures are waited for.
+    Args:
+        out: The directory to write to: metrics.json, figures/ and report.html; with a baseline also baseline_metrics.json,
+            comparison.json, verdict.json, published.json and changes.parquet.
+        records: The run's records.
+        baseline: Records of the same questions in full precision; None for a full-precision run.
+        metric: How records become numbers.
+        margins: The largest losses that are small enough to ship.
+        about: What else the page shows.
+
+    Returns:
+        The numbers, and where the figures and the page are.
+
+    Raises:
+        UserError: If the two runs have no question in common, or the records lack what `metric` needs.
     """
-    left = max(1, (os.cpu_count() or 2) - 1)  # processors beside the one that draws, for which matrices would only wait
-    with nullcontext(artist) if artist else processes.helper() as artist, threadpool_limits(left, "blas"):
-        quantized, full = (None if one is None else to_table(one).select(figures.COLUMNS) for one in (records, baseline))
-        pictures = [artist.submit(figures.of_records, quantized, full, metric, out / "figures")]
-        bits = (about.quantization or {}).get("bits_per_weight")
-        measured_baseline = compared = judged = changed = None
-        if baseline is not None:
-            compared = compare(baseline, records, metric, bits, about.noisy)
-            pictures.append(artist.submit(figures.of_comparison, compared, out / "figures"))
-            measured_baseline = metrics.measure(baseline, metric)
-            judged = verdict.judge(compared, margins, metric.confidence_level)
-            joined = join(baseline, records)
-            changed = samples.most_changed(joined, about.prompts or {}, metric.normalization)
-            changes.write(out / "changes.parquet", changes.of(joined, metric))
-            for task, one in judged.tasks.items():
-                if one.warning:
-                    log.warning("%s: %s", task, one.warning)
-        measured = metrics.measure(records, metric)
-        provenance = about.provenance or {}
-        model, weights = provenance.get("model", {}).get("name"), provenance.get("weights")
-        printed = find_published(model, weights and weights["quant"], about.task or {}, measured, measured_baseline)
-        beside()
-        drawn = {kind: {} for kind in figures.KINDS}
-        for some in pictures:
-            drawn |= some()
-    report = Report(measured, measured_baseline, compared, judged, drawn, printed, out / "report.html")
-    html = page.render(report, about, changed, metric)  # before anything is written
+    with threadpool_limits(1, "blas"):  # the last digit of a sum depends on how many threads share it
+        report = _compute(out, records, baseline, metric, margins, about)
+    report.figures.update(figures.draw(records, baseline, report.comparison, metric, out / "figures"))
+    _write(out, report, page.render(report, about, metric))
+    return report
+
+
+def _compute(
+    out: Path, records: Records, baseline: Records | None, metric: MetricSettings, margins: VerdictSettings, about: About
+) -> Report:
+    measured = metrics.measure(records, metric)
+    baseline_metrics = comparison = judged = changed_most = None
+    changed: dict[str, changes.Changes] = {}
+    if baseline is not None:
+        bits = about.quantization.bits_per_weight if about.quantization else None
+        comparison = compare(baseline, records, metric, bits, about.noisy)
+        baseline_metrics = metrics.measure(baseline, metric)
+        judged = verdict.judge(comparison, margins, metric.confidence_level)
+        joined = join(baseline, records)
+        changed_most = samples.most_changed(joined, about.prompts or {}, metric.normalization)
+        changed = changes.of(joined, metric)
+        for task, task_verdict in judged.tasks.items():
+            if task_verdict.warning:
+                log.warning("%s: %s", task, task_verdict.warning)
+    return Report(
+        metrics=measured,
+        baseline_metrics=baseline_metrics,
+        comparison=comparison,
+        verdict=judged,
+        published=_published(about, measured, baseline_metrics),
+        changes=changed,
+        changed_most=changed_most,
+        figures={},
+        page=out / "report.html",
+    )
+
+
+def _published(about: About, measured: MetricsByTask, baseline: MetricsByTask | None) -> list[PublishedNumber]:
+    origin = about.provenance
+    if origin is None or origin.model is None:
+        return []
+    quant = origin.weights["quant"] if origin.weights else None
+    return find_published(origin.model.name, quant, about.task or {}, measured, baseline)
+
+
+def _write(out: Path, report: Report, html: str) -> None:
+    if report.comparison is not None:
+        changes.write(out / "changes.parquet", report.changes)
     files = {
-        "metrics.json": measured,
-        "baseline_metrics.json": measured_baseline,
-        "comparison.json": compared,
-        "verdict.json": judged,
-        "published.json": printed or None,
+        "metrics.json": report.metrics,
+        "baseline_metrics.json": report.baseline_metrics,
+        "comparison.json": report.comparison,
+        "verdict.json": report.verdict,
+        "published.json": report.published or None,
     }
     for name, value in files.items():
         if value is not None:
             write(out / name, value)
     write_text(report.page, html)
-    return report

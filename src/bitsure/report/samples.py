@@ -16,7 +16,7 @@ LONGEST = 600  # characters of a prompt
 
 
 @dataclass(frozen=True)
-class Changed:
+class ChangedQuestion:
     """One question before and after."""
 
     task: str
@@ -26,7 +26,7 @@ class Changed:
     choices: list[tuple[str, bool, float, float]]  # text, whether it is right, probability before and after
 
 
-def most_changed(joined: Join, prompts: dict[tuple[str, int], str], normalization: str) -> dict[str, list[Changed]]:
+def most_changed(joined: Join, prompts: dict[tuple[str, int], str], normalization: str) -> dict[str, list[ChangedQuestion]]:
     """By task, the questions whose right answer gained or lost most probability; none of whole texts."""
     full, found = by_task(joined.baseline), {}
     for task, after in by_task(joined.quantized).items():
@@ -36,7 +36,7 @@ def most_changed(joined: Join, prompts: dict[tuple[str, int], str], normalizatio
         change = now.true_label_prob - was.true_label_prob
         places = np.argsort(-np.abs(change), kind="stable")[:SHOWN]
         found[task] = [
-            Changed(
+            ChangedQuestion(
                 task=task,
                 doc_id=record.doc_id,
                 prompt=_end(prompts.get((task, record.doc_id))),

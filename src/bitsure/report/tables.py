@@ -1,14 +1,15 @@
-"""The comparison as a table a person wants to read: in the terminal and, by the same rows, on the page."""
+"""Format results as rows of strings: for the terminal and, the same rows, for the page."""
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container, Mapping
+from typing import TypeVar
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from bitsure.comparison.compare import was_compared
+from bitsure.comparison.compare import PRIMARY, was_compared
 from bitsure.metrics.measure import MACRO
 from bitsure.metrics.significance import BECAME_WRONG
 from bitsure.results import Comparison, Difference, Measurement, MetricsByTask
@@ -19,53 +20,63 @@ HEADLINE = {
     "true_label_prob": "true-label prob.",
     "nll": "NLL",
     "expected_calibration_error": "calibration error",
-    "perplexity": "perplexity",  # of what has no choices
+    "perplexity": "perplexity",  # of texts, which have no choices
     "word_perplexity": "perplexity, word",
     "bits_per_byte": "bits per byte",
 }
 
 
 def comparison_columns(level: float) -> tuple[str, ...]:
-    """The headings of `comparison_rows`."""
+    """Return the headings of `comparison_rows`; level is the confidence level, in (0, 1)."""
     return ("task", "metric", "n", "full precision", "quantized", "difference", f"{level:.0%} interval", "test", "effect size")
 
 
 def comparison_rows(comparison: Comparison, only: Container[str] | None = None) -> list[tuple[str, ...]]:
-    """Every difference as a row of strings, or those of some metrics."""
+    """Return every difference as a row of strings.
+
+    Args:
+        comparison: Task → metric → difference.
+        only: Names of the metrics to show; None for all.
+    """
     return [
-        (
-            task,
-            name,
-            f"{one.n:,}",
-            number(one.baseline) if one.has_baseline else "",
-            number(one.quantized) if one.has_baseline else "",
-            number(one.value, sign=one.has_baseline or task == MACRO),
-            interval(one, sign=one.has_baseline or task == MACRO),
-            note(one),
-            effect(one),
-        )
+        _comparison_row(task, name, difference)
         for task, values in comparison.items()
-        for name, one in values.items()
+        for name, difference in values.items()
         if not name.startswith("questions_") and (only is None or name in only)
     ]
 
 
+def _comparison_row(task: str, name: str, difference: Difference) -> tuple[str, ...]:
+    signed = difference.has_baseline or task == MACRO
+    return (
+        task,
+        name,
+        f"{difference.n:,}",
+        number(difference.baseline) if difference.has_baseline else "",
+        number(difference.quantized) if difference.has_baseline else "",
+        number(difference.value, signed),
+        interval(difference, signed),
+        test_result(difference),
+        effect_size(difference),
+    )
+
+
 def metric_columns(level: float) -> tuple[str, ...]:
-    """The headings of `metric_rows`."""
+    """Return the headings of `metric_rows`; level is the confidence level, in (0, 1)."""
     return ("task", "metric", "n", "value", f"{level:.0%} interval")
 
 
 def metric_rows(metrics: MetricsByTask) -> list[tuple[str, ...]]:
-    """Every number of one run as a row of strings."""
+    """Return every number of one run as a row of strings."""
     return [
-        (task, name, f"{one.n:,}", number(one.value), interval(one, sign=False))
+        (task, name, f"{measured.n:,}", number(measured.value), interval(measured))
         for task, values in metrics.items()
-        for name, one in values.items()
+        for name, measured in values.items()
     ]
 
 
 def unjoined(comparison: Comparison) -> list[str]:
-    """A sentence for each task of which not all questions are in both runs."""
+    """Return a sentence for each task with questions that only one of the two runs has."""
     sentences = []
     for task, values in comparison.items():
         if task == MACRO:
@@ -73,77 +84,99 @@ def unjoined(comparison: Comparison) -> list[str]:
         joined, full, quant = (values[f"questions_{name}"].value for name in ("joined", "only_baseline", "only_quantized"))
         if full or quant:
             sentences.append(
-                f"{task}: {joined:,} questions are compared; {full:,} are in the full-precision run alone, {quant:,} in the "
-                "quantized run alone."
+                f"{task}: {joined:,} questions are compared; {full:,} are in the full-precision run only, {quant:,} in the "
+                "quantized run only."
             )
     return sentences
 
 
 def number(value: float | None, sign: bool = False) -> str:
-    """Four decimals, and fewer of what is larger: a perplexity, the NLL of a long answer."""
+    """Return a number with four decimals, fewer if it is large (a perplexity, the NLL of a long answer); – for None."""
     if value is None:
         return "–"
     digits = next((digits for below, digits in ((10, ".4f"), (1000, ".2f"), (1e6, ".0f")) if abs(value) < below), ".2e")
     return f"{value:{'+' if sign else ''}{digits}}"
 
 
-def interval(one: Measurement, sign: bool) -> str:
-    """The interval, or nothing where there is none."""
-    if one.ci_low is None:
+def interval(measured: Measurement, sign: bool = False) -> str:
+    """Return an interval in brackets; empty where there is none."""
+    if measured.ci_low is None:
         return ""
-    return f"[{number(one.ci_low, sign)}, {number(one.ci_high, sign)}]"
+    return f"[{number(measured.ci_low, sign)}, {number(measured.ci_high, sign)}]"
 
 
-def note(one: Difference) -> str:
-    """What its test said: adjusted p-values, and whether the test was the primary one."""
-    if one.p_value is None:
+def test_result(difference: Difference) -> str:
+    """Return a test and its adjusted p-value, with a star if it is primary and significant; empty where there is no test."""
+    if difference.p_value is None:
         return ""
-    p = p_value(one.p_value if one.p_adjusted is None else one.p_adjusted)
-    if one.family == "primary":
-        return f"{one.test}: {p} (Holm)" + (" *" if one.significant else "")
-    return f"{one.test}: {p} ({one.family})"
+    p = p_value(difference.p_value if difference.p_adjusted is None else difference.p_adjusted)
+    if difference.family == "primary":
+        return f"{difference.test}: {p} (Holm)" + (" *" if difference.significant else "")
+    return f"{difference.test}: {p} ({difference.family})"
 
 
-def effect(one: Difference) -> str:
-    """The effect size of what was tested, with its interval; a share says of what."""
-    if one.effect_size is None or one.effect_size_ci is None:
+def effect_size(difference: Difference) -> str:
+    """Return a test's effect size with its interval; a share says of what."""
+    if difference.effect_size is None or difference.effect_size_ci is None:
         return ""
-    low, high = one.effect_size_ci
-    if one.effect == BECAME_WRONG:
-        return f"{one.effect_size:.2f} [{low:.2f}, {high:.2f}] {BECAME_WRONG}"
-    return f"{one.effect_size:+.2f} [{low:+.2f}, {high:+.2f}]"
+    low, high = difference.effect_size_ci
+    if difference.effect == BECAME_WRONG:
+        return f"{difference.effect_size:.2f} [{low:.2f}, {high:.2f}] {BECAME_WRONG}"
+    return f"{difference.effect_size:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
-def p_value(p: float) -> str:
+def p_value(p: float | None) -> str:
+    """Return a p-value in words, such as `p = 0.031`; – for None."""
+    if p is None:
+        return "p = –"
     return "p < 1e-4" if p < 1e-4 else f"p = {p:.2g}"
 
 
 def terminal_table(metrics: MetricsByTask, comparison: Comparison | None, title: str, level: float, alpha: float) -> Table:
-    """The headline numbers per task, narrow enough for 80 columns."""
+    """Return the headline numbers of each task, narrow enough for 80 columns.
+
+    Args:
+        metrics: The run's numbers, shown if there is no comparison.
+        comparison: The run against full precision.
+        title: The table's title.
+        level: The confidence level of the intervals.
+        alpha: The significance level of the primary tests.
+    """
     table = Table(
         title=escape(title), title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False
     )
-    columns = ["task", "", "full", "quantized", "difference", f"{level:.0%} interval"]
-    if comparison and any(
-        "true_label_prob" in values and values["true_label_prob"].significant for values in comparison.values()
-    ):
-        table.caption = f"* significant at α = {alpha:g}: paired t-test on the true-label probability, Holm over the tasks"
-    if not comparison:
-        columns = ["task", "", "value", f"{level:.0%} interval"]
-    for i, column in enumerate(columns):
-        # numbers are never cut: a task's long name goes on in the next line
+    columns = ["task", "", "full", "quantized", "difference"] if comparison else ["task", "", "value"]
+    for i, column in enumerate([*columns, f"{level:.0%} interval"]):
+        # numbers are never cut: a task's long name continues on the next line
         table.add_column(column, justify="left" if i < 2 else "right", no_wrap=i > 0, overflow="fold")
-    for task, values in (comparison or metrics).items():
-        if task == MACRO or (comparison and not was_compared(values)):
-            continue
-        table.add_section()
-        for i, (name, label) in enumerate((name, label) for name, label in HEADLINE.items() if name in values):
-            one = values[name]
-            first = task if i == 0 else f"  n = {one.n:,}" if i == 1 else ""
-            if comparison:
-                star = " *" if one.significant else "  "
-                numbers = [number(one.baseline), number(one.quantized), number(one.value, sign=True) + star]
-            else:
-                numbers = [number(one.value)]
-            table.add_row(escape(first), label, *numbers, interval(one, sign=bool(comparison)))
+    if comparison and any(PRIMARY in values and values[PRIMARY].significant for values in comparison.values()):
+        table.caption = f"* significant at α = {alpha:g}: paired t-test on the true-label probability, Holm over the tasks"
+    if comparison:
+        for task, values in comparison.items():
+            if task != MACRO and was_compared(values):
+                _add_task(table, task, values, _difference_cells)
+    else:
+        for task, measured in metrics.items():
+            if task != MACRO:
+                _add_task(table, task, measured, _metric_cells)
     return table
+
+
+M = TypeVar("M", bound=Measurement)
+
+
+def _add_task(table: Table, task: str, values: Mapping[str, M], cells: Callable[[M], list[str]]) -> None:
+    table.add_section()
+    for i, name in enumerate(name for name in HEADLINE if name in values):
+        first = task if i == 0 else f"  n = {values[name].n:,}" if i == 1 else ""
+        table.add_row(escape(first), HEADLINE[name], *cells(values[name]))
+
+
+def _difference_cells(difference: Difference) -> list[str]:
+    star = " *" if difference.significant else "  "
+    numbers = [number(difference.baseline), number(difference.quantized), number(difference.value, sign=True) + star]
+    return [*numbers, interval(difference, sign=True)]
+
+
+def _metric_cells(measured: Measurement) -> list[str]:
+    return [number(measured.value), interval(measured)]

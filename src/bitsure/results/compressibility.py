@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from bitsure.results.result import Result
 
+AS_STORED = "as_stored"
+CODER_LABELS = {
+    "zstd_packed": "zstd of the packed words",
+    "zstd_bytes": "zstd of one byte per code",
+    "range_coder": "range coder",
+}
+"""The coders that a result file names, and what a reader is told."""
+
 
 class EntropyLevel(Result):
     """Entropy of codes when each unit (tensor, channel, group, token) has a code book of its own."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
-from bitsure.base import processes, terminal
+from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
 from bitsure.base.store import Store
@@ -22,12 +21,10 @@ from bitsure.quantize.calibration import windows as calib_data
 from bitsure.quantize.checkpoint import prequantized
 from bitsure.records.parquet import read_prompts, write_records
 from bitsure.records.record import Records
-from bitsure.report import compressibility_table as compressibility
-from bitsure.report import published_table, tables
 from bitsure.report import run_report as report
-from bitsure.results import Verdict
-from bitsure.results.costs import Costs, WorkCosts
-from bitsure.results.result import to_plain
+from bitsure.report import terminal_summary
+from bitsure.results import Compressibility, Costs, Provenance, Quantization, Verdict, to_plain
+from bitsure.results.costs import WorkCosts
 from bitsure.run import provenance, tracking
 from bitsure.run.directory import open_run
 from bitsure.scoring import scorer as scoring
@@ -54,19 +51,19 @@ class Cell:
 def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
     """Run one cell and write its directory. Raises UserError, before weights are loaded wherever that is possible."""
     settings, memo = resolved(config), Memo()
-    with processes.helper() as artist, open_run(run_dir, settings) as current:
+    with open_run(run_dir, settings) as current:
         made_by = provenance.collect()
         current.write_json("provenance.json", made_by)
         with current.stage("check"):
             cell = prepare(config, run_dir / "libraries.log", memo)
-            tracking.begin(config.tracking)
+            tracking.start_service(config.tracking)
             check(cell, memo)
             made_by |= _made_by(cell, config)
             current.write_json("provenance.json", made_by)
         with current.stage("load tasks"):
             load_tasks(cell, memo)
         source, scorer = cell.source, cell.scorer
-        with tracking.track(config, settings, run_dir, sweep, cell.log_file) as tracker:
+        with tracking.track_run(config, settings, run_dir, sweep, cell.log_file) as tracker:
             quantized = baseline = proof = packed = None
             if cell.plan:
                 with current.stage("quantize"):
@@ -88,20 +85,25 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
             write_records(run_dir / "records.parquet", rows, scorer.describe(source, cell.weights))
             made_by |= _data(cell)
             current.write_json("provenance.json", made_by)
-            took = to_plain(_costs(cell, proof))
-            current.write_json("costs.json", took)
+            took = _costs(cell, proof)
+            current.write_json("costs.json", to_plain(took))
             with current.stage("noise control"):
                 noisy = [_noise(cell, seed, run_dir / "noise_control") for seed in range(config.control.seeds)]
             with current.stage("report"):
                 title = f"{source.name}, {config.quant.name}"
                 scorer.write_prompts(source, run_dir / "prompts.parquet")
                 prompts = read_prompts(run_dir / "prompts.parquet")
-                about = report.About(title, proof, made_by, prompts, noisy, packed, asdict(config.task))
-                samples = partial(tracker.log_samples, rows, baseline, config.metric)
-                made = report.build(run_dir, rows, baseline, config.metric, config.verdict, about, artist, samples)
+                proven = Quantization.model_validate(proof) if proof else None
+                loading = Compressibility.model_validate(packed) if packed else None
+                origin = Provenance.model_validate(made_by)
+                about = report.About(title, proven, origin, prompts, noisy, loading, asdict(config.task))
+                made = report.build(run_dir, rows, baseline, config.metric, config.verdict, about)
             with current.stage("track"):
-                tracker.log(made_by, made, proof, took, run_dir / "records.parquet")
-    _show(config, title, made, packed, tracker.look, run_dir)
+                tracker.log_facts(origin, proven, took)
+                tracker.log_report(made, rows, baseline, config.metric)
+                tracker.log_records(run_dir / "records.parquet")
+    places = {"report": made.page, "records": run_dir / "records.parquet", "W&B": tracker.where}
+    terminal_summary.show(made, about, config.metric, places)
     if made.verdict:
         _check_strict(config, made.verdict, run_dir)
 
@@ -188,27 +190,3 @@ def _check_strict(config: Config, judged: Verdict, run_dir: Path) -> None:
     if config.verdict.strict and judged.verdict != verdict.NON_INFERIOR:
         what = f"{config.model.name} with {config.quant.name}"
         raise UserError(f"verdict=strict: {what} is {judged.verdict}; see {run_dir / 'report.html'}.")
-
-
-def _show(config: Config, title: str, made: report.Report, packed: dict | None, look: str | None, run_dir: Path) -> None:
-    out, metric = terminal.console(), config.metric
-    out.print()
-    out.print(tables.terminal_table(made.metrics, made.comparison, title, metric.confidence_level, metric.alpha))
-    out.print()
-    for sentence in tables.unjoined(made.comparison or {}):
-        out.print(sentence, markup=False, soft_wrap=True)
-    if made.published:
-        published_table.show(out, made.published)
-        out.print()
-    if made.verdict:
-        out.print(f"Verdict: {made.verdict.verdict}", markup=False)
-        for sentence in verdict.sentences(made.verdict):
-            out.print(f"- {sentence}", markup=False, soft_wrap=True)
-        out.print()
-    if packed:
-        out.print(compressibility.sentence(packed), markup=False, soft_wrap=True)
-        out.print()
-    lines = {"report": made.page, "records": run_dir / "records.parquet", "W&B": look}
-    for what, where in lines.items():
-        if where:
-            out.print(f"{what:8} {where}", markup=False, soft_wrap=True)  # whole, to be copied

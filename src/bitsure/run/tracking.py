@@ -1,4 +1,4 @@
-"""Weights & Biases: the only file that imports wandb."""
+"""Log runs to Weights & Biases."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 from bitsure.base import terminal
@@ -20,31 +21,78 @@ from bitsure.base.files import hash_json, write_text
 from bitsure.config.schema import Config, MetricSettings, TrackingSettings
 from bitsure.records.record import Records
 from bitsure.report.run_report import Report
-from bitsure.run.directory import BROKEN_OFF
-from bitsure.run.tracking_samples import SAMPLE_COLUMNS, reliability_points, sample_rows
-from bitsure.sweep.report.sweep_statistics import STUDY
-from bitsure.sweep.report.sweep_table import COSTS
+from bitsure.results import Costs, Provenance, Quantization, to_plain
+from bitsure.run.tracking_samples import SAMPLE_COLUMNS, Cell, reliability_points, sample_rows
 
 if TYPE_CHECKING:
-    from bitsure.sweep.report.sweep_report import Sweep
+    import wandb
 
 WAYS_OUT = (
     "Ways out: `wandb login` (or the environment variable WANDB_API_KEY); or tracking.mode=offline, and `wandb sync` later."
 )
+QUANTIZATION_KEYS = (
+    "bits_per_weight",
+    "parameter_share",
+    "relative_error",
+    "bits_per_weight_coded",
+    "code_entropy",
+    "load_seconds",
+)
+RUN_FILE = "wandb/run.json"  # in the run's directory, beside W&B's own files
+EMPTY_FILE_BYTES = 7  # the header of W&B's file of an offline run
+
+
+class WandbRun(Protocol):
+    """The part of a W&B run that is used here."""
+
+    summary: Any
+    config: Any
+
+    @property
+    def id(self) -> str:
+        """Its id within the project."""
+
+    @property
+    def url(self) -> str | None:
+        """Its address; None offline."""
+
+    @property
+    def dir(self) -> str:
+        """The directory of its files."""
+
+    def log(self, data: dict[str, Any]) -> None:
+        """Log values at one step."""
+
+    def log_artifact(self, artifact_or_path: Any) -> Any:
+        """Log files."""
+
+    def finish(self, exit_code: int | None = None) -> None:
+        """End the run."""
+
+
+@dataclass(frozen=True)
+class RunDescription:
+    """What a new W&B run is called, and its settings."""
+
+    name: str
+    group: str
+    job_type: str
+    tags: list[str]
+    config: dict[str, Any]
 
 
 def check_login(tracking: TrackingSettings) -> None:
-    """Raise UserError if runs should be sent and there is no login, before anything is computed."""
+    """Raise UserError if runs are to be sent and there is no login; nothing has been computed yet then."""
     if tracking.mode != "online":
         return
     import wandb
 
-    if not wandb.api.api_key:  # from the environment, .netrc or wandb's settings; never shown or kept
+    if not wandb.api.api_key:  # from the environment, .netrc or wandb's settings; it is never shown or kept
         raise UserError(f"tracking.mode=online: not logged in to Weights & Biases. {WAYS_OUT}")
 
 
-def begin(tracking: TrackingSettings) -> None:
-    """Let W&B start its service, for a quarter of a second, beside what comes before `track`, which says what went wrong."""
+def start_service(tracking: TrackingSettings) -> None:
+    """Start W&B's service in the background, which takes a quarter of a second; `open_wandb_run` reports its errors."""
     if tracking.mode == "disabled":
         return
 
@@ -63,188 +111,155 @@ def _wandb() -> ModuleType:
 
 
 class Tracker:
-    """Logs a run; every method does nothing where tracking is disabled."""
+    """Logs one run; where tracking is disabled every method does nothing."""
 
-    def __init__(self, run: Any | None):
+    def __init__(self, run: WandbRun | None) -> None:
         self._run = run
-        self._error: Exception | None = None
 
     @property
-    def look(self) -> str | None:
-        """How to look further: the run's address, or the command that sends an offline run."""
-        if not self._run:
-            return None
-        return self._run.url or f"wandb sync {Path(self._run.dir).parent}"
+    def where(self) -> str | None:
+        """The run's address, or the command that sends an offline run; None where tracking is disabled."""
+        return None if self._run is None else where_to_look(self._run)
 
-    def log_samples(self, records: Records, baseline: Records | None, metric: MetricSettings) -> None:
-        """What both models said to each question, and curves that overlay runs; they go with what `log` logs.
-
-        What goes wrong here is raised by `log`: it is called when the report is written, and this one before.
-        """
-        if self._run:
-            try:
-                self._log_samples(records, baseline, metric)
-            except Exception as error:
-                self._error = error
-
-    def _log_samples(self, records: Records, baseline: Records | None, metric: MetricSettings) -> None:
-        import wandb
-
-        curves = {
-            f"reliability_curve/{task}": wandb.plot.line(
-                wandb.Table(columns=["confidence", "accuracy", "questions"], data=points),
-                "confidence",
-                "accuracy",
-                title=f"{task}: share right against confidence",
-            )
-            for task, points in reliability_points(records, metric).items()
-        }
-        samples = _typed_table(SAMPLE_COLUMNS, sample_rows(records, baseline, metric.normalization))
-        self._run.log(curves | {"samples": samples}, commit=False)
-
-    def log(
-        self,
-        provenance: dict,
-        report: Report,
-        quantization: dict | None,
-        costs: dict,
-        records_file: Path,
-    ) -> None:
-        """Summary numbers `<task>/<metric>`, differences `<task>/delta/<metric>`, the verdict, `costs/…` as in costs.json;
-        pictures and the records.
-        """
-        if not self._run:
+    def log_facts(self, provenance: Provenance, quantization: Quantization | None, costs: Costs) -> None:
+        """Log where a run comes from (config), what was quantized and what it cost (summary)."""
+        if self._run is None:
             return
-        if self._error:
-            raise self._error
+        self._run.config.update({"provenance": to_plain(provenance)}, allow_val_change=True)
+        facts = to_plain(quantization) if quantization else {}
+        summary = {f"quantization/{key}": facts[key] for key in QUANTIZATION_KEYS if key in facts}
+        for step, values in to_plain(costs).items():
+            summary |= {f"costs/{step}/{key}": value for key, value in (values or {}).items() if key != "by_task"}
+        self._update_summary(summary)
+
+    def log_report(self, report: Report, records: Records, baseline: Records | None, metric: MetricSettings) -> None:
+        """Log a report: numbers and verdict (summary), figures, reliability curves, and a table of all questions.
+
+        Numbers are named `<task>/<metric>`, differences `<task>/delta/<metric>`.
+        """
+        if self._run is None:
+            return
         import wandb
 
-        self._run.config.update({"provenance": provenance}, allow_val_change=True)
-        summary = {f"{task}/{name}": one.value for task, values in report.metrics.items() for name, one in values.items()}
-        for task, values in (report.comparison or {}).items():
-            summary |= {f"{task}/delta/{name}": one.value for name, one in values.items()}
-        if report.verdict:
-            summary |= {"verdict": report.verdict.verdict}
-            summary |= {f"{task}/verdict": one.verdict for task, one in report.verdict.tasks.items()}
-        if quantization:
-            summary |= {f"quantization/{key}": quantization[key] for key in PROOF if key in quantization}
-        for what, took in costs.items():
-            summary |= {f"costs/{what}/{key}": value for key, value in (took or {}).items() if key != "by_task"}
-        self._run.summary.update({key: value for key, value in summary.items() if value is not None})
-        self._run.log(
-            {
-                f"{kind}/{task}": wandb.Image(str(picture))
-                for kind, pictures in report.figures.items()
-                for task, picture in pictures.items()
-            }
-        )
+        self._update_summary(_summary(report))
+        pictures = {
+            f"{kind}/{task}": wandb.Image(str(path)) for kind, paths in report.figures.items() for task, path in paths.items()
+        }
+        samples = _samples_table(sample_rows(records, baseline, metric.normalization))
+        self._run.log(pictures | _reliability_curves(records, metric) | {"samples": samples})
+
+    def log_records(self, file: Path) -> None:
+        """Log records.parquet as an artifact."""
+        if self._run is None:
+            return
+        import wandb
+
         artifact = wandb.Artifact(f"records-{self._run.id}", type="records")
-        artifact.add_file(str(records_file))
+        artifact.add_file(str(file))
         self._run.log_artifact(artifact)
 
-
-PROOF = ("bits_per_weight", "parameter_share", "relative_error", "bits_per_weight_coded", "code_entropy", "load_seconds")
-SWEEP = "sweep"  # the summary run's job type
-RUN = "wandb/run.json"  # beside what W&B leaves: the run's id
-HEADER = 7  # bytes that W&B's file of a run begins with
-SWEEP_COLUMNS = ("model", "series", "parameters", "quantizer", "setting", "bits_per_weight", "size_bytes", "task", "metric")
-SWEEP_COLUMNS += ("value", "ci_low", "ci_high", "n", "baseline", "delta", "delta_ci_low", "delta_ci_high", "p_adjusted")
-SWEEP_COLUMNS += COSTS
+    def _update_summary(self, values: Mapping[str, object]) -> None:
+        assert self._run is not None
+        self._run.summary.update({key: value for key, value in values.items() if value is not None})
 
 
-def _typed_table(columns: dict[str, type], rows_: list[list]) -> Any:
-    """Columns that may lack a value are told from those that do not: for one that may, W&B guesses each value's type anew.
+def _summary(report: Report) -> dict[str, object]:
+    summary: dict[str, object] = {}
+    for task, measured in report.metrics.items():
+        summary |= {f"{task}/{name}": number.value for name, number in measured.items()}
+    for task, values in (report.comparison or {}).items():
+        summary |= {f"{task}/delta/{name}": difference.value for name, difference in values.items()}
+    if report.verdict:
+        summary["verdict"] = report.verdict.verdict
+        summary |= {f"{task}/verdict": task_verdict.verdict for task, task_verdict in report.verdict.tasks.items()}
+    return summary
 
-    It is given the first row, which it holds to the types, and the others, of the same types, as they are: that is ten times as
-    fast.
+
+def where_to_look(run: WandbRun) -> str:
+    """Return a W&B run's address, or the command that sends it if it is offline."""
+    return run.url or f"wandb sync {Path(run.dir).parent}"
+
+
+def _reliability_curves(records: Records, metric: MetricSettings) -> dict[str, Any]:
+    """Return a line plot for each task; W&B overlays those of several runs."""
+    import wandb
+
+    return {
+        f"reliability_curve/{task}": wandb.plot.line(
+            wandb.Table(columns=["confidence", "accuracy", "questions"], data=points),
+            "confidence",
+            "accuracy",
+            title=f"{task}: accuracy against confidence",
+        )
+        for task, points in reliability_points(records, metric).items()
+    }
+
+
+def _samples_table(rows: Sequence[list[Cell]]) -> wandb.Table:
+    """Return a table with a type for each column.
+
+    W&B guesses the type of each value anew in a column that may lack values. So only the columns that do lack some are
+    declared optional, and only the first row goes through W&B's own checks, which makes it ten times as fast.
     """
     import wandb
 
-    lacks = [any(row[k] is None for row in rows_) for k in range(len(columns))]
-    table_ = wandb.Table(columns=list(columns), data=rows_[:1], dtype=list(columns.values()), optional=lacks)
-    table_.data += rows_[1:]
-    return table_
+    optional = [any(row[k] is None for row in rows) for k in range(len(SAMPLE_COLUMNS))]
+    types = list(SAMPLE_COLUMNS.values())
+    table = wandb.Table(columns=list(SAMPLE_COLUMNS), data=list(rows[:1]), dtype=types, optional=optional)
+    table.data += rows[1:]
+    return table
 
 
 @contextmanager
-def track(config: Config, resolved: dict, run_dir: Path, sweep: str | None, log_file: Path) -> Iterator[Tracker]:
-    """A W&B run around the block, finished whatever happens: with exit code 1 if the block raises."""
-    named = {
-        "name": f"{config.model.name}/{config.quant.name}",
-        "group": config.tracking.group or sweep or config.model.name,
-        "job_type": config.quant.name,
-        "tags": [config.model.name, config.quant.name, config.task.name],
-    }
-    with _run(config.tracking, run_dir, log_file, config=resolved, **named) as run:
+def track_run(config: Config, resolved: dict[str, Any], run_dir: Path, sweep: str | None, log_file: Path) -> Iterator[Tracker]:
+    """Open a W&B run around the block and finish it in any case, with exit code 1 if the block raises.
+
+    Args:
+        config: The run's settings.
+        resolved: The same as plain data, for W&B.
+        run_dir: The run's directory.
+        sweep: The name of the sweep that the run belongs to, if any: its group in W&B.
+        log_file: Where W&B's own output goes.
+
+    Yields:
+        What logs the run.
+    """
+    model, quantizer = str(config.model.name), config.quant.name
+    description = RunDescription(
+        name=f"{model}/{quantizer}",
+        group=config.tracking.group or sweep or model,
+        job_type=quantizer,
+        tags=[model, quantizer, config.task.name],
+        config=resolved,
+    )
+    with open_wandb_run(config.tracking, description, run_dir, log_file) as run:
         yield Tracker(run)
 
 
-def track_sweep(tracking: TrackingSettings, made: Sweep) -> str | None:
-    """A summary run of a sweep: its states, its table and figures, and all its files as an artifact; how to look further.
-
-    It stands in the group of the sweep's cells, and its keys are the same for every sweep.
-    """
-    for cell in made.cells:
-        if cell.state in BROKEN_OFF:
-            _remove_attempts(cell.directory)
-    group, log_file = tracking.group or made.directory.resolve().name, made.directory / "libraries.log"
-    named = {"name": f"{group}/{SWEEP}", "group": group, "job_type": SWEEP, "tags": [SWEEP]}
-    with _run(tracking, made.directory, log_file, config={"cells": [cell.name for cell in made.cells]}, **named) as run:
-        if run is None:
-            return None
-        import wandb
-
-        done = made.states.get("done", 0)
-        run.summary.update({"sweep/cells": len(made.cells), "sweep/done": done, "sweep/not_done": len(made.cells) - done})
-        rows_ = [[row[name] for name in SWEEP_COLUMNS] for row in made.models if row["metric"] in STUDY]
-        pictures = {f"sweep/{picture.name}": wandb.Image(str(path)) for picture, path in made.pictures}
-        run.log({"sweep/table": wandb.Table(columns=list(SWEEP_COLUMNS), data=rows_)} | pictures)
-        artifact = wandb.Artifact(SWEEP, type=SWEEP, metadata={"group": group})
-        for name in ("sweep.parquet", "sweep.html"):
-            artifact.add_file(str(made.directory / name))
-        for name in ("figures", "tables"):
-            artifact.add_dir(str(made.directory / name), name=name)
-        run.log_artifact(artifact)
-        return Tracker(run).look
-
-
-def _id_of(directory: Path, of: str) -> str:
-    """The id of a directory's W&B run: a cell that is taken up again, or a sweep that is summed up again, is the same run.
-
-    of: hash of what is run; something else there has another id. One of W&B's agents gives its own.
-    """
-    if given := os.environ.get("WANDB_RUN_ID"):
-        return given
-    file = directory / RUN
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        kept = json.loads(file.read_text())
-        if kept["of"] == of and re.fullmatch("[0-9a-f]{12}", kept["id"]):
-            return kept["id"]
-    file.parent.mkdir(exist_ok=True)
-    made = uuid4().hex[:12]
-    write_text(file, json.dumps({"id": made, "of": of}))
-    return made
-
-
-def _remove_attempts(directory: Path, run_id: str | None = None) -> None:
-    """Remove offline runs that were broken off before anything was written, and all with an id, which is run again.
-
-    `wandb sync` of many sends none of them where one is empty.
-    """
-    for file in directory.glob("wandb/offline-run-*/run-*.wandb"):
-        if file.stem == f"run-{run_id}" or file.stat().st_size <= HEADER:
-            shutil.rmtree(file.parent)
-
-
 @contextmanager
-def _run(tracking: TrackingSettings, directory: Path, log_file: Path, **about: Any) -> Iterator[Any | None]:
-    """A W&B run around the block, None where tracking is disabled; with exit code 1 if the block raises."""
+def open_wandb_run(
+    tracking: TrackingSettings, description: RunDescription, directory: Path, log_file: Path
+) -> Iterator[WandbRun | None]:
+    """Open a W&B run around the block and finish it in any case, with exit code 1 if the block raises.
+
+    Args:
+        tracking: Whether and where to log.
+        description: The run's name and settings. The same description in the same directory is the same W&B run.
+        directory: Where W&B keeps its files.
+        log_file: Where W&B's own output goes.
+
+    Yields:
+        The run; None where tracking is disabled.
+
+    Raises:
+        UserError: If W&B cannot start the run.
+    """
     if tracking.mode == "disabled":
         yield None
         return
-    wandb, run_id = _wandb(), _id_of(directory, hash_json([tracking.mode, about]))
+    wandb, run_id = _wandb(), _run_id(directory, hash_json([tracking.mode, asdict(description)]))
     if tracking.mode == "offline":
-        _remove_attempts(directory, run_id)
+        remove_attempts(directory, run_id)
     try:
         with terminal.output_to(log_file):
             run = wandb.init(
@@ -253,13 +268,13 @@ def _run(tracking: TrackingSettings, directory: Path, log_file: Path, **about: A
                 entity=tracking.entity,
                 mode=tracking.mode,
                 dir=str(directory),
-                # what is installed is in provenance, as far as it matters; listing it all takes longer than all else here
+                # provenance.json has the packages that matter; listing all that are installed takes longer than all else here
                 settings=wandb.Settings(console="off", disable_git=True, disable_code=True, x_save_requirements=False),
-                **about,
+                **asdict(description),
             )
     except wandb.errors.Error as error:
-        of_id = f"Or remove {directory / RUN}, which keeps the run's id, for a new one."
-        raise UserError(f"Weights & Biases cannot start a run: {error}\n{WAYS_OUT} {of_id}") from error
+        new_id = f"Or remove {directory / RUN_FILE}, which holds the run's id, to get a new one."
+        raise UserError(f"Weights & Biases cannot start a run: {error}\n{WAYS_OUT} {new_id}") from error
     try:
         yield run
     except BaseException:
@@ -268,3 +283,36 @@ def _run(tracking: TrackingSettings, directory: Path, log_file: Path, **about: A
         raise
     with terminal.output_to(log_file):
         run.finish()
+
+
+def remove_attempts(directory: Path, run_id: str | None = None) -> None:
+    """Remove offline runs that hold nothing, and those with an id that is run again.
+
+    `wandb sync` of several directories sends none of them if one is empty.
+    """
+    for file in directory.glob("wandb/offline-run-*/run-*.wandb"):
+        if file.stem == f"run-{run_id}" or file.stat().st_size <= EMPTY_FILE_BYTES:
+            shutil.rmtree(file.parent)
+
+
+def _run_id(directory: Path, content: str) -> str:
+    """Return the id of a directory's W&B run: a cell that is resumed, or a sweep that is reported again, is the same run.
+
+    Args:
+        directory: The run's directory, which remembers the id.
+        content: A hash of what is run; something else in the same directory gets another id.
+
+    Returns:
+        The remembered id or a new one; that of the environment variable WANDB_RUN_ID if one of W&B's agents set it.
+    """
+    if agents_id := os.environ.get("WANDB_RUN_ID"):
+        return agents_id
+    file = directory / RUN_FILE
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        remembered = json.loads(file.read_text())
+        if remembered["of"] == content and re.fullmatch("[0-9a-f]{12}", remembered["id"]):
+            return str(remembered["id"])
+    file.parent.mkdir(exist_ok=True)
+    new_id = uuid4().hex[:12]
+    write_text(file, json.dumps({"id": new_id, "of": content}))
+    return new_id

@@ -1,6 +1,8 @@
-"""What is tracked of single questions: both models' answers, and the points of reliability curves."""
+"""What W&B gets of single questions: both models' answers, and the points of reliability curves."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -10,9 +12,9 @@ from bitsure.metrics.confidence import questions
 from bitsure.metrics.measure import bins_of
 from bitsure.metrics.texts import texts
 from bitsure.records.joining import join
-from bitsure.records.record import Records, by_task, has_choices, is_text, to_records, to_table
+from bitsure.records.record import Record, Records, by_task, has_choices, is_text, to_records, to_table
 
-SAMPLE_COLUMNS = {
+SAMPLE_COLUMNS: dict[str, type] = {
     "task": str,
     "doc_id": int,
     "choices": str,
@@ -25,45 +27,75 @@ SAMPLE_COLUMNS = {
     "baseline_true_label_prob": float,
     "true_label_prob_change": float,
 }
+Cell = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A model's answer to one question; continuations have no prediction and no confidence."""
+
+    record: Record
+    prediction: str | None
+    confidence: float | None
+    true_label_prob: float
 
 
 def reliability_points(records: Records, metric: MetricSettings) -> dict[str, list[list[float]]]:
-    """By task with choices, a row for each bin that holds questions: mean confidence, accuracy, questions."""
+    """Return the points of each task's reliability curve; tasks without choices have none.
+
+    Returns:
+        Task → for each bin that holds questions: mean confidence, accuracy, number of questions.
+    """
     points = {}
-    for task, found in by_task(records).items():
-        if not has_choices(found):
+    for task, rows in by_task(records).items():
+        if not has_choices(rows):
             continue
-        asked = questions(found, metric.normalization)
-        bins = reliability_diagram(asked.confidence, asked.correct, bins_of(asked, metric))
-        rows_ = zip(bins.confidence, bins.accuracy, bins.count, strict=True)
-        points[task] = [[float(c), float(a), int(n)] for c, a, n in rows_ if n]
+        answers = questions(rows, metric.normalization)
+        diagram = reliability_diagram(answers.confidence, answers.correct, bins_of(answers, metric))
+        numbers = zip(diagram.confidence, diagram.accuracy, diagram.count, strict=True)
+        points[task] = [[float(confidence), float(accuracy), int(n)] for confidence, accuracy, n in numbers if n]
     return points
 
 
-def sample_rows(records: Records, baseline: Records | None, normalization: str) -> list[list]:
-    """A row under SAMPLE_COLUMNS for each question (whole texts have none), with both models' choice if there is a baseline."""
+def sample_rows(records: Records, baseline: Records | None, normalization: str) -> list[list[Cell]]:
+    """Return a row under SAMPLE_COLUMNS for each question, with full precision's answer where there is one.
+
+    Args:
+        records: The run's records; whole texts, which have no right answer, are left out.
+        baseline: The same questions in full precision.
+        normalization: What choices' log-probabilities are divided by.
+    """
     if baseline is None:
-        return [[*asked, *seen, *[None] * 4] for asked, seen in _seen(to_table(records), normalization)]
+        return [_row(answer, None) for answer in _answers(to_table(records), normalization)]
     joined = join(baseline, records)
-    pairs = zip(_seen(joined.baseline, normalization), _seen(joined.quantized, normalization), strict=True)
-    both = [[*asked, *now, *then, now[2] - then[2]] for (_, then), (asked, now) in pairs]
-    return both + [[*asked, *seen, *[None] * 4] for asked, seen in _seen(joined.unmatched, normalization)]
+    full, quantized = _answers(joined.baseline, normalization), _answers(joined.quantized, normalization)
+    rows = [_row(answer, before) for before, answer in zip(full, quantized, strict=True)]
+    return rows + [_row(answer, None) for answer in _answers(joined.unmatched, normalization)]
 
 
-def _seen(records: pa.Table, normalization: str) -> list[tuple[list, list]]:
-    """Of each question what was asked, and the model's choice, its confidence and the right answer's probability."""
+def _row(answer: Answer, before: Answer | None) -> list[Cell]:
+    record = answer.record
+    row: list[Cell] = [record.task, record.doc_id, " | ".join(record.choices), str(record.gold)]
+    row += [answer.prediction, answer.confidence, answer.true_label_prob]
+    if before is None:
+        return [*row, None, None, None, None]
+    change = answer.true_label_prob - before.true_label_prob
+    return [*row, before.prediction, before.confidence, before.true_label_prob, change]
+
+
+def _answers(records: pa.Table, normalization: str) -> list[Answer]:
     return [
-        ([one.task, one.doc_id, " | ".join(one.choices), str(one.gold)], seen)
-        for found in by_task(records).values()
-        if not is_text(found)
-        for one, seen in zip(to_records(found), _answers(found, normalization), strict=True)
+        answer for rows in by_task(records).values() if not is_text(rows) for answer in _answers_to_task(rows, normalization)
     ]
 
 
-def _answers(found: pa.Table, normalization: str) -> list[list]:
-    """Of a task's questions: the choice and the confidence (None where there are no choices), the right one's probability."""
-    if not has_choices(found):
-        return [[None, None, p] for p in texts(found).true_label_prob.tolist()]
-    q, choices = questions(found, normalization), found["choices"].to_pylist()
-    numbers = zip(choices, q.prediction.tolist(), q.confidence.tolist(), q.true_label_prob.tolist(), strict=True)
-    return [[of[choice], confidence, p] for of, choice, confidence, p in numbers]
+def _answers_to_task(rows: pa.Table, normalization: str) -> list[Answer]:
+    records = to_records(rows)
+    if not has_choices(rows):
+        return [Answer(record, None, None, p) for record, p in zip(records, texts(rows).true_label_prob.tolist(), strict=True)]
+    answers = questions(rows, normalization)
+    numbers = zip(answers.prediction.tolist(), answers.confidence.tolist(), answers.true_label_prob.tolist(), strict=True)
+    return [
+        Answer(record, record.choices[choice], confidence, p)
+        for record, (choice, confidence, p) in zip(records, numbers, strict=True)
+    ]

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from bitsure.base import terminal
 from bitsure.base.files import write_text
+from bitsure.config.report_settings import read_report_settings
 from bitsure.config.schema import MetricSettings, TrackingSettings
 from bitsure.sweep.report import cell_results as cells
 from bitsure.sweep.report import sweep_figures as figures
@@ -83,12 +84,12 @@ def build(sweep_dir: Path) -> Sweep:
 
 def finish(sweep_dir: Path) -> Sweep:
     """What a sweep ends with: everything that `build` writes, and a W&B run of it as the cells' own tracking says, if any."""
-    from bitsure.run import tracking
+    from bitsure.sweep.report.sweep_tracking import track_sweep
 
     made = build(sweep_dir)
     config = next((cell.config["tracking"] for cell in made.cells if "tracking" in cell.config), None)
     if config is not None:
-        tracking.track_sweep(TrackingSettings(**config), made)
+        track_sweep(TrackingSettings(**config), made)
     return made
 
 
@@ -120,10 +121,8 @@ def _draw(pictures: list[Picture], folder: Path) -> list[tuple[Picture, Path]]:
 
 def _metric(found: list[Cell]) -> MetricSettings:
     """The metric settings of the sweep: those of its first finished cell, else the standard ones."""
-    from bitsure.report.__main__ import read_settings
-
     done = next((cell for cell in found if cell.done), found[0])
-    return read_settings(None, done.directory / "config.yaml")[0]
+    return read_report_settings(done.directory / "config.yaml")[0]
 
 
 def _folder(sweep_dir: Path, name: str) -> Path:

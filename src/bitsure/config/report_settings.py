@@ -1,0 +1,85 @@
+"""The metric and verdict settings of a report: those of conf/, changed by what the run itself was given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from bitsure.base.errors import UserError
+from bitsure.config import schema
+from bitsure.config.paths import CONF
+from bitsure.config.schema import MetricSettings, VerdictSettings
+
+
+def read_report_settings(run_config: Path, metric_name: str | None = None) -> tuple[MetricSettings, VerdictSettings]:
+    """Return the settings that a run's records become numbers with.
+
+    A run directory may come from anywhere. Its config.yaml is read as plain values: nothing in it is resolved or imported.
+
+    Args:
+        run_config: The run's config.yaml; the settings of conf/ hold where there is none.
+        metric_name: An option of conf/metric that replaces the run's own metric settings.
+
+    Raises:
+        UserError: If there is no such option, or a setting of the run is unknown or has a value that is not allowed.
+    """
+    composed = _compose(metric_name or "standard")
+    if run_config.is_file():
+        groups = ("verdict",) if metric_name else ("verdict", "metric")
+        for group, values in _plain_values(run_config, groups).items():
+            _update(composed, group, values, run_config)
+    metric, verdict = OmegaConf.to_object(composed.metric), OmegaConf.to_object(composed.verdict)
+    assert isinstance(metric, MetricSettings) and isinstance(verdict, VerdictSettings)
+    return metric, verdict
+
+
+def _compose(metric_name: str) -> DictConfig:
+    from hydra import compose, initialize_config_dir
+
+    options = sorted(path.stem for path in (CONF / "metric").glob("*.yaml"))
+    if metric_name not in options:
+        raise UserError(f"--metric {metric_name}: allowed are {', '.join(options)}.")
+    schema.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=[f"metric={metric_name}"])
+
+
+def _plain_values(file: Path, groups: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Return some groups of a config file; raise UserError where a value is not plain data."""
+    try:
+        content = yaml.safe_load(file.read_text()) or {}
+        found = {group: dict(content[group]) for group in groups if content.get(group)}
+    except (OSError, yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{file} is no run's config.yaml: {error}") from error
+    for group, values in found.items():
+        for key, value in _leaves(values):
+            if isinstance(value, str) and "${" in value:
+                raise UserError(f"{file}: {group}.{key}={value}: a run's config.yaml holds values only, no ${{…}}.")
+    return found
+
+
+def _leaves(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _leaves(value, f"{name}.{key}".lstrip("."))
+    elif isinstance(node, list):
+        for value in node:
+            yield from _leaves(value, name)
+    else:
+        yield name, node
+
+
+def _update(composed: DictConfig, group: str, values: dict[str, Any], file: Path) -> None:
+    try:
+        merged = OmegaConf.merge(composed[group], values)
+        OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{file}: {group}: {str(error).splitlines()[0]}") from error
+    except UserError as error:
+        raise UserError(*(f"{file}: {line}" for line in error.args)) from error
+    composed[group] = merged

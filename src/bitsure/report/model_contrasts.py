@@ -1,0 +1,57 @@
+"""Show whether quantization hurts one model more than another, from run directories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bitsure.base import terminal
+from bitsure.base.errors import UserError
+from bitsure.comparison import changes
+from bitsure.comparison.between_models import BetweenModels, MeanChange, QuantizedModel, compare_models
+from bitsure.config.report_settings import read_report_settings
+from bitsure.config.schema import MetricSettings
+from bitsure.metrics.across import Contrast
+from bitsure.records.joining import join
+from bitsure.records.parquet import read_records
+
+
+def report_models(directories: Sequence[Path]) -> None:
+    """Print each model's change, how much the changes vary, and the contrasts of all pairs of models.
+
+    Args:
+        directories: Run directories of two or more quantized models, of different names. The metric settings are those of
+            the first.
+
+    Raises:
+        UserError: If there are fewer than two names, or a directory lacks records or a baseline.
+    """
+    names = [directory.name for directory in directories]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise UserError(f"{', '.join(names)}: give two or more run directories of different names.")
+    metric, _ = read_report_settings(directories[0] / "config.yaml")
+    out = terminal.console()
+    for task, result in compare_models([_read(directory, metric) for directory in directories], metric).items():
+        for line in _lines(task, result, metric.confidence_level):
+            out.print(line, markup=False, soft_wrap=True)
+
+
+def _read(directory: Path, metric: MetricSettings) -> QuantizedModel:
+    files = [directory / name for name in ("baseline.parquet", "records.parquet")]
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise UserError(f"{directory} holds no {' and no '.join(missing)}: give run directories of quantized models.")
+    baseline, quantized = (read_records(file)[0] for file in files)
+    return QuantizedModel(directory.name, changes.of(join(baseline, quantized), metric))
+
+
+def _lines(task: str, result: BetweenModels, level: float) -> list[str]:
+    lines = [f"\n{task}: change of the mean true-label probability, {level:.0%} intervals"]
+    lines += [f"  {model}: {_estimate(change)}" for model, change in result.mean_changes.items()]
+    if spread := result.heterogeneity:
+        lines.append(f"  Cochran's Q {spread.q:.2f} (p = {spread.p_value:.2g}), I² {spread.i_squared:.0%}")
+    lines += [f"  {pair.second} − {pair.first}, on {pair.n:,} questions: {_estimate(pair.contrast)}" for pair in result.pairs]
+    return lines
+
+
+def _estimate(change: MeanChange | Contrast) -> str:
+    return f"{change.value:+.4f} [{change.ci_low:+.4f}, {change.ci_high:+.4f}]"

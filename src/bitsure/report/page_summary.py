@@ -1,0 +1,59 @@
+"""Summarize a run in a few sentences, at the top of its page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bitsure.comparison.compare import CLUSTER_ROBUST, PRIMARY, was_compared
+from bitsure.metrics.measure import MACRO
+from bitsure.report import tables
+from bitsure.results import Comparison, Difference, Quantization
+
+
+def sentences(comparison: Comparison | None, quantization: Quantization | None, alpha: float) -> list[str]:
+    """Return what was quantized and how each task changed.
+
+    Args:
+        comparison: The run against full precision; None for a full-precision run.
+        quantization: The proof of what was quantized, if there is one.
+        alpha: The significance level of the primary tests.
+    """
+    if comparison is None:
+        return ["This is a single model: there is nothing to compare it with."]
+    lines = [_quantized(quantization)] if quantization else []
+    for task, values in comparison.items():
+        if task != MACRO and was_compared(values):
+            lines.append(_probability(task, values, alpha) if PRIMARY in values else _perplexity(task, values))
+    return lines + tables.unjoined(comparison)
+
+
+def _quantized(quantization: Quantization) -> str:
+    return (
+        f"{len(quantization.modules_quantized)} layers ({quantization.parameter_share:.0%} of the parameters) were quantized "
+        f"to {quantization.bits_per_weight:.2f} bits per weight, scales and zero points included; the relative error of their "
+        f"weights is {quantization.relative_error:.1%}."
+    )
+
+
+def _probability(task: str, values: Mapping[str, Difference], alpha: float) -> str:
+    change, flips = values[PRIMARY], values["flip_rate"]
+    outcome = "significant" if change.significant else "not significant, which does not show that nothing changed"
+    test = f"{tables.p_value(change.p_adjusted)} at α = {alpha:g}: {outcome}"
+    if robust := values.get(CLUSTER_ROBUST):
+        test += f"; {tables.p_value(robust.p_value)}, unadjusted, with {robust.n_clusters:,} clusters instead of questions"
+    if change.smallest_detectable:
+        test += f"; 80% power to detect a change of {change.smallest_detectable:.4f}"
+    return (
+        f"{task}: the mean probability of the right answer went from {tables.number(change.baseline)} to "
+        f"{tables.number(change.quantized)}, a change of {tables.number(change.value, sign=True)} "
+        f"{tables.interval(change, sign=True)} ({test}); {flips.value:.1%} of {change.n:,} answers changed."
+    )
+
+
+def _perplexity(task: str, values: Mapping[str, Difference]) -> str:
+    word, nll = values["word_perplexity"], values["nll"]
+    return (
+        f"{task}: the perplexity per word went from {tables.number(word.baseline)} to {tables.number(word.quantized)}; "
+        f"the NLL per token changed by {tables.number(nll.value, sign=True)} nats {tables.interval(nll, sign=True)} over "
+        f"{nll.n:,} texts ({tables.p_value(nll.p_adjusted)}, exploratory)."
+    )

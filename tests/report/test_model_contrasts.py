@@ -1,0 +1,24 @@
+"""Which model suffers more, from run directories to the terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+from bitsure.base.errors import UserError
+from bitsure.records.parquet import write_records
+from bitsure.report.model_contrasts import report_models
+from tests.builders.quantized_models import full_and_quantized
+
+
+def test_run_directories_are_compared_on_the_terminal(tmp_path, capsys):
+    for name, (full, quantized) in {"a": full_and_quantized(0.2, 0), "b": full_and_quantized(1.0, 1)}.items():
+        (tmp_path / name).mkdir()
+        write_records(tmp_path / name / "baseline.parquet", full, {})
+        write_records(tmp_path / name / "records.parquet", quantized, {})
+    report_models([tmp_path / "a", tmp_path / "b"])
+    shown = capsys.readouterr().out
+    assert "Cochran's Q" in shown and "b − a, on 400 questions: -0." in shown
+    with pytest.raises(UserError, match=r"give two or more run directories"):
+        report_models([tmp_path / "a"])
+    with pytest.raises(UserError, match=r"holds no baseline\.parquet and no records\.parquet"):
+        report_models([tmp_path, tmp_path / "a"])
