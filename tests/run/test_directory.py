@@ -1,14 +1,23 @@
+"""A run's directory says at every moment whose it is, how far the run came and why it stopped."""
+
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import pytest
 
+from bitsure import results
 from bitsure.base.errors import UserError
-from bitsure.run.directory import end_for, is_done, open_run, why_not_here
+from bitsure.run import directory
+from bitsure.run.directory import is_done, open_run, read_status, why_not_here, write_end
+from tests.builders.stopped_runs import check_status
 
 
 def status(path):
@@ -83,18 +92,88 @@ with open_run(Path({str(tmp_path)!r}), {{}}):
         assert status(tmp_path)["pid"] == os.getpid()
 
 
-@pytest.mark.parametrize("state", ["killed", "timed out"])
-def test_the_end_of_a_run_is_written_for_a_process_that_died(tmp_path, state):
-    (tmp_path / "status.json").write_text(json.dumps({"state": "running", "pid": 7, "seconds": {"check": 1}}))
-    end_for(tmp_path, 8, state, "not its run")
-    assert status(tmp_path)["state"] == "running"
-    end_for(tmp_path, 7, state, "signal 9")
+@pytest.mark.parametrize("state", ["killed", "timed out", "failed"])
+def test_the_end_of_a_process_that_died_is_written_for_it(tmp_path, state):
+    (tmp_path / "status.json").write_text(
+        json.dumps({"state": "running", "host": "here", "pid": 7, "started": 1.0, "error": None, "seconds": {"check": 1}})
+    )
+    write_end(tmp_path, 7, state, "signal 9")
     assert status(tmp_path)["state"] == state and status(tmp_path)["error"] == "signal 9"
-    assert status(tmp_path)["seconds"] == {"check": 1}
+    assert status(tmp_path)["seconds"] == {"check": 1} and status(tmp_path)["pid"] == 7
     with open_run(tmp_path, {}):
         pass
-    end_for(tmp_path, os.getpid(), state, "too late")
+    write_end(tmp_path, os.getpid(), state, "too late")
     assert status(tmp_path)["state"] == "done"
+
+
+def test_the_end_of_a_process_that_died_before_its_first_status_is_written_for_it(tmp_path):
+    write_end(tmp_path, 8, "killed", "signal 9")
+    check_status(tmp_path, "killed")
+    assert status(tmp_path)["pid"] == 8
+
+
+@pytest.mark.parametrize("before", ["running", "failed", "killed"])
+def test_a_status_of_an_earlier_process_does_not_stand_for_one_that_died_since(tmp_path, before):
+    write_end(tmp_path, 7, "failed", "the first try")
+    (tmp_path / "status.json").write_text(json.dumps(status(tmp_path) | {"state": before}))
+    write_end(tmp_path, 8, "killed", "the second try")
+    check_status(tmp_path, "killed")
+    assert (status(tmp_path)["pid"], status(tmp_path)["error"]) == (8, "the second try")
+
+
+def test_the_status_of_a_run_that_goes_on_is_left_alone(tmp_path):
+    with open_run(tmp_path, {}):
+        before = (tmp_path / "status.json").read_text()
+        write_end(tmp_path, os.getpid() + 1, "killed", "another process")
+        assert (tmp_path / "status.json").read_text() == before
+
+
+def test_what_a_process_wrote_of_its_failure_is_kept(tmp_path):
+    with pytest.raises(RuntimeError), open_run(tmp_path, {}):
+        raise RuntimeError("why")
+    write_end(tmp_path, os.getpid(), "failed", "exit code 1")
+    assert status(tmp_path)["error"] == "RuntimeError: why"
+
+
+@pytest.mark.parametrize("name", ["status.json", "config.yaml"])
+def test_a_run_that_is_interrupted_while_it_writes_its_first_files_says_so(tmp_path, monkeypatch, name):
+    written = []
+
+    def interrupted(path: Path, *content: object, write: Callable[..., None]) -> None:
+        write(path, *content)
+        written.append(path.name)
+        if written == ["status.json", "config.yaml"][: len(written)] and path.name == name:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(results, "write", partial(interrupted, write=results.write))
+    monkeypatch.setattr(directory, "write_text", partial(interrupted, write=directory.write_text))
+    with pytest.raises(KeyboardInterrupt), open_run(tmp_path, {}):
+        pytest.fail("the run was to be interrupted before")
+    check_status(tmp_path, "failed")
+    assert status(tmp_path)["error"] == "interrupted"
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_does_not_keep_the_status_from_being_written(tmp_path, monkeypatch, second):
+    write = results.write
+
+    def signalled(path: Path, value: object) -> None:
+        if getattr(value, "state", None) == "failed":
+            os.kill(os.getpid(), second)
+        write(path, value)
+
+    monkeypatch.setattr(results, "write", signalled)
+    before = signal.getsignal(second)
+    with pytest.raises(KeyboardInterrupt), open_run(tmp_path, {}):
+        raise KeyboardInterrupt
+    check_status(tmp_path, "failed")
+    assert signal.getsignal(second) is before
+
+
+def test_a_status_that_cannot_be_read_is_none(tmp_path):
+    assert read_status(tmp_path) is None
+    (tmp_path / "status.json").write_text("{")
+    assert read_status(tmp_path) is None
 
 
 def test_numbers_that_are_no_json_are_refused(tmp_path):

@@ -29,6 +29,9 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
+_PLAIN: TypeAdapter[Any] = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="constants"))  # else NaN would become null
+
+
 def to_json(value: Any) -> str:
     """Return a result as the text of its file.
 
@@ -43,7 +46,7 @@ def to_json(value: Any) -> str:
 
 def to_plain(value: Any) -> Any:
     """Return a result as plain dicts, lists, strings and numbers; fields that are not set are left out."""
-    return _adapter(Any).dump_python(value, mode="json", exclude_unset=True)
+    return _PLAIN.dump_python(value, mode="json", exclude_unset=True)
 
 
 def write(path: Path, value: Any) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from bitsure.results.result import Result
+
+
+State: TypeAlias = Literal["running", "done", "failed", "killed", "timed out"]
 
 
 class Machine(Result):
@@ -87,8 +90,8 @@ class Provenance(Result):
 class Status(Result):
     """status.json."""
 
-    state: str
-    """running, done, failed, killed or timed out."""
+    state: State
+    """How far the run came."""
     host: str | None = None
     """The machine's name."""
     pid: int | None = None
@@ -96,7 +99,7 @@ class Status(Result):
     started: float | None = None
     """Seconds since 1970."""
     error: str | None = None
-    """What went wrong; null where nothing did."""
+    """What went wrong; null while a run goes on and where nothing went wrong."""
     seconds: dict[str, float] = {}
     """Stage → seconds it took."""
     stage: str | None = None

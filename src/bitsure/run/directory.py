@@ -1,85 +1,119 @@
-"""A run directory: what is written when, and a status that tells how far a run came."""
+"""A run's directory: its files, each written whole or not at all, and a status that says how far the run came."""
 
 from __future__ import annotations
 
-import json
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import filelock
 import yaml
 
+from bitsure import results
 from bitsure.base.errors import UserError
 from bitsure.base.files import write_text
+from bitsure.results import Status
+from bitsure.results.run_files import State
 
-MOST_NAMED = 4  # settings in an error
+MOST_NAMED = 4  # settings in an error message
 BROKEN_OFF = ("failed", "killed", "timed out")
 UNFINISHED = ("running", *BROKEN_OFF)  # states of a run that may be taken up again
+INTERRUPTED = "interrupted"
 
 
 class RunDirectory:
-    """Writes a run's files, each whole or not at all, and keeps status.json."""
+    """Writes a run's files and keeps status.json."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._status = {"state": "running", "host": socket.gethostname(), "pid": os.getpid(), "started": time.time()}
-        self._status |= {"error": None, "seconds": {}}
+        self._status = _new_status("running", os.getpid())
 
     def write_json(self, name: str, value: object) -> None:
-        write_text(self.path / name, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+        """Write a JSON file. Raises ValueError for a number that is not finite."""
+        results.write(self.path / name, value)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a stage; status.json names it while it runs."""
+        """Time a stage of the run; status.json names the stage while it runs."""
         started = time.monotonic()
         self._write_status(stage=name)
         try:
             yield
         finally:
-            self._status["seconds"][name] = round(self._status["seconds"].get(name, 0) + time.monotonic() - started, 3)
+            seconds = self._status.seconds.get(name, 0) + time.monotonic() - started
+            self._status = self._status.model_copy(update={"seconds": {**self._status.seconds, name: round(seconds, 3)}})
 
     def _write_status(self, **changes: object) -> None:
-        self._status |= changes
+        self._status = self._status.model_copy(update=changes)
         self.write_json("status.json", self._status)
 
 
 @contextmanager
-def open_run(path: Path, config: dict) -> Iterator[RunDirectory]:
-    """A directory for one run: done when the block ends, failed when it raises, Ctrl-C included.
+def open_run(path: Path, config: dict[str, Any]) -> Iterator[RunDirectory]:
+    """Yield the directory of one run. Its status is done when the block ends, and failed when the block raises.
 
-    A run of the same config that did not come to its end is taken over. Raises UserError if the directory holds another
-    run's records (a result is never overwritten) or a run that goes on.
+    A run of the same config that did not finish is taken over.
+
+    Args:
+        path: The directory; it is made if it does not exist.
+        config: The resolved settings, which become config.yaml.
+
+    Raises:
+        UserError: If the directory holds another run's records, or a run that is still going on.
     """
     path.mkdir(parents=True, exist_ok=True)
     try:
-        held = filelock.FileLock(path / ".lock", timeout=0).acquire()
+        lock = filelock.FileLock(path / ".lock", timeout=0).acquire()
     except filelock.Timeout:
-        other = read_status(path).get("pid", "unknown")
+        other = read_status(path)
         raise UserError(
-            f"{path} is in use by a run that goes on now (process {other}). Choose another hydra.run.dir."
+            f"{path} is in use by a run that goes on now (process {other.pid if other else 'unknown'}). "
+            "Choose another hydra.run.dir."
         ) from None
-    with held:
+    with lock:
         if why := why_not_here(path, config):
             raise UserError(why)
         run = RunDirectory(path)
-        run._write_status()
-        write_text(path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-        try:
+        try:  # the first status is written inside, so that a run that is stopped right after it says so
+            run._write_status()
+            write_text(path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
             yield run
         except BaseException as error:
-            message = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
-            run._write_status(state="failed", error=message)
+            message = INTERRUPTED if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
+            with signals_ignored():
+                run._write_status(state="failed", error=message)
             raise
         run._write_status(state="done", stage=None)
 
 
-def why_not_here(path: Path, config: dict) -> str | None:
-    """Why a run of that config may not use a directory: it holds another one's records, or a finished run's."""
-    unfinished = read_status(path).get("state") in UNFINISHED or not _whole(path / "records.parquet")
+@contextmanager
+def signals_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C and SIGTERM within the block, which says how a run that is being stopped ended.
+
+    Whoever stops a run often signals twice: a terminal and the launcher do. Python handles signals in the main thread only;
+    in another one there is nothing to ignore.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+def why_not_here(path: Path, config: dict[str, Any]) -> str | None:
+    """Return why a run may not use a directory: it holds another run's records, or a finished run's. None if it may."""
+    status = read_status(path)
+    unfinished = (status is not None and status.state in UNFINISHED) or not _is_whole(path / "records.parquet")
     if (path / "records.parquet").exists() and not (unfinished and _config(path) == config):
         return (
             f"{path} already holds records of a run{_differing(_config(path), config)}. "
@@ -88,8 +122,8 @@ def why_not_here(path: Path, config: dict) -> str | None:
     return None
 
 
-def _differing(before: dict | None, config: dict) -> str:
-    """In which settings two configs differ, as part of a sentence."""
+def _differing(before: dict[str, Any] | None, config: dict[str, Any]) -> str:
+    """Return the settings in which two configs differ, as part of a sentence."""
     names = [
         f"{group}.{key}"
         for group, values in config.items()
@@ -100,22 +134,54 @@ def _differing(before: dict | None, config: dict) -> str:
     return f" with another {', '.join(names[:MOST_NAMED])}{' …' if len(names) > MOST_NAMED else ''}" if names else ""
 
 
-def end_for(path: Path, pid: int, state: str, error: str) -> None:
-    """Write the end of a run whose process did not live to do it, or was stopped; nothing if the run is not its own."""
+def write_end(path: Path, pid: int, state: State, error: str) -> None:
+    """Write the end of a run whose process is dead and may not have been able to write it.
+
+    Nothing is written where another run holds the directory, where a run is done, or where the process itself wrote why it
+    failed. A status of an earlier process is replaced: it says nothing of this one.
+
+    Args:
+        path: The run's directory.
+        pid: The process that is dead.
+        state: `failed`, `killed` or `timed out`.
+        error: What went wrong.
+    """
+    with ExitStack() as stack:
+        status = read_status(path)
+        try:
+            stack.enter_context(filelock.FileLock(path / ".lock", timeout=0).acquire())
+        except filelock.Timeout:
+            if status is None or status.pid != pid:
+                return
+        if status is not None and status.state == "done":
+            return
+        if status is None or status.pid != pid:
+            status = _new_status(state, pid)
+        elif status.state == "failed" == state and status.error:
+            return
+        results.write(path / "status.json", status.model_copy(update={"state": state, "error": error}))
+
+
+def is_done(path: Path, config: dict[str, Any]) -> bool:
+    """Return whether a directory holds a finished run of exactly this config."""
     status = read_status(path)
-    if status.get("pid", pid) != pid or status.get("state") == "done" or (status.get("state"), state) == ("failed", "failed"):
-        return
-    run = RunDirectory(path)
-    run._write_status(**{"seconds": {}} | status | {"pid": pid, "state": state, "error": error})
+    return status is not None and status.state == "done" and _is_whole(path / "records.parquet") and _config(path) == config
 
 
-def is_done(path: Path, config: dict) -> bool:
-    """Whether a directory holds a finished run of this very config."""
-    return read_status(path).get("state") == "done" and _whole(path / "records.parquet") and _config(path) == config
+def read_status(path: Path) -> Status | None:
+    """Return status.json of a directory; None where there is none that can be read."""
+    try:
+        return results.read_if_there(path / "status.json", Status)
+    except UserError:
+        return None
 
 
-def _whole(parquet: Path) -> bool:
-    """Whether a Parquet file is there to its end, which says so."""
+def _new_status(state: State, pid: int) -> Status:
+    return Status(state=state, host=socket.gethostname(), pid=pid, started=time.time(), error=None, seconds={})
+
+
+def _is_whole(parquet: Path) -> bool:
+    """Return whether a Parquet file is there and has the marker at its end."""
     try:
         with parquet.open("rb") as file:
             file.seek(-4, os.SEEK_END)
@@ -124,16 +190,9 @@ def _whole(parquet: Path) -> bool:
         return False
 
 
-def read_status(path: Path) -> dict:
-    """status.json of a directory; empty where there is none that can be read."""
+def _config(path: Path) -> dict[str, Any] | None:
     try:
-        return json.loads((path / "status.json").read_text())
-    except (OSError, ValueError):
-        return {}
-
-
-def _config(path: Path) -> dict | None:
-    try:
-        return yaml.safe_load((path / "config.yaml").read_text())
+        config = yaml.safe_load((path / "config.yaml").read_text())
     except (OSError, yaml.YAMLError):
         return None
+    return config if isinstance(config, dict) else None

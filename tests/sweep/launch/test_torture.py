@@ -101,14 +101,14 @@ class Disturber(threading.Thread):
         while not self.over.wait(0.005):
             for path in self.folder.glob("sweep/*/status.json"):
                 number, status = int(path.parent.name.split("-")[0]), read_status(path.parent)
-                if number in self.hit or status.get("state") != "running":
+                if number in self.hit or status is None or status.state != "running":
                     continue
                 if number in self.scoring:
                     due = scored(self.scoring[number]) > 0
                 else:
                     due = time.monotonic() - since.setdefault(number, time.monotonic()) >= self.after.get(number, math.inf)
                 if due:
-                    self._disturb(number, status["pid"])
+                    self._disturb(number, status.pid)
 
     def _disturb(self, number: int, process: int) -> None:
         try:
@@ -153,7 +153,7 @@ def results(folder: Path) -> dict[str, dict]:
             for name in ("metrics", "baseline_metrics", "comparison", "verdict")
             if (cell / f"{name}.json").exists()
         }
-        found[cell.name] = {"state": read_status(cell)["state"], "rows": rows.to_pylist(), **numbers}
+        found[cell.name] = {"state": read_status(cell).state, "rows": rows.to_pylist(), **numbers}
         if "none" not in cell.name:
             proof = json.loads((cell / "quantization.json").read_text())
             found[cell.name]["proof"] = {key: value for key, value in proof.items() if key not in WorkCosts.model_fields}
@@ -194,14 +194,14 @@ def test_a_tortured_sweep_ends_with_the_same_bits(undisturbed, tmp_path, argumen
     states = {int(cell.name.split("-")[0]): read_status(cell) for cell in (tmp_path / "sweep").glob("[0-9]*")}
     assert code == 1, said
     assert disturber.hit >= {disturber.full, *disturber.scoring} and len(disturber.hit) >= 4, said
-    assert {number for number, status in states.items() if status["state"] != "done"} == disturber.hit, said
+    assert {number for number, status in states.items() if status.state != "done"} == disturber.hit, said
     for number in disturber.hit - {disturber.full}:
-        assert states[number]["state"] == "killed" and "SIGKILL" in states[number]["error"]
-    assert states[disturber.full]["state"] == "failed" and states[disturber.full]["error"]  # as much as could be written
+        assert states[number].state == "killed" and "SIGKILL" in states[number].error
+    assert states[disturber.full].state == "failed" and states[disturber.full].error  # as much as could be written
 
     assert all(scored(journal) for journal in disturber.scoring.values())
 
-    kept = next(cell for cell in sorted(expected) if states[int(cell.split("-")[0])]["state"] == "done")
+    kept = next(cell for cell in sorted(expected) if states[int(cell.split("-")[0])].state == "done")
     store, cut_short = Store(tmp_path / "store"), {tmp_path / "sweep" / kept / "records.parquet"}
     for number in disturber.scoring:  # what these cells still need
         weights, _, full = needed[number]

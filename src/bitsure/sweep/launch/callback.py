@@ -125,9 +125,11 @@ def failures(sweep_dir: Path) -> list[str]:
     lines = []
     for directory in directories:
         status = read_status(sweep_dir / directory)
-        if status.get("state") != "done":
-            why = (status.get("error") or "it left no status").splitlines()[0]
-            lines.append(f"- {directory}: {status.get('state', 'not started')}: {why}")
+        if status is None:
+            lines.append(f"- {directory}: not started: it left no status")
+        elif status.state != "done":
+            why = (status.error or "its process ended without a word").splitlines()[0]
+            lines.append(f"- {directory}: {status.state}: {why}")
         elif strict := _refused(sweep_dir / directory):
             lines.append(f"- {directory}: verdict=strict: {strict}")
     return lines

@@ -1,7 +1,7 @@
-"""The cells of a sweep, each in a process of its own: no end of one, however hard, is the end of the others.
+"""Run each cell of a sweep in a process of its own, so that no crash of one cell ends the others.
 
-It is the task that starts the process, not the launcher, so it holds for every launcher. Processes are forked from a server
-that has imported the libraries and run none of them, so that one costs milliseconds and not the seconds of the imports.
+The launcher's task starts the process, so this holds for every launcher. Processes are forked from a server that has imported
+the libraries and has run none of them, so that starting one takes milliseconds instead of the seconds of the imports.
 """
 
 from __future__ import annotations
@@ -17,67 +17,94 @@ import time
 import traceback
 from contextlib import suppress
 from ctypes import c_double
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from bitsure.base import store
 from bitsure.base.errors import UserError
 from bitsure.base.processes import end_with_parent
 from bitsure.config.schema import Config, resolved
-from bitsure.run.directory import end_for, is_done, read_status
+from bitsure.results.run_files import State
+from bitsure.run.directory import INTERRUPTED, is_done, read_status, signals_ignored, write_end
 from bitsure.sweep.launch import gpus
 
 log = logging.getLogger(__name__)
 
-GRACE = 10.0  # seconds to end in, after having been asked to
-ERRORS = "stderr.log"
+GRACE = 10.0  # seconds that a process gets to end by itself after SIGTERM
+INTERRUPT_GRACE = 1.0  # seconds that it gets after Ctrl-C, which a terminal sends to it, too
+STDERR_FILE = "stderr.log"
 LAST_LINES = 5
-CRASH = "Fatal Python error"  # of faulthandler
+CRASH = "Fatal Python error"  # what faulthandler writes first
 
 
-def run(config: Config, run_dir: Path, sweep: str, job_logging: dict) -> None:
-    """Run a cell in a process of its own, unless it is done; job_logging: for Python's `dictConfig`.
+def run(config: Config, run_dir: Path, sweep: str, job_logging: dict[str, Any]) -> None:
+    """Run a cell in its own process, unless its directory holds its finished run already.
 
-    However that process ends, the directory's status.json says it; what went wrong is logged, not raised, but for Ctrl-C.
+    However the process ends, status.json in `run_dir` says so. Failures are logged, not raised.
+
+    Args:
+        config: The cell's settings.
+        run_dir: The cell's directory; Hydra has made it.
+        sweep: The sweep's name.
+        job_logging: Hydra's logging settings of the job, for Python's `dictConfig`.
+
+    Raises:
+        KeyboardInterrupt: If this process is interrupted; the cell's process is stopped first.
     """
     if is_done(run_dir, resolved(config)):
         print(f"{run_dir} is done: nothing to do")
         return
-    with gpus.assigned(config.sweep.gpus) as chosen:
-        multiprocessing.set_start_method("forkserver", force=True)  # joblib's workers have another, which a cell does not know
+    limit = config.sweep.time_limit
+    with gpus.assigned(config.sweep.gpus) as gpu_environment:
+        # joblib's workers set another start method, which a cell's process does not know
+        multiprocessing.set_start_method("forkserver", force=True)
         multiprocessing.set_forkserver_preload(["bitsure.sweep.launch.preload"])
         waited = multiprocessing.RawValue("d")
-        arguments = (config, run_dir, sweep, job_logging, {**os.environ, **chosen}, waited)
-        process = multiprocessing.Process(target=_cell, args=arguments, name=run_dir.name)
-        process.start()
+        arguments = (config, run_dir, sweep, job_logging, {**os.environ, **gpu_environment}, waited)
+        process = multiprocessing.Process(target=_run_cell, args=arguments, name=run_dir.name)
         try:
-            timed_out = not _ends_in_time(process, config.sweep.time_limit, waited)
+            process.start()
+            timed_out = not _ends_in_time(process, limit, waited)
+            if timed_out:
+                _stop(process, 0)
+                message = f"stopped after sweep.time_limit={limit:g} seconds, waiting for other cells not counted"
+                _report_failure(run_dir, process, "timed out", message)
+            elif process.exitcode:
+                _report_failure(run_dir, process, *_failure(process.exitcode))
         except KeyboardInterrupt:
-            process.join(1)  # a terminal's Ctrl-C has reached it, too
-            _stop(process)
+            with signals_ignored():
+                _stop(process, INTERRUPT_GRACE)
+                _record_end(run_dir, process, "failed", INTERRUPTED)
             raise
-        if timed_out:
-            _stop(process)
-    if timed_out or process.exitcode:
-        _record(run_dir, process, config.sweep.time_limit if timed_out else None)
     with suppress(OSError):
-        if not (run_dir / ERRORS).stat().st_size:
-            (run_dir / ERRORS).unlink()
+        if not (run_dir / STDERR_FILE).stat().st_size:
+            (run_dir / STDERR_FILE).unlink()
 
 
-def _ends_in_time(process: multiprocessing.Process, limit: float | None, waited: c_double) -> bool:
-    """Wait for a process to end; False if it goes on after `limit` seconds and those that it `waited` for other cells."""
-    begun = time.monotonic()
+def _ends_in_time(process: BaseProcess, limit: float | None, waited: c_double) -> bool:
+    """Wait until a process ends; return False if it goes on for longer than it may.
+
+    Args:
+        process: The process.
+        limit: Seconds that it may take, besides those that it waits for other cells; None: any number.
+        waited: Seconds that it has waited for other cells so far; the process counts them.
+    """
+    started = time.monotonic()
     while limit is not None and process.is_alive():
-        left = limit + waited.value - (time.monotonic() - begun)
-        if left <= 0:
+        remaining = limit + waited.value - (time.monotonic() - started)
+        if remaining <= 0:
             return False
-        process.join(left)
+        process.join(remaining)
     process.join()
     return True
 
 
-def _stop(process: multiprocessing.Process) -> None:
-    """Ask it to end, then make it."""
+def _stop(process: BaseProcess, grace: float) -> None:
+    """End a process: wait `grace` seconds for it, then ask it to end, then kill it."""
+    if process.pid is None:  # it was not started
+        return
+    process.join(grace)
     if process.is_alive():
         process.terminate()
         process.join(GRACE)
@@ -86,34 +113,38 @@ def _stop(process: multiprocessing.Process) -> None:
         process.join()
 
 
-def _record(run_dir: Path, process: multiprocessing.Process, time_limit: float | None) -> None:
-    """See to it that status.json tells of the failure, and say it."""
-    state, error = _how_it_ended(process.exitcode, time_limit)
-    said = "\n".join([error, *_last_lines(run_dir / ERRORS)] if error else _last_lines(run_dir / ERRORS))
+def _record_end(run_dir: Path, process: BaseProcess, state: State, message: str) -> None:
+    """Make sure that status.json says how a dead process ended."""
+    if process.pid is None:
+        return
     try:
-        end_for(run_dir, process.pid, state, said)
-    except OSError as full:
-        log.error("%s: its status cannot be written: %s", run_dir, full)
+        write_end(run_dir, process.pid, state, message)
+    except OSError as error:
+        log.error("%s: its status cannot be written: %s", run_dir, error)
+
+
+def _report_failure(run_dir: Path, process: BaseProcess, state: State, message: str) -> None:
+    """Record and log that a cell failed."""
+    lines = [line for line in (message, *_last_lines(run_dir / STDERR_FILE)) if line]
+    text = "\n".join(lines) or f"it ended with exit code {process.exitcode} and no message"
+    _record_end(run_dir, process, state, text)
     status = read_status(run_dir)
-    if status.get("pid") == process.pid and status["state"] != "done":  # done: its verdict is not good enough
-        state, said = status["state"], status["error"]
-    log.error("%s: %s: %s", run_dir.name, state, said)
+    if status and status.pid == process.pid and status.error:  # not where a strict verdict failed a run that is done
+        log.error("%s: %s: %s", run_dir.name, status.state, status.error)
+    else:
+        log.error("%s: %s: %s", run_dir.name, state, text)
 
 
-def _how_it_ended(code: int, time_limit: float | None) -> tuple[str, str]:
-    if time_limit is not None:
-        return (
-            "timed out",
-            f"stopped after sweep.time_limit={time_limit:g} seconds, waiting for other cells not counted",
-        )
-    if code < 0:
-        hint = ": by someone, or by the system for want of memory" if -code == signal.SIGKILL else ""
-        return "killed", f"killed by the signal {signal.Signals(-code).name}{hint}"
-    return "failed", ""
+def _failure(exit_code: int) -> tuple[State, str]:
+    """Return state and message of a process that ended with an exit code other than 0."""
+    if exit_code >= 0:
+        return "failed", ""  # its last lines say why
+    hint = ": by someone, or by the system for want of memory" if -exit_code == signal.SIGKILL else ""
+    return "killed", f"killed by the signal {signal.Signals(-exit_code).name}{hint}"
 
 
 def _last_lines(path: Path) -> list[str]:
-    """The end of what a process said; of a crash, what was said just before it, and where Python says it was."""
+    """Return the end of a process's stderr; after a crash, what stands right before Python's report of it and its start."""
     try:
         lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
     except OSError:
@@ -122,8 +153,10 @@ def _last_lines(path: Path) -> list[str]:
     return lines[-LAST_LINES:] if crash is None else lines[max(0, crash - 2) : crash + LAST_LINES]
 
 
-def _cell(config: Config, run_dir: Path, sweep: str, job_logging: dict, environment: dict[str, str], waited: c_double) -> None:
-    """The process of a cell. waited: where it tells the seconds that it waits for other cells."""
+def _run_cell(
+    config: Config, run_dir: Path, sweep: str, job_logging: dict[str, Any], environment: dict[str, str], waited: c_double
+) -> None:
+    """Run a cell; this is its process. The seconds that it waits for other cells are added to `waited`."""
 
     def count(seconds: float) -> None:
         waited.value += seconds
@@ -132,8 +165,8 @@ def _cell(config: Config, run_dir: Path, sweep: str, job_logging: dict, environm
     os.environ.clear()
     os.environ.update(environment)
     with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("500")  # where memory runs out, this one goes and not the launcher
-    with (run_dir / ERRORS).open("w") as file:
+        Path("/proc/self/oom_score_adj").write_text("500")  # if memory runs out, the system ends this process, not the launcher
+    with (run_dir / STDERR_FILE).open("w") as file:
         os.dup2(file.fileno(), 2)
     faulthandler.enable(all_threads=False)
     logging.config.dictConfig(job_logging)
@@ -146,5 +179,5 @@ def _cell(config: Config, run_dir: Path, sweep: str, job_logging: dict, environm
     except UserError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
-        traceback.print_exc()  # where it was when its time was over
+        traceback.print_exc()  # where it was when it was stopped
         sys.exit(130)

@@ -71,7 +71,8 @@ def _look(cell: Composed, memo: Memo, on_nodes: bool) -> tuple[Planned, tuple[st
     if is_done(cell.directory, settings):
         changed = dict.fromkeys(stale.changed(cell.config, cell.directory, memo))
         return Planned(cell, "done"), (_no_more(list(changed)),) if changed else ()
-    planned = Planned(cell, read_status(cell.directory).get("state", "new"))
+    status = read_status(cell.directory)
+    planned = Planned(cell, status.state if status else "new")
     try:
         config = _for_a_node(cell.config, memo) if on_nodes else cell.config
         prepared = pipeline.prepare(config, NOWHERE, memo)

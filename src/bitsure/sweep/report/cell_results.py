@@ -89,7 +89,7 @@ def strays(sweep_dir: Path) -> list[str]:
 
 def _read(directory: Path, name: str) -> Cell:
     status = read_status(directory)
-    state, error = status.get("state", NOT_STARTED), status.get("error")
+    state, error = (status.state, status.error) if status else (NOT_STARTED, None)
     try:
         config = yaml.load((directory / "config.yaml").read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, yaml.YAMLError):
