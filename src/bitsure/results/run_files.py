@@ -6,7 +6,6 @@ from typing import Any, Literal, TypeAlias
 
 from bitsure.results.result import Result
 
-
 State: TypeAlias = Literal["running", "done", "failed", "killed", "timed out"]
 
 
