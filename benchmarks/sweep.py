@@ -136,9 +136,9 @@ def _moved(found: dict, rng: np.random.Generator) -> dict:
 def run(folder: Path) -> tuple[float, float]:
     """Seconds of the whole report, imports included, and the process's largest memory in bytes."""
     started = time.perf_counter()
-    from bitsure.sweep.report import sweep_report as sweep
+    from bitsure.sweep.report.building import build_sweep_report
 
-    sweep.build(folder)
+    build_sweep_report(folder)
     return time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

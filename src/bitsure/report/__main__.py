@@ -12,8 +12,9 @@ from pathlib import Path
 
 from bitsure.base.errors import UserError
 from bitsure.report.command import report_run
-from bitsure.sweep.report import cell_results as cells
-from bitsure.sweep.report import sweep_report as sweep
+from bitsure.sweep.report.building import build_sweep_report, finish_sweep
+from bitsure.sweep.report.cell_results import is_sweep, read_cells
+from bitsure.sweep.report.sweep_terminal import show_sweep
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -26,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--track", action="store_true", help="of a sweep: log its summary run to W&B, as its cells were")
     given = parser.parse_args(arguments)
     try:
-        if cells.is_sweep(given.directory):
+        if is_sweep(given.directory):
             _of_sweep(given)
         elif given.track:
             raise UserError(f"{given.directory} is no sweep's directory: --track logs a sweep's summary run.")
@@ -40,10 +41,10 @@ def _of_sweep(given: argparse.Namespace) -> None:
     options = [f"--{name}" for name in ("baseline", "metric", "out") if getattr(given, name) is not None]
     if options:
         raise UserError(f"{given.directory} is a sweep's directory: {', '.join(options)} works on one of its runs.")
-    modes = {cell.config["tracking"]["mode"] for cell in cells.read(given.directory) if "tracking" in cell.config}
+    modes = {cell.config["tracking"]["mode"] for cell in read_cells(given.directory) if "tracking" in cell.config}
     if given.track and modes <= {"disabled"}:
         raise UserError(f"{given.directory}: no cell of it was tracked (tracking.mode=disabled), so --track logs nothing.")
-    sweep.show(sweep.finish(given.directory) if given.track else sweep.build(given.directory))
+    show_sweep(finish_sweep(given.directory) if given.track else build_sweep_report(given.directory))
 
 
 if __name__ == "__main__":

@@ -56,9 +56,10 @@ class SweepCallback(Callback):
         failed = failures(sweep_dir)
         GlobalHydra.instance().clear()  # it has done its work, and the result's settings are composed by another
         try:
-            from bitsure.sweep.report import sweep_report as sweep
+            from bitsure.sweep.report.building import finish_sweep
+            from bitsure.sweep.report.sweep_terminal import show_sweep
 
-            sweep.show(sweep.finish(sweep_dir))
+            show_sweep(finish_sweep(sweep_dir))
         except Exception as error:  # Hydra would print it and end well
             traceback.print_exc()
             failed.append(f"- the sweep's result could not be made: {error}")

@@ -1,54 +1,62 @@
-"""The cells of a sweep's directory as they are now: finished, broken off, or planned only."""
+"""The cells of a sweep's directory as they are now: done, stopped early, or only planned."""
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import yaml
 
 from bitsure.base.errors import UserError
+from bitsure.results import Comparison, Costs, MetricsByTask, Provenance, Quantization, SweepPlan, read, read_if_there
+from bitsure.results.run_files import ModelOrigin
 from bitsure.run.directory import read_status
 
-FILES = ("provenance", "quantization", "metrics", "baseline_metrics", "comparison", "costs")
+FULL_PRECISION = "none"  # the quantizer's name of a model in full precision
 LAST_LINES = 5  # of an error
+DONE = "done"
 NOT_STARTED = "not started"
 DAMAGED = "damaged"
-# what may make two cells' numbers different ones, and what of it has columns or rows of its own
+# Settings that may change a cell's numbers; of these, some have columns or rows of their own.
 SETTINGS = ("model.", "quant.", "control.", "calib.", "task.", "scoring.", "compress.", "metric.")
-NOT_SETTINGS = ("model.name", "model.series", "model.training_seed", "quant.name", "calib.seed")
-NOT_SETTINGS += ("task.name", "task.names", "task.include_path")
+OF_THE_MODEL = ("model.name", "model.series", "model.training_seed")
+NOT_SETTINGS = (*OF_THE_MODEL, "quant.name", "calib.seed", "task.name", "task.names", "task.include_path")
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One cell: what it was to do and how far it came; the numbers are empty unless it is done."""
+class CellResult:
+    """One cell: what was planned and how far it came; metrics, comparison and costs are empty unless it is done."""
 
     directory: Path
     name: str
     state: str  # done, not started, damaged, or what status.json says
     error: str | None
-    config: dict
-    model: dict  # provenance.json's
-    proof: dict  # quantization.json; empty for full precision
-    metrics: dict
-    baseline: dict
-    comparison: dict
-    costs: dict  # costs.json
+    config: dict[str, Any]  # config.yaml; empty if there is none
+    model: ModelOrigin | None  # from provenance.json
+    quantization: Quantization | None  # None for full precision
+    metrics: MetricsByTask = field(default_factory=dict)
+    baseline: MetricsByTask = field(default_factory=dict)
+    comparison: Comparison = field(default_factory=dict)
+    costs: Costs | None = None
 
     @property
     def done(self) -> bool:
-        return self.state == "done"
+        """Whether the cell has finished and all its results can be read."""
+        return self.state == DONE
 
     @property
     def model_name(self) -> str:
-        return self.model.get("name") or self.config.get("model", {}).get("name") or self.name.partition(" ")[0]
+        """The model's name: from the provenance, else from the settings, else from the plan."""
+        planned = self.config.get("model", {}).get("name") or self.name.partition(" ")[0]
+        return self.model.name if self.model else str(planned)
 
     @property
     def quantizer(self) -> str:
+        """The quantizer's name: from the settings, else from the plan."""
         return self.config.get("quant", {}).get("name") or self.name.partition(" ")[2]
 
     @cached_property
@@ -59,68 +67,107 @@ class Cell:
 
 
 def is_sweep(directory: Path) -> bool:
-    """Whether a directory is a sweep's and not a run's own."""
+    """Return whether a directory is a sweep's and not a run's."""
     if (directory / "plan.json").is_file():
         return True
     return not (directory / "config.yaml").is_file() and any(directory.glob("*/config.yaml"))
 
 
-def read(sweep_dir: Path) -> list[Cell]:
-    """Every cell, in the plan's order. Raises UserError if there is none."""
+def read_cells(sweep_dir: Path) -> list[CellResult]:
+    """Read every cell of a sweep.
+
+    Returns:
+        The cells in the plan's order. A cell with a result file that does not fit its type has the state "damaged".
+
+    Raises:
+        UserError: If the directory is not a sweep's, or plan.json cannot be read.
+    """
     if not is_sweep(sweep_dir):
         raise UserError(f"{sweep_dir} is no sweep's directory: it holds no plan.json and no folders with a config.yaml.")
-    plan = sweep_dir / "plan.json"
-    if plan.is_file():
-        planned = [(sweep_dir / cell["directory"], cell["name"]) for cell in json.loads(plan.read_text())["cells"]]
-    else:
-        planned = [(path.parent, path.parent.name) for path in sorted(sweep_dir.glob("*/config.yaml"), key=_natural)]
-    return [_read(directory, name) for directory, name in planned]
+    plan = read_if_there(sweep_dir / "plan.json", SweepPlan)
+    if plan:
+        return [_read_cell(sweep_dir / cell.directory, cell.name) for cell in plan.cells]
+    configs = sorted(sweep_dir.glob("*/config.yaml"), key=_natural_order)
+    return [_read_cell(path.parent, path.parent.name) for path in configs]
 
 
-def strays(sweep_dir: Path) -> list[str]:
-    """Directories of cells that the plan does not know: of a command that was another one, whose results are not counted."""
+def unplanned(sweep_dir: Path) -> list[str]:
+    """Return directories of cells that are not in the plan: another command left them, and their results do not count."""
     if not (sweep_dir / "plan.json").is_file():
         return []
-    plan = json.loads((sweep_dir / "plan.json").read_text())
-    planned = {Path(sweep_dir, cell["directory"]).resolve() for cell in plan["cells"]}
-    found = [path.parent for path in sorted(sweep_dir.rglob("status.json"), key=_natural)]
-    return [str(path.relative_to(sweep_dir)) for path in found if path.resolve() not in planned]
+    plan = read(sweep_dir / "plan.json", SweepPlan)
+    planned = {Path(sweep_dir, cell.directory).resolve() for cell in plan.cells}
+    directories = [path.parent for path in sorted(sweep_dir.rglob("status.json"), key=_natural_order)]
+    return [str(path.relative_to(sweep_dir)) for path in directories if path.resolve() not in planned]
 
 
-def _read(directory: Path, name: str) -> Cell:
+class _Files(NamedTuple):
+    """The result files of a cell's directory."""
+
+    provenance: Provenance | None = None
+    quantization: Quantization | None = None
+    metrics: MetricsByTask | None = None
+    baseline: MetricsByTask | None = None
+    comparison: Comparison | None = None
+    costs: Costs | None = None
+
+
+def _read_cell(directory: Path, name: str) -> CellResult:
     status = read_status(directory)
+    state: str
     state, error = (status.state, status.error) if status else (NOT_STARTED, None)
+    config, files = _read_config(directory), _Files()
     try:
-        config = yaml.load((directory / "config.yaml").read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        files = _read_files(directory)
+        if state == DONE and not (files.metrics and config):
+            raise UserError("metrics.json or config.yaml is missing.")
+    except UserError as problem:
+        state, error = DAMAGED, f"{problem} Run the sweep again, or remove {directory.name}."
+    model = files.provenance.model if files.provenance else None
+    about = CellResult(directory, name, state, _shortened(error), config, model, files.quantization)
+    if state != DONE:
+        return about
+    numbers = (files.metrics or {}, files.baseline or {}, files.comparison or {}, files.costs)
+    return CellResult(directory, name, state, about.error, config, model, files.quantization, *numbers)
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    """Return config.yaml as plain data; empty if it cannot be read."""
+    try:
+        text = (directory / "config.yaml").read_text()
+        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
     except (OSError, yaml.YAMLError):
-        config = None
-    found: dict[str, dict] = {what: {} for what in FILES}
-    try:
-        found |= {what: json.loads(path.read_text()) for what in found if (path := directory / f"{what}.json").is_file()}
-        if state == "done" and not (found["metrics"] and config):
-            raise ValueError("metrics.json or config.yaml is missing")
-    except (OSError, ValueError) as wrong:
-        state, error = DAMAGED, f"{wrong}; run the sweep again, or remove {directory.name}"
-    numbers = [found[what] if state == "done" else {} for what in ("metrics", "baseline_metrics", "comparison", "costs")]
-    model, proof = found["provenance"].get("model", {}), found["quantization"]
-    return Cell(directory, name, state, _last_lines(error), config or {}, model, proof, *numbers)
+        return {}
 
 
-def _last_lines(error: str | None) -> str | None:
-    """With the first, which says what happened where the others are a traceback."""
+def _read_files(directory: Path) -> _Files:
+    """Read the result files that are there. Raises UserError for one that does not fit its type."""
+    return _Files(
+        provenance=read_if_there(directory / "provenance.json", Provenance),
+        quantization=read_if_there(directory / "quantization.json", Quantization),
+        metrics=read_if_there(directory / "metrics.json", MetricsByTask),
+        baseline=read_if_there(directory / "baseline_metrics.json", MetricsByTask),
+        comparison=read_if_there(directory / "comparison.json", Comparison),
+        costs=read_if_there(directory / "costs.json", Costs),
+    )
+
+
+def _shortened(error: str | None) -> str | None:
+    """Return an error's first line, which says what happened, and its last ones, which end a traceback."""
     lines = error.strip().splitlines() if error else []
     few = lines if len(lines) <= LAST_LINES + 1 else [lines[0], "…", *lines[-LAST_LINES:]]
     return "\n".join(few) or None
 
 
-def _natural(path: Path) -> list:
-    """10-x after 9-x."""
+def _natural_order(path: Path) -> list[int | str]:
+    """Return a sort key that puts a cell 10-x after 9-x."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.parent.name)]
 
 
-def _flat(node: dict, above: str = ""):
+def _flat(node: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield each leaf of nested settings with its dotted name."""
     for key, value in node.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{above}{key}.")
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
         else:
-            yield f"{above}{key}", value
+            yield f"{prefix}{key}", value

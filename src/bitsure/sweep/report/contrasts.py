@@ -1,12 +1,12 @@
-"""Model against model under one quantizer, quantizer against quantizer on one model, on the questions that both were asked."""
+"""Model against model under one quantizer, and quantizer against quantizer on one model, on the same questions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import combinations, product
-from typing import NamedTuple
 
 from bitsure.comparison import changes
 from bitsure.comparison.changes import Changes
@@ -14,130 +14,191 @@ from bitsure.comparison.compare import was_compared
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics import across
 from bitsure.metrics.measure import MACRO
-from bitsure.sweep.report import sweep_table as table
-from bitsure.sweep.report.cell_results import Cell
-from bitsure.sweep.report.sweep_statistics import adjusted
+from bitsure.sweep.report.cell_results import CellResult
+from bitsure.sweep.report.run_columns import CellColumns
+from bitsure.sweep.report.sweep_statistics import adjust
+from bitsure.sweep.report.sweep_table import CALIB, columns_of_cells
 
-CALIB = ("calib_data", "calib_nsamples", "calib_seqlen", "calib_seed")
-LIKE_SIZE = 0.5  # bits per weight by which quantizers of other methods may differ
+SIMILAR_BITS = 0.5  # bits per weight by which quantizers of different methods may differ to be compared
 
 
-class Kind(NamedTuple):
-    """What two runs differ in that are set against each other, and what they have in common."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContrastKind:
+    """The columns in which two runs that are contrasted differ, and those that they share."""
 
+    name: str  # its table is tables/<name>.csv
     differ: tuple[str, ...]
     same: tuple[str, ...]
+    similar_only: bool  # whether quantizers of different methods must have similar bits per weight
+
+    def applies(self, first: CellColumns, second: CellColumns) -> bool:
+        """Return whether two runs are contrasted in this way."""
+        differs = any(getattr(first, key) != getattr(second, key) for key in self.differ)
+        if not differs or any(getattr(first, key) != getattr(second, key) for key in self.same):
+            return False
+        return not self.similar_only or first.method == second.method or bits_apart(first, second) <= SIMILAR_BITS
 
 
-KINDS = {
-    "contrasts": Kind(("model",), ("quantizer", "setting", *CALIB)),
-    "contrasts_of_quantizers": Kind(("quantizer", "setting"), ("model", "training_seed", "other_than_quantizing", *CALIB)),
-}
-OTHER = ("other", "other_setting")  # the second run's columns of what differs
-BITS = ("bits_per_weight", "other_bits_per_weight")
+MODELS = ContrastKind(name="contrasts", differ=("model",), same=("quantizer", "setting", *CALIB), similar_only=False)
+QUANTIZERS = ContrastKind(
+    name="contrasts_of_quantizers",
+    differ=("quantizer", "setting"),
+    same=("model", "training_seed", "setting_in_full_precision", *CALIB),
+    similar_only=True,
+)
+KINDS = (MODELS, QUANTIZERS)
 
 
-def contrasts(cells: list[Cell], metric: MetricSettings) -> tuple[dict[str, list[dict]], list[str]]:
-    """For each of KINDS, of each two runs by how much more the second one's mean changed; and which cells were unreadable.
+@dataclass(slots=True, kw_only=True)
+class RunContrast:
+    """By how much more the second run's mean of a metric changed than the first's."""
 
-    Smaller models come first, and quantizers whose bits per weight are most alike; quantizers of another method are compared
-    where these differ by LIKE_SIZE at the most. Questions are resampled with all runs' answers, by their clusters. The task is
-    the outer loop, so that its resamples are drawn once and no more than one task's changes are held at once. A pair's
-    contrasts under several calibration seeds are one, their mean over both random effects. p-values are adjusted by
-    Benjamini–Hochberg, those of each kind by themselves.
+    kind: ContrastKind
+    first: CellColumns
+    second: CellColumns
+    task: str
+    metric: str
+    n: int  # questions that both were asked
+    value: float  # in the metric's unit
+    ci_low: float
+    ci_high: float
+    standard_error: float
+    p_value: float | None  # None without spread, and for a mean over seeds
+    calib_seed: int | None  # None for a mean over seeds
+    draws: int = 1  # calibration seeds that it is the mean over
+    p_adjusted: float | None = None  # Benjamini–Hochberg over the contrasts of its kind; set by `adjust`
+
+    @property
+    def apart_from_seed(self) -> tuple[Hashable, ...]:
+        """What contrasts have in common that differ by their calibration seed alone."""
+        same = [getattr(self.first, key) for key in (*self.kind.same, *self.kind.differ) if key != "calib_seed"]
+        return (*same, *(getattr(self.second, key) for key in self.kind.differ), self.task, self.metric)
+
+
+@dataclass(frozen=True, slots=True)
+class Contrasts:
+    """All contrasts of a sweep."""
+
+    models: list[RunContrast]
+    quantizers: list[RunContrast]
+    unreadable: list[str]  # cells whose changes.parquet is missing or damaged
+
+
+def build_contrasts(cells: list[CellResult], metric: MetricSettings) -> Contrasts:
+    """Contrast each two runs that one of KINDS applies to.
+
+    Smaller models come first, and quantizers with the most similar bits per weight; quantizers of different methods are
+    compared if these differ by at most SIMILAR_BITS. Questions are resampled together with all runs' answers, by their
+    clusters. The task is the outer loop, so that its resamples are drawn once and only one task's changes are held at a time.
+    Contrasts of a pair under several calibration seeds become one, their mean, with both random effects. p-values are adjusted
+    by Benjamini–Hochberg, for each kind separately.
     """
-    runs = [(cell, about) for cell, about in zip(cells, table.about(cells), strict=True) if cell.comparison]
-    runs.sort(key=lambda run: tuple(_orderable(run[1][key]) for key in ("quantizer", "setting", *CALIB, "parameters", "model")))
-    tasks = sorted({task for cell, _ in runs for task, one in cell.comparison.items() if task != MACRO and was_compared(one)})
-    results, unread = {kind: [] for kind in KINDS}, {}
+    runs = [(cell, columns) for cell, columns in zip(cells, columns_of_cells(cells), strict=True) if cell.comparison]
+    runs.sort(key=lambda run: _order(run[1]))
+    tasks = sorted({task for cell, _ in runs for task in cell.comparison if task != MACRO and _compared(cell, task)})
+    contrasts: dict[str, list[RunContrast]] = {kind.name: [] for kind in KINDS}
+    unreadable: dict[str, None] = {}
     for task in tasks:
-        found = []
-        for cell, about in runs:
-            if was_compared(cell.comparison.get(task, {})):
+        runs_of_task = []
+        for cell, columns in runs:
+            if _compared(cell, task):
                 try:
-                    found.append((about, changes.read(cell.directory / "changes.parquet", task)))
+                    runs_of_task.append((columns, changes.read(cell.directory / "changes.parquet", task)))
                 except (OSError, ValueError):
-                    unread[cell.name] = None
-        for kind, row in _contrasts(task, found, metric):
-            results[kind].append(row)
-    results = {kind: _over_seeds(rows, metric.confidence_level) for kind, rows in results.items()}
-    results["contrasts_of_quantizers"].sort(key=lambda row: _apart(*(row[key] for key in BITS)))
-    return {kind: adjusted(rows) for kind, rows in results.items()}, list(unread)
+                    unreadable[cell.name] = None
+        for contrast in _contrasts(task, runs_of_task, metric):
+            contrasts[contrast.kind.name].append(contrast)
+    models, quantizers = (_over_seeds(contrasts[kind.name], metric.confidence_level) for kind in KINDS)
+    quantizers.sort(key=lambda contrast: bits_apart(contrast.first, contrast.second))
+    adjust(models)
+    adjust(quantizers)
+    return Contrasts(models, quantizers, list(unreadable))
 
 
-def _contrasts(task: str, runs: list[tuple[dict, Changes]], metric: MetricSettings) -> Iterator[tuple[str, dict]]:
-    """Those of one task; nearly always all runs have the same questions, which are then resampled for all at once."""
+def bits_apart(first: CellColumns, second: CellColumns) -> float:
+    """Return by how many bits per weight two runs differ; infinite if unknown."""
+    if first.bits_per_weight is None or second.bits_per_weight is None:
+        return math.inf
+    return abs(first.bits_per_weight - second.bits_per_weight)
+
+
+def _compared(cell: CellResult, task: str) -> bool:
+    return was_compared(cell.comparison.get(task, {}))
+
+
+def _contrasts(task: str, runs: list[tuple[CellColumns, Changes]], metric: MetricSettings) -> Iterator[RunContrast]:
+    """Yield one task's contrasts; nearly always all runs have the same questions, which are then resampled once for all."""
     groups: dict[bytes, list[int]] = {}
-    for i, (_, one) in enumerate(runs):
-        groups.setdefault(sha256(one.question.tobytes()).digest(), []).append(i)
+    for i, (_, change) in enumerate(runs):
+        groups.setdefault(sha256(change.question.tobytes()).digest(), []).append(i)
     for members in groups.values():
-        yield from _between([runs[i] for i in members], task, metric)
-    for some, others in combinations(groups.values(), 2):
-        for pair in product(some, others):
-            (first, one), (second, other) = (runs[i] for i in sorted(pair))
-            if _kind(first, second):
-                both = changes.in_common(one, other)
-                if len(both[0].question):
-                    yield from _between(list(zip((first, second), both, strict=True)), task, metric)
+        yield from _among([runs[i] for i in members], task, metric)
+    for group, other_group in combinations(groups.values(), 2):
+        for pair in product(group, other_group):
+            (first, first_changes), (second, second_changes) = (runs[i] for i in sorted(pair))
+            if _kind_of(first, second):
+                common = changes.in_common(first_changes, second_changes)
+                if len(common[0].question):
+                    yield from _among(list(zip((first, second), common, strict=True)), task, metric)
 
 
-def _kind(first: dict, second: dict) -> str | None:
-    """Under which of KINDS two runs are set against each other, if at all."""
-    for kind, (differ, same) in KINDS.items():
-        if any(first[key] != second[key] for key in differ) and all(first[key] == second[key] for key in same):
-            return kind if "model" in differ or _alike(first, second) else None
-    return None
+def _kind_of(first: CellColumns, second: CellColumns) -> ContrastKind | None:
+    return next((kind for kind in KINDS if kind.applies(first, second)), None)
 
 
-def _alike(first: dict, second: dict) -> bool:
-    """Whether two quantizers are of one method, or of about one size."""
-    return first["method"] == second["method"] or _apart(first["bits_per_weight"], second["bits_per_weight"]) <= LIKE_SIZE
-
-
-def _apart(bits: float | None, other: float | None) -> float:
-    return math.inf if bits is None or other is None else abs(bits - other)
-
-
-def _between(runs: list[tuple[dict, Changes]], task: str, metric: MetricSettings) -> Iterator[tuple[str, dict]]:
-    """The contrasts of all pairs of runs, which were asked the same questions."""
-    pairs = {(i, j): kind for i, j in combinations(range(len(runs)), 2) if (kind := _kind(runs[i][0], runs[j][0]))}
+def _among(runs: list[tuple[CellColumns, Changes]], task: str, metric: MetricSettings) -> Iterator[RunContrast]:
+    """Yield the contrasts of all pairs of runs that were asked the same questions."""
+    columns = [run for run, _ in runs]
+    pairs = {
+        (i, j): kind for i, j in combinations(range(len(runs)), 2) if (kind := _kind_of(columns[i], columns[j])) is not None
+    }
     if not pairs:
         return
     n = len(runs[0][1].question)
-    means, replicates = changes.resampled_means([one for _, one in runs], metric)
+    means, replicates = changes.resampled_means([change for _, change in runs], metric)
     for name in changes.METRICS:
-        found = across.contrasts(means[name], replicates[name], list(pairs), metric.confidence_level)
-        for ((i, j), kind), one in zip(pairs.items(), found, strict=True):
-            first, second = runs[i][0], runs[j][0]
-            row = {key: first[key] for key in columns(kind) if key in first} | {"task": task, "metric": name, "n": n}
-            row |= dict(zip(OTHER, (second[key] for key in KINDS[kind].differ), strict=False))
-            row |= dict(zip(BITS, (first["bits_per_weight"], second["bits_per_weight"]), strict=True))
-            yield kind, row | vars(one) | {"draws": 1}
+        results = across.contrasts(means[name], replicates[name], list(pairs), metric.confidence_level)
+        for ((i, j), kind), result in zip(pairs.items(), results, strict=True):
+            yield RunContrast(
+                kind=kind,
+                first=columns[i],
+                second=columns[j],
+                task=task,
+                metric=name,
+                n=n,
+                value=result.value,
+                ci_low=result.ci_low,
+                ci_high=result.ci_high,
+                standard_error=result.standard_error,
+                p_value=result.p_value,
+                calib_seed=columns[i].calib_seed,
+            )
 
 
-def columns(kind: str) -> tuple[str, ...]:
-    """What a contrast is of."""
-    differ, same = KINDS[kind]
-    others = OTHER[: len(differ)]
-    return (*(key for key in same if key != "other_than_quantizing"), "task", "metric", *differ, *others)
-
-
-def _over_seeds(rows: list[dict], level: float) -> list[dict]:
-    """One row where contrasts differ by their calibration seed alone: the mean, for other seeds and other questions; without
-    a test, as all means over seeds.
-    """
-    groups: dict[tuple, list[dict]] = {}
-    names = [key for kind in KINDS for key in columns(kind) if key != "calib_seed"]
-    for row in rows:
-        groups.setdefault(tuple(row.get(key) for key in names), []).append(row)
+def _over_seeds(contrasts: list[RunContrast], level: float) -> list[RunContrast]:
+    """Return the mean of contrasts that differ by their calibration seed alone, without a test, as all means over seeds."""
+    groups: dict[tuple[Hashable, ...], list[RunContrast]] = {}
+    for contrast in contrasts:
+        groups.setdefault(contrast.apart_from_seed, []).append(contrast)
     return [_mean(group, level) if len(group) > 1 else group[0] for group in groups.values()]
 
 
-def _mean(rows: list[dict], level: float) -> dict:
-    mean = across.over_draws([row["value"] for row in rows], [row["standard_error"] for row in rows], level)
-    numbers = {key: getattr(mean, key) for key in ("value", "ci_low", "ci_high", "standard_error", "draws")}
-    return rows[0] | numbers | {"calib_seed": None, "p_value": None}
+def _mean(contrasts: list[RunContrast], level: float) -> RunContrast:
+    values, errors = zip(*((contrast.value, contrast.standard_error) for contrast in contrasts), strict=True)
+    mean = across.over_draws(values, errors, level)
+    return replace(
+        contrasts[0],
+        value=mean.value,
+        ci_low=mean.ci_low,
+        ci_high=mean.ci_high,
+        standard_error=mean.standard_error,
+        p_value=None,
+        calib_seed=None,
+        draws=mean.draws,
+    )
 
 
-def _orderable(value: object) -> tuple:
-    return (value is None, value if isinstance(value, (int, float)) else 0, str(value))
+def _order(run: CellColumns) -> tuple[tuple[bool, float, str], ...]:
+    """Return the sort key of runs; None comes last."""
+    keys = (run.quantizer, run.setting, *(getattr(run, key) for key in CALIB), run.parameters, run.model)
+    return tuple((key is None, key if isinstance(key, (int, float)) else 0, str(key)) for key in keys)

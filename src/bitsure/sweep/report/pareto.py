@@ -1,35 +1,54 @@
-"""What a size, a time or a speed buys: metrics against it, with the front of what nothing beats."""
+"""Metrics against what a model costs (size, bits, time, speed), with the Pareto front."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from bitsure.report.drawing import new_figure, save
-from bitsure.sweep.report.labels import groups, label, overall, size
-from bitsure.sweep.report.panels import FILLS, MARKERS, colours_of, column, interval, legend, plain_ticks, styles_of
-from bitsure.sweep.report.picture import Picture, numbers
+from bitsure.sweep.report.panels import (
+    FILLS,
+    MARKERS,
+    interval,
+    legend,
+    plain_ticks,
+    quantizer_styles,
+    size_colours,
+    values,
+)
+from bitsure.sweep.report.picture import Picture
+from bitsure.sweep.report.study_row import StudyRow, grouped, over_tasks
 from bitsure.sweep.report.sweep_statistics import STUDY
 
-BETTER = {"accuracy": max, "true_label_prob": max, "expected_calibration_error": min}  # what a Pareto front is drawn of
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+HIGHER_IS_BETTER = {"accuracy": True, "true_label_prob": True, "expected_calibration_error": False}  # metrics with a front
 
 
 @dataclass(frozen=True)
-class Size:
-    """What a Pareto front can be drawn against."""
+class ParetoAxis:
+    """A cost that metrics are drawn against."""
 
-    column: str
+    column: str  # of `StudyRow`
     unit: float
-    axis: str
+    label: str
     picture: str
     title: str
     caption: str
-    most: bool = False  # the larger the better
+    more_is_better: bool = False
+
+    def cost(self, row: StudyRow) -> float:
+        """Return the column of a row that has one, in its own unit."""
+        return float(getattr(row, self.column))
+
+    def place(self, row: StudyRow) -> float:
+        """Return where a row lies on the axis."""
+        return self.cost(row) / self.unit
 
 
-ON_DISK = Size(
+ON_DISK = ParetoAxis(
     "size_bytes",
     1e6,
     "size on disk, MB",
@@ -38,90 +57,91 @@ ON_DISK = Size(
     "Size on disk is that of the model as it would be shipped: quantized weights at their bits per weight, scales counted, "
     "the rest as in full precision.",
 )
-CODED = Size(
+CODED = ParetoAxis(
     "bits_per_weight_coded",
     1,
     "bits per weight after coding",
     "coded",
     "Is the cheapest model to load also the least sure?",
-    "Bits per weight after coding are what the best of zstd and an entropy coder makes of the codes, scales and zero points "
-    "counted. A model that is as confident as before and less often right shows in the calibration error.",
+    "Bits per weight after coding are those of the better of zstd and an entropy coder, scales and zero points counted. A "
+    "model that stays as confident but is less often right has a larger calibration error.",
 )
-QUANTIZING = Size(
+QUANTIZING = ParetoAxis(
     "quantizing_seconds",
     1,
     "seconds of quantizing",
     "quantizing_time",
     "What a second of quantizing buys",
-    "Seconds are those that making the weights took on the machine that made them, with loading and measuring left out.",
+    "Seconds are the wall time of quantizing on the machine that did it, without loading and measuring.",
 )
-SPEED = Size(
+SPEED = ParetoAxis(
     "scoring_tokens_per_second",
     1,
     "tokens per second of scoring",
     "scoring_speed",
     "What speed costs",
-    "Tokens per second are those of scoring here, padding counted, with weights in ordinary layers and activations, keys and "
-    "values rounded by the way: not the speed of a deployed kernel.",
-    most=True,
+    "Tokens per second are those of scoring, padding counted, with weights in ordinary layers and activations, keys and "
+    "values rounded on the fly: not the speed of a deployed kernel.",
+    more_is_better=True,
 )
-PARETO = (ON_DISK, CODED, QUANTIZING, SPEED)
+PARETO_AXES = (ON_DISK, CODED, QUANTIZING, SPEED)
 
 
-def pareto(rows: list[dict], against: Size) -> Picture | None:
-    """Accuracy, true-label probability and calibration error against size, with the front of what nothing beats."""
-    rows = overall([row for row in rows if row["metric"] in BETTER and row[against.column]])
-    if len({(row["model"], label(row)) for row in rows}) < 2:
+def pareto(rows: list[StudyRow], axis: ParetoAxis, folder: Path) -> Picture | None:
+    """Draw accuracy, true-label probability and calibration error against a cost; None for fewer than two models."""
+    rows = over_tasks([row for row in rows if row.metric in HIGHER_IS_BETTER and getattr(row, axis.column)])
+    if len({(row.model, row.label) for row in rows}) < 2:
         return None
-    front = {id(row) for of in groups(rows, "metric").values() for row in _front(of, against)}
-    marked = [row | {"on_front": id(row) in front} for row in rows]
-
-    def draw(path: Path) -> Path:
-        figure, grid = new_figure(1, len(BETTER), width=11, height=4.4)
-        styles, markers = styles_of(rows), {one: MARKERS[i % len(MARKERS)] for i, one in enumerate(colours_of(rows))}
-        for axes, metric in zip(grid, BETTER, strict=True):
-            of = [row for row in marked if row["metric"] == metric]
-            best = sorted((row for row in of if row["on_front"]), key=lambda row: row[against.column])
-            sizes = [row[against.column] / against.unit for row in best]
-            axes.step(
-                sizes,
-                column(best, "value"),
-                where="pre" if against.most else "post",
-                color="0.7",
-                linewidth=4,
-                zorder=0,
-                label="front",
-            )
-            x, (low, high) = np.array([row[against.column] / against.unit for row in of]), interval(of)
-            inks = [styles[label(row)]["color"] for row in of]
-            axes.vlines(x, low, high, colors=inks, linewidth=0.7)
-            for row, ink in zip(of, inks, strict=True):
-                point = {"marker": markers[size(row)], "fillstyle": FILLS[styles[label(row)]["linestyle"]]}
-                axes.plot(row[against.column] / against.unit, row["value"], color=ink, markersize=6, **point)
-            axes.set(xscale="log", xlabel=against.axis, title=STUDY[metric])
-            plain_ticks(axes, x=x.tolist())
-        for one, style in styles.items():
-            fill = FILLS[style["linestyle"]]
-            grid[0].plot([], [], color=style["color"], marker="o", fillstyle=fill, linestyle="none", label=one)
-        for mark, marker in markers.items():
-            grid[0].plot([], [], color="0.4", marker=marker, linestyle="none", label=mark)
-        legend(figure, [(grid[0], None)])
-        return save(figure, path)
-
-    cheaper = "faster" if against.most else "cheaper"
+    fronts = {metric: pareto_front(members, axis) for metric, members in grouped(rows, lambda row: row.metric).items()}
+    styles = quantizer_styles(rows)
+    markers = {size: MARKERS[i % len(MARKERS)] for i, size in enumerate(size_colours(rows))}
+    figure, grid = new_figure(1, len(HIGHER_IS_BETTER), width=11, height=4.4)
+    for axes, metric in zip(grid, HIGHER_IS_BETTER, strict=True):
+        best = sorted(fronts.get(metric, []), key=axis.cost)
+        step = "pre" if axis.more_is_better else "post"
+        axes.step(
+            [axis.place(row) for row in best],
+            values(best, "value"),
+            where=step,
+            color="0.7",
+            linewidth=4,
+            zorder=0,
+            label="front",
+        )
+        points = [row for row in rows if row.metric == metric]
+        x, inks = [axis.place(row) for row in points], [styles[row.label]["color"] for row in points]
+        axes.vlines(x, *interval(points), colors=inks, linewidth=0.7)
+        for row, place, ink in zip(points, x, inks, strict=True):
+            fill = FILLS[styles[row.label]["linestyle"]]
+            axes.plot(place, row.value, color=ink, markersize=6, marker=markers[row.size_label], fillstyle=fill)
+        axes.set(xscale="log", xlabel=axis.label, title=STUDY[metric])
+        plain_ticks(axes, x)
+    _add_legend_entries(grid[0], {label: (style["color"], style["linestyle"]) for label, style in styles.items()}, markers)
+    legend(figure, [grid[0]])
+    cheaper = "faster" if axis.more_is_better else "cheaper"
     caption = (
-        f"{against.caption} On the grey line lies what nothing {cheaper} equals. Intervals hold for single points; neighbours "
-        "whose intervals overlap may change places."
+        f"{axis.caption} The grey line is the front: nothing {cheaper} is as good. Intervals hold for single points; "
+        "neighbours whose intervals overlap may swap places."
     )
-    return Picture(against.picture, against.title, caption, numbers(marked, "on_front"), draw)
+    on_front = {id(row) for front in fronts.values() for row in front}
+    path = save(figure, folder / f"{axis.picture}.png")
+    return Picture(path, axis.title, caption, rows, [id(row) in on_front for row in rows])
 
 
-def _front(rows: list[dict], against: Size) -> list[dict]:
-    """The rows that no row as cheap or cheaper (as fast or faster) equals."""
-    better, best, front = BETTER[rows[0]["metric"]], None, []
-    sign = -1 if against.most else 1
-    for row in sorted(rows, key=lambda row: (sign * row[against.column], row["value"] if better is min else -row["value"])):
-        if best is None or (row["value"] != best and better(row["value"], best) == row["value"]):
-            best = row["value"]
+def _add_legend_entries(axes: Axes, styles: dict[str, tuple[str, str]], markers: dict[str, str]) -> None:
+    """Add an entry for each quantizer's colour and each size's marker."""
+    for label, (colour, linestyle) in styles.items():
+        axes.plot([], [], color=colour, marker="o", fillstyle=FILLS[linestyle], linestyle="none", label=label)
+    for size, marker in markers.items():
+        axes.plot([], [], color="0.4", marker=marker, linestyle="none", label=size)
+
+
+def pareto_front(rows: list[StudyRow], axis: ParetoAxis) -> list[StudyRow]:
+    """Return the rows of one metric that no row equals that is as cheap or cheaper (as fast or faster)."""
+    cost_sign = -1 if axis.more_is_better else 1
+    value_sign = 1 if HIGHER_IS_BETTER[rows[0].metric] else -1
+    front: list[StudyRow] = []
+    for row in sorted(rows, key=lambda row: (cost_sign * axis.cost(row), -value_sign * row.value)):
+        if not front or value_sign * row.value > value_sign * front[-1].value:
             front.append(row)
     return front

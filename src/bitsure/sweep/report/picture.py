@@ -1,30 +1,24 @@
-"""What a sweep's picture is: a figure to be drawn, and the numbers in it."""
+"""A picture of a sweep that has been drawn, and the numbers in it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitsure.sweep.report.sweep_statistics import said
-from bitsure.sweep.report.sweep_table import COSTS
-
-POINT = ("series", "parameters", "model", "quantizer", "setting", "bits_per_weight", "bits_per_weight_coded", "size_bytes")
-POINT += (*COSTS, "task", "metric")
+from bitsure.sweep.report.study_row import StudyRow
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure: `draw` writes the PNG, `rows` are its numbers."""
+    """A PNG with its title, its caption and the rows that it shows."""
 
-    name: str
+    path: Path
     title: str
     caption: str
-    rows: list[dict]
-    draw: Callable[[Path], Path]
+    rows: list[StudyRow]
+    on_front: list[bool] | None = None  # which rows lie on the Pareto front; None where there is no front
 
-
-def numbers(rows: list[dict], *more: str) -> list[dict]:
-    """A picture's rows for its CSV."""
-    keys = (*POINT, "value", "ci_low", "ci_high", "n", "baseline", "delta", "delta_ci_low", "delta_ci_high", *more)
-    return [{key: row[key] for key in keys} | {"draws": said(row.get("draws", {}))} for row in rows]
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return self.path.stem

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import dataclass
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import Any
 
-from bitsure.config.schema import MetricSettings
 from bitsure.metrics.measure import MACRO
 from bitsure.report.tables import number, p_value
-from bitsure.sweep.report.labels import groups, label, short, smaller, star, tasks_of
-from bitsure.sweep.report.sweep_statistics import STUDY
-from bitsure.sweep.report.sweep_table import FULL
-
-if TYPE_CHECKING:
-    from bitsure.sweep.report.sweep_report import Sweep
+from bitsure.sweep.report.contrasts import RunContrast
+from bitsure.sweep.report.study_row import StudyRow, grouped, task_labels, tasks_of
+from bitsure.sweep.report.sweep_report import SweepReport
+from bitsure.sweep.report.sweep_statistics import STUDY, ModelSpread
 
 PAPER = {  # the study's own numbers, as its notebook computes them
     "paper_compat/ace": "calibration error (ACE)",
@@ -25,124 +23,146 @@ PAPER = {  # the study's own numbers, as its notebook computes them
 MOST_ROWS = 400  # of a table on the page; its CSV has all
 
 
-def render(sweep: Sweep, tables: dict[str, list[dict]], unread: list[str], metric: MetricSettings) -> str:
-    """The page as a string. tables: study, heterogeneity, contrasts, contrasts_of_quantizers and draws, as
-    `bitsure.sweep.report.sweep_report.build` makes them."""
+def render(report: SweepReport) -> str:
+    """Return the page."""
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(files("bitsure.sweep.report").joinpath("sweep_page.html").read_text())
-    pictures = [
-        {"title": one.title, "caption": one.caption, "name": one.name, "png": base64.b64encode(path.read_bytes()).decode()}
-        for one, path in sweep.pictures
-    ]
+    contrasts, metric = report.contrasts, report.metric
     return template.render(
-        title=sweep.directory.resolve().name,
-        states=sweep.states,
-        total=len(sweep.cells),
-        unfinished=[(cell.name, cell.directory.name, cell.state, cell.error or "") for cell in sweep.cells if not cell.done],
-        strays=sweep.strays,
-        sentences=sentences(tables["heterogeneity"], metric.alpha),
-        study=study(sweep.models, STUDY),
-        paper=study(sweep.models, PAPER),
-        pictures=pictures,
-        heterogeneity=[_spread(one) for one in tables["heterogeneity"]],
-        contrasts=[_contrast(label(one), one["model"], one) for one in tables["contrasts"][:MOST_ROWS]],
-        n_contrasts=len(tables["contrasts"]),
-        quantizers=[
-            _contrast(one["model"], label(one), one | {"other": _other(one)})
-            for one in tables["contrasts_of_quantizers"][:MOST_ROWS]
-        ],
-        n_quantizers=len(tables["contrasts_of_quantizers"]),
-        draws=[_drawn(one) for one in tables["draws"][:MOST_ROWS]],
-        n_draws=len(tables["draws"]),
-        unread=unread,
+        title=report.directory.resolve().name,
+        states=report.states,
+        total=len(report.cells),
+        unfinished=[(cell.name, cell.directory.name, cell.state, cell.error or "") for cell in report.cells if not cell.done],
+        unplanned=report.unplanned,
+        sentences=spread_sentences(report.spreads, metric.alpha),
+        study=study_tables(report.models, STUDY),
+        paper=study_tables(report.models, PAPER),
+        pictures=_pictures(report),
+        spreads=[_spread_cells(spread) for spread in report.spreads],
+        contrasts=[_model_contrast_cells(contrast) for contrast in contrasts.models[:MOST_ROWS]],
+        n_contrasts=len(contrasts.models),
+        quantizers=[_quantizer_contrast_cells(contrast) for contrast in contrasts.quantizers[:MOST_ROWS]],
+        n_quantizers=len(contrasts.quantizers),
+        draws=[_draw_cells(row) for row in report.draws[:MOST_ROWS]],
+        n_draws=len(report.draws),
+        unreadable=contrasts.unreadable,
         level=f"{metric.confidence_level:.0%}",
         alpha=f"{metric.alpha:g}",
     )
 
 
-def study(models: list[dict], metrics: dict[str, str]) -> dict[str, dict]:
-    """The study's table, one for each quantizer: {quantizer: {columns, rows}}, a row a model and task, each metric in full
-    precision and quantized; * where the primary test is significant.
+def _pictures(report: SweepReport) -> list[dict[str, Any]]:
+    return [
+        {
+            "title": picture.title,
+            "caption": picture.caption,
+            "name": picture.name,
+            "png": base64.b64encode(picture.path.read_bytes()).decode(),
+        }
+        for picture in report.pictures
+    ]
+
+
+@dataclass(frozen=True)
+class StudyTable:
+    """The study's table for one quantizer, as text."""
+
+    columns: list[str]
+    rows: list[tuple[str, str, list[str]]]  # model (empty below its first row), task, numbers
+    paired: bool  # two numbers a column: in full precision and quantized
+
+
+def study_tables(models: list[StudyRow], metrics: dict[str, str]) -> dict[str, StudyTable]:
+    """Return the study's table for each quantizer, a row a model and task.
+
+    Args:
+        models: A row for each model, quantizer, task and metric.
+        metrics: The metrics of the table and their names on the page.
+
+    Returns:
+        Quantizer → table, with a star where the primary test is significant. A sweep of full precision alone has one table.
     """
-    rows = [row for row in models if row["metric"] in metrics]
-    quantized = [row for row in rows if row["quantizer"] != FULL]
-    if not quantized:  # a sweep over models in full precision has one column a metric
-        return {one: _study(of, metrics, False) for (one,), of in groups(rows, label).items()}
-    return {one: _study(of, metrics, True) for (one,), of in groups(quantized, label).items()}
+    rows = [row for row in models if row.metric in metrics]
+    quantized = [row for row in rows if not row.is_full_precision]
+    shown, paired = (quantized, True) if quantized else (rows, False)
+    return {label: _study_table(members, metrics, paired) for label, members in grouped(shown, lambda row: row.label).items()}
 
 
-def _study(rows: list[dict], metrics: dict[str, str], paired: bool) -> dict:
-    known = {name: said for name, said in metrics.items() if any(row["metric"] == name for row in rows)}
-    tasks, lines = tasks_of(rows), []
-    for (model,), of_model in groups(rows, "model").items():
-        said = model
-        for task, name in zip(tasks, short(tasks), strict=True):
-            by_metric, cells = {row["metric"]: row for row in of_model if row["task"] == task}, []
-            for metric in known if by_metric else ():
-                row = by_metric.get(metric)
-                if paired:
-                    cells.append(number(row["baseline"]) if row else "")
-                cells.append(number(row["value"]) + star(row) if row else "")
-            if cells:
-                lines.append((said, name, cells))
-                said = ""  # once is enough
-    return {"columns": list(known.values()), "rows": lines, "paired": paired}
+def _study_table(rows: list[StudyRow], metrics: dict[str, str], paired: bool) -> StudyTable:
+    known = {metric: name for metric, name in metrics.items() if any(row.metric == metric for row in rows)}
+    tasks = tasks_of(rows)
+    lines: list[tuple[str, str, list[str]]] = []
+    for model, members in grouped(rows, lambda row: row.model).items():
+        first = True
+        for task, name in zip(tasks, task_labels(tasks), strict=True):
+            by_metric = {row.metric: row for row in members if row.task == task}
+            if by_metric:
+                cells = [cell for metric in known for cell in _number_cells(by_metric.get(metric), paired)]
+                lines.append((model if first else "", name, cells))
+                first = False
+    return StudyTable(list(known.values()), lines, paired)
 
 
-def study_numbers(models: list[dict]) -> list[dict]:
-    """The study's table as plain rows, corrected and as published."""
-    keys = ("model", "parameters", "quantizer", "setting", "bits_per_weight", "size_bytes", "task", "metric")
-    keys += ("baseline", "value", "ci_low", "ci_high", "n", "delta", "delta_ci_low", "delta_ci_high", "p_adjusted")
-    wanted = sorted((row for row in models if row["metric"] in {**STUDY, **PAPER}), key=smaller)
-    return [{key: row[key] for key in keys} for row in wanted]
+def _number_cells(row: StudyRow | None, paired: bool) -> list[str]:
+    if row is None:
+        return [""] * (1 + paired)
+    value = number(row.value) + row.star
+    return [number(row.baseline), value] if paired else [value]
 
 
-def sentences(spreads: list[dict], alpha: float) -> list[str]:
-    """Do models differ in what quantization does to them? A sentence for each quantizer, over its tasks."""
-    found = []
-    for key in dict.fromkeys((one["quantizer"], one["setting"]) for one in spreads):
-        of = [one for one in spreads if (one["quantizer"], one["setting"]) == key and one["metric"] == "true_label_prob"]
-        single = [one for one in of if one["task"] != MACRO]
-        if not single:
-            continue
-        apart = [one["task"] for one in single if one["p_adjusted"] < alpha]
-        name = label({"quantizer": key[0], "setting": key[1]})
-        ends = f"{min(o['smallest'] for o in single):+.4f} to {max(o['largest'] for o in single):+.4f}"
-        said = f"{name}: the true-label probability changed by {ends} over models and tasks. "
-        if apart:
-            said += f"Models differ in how much by more than their errors explain on {', '.join(apart)}"
-            rest = [one["task"] for one in single if one["task"] not in apart]
-            said += f"; on {', '.join(rest)} this is not shown, which does not make them equal." if rest else "."
-        else:
-            said += "That models differ in how much is shown on no task, which does not make them equal."
-        found.append(said)
-    return found
+def spread_sentences(spreads: list[ModelSpread], alpha: float) -> list[str]:
+    """Return whether models differ in what quantization does to them, a sentence for each quantizer over its tasks."""
+    groups: dict[str, list[ModelSpread]] = {}
+    for spread in spreads:
+        if spread.metric == "true_label_prob" and spread.task != MACRO:
+            groups.setdefault(spread.label, []).append(spread)
+    return [_spread_sentence(label, members, alpha) for label, members in groups.items()]
 
 
-def _spread(one: dict) -> tuple[str, ...]:
-    ends = f"{number(one['smallest'], True)} … {number(one['largest'], True)}"
-    numbers = (f"{one['q']:.1f}", p_value(one["p_adjusted"]), f"{one['i_squared']:.0%}", f"{one['tau']:.4f}")
-    return label(one), one["task"], one["metric"], str(one["models"]), ends, *numbers
+def _spread_sentence(label: str, spreads: list[ModelSpread], alpha: float) -> str:
+    different = [spread.task for spread in spreads if spread.p_adjusted is not None and spread.p_adjusted < alpha]
+    rest = [spread.task for spread in spreads if spread.task not in different]
+    smallest, largest = min(spread.smallest for spread in spreads), max(spread.largest for spread in spreads)
+    change = f"{label}: the true-label probability changed by {smallest:+.4f} to {largest:+.4f} over models and tasks. "
+    if not different:
+        return change + "No task shows a difference between models in how much. This does not prove that they are equal."
+    sentence = change + f"Models differ in how much by more than their errors explain on {', '.join(different)}"
+    if rest:
+        return sentence + f"; {', '.join(rest)} shows no difference. This does not prove that they are equal there."
+    return sentence + "."
 
 
-def _contrast(of: str, first: str, one: dict) -> tuple[str, ...]:
-    """of: what the two have in common; first: the one whose change is subtracted."""
-    name = of + ("" if one["calib_seed"] in (None, 0) else f", calibration seed {one['calib_seed']}")
-    name += f", {one['draws']} calibration seeds" if one["draws"] > 1 else ""
-    ends = f"[{number(one['ci_low'], True)}, {number(one['ci_high'], True)}]"
-    tested = p_value(one["p_adjusted"]) if one["p_value"] is not None else ""
-    pair, n = f"{one['other']} less {first}", f"{one['n']:,}"
-    return name, one["task"], one["metric"], pair, n, number(one["value"], True), ends, tested
+def _spread_cells(spread: ModelSpread) -> tuple[str, ...]:
+    changes = f"{number(spread.smallest, True)} … {number(spread.largest, True)}"
+    tested = p_value(spread.p_adjusted) if spread.p_adjusted is not None else ""
+    numbers = (f"{spread.q:.1f}", tested, f"{spread.i_squared:.0%}", f"{spread.tau:.4f}")
+    return spread.label, spread.task, spread.metric, str(spread.models), changes, *numbers
 
 
-def _other(one: dict) -> str:
-    return label({"quantizer": one["other"], "setting": one["other_setting"]})
+def _model_contrast_cells(contrast: RunContrast) -> tuple[str, ...]:
+    return _contrast_cells(contrast.first.label, contrast.first.model, contrast.second.model, contrast)
 
 
-def _drawn(one: dict) -> tuple[str, ...]:
-    what = one["model"] or f"{one['series']}, {one['parameters']:,} parameters"
-    ends = f"[{number(one['delta_ci_low'], True)}, {number(one['delta_ci_high'], True)}]"
-    change, between = number(one["delta"], True), f"{one['between_draws']:.4f}"
-    return label(one), what, one["task"], one["metric"], one["draws"], change, ends, between
+def _quantizer_contrast_cells(contrast: RunContrast) -> tuple[str, ...]:
+    return _contrast_cells(contrast.first.model, contrast.first.label, contrast.second.label, contrast)
+
+
+def _contrast_cells(common: str, first: str, second: str, contrast: RunContrast) -> tuple[str, ...]:
+    """Return a table's row; common: what the two runs share; first: the run whose change is subtracted."""
+    if contrast.calib_seed not in (None, 0):
+        common += f", calibration seed {contrast.calib_seed}"
+    if contrast.draws > 1:
+        common += f", {contrast.draws} calibration seeds"
+    tested = p_value(contrast.p_adjusted) if contrast.p_adjusted is not None else ""
+    interval = f"[{number(contrast.ci_low, True)}, {number(contrast.ci_high, True)}]"
+    pair, n = f"{second} less {first}", f"{contrast.n:,}"
+    return common, contrast.task, contrast.metric, pair, n, number(contrast.value, True), interval, tested
+
+
+def _draw_cells(row: StudyRow) -> tuple[str, ...]:
+    models = row.single_model or f"{row.series}, {row.parameters:,} parameters"
+    interval = f"[{number(row.delta_ci_low, True)}, {number(row.delta_ci_high, True)}]"
+    between = f"{row.delta_between_draws:.4f}"
+    return row.label, models, row.task, row.metric, row.draws_label, number(row.delta, True), interval, between

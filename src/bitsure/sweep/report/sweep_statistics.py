@@ -1,15 +1,15 @@
-"""What a sweep may say across models: how much changes differ, model against model, and over random draws."""
+"""What a sweep shows across models and random draws: means over seeds, and how much models differ."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
-import pyarrow as pa
-import pyarrow.compute as pc
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from bitsure.metrics.across import heterogeneity, over_draws
 from bitsure.metrics.significance import benjamini_hochberg
-from bitsure.sweep.report.sweep_table import FULL
+from bitsure.sweep.report.run_columns import quantizer_label
+from bitsure.sweep.report.study_row import CALIBRATION_SEEDS, TRAINING_SEEDS, StudyRow
 
 STUDY = {  # the study's metrics, in its order
     "accuracy": "accuracy",
@@ -19,96 +19,168 @@ STUDY = {  # the study's metrics, in its order
     "entropy": "entropy",
 }
 TESTED = ("true_label_prob", "accuracy", "confidence", "nll", "expected_calibration_error")
-# the random draws that a sweep may repeat, the inner ones first, and the columns by which what is drawn is the same
-CALIBRATION = "calibration seeds"
-TRAINING = "training seeds"
-SAME = ("series", "parameters", "quantizer", "method", "setting", "calib_data", "calib_nsamples", "calib_seqlen")
-SAME += ("task", "metric")
 
 
-def rows(table: pa.Table, metrics: Iterable[str]) -> list[dict]:
-    """The finished cells' rows of some metrics, as dicts."""
-    wanted = pc.and_(pc.is_in(table["metric"], pa.array(list(metrics))), pc.equal(table["status"], "done"))
-    return [row for row in table.filter(wanted).to_pylist() if row["value"] is not None]
+def over_calibration(rows: list[StudyRow], level: float) -> list[StudyRow]:
+    """Return one row for each model, task and metric: the mean over calibration seeds where there are several.
 
-
-def over_calibration(found: list[dict], level: float) -> list[dict]:
-    """One row for each model, task and metric: the mean over the calibration's seeds where there are several."""
-    return _collapse(found, (*SAME, "model", "training_seed"), "calib_seed", CALIBRATION, level)
-
-
-def over_training(found: list[dict], level: float) -> list[dict]:
-    """One row for each size of a series: the mean over its training seeds where there are several."""
-    return _collapse(found, SAME, "training_seed", TRAINING, level)
-
-
-def _collapse(found: list[dict], same: Sequence[str], draw: str, what: str, level: float) -> list[dict]:
-    groups: dict[tuple, list[dict]] = {}
-    for row in found:
-        groups.setdefault(tuple(row[key] for key in same), []).append(row)
-    return [row for group in groups.values() for row in _mean_over(group, draw, what, level)]
-
-
-def _mean_over(group: list[dict], draw: str, what: str, level: float) -> list[dict]:
-    """The mean of rows that differ by a draw alone; as they are, where that cannot be told or an error is not known."""
-    if len(group) == 1 or len({row[draw] for row in group} - {None}) < len(group):
-        return group
-    no_test = dict.fromkeys(("test", "tests", "p_value", "p_adjusted", "effect", "effect_size"))
-    one = group[0] | no_test | {"draws": {**group[0].get("draws", {}), what: len(group)}, draw: None}
-    for value, prefix in (("value", ""), ("delta", "delta_")):
-        values, errors = ([row[name] for row in group] for name in (value, f"{prefix}standard_error"))
-        if None in values or None in errors:
-            if value == "value":
-                return group
-            continue
-        mean = over_draws(values, errors, level)
-        one |= {value: mean.value, f"{prefix}ci_low": mean.ci_low, f"{prefix}ci_high": mean.ci_high}
-        one |= {f"{prefix}standard_error": mean.standard_error, f"{prefix}between": mean.between}
-    return [one]
-
-
-def draws(models: list[dict], sizes: list[dict]) -> list[dict]:
-    """What was averaged over random draws, by model and by size: the difference's mean, its interval, how much draws differ."""
-    once = {id(row): row for row in (*models, *sizes) if row["metric"] in TESTED}.values()
-    keys = ("series", "parameters", "quantizer", "setting", "task", "metric", "delta", "delta_ci_low", "delta_ci_high")
-    return [
-        {"model": "" if TRAINING in row["draws"] else row["model"]}
-        | {key: row[key] for key in keys}
-        | {"between_draws": row["delta_between"], "draws": said(row["draws"])}
-        for row in once
-        if row.get("draws") and row.get("delta_between") is not None
-    ]
-
-
-def said(drawn: dict[str, int]) -> str:
-    """Over how many draws of what a row is the mean, such as 5 calibration seeds, 3 training seeds; empty for none."""
-    return ", ".join(f"{n} {what}" for what, n in drawn.items())
-
-
-def heterogeneities(found: list[dict]) -> list[dict]:
-    """For each quantizer, task and metric: do the models' changes differ by more than their errors explain?
-
-    found: rows of single models. p-values are adjusted over all of these (Benjamini–Hochberg): they are exploratory.
+    Args:
+        rows: Rows of single cells.
+        level: Confidence level of the intervals, in (0, 1).
     """
-    groups: dict[tuple, list[dict]] = {}
-    for row in found:
-        if row["quantizer"] != FULL and row["delta"] is not None and row["delta_standard_error"] is not None:
-            key = tuple(row[name] for name in ("quantizer", "setting", "task", "metric"))
-            groups.setdefault(key, []).append(row)
-    results = []
+    same = lambda row: (*_same_size(row), row.model, row.training_seed)  # noqa: E731
+    return _means(rows, same, lambda row: row.calib_seed, CALIBRATION_SEEDS, level)
+
+
+def over_training(rows: list[StudyRow], level: float) -> list[StudyRow]:
+    """Return one row for each size of a series: the mean over training seeds where there are several.
+
+    Args:
+        rows: Rows of single models, as `over_calibration` returns them.
+        level: Confidence level of the intervals, in (0, 1).
+    """
+    return _means(rows, _same_size, lambda row: row.training_seed, TRAINING_SEEDS, level)
+
+
+def _same_size(row: StudyRow) -> tuple[Hashable, ...]:
+    """Return the columns that rows of one size and quantizer share, whatever was drawn."""
+    text = (row.calib_data, row.calib_nsamples, row.calib_seqlen)
+    return row.series, row.parameters, row.quantizer, row.method, row.setting, *text, row.task, row.metric
+
+
+def _means(
+    rows: list[StudyRow],
+    same: Callable[[StudyRow], Hashable],
+    seed: Callable[[StudyRow], int | None],
+    kind: str,
+    level: float,
+) -> list[StudyRow]:
+    groups: dict[Hashable, list[StudyRow]] = {}
+    for row in rows:
+        groups.setdefault(same(row), []).append(row)
+    means: list[StudyRow] = []
+    for group in groups.values():
+        told_apart = len({seed(row) for row in group} - {None}) == len(group) > 1
+        mean = _mean_over(group, kind, level) if told_apart else None
+        means += [mean] if mean else group
+    return means
+
+
+def _mean_over(rows: list[StudyRow], kind: str, level: float) -> StudyRow | None:
+    """Return the mean of rows that differ by a random draw alone; None if an error is unknown."""
+    errors = [row.standard_error for row in rows if row.standard_error is not None]
+    if len(errors) < len(rows):
+        return None
+    value = over_draws([row.value for row in rows], errors, level)
+    mean = replace(
+        rows[0],
+        value=value.value,
+        ci_low=value.ci_low,
+        ci_high=value.ci_high,
+        standard_error=value.standard_error,
+        tests=None,
+        p_adjusted=None,
+        significant=False,
+        draws={**rows[0].draws, kind: len(rows)},
+        calib_seed=None if kind == CALIBRATION_SEEDS else rows[0].calib_seed,
+        training_seed=None if kind == TRAINING_SEEDS else rows[0].training_seed,
+    )
+    changes = [row.delta for row in rows if row.delta is not None]
+    errors = [row.delta_standard_error for row in rows if row.delta_standard_error is not None]
+    if min(len(changes), len(errors)) < len(rows):
+        return mean
+    delta = over_draws(changes, errors, level)
+    return replace(
+        mean,
+        delta=delta.value,
+        delta_ci_low=delta.ci_low,
+        delta_ci_high=delta.ci_high,
+        delta_standard_error=delta.standard_error,
+        delta_between_draws=delta.between,
+    )
+
+
+def means_over_draws(models: list[StudyRow], sizes: list[StudyRow]) -> list[StudyRow]:
+    """Return the rows of tested metrics that are means over random draws, each once.
+
+    Args:
+        models: A row for each model, task and metric, as `over_calibration` returns them.
+        sizes: A row for each size, task and metric, as `over_training` returns them; a size with one model is the same object.
+    """
+    each_once = {id(row): row for row in (*models, *sizes)}.values()
+    return [row for row in each_once if row.metric in TESTED and row.draws and row.delta_between_draws is not None]
+
+
+@dataclass(slots=True, kw_only=True)
+class ModelSpread:
+    """How much models differ in what one quantizer changes, on one task and metric."""
+
+    quantizer: str
+    setting: str
+    task: str
+    metric: str
+    models: int
+    smallest: float  # the models' changes, in the metric's unit
+    largest: float
+    q: float  # Cochran's Q
+    i_squared: float  # share of the changes' variance beyond their errors, in [0, 1]
+    tau: float  # standard deviation between models, in the metric's unit
+    p_value: float | None
+    p_adjusted: float | None = None  # Benjamini–Hochberg; set by `adjust`
+
+    @property
+    def label(self) -> str:
+        """The quantizer and its setting."""
+        return quantizer_label(self.quantizer, self.setting)
+
+
+def model_spreads(rows: list[StudyRow]) -> list[ModelSpread]:
+    """Return whether models differ by more than their errors explain, for each quantizer, task and metric.
+
+    Args:
+        rows: Rows of single models.
+
+    Returns:
+        Exploratory results, whose p-values are adjusted over all of them by Benjamini–Hochberg.
+    """
+    groups: dict[tuple[str, str, str, str], list[tuple[str, float, float]]] = {}
+    for row in rows:
+        if not row.is_full_precision and row.delta is not None and row.delta_standard_error is not None:
+            key = (row.quantizer, row.setting, row.task, row.metric)
+            groups.setdefault(key, []).append((row.model, row.delta, row.delta_standard_error))
+    spreads = []
     for (quantizer, setting, task, metric), group in groups.items():
-        spread = heterogeneity([row["delta"] for row in group], [row["delta_standard_error"] for row in group])
-        if spread and len({row["model"] for row in group}) == len(group):
-            of = {"quantizer": quantizer, "setting": setting, "task": task, "metric": metric, "models": spread.models}
-            ends = {"smallest": min(row["delta"] for row in group), "largest": max(row["delta"] for row in group)}
-            numbers = {"q": spread.q, "i_squared": spread.i_squared, "tau": spread.tau, "p_value": spread.p_value}
-            results.append(of | ends | numbers)
-    return adjusted(results)
+        models, changes, errors = zip(*group, strict=True)
+        result = heterogeneity(changes, errors)
+        if result and len(set(models)) == len(group):
+            spread = ModelSpread(
+                quantizer=quantizer,
+                setting=setting,
+                task=task,
+                metric=metric,
+                models=result.models,
+                smallest=min(changes),
+                largest=max(changes),
+                q=result.q,
+                i_squared=result.i_squared,
+                tau=result.tau,
+                p_value=result.p_value,
+            )
+            spreads.append(spread)
+    adjust(spreads)
+    return spreads
 
 
-def adjusted(results: list[dict]) -> list[dict]:
-    """With `p_adjusted` beside each `p_value` that there is (Benjamini–Hochberg)."""
-    tested = [one for one in results if one["p_value"] is not None]
-    for one, p in zip(tested, benjamini_hochberg([one["p_value"] for one in tested]), strict=True):
-        one["p_adjusted"] = p
-    return results
+class Tested(Protocol):
+    """A result with a p-value."""
+
+    p_value: float | None
+    p_adjusted: float | None
+
+
+def adjust(results: Sequence[Tested]) -> None:
+    """Set `p_adjusted` of every result that has a p-value (Benjamini–Hochberg over all of them)."""
+    tested = [result for result in results if result.p_value is not None]
+    p_values = [result.p_value for result in tested if result.p_value is not None]
+    for result, p in zip(tested, benjamini_hochberg(p_values), strict=True):
+        result.p_adjusted = p

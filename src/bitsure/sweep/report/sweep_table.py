@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,25 +16,26 @@ from bitsure.base.errors import UserError
 from bitsure.base.files import atomic_path
 from bitsure.metrics.measure import MACRO
 from bitsure.metrics.significance import benjamini_hochberg, holm
-from bitsure.sweep.report.cell_results import Cell
-
-FULL = "none"  # the quantizer of full precision
+from bitsure.results.measurement import Measurement, MetricsByTask
+from bitsure.sweep.report.cell_results import FULL_PRECISION, CellResult
+from bitsure.sweep.report.run_columns import COSTS, CellColumns, cell_columns, in_full_precision
+from bitsure.sweep.report.varying_settings import TASKS, varying_settings
 
 SCHEMA = pa.schema(
     [
-        ("model", pa.string()),
-        ("series", pa.string()),  # models of one kind in several sizes
+        ("model", pa.string()),  # `RunColumns` says what these are
+        ("series", pa.string()),
         ("parameters", pa.int64()),
         ("training_seed", pa.int64()),
         ("quantizer", pa.string()),
-        ("method", pa.string()),  # the quantizer without its bits; null of a cell that was not begun
-        ("setting", pa.string()),  # what else tells cells of one model and quantizer apart, calibration seeds aside
+        ("method", pa.string()),
+        ("setting", pa.string()),
         ("bits_per_weight", pa.float64()),
-        ("bits_per_weight_coded", pa.float64()),  # after coding; null where there are no codes, or none were measured
-        ("size_bytes", pa.int64()),  # `size_on_disk`
-        ("quantizing_seconds", pa.float64()),  # these four as they were when the store's results were made
-        ("quantizing_peak_bytes", pa.int64()),  # memory of the process, its libraries' too
-        ("scoring_tokens_per_second", pa.float64()),  # padding counted
+        ("bits_per_weight_coded", pa.float64()),
+        ("size_bytes", pa.int64()),
+        ("quantizing_seconds", pa.float64()),
+        ("quantizing_peak_bytes", pa.int64()),
+        ("scoring_tokens_per_second", pa.float64()),
         ("scoring_peak_bytes", pa.int64()),
         ("calib_data", pa.string()),
         ("calib_nsamples", pa.int64()),
@@ -60,210 +62,159 @@ SCHEMA = pa.schema(
         ("status", pa.string()),
     ]
 )
-CELL = ("series", "parameters", "model", "training_seed", "quantizer", "setting")
-CELL += ("calib_data", "calib_nsamples", "calib_seqlen", "calib_seed")
-KEYS = (*CELL, "task", "metric")  # no two numbers have all of these in common
-NOT_OF_FULL = ("quant.", "control.", "calib.", "compress.")  # of no matter in full precision
-# between cells that differ in these a setting differs by itself; the first that its name begins with counts
-WITHIN = {
-    "model.dtype": (),
-    "model.": ("model",),
-    "quant.": ("model", "quantizer"),
-    "control.": ("model", "quantizer"),
-    "calib.name": ("model", "quantizer"),
-    "calib.": ("model", "quantizer", "calib"),
-    "": (),
-}
-TASKS = "task.names"  # of what a mean over tasks is the mean
-COSTS = ("quantizing_seconds", "quantizing_peak_bytes", "scoring_tokens_per_second", "scoring_peak_bytes")
-ADJUST = {"primary": holm, "exploratory": benjamini_hochberg}
+CALIB = ("calib_data", "calib_nsamples", "calib_seqlen", "calib_seed")
+# No two numbers have all of these in common.
+KEYS = ("series", "parameters", "model", "training_seed", "quantizer", "setting", *CALIB, "task", "metric")
+ADJUSTMENTS = {"primary": holm, "exploratory": benjamini_hochberg}
 
 
-def build(cells: list[Cell]) -> pa.Table:
-    """A row a number, and one without a number for each cell that is not done; in an order of their own.
+class NumberRow(NamedTuple):
+    """The columns of one number; a cell that is not done has a row without any."""
 
-    Raises UserError where two cells have other numbers for what the columns cannot tell apart.
+    task: str | None = None
+    metric: str | None = None
+    value: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    standard_error: float | None = None
+    n: int | None = None
+    baseline: float | None = None
+    delta: float | None = None
+    delta_ci_low: float | None = None
+    delta_ci_high: float | None = None
+    delta_standard_error: float | None = None
+    test: str | None = None
+    tests: str | None = None
+    p_value: float | None = None
+    p_adjusted: float | None = None
+    effect: str | None = None
+    effect_size: float | None = None
+
+
+def build_table(cells: list[CellResult]) -> pa.Table:
+    """Return a row for each number, and one without a number for each cell that is not done, in a fixed order.
+
+    Raises:
+        UserError: If two cells have different values for a number that the columns cannot tell apart.
     """
-    varied, tables = _varied(cells), []
+    varied, tables = varying_settings(cells), []
     for cell in cells:
-        about = _about(cell, varied)
-        tables += _tables(cell, list(_rows(cell)) if cell.done else [{}], about, varied)
+        columns = cell_columns(cell, varied)
+        tables += _tables(cell, list(_rows(cell)) if cell.done else [NumberRow()], columns, TASKS in varied)
         if cell.baseline:
-            tables += _tables(cell, list(_numbers(cell.baseline)), about | _full_precision(cell, varied), varied)
+            full_precision = in_full_precision(cell, columns)
+            tables += _tables(cell, list(_measured(cell.baseline)), full_precision, TASKS in varied)
     table = pa.concat_tables(tables)
     table = table.sort_by([(key, "ascending") for key in (*KEYS, "status", "value")])
-    return _adjusted(_each_once(table))
+    return _adjusted(_without_repetitions(table))
 
 
-def about(cells: list[Cell]) -> list[dict]:
-    """Of each cell the columns that are the same for all of its rows; and of its setting what is not of quantizing."""
-    varied = _varied(cells)
-    return [_about(cell, varied) | {"other_than_quantizing": _full_precision(cell, varied)["setting"]} for cell in cells]
+def columns_of_cells(cells: list[CellResult]) -> list[CellColumns]:
+    """Return for each cell the columns that are the same in all of its rows."""
+    varied = varying_settings(cells)
+    return [cell_columns(cell, varied) for cell in cells]
 
 
-def write(table: pa.Table, path: Path) -> None:
-    """The file, whole or not at all; without costs, which no two runs have alike: the same cells give the same bytes."""
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write sweep.parquet, whole or not at all.
+
+    Costs are left out, because no two runs have the same ones: the same cells give the same bytes.
+    """
     with atomic_path(path) as temporary:
         pq.write_table(table.drop_columns(list(COSTS)), temporary, compression="zstd")
 
 
-def size_on_disk(cell: Cell) -> int | None:
-    """Bytes of the model as it would be shipped: quantized weights at their bits, the rest as before.
-
-    Scales and zero points count. Not the size of a file of ours: backends differ in what they keep beside the quantized layers.
-    """
-    full, parameters = cell.model.get("bytes_on_disk"), cell.model.get("parameters")
-    if not cell.proof or full is None:
-        return full
-    share = cell.proof["parameter_share"]
-    return round(full * (1 - share) + parameters * share * cell.proof["bits_per_weight"] / 8)
-
-
-def _tables(cell: Cell, rows: list[dict], about: dict, varied: set[str]) -> list[pa.Table]:
-    """Rows of numbers; a mean over tasks says of which, where cells differ in that."""
-    if TASKS not in varied:
-        return [_table(rows, about)]
-    means = [row for row in rows if row.get("task") == MACRO]
+def _tables(cell: CellResult, rows: list[NumberRow], columns: CellColumns, tasks_differ: bool) -> list[pa.Table]:
+    """Return rows of numbers; where cells have different tasks, a mean over tasks names its own in `setting`."""
+    if not tasks_differ:
+        return [_table(rows, columns)]
+    means = [row for row in rows if row.task == MACRO]
     names = f"{TASKS}={','.join(cell.config['task']['names'])}" if means else ""
-    of_means = about | {"setting": " ".join(filter(None, (about["setting"], names)))}
-    return [_table([row for row in rows if row.get("task") != MACRO], about), _table(means, of_means)]
+    columns_of_means = replace(columns, setting=" ".join(filter(None, (columns.setting, names))))
+    return [_table([row for row in rows if row.task != MACRO], columns), _table(means, columns_of_means)]
 
 
-def _table(rows: list[dict], about: dict) -> pa.Table:
-    """Rows of numbers, each with the same columns `about` the cell."""
-    numbers = pa.Table.from_pylist(rows, pa.schema([field for field in SCHEMA if field.name not in about]))
-    columns = {name: pa.repeat(pa.scalar(value, SCHEMA.field(name).type), len(rows)) for name, value in about.items()}
-    return pa.table([numbers[name] if name in numbers.column_names else columns[name] for name in SCHEMA.names], SCHEMA)
+def _table(rows: list[NumberRow], columns: CellColumns) -> pa.Table:
+    numbers: Mapping[str, Sequence[object]] = dict(zip(NumberRow._fields, zip(*rows, strict=True), strict=False))
+    arrays = []
+    for field in SCHEMA:
+        if field.name in NumberRow._fields:
+            arrays.append(pa.array(numbers.get(field.name, ()), field.type))
+        else:
+            arrays.append(pa.repeat(pa.scalar(getattr(columns, field.name), field.type), len(rows)))
+    return pa.table(arrays, SCHEMA)
 
 
-def _about(cell: Cell, varied: set[str]) -> dict:
-    """The columns that are the same for all of a cell's rows."""
-    model, calib, bits = cell.model, cell.config.get("calib", {}), cell.config.get("quant", {}).get("bits")
-    about = {
-        "model": cell.model_name,
-        "series": model.get("series") or series_of(cell.model_name),
-        "parameters": model.get("parameters"),
-        "training_seed": model.get("training_seed"),
-        "quantizer": cell.quantizer,
-        "method": (cell.quantizer.replace(str(bits), "", 1) if bits else cell.quantizer) if cell.config else None,
-        "bits_per_weight": cell.proof.get("bits_per_weight"),
-        "bits_per_weight_coded": cell.proof.get("bits_per_weight_coded"),
-        "size_bytes": size_on_disk(cell),
-        **_costs(cell, "scoring_quantized"),
-        "calib_data": calib.get("name"),
-        "calib_nsamples": calib.get("nsamples"),
-        "calib_seqlen": calib.get("seqlen"),
-        "calib_seed": calib.get("seed"),
-        "setting": _setting(cell, varied),
-        "status": cell.state,
-    }
-    return about | (_full_precision(cell, varied) if cell.quantizer == FULL else {})
-
-
-def _costs(cell: Cell, scoring: str) -> dict:
-    """What quantizing and scoring took; None where that is not known, or nothing was quantized."""
-    quantizing, scored = (cell.costs.get(key) or {} for key in ("quantizing", scoring))
-    took = (quantizing.get("seconds"), quantizing.get("peak_memory_bytes"))
-    return dict(zip(COSTS, (*took, scored.get("tokens_per_second"), scored.get("peak_memory_bytes")), strict=True))
-
-
-def series_of(name: str) -> str:
-    """A model's name without its size: opt-1.3b → opt, bloom-7b1 → bloom, llama-2-7b-chat → llama-2-chat."""
-    return re.sub(r"[-_](\d+x)?\d+(\.\d+)?[kmbt]\d*(?=$|[-_])", "", name, flags=re.IGNORECASE) or name
-
-
-def _full_precision(cell: Cell, varied: set[str]) -> dict:
-    """The columns in which a model in full precision differs from a cell that quantizes it."""
-    size, parameters = cell.model.get("bytes_on_disk"), cell.model.get("parameters")
-    bits = 8 * size / parameters if size and parameters else None
-    about = {
-        "quantizer": FULL,
-        "method": FULL,
-        "setting": _setting(cell, {key for key in varied if not key.startswith(NOT_OF_FULL)}),
-    }
-    about |= {"bits_per_weight": bits, "bits_per_weight_coded": None, "size_bytes": size}
-    about |= _costs(cell, "scoring_full_precision") | dict.fromkeys(COSTS[:2])
-    return about | dict.fromkeys(("calib_data", "calib_nsamples", "calib_seqlen", "calib_seed"))
-
-
-def _rows(cell: Cell) -> Iterator[dict]:
-    """A cell's numbers: those of the run itself with their differences, then those that only a comparison has."""
-    for number in _numbers(cell.metrics):
-        task, metric = number["task"], number["metric"]
-        change = cell.comparison.get(task, {}).get(metric)
-        before = cell.baseline.get(task, {}).get(metric, {}).get("value")
+def _rows(cell: CellResult) -> Iterator[NumberRow]:
+    """Yield a cell's own numbers with their differences, then those that only a comparison has."""
+    for row in _measured(cell.metrics):
+        change = cell.comparison.get(str(row.task), {}).get(str(row.metric))
+        full_precision = cell.baseline.get(str(row.task), {}).get(str(row.metric))
+        baseline = full_precision.value if full_precision else None
         if change is None:
-            yield number | {"baseline": before}
+            yield row._replace(baseline=baseline)
             continue
-        yield number | {
-            "baseline": change.get("baseline", before),
-            "delta": change["value"],
-            "delta_ci_low": change["ci_low"],
-            "delta_ci_high": change["ci_high"],
-            "delta_standard_error": change.get("standard_error"),
-            **_test(change),
-        }
-    for number in _numbers(cell.comparison, without=cell.metrics):
-        yield number | _test(cell.comparison[number["task"]][number["metric"]])
+        yield row._replace(
+            baseline=change.baseline if "baseline" in change.model_fields_set else baseline,
+            delta=change.value,
+            delta_ci_low=change.ci_low,
+            delta_ci_high=change.ci_high,
+            delta_standard_error=change.standard_error,
+            test=change.test,
+            tests=change.family,
+            p_value=change.p_value,
+            effect=change.effect,
+            effect_size=change.effect_size,
+        )
+    for task, differences in cell.comparison.items():
+        for metric, change in differences.items():
+            if metric not in cell.metrics.get(task, {}):
+                yield _number(task, metric, change)._replace(
+                    test=change.test,
+                    tests=change.family,
+                    p_value=change.p_value,
+                    effect=change.effect,
+                    effect_size=change.effect_size,
+                )
 
 
-def _numbers(found: dict, without: dict | None = None) -> Iterator[dict]:
-    for task, values in found.items():
-        for metric, one in values.items():
-            if metric not in (without or {}).get(task, {}):
-                numbers = {key: one.get(key) for key in ("value", "ci_low", "ci_high", "standard_error", "n")}
-                yield {"task": task, "metric": metric, **numbers}
+def _measured(metrics: MetricsByTask) -> Iterator[NumberRow]:
+    for task, values in metrics.items():
+        for metric, measurement in values.items():
+            yield _number(task, metric, measurement)
 
 
-def _test(one: dict) -> dict:
-    columns = {key: one.get(key) for key in ("test", "p_value", "effect", "effect_size")}
-    return columns | {"tests": one.get("family")}
+def _number(task: str, metric: str, number: Measurement) -> NumberRow:
+    return NumberRow(task, metric, number.value, number.ci_low, number.ci_high, number.standard_error, number.n)
 
 
-def _varied(cells: list[Cell]) -> set[str]:
-    """The settings that are not the same in all cells, or in all those that WITHIN compares."""
-    known, varied = [cell for cell in cells if cell.config], set()
-    for key in {key for cell in known for key in cell.settings}:
-        within = next(of for prefix, of in WITHIN.items() if key.startswith(prefix))
-        seen: dict[tuple, set[str]] = {}
-        for cell in known:
-            of = {"model": cell.model_name, "quantizer": cell.quantizer, "calib": cell.config.get("calib", {}).get("name")}
-            if within or key in cell.settings:
-                seen.setdefault(tuple(of[one] for one in within), set()).add(repr(cell.settings.get(key)))
-        if any(len(values) > 1 for values in seen.values()):
-            varied.add(key)
-    names = [cell.config.get("task", {}).get("names") for cell in known]
-    return varied | ({TASKS} if any(one != names[0] for one in names) else set())
+def _without_repetitions(table: pa.Table) -> pa.Table:
+    """Return every number once.
 
-
-def _setting(cell: Cell, varied: set[str]) -> str:
-    return " ".join(f"{key}={cell.settings[key]}" for key in sorted(varied) if key in cell.settings)
-
-
-def _each_once(table: pa.Table) -> pa.Table:
-    """Every number once: full precision's are in each cell that was compared with it, and two cells may share a task."""
+    Full precision's numbers are in each cell that was compared with it, and two cells may share a task.
+    """
     numbered = table.append_column("row", pa.array(np.arange(len(table)))).filter(pc.is_valid(table["metric"]))
-    wanted = [("row", "min"), ("value", "min"), ("value", "max")]
-    found = numbered.group_by(list(KEYS), use_threads=False).aggregate(wanted)
-    differ = pc.and_(pc.not_equal(found["value_min"], found["value_max"]), pc.not_equal(found["quantizer"], FULL))
-    if twice := found.filter(differ).to_pylist():
-        one = twice[0]
+    aggregates = [("row", "min"), ("value", "min"), ("value", "max")]
+    groups = numbered.group_by(list(KEYS), use_threads=False).aggregate(aggregates)
+    differ = pc.and_(pc.not_equal(groups["value_min"], groups["value_max"]), pc.not_equal(groups["quantizer"], FULL_PRECISION))
+    if conflicts := groups.filter(differ).to_pylist():
+        first = conflicts[0]
         raise UserError(
-            f"{len(twice)} numbers of this sweep have two values, such as {one['metric']} of {one['task']} of {one['model']} "
-            f"{one['quantizer']}: {one['value_min']:g} and {one['value_max']:g}. Two of its cells have the same settings, but "
-            "not the same input: give the models other names (model.name=…), or make a sweep of each."
+            f"{len(conflicts)} numbers of this sweep have two values, such as {first['metric']} of {first['task']} of "
+            f"{first['model']} {first['quantizer']}: {first['value_min']:g} and {first['value_max']:g}. Two cells have the "
+            "same settings, but not the same input: give the models other names (model.name=…), or make a sweep of each."
         )
     keep = pc.is_null(table["metric"]).to_numpy().copy()
-    keep[found["row_min"].to_numpy()] = True
+    keep[groups["row_min"].to_numpy()] = True
     return table.filter(pa.array(keep))
 
 
 def _adjusted(table: pa.Table) -> pa.Table:
-    """p-values adjusted over all of the sweep's tests of a kind."""
+    """Return the table with p-values adjusted over all tests of a kind in the sweep."""
     adjusted: list[float | None] = [None] * len(table)
     kinds, p_values = table["tests"].to_pylist(), table["p_value"].to_pylist()
-    for kind, adjust in ADJUST.items():
-        rows = [i for i, one in enumerate(kinds) if one == kind and p_values[i] is not None]
+    for kind, adjust in ADJUSTMENTS.items():
+        rows = [i for i in range(len(table)) if kinds[i] == kind and p_values[i] is not None]
         for i, p in zip(rows, adjust([p_values[i] for i in rows]), strict=True):
             adjusted[i] = p
     place = table.column_names.index("p_adjusted")

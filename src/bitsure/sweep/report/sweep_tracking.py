@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from bitsure.config.schema import TrackingSettings
 from bitsure.run.directory import BROKEN_OFF
 from bitsure.run.tracking import RunDescription, open_wandb_run, remove_attempts, where_to_look
+from bitsure.sweep.report.run_columns import COSTS
+from bitsure.sweep.report.sweep_report import SweepReport
 from bitsure.sweep.report.sweep_statistics import STUDY
-from bitsure.sweep.report.sweep_table import COSTS
-
-if TYPE_CHECKING:
-    from bitsure.sweep.report.sweep_report import Sweep
 
 SWEEP = "sweep"  # the summary run's job type
 SWEEP_COLUMNS: tuple[str, ...] = (
@@ -21,38 +17,38 @@ SWEEP_COLUMNS: tuple[str, ...] = (
 )
 
 
-def track_sweep(tracking: TrackingSettings, sweep: Sweep) -> str | None:
+def track_sweep(tracking: TrackingSettings, report: SweepReport) -> str | None:
     """Log a sweep's states, its table and figures, and all its files as an artifact, as one W&B run.
 
     It stands in the group of the sweep's cells, and its keys are the same for every sweep.
 
     Args:
         tracking: Whether and where to log.
-        sweep: What was found in the sweep's directory.
+        report: The sweep's results; its files are written.
 
     Returns:
         The run's address, or the command that sends it; None where tracking is disabled.
     """
     import wandb
 
-    for cell in sweep.cells:
+    for cell in report.cells:
         if cell.state in BROKEN_OFF:
             remove_attempts(cell.directory)
-    group, log_file = tracking.group or sweep.directory.resolve().name, sweep.directory / "libraries.log"
-    cells = {"cells": [cell.name for cell in sweep.cells]}
+    group, log_file = tracking.group or report.directory.resolve().name, report.directory / "libraries.log"
+    cells = {"cells": [cell.name for cell in report.cells]}
     description = RunDescription(name=f"{group}/{SWEEP}", group=group, job_type=SWEEP, tags=[SWEEP], config=cells)
-    with open_wandb_run(tracking, description, sweep.directory, log_file) as run:
+    with open_wandb_run(tracking, description, report.directory, log_file) as run:
         if run is None:
             return None
-        done = sweep.states.get("done", 0)
-        run.summary.update({"sweep/cells": len(sweep.cells), "sweep/done": done, "sweep/not_done": len(sweep.cells) - done})
-        rows = [[row[name] for name in SWEEP_COLUMNS] for row in sweep.models if row["metric"] in STUDY]
-        pictures = {f"sweep/{picture.name}": wandb.Image(str(path)) for picture, path in sweep.pictures}
+        done = report.states.get("done", 0)
+        run.summary.update({"sweep/cells": len(report.cells), "sweep/done": done, "sweep/not_done": len(report.cells) - done})
+        rows = [[getattr(row, name) for name in SWEEP_COLUMNS] for row in report.models if row.metric in STUDY]
+        pictures = {f"sweep/{picture.name}": wandb.Image(str(picture.path)) for picture in report.pictures}
         run.log({"sweep/table": wandb.Table(columns=list(SWEEP_COLUMNS), data=rows)} | pictures)
         artifact = wandb.Artifact(SWEEP, type=SWEEP, metadata={"group": group})
         for name in ("sweep.parquet", "sweep.html"):
-            artifact.add_file(str(sweep.directory / name))
+            artifact.add_file(str(report.directory / name))
         for name in ("figures", "tables"):
-            artifact.add_dir(str(sweep.directory / name), name=name)
+            artifact.add_dir(str(report.directory / name), name=name)
         run.log_artifact(artifact)
         return where_to_look(run)

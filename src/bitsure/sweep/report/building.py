@@ -1,0 +1,102 @@
+"""Making a sweep's report from what its cells left, finished or not: sweep.parquet, sweep.html, figures and tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bitsure.base.files import write_text
+from bitsure.config.report_settings import read_report_settings
+from bitsure.config.schema import MetricSettings, TrackingSettings
+from bitsure.sweep.report.cell_results import CellResult, read_cells, unplanned
+from bitsure.sweep.report.contrasts import MODELS, QUANTIZERS, build_contrasts
+from bitsure.sweep.report.picture import Picture
+from bitsure.sweep.report.study_row import study_rows
+from bitsure.sweep.report.sweep_csv import contrasts_csv, draws_csv, picture_csv, spreads_csv, study_csv
+from bitsure.sweep.report.sweep_figures import NAMES, SHIFT, draw_pictures
+from bitsure.sweep.report.sweep_page import PAPER, render
+from bitsure.sweep.report.sweep_report import SweepReport
+from bitsure.sweep.report.sweep_statistics import (
+    STUDY,
+    TESTED,
+    means_over_draws,
+    model_spreads,
+    over_calibration,
+    over_training,
+)
+from bitsure.sweep.report.sweep_table import build_table, write_table
+
+
+def build_sweep_report(sweep_dir: Path) -> SweepReport:
+    """Read every cell as it is now and write sweep.parquet, sweep.html, figures/ (PNG and CSV) and tables/ (CSV).
+
+    Numbers come from the cells' metrics.json and comparison.json, the contrasts of models and of quantizers from
+    changes.parquet: no records are read and no model is loaded.
+
+    Args:
+        sweep_dir: The sweep's directory; cells may be missing, running or failed.
+
+    Raises:
+        UserError: If there is no cell, or two cells cannot be told apart.
+    """
+    cells = read_cells(sweep_dir)
+    table, metric = build_table(cells), _metric_settings(cells)
+    rows = study_rows(table, {*STUDY, *TESTED, *SHIFT, *PAPER}, metric.alpha)
+    models = over_calibration(rows, metric.confidence_level)
+    sizes = over_training(models, metric.confidence_level)
+    for name in ("figures", "tables"):
+        (sweep_dir / name).mkdir(exist_ok=True)
+    report = SweepReport(
+        directory=sweep_dir,
+        metric=metric,
+        cells=cells,
+        unplanned=unplanned(sweep_dir),
+        table=table,
+        models=models,
+        spreads=model_spreads([row for row in models if row.metric in TESTED]),
+        contrasts=build_contrasts(cells, metric),
+        draws=means_over_draws(models, sizes),
+        pictures=draw_pictures(models, sizes, sweep_dir / "figures"),
+    )
+    _write_picture_numbers(report.pictures, sweep_dir / "figures")
+    _write_tables(report)
+    write_table(table, sweep_dir / "sweep.parquet")
+    write_text(report.page, render(report))
+    return report
+
+
+def finish_sweep(sweep_dir: Path) -> SweepReport:
+    """Write everything that `build_sweep_report` writes, and log a W&B run of it if the cells are tracked."""
+    from bitsure.sweep.report.sweep_tracking import track_sweep
+
+    report = build_sweep_report(sweep_dir)
+    settings = next((cell.config["tracking"] for cell in report.cells if "tracking" in cell.config), None)
+    if settings is not None:
+        track_sweep(TrackingSettings(**settings), report)
+    return report
+
+
+def _metric_settings(cells: list[CellResult]) -> MetricSettings:
+    """Return the sweep's metric settings: those of its first finished cell, else the standard ones."""
+    done = next((cell for cell in cells if cell.done), cells[0])
+    return read_report_settings(None, done.directory / "config.yaml")[0]
+
+
+def _write_tables(report: SweepReport) -> None:
+    tables = {
+        "study": study_csv([row for row in report.models if row.metric in {**STUDY, **PAPER}]),
+        "heterogeneity": spreads_csv(report.spreads),
+        MODELS.name: contrasts_csv(report.contrasts.models, MODELS),
+        QUANTIZERS.name: contrasts_csv(report.contrasts.quantizers, QUANTIZERS),
+        "draws": draws_csv(report.draws),
+    }
+    for name, text in tables.items():
+        write_text(report.directory / "tables" / f"{name}.csv", text)
+
+
+def _write_picture_numbers(pictures: list[Picture], folder: Path) -> None:
+    """Write each picture's numbers beside it, and remove what an earlier report drew and this one has nothing for."""
+    for picture in pictures:
+        write_text(picture.path.with_suffix(".csv"), picture_csv(picture))
+    for name in set(NAMES) - {picture.name for picture in pictures}:
+        for suffix in (".png", ".csv"):
+            (folder / f"{name}{suffix}").unlink(missing_ok=True)

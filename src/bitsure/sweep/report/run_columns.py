@@ -1,0 +1,165 @@
+"""The columns of sweep.parquet that tell runs apart, and what a run is called and where it stands by them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from bitsure.sweep.report.cell_results import FULL_PRECISION, CellResult
+from bitsure.sweep.report.varying_settings import outside_quantizing, setting_label
+
+COSTS = ("quantizing_seconds", "quantizing_peak_bytes", "scoring_tokens_per_second", "scoring_peak_bytes")
+
+
+def quantizer_label(quantizer: str, setting: str) -> str:
+    """Return what a quantizer is called in tables and legends."""
+    name = "full precision" if quantizer == FULL_PRECISION else quantizer
+    return f"{name}, {setting}" if setting else name
+
+
+def parameter_count(n: int) -> str:
+    """Return a number of parameters as models are named: 346K, 1.0M, 125M, 1.3B."""
+    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if n >= unit:
+            return f"{n / unit:.1f}{name}" if n < 10 * unit else f"{n / unit:.0f}{name}"
+    return str(n)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunColumns:
+    """A model, a quantizer and their settings."""
+
+    model: str
+    series: str  # models of one kind in several sizes
+    parameters: int | None
+    training_seed: int | None
+    quantizer: str
+    method: str | None  # the quantizer without its bits; None for a cell that was not begun
+    setting: str  # what else tells cells of one model and quantizer apart, calibration seeds aside
+    bits_per_weight: float | None
+    bits_per_weight_coded: float | None  # after coding; None if there are no codes, or none were measured
+    size_bytes: int | None  # `size_on_disk`
+    quantizing_seconds: float | None  # costs are those of the run that made the stored results
+    quantizing_peak_bytes: int | None  # memory of the process, its libraries' too
+    scoring_tokens_per_second: float | None  # padding counted
+    scoring_peak_bytes: int | None
+    calib_data: str | None
+    calib_nsamples: int | None
+    calib_seqlen: int | None
+    calib_seed: int | None
+
+    @property
+    def is_full_precision(self) -> bool:
+        """Whether the model is not quantized."""
+        return self.quantizer == FULL_PRECISION
+
+    @property
+    def label(self) -> str:
+        """The quantizer and its setting."""
+        return quantizer_label(self.quantizer, self.setting)
+
+    @property
+    def method_label(self) -> str | None:
+        """The quantizer's method, without its bits, and its setting."""
+        return f"{self.method}, {self.setting}" if self.setting else self.method
+
+    @property
+    def size_label(self) -> str:
+        """The series and the number of parameters; the model's name if it is a series of its own."""
+        if self.parameters is None or self.series == self.model:
+            return self.model
+        return f"{self.series} {parameter_count(self.parameters)}"
+
+    @property
+    def quantizer_order(self) -> tuple[bool, str, float, str]:
+        """Sort key: full precision first, then by method, wide quantizers first."""
+        return not self.is_full_precision, self.method or "", -(self.bits_per_weight or 0), self.label
+
+    @property
+    def order(self) -> tuple[int, str, str, tuple[bool, str, float, str]]:
+        """Sort key: small models first, of each the quantizers by `quantizer_order`."""
+        return self.parameters or 0, self.series, self.model, self.quantizer_order
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellColumns(RunColumns):
+    """The columns that are the same in all rows of a cell."""
+
+    status: str
+    setting_in_full_precision: str  # no column: the settings that also matter to the model in full precision
+
+
+def cell_columns(cell: CellResult, varied: set[str]) -> CellColumns:
+    """Return the columns of a cell; varied: the settings that tell cells of this sweep apart."""
+    model, calib, quantization = cell.model, cell.config.get("calib", {}), cell.quantization
+    quantizing = cell.costs.quantizing if cell.costs else None
+    scoring = cell.costs.scoring_quantized if cell.costs else None
+    columns = CellColumns(
+        model=cell.model_name,
+        series=(model.series if model else None) or series_of(cell.model_name),
+        parameters=model.parameters if model else None,
+        training_seed=model.training_seed if model else None,
+        quantizer=cell.quantizer,
+        method=_method(cell),
+        setting=setting_label(cell, varied),
+        bits_per_weight=quantization.bits_per_weight if quantization else None,
+        bits_per_weight_coded=quantization.bits_per_weight_coded if quantization else None,
+        size_bytes=size_on_disk(cell),
+        quantizing_seconds=quantizing.seconds if quantizing else None,
+        quantizing_peak_bytes=quantizing.peak_memory_bytes if quantizing else None,
+        scoring_tokens_per_second=scoring.tokens_per_second if scoring else None,
+        scoring_peak_bytes=scoring.peak_memory_bytes if scoring else None,
+        calib_data=calib.get("name"),
+        calib_nsamples=calib.get("nsamples"),
+        calib_seqlen=calib.get("seqlen"),
+        calib_seed=calib.get("seed"),
+        status=cell.state,
+        setting_in_full_precision=setting_label(cell, outside_quantizing(varied)),
+    )
+    return in_full_precision(cell, columns) if cell.quantizer == FULL_PRECISION else columns
+
+
+def in_full_precision(cell: CellResult, columns: CellColumns) -> CellColumns:
+    """Return the columns of a cell's model in full precision."""
+    size, parameters = (cell.model.bytes_on_disk, cell.model.parameters) if cell.model else (None, None)
+    scoring = cell.costs.scoring_full_precision if cell.costs else None
+    return replace(
+        columns,
+        quantizer=FULL_PRECISION,
+        method=FULL_PRECISION,
+        setting=columns.setting_in_full_precision,
+        bits_per_weight=8 * size / parameters if size and parameters else None,
+        bits_per_weight_coded=None,
+        size_bytes=size,
+        quantizing_seconds=None,
+        quantizing_peak_bytes=None,
+        scoring_tokens_per_second=scoring.tokens_per_second if scoring else None,
+        scoring_peak_bytes=scoring.peak_memory_bytes if scoring else None,
+        calib_data=None,
+        calib_nsamples=None,
+        calib_seqlen=None,
+        calib_seed=None,
+    )
+
+
+def size_on_disk(cell: CellResult) -> int | None:
+    """Return the bytes of the model as it would be shipped: quantized weights at their bits, the rest as before.
+
+    Scales and zero points count. This is not the size of a file written here: backends differ in what they keep besides the
+    quantized layers.
+    """
+    full, parameters = (cell.model.bytes_on_disk, cell.model.parameters) if cell.model else (None, None)
+    if cell.quantization is None or full is None or parameters is None:
+        return full
+    share = cell.quantization.parameter_share
+    return round(full * (1 - share) + parameters * share * cell.quantization.bits_per_weight / 8)
+
+
+def series_of(name: str) -> str:
+    """Return a model's name without its size: opt-1.3b → opt, bloom-7b1 → bloom, llama-2-7b-chat → llama-2-chat."""
+    return re.sub(r"[-_](\d+x)?\d+(\.\d+)?[kmbt]\d*(?=$|[-_])", "", name, flags=re.IGNORECASE) or name
+
+
+def _method(cell: CellResult) -> str | None:
+    bits = cell.config.get("quant", {}).get("bits")
+    return (cell.quantizer.replace(str(bits), "", 1) if bits else cell.quantizer) if cell.config else None

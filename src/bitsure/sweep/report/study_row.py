@@ -1,0 +1,107 @@
+"""A number of a sweep with what it is of: the rows that statistics, figures and tables share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field, fields
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bitsure.metrics.measure import MACRO
+from bitsure.sweep.report.cell_results import DONE
+from bitsure.sweep.report.run_columns import RunColumns
+from bitsure.sweep.report.sweep_table import SCHEMA
+
+Key = TypeVar("Key", bound=Hashable)
+# Random draws that a sweep may repeat.
+CALIBRATION_SEEDS = "calibration seeds"
+TRAINING_SEEDS = "training seeds"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyRow(RunColumns):
+    """One number of a finished cell, or its mean over random draws."""
+
+    task: str
+    metric: str
+    value: float
+    ci_low: float | None
+    ci_high: float | None
+    standard_error: float | None
+    n: int
+    baseline: float | None  # the same metric in full precision
+    delta: float | None  # value − baseline, on the same questions
+    delta_ci_low: float | None
+    delta_ci_high: float | None
+    delta_standard_error: float | None
+    tests: str | None  # primary or exploratory; None for a mean over draws
+    p_adjusted: float | None
+    significant: bool  # the primary test's adjusted p-value is below `metric.alpha`
+    draws: dict[str, int] = field(default_factory=dict)  # kind of random draw → how many the row is the mean of
+    delta_between_draws: float | None = None  # standard deviation of `delta` between the draws
+
+    @property
+    def star(self) -> str:
+        """A star if the one confirmatory test is significant; a mean over seeds has no test."""
+        return "*" if self.significant else ""
+
+    @property
+    def draws_label(self) -> str:
+        """What the row is the mean of, such as `5 calibration seeds, 3 training seeds`; empty for one draw."""
+        return ", ".join(f"{n} {kind}" for kind, n in self.draws.items())
+
+    @property
+    def single_model(self) -> str:
+        """The model's name; empty for a mean over several models."""
+        return "" if TRAINING_SEEDS in self.draws else self.model
+
+
+COLUMNS = [column.name for column in fields(StudyRow) if column.name in SCHEMA.names]
+
+
+def study_rows(table: pa.Table, metrics: Iterable[str], alpha: float) -> list[StudyRow]:
+    """Return the finished cells' rows of some metrics.
+
+    Args:
+        table: sweep.parquet's rows.
+        metrics: Names of metrics.
+        alpha: Level of the primary test, in (0, 1).
+    """
+    wanted = pc.and_(pc.is_in(table["metric"], pa.array(list(metrics))), pc.equal(table["status"], DONE))
+    rows = table.filter(pc.and_(wanted, pc.is_valid(table["value"]))).select(COLUMNS).to_pylist()
+    return [StudyRow(**row, significant=_is_significant(row["tests"], row["p_adjusted"], alpha)) for row in rows]
+
+
+def _is_significant(tests: str | None, p_adjusted: float | None, alpha: float) -> bool:
+    return tests == "primary" and p_adjusted is not None and p_adjusted < alpha
+
+
+def over_tasks(rows: list[StudyRow]) -> list[StudyRow]:
+    """Return the rows of the mean over tasks, or of the one task if there are no more."""
+    tasks = {row.task for row in rows}
+    chosen = MACRO if MACRO in tasks else min(tasks, default=MACRO)
+    return [row for row in rows if row.task == chosen]
+
+
+def tasks_of(rows: list[StudyRow]) -> list[str]:
+    """Return the tasks in their order on the page: the mean over tasks first."""
+    tasks = sorted({row.task for row in rows})
+    return [task for task in tasks if task == MACRO] + [task for task in tasks if task != MACRO]
+
+
+def task_labels(tasks: list[str]) -> list[str]:
+    """Return names without the prefix that all have in common up to a _, and the mean over tasks in words."""
+    single = [task for task in tasks if task != MACRO]
+    first = single[0].partition("_")[0] + "_" if single else ""
+    common = first if len(single) > 1 and all(task.startswith(first) for task in single) else ""
+    return ["all tasks" if task == MACRO else task.removeprefix(common) for task in tasks]
+
+
+def grouped(rows: list[StudyRow], key: Callable[[StudyRow], Key]) -> dict[Key, list[StudyRow]]:
+    """Return rows by a key, groups and rows in `RunColumns.order`, whatever the order of `rows`."""
+    groups: dict[Key, list[StudyRow]] = {}
+    for row in sorted(rows, key=lambda row: row.order):
+        groups.setdefault(key(row), []).append(row)
+    return groups
