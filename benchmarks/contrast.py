@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import norm
@@ -12,26 +12,35 @@ from bitsure.comparison import changes
 from bitsure.comparison.compare import was_compared
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.measure import MACRO
-from bitsure.sweep.report.cell_results import Cell
+from bitsure.sweep.report.cell_results import CellResult
 
 METRICS = changes.METRICS
 
 
-def between(one: Cell, other: Cell) -> dict[str, dict]:
-    """By how much more `other` changed each of METRICS than `one`: value, ci_low, ci_high.
+@dataclass(frozen=True)
+class MeanContrast:
+    """A mean over tasks with its interval."""
 
-    Questions are resampled with both models' answers, by their clusters, in each task for itself; the interval of the mean over
-    tasks is the normal one, as in comparison.json. Raises UserError where the two share no task.
+    value: float
+    ci_low: float
+    ci_high: float
+
+
+def between(first: CellResult, second: CellResult) -> dict[str, MeanContrast]:
+    """Return by how much more `second` changed each of METRICS than `first`.
+
+    Questions are resampled with both models' answers, by their clusters, in each task separately; the interval of the mean
+    over tasks is the normal one, as in comparison.json. Raises UserError if the two share no task.
     """
-    metric = MetricSettings(**one.config["metric"])
-    tasks = [task for task, found in one.comparison.items() if task != MACRO and was_compared(found)]
-    tasks = [task for task in tasks if was_compared(other.comparison.get(task, {}))]
+    metric = MetricSettings(**first.config["metric"])
+    tasks = [task for task, numbers in first.comparison.items() if task != MACRO and was_compared(numbers)]
+    tasks = [task for task in tasks if was_compared(second.comparison.get(task, {}))]
     if not tasks:
-        raise UserError(f"{one.name} and {other.name} were asked no task in common.")
+        raise UserError(f"{first.name} and {second.name} have no task in common.")
     values: dict[str, list[float]] = {name: [] for name in METRICS}
     variances: dict[str, list[float]] = {name: [] for name in METRICS}
     for number, task in enumerate(tasks):
-        both = changes.in_common(*(changes.read(cell.directory / "changes.parquet", task) for cell in (one, other)))
+        both = changes.in_common(*(changes.read(cell.directory / "changes.parquet", task) for cell in (first, second)))
         means, replicates = changes.resampled_means(list(both), replace(metric, seed=metric.seed + number))
         for name in METRICS:
             values[name].append(means[name][1] - means[name][0])
@@ -39,7 +48,7 @@ def between(one: Cell, other: Cell) -> dict[str, dict]:
     return {name: _interval(values[name], variances[name], metric.confidence_level) for name in METRICS}
 
 
-def _interval(values: list[float], variances: list[float], level: float) -> dict:
+def _interval(values: list[float], variances: list[float], level: float) -> MeanContrast:
     value, error = float(np.mean(values)), float(np.sum(variances)) ** 0.5 / len(values)
     half = norm.ppf((1 + level) / 2) * error
-    return {"value": value, "ci_low": value - half, "ci_high": value + half}
+    return MeanContrast(value, value - half, value + half)

@@ -1,21 +1,21 @@
-"""A sweep's report from its cells' numbers, and a cell beside its work: `make bench-sweep` writes benchmarks/sweep.md.
+"""The time of a sweep's report, and the overhead of a cell: `make bench-sweep` writes benchmarks/sweep.md.
 
-The cells are made up: the names and shapes of metrics.json, comparison.json and changes.parquet are those of real runs, the
-numbers are drawn.
+The cells are made up: names and shapes of metrics.json, comparison.json and changes.parquet are those of real runs, the
+numbers are random.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import yaml
@@ -28,7 +28,12 @@ from bitsure.comparison.compare import compare
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.measure import MACRO, measure
 from bitsure.records.record import Record
-from bitsure.results import to_plain
+from bitsure.results import Comparison, Costs, Measurement, MetricsByTask, Provenance, Quantization, Status, write
+from bitsure.results.costs import ScoringCosts, WorkCosts
+from bitsure.results.quantization import LayerError
+from bitsure.results.run_files import Machine, ModelOrigin
+
+T = TypeVar("T", bound=Measurement)
 
 HERE = Path(__file__).parent
 SHAPES = ((25, 8), (2, 100))  # models and quantizers of 200 cells
@@ -46,91 +51,135 @@ METRIC = MetricSettings(
 
 
 def write_sweep(folder: Path, models: int, tasks: int, questions: int, quantizers: Sequence[str] = QUANTIZERS) -> None:
-    """models × quantizers finished cells, two training seeds a size."""
-    shape = _shape(tasks)
+    """Write models × quantizers finished cells, with two training seeds a size."""
+    numbers = _made_up_run(tasks)
     for m in range(models):
         for k, quantizer in enumerate(quantizers):
             rng = np.random.default_rng([m, k])
             cell = folder / f"{m * len(quantizers) + k}-model{m}-{quantizer}"
             cell.mkdir(parents=True)
-            _write_cell(cell, m, quantizer, shape, rng)
+            _write_about(cell, m, quantizer)
+            _write_numbers(cell, m, numbers, rng)
             rows = np.sort(np.random.default_rng(0).integers(0, 2**63, questions).astype(np.uint64))
-            drawn = {
+            of_tasks = {
                 task: Changes(rows, None, {name: rng.normal(-0.01, 0.1, questions) for name in changes.METRICS})
-                for task in shape["metrics"]
+                for task in numbers.metrics
                 if task != MACRO
             }
-            changes.write(cell / "changes.parquet", drawn)
+            changes.write(cell / "changes.parquet", of_tasks)
 
 
-def _shape(tasks: int) -> dict[str, dict]:
-    """metrics.json, baseline_metrics.json and comparison.json of a small made-up run."""
+class Numbers(NamedTuple):
+    """The numbers of a run."""
+
+    metrics: MetricsByTask
+    baseline_metrics: MetricsByTask
+    comparison: Comparison
+
+
+def _made_up_run(tasks: int) -> Numbers:
+    """The numbers of a small made-up run."""
     rng = np.random.default_rng(0)
 
     def rows(noise: float) -> list[Record]:
         return [_record(f"task_{t}", i, noise * rng.normal(size=2)) for t in range(tasks) for i in range(40)]
 
-    few = METRIC.__class__(**asdict(METRIC) | {"resamples": 100})
+    few = replace(METRIC, resamples=100)
     full, quantized = rows(1.0), rows(1.5)
-    measured = {"metrics": measure(quantized, few), "baseline_metrics": measure(full, few)}
-    return to_plain(measured | {"comparison": compare(full, quantized, few)})
+    return Numbers(measure(quantized, few), measure(full, few), compare(full, quantized, few))
 
 
 def _record(task: str, i: int, scores: np.ndarray) -> Record:
     logprobs = (scores - np.logaddexp.reduce(scores)).tolist()
-    names = [f"{what}{i}" for what in ("doc", "prompt", "target")]
-    return Record(task, i, *names, ["no", "yes"], [i % 2], logprobs, [1, 1], [False, False], None)
+    hashes = [f"{kind}{i}" for kind in ("doc", "prompt", "target")]
+    return Record(task, i, *hashes, ["no", "yes"], [i % 2], logprobs, [1, 1], [False, False], None)
 
 
-def _write_cell(cell: Path, m: int, quantizer: str, shape: dict, rng: np.random.Generator) -> None:
-    name, bits = f"model{m}", int(quantizer[-1])
+def _write_about(cell: Path, m: int, quantizer: str) -> None:
+    """Write what a cell says of itself: settings, status, provenance, quantization and costs."""
+    bits = int(quantizer[-1])
     config = {
-        "model": {"name": name},
+        "model": {"name": f"model{m}"},
         "quant": {"bits": bits, "name": quantizer},
         "calib": {"name": "c4", "nsamples": 128, "seqlen": 2048, "seed": 0},
         "task": {"name": "paper", "num_fewshot": None},
         "metric": asdict(METRIC),
         "tracking": {"mode": "disabled"},
     }
-    parameters = 10**6 * 2 ** (m // 2)
-    model = {
-        "name": name,
-        "series": "made-up",
-        "training_seed": m % 2,
-        "parameters": parameters,
-        "bytes_on_disk": 2 * parameters,
-    }
-    proof = {
-        "parameter_share": 0.9,
-        "bits_per_weight": bits + 0.16,
-        "bits_per_weight_coded": bits - 0.5,
-        "quantizer": quantizer,
-    }
     (cell / "config.yaml").write_text(yaml.safe_dump(config))
-    files = {"provenance": {"model": model}, "quantization": proof, "status": {"state": "done", "error": None, "seconds": {}}}
-    files["costs"] = {
-        "quantizing": {"seconds": 20.0 if quantizer.startswith("gptq") else 2.0, "peak_memory_bytes": 700_000_000},
-        "scoring_full_precision": {"tokens_per_second": 1000.0, "peak_memory_bytes": 750_000_000},
-        "scoring_quantized": {"tokens_per_second": 900.0, "peak_memory_bytes": 800_000_000},
-    }
-    full = np.random.default_rng(m)
-    files |= {what: _moved(found, full if what == "baseline_metrics" else rng) for what, found in shape.items()}
-    for what, value in files.items():
-        (cell / f"{what}.json").write_text(json.dumps(value, indent=1))
+    write(cell / "status.json", Status(state="done", error=None, seconds={}))
+    write(cell / "provenance.json", _provenance(m))
+    quantization = Quantization(
+        modules_quantized=["layers.0"],
+        modules_skipped={},
+        parameter_share=0.9,
+        bits_per_weight=bits + 0.16,
+        relative_error=0.1,
+        group_sizes={"128": 1},
+        other_tensors_rounded=[],
+        layers={"layers.0": LayerError(weight_error=0.1, output_error=0.1)},
+        quantizer=quantizer,
+        bits_per_weight_coded=bits - 0.5,
+    )
+    write(cell / "quantization.json", quantization)
+    quantizing = WorkCosts(
+        seconds=20.0 if quantizer.startswith("gptq") else 2.0, peak_memory_bytes=700_000_000, peak_gpu_memory_bytes=None
+    )
+    costs = Costs(
+        quantizing=quantizing,
+        scoring_full_precision=_scoring_costs(1000.0, 750_000_000),
+        scoring_quantized=_scoring_costs(900.0, 800_000_000),
+    )
+    write(cell / "costs.json", costs)
 
 
-def _moved(found: dict, rng: np.random.Generator) -> dict:
+def _provenance(m: int) -> Provenance:
+    parameters = 10**6 * 2 ** (m // 2)
+    model = ModelOrigin(
+        name=f"model{m}",
+        series="made-up",
+        training_seed=m % 2,
+        revision=None,
+        fingerprint="made-up",
+        dtype="float32",
+        repo=None,
+        full_dtype=None,
+        device_map=None,
+        parameters=parameters,
+        bytes_on_disk=2 * parameters,
+    )
+    machine = Machine(system="made-up", processor="made-up", cores=2, threads=None)
+    return Provenance(
+        command=["main.py"], git_commit=None, git_changed_files=0, python="3", packages={}, machine=machine, model=model
+    )
+
+
+def _scoring_costs(tokens_per_second: float, peak_memory: int) -> ScoringCosts:
+    return ScoringCosts(
+        seconds=1.0,
+        tokens=int(tokens_per_second),
+        peak_memory_bytes=peak_memory,
+        peak_gpu_memory_bytes=None,
+        tokens_per_second=tokens_per_second,
+        by_task={},
+    )
+
+
+def _write_numbers(cell: Path, m: int, numbers: Numbers, rng: np.random.Generator) -> None:
+    """Write metrics and comparison, each number moved a little; full precision's are the same in all cells of a model."""
+    write(cell / "metrics.json", _moved(numbers.metrics, rng))
+    write(cell / "baseline_metrics.json", _moved(numbers.baseline_metrics, np.random.default_rng(m)))
+    write(cell / "comparison.json", _moved(numbers.comparison, rng))
+
+
+def _moved(values: Mapping[str, Mapping[str, T]], rng: np.random.Generator) -> dict[str, dict[str, T]]:
     """The same numbers, each a little elsewhere."""
-    return {
-        task: {
-            metric: {
-                key: value + 0.01 * rng.normal() if key in ("value", "baseline") and value else value
-                for key, value in one.items()
-            }
-            for metric, one in values.items()
-        }
-        for task, values in found.items()
-    }
+    return {task: {metric: _shifted(number, rng) for metric, number in of_task.items()} for task, of_task in values.items()}
+
+
+def _shifted(number: T, rng: np.random.Generator) -> T:
+    fields = {name: getattr(number, name) for name in ("value", "baseline") if name in number.model_fields_set}
+    return number.model_copy(update={name: value + 0.01 * rng.normal() for name, value in fields.items() if value})
 
 
 def run(folder: Path) -> tuple[float, float]:
@@ -147,7 +196,7 @@ def _row(models: int, quantizers: int, tasks: int, questions: int) -> str:
     names = QUANTIZERS if quantizers == len(QUANTIZERS) else [f"made-up{k}-{2 + k % 7}" for k in range(quantizers)]
     with tempfile.TemporaryDirectory() as folder:
         write_sweep(Path(folder), models, tasks, questions, names)
-        command = [sys.executable, "-m", "benchmarks.sweep", "--one", folder]
+        command = [sys.executable, "-m", "benchmarks.sweep", "--report-of", folder]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     seconds, memory = map(float, done.stdout.split())
     return f"| {models} | {quantizers} | {tasks} | {questions:,} | {seconds:.1f} | {memory / 1e9:.2f} |"
@@ -157,26 +206,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", type=int, default=7)
     parser.add_argument("--questions", type=int, default=10_000)
-    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)  # a process of its own, so that its memory is its own
+    parser.add_argument("--report-of", type=Path, help=argparse.SUPPRESS)  # in a new process, to measure its memory
     given = parser.parse_args()
-    if given.one:
-        print(*run(given.one))
+    if given.report_of:
+        print(*run(given.report_of))
         return
     rows = [_row(*shape, given.tasks, given.questions) for shape in SHAPES]
     print(*rows, sep="\n")
     text = "Made by `make bench-sweep`: the report of a sweep, contrasts of models and of quantizers included.\n\n"
     columns = ("models", "quantizers", "tasks", "questions a task", "seconds", "largest memory, GB")
     table = f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}\n"
-    beside = overhead.table()
-    print(beside)
+    overheads = overhead.table()
+    print(overheads)
     about = (
-        "A cell of a sweep beside its work, seconds: pocket-300k quantized by rounding, 1,000 questions a "
+        "The overhead of a cell, seconds: pocket-300k quantized by rounding, 1,000 questions a "
         "task, four pictures a task and a W&B run; the baseline is in the store. Work is loading tasks "
         "and models, quantizing with its codes' entropies, and scoring; overhead is all else. Samples go to "
         "W&B while the last pictures are drawn, and count as report.\n\n"
     )
     lines = "\n".join(rows)
-    write_text(HERE / "sweep.md", f"{text}{table}{lines}\n\n{about}{beside}\n")
+    write_text(HERE / "sweep.md", f"{text}{table}{lines}\n\n{about}{overheads}\n")
 
 
 if __name__ == "__main__":

@@ -12,14 +12,14 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks import contrast
+from benchmarks.contrast import METRICS, MeanContrast, between
 from bitsure.base.errors import UserError
 from bitsure.comparison.published import published_rows
 from bitsure.compress import __main__ as sizes
 from bitsure.config.paths import PROJECT
 from bitsure.metrics.measure import ECE, MACRO
-from bitsure.sweep.report import cell_results as cells
-from bitsure.sweep.report.cell_results import Cell
+from bitsure.results.measurement import Measurement
+from bitsure.sweep.report.cell_results import CellResult, read_cells
 
 PAGE, QLLM = PROJECT / "docs" / "systems.md", PROJECT / "benchmarks" / "qllm.md"
 SHOWN = {"accuracy": "accuracy", "true_label_prob": "true-label prob.", "confidence": "confidence", ECE: "calibration error"}
@@ -35,28 +35,31 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=PAGE)
     given = parser.parse_args()
     try:
-        made = fill(given.page.read_text(), tables(given.sweep, QLLM.read_text()))
+        page = fill(given.page.read_text(), tables(given.sweep, QLLM.read_text()))
     except UserError as error:
         sys.exit(f"Error: {error}")
-    given.page.write_text(made)
+    given.page.write_text(page)
     print(f"{given.page}: written from {given.sweep}")
 
 
-def fill(page: str, made: dict[str, list[str]]) -> str:
-    """The page with each region's lines in the place of what was between its comments. Raises UserError if the two differ."""
+def fill(page: str, regions: dict[str, list[str]]) -> str:
+    """Return the page with each region's lines between its comments. Raises UserError if the regions differ."""
     names = [name for _, name, _ in REGION.findall(page)]
-    if sorted(names) != sorted(made):
-        raise UserError(f"The page has the regions {', '.join(names)}; there is something for {', '.join(made)}.")
-    return REGION.sub(lambda found: found[1] + "\n" + "\n".join(made[found[2]]) + "\n\n" + found[3], page)
+    if sorted(names) != sorted(regions):
+        raise UserError(f"The page has the regions {', '.join(names)}; there is something for {', '.join(regions)}.")
+    return REGION.sub(lambda match: match[1] + "\n" + "\n".join(regions[match[2]]) + "\n\n" + match[3], page)
 
 
 def tables(sweep: Path, qllm: str) -> dict[str, list[str]]:
-    """By region of the page. Raises UserError for a sweep with cells that are not done, or without what a question needs."""
-    found = cells.read(sweep)
-    if waiting := [cell.name for cell in found if not cell.done]:
+    """Return region of the page → its lines.
+
+    Raises UserError for a sweep with cells that are not done, or without the cells that a question needs.
+    """
+    cells = read_cells(sweep)
+    if waiting := [cell.name for cell in cells if not cell.done]:
         raise UserError(f"{sweep}: {len(waiting)} cells are not done, such as {waiting[0]}. Run the sweep again first.")
-    found = sorted(found, key=lambda cell: (cell.model["parameters"], -_bits(cell), cell.quantizer))
-    quantized = [cell for cell in found if cell.comparison]
+    cells = sorted(cells, key=lambda cell: (cell.model.parameters, -_bits(cell), cell.quantizer))
+    quantized = [cell for cell in cells if cell.comparison]
     text = next((cell.config["calib"]["name"] for cell in quantized), None)  # the first is what is compared elsewhere
     first = [cell for cell in quantized if cell.config["calib"]["name"] == text]
     if not first:
@@ -79,34 +82,38 @@ def tables(sweep: Path, qllm: str) -> dict[str, list[str]]:
         "data": _data(quantized, text),
         "algorithms": _against_best(alike),
         "costs": _costs(first),
-        "loading": sizes.lines([sizes.read(cell.directory, MACRO) for cell in first if "bits_per_weight_coded" in cell.proof]),
+        "loading": sizes.lines([sizes.read(cell.directory, MACRO) for cell in first if _is_coded(cell)]),
     }
 
 
-def kind(cell: Cell) -> str:
-    """What is rounded besides weights, or instead of them: keys and values (`cache`), `activations`; else `weights`."""
+def kind(cell: CellResult) -> str:
+    """Return what is rounded besides or instead of weights: keys and values (`cache`) or `activations`; else `weights`."""
     quant = cell.config["quant"]
     return "cache" if quant.get("kv") else "activations" if quant.get("activations") else "weights"
 
 
-def _is_gptq(cell: Cell) -> bool:
+def _is_gptq(cell: CellResult) -> bool:
     return "damp_percent" in cell.config["quant"]
 
 
-def _format(cell: Cell) -> str:
+def _format(cell: CellResult) -> str:
     return cell.config["quant"].get("format", "int")
 
 
-def _bits(cell: Cell) -> float:
-    return cell.proof.get("bits_per_weight", 0.0)
+def _bits(cell: CellResult) -> float:
+    return cell.quantization.bits_per_weight if cell.quantization else 0.0
 
 
-def _about(first: list[Cell], text: str) -> list[str]:
+def _is_coded(cell: CellResult) -> bool:
+    return cell.quantization is not None and cell.quantization.bits_per_weight_coded is not None
+
+
+def _about(first: list[CellResult], text: str) -> list[str]:
     models = list(dict.fromkeys(cell.model_name for cell in first))
-    asked = {task: one["accuracy"]["n"] for task, one in first[0].metrics.items() if task != MACRO}
+    questions = {task: numbers["accuracy"].n for task, numbers in first[0].metrics.items() if task != MACRO}
     return [
         f"{len(first)} quantized models of {', '.join(models)}, calibrated on `{text}` where that is not said; "
-        f"{', '.join(f'{task} ({n:,} questions)' for task, n in asked.items())}."
+        f"{', '.join(f'{task} ({n:,} questions)' for task, n in questions.items())}."
     ]
 
 
@@ -115,13 +122,13 @@ def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows)]
 
 
-def _number(one: dict, form: str = "+.3f") -> str:
-    low, high = one["ci_low"], one["ci_high"]
-    return f"{one['value']:{form}}" + ("" if low is None else f" [{low:{form}}, {high:{form}}]")
+def _number(number: Measurement | MeanContrast, form: str = "+.3f") -> str:
+    low, high = number.ci_low, number.ci_high
+    return f"{number.value:{form}}" + ("" if low is None else f" [{low:{form}}, {high:{form}}]")
 
 
 def _published(source: str, across: str) -> list[str]:
-    """Rows of published.csv, one of the columns turned: a table's rows are what its other columns say."""
+    """Return rows of published.csv as a table whose columns are the values of `across`."""
     chosen = [row for row in published_rows() if row.source.startswith(source)]
     names = [name for name in ("model", "setting", "task", "metric") if name != across]
     columns = list(dict.fromkeys(getattr(row, across) for row in chosen))
@@ -136,99 +143,102 @@ def _published(source: str, across: str) -> list[str]:
     ]
 
 
-def _levels(quantized: list[Cell]) -> list[str]:
-    """Full precision and each quantizer, the study's numbers, corrected, and what its test is of."""
+def _levels(quantized: list[CellResult]) -> list[str]:
+    """Return the study's numbers, corrected, for full precision and each quantizer, and the change that its test is about."""
     rows, metrics = [], SHOWN | {"entropy": "entropy"}
     for model in dict.fromkeys(cell.model_name for cell in quantized):
         here = [cell for cell in quantized if cell.model_name == model]
-        found = [("full precision", here[0].baseline, "")]
-        found += [(cell.quantizer, cell.metrics, _number(cell.comparison[MACRO]["true_label_prob"])) for cell in here]
-        for name, values, change in found:
-            rows.append([model, name, *(_number(values[MACRO][one], ".3f") for one in metrics), change])
+        lines = [("full precision", here[0].baseline, "")]
+        lines += [(cell.quantizer, cell.metrics, _number(cell.comparison[MACRO]["true_label_prob"])) for cell in here]
+        for name, values, change in lines:
+            rows.append([model, name, *(_number(values[MACRO][metric], ".3f") for metric in metrics), change])
     return _table(["model", "quantizer", *metrics.values(), "change of the true-label prob."], rows)
 
 
-def _changes(quantized: list[Cell]) -> list[str]:
+def _changes(quantized: list[CellResult]) -> list[str]:
     rows = [
-        [cell.model_name, cell.quantizer, f"{_bits(cell):.2f}", *(_number(cell.comparison[MACRO][one]) for one in SHOWN)]
+        [cell.model_name, cell.quantizer, f"{_bits(cell):.2f}", *(_number(cell.comparison[MACRO][metric]) for metric in SHOWN)]
         for cell in quantized
     ]
     return _table(["model", "quantizer", "bits a weight", *SHOWN.values()], rows)
 
 
-def _fewest(quantized: list[Cell], what: str) -> list[str]:
-    """Of each model the least that was tried whose accuracy is not inferior."""
+def _fewest(quantized: list[CellResult], what: str) -> list[str]:
+    """Return for each model the fewest bits that were tried whose accuracy is not inferior."""
     at_run_time = {"weights": None, "activations": "activations", "cache": "kv"}[what]
 
-    def bits(cell: Cell) -> tuple[float, float]:
+    def bits(cell: CellResult) -> tuple[float, float]:
         return (cell.config["quant"][at_run_time]["bits"] if at_run_time else 0, _bits(cell))
 
-    said, tried = [], len({bits(cell)[0] or cell.config["quant"]["bits"] for cell in quantized})
+    answers, tried = [], len({bits(cell)[0] or cell.config["quant"]["bits"] for cell in quantized})
     for model in dict.fromkeys(cell.model_name for cell in quantized):
         here = [cell for cell in quantized if cell.model_name == model]
-        held = [cell for cell in here if cell.comparison[MACRO]["accuracy"]["ci_low"] > -MARGIN]
+        held = [cell for cell in here if cell.comparison[MACRO]["accuracy"].ci_low > -MARGIN]
         least = min(held, key=bits, default=None)
-        found = f"`{least.quantizer}`" if least else "none"
-        said.append(
-            f"- {model}: of {tried} widths the least {WHAT[what]} whose accuracy is surely less than {MARGIN:g} worse: {found}."
+        answer = f"`{least.quantizer}`" if least else "none"
+        answers.append(
+            f"- {model}: of {tried} widths the least {WHAT[what]} whose accuracy is surely less than {MARGIN:g} worse: "
+            f"{answer}."
         )
-    return said
+    return answers
 
 
-def _data(quantized: list[Cell], text: str) -> list[str]:
-    """Every quantizer that reads text, on another one less on the first, on the same questions."""
+def _data(quantized: list[CellResult], text: str) -> list[str]:
+    """Return every quantizer that reads text: its change with another text less that with the first, on the same questions."""
     rows, verdicts = [], []
     of = {(cell.model_name, cell.quantizer, cell.config["calib"]["name"]): cell for cell in quantized}
     for (model, quantizer, other), cell in of.items():
         before = of.get((model, quantizer, text))
-        if other == text or before is None or not cell.proof["calib_data"]["windows"]:
+        if other == text or before is None or not cell.quantization.calib_data.windows:
             continue
-        found = contrast.between(before, cell)
-        verdicts.append(_which(found["true_label_prob"]))
-        rows.append([model, quantizer, f"{other} − {text}", *(_number(found[one]) for one in found)])
+        change = between(before, cell)
+        verdicts.append(_which(change["true_label_prob"]))
+        rows.append([model, quantizer, f"{other} − {text}", *(_number(number) for number in change.values())])
     if not rows:
         raise UserError("The sweep has no quantizer with data on two calibration texts.")
-    said = ", ".join(f"{what} in {verdicts.count(what)}" for what in ("better", "worse", "undecided"))
-    columns = ["model", "quantizer", "text", *(SHOWN[one] for one in contrast.METRICS)]
-    return [*_table(columns, rows), "", f"By the true-label probability the other text is {said} of {len(verdicts)}."]
+    counts = ", ".join(f"{what} in {verdicts.count(what)}" for what in ("better", "worse", "undecided"))
+    columns = ["model", "quantizer", "text", *(SHOWN[metric] for metric in METRICS)]
+    return [*_table(columns, rows), "", f"By the true-label probability the other text is {counts} of {len(verdicts)}."]
 
 
-def _against_best(quantized: list[Cell]) -> list[str]:
-    """Each algorithm less the best one of its model, on the same questions."""
-    rows, said = [], []
+def _against_best(quantized: list[CellResult]) -> list[str]:
+    """Return each algorithm's change less that of the best one of its model, on the same questions."""
+    rows, answers = [], []
     for model in dict.fromkeys(cell.model_name for cell in quantized):
         here = [cell for cell in quantized if cell.model_name == model]
-        ordered = sorted(here, key=lambda cell: -cell.comparison[MACRO]["true_label_prob"]["value"])
+        ordered = sorted(here, key=lambda cell: -cell.comparison[MACRO]["true_label_prob"].value)
         best, others = ordered[0], ordered[1:]
         rows.append([model, f"{best.quantizer} (best)", _number(best.comparison[MACRO]["true_label_prob"]), "", ""])
         equal, worse = [], 0
         for cell in others:
-            found = contrast.between(best, cell)
+            change = between(best, cell)
             own = _number(cell.comparison[MACRO]["true_label_prob"])
-            rows.append([model, cell.quantizer, own, *(_number(found[one]) for one in contrast.METRICS)])
-            is_worse = _which(found["true_label_prob"]) == "worse"
+            rows.append([model, cell.quantizer, own, *(_number(change[metric]) for metric in METRICS)])
+            is_worse = _which(change["true_label_prob"]) == "worse"
             worse += is_worse
             equal += [] if is_worse else [f"`{cell.quantizer}`"]
         rest = f"; {worse} of {len(others)} others are worse" + (f", these may be as good: {', '.join(equal)}" if equal else "")
-        said.append(f"- {model}: the highest true-label probability has `{best.quantizer}`{rest}.")
+        answers.append(f"- {model}: the highest true-label probability has `{best.quantizer}`{rest}.")
     columns = ["model", "quantizer", "true-label prob. less full precision's"]
-    return [*_table([*columns, *(f"{SHOWN[one]} less the best's" for one in contrast.METRICS)], rows), "", *said]
+    return [*_table([*columns, *(f"{SHOWN[metric]} less the best's" for metric in METRICS)], rows), "", *answers]
 
 
-def _which(one: dict) -> str:
-    return "better" if one["ci_low"] > 0 else "worse" if one["ci_high"] < 0 else "undecided"
+def _which(change: MeanContrast) -> str:
+    return "better" if change.ci_low > 0 else "worse" if change.ci_high < 0 else "undecided"
 
 
-def _costs(quantized: list[Cell]) -> list[str]:
+def _costs(quantized: list[CellResult]) -> list[str]:
     columns = ["model", "quantizer", "quantizing, s", "peak, MB", "scoring, tokens/s", "full precision's, tokens/s", "peak, MB"]
     rows = []
     for cell in quantized:
-        made, scored, full = (
-            cell.costs.get(key) or {} for key in ("quantizing", "scoring_quantized", "scoring_full_precision")
-        )
-        took = [_plain(made.get("seconds"), 1, ".1f"), _plain(made.get("peak_memory_bytes"), 1e6)]
-        took += [_plain(one.get("tokens_per_second"), 1) for one in (scored, full)]
-        rows.append([cell.model_name, cell.quantizer, *took, _plain(scored.get("peak_memory_bytes"), 1e6)])
+        costs = cell.costs
+        quantizing, quantized, full = costs.quantizing, costs.scoring_quantized, costs.scoring_full_precision
+        numbers = [
+            _plain(quantizing and quantizing.seconds, 1, ".1f"),
+            _plain(quantizing and quantizing.peak_memory_bytes, 1e6),
+        ]
+        numbers += [_plain(scoring and scoring.tokens_per_second, 1) for scoring in (quantized, full)]
+        rows.append([cell.model_name, cell.quantizer, *numbers, _plain(quantized and quantized.peak_memory_bytes, 1e6)])
     return _table(columns, rows)
 
 

@@ -8,13 +8,15 @@ import shutil
 import numpy as np
 import pytest
 import yaml
+from scipy.stats import norm
 
-from benchmarks import contrast, systems
+from benchmarks import systems
+from benchmarks.contrast import MeanContrast, between
 from benchmarks.sweep import METRIC, write_sweep
 from bitsure.base.errors import UserError
 from bitsure.comparison import changes
 from bitsure.metrics.measure import MACRO
-from bitsure.sweep.report import cell_results as cells
+from bitsure.sweep.report.cell_results import read_cells
 
 PLAIN = {"transforms": [], "format": "int", "activations": None, "kv": None}
 A4 = {"bits": 4, "format": "int"}
@@ -42,7 +44,8 @@ def sweep(tmp_path):
             (cell / "config.yaml").write_text(yaml.safe_dump(config))
             proof = json.loads((cell / "quantization.json").read_text())
             windows = 16 if "gptq" in proof["quantizer"] else 0
-            proof |= {"calib_data": {"windows": windows}, "code_entropy": 2.5, "load_seconds": 0.01}
+            calib_data = {"name": text, "windows": windows, "seqlen": 2048}
+            proof |= {"calib_data": calib_data, "code_entropy": 2.5, "load_seconds": 0.01}
             (cell / "quantization.json").write_text(json.dumps(proof))
             shutil.move(cell, folder / f"{number}-{cell.name}")
     return folder
@@ -80,9 +83,9 @@ def test_the_real_page_has_a_place_for_each_table_and_what_is_around_it_stays(sw
 def test_the_least_is_the_one_whose_interval_is_above_the_margin(sweep):
     for quantizer, low in (("w3", -0.009), ("w2", -0.011)):
         file = next(sweep.glob(f"0-*-{quantizer}")) / "comparison.json"
-        found = json.loads(file.read_text())
-        found[MACRO]["accuracy"] |= {"value": 0.0, "ci_low": low, "ci_high": 0.01}
-        file.write_text(json.dumps(found))
+        comparison = json.loads(file.read_text())
+        comparison[MACRO]["accuracy"] |= {"value": 0.0, "ci_low": low, "ci_high": 0.01}
+        file.write_text(json.dumps(comparison))
     assert "of weights alone whose accuracy is surely less than 0.01 worse: `w3`." in systems.tables(sweep, QLLM)["bits"][-1]
 
 
@@ -95,14 +98,14 @@ def test_a_sweep_that_is_not_finished_is_refused(sweep):
 
 def test_a_contrast_is_of_the_same_questions(sweep):
     """The mean over tasks of the mean difference, with the standard error that pairing leaves."""
-    one, other = (cell for cell in cells.read(sweep) if cell.quantizer in ("w3", "w2") and cell.name.startswith("0-"))
-    found = contrast.between(one, other)
+    first, second = (cell for cell in read_cells(sweep) if cell.quantizer in ("w3", "w2") and cell.name.startswith("0-"))
+    accuracy = between(first, second)["accuracy"]
     differences = []
     for task in ("task_0", "task_1"):
-        before, after = (changes.read(cell.directory / "changes.parquet", task) for cell in (one, other))
+        before, after = (changes.read(cell.directory / "changes.parquet", task) for cell in (first, second))
         differences.append(after.values["accuracy"] - before.values["accuracy"])
-    error = sum(one.var() / len(one) for one in differences) ** 0.5 / 2
-    assert found["accuracy"]["value"] == pytest.approx(np.mean(differences))
-    half = (found["accuracy"]["ci_high"] - found["accuracy"]["ci_low"]) / 2
-    assert half == pytest.approx(1.96 * error, rel=0.1) and METRIC.resamples == 1000
-    assert contrast.between(one, one)["true_label_prob"] == {"value": 0.0, "ci_low": 0.0, "ci_high": 0.0}
+    error = sum(change.var() / len(change) for change in differences) ** 0.5 / 2
+    assert accuracy.value == pytest.approx(np.mean(differences))
+    half = norm.ppf((1 + METRIC.confidence_level) / 2) * error
+    assert (accuracy.ci_high - accuracy.ci_low) / 2 == pytest.approx(half, rel=0.1)
+    assert between(first, first)["true_label_prob"] == MeanContrast(0.0, 0.0, 0.0)

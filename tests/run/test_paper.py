@@ -17,9 +17,9 @@ import yaml
 from bitsure.config.paths import CONF, PROJECT
 from bitsure.records.parquet import read_records
 from bitsure.records.record import by_task
+from bitsure.sweep.report.cell_results import FULL_PRECISION
 from bitsure.sweep.report.sweep_page import PAPER
 from bitsure.sweep.report.sweep_statistics import STUDY
-from bitsure.sweep.report.sweep_table import FULL
 from tests.builders.marks import SHARED, needs_gptqmodel, needs_shared
 
 TASKS = yaml.safe_load((CONF / "task" / "paper.yaml").read_text())["names"]
@@ -77,7 +77,7 @@ def test_the_studys_sweep_gives_one_table_of_an_embedded_and_a_full_size_model(t
     found = {}
     for row in pq.read_table(sweep / "sweep.parquet").to_pylist():
         found[row["model"], row["quantizer"], row["task"], row["metric"]] = row
-    models, quantizers = ("pocket-300k", "opt-125m"), (FULL, "gptq4")
+    models, quantizers = ("pocket-300k", "opt-125m"), (FULL_PRECISION, "gptq4")
     wanted = {(m, q, task, metric) for m in models for q in quantizers for task in TASKS for metric in {**STUDY, **PAPER}}
     assert wanted <= found.keys()
     for model, _, task, metric in wanted:

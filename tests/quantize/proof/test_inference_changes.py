@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -19,7 +17,7 @@ from bitsure.quantize.proof import inference_changes as at_run_time
 from bitsure.quantize.proof import weight_changes as verify
 from bitsure.quantize.walk.targets import block_linears, find_blocks
 from bitsure.quantize.weights.fake_quantize import fake_quantize
-from bitsure.sweep.report import sweep_table as table
+from bitsure.sweep.report.run_columns import quantized_size
 from tests.builders.families import FAMILIES, build
 from tests.builders.plans import plan
 from tests.builders.tokenizers import byte_tokenizer
@@ -79,7 +77,8 @@ def test_a_model_with_kept_weights_is_as_large_as_its_files(tmp_path, calib_file
     byte_tokenizer().save_pretrained(tmp_path / "model")
     store, made = Store(tmp_path / "store"), plan(tmp_path / "model", Kept(kv=KeysValues(4)), calib_file)
     proof, full = quantize.ensure(made, store, tmp_path / "log").report, models.measure(made.source, store)
-    assert table.size_on_disk(SimpleNamespace(model=full, proof=proof)) == full["bytes_on_disk"]
+    about = (full["bytes_on_disk"], full["parameters"], proof["parameter_share"], proof["bits_per_weight"])
+    assert quantized_size(*about) == full["bytes_on_disk"]
     assert proof["bits_per_weight"] == pytest.approx(16, rel=0.1)  # the files' headers count
 
 

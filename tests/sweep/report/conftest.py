@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from benchmarks.sweep import write_sweep
-
-HOSTILE = '<script>alert("x")</script>'
-QUANTIZERS = ("gptq4", "rtn4", "rtn2")
+from tests.builders.sweeps import QUANTIZERS
 
 
 @pytest.fixture(scope="session")
@@ -19,12 +16,3 @@ def finished(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sweeps") / "small"
     write_sweep(folder, 4, 2, 60, QUANTIZERS)
     return folder
-
-
-def leave(folder: Path, name: str, **status) -> None:
-    """A cell that did not come to its end."""
-    (folder / name).mkdir()
-    (folder / name / "config.yaml").write_text(
-        f"model: {{name: other}}\nquant: {{name: gptq4}}\ncalib: {{name: '{HOSTILE}'}}\n"
-    )
-    (folder / name / "status.json").write_text(json.dumps(status))

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
-from bitsure.sweep.report import pareto
-from tests.sweep.report.test_sweep_statistics import row
+from bitsure.sweep.report.pareto import ON_DISK, SPEED, pareto_front
+from tests.builders.study_rows import study_row
 
 
-def test_a_front_by_hand():
-    points = [row(size_bytes=size, value=value) for size, value in ((1, 0.5), (2, 0.4), (3, 0.7), (3, 0.6), (4, 0.7))]
-    assert [(one["size_bytes"], one["value"]) for one in pareto._front(points, pareto.ON_DISK)] == [(1, 0.5), (3, 0.7)]
-    errors = [one | {"metric": "expected_calibration_error"} for one in points]
-    assert [(one["size_bytes"], one["value"]) for one in pareto._front(errors, pareto.ON_DISK)] == [(1, 0.5), (2, 0.4)]
-    fast = [row(scoring_tokens_per_second=speed, value=value) for speed, value in ((1, 0.5), (2, 0.7), (3, 0.6), (4, 0.4))]
-    front = pareto._front(fast, pareto.SPEED)
-    assert [one["scoring_tokens_per_second"] for one in front] == [4, 3, 2]  # the slowest is less right than a faster one
+def test_the_front_is_what_no_cheaper_row_equals():
+    points = ((1, 0.5), (2, 0.4), (3, 0.7), (3, 0.6), (4, 0.7))
+    rows = [study_row(size_bytes=size, value=value) for size, value in points]
+    assert [(row.size_bytes, row.value) for row in pareto_front(rows, ON_DISK)] == [(1, 0.5), (3, 0.7)]
+    errors = [study_row(metric="expected_calibration_error", size_bytes=size, value=value) for size, value in points]
+    assert [(row.size_bytes, row.value) for row in pareto_front(errors, ON_DISK)] == [(1, 0.5), (2, 0.4)]
+
+
+def test_of_speed_more_is_better():
+    points = ((1, 0.5), (2, 0.7), (3, 0.6), (4, 0.4))
+    rows = [study_row(scoring_tokens_per_second=speed, value=value) for speed, value in points]
+    # The slowest is less often right than a faster one.
+    assert [row.scoring_tokens_per_second for row in pareto_front(rows, SPEED)] == [4, 3, 2]

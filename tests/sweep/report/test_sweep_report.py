@@ -8,10 +8,12 @@ import shutil
 import pytest
 
 from bitsure.report.__main__ import main
-from bitsure.sweep.report import sweep_report as sweep
+from bitsure.sweep.report.building import build_sweep_report, finish_sweep
+from bitsure.sweep.report.cell_results import unplanned
+from bitsure.sweep.report.sweep_terminal import show_sweep
 from tests.builders.loopback_wandb import run_python, serve
+from tests.builders.sweeps import leave_unfinished, write_plan
 from tests.run.test_tracking import read_back
-from tests.sweep.report.conftest import leave
 
 
 def test_a_sweeps_summary_run_has_its_table_pictures_and_files(finished, tmp_path, monkeypatch):
@@ -19,13 +21,13 @@ def test_a_sweeps_summary_run_has_its_table_pictures_and_files(finished, tmp_pat
     folder = shutil.copytree(finished, tmp_path / "small")
     for path in folder.glob("*/config.yaml"):
         path.write_text(path.read_text().replace("mode: disabled", "mode: offline"))
-    made = sweep.finish(folder)
+    report = finish_sweep(folder)
     found = read_back(folder)
     assert found["exit"] == 0
     assert (found["run"].display_name, found["run"].run_group, found["run"].job_type) == ("small/sweep", "small", "sweep")
     assert (found["summary"]["sweep/cells"], found["summary"]["sweep/done"], found["summary"]["sweep/not_done"]) == (12, 12, 0)
     logged = {key.removesuffix("/_type") for key in found["history"]}
-    assert {"sweep/table", *(f"sweep/{picture.name}" for picture, _ in made.pictures)} <= logged
+    assert {"sweep/table", *(f"sweep/{picture.name}" for picture in report.pictures)} <= logged
     [artifact] = [one for one in found["artifacts"] if one.type == "sweep"]
     assert artifact.name == "sweep" and {"sweep.parquet", "sweep.html", "figures/pareto.png", "tables/study.csv"} <= {
         entry.path for entry in artifact.manifest.contents
@@ -38,7 +40,7 @@ def test_a_sweeps_directory_syncs_as_it_is(finished, tmp_path, monkeypatch):
     folder = shutil.copytree(finished, tmp_path / "small")
     for path in folder.glob("*/config.yaml"):
         path.write_text(path.read_text().replace("mode: disabled", "mode: offline"))
-    sweep.finish(folder)
+    finish_sweep(folder)
     read_back(folder)  # whole
     with serve() as server:
         for name, value in server.environment(tmp_path).items():
@@ -59,7 +61,7 @@ def test_a_sweep_that_is_summed_up_again_is_the_same_run(finished, tmp_path, mon
     monkeypatch.delenv("WANDB_RUN_ID", raising=False)
 
     def runs() -> list[str]:
-        sweep.finish(folder)
+        finish_sweep(folder)
         return [path.name.rpartition("-")[2] for path in sorted(folder.glob("wandb/offline-run-*"))]
 
     first = runs()
@@ -75,37 +77,34 @@ def test_what_a_killed_cell_left_empty_does_not_stop_the_rest_from_being_sent(fi
     folder = shutil.copytree(finished, tmp_path / "small")
     for path in folder.glob("*/config.yaml"):
         path.write_text(path.read_text().replace("mode: disabled", "mode: offline"))
-    leave(folder, "90-killed", state="killed", error="signal 9")
-    leave(folder, "91-running", state="running")
+    leave_unfinished(folder, "90-killed", state="killed", error="signal 9")
+    leave_unfinished(folder, "91-running", state="running")
     empty = [folder / name / "wandb" / "offline-run-20260101_000000-abc" for name in ("90-killed", "91-running")]
     for place in empty:
         place.mkdir(parents=True)
         (place / "run-abc.wandb").write_bytes(b"7 bytes")
-    sweep.finish(folder)
+    finish_sweep(folder)
     assert [place.exists() for place in empty] == [False, True]  # one that goes on may write yet
 
 
 def test_cells_of_another_command_are_left_out_and_that_is_said(finished, tmp_path, capsys):
     folder = shutil.copytree(finished, tmp_path / "small")
     directories = sorted(path.parent.name for path in folder.glob("*/status.json"))
-    plan = [{"directory": name, "name": name} for name in directories[1:]]
-    (folder / "plan.json").write_text(json.dumps({"cells": plan}))
-    made = sweep.build(folder)
-    assert made.strays == directories[:1] and len(made.cells) == len(directories) - 1
-    sweep.show(made)
-    said = f"not of this command, and left out: {directories[0]}"
-    assert said in capsys.readouterr().out
-    assert f"of another command, and left out here: {directories[0]}." in made.page.read_text()
-    absolute = [{"directory": str((folder / name).resolve()), "name": name} for name in directories]
-    (folder / "plan.json").write_text(json.dumps({"cells": absolute}))
-    assert sweep.cells.strays(folder) == []
+    write_plan(folder, *((name, name) for name in directories[1:]))
+    report = build_sweep_report(folder)
+    assert report.unplanned == directories[:1] and len(report.cells) == len(directories) - 1
+    show_sweep(report)
+    assert f"left out, because another command made them: {directories[0]}" in capsys.readouterr().out
+    assert f"Left out, because another command made them in the same folder: {directories[0]}." in report.page.read_text()
+    write_plan(folder, *((str((folder / name).resolve()), name) for name in directories))  # absolute
+    assert unplanned(folder) == []
 
 
 def test_tables_that_a_sweep_has_nothing_for_have_their_columns(finished, tmp_path):
     one = shutil.copytree(next(finished.glob("0-*")), tmp_path / "one" / "0-one").parent
-    sweep.build(one)
+    build_sweep_report(one)
     assert (one / "tables" / "draws.csv").read_text().startswith("model,series,parameters,quantizer,")
-    sweep.build(shutil.copytree(finished, tmp_path / "all"))
+    build_sweep_report(shutil.copytree(finished, tmp_path / "all"))
     for name in ("contrasts", "contrasts_of_quantizers", "heterogeneity"):
         columns = [(folder / "tables" / f"{name}.csv").read_text().splitlines()[0] for folder in (one, tmp_path / "all")]
         assert columns[0] == columns[1]
@@ -125,5 +124,5 @@ def test_the_command_logs_the_summary_run_of_a_sweep_that_had_none(finished, tmp
 
 def test_a_sweep_of_cells_without_tracking_makes_no_run(finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "small")
-    sweep.finish(folder)
+    finish_sweep(folder)
     assert (folder / "sweep.html").is_file() and not (folder / "wandb").exists()

@@ -12,91 +12,89 @@ from benchmarks.sweep import METRIC
 from bitsure.comparison import changes
 from bitsure.comparison.changes import Changes
 from bitsure.metrics.across import heterogeneity, over_draws
-from bitsure.sweep.report import cell_results as cells
-from bitsure.sweep.report import sweep_statistics as statistics
-from bitsure.sweep.report import sweep_table as table
-from bitsure.sweep.report.contrasts import contrasts
-from bitsure.sweep.report.labels import star
-
-
-def row(model="m", seed=0, value=0.5, delta=-0.1, **changed):
-    fields = {"series": model, "parameters": 10, "model": model, "training_seed": None, "quantizer": "gptq4", "method": "gptq"}
-    fields |= {"setting": "", "calib_data": "c4", "calib_nsamples": 128, "calib_seqlen": 2048, "calib_seed": seed}
-    fields |= {"task": "t", "metric": "accuracy", "value": value, "standard_error": 0.01, "ci_low": value, "ci_high": value}
-    fields |= {"tests": "primary", "p_adjusted": 0.0, "alpha": 0.01}
-    fields |= {"delta": delta, "delta_standard_error": 0.02, "delta_ci_low": delta, "delta_ci_high": delta}
-    return fields | changed
+from bitsure.sweep.report.cell_results import FULL_PRECISION, read_cells
+from bitsure.sweep.report.contrasts import bits_apart, build_contrasts
+from bitsure.sweep.report.sweep_statistics import means_over_draws, model_spreads, over_calibration, over_training
+from tests.builders.study_rows import study_row as row
 
 
 def test_calibration_seeds_become_one_row_with_a_wider_interval():
     deltas = [-0.1, -0.2, -0.15]
-    [one] = statistics.over_calibration([row(seed=i, delta=d) for i, d in enumerate(deltas)], 0.95)
-    mean = over_draws(deltas, [0.02] * 3, 0.95)
-    assert (one["delta"], one["delta_ci_low"], one["delta_ci_high"]) == (mean.value, mean.ci_low, mean.ci_high)
-    assert one["draws"] == {"calibration seeds": 3} and one["calib_seed"] is None
-    assert star(row()) == "*" and star(one) == ""  # a test of one seed is none of their mean
-    [said] = statistics.draws([one], statistics.over_training([one], 0.95))
-    assert said["draws"] == "3 calibration seeds" and said["between_draws"] == pytest.approx(np.std(deltas, ddof=1))
+    [mean] = over_calibration([row(seed=i, delta=d) for i, d in enumerate(deltas)], 0.95)
+    expected = over_draws(deltas, [0.02] * 3, 0.95)
+    assert (mean.delta, mean.delta_ci_low, mean.delta_ci_high) == (expected.value, expected.ci_low, expected.ci_high)
+    assert mean.draws == {"calibration seeds": 3} and mean.calib_seed is None
+    assert row().star == "*" and mean.star == ""  # a test of one seed is no test of their mean
+    [shown] = means_over_draws([mean], over_training([mean], 0.95))
+    assert shown.draws_label == "3 calibration seeds"
+    assert shown.delta_between_draws == pytest.approx(np.std(deltas, ddof=1))
 
 
 def test_training_seeds_are_drawn_around_calibration_seeds():
     rows = [
         row(model=f"m{t}", series="m", training_seed=t, seed=c, delta=-0.1 - t / 10 - c / 100) for t in (0, 1) for c in (0, 1)
     ]
-    [one] = statistics.over_training(statistics.over_calibration(rows, 0.95), 0.95)
-    assert one["delta"] == pytest.approx(-0.155) and one["draws"] == {"calibration seeds": 2, "training seeds": 2}
+    [mean] = over_training(over_calibration(rows, 0.95), 0.95)
+    assert mean.delta == pytest.approx(-0.155) and mean.draws == {"calibration seeds": 2, "training seeds": 2}
+    assert mean.single_model == ""
 
 
 def test_rows_whose_seeds_are_not_told_apart_are_left_alone():
     rows = [row(model=m, series="s", seed=None) for m in ("a", "b")]
-    assert statistics.over_training(rows, 0.95) == rows
+    assert over_training(rows, 0.95) == rows
 
 
 def test_heterogeneity_is_over_models_and_adjusted():
     rows = [row(model=m, delta=d, metric=name) for name in ("accuracy", "nll") for m, d in (("a", -0.1), ("b", -0.3))]
-    found = statistics.heterogeneities([*rows, row(model="full", quantizer=table.FULL, delta=None)])
+    spreads = model_spreads([*rows, row(model="full", quantizer=FULL_PRECISION, delta=None)])
     expected = heterogeneity([-0.1, -0.3], [0.02, 0.02])
-    assert [one["metric"] for one in found] == ["accuracy", "nll"]
-    assert all((one["q"], one["models"]) == (expected.q, 2) and one["p_adjusted"] == expected.p_value for one in found)
+    assert [spread.metric for spread in spreads] == ["accuracy", "nll"]
+    assert all((spread.q, spread.models, spread.p_adjusted) == (expected.q, 2, expected.p_value) for spread in spreads)
 
 
-def only(found, **columns):
-    """The one row that has these values."""
-    [one] = [one for one in found if all(one[key] == value for key, value in columns.items())]
-    return one
+def only(contrasts, task, metric, **names):
+    """The one contrast of a task and metric between runs with these names: model, quantizer, other_model, other_quantizer."""
+    [contrast] = [
+        contrast
+        for contrast in contrasts
+        if (contrast.task, contrast.metric) == (task, metric)
+        and all(
+            getattr(contrast.second if key.startswith("other_") else contrast.first, key.removeprefix("other_")) == name
+            for key, name in names.items()
+        )
+    ]
+    return contrast
 
 
 def test_contrasts_are_those_of_the_changes(finished):
-    kinds, unread = contrasts(cells.read(finished), METRIC)
-    found = kinds["contrasts"]
-    assert unread == [] and len(found) == 6 * 3 * 2 * 2  # pairs, quantizers, tasks, metrics
-    one = only(found, model="model0", other="model3", quantizer="rtn4", task="task_1", metric="true_label_prob")
+    found = build_contrasts(read_cells(finished), METRIC)
+    assert found.unreadable == [] and len(found.models) == 6 * 3 * 2 * 2  # pairs, quantizers, tasks, metrics
+    one = only(found.models, "task_1", "true_label_prob", model="model0", other_model="model3", quantizer="rtn4")
     first, second = (
         changes.read(next(finished.glob(f"*-{name}-rtn4")) / "changes.parquet", "task_1").values["true_label_prob"]
         for name in ("model0", "model3")
     )
-    assert one["value"] == pytest.approx((second - first).mean()) and one["n"] == 60
-    assert one["standard_error"] == pytest.approx((second - first).std() / 60**0.5, rel=0.15)
-    assert one["ci_low"] < one["value"] < one["ci_high"] and one["p_adjusted"] >= one["p_value"]
+    assert one.value == pytest.approx((second - first).mean()) and one.n == 60
+    assert one.standard_error == pytest.approx((second - first).std() / 60**0.5, rel=0.15)
+    assert one.ci_low < one.value < one.ci_high and one.p_adjusted >= one.p_value
 
 
-def test_quantizers_are_set_against_each_other_on_one_model(finished):
-    kinds, _ = contrasts(cells.read(finished), METRIC)
-    found = kinds["contrasts_of_quantizers"]
+def test_quantizers_are_contrasted_on_one_model(finished):
+    found = build_contrasts(read_cells(finished), METRIC).quantizers
     assert len(found) == 2 * 4 * 2 * 2  # pairs, models, tasks, metrics
-    assert {(one["quantizer"], one["other"]) for one in found} == {("gptq4", "rtn4"), ("rtn2", "rtn4")}
-    apart = [abs(one["bits_per_weight"] - one["other_bits_per_weight"]) for one in found]
+    assert {(one.first.quantizer, one.second.quantizer) for one in found} == {("gptq4", "rtn4"), ("rtn2", "rtn4")}
+    apart = [bits_apart(one.first, one.second) for one in found]
     assert apart == sorted(apart) and apart[0] < 0.1 < 0.9 < apart[-1]
-    one = only(found, model="model2", quantizer="gptq4", other="rtn4", task="task_0", metric="accuracy")
+    one = only(found, "task_0", "accuracy", model="model2", quantizer="gptq4", other_quantizer="rtn4")
     first, second = (
         changes.read(next(finished.glob(f"*-model2-{name}")) / "changes.parquet", "task_0").values["accuracy"]
         for name in ("gptq4", "rtn4")
     )
-    assert one["value"] == pytest.approx((second - first).mean()) and one["n"] == 60
-    assert one["p_adjusted"] >= one["p_value"] and one["calib_seed"] == 0
+    assert one.value == pytest.approx((second - first).mean()) and one.n == 60
+    assert one.p_adjusted >= one.p_value and one.calib_seed == 0
 
 
-def test_settings_of_one_quantizer_are_set_against_each_other_and_others_too(finished, tmp_path):
+def test_settings_of_one_quantizer_are_contrasted_and_others_too(finished, tmp_path):
     folder = tmp_path / "sweep"
     for name in ("0-model0-gptq4", "1-model0-rtn4"):
         shutil.copytree(finished / name, folder / name)
@@ -105,10 +103,10 @@ def test_settings_of_one_quantizer_are_set_against_each_other_and_others_too(fin
         config = yaml.safe_load((folder / name / "config.yaml").read_text())
         config["quant"]["damp_percent"] = damp
         (folder / name / "config.yaml").write_text(yaml.safe_dump(config))
-    found = contrasts(cells.read(folder), METRIC)[0]["contrasts_of_quantizers"]
-    pairs = {(one["quantizer"], one["setting"], one["other"], one["other_setting"]) for one in found}
+    found = build_contrasts(read_cells(folder), METRIC).quantizers
     low, high = ("gptq4", "quant.damp_percent=0.01"), ("gptq4", "quant.damp_percent=0.1")
-    assert pairs == {(*low, *high), (*low, "rtn4", ""), (*high, "rtn4", "")}
+    pairs = {tuple((run.quantizer, run.setting) for run in (one.first, one.second)) for one in found}
+    assert pairs == {(low, high), (low, ("rtn4", "")), (high, ("rtn4", ""))}
 
 
 def test_contrasts_under_several_calibration_seeds_are_their_mean(finished, tmp_path):
@@ -122,16 +120,16 @@ def test_contrasts_under_several_calibration_seeds_are_their_mean(finished, tmp_
             if name == "gptq4":
                 path = cell / "changes.parquet"
                 moved = {task: changes.read(path, task) for task in ("task_0", "task_1")}
-                for one in moved.values():
-                    one.values["accuracy"] = one.values["accuracy"] + (-0.1, 0.0, 0.25)[seed]
+                for change in moved.values():
+                    change.values["accuracy"] = change.values["accuracy"] + (-0.1, 0.0, 0.25)[seed]
                 changes.write(path, moved)
-    found = contrasts(cells.read(folder), METRIC)[0]["contrasts_of_quantizers"]
-    assert len(found) == 2 * 2 and all((one["draws"], one["calib_seed"], one["p_value"]) == (3, None, None) for one in found)
-    one = only(found, task="task_0", metric="accuracy")
-    single = contrasts(cells.read(finished), METRIC)[0]["contrasts_of_quantizers"]
-    alone = only(single, **{key: one[key] for key in ("model", "quantizer", "other", "task", "metric")})
-    expected = over_draws([alone["value"] - shift for shift in (-0.1, 0.0, 0.25)], [alone["standard_error"]] * 3, 0.95)
-    assert (one["value"], one["ci_low"]) == (pytest.approx(expected.value), pytest.approx(expected.ci_low))
+    found = build_contrasts(read_cells(folder), METRIC).quantizers
+    assert len(found) == 2 * 2 and all((one.draws, one.calib_seed, one.p_value) == (3, None, None) for one in found)
+    one = only(found, "task_0", "accuracy")
+    names = {"model": one.first.model, "quantizer": one.first.quantizer, "other_quantizer": one.second.quantizer}
+    single = only(build_contrasts(read_cells(finished), METRIC).quantizers, "task_0", "accuracy", **names)
+    expected = over_draws([single.value - shift for shift in (-0.1, 0.0, 0.25)], [single.standard_error] * 3, 0.95)
+    assert (one.value, one.ci_low) == (pytest.approx(expected.value), pytest.approx(expected.ci_low))
 
 
 def test_a_model_with_other_questions_is_contrasted_on_those_in_common(finished, tmp_path):
@@ -139,10 +137,10 @@ def test_a_model_with_other_questions_is_contrasted_on_those_in_common(finished,
     for name in ("0-model0-gptq4", "3-model1-gptq4", "6-model2-gptq4"):
         shutil.copytree(finished / name, folder / name)
     path = folder / "6-model2-gptq4" / "changes.parquet"
-    part = {task: changes.read(path, task) for task in ("task_0", "task_1")}
-    part = {task: Changes(one.question[:25], None, {k: v[:25] for k, v in one.values.items()}) for task, one in part.items()}
+    whole = {task: changes.read(path, task) for task in ("task_0", "task_1")}
+    part = {task: Changes(one.question[:25], None, {k: v[:25] for k, v in one.values.items()}) for task, one in whole.items()}
     changes.write(path, part)
-    (folder / "3-model1-gptq4" / "changes.parquet").write_bytes(b"cut short")
-    found, unread = contrasts(cells.read(folder), METRIC)
-    assert unread == ["3-model1-gptq4"] and found["contrasts_of_quantizers"] == []
-    assert {(one["model"], one["other"], one["n"]) for one in found["contrasts"]} == {("model0", "model2", 25)}
+    (folder / "3-model1-gptq4" / "changes.parquet").write_bytes(b"truncated")
+    found = build_contrasts(read_cells(folder), METRIC)
+    assert found.unreadable == ["3-model1-gptq4"] and found.quantizers == []
+    assert {(one.first.model, one.second.model, one.n) for one in found.models} == {("model0", "model2", 25)}

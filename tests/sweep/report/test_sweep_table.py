@@ -13,20 +13,22 @@ import yaml
 from bitsure.base.errors import UserError
 from bitsure.metrics.measure import MACRO
 from bitsure.metrics.significance import holm
-from bitsure.sweep.report import cell_results as cells
-from bitsure.sweep.report import sweep_table as table
-from tests.sweep.report.conftest import QUANTIZERS, leave
+from bitsure.sweep.report.cell_results import FULL_PRECISION, read_cells
+from bitsure.sweep.report.run_columns import COSTS, series_of, size_on_disk
+from bitsure.sweep.report.sweep_table import SCHEMA, build_table, write_table
+from tests.builders.sweeps import QUANTIZERS, leave_unfinished, write_plan
 
 
-def of(found, **wanted):
+def of(table, **wanted):
+    """The rows with these values."""
     for name, value in wanted.items():
-        found = found.filter(pc.equal(found[name], value))
-    return found.to_pylist()
+        table = table.filter(pc.equal(table[name], value))
+    return table.to_pylist()
 
 
 @pytest.fixture(scope="module")
 def built(finished):
-    return table.build(cells.read(finished))
+    return build_table(read_cells(finished))
 
 
 def test_the_numbers_are_the_cells(finished, built):
@@ -46,7 +48,7 @@ def test_the_numbers_are_the_cells(finished, built):
 
 
 def test_full_precision_stands_in_it_once(built):
-    rows = of(built, quantizer=table.FULL, task="task_0", metric="accuracy")
+    rows = of(built, quantizer=FULL_PRECISION, task="task_0", metric="accuracy")
     assert [row["model"] for row in rows] == ["model0", "model1", "model2", "model3"]
     assert rows[0]["bits_per_weight"] == 16 and rows[0]["size_bytes"] == 2_000_000
     assert {row["bits_per_weight_coded"] for row in rows} == {None}  # of what has codes alone
@@ -56,7 +58,7 @@ def test_full_precision_stands_in_it_once(built):
 def test_every_row_says_what_its_cell_cost(built):
     costs = ("quantizing_seconds", "quantizing_peak_bytes", "scoring_tokens_per_second", "scoring_peak_bytes")
     [quantized] = {tuple(row[key] for key in costs) for row in of(built, model="model1", quantizer="rtn2")}
-    [full] = {tuple(row[key] for key in costs) for row in of(built, model="model1", quantizer=table.FULL)}
+    [full] = {tuple(row[key] for key in costs) for row in of(built, model="model1", quantizer=FULL_PRECISION)}
     assert quantized == (2.0, 700_000_000, 900.0, 800_000_000) and full == (None, None, 1000.0, 750_000_000)
 
 
@@ -71,39 +73,51 @@ def test_the_same_cells_give_the_same_bytes_in_any_order(finished, built, tmp_pa
     shuffled = tmp_path / "shuffled"
     for i, directory in enumerate(sorted(finished.glob("*-model*"), reverse=True)):
         shutil.copytree(directory, shuffled / f"{i}-{directory.name}")
-    for name, found in (("one", built), ("other", table.build(cells.read(shuffled)))):
-        table.write(found, tmp_path / f"{name}.parquet")
+    for name, found in (("one", built), ("other", build_table(read_cells(shuffled)))):
+        write_table(found, tmp_path / f"{name}.parquet")
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "other.parquet").read_bytes()
-    assert pq.read_schema(tmp_path / "one.parquet").names == [name for name in table.SCHEMA.names if name not in table.COSTS]
+    assert pq.read_schema(tmp_path / "one.parquet").names == [name for name in SCHEMA.names if name not in COSTS]
 
 
 def test_a_series_is_a_name_without_its_size():
     names = {"opt-1.3b": "opt", "bloom-7b1": "bloom", "llama-2-7b-chat": "llama-2-chat", "Mixtral-8x7B-v0.1": "Mixtral-v0.1"}
     names |= {"pocket-300k": "pocket", "gpt2": "gpt2", "qwen3-0.6b": "qwen3", "-7b": "-7b"}
-    assert {name: table.series_of(name) for name in names} == names
+    assert {name: series_of(name) for name in names} == names
 
 
 def test_size_by_hand(finished):
     # 1,000,000 parameters, 2 bytes each: nine tenths at 4.16 bits, the rest as before
-    [cell] = [cell for cell in cells.read(finished) if cell.name.endswith("model0-gptq4")]
-    assert table.size_on_disk(cell) == round(2_000_000 * 0.1 + 1_000_000 * 0.9 * 4.16 / 8)
+    [cell] = [cell for cell in read_cells(finished) if cell.name.endswith("model0-gptq4")]
+    assert size_on_disk(cell) == round(2_000_000 * 0.1 + 1_000_000 * 0.9 * 4.16 / 8)
 
 
 def test_what_is_not_done_stands_in_it_too(finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "half")
-    leave(folder, "90-other-gptq4", state="killed", error="one\ntwo\nthree\nfour\nfive\nsix\nseven")
+    leave_unfinished(folder, "90-other-gptq4", state="killed", error="one\ntwo\nthree\nfour\nfive\nsix\nseven")
     (folder / "0-model0-gptq4" / "metrics.json").write_text('{"task_0": {"accur')
-    plan = [{"directory": path.name, "name": path.name} for path in sorted(folder.glob("*-*"))]
-    (folder / "plan.json").write_text(json.dumps({"cells": [*plan, {"directory": "91-later", "name": "later rtn4"}]}))
-    found = cells.read(folder)
+    write_plan(folder, *((path.name, path.name) for path in sorted(folder.glob("*-*"))), ("91-later", "later rtn4"))
+    found = read_cells(folder)
     states = {cell.name: cell.state for cell in found if not cell.done}
     assert states == {"0-model0-gptq4": "damaged", "90-other-gptq4": "killed", "later rtn4": "not started"}
     assert [cell.error for cell in found if cell.state == "killed"] == ["one\n…\nthree\nfour\nfive\nsix\nseven"]
-    built = table.build(found)
+    built = build_table(found)
     unfinished = {(row["model"], row["quantizer"], row["status"]) for row in built.to_pylist() if row["status"] != "done"}
     assert {row["method"] for row in of(built, status="not started")} == {None}  # its bits are not known
     assert unfinished == {("model0", "gptq4", "damaged"), ("other", "gptq4", "killed"), ("later", "rtn4", "not started")}
     assert all(row["value"] is None for row in of(built, status="killed"))
+
+
+def test_a_file_that_does_not_fit_damages_its_own_cell_alone(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "damaged")
+    path = folder / "0-model0-gptq4" / "comparison.json"
+    comparison = json.loads(path.read_text())
+    comparison["task_0"]["accuracy"]["n"] = "many"
+    path.write_text(json.dumps(comparison))
+    damaged, *others = read_cells(folder)
+    assert (
+        damaged.state == "damaged" and "comparison.json is no result file of this version: task_0.accuracy.n" in damaged.error
+    )
+    assert damaged.error.endswith("Run the sweep again, or remove 0-model0-gptq4.") and all(cell.done for cell in others)
 
 
 def test_settings_that_vary_tell_cells_apart(finished, tmp_path):
@@ -114,13 +128,13 @@ def test_settings_that_vary_tell_cells_apart(finished, tmp_path):
     (other / "config.yaml").write_text(
         text.replace("nsamples: 128", "nsamples: 64").replace("num_fewshot: null", "num_fewshot: 5")
     )
-    built = table.build(cells.read(folder))
+    built = build_table(read_cells(folder))
     rows = of(built, model="model0", quantizer="gptq4", task="task_0", metric="accuracy")
     assert {row["setting"] for row in rows} == {
         "calib.nsamples=128 task.num_fewshot=None",
         "calib.nsamples=64 task.num_fewshot=5",
     }
-    full = of(built, model="model0", quantizer=table.FULL, task="task_0", metric="accuracy")
+    full = of(built, model="model0", quantizer=FULL_PRECISION, task="task_0", metric="accuracy")
     assert {row["setting"] for row in full} == {"task.num_fewshot=None", "task.num_fewshot=5"}
 
 
@@ -159,11 +173,11 @@ def test_cells_that_differ_in_one_setting_are_several_rows(finished, tmp_path, k
         path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | empty))
     changed(folder, 90, "model0-gptq4", 0.01, **{place: "a"})
     changed(folder, 91, "model0-gptq4", 0.02, **{place: "b"})
-    built = table.build(cells.read(folder))
+    built = build_table(read_cells(folder))
     rows = of(built, model="model0", quantizer="gptq4", task="task_0", metric="accuracy")
     assert {row["setting"] for row in rows} == {"", f"{key}=a", f"{key}=b"} and len(rows) == 3
     assert len({row["value"] for row in rows}) == 3
-    full = {row["setting"] for row in of(built, model="model0", quantizer=table.FULL)}
+    full = {row["setting"] for row in of(built, model="model0", quantizer=FULL_PRECISION)}
     assert full == ({""} if of_full == 1 else {"", f"{key}=a", f"{key}=b"})
 
 
@@ -171,7 +185,7 @@ def test_what_follows_from_a_name_is_no_setting_of_its_own(finished, tmp_path):
     folder = tmp_path / "settings"
     shutil.copytree(finished / "0-model0-gptq4", folder / "0-model0-gptq4")
     changed(folder, 90, "model0-gptq4", 0.01, calib__name="pile", calib__repo="pile-10k")
-    found = {row["setting"] for row in table.build(cells.read(folder)).to_pylist() if row["quantizer"] == "gptq4"}
+    found = {row["setting"] for row in build_table(read_cells(folder)).to_pylist() if row["quantizer"] == "gptq4"}
     assert found == {"calib.name=c4", "calib.name=pile"}
 
 
@@ -181,7 +195,7 @@ def test_a_mean_over_other_tasks_is_another_number(finished, tmp_path):
     changed(folder, 90, "model0-gptq4", task__names=["task_0", "task_1"])
     changed(folder, 91, "model0-gptq4", task__names=["task_0", "task_2"])
     shutil.rmtree(folder / "0-model0-gptq4")
-    built = table.build(cells.read(folder))
+    built = build_table(read_cells(folder))
     single = of(built, quantizer="gptq4", task="task_0", metric="accuracy")
     assert [row["setting"] for row in single] == [""]  # the same number in both
     means = of(built, quantizer="gptq4", task=MACRO, metric="accuracy")
@@ -193,9 +207,9 @@ def test_two_values_of_one_number_are_refused(finished, tmp_path):
     shutil.copytree(finished / "0-model0-gptq4", folder / "0-model0-gptq4")
     changed(folder, 90, "model0-gptq4", 0.01)
     with pytest.raises(UserError, match=r"1 numbers .* accuracy of task_0 of model0 gptq4: .*\(model\.name="):
-        table.build(cells.read(folder))
+        build_table(read_cells(folder))
 
 
 def test_a_directory_that_is_no_sweep_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"is no sweep's directory: it holds no plan\.json"):
-        cells.read(tmp_path)
+        read_cells(tmp_path)

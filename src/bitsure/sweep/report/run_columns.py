@@ -143,16 +143,25 @@ def in_full_precision(cell: CellResult, columns: CellColumns) -> CellColumns:
 
 
 def size_on_disk(cell: CellResult) -> int | None:
-    """Return the bytes of the model as it would be shipped: quantized weights at their bits, the rest as before.
-
-    Scales and zero points count. This is not the size of a file written here: backends differ in what they keep besides the
-    quantized layers.
-    """
+    """Return the bytes of a cell's model as it would be shipped; None if unknown."""
     full, parameters = (cell.model.bytes_on_disk, cell.model.parameters) if cell.model else (None, None)
     if cell.quantization is None or full is None or parameters is None:
         return full
-    share = cell.quantization.parameter_share
-    return round(full * (1 - share) + parameters * share * cell.quantization.bits_per_weight / 8)
+    return quantized_size(full, parameters, cell.quantization.parameter_share, cell.quantization.bits_per_weight)
+
+
+def quantized_size(full_bytes: int, parameters: int, parameter_share: float, bits_per_weight: float) -> int:
+    """Return the bytes of a quantized model as it would be shipped: quantized weights at their bits, the rest as before.
+
+    This is not the size of a file written here: backends differ in what they keep besides the quantized layers.
+
+    Args:
+        full_bytes: Bytes of the full-precision weights.
+        parameters: Parameters of the model.
+        parameter_share: The share of the parameters that is quantized, in [0, 1].
+        bits_per_weight: Bits of a quantized weight, scales and zero points counted.
+    """
+    return round(full_bytes * (1 - parameter_share) + parameters * parameter_share * bits_per_weight / 8)
 
 
 def series_of(name: str) -> str:

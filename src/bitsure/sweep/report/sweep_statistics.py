@@ -28,8 +28,7 @@ def over_calibration(rows: list[StudyRow], level: float) -> list[StudyRow]:
         rows: Rows of single cells.
         level: Confidence level of the intervals, in (0, 1).
     """
-    same = lambda row: (*_same_size(row), row.model, row.training_seed)  # noqa: E731
-    return _means(rows, same, lambda row: row.calib_seed, CALIBRATION_SEEDS, level)
+    return _means(rows, _same_model, lambda row: row.calib_seed, CALIBRATION_SEEDS, level)
 
 
 def over_training(rows: list[StudyRow], level: float) -> list[StudyRow]:
@@ -46,6 +45,11 @@ def _same_size(row: StudyRow) -> tuple[Hashable, ...]:
     """Return the columns that rows of one size and quantizer share, whatever was drawn."""
     text = (row.calib_data, row.calib_nsamples, row.calib_seqlen)
     return row.series, row.parameters, row.quantizer, row.method, row.setting, *text, row.task, row.metric
+
+
+def _same_model(row: StudyRow) -> tuple[Hashable, ...]:
+    """Return the columns that rows of one model and quantizer share, whatever calibration text was drawn."""
+    return *_same_size(row), row.model, row.training_seed
 
 
 def _means(
