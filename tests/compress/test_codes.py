@@ -8,7 +8,8 @@ import torch
 
 from bitsure.compress.codes import draw_rows, of_activations, of_weight
 from bitsure.config.number_formats import Activations
-from bitsure.quantize.weights.formats import CodebookWeight, DenseWeight, IntegerWeight
+from bitsure.quantize.weights import CodebookWeight, DenseWeight, IntegerWeight
+from bitsure.quantize.weights.codebook import QuantizedScales
 
 INTEGERS = IntegerWeight(
     bits=4,
@@ -24,8 +25,8 @@ def test_integers_with_their_channels_groups_and_what_is_beside():
     assert found.codes.tolist() == INTEGERS.codes.tolist() and found.codes.dtype == np.uint8
     assert found.units["channel"].tolist() == [[0], [1]]
     assert found.units["group"].tolist() == [[0, 0, 1, 1], [2, 2, 3, 3]]
-    assert found.beside == INTEGERS.scales.numpy().tobytes() + INTEGERS.zeros.numpy().astype(np.int16).tobytes()
-    assert (found.stored_bits, found.beside_bits, found.weights) == (8 * 4 + 4 * (16 + 4), 4 * (16 + 4), 8)
+    assert found.statistics == INTEGERS.scales.numpy().tobytes() + INTEGERS.zeros.numpy().astype(np.int16).tobytes()
+    assert (found.stored_bits, found.statistics_bits, found.weights) == (8 * 4 + 4 * (16 + 4), 4 * (16 + 4), 8)
 
 
 def test_act_order_and_one_scale_a_tensor():
@@ -52,21 +53,21 @@ def test_rows_of_a_large_weight_are_drawn_by_the_seed_and_keep_their_groups():
     found = of_weight(large, 40, 1)
     rows = draw_rows(100, 4, 40, 1)
     assert found.codes.tolist() == large.codes.numpy()[rows].tolist() and found.share == 0.1
-    assert found.units["group"].max() == 19 and len(found.beside) == 100 * 2 * (2 + 2)  # of the whole tensor
-    assert found.beside_bits == pytest.approx(200 * (16 + 4))
+    assert found.units["group"].max() == 19 and len(found.statistics) == 100 * 2 * (2 + 2)  # of the whole tensor
+    assert found.statistics_bits == pytest.approx(200 * (16 + 4))
     assert draw_rows(100, 4, 40, 2).tolist() != rows.tolist() and (np.diff(rows) > 0).all()
     assert draw_rows(100, 4, 1, 0).size == 1 and draw_rows(100, 4, 10**6, 0).size == 100
 
 
 def test_codebooks_have_blocks_that_run_on_from_row_to_row():
-    blocks = CodebookWeight(4, torch.arange(12, dtype=torch.uint8).view(2, 6), torch.linspace(-1, 1, 16), torch.ones(3), 4)
+    blocks = CodebookWeight(torch.arange(12, dtype=torch.uint8).view(2, 6), torch.linspace(-1, 1, 16), torch.ones(3), 4)
     found = of_weight(blocks, 100, 0)
     assert found.units["group"].tolist() == [[0, 0, 0, 0, 1, 1], [1, 1, 2, 2, 2, 2]]
-    assert (found.stored_bits, found.beside) == (12 * 4 + 3 * 32, torch.ones(3).numpy().tobytes())
-    nested = CodebookWeight(8, torch.tensor([1, 2, 3], dtype=torch.uint8), torch.linspace(-1, 1, 256), torch.ones(1), 4)
-    double = of_weight(dataclasses.replace(blocks, absmax=nested, offset=0.5), 100, 0)
-    assert double.beside == b"\1\2\3" + np.float32([1.0, 0.5]).tobytes()
-    assert double.beside_bits == len(double.beside) * 8
+    assert (found.stored_bits, found.statistics) == (12 * 4 + 3 * 32, torch.ones(3).numpy().tobytes())
+    scales = QuantizedScales(torch.tensor([1, 2, 3], dtype=torch.uint8), torch.linspace(-1, 1, 256), torch.ones(1), 4, 0.5)
+    double = of_weight(dataclasses.replace(blocks, absmax=scales), 100, 0)
+    assert double.statistics == b"\1\2\3" + np.float32([1.0, 0.5]).tobytes()
+    assert double.statistics_bits == len(double.statistics) * 8
 
 
 def test_dense_matrices_have_no_codes():
@@ -81,7 +82,7 @@ def test_activations_as_int8_with_one_scale_a_token_by_hand():
     assert found.codes.tolist() == [[255, 0, 129, 128], [128] * 4, [255, 64, 128, 129]]
     assert found.units["token"].tolist() == [[0], [1], [2]] and found.units["channel"].tolist() == [[0, 1, 2, 3]]
     assert "group" not in found.units
-    assert found.stored_bits == 12 * 8 + 3 * 16 and found.beside_bits == 3 * 16
+    assert found.stored_bits == 12 * 8 + 3 * 16 and found.statistics_bits == 3 * 16
 
 
 def test_asymmetric_activations_have_zero_points_and_groups():
@@ -89,7 +90,7 @@ def test_asymmetric_activations_have_zero_points_and_groups():
     states = torch.tensor([[-3.0, -1.0, 0.0, 6.0, 4.0]])
     found = of_activations(states, Activations(2, 3), None, 100, 0)
     assert found.codes.tolist() == [[0, 2, 3, 3, 2]] and found.units["group"].tolist() == [[0, 0, 0, 1, 1]]
-    assert found.beside == np.float16([1, 2]).tobytes() + np.int16([3, 0]).tobytes()
+    assert found.statistics == np.float16([1, 2]).tobytes() + np.int16([3, 0]).tobytes()
     assert (found.stored_bits, found.weights) == (5 * 2 + 2 * (16 + 2), 5)
 
 
@@ -105,6 +106,6 @@ def test_activations_in_blocks_of_small_floats():
     found = of_activations(states, Activations(format="mxfp4"), None, 100, 0)
     assert found.codes[0, :4].tolist() == [7, 8 + 6, 4, 2] and found.bits == 4
     assert found.codes[0, 32:].tolist() == [6] * 8  # ⌊log₂ ¼⌋ − 2 = −4: 4 sixteenths
-    assert found.beside == bytes([127, 123]) and found.stored_bits == 40 * 4 + 2 * 8
+    assert found.statistics == bytes([127, 123]) and found.stored_bits == 40 * 4 + 2 * 8
     by_token = of_activations(states, Activations(format="fp8_e4m3"), None, 100, 0)
     assert by_token.stored_bits == 40 * 8 + 32 and "group" not in by_token.units

@@ -22,7 +22,7 @@ from bitsure.quantize.checkpoint import storage as checkpoints
 from bitsure.quantize.inference.hooks import attach
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.walk.targets import block_linears
-from bitsure.quantize.weights.formats import IntegerWeight
+from bitsure.quantize.weights import IntegerWeight
 from bitsure.report import compressibility_table
 from bitsure.results import Compressibility
 from bitsure.results.compressibility import AS_STORED

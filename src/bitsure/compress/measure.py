@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitsure.compress import coders
-from bitsure.compress.codes import Coded, of_activations, of_weight
+from bitsure.compress.codes import CodedTensor, of_activations, of_weight
 from bitsure.compress.entropy import entropy
 from bitsure.config.number_formats import Activations
 from bitsure.results.compressibility import AS_STORED
@@ -49,7 +49,7 @@ def activations(
 
     most = codes // len(block_linears(model))
 
-    def coded(layer: nn.Module, states: torch.Tensor) -> Coded:
+    def coded(layer: nn.Module, states: torch.Tensor) -> CodedTensor:
         change = changes.get(layer, InputTransform())
         numbers = change.numbers or UNROUNDED
         return of_activations(replace(change, numbers=None)(states), numbers, change.static_range, most, seed)
@@ -87,7 +87,7 @@ def _inputs(layers: dict[str, nn.Module], changes: Mapping[nn.Module, InputTrans
     return {name: torch.cat([states.flatten(0, -2) for states in batches]) for name, batches in kept.items()}
 
 
-def summary(tensors: Iterable[tuple[str, Coded]]) -> dict | None:
+def summary(tensors: Iterable[tuple[str, CodedTensor]]) -> dict | None:
     """What is known of all tensors together, and of each; None of none.
 
     Sizes are in bits per weight (or number), scales and zero points counted; entropies are in bits a code and the mean over
@@ -151,18 +151,18 @@ def _entropies(measured: dict[str, dict], bits: float, over_codes) -> dict[str, 
     return found
 
 
-def _tensor(one: Coded) -> dict:
+def _tensor(one: CodedTensor) -> dict:
     """Entropies and sizes of one tensor; sizes and times of some rows are scaled up to all."""
     units = {"tensor": None} | one.units
     sizes = coders.sizes(one.codes, one.bits)
-    beside = coders.zstd(one.beside)
+    beside = coders.zstd(one.statistics)
     return {
         "bits": one.bits,
         "n": round(one.codes.size / one.share),
         "n_measured": one.codes.size,
         "weights": one.weights,
         "stored_bits": one.stored_bits,
-        "beside_bits": one.beside_bits,
+        "beside_bits": one.statistics_bits,
         "beside_zstd": {"bits": beside.bits, "seconds": beside.seconds},
         "entropy": {level: entropy(one.codes, one.bits, ids) for level, ids in units.items()},
         "coded": {name: {"bits": s.bits / one.share, "seconds": s.seconds / one.share} for name, s in sizes.items()},

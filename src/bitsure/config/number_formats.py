@@ -91,6 +91,12 @@ class Numbers:
         return str(self.bits) if self.format == "int" else f"-{self.format}"
 
     @property
+    def levels(self) -> int:
+        """The highest code of integers, 2^bits − 1."""
+        assert self.bits is not None, f"{self.SECTION}: nothing is rounded"
+        return int(2**self.bits - 1)
+
+    @property
     def usual_group(self) -> int:
         return MX_BLOCK if self.format in MX else -1
 

@@ -17,20 +17,35 @@ class LayerError(Result):
 class RoundedStates(Result):
     """What rounding activations, or keys and values, did; the number format's own settings stand first."""
 
-    format: str
-    """The number format, such as `int` or `mxfp4`."""
     bits: int | None
-    """Bits of an integer; null for another format."""
+    """Bits of a number."""
     group_size: int | None
     """Values that share a scale; −1: a token (or head), 0: a tensor."""
     symmetric: bool | None
-    """Whether integers are symmetric around 0; null for another format."""
+    """Whether there are no zero points; true for every format but integers."""
+    format: str
+    """The number format, such as `int` or `mxfp4`."""
     errors: dict[str, float]
     """Layer, or block and `keys` or `values` → ‖Q(x) − x‖ / ‖x‖ on held-out text."""
     off_grid: float
     """The largest relative part of a value that the model's own type rounds away from the grid; 0 in float32."""
     always_zero: list[str]
     """Names whose values are all zero, so that rounding has nothing to change."""
+
+
+class ReassemblySearch(Result):
+    """The search of the threshold above which channels are taken apart, for layers that read one input."""
+
+    largest_over_median: float
+    """The largest magnitude of a channel ÷ the median channel's, at least 1 (or 0 where all are 0)."""
+    channels_moved: int
+    """Copies of outlier channels that were made."""
+    error_whole: float
+    """‖change of the block's output‖ / ‖output‖ by rounding these layers, with whole channels."""
+    error: float
+    """The same with the channels that were taken apart."""
+    tokens: int
+    """Tokens of calibration text that thresholds were compared on."""
 
 
 class TransformEffect(Result):
@@ -42,8 +57,8 @@ class TransformEffect(Result):
     """Layers that read one input → how far the transform went there."""
     nothing_to_move: list[str]
     """Layers where the transform found nothing to do."""
-    searched: dict[str, list[tuple[float, float]]] | None = None
-    """Reassembly: layers → thresholds that were tried, each with the error that it gave."""
+    searched: dict[str, ReassemblySearch] | None = None
+    """Reassembly: layers → the search of their threshold."""
     folded_into: dict[str, str] | None = None
     """Smoothing: layers → the layer that takes up the division, or `at run time`."""
     largest_input: dict[str, tuple[float, float]] | None = None

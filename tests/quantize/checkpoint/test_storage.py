@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import pytest
 import torch
@@ -11,8 +13,11 @@ from bitsure.base.errors import UserError
 from bitsure.config.quantizers import Rtn
 from bitsure.models import source as models
 from bitsure.quantize.checkpoint import storage as checkpoints
+from bitsure.quantize.checkpoint import write_checkpoint
 from bitsure.quantize.native.rtn import round_to_nearest
 from bitsure.quantize.walk.targets import block_linears
+from bitsure.quantize.weights import CodebookWeight, DenseWeight, IntegerWeight, Weight
+from bitsure.quantize.weights.codebook import QuantizedScales
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
@@ -29,6 +34,53 @@ def test_integer_weights_come_back_from_disk_exactly(tmp_path, bits, symmetric):
     for name, weight in weights.items():
         assert torch.equal(back[name].codes, weight.codes) and torch.equal(back[name].zeros, weight.zeros)
         assert torch.equal(back[name].dequantize(), weight.dequantize())
+
+
+def test_formats_of_one_checkpoint_come_back_from_disk_exactly(tmp_path):
+    scales = QuantizedScales(torch.tensor([0, 9], dtype=torch.uint8), torch.rand(256), torch.rand(1), 256, offset=0.5)
+    weights: dict[str, Weight] = {
+        "a": round_to_nearest(torch.randn(6, 20), Rtn(4, 8, True)),
+        "b": round_to_nearest(torch.randn(5, 64), Rtn(format="mxfp4")),
+        "c": CodebookWeight(torch.randint(0, 16, (2, 64), dtype=torch.uint8), torch.linspace(-1, 1, 16), scales, 64),
+        "d": DenseWeight(torch.randn(2, 3), bits=2.5),
+    }
+    checkpoints.write(tmp_path, weights)
+    back, others = checkpoints.read(tmp_path)
+    total, each = checkpoints.one_by_one(tmp_path)
+    assert others == {} and total == 4 and set(dict(each)) == set(weights)
+    for name, weight in weights.items():
+        assert torch.equal(back[name].dequantize(), weight.dequantize()) and back[name].storage_bits == weight.storage_bits
+
+
+@dataclass(frozen=True)
+class Sign(Weight):
+    """A format that a researcher wrote: ±1 with one scale a tensor."""
+
+    suffix: ClassVar[str] = "sign"
+
+    positive: torch.Tensor
+    scale: torch.Tensor
+
+    def dequantize(self) -> torch.Tensor:
+        return torch.where(self.positive, self.scale, -self.scale)
+
+    @property
+    def storage_bits(self) -> float:
+        return self.positive.numel() + 32
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {"sign": self.positive, "scale": self.scale}
+
+    @classmethod
+    def from_tensors(cls, name, tensors, settings) -> Self:
+        return cls(tensors.pop(f"{name}.sign"), tensors.pop(f"{name}.scale"))
+
+
+def test_a_weight_format_of_ones_own_comes_back_from_disk(tmp_path):
+    weight = Sign(torch.randn(3, 4) > 0, torch.tensor(0.5))
+    checkpoints.write(tmp_path, {"a": weight})
+    back = checkpoints.read(tmp_path)[0]["a"]
+    assert isinstance(back, Sign) and torch.equal(back.dequantize(), weight.dequantize()) and back.storage_bits == 12 + 32
 
 
 def test_a_checkpoint_changes_the_model_it_is_put_into(tiny_model, tmp_path):
@@ -67,16 +119,16 @@ def test_what_does_not_come_back_as_it_was_written_is_named(tmp_path, monkeypatc
     def broken(tensors, path):
         save_file({name: tensor ^ 1 if name == "a.qweight" else tensor for name, tensor in tensors.items()}, path)
 
-    monkeypatch.setattr(checkpoints, "save_file", broken)
+    monkeypatch.setattr(write_checkpoint, "save_file", broken)
     with pytest.raises(UserError, match=r"a: codes came back from disk otherwise than written"):
         checkpoints.write(tmp_path, {"a": round_to_nearest(torch.randn(4, 8), Rtn(4, -1, True))})
 
 
 def test_a_layout_that_mixes_rows_up_is_noticed(tmp_path, monkeypatch):
-    def mixed(weight, tensors=checkpoints._tensors):
+    def mixed(weight, tensors=IntegerWeight.tensors):
         parts = tensors(weight)
         return parts | {"scales": parts["scales"].flip(1)}
 
-    monkeypatch.setattr(checkpoints, "_tensors", mixed)
+    monkeypatch.setattr(IntegerWeight, "tensors", mixed)
     with pytest.raises(UserError, match="a: scales came back from disk otherwise than written"):
         checkpoints.write(tmp_path, {"a": round_to_nearest(torch.randn(4, 8), Rtn(4, -1, True))})

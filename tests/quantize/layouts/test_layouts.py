@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.quantize.layouts import autoawq as awq
-from bitsure.quantize.layouts import bitsandbytes, compressed_tensors, layouts
-from bitsure.quantize.layouts import packed_gptq as gptq
-from bitsure.quantize.weights.formats import CodebookWeight, IntegerWeight
+from bitsure.quantize.layouts.autoawq import unshuffle
+from bitsure.quantize.layouts.known import layout_of, read_settings
+from bitsure.quantize.weights import Weight
+from tests.builders.awq import awq_pack
+
+
+def take(tensors: dict[str, torch.Tensor], settings: dict, where: Path) -> Mapping[str, Weight]:
+    return layout_of(settings, where).take(tensors, settings, where)
 
 
 def int32(word: int) -> int:
@@ -20,16 +26,7 @@ def int32(word: int) -> int:
 
 def test_awq_words():
     # AutoAWQ packs column 0 into the lowest nibble, then 2, 4, 6, 1, 3, 5, 7
-    assert awq.unshuffle(torch.tensor([[int32(0x75316420)]], dtype=torch.int32)).tolist() == [[0, 1, 2, 3, 4, 5, 6, 7]]
-
-
-def awq_pack(codes: torch.Tensor) -> torch.Tensor:
-    """AutoAWQ's own loop (WQLinear_GEMM.from_linear), codes (n, columns)."""
-    words = torch.zeros(len(codes), codes.shape[1] // 8, dtype=torch.int32)
-    for column in range(words.shape[1]):
-        for i, place in enumerate([0, 2, 4, 6, 1, 3, 5, 7]):
-            words[:, column] |= codes[:, column * 8 + place].to(torch.int32) << (i * 4)
-    return words
+    assert unshuffle(torch.tensor([[int32(0x75316420)]], dtype=torch.int32)).tolist() == [[0, 1, 2, 3, 4, 5, 6, 7]]
 
 
 def test_awq_by_its_definition(tmp_path):
@@ -37,7 +34,7 @@ def test_awq_by_its_definition(tmp_path):
     codes, zeros = torch.randint(0, 16, (64, 24)), torch.randint(0, 16, (2, 24))  # (in, out), (groups, out)
     scales = torch.rand(2, 24).half()
     tensors = {"a.qweight": awq_pack(codes), "a.qzeros": awq_pack(zeros), "a.scales": scales, "a.bias": torch.ones(24)}
-    found = layouts.take(tensors, {"quant_method": "awq", "bits": 4, "version": "gemm"}, tmp_path)
+    found = take(tensors, {"quant_method": "awq", "bits": 4, "version": "gemm"}, tmp_path)
     expected = (codes - zeros.repeat_interleave(32, 0)) * scales.float().repeat_interleave(32, 0)
     assert torch.equal(found["a"].dequantize(), expected.T) and list(tensors) == ["a.bias"]
     assert found["a"].storage_bits == 64 * 24 * 4 + 2 * 24 * (16 + 4)
@@ -51,17 +48,20 @@ def test_gptq_words_with_and_without_group_index(tmp_path):
         "a.scales": torch.tensor([[0.5], [2.0]]),
     }
     expected = [[-4.0, -3.5, -3.0, -2.5, -6.0, -4.0, -2.0, 0.0]]
-    assert gptq.take(dict(tensors), {"bits": 4}, tmp_path)["a"].dequantize().tolist() == expected
+    assert take(dict(tensors), {"quant_method": "gptq", "bits": 4}, tmp_path)["a"].dequantize().tolist() == expected
     tensors["a.g_idx"] = torch.tensor([0, 1] * 4, dtype=torch.int32)
     expected = [[-4.0, -12.0, -3.0, -8.0, -2.0, -4.0, -1.0, 0.0]]
-    assert gptq.take(dict(tensors), {"bits": 4, "is_marlin_format": False}, tmp_path)["a"].dequantize().tolist() == expected
+    assert (
+        take(dict(tensors), {"quant_method": "gptq", "bits": 4, "is_marlin_format": False}, tmp_path)["a"].dequantize().tolist()
+        == expected
+    )
     with pytest.raises(UserError, match="a has 1 × 32 bits for 8 weights a row, which are not 8 each"):
-        gptq.take(dict(tensors), {"bits": 8}, tmp_path)
+        take(dict(tensors), {"quant_method": "gptq", "bits": 8}, tmp_path)
     with pytest.raises(UserError, match="checkpoint_format=marlin"):
-        gptq.take(dict(tensors), {"bits": 4, "is_marlin_format": True}, tmp_path)
+        take(dict(tensors), {"quant_method": "gptq", "bits": 4, "is_marlin_format": True}, tmp_path)
 
 
-def test_bitsandbytes_words():
+def test_bitsandbytes_words(tmp_path):
     # the first of two codes is in the upper half; two blocks of 64 run over rows of 48
     state = json.dumps({"quant_type": "nf4", "blocksize": 64, "dtype": "float16", "shape": [2, 48]}).encode()
     codes = torch.arange(96) % 16
@@ -74,26 +74,17 @@ def test_bitsandbytes_words():
         "b.SCB": torch.tensor([3.0]),
         "b.weight_format": torch.tensor(0, dtype=torch.uint8),
     }
-    found = bitsandbytes.take(tensors)
+    found = take(tensors, {"quant_method": "bitsandbytes"}, tmp_path)
     scales = torch.tensor([2.0] * 64 + [10.0] * 32)
     assert torch.equal(found["a"].dequantize(), (codes / 16 * scales).view(2, 48)) and not tensors
     assert found["a"].storage_bits == 96 * 4 + 2 * 32
     assert torch.allclose(found["b"].dequantize(), torch.tensor([[3.0, -3.0, 0.0]]))
 
 
-def test_rows_of_bitsandbytes_in_tiles_are_refused():
+def test_rows_of_bitsandbytes_in_tiles_are_refused(tmp_path):
     tensors = {"b.weight": torch.ones(1, 3, dtype=torch.int8), "b.SCB": torch.ones(1), "b.weight_format": torch.tensor(2)}
     with pytest.raises(UserError, match="b is stored in the tiles"):
-        bitsandbytes.take(tensors)
-
-
-def test_a_doubly_quantized_absmax():
-    inner = CodebookWeight(8, torch.tensor([0, 255], dtype=torch.uint8), torch.arange(256) / 255, torch.tensor([2.0]), 256)
-    weight = CodebookWeight(4, torch.full((2, 64), 15, dtype=torch.uint8), torch.arange(16) / 15, inner, 64, offset=0.5)
-    assert weight.dequantize()[:, 0].tolist() == [0.5, 2.5]
-    assert weight.storage_bits == 128 * 4 + 2 * 8 + 32 + 32
-    back = bitsandbytes.take({f"a.{part}": tensor for part, tensor in bitsandbytes.parts(weight).items()})["a"]
-    assert torch.equal(back.dequantize(), weight.dequantize()) and back.storage_bits == weight.storage_bits
+        take(tensors, {"quant_method": "bitsandbytes"}, tmp_path)
 
 
 def test_compressed_tensors_words(tmp_path):
@@ -107,9 +98,9 @@ def test_compressed_tensors_words(tmp_path):
         "a.weight_zero_point": torch.tensor([[0x7, 0x9]], dtype=torch.int32),  # −1, 1; packed along the rows
     }
     expected = [[-7.0, -6.0, -5.0, -4.0, -2.5, -2.0, -1.5, -1.0]]
-    assert layouts.take(tensors, settings, tmp_path)["a"].dequantize().tolist() == expected and not tensors
+    assert take(tensors, settings, tmp_path)["a"].dequantize().tolist() == expected and not tensors
     with pytest.raises(UserError, match="format=float-quantized"):
-        compressed_tensors.take({}, settings | {"format": "float-quantized"}, tmp_path)
+        take({}, settings | {"format": "float-quantized"}, tmp_path)
 
 
 @pytest.mark.parametrize("bits", [3, 4, 8])
@@ -133,27 +124,24 @@ def test_the_library_of_compressed_tensors_reads_the_same(tmp_path, bits, symmet
     state |= {} if symmetric else {"weight_zero_point": zero}
     stored = PackedQuantizationCompressor.compress(state, scheme)
     expected = PackedQuantizationCompressor.decompress(stored, scheme)["weight"]
-    settings = {"format": "pack-quantized", "config_groups": {"group_0": {"weights": {"num_bits": bits}}}}
-    found = compressed_tensors.take({f"a.{key}": tensor for key, tensor in stored.items()}, settings, tmp_path)
+    settings = {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "config_groups": {"group_0": {"weights": {"num_bits": bits}}},
+    }
+    found = take({f"a.{key}": tensor for key, tensor in stored.items()}, settings, tmp_path)
     assert torch.equal(found["a"].dequantize(), expected)
     assert 0 < (expected - weight).norm() / weight.norm() < 0.3
 
 
 def test_settings_are_found_wherever_they_stand(tmp_path):
     with pytest.raises(UserError, match="does not say how it is quantized"):
-        layouts.read_settings(tmp_path)
+        read_settings(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "awq", "bits": 4}}))
-    assert layouts.read_settings(tmp_path)["quant_method"] == "awq"
+    assert read_settings(tmp_path)["quant_method"] == "awq"
     (tmp_path / "quant_config.json").write_text(json.dumps({"w_bit": 4, "q_group_size": 128, "version": "GEMM"}))
-    assert layouts.read_settings(tmp_path)["quant_method"] == "awq"
+    assert read_settings(tmp_path)["quant_method"] == "awq"
     (tmp_path / "quantize_config.json").write_text(json.dumps({"bits": 4, "group_size": 128, "is_marlin_format": False}))
-    assert layouts.read_settings(tmp_path)["quant_method"] == "gptq"
+    assert read_settings(tmp_path)["quant_method"] == "gptq"
     with pytest.raises(UserError, match="quant_method=exl2"):
-        layouts.take({}, {"quant_method": "exl2"}, tmp_path)
-
-
-def test_floating_zero_points_are_stored_bits():
-    weight = IntegerWeight(
-        4, torch.zeros(2, 8, dtype=torch.int32), torch.ones(2, 1).half(), torch.ones(2, 1).half(), torch.zeros(8).long()
-    )
-    assert weight.storage_bits == 16 * 4 + 2 * 32 and weight.dequantize().tolist() == [[-1.0] * 8] * 2
+        take({}, {"quant_method": "exl2"}, tmp_path)

@@ -11,13 +11,14 @@ from bitsure.base.errors import UserError
 from bitsure.config.number_formats import Activations, KeysValues
 from bitsure.config.quantizers import Gptq, Kept, Rtn, Tuning
 from bitsure.quantize.checkpoint import storage as checkpoints
+from bitsure.quantize.checkpoint.contents import CheckpointContents
 from bitsure.quantize.inference.hooks import InferenceRounding
 from bitsure.quantize.inference.reassembly import ReassembledInput, Reassembly, distances, grid, reassemble
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.native import chain, reassembly_search
 from bitsure.quantize.native.rtn import round_to_nearest
-from bitsure.quantize.proof import inference_changes as at_run_time
 from bitsure.quantize.proof import weight_changes as verify
+from bitsure.quantize.proof.inference_changes import prove_inference
 from bitsure.quantize.walk import blocks
 from bitsure.quantize.walk.targets import block_linears
 from bitsure.quantize.weights.fake_quantize import fake_quantize
@@ -181,7 +182,7 @@ def test_reassembling_that_moves_nothing_on_held_out_text_is_an_error(tmp_path):
         A4, reassembled=[ReassembledInput([name], silent, {})], transform_effects={"reassemble": {name: 2.0}}
     )
     with pytest.raises(UserError, match=rf"\[reassemble\] moved nothing in the inputs of {name} on held-out text"):
-        at_run_time.report(model, {}, claimed, WINDOWS)
+        prove_inference(model, CheckpointContents({}, scheme=claimed), WINDOWS)
 
 
 def test_where_no_channel_stands_out_nothing_is_moved_and_that_is_said(tmp_path, caplog):

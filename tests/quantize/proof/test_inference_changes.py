@@ -11,10 +11,11 @@ from bitsure.config.number_formats import Activations, KeysValues
 from bitsure.config.quantizers import Kept
 from bitsure.models import source as models
 from bitsure.quantize import plan as quantize
+from bitsure.quantize.checkpoint.contents import CheckpointContents
 from bitsure.quantize.inference.divisions import Division
 from bitsure.quantize.inference.scheme import InferenceScheme
-from bitsure.quantize.proof import inference_changes as at_run_time
 from bitsure.quantize.proof import weight_changes as verify
+from bitsure.quantize.proof.inference_changes import prove_inference
 from bitsure.quantize.walk.targets import block_linears, find_blocks
 from bitsure.quantize.weights.fake_quantize import fake_quantize
 from bitsure.sweep.report.run_columns import quantized_size
@@ -129,6 +130,8 @@ def test_smoothing_that_moved_nothing_is_an_error_and_a_search_that_found_nothin
     with pytest.raises(UserError, match=r"smooth.* moved nothing: every scale is 1"):
         verify.report(llama(), {}, {}, WINDOWS, scheme=idle)
     moved = {"scale": {name: 1.0, "other": 3.0}, "clip": {name: 0.0}}
-    found = at_run_time.report(llama(), {}, InferenceScheme(transform_effects=moved), WINDOWS)["transforms"]
-    assert found["scale"]["nothing_to_move"] == [name] and found["clip"]["nothing_to_move"] == [name]
-    assert found["scale"]["layers"] == moved["scale"]
+    found = prove_inference(llama(), CheckpointContents({}, scheme=InferenceScheme(transform_effects=moved)), WINDOWS)[
+        "transforms"
+    ]
+    assert found["scale"].nothing_to_move == [name] and found["clip"].nothing_to_move == [name]
+    assert found["scale"].layers == moved["scale"]

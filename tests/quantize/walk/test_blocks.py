@@ -158,7 +158,7 @@ def test_an_expert_that_gets_no_token_in_a_batch_has_the_range_of_the_others():
 def _each(layer: torch.nn.Module, batches: list[torch.Tensor]):
     def feed() -> None:
         for batch in batches:
-            with suppress(blocks._Enough):
+            with suppress(blocks._EnoughError):
                 layer(batch)
 
     return feed

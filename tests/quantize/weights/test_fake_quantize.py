@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from bitsure.config.number_formats import ELEMENTS, MX, Numbers
-from bitsure.quantize.weights.elements import decode
 from bitsure.quantize.weights.fake_quantize import HUGE, TINY, fake_quantize, on_grid, range_of, widest
-from bitsure.quantize.weights.formats import fit_grid
+from bitsure.quantize.weights.grid import fit_grid
+from bitsure.quantize.weights.small_floats import decode
 
 SETTINGS = [Numbers(bits, group, symmetric) for bits, group in ((2, -1), (4, 5), (8, -1)) for symmetric in (True, False)]
 SETTINGS += [Numbers(format=name) for name in ELEMENTS] + [Numbers(format="fp8_e4m3", group_size=7)]

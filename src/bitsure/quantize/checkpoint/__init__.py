@@ -1,0 +1,1 @@
+"""Quantized weights on disk: writing them, reading them back, and putting them into a model."""

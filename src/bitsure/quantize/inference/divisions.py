@@ -1,7 +1,7 @@
-"""Dividing what layers read and multiplying their weights instead: the function stays, what is hard to round moves.
+"""Dividing layers' inputs and multiplying their weights instead: the function stays, the inputs become easier to round.
 
-The division is folded into the module that makes the input, a norm or a linear layer, where there is one; else it is done
-when the model runs.
+The division is folded into the norm or linear layer that computes the input, if there is one; otherwise it is done while the
+model runs.
 """
 
 from __future__ import annotations
@@ -14,20 +14,24 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from bitsure.quantize.walk.targets import LINEAR, matrix
+from bitsure.quantize.walk.targets import is_linear, matrix, parameter
 
-SAME = 1e-5  # ‖difference‖ / ‖output‖ of one function, in float32
-OFFSET, SCALE = "1 + weight", "weight"  # what a norm multiplies by
+SAME = 1e-5  # ‖difference‖ / ‖output‖ of one function that is computed in two ways, in float32
+OFFSET, SCALE = "1 + weight", "weight"  # the two factors that norms multiply by
 
 
 @dataclass(frozen=True)
 class Division:
-    """The inputs of layers, divided by `scales` (in,) float32, and the columns of their weights multiplied by them."""
+    """The inputs of layers, divided by scales, and the columns of their weights multiplied by them."""
 
     layers: list[str]
+    """Layers that read one input."""
     scales: torch.Tensor
-    source: str | None = None  # the module whose output is divided; None: done when the model runs
-    multiplies_by: str = SCALE  # of a source that is a norm
+    """(in,) float32."""
+    source: str | None = None
+    """The module whose output is divided instead; None: the input is divided while the model runs."""
+    multiplies_by: str = SCALE
+    """The factor of a source that is a norm: `OFFSET` or `SCALE`."""
 
     @torch.no_grad()
     def apply(self, module_of: Callable[[str], nn.Module]) -> None:
@@ -40,42 +44,51 @@ class Division:
 
 
 def _divide_output(source: nn.Module, scales: torch.Tensor, multiplies_by: str) -> None:
-    scales = scales.to(source.weight.device)
-    if isinstance(source, LINEAR):
+    weight = parameter(source, "weight")
+    scales = scales.to(weight.device)
+    if is_linear(source):
         matrix(source).div_(scales[:, None])
     elif multiplies_by == OFFSET:
-        source.weight.copy_((1 + source.weight.float()) / scales - 1)
+        weight.copy_((1 + weight.float()) / scales - 1)
     else:
-        source.weight.div_(scales)
+        weight.div_(scales)
     if getattr(source, "bias", None) is not None:
-        source.bias.div_(scales)
+        parameter(source, "bias").div_(scales)
 
 
-Source = tuple[str | None, str]  # of `Division`: source and multiplies_by
+DivisionSource = tuple[str | None, str]  # `source` and `multiplies_by` of a `Division`
 
 
 @torch.no_grad()
-def find_sources(block: nn.Module, groups: list[dict[str, nn.Module]], run: Callable[[], torch.Tensor]) -> list[Source]:
-    """For each group of linear layers that read one input, the module whose output may be divided in its place, and how.
+def find_sources(block: nn.Module, groups: list[dict[str, nn.Module]], run: Callable[[], torch.Tensor]) -> list[DivisionSource]:
+    """Return for each group of layers the module whose output may be divided instead of their input.
 
-    groups: layers by their names in the block; run: runs some text through the block and returns what it adds to its input. A
-    candidate's output is multiplied by powers of two, which is exact, and the group's input divided by them: where the block
-    then adds what it added, nothing else reads that output, and what lies between is linear in each channel by itself.
+    A candidate's output is multiplied by powers of two, which is exact, and the group's input divided by them. If the block's
+    result stays the same, nothing else reads that output, and what lies between is linear in each channel by itself.
+
+    Args:
+        block: The block.
+        groups: Linear layers that read one input, by their names in the block.
+        run: Runs some text through the block and returns what it adds to its input.
     """
     ran, expected = _in_order(block, run)
-    found = []
+    sources: list[DivisionSource] = []
     for group in groups:
         width = _width(group)
-        first = min((ran.index(name) for name in group if name in ran), default=0)  # an expert may be given no token
-        candidates = [name for name in ran[:first] if _gives(block.get_submodule(name), width)]
-        tried = ((name, _how_it_multiplies(block.get_submodule(name), width)) for name in reversed(candidates))
-        holds = (one for one in tried if one[1] and _same(_probed(block, group, one[0], run), expected))
-        found.append(next(holds, (None, SCALE)))
-    return found
+        first = min((ran.index(name) for name in group if name in ran), default=0)  # An expert may be given no token.
+        source: DivisionSource = (None, SCALE)
+        for name in reversed(ran[:first]):
+            module = block.get_submodule(name)
+            multiplies_by = _multiplies_by(module, width) if _has_channels(module, width) else None
+            if multiplies_by and _same(_probed(block, group, name, run), expected):
+                source = name, multiplies_by
+                break
+        sources.append(source)
+    return sources
 
 
 def _in_order(block: nn.Module, run: Callable[[], torch.Tensor]) -> tuple[list[str], torch.Tensor]:
-    """The block's modules with a weight in the order in which they ran, and what the block gave."""
+    """Return the block's modules with a weight in the order in which they ran, and the block's result."""
     order: list[str] = []
     with ExitStack() as stack:
         for name, module in block.named_modules():
@@ -86,7 +99,7 @@ def _in_order(block: nn.Module, run: Callable[[], torch.Tensor]) -> tuple[list[s
 
 
 def _probed(block: nn.Module, group: dict[str, nn.Module], source: str, run: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """What the block gives if a source gives powers of two more and a group takes them back."""
+    """Return the block's result if a source's output is multiplied by powers of two and a group's input divided by them."""
     probe = _powers(_width(group))
     with ExitStack() as stack:
         more = block.get_submodule(source).register_forward_hook(lambda module, inputs, out: out * probe.to(out))
@@ -102,34 +115,35 @@ def _width(group: dict[str, nn.Module]) -> int:
 
 
 def _powers(width: int) -> torch.Tensor:
-    """½, 1 and 2, never all the same."""
-    found = 2.0 ** torch.randint(-1, 2, (width,), generator=torch.Generator().manual_seed(0))
-    found[0], found[-1] = 2.0, 0.5
-    return found
+    """Return ½, 1 and 2, never all the same, shape (width,)."""
+    powers: torch.Tensor = 2.0 ** torch.randint(-1, 2, (width,), generator=torch.Generator().manual_seed(0))
+    powers[0], powers[-1] = 2.0, 0.5
+    return powers
 
 
-def _gives(module: nn.Module, width: int) -> bool:
-    """Whether a module's output has so many channels, each with parameters of its own."""
-    return len(matrix(module)) == width if isinstance(module, LINEAR) else module.weight.shape == (width,)
+def _has_channels(module: nn.Module, width: int) -> bool:
+    """Return whether a module's output has so many channels, each with parameters of its own."""
+    return len(matrix(module)) == width if is_linear(module) else parameter(module, "weight").shape == (width,)
 
 
-def _how_it_multiplies(source: nn.Module, width: int) -> str | None:
-    """Whether dividing its parameters divides a module's output, and as which of the two kinds of norm; tried on a copy."""
-    if isinstance(source, LINEAR):
+def _multiplies_by(source: nn.Module, width: int) -> str | None:
+    """Return the factor to divide so that a module's output is divided, tried on a copy; None if neither is the one."""
+    if is_linear(source):
         return SCALE
     source = copy.deepcopy(source).float()
-    probe = _powers(width).to(source.weight)
-    x = torch.randn(4, width, generator=torch.Generator().manual_seed(1)).to(source.weight)
+    weight = parameter(source, "weight")
+    probe = _powers(width).to(weight)
+    x = torch.randn(4, width, generator=torch.Generator().manual_seed(1)).to(weight)
     expected = source(x) / probe
-    for how in (SCALE, OFFSET):
+    for multiplies_by in (SCALE, OFFSET):
         changed = copy.deepcopy(source)
-        _divide_output(changed, probe, how)
+        _divide_output(changed, probe, multiplies_by)
         if _same(changed(x), expected):
-            return how
+            return multiplies_by
     return None
 
 
-def _same(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Powers of two round nothing in any type, so that half precision has no allowance of its own."""
-    found, expected = found.float(), expected.float()
-    return bool((found - expected).norm() <= SAME * expected.norm())
+def _same(result: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Return whether two results are equal up to float32; powers of two round nothing, in half precision either."""
+    result, expected = result.float(), expected.float()
+    return bool(torch.linalg.vector_norm(result - expected) <= SAME * torch.linalg.vector_norm(expected))

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from bitsure.config.number_formats import Activations, KeysValues
 from bitsure.quantize.inference.divisions import Division
 from bitsure.quantize.inference.reassembly import ReassembledInput, Reassembly
-from bitsure.quantize.weights.formats import Weight
+from bitsure.quantize.weights import Weight
 
 # The tensors have a folder of their own: every safetensors file beside model.safetensors holds weights.
 SETTINGS, TENSORS = "runtime.json", "runtime/tensors.safetensors"
@@ -114,14 +114,12 @@ class InferenceScheme:
         """
         if self.activations is None:
             return {}
-        scales = {name: getattr(weight, "input_scales", None) for name, weight in weights.items()}
+        scales = {name: weight.split_input_scales()[1] for name, weight in weights.items()}
         return {name: factor.float() for name, factor in scales.items() if factor is not None}
 
     def layer_matrix(self, weight: Weight) -> torch.Tensor:
         """Return the matrix that a layer multiplies by, (out, in) float32: without factors that its input is multiplied by."""
-        if self.activations is not None and getattr(weight, "input_scales", None) is not None:
-            weight = dataclasses.replace(weight, input_scales=None)
-        return weight.dequantize()
+        return (weight if self.activations is None else weight.split_input_scales()[0]).dequantize()
 
     def reassembly_of(self, layer: str) -> Reassembly | None:
         """Return how a layer's input channels are reassembled; None if none is taken apart or merged."""

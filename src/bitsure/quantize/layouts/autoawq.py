@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.quantize.weights.formats import IntegerWeight
+from bitsure.quantize.layouts.layout import Layout, layers_with
+from bitsure.quantize.weights import IntegerWeight
 
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the nibble at place i of a word belongs to column ORDER[i] of its eight
 
 
-def take(tensors: dict[str, torch.Tensor], settings: dict, where: Path) -> dict[str, IntegerWeight]:
-    version = str(settings.get("version") or settings.get("checkpoint_format") or settings.get("format") or "gemm").lower()
-    bits = settings.get("bits", settings.get("w_bit"))
-    if version != "gemm" or bits != 4:
-        raise UserError(f"{where}: version={version}, bits={bits}; of AWQ's, gemm in 4 bits is read.")
-    names = [key.removesuffix(".qweight") for key in tensors if key.endswith(".qweight")]
-    return {name: _layer(name, tensors, where) for name in names}
+class AwqLayout(Layout):
+    """AutoAWQ's `gemm`."""
+
+    quant_method = "awq"
+    suffixes = (".qweight",)
+
+    def take(self, tensors: dict[str, torch.Tensor], settings: Mapping[str, Any], where: Path) -> dict[str, IntegerWeight]:
+        """Remove the integer weights; see `Layout.take`."""
+        version = settings.get("version") or settings.get("checkpoint_format") or settings.get("format") or "gemm"
+        bits = settings.get("bits", settings.get("w_bit"))
+        if str(version).lower() != "gemm" or bits != 4:
+            raise UserError(f"{where}: version={str(version).lower()}, bits={bits}; of AWQ's, gemm in 4 bits is read.")
+        return {name: _layer(name, tensors, where) for name in layers_with(tensors, ".qweight")}
 
 
 def _layer(name: str, tensors: dict[str, torch.Tensor], where: Path) -> IntegerWeight:
@@ -36,7 +45,7 @@ def _layer(name: str, tensors: dict[str, torch.Tensor], where: Path) -> IntegerW
 
 
 def unshuffle(words: torch.Tensor) -> torch.Tensor:
-    """The 4-bit integers of words (n, columns / 8) int32: (n, columns) int32."""
+    """Return the 4-bit integers of words (n, columns / 8) int32, as (n, columns) int32."""
     nibbles = (words[..., None] >> torch.arange(0, 32, 4, dtype=torch.int32)) & 15
     columns = torch.empty_like(nibbles)
     columns[..., list(ORDER)] = nibbles

@@ -7,39 +7,53 @@ ones are stored with 2^(bits−1) added.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.quantize.weights.formats import IntegerWeight
+from bitsure.quantize.layouts.layout import Layout, layers_with
+from bitsure.quantize.weights import IntegerWeight
 from bitsure.quantize.weights.packing import unpack
 
-# of activations, keys and values, which stay in full precision here
+# Scales of activations, keys and values, which stay in full precision here.
 NOT_WEIGHTS = tuple(f".{what}_{part}" for what in ("input", "output", "k", "v") for part in ("scale", "zero_point"))
 FORMATS = ("pack-quantized", "int-quantized", "naive-quantized", "dense", "mixed-precision")
 
 
-def take(tensors: dict[str, torch.Tensor], settings: dict, where: Path) -> dict[str, IntegerWeight]:
+class CompressedTensorsLayout(Layout):
+    """compressed-tensors' integers."""
+
+    quant_method = "compressed-tensors"
+    suffixes = (".weight_packed", ".weight_scale")
+
+    def take(self, tensors: dict[str, torch.Tensor], settings: Mapping[str, Any], where: Path) -> dict[str, IntegerWeight]:
+        """Remove the integer weights, and what belongs to activations, keys and values; see `Layout.take`."""
+        _check(settings, where)
+        for key in [key for key in tensors if key.endswith(NOT_WEIGHTS)]:
+            del tensors[key]
+        groups = settings.get("config_groups", {}).values()
+        widths = {group["weights"]["num_bits"] for group in groups if group.get("weights")}
+        return {name: _layer(name, widths, tensors, where) for name in layers_with(tensors, ".weight_scale")}
+
+
+def _check(settings: Mapping[str, Any], where: Path) -> None:
     groups = list(settings.get("config_groups", {}).values())
     for layout in {settings.get("format", "dense"), *(group.get("format") or "dense" for group in groups)}:
         if layout not in FORMATS:
             raise UserError(f"{where}: format={layout}; of compressed-tensors', {', '.join(FORMATS[:3])} are read.")
     if settings.get("transform_config") or settings.get("sparsity_config", {}).get("format", "dense") != "dense":
         raise UserError(f"{where}: its transforms or sparsity are not read; only quantized weights are.")
-    for key in [key for key in tensors if key.endswith(NOT_WEIGHTS)]:
-        del tensors[key]
-    widths = {group["weights"]["num_bits"] for group in groups if group.get("weights")}
-    names = [key.removesuffix(".weight_scale") for key in tensors if key.endswith(".weight_scale")]
-    return {name: _layer(name, widths, tensors, where) for name in names}
 
 
 def _layer(name: str, widths: set[int], tensors: dict[str, torch.Tensor], where: Path) -> IntegerWeight:
     scales = tensors.pop(f"{name}.weight_scale")
+    scales = scales.reshape(-1, 1) if scales.ndim < 2 else scales
     packed, shape = tensors.pop(f"{name}.weight_packed", None), tensors.pop(f"{name}.weight_shape", None)
     zeros, group_of = tensors.pop(f"{name}.weight_zero_point", None), tensors.pop(f"{name}.weight_g_idx", None)
-    scales = scales.reshape(-1, 1) if scales.ndim < 2 else scales
-    if packed is not None:
+    if packed is not None and shape is not None:
         rows, width = shape.tolist()
         fitting = [bits for bits in widths if -(-width * bits // 32) == packed.shape[1]]
         if len(fitting) != 1:

@@ -2,52 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.quantize.weights.formats import IntegerWeight
-from bitsure.quantize.weights.packing import unpack
+from bitsure.quantize.layouts.layout import Layout, layers_with
+from bitsure.quantize.weights import IntegerWeight
 
 
-def take(tensors: dict[str, torch.Tensor], settings: dict, where: Path) -> dict[str, IntegerWeight]:
-    """Zero points are stored less one in `gptq`, the format where none is named, and as they are in `gptq_v2`."""
-    layout = settings.get("checkpoint_format") or settings.get("format") or "gptq"
-    if settings.get("is_marlin_format"):
-        layout = "marlin"
-    if layout not in ("gptq", "gptq_v2", "bitsure"):
-        raise UserError(f"{where}: checkpoint_format={layout}; of GPTQ's, gptq and gptq_v2 are read.")
-    names = [key.removesuffix(".qweight") for key in tensors if key.endswith(".qweight")]
-    return {name: _layer(name, settings["bits"], layout, tensors, where) for name in names}
+class GptqLayout(Layout):
+    """GPTQ's: zero points are stored less one in the format `gptq`, the default, and as they are in `gptq_v2`."""
 
+    quant_method = "gptq"
+    suffixes = (".qweight",)
 
-def _layer(name: str, bits: int, layout: str, tensors: dict[str, torch.Tensor], where: Path) -> IntegerWeight:
-    part = {part: tensors.pop(f"{name}.{part}", None) for part in ("qweight", "qzeros", "scales", "g_idx")}
-    part |= {part: tensors.pop(f"{name}.{part}", None) for part in ("zeros", "input_scales", "shape")}  # our own
-    words, scales = part["qweight"], part["scales"]
-    group_of = _groups(len(words) * 32 // bits, len(scales)) if part["g_idx"] is None else part["g_idx"].long()
-    stored = len(group_of)
-    if len(words) != -(-stored * bits // 32):
-        raise UserError(f"{where}: {name} has {len(words)} × 32 bits for {stored} weights a row, which are not {bits} each.")
-    zeros = part["zeros"]
-    if zeros is None:
-        zeros = unpack(part["qzeros"].T, bits, scales.shape[1])
-    if layout == "gptq":
-        zeros = zeros + 1
-        if zeros.max() >= 2**bits:
-            raise UserError(f"{where}: {name} has zero points that the format gptq cannot hold; gptq_v2 can.")
-    width = None if part["shape"] is None else int(part["shape"][1])
-    return IntegerWeight(
-        bits=bits,
-        codes=unpack(words, bits, stored).T.contiguous(),
-        scales=scales.T.contiguous(),
-        zeros=zeros,
-        group_of=group_of,
-        input_scales=part["input_scales"],
-        width=None if width == stored else width,
-    )
-
-
-def _groups(width: int, groups: int) -> torch.Tensor:
-    return torch.arange(width) // -(-width // groups)
+    def take(self, tensors: dict[str, torch.Tensor], settings: Mapping[str, Any], where: Path) -> dict[str, IntegerWeight]:
+        """Remove the integer weights; see `Layout.take`."""
+        variant = settings.get("checkpoint_format") or settings.get("format") or "gptq"
+        if settings.get("is_marlin_format"):
+            variant = "marlin"
+        if variant not in ("gptq", "gptq_v2"):
+            raise UserError(f"{where}: checkpoint_format={variant}; of GPTQ's, gptq and gptq_v2 are read.")
+        weights = {}
+        for name in layers_with(tensors, ".qweight"):
+            weight = IntegerWeight.from_tensors(name, tensors, settings)
+            if variant == "gptq":
+                weight = dataclasses.replace(weight, zeros=weight.zeros + 1)
+                if weight.zeros.max() >= 2**weight.bits:
+                    raise UserError(f"{where}: {name} has zero points that the format gptq cannot hold; gptq_v2 can.")
+            weights[name] = weight
+        return weights

@@ -18,7 +18,7 @@ from torch import nn
 
 from bitsure.config.quantizers import Chain, Kept, Rounded, Rtn
 from bitsure.quantize.checkpoint import storage as checkpoints
-from bitsure.quantize.inference.divisions import Division, Source, find_sources
+from bitsure.quantize.inference.divisions import Division, DivisionSource, find_sources
 from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform, attach_block, rounding
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.native import reassembly_search, tuning
@@ -36,7 +36,9 @@ class Known:
     """What was found out about blocks, by their structure, which those after them share."""
 
     groups: dict[str, list[list[str]]] = field(default_factory=dict)  # as `layers_by_input` finds them
-    sources: dict[str, list[Source]] = field(default_factory=dict)  # where divisions are folded; `verify` proves it of each
+    sources: dict[str, list[DivisionSource]] = field(
+        default_factory=dict
+    )  # where divisions are folded; `verify` proves it of each
 
 
 log = logging.getLogger(__name__)

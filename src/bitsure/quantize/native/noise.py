@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from bitsure.base.files import hash_json
-from bitsure.quantize.proof.weight_changes import output_errors
+from bitsure.quantize.proof.output_errors import output_errors
 from bitsure.quantize.walk.targets import block_linears, matrix
 from bitsure.quantize.weights.formats import DenseWeight
 

@@ -1,26 +1,33 @@
-"""The proof that activations, keys and values are rounded, and that transforms moved something; what each of it moved."""
+"""The proof that activations, keys and values are rounded, and that transforms changed something; by how much."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
 
 from bitsure.base.errors import UserError
-from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform, attach
+from bitsure.config.number_formats import AtRunTime
+from bitsure.quantize.checkpoint.contents import CheckpointContents
+from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform, KeysAndValues, attach
 from bitsure.quantize.inference.scheme import InferenceScheme
+from bitsure.quantize.proof.output_errors import root_ratio
 from bitsure.quantize.walk.blocks import walk
 from bitsure.quantize.walk.targets import block_linears, find_blocks, linears
-from bitsure.quantize.weights.formats import Weight
+from bitsure.results.quantization import ReassemblySearch, RoundedStates, TransformEffect
 
 log = logging.getLogger(__name__)
-# ‖difference‖ / ‖output‖ of one function whose weights were divided and rounded to their type again
+# The largest ‖difference‖ / ‖output‖ of one function whose weights were divided and rounded to their type again.
 SAME = {torch.float32: 1e-4, torch.bfloat16: 0.2, torch.float16: 2e-2}
-# `InferenceScheme.transform_effects` where a transform did nothing
+# The effect of a transform that did nothing.
 NOTHING = {"smooth": 1.0, "reassemble": 1.0, "scale": 1.0, "clip": 0.0, "clip_asymmetric": 0.0, "tuning": 1.0}
-MEASURES = {  # what it says
+# What the effect is.
+MEASURES = {
     "smooth": "largest scale / smallest",
     "reassemble": "most parts that a channel was taken into",
     "scale": "largest scale / smallest",
@@ -31,16 +38,18 @@ MEASURES = {  # what it says
 
 
 @torch.no_grad()
-def divide(model: nn.Module, scheme: InferenceScheme, held_out: torch.Tensor) -> None:
-    """Divide and multiply in a full-precision model as a checkpoint says. Raises UserError if that changes its function."""
+def apply_divisions(model: nn.Module, scheme: InferenceScheme, held_out: torch.Tensor) -> None:
+    """Divide and multiply in a full-precision model as its scheme says. Raises UserError if that changes its function."""
 
     def states() -> torch.Tensor:
-        return model.base_model(input_ids=held_out.to(model.device), use_cache=False)[0]
+        body: Any = model.base_model
+        last: torch.Tensor = body(input_ids=held_out.to(next(model.parameters()).device), use_cache=False)[0]
+        return last
 
     expected = states()
     for division in scheme.divisions:
         division.apply(model.get_submodule)
-    attach(model, InferenceScheme(divisions=scheme.divisions), {})
+    attach(model, InferenceScheme(divisions=scheme.divisions))
     change = ((states() - expected).float().norm() / expected.float().norm()).item()
     if not change <= SAME[expected.dtype]:
         raise UserError(
@@ -50,127 +59,163 @@ def divide(model: nn.Module, scheme: InferenceScheme, held_out: torch.Tensor) ->
 
 
 @torch.no_grad()
-def report(model: nn.Module, weights: dict[str, Weight], scheme: InferenceScheme, held_out: torch.Tensor) -> dict:
-    """The part of quantization.json that is not about weights.
+def prove_inference(model: nn.Module, checkpoint: CheckpointContents, held_out: torch.Tensor) -> dict[str, Any]:
+    """Return the fields of `Quantization` that are not about weights.
 
-    model: in full precision, divided as the scheme says; held_out: (windows, seqlen) token ids. Errors are relative, of what
-    the full-precision model has there: ‖Q(x) − x‖ / ‖x‖; `off_grid` is the largest part of one that the model's own type makes
-    by rounding Q(x), a number of the format times its scale, once more: 0 in float32. Raises UserError naming the layers whose
-    inputs, and the blocks whose keys or values, were not reached, or are the same after rounding, though they are not zero.
+    Args:
+        model: In full precision, divided as the scheme says.
+        checkpoint: What was read back from disk.
+        held_out: Token ids, shape (windows, seqlen).
+
+    Returns:
+        `activations`, `keys_and_values` and `transforms`, as far as the scheme has them.
+
+    Raises:
+        UserError: If inputs of layers, or keys or values of blocks, were not reached by rounding, or are the same after it
+            though they are not zero, or if a transform changed nothing; they are named.
     """
-    found = _errors(model, weights, scheme, held_out)
-    said: dict = {}
-    for what, numbers in (("activations", scheme.activations), ("keys and values", scheme.kv)):
-        if numbers is None:
-            continue
-        errors = found[what]
-        if missing := _expected(model, what) - errors.keys():
-            raise UserError(
-                f"The quantizer did not do its work: {what} were not reached: {', '.join(sorted(missing))}. No score is taken "
-                f"from such a model."
-            )
-        if unchanged := sorted(name for name, (change, norm, _) in errors.items() if change == 0 and norm > 0):
-            raise UserError(
-                f"The quantizer did not do its work. The {what} of {len(unchanged)} of {len(errors)} are unchanged: "
-                f"{', '.join(unchanged)}. No score is taken from such a model."
-            )
-        said[what.replace(" ", "_")] = {
-            **vars(numbers),
-            "errors": {name: (change / norm) ** 0.5 if norm else 0.0 for name, (change, norm, _) in errors.items()},
-            "off_grid": max(((off / norm) ** 0.5 for _, norm, off in errors.values() if norm), default=0.0),
-            "always_zero": sorted(name for name, (_, norm, _) in errors.items() if norm == 0),
-        }
+    scheme = checkpoint.scheme
+    changes = _measure(model, checkpoint, held_out)
+    fields: dict[str, Any] = {}
+    if scheme.activations is not None:
+        layers = set(block_linears(model))
+        fields["activations"] = _rounded_states("activations", scheme.activations, changes.activations, layers)
+    if scheme.kv is not None:
+        prefix, blocks = find_blocks(model)
+        names = {f"{prefix}.{number} {which}" for number in range(len(blocks)) for which in ("keys", "values")}
+        fields["keys_and_values"] = _rounded_states("keys and values", scheme.kv, changes.keys_and_values, names)
     if scheme.transform_effects:
-        said["transforms"] = {transform: _moved(transform, scheme) for transform in scheme.transform_effects}
-    if "reassemble" in scheme.transform_effects:
-        said["transforms"]["reassemble"]["largest_input"] = _spread(found["reassembled"])
-    return said
+        fields["transforms"] = {
+            transform: _transform_effect(transform, scheme, changes.reassembled) for transform in scheme.transform_effects
+        }
+    return fields
 
 
-def _expected(model: nn.Module, what: str) -> set[str]:
-    """What must be rounded: the inputs of every layer, or the keys and values of every block."""
-    if what == "activations":
-        return set(block_linears(model))
-    prefix, blocks = find_blocks(model)
-    return {f"{prefix}.{number} {which}" for number in range(len(blocks)) for which in ("keys", "values")}
+@dataclass
+class _Sums:
+    """Sums of squares over values x that are rounded to Q(x)."""
+
+    change: float = 0.0
+    """Of Q(x) − x."""
+    norm: float = 0.0
+    """Of x."""
+    off_grid: float = 0.0
+    """Of Q(x) − Q₃₂(x), with Q₃₂ computed in float32."""
+
+    def add(self, before: torch.Tensor, rounds: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        x, after = before.double(), rounds(before).double()
+        exact = after if before.dtype == torch.float32 else rounds(before.float()).double()
+        self.change += (after - x).square().sum().item()
+        self.norm += x.square().sum().item()
+        self.off_grid += (after - exact).square().sum().item()
 
 
-def _spread(ranges: dict[str, tuple[float, float, bool]]) -> dict[str, list[float]]:
-    """[max|x|, max|x'|] of the layers' inputs on held-out text before and after reassembling. Raises UserError if x' is x."""
-    if same := sorted(name for name, (_, _, moved) in ranges.items() if not moved):
+@dataclass
+class _Spread:
+    """What reassembling did to a layer's input."""
+
+    before: float = 0.0
+    """The largest magnitude before."""
+    after: float = 0.0
+    """The largest magnitude after."""
+    changed: bool = False
+
+
+@dataclass
+class _Changes:
+    """What rounding and reassembling did, by layer, or by block and `keys` or `values`."""
+
+    activations: dict[str, _Sums] = field(default_factory=dict)
+    keys_and_values: dict[str, _Sums] = field(default_factory=dict)
+    reassembled: dict[str, _Spread] = field(default_factory=dict)
+
+
+def _rounded_states(what: str, numbers: AtRunTime, sums: Mapping[str, _Sums], expected: set[str]) -> RoundedStates:
+    if missing := expected - sums.keys():
+        raise UserError(
+            f"The quantizer did not do its work: {what} were not reached: {', '.join(sorted(missing))}. No score is taken "
+            f"from such a model."
+        )
+    if unchanged := sorted(name for name, each in sums.items() if each.change == 0 and each.norm > 0):
+        raise UserError(
+            f"The quantizer did not do its work. The {what} of {len(unchanged)} of {len(sums)} are unchanged: "
+            f"{', '.join(unchanged)}. No score is taken from such a model."
+        )
+    return RoundedStates(
+        bits=numbers.bits,
+        group_size=numbers.group_size,
+        symmetric=numbers.symmetric,
+        format=numbers.format,
+        errors={name: root_ratio(each.change, each.norm) for name, each in sums.items()},
+        off_grid=max((root_ratio(each.off_grid, each.norm) for each in sums.values() if each.norm), default=0.0),
+        always_zero=sorted(name for name, each in sums.items() if each.norm == 0),
+    )
+
+
+def _transform_effect(transform: str, scheme: InferenceScheme, spreads: Mapping[str, _Spread]) -> TransformEffect:
+    """Return what a transform did to the layers of each input, and where there was nothing to do."""
+    by_layers = scheme.transform_effects[transform]
+    idle = sorted(names for names, effect in by_layers.items() if effect == NOTHING[transform])
+    if len(idle) == len(by_layers):
+        log.warning("%s moved nothing: no layer was found better off", transform)
+        if transform == "smooth":
+            raise UserError("quant.transforms=[smooth] moved nothing: every scale is 1. No score is taken from such a model.")
+    details: dict[str, Any] = {}
+    if transform == "reassemble":
+        largest_input = _largest_inputs(spreads)
+        details["searched"] = {", ".join(each.layers): ReassemblySearch(**each.searched) for each in scheme.reassembled}
+        details["largest_input"] = largest_input
+    if transform == "smooth":
+        details["folded_into"] = {", ".join(each.layers): each.source or "at run time" for each in scheme.divisions}
+    return TransformEffect(measure=MEASURES[transform], layers=by_layers, nothing_to_move=idle, **details)
+
+
+def _largest_inputs(spreads: Mapping[str, _Spread]) -> dict[str, tuple[float, float]]:
+    if same := sorted(name for name, spread in spreads.items() if not spread.changed):
         raise UserError(
             f"quant.transforms=[reassemble] moved nothing in the inputs of {', '.join(same)} on held-out text. No score is "
             f"taken from such a model."
         )
-    return {name: [before, after] for name, (before, after, _) in ranges.items()}
+    return {name: (spread.before, spread.after) for name, spread in spreads.items()}
 
 
-def _moved(transform: str, scheme: InferenceScheme) -> dict:
-    """What a transform did to the layers of each input, and where there was nothing to move."""
-    went = scheme.transform_effects[transform]
-    idle = sorted(names for names, measure in went.items() if measure == NOTHING[transform])
-    if len(idle) == len(went):
-        log.warning("%s moved nothing: no layer was found better off", transform)
-        if transform == "smooth":
-            raise UserError("quant.transforms=[smooth] moved nothing: every scale is 1. No score is taken from such a model.")
-    found = {"measure": MEASURES[transform], "layers": went, "nothing_to_move": idle}
-    if transform == "reassemble":
-        found["searched"] = {", ".join(one.layers): one.searched for one in scheme.reassembled}
-    if transform == "smooth":
-        folded = {", ".join(one.layers): one.source or "at run time" for one in scheme.divisions}
-        found["folded_into"] = folded
-    return found
-
-
-def _errors(model: nn.Module, weights: dict[str, Weight], scheme: InferenceScheme, held_out: torch.Tensor) -> dict[str, dict]:
-    """Of the layers' inputs and of the blocks' keys and values Σ(Q(x) − x)², Σx² and Σ(Q(x) − Q₃₂(x))², with Q₃₂ in float32.
-
-    And what reassembling did to inputs.
-    """
-    found: dict[str, dict] = {"activations": {}, "keys and values": {}, "reassembled": {}}
+def _measure(model: nn.Module, checkpoint: CheckpointContents, held_out: torch.Tensor) -> _Changes:
+    """Run held-out text through the full-precision model, and round there what the scheme rounds."""
+    scheme, changes = checkpoint.scheme, _Changes()
     if scheme.activations is None and scheme.kv is None:
-        return found
+        return changes
+    factors = scheme.input_factors(checkpoint.weights)
 
-    def add(what: str, name: str, before: torch.Tensor, rounds: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        x, after = before.double(), rounds(before).double()
-        exact = after if before.dtype == torch.float32 else rounds(before.float()).double()
-        sums = (part.square().sum().item() for part in (after - x, x, after - exact))
-        found[what][name] = tuple(map(sum, zip(found[what].get(name, (0.0, 0.0, 0.0)), sums, strict=True)))
+    def on_layer(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        rounds = InputTransform(numbers=scheme.activations, static_range=scheme.static_ranges.get(name))
+        multiply, reassembly = InputTransform(factors.get(name)), scheme.reassembly_of(name)
 
-    multiplied = scheme.input_factors(weights)
-
-    def on_layer(name: str):
-        change = InputTransform(numbers=scheme.activations, static_range=scheme.static_ranges.get(name))
-
-        reassembly = scheme.reassembly_of(name)
-
-        def hook(layer, inputs):
+        def hook(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
             x = inputs[0]
             if reassembly is not None:
                 x = reassembly.inputs(x)
-                whole, spread, moved = found["reassembled"].get(name, (0.0, 0.0, False))
-                largest = max(whole, inputs[0].abs().max().item()), max(spread, x.abs().max().item())
-                found["reassembled"][name] = *largest, moved or not torch.equal(x, inputs[0])
-            add("activations", name, InputTransform(multiplied.get(name))(x), change)
+                spread = changes.reassembled.setdefault(name, _Spread())
+                spread.before = max(spread.before, inputs[0].abs().max().item())
+                spread.after = max(spread.after, x.abs().max().item())
+                spread.changed = spread.changed or not torch.equal(x, inputs[0])
+            changes.activations.setdefault(name, _Sums()).add(multiply(x), rounds)
 
         return hook
 
-    def on_block(name: str):
-        def look(keys, values):
-            for what, before in (("keys", keys), ("values", values)):
-                add("keys and values", f"{name} {what}", before, InputTransform(numbers=scheme.kv))
+    def on_block(name: str) -> Callable[[torch.Tensor, torch.Tensor], KeysAndValues]:
+        rounds = InputTransform(numbers=scheme.kv)
+
+        def watch(keys: torch.Tensor, values: torch.Tensor) -> KeysAndValues:
+            for which, states in (("keys", keys), ("values", values)):
+                changes.keys_and_values.setdefault(f"{name} {which}", _Sums()).add(states, rounds)
             return keys, values
 
-        return look
+        return watch
 
-    handles = []
-    try:
+    with ExitStack() as stack:
         for prefix, block, _ in walk(model, held_out):
             if scheme.kv is not None:
-                handles.append(InferenceRounding().on_keys_and_values(block, on_block(prefix)))
+                stack.callback(InferenceRounding().on_keys_and_values(block, on_block(prefix)).remove)
             for name, layer in linears(block).items() if scheme.activations is not None else ():
-                handles.append(layer.register_forward_pre_hook(on_layer(f"{prefix}.{name}")))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
+                stack.callback(layer.register_forward_pre_hook(on_layer(f"{prefix}.{name}")).remove)
+    return changes

@@ -1,0 +1,1 @@
+"""Going through a model block by block, and which of its layers are quantized."""

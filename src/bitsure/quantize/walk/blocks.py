@@ -1,10 +1,11 @@
-"""Through a model block by block: one block at a time in fast memory, the hidden states of all windows kept between them."""
+"""Going through a model block by block: one block at a time in fast memory, the hidden states of all windows kept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,77 +14,104 @@ from bitsure.base.errors import UserError
 from bitsure.quantize.walk.replay import Replay
 from bitsure.quantize.walk.targets import find_blocks, linears
 
-TOKENS_AT_ONCE = 2048  # that a block is run on
-TILE = 256  # rows of a Gram matrix computed at once
+TOKENS_AT_ONCE = 2048  # a batch of a block's inputs
+TILE = 256  # rows of a Gram matrix that are computed at once
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]  # positional and keyword arguments of a block, without its hidden states
+Hook = Callable[[nn.Module, tuple[Any, ...]], None]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What calibration says about the input x of a layer."""
+    """Statistics of the input x of a layer on calibration text."""
 
-    hessian: torch.Tensor  # (in, in) float32: the mean of x xᵀ over all tokens; GPTQ's H but for the factor 2
+    hessian: torch.Tensor
+    """The mean of x xᵀ over all tokens, (in, in) float32; GPTQ's H but for the factor 2."""
     tokens: int
-    mean_abs: torch.Tensor | None = None  # (in,) float32: the mean of |x|, where it was asked for
+    """Tokens that reached the layer."""
+    mean_abs: torch.Tensor | None = None
+    """The mean of |x|, (in,) float32; None unless it was requested."""
 
 
-class _Enough(Exception):
-    """The layers of interest were reached; the rest of the block need not run."""
+class _EnoughError(Exception):
+    """The layers of interest were reached, so that the rest of the block need not run."""
 
 
 @dataclass(frozen=True)
 class Feed:
-    """Runs all windows through a block; `replay.finish` says which of its layers are final."""
+    """All windows, ready to run through one block as often as needed."""
 
-    batches: list[torch.Tensor]  # hidden states
+    batches: list[torch.Tensor]
+    """Hidden states, (windows, seqlen, hidden) each."""
     run: Callable[[torch.Tensor], torch.Tensor]
+    """Runs the block on one batch and returns its output."""
     replay: Replay
+    """Keeps the outputs of layers that `replay.finish` has declared final."""
 
     @torch.no_grad()
     def __call__(self) -> None:
+        """Run all batches through the block."""
         for states in self.batches:
-            with suppress(_Enough):
+            with suppress(_EnoughError):
                 self.run(states)
 
 
 @torch.no_grad()
 def walk(model: nn.Module, windows: torch.Tensor) -> Iterator[tuple[str, nn.Module, Feed]]:
-    """Yields each block's name, the block on the fast device, and what runs all windows through it.
+    """Go through a model's blocks in their order.
 
-    windows: (n, seqlen) token ids. When the next block is asked for, what this one then gives is what the next is fed, so
-    that changes made to a block reach those after it.
+    When the next block is requested, the current one computes its inputs, so that changes to a block reach those after it.
+
+    Args:
+        model: The model.
+        windows: Token ids, shape (n, seqlen).
+
+    Yields:
+        Each block's name, the block on the fast device, and what runs all windows through it.
     """
     prefix, blocks = find_blocks(model)
     size = max(1, TOKENS_AT_ONCE // windows.shape[1])
     while len(windows) % size:
-        size -= 1  # batches of one size: masks and the like are made once
-    hidden, calls, as_tuple = _enter(model, blocks, windows.split(size))
+        size -= 1  # With batches of one size masks and the like are computed once.
+    hidden, calls, as_tuple = _enter(model, blocks, torch.split(windows, size))
     home, fast = next(blocks.parameters()).device, torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for number, (block, call) in enumerate(zip(blocks, calls, strict=True)):
         args, kwargs = _to(call, fast)
         block.to(fast)
 
-        def run(states: torch.Tensor, block=block, args=args, kwargs=kwargs) -> torch.Tensor:
-            out = block(states.to(fast), *args, **kwargs)
-            return (out[0] if as_tuple else out).to(home)
-
+        run = _runner(block, (args, kwargs), fast, home, as_tuple)
         replay = Replay(block, hidden)
         try:
             yield f"{prefix}.{number}", block, Feed(hidden, run, replay)
             for i, states in enumerate(hidden):
-                hidden[i] = run(states)  # in place: two lists of a large model's states would not fit
+                hidden[i] = run(states)  # In place: two lists of a large model's states would not fit.
         finally:
             replay.forget()
             block.to(home)
 
 
-def _enter(model: nn.Module, blocks: nn.ModuleList, batches: tuple[torch.Tensor, ...]) -> tuple[list, list, bool]:
-    """The hidden states before the first block, each block's other arguments, and whether blocks return tuples.
+def _runner(
+    block: nn.Module, call: Call, fast: torch.device, home: torch.device, as_tuple: bool
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    args, kwargs = call
 
-    Blocks are replaced by stand-ins that pass on what they are given, and there is no head: this costs an embedding.
+    def run(states: torch.Tensor) -> torch.Tensor:
+        out = block(states.to(fast), *args, **kwargs)
+        result: torch.Tensor = (out[0] if as_tuple else out).to(home)
+        return result
+
+    return run
+
+
+def _enter(model: Any, blocks: nn.ModuleList, batches: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], list[Call], bool]:
+    """Return the hidden states before the first block, each block's other arguments, and whether blocks return tuples.
+
+    Blocks are replaced by stand-ins that return their input, and there is no head, so that this costs an embedding.
     """
     body = model.base_model
-    hidden, calls = [], [None] * len(blocks)
-    seen = []
+    hidden: list[torch.Tensor] = []
+    calls: dict[int, Call] = {}
+    seen: list[bool] = []
     handle = blocks[0].register_forward_hook(lambda module, inputs, output: seen.append(isinstance(output, tuple)))
     try:
         body(input_ids=batches[0][:1, :8].to(model.device), use_cache=False)
@@ -91,15 +119,15 @@ def _enter(model: nn.Module, blocks: nn.ModuleList, batches: tuple[torch.Tensor,
         handle.remove()
     as_tuple = seen[0]
 
-    def stand_in(number: int):
-        def forward(*args, **kwargs):
+    def stand_in(number: int) -> Callable[..., Any]:
+        def forward(*args: Any, **kwargs: Any) -> Any:
             if args:
                 states, args = args[0], args[1:]
             else:
                 states = kwargs.pop("hidden_states")
             if number == 0:
                 hidden.append(states)
-            if calls[number] is not None and not _same(calls[number], (args, kwargs)):
+            if number in calls and not _same(calls[number], (args, kwargs)):
                 raise UserError(
                     f"The model's block {number} is called with other arguments for each text, besides its hidden states: "
                     "going through it block by block would give it the wrong ones."
@@ -117,34 +145,39 @@ def _enter(model: nn.Module, blocks: nn.ModuleList, batches: tuple[torch.Tensor,
     finally:
         for block in blocks:
             del block.forward
-    return hidden, calls, as_tuple
+    return hidden, [calls[number] for number in range(len(blocks))], as_tuple
 
 
 def layers_by_input(
     block: nn.Module, feed: Callable[[], None], known: dict[str, list[list[str]]] | None = None
 ) -> list[dict[str, nn.Module]]:
-    """A block's linear layers in the order they run, those that read the very same input together.
+    """Return a block's linear layers in the order in which they run, those that read the very same input together.
 
-    known: what was found in blocks before, by their structure: blocks of one structure are run once. It is added to.
+    Args:
+        block: The block.
+        feed: Runs text through it.
+        known: The layers' names in earlier blocks, by structure: of blocks of one structure only the first is run.
+            The result is added to it.
     """
     layers = linears(block)
     if known is not None and repr(block) in known:
         return [{name: layers[name] for name in group} for group in known[repr(block)]]
     groups: dict[int, dict[str, nn.Module]] = {}
-    kept, called = [], set()
+    kept: list[torch.Tensor] = []
+    called: set[str] = set()
 
-    def watch(name: str):
-        def hook(module, inputs):
+    def watch(name: str) -> Hook:
+        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             if name not in called:
                 called.add(name)
-                kept.append(inputs[0])  # alive, so that its id stays its own
+                kept.append(inputs[0])  # Kept alive: its id must stay its own.
                 groups.setdefault(id(inputs[0]), {})[name] = module
             if len(called) == len(layers):
-                raise _Enough
+                raise _EnoughError
 
         return hook
 
-    with _hooks({module: watch(name) for name, module in layers.items()}):
+    with _hooked({module: watch(name) for name, module in layers.items()}):
         feed()
     _check_reached(sorted(set(layers) - called))
     if known is not None:
@@ -158,13 +191,13 @@ def _check_reached(idle: list[str]) -> None:
 
 
 def measure(groups: list[dict[str, nn.Module]], feed: Callable[[], None], means: bool = False) -> list[Inputs]:
-    """The statistics of the input of each group of layers, in the order in which they run; with `means`, mean |x| too."""
-    grams: list[torch.Tensor | None] = [None] * len(groups)
-    absolute: list[torch.Tensor | None] = [None] * len(groups)
+    """Return the statistics of the input of each group of layers, in the order in which they run; `means`: mean |x| too."""
+    grams: dict[int, torch.Tensor] = {}
+    absolute: dict[int, torch.Tensor] = {}
     tokens = [0] * len(groups)
 
-    def watch(number: int):
-        def hook(module, inputs):
+    def watch(number: int) -> Hook:
+        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             x = inputs[0].detach().flatten(0, -2).float()
             if tokens[number] == 0:
                 grams[number], absolute[number] = x.new_zeros(x.shape[1], x.shape[1]), x.new_zeros(x.shape[1])
@@ -173,53 +206,49 @@ def measure(groups: list[dict[str, nn.Module]], feed: Callable[[], None], means:
                 absolute[number] += x.abs().sum(0)
             tokens[number] += len(x)
             if number == len(groups) - 1:
-                raise _Enough
+                raise _EnoughError
 
         return hook
 
-    with _hooks({next(iter(group.values())): watch(number) for number, group in enumerate(groups)}):
+    with _hooked({next(iter(group.values())): watch(number) for number, group in enumerate(groups)}):
         feed()
     _check_reached([name for group, n in zip(groups, tokens, strict=True) if not n for name in group])
     return [
-        Inputs(_mirrored(gram).div_(n), n, total / n if means else None)
-        for gram, total, n in zip(grams, absolute, tokens, strict=True)
+        Inputs(_mirrored(grams[number]).div_(n), n, absolute[number] / n if means else None) for number, n in enumerate(tokens)
     ]
 
 
 def channel_ranges(groups: list[dict[str, nn.Module]], feed: Callable[[], None]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The lowest and the highest value of each input channel, (in,) float32 both, of each group of layers in their order."""
-    found: list[tuple[torch.Tensor, torch.Tensor] | None] = [None] * len(groups)
+    """Return the lowest and the highest value of each input channel, (in,) float32 both, of each group in its order."""
+    ranges: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def watch(number: int):
-        def hook(module, inputs):
+    def watch(number: int) -> Hook:
+        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             x = inputs[0].detach().flatten(0, -2).float()
-            if len(x):  # an expert may be given no token
-                low, high = x.amin(0), x.amax(0)  # torch.aminmax takes ten times as long
-                if found[number] is not None:
-                    low, high = torch.minimum(low, found[number][0]), torch.maximum(high, found[number][1])
-                found[number] = low, high
+            if len(x):  # An expert may be given no token.
+                low, high = x.amin(0), x.amax(0)  # torch.aminmax takes ten times as long.
+                if number in ranges:
+                    low, high = torch.minimum(low, ranges[number][0]), torch.maximum(high, ranges[number][1])
+                ranges[number] = low, high
             if number == len(groups) - 1:
-                raise _Enough
+                raise _EnoughError
 
         return hook
 
-    with _hooks({next(iter(group.values())): watch(number) for number, group in enumerate(groups)}):
+    with _hooked({next(iter(group.values())): watch(number) for number, group in enumerate(groups)}):
         feed()
-    _check_reached([name for group, one in zip(groups, found, strict=True) if one is None for name in group])
-    return found
+    _check_reached([name for number, group in enumerate(groups) if number not in ranges for name in group])
+    return [ranges[number] for number in range(len(groups))]
 
 
-class _hooks:
-    """Forward pre-hooks that are there for the length of a with block."""
-
-    def __init__(self, hooks: dict[nn.Module, Callable]):
-        self.handles = [module.register_forward_pre_hook(hook) for module, hook in hooks.items()]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *raised):
-        for handle in self.handles:
+@contextmanager
+def _hooked(hooks: dict[nn.Module, Hook]) -> Iterator[None]:
+    """Give modules forward pre-hooks for the length of the `with` block."""
+    handles = [module.register_forward_pre_hook(hook) for module, hook in hooks.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
             handle.remove()
 
 
@@ -235,27 +264,27 @@ def _mirrored(lower: torch.Tensor) -> torch.Tensor:
     return lower.tril_().add_(above)
 
 
-def _same(one, other) -> bool:
-    """Whether two calls' arguments are equal, tensors by their values."""
-    match one:
+def _same(first: Any, second: Any) -> bool:
+    """Return whether two calls' arguments are equal, tensors by their values."""
+    match first:
         case torch.Tensor():
-            return isinstance(other, torch.Tensor) and torch.equal(one, other)
+            return isinstance(second, torch.Tensor) and torch.equal(first, second)
         case tuple() | list():
-            return len(one) == len(other) and all(map(_same, one, other))
+            return len(first) == len(second) and all(map(_same, first, second))
         case dict():
-            return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
+            return first.keys() == second.keys() and all(_same(value, second[key]) for key, value in first.items())
         case bool() | int() | float() | str() | None:
-            return one == other
-    return type(one) is type(other)
+            return bool(first == second)
+    return type(first) is type(second)
 
 
-def _to(value, device: torch.device):
-    """Tensors on a device, also those inside tuples, lists and dicts."""
+def _to(value: Any, device: torch.device) -> Any:
+    """Return a value with its tensors on a device, also those inside tuples, lists and dicts."""
     match value:
         case torch.Tensor():
             return value.to(device)
         case tuple() | list():
-            return type(value)(_to(one, device) for one in value)
+            return type(value)(_to(inner, device) for inner in value)
         case dict():
-            return {key: _to(one, device) for key, one in value.items()}
+            return {key: _to(inner, device) for key, inner in value.items()}
     return value

@@ -1,6 +1,8 @@
-"""Which layers a quantizer must change: every linear layer inside the model's blocks."""
+"""The layers that a quantizer must change: every linear layer inside the model's blocks."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import nn
@@ -8,48 +10,65 @@ from transformers.pytorch_utils import Conv1D
 
 from bitsure.base.errors import UserError
 
-LINEAR = (nn.Linear, Conv1D)  # GPT-2's Conv1D is a linear layer that keeps its weight the other way round
+LINEAR: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)  # GPT-2's Conv1D is a linear layer with a transposed weight
 
 
 def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The list of the model's repeated blocks and its name. Raises UserError if there is none, or more than one."""
-    found = {
+    """Return the name of the list of the model's repeated blocks, and the list.
+
+    Raises:
+        UserError: If there is none, or more than one.
+    """
+    lists = {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and any(isinstance(inner, LINEAR) for inner in module.modules())
     }
-    outermost = [name for name in found if not any(name.startswith(f"{other}.") for other in found)]
+    outermost = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
     if len(outermost) != 1:
         raise UserError(
             f"The model has {len(outermost)} lists of blocks with linear layers ({', '.join(outermost) or 'none'}), "
             f"but a decoder has one: nothing here can be quantized."
         )
-    return outermost[0], found[outermost[0]]
+    return outermost[0], lists[outermost[0]]
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Return whether a module is a linear layer."""
+    return isinstance(module, LINEAR)
+
+
+def parameter(module: nn.Module, name: str) -> torch.Tensor:
+    """Return a module's tensor; nn.Module itself types its attributes as tensors or modules."""
+    tensor = getattr(module, name)
+    assert isinstance(tensor, torch.Tensor), f"{type(module).__name__}.{name} is not a tensor"
+    return tensor
 
 
 def linears(module: nn.Module) -> dict[str, nn.Module]:
-    """The linear layers inside a module, by their names there."""
-    return {name: inner for name, inner in module.named_modules() if isinstance(inner, LINEAR)}
+    """Return the linear layers inside a module, by their names there."""
+    return {name: inner for name, inner in module.named_modules() if is_linear(inner)}
 
 
 def block_linears(model: nn.Module) -> dict[str, nn.Module]:
-    """The linear layers inside the model's blocks, by their names."""
+    """Return the linear layers inside the model's blocks, by their names."""
     prefix, blocks = find_blocks(model)
     return {f"{prefix}.{name}": layer for name, layer in linears(blocks).items()}
 
 
 def matrix(layer: nn.Module) -> torch.Tensor:
-    """A linear layer's weight as (out, in), a view."""
-    return layer.weight.T if isinstance(layer, Conv1D) else layer.weight
+    """Return a linear layer's weight as (out, in), a view."""
+    weight = parameter(layer, "weight")
+    return weight.T if isinstance(layer, Conv1D) else weight
 
 
 def as_stored(layer: nn.Module, weight: torch.Tensor) -> torch.Tensor:
-    """A matrix (out, in) as the layer keeps it."""
+    """Return a matrix (out, in) as the layer stores it."""
     return weight.T.contiguous() if isinstance(layer, Conv1D) else weight
 
 
 def unknown_weights(model: nn.Module) -> list[str]:
-    """Weights of two or more dimensions inside the blocks that no quantizer here touches (fused experts, convolutions)."""
+    """Return the weights of two or more dimensions in the blocks that no quantizer changes (fused experts, convolutions)."""
     prefix, blocks = find_blocks(model)
     known = {f"{name}.weight" for name in block_linears(model)}
     inside = [(f"{prefix}.{name}", parameter) for name, parameter in blocks.named_parameters()]
@@ -57,9 +76,10 @@ def unknown_weights(model: nn.Module) -> list[str]:
 
 
 def skipped_modules(model: nn.Module) -> dict[str, str]:
-    """The other modules that hold a weight matrix, and why they keep it."""
+    """Return the other modules that hold a weight matrix → why they keep it."""
     chosen = block_linears(model)
-    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    causal: Any = model
+    head, embedding = causal.get_output_embeddings(), causal.get_input_embeddings()
     skipped = {}
     for name, module in model.named_modules():
         weight = getattr(module, "weight", None)

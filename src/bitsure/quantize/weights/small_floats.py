@@ -1,4 +1,4 @@
-"""Numbers of small formats: the nearest one to a value, its bits, and the power of two that a block of them shares."""
+"""Numbers of small floating-point formats: rounding to them, their bits, and the power of two that a block shares."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ MANTISSA_BITS = 23
 
 
 def nearest(values: torch.Tensor, element: Element) -> torch.Tensor:
-    """The nearest numbers of a format (float32, ties to even); what is too large becomes the largest, NaN stays NaN.
+    """Return the nearest numbers of a format (float32, ties to even).
 
-    All that becomes zero is +0. Adding 1.5 · 2²³ steps, and taking them away, leaves whole steps; how large a step is follows
-    from a value's exponent bits.
+    What is too large becomes the largest number, NaN stays NaN, and every zero is +0. Adding 1.5 · 2²³ steps, and subtracting
+    them, leaves whole steps; the size of a step follows from a value's exponent bits.
     """
     values = values.clamp(-element.largest, element.largest)
     exponents = (values.view(torch.int32) & EXPONENT).clamp_(min=(element.e_min + 127) << MANTISSA_BITS)
@@ -25,23 +25,27 @@ def nearest(values: torch.Tensor, element: Element) -> torch.Tensor:
 
 
 def power_of_two(exponents: torch.Tensor) -> torch.Tensor:
-    """2^k (float32) of integers k from −127 to 127, exactly."""
+    """Return 2^k (float32) of integers k from −127 to 127, exactly."""
     return torch.where(exponents == -127, 2.0**-127, ((exponents.int() + 127) << MANTISSA_BITS).view(torch.float32))
 
 
 def shared_exponents(largest: torch.Tensor, element: Element) -> torch.Tensor:
-    """⌊log₂ m⌋ − e_max, int32, within −127 … 127, of blocks whose largest magnitudes m (float32) are finite.
+    """Return the exponent of each MX block's scale: ⌊log₂ m⌋ − e_max, int32, within −127 … 127.
 
-    The scale of MX blocks (OCP Microscaling v1.0, section 6.3); a block of zeros has the smallest there is.
+    Args:
+        largest: The largest magnitude m of each block, float32, finite; a block of zeros gets the smallest exponent.
+        element: The format of the block's numbers.
+
+    Reference: OCP Microscaling Formats v1.0, section 6.3.
     """
-    floors = (largest.view(torch.int32) >> MANTISSA_BITS) - 127  # −127 below the normal numbers, where the bound holds
+    floors = (largest.view(torch.int32) >> MANTISSA_BITS) - 127  # −127 of subnormal numbers, where the bound applies
     return (floors - element.e_max).clamp(-127, 127)
 
 
 def encode(values: torch.Tensor, element: Element) -> torch.Tensor:
-    """The bits of numbers of a format, uint8: a sign and a magnitude, or two's complement for integers."""
+    """Return the bits of numbers of a format, uint8: a sign and a magnitude, or two's complement for integers."""
     magnitudes = values.abs()
-    # exponent and mantissa lie side by side as in float32; below 2^e_min numbers are whole steps
+    # Exponent and mantissa lie side by side as in float32; below 2^e_min numbers are whole steps.
     normal = (magnitudes.view(torch.int32) >> (MANTISSA_BITS - element.mantissa_bits)) - (
         (element.e_min + 126) << element.mantissa_bits
     )
@@ -54,13 +58,13 @@ def encode(values: torch.Tensor, element: Element) -> torch.Tensor:
 
 
 def decode(codes: torch.Tensor, element: Element) -> torch.Tensor:
-    """The numbers that bits stand for, float32."""
+    """Return the numbers that bits stand for, float32."""
     return _numbers(element).to(codes.device)[codes.long()]
 
 
 @functools.cache
 def _magnitudes(element: Element) -> torch.Tensor:
-    """Every number from 0 to the largest, in order; a number's place is its magnitude's bits."""
+    """Return every number from 0 to the largest, in order; a number's place is its magnitude's bits."""
     bits = torch.arange(2 ** (element.bits - 1))
     exponents, mantissas = bits >> element.mantissa_bits, bits & (2**element.mantissa_bits - 1)
     units = torch.where(exponents > 0, mantissas + 2**element.mantissa_bits, mantissas)
@@ -70,12 +74,12 @@ def _magnitudes(element: Element) -> torch.Tensor:
 
 @functools.cache
 def _numbers(element: Element) -> torch.Tensor:
-    """The number of every code; NaN where a format has none."""
+    """Return the number of every code; NaN where a format has none."""
     magnitudes, half = _magnitudes(element), 2 ** (element.bits - 1)
-    found = torch.full((2 * half,), torch.nan)
-    found[: len(magnitudes)] = magnitudes
+    numbers = torch.full((2 * half,), torch.nan)
+    numbers[: len(magnitudes)] = magnitudes
     if element.integers:
-        found[half + 1 :] = -magnitudes[1:].flip(0)
+        numbers[half + 1 :] = -magnitudes[1:].flip(0)
     else:
-        found[half : half + len(magnitudes)] = -magnitudes
-    return found
+        numbers[half : half + len(magnitudes)] = -magnitudes
+    return numbers

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitsure.quantize.weights.formats import IntegerWeight
 from bitsure.quantize.weights.packing import pack, unpack
 
 
@@ -27,16 +25,3 @@ def test_three_bits_straddle_words():
     values[10] = 0b101  # its lower two bits end the first word, its upper one begins the second
     words = pack(values, 3).flatten().tolist()
     assert words == [0b01 << 30, 0b1, 0]
-
-
-def test_dequantizing_by_hand():
-    weight = IntegerWeight(
-        bits=2,
-        codes=torch.tensor([[0, 1, 2, 3]], dtype=torch.int32),
-        scales=torch.tensor([[0.5, 2.0]]),
-        zeros=torch.tensor([[1, 2]], dtype=torch.int32),
-        group_of=torch.tensor([0, 0, 1, 1]),
-    )
-    assert weight.dequantize().tolist() == [[-0.5, 0.0, 0.0, 2.0]]
-    assert weight.storage_bits == 4 * 2 + 2 * (32 + 2)
-    assert weight.storage_bits / 4 == pytest.approx(19.0)

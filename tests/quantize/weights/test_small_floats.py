@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitsure.config.number_formats import ELEMENTS, MX
-from bitsure.quantize.weights.elements import decode, encode, nearest, power_of_two, shared_exponents
+from bitsure.quantize.weights.small_floats import decode, encode, nearest, power_of_two, shared_exponents
 
 # section 5.3: (smallest subnormal, smallest normal, largest), by hand; integers have even steps and no lowest code
 TABLE = {

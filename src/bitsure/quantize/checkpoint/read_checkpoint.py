@@ -1,0 +1,127 @@
+"""Reading quantized weights from disk, and fitting them to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from bitsure.base.errors import UserError
+from bitsure.quantize.checkpoint.contents import CheckpointContents
+from bitsure.quantize.inference.scheme import InferenceScheme
+from bitsure.quantize.layouts.known import layout_of, read_settings
+from bitsure.quantize.native import noise
+from bitsure.quantize.walk.targets import block_linears
+from bitsure.quantize.weights import Weight
+
+
+def read_checkpoint(directory: Path) -> tuple[dict[str, Weight], dict[str, torch.Tensor]]:
+    """Return a checkpoint's quantized weights by layer name, and its other tensors (embeddings, norms, biases).
+
+    Raises:
+        UserError: If its layout is neither ours nor a published one that is read, or if it contradicts itself.
+    """
+    settings, tensors = read_settings(directory), read_tensors(directory)
+    return dict(layout_of(settings, directory).take(tensors, settings, directory)), tensors
+
+
+def read_tensors(directory: Path) -> dict[str, torch.Tensor]:
+    """Return all tensors of a checkpoint's files, by name."""
+    tensors: dict[str, torch.Tensor] = {}
+    for path in sorted(directory.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            tensors |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    return tensors
+
+
+def iterate_weights(directory: Path) -> tuple[int, Iterator[tuple[str, Weight]]]:
+    """Return the number of quantized weights, and an iterator of layers and weights that reads one at a time."""
+    settings = read_settings(directory)
+    layout = layout_of(settings, directory)
+    files: dict[str, Path] = {}
+    for path in sorted(directory.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            files |= dict.fromkeys(file.keys(), path)
+    names = sorted({name for key in files if (name := layout.layer_of(key)) is not None})
+
+    def each() -> Iterator[tuple[str, Weight]]:
+        for name in names:
+            tensors = {}
+            for key in (key for key in files if key.startswith(f"{name}.")):
+                with safe_open(files[key], "pt") as file:
+                    tensors[key] = file.get_tensor(key)
+            yield from layout.take(tensors, settings, directory).items()
+
+    return len(names), each()
+
+
+def load_checkpoint(directory: Path, model: nn.Module) -> CheckpointContents:
+    """Return what a checkpoint holds, by the names that tensors have in this model.
+
+    A layer outside the blocks that is quantized too becomes one of the others. Biases of zeros for layers that have none, and
+    buffers that are computed, are left out.
+
+    Args:
+        directory: The checkpoint.
+        model: The model in full precision; noise, which a checkpoint keeps as a seed, is added to its weights.
+
+    Raises:
+        UserError: If names or shapes are not this model's.
+    """
+    if (directory / noise.SETTINGS).is_file():
+        return CheckpointContents(dict(noise.read(directory, model)))
+    stored, tensors = read_checkpoint(directory)
+    own = own_names(model)
+    weights = {own(f"{name}.weight").removesuffix(".weight"): weight for name, weight in stored.items()}
+    others = {own(name): tensor for name, tensor in tensors.items()}
+    layers, shapes = block_linears(model), {name: tensor.shape for name, tensor in model.state_dict().items()}
+    for name in set(weights) - set(layers):
+        others[f"{name}.weight"] = weights.pop(name).dequantize()
+    others = {name: tensor for name, tensor in others.items() if name in shapes or not _can_be_left_out(name, tensor)}
+    kept = read_settings(directory).get("weights") == "kept"
+    if (missing := set(layers) - set(weights)) and not kept:
+        raise UserError(f"{directory} lacks layers of this model: {', '.join(sorted(missing))}.")
+    if unexpected := sorted(set(others) - set(shapes)):
+        raise UserError(f"{directory} holds tensors that this model does not have: {', '.join(unexpected[:5])}.")
+    if differ := [name for name, tensor in others.items() if tensor.shape != shapes[name]]:
+        given, expected = tuple(others[differ[0]].shape), tuple(shapes[differ[0]])
+        raise UserError(f"{directory}: {differ[0]} has the shape {given}, but {expected} in this model.")
+    return CheckpointContents(weights, others, InferenceScheme.read(directory))
+
+
+def own_names(model: nn.Module) -> Callable[[str], str]:
+    """Return the function from tensors' names in published files to those in the model, by the rules of transformers.
+
+    Files of older versions call some modules otherwise, and those of a model without its head lack the prefix.
+    """
+    rename = _renaming(model)
+    modules, inside = dict(model.named_modules()), {name for name, _ in model.named_children()}
+
+    def own(name: str) -> str:
+        if name.rpartition(".")[0] in modules:
+            return name
+        renamed = rename(name)
+        return renamed if renamed.split(".")[0] in inside else f"{model.base_model_prefix}.{renamed}"
+
+    return own
+
+
+def _renaming(model: Any) -> Callable[[str], str]:
+    try:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightRenaming, apply_renamings
+    except ImportError:  # transformers 4, which auto-gptq needs, names modules as the files of its time do.
+        return str
+    renamings = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
+    return lambda name: apply_renamings(name, renamings)
+
+
+def _can_be_left_out(name: str, tensor: torch.Tensor) -> bool:
+    """Return whether this is a tensor that older libraries save and a model can do without."""
+    return name.endswith((".rotary_emb.inv_freq", ".attn.bias", ".masked_bias")) or (
+        name.endswith(".bias") and not tensor.any().item()
+    )

@@ -1,0 +1,106 @@
+"""The grid that a group of weights is rounded to: its groups, scales and zero points, and the numbers nearest to weights."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from bitsure.config.number_formats import ELEMENTS, MX, Numbers
+from bitsure.quantize.weights.element import ElementWeight
+from bitsure.quantize.weights.integer import IntegerWeight
+from bitsure.quantize.weights.small_floats import MANTISSA_BITS, encode, nearest, power_of_two, shared_exponents
+
+TINY = torch.finfo(torch.float32).tiny
+
+
+class Grouping(Protocol):
+    """The settings that say how weights are grouped."""
+
+    group_size: int | None
+    """Weights that share a scale; −1: a row; 0: a tensor."""
+    remainder: str
+    """`shorten`, `pad` or `row`: what happens to a width that the group size does not divide."""
+
+
+def group_index(width: int, quant: Grouping) -> torch.Tensor:
+    """Return the group of each stored column of a row of `width` weights, (stored,) int64.
+
+    If the group size does not divide the width, `quant.remainder` decides: `shorten` leaves a shorter last group, `pad` fills
+    it up with zeros that are stored too, `row` makes the whole row one group.
+    """
+    size = quant.group_size if quant.group_size is not None and quant.group_size > 0 else width
+    stored = width
+    if width % size and quant.remainder == "row":
+        size = width
+    elif width % size and quant.remainder == "pad":
+        stored = -(-width // size) * size
+    return torch.arange(stored) // size
+
+
+def fit_grid(
+    values: torch.Tensor, numbers: Numbers, shrink: torch.Tensor | float = 1.0, shrink_high: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the scales and zero points of groups of values.
+
+    Args:
+        values: Groups of weights, shape (…, size).
+        numbers: The number format.
+        shrink: What the range that integers cover is multiplied by, shape (…), in (0, 1].
+        shrink_high: The same for the range's upper end, if it differs.
+
+    Returns:
+        Scales and int32 zero points, shape (…). Symmetric integers: zero point 2^(bits−1), scale max|w| / (2^(bits−1) − ½), so
+        that both ends of the range are reached to half a step. Asymmetric: the range is [min(w, 0), max(w, 0)], the zero point
+        the code of 0. Scales of integers are float16, as in packed checkpoints. MX: the power of two
+        2^(⌊log₂ max|w|⌋ − e_max), float32. FP8: max|w| / the largest number, float32.
+    """
+    largest = values.abs().amax(-1)
+    if numbers.format != "int":
+        element = ELEMENTS[numbers.format]
+        in_mx = numbers.format in MX
+        scales = power_of_two(shared_exponents(largest, element)) if in_mx else (largest / element.largest).clamp(TINY)
+        return scales, torch.zeros_like(scales, dtype=torch.int32)
+    levels = numbers.levels
+    if numbers.symmetric:
+        scales = _half(2 * largest * shrink / levels)
+        return scales, torch.full_like(scales, (levels + 1) // 2, dtype=torch.int32)
+    low = values.amin(-1).clamp(max=0) * shrink
+    high = values.amax(-1).clamp(min=0) * (shrink if shrink_high is None else shrink_high)
+    scales = _half((high - low) / levels)
+    return scales, (-low / scales.float()).round().clamp(0, levels).to(torch.int32)
+
+
+def to_units(values: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, numbers: Numbers) -> torch.Tensor:
+    """Return the format's numbers nearest to values / scales, float32; scales and zeros must broadcast to values."""
+    if numbers.format != "int":
+        return nearest(values / scales, ELEMENTS[numbers.format]).copysign_(values)  # The sign of a zero is stored, too.
+    zeros = zeros.float()
+    return (values / scales.float()).round_().clamp_(-zeros, numbers.levels - zeros)
+
+
+def weight_from_units(
+    units: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, group_of: torch.Tensor, width: int, numbers: Numbers
+) -> IntegerWeight | ElementWeight:
+    """Return the weight of rounded values.
+
+    Args:
+        units: What `to_units` returns, shape (out, stored).
+        scales: Shape (out, groups), or (1, 1) for one scale a tensor.
+        zeros: Zero points of the shape of scales.
+        group_of: The group of each stored column, shape (stored,).
+        width: The number of weights in a row.
+        numbers: The number format.
+    """
+    narrower = None if len(group_of) == width else width
+    if numbers.format == "int":
+        codes = (units + (zeros[:, group_of] if zeros.shape[1] > 1 else zeros)).to(torch.int32)
+        return IntegerWeight(numbers.levels.bit_length(), codes, scales, zeros, group_of, width=narrower)
+    if numbers.format in MX:
+        scales = (scales.view(torch.int32) >> MANTISSA_BITS).to(torch.uint8)
+    return ElementWeight(numbers.format, encode(units, ELEMENTS[numbers.format]), scales, group_of, width=narrower)
+
+
+def _half(scales: torch.Tensor) -> torch.Tensor:
+    """Return scales as float16, at least the smallest number above zero: a group of zeros is zero at any scale."""
+    return scales.half().clamp(min=2**-24)
