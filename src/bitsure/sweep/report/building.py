@@ -78,7 +78,7 @@ def finish_sweep(sweep_dir: Path) -> SweepReport:
 def _metric_settings(cells: list[CellResult]) -> MetricSettings:
     """Return the sweep's metric settings: those of its first finished cell, else the standard ones."""
     done = next((cell for cell in cells if cell.done), cells[0])
-    return read_report_settings(None, done.directory / "config.yaml")[0]
+    return read_report_settings(done.directory / "config.yaml")[0]
 
 
 def _write_tables(report: SweepReport) -> None:
