@@ -8,13 +8,13 @@ import numpy as np
 from scipy.stats import norm
 
 from bitsure.base.errors import UserError
-from bitsure.comparison import changes
-from bitsure.comparison.compare import was_compared
+from bitsure.comparison import was_compared
+from bitsure.comparison.changes import CHANGE_METRICS, in_common, read_changes, resampled_means
 from bitsure.config.schema import MetricSettings
-from bitsure.metrics.measure import MACRO
+from bitsure.metrics.names import MACRO
 from bitsure.sweep.report.cell_results import CellResult
 
-METRICS = changes.METRICS
+METRICS = CHANGE_METRICS
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ def between(first: CellResult, second: CellResult) -> dict[str, MeanContrast]:
     values: dict[str, list[float]] = {name: [] for name in METRICS}
     variances: dict[str, list[float]] = {name: [] for name in METRICS}
     for number, task in enumerate(tasks):
-        both = changes.in_common(*(changes.read(cell.directory / "changes.parquet", task) for cell in (first, second)))
-        means, replicates = changes.resampled_means(list(both), replace(metric, seed=metric.seed + number))
+        both = in_common(*(read_changes(cell.directory / "changes.parquet", task) for cell in (first, second)))
+        means, replicates = resampled_means(list(both), replace(metric, seed=metric.seed + number))
         for name in METRICS:
             values[name].append(means[name][1] - means[name][0])
             variances[name].append((replicates[name][:, 1] - replicates[name][:, 0]).var(ddof=1))

@@ -50,9 +50,9 @@ def table(n: int, seed: int) -> pa.Table:
 
 def run(folder: Path) -> tuple[float, float]:
     """Seconds from the files to every number, and the process's largest memory in bytes."""
-    from bitsure.comparison.compare import compare
+    from bitsure.comparison import compare
     from bitsure.config.schema import MetricSettings
-    from bitsure.metrics.measure import measure
+    from bitsure.metrics import measure
     from bitsure.records.parquet import read_records
 
     metric = MetricSettings(

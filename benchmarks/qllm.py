@@ -23,7 +23,7 @@ from bitsure.config.paths import PROJECT
 from bitsure.config.quantizers import Rtn, Tuning
 from bitsure.config.schema import CalibSettings, ModelSettings, ScoringSettings, TaskSettings
 from bitsure.metrics.bootstrap import percentile_interval, resample_weights
-from bitsure.metrics.confidence import questions
+from bitsure.metrics.questions import question_set
 from bitsure.models import source as models
 from bitsure.quantize import plan as quantize
 from bitsure.quantize.calibration import windows as calib_data
@@ -79,14 +79,14 @@ def one(
         write_model(model, outliers, draw, path)
         source = models.locate(ModelSettings(path=str(path)), None)
         scorer = scoring.Scorer(scoring.questions(task, None), ScoringSettings(), "float32", store, log)
-        found["full precision"] = 0.0, questions(scorer.score(source, None, None, "full precision")).true_label_prob
+        found["full precision"] = 0.0, question_set(scorer.score(source, None, None, "full precision")).true_label_prob
         for name in TRANSFORMS:
             plan = quantize.Plan(source, quantizer(name, draw), calib, calib_data.locate(calib, None), "float32")
             made = quantize.ensure(plan, store, log)
             error = np.mean([layer["output_error"] for layer in made.report["layers"].values()])
             rows = scorer.score(source, plan.made_from, made.checkpoint, name)
             joined = join(scorer.score(source, None, None, ""), rows)
-            found[name] = float(error), questions(joined.quantized).true_label_prob
+            found[name] = float(error), question_set(joined.quantized).true_label_prob
     return found
 
 

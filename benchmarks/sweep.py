@@ -22,11 +22,11 @@ import yaml
 
 from benchmarks import overhead
 from bitsure.base.files import write_text
-from bitsure.comparison import changes
-from bitsure.comparison.changes import Changes
-from bitsure.comparison.compare import compare
+from bitsure.comparison import compare
+from bitsure.comparison.changes import CHANGE_METRICS, AnswerChanges, write_changes
 from bitsure.config.schema import MetricSettings
-from bitsure.metrics.measure import MACRO, measure
+from bitsure.metrics import measure
+from bitsure.metrics.names import MACRO
 from bitsure.records.record import Record
 from bitsure.results import Comparison, Costs, Measurement, MetricsByTask, Provenance, Quantization, Status, write
 from bitsure.results.costs import ScoringCosts, WorkCosts
@@ -62,11 +62,11 @@ def write_sweep(folder: Path, models: int, tasks: int, questions: int, quantizer
             _write_numbers(cell, m, numbers, rng)
             rows = np.sort(np.random.default_rng(0).integers(0, 2**63, questions).astype(np.uint64))
             of_tasks = {
-                task: Changes(rows, None, {name: rng.normal(-0.01, 0.1, questions) for name in changes.METRICS})
+                task: AnswerChanges(rows, None, {name: rng.normal(-0.01, 0.1, questions) for name in CHANGE_METRICS})
                 for task in numbers.metrics
                 if task != MACRO
             }
-            changes.write(cell / "changes.parquet", of_tasks)
+            write_changes(cell / "changes.parquet", of_tasks)
 
 
 class Numbers(NamedTuple):

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from benchmarks.contrast import METRICS, MeanContrast, between
 from bitsure.base.errors import UserError
-from bitsure.comparison.published import published_rows
+from bitsure.comparison.published_numbers import published_rows
 from bitsure.compress import __main__ as sizes
 from bitsure.config.paths import PROJECT
-from bitsure.metrics.measure import ECE, MACRO
+from bitsure.metrics.names import ECE, MACRO
 from bitsure.results.measurement import Measurement
 from bitsure.sweep.report.cell_results import CellResult, read_cells
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bitsure.metrics.calibration import Bins
-from bitsure.metrics.confidence import Questions, questions
-from bitsure.metrics.known_truth import performance
+from bitsure.metrics.bins import Bins
+from bitsure.metrics.known_truth import estimator_performance
+from bitsure.metrics.questions import QuestionSet, question_set
 from bitsure.records.parquet import read_records
 from bitsure.records.record import by_task
 
@@ -23,14 +23,14 @@ def rows(run: Path) -> list[list[str]]:
     """A row for each temperature and estimator; the model in full precision if the run compared, else its only one."""
     path = run / "baseline.parquet"
     found = read_records(path if path.is_file() else run / "records.parquet")[0]
-    asked = questions(by_task(found)["pocket_weather"])
+    asked = question_set(by_task(found)["pocket_weather"])
     truth = np.array([row["p"] for row in documents("weather")])
     truth /= truth.sum(1, keepdims=True)
     table = []
     for temperature in TEMPERATURES:
         changed = asked.at_temperature(np.full(len(asked), 1 / temperature))
         distances = [f"{distance:.3f}" for distance in weather_distances(changed)]
-        for name, one in performance(changed, truth, Bins.uniform(15), DRAWS, seed=0).items():
+        for name, one in estimator_performance(changed, truth, Bins.uniform(15), DRAWS, seed=0).items():
             numbers = [f"{value:+.4f}" for value in (one.true, one.mean, one.bias, one.rmse)]
             table.append([f"{temperature:g}", *distances, name, *numbers])
     return table
@@ -40,7 +40,7 @@ def documents(task: str) -> list[dict]:
     return [json.loads(line) for line in (HERE / "tasks" / f"{task}.jsonl").read_text().splitlines()]
 
 
-def weather_distances(asked: Questions) -> tuple[float, float]:
+def weather_distances(asked: QuestionSet) -> tuple[float, float]:
     """Mean total variation between the model's choice probabilities and the true ones, and the training frequencies.
 
     asked: every question of the task, in the order of its file.

@@ -14,8 +14,8 @@ from benchmarks import systems
 from benchmarks.contrast import MeanContrast, between
 from benchmarks.sweep import METRIC, write_sweep
 from bitsure.base.errors import UserError
-from bitsure.comparison import changes
-from bitsure.metrics.measure import MACRO
+from bitsure.comparison.changes import read_changes
+from bitsure.metrics.names import MACRO
 from bitsure.sweep.report.cell_results import read_cells
 
 PLAIN = {"transforms": [], "format": "int", "activations": None, "kv": None}
@@ -102,7 +102,7 @@ def test_a_contrast_is_of_the_same_questions(sweep):
     accuracy = between(first, second)["accuracy"]
     differences = []
     for task in ("task_0", "task_1"):
-        before, after = (changes.read(cell.directory / "changes.parquet", task) for cell in (first, second))
+        before, after = (read_changes(cell.directory / "changes.parquet", task) for cell in (first, second))
         differences.append(after.values["accuracy"] - before.values["accuracy"])
     error = sum(change.var() / len(change) for change in differences) ** 0.5 / 2
     assert accuracy.value == pytest.approx(np.mean(differences))

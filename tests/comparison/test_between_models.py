@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bitsure.comparison import changes
 from bitsure.comparison.between_models import QuantizedModel, compare_models, contrast_pair
+from bitsure.comparison.changes import answer_changes
 from bitsure.metrics.across import heterogeneity
 from bitsure.records.joining import join
 from tests.builders.quantized_models import full_and_quantized
@@ -13,7 +13,7 @@ from tests.run.test_tracking import METRIC
 
 
 def model(name: str, *settings, **more) -> QuantizedModel:
-    return QuantizedModel(name, changes.of(join(*full_and_quantized(*settings, **more)), METRIC))
+    return QuantizedModel(name, answer_changes(join(*full_and_quantized(*settings, **more)), METRIC))
 
 
 def test_a_model_that_suffers_more_is_detected_and_an_equal_one_is_not():

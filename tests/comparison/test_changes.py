@@ -5,23 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bitsure.comparison import changes
-from bitsure.comparison.compare import compare
+from bitsure.comparison import compare
+from bitsure.comparison.changes import CHANGE_METRICS, answer_changes, in_common, read_changes, write_changes
 from bitsure.records.joining import join
 from tests.builders.records import record
-from tests.comparison.test_compare import runs
-from tests.metrics.test_metrics import METRIC
+from tests.comparison.test_differences import runs
+from tests.metrics.test_run_metrics import METRIC
 
 
 def of(full, quantized):
-    return changes.of(join(full, quantized), METRIC)
+    return answer_changes(join(full, quantized), METRIC)
 
 
 def test_their_means_are_the_comparisons(tmp_path):
     full, quantized, _ = runs(50)
-    changes.write(tmp_path / "changes.parquet", of(full, quantized))
-    found, compared = changes.read(tmp_path / "changes.parquet", "t"), compare(full, quantized, METRIC)["t"]
-    for name in changes.METRICS:
+    write_changes(tmp_path / "changes.parquet", of(full, quantized))
+    found, compared = read_changes(tmp_path / "changes.parquet", "t"), compare(full, quantized, METRIC)["t"]
+    for name in CHANGE_METRICS:
         assert found.values[name].mean() == pytest.approx(compared[name].value)
     assert found.cluster is None and (np.diff(found.question.astype(float)) > 0).all()
 
@@ -42,22 +42,22 @@ def test_clusters_are_numbered_alike_whatever_the_order(tmp_path):
     rows = [record([-1.0, -2.0], doc_id=i, cluster=f"passage {i // 2}") for i in range(20)]
     one, other = of(rows, rows)["t"], of(rows[::-1], rows[::-1])["t"]
     assert np.array_equal(one.cluster, other.cluster) and one.cluster.max() == 9
-    changes.write(tmp_path / "changes.parquet", {"t": one})
-    assert np.array_equal(changes.read(tmp_path / "changes.parquet", "t").cluster, one.cluster)
+    write_changes(tmp_path / "changes.parquet", {"t": one})
+    assert np.array_equal(read_changes(tmp_path / "changes.parquet", "t").cluster, one.cluster)
 
 
 def test_only_common_questions_are_contrasted():
     full, quantized, _ = runs(50)
     whole, part = of(full, quantized)["t"], of(full[30:], quantized[30:])["t"]
-    left, right = changes.in_common(whole, part)
+    left, right = in_common(whole, part)
     assert len(left.question) == 20 and np.array_equal(left.question, right.question)
     assert np.array_equal(left.values["accuracy"], right.values["accuracy"])
 
 
 def test_tasks_are_read_one_at_a_time(tmp_path):
     both = {task: of(*runs(n, task=task)[:2])[task] for task, n in (("a", 5), ("b", 7))}
-    changes.write(tmp_path / "changes.parquet", both)
-    assert [len(changes.read(tmp_path / "changes.parquet", task).question) for task in "ab"] == [5, 7]
+    write_changes(tmp_path / "changes.parquet", both)
+    assert [len(read_changes(tmp_path / "changes.parquet", task).question) for task in "ab"] == [5, 7]
     (tmp_path / "changes.parquet").write_bytes((tmp_path / "changes.parquet").read_bytes()[:100])
     with pytest.raises((OSError, ValueError)):
-        changes.read(tmp_path / "changes.parquet", "a")
+        read_changes(tmp_path / "changes.parquet", "a")

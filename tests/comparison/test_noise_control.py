@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from bitsure.base.errors import UserError
-from bitsure.comparison import noise_control as control
-from bitsure.comparison import verdict
-from bitsure.comparison.compare import compare
+from bitsure.comparison import compare, judge
+from bitsure.comparison.noise_control import slope_test
+from bitsure.comparison.non_inferiority import verdict_sentences
 from bitsure.records.record import Records, to_table
 from bitsure.results import to_json
 from tests.builders.records import record
@@ -43,9 +43,9 @@ def test_noise_is_not_taken_for_a_finding_and_a_real_slope_is(runs):
 
 def test_the_p_value_counts_the_seeds_that_are_as_steep():
     slopes = [0.1, 0.2, 0.3, 0.4]
-    assert control.slope_test(0.3, slopes).p_value == pytest.approx((1 + 2) / 5)
-    assert control.slope_test(9.0, slopes).p_value == pytest.approx(1 / 5)
-    assert control.slope_test(None, slopes) is control.slope_test(0.3, [*slopes, None]) is None
+    assert slope_test(0.3, slopes).p_value == pytest.approx((1 + 2) / 5)
+    assert slope_test(9.0, slopes).p_value == pytest.approx(1 / 5)
+    assert slope_test(None, slopes) is slope_test(0.3, [*slopes, None]) is None
 
 
 def test_each_number_stands_beside_the_range_of_the_noise(runs):
@@ -61,12 +61,12 @@ def test_each_number_stands_beside_the_range_of_the_noise(runs):
 
 def test_the_verdict_says_where_the_model_lies(runs):
     full, noisy, one_more, hard = runs
-    judged = verdict.judge(compare(full, hard, METRIC, noisy=noisy), MARGINS, 0.95)
+    judged = judge(compare(full, hard, METRIC, noisy=noisy), MARGINS, 0.95)
     said = judged.noise_control["t"]
     assert said.places["true_label_prob"] == "below" and "is below that" in said.sentence
     assert "Unsure questions are hit harder than by such noise (p = 0.05, unadjusted)." in said.sentence
-    assert verdict.sentences(judged)[-1] == said.sentence
-    assert verdict.judge(compare(full, one_more, METRIC), MARGINS, 0.95).noise_control is None
+    assert verdict_sentences(judged)[-1] == said.sentence
+    assert judge(compare(full, one_more, METRIC), MARGINS, 0.95).noise_control is None
 
 
 def test_a_control_of_other_questions_is_refused(runs):
@@ -80,4 +80,4 @@ def test_what_a_seed_does_not_have_is_null(runs):
     found = compare(full.slice(0, 4), one_more.slice(0, 4), METRIC, noisy=[one.slice(0, 4) for one in noisy])
     to_json(found)
     assert None in [value.value for name, value in found["t"].items() if name.startswith("noise_control/harm_stratum")]
-    verdict.judge(found, MARGINS, 0.95)
+    judge(found, MARGINS, 0.95)

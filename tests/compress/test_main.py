@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bitsure.compress import __main__ as command
-from bitsure.metrics.measure import MACRO
+from bitsure.metrics.names import MACRO
 
 
 @pytest.fixture

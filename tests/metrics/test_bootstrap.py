@@ -18,7 +18,7 @@ def test_weights_are_the_same_however_many_are_drawn_at_once(monkeypatch, cluste
     units = 21 if clusters is None else 11
     rng = np.random.default_rng(7)
     one_by_one = np.array([np.bincount(rng.integers(0, units, units), minlength=units) for _ in range(10)]).T
-    monkeypatch.setattr(bootstrap, "AT_ONCE", 4 * units)  # 4, 4 and 2
+    monkeypatch.setattr(bootstrap, "DRAWS_AT_ONCE", 4 * units)  # 4, 4 and 2
     weights = resample_weights(21, 10, 7, clusters)
     assert (weights == (one_by_one if clusters is None else one_by_one[clusters])).all()
 

@@ -8,18 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitsure.metrics import calibration
-from bitsure.metrics.calibration import Bins, errors_if_calibrated, expected_calibration_error, reliability_diagram
-from bitsure.metrics.confidence import Questions
+from bitsure.metrics.bins import Bins, reliability_diagram
+from bitsure.metrics.calibration import errors_if_calibrated, expected_calibration_error
+from bitsure.metrics.questions import QuestionSet
+from bitsure.metrics.smooth_calibration import GRID, smooth_calibration_error
 
 TEN = Bins.uniform(10)
 
 
-def asked(confidence, correct) -> Questions:
+def asked(confidence, correct) -> QuestionSet:
     """Two choices a question: the top one has that confidence (at least ½), and is right or not."""
     confidence, correct = np.array(confidence, float), np.array(correct, bool)
     p = np.stack([confidence, 1 - confidence], axis=1)
     with np.errstate(divide="ignore"):
-        return Questions(
+        return QuestionSet(
             np.maximum(np.log(p), -800).ravel(), np.stack([correct, ~correct], 1).ravel(), np.arange(len(p) + 1) * 2
         )
 
@@ -30,7 +32,7 @@ def value(statistic, questions, weights=None):
     return statistic.from_sums((statistic.features(questions).T @ np.array(weights, float).T).T)[0]
 
 
-def drawn(n=3000, power=1.0, seed=0) -> Questions:
+def drawn(n=3000, power=1.0, seed=0) -> QuestionSet:
     rng = np.random.default_rng(seed)
     confidence = rng.uniform(0.5, 0.999, n)
     return asked(confidence, rng.random(n) < confidence**power)
@@ -76,7 +78,7 @@ def test_always_wrong_at_full_confidence_is_one_and_always_right_is_zero():
     sure_and_wrong, sure_and_right = asked([1, 1, 1], [0, 0, 0]), asked([1, 1], [1, 1])
     for one in (
         expected_calibration_error(TEN),
-        calibration.smooth_calibration_error(),
+        smooth_calibration_error(),
         calibration.maximum_calibration_error(TEN),
         calibration.rms_calibration_error(TEN),
     ):
@@ -90,8 +92,8 @@ def test_the_smooth_error_of_many_rows_is_that_of_each_alone():
     """Whatever row the search begins with: rows that cross at small and large scales, of no gap, of no questions, and of only
     sure and wrong answers.
     """
-    smooth, rng = calibration.smooth_calibration_error(), np.random.default_rng(0)
-    sums = np.zeros((8, calibration.CELLS + 1))
+    smooth, rng = smooth_calibration_error(), np.random.default_rng(0)
+    sums = np.zeros((8, GRID + 1))
     for row, gap in zip(sums, (0.001, 0.01, 0.05, 0.2, 0.7, 1.0, 0.0, 0.0), strict=True):
         row[rng.integers(200, 400, 50)] = -gap
         row[-1] = (row != 0).sum() or 50
@@ -110,7 +112,7 @@ def test_weights_count_a_question_as_often_as_they_say():
         expected_calibration_error(TEN),
         calibration.debiased_squared_error(TEN),
         calibration.rms_calibration_error(TEN),
-        calibration.smooth_calibration_error(),
+        smooth_calibration_error(),
         calibration.classwise_calibration_error(TEN),
         *calibration.brier_parts(TEN).values(),
     ]
@@ -169,7 +171,7 @@ def test_the_debiased_error_is_unbiased_where_the_plug_in_is_not():
 
 
 def test_the_smooth_error_is_small_when_calibrated_and_near_a_constant_gap():
-    smooth = calibration.smooth_calibration_error()
+    smooth = smooth_calibration_error()
     assert value(smooth, drawn(20_000)) < 0.015
     rng = np.random.default_rng(1)
     confidence = rng.uniform(0.6, 0.9, 50_000)
@@ -181,7 +183,7 @@ def test_the_smooth_error_agrees_with_relplot():
     relplot = pytest.importorskip("relplot", reason="relplot is not installed")
     for questions in (drawn(2000), drawn(2000, power=2), drawn(500, power=0.5)):
         expected = relplot.smECE(questions.confidence, questions.correct)
-        assert value(calibration.smooth_calibration_error(), questions) == pytest.approx(expected, abs=0.005)
+        assert value(smooth_calibration_error(), questions) == pytest.approx(expected, abs=0.005)
 
 
 def test_error_if_calibrated_is_what_calibrated_data_give():

@@ -3,11 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bitsure.metrics import deferral, repair
+from bitsure.metrics import deferral
 from bitsure.metrics.bootstrap import resample_weights
-from bitsure.metrics.confidence import Questions
-from bitsure.metrics.question_pairs import Pairs
-from bitsure.metrics.statistics import estimate
+from bitsure.metrics.deferral_curve import deferral_metrics
+from bitsure.metrics.estimation import estimate
+from bitsure.metrics.question_pairs import QuestionPairs
+from bitsure.metrics.questions import QuestionSet
+from bitsure.metrics.temperature import assign_folds
 
 
 def test_deferring_the_unsure_is_better_than_deferring_at_random_where_the_full_model_knows_them():
@@ -17,10 +19,10 @@ def test_deferring_the_unsure_is_better_than_deferring_at_random_where_the_full_
     right = rng.random(n) < confidence
     p = np.stack([confidence, 1 - confidence], 1)
     gold = np.stack([right, ~right], 1)
-    quant = Questions(np.log(p).ravel(), gold.ravel(), np.arange(n + 1) * 2)
-    full = Questions(np.where(gold, -0.01, -5).ravel(), gold.ravel(), np.arange(n + 1) * 2)  # always right
-    pairs = Pairs(full, quant, repair.folds(n, None, 0))
-    found = estimate(deferral.statistics(), pairs, resample_weights(n, 200, 0))
+    quant = QuestionSet(np.log(p).ravel(), gold.ravel(), np.arange(n + 1) * 2)
+    full = QuestionSet(np.where(gold, -0.01, -5).ravel(), gold.ravel(), np.arange(n + 1) * 2)  # always right
+    pairs = QuestionPairs(full, quant, assign_folds(n, None, 0))
+    found = estimate(deferral_metrics(), pairs, resample_weights(n, 200, 0))
     assert pairs.deferred.mean(0) == pytest.approx(np.array(deferral.SHARES), abs=0.03)
     for k, name in enumerate(deferral.NAMES):
         gain, accuracy = found[f"deferral_gain_{name}"], found[f"deferral_accuracy_{name}"]
@@ -32,9 +34,9 @@ def test_deferring_the_unsure_is_better_than_deferring_at_random_where_the_full_
 
 def test_a_folds_threshold_does_not_depend_on_its_own_questions():
     confidence, fold = np.linspace(0.5, 1, 100), np.arange(100) % 5
-    before = deferral.deferred(confidence, fold, [0.3])[:, 0]
+    before = deferral.defer_least_confident(confidence, fold, [0.3])[:, 0]
     confidence[fold == 0] = 1.0
-    after = deferral.deferred(confidence, fold, [0.3])[:, 0]
+    after = deferral.defer_least_confident(confidence, fold, [0.3])[:, 0]
     assert before[fold == 0].any() and not after[fold == 0].any()
     # the thresholds of fold 1 by hand: the 30% quantile of the other four
     assert after[fold == 1].tolist() == (confidence[fold == 1] < np.quantile(confidence[fold != 1], 0.3)).tolist()

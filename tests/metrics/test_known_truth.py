@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bitsure.metrics.calibration import Bins
-from bitsure.metrics.confidence import Questions
-from bitsure.metrics.known_truth import performance
+from bitsure.metrics.bins import Bins
+from bitsure.metrics.known_truth import estimator_performance
+from bitsure.metrics.questions import QuestionSet
 
 
 def known(n=600, temperature=1.0, seed=0):
@@ -15,11 +15,11 @@ def known(n=600, temperature=1.0, seed=0):
     truth = np.exp(z) / np.exp(z).sum(1, keepdims=True)
     gold = np.zeros(4 * n, dtype=bool)
     gold[::4] = True
-    return Questions((z / temperature).ravel(), gold, np.arange(n + 1) * 4), truth
+    return QuestionSet((z / temperature).ravel(), gold, np.arange(n + 1) * 4), truth
 
 
 def test_a_model_that_says_the_truth_has_no_true_error_and_the_plug_in_sees_one():
-    found = performance(*known(), Bins.uniform(15), 100, 0)
+    found = estimator_performance(*known(), Bins.uniform(15), 100, 0)
     assert found["expected_calibration_error"].true == pytest.approx(0, abs=1e-9)
     assert found["expected_calibration_error"].bias > 0.02
     debiased = found["debiased_squared_calibration_error"]
@@ -31,7 +31,7 @@ def test_a_model_that_says_the_truth_has_no_true_error_and_the_plug_in_sees_one(
 
 def test_an_injected_temperature_is_an_error_that_all_find():
     asked, truth = known(temperature=0.4)
-    found = performance(asked, truth, Bins.uniform(15), 60, 0)
+    found = estimator_performance(asked, truth, Bins.uniform(15), 60, 0)
     sure = asked.confidence.mean() - truth[np.arange(len(asked)), asked.prediction].mean()
     assert found["expected_calibration_error"].true == pytest.approx(sure, abs=0.01) and sure > 0.1
     for one in found.values():

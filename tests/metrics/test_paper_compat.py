@@ -7,15 +7,15 @@ import json
 import numpy as np
 import pytest
 
-from bitsure.comparison.compare import compare
+from bitsure.comparison import compare
 from bitsure.metrics import paper_compat
 from bitsure.metrics.bootstrap import resample_weights
-from bitsure.metrics.paper_intervals import Answers, estimates, statistics
+from bitsure.metrics.paper_intervals import NotebookAnswers, paper_estimates, paper_metrics
 from bitsure.records.record import to_table
 from tests.builders.marks import SHARED, needs_shared
 from tests.builders.records import record
-from tests.comparison.test_compare import runs
-from tests.metrics.test_metrics import METRIC
+from tests.comparison.test_differences import runs
+from tests.metrics.test_run_metrics import METRIC
 
 
 def cases():
@@ -31,7 +31,7 @@ def test_every_number_is_the_notebooks():
     """To the last bit, but for the order in which 100 bins are added up."""
     for case in cases():
         for side in ("full", "quantized"):
-            found = paper_compat.measure(rows(case[f"choice_logprobs_{side}"], case["gold"]))
+            found = paper_compat.paper_numbers(rows(case[f"choice_logprobs_{side}"], case["gold"]))
             assert found == pytest.approx(case["expected"][side], rel=4e-16, abs=0)
 
 
@@ -67,8 +67,8 @@ def test_what_is_resampled_is_what_the_notebook_computes(choices):
         p = rng.dirichlet(np.full(choices, 0.3), n)
         p[0], p[1] = np.eye(choices)[0] * (1 - 1e-12) + 1e-12 / choices, p[2]  # a sure one, and two alike
         gold = rng.integers(0, choices, n)
-        answers = Answers(p, gold)
-        found = {name: one.value(answers) for name, one in statistics(choices).items()}
+        answers = NotebookAnswers(p, gold)
+        found = {name: one.value(answers) for name, one in paper_metrics(choices).items()}
         assert found == pytest.approx(paper_compat.numbers(p, gold), rel=1e-12, abs=1e-14)
 
 
@@ -83,15 +83,15 @@ def test_its_intervals_are_of_the_resampled_notebook(choices):
     drawn = [
         paper_compat.numbers(p[index], gold[index]) for index in (np.repeat(np.arange(n), w.astype(int)) for w in weights.T)
     ]
-    for name, one in estimates(found, weights, None).items():
+    for name, one in paper_estimates(found, weights, None).items():
         again = np.array([numbers[name] for numbers in drawn])
-        assert one.value == paper_compat.measure(found)[name] and one.replicates is not None
+        assert one.value == paper_compat.paper_numbers(found)[name] and one.replicates is not None
         if name == "ace" and choices > 2:  # its ranges are held as they are, and the notebook's move
             assert one.standard_error == pytest.approx(again.std(), rel=0.25)
         else:
             assert one.replicates == pytest.approx(again, rel=1e-9)
         if name != "mce":  # a largest of several is no smooth function
-            influence = estimates(found, None, None)[name]
+            influence = paper_estimates(found, None, None)[name]
             assert influence.standard_error == pytest.approx(one.standard_error, rel=0.3), name
 
 
@@ -108,4 +108,4 @@ def test_all_of_its_numbers_have_intervals():
 
 def test_questions_with_another_number_of_choices_are_left_out():
     some = rows([[-1, -2], [-2, -1], [-1, -2, -3]], [0, 0, 2])
-    assert paper_compat.measure(some) == paper_compat.measure(some[:2])
+    assert paper_compat.paper_numbers(some) == paper_compat.paper_numbers(some[:2])

@@ -7,28 +7,23 @@ import pytest
 from scipy import stats
 
 from bitsure.metrics.bootstrap import resample_weights
-from bitsure.metrics.confidence import Questions
-from bitsure.metrics.question_pairs import Pairs
-from bitsure.metrics.significance import (
-    benjamini_hochberg,
-    cluster_robust_t_test,
-    holm,
-    mcnemar,
-    paired_t_test,
-    sign_flips,
-    z_test,
-)
-from bitsure.metrics.statistics import estimate, mean, standardized
+from bitsure.metrics.estimation import estimate, standardized
+from bitsure.metrics.flips import mcnemar, sign_flips
+from bitsure.metrics.multiple_testing import benjamini_hochberg, holm
+from bitsure.metrics.question_pairs import QuestionPairs
+from bitsure.metrics.questions import QuestionSet
+from bitsure.metrics.significance import cluster_robust_t_test, paired_t_test, z_test
+from bitsure.metrics.statistic import mean
 
 
-def flips(kept: int, lost: int, won: int) -> Pairs:
+def flips(kept: int, lost: int, won: int) -> QuestionPairs:
     """Questions of two choices: right before and after, right before, right after."""
     before, after = [1] * kept + [1] * lost + [0] * won, [1] * kept + [0] * lost + [1] * won
     sides = [
-        Questions(np.log([[0.3, 0.7], [0.7, 0.3]])[side].ravel(), _gold(len(side)), _starts(len(side)))
+        QuestionSet(np.log([[0.3, 0.7], [0.7, 0.3]])[side].ravel(), _gold(len(side)), _starts(len(side)))
         for side in (before, after)
     ]
-    return Pairs(*sides, np.zeros(len(before), dtype=int))
+    return QuestionPairs(*sides, np.zeros(len(before), dtype=int))
 
 
 def _gold(n):

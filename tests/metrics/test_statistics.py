@@ -8,18 +8,20 @@ import numpy as np
 import pytest
 
 from bitsure.metrics.bootstrap import resample_weights
-from bitsure.metrics.measure import Sample, statistics
-from bitsure.metrics.statistics import estimate, mean
+from bitsure.metrics.choice_metrics import choice_metrics
+from bitsure.metrics.estimation import estimate
+from bitsure.metrics.resampling import Resampling
+from bitsure.metrics.statistic import mean
 from tests.metrics.test_calibration import drawn
-from tests.metrics.test_metrics import METRIC
+from tests.metrics.test_run_metrics import METRIC
 
-SMOOTH = set(statistics(drawn(50), METRIC)) - {"maximum_calibration_error"}  # a largest of several is no smooth function
+SMOOTH = set(choice_metrics(drawn(50), METRIC)) - {"maximum_calibration_error"}  # a largest of several is no smooth function
 
 
 @pytest.mark.parametrize("name", sorted(SMOOTH))
 def test_influence_gives_the_bootstraps_standard_error(name):
     questions = drawn(4000, power=2)
-    chosen = {name: statistics(questions, METRIC)[name]}
+    chosen = {name: choice_metrics(questions, METRIC)[name]}
     resampled = estimate(chosen, questions, resample_weights(4000, 500, 0))[name]
     influence = estimate(chosen, questions, None)[name]
     assert influence.value == resampled.value and influence.replicates is None
@@ -28,7 +30,7 @@ def test_influence_gives_the_bootstraps_standard_error(name):
 
 def test_a_difference_is_paired():
     one, other = drawn(500, power=2), drawn(500, power=2)
-    chosen = statistics(one, METRIC)
+    chosen = choice_metrics(one, METRIC)
     for weights in (resample_weights(500, 200, 0), None):
         for found in estimate(chosen, one, weights, minus=other).values():
             assert found.value == 0 and found.standard_error == pytest.approx(0, abs=1e-12)
@@ -47,8 +49,8 @@ def test_questions_of_a_cluster_are_drawn_together():
 
 
 def test_many_questions_get_influence_functions():
-    few = Sample(50_000, None, dataclasses.replace(METRIC, resamples=100))
-    many = Sample(50_001, None, METRIC)
+    few = Resampling(50_000, None, dataclasses.replace(METRIC, resamples=100))
+    many = Resampling(50_001, None, METRIC)
     assert few.weights is not None and many.weights is None
 
 
@@ -56,7 +58,7 @@ def test_the_basic_interval_of_the_error_covers_a_true_gap():
     rng, covered = np.random.default_rng(0), 0
     for seed in range(60):
         questions = drawn(1500, power=1.5, seed=seed)
-        chosen = {"ece": statistics(questions, METRIC)["expected_calibration_error"]}
+        chosen = {"ece": choice_metrics(questions, METRIC)["expected_calibration_error"]}
         low, high = estimate(chosen, questions, resample_weights(1500, 200, seed))["ece"].interval(0.95)
         grid = rng.uniform(0.5, 0.999, 20_000)
         covered += low <= np.mean(grid - grid**1.5) <= high

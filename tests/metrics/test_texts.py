@@ -11,20 +11,21 @@ import pytest
 from scipy.stats import ttest_rel
 
 from bitsure.base.errors import UserError
-from bitsure.comparison import noise_control as control
-from bitsure.comparison import verdict
-from bitsure.comparison.compare import compare, was_compared
+from bitsure.comparison import compare, judge, was_compared
+from bitsure.comparison.noise_control import NOISE_CONTROL
+from bitsure.comparison.non_inferiority import verdict_sentences
 from bitsure.config.schema import VerdictSettings
-from bitsure.metrics import measure as metrics
-from bitsure.metrics.confidence import questions
-from bitsure.metrics.texts import statistics, texts
+from bitsure.metrics import measure
+from bitsure.metrics.names import MACRO
+from bitsure.metrics.questions import question_set
+from bitsure.metrics.texts import text_metrics, text_set
 from bitsure.records.record import Record, by_task, to_table
 from bitsure.records.validity import check_records
 from bitsure.report import page_summary, tables
 from bitsure.report.run_report import About, build
 from bitsure.run.tracking import reliability_points, sample_rows
 from tests.builders.records import record
-from tests.metrics.test_metrics import METRIC
+from tests.metrics.test_run_metrics import METRIC
 
 MARGINS = VerdictSettings(strict=False, accuracy_margin=0.01, nll_margin=0.02, calibration_error_margin=0.01)
 
@@ -52,12 +53,12 @@ def both_kinds(shift: float = 0.0, n: int = 60, seed: int = 0) -> pa.Table:
 
 
 def test_golden_values():
-    found = metrics.measure([continuation(-1.0, True, 0), continuation(-3.0, False, 1)], METRIC)["last"]
+    found = measure([continuation(-1.0, True, 0), continuation(-3.0, False, 1)], METRIC)["last"]
     value = {name: one.value for name, one in found.items()}
     assert value == pytest.approx(
         {"accuracy": 0.5, "true_label_prob": (math.exp(-1) + math.exp(-3)) / 2, "nll": 2.0, "perplexity": math.exp(2)}
     )
-    found = metrics.measure([page_of(-10.0, 5, 4, 20, 0), page_of(-50.0, 15, 11, 60, 1)], METRIC)["pages"]
+    found = measure([page_of(-10.0, 5, 4, 20, 0), page_of(-50.0, 15, 11, 60, 1)], METRIC)["pages"]
     value = {name: one.value for name, one in found.items()}
     assert value == pytest.approx(
         {
@@ -71,19 +72,19 @@ def test_golden_values():
 
 
 def test_intervals_cover_and_hold_the_value():
-    for values in metrics.measure(both_kinds(), METRIC).values():
+    for values in measure(both_kinds(), METRIC).values():
         for one in values.values():
             assert one.ci_low < one.value < one.ci_high and one.n == 60
 
 
 def test_influence_gives_the_bootstraps_standard_error():
     from bitsure.metrics.bootstrap import resample_weights
-    from bitsure.metrics.statistics import estimate
+    from bitsure.metrics.estimation import estimate
 
     for found in by_task(both_kinds(n=2000)).values():
-        scored = texts(found)
-        resampled = estimate(statistics(scored), scored, resample_weights(2000, 400, 0))
-        for name, one in estimate(statistics(scored), scored, None).items():
+        scored = text_set(found)
+        resampled = estimate(text_metrics(scored), scored, resample_weights(2000, 400, 0))
+        for name, one in estimate(text_metrics(scored), scored, None).items():
             assert one.standard_error == pytest.approx(resampled[name].standard_error, rel=0.15), name
 
 
@@ -91,7 +92,7 @@ def test_two_models_are_compared_with_tests_that_fit():
     before, after = both_kinds(), both_kinds(0.05)
     found = compare(before, after, METRIC)
     last, pages = found["last"], found["pages"]
-    was, now = (texts(by_task(side)["last"]) for side in (before, after))
+    was, now = (text_set(by_task(side)["last"]) for side in (before, after))
     assert last["true_label_prob"].family == "primary"
     assert last["true_label_prob"].p_value == pytest.approx(ttest_rel(now.true_label_prob, was.true_label_prob).pvalue)
     assert last["nll"].test == "paired t-test"
@@ -100,7 +101,7 @@ def test_two_models_are_compared_with_tests_that_fit():
     assert pages["nll"].value == pytest.approx(0.05, abs=0.005) and pages["nll"].family == "exploratory"
     assert pages["nll"].p_value < 1e-6 and pages["nll"].ci_low > 0
     assert "true_label_prob" not in pages and "accuracy" not in pages and was_compared(pages)
-    assert metrics.MACRO not in found  # numbers of different kinds have no mean
+    assert MACRO not in found  # numbers of different kinds have no mean
 
 
 def test_of_texts_of_equal_length_the_linearized_test_is_the_paired_t_test():
@@ -123,19 +124,19 @@ def test_the_test_of_texts_keeps_its_level():
 
 
 def test_the_verdict_is_of_what_there_is():
-    judged = verdict.judge(compare(both_kinds(), both_kinds(0.2), METRIC), MARGINS, 0.95).tasks
+    judged = judge(compare(both_kinds(), both_kinds(0.2), METRIC), MARGINS, 0.95).tasks
     assert set(judged["last"].margins) == {"accuracy", "nll"} and set(judged["pages"].margins) == {"nll"}
     assert judged["pages"].verdict == "inferior" and "the rise of the NLL" in judged["pages"].sentence
     assert judged["pages"].smallest_detectable > 0
-    same = verdict.judge(compare(both_kinds(), both_kinds(), METRIC), MARGINS, 0.95).tasks
+    same = judge(compare(both_kinds(), both_kinds(), METRIC), MARGINS, 0.95).tasks
     assert same["pages"].verdict == "non-inferior"
 
 
 def test_the_noise_control_has_what_there_is():
     noisy = [both_kinds(0.01, seed=seed) for seed in range(19)]
     found = compare(both_kinds(), both_kinds(0.1), METRIC, noisy=noisy)
-    assert f"{control.PREFIX}nll" in found["pages"] and f"{control.PREFIX}harm" not in found["pages"]
-    said = verdict.sentences(verdict.judge(found, MARGINS, 0.95))
+    assert f"{NOISE_CONTROL}nll" in found["pages"] and f"{NOISE_CONTROL}harm" not in found["pages"]
+    said = verdict_sentences(judge(found, MARGINS, 0.95))
     assert any(s.startswith("pages: noise of the same output error (19 seeds) changes the NLL of a token") for s in said)
     assert any(s.startswith("last: noise of the same output error (19 seeds) changes the right answer's prob") for s in said)
 
@@ -159,11 +160,11 @@ def test_page_table_and_tracking_hold_all_kinds(tmp_path):
 
 def test_one_choice_among_several_is_refused():
     mixed = to_table([record([-1.0, -2.0], doc_id=0), record([-1.0], doc_id=1)])
-    with pytest.raises(UserError, match="has fewer than two choices, as others of the task have"):
+    with pytest.raises(UserError, match="has fewer than two choices, unlike others of its task"):
         check_records(mixed, "here")
     check_records(both_kinds(), "here")
 
 
 def test_no_confidence_is_taken_from_a_single_choice():
     with pytest.raises(UserError, match="task last has no choices"):
-        questions([continuation(-1.0, True, 0)])
+        question_set([continuation(-1.0, True, 0)])

@@ -11,9 +11,9 @@ from bitsure.report import compressibility_table
 from bitsure.report.run_report import About, build
 from bitsure.results import Compressibility
 from bitsure.results.compressibility import CODER_LABELS, BesideBits, CoderResult, Codes, EntropyLevel, Loading
-from tests.comparison.test_compare import runs
-from tests.comparison.test_verdict import MARGINS
-from tests.metrics.test_metrics import METRIC
+from tests.comparison.test_differences import runs
+from tests.comparison.test_non_inferiority import MARGINS
+from tests.metrics.test_run_metrics import METRIC
 
 HOSTILE = '<script>alert("x")</script>'
 

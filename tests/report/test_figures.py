@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from bitsure.comparison.compare import compare
+from bitsure.comparison import compare
 from bitsure.report import figures
 from bitsure.report.drawing import ReusedFigures, draw_intervals, new_figure, save
-from tests.comparison.test_compare import runs
-from tests.metrics.test_metrics import METRIC
+from tests.comparison.test_differences import runs
+from tests.metrics.test_run_metrics import METRIC
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from bitsure.report import page, tables
 from bitsure.report.run_report import About, build
 from bitsure.results import Comparison, MetricsByTask, Verdict, read
 from tests.builders.result_files import provenance
-from tests.comparison.test_compare import runs
-from tests.comparison.test_verdict import MARGINS
-from tests.metrics.test_metrics import METRIC
+from tests.comparison.test_differences import runs
+from tests.comparison.test_non_inferiority import MARGINS
+from tests.metrics.test_run_metrics import METRIC
 
 HOSTILE = '<script>alert("x")</script>'
 

@@ -25,8 +25,8 @@ from bitsure.config.schema import (
 from bitsure.report.run_report import About, build
 from bitsure.run import tracking
 from tests.builders.result_files import costs, provenance, quantization
-from tests.comparison.test_compare import runs
-from tests.comparison.test_verdict import MARGINS
+from tests.comparison.test_differences import runs
+from tests.comparison.test_non_inferiority import MARGINS
 
 METRIC = MetricSettings(
     n_bins=15,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bitsure.run.tracking_samples import SAMPLE_COLUMNS, sample_rows
-from tests.comparison.test_compare import runs
+from tests.comparison.test_differences import runs
 
 
 def test_samples_show_both_models_choice():

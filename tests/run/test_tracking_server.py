@@ -16,9 +16,9 @@ from bitsure.report.run_report import About, build
 from bitsure.run import tracking
 from tests.builders.loopback_wandb import run_python, serve
 from tests.builders.result_files import costs, provenance, quantization
-from tests.comparison.test_compare import runs
-from tests.comparison.test_verdict import MARGINS
-from tests.metrics.test_metrics import METRIC
+from tests.comparison.test_differences import runs
+from tests.comparison.test_non_inferiority import MARGINS
+from tests.metrics.test_run_metrics import METRIC
 from tests.run.test_tracking import config
 
 

@@ -15,7 +15,7 @@ from bitsure.config import schema
 from bitsure.config import validation as settings
 from bitsure.config.paths import CONF
 from bitsure.config.schema import TaskSettings
-from bitsure.metrics import measure as metrics
+from bitsure.metrics import measure
 from bitsure.models import source as models
 from bitsure.records.parquet import read_records
 from bitsure.records.record import by_task
@@ -55,7 +55,7 @@ def test_the_harness_own_numbers(loaded_model, own_tasks, name):
     from bitsure.tasks import harness_tasks as tasks
 
     rows, _ = ask(loaded_model, own_tasks, name)
-    ours = {metric: one.value for metric, one in metrics.measure(rows, METRIC)[name].items()}
+    ours = {metric: one.value for metric, one in measure(rows, METRIC)[name].items()}
     chosen = TaskSettings(name="own", names=[name], include_path=str(own_tasks))
     loaded = {"tasks": tasks.load_tasks(chosen, [name], None)[name].tasks}
     lm = HFLM(pretrained=loaded_model[0], tokenizer=loaded_model[1])

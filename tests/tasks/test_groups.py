@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from bitsure.config.paths import CONF
 from bitsure.config.schema import TaskSettings
-from bitsure.metrics import measure as metrics
+from bitsure.metrics import measure
 from bitsure.models.source import load as load_model
 from tests.builders.data_sets import write_data_set
 from tests.builders.marks import SHARED, needs_shared
@@ -120,7 +120,7 @@ def test_a_task_scores_its_own_columns_and_names_the_right_choices(name, tiny_mo
     assert len(records) == 2 and all(len(row.choices) == len(row.choice_logprobs) >= 2 for row in records)
     if gold is not None:
         assert [row.gold for row in records] == gold
-    values = metrics.measure(records, METRIC)[name]
+    values = measure(records, METRIC)[name]
     assert 0 <= values["accuracy"].value <= 1 and 0 < values["confidence"].value <= 1
 
 
@@ -135,7 +135,7 @@ def test_wikitext_has_the_harness_own_perplexity(tiny_model, tmp_path):
     rows = score("wikitext", tmp_path, tiny_model)
     assert [row.bytes for row in rows] == [len(one.encode()) for one in articles]
     assert all(" @" not in row.choices[0] and len(row.token_logprobs[0]) == row.choice_tokens[0] > 1024 for row in rows)
-    values = {name: one.value for name, one in metrics.measure(rows, METRIC)["wikitext"].items()}
+    values = {name: one.value for name, one in measure(rows, METRIC)["wikitext"].items()}
     nll, n_bytes = -sum(row.choice_logprobs[0] for row in rows), sum(row.bytes for row in rows)
     assert values["bits_per_byte"] == pytest.approx(nll / n_bytes / 0.6931471805599453)
     assert set(values) == {"nll", "perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte"}

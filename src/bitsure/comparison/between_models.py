@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from bitsure.comparison import changes
-from bitsure.comparison.changes import Changes
-from bitsure.comparison.compare import PRIMARY
+from bitsure.comparison.changes import AnswerChanges, in_common, resampled_means
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.across import Contrast, Heterogeneity, contrasts, heterogeneity
 from bitsure.metrics.bootstrap import percentile_interval
+from bitsure.metrics.names import PRIMARY
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class QuantizedModel:
     """One quantized model: task → what quantization changed in each question."""
 
     name: str
-    changes: dict[str, Changes]
+    changes: dict[str, AnswerChanges]
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,9 @@ def _compare_on(models: Sequence[QuantizedModel], task: str, metric: MetricSetti
     return BetweenModels(means, heterogeneity(values, errors), [pair for pair in pairs if pair is not None])
 
 
-def mean_change(model_changes: Changes, metric: MetricSettings) -> MeanChange:
+def mean_change(model_changes: AnswerChanges, metric: MetricSettings) -> MeanChange:
     """Return one model's mean change on one task; questions are resampled by their clusters."""
-    means, replicates = changes.resampled_means([model_changes], metric)
+    means, replicates = resampled_means([model_changes], metric)
     resampled = replicates[PRIMARY][:, 0]
     interval = percentile_interval(resampled, metric.confidence_level)
     return MeanChange(float(means[PRIMARY][0]), *interval, float(resampled.std()))
@@ -81,10 +80,10 @@ def contrast_pair(first: QuantizedModel, second: QuantizedModel, task: str, metr
 
     Questions are resampled with both models' answers, by their clusters.
     """
-    common = changes.in_common(first.changes[task], second.changes[task])
+    common = in_common(first.changes[task], second.changes[task])
     n = len(common[0].question)
     if n == 0:
         return None
-    means, replicates = changes.resampled_means(list(common), metric)
+    means, replicates = resampled_means(list(common), metric)
     [contrast] = contrasts(means[PRIMARY], replicates[PRIMARY], [(0, 1)], metric.confidence_level)
     return PairContrast(first.name, second.name, contrast, n)

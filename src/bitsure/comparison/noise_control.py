@@ -8,66 +8,60 @@ from collections.abc import Sequence
 import numpy as np
 
 from bitsure.config.schema import MetricSettings
-from bitsure.metrics import texts
-from bitsure.metrics.confidence import questions
-from bitsure.metrics.measure import ECE, statistics
-from bitsure.metrics.paired_statistics import paired_statistics
-from bitsure.metrics.question_pairs import STRATA, Pairs
+from bitsure.metrics.choice_metrics import choice_metrics
+from bitsure.metrics.names import ECE
+from bitsure.metrics.pair_metrics import pair_metrics
+from bitsure.metrics.question_pairs import STRATA, QuestionPairs
+from bitsure.metrics.questions import question_set
 from bitsure.metrics.significance import SignificanceTest
+from bitsure.metrics.texts import text_metrics, text_set
 from bitsure.records.record import Records, has_choices, to_table
 from bitsure.results.measurement import Difference
 from bitsure.results.verdict import Place
 
-PREFIX = "noise_control/"
+NOISE_CONTROL = "noise_control/"  # what its entries in comparison.json begin with
 DIFFERENCES = ("accuracy", "confidence", "true_label_prob", "nll", ECE)
 STRATIFIED = tuple(f"{name}_stratum_{k + 1}" for name in ("harm", "instability") for k in range(STRATA))
 PAIRED = ("flip_rate", "kl_divergence", "harm", "instability", "harm_slope", *STRATIFIED)
 
 
-def noise_control(baseline: Records, noisy: Sequence[Records], metric: MetricSettings) -> dict[str, Difference]:
-    """What noise does to one task: for each of DIFFERENCES and PAIRED the mean over seeds, between the least and the most.
+def noise_control(baseline: Records, noisy: Sequence[Records], settings: MetricSettings) -> dict[str, Difference]:
+    """Return what noise does to one task: for each of DIFFERENCES and PAIRED the mean and the range over seeds.
 
-    baseline, noisy: the same questions' records, of full precision and one for each seed. The interval is the range over
-    the seeds; nothing is resampled. What has no choices has fewer of the DIFFERENCES and none of PAIRED.
+    Nothing is resampled. Tasks without choices have fewer of the DIFFERENCES and none of PAIRED.
+
+    Args:
+        baseline: The task's records of full precision.
+        noisy: The records of the same questions, one set for each seed.
+        settings: How records become numbers.
     """
     if not has_choices(to_table(baseline)):
-        full, chosen = texts.texts(to_table(baseline)), texts.statistics(texts.texts(to_table(baseline)))
-        after = [texts.texts(to_table(one)) for one in noisy]
-        names = [name for name in DIFFERENCES if name in chosen]
-        return _ranges({name: [chosen[name].value(one) - chosen[name].value(full) for one in after] for name in names})
-    full = questions(baseline, metric.normalization)
+        return _ranges(_of_texts(baseline, noisy))
+    full = question_set(baseline, settings.normalization)
     fold = np.zeros(len(full), dtype=int)  # nothing here is fitted
-    chosen, paired = statistics(full, metric), paired_statistics()
-    found: dict[str, list[float]] = {name: [] for name in (*DIFFERENCES, *PAIRED)}
-    for one in noisy:
-        after = questions(one, metric.normalization)
-        pairs = Pairs(full, after, fold)
+    metrics, paired = choice_metrics(full, settings), pair_metrics()
+    values: dict[str, list[float]] = {name: [] for name in (*DIFFERENCES, *PAIRED)}
+    for records in noisy:
+        after = question_set(records, settings.normalization)
+        pairs = QuestionPairs(full, after, fold)
         for name in DIFFERENCES:
-            found[name].append(float(chosen[name].value(after) - chosen[name].value(full)))
+            values[name].append(float(metrics[name].value(after) - metrics[name].value(full)))
         for name in PAIRED:
-            found[name].append(float(paired[name].value(pairs)))
-    return _ranges(found)
-
-
-def _ranges(found: dict[str, list[float]]) -> dict[str, Difference]:
-    return {
-        f"{PREFIX}{name}": Difference(
-            value=float(np.mean(values)),
-            ci_low=float(np.min(values)),  # NaN where one seed has none
-            ci_high=float(np.max(values)),
-            n=len(values),
-            interval="range",
-            resampled="noise seeds",
-            seeds=[value if math.isfinite(value) else None for value in values],
-        )
-        for name, values in found.items()
-    }
+            values[name].append(float(paired[name].value(pairs)))
+    return _ranges(values)
 
 
 def slope_test(slope: float | None, seeds: Sequence[float | None]) -> SignificanceTest | None:
-    """The test that harm rises with uncertainty no more than noise makes it: p = (1 + #{T_s ≥ T}) / (1 + S), one-sided.
+    """Return the one-sided test that harm rises with uncertainty no more than noise makes it.
 
-    slope: T, the quantizer's harm_slope; seeds: the T_s, the noise control's slopes. None where either is not defined.
+    Args:
+        slope: The quantizer's harm_slope T; None where it does not exist.
+        seeds: The noise control's slopes T_s, one for each of S seeds; None where one does not exist.
+
+    Returns:
+        The test, with p = (1 + #{T_s ≥ T}) / (1 + S); None where a slope does not exist.
+
+    Reference: Davison & Hinkley 1997, equation 4.11, for Monte Carlo tests.
     """
     slopes = [one for one in seeds if one is not None]
     if slope is None or len(slopes) < len(seeds):
@@ -82,8 +76,30 @@ def slope_test(slope: float | None, seeds: Sequence[float | None]) -> Significan
     )
 
 
-def place(value: float | None, control: Difference) -> Place | None:
-    """Where a value lies against the range of its noise control: below, within or above; None if either does not exist."""
-    if value is None or control.ci_low is None or control.ci_high is None:
+def place_in_range(value: float | None, noise: Difference) -> Place | None:
+    """Return where a value lies against the range of its noise control; None if either does not exist."""
+    if value is None or noise.ci_low is None or noise.ci_high is None:
         return None
-    return "below" if value < control.ci_low else "above" if value > control.ci_high else "within"
+    return "below" if value < noise.ci_low else "above" if value > noise.ci_high else "within"
+
+
+def _of_texts(baseline: Records, noisy: Sequence[Records]) -> dict[str, list[float]]:
+    full, after = text_set(to_table(baseline)), [text_set(to_table(records)) for records in noisy]
+    metrics = {name: metric for name, metric in text_metrics(full).items() if name in DIFFERENCES}
+    names = [name for name in DIFFERENCES if name in metrics]
+    return {name: [metrics[name].value(one) - metrics[name].value(full) for one in after] for name in names}
+
+
+def _ranges(by_name: dict[str, list[float]]) -> dict[str, Difference]:
+    return {
+        f"{NOISE_CONTROL}{name}": Difference(
+            value=float(np.mean(values)),
+            ci_low=float(np.min(values)),  # NaN where one seed has none
+            ci_high=float(np.max(values)),
+            n=len(values),
+            interval="range",
+            resampled="noise seeds",
+            seeds=[value if math.isfinite(value) else None for value in values],
+        )
+        for name, values in by_name.items()
+    }

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
-from bitsure.metrics.measure import ECE, MACRO
+from bitsure.metrics.names import ECE, MACRO
 
 SURE = {"confidence": "confidence", "true_label_prob": "true-label prob.", "accuracy": "accuracy", ECE: "calibration error"}
 COLUMNS = ("model", "quantizer", "bits", "after coding", "entropy", "load time", *SURE.values())

@@ -133,6 +133,7 @@ class MetricSettings:
     seed: int = MISSING
     # what a quantized answer costs where a full-precision one costs 1; None: its bits per weight of 16, a quarter if not known
     quantized_cost: float | None = None
+    own: dict[str, str] = field(default_factory=dict)  # metrics of one's own: name → module.function
 
     def __post_init__(self) -> None:
         at_least("metric.n_bins", self.n_bins, 1)

@@ -1,21 +1,30 @@
-"""Where the true distribution over the choices is known: how far calibration estimates are from the truth."""
+"""How far calibration estimates are from the truth, where the true distribution over the choices is known."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from bitsure.metrics import calibration
-from bitsure.metrics.calibration import Bins
-from bitsure.metrics.confidence import Questions
-from bitsure.metrics.statistics import Sums
+from bitsure.metrics.arrays import FloatArray
+from bitsure.metrics.bins import Bins
+from bitsure.metrics.questions import QuestionSet
+from bitsure.metrics.smooth_calibration import smooth_calibration_error
+from bitsure.metrics.statistic import SumStatistic
 
 
 @dataclass(frozen=True)
-class Performance:
-    """Of one estimator: its true value, and its mean, bias and root mean squared error over draws of the right answers."""
+class EstimatorPerformance:
+    """What an estimator gives over draws of the right answers.
+
+    Attributes:
+        true: What it estimates.
+        mean: The mean of its estimates.
+        bias: Mean less truth.
+        rmse: The root mean squared error.
+    """
 
     true: float
     mean: float
@@ -24,21 +33,21 @@ class Performance:
 
 
 @dataclass(frozen=True)
-class _Expected:
-    """Questions whose correctness is not drawn but its expectation: the true probability of the predicted choice."""
+class ExpectedAnswers:
+    """Answers of which the expected correctness is known: the true probability of the predicted choice, shape (n,)."""
 
-    confidence: np.ndarray
-    correct: np.ndarray
+    confidence: FloatArray
+    correct: FloatArray
 
     def __len__(self) -> int:
         return len(self.confidence)
 
 
-def estimators(bins: Bins) -> dict[str, tuple[Sums, Sums]]:
-    """By name an estimator, and the statistic of expected correctness that it estimates."""
-    plug_in, smooth = calibration.expected_calibration_error(bins), calibration.smooth_calibration_error()
+def estimators(bins: Bins) -> dict[str, tuple[SumStatistic[Any], SumStatistic[Any]]]:
+    """Return by name an estimator, and the statistic of expected correctness that it estimates."""
+    plug_in, smooth = calibration.expected_calibration_error(bins), smooth_calibration_error()
     rms = calibration.rms_calibration_error(bins)
-    squared = Sums(rms.features, lambda sums: rms.of(sums) ** 2)
+    squared = SumStatistic(rms.features, lambda sums: rms.function(sums) ** 2)
     return {
         "expected_calibration_error": (plug_in, plug_in),
         "rms_calibration_error": (rms, rms),
@@ -48,26 +57,36 @@ def estimators(bins: Bins) -> dict[str, tuple[Sums, Sums]]:
     }
 
 
-def performance(asked: Questions, truth: np.ndarray, bins: Bins, draws: int, seed: int) -> Mapping[str, Performance]:
-    """Draw the right answers from `truth` (n, K), as often as asked for, and see what each estimator says.
+def estimator_performance(
+    questions: QuestionSet, truth: FloatArray, bins: Bins, draws: int, seed: int
+) -> dict[str, EstimatorPerformance]:
+    """Draw the right answers from a known distribution and return what each estimator makes of them.
 
-    The binned true error is Σ_b w_b |mean p*_ŷ − c̄_b|, and its like for the other estimators.
+    The true binned error is Σ_b w_b |mean p*_ŷ − c̄_b|, and its like for the other estimators.
+
+    Args:
+        questions: n questions with K choices each.
+        truth: The true distribution over the choices, shape (n, K).
+        bins: The confidence bins.
+        draws: How often right answers are drawn.
+        seed: Seed of the draws.
     """
-    n = len(asked)
-    rng, expected = np.random.default_rng(seed), _Expected(asked.confidence, truth[np.arange(n), asked.prediction])
-    found = {name: [] for name in estimators(bins)}
+    n = len(questions)
+    rng, expected = (
+        np.random.default_rng(seed),
+        ExpectedAnswers(questions.confidence, truth[np.arange(n), questions.prediction]),
+    )
+    by_name = estimators(bins)
+    estimates: dict[str, list[float]] = {name: [] for name in by_name}
     edges = truth.cumsum(1)[:, :-1]
     for _ in range(draws):
         gold = (rng.random((n, 1)) > edges).sum(1)
-        drawn = replace(asked, gold=np.eye(truth.shape[1], dtype=bool)[gold].ravel())
-        for name, (estimator, _) in estimators(bins).items():
-            found[name].append(estimator.value(drawn))
-    return {
-        name: Performance(
-            true=(true := target.value(expected)),
-            mean=float(np.mean(found[name])),
-            bias=float(np.mean(found[name]) - true),
-            rmse=float(np.sqrt(np.mean((np.array(found[name]) - true) ** 2))),
-        )
-        for name, (_, target) in estimators(bins).items()
-    }
+        drawn = replace(questions, gold=np.eye(truth.shape[1], dtype=bool)[gold].ravel())
+        for name, (estimator, _) in by_name.items():
+            estimates[name].append(estimator.value(drawn))
+    performances = {}
+    for name, (_, target) in by_name.items():
+        true, values = target.value(expected), np.array(estimates[name])
+        rmse = float(np.sqrt(np.mean((values - true) ** 2)))
+        performances[name] = EstimatorPerformance(true, float(values.mean()), float(values.mean() - true), rmse)
+    return performances

@@ -12,43 +12,56 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from bitsure.metrics.confidence import choice_probabilities
+from bitsure.metrics.arrays import FloatArray, IntArray
+from bitsure.metrics.questions import choice_probabilities
 from bitsure.records.record import Records, flat_column, to_table
 
 BINS, RANGES, SCE_BINS = 100, 15, 15
 
 
-def measure(records: Records) -> dict[str, float]:
-    """The notebook's numbers of one run: conf, conf_true, c_pos, c_neg, entropy, ace, mce; sce with more than two choices."""
+def paper_numbers(records: Records) -> dict[str, float]:
+    """Return the notebook's numbers of one task's records.
+
+    They are conf, conf_true, c_pos, c_neg, entropy, ace and mce; sce with more than two choices.
+    """
     return numbers(*probabilities(to_table(records)))
 
 
-def gold_probability(records: Records) -> np.ndarray:
-    """(N,) of each question that is kept, the probability of its (first) right choice."""
+def gold_probability(records: Records) -> FloatArray:
+    """Return the probability of the (first) right choice of each question that is kept, shape (N,)."""
     p, gold = probabilities(to_table(records))
-    return p[np.arange(len(p)), gold]
+    of_gold: FloatArray = p[np.arange(len(p)), gold]
+    return of_gold
 
 
-def kept(records: Records) -> np.ndarray:
-    """The rows with as many choices as the first one."""
+def kept(records: Records) -> IntArray:
+    """Return the rows with as many choices as the first one, shape (N,)."""
     widths = np.diff(flat_column(to_table(records), "choice_logprobs")[1])
     return np.flatnonzero(widths == widths[0])
 
 
-def probabilities(records: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """(N, K) probabilities and (N,) the index of the (first) right choice."""
+def probabilities(records: pa.Table) -> tuple[FloatArray, IntArray]:
+    """Return the choices' probabilities, shape (N, K), and the index of the (first) right choice, shape (N,)."""
     scores, starts = flat_column(records, "choice_logprobs")
     gold, first = flat_column(records, "gold")
     rows = kept(records)
     return np.array([choice_probabilities(scores[starts[i] : starts[i + 1]]) for i in rows]), gold[first[:-1]][rows]
 
 
-def numbers(p: np.ndarray, gold: np.ndarray) -> dict[str, float]:
-    """p: (N, K) probabilities; gold: (N,) indices."""
+def numbers(p: FloatArray, gold: IntArray) -> dict[str, float]:
+    """Return the notebook's numbers.
+
+    Args:
+        p: The choices' probabilities, shape (N, K).
+        gold: The index of the right choice, shape (N,).
+
+    Returns:
+        Name → number, as in `paper_numbers`.
+    """
     confidence, prediction = p.max(1), p.argmax(1)
     right = prediction == gold
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = {
+        numbers = {
             "conf": confidence.mean(),
             "conf_true": p[np.arange(len(p)), gold].mean(),
             "c_pos": confidence[right].mean() if right.any() else np.nan,
@@ -56,28 +69,31 @@ def numbers(p: np.ndarray, gold: np.ndarray) -> dict[str, float]:
             "entropy": -(p * np.log2(p)).sum(1).mean(),
         }
     if p.shape[1] == 2:
-        found |= _two_choices(confidence, gold)
+        numbers |= _two_choices(confidence, gold)
     else:
-        found |= {
+        numbers |= {
             "ace": _adaptive(confidence, prediction, gold, p.shape[1]),
             "mce": _per_class(confidence, prediction, gold, p.shape[1], BINS)[0],
             "sce": _per_class(confidence, prediction, gold, p.shape[1], SCE_BINS)[1],
         }
-    return {name: float(value) for name, value in found.items()}
+    return {name: float(value) for name, value in numbers.items()}
 
 
-def _two_choices(confidence: np.ndarray, gold: np.ndarray) -> dict[str, float]:
-    """Bins [i/100, (i+1)/100) of confidence; the label 0/1 stands where correctness should."""
+def _two_choices(confidence: FloatArray, gold: IntArray) -> dict[str, float]:
+    """Return ace and mce over the bins [i/100, (i+1)/100) of confidence; the label 0/1 stands where correctness should."""
     gaps, shares = np.zeros(BINS), np.zeros(BINS)
     for i in range(BINS):
         chosen = (confidence >= i / BINS) & (confidence < (i + 1) / BINS)
         if chosen.any():
             gaps[i], shares[i] = confidence[chosen].mean() - gold[chosen].mean(), chosen.sum() / len(gold)
-    return {"ace": np.sum(np.abs(gaps) * shares), "mce": gaps[shares > 0].max(initial=-np.inf)}
+    return {"ace": float(np.sum(np.abs(gaps) * shares)), "mce": gaps[shares > 0].max(initial=-np.inf)}
 
 
-def _adaptive(confidence: np.ndarray, prediction: np.ndarray, gold: np.ndarray, n_classes: int) -> float:
-    """15 ranges; a question belongs to the first whose threshold its confidence does not exceed, or to range 0."""
+def _adaptive(confidence: FloatArray, prediction: IntArray, gold: IntArray, n_classes: int) -> float:
+    """Return ace over 15 ranges.
+
+    A question belongs to the first range whose threshold its confidence does not exceed, or to range 0.
+    """
     thresholds = np.sort(confidence)[np.arange(RANGES) * (len(confidence) // RANGES)]
     ranges = np.argmax(confidence[:, None] <= thresholds, axis=1)  # 0 where none is
     total = 0.0
@@ -90,9 +106,9 @@ def _adaptive(confidence: np.ndarray, prediction: np.ndarray, gold: np.ndarray, 
 
 
 def _per_class(
-    confidence: np.ndarray, prediction: np.ndarray, gold: np.ndarray, n_classes: int, n_bins: int
+    confidence: FloatArray, prediction: IntArray, gold: IntArray, n_classes: int, n_bins: int
 ) -> tuple[float, float]:
-    """The largest gap, and the weighted sum of gaps divided by K, over classes and the bins 0 … n − 1 of 1 … n."""
+    """Return the largest gap, and the weighted sum of gaps divided by K, over classes and the bins 0 … n − 1 of 1 … n."""
     bins = np.digitize(confidence, np.arange(n_bins + 1) * (1 / n_bins))
     worst, total = -1.0, 0.0
     for b in range(n_bins):

@@ -1,4 +1,4 @@
-"""Does confidence put right answers before wrong ones? AUROC and the risk–coverage curve.
+"""Does confidence rank right answers above wrong ones? AUROC and the risk–coverage curve.
 
 They are statistics of ranks and not of sums; their intervals come from the influence of each question.
 """
@@ -10,87 +10,92 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bitsure.metrics.confidence import Questions
+from bitsure.metrics.arrays import FloatArray, IntArray
+from bitsure.metrics.questions import QuestionSet
+from bitsure.metrics.statistic import Statistic
 
 
 @dataclass(frozen=True)
-class Auroc:
-    """P(a right answer's confidence > a wrong one's), ties half (Hanley & McNeil 1982), in [0, 1]; NaN without both."""
+class Auroc(Statistic[QuestionSet]):
+    """P(a right answer's confidence > a wrong one's), ties half, in [0, 1]; NaN without answers of both kinds.
+
+    Reference: Hanley & McNeil 1982.
+    """
 
     interval: str = "influence"
     least: float = 0.0
 
-    def value(self, asked: Questions) -> float:
-        return self.value_and_influence(asked)[0]
-
-    def value_and_influence(self, asked: Questions) -> tuple[float, np.ndarray]:
-        """DeLong et al. (1988): a question's placement among those of the other kind."""
-        right, n = asked.correct > 0, len(asked)
+    def value_and_influence(self, questions: QuestionSet) -> tuple[float, FloatArray]:
+        """Return the area, and each question's placement among those of the other kind (DeLong et al. 1988)."""
+        right, n = questions.correct > 0, len(questions)
         if not right.any() or right.all():
             return math.nan, np.full(n, math.nan)
-        placements = _placements(asked)
+        placements = _placements(questions)
         area = float(placements[right].mean())
         return area, np.where(right, (placements - area) * n / right.sum(), (1 - placements - area) * n / (~right).sum())
 
-    def count(self, asked: Questions) -> int:
-        return len(asked)
-
 
 @dataclass(frozen=True)
-class Aurc:
-    """The mean error rate over all coverages, the surest questions answered first (Geifman & El-Yaniv 2017), in [0, 1].
+class Aurc(Statistic[QuestionSet]):
+    """The mean error rate over all coverages, the most confident questions answered first, in [0, 1].
 
-    excess: less the area of the best possible order (Geifman et al. 2019); for many questions that is e + (1 − e) ln(1 − e)
-    for an error rate e, whose derivative the influence has.
     Questions of equal confidence count with their mean error, so that their order does not matter.
+
+    Attributes:
+        excess: Subtract the area of the best possible order (Geifman et al. 2019); for many questions that is
+            e + (1 − e) ln(1 − e) for an error rate e, whose derivative the influence has.
+
+    Reference: Geifman & El-Yaniv 2017.
     """
 
     excess: bool = False
     interval: str = "influence"
     least: float = 0.0
 
-    def value(self, asked: Questions) -> float:
-        return self.value_and_influence(asked)[0]
-
-    def value_and_influence(self, asked: Questions) -> tuple[float, np.ndarray]:
-        """The influence is the derivative of the area by each question's weight."""
-        order, wrong = _surest_first(asked)
+    def value_and_influence(self, questions: QuestionSet) -> tuple[float, FloatArray]:
+        """Return the area and its derivative by each question's weight."""
+        order, wrong = _most_confident_first(questions)
         covered = np.arange(1, len(order) + 1)
         risk = np.cumsum(wrong) / covered
         value = risk.mean()
-        later = lambda values: np.cumsum(values[::-1])[::-1]  # noqa: E731
-        found = risk - risk.mean() + wrong * later(1 / covered) - later(risk / covered)
+        derivative = risk - risk.mean() + wrong * _sum_of_later(1 / covered) - _sum_of_later(risk / covered)
         if self.excess:
-            value -= (np.maximum(covered - asked.correct.sum(), 0) / covered).mean()  # all right answers first
+            value -= (np.maximum(covered - questions.correct.sum(), 0) / covered).mean()  # all right answers first
             e = min(wrong.mean(), 1 - 1e-9)
-            found = found + math.log(1 - e) * (wrong - e)
+            derivative = derivative + math.log(1 - e) * (wrong - e)
         influence = np.empty(len(order))
-        influence[order] = found - found.mean()
+        influence[order] = derivative - derivative.mean()
         return float(value), influence
 
-    def count(self, asked: Questions) -> int:
-        return len(asked)
+
+def risk_coverage(questions: QuestionSet) -> tuple[FloatArray, FloatArray]:
+    """Return the risk–coverage curve, the most confident questions answered first.
+
+    Returns:
+        Coverage from 1/n to 1, and the error rate of what is then answered, shape (n,) each.
+    """
+    _, wrong = _most_confident_first(questions)
+    covered = np.arange(1, len(questions) + 1)
+    return covered / len(questions), np.cumsum(wrong) / covered
 
 
-def risk_coverage(asked: Questions) -> tuple[np.ndarray, np.ndarray]:
-    """Coverage (n,) from 1/n to 1 and the error rate of what is then answered."""
-    _, wrong = _surest_first(asked)
-    covered = np.arange(1, len(asked) + 1)
-    return covered / len(asked), np.cumsum(wrong) / covered
+def _sum_of_later(values: FloatArray) -> FloatArray:
+    """Return at each place the sum of the value there and all later ones."""
+    return np.cumsum(values[::-1])[::-1]
 
 
-def _surest_first(asked: Questions) -> tuple[np.ndarray, np.ndarray]:
-    """The order, and the error of each question in it; equally sure ones have their mean error."""
-    order = np.argsort(-asked.confidence, kind="stable")
-    _, place, count = np.unique(-asked.confidence[order], return_inverse=True, return_counts=True)
-    wrong = np.bincount(place, 1 - asked.correct[order]) / count
+def _most_confident_first(questions: QuestionSet) -> tuple[IntArray, FloatArray]:
+    """Return the order, and the error of each question in it; equally confident ones have their mean error."""
+    order = np.argsort(-questions.confidence, kind="stable")
+    _, place, count = np.unique(-questions.confidence[order], return_inverse=True, return_counts=True)
+    wrong = np.bincount(place, 1 - questions.correct[order]) / count
     return order, wrong[place]
 
 
-def _placements(asked: Questions) -> np.ndarray:
-    """(n,) the share of the questions of the other kind, right or wrong, that are less sure; ties half."""
-    _, place = np.unique(asked.confidence, return_inverse=True)
-    right = np.bincount(place, asked.correct)
+def _placements(questions: QuestionSet) -> FloatArray:
+    """Return the share of the questions of the other kind, right or wrong, that are less confident; ties half."""
+    _, place = np.unique(questions.confidence, return_inverse=True)
+    right = np.bincount(place, questions.correct)
     wrong = np.bincount(place) - right
     below = [(np.cumsum(side) - side / 2) / max(side.sum(), 1) for side in (right, wrong)]
-    return np.where(asked.correct > 0, below[1][place], below[0][place])
+    return np.where(questions.correct > 0, below[1][place], below[0][place])

@@ -10,14 +10,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bitsure.comparison import noise_control as control
+from bitsure.comparison.noise_control import NOISE_CONTROL
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics import deferral
+from bitsure.metrics.bins import reliability_diagram
 from bitsure.metrics.bootstrap import normal_interval
-from bitsure.metrics.calibration import reliability_diagram
-from bitsure.metrics.confidence import Questions, questions
-from bitsure.metrics.measure import MACRO, bins_of
+from bitsure.metrics.choice_metrics import confidence_bins
+from bitsure.metrics.names import MACRO
 from bitsure.metrics.question_pairs import STRATA
+from bitsure.metrics.questions import QuestionSet, question_set
 from bitsure.metrics.ranking import risk_coverage
 from bitsure.records.record import Records, by_task, has_choices
 from bitsure.report.drawing import FULL, QUANTIZED, ReusedFigures, draw_intervals, file_name, new_figure, plain, save
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 CURVE_POINTS = 400
 KINDS = ("reliability", "risk_coverage", "shift", "deferral")
 Pictures = dict[str, dict[str, Path]]  # kind → task → PNG
-Series = dict[str, tuple[Questions, str]]  # model → its questions, its colour
+Series = dict[str, tuple[QuestionSet, str]]  # model → its questions, its colour
 
 
 def draw(
@@ -70,9 +71,9 @@ def draw(
 
 def _series(own: pa.Table, before: pa.Table | None, is_quantized: bool, normalization: str) -> Series:
     """Return the models to draw, full precision first."""
-    series = {"full precision": (questions(before, normalization), FULL)} if before is not None else {}
+    series = {"full precision": (question_set(before, normalization), FULL)} if before is not None else {}
     name, colour = ("quantized", QUANTIZED) if is_quantized else ("full precision", FULL)
-    return series | {name: (questions(own, normalization), colour)}
+    return series | {name: (question_set(own, normalization), colour)}
 
 
 def _axes(rows: int, columns: int, size: tuple[float, float], margins: dict[str, float], **settings: Any) -> Callable[[], Any]:
@@ -92,7 +93,7 @@ def reliability_figure(reused: ReusedFigures, task: str, series: Series, metric:
     create = _axes(2, 1, (4.4, 5.2), margins, height_ratios=[3, 1], sharex=True)
     figure, (top, bottom) = reused.blank("reliability", create)
     top.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, label="perfect calibration")
-    bins = bins_of(next(iter(series.values()))[0], metric)
+    bins = confidence_bins(next(iter(series.values()))[0], metric)
     middles, widths = (bins.edges[:-1] + bins.edges[1:]) / 2, np.diff(bins.edges)
     for (label, (answers, colour)), marker, side in zip(series.items(), "os", (-1, 1), strict=False):
         diagram = reliability_diagram(answers.confidence, answers.correct, bins)
@@ -143,7 +144,7 @@ def _draw_strata(axes: Axes, name: str, values: Mapping[str, Difference], colour
     places = np.arange(1, STRATA + 1)
     middle, low, high = _numbers([values[f"{name}_stratum_{k}"] for k in places])
     axes.axhline(0, color="0.6", linewidth=1, linestyle="--")
-    names = [f"{control.PREFIX}{name}_stratum_{k}" for k in places]
+    names = [f"{NOISE_CONTROL}{name}_stratum_{k}" for k in places]
     if all(key in values for key in names):
         _, least, most = _numbers([values[key] for key in names])
         axes.fill_between(places, least, most, color="0.8", linewidth=0, label="noise control")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
-from bitsure.comparison import changes
 from bitsure.comparison.between_models import BetweenModels, MeanChange, QuantizedModel, compare_models
+from bitsure.comparison.changes import answer_changes
 from bitsure.config.report_settings import read_report_settings
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.across import Contrast
@@ -41,7 +41,7 @@ def _read(directory: Path, metric: MetricSettings) -> QuantizedModel:
     if missing := [file.name for file in files if not file.is_file()]:
         raise UserError(f"{directory} holds no {' and no '.join(missing)}: give run directories of quantized models.")
     baseline, quantized = (read_records(file)[0] for file in files)
-    return QuantizedModel(directory.name, changes.of(join(baseline, quantized), metric))
+    return QuantizedModel(directory.name, answer_changes(join(baseline, quantized), metric))
 
 
 def _lines(task: str, result: BetweenModels, level: float) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from bitsure.comparison import verdict
+from bitsure.comparison.non_inferiority import verdict_sentences
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.deferral import FULL_BITS, cost_of_quantized
 from bitsure.report import compressibility_table, page_summary, published_table, tables
@@ -64,7 +64,7 @@ def _render(report: Report, about: About, metric: MetricSettings, without: Colle
 def _verdict(report: Report) -> dict[str, Any]:
     return {
         "verdict": report.verdict,
-        "verdict_sentences": verdict.sentences(report.verdict) if report.verdict else [],
+        "verdict_sentences": verdict_sentences(report.verdict) if report.verdict else [],
         "noise_control": bool(report.verdict and report.verdict.noise_control),
     }
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bitsure.comparison.compare import CLUSTER_ROBUST, PRIMARY, was_compared
-from bitsure.metrics.measure import MACRO
+from bitsure.comparison import was_compared
+from bitsure.metrics.names import CLUSTER_ROBUST, MACRO, PRIMARY
 from bitsure.report import tables
 from bitsure.results import Comparison, Difference, Quantization
 

@@ -11,11 +11,11 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from bitsure.base.files import write_text
-from bitsure.comparison import changes, verdict
-from bitsure.comparison.compare import compare
-from bitsure.comparison.published import find_published
+from bitsure.comparison import compare, judge
+from bitsure.comparison.changes import AnswerChanges, answer_changes, write_changes
+from bitsure.comparison.published_numbers import find_published
 from bitsure.config.schema import MetricSettings, VerdictSettings
-from bitsure.metrics import measure as metrics
+from bitsure.metrics import measure
 from bitsure.records.joining import join
 from bitsure.records.record import Records
 from bitsure.report import figures, page, samples
@@ -57,7 +57,7 @@ class Report:
     comparison: Comparison | None
     verdict: Verdict | None
     published: list[PublishedNumber]  # numbers from papers beside those of this run
-    changes: dict[str, changes.Changes]  # task → what quantization changed in each question; empty without a baseline
+    changes: dict[str, AnswerChanges]  # task → what quantization changed in each question; empty without a baseline
     changed_most: dict[str, list[samples.ChangedQuestion]] | None
     figures: figures.Pictures
     page: Path
@@ -102,17 +102,17 @@ def build(
 def _compute(
     out: Path, records: Records, baseline: Records | None, metric: MetricSettings, margins: VerdictSettings, about: About
 ) -> Report:
-    measured = metrics.measure(records, metric)
+    measured = measure(records, metric)
     baseline_metrics = comparison = judged = changed_most = None
-    changed: dict[str, changes.Changes] = {}
+    changed: dict[str, AnswerChanges] = {}
     if baseline is not None:
         bits = about.quantization.bits_per_weight if about.quantization else None
         comparison = compare(baseline, records, metric, bits, about.noisy)
-        baseline_metrics = metrics.measure(baseline, metric)
-        judged = verdict.judge(comparison, margins, metric.confidence_level)
+        baseline_metrics = measure(baseline, metric)
+        judged = judge(comparison, margins, metric.confidence_level)
         joined = join(baseline, records)
         changed_most = samples.most_changed(joined, about.prompts or {}, metric.normalization)
-        changed = changes.of(joined, metric)
+        changed = answer_changes(joined, metric)
         for task, task_verdict in judged.tasks.items():
             if task_verdict.warning:
                 log.warning("%s: %s", task, task_verdict.warning)
@@ -139,7 +139,7 @@ def _published(about: About, measured: MetricsByTask, baseline: MetricsByTask | 
 
 def _write(out: Path, report: Report, html: str) -> None:
     if report.comparison is not None:
-        changes.write(out / "changes.parquet", report.changes)
+        write_changes(out / "changes.parquet", report.changes)
     files = {
         "metrics.json": report.metrics,
         "baseline_metrics.json": report.baseline_metrics,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bitsure.metrics.confidence import Questions
-from bitsure.metrics.texts import Texts, answers
+from bitsure.metrics.questions import QuestionSet
+from bitsure.metrics.texts import TextSet, answers
 from bitsure.records.joining import Join
 from bitsure.records.record import Record, by_task, is_text, to_records
 
@@ -48,8 +48,10 @@ def most_changed(joined: Join, prompts: dict[tuple[str, int], str], normalizatio
     return found
 
 
-def _choices(record: Record, was: Questions | Texts, now: Questions | Texts, i: int) -> list[tuple[str, bool, float, float]]:
-    if isinstance(was, Texts) or isinstance(now, Texts):
+def _choices(
+    record: Record, was: QuestionSet | TextSet, now: QuestionSet | TextSet, i: int
+) -> list[tuple[str, bool, float, float]]:
+    if isinstance(was, TextSet) or isinstance(now, TextSet):
         return [(record.choices[0][:LONGEST], True, float(was.true_label_prob[i]), float(now.true_label_prob[i]))]
     first = was.starts[i]
     return [

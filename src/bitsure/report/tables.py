@@ -9,9 +9,9 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from bitsure.comparison.compare import PRIMARY, was_compared
-from bitsure.metrics.measure import MACRO
-from bitsure.metrics.significance import BECAME_WRONG
+from bitsure.comparison import was_compared
+from bitsure.metrics.flips import BECAME_WRONG
+from bitsure.metrics.names import MACRO, PRIMARY
 from bitsure.results import Comparison, Difference, Measurement, MetricsByTask
 
 HEADLINE = {

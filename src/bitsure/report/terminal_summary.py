@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bitsure.base import terminal
-from bitsure.comparison import verdict
+from bitsure.comparison.non_inferiority import verdict_sentences
 from bitsure.config.schema import MetricSettings
 from bitsure.report import compressibility_table, published_table, tables
 from bitsure.report.run_report import About, Report
@@ -27,7 +27,7 @@ def show(report: Report, about: About, metric: MetricSettings, places: Mapping[s
         published_table.show(out, report.published)
     paragraphs = [tables.unjoined(report.comparison or {})]
     if report.verdict:
-        reasons = [f"- {sentence}" for sentence in verdict.sentences(report.verdict)]
+        reasons = [f"- {sentence}" for sentence in verdict_sentences(report.verdict)]
         paragraphs.append([f"Verdict: {report.verdict.verdict}", *reasons])
     if about.compressibility:
         paragraphs.append([compressibility_table.sentence(about.compressibility)])

@@ -10,7 +10,7 @@ from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
 from bitsure.base.store import Store
-from bitsure.comparison import verdict
+from bitsure.comparison.non_inferiority import NON_INFERIOR
 from bitsure.compress import compressibility as compress
 from bitsure.config.quantizers import NoQuant
 from bitsure.config.schema import Config, resolved
@@ -187,6 +187,6 @@ def _noise(cell: Cell, seed: int, folder: Path) -> Records:
 
 
 def _check_strict(config: Config, judged: Verdict, run_dir: Path) -> None:
-    if config.verdict.strict and judged.verdict != verdict.NON_INFERIOR:
+    if config.verdict.strict and judged.verdict != NON_INFERIOR:
         what = f"{config.model.name} with {config.quant.name}"
         raise UserError(f"verdict=strict: {what} is {judged.verdict}; see {run_dir / 'report.html'}.")

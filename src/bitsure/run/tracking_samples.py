@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from bitsure.config.schema import MetricSettings
-from bitsure.metrics.calibration import reliability_diagram
-from bitsure.metrics.confidence import questions
-from bitsure.metrics.measure import bins_of
-from bitsure.metrics.texts import texts
+from bitsure.metrics.bins import reliability_diagram
+from bitsure.metrics.choice_metrics import confidence_bins
+from bitsure.metrics.questions import question_set
+from bitsure.metrics.texts import text_set
 from bitsure.records.joining import join
 from bitsure.records.record import Record, Records, by_task, has_choices, is_text, to_records, to_table
 
@@ -50,8 +50,8 @@ def reliability_points(records: Records, metric: MetricSettings) -> dict[str, li
     for task, rows in by_task(records).items():
         if not has_choices(rows):
             continue
-        answers = questions(rows, metric.normalization)
-        diagram = reliability_diagram(answers.confidence, answers.correct, bins_of(answers, metric))
+        answers = question_set(rows, metric.normalization)
+        diagram = reliability_diagram(answers.confidence, answers.correct, confidence_bins(answers, metric))
         numbers = zip(diagram.confidence, diagram.accuracy, diagram.count, strict=True)
         points[task] = [[float(confidence), float(accuracy), int(n)] for confidence, accuracy, n in numbers if n]
     return points
@@ -92,8 +92,10 @@ def _answers(records: pa.Table, normalization: str) -> list[Answer]:
 def _answers_to_task(rows: pa.Table, normalization: str) -> list[Answer]:
     records = to_records(rows)
     if not has_choices(rows):
-        return [Answer(record, None, None, p) for record, p in zip(records, texts(rows).true_label_prob.tolist(), strict=True)]
-    answers = questions(rows, normalization)
+        return [
+            Answer(record, None, None, p) for record, p in zip(records, text_set(rows).true_label_prob.tolist(), strict=True)
+        ]
+    answers = question_set(rows, normalization)
     numbers = zip(answers.prediction.tolist(), answers.confidence.tolist(), answers.true_label_prob.tolist(), strict=True)
     return [
         Answer(record, record.choices[choice], confidence, p)

@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from benchmarks.sweep import METRIC
-from bitsure.comparison import changes
-from bitsure.comparison.changes import Changes
+from bitsure.comparison.changes import AnswerChanges, read_changes, write_changes
 from bitsure.metrics.across import heterogeneity, over_draws
 from bitsure.sweep.report.cell_results import FULL_PRECISION, read_cells
 from bitsure.sweep.report.contrasts import bits_apart, build_contrasts
@@ -71,7 +70,7 @@ def test_contrasts_are_those_of_the_changes(finished):
     assert found.unreadable == [] and len(found.models) == 6 * 3 * 2 * 2  # pairs, quantizers, tasks, metrics
     one = only(found.models, "task_1", "true_label_prob", model="model0", other_model="model3", quantizer="rtn4")
     first, second = (
-        changes.read(next(finished.glob(f"*-{name}-rtn4")) / "changes.parquet", "task_1").values["true_label_prob"]
+        read_changes(next(finished.glob(f"*-{name}-rtn4")) / "changes.parquet", "task_1").values["true_label_prob"]
         for name in ("model0", "model3")
     )
     assert one.value == pytest.approx((second - first).mean()) and one.n == 60
@@ -87,7 +86,7 @@ def test_quantizers_are_contrasted_on_one_model(finished):
     assert apart == sorted(apart) and apart[0] < 0.1 < 0.9 < apart[-1]
     one = only(found, "task_0", "accuracy", model="model2", quantizer="gptq4", other_quantizer="rtn4")
     first, second = (
-        changes.read(next(finished.glob(f"*-model2-{name}")) / "changes.parquet", "task_0").values["accuracy"]
+        read_changes(next(finished.glob(f"*-model2-{name}")) / "changes.parquet", "task_0").values["accuracy"]
         for name in ("gptq4", "rtn4")
     )
     assert one.value == pytest.approx((second - first).mean()) and one.n == 60
@@ -119,10 +118,10 @@ def test_contrasts_under_several_calibration_seeds_are_their_mean(finished, tmp_
             (cell / "config.yaml").write_text(yaml.safe_dump(config))
             if name == "gptq4":
                 path = cell / "changes.parquet"
-                moved = {task: changes.read(path, task) for task in ("task_0", "task_1")}
+                moved = {task: read_changes(path, task) for task in ("task_0", "task_1")}
                 for change in moved.values():
                     change.values["accuracy"] = change.values["accuracy"] + (-0.1, 0.0, 0.25)[seed]
-                changes.write(path, moved)
+                write_changes(path, moved)
     found = build_contrasts(read_cells(folder), METRIC).quantizers
     assert len(found) == 2 * 2 and all((one.draws, one.calib_seed, one.p_value) == (3, None, None) for one in found)
     one = only(found, "task_0", "accuracy")
@@ -137,9 +136,11 @@ def test_a_model_with_other_questions_is_contrasted_on_those_in_common(finished,
     for name in ("0-model0-gptq4", "3-model1-gptq4", "6-model2-gptq4"):
         shutil.copytree(finished / name, folder / name)
     path = folder / "6-model2-gptq4" / "changes.parquet"
-    whole = {task: changes.read(path, task) for task in ("task_0", "task_1")}
-    part = {task: Changes(one.question[:25], None, {k: v[:25] for k, v in one.values.items()}) for task, one in whole.items()}
-    changes.write(path, part)
+    whole = {task: read_changes(path, task) for task in ("task_0", "task_1")}
+    part = {
+        task: AnswerChanges(one.question[:25], None, {k: v[:25] for k, v in one.values.items()}) for task, one in whole.items()
+    }
+    write_changes(path, part)
     (folder / "3-model1-gptq4" / "changes.parquet").write_bytes(b"truncated")
     found = build_contrasts(read_cells(folder), METRIC)
     assert found.unreadable == ["3-model1-gptq4"] and found.quantizers == []

@@ -138,7 +138,7 @@ def failures(sweep_dir: Path) -> list[str]:
 
 def _refused(run_dir: Path) -> str | None:
     """The verdict of a run that asks for a strict one and did not get it."""
-    from bitsure.comparison.verdict import NON_INFERIOR
+    from bitsure.comparison.non_inferiority import NON_INFERIOR
 
     try:
         verdict = json.loads((run_dir / "verdict.json").read_text())

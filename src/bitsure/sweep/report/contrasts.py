@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import combinations, product
 
-from bitsure.comparison import changes
-from bitsure.comparison.changes import Changes
-from bitsure.comparison.compare import was_compared
+from bitsure.comparison import was_compared
+from bitsure.comparison.changes import CHANGE_METRICS, AnswerChanges, in_common, read_changes, resampled_means
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics import across
-from bitsure.metrics.measure import MACRO
+from bitsure.metrics.names import MACRO
 from bitsure.sweep.report.cell_results import CellResult
 from bitsure.sweep.report.run_columns import CellColumns
 from bitsure.sweep.report.sweep_statistics import adjust
@@ -103,7 +102,7 @@ def build_contrasts(cells: list[CellResult], metric: MetricSettings) -> Contrast
         for cell, columns in runs:
             if _compared(cell, task):
                 try:
-                    runs_of_task.append((columns, changes.read(cell.directory / "changes.parquet", task)))
+                    runs_of_task.append((columns, read_changes(cell.directory / "changes.parquet", task)))
                 except (OSError, ValueError):
                     unreadable[cell.name] = None
         for contrast in _contrasts(task, runs_of_task, metric):
@@ -126,7 +125,7 @@ def _compared(cell: CellResult, task: str) -> bool:
     return was_compared(cell.comparison.get(task, {}))
 
 
-def _contrasts(task: str, runs: list[tuple[CellColumns, Changes]], metric: MetricSettings) -> Iterator[RunContrast]:
+def _contrasts(task: str, runs: list[tuple[CellColumns, AnswerChanges]], metric: MetricSettings) -> Iterator[RunContrast]:
     """Yield one task's contrasts; nearly always all runs have the same questions, which are then resampled once for all."""
     groups: dict[bytes, list[int]] = {}
     for i, (_, change) in enumerate(runs):
@@ -137,7 +136,7 @@ def _contrasts(task: str, runs: list[tuple[CellColumns, Changes]], metric: Metri
         for pair in product(group, other_group):
             (first, first_changes), (second, second_changes) = (runs[i] for i in sorted(pair))
             if _kind_of(first, second):
-                common = changes.in_common(first_changes, second_changes)
+                common = in_common(first_changes, second_changes)
                 if len(common[0].question):
                     yield from _among(list(zip((first, second), common, strict=True)), task, metric)
 
@@ -146,7 +145,7 @@ def _kind_of(first: CellColumns, second: CellColumns) -> ContrastKind | None:
     return next((kind for kind in KINDS if kind.applies(first, second)), None)
 
 
-def _among(runs: list[tuple[CellColumns, Changes]], task: str, metric: MetricSettings) -> Iterator[RunContrast]:
+def _among(runs: list[tuple[CellColumns, AnswerChanges]], task: str, metric: MetricSettings) -> Iterator[RunContrast]:
     """Yield the contrasts of all pairs of runs that were asked the same questions."""
     columns = [run for run, _ in runs]
     pairs = {
@@ -155,8 +154,8 @@ def _among(runs: list[tuple[CellColumns, Changes]], task: str, metric: MetricSet
     if not pairs:
         return
     n = len(runs[0][1].question)
-    means, replicates = changes.resampled_means([change for _, change in runs], metric)
-    for name in changes.METRICS:
+    means, replicates = resampled_means([change for _, change in runs], metric)
+    for name in CHANGE_METRICS:
         results = across.contrasts(means[name], replicates[name], list(pairs), metric.confidence_level)
         for ((i, j), kind), result in zip(pairs.items(), results, strict=True):
             yield RunContrast(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from bitsure.metrics.across import heterogeneity, over_draws
-from bitsure.metrics.significance import benjamini_hochberg
+from bitsure.metrics.multiple_testing import benjamini_hochberg
 from bitsure.sweep.report.run_columns import quantizer_label
 from bitsure.sweep.report.study_row import CALIBRATION_SEEDS, TRAINING_SEEDS, StudyRow
 

@@ -8,8 +8,8 @@ import pytest
 
 from bitsure.base.errors import UserError
 from bitsure.config.schema import MetricSettings
-from bitsure.metrics.confidence import questions
-from bitsure.metrics.measure import measure
+from bitsure.metrics import measure
+from bitsure.metrics.questions import question_set
 from tests.builders.records import record
 
 METRIC = MetricSettings(
@@ -81,14 +81,14 @@ def test_the_calibration_error_of_a_calibrated_model_is_near_its_null_value():
 )
 def test_normalization_divides_by_the_choices_length(normalization, lengths):
     row = record([-6.0, -4.0], choices=["abc", "éé"], choice_tokens=[4, 2])
-    asked = questions([row], normalization)
+    asked = question_set([row], normalization)
     scores = np.array([-6.0, -4.0]) / lengths
     assert asked.p == pytest.approx(np.exp(scores) / np.exp(scores).sum())
 
 
 def test_normalization_by_tokens_needs_their_number():
     with pytest.raises(UserError, match="Take char or byte"):
-        questions([record([-1, -2], choice_tokens=None)], "token")
+        question_set([record([-1, -2], choice_tokens=None)], "token")
 
 
 def test_what_a_normalization_does_to_the_temperature_is_undone_at_the_models_own():
@@ -137,12 +137,12 @@ def test_questions_of_a_named_cluster_are_resampled_together_even_if_there_are_f
 
 def test_guessing_by_hand():
     other = [record([-1, -2, -3], gold=i % 3, doc_id=i, choices=[f"{i}{k}" for k in range(3)]) for i in range(6)]
-    assert questions(other).guessed == pytest.approx(np.full(6, 1 / 3))
+    assert question_set(other).guessed == pytest.approx(np.full(6, 1 / 3))
     several = record([-1, -2, -3, -4], gold=[0, 3], doc_id=9)
-    assert questions([*other, several]).guessed[-1] == 0.5
+    assert question_set([*other, several]).guessed[-1] == 0.5
     # with the same choices always: the second is right in three of four questions
     same = [record([-1, -2], gold=g, doc_id=i, choices=["no", "yes"]) for i, g in enumerate([1, 1, 0, 1])]
-    assert questions(same).guessed.tolist() == [1, 1, 0, 1]
+    assert question_set(same).guessed.tolist() == [1, 1, 0, 1]
     assert measure(same, METRIC)["t"]["accuracy_above_guessing"].value == pytest.approx(1 / 4 - 3 / 4)
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from bitsure.base.terminal import Console
-from bitsure.comparison.published import find_published, published_rows
+from bitsure.comparison.published_numbers import find_published, published_rows
 from bitsure.config.number_formats import Activations, KeysValues
 from bitsure.config.other_quantizers import Bnb, Noise
 from bitsure.config.paths import CONF

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bitsure.base.errors import UserError
-from bitsure.comparison.verdict import judge
+from bitsure.comparison import judge
 from bitsure.config.schema import VerdictSettings
 from bitsure.results import Difference
 

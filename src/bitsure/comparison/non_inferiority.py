@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from bitsure.comparison import noise_control as control
-from bitsure.comparison.compare import BASELINE_GUESSING, PRIMARY, was_compared
+from bitsure.comparison.differences import was_compared
+from bitsure.comparison.noise_control import NOISE_CONTROL, place_in_range
 from bitsure.config.schema import VerdictSettings
-from bitsure.metrics.measure import ECE, MACRO
+from bitsure.metrics.names import BASELINE_ABOVE_GUESSING, ECE, MACRO, ONLY_BASELINE, ONLY_QUANTIZED, PRIMARY
 from bitsure.results.measurement import Comparison, Difference
 from bitsure.results.verdict import Decision, MarginVerdict, NoiseVerdict, TaskVerdict, Verdict
 
@@ -37,7 +37,7 @@ def judge(comparison: Comparison, margins: VerdictSettings, level: float) -> Ver
     by_metric = {"accuracy": margins.accuracy_margin, "nll": margins.nll_margin, ECE: margins.calibration_error_margin}
     tasks = {task: _judge_task(task, values, by_metric, level) for task, values in comparison.items() if task != MACRO}
     around = {
-        task: against_noise(task, values, level) for task, values in comparison.items() if f"{control.PREFIX}nll" in values
+        task: against_noise(task, values, level) for task, values in comparison.items() if f"{NOISE_CONTROL}nll" in values
     }
     return Verdict(
         verdict=_overall([task.verdict for task in tasks.values()]),
@@ -56,16 +56,16 @@ def against_noise(task: str, values: Mapping[str, Difference], level: float) -> 
         values: The task's part of a comparison with a noise control.
         level: The confidence level; the slope's test is called by p ≤ 1 − level.
     """
-    names = [name for name in values if f"{control.PREFIX}{name}" in values]
-    places = {name: control.place(values[name].value, values[f"{control.PREFIX}{name}"]) for name in names}
+    names = [name for name in values if f"{NOISE_CONTROL}{name}" in values]
+    places = {name: place_in_range(values[name].value, values[f"{NOISE_CONTROL}{name}"]) for name in names}
     name = PRIMARY if PRIMARY in names else "nll"
-    change, noise = values[name], values[f"{control.PREFIX}{name}"]
+    change, noise = values[name], values[f"{NOISE_CONTROL}{name}"]
     sentence = (
         f"{task}: noise of the same output error ({noise.n} seeds) changes {NOISE_LABELS[name]} by "
         f"{noise.ci_low:+.4f} to {noise.ci_high:+.4f}; quantization, by {change.value:+.4f}, is {places[name]} that."
     )
     if "kl_divergence" in names:
-        noise_kl = values[f"{control.PREFIX}kl_divergence"].value
+        noise_kl = values[f"{NOISE_CONTROL}kl_divergence"].value
         sentence += f" Mean KL {values['kl_divergence'].value:.4f}, of the noise {noise_kl:.4f}."
     if "harm_slope" in values and (p_value := values["harm_slope"].p_value) is not None:
         shown = p_value <= 1 - level + 1e-9  # 1 − level is not exact
@@ -74,9 +74,10 @@ def against_noise(task: str, values: Mapping[str, Difference], level: float) -> 
     return NoiseVerdict(places=places, sentence=sentence)
 
 
-def sentences(verdict: Verdict) -> list[str]:
+def verdict_sentences(verdict: Verdict) -> list[str]:
     """Return the verdict in words, task by task."""
-    return [one.sentence for one in (*verdict.tasks.values(), *(verdict.noise_control or {}).values())]
+    tasks = [task.sentence for task in verdict.tasks.values()]
+    return tasks + [noise.sentence for noise in (verdict.noise_control or {}).values()]
 
 
 def _judge_task(task: str, values: Mapping[str, Difference], margins: Mapping[str, float], level: float) -> TaskVerdict:
@@ -111,7 +112,7 @@ def _judge_metric(change: Difference, margin: float, worse: int, decisive: bool)
 
 
 def _not_compared(task: str, values: Mapping[str, Difference]) -> TaskVerdict:
-    full, quantized = (values[f"questions_only_{side}"].value for side in ("baseline", "quantized"))
+    full, quantized = (values[name].value for name in (ONLY_BASELINE, ONLY_QUANTIZED))
     sentence = (
         f"{task}: undecided. None of its questions is in both runs ({full:,} in full precision, {quantized:,} quantized)."
     )
@@ -120,7 +121,7 @@ def _not_compared(task: str, values: Mapping[str, Difference]) -> TaskVerdict:
 
 def _warning(values: Mapping[str, Difference]) -> str | None:
     """Return what makes the verdict worth little: a model that guesses loses nothing by being quantized."""
-    above, accuracy = values.get(BASELINE_GUESSING), values.get("accuracy")
+    above, accuracy = values.get(BASELINE_ABOVE_GUESSING), values.get("accuracy")
     if above is None or above.value is None or above.ci_low is None or accuracy is None or accuracy.baseline is None:
         return None
     if above.ci_low > 0:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bitsure.comparison.compare import compare
+from bitsure.comparison import compare
 from tests.builders.records import record
-from tests.metrics.test_metrics import METRIC, two_choices
+from tests.metrics.test_run_metrics import METRIC, two_choices
 
 
 def runs(n=200, shift=0.05, task="t", seed=0):
@@ -169,8 +169,8 @@ def test_no_flip_does_not_prove_that_none_can_happen():
 
 
 def test_a_task_that_does_not_join_is_reported_and_not_forgotten():
-    from bitsure.comparison.verdict import judge
-    from tests.comparison.test_verdict import MARGINS
+    from bitsure.comparison import judge
+    from tests.comparison.test_non_inferiority import MARGINS
 
     a, b = runs(task="a"), runs(task="b")
     other = [dataclasses.replace(row, prompt_hash="other") for row in b[1]]
@@ -236,7 +236,7 @@ def test_the_deferral_curve_has_its_share_its_cost_and_deferral_at_random():
 
 def test_guessing_is_seen_in_the_report_and_the_log(tmp_path, caplog):
     from bitsure.report.run_report import About, build
-    from tests.comparison.test_verdict import MARGINS
+    from tests.comparison.test_non_inferiority import MARGINS
 
     rng = np.random.default_rng(0)
 

@@ -78,11 +78,9 @@ class QuantizerSetting:
 @functools.cache
 def published_rows() -> tuple[PublishedRow, ...]:
     """Return the whole of published.csv."""
-    with files("bitsure.comparison").joinpath("published.csv").open(encoding="utf-8", newline="") as file:
+    with files("bitsure.comparison").joinpath("published.csv").open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
-    return tuple(
-        PublishedRow(**{key: _PARSERS.get(key, str)(text) if text else None for key, text in line.items()}) for line in lines
-    )
+    return tuple(PublishedRow(**_parsed(line)) for line in lines)
 
 
 def find_published(
@@ -193,6 +191,10 @@ def _pair_with(
         same=same,
         differs=differs,
     )
+
+
+def _parsed(line: Mapping[str, str]) -> dict[str, Any]:
+    return {key: _PARSERS.get(key, str)(text) if text else None for key, text in line.items()}
 
 
 def _parse_bool(text: str) -> bool:

@@ -1,0 +1,127 @@
+"""The differences of two models on one task's questions with choices."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from bitsure.comparison.difference_tests import with_primary_test, with_test, with_wider_interval
+from bitsure.config.schema import MetricSettings
+from bitsure.metrics import paper_compat
+from bitsure.metrics.arrays import FloatArray
+from bitsure.metrics.choice_metrics import accuracy_above_guessing, choice_metrics
+from bitsure.metrics.deferral_curve import deferral_points
+from bitsure.metrics.estimation import PointEstimate, estimate, standard_error
+from bitsure.metrics.flips import agresti_min, mcnemar
+from bitsure.metrics.names import BASELINE_ABOVE_GUESSING, PRIMARY, TEMPERATURE
+from bitsure.metrics.own_metrics import own_metrics
+from bitsure.metrics.pair_metrics import pair_metrics
+from bitsure.metrics.paper_intervals import paper_estimates
+from bitsure.metrics.question_pairs import QuestionPairs
+from bitsure.metrics.questions import question_set
+from bitsure.metrics.resampling import Resampling
+from bitsure.metrics.run_metrics import summarize
+from bitsure.metrics.significance import paired_t_test, z_test
+from bitsure.metrics.temperature import assign_folds
+from bitsure.results.measurement import Difference, Interval
+
+# each model's over its own right or wrong answers, so that the difference also holds what moved between the two
+CONDITIONAL = ("confidence_correct", "confidence_wrong")
+STUDY_ALPHA = 0.01  # of the study's own test
+
+
+def compare_choices(
+    before: pa.Table, after: pa.Table, settings: MetricSettings, alpha: float, cost_quantized: float
+) -> tuple[dict[str, Difference], dict[str, PointEstimate]]:
+    """Return every difference on one task, and the estimates behind those that are averaged over tasks.
+
+    Args:
+        before: The task's records of full precision.
+        after: Those of the quantized model, of the same questions in the same order.
+        settings: How records become numbers.
+        alpha: The significance level of the task's primary test, at least, in (0, 1).
+        cost_quantized: The cost of an answer of the quantized model, where one of the full model costs 1.
+    """
+    full, quantized = (question_set(side, settings.normalization) for side in (before, after))
+    resampling, level = Resampling.of_records(after, settings), settings.confidence_level
+    pairs = QuestionPairs(full, quantized, assign_folds(len(full), resampling.clusters, settings.seed))
+    results, estimates = _metric_differences(pairs, settings, resampling)
+    results["accuracy"] = with_wider_interval(results["accuracy"], agresti_min(pairs, level))
+    metrics = pair_metrics()
+    for name, found in estimate(metrics, pairs, resampling.weights, resampling.clusters).items():
+        estimates[name] = found
+        results[name] = summarize(Difference, found, metrics[name].count(pairs), resampling, level)
+    guessing = estimate({BASELINE_ABOVE_GUESSING: accuracy_above_guessing()}, full, resampling.weights, resampling.clusters)
+    for name, found in guessing.items():
+        results[name] = summarize(Difference, found, len(full), resampling, level)
+    for name, point in deferral_points(pairs, cost_quantized).items():
+        results[name] = results[name].model_copy(update=asdict(point))
+    changes = quantized.true_label_prob - full.true_label_prob
+    results |= with_primary_test(results[PRIMARY], changes, resampling, level, alpha)
+    results["correct_to_wrong"] = with_test(results["correct_to_wrong"], mcnemar(pairs, resampling.clusters, level))
+    results[TEMPERATURE] = _temperature(pairs, resampling, level)
+    if settings.paper_compat:
+        results |= _paper_compat(before, after, resampling, level)
+    return results, estimates
+
+
+def _metric_differences(
+    pairs: QuestionPairs, settings: MetricSettings, resampling: Resampling
+) -> tuple[dict[str, Difference], dict[str, PointEstimate]]:
+    """Return the difference of each metric of one model, with an exploratory test of all but the primary one."""
+    full, quantized, level = pairs.full, pairs.quantized, settings.confidence_level
+    metrics = choice_metrics(full, settings) | own_metrics(full, settings)
+    estimates = estimate(metrics, quantized, resampling.weights, resampling.clusters, minus=full)
+    results = {}
+    for name, metric in metrics.items():
+        now, was = estimates[name].sides
+        fields: dict[str, Any] = {"baseline": was, "quantized": now}
+        if name in CONDITIONAL:
+            fields |= {"n_baseline": metric.count(full), "n_quantized": metric.count(quantized)}
+        results[name] = summarize(Difference, estimates[name], len(full), resampling, level, **fields)
+        if name != PRIMARY:
+            results[name] = with_test(results[name], z_test(estimates[name], level))
+    return results, estimates
+
+
+def _temperature(pairs: QuestionPairs, resampling: Resampling, level: float) -> Difference:
+    """Return the mean cross-fitted temperature of both models, each with its interval, and how much it rose."""
+
+    def fitted(value: float, influence: FloatArray, least: float) -> PointEstimate:
+        return PointEstimate(value, standard_error(influence, resampling.clusters), None, "influence function", least)
+
+    influences = pairs.temperature_influences
+    before, after = (fitted(*side, 0.0) for side in zip(pairs.temperatures, influences, strict=True))
+    return summarize(
+        Difference,
+        fitted(after.value - before.value, influences[1] - influences[0], -math.inf),
+        len(pairs),
+        resampling,
+        level,
+        baseline=before.value,
+        baseline_ci=_if_finite(before.interval(level)),
+        quantized=after.value,
+        quantized_ci=_if_finite(after.interval(level)),
+    )
+
+
+def _if_finite(interval: Interval) -> Interval | None:
+    return interval if all(map(math.isfinite, interval)) else None
+
+
+def _paper_compat(before: pa.Table, after: pa.Table, resampling: Resampling, level: float) -> dict[str, Difference]:
+    """Return the study's numbers, with its t-test of full − quantized, the other way round than everything else here."""
+    was, now = paper_compat.paper_numbers(before), paper_compat.paper_numbers(after)
+    estimates = paper_estimates(after, resampling.weights, resampling.clusters, minus=before)
+    n = len(paper_compat.kept(after))
+    results = {
+        f"paper_compat/{name}": summarize(Difference, one, n, resampling, level, baseline=was[name], quantized=now[name])
+        for name, one in estimates.items()
+    }
+    changes = paper_compat.gold_probability(before) - paper_compat.gold_probability(after)
+    test = paired_t_test(changes, None, None, level, STUDY_ALPHA)
+    results["paper_compat/conf_true"] = with_test(results["paper_compat/conf_true"], test, family="the study's own")
+    return results

@@ -1,0 +1,50 @@
+"""Differences completed by their tests and by intervals that fit better."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bitsure.metrics.arrays import FloatArray
+from bitsure.metrics.names import CLUSTER_ROBUST, PRIMARY
+from bitsure.metrics.resampling import Resampling
+from bitsure.metrics.significance import SignificanceTest, cluster_robust_t_test, paired_t_test
+from bitsure.results.measurement import Difference, Interval
+
+
+def with_test(difference: Difference, test: SignificanceTest | None, **fields: Any) -> Difference:
+    """Return a difference with the results of a test, if there is one, and with other fields replaced."""
+    return difference.model_copy(update=(test.fields() if test else {}) | fields)
+
+
+def with_primary_test(
+    difference: Difference, changes: FloatArray, resampling: Resampling, level: float, alpha: float
+) -> dict[str, Difference]:
+    """Return the primary difference with its test, and the cluster-robust one where questions come in clusters.
+
+    Args:
+        difference: The difference of true_label_prob.
+        changes: Each question's change, shape (n,).
+        resampling: How the questions are resampled.
+        level: The confidence level of the intervals, in (0, 1).
+        alpha: The significance level of the test, in (0, 1).
+    """
+    results = {}
+    if resampling.clusters is not None:
+        test, (low, high) = cluster_robust_t_test(changes, resampling.clusters, level, alpha)
+        interval = {"ci_low": low, "ci_high": high, "interval": "t, cluster-robust"}
+        results[CLUSTER_ROBUST] = with_test(difference, test, **interval, resampled=f"none: the variance of {resampling.unit}")
+    test = paired_t_test(changes, resampling.weights, resampling.clusters, level, alpha)
+    return results | {PRIMARY: with_test(difference, test)}
+
+
+def with_wider_interval(difference: Difference, other: Interval) -> Difference:
+    """Return a difference with the wider ends of its own interval and of Agresti and Min's.
+
+    Resampling cannot see flips that did not happen; an interval of proportions cannot see clusters.
+    """
+    ends = {
+        "ci_low": other[0] if difference.ci_low is None else min(difference.ci_low, other[0]),
+        "ci_high": other[1] if difference.ci_high is None else max(difference.ci_high, other[1]),
+    }
+    interval = f"{difference.interval}, at least as wide as Agresti–Min"
+    return difference.model_copy(update=ends | {"interval": interval})

@@ -1,0 +1,56 @@
+"""The differences of two models on one task's continuations or whole texts."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from bitsure.comparison.difference_tests import with_primary_test, with_test, with_wider_interval
+from bitsure.config.schema import MetricSettings
+from bitsure.metrics.estimation import estimate
+from bitsure.metrics.flips import agresti_min, mcnemar
+from bitsure.metrics.names import PRIMARY
+from bitsure.metrics.pair_metrics import text_pair_metrics
+from bitsure.metrics.question_pairs import AnswerPairs
+from bitsure.metrics.resampling import Resampling
+from bitsure.metrics.run_metrics import summarize
+from bitsure.metrics.significance import paired_t_test, z_test
+from bitsure.metrics.texts import TextSet, text_metrics, text_set
+from bitsure.results.measurement import Difference
+
+
+def compare_texts(before: pa.Table, after: pa.Table, settings: MetricSettings, alpha: float) -> dict[str, Difference]:
+    """Return every difference on one task without choices.
+
+    The NLL has a paired t-test. For whole texts, whose NLL is one sum over another, it tests what each text adds to the
+    difference (linearized: Cochran 1977, section 6.4).
+
+    Args:
+        before: The task's records of full precision.
+        after: Those of the quantized model, of the same texts in the same order.
+        settings: How records become numbers.
+        alpha: The significance level of the task's test, at least, in (0, 1).
+    """
+    full, quantized = text_set(before), text_set(after)
+    resampling, level = Resampling.of_records(after, settings), settings.confidence_level
+    metrics = text_metrics(full)
+    results: dict[str, Difference] = {}
+    for name, found in estimate(metrics, quantized, resampling.weights, resampling.clusters, minus=full).items():
+        now, was = found.sides
+        difference = summarize(Difference, found, len(full), resampling, level, baseline=was, quantized=now)
+        results[name] = with_test(difference, z_test(found, level))
+    (now, now_influence), (was, was_influence) = (metrics["nll"].value_and_influence(side) for side in (quantized, full))
+    changes = now - was + now_influence - was_influence
+    results["nll"] = with_test(results["nll"], paired_t_test(changes, None, resampling.clusters, level, alpha))
+    if full.words is None:
+        _add_flips(results, AnswerPairs(full, quantized), resampling, level)
+        changes = quantized.true_label_prob - full.true_label_prob
+        results |= with_primary_test(results[PRIMARY], changes, resampling, level, alpha)
+    return results
+
+
+def _add_flips(results: dict[str, Difference], pairs: AnswerPairs[TextSet], resampling: Resampling, level: float) -> None:
+    """Add what became right or wrong by greedy decoding, with its test."""
+    for name, found in estimate(text_pair_metrics(), pairs, resampling.weights, resampling.clusters).items():
+        results[name] = summarize(Difference, found, len(pairs), resampling, level)
+    results["accuracy"] = with_wider_interval(results["accuracy"], agresti_min(pairs, level))
+    results["correct_to_wrong"] = with_test(results["correct_to_wrong"], mcnemar(pairs, resampling.clusters, level))

@@ -1,0 +1,28 @@
+"""Names of metrics that other code asks for, and of tasks and entries that are no metric of a question."""
+
+from __future__ import annotations
+
+MACRO = "macro_average"  # the task that stands for the mean over tasks
+PRIMARY = "true_label_prob"  # carries the primary test
+ECE = "expected_calibration_error"
+TEMPERATURE = "temperature"
+ACCURACY_ABOVE_GUESSING = "accuracy_above_guessing"
+BASELINE_ABOVE_GUESSING = f"baseline_{ACCURACY_ABOVE_GUESSING}"
+ECE_IF_CALIBRATED = f"{ECE}_if_calibrated"
+CLUSTER_ROBUST = f"{PRIMARY}_cluster_robust"
+QUESTIONS_JOINED, ONLY_BASELINE, ONLY_QUANTIZED = (
+    f"questions_{which}" for which in ("joined", "only_baseline", "only_quantized")
+)
+# also measured at the model's own temperature, under a name of its own
+AT_OWN_TEMPERATURE = {name: f"{name}_at_own_temperature" for name in ("nll", ECE, "debiased_squared_calibration_error")}
+SINGLE = (
+    TEMPERATURE,
+    ACCURACY_ABOVE_GUESSING,
+    BASELINE_ABOVE_GUESSING,
+    ECE_IF_CALIBRATED,
+    CLUSTER_ROBUST,
+    QUESTIONS_JOINED,
+    ONLY_BASELINE,
+    ONLY_QUANTIZED,
+    *AT_OWN_TEMPERATURE.values(),
+)

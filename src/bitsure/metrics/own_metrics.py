@@ -1,0 +1,114 @@
+"""Metrics of a user's own, which `metric.own` names.
+
+A metric is a function that takes a `QuestionSet` of n questions. It returns a number of each question, shape (n,), whose mean
+is the metric; or a `Statistic`. It is measured for both runs, compared, tested and reported as the others are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from bitsure.base.errors import UserError
+from bitsure.config.schema import MetricSettings
+from bitsure.metrics.arrays import FloatArray
+from bitsure.metrics.choice_metrics import BRIER_SCORE, BRIER_SCORE_SET, CLASSWISE, choice_metrics
+from bitsure.metrics.names import SINGLE
+from bitsure.metrics.pair_metrics import pair_metrics
+from bitsure.metrics.questions import QuestionSet
+from bitsure.metrics.statistic import Statistic, mean
+
+Metric: TypeAlias = Callable[[QuestionSet], FloatArray | Statistic[QuestionSet]]
+
+
+def own_metrics(questions: QuestionSet, settings: MetricSettings) -> dict[str, Statistic[Any]]:
+    """Return the metrics of the user's own for these questions.
+
+    Args:
+        questions: The questions that a function is called with, to see what it returns.
+        settings: Their names and functions, in `own`.
+
+    Raises:
+        UserError: If a function cannot be imported, returns another shape, or NaN for every question.
+    """
+    return {name: _as_statistic(name, path, questions) for name, path in settings.own.items()}
+
+
+def check_own_metrics(settings: MetricSettings) -> None:
+    """Check what can be known of the user's own metrics before anything is scored.
+
+    The functions are called with a few made-up questions that have 2 to 5 choices.
+
+    Raises:
+        UserError: If a name is taken or unfit, a function cannot be imported, returns another shape, or NaN for every question.
+    """
+    if not settings.own:
+        return
+    example = _example()
+    taken = {*choice_metrics(example, settings), *pair_metrics(), BRIER_SCORE, BRIER_SCORE_SET, CLASSWISE, *SINGLE}
+    for name in settings.own:
+        if not re.fullmatch("[a-z][a-z0-9_]*", name):
+            raise UserError(f"metric.own: the name {name!r} may have small letters, digits and underscores only.")
+        if name in taken:
+            raise UserError(f"metric.own.{name}: bitsure has a metric of this name. Choose another, such as own_{name}.")
+    own_metrics(example, settings)
+
+
+def _as_statistic(name: str, path: str, questions: QuestionSet) -> Statistic[QuestionSet]:
+    metric, where = _import(name, path), f"metric.own.{name}={path}"
+    result = metric(questions)
+    if isinstance(result, Statistic):
+        return result
+
+    def values(questions: QuestionSet) -> FloatArray:
+        return _checked(metric(questions), len(questions), where)
+
+    if np.isnan(_checked(result, len(questions), where)).all():
+        raise UserError(f"{where}: it returned NaN for all of {len(questions):,} questions.")
+    return mean(values)
+
+
+def _checked(values: object, n: int, where: str) -> FloatArray:
+    """Return a metric's values as an array, if there is one for each question."""
+    try:
+        array = np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{where}: it returned no numbers but {type(values).__name__}; return an array of {n} numbers."
+        ) from error
+    if array.shape != (n,):
+        raise UserError(f"{where}: it returned shape {array.shape} for {n} questions; return a number of each, shape ({n},).")
+    return array
+
+
+def _import(name: str, path: str) -> Metric:
+    module, _, function = path.rpartition(".")
+    where = f"metric.own.{name}={path}"
+    if not module:
+        raise UserError(f"{where}: write module.function, such as my_metrics.{function or name}.")
+    try:
+        found = getattr(import_module(module), function, None)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there; what it imports is not
+        raise UserError(
+            f"{where}: there is no module {error.name}. Put {error.name}.py into the --config-dir or beside it, or name its "
+            "folder in the environment variable PYTHONPATH."
+        ) from error
+    if not callable(found):
+        raise UserError(f"{where}: module {module} has no function {function}.")
+    metric: Metric = found
+    return metric
+
+
+def _example() -> QuestionSet:
+    """Return made-up questions with 2, 3, 4 and 5 choices."""
+    n_choices = np.arange(2, 6)
+    starts = np.concatenate([[0], np.cumsum(n_choices)])
+    gold = np.zeros(starts[-1], dtype=bool)
+    gold[starts[:-1] + np.array([0, 1, 0, 1])] = True
+    return QuestionSet(np.random.default_rng(0).normal(-10, 3, starts[-1]), gold, starts)

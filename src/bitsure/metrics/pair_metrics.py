@@ -1,0 +1,90 @@
+"""Metrics of two models' answers to the same questions: flips, divergences, harm, repair by temperature, deferral."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from bitsure.metrics.arrays import FloatArray
+from bitsure.metrics.deferral_curve import deferral_metrics
+from bitsure.metrics.question_pairs import STRATA, AnswerPairs, QuestionPairs
+from bitsure.metrics.statistic import SumStatistic, mean
+from bitsure.metrics.texts import TextSet
+
+
+def pair_metrics() -> dict[str, SumStatistic[QuestionPairs]]:
+    """Return the metrics that need both models' answers to questions with choices.
+
+    Harm is the mean and instability the standard deviation of δ, the change of the right answer's log-odds, overall and by
+    stratum of the full model's certainty.
+    """
+    metrics: dict[str, SumStatistic[QuestionPairs]] = {
+        "flip_rate": mean(lambda p: p.flipped),
+        "correct_to_wrong": mean(lambda p: p.lost),
+        "wrong_to_correct": mean(lambda p: p.won),
+        "kl_divergence": mean(lambda p: p.kl_divergence),
+        "jensen_shannon_divergence": mean(lambda p: p.jensen_shannon),
+        "jensen_shannon_distance": mean(lambda p: np.sqrt(p.jensen_shannon)),
+        "harm": mean(lambda p: p.log_odds_change, among=lambda p: p.has_odds),
+        "instability": _deviation(lambda p: p.has_odds),
+        "harm_slope": _slope(),
+        "nll_mended_by_temperature": mean(
+            lambda p: p.quantized.nll - p.quantized_at_own_temperature.nll - p.full.nll + p.full_at_own_temperature.nll
+        ),
+        "nll_beyond_temperature": mean(lambda p: p.quantized_at_own_temperature.nll - p.full_at_own_temperature.nll),
+        "nll_saved_by_own_temperature": mean(lambda p: p.quantized.nll - p.quantized_at_own_temperature.nll),
+        "nll_saved_by_full_temperature": mean(lambda p: p.quantized.nll - p.quantized_at_full_temperature.nll),
+    }
+    for k in range(STRATA):
+        inside = _in_stratum(k)
+        metrics[f"harm_stratum_{k + 1}"] = mean(lambda p: p.log_odds_change, among=inside)
+        metrics[f"instability_stratum_{k + 1}"] = _deviation(inside)
+    return metrics | deferral_metrics()
+
+
+def text_pair_metrics() -> dict[str, SumStatistic[AnswerPairs[TextSet]]]:
+    """Return the metrics of two models' continuations: what became wrong or right by greedy decoding, in [0, 1]."""
+    return {
+        "flip_rate": mean(lambda p: p.lost + p.won),
+        "correct_to_wrong": mean(lambda p: p.lost),
+        "wrong_to_correct": mean(lambda p: p.won),
+    }
+
+
+def _in_stratum(k: int) -> Callable[[QuestionPairs], FloatArray]:
+    return lambda pairs: (pairs.stratum == k) * pairs.has_odds
+
+
+def _deviation(among: Callable[[QuestionPairs], FloatArray]) -> SumStatistic[QuestionPairs]:
+    """Return the standard deviation of δ where `among` is 1."""
+
+    def features(pairs: QuestionPairs) -> FloatArray:
+        inside, change = among(pairs), pairs.log_odds_change
+        return np.stack([inside, inside * change, inside * change**2], axis=1)
+
+    def root(sums: FloatArray) -> FloatArray:
+        n = sums[..., 0]
+        variance: FloatArray = sums[..., 2] / n - (sums[..., 1] / n) ** 2
+        deviation: FloatArray = np.sqrt(np.maximum(variance, 0.0))
+        return deviation
+
+    return SumStatistic(features, root, least=0.0, among=among)
+
+
+def _slope() -> SumStatistic[QuestionPairs]:
+    """Return the least-squares slope of δ on the full model's certainty (0 … 1): above 0 where unsure questions are hit harder.
+
+    Its null value is not 0 but the slope of noise of the same size: it has a test where there is a noise control.
+    """
+
+    def features(pairs: QuestionPairs) -> FloatArray:
+        x, y = pairs.certainty, pairs.log_odds_change
+        return np.stack([np.ones(len(pairs)), x, y, x * y, x * x], axis=1) * pairs.has_odds[:, None]
+
+    def slope(sums: FloatArray) -> FloatArray:
+        n, x, y, xy, xx = np.moveaxis(sums, -1, 0)
+        spread = n * xx - x * x
+        return np.where(spread > 1e-9 * n * n, (n * xy - x * y) / spread, np.nan)
+
+    return SumStatistic(features, slope)

@@ -1,0 +1,50 @@
+"""How the questions of a task are resampled: alone, or together where they depend on each other."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bitsure.config.schema import MetricSettings
+from bitsure.metrics import bootstrap
+from bitsure.metrics.arrays import FloatArray, IntArray
+
+FEWEST_CLUSTERS = 30
+
+
+class Resampling:
+    """The clusters of a task's questions and the weights of its bootstrap.
+
+    Attributes:
+        clusters: Each question's cluster, shape (n,), from 0; None where every question is alone.
+        n_clusters: Number of clusters; None where every question is alone.
+        unit: What is resampled, in words.
+    """
+
+    def __init__(self, n: int, clusters: IntArray | None, settings: MetricSettings) -> None:
+        self.clusters = clusters
+        self.n_clusters = None if clusters is None else int(clusters.max()) + 1
+        self.unit = "questions" if clusters is None else f"clusters of questions ({self.n_clusters:,})"
+        self._n, self._settings = n, settings
+
+    @cached_property
+    def weights(self) -> FloatArray | None:
+        """How often each question counts in each resample, shape (n, resamples); None for too many questions."""
+        if self._n > bootstrap.MOST_RESAMPLED:
+            return None
+        return bootstrap.resample_weights(self._n, self._settings.resamples, self._settings.seed, self.clusters)
+
+    @classmethod
+    def of_records(cls, records: pa.Table, settings: MetricSettings) -> Resampling:
+        """Return the resampling of one task's records, by their column `cluster`, or by their prompts where that is null.
+
+        One cluster that holds all questions leaves nothing to resample. A few prompts that all questions share (often an empty
+        one) do not make questions depend on each other. In both cases every question is alone.
+        """
+        prompts = records["prompt_hash"]
+        names = pc.coalesce(records["cluster"], prompts)
+        codes = names.combine_chunks().dictionary_encode().indices.to_numpy()
+        fewest = FEWEST_CLUSTERS if pc.all(pc.equal(names, prompts)).as_py() else 2
+        return cls(len(codes), codes if fewest <= codes.max() + 1 < len(codes) else None, settings)
