@@ -14,15 +14,15 @@ import pytest
 
 from bitsure.base.errors import UserError
 from bitsure.config.paths import PROJECT
-from bitsure.hub import conversions, mirrors
-from bitsure.hub import data_sets as hub_data
+from bitsure.hub import mirrors
+from bitsure.hub.conversions import REF, Conversion, Conversions
+from bitsure.hub.data_sets import data_sets_from
 from bitsure.records.parquet import read_records
 from tests.builders.loopback_hub import serve
 from tests.builders.tokenizers import TEXT
 
 REPO = "juletxara/xstory_cloze"
 SCRIPT = "import pathlib\npathlib.Path(__file__, '../../was-run').resolve().touch()\n"
-REFUSED = RuntimeError("Dataset scripts are no longer supported, but found set.py")
 
 
 def stories(language: str, count: int) -> list[dict]:
@@ -59,7 +59,7 @@ def world(tmp_path_factory, tiny_model):
         convert(folder / "converted", language, eval=stories(language, 12), train=stories(language, 4))
     with serve() as served:
         served.add(REPO, folder / "xstory_cloze", kind="datasets")
-        served.add(REPO, folder / "converted", kind="datasets", ref=conversions.REF)
+        served.add(REPO, folder / "converted", kind="datasets", ref=REF)
         served.add("facebook/xnli", folder / "xnli", kind="datasets")
 
         def run(*command: str, **environment: str):
@@ -81,7 +81,7 @@ def told(folder, name: str) -> dict:
 
 def test_the_hubs_conversion_is_read_instead_of_the_script(world):
     served, folder, run = world
-    origin = {REPO: {"commit": served.repositories["datasets", f"{REPO}@{conversions.REF}"].commit, "ref": conversions.REF}}
+    origin = {REPO: {"commit": served.repositories["datasets", f"{REPO}@{REF}"].commit, "ref": REF}}
     # the second one is asked for when `datasets` has prepared the first: that does not stand in for it
     done = run(*SMALL, "task.names=[xstorycloze_en,xstorycloze_ar]", "hydra.run.dir=straight")
     assert done.returncode == 0, done.stderr + done.stdout
@@ -110,8 +110,8 @@ def test_a_mirror_gets_the_conversion_and_serves_it_without_network(world):
     assert done.returncode == 0, done.stderr + done.stdout
     names = [f"en/{split}/000{i}.parquet" for split in ("eval", "train") for i in range(2)]
     assert told(folder, "over-mirror")["xstorycloze_en"][REPO] == {
-        "commit": served.repositories["datasets", f"{REPO}@{conversions.REF}"].commit,
-        "ref": conversions.REF,
+        "commit": served.repositories["datasets", f"{REPO}@{REF}"].commit,
+        "ref": REF,
         "sha256": mirrors.hashes(str(folder / "mirror"), REPO, names),
     }
     straight, over = (read_records(folder / name / "records.parquet")[0] for name in ("straight", "over-mirror"))
@@ -132,7 +132,7 @@ def test_without_a_conversion_the_error_says_how_to_fill_a_mirror_by_hand(world)
     by_hand.mkdir(parents=True)
     (by_hand / "README.md").write_text(card.replace("split: …", "split: eval").replace("path: …", "path: rows.jsonl"))
     (by_hand / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in stories("en", 3)))
-    with hub_data.datasets_from(str(folder / "by-hand"), None) as origins:
+    with data_sets_from(str(folder / "by-hand")) as origins:
         found = datasets.load_dataset("facebook/xnli", "en", cache_dir=str(folder / "cache"))
     assert found["eval"].to_list() == stories("en", 3)
     assert origins["facebook/xnli"]["unknown"] == "put into the mirror by hand"
@@ -140,50 +140,50 @@ def test_without_a_conversion_the_error_says_how_to_fill_a_mirror_by_hand(world)
 
 def test_a_conversion_of_a_part_is_refused(served, tmp_path):
     convert(tmp_path, "big", **{"partial-train": stories("en", 4), "test": stories("en", 4)})
-    served.add("org/set", tmp_path, kind="datasets", ref=conversions.REF)
+    served.add("org/set", tmp_path, kind="datasets", ref=REF)
     with pytest.raises(UserError, match=r"set\.py: .* the hub has converted only a part of it to parquet \(partial-train\)"):
-        conversions.find("org/set", "big", REFUSED)
+        Conversions().find("org/set", "big")
     with pytest.raises(UserError, match="has no conversion of this configuration to parquet, only of big"):
-        conversions.find("org/set", "small", REFUSED)
-    with pytest.raises(RuntimeError, match="another"):
-        conversions.find("org/set", "big", RuntimeError("another"))
+        Conversions().find("org/set", "small")
 
 
 def test_the_only_configuration_needs_no_name(served, tmp_path):
     convert(tmp_path, "plain_text", test=stories("en", 4))
     (tmp_path / "plain_text" / "test" / "index.duckdb").write_bytes(b"which the hub keeps there too")
-    added = served.add("org/set", tmp_path, kind="datasets", ref=conversions.REF)
+    added = served.add("org/set", tmp_path, kind="datasets", ref=REF)
     files = ["plain_text/test/0000.parquet", "plain_text/test/0001.parquet"]
-    assert conversions.find("org/set", None, REFUSED) == conversions.Conversion("plain_text", added.commit, {"test": files})
+    assert Conversions().find("org/set", None) == Conversion("plain_text", added.commit, {"test": files})
 
 
 def test_an_only_configuration_that_the_hub_calls_default_keeps_its_name(served, tmp_path):
     convert(tmp_path, "default", test=stories("en", 4))
-    added = served.add("org/set", tmp_path, kind="datasets", ref=conversions.REF)
+    added = served.add("org/set", tmp_path, kind="datasets", ref=REF)
     files = ["default/test/0000.parquet", "default/test/0001.parquet"]
-    assert conversions.find("org/set", "plain_text", REFUSED) == conversions.Conversion(
-        "plain_text", added.commit, {"test": files}
-    )
+    assert Conversions().find("org/set", "plain_text") == Conversion("plain_text", added.commit, {"test": files})
 
 
-def test_an_only_conversion_does_not_stand_for_two_configurations(served, tmp_path, caplog):
+@pytest.mark.parametrize(("first", "second"), [("en", "fr"), ("fr", "en")])
+def test_an_only_conversion_does_not_stand_for_two_configurations(served, tmp_path, caplog, first, second):
     convert(tmp_path, "default", test=stories("en", 4))
-    added = served.add("org/languages", tmp_path, kind="datasets", ref=conversions.REF)
-    found = conversions.find("org/languages", "en", REFUSED)
-    assert found.origin == {"commit": added.commit, "ref": conversions.REF, "configuration": "default"}
-    assert "org/languages: the configuration default of its conversion is read for en" in caplog.text
-    assert conversions.find("org/languages", "en", REFUSED) == found
-    assert "configuration" not in conversions.find("org/languages", None, REFUSED).origin
-    with pytest.raises(UserError, match=r"configuration fr, .* default, which was taken for configuration en already\. Put"):
-        conversions.find("org/languages", "fr", REFUSED)
+    added = served.add("org/languages", tmp_path, kind="datasets", ref=REF)
+    for _ in range(2):  # each load of tasks begins anew
+        one_load = Conversions()
+        found = one_load.find("org/languages", first)
+        assert found.origin == {"commit": added.commit, "ref": REF, "configuration": "default"}
+        assert one_load.find("org/languages", first) == found
+        assert "configuration" not in one_load.find("org/languages", None).origin
+        with pytest.raises(UserError, match=rf"configuration {second}, .* default, which stands for configuration {first}"):
+            one_load.find("org/languages", second)
+    assert caplog.text.count(f"org/languages: the configuration default of its conversion is read for {first}") == 2
+    assert Conversions().find("org/languages", second).configuration == second
 
 
 def test_a_card_does_not_name_the_same_files_for_two_configurations(tmp_path):
     splits = {"test": ["default/test/0000.parquet"]}
-    conversions.Conversion("en", "c" * 40, splits).describe("org/set", tmp_path)
+    Conversion("en", "c" * 40, splits).describe("org/set", tmp_path)
     said = (tmp_path / "README.md").read_text()
-    with pytest.raises(UserError, match=r"configuration fr, .* was taken for configuration en already"):
-        conversions.Conversion("fr", "c" * 40, splits).describe("org/set", tmp_path)
+    with pytest.raises(UserError, match=r"configuration fr, .* stands for configuration en already"):
+        Conversion("fr", "c" * 40, splits).describe("org/set", tmp_path)
     assert (tmp_path / "README.md").read_text() == said
 
 
@@ -196,7 +196,7 @@ def test_a_card_is_there_whole_however_its_writing_ends(tmp_path, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.repocard.metadata_save", killed)
     with pytest.raises(KeyboardInterrupt):
-        conversions.Conversion("en", "c" * 40, {"eval": ["en/eval/0000.parquet"]}).describe("org/set", tmp_path)
+        Conversion("en", "c" * 40, {"eval": ["en/eval/0000.parquet"]}).describe("org/set", tmp_path)
     assert (tmp_path / "README.md").read_text() == "---\nlicense: mit\n---\nText.\n"
 
 
@@ -204,6 +204,6 @@ def test_a_card_keeps_what_it_says_of_others(tmp_path):
     card = "---\nlicense: mit\nconfigs:\n- config_name: mine\n  data_files: mine.jsonl\n---\nText.\n"
     (tmp_path / "README.md").write_text(card)
     for _ in range(2):
-        conversions.Conversion("en", "c" * 40, {"eval": ["en/eval/0000.parquet"]}).describe("org/set", tmp_path)
+        Conversion("en", "c" * 40, {"eval": ["en/eval/0000.parquet"]}).describe("org/set", tmp_path)
     added = "- config_name: en\n  data_files:\n  - split: eval\n    path:\n    - en/eval/0000.parquet\n"
     assert (tmp_path / "README.md").read_text() == card.replace("mine.jsonl\n", f"mine.jsonl\n{added}")

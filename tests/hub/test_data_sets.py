@@ -5,12 +5,12 @@ import hashlib
 import pytest
 
 from bitsure.base.errors import UserError
-from bitsure.hub import data_sets as hub_data
+from bitsure.hub.data_sets import data_sets_from
 
 
 @pytest.fixture
 def loaded(monkeypatch):
-    """What `datasets.load_dataset` is called with within a block of `datasets_from`."""
+    """What `datasets.load_dataset` is called with within a block of `data_sets_from`."""
     calls = []
     monkeypatch.setattr("datasets.load_dataset", lambda path, *args, **kwargs: calls.append((path, args, kwargs)))
     return calls
@@ -24,20 +24,21 @@ def test_a_repository_in_the_mirror_is_read_from_there(loaded, tmp_path):
     (folder / "README.md").write_text("---\nconfigs: [{config_name: main, data_files: a.jsonl}]\n---\n")
     (folder / "a.jsonl").write_text('{"q": 1}')
     before = datasets.load_dataset
-    with hub_data.datasets_from(str(tmp_path), None) as origins:
+    with data_sets_from(str(tmp_path)) as origins:
         datasets.load_dataset("org/set", "main", split="test")
         datasets.load_dataset("org/other", "main")
     assert datasets.load_dataset is before
     sha256 = hashlib.sha256(b'{"q": 1}').hexdigest()
     assert origins["org/set"] == {"commit": None, "unknown": "put into the mirror by hand", "sha256": {"a.jsonl": sha256}}
     assert origins["org/other"]["commit"] is None
-    assert loaded == [(str(tmp_path / "datasets" / "org" / "set"), ("main",), {"split": "test"}), ("org/other", ("main",), {})]
+    [(path, args, kwargs), other] = loaded
+    assert (path, args, kwargs["split"]) == (str(folder), ("main",), "test") and other == ("org/other", ("main",), {})
 
 
 def test_ones_own_files_are_found_beside_their_yaml(loaded, tmp_path):
     import datasets
 
-    with hub_data.datasets_from(None, str(tmp_path)):
+    with data_sets_from(None, str(tmp_path)):
         for files in ({"test": "a.jsonl"}, {"test": ["a.jsonl", "/b.jsonl"]}, "a.jsonl", "https://host/a.jsonl"):
             datasets.load_dataset("json", data_files=files)
     here = str(tmp_path / "a.jsonl")
@@ -54,9 +55,10 @@ def test_what_cannot_be_had_says_what_and_how(monkeypatch, tmp_path):
     monkeypatch.setattr("datasets.load_dataset", refuse)
     with (
         pytest.raises(
-            UserError, match=r"data set org/set cannot be had: the mirror .* ConnectionError: no route\n.*DIR/datasets/org/set"
+            UserError,
+            match=r"data set org/set is not available: the mirror .* ConnectionError: no route\n.*DIR/datasets/org/set",
         ),
-        hub_data.datasets_from(str(tmp_path), None),
+        data_sets_from(str(tmp_path), None),
     ):
         datasets.load_dataset("org/set")
 
@@ -72,7 +74,7 @@ def test_a_configuration_that_the_mirror_lacks_is_named(tmp_path):
         pytest.raises(
             UserError, match=r"org/set, configuration b cannot be read from the mirror's .*'b' not found.*\n.*prefetch"
         ),
-        hub_data.datasets_from(str(tmp_path), None),
+        data_sets_from(str(tmp_path), None),
     ):
         datasets.load_dataset("org/set", "b")
 
@@ -90,6 +92,6 @@ def test_a_file_of_the_mirror_that_cannot_be_read_is_named(loaded, tmp_path, mon
     monkeypatch.setattr("bitsure.hub.mirrors.hash_file", denied)
     with (
         pytest.raises(UserError, match=r"org/set cannot be read from the mirror's .*Permission denied: .*a\.jsonl"),
-        hub_data.datasets_from(str(tmp_path), None),
+        data_sets_from(str(tmp_path), None),
     ):
         datasets.load_dataset("org/set")

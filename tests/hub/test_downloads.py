@@ -11,7 +11,7 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.config.schema import ModelSettings
-from bitsure.hub import files as hub
+from bitsure.hub.files import dataset_file
 from bitsure.models import source as models
 
 TINY = ModelSettings(repo="org/tiny")
@@ -72,7 +72,7 @@ def test_a_broken_transfer_goes_on_where_it_broke(served, published, tiny_model,
 def test_a_hub_that_asks_for_patience_gets_it(served, published, caplog):
     served.busy = 3
     assert models.locate(TINY, None).revision == published.commit
-    assert "the hub says 429" in caplog.text
+    assert "the hub answers 429" in caplog.text
     served.busy = 1000
     with pytest.raises(UserError, match=r"too many requests from here \(429\).*hf auth login"):
         models.locate(ModelSettings(repo="org/other"), None)
@@ -122,9 +122,9 @@ def test_a_full_disk_is_said_before_and_during_a_download(served, published, mon
 
     with monkeypatch.context() as patched:
         patched.setattr(client, "http_get", full)
-        with pytest.raises(UserError, match=r"the disk is full\. .* the same command goes on from there"):
+        with pytest.raises(UserError, match=r"the disk is full\. .* the same command continues from there"):
             models.locate(TINY, None)
-    whole = models.locate(TINY, None)  # nothing of what was written then is taken for a file
+    whole = models.locate(TINY, None)  # the half-written file is not taken for a whole one
     assert (whole.path / "config.json").read_bytes() == (tiny_model / "config.json").read_bytes()
 
 
@@ -144,8 +144,8 @@ def test_a_file_of_a_data_set_is_fetched_once(served, tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "c.txt").write_text("text")
     served.add("org/text", tmp_path / "set", kind="datasets")
-    assert hub.dataset_file("org/text", "c.txt", None).read_text() == "text"
+    assert dataset_file("org/text", "c.txt", None).read_text() == "text"
     served.asked.clear()
-    assert hub.dataset_file("org/text", "c.txt", None).read_text() == "text" and served.asked == []
-    with pytest.raises(UserError, match=r"none\.txt of data set org/text cannot be had: .*\n.*DIR/datasets/org/text/none\.txt"):
-        hub.dataset_file("org/text", "none.txt", None)
+    assert dataset_file("org/text", "c.txt", None).read_text() == "text" and served.asked == []
+    with pytest.raises(UserError, match=r"none\.txt of data set org/text is not avail.*\n.*DIR/datasets/org/text/none\.txt"):
+        dataset_file("org/text", "none.txt", None)

@@ -11,26 +11,27 @@ import pytest
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.config.schema import ModelSettings
-from bitsure.hub import data_sets as hub_data
-from bitsure.hub import files as hub
 from bitsure.hub import mirrors
+from bitsure.hub.data_sets import data_sets_from
+from bitsure.hub.fetching import fetch_dataset_files, fetch_model
+from bitsure.hub.repositories import LocalFiles, WantedModel
 from bitsure.models import source as models
 
 
 @pytest.fixture
 def mirrored(tiny_model, tmp_path):
-    """A model in a mirror, put there by hand."""
+    """A model in a mirror, copied by hand."""
     return shutil.copytree(tiny_model, tmp_path / "models" / "org" / "tiny")
 
 
 def test_a_fetched_model_is_of_its_commit_while_it_is_as_fetched(mirrored, tmp_path):
     mirrors.note_model(mirrored, "v1", "c" * 40)
     find = lambda revision: mirrors.find_model("org/tiny", revision, str(tmp_path))  # noqa: E731
-    assert find("v1") == find("c" * 40) == mirrors.Found(mirrored, "c" * 40)
+    assert find("v1") == find("c" * 40) == LocalFiles(mirrored, "c" * 40)
     (mirrored / "README.md").write_text("Which no model is loaded from.")
     assert find("v1").commit == "c" * 40
     (mirrored / "config.json").write_text((mirrored / "config.json").read_text() + " ")
-    assert find("v1") == mirrors.Found(mirrored, None)
+    assert find("v1") == LocalFiles(mirrored, None)
 
 
 def test_other_weights_of_the_same_size_are_not_of_the_commit(mirrored, tmp_path):
@@ -45,11 +46,11 @@ def test_other_weights_of_the_same_size_are_not_of_the_commit(mirrored, tmp_path
 
 @pytest.mark.parametrize("text", ["", '{"revision": "main"', '{"revision": "main"}', "[]"])
 def test_damaged_notes_are_named_with_the_way_out(mirrored, tmp_path, text):
-    (mirrored / mirrors.MODEL).write_text(text)
+    (mirrored / mirrors.MODEL_NOTE).write_text(text)
     with pytest.raises(UserError, match=r"tiny/prefetched\.json is damaged: .* Remove it, .* `make prefetch` again"):
         mirrors.find_model("org/tiny", "main", str(tmp_path))
     if text != '{"revision": "main"}':  # which a data set's could say
-        (mirrored / mirrors.DATA).write_text(text)
+        (mirrored / mirrors.DATA_NOTE).write_text(text)
         with pytest.raises(UserError, match=r"tiny/\.prefetched\.json is damaged"):
             mirrors.origin(mirrored, {})
 
@@ -61,11 +62,11 @@ def test_two_that_fill_one_repository_wait_for_each_other(published, served, tin
         (tmp_path / "set" / file).write_text("{}")
     served.add("org/set", tmp_path / "set", kind="datasets")
     mirror = tmp_path / "mirror"
-    model = lambda i: hub.fetch_model("org/tiny", "main", mirror, False, False, lambda config: None)  # noqa: E731
-    data = lambda i: hub.fetch_dataset_files("org/set", files[i : i + 5], None, mirror)  # noqa: E731
+    model = lambda i: fetch_model(WantedModel("org/tiny"), mirror)  # noqa: E731
+    data = lambda i: fetch_dataset_files("org/set", files[i : i + 5], mirror)  # noqa: E731
     with ThreadPoolExecutor(4) as pool:
         done = [*pool.map(model, range(2)), *pool.map(data, range(4))]
-    assert done[0] == done[1] == mirrors.Found(mirror / "models" / "org" / "tiny", published.commit)
+    assert done[0] == done[1] == LocalFiles(mirror / "models" / "org" / "tiny", published.commit)
     folder = mirror / "datasets" / "org" / "set"
     assert mirrors.origin(folder, mirrors.hashes(str(mirror), "org/set", files))["commit"] is not None
 
@@ -77,7 +78,7 @@ def test_another_revision_than_the_one_that_was_fetched_is_refused(mirrored, tmp
     with pytest.raises(UserError, match=said):
         models.locate(ModelSettings(repo="org/tiny", revision=revision), str(tmp_path))
     with pytest.raises(UserError, match=said):
-        hub.fetch_model("org/tiny", revision, tmp_path, False, False, lambda config: None)
+        fetch_model(WantedModel("org/tiny", revision), tmp_path)
 
 
 @pytest.mark.parametrize(("revision", "said"), [("main", 0), ("v1", 1)])
@@ -86,7 +87,7 @@ def test_a_model_put_there_by_hand_is_taken_and_a_revision_that_cannot_be_checke
 ):
     source = models.locate(ModelSettings(repo="org/tiny", revision=revision), str(tmp_path))
     assert source.path == mirrored and source.revision is None
-    assert caplog.text.count(f"whether it is of revision {revision} is not known") == said
+    assert caplog.text.count(f"whether it is of revision {revision} is unknown") == said
 
 
 def test_files_of_a_data_set_are_of_the_commit_they_were_fetched_at(tmp_path):
@@ -113,7 +114,7 @@ def test_what_is_noted_of_a_data_set_is_not_read_as_data(tmp_path):
     folder.mkdir(parents=True)
     (folder / "a.json").write_text(json.dumps({"q": "one"}))
     mirrors.note_data(folder, "1" * 40, {"a.json": folder / "a.json"})
-    with hub_data.datasets_from(str(tmp_path / "mirror"), None) as origins:
+    with data_sets_from(str(tmp_path / "mirror")) as origins:
         found = datasets.load_dataset("org/set", cache_dir=str(tmp_path / "cache"))
     assert found["train"].to_list() == [{"q": "one"}] and list(origins["org/set"]["sha256"]) == ["a.json"]
     assert origins["org/set"]["commit"] == "1" * 40

@@ -16,8 +16,9 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.config.paths import PROJECT
-from bitsure.hub import files as hub
 from bitsure.hub import mirrors
+from bitsure.hub.fetching import fetch_model
+from bitsure.hub.repositories import LocalFiles, WantedModel
 from bitsure.records.parquet import read_records
 from bitsure.run import prefetch
 from tests.builders.loopback_hub import serve
@@ -146,7 +147,7 @@ def test_a_mirror_made_by_hand_says_what_cannot_be_checked(world):
     made_by = json.loads((folder / "hand-made" / "provenance.json").read_text())
     model = {key: made_by["model"][key] for key in ("revision", "revision_asked", "revision_checked")}
     assert model == {"revision": None, "revision_asked": "v1", "revision_checked": False}
-    said = "org/opt was put there by hand: whether it is of revision v1 is not known"
+    said = "org/opt was copied by hand: whether it is of revision v1 is unknown"
     assert (folder / "hand-made" / "main.log").read_text().count(said) == 1
     assert made_by["data"]["quiz"]["org/quiz"]["unknown"] == "put into the mirror by hand"
 
@@ -155,12 +156,12 @@ def test_with_neither_network_nor_mirror_the_error_says_what_and_how(world):
     _, folder, run = world
     done = run(str(PROJECT / "main.py"), HF_HUB_OFFLINE="1", HF_HOME=str(folder / "empty"))
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "model org/opt at revision main cannot be had: the hub is not asked (HF_HUB_OFFLINE)" in done.stderr
+    assert "model org/opt at revision main is not available: the hub is not asked (HF_HUB_OFFLINE)" in done.stderr
     assert "make prefetch" in done.stderr and "DIR/models/org/opt" in done.stderr
 
 
 def test_what_is_left_of_another_commits_broken_fetch_is_not_taken(served, published, tmp_path):
-    fetch = lambda: hub.fetch_model("org/tiny", "main", tmp_path / "mirror", False, False, lambda config: None)  # noqa: E731
+    fetch = lambda: fetch_model(WantedModel("org/tiny"), tmp_path / "mirror")  # noqa: E731
     (published.folder / "generation_config.json").write_text("{}")
     served.breaks = 1000
     with pytest.raises(UserError):
@@ -178,11 +179,11 @@ def test_a_noise_control_of_a_checkpoint_of_others_has_that_fetched_too(tmp_path
     monkeypatch.setenv("BITSURE_STORE", str(tmp_path / "store"))
     fetched = []
     monkeypatch.setattr(
-        "bitsure.hub.files.fetch_model", lambda repo, revision, *given: fetched.append(repo) or hub.Found(tmp_path, None)
+        "bitsure.hub.fetching.fetch_model", lambda model, *given: fetched.append(model.repo) or LocalFiles(tmp_path, None)
     )
-    monkeypatch.setattr("bitsure.tasks.harness_tasks.load_tasks", lambda *given: {})
+    monkeypatch.setattr("bitsure.tasks.harness_tasks.load_tasks", lambda *given, fetch: {})
     noise = ["quant=noise", "quant@quant.like=prequantized", "quant.like.repo=org/quantized", "calib=random"]
-    prefetch.main(["model=opt-125m", *noise, f"paths.hub_mirror={tmp_path / 'mirror'}"])
+    prefetch.prefetch_main(["model=opt-125m", *noise, f"paths.hub_mirror={tmp_path / 'mirror'}"])
     assert fetched == ["facebook/opt-125m", "org/quantized"]
 
 
@@ -190,4 +191,4 @@ def test_a_sweep_is_prefetched_cell_by_cell():
     given = ["model=opt-125m,opt-1.3b", "quant=none", "task.names=[boolq,piqa]"]
     assert list(prefetch.cells(given)) == [[f"model={one}", *given[1:]] for one in ("opt-125m", "opt-1.3b")]
     with pytest.raises(SystemExit, match=r"add paths\.hub_mirror=DIR"):
-        prefetch.main(["model=opt-125m"])
+        prefetch.prefetch_main(["model=opt-125m"])

@@ -145,13 +145,13 @@ def test_on_real_tasks_every_number_is_that_of_hflm(harness, tasks, monkeypatch)
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
 
-    from bitsure.hub import data_sets as hub_data
+    from bitsure.hub.data_sets import data_sets_from
 
     model, tokenizer = models.load(SHARED / "hub/models/karpathy/stories260K", "float32")
     from bitsure.tasks.names import task_manager
 
     for shots in (0, 2):
-        with hub_data.datasets_from(str(SHARED / "hub"), None):
+        with data_sets_from(str(SHARED / "hub")):
             loaded = task_manager(None, True).load(REAL)
         for one in loaded["tasks"].values():
             one.set_config(key="num_fewshot", value=0 if "truthfulqa" in one.config.task else shots)

@@ -1,4 +1,4 @@
-"""Data sets as `datasets` reads them: from a mirror directory that has them, else from its cache, else from the hub."""
+"""Data sets as `datasets` reads them: from a mirror that has them, else from its cache, else from the hub."""
 
 from __future__ import annotations
 
@@ -9,101 +9,119 @@ from pathlib import Path
 from typing import Any
 
 from bitsure.base.errors import UserError
+from bitsure.base.files import hash_json
 from bitsure.hub import conversions, mirrors
-from bitsure.hub import files as hub
-from bitsure.hub.failures import explained
+from bitsure.hub.dataset_calls import DatasetCall
+from bitsure.hub.failures import data_set_errors, explained
+from bitsure.hub.fetching import fetch_data_set
+from bitsure.hub.files import origin_in_cache
+from bitsure.hub.repositories import Origin
+from bitsure.hub.retries import retry_while_busy
 
-Load = Callable[..., Any]  # as `datasets.load_dataset`
+LoadDataset = Callable[..., Any]  # as `datasets.load_dataset`
 
 
 @contextmanager
-def datasets_from(mirror: str | None, own_files: str | None) -> Iterator[dict[str, dict]]:
-    """Within the block, `datasets.load_dataset` reads a repository from the mirror where that has it.
+def data_sets_from(mirror: str | None, own_files: str | None = None, fetch: bool = False) -> Iterator[dict[str, Origin]]:
+    """Within the block, let `datasets.load_dataset` read repositories from a mirror that has them.
 
-    Relative `data_files` of one's own tasks are found in `own_files`, the folder of their YAML, wherever the run starts.
-    Yields where each repository that is read comes from, as `mirrors.origin` says it; it is filled as they are read.
+    What `datasets` prepares of a local folder is kept by the names, sizes and times of the folder's files. By itself it goes by
+    the folder's name: a mirror whose files have changed, or another mirror, would give the old questions.
+
+    Args:
+        mirror: The mirror's directory, or None.
+        own_files: The folder of the user's own tasks; relative `data_files` are found there, wherever the run starts.
+        fetch: Put what is missing into the mirror first.
+
+    Yields:
+        Repository → where its files come from; an entry is added when the repository is read.
     """
     import datasets
 
-    original, origins = datasets.load_dataset, {}
-
-    def load_dataset(path: str, *args, **kwargs):
-        if own_files and kwargs.get("data_files"):
-            kwargs["data_files"] = _beside(own_files, kwargs["data_files"])
-        configuration = configuration_of(args, kwargs)
-        what = f"data set {path}" + (f", configuration {configuration}" if configuration else "")
-        if mirror and Path(mirror, "datasets", path).is_dir():
-            before = origins.get(path, {}).get("sha256", {})  # of other configurations
-            found, origins[path] = _from_mirror(original, what, mirror, path, before, args, kwargs)
-            return found
-        with explained(what, mirror, f"datasets/{path}"):
-            found, origin = _from_hub(original, path, configuration, args, kwargs)
-        if "/" in path and not Path(path).exists():  # a repository, not json and the like, nor a folder of one's own
-            origins[path] = origin
-        return found
-
-    datasets.load_dataset = load_dataset
+    original = datasets.load_dataset
+    reader = _Reader(original, mirror, own_files, fetch)
+    datasets.load_dataset = reader.load_dataset
     try:
-        yield origins
+        yield reader.origins
     finally:
         datasets.load_dataset = original
 
 
-def _from_mirror(load: Load, what: str, mirror: str, path: str, before: dict, args: tuple, kwargs: dict) -> tuple[Any, dict]:
-    """A data set and its origin; before: the hashes of what else was read of it. Raises UserError if it cannot be read."""
-    folder = Path(mirror, "datasets", path)
-    try:
-        found = load(str(folder), *args, **kwargs)
-        names = [os.path.relpath(file, folder.resolve()) for file in data_files(str(folder), *args, **kwargs)]
-        return found, mirrors.origin(folder, before | mirrors.hashes(mirror, path, names))
-    except UserError:  # of what was to be brought there, or of what is noted of it
-        raise
-    except Exception as error:
-        raise UserError(
-            f"{what} cannot be read from the mirror's {folder}: {type(error).__name__}: {str(error)[:300]}\n"
-            "`make prefetch task=… paths.hub_mirror=DIR` on a machine with a network brings what is missing there."
-        ) from error
+class _Reader:
+    """Stands in for `datasets.load_dataset`."""
 
+    def __init__(self, original: LoadDataset, mirror: str | None, own_files: str | None, fetch: bool) -> None:
+        self._original, self._mirror, self._own_files, self._fetch = original, mirror, own_files, fetch
+        self._conversions = conversions.Conversions()
+        self.origins: dict[str, Origin] = {}
 
-def _from_hub(load: Load, path: str, configuration: str | None, args: tuple, kwargs: dict) -> tuple[Any, dict]:
-    """A data set and its origin; of one that is a script, what the hub has made of it."""
-    converted = conversions.kept(path, configuration)
-    if not converted:
+    def load_dataset(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        if self._own_files and kwargs.get("data_files"):
+            kwargs["data_files"] = _in_folder(self._own_files, kwargs["data_files"])
+        call = DatasetCall(path, args, kwargs)
+        if self._mirror and self._fetch and call.is_repository:
+            fetch_data_set(call, Path(self._mirror), self._conversions)
+        if self._mirror and Path(self._mirror, "datasets", path).is_dir():
+            return self._read_mirror(call, self._mirror)
+        with explained(call, f"datasets/{path}", self._mirror, errors=data_set_errors):
+            data_set, origin = self._read_hub(call)
+        if call.is_repository:
+            self.origins[path] = origin
+        return data_set
+
+    def _read_mirror(self, call: DatasetCall, mirror: str) -> Any:
+        """Read a data set of the mirror. Raises UserError if that is not possible."""
+        folder = Path(mirror, "datasets", call.path)
         try:
-            found = load(path, *args, **kwargs)
-        except RuntimeError as error:
-            converted = hub.patiently(conversions.find, path, configuration, error)
-        else:
-            return found, hub.by_its_folder(*_prepared(found))
-    found = load("parquet", **kwargs | converted.arguments(path, hub.patiently))
-    conversions.keep(path, configuration, converted)
-    return found, converted.origin
+            data_set = self._load(str(folder), *call.args, **call.kwargs)
+            names = [os.path.relpath(file, folder.resolve()) for file in call.files(str(folder))]
+            hashes = mirrors.hashes(mirror, call.path, names)
+        except data_set_errors() as error:
+            raise UserError(
+                f"{call} cannot be read from the mirror's {folder}: {type(error).__name__}: {str(error)[:300]}\n"
+                "`make prefetch task=… paths.hub_mirror=DIR` on a machine with a network brings what is missing there."
+            ) from error
+        before = self.origins.get(call.path)  # of another configuration
+        self.origins[call.path] = mirrors.origin(folder, {**(before.get("sha256", {}) if before else {}), **hashes})
+        return data_set
+
+    def _read_hub(self, call: DatasetCall) -> tuple[Any, Origin]:
+        """Read a data set of the hub or its cache; of one that is a script, the hub's conversion."""
+        conversion = self._conversions.find_kept(call.path, call.configuration)
+        if not conversion:
+            try:
+                data_set = self._load(call.path, *call.args, **call.kwargs)
+            except RuntimeError as error:
+                if not conversions.is_script_error(error):
+                    raise
+                conversion = retry_while_busy(self._conversions.find, call.path, call.configuration)
+            else:
+                return data_set, origin_in_cache(*_cache_files(data_set))
+        data_set = self._load("parquet", **call.kwargs | conversion.arguments(call.path))
+        conversions.keep(call.path, call.configuration, conversion)
+        return data_set, conversion.origin
+
+    def _load(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        """Call `datasets`; what it prepares of a folder is kept by the folder's files."""
+        from datasets.config import HF_DATASETS_CACHE
+
+        if (folder := Path(path)).is_dir() and kwargs.get("cache_dir") is None:
+            files = sorted(file for file in folder.rglob("*") if file.is_file())
+            listing = [(str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+            kwargs["cache_dir"] = str(Path(HF_DATASETS_CACHE, "directories", hash_json(listing)[:24]))
+        return self._original(path, *args, **kwargs)
 
 
-def configuration_of(args: tuple, kwargs: dict) -> str | None:
-    """The configuration that `datasets.load_dataset` is asked for, with these arguments after the path."""
-    return kwargs.get("name") or (args[0] if args else None)
-
-
-def data_files(path: str, *args, **kwargs) -> list[str]:
-    """Paths or addresses of the files that `datasets.load_dataset` reads with the same arguments."""
-    import datasets
-
-    given = {key: kwargs[key] for key in ("name", "data_dir", "data_files", "revision") if kwargs.get(key) is not None}
-    builder = datasets.load_dataset_builder(path, *args, **given)
-    return [file for files in (builder.config.data_files or {}).values() for file in files]
-
-
-def _prepared(found: Any) -> list[str]:
-    """The files that `datasets` keeps of a data set, or of all of its splits."""
-    parts = found.values() if isinstance(found, dict) else [found]
+def _cache_files(data_set: Any) -> list[str]:
+    """Return the files that `datasets` keeps of a data set, or of all of its splits."""
+    parts = data_set.values() if isinstance(data_set, dict) else [data_set]
     return [file["filename"] for part in parts for file in getattr(part, "cache_files", ())]
 
 
-def _beside(folder: str, files: str | list | dict) -> str | list | dict:
-    """Relative paths as paths in a folder; addresses and absolute paths stay."""
+def _in_folder(folder: str, files: Any) -> Any:
+    """Return relative paths (one, a list, or lists by split) as paths in a folder; addresses and absolute paths stay."""
     if isinstance(files, dict):
-        return {split: _beside(folder, some) for split, some in files.items()}
+        return {split: _in_folder(folder, some) for split, some in files.items()}
     if isinstance(files, str):
         return files if "://" in files else str(Path(folder, files))
-    return [_beside(folder, some) for some in files]
+    return [_in_folder(folder, file) for file in files]

@@ -1,83 +1,129 @@
-"""The hub's many errors as one that says what was wanted, why it is not to be had, and the ways out. No token is ever said."""
+"""Errors of the network, the hub and `datasets` as one message: what was wanted, why it failed, and what to do."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from bitsure.base.errors import NotHere, UserError, did_you_mean
 from bitsure.config.paths import CONF
+from bitsure.hub.offline import is_offline
+from bitsure.hub.repositories import WantedModel
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOT_AVAILABLE = " is not available: "  # between what was wanted and why it failed
+WAYS_OUT = (
+    "Ways out: use a machine with a network; or fill a mirror there, `make prefetch model=… task=… paths.hub_mirror=DIR`, copy "
+    "DIR here and give paths.hub_mirror=DIR; or put the files into DIR/{place} by hand."
+)
+
+ErrorTypes = tuple[type[Exception], ...]
+
+
+def hub_errors() -> ErrorTypes:
+    """Return what the hub's client raises for the network, the disk, the hub's answers, and an impossible repository name."""
+    from huggingface_hub import errors
+
+    # HTTPError is httpx's; requests' is an OSError, as are the hub's answers and everything that the system says
+    return OSError, errors.HTTPError, errors.HFValidationError  # type: ignore[attr-defined]
+
+
+def data_set_errors() -> ErrorTypes:
+    """Return what `datasets` raises for data that cannot be fetched or read; unknown configurations are ValueErrors."""
+    import aiohttp
+    import yaml
+    from datasets.exceptions import DatasetsError
+
+    return (*hub_errors(), DatasetsError, ValueError, aiohttp.ClientError, yaml.YAMLError)
 
 
 @contextmanager
 def explained(
-    what: str, mirror: str | None, place: str, repo: str | None = None, revision: str = "main", gated: bool = False
+    what: object,
+    place: str,
+    mirror: str | None = None,
+    model: WantedModel | None = None,
+    errors: Callable[[], ErrorTypes] = hub_errors,
 ) -> Iterator[None]:
-    """Turn any error inside the block into a UserError.
+    """Raise UserError for an error of the network inside the block; any other error passes through with its traceback.
 
-    place: of the files in a mirror; repo: of a model, whose errors say more; gated: it is known to want granted access.
+    Args:
+        what: What is wanted, for the message.
+        place: Where a mirror would have it.
+        mirror: The mirror that lacks it; None if there is none.
+        model: The model that is wanted; its errors say more.
+        errors: Returns the types of errors to explain.
+
+    Raises:
+        UserError: With the reason and the ways out. It is NotHere if the hub may not be asked.
     """
     try:
         yield
     except UserError:
         raise
-    except Exception as error:
-        from huggingface_hub import constants
-
-        looked = f"the mirror {mirror} has no {place}, and " if mirror else ""
-        said = f"{what} cannot be had: {looked}{_reason(error, place, repo, revision, gated)}"
-        raise (NotHere if constants.HF_HUB_OFFLINE else UserError)(said) from error
+    except errors() as error:
+        lacking = f"the mirror {mirror} has no {place}, and " if mirror else ""
+        message = f"{what}{NOT_AVAILABLE}{lacking}{_reason(error, place, model)}"
+        raise (NotHere if is_offline() else UserError)(message) from error
 
 
-def status_of(error: BaseException | None) -> int | None:
-    """The HTTP status that an error, or what caused it, is about."""
-    for one in _causes(error):
-        if (response := getattr(one, "response", None)) is not None:
-            return response.status_code
+def http_status(error: BaseException | None) -> int | None:
+    """Return the HTTP status that an error, or one of its causes, carries."""
+    for cause in _causes(error):
+        if (response := getattr(cause, "response", None)) is not None:
+            return int(response.status_code)
     return None
 
 
-def wait_asked_for(error: BaseException, default: float) -> float:
-    """Seconds that the hub asks to wait."""
-    for one in _causes(error):
-        if (response := getattr(one, "response", None)) is not None:
+def retry_after(error: BaseException, default: float) -> float:
+    """Return the seconds that the hub asks to wait."""
+    for cause in _causes(error):
+        if (response := getattr(cause, "response", None)) is not None:
             with suppress(KeyError, ValueError):
                 return float(response.headers["Retry-After"])
     return default
 
 
-def _reason(error: Exception, place: str, repo: str | None, revision: str, gated: bool) -> str:
-    from huggingface_hub import constants
-    from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError
+def _reason(error: Exception, place: str, model: WantedModel | None) -> str:
+    from huggingface_hub.errors import OfflineModeIsEnabled
 
-    causes, status = list(_causes(error)), status_of(error)
-    is_a = lambda kind: any(isinstance(one, kind) for one in causes)  # noqa: E731
-    if any(isinstance(one, OSError) and one.errno in DISK_FULL for one in causes):
+    causes = list(_causes(error))
+    if any(isinstance(cause, OSError) and cause.errno in DISK_FULL for cause in causes):
         return (
-            "the disk is full. What was downloaded whole is kept, and the same command goes on from there. Make room, or give "
-            "another place: the environment variable HF_HOME for the hub's cache, paths.hub_mirror for a mirror."
+            "the disk is full. Files that were downloaded completely are kept, and the same command continues from there. Make "
+            "room, or give another place: the environment variable HF_HOME for the hub's cache, paths.hub_mirror for a mirror."
         )
-    if repo and (is_a(GatedRepoError) or (gated and status in (401, 403, 404) and not is_a(RevisionNotFoundError))):
-        return _no_access(repo)
-    if repo and is_a(RevisionNotFoundError):
-        hint = did_you_mean(revision, _revisions(repo))
-        return f"the hub's {repo} has no revision {revision}.{hint} model.revision=main is its newest."
-    if repo and is_a(RepositoryNotFoundError):
-        return (
-            f"the hub has no repository {repo}, or none that this account may see.{did_you_mean(repo, _repositories(repo))} "
-            "model=hub model.repo=org/name takes any of the hub's; for a private one log in: hf auth login"
-        )
-    if status == 429:
+    if model and (reason := _reason_of_model(model, causes, http_status(error))):
+        return reason
+    if http_status(error) == 429:
         return "the hub has had too many requests from here (429). Try again later, or log in for a higher limit: hf auth login"
-    offline = is_a(OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE
-    return (
-        f"the hub {'is not asked (HF_HUB_OFFLINE)' if offline else _said(error)}\n"
-        "Ways out: a machine with a network; or fill a mirror there, `make prefetch model=… task=… paths.hub_mirror=DIR`, "
-        f"bring DIR here and give paths.hub_mirror=DIR; or put the files into DIR/{place} by hand."
-    )
+    if is_offline() or any(isinstance(cause, OfflineModeIsEnabled) for cause in causes):
+        answer = "the hub is not asked (HF_HUB_OFFLINE)"
+    else:
+        answer = f"the hub's client says {_first_line(error)}"
+    return f"{answer}\n{WAYS_OUT.format(place=place)}"
+
+
+def _reason_of_model(model: WantedModel, causes: list[BaseException], status: int | None) -> str | None:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    def caused_by(kind: type[Exception]) -> bool:
+        return any(isinstance(cause, kind) for cause in causes)
+
+    unknown_revision = caused_by(RevisionNotFoundError)
+    if caused_by(GatedRepoError) or (model.gated and status in (401, 403, 404) and not unknown_revision):
+        return _no_access(model.repo)
+    if unknown_revision:
+        hint = did_you_mean(model.revision, _revisions(model.repo))
+        return f"the hub's {model.repo} has no revision {model.revision}.{hint} model.revision=main is its newest."
+    if caused_by(RepositoryNotFoundError):
+        return (
+            f"the hub has no repository {model.repo}, or none that this account may see."
+            f"{did_you_mean(model.repo, _repositories(model.repo))} model=hub model.repo=org/name takes any repository of the "
+            "hub; for a private one log in: hf auth login"
+        )
+    return None
 
 
 def _no_access(repo: str) -> str:
@@ -90,33 +136,33 @@ def _no_access(repo: str) -> str:
 
 
 def _repositories(repo: str) -> list[str]:
-    """Those that conf/model names, and those of the same organization, if the hub says."""
+    """Return the repositories in conf/model, and those of the same organization if the hub answers."""
     from huggingface_hub import HfApi
     from omegaconf import OmegaConf
 
     files = (CONF / "model").glob("*.yaml")
-    known = [OmegaConf.select(OmegaConf.load(file), "model.repo", throw_on_missing=False) for file in files]
-    with suppress(Exception):  # a courtesy: the error is about something else
-        known += [model.id for model in HfApi().list_models(author=repo.partition("/")[0], limit=500)]
-    return sorted({name for name in known if name})
+    names = {OmegaConf.select(OmegaConf.load(file), "model.repo", throw_on_missing=False) for file in files}
+    with suppress(*hub_errors()):  # the error that is being explained matters, not this one
+        names |= {model.id for model in HfApi().list_models(author=repo.partition("/")[0], limit=500)}
+    return sorted(name for name in names if name)
 
 
 def _revisions(repo: str) -> list[str]:
     from huggingface_hub import HfApi
 
-    with suppress(Exception):
+    with suppress(*hub_errors()):
         refs = HfApi().list_repo_refs(repo)
         return [ref.name for ref in [*refs.branches, *refs.tags]]
     return []
 
 
-def _said(error: Exception) -> str:
-    """The first line of the most telling error, without a token that might stand in it."""
+def _first_line(error: Exception) -> str:
+    """Return the error's type and first line, without a token that might be in it."""
     from huggingface_hub import get_token
 
-    reason = next((line for line in str(error).strip().splitlines() if line.strip()), "")[:300]
+    line = next((line for line in str(error).strip().splitlines() if line.strip()), "")[:300]
     token = get_token()
-    return f"said {type(error).__name__}: {reason.replace(token, '…') if token else reason}"
+    return f"{type(error).__name__}: {line.replace(token, '…') if token else line}"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -1,6 +1,6 @@
-"""What a mirror holds, and of which commit: `models/<org>/<name>` and `datasets/<org>/<name>`, each a repository's files.
+"""What a mirror holds: `models/<org>/<name>` and `datasets/<org>/<name>`, each a repository's files, and their commits.
 
-`prefetch.py` fills one and writes down the commits; what was put there by hand is of no known commit.
+`prefetch` fills a mirror and records the commits. For files copied by hand the commit is unknown.
 """
 
 from __future__ import annotations
@@ -9,126 +9,141 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bitsure.base.errors import UserError
 from bitsure.base.files import hash_file, write_text
 from bitsure.base.store import Store, hash_each, locked
 from bitsure.config.model import REVISION
+from bitsure.hub.repositories import LocalFiles, Origin
 
 log = logging.getLogger(__name__)
 
-MODEL = "prefetched.json"  # in a model's folder: revision, commit, and the files with their SHA-256
-DATA = ".prefetched.json"  # in a data set's: each file's commit and SHA-256; hidden, or `datasets` might take it for data
-# what a model directory is loaded from, and so what it is identified by
-FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", "*.bin", "*.py")
-
-
-@dataclass(frozen=True)
-class Found:
-    """A repository's files on this machine and the commit they are of, where that is known."""
-
-    path: Path
-    commit: str | None
+MODEL_NOTE = "prefetched.json"  # in a model's folder: revision, commit, and the files with their SHA-256
+DATA_NOTE = ".prefetched.json"  # in a data set's folder: each file's commit and SHA-256; hidden from `datasets`
+# the files that a model directory is loaded from, and that identify it
+MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", "*.bin", "*.py")
 
 
 @contextmanager
 def lock(mirror: Path, kind: str, repo: str) -> Iterator[None]:
-    """Keep all others who would fill a repository of the mirror waiting until the block ends; kind: models or datasets."""
+    """Let no other process fill the same repository of the mirror until the block ends; kind: `models` or `datasets`."""
     with locked(mirror / ".locks" / kind / repo, mirror / kind / repo):
         yield
 
 
 def model_files(path: Path) -> list[Path]:
-    """What a model directory is loaded from."""
-    return sorted(file for pattern in FILES for file in path.glob(pattern) if file.name != MODEL)
+    """Return the files that a model directory is loaded from, sorted within each kind."""
+    return sorted(file for pattern in MODEL_FILES for file in path.glob(pattern) if file.name != MODEL_NOTE)
 
 
-def find_model(repo: str, revision: str, mirror: str | None, store: Store | None = None) -> Found | None:
-    """A model in the mirror; one that was put there by hand is of no known commit, and so is one that was changed since.
+def find_model(repo: str, revision: str, mirror: str | None, store: Store | None = None) -> LocalFiles | None:
+    """Return a model of the mirror, or None.
 
-    store: knows the hashes of files that have not changed. Raises UserError for one that was fetched at another revision.
+    The commit is unknown if the files were copied by hand or have changed since they were fetched.
+
+    Args:
+        repo: The repository.
+        revision: The wanted revision, or the commit itself.
+        mirror: The mirror's directory.
+        store: Remembers the hashes of files that have not changed.
+
+    Raises:
+        UserError: If the model was fetched at another revision, or its note is damaged.
     """
     path = Path(mirror, "models", repo) if mirror else None
     if path is None or not path.is_dir():
         return None
-    if not (path / MODEL).is_file():
+    if not (path / MODEL_NOTE).is_file():
         if revision != REVISION:
-            log.warning("%s was put there by hand: whether it is of revision %s is not known and not checked", path, revision)
-        return Found(path, None)
-    fetched = _read(path / MODEL, "revision", "commit", "files")
-    if revision not in (fetched["revision"], fetched["commit"]):
+            log.warning("%s was copied by hand: whether it is of revision %s is unknown and not checked", path, revision)
+        return LocalFiles(path, None)
+    note = _read_note(path / MODEL_NOTE, "revision", "commit", "files")
+    if revision not in (note["revision"], note["commit"]):
         raise UserError(
-            f"{path} holds another revision than {revision}: it was fetched at {fetched['revision']}, commit "
-            f"{fetched['commit']}. Ask for that one; or give another paths.hub_mirror; or move that directory away and run "
-            "`make prefetch` again."
+            f"{path} holds another revision than {revision}: it was fetched at {note['revision']}, commit {note['commit']}. "
+            "Ask for that one; or give another paths.hub_mirror; or move that directory away and run `make prefetch` again."
         )
-    if _contents(path, store) != fetched["files"]:
-        log.warning("%s was changed since it was fetched: it is identified by its content, not by its commit", path)
-        return Found(path, None)
-    return Found(path, fetched["commit"])
+    if _hashes_of_model(path, store) != note["files"]:
+        log.warning("%s has changed since it was fetched: it is identified by its content, not by its commit", path)
+        return LocalFiles(path, None)
+    return LocalFiles(path, note["commit"])
 
 
 def note_model(path: Path, revision: str, commit: str) -> None:
-    """Write down what a model's files, all there, were fetched as."""
-    write_text(path / MODEL, json.dumps({"revision": revision, "commit": commit, "files": _contents(path)}, indent=1))
+    """Record the revision and commit that a model's files, all of them present, were fetched at."""
+    note = {"revision": revision, "commit": commit, "files": _hashes_of_model(path)}
+    write_text(path / MODEL_NOTE, json.dumps(note, indent=1))
 
 
-def _contents(path: Path, store: Store | None = None) -> dict[str, str]:
+def _hashes_of_model(path: Path, store: Store | None = None) -> dict[str, str]:
     files = model_files(path)
     return dict(zip((file.name for file in files), hash_each(files, store), strict=True))
 
 
 def note_data(folder: Path, commit: str, files: Mapping[str, Path], ref: str | None = None) -> None:
-    """Write down which commit, and which ref if that is no branch, some files of a data set are of.
+    """Record the commit of some files of a data set.
 
-    files: by their names in the repository.
+    Args:
+        folder: The data set's folder in the mirror.
+        commit: The commit.
+        files: Name in the repository → the file.
+        ref: The ref that the commit is on, if that is no branch.
     """
-    of = {"commit": commit} | ({"ref": ref} if ref else {})
-    fetched = _fetched(folder) | {name: of | {"sha256": hash_file(path)} for name, path in files.items()}
+    source = {"commit": commit} | ({"ref": ref} if ref else {})
+    note = _data_note(folder) | {name: source | {"sha256": hash_file(path)} for name, path in files.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / DATA, json.dumps(fetched, indent=1))
+    write_text(folder / DATA_NOTE, json.dumps(note, indent=1))
 
 
-def origin(folder: Path, hashes: Mapping[str, str]) -> dict:
-    """Where files of a data set come from: `commit`, or None and why it is `unknown`; and the files' `sha256` as given.
+def origin(folder: Path, hashes: Mapping[str, str | None]) -> Origin:
+    """Return where files of a data set come from.
 
-    `ref` is of the commit, where it is of no branch.
+    Args:
+        folder: The data set's folder in the mirror.
+        hashes: File → its SHA-256 now.
+
+    Raises:
+        UserError: If the folder's note is damaged.
     """
-    fetched = _fetched(folder)
-    as_fetched = [fetched[name] for name, found in hashes.items() if fetched.get(name, {}).get("sha256") == found]
-    commits, unknown = sorted({one["commit"] for one in as_fetched}), None
+    note = _data_note(folder)
+    as_fetched = [note[name] for name, content in hashes.items() if note.get(name, {}).get("sha256") == content]
+    commits = sorted({source["commit"] for source in as_fetched})
+    if len(as_fetched) == len(hashes) and len(commits) == 1:
+        known: Origin = {"commit": commits[0]}
+        if ref := as_fetched[0].get("ref"):
+            known["ref"] = ref
+        known["sha256"] = dict(hashes)
+        return known
     if not as_fetched:
         unknown = "put into the mirror by hand"
     elif len(as_fetched) < len(hashes):
         unknown = "some of its files were put into the mirror, or changed there, by hand"
-    elif len(commits) > 1:
+    else:
         unknown = f"its files are of several commits: {', '.join(commits)}"
-    one = {"commit": None, "unknown": unknown} if unknown else as_fetched[0]
-    said = {key: value for key, value in one.items() if key != "sha256"}
-    return said | {"sha256": dict(hashes)}
+    return {"commit": None, "unknown": unknown, "sha256": dict(hashes)}
 
 
 def hashes(mirror: str, repo: str, names: Iterable[str]) -> dict[str, str | None]:
-    """SHA-256 of some files of a data set as they are now; None where one is not there."""
+    """Return the SHA-256 of some files of a data set as they are now; None for one that does not exist."""
     files = {name: Path(mirror, "datasets", repo, name) for name in names}
     return {name: hash_file(file) if file.is_file() else None for name, file in files.items()}
 
 
-def _fetched(folder: Path) -> dict[str, dict[str, str]]:
-    return _read(folder / DATA) if (folder / DATA).is_file() else {}
+def _data_note(folder: Path) -> dict[str, dict[str, str]]:
+    return _read_note(folder / DATA_NOTE) if (folder / DATA_NOTE).is_file() else {}
 
 
-def _read(file: Path, *keys: str) -> dict:
-    """What was written down of what was fetched. Raises UserError where it cannot be read, or says nothing of the keys."""
+def _read_note(file: Path, *keys: str) -> dict[str, Any]:
+    """Read what was recorded when files were fetched. Raises UserError if it cannot be read or lacks one of the keys."""
     try:
-        said = json.loads(file.read_text())
-        if not isinstance(said, dict) or not set(keys) <= said.keys():
-            raise ValueError(f"it does not say {', '.join(keys) or 'what each file is'}")
+        note = json.loads(file.read_text())
+        if not isinstance(note, dict) or not set(keys) <= note.keys():
+            raise ValueError(f"it lacks {', '.join(keys) or 'the files'}")
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{file} is damaged: {error}. It says of which commit the files beside it are. Remove it, and they count as put "
-            f"there by hand; or move {file.parent} away and run `make prefetch` again."
+            f"{file} is damaged: {error}. It records the commit of the files beside it. Remove it, and they count as copied by "
+            f"hand; or move {file.parent} away and run `make prefetch` again."
         ) from error
-    return said
+    return note

@@ -17,8 +17,9 @@ from bitsure.base.errors import UserError
 from bitsure.base.files import write_text
 from bitsure.base.store import Store, hash_files
 from bitsure.config.schema import ModelSettings
-from bitsure.hub import files as hub
 from bitsure.hub import mirrors
+from bitsure.hub.files import find_model, missing_shards
+from bitsure.hub.repositories import LocalFiles, WantedModel
 from bitsure.models.facts import (
     check_config,
     check_memory,
@@ -64,12 +65,13 @@ def locate(model: ModelSettings, hub_mirror: str | None, store: Store | None = N
             "unless you ask for it. Read that code, then add model.trust_remote_code=true."
         )
     if model.path is not None:
-        found = hub.Found(Path(model.path), None)
+        found = LocalFiles(Path(model.path), None)
         if not found.path.is_dir():
             raise UserError(f"{section}.path={model.path}: no such directory (looked at {found.path.absolute()}).")
     else:
         check = partial(_before_weights, model)
-        found = hub.find_model(model.repo, model.revision, hub_mirror, model.gated, model.trust_remote_code, check, store)
+        wanted = WantedModel(model.repo, model.revision, model.gated, model.trust_remote_code, check)
+        found = find_model(wanted, hub_mirror, store)
     path = found.path
     if not (path / "config.json").is_file():
         raise UserError(f"{path} holds no config.json: {section}.path wants a Hugging Face model directory.")
@@ -77,7 +79,7 @@ def locate(model: ModelSettings, hub_mirror: str | None, store: Store | None = N
     warn_where_it_differs(model, path / "config.json")
     if not weight_files(path):
         raise UserError(f"{path} holds no weights: expected *.safetensors (or pytorch_model*.bin).")
-    if missing := hub.missing_shards(path):
+    if missing := missing_shards(path):
         raise UserError(f"{path} lacks {', '.join(missing[:5])}, which its index names: bring the rest of the model.")
     fingerprint = f"{model.repo}@{found.commit}" if found.commit else _content(path, store)
     return Source(model.name, path, found.commit, fingerprint, model)

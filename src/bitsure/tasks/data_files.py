@@ -1,47 +1,19 @@
-"""The data of the harness's tasks: prepared anew where files have changed, and errors that say what is wrong with it."""
+"""Errors that say what is wrong with the data of a task of the harness."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lm_eval.tasks import TaskManager
 
 from bitsure.base.errors import UserError
-from bitsure.base.files import hash_json
 
 log = logging.getLogger(__name__)
 
 UNDEFINED_NAME = re.compile(r"'([^']+)' is undefined|has no attribute '([^']+)'")
-
-
-@contextmanager
-def prepared_by_content() -> Iterator[None]:
-    """Within the block, `datasets` keeps what it prepares of a directory by the names, sizes and times of its files.
-
-    By itself it goes by the directory's name alone (datasets 5): a mirror whose files have changed, or another mirror, would
-    silently give the old questions.
-    """
-    import datasets
-
-    original = datasets.load_dataset
-
-    def load_dataset(path: str, *args, **kwargs):
-        if (folder := Path(path)).is_dir():
-            files = sorted(file for file in folder.rglob("*") if file.is_file())
-            listing = [(str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-            kwargs["cache_dir"] = str(Path(datasets.config.HF_DATASETS_CACHE, "directories", hash_json(listing)[:24]))
-        return original(path, *args, **kwargs)
-
-    datasets.load_dataset = load_dataset
-    try:
-        yield
-    finally:
-        datasets.load_dataset = original
 
 
 def load_error(manager: TaskManager, name: str, group: str, error: Exception) -> UserError:

@@ -11,8 +11,9 @@ from lm_eval.tasks import TaskManager
 
 from bitsure.base.errors import UserError
 from bitsure.config.schema import TaskSettings
-from bitsure.hub import data_sets as hub_data
-from bitsure.tasks.data_files import changed_data, load_error, missing_column, prepared_by_content
+from bitsure.hub.data_sets import data_sets_from
+from bitsure.hub.repositories import Origin
+from bitsure.tasks.data_files import changed_data, load_error, missing_column
 from bitsure.tasks.kinds import KINDS, kind_of
 from bitsure.tasks.names import WHY_NOT_SCORED, check_scored, find_manager, members
 from bitsure.tasks.protocols import HarnessTask
@@ -26,8 +27,8 @@ class LoadedTasks:
 
     tasks: dict[str, HarnessTask]
     """Task → the harness's object, with its data."""
-    data: dict[str, dict[str, Any]]
-    """Repository → where its files came from, as `bitsure.hub.mirrors.origin` returns it."""
+    data: dict[str, Origin]
+    """Repository → where its files came from."""
 
     def count_requests(self, limit: int | None) -> int:
         """Return how many choices, continuations and texts are scored, of the first `limit` documents of each task."""
@@ -45,13 +46,14 @@ class LoadedTasks:
         return questions, characters
 
 
-def load_tasks(task: TaskSettings, names: Sequence[str], hub_mirror: str | None) -> dict[str, LoadedTasks]:
+def load_tasks(task: TaskSettings, names: Sequence[str], hub_mirror: str | None, fetch: bool = False) -> dict[str, LoadedTasks]:
     """Load tasks with their data.
 
     Args:
         task: The settings: few-shot count, seed, the folder of the user's own tasks.
         names: Names of tasks, groups or tags. A group or tag stands for its tasks; it has no number of its own.
         hub_mirror: A directory that holds data sets, or None.
+        fetch: Put data that the mirror lacks into it first.
 
     Returns:
         Name → its tasks.
@@ -64,7 +66,7 @@ def load_tasks(task: TaskSettings, names: Sequence[str], hub_mirror: str | None)
     for name in names:
         check_scored(managers[name], name)
     loaded = {}
-    with prepared_by_content(), hub_data.datasets_from(hub_mirror, task.include_path) as origins:
+    with data_sets_from(hub_mirror, task.include_path, fetch) as origins:
         for name in names:
             origins.clear()
             loaded[name] = LoadedTasks(_load(managers[name], name), dict(origins))

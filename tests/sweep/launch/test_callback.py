@@ -103,7 +103,7 @@ def test_no_cell_starts_without_the_hub_that_it_needs(monkeypatch, launcher, sta
     monkeypatch.setattr(plan, "look", lambda cells, once, on_nodes: (away, []))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     settings = ["model=pocket-1m", "quant=rtn3,rtn4", f"hydra.sweep.dir={tmp_path}", f"hydra/launcher={launcher}"]
-    refused = pytest.raises(SystemExit, match="model org/none at revision main cannot be had: the hub is not asked")
+    refused = pytest.raises(SystemExit, match="model org/none at revision main is not available: the hub is not asked")
     with command(*settings) as (master, _), nullcontext() if starts else refused:
         callback.SweepCallback().on_multirun_start(master)
     assert (tmp_path / "plan.json").is_file() == starts

@@ -15,8 +15,6 @@ from tests.sweep.launch.test_composing import composed
 @pytest.fixture
 def cells(served, published, tmp_path, monkeypatch, calib_file):
     """Two cells of a model that is in the hub's cache, and of a task whose data is not."""
-    import datasets  # noqa: F401 - before a plan, which would have it believe that it is offline ever after
-
     monkeypatch.setenv("BITSURE_STORE", str(tmp_path / "store"))
     models.locate(ModelSettings(repo="org/tiny"), None)
     (tmp_path / "asked.yaml").write_text(ASKED_TASK)
@@ -39,8 +37,8 @@ def test_before_a_sweep_the_hub_has_to_be_there(cells, served, monkeypatch):
     assert plan.out_of_reach(planned) == [] == plan.out_of_reach([])
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
     [said] = plan.out_of_reach(planned)
-    assert "task.names: asked: data set org/asked cannot be had: the hub said " in said
+    assert "task.names: asked: data set org/asked is not available: the hub's client says " in said
     assert "make prefetch" in said
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     [said] = plan.out_of_reach(planned)
-    assert "cannot be had: the hub is not asked (HF_HUB_OFFLINE)" in said
+    assert "is not available: the hub is not asked (HF_HUB_OFFLINE)" in said

@@ -15,7 +15,8 @@ from bitsure.base.files import hash_json
 from bitsure.base.store import Store, hash_each, hash_files
 from bitsure.config.paths import project_path
 from bitsure.config.schema import MIN_SEQLEN, CalibSettings, TaskSettings
-from bitsure.hub import files as hub
+from bitsure.hub.files import dataset_file, file_origin
+from bitsure.hub.repositories import Origin
 from bitsure.quantize.calibration import documents as calib_text
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class TextFiles(CalibText):
 
     files: tuple[Path, ...]
     document_start: str | None
-    origin: dict | None  # of a hub's file, as `mirrors.origin` says it
+    origin: Origin | None  # of a hub's file
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def draw_windows(
 def _locate_files(calib: CalibSettings, hub_mirror: str | None, store: Store | None) -> TextFiles:
     name, start, origin = calib.name, calib.document_start, None
     try:
-        path = Path(calib.path) if calib.path is not None else hub.dataset_file(calib.repo, calib.file, hub_mirror)
+        path = Path(calib.path) if calib.path is not None else dataset_file(calib.repo, calib.file, hub_mirror)
     except UserError as error:
         if calib.if_missing != "pocket":
             raise UserError(f"{error}\nOr another text: calib=text calib.path=FILE, or calib=pocket.") from error
@@ -110,7 +111,7 @@ def _locate_files(calib: CalibSettings, hub_mirror: str | None, store: Store | N
     files = calib_text.find_files(path)
     content = hash_files(files, store) if path.is_dir() else hash_each([path], store)[0]
     if calib.repo is not None and path != POCKET_TEXT:
-        origin = hub.file_origin(calib.repo, calib.file, path, content, hub_mirror)
+        origin = file_origin(calib.repo, calib.file, path, content, hub_mirror)
     fingerprint = content if start is None else hash_json([content, start])
     return TextFiles(name, str(path), fingerprint, files, start, origin)
 

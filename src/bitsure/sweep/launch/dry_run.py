@@ -17,8 +17,9 @@ from bitsure.base.errors import NotHere, UserError
 from bitsure.base.memo import Memo
 from bitsure.base.store import Store
 from bitsure.config.schema import Config, resolved
-from bitsure.hub import files as hub
-from bitsure.hub.failures import explained
+from bitsure.hub.failures import NOT_AVAILABLE, explained
+from bitsure.hub.offline import is_offline, offline
+from bitsure.hub.retries import check_reachable
 from bitsure.models import facts as model_facts
 from bitsure.models import source as models
 from bitsure.run import pipeline, stale
@@ -54,7 +55,7 @@ def look(cells: Sequence[Composed], memo: Memo, on_nodes: bool = False) -> tuple
     planned, errors = [], []
     logging.disable(logging.WARNING)  # the cells will say it again
     try:
-        with hub.offline():
+        with offline():
             for cell in cells:
                 one, wrong = _look(cell, memo, on_nodes)
                 planned.append(one)
@@ -84,7 +85,7 @@ def _look(cell: Composed, memo: Memo, on_nodes: bool) -> tuple[Planned, tuple[st
             pipeline.load_tasks(prepared, memo)
             pipeline.check(prepared, memo)
     except NotHere as error:
-        planned.not_here = str(error).split(" cannot be had")[0]
+        planned.not_here = str(error).split(NOT_AVAILABLE)[0]
     except UserError as error:
         return planned, error.args
     why = why_not_here(cell.directory, settings)
@@ -96,14 +97,13 @@ def out_of_reach(planned: Sequence[Planned]) -> list[str]:
     away = sorted({one.not_here for one in planned if one.not_here})
     if not away:
         return []
-    from huggingface_hub import constants
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     try:
-        with explained("; ".join(away), None, "models/… and DIR/datasets/…"):
-            if constants.HF_HUB_OFFLINE:
+        with explained("; ".join(away), "models/… and DIR/datasets/…"):
+            if is_offline():
                 raise OfflineModeIsEnabled
-            hub.check_reachable()
+            check_reachable()
     except UserError as error:
         return [str(error)]
     return []
@@ -176,7 +176,7 @@ def _summary(planned: Sequence[Planned], memo: Memo) -> str:
     if not known:
         return text
     estimator = Estimator(next(iter(known.values())).cell.store, memo)
-    with hub.offline(), terminal.output_to(NOWHERE):
+    with offline(), terminal.output_to(NOWHERE):
         costs = [estimator(piece) for piece in known.values()]
     to_run = sum(one.state != "done" and not one.not_here for one in planned)
     seconds = sum(cost.seconds for cost in costs) + SECONDS_A_CELL * to_run

@@ -1,0 +1,60 @@
+"""Repositories of the hub: which model is wanted, which files were found, and which commit data came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NotRequired, TypedDict
+
+from bitsure.config.model import REVISION
+
+
+def _accept(config: Path) -> None:
+    """Accept any config.json."""
+
+
+@dataclass(frozen=True)
+class WantedModel:
+    """A model repository to find or download."""
+
+    repo: str
+    revision: str = REVISION
+    gated: bool = False
+    """Whether the repository is known to require granted access; for error messages."""
+    with_code: bool = False
+    """Whether its Python files are wanted too."""
+    check_config: Callable[[Path], None] = _accept
+    """Called with config.json before anything large is downloaded; raises UserError to stop."""
+
+    def __str__(self) -> str:
+        return f"model {self.repo} at revision {self.revision}"
+
+    @property
+    def place(self) -> str:
+        """Where a mirror has it."""
+        return f"models/{self.repo}"
+
+
+@dataclass(frozen=True)
+class LocalFiles:
+    """A repository's files on this machine."""
+
+    path: Path
+    commit: str | None
+    """The commit that they are of; None if unknown."""
+
+
+class Origin(TypedDict):
+    """Where files of a data set come from."""
+
+    commit: str | None
+    """The commit; None if unknown."""
+    unknown: NotRequired[str]
+    """Why the commit is unknown."""
+    ref: NotRequired[str]
+    """The ref that the commit is on, if that is no branch."""
+    configuration: NotRequired[str]
+    """The hub's name of the configuration, if it differs from the name that was asked for."""
+    sha256: NotRequired[Mapping[str, str | None]]
+    """File → SHA-256 of its content, for files of a mirror; None for a file that does not exist."""
