@@ -249,7 +249,7 @@ def test_a_log_that_the_harness_itself_wrote_is_read_and_compared(tmp_path, tiny
     command = [
         sys.executable,
         "-m",
-        "bitsure.report.run_report",
+        "bitsure.report",
         str(noisy),
         "--baseline",
         str(file.parent),

@@ -1,61 +1,82 @@
-"""The questions whose answer changed most, to be read one by one."""
+"""Pick the questions whose answers changed most, to be read one by one."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
-from bitsure.metrics.questions import QuestionSet
-from bitsure.metrics.texts import TextSet, answers
+from bitsure.metrics.questions import questions
+from bitsure.metrics.texts import answers
 from bitsure.records.joining import Join
-from bitsure.records.record import Record, by_task, is_text, to_records
+from bitsure.records.record import Record, by_task, has_choices, is_text, to_records
 
-SHOWN = 6  # of each task
-LONGEST = 600  # characters of a prompt
+SHOWN = 6  # questions of each task
+LONGEST = 600  # characters of a prompt or a choice
+
+
+@dataclass(frozen=True)
+class ShownChoice:
+    """One choice of a question that is shown."""
+
+    text: str
+    is_right: bool
+    before: float  # its probability in full precision
+    after: float  # its probability after quantization
 
 
 @dataclass(frozen=True)
 class ChangedQuestion:
-    """One question before and after."""
+    """One question before and after quantization."""
 
-    task: str
     doc_id: int
-    prompt: str | None  # its end, where it is long
+    prompt: str | None  # the end of it, if it is long
     change: float  # of the right answer's probability
-    choices: list[tuple[str, bool, float, float]]  # text, whether it is right, probability before and after
+    choices: list[ShownChoice]
 
 
-def most_changed(joined: Join, prompts: dict[tuple[str, int], str], normalization: str) -> dict[str, list[ChangedQuestion]]:
-    """By task, the questions whose right answer gained or lost most probability; none of whole texts."""
-    full, found = by_task(joined.baseline), {}
-    for task, after in by_task(joined.quantized).items():
-        if is_text(after):
+def most_changed(joined: Join, prompts: Mapping[tuple[str, int], str], normalization: str) -> dict[str, list[ChangedQuestion]]:
+    """Return task → the questions whose right answer gained or lost most probability.
+
+    Args:
+        joined: The questions of both runs; whole texts, which have no right answer, are left out.
+        prompts: (task, doc_id) → prompt.
+        normalization: What choices' log-probabilities are divided by.
+    """
+    baseline, changed = by_task(joined.baseline), {}
+    for task, quantized in by_task(joined.quantized).items():
+        if is_text(quantized):
             continue
-        was, now = answers(full[task], normalization), answers(after, normalization)
-        change = now.true_label_prob - was.true_label_prob
-        places = np.argsort(-np.abs(change), kind="stable")[:SHOWN]
-        found[task] = [
-            ChangedQuestion(
-                task=task,
-                doc_id=record.doc_id,
-                prompt=_end(prompts.get((task, record.doc_id))),
-                change=float(change[i]),
-                choices=_choices(record, was, now, int(i)),
-            )
-            for i, record in zip(places, to_records(after.take(places)), strict=True)
+        before, after = (answers(rows, normalization).true_label_prob for rows in (baseline[task], quantized))
+        places = np.argsort(-np.abs(after - before), kind="stable")[:SHOWN]
+        rows = (baseline[task].take(places), quantized.take(places))
+        changed[task] = [
+            ChangedQuestion(record.doc_id, _end(prompts.get((task, record.doc_id))), float(after[i] - before[i]), choices)
+            for i, record, choices in zip(places, to_records(rows[1]), _choices(*rows, normalization), strict=True)
         ]
-    return found
+    return changed
 
 
-def _choices(
-    record: Record, was: QuestionSet | TextSet, now: QuestionSet | TextSet, i: int
-) -> list[tuple[str, bool, float, float]]:
-    if isinstance(was, TextSet) or isinstance(now, TextSet):
-        return [(record.choices[0][:LONGEST], True, float(was.true_label_prob[i]), float(now.true_label_prob[i]))]
-    first = was.starts[i]
+def _choices(baseline: pa.Table, quantized: pa.Table, normalization: str) -> list[list[ShownChoice]]:
+    """Return the choices of each question; a continuation is the only, right one."""
+    records = to_records(quantized)
+    if not has_choices(quantized):
+        before, after = (answers(rows, normalization).true_label_prob for rows in (baseline, quantized))
+        return [
+            [ShownChoice(record.choices[0][:LONGEST], True, float(was), float(now))]
+            for record, was, now in zip(records, before, after, strict=True)
+        ]
+    full, low_bit = questions(baseline, normalization), questions(quantized, normalization)
+    starts = full.starts[:-1].tolist()
+    return [_shown(record, full.p[first:], low_bit.p[first:]) for record, first in zip(records, starts, strict=True)]
+
+
+def _shown(record: Record, before: NDArray[np.float64], after: NDArray[np.float64]) -> list[ShownChoice]:
     return [
-        (text[:LONGEST], k in record.gold, float(was.p[first + k]), float(now.p[first + k]))
+        ShownChoice(text[:LONGEST], k in record.gold, float(before[k]), float(after[k]))
         for k, text in enumerate(record.choices)
     ]
 
