@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bitsure.metrics.questions import questions
+from bitsure.metrics.questions import question_set
 from bitsure.metrics.texts import answers
 from bitsure.records.joining import Join
 from bitsure.records.record import Record, by_task, has_choices, is_text, to_records
@@ -69,7 +69,7 @@ def _choices(baseline: pa.Table, quantized: pa.Table, normalization: str) -> lis
             [ShownChoice(record.choices[0][:LONGEST], True, float(was), float(now))]
             for record, was, now in zip(records, before, after, strict=True)
         ]
-    full, low_bit = questions(baseline, normalization), questions(quantized, normalization)
+    full, low_bit = question_set(baseline, normalization), question_set(quantized, normalization)
     starts = full.starts[:-1].tolist()
     return [_shown(record, full.p[first:], low_bit.p[first:]) for record, first in zip(records, starts, strict=True)]
 
