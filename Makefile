@@ -1,62 +1,67 @@
-# make run: set up, then the main job on the embedded default. make test: set up, then the test suite.
+# `make` lists the targets. ARGS="…" passes options on, PYTHON=… chooses the interpreter of the set-up.
 PYTHON ?= python3
 BIN := .venv/bin
 AUTO_GPTQ := .venv-auto-gptq/bin
 
-.PHONY: run test test-auto-gptq check bench-scoring bench-metrics bench-quantize bench-sweep bench-formats bench-qllm families tasks models systems prefetch setup setup-auto-gptq clean
+.DEFAULT_GOAL := help
+.PHONY: help run test test-all test-auto-gptq check docs-results bench-scoring bench-metrics bench-quantize bench-sweep bench-formats bench-qllm families tasks models systems prefetch setup setup-auto-gptq clean
 .DELETE_ON_ERROR:
 
-run: setup
+help: ## list the targets
+	@awk -F ' ## ' '/^[a-z-]+:.* ## / { split($$1, target, ":"); printf "  make %-16s %s\n", target[1], $$2 }' $(MAKEFILE_LIST)
+
+run: setup ## set up, then the main job on the embedded default
 	$(BIN)/python main.py $(ARGS)
 
-test: setup
+test: setup ## set up, then the test suite without what is slow (about 7 minutes)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
+
+test-all: setup ## set up, then every test, the slow ones too
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-# what touches the libraries, in the environment of auto-gptq; skipped is what needs gptqmodel or transformers 5
-test-auto-gptq: setup-auto-gptq
+test-auto-gptq: setup-auto-gptq ## the tests of what touches libraries, in auto-gptq's own environment
 	$(AUTO_GPTQ)/python -m pytest tests/quantize tests/scoring tests/test_consumed.py tests/test_models.py tests/test_provenance.py $(ARGS)
 
-# make prefetch model=opt-125m,opt-1.3b task=paper paths.hub_mirror=DIR: what runs with these settings read from the hub
-prefetch: setup
-	$(BIN)/python -m bitsure.run.prefetch $(filter-out PYTHON=%,$(MAKEOVERRIDES))
+prefetch: setup ## fill a mirror: make prefetch model=opt-125m task=paper paths.hub_mirror=DIR
+	$(BIN)/bitsure prefetch $(filter-out PYTHON=%,$(MAKEOVERRIDES))
 
-bench-scoring: setup
+bench-scoring: setup ## time scoring beside lm-evaluation-harness (benchmarks/scoring.md)
 	$(BIN)/python -m benchmarks.scoring $(ARGS)
 
-bench-metrics: setup
+bench-metrics: setup ## time the metrics (benchmarks/metrics.md)
 	$(BIN)/python -m benchmarks.metrics $(ARGS)
 
-bench-quantize: setup
+bench-quantize: setup ## time GPTQ beside gptqmodel (benchmarks/quantize.md)
 	$(BIN)/python -m benchmarks.quantize $(ARGS)
 
-bench-sweep: setup
+bench-sweep: setup ## time a sweep's report and a cell's overhead (benchmarks/sweep.md)
 	$(BIN)/python -m benchmarks.sweep $(ARGS)
 
-bench-formats: setup
+bench-formats: setup ## time number formats (benchmarks/formats.md)
 	$(BIN)/python -m benchmarks.formats $(ARGS)
 
-bench-qllm: setup
+bench-qllm: setup ## QLLM beside SmoothQuant (benchmarks/qllm.md)
 	$(BIN)/python -m benchmarks.qllm $(ARGS)
 
-families: setup
+families: setup ## write docs/quantizers.md
 	$(BIN)/python -m benchmarks.families $(ARGS)
 
-tasks: setup
+tasks: setup ## write docs/tasks.md
 	$(BIN)/python -m benchmarks.tasks $(ARGS)
 
-models: setup
+models: setup ## write docs/models.md
 	$(BIN)/python -m benchmarks.models
 
-# make systems ARGS=multirun/best_practice: the tables of docs/systems.md, from a finished sweep and benchmarks/qllm.md
-systems: setup
+systems: setup ## write the tables of docs/systems.md: make systems ARGS=multirun/best_practice
 	$(BIN)/python -m benchmarks.systems $(ARGS)
 
-check: setup
+check: setup ## lint, format, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
 
-setup: .venv/ready
-
+setup: .venv/ready ## make .venv
 # made again when what it was made from changes; the stamp comes last, so that a broken set-up is not taken for a good one
 .venv/ready: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}: make PYTHON=…")'
@@ -65,8 +70,7 @@ setup: .venv/ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-setup-auto-gptq: .venv-auto-gptq/ready
-
+setup-auto-gptq: .venv-auto-gptq/ready ## make auto-gptq's own environment
 .venv-auto-gptq/ready: requirements-auto-gptq.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v[:2] == (3, 11) or sys.exit(f"auto-gptq is built for Python 3.11 at most, bitsure needs that at least; this is {v[0]}.{v[1]}: make setup-auto-gptq PYTHON=…")'
 	@$(PYTHON) -m venv .venv-auto-gptq
@@ -74,5 +78,8 @@ setup-auto-gptq: .venv-auto-gptq/ready
 	@$(AUTO_GPTQ)/python -m pip install --quiet --disable-pip-version-check -r requirements-auto-gptq.txt
 	@touch $@
 
-clean:
+docs-results: setup ## write docs/results.md
+	$(BIN)/python -m benchmarks.results
+
+clean: ## remove environments, store and outputs
 	rm -rf .venv .venv-auto-gptq .bitsure outputs multirun
