@@ -1,0 +1,61 @@
+"""The command `bitsure`: what is done with results after a run, and what is fetched before one. Runs start with main.py."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bitsure.base.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one subcommand; what a user can mend ends with a sentence and exit code 1.
+
+    Args:
+        arguments: The words after `bitsure`; None for those of the process.
+    """
+    given = _parser().parse_args(arguments)
+    try:
+        given.run(given)
+    except UserError as error:
+        sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bitsure", description="What does quantization do to a language model's confidence?")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    report = commands.add_parser("report", help="make the report of a run, of harness logs or of a sweep again, from records")
+    report.add_argument("directory", type=Path, help="a run or sweep directory, or one with the harness's samples_*.jsonl")
+    report.add_argument("--baseline", type=Path, help="the full-precision run; a run directory of ours has its own")
+    report.add_argument("--metric", help="an option of conf/metric, such as paper_compat; default: the run's own settings")
+    report.add_argument("--out", type=Path, help="where to write; default: the directory itself")
+    report.add_argument("--track", action="store_true", help="of a sweep: log its summary run to W&B, as its cells were")
+    report.set_defaults(run=_report)
+
+    compare = commands.add_parser("compare", help="compare two runs on the same questions, in the terminal; nothing is written")
+    compare.add_argument("baseline", type=Path, help="run directory, or harness logs, of the model to compare with")
+    compare.add_argument("directory", type=Path, help="run directory, or harness logs, of the other model")
+    compare.set_defaults(run=_compare)
+
+    contrast = commands.add_parser("contrast", help="does quantization hurt one model more than another?")
+    contrast.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="run directories of quantized models")
+    contrast.set_defaults(run=_contrast)
+
+    compress = commands.add_parser("compress", help="is the cheapest model to load also the least sure?")
+    compress.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="run directories of quantized models")
+    compress.add_argument("--task", help="whose numbers to show; default: a run's only task, or the mean over its tasks")
+    compress.set_defaults(run=_compress)
+
+    prefetch = commands.add_parser("prefetch", help="fill a mirror with what runs with these settings read from the hub")
+    prefetch.add_argument("overrides", nargs="+", metavar="key=value", help="settings as for main.py; paths.hub_mirror=DIR")
+    prefetch.set_defaults(run=_prefetch)
+
+    wandb_sweep = commands.add_parser("wandb-sweep", help="print a committed sweep as the file that `wandb sweep` takes")
+    wandb_sweep.add_argument("file", type=Path, help="such as sweeps/scales.yaml")
+    wandb_sweep.set_defaults(run=_wandb_sweep)
+    return parser
