@@ -20,7 +20,7 @@ test-all: setup ## set up, then every test, the slow ones too
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-auto-gptq: setup-auto-gptq ## the tests of what touches libraries, in auto-gptq's own environment
-	$(AUTO_GPTQ)/python -m pytest tests/quantize tests/scoring tests/test_consumed.py tests/test_models.py tests/test_provenance.py $(ARGS)
+	$(AUTO_GPTQ)/python -m pytest tests/quantize tests/scoring tests/tasks tests/models tests/config/test_consumed.py tests/run/test_provenance.py $(ARGS)
 
 prefetch: setup ## fill a mirror: make prefetch model=opt-125m task=paper paths.hub_mirror=DIR
 	$(BIN)/bitsure prefetch $(filter-out PYTHON=%,$(MAKEOVERRIDES))

@@ -1,1 +1,38 @@
-"""How sure is a language model after quantization?"""
+"""How sure is a language model after quantization? `load`, `measure` and `compare` are for notebooks; runs start with main.py."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bitsure.api import Compared, LoadedRun, Measured, compare, load, measure
+    from bitsure.config.schema import MetricSettings, VerdictSettings
+
+try:
+    __version__ = version("bitsure")
+except PackageNotFoundError:  # the source without an installation
+    __version__ = "unknown"
+
+__all__ = [
+    "Compared",
+    "LoadedRun",
+    "Measured",
+    "MetricSettings",
+    "VerdictSettings",
+    "__version__",
+    "compare",
+    "load",
+    "measure",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: the command line and the configuration need none of them."""
+    if name not in __all__:
+        raise AttributeError(f"module 'bitsure' has no attribute {name!r}")
+    if name in ("MetricSettings", "VerdictSettings"):
+        from bitsure.config import schema as home
+    else:
+        from bitsure import api as home
+    return getattr(home, name)

@@ -1,0 +1,61 @@
+"""Result files: what is written is read back, and what does not fit is named."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks.results import PAGE, page
+from bitsure import results
+from bitsure.base.errors import UserError
+from bitsure.results import Difference, Measurement, MetricsByTask
+
+
+def test_a_field_that_is_not_set_is_absent_and_none_is_null():
+    number = Measurement(value=None, ci_low=0.1, ci_high=0.2, n=3)
+    assert json.loads(results.to_json(number)) == {"value": None, "ci_low": 0.1, "ci_high": 0.2, "n": 3}
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    numbers = {"task": {"accuracy": Measurement(value=0.5, ci_low=0.25, ci_high=0.75, n=12, interval="percentile bootstrap")}}
+    results.write(tmp_path / "metrics.json", numbers)
+    assert results.read(tmp_path / "metrics.json", MetricsByTask) == numbers
+
+
+def test_a_number_that_is_not_finite_is_refused():
+    with pytest.raises(ValueError, match="JSON"):
+        results.to_json(Measurement(value=float("nan"), ci_low=None, ci_high=None, n=1))
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('{"task": {"accuracy": {"value": 1, "ci_low": 0, "ci_high": 1}}}', "task.accuracy.n"),
+        ('{"task": {"accuracy": {"value": 1, "ci_low": 0, "ci_high": 1, "n": "many"}}}', "task.accuracy.n"),
+        ('{"task": {"accuracy": {"value": 1, "ci_low": 0, "ci_high": 1, "n": 2, "odd": 3}}}', "task.accuracy.odd"),
+        ('{"task": {"accuracy"', "the file"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused_with_its_name_and_the_field(tmp_path, text, names):
+    path = tmp_path / "metrics.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=rf"metrics\.json.*{names}"):
+        results.read(path, MetricsByTask)
+
+
+def test_a_missing_file_is_a_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"verdict\.json cannot be read: No such file"):
+        results.read(tmp_path / "verdict.json", results.Verdict)
+    assert results.read_if_there(tmp_path / "verdict.json", results.Verdict) is None
+
+
+def test_every_field_says_what_it_is():
+    kinds = [Measurement, Difference, results.Verdict, results.Quantization, results.Costs, results.Provenance, results.Status]
+    for kind in kinds:
+        for name, field in kind.model_fields.items():
+            assert field.description, f"{kind.__name__}.{name} has no docstring"
+
+
+def test_the_page_is_what_the_classes_say():
+    assert PAGE.read_text(encoding="utf-8") == page(), "docs/results.md is of other classes: make docs-results"

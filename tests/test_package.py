@@ -1,0 +1,58 @@
+"""The package as it is installed: what it depends on, and what importing it costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from bitsure.config.schema import PROJECT
+
+HEAVY = ("torch", "transformers", "lm_eval", "wandb", "matplotlib", "scipy", "datasets", "gptqmodel")
+
+
+def pins(file: str) -> dict[str, str]:
+    """The packages that a requirements file pins, by name."""
+    lines = [line.split("#")[0].strip() for line in (PROJECT / file).read_text(encoding="utf-8").splitlines()]
+    found = [Requirement(line) for line in lines if "==" in line]
+    return {canonicalize_name(one.name): next(iter(one.specifier)).version for one in found}
+
+
+def declared() -> tuple[list[Requirement], list[Requirement]]:
+    """The requirements in pyproject.toml: those of the package, and those of the extra `run`."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return [Requirement(one) for one in project["dependencies"]], [
+        Requirement(one) for one in project["optional-dependencies"]["run"]
+    ]
+
+
+def test_what_was_tried_is_within_what_is_declared():
+    core, run = declared()
+    tried = pins("requirements.txt")
+    for requirement in core + run:
+        name = canonicalize_name(requirement.name)
+        assert name in tried, f"requirements.txt does not pin {name}"
+        assert requirement.specifier.contains(tried[name]), f"{name} {tried[name]} was tried, {requirement} is declared"
+
+
+def test_auto_gptqs_environment_has_what_reads_results():
+    tried = pins("requirements-auto-gptq.txt")
+    for requirement in declared()[0]:
+        name = canonicalize_name(requirement.name)
+        assert requirement.specifier.contains(tried[name]), f"{name} {tried[name]} was tried, {requirement} is declared"
+
+
+def test_importing_the_package_and_its_command_loads_nothing_heavy():
+    code = f"import sys, bitsure, bitsure.cli; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_configuration_is_part_of_the_package():
+    inside = PROJECT / "src" / "bitsure" / "conf"
+    assert inside.resolve() == Path(PROJECT / "conf").resolve()
+    assert (inside / "metric" / "standard.yaml").is_file()
