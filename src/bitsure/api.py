@@ -15,9 +15,8 @@ from bitsure import results
 from bitsure.base.errors import UserError
 from bitsure.config.report_settings import metric_settings, verdict_settings
 from bitsure.config.schema import MetricSettings, VerdictSettings
-from bitsure.records.harness_log import read as read_harness_log
-from bitsure.records.table import Record, Records, table
-from bitsure.records.table import read as read_records
+from bitsure.records import Record, Records, read_harness_log, read_records, to_table
+from bitsure.records.validity import check_records
 from bitsure.results import Comparison, Costs, MetricsByTask, Provenance, Quantization, Verdict
 
 if TYPE_CHECKING:
@@ -166,7 +165,7 @@ def _records(source: Source) -> pa.Table:
         return _read(Path(source))[0]
     if isinstance(source, tuple):
         return _from_arrays(*source)
-    return table(source)
+    return to_table(source)
 
 
 def _read(directory: Path) -> tuple[pa.Table, pa.Table | None]:
@@ -175,14 +174,17 @@ def _read(directory: Path) -> tuple[pa.Table, pa.Table | None]:
         baseline = directory / "baseline.parquet"
         return read_records(directory / "records.parquet")[0], read_records(baseline)[0] if baseline.is_file() else None
     if any(directory.glob("samples_*.jsonl")):
-        return table(read_harness_log(directory)[0]), None
+        return read_harness_log(directory)[0], None
     raise UserError(f"{directory} holds neither records.parquet (a run of ours) nor samples_*.jsonl (of lm-evaluation-harness).")
 
 
 def _from_arrays(choice_logprobs: Sequence[ArrayLike], gold: Sequence[int] | Sequence[Sequence[int]]) -> pa.Table:
     if len(choice_logprobs) != len(gold):
         raise UserError(f"choice_logprobs has {len(choice_logprobs)} questions, gold has {len(gold)}: give one gold for each.")
-    return table([_record(i, logprobs, right) for i, (logprobs, right) in enumerate(zip(choice_logprobs, gold, strict=True))])
+    rows = [_record(i, logprobs, right) for i, (logprobs, right) in enumerate(zip(choice_logprobs, gold, strict=True))]
+    records = to_table(rows)
+    check_records(records, "choice_logprobs and gold")
+    return records
 
 
 def _record(number: int, logprobs: ArrayLike, gold: Any) -> Record:
