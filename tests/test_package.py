@@ -10,7 +10,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from bitsure.config.schema import PROJECT
+from bitsure.config.paths import PROJECT
 
 HEAVY = ("torch", "transformers", "lm_eval", "wandb", "matplotlib", "scipy", "datasets", "gptqmodel")
 

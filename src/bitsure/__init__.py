@@ -6,8 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bitsure.api import Compared, LoadedRun, Measured, compare, load, measure
-    from bitsure.config.schema import MetricSettings, VerdictSettings
+    from bitsure.api import Compared, LoadedRun, Measured, compare, load, measure, metric_settings, verdict_settings
 
 try:
     __version__ = version("bitsure")
@@ -18,12 +17,12 @@ __all__ = [
     "Compared",
     "LoadedRun",
     "Measured",
-    "MetricSettings",
-    "VerdictSettings",
     "__version__",
     "compare",
     "load",
     "measure",
+    "metric_settings",
+    "verdict_settings",
 ]
 
 
@@ -31,8 +30,6 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: the command line and the configuration need none of them."""
     if name not in __all__:
         raise AttributeError(f"module 'bitsure' has no attribute {name!r}")
-    if name in ("MetricSettings", "VerdictSettings"):
-        from bitsure.config import schema as home
-    else:
-        from bitsure import api as home
-    return getattr(home, name)
+    from bitsure import api
+
+    return getattr(api, name)

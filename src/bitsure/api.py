@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from bitsure import results
 from bitsure.base.errors import UserError
-from bitsure.config.report_settings import metric_settings, verdict_settings
+from bitsure.config.report_settings import read_report_settings
 from bitsure.config.schema import MetricSettings, VerdictSettings
 from bitsure.records import Record, Records, read_harness_log, read_records, to_table
 from bitsure.records.validity import check_records
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Arrays: TypeAlias = tuple[Sequence[ArrayLike], Sequence[int] | Sequence[Sequence[int]]]
+NO_RUN = Path("config.yaml of no run")  # no such file: the settings of conf/ hold
 Source: TypeAlias = "str | Path | LoadedRun | Records | Arrays"
 
 
@@ -86,6 +87,16 @@ class Compared:
         return _long(self.by_task)
 
 
+def metric_settings(**changes: Any) -> MetricSettings:
+    """Return the settings of conf/metric/standard.yaml, with changes such as `n_bins=10` or `confidence_level=0.9`."""
+    return replace(read_report_settings(NO_RUN)[0], **changes)
+
+
+def verdict_settings(**changes: Any) -> VerdictSettings:
+    """Return the margins of conf/verdict/report.yaml, with changes such as `accuracy_margin=0.02`."""
+    return replace(read_report_settings(NO_RUN)[1], **changes)
+
+
 def load(directory: str | Path) -> LoadedRun:
     """Read a run directory, or one with the samples_*.jsonl that lm-evaluation-harness writes with --log_samples.
 
@@ -119,7 +130,7 @@ def measure(
         choice_logprobs: For each of n questions the log-probabilities of its choices, nats, ≤ 0: an array of shape (n, K), or a
             list of n arrays where questions have different numbers of choices.
         gold: For each question the index of the right choice, or a list of indices where several are right.
-        settings: Bins, resamples, confidence level; None: those of conf/metric/standard.yaml.
+        settings: Bins, resamples, confidence level; None: `metric_settings()`.
 
     Returns:
         The numbers of one task, named `questions`.
@@ -141,8 +152,8 @@ def compare(
         a: The model to compare with, usually full precision: a run directory, a directory of harness logs, a loaded run,
             records, or arrays as a pair (choice_logprobs, gold) as `measure` takes them.
         b: The other model, usually quantized, in the same forms.
-        settings: Bins, resamples, confidence level; None: those of conf/metric/standard.yaml.
-        margins: The losses that are small enough to ship; None: those of conf/verdict/report.yaml.
+        settings: Bins, resamples, confidence level; None: `metric_settings()`.
+        margins: The losses that are small enough to ship; None: `verdict_settings()`.
 
     Returns:
         Differences b − a by task and metric, and the verdict on b.

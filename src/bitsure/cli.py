@@ -59,3 +59,59 @@ def _parser() -> argparse.ArgumentParser:
     wandb_sweep.add_argument("file", type=Path, help="such as sweeps/scales.yaml")
     wandb_sweep.set_defaults(run=_wandb_sweep)
     return parser
+
+
+def _report(given: argparse.Namespace) -> None:
+    from bitsure.report.command import report_run
+    from bitsure.sweep.report.cell_results import is_sweep
+
+    if is_sweep(given.directory):
+        _report_sweep(given)
+    elif given.track:
+        raise UserError(f"{given.directory} is no sweep's directory: --track logs a sweep's summary run.")
+    else:
+        report_run(given.directory, given.baseline, given.metric, given.out)
+
+
+def _report_sweep(given: argparse.Namespace) -> None:
+    from bitsure.sweep.report.building import build_sweep_report, finish_sweep
+    from bitsure.sweep.report.cell_results import read_cells
+    from bitsure.sweep.report.sweep_terminal import show_sweep
+
+    options = [f"--{name}" for name in ("baseline", "metric", "out") if getattr(given, name) is not None]
+    if options:
+        raise UserError(f"{given.directory} is a sweep's directory: {', '.join(options)} works on one of its runs.")
+    modes = {cell.config["tracking"]["mode"] for cell in read_cells(given.directory) if "tracking" in cell.config}
+    if given.track and modes <= {"disabled"}:
+        raise UserError(f"{given.directory}: no cell of it was tracked (tracking.mode=disabled), so --track logs nothing.")
+    show_sweep(finish_sweep(given.directory) if given.track else build_sweep_report(given.directory))
+
+
+def _compare(given: argparse.Namespace) -> None:
+    from bitsure.report.command import compare_runs
+
+    compare_runs(given.baseline, given.directory)
+
+
+def _contrast(given: argparse.Namespace) -> None:
+    from bitsure.report.model_contrasts import report_models
+
+    report_models(given.runs)
+
+
+def _compress(given: argparse.Namespace) -> None:
+    from bitsure.report.compress_command import report_compressibility
+
+    report_compressibility(given.runs, given.task)
+
+
+def _prefetch(given: argparse.Namespace) -> None:
+    from bitsure.run.prefetch import prefetch_main
+
+    prefetch_main(given.overrides)
+
+
+def _wandb_sweep(given: argparse.Namespace) -> None:
+    from bitsure.sweep.launch.wandb_sweep import wandb_sweep
+
+    print(wandb_sweep(given.file), end="")

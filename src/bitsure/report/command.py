@@ -11,12 +11,16 @@ from typing import Any
 
 import yaml
 
+from bitsure.base import terminal
 from bitsure.base.errors import UserError
+from bitsure.comparison.compare import compare
+from bitsure.comparison.verdict import judge
+from bitsure.comparison.verdict import sentences as verdict_sentences
 from bitsure.config.report_settings import read_report_settings
 from bitsure.records.harness_log import read_harness_log
 from bitsure.records.parquet import read_prompts, read_records
 from bitsure.records.record import Records
-from bitsure.report import terminal_summary
+from bitsure.report import tables, terminal_summary
 from bitsure.report.run_report import BASELINE_FILES, About, Report, build
 from bitsure.results import Compressibility, Provenance, Quantization, read_if_there
 
@@ -59,6 +63,29 @@ def report_run(
     report = report.moved_to(out)
     terminal_summary.show(report, about, metric, {"report": report.page})
     return report
+
+
+def compare_runs(baseline: Path, directory: Path) -> None:
+    """Compare two runs on the questions that both were asked, and print the differences; nothing is written.
+
+    Args:
+        baseline: A run directory, or harness logs, of the model to compare with.
+        directory: The same of the other model; its own metric and verdict settings hold.
+
+    Raises:
+        UserError: If there are no records, or no question is in both.
+    """
+    metric, margins = read_report_settings(directory / "config.yaml")
+    full, other = read_saved_run(baseline), read_saved_run(directory)
+    _check_versions(other.made_from, full.made_from)
+    differences = compare(full.records, other.records, metric)
+    judged = judge(differences, margins, metric.confidence_level)
+    title = f"{directory.name} against {baseline.name}"
+    out = terminal.console()
+    out.print(tables.terminal_table({}, differences, title, metric.confidence_level, metric.alpha))
+    reasons = [f"- {sentence}" for sentence in verdict_sentences(judged)]
+    lines = [*tables.unjoined(differences), f"Verdict: {judged.verdict}", *reasons]
+    out.print("\n" + "\n".join(lines), markup=False, soft_wrap=True)
 
 
 def read_saved_run(directory: Path) -> SavedRun:
