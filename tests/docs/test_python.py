@@ -55,7 +55,7 @@ def test_a_block_is_at_most_ten_lines():
 def test_arrays_that_do_not_fit_are_a_sentence():
     with pytest.raises(UserError, match="2 questions, gold has 1"):
         bitsure.measure([[-1.0, -2.0], [-1.0, -2.0]], [0])
-    with pytest.raises(UserError, match="right choice"):
+    with pytest.raises(UserError, match="correct choice that does not exist"):
         bitsure.measure([[-1.0, -2.0]], [2])
     with pytest.raises(UserError, match="neither"):
         bitsure.load(PROJECT / "docs")

@@ -24,7 +24,7 @@ def test_what_is_written_is_read_back(tmp_path):
 
 
 def test_a_number_that_is_not_finite_is_refused():
-    with pytest.raises(ValueError, match="JSON"):
+    with pytest.raises(ValueError, match="Out of range float"):
         results.to_json(Measurement(value=float("nan"), ci_low=None, ci_high=None, n=1))
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.sweep import write_sweep
-from bitsure.report.__main__ import main
+from bitsure.cli import main
 from bitsure.sweep.report.building import build_sweep_report
 from bitsure.sweep.report.run_columns import parameter_count
 from bitsure.sweep.report.sweep_figures import NAMES
@@ -143,14 +143,14 @@ def test_a_sweep_of_full_precision_alone_has_its_table(finished, tmp_path):
 def test_the_command_takes_a_sweeps_directory(finished, tmp_path, capsys):
     folder = shutil.copytree(finished, tmp_path / "sweep")
     leave_unfinished(folder, "90-killed", state="killed", error="signal 9")
-    main([str(folder)])
+    main(["report", str(folder)])
     said = capsys.readouterr().out
     assert "13 cells: 12 done, 1 killed" in said and "signal 9" in said and "full precision" in said
     assert "confi-" in said  # its change beside accuracy's
     assert max(map(len, said.splitlines()[:10])) <= 80
     assert not (folder / "wandb").exists()
     with pytest.raises(SystemExit, match="--metric works on one of its runs"):
-        main([str(folder), "--metric", "paper_compat"])
+        main(["report", str(folder), "--metric", "paper_compat"])
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no Chromium on this machine")

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from bitsure.report.__main__ import main
+from bitsure.cli import main
 from bitsure.sweep.report.building import build_sweep_report, finish_sweep
 from bitsure.sweep.report.cell_results import unplanned
 from bitsure.sweep.report.sweep_terminal import show_sweep
@@ -115,11 +115,11 @@ def test_the_command_logs_the_summary_run_of_a_sweep_that_had_none(finished, tmp
     folder = shutil.copytree(finished, tmp_path / "small")
     for path in folder.glob("*/config.yaml"):
         path.write_text(path.read_text().replace("mode: disabled", "mode: offline\n  group: agents"))
-    main([str(folder), "--track"])
+    main(["report", str(folder), "--track"])
     found = read_back(folder)
     assert (found["run"].display_name, found["run"].run_group, found["summary"]["sweep/done"]) == ("agents/sweep", "agents", 12)
     with pytest.raises(SystemExit, match="no sweep's directory"):
-        main([str(next(folder.glob("0-*"))), "--track"])
+        main(["report", str(next(folder.glob("0-*"))), "--track"])
 
 
 def test_a_sweep_of_cells_without_tracking_makes_no_run(finished, tmp_path):
