@@ -1,4 +1,4 @@
-"""How sure is a language model after quantization? `load`, `measure` and `compare` are for notebooks; runs start with main.py."""
+"""Measure what quantization does to a language model's confidence: `load`, `measure`, `compare`. Runs start with main.py."""
 
 from __future__ import annotations
 

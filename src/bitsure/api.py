@@ -143,9 +143,7 @@ def measure(
     return Measured(measure_records(_from_arrays(choice_logprobs, gold), settings or metric_settings()))
 
 
-def compare(
-    a: Source, b: Source, settings: MetricSettings | None = None, margins: VerdictSettings | None = None
-) -> Compared:
+def compare(a: Source, b: Source, settings: MetricSettings | None = None, margins: VerdictSettings | None = None) -> Compared:
     """Compare two models on the questions that both were asked.
 
     Args:
@@ -186,7 +184,9 @@ def _read(directory: Path) -> tuple[pa.Table, pa.Table | None]:
         return read_records(directory / "records.parquet")[0], read_records(baseline)[0] if baseline.is_file() else None
     if any(directory.glob("samples_*.jsonl")):
         return read_harness_log(directory)[0], None
-    raise UserError(f"{directory} holds neither records.parquet (a run of ours) nor samples_*.jsonl (of lm-evaluation-harness).")
+    raise UserError(
+        f"{directory} holds neither records.parquet (a run of ours) nor samples_*.jsonl (of lm-evaluation-harness)."
+    )
 
 
 def _from_arrays(choice_logprobs: Sequence[ArrayLike], gold: Sequence[int] | Sequence[Sequence[int]]) -> pa.Table:

@@ -21,7 +21,12 @@ def run_dir(tmp_path_factory):
     """A run of the embedded default with plain rounding and few questions."""
     place = tmp_path_factory.mktemp("run")
     command = [sys.executable, "main.py", "model=pocket-300k", "quant=rtn3", "task.limit=20", "metric.resamples=100"]
-    command += ["tracking.mode=disabled", "compress.codes=0", f"hydra.run.dir={place / 'out'}", f"paths.store={place / 'store'}"]
+    command += [
+        "tracking.mode=disabled",
+        "compress.codes=0",
+        f"hydra.run.dir={place / 'out'}",
+        f"paths.store={place / 'store'}",
+    ]
     subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, timeout=600)
     return place / "out"
 

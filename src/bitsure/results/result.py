@@ -21,7 +21,7 @@ class Result(BaseModel):
     A field that is not set is absent from the file; a field that is None is null there.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, ser_json_inf_nan="constants")
 
 
 @cache
