@@ -138,7 +138,7 @@ def measure(
     Raises:
         UserError: If lengths differ, a log-probability is above 0 or not finite, or a gold index names no choice.
     """
-    from bitsure.metrics.measure import measure as measure_records
+    from bitsure.metrics.run_metrics import measure as measure_records
 
     return Measured(measure_records(_from_arrays(choice_logprobs, gold), settings or metric_settings()))
 
@@ -159,8 +159,8 @@ def compare(a: Source, b: Source, settings: MetricSettings | None = None, margin
     Raises:
         UserError: If no question is in both, or a source cannot be read.
     """
-    from bitsure.comparison.compare import compare as compare_records
-    from bitsure.comparison.verdict import judge
+    from bitsure.comparison.differences import compare as compare_records
+    from bitsure.comparison.non_inferiority import judge
 
     metric = settings or metric_settings()
     differences = compare_records(_records(a), _records(b), metric)

@@ -13,9 +13,8 @@ import yaml
 
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
-from bitsure.comparison.compare import compare
-from bitsure.comparison.verdict import judge
-from bitsure.comparison.verdict import sentences as verdict_sentences
+from bitsure.comparison.differences import compare
+from bitsure.comparison.non_inferiority import judge, verdict_sentences
 from bitsure.config.report_settings import read_report_settings
 from bitsure.records.harness_log import read_harness_log
 from bitsure.records.parquet import read_prompts, read_records

@@ -21,7 +21,7 @@ class Result(BaseModel):
     A field that is not set is absent from the file; a field that is None is null there.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, ser_json_inf_nan="constants")
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 @cache
@@ -46,7 +46,7 @@ def to_json(value: Any) -> str:
 
 def to_plain(value: Any) -> Any:
     """Return a result as plain dicts, lists, strings and numbers; fields that are not set are left out."""
-    return _PLAIN.dump_python(value, mode="json", exclude_unset=True)
+    return _PLAIN.dump_python(value, exclude_unset=True)
 
 
 def write(path: Path, value: Any) -> None:
