@@ -52,7 +52,7 @@ def scoring(path: Path, questions: int, repeats: int) -> dict[str, float]:
     from bitsure.models import source as models
     from bitsure.quantize.inference.hooks import attach
     from bitsure.quantize.inference.scheme import InferenceScheme
-    from bitsure.scoring.local.engine import Engine
+    from bitsure.scoring.local.engine import LocalEngine
 
     shape = next(shape for shape in SHAPES if shape.name == SCORED)
     asked = draw(shape, questions, 50_000)
@@ -60,7 +60,7 @@ def scoring(path: Path, questions: int, repeats: int) -> dict[str, float]:
     for name, (activations, kv) in AT_RUN_TIME.items():
         model, _ = models.load(path, "float32", device="cpu")
         rounding = attach(model, InferenceScheme(activations=activations, kv=kv))
-        engines[name] = Engine(model, 2048, rounding=rounding)
+        engines[name] = LocalEngine(model, 2048, rounding=rounding)
         engines[name].score(asked)  # checks and probes, once a run
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(repeats):

@@ -28,7 +28,9 @@ from bitsure.models import source as models
 from bitsure.quantize import plan as quantize
 from bitsure.quantize.calibration import windows as calib_data
 from bitsure.records.joining import join
-from bitsure.scoring import scorer as scoring
+from bitsure.scoring.question_source import locate_questions
+from bitsure.scoring.scored_model import ScoredModel
+from bitsure.scoring.scorer import Scorer
 
 HERE = Path(__file__).parent
 OUTLIERS = {"none": None, "1 channel in 128, × 16": (16, 128), "4 channels in 128, × 16": (16, 32)}  # strength, one in how many
@@ -78,14 +80,14 @@ def one(
         path, log, store = Path(folder) / "model", Path(folder) / "log", Store(Path(folder) / "store")
         write_model(model, outliers, draw, path)
         source = models.locate(ModelSettings(path=str(path)), None)
-        scorer = scoring.Scorer(scoring.questions(task, None), ScoringSettings(), "float32", store, log)
-        found["full precision"] = 0.0, question_set(scorer.score(source, None, None, "full precision")).true_label_prob
+        scorer = Scorer(locate_questions(task, None), ScoringSettings(), "float32", store, log)
+        found["full precision"] = 0.0, question_set(scorer.score(ScoredModel(source), None, "full precision")).true_label_prob
         for name in TRANSFORMS:
             plan = quantize.Plan(source, quantizer(name, draw), calib, calib_data.locate(calib, None), "float32")
             made = quantize.ensure(plan, store, log)
             error = np.mean([layer["output_error"] for layer in made.report["layers"].values()])
-            rows = scorer.score(source, plan.made_from, made.checkpoint, name)
-            joined = join(scorer.score(source, None, None, ""), rows)
+            rows = scorer.score(ScoredModel(source, plan.made_from), made.checkpoint, name)
+            joined = join(scorer.score(ScoredModel(source), None, ""), rows)
             found[name] = float(error), question_set(joined.quantized).true_label_prob
     return found
 

@@ -15,6 +15,7 @@ import platform
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,9 @@ import torch
 from bitsure.base.files import write_text
 from bitsure.base.resources import watch_memory
 from bitsure.scoring.journal import Journal
-from bitsure.scoring.local.engine import Engine, _few_questions
-from bitsure.scoring.local.forward import Scored
-from bitsure.scoring.local.rows import Request, read_by_the_model, trees
+from bitsure.scoring.local.engine import LocalEngine, few_questions
+from bitsure.scoring.local.rows import trees
+from bitsure.scoring.requests import Request, Scored, input_tokens
 
 HERE = Path(__file__).parent
 BATCH_SIZES = (1, 8, 32)
@@ -110,14 +111,14 @@ def draw(shape: Shape, n: int, vocabulary: int, seed: int = 0) -> list[Request]:
 
 def least_multiply_adds(model: torch.nn.Module, requests: list[Request]) -> float:
     """Of every distinct prefix once through the blocks, attention included, and of the rest where something is scored."""
-    prefixes = {tuple(read_by_the_model(r)[:n]) for r in requests for n in range(1, len(read_by_the_model(r)) + 1)}
+    prefixes = {tuple(input_tokens(r)[:n]) for r in requests for n in range(1, len(input_tokens(r)) + 1)}
     scored = {tuple((r[0] + r[1])[: len(r[0]) + i]) for r in requests for i in range(len(r[1]))}
     return multiply_adds(model, [len(one) for one in prefixes], [len(one) for one in scored])
 
 
 def multiply_adds_of_hflm(model: torch.nn.Module, requests: list[Request]) -> float:
     """Of every distinct input whole, with the head at each of its tokens; padding left out."""
-    lengths = [len(one) for one in {tuple(read_by_the_model(r)) for r in requests}]
+    lengths = [len(one) for one in {tuple(input_tokens(r)) for r in requests}]
     places = [place for n in lengths for place in range(1, n + 1)]
     return multiply_adds(model, places, places)
 
@@ -169,11 +170,11 @@ def compare(model: torch.nn.Module, shape: Shape, n: int, rate: float) -> dict:
     from lm_eval.models.huggingface import HFLM
 
     from bitsure.scoring.harness import HookedLM
-    from tests.conftest import byte_tokenizer  # a tokenizer is asked for and not used
+    from tests.builders.tokenizers import byte_tokenizer  # HFLM wants a tokenizer, which is not used
 
     requests, tokenizer = draw(shape, n, model.config.vocab_size), byte_tokenizer()
 
-    lm = HookedLM(model, tokenizer, lambda k: None)
+    lm = HookedLM(model, tokenizer, partial(LocalEngine, model), lambda n: None)
     measured(lm, requests)  # the first call checks and probes, once a run: `fixed_costs` has that
 
     def ours():
@@ -206,9 +207,9 @@ def compare(model: torch.nn.Module, shape: Shape, n: int, rate: float) -> dict:
 
 def fixed_costs(model: torch.nn.Module, requests: list[Request], seconds: float) -> str:
     """What the check, laying out and the journal take, and their share of a run of 60 s at this speed."""
-    engine, asked = Engine(model, 2048), dict(enumerate(requests))
-    few = _few_questions(asked)
-    check = float(np.median([timed(lambda: engine._check_sharing(few))[0] for _ in range(3)]))
+    engine, asked = LocalEngine(model, 2048), dict(enumerate(requests))
+    few = few_questions(asked)
+    check = float(np.median([timed(lambda: engine.check_sharing(few))[0] for _ in range(3)]))
     layout = timed(lambda: trees(asked, model.config.hidden_size, 2048))[0]
     scored = [Scored([-1.234567] * len(continuation), False) for _, continuation in requests]
     with tempfile.TemporaryDirectory() as folder:

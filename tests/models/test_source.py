@@ -17,8 +17,9 @@ from bitsure.config.paths import CONF
 from bitsure.config.schema import ModelSettings, ScoringSettings, TaskSettings
 from bitsure.models import source as models
 from bitsure.quantize.walk.targets import unknown_weights
-from bitsure.scoring import scorer as scoring
-from bitsure.scoring.local.engine import Engine
+from bitsure.scoring.local.engine import LocalEngine
+from bitsure.scoring.question_source import locate_questions
+from bitsure.scoring.scorer import Scorer
 from tests.builders.families import FAMILIES, build
 from tests.builders.marks import needs_transformers_5
 
@@ -154,13 +155,12 @@ def test_a_tokenizer_of_its_own_code_is_loaded_where_that_is_trusted(tiny_model,
     source = models.locate(ModelSettings(path=str(tiny_model), trust_remote_code=trusted), None)
     asked = []
     monkeypatch.setattr(models, "load_tokenizer", lambda path, trust_remote_code=False: asked.append(trust_remote_code))
-    monkeypatch.setattr("bitsure.scoring.harness.check_prompting", lambda tokenizer, task: None)
-    questions = scoring.questions(TaskSettings(name="own", names=["t"], chat_template=True), None)
-    scorer = scoring.Scorer(questions, ScoringSettings(), "float32", None, Path(os.devnull))
+    monkeypatch.setattr("bitsure.scoring.prompting.check_prompting", lambda tokenizer, task: None)
+    questions = locate_questions(TaskSettings(name="own", names=["t"], chat_template=True), None)
+    scorer = Scorer(questions, ScoringSettings(dequantize=False), "float32", None, Path(os.devnull))
     scorer.check_prompting(source)
     monkeypatch.setattr("bitsure.quantize.libraries.gptqmodel.load_packed", lambda checkpoint, dtype: None)
-    scorer.scoring = ScoringSettings(dequantize=False)
-    scorer._load(source, Path("checkpoint"))
+    scorer.setup.load(source, Path("checkpoint"))
     assert asked == [trusted, trusted]
 
 
@@ -195,7 +195,7 @@ def test_what_conf_calls_unquantizable_is_and_can_be_scored(option, settings):
     said = OmegaConf.load(CONF / "model" / f"{option}.yaml").model
     model = build(said.family, **settings)
     assert said.unquantizable and unknown_weights(model)
-    [scored] = Engine(model, 64).score([([5, 6, 7], [8, 9])])
+    [scored] = LocalEngine(model, 64).score([([5, 6, 7], [8, 9])])
     with torch.inference_mode():
         expected = model(torch.tensor([[5, 6, 7, 8]])).logits[0].log_softmax(-1)
     assert scored.token_logprobs == pytest.approx([expected[2, 8].item(), expected[3, 9].item()], abs=1e-4)

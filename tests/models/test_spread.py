@@ -15,7 +15,7 @@ from bitsure.quantize.native import cast as casts
 from bitsure.quantize.native.rtn import round_to_nearest
 from bitsure.quantize.walk.targets import block_linears, matrix
 from bitsure.scoring.local.diagnose import first_broken_module
-from bitsure.scoring.local.engine import Engine
+from bitsure.scoring.local.engine import LocalEngine
 from tests.builders.families import FAMILIES, build
 from tests.builders.tokenizers import byte_tokenizer
 
@@ -42,7 +42,7 @@ def test_a_model_larger_than_its_memory_scores_as_in_memory(model):
     whole, spread = models.load(path, "float32")[0], models.load(path, "float32", settings=allowed)[0]
     assert "disk" in spread.hf_device_map.values() and on_disk(spread) and not on_disk(whole)
     for share in (True, False):
-        expected, found = (Engine(network, 256, share).score(REQUESTS) for network in (whole, spread))
+        expected, found = (LocalEngine(network, 256, share).score(REQUESTS) for network in (whole, spread))
         assert found == expected
     assert on_disk(spread), "weights stayed in memory after they were used"
 
@@ -53,7 +53,7 @@ def test_a_quantized_model_larger_than_its_memory_scores_as_in_memory(model, kin
     whole, spread = models.load(path, "float32")[0], models.load(path, "float32", settings=allowed)[0]
     out = tmp_path / "checkpoint"
     out.mkdir()
-    plain = Engine(whole, 256).score(REQUESTS)
+    plain = LocalEngine(whole, 256).score(REQUESTS)
     if kind == "rounded":
         layers = block_linears(whole).items()
         checkpoints.write(out, {name: round_to_nearest(matrix(layer), Rtn(3, 32, True)) for name, layer in layers})
@@ -61,7 +61,7 @@ def test_a_quantized_model_larger_than_its_memory_scores_as_in_memory(model, kin
         checkpoints.write(out, *casts.cast(whole, Cast("bfloat16")))
     kept_on_disk = on_disk(spread)
     rounding = {network: checkpoints.put_into(network, out) for network in (whole, spread)}
-    expected, found = (Engine(network, 256, True, hooks).score(REQUESTS) for network, hooks in rounding.items())
+    expected, found = (LocalEngine(network, 256, True, hooks).score(REQUESTS) for network, hooks in rounding.items())
     assert found == expected != plain and on_disk(spread) == kept_on_disk
 
 
@@ -73,7 +73,7 @@ def test_bin_weights_are_spread_over_the_disk_too(tiny_model, tmp_path):
     allowed = ModelSettings(path=str(tmp_path), device_map="sequential", max_memory=["cpu:300KB"])
     spread, _ = models.load(tmp_path, "float32", settings=allowed)
     assert on_disk(spread)
-    expected, found = (Engine(network, 256).score(REQUESTS) for network in (whole, spread))
+    expected, found = (LocalEngine(network, 256).score(REQUESTS) for network in (whole, spread))
     assert found == expected
 
 

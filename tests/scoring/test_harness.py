@@ -10,6 +10,7 @@ from bitsure.base.errors import UserError
 from bitsure.config.schema import TaskSettings
 from bitsure.models import source as models
 from bitsure.scoring.local.engine import TOLERANCE
+from tests.builders.engines import hooked_lm
 from tests.builders.marks import SHARED, needs_shared
 from tests.builders.records import record
 
@@ -40,7 +41,7 @@ def task(names, include_path, **changes) -> TaskSettings:
 
 
 def run(harness, loaded, model_and_tokenizer, chosen=None, **settings):
-    return harness.run(loaded, harness.HookedLM(*model_and_tokenizer, lambda n: None, **settings), chosen or ALL)[0]
+    return harness.evaluate_tasks(loaded, hooked_lm(*model_and_tokenizer, **settings), chosen or ALL)[0]
 
 
 def test_records_hold_what_the_harness_scored(harness, tasks, loaded_model, own_tasks):
@@ -109,7 +110,7 @@ def test_rolling_and_generation_are_the_harness_own(harness, loaded_model):
     from lm_eval.models.huggingface import HFLM
 
     model, tokenizer = loaded_model
-    ours, theirs = harness.HookedLM(model, tokenizer, lambda n: None), HFLM(pretrained=model, tokenizer=tokenizer)
+    ours, theirs = hooked_lm(model, tokenizer), HFLM(pretrained=model, tokenizer=tokenizer)
     texts = ["the lazy dog " * 200, "the cat sat"]  # the first one needs more than one window
     rolling = [Instance("loglikelihood_rolling", {}, (text,), 0) for text in texts]
     for a, b in zip(ours.loglikelihood_rolling(rolling), theirs.loglikelihood_rolling(rolling), strict=True):
@@ -161,7 +162,7 @@ def test_on_real_tasks_every_number_is_that_of_hflm(harness, tasks, monkeypatch)
                 one.set_fewshot_seed(seed=1234)
             return evaluate(lm, loaded, limit=5, bootstrap_iters=0, log_samples=True)["samples"]
 
-        ours = harness.HookedLM(model, tokenizer, lambda n: None)
+        ours = hooked_lm(model, tokenizer)
         theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8)
         with monkeypatch.context() as patch:
             theirs.cache_hook = every_token = EveryToken(patch)
@@ -198,7 +199,7 @@ def test_in_half_precision_we_are_as_near_to_float32_as_hflm(harness, dtype):
         model, tokenizer = models.load(path, dtype)
         return np.array([logprob for logprob, _ in lm(model, tokenizer)._loglikelihood_tokens(asked, disable_tqdm=True)])
 
-    ours = lambda model, tokenizer: harness.HookedLM(model, tokenizer, lambda n: None)  # noqa: E731
+    ours = lambda model, tokenizer: hooked_lm(model, tokenizer)  # noqa: E731
     theirs = lambda model, tokenizer: HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8)  # noqa: E731
     exact, found, expected = score(theirs, "float32"), score(ours, dtype), score(theirs, dtype)
     absolute, relative = TOLERANCE[dtype]

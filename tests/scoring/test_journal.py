@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bitsure.scoring.journal import Journal, Limits
-from bitsure.scoring.local.forward import Scored
+from bitsure.scoring.requests import Scored
 
 A, B, C = ([1, 2], [3]), ([1, 2], [4, 5]), ([1], [2])
 ONE = Scored([-0.1234567890123], True)

@@ -20,6 +20,7 @@ from bitsure.models import source as models
 from bitsure.records.parquet import read_records
 from bitsure.records.record import by_task
 from bitsure.run import pipeline
+from tests.builders.engines import hooked_lm
 from tests.builders.marks import SHARED, needs_shared, needs_transformers_5
 from tests.builders.settings import METRIC
 
@@ -38,13 +39,14 @@ def loaded_model(tiny_model):
 def ask(loaded_model, own_tasks, name, **changes):
     """The records and prompts of one's own task."""
     from bitsure.scoring import harness
+    from bitsure.scoring.prompting import check_prompting
     from bitsure.tasks import harness_tasks as tasks
 
     model, tokenizer = loaded_model
     chosen = TaskSettings(**({"name": "own", "names": [name], "include_path": str(own_tasks)} | changes))
-    harness.check_prompting(tokenizer, chosen)
-    lm = harness.HookedLM(model, copy.deepcopy(tokenizer), lambda n: None, add_bos=chosen.add_bos)
-    return harness.run(tasks.load_tasks(chosen, [name], None)[name], lm, chosen)
+    check_prompting(tokenizer, chosen)
+    lm = hooked_lm(model, tokenizer, add_bos=chosen.add_bos)
+    return harness.evaluate_tasks(tasks.load_tasks(chosen, [name], None)[name], lm, chosen)
 
 
 @pytest.mark.parametrize("name", ["tiny_last", "tiny_pages"])

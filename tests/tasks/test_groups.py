@@ -12,6 +12,7 @@ from bitsure.config.schema import TaskSettings
 from bitsure.metrics import measure
 from bitsure.models.source import load as load_model
 from tests.builders.data_sets import write_data_set
+from tests.builders.engines import hooked_lm
 from tests.builders.marks import SHARED, needs_shared
 from tests.builders.settings import METRIC
 
@@ -104,12 +105,12 @@ ROWS = {
 
 def score(name: str, mirror: Path, tiny_model: Path):
     """The records of a task of the harness, its data from a mirror."""
-    from bitsure.scoring import harness
+    from bitsure.scoring.harness import evaluate_tasks
     from bitsure.tasks.harness_tasks import load_tasks
 
     task = TaskSettings(name=name, names=[name], num_fewshot=0)
     loaded = load_tasks(task, [name], str(mirror))[name]
-    return harness.run(loaded, harness.HookedLM(*load_model(tiny_model, "float32"), lambda n: None), task)[0]
+    return evaluate_tasks(loaded, hooked_lm(*load_model(tiny_model, "float32")), task)[0]
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -9,6 +9,7 @@ import pytest
 from bitsure.base.errors import UserError
 from bitsure.config.schema import TaskSettings
 from bitsure.models.source import load as load_model
+from tests.builders.engines import hooked_lm
 from tests.builders.marks import SHARED, needs_shared
 
 REAL = ["arc_easy", "boolq", "piqa", "openbookqa", "hellaswag", "truthfulqa_mc1", "truthfulqa_mc2", "lambada_openai"]
@@ -104,12 +105,11 @@ def test_a_real_data_set_with_another_column_is_refused(tmp_path):
 
 @needs_shared
 def test_real_tasks_by_name_from_a_mirror(tiny_model):
-    from bitsure.scoring import harness
+    from bitsure.scoring.harness import evaluate_tasks
 
     loaded, network = load(REAL, mirror=SHARED / "hub"), load_model(tiny_model, "float32")
     for name in REAL:
-        lm = harness.HookedLM(*network, lambda n: None)
-        rows, prompts = harness.run(loaded[name], lm, TaskSettings(name="real", names=[name], limit=4))
+        rows, prompts = evaluate_tasks(loaded[name], hooked_lm(*network), TaskSettings(name="real", names=[name], limit=4))
         assert len(rows) == len(prompts) == 4 and {row.task for row in rows} == {name}  # accuracies are checked on the way
         assert all(len(row.choices) == len(row.choice_logprobs) >= (1 if name == "lambada_openai" else 2) for row in rows)
         if name == "truthfulqa_mc2":

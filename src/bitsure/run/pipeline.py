@@ -27,7 +27,9 @@ from bitsure.results import Compressibility, Costs, Provenance, Quantization, Ve
 from bitsure.results.costs import WorkCosts
 from bitsure.run import provenance, tracking
 from bitsure.run.directory import open_run
-from bitsure.scoring import scorer as scoring
+from bitsure.scoring.question_source import locate_questions
+from bitsure.scoring.scored_model import ScoredModel
+from bitsure.scoring.scorer import Scorer
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +41,23 @@ class Cell:
     source: models.Source
     dtype: str
     plan: quantize.Plan | None  # None: full precision alone
-    scorer: scoring.Scorer
+    scorer: Scorer
     store: Store
     log_file: Path
 
     @property
     def weights(self) -> dict | None:
         return self.plan.made_from if self.plan else None
+
+    @property
+    def full_precision(self) -> ScoredModel:
+        """The model in full precision."""
+        return ScoredModel(self.source)
+
+    @property
+    def scored(self) -> ScoredModel:
+        """The model that the run is about: quantized, or in full precision where nothing is quantized."""
+        return ScoredModel(self.source, self.weights)
 
 
 def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
@@ -67,7 +79,7 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
             quantized = baseline = proof = packed = None
             if cell.plan:
                 with current.stage("quantize"):
-                    to_read = bool(scorer.missing(scoring.identity(source, cell.weights)))
+                    to_read = bool(scorer.missing(cell.scored))
                     quantized = quantize.ensure(cell.plan, cell.store, cell.log_file, to_read)
                 with current.stage("compress"):
                     packed = compress.ensure(cell.plan, quantized.checkpoint, config.compress, cell.store, cell.log_file)
@@ -76,13 +88,13 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
                     if packed:
                         current.write_json("compressibility.json", packed)
             with current.stage("score full precision"):
-                rows = scorer.score(source, None, None, "full precision")
+                rows = scorer.score(cell.full_precision, None, "full precision")
             if quantized:
                 baseline = rows
-                write_records(run_dir / "baseline.parquet", baseline, scorer.describe(source, None))
+                write_records(run_dir / "baseline.parquet", baseline, scorer.keys(cell.full_precision))
                 with current.stage("score quantized"):
-                    rows = scorer.score(source, cell.weights, quantized.checkpoint, config.quant.name)
-            write_records(run_dir / "records.parquet", rows, scorer.describe(source, cell.weights))
+                    rows = scorer.score(cell.scored, quantized.checkpoint, config.quant.name)
+            write_records(run_dir / "records.parquet", rows, scorer.keys(cell.scored))
             made_by |= _data(cell)
             current.write_json("provenance.json", made_by)
             took = _costs(cell, proof)
@@ -91,7 +103,7 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
                 noisy = [_noise(cell, seed, run_dir / "noise_control") for seed in range(config.control.seeds)]
             with current.stage("report"):
                 title = f"{source.name}, {config.quant.name}"
-                scorer.write_prompts(source, run_dir / "prompts.parquet")
+                scorer.write_prompts(cell.full_precision, run_dir / "prompts.parquet")
                 prompts = read_prompts(run_dir / "prompts.parquet")
                 proven = Quantization.model_validate(proof) if proof else None
                 loading = Compressibility.model_validate(packed) if packed else None
@@ -124,8 +136,8 @@ def prepare(config: Config, log_file: Path, memo: Memo) -> Cell:
             text = memo(calib_data.locate, config.calib, mirror, config.task, store)
         ready = prequantized.locate(config.quant, mirror, store)
         plan = quantize.Plan(source, config.quant, config.calib, text, dtype, ready)
-    questions = memo(scoring.questions, config.task, mirror)
-    return Cell(source, dtype, plan, scoring.Scorer(questions, config.scoring, dtype, store, log_file), store, log_file)
+    questions = memo(locate_questions, config.task, mirror)
+    return Cell(source, dtype, plan, Scorer(questions, config.scoring, dtype, store, log_file), store, log_file)
 
 
 def check(cell: Cell, memo: Memo) -> None:
@@ -138,8 +150,8 @@ def check(cell: Cell, memo: Memo) -> None:
 
 def load_tasks(cell: Cell, memo: Memo) -> None:
     """Load what the store has no answers to. Raises UserError for what cannot be asked."""
-    cell.scorer.load_missing(scoring.identity(cell.source, None), memo)
-    cell.scorer.load_missing(scoring.identity(cell.source, cell.weights), memo)
+    cell.scorer.load_missing(cell.full_precision, memo)
+    cell.scorer.load_missing(cell.scored, memo)
 
 
 def _made_by(cell: Cell, config: Config) -> dict:
@@ -153,13 +165,13 @@ def _made_by(cell: Cell, config: Config) -> dict:
         model |= models.measure(source, cell.store)
     text = cell.plan.text if cell.plan else None
     calib = {"calib_text": text and text.name, "calib_data": getattr(text, "origin", None)}
-    asked = {"asked": cell.scorer.asked, "own_tasks": cell.scorer.questions.own}
+    asked = {"asked": cell.scorer.questions.prompt_settings, "own_tasks": cell.scorer.questions.own_tasks}
     return {"model": model, "weights": cell.weights, **calib, **asked}
 
 
 def _data(cell: Cell) -> dict:
     """Where the questions came from; of full precision too where its records, made at another time, are of other data."""
-    data, full = cell.scorer.data(cell.source, cell.weights), cell.scorer.data(cell.source, None)
+    data, full = cell.scorer.data(cell.scored), cell.scorer.data(cell.full_precision)
     if data == full:
         return {"data": data}
     differ = ", ".join(name for name in full if full[name] != data.get(name))
@@ -170,19 +182,20 @@ def _data(cell: Cell) -> dict:
 def _costs(cell: Cell, proof: dict | None) -> Costs:
     """Return what quantizing and scoring cost when their results were made, which may have been in another run."""
     quantizing = WorkCosts(**{key: proof.get(key) for key in WorkCosts.model_fields}) if proof else None
-    full = cell.scorer.costs(cell.source, None)
-    quantized = cell.scorer.costs(cell.source, cell.weights) if cell.plan else None
+    full = cell.scorer.costs(cell.full_precision)
+    quantized = cell.scorer.costs(cell.scored) if cell.plan else None
     return Costs(quantizing=quantizing, scoring_full_precision=full, scoring_quantized=quantized)
 
 
 def _noise(cell: Cell, seed: int, folder: Path) -> Records:
     """The records of one noise control of the cell's quantizer, also written into `folder`."""
     plan = cell.plan.noise(seed)
-    to_read = bool(cell.scorer.missing(scoring.identity(cell.source, plan.made_from)))
+    model = ScoredModel(cell.source, plan.made_from)
+    to_read = bool(cell.scorer.missing(model))
     made = quantize.ensure(plan, cell.store, cell.log_file, to_read)
-    rows = cell.scorer.score(cell.source, plan.made_from, made.checkpoint, plan.quant.name)
+    rows = cell.scorer.score(model, made.checkpoint, plan.quant.name)
     folder.mkdir(exist_ok=True)
-    write_records(folder / f"{seed:03d}.parquet", rows, cell.scorer.describe(cell.source, plan.made_from))
+    write_records(folder / f"{seed:03d}.parquet", rows, cell.scorer.keys(model))
     return rows
 
 

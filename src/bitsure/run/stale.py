@@ -15,7 +15,7 @@ from bitsure.hub import mirrors
 from bitsure.models import source as models
 from bitsure.quantize.calibration import windows as calib_data
 from bitsure.quantize.checkpoint import prequantized
-from bitsure.scoring import scorer as scoring
+from bitsure.scoring.question_source import locate_questions
 
 
 def changed(config: Config, run_dir: Path, memo: Memo | None = None) -> list[str]:
@@ -59,8 +59,8 @@ def _calib_text(config: Config, made_by: dict, memo: Memo) -> Iterator[str]:
 
 def _own_tasks(config: Config, made_by: dict, memo: Memo) -> Iterator[str]:
     if config.task.include_path:
-        found = memo(scoring.questions, config.task, config.paths.hub_mirror)
-        if made_by.get("own_tasks") not in (None, found.own):
+        found = memo(locate_questions, config.task, config.paths.hub_mirror)
+        if made_by.get("own_tasks") not in (None, found.own_tasks):
             yield f"the tasks in {config.task.include_path}"
 
 

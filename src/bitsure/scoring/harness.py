@@ -1,7 +1,4 @@
-"""lm-evaluation-harness's evaluation, with a hook that keeps every token's log-probability.
-
-This file, names.py, tasks.py and task_data.py are the only ones that import lm_eval.
-"""
+"""lm-evaluation-harness's evaluation, with a hook that keeps every token's log-probability."""
 
 from __future__ import annotations
 
@@ -9,141 +6,128 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lm_eval.api.instance import Instance
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from bitsure.base.errors import UserError
 from bitsure.config.schema import TaskSettings
-from bitsure.quantize.inference.hooks import InferenceRounding
 from bitsure.records.record import Record, cluster_of
-from bitsure.scoring.journal import Journal, Limits
-from bitsure.scoring.local.engine import Engine
-from bitsure.scoring.local.forward import Scored
+from bitsure.scoring.engine import Engine
+from bitsure.scoring.journal import Journal
+from bitsure.scoring.prompting import with_bos
+from bitsure.scoring.requests import Request, Scored
 from bitsure.tasks.harness_tasks import LoadedTasks
 from bitsure.tasks.kinds import Question, kind_of
-from bitsure.tasks.protocols import Sample
+from bitsure.tasks.protocols import Instance, Sample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
+TokenizedRequest = tuple[tuple[str, str] | None, Sequence[int], Sequence[int]]  # strings, and their token ids
 
-class HookedLM(HFLM):
-    """HFLM with our engine for log-likelihoods, whole and rolling; generation is the parent's.
 
-    add_bos: whether texts begin with the BOS token; None leaves it to the tokenizer. `scored` keeps every token's
-    log-probability by (context, continuation), or by (text,); `journal`, if there is one, keeps them on disk.
-    rounding: the model's hooks.
+class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
+    """The harness's model, whose log-likelihoods come from an engine; everything else is HFLM's.
+
+    Args:
+        model: The model, of which HFLM reads the context length.
+        tokenizer: Its tokenizer, which stays as it is.
+        make_engine: Makes the engine, given the context length in tokens.
+        advance: Called with how many more choices, continuations or texts are scored.
+        add_bos: Whether texts begin with the BOS token; None leaves it to the tokenizer.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
+        make_engine: Callable[[int], Engine],
         advance: Callable[[int], None],
-        share: bool = True,
         add_bos: bool | None = None,
-        rounding: InferenceRounding | None = None,
-    ):
-        if add_bos is not None:
-            tokenizer.add_bos_token = add_bos  # the harness asks the tokenizer for it, and most give none unless told so
-        super().__init__(pretrained=model, tokenizer=tokenizer, add_bos_token=add_bos)
+    ) -> None:
+        super().__init__(pretrained=model, tokenizer=with_bos(tokenizer, add_bos), add_bos_token=add_bos)
+        self.engine = make_engine(self.max_length)
         self.scored: dict[tuple[str, ...], Scored] = {}
-        self.journal: Journal | None = None
-        self._engine = Engine(self.model, self.max_length, share, rounding)
+        """The results by (context, continuation), or by (text,)."""
         self._advance = advance
-        self._asked: Sequence[Instance] = ()
+        self._journal: Journal | None = None
+        self._instances: Sequence[Instance] = ()
 
-    @property
-    def tokens(self) -> int:
-        """How many were run so far, padding counted."""
-        return self._engine.tokens
+    def begin(self, journal: Journal | None) -> None:
+        """Forget all results; a journal, if there is one, has earlier results and receives new ones."""
+        self.scored.clear()
+        self._journal = journal
 
-    def limits(self) -> Limits:
-        """What a batch may have on this machine."""
-        return self._engine.limits()
+    def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        """Return the log-probability of each continuation, and whether each of its tokens is the most likely one."""
+        self._instances = requests
+        return list(super().loglikelihood(requests, disable_tqdm=True))
 
-    def loglikelihood(self, requests, disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        self._asked = requests
-        return super().loglikelihood(requests, disable_tqdm=True)
-
-    def loglikelihood_rolling(self, requests, disable_tqdm: bool = True) -> list[float]:
-        """Over the parent's windows, of all texts at once, with every token kept."""
+    def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[float]:
+        """Return the log-probability of each text, scored in HFLM's windows of the model's context."""
         texts = [request.args[0] for request in requests]
         windows = [self._windows(text) for text in texts]
-        owner = [i for i, found in enumerate(windows) for _ in found]
+        owner = [i for i, text_windows in enumerate(windows) for _ in text_windows]
         scored = iter(
-            self._engine.score(
-                [window for found in windows for window in found],
-                lambda i: f"{_where(requests[owner[i]])}, a window of its text",
-                _in_steps_of(self._advance, len(texts), len(owner)),
-                self.journal,
+            self.engine.score(
+                [window for text_windows in windows for window in text_windows],
+                lambda i: f"{_place(requests[owner[i]])}, a window of its text",
+                _in_proportion(self._advance, len(texts), len(owner)),
+                self._journal,
             )
         )
-        for text, found in zip(texts, windows, strict=True):
-            parts = [next(scored) for _ in found]
-            tokens = [logprob for part in parts for logprob in part.token_logprobs]
-            self.scored[text,] = Scored(tokens, all(part.greedy for part in parts))
+        for text, text_windows in zip(texts, windows, strict=True):
+            parts = [next(scored) for _ in text_windows]
+            logprobs = [logprob for part in parts for logprob in part.token_logprobs]
+            self.scored[text,] = Scored(logprobs, all(part.greedy for part in parts))
         return [self.scored[text,].logprob for text in texts]
 
-    def _windows(self, text: str) -> list[tuple[list[int], list[int]]]:
-        found = get_rolling_token_windows(self.tok_encode(text), self.prefix_token_id, self.max_length, context_len=1)
-        return [make_disjoint_window(window) for window in found]
+    def _windows(self, text: str) -> list[Request]:
+        windows = get_rolling_token_windows(self.tok_encode(text), self.prefix_token_id, self.max_length, context_len=1)
+        return [make_disjoint_window(window) for window in windows]
 
-    def _loglikelihood_tokens(self, requests, disable_tqdm=False, override_bs=None) -> list[tuple[float, bool]]:
+    def _loglikelihood_tokens(
+        self, requests: Sequence[TokenizedRequest], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
         pairs = [(list(context), list(continuation)) for _, context, continuation in requests]
-        scored = self._engine.score(pairs, self._name, self._advance, self.journal)
-        self.scored |= {strings: one for (strings, _, _), one in zip(requests, scored, strict=True) if strings}
-        return [(one.logprob, one.greedy) for one in scored]
+        scored = self.engine.score(pairs, self._name, self._advance, self._journal)
+        self.scored |= {strings: result for (strings, _, _), result in zip(requests, scored, strict=True) if strings}
+        return [(result.logprob, result.greedy) for result in scored]
 
     def _name(self, i: int) -> str:
-        return _where(self._asked[i]) + f", choice {self._asked[i].idx}" if self._asked else f"request {i}"
+        if not self._instances:
+            return f"request {i}"
+        return f"{_place(self._instances[i])}, choice {self._instances[i].idx}"
 
 
-def _where(one: Instance) -> str:
-    return f"task {one.task_name}, question {one.doc_id}"
+def _place(instance: Instance) -> str:
+    return f"task {instance.task_name}, question {instance.doc_id}"
 
 
-def _in_steps_of(advance: Callable[[int], None], whole: int, parts: int) -> Callable[[int], None]:
-    """Tell of `parts` as if they were `whole`: of windows as of texts."""
+def _in_proportion(advance: Callable[[int], None], total: int, parts: int) -> Callable[[int], None]:
+    """Return a function that reports `parts` windows as the `total` texts that they belong to."""
     done = 0
 
-    def tell(n: int) -> None:
+    def report(n: int) -> None:
         nonlocal done
         before, done = done, done + n
-        advance(done * whole // parts - before * whole // parts)
+        advance(done * total // parts - before * total // parts)
 
-    return tell
-
-
-def check_prompting(tokenizer: PreTrainedTokenizerBase, task: TaskSettings) -> None:
-    """Raise UserError if a tokenizer has no chat template, or no BOS token, and one is asked for."""
-    if task.chat_template and not tokenizer.chat_template:
-        raise UserError(
-            "task.chat_template=true: this model's tokenizer has no chat template (chat_template in tokenizer_config.json, or "
-            "chat_template.jinja). Leave it out: models that are no chat models have none."
-        )
-    if task.add_bos:
-        before, tokenizer.add_bos_token = getattr(tokenizer, "add_bos_token", None), True
-        begins = tokenizer.bos_token_id is not None and tokenizer.encode("a")[0] == tokenizer.bos_token_id
-        tokenizer.add_bos_token = before
-        if not begins:
-            raise UserError(
-                f"task.add_bos=true: this model's tokenizer puts no BOS token (its own is {tokenizer.bos_token!r}) before a "
-                "text. Leave it out."
-            )
+    return report
 
 
-def run(loaded: LoadedTasks, lm: HookedLM, task: TaskSettings) -> tuple[list[Record], list[str]]:
+def evaluate_tasks(
+    loaded: LoadedTasks, lm: HookedLM, task: TaskSettings, journal: Journal | None = None
+) -> tuple[list[Record], list[str]]:
     """Evaluate tasks with the harness.
 
     Args:
         loaded: The tasks, with their data.
         lm: The model.
         task: How the questions are put.
+        journal: Has what an interrupted process scored, and receives what is scored now.
 
     Returns:
         For each question its record, and the prompt of its first choice.
@@ -151,7 +135,7 @@ def run(loaded: LoadedTasks, lm: HookedLM, task: TaskSettings) -> tuple[list[Rec
     Raises:
         UserError: If the harness's own accuracy of a question, or its log-likelihood of a text, is not the record's.
     """
-    lm.scored.clear()
+    lm.begin(journal)
     results = evaluate(
         lm,
         {"tasks": loaded.tasks},

@@ -1,65 +1,71 @@
-"""What is scored so far of one task, and in which batches, so that a killed process loses one of them and not a bit more.
+"""What has been scored of one task, and in which batches, so that a killed process loses one batch at most.
 
-Another batch shape moves the last digits of a log-probability. So the journal says how many tokens a batch may have before the
-first one is run, and whoever goes on makes the same batches.
+Another batch shape changes the last digits of a log-probability. So the journal holds the limits of a batch before the first
+one is run, and a process that resumes makes the same batches.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from bitsure.scoring.local.forward import Scored
-from bitsure.scoring.local.rows import Request
+from bitsure.scoring.requests import Request, Scored
 
 
 class Limits(NamedTuple):
     """The most tokens of a batch, padding counted."""
 
-    shared: int  # of trees
-    plain: int  # of whole inputs, where every token has logits
+    shared: int
+    """Of a batch of trees, which have logits only where a token is scored."""
+    plain: int
+    """Of a batch of whole inputs, where every token has logits."""
 
 
 class Journal:
     """A file of lines, each with a checksum: limits, or a request's hash and its log-probabilities.
 
-    A damaged line is as if it were not there; what comes before the first limits was run in unknown batches and is not
-    believed. path: None keeps everything in memory.
+    A damaged line is ignored. So is everything before the first limits: the batches it was run in are unknown.
+
+    Args:
+        path: The file, which need not exist; None keeps everything in memory.
     """
 
-    def __init__(self, path: Path | None = None):
+    def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self._known: dict[str, Scored] = {}
-        self._limits: list[tuple[int, Limits]] = []  # from how many scored requests on
+        self._limits: list[tuple[int, Limits]] = []  # (how many requests were scored before these limits held, limits)
         self._read()
 
     def __len__(self) -> int:
         return len(self._known)
 
     def get(self, request: Request) -> Scored | None:
+        """Return what was scored for a request; None if it was not scored yet."""
         return self._known.get(_key(request))
 
     def begin(self, limits: Limits) -> None:
-        """Say what batches may have, unless that was said before. Of two processes that do, the first is heard."""
+        """Set the limits of batches, unless they are set. If two processes do so, the first one's limits hold."""
         if not self._limits:
             self._append([["begin", *limits]])
             self._read()
 
     def lower(self, after: int, limits: Limits) -> None:
-        """From the batch on before which so many requests were scored, batches may have less."""
+        """Lower the limits, from the batch on before which `after` requests were scored."""
         self._append([["lower", after, *limits]])
 
     def limits(self, after: int) -> Limits:
-        """What the batch may have before which so many requests were scored."""
+        """Return the limits of the batch before which `after` requests were scored."""
         return [limits for since, limits in self._limits if since <= after][-1]
 
     def append(self, scored: Iterable[tuple[Request, Scored]]) -> None:
-        self._append([[_key(request), one.token_logprobs, one.greedy] for request, one in scored])
+        """Add what was scored."""
+        self._append([[_key(request), result.token_logprobs, result.greedy] for request, result in scored])
 
     def remove(self) -> None:
+        """Remove the file."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
@@ -68,9 +74,9 @@ class Journal:
             return
         self._known, self._limits = {}, []
         for line in self.path.read_text(errors="replace").splitlines():
-            self._take(_content(line))
+            self._apply(_content(line))
 
-    def _take(self, content: list | None) -> None:
+    def _apply(self, content: Sequence[Any] | None) -> None:
         match content:
             case ["begin", shared, plain]:
                 if not self._limits:
@@ -80,10 +86,10 @@ class Journal:
             case [key, token_logprobs, greedy]:
                 self._known[key] = Scored(token_logprobs, greedy)
 
-    def _append(self, contents: list[list]) -> None:
-        """One write, so that lines of two processes do not mix."""
+    def _append(self, contents: list[list[Any]]) -> None:
+        """Write lines in one write, so that lines of two processes do not mix."""
         for content in contents:
-            self._take(content)
+            self._apply(content)
         if self.path is None:
             return
         text = "".join(f"{_checksum(content)} {content}\n" for content in map(json.dumps, contents))
@@ -97,9 +103,10 @@ def _key(request: Request) -> str:
     return hashlib.sha256(json.dumps(request).encode()).hexdigest()[:32]
 
 
-def _content(line: str) -> list | None:
+def _content(line: str) -> list[Any] | None:
+    """Return what a line says; None if it is damaged."""
     checksum, _, content = line.partition(" ")
-    return json.loads(content) if checksum == _checksum(content) else None
+    return list(json.loads(content)) if checksum == _checksum(content) else None
 
 
 def _checksum(content: str) -> str:

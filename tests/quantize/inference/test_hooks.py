@@ -16,11 +16,11 @@ from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.walk.targets import block_linears, find_blocks
 from bitsure.quantize.weights.fake_quantize import fake_quantize
 from bitsure.scoring.local import forward, rows
-from bitsure.scoring.local.engine import Engine
+from bitsure.scoring.local.engine import LocalEngine
 from tests.builders.families import FALCON, FAMILIES, build
 from tests.builders.marks import needs_transformers_5
+from tests.builders.requests import branching_questions, lay_out
 from tests.quantize.walk.test_blocks import ALL, WINDOWS
-from tests.scoring.local.test_forward import questions, trees
 
 CACHED = ALL | {"falcon, ALiBi": FALCON | {"alibi": True}}  # every family has attention
 
@@ -70,23 +70,23 @@ def test_attention_reads_the_keys_and_values_it_is_given(name):
 def test_shared_prefixes_see_the_same_rounded_numbers_as_plain_passes(name):
     """8 bits, in which the few values that a difference of 1e-7 takes over an edge move little; both far from unrounded."""
     settings = InferenceScheme(activations=Activations(8), kv=KeysValues(2))
-    model, exact, asked = build(name, **FAMILIES[name]), build(name, **FAMILIES[name]), questions()
+    model, exact, asked = build(name, **FAMILIES[name]), build(name, **FAMILIES[name]), branching_questions()
     rounding = attach(model, settings)
-    shared, plain = forward.shared(model, trees(asked), asked), forward.plain(model, rows.chains(asked), asked)
-    unrounded = forward.plain(exact, rows.chains(asked), asked)
+    shared, plain = forward.score_trees(model, lay_out(asked), asked), forward.score_plain(model, rows.chains(asked), asked)
+    unrounded = forward.score_plain(exact, rows.chains(asked), asked)
     apart = [abs(shared[i].logprob - plain[i].logprob) for i in asked]
     moved = [abs(unrounded[i].logprob - plain[i].logprob) for i in asked]
     assert sorted(apart)[len(apart) // 2] < 1e-4 and sum(apart) < 0.05 * sum(moved)
     with rounding.exact():
-        again = forward.plain(model, rows.chains(asked), asked)
+        again = forward.score_plain(model, rows.chains(asked), asked)
     assert again == unrounded
 
 
 def test_the_engine_checks_sharing_without_rounding_and_scores_with_it():
-    model, asked = family("llama"), list(questions().values())
+    model, asked = family("llama"), list(branching_questions().values())
     rounding = attach(model, InferenceScheme(kv=KeysValues(2)))
-    shared, plain = (Engine(model, 128, share, rounding).score(asked) for share in (True, False))
-    exact = Engine(family("llama"), 128).score(asked)
+    shared, plain = (LocalEngine(model, 128, share, rounding).score(asked) for share in (True, False))
+    exact = LocalEngine(family("llama"), 128).score(asked)
     assert max(abs(a.logprob - b.logprob) for a, b in zip(shared, exact, strict=True)) > 0.1
     assert sorted(abs(a.logprob - b.logprob) for a, b in zip(shared, plain, strict=True))[len(asked) // 2] < 1e-4
 
@@ -109,9 +109,9 @@ def without_cache(block) -> None:
 )
 def test_the_first_batch_that_is_scored_proves_that_everything_is_rounded(breaks, said, share):
     """On the model that is scored, whatever was proved when it was quantized; probes and checks before do not count."""
-    model, asked = family("llama"), list(questions().values())
+    model, asked = family("llama"), list(branching_questions().values())
     rounding = attach(model, InferenceScheme(activations=Activations(8), kv=KeysValues(4)))
-    scorer = Engine(model, 128, share, rounding)
+    scorer = LocalEngine(model, 128, share, rounding)
     scorer.score(asked)
     breaks(find_blocks(model)[1][1])
     with pytest.raises(UserError, match=re.escape(said)):

@@ -15,7 +15,7 @@ from bitsure.models import source as models
 from bitsure.quantize import plan as quantize
 from bitsure.quantize.checkpoint import storage as checkpoints
 from bitsure.quantize.libraries import gptqmodel
-from bitsure.scoring.local.engine import Engine
+from bitsure.scoring.local.engine import LocalEngine
 from tests.builders.marks import needs_gptqmodel
 from tests.builders.plans import plan
 
@@ -45,7 +45,7 @@ def test_our_reading_of_the_packed_checkpoint_is_gptqmodels_own(made, tiny_model
     with torch.no_grad():
         assert torch.allclose(ours(ids).logits, theirs(ids).logits.float(), atol=0.05 * ours(ids).logits.abs().max())
     requests = [([5, 6, 7, 8 + i // 3], [9 + i % 3, 20]) for i in range(12)]  # shared prefixes on packed kernels, checked there
-    for a, b in zip(Engine(theirs, 1024).score(requests), Engine(ours, 1024).score(requests), strict=True):
+    for a, b in zip(LocalEngine(theirs, 1024).score(requests), LocalEngine(ours, 1024).score(requests), strict=True):
         assert a.logprob == pytest.approx(b.logprob, abs=0.5)
 
 

@@ -49,7 +49,7 @@ def test_shrinking_halves_what_did_not_fit(caplog):
 
 def test_shrinking_never_grows():
     one = Budget(CPU, 1000)
-    assert one.shrink(9000) == 4500 and one.tokens == budget.PROBE
+    assert one.shrink(9000) == 4500 and one.tokens == budget.PROBE_TOKENS
 
 
 def test_a_large_vocabulary_limits_the_tokens_of_a_plain_batch():

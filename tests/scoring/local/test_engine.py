@@ -12,7 +12,8 @@ import torch
 from bitsure.base.errors import UserError
 from bitsure.models import source as models
 from bitsure.scoring.local import engine, forward, rows
-from bitsure.scoring.local.engine import Engine
+from bitsure.scoring.local.engine import LocalEngine
+from bitsure.scoring.requests import Scored
 from tests.builders.requests import some_requests
 
 
@@ -29,7 +30,7 @@ def one_by_one(model, context, continuation):
 @pytest.mark.parametrize("share", [True, False])
 def test_scores_are_those_of_one_pass_each(model, share):
     requests, advanced = some_requests(), []
-    found = Engine(model, 128, share).score(requests, advance=advanced.append)
+    found = LocalEngine(model, 128, share).score(requests, advance=advanced.append)
     for (context, continuation), scored in zip(requests, found, strict=True):
         expected, greedy = one_by_one(model, context, continuation)
         assert scored.token_logprobs == pytest.approx(expected, abs=1e-4)
@@ -41,22 +42,22 @@ def test_the_likeliest_token_is_greedy(model):
     context = [10, 20, 30]
     with torch.no_grad():
         best = model(torch.tensor([context])).logits[0, -1].argmax().item()
-    best_one, other = Engine(model, 128).score([(context, [best]), (context, [best - 1])])
+    best_one, other = LocalEngine(model, 128).score([(context, [best]), (context, [best - 1])])
     assert best_one.greedy and not other.greedy
 
 
 def test_the_path_is_said(model, caplog):
     with caplog.at_level(logging.INFO):
-        Engine(model, 128).score(some_requests())
-        Engine(model, 128, share=False).score(some_requests())
+        LocalEngine(model, 128).score(some_requests())
+        LocalEngine(model, 128, share=False).score(some_requests())
     said = [record.getMessage() for record in caplog.records if "prefixes" in record.getMessage()]
-    assert said == ["prefixes are shared", "prefixes are not shared: as asked for"]
+    assert said == ["prefixes are shared", "prefixes are not shared: scoring.share=false"]
 
 
 def test_long_contexts_lose_their_beginning_with_one_warning(model, caplog):
     context = list(range(3, 153))
     with caplog.at_level(logging.WARNING):
-        long, exact, _ = Engine(model, 15).score(
+        long, exact, _ = LocalEngine(model, 15).score(
             [(context, [7, 8]), (context[-14:], [7, 8]), (context, [9])], "question {}".format
         )
     assert long.token_logprobs == pytest.approx(exact.token_logprobs, abs=1e-5)
@@ -67,36 +68,36 @@ def test_long_contexts_lose_their_beginning_with_one_warning(model, caplog):
 
 def test_a_continuation_longer_than_the_context_is_an_error_that_names_it(model):
     with pytest.raises(UserError, match=r"question 1: the choice alone has 20 tokens, the model's context 15"):
-        Engine(model, 15).score([([5], [6]), ([5], [6] * 20)], "question {}".format)
+        LocalEngine(model, 15).score([([5], [6]), ([5], [6] * 20)], "question {}".format)
 
 
 def test_a_continuation_as_long_as_the_context_is_scored(model):
-    [found] = Engine(model, 15).score([([5, 6, 7], [8] * 15)])
+    [found] = LocalEngine(model, 15).score([([5, 6, 7], [8] * 15)])
     assert found.token_logprobs == pytest.approx(one_by_one(model, [7], [8] * 15)[0], abs=1e-4)
 
 
 def test_nothing_to_score_is_an_error(model):
     with pytest.raises(UserError, match=r"request 1: .*no tokens"):
-        Engine(model, 15).score([([5], [6]), ([5], [])])
+        LocalEngine(model, 15).score([([5], [6]), ([5], [])])
 
 
 def test_a_path_that_changes_numbers_ends_the_run(model, monkeypatch):
-    real = forward.shared
+    real = forward.score_trees
 
     def wrong(*args):
-        return {i: forward.Scored([p - 1e-3 for p in one.token_logprobs], one.greedy) for i, one in real(*args).items()}
+        return {i: Scored([p - 1e-3 for p in one.token_logprobs], one.greedy) for i, one in real(*args).items()}
 
-    monkeypatch.setattr(forward, "shared", wrong)
+    monkeypatch.setattr(forward, "score_trees", wrong)
     with pytest.raises(UserError, match=r"scoring\.share=false scores it plainly"):
-        Engine(model, 128).score(some_requests())
-    Engine(model, 128, share=False).score(some_requests(5))
+        LocalEngine(model, 128).score(some_requests())
+    LocalEngine(model, 128, share=False).score(some_requests(5))
 
 
 @pytest.mark.parametrize("length", [50, 180, 400])
 def test_the_check_has_branches_and_two_questions_and_stays_small(model, monkeypatch, length):
-    seen, real = [], forward.plain
-    monkeypatch.setattr(forward, "plain", lambda m, batch, asked: seen.append(asked) or real(m, batch, asked))
-    scorer = Engine(model, 1024)
+    seen, real = [], forward.score_plain
+    monkeypatch.setattr(forward, "score_plain", lambda m, batch, asked: seen.append(asked) or real(m, batch, asked))
+    scorer = LocalEngine(model, 1024)
     requests = [([q] * length, [c, c]) for q in range(3, 20) for c in range(3)]
     scorer.score(requests)
     scorer.score(requests)
@@ -108,25 +109,25 @@ def test_the_check_has_branches_and_two_questions_and_stays_small(model, monkeyp
 
 
 def test_the_check_sees_choices_that_see_each_other(model, monkeypatch):
-    monkeypatch.setattr(rows.Row, "sees", lambda row: np.tri(len(row), dtype=bool))
+    monkeypatch.setattr(rows.TreeRow, "visible", lambda row: np.tri(len(row), dtype=bool))
     for length in (25, 180, 250):
         with pytest.raises(UserError, match=r"Scoring with shared prefixes gives"):
-            Engine(model, 1024).score([([q] * length, [c, c + 1]) for q in range(3, 20) for c in range(3)])
+            LocalEngine(model, 1024).score([([q] * length, [c, c + 1]) for q in range(3, 20) for c in range(3)])
 
 
 def test_longer_inputs_are_checked_anew(model, monkeypatch):
-    scorer, calls = Engine(model, 1024), []
-    monkeypatch.setattr(scorer, "_check_sharing", lambda few: calls.append(len(few)))
+    scorer, calls = LocalEngine(model, 1024), []
+    monkeypatch.setattr(scorer, "check_sharing", lambda few: calls.append(len(few)))
     for length in (30, 40, 200, 210):
         scorer.score([([q] * length, [c, c]) for q in range(3, 9) for c in range(3)])
     assert len(calls) == 2
 
 
 def test_many_requests_of_one_context_are_cut_into_rows(model, monkeypatch):
-    widths, real = [], forward.shared
-    monkeypatch.setattr(forward, "shared", lambda m, batch, asked: widths.append(len(batch[0])) or real(m, batch, asked))
+    widths, real = [], forward.score_trees
+    monkeypatch.setattr(forward, "score_trees", lambda m, batch, asked: widths.append(len(batch[0])) or real(m, batch, asked))
     requests = [([2], [3 + i % 200, 5 + i % 7, 9] * 4) for i in range(600)]
-    found = Engine(model, 128).score(requests)
+    found = LocalEngine(model, 128).score(requests)
     assert max(widths) <= 2048 and len(found) == 600
     assert found[37].token_logprobs == pytest.approx(one_by_one(model, *requests[37])[0], abs=1e-4)
 
@@ -139,21 +140,21 @@ def test_a_value_that_is_not_finite_names_the_question_and_the_layer(tiny_model)
         with pytest.raises(
             UserError, match=r"question \d+: a log-probability is nan.*first layer .* model.decoder.layers.0.fc2"
         ):
-            Engine(broken, 128, share).score(some_requests(), "question {}".format)
+            LocalEngine(broken, 128, share).score(some_requests(), "question {}".format)
 
 
 def test_numbers_do_not_depend_on_what_was_scored_before(model):
     requests = some_requests(100)
-    engine = Engine(model, 128)
+    engine = LocalEngine(model, 128)
     engine.score(some_requests(200, seed=2))
-    assert engine.score(requests) == Engine(model, 128).score(requests)
+    assert engine.score(requests) == LocalEngine(model, 128).score(requests)
 
 
 def test_equal_requests_are_scored_once(model, monkeypatch):
-    asked, real, advanced = [], forward.shared, []
-    engine = Engine(model, 128)
+    asked, real, advanced = [], forward.score_trees, []
+    engine = LocalEngine(model, 128)
     engine.limits()
-    monkeypatch.setattr(forward, "shared", lambda m, batch, all_: asked.extend(batch) or real(m, batch, all_))
+    monkeypatch.setattr(forward, "score_trees", lambda m, batch, all_: asked.extend(batch) or real(m, batch, all_))
     engine._checked_length = 10**6
     found = engine.score([*some_requests(20), *some_requests(20)], advance=advanced.append)
     assert found[:24] == found[24:] and sum(len(row.scored) for row in asked) == 24 and sum(advanced) == 48

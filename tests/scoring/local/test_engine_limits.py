@@ -11,16 +11,16 @@ import pytest
 from bitsure.base.errors import UserError
 from bitsure.scoring.journal import Journal
 from bitsure.scoring.local import forward
-from bitsure.scoring.local.engine import Engine
+from bitsure.scoring.local.engine import LocalEngine
 from tests.builders.requests import some_requests
 
 
 def test_batches_keep_to_the_budget(model, monkeypatch):
-    shapes, real = [], forward.shared
+    shapes, real = [], forward.score_trees
     monkeypatch.setattr(
-        forward, "shared", lambda m, batch, asked: shapes.append((len(batch), len(batch[0]))) or real(m, batch, asked)
+        forward, "score_trees", lambda m, batch, asked: shapes.append((len(batch), len(batch[0]))) or real(m, batch, asked)
     )
-    scorer = Engine(model, 128)
+    scorer = LocalEngine(model, 128)
     scorer.budget.tokens = 400
     scorer.budget.probed = True
     scorer.score(some_requests(400))
@@ -29,28 +29,28 @@ def test_batches_keep_to_the_budget(model, monkeypatch):
 
 
 def test_the_plain_path_counts_logits_at_every_position(model, monkeypatch):
-    shapes, real = [], forward.plain
+    shapes, real = [], forward.score_plain
     monkeypatch.setattr(
-        forward, "plain", lambda m, batch, asked: shapes.append((len(batch), len(batch[0]))) or real(m, batch, asked)
+        forward, "score_plain", lambda m, batch, asked: shapes.append((len(batch), len(batch[0]))) or real(m, batch, asked)
     )
-    scorer = Engine(model, 128, share=False)
+    scorer = LocalEngine(model, 128, share=False)
     scorer.budget.tokens, scorer.budget.with_logits, scorer.budget.probed = 10_000, 50, True
     scorer.score(some_requests(60))
     assert all(rows_ == 1 or rows_ * width <= 50 for rows_, width in shapes)
 
 
 def test_running_out_of_memory_makes_smaller_batches_and_loses_nothing(model, monkeypatch, caplog):
-    requests, real = some_requests(200), forward.shared
-    expected = Engine(model, 128).score(requests)
+    requests, real = some_requests(200), forward.score_trees
+    expected = LocalEngine(model, 128).score(requests)
 
     def small(m, batch, asked):
         if len(batch) * len(batch[0]) > 60:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
         return real(m, batch, asked)
 
-    scorer = Engine(model, 128)
+    scorer = LocalEngine(model, 128)
     scorer._checked_length = 10**6
-    monkeypatch.setattr(forward, "shared", small)
+    monkeypatch.setattr(forward, "score_trees", small)
     found = scorer.score(requests)
     for a, b in zip(found, expected, strict=True):
         assert a.token_logprobs == pytest.approx(b.token_logprobs, abs=1e-4)
@@ -61,9 +61,9 @@ def test_an_input_that_does_not_fit_at_all_is_an_error(model, monkeypatch):
     def none(m, batch, asked):
         raise MemoryError("none left")
 
-    scorer = Engine(model, 128)
+    scorer = LocalEngine(model, 128)
     scorer._checked_length = 10**6
-    monkeypatch.setattr(forward, "shared", none)
+    monkeypatch.setattr(forward, "score_trees", none)
     with pytest.raises(UserError, match=r"One input of .* tokens does not fit in the memory that is left"):
         scorer.score(some_requests())
 
@@ -72,21 +72,21 @@ def test_other_errors_are_not_swallowed(model, monkeypatch):
     def broken(m, batch, asked):
         raise RuntimeError("shapes cannot be multiplied")
 
-    scorer = Engine(model, 128)
+    scorer = LocalEngine(model, 128)
     scorer._checked_length = 10**6
-    monkeypatch.setattr(forward, "shared", broken)
+    monkeypatch.setattr(forward, "score_trees", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         scorer.score(some_requests())
 
 
-def limited(engine: Engine, tokens: int) -> Engine:
+def limited(engine: LocalEngine, tokens: int) -> LocalEngine:
     engine.budget.tokens, engine.budget.probed = tokens, True
     return engine
 
 
-def broken_off(engine: Engine, requests, path, monkeypatch, after: int) -> None:
+def broken_off(engine: LocalEngine, requests, path, monkeypatch, after: int) -> None:
     """Score until so many batches are done, then be killed."""
-    real, batches = forward.shared, 0
+    real, batches = forward.score_trees, 0
 
     def killed(m, batch, asked):
         nonlocal batches
@@ -96,7 +96,7 @@ def broken_off(engine: Engine, requests, path, monkeypatch, after: int) -> None:
         return real(m, batch, asked)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(forward, "shared", killed)
+        patch.setattr(forward, "score_trees", killed)
         engine.score(requests, journal=Journal(path))
 
 
@@ -106,8 +106,8 @@ def test_what_the_journal_has_is_not_scored_again_and_the_rest_is_the_same_to_th
 ):
     requests, path = some_requests(300), tmp_path / "j.jsonl"
 
-    def ready(tokens: int) -> Engine:
-        engine = limited(Engine(model, 128), tokens)
+    def ready(tokens: int) -> LocalEngine:
+        engine = limited(LocalEngine(model, 128), tokens)
         engine._checked_length = 10**6
         return engine
 
@@ -119,10 +119,10 @@ def test_what_the_journal_has_is_not_scored_again_and_the_rest_is_the_same_to_th
         case "edit":  # a choice in the middle of the first batch
             lines = path.read_text().splitlines(keepends=True)
             path.write_text("".join([*lines[:3], "x" + lines[3][1:], *lines[4:]]))
-    journal, advanced, ran, real = Journal(path), [], [], forward.shared
+    journal, advanced, ran, real = Journal(path), [], [], forward.score_trees
     before = len(journal)
     assert 0 < before < len(requests)
-    monkeypatch.setattr(forward, "shared", lambda m, batch, asked: ran.append(batch) or real(m, batch, asked))
+    monkeypatch.setattr(forward, "score_trees", lambda m, batch, asked: ran.append(batch) or real(m, batch, asked))
     found = ready(1024).score(requests, advance=advanced.append, journal=journal)  # it could do larger batches, but does not
     assert found == whole
     assert advanced[0] >= before and sum(advanced) == len(requests)
@@ -132,7 +132,7 @@ def test_what_the_journal_has_is_not_scored_again_and_the_rest_is_the_same_to_th
 
 
 def test_batches_made_smaller_by_a_shortage_are_made_again_without_one(model, tmp_path, monkeypatch):
-    requests, real, runs = some_requests(300), forward.shared, 0
+    requests, real, runs = some_requests(300), forward.score_trees, 0
 
     def short(m, batch, asked):
         nonlocal runs
@@ -142,10 +142,10 @@ def test_batches_made_smaller_by_a_shortage_are_made_again_without_one(model, tm
         return real(m, batch, asked)
 
     def scored(path, function):
-        engine = limited(Engine(model, 128), 400)
+        engine = limited(LocalEngine(model, 128), 400)
         engine._checked_length = 10**6
         with monkeypatch.context() as patch:
-            patch.setattr(forward, "shared", function)
+            patch.setattr(forward, "score_trees", function)
             return engine.score(requests, journal=Journal(path))
 
     whole = scored(tmp_path / "a.jsonl", short)
@@ -158,14 +158,14 @@ def test_batches_made_smaller_by_a_shortage_are_made_again_without_one(model, tm
 SCARCE = """
 import resource, sys, torch
 from transformers import OPTConfig, OPTForCausalLM
-from bitsure.scoring.engine import Engine
+from bitsure.scoring.local.engine import LocalEngine
 torch.manual_seed(0); torch.set_num_threads(1)
 config = OPTConfig(vocab_size=50_000, hidden_size=64, word_embed_proj_dim=64, ffn_dim=8192, num_hidden_layers=2,
                    num_attention_heads=2, max_position_embeddings=512)
 model = OPTForCausalLM(config).eval()
 requests = [([3 + q] * 20, [c] * 30) for q in range(60) for c in range(4)]  # some 8,000 tokens, 270 MB in the feed-forward
-expected = Engine(model, 512).score(requests)
-engine = Engine(model, 512)
+expected = LocalEngine(model, 512).score(requests)
+engine = LocalEngine(model, 512)
 engine.budget.tokens, engine.budget.with_logits, engine.budget.probed = 100_000, 100_000, True
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20,) * 2)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitsure.scoring.local import rows as layout
-from bitsure.scoring.local.rows import BATCH, SMALLEST_ROW, Row, batches, read_by_the_model
+from bitsure.scoring.local.rows import BATCH_COST, SMALLEST_ROW, TreeRow, batches
+from bitsure.scoring.requests import input_tokens
 
 tokens = st.lists(st.integers(0, 3), min_size=1, max_size=12)
 requests = st.lists(st.tuples(tokens, tokens), min_size=1, max_size=30)
@@ -25,7 +26,7 @@ def chains(asked):
 
 def paths(row):
     """Of every node the tokens on its way from the root, read off the mask and the positions."""
-    sees = row.sees()
+    sees = row.visible()
     for node in range(len(row)):
         ancestors = np.flatnonzero(sees[node])
         assert [row.positions[a] for a in ancestors] == list(range(len(ancestors)))  # one ancestor a depth, in order
@@ -63,7 +64,7 @@ def test_a_question_is_one_branch_with_a_twig_a_choice():
     assert row.tokens == [1, 2, 3, 4, 6] and row.positions == [0, 1, 2, 3, 3]
     assert row.branches == [(0, 4, -1), (4, 5, 2)]
     assert row.scored == {0: [2, 3], 1: [2, 4]}
-    assert row.sees().astype(int).tolist() == [
+    assert row.visible().astype(int).tolist() == [
         [1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0],
         [1, 1, 1, 0, 0],
@@ -85,7 +86,7 @@ def test_examples_that_all_questions_share_are_run_once_a_row():
     new = sum(20 + 4 for _ in range(100))
     assert sum(map(len, rows)) == len(rows) * 250 + new
     assert len(rows) <= 3  # some 1,350 tokens each
-    assert sum(len(read_by_the_model(one)) for one in asked) > 25 * sum(map(len, rows)) / 3
+    assert sum(len(input_tokens(one)) for one in asked) > 25 * sum(map(len, rows)) / 3
 
 
 def test_questions_that_share_little_get_short_rows_and_stay_whole():
@@ -120,13 +121,13 @@ def test_small_limits_lose_nothing(asked, most):
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=9), st.integers(8, 64))
 def test_batches_are_cut_where_it_costs_least(lengths, most):
-    rows = [Row([0] * length) for length in lengths]
+    rows = [TreeRow([0] * length) for length in lengths]
     cut = batches(rows, most)
     assert [len(row) for batch in cut for row in batch] == sorted(lengths, reverse=True)
     assert all(len(batch) == 1 or len(batch) * len(batch[0]) <= most for batch in cut)
 
     def cost(parts):
-        return sum(len(part) * part[0] + BATCH * most for part in parts)
+        return sum(len(part) * part[0] + BATCH_COST * most for part in parts)
 
     ordered = sorted(lengths, reverse=True)
     ways = []

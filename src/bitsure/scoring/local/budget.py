@@ -1,4 +1,4 @@
-"""How many tokens go into one batch: found by a probe, and less where memory runs out after all."""
+"""How many tokens go into one batch: measured with a probe, and lowered when memory runs out."""
 
 from __future__ import annotations
 
@@ -14,26 +14,36 @@ from bitsure.base.resources import free_memory, watch_memory
 
 log = logging.getLogger(__name__)
 
-PROBE = 512  # tokens of a batch before one was measured
-MOST = {"cpu": 2048, "cuda": 32768}  # more is no faster
+PROBE_TOKENS = 512  # of a batch before one was measured
+MOST_TOKENS = {"cpu": 2048, "cuda": 32768}  # more is no faster
 MOST_LOGITS = 2**25  # values of a plain batch's logits on a CPU
 LOGITS_SHARE = 0.1  # of what is free on a GPU, for a plain batch's logits in float32
-MEMORY_SHARE = 0.5  # of what is free
-SECONDS = 20.0  # of one batch: what a killed process may lose
+MEMORY_SHARE = 0.5  # of what is free, for a batch
+SECONDS = 20.0  # the most that a batch takes, and so the most that a killed process loses
 
 
 class Budget:
-    """`tokens` of a batch, padding counted; no more than `with_logits` of them where every token has logits."""
+    """How many tokens a batch may have, padding counted.
 
-    def __init__(self, device: torch.device, vocabulary: int):
-        self.device, self.tokens, self.probed = device, PROBE, False
+    Args:
+        device: Where the model runs.
+        vocabulary: The number of tokens that it gives logits for.
+    """
+
+    def __init__(self, device: torch.device, vocabulary: int) -> None:
+        self.device, self.tokens = device, PROBE_TOKENS
+        """The most tokens of a batch."""
+        self.probed = False
+        """Whether a batch was measured, or ran out of memory."""
         values = LOGITS_SHARE * free_memory(device) / 4 if device.type == "cuda" else MOST_LOGITS
         self.with_logits = max(1, int(values / vocabulary))
+        """The most tokens of a batch in which every token has logits."""
 
     @contextmanager
     def measure(self, tokens: int) -> Iterator[None]:
-        """Around a batch of that many tokens, which says how large others may be: a power of two, so that it is mostly the
-        same on a machine that is a little slower or fuller at another time.
+        """Measure a batch of so many tokens, and set by it how large others may be.
+
+        The number is a power of two, so that it is mostly the same when the machine is a little slower or fuller.
         """
         free, started = free_memory(self.device), time.monotonic()
         with watch_memory(self.device) as memory:
@@ -43,28 +53,28 @@ class Budget:
         seconds = time.monotonic() - started
         by_memory = free * MEMORY_SHARE / max(memory.rise / tokens, 1)
         by_time = SECONDS / (seconds / tokens)
-        self.tokens = 2 ** int(math.log2(max(1, min(MOST.get(self.device.type, PROBE), by_memory, by_time))))
+        self.tokens = 2 ** int(math.log2(max(1, min(MOST_TOKENS.get(self.device.type, PROBE_TOKENS), by_memory, by_time))))
         self.probed = True
         log.info(
             "batches of up to %d tokens: the first %d took %.1f MB and %.2f s", self.tokens, tokens, memory.rise / 1e6, seconds
         )
 
     def shrink(self, tokens: int) -> int:
-        """After a batch of that many tokens did not fit: how many may be tried."""
+        """Lower the budget after a batch of so many tokens did not fit. Returns how many may be tried next."""
         self.probed = True
         fewer = max(1, tokens // 2)
         self.tokens = min(self.tokens, fewer)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        log.warning("out of memory with a batch of %d tokens: on with %d", tokens, fewer)
+        log.warning("out of memory with a batch of %d tokens: continuing with %d", tokens, fewer)
         return fewer
 
 
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "ALLOC_FAILED")  # what a RuntimeError may say
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "ALLOC_FAILED")  # in RuntimeError's messages
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says so; on a CPU torch raises a plain RuntimeError."""
+    """Return whether an exception means that memory ran out; on a CPU torch raises a plain RuntimeError."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)

@@ -1,24 +1,31 @@
-"""Where a model's numbers break."""
+"""Which layer of a model is the first whose output is not finite."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from transformers import PreTrainedModel
 
 from bitsure.scoring.local.forward import input_device
 
 
 @torch.inference_mode()
-def first_broken_module(model: torch.nn.Module, tokens: list[int]) -> str | None:
-    """The name of the first module, innermost first, whose output is not finite; None if all are."""
+def first_broken_module(model: PreTrainedModel, tokens: list[int]) -> str | None:
+    """Run a model on some tokens.
+
+    Returns:
+        The name of the first module, innermost first, whose output is not finite; None if all outputs are.
+    """
     broken: list[str] = []
 
-    def watch(name: str):
-        def look(module: torch.nn.Module, inputs: tuple, output: object) -> None:
-            found = output[0] if isinstance(output, tuple) else output
-            if not broken and isinstance(found, torch.Tensor) and not found.isfinite().all():
+    def watch(name: str) -> Callable[[torch.nn.Module, object, object], None]:
+        def check(module: torch.nn.Module, inputs: object, output: object) -> None:
+            values = output[0] if isinstance(output, tuple) else output
+            if not broken and isinstance(values, torch.Tensor) and not values.isfinite().all():
                 broken.append(name)
 
-        return look
+        return check
 
     handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if name]
     try:

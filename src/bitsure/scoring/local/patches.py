@@ -1,27 +1,41 @@
-"""What is changed in a model while trees run through it: the masks of some families, and work that no scored token needs."""
+"""What is changed in a model while trees run through it, and changed back afterwards.
+
+Some families need our mask put in by hand; the rest saves work that no scored token needs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
-PART = 256  # tokens of a row whose attention is computed at once
-OF_EXPERTS = ("mixtral",)  # families whose first batch must reach every expert, or a proof would miss some
-OWN_ATTENTION = ("bloom", "falcon")  # families that do not take theirs from transformers' registry
+ATTENTION_PART = 256  # tokens of a row whose attention is computed at once
+EXPERT_FAMILIES = ("mixtral",)  # their first batch must reach every expert: the check that all is rounded needs it
+OWN_ATTENTION_FAMILIES = ("bloom", "falcon")  # they do not take their attention from transformers' registry
+ATTENTION_NAME = "bitsure"  # of ours in that registry
 
 
 @contextmanager
-def states_before_the_head(model: torch.nn.Module, nodes: torch.Tensor) -> Iterator[list[torch.Tensor]]:
-    """Catch what the output head is given at those tokens (counted through the flattened batch), and give it one of them."""
+def states_before_head(head: torch.nn.Module, nodes: torch.Tensor) -> Iterator[list[torch.Tensor]]:
+    """Catch the hidden states that go into the output head, and give it only one of them.
+
+    Args:
+        head: The model's output head.
+        nodes: The tokens whose states are caught, counted through the flattened batch, shape (n,).
+
+    Yields:
+        A list that holds the states, shape (n, width), after the pass.
+    """
     states: list[torch.Tensor] = []
 
     def catch(head: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         states.append(inputs[0].flatten(0, 1)[nodes.to(inputs[0].device)])
         return (states[0][None, :1], *inputs[1:])
 
-    handle = model.get_output_embeddings().register_forward_pre_hook(catch)
+    handle = head.register_forward_pre_hook(catch)
     try:
         yield states
     finally:
@@ -29,12 +43,17 @@ def states_before_the_head(model: torch.nn.Module, nodes: torch.Tensor) -> Itera
 
 
 @contextmanager
-def last_mlp_at(model: torch.nn.Module, nodes: torch.Tensor) -> Iterator[None]:
-    """Run the last block's MLP, after which no token sees another, for those tokens alone; it gives the others zeros."""
-    # the outermost list; quantize's find_blocks wants ordinary linear layers, which packed kernels are not
+def last_mlp_at(model: PreTrainedModel, nodes: torch.Tensor) -> Iterator[None]:
+    """Run the MLP of the last block for some tokens only; its output is zero for the others, which nothing reads any more.
+
+    Args:
+        model: The model.
+        nodes: The tokens, counted through the flattened batch, shape (n,).
+    """
+    # The blocks are the outermost list. `find_blocks` of quantize wants ordinary linear layers, which packed kernels are not.
     last = next(part for part in model.modules() if isinstance(part, torch.nn.ModuleList))[-1]
-    first, final = (last.fc1, last.fc2) if hasattr(last, "fc1") else (getattr(last, "mlp", None),) * 2
-    if first is None or model.config.model_type in OF_EXPERTS:
+    first, final = _mlp_ends(last)
+    if first is None or final is None or model.config.model_type in EXPERT_FAMILIES:
         yield
         return
     shape: list[torch.Size] = []
@@ -42,7 +61,7 @@ def last_mlp_at(model: torch.nn.Module, nodes: torch.Tensor) -> Iterator[None]:
     def choose(mlp: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         shape[:] = [inputs[0].shape]
         ahead = (1,) * (inputs[0].ndim - 2)
-        return tuple(one.flatten(0, -2)[nodes.to(one.device)].unflatten(0, (*ahead, len(nodes))) for one in inputs)
+        return tuple(x.flatten(0, -2)[nodes.to(x.device)].reshape(*ahead, len(nodes), -1) for x in inputs)
 
     def put_back(mlp: torch.nn.Module, inputs: tuple[torch.Tensor, ...], out: torch.Tensor) -> torch.Tensor:
         everywhere = out.new_zeros(shape[0])
@@ -58,43 +77,57 @@ def last_mlp_at(model: torch.nn.Module, nodes: torch.Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def attention_in_parts(model: torch.nn.Module, mask: torch.Tensor) -> Iterator[None]:
-    """Let tokens attend, a part of each row at a time, only to the keys that some of the part see: in a long row of many
-    questions after the same examples, these and a few of the questions. mask: (rows, 1, n, n), 0 where a token sees a key.
+def attention_in_parts(model: PreTrainedModel, mask: torch.Tensor) -> Iterator[None]:
+    """Compute attention for a part of each row at a time, over the keys that some token of the part attends to.
+
+    In a long row of many questions after the same examples, these keys are the examples and a few of the questions. Nothing
+    changes on a GPU, for short rows, or for a model that does not use transformers' sdpa attention.
+
+    Args:
+        model: The model.
+        mask: The additive mask, shape (rows, 1, n, n), 0 where a token attends to a key.
     """
     config, n = model.config, mask.shape[-1]
-    if n <= PART or mask.is_cuda or config._attn_implementation != "sdpa" or config.model_type in OWN_ATTENTION:
+    usual = config._attn_implementation == "sdpa" and config.model_type not in OWN_ATTENTION_FAMILIES
+    if n <= ATTENTION_PART or mask.is_cuda or not usual:
         yield
         return
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     parts = []
-    for queries in (slice(first, min(first + PART, n)) for first in range(0, n, PART)):
+    for queries in (slice(first, min(first + ATTENTION_PART, n)) for first in range(0, n, ATTENTION_PART)):
         keys = (mask[:, 0, queries] == 0).flatten(0, 1).any(0).nonzero().flatten()
         parts.append((queries, keys, mask[:, :, queries, keys]))
 
-    def attend(module, query, key, value, attention_mask, **settings):
+    def attend(
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        **settings: Any,
+    ) -> tuple[torch.Tensor, None]:
         if query.device != mask.device:  # accelerate computes elsewhere
             return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
         outs = [
-            sdpa_attention_forward(module, query[:, :, queries], key[:, :, keys], value[:, :, keys], seen, **settings)[0]
-            for queries, keys, seen in parts
+            sdpa_attention_forward(module, query[:, :, queries], key[:, :, keys], value[:, :, keys], part_mask, **settings)[0]
+            for queries, keys, part_mask in parts
         ]
         return torch.cat(outs, dim=1), None
 
-    ALL_ATTENTION_FUNCTIONS["bitsure"] = attend
-    config._attn_implementation = "bitsure"
+    ALL_ATTENTION_FUNCTIONS[ATTENTION_NAME] = attend
+    config._attn_implementation = ATTENTION_NAME
     try:
         yield
     finally:
         config._attn_implementation = "sdpa"
-        del ALL_ATTENTION_FUNCTIONS["bitsure"]
+        ALL_ATTENTION_FUNCTIONS.pop(ATTENTION_NAME)
 
 
 @contextmanager
-def rectified_in_place(model: torch.nn.Module) -> Iterator[None]:
-    """Fresh memory for the output of the widest layer takes longer than the operation."""
+def relu_in_place(model: PreTrainedModel) -> Iterator[None]:
+    """Let ReLU layers overwrite their input: new memory for the widest layer's output takes longer than the operation."""
     fresh = [part for part in model.modules() if isinstance(part, torch.nn.ReLU) and not part.inplace]
     for part in fresh:
         part.inplace = True
@@ -106,18 +139,36 @@ def rectified_in_place(model: torch.nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def bloom_sees(model: torch.nn.Module, mask: torch.Tensor, positions: torch.Tensor) -> Iterator[None]:
-    """BLOOM makes its ALiBi from a mask without trees: give every block our mask, and its ALiBi at our positions."""
+def bloom_mask(model: PreTrainedModel, mask: torch.Tensor, positions: torch.Tensor) -> Iterator[None]:
+    """Give every block of BLOOM our mask, and its ALiBi at our positions: by itself it makes both for inputs without trees.
 
-    def change(block: torch.nn.Module, inputs: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    Args:
+        model: A BLOOM model.
+        mask: The additive mask, shape (rows, 1, n, n).
+        positions: The position of each token, shape (rows, n).
+    """
+
+    def change(
+        block: torch.nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         alibi = kwargs["alibi"]  # (batch · heads, 1, keys), slope × 0, 1, 2 …
         heads = alibi.shape[0] // len(positions)
         moved = alibi.gather(-1, positions.repeat_interleave(heads, dim=0)[:, None])
         return inputs, kwargs | {"attention_mask": mask, "alibi": moved}
 
-    handles = [block.register_forward_pre_hook(change, with_kwargs=True) for block in model.transformer.h]
+    handles = [
+        block.register_forward_pre_hook(change, with_kwargs=True) for block in model.get_submodule("transformer.h").children()
+    ]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _mlp_ends(block: torch.nn.Module) -> tuple[torch.nn.Module | None, torch.nn.Module | None]:
+    """Return the first and the last module of a block's MLP; OPT's two layers are the block's own."""
+    if hasattr(block, "fc1"):
+        return block.get_submodule("fc1"), block.get_submodule("fc2")
+    mlp = getattr(block, "mlp", None)
+    return mlp, mlp

@@ -1,44 +1,53 @@
 """Requests laid out so that every distinct prefix of tokens is run once.
 
-The inputs of some requests, put one over the other, make a tree: what they share at their beginning (few-shot examples,
-a context) is one branch, and every continuation is a branch of its own. A row is such a tree, its tokens in
-one sequence. A token sees its ancestors alone and stands at the position of its depth, so that it gets the hidden state that it
-has in its own input. Plain numpy, no model.
+The inputs of several requests make a tree: what they share at their beginning (few-shot examples, a context) is one branch,
+and every continuation is a branch of its own. A row is such a tree, its tokens in one sequence. A token attends to its
+ancestors only and its position is its depth, so its hidden state is the one that it has in its own input. Plain numpy.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
-Request = tuple[list[int], list[int]]  # context and continuation, token ids
+from bitsure.scoring.requests import Requests, input_tokens
+
 SMALLEST_ROW = 96  # tokens; trees of a few questions fill it
-BATCH = 1 / 16  # of the most tokens a batch may have: how much padding one batch fewer is worth
+BATCH_COST = 1 / 16  # what a batch costs beside its tokens, as a share of the most tokens that a batch may have
 
 
 @dataclass
-class Row:
-    """A tree of tokens, parents before children."""
+class TreeRow:
+    """A tree of tokens, parents before children. Nodes are places in `tokens`."""
 
     tokens: list[int] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)  # depth; the root is 0
-    branches: list[tuple[int, int, int]] = field(default_factory=list)  # (first, one past last, parent of first or −1)
-    scored: dict[int, list[int]] = field(default_factory=dict)  # request → the tokens that predict its continuation
+    """Token ids."""
+    positions: list[int] = field(default_factory=list)
+    """The depth of each token; the root's is 0."""
+    branches: list[tuple[int, int, int]] = field(default_factory=list)
+    """For each branch its first node, one past its last node, and the parent of its first node, or −1."""
+    scored: dict[int, list[int]] = field(default_factory=dict)
+    """Request → the nodes that predict its continuation, one for each token."""
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     @property
     def splits(self) -> bool:
-        """Whether it can be cut into shorter rows."""
+        """Whether the row can be cut into shorter rows."""
         return len(self.branches) > 1
 
-    def sees(self) -> np.ndarray:
-        """(n, n) of bool: whether token i is, or comes after, token j."""
+    def visible(self) -> NDArray[np.bool_]:
+        """Return which tokens each token attends to.
+
+        Returns:
+            Shape (n, n): whether node i is node j or comes after it on its branch.
+        """
         mask = np.zeros((len(self), len(self)), dtype=bool)
         for first, end, parent in self.branches:
             if parent >= 0:
@@ -47,29 +56,29 @@ class Row:
         return mask
 
 
-def read_by_the_model(request: Request) -> list[int]:
-    """The tokens that a request puts into the model: all but the continuation's last."""
-    context, continuation = request
-    return context + continuation[:-1]
+def trees(requests: Requests, width: int, most: int) -> list[TreeRow]:
+    """Lay requests out in rows that share prefixes.
 
+    Args:
+        requests: Requests by number.
+        width: The model's hidden size, from which the best length of a row follows.
+        most: The most tokens of a row; one request alone may have more.
 
-def trees(requests: Mapping[int, Request], width: int, most: int) -> list[Row]:
-    """Lay numbered requests out in rows of the best length for a model of that width.
-
-    A question's choices stay together where they fit. No row has more than `most` tokens, unless one request alone has.
+    Returns:
+        Rows in which every request is scored once. A question's choices are in one row if they fit.
     """
     questions = _questions(requests)
     capacity = min(most, max(SMALLEST_ROW, _best_length(_typically_shared(questions, requests), width)))
-    rows: list[Row] = []
-    row, path = Row(), _Path()
+    rows: list[TreeRow] = []
+    row, path = TreeRow(), _Path()
     for question in questions:
-        inputs = [read_by_the_model(requests[i]) for i in question]
+        inputs = [input_tokens(requests[i]) for i in question]
         if len(row) + _new_tokens(path, inputs) > capacity:
-            row, path = Row(), _Path()
+            row, path = TreeRow(), _Path()
         enough = min(most, max(capacity, _best_length(len(requests[question[0]][0]), width)))
         for i, tokens in zip(question, inputs, strict=True):
             if len(row) + _new_tokens(path, [tokens]) > enough:
-                row, path = Row(), _Path()
+                row, path = TreeRow(), _Path()
             if not len(row):
                 rows.append(row)
             _grow(row, path, tokens)
@@ -77,52 +86,58 @@ def trees(requests: Mapping[int, Request], width: int, most: int) -> list[Row]:
     return rows
 
 
-def chains(requests: Mapping[int, Request]) -> list[Row]:
-    """A row for each distinct input: nothing else is shared."""
-    rows: dict[tuple[int, ...], Row] = {}
+def chains(requests: Requests) -> list[TreeRow]:
+    """Lay requests out in one row for each distinct input; nothing else is shared."""
+    rows: dict[tuple[int, ...], TreeRow] = {}
     for i, request in requests.items():
-        tokens = read_by_the_model(request)
-        row = rows.setdefault(tuple(tokens), Row(tokens, list(range(len(tokens))), [(0, len(tokens), -1)]))
+        tokens = input_tokens(request)
+        row = rows.setdefault(tuple(tokens), TreeRow(tokens, list(range(len(tokens))), [(0, len(tokens), -1)]))
         row.scored[i] = list(range(len(request[0]) - 1, len(tokens)))
     return list(rows.values())
 
 
-def batches(rows: Iterable[Row], most: int) -> list[list[Row]]:
-    """Rows in batches of at most `most` tokens, padding counted, but of one row at the least; the longest rows first.
+def batches(rows: Iterable[TreeRow], most: int) -> list[list[TreeRow]]:
+    """Cut rows into batches, the longest rows first.
 
-    Of all ways to cut the rows in order of their lengths, the one with the least padding, where a batch itself counts as
-    BATCH · most tokens.
+    Args:
+        rows: The rows.
+        most: The most tokens of a batch, padding counted; a batch has at least one row.
+
+    Returns:
+        Of all ways to cut the rows in the order of their lengths the one with the least padding, where a batch itself counts as
+        BATCH_COST · most tokens.
     """
     ordered = sorted(rows, key=len, reverse=True)
     lengths = np.array([len(row) for row in ordered])
-    cost, begins = np.zeros(len(ordered) + 1), np.zeros(len(ordered) + 1, dtype=int)  # of the first n rows; of the last batch
-    fewest = 0
+    cost = np.zeros(len(ordered) + 1)  # of the first n rows
+    starts = np.zeros(len(ordered) + 1, dtype=int)  # of the last batch of the first n rows
+    earliest = 0
     for end in range(1, len(ordered) + 1):
-        while fewest < end - 1 and (end - fewest) * lengths[fewest] > most:
-            fewest += 1
-        first = np.arange(fewest, end)
+        while earliest < end - 1 and (end - earliest) * lengths[earliest] > most:
+            earliest += 1
+        first = np.arange(earliest, end)
         tokens = (end - first) * lengths[first]
-        found = cost[first] + tokens + BATCH * most
-        found[:-1][tokens[:-1] > most] = np.inf
-        begins[end] = first[found.argmin()]
-        cost[end] = found.min()
+        costs = cost[first] + tokens + BATCH_COST * most
+        costs[:-1][tokens[:-1] > most] = np.inf
+        starts[end] = first[costs.argmin()]
+        cost[end] = costs.min()
     cut, end = [], len(ordered)
     while end:
-        cut.append(ordered[begins[end] : end])
-        end = begins[end]
+        cut.append(ordered[starts[end] : end])
+        end = starts[end]
     return cut[::-1]
 
 
 @dataclass
 class _Path:
-    """The branch that was laid out last: neighbours in sorted order share the most with it."""
+    """The input that was laid out last, and its nodes. Neighbours in sorted order share the most with it."""
 
     tokens: list[int] = field(default_factory=list)
     nodes: list[int] = field(default_factory=list)
 
 
-def _questions(requests: Mapping[int, Request]) -> list[list[int]]:
-    """Requests by equal context, contexts and their continuations in sorted order."""
+def _questions(requests: Requests) -> list[list[int]]:
+    """Return the requests of each context, contexts and continuations in sorted order."""
     order = sorted(requests, key=requests.__getitem__)
     questions: list[list[int]] = []
     for i in order:
@@ -133,33 +148,33 @@ def _questions(requests: Mapping[int, Request]) -> list[list[int]]:
     return questions
 
 
-def _typically_shared(questions: Sequence[Sequence[int]], requests: Mapping[int, Request]) -> float:
-    """How many tokens neighbouring questions begin with alike, the median."""
+def _typically_shared(questions: Sequence[Sequence[int]], requests: Requests) -> float:
+    """Return the median number of tokens that neighbouring questions have in common at their beginning."""
     contexts = [requests[question[0]][0] for question in questions]
-    return float(np.median([_in_common(a, b) for a, b in pairwise(contexts)])) if len(contexts) > 1 else 0.0
+    return float(np.median([_common_length(a, b) for a, b in pairwise(contexts)])) if len(contexts) > 1 else 0.0
 
 
 def _best_length(shared: float, width: int) -> int:
-    """The row length at which a token costs the least, where all in the row begins with the same T = `shared` tokens.
+    """Return the row length at which a token costs least, if all inputs of the row begin with the same T = `shared` tokens.
 
     A row of L tokens brings L − T new ones. Attention over L keys adds L / 6d to the cost of a token's linear layers of width
-    d. The cost (1 + L/6d) · L / (L − T) is least at L = T + √(T (T + 6d)).
+    d = `width`. The cost (1 + L/6d) · L / (L − T) is least at L = T + √(T (T + 6d)).
     """
     return round(shared + math.sqrt(shared * (shared + 6 * width)))
 
 
 def _new_tokens(path: _Path, inputs: Iterable[list[int]]) -> int:
-    """How many tokens the inputs of one question would add after the branch `path`."""
+    """Return how many tokens the inputs of one question would add to a row whose last input is `path`."""
     before, added = path.tokens, 0
     for tokens in inputs:
-        added += len(tokens) - _in_common(before, tokens)
+        added += len(tokens) - _common_length(before, tokens)
         before = tokens
     return added
 
 
-def _grow(row: Row, path: _Path, tokens: list[int]) -> None:
-    """Add what of `tokens` the last branch does not have; `path` becomes their branch."""
-    shared, first = _in_common(path.tokens, tokens), len(row)
+def _grow(row: TreeRow, path: _Path, tokens: list[int]) -> None:
+    """Add the tokens of an input that the last one does not share; `path` becomes this input."""
+    shared, first = _common_length(path.tokens, tokens), len(row)
     end = first + len(tokens) - shared
     if end > first:
         row.branches.append((first, end, path.nodes[shared - 1] if shared else -1))
@@ -168,8 +183,8 @@ def _grow(row: Row, path: _Path, tokens: list[int]) -> None:
     path.tokens, path.nodes = tokens, path.nodes[:shared] + list(range(first, end))
 
 
-def _in_common(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two sequences begin with alike."""
+def _common_length(a: Sequence[int], b: Sequence[int]) -> int:
+    """Return the length of the common beginning of two sequences."""
     n = min(len(a), len(b))
     if a[:n] == b[:n]:
         return n

@@ -24,6 +24,7 @@ from bitsure.models import facts as model_facts
 from bitsure.models import source as models
 from bitsure.run import pipeline, stale
 from bitsure.run.directory import is_done, read_status, why_not_here
+from bitsure.scoring.scored_model import ScoredModel
 from bitsure.sweep.launch import composing
 from bitsure.sweep.launch.composing import Composed
 from bitsure.sweep.launch.estimate import SECONDS_A_CELL, Estimator, Piece
@@ -135,7 +136,7 @@ def _pieces(cell: pipeline.Cell, config: Config) -> list[Piece]:
 
 
 def _records(cell: pipeline.Cell, plan: Any) -> list[Piece]:
-    made = cell.scorer.describe(cell.source, plan.made_from if plan else None)
+    made = cell.scorer.keys(ScoredModel(cell.source, plan.made_from if plan else None))
     return [Piece("records", made_from, cell, plan, task) for task, made_from in made.items()]
 
 

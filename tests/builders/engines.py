@@ -1,0 +1,12 @@
+"""The harness's model with the local engine, as the scorer makes it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+
+def hooked_lm(model, tokenizer, add_bos=None, share=True):
+    from bitsure.scoring.harness import HookedLM
+    from bitsure.scoring.local.engine import LocalEngine
+
+    return HookedLM(model, tokenizer, partial(LocalEngine, model, share=share), lambda n: None, add_bos)
