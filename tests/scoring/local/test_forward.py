@@ -126,7 +126,7 @@ def test_a_token_that_the_head_does_not_have_is_no_number():
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_heads_tiles_in_half_precision_are_what_the_head_gives(bias):
     torch.manual_seed(0)
-    head, states = torch.nn.Linear(64, 300, bias=bias).bfloat16(), torch.randn(20, 64).bfloat16()
+    linear, states = torch.nn.Linear(64, 300, bias=bias).bfloat16(), torch.randn(20, 64).bfloat16()
     with torch.inference_mode():
-        found = torch.cat([tile.clone() for tile in head._head_tiles(head, states)], dim=1)
-        assert torch.equal(found, head(states))
+        found = torch.cat([tile.clone() for tile in head._head_tiles(linear, states)], dim=1)
+        assert torch.equal(found, linear(states))
