@@ -10,6 +10,7 @@ from benchmarks.results import PAGE, page
 from bitsure import results
 from bitsure.base.errors import UserError
 from bitsure.results import Difference, Measurement, MetricsByTask
+from bitsure.results.costs import WorkCosts
 
 
 def test_a_field_that_is_not_set_is_absent_and_none_is_null():
@@ -23,9 +24,10 @@ def test_what_is_written_is_read_back(tmp_path):
     assert results.read(tmp_path / "metrics.json", MetricsByTask) == numbers
 
 
-def test_a_number_that_is_not_finite_is_refused():
+def test_a_number_that_is_not_finite_is_null_in_a_measurement_and_refused_elsewhere():
+    assert Measurement(value=float("nan"), ci_low=None, ci_high=None, n=1).value is None
     with pytest.raises(ValueError, match="Out of range float"):
-        results.to_json(Measurement(value=float("nan"), ci_low=None, ci_high=None, n=1))
+        results.to_json(WorkCosts(seconds=float("inf"), peak_memory_bytes=None, peak_gpu_memory_bytes=None))
 
 
 @pytest.mark.parametrize(
