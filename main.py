@@ -28,7 +28,7 @@ def main(composed: DictConfig) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     try:
         settings.check_choices(hydra_config.overrides.task)
-        config = settings.to_dataclasses(composed)
+        config = settings.to_dataclasses(composed, hydra_config.runtime.choices)
         # heavy imports only where a run begins: --help stays quick
         if config.plan:
             from bitsure.sweep.launch import dry_run as plan

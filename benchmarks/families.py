@@ -13,11 +13,14 @@ from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.config import schema
 from bitsure.config.paths import CONF, PROJECT
-from bitsure.config.quantizers import NoQuant, Quant
 from bitsure.config.schema import CalibSettings, ModelSettings
 from bitsure.models import source as models
-from bitsure.quantize import plan as quantize
 from bitsure.quantize.calibration import windows as calib_data
+from bitsure.quantize.check import check_plan
+from bitsure.quantize.make import ensure_quantized
+from bitsure.quantize.native.full_precision import NoQuant
+from bitsure.quantize.plan import Plan
+from bitsure.quantize.quantizer import Quantizer
 from tests.builders.families import FALCON, FAMILIES, GROUPED, build
 from tests.builders.tokenizers import TEXT, byte_tokenizer
 
@@ -29,7 +32,7 @@ SIZES = FAMILIES | {
 SKIPPED = ("rtn", "gptq", "awq", "hqq", "bnb", "none", "prequantized", "keep", "mx")  # have no bits, or nothing to make
 
 
-def presets() -> dict[str, Quant]:
+def presets() -> dict[str, Quantizer]:
     """Every quantizer of conf/quant that makes something, one for each number of bits, and our own GPTQ."""
     schema.register()
     options = sorted(path.stem for path in (CONF / "quant").glob("*.yaml") if path.stem not in SKIPPED)
@@ -46,16 +49,14 @@ def write_model(family: str, path: Path) -> None:
     byte_tokenizer().save_pretrained(path)
 
 
-def attempt(path: Path, quant: Quant, text: Path, folder: Path) -> str:
+def attempt(path: Path, quant: Quantizer, text: Path, folder: Path) -> str:
     """Bits per weight and the mean output error, or the reason of the refusal."""
     calib = CalibSettings(name="text", path=str(text), nsamples=8, seqlen=64)
-    plan = quantize.Plan(
-        models.locate(ModelSettings(path=str(path)), None), quant, calib, calib_data.locate(calib, None), "float32"
-    )
+    plan = Plan(models.locate(ModelSettings(path=str(path)), None), quant, calib, calib_data.locate(calib, None), "float32")
     try:
         store = Store(folder / "store")
-        quantize.check(plan, store)
-        report = quantize.ensure(plan, store, folder / "log").report
+        check_plan(plan, store)
+        report = ensure_quantized(plan, store, folder / "log").report
     except UserError as error:
         return "refused: " + str(error).removeprefix(f"quant={quant.name}: ")
     errors = [layer["output_error"] for layer in report["layers"].values()]

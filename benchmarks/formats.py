@@ -17,7 +17,8 @@ import torch
 from benchmarks import alone
 from benchmarks.quantize import GPTQ, SEQLEN, SHAPE, WINDOWS, tokens, write_model
 from bitsure.config.number_formats import Activations, KeysValues
-from bitsure.config.quantizers import Chain, Gptq
+from bitsure.config.quantizers import Chain
+from bitsure.quantize.libraries.gptq import Gptq
 
 HERE = Path(__file__).parent
 A8, A4, KV4, AMX = Activations(8), Activations(4), KeysValues(4), Activations(format="mxfp4")

@@ -20,13 +20,15 @@ from scipy.stats import t
 from bitsure.base.store import Store
 from bitsure.config.number_formats import Activations
 from bitsure.config.paths import PROJECT
-from bitsure.config.quantizers import Rtn, Tuning
+from bitsure.config.quantizers import Tuning
 from bitsure.config.schema import CalibSettings, ModelSettings, ScoringSettings, TaskSettings
 from bitsure.metrics.bootstrap import percentile_interval, resample_weights
 from bitsure.metrics.questions import question_set
 from bitsure.models import source as models
-from bitsure.quantize import plan as quantize
 from bitsure.quantize.calibration import windows as calib_data
+from bitsure.quantize.make import ensure_quantized
+from bitsure.quantize.native.rtn import Rtn
+from bitsure.quantize.plan import Plan
 from bitsure.records.joining import join
 from bitsure.scoring.question_source import locate_questions
 from bitsure.scoring.scored_model import ScoredModel
@@ -83,8 +85,8 @@ def one(
         scorer = Scorer(locate_questions(task, None), ScoringSettings(), "float32", store, log)
         found["full precision"] = 0.0, question_set(scorer.score(ScoredModel(source), None, "full precision")).true_label_prob
         for name in TRANSFORMS:
-            plan = quantize.Plan(source, quantizer(name, draw), calib, calib_data.locate(calib, None), "float32")
-            made = quantize.ensure(plan, store, log)
+            plan = Plan(source, quantizer(name, draw), calib, calib_data.locate(calib, None), "float32")
+            made = ensure_quantized(plan, store, log)
             error = np.mean([layer["output_error"] for layer in made.report["layers"].values()])
             rows = scorer.score(ScoredModel(source, plan.made_from), made.checkpoint, name)
             joined = join(scorer.score(ScoredModel(source), None, ""), rows)

@@ -19,7 +19,9 @@ import torch
 
 from benchmarks import alone
 from bitsure.config.paths import PROJECT
-from bitsure.config.quantizers import Gptq, Rounded, Rtn
+from bitsure.config.quantizers import Rounded
+from bitsure.quantize.libraries.gptq import Gptq
+from bitsure.quantize.native.rtn import Rtn
 
 HERE = Path(__file__).parent
 SHAPE = {"hidden_size": 768, "word_embed_proj_dim": 768, "ffn_dim": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}

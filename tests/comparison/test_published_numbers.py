@@ -10,9 +10,13 @@ import yaml
 from bitsure.base.terminal import Console
 from bitsure.comparison.published_numbers import find_published, published_rows
 from bitsure.config.number_formats import Activations, KeysValues
-from bitsure.config.other_quantizers import Bnb, Noise
 from bitsure.config.paths import CONF
-from bitsure.config.quantizers import Gptq, Kept, Rtn, Tuning
+from bitsure.config.quantizers import Tuning
+from bitsure.quantize.libraries.bnb import Bnb
+from bitsure.quantize.libraries.gptq import Gptq
+from bitsure.quantize.native.kept import Kept
+from bitsure.quantize.native.noise import Noise
+from bitsure.quantize.native.rtn import Rtn
 from bitsure.records.parquet import write_records
 from bitsure.report import page, published_table
 from bitsure.report.command import report_run

@@ -14,13 +14,14 @@ from bitsure.compress import load_time as loading
 from bitsure.compress.codes import of_activations
 from bitsure.compress.entropy import entropy
 from bitsure.config.number_formats import Activations, KeysValues
-from bitsure.config.other_quantizers import Cast
-from bitsure.config.quantizers import Kept, Rtn
 from bitsure.config.schema import CompressSettings
-from bitsure.quantize import plan as quantize
 from bitsure.quantize.checkpoint import storage as checkpoints
 from bitsure.quantize.inference.hooks import attach
 from bitsure.quantize.inference.scheme import InferenceScheme
+from bitsure.quantize.make import ensure_quantized
+from bitsure.quantize.native.cast import Cast
+from bitsure.quantize.native.kept import Kept
+from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.walk.targets import block_linears
 from bitsure.quantize.weights import IntegerWeight
 from bitsure.report import compressibility_table
@@ -159,7 +160,7 @@ def made(tiny_model, calib_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("store")
     store, log_file = Store(folder), folder / "log"
     planned = plan(tiny_model, Rtn(3, 32, False), calib_file)
-    return planned, quantize.ensure(planned, store, log_file), store, log_file
+    return planned, ensure_quantized(planned, store, log_file), store, log_file
 
 
 def test_a_second_run_measures_nothing(made, monkeypatch):
@@ -190,7 +191,7 @@ def test_each_weight_alone_is_as_all_of_them_together(made):
 def test_small_formats_have_codes_too(made, tiny_model, calib_file, name, bits):
     _, _, store, log_file = made
     planned = plan(tiny_model, Rtn(format=name), calib_file)
-    quantized = quantize.ensure(planned, store, log_file)
+    quantized = ensure_quantized(planned, store, log_file)
     found = compress.ensure(planned, quantized.checkpoint, CompressSettings(tokens=0), store, log_file)["weights"]
     assert found["bits"] == bits and found["bits_per_weight"] == pytest.approx(quantized.report["bits_per_weight"])
     assert 0 < found["entropy"]["group"]["value"] <= found["entropy"]["tensor"]["value"] <= bits
@@ -199,7 +200,7 @@ def test_small_formats_have_codes_too(made, tiny_model, calib_file, name, bits):
 def test_activations_have_codes_where_weights_are_kept(made, tiny_model, calib_file):
     _, _, store, log_file = made
     planned = plan(tiny_model, Kept(activations=Activations(4)), calib_file)
-    quantized = quantize.ensure(planned, store, log_file)
+    quantized = ensure_quantized(planned, store, log_file)
     found = compress.ensure(planned, quantized.checkpoint, CompressSettings(tokens=128), store, log_file)
     assert found["weights"] is None and found["loading"] is None and compress.headline(found) == {}
     activations = found["activations"]
@@ -209,7 +210,7 @@ def test_activations_have_codes_where_weights_are_kept(made, tiny_model, calib_f
     section = compressibility_table.section(Compressibility.model_validate(found))
     assert "Activations: " in section.sentence and section.bandwidth is None
     cached = plan(tiny_model, Kept(kv=KeysValues(4)), calib_file)
-    quantized = quantize.ensure(cached, store, log_file)
+    quantized = ensure_quantized(cached, store, log_file)
     assert compress.ensure(cached, quantized.checkpoint, CompressSettings(tokens=128), store, log_file) is None
 
 

@@ -15,9 +15,8 @@ from omegaconf import OmegaConf
 
 from bitsure.config import schema
 from bitsure.config.number_formats import Activations, KeysValues
-from bitsure.config.other_quantizers import Bnb, Cast, Hqq, Noise, Prequantized
 from bitsure.config.paths import CONF
-from bitsure.config.quantizers import Chain, Gptq, Kept, NoQuant, Quant, Rounded, Rtn, Tuning
+from bitsure.config.quantizers import Chain, Rounded, Tuning
 from bitsure.config.schema import (
     CalibSettings,
     CompressSettings,
@@ -34,6 +33,16 @@ from bitsure.config.schema import (
 )
 from bitsure.models.facts import of_transformers
 from bitsure.quantize.calibration import windows as calib_data
+from bitsure.quantize.libraries.bnb import Bnb
+from bitsure.quantize.libraries.gptq import Gptq
+from bitsure.quantize.libraries.hqq import Hqq
+from bitsure.quantize.libraries.prequantized import Prequantized
+from bitsure.quantize.native.cast import Cast
+from bitsure.quantize.native.full_precision import NoQuant
+from bitsure.quantize.native.kept import Kept
+from bitsure.quantize.native.noise import Noise
+from bitsure.quantize.native.rtn import Rtn
+from bitsure.quantize.quantizer import Quantizer
 from bitsure.run import pipeline
 from bitsure.sweep.launch import cell_process as cells
 from tests.builders.marks import GPTQ_LIBRARY
@@ -179,7 +188,7 @@ def _write_text(path, texts: list[str]) -> None:
 
 
 def test_every_quantizer_is_known_to_the_tests():
-    assert {*Quant.__subclasses__(), *Chain.__subclasses__(), *Rounded.__subclasses__()} == {
+    assert {*Quantizer.__subclasses__(), *Chain.__subclasses__(), *Rounded.__subclasses__()} == {
         NoQuant,
         Chain,
         Kept,

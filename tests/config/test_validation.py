@@ -26,10 +26,31 @@ def test_missing_values_are_named():
         composed("model=local")
 
 
-@pytest.mark.parametrize("override", ["quant.bitz=3", "model.paht=x", "task.limit=many", "quant=none quant.bits=4"])
+@pytest.mark.parametrize("override", ["model.paht=x", "task.limit=many"])
 def test_unknown_keys_and_wrong_types_are_refused(override):
     with pytest.raises(ConfigCompositionException):
         composed(*override.split())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("quant.bitz=3", r"quant\.bitz: no such setting\. Did you mean bits\? There are quant\.bits, quant\.group_size,"),
+        ("quant=none quant.bits=4", r"quant\.bits: no such setting\. It has none"),
+        ("quant.bits=many", r"quant\.bits=many: Value 'many' of type 'str' could not be converted to Integer"),
+        ("quant=w8a8 quant.activations.bitz=4", r"quant\.activations\.bitz: no such setting\. Did you mean bits"),
+        ("quant=noise quant.like.bitz=4", r"quant\.like\.bitz: no such setting\. Did you mean bits"),
+        ("quant=qllm-w4a4 quant.tuning.rank=many", r"quant\.tuning\.rank=many: Value 'many'"),
+        ("quant._target_=no_such_module.Mine", r"Python finds no module no_such_module\. Put its file beside main\.py"),
+        ("quant._target_=bitsure.quantize.native.rtn.Rtm", r"bitsure\.quantize\.native\.rtn has no Rtm\. Did you mean Rtn"),
+        ("quant._target_=bitsure.config.model.ModelSettings", r"derives from bitsure\.quantize\.Quantizer"),
+        ("quant._target_=bitsure.quantize.Quantizer", r"the class does not say name, quantize"),
+        ("~quant._target_", r"quant names no class: its file needs a line such as _target_"),
+    ],
+)
+def test_what_a_quantizer_does_not_have_is_refused_with_what_it_has(overrides, message):
+    with pytest.raises(UserError, match=message):
+        composed(*overrides.split())
 
 
 def test_combinations_that_would_mislead_are_refused():

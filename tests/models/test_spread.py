@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.config.other_quantizers import Cast
-from bitsure.config.quantizers import Rtn
 from bitsure.config.schema import ModelSettings
 from bitsure.models import source as models
 from bitsure.quantize.checkpoint import storage as checkpoints
 from bitsure.quantize.native import cast as casts
-from bitsure.quantize.native.rtn import round_to_nearest
+from bitsure.quantize.native.cast import Cast
+from bitsure.quantize.native.rounding import round_to_nearest
+from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.walk.targets import block_linears, matrix
 from bitsure.scoring.local.diagnose import first_broken_module
 from bitsure.scoring.local.engine import LocalEngine

@@ -6,9 +6,10 @@ import pytest
 
 from bitsure.base.errors import UserError
 from bitsure.config.number_formats import Activations, KeysValues
-from bitsure.config.other_quantizers import Bnb, Hqq
-from bitsure.config.quantizers import Kept, Rtn
-from bitsure.quantize import plan as quantize
+from bitsure.quantize.libraries.bnb import Bnb
+from bitsure.quantize.libraries.hqq import Hqq
+from bitsure.quantize.native.kept import Kept
+from bitsure.quantize.native.rtn import Rtn
 from tests.builders.plans import plan
 
 
@@ -19,7 +20,7 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(tiny_model
             raise PackageNotFoundError(name)
         return "1"
 
-    monkeypatch.setattr(quantize, "version", version)
+    monkeypatch.setattr("bitsure.quantize.plan.version", version)
     with pytest.raises(UserError, match=rf"quant={quant.name} needs {library}.*pip install -e '\.\[{library}\]'"):
         _ = plan(tiny_model, quant, calib_file).made_from
 

@@ -9,7 +9,6 @@ import time
 
 import pytest
 
-from bitsure.config.quantizers import Rtn
 from bitsure.config.schema import (
     CalibSettings,
     Config,
@@ -22,6 +21,7 @@ from bitsure.config.schema import (
     TrackingSettings,
     resolved,
 )
+from bitsure.quantize.native.rtn import Rtn
 from bitsure.report.run_report import About, build
 from bitsure.run import tracking
 from tests.builders.result_files import costs, provenance, quantization

@@ -14,8 +14,6 @@ from bitsure.base import terminal
 from bitsure.base.files import write_text
 from bitsure.base.store import Store
 from bitsure.compress import load_time as loading
-from bitsure.config.other_quantizers import Cast, Noise
-from bitsure.config.quantizers import Chain
 from bitsure.config.schema import CompressSettings
 from bitsure.models import facts as model_facts
 from bitsure.models import source as models
@@ -33,7 +31,7 @@ def ensure(plan: Plan, checkpoint: Path, settings: CompressSettings, store: Stor
     where weights are kept and activations alone have codes. None where neither has any (a cast, noise, keys and values alone),
     or where settings.codes is 0.
     """
-    if not settings.codes or isinstance(plan.quant, (Cast, Noise)):
+    if not settings.codes or not plan.quant.has_codes:
         return None
     made_from = {
         "format": FORMAT,
@@ -60,7 +58,7 @@ def _measure(plan: Plan, checkpoint: Path, settings: CompressSettings, log_file:
     from bitsure.compress import measure
 
     found = {"weights": measure.weights(checkpoint, settings.codes, settings.seed), "activations": None}
-    rounded = plan.quant.activations if isinstance(plan.quant, Chain) else None
+    rounded = plan.quant.rounded_activations
     if settings.tokens and (found["weights"] or rounded):
         from bitsure.quantize.checkpoint import storage as checkpoints
 

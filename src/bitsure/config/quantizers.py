@@ -1,6 +1,6 @@
-"""The settings of our own quantizers: transforms → number formats → rounding; Hydra fills them from conf/quant.
+"""The settings that quantizers share: the base of all, and those of our own, transforms → number formats → rounding.
 
-GPTQ is one of them whoever rounds. No torch here: composing a config must stay quick.
+The classes of the quantizers themselves are in `bitsure.quantize`. No torch here: composing a config must stay quick.
 """
 
 from __future__ import annotations
@@ -18,31 +18,49 @@ TRANSFORMS = (*OF_ACTIVATIONS, "scale", *CLIPS)  # in the order in which they ar
 
 
 @dataclass
-class Quant:
-    """The quantizer; each has a class of its own, below or in `other_quantizers`."""
+class QuantizerSettings:
+    """The settings of a quantizer, and what other settings have to agree with.
 
-    needs_data = False  # text to quantize with; what was done is measured on text in any case
-
-
-@dataclass
-class NoQuant(Quant):
-    """Full precision."""
+    `bitsure.quantize.Quantizer` adds the work; every quantizer derives from it.
+    """
 
     @property
     def name(self) -> str:
-        return "none"
+        """The quantizer with its settings, short enough for a table's row, such as `gptq4-g32`."""
+        raise NotImplementedError
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether it quantizes with calibration text; what it did is measured on text in any case."""
+        return False
+
+    @property
+    def is_full_precision(self) -> bool:
+        """Whether it leaves the model as it is."""
+        return False
+
+    @property
+    def has_noise_control(self) -> bool:
+        """Whether noise with the same output error can be scored beside it (`control=noise`)."""
+        return True
+
+    @property
+    def has_packed_kernels(self) -> bool:
+        """Whether its checkpoints can be scored without unpacking the weights (`scoring.dequantize=false`)."""
+        return False
 
 
 @dataclass
-class Chain(Quant):
+class Chain(QuantizerSettings):
     """Transforms → number formats of weights, activations, keys and values → rounding: our own quantizers and GPTQ."""
 
     transforms: list[str] = field(default_factory=list)  # before rounding, by calibration text, in the order of TRANSFORMS
     smooth_alpha: float = 0.5  # of smooth: 0 leaves all difficulty with the activations, 1 gives all of it to the weights
-    activations: Activations | None = None
-    kv: KeysValues | None = None
+    activations: Activations | None = None  # the inputs of the blocks' linear layers
+    kv: KeysValues | None = None  # keys and values, each token's and head's by itself
 
     def __post_init__(self) -> None:
+        """Raise UserError for settings that contradict each other."""
         self.activations = None if self.activations is None or self.activations.off else self.activations
         self.kv = None if self.kv is None or self.kv.off else self.kv
         for transform in self.transforms:
@@ -60,41 +78,24 @@ class Chain(Quant):
 
     @property
     def needs_data(self) -> bool:
+        """Whether a transform or a fixed range of activations is found with calibration text."""
         return bool(self.transforms) or (self.activations is not None and self.activations.static)
 
     @property
-    def _ahead(self) -> str:
+    def _transforms_label(self) -> str:
         """The transforms' part of the name."""
         alpha = "" if self.smooth_alpha == 0.5 else f"{self.smooth_alpha:g}"
         return "+".join(self.transforms).replace("smooth", f"smooth{alpha}").replace("scale+clip", "awq")
 
     @property
-    def _at_run_time(self) -> str:
+    def _inference_label(self) -> str:
         """The part of the name that is about activations, keys and values."""
         parts = {"a": self.activations, "kv": self.kv}
         return "".join(
-            f"-{what}{numbers.label}{_suffix(numbers, numbers.usual_group, numbers.format != 'int')}"
+            f"-{what}{numbers.label}{_grid_label(numbers, numbers.usual_group, numbers.format != 'int')}"
             for what, numbers in parts.items()
             if numbers is not None
         )
-
-
-@dataclass
-class Kept(Chain):
-    """Weights as they are: activations, keys and values alone are rounded."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.activations is None and self.kv is None:
-            raise UserError("quant.activations=null quant.kv=null: nothing would be quantized. quant=none is full precision.")
-        if others := [transform for transform in self.transforms if transform not in OF_ACTIVATIONS]:
-            raise UserError(
-                f"quant.transforms=[{others[0]}] is for weights that are rounded, and here they are kept. Leave it out."
-            )
-
-    @property
-    def name(self) -> str:
-        return "-".join(filter(None, [self._ahead, self._at_run_time.removeprefix("-")]))
 
 
 @dataclass
@@ -105,33 +106,43 @@ class Rounded(Chain, Numbers):
     true_sequential: bool = True  # a block's layers see what those before them became
 
     def __post_init__(self) -> None:
+        """Raise UserError for settings that contradict each other."""
         Numbers.__post_init__(self)
         Chain.__post_init__(self)
         one_of("quant.remainder", self.remainder, ("shorten", "pad", "row"))
         if self.format in MX and self.remainder == "row":
             raise UserError(f"quant.remainder=row: {self.format} has blocks of {MX_BLOCK}. Take shorten or pad.")
         if clips := [transform for transform in self.transforms if transform in CLIPS]:
-            if self.format != "int":
-                raise UserError(
-                    f"quant.transforms=[{clips[0]}] narrows the range of integers; the scale of {self.format} follows from the "
-                    f"largest value. Leave it out."
-                )
-            if self.group_size == 0:
-                raise UserError(
-                    f"quant.transforms=[{clips[0]}] narrows groups: quant.group_size=0 has none. Give a group size or -1."
-                )
-            if len(clips) > 1:
-                raise UserError("quant.transforms: clip narrows both ends alike, clip_asymmetric each by itself: take one.")
-            if clips == ["clip_asymmetric"] and self.symmetric:
-                raise UserError("quant.transforms=[clip_asymmetric]: symmetric integers have one range. quant.symmetric=false.")
+            self._check_clips(clips)
+
+    def _check_clips(self, clips: list[str]) -> None:
+        if self.format != "int":
+            raise UserError(
+                f"quant.transforms=[{clips[0]}] narrows the range of integers; the scale of {self.format} follows from the "
+                f"largest value. Leave it out."
+            )
+        if self.group_size == 0:
+            raise UserError(
+                f"quant.transforms=[{clips[0]}] narrows groups: quant.group_size=0 has none. Give a group size or -1."
+            )
+        if len(clips) > 1:
+            raise UserError("quant.transforms: clip narrows both ends alike, clip_asymmetric each by itself: take one.")
+        if clips == ["clip_asymmetric"] and self.symmetric:
+            raise UserError("quant.transforms=[clip_asymmetric]: symmetric integers have one range. quant.symmetric=false.")
+
+    @property
+    def rounding(self) -> str:
+        """How weights are rounded, in the name: `rtn` or `gptq`."""
+        raise NotImplementedError
 
     @property
     def name(self) -> str:
-        label = "+".join(filter(None, [self._ahead, self.rounding])).replace("awq+rtn", "awq")
+        """Transforms, rounding, bits, and what differs from the presets."""
+        label = "+".join(filter(None, [self._transforms_label, self.rounding])).replace("awq+rtn", "awq")
         at_once = "" if self.true_sequential or not self.needs_data else "-parallel"
-        grid = _suffix(self, 128 if self.format == "int" else self.usual_group, True)
+        grid = _grid_label(self, 128 if self.format == "int" else self.usual_group, True)
         remainder = "" if self.remainder == "shorten" else f"-{self.remainder}"
-        return f"{label}{self.label}{grid}{remainder}{at_once}{self._at_run_time}"
+        return f"{label}{self.label}{grid}{remainder}{at_once}{self._inference_label}"
 
 
 @dataclass
@@ -144,6 +155,7 @@ class Tuning:
     seed: int = 0  # draws A and the order of the data
 
     def __post_init__(self) -> None:
+        """Raise UserError for values that are out of range."""
         if self.rank is not None:
             at_least("quant.tuning.rank", self.rank, 1)
         at_least("quant.tuning.epochs", self.epochs, 1)
@@ -159,42 +171,15 @@ class Tuning:
 
 
 @dataclass
-class Rtn(Rounded):
-    """Round to nearest."""
-
-    rounding = "rtn"
-
-    tuning: Tuning | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.tuning = None if self.tuning is None or self.tuning.rank is None else self.tuning
-        if self.tuning and (others := [one for one in self.transforms if one not in OF_ACTIVATIONS]):
-            raise UserError(
-                f"quant.tuning changes the weights that quant.transforms=[{others[0]}] was found for: leave one of them out."
-            )
-
-    @property
-    def needs_data(self) -> bool:
-        return super().needs_data or self.tuning is not None
-
-    @property
-    def name(self) -> str:
-        return super().name + (self.tuning.label if self.tuning else "")
-
-
-@dataclass
-class Gptq(Rounded):
-    """GPTQ (Frantar et al. 2023)."""
-
-    rounding = "gptq"
-    needs_data = True
+class GptqSettings(Rounded):
+    """The settings of GPTQ (Frantar et al. 2023), whoever rounds."""
 
     backend: str = MISSING  # gptqmodel: the packed format that people deploy; native: our own; auto_gptq: the study's library
     desc_act: bool = MISSING  # act-order
     damp_percent: float = MISSING  # a fraction of the Hessian's mean diagonal
 
     def __post_init__(self) -> None:
+        """Raise UserError for settings that contradict each other, or that the backend does not have."""
         super().__post_init__()
         one_of("quant.backend", self.backend, ("gptqmodel", "native", "auto_gptq"))
         if not 0 < self.damp_percent < 1:
@@ -208,8 +193,10 @@ class Gptq(Rounded):
             raise UserError(
                 f"quant.desc_act=true: the blocks of {self.format} are of columns that lie side by side. Leave it out."
             )
-        if self.backend == "native":
-            return
+        if self.backend != "native":
+            self._check_library()
+
+    def _check_library(self) -> None:
         if self.format != "int" or self.activations or self.kv:
             raise UserError(
                 f"quant.backend={self.backend} rounds weights to integers, by what the model computes in full precision: "
@@ -226,12 +213,24 @@ class Gptq(Rounded):
             )
 
     @property
+    def needs_data(self) -> bool:
+        """True: the Hessian is of calibration text."""
+        return True
+
+    @property
+    def rounding(self) -> str:
+        """`gptq`."""
+        return "gptq"
+
+    @property
     def name(self) -> str:
+        """As of `Rounded`, with act-order and the backend where they differ from the preset."""
         library = "" if self.backend == "gptqmodel" or self.format != "int" else f"-{self.backend.replace('_', '')}"
         return super().name + ("-actorder" if self.desc_act else "") + library
 
 
-def _suffix(numbers: Numbers, usual_group: int, usually_symmetric: bool) -> str:
+def _grid_label(numbers: Numbers, usual_group: int, usually_symmetric: bool) -> str:
     """What differs from the presets' settings."""
-    group = {-1: "-row", 0: "-tensor", usual_group: ""}.get(numbers.group_size, f"-g{numbers.group_size}")
+    size = {-1: "-row", 0: "-tensor", usual_group: ""}
+    group = size[numbers.group_size] if numbers.group_size in size else f"-g{numbers.group_size}"
     return group + ("" if numbers.symmetric == usually_symmetric else "-sym" if numbers.symmetric else "-asym")

@@ -15,9 +15,8 @@ from omegaconf import MISSING, OmegaConf
 
 from bitsure.base.errors import UserError, at_least, one_of
 from bitsure.config.model import ModelSettings
-from bitsure.config.other_quantizers import Bnb, Cast, Hqq, Noise, Prequantized
 from bitsure.config.paths import project_path
-from bitsure.config.quantizers import Gptq, Kept, NoQuant, Quant, Rtn
+from bitsure.config.quantizers import QuantizerSettings
 
 MIN_SEQLEN = 8  # tokens of a calibration window
 
@@ -204,7 +203,7 @@ class SweepSettings:
 @dataclass
 class Config:
     model: ModelSettings = MISSING
-    quant: Quant = MISSING
+    quant: QuantizerSettings = MISSING
     control: ControlSettings = MISSING
     calib: CalibSettings = MISSING
     task: TaskSettings = MISSING
@@ -228,10 +227,9 @@ def register() -> None:
     """Make the schemas and the `${project:…}` resolver known to Hydra; conf/*.yaml build on them."""
     # conf/hydra/launcher has the plugins' names, so that one that is not installed can be named with what brings it
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
-    store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
-    classes = {"none": NoQuant, "rtn": Rtn, "gptq": Gptq, "cast": Cast, "prequantized": Prequantized, "bnb": Bnb, "hqq": Hqq}
-    classes |= {"noise": Noise, "keep": Kept}
-    for name, node in classes.items():
-        store.store(group="schema/quant", name=name, node=node)
+    schema = OmegaConf.structured(Config)
+    # a quantizer's settings are those of the class that its file names, which is imported when they are checked
+    schema.quant = QuantizerSettings()
+    OmegaConf.set_struct(schema.quant, False)
+    ConfigStore.instance().store(name="schema", node=schema)
     OmegaConf.register_new_resolver("project", lambda path: str(project_path(path)), replace=True)

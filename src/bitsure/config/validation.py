@@ -2,86 +2,157 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import fields
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
+from dataclasses import fields, is_dataclass
+from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from bitsure.base.dotted_names import import_named
 from bitsure.base.errors import UserError, did_you_mean
-from bitsure.config.other_quantizers import Noise
-from bitsure.config.quantizers import Gptq, NoQuant
+from bitsure.config.quantizers import QuantizerSettings
 from bitsure.config.schema import Config
+
+TARGET = "_target_"  # names a quantizer's class in its file
 
 
 def check_choices(overrides: Iterable[str]) -> None:
     """Raise UserError where a group is given a list, of which Hydra would take the last option without a word."""
-    groups = {one.name for one in fields(Config)}
-    given = [one.partition("=") for one in overrides]
+    groups = {group.name for group in fields(Config)}
+    given = [override.partition("=") for override in overrides]
     if lists := [(name, value) for name, _, value in given if name in groups and value.startswith("[")]:
         how = "a run has one. To go over several, -m {0}=a,b; in a sweep's file {0}: a,b."
         raise UserError(*(f"{name}={value}: {how.format(name)}" for name, value in lists))
 
 
-def to_dataclasses(composed: DictConfig) -> Config:
-    """The typed config, its values checked. Raises UserError with the keys that are wrong and what is allowed."""
-    missing = sorted(_missing(OmegaConf.to_container(composed)))
-    if missing:
+def to_dataclasses(composed: DictConfig, choices: Mapping[str, str] | None = None) -> Config:
+    """Return the typed config, its values checked.
+
+    Args:
+        composed: What Hydra composed from conf/ and the command line.
+        choices: Group → option that was chosen, for messages.
+
+    Raises:
+        UserError: With the keys that are wrong, and what is allowed.
+    """
+    missing = set(_missing(composed))
+    composed = _with_typed_quantizer(composed, choices or {})
+    if missing := sorted(missing | set(_missing(composed.quant, "quant."))):
         raise UserError(f"No value for {', '.join(missing)}. Give one on the command line, such as {missing[0]}=…")
     _check_keys(composed)
     try:
         config = OmegaConf.to_object(composed)
     except UserError as error:
-        raise UserError(*(_wrong(composed) or error.args)) from None
+        raise UserError(*(_first_errors(composed) or error.args)) from None
     assert isinstance(config, Config)
-    if config.control.seeds and isinstance(config.quant, (NoQuant, Noise)):
+    _check_together(config)
+    return config
+
+
+def _check_together(config: Config) -> None:
+    """Raise UserError for groups of settings that rule each other out."""
+    if config.control.seeds and not config.quant.has_noise_control:
         raise UserError(
             f"control.seeds={config.control.seeds}: quant={config.quant.name} has no noise control of its own. Leave it out."
         )
-    if config.control.seeds and not config.scoring.dequantize:
+    if config.scoring.dequantize:
+        return
+    if config.control.seeds:
         raise UserError(
             "scoring.dequantize=false: noise has no packed kernels to be compared on. Leave it out, or control=none."
         )
-    packed = isinstance(config.quant, NoQuant) or (isinstance(config.quant, Gptq) and config.quant.backend == "gptqmodel")
-    if not config.scoring.dequantize and config.model.device_map is not None:
+    if config.model.device_map is not None:
         raise UserError("scoring.dequantize=false: packed kernels run on one device. Leave out model.device_map.")
-    if not config.scoring.dequantize and not packed:
+    if not config.quant.has_packed_kernels:
         raise UserError(
             "scoring.dequantize=false: only checkpoints of quant.backend=gptqmodel run on packed kernels. "
             "Leave it out for this quantizer."
         )
-    return config
 
 
-def _missing(node: dict, above: str = "") -> Iterator[str]:
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from _missing(value, f"{above}{key}.")
-        elif value == MISSING:
-            yield f"{above}{key}"
+def _with_typed_quantizer(composed: DictConfig, choices: Mapping[str, str]) -> DictConfig:
+    """Return the config with the quantizer's settings as those of the class that its file names, defaults filled in."""
+    chosen = f"quant={choices['quant']}" if "quant" in choices else ""
+    composed = copy(composed)
+    composed.quant = _typed(composed.quant, "quant", chosen)
+    return composed
 
 
-def _wrong(composed: DictConfig) -> list[str]:
+def _typed(node: DictConfig, key: str, chosen: str) -> DictConfig:
+    if TARGET not in node:
+        what = chosen or key
+        raise UserError(f"{what} names no class: its file needs a line such as {TARGET}: my_quantizer.Mine.")
+    kind = import_named(node[TARGET], f"{key}.{TARGET}")
+    if not (inspect.isclass(kind) and issubclass(kind, QuantizerSettings) and is_dataclass(kind)):
+        raise UserError(f"{key}.{TARGET}={node[TARGET]}: a dataclass is needed that derives from bitsure.quantize.Quantizer.")
+    if inspect.isabstract(kind):
+        lacking = ", ".join(sorted(kind.__abstractmethods__))
+        raise UserError(f"{key}.{TARGET}={node[TARGET]}: the class does not say {lacking}, which every quantizer has to.")
+    typed, known = OmegaConf.structured(kind), {field.name for field in fields(kind)}
+    values = {str(name): node._get_node(name) for name in node if name != TARGET}
+    for name, value in values.items():
+        if name not in known:
+            raise UserError(no_such_setting(f"{key}.{name}", typed, chosen))
+        if OmegaConf.is_dict(value) and TARGET in value:
+            values[name] = _typed(value, f"{key}.{name}", "")
+    try:
+        merged = OmegaConf.merge(typed, values)
+    except OmegaConfBaseException as error:
+        raise UserError(_why_not(error, key, values, chosen)) from None
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _why_not(error: OmegaConfBaseException, key: str, values: dict[str, Any], chosen: str) -> str:
+    """What is wrong with a value that the settings' class does not take, or with a key inside one."""
+    inner = str(error.full_key or "").partition(".")
+    kind = error.object_type
+    if is_dataclass(kind) and isinstance(kind, type) and inner[2]:
+        name = inner[2].partition(".")[0]
+        if name not in {field.name for field in fields(kind)}:
+            return no_such_setting(f"{key}.{inner[0]}.{name}", OmegaConf.structured(kind), chosen)
+    value = OmegaConf.select(OmegaConf.create({key: values}), f"{key}.{error.full_key}")
+    return f"{key}.{error.full_key}={value}: {str(error.msg or error).splitlines()[0]}."
+
+
+def _missing(node: DictConfig, above: str = "") -> Iterator[str]:
+    """The dotted names without a value."""
+    return (above + key for key in OmegaConf.missing_keys(node))
+
+
+def _first_errors(composed: DictConfig) -> list[str]:
     """The first error of each group of settings."""
-    found = []
+    errors: list[str] = []
     for group in (node for node in composed.values() if OmegaConf.is_dict(node)):
         try:
             OmegaConf.to_object(group)
         except UserError as error:
-            found += error.args
-    return found
+            errors += error.args
+    return errors
 
 
 def no_such_setting(key: str, group: DictConfig, chosen: str = "") -> str:
-    """What to say of a dotted name that its group of settings does not have. chosen: the option whose settings these are."""
+    """Return what to say of a dotted name that its group of settings does not have.
+
+    Args:
+        key: The dotted name.
+        group: The settings that there are.
+        chosen: The option whose settings these are, such as `quant=rtn3`.
+    """
     above, dot, name = key.rpartition(".")
-    known = [one.name for one in fields(OmegaConf.get_type(group))]
-    of = f" of {chosen}" if chosen else ""
-    return f"{key}: no such setting{of}.{did_you_mean(name, known)} There are {', '.join(above + dot + one for one in known)}."
+    kind = OmegaConf.get_type(group)
+    known = [field.name for field in fields(kind)] if is_dataclass(kind) else [str(key) for key in group]
+    listed = f"There are {', '.join(above + dot + one for one in known)}" if known else "It has none"
+    where = f" of {chosen}" if chosen else ""
+    return f"{key}: no such setting{where}.{did_you_mean(name, known)} {listed}."
 
 
 def _check_keys(node: DictConfig, above: str = "") -> None:
     """Hydra itself refuses unknown keys, but for those that come with a + in front."""
-    known = [one.name for one in fields(OmegaConf.get_type(node))]
+    known = [field.name for field in fields(OmegaConf.get_type(node))]
     for key in node:
         if key not in known:
             raise UserError(no_such_setting(f"{above}{key}", node))

@@ -12,13 +12,14 @@ from bitsure.base.memo import Memo
 from bitsure.base.store import Store
 from bitsure.comparison.non_inferiority import NON_INFERIOR
 from bitsure.compress import compressibility as compress
-from bitsure.config.quantizers import NoQuant
 from bitsure.config.schema import Config, resolved
 from bitsure.models import facts as model_facts
 from bitsure.models import source as models
-from bitsure.quantize import plan as quantize
 from bitsure.quantize.calibration import windows as calib_data
-from bitsure.quantize.checkpoint import prequantized
+from bitsure.quantize.check import check_model, check_plan
+from bitsure.quantize.libraries import prequantized
+from bitsure.quantize.make import ensure_quantized
+from bitsure.quantize.plan import Plan
 from bitsure.records.parquet import read_prompts, write_records
 from bitsure.records.record import Records
 from bitsure.report import run_report as report
@@ -40,7 +41,7 @@ class Cell:
 
     source: models.Source
     dtype: str
-    plan: quantize.Plan | None  # None: full precision alone
+    plan: Plan | None  # None: full precision alone
     scorer: Scorer
     store: Store
     log_file: Path
@@ -80,7 +81,7 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
             if cell.plan:
                 with current.stage("quantize"):
                     to_read = bool(scorer.missing(cell.scored))
-                    quantized = quantize.ensure(cell.plan, cell.store, cell.log_file, to_read)
+                    quantized = ensure_quantized(cell.plan, cell.store, cell.log_file, to_read)
                 with current.stage("compress"):
                     packed = compress.ensure(cell.plan, quantized.checkpoint, config.compress, cell.store, cell.log_file)
                     proof = quantized.report | compress.headline(packed)
@@ -123,7 +124,7 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
 def prepare(config: Config, log_file: Path, memo: Memo) -> Cell:
     """Find all that the settings name. Raises UserError. memo: knows what other cells of the sweep have in common with it."""
     store, mirror = Store(config.paths.store), config.paths.hub_mirror
-    quantize.check_model(config.model, config.quant, config.control.seeds > 0)
+    quantizer = check_model(config.model, config.quant, config.control.seeds > 0)
     with terminal.output_to(log_file):
         memo(tracking.check_login, config.tracking)
         source = memo(models.locate, config.model, mirror, store)
@@ -131,11 +132,11 @@ def prepare(config: Config, log_file: Path, memo: Memo) -> Cell:
     if not config.scoring.dequantize and dtype == "float32":
         raise UserError("scoring.dequantize=false: packed kernels compute in half precision. Add model.dtype=bfloat16.")
     plan = None
-    if not isinstance(config.quant, NoQuant):
+    if not quantizer.is_full_precision:
         with terminal.output_to(log_file):
             text = memo(calib_data.locate, config.calib, mirror, config.task, store)
-        ready = prequantized.locate(config.quant, mirror, store)
-        plan = quantize.Plan(source, config.quant, config.calib, text, dtype, ready)
+        checkpoint = prequantized.locate(quantizer, mirror, store)
+        plan = Plan(source, quantizer, config.calib, text, dtype, checkpoint)
     questions = memo(locate_questions, config.task, mirror)
     return Cell(source, dtype, plan, Scorer(questions, config.scoring, dtype, store, log_file), store, log_file)
 
@@ -145,7 +146,7 @@ def check(cell: Cell, memo: Memo) -> None:
     cell.scorer.check_prompting(cell.source)
     if cell.plan and not cell.store.find("weights", cell.plan.made_from):
         with terminal.output_to(cell.log_file):
-            quantize.check(cell.plan, cell.store, memo)
+            check_plan(cell.plan, cell.store, memo)
 
 
 def load_tasks(cell: Cell, memo: Memo) -> None:
@@ -192,7 +193,7 @@ def _noise(cell: Cell, seed: int, folder: Path) -> Records:
     plan = cell.plan.noise(seed)
     model = ScoredModel(cell.source, plan.made_from)
     to_read = bool(cell.scorer.missing(model))
-    made = quantize.ensure(plan, cell.store, cell.log_file, to_read)
+    made = ensure_quantized(plan, cell.store, cell.log_file, to_read)
     rows = cell.scorer.score(model, made.checkpoint, plan.quant.name)
     folder.mkdir(exist_ok=True)
     write_records(folder / f"{seed:03d}.parquet", rows, cell.scorer.keys(model))

@@ -66,13 +66,13 @@ def fetch(config: Config, mirror: Path) -> None:
         UserError: If something is not available.
     """
     from bitsure.hub.fetching import fetch_dataset_files
-    from bitsure.quantize.checkpoint import prequantized
+    from bitsure.quantize.quantizer import as_quantizer
     from bitsure.tasks import harness_tasks
 
     store = Store(config.paths.store)
     _fetch_model(config.model, mirror, store)
-    if (checkpoint := prequantized.named(config.quant)) and checkpoint.repo is not None:
-        _fetch_model(ModelSettings(repo=checkpoint.repo, revision=checkpoint.revision), mirror, store)
+    if (checkpoint := as_quantizer(config.quant).checkpoint_settings) and checkpoint.repo is not None:
+        _fetch_model(checkpoint, mirror, store)
     calib = config.calib
     if calib.kind == "text" and calib.repo is not None and calib.file is not None:
         _print(f"calibration text {calib.repo}, {calib.file}")

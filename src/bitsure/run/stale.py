@@ -14,7 +14,7 @@ from bitsure.config.schema import Config
 from bitsure.hub import mirrors
 from bitsure.models import source as models
 from bitsure.quantize.calibration import windows as calib_data
-from bitsure.quantize.checkpoint import prequantized
+from bitsure.quantize.libraries import prequantized
 from bitsure.scoring.question_source import locate_questions
 
 

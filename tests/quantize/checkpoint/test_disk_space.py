@@ -8,11 +8,14 @@ from safetensors.torch import load_file
 
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
-from bitsure.config.other_quantizers import Bnb, Cast, Hqq
-from bitsure.config.quantizers import Gptq, Rtn
 from bitsure.models import source as models
-from bitsure.quantize import plan as quantize
-from bitsure.quantize.checkpoint import disk_space as space
+from bitsure.quantize.check import check_plan
+from bitsure.quantize.libraries.bnb import Bnb
+from bitsure.quantize.libraries.gptq import Gptq
+from bitsure.quantize.libraries.hqq import Hqq
+from bitsure.quantize.make import ensure_quantized
+from bitsure.quantize.native.cast import Cast
+from bitsure.quantize.native.rtn import Rtn
 from tests.builders.marks import GPTQ_LIBRARY
 from tests.builders.plans import plan
 
@@ -35,9 +38,9 @@ def test_the_estimate_is_what_is_written(tiny_model, calib_file, tmp_path, name)
     quant = QUANTIZERS[name]
     if isinstance(quant, Bnb | Hqq):
         pytest.importorskip({Bnb: "bitsandbytes", Hqq: "hqq"}[type(quant)])
-    made = quantize.ensure(plan(tiny_model, quant, calib_file), Store(tmp_path / "store"), tmp_path / "log")
+    made = ensure_quantized(plan(tiny_model, quant, calib_file), Store(tmp_path / "store"), tmp_path / "log")
     written = sum(tensor.nbytes for file in made.checkpoint.glob("*.safetensors") for tensor in load_file(file).values())
-    estimate = space.bytes_needed(models.empty_model(tiny_model), quant, "float32")
+    estimate = quant.bytes_needed(models.empty_model(tiny_model), "float32")
     twice = 2 if name in ("awq4", "native") else 1  # and once more block by block, until it is done
     assert written * 0.95 < estimate / twice < written * 1.05
 
@@ -53,7 +56,7 @@ def test_too_small_a_disk_is_said_before_weights_are_loaded(tiny_model, calib_fi
     with pytest.raises(
         UserError, match=r"quant=rtn3-g32 will write about 0\.00 GiB into .*no.yet, but its disk has 0\.00 GiB left"
     ):
-        quantize.check(plan(tiny_model, QUANTIZERS["rtn3"], calib_file), Store(tmp_path / "no" / "yet"))
+        check_plan(plan(tiny_model, QUANTIZERS["rtn3"], calib_file), Store(tmp_path / "no" / "yet"))
     assert asked == [tmp_path]
 
 
@@ -66,5 +69,5 @@ def test_a_model_of_13b_needs_what_is_known_of_it():
         )
         model = OPTForCausalLM(config)
     quant = Gptq(bits=4, group_size=128, symmetric=True, backend="gptqmodel", desc_act=False, damp_percent=0.01)
-    assert 6.5e9 < space.bytes_needed(model, quant, "float16") < 7.5e9
-    assert 25e9 < space.bytes_needed(model, Cast("float16"), "float16") < 27e9
+    assert 6.5e9 < quant.bytes_needed(model, "float16") < 7.5e9
+    assert 25e9 < Cast("float16").bytes_needed(model, "float16") < 27e9

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from bitsure.base.errors import UserError
-from bitsure.config.quantizers import Rtn
 from bitsure.models import source as models
 from bitsure.quantize.checkpoint import storage as checkpoints
 from bitsure.quantize.checkpoint import write_checkpoint
-from bitsure.quantize.native.rtn import round_to_nearest
+from bitsure.quantize.native.rounding import round_to_nearest
+from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.walk.targets import block_linears
 from bitsure.quantize.weights import CodebookWeight, DenseWeight, IntegerWeight, Weight
 from bitsure.quantize.weights.codebook import QuantizedScales

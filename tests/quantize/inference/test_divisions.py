@@ -7,12 +7,12 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.config.number_formats import Activations
-from bitsure.config.quantizers import Kept
 from bitsure.quantize.checkpoint import storage as checkpoints
 from bitsure.quantize.inference.divisions import OFFSET, SCALE, Division, find_sources
 from bitsure.quantize.inference.hooks import attach
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.native import chain
+from bitsure.quantize.native.kept import Kept
 from bitsure.quantize.native.transforms import smoothing_scales
 from bitsure.quantize.proof import weight_changes as verify
 from bitsure.quantize.walk.blocks import layers_by_input, walk

@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
-from bitsure.config.quantizers import Gptq
 from bitsure.models import source as models
-from bitsure.quantize import plan as quantize
+from bitsure.quantize.check import check_plan
 from bitsure.quantize.checkpoint import storage as checkpoints
 from bitsure.quantize.libraries import auto_gptq
+from bitsure.quantize.libraries.gptq import Gptq
+from bitsure.quantize.make import Quantized, ensure_quantized
 from tests.builders.families import FAMILIES, build
 from tests.builders.marks import needs_auto_gptq
 from tests.builders.plans import plan
@@ -38,7 +39,7 @@ def test_elsewhere_it_is_refused_with_the_commands(tiny_model, calib_file, monke
             raise PackageNotFoundError(name)
         return ({"torch": "2.13.0", "transformers": "5.23.0"} | installed)[name]
 
-    monkeypatch.setattr(quantize, "version", version)
+    monkeypatch.setattr("bitsure.quantize.plan.version", version)
     commands = r"run make setup-auto-gptq, then \.venv-auto-gptq/bin/python main\.py with the same settings"
     with pytest.raises(UserError, match=f"quant=gptq4-g32-autogptq needs auto_gptq, which {reason}: in .* {commands}"):
         _ = plan(tiny_model, settings(), calib_file).made_from
@@ -57,8 +58,8 @@ def test_what_it_cannot_do_is_refused_before_weights_are_loaded(changes, family,
         auto_gptq.check_fits(settings(**changes), family, dtype, shapes)
 
 
-def quantized(model, quant, calib_file, folder) -> quantize.Quantized:
-    return quantize.ensure(plan(model, quant, calib_file), Store(folder / "store"), folder / "log")
+def quantized(model, quant, calib_file, folder) -> Quantized:
+    return ensure_quantized(plan(model, quant, calib_file), Store(folder / "store"), folder / "log")
 
 
 VARIANTS = {
@@ -129,7 +130,7 @@ def test_every_family_is_quantized_as_by_our_own_solver(family, tiny_model, cali
     model = tmp_path / "model"
     build(family, **FAMILIES[family]).save_pretrained(model)
     models.load_tokenizer(tiny_model).save_pretrained(model)
-    quantize.check(plan(model, settings(), calib_file), Store(tmp_path / "store"))
+    check_plan(plan(model, settings(), calib_file), Store(tmp_path / "store"))
     found = quantized(model, settings(), calib_file, tmp_path)
     native = quantized(model, settings(backend="native"), calib_file, tmp_path)
     assert found.report["modules_quantized"] == native.report["modules_quantized"]
@@ -140,7 +141,7 @@ def test_every_family_is_quantized_as_by_our_own_solver(family, tiny_model, cali
 @pytest.mark.parametrize(("bits", "dtype"), [(8, "float16"), (4, "bfloat16")])
 def test_half_precision(bits, dtype, tiny_model, calib_file, tmp_path):
     library, native = (
-        quantize.ensure(
+        ensure_quantized(
             plan(tiny_model, settings(bits=bits, backend=backend), calib_file, dtype), Store(tmp_path), tmp_path / "log"
         )
         for backend in ("auto_gptq", "native")

@@ -5,11 +5,12 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
-from bitsure.config.other_quantizers import Bnb
 from bitsure.models import source as models
-from bitsure.quantize import plan as quantize
+from bitsure.quantize.check import check_plan
 from bitsure.quantize.checkpoint import storage as checkpoints
 from bitsure.quantize.libraries import bnb
+from bitsure.quantize.libraries.bnb import Bnb
+from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.proof import weight_changes as verify
 from bitsure.quantize.walk.targets import block_linears, matrix
 from tests.builders.families import FAMILIES, build
@@ -70,8 +71,8 @@ def test_bits_are_counted():
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_small_real_model(tiny_model, calib_file, tmp_path, kind):
     planned = plan(tiny_model, KINDS[kind], calib_file)
-    quantize.check(planned, Store(tmp_path))
-    made = quantize.ensure(planned, Store(tmp_path / "store"), tmp_path / "log")
+    check_plan(planned, Store(tmp_path))
+    made = ensure_quantized(planned, Store(tmp_path / "store"), tmp_path / "log")
     ours, _ = models.load(tiny_model, "float32")
     originals = {name: matrix(layer).detach().clone() for name, layer in block_linears(ours).items()}
     checkpoints.put_into(ours, made.checkpoint)

@@ -10,11 +10,12 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
-from bitsure.config.quantizers import Gptq, Rtn
 from bitsure.models import source as models
-from bitsure.quantize import plan as quantize
 from bitsure.quantize.checkpoint import storage as checkpoints
 from bitsure.quantize.libraries import gptqmodel
+from bitsure.quantize.libraries.gptq import Gptq
+from bitsure.quantize.make import ensure_quantized
+from bitsure.quantize.native.rtn import Rtn
 from bitsure.scoring.local.engine import LocalEngine
 from tests.builders.marks import needs_gptqmodel
 from tests.builders.plans import plan
@@ -27,7 +28,7 @@ def made(request, tiny_model, calib_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("gptq")
     bits, symmetric = request.param
     settings = Gptq(bits=bits, group_size=32, symmetric=symmetric, backend="gptqmodel", desc_act=False, damp_percent=0.01)
-    return quantize.ensure(plan(tiny_model, settings, calib_file), Store(folder / "store"), folder / "log")
+    return ensure_quantized(plan(tiny_model, settings, calib_file), Store(folder / "store"), folder / "log")
 
 
 def test_our_reading_of_the_packed_checkpoint_is_gptqmodels_own(made, tiny_model, tmp_path):
@@ -51,7 +52,7 @@ def test_our_reading_of_the_packed_checkpoint_is_gptqmodels_own(made, tiny_model
 
 def test_it_is_closer_in_output_than_rounding(made, tiny_model, calib_file, tmp_path):
     bits, symmetric = bits_of(made), "asym" not in made.report["quantizer"]
-    rounding = quantize.ensure(plan(tiny_model, Rtn(bits, 32, symmetric), calib_file), Store(tmp_path), tmp_path / "log")
+    rounding = ensure_quantized(plan(tiny_model, Rtn(bits, 32, symmetric), calib_file), Store(tmp_path), tmp_path / "log")
 
     def mean_error(report):
         return math.fsum(layer["output_error"] for layer in report["layers"].values()) / len(report["layers"])

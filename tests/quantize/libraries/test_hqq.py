@@ -6,11 +6,12 @@ from torch import nn
 
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
-from bitsure.config.other_quantizers import Hqq
 from bitsure.models import source as models
-from bitsure.quantize import plan as quantize
+from bitsure.quantize.check import check_plan
 from bitsure.quantize.checkpoint import storage as checkpoints
 from bitsure.quantize.libraries import hqq
+from bitsure.quantize.libraries.hqq import Hqq
+from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.proof import weight_changes as verify
 from bitsure.quantize.walk.targets import block_linears, matrix
 from tests.builders.families import FAMILIES, build
@@ -55,8 +56,8 @@ def test_odd_widths_have_a_shorter_last_group_and_come_back_from_disk_exactly(tm
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_a_small_real_model(tiny_model, calib_file, tmp_path, bits):
     planned = plan(tiny_model, Hqq(bits, 64), calib_file)
-    quantize.check(planned, Store(tmp_path))
-    made = quantize.ensure(planned, Store(tmp_path / "store"), tmp_path / "log")
+    check_plan(planned, Store(tmp_path))
+    made = ensure_quantized(planned, Store(tmp_path / "store"), tmp_path / "log")
     model, _ = models.load(tiny_model, "float32")
     checkpoints.put_into(model, made.checkpoint)
     assert made.report["bits_per_weight"] == bits + 32 / 64 and made.report["group_sizes"] == {"64": 12}

@@ -5,11 +5,12 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
-from bitsure.config.other_quantizers import Cast
 from bitsure.models import source as models
-from bitsure.quantize import plan as quantize
+from bitsure.quantize.check import check_plan
 from bitsure.quantize.checkpoint import storage as checkpoints
+from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.native import cast as casts
+from bitsure.quantize.native.cast import Cast
 from bitsure.quantize.proof import weight_changes as verify
 from tests.builders.families import FAMILIES, build
 from tests.builders.plans import plan
@@ -20,8 +21,8 @@ WINDOWS = torch.randint(3, 250, (2, 16), generator=torch.Generator().manual_seed
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_every_tensor_is_rounded_and_computing_goes_on_in_float32(tiny_model, calib_file, tmp_path, dtype):
     planned = plan(tiny_model, Cast(dtype), calib_file)
-    quantize.check(planned, Store(tmp_path))
-    made = quantize.ensure(planned, Store(tmp_path), tmp_path / "log")
+    check_plan(planned, Store(tmp_path))
+    made = ensure_quantized(planned, Store(tmp_path), tmp_path / "log")
     model, _ = models.load(tiny_model, "float32")
     checkpoints.put_into(model, made.checkpoint)
     theirs, _ = models.load(tiny_model, dtype)  # transformers' own rounding
@@ -53,9 +54,9 @@ def test_what_the_type_holds_already_is_refused_before_weights_are_loaded(tmp_pa
     models.load_tokenizer(tiny_model).save_pretrained(half)
     for path, dtype, stored in ((half, "float16", "F16"), (half, "float32", "F16"), (tiny_model, "float32", "F32")):
         with pytest.raises(UserError, match=rf"quant={dtype}: the model is stored as {stored}, which {dtype} holds"):
-            quantize.check(plan(path, Cast(dtype), calib_file), Store(tmp_path))
+            check_plan(plan(path, Cast(dtype), calib_file), Store(tmp_path))
     with pytest.raises(UserError, match=r"already rounded to float16, .* computed in \(model\.dtype\)"):
-        quantize.check(plan(tiny_model, Cast("float16"), calib_file, dtype="float16"), Store(tmp_path))
+        check_plan(plan(tiny_model, Cast("float16"), calib_file, dtype="float16"), Store(tmp_path))
 
 
 def test_a_cast_may_leave_a_layer_but_not_all(tiny_model):

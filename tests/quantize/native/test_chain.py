@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from bitsure.config.number_formats import ELEMENTS, Activations, KeysValues
-from bitsure.config.quantizers import Gptq, Kept, Rtn
 from bitsure.models import source as models
 from bitsure.quantize.checkpoint import storage as checkpoints
 from bitsure.quantize.inference import hooks
 from bitsure.quantize.inference.scheme import InferenceScheme
+from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.native import chain
+from bitsure.quantize.native.kept import Kept
+from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.native.transforms import search_scales
 from bitsure.quantize.proof import weight_changes as verify
 from bitsure.quantize.walk import blocks, replay

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.config.quantizers import Gptq, Rtn
-from bitsure.quantize.native.gptq import TILE, inverse_of_upper_factor, round_with_hessian
-from bitsure.quantize.native.rtn import round_to_nearest
+from bitsure.quantize.libraries.gptq import Gptq
+from bitsure.quantize.native.gptq_solver import TILE, inverse_of_upper_factor, round_with_hessian
+from bitsure.quantize.native.rounding import round_to_nearest
+from bitsure.quantize.native.rtn import Rtn
 from tests.builders.marks import needs_gptqmodel
 
 

@@ -9,13 +9,16 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
-from bitsure.config.other_quantizers import Noise
-from bitsure.config.quantizers import Gptq, NoQuant, Rtn
 from bitsure.config.schema import CalibSettings, ModelSettings
 from bitsure.models import source as models
-from bitsure.quantize import plan as quantize
 from bitsure.quantize.calibration import windows as calib_data
 from bitsure.quantize.checkpoint import storage as checkpoints
+from bitsure.quantize.libraries.gptq import Gptq
+from bitsure.quantize.make import ensure_quantized
+from bitsure.quantize.native.full_precision import NoQuant
+from bitsure.quantize.native.noise import Noise
+from bitsure.quantize.native.rtn import Rtn
+from bitsure.quantize.plan import Plan
 from bitsure.quantize.walk.targets import block_linears, matrix
 from tests.builders.families import FAMILIES, build
 
@@ -32,10 +35,10 @@ def made(request, tmp_path_factory, calib_file):
     byte_tokenizer().save_pretrained(folder / "model")
     calib = CalibSettings(name="text", path=str(calib_file), nsamples=8, seqlen=64)
     source = models.locate(ModelSettings(path=str(folder / "model")), None)
-    plan = quantize.Plan(source, GPTQ, calib, calib_data.locate(calib, None), "float32")
+    plan = Plan(source, GPTQ, calib, calib_data.locate(calib, None), "float32")
     store = Store(folder / "store")
-    noisy = [quantize.ensure(plan.noise(seed), store, folder / "log") for seed in (0, 1)]
-    return source, quantize.ensure(plan, store, folder / "log"), noisy
+    noisy = [ensure_quantized(plan.noise(seed), store, folder / "log") for seed in (0, 1)]
+    return source, ensure_quantized(plan, store, folder / "log"), noisy
 
 
 def test_its_output_error_is_the_quantizers_in_every_layer(made):
@@ -75,7 +78,7 @@ def test_what_it_is_like_is_in_its_key(made):
     calib = CalibSettings(name="text", path=__file__.replace(".py", ".txt"), nsamples=8, seqlen=64)
     text = dataclasses.replace(calib_data.CalibText("text", None, "f"))
     keys = [
-        quantize.Plan(source, Noise(like=like, seed=seed), calib, text, "float32").made_from
+        Plan(source, Noise(like=like, seed=seed), calib, text, "float32").made_from
         for like, seed in ((GPTQ, 0), (GPTQ, 1), (Rtn(3, 32, True), 0), (Rtn(4, 32, True), 0))
     ]
     assert all(a != b for i, a in enumerate(keys) for b in keys[:i])

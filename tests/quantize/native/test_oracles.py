@@ -11,8 +11,8 @@ import torch
 
 from bitsure.config.number_formats import Activations, KeysValues, Numbers
 from bitsure.config.paths import PROJECT
-from bitsure.config.quantizers import Rtn
-from bitsure.quantize.native.rtn import round_to_nearest
+from bitsure.quantize.native.rounding import round_to_nearest
+from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.weights.fake_quantize import fake_quantize
 
 MXFP = ("mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e2m3", "mxfp6_e3m2", "mxfp4")

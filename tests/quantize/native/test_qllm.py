@@ -9,14 +9,17 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.config.number_formats import Activations, KeysValues
-from bitsure.config.quantizers import Gptq, Kept, Rtn, Tuning
+from bitsure.config.quantizers import Tuning
 from bitsure.quantize.checkpoint import storage as checkpoints
 from bitsure.quantize.checkpoint.contents import CheckpointContents
 from bitsure.quantize.inference.hooks import InferenceRounding
 from bitsure.quantize.inference.reassembly import ReassembledInput, Reassembly, distances, grid, reassemble
 from bitsure.quantize.inference.scheme import InferenceScheme
+from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.native import chain, reassembly_search
-from bitsure.quantize.native.rtn import round_to_nearest
+from bitsure.quantize.native.kept import Kept
+from bitsure.quantize.native.rounding import round_to_nearest
+from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.proof import weight_changes as verify
 from bitsure.quantize.proof.inference_changes import prove_inference
 from bitsure.quantize.walk import blocks

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitsure.config.quantizers import Rtn
-from bitsure.quantize.native.rtn import round_to_nearest
+from bitsure.quantize.native.rounding import round_to_nearest
+from bitsure.quantize.native.rtn import Rtn
 
 
 def test_symmetric_by_hand():

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.config.quantizers import Gptq, Rtn
+from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.native.layers import quantize_layers
-from bitsure.quantize.native.rtn import round_to_nearest
+from bitsure.quantize.native.rounding import round_to_nearest
+from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.native.transforms import search_clip, search_scales
 from bitsure.quantize.walk.blocks import Inputs
 from tests.quantize.native.test_gptq import output_error

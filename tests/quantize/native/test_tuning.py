@@ -6,8 +6,9 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from bitsure.base.errors import UserError
-from bitsure.config.quantizers import Rtn, Tuning
-from bitsure.quantize.native.rtn import round_to_nearest
+from bitsure.config.quantizers import Tuning
+from bitsure.quantize.native.rounding import round_to_nearest
+from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.native.tuning import LowRank, tune
 from bitsure.quantize.walk.blocks import Feed
 from bitsure.quantize.walk.replay import Replay
@@ -36,7 +37,7 @@ def test_gradients_pass_rounding_as_if_there_were_none():
 
 @pytest.mark.parametrize("layer", [nn.Linear(16, 24), Conv1D(24, 16)], ids=["linear", "conv1d"])
 def test_a_weight_is_rounded_with_its_change(layer):
-    change = LowRank(layer, QUANT, torch.Generator().manual_seed(0))
+    change = LowRank(layer, QUANT, 2, torch.Generator().manual_seed(0))
     assert change.A.shape == (2, 16) and change.B.shape == (24, 2) and not change.B.any()
     change.B.data.normal_()
     weight = layer.weight.T if isinstance(layer, Conv1D) else layer.weight
@@ -53,7 +54,7 @@ def test_tuning_brings_the_rounded_block_nearer_and_leaves_ordinary_layers():
     given = feed(tuned)
     exact = [given.run(states) for states in given.batches]
     before = {name: tensor.clone() for name, tensor in tuned.state_dict().items()}
-    ratio = tune(tuned, "block", given, exact, QUANT)
+    ratio = tune(tuned, "block", given, exact, QUANT, QUANT.tuning)
     after = {name: tensor.clone() for name, tensor in tuned.state_dict().items()}
     assert after.keys() == before.keys() and type(tuned[0]) is nn.Linear and type(tuned[2]) is Conv1D
     for name in ("0.weight", "2.weight"):
@@ -79,7 +80,7 @@ def test_where_tuning_gains_nothing_the_weights_stay():
     given = feed(tuned)
     exact = [given.run(states) for states in given.batches]
     before = tuned[0].weight.clone()
-    assert tune(tuned, "block", given, exact, QUANT) == 1.0 and torch.equal(tuned[0].weight, before)
+    assert tune(tuned, "block", given, exact, QUANT, QUANT.tuning) == 1.0 and torch.equal(tuned[0].weight, before)
 
 
 def test_a_rate_that_diverges_is_an_error():
@@ -87,4 +88,4 @@ def test_a_rate_that_diverges_is_an_error():
     given = feed(tuned)
     exact = [torch.full_like(states, torch.nan) for states in given.batches]
     with pytest.raises(UserError, match=r"block gives NaN or infinite values after tuning\. Lower quant\.tuning\.lr"):
-        tune(tuned, "block", given, exact, QUANT)
+        tune(tuned, "block", given, exact, QUANT, QUANT.tuning)

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.config.quantizers import Rtn
 from bitsure.models import source as models
-from bitsure.quantize.native.rtn import round_to_nearest
+from bitsure.quantize.native.rounding import round_to_nearest
+from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.proof import weight_changes as verify
 from bitsure.quantize.walk.targets import block_linears, matrix, skipped_modules, unknown_weights
 

@@ -13,8 +13,8 @@ from torch import nn
 from bitsure.base.errors import UserError
 from bitsure.quantize.checkpoint.contents import CheckpointContents
 from bitsure.quantize.inference.scheme import InferenceScheme
+from bitsure.quantize.layouts import seeded_noise
 from bitsure.quantize.layouts.known import layout_of, read_settings
-from bitsure.quantize.native import noise
 from bitsure.quantize.walk.targets import block_linears
 from bitsure.quantize.weights import Weight
 
@@ -72,8 +72,8 @@ def load_checkpoint(directory: Path, model: nn.Module) -> CheckpointContents:
     Raises:
         UserError: If names or shapes are not this model's.
     """
-    if (directory / noise.SETTINGS).is_file():
-        return CheckpointContents(dict(noise.read(directory, model)))
+    if (directory / seeded_noise.SETTINGS).is_file():
+        return CheckpointContents(dict(seeded_noise.read(directory, model)))
     stored, tensors = read_checkpoint(directory)
     own = own_names(model)
     weights = {own(f"{name}.weight").removesuffix(".weight"): weight for name, weight in stored.items()}

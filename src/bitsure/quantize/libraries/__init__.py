@@ -1,0 +1,1 @@
+"""Quantizers whose weights another library computes, or has computed already."""

@@ -9,20 +9,48 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
-from bitsure.config.quantizers import Gptq
-from bitsure.quantize.walk.targets import find_blocks
+from bitsure.config.quantizers import GptqSettings
+from bitsure.quantize.libraries.gptq_library import GptqLibrary
+from bitsure.quantize.quantizer import QuantizationJob, QuantizationTarget
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 # Of its families those that run on transformers 4.57: it does not reach the first block of Qwen2 and GPT-2, nor Mixtral's gate.
 FAMILIES = ("opt", "bloom", "llama", "mistral", "gpt_neox", "gemma", "falcon")
 
 
-def check_fits(quant: Gptq, family: str, dtype: str, shapes: dict[str, tuple[int, int]]) -> None:
+class AutoGptq(GptqLibrary):
+    """auto-gptq, which replaces the layers of the model that it is given."""
+
+    packages = ("auto_gptq",)
+    changes_model = True
+    loads_model = True
+
+    def check(self, quant: GptqSettings, target: QuantizationTarget) -> None:
+        """Raise UserError for a family, a type or widths that the library cannot do."""
+        check_fits(quant, target.modules.config.model_type, target.dtype, target.layer_shapes)
+
+    def bytes_needed(self, quant: GptqSettings, modules: nn.Module, dtype: str) -> int:
+        """Return the bytes of the whole model, with scales of the computing type and a tied head once more."""
+        from bitsure.quantize.checkpoint import disk_space
+
+        size = disk_space.item_bytes(dtype)
+        packed = disk_space.packed_bytes(modules, quant.bits or 0, quant.group_size or 0, size + (quant.bits or 0) / 8)
+        others = sum(tensor.numel() for tensor in modules.state_dict().values()) - disk_space.layer_numbers(modules)
+        return packed + others * size
+
+    def quantize(self, quant: GptqSettings, job: QuantizationJob) -> None:
+        """Write auto-gptq's own checkpoint."""
+        quantize(job.model, quant, job.windows, job.directory, job.log_file, job.advance)
+
+
+def check_fits(quant: GptqSettings, family: str, dtype: str, shapes: dict[str, tuple[int, int]]) -> None:
     """Raise UserError for what the library cannot do, or would write wrongly without a word.
 
     family: transformers' model type; dtype: what it computes in, a torch type's name; shapes: layer → (out, in).
@@ -44,7 +72,7 @@ def check_fits(quant: Gptq, family: str, dtype: str, shapes: dict[str, tuple[int
 
 
 def quantize(
-    model: nn.Module, quant: Gptq, windows: torch.Tensor, out: Path, log_file: Path, advance: Callable[..., None]
+    model: nn.Module, quant: GptqSettings, windows: torch.Tensor, out: Path, log_file: Path, advance: Callable[..., None]
 ) -> None:
     """Quantize the model, whose layers are replaced, and write the packed checkpoint into `out`.
 
@@ -52,6 +80,8 @@ def quantize(
     auto-gptq says goes to `log_file`. Raises UserError for a Hessian that is not positive definite after the damping, and
     for a zero point that the checkpoint cannot hold.
     """
+    import torch
+
     with terminal.output_to(log_file), _logged_to(log_file), _mended(model), _returning_tuples(model, advance):
         from auto_gptq import BaseQuantizeConfig
         from auto_gptq.modeling.auto import GPTQ_CAUSAL_LM_MODEL_MAP
@@ -73,6 +103,7 @@ def quantize(
 @contextlib.contextmanager
 def _mended(model: nn.Module) -> Iterator[None]:
     """The library with the CPU in the GPU's place where there is none, and with a solver that names the layer it fails on."""
+    import torch
     from auto_gptq.modeling import _base
 
     names = {module: name for name, module in model.named_modules()}
@@ -110,6 +141,8 @@ def _returning_tuples(model: nn.Module, advance: Callable[..., None]) -> Iterato
 
     `advance` is called for each block when the next one begins, and for the last at the end.
     """
+    from bitsure.quantize.walk.targets import find_blocks
+
     _, blocks = find_blocks(model)
     begun: list[nn.Module] = []
 

@@ -6,19 +6,47 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
-from bitsure.config.quantizers import Gptq
+from bitsure.config.quantizers import GptqSettings
+from bitsure.quantize.libraries.gptq_library import GptqLibrary
+from bitsure.quantize.quantizer import QuantizationJob, QuantizationTarget
+
+if TYPE_CHECKING:
+    from torch import nn
 
 log = logging.getLogger(__name__)
 
 
-def check_fits(quant: Gptq, shapes: dict[str, tuple[int, int]]) -> None:
+class GptqModel(GptqLibrary):
+    """gptqmodel, which loads the model itself."""
+
+    packages = ("gptqmodel",)
+    changes_model = False
+    loads_model = True
+
+    def check(self, quant: GptqSettings, target: QuantizationTarget) -> None:
+        """Raise UserError if a layer has widths that the packed format cannot hold."""
+        check_fits(quant, target.layer_shapes)
+
+    def bytes_needed(self, quant: GptqSettings, modules: nn.Module, dtype: str) -> int:
+        """Return the bytes of the whole model, ready to be deployed: packed layers, and the rest in the computing type."""
+        from bitsure.quantize.checkpoint import disk_space
+
+        packed = disk_space.packed_bytes(modules, quant.bits or 0, quant.group_size or 0, 2 + (quant.bits or 0) / 8)
+        others = sum(parameter.numel() for parameter in modules.parameters()) - disk_space.layer_numbers(modules)
+        return packed + others * disk_space.item_bytes(dtype)
+
+    def quantize(self, quant: GptqSettings, job: QuantizationJob) -> None:
+        """Write gptqmodel's own checkpoint."""
+        quantize(quant, job)
+
+
+def check_fits(quant: GptqSettings, shapes: dict[str, tuple[int, int]]) -> None:
     """Raise UserError if a layer (name → (out, in)) has widths that the packed format cannot hold, before any work."""
     if quant.bits == 3 and (odd := {name: shape for name, shape in shapes.items() if shape[0] % 32 or shape[1] % 32}):
         name, shape = next(iter(odd.items()))
@@ -29,15 +57,14 @@ def check_fits(quant: Gptq, shapes: dict[str, tuple[int, int]]) -> None:
         )
 
 
-def quantize(
-    model_path: Path, quant: Gptq, dtype: str, windows: torch.Tensor, out: Path, log_file: Path, advance: Callable[..., None]
-) -> None:
-    """Quantize the model and write the packed checkpoint into `out`.
+def quantize(quant: GptqSettings, job: QuantizationJob) -> None:
+    """Quantize the model and write the packed checkpoint.
 
-    windows: (nsamples, seqlen) token ids; dtype: what it computes in, a torch type's name. `advance` is called after each
-    block. What gptqmodel prints goes to `log_file`; the folder logs/ that it makes wherever it stands comes to lie beside it.
+    What gptqmodel prints goes to the job's log file; the folder logs/ that it makes in its working directory lies beside it.
     """
-    model_path, out, log_file = model_path.absolute(), out.absolute(), log_file.absolute()
+    import torch
+
+    model_path, out, log_file = job.source.path.absolute(), job.directory.absolute(), job.log_file.absolute()
     config = json.loads((model_path / "config.json").read_text())
     if config.get("model_type") == "falcon" and config.get("alibi"):
         log.warning(
@@ -61,16 +88,20 @@ def quantize(
             offload_to_disk=False,
         )
         # never its own choice: on a CPU that is bfloat16, which changes half-precision weights before they are quantized
-        model = GPTQModel.load(str(model_path), settings, dtype=getattr(torch, dtype), trust_remote_code=False)
+        model = GPTQModel.load(str(model_path), settings, dtype=getattr(torch, job.dtype), trust_remote_code=False)
         blocks = model.model.config.num_hidden_layers
-        model.layer_callback = lambda layer_idx, submodule_finalized: None if submodule_finalized else advance(1, total=blocks)
-        rows = [{"input_ids": row[None], "attention_mask": torch.ones_like(row[None])} for row in windows]
+        model.layer_callback = lambda layer_idx, submodule_finalized: (
+            None if submodule_finalized else job.advance(1, total=blocks)
+        )
+        rows = [{"input_ids": row[None], "attention_mask": torch.ones_like(row[None])} for row in job.windows]
         model.quantize(rows, batch_size=8)
         model.save(str(out))
 
 
-def load_packed(directory: Path, dtype: str) -> torch.nn.Module:
-    """A packed checkpoint as it is deployed, its layers in gptqmodel's plain torch kernel, which serves every bit width."""
+def load_packed(directory: Path, dtype: str) -> nn.Module:
+    """Return a packed checkpoint as it is deployed, in gptqmodel's plain torch kernel, which serves every bit width."""
+    import torch
+
     directory = directory.absolute()
     with _kept_in(directory):
         from gptqmodel import BACKEND, GPTQModel
@@ -85,6 +116,8 @@ def load_packed(directory: Path, dtype: str) -> torch.nn.Module:
 @contextlib.contextmanager
 def _kept_in(folder: Path) -> Iterator[None]:
     """Where the library may be imported and used: it writes where it stands, and leaves torch with one thread."""
+    import torch
+
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # it wants two loader threads, whatever the machine has
     threads = torch.get_num_threads()
     try:

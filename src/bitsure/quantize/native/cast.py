@@ -2,36 +2,91 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
+from omegaconf import MISSING
 
-from bitsure.base.errors import UserError
-from bitsure.config.other_quantizers import Cast
-from bitsure.models import source as models
-from bitsure.quantize.walk.targets import block_linears, matrix
-from bitsure.quantize.weights.formats import DenseWeight
+from bitsure.base.errors import UserError, one_of
+from bitsure.models.source import stored_types
+from bitsure.quantize.quantizer import QuantizationJob, QuantizationTarget, Quantizer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from bitsure.quantize.weights.formats import DenseWeight
 
 HOLDS = {"float32": {"F32", "BF16", "F16"}, "bfloat16": {"BF16"}, "float16": {"F16"}}  # exactly, by safetensors' names
 
 
-def check(quant: Cast, path: Path, computing_dtype: str) -> None:
-    """Raise UserError where the cast can change nothing, as far as can be said without loading weights."""
-    ways = "The cast would change nothing. quant=none scores the checkpoint as it is."
-    stored = set(models.stored_types(path))
-    if stored and stored <= HOLDS[quant.dtype]:
-        types = ", ".join(sorted(stored))
-        raise UserError(f"quant={quant.name}: the model is stored as {types}, which {quant.dtype} holds exactly. {ways}")
-    if computing_dtype != "float32":
-        raise UserError(
-            f"quant={quant.name}: the full-precision model is already rounded to {computing_dtype}, the type that it is "
-            f"computed in (model.dtype), so that it has nothing left to lose. model.dtype=float32 shows what the cast does."
-        )
+@dataclass
+class Cast(Quantizer):
+    """Every tensor rounded to a floating-point type; what it then computes in is model.dtype."""
+
+    dtype: str = MISSING
+
+    def __post_init__(self) -> None:
+        """Raise UserError for another type."""
+        one_of("quant.dtype", self.dtype, ("float32", "bfloat16", "float16"))
+
+    @property
+    def name(self) -> str:
+        """The type."""
+        return self.dtype
+
+    @property
+    def quantizes_whole_model(self) -> bool:
+        """True: embeddings and norms are rounded too."""
+        return True
+
+    @property
+    def changes_model(self) -> bool:
+        """False: tensors are copied."""
+        return False
+
+    @property
+    def has_codes(self) -> bool:
+        """False: numbers stay floating-point numbers."""
+        return False
+
+    def libraries(self) -> tuple[str, ...]:
+        """Return torch."""
+        return ("torch",)
+
+    def bytes_needed(self, modules: nn.Module, dtype: str) -> int:
+        """Return the bytes of all parameters in the type."""
+        from bitsure.quantize.checkpoint import disk_space
+
+        return sum(parameter.numel() for parameter in modules.parameters()) * disk_space.item_bytes(self.dtype)
+
+    def check(self, target: QuantizationTarget) -> None:
+        """Raise UserError where the cast can change nothing, as far as the files' headers and settings say."""
+        ways = "The cast would change nothing. quant=none scores the checkpoint as it is."
+        stored = set(stored_types(target.source.path))
+        if stored and stored <= HOLDS[self.dtype]:
+            types = ", ".join(sorted(stored))
+            raise UserError(f"quant={self.name}: the model is stored as {types}, which {self.dtype} holds exactly. {ways}")
+        if target.dtype != "float32":
+            raise UserError(
+                f"quant={self.name}: the full-precision model is already rounded to {target.dtype}, the type that it is "
+                f"computed in (model.dtype), so that it has nothing left to lose. model.dtype=float32 shows what the cast does."
+            )
+
+    def quantize(self, job: QuantizationJob) -> None:
+        """Write every floating-point tensor in the type."""
+        from bitsure.quantize.checkpoint import storage
+
+        storage.write(job.directory, *cast(job.model, self))
 
 
 def cast(model: nn.Module, quant: Cast) -> tuple[dict[str, DenseWeight], dict[str, torch.Tensor]]:
-    """The layers' weights and all other floating-point tensors in the type; what is tied is there once."""
+    """Return the layers' weights and all other floating-point tensors in the type; tied tensors once."""
+    import torch
+
+    from bitsure.quantize.walk.targets import block_linears, matrix
+    from bitsure.quantize.weights.formats import DenseWeight
+
     dtype = getattr(torch, quant.dtype)
     layers = block_linears(model)
     weights = {name: DenseWeight(matrix(layer).detach().to(dtype)) for name, layer in layers.items()}

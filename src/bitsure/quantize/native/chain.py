@@ -16,14 +16,15 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from bitsure.config.quantizers import Chain, Kept, Rounded, Rtn
+from bitsure.config.quantizers import Rounded
 from bitsure.quantize.checkpoint import storage as checkpoints
 from bitsure.quantize.inference.divisions import Division, DivisionSource, find_sources
 from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform, attach_block, rounding
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.native import reassembly_search, tuning
+from bitsure.quantize.native.chain_quantizer import ChainQuantizer
 from bitsure.quantize.native.layers import Moved, check_finite, quantize_layers, to_cpu
-from bitsure.quantize.native.rtn import round_to_nearest
+from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.native.transforms import search_scales, smoothing_scales
 from bitsure.quantize.walk.blocks import Feed, channel_ranges, layers_by_input, measure, walk
 from bitsure.quantize.walk.replay import Replay
@@ -46,7 +47,7 @@ log = logging.getLogger(__name__)
 
 @torch.no_grad()
 def quantize(
-    model: nn.Module, quant: Chain, windows: torch.Tensor, parts: Path, out: Path, advance: Callable[..., None]
+    model: nn.Module, quant: ChainQuantizer, windows: torch.Tensor, parts: Path, out: Path, advance: Callable[..., None]
 ) -> None:
     """Write the model's layers in their format, and what it does at run time, into `out`.
 
@@ -55,9 +56,9 @@ def quantize(
     after each block.
     """
     if not quant.needs_data:
-        kept = isinstance(quant, Kept)
-        layers = {} if kept else block_linears(model)
-        rounded = {name: to_cpu(round_to_nearest(matrix(layer), quant)) for name, layer in layers.items()}
+        grid = quant.weight_rounding
+        layers = block_linears(model).items() if grid else ()
+        rounded = {name: to_cpu(round_to_nearest(matrix(layer), grid)) for name, layer in layers}
         checkpoints.write(out, rounded, scheme=InferenceScheme(quant.activations, quant.kv))
         return
     total = len(find_blocks(model)[1])
@@ -65,7 +66,7 @@ def quantize(
     hooks, known = InferenceRounding(), Known()
     exact: list[torch.Tensor] | None = None  # what the full-precision model's blocks give, where that is learned from
     for prefix, block, feed in walk(model, windows):
-        if isinstance(quant, Rtn) and quant.tuning is not None:
+        if quant.block_tuning is not None:
             exact = [feed.run(states) for states in (feed.batches if exact is None else exact)]
         done.append(parts / prefix)
         if _take_up(done[-1], prefix, block, hooks):
@@ -104,7 +105,7 @@ def _quantize_block(
     block: nn.Module,
     prefix: str,
     feed: Feed,
-    quant: Chain,
+    quant: ChainQuantizer,
     hooks: InferenceRounding,
     known: Known,
     exact: list[torch.Tensor] | None,
@@ -124,32 +125,33 @@ def _quantize_block(
     before = {name: matrix(layer).clone() for name, layer in linears(block).items()}
     weights: dict[str, Weight] = {}
     scheme = InferenceScheme(quant.activations, quant.kv, divisions, spans, moved, reassembled)
-    if isinstance(quant, Kept):
+    grid = quant.weight_rounding
+    if grid is None:
         for group in groups:
             _round_inputs(group, prefix, None, scheme, hooks)
         return weights, scheme, 0.0
-    if exact is not None:
+    if exact is not None and quant.block_tuning is not None:
         for group in groups:
             _round_inputs(group, prefix, None, scheme, hooks)
-        moved["tuning"] = {prefix: tuning.tune(block, prefix, feed, exact, quant)}
+        moved["tuning"] = {prefix: tuning.tune(block, prefix, feed, exact, grid, quant.block_tuning)}
         for name, layer in linears(block).items():
-            weights[f"{prefix}.{name}"] = to_cpu(round_to_nearest(matrix(layer), quant))
+            weights[f"{prefix}.{name}"] = to_cpu(round_to_nearest(matrix(layer), grid))
             _put(layer, weights[f"{prefix}.{name}"], scheme)
         return weights, scheme, _relative_change(before, block)
-    together = [[group] for group in groups] if quant.true_sequential else [groups]
+    together = [[group] for group in groups] if grid.true_sequential else [groups]
     for stage in together:
         scales: list[torch.Tensor | None] = [None] * len(stage)
         if quant.activations is not None:
             if "scale" in quant.transforms:  # by what is there before it is rounded
-                scales = _search_scales(stage, prefix, feed, quant, spans)
-            replay = feed.replay if quant.true_sequential else None  # nothing before a stage's only group is replaced any more
+                scales = _search_scales(stage, prefix, feed, grid, spans)
+            replay = feed.replay if grid.true_sequential else None  # nothing before a stage's only group is replaced any more
             for group, found in zip(stage, scales, strict=True):
                 _round_inputs(group, prefix, found, scheme, hooks, replay)
         statistics = measure(stage, feed, means="scale" in quant.transforms)
         for group, inputs, found in zip(stage, statistics, scales, strict=True):
             names = ", ".join(f"{prefix}.{name}" for name in group)
             layers = {f"{prefix}.{name}": matrix(layer) for name, layer in group.items()}
-            rounded, went = quantize_layers(layers, inputs, quant, names, found)
+            rounded, went = quantize_layers(layers, inputs, grid, names, found)
             for transform, how_far in went.items():
                 moved.setdefault(transform, {}).update(how_far)
             for name, weight in zip(group, rounded.values(), strict=True):
@@ -164,7 +166,7 @@ def _prepare(
     prefix: str,
     feed: Feed,
     groups: list[dict[str, nn.Module]],
-    quant: Chain,
+    quant: ChainQuantizer,
     hooks: InferenceRounding,
     known: Known,
 ) -> tuple[list[Division], dict[str, torch.Tensor], Moved]:

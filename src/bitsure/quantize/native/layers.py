@@ -7,9 +7,7 @@ import dataclasses
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.config.quantizers import Gptq, Rounded
-from bitsure.quantize.native.gptq import round_with_hessian
-from bitsure.quantize.native.rtn import round_to_nearest
+from bitsure.quantize.native.chain_quantizer import RoundingQuantizer
 from bitsure.quantize.native.transforms import search_clip, search_scales
 from bitsure.quantize.walk.blocks import Inputs
 from bitsure.quantize.weights.formats import ElementWeight, IntegerWeight
@@ -18,7 +16,7 @@ Moved = dict[str, dict[str, float]]  # as in `InferenceScheme`
 
 
 def quantize_layers(
-    layers: dict[str, torch.Tensor], inputs: Inputs, quant: Rounded, names: str, scales: torch.Tensor | None = None
+    layers: dict[str, torch.Tensor], inputs: Inputs, quant: RoundingQuantizer, names: str, scales: torch.Tensor | None = None
 ) -> tuple[dict[str, IntegerWeight | ElementWeight], Moved]:
     """Weights (out, in) that read the same input: transforms in their order, then rounding; all rows at once.
 
@@ -46,10 +44,7 @@ def quantize_layers(
         if clip in quant.transforms:
             shrink = search_clip(weight, hessian, quant, apart=clip == "clip_asymmetric")
             moved[clip] = {names: (torch.stack(shrink) < 1).any(0).float().mean().item()}
-    if isinstance(quant, Gptq):
-        rounded = round_with_hessian(weight, hessian, quant, shrink, names)
-    else:
-        rounded = round_to_nearest(weight, quant, shrink)
+    rounded = quant.round_weight(weight, hessian, shrink, names)
     if scales is not None:
         rounded = dataclasses.replace(rounded, input_scales=(1 / scales).half())
     rows = [len(layer) for layer in layers.values()]

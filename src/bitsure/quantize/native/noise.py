@@ -1,57 +1,124 @@
 """Gaussian noise on the weights, as large in each layer's output as what a quantizer did: the control of its effects.
 
-What a quantized model does and this one does not is more than the size of the error. The noise is drawn from a seed and not
-kept: a checkpoint says how large it is.
+What a quantized model does and this one does not is more than the size of the error.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+from omegaconf import MISSING
 
-from bitsure.base.files import hash_json
-from bitsure.quantize.proof.output_errors import output_errors
-from bitsure.quantize.walk.targets import block_linears, matrix
-from bitsure.quantize.weights.formats import DenseWeight
+from bitsure.base.errors import UserError
+from bitsure.config.quantizers import QuantizerSettings
+from bitsure.config.schema import ModelSettings
+from bitsure.models.source import Source
+from bitsure.quantize.quantizer import QuantizationJob, Quantizer, as_quantizer
 
-SETTINGS = "noise.json"
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
-def match(model: nn.Module, like: dict, held_out: torch.Tensor, seed: int, out: Path) -> None:
-    """Find each layer's scale and write the checkpoint into `out`.
+@dataclass
+class Noise(Quantizer):
+    """Gaussian noise on the weights, as large in each layer's output as what the quantizer `like` did: its control."""
 
-    like: quantization.json of the quantizer, whose `output_error` of each layer was measured on the same held_out tokens
-    (windows, seqlen). The output error is proportional to the scale but for the rounding of the model's type, so that a
-    second look is all the search there is to do.
+    like: QuantizerSettings = MISSING
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise UserError where there is no error to match."""
+        quantizer = as_quantizer(self.like)
+        if not quantizer.has_noise_control:
+            raise UserError(f"quant.like={self.like.name}: noise is matched to a quantizer, such as quant@quant.like=gptq4.")
+        if not quantizer.changes_outputs:
+            raise UserError(
+                f"quant.like={self.like.name}: noise is put on weights, as large as the error in layers' outputs, and keys and "
+                "values alone leave none there."
+            )
+
+    @property
+    def name(self) -> str:
+        """The quantizer and the seed."""
+        return f"noise-{self.like.name}-{self.seed}"
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether the quantizer takes calibration text: both are given the same."""
+        return self.like.needs_data
+
+    @property
+    def has_noise_control(self) -> bool:
+        """False: it is one."""
+        return False
+
+    @property
+    def has_codes(self) -> bool:
+        """False: numbers stay floating-point numbers."""
+        return False
+
+    @property
+    def changes_model(self) -> bool:
+        """False: noise is added to copies."""
+        return False
+
+    @property
+    def matched_quantizer(self) -> Quantizer:
+        """The quantizer whose output error is matched."""
+        return as_quantizer(self.like)
+
+    @property
+    def checkpoint_settings(self) -> ModelSettings | None:
+        """The checkpoint that the matched quantizer reads."""
+        return self.matched_quantizer.checkpoint_settings
+
+    def check_model_settings(self, model: ModelSettings) -> None:
+        """Raise UserError if `model.device_map` leaves weights on disk."""
+        if model.device_map is not None:
+            raise UserError(
+                "model.device_map: noise is added to weights in memory, not to those it leaves on disk. Leave one out."
+            )
+
+    def identity(self, checkpoint: Source | None) -> dict[str, Any]:
+        """Return the method and the seed; the plan adds what the matched quantizer is found by."""
+        return {"method": "noise", "like": None, "seed": self.seed}
+
+    def bytes_needed(self, modules: nn.Module, dtype: str) -> int:
+        """Return what the matched quantizer takes: noise itself takes a scale for each layer."""
+        return self.matched_quantizer.bytes_needed(modules, dtype)
+
+    def quantize(self, job: QuantizationJob) -> None:
+        """Find each layer's scale and write it, with the seed."""
+        from bitsure.quantize.layouts import seeded_noise
+
+        if job.matched is None:
+            raise ValueError("noise has to be given the proof of the quantizer that it is matched to")
+        errors = {name: layer.output_error for name, layer in job.matched.layers.items()}
+        seeded_noise.write(job.directory, match_scales(job.model, errors, job.held_out, self.seed), self.seed)
+
+
+def match_scales(model: nn.Module, output_errors: dict[str, float], held_out: torch.Tensor, seed: int) -> dict[str, float]:
+    """Return the standard deviation of each layer's noise that gives the output error of a quantizer.
+
+    The output error is proportional to the scale but for the rounding of the model's type, so that a second
+    measurement is all the search that is needed.
+
+    Args:
+        model: The full-precision model.
+        output_errors: Layer → the quantizer's relative output error on the same text.
+        held_out: Token ids, shape (windows, seqlen).
+        seed: Draws the noise.
     """
-    layers = block_linears(model)
-    scales = dict.fromkeys(layers, 1.0)
+    from bitsure.quantize.layouts.seeded_noise import add_noise
+    from bitsure.quantize.proof.output_errors import output_errors as measure
+    from bitsure.quantize.walk.targets import block_linears
+
+    scales = dict.fromkeys(block_linears(model), 1.0)
     for _ in range(2):
-        measured = output_errors(model, _with_noise(model, scales, seed), held_out)
+        measured = measure(model, add_noise(model, scales, seed), held_out)
         scales = {
-            name: scales[name] * like["layers"][name]["output_error"] / measured[name] if measured[name] else 0.0
-            for name in layers
+            name: scale * output_errors[name] / measured[name] if measured[name] else 0.0 for name, scale in scales.items()
         }
-    (out / SETTINGS).write_text(json.dumps({"seed": seed, "scales": scales}))
-
-
-def read(directory: Path, model: nn.Module) -> dict[str, DenseWeight]:
-    """The weights of a full-precision model with a checkpoint's noise on them."""
-    settings = json.loads((directory / SETTINGS).read_text())
-    return {name: DenseWeight(weight) for name, weight in _with_noise(model, settings["scales"], settings["seed"]).items()}
-
-
-def _with_noise(model: nn.Module, scales: dict[str, float], seed: int) -> dict[str, torch.Tensor]:
-    return {
-        name: matrix(layer).detach().float().cpu() + scales[name] * draw(seed, name, layer)
-        for name, layer in block_linears(model).items()
-    }
-
-
-def draw(seed: int, name: str, layer: nn.Module) -> torch.Tensor:
-    """Standard normal numbers of the shape of a layer's weight, (out, in), the same wherever they are drawn."""
-    generator = torch.Generator().manual_seed(int(hash_json([seed, name])[:12], 16))
-    return torch.randn(matrix(layer).shape, generator=generator)
+    return scales

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from bitsure.base.errors import UserError
-from bitsure.config.quantizers import Chain, Kept
 from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform
 from bitsure.quantize.inference.reassembly import ReassembledInput, Reassembly, distances, grid, reassemble
-from bitsure.quantize.native.rtn import round_to_nearest
+from bitsure.quantize.native.chain_quantizer import ChainQuantizer
+from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.walk.blocks import Feed, channel_ranges, measure
 from bitsure.quantize.walk.targets import matrix
 from bitsure.quantize.weights.fake_quantize import range_of
@@ -23,7 +23,12 @@ SEARCHED = 8192  # tokens of calibration text on which each threshold is tried, 
 
 @torch.no_grad()
 def reassemble_block(
-    block: nn.Module, prefix: str, feed: Feed, groups: list[dict[str, nn.Module]], quant: Chain, hooks: InferenceRounding
+    block: nn.Module,
+    prefix: str,
+    feed: Feed,
+    groups: list[dict[str, nn.Module]],
+    quant: ChainQuantizer,
+    hooks: InferenceRounding,
 ) -> tuple[list[ReassembledInput], dict[str, torch.Tensor]]:
     """Reassemble the inputs of all linear layers of a block, and change their weights and hooks.
 
@@ -59,7 +64,7 @@ def search(
     largest: torch.Tensor,
     hessian: torch.Tensor,
     run: Callable[[], torch.Tensor],
-    quant: Chain,
+    quant: ChainQuantizer,
     hooks: InferenceRounding,
 ) -> tuple[Reassembly, dict[str, float]]:
     """The reassembly of a group's input whose rounding changes the block's output least (equation 6 and algorithm 1).
@@ -93,7 +98,7 @@ def _error(
     reassembly: Reassembly,
     run: Callable[[], torch.Tensor],
     expected: torch.Tensor,
-    quant: Chain,
+    quant: ChainQuantizer,
 ) -> float:
     """‖change of the block's output‖ / ‖output‖ where the layers read reassembled and rounded inputs with rounded weights."""
 
@@ -106,6 +111,7 @@ def _error(
             stack.callback(layer.register_forward_pre_hook(hook).remove)
             stack.callback(matrix(layer).copy_, weight)
             whole = reassembly.weight(weight)
-            matrix(layer).copy_(whole if isinstance(quant, Kept) else round_to_nearest(whole, quant).dequantize())
+            grid = quant.weight_rounding
+            matrix(layer).copy_(round_to_nearest(whole, grid).dequantize() if grid else whole)
         found = run()
     return ((found - expected).float().norm() / expected.float().norm()).item()

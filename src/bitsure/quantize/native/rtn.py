@@ -1,28 +1,66 @@
-"""Round to nearest: the baseline of weight quantization, one scale for each group of a row."""
+"""Round to nearest, with or without transforms (AWQ, SmoothQuant, QLLM are chains of it)."""
 
 from __future__ import annotations
 
-import torch
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from bitsure.config.quantizers import Rounded
-from bitsure.quantize.weights.formats import ElementWeight, IntegerWeight, fit_grid, group_index, to_units, weight_of
+from bitsure.base.errors import UserError
+from bitsure.config.quantizers import OF_ACTIVATIONS, Tuning
+from bitsure.quantize.native.chain_quantizer import RoundingQuantizer
+from bitsure.quantize.quantizer import QuantizationJob
 
+if TYPE_CHECKING:
+    import torch
 
-def round_to_nearest(
-    weight: torch.Tensor, quant: Rounded, shrink: tuple[torch.Tensor, ...] = ()
-) -> IntegerWeight | ElementWeight:
-    """Quantize a weight (out, in); shrink: none, one or two of (out, groups), as in `fit_grid`."""
-    weight = weight.detach().float()
-    width = weight.shape[1]
-    group_of = group_index(width, quant)
-    values = in_groups(weight, group_of)  # (out, groups, size)
-    whole = values.reshape(1, 1, -1) if quant.group_size == 0 else values
-    scales, zeros = fit_grid(whole, quant, *shrink)
-    units = to_units(values, scales[..., None], zeros[..., None], quant).view(len(weight), -1)[:, : len(group_of)]
-    return weight_of(units, scales, zeros, group_of, width, quant)
+    from bitsure.quantize.weights.formats import ElementWeight, IntegerWeight
 
 
-def in_groups(weight: torch.Tensor, group_of: torch.Tensor) -> torch.Tensor:
-    """A matrix (out, in) cut into its groups, (out, groups, size), the last filled up with zeros."""
-    groups, size = int(group_of[-1]) + 1, int((group_of == 0).sum())
-    return torch.nn.functional.pad(weight, (0, groups * size - weight.shape[1])).view(len(weight), groups, size)
+@dataclass
+class Rtn(RoundingQuantizer):
+    """Round to nearest."""
+
+    tuning: Tuning | None = None  # low-rank changes of the weights before rounding; not with scale or clip
+
+    def __post_init__(self) -> None:
+        """Raise UserError for settings that contradict each other."""
+        super().__post_init__()
+        self.tuning = None if self.tuning is None or self.tuning.rank is None else self.tuning
+        if self.tuning and (others := [transform for transform in self.transforms if transform not in OF_ACTIVATIONS]):
+            raise UserError(
+                f"quant.tuning changes the weights that quant.transforms=[{others[0]}] was found for: leave one of them out."
+            )
+
+    @property
+    def rounding(self) -> str:
+        """`rtn`."""
+        return "rtn"
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether a transform, a fixed range or tuning takes calibration text."""
+        return super().needs_data or self.tuning is not None
+
+    @property
+    def block_tuning(self) -> Tuning | None:
+        """How each block is tuned before its weights are rounded."""
+        return self.tuning
+
+    @property
+    def name(self) -> str:
+        """As of `Rounded`, with the tuning."""
+        return super().name + (self.tuning.label if self.tuning else "")
+
+    def round_weight(
+        self, weight: torch.Tensor, hessian: torch.Tensor, shrink: tuple[torch.Tensor, ...], names: str
+    ) -> IntegerWeight | ElementWeight:
+        """Round each number to the nearest of its group's grid."""
+        from bitsure.quantize.native.rounding import round_to_nearest
+
+        return round_to_nearest(weight, self, shrink)
+
+    def quantize(self, job: QuantizationJob) -> None:
+        """Quantize block by block."""
+        from bitsure.quantize.native import chain
+
+        chain.quantize(job.model, self, job.windows, job.parts, job.directory, job.advance)

@@ -11,7 +11,7 @@ import itertools
 import torch
 
 from bitsure.config.quantizers import Rounded
-from bitsure.quantize.native.rtn import in_groups, round_to_nearest
+from bitsure.quantize.native.rounding import in_groups, round_to_nearest
 from bitsure.quantize.walk.blocks import Inputs
 from bitsure.quantize.weights.formats import fit_grid, group_index, to_units
 

@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from bitsure.base.errors import UserError
-from bitsure.config.quantizers import Rtn
-from bitsure.quantize.native.rtn import round_to_nearest
+from bitsure.config.quantizers import Rounded, Tuning
+from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.walk.blocks import Feed
 from bitsure.quantize.walk.targets import linears
 from bitsure.quantize.weights.fake_quantize import straight_through
@@ -23,13 +23,13 @@ from bitsure.quantize.weights.fake_quantize import straight_through
 class LowRank(nn.Module):
     """Q(W + BA) of a weight as a layer keeps it; gradients pass Q straight through."""
 
-    def __init__(self, layer: nn.Module, quant: Rtn, generator: torch.Generator):
+    def __init__(self, layer: nn.Module, quant: Rounded, rank: int, generator: torch.Generator):
         super().__init__()
         self.quant, self.transposed = quant, not isinstance(layer, nn.Linear)
         rows, columns = layer.weight.T.shape if self.transposed else layer.weight.shape
-        drawn = torch.randn(quant.tuning.rank, columns, generator=generator) / columns**0.5
+        drawn = torch.randn(rank, columns, generator=generator) / columns**0.5
         self.A = nn.Parameter(drawn.to(layer.weight.device))
-        self.B = nn.Parameter(torch.zeros(rows, quant.tuning.rank, device=layer.weight.device))
+        self.B = nn.Parameter(torch.zeros(rows, rank, device=layer.weight.device))
         self.rounds = True
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
@@ -39,7 +39,7 @@ class LowRank(nn.Module):
         return (whole.T if self.transposed else whole).to(weight.dtype)
 
 
-def tune(block: nn.Module, prefix: str, feed: Feed, exact: list[torch.Tensor], quant: Rtn) -> float:
+def tune(block: nn.Module, prefix: str, feed: Feed, exact: list[torch.Tensor], quant: Rounded, tuning: Tuning) -> float:
     """Make the weights W of a block's linear layers W + BA, not yet rounded, and say what that gained.
 
     A and B are learned with AdamW, at a rate that falls to 0, so that the block's output with rounded weights and inputs, on
@@ -49,13 +49,13 @@ def tune(block: nn.Module, prefix: str, feed: Feed, exact: list[torch.Tensor], q
     """
     feed.replay.forget()  # what is kept has no gradient
     block.requires_grad_(False)
-    generator = torch.Generator().manual_seed(quant.tuning.seed + zlib.crc32(prefix.encode()))
-    low_rank = {layer: LowRank(layer, quant, generator) for layer in linears(block).values()}
+    generator = torch.Generator().manual_seed(tuning.seed + zlib.crc32(prefix.encode()))
+    low_rank = {layer: LowRank(layer, quant, tuning.rank or 0, generator) for layer in linears(block).values()}
     for layer, change in low_rank.items():
         parametrize.register_parametrization(layer, "weight", change)
     before = _error(feed, exact)
     with torch.enable_grad():
-        _learn([one for change in low_rank.values() for one in change.parameters()], feed, exact, quant, generator)
+        _learn([one for change in low_rank.values() for one in change.parameters()], feed, exact, tuning, generator)
     after = _error(feed, exact)
     if not after < torch.inf:
         raise UserError(f"quant.tuning: {prefix} gives NaN or infinite values after tuning. Lower quant.tuning.lr.")
@@ -68,12 +68,12 @@ def tune(block: nn.Module, prefix: str, feed: Feed, exact: list[torch.Tensor], q
 
 
 def _learn(
-    parameters: list[nn.Parameter], feed: Feed, exact: list[torch.Tensor], quant: Rtn, generator: torch.Generator
+    parameters: list[nn.Parameter], feed: Feed, exact: list[torch.Tensor], tuning: Tuning, generator: torch.Generator
 ) -> None:
-    optimizer = torch.optim.AdamW(parameters, lr=quant.tuning.lr, weight_decay=0.0)
-    steps = quant.tuning.epochs * len(feed.batches)
+    optimizer = torch.optim.AdamW(parameters, lr=tuning.lr, weight_decay=0.0)
+    steps = tuning.epochs * len(feed.batches)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
-    for _ in range(quant.tuning.epochs):
+    for _ in range(tuning.epochs):
         for i in torch.randperm(len(feed.batches), generator=generator).tolist():
             optimizer.zero_grad()
             _mean_square(feed, exact, i).backward()

@@ -129,12 +129,13 @@ class _Composer:
         try:
             settings.check_choices(overrides)
             composed = self._compose(overrides)
+            choices = OmegaConf.to_container(composed.hydra.runtime.choices)
             with read_write(composed), open_dict(composed):
                 composed.hydra.job.num, composed.hydra.job.id = number, str(number)
                 HydraConfig.instance().cfg = composed  # what `${hydra:…}` reads; `set_config` would copy it
                 directory = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir)
                 del composed["hydra"]
-            return Composed(number, overrides, directory, settings.to_dataclasses(composed))
+            return Composed(number, overrides, directory, settings.to_dataclasses(composed, choices))
         except UserError as error:
             return Composed(number, overrides, None, None, error.args)
         except (HydraException, OmegaConfBaseException) as error:

@@ -75,21 +75,19 @@ class Estimator:
 
     def __call__(self, piece: Piece) -> Estimate:
         from bitsure.models import source as models
-        from bitsure.quantize.checkpoint import disk_space as space
+        from bitsure.quantize.checkpoint import disk_space
 
         source = piece.cell.source
         model = self.memo(models.empty_model, source.path, source.settings.trust_remote_code)
         parameters = parameters_of(model)
-        memory = BYTES_A_PROCESS + int(parameters * space.size(piece.cell.dtype) * 1.3)
+        memory = BYTES_A_PROCESS + int(parameters * disk_space.item_bytes(piece.cell.dtype) * 1.3)
         if piece.task:
             questions, tokens = self._task(piece)
             return Estimate(self._seconds("scoring", scoring_work(parameters, tokens)), memory, BYTES_A_QUESTION * questions)
         plan = piece.plan
         work = quantizing_work(parameters, width_of(model), (plan.nsamples + 8) * plan.calib.seqlen)
         states = plan.nsamples * plan.calib.seqlen * width_of(model) * 4
-        return Estimate(
-            self._seconds(plan.quant.name, work), memory + states, space.bytes_needed(model, plan.quant, plan.dtype)
-        )
+        return Estimate(self._seconds(plan.quant.name, work), memory + states, plan.quant.bytes_needed(model, plan.dtype))
 
     def _seconds(self, what: str, work: float) -> float:
         """By the speed of the pieces nearest in size: a small one's fixed costs are no measure of a large one's speed."""

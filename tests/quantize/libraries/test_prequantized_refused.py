@@ -12,9 +12,10 @@ from transformers import AutoModelForCausalLM, OPTConfig, OPTForCausalLM
 
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
-from bitsure.config.other_quantizers import Prequantized
 from bitsure.models import source as models
-from bitsure.quantize import plan as quantize
+from bitsure.quantize.check import check_plan
+from bitsure.quantize.libraries.prequantized import Prequantized
+from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.walk.targets import block_linears
 from tests.builders.plans import plan, save_family, taken
 
@@ -55,7 +56,7 @@ def test_a_checkpoint_of_another_model_is_refused_before_loading(
 ):
     parent = another(tmp_path, tiny_model, **changes)
     with pytest.raises(UserError, match=said):
-        quantize.check(plan(parent, Prequantized(path=str(gptq_checkpoint.checkpoint)), calib_file), Store(tmp_path))
+        check_plan(plan(parent, Prequantized(path=str(gptq_checkpoint.checkpoint)), calib_file), Store(tmp_path))
 
 
 def test_files_that_lie_about_their_content_are_refused(gptq_checkpoint, tiny_model, calib_file, tmp_path):
@@ -73,28 +74,28 @@ def test_files_that_lie_about_their_content_are_refused(gptq_checkpoint, tiny_mo
     dense = {f"{layer}.{part}": None for part in ("qweight", "qzeros", "scales", "g_idx")}
     save(**dense, **{f"{layer}.weight": torch.zeros(64, 128)})
     with pytest.raises(UserError, match=rf"1 layers of tiny are not quantized in it: {layer}"):
-        quantize.check(planned, Store(tmp_path))
+        check_plan(planned, Store(tmp_path))
     save(**{"model.decoder.embed_positions.weight": None})
     with pytest.raises(UserError, match=r"lacks model\.decoder\.embed_positions\.weight"):
-        quantize.check(planned, Store(tmp_path))
+        check_plan(planned, Store(tmp_path))
     save(**{"model.decoder.embed_positions.weight": torch.zeros(3, 64)})
     with pytest.raises(UserError, match=r"embed_positions\.weight has the shape \(3, 64\), but \(1026, 64\)"):
-        quantize.ensure(planned, Store(tmp_path), tmp_path / "log")
+        ensure_quantized(planned, Store(tmp_path), tmp_path / "log")
     save(more=torch.ones(3))
     with pytest.raises(UserError, match="tensors that this model does not have: more"):
-        quantize.ensure(planned, Store(tmp_path), tmp_path / "log")
+        ensure_quantized(planned, Store(tmp_path), tmp_path / "log")
 
 
 def test_what_is_no_checkpoint_is_refused(tiny_model, calib_file, tmp_path):
     with pytest.raises(UserError, match=r"quant\.path=.*no such directory"):
         plan(tiny_model, Prequantized(path=str(tmp_path / "none")), calib_file)
     with pytest.raises(UserError, match="does not say how it is quantized"):
-        quantize.check(plan(tiny_model, Prequantized(path=str(tiny_model)), calib_file), Store(tmp_path))
+        check_plan(plan(tiny_model, Prequantized(path=str(tiny_model)), calib_file), Store(tmp_path))
     marlin = tmp_path / "marlin"
     shutil.copytree(tiny_model, marlin)
     (marlin / "quantize_config.json").write_text(json.dumps({"bits": 4, "is_marlin_format": True}))
     with pytest.raises(UserError, match="checkpoint_format=marlin"):
-        quantize.check(plan(tiny_model, Prequantized(path=str(marlin)), calib_file), Store(tmp_path))
+        check_plan(plan(tiny_model, Prequantized(path=str(marlin)), calib_file), Store(tmp_path))
     with pytest.raises(UserError, match=r"either quant\.path"):
         Prequantized()
 

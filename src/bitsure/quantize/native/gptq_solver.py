@@ -10,7 +10,7 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.config.number_formats import MX
-from bitsure.config.quantizers import Gptq
+from bitsure.config.quantizers import GptqSettings
 from bitsure.quantize.weights.formats import ElementWeight, IntegerWeight, fit_grid, group_index, to_units, weight_of
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ FEW = 32  # of these, before what they owe to the rest of the block is; a block 
 
 
 def round_with_hessian(
-    weight: torch.Tensor, hessian: torch.Tensor, quant: Gptq, shrink: tuple[torch.Tensor, ...], names: str
+    weight: torch.Tensor, hessian: torch.Tensor, quant: GptqSettings, shrink: tuple[torch.Tensor, ...], names: str
 ) -> IntegerWeight | ElementWeight:
     """Quantize W (out, in) so that ‖(Ŵ − W)X‖ is small, H = XXᵀ up to a factor (in, in); algorithm 1 in the paper's symbols.
 

@@ -12,12 +12,12 @@ from transformers import AutoModelForCausalLM
 
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
-from bitsure.config.other_quantizers import Prequantized
-from bitsure.config.quantizers import Rtn
 from bitsure.models import source as models
-from bitsure.quantize import plan as quantize
 from bitsure.quantize.checkpoint import storage as checkpoints
-from bitsure.quantize.native.rtn import round_to_nearest
+from bitsure.quantize.libraries.prequantized import Prequantized
+from bitsure.quantize.make import ensure_quantized
+from bitsure.quantize.native.rounding import round_to_nearest
+from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.walk.targets import block_linears, matrix
 from tests.builders.marks import needs_gptqmodel
 from tests.builders.plans import plan, save_family, taken
@@ -196,8 +196,8 @@ def test_biases_of_zeros_and_computed_buffers_may_be_more(gptq_checkpoint, tiny_
 
 def test_its_noise_control_is_of_the_parent(gptq_checkpoint, tiny_model, calib_file, tmp_path):
     planned = plan(tiny_model, Prequantized(path=str(gptq_checkpoint.checkpoint)), calib_file)
-    found = quantize.ensure(planned, Store(tmp_path / "store"), tmp_path / "log")
-    noisy = quantize.ensure(planned.noise(0), Store(tmp_path / "store"), tmp_path / "log")
+    found = ensure_quantized(planned, Store(tmp_path / "store"), tmp_path / "log")
+    noisy = ensure_quantized(planned.noise(0), Store(tmp_path / "store"), tmp_path / "log")
     assert noisy.checkpoint != found.checkpoint and noisy.report["quantizer"].startswith("noise-")
     for name, layer in noisy.report["layers"].items():
         assert layer["output_error"] == pytest.approx(found.report["layers"][name]["output_error"], rel=0.01)

@@ -1,0 +1,40 @@
+"""Noise that is drawn from a seed and not kept: a checkpoint says how large it is in each layer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bitsure.base.files import hash_json
+from bitsure.quantize.walk.targets import block_linears, matrix
+from bitsure.quantize.weights.formats import DenseWeight
+
+SETTINGS = "noise.json"
+
+
+def write(directory: Path, scales: dict[str, float], seed: int) -> None:
+    """Write a checkpoint. scales: layer → standard deviation of the noise on its weight."""
+    (directory / SETTINGS).write_text(json.dumps({"seed": seed, "scales": scales}))
+
+
+def read(directory: Path, model: nn.Module) -> dict[str, DenseWeight]:
+    """Return the weights of a full-precision model with a checkpoint's noise on them, by layer."""
+    settings = json.loads((directory / SETTINGS).read_text())
+    return {name: DenseWeight(weight) for name, weight in add_noise(model, settings["scales"], settings["seed"]).items()}
+
+
+def add_noise(model: nn.Module, scales: dict[str, float], seed: int) -> dict[str, torch.Tensor]:
+    """Return the layers' weights, (out, in) float32 on the CPU, with noise of these standard deviations."""
+    return {
+        name: matrix(layer).detach().float().cpu() + scales[name] * draw(seed, name, layer)
+        for name, layer in block_linears(model).items()
+    }
+
+
+def draw(seed: int, name: str, layer: nn.Module) -> torch.Tensor:
+    """Return standard normal numbers of the shape of a layer's weight, (out, in), the same wherever they are drawn."""
+    generator = torch.Generator().manual_seed(int(hash_json([seed, name])[:12], 16))
+    return torch.randn(matrix(layer).shape, generator=generator)

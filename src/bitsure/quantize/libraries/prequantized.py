@@ -1,0 +1,165 @@
+"""Checkpoints that others quantized, paired with their full-precision parent; they are read where they are."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bitsure.base.errors import UserError
+from bitsure.base.store import Store
+from bitsure.config.quantizers import QuantizerSettings
+from bitsure.config.schema import ModelSettings
+from bitsure.models.source import Source, empty_model, weight_files
+from bitsure.models.source import locate as locate_model
+from bitsure.quantize.quantizer import QuantizationJob, Quantizer, as_quantizer
+from bitsure.results.quantization import Quantization
+
+if TYPE_CHECKING:
+    from torch import nn
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Prequantized(Quantizer):
+    """A checkpoint that others quantized from `model`: a directory (`path`) or a hub repository (`repo`)."""
+
+    path: str | None = None
+    repo: str | None = None
+    revision: str = "main"
+
+    def __post_init__(self) -> None:
+        """Raise UserError unless there is one place."""
+        if (self.path is None) == (self.repo is None):
+            raise UserError(
+                f"quant=prequantized: needs either quant.path (a directory) or quant.repo (a hub repository); "
+                f"got path={self.path!r}, repo={self.repo!r}. Example: quant=prequantized quant.path=DIR"
+            )
+
+    @property
+    def name(self) -> str:
+        """The directory's or the repository's name."""
+        return Path(self.path or self.repo or "").name or "prequantized"
+
+    @property
+    def checkpoint_settings(self) -> ModelSettings:
+        """The directory or repository."""
+        return ModelSettings(path=self.path, repo=self.repo, revision=self.revision)
+
+    @property
+    def reads_checkpoint(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def changes_model(self) -> bool:
+        """False."""
+        return False
+
+    def libraries(self) -> tuple[str, ...]:
+        """Return torch, which unpacks the weights."""
+        return ("torch",)
+
+    def identity(self, checkpoint: Source | None) -> dict[str, Any]:
+        """Return the method and the content of the checkpoint, wherever it lies."""
+        return {"method": "prequantized", "checkpoint": checkpoint.fingerprint if checkpoint else None}
+
+    def bytes_needed(self, modules: nn.Module, dtype: str) -> int:
+        """Return 0: the checkpoint is read where it is."""
+        return 0
+
+    def quantize(self, job: QuantizationJob) -> None:
+        """Write nothing: the checkpoint is read where it is."""
+
+    def check_proof(self, proof: Quantization, checkpoint: Source | None, model_name: str) -> None:
+        """Raise UserError if weights differ by as much as those of another model do."""
+        far = [name for name, layer in proof.layers.items() if layer.weight_error >= 1]
+        if far and checkpoint:
+            raise UserError(
+                f"{checkpoint.path} is not quantized from {model_name}, though its shapes are the same: {len(far)} layers "
+                f"differ by more than their own size, such as {far[0]}."
+            )
+
+    def not_applied(self, checkpoint: Source | None) -> list[str]:
+        """Return what the checkpoint quantizes besides weights, which stays in full precision here."""
+        return not_applied(checkpoint) if checkpoint else []
+
+
+def locate(quant: QuantizerSettings, hub_mirror: str | None, store: Store | None = None) -> Source | None:
+    """Return the files of an already quantized checkpoint; None for a quantizer that makes its own.
+
+    Raises UserError as `bitsure.models.source.locate`, and for weights that are not safetensors.
+    """
+    settings = as_quantizer(quant).checkpoint_settings
+    if settings is None:
+        return None
+    source = locate_model(settings, hub_mirror, store, "quant")
+    if weight_files(source.path)[0].suffix != ".safetensors":
+        raise UserError(f"{source.path} holds its weights as .bin, which is not read: convert them to safetensors.")
+    return source
+
+
+def check(checkpoint: Source, model: nn.Module, parent: str) -> None:
+    """Raise UserError if the checkpoint is not of this model, by its config and its files' headers.
+
+    Args:
+        checkpoint: The quantized checkpoint's files.
+        model: The full-precision model's modules, without weights.
+        parent: The model's name, for messages.
+    """
+    from bitsure.quantize.checkpoint.storage import own_names
+    from bitsure.quantize.layouts import layouts
+    from bitsure.quantize.walk.targets import block_linears
+
+    layouts.take({}, layouts.read_settings(checkpoint.path), checkpoint.path)  # is its layout one that is read?
+    checkpoint_shapes, model_shapes = (
+        {name: tuple(t.shape) for name, t in m.state_dict().items()} for m in (empty_model(checkpoint.path), model)
+    )
+    if differ := sorted(
+        name for name in checkpoint_shapes.keys() | model_shapes.keys() if checkpoint_shapes.get(name) != model_shapes.get(name)
+    ):
+        name = differ[0]
+        raise UserError(
+            f"{checkpoint.path} is not quantized from {parent}: {len(differ)} tensors differ, such as {name}, "
+            f"{checkpoint_shapes.get(name, 'none')} there and {model_shapes.get(name, 'none')} here."
+        )
+    own, stored = own_names(model), _names(checkpoint)
+    quantized = {own(f"{layer}.weight").removesuffix(".weight") for key in stored if (layer := layouts.layer_of(key))}
+    if missing := sorted(set(block_linears(model)) - quantized):
+        raise UserError(
+            f"{checkpoint.path}: {len(missing)} layers of {parent} are not quantized in it: {', '.join(missing[:5])}"
+            f"{' …' if len(missing) > 5 else ''}."
+        )
+    needed = {name for name, _ in model.named_parameters()}  # what is tied once
+    if missing := sorted(
+        name for name in needed - {own(key) for key in stored} if name.removesuffix(".weight") not in quantized
+    ):
+        raise UserError(f"{checkpoint.path} lacks {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}.")
+    if unapplied := not_applied(checkpoint):
+        log.warning("%s quantizes its %s too, which stay in full precision here", checkpoint.name, " and ".join(unapplied))
+
+
+def _names(checkpoint: Source) -> set[str]:
+    """The names of all tensors in the checkpoint's files."""
+    from safetensors import safe_open
+
+    names: set[str] = set()
+    for path in weight_files(checkpoint.path):
+        with safe_open(path, "pt") as file:
+            names |= set(file.keys())
+    return names
+
+
+def not_applied(checkpoint: Source) -> list[str]:
+    """Return what a checkpoint quantizes besides weights, which stays in full precision here."""
+    from bitsure.quantize.layouts import layouts
+
+    settings = layouts.read_settings(checkpoint.path)
+    unapplied = ["keys and values"] if settings.get("kv_cache_scheme") else []
+    if any(group.get("input_activations") for group in settings.get("config_groups", {}).values()):
+        unapplied.append("activations")
+    if settings.get("load_in_8bit"):
+        unapplied.append("activations")
+    return unapplied

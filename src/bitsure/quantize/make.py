@@ -1,0 +1,105 @@
+"""Quantize a model, write it to the store as a checkpoint, read it back and prove what changed."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bitsure.base import resources, terminal, work
+from bitsure.base.store import Store
+from bitsure.models.source import stored_bits
+from bitsure.quantize.check import windows_of
+from bitsure.quantize.plan import Plan
+from bitsure.quantize.quantizer import QuantizationJob
+from bitsure.results.quantization import CalibrationText, Quantization
+from bitsure.results.result import read, to_plain, write
+
+log = logging.getLogger(__name__)
+
+PROOF = "quantization.json"  # in the directory of the store's entry
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantized model in the store, or where it was quantized already."""
+
+    checkpoint: Path
+    """A directory for `bitsure.quantize.checkpoint.storage.put_into`."""
+    report: dict[str, Any]
+    """quantization.json."""
+
+
+def ensure_quantized(plan: Plan, store: Store, log_file: Path, to_read: bool = False) -> Quantized:
+    """Return the quantized model, from the store if it has it; one process at a time makes it.
+
+    Args:
+        plan: What is to be quantized.
+        store: Where the result is kept.
+        log_file: Where the output of libraries goes.
+        to_read: Whether the weights are about to be loaded, so that they are checked for damage.
+
+    Raises:
+        UserError: If the quantizer cannot or did not do its work.
+    """
+    directory = store.find("weights", plan.made_from, to_read)
+    if directory is None:
+        matched = Quantization(**ensure_quantized(plan.matched, store, log_file).report) if plan.matched else None
+        with store.lock("weights", plan.made_from):
+            directory = store.find("weights", plan.made_from, to_read)  # another process may have made it meanwhile
+            if directory is None:
+                parts = store.path("unfinished", plan.made_from)
+                with store.create("weights", plan.made_from) as unfinished:
+                    _make(plan, matched, unfinished, parts, log_file)
+                shutil.rmtree(parts, ignore_errors=True)
+                directory = store.path("weights", plan.made_from)
+    else:
+        log.info("quantized weights are in the store: %s", directory)
+    return Quantized(_checkpoint(plan, directory), to_plain(read(directory / PROOF, Quantization)))
+
+
+def _checkpoint(plan: Plan, directory: Path) -> Path:
+    """Where the weights lie that are scored."""
+    return plan.checkpoint.path if plan.checkpoint and plan.quant.reads_checkpoint else directory
+
+
+def _make(plan: Plan, matched: Quantization | None, directory: Path, parts: Path, log_file: Path) -> None:
+    """Quantize, and write the checkpoint, quantization.json and what it cost into a directory."""
+    source, begun = plan.source, time.monotonic()
+    with terminal.output_to(log_file):
+        windows, held_out = windows_of(source.path, source.settings.trust_remote_code, plan.text, plan.calib, plan.nsamples)
+    with (
+        resources.measured() as use,
+        terminal.progress(f"quantizing {source.name}, {plan.quant.name}", total=None) as advance,
+    ):
+        job = QuantizationJob(source, plan.dtype, windows, held_out, directory, parts, log_file, advance, matched)
+        plan.quant.quantize(job)
+        if plan.quant.changes_model:
+            job.forget_model()
+        model = job.model
+    proof = _prove(plan, job)
+    written = sum(file.stat().st_size for file in _checkpoint(plan, directory).rglob("*.safetensors"))
+    proof = proof.model_copy(update=asdict(use) | {"bytes_on_disk": written})
+    tokens = windows.numel() + held_out.numel()
+    operations = work.quantizing_work(work.parameters_of(model), work.width_of(model), tokens)
+    work.write_cost(directory, work.EntryCost(plan.quant.name, time.monotonic() - begun, operations))
+    write(directory / PROOF, proof)
+
+
+def _prove(plan: Plan, job: QuantizationJob) -> Quantization:
+    """quantization.json but for its costs, by what is read back from disk."""
+    from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint
+    from bitsure.quantize.proof.weight_changes import prove
+
+    quantizer = plan.quant
+    checkpoint = load_checkpoint(_checkpoint(plan, job.directory), job.model)
+    original_bits = stored_bits(plan.source.path, work.parameters_of(job.model))
+    whole_model = quantizer.quantizes_whole_model
+    proof = prove(job.model, checkpoint, job.held_out, whole_model=whole_model, stored_bits=original_bits)
+    quantizer.check_proof(proof, plan.checkpoint, plan.source.name)
+    text = CalibrationText(name=plan.text.name, windows=len(job.windows), seqlen=job.held_out.shape[1])
+    not_applied = quantizer.not_applied(plan.checkpoint)
+    return proof.model_copy(update={"quantizer": quantizer.name, "not_applied": not_applied, "calib_data": text})

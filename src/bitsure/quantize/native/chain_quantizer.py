@@ -1,0 +1,93 @@
+"""What our own quantizers have in common, but for the work, which `chain` does."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bitsure.base.errors import UserError
+from bitsure.config.number_formats import Activations
+from bitsure.config.quantizers import OF_ACTIVATIONS, Chain, Rounded, Tuning
+from bitsure.config.schema import ModelSettings
+from bitsure.quantize.quantizer import QuantizationTarget, Quantizer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from bitsure.quantize.weights.formats import ElementWeight, IntegerWeight
+
+
+@dataclass
+class ChainQuantizer(Chain, Quantizer):
+    """Transforms, then number formats of weights, activations, keys and values."""
+
+    @property
+    def weight_rounding(self) -> RoundingQuantizer | None:
+        """How weights are rounded; None where they are kept."""
+        return None
+
+    @property
+    def block_tuning(self) -> Tuning | None:
+        """How each block is tuned before its weights are rounded; None where it is not."""
+        return None
+
+    def libraries(self) -> tuple[str, ...]:
+        """Return torch; with data, transformers as well, because the model runs."""
+        return ("torch", "transformers") if self.needs_data else ("torch",)
+
+    def check_model_settings(self, model: ModelSettings) -> None:
+        """Raise UserError if a transform rewrites weights that `model.device_map` leaves on disk."""
+        rewriting = [transform for transform in self.transforms if transform in OF_ACTIVATIONS]
+        if rewriting and model.device_map is not None:
+            raise UserError(
+                f"model.device_map: {rewriting[0]} rewrites weights in memory, not those it leaves on disk. Leave one out."
+            )
+
+    def check(self, target: QuantizationTarget) -> None:
+        """Raise UserError if the model's keys and values cannot be rounded in this format."""
+        if self.kv is not None:
+            from bitsure.quantize.inference import hooks
+
+            hooks.check_keys_and_values(self.kv, target.modules)
+
+    @property
+    def changes_model(self) -> bool:
+        """Whether there is data: then blocks are changed one after the other, so that each sees what those before became."""
+        return self.needs_data
+
+    @property
+    def rounded_activations(self) -> Activations | None:
+        """The number format of the layers' inputs."""
+        return self.activations
+
+
+@dataclass
+class RoundingQuantizer(ChainQuantizer, Rounded):
+    """A chain that rounds weights."""
+
+    @property
+    def weight_rounding(self) -> RoundingQuantizer:
+        """Itself."""
+        return self
+
+    @abstractmethod
+    def round_weight(
+        self, weight: torch.Tensor, hessian: torch.Tensor, shrink: tuple[torch.Tensor, ...], names: str
+    ) -> IntegerWeight | ElementWeight:
+        """Round the rows of layers that read the same input.
+
+        Args:
+            weight: Shape (out, in), float32.
+            hessian: The mean of x xᵀ over calibration inputs, shape (in, in).
+            shrink: How much each group's range is narrowed: none, one or two tensors of shape (out, groups).
+            names: The layers, for messages.
+        """
+
+    def bytes_needed(self, modules: nn.Module, dtype: str) -> int:
+        """Return the bytes of packed codes with float16 scales; with data, blocks are written one by one before that."""
+        from bitsure.quantize.checkpoint import disk_space
+
+        packed = disk_space.packed_bytes(modules, self.bits or 0, self.group_size or 0, 2 + (self.bits or 0) / 8)
+        return packed * 2 if self.needs_data else packed

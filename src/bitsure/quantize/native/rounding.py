@@ -1,0 +1,28 @@
+"""Round to nearest: the baseline of weight quantization, one scale for each group of a row."""
+
+from __future__ import annotations
+
+import torch
+
+from bitsure.config.quantizers import Rounded
+from bitsure.quantize.weights.formats import ElementWeight, IntegerWeight, fit_grid, group_index, to_units, weight_of
+
+
+def round_to_nearest(
+    weight: torch.Tensor, quant: Rounded, shrink: tuple[torch.Tensor, ...] = ()
+) -> IntegerWeight | ElementWeight:
+    """Quantize a weight (out, in); shrink: none, one or two of (out, groups), as in `fit_grid`."""
+    weight = weight.detach().float()
+    width = weight.shape[1]
+    group_of = group_index(width, quant)
+    values = in_groups(weight, group_of)  # (out, groups, size)
+    whole = values.reshape(1, 1, -1) if quant.group_size == 0 else values
+    scales, zeros = fit_grid(whole, quant, *shrink)
+    units = to_units(values, scales[..., None], zeros[..., None], quant).view(len(weight), -1)[:, : len(group_of)]
+    return weight_of(units, scales, zeros, group_of, width, quant)
+
+
+def in_groups(weight: torch.Tensor, group_of: torch.Tensor) -> torch.Tensor:
+    """A matrix (out, in) cut into its groups, (out, groups, size), the last filled up with zeros."""
+    groups, size = int(group_of[-1]) + 1, int((group_of == 0).sum())
+    return torch.nn.functional.pad(weight, (0, groups * size - weight.shape[1])).view(len(weight), groups, size)
