@@ -7,20 +7,19 @@ import tempfile
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.config import schema
 from bitsure.config.paths import CONF, PROJECT
 from bitsure.config.schema import CalibSettings, ModelSettings
+from bitsure.config.validation import to_dataclasses
 from bitsure.models import source as models
 from bitsure.quantize.calibration import windows as calib_data
 from bitsure.quantize.check import check_plan
 from bitsure.quantize.make import ensure_quantized
-from bitsure.quantize.native.full_precision import NoQuant
 from bitsure.quantize.plan import Plan
-from bitsure.quantize.quantizer import Quantizer
+from bitsure.quantize.quantizer import Quantizer, as_quantizer
 from tests.builders.families import FALCON, FAMILIES, GROUPED, build
 from tests.builders.tokenizers import TEXT, byte_tokenizer
 
@@ -40,8 +39,8 @@ def presets() -> dict[str, Quantizer]:
     for bits in (2, 3, 4, 8):
         chosen[f"gptq{bits}, native"] = [f"quant=gptq{bits}", "quant.backend=native"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        found = {name: OmegaConf.to_object(compose("config", overrides=given).quant) for name, given in chosen.items()}
-    return {name: quant for name, quant in sorted(found.items()) if not isinstance(quant, NoQuant)}
+        found = {name: as_quantizer(to_dataclasses(compose("config", overrides=given)).quant) for name, given in chosen.items()}
+    return {name: quant for name, quant in sorted(found.items()) if not quant.is_full_precision}
 
 
 def write_model(family: str, path: Path) -> None:

@@ -54,7 +54,9 @@ def tokens(n: int, seed: int) -> torch.Tensor:
 
 def one(name: str, path: Path, folder: Path) -> dict:
     """Quantize in this process: seconds, peak bytes, and the mean output error on held-out tokens."""
+    from bitsure.config.schema import ModelSettings
     from bitsure.models import source as models
+    from bitsure.quantize import QuantizationJob
     from bitsure.quantize.checkpoint import storage as checkpoints
     from bitsure.quantize.libraries import gptqmodel
     from bitsure.quantize.native import chain
@@ -68,7 +70,10 @@ def one(name: str, path: Path, folder: Path) -> dict:
             import_module("gptqmodel")
     started = time.perf_counter()
     if name == "gptqmodel":
-        gptqmodel.quantize(path, quant, "float32", tokens(WINDOWS, 1), out, folder / "log", lambda *a, **k: None)
+        source = models.locate(ModelSettings(path=str(path)), None)
+        nothing = tokens(0, 2)
+        job = QuantizationJob(source, "float32", tokens(WINDOWS, 1), nothing, out, out, folder / "log", lambda *a, **k: None)
+        gptqmodel.quantize(quant, job)
     else:
         model, _ = models.load(path, "float32", device="cpu")
         chain.quantize(model, quant, tokens(WINDOWS, 1), folder / "parts", out, lambda *a, **k: None)

@@ -232,5 +232,5 @@ class GptqSettings(Rounded):
 def _grid_label(numbers: Numbers, usual_group: int, usually_symmetric: bool) -> str:
     """What differs from the presets' settings."""
     size = {-1: "-row", 0: "-tensor", usual_group: ""}
-    group = size[numbers.group_size] if numbers.group_size in size else f"-g{numbers.group_size}"
+    group = size.get(-1 if numbers.group_size is None else numbers.group_size, f"-g{numbers.group_size}")
     return group + ("" if numbers.symmetric == usually_symmetric else "-sym" if numbers.symmetric else "-asym")
