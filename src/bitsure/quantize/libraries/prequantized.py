@@ -109,36 +109,37 @@ def check(checkpoint: Source, model: nn.Module, parent: str) -> None:
         model: The full-precision model's modules, without weights.
         parent: The model's name, for messages.
     """
-    from bitsure.quantize.checkpoint.storage import own_names
-    from bitsure.quantize.layouts import layouts
+    from bitsure.quantize.checkpoint.read_checkpoint import own_names
+    from bitsure.quantize.layouts.known import layout_of, read_settings
     from bitsure.quantize.walk.targets import block_linears
 
-    layouts.take({}, layouts.read_settings(checkpoint.path), checkpoint.path)  # is its layout one that is read?
-    checkpoint_shapes, model_shapes = (
-        {name: tuple(t.shape) for name, t in m.state_dict().items()} for m in (empty_model(checkpoint.path), model)
-    )
-    if differ := sorted(
-        name for name in checkpoint_shapes.keys() | model_shapes.keys() if checkpoint_shapes.get(name) != model_shapes.get(name)
-    ):
+    settings = read_settings(checkpoint.path)
+    layout = layout_of(settings, checkpoint.path)
+    layout.take({}, settings, checkpoint.path)  # raises for a variant of the layout that is not read
+    there, here = _shapes(empty_model(checkpoint.path)), _shapes(model)
+    if differ := sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name)):
         name = differ[0]
         raise UserError(
             f"{checkpoint.path} is not quantized from {parent}: {len(differ)} tensors differ, such as {name}, "
-            f"{checkpoint_shapes.get(name, 'none')} there and {model_shapes.get(name, 'none')} here."
+            f"{there.get(name, 'none')} there and {here.get(name, 'none')} here."
         )
     own, stored = own_names(model), _names(checkpoint)
-    quantized = {own(f"{layer}.weight").removesuffix(".weight") for key in stored if (layer := layouts.layer_of(key))}
+    quantized = {own(f"{layer}.weight").removesuffix(".weight") for key in stored if (layer := layout.layer_of(key))}
     if missing := sorted(set(block_linears(model)) - quantized):
         raise UserError(
             f"{checkpoint.path}: {len(missing)} layers of {parent} are not quantized in it: {', '.join(missing[:5])}"
             f"{' …' if len(missing) > 5 else ''}."
         )
-    needed = {name for name, _ in model.named_parameters()}  # what is tied once
-    if missing := sorted(
-        name for name in needed - {own(key) for key in stored} if name.removesuffix(".weight") not in quantized
-    ):
+    needed = {name for name, _ in model.named_parameters()} - {own(key) for key in stored}  # a tied one is named once
+    if missing := sorted(name for name in needed if name.removesuffix(".weight") not in quantized):
         raise UserError(f"{checkpoint.path} lacks {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}.")
     if unapplied := not_applied(checkpoint):
         log.warning("%s quantizes its %s too, which stay in full precision here", checkpoint.name, " and ".join(unapplied))
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shapes of all tensors of a model, by name."""
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def _names(checkpoint: Source) -> set[str]:
@@ -154,9 +155,9 @@ def _names(checkpoint: Source) -> set[str]:
 
 def not_applied(checkpoint: Source) -> list[str]:
     """Return what a checkpoint quantizes besides weights, which stays in full precision here."""
-    from bitsure.quantize.layouts import layouts
+    from bitsure.quantize.layouts.known import read_settings
 
-    settings = layouts.read_settings(checkpoint.path)
+    settings = read_settings(checkpoint.path)
     unapplied = ["keys and values"] if settings.get("kv_cache_scheme") else []
     if any(group.get("input_activations") for group in settings.get("config_groups", {}).values()):
         unapplied.append("activations")
