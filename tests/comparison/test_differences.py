@@ -235,7 +235,8 @@ def test_the_deferral_curve_has_its_share_its_cost_and_deferral_at_random():
 
 
 def test_guessing_is_seen_in_the_report_and_the_log(tmp_path, caplog):
-    from bitsure.report.run_report import About, build
+    from bitsure.report.contents import About
+    from bitsure.report.run_report import build
     from tests.comparison.test_non_inferiority import MARGINS
 
     rng = np.random.default_rng(0)

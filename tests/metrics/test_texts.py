@@ -22,7 +22,8 @@ from bitsure.metrics.texts import text_metrics, text_set
 from bitsure.records.record import Record, by_task, to_table
 from bitsure.records.validity import check_records
 from bitsure.report import page_summary, tables
-from bitsure.report.run_report import About, build
+from bitsure.report.contents import About
+from bitsure.report.run_report import build
 from bitsure.run.tracking import reliability_points, sample_rows
 from tests.builders.records import record
 from tests.metrics.test_run_metrics import METRIC

@@ -8,7 +8,8 @@ from markupsafe import escape
 
 from bitsure.compress import load_time
 from bitsure.report import compressibility_table
-from bitsure.report.run_report import About, build
+from bitsure.report.contents import About
+from bitsure.report.run_report import build
 from bitsure.results import Compressibility
 from bitsure.results.compressibility import CODER_LABELS, BesideBits, CoderResult, Codes, EntropyLevel, Loading
 from tests.comparison.test_differences import runs

@@ -12,7 +12,8 @@ import pytest
 
 from bitsure.base.terminal import Console
 from bitsure.report import page, tables
-from bitsure.report.run_report import About, build
+from bitsure.report.contents import About
+from bitsure.report.run_report import build
 from bitsure.results import Comparison, MetricsByTask, Verdict, read
 from tests.builders.result_files import provenance
 from tests.comparison.test_differences import runs

@@ -22,7 +22,8 @@ from bitsure.config.schema import (
     resolved,
 )
 from bitsure.quantize.native.rtn import Rtn
-from bitsure.report.run_report import About, build
+from bitsure.report.contents import About
+from bitsure.report.run_report import build
 from bitsure.run import tracking
 from tests.builders.result_files import costs, provenance, quantization
 from tests.comparison.test_differences import runs

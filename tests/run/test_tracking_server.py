@@ -12,7 +12,8 @@ import pytest
 from bitsure.config.paths import PROJECT
 from bitsure.config.schema import resolved
 from bitsure.records.parquet import write_records
-from bitsure.report.run_report import About, build
+from bitsure.report.contents import About
+from bitsure.report.run_report import build
 from bitsure.run import tracking
 from tests.builders.loopback_wandb import run_python, serve
 from tests.builders.result_files import costs, provenance, quantization

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from threadpoolctl import threadpool_limits
 
-from bitsure.base import terminal
 from bitsure.base.errors import UserError
-from bitsure.comparison.differences import compare
-from bitsure.comparison.non_inferiority import judge, verdict_sentences
+from bitsure.comparison import compare, judge
 from bitsure.config.report_settings import read_report_settings
 from bitsure.records.harness_log import read_harness_log
 from bitsure.records.parquet import read_prompts, read_records
 from bitsure.records.record import Records
-from bitsure.report import tables, terminal_summary
-from bitsure.report.run_report import BASELINE_FILES, About, Report, build
-from bitsure.results import Compressibility, Provenance, Quantization, read_if_there
+from bitsure.report import terminal_summary
+from bitsure.report.contents import About, Report
+from bitsure.report.run_report import BASELINE_FILES, build
+from bitsure.results import Comparison, Compressibility, Provenance, Quantization, read_if_there
 
 
 @dataclass(frozen=True)
@@ -64,27 +64,27 @@ def report_run(
     return report
 
 
-def compare_runs(baseline: Path, directory: Path) -> None:
-    """Compare two runs on the questions that both were asked, and print the differences; nothing is written.
+def compare_runs(baseline: Path, directory: Path) -> Comparison:
+    """Compare two runs on the same questions and show the result on the terminal; nothing is written.
 
     Args:
-        baseline: A run directory, or harness logs, of the model to compare with.
-        directory: The same of the other model; its own metric and verdict settings hold.
+        baseline: A run directory, or one with lm-evaluation-harness's logs, of the model to compare with.
+        directory: The same of the other model; its own metric and verdict settings hold, where it has some.
+
+    Returns:
+        Task → metric → difference.
 
     Raises:
-        UserError: If there are no records, or no question is in both.
+        UserError: If there are no records, or the two runs cannot be compared.
     """
     metric, margins = read_report_settings(directory / "config.yaml")
-    full, other = read_saved_run(baseline), read_saved_run(directory)
-    _check_versions(other.made_from, full.made_from)
-    differences = compare(full.records, other.records, metric)
-    judged = judge(differences, margins, metric.confidence_level)
-    title = f"{directory.name} against {baseline.name}"
-    out = terminal.console()
-    out.print(tables.terminal_table({}, differences, title, metric.confidence_level, metric.alpha))
-    reasons = [f"- {sentence}" for sentence in verdict_sentences(judged)]
-    lines = [*tables.unjoined(differences), f"Verdict: {judged.verdict}", *reasons]
-    out.print("\n" + "\n".join(lines), markup=False, soft_wrap=True)
+    before, after = read_saved_run(baseline), read_saved_run(directory)
+    _check_versions(after.made_from, before.made_from)
+    with threadpool_limits(1, "blas"):  # as a report, so that the numbers are the same
+        comparison = compare(before.records, after.records, metric)
+    verdict = judge(comparison, margins, metric.confidence_level)
+    terminal_summary.show_comparison(comparison, verdict, f"{directory.name} against {baseline.name}", metric)
+    return comparison
 
 
 def read_saved_run(directory: Path) -> SavedRun:

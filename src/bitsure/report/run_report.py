@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from threadpoolctl import threadpool_limits
 
@@ -19,57 +16,12 @@ from bitsure.metrics import measure
 from bitsure.records.joining import join
 from bitsure.records.record import Records
 from bitsure.report import figures, page, samples
-from bitsure.results import (
-    Comparison,
-    Compressibility,
-    MetricsByTask,
-    Provenance,
-    PublishedNumber,
-    Quantization,
-    Verdict,
-    write,
-)
+from bitsure.report.contents import About, Report
+from bitsure.results import MetricsByTask, PublishedNumber, write
 
 log = logging.getLogger(__name__)
 
 BASELINE_FILES = ("baseline_metrics.json", "comparison.json", "verdict.json", "published.json", "changes.parquet")
-
-
-@dataclass(frozen=True)
-class About:
-    """What a report says of its run besides the numbers."""
-
-    title: str
-    quantization: Quantization | None = None
-    provenance: Provenance | None = None
-    prompts: dict[tuple[str, int], str] | None = None  # (task, doc_id) → prompt
-    noisy: Sequence[Records] = ()  # the noise control's records, one table for each seed
-    compressibility: Compressibility | None = None
-    task: dict[str, Any] | None = None  # the run's task settings
-
-
-@dataclass(frozen=True)
-class Report:
-    """The results of one run and the files that show them."""
-
-    metrics: MetricsByTask
-    baseline_metrics: MetricsByTask | None
-    comparison: Comparison | None
-    verdict: Verdict | None
-    published: list[PublishedNumber]  # numbers from papers beside those of this run
-    changes: dict[str, AnswerChanges]  # task → what quantization changed in each question; empty without a baseline
-    changed_most: dict[str, list[samples.ChangedQuestion]] | None
-    figures: figures.Pictures
-    page: Path
-
-    def moved_to(self, directory: Path) -> Report:
-        """Return the same report, whose files have been moved to another directory."""
-        here = self.page.parent
-        pictures = {
-            kind: {task: directory / path.relative_to(here) for task, path in paths.items()}
-            for kind, paths in self.figures.items()
-        }
-        return replace(self, figures=pictures, page=directory / self.page.name)
 
 
 def build(

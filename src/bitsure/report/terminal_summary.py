@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
 
 from bitsure.base import terminal
 from bitsure.comparison.non_inferiority import verdict_sentences
 from bitsure.config.schema import MetricSettings
 from bitsure.report import compressibility_table, published_table, tables
-from bitsure.report.run_report import About, Report
+from bitsure.report.contents import About, Report
+from bitsure.results import Comparison, Verdict
 
 
 def show(report: Report, about: About, metric: MetricSettings, places: Mapping[str, object]) -> None:
@@ -25,14 +28,30 @@ def show(report: Report, about: About, metric: MetricSettings, places: Mapping[s
     if report.published:
         out.print()
         published_table.show(out, report.published)
-    paragraphs = [tables.unjoined(report.comparison or {})]
-    if report.verdict:
-        reasons = [f"- {sentence}" for sentence in verdict_sentences(report.verdict)]
-        paragraphs.append([f"Verdict: {report.verdict.verdict}", *reasons])
+    paragraphs = _outcome(report.comparison, report.verdict)
     if about.compressibility:
         paragraphs.append([compressibility_table.sentence(about.compressibility)])
     if metric.paper_compat:
         paragraphs.append(["The study's own numbers, paper_compat/…, are on the page and in metrics.json."])
     paragraphs.append([f"{what:8} {place}" for what, place in places.items() if place is not None])
+    _print(out, paragraphs)
+
+
+def show_comparison(comparison: Comparison, verdict: Verdict, title: str, metric: MetricSettings) -> None:
+    """Print a comparison and its verdict on the terminal."""
+    out = terminal.console()
+    out.print(tables.terminal_table({}, comparison, title, metric.confidence_level, metric.alpha))
+    _print(out, _outcome(comparison, verdict))
+
+
+def _outcome(comparison: Comparison | None, verdict: Verdict | None) -> list[list[str]]:
+    """Return paragraphs about what was not compared, and the verdict."""
+    paragraphs = [tables.unjoined(comparison or {})]
+    if verdict:
+        paragraphs.append([f"Verdict: {verdict.verdict}", *(f"- {sentence}" for sentence in verdict_sentences(verdict))])
+    return paragraphs
+
+
+def _print(out: Console, paragraphs: Sequence[Sequence[str]]) -> None:
     for lines in filter(None, paragraphs):
         out.print("\n" + "\n".join(lines), markup=False, soft_wrap=True)

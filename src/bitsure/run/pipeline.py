@@ -22,8 +22,9 @@ from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.plan import Plan
 from bitsure.records.parquet import read_prompts, write_records
 from bitsure.records.record import Records
-from bitsure.report import run_report as report
 from bitsure.report import terminal_summary
+from bitsure.report.contents import About
+from bitsure.report.run_report import build
 from bitsure.results import Compressibility, Costs, Provenance, Quantization, Verdict, to_plain
 from bitsure.results.costs import WorkCosts
 from bitsure.run import provenance, tracking
@@ -109,8 +110,8 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
                 proven = Quantization.model_validate(proof) if proof else None
                 loading = Compressibility.model_validate(packed) if packed else None
                 origin = Provenance.model_validate(made_by)
-                about = report.About(title, proven, origin, prompts, noisy, loading, asdict(config.task))
-                made = report.build(run_dir, rows, baseline, config.metric, config.verdict, about)
+                about = About(title, proven, origin, prompts, noisy, loading, asdict(config.task))
+                made = build(run_dir, rows, baseline, config.metric, config.verdict, about)
             with current.stage("track"):
                 tracker.log_facts(origin, proven, took)
                 tracker.log_report(made, rows, baseline, config.metric)

@@ -20,7 +20,7 @@ from bitsure.base.errors import UserError
 from bitsure.base.files import hash_json, write_text
 from bitsure.config.schema import Config, MetricSettings, TrackingSettings
 from bitsure.records.record import Records
-from bitsure.report.run_report import Report
+from bitsure.report.contents import Report
 from bitsure.results import Costs, Provenance, Quantization, to_plain
 from bitsure.run.tracking_samples import SAMPLE_COLUMNS, Cell, reliability_points, sample_rows
 

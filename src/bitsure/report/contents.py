@@ -1,0 +1,59 @@
+"""What a run's report holds: what is given about the run, and what was computed and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bitsure.comparison.changes import AnswerChanges
+from bitsure.records.record import Records
+from bitsure.report.figures import Pictures
+from bitsure.report.samples import ChangedQuestion
+from bitsure.results import (
+    Comparison,
+    Compressibility,
+    MetricsByTask,
+    Provenance,
+    PublishedNumber,
+    Quantization,
+    Verdict,
+)
+
+
+@dataclass(frozen=True)
+class About:
+    """What a report says of its run besides the numbers."""
+
+    title: str
+    quantization: Quantization | None = None
+    provenance: Provenance | None = None
+    prompts: dict[tuple[str, int], str] | None = None  # (task, doc_id) → prompt
+    noisy: Sequence[Records] = ()  # the noise control's records, one table for each seed
+    compressibility: Compressibility | None = None
+    task: dict[str, Any] | None = None  # the run's task settings
+
+
+@dataclass(frozen=True)
+class Report:
+    """The results of one run and the files that show them."""
+
+    metrics: MetricsByTask
+    baseline_metrics: MetricsByTask | None
+    comparison: Comparison | None
+    verdict: Verdict | None
+    published: list[PublishedNumber]  # numbers from papers beside those of this run
+    changes: dict[str, AnswerChanges]  # task → what quantization changed in each question; empty without a baseline
+    changed_most: dict[str, list[ChangedQuestion]] | None
+    figures: Pictures
+    page: Path
+
+    def moved_to(self, directory: Path) -> Report:
+        """Return the same report, whose files have been moved to another directory."""
+        here = self.page.parent
+        pictures = {
+            kind: {task: directory / path.relative_to(here) for task, path in paths.items()}
+            for kind, paths in self.figures.items()
+        }
+        return replace(self, figures=pictures, page=directory / self.page.name)

@@ -1,0 +1,52 @@
+"""Reports and comparisons from directories: our own runs and the harness's logs."""
+
+from __future__ import annotations
+
+import pytest
+
+from bitsure.base.errors import UserError
+from bitsure.records.parquet import write_records
+from bitsure.report.command import compare_runs, report_run
+from tests.builders.quantized_models import full_and_quantized
+
+
+@pytest.fixture
+def two_runs(tmp_path):
+    for name, rows in zip(("full", "quantized"), full_and_quantized(0.5, 0, n=60), strict=True):
+        (tmp_path / name).mkdir()
+        write_records(tmp_path / name / "records.parquet", rows, {})
+    return tmp_path / "full", tmp_path / "quantized"
+
+
+def test_two_runs_are_compared_on_the_terminal_and_nothing_is_written(two_runs, capsys):
+    full, quantized = two_runs
+    before = sorted(full.parent.rglob("*"))
+    comparison = compare_runs(full, quantized)
+    shown = capsys.readouterr().out
+    assert comparison["t"]["questions_joined"].value == 60 and "true-label prob." in shown and "Verdict: " in shown
+    assert sorted(full.parent.rglob("*")) == before
+
+
+def test_a_report_goes_where_it_is_sent_and_says_so(two_runs, tmp_path, capsys):
+    full, quantized = two_runs
+    report = report_run(quantized, baseline=full, out=tmp_path / "out")
+    assert report.page == tmp_path / "out" / "report.html" and report.page.is_file()
+    assert all(path.is_file() for pictures in report.figures.values() for path in pictures.values())
+    assert f"report   {report.page}" in capsys.readouterr().out.splitlines()
+    assert not (quantized / "report.html").exists() and {path.suffix for path in (tmp_path / "out").iterdir()} >= {".html"}
+
+
+def test_directories_without_records_are_refused(two_runs, tmp_path):
+    with pytest.raises(UserError, match="no such directory"):
+        report_run(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"holds neither records\.parquet .* nor samples_\*\.jsonl"):
+        report_run(tmp_path / "empty")
+
+
+def test_runs_of_different_harness_versions_are_not_compared(two_runs):
+    for directory, version in zip(two_runs, ("0.4.9", "0.4.10"), strict=True):
+        [rows] = [full_and_quantized(0.5, 0, n=5)[0]]
+        write_records(directory / "records.parquet", rows, {"t": {"libraries": {"lm_eval": version}}})
+    with pytest.raises(UserError, match=r"task t: lm_eval 0\.4\.9 scored full precision, 0\.4\.10 the quantized model"):
+        compare_runs(*two_runs)
