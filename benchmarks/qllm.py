@@ -25,7 +25,7 @@ from bitsure.config.schema import CalibSettings, ModelSettings, ScoringSettings,
 from bitsure.metrics.bootstrap import percentile_interval, resample_weights
 from bitsure.metrics.questions import question_set
 from bitsure.models import source as models
-from bitsure.quantize.calibration import windows as calib_data
+from bitsure.quantize.calibration.texts import locate_text
 from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.plan import Plan
@@ -85,7 +85,7 @@ def one(
         scorer = Scorer(locate_questions(task, None), ScoringSettings(), "float32", store, log)
         found["full precision"] = 0.0, question_set(scorer.score(ScoredModel(source), None, "full precision")).true_label_prob
         for name in TRANSFORMS:
-            plan = Plan(source, quantizer(name, draw), calib, calib_data.locate(calib, None), "float32")
+            plan = Plan(source, quantizer(name, draw), calib, locate_text(calib, None), "float32")
             made = ensure_quantized(plan, store, log)
             error = np.mean([layer["output_error"] for layer in made.report["layers"].values()])
             rows = scorer.score(ScoredModel(source, plan.made_from), made.checkpoint, name)

@@ -20,6 +20,7 @@ import torch
 from benchmarks import alone
 from bitsure.config.paths import PROJECT
 from bitsure.config.quantizers import Rounded
+from bitsure.quantize.checkpoint.contents import CheckpointContents
 from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.native.rtn import Rtn
 
@@ -57,10 +58,10 @@ def one(name: str, path: Path, folder: Path) -> dict:
     from bitsure.config.schema import ModelSettings
     from bitsure.models import source as models
     from bitsure.quantize import QuantizationJob
-    from bitsure.quantize.checkpoint import storage as checkpoints
+    from bitsure.quantize.checkpoint.read_checkpoint import read_checkpoint
     from bitsure.quantize.libraries import gptqmodel
     from bitsure.quantize.native import chain
-    from bitsure.quantize.proof import weight_changes as verify
+    from bitsure.quantize.proof.weight_changes import prove
 
     quant, out = QUANTIZERS[name], folder / name
     out.mkdir()
@@ -78,8 +79,10 @@ def one(name: str, path: Path, folder: Path) -> dict:
         model, _ = models.load(path, "float32", device="cpu")
         chain.quantize(model, quant, tokens(WINDOWS, 1), folder / "parts", out, lambda *a, **k: None)
     seconds, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    report = verify.report(models.load(path, "float32", device="cpu")[0], *checkpoints.read(out), tokens(HELD_OUT, 2))
-    error = statistics.mean(layer["output_error"] for layer in report["layers"].values())
+    report = prove(
+        models.load(path, "float32", device="cpu")[0], CheckpointContents(*read_checkpoint(out)), tokens(HELD_OUT, 2)
+    )
+    error = statistics.mean(layer.output_error for layer in report.layers.values())
     return {"seconds": seconds, "peak": peak, "error": error}
 
 

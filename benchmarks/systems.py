@@ -15,9 +15,9 @@ from pathlib import Path
 from benchmarks.contrast import METRICS, MeanContrast, between
 from bitsure.base.errors import UserError
 from bitsure.comparison.published_numbers import published_rows
-from bitsure.compress import __main__ as sizes
 from bitsure.config.paths import PROJECT
 from bitsure.metrics.names import ECE, MACRO
+from bitsure.report import compress_command
 from bitsure.results.measurement import Measurement
 from bitsure.sweep.report.cell_results import CellResult, read_cells
 
@@ -82,7 +82,9 @@ def tables(sweep: Path, qllm: str) -> dict[str, list[str]]:
         "data": _data(quantized, text),
         "algorithms": _against_best(alike),
         "costs": _costs(first),
-        "loading": sizes.lines([sizes.read(cell.directory, MACRO) for cell in first if _is_coded(cell)]),
+        "loading": compress_command.markdown(
+            [compress_command.read_run(cell.directory, MACRO) for cell in first if _is_coded(cell)]
+        ),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bitsure.base.store import Store
 from bitsure.config.schema import CalibSettings, ModelSettings
 from bitsure.models import source as models
-from bitsure.quantize.calibration import windows as calib_data
+from bitsure.quantize.calibration.texts import locate_text
 from bitsure.quantize.check import check_plan
 from bitsure.quantize.libraries import prequantized
 from bitsure.quantize.libraries.prequantized import Prequantized
@@ -18,7 +18,7 @@ from tests.builders.families import FAMILIES, build
 def plan(path, quant: Quantizer, calib_file, dtype: str = "float32") -> Plan:
     calib = CalibSettings(name="text", path=str(calib_file), nsamples=16, seqlen=64)
     source = models.locate(ModelSettings(path=str(path)), None)
-    return Plan(source, quant, calib, calib_data.locate(calib, None), dtype, prequantized.locate(quant, None))
+    return Plan(source, quant, calib, locate_text(calib, None), dtype, prequantized.locate(quant, None))
 
 
 def taken(parent, checkpoint, calib_file, tmp_path) -> Quantized:

@@ -190,12 +190,12 @@ def test_real_tasks_on_real_weights_of_awkward_widths(bitsure, tmp_path):
 
 
 def test_the_store_of_a_run_holds_a_checkpoint_that_reads_back(bitsure, tiny, tmp_path):
-    from bitsure.quantize.checkpoint import storage as checkpoints
+    from bitsure.quantize.checkpoint.read_checkpoint import read_checkpoint
 
     bitsure(*tiny, "hydra.run.dir=run")
     made_from = read_records(tmp_path / "run" / "records.parquet")[1]["tiny_pets"]["weights"]
     directory = Store(Path(tmp_path / "store")).find("weights", made_from)
-    weights, _ = checkpoints.read(directory)
+    weights, _ = read_checkpoint(directory)
     assert len(weights) == 12 and all(weight.codes.max() < 8 for weight in weights.values())
 
 

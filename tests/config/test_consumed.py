@@ -32,7 +32,8 @@ from bitsure.config.schema import (
     VerdictSettings,
 )
 from bitsure.models.facts import of_transformers
-from bitsure.quantize.calibration import windows as calib_data
+from bitsure.quantize.calibration.texts import locate_text
+from bitsure.quantize.calibration.windows import draw_windows
 from bitsure.quantize.libraries.bnb import Bnb
 from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.libraries.hqq import Hqq
@@ -170,8 +171,8 @@ def test_what_each_calibration_text_sets_is_read(read, option, calib_file, own_t
     if calib.repo is not None:
         _write_text(tmp_path / "datasets" / calib.repo / calib.file, calib_file.read_text().split("\n\n"))
     task = TaskSettings(name="own", names=["tiny_taught"], include_path=str(own_tasks))
-    text = calib_data.locate(calib, str(tmp_path), task)
-    windows, _ = calib_data.draw_windows(text, calib, 2, byte_tokenizer(), None)
+    text = locate_text(calib, str(tmp_path), task)
+    windows, _ = draw_windows(text, calib, 2, byte_tokenizer(), None)
     assert windows.shape == (2, 32) and len(text.fingerprint) == 64
     assert {("CalibSettings", key) for key in given} - {
         ("CalibSettings", "nsamples")

@@ -8,7 +8,8 @@ import torch
 from bitsure.base.errors import UserError
 from bitsure.config.schema import ModelSettings
 from bitsure.models import source as models
-from bitsure.quantize.checkpoint import storage as checkpoints
+from bitsure.quantize.checkpoint.apply_checkpoint import put_into
+from bitsure.quantize.checkpoint.write_checkpoint import write_checkpoint
 from bitsure.quantize.native import cast as casts
 from bitsure.quantize.native.cast import Cast
 from bitsure.quantize.native.rounding import round_to_nearest
@@ -56,11 +57,11 @@ def test_a_quantized_model_larger_than_its_memory_scores_as_in_memory(model, kin
     plain = LocalEngine(whole, 256).score(REQUESTS)
     if kind == "rounded":
         layers = block_linears(whole).items()
-        checkpoints.write(out, {name: round_to_nearest(matrix(layer), Rtn(3, 32, True)) for name, layer in layers})
+        write_checkpoint(out, {name: round_to_nearest(matrix(layer), Rtn(3, 32, True)) for name, layer in layers})
     else:  # changes embeddings and norms too
-        checkpoints.write(out, *casts.cast(whole, Cast("bfloat16")))
+        write_checkpoint(out, *casts.cast(whole, Cast("bfloat16")))
     kept_on_disk = on_disk(spread)
-    rounding = {network: checkpoints.put_into(network, out) for network in (whole, spread)}
+    rounding = {network: put_into(network, out) for network in (whole, spread)}
     expected, found = (LocalEngine(network, 256, True, hooks).score(REQUESTS) for network, hooks in rounding.items())
     assert found == expected != plain and on_disk(spread) == kept_on_disk
 

@@ -6,12 +6,12 @@ import re
 
 from markupsafe import escape
 
-from bitsure.compress import load_time
+from bitsure.compress.load_time import load_times
 from bitsure.report import compressibility_table
 from bitsure.report.contents import About
 from bitsure.report.run_report import build
 from bitsure.results import Compressibility
-from bitsure.results.compressibility import CODER_LABELS, BesideBits, CoderResult, Codes, EntropyLevel, Loading
+from bitsure.results.compressibility import CODER_LABELS, BesideBits, CoderResult, Codes, EntropyLevel
 from tests.comparison.test_differences import runs
 from tests.comparison.test_non_inferiority import MARGINS
 from tests.metrics.test_run_metrics import METRIC
@@ -40,7 +40,7 @@ def codes(bits, stored, coded, **more):
 
 
 def times(weights, bandwidth):
-    return Loading.model_validate(load_time.times(weights.model_dump(), bandwidth))
+    return load_times(weights, bandwidth)
 
 
 def test_size_and_loading_stand_on_the_page(tmp_path):

@@ -5,31 +5,51 @@ A number of b bits whose codes have the entropy H compresses by b/H at most; wha
 
 from __future__ import annotations
 
-import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from bitsure.base import terminal
-from bitsure.base.files import write_text
 from bitsure.base.store import Store
-from bitsure.compress import load_time as loading
+from bitsure.compress.load_time import load_times
 from bitsure.config.schema import CompressSettings
 from bitsure.models import facts as model_facts
 from bitsure.models import source as models
-from bitsure.quantize.calibration import windows as calib_data
+from bitsure.quantize.calibration.windows import draw_windows
 from bitsure.quantize.plan import Plan
+from bitsure.results import Compressibility, read, write
+from bitsure.results.compressibility import Codes
+from bitsure.results.result import Result
 
 FORMAT = 2  # of what the store keeps; one more whenever code of ours would measure something else
 LIBRARIES = ("numpy", "pyarrow", "constriction", "torch", "transformers")
 
 
-def ensure(plan: Plan, checkpoint: Path, settings: CompressSettings, store: Store, log_file: Path) -> dict | None:
-    """compressibility.json of a quantized model: `weights`, `activations` on held-out calibration text, `loading`.
+class MeasuredCodes(Result):
+    """What the store keeps: all but the times of loading, which follow from it and the bandwidth."""
 
-    Found in the store if it was measured before on a machine of this name, as it holds times. `weights` and `loading` are None
-    where weights are kept and activations alone have codes. None where neither has any (a cast, noise, keys and values alone),
-    or where settings.codes is 0.
+    weights: Codes | None
+    """Null where weights are kept."""
+    activations: Codes | None
+    """Null where they were not measured."""
+
+
+def ensure_compressibility(
+    plan: Plan, checkpoint: Path, settings: CompressSettings, store: Store, log_file: Path
+) -> Compressibility | None:
+    """Return how far a quantized model compresses, from the store if it was measured on a machine of this name.
+
+    Args:
+        plan: How the model was quantized.
+        checkpoint: Where it lies.
+        settings: How much is measured, and the bandwidth.
+        store: Where the result is kept.
+        log_file: Where the output of libraries goes.
+
+    Returns:
+        The result; None if neither weights nor activations have codes (a cast, noise, keys and values alone), or if
+        settings.codes is 0.
     """
     if not settings.codes or not plan.quant.has_codes:
         return None
@@ -44,44 +64,46 @@ def ensure(plan: Plan, checkpoint: Path, settings: CompressSettings, store: Stor
     }
 
     def fill(unfinished: Path) -> None:
-        measured = _measure(plan, checkpoint, settings, log_file)
-        write_text(unfinished / "compressibility.json", json.dumps(measured, allow_nan=False))
+        write(unfinished / "compressibility.json", _measure(plan, checkpoint, settings, log_file))
 
     directory = store.ensure("compressibility", made_from, fill)
-    measured = json.loads((directory / "compressibility.json").read_text())
-    if measured["weights"] is None and measured["activations"] is None:
+    measured = read(directory / "compressibility.json", MeasuredCodes)
+    if measured.weights is None and measured.activations is None:
         return None
-    return measured | {"loading": measured["weights"] and loading.times(measured["weights"], settings.bandwidth)}
+    loading = load_times(measured.weights, settings.bandwidth) if measured.weights else None
+    return Compressibility(weights=measured.weights, activations=measured.activations, loading=loading)
 
 
-def _measure(plan: Plan, checkpoint: Path, settings: CompressSettings, log_file: Path) -> dict:
+def _measure(plan: Plan, checkpoint: Path, settings: CompressSettings, log_file: Path) -> MeasuredCodes:
     from bitsure.compress import measure
 
-    found = {"weights": measure.weights(checkpoint, settings.codes, settings.seed), "activations": None}
+    weights = measure.measure_weights(checkpoint, settings.codes, settings.seed)
     rounded = plan.quant.rounded_activations
-    if settings.tokens and (found["weights"] or rounded):
-        from bitsure.quantize.checkpoint import storage as checkpoints
+    if not settings.tokens or not (weights or rounded):
+        return MeasuredCodes(weights=weights, activations=None)
+    from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 
-        with terminal.output_to(log_file):
-            model, tokenizer = models.load(plan.source.path, plan.dtype, "cpu", plan.source.settings)
-            hooks = checkpoints.put_into(model, checkpoint)
-            context = model_facts.context_length(plan.source.path)
-            _, held_out = calib_data.draw_windows(plan.text, plan.calib, 0, tokenizer, context)
-        windows = held_out[: max(1, settings.tokens // held_out.shape[1]), : settings.tokens]
-        found["activations"] = measure.activations(model, hooks.transforms, windows, settings.codes, settings.seed)
-        how = (rounded or measure.UNROUNDED).description + ("" if rounded else " (they are not rounded in this model)")
-        found["activations"] |= {"format": how, "tokens": windows.numel(), "text": plan.text.name}
-    return found
+    with terminal.output_to(log_file):
+        model, tokenizer = models.load(plan.source.path, plan.dtype, "cpu", plan.source.settings)
+        hooks = put_into(model, checkpoint)
+        _, held_out = draw_windows(plan.text, plan.calib, 0, tokenizer, model_facts.context_length(plan.source.path))
+    windows = held_out[: max(1, settings.tokens // held_out.shape[1]), : settings.tokens]
+    activations = measure.measure_activations(model, hooks.transforms, windows, settings.codes, settings.seed)
+    if activations is not None:
+        number_format = (rounded or measure.UNROUNDED).description
+        note = "" if rounded else " (they are not rounded in this model)"
+        text = {"format": number_format + note, "tokens": windows.numel(), "text": plan.text.name}
+        activations = activations.model_copy(update=text)
+    return MeasuredCodes(weights=weights, activations=activations)
 
 
-def headline(measured: dict | None) -> dict:
-    """What quantization.json says of it: bits per weight after coding, with what, and the quickest way to load."""
-    if measured is None or measured["weights"] is None:
+def headline(result: Compressibility | None) -> dict[str, Any]:
+    """Return the fields of `Quantization` that repeat the result: bits a weight after coding, and the shortest load time."""
+    if result is None or result.weights is None or result.loading is None:
         return {}
-    weights, loaded = measured["weights"], measured["loading"]["by_coder"]
     return {
-        "bits_per_weight_coded": weights["bits_per_weight_coded"],
-        "coded_with": weights["best"],
-        "code_entropy": weights["entropy"]["tensor"]["value"],
-        "load_seconds": min(one["seconds"] for one in loaded.values()),
+        "bits_per_weight_coded": result.weights.bits_per_weight_coded,
+        "coded_with": result.weights.best,
+        "code_entropy": result.weights.entropy["tensor"].value,
+        "load_seconds": min(times.seconds for times in result.loading.by_coder.values()),
     }

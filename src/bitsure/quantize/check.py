@@ -14,7 +14,8 @@ from bitsure.config.quantizers import QuantizerSettings
 from bitsure.config.schema import CalibSettings, ModelSettings
 from bitsure.models.facts import check_memory, check_tokenizer, context_length
 from bitsure.models.source import empty_model, load_tokenizer
-from bitsure.quantize.calibration.windows import CalibText, draw_windows
+from bitsure.quantize.calibration.texts import CalibText
+from bitsure.quantize.calibration.windows import draw_windows
 from bitsure.quantize.plan import Plan
 from bitsure.quantize.quantizer import QuantizationTarget, Quantizer, as_quantizer
 

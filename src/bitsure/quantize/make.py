@@ -28,7 +28,7 @@ class Quantized:
     """A quantized model in the store, or where it was quantized already."""
 
     checkpoint: Path
-    """A directory for `bitsure.quantize.checkpoint.storage.put_into`."""
+    """A directory for `bitsure.quantize.checkpoint.apply_checkpoint.put_into`."""
     report: dict[str, Any]
     """quantization.json."""
 

@@ -15,7 +15,7 @@ from bitsure.compress import compressibility as compress
 from bitsure.config.schema import Config, resolved
 from bitsure.models import facts as model_facts
 from bitsure.models import source as models
-from bitsure.quantize.calibration import windows as calib_data
+from bitsure.quantize.calibration.texts import locate_text
 from bitsure.quantize.check import check_model, check_plan
 from bitsure.quantize.libraries import prequantized
 from bitsure.quantize.make import ensure_quantized
@@ -25,7 +25,7 @@ from bitsure.records.record import Records
 from bitsure.report import terminal_summary
 from bitsure.report.contents import About
 from bitsure.report.run_report import build
-from bitsure.results import Compressibility, Costs, Provenance, Quantization, Verdict, to_plain
+from bitsure.results import Costs, Provenance, Quantization, Verdict, to_plain
 from bitsure.results.costs import WorkCosts
 from bitsure.run import provenance, tracking
 from bitsure.run.directory import open_run
@@ -84,11 +84,13 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
                     to_read = bool(scorer.missing(cell.scored))
                     quantized = ensure_quantized(cell.plan, cell.store, cell.log_file, to_read)
                 with current.stage("compress"):
-                    packed = compress.ensure(cell.plan, quantized.checkpoint, config.compress, cell.store, cell.log_file)
+                    packed = compress.ensure_compressibility(
+                        cell.plan, quantized.checkpoint, config.compress, cell.store, cell.log_file
+                    )
                     proof = quantized.report | compress.headline(packed)
                     current.write_json("quantization.json", proof)
                     if packed:
-                        current.write_json("compressibility.json", packed)
+                        current.write_json("compressibility.json", to_plain(packed))
             with current.stage("score full precision"):
                 rows = scorer.score(cell.full_precision, None, "full precision")
             if quantized:
@@ -108,9 +110,8 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
                 scorer.write_prompts(cell.full_precision, run_dir / "prompts.parquet")
                 prompts = read_prompts(run_dir / "prompts.parquet")
                 proven = Quantization.model_validate(proof) if proof else None
-                loading = Compressibility.model_validate(packed) if packed else None
                 origin = Provenance.model_validate(made_by)
-                about = About(title, proven, origin, prompts, noisy, loading, asdict(config.task))
+                about = About(title, proven, origin, prompts, noisy, packed, asdict(config.task))
                 made = build(run_dir, rows, baseline, config.metric, config.verdict, about)
             with current.stage("track"):
                 tracker.log_facts(origin, proven, took)
@@ -135,7 +136,7 @@ def prepare(config: Config, log_file: Path, memo: Memo) -> Cell:
     plan = None
     if not quantizer.is_full_precision:
         with terminal.output_to(log_file):
-            text = memo(calib_data.locate, config.calib, mirror, config.task, store)
+            text = memo(locate_text, config.calib, mirror, config.task, store)
         checkpoint = prequantized.locate(quantizer, mirror, store)
         plan = Plan(source, quantizer, config.calib, text, dtype, checkpoint)
     questions = memo(locate_questions, config.task, mirror)

@@ -13,7 +13,7 @@ from bitsure.base.store import Store
 from bitsure.config.schema import Config
 from bitsure.hub import mirrors
 from bitsure.models import source as models
-from bitsure.quantize.calibration import windows as calib_data
+from bitsure.quantize.calibration.texts import locate_text
 from bitsure.quantize.libraries import prequantized
 from bitsure.scoring.question_source import locate_questions
 
@@ -52,7 +52,7 @@ def _checkpoint(config: Config, made_by: dict, memo: Memo) -> Iterator[str]:
 def _calib_text(config: Config, made_by: dict, memo: Memo) -> Iterator[str]:
     text = (made_by.get("weights") or {}).get("text")
     if text and config.calib.kind == "text":  # training splits would take the harness
-        found = memo(calib_data.locate, config.calib, config.paths.hub_mirror, config.task, Store(config.paths.store))
+        found = memo(locate_text, config.calib, config.paths.hub_mirror, config.task, Store(config.paths.store))
         if found.fingerprint != text["sha256"]:
             yield f"the calibration text {found.place}"
 

@@ -82,7 +82,7 @@ class LocalSetup:
         model, tokenizer = load(source.path, self.dtype, settings=source.settings)
         if checkpoint is None:
             return LoadedModel(model, tokenizer, None)
-        from bitsure.quantize.checkpoint.storage import put_into
+        from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 
         rounding = put_into(model, checkpoint)
         log.info("the quantized weights are unpacked into ordinary layers of %s", self.dtype)

@@ -8,17 +8,16 @@ import pytest
 
 from bitsure.base.errors import UserError
 from bitsure.config.schema import CalibSettings, TaskSettings
-from bitsure.quantize.calibration import windows as calib_data
+from bitsure.quantize.calibration.texts import CalibText, locate_text
+from bitsure.quantize.calibration.windows import draw_windows
 from tests.builders.marks import SHARED, needs_shared
 from tests.builders.tokenizers import byte_tokenizer
 
 CALIB = CalibSettings(name="task", kind="task", nsamples=2, seqlen=32)
 
 
-def locate(names, mirror=None, include_path=None) -> calib_data.CalibText:
-    return calib_data.locate(
-        CALIB, mirror, TaskSettings(name="some", names=names, include_path=include_path and str(include_path))
-    )
+def locate(names, mirror=None, include_path=None) -> CalibText:
+    return locate_text(CALIB, mirror, TaskSettings(name="some", names=names, include_path=include_path and str(include_path)))
 
 
 def test_own_questions_with_their_answers_and_never_a_scored_one(own_tasks):
@@ -26,12 +25,12 @@ def test_own_questions_with_their_answers_and_never_a_scored_one(own_tasks):
     assert len(text.documents) == 20 and all("Lesson" in document for document in text.documents)
     assert text.documents[1].endswith("Lesson 1: I saw a big brown dog")
     assert text.name == "task (tiny_taught)"
-    windows, held_out = calib_data.draw_windows(text, CALIB, 2, byte_tokenizer(), None)
+    windows, held_out = draw_windows(text, CALIB, 2, byte_tokenizer(), None)
     assert windows.shape == (2, 32) and held_out.shape == (8, 32)
     with pytest.raises(
         UserError, match=r"calib=task \(tiny_taught\): the training split of tiny_taught has [\d,]+ tokens, but"
     ):
-        calib_data.draw_windows(text, CALIB, 2_000, byte_tokenizer(), None)
+        draw_windows(text, CALIB, 2_000, byte_tokenizer(), None)
 
 
 def test_a_task_without_a_training_split_is_named(own_tasks):
@@ -76,7 +75,7 @@ def test_real_tasks():
     text = locate(["arc_easy", "openbookqa"], mirror=str(SHARED / "hub"))
     assert len(text.documents) == 40 and text.place == "the training split of arc_easy, openbookqa"
     assert all(document.startswith("Question: ") and "\nAnswer: " in document for document in text.documents[:20])
-    assert calib_data.draw_windows(text, CALIB, 2, byte_tokenizer(), None)[0].shape == (2, 32)
+    assert draw_windows(text, CALIB, 2, byte_tokenizer(), None)[0].shape == (2, 32)
     assert locate(["openbookqa"], mirror=str(SHARED / "hub")).fingerprint != text.fingerprint
 
 

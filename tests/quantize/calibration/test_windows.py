@@ -7,7 +7,9 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.config.schema import CalibSettings
-from bitsure.quantize.calibration import windows as calib_data
+from bitsure.quantize.calibration import texts
+from bitsure.quantize.calibration.texts import locate_text
+from bitsure.quantize.calibration.windows import HELD_OUT_WINDOWS, draw_windows
 from tests.builders.tokenizers import byte_tokenizer
 
 
@@ -16,10 +18,10 @@ def calib(path=None, **changes) -> CalibSettings:
 
 
 def test_windows_are_exact_seeded_and_apart(calib_file):
-    text = calib_data.locate(calib(calib_file), None)
-    draw = lambda **changes: calib_data.draw_windows(text, calib(calib_file, **changes), 4, byte_tokenizer(), None)  # noqa: E731
+    text = locate_text(calib(calib_file), None)
+    draw = lambda **changes: draw_windows(text, calib(calib_file, **changes), 4, byte_tokenizer(), None)  # noqa: E731
     windows, held_out = draw()
-    assert windows.shape == (4, 32) and held_out.shape == (calib_data.HELD_OUT_WINDOWS, 32)
+    assert windows.shape == (4, 32) and held_out.shape == (HELD_OUT_WINDOWS, 32)
     assert torch.equal(draw()[0], windows) and not torch.equal(draw(seed=1)[0], windows)
 
 
@@ -33,12 +35,12 @@ def test_windows_are_exact_seeded_and_apart(calib_file):
 def test_a_seed_gives_the_windows_it_always_gave(calib_file, seed, first, last, digest):
     """Weights in the store are found by the text's hash and the seed: other windows would be other weights under one key."""
     chosen = calib(calib_file, seed=seed)
-    text = calib_data.locate(chosen, None)
+    text = locate_text(chosen, None)
     assert text.fingerprint == hashlib.sha256(calib_file.read_bytes()).hexdigest()
-    windows, held_out = calib_data.draw_windows(text, chosen, 4, byte_tokenizer(), None)
+    windows, held_out = draw_windows(text, chosen, 4, byte_tokenizer(), None)
     assert held_out[0, :4].tolist() == first and windows[-1, -4:].tolist() == last
     assert hashlib.sha256(held_out.numpy().tobytes() + windows.numpy().tobytes()).hexdigest()[:16] == digest
-    assert torch.equal(calib_data.draw_windows(text, chosen, 0, byte_tokenizer(), None)[1], held_out)  # whatever is drawn
+    assert torch.equal(draw_windows(text, chosen, 0, byte_tokenizer(), None)[1], held_out)  # whatever is drawn
 
 
 def test_no_window_holds_a_token_of_another(tmp_path):
@@ -46,19 +48,19 @@ def test_no_window_holds_a_token_of_another(tmp_path):
     words = [f"{i:04d}" for i in range(2_000)]
     (tmp_path / "words.txt").write_text("\n\n".join(words))
     chosen, tokenizer = calib(tmp_path / "words.txt"), byte_tokenizer()
-    windows, held_out = calib_data.draw_windows(calib_data.locate(chosen, None), chosen, 4, tokenizer, None)
+    windows, held_out = draw_windows(locate_text(chosen, None), chosen, 4, tokenizer, None)
     drawn = tokenizer.decode(torch.cat([held_out, windows]).flatten()).split("</s>")[:-1]  # the last may be cut
     assert len(drawn) > 70 and len(set(drawn)) == len(drawn) and set(drawn) <= set(words)
 
 
 def test_windows_are_no_longer_than_the_context(calib_file):
-    text = calib_data.locate(calib(calib_file), None)
-    assert calib_data.draw_windows(text, calib(calib_file), 4, byte_tokenizer(), 16)[0].shape == (4, 16)
+    text = locate_text(calib(calib_file), None)
+    assert draw_windows(text, calib(calib_file), 4, byte_tokenizer(), 16)[0].shape == (4, 16)
 
 
 def draw(path, nsamples=4, **changes):
     chosen = calib(path, **changes)
-    return calib_data.draw_windows(calib_data.locate(chosen, None), chosen, nsamples, byte_tokenizer(), None)
+    return draw_windows(locate_text(chosen, None), chosen, nsamples, byte_tokenizer(), None)
 
 
 def test_a_short_text_says_how_much_it_has_and_what_fits(tmp_path):
@@ -97,14 +99,14 @@ def test_a_folder_is_its_files_and_known_by_all_of_them(tmp_path, calib_file):
     (tmp_path / "more" / "b.txt").write_text("\n\n".join(whole[150:]))
     (tmp_path / "notes.md").write_text("no text to calibrate on")
     assert torch.equal(draw(tmp_path)[0], draw(calib_file)[0])
-    before = calib_data.locate(calib(tmp_path), None).fingerprint
-    assert before == calib_data.locate(calib(tmp_path), None).fingerprint
+    before = locate_text(calib(tmp_path), None).fingerprint
+    assert before == locate_text(calib(tmp_path), None).fingerprint
     (tmp_path / "more" / "b.txt").write_text("another")
-    assert calib_data.locate(calib(tmp_path), None).fingerprint != before
+    assert locate_text(calib(tmp_path), None).fingerprint != before
 
 
 def test_another_start_of_documents_is_another_text(calib_file):
-    fingerprints = {calib_data.locate(calib(calib_file, document_start=start), None).fingerprint for start in (None, "1", "2")}
+    fingerprints = {locate_text(calib(calib_file, document_start=start), None).fingerprint for start in (None, "1", "2")}
     assert len(fingerprints) == 3
 
 
@@ -112,12 +114,12 @@ def test_random_tokens_are_ordinary_uniform_and_seeded():
     tokenizer = byte_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<tool>"]})
     chosen = calib(kind="random", name="random", seqlen=512)
-    text = calib_data.locate(chosen, None)
-    windows, held_out = calib_data.draw_windows(text, chosen, 100, tokenizer, None)
+    text = locate_text(chosen, None)
+    windows, held_out = draw_windows(text, chosen, 100, tokenizer, None)
     assert windows.shape == (100, 512) and held_out.shape == (8, 512) and windows.dtype == torch.int64
-    assert torch.equal(calib_data.draw_windows(text, chosen, 100, tokenizer, None)[0], windows)
+    assert torch.equal(draw_windows(text, chosen, 100, tokenizer, None)[0], windows)
     other = calib(kind="random", name="random", seqlen=512, seed=1)
-    assert not torch.equal(calib_data.draw_windows(text, other, 100, tokenizer, None)[0], windows)
+    assert not torch.equal(draw_windows(text, other, 100, tokenizer, None)[0], windows)
     special = set(tokenizer.convert_tokens_to_ids(["<s>", "<pad>", "</s>", "<tool>"]))
     ordinary = set(range(len(tokenizer))) - special
     counts = torch.bincount(windows.flatten(), minlength=len(tokenizer))
@@ -131,7 +133,7 @@ def test_a_hub_file_comes_from_the_mirror(tmp_path):
     file = tmp_path / "datasets" / "org" / "set" / "en" / "part.jsonl"
     file.parent.mkdir(parents=True)
     file.write_text('{"text": "mirrored"}\n')
-    found = calib_data.locate(calib(repo="org/set", file="en/part.jsonl", name="c4"), str(tmp_path))
+    found = locate_text(calib(repo="org/set", file="en/part.jsonl", name="c4"), str(tmp_path))
     assert found.files == (file,) and found.name == "c4"
 
 
@@ -139,8 +141,8 @@ def test_where_the_hub_is_not_to_be_had_it_is_an_error_or_said(tmp_path, monkeyp
     def unreachable(*args):
         raise UserError("no network")
 
-    monkeypatch.setattr(calib_data.hub, "dataset_file", unreachable)
+    monkeypatch.setattr(texts, "dataset_file", unreachable)
     with pytest.raises(UserError, match="calib=text"):
-        calib_data.locate(calib(repo="org/set", file="f.jsonl", name="c4"), None)
-    found = calib_data.locate(calib(repo="org/set", file="f.jsonl", name="c4", if_missing="pocket"), None)
-    assert found.name == "pocket (c4 was not to be had)" and found.files == (calib_data.POCKET_TEXT,)
+        locate_text(calib(repo="org/set", file="f.jsonl", name="c4"), None)
+    found = locate_text(calib(repo="org/set", file="f.jsonl", name="c4", if_missing="pocket"), None)
+    assert found.name == "pocket (c4 was not to be had)" and found.files == (texts.POCKET_TEXT,)

@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 
 from bitsure.base.errors import UserError
 from bitsure.models import source as models
-from bitsure.quantize.checkpoint import storage as checkpoints
-from bitsure.quantize.checkpoint import write_checkpoint
+from bitsure.quantize.checkpoint.apply_checkpoint import put_into
+from bitsure.quantize.checkpoint.read_checkpoint import iterate_weights, read_checkpoint
+from bitsure.quantize.checkpoint.write_checkpoint import write_checkpoint
 from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.walk.targets import block_linears
@@ -28,8 +29,8 @@ def test_integer_weights_come_back_from_disk_exactly(tmp_path, bits, symmetric):
         "a": round_to_nearest(torch.randn(6, 20), Rtn(bits, 8, symmetric)),
         "b": round_to_nearest(torch.randn(5, 8), Rtn(bits, -1, symmetric)),
     }
-    checkpoints.write(tmp_path, weights)
-    back, others = checkpoints.read(tmp_path)
+    write_checkpoint(tmp_path, weights)
+    back, others = read_checkpoint(tmp_path)
     assert others == {} and set(back) == {"a", "b"}
     for name, weight in weights.items():
         assert torch.equal(back[name].codes, weight.codes) and torch.equal(back[name].zeros, weight.zeros)
@@ -44,9 +45,9 @@ def test_formats_of_one_checkpoint_come_back_from_disk_exactly(tmp_path):
         "c": CodebookWeight(torch.randint(0, 16, (2, 64), dtype=torch.uint8), torch.linspace(-1, 1, 16), scales, 64),
         "d": DenseWeight(torch.randn(2, 3), bits=2.5),
     }
-    checkpoints.write(tmp_path, weights)
-    back, others = checkpoints.read(tmp_path)
-    total, each = checkpoints.one_by_one(tmp_path)
+    write_checkpoint(tmp_path, weights)
+    back, others = read_checkpoint(tmp_path)
+    total, each = iterate_weights(tmp_path)
     assert others == {} and total == 4 and set(dict(each)) == set(weights)
     for name, weight in weights.items():
         assert torch.equal(back[name].dequantize(), weight.dequantize()) and back[name].storage_bits == weight.storage_bits
@@ -78,50 +79,50 @@ class Sign(Weight):
 
 def test_a_weight_format_of_ones_own_comes_back_from_disk(tmp_path):
     weight = Sign(torch.randn(3, 4) > 0, torch.tensor(0.5))
-    checkpoints.write(tmp_path, {"a": weight})
-    back = checkpoints.read(tmp_path)[0]["a"]
+    write_checkpoint(tmp_path, {"a": weight})
+    back = read_checkpoint(tmp_path)[0]["a"]
     assert isinstance(back, Sign) and torch.equal(back.dequantize(), weight.dequantize()) and back.storage_bits == 12 + 32
 
 
 def test_a_checkpoint_changes_the_model_it_is_put_into(tiny_model, tmp_path):
     model, _ = models.load(tiny_model, "float32")
     weights = {name: round_to_nearest(linear.weight, Rtn(3, 32, True)) for name, linear in block_linears(model).items()}
-    checkpoints.write(tmp_path, weights)
+    write_checkpoint(tmp_path, weights)
     before = model(torch.arange(5, 15)[None]).logits
-    checkpoints.put_into(model, tmp_path)
+    put_into(model, tmp_path)
     for name, linear in block_linears(model).items():
         assert torch.equal(linear.weight, weights[name].dequantize())
     assert not torch.allclose(model(torch.arange(5, 15)[None]).logits, before)
 
 
 def test_a_checkpoint_of_another_model_is_refused(tiny_model, tmp_path):
-    checkpoints.write(tmp_path, {"elsewhere": round_to_nearest(torch.randn(4, 4), Rtn(4, -1, True))})
+    write_checkpoint(tmp_path, {"elsewhere": round_to_nearest(torch.randn(4, 4), Rtn(4, -1, True))})
     with pytest.raises(UserError, match="lacks layers of this model"):
-        checkpoints.put_into(models.load(tiny_model, "float32")[0], tmp_path)
+        put_into(models.load(tiny_model, "float32")[0], tmp_path)
 
 
 def test_zero_points_out_of_range_are_refused(tmp_path):
     weight = round_to_nearest(torch.rand(4, 8) + 1, Rtn(4, -1, True))
-    checkpoints.write(tmp_path, {"a": dataclasses.replace(weight, zeros=weight.zeros * 0 + 15)})
+    write_checkpoint(tmp_path, {"a": dataclasses.replace(weight, zeros=weight.zeros * 0 + 15)})
     settings = tmp_path / "quantize_config.json"
     settings.write_text(settings.read_text().replace("gptq_v2", "gptq"))
     with pytest.raises(UserError, match="a has zero points"):
-        checkpoints.read(tmp_path)
+        read_checkpoint(tmp_path)
 
 
 def test_unknown_formats_are_refused(tmp_path):
     (tmp_path / "quantize_config.json").write_text(json.dumps({"bits": 4, "checkpoint_format": "marlin"}))
     with pytest.raises(UserError, match="checkpoint_format=marlin"):
-        checkpoints.read(tmp_path)
+        read_checkpoint(tmp_path)
 
 
 def test_what_does_not_come_back_as_it_was_written_is_named(tmp_path, monkeypatch):
     def broken(tensors, path):
         save_file({name: tensor ^ 1 if name == "a.qweight" else tensor for name, tensor in tensors.items()}, path)
 
-    monkeypatch.setattr(write_checkpoint, "save_file", broken)
+    monkeypatch.setattr("bitsure.quantize.checkpoint.write_checkpoint.save_file", broken)
     with pytest.raises(UserError, match=r"a: codes came back from disk otherwise than written"):
-        checkpoints.write(tmp_path, {"a": round_to_nearest(torch.randn(4, 8), Rtn(4, -1, True))})
+        write_checkpoint(tmp_path, {"a": round_to_nearest(torch.randn(4, 8), Rtn(4, -1, True))})
 
 
 def test_a_layout_that_mixes_rows_up_is_noticed(tmp_path, monkeypatch):
@@ -131,4 +132,4 @@ def test_a_layout_that_mixes_rows_up_is_noticed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(IntegerWeight, "tensors", mixed)
     with pytest.raises(UserError, match="a: scales came back from disk otherwise than written"):
-        checkpoints.write(tmp_path, {"a": round_to_nearest(torch.randn(4, 8), Rtn(4, -1, True))})
+        write_checkpoint(tmp_path, {"a": round_to_nearest(torch.randn(4, 8), Rtn(4, -1, True))})

@@ -7,14 +7,15 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.config.number_formats import Activations
-from bitsure.quantize.checkpoint import storage as checkpoints
+from bitsure.quantize.checkpoint.contents import CheckpointContents
+from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint
 from bitsure.quantize.inference.divisions import OFFSET, SCALE, Division, find_sources
 from bitsure.quantize.inference.hooks import attach
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.native import chain
 from bitsure.quantize.native.kept import Kept
 from bitsure.quantize.native.transforms import smoothing_scales
-from bitsure.quantize.proof import weight_changes as verify
+from bitsure.quantize.proof.weight_changes import prove
 from bitsure.quantize.walk.blocks import layers_by_input, walk
 from bitsure.quantize.walk.targets import block_linears, matrix
 from tests.builders.families import build
@@ -69,7 +70,7 @@ def test_a_division_that_changes_the_model_is_an_error():
     wrong = Division([name], torch.linspace(0.5, 2, 64), "model.layers.0.input_layernorm")
     settings = InferenceScheme(activations=Activations(8), divisions=[wrong], transform_effects={"smooth": {name: 4.0}})
     with pytest.raises(UserError, match="changed what the model computes before anything was rounded"):
-        verify.report(build("llama", **ALL["llama"]), {}, {}, WINDOWS, scheme=settings)
+        prove(build("llama", **ALL["llama"]), CheckpointContents({}, scheme=settings), WINDOWS)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gemma"])
@@ -120,8 +121,8 @@ def test_smoothing_helps_where_a_norm_has_outlier_channels(tmp_path):
         out.mkdir()
         quant = Kept(transforms=transforms, activations=Activations(6))
         chain.quantize(outliers(), quant, WINDOWS, tmp_path / "parts", out, nothing)
-        weights, others = checkpoints.load(out, outliers())
-        report = verify.report(outliers(), weights, others, WINDOWS, scheme=InferenceScheme.read(out))
-        return sum(layer["output_error"] for name, layer in report["layers"].items() if "fc2" not in name)
+        weights, others = load_checkpoint(out, outliers())
+        report = prove(outliers(), CheckpointContents(weights, others, InferenceScheme.read(out)), WINDOWS)
+        return sum(layer.output_error for name, layer in report.layers.items() if "fc2" not in name)
 
     assert error(["smooth"]) < 0.5 * error([])

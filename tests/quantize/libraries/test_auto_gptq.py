@@ -14,7 +14,7 @@ from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.models import source as models
 from bitsure.quantize.check import check_plan
-from bitsure.quantize.checkpoint import storage as checkpoints
+from bitsure.quantize.checkpoint.read_checkpoint import read_checkpoint
 from bitsure.quantize.libraries import auto_gptq
 from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.make import Quantized, ensure_quantized
@@ -89,7 +89,7 @@ def test_our_reading_of_its_checkpoint_is_what_its_kernel_computes_with(made):
         pytest.skip("its kernel cannot run groups that are longer than a row")
     kernel = dynamically_import_QuantLinear(False, quant.desc_act, quant.group_size, quant.bits, True, True)
     stored = load_file(next(found.checkpoint.glob("*.safetensors")))
-    weights, _ = checkpoints.read(found.checkpoint)
+    weights, _ = read_checkpoint(found.checkpoint)
     for name in found.report["modules_quantized"]:
         weight = weights[name].dequantize()
         layer = kernel(quant.bits, quant.group_size, *reversed(weight.shape), bias=True, weight_dtype=torch.float32)
@@ -116,7 +116,7 @@ def test_its_output_error_is_our_own_solvers(made, tiny_model, calib_file, tmp_p
 @needs_auto_gptq
 def test_each_setting_changes_the_weights(tiny_model, calib_file, tmp_path):
     def last_layer(changes) -> torch.Tensor:
-        weights, _ = checkpoints.read(quantized(tiny_model, settings(**changes), calib_file, tmp_path).checkpoint)
+        weights, _ = read_checkpoint(quantized(tiny_model, settings(**changes), calib_file, tmp_path).checkpoint)
         return weights["model.decoder.layers.1.fc2"].dequantize()
 
     plain = last_layer({})

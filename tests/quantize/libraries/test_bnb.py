@@ -7,11 +7,13 @@ from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.models import source as models
 from bitsure.quantize.check import check_plan
-from bitsure.quantize.checkpoint import storage as checkpoints
+from bitsure.quantize.checkpoint.apply_checkpoint import put_into
+from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint, read_checkpoint
+from bitsure.quantize.checkpoint.write_checkpoint import write_checkpoint
 from bitsure.quantize.libraries import bnb
 from bitsure.quantize.libraries.bnb import Bnb
 from bitsure.quantize.make import ensure_quantized
-from bitsure.quantize.proof import weight_changes as verify
+from bitsure.quantize.proof.weight_changes import prove
 from bitsure.quantize.walk.targets import block_linears, matrix
 from tests.builders.families import FAMILIES, build
 from tests.builders.plans import plan
@@ -55,8 +57,8 @@ def test_weights_are_those_of_bitsandbytes_and_come_back_from_disk_exactly(tmp_p
     assert torch.allclose(found.dequantize(), dequantized(weight, KINDS[kind]), rtol=1e-6, atol=0)
     if kind != "int8":
         assert torch.equal(found.dequantize(), dequantized(weight, KINDS[kind]))
-    checkpoints.write(tmp_path, {"a": found})
-    back, others = checkpoints.read(tmp_path)
+    write_checkpoint(tmp_path, {"a": found})
+    back, others = read_checkpoint(tmp_path)
     assert torch.equal(back["a"].dequantize(), found.dequantize()) and not others
     assert back["a"].storage_bits == found.storage_bits
 
@@ -75,7 +77,7 @@ def test_a_small_real_model(tiny_model, calib_file, tmp_path, kind):
     made = ensure_quantized(planned, Store(tmp_path / "store"), tmp_path / "log")
     ours, _ = models.load(tiny_model, "float32")
     originals = {name: matrix(layer).detach().clone() for name, layer in block_linears(ours).items()}
-    checkpoints.put_into(ours, made.checkpoint)
+    put_into(ours, made.checkpoint)
     for name, layer in block_linears(ours).items():
         assert torch.allclose(layer.weight, dequantized(originals[name], KINDS[kind]), rtol=1e-6, atol=0)
     assert len(made.report["modules_quantized"]) == 12 and made.report["other_tensors_rounded"] == []
@@ -87,10 +89,10 @@ def test_a_small_real_model(tiny_model, calib_file, tmp_path, kind):
 def test_every_family(family, tmp_path):
     model = build(family, **FAMILIES[family])
     found = bnb.quantize(model, Bnb("nf4", True))
-    checkpoints.write(tmp_path, found)
-    report = verify.report(model, *checkpoints.load(tmp_path, model), WINDOWS)
-    assert report["group_sizes"] == {"64": len(found)} and 0.05 < report["relative_error"] < 0.15
-    checkpoints.put_into(model, tmp_path)
+    write_checkpoint(tmp_path, found)
+    report = prove(model, load_checkpoint(tmp_path, model), WINDOWS)
+    assert report.group_sizes == {"64": len(found)} and 0.05 < report.relative_error < 0.15
+    put_into(model, tmp_path)
     assert all(torch.equal(matrix(layer), found[name].dequantize()) for name, layer in block_linears(model).items())
 
 

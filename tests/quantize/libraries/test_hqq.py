@@ -8,11 +8,13 @@ from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.models import source as models
 from bitsure.quantize.check import check_plan
-from bitsure.quantize.checkpoint import storage as checkpoints
+from bitsure.quantize.checkpoint.apply_checkpoint import put_into
+from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint, read_checkpoint
+from bitsure.quantize.checkpoint.write_checkpoint import write_checkpoint
 from bitsure.quantize.libraries import hqq
 from bitsure.quantize.libraries.hqq import Hqq
 from bitsure.quantize.make import ensure_quantized
-from bitsure.quantize.proof import weight_changes as verify
+from bitsure.quantize.proof.weight_changes import prove
 from bitsure.quantize.walk.targets import block_linears, matrix
 from tests.builders.families import FAMILIES, build
 from tests.builders.plans import plan
@@ -47,8 +49,8 @@ def test_odd_widths_have_a_shorter_last_group_and_come_back_from_disk_exactly(tm
     found = hqq.quantize_weight(weight, Hqq(4, 64))
     assert found.scales.shape == (7, -(-width // 64))
     assert (found.dequantize() - weight).norm() / weight.norm() < 0.12
-    checkpoints.write(tmp_path, {"a": found})
-    back, others = checkpoints.read(tmp_path)
+    write_checkpoint(tmp_path, {"a": found})
+    back, others = read_checkpoint(tmp_path)
     assert torch.equal(back["a"].dequantize(), found.dequantize()) and back["a"].storage_bits == found.storage_bits
     assert not others
 
@@ -59,7 +61,7 @@ def test_a_small_real_model(tiny_model, calib_file, tmp_path, bits):
     check_plan(planned, Store(tmp_path))
     made = ensure_quantized(planned, Store(tmp_path / "store"), tmp_path / "log")
     model, _ = models.load(tiny_model, "float32")
-    checkpoints.put_into(model, made.checkpoint)
+    put_into(model, made.checkpoint)
     assert made.report["bits_per_weight"] == bits + 32 / 64 and made.report["group_sizes"] == {"64": 12}
     assert len(made.report["modules_quantized"]) == 12
     assert made.report["relative_error"] < {2: 0.6, 3: 0.25, 4: 0.12, 8: 0.01}[bits]
@@ -69,10 +71,10 @@ def test_a_small_real_model(tiny_model, calib_file, tmp_path, bits):
 def test_every_family(family, tmp_path):
     model = build(family, **FAMILIES[family])
     found = hqq.quantize(model, Hqq(4, 64))
-    checkpoints.write(tmp_path, found)
-    report = verify.report(model, *checkpoints.load(tmp_path, model), WINDOWS)
-    assert 0.05 < report["relative_error"] < 0.15
-    checkpoints.put_into(model, tmp_path)
+    write_checkpoint(tmp_path, found)
+    report = prove(model, load_checkpoint(tmp_path, model), WINDOWS)
+    assert 0.05 < report.relative_error < 0.15
+    put_into(model, tmp_path)
     assert all(torch.equal(matrix(layer), found[name].dequantize()) for name, layer in block_linears(model).items())
 
 

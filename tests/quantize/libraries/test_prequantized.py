@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.models import source as models
-from bitsure.quantize.checkpoint import storage as checkpoints
+from bitsure.quantize.checkpoint.apply_checkpoint import put_into
+from bitsure.quantize.checkpoint.write_checkpoint import write_checkpoint
 from bitsure.quantize.libraries.prequantized import Prequantized
 from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.native.rounding import round_to_nearest
@@ -70,7 +71,7 @@ def test_awq_as_autoawq_writes_it(tiny_model, calib_file, tmp_path):
     (checkpoint / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))
     found = taken(tiny_model, checkpoint, calib_file, tmp_path)
     assert found.report["bits_per_weight"] == 4 + 20 / 32 and found.report["other_tensors_rounded"] == []
-    checkpoints.put_into(parent, checkpoint)
+    put_into(parent, checkpoint)
     for name, linear in block_linears(parent).items():
         assert torch.equal(linear.weight, rounded[name].dequantize())
 
@@ -103,7 +104,7 @@ def test_compressed_tensors_as_llm_compressor_saves_it(tiny_model, calib_file, t
     (ready / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))
     found = taken(tiny_model, ready, calib_file, tmp_path)
     assert found.report["not_applied"] == ([] if layout == "pack-quantized" else ["activations"])
-    checkpoints.put_into(parent, ready)
+    put_into(parent, ready)
     for name, linear in block_linears(parent).items():
         assert torch.equal(linear.weight, expected[name].float()), name
 
@@ -128,7 +129,7 @@ def test_bitsandbytes_as_transformers_saves_it(tiny_model, calib_file, tmp_path,
         assert 4.125 < found.report["bits_per_weight"] < 4.2  # one scale of scales for each of these small layers
     assert found.report["not_applied"] == (["activations"] if kind == "int8" else [])
     ours, _ = models.load(tiny_model, "float32")
-    checkpoints.put_into(ours, tmp_path / kind)
+    put_into(ours, tmp_path / kind)
     for name, linear in block_linears(ours).items():
         assert torch.allclose(linear.weight, expected[name], rtol=1e-6, atol=0), name
     ids = torch.arange(5, 45)[None]
@@ -152,7 +153,7 @@ def test_families_from_bitsandbytes(family, tiny_model, calib_file, tmp_path):
     found = taken(tmp_path / "parent", tmp_path / "ready", calib_file, tmp_path)
     outside = {f"{name}.weight" for name in expected.keys() - block_linears(model).keys()}
     assert set(found.report["other_tensors_rounded"]) == outside and bool(outside) == (family == "opt")
-    checkpoints.put_into(model, tmp_path / "ready")
+    put_into(model, tmp_path / "ready")
     for name, weight in expected.items():
         assert torch.equal(matrix(model.get_submodule(name)), weight), name
 
@@ -169,7 +170,7 @@ def test_names_of_published_files(family, tiny_model, calib_file, tmp_path):
     }
     ready = tmp_path / "ready"
     ready.mkdir()
-    checkpoints.write(ready, rounded, others)
+    write_checkpoint(ready, rounded, others)
     shutil.copy(tmp_path / "parent" / "config.json", ready)
     tensors = load_file(ready / "model.safetensors")
     renamed = {
@@ -179,7 +180,7 @@ def test_names_of_published_files(family, tiny_model, calib_file, tmp_path):
     save_file(renamed, ready / "model.safetensors")
     found = taken(tmp_path / "parent", ready, calib_file, tmp_path)
     assert found.report["modules_quantized"] == sorted(rounded) and found.report["other_tensors_rounded"] == []
-    checkpoints.put_into(model, ready)
+    put_into(model, ready)
     assert all(torch.equal(matrix(layer), rounded[name].dequantize()) for name, layer in block_linears(model).items())
 
 
@@ -188,10 +189,10 @@ def test_biases_of_zeros_and_computed_buffers_may_be_more(gptq_checkpoint, tiny_
     tensors = load_file(copy / "model.safetensors")
     save_file(tensors | {"a.rotary_emb.inv_freq": torch.ones(3), "b.bias": torch.zeros(3)}, copy / "model.safetensors")
     model, _ = models.load(tiny_model, "float32")
-    checkpoints.put_into(model, copy)
+    put_into(model, copy)
     save_file(tensors | {"b.bias": torch.ones(3)}, copy / "model.safetensors")
     with pytest.raises(UserError, match=r"does not have: model\.b\.bias"):
-        checkpoints.put_into(model, copy)
+        put_into(model, copy)
 
 
 def test_its_noise_control_is_of_the_parent(gptq_checkpoint, tiny_model, calib_file, tmp_path):

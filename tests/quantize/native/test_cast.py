@@ -7,11 +7,14 @@ from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.models import source as models
 from bitsure.quantize.check import check_plan
-from bitsure.quantize.checkpoint import storage as checkpoints
+from bitsure.quantize.checkpoint.apply_checkpoint import put_into
+from bitsure.quantize.checkpoint.contents import CheckpointContents
+from bitsure.quantize.checkpoint.read_checkpoint import read_checkpoint
+from bitsure.quantize.checkpoint.write_checkpoint import write_checkpoint
 from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.native import cast as casts
 from bitsure.quantize.native.cast import Cast
-from bitsure.quantize.proof import weight_changes as verify
+from bitsure.quantize.proof.weight_changes import prove
 from tests.builders.families import FAMILIES, build
 from tests.builders.plans import plan
 
@@ -24,7 +27,7 @@ def test_every_tensor_is_rounded_and_computing_goes_on_in_float32(tiny_model, ca
     check_plan(planned, Store(tmp_path))
     made = ensure_quantized(planned, Store(tmp_path), tmp_path / "log")
     model, _ = models.load(tiny_model, "float32")
-    checkpoints.put_into(model, made.checkpoint)
+    put_into(model, made.checkpoint)
     theirs, _ = models.load(tiny_model, dtype)  # transformers' own rounding
     for (name, ours), other in zip(model.named_parameters(), theirs.parameters(), strict=True):
         assert ours.dtype == torch.float32 and torch.equal(ours, other.float()), name
@@ -39,11 +42,11 @@ def test_every_tensor_is_rounded_and_computing_goes_on_in_float32(tiny_model, ca
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_can_be_cast(family, tmp_path):
     model = build(family, **FAMILIES[family])
-    checkpoints.write(tmp_path, *casts.cast(model, Cast("bfloat16")))
-    report = verify.report(model, *checkpoints.read(tmp_path), WINDOWS, whole_model=True)
-    checkpoints.put_into(model, tmp_path)
+    write_checkpoint(tmp_path, *casts.cast(model, Cast("bfloat16")))
+    report = prove(model, CheckpointContents(*read_checkpoint(tmp_path)), WINDOWS, whole_model=True)
+    put_into(model, tmp_path)
     expected = build(family, **FAMILIES[family]).bfloat16()
-    assert report["relative_error"] > 0
+    assert report.relative_error > 0
     for (name, ours), other in zip(model.named_parameters(), expected.parameters(), strict=True):
         assert torch.equal(ours, other.float()), name
 
@@ -66,14 +69,14 @@ def test_a_cast_may_leave_a_layer_but_not_all(tiny_model):
         for parameter in model.parameters():
             parameter[parameter.abs() < 1e-3] = 0.5
     with pytest.raises(UserError, match="12 of 12 layers are unchanged"):
-        verify.report(model, *casts.cast(model, Cast("float16")), WINDOWS, whole_model=True)
+        prove(model, CheckpointContents(*casts.cast(model, Cast("float16"))), WINDOWS, whole_model=True)
     model.lm_head.weight.data[0, 0] = 1 / 3
-    report = verify.report(model, *casts.cast(model, Cast("float16")), WINDOWS, whole_model=True)
-    assert report["other_tensors_rounded"] == ["model.decoder.embed_tokens.weight"]
+    report = prove(model, CheckpointContents(*casts.cast(model, Cast("float16"))), WINDOWS, whole_model=True)
+    assert report.other_tensors_rounded == ["model.decoder.embed_tokens.weight"]
 
 
 def test_numbers_beyond_the_type_are_an_error(tiny_model):
     model, _ = models.load(tiny_model, "float32")
     model.model.decoder.final_layer_norm.weight.data[0] = 1e6
     with pytest.raises(UserError, match=r"final_layer_norm\.weight: NaN or infinite"):
-        verify.report(model, *casts.cast(model, Cast("float16")), WINDOWS, whole_model=True)
+        prove(model, CheckpointContents(*casts.cast(model, Cast("float16"))), WINDOWS, whole_model=True)

@@ -9,7 +9,9 @@ import torch
 
 from bitsure.config.number_formats import ELEMENTS, Activations, KeysValues
 from bitsure.models import source as models
-from bitsure.quantize.checkpoint import storage as checkpoints
+from bitsure.quantize.checkpoint.apply_checkpoint import put_into
+from bitsure.quantize.checkpoint.contents import CheckpointContents
+from bitsure.quantize.checkpoint.read_checkpoint import read_checkpoint
 from bitsure.quantize.inference import hooks
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.libraries.gptq import Gptq
@@ -17,7 +19,7 @@ from bitsure.quantize.native import chain
 from bitsure.quantize.native.kept import Kept
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.native.transforms import search_scales
-from bitsure.quantize.proof import weight_changes as verify
+from bitsure.quantize.proof.weight_changes import prove
 from bitsure.quantize.walk import blocks, replay
 from bitsure.quantize.walk.targets import block_linears, matrix, unknown_weights
 from bitsure.quantize.weights.fake_quantize import fake_quantize
@@ -58,7 +60,7 @@ def quantized(model, quant, folder, advance=nothing, windows=WINDOWS):
     out = folder / "out"
     out.mkdir(parents=True, exist_ok=True)
     chain.quantize(model, quant, windows, folder / "parts", out, advance)
-    return *checkpoints.read(out), out
+    return *read_checkpoint(out), out
 
 
 @pytest.mark.parametrize("quantizer", QUANTIZERS)
@@ -66,10 +68,10 @@ def quantized(model, quant, folder, advance=nothing, windows=WINDOWS):
 def test_every_family_is_quantized_whole_and_comes_back_from_disk(family, quantizer, tmp_path):
     model, original = build(family, **ALL[family]), build(family, **ALL[family])
     back, others, out = quantized(model, QUANTIZERS[quantizer], tmp_path)
-    report = verify.report(original, back, others, WINDOWS[:2])
-    assert report["modules_quantized"] == sorted(block_linears(original)) and not unknown_weights(original)
-    assert 0 < report["relative_error"] < 0.2
-    checkpoints.put_into(original, out)
+    report = prove(original, CheckpointContents(back, others), WINDOWS[:2])
+    assert report.modules_quantized == sorted(block_linears(original)) and not unknown_weights(original)
+    assert 0 < report.relative_error < 0.2
+    put_into(original, out)
     if quantizer != "rtn":  # which leaves the model as it was
         for name, layer in block_linears(original).items():
             assert torch.equal(matrix(layer), matrix(block_linears(model)[name]))
@@ -82,18 +84,18 @@ def test_every_chain_runs_and_a_model_made_from_disk_is_the_one_that_was_calibra
     model, original, scored = (build("llama", **settings) for _ in range(3))
     quant = CHAINS[name]
     back, others, out = quantized(model, quant, tmp_path)
-    report = verify.report(original, back, others, WINDOWS[:2], scheme=InferenceScheme.read(out))
-    assert all(layer["output_error"] < 0.4 for layer in report["layers"].values())
+    report = prove(original, CheckpointContents(back, others, InferenceScheme.read(out)), WINDOWS[:2])
+    assert all(layer.output_error < 0.4 for layer in report.layers.values())
     assert ("activations" in report) == (quant.activations is not None)
     assert ("keys_and_values" in report) == (quant.kv is not None)
     assert set(report.get("transforms", {})) == set(quant.transforms)
-    checkpoints.put_into(scored, out)
+    put_into(scored, out)
     if quant.needs_data:
         with torch.inference_mode():
             found, expected = (one(input_ids=WINDOWS, use_cache=False).logits for one in (scored, model))
         assert (found - expected).norm() < 0.02 * expected.norm()  # factors meet before or after another rounding of floats
     if quant.name.startswith("rtn-mxfp4"):
-        assert report["bits_per_weight"] == pytest.approx((4 * (64 * 2 + 106) + 8 * (2 * 2 + 4)) / 234, rel=0.1)
+        assert report.bits_per_weight == pytest.approx((4 * (64 * 2 + 106) + 8 * (2 * 2 + 4)) / 234, rel=0.1)
 
 
 def test_static_ranges_are_those_of_the_scaled_inputs(tmp_path):
@@ -111,10 +113,10 @@ def test_static_ranges_are_those_of_the_scaled_inputs(tmp_path):
     for group_size in (-1, 0):
         quant = Rtn(8, 32, False, transforms=["scale"], activations=Activations(8, group_size))
         back, others, out = quantized(uneven(), quant, tmp_path / str(group_size))
-        found = verify.report(uneven(), back, others, WINDOWS[:2], scheme=InferenceScheme.read(out))
-        names = [name for name in found["layers"] if name.endswith(("q_proj", "up_proj"))]
-        assert max(found["transforms"]["scale"]["layers"].values()) > 3
-        errors[group_size] = sum(found["layers"][name]["output_error"] for name in names)
+        found = prove(uneven(), CheckpointContents(back, others, InferenceScheme.read(out)), WINDOWS[:2])
+        names = [name for name in found.layers if name.endswith(("q_proj", "up_proj"))]
+        assert max(found.transforms["scale"].layers.values()) > 3
+        errors[group_size] = sum(found.layers[name].output_error for name in names)
     assert errors[0] < 2 * errors[-1]
 
 
@@ -160,8 +162,8 @@ def test_gptq_is_closer_than_awq_and_awq_closer_than_rounding(tmp_path):
     for name, quant in QUANTIZERS.items():
         model = build("llama", **FAMILIES["llama"])
         found, *_ = quantized(model, quant, tmp_path / name)
-        report = verify.report(build("llama", **FAMILIES["llama"]), found, {}, WINDOWS)
-        errors.append(sum(layer["output_error"] for layer in report["layers"].values()))
+        report = prove(build("llama", **FAMILIES["llama"]), CheckpointContents(found), WINDOWS)
+        errors.append(sum(layer.output_error for layer in report.layers.values()))
     assert errors == sorted(errors, reverse=True)
 
 
@@ -217,9 +219,9 @@ def test_a_real_model_of_odd_widths(quantizer, remainder, groups, tmp_path):
     quant = dataclasses.replace(QUANTIZERS[quantizer], bits=3, group_size=128, remainder=remainder)
     windows = torch.randint(3, 500, (4, 64), generator=torch.Generator().manual_seed(1))
     back, others, _ = quantized(model, quant, tmp_path, windows=windows)
-    report = verify.report(models.load(path, "float32")[0], back, others, windows)
+    report = prove(models.load(path, "float32")[0], CheckpointContents(back, others), windows)
     inner = {"shorten": "128 and 44", "pad": "128", "row": "172"}[remainder]
     of_64, of_172 = 6 * 5, 5  # layers: q, k, v, o, gate, up; down
     expected = {groups: of_64} | {inner: of_172} if groups != inner else {groups: of_64 + of_172}
-    assert report["group_sizes"] == expected
-    assert 0 < report["relative_error"] < 0.4 and len(report["modules_quantized"]) == of_64 + of_172
+    assert report.group_sizes == expected
+    assert 0 < report.relative_error < 0.4 and len(report.modules_quantized) == of_64 + of_172

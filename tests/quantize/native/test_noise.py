@@ -11,8 +11,8 @@ from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.config.schema import CalibSettings, ModelSettings
 from bitsure.models import source as models
-from bitsure.quantize.calibration import windows as calib_data
-from bitsure.quantize.checkpoint import storage as checkpoints
+from bitsure.quantize.calibration.texts import CalibText, locate_text
+from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.native.full_precision import NoQuant
@@ -35,7 +35,7 @@ def made(request, tmp_path_factory, calib_file):
     byte_tokenizer().save_pretrained(folder / "model")
     calib = CalibSettings(name="text", path=str(calib_file), nsamples=8, seqlen=64)
     source = models.locate(ModelSettings(path=str(folder / "model")), None)
-    plan = Plan(source, GPTQ, calib, calib_data.locate(calib, None), "float32")
+    plan = Plan(source, GPTQ, calib, locate_text(calib, None), "float32")
     store = Store(folder / "store")
     noisy = [ensure_quantized(plan.noise(seed), store, folder / "log") for seed in (0, 1)]
     return source, ensure_quantized(plan, store, folder / "log"), noisy
@@ -56,7 +56,7 @@ def test_it_is_gaussian_another_for_each_seed_and_each_layer_and_the_same_again(
     changes = []
     for one in (*noisy, noisy[0]):
         model, _ = models.load(source.path, "float32")
-        checkpoints.put_into(model, one.checkpoint)
+        put_into(model, one.checkpoint)
         layers = block_linears(original)
         changes.append({name: matrix(layer) - matrix(layers[name]) for name, layer in block_linears(model).items()})
     first, other, again = changes
@@ -76,7 +76,7 @@ def test_nothing_but_its_size_is_kept(made):
 def test_what_it_is_like_is_in_its_key(made):
     source, _, _ = made
     calib = CalibSettings(name="text", path=__file__.replace(".py", ".txt"), nsamples=8, seqlen=64)
-    text = dataclasses.replace(calib_data.CalibText("text", None, "f"))
+    text = dataclasses.replace(CalibText("text", None, "f"))
     keys = [
         Plan(source, Noise(like=like, seed=seed), calib, text, "float32").made_from
         for like, seed in ((GPTQ, 0), (GPTQ, 1), (Rtn(3, 32, True), 0), (Rtn(4, 32, True), 0))

@@ -10,8 +10,9 @@ import torch
 from bitsure.base.errors import UserError
 from bitsure.config.number_formats import Activations, KeysValues
 from bitsure.config.quantizers import Tuning
-from bitsure.quantize.checkpoint import storage as checkpoints
+from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 from bitsure.quantize.checkpoint.contents import CheckpointContents
+from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint, read_checkpoint
 from bitsure.quantize.inference.hooks import InferenceRounding
 from bitsure.quantize.inference.reassembly import ReassembledInput, Reassembly, distances, grid, reassemble
 from bitsure.quantize.inference.scheme import InferenceScheme
@@ -20,8 +21,8 @@ from bitsure.quantize.native import chain, reassembly_search
 from bitsure.quantize.native.kept import Kept
 from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.native.rtn import Rtn
-from bitsure.quantize.proof import weight_changes as verify
 from bitsure.quantize.proof.inference_changes import prove_inference
+from bitsure.quantize.proof.weight_changes import prove
 from bitsure.quantize.walk import blocks
 from bitsure.quantize.walk.targets import block_linears
 from bitsure.quantize.weights.fake_quantize import fake_quantize
@@ -49,7 +50,7 @@ def quantized(model, quant, folder, advance=nothing):
 
 
 def report(original, out) -> dict:
-    return verify.report(original, *checkpoints.load(out, original), WINDOWS[:4], scheme=InferenceScheme.read(out))
+    return prove(original, load_checkpoint(out, original), WINDOWS[:4])
 
 
 @torch.no_grad()
@@ -58,7 +59,7 @@ def logits(model) -> torch.Tensor:
 
 
 def mean_error(found: dict) -> float:
-    return sum(layer["output_error"] for layer in found["layers"].values()) / len(found["layers"])
+    return sum(layer.output_error for layer in found.layers.values()) / len(found.layers)
 
 
 @pytest.mark.parametrize("family", sorted(set(ALL) - {"mixtral"}))
@@ -66,18 +67,18 @@ def test_every_family_is_reassembled_and_tuned_and_runs_from_disk_as_it_was_tune
     model, original = outlying(family), outlying(family)
     out = quantized(model, QLLM, tmp_path)
     found = report(outlying(family), out)
-    moved = found["transforms"]["reassemble"]
-    assert max(moved["layers"].values()) > 1 and sorted(moved["searched"]) == sorted(moved["layers"])
-    for names, searched in moved["searched"].items():
-        assert searched["error"] <= searched["error_whole"]
-        assert (searched["error"] < searched["error_whole"]) == (searched["channels_moved"] > 0) == (moved["layers"][names] > 1)
-        assert (names in moved["nothing_to_move"]) == (searched["channels_moved"] == 0)
-    reassembled = {name for names in moved["layers"] if names not in moved["nothing_to_move"] for name in names.split(", ")}
-    assert set(moved["largest_input"]) == reassembled
-    tuned = found["transforms"]["tuning"]
-    assert all(ratio < 1 for ratio in tuned["layers"].values()) and not tuned["nothing_to_move"]
-    assert found["modules_quantized"] == sorted(block_linears(original))
-    checkpoints.put_into(original, out)
+    moved = found.transforms["reassemble"]
+    assert max(moved.layers.values()) > 1 and sorted(moved.searched) == sorted(moved.layers)
+    for names, searched in moved.searched.items():
+        assert searched.error <= searched.error_whole
+        assert (searched.error < searched.error_whole) == (searched.channels_moved > 0) == (moved.layers[names] > 1)
+        assert (names in moved.nothing_to_move) == (searched.channels_moved == 0)
+    reassembled = {name for names in moved.layers if names not in moved.nothing_to_move for name in names.split(", ")}
+    assert set(moved.largest_input) == reassembled
+    tuned = found.transforms["tuning"]
+    assert all(ratio < 1 for ratio in tuned.layers.values()) and not tuned.nothing_to_move
+    assert found.modules_quantized == sorted(block_linears(original))
+    put_into(original, out)
     assert torch.equal(logits(original), logits(model))  # the model that was tuned block by block still has its hooks
 
 
@@ -88,7 +89,7 @@ def test_reassembling_brings_outputs_nearer_and_tuning_the_model(tmp_path):
         expected = logits(model)
         out = quantized(outlying("llama"), quant, tmp_path / name)
         errors.append(mean_error(report(outlying("llama"), out)))
-        checkpoints.put_into(model, out)
+        put_into(model, out)
         shifts.append(((logits(model) - expected).norm() / expected.norm()).item())
     assert errors[1] < 0.9 * errors[0]
     assert shifts[2] < shifts[1] < shifts[0]
@@ -120,8 +121,8 @@ def test_chains_with_reassembling_run_from_disk_as_they_were_calibrated(quant, t
     model, original = strong(), strong()
     out = quantized(model, quant, tmp_path)
     found = report(strong(), out)
-    assert max(found["transforms"]["reassemble"]["layers"].values()) > 1
-    checkpoints.put_into(original, out)
+    assert max(found.transforms["reassemble"].layers.values()) > 1
+    put_into(original, out)
     torch.testing.assert_close(logits(original), logits(model), rtol=1e-4, atol=1e-4)
 
 
@@ -144,10 +145,10 @@ def test_the_threshold_is_the_one_with_the_least_error_of_the_rounded_output():
             change = fake_quantize(tried.inputs(x), A4) @ rounded.T - x @ weight.T
             errors.append((change.norm() / (x @ weight.T).norm()).item())
     assert len(errors) > 10 and min(errors) < 0.9 * errors[0]
-    assert searched["error"] == pytest.approx(min(errors), rel=1e-5)
-    assert searched["error_whole"] == pytest.approx(errors[0], rel=1e-5)
-    assert searched["channels_moved"] == len(found.copied) > 0
-    assert searched["largest_over_median"] == pytest.approx((largest.max() / largest.median()).item())
+    assert searched.error == pytest.approx(min(errors), rel=1e-5)
+    assert searched.error_whole == pytest.approx(errors[0], rel=1e-5)
+    assert searched.channels_moved == len(found.copied) > 0
+    assert searched.largest_over_median == pytest.approx((largest.max() / largest.median()).item())
 
 
 def test_thresholds_are_tried_on_batches_from_all_over_the_text(monkeypatch):
@@ -167,7 +168,7 @@ def test_thresholds_are_tried_on_batches_from_all_over_the_text(monkeypatch):
         expected = torch.cat([feed.run(feed.batches[i]) for i in (0, 4, 7, 11)]).flatten(0, 1)
         done, _ = reassembly_search.reassemble_block(block, prefix, feed, groups, REASSEMBLED, InferenceRounding())
         assert len(ran) == len(done) == 4 and torch.equal(ran[0], expected)
-        assert {one.searched["tokens"] for one in done} == {4 * 48}
+        assert {one.searched.tokens for one in done} == {4 * 48}
         break
 
 
@@ -191,26 +192,26 @@ def test_reassembling_that_moves_nothing_on_held_out_text_is_an_error(tmp_path):
 def test_where_no_channel_stands_out_nothing_is_moved_and_that_is_said(tmp_path, caplog):
     quant = Kept(transforms=["reassemble"], activations=Activations(8))
     out = quantized(build("opt", **FAMILIES["opt"]), quant, tmp_path)
-    found = report(build("opt", **FAMILIES["opt"]), out)["transforms"]["reassemble"]
-    still = found["nothing_to_move"]
+    found = report(build("opt", **FAMILIES["opt"]), out).transforms["reassemble"]
+    still = found.nothing_to_move
     model = build("opt", **FAMILIES["opt"])
     seen: dict[str, torch.Tensor] = {}
     names = "model.decoder.layers.0.self_attn.q_proj"
     block_linears(model)[names].register_forward_hook(lambda _, inputs, out: seen.update(x=inputs[0].flatten(0, -2)))
     logits(model)
     largest = seen["x"].abs().amax(0)
-    [of_first] = [searched for names_of, searched in found["searched"].items() if names in names_of.split(", ")]
-    assert of_first["largest_over_median"] == pytest.approx((largest.max() / largest.median()).item(), rel=1e-4)
-    assert still and all(found["searched"][names]["error"] == found["searched"][names]["error_whole"] > 0 for names in still)
+    [of_first] = [searched for names_of, searched in found.searched.items() if names in names_of.split(", ")]
+    assert of_first.largest_over_median == pytest.approx((largest.max() / largest.median()).item(), rel=1e-4)
+    assert still and all(found.searched[names].error == found.searched[names].error_whole > 0 for names in still)
 
 
 def test_what_was_broken_off_goes_on_and_ends_the_same(tmp_path):
     def crash(*args, **kwargs) -> None:
         raise KeyboardInterrupt
 
-    whole, _ = checkpoints.read(quantized(outlying("opt"), QLLM, tmp_path / "whole"))
+    whole, _ = read_checkpoint(quantized(outlying("opt"), QLLM, tmp_path / "whole"))
     with pytest.raises(KeyboardInterrupt):
         quantized(outlying("opt"), QLLM, tmp_path, crash)
     assert [path.name for path in (tmp_path / "parts").iterdir()] == ["model.decoder.layers.0"]
-    resumed, _ = checkpoints.read(quantized(outlying("opt"), QLLM, tmp_path))
+    resumed, _ = read_checkpoint(quantized(outlying("opt"), QLLM, tmp_path))
     assert all(torch.equal(resumed[name].codes, whole[name].codes) for name in whole)

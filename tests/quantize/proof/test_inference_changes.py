@@ -14,8 +14,8 @@ from bitsure.quantize.inference.divisions import Division
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.native.kept import Kept
-from bitsure.quantize.proof import weight_changes as verify
 from bitsure.quantize.proof.inference_changes import prove_inference
+from bitsure.quantize.proof.weight_changes import prove
 from bitsure.quantize.walk.targets import block_linears, find_blocks
 from bitsure.quantize.weights.fake_quantize import fake_quantize
 from bitsure.sweep.report.run_columns import quantized_size
@@ -33,7 +33,7 @@ def llama():
 
 def test_the_errors_are_those_of_the_definition():
     model = llama()
-    found = verify.report(model, {}, {}, WINDOWS, scheme=SETTINGS)
+    found = prove(model, CheckpointContents({}, scheme=SETTINGS), WINDOWS)
     name, seen, keys = "model.layers.1.self_attn.q_proj", [], []
     block_linears(model)[name].register_forward_hook(lambda layer, inputs, out: seen.append(inputs[0]))
     find_blocks(model)[1][1].self_attn.v_proj.register_forward_hook(lambda layer, inputs, out: keys.append(out))
@@ -41,36 +41,37 @@ def test_the_errors_are_those_of_the_definition():
         model(input_ids=WINDOWS, use_cache=False)
     x, weight = seen[0].flatten(0, -2).double(), block_linears(model)[name].weight.double()
     rounded = fake_quantize(seen[0], Activations(8)).flatten(0, -2).double()
-    activations = found["activations"]
-    assert (activations["bits"], activations["group_size"], activations["symmetric"]) == (8, -1, False)
-    assert set(activations["errors"]) == set(block_linears(model)) and activations["always_zero"] == []
-    assert activations["errors"][name] == pytest.approx(((rounded - x).norm() / x.norm()).item(), rel=1e-4)
+    activations = found.activations
+    assert (activations.bits, activations.group_size, activations.symmetric) == (8, -1, False)
+    assert set(activations.errors) == set(block_linears(model)) and activations.always_zero == []
+    assert activations.errors[name] == pytest.approx(((rounded - x).norm() / x.norm()).item(), rel=1e-4)
     expected = ((rounded - x) @ weight.T).norm() / (x @ weight.T).norm()
-    assert found["layers"][name] == {"weight_error": 0.0, "output_error": pytest.approx(expected.item(), rel=1e-3)}
+    assert found.layers[name].weight_error == 0
+    assert found.layers[name].output_error == pytest.approx(expected.item(), rel=1e-3)
     values = keys[0].view(6, 24, 2, 16)  # in groups of 8 of a head's 16 channels
     expected = (fake_quantize(values, KeysValues(4, 8)) - values).norm() / values.norm()
-    assert found["keys_and_values"]["errors"]["model.layers.1 values"] == pytest.approx(expected.item(), rel=1e-4)
-    assert len(found["keys_and_values"]["errors"]) == 4
+    assert found.keys_and_values.errors["model.layers.1 values"] == pytest.approx(expected.item(), rel=1e-4)
+    assert len(found.keys_and_values.errors) == 4
 
 
 def test_what_half_precision_adds_to_the_grid_is_recorded():
     """bfloat16 has 8 bits: 8-bit integers times a scale are off by a third of a step, MX numbers not at all."""
-    assert verify.report(llama(), {}, {}, WINDOWS, scheme=SETTINGS)["activations"]["off_grid"] == 0
+    assert prove(llama(), CheckpointContents({}, scheme=SETTINGS), WINDOWS).activations.off_grid == 0
     half = llama().bfloat16()
-    found = verify.report(half, {}, {}, WINDOWS, scheme=SETTINGS)
-    activations, keys = found["activations"], found["keys_and_values"]
-    assert 2**-10 < activations["off_grid"] < 2**-8 and activations["off_grid"] < min(activations["errors"].values())
-    assert 0 < keys["off_grid"] < 2**-8
+    found = prove(half, CheckpointContents({}, scheme=SETTINGS), WINDOWS)
+    activations, keys = found.activations, found.keys_and_values
+    assert 2**-10 < activations.off_grid < 2**-8 and activations.off_grid < min(activations.errors.values())
+    assert 0 < keys.off_grid < 2**-8
     mx = InferenceScheme(activations=Activations(format="mxfp8_e4m3"))
-    assert verify.report(llama().bfloat16(), {}, {}, WINDOWS, scheme=mx)["activations"]["off_grid"] == 0
+    assert prove(llama().bfloat16(), CheckpointContents({}, scheme=mx), WINDOWS).activations.off_grid == 0
 
 
 def test_kept_weights_are_said_to_be_kept():
     """Loaded in float32, and as large as the model's own files, which are in half precision."""
-    found = verify.report(llama(), {}, {}, WINDOWS, scheme=SETTINGS, stored_bits=16.0)
-    assert found["modules_quantized"] == [] and found["relative_error"] == 0
-    assert found["bits_per_weight"] == 16 and found["parameter_share"] == 0
-    assert found["modules_skipped"]["model.layers.0.mlp.up_proj"] == "weights are kept"
+    found = prove(llama(), CheckpointContents({}, scheme=SETTINGS), WINDOWS, stored_bits=16.0)
+    assert found.modules_quantized == [] and found.relative_error == 0
+    assert found.bits_per_weight == 16 and found.parameter_share == 0
+    assert found.modules_skipped["model.layers.0.mlp.up_proj"] == "weights are kept"
 
 
 def test_a_model_with_kept_weights_is_as_large_as_its_files(tmp_path, calib_file):
@@ -96,7 +97,7 @@ def test_a_model_with_kept_weights_is_as_large_as_its_files(tmp_path, calib_file
 def test_a_format_that_changes_nothing_is_an_error(settings, said, monkeypatch):
     monkeypatch.setattr("bitsure.quantize.inference.hooks.fake_quantize", lambda x, *rest: x)
     with pytest.raises(UserError, match=said):
-        verify.report(llama(), {}, {}, WINDOWS, scheme=settings)
+        prove(llama(), CheckpointContents({}, scheme=settings), WINDOWS)
 
 
 def test_keys_and_values_that_are_not_reached_are_an_error(monkeypatch):
@@ -104,7 +105,7 @@ def test_keys_and_values_that_are_not_reached_are_an_error(monkeypatch):
         "bitsure.quantize.inference.hooks.PassThroughCache.update", lambda self, keys, values, *rest: (keys, values)
     )
     with pytest.raises(UserError, match=r"keys and values were not reached: model.layers.0 keys"):
-        verify.report(llama(), {}, {}, WINDOWS, scheme=SETTINGS)
+        prove(llama(), CheckpointContents({}, scheme=SETTINGS), WINDOWS)
 
 
 def test_one_block_whose_keys_and_values_are_not_reached_is_named():
@@ -113,22 +114,22 @@ def test_one_block_whose_keys_and_values_are_not_reached_is_named():
     forward = attention.forward
     attention.forward = lambda *args, **kwargs: forward(*args, **kwargs | {"past_key_values": None, "past_key_value": None})
     with pytest.raises(UserError, match=r"keys and values were not reached: model.layers.1 keys, model.layers.1 values"):
-        verify.report(model, {}, {}, WINDOWS, scheme=SETTINGS)
+        prove(model, CheckpointContents({}, scheme=SETTINGS), WINDOWS)
 
 
 def test_inputs_that_are_always_zero_are_said_to_be():
     model = llama()
     with torch.no_grad():
         model.model.layers[0].mlp.up_proj.weight.zero_()
-    found = verify.report(model, {}, {}, WINDOWS, scheme=SETTINGS)
-    assert found["activations"]["always_zero"] == ["model.layers.0.mlp.down_proj"]
+    found = prove(model, CheckpointContents({}, scheme=SETTINGS), WINDOWS)
+    assert found.activations.always_zero == ["model.layers.0.mlp.down_proj"]
 
 
 def test_smoothing_that_moved_nothing_is_an_error_and_a_search_that_found_nothing_is_said():
     name = "model.layers.0.mlp.up_proj"
     idle = InferenceScheme(SETTINGS.activations, None, [Division([name], torch.ones(64))], {}, {"smooth": {name: 1.0}})
     with pytest.raises(UserError, match=r"smooth.* moved nothing: every scale is 1"):
-        verify.report(llama(), {}, {}, WINDOWS, scheme=idle)
+        prove(llama(), CheckpointContents({}, scheme=idle), WINDOWS)
     moved = {"scale": {name: 1.0, "other": 3.0}, "clip": {name: 0.0}}
     found = prove_inference(llama(), CheckpointContents({}, scheme=InferenceScheme(transform_effects=moved)), WINDOWS)[
         "transforms"

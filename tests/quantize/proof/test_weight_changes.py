@@ -9,9 +9,10 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.models import source as models
+from bitsure.quantize.checkpoint.contents import CheckpointContents
 from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.native.rtn import Rtn
-from bitsure.quantize.proof import weight_changes as verify
+from bitsure.quantize.proof.weight_changes import prove
 from bitsure.quantize.walk.targets import block_linears, matrix, skipped_modules, unknown_weights
 
 HELD_OUT = torch.randint(3, 250, (2, 16), generator=torch.Generator().manual_seed(0))
@@ -36,25 +37,25 @@ def test_the_blocks_linear_layers_are_the_targets_and_the_rest_has_a_reason(mode
 
 
 def test_the_report_says_what_changed(model):
-    report = verify.report(model, rounded(model), {}, HELD_OUT)
+    report = prove(model, CheckpointContents(rounded(model)), HELD_OUT)
     total = sum(p.numel() for p in model.parameters())
-    assert report["modules_quantized"] == sorted(block_linears(model))
-    assert report["parameter_share"] == pytest.approx(2 * (4 * 64 * 64 + 2 * 64 * 128) / total)
-    assert report["bits_per_weight"] == pytest.approx(4 + (16 + 4) / 32)
-    assert report["group_sizes"] == {"32": 12}
-    assert 0 < report["relative_error"] < 0.2
-    assert all(0 < layer["output_error"] < 0.3 and 0 < layer["weight_error"] < 0.2 for layer in report["layers"].values())
+    assert report.modules_quantized == sorted(block_linears(model))
+    assert report.parameter_share == pytest.approx(2 * (4 * 64 * 64 + 2 * 64 * 128) / total)
+    assert report.bits_per_weight == pytest.approx(4 + (16 + 4) / 32)
+    assert report.group_sizes == {"32": 12}
+    assert 0 < report.relative_error < 0.2
+    assert all(0 < layer.output_error < 0.3 and 0 < layer.weight_error < 0.2 for layer in report.layers.values())
 
 
 def test_one_scale_a_tensor_is_shared_by_all_its_weights(model):
     weights = {name: round_to_nearest(matrix(layer), Rtn(4, 0, True)) for name, layer in block_linears(model).items()}
-    sizes = verify.report(model, weights, {}, HELD_OUT)["group_sizes"]
+    sizes = prove(model, CheckpointContents(weights), HELD_OUT).group_sizes
     assert sizes == {str(64 * 64): 2 * 4, str(64 * 128): 2 * 2}
 
 
 def test_the_output_error_is_the_one_of_the_definition(model):
     weights = rounded(model, bits=2)
-    report = verify.report(model, weights, {}, HELD_OUT)
+    report = prove(model, CheckpointContents(weights), HELD_OUT)
     name = "model.decoder.layers.0.self_attn.q_proj"
     linear, seen = block_linears(model)[name], []
     handle = linear.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
@@ -63,21 +64,19 @@ def test_the_output_error_is_the_one_of_the_definition(model):
     handle.remove()
     x = seen[0].reshape(-1, 64).double()
     exact, approximate = x @ linear.weight.double().T, x @ weights[name].dequantize().double().T
-    assert report["layers"][name]["output_error"] == pytest.approx(
-        ((approximate - exact).norm() / exact.norm()).item(), rel=1e-4
-    )
+    assert report.layers[name].output_error == pytest.approx(((approximate - exact).norm() / exact.norm()).item(), rel=1e-4)
 
 
 def test_a_missing_layer_is_named(model):
     weights = rounded(model)
     del weights["model.decoder.layers.1.fc2"]
     with pytest.raises(UserError, match=r"1 of 12 layers were not quantized: model\.decoder\.layers\.1\.fc2"):
-        verify.report(model, weights, {}, HELD_OUT)
+        prove(model, CheckpointContents(weights), HELD_OUT)
 
 
 def test_nothing_quantized_is_an_error(model):
     with pytest.raises(UserError, match="12 of 12 layers were not quantized"):
-        verify.report(model, {}, {}, HELD_OUT)
+        prove(model, CheckpointContents({}), HELD_OUT)
 
 
 def test_an_unchanged_layer_is_named(model):
@@ -89,7 +88,7 @@ def test_an_unchanged_layer_is_named(model):
             return block_linears(model)[name].weight.detach().clone()
 
     with pytest.raises(UserError, match=r"1 of 12 layers are unchanged: model\.decoder\.layers\.0\.fc1"):
-        verify.report(model, weights | {name: Unchanged()}, {}, HELD_OUT)
+        prove(model, CheckpointContents(weights | {name: Unchanged()}), HELD_OUT)
 
 
 def test_broken_numbers_and_wrong_shapes_are_named(model):
@@ -97,10 +96,10 @@ def test_broken_numbers_and_wrong_shapes_are_named(model):
     good = rounded(model)[name]
     bad = dataclasses.replace(good, scales=good.scales * float("nan"))
     with pytest.raises(UserError, match=r"1 of 12 layers hold NaN"):
-        verify.report(model, rounded(model) | {name: bad}, {}, HELD_OUT)
+        prove(model, CheckpointContents(rounded(model) | {name: bad}), HELD_OUT)
     other = round_to_nearest(torch.randn(3, 3), Rtn(4, 32, True))
     with pytest.raises(UserError, match=r"1 of 12 layers have another shape"):
-        verify.report(model, rounded(model) | {name: other}, {}, HELD_OUT)
+        prove(model, CheckpointContents(rounded(model) | {name: other}), HELD_OUT)
 
 
 def test_a_model_without_blocks_is_refused():
@@ -111,13 +110,13 @@ def test_a_model_without_blocks_is_refused():
         get_input_embeddings = get_output_embeddings
 
     with pytest.raises(UserError, match="0 lists of blocks with linear layers"):
-        verify.report(Flat(), {}, {}, HELD_OUT)
+        prove(Flat(), CheckpointContents({}), HELD_OUT)
 
 
 def test_tensors_that_were_rounded_on_the_way_are_named(model):
     name = "model.decoder.layers.0.fc1.bias"
     others = {name: model.state_dict()[name] + 1e-4, "model.decoder.final_layer_norm.weight": torch.ones(64)}
-    assert verify.report(model, rounded(model), others, HELD_OUT)["other_tensors_rounded"] == [name]
+    assert prove(model, CheckpointContents(rounded(model), others), HELD_OUT).other_tensors_rounded == [name]
 
 
 def test_weights_that_no_quantizer_touches_are_found():
@@ -133,4 +132,4 @@ def test_outputs_that_overflow_are_named(tiny_model):
     with torch.no_grad():
         model.model.decoder.layers[0].fc2.bias.fill_(3e38)
     with pytest.raises(UserError, match=r"NaN or infinite outputs on the calibration text: model\.decoder\.layers\.1"):
-        verify.report(model, rounded(model), {}, HELD_OUT)
+        prove(model, CheckpointContents(rounded(model)), HELD_OUT)

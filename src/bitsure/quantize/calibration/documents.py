@@ -1,4 +1,4 @@
-"""Documents of text in files: which files, and what they hold."""
+"""Documents of text in files: finding the files, and reading them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ TEXT_COLUMN = "text"
 
 
 def find_files(path: Path) -> tuple[Path, ...]:
-    """The file itself, or those of a folder and its subfolders that can be read, in the order of their names.
+    """Return the file itself, or those of a folder and its subfolders that can be read, in the order of their names.
 
-    Raises UserError if there is none.
+    Raises:
+        UserError: If there is none.
     """
     if path.is_dir():
         files = tuple(sorted(file for file in path.rglob("*") if file.is_file() and file.name.endswith(tuple(READERS))))
@@ -32,10 +33,14 @@ def find_files(path: Path) -> tuple[Path, ...]:
 
 
 def read_documents(path: Path, document_start: str | None = None) -> list[str]:
-    """The documents of a file: the paragraphs of a .txt, the `text` of each line or row of the others.
+    """Return the documents of a file: the paragraphs of a .txt, the `text` of each line or row of the others.
 
-    document_start: a regular expression; lines or rows are joined into one document until the next that it matches.
-    Raises UserError, with the line or row, if the file is not what its name says.
+    Args:
+        path: The file.
+        document_start: A regular expression; lines or rows are joined into one document until the next that it matches.
+
+    Raises:
+        UserError: If the file is not what its name says; the line or row is named.
     """
     reader = next(reader for ending, reader in READERS.items() if path.name.endswith(ending))
     try:

@@ -1,4 +1,4 @@
-"""Channel reassembly (QLLM, Liu et al. 2024, section 4.1): outlier channels are spread over slots that similar ones give up.
+"""Channel reassembly (QLLM, Liu et al. 2024, section 4.1): outlier channels are spread over the slots of merged ones.
 
 The width stays: as many pairs of similar channels are merged as outlier channels have copies.
 """
@@ -17,57 +17,65 @@ from bitsure.quantize.walk.targets import matrix
 
 @dataclass(frozen=True)
 class Reassembly:
-    """How channels are reassembled: x'_j is the sum of what is in slot j, divided by d_j; W'_j the sum of its columns.
+    """How channels are reassembled: x'_j is the sum of the channels in slot j, divided by d_j; W'_j the sum of their columns.
 
-    A slot holds its own channel; that of a merged channel holds a copy of an outlier channel instead, and the channel itself
-    is added to another slot. For an outlier channel d is the number of its copies, T; for a slot with merged channels their
-    number.
+    A slot holds its own channel. The slot of a merged channel holds a copy of an outlier channel instead, and the merged
+    channel is added to another slot. The divisor d of an outlier channel is the number of its copies, T, and that of a slot
+    with merged channels is their number.
     """
 
-    merged: torch.Tensor  # (n,) int64: channels that give up their slots, each once
-    into: torch.Tensor  # (n,) int64: the slots that they are added to
-    copied: torch.Tensor  # (n,) int64: the outlier channels that take the freed slots
-    divisors: torch.Tensor  # (in,) float32, whole numbers from 1
+    merged: torch.Tensor
+    """Channels that give up their slots, each once, (n,) int64."""
+    into: torch.Tensor
+    """The slots that they are added to, (n,) int64."""
+    copied: torch.Tensor
+    """The outlier channels that take the freed slots, (n,) int64."""
+    divisors: torch.Tensor
+    """d, whole numbers from 1, (in,) float32."""
 
     def inputs(self, x: torch.Tensor) -> torch.Tensor:
-        """ReassembledInput inputs (…, in) of inputs (…, in)."""
-        return self._moved(x) / self.divisors.to(x)
+        """Return the reassembled inputs (…, in) of inputs (…, in)."""
+        return self._sum_slots(x) / self.divisors.to(x)
 
     def weight(self, weight: torch.Tensor) -> torch.Tensor:
-        """The weight (out, in) that reads reassembled inputs: x'W'ᵀ = xWᵀ but for what merging costs."""
-        return self._moved(weight)
+        """Return the weight (out, in) that reads reassembled inputs: x'W'ᵀ = xWᵀ but for the error of merging."""
+        return self._sum_slots(weight)
 
-    def _moved(self, values: torch.Tensor) -> torch.Tensor:
-        merged, into, copied = (one.to(values.device) for one in (self.merged, self.into, self.copied))
-        found = values.index_copy(-1, merged, values.index_select(-1, copied))
-        return found.index_add(-1, into, values.index_select(-1, merged))
+    def _sum_slots(self, values: torch.Tensor) -> torch.Tensor:
+        merged, into, copied = (channels.to(values.device) for channels in (self.merged, self.into, self.copied))
+        slots = values.index_copy(-1, merged, values.index_select(-1, copied))
+        return slots.index_add(-1, into, values.index_select(-1, merged))
 
     @property
     def changes_channels(self) -> bool:
+        """Whether any channel is taken apart."""
         return len(self.copied) > 0
 
     @property
     def most_copies(self) -> int:
-        """The largest T_i; 1: no channel was taken apart."""
+        """The largest T_i; 1 if no channel is taken apart."""
         return int(self.divisors[self.copied].max()) if len(self.copied) else 1
 
     def cpu(self) -> Reassembly:
+        """Return the same with tensors in the CPU's memory."""
         return Reassembly(**{key: tensor.cpu() for key, tensor in vars(self).items()})
 
 
 @dataclass(frozen=True)
 class ReassembledInput:
-    """Layers that read one input, how its channels are reassembled, and what the search of the threshold found."""
+    """Layers that read one input, and how its channels are reassembled."""
 
     layers: list[str]
     reassembly: Reassembly
-    searched: dict[str, float]  # as `reassembly_search.search` returns it, and on how many tokens
+    searched: dict[str, float]
+    """The search of the threshold, as `reassembly_search.search` returns it, and `tokens`, the text that it used."""
 
     @torch.no_grad()
     def apply(self, module_of: Callable[[str], nn.Module]) -> None:
-        """Change the weights of modules, found by name; their inputs are left to the layers' hooks (`InferenceRounding`).
+        """Change the weights of modules, found by name; their inputs are left to the layers' hooks.
 
-        Raises UserError where accelerate keeps a weight elsewhere: a copy into it would do nothing.
+        Raises:
+            UserError: If accelerate keeps a weight elsewhere, where a copy into it would do nothing.
         """
         for name in self.layers:
             weight = matrix(module_of(name))
@@ -77,15 +85,23 @@ class ReassembledInput:
 
 
 def copies(largest: torch.Tensor, threshold: float) -> torch.Tensor:
-    """T_i = max(1, ⌈M_i / θ⌉) of channels whose largest magnitudes are M (in,): into how many each is taken apart, int64."""
+    """Return T_i = max(1, ⌈M_i / θ⌉), the number of copies of channels whose largest magnitudes are M (in,), int64."""
     return (largest.double() / threshold).ceil().clamp(min=1).long()
 
 
 def distances(hessian: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """What merging each pair of channels costs, (in, in): D_ij = ‖½ (x_i − x_j)(W_i − W_j)‖² (equation 5), a token's mean.
+    """Return the cost of merging each pair of channels, D_ij = ‖½ (x_i − x_j)(W_i − W_j)‖², a token's mean.
 
-    hessian: the mean of x xᵀ, (in, in); weight: all rows that read x, (out, in). The norm of a product of a column of tokens
-    and a row of outputs is the product of their norms.
+    The norm of the product of a column of tokens and a row of outputs is the product of their norms.
+
+    Args:
+        hessian: The mean of x xᵀ, shape (in, in).
+        weight: All rows that read x, shape (out, in).
+
+    Returns:
+        Shape (in, in).
+
+    Reference: Liu et al. 2024, equation 5.
     """
     return _squared_distances(hessian) * _squared_distances(weight.T @ weight) / 4
 
@@ -96,27 +112,35 @@ def _squared_distances(gram: torch.Tensor) -> torch.Tensor:
 
 
 def match(cost: torch.Tensor, parts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Which channels to merge and into which, (n,) both: n = Σ(T_i − 1), so that the width stays. None: there are too few.
+    """Return the channels to merge and the channels to merge them into; None if there are too few.
 
-    Bipartite soft matching (appendix A): even channels, each with an edge to its nearest odd one; the n shortest edges.
-    Channels that are taken apart take no part. Several even channels may be merged into the same odd one.
+    Bipartite soft matching: even channels, each with an edge to its nearest odd one; the n shortest edges, with n = Σ(T_i − 1),
+    so that the width stays. Channels that are taken apart are left out. Several even channels may be merged into the same odd
+    one.
 
-    cost: `distances` (in, in); parts: `copies` (in,).
+    Args:
+        cost: `distances`, shape (in, in).
+        parts: `copies`, shape (in,).
+
+    Returns:
+        Two tensors of shape (n,).
+
+    Reference: Liu et al. 2024, appendix A.
     """
     n = int((parts - 1).sum())
     whole = torch.nonzero(parts == 1).flatten()
-    ours, theirs = whole[whole % 2 == 0], whole[whole % 2 == 1]
-    if n > len(ours) or (n and not len(theirs)):
+    even, odd = whole[whole % 2 == 0], whole[whole % 2 == 1]
+    if n > len(even) or (n and not len(odd)):
         return None
     if n == 0:
         return whole[:0], whole[:0]
-    shortest, nearest = cost[ours][:, theirs].min(dim=1)
+    shortest, nearest = cost[even][:, odd].min(dim=1)
     chosen = shortest.argsort(stable=True)[:n]
-    return ours[chosen], theirs[nearest[chosen]]
+    return even[chosen], odd[nearest[chosen]]
 
 
 def reassemble(cost: torch.Tensor, parts: torch.Tensor) -> Reassembly | None:
-    """The reassembly that takes channels apart into `parts` (in,) copies; None where too few are left to be merged."""
+    """Return the reassembly that takes channels apart into `parts` (in,) copies; None if too few are left to be merged."""
     pairs = match(cost, parts)
     if pairs is None:
         return None
@@ -128,17 +152,24 @@ def reassemble(cost: torch.Tensor, parts: torch.Tensor) -> Reassembly | None:
 
 
 def grid(largest: torch.Tensor, steps: int) -> list[torch.Tensor]:
-    """The different `copies` that θ = min M + p/P · (max M − min M), p = P … 1, makes (algorithm 1); the first are all ones.
+    """Return the different `copies` for θ = min M + p/P · (max M − min M), p = P … 1; the first are all ones.
 
-    largest: M (in,), finite. Raises UserError where it is not.
+    Args:
+        largest: The largest magnitude M of each channel, shape (in,).
+        steps: P.
+
+    Raises:
+        UserError: If a magnitude is not finite.
+
+    Reference: Liu et al. 2024, algorithm 1.
     """
     low, high = largest.min().item(), largest.max().item()
     if not largest.isfinite().all():
         raise UserError("Channels whose largest magnitude is NaN or infinite cannot be reassembled.")
-    found = [torch.ones_like(largest, dtype=torch.long)]
+    choices = [torch.ones_like(largest, dtype=torch.long)]
     for p in range(steps - 1, 0, -1):
         threshold = low + p / steps * (high - low)
-        parts = copies(largest, threshold) if threshold > 0 else found[-1]
-        if not torch.equal(parts, found[-1]):
-            found.append(parts)
-    return found
+        parts = copies(largest, threshold) if threshold > 0 else choices[-1]
+        if not torch.equal(parts, choices[-1]):
+            choices.append(parts)
+    return choices

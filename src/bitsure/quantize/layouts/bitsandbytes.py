@@ -45,8 +45,3 @@ def from_rows(weight: torch.Tensor, absmax: torch.Tensor) -> IntegerWeight:
     zeros = torch.full_like(scales, 128, dtype=torch.int32)
     group_of = torch.zeros(weight.shape[1], dtype=torch.int64)
     return IntegerWeight(8, weight.to(torch.int32) + 128, scales, zeros, group_of)
-
-
-def take(tensors: dict[str, torch.Tensor]) -> dict[str, Weight]:
-    """Old name of `BitsandbytesLayout.take`."""
-    return BitsandbytesLayout().take(tensors, {}, Path())

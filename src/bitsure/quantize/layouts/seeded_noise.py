@@ -10,7 +10,7 @@ from torch import nn
 
 from bitsure.base.files import hash_json
 from bitsure.quantize.walk.targets import block_linears, matrix
-from bitsure.quantize.weights.formats import DenseWeight
+from bitsure.quantize.weights import DenseWeight
 
 SETTINGS = "noise.json"
 

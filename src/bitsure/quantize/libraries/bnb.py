@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from bitsure.quantize.weights.formats import Weight
+    from bitsure.quantize.weights import Weight
 
 BLOCK = 64  # as in its own layers
 
@@ -80,14 +80,15 @@ def quantize_weight(weight: torch.Tensor, quant: Bnb) -> Weight:
     """Return a weight (out, in) as Linear4bit and Linear8bitLt keep it; the latter rounds it to float16 first."""
     from bitsandbytes import functional
 
-    from bitsure.quantize.layouts import bitsandbytes as layout
+    from bitsure.quantize.layouts.bitsandbytes import from_rows
+    from bitsure.quantize.weights import CodebookWeight
 
     weight = weight.detach().contiguous()
     if quant.type == "int8":
         codes, absmax, _ = functional.int8_vectorwise_quant(weight.half())
-        return layout.from_rows(codes, absmax)
+        return from_rows(codes, absmax)
     packed, state = functional.quantize_4bit(
         weight, blocksize=BLOCK, compress_statistics=quant.double_quant, quant_type=quant.type
     )
     tensors = {f"a.weight.{part}": tensor for part, tensor in state.as_dict(packed=True).items()}
-    return layout.take(tensors | {"a.weight": packed})["a"]
+    return CodebookWeight.from_tensors("a", tensors | {"a.weight": packed}, {})

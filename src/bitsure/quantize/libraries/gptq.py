@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from bitsure.quantize.weights.formats import ElementWeight, IntegerWeight
+    from bitsure.quantize.weights import ElementWeight, IntegerWeight
 
 LIBRARIES: dict[str, GptqLibrary] = {"gptqmodel": GptqModel(), "auto_gptq": AutoGptq()}
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from bitsure.quantize.weights.formats import IntegerWeight
+    from bitsure.quantize.weights import IntegerWeight
 
 
 @dataclass
@@ -71,7 +71,7 @@ def quantize_weight(weight: torch.Tensor, quant: Hqq) -> IntegerWeight:
     """
     import torch
 
-    from bitsure.quantize.weights.formats import IntegerWeight
+    from bitsure.quantize.weights import IntegerWeight
 
     width = weight.shape[1]
     size = quant.group_size if quant.group_size > 0 else width

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from bitsure.quantize.weights.formats import DenseWeight
+    from bitsure.quantize.weights import DenseWeight
 
 HOLDS = {"float32": {"F32", "BF16", "F16"}, "bfloat16": {"BF16"}, "float16": {"F16"}}  # exactly, by safetensors' names
 
@@ -75,9 +75,9 @@ class Cast(Quantizer):
 
     def quantize(self, job: QuantizationJob) -> None:
         """Write every floating-point tensor in the type."""
-        from bitsure.quantize.checkpoint import storage
+        from bitsure.quantize.checkpoint.write_checkpoint import write_checkpoint
 
-        storage.write(job.directory, *cast(job.model, self))
+        write_checkpoint(job.directory, *cast(job.model, self))
 
 
 def cast(model: nn.Module, quant: Cast) -> tuple[dict[str, DenseWeight], dict[str, torch.Tensor]]:
@@ -85,7 +85,7 @@ def cast(model: nn.Module, quant: Cast) -> tuple[dict[str, DenseWeight], dict[st
     import torch
 
     from bitsure.quantize.walk.targets import block_linears, matrix
-    from bitsure.quantize.weights.formats import DenseWeight
+    from bitsure.quantize.weights import DenseWeight
 
     dtype = getattr(torch, quant.dtype)
     layers = block_linears(model)

@@ -17,7 +17,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from bitsure.config.quantizers import Rounded
-from bitsure.quantize.checkpoint import storage as checkpoints
+from bitsure.quantize.checkpoint.read_checkpoint import read_checkpoint
+from bitsure.quantize.checkpoint.write_checkpoint import merge_parts, write_checkpoint, write_part
 from bitsure.quantize.inference.divisions import Division, DivisionSource, find_sources
 from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform, attach_block, rounding
 from bitsure.quantize.inference.scheme import InferenceScheme
@@ -29,7 +30,7 @@ from bitsure.quantize.native.transforms import search_scales, smoothing_scales
 from bitsure.quantize.walk.blocks import Feed, channel_ranges, layers_by_input, measure, walk
 from bitsure.quantize.walk.replay import Replay
 from bitsure.quantize.walk.targets import block_linears, find_blocks, linears, matrix
-from bitsure.quantize.weights.formats import Weight
+from bitsure.quantize.weights import Weight
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def quantize(
         grid = quant.weight_rounding
         layers = block_linears(model).items() if grid else ()
         rounded = {name: to_cpu(round_to_nearest(matrix(layer), grid)) for name, layer in layers}
-        checkpoints.write(out, rounded, scheme=InferenceScheme(quant.activations, quant.kv))
+        write_checkpoint(out, rounded, scheme=InferenceScheme(quant.activations, quant.kv))
         return
     total = len(find_blocks(model)[1])
     done: list[Path] = []
@@ -73,12 +74,12 @@ def quantize(
             note = "taken up again"
         else:
             weights, scheme, change = _quantize_block(block, prefix, feed, quant, hooks, known, exact)
-            checkpoints.write_part(done[-1], weights, scheme)
+            write_part(done[-1], weights, scheme)
             note = f"weights moved by {change:.3f}"
         advance(1, total=total, note=f"{prefix}: {note}")
         if len(done) == total:
             break  # nothing is fed by the last block
-    checkpoints.merge(done, out)
+    merge_parts(done, out)
 
 
 def _take_up(part: Path, prefix: str, block: nn.Module, hooks: InferenceRounding) -> bool:
@@ -86,7 +87,7 @@ def _take_up(part: Path, prefix: str, block: nn.Module, hooks: InferenceRounding
     if not part.is_dir():
         return False
     try:
-        weights, scheme = checkpoints.read(part)[0], InferenceScheme.read(part)
+        weights, scheme = read_checkpoint(part)[0], InferenceScheme.read(part)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         log.warning("%s cannot be read (%s): the block is quantized again", part, error)
         shutil.rmtree(part)

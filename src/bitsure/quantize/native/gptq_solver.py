@@ -11,7 +11,8 @@ import torch
 from bitsure.base.errors import UserError
 from bitsure.config.number_formats import MX
 from bitsure.config.quantizers import GptqSettings
-from bitsure.quantize.weights.formats import ElementWeight, IntegerWeight, fit_grid, group_index, to_units, weight_of
+from bitsure.quantize.weights import ElementWeight, IntegerWeight
+from bitsure.quantize.weights.grid import fit_grid, group_index, to_units, weight_from_units
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def round_with_hessian(
         W[end:].addmm_(Hinv[start:end, end:].T, errors, alpha=-1)
     back = torch.argsort(order)
     group_of = group_of.to(back.device)[back]
-    return weight_of(units[back].T.contiguous(), torch.stack(scales, 1), torch.stack(zeros, 1), group_of, width, quant)
+    return weight_from_units(units[back].T.contiguous(), torch.stack(scales, 1), torch.stack(zeros, 1), group_of, width, quant)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from bitsure.base.errors import UserError
 from bitsure.quantize.native.chain_quantizer import RoundingQuantizer
 from bitsure.quantize.native.transforms import search_clip, search_scales
 from bitsure.quantize.walk.blocks import Inputs
-from bitsure.quantize.weights.formats import ElementWeight, IntegerWeight
+from bitsure.quantize.weights import ElementWeight, IntegerWeight
 
 Moved = dict[str, dict[str, float]]  # as in `InferenceScheme`
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from bitsure.config.quantizers import Rounded
-from bitsure.quantize.weights.formats import ElementWeight, IntegerWeight, fit_grid, group_index, to_units, weight_of
+from bitsure.quantize.weights import ElementWeight, IntegerWeight
+from bitsure.quantize.weights.grid import fit_grid, group_index, to_units, weight_from_units
 
 
 def round_to_nearest(
@@ -19,7 +20,7 @@ def round_to_nearest(
     whole = values.reshape(1, 1, -1) if quant.group_size == 0 else values
     scales, zeros = fit_grid(whole, quant, *shrink)
     units = to_units(values, scales[..., None], zeros[..., None], quant).view(len(weight), -1)[:, : len(group_of)]
-    return weight_of(units, scales, zeros, group_of, width, quant)
+    return weight_from_units(units, scales, zeros, group_of, width, quant)
 
 
 def in_groups(weight: torch.Tensor, group_of: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from bitsure.quantize.quantizer import QuantizationJob
 if TYPE_CHECKING:
     import torch
 
-    from bitsure.quantize.weights.formats import ElementWeight, IntegerWeight
+    from bitsure.quantize.weights import ElementWeight, IntegerWeight
 
 
 @dataclass

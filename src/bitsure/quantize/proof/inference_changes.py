@@ -185,37 +185,44 @@ def _measure(model: nn.Module, checkpoint: CheckpointContents, held_out: torch.T
     if scheme.activations is None and scheme.kv is None:
         return changes
     factors = scheme.input_factors(checkpoint.weights)
-
-    def on_layer(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        rounds = InputTransform(numbers=scheme.activations, static_range=scheme.static_ranges.get(name))
-        multiply, reassembly = InputTransform(factors.get(name)), scheme.reassembly_of(name)
-
-        def hook(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-            x = inputs[0]
-            if reassembly is not None:
-                x = reassembly.inputs(x)
-                spread = changes.reassembled.setdefault(name, _Spread())
-                spread.before = max(spread.before, inputs[0].abs().max().item())
-                spread.after = max(spread.after, x.abs().max().item())
-                spread.changed = spread.changed or not torch.equal(x, inputs[0])
-            changes.activations.setdefault(name, _Sums()).add(multiply(x), rounds)
-
-        return hook
-
-    def on_block(name: str) -> Callable[[torch.Tensor, torch.Tensor], KeysAndValues]:
-        rounds = InputTransform(numbers=scheme.kv)
-
-        def watch(keys: torch.Tensor, values: torch.Tensor) -> KeysAndValues:
-            for which, states in (("keys", keys), ("values", values)):
-                changes.keys_and_values.setdefault(f"{name} {which}", _Sums()).add(states, rounds)
-            return keys, values
-
-        return watch
-
     with ExitStack() as stack:
         for prefix, block, _ in walk(model, held_out):
             if scheme.kv is not None:
-                stack.callback(InferenceRounding().on_keys_and_values(block, on_block(prefix)).remove)
-            for name, layer in linears(block).items() if scheme.activations is not None else ():
-                stack.callback(layer.register_forward_pre_hook(on_layer(f"{prefix}.{name}")).remove)
+                watch = _watch_keys_and_values(prefix, scheme, changes)
+                stack.callback(InferenceRounding().on_keys_and_values(block, watch).remove)
+            for inner, layer in linears(block).items() if scheme.activations is not None else ():
+                name = f"{prefix}.{inner}"
+                stack.callback(layer.register_forward_pre_hook(_watch_input(name, scheme, factors.get(name), changes)).remove)
     return changes
+
+
+def _watch_input(
+    name: str, scheme: InferenceScheme, factor: torch.Tensor | None, changes: _Changes
+) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    rounds = InputTransform(numbers=scheme.activations, static_range=scheme.static_ranges.get(name))
+    multiply, reassembly = InputTransform(factor), scheme.reassembly_of(name)
+
+    def hook(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        x = inputs[0]
+        if reassembly is not None:
+            x = reassembly.inputs(x)
+            spread = changes.reassembled.setdefault(name, _Spread())
+            spread.before = max(spread.before, inputs[0].abs().max().item())
+            spread.after = max(spread.after, x.abs().max().item())
+            spread.changed = spread.changed or not torch.equal(x, inputs[0])
+        changes.activations.setdefault(name, _Sums()).add(multiply(x), rounds)
+
+    return hook
+
+
+def _watch_keys_and_values(
+    block: str, scheme: InferenceScheme, changes: _Changes
+) -> Callable[[torch.Tensor, torch.Tensor], KeysAndValues]:
+    rounds = InputTransform(numbers=scheme.kv)
+
+    def watch(keys: torch.Tensor, values: torch.Tensor) -> KeysAndValues:
+        for which, states in (("keys", keys), ("values", values)):
+            changes.keys_and_values.setdefault(f"{block} {which}", _Sums()).add(states, rounds)
+        return keys, values
+
+    return watch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import nn
@@ -159,20 +158,3 @@ def _group_sizes(weights: Mapping[str, Weight]) -> dict[str, int]:
             key = " and ".join(str(size) for size in sorted(sizes, reverse=True))
             layers[key] = layers.get(key, 0) + 1
     return layers
-
-
-def report(
-    model: nn.Module,
-    weights: Mapping[str, Weight],
-    others: Matrices,
-    held_out: torch.Tensor,
-    whole_model: bool = False,
-    scheme: InferenceScheme | None = None,
-    stored_bits: float | None = None,
-) -> dict[str, Any]:
-    """Old form of `prove`, until every caller uses the new one."""
-    from bitsure.results import to_plain
-
-    contents = CheckpointContents(weights, others, scheme or InferenceScheme())
-    plain: dict[str, Any] = to_plain(prove(model, contents, held_out, whole_model=whole_model, stored_bits=stored_bits))
-    return plain
