@@ -1,4 +1,4 @@
-"""The benchmarks still fit what they measure: each is imported; what one process of its own says comes back."""
+"""Every benchmark can still be imported, and work in a separate process returns its result."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from bitsure.config.paths import PROJECT
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (PROJECT / "benchmarks").glob("[a-z]*.py")))
-def test_every_benchmark_is_there(name):
-    """With what it imports when it runs, too."""
+def test_every_benchmark_can_be_imported(name):
+    """Including what it imports when it runs."""
     module = import_module(f"benchmarks.{name}")
     if name == "formats":
         import_module("benchmarks.scoring")
     assert module.__doc__
 
 
-def test_work_in_a_process_of_its_own(tmp_path, monkeypatch, capsys):
+def test_work_in_a_separate_process(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["x", "--one", "a name", str(tmp_path / "model"), str(tmp_path / "new" / "folder")])
-    assert alone.parse(argparse.ArgumentParser(), lambda *given: [str(one) for one in given]) is None
+    assert alone.parse(argparse.ArgumentParser(), lambda *arguments: [str(argument) for argument in arguments]) is None
     assert capsys.readouterr().out == f'["a name", "{tmp_path / "model"}", "{tmp_path / "new" / "folder"}"]\n'
     assert (tmp_path / "new" / "folder").is_dir()
     monkeypatch.setattr("sys.argv", ["x", "--layers", "3"])

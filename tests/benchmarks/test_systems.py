@@ -1,4 +1,4 @@
-"""The tables of docs/systems.md come from a sweep's cells, and say of differences no more than their intervals."""
+"""The tables of docs/systems.md come from a sweep's cells, and claim no more than the intervals allow."""
 
 from __future__ import annotations
 
@@ -56,28 +56,28 @@ def column(lines: list[str], number: int) -> list[str]:
 
 
 def test_each_question_has_the_quantizers_that_answer_it(sweep):
-    made = systems.tables(sweep, QLLM)
-    assert column(made["bits"], 1) == ["w3", "w2"]
-    assert column(made["activations"], 1) == ["smooth8", "wa4"] and column(made["chains"], 1) == ["smooth8"]
-    assert column(made["cache"], 1) == ["kv4"]
-    assert column(made["study"], 1) == ["full precision", "gptq3"]
-    assert sorted(name.removesuffix(" (best)") for name in column(made["algorithms"], 1)) == ["gptq3", "w3"]
-    assert column(made["data"], 1) == ["gptq3"] and column(made["data"], 2) == ["random − pocket"]
-    assert len(column(made["costs"], 1)) == 6 and "| 20.0 | 700 | 900 | 1,000 | 800 |" in "\n".join(made["costs"])
-    assert made["qllm"][0] == "About." and "### Outliers: none" in made["qllm"] and "# QLLM" not in made["qllm"]
-    assert made["loading"][-1].startswith("model0: the cheapest to load is w2")
-    assert "| llama-2-7b | wikitext | perplexity | 11.75 |" in made["published-qllm"]
+    regions = systems.tables(sweep, QLLM)
+    assert column(regions["bits"], 1) == ["w3", "w2"]
+    assert column(regions["activations"], 1) == ["smooth8", "wa4"] and column(regions["chains"], 1) == ["smooth8"]
+    assert column(regions["cache"], 1) == ["kv4"]
+    assert column(regions["study"], 1) == ["full precision", "gptq3"]
+    assert sorted(name.removesuffix(" (best)") for name in column(regions["algorithms"], 1)) == ["gptq3", "w3"]
+    assert column(regions["data"], 1) == ["gptq3"] and column(regions["data"], 2) == ["random − pocket"]
+    assert len(column(regions["costs"], 1)) == 6 and "| 20.0 | 700 | 900 | 1,000 | 800 |" in "\n".join(regions["costs"])
+    assert regions["qllm"][0] == "About." and "### Outliers: none" in regions["qllm"] and "# QLLM" not in regions["qllm"]
+    assert regions["loading"][-1].startswith("model0: the cheapest to load is w2")
+    assert "| llama-2-7b | wikitext | perplexity | 11.75 |" in regions["published-qllm"]
 
 
 def test_the_real_page_has_a_place_for_each_table_and_what_is_around_it_stays(sweep):
-    page, made = systems.PAGE.read_text(), systems.tables(sweep, QLLM)
-    filled = systems.fill(page, made)
-    assert all("\n".join(lines) in filled for lines in made.values())
-    assert systems.fill(filled, made) == filled
+    page, regions = systems.PAGE.read_text(), systems.tables(sweep, QLLM)
+    filled = systems.fill(page, regions)
+    assert all("\n".join(lines) in filled for lines in regions.values())
+    assert systems.fill(filled, regions) == filled
     around = systems.REGION.sub("", page)
     assert systems.REGION.sub("", filled) == around and "## QLLM (Liu et al. 2024)" in around
     with pytest.raises(UserError, match="The page has the regions "):
-        systems.fill(page.replace("made: bits", "made: bots"), made)
+        systems.fill(page.replace("made: bits", "made: bots"), regions)
 
 
 def test_the_least_is_the_one_whose_interval_is_above_the_margin(sweep):

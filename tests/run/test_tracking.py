@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import threading
-import time
 
 import pytest
 
@@ -25,6 +23,7 @@ from bitsure.quantize.native.rtn import Rtn
 from bitsure.report.contents import About
 from bitsure.report.run_report import build
 from bitsure.run import tracking
+from tests.builders.offline_runs import read_back
 from tests.builders.result_files import costs, provenance, quantization
 from tests.comparison.test_differences import runs
 from tests.comparison.test_non_inferiority import MARGINS
@@ -54,69 +53,6 @@ def config(mode="offline") -> Config:
         tracking=TrackingSettings(mode=mode),
         paths=PathSettings(store="store"),
     )
-
-
-def read_back(run_dir):
-    """What a finished run's file holds, once W&B's own process has written the last of it."""
-    from google.protobuf.message import DecodeError
-
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            found = _read_back(run_dir)
-            if found["exit"] is not None or time.monotonic() > deadline:
-                return found
-        except DecodeError:  # a record that is half written yet
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(0.1)
-
-
-def _read_back(run_dir):
-    """The records of the one offline run below a directory: run, config, summary, history keys, steps, files, exit code."""
-    from wandb.proto import wandb_internal_pb2 as pb
-
-    [path] = run_dir.glob("wandb/offline-run-*/run-*.wandb")
-    found = {"config": {}, "summary": {}, "history": set(), "steps": 0, "exit": None, "run": None, "artifacts": []}
-    for payload in leveldb_records(path.read_bytes()):
-        record = pb.Record.FromString(payload)
-        match record.WhichOneof("record_type"):
-            case "run":
-                found["run"] = record.run
-                found["config"] |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
-            case "config":
-                found["config"] |= {
-                    item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.config.update
-                }
-            case "summary":
-                items = record.summary.update
-                found["summary"] |= {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
-            case "history":
-                found["steps"] += 1
-                found["history"] |= {item.key or "/".join(item.nested_key) for item in record.history.item}
-            case "exit":
-                found["exit"] = record.exit.exit_code
-            case "artifact":
-                found["artifacts"].append(record.artifact)
-    return found
-
-
-def leveldb_records(data: bytes):
-    """The records of a LevelDB log: 32 KiB blocks of chunks (crc 4, length 2, type 1: full, first, middle, last)."""
-    block, position, parts = 32768, 7, []  # W&B's own header of 7 bytes comes first
-    while position + 7 <= len(data):
-        left = block - position % block
-        if left < 7:
-            position += left
-            continue
-        length, kind = int.from_bytes(data[position + 4 : position + 6], "little"), data[position + 6]
-        if kind == 0:
-            break
-        parts.append(data[position + 7 : position + 7 + length])
-        position += 7 + length
-        if kind in (1, 4):
-            yield b"".join(parts)
-            parts = []
 
 
 def log(tracker: tracking.Tracker, report, quantized, full, run_dir) -> None:

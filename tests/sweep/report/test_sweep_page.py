@@ -75,7 +75,7 @@ def test_many_quantizers_on_one_model_are_rows_of_a_heat_map_and_few_panels(tmp_
     assert len({row.quantizer for row in shift.rows}) == 14
 
 
-def test_quantizers_are_compared_and_what_that_is_of_is_said(made):
+def test_quantizers_are_compared_and_the_page_says_what_that_holds_for(made):
     html = " ".join(made.page.read_text().split())
     assert "Between quantizers" in html and '<td class="text">rtn4 less gptq4</td>' in html
     assert "a claim about quantizers needs 5 calibration seeds or more" in html
@@ -144,10 +144,10 @@ def test_the_command_takes_a_sweeps_directory(finished, tmp_path, capsys):
     folder = shutil.copytree(finished, tmp_path / "sweep")
     leave_unfinished(folder, "90-killed", state="killed", error="signal 9")
     main(["report", str(folder)])
-    said = capsys.readouterr().out
-    assert "13 cells: 12 done, 1 killed" in said and "signal 9" in said and "full precision" in said
-    assert "confi-" in said  # its change beside accuracy's
-    assert max(map(len, said.splitlines()[:10])) <= 80
+    printed = capsys.readouterr().out
+    assert "13 cells: 12 done, 1 killed" in printed and "signal 9" in printed and "full precision" in printed
+    assert "confi-" in printed  # beside accuracy
+    assert max(map(len, printed.splitlines()[:10])) <= 80
     assert not (folder / "wandb").exists()
     with pytest.raises(SystemExit, match="--metric works on one of its runs"):
         main(["report", str(folder), "--metric", "paper_compat"])

@@ -12,8 +12,8 @@ from bitsure.sweep.report.building import build_sweep_report, finish_sweep
 from bitsure.sweep.report.cell_results import unplanned
 from bitsure.sweep.report.sweep_terminal import show_sweep
 from tests.builders.loopback_wandb import run_python, serve
+from tests.builders.offline_runs import read_back
 from tests.builders.sweeps import leave_unfinished, write_plan
-from tests.run.test_tracking import read_back
 
 
 def test_a_sweeps_summary_run_has_its_table_pictures_and_files(finished, tmp_path, monkeypatch):
@@ -53,7 +53,7 @@ def test_a_sweeps_directory_syncs_as_it_is(finished, tmp_path, monkeypatch):
     assert json.loads(server.files["wandb-summary.json"])["sweep/done"] == 12
 
 
-def test_a_sweep_that_is_summed_up_again_is_the_same_run(finished, tmp_path, monkeypatch):
+def test_a_sweep_that_is_reported_again_is_the_same_run(finished, tmp_path, monkeypatch):
     """And one of other cells, in the same folder, is another; an agent gives its own id."""
     folder = shutil.copytree(finished, tmp_path / "small")
     for path in folder.glob("*/config.yaml"):
@@ -87,7 +87,7 @@ def test_what_a_killed_cell_left_empty_does_not_stop_the_rest_from_being_sent(fi
     assert [place.exists() for place in empty] == [False, True]  # one that goes on may write yet
 
 
-def test_cells_of_another_command_are_left_out_and_that_is_said(finished, tmp_path, capsys):
+def test_cells_of_another_command_are_left_out_and_named(finished, tmp_path, capsys):
     folder = shutil.copytree(finished, tmp_path / "small")
     directories = sorted(path.parent.name for path in folder.glob("*/status.json"))
     write_plan(folder, *((name, name) for name in directories[1:]))
