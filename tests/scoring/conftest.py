@@ -5,6 +5,6 @@ import pytest
 
 @pytest.fixture(scope="session")
 def model(tiny_model):
-    from bitsure.models import source as models
+    from bitsure.models.source import load as load_model
 
-    return models.load(tiny_model, "float32")[0]
+    return load_model(tiny_model, "float32")[0]

@@ -8,45 +8,40 @@ import pytest
 
 from bitsure.base.errors import UserError
 from bitsure.config.schema import TaskSettings
-from bitsure.models import source as models
+from bitsure.models.source import load as load_model
 from bitsure.scoring.local.engine import TOLERANCE
 from tests.builders.engines import hooked_lm
 from tests.builders.marks import SHARED, needs_shared
-from tests.builders.records import record
 
 ALL = TaskSettings(name="all", names=["all"])  # no limit, no template
 
 
 @pytest.fixture(scope="module")
-def harness():
-    from bitsure.scoring import harness
-
-    return harness
-
-
-@pytest.fixture(scope="module")
-def tasks():
-    from bitsure.tasks import harness_tasks as tasks
-
-    return tasks
-
-
-@pytest.fixture(scope="module")
 def loaded_model(tiny_model):
-    return models.load(tiny_model, "float32")
+    return load_model(tiny_model, "float32")
 
 
-def task(names, include_path, **changes) -> TaskSettings:
+def settings(names, include_path, **changes) -> TaskSettings:
     return TaskSettings(**({"name": "own", "names": names, "include_path": str(include_path)} | changes))
 
 
-def run(harness, loaded, model_and_tokenizer, chosen=None, **settings):
-    return harness.evaluate_tasks(loaded, hooked_lm(*model_and_tokenizer, **settings), chosen or ALL)[0]
+def load(task: TaskSettings):
+    """The first of the tasks that are named."""
+    from bitsure.tasks.harness_tasks import load_tasks
+
+    return load_tasks(task, task.names, None)[task.names[0]]
 
 
-def test_records_hold_what_the_harness_scored(harness, tasks, loaded_model, own_tasks):
-    chosen = task(["tiny_pets"], own_tasks)
-    rows = run(harness, tasks.load_tasks(chosen, chosen.names, None)["tiny_pets"], loaded_model)
+def score(loaded, model_and_tokenizer, task=ALL):
+    """The records of tasks."""
+    from bitsure.scoring.harness import evaluate_tasks
+
+    return evaluate_tasks(loaded, hooked_lm(*model_and_tokenizer), task)[0]
+
+
+def test_records_hold_what_the_harness_scored(loaded_model, own_tasks):
+    task = settings(["tiny_pets"], own_tasks)
+    rows = score(load(task), loaded_model)
     assert len(rows) == 20 and [row.doc_id for row in rows] == list(range(20))
     assert rows[4].choices == ["cat", "big brown dog", "fox"] and rows[4].gold == [1]
     for row in rows:
@@ -55,14 +50,14 @@ def test_records_hold_what_the_harness_scored(harness, tasks, loaded_model, own_
     assert len({row.prompt_hash for row in rows}) == 20 and all(row.cluster == row.prompt_hash for row in rows)
 
 
-def test_log_likelihoods_are_those_of_hflm(harness, tasks, loaded_model, own_tasks):
+def test_log_likelihoods_are_those_of_hflm(loaded_model, own_tasks):
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
 
-    chosen = task(["tiny_pets"], own_tasks)
+    task = settings(["tiny_pets"], own_tasks)
     model, tokenizer = loaded_model
-    rows = run(harness, tasks.load_tasks(chosen, chosen.names, None)["tiny_pets"], loaded_model)
-    loaded = {"tasks": tasks.load_tasks(chosen, chosen.names, None)["tiny_pets"].tasks}
+    rows = score(load(task), loaded_model)
+    loaded = {"tasks": load(task).tasks}
     theirs = evaluate(HFLM(pretrained=model, tokenizer=tokenizer), loaded, bootstrap_iters=0, log_samples=True)["samples"]
     for row, sample in zip(rows, theirs["tiny_pets"], strict=True):
         for ours, ours_greedy, [(expected, greedy)] in zip(
@@ -76,36 +71,27 @@ def test_log_likelihoods_are_those_of_hflm(harness, tasks, loaded_model, own_tas
         )
 
 
-def test_limit_and_few_shot_count_reach_the_harness(harness, tasks, loaded_model, own_tasks):
-    chosen = task(["tiny_pets"], own_tasks, num_fewshot=1, limit=3)
-    rows = run(harness, tasks.load_tasks(chosen, chosen.names, None)["tiny_pets"], loaded_model, chosen)
-    plain = task(["tiny_pets"], own_tasks)
-    without = run(harness, tasks.load_tasks(plain, plain.names, None)["tiny_pets"], loaded_model, replace(plain, limit=3))
+def test_limit_and_few_shot_count_reach_the_harness(loaded_model, own_tasks):
+    task = settings(["tiny_pets"], own_tasks, num_fewshot=1, limit=3)
+    rows = score(load(task), loaded_model, task)
+    plain = settings(["tiny_pets"], own_tasks)
+    without = score(load(plain), loaded_model, replace(plain, limit=3))
     assert len(rows) == 3
     assert all(a.doc_hash == b.doc_hash and a.prompt_hash != b.prompt_hash for a, b in zip(rows, without, strict=True))
 
 
-def test_a_disagreement_with_the_harness_is_an_error():
-    from bitsure.tasks.kinds import MultipleChoice
-
-    row = record([-1, -2], gold=0)
-    MultipleChoice().check_agreement(row, {"acc": 1.0})
-    with pytest.raises(UserError, match=r"the harness.s acc is 0\.0"):
-        MultipleChoice().check_agreement(row, {"acc": 0.0})
-
-
-def test_what_is_wrong_names_the_task_and_the_question(harness, tasks, tiny_model, own_tasks):
+def test_what_is_wrong_names_the_task_and_the_question(tiny_model, own_tasks):
     import torch
 
-    model, tokenizer = models.load(tiny_model, "float32")
+    model, tokenizer = load_model(tiny_model, "float32")
     with torch.no_grad():
         model.model.decoder.layers[1].fc1.bias[0] = float("nan")
-    chosen = task(["tiny_pets"], own_tasks)
+    task = settings(["tiny_pets"], own_tasks)
     with pytest.raises(UserError, match=r"task tiny_pets, question \d+, choice \d: .*model.decoder.layers.1.fc1"):
-        run(harness, tasks.load_tasks(chosen, chosen.names, None)["tiny_pets"], (model, tokenizer))
+        score(load(task), (model, tokenizer))
 
 
-def test_rolling_and_generation_are_the_harness_own(harness, loaded_model):
+def test_rolling_and_generation_are_the_harness_own(loaded_model):
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
@@ -141,14 +127,14 @@ class EveryToken:
 
 
 @needs_shared
-def test_on_real_tasks_every_number_is_that_of_hflm(harness, tasks, monkeypatch):
+def test_on_real_tasks_every_number_is_that_of_hflm(monkeypatch):
     """Real weights, real questions: tokens, sums, greedy and accuracy; a zero-shot and a few-shot pass."""
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
 
     from bitsure.hub.data_sets import data_sets_from
 
-    model, tokenizer = models.load(SHARED / "hub/models/karpathy/stories260K", "float32")
+    model, tokenizer = load_model(SHARED / "hub/models/karpathy/stories260K", "float32")
     from bitsure.tasks.names import task_manager
 
     for shots in (0, 2):
@@ -167,10 +153,10 @@ def test_on_real_tasks_every_number_is_that_of_hflm(harness, tasks, monkeypatch)
         with monkeypatch.context() as patch:
             theirs.cache_hook = every_token = EveryToken(patch)
             expected = ask(theirs)
-        found = ask(ours)
+        results = ask(ours)
         close_calls = []
         for name in REAL:
-            for a, b in zip(found[name], expected[name], strict=True):
+            for a, b in zip(results[name], expected[name], strict=True):
                 assert a["arguments"] == b["arguments"]
                 for arguments, [(x, greedy)], [(y, their_greedy)] in zip(a["arguments"], a["resps"], b["resps"], strict=True):
                     allowed = 1e-4 + 1e-6 * abs(y)
@@ -186,7 +172,7 @@ def test_on_real_tasks_every_number_is_that_of_hflm(harness, tasks, monkeypatch)
 
 @needs_shared
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_in_half_precision_we_are_as_near_to_float32_as_hflm(harness, dtype):
+def test_in_half_precision_we_are_as_near_to_float32_as_hflm(dtype):
     """HFLM takes its softmax in the model's type, ours is in float32: the two differ, and neither is the truth."""
     import numpy as np
     from lm_eval.models.huggingface import HFLM
@@ -196,12 +182,12 @@ def test_in_half_precision_we_are_as_near_to_float32_as_hflm(harness, dtype):
     asked = [((str(i), ""), context, draw(5, 40)) for i, context in enumerate([draw(20, 90) for _ in range(20)] * 2)]
 
     def score(lm, dtype):
-        model, tokenizer = models.load(path, dtype)
+        model, tokenizer = load_model(path, dtype)
         return np.array([logprob for logprob, _ in lm(model, tokenizer)._loglikelihood_tokens(asked, disable_tqdm=True)])
 
     ours = lambda model, tokenizer: hooked_lm(model, tokenizer)  # noqa: E731
     theirs = lambda model, tokenizer: HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8)  # noqa: E731
-    exact, found, expected = score(theirs, "float32"), score(ours, dtype), score(theirs, dtype)
+    exact, results, expected = score(theirs, "float32"), score(ours, dtype), score(theirs, dtype)
     absolute, relative = TOLERANCE[dtype]
-    assert (np.abs(found - expected) <= absolute + relative * np.abs(exact)).all()
-    assert np.abs(found - exact).mean() <= 1.1 * np.abs(expected - exact).mean()
+    assert (np.abs(results - expected) <= absolute + relative * np.abs(exact)).all()
+    assert np.abs(results - exact).mean() <= 1.1 * np.abs(expected - exact).mean()

@@ -24,7 +24,7 @@ def test_what_was_appended_is_read_back_exactly(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [1, 5, 30])
-def test_a_line_cut_short_is_as_if_not_there_and_does_not_spoil_the_next(tmp_path, cut):
+def test_a_line_cut_short_is_ignored_and_does_not_spoil_the_next(tmp_path, cut):
     path = tmp_path / "j.jsonl"
     begun(path).append([(A, ONE), (B, TWO)])
     path.write_bytes(path.read_bytes()[:-cut])
@@ -34,7 +34,7 @@ def test_a_line_cut_short_is_as_if_not_there_and_does_not_spoil_the_next(tmp_pat
     assert (Journal(path).get(A), Journal(path).get(C)) == (ONE, TWO)
 
 
-def test_an_edited_line_is_not_believed(tmp_path):
+def test_an_edited_line_is_ignored(tmp_path):
     path = tmp_path / "j.jsonl"
     begun(path).append([(A, ONE), (B, TWO)])
     path.write_text(path.read_text().replace("-2.25", "-0.25"))
@@ -50,7 +50,7 @@ def test_removing_twice_is_no_error(tmp_path):
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_limits_are_said_once_and_lowered_from_some_batch_on(tmp_path, kept):
+def test_limits_are_set_once_and_lowered_from_some_batch_on(tmp_path, kept):
     path = tmp_path / "j.jsonl" if kept else None
     journal = begun(path)
     journal.begin(Limits(1, 1))
@@ -63,14 +63,14 @@ def test_limits_are_said_once_and_lowered_from_some_batch_on(tmp_path, kept):
         assert one.get(A) == ONE
 
 
-def test_of_two_processes_that_begin_the_first_is_heard(tmp_path):
+def test_if_two_processes_begin_the_first_ones_limits_hold(tmp_path):
     first, second = Journal(tmp_path / "j"), Journal(tmp_path / "j")
     first.begin(LIMITS)
     second.begin(Limits(1, 1))
     assert first.limits(0) == second.limits(0) == Journal(tmp_path / "j").limits(0) == LIMITS
 
 
-def test_what_was_run_in_unknown_batches_is_not_believed(tmp_path):
+def test_what_was_run_in_unknown_batches_is_ignored(tmp_path):
     path = tmp_path / "j.jsonl"
     begun(path).append([(A, ONE)])
     path.write_text("x" + path.read_text())

@@ -16,7 +16,7 @@ from bitsure.config import validation as settings
 from bitsure.config.paths import CONF
 from bitsure.config.schema import TaskSettings
 from bitsure.metrics import measure
-from bitsure.models import source as models
+from bitsure.models.source import load as load_model
 from bitsure.records.parquet import read_records
 from bitsure.records.record import by_task
 from bitsure.run import pipeline
@@ -33,7 +33,7 @@ TEMPLATE = (
 
 @pytest.fixture(scope="module")
 def loaded_model(tiny_model):
-    return models.load(tiny_model, "float32")
+    return load_model(tiny_model, "float32")
 
 
 def ask(loaded_model, own_tasks, name, **changes):
@@ -113,7 +113,7 @@ def test_a_bos_token_stands_before_prompts_if_asked_for(loaded_model, own_tasks)
 
 @needs_shared
 def test_a_tokenizer_that_puts_bos_by_itself_can_be_told_not_to(own_tasks):
-    loaded = models.load(SHARED / "hub/models/karpathy/stories260K", "float32")
+    loaded = load_model(SHARED / "hub/models/karpathy/stories260K", "float32")
     own, with_bos, without = (
         [row.choice_logprobs for row in ask(loaded, own_tasks, "tiny_pets", limit=3, add_bos=add_bos)[0]]
         for add_bos in (None, True, False)

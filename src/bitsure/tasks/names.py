@@ -30,14 +30,10 @@ def find_manager(task: TaskSettings, name: str) -> TaskManager:
         manager = task_manager(task.include_path, include_defaults=True)
     if name not in manager.all_tasks:
         where = "lm-evaluation-harness" + (f" or in task.include_path={task.include_path}" if task.include_path else "")
-        unknown = [one for one in [name, *task.names] if one not in manager.all_tasks]
-        said = " No task ".join(_unknown(one, manager) for one in dict.fromkeys(unknown))
-        raise UserError(f"task.names: in {where} there is no task {said} `lm-eval ls tasks` lists them all.")
+        unknown = dict.fromkeys(other for other in [name, *task.names] if other not in manager.all_tasks)
+        listed = " No task ".join(f"{other!r}.{did_you_mean(other, manager.all_tasks)}" for other in unknown)
+        raise UserError(f"task.names: in {where} there is no task {listed} `lm-eval ls tasks` lists them all.")
     return manager
-
-
-def _unknown(name: str, manager: TaskManager) -> str:
-    return f"{name!r}.{did_you_mean(name, manager.all_tasks)}"
 
 
 @functools.cache

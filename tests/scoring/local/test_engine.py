@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.models import source as models
+from bitsure.models.source import load as load_model
 from bitsure.scoring.local import engine, forward, rows
 from bitsure.scoring.local.engine import LocalEngine
 from bitsure.scoring.requests import Scored
@@ -30,8 +30,8 @@ def one_by_one(model, context, continuation):
 @pytest.mark.parametrize("share", [True, False])
 def test_scores_are_those_of_one_pass_each(model, share):
     requests, advanced = some_requests(), []
-    found = LocalEngine(model, 128, share).score(requests, advance=advanced.append)
-    for (context, continuation), scored in zip(requests, found, strict=True):
+    results = LocalEngine(model, 128, share).score(requests, advance=advanced.append)
+    for (context, continuation), scored in zip(requests, results, strict=True):
         expected, greedy = one_by_one(model, context, continuation)
         assert scored.token_logprobs == pytest.approx(expected, abs=1e-4)
         assert scored.logprob == pytest.approx(sum(expected), abs=1e-3) and scored.greedy == greedy
@@ -46,12 +46,12 @@ def test_the_likeliest_token_is_greedy(model):
     assert best_one.greedy and not other.greedy
 
 
-def test_the_path_is_said(model, caplog):
+def test_the_log_says_whether_prefixes_are_shared(model, caplog):
     with caplog.at_level(logging.INFO):
         LocalEngine(model, 128).score(some_requests())
         LocalEngine(model, 128, share=False).score(some_requests())
-    said = [record.getMessage() for record in caplog.records if "prefixes" in record.getMessage()]
-    assert said == ["prefixes are shared", "prefixes are not shared: scoring.share=false"]
+    messages = [record.getMessage() for record in caplog.records if "prefixes" in record.getMessage()]
+    assert messages == ["prefixes are shared", "prefixes are not shared: scoring.share=false"]
 
 
 def test_long_contexts_lose_their_beginning_with_one_warning(model, caplog):
@@ -72,8 +72,8 @@ def test_a_continuation_longer_than_the_context_is_an_error_that_names_it(model)
 
 
 def test_a_continuation_as_long_as_the_context_is_scored(model):
-    [found] = LocalEngine(model, 15).score([([5, 6, 7], [8] * 15)])
-    assert found.token_logprobs == pytest.approx(one_by_one(model, [7], [8] * 15)[0], abs=1e-4)
+    [results] = LocalEngine(model, 15).score([([5, 6, 7], [8] * 15)])
+    assert results.token_logprobs == pytest.approx(one_by_one(model, [7], [8] * 15)[0], abs=1e-4)
 
 
 def test_nothing_to_score_is_an_error(model):
@@ -81,7 +81,7 @@ def test_nothing_to_score_is_an_error(model):
         LocalEngine(model, 15).score([([5], [6]), ([5], [])])
 
 
-def test_a_path_that_changes_numbers_ends_the_run(model, monkeypatch):
+def test_sharing_that_changes_numbers_is_an_error(model, monkeypatch):
     real = forward.score_trees
 
     def wrong(*args):
@@ -101,7 +101,7 @@ def test_the_check_has_branches_and_two_questions_and_stays_small(model, monkeyp
     requests = [([q] * length, [c, c]) for q in range(3, 20) for c in range(3)]
     scorer.score(requests)
     scorer.score(requests)
-    asked = {i: one for found in seen for i, one in found.items()}.values()
+    asked = {i: one for results in seen for i, one in results.items()}.values()
     contexts = [tuple(context) for context, _ in asked]
     assert len(set(contexts)) == 2 and len(contexts) > len(set(contexts))
     tokens = sum(len(context) + len(continuation) - 1 for context, continuation in asked)
@@ -127,13 +127,13 @@ def test_many_requests_of_one_context_are_cut_into_rows(model, monkeypatch):
     widths, real = [], forward.score_trees
     monkeypatch.setattr(forward, "score_trees", lambda m, batch, asked: widths.append(len(batch[0])) or real(m, batch, asked))
     requests = [([2], [3 + i % 200, 5 + i % 7, 9] * 4) for i in range(600)]
-    found = LocalEngine(model, 128).score(requests)
-    assert max(widths) <= 2048 and len(found) == 600
-    assert found[37].token_logprobs == pytest.approx(one_by_one(model, *requests[37])[0], abs=1e-4)
+    results = LocalEngine(model, 128).score(requests)
+    assert max(widths) <= 2048 and len(results) == 600
+    assert results[37].token_logprobs == pytest.approx(one_by_one(model, *requests[37])[0], abs=1e-4)
 
 
 def test_a_value_that_is_not_finite_names_the_question_and_the_layer(tiny_model):
-    broken = models.load(tiny_model, "float32")[0]
+    broken = load_model(tiny_model, "float32")[0]
     with torch.no_grad():
         broken.model.decoder.layers[0].fc2.bias[0] = math.inf
     for share in (True, False):
@@ -156,5 +156,5 @@ def test_equal_requests_are_scored_once(model, monkeypatch):
     engine.limits()
     monkeypatch.setattr(forward, "score_trees", lambda m, batch, all_: asked.extend(batch) or real(m, batch, all_))
     engine._checked_length = 10**6
-    found = engine.score([*some_requests(20), *some_requests(20)], advance=advanced.append)
-    assert found[:24] == found[24:] and sum(len(row.scored) for row in asked) == 24 and sum(advanced) == 48
+    results = engine.score([*some_requests(20), *some_requests(20)], advance=advanced.append)
+    assert results[:24] == results[24:] and sum(len(row.scored) for row in asked) == 24 and sum(advanced) == 48

@@ -51,8 +51,8 @@ def test_running_out_of_memory_makes_smaller_batches_and_loses_nothing(model, mo
     scorer = LocalEngine(model, 128)
     scorer._checked_length = 10**6
     monkeypatch.setattr(forward, "score_trees", small)
-    found = scorer.score(requests)
-    for a, b in zip(found, expected, strict=True):
+    results = scorer.score(requests)
+    for a, b in zip(results, expected, strict=True):
         assert a.token_logprobs == pytest.approx(b.token_logprobs, abs=1e-4)
     assert "out of memory" in caplog.text
 
@@ -123,12 +123,12 @@ def test_what_the_journal_has_is_not_scored_again_and_the_rest_is_the_same_to_th
     before = len(journal)
     assert 0 < before < len(requests)
     monkeypatch.setattr(forward, "score_trees", lambda m, batch, asked: ran.append(batch) or real(m, batch, asked))
-    found = ready(1024).score(requests, advance=advanced.append, journal=journal)  # it could do larger batches, but does not
-    assert found == whole
+    results = ready(1024).score(requests, advance=advanced.append, journal=journal)  # it could do larger batches, but does not
+    assert results == whole
     assert advanced[0] >= before and sum(advanced) == len(requests)
     scored_again = sum(len(row.scored) for batch in ran for row in batch)
     assert scored_again == len(requests) - before if damage is None else scored_again > len(requests) - before
-    assert all(Journal(path).get(request) == one for request, one in zip(requests, found, strict=True))
+    assert all(Journal(path).get(request) == one for request, one in zip(requests, results, strict=True))
 
 
 def test_batches_made_smaller_by_a_shortage_are_made_again_without_one(model, tmp_path, monkeypatch):
@@ -169,8 +169,8 @@ engine = LocalEngine(model, 512)
 engine.budget.tokens, engine.budget.with_logits, engine.budget.probed = 100_000, 100_000, True
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20,) * 2)
-found = engine.score(requests)
-assert max(abs(a.logprob - b.logprob) for a, b in zip(found, expected)) < 1e-3
+results = engine.score(requests)
+assert max(abs(a.logprob - b.logprob) for a, b in zip(results, expected)) < 1e-3
 print("left", engine.budget.tokens)
 """
 
