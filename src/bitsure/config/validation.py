@@ -40,8 +40,9 @@ def to_dataclasses(composed: DictConfig, choices: Mapping[str, str] | None = Non
     """
     missing = set(_missing(composed))
     composed = _with_typed_quantizer(composed, choices or {})
-    if missing := sorted(missing | set(_missing(composed.quant, "quant."))):
-        raise UserError(f"No value for {', '.join(missing)}. Give one on the command line, such as {missing[0]}=…")
+    missing |= set(_missing(composed.quant, "quant."))
+    if missing:
+        raise UserError(f"No value for {', '.join(sorted(missing))}. Give one on the command line, such as {min(missing)}=…")
     _check_keys(composed)
     try:
         config = OmegaConf.to_object(composed)
@@ -152,8 +153,9 @@ def no_such_setting(key: str, group: DictConfig, chosen: str = "") -> str:
 
 def _check_keys(node: DictConfig, above: str = "") -> None:
     """Hydra itself refuses unknown keys, but for those that come with a + in front."""
-    known = [field.name for field in fields(OmegaConf.get_type(node))]
-    for key in node:
+    kind = OmegaConf.get_type(node)
+    known = {field.name for field in fields(kind)} if is_dataclass(kind) else set(node)
+    for key in map(str, node):
         if key not in known:
             raise UserError(no_such_setting(f"{above}{key}", node))
         if OmegaConf.is_dict(node[key]):
