@@ -1,21 +1,24 @@
-"""bitsure's command line: compose a config, check it, run the story. See README.md."""
+"""bitsure's command line: compose the settings, check them, run. See README.md."""
 
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from bitsure.base.errors import UserError
 from bitsure.config import schema
-from bitsure.config import validation as settings
+from bitsure.config.schema import Config
+from bitsure.config.validation import check_choices, to_dataclasses
 
 schema.register()
-# threads that wait by spinning make a run ten times slower on a machine with other work, threads that sleep at once twice as
-# slow in small operations: they spin for microseconds. Read when torch is loaded
+# Threads that wait by spinning make a run ten times slower on a machine with other work. Threads that sleep at once make small
+# operations twice as slow. Let them spin for microseconds. torch reads this when it is loaded.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
@@ -23,34 +26,37 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(composed: DictConfig) -> None:
-    hydra_config = HydraConfig.get()
-    run_dir = Path(hydra_config.runtime.output_dir)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
+    """Run what Hydra composed: one run, or one cell of a sweep."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop ends a run as Ctrl-C does
+    sweep_dir = HydraConfig.get().sweep.dir if HydraConfig.get().mode == RunMode.MULTIRUN else None
     try:
-        settings.check_choices(hydra_config.overrides.task)
-        config = settings.to_dataclasses(composed, hydra_config.runtime.choices)
-        # heavy imports only where a run begins: --help stays quick
-        if config.plan:
-            from bitsure.sweep.launch import dry_run as plan
-            from bitsure.sweep.launch.composing import Composed
-
-            plan.show([Composed(0, [], run_dir, config)])
-        elif hydra_config.mode.name == "MULTIRUN":
-            from bitsure.sweep.launch import cell_process as cells
-
-            logs = OmegaConf.to_container(hydra_config.job_logging, resolve=True)
-            cells.run(config, run_dir, Path(hydra_config.sweep.dir).name, logs)
-        else:
-            from bitsure.run import pipeline
-
-            pipeline.run(config, run_dir)
+        check_choices(HydraConfig.get().overrides.task)
+        _run(to_dataclasses(composed, HydraConfig.get().runtime.choices), sweep_dir)
     except UserError as error:
         sys.exit(f"\nError: {error}")
     except KeyboardInterrupt:
-        print("\nInterrupted. What was finished is in the store; the same command goes on from there.", file=sys.stderr)
-        if hydra_config.mode.name == "MULTIRUN":
-            print(f"What there is: python -m bitsure.report {hydra_config.sweep.dir}", file=sys.stderr)
+        print("\nInterrupted. Finished work is in the store; the same command continues from there.", file=sys.stderr)
+        if sweep_dir:
+            print(f"A report of what is finished: python -m bitsure.report {sweep_dir}", file=sys.stderr)
         sys.exit(130)
+
+
+def _run(config: Config, sweep_dir: str | None) -> None:
+    """Run a checked config. Heavy imports are made here, so that --help stays quick."""
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    if config.plan:
+        from bitsure.sweep.launch import composing, dry_run
+
+        dry_run.show([composing.ComposedCell(0, [], run_dir, config)], composing.CellErrors())
+    elif sweep_dir:
+        from bitsure.sweep.launch import cell_process
+
+        job_logging: Any = OmegaConf.to_container(HydraConfig.get().job_logging, resolve=True)
+        cell_process.run(config, run_dir, Path(sweep_dir).name, job_logging)
+    else:
+        from bitsure.run import pipeline
+
+        pipeline.run(config, run_dir)
 
 
 if __name__ == "__main__":

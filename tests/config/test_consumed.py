@@ -69,8 +69,8 @@ SECTIONS = (
 )
 SECTIONS += (ScoringSettings, CompressSettings, MetricSettings, VerdictSettings, TrackingSettings, PathSettings, SweepSettings)
 SECTIONS += tuple(type(quant) for quant in OPTIONAL.values())
-# copying a config and checking it are no use of it
-NOT_READING = ("dataclasses.py", "config.py", "model_settings.py", "quantizers.py", "number_formats.py", "copy.py")
+# copying, checking and comparing a config are no use of it
+NOT_READING = ("dataclasses.py", "config.py", "model_settings.py", "quantizers.py", "number_formats.py", "copy.py", "memo.py")
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.config.paths import PROJECT
+from bitsure.config.sweep_overrides import expand
 from bitsure.hub import mirrors
 from bitsure.hub.fetching import fetch_model
 from bitsure.hub.repositories import LocalFiles, WantedModel
@@ -189,6 +190,6 @@ def test_a_noise_control_of_a_checkpoint_of_others_has_that_fetched_too(tmp_path
 
 def test_a_sweep_is_prefetched_cell_by_cell():
     given = ["model=opt-125m,opt-1.3b", "quant=none", "task.names=[boolq,piqa]"]
-    assert list(prefetch.cells(given)) == [[f"model={one}", *given[1:]] for one in ("opt-125m", "opt-1.3b")]
+    assert expand(given) == [[f"model={one}", *given[1:]] for one in ("opt-125m", "opt-1.3b")]
     with pytest.raises(SystemExit, match=r"add paths\.hub_mirror=DIR"):
         prefetch.prefetch_main(["model=opt-125m"])

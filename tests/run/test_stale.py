@@ -8,9 +8,10 @@ import pytest
 
 from bitsure.base.memo import Memo
 from bitsure.run import pipeline, stale
-from bitsure.sweep.launch import dry_run as plan
+from bitsure.sweep.launch import dry_run
+from bitsure.sweep.launch.composing import CellErrors
 from tests.builders.data_sets import ASKED_TASK, question_rows, write_data_set
-from tests.sweep.launch.test_composing import composed
+from tests.builders.sweep_commands import compose_valid
 
 
 @pytest.fixture
@@ -25,15 +26,20 @@ def finished(tiny_model, calib_file, tmp_path, monkeypatch):
     settings = ["model=local", f"model.path={tmp_path / 'model'}", "quant=rtn3", "tracking.mode=disabled"]
     settings += ["task.names=[asked]", f"task.include_path={tmp_path / 'tasks'}", f"paths.hub_mirror={tmp_path / 'mirror'}"]
     settings += ["calib=text", f"calib.path={tmp_path / 'calib.txt'}", "calib.nsamples=8", "calib.seqlen=64"]
-    [cell] = composed(*settings, f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    [cell] = compose_valid(*settings, f"hydra.sweep.dir={tmp_path / 'sweep'}")
     pipeline.run(cell.config, cell.directory)
     return cell
 
 
 def test_what_has_changed_since_a_run_finished_is_named_and_the_cell_not_run_beside(finished, tmp_path, monkeypatch):
     monkeypatch.setattr("bitsure.run.pipeline.prepare", lambda *given: pytest.fail("a finished cell was prepared"))
-    look = lambda: plan.look([finished], Memo())  # noqa: E731
-    assert look()[0][0].state == "done" and look()[1] == []
+
+    def inspect() -> tuple[str, list[str]]:
+        errors = CellErrors()
+        [cell] = dry_run.inspect_cells([finished], errors, Memo())
+        return cell.state, errors.lines()
+
+    assert inspect() == ("done", [])
     data = tmp_path / "mirror" / "datasets" / "org"
     changes = {
         tmp_path / "model" / "config.json": f"the model in {tmp_path / 'model'}",
@@ -45,7 +51,7 @@ def test_what_has_changed_since_a_run_finished_is_named_and_the_cell_not_run_bes
         before = file.read_text()
         file.write_text(before + " ")
         assert said in stale.changed(finished.config, finished.directory)
-        [error] = look()[1]
+        [error] = inspect()[1]
         assert f"done, but {said}" in error and "Choose another hydra.sweep.dir" in error
         file.write_text(before)
         assert stale.changed(finished.config, finished.directory) == []
@@ -53,7 +59,7 @@ def test_what_has_changed_since_a_run_finished_is_named_and_the_cell_not_run_bes
     (data / "other" / "x.jsonl").write_text("{}")  # of no matter to the task that was run
     shutil.rmtree(data)  # what is gone cannot be looked at
     shutil.rmtree(tmp_path / "model")  # not here any more: the result stays
-    assert look()[0][0].state == "done" and look()[1] == []
+    assert inspect() == ("done", [])
 
 
 def test_a_run_whose_provenance_cannot_be_read_is_left_as_it_is(finished):

@@ -7,14 +7,12 @@ the calibration text, the tasks' data sets. Files that the mirror has stay as th
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from bitsure.base.errors import UserError
@@ -23,6 +21,7 @@ from bitsure.config import schema
 from bitsure.config.model import ModelSettings
 from bitsure.config.paths import CONF
 from bitsure.config.schema import Config
+from bitsure.config.sweep_overrides import expand
 from bitsure.config.validation import to_dataclasses
 
 
@@ -33,21 +32,12 @@ def prefetch_main(arguments: Sequence[str] | None = None) -> None:
     schema.register()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            for overrides in cells(parser.parse_args(arguments).overrides):
+            for overrides in expand(parser.parse_args(arguments).overrides):
                 _fetch_cell(overrides)
     except (UserError, HydraException) as error:
         sys.exit(f"\nError: {error}")
     except KeyboardInterrupt:
         sys.exit("\nInterrupted. Files that were fetched completely are kept; the same command continues from there.")
-
-
-def cells(overrides: list[str]) -> Iterator[list[str]]:
-    """Yield the overrides of each cell of a sweep such as model=opt-125m,opt-1.3b."""
-    choices = []
-    for override in OverridesParser.create().parse_overrides(overrides):
-        values = override.sweep_string_iterator() if override.is_sweep_override() else ()
-        choices.append([f"{override.get_key_element()}={value}" for value in values] or [override.input_line])
-    yield from map(list, itertools.product(*choices))
 
 
 def _fetch_cell(overrides: list[str]) -> None:

@@ -12,9 +12,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from bitsure.config.paths import PROJECT
-from bitsure.sweep.launch import callback
-from bitsure.sweep.launch import dry_run as plan
-from tests.sweep.launch.test_composing import command
+from bitsure.sweep.launch import callback, dry_run
+from tests.builders.sweep_commands import command
 
 NOT_SET_BY_RAY = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
 
@@ -25,7 +24,7 @@ def config(tmp_path):
 
 
 def test_any_error_of_the_check_stops_the_sweep(monkeypatch, capsys):
-    monkeypatch.setattr(plan, "look", lambda *given: {}["no such key"])
+    monkeypatch.setattr(dry_run, "inspect_cells", lambda *given: {}["no such key"])
     with command("model=pocket-1m", "quant=rtn3,rtn4") as (master, _), pytest.raises(SystemExit) as exited:
         callback.SweepCallback().on_multirun_start(master)
     assert exited.value.code not in (0, None) and "no cell was started" in exited.value.code
@@ -33,7 +32,7 @@ def test_any_error_of_the_check_stops_the_sweep(monkeypatch, capsys):
 
 
 def test_cells_may_lie_elsewhere_than_in_the_sweep(monkeypatch, tmp_path):
-    monkeypatch.setattr(plan, "look", lambda *given: ([], []))
+    monkeypatch.setattr(dry_run, "inspect_cells", lambda *given: [])
     places = [f"hydra.sweep.dir={tmp_path / 'sweep'}", f"hydra.sweep.subdir={tmp_path}/cells/${{hydra:job.num}}"]
     with command("model=pocket-1m", "quant=rtn3,rtn4", *places) as (master, _):
         callback.SweepCallback().on_multirun_start(master)
@@ -42,7 +41,7 @@ def test_cells_may_lie_elsewhere_than_in_the_sweep(monkeypatch, tmp_path):
 
 
 def test_a_directory_is_one_sweeps_at_a_time(monkeypatch, tmp_path):
-    monkeypatch.setattr(plan, "look", lambda *given: ([], []))
+    monkeypatch.setattr(dry_run, "inspect_cells", lambda *given: [])
     place = f"hydra.sweep.dir={tmp_path}"
     with command("model=pocket-1m", "quant=rtn3,rtn4", place) as (master, _):
         callback.SweepCallback().on_multirun_start(master)
@@ -69,7 +68,9 @@ def test_a_cell_may_have_the_sweeps_own_directory(tmp_path):
 def test_the_failed_cells_of_another_sweeper_fail_the_command(config, tmp_path, capsys):
     for name, state, error in (("0", "done", None), ("1", "failed", "OutOfMemoryError: 3 GiB\nmore")):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "status.json").write_text(json.dumps({"state": state, "error": error}))
+        (tmp_path / name / "status.json").write_text(
+            json.dumps({"state": state, "host": "here", "pid": 7, "started": 1.0, "error": error})
+        )
     with pytest.raises(SystemExit) as exited:
         callback.SweepCallback().on_multirun_end(config)
     assert "- 1: failed: OutOfMemoryError: 3 GiB" in exited.value.code and "- 0:" not in exited.value.code
@@ -88,8 +89,8 @@ def test_the_failed_cells_of_another_sweeper_fail_the_command(config, tmp_path, 
 )
 def test_cells_of_a_cluster_are_planned_as_for_its_nodes(monkeypatch, overrides, elsewhere, tmp_path):
     seen = []
-    monkeypatch.setattr(callback, "_check_launcher", lambda target: None)  # its package may be missing here
-    monkeypatch.setattr(plan, "look", lambda cells, once, on_nodes: seen.append(on_nodes) or ([], []))
+    monkeypatch.setattr(callback, "_check_installed", lambda target: None)  # its package may be missing here
+    monkeypatch.setattr(dry_run, "inspect_cells", lambda cells, errors, memo, on_nodes: seen.append(on_nodes) or [])
     with command("model=pocket-1m", "quant=rtn3,rtn4", f"hydra.sweep.dir={tmp_path}", *overrides) as (master, _):
         callback.SweepCallback().on_multirun_start(master)
     assert seen == [elsewhere]
@@ -98,9 +99,9 @@ def test_cells_of_a_cluster_are_planned_as_for_its_nodes(monkeypatch, overrides,
 @pytest.mark.parametrize(("launcher", "starts"), [("basic", False), ("submitit_slurm", True)])
 def test_no_cell_starts_without_the_hub_that_it_needs(monkeypatch, launcher, starts, tmp_path):
     """Nodes of a cluster have a network of their own."""
-    away = [plan.Planned(None, not_here="model org/none at revision main")]
-    monkeypatch.setattr(callback, "_check_launcher", lambda target: None)
-    monkeypatch.setattr(plan, "look", lambda cells, once, on_nodes: (away, []))
+    away = [dry_run.InspectedCell(None, to_download="model org/none at revision main")]
+    monkeypatch.setattr(callback, "_check_installed", lambda target: None)
+    monkeypatch.setattr(dry_run, "inspect_cells", lambda *given: away)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     settings = ["model=pocket-1m", "quant=rtn3,rtn4", f"hydra.sweep.dir={tmp_path}", f"hydra/launcher={launcher}"]
     refused = pytest.raises(SystemExit, match="model org/none at revision main is not available: the hub is not asked")

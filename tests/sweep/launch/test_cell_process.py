@@ -187,9 +187,9 @@ def test_a_finished_sweep_again_loads_no_model(tmp_path):
 
 
 def test_a_cell_that_hangs_is_asked_to_end_after_its_time_and_then_made_to(sweep):
-    code, output, cells = sweep.run("hang", "hang early", "deaf", overrides=("sweep.time_limit=1",))
+    code, output, cells = sweep.run("hang", "hang early", "deaf", overrides=("sweep.time_limit=3",))
     assert (code, states(cells)) == (1, ["timed out"] * 3), output
-    assert all("sweep.time_limit=1 seconds, waiting for other cells not counted" in cell.error for cell in cells)
+    assert all("sweep.time_limit=3 seconds, waiting for other cells not counted" in cell.error for cell in cells)
     assert "time.sleep" in cells[0].error
 
 

@@ -1,9 +1,9 @@
-"""What a plan says of its cells, and its estimate, without a model."""
+"""What a plan shows of its cells, and its estimate, without a model."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,11 +16,15 @@ from bitsure.base.work import COST_FILE, EntryCost, write_cost
 from bitsure.config import schema
 from bitsure.config import validation as settings
 from bitsure.config.paths import CONF
-from bitsure.sweep.launch import dry_run as plan
-from bitsure.sweep.launch import estimate
-from bitsure.sweep.launch.composing import Composed
+from bitsure.sweep.launch import dry_run, estimate
+from bitsure.sweep.launch.composing import CellErrors, ComposedCell
 
 schema.register()
+
+
+def inspect(cells: Sequence[ComposedCell], on_nodes: bool = False) -> tuple[list[dry_run.InspectedCell], list[str]]:
+    errors = CellErrors()
+    return dry_run.inspect_cells(cells, errors, Memo(), on_nodes), errors.lines()
 
 
 @pytest.fixture
@@ -28,35 +32,35 @@ def cell(tmp_path, monkeypatch):
     """Composes a planned cell that keeps its things in the test's folder."""
     monkeypatch.setenv("BITSURE_STORE", str(tmp_path / "store"))
 
-    def made(number: int, *overrides: str) -> Composed:
+    def made(number: int, *overrides: str) -> ComposedCell:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = settings.to_dataclasses(compose("config", ["model=pocket-300k", "task.limit=5", *overrides]))
-        return Composed(number, list(overrides), tmp_path / str(number), config)
+        return ComposedCell(number, list(overrides), tmp_path / str(number), config)
 
     return made
 
 
 def test_every_piece_of_work_is_counted_once_and_what_the_store_has_is_seen(cell, tmp_path):
     cells = [cell(0, "quant=rtn3"), cell(1, "quant=rtn4"), cell(2, "quant=none"), cell(3, "quant=rtn3", "calib.seed=1")]
-    planned, errors = plan.look(cells, Memo())
+    planned, errors = inspect(cells)
     assert errors == [] and [len(one.missing) for one in planned] == [9, 9, 4, 9]
     assert len({place for one in planned for place in one.missing}) == 4 + 3 * 5
     [piece] = [piece for piece in planned[0].pieces.values() if piece.kind == "weights"]
     with Store(tmp_path / "store").create("weights", piece.made_from) as entry:
         (entry / "model.safetensors").touch()
-    again, _ = plan.look(cells, Memo())
+    again, _ = inspect(cells)
     assert len(again[0].missing) == 8 and len(again[3].missing) == 9
 
 
 def test_the_noise_control_is_part_of_the_plan(cell):
-    [planned], errors = plan.look([cell(0, "quant=rtn3", "control=noise", "control.seeds=19")], Memo())
+    [planned], errors = inspect([cell(0, "quant=rtn3", "control=noise", "control.seeds=19")])
     assert errors == [] and len(planned.missing) == 4 + 20 * 5
 
 
 def test_what_is_not_on_this_machine_is_no_error_and_nothing_is_downloaded(cell, monkeypatch):
     monkeypatch.setenv("HF_HOME", "/nowhere")
-    [planned], errors = plan.look([cell(0, "model=opt-125m")], Memo())
-    assert errors == [] and planned.not_here == "model facebook/opt-125m at revision main" and not planned.pieces
+    [planned], errors = inspect([cell(0, "model=opt-125m")])
+    assert errors == [] and planned.to_download == "model facebook/opt-125m at revision main" and not planned.pieces
 
 
 def test_everything_that_is_wrong_with_the_cells_is_said_at_once(cell, tmp_path):
@@ -64,11 +68,13 @@ def test_everything_that_is_wrong_with_the_cells_is_said_at_once(cell, tmp_path)
     (tmp_path / "2" / "records.parquet").write_bytes(b"PAR1")
     cells = [cell(0, "model=local", "model.path=gone"), cell(1, "calib.nsamples=999999"), cell(2)]
     cells.append(cell(3, "calib.path=gone.txt"))
-    _, errors = plan.look([*cells, replace(cell(4), config=None, errors=("a bad value",))], Memo())
-    said = ["model.path=gone", "999999 windows", "already holds records", "gone.txt", "cell 4: a bad value"]
+    _, errors = inspect(cells)
+    said = ["model.path=gone", "999999 windows", "already holds records", "gone.txt"]
     assert len(errors) == len(said) and all(any(text in error for error in errors) for text in said)
-    with pytest.raises(UserError, match=r"this plan has 5 errors"):
-        plan.show([*cells, replace(cell(4), config=None, errors=("a bad value",))])
+    before = CellErrors()
+    before.add(4, "a bad value")
+    with pytest.raises(UserError, match=r"(?s)this plan has 5 errors.*cell 4: a bad value"):
+        dry_run.show(cells, before)
 
 
 @pytest.mark.parametrize(
@@ -80,21 +86,21 @@ def test_everything_that_is_wrong_with_the_cells_is_said_at_once(cell, tmp_path)
     ],
 )
 def test_what_only_the_node_can_tell_is_no_error_of_a_sweep_for_nodes(cell, capsys, overrides, here):
-    _, [error] = plan.look([cell(0, *overrides)], Memo())
+    _, [error] = inspect([cell(0, *overrides)])
     assert here in error
     cells = [cell(0, *overrides), cell(1, *overrides, "task.names=[no_such_task]")]
-    planned, [error] = plan.look(cells, Memo(), on_nodes=True)
+    planned, [error] = inspect(cells, on_nodes=True)
     assert "no_such_task" in error and planned[0].missing
-    plan.show(cells[:1], on_nodes=True)
-    assert plan.ON_THE_NODE in capsys.readouterr().out
+    dry_run.show(cells[:1], CellErrors(), on_nodes=True)
+    assert dry_run.ON_THE_NODE in capsys.readouterr().out
 
 
 def test_an_estimate_goes_by_what_such_work_took_before(cell, tmp_path):
-    [planned], _ = plan.look([cell(0, "quant=rtn3")], Memo())
+    [planned], _ = inspect([cell(0, "quant=rtn3")])
     store = Store(tmp_path / "store")
     pieces = list(planned.pieces.values())
     scored, weights = pieces[0], next(piece for piece in pieces if piece.kind == "weights")
-    first = estimate.Estimator(store, Memo())(scored)
+    first = estimate.WorkEstimator(store, Memo()).estimate(scored)
     assert (
         first.seconds > 0
         and first.memory > estimate.BYTES_A_PROCESS + 4 * 300_000
@@ -104,13 +110,13 @@ def test_an_estimate_goes_by_what_such_work_took_before(cell, tmp_path):
     with store.create("records", scored.made_from) as entry:  # 5 questions of 100 tokens, 500 tokens a second
         work = estimate.scoring_work(parameters, 500)
         write_cost(entry, EntryCost("scoring", 1.0, work, tokens=500, questions=5))
-    estimator = estimate.Estimator(store, Memo())
-    assert estimator(scored).seconds == pytest.approx(1, rel=0.01)
-    made = estimator(weights)
+    estimator = estimate.WorkEstimator(store, Memo())
+    assert estimator.estimate(scored).seconds == pytest.approx(1, rel=0.01)
+    made = estimator.estimate(weights)
     assert made.seconds > 0 and 10_000 < made.disk < 300_000
     (Path(entry.parent) / "broken").mkdir()
     (Path(entry.parent) / "broken" / COST_FILE).write_text("{")
-    assert estimate.Estimator(store, Memo())(scored).seconds == pytest.approx(1, rel=0.01)
+    assert estimate.WorkEstimator(store, Memo()).estimate(scored).seconds == pytest.approx(1, rel=0.01)
     assert json.loads((store.path("records", scored.made_from) / COST_FILE).read_text())["what"] == "scoring"
 
 
@@ -119,7 +125,7 @@ def test_a_small_pieces_fixed_costs_are_no_measure_of_a_large_one(tmp_path):
     for number, (seconds, work) in enumerate([(2.0, 1e6)] * 9 + [(10.0, 1e9)] * estimate.NEAREST):
         with store.create("records", {"task": "t", "limit": None, "number": number}) as entry:
             write_cost(entry, EntryCost("scoring", seconds, work))
-    estimator = estimate.Estimator(store, Memo())
+    estimator = estimate.WorkEstimator(store, Memo())
     assert estimator._seconds("scoring", 2e9) == pytest.approx(20) and estimator._seconds("scoring", 1e6) == pytest.approx(2)
 
 
@@ -127,4 +133,4 @@ def test_a_small_pieces_fixed_costs_are_no_measure_of_a_large_one(tmp_path):
     ("seconds", "said"), [(20, "20 seconds"), (200, "3.3 minutes"), (9000, "2.5 hours"), (2e5, "2.3 days")]
 )
 def test_durations_are_said_in_units_that_fit(seconds, said):
-    assert plan._duration(seconds) == said
+    assert dry_run._duration(seconds) == said

@@ -7,9 +7,10 @@ import pytest
 from bitsure.base.memo import Memo
 from bitsure.config.schema import ModelSettings
 from bitsure.models import source as models
-from bitsure.sweep.launch import dry_run as plan
+from bitsure.sweep.launch import dry_run
+from bitsure.sweep.launch.composing import CellErrors
 from tests.builders.data_sets import ASKED_TASK
-from tests.sweep.launch.test_composing import composed
+from tests.builders.sweep_commands import compose_valid
 
 
 @pytest.fixture
@@ -20,25 +21,26 @@ def cells(served, published, tmp_path, monkeypatch, calib_file):
     (tmp_path / "asked.yaml").write_text(ASKED_TASK)
     task = [f"task.include_path={tmp_path}", "task.names=[asked]"]
     calib = ["calib=text", f"calib.path={calib_file}", "calib.nsamples=8", "calib.seqlen=64"]
-    return composed("model=hub", "model.repo=org/tiny", "quant=none,rtn3", *task, *calib, "tracking.mode=disabled")
+    return compose_valid("model=hub", "model.repo=org/tiny", "quant=none,rtn3", *task, *calib, "tracking.mode=disabled")
 
 
 def test_data_that_is_still_to_be_downloaded_is_no_error_and_not_in_the_estimate(cells, capsys):
-    planned, errors = plan.look(cells, Memo())
-    assert errors == [] and [one.not_here for one in planned] == ["task.names: asked: data set org/asked"] * 2
-    plan.show(cells)
+    errors = CellErrors()
+    planned = dry_run.inspect_cells(cells, errors, Memo())
+    assert errors.lines() == [] and [one.to_download for one in planned] == ["task.names: asked: data set org/asked"] * 2
+    dry_run.show(cells, CellErrors())
     said = capsys.readouterr().out
     assert "To be downloaded first, and not in the estimate: task.names: asked: data set org/asked." in said
     assert "An estimate" not in said
 
 
 def test_before_a_sweep_the_hub_has_to_be_there(cells, served, monkeypatch):
-    planned, _ = plan.look(cells, Memo())
-    assert plan.out_of_reach(planned) == [] == plan.out_of_reach([])
+    planned = dry_run.inspect_cells(cells, CellErrors(), Memo())
+    assert dry_run.unreachable(planned) == [] == dry_run.unreachable([])
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
-    [said] = plan.out_of_reach(planned)
+    [said] = dry_run.unreachable(planned)
     assert "task.names: asked: data set org/asked is not available: the hub's client says " in said
     assert "make prefetch" in said
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    [said] = plan.out_of_reach(planned)
+    [said] = dry_run.unreachable(planned)
     assert "is not available: the hub is not asked (HF_HUB_OFFLINE)" in said

@@ -1,217 +1,268 @@
-"""The cells that a sweep's command names, composed and checked before any of them runs."""
+"""Compose every cell that a sweep's command names, and find everything that is wrong with them, before any cell runs."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, is_dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field, is_dataclass
+from functools import cache
 from pathlib import Path
+from typing import cast
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.conf import HydraConf
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from bitsure.base.errors import UserError, did_you_mean
-from bitsure.config import schema
-from bitsure.config import validation as settings
+from bitsure.base.files import hash_json
+from bitsure.config.schema import Config, resolved
+from bitsure.config.sweep_overrides import expand
+from bitsure.config.validation import check_choices, no_such_setting, to_dataclasses
 
-MANY = 64  # cells, from which on it is worth other processes
-REFUSED = (HydraException, OmegaConfBaseException, ValueError, AssertionError)  # what Hydra raises at what it cannot set
+MANY = 64  # cells from which on a second process is worth its start
+MOST_NAMED = 8  # cells in an error message
+REFUSALS = (HydraException, OmegaConfBaseException, ValueError, AssertionError)  # what Hydra raises at what it cannot set
 
 
 @dataclass(frozen=True)
-class Composed:
-    """A cell of a sweep: what its command changes, where it writes, its settings or what is wrong with it."""
+class ComposedCell:
+    """A cell of a sweep: what its command changes, where it writes, and its settings."""
 
     number: int
     overrides: list[str]
-    directory: Path | None  # None where it could not be composed
-    config: schema.Config | None
-    errors: tuple[str, ...] = ()
+    directory: Path
+    config: Config
 
     @property
     def name(self) -> str:
-        return f"{self.config.model.name} {self.config.quant.name}" if self.config else " ".join(self.overrides)
+        """Model and quantizer."""
+        return f"{self.config.model.name} {self.config.quant.name}"
 
 
-def cells(master: DictConfig, loader: ConfigLoader) -> list[Composed]:
-    """Every cell that Hydra's own sweeper will launch for a command line, in its order. master: the sweep's config.
+@dataclass
+class CellErrors:
+    """Errors of a sweep's cells. The same error of many cells is one."""
 
-    Raises UserError where their directories cannot be known.
+    numbers: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, number: int, *messages: str) -> None:
+        """Note what is wrong with a cell."""
+        for message in messages:
+            self.numbers[message].append(number)
+
+    def lines(self) -> list[str]:
+        """Return each error with the numbers of its cells, in front."""
+        return [f"{_numbers(numbers)}: {message}" for message, numbers in self.numbers.items()]
+
+
+def compose_cells(master: DictConfig, loader: ConfigLoader) -> tuple[list[ComposedCell], CellErrors]:
+    """Compose every cell that Hydra's own sweeper will launch for a command line.
+
+    Args:
+        master: The sweep's config, as Hydra gives it to a callback.
+        loader: Hydra's, which has composed `master`.
+
+    Returns:
+        The cells that could be composed, in their order, and the errors of the others. There are neither under another
+        sweeper, which chooses its cells as it goes.
+
+    Raises:
+        UserError: If the cells' directories cannot be known before they run.
     """
     if not str(master.hydra.sweeper._target_).endswith(".BasicSweeper"):
-        return []  # another sweeper chooses its cells as it goes
-    if "${now:" in str(OmegaConf.to_container(master.hydra.sweep)["subdir"]):
+        return [], CellErrors()
+    if "${now:" in _unresolved(master.hydra.sweep, "subdir"):
         raise UserError(
             "hydra.sweep.subdir: ${now:…} is another time in each cell than in the plan. Have it in hydra.sweep.dir."
         )
-    _ = master.hydra.sweep.dir  # looked up before the cells are: they inherit what `${now:…}` gave here, as Hydra's own do
-    given = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
-    given += OmegaConf.to_container(master.hydra.overrides.task)
-    parser = OverridesParser.create(config_loader=loader)
-    [jobs] = BasicSweeper.split_arguments(parser.parse_overrides(given), max_batch_size=None)
-    compose = _Composer(master, loader)
-    parts = _parts(compose, list(enumerate(jobs)))
-    if len(parts) == 1:
-        return compose(parts[0])
-    with multiprocessing.get_context("fork").Pool(len(parts)) as pool:  # nothing here has threads yet
-        found = pool.map(compose, parts)
-    return sorted((cell for part in found for cell in part), key=lambda cell: cell.number)
+    _ = master.hydra.sweep.dir  # `${now:…}` is resolved here and now: cells inherit the result, as Hydra's own do
+    overrides = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
+    jobs = list(enumerate(expand([*overrides, *master.hydra.overrides.task], loader)))
+    cells, errors = [], CellErrors()
+    for (number, _), result in zip(jobs, _in_processes(_Composer(master, loader), jobs), strict=True):
+        if isinstance(result, ComposedCell):
+            cells.append(result)
+        else:
+            errors.add(number, *result)
+    _check_distinct(cells, errors)
+    return cells, errors
 
 
-def errors(found: Sequence[Composed]) -> list[str]:
-    """What is wrong with cells, each thing once, with the numbers of the cells that it is wrong with."""
-    wrong: dict[str, list[int]] = defaultdict(list)
-    same: dict[str, list[Composed]] = defaultdict(list)
-    places: dict[Path, list[int]] = defaultdict(list)
-    for cell in found:
-        for error in cell.errors:
-            wrong[error].append(cell.number)
-        if not cell.errors:
-            same[repr(schema.resolved(cell.config))].append(cell)
-    for first, *others in same.values():
-        places[first.directory].append(first.number)
-        if others:
-            given = " and ".join(dict.fromkeys(" ".join(cell.overrides) for cell in (first, *others)))
-            text = f"they have the same settings ({given}): what is named twice, or a setting that overrides another, is to go."
-            wrong[text] = [cell.number for cell in (first, *others)]
-    for place, numbers in places.items():
-        if len(numbers) > 1:
-            text = (
-                f"they would all write to {place}. Give hydra.sweep.subdir what tells them apart, such as ${{hydra:job.num}}."
+_Job = tuple[int, list[str]]
+_Outcome = ComposedCell | tuple[str, ...]
+
+
+def _in_processes(compose: Callable[[_Job], _Outcome], jobs: Sequence[_Job]) -> list[_Outcome]:
+    """Compose on all processors if there are many cells; each process takes neighbours, which share choices of groups."""
+    processes = (os.cpu_count() or 1) if len(jobs) >= MANY and hasattr(os, "fork") else 1
+    if processes == 1:
+        return [compose(job) for job in jobs]
+    # forked, so that the processes have Hydra's state; nothing in this one has threads yet
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(processes, context) as pool:
+        return list(pool.map(compose, jobs, chunksize=-(-len(jobs) // processes)))
+
+
+def _check_distinct(cells: Sequence[ComposedCell], errors: CellErrors) -> None:
+    """Note cells that are the same, and different cells that would write to one directory."""
+    same: dict[str, list[ComposedCell]] = defaultdict(list)
+    for cell in cells:
+        same[hash_json(resolved(cell.config))].append(cell)
+    directories: dict[Path, list[ComposedCell]] = defaultdict(list)
+    for alike in same.values():
+        directories[alike[0].directory].append(alike[0])
+        if len(alike) > 1:
+            overrides = " and ".join(dict.fromkeys(" ".join(cell.overrides) for cell in alike))
+            message = (
+                f"they have the same settings ({overrides}). Remove what is named twice, or a setting that overrides another."
             )
-            wrong[text] = numbers
-    return [f"{_numbers(numbers)}: {text}" for text, numbers in wrong.items()]
+            errors.numbers[message] = [cell.number for cell in alike]
+    for directory, others in directories.items():
+        if len(others) > 1:
+            advice = "Give hydra.sweep.subdir what tells them apart, such as ${hydra:job.num}."
+            errors.numbers[f"they would all write to {directory}. {advice}"] = [cell.number for cell in others]
 
 
 def _numbers(numbers: list[int]) -> str:
-    shown = ", ".join(map(str, numbers[:8]))
-    return f"cell {shown}" if len(numbers) == 1 else f"{len(numbers)} cells ({shown}{' …' if len(numbers) > 8 else ''})"
+    shown = ", ".join(map(str, numbers[:MOST_NAMED]))
+    if len(numbers) == 1:
+        return f"cell {shown}"
+    return f"{len(numbers)} cells ({shown}{' …' if len(numbers) > MOST_NAMED else ''})"
 
 
-def _parts(compose: _Composer, jobs: list[tuple[int, list[str]]]) -> list[list[tuple[int, list[str]]]]:
-    """Jobs for each processor, those that choose the same groups together."""
-    count = (os.cpu_count() or 1) if len(jobs) >= MANY and hasattr(os, "fork") else 1
-    alike: dict[tuple[str, ...], list] = defaultdict(list)
-    for job in jobs:
-        alike[compose.split(job[1])[0] if count > 1 else ()].append(job)
-    parts: list[list] = [[] for _ in range(count)]
-    for jobs_alike in alike.values():
-        min(parts, key=len).extend(jobs_alike)
-    return [part for part in parts if part]
+def _unresolved(node: DictConfig, key: str) -> str:
+    """Return a value with its `${…}` as they were written."""
+    values = OmegaConf.to_container(node)
+    return str(values.get(key)) if isinstance(values, dict) else ""
 
 
 class _Composer:
-    """Composes cells as Hydra does: the groups that a cell chooses, then its values. What cells have in common, once."""
+    """Composes cells with Hydra's loader. That takes a tenth of a second: each choice of groups is composed once and copied."""
 
-    def __init__(self, master: DictConfig, loader: ConfigLoader):
+    def __init__(self, master: DictConfig, loader: ConfigLoader) -> None:
         self.master, self.loader = master, loader
-        self._parsed: dict[str, Override] = {}
-        self._groups: dict[tuple[str, ...], bytes | list[str]] = {}
+        # names of directories that list the overrides are made while Hydra composes, so there is nothing to copy
+        self.copies = "override_dirname" not in _unresolved(master.hydra.sweep, "subdir")
+        self._composed: dict[tuple[str, ...], DictConfig | UserError] = {}
 
-    def __call__(self, jobs: list[tuple[int, list[str]]]) -> list[Composed]:
-        before = HydraConfig.instance().cfg
+    def __call__(self, job: _Job) -> _Outcome:
+        """Return a cell, or everything that is wrong with it."""
+        number, overrides = job
         try:
-            return [self._cell(number, overrides) for number, overrides in jobs]
-        finally:
-            HydraConfig.instance().cfg = before
-
-    def _cell(self, number: int, overrides: list[str]) -> Composed:
-        try:
-            settings.check_choices(overrides)
+            check_choices(overrides)
             composed = self._compose(overrides)
-            choices = OmegaConf.to_container(composed.hydra.runtime.choices)
+            choices = dict(composed.hydra.runtime.choices)
             with read_write(composed), open_dict(composed):
                 composed.hydra.job.num, composed.hydra.job.id = number, str(number)
-                HydraConfig.instance().cfg = composed  # what `${hydra:…}` reads; `set_config` would copy it
-                directory = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir)
-                del composed["hydra"]
-            return Composed(number, overrides, directory, settings.to_dataclasses(composed, choices))
+                with _hydra_config(composed):
+                    directory = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir)
+                    del composed["hydra"]
+                    return ComposedCell(number, overrides, directory, to_dataclasses(composed, choices))
         except UserError as error:
-            return Composed(number, overrides, None, None, error.args)
+            return tuple(map(str, error.args))
         except (HydraException, OmegaConfBaseException) as error:
-            return Composed(number, overrides, None, None, (str(error),))
-
-    def split(self, overrides: list[str]) -> tuple[tuple[str, ...], list[Override]]:
-        """The choices of groups, and the changes of values, which come after."""
-        parsed = self._parse(overrides)
-        is_group = [self.loader.repository.group_exists(one.key_or_group) for one in parsed]
-        groups = tuple(one.input_line for one, group in zip(parsed, is_group, strict=True) if group)
-        return groups, [one for one, group in zip(parsed, is_group, strict=True) if not group]
+            return (str(error),)
 
     def _compose(self, overrides: list[str]) -> DictConfig:
-        groups, values = self.split(overrides)
-        composed = pickle.loads(self._of_groups(groups))
+        parsed = [_parse(override) for override in overrides]
+        groups = [override for override in parsed if self._options(override)]
+        values = [override for override in parsed if not self._options(override)]
+        if unknown := [message for override in groups if (message := self._unknown_option(override))]:
+            raise UserError(*unknown)
+        choices = [str(override.input_line) for override in groups]
+        composed = self._of_choices(tuple(choices))
         with read_write(composed):
-            if wrong := [said for one in values if (said := _set(one, composed))]:
-                raise UserError(*wrong)
-            names = composed.hydra.job.config.override_dirname
-            parsed = [one for one in self._parse(overrides) if not one.is_hydra_override()]
-            composed.hydra.job.override_dirname = get_overrides_dirname(
-                parsed, list(names.exclude_keys), names.item_sep, names.kv_sep
-            )
-        return composed
+            if errors := [message for value in values if (message := self._set(value, composed, choices))]:
+                raise UserError(*errors)
+        return composed if self.copies and all(map(_is_plain, values)) else self._load(overrides)
 
-    def _parse(self, overrides: list[str]) -> list[Override]:
-        for one in overrides:
-            if one not in self._parsed:
-                [self._parsed[one]] = OverridesParser.create().parse_overrides([one])
-        return [self._parsed[one] for one in overrides]
-
-    def _of_groups(self, overrides: tuple[str, ...]) -> bytes:
-        """The composed config of some choices of groups, pickled: unpickling is five times quicker than a deep copy."""
-        if overrides not in self._groups:
+    def _of_choices(self, choices: tuple[str, ...]) -> DictConfig:
+        """Return a copy of what Hydra composes for choices of groups. Raises UserError for what it refuses."""
+        if choices not in self._composed:
             try:
-                self._groups[overrides] = pickle.dumps(self.loader.load_sweep_config(self.master, list(overrides)))
-            except MissingConfigException as error:
-                self._groups[overrides] = self._unknown(overrides) or [str(error)]
-            except REFUSED as error:
-                self._groups[overrides] = [str(error)]
-        if isinstance(found := self._groups[overrides], list):
-            raise UserError(*found)
-        return found
+                self._composed[choices] = self._load(list(choices))
+            except UserError as error:
+                self._composed[choices] = error
+        result = self._composed[choices]
+        if isinstance(result, UserError):
+            raise result
+        return deepcopy(result)
 
-    def _unknown(self, overrides: tuple[str, ...]) -> list[str]:
-        """Every choice that its group does not have, with what it has; Hydra names the first alone."""
-        said = []
-        for one in self._parse(list(overrides)):
-            options, chosen = self.loader.get_group_options(one.key_or_group), one.value()
-            if isinstance(chosen, str) and chosen not in options:
-                near, among = did_you_mean(chosen, options), ", ".join(options)
-                said.append(f"{one.input_line}: no such option.{near} There are {among}.")
-        return said
+    def _load(self, overrides: list[str]) -> DictConfig:
+        """Compose as Hydra does for a cell. Raises UserError for what it refuses."""
+        try:
+            return self.loader.load_sweep_config(self.master, overrides)
+        except REFUSALS as error:
+            raise UserError(" ".join(str(error).split())) from error
+
+    def _set(self, value: Override, composed: DictConfig, choices: list[str]) -> str | None:
+        """Change a setting. Return what is wrong with it, if anything is."""
+        try:
+            if _is_plain(value):
+                OmegaConf.update(composed, value.key_or_group, value.value(), merge=True)
+            else:  # it adds or removes a setting
+                self._load([*choices, str(value.input_line)])
+        except (UserError, *REFUSALS) as error:
+            return _unknown_part(value.key_or_group, composed) or f"{value.input_line}: {str(error).splitlines()[0]}"
+        return None
+
+    def _options(self, override: Override) -> list[str]:
+        """Return the options of the group that an override chooses from; none where it changes a setting."""
+        return _options(self.loader, override.key_or_group)
+
+    def _unknown_option(self, override: Override) -> str | None:
+        """Return what to say of an option that its group does not have."""
+        options, chosen = self._options(override), override.value()
+        if not isinstance(chosen, str) or chosen in options:
+            return None
+        return f"{override.input_line}: no such option.{did_you_mean(chosen, options)} There are {', '.join(options)}."
 
 
-def _set(one: Override, composed: DictConfig) -> str | None:
-    """Change a value as Hydra does; what is wrong with it, if it cannot be."""
+@cache
+def _options(loader: ConfigLoader, group: str) -> list[str]:
+    return loader.get_group_options(group)
+
+
+@cache
+def _parse(override: str) -> Override:
+    [parsed] = OverridesParser.create().parse_overrides([override])
+    return parsed
+
+
+def _is_plain(override: Override) -> bool:
+    """Return whether an override changes a setting that is there, which `OmegaConf.update` does as Hydra does."""
+    return override.package is None and not (override.is_add() or override.is_force_add() or override.is_delete())
+
+
+@contextmanager
+def _hydra_config(composed: DictConfig) -> Iterator[None]:
+    """Let `${hydra:…}` read a cell's config within the block."""
+    instance = HydraConfig.instance()
+    before, instance.cfg = instance.cfg, cast(HydraConf, composed)  # `set_config` would copy all of it
     try:
-        ConfigLoaderImpl._apply_overrides_to_config([one], composed)
-    except REFUSED as error:
-        if unknown := _unknown_part(one.key_or_group, composed):
-            return unknown
-        if error.__cause__:  # OmegaConf's own, with its names of things below
-            return f"{one.input_line}: {str(error.__cause__).splitlines()[0]}"
-        return f"{one.input_line}: {' '.join(str(error).split())}"
-    return None
+        yield
+    finally:
+        instance.cfg = before
 
 
 def _unknown_part(key: str, composed: DictConfig) -> str | None:
-    """What to say of a dotted name of which a part is not there."""
+    """Return what to say of a dotted name of which a part does not exist; None if all of it does."""
     parts = key.split(".")
     for i, part in enumerate(parts):
         group = OmegaConf.select(composed, ".".join(parts[:i])) if i else composed
         if not OmegaConf.is_dict(group) or not is_dataclass(OmegaConf.get_type(group)):
             return None
         if part not in group:
-            chosen = composed.hydra.runtime.choices.get(parts[0])
-            return settings.no_such_setting(".".join(parts[: i + 1]), group, f"{parts[0]}={chosen}" if chosen else "")
+            option = composed.hydra.runtime.choices.get(parts[0])
+            return no_such_setting(".".join(parts[: i + 1]), group, f"{parts[0]}={option}" if option else "")
     return None

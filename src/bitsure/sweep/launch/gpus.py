@@ -1,4 +1,4 @@
-"""Which GPUs a cell of a sweep has to itself, among those that the process may use."""
+"""Give each cell of a sweep GPUs of its own, among those that the process may use."""
 
 from __future__ import annotations
 
@@ -23,11 +23,18 @@ POLL = 0.5  # seconds
 
 @contextmanager
 def assigned(count: int | None, folder: Path | None = None) -> Iterator[dict[str, str]]:
-    """The environment that gives a process as many GPUs (all there are if they are fewer), which no other cell of this user
-    has until the block ends. Empty where there are none, or count is None.
+    """Yield the environment that gives a process GPUs that no other cell of this user has until the block ends.
 
-    A GPU is taken by a lock on a file of this machine, so it is free again when its owner dies, and any launcher will do.
-    Numbers in CUDA_VISIBLE_DEVICES are nvidia-smi's, and the process counts so, too; by itself CUDA counts the fastest first.
+    A GPU is taken by a lock on a file of this machine, so it is free again when its owner dies, under every launcher. Numbers
+    in CUDA_VISIBLE_DEVICES are nvidia-smi's, and CUDA_DEVICE_ORDER makes CUDA count like that; by itself it counts the fastest
+    first.
+
+    Args:
+        count: How many; fewer where there are fewer. None: every process sees all, and nothing is assigned.
+        folder: Where the locks are; None: in the directory for temporary files.
+
+    Yields:
+        Environment variables; none where there are no GPUs.
     """
     devices = visible(os.environ.get("CUDA_VISIBLE_DEVICES"))
     if count is None or not devices:
@@ -59,23 +66,25 @@ def _take(path: Path, locks: ExitStack) -> bool:
     return True
 
 
-def visible(chosen: str | None) -> tuple[str, ...]:
-    """The GPUs' names (UUIDs where nvidia-smi gives them), of those that CUDA_VISIBLE_DEVICES allows (None: it is not set).
+def visible(allowed: str | None) -> tuple[str, ...]:
+    """Return the names of the GPUs that may be used: UUIDs where nvidia-smi knows them, as under Slurm every job has a GPU 0.
 
-    Names, not numbers: under Slurm every job may call its own GPU 0.
+    Args:
+        allowed: The value of CUDA_VISIBLE_DEVICES; None where it is not set, which allows all.
     """
-    names = _all()
-    if chosen is None:
-        return tuple(names.values())
-    return tuple(names.get(one, one) for one in filter(None, map(str.strip, chosen.split(","))) if one != "-1")
+    uuids = _all()
+    if allowed is None:
+        return tuple(uuids.values())
+    return tuple(uuids.get(device, device) for device in filter(None, map(str.strip, allowed.split(","))) if device != "-1")
 
 
 @functools.cache
 def _all() -> dict[str, str]:
-    """Number → UUID of this machine's GPUs; none where there is no nvidia-smi."""
+    """Return number → UUID of this machine's GPUs; none where there is no nvidia-smi."""
     command = ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"]
     try:
         lines = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
         return {}
-    return dict(map(str.strip, line.split(",")) for line in lines if "," in line)
+    pairs = (line.split(",") for line in lines if "," in line)
+    return {number.strip(): uuid.strip() for number, uuid in pairs}

@@ -1,4 +1,4 @@
-"""What a cell takes from libraries, imported once for all cells: they are forked from a process that has done this."""
+"""Import what cells need of libraries, once for all of them: they are forked from a process that has imported this module."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ MODULES = [
     "bitsure.quantize.proof.weight_changes",
     "wandb",
     "wandb.sdk.launch",
+    "scipy.stats",
+    "scipy.optimize",
+    "scipy.signal",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
 ]
-MODULES += ["scipy.stats", "scipy.optimize", "scipy.signal", "matplotlib.figure", "matplotlib.backends.backend_agg"]
 if not gpus.visible(None) and not any(Path("/dev").glob("nvidia*")):
-    # every model's code begins with it; it brings torchao, which looks for GPUs, and who is forked after that cannot use one
+    # Every model's code begins with it. It imports torchao, which looks for GPUs; a process forked after that cannot use one.
     MODULES.append("transformers.modeling_layers")
 
 
 @contextmanager
 def _without_stderr() -> Iterator[None]:
-    """By its number: libraries' logging keeps the object, and is heard again afterwards."""
+    """Send stderr nowhere within the block, by its number: libraries' loggers keep the Python object."""
     with open(os.devnull, "w") as nowhere:
         before = os.dup(2)
         os.dup2(nowhere.fileno(), 2)
@@ -39,7 +43,7 @@ def _without_stderr() -> Iterator[None]:
 
 with _without_stderr():
     for name in MODULES:
-        with suppress(Exception):  # whatever an import raises, the cell says it where it needs it; here it would end the server
+        with suppress(Exception):  # the cell that needs the module reports the error; here it would end the server
             import_module(name)
 gc.collect()
 gc.freeze()  # what cells have in common is never searched for garbage, nor copied for that
