@@ -93,16 +93,18 @@ def _typed(node: DictConfig, key: str, chosen: str) -> DictConfig:
         lacking = ", ".join(sorted(kind.__abstractmethods__))
         raise UserError(f"{key}.{TARGET}={node[TARGET]}: the class does not say {lacking}, which every quantizer has to.")
     typed, known = OmegaConf.structured(kind), {field.name for field in fields(kind)}
-    values = {str(name): node._get_node(name) for name in node if name != TARGET}
+    given = {str(name): node._get_node(name) for name in node if name != TARGET}
+    errors = [no_such_setting(f"{key}.{name}", typed, chosen) for name in given if name not in known]
+    values = {name: value for name, value in given.items() if name in known}
     for name, value in values.items():
-        if name not in known:
-            raise UserError(no_such_setting(f"{key}.{name}", typed, chosen))
         if OmegaConf.is_dict(value) and TARGET in value:
             values[name] = _typed(value, f"{key}.{name}", "")
     try:
         merged = OmegaConf.merge(typed, values)
     except OmegaConfBaseException as error:
-        raise UserError(_why_not(error, key, values, chosen)) from None
+        raise UserError(*errors, _why_not(error, key, values, chosen)) from None
+    if errors:
+        raise UserError(*errors)
     assert isinstance(merged, DictConfig)
     return merged
 
@@ -158,5 +160,5 @@ def _check_keys(node: DictConfig, above: str = "") -> None:
     for key in map(str, node):
         if key not in known:
             raise UserError(no_such_setting(f"{above}{key}", node))
-        if OmegaConf.is_dict(node[key]):
+        if is_dataclass(OmegaConf.get_type(node[key])):  # a plain dict, such as metric.own, has any keys
             _check_keys(node[key], f"{above}{key}.")

@@ -158,22 +158,25 @@ class _Composer:
     def __call__(self, job: _Job) -> _Outcome:
         """Return a cell, or everything that is wrong with it."""
         number, overrides = job
+        errors: list[str] = []
         try:
             check_choices(overrides)
-            composed = self._compose(overrides)
+            composed, errors = self._compose(overrides)
             choices = dict(composed.hydra.runtime.choices)
             with read_write(composed), open_dict(composed):
                 composed.hydra.job.num, composed.hydra.job.id = number, str(number)
                 with _hydra_config(composed):
                     directory = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir)
                     del composed["hydra"]
-                    return ComposedCell(number, overrides, directory, to_dataclasses(composed, choices))
+                    cell = ComposedCell(number, overrides, directory, to_dataclasses(composed, choices))
         except UserError as error:
-            return tuple(map(str, error.args))
+            return (*errors, *map(str, error.args))
         except (HydraException, OmegaConfBaseException) as error:
-            return (str(error),)
+            return (*errors, str(error))
+        return tuple(errors) or cell
 
-    def _compose(self, overrides: list[str]) -> DictConfig:
+    def _compose(self, overrides: list[str]) -> tuple[DictConfig, list[str]]:
+        """Return a cell's config, and what is wrong with settings that it leaves as they were."""
         parsed = [_parse(override) for override in overrides]
         groups = [override for override in parsed if self._options(override)]
         values = [override for override in parsed if not self._options(override)]
@@ -182,9 +185,10 @@ class _Composer:
         choices = [str(override.input_line) for override in groups]
         composed = self._of_choices(tuple(choices))
         with read_write(composed):
-            if errors := [message for value in values if (message := self._set(value, composed, choices))]:
-                raise UserError(*errors)
-        return composed if self.copies and all(map(_is_plain, values)) else self._load(overrides)
+            errors = [message for value in values if (message := self._set(value, composed, choices))]
+        if not errors and not (self.copies and all(map(_is_plain, values))):
+            composed = self._load(overrides)
+        return composed, errors
 
     def _of_choices(self, choices: tuple[str, ...]) -> DictConfig:
         """Return a copy of what Hydra composes for choices of groups. Raises UserError for what it refuses."""
