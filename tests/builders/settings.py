@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bitsure.config.schema import MetricSettings
+from bitsure.config.schema import MetricSettings, VerdictSettings
 
 METRIC = MetricSettings(
     n_bins=15,
@@ -14,3 +14,4 @@ METRIC = MetricSettings(
     alpha=0.01,
     seed=0,
 )
+MARGINS = VerdictSettings(strict=False, accuracy_margin=0.01, nll_margin=0.02, calibration_error_margin=0.01)

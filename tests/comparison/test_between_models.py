@@ -9,7 +9,7 @@ from bitsure.comparison.changes import answer_changes
 from bitsure.metrics.across import heterogeneity
 from bitsure.records.joining import join
 from tests.builders.quantized_models import full_and_quantized
-from tests.run.test_tracking import METRIC
+from tests.builders.settings import METRIC
 
 
 def model(name: str, *settings, **more) -> QuantizedModel:

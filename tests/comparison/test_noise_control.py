@@ -12,7 +12,7 @@ from bitsure.comparison.non_inferiority import verdict_sentences
 from bitsure.records.record import Records, to_table
 from bitsure.results import to_json
 from tests.builders.records import record
-from tests.run.test_tracking import MARGINS, METRIC
+from tests.builders.settings import MARGINS, METRIC
 
 SEEDS, N = 19, 300
 

@@ -12,9 +12,8 @@ from bitsure.report.contents import About
 from bitsure.report.run_report import build
 from bitsure.results import Compressibility
 from bitsure.results.compressibility import CODER_LABELS, BesideBits, CoderResult, Codes, EntropyLevel
+from tests.builders.settings import MARGINS, METRIC
 from tests.comparison.test_differences import runs
-from tests.comparison.test_non_inferiority import MARGINS
-from tests.metrics.test_run_metrics import METRIC
 
 HOSTILE = '<script>alert("x")</script>'
 

@@ -11,8 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from bitsure.comparison import compare
 from bitsure.report import figures
 from bitsure.report.drawing import ReusedFigures, draw_intervals, new_figure, save
+from tests.builders.settings import METRIC
 from tests.comparison.test_differences import runs
-from tests.metrics.test_run_metrics import METRIC
 
 
 @pytest.fixture(scope="module")

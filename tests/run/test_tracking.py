@@ -7,58 +7,15 @@ import threading
 
 import pytest
 
-from bitsure.config.schema import (
-    CalibSettings,
-    Config,
-    ControlSettings,
-    MetricSettings,
-    ModelSettings,
-    PathSettings,
-    ScoringSettings,
-    TaskSettings,
-    TrackingSettings,
-    resolved,
-)
+from bitsure.config.schema import resolved
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.report.contents import About
 from bitsure.report.run_report import build
 from bitsure.run import tracking
 from tests.builders.offline_runs import read_back
-from tests.builders.result_files import costs, provenance, quantization
+from tests.builders.settings import MARGINS, METRIC
+from tests.builders.wandb_runs import log_all, tracked_config
 from tests.comparison.test_differences import runs
-from tests.comparison.test_non_inferiority import MARGINS
-
-METRIC = MetricSettings(
-    n_bins=15,
-    binning="uniform",
-    normalization="none",
-    paper_compat=False,
-    resamples=200,
-    confidence_level=0.95,
-    alpha=0.01,
-    seed=0,
-)
-
-
-def config(mode="offline") -> Config:
-    return Config(
-        model=ModelSettings(path="somewhere/m"),
-        quant=Rtn(4, 128, True),
-        control=ControlSettings(seeds=0),
-        calib=CalibSettings(name="text", path="a.txt", nsamples=1, seqlen=8),
-        task=TaskSettings(name="own", names=["t"]),
-        scoring=ScoringSettings(),
-        metric=METRIC,
-        verdict=MARGINS,
-        tracking=TrackingSettings(mode=mode),
-        paths=PathSettings(store="store"),
-    )
-
-
-def log(tracker: tracking.Tracker, report, quantized, full, run_dir) -> None:
-    tracker.log_facts(provenance(), quantization(bits_per_weight_coded=3.5), costs())
-    tracker.log_report(report, quantized, full, METRIC)
-    tracker.log_records(run_dir / "records.parquet")
 
 
 def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_path, monkeypatch):
@@ -66,10 +23,10 @@ def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_pa
     full, quant, _ = runs(30)
     (tmp_path / "records.parquet").write_bytes(b"stands in for records")
     made = build(tmp_path, quant, full, METRIC, MARGINS, About("title"))
-    chosen = config()
+    chosen = tracked_config()
     tracking.start_service(chosen.tracking)
     with tracking.track_run(chosen, resolved(chosen), tmp_path, "sweep-1", tmp_path / "log") as tracker:
-        log(tracker, made, quant, full, tmp_path)
+        log_all(tracker, made, quant, full, tmp_path)
     found = read_back(tmp_path)
     assert found["exit"] == 0
     assert (found["run"].display_name, found["run"].run_group, found["run"].job_type) == ("m/rtn4", "sweep-1", "rtn4")
@@ -93,7 +50,7 @@ def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_pa
 
 
 def test_a_failing_run_is_finished_with_exit_code_1(tmp_path):
-    with pytest.raises(RuntimeError), tracking.track_run(config(), {}, tmp_path, None, tmp_path / "log"):
+    with pytest.raises(RuntimeError), tracking.track_run(tracked_config(), {}, tmp_path, None, tmp_path / "log"):
         raise RuntimeError
     assert read_back(tmp_path)["exit"] == 1
 
@@ -107,16 +64,16 @@ def test_a_service_that_does_not_start_is_left_to_the_run_to_say(monkeypatch):
         raise RuntimeError("no service")
 
     monkeypatch.setattr("wandb.setup", fail)
-    tracking.start_service(config().tracking)
+    tracking.start_service(tracked_config().tracking)
     assert started.wait(10)
 
 
 def test_disabled_makes_no_run(monkeypatch, tmp_path):
     monkeypatch.setattr(tracking.threading, "Thread", lambda **given: pytest.fail("W&B is started"))
-    tracking.start_service(config("disabled").tracking)
+    tracking.start_service(tracked_config("disabled").tracking)
     monkeypatch.undo()
-    with tracking.track_run(config("disabled"), {}, tmp_path, None, tmp_path / "log") as tracker:
-        log(tracker, None, [], None, tmp_path)
+    with tracking.track_run(tracked_config("disabled"), {}, tmp_path, None, tmp_path / "log") as tracker:
+        log_all(tracker, None, [], None, tmp_path)
     assert tracker.where is None and list(tmp_path.iterdir()) == []
 
 

@@ -1,26 +1,15 @@
-"""What a server of Weights & Biases is given: online as it goes, of an offline directory by `wandb sync`."""
+"""What a W&B server receives: from an online run as it goes, from an offline one by `wandb sync`."""
 
 from __future__ import annotations
 
 import io
 import json
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from bitsure.config.paths import PROJECT
-from bitsure.config.schema import resolved
-from bitsure.records.parquet import write_records
-from bitsure.report.contents import About
-from bitsure.report.run_report import build
-from bitsure.run import tracking
 from tests.builders.loopback_wandb import run_python, serve
-from tests.builders.result_files import costs, provenance, quantization
-from tests.comparison.test_differences import runs
-from tests.comparison.test_non_inferiority import MARGINS
-from tests.metrics.test_run_metrics import METRIC
-from tests.run.test_tracking import config
 
 
 @pytest.fixture
@@ -34,22 +23,23 @@ def server(tmp_path, monkeypatch):
 RUN = """
 import sys
 from pathlib import Path
-from tests.run.test_tracking_server import log
-log(Path(sys.argv[1]), sys.argv[2])
+from bitsure.config.schema import resolved
+from bitsure.records.parquet import write_records
+from bitsure.report.contents import About
+from bitsure.report.run_report import build
+from bitsure.run import tracking
+from tests.builders.settings import MARGINS, METRIC
+from tests.builders.quantized_models import full_and_quantized
+from tests.builders.wandb_runs import log_all, tracked_config
+
+folder, config = Path(sys.argv[1]), tracked_config(sys.argv[2])
+full, quantized = full_and_quantized(0.5, 0, n=30)
+write_records(folder / "records.parquet", quantized, {})
+report = build(folder, quantized, full, METRIC, MARGINS, About("title"))
+tracking.check_login(config.tracking)
+with tracking.track_run(config, resolved(config), folder, "sweep-1", folder / "log") as tracker:
+    log_all(tracker, report, quantized, full, folder)
 """
-
-
-def log(folder: Path, mode: str) -> None:
-    """A run of 30 questions, tracked."""
-    full, quant, _ = runs(30)
-    write_records(folder / "records.parquet", quant, {})
-    made = build(folder, quant, full, METRIC, MARGINS, About("title"))
-    chosen = config(mode)
-    tracking.check_login(chosen.tracking)
-    with tracking.track_run(chosen, resolved(chosen), folder, "sweep-1", folder / "log") as tracker:
-        tracker.log_facts(provenance(), quantization(), costs())
-        tracker.log_report(made, quant, full, METRIC)
-        tracker.log_records(folder / "records.parquet")
 
 
 @pytest.mark.parametrize("mode", ["online", "offline"])
