@@ -106,9 +106,11 @@ def test_words_never_set_a_star_against_none():
     fields |= {"q": 1.0, "i_squared": 0.0, "tau": 0.0, "p_value": 0.5}
     spreads = [ModelSpread(**fields, task=task, p_adjusted=p) for task, p in (("a", 1e-5), ("b", 0.5))]
     [sentence] = spread_sentences(spreads, 0.01)
-    assert "differ in how much by more than their errors explain on a; b shows no difference. This does not prove" in sentence
+    assert (
+        "differ in this by more than their errors explain on a; no difference is shown on b, which does not prove" in sentence
+    )
     [sentence] = spread_sentences(spreads[1:], 0.01)
-    assert "No task shows a difference between models in how much. This does not prove that they are equal." in sentence
+    assert "No task shows that models differ in this. This does not prove that they are equal." in sentence
 
 
 @pytest.mark.parametrize(

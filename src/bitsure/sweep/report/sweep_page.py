@@ -127,10 +127,10 @@ def _spread_sentence(label: str, spreads: list[ModelSpread], alpha: float) -> st
     smallest, largest = min(spread.smallest for spread in spreads), max(spread.largest for spread in spreads)
     change = f"{label}: the true-label probability changed by {smallest:+.4f} to {largest:+.4f} over models and tasks. "
     if not different:
-        return change + "No task shows a difference between models in how much. This does not prove that they are equal."
-    sentence = change + f"Models differ in how much by more than their errors explain on {', '.join(different)}"
+        return change + "No task shows that models differ in this. This does not prove that they are equal."
+    sentence = change + f"Models differ in this by more than their errors explain on {', '.join(different)}"
     if rest:
-        return sentence + f"; {', '.join(rest)} shows no difference. This does not prove that they are equal there."
+        return sentence + f"; no difference is shown on {', '.join(rest)}, which does not prove that they are equal there."
     return sentence + "."
 
 
