@@ -159,10 +159,10 @@ def measured(lm, requests: list[Request]) -> tuple[float, float, list[float]]:
     gc.collect()
     if platform.system() == "Linux":
         ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed goes back, so that the peak is this run's
-    asked = [((str(i), ""), *request) for i, request in enumerate(requests)]
+    named = [((str(i), ""), *request) for i, request in enumerate(requests)]
     with watch_memory(lm.device) as memory:
-        seconds, found = timed(lambda: lm._loglikelihood_tokens(asked, disable_tqdm=True))
-    return seconds, memory.rise, [logprob for logprob, _ in found]
+        seconds, results = timed(lambda: lm._loglikelihood_tokens(named, disable_tqdm=True))
+    return seconds, memory.rise, [logprob for logprob, _ in results]
 
 
 def compare(model: torch.nn.Module, shape: Shape, n: int, rate: float) -> dict:
@@ -207,10 +207,10 @@ def compare(model: torch.nn.Module, shape: Shape, n: int, rate: float) -> dict:
 
 def fixed_costs(model: torch.nn.Module, requests: list[Request], seconds: float) -> str:
     """What the check, laying out and the journal take, and their share of a run of 60 s at this speed."""
-    engine, asked = LocalEngine(model, 2048), dict(enumerate(requests))
-    few = few_questions(asked)
+    engine, numbered = LocalEngine(model, 2048), dict(enumerate(requests))
+    few = few_questions(numbered)
     check = float(np.median([timed(lambda: engine.check_sharing(few))[0] for _ in range(3)]))
-    layout = timed(lambda: trees(asked, model.config.hidden_size, 2048))[0]
+    layout = timed(lambda: trees(numbered, model.config.hidden_size, 2048))[0]
     scored = [Scored([-1.234567] * len(continuation), False) for _, continuation in requests]
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder, "journal"))

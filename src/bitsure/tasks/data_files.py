@@ -81,6 +81,6 @@ def _columns(config: Mapping[str, Any]) -> list[str]:
         splits = datasets.load_dataset(
             config["dataset_path"], config.get("dataset_name"), **(config.get("dataset_kwargs") or {})
         )
-    except Exception:
+    except Exception:  # noqa: BLE001 - it would hide the error that is being explained
         return []
     return [*splits, *dict.fromkeys(column for split in splits.values() for column in split.column_names)]

@@ -10,9 +10,8 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from transformers import PreTrainedModel
 from typing_extensions import override
 
 from bitsure.base.errors import UserError
@@ -26,6 +25,9 @@ from bitsure.scoring.local.diagnose import first_broken_module
 from bitsure.scoring.local.rows import TreeRow, batches, chains, trees
 from bitsure.scoring.requests import Request, Requests, Scored, input_tokens
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 log = logging.getLogger(__name__)
 
 # How far log-probabilities with and without shared prefixes may be apart: nats, and nats per nat of the log-probability.
@@ -34,7 +36,7 @@ CHECKED_CHOICES = (2, 1)  # of the first and of the second question that every r
 CHECKED_TOKENS = 384  # of the inputs of all checked choices, where the least number of them is shorter
 PROBE_LENGTH = 128  # tokens of an input of the batch that is measured
 
-RunBatch: TypeAlias = Callable[[PreTrainedModel, Sequence[TreeRow], Requests], dict[int, Scored]]
+RunBatch: TypeAlias = "Callable[[PreTrainedModel, Sequence[TreeRow], Requests], dict[int, Scored]]"
 
 
 class LocalEngine(Engine):

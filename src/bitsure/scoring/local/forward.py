@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedModel
 
 from bitsure.scoring.local import head, patches
 from bitsure.scoring.local.rows import TreeRow
 from bitsure.scoring.requests import Requests, Scored
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Families whose models take a mask and positions as they are given; tests hold each to the plain path.
 SHARING = (

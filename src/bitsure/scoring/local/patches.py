@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PreTrainedModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ATTENTION_PART = 256  # tokens of a row whose attention is computed at once
 EXPERT_FAMILIES = ("mixtral",)  # their first batch must reach every expert: the check that all is rounded needs it

@@ -14,6 +14,7 @@ from bitsure.sweep.launch import gpus
 MODULES = [
     "bitsure.run.pipeline",
     "bitsure.scoring.harness",
+    "bitsure.scoring.local.engine",
     "bitsure.quantize.proof.weight_changes",
     "wandb",
     "wandb.sdk.launch",
