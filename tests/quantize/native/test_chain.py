@@ -86,9 +86,9 @@ def test_every_chain_runs_and_a_model_made_from_disk_is_the_one_that_was_calibra
     back, others, out = quantized(model, quant, tmp_path)
     report = prove(original, CheckpointContents(back, others, InferenceScheme.read(out)), WINDOWS[:2])
     assert all(layer.output_error < 0.4 for layer in report.layers.values())
-    assert ("activations" in report) == (quant.activations is not None)
-    assert ("keys_and_values" in report) == (quant.kv is not None)
-    assert set(report.get("transforms", {})) == set(quant.transforms)
+    assert (report.activations is not None) == (quant.activations is not None)
+    assert (report.keys_and_values is not None) == (quant.kv is not None)
+    assert set(report.transforms or {}) == set(quant.transforms)
     put_into(scored, out)
     if quant.needs_data:
         with torch.inference_mode():
