@@ -55,13 +55,13 @@ def attempt(path: Path, quant: Quantizer, text: Path, folder: Path) -> str:
     try:
         store = Store(folder / "store")
         check_plan(plan, store)
-        report = ensure_quantized(plan, store, folder / "log").report
+        report = ensure_quantized(plan, store, folder / "log").proof
     except UserError as error:
         return "refused: " + str(error).removeprefix(f"quant={quant.name}: ")
-    errors = [layer["output_error"] for layer in report["layers"].values()]
-    said = f"{report['bits_per_weight']:.2f} bits, {sum(errors) / len(errors):.4f}"
-    if "keys_and_values" in report:
-        errors = report["keys_and_values"]["errors"].values()
+    errors = [layer.output_error for layer in report.layers.values()]
+    said = f"{report.bits_per_weight:.2f} bits, {sum(errors) / len(errors):.4f}"
+    if report.keys_and_values:
+        errors = report.keys_and_values.errors.values()
         said += f", K and V {sum(errors) / len(errors):.4f}"
     return said
 

@@ -87,7 +87,7 @@ def one(
         for name in TRANSFORMS:
             plan = Plan(source, quantizer(name, draw), calib, locate_text(calib, None), "float32")
             made = ensure_quantized(plan, store, log)
-            error = np.mean([layer["output_error"] for layer in made.report["layers"].values()])
+            error = np.mean([layer.output_error for layer in made.proof.layers.values()])
             rows = scorer.score(ScoredModel(source, plan.made_from), made.checkpoint, name)
             joined = join(scorer.score(ScoredModel(source), None, ""), rows)
             found[name] = float(error), question_set(joined.quantized).true_label_prob

@@ -170,7 +170,7 @@ def test_a_second_run_measures_nothing(made, monkeypatch):
     planned, quantized, store, log_file = made
     settings = CompressSettings(tokens=128)
     first = ensure_compressibility(planned, quantized.checkpoint, settings, store, log_file)
-    assert first.weights.bits_per_weight == pytest.approx(quantized.report["bits_per_weight"])
+    assert first.weights.bits_per_weight == pytest.approx(quantized.proof.bits_per_weight)
     assert first.activations.tokens == 128 and first.activations.text == "text"
     assert set(headline(first)) == {"bits_per_weight_coded", "coded_with", "code_entropy", "load_seconds"}
     monkeypatch.setattr(compressibility, "_measure", None)
@@ -196,7 +196,7 @@ def test_small_formats_have_codes_too(made, tiny_model, calib_file, name, bits):
     planned = plan(tiny_model, Rtn(format=name), calib_file)
     quantized = ensure_quantized(planned, store, log_file)
     found = ensure_compressibility(planned, quantized.checkpoint, CompressSettings(tokens=0), store, log_file).weights
-    assert found.bits == bits and found.bits_per_weight == pytest.approx(quantized.report["bits_per_weight"])
+    assert found.bits == bits and found.bits_per_weight == pytest.approx(quantized.proof.bits_per_weight)
     assert 0 < found.entropy["group"].value <= found.entropy["tensor"].value <= bits
 
 

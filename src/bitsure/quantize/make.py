@@ -7,7 +7,6 @@ import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from bitsure.base import resources, terminal, work
 from bitsure.base.store import Store
@@ -16,7 +15,7 @@ from bitsure.quantize.check import windows_of
 from bitsure.quantize.plan import Plan
 from bitsure.quantize.quantizer import QuantizationJob
 from bitsure.results.quantization import CalibrationText, Quantization
-from bitsure.results.result import read, to_plain, write
+from bitsure.results.result import read, write
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +28,7 @@ class Quantized:
 
     checkpoint: Path
     """A directory for `bitsure.quantize.checkpoint.apply_checkpoint.put_into`."""
-    report: dict[str, Any]
+    proof: Quantization
     """quantization.json."""
 
 
@@ -47,7 +46,7 @@ def ensure_quantized(plan: Plan, store: Store, log_file: Path, to_read: bool = F
     """
     directory = store.find("weights", plan.made_from, to_read)
     if directory is None:
-        matched = Quantization(**ensure_quantized(plan.matched, store, log_file).report) if plan.matched else None
+        matched = ensure_quantized(plan.matched, store, log_file).proof if plan.matched else None
         with store.lock("weights", plan.made_from):
             directory = store.find("weights", plan.made_from, to_read)  # another process may have made it meanwhile
             if directory is None:
@@ -58,7 +57,7 @@ def ensure_quantized(plan: Plan, store: Store, log_file: Path, to_read: bool = F
                 directory = store.path("weights", plan.made_from)
     else:
         log.info("quantized weights are in the store: %s", directory)
-    return Quantized(_checkpoint(plan, directory), to_plain(read(directory / PROOF, Quantization)))
+    return Quantized(_checkpoint(plan, directory), read(directory / PROOF, Quantization))
 
 
 def _checkpoint(plan: Plan, directory: Path) -> Path:

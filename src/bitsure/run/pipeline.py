@@ -87,8 +87,8 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
                     packed = compress.ensure_compressibility(
                         cell.plan, quantized.checkpoint, config.compress, cell.store, cell.log_file
                     )
-                    proof = quantized.report | compress.headline(packed)
-                    current.write_json("quantization.json", proof)
+                    proof = quantized.proof.model_copy(update=compress.headline(packed))
+                    current.write_json("quantization.json", to_plain(proof))
                     if packed:
                         current.write_json("compressibility.json", to_plain(packed))
             with current.stage("score full precision"):
@@ -109,12 +109,11 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
                 title = f"{source.name}, {config.quant.name}"
                 scorer.write_prompts(cell.full_precision, run_dir / "prompts.parquet")
                 prompts = read_prompts(run_dir / "prompts.parquet")
-                proven = Quantization.model_validate(proof) if proof else None
                 origin = Provenance.model_validate(made_by)
-                about = About(title, proven, origin, prompts, noisy, packed, asdict(config.task))
+                about = About(title, proof, origin, prompts, noisy, packed, asdict(config.task))
                 made = build(run_dir, rows, baseline, config.metric, config.verdict, about)
             with current.stage("track"):
-                tracker.log_facts(origin, proven, took)
+                tracker.log_facts(origin, proof, took)
                 tracker.log_report(made, rows, baseline, config.metric)
                 tracker.log_records(run_dir / "records.parquet")
     places = {"report": made.page, "records": run_dir / "records.parquet", "W&B": tracker.where}
@@ -182,9 +181,9 @@ def _data(cell: Cell) -> dict:
     return {"data": data, "data_full_precision": full}
 
 
-def _costs(cell: Cell, proof: dict | None) -> Costs:
+def _costs(cell: Cell, proof: Quantization | None) -> Costs:
     """Return what quantizing and scoring cost when their results were made, which may have been in another run."""
-    quantizing = WorkCosts(**{key: proof.get(key) for key in WorkCosts.model_fields}) if proof else None
+    quantizing = WorkCosts(**{key: getattr(proof, key) for key in WorkCosts.model_fields}) if proof else None
     full = cell.scorer.costs(cell.full_precision)
     quantized = cell.scorer.costs(cell.scored) if cell.plan else None
     return Costs(quantizing=quantizing, scoring_full_precision=full, scoring_quantized=quantized)

@@ -90,7 +90,7 @@ def test_our_reading_of_its_checkpoint_is_what_its_kernel_computes_with(made):
     kernel = dynamically_import_QuantLinear(False, quant.desc_act, quant.group_size, quant.bits, True, True)
     stored = load_file(next(found.checkpoint.glob("*.safetensors")))
     weights, _ = read_checkpoint(found.checkpoint)
-    for name in found.report["modules_quantized"]:
+    for name in found.proof.modules_quantized:
         weight = weights[name].dequantize()
         layer = kernel(quant.bits, quant.group_size, *reversed(weight.shape), bias=True, weight_dtype=torch.float32)
         layer.load_state_dict({part: stored[f"{name}.{part}"] for part in layer.state_dict()})
@@ -110,7 +110,7 @@ def test_every_setting_reaches_it(made):
 def test_its_output_error_is_our_own_solvers(made, tiny_model, calib_file, tmp_path):
     quant, found = made
     native = quantized(tiny_model, Gptq(**vars(quant) | {"backend": "native"}), calib_file, tmp_path)
-    assert mean_error(found.report) == pytest.approx(mean_error(native.report), rel=0.05)
+    assert mean_error(found.proof) == pytest.approx(mean_error(native.proof), rel=0.05)
 
 
 @needs_auto_gptq
@@ -133,8 +133,8 @@ def test_every_family_is_quantized_as_by_our_own_solver(family, tiny_model, cali
     check_plan(plan(model, settings(), calib_file), Store(tmp_path / "store"))
     found = quantized(model, settings(), calib_file, tmp_path)
     native = quantized(model, settings(backend="native"), calib_file, tmp_path)
-    assert found.report["modules_quantized"] == native.report["modules_quantized"]
-    assert mean_error(found.report) == pytest.approx(mean_error(native.report), rel=0.05)
+    assert found.proof.modules_quantized == native.proof.modules_quantized
+    assert mean_error(found.proof) == pytest.approx(mean_error(native.proof), rel=0.05)
 
 
 @needs_auto_gptq
@@ -146,7 +146,7 @@ def test_half_precision(bits, dtype, tiny_model, calib_file, tmp_path):
         )
         for backend in ("auto_gptq", "native")
     )
-    assert mean_error(library.report) == pytest.approx(mean_error(native.report), rel=0.05)
+    assert mean_error(library.proof) == pytest.approx(mean_error(native.proof), rel=0.05)
 
 
 @needs_auto_gptq
@@ -180,4 +180,4 @@ def test_what_it_says_and_how_far_it_is(tiny_model, tmp_path):
 
 
 def mean_error(report: dict) -> float:
-    return math.fsum(layer["output_error"] for layer in report["layers"].values()) / len(report["layers"])
+    return math.fsum(layer.output_error for layer in report.layers.values()) / len(report.layers)

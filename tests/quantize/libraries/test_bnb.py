@@ -80,9 +80,9 @@ def test_a_small_real_model(tiny_model, calib_file, tmp_path, kind):
     put_into(ours, made.checkpoint)
     for name, layer in block_linears(ours).items():
         assert torch.allclose(layer.weight, dequantized(originals[name], KINDS[kind]), rtol=1e-6, atol=0)
-    assert len(made.report["modules_quantized"]) == 12 and made.report["other_tensors_rounded"] == []
-    assert made.report["not_applied"] == (["activations"] if kind == "int8" else [])
-    assert made.report["relative_error"] < (0.01 if kind == "int8" else 0.15)
+    assert len(made.proof.modules_quantized) == 12 and made.proof.other_tensors_rounded == []
+    assert made.proof.not_applied == (["activations"] if kind == "int8" else [])
+    assert made.proof.relative_error < (0.01 if kind == "int8" else 0.15)
 
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "mixtral"])

@@ -39,7 +39,7 @@ def test_our_reading_of_the_packed_checkpoint_is_gptqmodels_own(made, tiny_model
     ours, _ = models.load(tiny_model, "float32")
     put_into(ours, made.checkpoint)
     layers = dict(theirs.named_modules())
-    for name in made.report["modules_quantized"]:
+    for name in made.proof.modules_quantized:
         dequantized = layers[name].dequantize_weight().T.float()
         assert torch.allclose(dequantized, dict(ours.named_modules())[name].weight, atol=2e-3 * dequantized.abs().max()), name
     ids = torch.arange(5, 45)[None]
@@ -51,31 +51,31 @@ def test_our_reading_of_the_packed_checkpoint_is_gptqmodels_own(made, tiny_model
 
 
 def test_it_is_closer_in_output_than_rounding(made, tiny_model, calib_file, tmp_path):
-    bits, symmetric = bits_of(made), "asym" not in made.report["quantizer"]
+    bits, symmetric = bits_of(made), "asym" not in made.proof.quantizer
     rounding = ensure_quantized(plan(tiny_model, Rtn(bits, 32, symmetric), calib_file), Store(tmp_path), tmp_path / "log")
 
     def mean_error(report):
-        return math.fsum(layer["output_error"] for layer in report["layers"].values()) / len(report["layers"])
+        return math.fsum(layer.output_error for layer in report.layers.values()) / len(report.layers)
 
-    assert mean_error(made.report) < mean_error(rounding.report)
+    assert mean_error(made.proof) < mean_error(rounding.proof)
 
 
 def bits_of(made) -> int:
-    return int(made.report["quantizer"].removeprefix("gptq").split("-")[0])
+    return int(made.proof.quantizer.removeprefix("gptq").split("-")[0])
 
 
 def test_every_setting_reaches_gptqmodel(made):
     written = json.loads((made.checkpoint / "quantize_config.json").read_text())
     assert written["bits"] == bits_of(made)
     assert (written["group_size"], written["desc_act"]) == (32, False)
-    assert written["sym"] == ("asym" not in made.report["quantizer"])
+    assert written["sym"] == ("asym" not in made.proof.quantizer)
     assert written["meta"]["damp_percent"] == 0.01
     assert written["meta"]["act_group_aware"] is False and written["meta"]["fallback"] is None
 
 
 def test_bits_per_weight_are_those_on_disk(made):
     bits = bits_of(made)
-    assert made.report["bits_per_weight"] == pytest.approx(bits + (16 + bits) / 32)
+    assert made.proof.bits_per_weight == pytest.approx(bits + (16 + bits) / 32)
 
 
 def test_widths_that_cannot_be_packed_are_refused_before_loading():

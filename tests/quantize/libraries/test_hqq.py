@@ -62,9 +62,9 @@ def test_a_small_real_model(tiny_model, calib_file, tmp_path, bits):
     made = ensure_quantized(planned, Store(tmp_path / "store"), tmp_path / "log")
     model, _ = models.load(tiny_model, "float32")
     put_into(model, made.checkpoint)
-    assert made.report["bits_per_weight"] == bits + 32 / 64 and made.report["group_sizes"] == {"64": 12}
-    assert len(made.report["modules_quantized"]) == 12
-    assert made.report["relative_error"] < {2: 0.6, 3: 0.25, 4: 0.12, 8: 0.01}[bits]
+    assert made.proof.bits_per_weight == bits + 32 / 64 and made.proof.group_sizes == {"64": 12}
+    assert len(made.proof.modules_quantized) == 12
+    assert made.proof.relative_error < {2: 0.6, 3: 0.25, 4: 0.12, 8: 0.01}[bits]
 
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "mixtral"])

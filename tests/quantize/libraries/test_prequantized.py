@@ -30,8 +30,8 @@ def test_gptqs_checkpoint_is_the_one_that_we_make(gptq_checkpoint, tiny_model, c
     assert found.checkpoint == gptq_checkpoint.checkpoint  # read where it is
     assert not list((tmp_path / "store").rglob("*.safetensors"))
     for key in ("modules_quantized", "bits_per_weight", "relative_error", "bytes_on_disk"):
-        assert found.report[key] == gptq_checkpoint.report[key]
-    assert found.report["quantizer"] == found.checkpoint.name and found.report["not_applied"] == []
+        assert getattr(found.proof, key) == getattr(gptq_checkpoint.proof, key)
+    assert found.proof.quantizer == found.checkpoint.name and found.proof.not_applied == []
 
 
 @needs_gptqmodel
@@ -48,11 +48,11 @@ def test_auto_gptqs_older_files(gptq_checkpoint, tiny_model, calib_file, tmp_pat
     save_file(tensors | {name: tensors[name] + 0.5}, old / "gptq_model-4bit-32g.safetensors")
     (old / "model.safetensors").unlink()
     found = taken(tiny_model, old, calib_file, tmp_path)
-    assert found.report["relative_error"] == gptq_checkpoint.report["relative_error"]
-    assert found.report["other_tensors_rounded"] == [name]
+    assert found.proof.relative_error == gptq_checkpoint.proof.relative_error
+    assert found.proof.other_tensors_rounded == [name]
     (old / "quantize_config.json").unlink()  # later files say it in config.json
     (old / "config.json").write_text(json.dumps(config | {"quantization_config": settings | {"quant_method": "gptq"}}))
-    assert taken(tiny_model, old, calib_file, tmp_path / "2").report["layers"] == found.report["layers"]
+    assert taken(tiny_model, old, calib_file, tmp_path / "2").proof.layers == found.proof.layers
 
 
 def test_awq_as_autoawq_writes_it(tiny_model, calib_file, tmp_path):
@@ -70,7 +70,7 @@ def test_awq_as_autoawq_writes_it(tiny_model, calib_file, tmp_path):
     config = json.loads((tiny_model / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))
     found = taken(tiny_model, checkpoint, calib_file, tmp_path)
-    assert found.report["bits_per_weight"] == 4 + 20 / 32 and found.report["other_tensors_rounded"] == []
+    assert found.proof.bits_per_weight == 4 + 20 / 32 and found.proof.other_tensors_rounded == []
     put_into(parent, checkpoint)
     for name, linear in block_linears(parent).items():
         assert torch.equal(linear.weight, rounded[name].dequantize())
@@ -103,7 +103,7 @@ def test_compressed_tensors_as_llm_compressor_saves_it(tiny_model, calib_file, t
     config = json.loads((tiny_model / "config.json").read_text())
     (ready / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))
     found = taken(tiny_model, ready, calib_file, tmp_path)
-    assert found.report["not_applied"] == ([] if layout == "pack-quantized" else ["activations"])
+    assert found.proof.not_applied == ([] if layout == "pack-quantized" else ["activations"])
     put_into(parent, ready)
     for name, linear in block_linears(parent).items():
         assert torch.equal(linear.weight, expected[name].float()), name
@@ -124,10 +124,10 @@ def test_bitsandbytes_as_transformers_saves_it(tiny_model, calib_file, tmp_path,
     found = taken(tiny_model, tmp_path / kind, calib_file, tmp_path)
     bits = {"nf4": 4.5, "fp4": 4.5, "int8": 8 + (32 + 8) * 640 / 49152}
     if kind in bits:
-        assert found.report["bits_per_weight"] == pytest.approx(bits[kind], abs=0.3)
+        assert found.proof.bits_per_weight == pytest.approx(bits[kind], abs=0.3)
     else:
-        assert 4.125 < found.report["bits_per_weight"] < 4.2  # one scale of scales for each of these small layers
-    assert found.report["not_applied"] == (["activations"] if kind == "int8" else [])
+        assert 4.125 < found.proof.bits_per_weight < 4.2  # one scale of scales for each of these small layers
+    assert found.proof.not_applied == (["activations"] if kind == "int8" else [])
     ours, _ = models.load(tiny_model, "float32")
     put_into(ours, tmp_path / kind)
     for name, linear in block_linears(ours).items():
@@ -152,7 +152,7 @@ def test_families_from_bitsandbytes(family, tiny_model, calib_file, tmp_path):
     expected = {name: dequantized(layer) for name, layer in theirs.named_modules() if hasattr(layer, "compute_dtype")}
     found = taken(tmp_path / "parent", tmp_path / "ready", calib_file, tmp_path)
     outside = {f"{name}.weight" for name in expected.keys() - block_linears(model).keys()}
-    assert set(found.report["other_tensors_rounded"]) == outside and bool(outside) == (family == "opt")
+    assert set(found.proof.other_tensors_rounded) == outside and bool(outside) == (family == "opt")
     put_into(model, tmp_path / "ready")
     for name, weight in expected.items():
         assert torch.equal(matrix(model.get_submodule(name)), weight), name
@@ -179,7 +179,7 @@ def test_names_of_published_files(family, tiny_model, calib_file, tmp_path):
     }
     save_file(renamed, ready / "model.safetensors")
     found = taken(tmp_path / "parent", ready, calib_file, tmp_path)
-    assert found.report["modules_quantized"] == sorted(rounded) and found.report["other_tensors_rounded"] == []
+    assert found.proof.modules_quantized == sorted(rounded) and found.proof.other_tensors_rounded == []
     put_into(model, ready)
     assert all(torch.equal(matrix(layer), rounded[name].dequantize()) for name, layer in block_linears(model).items())
 
@@ -199,9 +199,9 @@ def test_its_noise_control_is_of_the_parent(gptq_checkpoint, tiny_model, calib_f
     planned = plan(tiny_model, Prequantized(path=str(gptq_checkpoint.checkpoint)), calib_file)
     found = ensure_quantized(planned, Store(tmp_path / "store"), tmp_path / "log")
     noisy = ensure_quantized(planned.noise(0), Store(tmp_path / "store"), tmp_path / "log")
-    assert noisy.checkpoint != found.checkpoint and noisy.report["quantizer"].startswith("noise-")
-    for name, layer in noisy.report["layers"].items():
-        assert layer["output_error"] == pytest.approx(found.report["layers"][name]["output_error"], rel=0.01)
+    assert noisy.checkpoint != found.checkpoint and noisy.proof.quantizer.startswith("noise-")
+    for name, layer in noisy.proof.layers.items():
+        assert layer.output_error == pytest.approx(found.proof.layers[name].output_error, rel=0.01)
 
 
 def dequantized(layer) -> torch.Tensor:

@@ -31,12 +31,12 @@ def test_every_tensor_is_rounded_and_computing_goes_on_in_float32(tiny_model, ca
     theirs, _ = models.load(tiny_model, dtype)  # transformers' own rounding
     for (name, ours), other in zip(model.named_parameters(), theirs.parameters(), strict=True):
         assert ours.dtype == torch.float32 and torch.equal(ours, other.float()), name
-    assert made.report["bits_per_weight"] == 16 and made.report["parameter_share"] == 1
-    assert made.report["modules_skipped"] == {} and len(made.report["modules_quantized"]) == 12
+    assert made.proof.bits_per_weight == 16 and made.proof.parameter_share == 1
+    assert made.proof.modules_skipped == {} and len(made.proof.modules_quantized) == 12
     assert {"model.decoder.embed_tokens.weight", "model.decoder.embed_positions.weight"} <= set(
-        made.report["other_tensors_rounded"]
+        made.proof.other_tensors_rounded
     )
-    assert 0 < made.report["relative_error"] < {"bfloat16": 2**-8, "float16": 2**-11}[dtype]
+    assert 0 < made.proof.relative_error < {"bfloat16": 2**-8, "float16": 2**-11}[dtype]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

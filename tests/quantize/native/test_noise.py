@@ -44,10 +44,10 @@ def made(request, tmp_path_factory, calib_file):
 def test_its_output_error_is_the_quantizers_in_every_layer(made):
     _, gptq, noisy = made
     for one in noisy:
-        assert one.report["layers"].keys() == gptq.report["layers"].keys()
-        for name, layer in one.report["layers"].items():
-            assert layer["output_error"] == pytest.approx(gptq.report["layers"][name]["output_error"], rel=1e-3), name
-        assert one.report["quantizer"].startswith("noise-gptq3-g32-native-")
+        assert one.proof.layers.keys() == gptq.proof.layers.keys()
+        for name, layer in one.proof.layers.items():
+            assert layer.output_error == pytest.approx(gptq.proof.layers[name].output_error, rel=1e-3), name
+        assert one.proof.quantizer.startswith("noise-gptq3-g32-native-")
 
 
 def test_it_is_gaussian_another_for_each_seed_and_each_layer_and_the_same_again(made):
