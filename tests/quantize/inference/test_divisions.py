@@ -121,8 +121,7 @@ def test_smoothing_helps_where_a_norm_has_outlier_channels(tmp_path):
         out.mkdir()
         quant = Kept(transforms=transforms, activations=Activations(6))
         chain.quantize(outliers(), quant, WINDOWS, tmp_path / "parts", out, nothing)
-        weights, others = load_checkpoint(out, outliers())
-        report = prove(outliers(), CheckpointContents(weights, others, InferenceScheme.read(out)), WINDOWS)
+        report = prove(outliers(), load_checkpoint(out, outliers()), WINDOWS)
         return sum(layer.output_error for name, layer in report.layers.items() if "fc2" not in name)
 
     assert error(["smooth"]) < 0.5 * error([])

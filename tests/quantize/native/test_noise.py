@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -11,7 +9,7 @@ from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.config.schema import CalibSettings, ModelSettings
 from bitsure.models import source as models
-from bitsure.quantize.calibration.texts import CalibText, locate_text
+from bitsure.quantize.calibration.texts import RandomTokens, locate_text
 from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.make import ensure_quantized
@@ -76,7 +74,7 @@ def test_nothing_but_its_size_is_kept(made):
 def test_what_it_is_like_is_in_its_key(made):
     source, _, _ = made
     calib = CalibSettings(name="text", path=__file__.replace(".py", ".txt"), nsamples=8, seqlen=64)
-    text = dataclasses.replace(CalibText("text", None, "f"))
+    text = RandomTokens("text", "nowhere", "f")
     keys = [
         Plan(source, Noise(like=like, seed=seed), calib, text, "float32").made_from
         for like, seed in ((GPTQ, 0), (GPTQ, 1), (Rtn(3, 32, True), 0), (Rtn(4, 32, True), 0))
