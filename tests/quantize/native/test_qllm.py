@@ -145,10 +145,10 @@ def test_the_threshold_is_the_one_with_the_least_error_of_the_rounded_output():
             change = fake_quantize(tried.inputs(x), A4) @ rounded.T - x @ weight.T
             errors.append((change.norm() / (x @ weight.T).norm()).item())
     assert len(errors) > 10 and min(errors) < 0.9 * errors[0]
-    assert searched.error == pytest.approx(min(errors), rel=1e-5)
-    assert searched.error_whole == pytest.approx(errors[0], rel=1e-5)
-    assert searched.channels_moved == len(found.copied) > 0
-    assert searched.largest_over_median == pytest.approx((largest.max() / largest.median()).item())
+    assert searched["error"] == pytest.approx(min(errors), rel=1e-5)
+    assert searched["error_whole"] == pytest.approx(errors[0], rel=1e-5)
+    assert searched["channels_moved"] == len(found.copied) > 0
+    assert searched["largest_over_median"] == pytest.approx((largest.max() / largest.median()).item())
 
 
 def test_thresholds_are_tried_on_batches_from_all_over_the_text(monkeypatch):
@@ -168,7 +168,7 @@ def test_thresholds_are_tried_on_batches_from_all_over_the_text(monkeypatch):
         expected = torch.cat([feed.run(feed.batches[i]) for i in (0, 4, 7, 11)]).flatten(0, 1)
         done, _ = reassembly_search.reassemble_block(block, prefix, feed, groups, REASSEMBLED, InferenceRounding())
         assert len(ran) == len(done) == 4 and torch.equal(ran[0], expected)
-        assert {one.searched.tokens for one in done} == {4 * 48}
+        assert {one.searched["tokens"] for one in done} == {4 * 48}
         break
 
 
