@@ -94,7 +94,7 @@ def _write_tables(report: SweepReport) -> None:
 
 
 def _write_picture_numbers(pictures: list[Picture], folder: Path) -> None:
-    """Write each picture's numbers beside it, and remove what an earlier report drew and this one has nothing for."""
+    """Write each picture's numbers as CSV, and remove pictures of an earlier report that this one does not have."""
     for picture in pictures:
         write_text(picture.path.with_suffix(".csv"), picture_csv(picture))
     for name in set(NAMES) - {picture.name for picture in pictures}:

@@ -118,7 +118,7 @@ def line_with_intervals(
 ) -> ErrorbarContainer:
     """Draw a line through points, and each point's interval between its real ends.
 
-    An interval need not contain its value: that of a biased estimate may lie beside it.
+    An interval need not contain its value: that of a biased estimate may exclude it.
 
     Args:
         axes: The panel.

@@ -137,7 +137,7 @@ def _add_legend_entries(axes: Axes, styles: dict[str, tuple[str, str]], markers:
 
 
 def pareto_front(rows: list[StudyRow], axis: ParetoAxis) -> list[StudyRow]:
-    """Return the rows of one metric that no row equals that is as cheap or cheaper (as fast or faster)."""
+    """Return the Pareto front of one metric: the rows that no other row beats or equals at the same or a lower cost."""
     cost_sign = -1 if axis.more_is_better else 1
     value_sign = 1 if HIGHER_IS_BETTER[rows[0].metric] else -1
     front: list[StudyRow] = []

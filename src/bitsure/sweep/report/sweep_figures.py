@@ -98,8 +98,8 @@ def draw_bits(rows: list[StudyRow], metric: str, folder: Path) -> Picture | None
         for (size, method), line in grouped(rows_of_task, lambda row: (row.size_label, row.method_label)).items():
             line.sort(key=lambda row: row.bits_per_weight or 0)
             x, y, ends = values(line, "bits_per_weight"), values(line, "delta"), interval(line, "delta_")
-            look = {"color": colours[size], "linewidth": 1.4, "markersize": 4, **styles[method]}
-            line_with_intervals(axes, x, y, ends, look, {"elinewidth": 0.8, "capsize": 2})
+            line_style = {"color": colours[size], "linewidth": 1.4, "markersize": 4, **styles[method]}
+            line_with_intervals(axes, x, y, ends, line_style, {"elinewidth": 0.8, "capsize": 2})
         axes.set(xscale="log", xlabel="bits per weight")
         ticks = sorted({round(row.bits_per_weight) for row in rows if row.bits_per_weight})
         axes.set_xlim(0.9 * ticks[0], 1.1 * ticks[-1])
@@ -184,9 +184,9 @@ def draw_shift(rows: list[StudyRow], folder: Path) -> Picture | None:
                 by_metric = {row.metric: row for row in members}
                 strata = [k for k in range(1, STRATA + 1) if f"{kind}_stratum_{k}" in by_metric]
                 line = [by_metric[f"{kind}_stratum_{k}"] for k in strata]
-                look = {"color": colours[size], "marker": "o", "markersize": 3.5, "linewidth": 1.3}
+                line_style = {"color": colours[size], "marker": "o", "markersize": 3.5, "linewidth": 1.3}
                 x, bars = np.array(strata, dtype=float), {"elinewidth": 0.7, "capsize": 2}
-                drawn = line_with_intervals(axes, x, values(line, "value"), interval(line), look, bars)
+                drawn = line_with_intervals(axes, x, values(line, "value"), interval(line), line_style, bars)
                 drawn.set_label(size)
                 axes.add_container(drawn)
         column[0].set_title(plain(label), fontsize=10)
