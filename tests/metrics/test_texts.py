@@ -24,7 +24,7 @@ from bitsure.records.validity import check_records
 from bitsure.report import page_summary, tables
 from bitsure.report.contents import About
 from bitsure.report.run_report import build
-from bitsure.run.tracking import reliability_points, sample_rows
+from bitsure.run.tracking_samples import reliability_points, sample_rows
 from tests.builders.records import record
 from tests.metrics.test_run_metrics import METRIC
 

@@ -11,7 +11,7 @@ from bitsure.config.schema import resolved
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.report.contents import About
 from bitsure.report.run_report import build
-from bitsure.run import tracking
+from bitsure.run import tracking, wandb_run
 from tests.builders.offline_runs import read_back
 from tests.builders.settings import MARGINS, METRIC
 from tests.builders.wandb_runs import log_all, tracked_config
@@ -24,7 +24,7 @@ def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_pa
     (tmp_path / "records.parquet").write_bytes(b"stands in for records")
     made = build(tmp_path, quant, full, METRIC, MARGINS, About("title"))
     chosen = tracked_config()
-    tracking.start_service(chosen.tracking)
+    wandb_run.start_service(chosen.tracking)
     with tracking.track_run(chosen, resolved(chosen), tmp_path, "sweep-1", tmp_path / "log") as tracker:
         log_all(tracker, made, quant, full, tmp_path)
     found = read_back(tmp_path)
@@ -64,13 +64,13 @@ def test_a_service_that_does_not_start_is_left_to_the_run_to_say(monkeypatch):
         raise RuntimeError("no service")
 
     monkeypatch.setattr("wandb.setup", fail)
-    tracking.start_service(tracked_config().tracking)
+    wandb_run.start_service(tracked_config().tracking)
     assert started.wait(10)
 
 
 def test_disabled_makes_no_run(monkeypatch, tmp_path):
-    monkeypatch.setattr(tracking.threading, "Thread", lambda **given: pytest.fail("W&B is started"))
-    tracking.start_service(tracked_config("disabled").tracking)
+    monkeypatch.setattr(wandb_run.threading, "Thread", lambda **given: pytest.fail("W&B is started"))
+    wandb_run.start_service(tracked_config("disabled").tracking)
     monkeypatch.undo()
     with tracking.track_run(tracked_config("disabled"), {}, tmp_path, None, tmp_path / "log") as tracker:
         log_all(tracker, None, [], None, tmp_path)
@@ -79,12 +79,12 @@ def test_disabled_makes_no_run(monkeypatch, tmp_path):
 
 def test_an_id_is_kept_for_what_is_run_again_and_not_for_anything_else(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_RUN_ID", raising=False)
-    first = tracking._run_id(tmp_path, "a")
-    assert tracking._run_id(tmp_path, "a") == first
-    second = tracking._run_id(tmp_path, "b")
-    assert second != first and tracking._run_id(tmp_path, "b") == second
+    first = wandb_run._run_id(tmp_path, "a")
+    assert wandb_run._run_id(tmp_path, "a") == first
+    second = wandb_run._run_id(tmp_path, "b")
+    assert second != first and wandb_run._run_id(tmp_path, "b") == second
     for broken in ("", "[]", '{"of": "b"}', '{"id": "a/b", "of": "b"}'):
-        (tmp_path / tracking.RUN_FILE).write_text(broken)
-        assert tracking._run_id(tmp_path, "b") not in (first, second, "a/b")
+        (tmp_path / wandb_run.RUN_FILE).write_text(broken)
+        assert wandb_run._run_id(tmp_path, "b") not in (first, second, "a/b")
     monkeypatch.setenv("WANDB_RUN_ID", "agent")
-    assert tracking._run_id(tmp_path, "b") == "agent"
+    assert wandb_run._run_id(tmp_path, "b") == "agent"

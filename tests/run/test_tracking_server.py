@@ -27,7 +27,8 @@ from bitsure.config.schema import resolved
 from bitsure.records.parquet import write_records
 from bitsure.report.contents import About
 from bitsure.report.run_report import build
-from bitsure.run import tracking
+from bitsure.run.tracking import track_run
+from bitsure.run.wandb_run import check_login
 from tests.builders.settings import MARGINS, METRIC
 from tests.builders.quantized_models import full_and_quantized
 from tests.builders.wandb_runs import log_all, tracked_config
@@ -36,8 +37,8 @@ folder, config = Path(sys.argv[1]), tracked_config(sys.argv[2])
 full, quantized = full_and_quantized(0.5, 0, n=30)
 write_records(folder / "records.parquet", quantized, {})
 report = build(folder, quantized, full, METRIC, MARGINS, About("title"))
-tracking.check_login(config.tracking)
-with tracking.track_run(config, resolved(config), folder, "sweep-1", folder / "log") as tracker:
+check_login(config.tracking)
+with track_run(config, resolved(config), folder, "sweep-1", folder / "log") as tracker:
     log_all(tracker, report, quantized, full, folder)
 """
 

@@ -27,7 +27,7 @@ from bitsure.report.contents import About
 from bitsure.report.run_report import build
 from bitsure.results import Costs, Provenance, Quantization, Verdict, to_plain
 from bitsure.results.costs import WorkCosts
-from bitsure.run import provenance, tracking
+from bitsure.run import provenance, tracking, wandb_run
 from bitsure.run.directory import open_run
 from bitsure.scoring.question_source import locate_questions
 from bitsure.scoring.scored_model import ScoredModel
@@ -70,7 +70,7 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
         current.write_json("provenance.json", made_by)
         with current.stage("check"):
             cell = prepare(config, run_dir / "libraries.log", memo)
-            tracking.start_service(config.tracking)
+            wandb_run.start_service(config.tracking)
             check(cell, memo)
             made_by |= _made_by(cell, config)
             current.write_json("provenance.json", made_by)
@@ -127,7 +127,7 @@ def prepare(config: Config, log_file: Path, memo: Memo) -> Cell:
     store, mirror = Store(config.paths.store), config.paths.hub_mirror
     quantizer = check_model(config.model, config.quant, config.control.seeds > 0)
     with terminal.output_to(log_file):
-        memo(tracking.check_login, config.tracking)
+        memo(wandb_run.check_login, config.tracking)
         source = memo(models.locate, config.model, mirror, store)
         dtype = memo(model_facts.computing_dtype, config.model, source.path)
     if not config.scoring.dequantize and dtype == "float32":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bitsure.config.schema import TrackingSettings
 from bitsure.run.directory import BROKEN_OFF
-from bitsure.run.tracking import RunDescription, open_wandb_run, remove_attempts, where_to_look
+from bitsure.run.wandb_run import RunDescription, open_wandb_run, remove_attempts, where_to_look
 from bitsure.sweep.report.run_columns import COSTS
 from bitsure.sweep.report.sweep_report import SweepReport
 from bitsure.sweep.report.sweep_statistics import STUDY
