@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from bitsure.base.errors import UserError
 from bitsure.compress import coders
 from bitsure.compress.entropy import entropy
-from tests.compress.test_entropy import CODES
+from tests.builders.codes import CODES
 
 
 @given(CODES)

@@ -5,16 +5,9 @@ import math
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from bitsure.compress.entropy import entropy
-
-CODES = st.integers(1, 8).flatmap(
-    lambda bits: st.tuples(
-        st.just(bits), arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 40)), elements=st.integers(0, 2**bits - 1))
-    )
-)
+from tests.builders.codes import CODES
 
 
 def test_by_hand():

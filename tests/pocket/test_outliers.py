@@ -8,7 +8,7 @@ from bitsure.base.errors import UserError
 from bitsure.quantize.walk.blocks import channel_ranges, layers_by_input, walk
 from pocket.outliers import inject
 from tests.builders.families import FAMILIES, build
-from tests.quantize.walk.test_blocks import ALL, WINDOWS
+from tests.builders.quantizing import ALL, WINDOWS
 
 
 @torch.no_grad()

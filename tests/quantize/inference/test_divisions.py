@@ -19,8 +19,7 @@ from bitsure.quantize.proof.weight_changes import prove
 from bitsure.quantize.walk.blocks import layers_by_input, walk
 from bitsure.quantize.walk.targets import block_linears, matrix
 from tests.builders.families import build
-from tests.quantize.native.test_chain import nothing
-from tests.quantize.walk.test_blocks import ALL, WINDOWS
+from tests.builders.quantizing import ALL, WINDOWS, nothing
 
 # layers → what is divided before them; None: done at run time, as between two layers that are not linear in each channel
 FOLDED = {

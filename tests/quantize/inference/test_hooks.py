@@ -19,8 +19,8 @@ from bitsure.scoring.local import forward, rows
 from bitsure.scoring.local.engine import LocalEngine
 from tests.builders.families import FALCON, FAMILIES, build
 from tests.builders.marks import needs_transformers_5
+from tests.builders.quantizing import ALL, WINDOWS
 from tests.builders.requests import branching_questions, lay_out
-from tests.quantize.walk.test_blocks import ALL, WINDOWS
 
 CACHED = ALL | {"falcon, ALiBi": FALCON | {"alibi": True}}  # every family has attention
 

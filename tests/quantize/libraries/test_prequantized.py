@@ -20,9 +20,9 @@ from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.walk.targets import block_linears, matrix
+from tests.builders.awq import awq_pack
 from tests.builders.marks import needs_gptqmodel
 from tests.builders.plans import plan, save_family, taken
-from tests.quantize.layouts.test_layouts import awq_pack
 
 
 def test_gptqs_checkpoint_is_the_one_that_we_make(gptq_checkpoint, tiny_model, calib_file, tmp_path):

@@ -25,9 +25,8 @@ from bitsure.quantize.walk.targets import block_linears, matrix, unknown_weights
 from bitsure.quantize.weights.fake_quantize import fake_quantize
 from tests.builders.families import FAMILIES, build
 from tests.builders.marks import SHARED, needs_shared, needs_transformers_5
-from tests.quantize.walk.test_blocks import ALL, WINDOWS
+from tests.builders.quantizing import ALL, NATIVE, WINDOWS, nothing
 
-NATIVE = {"bits": 4, "group_size": 32, "symmetric": True, "backend": "native", "desc_act": False, "damp_percent": 0.01}
 QUANTIZERS = {"rtn": Rtn(4, 32, True), "awq": Rtn(4, 32, False, transforms=["scale", "clip"]), "gptq": Gptq(**NATIVE)}
 
 
@@ -49,10 +48,6 @@ CHAINS = {
     "fp8 gptq act-order": Gptq(format="fp8_e4m3", group_size=32, **SOLVER | {"desc_act": True}),
     **{name: Rtn(format=name, activations=Activations(format=name)) for name in ELEMENTS},
 }
-
-
-def nothing(*args, **kwargs) -> None:
-    pass
 
 
 def quantized(model, quant, folder, advance=nothing, windows=WINDOWS):

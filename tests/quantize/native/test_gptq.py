@@ -13,6 +13,7 @@ from bitsure.quantize.native.gptq_solver import TILE, inverse_of_upper_factor, r
 from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.native.rtn import Rtn
 from tests.builders.marks import needs_gptqmodel
+from tests.builders.quantizing import output_error
 
 
 def settings(**changes) -> Gptq:
@@ -28,10 +29,6 @@ def problem(rows=48, columns=160, tokens=600, seed=0) -> tuple[torch.Tensor, tor
     mix = torch.randn(columns, columns, generator=generator) / columns**0.5
     x = torch.randn(tokens, columns, generator=generator) @ (torch.eye(columns) + 2 * mix)
     return torch.randn(rows, columns, generator=generator), x, x.T @ x / tokens
-
-
-def output_error(x, original, weight) -> float:
-    return ((x @ (weight.dequantize() - original).T).norm() / (x @ original.T).norm()).item()
 
 
 def by_the_book(W, H, quant):

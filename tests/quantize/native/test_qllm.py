@@ -28,8 +28,7 @@ from bitsure.quantize.walk.targets import block_linears
 from bitsure.quantize.weights.fake_quantize import fake_quantize
 from pocket.outliers import inject
 from tests.builders.families import FAMILIES, build
-from tests.quantize.native.test_chain import NATIVE, nothing
-from tests.quantize.walk.test_blocks import ALL, WINDOWS
+from tests.builders.quantizing import ALL, NATIVE, WINDOWS, nothing
 
 A4 = Activations(4)
 REASSEMBLED = Rtn(4, -1, False, transforms=["reassemble"], activations=A4)

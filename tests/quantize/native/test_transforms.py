@@ -10,7 +10,7 @@ from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.native.transforms import search_clip, search_scales
 from bitsure.quantize.walk.blocks import Inputs
-from tests.quantize.native.test_gptq import output_error
+from tests.builders.quantizing import output_error
 
 
 def problem(outliers: bool) -> tuple[torch.Tensor, torch.Tensor, Inputs]:

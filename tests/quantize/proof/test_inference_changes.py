@@ -21,8 +21,8 @@ from bitsure.quantize.weights.fake_quantize import fake_quantize
 from bitsure.sweep.report.run_columns import quantized_size
 from tests.builders.families import FAMILIES, build
 from tests.builders.plans import plan
+from tests.builders.quantizing import WINDOWS
 from tests.builders.tokenizers import byte_tokenizer
-from tests.quantize.walk.test_blocks import WINDOWS
 
 SETTINGS = InferenceScheme(activations=Activations(8), kv=KeysValues(4, 8))
 

@@ -12,14 +12,8 @@ from bitsure.quantize.walk import blocks
 from bitsure.quantize.walk.blocks import channel_ranges, layers_by_input, measure, walk
 from bitsure.quantize.walk.replay import Replay
 from bitsure.quantize.walk.targets import block_linears, find_blocks, linears, matrix
-from tests.builders.families import FALCON, FAMILIES, GROUPED, build
-
-WINDOWS = torch.randint(3, 290, (6, 24), generator=torch.Generator().manual_seed(0))
-ALL = FAMILIES | {
-    "falcon": FALCON | {"alibi": True},
-    "gemma2": GROUPED | {"head_dim": 16, "sliding_window": 16},  # masks differ from block to block
-    "mistral": GROUPED | {"sliding_window": 16},
-}
+from tests.builders.families import FAMILIES, GROUPED, build
+from tests.builders.quantizing import ALL, WINDOWS
 
 
 @pytest.mark.parametrize("family", ALL)
