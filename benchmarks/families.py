@@ -14,7 +14,7 @@ from bitsure.config import schema
 from bitsure.config.paths import CONF, PROJECT
 from bitsure.config.schema import CalibSettings, ModelSettings
 from bitsure.config.validation import to_dataclasses
-from bitsure.models import source as models
+from bitsure.models.locate import locate_model
 from bitsure.quantize.calibration.texts import locate_text
 from bitsure.quantize.check import check_plan
 from bitsure.quantize.make import ensure_quantized
@@ -51,7 +51,7 @@ def write_model(family: str, path: Path) -> None:
 def attempt(path: Path, quant: Quantizer, text: Path, folder: Path) -> str:
     """Bits per weight and the mean output error, or the reason of the refusal."""
     calib = CalibSettings(name="text", path=str(text), nsamples=8, seqlen=64)
-    plan = Plan(models.locate(ModelSettings(path=str(path)), None), quant, calib, locate_text(calib, None), "float32")
+    plan = Plan(locate_model(ModelSettings(path=str(path)), None), quant, calib, locate_text(calib, None), "float32")
     try:
         store = Store(folder / "store")
         check_plan(plan, store)

@@ -36,12 +36,12 @@ SCORED = "ARC"  # of benchmarks.scoring's shapes
 
 def quantizing(name: str, model_path: Path, folder: Path) -> float:
     """Seconds, in this process, without imports and loading."""
-    from bitsure.models import source as models
+    from bitsure.models.load import load_model
     from bitsure.quantize.native import chain
 
     out = folder / "out"
     out.mkdir()
-    model, _ = models.load(model_path, "float32", device="cpu")
+    model, _ = load_model(model_path, "float32", device="cpu")
     started = time.perf_counter()
     chain.quantize(model, CHAINS[name], tokens(WINDOWS, 1), folder / "parts", out, lambda *a, **k: None)
     return time.perf_counter() - started
@@ -50,7 +50,7 @@ def quantizing(name: str, model_path: Path, folder: Path) -> float:
 def scoring(path: Path, questions: int, repeats: int) -> dict[str, float]:
     """Median seconds to score the same questions, in turns: the machine's load falls on all alike."""
     from benchmarks.scoring import SHAPES, draw
-    from bitsure.models import source as models
+    from bitsure.models.load import load_model
     from bitsure.quantize.inference.hooks import attach
     from bitsure.quantize.inference.scheme import InferenceScheme
     from bitsure.scoring.local.engine import LocalEngine
@@ -59,7 +59,7 @@ def scoring(path: Path, questions: int, repeats: int) -> dict[str, float]:
     asked = draw(shape, questions, 50_000)
     engines = {}
     for name, (activations, kv) in AT_RUN_TIME.items():
-        model, _ = models.load(path, "float32", device="cpu")
+        model, _ = load_model(path, "float32", device="cpu")
         rounding = attach(model, InferenceScheme(activations=activations, kv=kv))
         engines[name] = LocalEngine(model, 2048, rounding=rounding)
         engines[name].score(asked)  # checks and probes, once a run

@@ -24,7 +24,8 @@ from bitsure.config.quantizers import Tuning
 from bitsure.config.schema import CalibSettings, ModelSettings, ScoringSettings, TaskSettings
 from bitsure.metrics.bootstrap import percentile_interval, resample_weights
 from bitsure.metrics.questions import question_set
-from bitsure.models import source as models
+from bitsure.models.load import load_model
+from bitsure.models.locate import locate_model
 from bitsure.quantize.calibration.texts import locate_text
 from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.native.rtn import Rtn
@@ -59,7 +60,7 @@ def write_model(name: str, outliers: tuple[int, int] | None, seed: int, path: Pa
 
     from pocket.outliers import inject
 
-    model, tokenizer = models.load(PROJECT / "pocket" / "models" / name, "float32", device="cpu")
+    model, tokenizer = load_model(PROJECT / "pocket" / "models" / name, "float32", device="cpu")
     if outliers is not None:
         windows = torch.arange(256).remainder(model.config.vocab_size).view(4, 64)
         inject(model, windows, *outliers, seed)
@@ -81,7 +82,7 @@ def one(
     with tempfile.TemporaryDirectory() as folder:
         path, log, store = Path(folder) / "model", Path(folder) / "log", Store(Path(folder) / "store")
         write_model(model, outliers, draw, path)
-        source = models.locate(ModelSettings(path=str(path)), None)
+        source = locate_model(ModelSettings(path=str(path)), None)
         scorer = Scorer(locate_questions(task, None), ScoringSettings(), "float32", store, log)
         found["full precision"] = 0.0, question_set(scorer.score(ScoredModel(source), None, "full precision")).true_label_prob
         for name in TRANSFORMS:

@@ -56,7 +56,8 @@ def tokens(n: int, seed: int) -> torch.Tensor:
 def one(name: str, path: Path, folder: Path) -> dict:
     """Quantize in this process: seconds, peak bytes, and the mean output error on held-out tokens."""
     from bitsure.config.schema import ModelSettings
-    from bitsure.models import source as models
+    from bitsure.models.load import load_model
+    from bitsure.models.locate import locate_model
     from bitsure.quantize import QuantizationJob
     from bitsure.quantize.checkpoint.read_checkpoint import read_checkpoint
     from bitsure.quantize.libraries import gptqmodel
@@ -71,17 +72,15 @@ def one(name: str, path: Path, folder: Path) -> dict:
             import_module("gptqmodel")
     started = time.perf_counter()
     if name == "gptqmodel":
-        source = models.locate(ModelSettings(path=str(path)), None)
+        source = locate_model(ModelSettings(path=str(path)), None)
         nothing = tokens(0, 2)
         job = QuantizationJob(source, "float32", tokens(WINDOWS, 1), nothing, out, out, folder / "log", lambda *a, **k: None)
         gptqmodel.quantize(quant, job)
     else:
-        model, _ = models.load(path, "float32", device="cpu")
+        model, _ = load_model(path, "float32", device="cpu")
         chain.quantize(model, quant, tokens(WINDOWS, 1), folder / "parts", out, lambda *a, **k: None)
     seconds, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    report = prove(
-        models.load(path, "float32", device="cpu")[0], CheckpointContents(*read_checkpoint(out)), tokens(HELD_OUT, 2)
-    )
+    report = prove(load_model(path, "float32", device="cpu")[0], CheckpointContents(*read_checkpoint(out)), tokens(HELD_OUT, 2))
     error = statistics.mean(layer.output_error for layer in report.layers.values())
     return {"seconds": seconds, "peak": peak, "error": error}
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bitsure.base.store import Store
 from bitsure.config.schema import CalibSettings, ModelSettings
-from bitsure.models import source as models
+from bitsure.models.locate import locate_model
+from bitsure.models.tokenizers import load_tokenizer
 from bitsure.quantize.calibration.texts import locate_text
 from bitsure.quantize.check import check_plan
 from bitsure.quantize.libraries import prequantized
@@ -17,7 +18,7 @@ from tests.builders.families import FAMILIES, build
 
 def plan(path, quant: Quantizer, calib_file, dtype: str = "float32") -> Plan:
     calib = CalibSettings(name="text", path=str(calib_file), nsamples=16, seqlen=64)
-    source = models.locate(ModelSettings(path=str(path)), None)
+    source = locate_model(ModelSettings(path=str(path)), None)
     return Plan(source, quant, calib, locate_text(calib, None), dtype, prequantized.locate(quant, None))
 
 
@@ -32,5 +33,5 @@ def save_family(family: str, path, tokenizer):
     """A small model of a family on disk, with another's tokenizer."""
     model = build(family, **FAMILIES[family])
     model.save_pretrained(path)
-    models.load_tokenizer(tokenizer).save_pretrained(path)
+    load_tokenizer(tokenizer).save_pretrained(path)
     return model

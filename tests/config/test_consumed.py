@@ -31,7 +31,7 @@ from bitsure.config.schema import (
     TrackingSettings,
     VerdictSettings,
 )
-from bitsure.models.facts import of_transformers
+from bitsure.models.facts import transformers_major_version
 from bitsure.quantize.calibration.texts import locate_text
 from bitsure.quantize.calibration.windows import draw_windows
 from bitsure.quantize.libraries.bnb import Bnb
@@ -133,7 +133,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
     smoothed = {"transforms": ["smooth"], "activations": Activations(8)}
     reassembled = {"transforms": ["reassemble"], "activations": Activations(4)}
     taught = CalibSettings(name="task", kind="task", nsamples=8, seqlen=16)
-    room = "cpu:300KB" if of_transformers() > 4 else "cpu:1GB"  # 4 cannot leave parts on disk
+    room = "cpu:300KB" if transformers_major_version() > 4 else "cpu:1GB"  # 4 cannot leave parts on disk
     each = [
         (Gptq(**gptq, group_size=64, backend=GPTQ_LIBRARY), ModelSettings(path=str(tiny_model)), own, "offline"),
         (Gptq(**gptq, group_size=48, backend="native", **smoothed), ModelSettings(path=str(tiny_model)), own, "disabled"),

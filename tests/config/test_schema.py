@@ -14,7 +14,7 @@ from bitsure.base.errors import UserError
 from bitsure.config import schema
 from bitsure.config import validation as settings
 from bitsure.config.paths import CONF, PROJECT
-from bitsure.models import source as models
+from bitsure.models.locate import locate_model
 from bitsure.quantize.check import check_model
 from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.native.full_precision import NoQuant
@@ -127,7 +127,7 @@ def test_a_model_that_a_quantizer_cannot_do_is_refused_before_it_is_looked_for(o
 
 def test_a_model_that_needs_code_of_its_own_is_refused_before_it_is_looked_for():
     with pytest.raises(UserError, match=r"Read that code, then add model\.trust_remote_code=true"):
-        models.locate(composed("model=chatglm3-6b").model, None)
+        locate_model(composed("model=chatglm3-6b").model, None)
 
 
 def test_the_table_of_models_is_up_to_date():

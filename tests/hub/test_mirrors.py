@@ -15,7 +15,7 @@ from bitsure.hub import mirrors
 from bitsure.hub.data_sets import data_sets_from
 from bitsure.hub.fetching import fetch_dataset_files, fetch_model
 from bitsure.hub.repositories import LocalFiles, WantedModel
-from bitsure.models import source as models
+from bitsure.models.locate import locate_model
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_fetched_model_is_of_its_commit_while_it_is_as_fetched(mirrored, tmp_p
 
 def test_other_weights_of_the_same_size_are_not_of_the_commit(mirrored, tmp_path):
     mirrors.note_model(mirrored, "main", "c" * 40)
-    locate = lambda: models.locate(ModelSettings(repo="org/tiny"), str(tmp_path), Store(tmp_path / "store"))  # noqa: E731
+    locate = lambda: locate_model(ModelSettings(repo="org/tiny"), str(tmp_path), Store(tmp_path / "store"))  # noqa: E731
     assert locate().fingerprint == f"org/tiny@{'c' * 40}"
     weights = bytearray((mirrored / "model.safetensors").read_bytes())
     weights[-1] ^= 1
@@ -76,7 +76,7 @@ def test_another_revision_than_the_one_that_was_fetched_is_refused(mirrored, tmp
     mirrors.note_model(mirrored, "v1", "c" * 40)
     said = rf"holds another revision than {revision}: it was fetched at v1, commit {'c' * 40}\. .* paths\.hub_mirror"
     with pytest.raises(UserError, match=said):
-        models.locate(ModelSettings(repo="org/tiny", revision=revision), str(tmp_path))
+        locate_model(ModelSettings(repo="org/tiny", revision=revision), str(tmp_path))
     with pytest.raises(UserError, match=said):
         fetch_model(WantedModel("org/tiny", revision), tmp_path)
 
@@ -85,7 +85,7 @@ def test_another_revision_than_the_one_that_was_fetched_is_refused(mirrored, tmp
 def test_a_model_put_there_by_hand_is_taken_and_a_revision_that_cannot_be_checked_is_said(
     mirrored, tmp_path, revision, said, caplog
 ):
-    source = models.locate(ModelSettings(repo="org/tiny", revision=revision), str(tmp_path))
+    source = locate_model(ModelSettings(repo="org/tiny", revision=revision), str(tmp_path))
     assert source.path == mirrored and source.revision is None
     assert caplog.text.count(f"whether it is of revision {revision} is unknown") == said
 

@@ -9,29 +9,31 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.config.schema import ModelSettings
-from bitsure.models import facts as model_facts
-from bitsure.models import source as models
+from bitsure.models.facts import computing_dtype, context_length
+from bitsure.models.load import load_model
+from bitsure.models.locate import locate_model
+from bitsure.models.tokenizers import check_tokenizer, load_tokenizer
 
 
 def test_the_computing_type_is_the_configs(tiny_model):
     tiny = ModelSettings(path=str(tiny_model))
-    assert model_facts.computing_dtype(replace(tiny, dtype="float16"), tiny_model) == "float16"
-    assert model_facts.computing_dtype(replace(tiny, device="cpu"), tiny_model) == "float32"
+    assert computing_dtype(replace(tiny, dtype="float16"), tiny_model) == "float16"
+    assert computing_dtype(replace(tiny, device="cpu"), tiny_model) == "float32"
 
 
 def test_on_a_gpu_a_model_is_computed_in_the_type_it_was_published_in(tiny_model, monkeypatch):
     tiny = ModelSettings(path=str(tiny_model), device="cuda")
     with pytest.raises(UserError, match=r"model\.device=cuda:7: torch finds \d GPUs here"):
-        model_facts.computing_dtype(replace(tiny, device="cuda:7"), tiny_model)
+        computing_dtype(replace(tiny, device="cuda:7"), tiny_model)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert model_facts.computing_dtype(tiny, tiny_model) == "float32"  # config.json says so
-    assert model_facts.computing_dtype(replace(tiny, full_dtype="float16"), tiny_model) == "float16"
+    assert computing_dtype(tiny, tiny_model) == "float32"  # config.json says so
+    assert computing_dtype(replace(tiny, full_dtype="float16"), tiny_model) == "float16"
 
 
 def test_the_context_length_comes_from_the_config(tiny_model, tmp_path):
-    assert model_facts.context_length(tiny_model) == 1024
+    assert context_length(tiny_model) == 1024
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba"}))
-    assert model_facts.context_length(tmp_path) is None
+    assert context_length(tmp_path) is None
 
 
 def test_rotary_settings_that_transformers_4_would_not_find_are_refused(tiny_model, tmp_path, monkeypatch):
@@ -39,26 +41,26 @@ def test_rotary_settings_that_transformers_4_would_not_find_are_refused(tiny_mod
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"rope_parameters": {"rope_theta": 500000.0}}))
     for version in ("4.57.6", "5.23.0"):
-        monkeypatch.setattr(model_facts, "version", lambda name, version=version: version)
+        monkeypatch.setattr("bitsure.models.facts.version", lambda name, version=version: version)
         if version.startswith("4"):
             with pytest.raises(UserError, match=r"copy was saved by transformers 5: .* Give the model as it was published"):
-                models.locate(ModelSettings(path=str(copy)), None)
+                locate_model(ModelSettings(path=str(copy)), None)
         else:
-            models.locate(ModelSettings(path=str(copy)), None)
+            locate_model(ModelSettings(path=str(copy)), None)
 
 
 def test_an_id_beyond_the_embedding_is_refused_and_unused_rows_are_said(tiny_model, tmp_path, caplog):
     copy = shutil.copytree(tiny_model, tmp_path / "copy")
-    tokenizer = models.load_tokenizer(copy)
+    tokenizer = load_tokenizer(copy)
     config = json.loads((copy / "config.json").read_text())
     rows = config["vocab_size"]
-    model_facts.check_tokenizer(tokenizer, copy)
+    check_tokenizer(tokenizer, copy)
     assert caplog.text == ""
     (copy / "config.json").write_text(json.dumps(config | {"vocab_size": rows + 12}))
-    model_facts.check_tokenizer(tokenizer, copy)
+    check_tokenizer(tokenizer, copy)
     assert f"ids end at {rows - 1}, the embedding has {rows + 12} rows: 12 are never used" in caplog.text
     (copy / "config.json").write_text(json.dumps(config))
     tokenizer.add_tokens(["<extra>"])
     tokenizer.save_pretrained(copy)
     with pytest.raises(UserError, match=rf"has the id {rows} \('<extra>'\), but the model's embedding has {rows} rows"):
-        models.load(copy, "float32")
+        load_model(copy, "float32")

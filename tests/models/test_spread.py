@@ -7,7 +7,7 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.config.schema import ModelSettings
-from bitsure.models import source as models
+from bitsure.models.load import load_model
 from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 from bitsure.quantize.checkpoint.write_checkpoint import write_checkpoint
 from bitsure.quantize.native import cast as casts
@@ -40,7 +40,7 @@ def on_disk(network) -> list[str]:
 
 def test_a_model_larger_than_its_memory_scores_as_in_memory(model):
     path, allowed = model
-    whole, spread = models.load(path, "float32")[0], models.load(path, "float32", settings=allowed)[0]
+    whole, spread = load_model(path, "float32")[0], load_model(path, "float32", settings=allowed)[0]
     assert "disk" in spread.hf_device_map.values() and on_disk(spread) and not on_disk(whole)
     for share in (True, False):
         expected, found = (LocalEngine(network, 256, share).score(REQUESTS) for network in (whole, spread))
@@ -51,7 +51,7 @@ def test_a_model_larger_than_its_memory_scores_as_in_memory(model):
 @pytest.mark.parametrize("kind", ["rounded", "cast"])
 def test_a_quantized_model_larger_than_its_memory_scores_as_in_memory(model, kind, tmp_path):
     path, allowed = model
-    whole, spread = models.load(path, "float32")[0], models.load(path, "float32", settings=allowed)[0]
+    whole, spread = load_model(path, "float32")[0], load_model(path, "float32", settings=allowed)[0]
     out = tmp_path / "checkpoint"
     out.mkdir()
     plain = LocalEngine(whole, 256).score(REQUESTS)
@@ -67,12 +67,12 @@ def test_a_quantized_model_larger_than_its_memory_scores_as_in_memory(model, kin
 
 
 def test_bin_weights_are_spread_over_the_disk_too(tiny_model, tmp_path):
-    whole, tokenizer = models.load(tiny_model, "float32")
+    whole, tokenizer = load_model(tiny_model, "float32")
     tokenizer.save_pretrained(tmp_path)
     whole.config.save_pretrained(tmp_path)
     torch.save(whole.state_dict(), tmp_path / "pytorch_model.bin")
     allowed = ModelSettings(path=str(tmp_path), device_map="sequential", max_memory=["cpu:300KB"])
-    spread, _ = models.load(tmp_path, "float32", settings=allowed)
+    spread, _ = load_model(tmp_path, "float32", settings=allowed)
     assert on_disk(spread)
     expected, found = (LocalEngine(network, 256).score(REQUESTS) for network in (whole, spread))
     assert found == expected
@@ -80,11 +80,11 @@ def test_bin_weights_are_spread_over_the_disk_too(tiny_model, tmp_path):
 
 def test_what_breaks_is_found_in_a_spread_model_too(model):
     path, allowed = model
-    spread, _ = models.load(path, "float32", settings=allowed)
+    spread, _ = load_model(path, "float32", settings=allowed)
     assert first_broken_module(spread, [5, 6, 7]) is None
 
 
 def test_a_model_that_cannot_fit_is_refused_with_the_way_out(tiny_model):
     huge = ModelSettings(path=str(tiny_model), parameters=10**15)
     with pytest.raises(UserError, match=r"1,000,000,000,000,000 parameters in float32 .* model\.device_map=auto"):
-        models.load(tiny_model, "float32", settings=huge)
+        load_model(tiny_model, "float32", settings=huge)

@@ -156,7 +156,7 @@ def test_the_family_fits_into_30_megabytes():
 
 
 def test_any_other_text_can_be_read():
-    from bitsure.models.source import load_tokenizer
+    from bitsure.models.tokenizers import load_tokenizer
 
     tokenizer = load_tokenizer(PROJECT / "pocket" / "models" / "pocket-1m")
     text = "Größe: 5 µm — 日本語\n\t{}"

@@ -51,9 +51,9 @@ def world(tmp_path_factory, tiny_model):
     """A hub with an OPT of .bin weights alone, a calibration text and a data set; a task that wants them; a way to run."""
     folder = tmp_path_factory.mktemp("hub")
     opt = shutil.copytree(tiny_model, folder / "opt")
-    from bitsure.models import source as models
+    from bitsure.models.load import load_model
 
-    weights = models.load(tiny_model, "float32")[0].half().state_dict()
+    weights = load_model(tiny_model, "float32")[0].half().state_dict()
     (opt / "model.safetensors").unlink()
     torch.save(weights, opt / "pytorch_model.bin")
     (folder / "c4" / "en").mkdir(parents=True)

@@ -5,6 +5,6 @@ import pytest
 
 @pytest.fixture(scope="session")
 def model(tiny_model):
-    from bitsure.models.source import load as load_model
+    from bitsure.models.load import load_model
 
     return load_model(tiny_model, "float32")[0]

@@ -8,7 +8,7 @@ import pytest
 
 from bitsure.base.errors import UserError
 from bitsure.config.schema import TaskSettings
-from bitsure.models.source import load as load_model
+from bitsure.models.load import load_model
 from bitsure.scoring.local.engine import TOLERANCE
 from tests.builders.engines import hooked_lm
 from tests.builders.marks import SHARED, needs_shared

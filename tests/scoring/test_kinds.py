@@ -16,7 +16,7 @@ from bitsure.config import validation as settings
 from bitsure.config.paths import CONF
 from bitsure.config.schema import TaskSettings
 from bitsure.metrics import measure
-from bitsure.models.source import load as load_model
+from bitsure.models.load import load_model
 from bitsure.records.parquet import read_records
 from bitsure.records.record import by_task
 from bitsure.run import pipeline

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from bitsure.config.paths import CONF
 from bitsure.config.schema import TaskSettings
 from bitsure.metrics import measure
-from bitsure.models.source import load as load_model
+from bitsure.models.load import load_model
 from tests.builders.data_sets import write_data_set
 from tests.builders.engines import hooked_lm
 from tests.builders.marks import SHARED, needs_shared

@@ -14,8 +14,8 @@ from bitsure.base import terminal
 from bitsure.base.store import Store
 from bitsure.compress.load_time import load_times
 from bitsure.config.schema import CompressSettings
-from bitsure.models import facts as model_facts
-from bitsure.models import source as models
+from bitsure.models.facts import context_length
+from bitsure.models.load import load_model
 from bitsure.quantize.calibration.windows import draw_windows
 from bitsure.quantize.plan import Plan
 from bitsure.results import Compressibility, read, write
@@ -84,9 +84,9 @@ def _measure(plan: Plan, checkpoint: Path, settings: CompressSettings, log_file:
     from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 
     with terminal.output_to(log_file):
-        model, tokenizer = models.load(plan.source.path, plan.dtype, "cpu", plan.source.settings)
+        model, tokenizer = load_model(plan.source.path, plan.dtype, "cpu", plan.source.settings)
         hooks = put_into(model, checkpoint)
-        _, held_out = draw_windows(plan.text, plan.calib, 0, tokenizer, model_facts.context_length(plan.source.path))
+        _, held_out = draw_windows(plan.text, plan.calib, 0, tokenizer, context_length(plan.source.path))
     windows = held_out[: max(1, settings.tokens // held_out.shape[1]), : settings.tokens]
     activations = measure.measure_activations(model, hooks.transforms, windows, settings.codes, settings.seed)
     if activations is not None:

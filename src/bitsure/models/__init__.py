@@ -1,0 +1,1 @@
+"""Full-precision models: where their files are, what those say, and loading them with transformers."""

@@ -12,8 +12,9 @@ from bitsure.base.memo import Memo
 from bitsure.base.store import Store
 from bitsure.config.quantizers import QuantizerSettings
 from bitsure.config.schema import CalibSettings, ModelSettings
-from bitsure.models.facts import check_memory, check_tokenizer, context_length
-from bitsure.models.source import empty_model, load_tokenizer
+from bitsure.models.facts import check_memory, context_length
+from bitsure.models.load import empty_model
+from bitsure.models.tokenizers import check_tokenizer, load_tokenizer
 from bitsure.quantize.calibration.texts import CalibText
 from bitsure.quantize.calibration.windows import draw_windows
 from bitsure.quantize.plan import Plan

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bitsure.base import resources, terminal, work
 from bitsure.base.store import Store
-from bitsure.models.source import stored_bits
+from bitsure.models.weight_files import stored_bits
 from bitsure.quantize.check import windows_of
 from bitsure.quantize.plan import Plan
 from bitsure.quantize.quantizer import QuantizationJob

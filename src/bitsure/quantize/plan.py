@@ -11,7 +11,7 @@ from typing import Any
 from bitsure.base.errors import UserError
 from bitsure.config.paths import PROJECT
 from bitsure.config.schema import CalibSettings
-from bitsure.models.source import Source
+from bitsure.models.locate import Source
 from bitsure.quantize.calibration.texts import CalibText
 from bitsure.quantize.native.noise import Noise
 from bitsure.quantize.quantizer import Quantizer

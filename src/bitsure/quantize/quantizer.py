@@ -18,8 +18,8 @@ from bitsure.base.store import hash_files
 from bitsure.config.number_formats import Activations
 from bitsure.config.quantizers import QuantizerSettings
 from bitsure.config.schema import ModelSettings
-from bitsure.models.source import Source
-from bitsure.models.source import load as load_model
+from bitsure.models.load import load_model
+from bitsure.models.locate import Source
 from bitsure.results.quantization import Quantization
 
 if TYPE_CHECKING:

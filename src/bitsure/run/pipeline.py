@@ -13,8 +13,9 @@ from bitsure.base.store import Store
 from bitsure.comparison.non_inferiority import NON_INFERIOR
 from bitsure.compress import compressibility as compress
 from bitsure.config.schema import Config, resolved
-from bitsure.models import facts as model_facts
-from bitsure.models import source as models
+from bitsure.models.facts import computing_dtype
+from bitsure.models.locate import Source, locate_model
+from bitsure.models.size import measure_size
 from bitsure.quantize.calibration.texts import locate_text
 from bitsure.quantize.check import check_model, check_plan
 from bitsure.quantize.libraries import prequantized
@@ -40,7 +41,7 @@ log = logging.getLogger(__name__)
 class Cell:
     """What a run is about to do; all of it has been checked, no weights are loaded."""
 
-    source: models.Source
+    source: Source
     dtype: str
     plan: Plan | None  # None: full precision alone
     scorer: Scorer
@@ -128,8 +129,8 @@ def prepare(config: Config, log_file: Path, memo: Memo) -> Cell:
     quantizer = check_model(config.model, config.quant, config.control.seeds > 0)
     with terminal.output_to(log_file):
         memo(wandb_run.check_login, config.tracking)
-        source = memo(models.locate, config.model, mirror, store)
-        dtype = memo(model_facts.computing_dtype, config.model, source.path)
+        source = memo(locate_model, config.model, mirror, store)
+        dtype = memo(computing_dtype, config.model, source.path)
     if not config.scoring.dequantize and dtype == "float32":
         raise UserError("scoring.dequantize=false: packed kernels compute in half precision. Add model.dtype=bfloat16.")
     plan = None
@@ -164,7 +165,7 @@ def _made_by(cell: Cell, config: Config) -> dict:
     if source.settings.repo:  # which revision a mirror that was filled by hand holds is not known
         model |= {"revision_asked": source.settings.revision, "revision_checked": source.revision is not None}
     with terminal.output_to(cell.log_file):
-        model |= models.measure(source, cell.store)
+        model |= asdict(measure_size(source, cell.store))
     text = cell.plan.text if cell.plan else None
     calib = {"calib_text": text and text.name, "calib_data": getattr(text, "origin", None)}
     asked = {"asked": cell.scorer.questions.prompt_settings, "own_tasks": cell.scorer.questions.own_tasks}

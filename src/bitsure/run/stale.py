@@ -12,7 +12,7 @@ from bitsure.base.memo import Memo
 from bitsure.base.store import Store
 from bitsure.config.schema import Config
 from bitsure.hub import mirrors
-from bitsure.models import source as models
+from bitsure.models.locate import locate_model
 from bitsure.quantize.calibration.texts import locate_text
 from bitsure.quantize.libraries import prequantized
 from bitsure.scoring.question_source import locate_questions
@@ -36,7 +36,7 @@ def changed(config: Config, run_dir: Path, memo: Memo | None = None) -> list[str
 
 
 def _model(config: Config, made_by: dict, memo: Memo) -> Iterator[str]:
-    source = memo(models.locate, config.model, config.paths.hub_mirror, Store(config.paths.store))
+    source = memo(locate_model, config.model, config.paths.hub_mirror, Store(config.paths.store))
     if made_by.get("model", {}).get("fingerprint") not in (None, source.fingerprint):
         yield f"the model in {source.path}"
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from bitsure.config.schema import ScoringSettings
-from bitsure.models.source import Source, load
+from bitsure.models.load import load_model
+from bitsure.models.locate import Source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -79,7 +80,7 @@ class LocalSetup:
             packed = gptqmodel.load_packed(checkpoint, self.dtype)
             log.info("the quantized weights stay packed, for gptqmodel's kernels")
             return LoadedModel(cast("PreTrainedModel", packed), source.load_tokenizer(), None)
-        model, tokenizer = load(source.path, self.dtype, settings=source.settings)
+        model, tokenizer = load_model(source.path, self.dtype, settings=source.settings)
         if checkpoint is None:
             return LoadedModel(model, tokenizer, None)
         from bitsure.quantize.checkpoint.apply_checkpoint import put_into

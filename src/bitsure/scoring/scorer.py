@@ -20,7 +20,7 @@ from bitsure.base.resources import measured
 from bitsure.base.store import Store
 from bitsure.base.work import read_cost, scoring_cost, scoring_work, write_cost
 from bitsure.config.schema import ScoringSettings
-from bitsure.models.source import Source
+from bitsure.models.locate import Source
 from bitsure.records.parquet import read_records, write_prompts, write_records
 from bitsure.records.record import by_task
 from bitsure.results.costs import ScoringCosts

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
-from bitsure.models import source as models
+from bitsure.models.load import empty_model
 from bitsure.quantize.check import check_plan
 from bitsure.quantize.libraries.bnb import Bnb
 from bitsure.quantize.libraries.gptq import Gptq
@@ -40,7 +40,7 @@ def test_the_estimate_is_what_is_written(tiny_model, calib_file, tmp_path, name)
         pytest.importorskip({Bnb: "bitsandbytes", Hqq: "hqq"}[type(quant)])
     made = ensure_quantized(plan(tiny_model, quant, calib_file), Store(tmp_path / "store"), tmp_path / "log")
     written = sum(tensor.nbytes for file in made.checkpoint.glob("*.safetensors") for tensor in load_file(file).values())
-    estimate = quant.bytes_needed(models.empty_model(tiny_model), "float32")
+    estimate = quant.bytes_needed(empty_model(tiny_model), "float32")
     twice = 2 if name in ("awq4", "native") else 1  # and once more block by block, until it is done
     assert written * 0.95 < estimate / twice < written * 1.05
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from bitsure.base.errors import UserError
-from bitsure.models import source as models
+from bitsure.models.load import load_model
 from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 from bitsure.quantize.checkpoint.read_checkpoint import iterate_weights, read_checkpoint
 from bitsure.quantize.checkpoint.write_checkpoint import write_checkpoint
@@ -85,7 +85,7 @@ def test_a_weight_format_of_ones_own_comes_back_from_disk(tmp_path):
 
 
 def test_a_checkpoint_changes_the_model_it_is_put_into(tiny_model, tmp_path):
-    model, _ = models.load(tiny_model, "float32")
+    model, _ = load_model(tiny_model, "float32")
     weights = {name: round_to_nearest(linear.weight, Rtn(3, 32, True)) for name, linear in block_linears(model).items()}
     write_checkpoint(tmp_path, weights)
     before = model(torch.arange(5, 15)[None]).logits
@@ -98,7 +98,7 @@ def test_a_checkpoint_changes_the_model_it_is_put_into(tiny_model, tmp_path):
 def test_a_checkpoint_of_another_model_is_refused(tiny_model, tmp_path):
     write_checkpoint(tmp_path, {"elsewhere": round_to_nearest(torch.randn(4, 4), Rtn(4, -1, True))})
     with pytest.raises(UserError, match="lacks layers of this model"):
-        put_into(models.load(tiny_model, "float32")[0], tmp_path)
+        put_into(load_model(tiny_model, "float32")[0], tmp_path)
 
 
 def test_zero_points_out_of_range_are_refused(tmp_path):

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
-from bitsure.models import source as models
+from bitsure.models.load import load_model
+from bitsure.models.tokenizers import load_tokenizer
 from bitsure.quantize.check import check_plan
 from bitsure.quantize.checkpoint.read_checkpoint import read_checkpoint
 from bitsure.quantize.libraries import auto_gptq
@@ -129,7 +130,7 @@ def test_each_setting_changes_the_weights(tiny_model, calib_file, tmp_path):
 def test_every_family_is_quantized_as_by_our_own_solver(family, tiny_model, calib_file, tmp_path):
     model = tmp_path / "model"
     build(family, **FAMILIES[family]).save_pretrained(model)
-    models.load_tokenizer(tiny_model).save_pretrained(model)
+    load_tokenizer(tiny_model).save_pretrained(model)
     check_plan(plan(model, settings(), calib_file), Store(tmp_path / "store"))
     found = quantized(model, settings(), calib_file, tmp_path)
     native = quantized(model, settings(backend="native"), calib_file, tmp_path)
@@ -158,7 +159,7 @@ def test_zero_points_that_it_cannot_store_are_an_error(tiny_model, calib_file, t
 
 @needs_auto_gptq
 def test_too_little_text_for_the_damping_is_an_error(tiny_model, tmp_path):
-    model, _ = models.load(tiny_model, "float32")
+    model, _ = load_model(tiny_model, "float32")
     with pytest.raises(UserError, match=r"quant\.damp_percent=1e-12: the Hessian of .*\.0\.self_attn\.k_proj is not positive"):
         auto_gptq.quantize(
             model, settings(damp_percent=1e-12), torch.arange(8)[None], tmp_path, tmp_path / "log", lambda *_, **__: None
@@ -170,7 +171,7 @@ def test_what_it_says_and_how_far_it_is(tiny_model, tmp_path):
     from auto_gptq.modeling import _base
 
     before = _base.CUDA_0, _base.GPTQ, torch.cuda.synchronize
-    model, _ = models.load(tiny_model, "float32")
+    model, _ = load_model(tiny_model, "float32")
     told = []
     windows = torch.randint(0, 288, (4, 64), generator=torch.Generator().manual_seed(0))
     auto_gptq.quantize(model, settings(), windows, tmp_path, tmp_path / "log", lambda n=1, total=None: told.append((n, total)))

@@ -5,7 +5,7 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
-from bitsure.models import source as models
+from bitsure.models.load import load_model
 from bitsure.quantize.check import check_plan
 from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint, read_checkpoint
@@ -75,7 +75,7 @@ def test_a_small_real_model(tiny_model, calib_file, tmp_path, kind):
     planned = plan(tiny_model, KINDS[kind], calib_file)
     check_plan(planned, Store(tmp_path))
     made = ensure_quantized(planned, Store(tmp_path / "store"), tmp_path / "log")
-    ours, _ = models.load(tiny_model, "float32")
+    ours, _ = load_model(tiny_model, "float32")
     originals = {name: matrix(layer).detach().clone() for name, layer in block_linears(ours).items()}
     put_into(ours, made.checkpoint)
     for name, layer in block_linears(ours).items():

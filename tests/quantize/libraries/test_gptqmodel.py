@@ -10,7 +10,7 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
-from bitsure.models import source as models
+from bitsure.models.load import load_model
 from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 from bitsure.quantize.libraries import gptqmodel
 from bitsure.quantize.libraries.gptq import Gptq
@@ -36,7 +36,7 @@ def test_our_reading_of_the_packed_checkpoint_is_gptqmodels_own(made, tiny_model
 
     with terminal.output_to(tmp_path / "log"):
         theirs = gptqmodel.load_packed(made.checkpoint, "float16")
-    ours, _ = models.load(tiny_model, "float32")
+    ours, _ = load_model(tiny_model, "float32")
     put_into(ours, made.checkpoint)
     layers = dict(theirs.named_modules())
     for name in made.proof.modules_quantized:

@@ -6,7 +6,7 @@ from torch import nn
 
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
-from bitsure.models import source as models
+from bitsure.models.load import load_model
 from bitsure.quantize.check import check_plan
 from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint, read_checkpoint
@@ -60,7 +60,7 @@ def test_a_small_real_model(tiny_model, calib_file, tmp_path, bits):
     planned = plan(tiny_model, Hqq(bits, 64), calib_file)
     check_plan(planned, Store(tmp_path))
     made = ensure_quantized(planned, Store(tmp_path / "store"), tmp_path / "log")
-    model, _ = models.load(tiny_model, "float32")
+    model, _ = load_model(tiny_model, "float32")
     put_into(model, made.checkpoint)
     assert made.proof.bits_per_weight == bits + 32 / 64 and made.proof.group_sizes == {"64": 12}
     assert len(made.proof.modules_quantized) == 12

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
-from bitsure.models import source as models
+from bitsure.models.load import load_model
 from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 from bitsure.quantize.checkpoint.write_checkpoint import write_checkpoint
 from bitsure.quantize.libraries.prequantized import Prequantized
@@ -56,7 +56,7 @@ def test_auto_gptqs_older_files(gptq_checkpoint, tiny_model, calib_file, tmp_pat
 
 
 def test_awq_as_autoawq_writes_it(tiny_model, calib_file, tmp_path):
-    parent, _ = models.load(tiny_model, "float32")
+    parent, _ = load_model(tiny_model, "float32")
     tensors = {name: tensor for name, tensor in parent.state_dict().items() if name != "lm_head.weight"}
     rounded = {name: round_to_nearest(linear.weight, Rtn(4, 32, False)) for name, linear in block_linears(parent).items()}
     for name, weight in rounded.items():
@@ -87,7 +87,7 @@ def test_compressed_tensors_as_llm_compressor_saves_it(tiny_model, calib_file, t
     scheme.weights.group_size = 32 if layout == "pack-quantized" else None
     scheme.format = layout
     compressor = BaseCompressor.get_value_from_registry(layout)
-    parent, _ = models.load(tiny_model, "float32")
+    parent, _ = load_model(tiny_model, "float32")
     tensors, expected = {n: t for n, t in parent.state_dict().items() if n != "lm_head.weight"}, {}
     for name, linear in block_linears(parent).items():
         groups = linear.weight.detach().view(len(linear.weight), -1, scheme.weights.group_size or linear.in_features)
@@ -128,7 +128,7 @@ def test_bitsandbytes_as_transformers_saves_it(tiny_model, calib_file, tmp_path,
     else:
         assert 4.125 < found.proof.bits_per_weight < 4.2  # one scale of scales for each of these small layers
     assert found.proof.not_applied == (["activations"] if kind == "int8" else [])
-    ours, _ = models.load(tiny_model, "float32")
+    ours, _ = load_model(tiny_model, "float32")
     put_into(ours, tmp_path / kind)
     for name, linear in block_linears(ours).items():
         assert torch.allclose(linear.weight, expected[name], rtol=1e-6, atol=0), name
@@ -188,7 +188,7 @@ def test_biases_of_zeros_and_computed_buffers_may_be_more(gptq_checkpoint, tiny_
     copy = shutil.copytree(gptq_checkpoint.checkpoint, tmp_path / "copy")
     tensors = load_file(copy / "model.safetensors")
     save_file(tensors | {"a.rotary_emb.inv_freq": torch.ones(3), "b.bias": torch.zeros(3)}, copy / "model.safetensors")
-    model, _ = models.load(tiny_model, "float32")
+    model, _ = load_model(tiny_model, "float32")
     put_into(model, copy)
     save_file(tensors | {"b.bias": torch.ones(3)}, copy / "model.safetensors")
     with pytest.raises(UserError, match=r"does not have: model\.b\.bias"):

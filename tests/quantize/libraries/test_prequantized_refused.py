@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, OPTConfig, OPTForCausalLM
 
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
-from bitsure.models import source as models
+from bitsure.models.tokenizers import load_tokenizer
 from bitsure.quantize.check import check_plan
 from bitsure.quantize.libraries.prequantized import Prequantized
 from bitsure.quantize.make import ensure_quantized
@@ -39,7 +39,7 @@ def another(tmp_path, tiny_model, **changes):
     for name, value in changes.items():
         setattr(config, name, value)
     OPTForCausalLM(config).save_pretrained(tmp_path / "other")
-    models.load_tokenizer(tiny_model).save_pretrained(tmp_path / "other")
+    load_tokenizer(tiny_model).save_pretrained(tmp_path / "other")
     return tmp_path / "other"
 
 

@@ -5,7 +5,8 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
-from bitsure.models import source as models
+from bitsure.models.load import load_model
+from bitsure.models.tokenizers import load_tokenizer
 from bitsure.quantize.check import check_plan
 from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 from bitsure.quantize.checkpoint.contents import CheckpointContents
@@ -26,9 +27,9 @@ def test_every_tensor_is_rounded_and_computing_goes_on_in_float32(tiny_model, ca
     planned = plan(tiny_model, Cast(dtype), calib_file)
     check_plan(planned, Store(tmp_path))
     made = ensure_quantized(planned, Store(tmp_path), tmp_path / "log")
-    model, _ = models.load(tiny_model, "float32")
+    model, _ = load_model(tiny_model, "float32")
     put_into(model, made.checkpoint)
-    theirs, _ = models.load(tiny_model, dtype)  # transformers' own rounding
+    theirs, _ = load_model(tiny_model, dtype)  # transformers' own rounding
     for (name, ours), other in zip(model.named_parameters(), theirs.parameters(), strict=True):
         assert ours.dtype == torch.float32 and torch.equal(ours, other.float()), name
     assert made.proof.bits_per_weight == 16 and made.proof.parameter_share == 1
@@ -53,8 +54,8 @@ def test_every_family_can_be_cast(family, tmp_path):
 
 def test_what_the_type_holds_already_is_refused_before_weights_are_loaded(tmp_path, tiny_model, calib_file):
     half = tmp_path / "half"
-    models.load(tiny_model, "float16")[0].save_pretrained(half)
-    models.load_tokenizer(tiny_model).save_pretrained(half)
+    load_model(tiny_model, "float16")[0].save_pretrained(half)
+    load_tokenizer(tiny_model).save_pretrained(half)
     for path, dtype, stored in ((half, "float16", "F16"), (half, "float32", "F16"), (tiny_model, "float32", "F32")):
         with pytest.raises(UserError, match=rf"quant={dtype}: the model is stored as {stored}, which {dtype} holds"):
             check_plan(plan(path, Cast(dtype), calib_file), Store(tmp_path))
@@ -63,7 +64,7 @@ def test_what_the_type_holds_already_is_refused_before_weights_are_loaded(tmp_pa
 
 
 def test_a_cast_may_leave_a_layer_but_not_all(tiny_model):
-    model, _ = models.load(tiny_model, "bfloat16")  # float16 holds these numbers, but for the smallest
+    model, _ = load_model(tiny_model, "bfloat16")  # float16 holds these numbers, but for the smallest
     model.float()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -76,7 +77,7 @@ def test_a_cast_may_leave_a_layer_but_not_all(tiny_model):
 
 
 def test_numbers_beyond_the_type_are_an_error(tiny_model):
-    model, _ = models.load(tiny_model, "float32")
+    model, _ = load_model(tiny_model, "float32")
     model.model.decoder.final_layer_norm.weight.data[0] = 1e6
     with pytest.raises(UserError, match=r"final_layer_norm\.weight: NaN or infinite"):
         prove(model, CheckpointContents(*casts.cast(model, Cast("float16"))), WINDOWS, whole_model=True)

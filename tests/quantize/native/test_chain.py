@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bitsure.config.number_formats import ELEMENTS, Activations, KeysValues
-from bitsure.models import source as models
+from bitsure.models.load import load_model
 from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 from bitsure.quantize.checkpoint.contents import CheckpointContents
 from bitsure.quantize.checkpoint.read_checkpoint import read_checkpoint
@@ -210,11 +210,11 @@ def test_the_input_of_a_layer_is_rounded_once_a_batch(tmp_path, monkeypatch):
 def test_a_real_model_of_odd_widths(quantizer, remainder, groups, tmp_path):
     """Widths 64 and 172, neither of which 128 divides."""
     path = SHARED / "hub" / "models" / "karpathy" / "stories260K"
-    model, _ = models.load(path, "float32")
+    model, _ = load_model(path, "float32")
     quant = dataclasses.replace(QUANTIZERS[quantizer], bits=3, group_size=128, remainder=remainder)
     windows = torch.randint(3, 500, (4, 64), generator=torch.Generator().manual_seed(1))
     back, others, _ = quantized(model, quant, tmp_path, windows=windows)
-    report = prove(models.load(path, "float32")[0], CheckpointContents(back, others), windows)
+    report = prove(load_model(path, "float32")[0], CheckpointContents(back, others), windows)
     inner = {"shorten": "128 and 44", "pad": "128", "row": "172"}[remainder]
     of_64, of_172 = 6 * 5, 5  # layers: q, k, v, o, gate, up; down
     expected = {groups: of_64} | {inner: of_172} if groups != inner else {groups: of_64 + of_172}

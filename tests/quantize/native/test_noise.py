@@ -8,7 +8,8 @@ import torch
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.config.schema import CalibSettings, ModelSettings
-from bitsure.models import source as models
+from bitsure.models.load import load_model
+from bitsure.models.locate import locate_model
 from bitsure.quantize.calibration.texts import RandomTokens, locate_text
 from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 from bitsure.quantize.libraries.gptq import Gptq
@@ -32,7 +33,7 @@ def made(request, tmp_path_factory, calib_file):
     build(request.param, **FAMILIES[request.param]).save_pretrained(folder / "model")
     byte_tokenizer().save_pretrained(folder / "model")
     calib = CalibSettings(name="text", path=str(calib_file), nsamples=8, seqlen=64)
-    source = models.locate(ModelSettings(path=str(folder / "model")), None)
+    source = locate_model(ModelSettings(path=str(folder / "model")), None)
     plan = Plan(source, GPTQ, calib, locate_text(calib, None), "float32")
     store = Store(folder / "store")
     noisy = [ensure_quantized(plan.noise(seed), store, folder / "log") for seed in (0, 1)]
@@ -50,10 +51,10 @@ def test_its_output_error_is_the_quantizers_in_every_layer(made):
 
 def test_it_is_gaussian_another_for_each_seed_and_each_layer_and_the_same_again(made):
     source, _, noisy = made
-    original, _ = models.load(source.path, "float32")
+    original, _ = load_model(source.path, "float32")
     changes = []
     for one in (*noisy, noisy[0]):
-        model, _ = models.load(source.path, "float32")
+        model, _ = load_model(source.path, "float32")
         put_into(model, one.checkpoint)
         layers = block_linears(original)
         changes.append({name: matrix(layer) - matrix(layers[name]) for name, layer in block_linears(model).items()})

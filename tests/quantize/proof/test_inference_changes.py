@@ -8,7 +8,7 @@ import torch
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.config.number_formats import Activations, KeysValues
-from bitsure.models import source as models
+from bitsure.models.size import measure_size
 from bitsure.quantize.checkpoint.contents import CheckpointContents
 from bitsure.quantize.inference.divisions import Division
 from bitsure.quantize.inference.scheme import InferenceScheme
@@ -78,9 +78,9 @@ def test_a_model_with_kept_weights_is_as_large_as_its_files(tmp_path, calib_file
     llama().half().save_pretrained(tmp_path / "model")
     byte_tokenizer().save_pretrained(tmp_path / "model")
     store, made = Store(tmp_path / "store"), plan(tmp_path / "model", Kept(kv=KeysValues(4)), calib_file)
-    proof, full = ensure_quantized(made, store, tmp_path / "log").proof, models.measure(made.source, store)
-    about = (full["bytes_on_disk"], full["parameters"], proof.parameter_share, proof.bits_per_weight)
-    assert quantized_size(*about) == full["bytes_on_disk"]
+    proof, full = ensure_quantized(made, store, tmp_path / "log").proof, measure_size(made.source, store)
+    about = (full.bytes_on_disk, full.parameters, proof.parameter_share, proof.bits_per_weight)
+    assert quantized_size(*about) == full.bytes_on_disk
     assert proof.bits_per_weight == pytest.approx(16, rel=0.1)  # the files' headers count
 
 

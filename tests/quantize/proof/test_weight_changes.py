@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.models import source as models
+from bitsure.models.load import load_model
 from bitsure.quantize.checkpoint.contents import CheckpointContents
 from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.native.rtn import Rtn
@@ -20,7 +20,7 @@ HELD_OUT = torch.randint(3, 250, (2, 16), generator=torch.Generator().manual_see
 
 @pytest.fixture(scope="module")
 def model(tiny_model):
-    return models.load(tiny_model, "float32")[0]
+    return load_model(tiny_model, "float32")[0]
 
 
 def rounded(model, bits=4):
@@ -128,7 +128,7 @@ def test_weights_that_no_quantizer_touches_are_found():
 
 
 def test_outputs_that_overflow_are_named(tiny_model):
-    model, _ = models.load(tiny_model, "float32")
+    model, _ = load_model(tiny_model, "float32")
     with torch.no_grad():
         model.model.decoder.layers[0].fc2.bias.fill_(3e38)
     with pytest.raises(UserError, match=r"NaN or infinite outputs on the calibration text: model\.decoder\.layers\.1"):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from bitsure.models.source import load as load_model
+from bitsure.models.load import load_model
 from bitsure.scoring.local.diagnose import first_broken_module
 
 

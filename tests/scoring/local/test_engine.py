@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.models.source import load as load_model
+from bitsure.models.load import load_model
 from bitsure.scoring.local import engine, forward, rows
 from bitsure.scoring.local.engine import LocalEngine
 from bitsure.scoring.requests import Scored

@@ -6,7 +6,7 @@ import pytest
 
 from bitsure.base.memo import Memo
 from bitsure.config.schema import ModelSettings
-from bitsure.models import source as models
+from bitsure.models.locate import locate_model
 from bitsure.sweep.launch import dry_run
 from bitsure.sweep.launch.composing import CellErrors
 from tests.builders.data_sets import ASKED_TASK
@@ -17,7 +17,7 @@ from tests.builders.sweep_commands import compose_valid
 def cells(served, published, tmp_path, monkeypatch, calib_file):
     """Two cells of a model that is in the hub's cache, and of a task whose data is not."""
     monkeypatch.setenv("BITSURE_STORE", str(tmp_path / "store"))
-    models.locate(ModelSettings(repo="org/tiny"), None)
+    locate_model(ModelSettings(repo="org/tiny"), None)
     (tmp_path / "asked.yaml").write_text(ASKED_TASK)
     task = [f"task.include_path={tmp_path}", "task.names=[asked]"]
     calib = ["calib=text", f"calib.path={calib_file}", "calib.nsamples=8", "calib.seqlen=64"]

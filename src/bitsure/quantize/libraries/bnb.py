@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from bitsure.base import terminal
 from bitsure.base.errors import UserError, one_of
-from bitsure.models.source import Source
+from bitsure.models.locate import Source
 from bitsure.quantize.quantizer import QuantizationJob, Quantizer
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.config.quantizers import QuantizerSettings
 from bitsure.config.schema import ModelSettings
-from bitsure.models.source import Source, empty_model, weight_files
-from bitsure.models.source import locate as locate_model
+from bitsure.models.load import empty_model
+from bitsure.models.locate import Source, locate_model
+from bitsure.models.weight_files import weight_files
 from bitsure.quantize.quantizer import QuantizationJob, Quantizer, as_quantizer
 from bitsure.results.quantization import Quantization
 
@@ -90,7 +91,7 @@ class Prequantized(Quantizer):
 def locate(quant: QuantizerSettings, hub_mirror: str | None, store: Store | None = None) -> Source | None:
     """Return the files of an already quantized checkpoint; None for a quantizer that makes its own.
 
-    Raises UserError as `bitsure.models.source.locate`, and for weights that are not safetensors.
+    Raises UserError as `bitsure.models.locate.locate_model`, and for weights that are not safetensors.
     """
     settings = as_quantizer(quant).checkpoint_settings
     if settings is None:

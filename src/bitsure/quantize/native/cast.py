@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from omegaconf import MISSING
 
 from bitsure.base.errors import UserError, one_of
-from bitsure.models.source import stored_types
+from bitsure.models.weight_files import stored_types
 from bitsure.quantize.quantizer import QuantizationJob, QuantizationTarget, Quantizer
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from omegaconf import MISSING
 from bitsure.base.errors import UserError
 from bitsure.config.quantizers import QuantizerSettings
 from bitsure.config.schema import ModelSettings
-from bitsure.models.source import Source
+from bitsure.models.locate import Source
 from bitsure.quantize.quantizer import QuantizationJob, Quantizer, as_quantizer
 
 if TYPE_CHECKING:

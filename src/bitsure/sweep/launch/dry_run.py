@@ -20,7 +20,7 @@ from bitsure.hub.failures import NOT_AVAILABLE, explained
 from bitsure.hub.offline import is_offline, offline
 from bitsure.hub.retries import check_reachable
 from bitsure.models.facts import own_dtype
-from bitsure.models.source import locate
+from bitsure.models.locate import locate_model
 from bitsure.quantize.plan import Plan
 from bitsure.run import pipeline, stale
 from bitsure.run.directory import is_done, read_status, why_not_here
@@ -126,7 +126,7 @@ def _as_on_a_node(config: Config, memo: Memo) -> Config:
     """Return the settings as on a machine with a GPU and enough memory; the cell checks its own machine's."""
     model = replace(config.model, device="auto", parameters=None)
     if model.dtype == "auto":
-        source = memo(locate, model, config.paths.hub_mirror, Store(config.paths.store))
+        source = memo(locate_model, model, config.paths.hub_mirror, Store(config.paths.store))
         model = replace(model, dtype=own_dtype(model, source.path))
     return replace(config, model=model)
 

@@ -87,7 +87,7 @@ class WorkEstimator:
 
     def estimate(self, piece: WorkPiece) -> WorkEstimate:
         """Return what a piece of work takes."""
-        from bitsure.models.source import empty_model
+        from bitsure.models.load import empty_model
         from bitsure.quantize.checkpoint import disk_space
 
         source = piece.run.source

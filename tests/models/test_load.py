@@ -15,24 +15,29 @@ from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.config.paths import CONF
 from bitsure.config.schema import ModelSettings, ScoringSettings, TaskSettings
-from bitsure.models import source as models
+from bitsure.models.load import empty_model, load_model
+from bitsure.models.locate import locate_model
+from bitsure.models.size import measure_size
+from bitsure.models.tokenizers import load_tokenizer
+from bitsure.models.weight_files import stored_bits, stored_types
 from bitsure.quantize.walk.targets import unknown_weights
 from bitsure.scoring.local.engine import LocalEngine
 from bitsure.scoring.question_source import locate_questions
 from bitsure.scoring.scorer import Scorer
 from tests.builders.families import FAMILIES, build
 from tests.builders.marks import needs_transformers_5
+from tests.builders.tokenizers import byte_tokenizer
 
 MAMBA = {"vocab_size": 300, "hidden_size": 64, "num_hidden_layers": 2, "state_size": 8}
 
 
 def test_a_directory_is_identified_by_its_content(tiny_model, tmp_path):
     copy = shutil.copytree(tiny_model, tmp_path / "copy")
-    original = models.locate(ModelSettings(path=str(tiny_model)), None)
+    original = locate_model(ModelSettings(path=str(tiny_model)), None)
     assert original.name == "tiny" and original.revision is None
-    assert models.locate(ModelSettings(path=str(copy)), None).fingerprint == original.fingerprint
+    assert locate_model(ModelSettings(path=str(copy)), None).fingerprint == original.fingerprint
     (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
-    assert models.locate(ModelSettings(path=str(copy)), None).fingerprint != original.fingerprint
+    assert locate_model(ModelSettings(path=str(copy)), None).fingerprint != original.fingerprint
 
 
 @pytest.mark.parametrize("where", [{"path": "models/org/copy"}, {"repo": "org/copy"}], ids=["local", "mirrored"])
@@ -40,9 +45,9 @@ def test_weights_that_have_not_changed_are_hashed_once_for_all_processes_of_a_st
     copy, hash_file, read = shutil.copytree(tiny_model, tmp_path / "models" / "org" / "copy"), store.hash_file, []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(store, "hash_file", lambda path: read.append(path.name) or hash_file(path))
-    found = lambda: models.locate(ModelSettings(**where), str(tmp_path), Store(tmp_path / "store")).fingerprint  # noqa: E731
+    found = lambda: locate_model(ModelSettings(**where), str(tmp_path), Store(tmp_path / "store")).fingerprint  # noqa: E731
     first = found()
-    assert first == models.locate(ModelSettings(path=str(tiny_model)), None).fingerprint and "model.safetensors" in read
+    assert first == locate_model(ModelSettings(path=str(tiny_model)), None).fingerprint and "model.safetensors" in read
     read.clear()
     assert found() == first and "model.safetensors" not in read
     (copy / "config.json").touch()
@@ -54,26 +59,26 @@ def test_weights_that_have_not_changed_are_hashed_once_for_all_processes_of_a_st
 
 def test_a_repository_is_found_in_the_mirror(tiny_model, tmp_path):
     shutil.copytree(tiny_model, tmp_path / "models" / "org" / "name")
-    source = models.locate(ModelSettings(repo="org/name"), str(tmp_path))
+    source = locate_model(ModelSettings(repo="org/name"), str(tmp_path))
     assert (source.name, source.path) == ("name", tmp_path / "models" / "org" / "name")
 
 
 def test_an_unreachable_hub_says_the_ways_out(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
     with pytest.raises(UserError, match=r"the mirror .* has no models/org/none.*\n.*paths\.hub_mirror=DIR"):
-        models.locate(ModelSettings(repo="org/none"), str(tmp_path))
+        locate_model(ModelSettings(repo="org/none"), str(tmp_path))
 
 
 def test_weights_are_loaded_in_the_type_that_is_asked_for(tiny_model):
-    assert models.load(tiny_model, "bfloat16")[0].dtype == torch.bfloat16
+    assert load_model(tiny_model, "bfloat16")[0].dtype == torch.bfloat16
 
 
 def test_bin_weights_are_read_by_the_weights_only_loader(tiny_model, tmp_path):
     copy = shutil.copytree(tiny_model, tmp_path / "copy")
-    model, _ = models.load(tiny_model, "float32")
+    model, _ = load_model(tiny_model, "float32")
     (copy / "model.safetensors").unlink()
     torch.save(model.state_dict(), copy / "pytorch_model.bin")
-    assert torch.equal(models.load(copy, "float32")[0].lm_head.weight, model.lm_head.weight)
+    assert torch.equal(load_model(copy, "float32")[0].lm_head.weight, model.lm_head.weight)
 
     class Bomb:
         def __reduce__(self):
@@ -81,24 +86,24 @@ def test_bin_weights_are_read_by_the_weights_only_loader(tiny_model, tmp_path):
 
     torch.save({"lm_head.weight": Bomb()}, copy / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"a \.bin file holds other things than weights"):
-        models.load(copy, "float32")
+        load_model(copy, "float32")
     assert not (tmp_path / "exploded").exists()
 
 
 def test_bits_as_stored_are_those_of_numbers_whatever_masks_and_headers_take(tmp_path):
     half, whole = {"a.weight": torch.ones(10, 10).half()}, {"b.weight": torch.ones(5, 20)}
     save_file(half | {"mask": torch.ones(64, 64, dtype=torch.bool)}, tmp_path / "model.safetensors")
-    assert models.stored_types(tmp_path) == {"F16": 100, "BOOL": 4096}
-    assert models.stored_bits(tmp_path, 100) == 16
+    assert stored_types(tmp_path) == {"F16": 100, "BOOL": 4096}
+    assert stored_bits(tmp_path, 100) == 16
     save_file(half | whole, tmp_path / "model.safetensors")
-    assert models.stored_bits(tmp_path, 200) == 24
+    assert stored_bits(tmp_path, 200) == 24
     (tmp_path / "model.safetensors").unlink()
     (tmp_path / "pytorch_model.bin").write_bytes(bytes(230))
-    assert models.stored_bits(tmp_path, 100) == 16
+    assert stored_bits(tmp_path, 100) == 16
 
 
 def test_an_empty_model_has_shapes_and_no_weights(tiny_model):
-    model = models.empty_model(tiny_model)
+    model = empty_model(tiny_model)
     assert model.lm_head.weight.shape == (288, 64) and model.lm_head.weight.is_meta
 
 
@@ -106,7 +111,7 @@ def test_a_directory_without_a_tokenizer_is_refused(tiny_model, tmp_path):
     for file in ("config.json", "model.safetensors"):
         shutil.copy(tiny_model / file, tmp_path)
     with pytest.raises(UserError, match=r"has no tokenizer: it needs tokenizer.json"):
-        models.load_tokenizer(tmp_path)
+        load_tokenizer(tmp_path)
 
 
 def test_a_tokenizer_that_transformers_5_saved_is_read_by_4_too(tiny_model, tmp_path):
@@ -114,7 +119,7 @@ def test_a_tokenizer_that_transformers_5_saved_is_read_by_4_too(tiny_model, tmp_
     settings = json.loads((copy / "tokenizer_config.json").read_text())
     (copy / "tokenizer_config.json").write_text(json.dumps(settings | {"tokenizer_class": "TokenizersBackend"}))
     text = "the quick brown fox"
-    assert models.load_tokenizer(copy)(text)["input_ids"] == models.load_tokenizer(tiny_model)(text)["input_ids"]
+    assert load_tokenizer(copy)(text)["input_ids"] == load_tokenizer(tiny_model)(text)["input_ids"]
 
 
 def test_shards_that_are_missing_are_named(tiny_model, tmp_path):
@@ -123,7 +128,7 @@ def test_shards_that_are_missing_are_named(tiny_model, tmp_path):
     names = {"a.weight": "model-00001-of-00002.safetensors", "b.weight": "model-00002-of-00002.safetensors"}
     (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
     with pytest.raises(UserError, match=r"copy lacks model-00002-of-00002\.safetensors, which its index names"):
-        models.locate(ModelSettings(path=str(copy)), None)
+        locate_model(ModelSettings(path=str(copy)), None)
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin", "spread"])
@@ -141,20 +146,21 @@ def test_weights_that_are_missing_or_of_another_shape_are_named(tiny_model, tmp_
     with pytest.raises(
         UserError, match=r"copy has no weights for .*1\.fc1\.weight and has weights of another shape .*0\.fc2\.weight:"
     ):
-        models.load(copy, "float32", settings=settings)
+        load_model(copy, "float32", settings=settings)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_model_of_any_family_as_it_was_saved_lacks_nothing(family, tmp_path):
     build(family, **FAMILIES[family]).save_pretrained(tmp_path)
-    models._from_pretrained(tmp_path, "float32", ModelSettings(path=str(tmp_path)))
+    byte_tokenizer().save_pretrained(tmp_path)
+    load_model(tmp_path, "float32", "cpu")
 
 
 @pytest.mark.parametrize("trusted", [False, True])
 def test_a_tokenizer_of_its_own_code_is_loaded_where_that_is_trusted(tiny_model, monkeypatch, trusted):
-    source = models.locate(ModelSettings(path=str(tiny_model), trust_remote_code=trusted), None)
+    source = locate_model(ModelSettings(path=str(tiny_model), trust_remote_code=trusted), None)
     asked = []
-    monkeypatch.setattr(models, "load_tokenizer", lambda path, trust_remote_code=False: asked.append(trust_remote_code))
+    monkeypatch.setattr("bitsure.models.locate.load_tokenizer", lambda path, trusted=False: asked.append(trusted))
     monkeypatch.setattr("bitsure.scoring.prompting.check_prompting", lambda tokenizer, task: None)
     questions = locate_questions(TaskSettings(name="own", names=["t"], chat_template=True), None)
     scorer = Scorer(questions, ScoringSettings(dequantize=False), "float32", None, Path(os.devnull))
@@ -174,14 +180,14 @@ def test_remote_code_is_run_only_if_it_is_asked_for(tiny_model, tmp_path):
         "class Config(OPTConfig):\n    model_type = 'homemade'\nclass Model(OPTForCausalLM):\n    config_class = Config\n"
     )
     with pytest.raises(UserError, match=r"transformers has none for 'homemade'\. .* model\.trust_remote_code=true"):
-        models.locate(ModelSettings(path=str(copy)), None)
+        locate_model(ModelSettings(path=str(copy)), None)
     assert not (tmp_path / "ran").exists()
     trusted = ModelSettings(path=str(copy), trust_remote_code=True)
-    source = models.locate(trusted, None)
-    assert models.load(source.path, "float32", settings=trusted)[0].lm_head.weight.shape == (288, 64)
+    source = locate_model(trusted, None)
+    assert load_model(source.path, "float32", settings=trusted)[0].lm_head.weight.shape == (288, 64)
     assert (tmp_path / "ran").exists()
     (copy / "homemade.py").write_text((copy / "homemade.py").read_text() + "\n")
-    assert models.locate(trusted, None).fingerprint != source.fingerprint
+    assert locate_model(trusted, None).fingerprint != source.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -202,10 +208,10 @@ def test_what_conf_calls_unquantizable_is_and_can_be_scored(option, settings):
 
 
 def test_parameters_are_counted_once_and_tied_ones_too(tiny_model, tmp_path, monkeypatch):
-    source, store = models.locate(ModelSettings(path=str(tiny_model)), None), Store(tmp_path)
-    measured = models.measure(source, store)
-    network, _ = models.load(tiny_model, "float32")
-    assert measured["parameters"] == sum(parameter.numel() for parameter in network.parameters())
-    assert measured["bytes_on_disk"] == (tiny_model / "model.safetensors").stat().st_size
-    monkeypatch.setattr(models, "empty_model", lambda *given: pytest.fail("counted again"))
-    assert models.measure(source, store) == measured
+    source, store = locate_model(ModelSettings(path=str(tiny_model)), None), Store(tmp_path)
+    measured = measure_size(source, store)
+    network, _ = load_model(tiny_model, "float32")
+    assert measured.parameters == sum(parameter.numel() for parameter in network.parameters())
+    assert measured.bytes_on_disk == (tiny_model / "model.safetensors").stat().st_size
+    monkeypatch.setattr("bitsure.models.size.empty_model", lambda *given: pytest.fail("counted again"))
+    assert measure_size(source, store) == measured

@@ -1,0 +1,143 @@
+"""Loading a model with transformers: whole on one device, spread over several, or without weights."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from bitsure.base.errors import UserError
+from bitsure.config.model import ModelSettings
+from bitsure.models.facts import check_memory, scoring_device, transformers_major_version
+from bitsure.models.tokenizers import check_tokenizer, load_tokenizer
+from bitsure.models.weight_files import weight_files
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+
+def load_model(
+    path: Path, dtype: str, device: str | None = None, settings: ModelSettings | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model in evaluation mode and its tokenizer.
+
+    Args:
+        path: The model directory. Its .bin files are read by torch's weights-only loader, which runs no code.
+        dtype: The name of the torch type to compute in.
+        device: Where to; None: where the settings say, which may be several devices (device_map), otherwise the fastest.
+        settings: Python code in the directory is run only if these say so.
+
+    Raises:
+        UserError: If weights are missing or not only weights, the tokenizer is not the model's, or memory is too small.
+    """
+    settings = settings or ModelSettings(path=str(path))
+    check_memory(settings, dtype, device)
+    tokenizer = load_tokenizer(path, settings.trust_remote_code)
+    check_tokenizer(tokenizer, path)
+    if weight_files(path)[0].suffix == ".bin":
+        log.info("%s has no safetensors: its .bin files are read by torch's weights-only loader", path)
+    if device is None and settings.device_map is not None:
+        return _load_spread(path, dtype, settings), tokenizer
+    model = _from_pretrained(path, dtype, settings)
+    model.to(device or scoring_device(settings))  # type: ignore[arg-type] # transformers' decorator hides the signature
+    model.train(False)
+    return model, tokenizer
+
+
+def empty_model(path: Path, trust_remote_code: bool = False) -> PreTrainedModel:
+    """Return the model's modules with shapes but without weights (on torch's meta device), for checks before loading."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=trust_remote_code)
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)  # type: ignore[no-untyped-call]
+    return cast("PreTrainedModel", model)
+
+
+def _from_pretrained(path: Path, dtype: str, settings: ModelSettings, **placement: Any) -> PreTrainedModel:
+    import pickle
+
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    load: Any = AutoModelForCausalLM.from_pretrained
+    try:
+        model, loading = load(
+            path,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # the error below names them, with those that are missing
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            trust_remote_code=settings.trust_remote_code,
+            use_safetensors=weight_files(path)[0].suffix == ".safetensors",
+            **placement,
+        )
+    except (pickle.UnpicklingError, OSError) as error:
+        if not _was_raised_while_handling(error, pickle.UnpicklingError):
+            raise
+        raise UserError(
+            f"{path}: a .bin file holds other things than weights, which torch's weights-only loader does not read: "
+            "they may run code. Convert it to safetensors where you trust it."
+        ) from error
+    mismatched = [key if isinstance(key, str) else key[0] for key in loading["mismatched_keys"]]  # names in transformers 4
+    _check_complete(path, sorted(loading["missing_keys"]), sorted(mismatched))
+    return cast("PreTrainedModel", model)
+
+
+def _was_raised_while_handling(error: BaseException | None, kind: type[BaseException]) -> bool:
+    """Return whether an error, or one that was being handled when it was raised, is of a kind; transformers 4 wraps errors."""
+    return error is not None and (isinstance(error, kind) or _was_raised_while_handling(error.__context__, kind))
+
+
+def _check_complete(path: Path, missing: list[str], mismatched: list[str]) -> None:
+    """Raise UserError for tensors that transformers would leave random; it does not count tied ones as missing."""
+    faults = {"has no weights for": missing, "has weights of another shape than its config says for": mismatched}
+    messages = [
+        f"{fault} {', '.join(names[:5])}{f' and {len(names) - 5} more' * (len(names) > 5)}"
+        for fault, names in faults.items()
+        if names
+    ]
+    if messages:
+        raise UserError(
+            f"{path} {' and '.join(messages)}: the model would compute with random numbers there. Bring the whole checkpoint, "
+            "and the config.json that belongs to it."
+        )
+
+
+def _load_spread(path: Path, dtype: str, settings: ModelSettings) -> PreTrainedModel:
+    """Load a model that accelerate spreads over GPUs, CPU and disk, within what the settings allow each."""
+    from safetensors import SafetensorError
+
+    folder = tempfile.TemporaryDirectory(prefix="bitsure-offload-")  # for weights on disk that are no safetensors
+    allowed = dict(part.rsplit(":", 1) for part in settings.max_memory or ())
+    try:
+        model = _from_pretrained(
+            path,
+            dtype,
+            settings,
+            device_map=settings.device_map,
+            max_memory={int(name) if name.isdigit() else name: size for name, size in allowed.items()} or None,
+            offload_folder=folder.name,
+        )
+    except SafetensorError as error:
+        if transformers_major_version() > 4:
+            raise
+        raise UserError(
+            f"model.device_map={settings.device_map}: transformers 4 cannot leave parts of this model on disk ({error}). Allow "
+            "more memory (model.max_memory), or use the environment of requirements.txt."
+        ) from error
+    model.train(False)
+    _remove_with(model, folder)
+    log.info("the model is spread over %s", getattr(model, "hf_device_map", "one device"))
+    return model
+
+
+def _remove_with(model: PreTrainedModel, folder: tempfile.TemporaryDirectory[str]) -> None:
+    """Remove the folder when the model is no longer used."""
+    import weakref
+
+    weakref.finalize(model, folder.cleanup)

@@ -1,0 +1,88 @@
+"""Finding a model's files and what identifies them, before anything heavy is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitsure.base.errors import UserError
+from bitsure.base.store import Store, hash_files
+from bitsure.config.model import ModelSettings
+from bitsure.hub import mirrors
+from bitsure.hub.files import find_model, missing_shards
+from bitsure.hub.repositories import LocalFiles, WantedModel
+from bitsure.models.facts import check_config, check_memory, computing_dtype, warn_about_config
+from bitsure.models.tokenizers import load_tokenizer
+from bitsure.models.weight_files import weight_files
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Source:
+    """A full-precision model's files on this machine, and the settings that they were found by."""
+
+    name: str
+    path: Path
+    revision: str | None
+    """The hub's commit; None for a directory."""
+    fingerprint: str
+    """Identifies the files: repository and commit, or the hash of their content."""
+    settings: ModelSettings
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Load the tokenizer; code of its own is run only if the settings trust it."""
+        return load_tokenizer(self.path, self.settings.trust_remote_code)
+
+
+def locate_model(model: ModelSettings, hub_mirror: str | None, store: Store | None = None, section: str = "model") -> Source:
+    """Find a model's files in its directory, the mirror, the hub's cache or the hub.
+
+    Args:
+        model: The settings.
+        hub_mirror: The mirror's directory, or None.
+        store: Remembers the hashes of files that have not changed. Files of unknown commit are identified by their content.
+        section: The section of the config that names the model, for messages.
+
+    Raises:
+        UserError: If files are missing, differ from what the settings say of them, are too large for this machine, or are not
+            for this version of transformers.
+    """
+    if model.remote_code and not model.trust_remote_code:
+        raise UserError(
+            f"model={model.name}: {model.repo or model.path} cannot be built without Python code of its own, which is not run "
+            "unless you ask for it. Read that code, then add model.trust_remote_code=true."
+        )
+    files = _find(model, hub_mirror, store, section)
+    path, config = files.path, files.path / "config.json"
+    if not config.is_file():
+        raise UserError(f"{path} holds no config.json: {section}.path wants a Hugging Face model directory.")
+    check_config(model, config)
+    warn_about_config(model, config)
+    if not weight_files(path):
+        raise UserError(f"{path} holds no weights: expected *.safetensors (or pytorch_model*.bin).")
+    if missing := missing_shards(path):
+        raise UserError(f"{path} lacks {', '.join(missing[:5])}, which its index names: bring the rest of the model.")
+    content = f"{model.repo}@{files.commit}" if files.commit else hash_files(mirrors.model_files(path), store)
+    return Source(model.name or path.name, path, files.commit, content, model)
+
+
+def _find(model: ModelSettings, hub_mirror: str | None, store: Store | None, section: str) -> LocalFiles:
+    if model.repo is not None:
+        check = partial(_check_before_weights, model)
+        return find_model(
+            WantedModel(model.repo, model.revision, model.gated, model.trust_remote_code, check), hub_mirror, store
+        )
+    assert model.path is not None  # the settings have one of the two
+    path = Path(model.path)
+    if not path.is_dir():
+        raise UserError(f"{section}.path={model.path}: no such directory (looked at {path.absolute()}).")
+    return LocalFiles(path, None)
+
+
+def _check_before_weights(model: ModelSettings, config: Path) -> None:
+    check_config(model, config)
+    check_memory(model, computing_dtype(model, config.parent))

@@ -1,0 +1,35 @@
+"""How large a model is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from bitsure.base.files import write_text
+from bitsure.base.store import Store
+from bitsure.models.load import empty_model
+from bitsure.models.locate import Source
+from bitsure.models.weight_files import weight_files
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """The size of a full-precision model."""
+
+    parameters: int
+    """Parameters, a tied one counted once."""
+    bytes_on_disk: int
+    """Bytes of the weight files."""
+
+
+def measure_size(source: Source, store: Store) -> ModelSize:
+    """Return the size of a model; the store keeps the count of parameters, since counting takes the model's modules."""
+
+    def fill(entry: Path) -> None:
+        model = empty_model(source.path, source.settings.trust_remote_code)
+        write_text(entry / "parameters.json", json.dumps(sum(parameter.numel() for parameter in model.parameters())))
+
+    entry = store.ensure("parameters", {"model": source.fingerprint}, fill)
+    parameters = int(json.loads((entry / "parameters.json").read_text()))
+    return ModelSize(parameters, sum(file.stat().st_size for file in weight_files(source.path)))

@@ -1,0 +1,50 @@
+"""The weight files of a model directory, and the types of number that they hold."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from pathlib import Path
+
+
+def weight_files(path: Path) -> list[Path]:
+    """Return the safetensors files of a model directory, or its .bin files if it has no others."""
+    return sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
+
+
+def stored_types(path: Path) -> dict[str, int]:
+    """Return how many values a checkpoint has of each type, from the headers of its safetensors files.
+
+    Returns:
+        Type by the name that safetensors gives it, such as F16 → number of values; empty for .bin files.
+    """
+    from safetensors import safe_open
+
+    counts: Counter[str] = Counter()
+    for file in weight_files(path):
+        if file.suffix == ".safetensors":
+            with safe_open(file, "pt") as tensors:
+                for key in tensors.keys():  # noqa: SIM118 - not a dict
+                    tensor = tensors.get_slice(key)
+                    counts[tensor.get_dtype()] += math.prod(tensor.get_shape())
+    return dict(counts)
+
+
+def stored_bits(path: Path, parameters: int) -> float:
+    """Return the bits that a parameter takes in a checkpoint: the mean over floating-point values, without masks and headers.
+
+    Args:
+        path: The model directory.
+        parameters: The number of parameters. Of .bin files only the size is known before loading, so their bits are the power
+            of two that is nearest to size / parameters.
+    """
+    floats = {kind: n for kind, n in stored_types(path).items() if kind.startswith(("F", "BF"))}
+    if floats:
+        return sum(n * _bits(kind) for kind, n in floats.items()) / sum(floats.values())
+    size = sum(file.stat().st_size for file in weight_files(path))
+    return float(2.0 ** round(math.log2(8 * size / parameters)))
+
+
+def _bits(kind: str) -> int:
+    return int(re.sub(r"^\D*(\d+).*", r"\1", kind))
