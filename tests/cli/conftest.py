@@ -1,4 +1,4 @@
-"""Real processes with a place of their own, and a run of seconds for them."""
+"""Real processes with a directory and a store of their own, and the settings of a run that takes seconds."""
 
 from __future__ import annotations
 
@@ -6,33 +6,36 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
 from bitsure.config.paths import PROJECT
+from tests.builders.stopped_runs import MOST
 
 QUICK = ["quant=rtn3", "metric.resamples=100", "tracking.mode=disabled"]
 
 
 @pytest.fixture
 def bitsure(tmp_path):
-    """Runs main.py in a directory and with a store of the test's own."""
+    """Return what runs main.py in the test's directory and with its store."""
 
     def run(*arguments: str, environment: dict | None = None, wait: bool = True):
         command = [sys.executable, str(PROJECT / "main.py"), *arguments]
         env = os.environ | {"BITSURE_STORE": str(tmp_path / "store"), "HOME": str(tmp_path)} | (environment or {})
         if not wait:
             output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-            heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - a shell's background job ignores it
-            return subprocess.Popen(command, cwd=tmp_path, env=env, preexec_fn=heard, **output)
-        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+            # a background job of a shell ignores Ctrl-C
+            heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+            return subprocess.Popen(command, cwd=tmp_path, env=env, preexec_fn=heed, **output)
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=MOST)
 
     return run
 
 
 @pytest.fixture
 def tiny(tiny_model, calib_file, own_tasks):
-    """Overrides for a run of seconds on the tiny model and task."""
+    """Return the overrides of a run on the tiny model and task."""
     calib = ["calib=text", f"calib.path={calib_file}", "calib.nsamples=8", "calib.seqlen=64"]
     return [
         "model=local",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,17 +16,47 @@ from bitsure.base.store import Store
 from bitsure.records.parquet import read_records
 from bitsure.results.costs import WorkCosts
 from tests.builders.marks import SHARED, needs_shared
+from tests.builders.stopped_runs import MOST, check_status, wait_until
+
+NOTHING_HEAVY = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "transformers", "lm_eval", "datasets", "wandb", "matplotlib", "scipy"):
+            raise AssertionError(name + " is imported")
+sys.meta_path.insert(0, Refuse())
+"""
+NO_MODEL = """
+from transformers import PreTrainedModel
+def no(*given, **settings): raise AssertionError("a model is loaded")
+PreTrainedModel.from_pretrained = no
+"""
+# stops a run when it has scored some batches of its second task, until it is killed
+PAUSE_AMID_SLOW = """
+import os, time
+from pathlib import Path
+from bitsure.scoring.journal import Journal
+append = Journal.append
+def paused(self, scored):
+    append(self, scored)
+    records = Path(os.environ["BITSURE_STORE"], "records")
+    if self.path is not None and any(records.glob("[!.]*/manifest.json")):
+        Path("paused").touch()
+        time.sleep(3600)
+Journal.append = paused
+"""
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
-def test_help_and_config_take_under_two_seconds(bitsure, arguments):
-    times = []
-    for _ in range(3):
-        started = time.monotonic()
-        done = bitsure(*arguments)
-        times.append(time.monotonic() - started)
-        assert (done.returncode == 0 and "gptq4" in done.stdout) or "bits: 4" in done.stdout
-    assert min(times) < 2
+def python_path(folder: Path) -> str:
+    """Return PYTHONPATH with a folder in front, whose sitecustomize.py a new process runs first."""
+    return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+@pytest.mark.parametrize(("arguments", "shown"), [(["--help"], "gptq4"), (["--cfg", "job"], "bits: 4")])
+def test_help_and_config_load_nothing_heavy(bitsure, tmp_path, arguments, shown):
+    (tmp_path / "sitecustomize.py").write_text(NOTHING_HEAVY)
+    done = bitsure(*arguments, environment={"PYTHONPATH": python_path(tmp_path)})
+    assert done.returncode == 0 and shown in done.stdout, done.stderr
 
 
 def test_a_run_leaves_what_the_contract_says(bitsure, tiny, tmp_path):
@@ -81,14 +111,13 @@ def test_full_precision_alone_compares_nothing(bitsure, tiny, tmp_path):
     assert not (tmp_path / "run" / "comparison.json").exists() and not (tmp_path / "run" / "quantization.json").exists()
 
 
-def test_a_second_run_finds_everything_in_the_store(bitsure, tiny, tmp_path):
+def test_a_second_run_finds_everything_in_the_store_and_loads_no_model(bitsure, tiny, tmp_path):
     bitsure(*tiny, "hydra.run.dir=first")
-    done = bitsure(*tiny, "hydra.run.dir=second")
+    (tmp_path / "sitecustomize.py").write_text(NO_MODEL)
+    done = bitsure(*tiny, "hydra.run.dir=second", environment={"PYTHONPATH": python_path(tmp_path)})
     assert done.returncode == 0, done.stderr
     first, second = (read_records(tmp_path / name / "records.parquet") for name in ("first", "second"))
     assert first == second
-    seconds = json.loads((tmp_path / "second" / "status.json").read_text())["seconds"]
-    assert seconds["score full precision"] + seconds["score quantized"] + seconds["quantize"] + seconds["compress"] < 1
 
 
 @pytest.mark.parametrize("damage", ["cut", "edit"])
@@ -114,12 +143,10 @@ def test_a_sweep_runs_every_cell_and_the_same_command_again_none(bitsure, tiny, 
     names = [one["directory"] for one in json.loads((tmp_path / "sweep" / "plan.json").read_text())["cells"]]
     assert names == ["0-local-rtn2", "1-local-rtn8"]
     assert [json.loads((tmp_path / "sweep" / name / "status.json").read_text())["state"] for name in names] == ["done"] * 2
-    started = time.monotonic()
     again = bitsure(*command, environment={"BITSURE_STORE": str(tmp_path / "none")})
     assert again.returncode == 1 and "already holds records" in again.stderr  # another config: another store
     again = bitsure(*command)
     assert again.returncode == 0 and again.stdout.count("is done: nothing to do") == 2
-    assert time.monotonic() - started < 30
     planned = bitsure(*command, "plan=true")
     assert "2 cells, 2 done; 0 pieces of work" in planned.stdout
     single = bitsure(*tiny, "quant=rtn3", "plan=true", "hydra.run.dir=single")
@@ -128,7 +155,7 @@ def test_a_sweep_runs_every_cell_and_the_same_command_again_none(bitsure, tiny, 
 
 
 def write_task(folder: Path, name: str, questions: int, length: int) -> None:
-    """A task of two choices after as many random characters."""
+    """Write a task of two choices after so many random characters."""
     rng = random.Random(0)
     folder.mkdir(exist_ok=True)
     texts = ["".join(rng.choices("abcdefgh ", k=length)).strip() for _ in range(questions)]
@@ -143,32 +170,28 @@ def write_task(folder: Path, name: str, questions: int, length: int) -> None:
 
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
 def test_what_was_finished_before_a_kill_is_picked_up(bitsure, tiny, tmp_path, kill):
-    """Also in the middle of a task: its finished batches are in a journal."""
+    """A run that is stopped amid a task goes on with the batches that are left: the others are in a journal."""
     tasks = tmp_path / "tasks"
     write_task(tasks, "quick", questions=20, length=20)
-    write_task(tasks, "slow", questions=1000, length=700)
+    write_task(tasks, "slow", questions=200, length=200)
     arguments = [*tiny, f"task.include_path={tasks}", "task.names=[quick,slow]", "hydra.run.dir=run"]
-    process = bitsure(*arguments, wait=False)
-    store, deadline = tmp_path / "store", time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        begun = [path.read_text().count("\n") > 1 for path in (store / "unfinished").glob("*.jsonl")]
-        if any((store / "records").glob("[!.]*/manifest.json")) and begun == [True]:
-            break
-        time.sleep(0.005)
+    (tmp_path / "sitecustomize.py").write_text(PAUSE_AMID_SLOW)
+    process = bitsure(*arguments, wait=False, environment={"PYTHONPATH": python_path(tmp_path)})
+    wait_until(lambda: (tmp_path / "paused").exists() or process.poll() is not None, "the second task has begun")
     process.send_signal(kill)
-    process.communicate(timeout=60)
-    if process.returncode == 0:
-        pytest.fail("the run was over before it could be killed: ask more in the task slow")
-    status = json.loads((tmp_path / "run" / "status.json").read_text())
-    assert (status["state"], status["error"]) == (("failed", "interrupted") if kill == signal.SIGINT else ("running", None))
+    output, _ = process.communicate(timeout=MOST)
+    assert process.returncode != 0, output
+    status = check_status(tmp_path / "run", "failed" if kill == signal.SIGINT else "running")
+    assert status.error == ("interrupted" if kill == signal.SIGINT else None)
+    store = tmp_path / "store"
     kept = {path: path.stat().st_mtime_ns for path in (store / "records").glob("[!.]*/manifest.json")}
     [journal] = (store / "unfinished").glob("*.jsonl")
     lines = journal.read_text().count("\n") - 1  # the first says what batches may have
-    assert kept and 0 < lines < 2000
+    assert kept and 0 < lines < 400
     done = bitsure(*arguments)
     assert done.returncode == 0, done.stderr
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
-    assert len(read_records(tmp_path / "run" / "records.parquet")[0]) == 1020
+    assert len(read_records(tmp_path / "run" / "records.parquet")[0]) == 220
     assert f"slow: {lines} choices were scored before" in (tmp_path / "run" / "main.log").read_text()
     assert not any((store / "unfinished").glob("*.jsonl"))
 
@@ -215,7 +238,7 @@ def test_the_report_is_made_again_from_records_alone(bitsure, tiny, tmp_path):
     bitsure(*tiny, "hydra.run.dir=run")
     run, again = tmp_path / "run", tmp_path / "again"
     command = [sys.executable, "-m", "bitsure.report", str(run), "--out", str(again), "--metric", "paper_compat"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=MOST, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     first, second = (json.loads((where / "metrics.json").read_text())["tiny_pets"] for where in (run, again))
     assert second["accuracy"]["value"] == first["accuracy"]["value"] and "paper_compat/ace" in second
@@ -237,7 +260,7 @@ def test_a_log_that_the_harness_itself_wrote_is_read_and_compared(tmp_path, tiny
         str(own_tasks),
     ]
     command += ["--model_args", f"pretrained={tiny_model},dtype=float32", "--output_path", str(tmp_path), "--log_samples"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=own_tasks)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=MOST, cwd=own_tasks)
     assert done.returncode == 0, done.stderr[-2000:]
     [file] = tmp_path.rglob("samples_tiny_pets_*.jsonl")
     noisy = tmp_path / "noisy"
@@ -256,7 +279,7 @@ def test_a_log_that_the_harness_itself_wrote_is_read_and_compared(tmp_path, tiny
         "--out",
         str(tmp_path / "out"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=MOST)
     assert done.returncode == 0, done.stderr
     compared = json.loads((tmp_path / "out" / "comparison.json").read_text())["tiny_pets"]
     # the right choice, 0, 1 or 2 in turn, lost half a nat
