@@ -1,4 +1,4 @@
-"""What a cell of a sweep takes beside its work: `make bench-sweep` writes it into benchmarks/sweep.md.
+"""Measure what a cell of a sweep takes besides its work: `make bench-sweep` writes it into benchmarks/sweep.md.
 
 A real sweep of the smallest embedded model, its cells one after the other. A cell's time is from its start to the next one's;
 its work is loading, quantizing and scoring, as status.json has them.
@@ -6,7 +6,6 @@ its work is loading, quantizing and scoring, as status.json has them.
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
@@ -15,7 +14,9 @@ import tempfile
 from itertools import pairwise
 from pathlib import Path
 
+from bitsure import results
 from bitsure.config.paths import PROJECT
+from bitsure.results import Status
 
 WORK = ("load tasks", "quantize", "compress", "score full precision", "score quantized", "noise control")
 CELLS = "quant=none,rtn5,rtn4,rtn3,rtn2"
@@ -24,25 +25,27 @@ COLUMNS = ("cell", "work", "check", "report", "W&B", "process and the rest", "ov
 
 
 def run(tasks: int) -> list[float]:
-    """Seconds under COLUMNS: the medians over quantized cells whose baseline is there."""
+    """Return the seconds under COLUMNS: medians over quantized cells whose baseline is in the store."""
     with tempfile.TemporaryDirectory() as folder:
         settings = ["model=pocket-300k", CELLS, f"task.names=[{','.join(TASKS[:tasks])}]", f"hydra.sweep.dir={folder}/sweep"]
         command = [sys.executable, str(PROJECT / "main.py"), "-m", *settings]
         subprocess.run(command, check=True, capture_output=True, env=os.environ | {"BITSURE_STORE": f"{folder}/store"})
         places = sorted(Path(folder, "sweep").glob("[0-9]*"), key=lambda place: int(place.name.partition("-")[0]))
-        cells = [json.loads((place / "status.json").read_text()) for place in places]
-    return [statistics.median(column) for column in zip(*(_row(*two) for two in list(pairwise(cells))[1:]), strict=True)]
+        cells = [results.read(place / "status.json", Status) for place in places]
+    rows = [_row(cell, following) for cell, following in list(pairwise(cells))[1:]]
+    return [statistics.median(column) for column in zip(*rows, strict=True)]
 
 
-def _row(cell: dict, following: dict) -> tuple[float, ...]:
-    took, seconds = following["started"] - cell["started"], cell["seconds"]
+def _row(cell: Status, following: Status) -> tuple[float, ...]:
+    assert cell.started is not None and following.started is not None  # every run writes it
+    total, seconds = following.started - cell.started, cell.seconds
     work = sum(seconds.get(stage, 0) for stage in WORK)
-    rest = took - sum(seconds.values())
-    return took, work, seconds["check"], seconds["report"], seconds["track"], rest, took - work
+    rest = total - sum(seconds.values())
+    return total, work, seconds["check"], seconds["report"], seconds["track"], rest, total - work
 
 
 def table() -> str:
-    """For 2 and 4 tasks of 1,000 questions, in Markdown."""
+    """Return the table for 2 and 4 tasks of 1,000 questions, in Markdown."""
     lines = [f"| tasks | {' | '.join(COLUMNS)} |", f"| {' | '.join(['---'] * (len(COLUMNS) + 1))} |"]
     lines += [f"| {tasks} | {' | '.join(f'{seconds:.2f}' for seconds in run(tasks))} |" for tasks in (2, 4)]
     return "\n".join(lines)
