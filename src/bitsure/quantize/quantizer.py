@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.base.store import hash_files
+from bitsure.config.model import ModelSettings
 from bitsure.config.number_formats import Activations
 from bitsure.config.quantizers import QuantizerSettings
-from bitsure.config.schema import ModelSettings
 from bitsure.models.load import load_model
 from bitsure.models.locate import Source
 from bitsure.results.quantization import Quantization

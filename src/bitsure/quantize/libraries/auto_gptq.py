@@ -9,7 +9,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
@@ -109,7 +109,7 @@ def _mended(model: nn.Module) -> Iterator[None]:
     names = {module: name for name, module in model.named_modules()}
 
     class Solver(_base.GPTQ):
-        def fasterquant(self, percdamp: float, **settings) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        def fasterquant(self, percdamp: float, **settings: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             name = names[self.layer]
             try:
                 scales, zeros, groups = super().fasterquant(percdamp=percdamp, **settings)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
+from bitsure.config.model import ModelSettings
 from bitsure.config.quantizers import QuantizerSettings
-from bitsure.config.schema import ModelSettings
 from bitsure.models.load import empty_model
 from bitsure.models.locate import Source, locate_model
 from bitsure.models.weight_files import weight_files

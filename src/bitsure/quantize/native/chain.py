@@ -57,9 +57,9 @@ def quantize(
     after each block.
     """
     if not quant.needs_data:
-        grid = quant.weight_rounding
-        layers = block_linears(model).items() if grid else ()
-        rounded = {name: to_cpu(round_to_nearest(matrix(layer), grid)) for name, layer in layers}
+        grid, rounded = quant.weight_rounding, {}
+        if grid is not None:
+            rounded = {name: to_cpu(round_to_nearest(matrix(layer), grid)) for name, layer in block_linears(model).items()}
         write_checkpoint(out, rounded, scheme=InferenceScheme(quant.activations, quant.kv))
         return
     total = len(find_blocks(model)[1])

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bitsure.base.errors import UserError
+from bitsure.config.model import ModelSettings
 from bitsure.config.number_formats import Activations
 from bitsure.config.quantizers import OF_ACTIVATIONS, Chain, Rounded, Tuning
-from bitsure.config.schema import ModelSettings
 from bitsure.quantize.quantizer import QuantizationTarget, Quantizer
 
 if TYPE_CHECKING:

@@ -49,7 +49,8 @@ def round_with_hessian(
     group, diagonal = group_of.tolist(), Hinv.diagonal().tolist()
     column, unit, factor = W.unbind(), units.unbind(), Hinv.unbind()
     sizes = torch.bincount(group_of).tolist()
-    scales, zeros = [], []
+    scales: list[torch.Tensor] = []
+    zeros: list[torch.Tensor] = []
 
     def enter_groups(end: int) -> None:
         """Fix the scales of the groups that begin before `end`."""

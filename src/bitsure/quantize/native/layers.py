@@ -25,7 +25,8 @@ def quantize_layers(
     """
     check_finite(inputs.hessian.diagonal(), names)  # Σx²: no x that is not finite leaves it so
     if quant.group_size == 0 and len(layers) > 1:  # one scale a tensor: one tensor at a time
-        weights, moved = {}, {}
+        weights: dict[str, IntegerWeight | ElementWeight] = {}
+        moved: Moved = {}
         for name, weight in layers.items():
             found, went = quantize_layers({name: weight}, inputs, quant, name, scales)
             weights |= found
@@ -60,6 +61,7 @@ def _split(weight: IntegerWeight | ElementWeight, rows: list[int]) -> list[Integ
 
 
 def to_cpu(weight: IntegerWeight | ElementWeight) -> IntegerWeight | ElementWeight:
+    """Return a weight with its tensors on the CPU."""
     fields = {field.name: getattr(weight, field.name) for field in dataclasses.fields(weight)}
     return type(weight)(**{key: value.cpu() if isinstance(value, torch.Tensor) else value for key, value in fields.items()})
 

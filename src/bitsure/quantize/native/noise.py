@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from bitsure.base.errors import UserError
+from bitsure.config.model import ModelSettings
 from bitsure.config.quantizers import QuantizerSettings
-from bitsure.config.schema import ModelSettings
 from bitsure.models.locate import Source
 from bitsure.quantize.quantizer import QuantizationJob, Quantizer, as_quantizer
 

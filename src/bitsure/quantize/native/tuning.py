@@ -23,7 +23,7 @@ from bitsure.quantize.weights.fake_quantize import straight_through
 class LowRank(nn.Module):
     """Q(W + BA) of a weight as a layer keeps it; gradients pass Q straight through."""
 
-    def __init__(self, layer: nn.Module, quant: Rounded, rank: int, generator: torch.Generator):
+    def __init__(self, layer: nn.Module, quant: Rounded, rank: int, generator: torch.Generator) -> None:
         super().__init__()
         self.quant, self.transposed = quant, not isinstance(layer, nn.Linear)
         rows, columns = layer.weight.T.shape if self.transposed else layer.weight.shape
@@ -33,6 +33,7 @@ class LowRank(nn.Module):
         self.rounds = True
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return the weight with its change, rounded while `rounds` is set."""
         whole = (weight.T if self.transposed else weight).float() + self.B @ self.A
         if self.rounds:
             whole = straight_through(whole, round_to_nearest(whole, self.quant).dequantize())
