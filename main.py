@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from bitsure.base.errors import UserError
-from bitsure.config import schema
+from bitsure.config import own_code, schema
 from bitsure.config.schema import Config
 from bitsure.config.validation import check_choices, to_dataclasses
 
@@ -30,6 +30,7 @@ def main(composed: DictConfig) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop ends a run as Ctrl-C does
     sweep_dir = HydraConfig.get().sweep.dir if HydraConfig.get().mode == RunMode.MULTIRUN else None
     try:
+        own_code.make_importable(HydraConfig.get().runtime.config_sources)
         check_choices(HydraConfig.get().overrides.task)
         _run(to_dataclasses(composed, HydraConfig.get().runtime.choices), sweep_dir)
     except UserError as error:

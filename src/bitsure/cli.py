@@ -33,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("directory", type=Path, help="a run or sweep directory, or one with the harness's samples_*.jsonl")
     report.add_argument("--baseline", type=Path, help="the full-precision run; a run directory of ours has its own")
     report.add_argument("--metric", help="an option of conf/metric, such as paper_compat; default: the run's own settings")
+    report.add_argument("--config-dir", type=Path, help="a folder with options of your own, such as metric/mine.yaml")
     report.add_argument("--out", type=Path, help="where to write; default: the directory itself")
     report.add_argument("--track", action="store_true", help="of a sweep: log its summary run to W&B, as its cells were")
     report.set_defaults(run=_report)
@@ -70,7 +71,7 @@ def _report(given: argparse.Namespace) -> None:
     elif given.track:
         raise UserError(f"{given.directory} is no sweep's directory: --track logs a sweep's summary run.")
     else:
-        report_run(given.directory, given.baseline, given.metric, given.out)
+        report_run(given.directory, given.baseline, given.metric, given.out, given.config_dir)
 
 
 def _report_sweep(given: argparse.Namespace) -> None:
@@ -78,7 +79,8 @@ def _report_sweep(given: argparse.Namespace) -> None:
     from bitsure.sweep.report.cell_results import read_cells
     from bitsure.sweep.report.sweep_terminal import show_sweep
 
-    options = [f"--{name}" for name in ("baseline", "metric", "out") if getattr(given, name) is not None]
+    names = ("baseline", "metric", "config_dir", "out")
+    options = [f"--{name.replace('_', '-')}" for name in names if getattr(given, name) is not None]
     if options:
         raise UserError(f"{given.directory} is a sweep's directory: {', '.join(options)} works on one of its runs.")
     modes = {cell.config["tracking"]["mode"] for cell in read_cells(given.directory) if "tracking" in cell.config}

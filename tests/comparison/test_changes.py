@@ -8,9 +8,9 @@ import pytest
 from bitsure.comparison import compare
 from bitsure.comparison.changes import CHANGE_METRICS, answer_changes, in_common, read_changes, write_changes
 from bitsure.records.joining import join
+from tests.builders.answers import paired_runs
 from tests.builders.records import record
-from tests.comparison.test_differences import runs
-from tests.metrics.test_run_metrics import METRIC
+from tests.builders.settings import METRIC
 
 
 def of(full, quantized):
@@ -18,7 +18,7 @@ def of(full, quantized):
 
 
 def test_their_means_are_the_comparisons(tmp_path):
-    full, quantized, _ = runs(50)
+    full, quantized, _ = paired_runs(50)
     write_changes(tmp_path / "changes.parquet", of(full, quantized))
     found, compared = read_changes(tmp_path / "changes.parquet", "t"), compare(full, quantized, METRIC)["t"]
     for name in CHANGE_METRICS:
@@ -27,7 +27,7 @@ def test_their_means_are_the_comparisons(tmp_path):
 
 
 def test_the_order_of_rows_does_not_matter():
-    full, quantized, _ = runs(50)
+    full, quantized, _ = paired_runs(50)
     one, other = of(full, quantized)["t"], of(full[::-1], quantized[::-1])["t"]
     assert np.array_equal(one.question, other.question)
     assert np.array_equal(one.values["true_label_prob"], other.values["true_label_prob"])
@@ -47,7 +47,7 @@ def test_clusters_are_numbered_alike_whatever_the_order(tmp_path):
 
 
 def test_only_common_questions_are_contrasted():
-    full, quantized, _ = runs(50)
+    full, quantized, _ = paired_runs(50)
     whole, part = of(full, quantized)["t"], of(full[30:], quantized[30:])["t"]
     left, right = in_common(whole, part)
     assert len(left.question) == 20 and np.array_equal(left.question, right.question)
@@ -55,7 +55,7 @@ def test_only_common_questions_are_contrasted():
 
 
 def test_tasks_are_read_one_at_a_time(tmp_path):
-    both = {task: of(*runs(n, task=task)[:2])[task] for task, n in (("a", 5), ("b", 7))}
+    both = {task: of(*paired_runs(n, task=task)[:2])[task] for task, n in (("a", 5), ("b", 7))}
     write_changes(tmp_path / "changes.parquet", both)
     assert [len(read_changes(tmp_path / "changes.parquet", task).question) for task in "ab"] == [5, 7]
     (tmp_path / "changes.parquet").write_bytes((tmp_path / "changes.parquet").read_bytes()[:100])

@@ -8,19 +8,13 @@ import pytest
 from scipy import stats
 
 from bitsure.comparison import compare
+from tests.builders.answers import paired_runs, two_choices
 from tests.builders.records import record
-from tests.metrics.test_run_metrics import METRIC, two_choices
-
-
-def runs(n=200, shift=0.05, task="t", seed=0):
-    rng = np.random.default_rng(seed)
-    p = rng.uniform(0.2, 0.9, n)
-    q = np.clip(p - shift + rng.normal(0, 0.03, n), 0.01, 0.99)
-    return [two_choices(x, 0, i, task) for i, x in enumerate(p)], [two_choices(x, 0, i, task) for i, x in enumerate(q)], q - p
+from tests.builders.settings import METRIC
 
 
 def test_differences_are_paired_and_agree_with_scipy():
-    full, quant, difference = runs()
+    full, quant, difference = paired_runs()
     result = compare(full, quant, METRIC)["t"]["true_label_prob"]
     assert result.value == pytest.approx(difference.mean())
     assert result.quantized - result.baseline == pytest.approx(result.value)
@@ -33,7 +27,7 @@ def test_differences_are_paired_and_agree_with_scipy():
 
 
 def test_the_order_of_rows_does_not_matter():
-    full, quant, _ = runs()
+    full, quant, _ = paired_runs()
     assert compare(full, quant, METRIC)["t"]["accuracy"] == compare(full[::-1], quant, METRIC)["t"]["accuracy"]
 
 
@@ -53,7 +47,7 @@ def test_a_flip_between_wrong_choices_changes_no_correctness():
 
 
 def test_the_same_run_twice_differs_in_nothing():
-    full, _, _ = runs()
+    full, _, _ = paired_runs()
     result = compare(full, full, METRIC)["t"]
     assert result["true_label_prob"].value == 0 and result["true_label_prob"].p_value == 1
     assert not result["true_label_prob"].significant
@@ -68,14 +62,14 @@ def test_numbers_that_do_not_exist_are_null_on_either_side():
 
 
 def test_what_does_not_join_is_counted():
-    full, quant, _ = runs(10)
+    full, quant, _ = paired_runs(10)
     result = compare(full[:8], quant[2:], METRIC)["t"]
     counts = [result[f"questions_{name}"].value for name in ("joined", "only_baseline", "only_quantized")]
     assert counts == [6, 2, 2]
 
 
 def test_p_values_are_adjusted_over_the_tasks():
-    a, b = runs(task="a"), runs(task="b", shift=0.0, seed=1)
+    a, b = paired_runs(task="a"), paired_runs(task="b", shift=0.0, seed=1)
     results = compare(a[0] + b[0], a[1] + b[1], METRIC)
     for task in "ab":
         assert results[task]["true_label_prob"].p_adjusted >= results[task]["true_label_prob"].p_value
@@ -84,7 +78,7 @@ def test_p_values_are_adjusted_over_the_tasks():
 
 
 def test_only_the_primary_test_is_confirmatory():
-    full, quant, _ = runs()
+    full, quant, _ = paired_runs()
     result = compare(full, quant, METRIC)["t"]
     families = {name: one.family for name, one in result.items() if one.family is not None}
     assert [name for name, family in families.items() if family == "primary"] == ["true_label_prob"]
@@ -142,7 +136,7 @@ def test_what_a_temperature_mends_and_what_it_does_not():
 
 
 def test_the_macro_average_of_differences():
-    a, b = runs(task="a"), runs(task="b", shift=0.0, seed=1)
+    a, b = paired_runs(task="a"), paired_runs(task="b", shift=0.0, seed=1)
     results = compare(a[0] + b[0], a[1] + b[1], METRIC)
     expected = np.mean([results[task]["true_label_prob"].value for task in "ab"])
     assert results["macro_average"]["true_label_prob"].value == pytest.approx(expected)
@@ -160,7 +154,7 @@ def test_few_questions_and_several_right_choices_are_no_error(n, gold):
 
 
 def test_no_flip_does_not_prove_that_none_can_happen():
-    full, _, _ = runs(40, shift=0.0)
+    full, _, _ = paired_runs(40, shift=0.0)
     result = compare(full, full, METRIC)["t"]["accuracy"]
     assert result.value == 0 and result.ci_low < -0.03 and result.ci_high > 0.03
     # Agresti & Min by hand: half a question is added to each of the four outcomes
@@ -170,9 +164,9 @@ def test_no_flip_does_not_prove_that_none_can_happen():
 
 def test_a_task_that_does_not_join_is_reported_and_not_forgotten():
     from bitsure.comparison import judge
-    from tests.comparison.test_non_inferiority import MARGINS
+    from tests.builders.settings import MARGINS
 
-    a, b = runs(task="a"), runs(task="b")
+    a, b = paired_runs(task="a"), paired_runs(task="b")
     other = [dataclasses.replace(row, prompt_hash="other") for row in b[1]]
     results = compare(a[0] + b[0], a[1] + other, METRIC)
     assert {name: one.value for name, one in results["b"].items()} == {
@@ -192,7 +186,7 @@ def test_equal_certainty_has_no_slope():
 
 
 def test_the_debiased_errors_interval_lies_around_it():
-    full, quant, _ = runs(400)
+    full, quant, _ = paired_runs(400)
     result = compare(full, quant, METRIC)["t"]["debiased_squared_calibration_error"]
     assert (result.ci_low + result.ci_high) / 2 == pytest.approx(result.value)
 
@@ -206,7 +200,7 @@ def test_other_right_choices_are_refused():
 
 def test_clusters_are_resampled_folded_and_tested_together():
     rng = np.random.default_rng(0)
-    full, _, _ = runs(200, shift=0.0)
+    full, _, _ = paired_runs(200, shift=0.0)
     shifts = np.repeat(rng.normal(0, 0.05, 40), 5)  # what the questions of a cluster share
     p = np.array([math.exp(row.choice_logprobs[0]) for row in full])
     quant = [two_choices(x, 0, i) for i, x in enumerate(np.clip(p + shifts, 0.01, 0.99))]
@@ -223,7 +217,7 @@ def test_clusters_are_resampled_folded_and_tested_together():
 
 
 def test_the_deferral_curve_has_its_share_its_cost_and_deferral_at_random():
-    full, quant, _ = runs(400, shift=0.2)
+    full, quant, _ = paired_runs(400, shift=0.2)
     result = compare(full, quant, METRIC, bits_per_weight=4.0)["t"]
     lost = result["accuracy"].baseline - result["accuracy"].quantized
     for k in range(1, 10):
@@ -237,7 +231,7 @@ def test_the_deferral_curve_has_its_share_its_cost_and_deferral_at_random():
 def test_guessing_is_seen_in_the_report_and_the_log(tmp_path, caplog):
     from bitsure.report.contents import About
     from bitsure.report.run_report import build
-    from tests.comparison.test_non_inferiority import MARGINS
+    from tests.builders.settings import MARGINS
 
     rng = np.random.default_rng(0)
 

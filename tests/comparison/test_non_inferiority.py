@@ -6,8 +6,7 @@ from bitsure.base.errors import UserError
 from bitsure.comparison import judge
 from bitsure.config.schema import VerdictSettings
 from bitsure.results import Difference
-
-MARGINS = VerdictSettings(strict=False, accuracy_margin=0.01, nll_margin=0.02, calibration_error_margin=0.01)
+from tests.builders.settings import MARGINS
 
 
 def comparison(accuracy, nll, ece, task="t"):

@@ -41,7 +41,7 @@ def test_unknown_keys_and_wrong_types_are_refused(override):
         ("quant=w8a8 quant.activations.bitz=4", r"quant\.activations\.bitz: no such setting\. Did you mean bits"),
         ("quant=noise quant.like.bitz=4", r"quant\.like\.bitz: no such setting\. Did you mean bits"),
         ("quant=qllm-w4a4 quant.tuning.rank=many", r"quant\.tuning\.rank=many: Value 'many'"),
-        ("quant._target_=no_such_module.Mine", r"Python finds no module no_such_module\. Put its file beside main\.py"),
+        ("quant._target_=no_such_module.Mine", r"Python finds no module no_such_module\. Put its file into the --config-dir"),
         ("quant._target_=bitsure.quantize.native.rtn.Rtm", r"bitsure\.quantize\.native\.rtn has no Rtm\. Did you mean Rtn"),
         ("quant._target_=bitsure.config.model.ModelSettings", r"derives from bitsure\.quantize\.Quantizer"),
         ("quant._target_=bitsure.quantize.Quantizer", r"the class does not say name, quantize"),

@@ -10,45 +10,23 @@ from hypothesis import strategies as st
 from bitsure.metrics import calibration
 from bitsure.metrics.bins import Bins, reliability_diagram
 from bitsure.metrics.calibration import errors_if_calibrated, expected_calibration_error
-from bitsure.metrics.questions import QuestionSet
 from bitsure.metrics.smooth_calibration import GRID, smooth_calibration_error
+from tests.builders.answers import binary_questions, drawn_questions, statistic_value
 
 TEN = Bins.uniform(10)
 
 
-def asked(confidence, correct) -> QuestionSet:
-    """Two choices a question: the top one has that confidence (at least ½), and is right or not."""
-    confidence, correct = np.array(confidence, float), np.array(correct, bool)
-    p = np.stack([confidence, 1 - confidence], axis=1)
-    with np.errstate(divide="ignore"):
-        return QuestionSet(
-            np.maximum(np.log(p), -800).ravel(), np.stack([correct, ~correct], 1).ravel(), np.arange(len(p) + 1) * 2
-        )
-
-
-def value(statistic, questions, weights=None):
-    if weights is None:
-        return statistic.value(questions)
-    return statistic.from_sums((statistic.features(questions).T @ np.array(weights, float).T).T)[0]
-
-
-def drawn(n=3000, power=1.0, seed=0) -> QuestionSet:
-    rng = np.random.default_rng(seed)
-    confidence = rng.uniform(0.5, 0.999, n)
-    return asked(confidence, rng.random(n) < confidence**power)
-
-
-FOUR = asked([0.55, 0.58, 0.95, 1.0], [1, 0, 1, 1])  # bins [.5, .6): c̄ .565, ȳ ½; [.9, 1]: c̄ .975, ȳ 1
+FOUR = binary_questions([0.55, 0.58, 0.95, 1.0], [1, 0, 1, 1])  # bins [.5, .6): c̄ .565, ȳ ½; [.9, 1]: c̄ .975, ȳ 1
 
 
 def test_golden_values_by_hand():
     low, high = 0.565 - 0.5, 1 - 0.975
-    assert value(expected_calibration_error(TEN), FOUR) == pytest.approx((low + high) / 2)
-    assert value(calibration.rms_calibration_error(TEN), FOUR) == pytest.approx(np.sqrt((low**2 + high**2) / 2))
-    assert value(calibration.maximum_calibration_error(TEN), FOUR) == pytest.approx(low)
+    assert statistic_value(expected_calibration_error(TEN), FOUR) == pytest.approx((low + high) / 2)
+    assert statistic_value(calibration.rms_calibration_error(TEN), FOUR) == pytest.approx(np.sqrt((low**2 + high**2) / 2))
+    assert statistic_value(calibration.maximum_calibration_error(TEN), FOUR) == pytest.approx(low)
     # ȳ (1 − ȳ) / (n − 1) is ¼ in the lower bin and 0 in the upper one
-    assert value(calibration.debiased_squared_error(TEN), FOUR) == pytest.approx((low**2 - 0.25 + high**2) / 2)
-    parts = {name: value(one, FOUR) for name, one in calibration.brier_parts(TEN).items()}
+    assert statistic_value(calibration.debiased_squared_error(TEN), FOUR) == pytest.approx((low**2 - 0.25 + high**2) / 2)
+    parts = {name: statistic_value(one, FOUR) for name, one in calibration.brier_parts(TEN).items()}
     assert parts["brier_reliability"] == pytest.approx((low**2 + high**2) / 2)
     assert parts["brier_resolution"] == pytest.approx(0.25**2)
     assert parts["brier_uncertainty"] == pytest.approx(0.75 * 0.25)
@@ -58,7 +36,7 @@ def test_classwise_error_by_hand():
     # both bins' gaps of p(first choice): .55 → 1, .58 → 0, .95 → 1, 1 → 1; the second choice's are the same mirrored
     first = abs(1 - 0.55 + 0 - 0.58) + abs(1 - 0.95 + 1 - 1)
     second = abs(0 - 0.45 + 1 - 0.42) + abs(0 - 0.05 + 0 - 0)
-    assert value(calibration.classwise_calibration_error(TEN), FOUR) == pytest.approx((first + second) / 4 / 2)
+    assert statistic_value(calibration.classwise_calibration_error(TEN), FOUR) == pytest.approx((first + second) / 4 / 2)
 
 
 @pytest.mark.parametrize("confidence, expected", [(0, 0), (0.0667, 1), (0.5, 7), (0.9999, 14), (1.0, 14)])
@@ -75,15 +53,15 @@ def test_quantile_bins_hold_equally_many_and_equal_values_stay_together():
 
 
 def test_always_wrong_at_full_confidence_is_one_and_always_right_is_zero():
-    sure_and_wrong, sure_and_right = asked([1, 1, 1], [0, 0, 0]), asked([1, 1], [1, 1])
+    sure_and_wrong, sure_and_right = binary_questions([1, 1, 1], [0, 0, 0]), binary_questions([1, 1], [1, 1])
     for one in (
         expected_calibration_error(TEN),
         smooth_calibration_error(),
         calibration.maximum_calibration_error(TEN),
         calibration.rms_calibration_error(TEN),
     ):
-        assert value(one, sure_and_right) == pytest.approx(0, abs=1e-9)
-        assert value(one, sure_and_wrong) == pytest.approx(1)
+        assert statistic_value(one, sure_and_right) == pytest.approx(0, abs=1e-9)
+        assert statistic_value(one, sure_and_wrong) == pytest.approx(1)
         found, influence = one.value_and_influence(sure_and_wrong)  # by sums that are changed a little: to more than 1
         assert found == pytest.approx(1) and np.isfinite(influence).all()
 
@@ -107,7 +85,7 @@ def test_the_smooth_error_of_many_rows_is_that_of_each_alone():
 
 
 def test_weights_count_a_question_as_often_as_they_say():
-    questions, repeated = asked([0.55, 0.85, 0.95], [1, 0, 1]), asked([0.55, 0.55, 0.95], [1, 1, 1])
+    questions, repeated = binary_questions([0.55, 0.85, 0.95], [1, 0, 1]), binary_questions([0.55, 0.55, 0.95], [1, 1, 1])
     statistics = [
         expected_calibration_error(TEN),
         calibration.debiased_squared_error(TEN),
@@ -117,37 +95,37 @@ def test_weights_count_a_question_as_often_as_they_say():
         *calibration.brier_parts(TEN).values(),
     ]
     for one in statistics:
-        assert value(one, questions, [[2, 0, 1]]) == pytest.approx(value(one, repeated))
+        assert statistic_value(one, questions, [[2, 0, 1]]) == pytest.approx(statistic_value(one, repeated))
 
 
 @given(st.lists(st.tuples(st.floats(0.5, 1), st.booleans()), min_size=1, max_size=50), st.integers(1, 30))
 def test_the_diagram_adds_up_to_the_error(pairs, n_bins):
-    questions = asked(*zip(*pairs, strict=True))
+    questions = binary_questions(*zip(*pairs, strict=True))
     bins = Bins.uniform(n_bins)
     diagram = reliability_diagram(questions.confidence, questions.correct, bins)
     some = diagram.count > 0
     total = (diagram.count[some] * np.abs(diagram.accuracy[some] - diagram.confidence[some])).sum() / len(pairs)
     assert diagram.count.sum() == len(pairs)
-    assert total == pytest.approx(value(expected_calibration_error(bins), questions)) and 0 <= total <= 1
+    assert total == pytest.approx(statistic_value(expected_calibration_error(bins), questions)) and 0 <= total <= 1
 
 
 @given(st.lists(st.tuples(st.floats(0.5, 1), st.booleans()), min_size=2, max_size=50))
 def test_the_parts_of_the_brier_score_are_that_of_the_binned_forecast(pairs):
-    questions, bins = asked(*zip(*pairs, strict=True)), Bins.uniform(7)
+    questions, bins = binary_questions(*zip(*pairs, strict=True)), Bins.uniform(7)
     diagram = reliability_diagram(questions.confidence, questions.correct, bins)
     forecast = diagram.confidence[bins.index(questions.confidence)]
-    parts = [value(one, questions) for one in calibration.brier_parts(bins).values()]
+    parts = [statistic_value(one, questions) for one in calibration.brier_parts(bins).values()]
     assert parts[0] - parts[1] + parts[2] == pytest.approx(((forecast - questions.correct) ** 2).mean(), abs=1e-9)
 
 
 def test_agrees_with_the_definition_inside_bins():
-    questions = drawn(power=2)
+    questions = drawn_questions(power=2)
     expected = 0.0
     for low, high in itertools.pairwise(np.linspace(0, 1, 16)):
         chosen = (questions.confidence >= low) & (questions.confidence < high)
         if chosen.any():
             expected += chosen.mean() * abs(questions.correct[chosen].mean() - questions.confidence[chosen].mean())
-    assert value(expected_calibration_error(Bins.uniform(15)), questions) == pytest.approx(expected)
+    assert statistic_value(expected_calibration_error(Bins.uniform(15)), questions) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -156,40 +134,43 @@ def test_agrees_with_the_definition_inside_bins():
 def test_agrees_with_torchmetrics(norm, build):
     torch = pytest.importorskip("torch")
     functional = pytest.importorskip("torchmetrics.functional.classification", reason="torchmetrics is not installed")
-    questions = drawn(power=1.7)
+    questions = drawn_questions(power=1.7)
     p = torch.tensor(np.stack([1 - questions.confidence, questions.confidence], axis=1))
     expected = functional.multiclass_calibration_error(p, torch.tensor(questions.correct).long(), 2, n_bins=15, norm=norm)
-    assert value(getattr(calibration, build)(Bins.uniform(15)), questions) == pytest.approx(float(expected), abs=1e-6)
+    assert statistic_value(getattr(calibration, build)(Bins.uniform(15)), questions) == pytest.approx(float(expected), abs=1e-6)
 
 
 def test_the_debiased_error_is_unbiased_where_the_plug_in_is_not():
     debiased, plug_in = calibration.debiased_squared_error(TEN), calibration.rms_calibration_error(TEN)
-    samples = [drawn(300, seed=seed) for seed in range(300)]
-    errors = np.array([value(debiased, questions) for questions in samples])
+    samples = [drawn_questions(300, seed=seed) for seed in range(300)]
+    errors = np.array([statistic_value(debiased, questions) for questions in samples])
     assert abs(errors.mean()) < 3 * errors.std() / np.sqrt(len(errors)) + 2e-5
-    assert np.mean([value(plug_in, questions) ** 2 for questions in samples]) > 0.002
+    assert np.mean([statistic_value(plug_in, questions) ** 2 for questions in samples]) > 0.002
 
 
 def test_the_smooth_error_is_small_when_calibrated_and_near_a_constant_gap():
     smooth = smooth_calibration_error()
-    assert value(smooth, drawn(20_000)) < 0.015
+    assert statistic_value(smooth, drawn_questions(20_000)) < 0.015
     rng = np.random.default_rng(1)
     confidence = rng.uniform(0.6, 0.9, 50_000)
-    gap = asked(confidence, rng.random(50_000) < confidence - 0.1)
-    assert value(smooth, gap) == pytest.approx(0.1, abs=0.01)
+    gap = binary_questions(confidence, rng.random(50_000) < confidence - 0.1)
+    assert statistic_value(smooth, gap) == pytest.approx(0.1, abs=0.01)
 
 
 def test_the_smooth_error_agrees_with_relplot():
     relplot = pytest.importorskip("relplot", reason="relplot is not installed")
-    for questions in (drawn(2000), drawn(2000, power=2), drawn(500, power=0.5)):
+    for questions in (drawn_questions(2000), drawn_questions(2000, power=2), drawn_questions(500, power=0.5)):
         expected = relplot.smECE(questions.confidence, questions.correct)
-        assert value(smooth_calibration_error(), questions) == pytest.approx(expected, abs=0.005)
+        assert statistic_value(smooth_calibration_error(), questions) == pytest.approx(expected, abs=0.005)
 
 
 def test_error_if_calibrated_is_what_calibrated_data_give():
     rng, bins = np.random.default_rng(1), Bins.uniform(15)
     confidence = rng.uniform(0.5, 1, 500)
-    errors = [value(expected_calibration_error(bins), asked(confidence, rng.random(500) < confidence)) for _ in range(200)]
+    errors = [
+        statistic_value(expected_calibration_error(bins), binary_questions(confidence, rng.random(500) < confidence))
+        for _ in range(200)
+    ]
     found = errors_if_calibrated(confidence, bins, 200, 0)
     assert found.shape == (200,) and found.mean() == pytest.approx(np.mean(errors), rel=0.05)
     assert np.quantile(found, 0.95) == pytest.approx(np.quantile(errors, 0.95), rel=0.1)

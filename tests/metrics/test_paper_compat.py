@@ -12,10 +12,10 @@ from bitsure.metrics import paper_compat
 from bitsure.metrics.bootstrap import resample_weights
 from bitsure.metrics.paper_intervals import NotebookAnswers, paper_estimates, paper_metrics
 from bitsure.records.record import to_table
+from tests.builders.answers import paired_runs
 from tests.builders.marks import SHARED, needs_shared
 from tests.builders.records import record
-from tests.comparison.test_differences import runs
-from tests.metrics.test_run_metrics import METRIC
+from tests.builders.settings import METRIC
 
 
 def cases():
@@ -98,7 +98,7 @@ def test_its_intervals_are_of_the_resampled_notebook(choices):
 def test_all_of_its_numbers_have_intervals():
     from dataclasses import replace
 
-    full, quant, _ = runs(120)
+    full, quant, _ = paired_runs(120)
     found = compare(full, quant, replace(METRIC, paper_compat=True))["t"]
     for name in ("conf", "conf_true", "c_pos", "c_neg", "entropy", "ace", "mce"):
         one = found[f"paper_compat/{name}"]

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from bitsure.metrics.ranking import Aurc, Auroc, risk_coverage
-from tests.metrics.test_calibration import asked, drawn, value
+from tests.builders.answers import binary_questions, drawn_questions, statistic_value
 
 
 def test_auroc_by_hand():
-    questions = asked([0.9, 0.8, 0.7, 0.6], [1, 0, 1, 0])  # right before wrong in 3 of 4 pairs
-    assert value(Auroc(), questions) == pytest.approx(0.75)
-    assert value(Auroc(), asked([0.7, 0.7], [1, 0])) == pytest.approx(0.5)
-    assert np.isnan(value(Auroc(), asked([0.7, 0.8], [1, 1])))
+    questions = binary_questions([0.9, 0.8, 0.7, 0.6], [1, 0, 1, 0])  # right before wrong in 3 of 4 pairs
+    assert statistic_value(Auroc(), questions) == pytest.approx(0.75)
+    assert statistic_value(Auroc(), binary_questions([0.7, 0.7], [1, 0])) == pytest.approx(0.5)
+    assert np.isnan(statistic_value(Auroc(), binary_questions([0.7, 0.8], [1, 1])))
 
 
 def test_auroc_is_scikit_learns_with_ties():
@@ -19,32 +19,32 @@ def test_auroc_is_scikit_learns_with_ties():
     rng = np.random.default_rng(0)
     confidence = rng.integers(50, 100, 500) / 100
     correct = rng.random(500) < confidence
-    questions = asked(confidence, correct)
-    assert value(Auroc(), questions) == pytest.approx(metrics.roc_auc_score(correct, questions.confidence))
+    questions = binary_questions(confidence, correct)
+    assert statistic_value(Auroc(), questions) == pytest.approx(metrics.roc_auc_score(correct, questions.confidence))
 
 
 def test_aurc_by_hand():
-    questions = asked([0.9, 0.8, 0.7, 0.6], [1, 0, 1, 0])  # risks 0, ½, ⅓, ½
-    assert value(Aurc(), questions) == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 2) / 4)
+    questions = binary_questions([0.9, 0.8, 0.7, 0.6], [1, 0, 1, 0])  # risks 0, ½, ⅓, ½
+    assert statistic_value(Aurc(), questions) == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 2) / 4)
     best = (0 + 0 + 1 / 3 + 2 / 4) / 4  # both right answers first
-    assert value(Aurc(excess=True), questions) == pytest.approx((4 / 3) / 4 - best)
-    assert value(Aurc(excess=True), asked([0.9, 0.8, 0.7, 0.6], [1, 1, 0, 0])) == 0
+    assert statistic_value(Aurc(excess=True), questions) == pytest.approx((4 / 3) / 4 - best)
+    assert statistic_value(Aurc(excess=True), binary_questions([0.9, 0.8, 0.7, 0.6], [1, 1, 0, 0])) == 0
     coverage, risk = risk_coverage(questions)
     assert coverage.tolist() == [0.25, 0.5, 0.75, 1] and risk == pytest.approx([0, 1 / 2, 1 / 3, 1 / 2])
 
 
 def test_the_order_of_equally_sure_questions_does_not_matter():
-    first, second = asked([0.7] * 4 + [0.9], [1, 1, 0, 0, 1]), asked([0.7] * 4 + [0.9], [0, 1, 0, 1, 1])
-    assert value(Aurc(), first) == pytest.approx(value(Aurc(), second))
+    first, second = binary_questions([0.7] * 4 + [0.9], [1, 1, 0, 0, 1]), binary_questions([0.7] * 4 + [0.9], [0, 1, 0, 1, 1])
+    assert statistic_value(Aurc(), first) == pytest.approx(statistic_value(Aurc(), second))
 
 
 @pytest.mark.parametrize("statistic", [Auroc(), Aurc(), Aurc(excess=True)])
 def test_influence_gives_the_bootstraps_standard_error(statistic):
-    rng, questions = np.random.default_rng(0), drawn(2000, power=2)
+    rng, questions = np.random.default_rng(0), drawn_questions(2000, power=2)
     resampled = []
     for _ in range(300):
         chosen = rng.integers(0, 2000, 2000)
-        resampled.append(statistic.value(asked(questions.confidence[chosen], questions.correct[chosen])))
+        resampled.append(statistic.value(binary_questions(questions.confidence[chosen], questions.correct[chosen])))
     _, influence = statistic.value_and_influence(questions)
     assert np.sqrt((influence**2).sum()) / 2000 == pytest.approx(np.std(resampled), rel=0.12)
     assert influence.mean() == pytest.approx(0, abs=1e-6)

@@ -7,25 +7,11 @@ import numpy as np
 import pytest
 
 from bitsure.base.errors import UserError
-from bitsure.config.schema import MetricSettings
 from bitsure.metrics import measure
 from bitsure.metrics.questions import question_set
+from tests.builders.answers import two_choices
 from tests.builders.records import record
-
-METRIC = MetricSettings(
-    n_bins=15,
-    binning="uniform",
-    normalization="none",
-    paper_compat=False,
-    resamples=500,
-    confidence_level=0.95,
-    alpha=0.01,
-    seed=0,
-)
-
-
-def two_choices(p: float, gold: int, doc_id: int, task: str = "t"):
-    return record([math.log(p), math.log(1 - p)], gold=gold, doc_id=doc_id, task=task)
+from tests.builders.settings import METRIC
 
 
 def test_golden_values_of_a_task():

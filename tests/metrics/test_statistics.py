@@ -12,15 +12,17 @@ from bitsure.metrics.choice_metrics import choice_metrics
 from bitsure.metrics.estimation import estimate
 from bitsure.metrics.resampling import Resampling
 from bitsure.metrics.statistic import mean
-from tests.metrics.test_calibration import drawn
-from tests.metrics.test_run_metrics import METRIC
+from tests.builders.answers import drawn_questions
+from tests.builders.settings import METRIC
 
-SMOOTH = set(choice_metrics(drawn(50), METRIC)) - {"maximum_calibration_error"}  # a largest of several is no smooth function
+SMOOTH = set(choice_metrics(drawn_questions(50), METRIC)) - {
+    "maximum_calibration_error"
+}  # a largest of several is no smooth function
 
 
 @pytest.mark.parametrize("name", sorted(SMOOTH))
 def test_influence_gives_the_bootstraps_standard_error(name):
-    questions = drawn(4000, power=2)
+    questions = drawn_questions(4000, power=2)
     chosen = {name: choice_metrics(questions, METRIC)[name]}
     resampled = estimate(chosen, questions, resample_weights(4000, 500, 0))[name]
     influence = estimate(chosen, questions, None)[name]
@@ -29,7 +31,7 @@ def test_influence_gives_the_bootstraps_standard_error(name):
 
 
 def test_a_difference_is_paired():
-    one, other = drawn(500, power=2), drawn(500, power=2)
+    one, other = drawn_questions(500, power=2), drawn_questions(500, power=2)
     chosen = choice_metrics(one, METRIC)
     for weights in (resample_weights(500, 200, 0), None):
         for found in estimate(chosen, one, weights, minus=other).values():
@@ -57,7 +59,7 @@ def test_many_questions_get_influence_functions():
 def test_the_basic_interval_of_the_error_covers_a_true_gap():
     rng, covered = np.random.default_rng(0), 0
     for seed in range(60):
-        questions = drawn(1500, power=1.5, seed=seed)
+        questions = drawn_questions(1500, power=1.5, seed=seed)
         chosen = {"ece": choice_metrics(questions, METRIC)["expected_calibration_error"]}
         low, high = estimate(chosen, questions, resample_weights(1500, 200, seed))["ece"].interval(0.95)
         grid = rng.uniform(0.5, 0.999, 20_000)

@@ -14,7 +14,6 @@ from bitsure.base.errors import UserError
 from bitsure.comparison import compare, judge, was_compared
 from bitsure.comparison.noise_control import NOISE_CONTROL
 from bitsure.comparison.non_inferiority import verdict_sentences
-from bitsure.config.schema import VerdictSettings
 from bitsure.metrics import measure
 from bitsure.metrics.names import MACRO
 from bitsure.metrics.questions import question_set
@@ -26,9 +25,7 @@ from bitsure.report.contents import About
 from bitsure.report.run_report import build
 from bitsure.run.tracking_samples import reliability_points, sample_rows
 from tests.builders.records import record
-from tests.metrics.test_run_metrics import METRIC
-
-MARGINS = VerdictSettings(strict=False, accuracy_margin=0.01, nll_margin=0.02, calibration_error_margin=0.01)
+from tests.builders.settings import MARGINS, METRIC
 
 
 def continuation(logprob: float, greedy: bool, doc_id: int, task="last") -> Record:

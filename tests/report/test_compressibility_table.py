@@ -12,8 +12,8 @@ from bitsure.report.contents import About
 from bitsure.report.run_report import build
 from bitsure.results import Compressibility
 from bitsure.results.compressibility import CODER_LABELS, BesideBits, CoderResult, Codes, EntropyLevel
+from tests.builders.answers import paired_runs
 from tests.builders.settings import MARGINS, METRIC
-from tests.comparison.test_differences import runs
 
 HOSTILE = '<script>alert("x")</script>'
 
@@ -50,7 +50,7 @@ def test_size_and_loading_stand_on_the_page(tmp_path):
         "Size: 5.00 bits per weight as stored, 4.00 with the range coder (the codes have 4.00 bits and an entropy of 3.25). "
         "Fastest to load at 10 MB/s: as stored, 800 ms."
     )
-    full, _, _ = runs(30)
+    full, _, _ = paired_runs(30)
     html = build(tmp_path, full, None, METRIC, MARGINS, About("t", compressibility=result)).page.read_text()
     assert str(escape(sentence)) in html and "512 tokens of &lt;script&gt;" in html and "<script" not in html
     # 8 MB take 0.8 s, coded 0.64 s and 0.5 s to decode; 1.6 MB less are worth that below 3.2 MB/s

@@ -11,13 +11,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from bitsure.comparison import compare
 from bitsure.report import figures
 from bitsure.report.drawing import ReusedFigures, draw_intervals, new_figure, save
+from tests.builders.answers import paired_runs
 from tests.builders.settings import METRIC
-from tests.comparison.test_differences import runs
 
 
 @pytest.fixture(scope="module")
 def values():
-    full, quant, _ = runs()
+    full, quant, _ = paired_runs()
     return compare(full, quant, METRIC)["t"]
 
 
@@ -92,7 +92,7 @@ def test_an_interval_that_excludes_its_value_is_drawn_where_it_is(values):
 
 
 def test_a_reliability_diagram_has_intervals_of_the_confidence_level():
-    full, _, _ = runs(400)
+    full, _, _ = paired_runs(400)
     series = figures._series(full, None, False, "none")
     widths = []
     for level in (0.5, 0.95):

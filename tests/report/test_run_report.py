@@ -15,16 +15,16 @@ from bitsure.report import page, tables
 from bitsure.report.contents import About
 from bitsure.report.run_report import build
 from bitsure.results import Comparison, MetricsByTask, Verdict, read
+from tests.builders.answers import paired_runs
 from tests.builders.result_files import provenance
 from tests.builders.settings import MARGINS, METRIC
-from tests.comparison.test_differences import runs
 
 HOSTILE = '<script>alert("x")</script>'
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    full, quant, _ = runs(task=HOSTILE)
+    full, quant, _ = paired_runs(task=HOSTILE)
     out = tmp_path_factory.mktemp("report")
     prompts = {(HOSTILE, row.doc_id): f"what is {HOSTILE}?" for row in quant}
     return build(out, quant, full, METRIC, MARGINS, About(f"title {HOSTILE}", None, provenance(git_commit=HOSTILE), prompts))
@@ -40,7 +40,7 @@ def test_the_page_needs_nothing_and_escapes_all_text(made):
 
 @pytest.mark.parametrize("normalization", ["token", "char", "byte"])
 def test_pictures_are_drawn_whatever_log_probabilities_are_divided_by(tmp_path, normalization):
-    full, quant, _ = runs(30)
+    full, quant, _ = paired_runs(30)
     made = build(tmp_path, quant, full, dataclasses.replace(METRIC, normalization=normalization), MARGINS, About("t"))
     assert all(path.is_file() for found in made.figures.values() for path in found.values()) and made.figures["reliability"]
 
@@ -92,7 +92,7 @@ def test_the_page_shows_prompts_choices_and_both_distributions(made):
 
 def test_hostile_task_names_break_nothing_and_keep_their_pictures_apart(tmp_path):
     names = ["a/b", "a:b", "x[/b]", r"a$\foo$", "long" * 80]
-    both = [runs(20, task=name) for name in names]
+    both = [paired_runs(20, task=name) for name in names]
     full, quant = ([row for one in both for row in one[side]] for side in (0, 1))
     made = build(tmp_path, quant, full, METRIC, MARGINS, About("[/i] $x$"))
     assert len({path for path in made.figures["reliability"].values()}) == len(names)
@@ -100,7 +100,7 @@ def test_hostile_task_names_break_nothing_and_keep_their_pictures_apart(tmp_path
 
 
 def test_ten_thousand_samples_stay_under_five_megabytes(tmp_path):
-    full, quant, _ = runs(10_000)
+    full, quant, _ = paired_runs(10_000)
     prompts = {("t", row.doc_id): "a long story " * 200 for row in quant}
     made = build(tmp_path, quant, full, METRIC, MARGINS, About("ten thousand", prompts=prompts)).page
     assert made.stat().st_size < 5e6
@@ -108,7 +108,7 @@ def test_ten_thousand_samples_stay_under_five_megabytes(tmp_path):
 
 def many_tasks(tasks, questions):
     """Two runs, and a prompt for each question with much to escape."""
-    both = [runs(questions, task=f"task_{k}", seed=k) for k in range(tasks)]
+    both = [paired_runs(questions, task=f"task_{k}", seed=k) for k in range(tasks)]
     full, quant = ([row for one in both for row in one[side]] for side in (0, 1))
     return full, quant, {(row.task, row.doc_id): "<a> & a 'long' story " * 200 for row in quant}
 

@@ -12,15 +12,15 @@ from bitsure.quantize.native.rtn import Rtn
 from bitsure.report.contents import About
 from bitsure.report.run_report import build
 from bitsure.run import tracking, wandb_run
+from tests.builders.answers import paired_runs
 from tests.builders.offline_runs import read_back
 from tests.builders.settings import MARGINS, METRIC
 from tests.builders.wandb_runs import log_all, tracked_config
-from tests.comparison.test_differences import runs
 
 
 def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "s3cret" * 8)
-    full, quant, _ = runs(30)
+    full, quant, _ = paired_runs(30)
     (tmp_path / "records.parquet").write_bytes(b"stands in for records")
     made = build(tmp_path, quant, full, METRIC, MARGINS, About("title"))
     chosen = tracked_config()

@@ -27,8 +27,8 @@ def import_named(dotted: str, setting: str) -> Any:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # the module exists, and something that it imports does not
         raise UserError(
-            f"{setting}={dotted}: Python finds no module {error.name}. Put its file beside main.py, install it, or add its "
-            f"folder to the environment variable PYTHONPATH."
+            f"{setting}={dotted}: Python finds no module {error.name}. Put its file into the --config-dir or beside that "
+            f"folder, install it, or add its folder to the environment variable PYTHONPATH."
         ) from error
     if not hasattr(module, name):
         near = did_you_mean(name, [key for key in vars(module) if not key.startswith("_")])

@@ -11,42 +11,58 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bitsure.base.errors import UserError
-from bitsure.config import schema
+from bitsure.config import own_code, schema
 from bitsure.config.paths import CONF
 from bitsure.config.schema import MetricSettings, VerdictSettings
 
 
-def read_report_settings(run_config: Path, metric_name: str | None = None) -> tuple[MetricSettings, VerdictSettings]:
+def read_report_settings(
+    run_config: Path, metric_name: str | None = None, config_dir: Path | None = None
+) -> tuple[MetricSettings, VerdictSettings]:
     """Return the settings that a run's records become numbers with.
 
-    A run directory may come from anywhere. Its config.yaml is read as plain values: nothing in it is resolved or imported.
+    A run directory may come from anywhere. Its config.yaml is read as plain values: nothing in it is resolved or imported, and
+    functions that `metric.own` names are left out. Only an option that the user names brings such functions.
 
     Args:
         run_config: The run's config.yaml; the settings of conf/ hold where there is none.
         metric_name: An option of conf/metric that replaces the run's own metric settings.
+        config_dir: A folder with options of the user's own, such as metric/mine.yaml; None for those of conf/ alone.
 
     Raises:
         UserError: If there is no such option, or a setting of the run is unknown or has a value that is not allowed.
     """
-    composed = _compose(metric_name or "standard")
+    composed = _compose(metric_name or "standard", config_dir)
     if run_config.is_file():
         groups = ("verdict",) if metric_name else ("verdict", "metric")
         for group, values in _plain_values(run_config, groups).items():
+            values.pop("own", None)
             _update(composed, group, values, run_config)
     metric, verdict = OmegaConf.to_object(composed.metric), OmegaConf.to_object(composed.verdict)
     assert isinstance(metric, MetricSettings) and isinstance(verdict, VerdictSettings)
     return metric, verdict
 
 
-def _compose(metric_name: str) -> DictConfig:
+def left_out_metrics(run_config: Path) -> list[str]:
+    """Return the names of a run's metrics of its user's own, which `read_report_settings` leaves out."""
+    metric = _plain_values(run_config, ("metric",)).get("metric", {}) if run_config.is_file() else {}
+    return list(map(str, metric.get("own") or ()))
+
+
+def _compose(metric_name: str, config_dir: Path | None) -> DictConfig:
     from hydra import compose, initialize_config_dir
 
-    options = sorted(path.stem for path in (CONF / "metric").glob("*.yaml"))
+    overrides = [f"metric={metric_name}"]
+    folders = [CONF] if config_dir is None else [CONF, config_dir]
+    if config_dir is not None:
+        own_code.add_to_path(config_dir)
+        overrides.append(f"hydra.searchpath=['file://{config_dir.resolve()}']")
+    options = sorted(path.stem for folder in folders for path in (folder / "metric").glob("*.yaml"))
     if metric_name not in options:
         raise UserError(f"--metric {metric_name}: allowed are {', '.join(options)}.")
     schema.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=[f"metric={metric_name}"])
+        return compose("config", overrides=overrides)
 
 
 def _plain_values(file: Path, groups: tuple[str, ...]) -> dict[str, dict[str, Any]]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from bitsure.base.dotted_names import import_named
 from bitsure.base.errors import UserError
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.arrays import FloatArray
@@ -86,22 +86,10 @@ def _checked(values: object, n: int, where: str) -> FloatArray:
 
 
 def _import(name: str, path: str) -> Metric:
-    module, _, function = path.rpartition(".")
-    where = f"metric.own.{name}={path}"
-    if not module:
-        raise UserError(f"{where}: write module.function, such as my_metrics.{function or name}.")
-    try:
-        found = getattr(import_module(module), function, None)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # the module is there; what it imports is not
-        raise UserError(
-            f"{where}: there is no module {error.name}. Put {error.name}.py into the --config-dir or beside it, or name its "
-            "folder in the environment variable PYTHONPATH."
-        ) from error
-    if not callable(found):
-        raise UserError(f"{where}: module {module} has no function {function}.")
-    metric: Metric = found
+    setting = f"metric.own.{name}"
+    metric: Metric = import_named(path, setting)
+    if not callable(metric):
+        raise UserError(f"{setting}={path}: this is no function but {type(metric).__name__}.")
     return metric
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from bitsure.base.errors import UserError
 from bitsure.comparison import compare, judge
-from bitsure.config.report_settings import read_report_settings
+from bitsure.config.report_settings import left_out_metrics, read_report_settings
 from bitsure.records.harness_log import read_harness_log
 from bitsure.records.parquet import read_prompts, read_records
 from bitsure.records.record import Records
@@ -22,6 +23,8 @@ from bitsure.report import terminal_summary
 from bitsure.report.contents import About, Report
 from bitsure.report.run_report import BASELINE_FILES, build
 from bitsure.results import Comparison, Compressibility, Provenance, Quantization, read_if_there
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,11 @@ class SavedRun:
 
 
 def report_run(
-    directory: Path, baseline: Path | None = None, metric_name: str | None = None, out: Path | None = None
+    directory: Path,
+    baseline: Path | None = None,
+    metric_name: str | None = None,
+    out: Path | None = None,
+    config_dir: Path | None = None,
 ) -> Report:
     """Compute everything from a run's records, write the report and show its summary on the terminal.
 
@@ -42,6 +49,7 @@ def report_run(
         directory: A run directory, or one with the samples_*.jsonl that lm-evaluation-harness writes with --log_samples.
         baseline: The same of the full-precision model; None for the baseline in the run directory, if it has one.
         metric_name: An option of conf/metric, such as paper_compat; None for the run's own settings.
+        config_dir: A folder with options of the user's own, such as metric/mine.yaml.
         out: Where to write; None for `directory` itself. Either all files are written or none.
 
     Returns:
@@ -51,7 +59,9 @@ def report_run(
         UserError: If there are no records, or the two runs cannot be compared.
     """
     out = out or directory
-    metric, margins = read_report_settings(directory / "config.yaml", metric_name)
+    metric, margins = read_report_settings(directory / "config.yaml", metric_name, config_dir)
+    if metric_name is None and (names := left_out_metrics(directory / "config.yaml")):
+        log.warning("The run's own metrics are left out: %s. --metric with an option of yours adds them.", ", ".join(names))
     run = read_saved_run(directory)
     full = read_saved_run(baseline) if baseline is not None else _own_baseline(directory)
     if full is not None:

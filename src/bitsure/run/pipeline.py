@@ -13,6 +13,7 @@ from bitsure.base.store import Store
 from bitsure.comparison.non_inferiority import NON_INFERIOR
 from bitsure.compress import compressibility as compress
 from bitsure.config.schema import Config, resolved
+from bitsure.metrics.own_metrics import check_own_metrics
 from bitsure.models.facts import computing_dtype
 from bitsure.models.locate import Source, locate_model
 from bitsure.models.size import measure_size
@@ -126,6 +127,7 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
 def prepare(config: Config, log_file: Path, memo: Memo) -> Cell:
     """Find all that the settings name. Raises UserError. memo: knows what other cells of the sweep have in common with it."""
     store, mirror = Store(config.paths.store), config.paths.hub_mirror
+    check_own_metrics(config.metric)
     quantizer = check_model(config.model, config.quant, config.control.seeds > 0)
     with terminal.output_to(log_file):
         memo(wandb_run.check_login, config.tracking)

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from bitsure import results
 from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
+from bitsure.config import own_code
 from bitsure.config.paths import PROJECT
 from bitsure.results import SweepPlan, Verdict
 from bitsure.results.run_files import PlannedCell
@@ -61,6 +62,7 @@ def _prepare(config: DictConfig) -> None:
     Raises:
         UserError: With everything that is wrong.
     """
+    own_code.make_importable(config.hydra.runtime.config_sources)
     launcher = config.hydra.launcher
     _check_installed(str(launcher._target_))
     cells, errors = compose_cells(config, GlobalHydra.instance().config_loader())
