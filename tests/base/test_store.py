@@ -232,4 +232,4 @@ def test_files_that_have_not_changed_are_not_read_again_by_another_process_eithe
 
 
 def test_a_store_is_known_by_its_place():
-    assert repr(Store("a")) == repr(Store("a")) != repr(Store("b"))
+    assert Store("a") == Store("a") != Store("b") and hash(Store("a")) == hash(Store("a"))

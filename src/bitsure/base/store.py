@@ -42,29 +42,29 @@ def waits_reported_to(listener: Callable[[float], None]) -> Iterator[None]:
 
 
 def hash_each(paths: Sequence[Path], store: Store | None = None) -> list[str]:
-    """SHA-256 of each file's content; a store knows those of files that have not changed."""
+    """Return the SHA-256 of each file's content; a store remembers those of files that have not changed."""
     return store.hashes(paths) if store else [hash_file(path) for path in paths]
 
 
 def hash_files(paths: Sequence[Path], store: Store | None = None) -> str:
-    """SHA-256 of the names and contents of files, in the order given."""
-    return hash_json([(path.name, one) for path, one in zip(paths, hash_each(paths, store), strict=True)])
+    """Return the SHA-256 of the names and contents of files, in the order given."""
+    return hash_json([(path.name, content) for path, content in zip(paths, hash_each(paths, store), strict=True)])
 
 
 @contextmanager
 def locked(path: Path, what: object) -> Iterator[None]:
-    """Keep all others who lock the same file waiting until the block ends; what: that they are told to wait for."""
+    """Let other processes that lock the same file wait until the block ends; what: named in the log while they wait."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock, said = filelock.FileLock(path), False
+    lock, logged = filelock.FileLock(path), False
     while not lock.is_locked:
         try:
             lock.acquire(timeout=PATIENCE)
         except filelock.Timeout:
             for listener in _wait_listeners:
                 listener(PATIENCE)
-            if not said:
+            if not logged:
                 log.warning("waiting for another process that makes %s", what)
-            said = True
+            logged = True
     try:
         yield
     finally:
@@ -77,12 +77,12 @@ class Store:
     Raises UserError for a store that a newer version wrote.
     """
 
-    def __init__(self, root: str | Path):
+    def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        found = self._version()
-        if found > VERSION:
+        version = self._version()
+        if version > VERSION:
             raise UserError(
-                f"The store {self.root} was written by a newer bitsure (its layout is {found}, this one knows {VERSION}). "
+                f"The store {self.root} was written by a newer bitsure (its layout is {version}, this one knows {VERSION}). "
                 "Update bitsure, or give another place: paths.store=DIR."
             )
 
@@ -93,6 +93,7 @@ class Store:
         return hash(self.root)
 
     def path(self, kind: str, made_from: object) -> Path:
+        """Return where an entry is, or would be."""
         return self.root / kind / hash_json(made_from)[:24]
 
     def find(self, kind: str, made_from: object, to_read: bool = False) -> Path | None:
@@ -168,7 +169,8 @@ class Store:
             write_text(entry / "hashes.json", json.dumps([hash_file(file) for file in files]))
 
         entry = self.ensure("hashes", made_from, fill, to_read=True)
-        return json.loads((entry / "hashes.json").read_text())
+        hashes: list[str] = json.loads((entry / "hashes.json").read_text())
+        return hashes
 
     def _alive(self, unfinished: Path) -> filelock.BaseFileLock:
         """What the maker of an unfinished entry holds as long as it lives."""

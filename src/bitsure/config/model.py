@@ -61,4 +61,4 @@ class ModelSettings:
                     f"model.max_memory: {part!r} is no DEVICE:SIZE, such as cpu:60GiB, or 0:20GiB for the first GPU. "
                     "Example: 'model.max_memory=[0:20GiB,cpu:60GiB]'"
                 )
-        self.name = self.name or Path(self.path or self.repo).name
+        self.name = self.name or Path(self.path or self.repo or "").name

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from bitsure.base.errors import UserError, one_of
+
+T = TypeVar("T")
 
 MX_BLOCK = 32  # OCP Microscaling Formats (MX) v1.0, section 5.1
 
@@ -41,6 +44,7 @@ MX = {
 }
 ELEMENTS = MX | {"fp8_e4m3": E4M3, "fp8_e5m2": E5M2}
 FORMATS = ("int", *ELEMENTS)
+_SHARED: dict[int | None, str] = {-1: "one scale a token", 0: "one scale"}
 
 
 @dataclass
@@ -68,7 +72,7 @@ class Numbers:
                 self.group_size = self._fixed("group_size", self.group_size, MX_BLOCK)
             elif self.group_size is None:
                 self.group_size = -1
-        if self.group_size < -1:
+        if self.group_size is not None and self.group_size < -1:
             raise UserError(
                 f"{self.SECTION}.group_size={self.group_size}: a positive number of values, -1 for a whole row, "
                 f"0 for a whole tensor."
@@ -78,7 +82,7 @@ class Numbers:
         if given is None:
             raise UserError(f"{self.SECTION}.{key}=null: {self.SECTION}.format=int needs one: {allowed}.")
 
-    def _fixed(self, key: str, given: object, own: object) -> object:
+    def _fixed(self, key: str, given: T | None, own: T) -> T:
         if given not in (None, own):
             raise UserError(
                 f"{self.SECTION}.{key}={given}: {self.SECTION}.format={self.format} has {own}. Give {self.SECTION}.{key}=null."
@@ -98,6 +102,7 @@ class Numbers:
 
     @property
     def usual_group(self) -> int:
+        """The group size that is not part of a quantizer's name."""
         return MX_BLOCK if self.format in MX else -1
 
 
@@ -110,6 +115,7 @@ class AtRunTime(Numbers):
 
     @property
     def off(self) -> bool:
+        """Whether nothing is rounded."""
         return self.format == "int" and self.bits is None
 
     def __post_init__(self) -> None:
@@ -135,12 +141,13 @@ class Activations(AtRunTime):
 
     @property
     def static(self) -> bool:
+        """Whether one scale serves the whole tensor, determined before the model runs."""
         return self.group_size == 0
 
     @property
     def description(self) -> str:
         """In words, such as `int8, symmetric, one scale a token`."""
-        shared = {-1: "one scale a token", 0: "one scale"}.get(self.group_size, f"one scale for {self.group_size} values")
+        shared = _SHARED.get(self.group_size, f"one scale for {self.group_size} values")
         if self.format != "int":
             return f"{self.format}, {shared}"
         return f"int{self.bits}, {'symmetric' if self.symmetric else 'asymmetric'}, {shared}"

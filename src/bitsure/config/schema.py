@@ -9,6 +9,7 @@ import re
 import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
@@ -202,6 +203,8 @@ class SweepSettings:
 
 @dataclass
 class Config:
+    """All settings of a run."""
+
     model: ModelSettings = MISSING
     quant: QuantizerSettings = MISSING
     control: ControlSettings = MISSING
@@ -217,8 +220,8 @@ class Config:
     plan: bool = False  # say what would be done, and do nothing
 
 
-def resolved(config: Config) -> dict:
-    """What a run's result follows from, as plain data: config.yaml, and what W&B shows."""
+def resolved(config: Config) -> dict[str, Any]:
+    """Return the settings that a run's result follows from, as plain data, for config.yaml and W&B."""
     settings = asdict(config) | {"quant": asdict(config.quant) | {"name": config.quant.name}}
     return {key: value for key, value in settings.items() if key not in ("sweep", "plan")}
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
@@ -28,20 +29,20 @@ def changed(config: Config, run_dir: Path, memo: Memo | None = None) -> list[str
         made_by = json.loads((run_dir / "provenance.json").read_text())
     except (OSError, ValueError):
         return []
-    found = []
+    found: list[str] = []
     for look in (_model, _checkpoint, _calib_text, _own_tasks, _data_sets):
         with suppress(UserError):
             found += look(config, made_by, memo or Memo())
     return found
 
 
-def _model(config: Config, made_by: dict, memo: Memo) -> Iterator[str]:
+def _model(config: Config, made_by: dict[str, Any], memo: Memo) -> Iterator[str]:
     source = memo(locate_model, config.model, config.paths.hub_mirror, Store(config.paths.store))
     if made_by.get("model", {}).get("fingerprint") not in (None, source.fingerprint):
         yield f"the model in {source.path}"
 
 
-def _checkpoint(config: Config, made_by: dict, memo: Memo) -> Iterator[str]:
+def _checkpoint(config: Config, made_by: dict[str, Any], memo: Memo) -> Iterator[str]:
     source = memo(prequantized.locate, config.quant, config.paths.hub_mirror, Store(config.paths.store))
     quant = (made_by.get("weights") or {}).get("quant", {})
     quant = quant.get("like", {}).get("quant", quant)  # of a noise control
@@ -49,7 +50,7 @@ def _checkpoint(config: Config, made_by: dict, memo: Memo) -> Iterator[str]:
         yield f"the checkpoint in {source.path}"
 
 
-def _calib_text(config: Config, made_by: dict, memo: Memo) -> Iterator[str]:
+def _calib_text(config: Config, made_by: dict[str, Any], memo: Memo) -> Iterator[str]:
     text = (made_by.get("weights") or {}).get("text")
     if text and config.calib.kind == "text":  # training splits would take the harness
         found = memo(locate_text, config.calib, config.paths.hub_mirror, config.task, Store(config.paths.store))
@@ -57,16 +58,18 @@ def _calib_text(config: Config, made_by: dict, memo: Memo) -> Iterator[str]:
             yield f"the calibration text {found.place}"
 
 
-def _own_tasks(config: Config, made_by: dict, memo: Memo) -> Iterator[str]:
+def _own_tasks(config: Config, made_by: dict[str, Any], memo: Memo) -> Iterator[str]:
     if config.task.include_path:
         found = memo(locate_questions, config.task, config.paths.hub_mirror)
         if made_by.get("own_tasks") not in (None, found.own_tasks):
             yield f"the tasks in {config.task.include_path}"
 
 
-def _data_sets(config: Config, made_by: dict, memo: Memo) -> Iterator[str]:
+def _data_sets(config: Config, made_by: dict[str, Any], memo: Memo) -> Iterator[str]:
     mirror = config.paths.hub_mirror
-    for origins in made_by.get("data", {}).values() if mirror else ():
+    if mirror is None:
+        return
+    for origins in made_by.get("data", {}).values():
         for repo, origin in origins.items():
             read = origin.get("sha256", {})
             found = memo(mirrors.hashes, mirror, repo, tuple(read))
