@@ -32,7 +32,7 @@ def finished(tiny_model, calib_file, tmp_path, monkeypatch):
 
 
 def test_what_has_changed_since_a_run_finished_is_named_and_the_cell_not_run_beside(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr("bitsure.run.pipeline.prepare", lambda *given: pytest.fail("a finished cell was prepared"))
+    monkeypatch.setattr("bitsure.run.preparation.prepare", lambda *given: pytest.fail("a finished cell was prepared"))
 
     def inspect() -> tuple[str, list[str]]:
         errors = CellErrors()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias
 
+from pydantic import Field
+
 from bitsure.results.result import Result
 
 State: TypeAlias = Literal["running", "done", "failed", "killed", "timed out"]
@@ -99,7 +101,7 @@ class Status(Result):
     """Seconds since 1970."""
     error: str | None = None
     """What went wrong; null while a run goes on and where nothing went wrong."""
-    seconds: dict[str, float] = {}
+    seconds: dict[str, float] = Field(default_factory=dict)
     """Stage → seconds it took."""
     stage: str | None = None
     """The stage that runs; null when none does."""

@@ -1,14 +1,22 @@
-"""Where a run's numbers come from: versions, commit, machine, command. No secrets: of the environment the threads alone."""
+"""Where a run's numbers come from. No secrets: of the environment, the number of threads alone."""
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
+from bitsure.base import terminal
 from bitsure.config.paths import PROJECT
+from bitsure.models.source import measure
+from bitsure.results import Provenance
+from bitsure.results.run_files import Machine, ModelOrigin
+from bitsure.run.preparation import PreparedRun
+
+log = logging.getLogger(__name__)
 
 PACKAGES = (
     "bitsure",
@@ -25,26 +33,68 @@ PACKAGES = (
 )
 
 
-def collect() -> dict:
-    """What does not depend on the config; the pipeline adds what it finds out about model, data and quantizer."""
-    return {
-        "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_changed_files": len((_git("status", "--porcelain") or "").splitlines()),
-        "python": platform.python_version(),
-        "packages": {package: _version(package) for package in PACKAGES},
-        "machine": {
-            "system": platform.platform(),
-            "processor": platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": _threads(),
-        },
-    }
+def collect() -> Provenance:
+    """Return what is known before the settings are looked at: command, versions, commit, machine."""
+    machine = Machine(
+        system=platform.platform(),
+        processor=platform.machine(),
+        cores=os.cpu_count(),
+        threads=os.environ.get("OMP_NUM_THREADS"),  # sums in another order make GPTQ choose other codes
+    )
+    return Provenance(
+        command=[os.path.basename(sys.argv[0]), *sys.argv[1:]],
+        git_commit=_git("rev-parse", "HEAD"),
+        git_changed_files=len((_git("status", "--porcelain") or "").splitlines()),
+        python=platform.python_version(),
+        packages={package: _version(package) for package in PACKAGES},
+        machine=machine,
+    )
 
 
-def _threads() -> str | None:
-    """How many threads were asked for, if it was said: sums in another order make GPTQ choose other codes."""
-    return os.environ.get("OMP_NUM_THREADS")
+def with_model(origin: Provenance, prepared: PreparedRun) -> Provenance:
+    """Return the provenance with the model, what its weights are made from, and how questions are asked."""
+    text = prepared.plan.text if prepared.plan else None
+    questions = prepared.scorer.questions
+    return origin.model_copy(
+        update={
+            "model": _model_origin(prepared),
+            "weights": prepared.weights,
+            "calib_text": text and text.name,
+            "calib_data": getattr(text, "origin", None),
+            "asked": questions.prompt_settings,
+            "own_tasks": questions.own_tasks,
+        }
+    )
+
+
+def with_data(origin: Provenance, prepared: PreparedRun) -> Provenance:
+    """Return the provenance with where the questions came from; separately for full precision where that differs."""
+    data, full = prepared.scorer.data(prepared.scored), prepared.scorer.data(prepared.full_precision)
+    if data == full:
+        return origin.model_copy(update={"data": data})
+    different = ", ".join(name for name in full if full[name] != data.get(name))
+    log.warning("full precision was scored on other data, see provenance.json: %s", different)
+    return origin.model_copy(update={"data": data, "data_full_precision": full})
+
+
+def _model_origin(prepared: PreparedRun) -> ModelOrigin:
+    source, settings = prepared.source, prepared.source.settings
+    origin = ModelOrigin(
+        name=source.name,
+        series=settings.series,
+        training_seed=settings.training_seed,
+        revision=source.revision,
+        fingerprint=source.fingerprint,
+        dtype=prepared.dtype,
+        repo=settings.repo,
+        full_dtype=settings.full_dtype,
+        device_map=settings.device_map,
+    )
+    if settings.repo:  # The revision of a mirror that was filled by hand is not known.
+        checked = {"revision_asked": settings.revision, "revision_checked": source.revision is not None}
+        origin = origin.model_copy(update=checked)
+    with terminal.output_to(prepared.log_file):
+        return origin.model_copy(update=measure(source, prepared.store))
 
 
 def _version(package: str) -> str | None:

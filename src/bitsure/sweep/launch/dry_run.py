@@ -22,7 +22,7 @@ from bitsure.hub.retries import check_reachable
 from bitsure.models.facts import own_dtype
 from bitsure.models.locate import locate_model
 from bitsure.quantize.plan import Plan
-from bitsure.run import pipeline, stale
+from bitsure.run import preparation, stale
 from bitsure.run.directory import is_done, read_status, why_not_here
 from bitsure.scoring.scored_model import ScoredModel
 from bitsure.sweep.launch.composing import CellErrors, ComposedCell
@@ -81,13 +81,13 @@ def _inspect(cell: ComposedCell, errors: CellErrors, memo: Memo, on_nodes: bool)
     inspected = InspectedCell(cell, status.state if status else "new")
     try:
         config = _as_on_a_node(cell.config, memo) if on_nodes else cell.config
-        prepared = pipeline.prepare(config, NO_LOG, memo)
+        prepared = preparation.prepare(config, NO_LOG, memo)
         store = prepared.store
         inspected.pieces = {store.path(piece.kind, piece.made_from): piece for piece in _pieces(prepared, config)}
         inspected.missing = {place for place, piece in inspected.pieces.items() if not store.find(piece.kind, piece.made_from)}
         if inspected.missing:
-            pipeline.load_tasks(prepared, memo)
-            pipeline.check(prepared, memo)
+            preparation.load_tasks(prepared, memo)
+            preparation.check(prepared, memo)
     except NotHere as error:
         inspected.to_download = str(error).split(NOT_AVAILABLE)[0]
     except UserError as error:
@@ -131,7 +131,7 @@ def _as_on_a_node(config: Config, memo: Memo) -> Config:
     return replace(config, model=model)
 
 
-def _pieces(prepared: pipeline.Cell, config: Config) -> list[WorkPiece]:
+def _pieces(prepared: preparation.PreparedRun, config: Config) -> list[WorkPiece]:
     """Return a cell's pieces in the order in which they are made: full precision, the quantizer's, the noise control's."""
     pieces = _records(prepared, None)
     if prepared.plan:
@@ -140,7 +140,7 @@ def _pieces(prepared: pipeline.Cell, config: Config) -> list[WorkPiece]:
     return pieces
 
 
-def _records(prepared: pipeline.Cell, plan: Plan | None) -> list[WorkPiece]:
+def _records(prepared: preparation.PreparedRun, plan: Plan | None) -> list[WorkPiece]:
     keys = prepared.scorer.keys(ScoredModel(prepared.source, plan.made_from if plan else None))
     return [WorkPiece("records", made_from, prepared, plan, task) for task, made_from in keys.items()]
 

@@ -22,7 +22,7 @@ from bitsure.base.work import COST_FILE, parameters_of, quantizing_work, read_co
 if TYPE_CHECKING:
     from bitsure.config.schema import TaskSettings
     from bitsure.quantize.plan import Plan
-    from bitsure.run.pipeline import Cell
+    from bitsure.run.preparation import PreparedRun
 
 MODEL_SHARE_OF_GEMM = 0.3  # the share of a matrix product's speed that whole models reach, where nothing was measured
 BYTES_A_QUESTION = 600  # of records and prompts, compressed
@@ -42,7 +42,7 @@ class WorkPiece:
     """The kind of the store's entry: records or weights."""
     made_from: dict[str, Any]
     """What the entry's key is the hash of."""
-    run: Cell
+    run: PreparedRun
     """The run that needs it."""
     plan: Plan | None
     """How the weights are quantized; None for full precision."""

@@ -1,0 +1,101 @@
+"""What a run is about to do, found and checked before any weights are loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bitsure.base import terminal
+from bitsure.base.errors import UserError
+from bitsure.base.memo import Memo
+from bitsure.base.store import Store
+from bitsure.config.schema import Config
+from bitsure.models.facts import computing_dtype
+from bitsure.models.source import Source, locate
+from bitsure.quantize.calibration.texts import locate_text
+from bitsure.quantize.check import check_model, check_plan
+from bitsure.quantize.libraries.prequantized import locate as locate_checkpoint
+from bitsure.quantize.plan import Plan
+from bitsure.run.tracking import check_login
+from bitsure.scoring.question_source import locate_questions
+from bitsure.scoring.scored_model import ScoredModel
+from bitsure.scoring.scorer import Scorer
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """What the settings of a run name, found on this machine.
+
+    Attributes:
+        source: The full-precision model's files.
+        dtype: The type that is computed in, such as `float32`.
+        plan: What is to be quantized, how and with which text; None in full precision.
+        scorer: What scores models on the run's tasks.
+        store: Where weights and records are kept.
+        log_file: Where the output of libraries goes.
+    """
+
+    source: Source
+    dtype: str
+    plan: Plan | None
+    scorer: Scorer
+    store: Store
+    log_file: Path
+
+    @property
+    def weights(self) -> dict[str, Any] | None:
+        """What the quantized weights are made from, which is their key in the store; None in full precision."""
+        return self.plan.made_from if self.plan else None
+
+    @property
+    def full_precision(self) -> ScoredModel:
+        """The model in full precision."""
+        return ScoredModel(self.source)
+
+    @property
+    def scored(self) -> ScoredModel:
+        """The model that the run is about: quantized, or in full precision where nothing is quantized."""
+        return ScoredModel(self.source, self.weights)
+
+
+def prepare(config: Config, log_file: Path, memo: Memo) -> PreparedRun:
+    """Find everything that the settings name.
+
+    Args:
+        config: The settings.
+        log_file: Where the output of libraries goes.
+        memo: Remembers what other cells of a sweep have in common with this one.
+
+    Raises:
+        UserError: If something cannot be had, or settings contradict each other.
+    """
+    store, mirror = Store(config.paths.store), config.paths.hub_mirror
+    quantizer = check_model(config.model, config.quant, config.control.seeds > 0)
+    with terminal.output_to(log_file):
+        memo(check_login, config.tracking)
+        source = memo(locate, config.model, mirror, store)
+        dtype = memo(computing_dtype, config.model, source.path)
+    if not config.scoring.dequantize and dtype == "float32":
+        raise UserError("scoring.dequantize=false: packed kernels compute in half precision. Add model.dtype=bfloat16.")
+    plan = None
+    if not quantizer.is_full_precision:
+        with terminal.output_to(log_file):
+            text = memo(locate_text, config.calib, mirror, config.task, store)
+        plan = Plan(source, quantizer, config.calib, text, dtype, locate_checkpoint(quantizer, mirror, store))
+    questions = memo(locate_questions, config.task, mirror)
+    return PreparedRun(source, dtype, plan, Scorer(questions, config.scoring, dtype, store, log_file), store, log_file)
+
+
+def check(prepared: PreparedRun, memo: Memo) -> None:
+    """Raise UserError for what is wrong with model, prompts and quantizer, as far as it is known without weights."""
+    prepared.scorer.check_prompting(prepared.source)
+    if prepared.plan and not prepared.store.find("weights", prepared.plan.made_from):
+        with terminal.output_to(prepared.log_file):
+            check_plan(prepared.plan, prepared.store, memo)
+
+
+def load_tasks(prepared: PreparedRun, memo: Memo) -> None:
+    """Load the tasks that the store has no records of. Raises UserError for tasks that cannot be scored."""
+    prepared.scorer.load_missing(prepared.full_precision, memo)
+    prepared.scorer.load_missing(prepared.scored, memo)
