@@ -19,7 +19,7 @@ from bitsure.report.contents import About
 from bitsure.report.run_report import build
 from bitsure.results import Compressibility, Costs, Quantization, Verdict
 from bitsure.results.costs import WorkCosts
-from bitsure.run import provenance, tracking
+from bitsure.run import provenance, tracking, wandb_run
 from bitsure.run.directory import RunDirectory, open_run
 from bitsure.run.preparation import PreparedRun, check, load_tasks, prepare
 from bitsure.scoring.scored_model import ScoredModel
@@ -59,7 +59,7 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
         current.write_json("provenance.json", origin)
         with current.stage("check"):
             prepared = prepare(config, run_dir / "libraries.log", memo)
-            tracking.start_service(config.tracking)
+            wandb_run.start_service(config.tracking)
             check(prepared, memo)
             origin = provenance.with_model(origin, prepared)
             current.write_json("provenance.json", origin)

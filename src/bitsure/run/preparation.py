@@ -17,7 +17,7 @@ from bitsure.quantize.calibration.texts import locate_text
 from bitsure.quantize.check import check_model, check_plan
 from bitsure.quantize.libraries.prequantized import locate as locate_checkpoint
 from bitsure.quantize.plan import Plan
-from bitsure.run.tracking import check_login
+from bitsure.run.wandb_run import check_login
 from bitsure.scoring.question_source import locate_questions
 from bitsure.scoring.scored_model import ScoredModel
 from bitsure.scoring.scorer import Scorer
