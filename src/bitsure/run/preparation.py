@@ -12,7 +12,7 @@ from bitsure.base.memo import Memo
 from bitsure.base.store import Store
 from bitsure.config.schema import Config
 from bitsure.models.facts import computing_dtype
-from bitsure.models.source import Source, locate
+from bitsure.models.locate import Source, locate_model
 from bitsure.quantize.calibration.texts import locate_text
 from bitsure.quantize.check import check_model, check_plan
 from bitsure.quantize.libraries.prequantized import locate as locate_checkpoint
@@ -74,7 +74,7 @@ def prepare(config: Config, log_file: Path, memo: Memo) -> PreparedRun:
     quantizer = check_model(config.model, config.quant, config.control.seeds > 0)
     with terminal.output_to(log_file):
         memo(check_login, config.tracking)
-        source = memo(locate, config.model, mirror, store)
+        source = memo(locate_model, config.model, mirror, store)
         dtype = memo(computing_dtype, config.model, source.path)
     if not config.scoring.dequantize and dtype == "float32":
         raise UserError("scoring.dequantize=false: packed kernels compute in half precision. Add model.dtype=bfloat16.")

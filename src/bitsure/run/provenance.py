@@ -7,11 +7,12 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 
 from bitsure.base import terminal
 from bitsure.config.paths import PROJECT
-from bitsure.models.source import measure
+from bitsure.models.size import measure_size
 from bitsure.results import Provenance
 from bitsure.results.run_files import Machine, ModelOrigin
 from bitsure.run.preparation import PreparedRun
@@ -94,7 +95,7 @@ def _model_origin(prepared: PreparedRun) -> ModelOrigin:
         checked = {"revision_asked": settings.revision, "revision_checked": source.revision is not None}
         origin = origin.model_copy(update=checked)
     with terminal.output_to(prepared.log_file):
-        return origin.model_copy(update=measure(source, prepared.store))
+        return origin.model_copy(update=asdict(measure_size(source, prepared.store)))
 
 
 def _version(package: str) -> str | None:
