@@ -11,6 +11,7 @@ from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
 from bitsure.base.store import Store
 from bitsure.config.schema import Config
+from bitsure.metrics.own_metrics import check_own_metrics
 from bitsure.models.facts import computing_dtype
 from bitsure.models.locate import Source, locate_model
 from bitsure.quantize.calibration.texts import locate_text
@@ -70,6 +71,7 @@ def prepare(config: Config, log_file: Path, memo: Memo) -> PreparedRun:
     Raises:
         UserError: If something cannot be had, or settings contradict each other.
     """
+    check_own_metrics(config.metric)
     store, mirror = Store(config.paths.store), config.paths.hub_mirror
     quantizer = check_model(config.model, config.quant, config.control.seeds > 0)
     with terminal.output_to(log_file):
