@@ -11,7 +11,7 @@ from bitsure.base.errors import UserError
 from bitsure.comparison import was_compared
 from bitsure.comparison.changes import CHANGE_METRICS, in_common, read_changes, resampled_means
 from bitsure.config.schema import MetricSettings
-from bitsure.metrics.names import MACRO
+from bitsure.metrics.metric_names import MACRO
 from bitsure.sweep.report.cell_results import CellResult
 
 METRICS = CHANGE_METRICS

@@ -15,7 +15,7 @@ from bitsure.config.paths import CONF, PROJECT
 from bitsure.config.schema import CalibSettings, ModelSettings
 from bitsure.config.validation import to_dataclasses
 from bitsure.models.locate import locate_model
-from bitsure.quantize.calibration.texts import locate_text
+from bitsure.quantize.calibration.calibration_text import locate_text
 from bitsure.quantize.check import check_plan
 from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.plan import Plan

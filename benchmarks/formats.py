@@ -53,7 +53,7 @@ def scoring(path: Path, questions: int, repeats: int) -> dict[str, float]:
     from bitsure.models.load import load_model
     from bitsure.quantize.inference.hooks import attach
     from bitsure.quantize.inference.scheme import InferenceScheme
-    from bitsure.scoring.local.engine import LocalEngine
+    from bitsure.scoring.local.local_engine import LocalEngine
 
     shape = next(shape for shape in SHAPES if shape.name == SCORED)
     asked = draw(shape, questions, 50_000)

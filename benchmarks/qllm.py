@@ -26,7 +26,7 @@ from bitsure.metrics.bootstrap import percentile_interval, resample_weights
 from bitsure.metrics.questions import question_set
 from bitsure.models.load import load_model
 from bitsure.models.locate import locate_model
-from bitsure.quantize.calibration.texts import locate_text
+from bitsure.quantize.calibration.calibration_text import locate_text
 from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.plan import Plan

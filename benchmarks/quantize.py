@@ -20,7 +20,7 @@ import torch
 from benchmarks import alone
 from bitsure.config.paths import PROJECT
 from bitsure.config.quantizers import Rounded
-from bitsure.quantize.checkpoint.contents import CheckpointContents
+from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
 from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.native.rtn import Rtn
 

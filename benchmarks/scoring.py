@@ -24,7 +24,7 @@ import torch
 from bitsure.base.files import write_text
 from bitsure.base.resources import watch_memory
 from bitsure.scoring.journal import Journal
-from bitsure.scoring.local.engine import LocalEngine, few_questions
+from bitsure.scoring.local.local_engine import LocalEngine, few_questions
 from bitsure.scoring.local.rows import trees
 from bitsure.scoring.requests import Request, Scored, input_tokens
 

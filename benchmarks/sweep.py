@@ -26,7 +26,7 @@ from bitsure.comparison import compare
 from bitsure.comparison.changes import CHANGE_METRICS, AnswerChanges, write_changes
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics import measure
-from bitsure.metrics.names import MACRO
+from bitsure.metrics.metric_names import MACRO
 from bitsure.records.record import Record
 from bitsure.results import Comparison, Costs, Measurement, MetricsByTask, Provenance, Quantization, Status, write
 from bitsure.results.costs import ScoringCosts, WorkCosts

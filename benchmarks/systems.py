@@ -16,7 +16,7 @@ from benchmarks.contrast import METRICS, MeanContrast, between
 from bitsure.base.errors import UserError
 from bitsure.comparison.published_numbers import published_rows
 from bitsure.config.paths import PROJECT
-from bitsure.metrics.names import ECE, MACRO
+from bitsure.metrics.metric_names import ECE, MACRO
 from bitsure.report import compress_command
 from bitsure.results.measurement import Measurement
 from bitsure.sweep.report.cell_results import CellResult, read_cells

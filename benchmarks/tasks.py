@@ -17,7 +17,7 @@ from bitsure.config.paths import CONF, PROJECT
 from bitsure.config.schema import TaskSettings
 from bitsure.tasks.harness_tasks import load_tasks
 from bitsure.tasks.kinds import KINDS, Continuation, MultipleChoice, WholeText
-from bitsure.tasks.names import WHY_NOT_SCORED, members, task_manager
+from bitsure.tasks.task_names import WHY_NOT_SCORED, members, task_manager
 
 CHOICES, CONTINUATION, TEXT = (kind.output_type for kind in (MultipleChoice, Continuation, WholeText))
 KIND_NAMES = {CHOICES: "choices", CONTINUATION: "continuation", TEXT: "whole text", None: "known when loaded"}

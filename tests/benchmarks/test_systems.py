@@ -15,7 +15,7 @@ from benchmarks.contrast import MeanContrast, between
 from benchmarks.sweep import METRIC, write_sweep
 from bitsure.base.errors import UserError
 from bitsure.comparison.changes import read_changes
-from bitsure.metrics.names import MACRO
+from bitsure.metrics.metric_names import MACRO
 from bitsure.sweep.report.cell_results import read_cells
 
 PLAIN = {"transforms": [], "format": "int", "activations": None, "kv": None}

@@ -7,6 +7,6 @@ from functools import partial
 
 def hooked_lm(model, tokenizer, add_bos=None, share=True):
     from bitsure.scoring.harness import HookedLM
-    from bitsure.scoring.local.engine import LocalEngine
+    from bitsure.scoring.local.local_engine import LocalEngine
 
     return HookedLM(model, tokenizer, partial(LocalEngine, model, share=share), lambda n: None, add_bos)

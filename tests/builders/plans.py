@@ -6,7 +6,7 @@ from bitsure.base.store import Store
 from bitsure.config.schema import CalibSettings, ModelSettings
 from bitsure.models.locate import locate_model
 from bitsure.models.tokenizers import load_tokenizer
-from bitsure.quantize.calibration.texts import locate_text
+from bitsure.quantize.calibration.calibration_text import locate_text
 from bitsure.quantize.check import check_plan
 from bitsure.quantize.libraries import prequantized
 from bitsure.quantize.libraries.prequantized import Prequantized

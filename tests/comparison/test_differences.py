@@ -229,7 +229,7 @@ def test_the_deferral_curve_has_its_share_its_cost_and_deferral_at_random():
 
 
 def test_guessing_is_seen_in_the_report_and_the_log(tmp_path, caplog):
-    from bitsure.report.contents import About
+    from bitsure.report.report_contents import About
     from bitsure.report.run_report import build
     from tests.builders.settings import MARGINS
 

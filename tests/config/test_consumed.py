@@ -32,7 +32,7 @@ from bitsure.config.schema import (
     VerdictSettings,
 )
 from bitsure.models.facts import transformers_major_version
-from bitsure.quantize.calibration.texts import locate_text
+from bitsure.quantize.calibration.calibration_text import locate_text
 from bitsure.quantize.calibration.windows import draw_windows
 from bitsure.quantize.libraries.bnb import Bnb
 from bitsure.quantize.libraries.gptq import Gptq

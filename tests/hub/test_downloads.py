@@ -11,7 +11,7 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.config.schema import ModelSettings
-from bitsure.hub.files import dataset_file
+from bitsure.hub.repository_files import dataset_file
 from bitsure.models.load import load_model
 from bitsure.models.locate import locate_model
 

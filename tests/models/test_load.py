@@ -21,7 +21,7 @@ from bitsure.models.size import measure_size
 from bitsure.models.tokenizers import load_tokenizer
 from bitsure.models.weight_files import stored_bits, stored_types
 from bitsure.quantize.walk.targets import unknown_weights
-from bitsure.scoring.local.engine import LocalEngine
+from bitsure.scoring.local.local_engine import LocalEngine
 from bitsure.scoring.question_source import locate_questions
 from bitsure.scoring.scorer import Scorer
 from tests.builders.families import FAMILIES, build

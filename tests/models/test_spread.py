@@ -16,7 +16,7 @@ from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.walk.targets import block_linears, matrix
 from bitsure.scoring.local.diagnose import first_broken_module
-from bitsure.scoring.local.engine import LocalEngine
+from bitsure.scoring.local.local_engine import LocalEngine
 from tests.builders.families import FAMILIES, build
 from tests.builders.tokenizers import byte_tokenizer
 

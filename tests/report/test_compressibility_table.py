@@ -8,7 +8,7 @@ from markupsafe import escape
 
 from bitsure.compress.load_time import load_times
 from bitsure.report import compressibility_table
-from bitsure.report.contents import About
+from bitsure.report.report_contents import About
 from bitsure.report.run_report import build
 from bitsure.results import Compressibility
 from bitsure.results.compressibility import CODER_LABELS, BesideBits, CoderResult, Codes, EntropyLevel

@@ -12,7 +12,7 @@ import pytest
 
 from bitsure.base.terminal import Console
 from bitsure.report import page, tables
-from bitsure.report.contents import About
+from bitsure.report.report_contents import About
 from bitsure.report.run_report import build
 from bitsure.results import Comparison, MetricsByTask, Verdict, read
 from tests.builders.answers import paired_runs

@@ -9,7 +9,7 @@ import pytest
 
 from bitsure.config.schema import resolved
 from bitsure.quantize.native.rtn import Rtn
-from bitsure.report.contents import About
+from bitsure.report.report_contents import About
 from bitsure.report.run_report import build
 from bitsure.run import tracking, wandb_run
 from tests.builders.answers import paired_runs

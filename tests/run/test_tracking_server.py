@@ -25,7 +25,7 @@ import sys
 from pathlib import Path
 from bitsure.config.schema import resolved
 from bitsure.records.parquet import write_records
-from bitsure.report.contents import About
+from bitsure.report.report_contents import About
 from bitsure.report.run_report import build
 from bitsure.run.tracking import track_run
 from bitsure.run.wandb_run import check_login

@@ -9,7 +9,7 @@ import pytest
 from bitsure.base.errors import UserError
 from bitsure.config.schema import TaskSettings
 from bitsure.models.load import load_model
-from bitsure.scoring.local.engine import TOLERANCE
+from bitsure.scoring.local.local_engine import TOLERANCE
 from tests.builders.engines import hooked_lm
 from tests.builders.marks import SHARED, needs_shared
 
@@ -135,7 +135,7 @@ def test_on_real_tasks_every_number_is_that_of_hflm(monkeypatch):
     from bitsure.hub.data_sets import data_sets_from
 
     model, tokenizer = load_model(SHARED / "hub/models/karpathy/stories260K", "float32")
-    from bitsure.tasks.names import task_manager
+    from bitsure.tasks.task_names import task_manager
 
     for shots in (0, 2):
         with data_sets_from(str(SHARED / "hub")):

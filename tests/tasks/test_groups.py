@@ -144,7 +144,7 @@ def test_wikitext_has_the_harness_own_perplexity(tiny_model, tmp_path):
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_name_of_a_group_is_the_harness_own_and_fits(option):
-    from bitsure.tasks.names import check_scored, members, task_manager
+    from bitsure.tasks.task_names import check_scored, members, task_manager
 
     manager = task_manager(None, True)
     for name in OmegaConf.load(CONF / "task" / f"{option}.yaml").names:

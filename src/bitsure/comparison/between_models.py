@@ -14,7 +14,7 @@ from bitsure.comparison.changes import AnswerChanges, in_common, resampled_means
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.across import Contrast, Heterogeneity, contrasts, heterogeneity
 from bitsure.metrics.bootstrap import percentile_interval
-from bitsure.metrics.names import PRIMARY
+from bitsure.metrics.metric_names import PRIMARY
 
 
 @dataclass(frozen=True)

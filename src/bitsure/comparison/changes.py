@@ -19,7 +19,7 @@ from bitsure.config.schema import MetricSettings
 from bitsure.metrics import bootstrap
 from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.metrics.resampling import Resampling
-from bitsure.metrics.texts import answers
+from bitsure.metrics.text_metrics import answers
 from bitsure.records.joining import IDENTITY, Join
 from bitsure.records.record import by_task, is_text
 

@@ -16,7 +16,7 @@ from bitsure.metrics.choice_metrics import accuracy_above_guessing, choice_metri
 from bitsure.metrics.deferral_curve import deferral_points
 from bitsure.metrics.estimation import PointEstimate, estimate, standard_error
 from bitsure.metrics.flips import agresti_min, mcnemar
-from bitsure.metrics.names import BASELINE_ABOVE_GUESSING, PRIMARY, TEMPERATURE
+from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, PRIMARY, TEMPERATURE
 from bitsure.metrics.own_metrics import own_metrics
 from bitsure.metrics.pair_metrics import pair_metrics
 from bitsure.metrics.paper_intervals import paper_estimates

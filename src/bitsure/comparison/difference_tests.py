@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bitsure.metrics.arrays import FloatArray
-from bitsure.metrics.names import CLUSTER_ROBUST, PRIMARY
+from bitsure.metrics.metric_names import CLUSTER_ROBUST, PRIMARY
 from bitsure.metrics.resampling import Resampling
 from bitsure.metrics.significance import SignificanceTest, cluster_robust_t_test, paired_t_test
 from bitsure.results.measurement import Difference, Interval

@@ -12,8 +12,8 @@ from bitsure.comparison.text_differences import compare_texts
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.deferral import cost_of_quantized
 from bitsure.metrics.estimation import PointEstimate
+from bitsure.metrics.metric_names import MACRO, ONLY_BASELINE, ONLY_QUANTIZED, PRIMARY, QUESTIONS_JOINED
 from bitsure.metrics.multiple_testing import benjamini_hochberg, holm
-from bitsure.metrics.names import MACRO, ONLY_BASELINE, ONLY_QUANTIZED, PRIMARY, QUESTIONS_JOINED
 from bitsure.metrics.run_metrics import macro_average
 from bitsure.records.joining import Join, join
 from bitsure.records.record import Records, by_task, has_choices, is_text

@@ -9,12 +9,12 @@ import numpy as np
 
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.choice_metrics import choice_metrics
-from bitsure.metrics.names import ECE
+from bitsure.metrics.metric_names import ECE
 from bitsure.metrics.pair_metrics import pair_metrics
 from bitsure.metrics.question_pairs import STRATA, QuestionPairs
 from bitsure.metrics.questions import question_set
 from bitsure.metrics.significance import SignificanceTest
-from bitsure.metrics.texts import text_metrics, text_set
+from bitsure.metrics.text_metrics import text_metrics, text_set
 from bitsure.records.record import Records, has_choices, to_table
 from bitsure.results.measurement import Difference
 from bitsure.results.verdict import Place

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from bitsure.comparison.differences import was_compared
 from bitsure.comparison.noise_control import NOISE_CONTROL, place_in_range
 from bitsure.config.schema import VerdictSettings
-from bitsure.metrics.names import BASELINE_ABOVE_GUESSING, ECE, MACRO, ONLY_BASELINE, ONLY_QUANTIZED, PRIMARY
+from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, ECE, MACRO, ONLY_BASELINE, ONLY_QUANTIZED, PRIMARY
 from bitsure.results.measurement import Comparison, Difference
 from bitsure.results.verdict import Decision, MarginVerdict, NoiseVerdict, TaskVerdict, Verdict
 

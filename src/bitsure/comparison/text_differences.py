@@ -8,13 +8,13 @@ from bitsure.comparison.difference_tests import with_primary_test, with_test, wi
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.estimation import estimate
 from bitsure.metrics.flips import agresti_min, mcnemar
-from bitsure.metrics.names import PRIMARY
+from bitsure.metrics.metric_names import PRIMARY
 from bitsure.metrics.pair_metrics import text_pair_metrics
 from bitsure.metrics.question_pairs import AnswerPairs
 from bitsure.metrics.resampling import Resampling
 from bitsure.metrics.run_metrics import summarize
 from bitsure.metrics.significance import paired_t_test, z_test
-from bitsure.metrics.texts import TextSet, text_metrics, text_set
+from bitsure.metrics.text_metrics import TextSet, text_metrics, text_set
 from bitsure.results.measurement import Difference
 
 

@@ -14,8 +14,8 @@ from bitsure.hub import conversions, mirrors
 from bitsure.hub.dataset_calls import DatasetCall
 from bitsure.hub.failures import data_set_errors, explained
 from bitsure.hub.fetching import fetch_data_set
-from bitsure.hub.files import origin_in_cache
 from bitsure.hub.repositories import Origin
+from bitsure.hub.repository_files import origin_in_cache
 from bitsure.hub.retries import retry_while_busy
 
 LoadDataset = Callable[..., Any]  # as `datasets.load_dataset`

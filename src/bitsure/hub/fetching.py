@@ -11,8 +11,8 @@ from bitsure.hub import mirrors
 from bitsure.hub.conversions import REF, Conversions, is_script_error
 from bitsure.hub.dataset_calls import DatasetCall
 from bitsure.hub.failures import data_set_errors, explained
-from bitsure.hub.files import download
 from bitsure.hub.repositories import LocalFiles, WantedModel
+from bitsure.hub.repository_files import download
 from bitsure.hub.retries import check_reachable, retry_while_busy
 
 

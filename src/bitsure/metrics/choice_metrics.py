@@ -7,7 +7,7 @@ from typing import Any
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics import calibration
 from bitsure.metrics.bins import Bins
-from bitsure.metrics.names import ECE
+from bitsure.metrics.metric_names import ECE
 from bitsure.metrics.questions import QuestionSet
 from bitsure.metrics.ranking import Aurc, Auroc
 from bitsure.metrics.smooth_calibration import smooth_calibration_error

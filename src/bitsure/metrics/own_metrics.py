@@ -17,7 +17,7 @@ from bitsure.base.errors import UserError
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.arrays import FloatArray
 from bitsure.metrics.choice_metrics import BRIER_SCORE, BRIER_SCORE_SET, CLASSWISE, choice_metrics
-from bitsure.metrics.names import SINGLE
+from bitsure.metrics.metric_names import SINGLE
 from bitsure.metrics.pair_metrics import pair_metrics
 from bitsure.metrics.questions import QuestionSet
 from bitsure.metrics.statistic import Statistic, mean

@@ -10,7 +10,7 @@ from bitsure.metrics.arrays import FloatArray
 from bitsure.metrics.deferral_curve import deferral_metrics
 from bitsure.metrics.question_pairs import STRATA, AnswerPairs, QuestionPairs
 from bitsure.metrics.statistic import SumStatistic, mean
-from bitsure.metrics.texts import TextSet
+from bitsure.metrics.text_metrics import TextSet
 
 
 def pair_metrics() -> dict[str, SumStatistic[QuestionPairs]]:

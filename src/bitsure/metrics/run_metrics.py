@@ -13,13 +13,13 @@ from bitsure.metrics import bootstrap, paper_compat
 from bitsure.metrics.calibration import errors_if_calibrated
 from bitsure.metrics.choice_metrics import accuracy_above_guessing, choice_metrics, confidence_bins
 from bitsure.metrics.estimation import PointEstimate, estimate, standard_error
-from bitsure.metrics.names import ACCURACY_ABOVE_GUESSING, AT_OWN_TEMPERATURE, ECE_IF_CALIBRATED, MACRO, TEMPERATURE
+from bitsure.metrics.metric_names import ACCURACY_ABOVE_GUESSING, AT_OWN_TEMPERATURE, ECE_IF_CALIBRATED, MACRO, TEMPERATURE
 from bitsure.metrics.own_metrics import own_metrics
 from bitsure.metrics.paper_intervals import paper_estimates
 from bitsure.metrics.questions import QuestionSet, question_set
 from bitsure.metrics.resampling import Resampling
 from bitsure.metrics.temperature import assign_folds, inverse_temperatures, temperature_influence
-from bitsure.metrics.texts import text_metrics, text_set
+from bitsure.metrics.text_metrics import text_metrics, text_set
 from bitsure.records.record import Records, by_task, has_choices
 from bitsure.results.measurement import Measurement, MetricsByTask
 

@@ -11,8 +11,8 @@ from bitsure.base.errors import UserError
 from bitsure.base.store import Store, hash_files
 from bitsure.config.model import ModelSettings
 from bitsure.hub import mirrors
-from bitsure.hub.files import find_model, missing_shards
 from bitsure.hub.repositories import LocalFiles, WantedModel
+from bitsure.hub.repository_files import find_model, missing_shards
 from bitsure.models.facts import check_config, check_memory, computing_dtype, warn_about_config
 from bitsure.models.tokenizers import load_tokenizer
 from bitsure.models.weight_files import weight_files

@@ -16,7 +16,7 @@ from bitsure.config.schema import CalibSettings
 from bitsure.models.facts import check_memory, context_length
 from bitsure.models.load import empty_model
 from bitsure.models.tokenizers import check_tokenizer, load_tokenizer
-from bitsure.quantize.calibration.texts import CalibText
+from bitsure.quantize.calibration.calibration_text import CalibText
 from bitsure.quantize.calibration.windows import draw_windows
 from bitsure.quantize.plan import Plan
 from bitsure.quantize.quantizer import QuantizationTarget, Quantizer, as_quantizer

@@ -12,7 +12,7 @@ from bitsure.base.errors import UserError
 from bitsure.config.paths import PROJECT
 from bitsure.config.schema import CalibSettings
 from bitsure.models.locate import Source
-from bitsure.quantize.calibration.texts import CalibText
+from bitsure.quantize.calibration.calibration_text import CalibText
 from bitsure.quantize.native.noise import Noise
 from bitsure.quantize.quantizer import Quantizer
 

@@ -20,7 +20,7 @@ from bitsure.records.harness_log import read_harness_log
 from bitsure.records.parquet import read_prompts, read_records
 from bitsure.records.record import Records
 from bitsure.report import terminal_summary
-from bitsure.report.contents import About, Report
+from bitsure.report.report_contents import About, Report
 from bitsure.report.run_report import BASELINE_FILES, build
 from bitsure.results import Comparison, Compressibility, Provenance, Quantization, read_if_there
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
-from bitsure.metrics.names import ECE, MACRO
+from bitsure.metrics.metric_names import ECE, MACRO
 from bitsure.results import Measurement, MetricsByTask, Provenance, Quantization, read, read_if_there
 
 SURENESS = {

@@ -15,7 +15,7 @@ from bitsure.report import compressibility_table, page_summary, published_table,
 from bitsure.results import Provenance, Quantization, to_plain
 
 if TYPE_CHECKING:
-    from bitsure.report.contents import About, Report
+    from bitsure.report.report_contents import About, Report
 
 LARGEST = 5_000_000  # bytes of a page
 # what a page of very many tasks leaves out, the first thing first, and where it is instead

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bitsure.comparison import was_compared
-from bitsure.metrics.names import CLUSTER_ROBUST, MACRO, PRIMARY
+from bitsure.metrics.metric_names import CLUSTER_ROBUST, MACRO, PRIMARY
 from bitsure.report import tables
 from bitsure.results import Comparison, Difference, Quantization
 

@@ -16,7 +16,7 @@ from bitsure.metrics import measure
 from bitsure.records.joining import join
 from bitsure.records.record import Records
 from bitsure.report import figures, page, samples
-from bitsure.report.contents import About, Report
+from bitsure.report.report_contents import About, Report
 from bitsure.results import MetricsByTask, PublishedNumber, write
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bitsure.metrics.questions import question_set
-from bitsure.metrics.texts import answers
+from bitsure.metrics.text_metrics import answers
 from bitsure.records.joining import Join
 from bitsure.records.record import Record, by_task, has_choices, is_text, to_records
 

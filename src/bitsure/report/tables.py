@@ -11,7 +11,7 @@ from rich.table import Table
 
 from bitsure.comparison import was_compared
 from bitsure.metrics.flips import BECAME_WRONG
-from bitsure.metrics.names import MACRO, PRIMARY
+from bitsure.metrics.metric_names import MACRO, PRIMARY
 from bitsure.results import Comparison, Difference, Measurement, MetricsByTask
 
 HEADLINE = {

@@ -10,7 +10,7 @@ from bitsure.base import terminal
 from bitsure.comparison.non_inferiority import verdict_sentences
 from bitsure.config.schema import MetricSettings
 from bitsure.report import compressibility_table, published_table, tables
-from bitsure.report.contents import About, Report
+from bitsure.report.report_contents import About, Report
 from bitsure.results import Comparison, Verdict
 
 

@@ -10,12 +10,12 @@ import pyarrow as pa
 from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
 from bitsure.comparison.non_inferiority import NON_INFERIOR
-from bitsure.compress.compressibility import ensure_compressibility, headline
+from bitsure.compress.model_compressibility import ensure_compressibility, headline
 from bitsure.config.schema import Config, resolved
 from bitsure.quantize.make import ensure_quantized
 from bitsure.records import Records, read_prompts, write_records
 from bitsure.report import terminal_summary
-from bitsure.report.contents import About
+from bitsure.report.report_contents import About
 from bitsure.report.run_report import build
 from bitsure.results import Compressibility, Costs, Quantization, Verdict
 from bitsure.results.costs import WorkCosts

@@ -14,7 +14,7 @@ from bitsure.base.store import Store
 from bitsure.config.schema import Config
 from bitsure.hub import mirrors
 from bitsure.models.locate import locate_model
-from bitsure.quantize.calibration.texts import locate_text
+from bitsure.quantize.calibration.calibration_text import locate_text
 from bitsure.quantize.libraries import prequantized
 from bitsure.scoring.question_source import locate_questions
 

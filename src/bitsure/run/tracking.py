@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitsure.config.schema import Config, MetricSettings
 from bitsure.records.record import Records
-from bitsure.report.contents import Report
+from bitsure.report.report_contents import Report
 from bitsure.results import Costs, Provenance, Quantization, to_plain
 from bitsure.run.tracking_samples import SAMPLE_COLUMNS, Cell, reliability_points, sample_rows
 from bitsure.run.wandb_run import RunDescription, WandbRun, open_wandb_run, where_to_look

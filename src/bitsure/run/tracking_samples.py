@@ -10,7 +10,7 @@ from bitsure.config.schema import MetricSettings
 from bitsure.metrics.bins import reliability_diagram
 from bitsure.metrics.choice_metrics import confidence_bins
 from bitsure.metrics.questions import question_set
-from bitsure.metrics.texts import text_set
+from bitsure.metrics.text_metrics import text_set
 from bitsure.records.joining import join
 from bitsure.records.record import Record, Records, by_task, has_choices, is_text, to_records, to_table
 

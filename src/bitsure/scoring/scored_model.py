@@ -91,6 +91,6 @@ class LocalSetup:
 
     def engine(self, loaded: LoadedModel, max_length: int) -> Engine:
         """Return the engine for a loaded model, whose context is `max_length` tokens."""
-        from bitsure.scoring.local.engine import LocalEngine
+        from bitsure.scoring.local.local_engine import LocalEngine
 
         return LocalEngine(loaded.model, max_length, self.scoring.share, loaded.rounding)

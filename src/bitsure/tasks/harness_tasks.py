@@ -15,8 +15,8 @@ from bitsure.hub.data_sets import data_sets_from
 from bitsure.hub.repositories import Origin
 from bitsure.tasks.data_files import changed_data, load_error, missing_column
 from bitsure.tasks.kinds import KINDS, kind_of
-from bitsure.tasks.names import WHY_NOT_SCORED, check_scored, find_manager, members
 from bitsure.tasks.protocols import HarnessTask
+from bitsure.tasks.task_names import WHY_NOT_SCORED, check_scored, find_manager, members
 
 SIZE_SAMPLE = 100  # documents of a task that are read to estimate the length of all
 

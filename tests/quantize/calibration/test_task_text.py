@@ -8,7 +8,7 @@ import pytest
 
 from bitsure.base.errors import UserError
 from bitsure.config.schema import CalibSettings, TaskSettings
-from bitsure.quantize.calibration.texts import CalibText, locate_text
+from bitsure.quantize.calibration.calibration_text import CalibText, locate_text
 from bitsure.quantize.calibration.windows import draw_windows
 from tests.builders.marks import SHARED, needs_shared
 from tests.builders.tokenizers import byte_tokenizer

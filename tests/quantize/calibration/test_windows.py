@@ -7,8 +7,8 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.config.schema import CalibSettings
-from bitsure.quantize.calibration import texts
-from bitsure.quantize.calibration.texts import locate_text
+from bitsure.quantize.calibration import calibration_text
+from bitsure.quantize.calibration.calibration_text import locate_text
 from bitsure.quantize.calibration.windows import HELD_OUT_WINDOWS, draw_windows
 from tests.builders.tokenizers import byte_tokenizer
 
@@ -141,8 +141,8 @@ def test_where_the_hub_is_not_to_be_had_it_is_an_error_or_said(tmp_path, monkeyp
     def unreachable(*args):
         raise UserError("no network")
 
-    monkeypatch.setattr(texts, "dataset_file", unreachable)
+    monkeypatch.setattr(calibration_text, "dataset_file", unreachable)
     with pytest.raises(UserError, match="calib=text"):
         locate_text(calib(repo="org/set", file="f.jsonl", name="c4"), None)
     found = locate_text(calib(repo="org/set", file="f.jsonl", name="c4", if_missing="pocket"), None)
-    assert found.name == "pocket (c4 was not to be had)" and found.files == (texts.POCKET_TEXT,)
+    assert found.name == "pocket (c4 was not to be had)" and found.files == (calibration_text.POCKET_TEXT,)

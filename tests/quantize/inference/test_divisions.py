@@ -7,7 +7,7 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.config.number_formats import Activations
-from bitsure.quantize.checkpoint.contents import CheckpointContents
+from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
 from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint
 from bitsure.quantize.inference.divisions import OFFSET, SCALE, Division, find_sources
 from bitsure.quantize.inference.hooks import attach

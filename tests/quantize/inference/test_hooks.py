@@ -16,7 +16,7 @@ from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.walk.targets import block_linears, find_blocks
 from bitsure.quantize.weights.fake_quantize import fake_quantize
 from bitsure.scoring.local import forward, rows
-from bitsure.scoring.local.engine import LocalEngine
+from bitsure.scoring.local.local_engine import LocalEngine
 from tests.builders.families import FALCON, FAMILIES, build
 from tests.builders.marks import needs_transformers_5
 from tests.builders.quantizing import ALL, WINDOWS

@@ -16,7 +16,7 @@ from bitsure.quantize.libraries import gptqmodel
 from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.native.rtn import Rtn
-from bitsure.scoring.local.engine import LocalEngine
+from bitsure.scoring.local.local_engine import LocalEngine
 from tests.builders.marks import needs_gptqmodel
 from tests.builders.plans import plan
 

@@ -9,7 +9,7 @@ from bitsure.models.load import load_model
 from bitsure.models.tokenizers import load_tokenizer
 from bitsure.quantize.check import check_plan
 from bitsure.quantize.checkpoint.apply_checkpoint import put_into
-from bitsure.quantize.checkpoint.contents import CheckpointContents
+from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
 from bitsure.quantize.checkpoint.read_checkpoint import read_checkpoint
 from bitsure.quantize.checkpoint.write_checkpoint import write_checkpoint
 from bitsure.quantize.make import ensure_quantized

@@ -10,7 +10,7 @@ import torch
 from bitsure.config.number_formats import ELEMENTS, Activations, KeysValues
 from bitsure.models.load import load_model
 from bitsure.quantize.checkpoint.apply_checkpoint import put_into
-from bitsure.quantize.checkpoint.contents import CheckpointContents
+from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
 from bitsure.quantize.checkpoint.read_checkpoint import read_checkpoint
 from bitsure.quantize.inference import hooks
 from bitsure.quantize.inference.scheme import InferenceScheme

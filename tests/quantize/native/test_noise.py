@@ -10,7 +10,7 @@ from bitsure.base.store import Store
 from bitsure.config.schema import CalibSettings, ModelSettings
 from bitsure.models.load import load_model
 from bitsure.models.locate import locate_model
-from bitsure.quantize.calibration.texts import RandomTokens, locate_text
+from bitsure.quantize.calibration.calibration_text import RandomTokens, locate_text
 from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.make import ensure_quantized

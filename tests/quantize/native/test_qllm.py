@@ -11,7 +11,7 @@ from bitsure.base.errors import UserError
 from bitsure.config.number_formats import Activations, KeysValues
 from bitsure.config.quantizers import Tuning
 from bitsure.quantize.checkpoint.apply_checkpoint import put_into
-from bitsure.quantize.checkpoint.contents import CheckpointContents
+from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
 from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint, read_checkpoint
 from bitsure.quantize.inference.hooks import InferenceRounding
 from bitsure.quantize.inference.reassembly import ReassembledInput, Reassembly, distances, grid, reassemble

@@ -9,7 +9,7 @@ from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.config.number_formats import Activations, KeysValues
 from bitsure.models.size import measure_size
-from bitsure.quantize.checkpoint.contents import CheckpointContents
+from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
 from bitsure.quantize.inference.divisions import Division
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.make import ensure_quantized

@@ -9,7 +9,7 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.models.load import load_model
-from bitsure.quantize.checkpoint.contents import CheckpointContents
+from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
 from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.proof.weight_changes import prove

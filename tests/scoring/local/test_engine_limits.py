@@ -11,7 +11,7 @@ import pytest
 from bitsure.base.errors import UserError
 from bitsure.scoring.journal import Journal
 from bitsure.scoring.local import forward
-from bitsure.scoring.local.engine import LocalEngine
+from bitsure.scoring.local.local_engine import LocalEngine
 from tests.builders.requests import some_requests
 
 
@@ -158,7 +158,7 @@ def test_batches_made_smaller_by_a_shortage_are_made_again_without_one(model, tm
 SCARCE = """
 import resource, sys, torch
 from transformers import OPTConfig, OPTForCausalLM
-from bitsure.scoring.local.engine import LocalEngine
+from bitsure.scoring.local.local_engine import LocalEngine
 torch.manual_seed(0); torch.set_num_threads(1)
 config = OPTConfig(vocab_size=50_000, hidden_size=64, word_embed_proj_dim=64, ffn_dim=8192, num_hidden_layers=2,
                    num_attention_heads=2, max_position_embeddings=512)

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from bitsure.base.errors import UserError
+from bitsure.metrics.metric_names import MACRO
 from bitsure.metrics.multiple_testing import holm
-from bitsure.metrics.names import MACRO
 from bitsure.sweep.report.cell_results import FULL_PRECISION, read_cells
 from bitsure.sweep.report.run_columns import COSTS, series_of, size_on_disk
 from bitsure.sweep.report.sweep_table import SCHEMA, build_table, write_table

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bitsure.base.errors import UserError
 from bitsure.config.schema import MIN_SEQLEN, CalibSettings
-from bitsure.quantize.calibration.texts import CalibText
+from bitsure.quantize.calibration.calibration_text import CalibText
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import nn
 
 from bitsure.base.errors import UserError
-from bitsure.quantize.checkpoint.contents import CheckpointContents
+from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.layouts import seeded_noise
 from bitsure.quantize.layouts.known import layout_of, read_settings

@@ -13,7 +13,7 @@ from torch import nn
 
 from bitsure.base.errors import UserError
 from bitsure.config.number_formats import AtRunTime
-from bitsure.quantize.checkpoint.contents import CheckpointContents
+from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
 from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform, KeysAndValues, attach
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.proof.output_errors import root_ratio

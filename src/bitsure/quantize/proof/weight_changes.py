@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bitsure.base.errors import UserError
-from bitsure.quantize.checkpoint.contents import CheckpointContents
+from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
 from bitsure.quantize.inference.hooks import InputTransform
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.proof.inference_changes import apply_divisions, prove_inference

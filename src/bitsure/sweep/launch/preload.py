@@ -14,7 +14,7 @@ from bitsure.sweep.launch import gpus
 MODULES = [
     "bitsure.run.pipeline",
     "bitsure.scoring.harness",
-    "bitsure.scoring.local.engine",
+    "bitsure.scoring.local.local_engine",
     "bitsure.quantize.proof.weight_changes",
     "wandb",
     "wandb.sdk.launch",

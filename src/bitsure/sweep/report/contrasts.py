@@ -12,7 +12,7 @@ from bitsure.comparison import was_compared
 from bitsure.comparison.changes import CHANGE_METRICS, AnswerChanges, in_common, read_changes, resampled_means
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics import across
-from bitsure.metrics.names import MACRO
+from bitsure.metrics.metric_names import MACRO
 from bitsure.sweep.report.cell_results import CellResult
 from bitsure.sweep.report.run_columns import CellColumns
 from bitsure.sweep.report.sweep_statistics import adjust

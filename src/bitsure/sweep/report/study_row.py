@@ -9,7 +9,7 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bitsure.metrics.names import MACRO
+from bitsure.metrics.metric_names import MACRO
 from bitsure.sweep.report.cell_results import DONE
 from bitsure.sweep.report.run_columns import RunColumns
 from bitsure.sweep.report.sweep_table import SCHEMA

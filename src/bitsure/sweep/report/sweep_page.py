@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from bitsure.metrics.names import MACRO
+from bitsure.metrics.metric_names import MACRO
 from bitsure.report.tables import number, p_value
 from bitsure.sweep.report.contrasts import RunContrast
 from bitsure.sweep.report.study_row import StudyRow, grouped, task_labels, tasks_of

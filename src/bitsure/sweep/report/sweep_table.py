@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from bitsure.base.errors import UserError
 from bitsure.base.files import atomic_path
+from bitsure.metrics.metric_names import MACRO
 from bitsure.metrics.multiple_testing import benjamini_hochberg, holm
-from bitsure.metrics.names import MACRO
 from bitsure.results.measurement import Measurement, MetricsByTask
 from bitsure.sweep.report.cell_results import FULL_PRECISION, CellResult
 from bitsure.sweep.report.run_columns import COSTS, CellColumns, cell_columns, in_full_precision

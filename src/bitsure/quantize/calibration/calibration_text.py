@@ -16,8 +16,8 @@ from bitsure.base.files import hash_json
 from bitsure.base.store import Store, hash_each, hash_files
 from bitsure.config.paths import project_path
 from bitsure.config.schema import CalibSettings, TaskSettings
-from bitsure.hub.files import dataset_file, file_origin
 from bitsure.hub.repositories import Origin
+from bitsure.hub.repository_files import dataset_file, file_origin
 from bitsure.quantize.calibration.documents import find_files, read_documents
 
 if TYPE_CHECKING:

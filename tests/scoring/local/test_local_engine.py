@@ -11,8 +11,8 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.models.load import load_model
-from bitsure.scoring.local import engine, forward, rows
-from bitsure.scoring.local.engine import LocalEngine
+from bitsure.scoring.local import forward, local_engine, rows
+from bitsure.scoring.local.local_engine import LocalEngine
 from bitsure.scoring.requests import Scored
 from tests.builders.requests import some_requests
 
@@ -105,7 +105,7 @@ def test_the_check_has_branches_and_two_questions_and_stays_small(model, monkeyp
     contexts = [tuple(context) for context, _ in asked]
     assert len(set(contexts)) == 2 and len(contexts) > len(set(contexts))
     tokens = sum(len(context) + len(continuation) - 1 for context, continuation in asked)
-    assert tokens <= max(engine.CHECKED_TOKENS, 3 * (length + 1))
+    assert tokens <= max(local_engine.CHECKED_TOKENS, 3 * (length + 1))
 
 
 def test_the_check_sees_choices_that_see_each_other(model, monkeypatch):

@@ -8,11 +8,11 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
-from bitsure.compress import coders, compressibility, measure
+from bitsure.compress import coders, measure, model_compressibility
 from bitsure.compress.codes import of_activations
-from bitsure.compress.compressibility import ensure_compressibility, headline
 from bitsure.compress.entropy import entropy
 from bitsure.compress.load_time import load_times
+from bitsure.compress.model_compressibility import ensure_compressibility, headline
 from bitsure.config.number_formats import Activations, KeysValues
 from bitsure.config.schema import CompressSettings
 from bitsure.quantize.checkpoint.read_checkpoint import iterate_weights, read_checkpoint
@@ -173,7 +173,7 @@ def test_a_second_run_measures_nothing(made, monkeypatch):
     assert first.weights.bits_per_weight == pytest.approx(quantized.proof.bits_per_weight)
     assert first.activations.tokens == 128 and first.activations.text == "text"
     assert set(headline(first)) == {"bits_per_weight_coded", "coded_with", "code_entropy", "load_seconds"}
-    monkeypatch.setattr(compressibility, "_measure", None)
+    monkeypatch.setattr(model_compressibility, "_measure", None)
     assert ensure_compressibility(planned, quantized.checkpoint, settings, store, log_file) == first
     slower = ensure_compressibility(planned, quantized.checkpoint, CompressSettings(tokens=128, bandwidth=5), store, log_file)
     before, after = (result.loading.by_coder[AS_STORED].seconds for result in (first, slower))

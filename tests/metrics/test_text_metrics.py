@@ -15,13 +15,13 @@ from bitsure.comparison import compare, judge, was_compared
 from bitsure.comparison.noise_control import NOISE_CONTROL
 from bitsure.comparison.non_inferiority import verdict_sentences
 from bitsure.metrics import measure
-from bitsure.metrics.names import MACRO
+from bitsure.metrics.metric_names import MACRO
 from bitsure.metrics.questions import question_set
-from bitsure.metrics.texts import text_metrics, text_set
+from bitsure.metrics.text_metrics import text_metrics, text_set
 from bitsure.records.record import Record, by_task, to_table
 from bitsure.records.validity import check_records
 from bitsure.report import page_summary, tables
-from bitsure.report.contents import About
+from bitsure.report.report_contents import About
 from bitsure.report.run_report import build
 from bitsure.run.tracking_samples import reliability_points, sample_rows
 from tests.builders.records import record
