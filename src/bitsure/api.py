@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike
+from threadpoolctl import threadpool_limits
 
 from bitsure import results
 from bitsure.base.errors import UserError
@@ -140,7 +141,8 @@ def measure(
     """
     from bitsure.metrics.run_metrics import measure as measure_records
 
-    return Measured(measure_records(_from_arrays(choice_logprobs, gold), settings or metric_settings()))
+    with threadpool_limits(1, "blas"):  # as a report does: the last digit depends on the number of threads
+        return Measured(measure_records(_from_arrays(choice_logprobs, gold), settings or metric_settings()))
 
 
 def compare(a: Source, b: Source, settings: MetricSettings | None = None, margins: VerdictSettings | None = None) -> Compared:
@@ -163,7 +165,8 @@ def compare(a: Source, b: Source, settings: MetricSettings | None = None, margin
     from bitsure.comparison.non_inferiority import judge
 
     metric = settings or metric_settings()
-    differences = compare_records(_records(a), _records(b), metric)
+    with threadpool_limits(1, "blas"):
+        differences = compare_records(_records(a), _records(b), metric)
     return Compared(differences, judge(differences, margins or verdict_settings(), metric.confidence_level))
 
 

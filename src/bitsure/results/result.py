@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -64,8 +64,9 @@ def read(path: Path, kind: type[T]) -> T:
     Raises:
         UserError: If the file is missing, is not JSON, or does not fit the type; the field is named.
     """
+    adapter: TypeAdapter[T] = _adapter(cast(Any, kind))
     try:
-        return _adapter(kind).validate_json(path.read_bytes())  # type: ignore[no-any-return]
+        return adapter.validate_json(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     except ValidationError as error:
