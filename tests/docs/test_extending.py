@@ -10,23 +10,29 @@ import sys
 
 import pandas as pd
 import pytest
+import yaml
 
 from bitsure.config.paths import PROJECT
 from tests.builders.documents import code_blocks
 
-CODE, SETTINGS = code_blocks("extending.md", "python")[0], code_blocks("extending.md", "yaml")[0]
-ONE_RUN, SWEEP = code_blocks("extending.md", "bash")[0].splitlines()
-QUICK = ["model=pocket-300k", "metric.resamples=100", "tracking.mode=disabled"]
+QUANTIZER, METRICS = CODE = code_blocks("extending.md", "python")
+SETTINGS = code_blocks("extending.md", "yaml")
+TASK, QUESTIONS = SETTINGS[-1], code_blocks("extending.md", "json")[0]
+(ONE_RUN, SWEEP), (METRIC_RUN, METRIC_SWEEP), (TASK_RUN,) = (
+    commands.splitlines() for commands in code_blocks("extending.md", "bash")
+)
+QUICK = ["model=pocket-300k", "compress.codes=0", "metric.resamples=100", "tracking.mode=disabled"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the example's files, each named by its first line."""
+    """A folder with the examples' files, each named by its first line; the task's YAML names the file of its questions."""
     place = tmp_path_factory.mktemp("own")
-    for block in (CODE, SETTINGS):
+    for block in (*CODE, *SETTINGS):
         file = place / block.splitlines()[0].removeprefix("# ")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(block)
+    (place / "my_tasks" / yaml.safe_load(TASK)["dataset_kwargs"]["data_files"]["test"]).write_text(QUESTIONS)
     return place
 
 
@@ -39,7 +45,7 @@ def finished(folder):
 def run(folder, command: str, *more: str) -> str:
     python, script, *given = shlex.split(command)
     assert (python, script) == ("python", "main.py")
-    environment = os.environ | {"BITSURE_STORE": str(folder / "store"), "PYTHONPATH": f"{folder}:{PROJECT / 'src'}"}
+    environment = os.environ | {"BITSURE_STORE": str(folder / "store"), "PYTHONPATH": str(PROJECT / "src")}
     done = subprocess.run(
         [sys.executable, str(PROJECT / script), *given, *QUICK, *more],
         cwd=folder,
@@ -57,8 +63,9 @@ def entries(folder, kind: str) -> set[str]:
     return {path.parent.name for path in (folder / "store" / kind).rglob("manifest.json")}
 
 
-def test_an_example_is_at_most_thirty_lines():
-    assert len([line for line in CODE.splitlines() if line.strip()]) <= 30
+@pytest.mark.parametrize("example", [QUANTIZER + SETTINGS[0], METRICS + SETTINGS[1], TASK + QUESTIONS])
+def test_an_example_is_at_most_thirty_lines(example):
+    assert len([line for line in example.splitlines() if line.strip()]) <= 30
 
 
 def test_a_quantizer_of_ones_own_is_proven_scored_compared_and_reported(finished):
@@ -98,7 +105,41 @@ def test_another_text_of_the_method_is_another_key(folder, monkeypatch):
 
     quantizer = my_quantizer.Mine(bits=4)
     before = quantizer.identity(None)
-    (folder / "my_quantizer.py").write_text(CODE + "\n# edited\n")
+    (folder / "my_quantizer.py").write_text(QUANTIZER + "\n# edited\n")
     after = quantizer.identity(None)
-    (folder / "my_quantizer.py").write_text(CODE)
+    (folder / "my_quantizer.py").write_text(QUANTIZER)
     assert before.pop("code") != after.pop("code") and before == after
+
+
+def results(run_dir, name: str) -> dict:
+    return json.loads((run_dir / f"{name}.json").read_text())
+
+
+def test_metrics_of_ones_own_are_measured_compared_and_reported(folder):
+    run_dir = folder / "metric"
+    run(folder, METRIC_RUN, f"hydra.run.dir={run_dir}")
+    for name in ("metrics", "baseline_metrics", "comparison"):
+        recall = results(run_dir, name)["pocket_recall"]
+        assert recall["sure_and_wrong"]["n"] == 20 and recall["accuracy_if_sure"]["value"] is not None
+    assert results(run_dir, "metrics")["pocket_recall"]["accuracy_if_sure"]["n"] < 20
+    assert recall["accuracy_if_sure"]["family"] == "exploratory" and 0 <= recall["accuracy_if_sure"]["p_adjusted"] <= 1
+    assert '<td class="text">sure_and_wrong</td>' in (run_dir / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_metrics_of_ones_own_are_in_a_sweeps_table(folder):
+    run(folder, METRIC_SWEEP, f"hydra.sweep.dir={folder / 'metric_sweep'}")
+    table = pd.read_parquet(folder / "metric_sweep" / "sweep.parquet")
+    rows = table[table.metric == "sure_and_wrong"]
+    assert set(rows.quantizer) == {"none", "rtn3", "rtn2"} and rows.value.notna().all()
+
+
+def test_a_task_of_ones_own_is_scored_compared_and_reported(folder):
+    run_dir = folder / "task"
+    run(folder, TASK_RUN, f"hydra.run.dir={run_dir}")
+    assert len(pd.read_parquet(run_dir / "records.parquet")) == len(QUESTIONS.splitlines())
+    for name in ("metrics", "comparison"):
+        accuracy = results(run_dir, name)["capitals"]["accuracy"]
+        assert (accuracy["n"], accuracy["n_clusters"]) == (6, 3)
+    assert (run_dir / "figures" / "reliability_capitals.png").is_file() and "capitals" in (run_dir / "report.html").read_text()
+    assert results(run_dir, "provenance")["own_tasks"]
