@@ -79,7 +79,12 @@ class Chain(QuantizerSettings):
     @property
     def needs_data(self) -> bool:
         """Whether a transform or a fixed range of activations is found with calibration text."""
-        return bool(self.transforms) or (self.activations is not None and self.activations.static)
+        return bool(self.transforms) or self.has_static_activations
+
+    @property
+    def has_static_activations(self) -> bool:
+        """Whether the range of each layer's input is fixed before the model runs."""
+        return self.activations is not None and self.activations.static
 
     @property
     def _transforms_label(self) -> str:

@@ -15,7 +15,7 @@ from bitsure.quantize.checkpoint.read_checkpoint import read_checkpoint
 from bitsure.quantize.inference import hooks
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.libraries.gptq import Gptq
-from bitsure.quantize.native import chain
+from bitsure.quantize.native import chain, chain_block
 from bitsure.quantize.native.kept import Kept
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.native.transforms import search_scales
@@ -87,8 +87,8 @@ def test_every_chain_runs_and_a_model_made_from_disk_is_the_one_that_was_calibra
     put_into(scored, out)
     if quant.needs_data:
         with torch.inference_mode():
-            found, expected = (one(input_ids=WINDOWS, use_cache=False).logits for one in (scored, model))
-        assert (found - expected).norm() < 0.02 * expected.norm()  # factors meet before or after another rounding of floats
+            logits, expected = (each(input_ids=WINDOWS, use_cache=False).logits for each in (scored, model))
+        assert (logits - expected).norm() < 0.02 * expected.norm()  # factors meet before or after another rounding of floats
     if quant.name.startswith("rtn-mxfp4"):
         assert report.bits_per_weight == pytest.approx((4 * (64 * 2 + 106) + 8 * (2 * 2 + 4)) / 234, rel=0.1)
 
@@ -108,10 +108,10 @@ def test_static_ranges_are_those_of_the_scaled_inputs(tmp_path):
     for group_size in (-1, 0):
         quant = Rtn(8, 32, False, transforms=["scale"], activations=Activations(8, group_size))
         back, others, out = quantized(uneven(), quant, tmp_path / str(group_size))
-        found = prove(uneven(), CheckpointContents(back, others, InferenceScheme.read(out)), WINDOWS[:2])
-        names = [name for name in found.layers if name.endswith(("q_proj", "up_proj"))]
-        assert max(found.transforms["scale"].layers.values()) > 3
-        errors[group_size] = sum(found.layers[name].output_error for name in names)
+        proof = prove(uneven(), CheckpointContents(back, others, InferenceScheme.read(out)), WINDOWS[:2])
+        names = [name for name in proof.layers if name.endswith(("q_proj", "up_proj"))]
+        assert max(proof.transforms["scale"].layers.values()) > 3
+        errors[group_size] = sum(proof.layers[name].output_error for name in names)
     assert errors[0] < 2 * errors[-1]
 
 
@@ -123,7 +123,7 @@ def test_scales_are_searched_for_the_layers_as_they_are_rounded(tmp_path, monkey
         searched.append([tuple(weight.shape) for weight in weights])
         return search_scales(weights, *rest)
 
-    monkeypatch.setattr(chain, "search_scales", search)
+    monkeypatch.setattr(chain_block, "search_scales", search)
     for group_size, first in ((0, [(64, 64), (32, 64), (32, 64)]), (32, [(128, 64)])):
         searched.clear()
         quant = Rtn(8, group_size, False, transforms=["scale"], activations=A8)
@@ -131,7 +131,7 @@ def test_scales_are_searched_for_the_layers_as_they_are_rounded(tmp_path, monkey
         assert searched[0] == first
 
 
-def test_a_break_goes_on_to_the_same_end_with_rounding_at_run_time(tmp_path):
+def test_an_interrupted_chain_with_rounding_at_run_time_resumes_to_the_same_result(tmp_path):
     quant = CHAINS["smooth gptq mxfp4"]
 
     def crash(*args, **kwargs) -> None:
@@ -142,9 +142,9 @@ def test_a_break_goes_on_to_the_same_end_with_rounding_at_run_time(tmp_path):
         quantized(build("opt", **FAMILIES["opt"]), quant, tmp_path, crash)
     resumed, _, again = quantized(build("opt", **FAMILIES["opt"]), quant, tmp_path)
     assert all(torch.equal(resumed[name].codes, whole[name].codes) for name in whole)
-    one, other = InferenceScheme.read(out), InferenceScheme.read(again)
-    assert all(torch.equal(a.scales, b.scales) for a, b in zip(one.divisions, other.divisions, strict=True))
-    assert (one.transform_effects, one.kv, one.activations) == (other.transform_effects, other.kv, other.activations)
+    first, second = InferenceScheme.read(out), InferenceScheme.read(again)
+    assert all(torch.equal(a.scales, b.scales) for a, b in zip(first.divisions, second.divisions, strict=True))
+    assert (first.transform_effects, first.kv, first.activations) == (second.transform_effects, second.kv, second.activations)
 
 
 @needs_transformers_5
@@ -156,14 +156,14 @@ def test_gptq_is_closer_than_awq_and_awq_closer_than_rounding(tmp_path):
     errors = []
     for name, quant in QUANTIZERS.items():
         model = build("llama", **FAMILIES["llama"])
-        found, *_ = quantized(model, quant, tmp_path / name)
-        report = prove(build("llama", **FAMILIES["llama"]), CheckpointContents(found), WINDOWS)
+        weights, *_ = quantized(model, quant, tmp_path / name)
+        report = prove(build("llama", **FAMILIES["llama"]), CheckpointContents(weights), WINDOWS)
         errors.append(sum(layer.output_error for layer in report.layers.values()))
     assert errors == sorted(errors, reverse=True)
 
 
-def test_what_was_broken_off_goes_on_at_the_block_it_reached_and_ends_the_same(tmp_path):
-    quant, done = Gptq(**NATIVE), []
+def test_an_interrupted_run_resumes_after_the_last_finished_block_with_the_same_result(tmp_path):
+    quant, notes = Gptq(**NATIVE), []
 
     def crash(*args, **kwargs) -> None:
         raise KeyboardInterrupt
@@ -172,13 +172,10 @@ def test_what_was_broken_off_goes_on_at_the_block_it_reached_and_ends_the_same(t
     with pytest.raises(KeyboardInterrupt):
         quantized(build("opt", **FAMILIES["opt"]), quant, tmp_path, crash)
     assert [path.name for path in (tmp_path / "parts").iterdir()] == ["model.decoder.layers.0"]
-    solve = chain._quantize_block
-    try:
-        chain._quantize_block = lambda block, prefix, *rest: done.append(prefix) or solve(block, prefix, *rest)
-        resumed, *_ = quantized(build("opt", **FAMILIES["opt"]), quant, tmp_path)
-    finally:
-        chain._quantize_block = solve
-    assert done == ["model.decoder.layers.1"]
+    resumed, *_ = quantized(
+        build("opt", **FAMILIES["opt"]), quant, tmp_path, lambda *_, note, **__: notes.append(note.partition(" changed")[0])
+    )
+    assert notes == ["model.decoder.layers.0: resumed", "model.decoder.layers.1: weights"]
     assert all(torch.equal(resumed[name].codes, whole[name].codes) for name in whole)
 
 
@@ -187,12 +184,13 @@ def test_what_was_broken_off_goes_on_at_the_block_it_reached_and_ends_the_same(t
 def test_what_is_replayed_is_what_would_be_computed(family, chain_name, tmp_path, monkeypatch):
     quant = (CHAINS | QUANTIZERS)[chain_name]
     monkeypatch.setattr(blocks, "TOKENS_AT_ONCE", 2 * WINDOWS.shape[1])
-    found = []
+    results = []
     for most in (100, 3, 0):  # all, some of it, nothing
         monkeypatch.setattr(replay, "KEPT", most)
         weights, *_ = quantized(build(family, **ALL[family]), quant, tmp_path / str(most))
-        found.append(weights)
-    assert all(torch.equal(one[name].codes, found[0][name].codes) for one in found[1:] for name in found[0])
+        results.append(weights)
+    first, *others = results
+    assert all(torch.equal(other[name].codes, first[name].codes) for other in others for name in first)
 
 
 def test_the_input_of_a_layer_is_rounded_once_a_batch(tmp_path, monkeypatch):

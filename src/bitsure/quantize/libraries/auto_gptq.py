@@ -1,6 +1,6 @@
 """GPTQ (Frantar et al. 2023) through auto-gptq 0.7.1, the study's own library; only its environment has it.
 
-It was last changed in 2024 and wants a GPU. What it takes for granted is put right around it, its own code does the work.
+It was last changed in 2024 and expects a GPU. What it assumes of torch and transformers is provided around it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-# Of its families those that run on transformers 4.57: it does not reach the first block of Qwen2 and GPT-2, nor Mixtral's gate.
+# Those of its families that run on transformers 4.57: it does not reach the first block of Qwen2 and GPT-2, nor Mixtral's gate.
 FAMILIES = ("opt", "bloom", "llama", "mistral", "gpt_neox", "gemma", "falcon")
 
 
@@ -34,7 +34,7 @@ class AutoGptq(GptqLibrary):
 
     def check(self, quant: GptqSettings, target: QuantizationTarget) -> None:
         """Raise UserError for a family, a type or widths that the library cannot do."""
-        check_fits(quant, target.modules.config.model_type, target.dtype, target.layer_shapes)
+        check_fits(quant, _family(target.modules), target.dtype, target.layer_shapes)
 
     def bytes_needed(self, quant: GptqSettings, modules: nn.Module, dtype: str) -> int:
         """Return the bytes of the whole model, with scales of the computing type and a tied head once more."""
@@ -42,7 +42,8 @@ class AutoGptq(GptqLibrary):
 
         size = disk_space.item_bytes(dtype)
         packed = disk_space.packed_bytes(modules, quant.bits or 0, quant.group_size or 0, size + (quant.bits or 0) / 8)
-        others = sum(tensor.numel() for tensor in modules.state_dict().values()) - disk_space.layer_numbers(modules)
+        numbers: int = sum(tensor.numel() for tensor in modules.state_dict().values())
+        others = numbers - disk_space.layer_numbers(modules)
         return packed + others * size
 
     def quantize(self, quant: GptqSettings, job: QuantizationJob) -> None:
@@ -50,10 +51,20 @@ class AutoGptq(GptqLibrary):
         quantize(job.model, quant, job.windows, job.directory, job.log_file, job.advance)
 
 
-def check_fits(quant: GptqSettings, family: str, dtype: str, shapes: dict[str, tuple[int, int]]) -> None:
-    """Raise UserError for what the library cannot do, or would write wrongly without a word.
+def _family(model: nn.Module) -> str:
+    """Return transformers' model type."""
+    config: Any = model.config
+    return str(config.model_type)
 
-    family: transformers' model type; dtype: what it computes in, a torch type's name; shapes: layer → (out, in).
+
+def check_fits(quant: GptqSettings, family: str, dtype: str, shapes: dict[str, tuple[int, int]]) -> None:
+    """Raise UserError for what the library cannot do, or would write wrongly without a warning.
+
+    Args:
+        quant: The settings of GPTQ.
+        family: transformers' model type.
+        dtype: The type that the model computes in, a torch type's name.
+        shapes: Layer → (out, in).
     """
     ways_out = "Ways out: quant.backend=native or quant.backend=gptqmodel."
     if family not in FAMILIES:
@@ -66,7 +77,7 @@ def check_fits(quant: GptqSettings, family: str, dtype: str, shapes: dict[str, t
         )
     if quant.bits == 8 and dtype == "bfloat16":
         raise UserError(
-            "quant.backend=auto_gptq: it keeps scales in the computing type, and bfloat16 has too few digits for 8 bits. "
+            "quant.backend=auto_gptq: it stores scales in the computing type, and bfloat16 has too few digits for 8 bits. "
             "Give model.dtype=float16 or model.dtype=float32."
         )
 
@@ -74,15 +85,22 @@ def check_fits(quant: GptqSettings, family: str, dtype: str, shapes: dict[str, t
 def quantize(
     model: nn.Module, quant: GptqSettings, windows: torch.Tensor, out: Path, log_file: Path, advance: Callable[..., None]
 ) -> None:
-    """Quantize the model, whose layers are replaced, and write the packed checkpoint into `out`.
+    """Quantize a model and write the packed checkpoint.
 
-    model: in full precision, on the CPU; windows: (nsamples, seqlen) token ids. `advance` is called after each block. What
-    auto-gptq says goes to `log_file`. Raises UserError for a Hessian that is not positive definite after the damping, and
-    for a zero point that the checkpoint cannot hold.
+    Args:
+        model: In full precision, on the CPU. Its layers are replaced.
+        quant: The settings of GPTQ.
+        windows: Token ids, shape (nsamples, seqlen).
+        out: The checkpoint's directory.
+        log_file: Receives what auto-gptq prints and logs.
+        advance: Called after each block.
+
+    Raises:
+        UserError: If a Hessian is not positive definite after the damping, or the checkpoint cannot hold a zero point.
     """
     import torch
 
-    with terminal.output_to(log_file), _logged_to(log_file), _mended(model), _returning_tuples(model, advance):
+    with terminal.output_to(log_file), _logged_to(log_file), _patched(model), _returning_tuples(model, advance):
         from auto_gptq import BaseQuantizeConfig
         from auto_gptq.modeling.auto import GPTQ_CAUSAL_LM_MODEL_MAP
 
@@ -94,41 +112,44 @@ def quantize(
             damp_percent=quant.damp_percent,
             true_sequential=quant.true_sequential,
         )
-        # its from_pretrained refuses a machine without a GPU, and reads the config with remote code
-        library = GPTQ_CAUSAL_LM_MODEL_MAP[model.config.model_type](model, False, settings)
+        # Its from_pretrained refuses a machine without a GPU, and reads the config with remote code.
+        library = GPTQ_CAUSAL_LM_MODEL_MAP[_family(model)](model, False, settings)
         library.quantize([{"input_ids": row[None], "attention_mask": torch.ones_like(row[None])} for row in windows])
         library.save_quantized(str(out))
 
 
 @contextlib.contextmanager
-def _mended(model: nn.Module) -> Iterator[None]:
-    """The library with the CPU in the GPU's place where there is none, and with a solver that names the layer it fails on."""
+def _patched(model: nn.Module) -> Iterator[None]:
+    """Let the library use the CPU if there is no GPU, and a solver that names the layer on which it fails."""
     import torch
     from auto_gptq.modeling import _base
 
     names = {module: name for name, module in model.named_modules()}
 
-    class Solver(_base.GPTQ):
+    class Solver(_base.GPTQ):  # type: ignore[misc]  # the library has no types
         def fasterquant(self, percdamp: float, **settings: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             name = names[self.layer]
             try:
                 scales, zeros, groups = super().fasterquant(percdamp=percdamp, **settings)
-            except torch.linalg.LinAlgError as error:
+            except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # torch documents it, its stubs do not
                 raise UserError(
                     f"quant.damp_percent={percdamp}: the Hessian of {name} is not positive definite after this damping. "
                     f"Give more of it, or more text (calib.nsamples)."
                 ) from error
-            if (zeros == 0).any():  # stored less one: 0 becomes all ones, over those of other rows
+            if (zeros == 0).any():  # They are stored less one: 0 would set all bits, also those of other rows.
                 raise UserError(
                     f"quant.symmetric=false: {name} got zero points of 0, which auto-gptq's checkpoints cannot hold. "
                     f"Ways out: quant.symmetric=true, quant.backend=native or quant.backend=gptqmodel."
                 )
             return scales, zeros, groups
 
+    def no_synchronize(device: object = None) -> None:
+        """Do nothing: a CPU has nothing to wait for."""
+
     originals = _base.GPTQ, _base.CUDA_0, torch.cuda.synchronize
     _base.GPTQ = Solver
     if not torch.cuda.is_available():
-        _base.CUDA_0, torch.cuda.synchronize = torch.device("cpu"), lambda: None
+        _base.CUDA_0, torch.cuda.synchronize = torch.device("cpu"), no_synchronize
     try:
         yield
     finally:
@@ -137,7 +158,7 @@ def _mended(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _returning_tuples(model: nn.Module, advance: Callable[..., None]) -> Iterator[None]:
-    """Blocks return tuples, as they did when the library was written: of a tensor it would take the first window's states.
+    """Let blocks return tuples, as they did when the library was written: of a tensor it would take the first window's states.
 
     `advance` is called for each block when the next one begins, and for the last at the end.
     """
@@ -146,7 +167,7 @@ def _returning_tuples(model: nn.Module, advance: Callable[..., None]) -> Iterato
     _, blocks = find_blocks(model)
     begun: list[nn.Module] = []
 
-    def as_tuple(block: nn.Module, inputs: tuple, output: torch.Tensor | tuple) -> tuple:
+    def as_tuple(block: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor | tuple[Any, ...]) -> tuple[Any, ...]:
         if block not in begun:
             begun.append(block)
             advance(1 if len(begun) > 1 else 0, total=len(blocks))
@@ -163,14 +184,14 @@ def _returning_tuples(model: nn.Module, advance: Callable[..., None]) -> Iterato
 
 @contextlib.contextmanager
 def _logged_to(file: Path) -> Iterator[None]:
-    """What the library logs goes to a file, and not through other handlers to the terminal."""
+    """Send what the library logs to a file, and not through other handlers to the terminal."""
     logger, handler = logging.getLogger("auto_gptq"), logging.FileHandler(file)
     logger.propagate = False
     logger.addHandler(handler)
     try:
         from auto_gptq.modeling import _base
 
-        _base.logger.handlers.clear()  # its own holds on to the stderr of the first run
+        _base.logger.handlers.clear()  # Its own handler holds the stderr of the first run.
         yield
     finally:
         logger.removeHandler(handler)

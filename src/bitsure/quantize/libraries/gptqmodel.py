@@ -110,7 +110,8 @@ def load_packed(directory: Path, dtype: str) -> nn.Module:
         model = GPTQModel.load(
             str(directory), backend=BACKEND.TORCH, device=device, dtype=getattr(torch, dtype), trust_remote_code=False
         )
-    return model.model.eval()
+    packed: nn.Module = model.model.eval()
+    return packed
 
 
 @contextlib.contextmanager

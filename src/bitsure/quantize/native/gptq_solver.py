@@ -1,4 +1,4 @@
-"""GPTQ in plain torch (Frantar et al. 2023): round column by column, and let the columns to come make up for the error."""
+"""GPTQ in plain torch (Frantar et al. 2023): round column by column; later columns compensate the error of earlier ones."""
 
 from __future__ import annotations
 
@@ -16,31 +16,45 @@ from bitsure.quantize.weights.grid import fit_grid, group_index, to_units, weigh
 
 log = logging.getLogger(__name__)
 
-COLUMNS = 128  # rounded before what they owe to all later columns is paid at once (algorithm 1's B)
-TILE = 256  # of a Hessian, factored at once
-FEW = 32  # of these, before what they owe to the rest of the block is; a block of an MX format
+COLUMNS = 128  # Rounded before their error is compensated in all later columns at once: algorithm 1's B.
+FEW = 32  # Of these, rounded before their error is compensated in the rest of the 128; a block of an MX format.
+TILE = 256  # Rows and columns of a Hessian that are factored at once.
 
 
 def round_with_hessian(
     weight: torch.Tensor, hessian: torch.Tensor, quant: GptqSettings, shrink: tuple[torch.Tensor, ...], names: str
 ) -> IntegerWeight | ElementWeight:
-    """Quantize W (out, in) so that ‖(Ŵ − W)X‖ is small, H = XXᵀ up to a factor (in, in); algorithm 1 in the paper's symbols.
+    """Round W so that ‖(Ŵ − W)X‖ is small: algorithm 1, in the paper's symbols.
 
-    shrink: none, one or two of (out, groups), as in `fit_grid`; names: the layers, for messages. A group's scales are set
-    from what its weights are when the block of columns it begins in are reached, as in the paper's own code, and when the group
-    itself is reached where it is a block of an MX format. With desc_act columns go in the order of their squared input, and
-    groups are of columns that follow each other in that order.
+    A group's scales follow from its weights at the time when the block of columns in which it begins is reached, as in the
+    paper's own code; for a block of an MX format, when the group itself is reached. With desc_act the columns are rounded in
+    the order of their squared input, largest first, and groups are of columns that follow each other in that order.
+
+    Args:
+        weight: W, shape (out, in).
+        hessian: H = XXᵀ up to a factor, shape (in, in).
+        quant: The number format, the damping and the order of columns.
+        shrink: How much each group's range is narrowed, as in `fit_grid`: none, one or two tensors of shape (out, groups).
+        names: The layers, for messages.
+
+    Returns:
+        The rounded weight.
+
+    Raises:
+        UserError: If the Hessian is not positive definite, however much it is damped.
+
+    Reference: Frantar et al. 2023.
     """
     width = weight.shape[1]
     group_of = group_index(width, quant)
     stored = len(group_of)
     H = torch.nn.functional.pad(hessian, (0, stored - width, 0, stored - width)) if stored > width else hessian.clone()
     order = torch.argsort(H.diagonal(), descending=True) if quant.desc_act else torch.arange(stored, device=H.device)
-    dead = H.diagonal() == 0  # inputs that were always zero: their weights are rounded to nearest, whatever the others do
+    dead = H.diagonal() == 0  # Inputs that were always zero: their weights are rounded to nearest.
     H.diagonal()[dead] = 1.0 if dead.all() else H.diagonal()[~dead].mean()
     if quant.desc_act:
         H = H[order][:, order]
-    # columns of W as rows, contiguous: all below reads and writes whole columns
+    # Columns of W as contiguous rows: everything below reads and writes whole columns.
     W = torch.nn.functional.pad(weight.detach().float(), (0, stored - width)).T[order].clone()
     Hinv = _inverse_factor(H, quant.damp_percent, names)
     del H
@@ -56,7 +70,7 @@ def round_with_hessian(
         """Fix the scales of the groups that begin before `end`."""
         while (first := sum(sizes[: len(scales)])) < end:
             values = W[first : first + sizes[len(scales)]].T
-            narrower = (one[:, len(scales)] for one in shrink)
+            narrower = (factors[:, len(scales)] for factors in shrink)
             scale, zero = fit_grid(values if quant.group_size else values.reshape(1, -1), quant, *narrower)
             scales.append(scale)
             zeros.append(zero)
@@ -78,14 +92,16 @@ def round_with_hessian(
                     W[i + 1 : last].addr_(factor[i][i + 1 : last], error, alpha=-1)
             W[last:end].addmm_(Hinv[first:last, last:end].T, errors[first - start : last - start], alpha=-1)
         W[end:].addmm_(Hinv[start:end, end:].T, errors, alpha=-1)
-    back = torch.argsort(order)
-    group_of = group_of.to(back.device)[back]
-    return weight_from_units(units[back].T.contiguous(), torch.stack(scales, 1), torch.stack(zeros, 1), group_of, width, quant)
+    original = torch.argsort(order)
+    group_of = group_of.to(original.device)[original]
+    return weight_from_units(
+        units[original].T.contiguous(), torch.stack(scales, 1), torch.stack(zeros, 1), group_of, width, quant
+    )
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """For operations on a column each: to wake other threads would take longer than to do them."""
+    """Compute on one thread inside the `with` block: operations on a column take less time than waking other threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -95,9 +111,9 @@ def _one_thread() -> Iterator[None]:
 
 
 def _inverse_factor(H: torch.Tensor, damp_percent: float, names: str) -> torch.Tensor:
-    """The upper Cholesky factor of (H + λI)⁻¹, λ = damp_percent · mean(diag H), raised tenfold (and said) until it exists.
+    """Return the upper Cholesky factor of (H + λI)⁻¹, λ = damp_percent · mean(diag H), raised tenfold until it exists.
 
-    H (n, n) is damped in place.
+    H (n, n) is damped in place; every further damping is logged.
     """
     mean, damp, added = H.diagonal().mean(), damp_percent, 0.0
     while damp <= 1:
@@ -115,9 +131,9 @@ def _inverse_factor(H: torch.Tensor, damp_percent: float, names: str) -> torch.T
 
 
 def inverse_of_upper_factor(H: torch.Tensor) -> torch.Tensor | None:
-    """U⁻¹ for the upper U with H = U Uᵀ, in H's own memory; None where H (n, n) is not positive definite.
+    """Return U⁻¹ for the upper U with H = U Uᵀ, in H's own memory; None if H (n, n) is not positive definite.
 
-    U is found tile by tile from the last rows up, and inverted from the first down. Of H only the tiles on and above
+    U is computed tile by tile from the last rows up, and inverted from the first down. Of H only the tiles on and above
     the diagonal are read; LAPACK's calls for a lower factor would need it backwards, in several copies.
     """
     tiles = [slice(start, min(start + TILE, len(H))) for start in range(0, len(H), TILE)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 
@@ -12,47 +13,64 @@ from bitsure.quantize.native.transforms import search_clip, search_scales
 from bitsure.quantize.walk.blocks import Inputs
 from bitsure.quantize.weights import ElementWeight, IntegerWeight
 
-Moved = dict[str, dict[str, float]]  # as in `InferenceScheme`
+Effects = dict[str, dict[str, float]]  # as `InferenceScheme.transform_effects`
+RoundedWeight = IntegerWeight | ElementWeight
 
 
 def quantize_layers(
     layers: dict[str, torch.Tensor], inputs: Inputs, quant: RoundingQuantizer, names: str, scales: torch.Tensor | None = None
-) -> tuple[dict[str, IntegerWeight | ElementWeight], Moved]:
-    """Weights (out, in) that read the same input: transforms in their order, then rounding; all rows at once.
+) -> tuple[dict[str, RoundedWeight], Effects]:
+    """Apply the transforms of weights to layers that read the same input, then round them; all rows at once.
 
-    scales: (in,), what the inputs have been divided by already; else they are searched here where quant.transforms says so.
-    Returns the weights by name, and the transforms' effects (`InferenceScheme.transform_effects`), for `names` or each layer.
+    Args:
+        layers: Name → weight, shape (out, in).
+        inputs: Statistics of their input.
+        quant: The transforms and how weights are rounded.
+        names: What the layers are called in messages and effects.
+        scales: What the input has been divided by already, shape (in,); None: searched here if `quant.transforms` has scale.
+
+    Returns:
+        The rounded weights by name, and the transforms' effects, for `names` or, with one scale a tensor, for each layer.
+
+    Raises:
+        UserError: If the inputs held NaN or infinite values.
     """
-    check_finite(inputs.hessian.diagonal(), names)  # Σx²: no x that is not finite leaves it so
-    if quant.group_size == 0 and len(layers) > 1:  # one scale a tensor: one tensor at a time
-        weights: dict[str, IntegerWeight | ElementWeight] = {}
-        moved: Moved = {}
+    check_finite(inputs.hessian.diagonal(), names)  # A value that is not finite makes Σx² not finite.
+    effects: Effects = {}
+    if quant.group_size == 0 and len(layers) > 1:  # One scale a tensor: one tensor at a time.
+        weights: dict[str, RoundedWeight] = {}
         for name, weight in layers.items():
-            found, went = quantize_layers({name: weight}, inputs, quant, name, scales)
-            weights |= found
-            for transform, how_far in went.items():
-                moved.setdefault(transform, {}).update(how_far)
-        return weights, moved
+            rounded_layer, layer_effects = quantize_layers({name: weight}, inputs, quant, name, scales)
+            weights |= rounded_layer
+            add_effects(effects, layer_effects)
+        return weights, effects
     weight, hessian = torch.cat([layer.detach().float() for layer in layers.values()]), inputs.hessian
-    moved, shrink = {}, ()
+    shrink: tuple[torch.Tensor, ...] = ()
     if scales is None and "scale" in quant.transforms:
         scales = search_scales([weight], inputs, quant)
         hessian = hessian / scales / scales[:, None]
     if scales is not None:
         weight = weight * scales
-        moved["scale"] = {names: (scales.max() / scales.min()).item()}
+        effects["scale"] = {names: (scales.max() / scales.min()).item()}
     for clip in ("clip", "clip_asymmetric"):
         if clip in quant.transforms:
             shrink = search_clip(weight, hessian, quant, apart=clip == "clip_asymmetric")
-            moved[clip] = {names: (torch.stack(shrink) < 1).any(0).float().mean().item()}
+            effects[clip] = {names: (torch.stack(shrink) < 1).any(0).float().mean().item()}
     rounded = quant.round_weight(weight, hessian, shrink, names)
     if scales is not None:
         rounded = dataclasses.replace(rounded, input_scales=(1 / scales).half())
     rows = [len(layer) for layer in layers.values()]
-    return dict(zip(layers, _split(rounded, rows), strict=True)), moved
+    return dict(zip(layers, _split(rounded, rows), strict=True)), effects
 
 
-def _split(weight: IntegerWeight | ElementWeight, rows: list[int]) -> list[IntegerWeight | ElementWeight]:
+def add_effects(effects: Effects, more: Effects) -> None:
+    """Add transforms' effects on further layers."""
+    for transform, by_layers in more.items():
+        effects.setdefault(transform, {}).update(by_layers)
+
+
+def _split(weight: RoundedWeight, rows: list[int]) -> list[RoundedWeight]:
+    """Return the weights of layers whose rows (so many of each) stand together."""
     if len(rows) == 1:
         return [weight]
     fields = [key for key in ("codes", "scales", "zeros") if hasattr(weight, key)]
@@ -60,13 +78,14 @@ def _split(weight: IntegerWeight | ElementWeight, rows: list[int]) -> list[Integ
     return [dataclasses.replace(weight, **dict(zip(fields, part, strict=True))) for part in parts]
 
 
-def to_cpu(weight: IntegerWeight | ElementWeight) -> IntegerWeight | ElementWeight:
+def to_cpu(weight: RoundedWeight) -> RoundedWeight:
     """Return a weight with its tensors on the CPU."""
     fields = {field.name: getattr(weight, field.name) for field in dataclasses.fields(weight)}
-    return type(weight)(**{key: value.cpu() if isinstance(value, torch.Tensor) else value for key, value in fields.items()})
+    on_cpu: dict[str, Any] = {key: value.cpu() for key, value in fields.items() if isinstance(value, torch.Tensor)}
+    return dataclasses.replace(weight, **on_cpu)
 
 
 def check_finite(values: torch.Tensor, names: str) -> None:
-    """Raise UserError naming the layers whose inputs these values are of, if any is none that can be calibrated on."""
+    """Raise UserError if a statistic of the input of these layers is NaN or infinite."""
     if not values.isfinite().all():
         raise UserError(f"The inputs of {names} hold NaN or infinite values on the calibration text.")

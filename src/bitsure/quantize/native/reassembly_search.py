@@ -1,17 +1,18 @@
-"""How far outlier channels are taken apart: the threshold with which the quantized block's output is nearest to what it was."""
+"""Search how far outlier channels are taken apart: the threshold with the least error of the quantized block's output."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import nn
 
-from bitsure.base.errors import UserError
 from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform
 from bitsure.quantize.inference.reassembly import ReassembledInput, Reassembly, distances, grid, reassemble
 from bitsure.quantize.native.chain_quantizer import ChainQuantizer
+from bitsure.quantize.native.layers import check_finite
 from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.walk.blocks import Feed, channel_ranges, measure
 from bitsure.quantize.walk.targets import matrix
@@ -32,31 +33,45 @@ def reassemble_block(
 ) -> tuple[list[ReassembledInput], dict[str, torch.Tensor]]:
     """Reassemble the inputs of all linear layers of a block, and change their weights and hooks.
 
-    Magnitudes and Hessians are of all calibration text; each threshold is tried on SEARCHED tokens of it, in batches that lie
-    evenly in it (`tokens` of what was searched): the block runs once for each threshold and input, so that all of it would take
-    many times as long as everything else. groups: layers that read one input, by their names in the block. Returns what was
-    done, also where nothing was, and the ranges (low, high) of the inputs by layer where activations are static.
+    Magnitudes and Hessians are of all calibration text. Each threshold is tried on SEARCHED tokens of it, in batches that lie
+    evenly in it: the block runs once for each threshold and input, so that all text would take many times as long as
+    everything else.
+
+    Args:
+        block: The block.
+        prefix: Its name in the model.
+        feed: Runs the calibration text through it.
+        groups: Layers that read the same input, by their names in the block.
+        quant: The chain.
+        hooks: The hooks of the model's layers.
+
+    Returns:
+        How each group's input is reassembled, also if no channel is taken apart, and layer → (low, high) of its input, shape
+        (2,), if activations are static.
+
+    Raises:
+        UserError: If an input holds NaN or infinite values.
     """
     number = max(1, min(len(feed.batches), SEARCHED // feed.batches[0].shape[:-1].numel()))
     tried = [feed.batches[i] for i in torch.linspace(0, len(feed.batches) - 1, number).round().int().tolist()]
     ranges, statistics = channel_ranges(groups, feed), measure(groups, feed)
-    done = []
+    reassembled = []
     for group, (low, high), inputs in zip(groups, ranges, statistics, strict=True):
         names = [f"{prefix}.{name}" for name in group]
-        if not (high - low).isfinite().all():
-            raise UserError(f"The inputs of {', '.join(names)} hold NaN or infinite values on the calibration text.")
+        check_finite(high - low, ", ".join(names))
         largest = torch.maximum(high, -low)
-        found, searched = search(group, largest, inputs.hessian, lambda: torch.cat(list(map(feed.run, tried))), quant, hooks)
-        done.append(ReassembledInput(names, found, searched | {"tokens": sum(states.shape[:-1].numel() for states in tried)}))
-    for group, one in zip(groups, done, strict=True):
-        if one.reassembly.changes_channels:
-            one.apply(lambda name: block.get_submodule(name.removeprefix(f"{prefix}.")))
-            hooks.on_layers(list(group.values()), InputTransform(reassembly=one.reassembly))
-    spans: dict[str, torch.Tensor] = {}
-    if quant.activations.static:
-        for one, (low, high) in zip(done, channel_ranges(groups, feed), strict=True):
-            spans |= dict.fromkeys(one.layers, torch.stack([low.min(), high.max()]).cpu())
-    return done, spans
+        chosen, searched = search(group, largest, inputs.hessian, lambda: torch.cat(list(map(feed.run, tried))), quant, hooks)
+        tokens = sum(states.shape[:-1].numel() for states in tried)
+        reassembled.append(ReassembledInput(names, chosen, searched | {"tokens": tokens}))
+    for group, each in zip(groups, reassembled, strict=True):
+        if each.reassembly.changes_channels:
+            each.apply(lambda name: block.get_submodule(name.removeprefix(f"{prefix}.")))
+            hooks.on_layers(list(group.values()), InputTransform(reassembly=each.reassembly))
+    static_ranges: dict[str, torch.Tensor] = {}
+    if quant.has_static_activations:
+        for each, (low, high) in zip(reassembled, channel_ranges(groups, feed), strict=True):
+            static_ranges |= dict.fromkeys(each.layers, torch.stack([low.min(), high.max()]).cpu())
+    return reassembled, static_ranges
 
 
 def search(
@@ -67,23 +82,35 @@ def search(
     quant: ChainQuantizer,
     hooks: InferenceRounding,
 ) -> tuple[Reassembly, dict[str, float]]:
-    """The reassembly of a group's input whose rounding changes the block's output least (equation 6 and algorithm 1).
+    """Return the reassembly of a group's input with which rounding changes the block's output least.
 
-    The paper takes the attention's output or the feed-forward layer's; here it is the block's, whatever the family. One of
-    the choices is to leave all channels whole. largest: max|x_i| of the channels, (in,); hessian: the mean of x xᵀ, (in, in);
-    run: runs calibration text through the block and returns what it gives. Also returned:
-    `largest_over_median` of those magnitudes, how many `channels_moved`, and ‖change of the output‖ / ‖output‖ by rounding
-    these layers `error_whole`, with whole channels, and `error`, with those chosen.
+    The paper compares the attention's output or the feed-forward layer's; here it is the block's, whatever the family. One of
+    the choices is to leave all channels whole.
+
+    Args:
+        group: Layers that read the same input, by their names in the block.
+        largest: max|x_i| of the channels, shape (in,).
+        hessian: The mean of x xᵀ, shape (in, in).
+        run: Runs calibration text through the block and returns its output.
+        quant: The chain.
+        hooks: The hooks of the model's layers, which are paused meanwhile.
+
+    Returns:
+        The reassembly, on the CPU, and of the search: `largest_over_median` of the magnitudes, how many `channels_moved`, and
+        ‖change of the output‖ / ‖output‖ by rounding these layers, with whole channels (`error_whole`) and with those chosen
+        (`error`).
+
+    Reference: Liu et al. 2024, equation 6 and algorithm 1.
     """
     weights = {layer: matrix(layer).clone() for layer in group.values()}
     cost = distances(hessian, torch.cat([weight.float() for weight in weights.values()]))
     errors, tried = [], []
-    with hooks.exact():  # what is compared differs by the rounding of these layers alone
+    with hooks.exact():  # Outputs differ by the rounding of these layers alone.
         expected = run()
         for parts in grid(largest, STEPS):
             reassembly = reassemble(cost, parts)
             if reassembly is None:
-                break  # with lower thresholds there are fewer channels left to merge, and more to make room for
+                break  # Lower thresholds leave fewer channels to merge, and need more of them.
             tried.append(reassembly)
             errors.append(_error(weights, reassembly, run, expected, quant))
     best = min(range(len(errors)), key=errors.__getitem__)
@@ -100,11 +127,12 @@ def _error(
     expected: torch.Tensor,
     quant: ChainQuantizer,
 ) -> float:
-    """‖change of the block's output‖ / ‖output‖ where the layers read reassembled and rounded inputs with rounded weights."""
+    """Return ‖change of the block's output‖ / ‖output‖ with reassembled and rounded inputs and weights of the layers."""
 
-    def hook(layer: nn.Module, inputs: tuple) -> tuple:
+    def hook(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         x = reassembly.inputs(inputs[0])
-        return (InputTransform(None, quant.activations, range_of(x) if quant.activations.static else None)(x), *inputs[1:])
+        static_range = range_of(x) if quant.has_static_activations else None
+        return (InputTransform(None, quant.activations, static_range)(x), *inputs[1:])
 
     with ExitStack() as stack:
         for layer, weight in weights.items():
@@ -113,5 +141,5 @@ def _error(
             whole = reassembly.weight(weight)
             grid = quant.weight_rounding
             matrix(layer).copy_(round_to_nearest(whole, grid).dequantize() if grid else whole)
-        found = run()
-    return ((found - expected).float().norm() / expected.float().norm()).item()
+        output = run()
+    return float((output - expected).float().norm() / expected.float().norm())

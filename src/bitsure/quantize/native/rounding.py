@@ -12,7 +12,16 @@ from bitsure.quantize.weights.grid import fit_grid, group_index, to_units, weigh
 def round_to_nearest(
     weight: torch.Tensor, quant: Rounded, shrink: tuple[torch.Tensor, ...] = ()
 ) -> IntegerWeight | ElementWeight:
-    """Quantize a weight (out, in); shrink: none, one or two of (out, groups), as in `fit_grid`."""
+    """Round a weight to the nearest numbers of its groups' grids.
+
+    Args:
+        weight: Shape (out, in), any floating type.
+        quant: The number format.
+        shrink: How much each group's range is narrowed, as in `fit_grid`: none, one or two tensors of shape (out, groups).
+
+    Returns:
+        The rounded weight.
+    """
     weight = weight.detach().float()
     width = weight.shape[1]
     group_of = group_index(width, quant)
@@ -24,6 +33,6 @@ def round_to_nearest(
 
 
 def in_groups(weight: torch.Tensor, group_of: torch.Tensor) -> torch.Tensor:
-    """A matrix (out, in) cut into its groups, (out, groups, size), the last filled up with zeros."""
+    """Return a matrix (out, in) as its groups, (out, groups, size), the last one filled up with zeros."""
     groups, size = int(group_of[-1]) + 1, int((group_of == 0).sum())
     return torch.nn.functional.pad(weight, (0, groups * size - weight.shape[1])).view(len(weight), groups, size)

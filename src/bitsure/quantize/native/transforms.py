@@ -20,10 +20,17 @@ SHRINKS = 1 - torch.arange(11) / 20  # 1, .95, … .5
 
 
 def smoothing_scales(largest: torch.Tensor, weight: torch.Tensor, alpha: float) -> torch.Tensor:
-    """s_j = max|X_j|^α / max|W_j|^(1−α) (Xiao et al. 2023, equation 4), (in,) float32: X is divided by s and W multiplied.
+    """Return SmoothQuant's scales s_j = max|X_j|^α / max|W_j|^(1−α), by which X is divided and W multiplied.
 
-    largest: max|X_j| of the input channels, (in,); weight: all rows that read them, (out, in). A channel that is always
-    zero, or that no weight reads, keeps 1.
+    Args:
+        largest: max|X_j| of the input channels, shape (in,).
+        weight: All rows that read them, shape (out, in).
+        alpha: α, from 0 to 1.
+
+    Returns:
+        Shape (in,), float32. A channel that is always zero, or that no weight reads, has 1.
+
+    Reference: Xiao et al. 2023, equation 4.
     """
     columns = weight.abs().amax(0)
     scales = largest**alpha / columns ** (1 - alpha)
@@ -31,13 +38,23 @@ def smoothing_scales(largest: torch.Tensor, weight: torch.Tensor, alpha: float) 
 
 
 def search_scales(weights: list[torch.Tensor], inputs: Inputs, quant: Rounded) -> torch.Tensor:
-    """Input channels' scales s (in,), float32: W·diag(s) is rounded and the input divided by s.
+    """Return AWQ's scales s of the input channels: W·diag(s) is rounded and the input divided by s.
 
-    weights: all that read the input, (out, in), each rounded by itself.
+    s = mean|x|^α, divided by √(max s · min s), with the α in [0, 1) for which the output error of rounding,
+    tr((Ŵ − W) H (Ŵ − W)ᵀ), is smallest. α = 0 leaves the weight as it is.
 
-    s = mean|x|^α, normalized to a geometric middle of 1, with the α of the grid that makes the output error of rounding,
-    tr((Ŵ − W) H (Ŵ − W)ᵀ), smallest (Lin et al. 2024, equations 4 and 5). α = 0 leaves the weight as it is.
+    Args:
+        weights: The matrices (out, in) that read the input, each rounded by itself.
+        inputs: The input's statistics, with `mean_abs`.
+        quant: The number format.
+
+    Returns:
+        Shape (in,), float32.
+
+    Reference: Lin et al. 2024, equations 4 and 5.
     """
+    if inputs.mean_abs is None:
+        raise ValueError("search_scales needs the inputs' mean magnitudes: measure(..., means=True)")
     best, chosen = torch.inf, torch.ones_like(inputs.mean_abs)
     for exponent in EXPONENTS.tolist():
         scales = inputs.mean_abs.clamp(min=1e-4) ** exponent
@@ -50,15 +67,23 @@ def search_scales(weights: list[torch.Tensor], inputs: Inputs, quant: Rounded) -
 
 
 def stored_scales(scales: torch.Tensor) -> torch.Tensor:
-    """Scales as they come back from storage, where their inverses are float16."""
+    """Return scales as they come back from storage, where their inverses are float16."""
     return 1 / (1 / scales).half().float()
 
 
 def search_clip(weight: torch.Tensor, hessian: torch.Tensor, quant: Rounded, apart: bool = False) -> tuple[torch.Tensor, ...]:
-    """How much each group's range is narrowed, (out, groups) in [.5, 1]: what makes Δ_g H_gg Δ_gᵀ smallest.
+    """Return how much each group's range is narrowed so that Δ_g H_gg Δ_gᵀ is smallest.
 
-    Δ_g is the rounding error of a group's weights, H_gg the part of the Hessian that belongs to them. Both ends by one factor;
-    apart: the lower and the upper end of asymmetric integers by factors of their own, two tensors.
+    Δ_g is the rounding error of a group's weights, H_gg the part of the Hessian that belongs to them.
+
+    Args:
+        weight: Shape (out, in), float32.
+        hessian: The mean of x xᵀ, shape (in, in).
+        quant: The number format.
+        apart: Whether the lower and the upper end of asymmetric integers have factors of their own.
+
+    Returns:
+        One tensor for both ends, or one for each; shape (out, groups), in [0.5, 1].
     """
     group_of = group_index(weight.shape[1], quant)
     values = in_groups(weight, group_of)  # (out, groups, size)

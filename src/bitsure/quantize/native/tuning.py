@@ -1,4 +1,4 @@
-"""Low-rank tuning of a block (QLLM, Liu et al. 2024, section 4.2): what rounding did to its output is learned back.
+"""Low-rank tuning of a block (QLLM, Liu et al. 2024, section 4.2): it lowers the error of the rounded block's output.
 
 Unlike the paper's, the low-rank part is rounded with the weight while it is learned, as it is when it is stored, and each
 block is tuned by itself.
@@ -16,7 +16,7 @@ from bitsure.base.errors import UserError
 from bitsure.config.quantizers import Rounded, Tuning
 from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.walk.blocks import Feed
-from bitsure.quantize.walk.targets import linears
+from bitsure.quantize.walk.targets import linears, matrix
 from bitsure.quantize.weights.fake_quantize import straight_through
 
 
@@ -26,10 +26,11 @@ class LowRank(nn.Module):
     def __init__(self, layer: nn.Module, quant: Rounded, rank: int, generator: torch.Generator) -> None:
         super().__init__()
         self.quant, self.transposed = quant, not isinstance(layer, nn.Linear)
-        rows, columns = layer.weight.T.shape if self.transposed else layer.weight.shape
-        drawn = torch.randn(rank, columns, generator=generator) / columns**0.5
-        self.A = nn.Parameter(drawn.to(layer.weight.device))
-        self.B = nn.Parameter(torch.zeros(rows, rank, device=layer.weight.device))
+        weight = matrix(layer)
+        rows, columns = weight.shape
+        initial = torch.randn(rank, columns, generator=generator) / columns**0.5
+        self.A = nn.Parameter(initial.to(weight.device))
+        self.B = nn.Parameter(torch.zeros(rows, rank, device=weight.device))
         self.rounds = True
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
@@ -41,14 +42,27 @@ class LowRank(nn.Module):
 
 
 def tune(block: nn.Module, prefix: str, feed: Feed, exact: list[torch.Tensor], quant: Rounded, tuning: Tuning) -> float:
-    """Make the weights W of a block's linear layers W + BA, not yet rounded, and say what that gained.
+    """Change the weights W of a block's linear layers into W + BA, not yet rounded.
 
     A and B are learned with AdamW, at a rate that falls to 0, so that the block's output with rounded weights and inputs, on
-    what the quantized model feeds it, comes near to `exact`, what it gives in the full-precision model, batch by batch. One
-    step sees one of the walk's batches, at most 2,048 tokens, as many as a sequence of the paper. Where that gains nothing, W
-    stays. Returns the error after / before: the root of the ratio of the two mean squares. Raises UserError if it is NaN.
+    the hidden states of the quantized model, comes near to that of the full-precision model. One step sees one of the walk's
+    batches, at most 2,048 tokens, as many as a sequence of the paper. If the error does not fall, W stays.
+
+    Args:
+        block: The block; its inputs are rounded already.
+        prefix: Its name in the model, from which A is drawn too.
+        feed: Runs the calibration text through it.
+        exact: Its outputs in the full-precision model, by batch.
+        quant: The number format of the weights.
+        tuning: Rank, epochs, learning rate and seed.
+
+    Returns:
+        The root mean square error after tuning, divided by that before; 1 if W stays.
+
+    Raises:
+        UserError: If the error is NaN or infinite after tuning.
     """
-    feed.replay.forget()  # what is kept has no gradient
+    feed.replay.forget()  # The outputs it keeps have no gradient.
     block.requires_grad_(False)
     generator = torch.Generator().manual_seed(tuning.seed + zlib.crc32(prefix.encode()))
     low_rank = {layer: LowRank(layer, quant, tuning.rank or 0, generator) for layer in linears(block).values()}
@@ -56,7 +70,7 @@ def tune(block: nn.Module, prefix: str, feed: Feed, exact: list[torch.Tensor], q
         parametrize.register_parametrization(layer, "weight", change)
     before = _error(feed, exact)
     with torch.enable_grad():
-        _learn([one for change in low_rank.values() for one in change.parameters()], feed, exact, tuning, generator)
+        _learn([parameter for change in low_rank.values() for parameter in change.parameters()], feed, exact, tuning, generator)
     after = _error(feed, exact)
     if not after < torch.inf:
         raise UserError(f"quant.tuning: {prefix} gives NaN or infinite values after tuning. Lower quant.tuning.lr.")
@@ -71,13 +85,14 @@ def tune(block: nn.Module, prefix: str, feed: Feed, exact: list[torch.Tensor], q
 def _learn(
     parameters: list[nn.Parameter], feed: Feed, exact: list[torch.Tensor], tuning: Tuning, generator: torch.Generator
 ) -> None:
+    """Learn the low-rank matrices."""
     optimizer = torch.optim.AdamW(parameters, lr=tuning.lr, weight_decay=0.0)
     steps = tuning.epochs * len(feed.batches)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
     for _ in range(tuning.epochs):
         for i in torch.randperm(len(feed.batches), generator=generator).tolist():
             optimizer.zero_grad()
-            _mean_square(feed, exact, i).backward()
+            torch.autograd.backward(_mean_square(feed, exact, i))
             optimizer.step()
             schedule.step()
 
