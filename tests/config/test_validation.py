@@ -1,4 +1,4 @@
-"""All that is wrong with what Hydra composed is said, before anything is loaded."""
+"""Every error in the settings is listed before anything is loaded."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import pytest
 from hydra.errors import ConfigCompositionException
 
 from bitsure.base.errors import UserError
-from tests.config.test_schema import composed
+from tests.builders.composing import composed
 
 
-def test_impossible_values_of_several_groups_are_said_at_once():
+def test_impossible_values_of_several_groups_are_listed_together():
     with pytest.raises(UserError) as error:
         composed("task.limit=0", "quant=rtn4", "quant.bits=9", "metric.alpha=0")
-    assert [said.partition("=")[0] for said in error.value.args] == ["quant.bits", "task.limit", "metric.alpha"]
+    assert [message.partition("=")[0] for message in error.value.args] == ["quant.bits", "task.limit", "metric.alpha"]
 
 
 @pytest.mark.parametrize("key", ["more", "quant.more", "task.more"])
@@ -35,7 +35,10 @@ def test_unknown_keys_and_wrong_types_are_refused(override):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ("quant.bitz=3", r"quant\.bitz: no such setting\. Did you mean bits\? There are quant\.bits, quant\.group_size,"),
+        (
+            "quant.bitz=3",
+            r"quant\.bitz: no such setting\. Did you mean bits\? Its settings are quant\.bits, quant\.group_size,",
+        ),
         ("quant=none quant.bits=4", r"quant\.bits: no such setting\. It has none"),
         ("quant.bits=many", r"quant\.bits=many: Value 'many' of type 'str' could not be converted to Integer"),
         ("quant=w8a8 quant.activations.bitz=4", r"quant\.activations\.bitz: no such setting\. Did you mean bits"),
@@ -44,11 +47,11 @@ def test_unknown_keys_and_wrong_types_are_refused(override):
         ("quant._target_=no_such_module.Mine", r"Python finds no module no_such_module\. Put its file into the --config-dir"),
         ("quant._target_=bitsure.quantize.native.rtn.Rtm", r"bitsure\.quantize\.native\.rtn has no Rtm\. Did you mean Rtn"),
         ("quant._target_=bitsure.config.model.ModelSettings", r"derives from bitsure\.quantize\.Quantizer"),
-        ("quant._target_=bitsure.quantize.Quantizer", r"the class does not say name, quantize"),
+        ("quant._target_=bitsure.quantize.Quantizer", r"the class does not define name, quantize"),
         ("~quant._target_", r"quant names no class: its file needs a line such as _target_"),
     ],
 )
-def test_what_a_quantizer_does_not_have_is_refused_with_what_it_has(overrides, message):
+def test_an_unknown_setting_of_a_quantizer_is_refused_with_those_that_it_has(overrides, message):
     with pytest.raises(UserError, match=message):
         composed(*overrides.split())
 

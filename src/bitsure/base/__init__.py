@@ -1,1 +1,1 @@
-"""What every other package may use: errors, files, the store, the memo, processes, resources and the terminal."""
+"""What every other package may use: errors, files, the store, processes, resources and the terminal."""

@@ -1,1 +1,1 @@
-"""Every setting as a typed class, its checks, and where the project's files are; torch is not imported."""
+"""Settings as typed classes, their validation, and the places of the project's own files; nothing here imports torch."""

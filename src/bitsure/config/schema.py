@@ -1,6 +1,7 @@
-"""Every setting there is: dataclasses that Hydra fills from conf/, and what each may be.
+"""Every setting: dataclasses that Hydra fills from conf/, with the values that each may have.
 
-No torch here: composing a config must stay quick.
+A default stands in one place. If options of conf/ decide a setting, it has none here; otherwise its default stands here and not
+in conf/. No torch here: composing a config must stay quick.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ MIN_SEQLEN = 8  # tokens of a calibration window
 
 @dataclass
 class ControlSettings:
-    """The noise control: as many models with noise of the quantizer's output error are scored beside the quantized one."""
+    """The noise control: models with noise of the quantizer's output error, scored with the quantized one."""
 
-    seeds: int = MISSING
+    seeds: int = MISSING  # how many; 0: no control
 
     def __post_init__(self) -> None:
         if self.seeds != 0:
@@ -35,7 +36,7 @@ class ControlSettings:
 
 @dataclass
 class CalibSettings:
-    """The quantizer's data, `nsamples` windows of `seqlen` tokens: of files (`path`), a file of a hub data set, or of none."""
+    """The quantizer's data: `nsamples` windows of `seqlen` tokens from files, the scored tasks, or the vocabulary."""
 
     name: str = MISSING
     kind: str = "text"  # text: files; task: the scored tasks' training splits; random: tokens of the vocabulary
@@ -46,7 +47,7 @@ class CalibSettings:
     nsamples: int = MISSING
     seqlen: int = MISSING
     seed: int = 0
-    if_missing: str = "error"  # what to do where the hub's file is not to be had: error | pocket
+    if_missing: str = "error"  # if the hub's file is unavailable: error, or pocket (the embedded text)
 
     def __post_init__(self) -> None:
         one_of("calib.kind", self.kind, ("text", "task", "random"))
@@ -78,15 +79,15 @@ class TaskSettings:
     num_fewshot: int | None = None  # None: the task's own
     limit: int | None = None  # the first questions of each task only
     seed: int = 1234  # draws the few-shot examples; the harness's default
-    chat_template: bool = False  # put prompts as the tokenizer's chat template does, few-shot examples as turns before them
-    system_instruction: str | None = None  # what stands before every prompt; with a chat template, its system turn
+    chat_template: bool = False  # format prompts by the tokenizer's chat template, few-shot examples as earlier turns
+    system_instruction: str | None = None  # text before every prompt; with a chat template, its system turn
     add_bos: bool | None = None  # whether prompts begin with the BOS token; None: as the tokenizer does, the harness's default
 
     def __post_init__(self) -> None:
         if not self.names:
             raise UserError("task.names=[]: name at least one task, such as 'task.names=[arc_easy]'.")
         if len(set(self.names)) < len(self.names):
-            raise UserError(f"task.names={self.names}: a task is named twice.")
+            raise UserError(f"task.names={self.names}: a task is named twice. Name each once.")
         if self.include_path is not None and not Path(self.include_path).is_dir():
             raise UserError(f"task.include_path={self.include_path}: no such directory.")
         if self.limit is not None:
@@ -99,16 +100,16 @@ class TaskSettings:
 class ScoringSettings:
     """How the model is run; the numbers are the same either way, within the rounding of its type."""
 
-    share: bool = True  # run what questions have in common once
-    dequantize: bool = True  # unpack quantized weights once into ordinary layers; false: the packed kernels of gptqmodel
+    share: bool = True  # run text that questions share once; false: one plain pass for each
+    dequantize: bool = True  # unpack quantized weights once, which is faster; false: the packed kernels of gptqmodel
 
 
 @dataclass
 class CompressSettings:
-    """How far the quantized codes compress, and what that means for loading."""
+    """How far the quantized codes compress (Mao et al. 2024), and what that means for loading: compressibility.json."""
 
-    codes: int = 16_777_216  # measured at most of a model's weights, and of its activations; 0: nothing is
-    tokens: int = 512  # of calibration text whose activations are measured; 0: none are
+    codes: int = 16_777_216  # the most that are measured of a model's weights, and of its activations; 0: nothing is measured
+    tokens: int = 512  # of calibration text whose activations are measured; 0: no activations
     seed: int = 0  # draws the rows that are measured of a larger model
     bandwidth: float = 500.0  # MB/s of the disk or link that a model is loaded over
 
@@ -121,7 +122,7 @@ class CompressSettings:
 
 @dataclass
 class MetricSettings:
-    """How records become numbers."""
+    """How metrics are computed from records."""
 
     n_bins: int = MISSING  # bins of the calibration errors and the reliability diagram
     binning: str = MISSING  # uniform: of equal width; quantile: of equally many questions
@@ -131,7 +132,7 @@ class MetricSettings:
     confidence_level: float = MISSING  # of every interval
     alpha: float = MISSING  # of the paired t-test
     seed: int = MISSING
-    # what a quantized answer costs where a full-precision one costs 1; None: its bits per weight of 16, a quarter if not known
+    # a quantized answer's cost, a full-precision one's being 1; None: bits per weight / 16, a quarter if they are not known
     quantized_cost: float | None = None
     own: dict[str, str] = field(default_factory=dict)  # metrics of one's own: name → module.function
 
@@ -149,7 +150,7 @@ class MetricSettings:
 
 @dataclass
 class VerdictSettings:
-    """What loss is small enough to ship; a task is non-inferior if every interval keeps within its margin."""
+    """What loss is small enough to ship; a task is non-inferior if every interval lies within its margin."""
 
     strict: bool = MISSING  # exit with an error unless every task is non-inferior
     accuracy_margin: float = MISSING
@@ -177,10 +178,10 @@ class TrackingSettings:
 
 @dataclass
 class PathSettings:
-    """Where things are kept."""
+    """Where results are stored, and where files of the hub are copied."""
 
     store: str = MISSING
-    hub_mirror: str | None = None  # holds datasets/<org>/<name> and models/<org>/<name>; looked in before the hub
+    hub_mirror: str | None = None  # a folder with datasets/<org>/<name> and models/<org>/<name>, read before the hub
 
     def __post_init__(self) -> None:
         if self.hub_mirror is not None and not Path(self.hub_mirror).is_dir():
@@ -189,10 +190,10 @@ class PathSettings:
 
 @dataclass
 class SweepSettings:
-    """How the cells of a sweep are run; it says nothing of their results."""
+    """How the cells of a sweep are run; results do not depend on it."""
 
-    time_limit: float | None = None  # seconds that a cell may take, waiting for others not counted; None: as long as it likes
-    gpus: int | None = 1  # that each cell has to itself where there are several; None: every cell sees all
+    time_limit: float | None = None  # seconds after which a cell is stopped, without waiting for other cells; None: no limit
+    gpus: int | None = 1  # GPUs of a cell's own on a machine with several; None: every cell sees all
 
     def __post_init__(self) -> None:
         if self.time_limit is not None and not self.time_limit > 0:
@@ -210,28 +211,28 @@ class Config:
     control: ControlSettings = MISSING
     calib: CalibSettings = MISSING
     task: TaskSettings = MISSING
-    scoring: ScoringSettings = MISSING
+    scoring: ScoringSettings = field(default_factory=ScoringSettings)
     compress: CompressSettings = field(default_factory=CompressSettings)
     metric: MetricSettings = MISSING
     verdict: VerdictSettings = MISSING
     tracking: TrackingSettings = MISSING
     paths: PathSettings = MISSING
-    sweep: SweepSettings = MISSING
-    plan: bool = False  # say what would be done, and do nothing
+    sweep: SweepSettings = field(default_factory=SweepSettings)
+    plan: bool = False  # show the cells, what the store has of them and an estimate of the rest, and run nothing
 
 
 def resolved(config: Config) -> dict[str, Any]:
-    """Return the settings that a run's result follows from, as plain data, for config.yaml and W&B."""
+    """Return the settings on which a run's results depend, as plain data, for config.yaml and W&B."""
     settings = asdict(config) | {"quant": asdict(config.quant) | {"name": config.quant.name}}
     return {key: value for key, value in settings.items() if key not in ("sweep", "plan")}
 
 
 def register() -> None:
     """Make the schemas and the `${project:…}` resolver known to Hydra; conf/*.yaml build on them."""
-    # conf/hydra/launcher has the plugins' names, so that one that is not installed can be named with what brings it
+    # conf/hydra/launcher has the plugins' names, so that the error for a missing one can say what installs it.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
     schema = OmegaConf.structured(Config)
-    # a quantizer's settings are those of the class that its file names, which is imported when they are checked
+    # A quantizer's file names its class, which is imported when the settings are validated.
     schema.quant = QuantizerSettings()
     OmegaConf.set_struct(schema.quant, False)
     ConfigStore.instance().store(name="schema", node=schema)

@@ -1,9 +1,10 @@
-"""What Hydra composed made into the typed config, or all that is wrong with it."""
+"""Turn what Hydra composed into the typed config, or list everything that is wrong with it."""
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -16,15 +17,15 @@ from bitsure.base.errors import UserError, did_you_mean
 from bitsure.config.quantizers import QuantizerSettings
 from bitsure.config.schema import Config
 
-TARGET = "_target_"  # names a quantizer's class in its file
+TARGET = "_target_"  # the key of a quantizer's class in its file
 
 
 def check_choices(overrides: Iterable[str]) -> None:
-    """Raise UserError where a group is given a list, of which Hydra would take the last option without a word."""
+    """Raise UserError if a group is given a list, of which Hydra would silently take the last option."""
     groups = {group.name for group in fields(Config)}
     given = [override.partition("=") for override in overrides]
     if lists := [(name, value) for name, _, value in given if name in groups and value.startswith("[")]:
-        how = "a run has one. To go over several, -m {0}=a,b; in a sweep's file {0}: a,b."
+        how = "a run has one. For several, use -m {0}=a,b; in a sweep's file {0}: a,b."
         raise UserError(*(f"{name}={value}: {how.format(name)}" for name, value in lists))
 
 
@@ -38,9 +39,12 @@ def to_dataclasses(composed: DictConfig, choices: Mapping[str, str] | None = Non
     Raises:
         UserError: With the keys that are wrong, and what is allowed.
     """
-    missing = set(_missing(composed))
-    composed = _with_typed_quantizer(composed, choices or {})
-    missing |= set(_missing(composed.quant, "quant."))
+    composed = copy(composed)
+    OmegaConf.resolve(composed)  # Once: every later look at a value would resolve it again.
+    missing = OmegaConf.missing_keys(composed)
+    chosen = f"quant={choices['quant']}" if choices and "quant" in choices else ""
+    composed.quant = _typed(composed.quant, "quant", chosen)
+    missing |= {f"quant.{key}" for key in OmegaConf.missing_keys(composed.quant)}
     if missing:
         raise UserError(f"No value for {', '.join(sorted(missing))}. Give one on the command line, such as {min(missing)}=…")
     _check_keys(composed)
@@ -74,15 +78,14 @@ def _check_together(config: Config) -> None:
         )
 
 
-def _with_typed_quantizer(composed: DictConfig, choices: Mapping[str, str]) -> DictConfig:
-    """Return the config with the quantizer's settings as those of the class that its file names, defaults filled in."""
-    chosen = f"quant={choices['quant']}" if "quant" in choices else ""
-    composed = copy(composed)
-    composed.quant = _typed(composed.quant, "quant", chosen)
-    return composed
-
-
 def _typed(node: DictConfig, key: str, chosen: str) -> DictConfig:
+    """Return a quantizer's settings typed as the class that they name, with the class's defaults.
+
+    Args:
+        node: The settings as they were composed.
+        key: Their dotted name, for messages.
+        chosen: The option whose settings these are, such as `quant=rtn3`, for messages.
+    """
     if TARGET not in node:
         what = chosen or key
         raise UserError(f"{what} names no class: its file needs a line such as {TARGET}: my_quantizer.Mine.")
@@ -90,14 +93,17 @@ def _typed(node: DictConfig, key: str, chosen: str) -> DictConfig:
     if not (inspect.isclass(kind) and issubclass(kind, QuantizerSettings) and is_dataclass(kind)):
         raise UserError(f"{key}.{TARGET}={node[TARGET]}: a dataclass is needed that derives from bitsure.quantize.Quantizer.")
     if inspect.isabstract(kind):
-        lacking = ", ".join(sorted(kind.__abstractmethods__))
-        raise UserError(f"{key}.{TARGET}={node[TARGET]}: the class does not say {lacking}, which every quantizer has to.")
-    typed, known = OmegaConf.structured(kind), {field.name for field in fields(kind)}
+        lacking = [name for name, value in inspect.getmembers(kind) if getattr(value, "__isabstractmethod__", False)]
+        raise UserError(
+            f"{key}.{TARGET}={node[TARGET]}: the class does not define {', '.join(lacking)}, which every quantizer needs."
+        )
+    typed = _structured(kind)  # type: ignore[arg-type]  # mypy takes the hash of instances for that of the class
+    known = {field.name for field in fields(kind)}
     given = {str(name): node._get_node(name) for name in node if name != TARGET}
     errors = [no_such_setting(f"{key}.{name}", typed, chosen) for name in given if name not in known]
     values = {name: value for name, value in given.items() if name in known}
     for name, value in values.items():
-        if OmegaConf.is_dict(value) and TARGET in value:
+        if isinstance(value, DictConfig) and TARGET in value:
             values[name] = _typed(value, f"{key}.{name}", "")
     try:
         merged = OmegaConf.merge(typed, values)
@@ -109,25 +115,27 @@ def _typed(node: DictConfig, key: str, chosen: str) -> DictConfig:
     return merged
 
 
+@functools.cache
+def _structured(kind: type[Any]) -> DictConfig:
+    """Return a settings class's schema; it is not to be changed."""
+    structured: DictConfig = OmegaConf.structured(kind)
+    return structured
+
+
 def _why_not(error: OmegaConfBaseException, key: str, values: dict[str, Any], chosen: str) -> str:
-    """What is wrong with a value that the settings' class does not take, or with a key inside one."""
+    """Return what is wrong with a value that the settings' class does not accept, or with a key inside it."""
     inner = str(error.full_key or "").partition(".")
     kind = error.object_type
     if is_dataclass(kind) and isinstance(kind, type) and inner[2]:
         name = inner[2].partition(".")[0]
         if name not in {field.name for field in fields(kind)}:
-            return no_such_setting(f"{key}.{inner[0]}.{name}", OmegaConf.structured(kind), chosen)
+            return no_such_setting(f"{key}.{inner[0]}.{name}", _structured(kind), chosen)
     value = OmegaConf.select(OmegaConf.create({key: values}), f"{key}.{error.full_key}")
     return f"{key}.{error.full_key}={value}: {str(error.msg or error).splitlines()[0]}."
 
 
-def _missing(node: DictConfig, above: str = "") -> Iterator[str]:
-    """The dotted names without a value."""
-    return (above + key for key in OmegaConf.missing_keys(node))
-
-
 def _first_errors(composed: DictConfig) -> list[str]:
-    """The first error of each group of settings."""
+    """Return the first error of each group of settings."""
     errors: list[str] = []
     for group in (node for node in composed.values() if OmegaConf.is_dict(node)):
         try:
@@ -138,27 +146,27 @@ def _first_errors(composed: DictConfig) -> list[str]:
 
 
 def no_such_setting(key: str, group: DictConfig, chosen: str = "") -> str:
-    """Return what to say of a dotted name that its group of settings does not have.
+    """Return the error message for a dotted name that its group of settings does not have.
 
     Args:
         key: The dotted name.
-        group: The settings that there are.
+        group: The group's settings.
         chosen: The option whose settings these are, such as `quant=rtn3`.
     """
     above, dot, name = key.rpartition(".")
     kind = OmegaConf.get_type(group)
     known = [field.name for field in fields(kind)] if is_dataclass(kind) else [str(key) for key in group]
-    listed = f"There are {', '.join(above + dot + one for one in known)}" if known else "It has none"
+    listed = f"Its settings are {', '.join(above + dot + setting for setting in known)}" if known else "It has none"
     where = f" of {chosen}" if chosen else ""
     return f"{key}: no such setting{where}.{did_you_mean(name, known)} {listed}."
 
 
 def _check_keys(node: DictConfig, above: str = "") -> None:
-    """Hydra itself refuses unknown keys, but for those that come with a + in front."""
+    """Raise UserError for an unknown key; Hydra itself refuses those that have no + in front."""
     kind = OmegaConf.get_type(node)
     known = {field.name for field in fields(kind)} if is_dataclass(kind) else set(node)
     for key in map(str, node):
         if key not in known:
             raise UserError(no_such_setting(f"{above}{key}", node))
-        if is_dataclass(OmegaConf.get_type(node[key])):  # a plain dict, such as metric.own, has any keys
+        if is_dataclass(OmegaConf.get_type(node[key])):  # A plain dict, such as metric.own, may have any keys.
             _check_keys(node[key], f"{above}{key}.")

@@ -1,1 +1,1 @@
-"""Full-precision models: where their files are, what those say, and loading them with transformers."""
+"""Full-precision models: locating their files, reading facts from them, and loading them with transformers."""

@@ -104,7 +104,10 @@ def test_cells_that_are_the_same_are_named():
         ("model=1,2", "Config group override must be a string"),
         ("model=[pocket-1m,pocket-4m]", "model=[pocket-1m,pocket-4m]: a run has one. To go over several, -m model=a,b"),
         ("modle.path=a,b", "modle: no such setting. Did you mean model?"),
-        ("quant.activations.x.y=1,2", "quant.activations.x: no such setting of quant=rtn3. There are quant.activations.bits,"),
+        (
+            "quant.activations.x.y=1,2",
+            "quant.activations.x: no such setting of quant=rtn3. Its settings are quant.activations.bits,",
+        ),
         ("+quant.bits=4,5", "Either remove + prefix: 'quant.bits=4'"),
         ("quant.damp_percent=.1,.2", "quant.damp_percent: no such setting of quant=rtn3."),
     ],
