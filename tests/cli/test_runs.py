@@ -198,7 +198,7 @@ def test_what_was_finished_before_a_kill_is_picked_up(bitsure, tiny, tmp_path, k
 
 @needs_shared
 def test_real_tasks_on_real_weights_of_awkward_widths(bitsure, tmp_path):
-    """stories260K: widths 64 and 172, which no group of 128 divides; the study's C4 is not to be had here."""
+    """stories260K: widths 64 and 172, which no group of 128 divides; the study's C4 is unavailable here."""
     arguments = ["model=local", f"model.path={SHARED}/hub/models/karpathy/stories260K", f"paths.hub_mirror={SHARED}/hub"]
     limits = ["task.names=[arc_easy,boolq,piqa]", "task.limit=8", "calib.nsamples=16", "metric.resamples=100"]
     environment = {"HF_ENDPOINT": "http://127.0.0.1:9"}  # nobody answers there
@@ -206,7 +206,7 @@ def test_real_tasks_on_real_weights_of_awkward_widths(bitsure, tmp_path):
     assert done.returncode == 0, done.stderr + done.stdout
     proof = json.loads((tmp_path / "run" / "quantization.json").read_text())
     assert proof["group_sizes"] == {"64": 30, "128 and 44": 5} and len(proof["modules_quantized"]) == 35
-    assert "c4 was not to be had" in proof["calib_data"]["name"] and "c4 was not to be had" in done.stdout
+    assert "c4 is unavailable" in proof["calib_data"]["name"] and "c4 is unavailable" in done.stdout
     assert all(layer["output_error"] > 0.01 for layer in proof["layers"].values())
     refused = bitsure(*arguments, *limits, "quant=gptq3", environment=environment)
     assert (refused.returncode == 1 and "64 × 172" in refused.stderr + refused.stdout) or "172 × 64" in refused.stderr

@@ -145,7 +145,7 @@ def test_page_table_and_tracking_hold_all_kinds(tmp_path):
     made = build(tmp_path, sides[1], sides[0], METRIC, MARGINS, About("all kinds"))
     assert set(made.metrics) == {"t", "last", "pages"} and set(made.figures["reliability"]) == {"t"}
     html = made.page.read_text()
-    assert "pages: the perplexity per word went from" in html and "word_perplexity" in html
+    assert "pages: the perplexity per word changed from" in html and "word_perplexity" in html
     printed = tables.terminal_table(made.metrics, made.comparison, "all kinds", 0.95, 0.01)
     labels = list(printed.columns[1].cells)
     assert labels.count("bits per byte") == 1 and labels.count("accuracy") == 2 and labels.count("calibration error") == 1

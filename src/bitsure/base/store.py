@@ -97,10 +97,13 @@ class Store:
         return self.root / kind / hash_json(made_from)[:24]
 
     def find(self, kind: str, made_from: object, to_read: bool = False) -> Path | None:
-        """The entry's directory if it is there and its files are as they were written; a damaged one is as if not there.
+        """Return the entry's directory; None if there is no such entry, or its files are damaged.
 
-        A file that has its size and time is taken for undamaged, any other is hashed. to_read: hash them all; for those who
-        load the content, so that bits that turned are noticed before they are believed.
+        Args:
+            kind: The kind of entry, such as `weights`.
+            made_from: What names every cause of the content.
+            to_read: Hash every file, for callers that load the content. Otherwise a file is hashed only if its size or time
+                has changed.
         """
         path = self.path(kind, made_from)
         if not path.is_dir():
@@ -122,9 +125,16 @@ class Store:
             yield
 
     def ensure(self, kind: str, made_from: object, fill: Callable[[Path], None], to_read: bool = False) -> Path:
-        """The entry's directory; where it is not there yet `fill` fills it, in one process at a time. to_read: as in `find`."""
-        if found := self.find(kind, made_from, to_read):
-            return found
+        """Return the entry's directory, and fill it first if there is none.
+
+        Args:
+            kind: The kind of entry, such as `weights`.
+            made_from: What names every cause of the content.
+            fill: Writes the content into the directory that it is given; one process at a time does so.
+            to_read: As in `find`.
+        """
+        if entry := self.find(kind, made_from, to_read):
+            return entry
         with self.lock(kind, made_from):
             if not self.find(kind, made_from, to_read):  # not made by another process meanwhile
                 with self.create(kind, made_from) as unfinished:
@@ -133,7 +143,7 @@ class Store:
 
     @contextmanager
     def create(self, kind: str, made_from: object) -> Iterator[Path]:
-        """An empty directory to fill; it becomes the entry when the block ends without an exception."""
+        """Yield an empty directory to fill; it becomes the entry when the block ends without an exception."""
         final = self.path(kind, made_from)
         final.parent.mkdir(parents=True, exist_ok=True)
         if not (self.root / "version").exists():
@@ -162,7 +172,7 @@ class Store:
             Path(alive.lock_file).unlink(missing_ok=True)
 
     def hashes(self, files: Sequence[Path]) -> list[str]:
-        """SHA-256 of each file's content. Files of the same places, sizes and times as before are not read again."""
+        """Return the SHA-256 of each file's content. A file of the same path, size and time as before is not read again."""
         made_from = {"files": [[str(file.absolute()), *_stat(file)] for file in files]}
 
         def fill(entry: Path) -> None:
@@ -173,15 +183,15 @@ class Store:
         return hashes
 
     def _alive(self, unfinished: Path) -> filelock.BaseFileLock:
-        """What the maker of an unfinished entry holds as long as it lives."""
+        """Return the lock that a process holds as long as it makes an unfinished entry."""
         folder = self.root / "locks" / "unfinished"
         folder.mkdir(parents=True, exist_ok=True)
         return filelock.FileLock(folder / unfinished.name.removeprefix(UNFINISHED))
 
     def _remove_left_behind(self, folder: Path) -> None:
-        """Remove what makers on this machine that are no more left unfinished; others' locks may not be seen from here.
+        """Remove unfinished entries of processes of this machine that have ended; other machines' locks may be invisible here.
 
-        A process's number would not do: containers may share a machine's name and not its processes.
+        A process id would not do: containers may share a machine's name and not its processes.
         """
         for path in folder.glob(f"{UNFINISHED}*"):
             if path.name.removeprefix(UNFINISHED).partition("-")[2] != socket.gethostname():

@@ -1,4 +1,4 @@
-"""What a piece of work cost, written beside its result in the store, and how much arithmetic such work is."""
+"""The cost of a piece of work, which is written next to its result in the store, and how much arithmetic such work is."""
 
 from __future__ import annotations
 

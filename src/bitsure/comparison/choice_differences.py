@@ -51,12 +51,12 @@ def compare_choices(
     results, estimates = _metric_differences(pairs, settings, resampling)
     results["accuracy"] = with_wider_interval(results["accuracy"], agresti_min(pairs, level))
     metrics = pair_metrics()
-    for name, found in estimate(metrics, pairs, resampling.weights, resampling.clusters).items():
-        estimates[name] = found
-        results[name] = summarize(Difference, found, metrics[name].count(pairs), resampling, level)
+    for name, point_estimate in estimate(metrics, pairs, resampling.weights, resampling.clusters).items():
+        estimates[name] = point_estimate
+        results[name] = summarize(Difference, point_estimate, metrics[name].count(pairs), resampling, level)
     guessing = estimate({BASELINE_ABOVE_GUESSING: accuracy_above_guessing()}, full, resampling.weights, resampling.clusters)
-    for name, found in guessing.items():
-        results[name] = summarize(Difference, found, len(full), resampling, level)
+    for name, point_estimate in guessing.items():
+        results[name] = summarize(Difference, point_estimate, len(full), resampling, level)
     for name, point in deferral_points(pairs, cost_quantized).items():
         results[name] = results[name].model_copy(update=asdict(point))
     changes = quantized.true_label_prob - full.true_label_prob

@@ -1,4 +1,4 @@
-"""Numbers that papers and their repositories print, shown beside what a run measured and never in its place.
+"""Numbers that papers and their repositories print, shown next to a run's own numbers, never instead of them.
 
 Each row of published.csv is one number: the model by its name in conf/model; the bits of weights, of activations, and of keys
 and values (16: not quantized); group size (−1: a row, token or head; 0: a tensor) and symmetry of each, and the rounding of the

@@ -34,10 +34,10 @@ def compare_texts(before: pa.Table, after: pa.Table, settings: MetricSettings, a
     resampling, level = Resampling.of_records(after, settings), settings.confidence_level
     metrics = text_metrics(full)
     results: dict[str, Difference] = {}
-    for name, found in estimate(metrics, quantized, resampling.weights, resampling.clusters, minus=full).items():
-        now, was = found.sides
-        difference = summarize(Difference, found, len(full), resampling, level, baseline=was, quantized=now)
-        results[name] = with_test(difference, z_test(found, level))
+    for name, point_estimate in estimate(metrics, quantized, resampling.weights, resampling.clusters, minus=full).items():
+        now, was = point_estimate.sides
+        difference = summarize(Difference, point_estimate, len(full), resampling, level, baseline=was, quantized=now)
+        results[name] = with_test(difference, z_test(point_estimate, level))
     (now, now_influence), (was, was_influence) = (metrics["nll"].value_and_influence(side) for side in (quantized, full))
     changes = now - was + now_influence - was_influence
     results["nll"] = with_test(results["nll"], paired_t_test(changes, None, resampling.clusters, level, alpha))
@@ -50,7 +50,7 @@ def compare_texts(before: pa.Table, after: pa.Table, settings: MetricSettings, a
 
 def _add_flips(results: dict[str, Difference], pairs: AnswerPairs[TextSet], resampling: Resampling, level: float) -> None:
     """Add what became right or wrong by greedy decoding, with its test."""
-    for name, found in estimate(text_pair_metrics(), pairs, resampling.weights, resampling.clusters).items():
-        results[name] = summarize(Difference, found, len(pairs), resampling, level)
+    for name, point_estimate in estimate(text_pair_metrics(), pairs, resampling.weights, resampling.clusters).items():
+        results[name] = summarize(Difference, point_estimate, len(pairs), resampling, level)
     results["accuracy"] = with_wider_interval(results["accuracy"], agresti_min(pairs, level))
     results["correct_to_wrong"] = with_test(results["correct_to_wrong"], mcnemar(pairs, resampling.clusters, level))

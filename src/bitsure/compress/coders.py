@@ -23,7 +23,7 @@ TABLE = np.uint16  # the type that the frequency of a code is stored in
 
 @dataclass(frozen=True)
 class CodedSize:
-    """What a coder made of some codes."""
+    """The result of one coder on some codes."""
 
     bits: int
     """Their size after coding."""

@@ -1,4 +1,4 @@
-"""One call of `datasets.load_dataset`: which data set it asks for, and which files that takes."""
+"""One call of `datasets.load_dataset`: which data set it loads, and which files that needs."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def is_offline() -> bool:
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """Download nothing within the block: whatever is not on this machine raises NotHere.
+    """Download nothing within the block: what is not on this machine raises NotHere.
 
     This changes a constant of huggingface_hub for the whole process, all of its threads, until the block ends. It is the only
     switch that the hub's client and `datasets` both obey; `datasets.load_dataset` has no argument for it. `datasets` copies the

@@ -1,4 +1,4 @@
-"""What may be said across models and across random draws.
+"""Conclusions across models and across random draws.
 
 That a change is significant for one model and not for another is never a finding.
 """

@@ -1,4 +1,4 @@
-"""Names of metrics that other code asks for, and of tasks and entries that are no metric of a question."""
+"""Names of metrics that other modules use, and of entries that are no metric of a question."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The study's numbers as its published notebook computes them, artefacts included (Proskurina et al. 2024).
 
-They stand beside the corrected metrics so that the study's printed figures can be compared and its artefacts seen:
+They are reported in addition to the corrected metrics, to compare with the study's printed figures and to show its artefacts:
 - with two choices, `ace` holds confidence against the label (0 or 1) and not against being right, and `mce` is signed;
 - with more, `ace` compares confidence with the share of one true class that was predicted, and what lies above the last
   threshold falls into the first range; `mce` and `sce` never visit the bin of the surest questions;

@@ -57,21 +57,24 @@ def _measure_choices(records: pa.Table, settings: MetricSettings) -> tuple[dict[
     estimates |= _at_own_temperature(questions, resampling, settings)
     level = settings.confidence_level
     results = {}
-    for name, found in estimates.items():
+    for name, point_estimate in estimates.items():
         n = metrics[name].count(questions) if name in metrics else len(questions)
-        results[name] = summarize(Measurement, found, n, resampling, level)
+        results[name] = summarize(Measurement, point_estimate, n, resampling, level)
     results[ECE_IF_CALIBRATED] = _error_if_calibrated(questions, settings)
     if settings.paper_compat:
         kept = len(paper_compat.kept(records))
-        for name, found in paper_estimates(records, resampling.weights, resampling.clusters).items():
-            results[f"paper_compat/{name}"] = summarize(Measurement, found, kept, resampling, level)
+        for name, point_estimate in paper_estimates(records, resampling.weights, resampling.clusters).items():
+            results[f"paper_compat/{name}"] = summarize(Measurement, point_estimate, kept, resampling, level)
     return results, estimates
 
 
 def _measure_texts(records: pa.Table, settings: MetricSettings) -> dict[str, Measurement]:
     texts, resampling, level = text_set(records), Resampling.of_records(records, settings), settings.confidence_level
     estimates = estimate(text_metrics(texts), texts, resampling.weights, resampling.clusters)
-    return {name: summarize(Measurement, found, len(texts), resampling, level) for name, found in estimates.items()}
+    return {
+        name: summarize(Measurement, point_estimate, len(texts), resampling, level)
+        for name, point_estimate in estimates.items()
+    }
 
 
 def _at_own_temperature(questions: QuestionSet, resampling: Resampling, settings: MetricSettings) -> dict[str, PointEstimate]:

@@ -1,4 +1,4 @@
-"""What rules a quantizer out, found before weights are loaded."""
+"""Refuse combinations of a quantizer and a model before weights are loaded."""
 
 from __future__ import annotations
 

@@ -75,9 +75,9 @@ def _clear(axes: Axes) -> None:
     drawn = (axes.child_axes, axes.lines, axes.collections, axes.patches, axes.texts, axes.images)
     for container in list(axes.containers):
         container.remove()
-    for artists in drawn:
-        for artist in list(artists):
-            artist.remove()
+    for items in drawn:
+        for item in list(items):
+            item.remove()
     if legend := axes.get_legend():
         legend.remove()
     axes.relim()
@@ -87,7 +87,7 @@ def _clear(axes: Axes) -> None:
 def draw_intervals(axes: Axes, places: ArrayLike, low: ArrayLike, high: ArrayLike, colour: str) -> None:
     """Draw vertical lines from the lower to the upper ends of intervals.
 
-    Unlike error bars they may lie beside the value that they belong to. Intervals that do not exist (NaN) are left out.
+    Unlike error bars, an interval need not contain its value. Intervals that do not exist (NaN) are left out.
 
     Args:
         axes: Where to draw.

@@ -44,7 +44,7 @@ def _probability(task: str, values: Mapping[str, Difference], alpha: float) -> s
     if change.smallest_detectable:
         test += f"; 80% power to detect a change of {change.smallest_detectable:.4f}"
     return (
-        f"{task}: the mean probability of the right answer went from {tables.number(change.baseline)} to "
+        f"{task}: the mean probability of the right answer changed from {tables.number(change.baseline)} to "
         f"{tables.number(change.quantized)}, a change of {tables.number(change.value, sign=True)} "
         f"{tables.interval(change, sign=True)} ({test}); {flips.value:.1%} of {change.n:,} answers changed."
     )
@@ -53,7 +53,7 @@ def _probability(task: str, values: Mapping[str, Difference], alpha: float) -> s
 def _perplexity(task: str, values: Mapping[str, Difference]) -> str:
     word, nll = values["word_perplexity"], values["nll"]
     return (
-        f"{task}: the perplexity per word went from {tables.number(word.baseline)} to {tables.number(word.quantized)}; "
+        f"{task}: the perplexity per word changed from {tables.number(word.baseline)} to {tables.number(word.quantized)}; "
         f"the NLL per token changed by {tables.number(nll.value, sign=True)} nats {tables.interval(nll, sign=True)} over "
         f"{nll.n:,} texts ({tables.p_value(nll.p_adjusted)}, exploratory)."
     )

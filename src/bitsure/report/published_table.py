@@ -1,4 +1,4 @@
-"""Show published numbers beside those of a run, and what the two do not have in common."""
+"""Show published numbers next to those of a run, and how the two set-ups differ."""
 
 from __future__ import annotations
 

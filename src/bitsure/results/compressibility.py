@@ -40,7 +40,7 @@ class CoderResult(Result):
 
 
 class BesideBits(Result):
-    """Bits a weight of what lies beside the codes: scales and zero points."""
+    """Bits a weight of scales and zero points."""
 
     stored: float
     """As stored."""
@@ -79,7 +79,7 @@ class Codes(Result):
     bits_per_weight: float
     """Bits a weight as stored, scales and zero points counted."""
     beside_bits_per_weight: BesideBits
-    """Of that, what lies beside the codes."""
+    """Of that, scales and zero points."""
     coders: dict[str, CoderResult]
     """Coder → what it reaches."""
     best: str

@@ -1,4 +1,4 @@
-"""costs.json: what quantizing and scoring took when their results were made, which may have been in another run."""
+"""costs.json: the cost of quantizing and of scoring when their results were made, which may have been in another run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from bitsure.results.result import Result
 
 
 class WorkCosts(Result):
-    """What a piece of work took."""
+    """The cost of a piece of work."""
 
     seconds: float | None
     """Wall time, seconds; null where it is not known."""
@@ -17,7 +17,7 @@ class WorkCosts(Result):
 
 
 class TaskCosts(Result):
-    """What scoring one task took."""
+    """The cost of scoring one task."""
 
     tokens: int
     """Tokens that were run, padding counted."""
@@ -32,7 +32,7 @@ class TaskCosts(Result):
 
 
 class ScoringCosts(Result):
-    """What scoring took, over all tasks whose cost is known: those that were scored in one go."""
+    """The cost of scoring, over all tasks whose cost is known: those that were scored in one go."""
 
     seconds: float
     """Wall time, seconds, of all tasks."""

@@ -1,4 +1,4 @@
-"""published.json: numbers that others printed, beside the run's own."""
+"""published.json: numbers that papers print, with the run's own numbers."""
 
 from __future__ import annotations
 

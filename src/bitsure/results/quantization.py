@@ -54,7 +54,7 @@ class TransformEffect(Result):
     measure: str
     """What the numbers in `layers` measure."""
     layers: dict[str, float]
-    """Layers that read one input → how far the transform went there."""
+    """Layers that read one input → how strongly the transform changed them."""
     nothing_to_move: list[str]
     """Layers where the transform found nothing to do."""
     searched: dict[str, ReassemblySearch] | None = None
@@ -92,7 +92,7 @@ class Quantization(Result):
     group_sizes: dict[str, int]
     """How many weights share a scale → in how many layers."""
     other_tensors_rounded: list[str]
-    """Tensors beside the layers' weights that changed, such as norms under a cast."""
+    """Tensors other than the layers' weights that changed, such as norms under a cast."""
     layers: dict[str, LayerError]
     """Layer → how far it moved."""
     activations: RoundedStates | None = None

@@ -27,7 +27,7 @@ from bitsure.scoring.scored_model import ScoredModel
 
 @dataclass(frozen=True)
 class QuantizedRun:
-    """What quantizing gave: the checkpoint, the proof, and how far its codes compress (None where there are none)."""
+    """The results of quantizing: the checkpoint, the proof, and how far its codes compress (None for weights without codes)."""
 
     checkpoint: Path
     proof: Quantization

@@ -69,7 +69,7 @@ def prepare(config: Config, log_file: Path, memo: Memo) -> PreparedRun:
         memo: Remembers what other cells of a sweep have in common with this one.
 
     Raises:
-        UserError: If something cannot be had, or settings contradict each other.
+        UserError: If a file or data set is unavailable, or settings contradict each other.
     """
     check_own_metrics(config.metric)
     store, mirror = Store(config.paths.store), config.paths.hub_mirror

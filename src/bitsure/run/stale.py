@@ -1,4 +1,4 @@
-"""Whether what a finished run was made of is still what is there: a config names files, not their content."""
+"""Find out whether the files that a finished run read have changed: a config names files, not their content."""
 
 from __future__ import annotations
 
@@ -20,20 +20,27 @@ from bitsure.scoring.question_source import locate_questions
 
 
 def changed(config: Config, run_dir: Path, memo: Memo | None = None) -> list[str]:
-    """What a finished run of this config read that has other content now, by the run's provenance.json; nothing is loaded.
+    """Return which files a finished run of this config read that have other content now; nothing is loaded.
 
-    What is not on this machine any more cannot be looked at, and the run stays as it is. memo: knows what was
-    read for other cells.
+    Files that are no longer on this machine cannot be compared; they count as unchanged.
+
+    Args:
+        config: The run's settings.
+        run_dir: Its directory, with provenance.json.
+        memo: Remembers what was read for other cells.
+
+    Returns:
+        A phrase for each changed source, such as `the model in DIR`; empty if nothing changed.
     """
     try:
         made_by = json.loads((run_dir / "provenance.json").read_text())
     except (OSError, ValueError):
         return []
-    found: list[str] = []
-    for look in (_model, _checkpoint, _calib_text, _own_tasks, _data_sets):
+    sources: list[str] = []
+    for find_changed in (_model, _checkpoint, _calib_text, _own_tasks, _data_sets):
         with suppress(UserError):
-            found += look(config, made_by, memo or Memo())
-    return found
+            sources += find_changed(config, made_by, memo or Memo())
+    return sources
 
 
 def _model(config: Config, made_by: dict[str, Any], memo: Memo) -> Iterator[str]:
@@ -53,15 +60,15 @@ def _checkpoint(config: Config, made_by: dict[str, Any], memo: Memo) -> Iterator
 def _calib_text(config: Config, made_by: dict[str, Any], memo: Memo) -> Iterator[str]:
     text = (made_by.get("weights") or {}).get("text")
     if text and config.calib.kind == "text":  # training splits would take the harness
-        found = memo(locate_text, config.calib, config.paths.hub_mirror, config.task, Store(config.paths.store))
-        if found.fingerprint != text["sha256"]:
-            yield f"the calibration text {found.place}"
+        now = memo(locate_text, config.calib, config.paths.hub_mirror, config.task, Store(config.paths.store))
+        if now.fingerprint != text["sha256"]:
+            yield f"the calibration text {now.place}"
 
 
 def _own_tasks(config: Config, made_by: dict[str, Any], memo: Memo) -> Iterator[str]:
     if config.task.include_path:
-        found = memo(locate_questions, config.task, config.paths.hub_mirror)
-        if made_by.get("own_tasks") not in (None, found.own_tasks):
+        now = memo(locate_questions, config.task, config.paths.hub_mirror)
+        if made_by.get("own_tasks") not in (None, now.own_tasks):
             yield f"the tasks in {config.task.include_path}"
 
 
@@ -72,6 +79,6 @@ def _data_sets(config: Config, made_by: dict[str, Any], memo: Memo) -> Iterator[
     for origins in made_by.get("data", {}).values():
         for repo, origin in origins.items():
             read = origin.get("sha256", {})
-            found = memo(mirrors.hashes, mirror, repo, tuple(read))
-            if any(now not in (None, read[name]) for name, now in found.items()):
+            hashes = memo(mirrors.hashes, mirror, repo, tuple(read))
+            if any(now not in (None, read[name]) for name, now in hashes.items()):
                 yield f"the data set {repo} in {mirror}"

@@ -1,4 +1,4 @@
-"""Log what a run found to Weights & Biases."""
+"""Log a run's results to Weights & Biases."""
 
 from __future__ import annotations
 

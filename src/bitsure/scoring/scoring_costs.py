@@ -1,4 +1,4 @@
-"""What scoring cost over all tasks, from what the store keeps beside each task's records."""
+"""The cost of scoring all tasks, from the costs that the store keeps with each task's records."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from bitsure.records.record import Record
 from bitsure.tasks.gold import TRUTHFULQA_MC2, choices_of, right_choices
 from bitsure.tasks.protocols import Document, HarnessTask, Sample
 
-RELATIVE_TOLERANCE = 1e-6  # of numbers that the harness took of the same log-likelihoods
+RELATIVE_TOLERANCE = 1e-6  # of numbers that the harness computes from the same log-likelihoods
 PER_LENGTH = ("word_perplexity", "byte_perplexity")  # the harness's pairs of a text's log-likelihood and its length
 
 
@@ -53,10 +53,10 @@ class TaskKind(ABC):
 
     @abstractmethod
     def check_agreement(self, record: Record, sample: Sample) -> None:
-        """Raise UserError if a number that the harness took of a question is not the one its record gives."""
+        """Raise UserError if a number that the harness computed for a question differs from the one that its record gives."""
 
     def has_check(self, sample: Sample) -> bool:
-        """Return whether the harness took a number that `check_agreement` compares."""
+        """Return whether the harness computed a number that `check_agreement` compares."""
         return "acc" in sample
 
     def prompt(self, sample: Sample) -> str:
@@ -72,7 +72,7 @@ class TaskKind(ABC):
         return [str(task.doc_to_text(doc))]
 
     def check_readable(self, name: str, task: HarnessTask, doc: Document) -> None:
-        """Read what will be scored of a document, so that whatever is wrong with it is raised now."""
+        """Read what will be scored of a document, so that an error in it is raised now."""
         task.doc_to_target(doc)
 
     def answered_text(self, name: str, task: HarnessTask, doc: Document) -> str:

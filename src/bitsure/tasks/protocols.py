@@ -9,7 +9,7 @@ Document: TypeAlias = dict[str, Any]
 """One row of a data set."""
 
 Sample: TypeAlias = Mapping[str, Any]
-"""What the harness logs of one question: doc, doc_id, hashes, arguments, and the metrics it took."""
+"""What the harness logs of one question: doc, doc_id, hashes, arguments, and the metrics it computed."""
 
 
 class Instance(Protocol):

@@ -145,4 +145,4 @@ def test_where_the_hub_is_not_to_be_had_it_is_an_error_or_said(tmp_path, monkeyp
     with pytest.raises(UserError, match="calib=text"):
         locate_text(calib(repo="org/set", file="f.jsonl", name="c4"), None)
     found = locate_text(calib(repo="org/set", file="f.jsonl", name="c4", if_missing="pocket"), None)
-    assert found.name == "pocket (c4 was not to be had)" and found.files == (calibration_text.POCKET_TEXT,)
+    assert found.name == "pocket (c4 is unavailable)" and found.files == (calibration_text.POCKET_TEXT,)

@@ -184,7 +184,7 @@ def test_reassembling_that_moves_nothing_on_held_out_text_is_an_error(tmp_path):
     claimed = InferenceScheme(
         A4, reassembled=[ReassembledInput([name], silent, {})], transform_effects={"reassemble": {name: 2.0}}
     )
-    with pytest.raises(UserError, match=rf"\[reassemble\] moved nothing in the inputs of {name} on held-out text"):
+    with pytest.raises(UserError, match=rf"\[reassemble\] changed nothing in the inputs of {name} on held-out text"):
         prove_inference(model, CheckpointContents({}, scheme=claimed), WINDOWS)
 
 

@@ -1,4 +1,4 @@
-"""Activations, keys and values that were not rounded, and transforms that moved nothing, must not get away with it."""
+"""Activations, keys and values that were not rounded, and transforms that changed nothing, must not get away with it."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_inputs_that_are_always_zero_are_said_to_be():
 def test_smoothing_that_moved_nothing_is_an_error_and_a_search_that_found_nothing_is_said():
     name = "model.layers.0.mlp.up_proj"
     idle = InferenceScheme(SETTINGS.activations, None, [Division([name], torch.ones(64))], {}, {"smooth": {name: 1.0}})
-    with pytest.raises(UserError, match=r"smooth.* moved nothing: every scale is 1"):
+    with pytest.raises(UserError, match=r"smooth.* changed nothing: every scale is 1"):
         prove(llama(), CheckpointContents({}, scheme=idle), WINDOWS)
     moved = {"scale": {name: 1.0, "other": 3.0}, "clip": {name: 0.0}}
     found = prove_inference(llama(), CheckpointContents({}, scheme=InferenceScheme(transform_effects=moved)), WINDOWS)[

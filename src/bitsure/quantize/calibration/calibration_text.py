@@ -116,7 +116,7 @@ def _locate_files(calib: CalibSettings, hub_mirror: str | None, task: TaskSettin
     except UserError as error:
         if calib.if_missing != "pocket":
             raise UserError(f"{error}\nOr another text: calib=text calib.path=FILE, or calib=pocket.") from error
-        name, path, start = f"pocket ({calib.name} was not to be had)", POCKET_TEXT, None
+        name, path, start = f"pocket ({calib.name} is unavailable)", POCKET_TEXT, None
         log.warning("calibration text: %s", name)
     files = find_files(path)
     content = hash_files(files, store) if path.is_dir() else hash_each([path], store)[0]

@@ -110,7 +110,7 @@ def _fields(part: object) -> Iterator[tuple[str, object]]:
     """Yield what a weight is made of, also inside parts that are dataclasses themselves."""
     for key, value in vars(part).items():
         if dataclasses.is_dataclass(value):
-            yield from ((f"{key}.{inner}", found) for inner, found in _fields(value))
+            yield from ((f"{key}.{inner}", field) for inner, field in _fields(value))
         else:
             yield key, value
 

@@ -157,9 +157,9 @@ def _transform_effect(transform: str, scheme: InferenceScheme, spreads: Mapping[
     by_layers = scheme.transform_effects[transform]
     idle = sorted(names for names, effect in by_layers.items() if effect == NOTHING[transform])
     if len(idle) == len(by_layers):
-        log.warning("%s moved nothing: no layer was found better off", transform)
+        log.warning("%s changed nothing: it would improve no layer", transform)
         if transform == "smooth":
-            raise UserError("quant.transforms=[smooth] moved nothing: every scale is 1. No score is taken from such a model.")
+            raise UserError("quant.transforms=[smooth] changed nothing: every scale is 1. No score is taken from such a model.")
     details: dict[str, Any] = {}
     if transform == "reassemble":
         largest_input = _largest_inputs(spreads)
@@ -173,7 +173,7 @@ def _transform_effect(transform: str, scheme: InferenceScheme, spreads: Mapping[
 def _largest_inputs(spreads: Mapping[str, _Spread]) -> dict[str, tuple[float, float]]:
     if same := sorted(name for name, spread in spreads.items() if not spread.changed):
         raise UserError(
-            f"quant.transforms=[reassemble] moved nothing in the inputs of {', '.join(same)} on held-out text. No score is "
+            f"quant.transforms=[reassemble] changed nothing in the inputs of {', '.join(same)} on held-out text. No score is "
             f"taken from such a model."
         )
     return {name: (spread.before, spread.after) for name, spread in spreads.items()}

@@ -46,7 +46,7 @@ class InspectedCell:
     missing: set[Path] = field(default_factory=set)
     """Those of `pieces` that the store does not have."""
     to_download: str | None = None
-    """What has to be downloaded before more can be said; None where everything is here."""
+    """What has to be downloaded before the cell can be checked further; None where everything is here."""
 
     @property
     def present(self) -> set[Path]:
@@ -100,8 +100,8 @@ def _inspect(cell: ComposedCell, errors: CellErrors, memo: Memo, on_nodes: bool)
 
 def _stale(changes: list[str]) -> str:
     return (
-        f"done, but {' and '.join(changes)} changed since. Its numbers belong to what was there before, and new cells would "
-        "stand beside them. Choose another hydra.sweep.dir, or remove the cells that are to run again."
+        f"done, but {' and '.join(changes)} changed since. Its numbers belong to the old content, and new cells would "
+        "use the new one. Choose another hydra.sweep.dir, or remove the cells that are to run again."
     )
 
 
@@ -198,7 +198,7 @@ def _summary(inspected: Sequence[InspectedCell], memo: Memo) -> str:
     seconds = sum(estimate.seconds for estimate in estimates) + SECONDS_A_CELL * to_run
     memory, disk = max(estimate.memory for estimate in estimates), sum(estimate.disk for estimate in estimates)
     return (
-        f"{text}\nAn estimate, from the models' shapes, the number of questions and what the store knows of earlier times: "
+        f"{text}\nAn estimate, from the models' shapes, the number of questions and earlier work in the store: "
         f"{_duration(seconds)} one after the other on this machine; up to {_size(memory)} of memory a cell; "
         f"{_size(disk)} of disk in the store."
     )

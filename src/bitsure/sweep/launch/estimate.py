@@ -1,4 +1,4 @@
-"""Estimate what a piece of work takes, from the model's shape, the number of questions and what such work took before.
+"""Estimate what a piece of work takes, from the model's shape, the number of questions and how long such work took before.
 
 Another machine, another load or longer questions take another time.
 """
@@ -61,7 +61,7 @@ class WorkEstimate(NamedTuple):
 
 
 class WorkEstimator:
-    """Estimates work by what the store's entries took."""
+    """Estimates work from the recorded costs of the store's entries."""
 
     def __init__(self, store: Store, memo: Memo) -> None:
         self.memo = memo
@@ -72,7 +72,7 @@ class WorkEstimator:
             self._learn(file.parent)
 
     def _learn(self, entry: Path) -> None:
-        """Remember what an entry of the store took; nothing of one that cannot be read."""
+        """Remember the cost of an entry of the store; an entry that cannot be read is left out."""
         try:
             cost, made_from = read_cost(entry), json.loads((entry / "manifest.json").read_text())["made_from"]
         except (OSError, ValueError, KeyError):
