@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from bitsure.metrics.arrays import FloatArray, IntArray
+from bitsure.metrics.ties import with_ties
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -47,7 +48,7 @@ class Bins:
     @classmethod
     def quantile(cls, confidence: FloatArray, n_bins: int) -> Bins:
         """Return bins that hold about equally many of some confidences, shape (n,); fewer bins where many are equal."""
-        inner = np.quantile(confidence, np.arange(1, n_bins) / n_bins)
+        inner = np.quantile(with_ties(confidence), np.arange(1, n_bins) / n_bins)
         return cls(np.unique([0.0, *inner[(inner > 0) & (inner < 1)], 1.0]))
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bitsure.metrics.arrays import BoolArray, FloatArray, IntArray
+from bitsure.metrics.ties import with_ties
 
 SHARES = tuple(k / 10 for k in range(1, 10))  # of the questions, that go to the full model
 NAMES = tuple(f"{share:.0%}".replace("%", "_percent") for share in SHARES)
@@ -27,6 +28,7 @@ def defer_least_confident(confidence: FloatArray, fold: IntArray, shares: Sequen
     Returns:
         Shape (n, len(shares)).
     """
+    confidence = with_ties(confidence)
     chosen = np.zeros((len(confidence), len(shares)), dtype=bool)
     for k in range(int(fold.max()) + 1):
         others = fold != k if fold.max() else fold == k

@@ -12,6 +12,7 @@ from bitsure.metrics.arrays import BoolArray, FloatArray, IntArray
 from bitsure.metrics.deferral import SHARES, defer_least_confident
 from bitsure.metrics.questions import QuestionSet
 from bitsure.metrics.temperature import inverse_temperatures, temperature_influence
+from bitsure.metrics.ties import with_ties
 
 STRATA = 5
 
@@ -107,7 +108,7 @@ class QuestionPairs(AnswerPairs[QuestionSet]):
         """The rank of the full model's margin within the task, from 0 (unsure) to 1; equal margins have their mean rank."""
         from scipy.stats import rankdata
 
-        ranks: FloatArray = rankdata(self.full.margin)
+        ranks: FloatArray = rankdata(with_ties(self.full.margin))
         return (ranks - 0.5) / len(self)
 
     @cached_property

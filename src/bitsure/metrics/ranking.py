@@ -13,6 +13,7 @@ import numpy as np
 from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.metrics.questions import QuestionSet
 from bitsure.metrics.statistic import Statistic
+from bitsure.metrics.ties import with_ties
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Auroc(Statistic[QuestionSet]):
         if not right.any() or right.all():
             return math.nan, np.full(n, math.nan)
         placements = _placements(questions)
-        area = float(placements[right].mean())
+        area = math.fsum(placements[right]) / int(right.sum())  # exact, and so the same in every order
         return area, np.where(right, (placements - area) * n / right.sum(), (1 - placements - area) * n / (~right).sum())
 
 
@@ -53,19 +54,21 @@ class Aurc(Statistic[QuestionSet]):
     least: float = 0.0
 
     def value_and_influence(self, questions: QuestionSet) -> tuple[float, FloatArray]:
-        """Return the area and its derivative by each question's weight."""
-        order, wrong = _most_confident_first(questions)
-        covered = np.arange(1, len(order) + 1)
+        """Return the area and its derivative by each question's weight.
+
+        Equally confident questions take the mean of the derivatives over the places that they share, each with its own error.
+        """
+        order, place, wrong = _most_confident_first(questions)
+        covered, own = np.arange(1, len(order) + 1), 1 - questions.correct
         risk = np.cumsum(wrong) / covered
-        value = risk.mean()
-        derivative = risk - risk.mean() + wrong * _sum_of_later(1 / covered) - _sum_of_later(risk / covered)
+        value, e = risk.mean(), own.sum() / len(own)
+        by_error = _mean_by_place(_sum_of_later(1 / covered), place)
+        influence = np.empty(len(order))
+        influence[order] = _mean_by_place(risk - _sum_of_later(risk / covered), place) + own[order] * by_error
         if self.excess:
             value -= (np.maximum(covered - questions.correct.sum(), 0) / covered).mean()  # all right answers first
-            e = min(wrong.mean(), 1 - 1e-9)
-            derivative = derivative + math.log(1 - e) * (wrong - e)
-        influence = np.empty(len(order))
-        influence[order] = derivative - derivative.mean()
-        return float(value), influence
+            influence += math.log(1 - min(e, 1 - 1e-9)) * own
+        return float(value), influence - influence.mean()
 
 
 def risk_coverage(questions: QuestionSet) -> tuple[FloatArray, FloatArray]:
@@ -74,7 +77,7 @@ def risk_coverage(questions: QuestionSet) -> tuple[FloatArray, FloatArray]:
     Returns:
         Coverage from 1/n to 1, and the error rate of what is then answered, shape (n,) each.
     """
-    _, wrong = _most_confident_first(questions)
+    _, _, wrong = _most_confident_first(questions)
     covered = np.arange(1, len(questions) + 1)
     return covered / len(questions), np.cumsum(wrong) / covered
 
@@ -84,17 +87,23 @@ def _sum_of_later(values: FloatArray) -> FloatArray:
     return np.cumsum(values[::-1])[::-1]
 
 
-def _most_confident_first(questions: QuestionSet) -> tuple[IntArray, FloatArray]:
-    """Return the order, and the error of each question in it; equally confident ones have their mean error."""
-    order = np.argsort(-questions.confidence, kind="stable")
-    _, place, count = np.unique(-questions.confidence[order], return_inverse=True, return_counts=True)
-    wrong = np.bincount(place, 1 - questions.correct[order]) / count
-    return order, wrong[place]
+def _most_confident_first(questions: QuestionSet) -> tuple[IntArray, IntArray, FloatArray]:
+    """Return the order of the questions, the place of each in it, and its error, which equally confident ones share."""
+    falling = -with_ties(questions.confidence)
+    order = np.argsort(falling, kind="stable")
+    _, place = np.unique(falling[order], return_inverse=True)
+    return order, place, _mean_by_place(1 - questions.correct[order], place)
+
+
+def _mean_by_place(values: FloatArray, place: IntArray) -> FloatArray:
+    """Return for each value the mean of all that have its place, shape (n,)."""
+    mean: FloatArray = np.bincount(place, values) / np.bincount(place)
+    return mean[place]
 
 
 def _placements(questions: QuestionSet) -> FloatArray:
     """Return the share of the questions of the other kind, right or wrong, that are less confident; ties half."""
-    _, place = np.unique(questions.confidence, return_inverse=True)
+    _, place = np.unique(with_ties(questions.confidence), return_inverse=True)
     right = np.bincount(place, questions.correct)
     wrong = np.bincount(place) - right
     below = [(np.cumsum(side) - side / 2) / max(side.sum(), 1) for side in (right, wrong)]
