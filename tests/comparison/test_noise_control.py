@@ -30,7 +30,8 @@ def runs():
     top = np.sort(full, axis=1)
     unsure = (top[:, 2] - top[:, 1]) < np.median(top[:, 2] - top[:, 1])
     gold = np.eye(3)[np.arange(N) % 3]
-    return rows(full), noisy[:-1], noisy[-1], rows(full - 0.8 * gold * unsure[:, None])
+    hard = full + random.normal(size=full.shape) * 0.2 - 0.5 * gold * unsure[:, None]  # as large as the noise
+    return rows(full), noisy[:-1], noisy[-1], rows(hard)
 
 
 def test_noise_is_not_taken_for_a_finding_and_a_real_slope_is(runs):
@@ -39,6 +40,19 @@ def test_noise_is_not_taken_for_a_finding_and_a_real_slope_is(runs):
     assert found[0].p_value > 0.05 and found[1].p_value == pytest.approx(1 / 20)
     assert found[1].test == "noise control of 19 seeds" and found[1].family == "exploratory"
     assert found[1].effect_size_ci[0] > 0
+
+
+@pytest.mark.parametrize("scale", [0.6, 1.7])
+def test_noise_of_another_size_is_no_control(runs, scale):
+    full, noisy, _, _ = runs
+    random = np.random.default_rng(1)
+    logits = np.array(full["choice_logprobs"].to_pylist())
+    other = [rows(logits + random.normal(size=logits.shape) * 0.3 * scale) for _ in noisy]
+    found = compare(full, noisy[0], METRIC, noisy=other)
+    assert found["t"]["harm_slope"].p_value is None and found["t"]["harm_slope"].test is None
+    sentence = judge(found, MARGINS, 0.95).noise_control["t"].sentence
+    assert "Whether unsure questions are hit harder than by such noise is not tested: its mean KL is 0." in sentence
+    assert "its standard deviation of the change in log-odds is 0." in sentence and "a factor of 1.25" in sentence
 
 
 def test_the_p_value_counts_the_seeds_that_are_as_steep():

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from bitsure.base.errors import UserError
 from bitsure.comparison.choice_differences import compare_choices
 from bitsure.comparison.difference_tests import with_test
-from bitsure.comparison.noise_control import NOISE_CONTROL, noise_control, slope_test
+from bitsure.comparison.noise_control import NOISE_CONTROL, noise_control, size_mismatch, slope_test
 from bitsure.comparison.text_differences import compare_texts
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.deferral import cost_of_quantized
@@ -39,8 +39,8 @@ def compare(
         quantized: Those of the quantized model.
         settings: Bins, normalization, resamples, level, alpha and seed.
         bits_per_weight: Bits of a quantized weight, for the cost of deferral; None if unknown.
-        noisy: The records of the noise control, one set for each seed. They give `harm_slope` its test and each task the
-            entries `noise_control/…`.
+        noisy: The records of the noise control, one set for each seed. They give each task the entries
+            `noise_control/…`, and `harm_slope` its test where the noise is of the quantizer's size.
 
     Raises:
         UserError: If no question of the two runs is the same, or the noise control was asked other questions.
@@ -80,10 +80,10 @@ def _add_noise_control(results: Comparison, joined: Join, noisy: Sequence[Record
     full, noise = by_task(joined.baseline), [by_task(run.quantized) for run in runs]
     for task, values in results.items():
         ranges = noise_control(full[task], [run[task] for run in noise], settings)
-        if "harm_slope" in values:
+        values.update(ranges)
+        if "harm_slope" in values and not size_mismatch(values):
             slope, seeds = values["harm_slope"], ranges[f"{NOISE_CONTROL}harm_slope"].seeds or ()
             values["harm_slope"] = with_test(slope, slope_test(slope.value, seeds))
-        values.update(ranges)
 
 
 def _adjust(results: Comparison, primary: Sequence[str], alpha: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from bitsure.results.verdict import Place
 NOISE_CONTROL = "noise_control/"  # what its entries in comparison.json begin with
 DIFFERENCES = ("accuracy", "confidence", "true_label_prob", "nll", ECE)
 STRATIFIED = tuple(f"{name}_stratum_{k + 1}" for name in ("harm", "instability") for k in range(STRATA))
+SIZES = {"kl_divergence": "mean KL", "instability": "standard deviation of the change in log-odds"}
+SIZE_FACTOR = 1.25  # beyond which the slope's test claims too much: .10 to .24 at .05 for noise half to two thirds as large
 PAIRED = ("flip_rate", "kl_divergence", "harm", "instability", "harm_slope", *STRATIFIED)
 
 
@@ -54,6 +56,8 @@ def noise_control(baseline: Records, noisy: Sequence[Records], settings: MetricS
 def slope_test(slope: float | None, seeds: Sequence[float | None]) -> SignificanceTest | None:
     """Return the one-sided test that harm rises with uncertainty no more than noise makes it.
 
+    It holds for noise of the quantizer's size only (`size_mismatch`).
+
     Args:
         slope: The quantizer's harm_slope T; None where it does not exist.
         seeds: The noise control's slopes T_s, one for each of S seeds; None where one does not exist.
@@ -74,6 +78,25 @@ def slope_test(slope: float | None, seeds: Sequence[float | None]) -> Significan
         effect_size=slope - float(np.mean(slopes)),
         effect_size_ci=(slope - max(slopes), slope - min(slopes)),
     )
+
+
+def size_mismatch(values: Mapping[str, Difference]) -> str | None:
+    """Return in words how a noise control differs in size from the quantizer; None where it fits.
+
+    The slope of noise grows with its size, so only noise of the quantizer's own size is a null for the slope. Output errors as
+    large in each layer do not ensure that.
+
+    Args:
+        values: The task's part of a comparison, with the noise control's entries.
+    """
+    misfits = []
+    for name, words in SIZES.items():
+        noise, quantizer = values[f"{NOISE_CONTROL}{name}"].value, values[name].value
+        if noise is None or quantizer is None:
+            misfits.append(f"its {words} does not exist for every seed")
+        elif max(noise, quantizer) > SIZE_FACTOR * min(noise, quantizer):
+            misfits.append(f"its {words} is {noise:.3g}, quantization's {quantizer:.3g}")
+    return " and ".join(misfits) or None
 
 
 def place_in_range(value: float | None, noise: Difference) -> Place | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from bitsure.comparison.differences import was_compared
-from bitsure.comparison.noise_control import NOISE_CONTROL, place_in_range
+from bitsure.comparison.noise_control import NOISE_CONTROL, SIZE_FACTOR, place_in_range, size_mismatch
 from bitsure.config.schema import VerdictSettings
 from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, ECE, MACRO, ONLY_BASELINE, ONLY_QUANTIZED, PRIMARY
 from bitsure.results.measurement import Comparison, Difference
@@ -67,7 +67,12 @@ def against_noise(task: str, values: Mapping[str, Difference], level: float) -> 
     if "kl_divergence" in names:
         noise_kl = values[f"{NOISE_CONTROL}kl_divergence"].value
         sentence += f" Mean KL {values['kl_divergence'].value:.4f}, of the noise {noise_kl:.4f}."
-    if "harm_slope" in values and (p_value := values["harm_slope"].p_value) is not None:
+    if "harm_slope" in values and (mismatch := size_mismatch(values)):
+        sentence += (
+            f" Whether unsure questions are hit harder than by such noise is not tested: {mismatch}, and noise is a "
+            f"control only within a factor of {SIZE_FACTOR:g}."
+        )
+    elif "harm_slope" in values and (p_value := values["harm_slope"].p_value) is not None:
         shown = p_value <= 1 - level + 1e-9  # 1 − level is not exact
         hit = "hit harder than by such noise" if shown else "not shown to be hit harder than by such noise"
         sentence += f" Unsure questions are {hit} (p = {p_value:.2g}, unadjusted)."
