@@ -104,7 +104,14 @@ def _judge_task(task: str, values: Mapping[str, Difference], margins: Mapping[st
 
 
 def _judge_metric(change: Difference, margin: float, worse: int, decisive: bool) -> MarginVerdict:
-    """worse: +1 where a larger value is worse, −1 where a smaller one is. decisive: whether it can make a task inferior."""
+    """Return the verdict on one metric.
+
+    Args:
+        change: Quantized − full precision.
+        margin: The largest acceptable loss, in the metric's unit.
+        worse: +1 where a larger value is worse, −1 where a smaller one is.
+        decisive: Whether the metric can make a task inferior.
+    """
     assert change.value is not None and change.ci_low is not None and change.ci_high is not None  # these metrics always exist
     loss = worse * change.value + 0.0  # no −0
     low, high = sorted((worse * change.ci_low, worse * change.ci_high))
@@ -125,7 +132,7 @@ def _not_compared(task: str, values: Mapping[str, Difference]) -> TaskVerdict:
 
 
 def _warning(values: Mapping[str, Difference]) -> str | None:
-    """Return what makes the verdict worth little: a model that guesses loses nothing by being quantized."""
+    """Return a warning if full precision is not above guessing: such a model has little to lose."""
     above, accuracy = values.get(BASELINE_ABOVE_GUESSING), values.get("accuracy")
     if above is None or above.value is None or above.ci_low is None or accuracy is None or accuracy.baseline is None:
         return None
@@ -150,16 +157,18 @@ def _sentence(task: str, overall: Decision, judged: Mapping[str, MarginVerdict],
             f"{_loss(judged[worst])} with a margin of {judged[worst].margin:g}."
         )
     losses = "; ".join(
-        f"{LABELS[name]} {_loss(one)}, margin {one.margin:g}" for name, one in judged.items() if one.verdict == overall
+        f"{LABELS[name]} {_loss(metric)}, margin {metric.margin:g}"
+        for name, metric in judged.items()
+        if metric.verdict == overall
     )
     if overall == INFERIOR:
         return f"{task}: inferior. Beyond its margin: {losses}."
     first = next(iter(judged.values()))
     if (first.n_clusters or first.n) < FEWEST:
-        asked = f"{first.n:,} questions" + (f" in {first.n_clusters:,} clusters" if first.n_clusters else "")
-        return f"{task}: undecided. {asked} are too few: an interval of fewer than {FEWEST} is not to be relied on."
-    return f"{task}: undecided. At {level:.0%} these {first.n:,} questions do not settle {losses}."
+        count = f"{first.n:,} questions" + (f" in {first.n_clusters:,} clusters" if first.n_clusters else "")
+        return f"{task}: undecided. {count} are too few: an interval needs at least {FEWEST}."
+    return f"{task}: undecided. Too uncertain at {level:.0%} over {first.n:,} questions: {losses}."
 
 
-def _loss(one: MarginVerdict) -> str:
-    return f"{one.loss:+.4f} [{one.ci_low:+.4f}, {one.ci_high:+.4f}]"
+def _loss(metric: MarginVerdict) -> str:
+    return f"{metric.loss:+.4f} [{metric.ci_low:+.4f}, {metric.ci_high:+.4f}]"
