@@ -1,4 +1,4 @@
-"""The model's settings: where it is, what conf/model says of it, how it is run. No torch here."""
+"""The model's settings: where it is, its known properties, and how it is run. No torch here."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ class ModelSettings:
     path: str | None = None
     repo: str | None = None
     revision: str = REVISION  # a branch, a tag or a commit; provenance says which commit it was
-    series: str | None = None  # models that differ in size and training seed alone, joined in a sweep's report; None: by name
-    training_seed: int | None = None  # tells models of one series and size apart
-    # what conf/model says of a repository, checked before its weights are downloaded; None: nothing is said
+    series: str | None = None  # models that differ only in size and training seed, for a sweep's report; None: by name
+    training_seed: int | None = None  # distinguishes models of one series and size
+    # Known properties of a repository, checked before its weights are downloaded; None: not known.
     family: str | None = None  # transformers' `model_type`
-    parameters: int | None = None  # those that are tied once
+    parameters: int | None = None  # tied ones counted once
     context: int | None = None  # tokens
     full_dtype: str | None = None  # of the weights as they were published: the study's "full" model
-    gated: bool = False  # whether the hub wants an account that was granted access
-    remote_code: bool = False  # whether it cannot be built without Python code of the repository
-    unquantizable: str | None = None  # why no quantizer serves it: it is scored in full precision
-    # how it is run
-    dtype: str = "auto"  # what it computes in; auto: float32 on a CPU, full_dtype or the checkpoint's own on a GPU
-    device: str = "auto"  # where it is scored: cpu, cuda, cuda:1 …; auto: the fastest there is
+    gated: bool = False  # whether the hub requires an account with access
+    remote_code: bool = False  # whether it needs Python code of the repository
+    unquantizable: str | None = None  # why no quantizer supports it; it can be scored in full precision
+    # How it is run.
+    dtype: str = "auto"  # the type it computes in; auto: float32 on a CPU, full_dtype or the checkpoint's own on a GPU
+    device: str = "auto"  # where it is scored: cpu, cuda, cuda:1 …; auto: the fastest one available
     device_map: str | None = None  # auto | balanced | sequential: spread by accelerate over GPUs, CPU and disk
-    max_memory: list[str] | None = None  # what each may take with device_map, such as [0:20GiB,cpu:60GiB]; None: all there is
+    max_memory: list[str] | None = None  # of each device with device_map, such as [0:20GiB,cpu:60GiB]; None: all of it
     trust_remote_code: bool = False  # run the repository's own Python code
 
     def __post_init__(self) -> None:
@@ -54,7 +54,7 @@ class ModelSettings:
         if self.device_map is not None and self.device != "auto":
             raise UserError(f"model.device={self.device}: model.device_map={self.device_map} chooses devices. Leave one out.")
         if self.max_memory is not None and self.device_map is None:
-            raise UserError("model.max_memory: says how model.device_map may spread the model. Add model.device_map=auto.")
+            raise UserError("model.max_memory limits how model.device_map spreads the model. Add model.device_map=auto.")
         for part in self.max_memory or ():
             if not re.fullmatch(r"(cpu|\d+):\d+(\.\d+)?([KMGT]i?B)?", part):
                 raise UserError(

@@ -19,7 +19,7 @@ class Element:
     bits: int
     mantissa_bits: int
     e_min: int  # of the smallest normal number
-    largest: float  # finite; what is beyond it becomes it
+    largest: float  # finite; larger values become it
     integers: bool = False  # spaced evenly throughout
 
     @property
@@ -32,7 +32,7 @@ class Element:
 
 
 E4M3, E5M2 = Element(8, 3, -6, 448.0), Element(8, 2, -14, 57344.0)
-# table 1 of the MX specification, and INT4 after INT8's model; integers leave out their lowest code, which it allows
+# Table 1 of the MX specification, and INT4 by analogy with INT8. Integers do not use their lowest code, which it permits.
 MX = {
     "mxint8": Element(8, 6, 0, 127 / 64, integers=True),
     "mxint4": Element(4, 2, 0, 7 / 4, integers=True),
@@ -49,7 +49,7 @@ _SHARED: dict[int | None, str] = {-1: "one scale a token", 0: "one scale"}
 
 @dataclass
 class Numbers:
-    """A number format with its scales. For any but integers, null means what the format has."""
+    """A number format with its scales. For formats other than int, null takes the format's own value."""
 
     bits: int | None = None
     group_size: int | None = None  # values that share a scale; −1: a whole row (of weights), token or head; 0: a whole tensor
@@ -108,9 +108,9 @@ class Numbers:
 
 @dataclass
 class AtRunTime(Numbers):
-    """What is rounded while the model runs: integers are asymmetric, with one scale a row, unless said otherwise.
+    """The number format of values that are rounded while the model runs.
 
-    Without bits, and with no other format than int, nothing is rounded.
+    Integers are asymmetric with one scale a row unless other settings are given. Format int without bits rounds nothing.
     """
 
     @property
@@ -133,8 +133,8 @@ class AtRunTime(Numbers):
 class Activations(AtRunTime):
     """The inputs of the blocks' linear layers.
 
-    Each token (or group of its values) has scales of its own, found on the spot; group_size 0 is one scale for the whole
-    tensor, fixed beforehand by what the calibration text needs.
+    Each token (or group of its values) has scales of its own, computed while the model runs; group_size 0 is one scale for
+    the whole tensor, fixed beforehand by the range on the calibration text.
     """
 
     SECTION = "quant.activations"
@@ -146,7 +146,7 @@ class Activations(AtRunTime):
 
     @property
     def description(self) -> str:
-        """In words, such as `int8, symmetric, one scale a token`."""
+        """The format in words, such as `int8, symmetric, one scale a token`."""
         shared = _SHARED.get(self.group_size, f"one scale for {self.group_size} values")
         if self.format != "int":
             return f"{self.format}, {shared}"

@@ -1,4 +1,4 @@
-"""Code of a user's own, such as a metric or a quantizer, that lies in their `--config-dir` or beside it."""
+"""Importing users' own code, such as a metric or a quantizer, from their `--config-dir` or its parent folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bitsure.base.errors import UserError
 
 
 def make_importable(config_sources: Iterable[Any]) -> None:
-    """Let Python import modules from the folder of every `--config-dir`, and from the folder that it lies in.
+    """Let Python import modules from the folder of every `--config-dir` and from its parent.
 
     They come last on Python's path, so that they shadow no other module.
 
@@ -24,7 +24,7 @@ def make_importable(config_sources: Iterable[Any]) -> None:
 
 
 def add_to_path(config_dir: Path) -> None:
-    """Let Python import modules from a folder of configs, and from the folder that it lies in."""
+    """Let Python import modules from a folder of configs and from its parent."""
     if not config_dir.is_dir():
         raise UserError(f"--config-dir {config_dir}: no such directory.")
     for folder in (config_dir.resolve(), config_dir.resolve().parent):

@@ -14,12 +14,12 @@ from bitsure.config.number_formats import MX, MX_BLOCK, Activations, KeysValues,
 
 CLIPS = ("clip", "clip_asymmetric")
 OF_ACTIVATIONS = ("smooth", "reassemble")
-TRANSFORMS = (*OF_ACTIVATIONS, "scale", *CLIPS)  # in the order in which they are made
+TRANSFORMS = (*OF_ACTIVATIONS, "scale", *CLIPS)  # in the order in which they are applied
 
 
 @dataclass
 class QuantizerSettings:
-    """The settings of a quantizer, and what other settings have to agree with.
+    """The settings of a quantizer, and the properties that other settings must agree with.
 
     `bitsure.quantize.Quantizer` adds the work; every quantizer derives from it.
     """
@@ -31,7 +31,7 @@ class QuantizerSettings:
 
     @property
     def needs_data(self) -> bool:
-        """Whether it quantizes with calibration text; what it did is measured on text in any case."""
+        """Whether it quantizes with calibration text; its effect is measured on text in any case."""
         return False
 
     @property
@@ -41,7 +41,7 @@ class QuantizerSettings:
 
     @property
     def has_noise_control(self) -> bool:
-        """Whether noise with the same output error can be scored beside it (`control=noise`)."""
+        """Whether noise with the same output error can be scored as its control (`control=noise`)."""
         return True
 
     @property
@@ -78,7 +78,7 @@ class Chain(QuantizerSettings):
 
     @property
     def needs_data(self) -> bool:
-        """Whether a transform or a fixed range of activations is found with calibration text."""
+        """Whether calibration text determines a transform or a fixed range of activations."""
         return bool(self.transforms) or self.has_static_activations
 
     @property
@@ -108,7 +108,7 @@ class Rounded(Chain, Numbers):
     """Weights in a number format with a scale (and zero point, unless symmetric) for each group: transforms, then rounding."""
 
     remainder: str = "shorten"  # what happens to a width that the group does not divide: shorten | pad | row
-    true_sequential: bool = True  # a block's layers see what those before them became
+    true_sequential: bool = True  # a block's layers are calibrated on the rounded outputs of earlier ones
 
     def __post_init__(self) -> None:
         """Raise UserError for settings that contradict each other."""
@@ -142,7 +142,7 @@ class Rounded(Chain, Numbers):
 
     @property
     def name(self) -> str:
-        """Transforms, rounding, bits, and what differs from the presets."""
+        """Transforms, rounding, bits, and the settings that differ from the presets."""
         label = "+".join(filter(None, [self._transforms_label, self.rounding])).replace("awq+rtn", "awq")
         at_once = "" if self.true_sequential or not self.needs_data else "-parallel"
         grid = _grid_label(self, 128 if self.format == "int" else self.usual_group, True)
@@ -204,7 +204,7 @@ class GptqSettings(Rounded):
     def _check_library(self) -> None:
         if self.format != "int" or self.activations or self.kv:
             raise UserError(
-                f"quant.backend={self.backend} rounds weights to integers, by what the model computes in full precision: "
+                f"quant.backend={self.backend} rounds weights to integers, calibrated on the full-precision model: "
                 f"quant.format, quant.activations and quant.kv need quant.backend=native."
             )
         one_of(f"quant.bits ({self.backend}; quant.backend=native has 2 to 8)", self.bits, (2, 3, 4, 8))
@@ -235,7 +235,7 @@ class GptqSettings(Rounded):
 
 
 def _grid_label(numbers: Numbers, usual_group: int, usually_symmetric: bool) -> str:
-    """What differs from the presets' settings."""
+    """Return the part of a name for a group size and symmetry that differ from the presets."""
     size = {-1: "-row", 0: "-tensor", usual_group: ""}
     group = size.get(-1 if numbers.group_size is None else numbers.group_size, f"-g{numbers.group_size}")
     return group + ("" if numbers.symmetric == usually_symmetric else "-sym" if numbers.symmetric else "-asym")

@@ -1,4 +1,4 @@
-"""The metric and verdict settings of a report: those of conf/, changed by what the run itself was given."""
+"""The metric and verdict settings of a report: those of conf/, overridden by those of the run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bitsure.config.schema import MetricSettings, VerdictSettings
 def read_report_settings(
     run_config: Path, metric_name: str | None = None, config_dir: Path | None = None
 ) -> tuple[MetricSettings, VerdictSettings]:
-    """Return the settings that a run's records become numbers with.
+    """Return the settings with which metrics and the verdict are computed from a run's records.
 
     A run directory may come from anywhere. Its config.yaml is read as plain values: nothing in it is resolved or imported, and
     functions that `metric.own` names are left out. Only an option that the user names brings such functions.
@@ -44,7 +44,7 @@ def read_report_settings(
 
 
 def left_out_metrics(run_config: Path) -> list[str]:
-    """Return the names of a run's metrics of its user's own, which `read_report_settings` leaves out."""
+    """Return the names of a run's metrics from its user's own code, which `read_report_settings` leaves out."""
     metric = _plain_values(run_config, ("metric",)).get("metric", {}) if run_config.is_file() else {}
     return list(map(str, metric.get("own") or ()))
 
@@ -69,14 +69,14 @@ def _plain_values(file: Path, groups: tuple[str, ...]) -> dict[str, dict[str, An
     """Return some groups of a config file; raise UserError where a value is not plain data."""
     try:
         content = yaml.safe_load(file.read_text()) or {}
-        found = {group: dict(content[group]) for group in groups if content.get(group)}
+        values_by_group = {group: dict(content[group]) for group in groups if content.get(group)}
     except (OSError, yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{file} is no run's config.yaml: {error}") from error
-    for group, values in found.items():
+    for group, values in values_by_group.items():
         for key, value in _leaves(values):
             if isinstance(value, str) and "${" in value:
                 raise UserError(f"{file}: {group}.{key}={value}: a run's config.yaml holds values only, no ${{…}}.")
-    return found
+    return values_by_group
 
 
 def _leaves(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""A sweep's overrides, such as `model=opt-125m,opt-1.3b`, taken apart into those of its cells."""
+"""Expand a sweep's overrides, such as `model=opt-125m,opt-1.3b`, into those of its cells."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def expand(overrides: Iterable[str], loader: ConfigLoader | None = None) -> list
     """Return each cell's overrides, in the order in which Hydra's own sweeper launches the cells.
 
     Args:
-        overrides: The sweep's, such as `["model=a,b", "quant=rtn3"]`; of two with one name the later one counts.
+        overrides: The sweep's, such as `["model=a,b", "quant=rtn3"]`; the later of two with the same name counts.
         loader: Knows the options that `glob(…)` stands for; without it there must be no glob.
 
     Raises:
@@ -29,5 +29,5 @@ def expand(overrides: Iterable[str], loader: ConfigLoader | None = None) -> list
         elif override.is_discrete_sweep():
             choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
         else:
-            raise UserError(f"{override.input_line}: a sweep goes over single values. List them, such as {key}=1,2.")
+            raise UserError(f"{override.input_line}: a sweep needs single values. List them, such as {key}=1,2.")
     return [list(cell) for cell in itertools.product(*choices.values())]

@@ -118,7 +118,7 @@ def test_what_hydra_cannot_set_is_an_error_in_plain_words(override, message):
 
 
 def test_a_range_without_steps_is_refused():
-    with pytest.raises(UserError, match=r"quant\.damp_percent=interval\(0,1\): a sweep goes over single values"):
+    with pytest.raises(UserError, match=r"quant\.damp_percent=interval\(0,1\): a sweep needs single values"):
         compose("quant=gptq4", "quant.damp_percent=interval(0,1)")
 
 

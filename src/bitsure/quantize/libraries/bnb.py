@@ -26,10 +26,10 @@ class Bnb(Quantizer):
     """bitsandbytes: 4-bit codebooks in blocks of 64 (QLoRA, Dettmers et al. 2023), or rows of int8 (LLM.int8(), 2022)."""
 
     type: str = MISSING  # nf4 | fp4 | int8
-    double_quant: bool = False  # the blocks' scales in 8 bits, too
+    double_quant: bool = False  # quantize the blocks' scales to 8 bits
 
     def __post_init__(self) -> None:
-        """Raise UserError for another type, or blocks where there are none."""
+        """Raise UserError for an unknown type, or a setting of blocks with int8, which has none."""
         one_of("quant.type", self.type, ("nf4", "fp4", "int8"))
         if self.double_quant and self.type == "int8":
             raise UserError(
@@ -65,7 +65,7 @@ class Bnb(Quantizer):
             job.write(quantize(job.model, self))
 
     def not_applied(self, checkpoint: Source | None) -> list[str]:
-        """Return the activations of LLM.int8(), which stay in full precision here."""
+        """Return `activations` for LLM.int8(): they stay in full precision here."""
         return ["activations"] if self.type == "int8" else []
 
 

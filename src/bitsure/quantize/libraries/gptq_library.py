@@ -1,4 +1,4 @@
-"""What a library that does GPTQ has to say and do."""
+"""The interface of a library that does GPTQ."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class GptqLibrary(ABC):
     """A value of `quant.backend`."""
 
     packages: tuple[str, ...]
-    """The packages whose versions decide what the weights are."""
+    """The packages on whose versions the weights depend."""
     changes_model: bool
-    """Whether the model that it is given is changed."""
+    """Whether it changes the model that it is given."""
     loads_model: bool
     """Whether it loads the model itself, without remote code."""
 

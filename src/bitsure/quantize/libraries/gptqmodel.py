@@ -60,7 +60,7 @@ def check_fits(quant: GptqSettings, shapes: dict[str, tuple[int, int]]) -> None:
 def quantize(quant: GptqSettings, job: QuantizationJob) -> None:
     """Quantize the model and write the packed checkpoint.
 
-    What gptqmodel prints goes to the job's log file; the folder logs/ that it makes in its working directory lies beside it.
+    What gptqmodel prints goes to the job's log file. Its folder logs/ is made next to that file.
     """
     import torch
 
@@ -81,13 +81,13 @@ def quantize(quant: GptqSettings, job: QuantizationJob) -> None:
             desc_act=quant.desc_act,
             true_sequential=quant.true_sequential,
             damp_percent=quant.damp_percent,
-            act_group_aware=False,  # its default reorders columns, which the study's setting does not
-            # the older format stores zero points less one, which cannot hold an asymmetric zero point of 0
+            act_group_aware=False,  # Its default reorders columns; the study's setting does not.
+            # The older format stores zero points less one, and cannot hold an asymmetric zero point of 0.
             format="gptq" if quant.symmetric else "gptq_v2",
-            fallback=None,  # its default rounds to nearest, in silence, what saw too little data
+            fallback=None,  # Its default silently rounds to nearest what had too little data.
             offload_to_disk=False,
         )
-        # never its own choice: on a CPU that is bfloat16, which changes half-precision weights before they are quantized
+        # Its own choice on a CPU is bfloat16, which changes half-precision weights before they are quantized.
         model = GPTQModel.load(str(model_path), settings, dtype=getattr(torch, job.dtype), trust_remote_code=False)
         blocks = model.model.config.num_hidden_layers
         model.layer_callback = lambda layer_idx, submodule_finalized: (
@@ -116,13 +116,13 @@ def load_packed(directory: Path, dtype: str) -> nn.Module:
 
 @contextlib.contextmanager
 def _kept_in(folder: Path) -> Iterator[None]:
-    """Where the library may be imported and used: it writes where it stands, and leaves torch with one thread."""
+    """Work in a folder, where the library writes its logs, and restore torch's number of threads, which it sets to one."""
     import torch
 
-    os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # it wants two loader threads, whatever the machine has
+    os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # It requires two, whatever the machine has.
     threads = torch.get_num_threads()
     try:
         with contextlib.chdir(folder):
             yield
     finally:
-        torch.set_num_threads(threads)  # else what is scored next would depend on what was quantized before
+        torch.set_num_threads(threads)  # Scores must not depend on what was quantized before them.

@@ -26,7 +26,7 @@ class Hqq(Quantizer):
     group_size: int = MISSING  # −1: the whole row
 
     def __post_init__(self) -> None:
-        """Raise UserError for bits or groups that hqq does not have."""
+        """Raise UserError for bits or group sizes that hqq does not support."""
         one_of("quant.bits", self.bits, (2, 3, 4, 5, 6, 8))
         if self.group_size != -1 and (self.group_size < 8 or self.group_size % 8):
             raise UserError(f"quant.group_size={self.group_size}: hqq takes multiples of 8, and -1 for a whole row.")
@@ -67,7 +67,7 @@ def quantize(model: nn.Module, quant: Hqq) -> dict[str, IntegerWeight]:
 def quantize_weight(weight: torch.Tensor, quant: Hqq) -> IntegerWeight:
     """Return a weight (out, in) in groups along its rows (hqq's axis 1), scales and floating zero points in float16.
 
-    hqq lets groups run on from row to row where they do not divide the width; here the last group of a row is shorter.
+    If groups do not divide the width, hqq lets them continue from row to row; here the last group of a row is shorter.
     """
     import torch
 
@@ -82,7 +82,7 @@ def quantize_weight(weight: torch.Tensor, quant: Hqq) -> IntegerWeight:
 
 
 def _quantize(weight: torch.Tensor, bits: int, group_size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Codes (out, in) int32, scales and zero points (out, groups) float16 of whole groups, with HQQLinear's settings."""
+    """Return codes (out, in) int32, scales and zero points (out, groups) float16 of whole groups, with HQQLinear's settings."""
     import torch
     from hqq.core.quantize import BaseQuantizeConfig
     from hqq.core.quantize import Quantizer as HqqQuantizer

@@ -32,7 +32,7 @@ class Prequantized(Quantizer):
     revision: str = "main"
 
     def __post_init__(self) -> None:
-        """Raise UserError unless there is one place."""
+        """Raise UserError unless exactly one of path and repo is given."""
         if (self.path is None) == (self.repo is None):
             raise UserError(
                 f"quant=prequantized: needs either quant.path (a directory) or quant.repo (a hub repository); "
@@ -64,7 +64,7 @@ class Prequantized(Quantizer):
         return ("torch",)
 
     def identity(self, checkpoint: Source | None) -> dict[str, Any]:
-        """Return the method and the content of the checkpoint, wherever it lies."""
+        """Return the method and the fingerprint of the checkpoint's content."""
         return {"method": "prequantized", "checkpoint": checkpoint.fingerprint if checkpoint else None}
 
     def bytes_needed(self, modules: nn.Module, dtype: str) -> int:
@@ -75,7 +75,7 @@ class Prequantized(Quantizer):
         """Write nothing: the checkpoint is read where it is."""
 
     def check_proof(self, proof: Quantization, checkpoint: Source | None, model_name: str) -> None:
-        """Raise UserError if weights differ by as much as those of another model do."""
+        """Raise UserError if weights differ from the parent's as much as those of another model would."""
         far = [name for name, layer in proof.layers.items() if layer.weight_error >= 1]
         if far and checkpoint:
             raise UserError(
@@ -91,14 +91,20 @@ class Prequantized(Quantizer):
 def locate(quant: QuantizerSettings, hub_mirror: str | None, store: Store | None = None) -> Source | None:
     """Return the files of an already quantized checkpoint; None for a quantizer that makes its own.
 
-    Raises UserError as `bitsure.models.locate.locate_model`, and for weights that are not safetensors.
+    Args:
+        quant: The quantizer's settings.
+        hub_mirror: As `paths.hub_mirror`.
+        store: Keeps the hashes of the files.
+
+    Raises:
+        UserError: As `bitsure.models.locate.locate_model`, and for weights that are not safetensors.
     """
     settings = as_quantizer(quant).checkpoint_settings
     if settings is None:
         return None
     source = locate_model(settings, hub_mirror, store, "quant")
     if weight_files(source.path)[0].suffix != ".safetensors":
-        raise UserError(f"{source.path} holds its weights as .bin, which is not read: convert them to safetensors.")
+        raise UserError(f"{source.path} holds its weights as .bin, which is not supported: convert them to safetensors.")
     return source
 
 
@@ -116,13 +122,13 @@ def check(checkpoint: Source, model: nn.Module, parent: str) -> None:
 
     settings = read_settings(checkpoint.path)
     layout = layout_of(settings, checkpoint.path)
-    layout.take({}, settings, checkpoint.path)  # raises for a variant of the layout that is not read
-    there, here = _shapes(empty_model(checkpoint.path)), _shapes(model)
-    if differ := sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name)):
+    layout.take({}, settings, checkpoint.path)  # Raises UserError for a variant of the layout that is not supported.
+    shapes, parents = _shapes(empty_model(checkpoint.path)), _shapes(model)
+    if differ := sorted(name for name in shapes.keys() | parents.keys() if shapes.get(name) != parents.get(name)):
         name = differ[0]
         raise UserError(
             f"{checkpoint.path} is not quantized from {parent}: {len(differ)} tensors differ, such as {name}, "
-            f"{there.get(name, 'none')} there and {here.get(name, 'none')} here."
+            f"{shapes.get(name, 'none')} there and {parents.get(name, 'none')} here."
         )
     own, stored = own_names(model), _names(checkpoint)
     quantized = {own(f"{layer}.weight").removesuffix(".weight") for key in stored if (layer := layout.layer_of(key))}
@@ -131,7 +137,9 @@ def check(checkpoint: Source, model: nn.Module, parent: str) -> None:
             f"{checkpoint.path}: {len(missing)} layers of {parent} are not quantized in it: {', '.join(missing[:5])}"
             f"{' …' if len(missing) > 5 else ''}."
         )
-    needed = {name for name, _ in model.named_parameters()} - {own(key) for key in stored}  # a tied one is named once
+    needed = {name for name, _ in model.named_parameters()} - {
+        own(key) for key in stored
+    }  # A tied parameter has one of its names.
     if missing := sorted(name for name in needed if name.removesuffix(".weight") not in quantized):
         raise UserError(f"{checkpoint.path} lacks {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}.")
     if unapplied := not_applied(checkpoint):
@@ -139,12 +147,12 @@ def check(checkpoint: Source, model: nn.Module, parent: str) -> None:
 
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The shapes of all tensors of a model, by name."""
+    """Return the shapes of all tensors of a model, by name."""
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def _names(checkpoint: Source) -> set[str]:
-    """The names of all tensors in the checkpoint's files."""
+    """Return the names of all tensors in the checkpoint's files."""
     from safetensors import safe_open
 
     names: set[str] = set()

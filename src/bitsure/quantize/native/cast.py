@@ -1,4 +1,4 @@
-"""Every tensor of a model rounded to a floating-point type: half precision as a quantizer."""
+"""Half precision as a quantizer: every tensor of a model is rounded to a floating-point type."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
     from bitsure.quantize.weights import DenseWeight
 
-HOLDS = {"float32": {"F32", "BF16", "F16"}, "bfloat16": {"BF16"}, "float16": {"F16"}}  # exactly, by safetensors' names
+HOLDS = {"float32": {"F32", "BF16", "F16"}, "bfloat16": {"BF16"}, "float16": {"F16"}}  # exactly; safetensors' names
 
 
 @dataclass
 class Cast(Quantizer):
-    """Every tensor rounded to a floating-point type; what it then computes in is model.dtype."""
+    """Round every tensor to a floating-point type; the model then computes in model.dtype."""
 
     dtype: str = MISSING
 
     def __post_init__(self) -> None:
-        """Raise UserError for another type."""
+        """Raise UserError if the type is none of these."""
         one_of("quant.dtype", self.dtype, ("float32", "bfloat16", "float16"))
 
     @property
@@ -61,16 +61,16 @@ class Cast(Quantizer):
         return sum(parameter.numel() for parameter in modules.parameters()) * disk_space.item_bytes(self.dtype)
 
     def check(self, target: QuantizationTarget) -> None:
-        """Raise UserError where the cast can change nothing, as far as the files' headers and settings say."""
-        ways = "The cast would change nothing. quant=none scores the checkpoint as it is."
+        """Raise UserError if the cast would change nothing, by the files' headers and the settings."""
+        hint = "The cast would change nothing. quant=none scores the checkpoint as it is."
         stored = set(stored_types(target.source.path))
         if stored and stored <= HOLDS[self.dtype]:
             types = ", ".join(sorted(stored))
-            raise UserError(f"quant={self.name}: the model is stored as {types}, which {self.dtype} holds exactly. {ways}")
+            raise UserError(f"quant={self.name}: the model is stored as {types}, which {self.dtype} holds exactly. {hint}")
         if target.dtype != "float32":
             raise UserError(
                 f"quant={self.name}: the full-precision model is already rounded to {target.dtype}, the type that it is "
-                f"computed in (model.dtype), so that it has nothing left to lose. model.dtype=float32 shows what the cast does."
+                f"computed in (model.dtype), so that the cast changes nothing. model.dtype=float32 shows what the cast does."
             )
 
     def quantize(self, job: QuantizationJob) -> None:
@@ -81,7 +81,7 @@ class Cast(Quantizer):
 
 
 def cast(model: nn.Module, quant: Cast) -> tuple[dict[str, DenseWeight], dict[str, torch.Tensor]]:
-    """Return the layers' weights and all other floating-point tensors in the type; tied tensors once."""
+    """Return the layers' weights, and all other floating-point tensors, in the type; a tied tensor has one of its names."""
     import torch
 
     from bitsure.quantize.walk.targets import block_linears, matrix

@@ -1,4 +1,4 @@
-"""What our own quantizers have in common, but for the work, which `chain` does."""
+"""The base classes of our own quantizers; `chain` does their work."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ChainQuantizer(Chain, Quantizer):
 
     @property
     def changes_model(self) -> bool:
-        """Whether there is data: then blocks are changed one after the other, so that each sees what those before became."""
+        """Whether data is used: then blocks are changed in their order, so that each reads what the quantized ones compute."""
         return self.needs_data
 
     @property

@@ -1,4 +1,4 @@
-"""Full precision: what every quantizer is compared with."""
+"""Full precision, with which every quantizer is compared."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class NoQuant(Quantizer):
 
     @property
     def has_packed_kernels(self) -> bool:
-        """True: there is nothing to unpack."""
+        """True: no weight is packed."""
         return True
 
     def quantize(self, job: QuantizationJob) -> None:
-        """Raise UserError: there is nothing to do."""
+        """Raise UserError: full precision is not quantized."""
         raise UserError("quant=none: full precision is not quantized.")

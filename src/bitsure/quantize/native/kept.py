@@ -19,7 +19,7 @@ class Kept(ChainQuantizer):
     """Weights as they are: activations, keys and values alone are rounded."""
 
     def __post_init__(self) -> None:
-        """Raise UserError where nothing would be rounded, or a transform is for weights."""
+        """Raise UserError if nothing would be rounded, or a transform is for weights."""
         super().__post_init__()
         if self.activations is None and self.kv is None:
             raise UserError("quant.activations=null quant.kv=null: nothing would be quantized. quant=none is full precision.")
@@ -46,7 +46,7 @@ class Kept(ChainQuantizer):
         return len(shapes) * 4 * max(width for _, width in shapes)
 
     def quantize(self, job: QuantizationJob) -> None:
-        """Find out what is rounded and how, block by block."""
+        """Determine scales and ranges block by block, and write them."""
         from bitsure.quantize.native import chain
 
         chain.quantize(job.model, self, job.windows, job.parts, job.directory, job.advance)

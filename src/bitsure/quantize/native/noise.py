@@ -1,6 +1,6 @@
-"""Gaussian noise on the weights, as large in each layer's output as what a quantizer did: the control of its effects.
+"""The noise control: Gaussian noise on the weights, as large in each layer's output as a quantizer's error.
 
-What a quantized model does and this one does not is more than the size of the error.
+An effect that the quantized model has and this one has not does not follow from the size of the error alone.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Noise(Quantizer):
-    """Gaussian noise on the weights, as large in each layer's output as what the quantizer `like` did: its control."""
+    """Gaussian noise on the weights, as large in each layer's output as the error of the quantizer `like`."""
 
     like: QuantizerSettings = MISSING
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Raise UserError where there is no error to match."""
+        """Raise UserError if there is no error to match."""
         quantizer = as_quantizer(self.like)
         if not quantizer.has_noise_control:
             raise UserError(f"quant.like={self.like.name}: noise is matched to a quantizer, such as quant@quant.like=gptq4.")
@@ -51,7 +51,7 @@ class Noise(Quantizer):
 
     @property
     def has_noise_control(self) -> bool:
-        """False: it is one."""
+        """False: it is the noise control."""
         return False
 
     @property
@@ -82,15 +82,15 @@ class Noise(Quantizer):
             )
 
     def identity(self, checkpoint: Source | None) -> dict[str, Any]:
-        """Return the method and the seed; the plan adds what the matched quantizer is found by."""
+        """Return the method and the seed; the plan adds the identity of the matched quantizer."""
         return {"method": "noise", "like": None, "seed": self.seed}
 
     def bytes_needed(self, modules: nn.Module, dtype: str) -> int:
-        """Return what the matched quantizer takes: noise itself takes a scale for each layer."""
+        """Return the bytes of the matched quantizer; noise itself needs a scale for each layer."""
         return self.matched_quantizer.bytes_needed(modules, dtype)
 
     def quantize(self, job: QuantizationJob) -> None:
-        """Find each layer's scale and write it, with the seed."""
+        """Match each layer's scale and write it, with the seed."""
         from bitsure.quantize.layouts import seeded_noise
 
         if job.matched is None:

@@ -114,9 +114,9 @@ def search(
             tried.append(reassembly)
             errors.append(_error(weights, reassembly, run, expected, quant))
     best = min(range(len(errors)), key=errors.__getitem__)
-    moved = len(tried[best].copied)
+    outliers = len(tried[best].copied)
     ratio = (largest.max() / largest.median()).item() if largest.median() > 0 else float(largest.max() > 0)
-    searched = {"largest_over_median": ratio, "channels_moved": moved, "error_whole": errors[0], "error": errors[best]}
+    searched = {"largest_over_median": ratio, "channels_moved": outliers, "error_whole": errors[0], "error": errors[best]}
     return tried[best].cpu(), searched
 
 

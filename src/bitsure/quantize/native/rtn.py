@@ -23,12 +23,12 @@ class Rtn(RoundingQuantizer):
     tuning: Tuning | None = None  # low-rank changes of the weights before rounding; not with scale or clip
 
     def __post_init__(self) -> None:
-        """Raise UserError for settings that contradict each other."""
+        """Raise UserError for settings that contradict each other; treat tuning without a rank as none."""
         super().__post_init__()
         self.tuning = None if self.tuning is None or self.tuning.rank is None else self.tuning
         if self.tuning and (others := [transform for transform in self.transforms if transform not in OF_ACTIVATIONS]):
             raise UserError(
-                f"quant.tuning changes the weights that quant.transforms=[{others[0]}] was found for: leave one of them out."
+                f"quant.tuning changes the weights that quant.transforms=[{others[0]}] is computed for: leave one of them out."
             )
 
     @property

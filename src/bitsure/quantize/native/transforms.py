@@ -1,4 +1,4 @@
-"""What is done before rounding: scaling input channels (smooth, scale), and clipping the range of each group of weights.
+"""Transforms before rounding: scaling input channels (smooth, scale), and clipping the range of each group of weights.
 
 AWQ (Lin et al. 2024) is scale and clip, followed by rounding to nearest. Clipping and scaling by search are also two of the
 algorithms of LLM-QBench (Gong et al. 2024).
