@@ -221,8 +221,8 @@ def main() -> None:
     about = (
         "The overhead of a cell, seconds: pocket-300k quantized by rounding, 1,000 questions a "
         "task, four pictures a task and a W&B run; the baseline is in the store. Work is loading tasks "
-        "and models, quantizing with its codes' entropies, and scoring; overhead is all else. Samples go to "
-        "W&B while the last pictures are drawn, and count as report.\n\n"
+        "and models, quantizing with its codes' entropies, and scoring; overhead is all else. Pictures "
+        "are drawn first (report), then everything is logged (W&B).\n\n"
     )
     lines = "\n".join(rows)
     write_text(HERE / "sweep.md", f"{text}{table}{lines}\n\n{about}{overheads}\n")
