@@ -94,13 +94,19 @@ def serve():
         listener.server_close()
 
 
-def run_python(folder: Path, *arguments: str) -> None:
-    """In a process of its own, as W&B's service in this one may know another server; folder: where its command leaves logs."""
+def run_python(folder: Path, *arguments: str) -> str:
+    """Run Python in a process of its own, as W&B's service in this one may know another server, and return what it printed.
+
+    Args:
+        folder: Where its command leaves logs.
+        arguments: Python's arguments.
+    """
     environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
     done = subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, timeout=120, env=environment, cwd=folder
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 class _Listener(ThreadingHTTPServer):

@@ -61,4 +61,10 @@ class ModelSettings:
                     f"model.max_memory: {part!r} is no DEVICE:SIZE, such as cpu:60GiB, or 0:20GiB for the first GPU. "
                     "Example: 'model.max_memory=[0:20GiB,cpu:60GiB]'"
                 )
-        self.name = self.name or Path(self.path or self.repo or "").name
+        self.name = self.name or _name_of(self.path, self.repo)
+
+
+def _name_of(path: str | None, repo: str | None) -> str:
+    """Return the last part of a directory's or repository's name, also for `.` and `..`; the root has none."""
+    name = Path(path or repo or "").name
+    return name if name not in ("", "..") else Path(path or "").resolve().name or "model"

@@ -105,6 +105,8 @@ class Status(Result):
     """Stage → seconds it took."""
     stage: str | None = None
     """The stage that runs; null when none does."""
+    warning: str | None = None
+    """What is missing although the run is done, such as its W&B run; absent where nothing is."""
 
 
 class PlannedCell(Result):

@@ -38,6 +38,10 @@ class RunDirectory:
         """Write a JSON file. Raises ValueError for a number that is not finite."""
         results.write(self.path / name, value)
 
+    def warn(self, message: str) -> None:
+        """Say in status.json what is missing although the run goes on."""
+        self._write_status(warning=message)
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time a stage of the run; status.json names the stage while it runs."""

@@ -89,6 +89,8 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
                 tracker.log_facts(origin, about.quantization, costs)
                 tracker.log_report(report, scored.records, scored.baseline, config.metric)
                 tracker.log_records(run_dir / "records.parquet")
+        if tracker.warning:
+            current.warn(tracker.warning)
     places = {"report": report.page, "records": run_dir / "records.parquet", "W&B": tracker.where}
     terminal_summary.show(report, about, config.metric, places)
     if report.verdict:

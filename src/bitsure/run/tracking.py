@@ -12,7 +12,8 @@ from bitsure.records.record import Records
 from bitsure.report.report_contents import Report
 from bitsure.results import Costs, Provenance, Quantization, to_plain
 from bitsure.run.tracking_samples import SAMPLE_COLUMNS, Cell, reliability_points, sample_rows
-from bitsure.run.wandb_run import RunDescription, WandbRun, open_wandb_run, where_to_look
+from bitsure.run.wandb_names import fit
+from bitsure.run.wandb_run import RunDescription, WandbRun, WandbSession, open_wandb_run
 
 if TYPE_CHECKING:
     import wandb
@@ -30,80 +31,89 @@ QUANTIZATION_KEYS = (
 class Tracker:
     """Logs one run; where tracking is disabled every method does nothing."""
 
-    def __init__(self, run: WandbRun | None) -> None:
-        self._run = run
+    def __init__(self, session: WandbSession) -> None:
+        self._session = session
 
     @property
     def where(self) -> str | None:
-        """The run's address, or the command that sends an offline run; None where tracking is disabled."""
-        return None if self._run is None else where_to_look(self._run)
+        """Where to look, or what is missing; None where tracking is disabled."""
+        return self._session.where
+
+    @property
+    def warning(self) -> str | None:
+        """What is missing at W&B and how to send it; None where nothing is."""
+        return f"W&B: {self.where}" if self._session.broken_off else None
 
     def log_facts(self, provenance: Provenance, quantization: Quantization | None, costs: Costs) -> None:
         """Log where a run comes from (config), what was quantized and what it cost (summary)."""
-        if self._run is None:
-            return
-        self._run.config.update({"provenance": to_plain(provenance)}, allow_val_change=True)
         facts = to_plain(quantization) if quantization else {}
         summary = {f"quantization/{key}": facts[key] for key in QUANTIZATION_KEYS if key in facts}
         for step, values in to_plain(costs).items():
             summary |= {f"costs/{step}/{key}": value for key, value in (values or {}).items() if key != "by_task"}
-        self._update_summary(summary)
+        if run := self._session.run:
+            with self._session.guarded():
+                run.config.update({"provenance": to_plain(provenance)}, allow_val_change=True)
+                _update_summary(run, summary)
 
     def log_report(self, report: Report, records: Records, baseline: Records | None, metric: MetricSettings) -> None:
         """Log a report: numbers and verdict (summary), figures, reliability curves, and a table of all questions.
 
         Numbers are named `<task>/<metric>`, differences `<task>/delta/<metric>`.
         """
-        if self._run is None:
+        if (run := self._session.run) is None:
             return
-        import wandb
+        summary, points = _summary(report), reliability_points(records, metric)
+        rows = sample_rows(records, baseline, metric.normalization)
+        with self._session.guarded():
+            import wandb
 
-        self._update_summary(_summary(report))
-        pictures = {
-            f"{kind}/{task}": wandb.Image(str(path)) for kind, paths in report.figures.items() for task, path in paths.items()
-        }
-        samples = _samples_table(sample_rows(records, baseline, metric.normalization))
-        self._run.log(pictures | _reliability_curves(records, metric) | {"samples": samples})
+            _update_summary(run, summary)
+            pictures = {
+                f"{kind}/{fit(task)}": wandb.Image(str(path))
+                for kind, paths in report.figures.items()
+                for task, path in paths.items()
+            }
+            run.log(pictures | _reliability_curves(points) | {"samples": _samples_table(rows)})
 
     def log_records(self, file: Path) -> None:
         """Log records.parquet as an artifact."""
-        if self._run is None:
-            return
-        import wandb
+        if run := self._session.run:
+            with self._session.guarded():
+                import wandb
 
-        artifact = wandb.Artifact(f"records-{self._run.id}", type="records")
-        artifact.add_file(str(file))
-        self._run.log_artifact(artifact)
+                artifact = wandb.Artifact(fit(f"records-{run.id}"), type="records")
+                artifact.add_file(str(file))
+                run.log_artifact(artifact)
 
-    def _update_summary(self, values: Mapping[str, object]) -> None:
-        assert self._run is not None
-        self._run.summary.update({key: value for key, value in values.items() if value is not None})
+
+def _update_summary(run: WandbRun, values: Mapping[str, object]) -> None:
+    run.summary.update({key: value for key, value in values.items() if value is not None})
 
 
 def _summary(report: Report) -> dict[str, object]:
     summary: dict[str, object] = {}
     for task, measured in report.metrics.items():
-        summary |= {f"{task}/{name}": number.value for name, number in measured.items()}
+        summary |= {f"{fit(task)}/{name}": number.value for name, number in measured.items()}
     for task, values in (report.comparison or {}).items():
-        summary |= {f"{task}/delta/{name}": difference.value for name, difference in values.items()}
+        summary |= {f"{fit(task)}/delta/{name}": difference.value for name, difference in values.items()}
     if report.verdict:
         summary["verdict"] = report.verdict.verdict
-        summary |= {f"{task}/verdict": task_verdict.verdict for task, task_verdict in report.verdict.tasks.items()}
+        summary |= {f"{fit(task)}/verdict": task_verdict.verdict for task, task_verdict in report.verdict.tasks.items()}
     return summary
 
 
-def _reliability_curves(records: Records, metric: MetricSettings) -> dict[str, Any]:
+def _reliability_curves(points_by_task: Mapping[str, list[list[float]]]) -> dict[str, Any]:
     """Return a line plot for each task; W&B overlays those of several runs."""
     import wandb
 
     return {
-        f"reliability_curve/{task}": wandb.plot.line(
+        f"reliability_curve/{fit(task)}": wandb.plot.line(
             wandb.Table(columns=["confidence", "accuracy", "questions"], data=points),
             "confidence",
             "accuracy",
             title=f"{task}: accuracy against confidence",
         )
-        for task, points in reliability_points(records, metric).items()
+        for task, points in points_by_task.items()
     }
 
 
@@ -144,5 +154,5 @@ def track_run(config: Config, resolved: dict[str, Any], run_dir: Path, sweep: st
         tags=[model, quantizer, config.task.name],
         config=resolved,
     )
-    with open_wandb_run(config.tracking, description, run_dir, log_file) as run:
-        yield Tracker(run)
+    with open_wandb_run(config.tracking, description, run_dir, log_file) as session:
+        yield Tracker(session)

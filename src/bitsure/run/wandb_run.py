@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -19,9 +21,11 @@ from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.base.files import hash_json, write_text
 from bitsure.config.schema import TrackingSettings
+from bitsure.run.wandb_names import TAG_BYTES, fit
 
 WAYS_OUT = (
-    "Ways out: `wandb login` (or the environment variable WANDB_API_KEY); or tracking.mode=offline, and `wandb sync` later."
+    "Ways out: `wandb login` (or the environment variable WANDB_API_KEY); or tracking.mode=offline, and `wandb sync` later; or "
+    "tracking.mode=disabled."
 )
 RUN_FILE = "wandb/run.json"  # in the run's directory, beside W&B's own files
 EMPTY_FILE_BYTES = 7  # the header of W&B's file of an offline run
@@ -95,58 +99,118 @@ def _wandb() -> ModuleType:
     return wandb
 
 
-def where_to_look(run: WandbRun) -> str:
-    """Return a W&B run's address, or the command that sends it if it is offline."""
-    return run.url or f"wandb sync {Path(run.dir).parent}"
+class WandbSession:
+    """A W&B run that may break off: a run's results do not depend on it."""
+
+    def __init__(self, directory: Path, log_file: Path) -> None:
+        self.run: WandbRun | None = None  # None where nothing is logged (any more)
+        self._directory = directory
+        self._log_file = log_file
+        self._place: str | None = None
+        self._error: str | None = None
+
+    @property
+    def broken_off(self) -> bool:
+        """Whether W&B failed, so that its part of the results is missing."""
+        return self._error is not None
+
+    @property
+    def where(self) -> str | None:
+        """The run's address, the command that sends it, or what is missing and how to send it; None where nothing is logged."""
+        if self._error is None:
+            return self._place
+        kept = f"What was written until then: {self._place}. " if self._place else ""
+        return (
+            f"missing: {self._error}. {kept}To send everything, run the same command with another hydra.run.dir (of a sweep: "
+            f"`bitsure report {shlex.quote(str(self._directory))} --track`): finished work is in the store. "
+            f"Details: {self._log_file}"
+        )
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Keep an error of W&B as part of `where` instead of raising it; nothing more is logged then."""
+        try:
+            with terminal.output_to(self._log_file):
+                yield
+        except UserError:
+            raise
+        except Exception as error:  # noqa: BLE001  W&B raises many kinds where its process is gone; results stand all the same
+            self._break_off(error)
+
+    def opened(self, run: WandbRun) -> None:
+        """Log into a run from now on."""
+        self.run = run
+        self._place = run.url or f"wandb sync {shlex.quote(str(Path(run.dir).parent))}"
+
+    def finish(self, exit_code: int) -> None:
+        """End the W&B run, if there still is one."""
+        if self.run is not None:
+            with self.guarded():
+                self.run.finish(exit_code=exit_code)
+
+    def _break_off(self, error: Exception) -> None:
+        self._error = f"{type(error).__name__}: {error}".splitlines()[0]
+        self.run = None
+        with suppress(Exception), terminal.output_to(self._log_file):
+            print("".join(traceback.format_exception(error)))
+            _wandb().teardown()  # otherwise W&B fails once more, and visibly, when the process ends
 
 
 @contextmanager
 def open_wandb_run(
     tracking: TrackingSettings, description: RunDescription, directory: Path, log_file: Path
-) -> Iterator[WandbRun | None]:
+) -> Iterator[WandbSession]:
     """Open a W&B run around the block and finish it in any case, with exit code 1 if the block raises.
 
     Args:
         tracking: Whether and where to log.
-        description: The run's name and settings. The same description in the same directory is the same W&B run.
+        description: The run's name and settings, which are cut to W&B's limits. The same description in the same directory is
+            the same W&B run.
         directory: Where W&B keeps its files.
         log_file: Where W&B's own output goes.
 
     Yields:
-        The run; None where tracking is disabled.
+        The session; its `run` is None where tracking is disabled or W&B's files cannot be written.
 
     Raises:
-        UserError: If W&B cannot start the run.
+        UserError: If W&B refuses to start the run.
     """
-    if tracking.mode == "disabled":
-        yield None
-        return
-    wandb, run_id = _wandb(), _run_id(directory, hash_json([tracking.mode, asdict(description)]))
-    if tracking.mode == "offline":
-        remove_attempts(directory, run_id)
+    session = WandbSession(directory, log_file)
+    if tracking.mode != "disabled":
+        with session.guarded():
+            run_id = _run_id(directory, hash_json([tracking.mode, asdict(description)]))
+            if tracking.mode == "offline":
+                remove_attempts(directory, run_id)
+            session.opened(_start(tracking, description, directory, run_id))
     try:
-        with terminal.output_to(log_file):
-            run = wandb.init(
-                id=run_id,
-                project=tracking.project,
-                entity=tracking.entity,
-                mode=tracking.mode,
-                dir=str(directory),
-                # provenance.json has the packages that matter; listing all that are installed takes longer than all else here
-                settings=wandb.Settings(console="off", disable_git=True, disable_code=True, x_save_requirements=False),
-                **asdict(description),
-            )
+        yield session
+    except BaseException:
+        session.finish(exit_code=1)
+        raise
+    session.finish(exit_code=0)
+
+
+def _start(tracking: TrackingSettings, description: RunDescription, directory: Path, run_id: str) -> WandbRun:
+    wandb = _wandb()
+    try:
+        run: WandbRun = wandb.init(
+            id=run_id,
+            project=tracking.project,
+            entity=tracking.entity,
+            mode=tracking.mode,
+            dir=str(directory),
+            # provenance.json has the packages that matter; listing all that are installed takes longer than all else here
+            settings=wandb.Settings(console="off", disable_git=True, disable_code=True, x_save_requirements=False),
+            name=fit(description.name),
+            group=fit(description.group),
+            job_type=fit(description.job_type, TAG_BYTES),
+            tags=list(dict.fromkeys(fit(tag, TAG_BYTES) for tag in description.tags)),
+            config=description.config,
+        )
     except wandb.errors.Error as error:
         new_id = f"Or remove {directory / RUN_FILE}, which holds the run's id, to get a new one."
         raise UserError(f"Weights & Biases cannot start a run: {error}\n{WAYS_OUT} {new_id}") from error
-    try:
-        yield run
-    except BaseException:
-        with terminal.output_to(log_file):
-            run.finish(exit_code=1)
-        raise
-    with terminal.output_to(log_file):
-        run.finish()
+    return run
 
 
 def remove_attempts(directory: Path, run_id: str | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bitsure.base import terminal
 from bitsure.base.files import write_text
 from bitsure.config.report_settings import read_report_settings
 from bitsure.config.schema import MetricSettings, TrackingSettings
@@ -71,7 +72,9 @@ def finish_sweep(sweep_dir: Path) -> SweepReport:
     report = build_sweep_report(sweep_dir)
     settings = next((cell.config["tracking"] for cell in report.cells if "tracking" in cell.config), None)
     if settings is not None:
-        track_sweep(TrackingSettings(**settings), report)
+        where = track_sweep(TrackingSettings(**settings), report)
+        if where is not None:
+            terminal.console().print(f"{'W&B':8} {where}", markup=False, soft_wrap=True)
     return report
 
 

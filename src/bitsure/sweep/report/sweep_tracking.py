@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bitsure.config.schema import TrackingSettings
 from bitsure.run.directory import BROKEN_OFF
-from bitsure.run.wandb_run import RunDescription, open_wandb_run, remove_attempts, where_to_look
+from bitsure.run.wandb_run import RunDescription, WandbRun, open_wandb_run, remove_attempts
 from bitsure.sweep.report.run_columns import COSTS
 from bitsure.sweep.report.sweep_report import SweepReport
 from bitsure.sweep.report.sweep_statistics import STUDY
@@ -27,28 +27,32 @@ def track_sweep(tracking: TrackingSettings, report: SweepReport) -> str | None:
         report: The sweep's results; its files are written.
 
     Returns:
-        The run's address, or the command that sends it; None where tracking is disabled.
+        The run's address, the command that sends it, or what is missing; None where tracking is disabled.
     """
-    import wandb
-
     for cell in report.cells:
         if cell.state in BROKEN_OFF:
             remove_attempts(cell.directory)
     group, log_file = tracking.group or report.directory.resolve().name, report.directory / "libraries.log"
     cells = {"cells": [cell.name for cell in report.cells]}
     description = RunDescription(name=f"{group}/{SWEEP}", group=group, job_type=SWEEP, tags=[SWEEP], config=cells)
-    with open_wandb_run(tracking, description, report.directory, log_file) as run:
-        if run is None:
-            return None
-        done = report.states.get("done", 0)
-        run.summary.update({"sweep/cells": len(report.cells), "sweep/done": done, "sweep/not_done": len(report.cells) - done})
-        rows = [[getattr(row, name) for name in SWEEP_COLUMNS] for row in report.models if row.metric in STUDY]
-        pictures = {f"sweep/{picture.name}": wandb.Image(str(picture.path)) for picture in report.pictures}
-        run.log({"sweep/table": wandb.Table(columns=list(SWEEP_COLUMNS), data=rows)} | pictures)
-        artifact = wandb.Artifact(SWEEP, type=SWEEP, metadata={"group": group})
-        for name in ("sweep.parquet", "sweep.html"):
-            artifact.add_file(str(report.directory / name))
-        for name in ("figures", "tables"):
-            artifact.add_dir(str(report.directory / name), name=name)
-        run.log_artifact(artifact)
-        return where_to_look(run)
+    with open_wandb_run(tracking, description, report.directory, log_file) as session:
+        if run := session.run:
+            with session.guarded():
+                _log(run, report, group)
+    return session.where
+
+
+def _log(run: WandbRun, report: SweepReport, group: str) -> None:
+    import wandb
+
+    done = report.states.get("done", 0)
+    run.summary.update({"sweep/cells": len(report.cells), "sweep/done": done, "sweep/not_done": len(report.cells) - done})
+    rows = [[getattr(row, name) for name in SWEEP_COLUMNS] for row in report.models if row.metric in STUDY]
+    pictures = {f"sweep/{picture.name}": wandb.Image(str(picture.path)) for picture in report.pictures}
+    run.log({"sweep/table": wandb.Table(columns=list(SWEEP_COLUMNS), data=rows)} | pictures)
+    artifact = wandb.Artifact(SWEEP, type=SWEEP, metadata={"group": group})
+    for name in ("sweep.parquet", "sweep.html"):
+        artifact.add_file(str(report.directory / name))
+    for name in ("figures", "tables"):
+        artifact.add_dir(str(report.directory / name), name=name)
+    run.log_artifact(artifact)
