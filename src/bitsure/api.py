@@ -55,7 +55,8 @@ class LoadedRun:
     provenance: Provenance | None
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return the records as a data frame, a row a question."""
+        """Return the records as a data frame, a row a question. Raises UserError if pandas is not installed."""
+        _pandas()
         return self.records.to_pandas()
 
 
@@ -202,7 +203,10 @@ def _from_arrays(choice_logprobs: Sequence[ArrayLike], gold: Sequence[int] | Seq
 
 
 def _record(number: int, logprobs: ArrayLike, gold: Any) -> Record:
-    values = np.asarray(logprobs, dtype=float).tolist()
+    array = np.asarray(logprobs, dtype=float)
+    if array.ndim != 1:
+        raise UserError(f"choice_logprobs, question {number}: shape {array.shape}; give an array of shape (K,).")
+    values = array.tolist()
     return Record(
         task="questions",
         doc_id=number,
@@ -219,13 +223,17 @@ def _record(number: int, logprobs: ArrayLike, gold: Any) -> Record:
 
 
 def _long(by_task: Mapping[str, Mapping[str, results.Measurement]]) -> pd.DataFrame:
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise UserError("to_pandas() needs pandas: python -m pip install pandas") from error
     rows = [
         {"task": task, "metric": metric, **results.to_plain(number)}
         for task, numbers in by_task.items()
         for metric, number in numbers.items()
     ]
-    return pd.DataFrame(rows)
+    return _pandas().DataFrame(rows)
+
+
+def _pandas() -> Any:
+    try:
+        import pandas
+    except ImportError as error:
+        raise UserError("to_pandas() needs pandas: python -m pip install 'bitsure[pandas]'") from error
+    return pandas

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from dataclasses import asdict, dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -223,8 +224,23 @@ class Config:
 
 def resolved(config: Config) -> dict[str, Any]:
     """Return the settings on which a run's results depend, as plain data, for config.yaml and W&B."""
-    settings = asdict(config) | {"quant": asdict(config.quant) | {"name": config.quant.name}}
-    return {key: value for key, value in settings.items() if key not in ("sweep", "plan")}
+    kind = type(config.quant)
+    own_class = {} if kind.__module__.startswith("bitsure.") else {"class": f"{kind.__module__}.{kind.__qualname__}"}
+    settings = asdict(config) | {"quant": own_class | asdict(config.quant) | {"name": config.quant.name}}
+    if not config.metric.own:
+        del settings["metric"]["own"]  # config.yaml stays as it was before there were own metrics
+    return {key: _plain(value) for key, value in settings.items() if key not in ("sweep", "plan")}
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting as YAML and JSON have it; a user's own class may have paths and enumerations."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Enum):
+        return value.name
+    return str(value) if isinstance(value, Path) else value
 
 
 def register() -> None:

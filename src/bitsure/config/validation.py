@@ -44,7 +44,7 @@ def to_dataclasses(composed: DictConfig, choices: Mapping[str, str] | None = Non
     missing = OmegaConf.missing_keys(composed)
     chosen = f"quant={choices['quant']}" if choices and "quant" in choices else ""
     composed.quant = _typed(composed.quant, "quant", chosen)
-    missing |= {f"quant.{key}" for key in OmegaConf.missing_keys(composed.quant)}
+    missing |= {key if key.startswith("quant.") else f"quant.{key}" for key in OmegaConf.missing_keys(composed.quant)}
     if missing:
         raise UserError(f"No value for {', '.join(sorted(missing))}. Give one on the command line, such as {min(missing)}=…")
     _check_keys(composed)
@@ -92,6 +92,8 @@ def _typed(node: DictConfig, key: str, chosen: str) -> DictConfig:
     kind = import_named(node[TARGET], f"{key}.{TARGET}")
     if not (inspect.isclass(kind) and issubclass(kind, QuantizerSettings) and is_dataclass(kind)):
         raise UserError(f"{key}.{TARGET}={node[TARGET]}: a dataclass is needed that derives from bitsure.quantize.Quantizer.")
+    if "__dataclass_fields__" not in vars(kind):
+        raise UserError(f"{key}.{TARGET}={node[TARGET]}: @dataclass is missing above the class; its fields are the settings.")
     if inspect.isabstract(kind):
         lacking = [name for name, value in inspect.getmembers(kind) if getattr(value, "__isabstractmethod__", False)]
         raise UserError(

@@ -6,14 +6,17 @@ is the metric; or a `Statistic`. It is measured for both runs, compared, tested 
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from bitsure.base.dotted_names import import_named
 from bitsure.base.errors import UserError
+from bitsure.base.files import hash_file
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.arrays import FloatArray
 from bitsure.metrics.choice_metrics import BRIER_SCORE, BRIER_SCORE_SET, CLASSWISE, choice_metrics
@@ -38,6 +41,12 @@ def own_metrics(questions: QuestionSet, settings: MetricSettings) -> dict[str, S
     return {name: _as_statistic(name, path, questions) for name, path in settings.own.items()}
 
 
+def code_hashes(settings: MetricSettings) -> dict[str, str]:
+    """Return the SHA-256 of the file that each own metric's function stands in, by the metric's name."""
+    files = {name: inspect.getsourcefile(import_named(path, f"metric.own.{name}")) for name, path in settings.own.items()}
+    return {name: hash_file(Path(file)) for name, file in files.items() if file}
+
+
 def check_own_metrics(settings: MetricSettings) -> None:
     """Check what can be known of the user's own metrics before anything is scored.
 
@@ -55,7 +64,12 @@ def check_own_metrics(settings: MetricSettings) -> None:
             raise UserError(f"metric.own: the name {name!r} may have small letters, digits and underscores only.")
         if name in taken:
             raise UserError(f"metric.own.{name}: bitsure has a metric of this name. Choose another, such as own_{name}.")
-    own_metrics(example, settings)
+    for name, path in settings.own.items():
+        try:
+            _as_statistic(name, path, example)
+        except Exception as error:
+            error.add_note(f"metric.own.{name}={path} was called with four made-up questions of 2, 3, 4 and 5 choices.")
+            raise
 
 
 def _as_statistic(name: str, path: str, questions: QuestionSet) -> Statistic[QuestionSet]:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bitsure.base import resources, terminal, work
+from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.models.weight_files import stored_bits
 from bitsure.quantize.check import windows_of
@@ -76,6 +77,10 @@ def _make(plan: Plan, matched: Quantization | None, directory: Path, parts: Path
     ):
         job = QuantizationJob(source, plan.dtype, windows, held_out, directory, parts, log_file, advance, matched)
         plan.quant.quantize(job)
+        if not plan.quant.reads_checkpoint and not any(directory.iterdir()):
+            raise UserError(
+                f"quant={plan.quant.name}: quantize wrote no layer; call job.write with every layer of job.layers()."
+            )
         if plan.quant.changes_model:
             job.forget_model()
         model = job.model

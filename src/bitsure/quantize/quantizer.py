@@ -97,9 +97,19 @@ class QuantizationJob:
         Args:
             weights: Layer name → quantized weight, for every name that `layers` has. `DenseWeight(values, bits)` of
                 `bitsure.quantize.weights` is the simplest: what dequantizing gives, and the bits that a weight takes.
+
+        Raises:
+            UserError: If a value is no `Weight`.
         """
         from bitsure.quantize.checkpoint.write_checkpoint import write_checkpoint
+        from bitsure.quantize.weights import Weight
 
+        for name, weight in weights.items():
+            if not isinstance(weight, Weight):
+                raise UserError(
+                    f"job.write: {name} is a {type(weight).__name__}; a Weight of bitsure.quantize.weights is needed, such as "
+                    f"DenseWeight(values, bits)."
+                )
         write_checkpoint(self.directory, weights)
 
 

@@ -82,6 +82,8 @@ class Provenance(Result):
     """How questions were asked: few-shot examples, limit, seed, chat template, system instruction, BOS."""
     own_tasks: str | None = None
     """The hash of the files in `task.include_path`; null where there is none."""
+    own_metrics: dict[str, str] | None = None
+    """Own metric → the hash of the file of its function; absent where there are none."""
     data: dict[str, Any] | None = None
     """Task → where its data came from."""
     data_full_precision: dict[str, Any] | None = None

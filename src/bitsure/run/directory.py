@@ -132,8 +132,8 @@ def _differing(before: dict[str, Any] | None, config: dict[str, Any]) -> str:
         f"{group}.{key}"
         for group, values in config.items()
         if isinstance(values, dict) and isinstance(known := (before or {}).get(group), dict)
-        for key, value in values.items()
-        if key in known and known[key] != value
+        for key in {**known, **values}
+        if known.get(key) != values.get(key)
     ]
     return f" with another {', '.join(names[:MOST_NAMED])}{' …' if len(names) > MOST_NAMED else ''}" if names else ""
 

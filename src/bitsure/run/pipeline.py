@@ -61,7 +61,7 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
             prepared = prepare(config, run_dir / "libraries.log", memo)
             wandb_run.start_service(config.tracking)
             check(prepared, memo)
-            origin = provenance.with_model(origin, prepared)
+            origin = provenance.with_settings(origin, prepared, config.metric)
             current.write_json("provenance.json", origin)
         with current.stage("load tasks"):
             load_tasks(prepared, memo)

@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from bitsure.base import terminal
 from bitsure.config.paths import PROJECT
+from bitsure.config.schema import MetricSettings
+from bitsure.metrics.own_metrics import code_hashes
 from bitsure.models.size import measure_size
 from bitsure.results import Provenance
 from bitsure.results.run_files import Machine, ModelOrigin
@@ -52,8 +54,8 @@ def collect() -> Provenance:
     )
 
 
-def with_model(origin: Provenance, prepared: PreparedRun) -> Provenance:
-    """Return the provenance with the model, what its weights are made from, and how questions are asked."""
+def with_settings(origin: Provenance, prepared: PreparedRun, metric: MetricSettings) -> Provenance:
+    """Return the provenance with the model, what its weights are made from, how questions are asked, and own metrics' code."""
     text = prepared.plan.text if prepared.plan else None
     questions = prepared.scorer.questions
     return origin.model_copy(
@@ -65,6 +67,7 @@ def with_model(origin: Provenance, prepared: PreparedRun) -> Provenance:
             "asked": questions.prompt_settings,
             "own_tasks": questions.own_tasks,
         }
+        | ({"own_metrics": code_hashes(metric)} if metric.own else {})
     )
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from bitsure import results
 from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
 from bitsure.base.store import Store
 from bitsure.config.schema import Config
 from bitsure.hub import mirrors
+from bitsure.metrics.own_metrics import code_hashes
 from bitsure.models.locate import locate_model
 from bitsure.quantize.calibration.calibration_text import locate_text
 from bitsure.quantize.libraries import prequantized
+from bitsure.quantize.quantizer import as_quantizer
+from bitsure.results import Provenance
 from bitsure.scoring.question_source import locate_questions
 
 
@@ -33,52 +36,72 @@ def changed(config: Config, run_dir: Path, memo: Memo | None = None) -> list[str
         A phrase for each changed source, such as `the model in DIR`; empty if nothing changed.
     """
     try:
-        made_by = json.loads((run_dir / "provenance.json").read_text())
-    except (OSError, ValueError):
+        origin = results.read_if_there(run_dir / "provenance.json", Provenance)
+    except UserError:
+        return []
+    if origin is None:
         return []
     sources: list[str] = []
-    for find_changed in (_model, _checkpoint, _calib_text, _own_tasks, _data_sets):
+    for find_changed in (_model, _checkpoint, _calib_text, _own_tasks, _data_sets, _own_quantizer, _own_metrics):
         with suppress(UserError):
-            sources += find_changed(config, made_by, memo or Memo())
+            sources += find_changed(config, origin, memo or Memo())
     return sources
 
 
-def _model(config: Config, made_by: dict[str, Any], memo: Memo) -> Iterator[str]:
+def _model(config: Config, origin: Provenance, memo: Memo) -> Iterator[str]:
     source = memo(locate_model, config.model, config.paths.hub_mirror, Store(config.paths.store))
-    if made_by.get("model", {}).get("fingerprint") not in (None, source.fingerprint):
+    if origin.model and origin.model.fingerprint != source.fingerprint:
         yield f"the model in {source.path}"
 
 
-def _checkpoint(config: Config, made_by: dict[str, Any], memo: Memo) -> Iterator[str]:
+def _checkpoint(config: Config, origin: Provenance, memo: Memo) -> Iterator[str]:
     source = memo(prequantized.locate, config.quant, config.paths.hub_mirror, Store(config.paths.store))
-    quant = (made_by.get("weights") or {}).get("quant", {})
-    quant = quant.get("like", {}).get("quant", quant)  # of a noise control
+    quant = _quant(origin)
+    quant = quant.get("like", {}).get("quant", quant)  # A noise control has the checkpoint of what it is matched to.
     if source and quant.get("checkpoint") not in (None, source.fingerprint):
         yield f"the checkpoint in {source.path}"
 
 
-def _calib_text(config: Config, made_by: dict[str, Any], memo: Memo) -> Iterator[str]:
-    text = (made_by.get("weights") or {}).get("text")
-    if text and config.calib.kind == "text":  # training splits would take the harness
+def _calib_text(config: Config, origin: Provenance, memo: Memo) -> Iterator[str]:
+    text = (origin.weights or {}).get("text")
+    if text and config.calib.kind == "text":  # Training splits cannot be identified without the harness.
         now = memo(locate_text, config.calib, config.paths.hub_mirror, config.task, Store(config.paths.store))
         if now.fingerprint != text["sha256"]:
             yield f"the calibration text {now.place}"
 
 
-def _own_tasks(config: Config, made_by: dict[str, Any], memo: Memo) -> Iterator[str]:
+def _own_tasks(config: Config, origin: Provenance, memo: Memo) -> Iterator[str]:
     if config.task.include_path:
         now = memo(locate_questions, config.task, config.paths.hub_mirror)
-        if made_by.get("own_tasks") not in (None, now.own_tasks):
+        if origin.own_tasks not in (None, now.own_tasks):
             yield f"the tasks in {config.task.include_path}"
 
 
-def _data_sets(config: Config, made_by: dict[str, Any], memo: Memo) -> Iterator[str]:
+def _data_sets(config: Config, origin: Provenance, memo: Memo) -> Iterator[str]:
     mirror = config.paths.hub_mirror
     if mirror is None:
         return
-    for origins in made_by.get("data", {}).values():
-        for repo, origin in origins.items():
-            read = origin.get("sha256", {})
-            hashes = memo(mirrors.hashes, mirror, repo, tuple(read))
-            if any(now not in (None, read[name]) for name, now in hashes.items()):
+    for repositories in (origin.data or {}).values():
+        for repo, read in repositories.items():
+            hashes = read.get("sha256", {})
+            current = memo(mirrors.hashes, mirror, repo, tuple(hashes))
+            if any(now not in (None, hashes[name]) for name, now in current.items()):
                 yield f"the data set {repo} in {mirror}"
+
+
+def _own_quantizer(config: Config, origin: Provenance, memo: Memo) -> Iterator[str]:
+    code = _quant(origin).get("code")
+    if code is not None and as_quantizer(config.quant).identity(None).get("code") != code:
+        yield f"the code of quant={config.quant.name}"
+
+
+def _own_metrics(config: Config, origin: Provenance, memo: Memo) -> Iterator[str]:
+    for name, code in memo(code_hashes, config.metric).items():
+        if (origin.own_metrics or {}).get(name) not in (None, code):
+            yield f"the code of metric.own.{name}"
+
+
+def _quant(origin: Provenance) -> dict[str, Any]:
+    """Return what the weights were made by: the quantizer's method and settings; empty in full precision."""
+    quant = (origin.weights or {}).get("quant")
+    return quant if isinstance(quant, dict) else {}

@@ -47,7 +47,7 @@ def wandb_sweep(path: Path) -> str:
             "${program}",
             "${args_no_hyphens}",
             *options,
-            "tracking.mode=online",
+            *([] if "tracking.mode" in params else ["tracking.mode=online"]),
             f"tracking.group={path.stem}",
             # the agent's name for the cell, as two cells may start in one second
             f"hydra.run.dir=outputs/{path.stem}/${{oc.env:WANDB_RUN_ID}}",

@@ -8,7 +8,7 @@ from bitsure.base import terminal
 from bitsure.base.files import write_text
 from bitsure.config.report_settings import read_report_settings
 from bitsure.config.schema import MetricSettings, TrackingSettings
-from bitsure.sweep.report.cell_results import CellResult, read_cells, unplanned
+from bitsure.sweep.report.cell_results import CellResult, own_metrics, read_cells, unplanned
 from bitsure.sweep.report.contrasts import MODELS, QUANTIZERS, build_contrasts
 from bitsure.sweep.report.picture import Picture
 from bitsure.sweep.report.study_row import study_rows
@@ -41,7 +41,7 @@ def build_sweep_report(sweep_dir: Path) -> SweepReport:
     """
     cells = read_cells(sweep_dir)
     table, metric = build_table(cells), _metric_settings(cells)
-    rows = study_rows(table, {*STUDY, *TESTED, *SHIFT, *PAPER}, metric.alpha)
+    rows = study_rows(table, {*STUDY, *TESTED, *SHIFT, *PAPER, *own_metrics(cells)}, metric.alpha)
     models = over_calibration(rows, metric.confidence_level)
     sizes = over_training(models, metric.confidence_level)
     for name in ("figures", "tables"):
@@ -86,7 +86,7 @@ def _metric_settings(cells: list[CellResult]) -> MetricSettings:
 
 def _write_tables(report: SweepReport) -> None:
     tables = {
-        "study": study_csv([row for row in report.models if row.metric in {**STUDY, **PAPER}]),
+        "study": study_csv([row for row in report.models if row.metric in {*STUDY, *PAPER, *own_metrics(report.cells)}]),
         "heterogeneity": spreads_csv(report.spreads),
         MODELS.name: contrasts_csv(report.contrasts.models, MODELS),
         QUANTIZERS.name: contrasts_csv(report.contrasts.quantizers, QUANTIZERS),

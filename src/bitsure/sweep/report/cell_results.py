@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -171,3 +171,10 @@ def _flat(node: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, o
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def own_metrics(cells: Sequence[CellResult]) -> list[str]:
+    """Return the names of the users' own metrics that finished cells have numbers of."""
+    settings = [cell.config.get("metric") for cell in cells if cell.done]
+    named = [one.get("own") for one in settings if isinstance(one, dict)]
+    return sorted({str(name) for names in named if isinstance(names, dict) for name in names})

@@ -9,6 +9,7 @@ from typing import Any
 
 from bitsure.metrics.metric_names import MACRO
 from bitsure.report.tables import number, p_value
+from bitsure.sweep.report.cell_results import own_metrics
 from bitsure.sweep.report.contrasts import RunContrast
 from bitsure.sweep.report.study_row import StudyRow, grouped, task_labels, tasks_of
 from bitsure.sweep.report.sweep_report import SweepReport
@@ -37,7 +38,7 @@ def render(report: SweepReport) -> str:
         unfinished=[(cell.name, cell.directory.name, cell.state, cell.error or "") for cell in report.cells if not cell.done],
         unplanned=report.unplanned,
         sentences=spread_sentences(report.spreads, metric.alpha),
-        study=study_tables(report.models, STUDY),
+        study=study_tables(report.models, STUDY | {name: name for name in own_metrics(report.cells)}),
         paper=study_tables(report.models, PAPER),
         pictures=_pictures(report),
         spreads=[_spread_cells(spread) for spread in report.spreads],
