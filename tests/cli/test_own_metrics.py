@@ -47,6 +47,17 @@ def test_a_sweep_measures_compares_and_reports_it(bitsure, tiny, own_metric, tmp
     table = pq.read_table(tmp_path / "sweep" / "sweep.parquet")
     rows = table.filter(pc.equal(table["metric"], "twice"))
     assert set(rows["quantizer"].to_pylist()) == {"none", "rtn3", "rtn2"} and rows["value"].null_count == 0
+    assert "twice" in (tmp_path / "sweep" / "sweep.html").read_text()
+    assert ",twice," in (tmp_path / "sweep" / "tables" / "study.csv").read_text()
+
+
+def test_a_finished_sweep_notices_that_the_function_changed(bitsure, tiny, own_metric, tmp_path):
+    command = ("-m", *own_metric, *tiny, "quant=none", "hydra.sweep.dir=sweep")
+    assert bitsure(*command).returncode == 0
+    code = tmp_path / "my_metrics.py"
+    code.write_text(code.read_text() + "\n# another text of it\n")
+    done = bitsure(*command)
+    assert done.returncode != 0 and "the code of metric.own.twice" in done.stdout + done.stderr
 
 
 def test_it_is_refused_before_anything_is_scored(bitsure, tiny, own_metric, tmp_path):

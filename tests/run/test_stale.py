@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
+import yaml
 
 from bitsure.base.memo import Memo
+from bitsure.config.schema import resolved
+from bitsure.quantize.native.rtn import Rtn
 from bitsure.run import pipeline, stale
 from bitsure.sweep.launch import dry_run
 from bitsure.sweep.launch.composing import CellErrors
@@ -65,3 +70,15 @@ def test_what_has_changed_since_a_run_finished_is_named_and_the_cell_not_run_bes
 def test_a_run_whose_provenance_cannot_be_read_is_left_as_it_is(finished):
     (finished.directory / "provenance.json").write_text("{")
     assert stale.changed(finished.config, finished.directory) == []
+
+
+def test_own_classes_with_equal_settings_are_told_apart_and_their_paths_are_plain():
+    @dataclass
+    class Mine(Rtn):
+        table: Path = Path("codes.txt")
+
+    config = compose_valid("quant=rtn3")[0].config
+    ours, mine = resolved(config), resolved(replace(config, quant=Mine(bits=3, group_size=128, symmetric=True)))
+    assert "class" not in ours["quant"] and "own" not in ours["metric"]
+    assert mine["quant"]["class"].endswith("Mine") and mine["quant"]["table"] == "codes.txt"
+    yaml.safe_dump(mine)
