@@ -17,7 +17,7 @@ from bitsure.base.errors import UserError
 from bitsure.config.report_settings import read_report_settings
 from bitsure.config.schema import MetricSettings, VerdictSettings
 from bitsure.records import Record, Records, read_harness_log, read_records, to_table
-from bitsure.records.validity import check_records
+from bitsure.records.validity import check_records, without_repeats
 from bitsure.results import Comparison, Costs, MetricsByTask, Provenance, Quantization, Verdict
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _records(source: Source) -> pa.Table:
         return _read(Path(source))[0]
     if isinstance(source, tuple):
         return _from_arrays(*source)
-    return to_table(source)
+    return without_repeats(to_table(source), "the records")
 
 
 def _read(directory: Path) -> tuple[pa.Table, pa.Table | None]:

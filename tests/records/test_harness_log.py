@@ -61,9 +61,38 @@ def test_several_right_choices_come_from_the_document(tmp_path):
     assert rows(tmp_path)[0].gold == [0, 1]
 
 
-def test_digits_are_an_index_even_where_they_are_choices_too(tmp_path):
+@pytest.mark.parametrize(("acc", "gold"), [(1.0, 1), (0.0, 0)])
+def test_digits_that_are_choices_too_are_read_as_the_accuracy_says(tmp_path, acc, gold):
+    write(tmp_path, sample(target="1", choices=(" 1", " 2")) | {"acc": acc})  # the second choice is the more likely one
+    assert rows(tmp_path)[0].gold == [gold]
+
+
+def test_digits_that_are_choices_too_are_refused_without_an_accuracy(tmp_path):
     write(tmp_path, sample(target="1", choices=(" 1", " 2")))
-    assert rows(tmp_path)[0].gold == [1]
+    with pytest.raises(UserError, match=r"line 1: the target '1' .* may mean choice \[0\] or \[1\]"):
+        read_harness_log(tmp_path)
+
+
+def test_requests_are_read_by_their_numbers(tmp_path):
+    many = sample(target="10", choices=[f" {name}" for name in "abcdefghijkl"], scores=[(-1 - i, False) for i in range(12)])
+    write(tmp_path, many | {"arguments": dict(sorted(many["arguments"].items()))})  # 10 stands before 2
+    [row] = rows(tmp_path)
+    assert row.choices == list("abcdefghijkl") and row.choices[row.gold[0]] == "k"
+
+
+def test_the_probability_of_all_right_choices_is_the_accuracy_of_mc2_alone(tmp_path):
+    labels = {"mc2_targets": {"labels": [1, 0], "choices": ["no", "yes"]}}
+    write(tmp_path, sample(target="0", doc=labels) | {"acc": 1 / (1 + 2.718281828459045)})
+    assert rows(tmp_path)[0].gold == [0]
+    labels["mc2_targets"]["labels"] = [1, 1]  # mc1 has the same document, and its own index
+    write(tmp_path, sample(target="0", doc=labels) | {"acc": 0.0})
+    assert rows(tmp_path)[0].gold == [0]
+
+
+def test_a_line_that_stands_twice_counts_once_and_is_named(tmp_path, caplog):
+    write(tmp_path, sample(), sample(1), sample(1))
+    assert [row.doc_id for row in rows(tmp_path)] == [0, 1]
+    assert "1 rows repeat a question" in caplog.text and "task boolq, question 1" in caplog.text
 
 
 def test_a_list_of_right_choices_is_written_as_text(tmp_path):
@@ -73,7 +102,8 @@ def test_a_list_of_right_choices_is_written_as_text(tmp_path):
 
 def test_other_line_ends_and_half_characters_in_a_prompt_are_no_end_of_a_line(tmp_path):
     hostile = sample()
-    hostile["arguments"]["gen_args_0"]["arg_0"] = "a\u2028b \ud83d"
+    for request in hostile["arguments"].values():
+        request["arg_0"] = "a\u2028b \ud83d"
     (tmp_path / "samples_boolq.jsonl").write_text(json.dumps(hostile, ensure_ascii=False), errors="surrogatepass")
     assert "a\u2028b" in read_harness_log(tmp_path)[1]["boolq", 0]
 
@@ -89,6 +119,27 @@ def test_the_latest_file_of_a_task_counts(tmp_path):
     [
         ('{"doc_id": 0, "doc"', "line 2 is truncated"),
         ("{}", "no doc_id, doc, target"),
+        ("[]", "a list, not an object"),
+        ("7", "a int, not an object"),
+        ("[" * 100_000, "nested too deeply|not JSON"),
+        (json.dumps(sample() | {"doc_id": None}), "doc_id is None"),
+        (json.dumps(sample() | {"doc_id": 2**70}), "doc_id is 1180591620717411303424"),
+        (json.dumps(sample() | {"doc_id": "first"}), "doc_id is 'first'"),
+        (json.dumps(sample() | {"doc_hash": None}), "doc_hash is None"),
+        (json.dumps(sample() | {"arguments": None}), "arguments is None"),
+        (json.dumps(sample() | {"arguments": {}}), "no requests"),
+        (json.dumps(sample() | {"arguments": [[None, None]]}), "a request is"),
+        (json.dumps(sample() | {"resps": None}), "resps is None"),
+        (json.dumps(sample() | {"resps": [[], []]}), "has no response"),
+        (json.dumps(sample() | {"resps": [[["-1", "False"]]]}), "2 requests and 1 responses"),
+        (json.dumps(sample(target=None)), "the target None is none of the choices"),
+        (json.dumps(sample(target={"a": 1})), "is none of the choices"),
+        (json.dumps(sample(target="-1")), "the target '-1' is none of the choices"),
+        (json.dumps(sample(target="\u00b2")), "is none of the choices"),
+        (json.dumps(sample(target="9" * 5000)), "is none of the choices"),
+        (json.dumps(sample(target="[" * 5000)), "is none of the choices"),
+        (json.dumps(sample(target="[0, [1]]")), "is none of the choices"),
+        (json.dumps(sample(target="[]")), "is none of the choices"),
         (json.dumps(sample(target="maybe")), "the target 'maybe' is none of the choices"),
         (json.dumps(sample() | {"resps": [["a text"]]}), "no log-likelihoods of choices"),
         (json.dumps(sample(scores=(("x", False), (-1, True)))), "a response is no log-likelihood"),

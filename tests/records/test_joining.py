@@ -51,3 +51,22 @@ def test_the_same_question_of_another_task_does_not_join():
     full, quant = [record([-1, -2], task="a"), record([-1, -2])], [record([-1, -2], task="b"), record([-1, -2])]
     joined = join(full, quant)
     assert len(joined.quantized) == 1 and joined.only_baseline == {"a": 1} and joined.only_quantized == {"b": 1}
+
+
+def test_choices_in_another_order_or_wording_are_another_question(caplog):
+    full = [record([-1, -2], doc_id=i, choices=["cat", "dog"]) for i in range(3)]
+    other = [["cat", "dog"], ["dog", "cat"], ["cat", "cow"]]
+    joined = join(full, [record([-1, -2], doc_id=i, choices=choices) for i, choices in enumerate(other)])
+    assert ids(joined) == [(0, 0)] and joined.only_baseline == joined.only_quantized == {"t": 2}
+    assert "2 questions have the same document, prompt and target but other choices" in caplog.text
+    assert "task t, question 1: ['cat', 'dog'] and ['dog', 'cat']" in caplog.text
+
+
+def test_where_all_choices_differ_the_message_shows_them():
+    with pytest.raises(UserError, match=r"other choices.*\['a', 'b'\] and \['b', 'a'\]"):
+        join([record([-1, -2], choices=["a", "b"])], [record([-1, -2], choices=["b", "a"])])
+
+
+def test_space_before_a_choice_is_the_delimiter():
+    joined = join([record([-1, -2], choices=["a", "b"])], [record([-1, -2], choices=["\na", " b"])])
+    assert len(joined.quantized) == 1

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bitsure.base.errors import UserError
-from bitsure.records.parquet import read_records, write_records
+from bitsure.records.parquet import read_prompts, read_records, write_prompts, write_records
 from bitsure.records.record import cluster_of, to_records, to_table
 from tests.builders.records import record
 
@@ -57,12 +57,60 @@ def test_a_cluster_is_what_the_document_names_or_its_passage_or_its_prompt():
     assert cluster_of({"passage": ""}, "p") == cluster_of("no document", "p") == "p"
 
 
-def test_a_file_cut_short_is_an_error(tmp_path):
+@pytest.mark.parametrize("kept", [0, 0.1, 0.5, 0.9, 0.99])
+def test_a_file_cut_short_is_an_error_that_names_it(tmp_path, kept):
+    rows = [record([-1, -2], doc_id=i) for i in range(50)]
+    write_records(tmp_path / "r.parquet", rows, {})
+    write_prompts(tmp_path / "p.parquet", rows, ["a prompt"] * 50)
+    for name, read, what in (("r", read_records, "records"), ("p", read_prompts, "prompts")):
+        path = tmp_path / f"{name}.parquet"
+        path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+        with pytest.raises(UserError, match=f"{path} cannot be read as {what}"):
+            read(path)
+
+
+def test_a_damaged_file_is_an_error_or_reads_whole(tmp_path):
     path = tmp_path / "r.parquet"
-    write_records(path, [record([-1, -2])], {})
-    path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(UserError, match="cannot be read as records"):
+    write_records(path, [record([-1, -2], doc_id=i) for i in range(50)], {})
+    whole = path.read_bytes()
+    for start in range(0, len(whole), 97):
+        path.write_bytes(whole[:start] + bytes(40) + whole[start + 40 :])
+        try:
+            assert len(read_records(path)[0]) == 50
+        except UserError as error:
+            assert str(path) in str(error)
+
+
+def test_columns_of_other_types_are_converted_or_refused(tmp_path):
+    table = to_table([record([-1, -2])])
+    path = tmp_path / "r.parquet"
+    pq.write_table(table.set_column(0, "task", table["task"].cast("large_string")), path)
+    assert to_records(read_records(path)[0]) == [record([-1, -2])]
+    pq.write_table(table.set_column(7, "choice_logprobs", table["task"]), path)
+    with pytest.raises(UserError, match="is no records file"):
         read_records(path)
+
+
+def test_rows_that_stand_twice_count_once_and_are_named(tmp_path, caplog):
+    rows = [record([-1, -2], doc_id=i) for i in range(3)]
+    write_records(tmp_path / "r.parquet", rows + rows[1:], {})
+    assert to_records(read_records(tmp_path / "r.parquet")[0]) == rows
+    assert "2 rows repeat a question" in caplog.text and "task t, question 1" in caplog.text
+
+
+def test_rows_of_one_question_that_differ_are_refused(tmp_path):
+    rows = [record([-1, -2], doc_id=i) for i in range(3)]
+    write_records(tmp_path / "r.parquet", [*rows, record([-1, -3], doc_id=2)], {})
+    with pytest.raises(UserError, match="task t, question 2 stands there more than once"):
+        read_records(tmp_path / "r.parquet")
+
+
+def test_a_document_that_a_task_has_twice_is_two_questions_in_one_cluster(tmp_path, caplog):
+    same = {"doc_hash": "d", "prompt_hash": "p", "target_hash": "t", "cluster": cluster_of({}, "p")}
+    rows = [record([-1, -2], doc_id=i, **same) for i in range(2)]
+    write_records(tmp_path / "r.parquet", rows, {})
+    read = to_records(read_records(tmp_path / "r.parquet")[0])
+    assert read == rows and len({row.cluster for row in read}) == 1 and not caplog.text
 
 
 @pytest.mark.parametrize(

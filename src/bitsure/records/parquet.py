@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from bitsure.base.errors import UserError
 from bitsure.base.files import atomic_path
 from bitsure.records.record import SCHEMA, Record, Records, to_table
-from bitsure.records.validity import check_records
+from bitsure.records.validity import check_records, without_repeats
 
 ADDED_LATER = ("cluster", "words", "bytes")  # columns that files of earlier versions lack
 
@@ -42,17 +42,21 @@ def read_records(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     """
     try:
         table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
+        table.validate(full=True)
+    except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} cannot be read as records ({error}); remove it and run again.") from error
     for name in ADDED_LATER:
         if name not in table.column_names:
             table = table.append_column(name, pa.nulls(len(table), SCHEMA.field(name).type))
     if missing := set(SCHEMA.names) - set(table.column_names):
         raise UserError(f"{path} is no records file: it lacks the columns {', '.join(sorted(missing))}.")
-    made_from = json.loads((table.schema.metadata or {}).get(b"bitsure", b"{}"))
-    table = table.select(SCHEMA.names).replace_schema_metadata()
+    try:
+        made_from = json.loads((table.schema.metadata or {}).get(b"bitsure", b"{}"))
+        table = table.select(SCHEMA.names).replace_schema_metadata().cast(SCHEMA)  # others write larger types
+    except (pa.ArrowException, ValueError) as error:
+        raise UserError(f"{path} is no records file ({error}).") from error
     check_records(table, str(path))
-    return table, made_from
+    return without_repeats(table, str(path)), made_from
 
 
 def write_prompts(path: Path, records: Sequence[Record], prompts: Sequence[str]) -> None:
@@ -62,8 +66,11 @@ def write_prompts(path: Path, records: Sequence[Record], prompts: Sequence[str])
 
 
 def read_prompts(path: Path) -> dict[tuple[str, int], str]:
-    """Return prompts by task and doc_id; empty if there is no such file."""
+    """Return prompts by task and doc_id; empty if there is no such file. Raises UserError if it is truncated."""
     if not path.is_file():
         return {}
-    columns = pq.read_table(path).to_pydict()
-    return dict(zip(zip(columns["task"], columns["doc_id"], strict=True), columns["prompt"], strict=True))
+    try:
+        columns = pq.read_table(path, columns=["task", "doc_id", "prompt"]).to_pydict()
+        return dict(zip(zip(columns["task"], columns["doc_id"], strict=True), columns["prompt"], strict=True))
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} cannot be read as prompts ({error}); remove it to have a report without prompts.") from error

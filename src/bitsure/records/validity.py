@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,8 +11,11 @@ import pyarrow.compute as pc
 from bitsure.base.errors import UserError
 from bitsure.records.record import flat_column
 
+log = logging.getLogger(__name__)
+
 ROUNDING = 1e-6  # how far above 0 rounding to float32 may put a log-probability
 NEVER_NULL = ("task", "doc_id", "doc_hash", "prompt_hash", "target_hash", "choices", "gold", "choice_logprobs")
+QUESTION = ("task", "doc_id")  # what names a question within one run
 
 
 def check_records(records: pa.Table, where: str) -> None:
@@ -62,3 +67,47 @@ def _single_among_several(records: pa.Table, n_choices: pa.Array) -> pa.Array:
     """Return which rows have one choice in a task whose other questions have more, (n,) of bool."""
     several = pc.unique(records["task"].filter(pc.greater(n_choices, 1)))
     return pc.and_(pc.equal(n_choices, 1), pc.is_in(records["task"], several))
+
+
+def without_repeats(records: pa.Table, where: str) -> pa.Table:
+    """Return records with every question once.
+
+    A document that a task has twice is two questions, with two numbers (doc_id), and stays; those are one cluster.
+
+    Args:
+        records: A table under `bitsure.records.record.SCHEMA`.
+        where: The file or directory, for messages.
+
+    Returns:
+        The table as it is if no question stands twice; else the first row of each, with a warning that names how many went.
+
+    Raises:
+        UserError: If the rows of a question differ.
+    """
+    if _n_distinct(records, QUESTION) == len(records):
+        return records
+    first: dict[tuple[str, int], int] = {}
+    repeated: list[int] = []
+    for i, question in enumerate(zip(*(records[name].to_pylist() for name in QUESTION), strict=True)):
+        if first.setdefault(question, i) != i:
+            repeated.append(i)
+    for i in repeated:
+        task, doc_id = (records[name][i].as_py() for name in QUESTION)
+        if any(records[name][i] != records[name][first[task, doc_id]] for name in NEVER_NULL):
+            raise UserError(
+                f"{where}: task {task}, question {doc_id} stands there more than once, with different content: several runs "
+                "were put into one file. Keep the rows of one run."
+            )
+    task, doc_id = (records[name][repeated[0]].as_py() for name in QUESTION)
+    log.warning(
+        "%s: %d rows repeat a question that already stands there (the first: task %s, question %s); each question counts once",
+        where,
+        len(repeated),
+        task,
+        doc_id,
+    )
+    return records.take(sorted(first.values()))
+
+
+def _n_distinct(records: pa.Table, columns: tuple[str, ...]) -> int:
+    return len(records.select(columns).group_by(list(columns)).aggregate([]))
