@@ -171,6 +171,13 @@ class Store:
             alive.release()
             Path(alive.lock_file).unlink(missing_ok=True)
 
+    def remove(self, kind: str, made_from: object) -> None:
+        """Remove an entry, if it is there; whoever removes it holds its lock."""
+        path = self.path(kind, made_from)
+        if path.is_dir():
+            removed = path.rename(path.with_name(f"{UNFINISHED}{uuid.uuid4().hex}-{socket.gethostname()}"))
+            shutil.rmtree(removed, ignore_errors=True)
+
     def hashes(self, files: Sequence[Path]) -> list[str]:
         """Return the SHA-256 of each file's content. A file of the same path, size and time as before is not read again."""
         made_from = {"files": [[str(file.absolute()), *_stat(file)] for file in files]}

@@ -80,6 +80,7 @@ class TaskSettings:
     num_fewshot: int | None = None  # None: the task's own
     limit: int | None = None  # the first questions of each task only
     seed: int = 1234  # draws the few-shot examples; the harness's default
+    exclude_question: bool = True  # no question stands among its own few-shot examples; false: as the harness draws them
     chat_template: bool = False  # format prompts by the tokenizer's chat template, few-shot examples as earlier turns
     system_instruction: str | None = None  # text before every prompt; with a chat template, its system turn
     add_bos: bool | None = None  # whether prompts begin with the BOS token; None: as the tokenizer does, the harness's default

@@ -119,10 +119,12 @@ def _score(prepared: PreparedRun, quantized: QuantizedRun | None, config: Config
     with current.stage("score full precision"):
         records, baseline = scorer.score(prepared.full_precision, None, "full precision"), None
     if quantized:
-        baseline = records
-        write_records(current.path / "baseline.parquet", baseline, scorer.keys(prepared.full_precision))
         with current.stage("score quantized"):
-            records = scorer.score(prepared.scored, quantized.checkpoint, config.quant.name)
+            records, baseline = scorer.score(prepared.scored, quantized.checkpoint, config.quant.name), records
+        if scorer.missing(prepared.full_precision):  # the store's were of other prompts than those that tasks have now
+            with current.stage("score full precision"):
+                baseline = scorer.score(prepared.full_precision, None, "full precision")
+        write_records(current.path / "baseline.parquet", baseline, scorer.keys(prepared.full_precision))
     write_records(current.path / "records.parquet", records, scorer.keys(prepared.scored))
     return ScoredRun(records, baseline)
 

@@ -16,6 +16,7 @@ from bitsure.scoring.engine import Engine
 from bitsure.scoring.journal import Journal
 from bitsure.scoring.prompting import with_bos
 from bitsure.scoring.requests import Request, Scored
+from bitsure.tasks.few_shots import repeatable_draws, warn_of_repeated_questions
 from bitsure.tasks.harness_tasks import LoadedTasks
 from bitsure.tasks.kinds import Question, kind_of
 from bitsure.tasks.protocols import Instance, Sample
@@ -136,20 +137,22 @@ def evaluate_tasks(
         UserError: If the harness's own accuracy of a question, or its log-likelihood of a text, is not the record's.
     """
     lm.begin(journal)
-    results = evaluate(
-        lm,
-        {"tasks": loaded.tasks},
-        limit=task.limit,
-        bootstrap_iters=0,
-        log_samples=True,
-        system_instruction=task.system_instruction,
-        apply_chat_template=task.chat_template,
-        fewshot_as_multiturn=task.chat_template,  # the harness's own default with a template
-    )
+    with repeatable_draws(loaded.tasks.values(), task.seed):
+        results = evaluate(
+            lm,
+            {"tasks": loaded.tasks},
+            limit=task.limit,
+            bootstrap_iters=0,
+            log_samples=True,
+            system_instruction=task.system_instruction,
+            apply_chat_template=task.chat_template,
+            fewshot_as_multiturn=task.chat_template,  # the harness's own default with a template
+        )
     records, prompts = [], []
     for name, samples in results["samples"].items():
         harness_task = loaded.tasks[name]
         kind = kind_of(harness_task)
+        warn_of_repeated_questions(name, harness_task, task.exclude_question)
         if samples and not kind.has_check(samples[0]):
             log.warning("task %s has no metric acc: our accuracy of it is not checked against the harness's", name)
         for sample in samples:

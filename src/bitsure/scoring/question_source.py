@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from bitsure.base.files import hash_json
 from bitsure.base.store import hash_files
 from bitsure.config.schema import TaskSettings
+from bitsure.records.joining import IDENTITY
 
+FEW_SHOTS = 1  # one more whenever our code would put other examples before the same questions
 PROMPT_SETTINGS = ("num_fewshot", "limit", "seed", "chat_template", "system_instruction", "add_bos")
 
 
@@ -28,6 +32,20 @@ class QuestionSource:
     def prompt_settings(self) -> dict[str, object]:
         """How the questions are put; None is the task's, or the tokenizer's, own way."""
         return {name: getattr(self.task, name) for name in PROMPT_SETTINGS}
+
+    @property
+    def key(self) -> dict[str, object]:
+        """What identifies the questions of a task, and their prompts, in the key of their records."""
+        key = {"data": self.fingerprint, **self.prompt_settings}
+        if self.task.num_fewshot != 0:
+            key["few_shots"] = {"version": FEW_SHOTS, "exclude_question": self.task.exclude_question}
+        return key
+
+
+def hash_of_questions(records: pa.Table) -> str:
+    """Return the hash of which questions records hold, with which prompts and targets, in their order."""
+    columns = ("doc_id", *IDENTITY)
+    return hash_json([records[name].to_pylist() for name in columns])
 
 
 def locate_questions(task: TaskSettings, hub_mirror: str | None) -> QuestionSource:

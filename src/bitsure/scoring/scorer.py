@@ -22,10 +22,10 @@ from bitsure.base.work import read_cost, scoring_cost, scoring_work, write_cost
 from bitsure.config.schema import ScoringSettings
 from bitsure.models.locate import Source
 from bitsure.records.parquet import read_records, write_prompts, write_records
-from bitsure.records.record import by_task
+from bitsure.records.record import by_task, to_table
 from bitsure.results.costs import ScoringCosts
 from bitsure.scoring.journal import Journal
-from bitsure.scoring.question_source import QuestionSource
+from bitsure.scoring.question_source import QuestionSource, hash_of_questions
 from bitsure.scoring.scored_model import LocalSetup, ScoredModel
 from bitsure.scoring.scoring_costs import total_costs
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FORMAT = 5  # of records in the store; one more whenever our code would make other records from the same key
+PROMPTS_FILE = "questions.json"  # beside a task's records, and under its own key: the hash of its questions and prompts
 DATA_FILE = "data.json"  # beside a task's records: where its data came from
 
 
@@ -55,6 +56,7 @@ class Scorer:
     def __init__(self, questions: QuestionSource, scoring: ScoringSettings, dtype: str, store: Store, log_file: Path) -> None:
         self.questions, self.setup, self.store, self.log_file = questions, LocalSetup(scoring, dtype), store, log_file
         self._loaded: dict[str, LoadedTasks] = {}
+        self._changed: set[str] = set()  # tasks whose prompts were not those of the store
 
     def check_prompting(self, source: Source) -> None:
         """Raise UserError if the prompts need a chat template or a BOS token that the model's tokenizer does not have."""
@@ -67,7 +69,7 @@ class Scorer:
 
     def missing(self, model: ScoredModel, to_read: bool = False) -> list[str]:
         """Return the names of the tasks that the store has no records of; `to_read` is as in `Store.find`."""
-        return [name for name, key in self.keys(model).items() if not self.store.find("records", key, to_read)]
+        return [name for name in self.questions.task.names if not self._find(model, name, to_read)]
 
     def load_missing(self, model: ScoredModel, memo: Memo) -> None:
         """Load and check the tasks that the store has no records of; the memo has those that other cells loaded."""
@@ -112,10 +114,56 @@ class Scorer:
             "format": FORMAT,
             **model.key,
             "task": name,
-            "data": self.questions.fingerprint,
-            **self.questions.prompt_settings,
+            **self.questions.key,
             **self.setup.key(quantized=model.weights is not None),
         }
+
+    def _prompts_key(self, model: ScoredModel, name: str) -> dict[str, Any]:
+        """Return the key of the hash of a task's prompts: what makes them, which is the same for all quantizers."""
+        tokenizer = {"model": model.source.fingerprint} if self.questions.task.chat_template else {}
+        libraries = self.setup.key(quantized=False)["libraries"]
+        return {"format": FORMAT, **tokenizer, "task": name, **self.questions.key, "libraries": libraries}
+
+    def _find(self, model: ScoredModel, name: str, to_read: bool) -> Path | None:
+        """Return where the store keeps a task's records; None if it has none, or if they are of other prompts.
+
+        Records whose prompts were never compared with another model's are taken as they are.
+        """
+        entry = self.store.find("records", self._key(model, name), to_read)
+        prompts = self.store.find("prompts", self._prompts_key(model, name), to_read)
+        if entry is None or prompts is None:
+            return entry
+        if to_read or not (entry / PROMPTS_FILE).is_file():  # which earlier versions did not write
+            scored = hash_of_questions(read_records(entry / "records.parquet")[0])
+        else:
+            scored = json.loads((entry / PROMPTS_FILE).read_text())
+        if scored == json.loads((prompts / PROMPTS_FILE).read_text()):
+            return entry
+        log.warning("the store's records %s are of other prompts than their key names: they are made again", entry)
+        return None
+
+    def _keep_prompts(self, model: ScoredModel, name: str, prompts: str) -> None:
+        """Keep the hash of a task's prompts for all later models, or compare it with the one that is kept.
+
+        Raises:
+            UserError: If the prompts differ each time that they are made.
+        """
+        key = self._prompts_key(model, name)
+        with self.store.lock("prompts", key):
+            kept = self.store.find("prompts", key, to_read=True)
+            if kept and json.loads((kept / PROMPTS_FILE).read_text()) == prompts:
+                return
+            if kept:
+                if name in self._changed:
+                    raise UserError(
+                        f"task.names: {name} has other prompts each time that they are made, so that two models cannot be "
+                        "compared. Its Python code draws at random without a seed: seed it, or leave the task out."
+                    )
+                log.warning("task %s: its prompts are not those of earlier records, which are made again", name)
+                self._changed.add(name)
+                self.store.remove("prompts", key)
+            with self.store.create("prompts", key) as entry:
+                write_text(entry / PROMPTS_FILE, json.dumps(prompts))
 
     def _entries(self, model: ScoredModel) -> dict[str, Path]:
         """Return where the store keeps each task's records of a model."""
@@ -146,7 +194,7 @@ class Scorer:
             for name in names:
                 key = self._key(model, name)
                 with self.store.lock("records", key):
-                    if self.store.find("records", key, to_read=True):
+                    if self._find(model, name, to_read=True):
                         advance(self._loaded[name].count_requests(limit), note="by another process")
                         self._journal(model, name).remove()
                         continue
@@ -171,8 +219,12 @@ class Scorer:
             log.info("%s, %s: %d choices were scored before", label, name, resumed)
         with measured() as use:
             records, prompts = evaluate_tasks(self._loaded[name], lm, self.questions.task, journal)
+        questions = hash_of_questions(to_table(records))
+        self._keep_prompts(model, name, questions)
+        self.store.remove("records", key)  # which are of other prompts, or damaged
         with self.store.create("records", key) as entry:
             write_records(entry / "records.parquet", records, key)
+            write_text(entry / PROMPTS_FILE, json.dumps(questions))
             write_prompts(entry / "prompts.parquet", records, prompts)
             write_text(entry / DATA_FILE, json.dumps(self._loaded[name].data))
             if not resumed:

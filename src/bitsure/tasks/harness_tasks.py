@@ -14,6 +14,7 @@ from bitsure.config.schema import TaskSettings
 from bitsure.hub.data_sets import data_sets_from
 from bitsure.hub.repositories import Origin
 from bitsure.tasks.data_files import changed_data, load_error, missing_column
+from bitsure.tasks.few_shots import prepare_few_shots, repeatable_draws
 from bitsure.tasks.kinds import KINDS, kind_of
 from bitsure.tasks.protocols import HarnessTask
 from bitsure.tasks.task_names import WHY_NOT_SCORED, check_scored, find_manager, members
@@ -50,7 +51,7 @@ def load_tasks(task: TaskSettings, names: Sequence[str], hub_mirror: str | None,
     """Load tasks with their data.
 
     Args:
-        task: The settings: few-shot count, seed, the folder of the user's own tasks.
+        task: The settings: few-shot count, how examples are drawn, the folder of the user's own tasks.
         names: Names of tasks, groups or tags. A group or tag stands for its tasks; it has no number of its own.
         hub_mirror: A directory that holds data sets, or None.
         fetch: Put data that the mirror lacks into it first.
@@ -60,7 +61,7 @@ def load_tasks(task: TaskSettings, names: Sequence[str], hub_mirror: str | None,
 
     Raises:
         UserError: If the harness does not know a name, or a task is of a kind that is not scored (both before any data is
-            read), or data is not available or cannot be read.
+            read), or data is not available or cannot be read, or there are too few examples.
     """
     managers = {name: find_manager(task, name) for name in names}
     for name in names:
@@ -69,11 +70,12 @@ def load_tasks(task: TaskSettings, names: Sequence[str], hub_mirror: str | None,
     with data_sets_from(hub_mirror, task.include_path, fetch) as origins:
         for name in names:
             origins.clear()
-            loaded[name] = LoadedTasks(_load(managers[name], name), dict(origins))
+            with repeatable_draws():
+                loaded[name] = LoadedTasks(_load(managers[name], name), dict(origins))
             for member, harness_task in loaded[name].tasks.items():
                 if harness_task.OUTPUT_TYPE not in KINDS:  # the kind of a Python task is known only now
                     raise UserError(f"task.names: {member} is of the kind {harness_task.OUTPUT_TYPE}: {WHY_NOT_SCORED}.")
-                _set_few_shots(harness_task, task)
+                prepare_few_shots(member, harness_task, task)
                 _check_first_document(member, harness_task)
     return loaded
 
@@ -92,21 +94,13 @@ def _load(manager: TaskManager, name: str) -> dict[str, HarnessTask]:
         raise load_error(manager, name, "", error) from error
 
 
-def _set_few_shots(harness_task: HarnessTask, task: TaskSettings) -> None:
-    """Set the few-shot count and seed as the harness's own command line does: a task that fixes 0 keeps it."""
-    own = harness_task.get_config("num_fewshot")
-    if task.num_fewshot is not None and own != 0:
-        harness_task.set_config(key="num_fewshot", value=task.num_fewshot)
-    elif own is None:
-        harness_task.set_config(key="num_fewshot", value=0)
-    harness_task.set_fewshot_seed(seed=task.seed)
-
-
 def _check_first_document(name: str, task: HarnessTask) -> None:
     """Raise UserError if what is scored of the first document cannot be read; reading all takes as long as loading them."""
     for doc in islice(task.eval_docs, 1):
         try:
             kind_of(task).check_readable(name, task, doc)
+            if n := task.get_config("num_fewshot"):
+                task.fewshot_context(doc, num_fewshot=n, gen_prefix=task.doc_to_prefix(doc))
         except Exception as error:
             if column := missing_column(error, task.dump_config(), list(doc)):
                 raise changed_data(name, task.DATASET_PATH, task.DATASET_NAME, column, list(doc)) from error

@@ -23,6 +23,19 @@ class Instance(Protocol):
     """Number of the request within its question."""
 
 
+class Sampler(Protocol):
+    """Draws a task's few-shot examples."""
+
+    def set_rnd(self, rnd: int) -> object:
+        """Seed the drawing."""
+
+    def sample(self, n: int, eval_doc: Any) -> Sequence[Document]:
+        """Return `n` examples; documents equal to `eval_doc`, unless it is None, are left out."""
+
+    def fewshot_docs(self) -> Sequence[Document]:
+        """Return all documents that may be drawn."""
+
+
 class HarnessTask(Protocol):
     """A task with its data, as the harness's TaskManager loads it."""
 
@@ -32,6 +45,10 @@ class HarnessTask(Protocol):
     multiple_input: int
     """Not 0 where the choices stand before one common ending."""
     config: Any
+    fewshot_cfg: Any
+    """How examples are written, and the split that they come from."""
+    sampler: Any
+    """Draws the examples; a `Sampler`."""
     dataset: Mapping[str, Any]
     """Split → its documents."""
 
@@ -42,13 +59,13 @@ class HarnessTask(Protocol):
     def training_docs(self) -> Iterable[Document]:
         """Return the documents of the training split."""
 
-    def doc_to_text(self, doc: Document) -> Any:
+    def doc_to_text(self, doc: Document, template: Any = None) -> Any:
         """Return the prompt of a document."""
 
-    def doc_to_target(self, doc: Document) -> Any:
+    def doc_to_target(self, doc: Document, template: Any = None) -> Any:
         """Return the right choice, its index, or several of them; or the continuation."""
 
-    def doc_to_choice(self, doc: Document) -> Sequence[Any]:
+    def doc_to_choice(self, doc: Document, template: Any = None) -> Sequence[Any]:
         """Return the choices of a document."""
 
     def doc_to_prefix(self, doc: Document) -> str | None:

@@ -102,9 +102,12 @@ def build_contrasts(cells: list[CellResult], metric: MetricSettings) -> Contrast
         for cell, columns in runs:
             if _compared(cell, task):
                 try:
-                    runs_of_task.append((columns, read_changes(cell.directory / "changes.parquet", task)))
+                    changes = read_changes(cell.directory / "changes.parquet", task)
                 except (OSError, ValueError):
                     unreadable[cell.name] = None
+                else:
+                    if len(changes.question):  # whole texts have no answers that could change
+                        runs_of_task.append((columns, changes))
         for contrast in _contrasts(task, runs_of_task, metric):
             contrasts[contrast.kind.name].append(contrast)
     models, quantizers = (_over_seeds(contrasts[kind.name], metric.confidence_level) for kind in KINDS)
