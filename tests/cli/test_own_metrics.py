@@ -51,6 +51,7 @@ def test_a_sweep_measures_compares_and_reports_it(bitsure, tiny, own_metric, tmp
     assert ",twice," in (tmp_path / "sweep" / "tables" / "study.csv").read_text()
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_notices_that_the_function_changed(bitsure, tiny, own_metric, tmp_path):
     command = ("-m", *own_metric, *tiny, "quant=none", "hydra.sweep.dir=sweep")
     assert bitsure(*command).returncode == 0

@@ -91,6 +91,7 @@ def test_a_run_leaves_what_the_contract_says(bitsure, tiny, tmp_path):
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_run_says_what_it_cost_from_the_store_as_well(bitsure, tiny, tmp_path):
     for name in ("first", "second"):
         done = bitsure(*tiny, f"hydra.run.dir={name}")
@@ -120,6 +121,7 @@ def test_a_second_run_finds_everything_in_the_store_and_loads_no_model(bitsure, 
     assert first == second
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "edit"])
 def test_damaged_records_in_the_store_are_made_again(bitsure, tiny, tmp_path, damage):
     bitsure(*tiny, "hydra.run.dir=first")
@@ -131,6 +133,7 @@ def test_damaged_records_in_the_store_are_made_again(bitsure, tiny, tmp_path, da
     assert read_records(tmp_path / "first" / "records.parquet") == read_records(tmp_path / "second" / "records.parquet")
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_every_cell_and_the_same_command_again_none(bitsure, tiny, tmp_path):
     command = ["-m", *tiny, "quant=rtn2,rtn8", "hydra.sweep.dir=sweep"]
     planned = bitsure(*command, "plan=true")
@@ -168,6 +171,7 @@ def write_task(folder: Path, name: str, questions: int, length: int) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
 def test_what_was_finished_before_a_kill_is_picked_up(bitsure, tiny, tmp_path, kill):
     """A run that is stopped amid a task goes on with the batches that are left: the others are in a journal."""
@@ -196,6 +200,7 @@ def test_what_was_finished_before_a_kill_is_picked_up(bitsure, tiny, tmp_path, k
     assert not any((store / "unfinished").glob("*.jsonl"))
 
 
+@pytest.mark.slow
 @needs_shared
 def test_real_tasks_on_real_weights_of_awkward_widths(bitsure, tmp_path):
     """stories260K: widths 64 and 172, which no group of 128 divides; the study's C4 is unavailable here."""
@@ -212,6 +217,7 @@ def test_real_tasks_on_real_weights_of_awkward_widths(bitsure, tmp_path):
     assert (refused.returncode == 1 and "64 × 172" in refused.stderr + refused.stdout) or "172 × 64" in refused.stderr
 
 
+@pytest.mark.slow
 def test_the_store_of_a_run_holds_a_checkpoint_that_reads_back(bitsure, tiny, tmp_path):
     from bitsure.quantize.checkpoint.read_checkpoint import read_checkpoint
 
@@ -222,6 +228,7 @@ def test_the_store_of_a_run_holds_a_checkpoint_that_reads_back(bitsure, tiny, tm
     assert len(weights) == 12 and all(weight.codes.max() < 8 for weight in weights.values())
 
 
+@pytest.mark.slow
 def test_a_strict_verdict_fails_the_command_and_keeps_everything(bitsure, tiny, tmp_path):
     write_task(tmp_path / "tasks", "forty", questions=40, length=20)
     task = [f"task.include_path={tmp_path / 'tasks'}", "task.names=[forty]"]

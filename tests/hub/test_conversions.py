@@ -79,6 +79,7 @@ def told(folder, name: str) -> dict:
     return json.loads((folder / name / "provenance.json").read_text())["data"]
 
 
+@pytest.mark.slow
 def test_the_hubs_conversion_is_read_instead_of_the_script(world):
     served, folder, run = world
     origin = {REPO: {"commit": served.repositories["datasets", f"{REPO}@{REF}"].commit, "ref": REF}}
@@ -96,6 +97,7 @@ def test_the_hubs_conversion_is_read_instead_of_the_script(world):
     assert told(folder, "again") == told(folder, "straight")
 
 
+@pytest.mark.slow
 def test_a_mirror_gets_the_conversion_and_serves_it_without_network(world):
     served, folder, run = world
     there, mirror = f"paths.hub_mirror={folder / 'mirror'}", folder / "mirror" / "datasets" / REPO
@@ -119,6 +121,7 @@ def test_a_mirror_gets_the_conversion_and_serves_it_without_network(world):
     assert over == straight
 
 
+@pytest.mark.slow
 def test_without_a_conversion_the_error_says_how_to_fill_a_mirror_by_hand(world):
     _, folder, run = world
     for command in (SMALL, ["-m", "bitsure.run.prefetch", f"paths.hub_mirror={folder / 'none'}"]):

@@ -113,6 +113,7 @@ def many_tasks(tasks, questions):
     return full, quant, {(row.task, row.doc_id): "<a> & a 'long' story " * 200 for row in quant}
 
 
+@pytest.mark.slow
 def test_thirty_tasks_stay_under_five_megabytes_with_all_their_pictures(tmp_path):
     full, quant, prompts = many_tasks(30, 10_000 // 30)
     few = dataclasses.replace(METRIC, resamples=100)  # their number does not change the page

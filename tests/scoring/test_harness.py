@@ -126,6 +126,7 @@ class EveryToken:
         self.tokens[request] = self._latest.flatten().tolist()
 
 
+@pytest.mark.slow
 @needs_shared
 def test_on_real_tasks_every_number_is_that_of_hflm(monkeypatch):
     """Real weights, real questions: tokens, sums, greedy and accuracy; a zero-shot and a few-shot pass."""

@@ -113,6 +113,7 @@ def score(name: str, mirror: Path, tiny_model: Path):
     return evaluate_tasks(loaded, hooked_lm(*load_model(tiny_model, "float32")), task)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROWS)
 def test_a_task_scores_its_own_columns_and_names_the_right_choices(name, tiny_model, tmp_path):
     data, configuration, split, rows, gold = ROWS[name]
@@ -142,6 +143,7 @@ def test_wikitext_has_the_harness_own_perplexity(tiny_model, tmp_path):
     assert set(values) == {"nll", "perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_name_of_a_group_is_the_harness_own_and_fits(option):
     from bitsure.tasks.task_names import check_scored, members, task_manager

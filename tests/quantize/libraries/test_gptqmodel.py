@@ -31,6 +31,7 @@ def made(request, tiny_model, calib_file, tmp_path_factory):
     return ensure_quantized(plan(tiny_model, settings, calib_file), Store(folder / "store"), folder / "log")
 
 
+@pytest.mark.slow
 def test_our_reading_of_the_packed_checkpoint_is_gptqmodels_own(made, tiny_model, tmp_path):
     from bitsure.base import terminal
 

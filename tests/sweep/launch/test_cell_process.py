@@ -144,6 +144,7 @@ def states(statuses: list[Status]) -> list[str]:
     return [status.state for status in statuses]
 
 
+@pytest.mark.slow
 def test_no_end_of_a_cell_is_the_end_of_the_others_and_the_same_command_runs_what_is_missing(sweep, tmp_path):
     code, output, cells = sweep.run("raise", "kill", "done")
     assert (code, states(cells)) == (1, ["failed", "killed", "done"]), output
@@ -164,6 +165,7 @@ def test_no_end_of_a_cell_is_the_end_of_the_others_and_the_same_command_runs_wha
     assert (code, states(cells)) == (0, ["done"] * 3), output
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_again_loads_no_model(tmp_path):
     """Neither where it was finished, nor in another place, where every piece is found in the store."""
     module = ""

@@ -164,6 +164,7 @@ def table(folder: Path) -> bytes:
     return (folder / "sweep" / "sweep.parquet").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", LAUNCHERS)
 def test_a_tortured_sweep_ends_with_the_same_bits(undisturbed, tmp_path, arguments):
     expected = results(undisturbed)
