@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 QUANTIZERS = ("gptq4", "rtn4", "rtn2")
-HOSTILE = '<script>alert("x")</script>'
+HOSTILE = '<script>alert("x")</script>\u202egnp'
 
 
 def leave_unfinished(folder: Path, name: str, **status) -> None:

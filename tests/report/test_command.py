@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from bitsure.base.errors import UserError
+from bitsure.base.plain_text import without_controls
 from bitsure.records.parquet import write_records
 from bitsure.report.command import compare_runs, report_run
+from bitsure.sweep.report.building import build_sweep_report
+from bitsure.sweep.report.sweep_terminal import show_sweep
+from tests.builders.answers import paired_runs
 from tests.builders.quantized_models import full_and_quantized
 
 
@@ -50,3 +56,33 @@ def test_runs_of_different_harness_versions_are_not_compared(two_runs):
         write_records(directory / "records.parquet", rows, {"t": {"libraries": {"lm_eval": version}}})
     with pytest.raises(UserError, match=r"task t: lm_eval 0\.4\.9 scored full precision, 0\.4\.10 the quantized model"):
         compare_runs(*two_runs)
+
+
+@pytest.mark.parametrize("place", ["model", "task", "metric", "quant", "tracking", "other"])
+@pytest.mark.parametrize("kind", ["run", "sweep"])
+def test_a_report_of_someone_elses_directory_resolves_nothing(two_runs, tmp_path, capsys, monkeypatch, kind, place):
+    monkeypatch.setenv("SOME_TOKEN", "s3cret-value")
+    _, run = two_runs
+    value = "${oc.env:SOME_TOKEN}"
+    (run / "config.yaml").write_text(f"{place}: {{name: '{value}', path: '${{oc.decode:{value}}}'}}\n")
+    with suppress(UserError):  # a refusal may name the setting, not its value
+        if kind == "run":
+            report_run(run, out=tmp_path / "out")
+        else:
+            (run / "status.json").write_text('{"state": "done", "seconds": {}}')
+            show_sweep(build_sweep_report(run.parent))
+    assert "s3cret" not in "".join(capsys.readouterr())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()]
+
+
+def test_escape_sequences_in_names_do_not_reach_the_terminal(tmp_path, capsys, caplog):
+    hostile = "t\x1b]0;owned\x07\x1b[2J\u202egnp"
+    for name, rows in zip(("full", "quantized"), paired_runs(60, task=hostile), strict=False):
+        (tmp_path / name).mkdir()
+        write_records(tmp_path / name / "records.parquet", rows, {})
+    compare_runs(tmp_path / "full", tmp_path / "quantized")
+    report = report_run(tmp_path / "quantized", baseline=tmp_path / "full", out=tmp_path / "out")
+    shown = "".join(capsys.readouterr()) + caplog.text
+    html = report.page.read_text()
+    assert "owned" in shown and without_controls(shown) == shown
+    assert "owned" in html and without_controls(html) == html

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable
 
+from bitsure.base.plain_text import without_controls
+
 
 class UserError(Exception):
     """Something that the user can correct: main.py prints the message without a traceback.
@@ -13,7 +15,7 @@ class UserError(Exception):
     """
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.args))
+        return without_controls("\n".join(map(str, self.args)))
 
 
 class NotHere(UserError):

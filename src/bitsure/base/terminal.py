@@ -10,8 +10,11 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.segment import Segment
+
+from bitsure.base.plain_text import without_controls
 
 LOG_EVERY = 10.0  # seconds between progress lines where there is no terminal
 
@@ -29,9 +32,18 @@ class Advance(Protocol):
         """
 
 
-def console() -> Console:
+class SafeConsole(Console):
+    """A console that no text can control: escape sequences in names are shown and not obeyed."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Yield what is printed; rich's own control codes pass."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(without_controls(segment.text), segment.style)
+
+
+def console() -> SafeConsole:
     """Return a console on the present stdout, which still prints while a library's output is redirected."""
-    return Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty(), highlight=False)
+    return SafeConsole(file=sys.stdout, soft_wrap=not sys.stdout.isatty(), highlight=False)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from bitsure.comparison.non_inferiority import verdict_sentences
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.deferral import FULL_BITS, cost_of_quantized
 from bitsure.report import compressibility_table, page_summary, published_table, tables
+from bitsure.report.page_environment import page_environment
 from bitsure.results import Provenance, Quantization, to_plain
 
 if TYPE_CHECKING:
@@ -39,10 +40,7 @@ def render(report: Report, about: About, metric: MetricSettings) -> str:
 
 
 def _render(report: Report, about: About, metric: MetricSettings, without: Collection[str]) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False)
-    template = environment.from_string(files("bitsure.report").joinpath("page.html").read_text())
+    template = page_environment().from_string(files("bitsure.report").joinpath("page.html").read_text())
     return template.render(
         title=about.title,
         summary=page_summary.sentences(report.comparison, about.quantization, metric.alpha),

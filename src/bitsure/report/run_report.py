@@ -8,6 +8,7 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from bitsure.base.files import write_text
+from bitsure.base.plain_text import without_controls
 from bitsure.comparison import compare, judge
 from bitsure.comparison.changes import AnswerChanges, answer_changes, write_changes
 from bitsure.comparison.published_numbers import find_published
@@ -67,7 +68,7 @@ def _compute(
         changed = answer_changes(joined, metric)
         for task, task_verdict in judged.tasks.items():
             if task_verdict.warning:
-                log.warning("%s: %s", task, task_verdict.warning)
+                log.warning("%s: %s", without_controls(task), task_verdict.warning)
     return Report(
         metrics=measured,
         baseline_metrics=baseline_metrics,

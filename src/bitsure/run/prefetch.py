@@ -16,6 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
 from bitsure.base.errors import UserError
+from bitsure.base.plain_text import without_controls
 from bitsure.base.store import Store
 from bitsure.config import schema
 from bitsure.config.model import ModelSettings
@@ -86,7 +87,7 @@ def _fetch_model(model: ModelSettings, mirror: Path, store: Store) -> None:
 
 
 def _print(line: str) -> None:
-    print(line, flush=True)
+    print(without_controls(line), flush=True)
 
 
 if __name__ == "__main__":

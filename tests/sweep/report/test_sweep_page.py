@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.sweep import write_sweep
+from bitsure.base.plain_text import without_controls
 from bitsure.cli import main
 from bitsure.sweep.report.building import build_sweep_report
 from bitsure.sweep.report.run_columns import parameter_count
@@ -35,6 +36,7 @@ def made(finished, tmp_path_factory):
 def test_the_page_needs_nothing_and_escapes_all_text(made):
     html = made.page.read_text()
     assert "<script" not in html and html.count("&lt;script&gt;") >= 3
+    assert without_controls(HOSTILE) != HOSTILE and without_controls(html) == html
     sources = re.findall(r'(?:src|href)="([^"]{0,30})', html)
     assert len(sources) == len(made.pictures) and all(source.startswith("data:image/png;base64,") for source in sources)
 

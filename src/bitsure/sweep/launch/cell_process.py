@@ -23,6 +23,7 @@ from typing import Any
 
 from bitsure.base import store
 from bitsure.base.errors import UserError
+from bitsure.base.plain_text import without_controls
 from bitsure.base.processes import end_with_parent
 from bitsure.config.schema import Config, resolved
 from bitsure.results.run_files import State
@@ -53,7 +54,7 @@ def run(config: Config, run_dir: Path, sweep: str, job_logging: dict[str, Any]) 
         KeyboardInterrupt: If this process is interrupted; the cell's process is stopped first.
     """
     if is_done(run_dir, resolved(config)):
-        print(f"{run_dir} is done: nothing to do")
+        print(without_controls(f"{run_dir} is done: nothing to do"))
         return
     limit = config.sweep.time_limit
     with gpus.assigned(config.sweep.gpus) as gpu_environment:

@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from bitsure.metrics.metric_names import MACRO
+from bitsure.report.page_environment import page_environment
 from bitsure.report.tables import number, p_value
 from bitsure.sweep.report.cell_results import own_metrics
 from bitsure.sweep.report.contrasts import RunContrast
@@ -26,10 +27,7 @@ MOST_ROWS = 400  # of a table on the page; its CSV has all
 
 def render(report: SweepReport) -> str:
     """Return the page."""
-    import jinja2
-
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string(files("bitsure.sweep.report").joinpath("sweep_page.html").read_text())
+    template = page_environment().from_string(files("bitsure.sweep.report").joinpath("sweep_page.html").read_text())
     contrasts, metric = report.contrasts, report.metric
     return template.render(
         title=report.directory.resolve().name,

@@ -1,0 +1,14 @@
+"""Text from outside, made safe to show: names of models, tasks and files may come from anyone."""
+
+from __future__ import annotations
+
+import re
+
+# Control characters but tab and newline: a terminal obeys sequences of them. Marks and overrides of direction, and line
+# separators: they make text read as other text than it is.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def without_controls(text: str) -> str:
+    """Return text in which each control character or direction control stands as �."""
+    return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
