@@ -83,7 +83,7 @@ def _report_sweep(given: argparse.Namespace) -> None:
     options = [f"--{name.replace('_', '-')}" for name in names if getattr(given, name) is not None]
     if options:
         raise UserError(f"{given.directory} is a sweep's directory: {', '.join(options)} works on one of its runs.")
-    modes = {cell.config["tracking"]["mode"] for cell in read_cells(given.directory) if "tracking" in cell.config}
+    modes = {cell.config.get("tracking", {}).get("mode", "disabled") for cell in read_cells(given.directory)}
     if given.track and modes <= {"disabled"}:
         raise UserError(f"{given.directory}: no cell of it was tracked (tracking.mode=disabled), so --track logs nothing.")
     show_sweep(finish_sweep(given.directory) if given.track else build_sweep_report(given.directory))

@@ -240,6 +240,14 @@ def test_a_report_without_a_baseline_leaves_no_comparison_of_an_earlier_one(run_
     assert left.isdisjoint({"baseline_metrics.json", "comparison.json", "verdict.json", "changes.parquet"})
 
 
+def test_a_run_that_does_not_say_how_it_was_quantized_has_nothing_published_beside_it(run_dir):
+    file = run_dir / "provenance.json"
+    provenance = json.loads(file.read_text())
+    for weights in ({}, {"quant": None}, {"quant": {"method": "rtn"}}):
+        file.write_text(json.dumps(provenance | {"weights": weights}))
+        assert all(number.setting == "FP16" for number in report_run(run_dir).published)
+
+
 def test_the_table_fits_80_columns():
     found = beside("bloom-7b1", GPTQ4, "truthfulqa_mc1", "paper_compat/ace")
     out = io.StringIO()

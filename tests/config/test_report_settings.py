@@ -41,3 +41,20 @@ def test_a_config_that_is_not_plain_settings_is_refused(tmp_path, text, message)
 def test_an_unknown_metric_option_is_refused(tmp_path):
     with pytest.raises(UserError, match="--metric none: allowed are paper_compat, standard"):
         read_report_settings(tmp_path / "config.yaml", "none")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("defaults: [standard, _self_]\nn_bin: 3\n", r"metric/mine\.yaml: .*Key 'n_bin' not in .*metric\.n_bin"),
+        ("defaults: [standard, _self_]\nn_bins: many\n", r"metric/mine\.yaml: .*Value 'many' .*metric\.n_bins"),
+        ("defaults: [standard, _self_]\nn_bins: 0\n", r"metric/mine\.yaml: metric\.n_bins=0: must be 1 or more"),
+        ("defaults: [nothing]\n", r"metric/mine\.yaml: .*Could not load 'metric/nothing'"),
+        ("n_bins: [3\n", r"metric/mine\.yaml: while parsing a flow sequence .*line 1"),
+    ],
+)
+def test_a_mistake_in_an_option_of_the_users_own_names_its_file_and_key(tmp_path, text, message):
+    (tmp_path / "metric").mkdir()
+    (tmp_path / "metric" / "mine.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_report_settings(tmp_path / "config.yaml", "mine", tmp_path)

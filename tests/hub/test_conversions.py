@@ -72,6 +72,7 @@ def world(tmp_path_factory, tiny_model):
         assert not list(folder.rglob("was-run"))
 
 
+PREFETCH = ["-c", "from bitsure.cli import main; main()", "prefetch"]
 SMALL = [str(PROJECT / "main.py"), "quant=none", "metric.resamples=100", "tracking.mode=disabled"]
 
 
@@ -102,9 +103,7 @@ def test_a_mirror_gets_the_conversion_and_serves_it_without_network(world):
     served, folder, run = world
     there, mirror = f"paths.hub_mirror={folder / 'mirror'}", folder / "mirror" / "datasets" / REPO
     for language in ("en", "ar"):
-        done = run(
-            "-m", "bitsure.run.prefetch", there, f"task.names=[xstorycloze_{language}]", HF_HOME=str(folder / "elsewhere")
-        )
+        done = run(*PREFETCH, there, f"task.names=[xstorycloze_{language}]", HF_HOME=str(folder / "elsewhere"))
         assert done.returncode == 0, done.stderr + done.stdout
         assert (mirror / language).is_dir() and (mirror / "ar").is_dir() == (language == "ar")
     assert not list(mirror.rglob("*.py"))
@@ -124,7 +123,7 @@ def test_a_mirror_gets_the_conversion_and_serves_it_without_network(world):
 @pytest.mark.slow
 def test_without_a_conversion_the_error_says_how_to_fill_a_mirror_by_hand(world):
     _, folder, run = world
-    for command in (SMALL, ["-m", "bitsure.run.prefetch", f"paths.hub_mirror={folder / 'none'}"]):
+    for command in (SMALL, [*PREFETCH, f"paths.hub_mirror={folder / 'none'}"]):
         done = run(*command, "task.names=[xnli_en]")
         assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
         said = (

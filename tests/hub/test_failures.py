@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import errno
+
 import datasets
 import pytest
+import requests
+from huggingface_hub import errors
 
 from bitsure.base.errors import NotHere, UserError
 from bitsure.hub.data_sets import data_sets_from
-from bitsure.hub.failures import data_set_errors, explained
+from bitsure.hub.failures import explained, is_data_set_error, is_hub_error
 from bitsure.hub.offline import is_offline, offline
 from bitsure.hub.retries import retry_while_busy
 
+PROGRAMMING_ERRORS = [
+    KeyError("column"),
+    TypeError("two arguments"),
+    AttributeError("sha"),
+    ValueError("invalid literal for int()"),
+    IsADirectoryError(errno.EISDIR, "Is a directory"),
+    OSError("a library's own"),
+]
 
-@pytest.mark.parametrize("error", [KeyError("column"), TypeError("two arguments"), AttributeError("sha")])
+
+@pytest.mark.parametrize("error", PROGRAMMING_ERRORS)
 def test_a_programming_error_is_not_dressed_as_advice(error):
-    with pytest.raises(type(error)) as raised, explained("model org/tiny", "models/org/tiny", errors=data_set_errors):
+    with pytest.raises(type(error)) as raised, explained("model org/tiny", "models/org/tiny", is_expected=is_data_set_error):
         raise error
     assert raised.value is error
 
@@ -41,6 +54,21 @@ def test_an_error_of_the_network_says_what_to_do_and_whether_the_hub_was_asked()
             raise ConnectionError("no route")
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        TimeoutError(),
+        requests.ReadTimeout(),
+        errors.HTTPError("refused"),
+        OSError(errno.ENETUNREACH, "Network is unreachable"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError("Consistency check failed: file should be of size 5 but has size 3"),
+    ],
+)
+def test_the_network_and_the_disk_are_told_by_type_or_number(error):
+    assert is_hub_error(error)
+
+
 def test_the_network_is_back_after_a_block_without_it(served):
     import datasets.config
 
@@ -59,3 +87,19 @@ def test_only_a_busy_hub_is_asked_again():
     with pytest.raises(KeyError):
         retry_while_busy(broken)
     assert len(calls) == 1
+
+
+def test_a_configuration_that_the_hub_lacks_is_named_without_advice_on_the_network(monkeypatch):
+    def refuse(path, *args, **kwargs):
+        raise ValueError("BuilderConfig 'b' not found. Available: ['a']")
+
+    monkeypatch.setattr("datasets.load_dataset", refuse)
+    with pytest.raises(UserError) as raised, data_sets_from(None):
+        datasets.load_dataset("org/set", "b")
+    assert str(raised.value) == (
+        "data set org/set, configuration b is not available: the data set has no such configuration or split. "
+        "BuilderConfig 'b' not found. Available: ['a']"
+    )
+    with pytest.raises(NotHere) as away, offline(), data_sets_from(None):
+        datasets.load_dataset("org/set", "b")
+    assert away.value.wanted == "data set org/set, configuration b"

@@ -42,6 +42,18 @@ def test_a_report_goes_where_it_is_sent_and_says_so(two_runs, tmp_path, capsys):
     assert not (quantized / "report.html").exists() and {path.suffix for path in (tmp_path / "out").iterdir()} >= {".html"}
 
 
+def test_a_report_never_drops_a_runs_own_metrics_from_its_directory(two_runs, tmp_path, caplog):
+    _, quantized = two_runs
+    (quantized / "config.yaml").write_text("metric: {own: {twice: my_metrics.double}}\n")
+    refused = r"would lose the run's own metrics twice; give --out DIR .* or --metric NAME --config-dir DIR"
+    for options in ({}, {"metric_name": "paper_compat"}, {"out": quantized}):
+        with pytest.raises(UserError, match=refused):
+            report_run(quantized, **options)
+    assert {path.name for path in quantized.iterdir()} == {"config.yaml", "records.parquet"}
+    report_run(quantized, out=tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere" / "metrics.json").is_file() and "own metrics are left out: twice" in caplog.text
+
+
 def test_directories_without_records_are_refused(two_runs, tmp_path):
     with pytest.raises(UserError, match="no such directory"):
         report_run(tmp_path / "nowhere")

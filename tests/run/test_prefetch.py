@@ -85,6 +85,7 @@ def world(tmp_path_factory, tiny_model):
         yield served, folder, run
 
 
+PREFETCH = ["-c", "from bitsure.cli import main; main()", "prefetch"]
 SMALL = ["quant=gptq4", "calib.nsamples=4", "calib.seqlen=32", "metric.resamples=100", "tracking.mode=disabled"]
 
 
@@ -106,7 +107,7 @@ def test_a_run_reads_the_hub_and_then_its_cache(world):
 def test_a_mirror_serves_where_there_is_no_network(world):
     served, folder, run = world
     served.breaks, served.busy = 1, 1
-    done = run("-m", "bitsure.run.prefetch", f"paths.hub_mirror={folder / 'mirror'}", HF_HOME=str(folder / "elsewhere"))
+    done = run(*PREFETCH, f"paths.hub_mirror={folder / 'mirror'}", HF_HOME=str(folder / "elsewhere"))
     assert done.returncode == 0, done.stderr + done.stdout
     mirror = folder / "mirror"
     assert {str(f.relative_to(mirror)) for f in mirror.rglob("*") if f.is_file() and "org/opt" not in str(f)} == {
@@ -133,7 +134,7 @@ def test_a_mirror_serves_where_there_is_no_network(world):
     straight, over = (read_records(folder / name) for name in ("straight/baseline.parquet", "over-mirror/baseline.parquet"))
     assert straight[0] == over[0] and straight[1]["quiz"]["model"] == over[1]["quiz"]["model"]
     served.asked.clear()
-    again = run("-m", "bitsure.run.prefetch", there, HF_HOME=str(folder / "elsewhere"))
+    again = run(*PREFETCH, there, HF_HOME=str(folder / "elsewhere"))
     assert again.returncode == 0 and not any("resolve" in path and path.endswith((".bin", ".gz")) for _, path in served.asked)
 
 

@@ -39,6 +39,26 @@ def test_a_missing_column_is_named_although_data_with_it_was_read_before(tmp_pat
     assert "question" in str(error.value) and "task.include_path" in str(error.value)
 
 
+@pytest.mark.parametrize("error", [AttributeError("'X' object has no attribute 'q'"), TypeError("two arguments")])
+def test_an_error_that_no_document_causes_passes_through(tmp_path, monkeypatch, error):
+    def broken(*given):
+        raise error
+
+    monkeypatch.setattr("lm_eval.api.task.ConfigurableTask.doc_to_text", broken)
+    with pytest.raises(type(error)) as raised:
+        load_questions(tmp_path, question_rows("one"))
+    assert raised.value is error
+
+
+def test_a_key_that_bitsure_itself_misses_is_no_column(tmp_path, monkeypatch):
+    def broken(*given):
+        raise KeyError("of_ours")
+
+    monkeypatch.setattr("bitsure.hub.mirrors.origin", broken)
+    with pytest.raises(KeyError, match="of_ours"):
+        load_questions(tmp_path, question_rows("one"))
+
+
 def test_a_target_that_is_no_choice_is_an_error_that_quotes_it(tmp_path):
     with pytest.raises(UserError, match=r"the target 'c' is none of the 2 choices \['a', 'b'\]\. .* has the columns q, "):
         load_questions(tmp_path, [{"q": "?", "options": ["a", "b"], "gold": "c"}])

@@ -17,9 +17,27 @@ class UserError(Exception):
     def __str__(self) -> str:
         return without_controls("\n".join(map(str, self.args)))
 
+    def prefixed(self, prefix: str) -> UserError:
+        """Return the same error with `prefix` before its message."""
+        return UserError(f"{prefix}{self}")
+
 
 class NotHere(UserError):
     """A file is not on this machine and would have to be downloaded, which is switched off."""
+
+    wanted: str = ""
+    """What would have to be downloaded."""
+
+    @classmethod
+    def because(cls, wanted: str, message: str) -> NotHere:
+        """Return the error for what is `wanted`, with a message that says why it is not here."""
+        error = cls(message)
+        error.wanted = wanted
+        return error
+
+    def prefixed(self, prefix: str) -> NotHere:
+        """Return the same error with `prefix` before its message and before what is wanted."""
+        return NotHere.because(f"{prefix}{self.wanted}", f"{prefix}{self}")
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:

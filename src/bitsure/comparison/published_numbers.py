@@ -21,6 +21,8 @@ from bitsure.results.published import PublishedNumber, ScaledMeasurement
 FULL = 16  # bits: not quantized
 QLLM = "qllm"  # rounding: channels reassembled, weights tuned, then the nearest (Liu et al. 2024)
 METHODS = ("rtn", "gptq", "kept")  # quantizers that a row can be of
+NEEDED = {"transforms"}  # settings without which a quantizer is not comparable
+NEEDED_OF_WEIGHTS = NEEDED | {"bits", "group_size", "symmetric"}
 
 
 @dataclass(frozen=True)
@@ -125,11 +127,13 @@ def quantizer_setting(quant: Mapping[str, Any]) -> QuantizerSetting | None:
     Args:
         quant: Its settings with `method`, as in provenance.json.
     """
-    method = quant["method"]
+    method = quant.get("method")
     if method not in METHODS or quant.get("format", "int") != "int":
         return None
-    activations, kv = quant.get("activations") or {}, quant.get("kv") or {}
     kept = method == "kept"
+    if not (NEEDED if kept else NEEDED_OF_WEIGHTS) <= quant.keys():
+        return None
+    activations, kv = quant.get("activations") or {}, quant.get("kv") or {}
     return QuantizerSetting(
         weights=FULL if kept else quant["bits"],
         activations=_bits(activations),
@@ -156,7 +160,7 @@ def _bits(numbers: Mapping[str, Any]) -> int | None:
     """Return the bits of activations, or of keys and values; None for formats other than integers."""
     if not numbers:
         return FULL
-    return numbers["bits"] if numbers.get("format", "int") == "int" else None
+    return numbers.get("bits") if numbers.get("format", "int") == "int" else None
 
 
 def _pair_with(

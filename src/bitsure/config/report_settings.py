@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -43,7 +44,7 @@ def read_report_settings(
     return metric, verdict
 
 
-def left_out_metrics(run_config: Path) -> list[str]:
+def own_metric_names(run_config: Path) -> list[str]:
     """Return the names of a run's metrics from its user's own code, which `read_report_settings` leaves out."""
     metric = _plain_values(run_config, ("metric",)).get("metric", {}) if run_config.is_file() else {}
     return list(map(str, metric.get("own") or ()))
@@ -61,8 +62,22 @@ def _compose(metric_name: str, config_dir: Path | None) -> DictConfig:
     if metric_name not in options:
         raise UserError(f"--metric {metric_name}: allowed are {', '.join(options)}.")
     schema.register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=overrides)
+    file = next(path for folder in reversed(folders) if (path := folder / "metric" / f"{metric_name}.yaml").is_file())
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = compose("config", overrides=overrides)
+        OmegaConf.to_object(composed.metric)  # checks the values
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise UserError(f"{file}: {' '.join(_lines(error))}") from error
+    except UserError as error:
+        raise UserError(*(f"{file}: {line}" for line in error.args)) from error
+    return composed
+
+
+def _lines(error: Exception) -> list[str]:
+    """Return the lines of an error that name the mistake and the key, without Hydra's own about composing."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return [line for line in lines if line and not line.startswith(("object_type=", "reference_type="))]
 
 
 def _plain_values(file: Path, groups: tuple[str, ...]) -> dict[str, dict[str, Any]]:

@@ -156,9 +156,9 @@ class Conversions:
         return conversion
 
 
-def is_script_error(error: RuntimeError) -> bool:
+def is_script_error(error: Exception) -> bool:
     """Return whether `datasets` refused a data set because it is a loading script."""
-    return SCRIPT_REFUSED in str(error)
+    return isinstance(error, RuntimeError) and SCRIPT_REFUSED in str(error)
 
 
 def keep(repo: str, configuration: str | None, conversion: Conversion) -> None:

@@ -12,7 +12,7 @@ from bitsure.base.errors import UserError
 from bitsure.base.files import hash_json
 from bitsure.hub import conversions, mirrors
 from bitsure.hub.dataset_calls import DatasetCall
-from bitsure.hub.failures import data_set_errors, explained
+from bitsure.hub.failures import explained, is_data_set_error
 from bitsure.hub.fetching import fetch_data_set
 from bitsure.hub.repositories import Origin
 from bitsure.hub.repository_files import origin_in_cache
@@ -63,7 +63,7 @@ class _Reader:
             fetch_data_set(call, Path(self._mirror), self._conversions)
         if self._mirror and Path(self._mirror, "datasets", path).is_dir():
             return self._read_mirror(call, self._mirror)
-        with explained(call, f"datasets/{path}", self._mirror, errors=data_set_errors):
+        with explained(call, f"datasets/{path}", self._mirror, is_expected=is_data_set_error):
             data_set, origin = self._read_hub(call)
         if call.is_repository:
             self.origins[path] = origin
@@ -76,7 +76,9 @@ class _Reader:
             data_set = self._load(str(folder), *call.args, **call.kwargs)
             names = [os.path.relpath(file, folder.resolve()) for file in call.files(str(folder))]
             hashes = mirrors.hashes(mirror, call.path, names)
-        except data_set_errors() as error:
+        except Exception as error:
+            if not (is_data_set_error(error) or conversions.is_script_error(error)):
+                raise
             raise UserError(
                 f"{call} cannot be read from the mirror's {folder}: {type(error).__name__}: {str(error)[:300]}\n"
                 "`make prefetch task=… paths.hub_mirror=DIR` on a machine with a network brings what is missing there."

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import re
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -12,30 +14,45 @@ from bitsure.hub.offline import is_offline
 from bitsure.hub.repositories import WantedModel
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NOT_AVAILABLE = " is not available: "  # between what was wanted and why it failed
+DISK = (*DISK_FULL, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ESTALE)
+NETWORK = (errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.EADDRNOTAVAIL)
+INCOMPLETE = "Consistency check failed"  # the OSError of the hub's client for half a file has no type and no number
+# The ValueErrors of `datasets` for a configuration or a split that a data set, or the cache of it, lacks have no type either.
+UNKNOWN_PART = re.compile(
+    r"BuilderConfig .* not found|Config name is missing|Unknown split|Bad split|Couldn't find cache for|There are multiple '"
+)
 WAYS_OUT = (
     "Ways out: use a machine with a network; or fill a mirror there, `make prefetch model=… task=… paths.hub_mirror=DIR`, copy "
     "DIR here and give paths.hub_mirror=DIR; or put the files into DIR/{place} by hand."
 )
 
-ErrorTypes = tuple[type[Exception], ...]
 
-
-def hub_errors() -> ErrorTypes:
-    """Return what the hub's client raises for the network, the disk, the hub's answers, and an impossible repository name."""
+def is_hub_error(error: BaseException) -> bool:
+    """Return whether an error is of the network, the disk or the hub's answers, or names an impossible repository."""
+    import requests
     from huggingface_hub import errors
 
-    # HTTPError is httpx's; requests' is an OSError, as are the hub's answers and everything that the system says
-    return OSError, errors.HTTPError, errors.HFValidationError  # type: ignore[attr-defined]
+    of_the_hub = (errors.HfHubHTTPError, errors.HFValidationError, errors.LocalEntryNotFoundError, errors.FileMetadataError)
+    http_error = errors.HTTPError  # type: ignore[attr-defined]  # of httpx or httpx2, whichever the client has
+    of_the_network = (ConnectionError, TimeoutError, socket.gaierror, requests.RequestException, http_error)
+    if isinstance(error, (*of_the_hub, *of_the_network)):  # OfflineModeIsEnabled is a ConnectionError
+        return True
+    return isinstance(error, OSError) and (error.errno in (*DISK, *NETWORK) or INCOMPLETE in str(error))
 
 
-def data_set_errors() -> ErrorTypes:
-    """Return what `datasets` raises for data that cannot be fetched or read; unknown configurations are ValueErrors."""
+def is_data_set_error(error: BaseException) -> bool:
+    """Return whether an error of `datasets` says that data cannot be fetched or read, or has no such configuration or split."""
     import aiohttp
+    import pyarrow as pa
     import yaml
     from datasets.exceptions import DatasetsError
 
-    return (*hub_errors(), DatasetsError, ValueError, aiohttp.ClientError, yaml.YAMLError)
+    of_the_data = (DatasetsError, FileNotFoundError, aiohttp.ClientError, yaml.YAMLError, pa.ArrowException)
+    return is_hub_error(error) or isinstance(error, of_the_data) or _is_unknown_part(error)
+
+
+def _is_unknown_part(error: BaseException) -> bool:
+    return isinstance(error, ValueError) and bool(UNKNOWN_PART.match(str(error)))
 
 
 @contextmanager
@@ -44,7 +61,7 @@ def explained(
     place: str,
     mirror: str | None = None,
     model: WantedModel | None = None,
-    errors: Callable[[], ErrorTypes] = hub_errors,
+    is_expected: Callable[[BaseException], bool] = is_hub_error,
 ) -> Iterator[None]:
     """Raise UserError for an error of the network inside the block; any other error passes through with its traceback.
 
@@ -53,7 +70,7 @@ def explained(
         place: Where a mirror would have it.
         mirror: The mirror that lacks it; None if there is none.
         model: The model that is wanted; its errors say more.
-        errors: Returns the types of errors to explain.
+        is_expected: Returns whether an error is to be explained.
 
     Raises:
         UserError: With the reason and the ways out. It is NotHere if the hub may not be asked.
@@ -62,10 +79,12 @@ def explained(
         yield
     except UserError:
         raise
-    except errors() as error:
+    except Exception as error:
+        if not is_expected(error):
+            raise
         lacking = f"the mirror {mirror} has no {place}, and " if mirror else ""
-        message = f"{what}{NOT_AVAILABLE}{lacking}{_reason(error, place, model)}"
-        raise (NotHere if is_offline() else UserError)(message) from error
+        message = f"{what} is not available: {lacking}{_reason(error, place, model)}"
+        raise (NotHere.because(str(what), message) if is_offline() else UserError(message)) from error
 
 
 def http_status(error: BaseException | None) -> int | None:
@@ -100,6 +119,8 @@ def _reason(error: Exception, place: str, model: WantedModel | None) -> str:
         return "the hub has had too many requests from here (429). Try again later, or log in for a higher limit: hf auth login"
     if is_offline() or any(isinstance(cause, OfflineModeIsEnabled) for cause in causes):
         answer = "the hub is not asked (HF_HUB_OFFLINE)"
+    elif _is_unknown_part(error):
+        return f"the data set has no such configuration or split. {' '.join(str(error).split())}"
     else:
         answer = f"the hub's client says {_first_line(error)}"
     return f"{answer}\n{WAYS_OUT.format(place=place)}"
@@ -142,7 +163,7 @@ def _repositories(repo: str) -> list[str]:
 
     files = (CONF / "model").glob("*.yaml")
     names = {OmegaConf.select(OmegaConf.load(file), "model.repo", throw_on_missing=False) for file in files}
-    with suppress(*hub_errors()):  # the error that is being explained matters, not this one
+    with _without_hub_errors():
         names |= {model.id for model in HfApi().list_models(author=repo.partition("/")[0], limit=500)}
     return sorted(name for name in names if name)
 
@@ -150,10 +171,20 @@ def _repositories(repo: str) -> list[str]:
 def _revisions(repo: str) -> list[str]:
     from huggingface_hub import HfApi
 
-    with suppress(*hub_errors()):
+    with _without_hub_errors():
         refs = HfApi().list_repo_refs(repo)
         return [ref.name for ref in [*refs.branches, *refs.tags]]
     return []
+
+
+@contextmanager
+def _without_hub_errors() -> Iterator[None]:
+    """Pass over an error of the network within the block: the error that is being explained matters, not this one."""
+    try:
+        yield
+    except Exception as error:
+        if not is_hub_error(error):
+            raise
 
 
 def _first_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ from bitsure.base.store import Store
 from bitsure.hub import mirrors
 from bitsure.hub.conversions import REF, Conversions, is_script_error
 from bitsure.hub.dataset_calls import DatasetCall
-from bitsure.hub.failures import data_set_errors, explained
+from bitsure.hub.failures import explained, is_data_set_error
 from bitsure.hub.repositories import LocalFiles, WantedModel
 from bitsure.hub.repository_files import download
 from bitsure.hub.retries import check_reachable, retry_while_busy
@@ -82,7 +82,7 @@ def fetch_data_set(call: DatasetCall, mirror: Path, conversions: Conversions) ->
     from huggingface_hub import HfFileSystem
 
     repo = call.path
-    with explained(call, f"datasets/{repo}", errors=data_set_errors):
+    with explained(call, f"datasets/{repo}", is_expected=is_data_set_error):
         check_reachable()
         try:
             addresses = retry_while_busy(call.files, repo)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from bitsure.hub.failures import http_status, hub_errors, retry_after
+from bitsure.hub.failures import http_status, is_hub_error, retry_after
 from bitsure.hub.offline import is_offline
 
 log = logging.getLogger(__name__)
@@ -28,8 +28,8 @@ def retry_while_busy(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
     for attempt in range(1, TRIES):
         try:
             return call(*args, **kwargs)
-        except hub_errors() as error:
-            if (status := http_status(error)) not in BUSY:
+        except Exception as error:
+            if not is_hub_error(error) or (status := http_status(error)) not in BUSY:
                 raise
             seconds = min(retry_after(error, default=2.0**attempt), LONGEST_WAIT)
             log.warning("the hub answers %s: trying again in %.0f s", status, seconds)

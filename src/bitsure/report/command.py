@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from bitsure.base.errors import UserError
 from bitsure.comparison import compare, judge
-from bitsure.config.report_settings import left_out_metrics, read_report_settings
+from bitsure.config.report_settings import own_metric_names, read_report_settings
 from bitsure.records.harness_log import read_harness_log
 from bitsure.records.parquet import read_prompts, read_records
 from bitsure.records.record import Records
@@ -56,12 +56,12 @@ def report_run(
         The numbers, and where the files are.
 
     Raises:
-        UserError: If there are no records, or the two runs cannot be compared.
+        UserError: If there are no records, the two runs cannot be compared, or the run's files would lose metrics of its own.
     """
-    out = out or directory
     metric, margins = read_report_settings(directory / "config.yaml", metric_name, config_dir)
-    if metric_name is None and (names := left_out_metrics(directory / "config.yaml")):
-        log.warning("The run's own metrics are left out: %s. --metric with an option of yours adds them.", ", ".join(names))
+    out = out or directory
+    if names := [name for name in own_metric_names(directory / "config.yaml") if name not in metric.own]:
+        _leave_out(names, directory, out)
     run = read_saved_run(directory)
     full = read_saved_run(baseline) if baseline is not None else _own_baseline(directory)
     if full is not None:
@@ -72,6 +72,16 @@ def report_run(
     report = report.moved_to(out)
     terminal_summary.show(report, about, metric, {"report": report.page})
     return report
+
+
+def _leave_out(names: list[str], directory: Path, out: Path) -> None:
+    """Warn that a report has none of the run's own metrics; raise UserError where it would replace files that have them."""
+    if out.resolve() == directory.resolve():
+        raise UserError(
+            f"{directory}: metrics.json and comparison.json would lose the run's own metrics {', '.join(names)}; give "
+            "--out DIR to write a report without them elsewhere, or --metric NAME --config-dir DIR to bring them."
+        )
+    log.warning("The run's own metrics are left out: %s. --metric with an option of yours adds them.", ", ".join(names))
 
 
 def compare_runs(baseline: Path, directory: Path) -> Comparison:

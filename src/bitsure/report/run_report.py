@@ -86,7 +86,9 @@ def _published(about: About, measured: MetricsByTask, baseline: MetricsByTask | 
     origin = about.provenance
     if origin is None or origin.model is None:
         return []
-    quant = origin.weights["quant"] if origin.weights else None
+    quant = origin.weights.get("quant") if origin.weights is not None else None
+    if origin.weights is not None and quant is None:
+        return []  # a foreign file that does not say how the weights were quantized
     return find_published(origin.model.name, quant, about.task or {}, measured, baseline)
 
 

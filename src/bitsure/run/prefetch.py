@@ -1,4 +1,4 @@
-"""Fill a mirror on a machine with a network: `make prefetch model=opt-125m task=paper paths.hub_mirror=DIR`.
+"""Fill a mirror on a machine with a network: `bitsure prefetch model=opt-125m task=paper paths.hub_mirror=DIR`.
 
 It takes the settings of main.py and fetches what a run with them would read from the hub: the model, a quantized checkpoint,
 the calibration text, the tasks' data sets. Files that the mirror has stay as they are, and an interrupted fetch continues.
@@ -6,7 +6,6 @@ the calibration text, the tasks' data sets. Files that the mirror has stay as th
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -26,15 +25,17 @@ from bitsure.config.sweep_overrides import expand
 from bitsure.config.validation import to_dataclasses
 
 
-def prefetch_main(arguments: Sequence[str] | None = None) -> None:
-    """Fill a mirror for each cell that the arguments of the command line describe; exits with a message if that fails."""
-    parser = argparse.ArgumentParser(prog="prefetch", description=__doc__)
-    parser.add_argument("overrides", nargs="+", metavar="key=value", help="settings as for main.py; paths.hub_mirror=DIR")
+def prefetch_main(overrides: Sequence[str]) -> None:
+    """Fill a mirror for each cell that the overrides describe; exit with a message if that fails.
+
+    Args:
+        overrides: Settings as for main.py, with paths.hub_mirror.
+    """
     schema.register()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            for overrides in expand(parser.parse_args(arguments).overrides):
-                _fetch_cell(overrides)
+            for cell in expand(list(overrides)):
+                _fetch_cell(cell)
     except (UserError, HydraException) as error:
         sys.exit(f"\nError: {error}")
     except KeyboardInterrupt:
@@ -88,7 +89,3 @@ def _fetch_model(model: ModelSettings, mirror: Path, store: Store) -> None:
 
 def _print(line: str) -> None:
     print(without_controls(line), flush=True)
-
-
-if __name__ == "__main__":
-    prefetch_main()

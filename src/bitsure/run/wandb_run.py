@@ -86,8 +86,10 @@ def start_service(tracking: TrackingSettings) -> None:
         return
 
     def start() -> None:
-        with suppress(Exception):
-            _wandb().setup()
+        wandb = _wandb()
+        # ValueError: a setting of the environment that W&B does not take.
+        with suppress(wandb.errors.Error, OSError, ValueError):
+            wandb.setup()
 
     threading.Thread(target=start, daemon=True).start()
 

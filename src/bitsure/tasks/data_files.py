@@ -4,50 +4,64 @@ from __future__ import annotations
 
 import logging
 import re
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jinja2 import UndefinedError
 from lm_eval.tasks import TaskManager
 
 from bitsure.base.errors import UserError
 
 log = logging.getLogger(__name__)
 
+# What the harness raises for a document without a column: in a task's Python, in its templates, and in a template whose text it
+# takes for a list of choices, because it is the name of no column.
+READING_ERRORS = (KeyError, UndefinedError, ValueError, SyntaxError)
 UNDEFINED_NAME = re.compile(r"'([^']+)' is undefined|has no attribute '([^']+)'")
 
 
-def load_error(manager: TaskManager, name: str, group: str, error: Exception) -> UserError:
-    """Return the error for a task that cannot be loaded, which names the missing column where that is the cause.
+def load_error(manager: TaskManager, name: str, group: str, error: Exception) -> UserError | None:
+    """Return the error for a task whose data is not available or lacks a column; None for an error with another cause.
 
     Args:
         manager: The task manager that knows the task.
         name: The task.
         group: ", of the group NAME" where the task was loaded as a member of one, otherwise "".
-        error: What loading raised.
+        error: What loading raised: a UserError, or one of READING_ERRORS.
     """
     log.info("task %s cannot be loaded", name, exc_info=error)
     if isinstance(error, UserError):
-        return type(error)(f"task.names: {name}{group}: {error}")  # callers tell errors apart by type: NotHere stays NotHere
+        return error.prefixed(f"task.names: {name}{group}: ")
+    if _is_own_error(error):
+        return None
     entry = manager.task_index.get(name)
     config = (entry.cfg if entry else None) or {}
-    columns = _columns(config)
+    columns = _columns(config) if "dataset_path" in config else []
     if missing := missing_column(error, config, columns):
         return changed_data(f"{name}{group}", config.get("dataset_path"), config.get("dataset_name"), missing, columns)
-    message = str(error).strip().split("\n")[0][:300]
-    return UserError(f"task.names: {name}{group} cannot be loaded: {type(error).__name__}: {message}")
+    return None
+
+
+def _is_own_error(error: Exception) -> bool:
+    """Return whether an error is raised by bitsure itself, or while it reads a data set for the harness; not by a document."""
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return modules[-1].startswith("bitsure.") or any(module.startswith("bitsure.hub.") for module in modules)
 
 
 def missing_column(error: Exception, config: Mapping[str, Any], columns: Sequence[str]) -> str | None:
     """Return the column that a task reads and its documents lack; None if the error has another cause.
 
     Args:
-        error: What reading a document raised; it may name the column.
+        error: What reading a document raised, one of READING_ERRORS; it may name the column.
         config: The task's settings, whose templates name the columns otherwise.
         columns: The columns of the documents; empty if unknown.
     """
+    if _is_own_error(error):
+        return None
     if isinstance(error, KeyError) and error.args:
         return str(error.args[0])
-    if match := UNDEFINED_NAME.search(str(error)):
+    if isinstance(error, UndefinedError) and (match := UNDEFINED_NAME.search(str(error))):
         return match[1] or match[2]
     if not columns or "process_docs" in config:  # which may add columns
         return None
@@ -81,6 +95,6 @@ def _columns(config: Mapping[str, Any]) -> list[str]:
         splits = datasets.load_dataset(
             config["dataset_path"], config.get("dataset_name"), **(config.get("dataset_kwargs") or {})
         )
-    except Exception:  # noqa: BLE001 - it would hide the error that is being explained
+    except UserError:  # it would hide the error that is being explained
         return []
     return [*splits, *dict.fromkeys(column for split in splits.values() for column in split.column_names)]

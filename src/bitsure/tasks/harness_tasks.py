@@ -13,7 +13,7 @@ from bitsure.base.errors import UserError
 from bitsure.config.schema import TaskSettings
 from bitsure.hub.data_sets import data_sets_from
 from bitsure.hub.repositories import Origin
-from bitsure.tasks.data_files import changed_data, load_error, missing_column
+from bitsure.tasks.data_files import READING_ERRORS, changed_data, load_error, missing_column
 from bitsure.tasks.few_shots import prepare_few_shots, repeatable_draws
 from bitsure.tasks.kinds import KINDS, kind_of
 from bitsure.tasks.protocols import HarnessTask
@@ -84,14 +84,18 @@ def _load(manager: TaskManager, name: str) -> dict[str, HarnessTask]:
     """Load the tasks of a name; if one of several fails, the error names it."""
     try:
         return cast("dict[str, HarnessTask]", manager.load([name])["tasks"])
-    except Exception as error:
+    except (UserError, *READING_ERRORS) as error:
         names = list(members(manager, name))
         for member in names if names != [name] else ():
             try:
                 manager.load([member])
-            except Exception as member_error:
-                raise load_error(manager, member, f", of the group {name}", member_error) from member_error
-        raise load_error(manager, name, "", error) from error
+            except (UserError, *READING_ERRORS) as member_error:
+                if explanation := load_error(manager, member, f", of the group {name}", member_error):
+                    raise explanation from member_error
+                raise
+        if explanation := load_error(manager, name, "", error):
+            raise explanation from error
+        raise
 
 
 def _check_first_document(name: str, task: HarnessTask) -> None:
@@ -101,7 +105,7 @@ def _check_first_document(name: str, task: HarnessTask) -> None:
             kind_of(task).check_readable(name, task, doc)
             if n := task.get_config("num_fewshot"):
                 task.fewshot_context(doc, num_fewshot=n, gen_prefix=task.doc_to_prefix(doc))
-        except Exception as error:
+        except READING_ERRORS as error:
             if column := missing_column(error, task.dump_config(), list(doc)):
                 raise changed_data(name, task.DATASET_PATH, task.DATASET_NAME, column, list(doc)) from error
             raise

@@ -16,7 +16,7 @@ from bitsure.base.errors import NotHere, UserError
 from bitsure.base.memo import Memo
 from bitsure.base.store import Store
 from bitsure.config.schema import Config, resolved
-from bitsure.hub.failures import NOT_AVAILABLE, explained
+from bitsure.hub.failures import explained
 from bitsure.hub.offline import is_offline, offline
 from bitsure.hub.retries import check_reachable
 from bitsure.models.facts import own_dtype
@@ -89,7 +89,7 @@ def _inspect(cell: ComposedCell, errors: CellErrors, memo: Memo, on_nodes: bool)
             preparation.load_tasks(prepared, memo)
             preparation.check(prepared, memo)
     except NotHere as error:
-        inspected.to_download = str(error).split(NOT_AVAILABLE)[0]
+        inspected.to_download = error.wanted
     except UserError as error:
         errors.add(cell.number, *map(str, error.args))
         return inspected

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bitsure.base.memo import Memo
 from bitsure.base.store import Store
 from bitsure.base.work import COST_FILE, parameters_of, quantizing_work, read_cost, scoring_work, width_of
+from bitsure.quantize.calibration.windows import HELD_OUT_WINDOWS
 
 if TYPE_CHECKING:
     from bitsure.config.schema import TaskSettings
@@ -30,7 +31,6 @@ BYTES_A_PROCESS = 600 * 2**20  # of memory that Python and the libraries hold be
 ACTIVATIONS = 1.3  # memory of a model at work ÷ memory of its weights
 SECONDS_A_CELL = 2.0  # besides the work: see benchmarks/sweep.md
 CHARACTERS_A_TOKEN = 3.5
-HELD_OUT_WINDOWS = 8  # of calibration text, besides those that the quantizer gets
 NEAREST = 5  # earlier pieces of work whose speed is taken for another of about their size
 
 

@@ -44,7 +44,9 @@ def _without_stderr() -> Iterator[None]:
 
 with _without_stderr():
     for name in MODULES:
-        with suppress(Exception):  # the cell that needs the module reports the error; here it would end the server
+        with suppress(
+            ImportError, OSError, RuntimeError
+        ):  # a library that is missing or broken: the cell that needs it says so
             import_module(name)
 gc.collect()
 gc.freeze()  # what cells have in common is never searched for garbage, nor copied for that

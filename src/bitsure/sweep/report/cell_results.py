@@ -132,12 +132,14 @@ def _read_cell(directory: Path, name: str) -> CellResult:
 
 
 def _read_config(directory: Path) -> dict[str, Any]:
-    """Return config.yaml as plain data; empty if it cannot be read."""
+    """Return config.yaml as plain data; empty if it cannot be read or is not a run's."""
     try:
         text = (directory / "config.yaml").read_text()
-        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
-    except (OSError, yaml.YAMLError):
+        config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
+    # A foreign file may hold anything. A group that is no mapping has no settings.
+    return {str(name): group for name, group in config.items() if isinstance(group, dict)} if isinstance(config, dict) else {}
 
 
 def _read_files(directory: Path) -> _Files:

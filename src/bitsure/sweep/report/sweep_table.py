@@ -129,7 +129,7 @@ def _tables(cell: CellResult, rows: list[NumberRow], columns: CellColumns, tasks
     if not tasks_differ:
         return [_table(rows, columns)]
     means = [row for row in rows if row.task == MACRO]
-    names = f"{TASKS}={','.join(cell.config['task']['names'])}" if means else ""
+    names = f"{TASKS}={','.join(cell.config.get('task', {}).get('names', ()))}" if means else ""
     columns_of_means = replace(columns, setting=" ".join(filter(None, (columns.setting, names))))
     return [_table([row for row in rows if row.task != MACRO], columns), _table(means, columns_of_means)]
 
