@@ -86,7 +86,10 @@ def test_a_run_leaves_what_the_contract_says(bitsure, tiny, tmp_path):
     proof, coded = (json.loads((run / f"{name}.json").read_text()) for name in ("quantization", "compressibility"))
     assert proof["bits_per_weight_coded"] == coded["weights"]["bits_per_weight_coded"] < proof["bits_per_weight"]
     assert coded["weights"]["bits_per_weight"] == pytest.approx(proof["bits_per_weight"]) and coded["activations"]["n"] > 0
-    assert "Size: 3." in done.stdout and "How large are the weights, and how long do they take to load?" in (run / "report.html").read_text()
+    assert (
+        "Size: 3." in done.stdout
+        and "How large are the weights, and how long do they take to load?" in (run / "report.html").read_text()
+    )
     assert "true-label prob." in done.stdout and str(run / "report.html") in done.stdout
     assert done.stderr == ""
 
