@@ -69,7 +69,7 @@ def test_settings_that_do_not_exist_or_are_of_another_type_are_all_named():
     errors = compose_errors("quant=rtn3", *wrong)
     assert sorted(error.split(" (")[0] for error in errors) == ["16 cells"] * 3 + ["8 cells"]
     text = "\n".join(errors)
-    assert "calib.sed: no such setting of calib=pocket. Did you mean seed? There are calib.name, calib.kind," in text
+    assert "calib.sed: no such setting of calib=pocket. Did you mean seed? Its settings are calib.name, calib.kind," in text
     assert "quant.bit: no such setting of quant=rtn3. Did you mean bits?" in text
     assert "modle: no such setting. Did you mean model?" in text
     assert "quant.group_size=wide: Value 'wide' of type 'str' could not be converted to Integer" in text
@@ -102,7 +102,7 @@ def test_cells_that_are_the_same_are_named():
         ("task.names.x=1,2", "task.names.x=1: invalid literal"),
         ("model.max_memory.0=a,b", "model.max_memory.0=a: Unexpected type"),
         ("model=1,2", "Config group override must be a string"),
-        ("model=[pocket-1m,pocket-4m]", "model=[pocket-1m,pocket-4m]: a run has one. To go over several, -m model=a,b"),
+        ("model=[pocket-1m,pocket-4m]", "model=[pocket-1m,pocket-4m]: a run has one. For several, use -m model=a,b"),
         ("modle.path=a,b", "modle: no such setting. Did you mean model?"),
         (
             "quant.activations.x.y=1,2",
