@@ -16,7 +16,7 @@ from bitsure.metrics.choice_metrics import accuracy_above_guessing, choice_metri
 from bitsure.metrics.deferral_curve import deferral_points
 from bitsure.metrics.estimation import PointEstimate, estimate, standard_error
 from bitsure.metrics.flips import agresti_min, mcnemar
-from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, PRIMARY, TEMPERATURE
+from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, PAPER_COMPAT, PRIMARY, TEMPERATURE
 from bitsure.metrics.own_metrics import own_metrics
 from bitsure.metrics.pair_metrics import pair_metrics
 from bitsure.metrics.paper_intervals import paper_estimates
@@ -118,10 +118,11 @@ def _paper_compat(before: pa.Table, after: pa.Table, resampling: Resampling, lev
     estimates = paper_estimates(after, resampling.weights, resampling.clusters, minus=before)
     n = len(paper_compat.kept(after))
     results = {
-        f"paper_compat/{name}": summarize(Difference, one, n, resampling, level, baseline=was[name], quantized=now[name])
+        f"{PAPER_COMPAT}{name}": summarize(Difference, one, n, resampling, level, baseline=was[name], quantized=now[name])
         for name, one in estimates.items()
     }
     changes = paper_compat.gold_probability(before) - paper_compat.gold_probability(after)
     test = paired_t_test(changes, None, None, level, STUDY_ALPHA)
-    results["paper_compat/conf_true"] = with_test(results["paper_compat/conf_true"], test, family="the study's own")
+    studied = f"{PAPER_COMPAT}conf_true"
+    results[studied] = with_test(results[studied], test, family="the study's own")
     return results

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from bitsure.base.errors import UserError
 from bitsure.comparison.choice_differences import compare_choices
 from bitsure.comparison.difference_tests import with_test
-from bitsure.comparison.noise_control import NOISE_CONTROL, noise_control, size_mismatch, slope_test
+from bitsure.comparison.noise_control import noise_control, size_mismatch, slope_test
 from bitsure.comparison.text_differences import compare_texts
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.deferral import cost_of_quantized
 from bitsure.metrics.estimation import PointEstimate
-from bitsure.metrics.metric_names import MACRO, ONLY_BASELINE, ONLY_QUANTIZED, PRIMARY, QUESTIONS_JOINED
+from bitsure.metrics.metric_names import MACRO, NOISE_CONTROL, ONLY_BASELINE, ONLY_QUANTIZED, PRIMARY, QUESTIONS_JOINED
 from bitsure.metrics.multiple_testing import benjamini_hochberg, holm
 from bitsure.metrics.run_metrics import macro_average
 from bitsure.records.joining import Join, join

@@ -9,7 +9,7 @@ import numpy as np
 
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.choice_metrics import choice_metrics
-from bitsure.metrics.metric_names import ECE
+from bitsure.metrics.metric_names import ECE, NOISE_CONTROL
 from bitsure.metrics.pair_metrics import pair_metrics
 from bitsure.metrics.question_pairs import STRATA, QuestionPairs
 from bitsure.metrics.questions import question_set
@@ -19,7 +19,6 @@ from bitsure.records.record import Records, has_choices, to_table
 from bitsure.results.measurement import Difference
 from bitsure.results.verdict import Place
 
-NOISE_CONTROL = "noise_control/"  # what its entries in comparison.json begin with
 DIFFERENCES = ("accuracy", "confidence", "true_label_prob", "nll", ECE)
 STRATIFIED = tuple(f"{name}_stratum_{k + 1}" for name in ("harm", "instability") for k in range(STRATA))
 SIZES = {"kl_divergence": "mean KL", "instability": "standard deviation of the change in log-odds"}

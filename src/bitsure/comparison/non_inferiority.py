@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from bitsure.comparison.differences import was_compared
-from bitsure.comparison.noise_control import NOISE_CONTROL, SIZE_FACTOR, place_in_range, size_mismatch
+from bitsure.comparison.noise_control import SIZE_FACTOR, place_in_range, size_mismatch
 from bitsure.config.schema import VerdictSettings
-from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, ECE, MACRO, ONLY_BASELINE, ONLY_QUANTIZED, PRIMARY
+from bitsure.metrics.metric_names import (
+    BASELINE_ABOVE_GUESSING,
+    ECE,
+    MACRO,
+    NOISE_CONTROL,
+    ONLY_BASELINE,
+    ONLY_QUANTIZED,
+    PRIMARY,
+)
 from bitsure.results.measurement import Comparison, Difference
 from bitsure.results.verdict import Decision, MarginVerdict, NoiseVerdict, TaskVerdict, Verdict
 

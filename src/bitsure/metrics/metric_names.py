@@ -1,7 +1,9 @@
-"""Names of metrics that other modules use, and of entries that are no metric of a question."""
+"""Names of metrics that other modules use."""
 
 from __future__ import annotations
 
+NOISE_CONTROL = "noise_control/"  # what the noise control's entries in comparison.json begin with
+PAPER_COMPAT = "paper_compat/"  # what the study's own numbers begin with
 MACRO = "macro_average"  # the task that stands for the mean over tasks
 PRIMARY = "true_label_prob"  # carries the primary test
 ECE = "expected_calibration_error"
@@ -15,14 +17,3 @@ QUESTIONS_JOINED, ONLY_BASELINE, ONLY_QUANTIZED = (
 )
 # also measured at the model's own temperature, under a name of its own
 AT_OWN_TEMPERATURE = {name: f"{name}_at_own_temperature" for name in ("nll", ECE, "debiased_squared_calibration_error")}
-SINGLE = (
-    TEMPERATURE,
-    ACCURACY_ABOVE_GUESSING,
-    BASELINE_ABOVE_GUESSING,
-    ECE_IF_CALIBRATED,
-    CLUSTER_ROBUST,
-    QUESTIONS_JOINED,
-    ONLY_BASELINE,
-    ONLY_QUANTIZED,
-    *AT_OWN_TEMPERATURE.values(),
-)

@@ -19,9 +19,7 @@ from bitsure.base.errors import UserError
 from bitsure.base.files import hash_file
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.arrays import FloatArray
-from bitsure.metrics.choice_metrics import BRIER_SCORE, BRIER_SCORE_SET, CLASSWISE, choice_metrics
-from bitsure.metrics.metric_names import SINGLE
-from bitsure.metrics.pair_metrics import pair_metrics
+from bitsure.metrics.metric_registry import METRICS
 from bitsure.metrics.questions import QuestionSet
 from bitsure.metrics.statistic import Statistic, mean
 
@@ -58,11 +56,10 @@ def check_own_metrics(settings: MetricSettings) -> None:
     if not settings.own:
         return
     example = _example()
-    taken = {*choice_metrics(example, settings), *pair_metrics(), BRIER_SCORE, BRIER_SCORE_SET, CLASSWISE, *SINGLE}
     for name in settings.own:
         if not re.fullmatch("[a-z][a-z0-9_]*", name):
             raise UserError(f"metric.own: the name {name!r} may have small letters, digits and underscores only.")
-        if name in taken:
+        if name in METRICS:
             raise UserError(f"metric.own.{name}: bitsure has a metric of this name. Choose another, such as own_{name}.")
     for name, path in settings.own.items():
         try:

@@ -13,7 +13,14 @@ from bitsure.metrics import bootstrap, paper_compat
 from bitsure.metrics.calibration import errors_if_calibrated
 from bitsure.metrics.choice_metrics import accuracy_above_guessing, choice_metrics, confidence_bins
 from bitsure.metrics.estimation import PointEstimate, estimate, standard_error
-from bitsure.metrics.metric_names import ACCURACY_ABOVE_GUESSING, AT_OWN_TEMPERATURE, ECE_IF_CALIBRATED, MACRO, TEMPERATURE
+from bitsure.metrics.metric_names import (
+    ACCURACY_ABOVE_GUESSING,
+    AT_OWN_TEMPERATURE,
+    ECE_IF_CALIBRATED,
+    MACRO,
+    PAPER_COMPAT,
+    TEMPERATURE,
+)
 from bitsure.metrics.own_metrics import own_metrics
 from bitsure.metrics.paper_intervals import paper_estimates
 from bitsure.metrics.questions import QuestionSet, question_set
@@ -64,7 +71,7 @@ def _measure_choices(records: pa.Table, settings: MetricSettings) -> tuple[dict[
     if settings.paper_compat:
         kept = len(paper_compat.kept(records))
         for name, point_estimate in paper_estimates(records, resampling.weights, resampling.clusters).items():
-            results[f"paper_compat/{name}"] = summarize(Measurement, point_estimate, kept, resampling, level)
+            results[f"{PAPER_COMPAT}{name}"] = summarize(Measurement, point_estimate, kept, resampling, level)
     return results, estimates
 
 

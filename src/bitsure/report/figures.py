@@ -10,13 +10,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bitsure.comparison.noise_control import NOISE_CONTROL
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics import deferral
 from bitsure.metrics.bins import reliability_diagram
 from bitsure.metrics.bootstrap import normal_interval
 from bitsure.metrics.choice_metrics import confidence_bins
-from bitsure.metrics.metric_names import MACRO
+from bitsure.metrics.metric_names import MACRO, NOISE_CONTROL
 from bitsure.metrics.question_pairs import STRATA
 from bitsure.metrics.questions import QuestionSet, question_set
 from bitsure.metrics.ranking import risk_coverage

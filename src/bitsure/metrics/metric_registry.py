@@ -1,0 +1,176 @@
+"""Every name in metrics.json and comparison.json: what it measures, in which unit and range, and where it is from.
+
+docs/results.md lists it. c is the confidence, p_G the probability of the right choices, b a confidence bin with share w_b of
+the questions, mean confidence c̄_b and accuracy ȳ_b; f is the full-precision model, q the quantized one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bitsure.metrics.deferral import NAMES
+from bitsure.metrics.metric_names import (
+    ACCURACY_ABOVE_GUESSING,
+    AT_OWN_TEMPERATURE,
+    BASELINE_ABOVE_GUESSING,
+    CLUSTER_ROBUST,
+    ECE_IF_CALIBRATED,
+    NOISE_CONTROL,
+    ONLY_BASELINE,
+    ONLY_QUANTIZED,
+    PAPER_COMPAT,
+    QUESTIONS_JOINED,
+)
+from bitsure.metrics.question_pairs import STRATA
+
+SHARE, PROBABILITY, NATS, RATIO = "share of questions", "probability", "nats", "none"
+UNIT, POSITIVE, ANY = "[0, 1]", "[0, ∞)", "(−∞, ∞)"
+
+
+@dataclass(frozen=True)
+class MetricEntry:
+    """One metric.
+
+    Attributes:
+        sentence: What it measures.
+        unit: Its unit.
+        range: The values it can take in metrics.json, or in comparison.json where it is only there.
+        source: The publication or program that defines it; empty where the sentence does.
+    """
+
+    sentence: str
+    unit: str
+    range: str
+    source: str = ""
+
+
+ONE_MODEL = {  # in metrics.json; in comparison.json the difference, quantized − full precision
+    "accuracy": MetricEntry("Questions whose most probable choice is right; greedy decoding without choices.", SHARE, UNIT),
+    "confidence": MetricEntry("Mean probability of the predicted choice.", PROBABILITY, "[1/K, 1]"),
+    "confidence_correct": MetricEntry("Mean confidence of the right answers.", PROBABILITY, "[1/K, 1]"),
+    "confidence_wrong": MetricEntry("Mean confidence of the wrong answers.", PROBABILITY, "[1/K, 1]"),
+    "true_label_prob": MetricEntry("Mean probability of the right choices, p_G.", PROBABILITY, UNIT, "Proskurina et al. 2024"),
+    "entropy": MetricEntry("Mean entropy of the choice probabilities.", NATS, "[0, ln K]"),
+    "margin": MetricEntry("Mean difference of the two largest choice probabilities.", PROBABILITY, UNIT),
+    "nll": MetricEntry("Mean negative log-likelihood: −ln p_G of a question; of a token in whole texts.", NATS, POSITIVE),
+    "brier_score": MetricEntry("Mean of Σ_k (p_k − 1[k is right])²; one right choice.", RATIO, "[0, 2]", "Brier 1950"),
+    "brier_score_set": MetricEntry("Mean of (1 − p_G)²; tasks with several right choices.", RATIO, UNIT),
+    "overconfidence": MetricEntry("Mean confidence less accuracy.", PROBABILITY, "[−1, 1]"),
+    "expected_calibration_error": MetricEntry(
+        "Σ_b w_b |ȳ_b − c̄_b|; biased upward.", PROBABILITY, UNIT, "Guo et al. 2017, eq. 3"
+    ),
+    "debiased_squared_calibration_error": MetricEntry(
+        "Σ_b w_b [(ȳ_b − c̄_b)² − ȳ_b (1 − ȳ_b) / (n_b − 1)]; negative where errors are below chance.",
+        "squared probability",
+        "[−1/4, 1]",
+        "Kumar et al. 2019, section 4",
+    ),
+    "smooth_calibration_error": MetricEntry(
+        "Calibration error without bins: the mean absolute residual, smoothed by a Gaussian as wide as that mean.",
+        PROBABILITY,
+        UNIT,
+        "Błasiok & Nakkiran 2024",
+    ),
+    "maximum_calibration_error": MetricEntry("max_b |ȳ_b − c̄_b|.", PROBABILITY, UNIT, "Naeini et al. 2015"),
+    "rms_calibration_error": MetricEntry("√(Σ_b w_b (ȳ_b − c̄_b)²).", PROBABILITY, UNIT, "Hendrycks et al. 2019"),
+    "classwise_calibration_error": MetricEntry(
+        "Expected calibration error of each choice's probability, averaged; tasks with the same choices throughout.",
+        PROBABILITY,
+        UNIT,
+        "Kull et al. 2019",
+    ),
+    "brier_reliability": MetricEntry("Σ_b w_b (c̄_b − ȳ_b)².", RATIO, UNIT, "Murphy 1973"),
+    "brier_resolution": MetricEntry("Σ_b w_b (ȳ_b − ȳ)².", RATIO, "[0, 1/4]", "Murphy 1973"),
+    "brier_uncertainty": MetricEntry("ȳ (1 − ȳ).", RATIO, "[0, 1/4]", "Murphy 1973"),
+    "auroc": MetricEntry(
+        "P(a right answer is more confident than a wrong one), ties half.", RATIO, UNIT, "Hanley & McNeil 1982"
+    ),
+    "aurc": MetricEntry(
+        "Mean error rate over all coverages, confident questions first.", SHARE, UNIT, "Geifman & El-Yaniv 2017"
+    ),
+    "aurc_excess": MetricEntry("The same less that of the best order.", SHARE, UNIT, "Geifman et al. 2019"),
+    "temperature": MetricEntry(
+        "Mean softmax temperature with the smallest NLL on the other folds.", RATIO, "(0, ∞)", "Guo et al. 2017, section 4.2"
+    ),
+    "perplexity": MetricEntry("exp(NLL) of a continuation, or of a token in whole texts.", RATIO, "[1, ∞)"),
+    "word_perplexity": MetricEntry("exp(NLL of a word).", RATIO, "[1, ∞)", "lm-evaluation-harness"),
+    "byte_perplexity": MetricEntry("exp(NLL of a UTF-8 byte).", RATIO, "[1, ∞)", "lm-evaluation-harness"),
+    "bits_per_byte": MetricEntry("NLL of a UTF-8 byte.", "bits", POSITIVE, "lm-evaluation-harness"),
+}
+_NOTEBOOK = "the study's notebook"
+PAPER_METRICS = {  # with metric=paper_compat; in both files, as the study's notebook computes them
+    f"{PAPER_COMPAT}{name}": entry
+    for name, entry in {
+        "conf": MetricEntry("Mean confidence.", PROBABILITY, "[1/K, 1]", _NOTEBOOK),
+        "conf_true": MetricEntry("Mean probability of the (first) right choice.", PROBABILITY, UNIT, _NOTEBOOK),
+        "c_pos": MetricEntry("Mean confidence of the right answers.", PROBABILITY, "[1/K, 1]", _NOTEBOOK),
+        "c_neg": MetricEntry("Mean confidence of the wrong answers.", PROBABILITY, "[1/K, 1]", _NOTEBOOK),
+        "entropy": MetricEntry("Mean entropy; none where a probability is 0.", "bits", "[0, log₂ K]", _NOTEBOOK),
+        "ace": MetricEntry("Adaptive calibration error, with the notebook's faults.", PROBABILITY, UNIT, _NOTEBOOK),
+        "mce": MetricEntry("Maximum calibration error, likewise; signed with two choices.", PROBABILITY, "[−1, 1]", _NOTEBOOK),
+        "sce": MetricEntry("Static calibration error, likewise; more than two choices.", PROBABILITY, UNIT, _NOTEBOOK),
+    }.items()
+}
+METRICS_ONLY = {  # in metrics.json alone
+    ACCURACY_ABOVE_GUESSING: MetricEntry("Accuracy less that of guessing without reading the question.", SHARE, "[−1, 1]"),
+    ECE_IF_CALIBRATED: MetricEntry(
+        "Mean expected calibration error if each answer were right with probability c.", PROBABILITY, UNIT
+    ),
+    **{
+        own: MetricEntry(f"`{name}` at the model's own `temperature`.", ONE_MODEL[name].unit, ONE_MODEL[name].range)
+        for name, own in AT_OWN_TEMPERATURE.items()
+    },
+}
+_STRATUM = "in fifth {k} of the questions by the full model's margin, 1 being the least certain"
+_DEFERRED = "{share} of the questions, those of least confidence, go to the full model"
+COMPARISON_ONLY = {  # in comparison.json alone
+    QUESTIONS_JOINED: MetricEntry("Questions in both runs.", "questions", "0, 1, …"),
+    ONLY_BASELINE: MetricEntry("Questions in the full-precision run only.", "questions", "0, 1, …"),
+    ONLY_QUANTIZED: MetricEntry("Questions in the quantized run only.", "questions", "0, 1, …"),
+    BASELINE_ABOVE_GUESSING: MetricEntry("Full precision's accuracy less that of guessing.", SHARE, "[−1, 1]"),
+    CLUSTER_ROBUST: MetricEntry(
+        "The change of `true_label_prob`, tested with questions in clusters.", PROBABILITY, "[−1, 1]", "Liang & Zeger 1986"
+    ),
+    "flip_rate": MetricEntry("Questions whose prediction changed; without choices, that became right or wrong.", SHARE, UNIT),
+    "correct_to_wrong": MetricEntry("Questions that became wrong.", SHARE, UNIT, "McNemar 1947"),
+    "wrong_to_correct": MetricEntry("Questions that became right.", SHARE, UNIT, "McNemar 1947"),
+    "kl_divergence": MetricEntry("Mean KL(f ‖ q) of the choice probabilities.", NATS, POSITIVE, "Kullback & Leibler 1951"),
+    "jensen_shannon_divergence": MetricEntry("Mean Jensen–Shannon divergence.", "bits", UNIT, "Lin 1991"),
+    "jensen_shannon_distance": MetricEntry("Mean square root of that divergence.", "√bits", UNIT, "Endres & Schindelin 2003"),
+    "harm": MetricEntry("Mean δ, the change of the log-odds ln(p_G / (1 − p_G)); below 0 is harm.", NATS, ANY),
+    "instability": MetricEntry("Standard deviation of δ.", NATS, POSITIVE),
+    "harm_slope": MetricEntry(
+        "Least-squares slope of δ on the rank (0 to 1) of the full model's margin; above 0, unsure questions are hit harder.",
+        NATS,
+        ANY,
+    ),
+    "nll_mended_by_temperature": MetricEntry("The rise of the NLL that each model's own temperature removes.", NATS, ANY),
+    "nll_beyond_temperature": MetricEntry("The rise of the NLL with each model at its own temperature.", NATS, ANY),
+    "nll_saved_by_own_temperature": MetricEntry("NLL of q less that at q's own temperature.", NATS, ANY),
+    "nll_saved_by_full_temperature": MetricEntry("NLL of q less that at f's temperature.", NATS, ANY),
+    **{
+        f"{name}_stratum_{k}": MetricEntry(f"{what} {_STRATUM.format(k=k)}.", NATS, values)
+        for name, what, values in (("harm", "Mean δ", ANY), ("instability", "Standard deviation of δ", POSITIVE))
+        for k in range(1, STRATA + 1)
+    },
+    **{
+        f"deferral_{which}_{name}": MetricEntry(
+            f"{what} when {_DEFERRED.format(share=name.replace('_percent', '%'))}.", SHARE, values
+        )
+        for which, what, values in (
+            ("accuracy", "Accuracy of both models together", UNIT),
+            ("gain", "Accuracy gained over deferring as many at random", "[−1, 1]"),
+        )
+        for name in NAMES
+    },
+}
+METRICS = ONE_MODEL | PAPER_METRICS | METRICS_ONLY | COMPARISON_ONLY
+
+
+def metric_entry(name: str) -> MetricEntry:
+    """Return what is known of a metric by the name it has in metrics.json or comparison.json.
+
+    Raises:
+        KeyError: If the name is none of bitsure's, such as that of an own metric.
+    """
+    return METRICS[name.removeprefix(NOISE_CONTROL)]

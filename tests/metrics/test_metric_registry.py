@@ -1,0 +1,85 @@
+"""Every name that a run writes is described, with its unit and range; docs/results.md lists them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+
+import numpy as np
+import pytest
+
+from bitsure.comparison import compare
+from bitsure.metrics import measure
+from bitsure.metrics.metric_registry import (
+    COMPARISON_ONLY,
+    METRICS,
+    METRICS_ONLY,
+    ONE_MODEL,
+    PAPER_METRICS,
+    metric_entry,
+)
+from bitsure.metrics.text_metrics import TextSet, text_metrics
+from tests.builders.answers import paired_runs
+from tests.builders.records import record
+from tests.builders.settings import METRIC
+
+SETTINGS = dataclasses.replace(METRIC, paper_compat=True, resamples=100)
+
+
+def task_kinds():
+    """Return records in full precision and quantized of each kind of task: together they have every metric."""
+    kinds = []
+    for shift in (0.0, 0.3):
+        several = [record([-1 - shift, -2, -3], gold=[0, i % 2 + 1], doc_id=i, task="several") for i in range(40)]
+        fixed = [
+            record([-1 - shift, -1.5], gold=i % 2, doc_id=i, task="fixed", choices=["no", "yes"], cluster=f"c{i // 2}")
+            for i in range(40)
+        ]
+        three = [record([-1 - shift, -1.5, -2], gold=i % 3, doc_id=i, task="three") for i in range(40)]
+        kinds.append(several + fixed + three)
+    return kinds
+
+
+def test_every_metric_of_a_run_and_a_comparison_is_described():
+    full, quantized = task_kinds()
+    noisy = [quantized, full]
+    measured = {name for values in measure(quantized, SETTINGS).values() for name in values}
+    compared = {name for values in compare(full, quantized, SETTINGS, noisy=noisy).values() for name in values}
+    assert measured <= {*ONE_MODEL, *PAPER_METRICS, *METRICS_ONLY}
+    assert {name.removeprefix("noise_control/") for name in compared} <= {*ONE_MODEL, *PAPER_METRICS, *COMPARISON_ONLY}
+    assert {*METRICS} - measured - compared - names_without_choices() == set()  # nothing is described that is not written
+
+
+def test_every_metric_of_continuations_and_texts_is_described():
+    assert names_without_choices() <= {*ONE_MODEL}
+
+
+def names_without_choices() -> set[str]:
+    one = np.ones(1)
+    continuation, text = TextSet(-one, None, one, None, None), TextSet(-one, one, one, one, one)
+    return {*text_metrics(continuation), *text_metrics(text)}
+
+
+def test_values_lie_in_the_range_that_is_described():
+    full, quantized, _ = paired_runs(60)
+    for name, measured in measure(full, METRIC)["t"].items():
+        low, high = bounds(metric_entry(name).range)
+        assert low <= measured.value <= high, name
+    for name, difference in compare(full, quantized, METRIC)["t"].items():
+        if name in COMPARISON_ONLY:
+            low, high = bounds(metric_entry(name).range)
+            assert low <= difference.value <= high, name
+
+
+def bounds(text: str) -> tuple[float, float]:
+    """Return a range such as [0, ln K] of questions with two choices as numbers."""
+    numbers = {"0": 0, "1": 1, "2": 2, "∞": math.inf, "1/K": 0.5, "ln K": math.log(2), "1/4": 0.25, "…": math.inf}
+    parts = re.split(", ", text.strip("[]()"))
+    low, high = (-numbers[part[1:]] if part.startswith("−") else numbers[part] for part in (parts[0], parts[-1]))
+    return low, high
+
+
+def test_a_name_of_the_users_own_is_not_described():
+    with pytest.raises(KeyError):
+        metric_entry("own_metric")
