@@ -14,7 +14,7 @@ from typing import Any
 def run(module: str, name: str, model: Path, folder: Path) -> Any:
     """What `module`'s work on `name` gives, as JSON can hold it; the module's main has called `answer`."""
     command = [sys.executable, "-m", module, "--one", name, str(model), str(folder)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(command, capture_output=True, check=True, encoding="utf-8").stdout
     return json.loads(said.splitlines()[-1])
 
 

@@ -74,7 +74,7 @@ def main() -> None:
     found: dict[str, dict[str, str]] = {}
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "calib.txt"
-        text.write_text("\n\n".join(f"{i} {TEXT}" for i in range(400)))
+        text.write_text("\n\n".join(f"{i} {TEXT}" for i in range(400)), encoding="utf-8")
         for family in SIZES:
             path = Path(folder) / family.replace(", ", "-").replace(" ", "-")
             write_model(family, path)
@@ -83,7 +83,7 @@ def main() -> None:
     page = table(found, list(chosen))
     print(page)
     if not given.quantizers:
-        (PROJECT / "docs" / "quantizers.md").write_text(page)
+        (PROJECT / "docs" / "quantizers.md").write_text(page, encoding="utf-8")
 
 
 def table(found: dict[str, dict[str, str]], quantizers: list[str]) -> str:

@@ -93,7 +93,7 @@ def main() -> None:
     text = page(scored, quantized, given)
     print(text)
     if given.layers == SHAPE["num_hidden_layers"]:
-        (HERE / "formats.md").write_text(text)
+        (HERE / "formats.md").write_text(text, encoding="utf-8")
 
 
 def page(scored: dict[str, float], quantized: dict[str, float], given: argparse.Namespace) -> str:

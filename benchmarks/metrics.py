@@ -90,7 +90,7 @@ def main() -> None:
             for seed, name in enumerate(("full", "quantized")):
                 write_records(Path(folder, f"{name}.parquet"), table(n, seed), {})
             command = [sys.executable, "-m", "benchmarks.metrics", "--one", folder]
-            done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
+            done = subprocess.run(command, capture_output=True, check=True, env=os.environ, encoding="utf-8")
             seconds, memory = map(float, done.stdout.split())
         kind = "1,000 resamples" if n <= MOST_RESAMPLED else "influence functions"
         rows.append(f"| {n:,} | {kind} | {seconds:.1f} | {memory / 1e9:.2f} |")

@@ -72,7 +72,7 @@ def table() -> str:
 
 
 def main(out: Path = OUT) -> None:
-    out.write_text(table())
+    out.write_text(table(), encoding="utf-8")
 
 
 if __name__ == "__main__":

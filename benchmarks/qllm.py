@@ -168,7 +168,7 @@ def main() -> None:
         found = {outliers: [job.result() for job in submitted] for outliers, submitted in jobs.items()}
     text = table(found, given)
     print(text)
-    given.out.write_text(text)
+    given.out.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

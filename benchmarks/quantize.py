@@ -126,7 +126,7 @@ def main() -> None:
     text = table(found, least_multiply_adds(given.layers) / max(rates), max(rates), given.layers)
     print(text)
     if given.layers == SHAPE["num_hidden_layers"]:
-        (HERE / "quantize.md").write_text(text)
+        (HERE / "quantize.md").write_text(text, encoding="utf-8")
 
 
 def table(found: dict[str, list[dict]], floor: float, rate: float, layers: int) -> str:

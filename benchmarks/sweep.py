@@ -106,7 +106,7 @@ def _write_about(cell: Path, m: int, quantizer: str) -> None:
         "metric": asdict(METRIC),
         "tracking": {"mode": "disabled"},
     }
-    (cell / "config.yaml").write_text(yaml.safe_dump(config))
+    (cell / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     write(cell / "status.json", Status(state="done", error=None, seconds={}))
     write(cell / "provenance.json", _provenance(m))
     quantization = Quantization(
@@ -197,7 +197,7 @@ def _row(models: int, quantizers: int, tasks: int, questions: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         write_sweep(Path(folder), models, tasks, questions, names)
         command = [sys.executable, "-m", "benchmarks.sweep", "--report-of", folder]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, check=True, encoding="utf-8")
     seconds, memory = map(float, done.stdout.split())
     return f"| {models} | {quantizers} | {tasks} | {questions:,} | {seconds:.1f} | {memory / 1e9:.2f} |"
 

@@ -35,10 +35,10 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=PAGE)
     given = parser.parse_args()
     try:
-        page = fill(given.page.read_text(), tables(given.sweep, QLLM.read_text()))
+        page = fill(given.page.read_text(encoding="utf-8"), tables(given.sweep, QLLM.read_text(encoding="utf-8")))
     except UserError as error:
         sys.exit(f"Error: {error}")
-    given.page.write_text(page)
+    given.page.write_text(page, encoding="utf-8")
     print(f"{given.page}: written from {given.sweep}")
 
 

@@ -32,7 +32,7 @@ def main() -> None:
     manager = task_manager(None, True)
     mirror = given.mirror if Path(given.mirror).is_dir() else None
     page = "\n".join([*head(manager), *groups(manager, mirror), *relatives(manager), *refused(manager)]) + "\n"
-    (PROJECT / "docs" / "tasks.md").write_text(page)
+    (PROJECT / "docs" / "tasks.md").write_text(page, encoding="utf-8")
     print(page)
 
 

@@ -36,7 +36,9 @@ def build_tasks(out: Path, seed: int) -> None:
         "weather": questions.weather(world, seed, QUESTIONS, seen),
     }
     for name, task in rows.items():
-        (out / f"{name}.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in task))
+        (out / f"{name}.jsonl").write_text(
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in task), encoding="utf-8"
+        )
 
 
 def build_calibration_text(out: Path) -> None:
@@ -46,7 +48,7 @@ def build_calibration_text(out: Path) -> None:
         batch = list(islice(stream, 1_000))
         chosen += batch
         size += sum(map(len, batch))
-    out.write_text("\n\n".join(chosen) + "\n")
+    out.write_text("\n\n".join(chosen) + "\n", encoding="utf-8")
 
 
 def build_model(size: str, seed: int, out: Path) -> None:

@@ -73,7 +73,7 @@ def train(
         for o in chosen
     ]
     started, losses = time.monotonic(), []
-    with log.open("a") as lines:
+    with log.open("a", encoding="utf-8") as lines:
         for step in range(steps):
             rows = order[step * WINDOWS_PER_STEP : (step + 1) * WINDOWS_PER_STEP]
             ids = torch.from_numpy(windows[rows].astype(np.int64))

@@ -37,7 +37,7 @@ def rows(run: Path) -> list[list[str]]:
 
 
 def documents(task: str) -> list[dict]:
-    return [json.loads(line) for line in (HERE / "tasks" / f"{task}.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (HERE / "tasks" / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def weather_distances(asked: QuestionSet) -> tuple[float, float]:

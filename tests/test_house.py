@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
+from collections.abc import Iterator
 
 from bitsure.config.paths import PROJECT
 
@@ -32,3 +33,24 @@ def test_each_package_says_what_belongs_there():
 
 def test_few_modules_lie_outside_the_packages():
     assert {file.stem for file in PACKAGE.glob("*.py")} == {"__init__", "api", "cli"}
+
+
+def opens_in_the_locales_encoding(tree: ast.Module) -> Iterator[ast.Call]:
+    """Yield calls that read or write text without naming its encoding."""
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        of = call.func.value if isinstance(call.func, ast.Attribute) else None
+        name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+        named = {keyword.arg for keyword in call.keywords}
+        if "encoding" in named:
+            continue
+        mode = next((given.value for given in call.args[of is None :] if isinstance(given, ast.Constant)), "r")
+        is_text_file = (of and name in ("read_text", "write_text")) or (name == "open" and "b" not in mode)
+        if is_text_file or named & {"text", "universal_newlines"}:
+            yield call
+
+
+def test_every_text_file_is_read_and_written_in_utf_8_whatever_the_locale():
+    files = [PROJECT / "main.py", *FILES, *(PROJECT / "benchmarks").glob("*.py"), *(PROJECT / "pocket").glob("*.py")]
+    trees = {file: ast.parse(file.read_text(encoding="utf-8")) for file in files}
+    calls = [f"{file.name}:{call.lineno}" for file, tree in trees.items() for call in opens_in_the_locales_encoding(tree)]
+    assert calls == []

@@ -68,7 +68,7 @@ def watch_memory(device: torch.device | None = None) -> Iterator[MemoryWatch]:
         torch.cuda.reset_peak_memory_stats(device)
     else:
         with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # resets the process's high-water mark
+            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets the process's high-water mark
     watch = MemoryWatch(device, before=_held(device)[0])
     _open_watches.append(watch)
     try:
@@ -108,7 +108,9 @@ def free_memory(device: torch.device) -> int:
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
     available = int(psutil.virtual_memory().available)
     try:
-        limit, used, details = ((CGROUP / f"memory.{name}").read_text().strip() for name in ("max", "current", "stat"))
+        limit, used, details = (
+            (CGROUP / f"memory.{name}").read_text(encoding="utf-8").strip() for name in ("max", "current", "stat")
+        )
     except OSError:
         return available
     cached = dict(line.split() for line in details.splitlines()).get("inactive_file", 0)  # given back when it is needed
@@ -128,7 +130,7 @@ def _held(device: torch.device | None) -> tuple[int, int]:
 
         return torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
     try:
-        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
     except OSError:
         return 0, 0
     return int(lines["VmRSS"].split()[0]) * 1024, int(lines["VmHWM"].split()[0]) * 1024

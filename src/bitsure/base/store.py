@@ -158,7 +158,7 @@ class Store:
             files = {str(file.relative_to(temporary)): file for file in sorted(temporary.rglob("*")) if file.is_file()}
             hashes = {name: hash_file(file) for name, file in files.items()}
             manifest = {"made_from": made_from, "sha256": hashes, "stat": {name: _stat(file) for name, file in files.items()}}
-            write_text(temporary / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))
+            write_text(temporary / "manifest.json", json.dumps(manifest, indent=1))
             if final.is_dir() and _damage(final, to_read=True):
                 shutil.rmtree(final)
             try:
@@ -186,7 +186,7 @@ class Store:
             write_text(entry / "hashes.json", json.dumps([hash_file(file) for file in files]))
 
         entry = self.ensure("hashes", made_from, fill, to_read=True)
-        hashes: list[str] = json.loads((entry / "hashes.json").read_text())
+        hashes: list[str] = json.loads((entry / "hashes.json").read_text(encoding="utf-8"))
         return hashes
 
     def _alive(self, unfinished: Path) -> filelock.BaseFileLock:
@@ -210,7 +210,7 @@ class Store:
 
     def _version(self) -> int:
         try:
-            return int((self.root / "version").read_text())
+            return int((self.root / "version").read_text(encoding="utf-8"))
         except FileNotFoundError:
             return 0  # nothing is in it yet
         except ValueError as error:
@@ -225,7 +225,7 @@ def _stat(file: Path) -> list[int]:
 
 def _damage(path: Path, to_read: bool) -> str | None:
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         hashes, stats = manifest["sha256"], manifest.get("stat", {})
     except (OSError, ValueError, KeyError) as error:
         return f"its manifest cannot be read: {error}"

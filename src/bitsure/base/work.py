@@ -53,7 +53,7 @@ def read_cost(entry: Path) -> EntryCost | None:
     file = entry / COST_FILE
     if not file.is_file():
         return None
-    stated = json.loads(file.read_text())
+    stated = json.loads(file.read_text(encoding="utf-8"))
     return EntryCost(**{field.name: stated.get(field.name) for field in fields(EntryCost)})
 
 

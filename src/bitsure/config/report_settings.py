@@ -83,7 +83,7 @@ def _lines(error: Exception) -> list[str]:
 def _plain_values(file: Path, groups: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Return some groups of a config file; raise UserError where a value is not plain data."""
     try:
-        content = yaml.safe_load(file.read_text()) or {}
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
         values_by_group = {group: dict(content[group]) for group in groups if content.get(group)}
     except (OSError, yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{file} is no run's config.yaml: {error}") from error

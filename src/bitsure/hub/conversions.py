@@ -139,7 +139,7 @@ class Conversions:
         file = _note(repo, configuration)
         if not is_offline() or not file.is_file():
             return None
-        return self._register(repo, Conversion(**json.loads(file.read_text())))
+        return self._register(repo, Conversion(**json.loads(file.read_text(encoding="utf-8"))))
 
     def _register(self, repo: str, conversion: Conversion) -> Conversion:
         key, hub_configuration = (repo, conversion.commit), conversion.hub_configuration

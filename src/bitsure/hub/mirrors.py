@@ -138,7 +138,7 @@ def _data_note(folder: Path) -> dict[str, dict[str, str]]:
 def _read_note(file: Path, *keys: str) -> dict[str, Any]:
     """Read what was recorded when files were fetched. Raises UserError if it cannot be read or lacks one of the keys."""
     try:
-        note = json.loads(file.read_text())
+        note = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(note, dict) or not set(keys) <= note.keys():
             raise ValueError(f"it lacks {', '.join(keys) or 'the files'}")
     except (OSError, ValueError) as error:

@@ -23,7 +23,7 @@ def check_config(model: ModelSettings, config: Path) -> None:
     Raises:
         UserError: If not.
     """
-    content, where = json.loads(config.read_text()), model.repo or model.path
+    content, where = json.loads(config.read_text(encoding="utf-8")), model.repo or model.path
     family = content.get("model_type")
     if model.family is not None and family != model.family:
         raise UserError(
@@ -44,7 +44,7 @@ def check_config(model: ModelSettings, config: Path) -> None:
 
 def warn_about_config(model: ModelSettings, config: Path) -> None:
     """Warn if config.json and the settings disagree on the context, for which config.json counts, or on the weights' type."""
-    content, where = json.loads(config.read_text()), model.repo or model.path
+    content, where = json.loads(config.read_text(encoding="utf-8")), model.repo or model.path
     context, dtype = _context_of(content), content.get("dtype") or content.get("torch_dtype")
     if model.context is not None and context is not None and context != model.context:
         log.warning("%s: its config.json says a context of %d tokens, model.context %d", where, context, model.context)
@@ -83,7 +83,7 @@ def _main_memory() -> int:
 
     memory = int(psutil.virtual_memory().total + psutil.swap_memory().total)
     try:
-        return min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+        return min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")))
     except (OSError, ValueError):  # no such file, or "max"
         return memory
 
@@ -127,13 +127,13 @@ def computing_dtype(model: ModelSettings, path: Path) -> str:
 
 def own_dtype(model: ModelSettings, path: Path) -> str:
     """Return the type of the published weights, as far as settings or checkpoint say, otherwise float32."""
-    config = json.loads((path / "config.json").read_text())
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     return str(model.full_dtype or config.get("dtype") or config.get("torch_dtype") or "float32")
 
 
 def context_length(path: Path) -> int | None:
     """Return the longest input that the model was made for, in tokens; None if its config does not say."""
-    return _context_of(json.loads((path / "config.json").read_text()))
+    return _context_of(json.loads((path / "config.json").read_text(encoding="utf-8")))
 
 
 def _context_of(config: Mapping[str, Any]) -> int | None:

@@ -31,5 +31,5 @@ def measure_size(source: Source, store: Store) -> ModelSize:
         write_text(entry / "parameters.json", json.dumps(sum(parameter.numel() for parameter in model.parameters())))
 
     entry = store.ensure("parameters", {"model": source.fingerprint}, fill)
-    parameters = int(json.loads((entry / "parameters.json").read_text()))
+    parameters = int(json.loads((entry / "parameters.json").read_text(encoding="utf-8")))
     return ModelSize(parameters, sum(file.stat().st_size for file in weight_files(source.path)))

@@ -43,7 +43,7 @@ def _load(path: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     import transformers
 
     settings = path / "tokenizer_config.json"
-    saved_as = json.loads(settings.read_text()).get("tokenizer_class") if settings.is_file() else None
+    saved_as = json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class") if settings.is_file() else None
     if saved_as == "TokenizersBackend" and transformers_major_version() == 4:  # which knows that class by its older name only
         tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(path, local_files_only=True)
     else:
@@ -57,7 +57,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
     Raises:
         UserError: If an id has no row.
     """
-    config = json.loads((path / "config.json").read_text())
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     rows = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
     token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
     if rows is None:

@@ -141,7 +141,7 @@ def _about(directory: Path, prompts: dict[tuple[str, int], str]) -> About:
         prompts=prompts,
         noisy=[read_records(path)[0] for path in sorted((directory / "noise_control").glob("*.parquet"))],
         compressibility=read_if_there(directory / "compressibility.json", Compressibility),
-        task=yaml.safe_load(config.read_text()).get("task") if config.is_file() else None,
+        task=yaml.safe_load(config.read_text(encoding="utf-8")).get("task") if config.is_file() else None,
     )
 
 

@@ -40,7 +40,7 @@ def render(report: Report, about: About, metric: MetricSettings) -> str:
 
 
 def _render(report: Report, about: About, metric: MetricSettings, without: Collection[str]) -> str:
-    template = page_environment().from_string(files("bitsure.report").joinpath("page.html").read_text())
+    template = page_environment().from_string(files("bitsure.report").joinpath("page.html").read_text(encoding="utf-8"))
     return template.render(
         title=about.title,
         summary=page_summary.sentences(report.comparison, about.quantization, metric.alpha),

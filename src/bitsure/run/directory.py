@@ -196,7 +196,7 @@ def _is_whole(parquet: Path) -> bool:
 
 def _config(path: Path) -> dict[str, Any] | None:
     try:
-        config = yaml.safe_load((path / "config.yaml").read_text())
+        config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
         return None
     return config if isinstance(config, dict) else None

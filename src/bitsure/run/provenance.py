@@ -110,7 +110,8 @@ def _version(package: str) -> str | None:
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
+        command = ["git", *arguments]
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, encoding="utf-8", timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
     return done.stdout.strip()

@@ -239,7 +239,7 @@ def _run_id(directory: Path, content: str) -> str:
         return agents_id
     file = directory / RUN_FILE
     with suppress(OSError, ValueError, KeyError, TypeError):
-        remembered = json.loads(file.read_text())
+        remembered = json.loads(file.read_text(encoding="utf-8"))
         if remembered["of"] == content and re.fullmatch("[0-9a-f]{12}", remembered["id"]):
             return str(remembered["id"])
     file.parent.mkdir(exist_ok=True)

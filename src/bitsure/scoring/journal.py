@@ -73,7 +73,7 @@ class Journal:
         if self.path is None or not self.path.is_file():
             return
         self._known, self._limits = {}, []
-        for line in self.path.read_text(errors="replace").splitlines():
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
             self._apply(_content(line))
 
     def _apply(self, content: Sequence[Any] | None) -> None:
@@ -95,7 +95,7 @@ class Journal:
         text = "".join(f"{_checksum(content)} {content}\n" for content in map(json.dumps, contents))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         ends_well = not self.path.is_file() or self.path.stat().st_size == 0 or _last_byte(self.path) == b"\n"
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(text if ends_well else "\n" + text)
 
 

@@ -97,7 +97,7 @@ class Scorer:
     def data(self, model: ScoredModel) -> dict[str, dict[str, Any]]:
         """Return where the data of a scored model's tasks came from: task → repository → origin."""
         files = {name: entry / DATA_FILE for name, entry in self._entries(model).items()}
-        return {name: json.loads(file.read_text()) for name, file in files.items() if file.is_file()}
+        return {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
 
     def write_prompts(self, model: ScoredModel, path: Path) -> None:
         """Write the prompts of all questions of a scored model into one file."""
@@ -136,8 +136,8 @@ class Scorer:
         if to_read or not (entry / PROMPTS_FILE).is_file():  # which earlier versions did not write
             scored = hash_of_questions(read_records(entry / "records.parquet")[0])
         else:
-            scored = json.loads((entry / PROMPTS_FILE).read_text())
-        if scored == json.loads((prompts / PROMPTS_FILE).read_text()):
+            scored = json.loads((entry / PROMPTS_FILE).read_text(encoding="utf-8"))
+        if scored == json.loads((prompts / PROMPTS_FILE).read_text(encoding="utf-8")):
             return entry
         log.warning("the store's records %s are of other prompts than their key names: they are made again", entry)
         return None
@@ -151,7 +151,7 @@ class Scorer:
         key = self._prompts_key(model, name)
         with self.store.lock("prompts", key):
             kept = self.store.find("prompts", key, to_read=True)
-            if kept and json.loads((kept / PROMPTS_FILE).read_text()) == prompts:
+            if kept and json.loads((kept / PROMPTS_FILE).read_text(encoding="utf-8")) == prompts:
                 return
             if kept:
                 if name in self._changed:

@@ -76,7 +76,7 @@ def merge_parts(parts: Sequence[Path], directory: Path) -> None:
 
 def _write(directory: Path, tensors: dict[str, torch.Tensor], settings: Mapping[str, Any]) -> None:
     save_file(tensors, directory / "model.safetensors")
-    (directory / "quantize_config.json").write_text(json.dumps(settings))
+    (directory / "quantize_config.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
 def _settings(weights: Mapping[str, Weight]) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class InferenceScheme:
             "reassembled": [{"layers": each.layers, "searched": each.searched} for each in self.reassembled],
             "moved": self.transform_effects,
         }
-        (directory / SETTINGS).write_text(json.dumps(settings))
+        (directory / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
         if tensors:
             (directory / TENSORS).parent.mkdir()
             contiguous = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
@@ -87,7 +87,7 @@ class InferenceScheme:
         """Read a checkpoint's scheme; an empty one if it has none."""
         if not (directory / SETTINGS).is_file():
             return cls()
-        settings = json.loads((directory / SETTINGS).read_text())
+        settings = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))
         tensors = load_file(directory / TENSORS) if (directory / TENSORS).is_file() else {}
         parts = [part.name for part in dataclasses.fields(Reassembly)]
         return cls(

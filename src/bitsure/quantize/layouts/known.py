@@ -28,11 +28,11 @@ def read_settings(directory: Path) -> dict[str, Any]:
     settings: dict[str, Any] | None
     for name in SETTINGS_FILES:
         if (directory / name).is_file():
-            settings = json.loads((directory / name).read_text())
+            settings = json.loads((directory / name).read_text(encoding="utf-8"))
             break
     else:
         config = directory / "config.json"
-        settings = json.loads(config.read_text()).get("quantization_config") if config.is_file() else None
+        settings = json.loads(config.read_text(encoding="utf-8")).get("quantization_config") if config.is_file() else None
     if not settings:
         raise UserError(
             f"{directory} does not say how it is quantized: it has no {' or '.join(SETTINGS_FILES)}, and no "

@@ -17,12 +17,12 @@ SETTINGS = "noise.json"
 
 def write(directory: Path, scales: dict[str, float], seed: int) -> None:
     """Write a checkpoint. scales: layer → standard deviation of the noise on its weight."""
-    (directory / SETTINGS).write_text(json.dumps({"seed": seed, "scales": scales}))
+    (directory / SETTINGS).write_text(json.dumps({"seed": seed, "scales": scales}), encoding="utf-8")
 
 
 def read(directory: Path, model: nn.Module) -> dict[str, DenseWeight]:
     """Return the weights of a full-precision model with a checkpoint's noise on them, by layer."""
-    settings = json.loads((directory / SETTINGS).read_text())
+    settings = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))
     return {name: DenseWeight(weight) for name, weight in add_noise(model, settings["scales"], settings["seed"]).items()}
 
 

@@ -65,7 +65,7 @@ def quantize(quant: GptqSettings, job: QuantizationJob) -> None:
     import torch
 
     model_path, out, log_file = job.source.path.absolute(), job.directory.absolute(), job.log_file.absolute()
-    config = json.loads((model_path / "config.json").read_text())
+    config = json.loads((model_path / "config.json").read_text(encoding="utf-8"))
     if config.get("model_type") == "falcon" and config.get("alibi"):
         log.warning(
             "gptqmodel leaves Falcon with ALiBi about twice the output error that GPTQ should (`make families` shows it): "

@@ -147,7 +147,7 @@ def _failure(exit_code: int) -> tuple[State, str]:
 def _last_lines(path: Path) -> list[str]:
     """Return the end of a process's stderr; after a crash, what stands right before Python's report of it and its start."""
     try:
-        lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+        lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     except OSError:
         return []
     crash = next((i for i, line in enumerate(lines) if line.startswith(CRASH)), None)
@@ -166,8 +166,10 @@ def _run_cell(
     os.environ.clear()
     os.environ.update(environment)
     with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("500")  # if memory runs out, the system ends this process, not the launcher
-    with (run_dir / STDERR_FILE).open("w") as file:
+        Path("/proc/self/oom_score_adj").write_text(
+            "500", encoding="utf-8"
+        )  # if memory runs out, the system ends this process, not the launcher
+    with (run_dir / STDERR_FILE).open("w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 2)
     faulthandler.enable(all_threads=False)
     logging.config.dictConfig(job_logging)

@@ -74,7 +74,7 @@ class WorkEstimator:
     def _learn(self, entry: Path) -> None:
         """Remember the cost of an entry of the store; an entry that cannot be read is left out."""
         try:
-            cost, made_from = read_cost(entry), json.loads((entry / "manifest.json").read_text())["made_from"]
+            cost, made_from = read_cost(entry), json.loads((entry / "manifest.json").read_text(encoding="utf-8"))["made_from"]
         except (OSError, ValueError, KeyError):
             return
         if cost is None:

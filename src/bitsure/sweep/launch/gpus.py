@@ -83,7 +83,7 @@ def _all() -> dict[str, str]:
     """Return number → UUID of this machine's GPUs; none where there is no nvidia-smi."""
     command = ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"]
     try:
-        lines = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.splitlines()
+        lines = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=30, check=True).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
         return {}
     pairs = (line.split(",") for line in lines if "," in line)

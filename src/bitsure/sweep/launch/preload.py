@@ -32,7 +32,7 @@ if not gpus.visible(None) and not any(Path("/dev").glob("nvidia*")):
 @contextmanager
 def _without_stderr() -> Iterator[None]:
     """Send stderr nowhere within the block, by its number: libraries' loggers keep the Python object."""
-    with open(os.devnull, "w") as nowhere:
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
         before = os.dup(2)
         os.dup2(nowhere.fileno(), 2)
         try:

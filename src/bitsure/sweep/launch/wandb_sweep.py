@@ -27,7 +27,7 @@ def wandb_sweep(path: Path) -> str:
         UserError: If the file is not there, is no sweep's, or sets something in another place.
     """
     try:
-        sweep = yaml.safe_load(path.read_text())
+        sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
         params: dict[str, Any] = sweep["hydra"]["sweeper"]["params"]
         options = [_option(entry) for entry in sweep["defaults"] if isinstance(entry, dict)]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:

@@ -134,7 +134,7 @@ def _read_cell(directory: Path, name: str) -> CellResult:
 def _read_config(directory: Path) -> dict[str, Any]:
     """Return config.yaml as plain data; empty if it cannot be read or is not a run's."""
     try:
-        text = (directory / "config.yaml").read_text()
+        text = (directory / "config.yaml").read_text(encoding="utf-8")
         config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}

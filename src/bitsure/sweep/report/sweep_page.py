@@ -27,7 +27,9 @@ MOST_ROWS = 400  # of a table on the page; its CSV has all
 
 def render(report: SweepReport) -> str:
     """Return the page."""
-    template = page_environment().from_string(files("bitsure.sweep.report").joinpath("sweep_page.html").read_text())
+    template = page_environment().from_string(
+        files("bitsure.sweep.report").joinpath("sweep_page.html").read_text(encoding="utf-8")
+    )
     contrasts, metric = report.contrasts, report.metric
     return template.render(
         title=report.directory.resolve().name,
