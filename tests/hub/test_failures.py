@@ -22,6 +22,8 @@ PROGRAMMING_ERRORS = [
     ValueError("invalid literal for int()"),
     IsADirectoryError(errno.EISDIR, "Is a directory"),
     OSError("a library's own"),
+    RuntimeError("Task error: Internal error: assertion failed"),
+    RuntimeError("shapes of a matrix product differ"),
 ]
 
 
@@ -63,6 +65,7 @@ def test_an_error_of_the_network_says_what_to_do_and_whether_the_hub_was_asked()
         OSError(errno.ENETUNREACH, "Network is unreachable"),
         OSError(errno.ENOSPC, "No space left on device"),
         OSError("Consistency check failed: file should be of size 5 but has size 3"),
+        RuntimeError("Task error: File reconstruction error: IO Error: No space left on device (os error 28)"),
     ],
 )
 def test_the_network_and_the_disk_are_told_by_type_or_number(error):
@@ -103,3 +106,30 @@ def test_a_configuration_that_the_hub_lacks_is_named_without_advice_on_the_netwo
     with pytest.raises(NotHere) as away, offline(), data_sets_from(None):
         datasets.load_dataset("org/set", "b")
     assert away.value.wanted == "data set org/set, configuration b"
+
+
+def test_a_large_file_that_the_storage_does_not_deliver_is_advice_on_the_network(tmp_path, monkeypatch):
+    hf_xet = pytest.importorskip("hf_xet")
+    monkeypatch.setenv("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "1")
+    session = hf_xet.XetSession()
+    with pytest.raises(UserError, match=r"the hub's client says RuntimeError: .*\nWays out"):  # noqa: SIM117
+        with explained("model org/tiny", "models/org/tiny"):
+            with session.new_file_download_group(
+                endpoint="http://127.0.0.1:1", token="t", token_expiry_unix_secs=2**40
+            ) as group:
+                group.start_download_file(hf_xet.XetFileInfo("0" * 64, 100), str(tmp_path / "model.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ("IO Error: No space left on device (os error 28)", "the disk is full"),
+        (
+            "CAS Client Error: Request error: HTTP status client error (429 Too Many Requests), domain: no-url",
+            "too many requests",
+        ),
+    ],
+)
+def test_an_error_of_a_large_file_is_told_from_others_by_its_words(message, reason):
+    with pytest.raises(UserError, match=reason), explained("model org/tiny", "models/org/tiny"):
+        raise RuntimeError(f"Task error: File reconstruction error: {message}")

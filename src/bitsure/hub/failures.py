@@ -12,6 +12,7 @@ from bitsure.base.errors import NotHere, UserError, did_you_mean
 from bitsure.config.paths import CONF
 from bitsure.hub.offline import is_offline
 from bitsure.hub.repositories import WantedModel
+from bitsure.hub.xet_errors import is_xet_network_error, xet_errno, xet_status
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DISK = (*DISK_FULL, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ESTALE)
@@ -35,9 +36,13 @@ def is_hub_error(error: BaseException) -> bool:
     of_the_hub = (errors.HfHubHTTPError, errors.HFValidationError, errors.LocalEntryNotFoundError, errors.FileMetadataError)
     http_error = errors.HTTPError  # type: ignore[attr-defined]  # of httpx or httpx2, whichever the client has
     of_the_network = (ConnectionError, TimeoutError, socket.gaierror, requests.RequestException, http_error)
-    if isinstance(error, (*of_the_hub, *of_the_network)):  # OfflineModeIsEnabled is a ConnectionError
-        return True
-    return isinstance(error, OSError) and (error.errno in (*DISK, *NETWORK) or INCOMPLETE in str(error))
+    if isinstance(error, (*of_the_hub, *of_the_network)) or is_xet_network_error(error):
+        return True  # OfflineModeIsEnabled is a ConnectionError
+    return _errno(error) in (*DISK, *NETWORK) or (isinstance(error, OSError) and INCOMPLETE in str(error))
+
+
+def _errno(error: BaseException) -> int | None:
+    return error.errno if isinstance(error, OSError) else xet_errno(error)
 
 
 def is_data_set_error(error: BaseException) -> bool:
@@ -92,6 +97,8 @@ def http_status(error: BaseException | None) -> int | None:
     for cause in _causes(error):
         if (response := getattr(cause, "response", None)) is not None:
             return int(response.status_code)
+        if (status := xet_status(cause)) is not None:
+            return status
     return None
 
 
@@ -108,7 +115,7 @@ def _reason(error: Exception, place: str, model: WantedModel | None) -> str:
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     causes = list(_causes(error))
-    if any(isinstance(cause, OSError) and cause.errno in DISK_FULL for cause in causes):
+    if any(_errno(cause) in DISK_FULL for cause in causes):
         return (
             "the disk is full. Files that were downloaded completely are kept, and the same command continues from there. Make "
             "room, or give another place: the environment variable HF_HOME for the hub's cache, paths.hub_mirror for a mirror."
