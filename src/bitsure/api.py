@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
@@ -16,16 +15,15 @@ from bitsure import results
 from bitsure.base.errors import UserError
 from bitsure.config.report_settings import read_report_settings
 from bitsure.config.schema import MetricSettings, VerdictSettings
-from bitsure.records import Record, Records, read_harness_log, read_records, to_table
-from bitsure.records.validity import check_records, without_repeats
+from bitsure.records import SavedRun, read_own_baseline, read_saved_run, records_from_arrays
+from bitsure.records.validity import without_repeats
 from bitsure.results import Comparison, Costs, MetricsByTask, Provenance, Quantization, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Arrays: TypeAlias = tuple[Sequence[ArrayLike], Sequence[int] | Sequence[Sequence[int]]]
-NO_RUN = Path("config.yaml of no run")  # no such file: the settings of conf/ hold
-Source: TypeAlias = "str | Path | LoadedRun | Records | Arrays"
+Source: TypeAlias = "str | Path | LoadedRun | pa.Table | Arrays"
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,7 @@ class LoadedRun:
     Attributes:
         directory: Where it was read.
         records: The scored questions, a row each; docs/results.md names the columns.
+        made_from: Task → what its records were made from, such as the harness's version; empty for harness logs.
         baseline_records: The same questions in full precision; None where the run has none.
         metrics: Task → metric → number; None where metrics.json is not there, as beside harness logs.
         comparison: Task → metric → difference to full precision; None in full precision.
@@ -46,6 +45,7 @@ class LoadedRun:
 
     directory: Path
     records: pa.Table
+    made_from: Mapping[str, Any]
     baseline_records: pa.Table | None
     metrics: MetricsByTask | None
     comparison: Comparison | None
@@ -91,12 +91,12 @@ class Compared:
 
 def metric_settings(**changes: Any) -> MetricSettings:
     """Return the settings of conf/metric/standard.yaml, with changes such as `n_bins=10` or `confidence_level=0.9`."""
-    return replace(read_report_settings(NO_RUN)[0], **changes)
+    return replace(read_report_settings()[0], **changes)
 
 
 def verdict_settings(**changes: Any) -> VerdictSettings:
     """Return the margins of conf/verdict/report.yaml, with changes such as `accuracy_margin=0.02`."""
-    return replace(read_report_settings(NO_RUN)[1], **changes)
+    return replace(read_report_settings()[1], **changes)
 
 
 def load(directory: str | Path) -> LoadedRun:
@@ -109,11 +109,12 @@ def load(directory: str | Path) -> LoadedRun:
         UserError: If it holds neither, or a file in it does not fit; the file and field are named.
     """
     place = Path(directory)
-    records, baseline = _read(place)
+    run, baseline = read_saved_run(place), read_own_baseline(place)
     return LoadedRun(
         directory=place,
-        records=records,
-        baseline_records=baseline,
+        records=run.records,
+        made_from=run.made_from,
+        baseline_records=baseline.records if baseline else None,
         metrics=results.read_if_there(place / "metrics.json", MetricsByTask),
         comparison=results.read_if_there(place / "comparison.json", Comparison),
         verdict=results.read_if_there(place / "verdict.json", Verdict),
@@ -143,7 +144,7 @@ def measure(
     from bitsure.metrics.run_metrics import measure as measure_records
 
     with threadpool_limits(1, "blas"):  # as a report does: the last digit depends on the number of threads
-        return Measured(measure_records(_from_arrays(choice_logprobs, gold), settings or metric_settings()))
+        return Measured(measure_records(records_from_arrays(choice_logprobs, gold), settings or metric_settings()))
 
 
 def compare(a: Source, b: Source, settings: MetricSettings | None = None, margins: VerdictSettings | None = None) -> Compared:
@@ -153,73 +154,38 @@ def compare(a: Source, b: Source, settings: MetricSettings | None = None, margin
         a: The model to compare with, usually full precision: a run directory, a directory of harness logs, a loaded run,
             records, or arrays as a pair (choice_logprobs, gold) as `measure` takes them.
         b: The other model, usually quantized, in the same forms.
-        settings: Bins, resamples, confidence level; None: `metric_settings()`.
-        margins: The losses that are small enough to ship; None: `verdict_settings()`.
+        settings: Bins, resamples, confidence level; None: those of b's run, or
+            `metric_settings()` where b is no run of bitsure.
+        margins: The losses that are small enough to ship; None: those of b's run, or `verdict_settings()`.
 
     Returns:
         Differences b − a by task and metric, and the verdict on b.
 
     Raises:
-        UserError: If no question is in both, or a source cannot be read.
+        UserError: If no question is in both, other versions of the harness asked them, or a source cannot be read.
     """
-    from bitsure.comparison.differences import compare as compare_records
-    from bitsure.comparison.non_inferiority import judge
+    from bitsure.comparison.run_differences import compare_runs
 
-    metric = settings or metric_settings()
-    with threadpool_limits(1, "blas"):
-        differences = compare_records(_records(a), _records(b), metric)
-    return Compared(differences, judge(differences, margins or verdict_settings(), metric.confidence_level))
+    own_metric, own_margins = read_report_settings(_config(b))
+    return Compared(*compare_runs(_saved(a), _saved(b), settings or own_metric, margins or own_margins))
 
 
-def _records(source: Source) -> pa.Table:
+def _saved(source: Source) -> SavedRun:
     if isinstance(source, LoadedRun):
-        return source.records
+        bits = source.quantization.bits_per_weight if source.quantization else None
+        return SavedRun(source.records, source.made_from, bits_per_weight=bits)
     if isinstance(source, str | Path):
-        return _read(Path(source))[0]
+        return read_saved_run(Path(source))
     if isinstance(source, tuple):
-        return _from_arrays(*source)
-    return without_repeats(to_table(source), "the records")
+        return SavedRun(records_from_arrays(*source))
+    return SavedRun(without_repeats(source, "the records"))
 
 
-def _read(directory: Path) -> tuple[pa.Table, pa.Table | None]:
-    """The records of a directory, and those of its own full-precision run."""
-    if (directory / "records.parquet").is_file():
-        baseline = directory / "baseline.parquet"
-        return read_records(directory / "records.parquet")[0], read_records(baseline)[0] if baseline.is_file() else None
-    if any(directory.glob("samples_*.jsonl")):
-        return read_harness_log(directory)[0], None
-    raise UserError(
-        f"{directory} holds neither records.parquet (a run of ours) nor samples_*.jsonl (of lm-evaluation-harness)."
-    )
-
-
-def _from_arrays(choice_logprobs: Sequence[ArrayLike], gold: Sequence[int] | Sequence[Sequence[int]]) -> pa.Table:
-    if len(choice_logprobs) != len(gold):
-        raise UserError(f"choice_logprobs has {len(choice_logprobs)} questions, gold has {len(gold)}: give one gold for each.")
-    rows = [_record(i, logprobs, right) for i, (logprobs, right) in enumerate(zip(choice_logprobs, gold, strict=True))]
-    records = to_table(rows)
-    check_records(records, "choice_logprobs and gold")
-    return records
-
-
-def _record(number: int, logprobs: ArrayLike, gold: Any) -> Record:
-    array = np.asarray(logprobs, dtype=float)
-    if array.ndim != 1:
-        raise UserError(f"choice_logprobs, question {number}: shape {array.shape}; give an array of shape (K,).")
-    values = array.tolist()
-    return Record(
-        task="questions",
-        doc_id=number,
-        doc_hash=str(number),
-        prompt_hash=str(number),
-        target_hash=str(number),
-        choices=[str(k) for k in range(len(values))],
-        gold=[int(k) for k in np.atleast_1d(gold)],
-        choice_logprobs=values,
-        choice_tokens=None,
-        choice_greedy=[False] * len(values),
-        token_logprobs=None,
-    )
+def _config(source: Source) -> Path | None:
+    """Return the config.yaml of a run's directory; None for what comes from no directory."""
+    if isinstance(source, LoadedRun):
+        return source.directory / "config.yaml"
+    return Path(source) / "config.yaml" if isinstance(source, str | Path) else None
 
 
 def _long(by_task: Mapping[str, Mapping[str, results.Measurement]]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from bitsure.config.report_settings import read_report_settings
 
 def test_a_runs_own_settings_hold_unless_others_are_named(tmp_path):
     config = tmp_path / "config.yaml"
-    assert read_report_settings(config)[0].n_bins == 15  # there is no such file
+    assert read_report_settings()[0].n_bins == read_report_settings(config)[0].n_bins == 15  # there is no such file
     config.write_text("metric: {n_bins: 7, seed: 3}\nverdict: {accuracy_margin: 0.05}\nother: ${oc.env:HOME}\n")
     metric, verdict = read_report_settings(config)
     assert (metric.n_bins, metric.seed, metric.resamples, verdict.accuracy_margin) == (7, 3, 1000, 0.05)

@@ -47,9 +47,8 @@ def test_arrays_are_measured_and_compared(block):
 
 def test_what_is_loaded_compares_as_the_run_did(run_dir):
     run = bitsure.load(run_dir)
-    compared = bitsure.compare(run.baseline_records, run, bitsure.metric_settings(resamples=100))
-    assert compared["pocket_recall"]["accuracy"].value == run.comparison["pocket_recall"]["accuracy"].value
-    assert compared["pocket_recall"]["nll"].ci_low == run.comparison["pocket_recall"]["nll"].ci_low
+    compared = bitsure.compare(run.baseline_records, run)  # with the run's own settings
+    assert compared.by_task == run.comparison and compared.verdict == run.verdict
 
 
 def test_a_block_is_at_most_ten_lines():

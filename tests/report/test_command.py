@@ -6,14 +6,17 @@ from contextlib import suppress
 
 import pytest
 
+import bitsure
 from bitsure.base.errors import UserError
 from bitsure.base.plain_text import without_controls
 from bitsure.records.parquet import write_records
 from bitsure.report.command import compare_runs, report_run
+from bitsure.results import write
 from bitsure.sweep.report.building import build_sweep_report
 from bitsure.sweep.report.sweep_terminal import show_sweep
 from tests.builders.answers import paired_runs
 from tests.builders.quantized_models import full_and_quantized
+from tests.builders.result_files import quantization
 
 
 @pytest.fixture
@@ -31,6 +34,26 @@ def test_two_runs_are_compared_on_the_terminal_and_nothing_is_written(two_runs, 
     shown = capsys.readouterr().out
     assert comparison["t"]["questions_joined"].value == 60 and "true-label prob." in shown and "Verdict: " in shown
     assert sorted(full.parent.rglob("*")) == before
+
+
+def test_report_command_and_python_compare_two_runs_alike(two_runs, tmp_path):
+    full, quantized = two_runs
+    write(quantized / "quantization.json", quantization(bits_per_weight=4.8))
+    (quantized / "config.yaml").write_text("metric: {resamples: 200, n_bins: 7}\nverdict: {accuracy_margin: 0.3}\n")
+    report = report_run(quantized, baseline=full, out=tmp_path / "out")
+    point = report.comparison["t"]["deferral_accuracy_10_percent"]
+    assert point.cost == pytest.approx(0.3 + point.share)
+    for other in (quantized, bitsure.load(quantized)):
+        compared = bitsure.compare(full, other)
+        assert compared.by_task == report.comparison and compared.verdict == report.verdict
+    assert compare_runs(full, quantized) == report.comparison
+
+
+def test_an_answer_costs_as_many_bits_as_the_two_models_have(two_runs):
+    for directory, bits in zip(two_runs, (8.0, 4.0), strict=True):
+        write(directory / "quantization.json", quantization(bits_per_weight=bits))
+    point = compare_runs(*two_runs)["t"]["deferral_accuracy_10_percent"]
+    assert point.cost == pytest.approx(0.5 + point.share)
 
 
 def test_a_report_goes_where_it_is_sent_and_says_so(two_runs, tmp_path, capsys):
@@ -66,8 +89,10 @@ def test_runs_of_different_harness_versions_are_not_compared(two_runs):
     for directory, version in zip(two_runs, ("0.4.9", "0.4.10"), strict=True):
         [rows] = [full_and_quantized(0.5, 0, n=5)[0]]
         write_records(directory / "records.parquet", rows, {"t": {"libraries": {"lm_eval": version}}})
-    with pytest.raises(UserError, match=r"task t: lm_eval 0\.4\.9 scored full precision, 0\.4\.10 the quantized model"):
-        compare_runs(*two_runs)
+    refused = r"task t: lm_eval 0\.4\.9 scored full precision, 0\.4\.10 the quantized model"
+    for compared in (compare_runs, bitsure.compare, lambda full, quantized: bitsure.compare(full, bitsure.load(quantized))):
+        with pytest.raises(UserError, match=refused):
+            compared(*two_runs)
 
 
 @pytest.mark.parametrize("place", ["model", "task", "metric", "quant", "tracking", "other"])

@@ -26,6 +26,7 @@ def compare(
     settings: MetricSettings,
     bits_per_weight: float | None = None,
     noisy: Sequence[Records] = (),
+    baseline_bits: float | None = None,
 ) -> Comparison:
     """Return how a quantized model differs from full precision, as in comparison.json: quantized − baseline.
 
@@ -41,12 +42,13 @@ def compare(
         bits_per_weight: Bits of a quantized weight, for the cost of deferral; None if unknown.
         noisy: The records of the noise control, one set for each seed. They give each task the entries
             `noise_control/…`, and `harm_slope` its test where the noise is of the quantizer's size.
+        baseline_bits: Bits of a weight of a baseline that is quantized too; None for full precision.
 
     Raises:
         UserError: If no question of the two runs is the same, or the noise control was asked other questions.
     """
     joined = join(baseline, quantized)
-    cost = cost_of_quantized(settings.quantized_cost, bits_per_weight)
+    cost = cost_of_quantized(settings.quantized_cost, bits_per_weight, baseline_bits)
     results: Comparison = {}
     estimates: dict[str, dict[str, PointEstimate]] = {}
     full, quant = by_task(joined.baseline), by_task(joined.quantized)

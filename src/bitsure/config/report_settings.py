@@ -18,7 +18,7 @@ from bitsure.config.schema import MetricSettings, VerdictSettings
 
 
 def read_report_settings(
-    run_config: Path, metric_name: str | None = None, config_dir: Path | None = None
+    run_config: Path | None = None, metric_name: str | None = None, config_dir: Path | None = None
 ) -> tuple[MetricSettings, VerdictSettings]:
     """Return the settings with which metrics and the verdict are computed from a run's records.
 
@@ -26,7 +26,7 @@ def read_report_settings(
     functions that `metric.own` names are left out. Only an option that the user names brings such functions.
 
     Args:
-        run_config: The run's config.yaml; the settings of conf/ hold where there is none.
+        run_config: The run's config.yaml; the settings of conf/ hold for None, and where there is no such file.
         metric_name: An option of conf/metric that replaces the run's own metric settings.
         config_dir: A folder with options of the user's own, such as metric/mine.yaml; None for those of conf/ alone.
 
@@ -34,7 +34,7 @@ def read_report_settings(
         UserError: If there is no such option, or a setting of the run is unknown or has a value that is not allowed.
     """
     composed = _compose(metric_name or "standard", config_dir)
-    if run_config.is_file():
+    if run_config is not None and run_config.is_file():
         groups = ("verdict",) if metric_name else ("verdict", "metric")
         for group, values in _plain_values(run_config, groups).items():
             values.pop("own", None)

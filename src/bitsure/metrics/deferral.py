@@ -36,17 +36,18 @@ def defer_least_confident(confidence: FloatArray, fold: IntArray, shares: Sequen
     return chosen
 
 
-def cost_of_quantized(configured: float | None, bits_per_weight: float | None) -> float:
+def cost_of_quantized(configured: float | None, bits_per_weight: float | None, baseline_bits: float | None = None) -> float:
     """Return the cost of an answer of the quantized model, where one of the full model costs 1.
 
     Args:
         configured: `metric.quantized_cost`; None to derive the cost.
         bits_per_weight: Bits of a quantized weight; None if unknown.
+        baseline_bits: Bits of a weight of the model that it is compared with; None for full precision, which counts as 16.
 
     Returns:
-        The configured cost; otherwise the share of the weights' bits that are moved for an answer (bits of 16, at most 1), or a
-        quarter if the bits are unknown.
+        The configured cost; otherwise the ratio of the two models' bits, which are moved for an answer, at most 1; or a quarter
+        if the bits are unknown.
     """
     if configured is not None:
         return configured
-    return min(1.0, bits_per_weight / FULL_BITS) if bits_per_weight else UNKNOWN_COST
+    return min(1.0, bits_per_weight / (baseline_bits or FULL_BITS)) if bits_per_weight else UNKNOWN_COST

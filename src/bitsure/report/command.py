@@ -6,34 +6,21 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
-from threadpoolctl import threadpool_limits
 
 from bitsure.base.errors import UserError
-from bitsure.comparison import compare, judge
+from bitsure.comparison import run_differences
 from bitsure.config.report_settings import own_metric_names, read_report_settings
-from bitsure.records.harness_log import read_harness_log
-from bitsure.records.parquet import read_prompts, read_records
-from bitsure.records.record import Records
+from bitsure.records.parquet import read_records
+from bitsure.records.saved_run import SavedRun, check_harness_versions, read_own_baseline, read_saved_run
 from bitsure.report import terminal_summary
 from bitsure.report.report_contents import About, Report
 from bitsure.report.run_report import BASELINE_FILES, build
 from bitsure.results import Comparison, Compressibility, Provenance, Quantization, read_if_there
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SavedRun:
-    """The records of a run and what they were made from."""
-
-    records: Records
-    prompts: dict[tuple[str, int], str]  # (task, doc_id) → prompt
-    made_from: dict[str, Any]  # task → what its records were made from; empty for the harness's logs
 
 
 def report_run(
@@ -63,10 +50,10 @@ def report_run(
     if names := [name for name in own_metric_names(directory / "config.yaml") if name not in metric.own]:
         _leave_out(names, directory, out)
     run = read_saved_run(directory)
-    full = read_saved_run(baseline) if baseline is not None else _own_baseline(directory)
+    full = read_saved_run(baseline) if baseline is not None else read_own_baseline(directory)
     if full is not None:
-        _check_versions(run.made_from, full.made_from)
-    about = _about(directory, run.prompts)
+        check_harness_versions(full, run)
+    about = _about(directory, run, full.bits_per_weight if full else None)
     with _all_or_nothing(out) as unfinished:
         report = build(unfinished, run.records, full.records if full else None, metric, margins, about)
     report = report.moved_to(out)
@@ -98,38 +85,12 @@ def compare_runs(baseline: Path, directory: Path) -> Comparison:
         UserError: If there are no records, or the two runs cannot be compared.
     """
     metric, margins = read_report_settings(directory / "config.yaml")
-    before, after = read_saved_run(baseline), read_saved_run(directory)
-    _check_versions(after.made_from, before.made_from)
-    with threadpool_limits(1, "blas"):  # as a report, so that the numbers are the same
-        comparison = compare(before.records, after.records, metric)
-    verdict = judge(comparison, margins, metric.confidence_level)
+    comparison, verdict = run_differences.compare_runs(read_saved_run(baseline), read_saved_run(directory), metric, margins)
     terminal_summary.show_comparison(comparison, verdict, f"{directory.name} against {baseline.name}", metric)
     return comparison
 
 
-def read_saved_run(directory: Path) -> SavedRun:
-    """Read a run's records, from our own files or from the harness's logs. Raises UserError if it has neither."""
-    if not directory.is_dir():
-        raise UserError(f"{directory}: no such directory.")
-    if (directory / "records.parquet").is_file():
-        records, made_from = read_records(directory / "records.parquet")
-        return SavedRun(records, read_prompts(directory / "prompts.parquet"), made_from)
-    if any(directory.glob("samples_*.jsonl")):
-        return SavedRun(*read_harness_log(directory), {})
-    raise UserError(
-        f"{directory} holds neither records.parquet (a run of bitsure) nor samples_*.jsonl (of lm-evaluation-harness)."
-    )
-
-
-def _own_baseline(directory: Path) -> SavedRun | None:
-    file = directory / "baseline.parquet"
-    if not file.is_file():
-        return None
-    records, made_from = read_records(file)
-    return SavedRun(records, {}, made_from)
-
-
-def _about(directory: Path, prompts: dict[tuple[str, int], str]) -> About:
+def _about(directory: Path, run: SavedRun, baseline_bits: float | None) -> About:
     quantization = read_if_there(directory / "quantization.json", Quantization)
     provenance = read_if_there(directory / "provenance.json", Provenance)
     name = provenance.model.name if provenance and provenance.model else directory.resolve().name
@@ -138,22 +99,12 @@ def _about(directory: Path, prompts: dict[tuple[str, int], str]) -> About:
         title=f"{name}, {quantization.quantizer}" if quantization else name,
         quantization=quantization,
         provenance=provenance,
-        prompts=prompts,
+        prompts=run.prompts,
+        baseline_bits=baseline_bits,
         noisy=[read_records(path)[0] for path in sorted((directory / "noise_control").glob("*.parquet"))],
         compressibility=read_if_there(directory / "compressibility.json", Compressibility),
         task=yaml.safe_load(config.read_text(encoding="utf-8")).get("task") if config.is_file() else None,
     )
-
-
-def _check_versions(made_from: dict[str, Any], baseline_made_from: dict[str, Any]) -> None:
-    """Raise UserError if different versions of the harness scored a task's two runs."""
-    for task in made_from.keys() & baseline_made_from.keys():
-        full, quantized = (side[task].get("libraries", {}).get("lm_eval") for side in (baseline_made_from, made_from))
-        if full != quantized:
-            raise UserError(
-                f"task {task}: lm_eval {full} scored full precision, {quantized} the quantized model; their prompts may "
-                "differ. Score one of them again."
-            )
 
 
 @contextmanager

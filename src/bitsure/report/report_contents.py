@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ class About:
     title: str
     quantization: Quantization | None = None
     provenance: Provenance | None = None
-    prompts: dict[tuple[str, int], str] | None = None  # (task, doc_id) → prompt
+    prompts: Mapping[tuple[str, int], str] | None = None  # (task, doc_id) → prompt
+    baseline_bits: float | None = None  # of a weight of a baseline that is quantized too; None: full precision
     noisy: Sequence[Records] = ()  # the noise control's records, one table for each seed
     compressibility: Compressibility | None = None
     task: dict[str, Any] | None = None  # the run's task settings

@@ -60,7 +60,7 @@ def _compute(
     changed: dict[str, AnswerChanges] = {}
     if baseline is not None:
         bits = about.quantization.bits_per_weight if about.quantization else None
-        comparison = compare(baseline, records, metric, bits, about.noisy)
+        comparison = compare(baseline, records, metric, bits, about.noisy, about.baseline_bits)
         baseline_metrics = measure(baseline, metric)
         judged = judge(comparison, margins, metric.confidence_level)
         joined = join(baseline, records)

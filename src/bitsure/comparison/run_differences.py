@@ -1,0 +1,31 @@
+"""Two runs from their directories, compared on the same questions."""
+
+from __future__ import annotations
+
+from threadpoolctl import threadpool_limits
+
+from bitsure.comparison.differences import compare
+from bitsure.comparison.non_inferiority import judge
+from bitsure.config.schema import MetricSettings, VerdictSettings
+from bitsure.records.saved_run import SavedRun, check_harness_versions
+from bitsure.results import Comparison, Verdict
+
+
+def compare_runs(
+    baseline: SavedRun, run: SavedRun, metric: MetricSettings, margins: VerdictSettings
+) -> tuple[Comparison, Verdict]:
+    """Return the differences run − baseline, and whether the run's model may be shipped.
+
+    Args:
+        baseline: The records to compare with, usually of full precision.
+        run: The other model's records.
+        metric: How records become numbers.
+        margins: The largest losses that are small enough to ship.
+
+    Raises:
+        UserError: If the runs have no question in common, or different versions of the harness scored them.
+    """
+    check_harness_versions(baseline, run)
+    with threadpool_limits(1, "blas"):  # the last digit of a sum depends on how many threads share it
+        comparison = compare(baseline.records, run.records, metric, run.bits_per_weight, baseline_bits=baseline.bits_per_weight)
+    return comparison, judge(comparison, margins, metric.confidence_level)
