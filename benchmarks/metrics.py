@@ -50,21 +50,12 @@ def table(n: int, seed: int) -> pa.Table:
 
 def run(folder: Path) -> tuple[float, float]:
     """Seconds from the files to every number, and the process's largest memory in bytes."""
+    from bitsure import metric_settings
     from bitsure.comparison import compare
-    from bitsure.config.schema import MetricSettings
     from bitsure.metrics import measure
     from bitsure.records.parquet import read_records
 
-    metric = MetricSettings(
-        n_bins=15,
-        binning="uniform",
-        normalization="none",
-        paper_compat=False,
-        resamples=1000,
-        confidence_level=0.95,
-        alpha=0.01,
-        seed=0,
-    )
+    metric = metric_settings()
     started = time.perf_counter()
     full, quant = (read_records(folder / f"{name}.parquet")[0] for name in ("full", "quantized"))
     measure(full, metric)

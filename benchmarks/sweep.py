@@ -21,10 +21,10 @@ import numpy as np
 import yaml
 
 from benchmarks import overhead
+from bitsure import metric_settings
 from bitsure.base.files import write_text
 from bitsure.comparison import compare
 from bitsure.comparison.changes import CHANGE_METRICS, AnswerChanges, write_changes
-from bitsure.config.schema import MetricSettings
 from bitsure.metrics import measure
 from bitsure.metrics.metric_names import MACRO
 from bitsure.records.record import Record
@@ -38,16 +38,7 @@ T = TypeVar("T", bound=Measurement)
 HERE = Path(__file__).parent
 SHAPES = ((25, 8), (2, 100))  # models and quantizers of 200 cells
 QUANTIZERS = ("gptq8", "gptq4", "gptq3", "gptq2", "rtn8", "rtn4", "rtn3", "rtn2")
-METRIC = MetricSettings(
-    n_bins=15,
-    binning="uniform",
-    normalization="none",
-    paper_compat=True,
-    resamples=1000,
-    confidence_level=0.95,
-    alpha=0.01,
-    seed=0,
-)
+METRIC = metric_settings(paper_compat=True)
 
 
 def write_sweep(folder: Path, models: int, tasks: int, questions: int, quantizers: Sequence[str] = QUANTIZERS) -> None:

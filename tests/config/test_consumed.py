@@ -46,6 +46,7 @@ from bitsure.quantize.native.rtn import Rtn
 from bitsure.run import pipeline
 from bitsure.sweep.launch import cell_process as cells
 from tests.builders.marks import GPTQ_LIBRARY
+from tests.builders.settings import METRIC
 from tests.builders.tokenizers import byte_tokenizer
 
 schema.register()
@@ -104,16 +105,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
             calib=calib,
             task=TaskSettings(name="own", names=[task], include_path=str(own_tasks), limit=6),
             scoring=ScoringSettings(),
-            metric=MetricSettings(
-                n_bins=15,
-                binning="uniform",
-                normalization="none",
-                paper_compat=False,
-                resamples=100,
-                confidence_level=0.95,
-                alpha=0.01,
-                seed=0,
-            ),
+            metric=MetricSettings(**vars(METRIC) | {"resamples": 100}),
             verdict=VerdictSettings(strict=False, accuracy_margin=0.5, nll_margin=5.0, calibration_error_margin=0.5),
             tracking=TrackingSettings(mode=mode),
             sweep=SweepSettings(),
