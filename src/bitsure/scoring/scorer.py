@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 5  # of records in the store; one more whenever our code would make other records from the same key
+FORMAT = 6  # of records in the store; one more whenever our code would make other records from the same key
 PROMPTS_FILE = "questions.json"  # beside a task's records, and under its own key: the hash of its questions and prompts
 DATA_FILE = "data.json"  # beside a task's records: where its data came from
 

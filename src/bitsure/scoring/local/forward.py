@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from bitsure.scoring.local import head, patches
+from bitsure.scoring.local.padding import rotary_types, state_restored
 from bitsure.scoring.local.rows import TreeRow
 from bitsure.scoring.requests import Requests, Scored
 
@@ -59,9 +60,8 @@ def why_not_shared(model: PreTrainedModel, longest: int) -> str | None:
         return f"the attention {config._attn_implementation} takes no mask of ours"
     if config.model_type == "falcon" and config.alibi:
         return "Falcon's ALiBi is part of its own mask"
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}  # transformers 5, 4
-    if rope.get("rope_type", "default") in ("dynamic", "longrope"):
-        return f"{rope['rope_type']} rotary positions depend on the batch's longest input"
+    for kind in rotary_types(config):
+        return f"{kind} rotary positions depend on the batch's longest input"
     window = getattr(config, "sliding_window", None)
     if window is not None and longest > window:
         return f"inputs of up to {longest} tokens do not fit the sliding window of {window}"
@@ -126,7 +126,8 @@ def score_plain(model: PreTrainedModel, batch: Sequence[TreeRow], requests: Requ
     """
     width = max(map(len, batch))
     ids = torch.tensor([[*row.tokens, *[0] * (width - len(row))] for row in batch], device=input_device(model))
-    logits = model(input_ids=ids, use_cache=False).logits
+    with state_restored(model):
+        logits = model(input_ids=ids, use_cache=False).logits
     scored: dict[int, Scored] = {}
     for row, row_logits in zip(batch, logits, strict=True):
         scored |= head.score([(len(row), head.tiles(row_logits[: len(row)]))], row.scored, requests)

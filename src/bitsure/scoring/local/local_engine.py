@@ -10,6 +10,8 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from typing_extensions import override
@@ -22,6 +24,7 @@ from bitsure.scoring.journal import Journal, Limits
 from bitsure.scoring.local import forward
 from bitsure.scoring.local.budget import PROBE_TOKENS, Budget, is_out_of_memory
 from bitsure.scoring.local.diagnose import first_broken_module
+from bitsure.scoring.local.padding import pad, rows_padded_together
 from bitsure.scoring.local.rows import TreeRow, batches, chains, trees
 from bitsure.scoring.requests import Request, Requests, Scored, input_tokens
 
@@ -30,13 +33,36 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# How far log-probabilities with and without shared prefixes may be apart: nats, and nats per nat of the log-probability.
+# How far log-probabilities of two ways to run a request may be apart: nats, and nats per nat of the log-probability.
 TOLERANCE = {"float32": (1e-4, 1e-6), "bfloat16": (0.3, 1e-2), "float16": (0.05, 2e-3)}
-CHECKED_CHOICES = (2, 1)  # of the first and of the second question that every run scores with and without sharing, at least
+CHECKED_CHOICES = (2, 1)  # of the first and of the second question that every run scores in two ways, at least
 CHECKED_TOKENS = 384  # of the inputs of all checked choices, where the least number of them is shorter
 PROBE_LENGTH = 128  # tokens of an input of the batch that is measured
 
 RunBatch: TypeAlias = "Callable[[PreTrainedModel, Sequence[TreeRow], Requests], dict[int, Scored]]"
+
+
+@dataclass(frozen=True)
+class Passes:
+    """A way to run requests."""
+
+    run: RunBatch
+    """Scores the requests of a batch."""
+    lay_out: Callable[[Requests, Limits], list[list[TreeRow]]]
+    """Returns batches of rows, the longest rows first, given requests and the limits of a batch."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A log-probability that differs between two ways to run its request, nats."""
+
+    expected: float
+    now: float
+
+    @property
+    def size(self) -> float:
+        """How far they are apart, nats."""
+        return abs(self.now - self.expected)
 
 
 class LocalEngine(Engine):
@@ -58,6 +84,7 @@ class LocalEngine(Engine):
         self.width = width_of(model)
         self.budget = Budget(forward.input_device(model), model.config.get_text_config().vocab_size)
         self._checked_length = 0  # tokens of the longest input for which sharing was checked
+        self._padded_length = 0  # tokens that an input was padded to without a change of its log-probabilities
 
     @property
     @override
@@ -87,9 +114,9 @@ class LocalEngine(Engine):
             UserError: If sharing prefixes changes a number, if one input alone does not fit into memory, or if the first batch
                 did not round all that the model has to round.
         """
-        share = self._may_share(requests)
+        passes = self._passes(requests)
         self.rounding.reached.clear()
-        for number, batch in enumerate(self._run_batches(requests, share, journal, known)):
+        for number, batch in enumerate(self._run_batches(requests, passes, journal, known)):
             if number == 0:
                 self.rounding.check_reached()
             yield batch
@@ -107,66 +134,110 @@ class LocalEngine(Engine):
         with self.budget.measure(len(rows) * length):
             run(self.model, rows, requests)
 
-    def _may_share(self, requests: Requests) -> bool:
-        """Return whether these requests are run as trees. Raises UserError if that changes a number."""
+    def _passes(self, requests: Requests) -> Passes:
+        """Return how these requests are run, which is checked on a few of them.
+
+        Raises:
+            UserError: If sharing prefixes changes a number.
+        """
         longest = max(len(input_tokens(request)) for request in requests.values())
         why_not = forward.why_not_shared(self.model, longest) if self.share else "scoring.share=false"
+        few = few_questions(requests)
         if why_not:
             log.info("prefixes are not shared: %s", why_not)
-            return False
+            return self._one_by_one() if self._padding_changes(requests, few) else self._padded()
         log.info("prefixes are shared")
-        few = few_questions(requests)
         length = max(len(input_tokens(request)) for request in few.values())
         if length > 2 * self._checked_length:
             self.check_sharing(few)
             self._checked_length = length
-        return True
+        return self._shared()
+
+    def _shared(self) -> Passes:
+        return Passes(forward.score_trees, lambda some, most: batches(trees(some, self.width, most.shared), most.shared))
+
+    def _padded(self) -> Passes:
+        def lay_out(some: Requests, most: Limits) -> list[list[TreeRow]]:
+            groups = rows_padded_together(self.model, chains(some))
+            return [batch for group in groups for batch in batches(group, most.plain)]
+
+        return Passes(forward.score_plain, lay_out)
+
+    def _one_by_one(self) -> Passes:
+        return Passes(forward.score_plain, lambda some, most: batches(chains(some), 1))
 
     def check_sharing(self, few: Requests) -> None:
-        """Raise UserError if requests get other log-probabilities when their prefixes are shared, beyond TOLERANCE.
+        """Raise UserError if requests get other log-probabilities when their prefixes are shared, beyond TOLERANCE."""
+        if change := self._change(few, self._padded(), self._shared()):
+            raise UserError(
+                f"Scoring with shared prefixes gives {change.now:.6f} where a plain pass gives {change.expected:.6f} "
+                f"({self._tolerance()}): this model cannot be scored that way. scoring.share=false scores it plainly."
+            )
+
+    def _padding_changes(self, requests: Requests, few: Requests) -> bool:
+        """Return whether an input gets another log-probability beyond TOLERANCE when it is padded as it is in a batch."""
+        for group in rows_padded_together(self.model, chains(requests)):
+            longest = max(map(len, group))
+            short = {i: few[i] for row in group if len(row) < longest for i in row.scored if i in few}
+            if not short or longest <= self._padded_length:
+                continue
+            padded = Passes(forward.score_plain, partial(_lay_out_padded, longest))
+            if change := self._change(short, self._one_by_one(), padded):
+                log.warning(
+                    "an input padded to %d tokens gets %.6f where it gets %.6f by itself (%s): each input is run by itself",
+                    longest,
+                    change.now,
+                    change.expected,
+                    self._tolerance(),
+                )
+                return True
+            self._padded_length = longest
+        return False
+
+    def _change(self, few: Requests, reference: Passes, passes: Passes) -> Change | None:
+        """Return the first log-probability that differs between two ways to run requests, beyond TOLERANCE.
 
         Activations, keys and values are not rounded meanwhile: a difference of 1e-7 can move a value across the border between
         two codes, which then differ by a whole step.
         """
         with self.rounding.exact():
-            shared, plain = self._run_few(few, share=True), self._run_few(few, share=False)
-        dtype = str(self.model.dtype).removeprefix("torch.")
-        absolute, relative = TOLERANCE[dtype]
-        for i, expected in plain.items():
-            apart = abs(shared[i].logprob - expected.logprob)
-            if math.isfinite(expected.logprob) and not apart <= absolute + relative * abs(expected.logprob):
-                raise UserError(
-                    f"Scoring with shared prefixes gives {shared[i].logprob:.6f} where a plain pass gives "
-                    f"{expected.logprob:.6f} (in {dtype} they may differ by {absolute} + {relative} of it): this model "
-                    "cannot be scored that way. scoring.share=false scores it plainly."
-                )
+            expected, now = self._run_few(few, reference), self._run_few(few, passes)
+        absolute, relative = TOLERANCE[self._dtype]
+        changes = [Change(expected[i].logprob, now[i].logprob) for i in expected if math.isfinite(expected[i].logprob)]
+        return next((one for one in changes if not one.size <= absolute + relative * abs(one.expected)), None)
 
-    def _run_few(self, few: Requests, share: bool) -> dict[int, Scored]:
+    def _run_few(self, few: Requests, passes: Passes) -> dict[int, Scored]:
         journal = Journal()
         journal.begin(self.limits())
-        return {i: scored for batch in self._run_batches(few, share, journal, {}) for i, scored in batch.items()}
+        return {i: scored for batch in self._run_batches(few, passes, journal, {}) for i, scored in batch.items()}
+
+    @property
+    def _dtype(self) -> str:
+        return str(self.model.dtype).removeprefix("torch.")
+
+    def _tolerance(self) -> str:
+        absolute, relative = TOLERANCE[self._dtype]
+        return f"in {self._dtype} they may differ by {absolute} + {relative} of it"
 
     def _run_batches(
-        self, requests: Requests, share: bool, journal: Journal, known: Mapping[int, Scored]
+        self, requests: Requests, passes: Passes, journal: Journal, known: Mapping[int, Scored]
     ) -> Iterator[dict[int, Scored]]:
         """Run requests, the longest rows first, in batches within the journal's limits.
 
         Rows are laid out again, shorter, whenever a batch does not fit into memory.
         """
         remaining = dict(requests)
-        run: RunBatch = forward.score_trees if share else forward.score_plain
         waiting: deque[list[TreeRow]] = deque()
         limits = None
         while remaining:
             done = len(requests) - len(remaining)
             if limits != journal.limits(done):
                 limits = journal.limits(done)
-                most = limits.shared if share else limits.plain
-                waiting = deque(batches(trees(remaining, self.width, most) if share else chains(remaining), most))
+                waiting = deque(passes.lay_out(remaining, limits))
             batch = waiting.popleft()
             numbers = {i for row in batch for i in row.scored}
             if not numbers <= known.keys():
-                scored = self._run_batch(run, batch, requests)
+                scored = self._run_batch(passes.run, batch, requests)
                 if scored is None:
                     fewer = self.budget.shrink(len(batch) * len(batch[0]))
                     journal.lower(done, Limits(fewer, fewer))
@@ -195,8 +266,12 @@ class LocalEngine(Engine):
         return None
 
 
+def _lay_out_padded(length: int, some: Requests, most: Limits) -> list[list[TreeRow]]:
+    return batches(pad(chains(some), length), most.plain)
+
+
 def few_questions(requests: Requests) -> Requests:
-    """Return the requests with which sharing is checked.
+    """Return the requests with which sharing prefixes, or padding, is checked.
 
     Returns:
         Of the two questions with the shortest inputs at least CHECKED_CHOICES choices, and more of their choices as long as all
