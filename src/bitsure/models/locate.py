@@ -14,6 +14,7 @@ from bitsure.hub import mirrors
 from bitsure.hub.repositories import LocalFiles, WantedModel
 from bitsure.hub.repository_files import find_model, missing_shards
 from bitsure.models.facts import check_config, check_memory, computing_dtype, warn_about_config
+from bitsure.models.quantization_settings import refuse_quantized
 from bitsure.models.tokenizers import load_tokenizer
 from bitsure.models.weight_files import weight_files
 
@@ -48,8 +49,8 @@ def locate_model(model: ModelSettings, hub_mirror: str | None, store: Store | No
         section: The section of the config that names the model, for messages.
 
     Raises:
-        UserError: If files are missing, differ from what the settings say of them, are too large for this machine, or are not
-            for this version of transformers.
+        UserError: If files are missing, differ from what the settings say of them, are too large for this machine, are not
+            for this version of transformers, or are quantized, unless `section` is `quant`.
     """
     if model.remote_code and not model.trust_remote_code:
         raise UserError(
@@ -61,6 +62,8 @@ def locate_model(model: ModelSettings, hub_mirror: str | None, store: Store | No
     if not config.is_file():
         raise UserError(f"{path} holds no config.json: {section}.path wants a Hugging Face model directory.")
     check_config(model, config)
+    if section == "model":
+        refuse_quantized(model, path)
     warn_about_config(model, config)
     if not weight_files(path):
         raise UserError(f"{path} holds no weights: expected *.safetensors (or pytorch_model*.bin).")
@@ -72,7 +75,7 @@ def locate_model(model: ModelSettings, hub_mirror: str | None, store: Store | No
 
 def _find(model: ModelSettings, hub_mirror: str | None, store: Store | None, section: str) -> LocalFiles:
     if model.repo is not None:
-        check = partial(_check_before_weights, model)
+        check = partial(_check_before_weights, model, section)
         return find_model(
             WantedModel(model.repo, model.revision, model.gated, model.trust_remote_code, check), hub_mirror, store
         )
@@ -83,6 +86,8 @@ def _find(model: ModelSettings, hub_mirror: str | None, store: Store | None, sec
     return LocalFiles(path, None)
 
 
-def _check_before_weights(model: ModelSettings, config: Path) -> None:
+def _check_before_weights(model: ModelSettings, section: str, config: Path) -> None:
     check_config(model, config)
+    if section == "model":
+        refuse_quantized(model, config.parent)
     check_memory(model, computing_dtype(model, config.parent))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def put_into(model: nn.Module, directory: Path) -> InferenceRounding:
         division.apply(model.get_submodule)
     for reassembled in () if weights else scheme.reassembled:  # Quantized weights are of reassembled channels already.
         reassembled.apply(model.get_submodule)
+    _untie_head(model, others)
     offloaded = {name for name, parameter in model.named_parameters() if parameter.is_meta}
     model.load_state_dict({name: tensor for name, tensor in others.items() if name not in offloaded}, strict=False)
     for name in offloaded & set(others):
@@ -45,6 +47,18 @@ def put_into(model: nn.Module, directory: Path) -> InferenceRounding:
         else:
             matrix(layers[name]).copy_(values)
     return attach(model, scheme, scheme.input_factors(weights))
+
+
+def _untie_head(model: Any, others: Mapping[str, torch.Tensor]) -> None:
+    """Give the head a weight of its own if a checkpoint has another one than the embedding that the head is tied to."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is None or embedding is None or head.weight is not embedding.weight:
+        return
+    names = {module: f"{name}.weight" for name, module in model.named_modules()}
+    own, tied = others.get(names[head]), others.get(names[embedding])
+    if own is not None and tied is not None and not torch.equal(own.float(), tied.float()):
+        head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+        model.config.tie_word_embeddings = False
 
 
 def _replace_offloaded(model: nn.Module, name: str, tensor: torch.Tensor) -> None:

@@ -62,8 +62,8 @@ def iterate_weights(directory: Path) -> tuple[int, Iterator[tuple[str, Weight]]]
 def load_checkpoint(directory: Path, model: nn.Module) -> CheckpointContents:
     """Return what a checkpoint holds, by the names that tensors have in this model.
 
-    A layer outside the blocks that is quantized too becomes one of the others. Biases of zeros for layers that have none, and
-    buffers that are computed, are left out.
+    A layer outside the blocks that is quantized too, and one in the blocks that is not, become others. Biases of zeros for
+    layers that have none, and buffers that are computed, are left out.
 
     Args:
         directory: The checkpoint.
@@ -73,24 +73,27 @@ def load_checkpoint(directory: Path, model: nn.Module) -> CheckpointContents:
         UserError: If names or shapes are not this model's.
     """
     if (directory / seeded_noise.SETTINGS).is_file():
-        return CheckpointContents(dict(seeded_noise.read(directory, model)))
-    stored, tensors = read_checkpoint(directory)
-    own = own_names(model)
+        return seeded_noise.read(directory, model)
+    settings, (stored, tensors) = read_settings(directory), read_checkpoint(directory)
+    own, layout, bits_outside = own_names(model), layout_of(settings, directory), {}
     weights = {own(f"{name}.weight").removesuffix(".weight"): weight for name, weight in stored.items()}
     others = {own(name): tensor for name, tensor in tensors.items()}
     layers, shapes = block_linears(model), {name: tensor.shape for name, tensor in model.state_dict().items()}
     for name in set(weights) - set(layers):
-        others[f"{name}.weight"] = weights.pop(name).dequantize()
+        outside = weights.pop(name)
+        others[f"{name}.weight"], bits_outside[name] = outside.dequantize(), outside.storage_bits
     others = {name: tensor for name, tensor in others.items() if name in shapes or not _can_be_left_out(name, tensor)}
-    kept = read_settings(directory).get("weights") == "kept"
-    if (missing := set(layers) - set(weights)) and not kept:
+    missing = set() if settings.get("weights") == "kept" else set(layers) - set(weights)
+    left_out = {name for name in missing if f"{name}.weight" in others and layout.leaves_out(name, settings)}
+    if missing := missing - left_out:
         raise UserError(f"{directory} lacks layers of this model: {', '.join(sorted(missing))}.")
     if unexpected := sorted(set(others) - set(shapes)):
         raise UserError(f"{directory} holds tensors that this model does not have: {', '.join(unexpected[:5])}.")
     if differ := [name for name, tensor in others.items() if tensor.shape != shapes[name]]:
         given, expected = tuple(others[differ[0]].shape), tuple(shapes[differ[0]])
         raise UserError(f"{directory}: {differ[0]} has the shape {given}, but {expected} in this model.")
-    return CheckpointContents(weights, others, InferenceScheme.read(directory))
+    unquantized = dict.fromkeys(sorted(left_out), "left out by the checkpoint's settings")
+    return CheckpointContents(weights, others, InferenceScheme.read(directory), unquantized, bits_outside)
 
 
 def own_names(model: nn.Module) -> Callable[[str], str]:

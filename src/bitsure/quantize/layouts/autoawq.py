@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.quantize.layouts.layout import Layout, layers_with
+from bitsure.quantize.layouts.layout import Layout, dynamic_settings, layers_with, mentioned
 from bitsure.quantize.weights import IntegerWeight
 
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the nibble at place i of a word belongs to column ORDER[i] of its eight
@@ -28,6 +28,10 @@ class AwqLayout(Layout):
         if str(version).lower() != "gemm" or bits != 4:
             raise UserError(f"{where}: version={str(version).lower()}, bits={bits}; of AWQ's, gemm in 4 bits is read.")
         return {name: _layer(name, tensors, where) for name in layers_with(tensors, ".qweight")}
+
+    def leaves_out(self, layer: str, settings: Mapping[str, Any]) -> bool:
+        """Return whether a layer is one that was not converted, or that gptqmodel's `dynamic` leaves out."""
+        return mentioned(settings.get("modules_to_not_convert"), layer) or dynamic_settings(layer, settings) is None
 
 
 def _layer(name: str, tensors: dict[str, torch.Tensor], where: Path) -> IntegerWeight:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.quantize.layouts.layout import Layout, layers_with
+from bitsure.quantize.layouts.layout import Layout, layers_with, matches, mentioned
 from bitsure.quantize.weights import CodebookWeight, IntegerWeight, Weight
 
 
@@ -29,6 +29,11 @@ class BitsandbytesLayout(Layout):
         blockwise, rowwise = (layers_with(tensors, suffix) for suffix in self.suffixes)
         weights: dict[str, Weight] = {name: CodebookWeight.from_tensors(name, tensors, settings) for name in blockwise}
         return weights | {name: _rowwise(name, tensors, where) for name in rowwise}
+
+    def leaves_out(self, layer: str, settings: Mapping[str, Any]) -> bool:
+        """Return whether a layer is one that was not converted: by a part of its name, or by a regular expression."""
+        skipped = settings.get("llm_int8_skip_modules") or ()
+        return mentioned(skipped, layer) or any(matches(pattern, layer) for pattern in skipped)
 
 
 def _rowwise(name: str, tensors: dict[str, torch.Tensor], where: Path) -> IntegerWeight:

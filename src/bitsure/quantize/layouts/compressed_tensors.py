@@ -7,14 +7,14 @@ ones are stored with 2^(bits−1) added.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.quantize.layouts.layout import Layout, layers_with
+from bitsure.quantize.layouts.layout import Layout, layers_with, matches
 from bitsure.quantize.weights import IntegerWeight
 from bitsure.quantize.weights.packing import unpack
 
@@ -38,12 +38,26 @@ class CompressedTensorsLayout(Layout):
         widths = {group["weights"]["num_bits"] for group in groups if group.get("weights")}
         return {name: _layer(name, widths, tensors, where) for name in layers_with(tensors, ".weight_scale")}
 
+    def leaves_out(self, layer: str, settings: Mapping[str, Any]) -> bool:
+        """Return whether a layer is ignored, or is the target of no group that quantizes weights."""
+        groups = [group for group in settings.get("config_groups", {}).values() if group.get("weights")]
+        targets = [target for group in groups for target in group.get("targets") or ["Linear"]]
+        return _named(settings.get("ignore") or (), layer) or not ("Linear" in targets or _named(targets, layer))
+
+
+def _named(targets: Iterable[str], layer: str) -> bool:
+    """Return whether a layer is among targets: its name, or a regular expression after `re:`."""
+    return any(matches(target[3:], layer) if target.startswith("re:") else target == layer for target in targets)
+
 
 def _check(settings: Mapping[str, Any], where: Path) -> None:
     groups = list(settings.get("config_groups", {}).values())
     for layout in {settings.get("format", "dense"), *(group.get("format") or "dense" for group in groups)}:
         if layout not in FORMATS:
             raise UserError(f"{where}: format={layout}; of compressed-tensors', {', '.join(FORMATS[:3])} are read.")
+    for name, group in settings.get("config_groups", {}).items():
+        if (weights := group.get("weights")) and weights.get("type", "int") != "int":
+            raise UserError(f"{where}: {name} holds weights of type={weights['type']}; of compressed-tensors', int is read.")
     if settings.get("transform_config") or settings.get("sparsity_config", {}).get("format", "dense") != "dense":
         raise UserError(f"{where}: its transforms or sparsity are not read; only quantized weights are.")
 

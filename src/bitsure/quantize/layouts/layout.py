@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
+from bitsure.base.errors import UserError
 from bitsure.quantize.weights import Weight
 
 
@@ -40,7 +42,38 @@ class Layout(ABC):
         """Return the quantized layer that a tensor's name belongs to; None for any other tensor."""
         return next((key.removesuffix(suffix) for suffix in self.suffixes if key.endswith(suffix)), None)
 
+    def leaves_out(self, layer: str, settings: Mapping[str, Any]) -> bool:
+        """Return whether the settings say that a layer of the model's blocks is not quantized."""
+        return False
+
 
 def layers_with(tensors: Mapping[str, torch.Tensor], suffix: str) -> list[str]:
     """Return the layers that have a tensor with a suffix."""
     return [key.removesuffix(suffix) for key in tensors if key.endswith(suffix)]
+
+
+def matches(pattern: str, layer: str) -> bool:
+    """Return whether a layer's name begins as a regular expression says. Raises UserError if it is none."""
+    try:
+        return re.match(pattern, layer) is not None
+    except re.error as error:
+        raise UserError(
+            f"The checkpoint's settings name layers by {pattern}, which is no regular expression: {error}."
+        ) from error
+
+
+def mentioned(names: Iterable[str] | None, layer: str) -> bool:
+    """Return whether a list of modules that were not converted has a part of a layer's name, as AutoAWQ reads such lists."""
+    return any(name in layer for name in names or ())
+
+
+def dynamic_settings(layer: str, settings: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return what gptqmodel's `dynamic` changes in the settings for a layer; None if the layer is not quantized.
+
+    The first pattern that matches counts. `-:` before it means that the layer is left out; `+:` or nothing, that it has the
+    pattern's settings.
+    """
+    for pattern, changes in (settings.get("dynamic") or {}).items():
+        if matches(pattern.removeprefix("-:").removeprefix("+:"), layer):
+            return None if pattern.startswith("-:") else dict(changes)
+    return {}

@@ -132,11 +132,14 @@ def check(checkpoint: Source, model: nn.Module, parent: str) -> None:
         )
     own, stored = own_names(model), _names(checkpoint)
     quantized = {own(f"{layer}.weight").removesuffix(".weight") for key in stored if (layer := layout.layer_of(key))}
-    if missing := sorted(set(block_linears(model)) - quantized):
+    layers = set(block_linears(model))
+    if missing := sorted(name for name in layers - quantized if not layout.leaves_out(name, settings)):
         raise UserError(
             f"{checkpoint.path}: {len(missing)} layers of {parent} are not quantized in it: {', '.join(missing[:5])}"
-            f"{' …' if len(missing) > 5 else ''}."
+            f"{' …' if len(missing) > 5 else ''}, and its settings do not leave them out."
         )
+    if not layers & quantized:
+        raise UserError(f"{checkpoint.path}: its settings leave out every layer of {parent}, so that nothing is quantized.")
     needed = {name for name, _ in model.named_parameters()} - {
         own(key) for key in stored
     }  # A tied parameter has one of its names.

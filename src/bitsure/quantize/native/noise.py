@@ -5,6 +5,7 @@ An effect that the quantized model has and this one has not does not follow from
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from bitsure.quantize.quantizer import QuantizationJob, Quantizer, as_quantizer
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -96,6 +99,10 @@ class Noise(Quantizer):
         if job.matched is None:
             raise ValueError("noise has to be given the proof of the quantizer that it is matched to")
         errors = {name: layer.output_error for name, layer in job.matched.layers.items()}
+        if not any(errors.values()):
+            raise UserError(f"quant.like={self.like.name} changes no layer's output, so that there is no error to match.")
+        if outside := [name for name in job.matched.modules_quantized if name not in errors]:
+            log.warning("%s is quantized too, but the noise control keeps its weights", ", ".join(outside))
         seeded_noise.write(job.directory, match_scales(job.model, errors, job.held_out, self.seed), self.seed)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import torch
@@ -13,9 +14,11 @@ from bitsure.quantize.inference.hooks import InputTransform
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.proof.inference_changes import apply_divisions, prove_inference
 from bitsure.quantize.proof.output_errors import output_errors, root_ratio
-from bitsure.quantize.walk.targets import block_linears, matrix, skipped_modules
+from bitsure.quantize.walk.targets import as_stored, block_linears, matrix, skipped_modules
 from bitsure.quantize.weights import Weight
 from bitsure.results.quantization import LayerError, Quantization
+
+log = logging.getLogger(__name__)
 
 Matrices = Mapping[str, torch.Tensor]
 
@@ -49,19 +52,20 @@ def prove(
     rounded = _rounded_others(model, checkpoint.others)
     if not checkpoint.weights_are_kept:
         may_stay = whole_model and (bool(rounded) or _any_changed(originals, dequantized))
-        _check_all_changed(expected, dequantized, may_stay)
+        _check_quantized(expected, dequantized, checkpoint, may_stay)
+    left_out = _left_out(model, checkpoint)
     multiplied = {name: checkpoint.scheme.layer_matrix(checkpoint.weights[name]) for name in dequantized} or expected
-    errors = output_errors(model, multiplied, held_out, _input_transforms(checkpoint, originals))
-    layers, relative_error = _layer_errors(expected, dequantized, errors)
+    errors = output_errors(model, {**multiplied, **left_out}, held_out, _input_transforms(checkpoint, originals))
+    squares = {name: _squares(original, {**dequantized, **left_out}.get(name)) for name, original in expected.items()}
     return Quantization(
-        modules_quantized=[] if checkpoint.weights_are_kept else sorted(originals),
+        modules_quantized=sorted({*dequantized, *checkpoint.bits_outside}),
         modules_skipped=_skipped(model, checkpoint, whole_model),
         parameter_share=_share(model, checkpoint, whole_model),
-        bits_per_weight=_bits_per_weight(checkpoint, originals, stored_bits),
-        relative_error=relative_error,
+        bits_per_weight=_bits_per_weight(model, checkpoint, stored_bits),
+        relative_error=root_ratio(*(sum(squares[name][i] for name in dequantized) for i in (0, 1))),
         group_sizes=_group_sizes(checkpoint.weights),
         other_tensors_rounded=rounded,
-        layers=layers,
+        layers={name: LayerError(weight_error=root_ratio(*squares[name]), output_error=errors[name]) for name in expected},
         **prove_inference(model, checkpoint, held_out),
     )
 
@@ -86,18 +90,51 @@ def _any_changed(originals: Matrices, dequantized: Matrices) -> bool:
     return any(not torch.equal(dequantized[name], originals[name].float()) for name in dequantized)
 
 
-def _check_all_changed(originals: Matrices, dequantized: Matrices, may_stay: bool) -> None:
+def _left_out(model: nn.Module, checkpoint: CheckpointContents) -> dict[str, torch.Tensor]:
+    """Return the matrices of the blocks' layers that are not quantized; a checkpoint may hold them in another type."""
+    layers, others = block_linears(model), checkpoint.others
+    return {
+        name: as_stored(layer, others[f"{name}.weight"]).float() if f"{name}.weight" in others else matrix(layer).float()
+        for name, layer in layers.items()
+        if name in checkpoint.unquantized
+    }
+
+
+def _check_quantized(originals: Matrices, dequantized: Matrices, checkpoint: CheckpointContents, may_stay: bool) -> None:
+    """Raise UserError if a layer is not quantized.
+
+    An unchanged layer is proved to be quantized if it was read back as codes, because then it is on their grid, or if all its
+    weights are equal, because then nothing can move.
+    """
     same_shape = {name: weight for name, weight in dequantized.items() if weight.shape == originals[name].shape}
     unchanged = [name for name, weight in same_shape.items() if torch.equal(weight, originals[name].float())]
+    no_proof = [name for name in unchanged if not (_is_constant(originals[name]) or _has_codes(checkpoint.weights[name]))]
+    zero = [name for name in same_shape if name not in unchanged and not originals[name].any()]
     problems = {
-        "were not quantized": [name for name in originals if name not in dequantized],
+        "were not quantized": [name for name in originals if name not in dequantized and name not in checkpoint.unquantized],
         "hold NaN or infinite weights": [name for name, weight in dequantized.items() if not weight.isfinite().all()],
         "have another shape": [name for name in dequantized if name not in same_shape],
-        "are unchanged": [] if may_stay else unchanged,
+        "are unchanged": [] if may_stay else no_proof,
+        "are zero in the model, but not after quantization": zero,
     }
     lines = [f"{len(names)} of {len(originals)} layers {what}: {', '.join(names)}" for what, names in problems.items() if names]
     if lines:
         raise UserError("The quantizer did not do its work. " + ". ".join(lines) + ". No score is taken from such a model.")
+    if unchanged and not may_stay:
+        log.warning(
+            "%d of %d layers are unchanged, because their weights are on the quantizer's grid already: %s",
+            len(unchanged),
+            len(originals),
+            ", ".join(unchanged),
+        )
+
+
+def _is_constant(matrix: torch.Tensor) -> bool:
+    return bool((matrix == matrix[0, 0]).all())
+
+
+def _has_codes(weight: Weight) -> bool:
+    return weight.compressible_codes() is not None
 
 
 def _input_transforms(checkpoint: CheckpointContents, originals: Matrices) -> dict[str, InputTransform]:
@@ -114,40 +151,37 @@ def _input_transforms(checkpoint: CheckpointContents, originals: Matrices) -> di
     }
 
 
-def _layer_errors(
-    expected: Matrices, dequantized: Matrices, output: Mapping[str, float]
-) -> tuple[dict[str, LayerError], float]:
-    """Return each layer's errors, and ‖Ŵ − W‖ / ‖W‖ over all layers."""
-    layers: dict[str, LayerError] = {}
-    total_change = total_norm = 0.0
-    for name, original in expected.items():
-        change = (dequantized[name] - original.float()).square().sum().item() if name in dequantized else 0.0
-        norm = original.float().square().sum().item()
-        total_change, total_norm = total_change + change, total_norm + norm
-        layers[name] = LayerError(weight_error=root_ratio(change, norm), output_error=output[name])
-    return layers, root_ratio(total_change, total_norm)
+def _squares(original: torch.Tensor, quantized: torch.Tensor | None) -> tuple[float, float]:
+    """Return ‖Ŵ − W‖² and ‖W‖²; a layer that is not given another weight keeps its own."""
+    change = 0.0 if quantized is None else (quantized - original.float()).square().sum().item()
+    return change, original.float().square().sum().item()
 
 
 def _skipped(model: nn.Module, checkpoint: CheckpointContents, whole_model: bool) -> dict[str, str]:
     if whole_model:
         return {}
-    kept = block_linears(model) if checkpoint.weights_are_kept else {}
-    return dict.fromkeys(kept, "weights are kept") | skipped_modules(model)
+    kept = dict.fromkeys(block_linears(model), "weights are kept") if checkpoint.weights_are_kept else checkpoint.unquantized
+    others = skipped_modules(model).items()
+    return {**kept, **{name: reason for name, reason in others if name not in checkpoint.bits_outside}}
 
 
 def _share(model: nn.Module, checkpoint: CheckpointContents, whole_model: bool) -> float:
     """Return the share of the model's parameters that was quantized."""
     if whole_model or checkpoint.weights_are_kept:
         return float(whole_model)
-    quantized = sum(matrix(layer).numel() for layer in block_linears(model).values())
-    return quantized / sum(parameter.numel() for parameter in model.parameters())
+    return _quantized_numbers(model, checkpoint) / sum(parameter.numel() for parameter in model.parameters())
 
 
-def _bits_per_weight(checkpoint: CheckpointContents, originals: Matrices, stored_bits: float | None) -> float:
+def _bits_per_weight(model: nn.Module, checkpoint: CheckpointContents, stored_bits: float | None) -> float:
     if checkpoint.weights_are_kept:
-        return stored_bits or 8 * next(iter(originals.values())).element_size()
-    bits = sum(weight.storage_bits for weight in checkpoint.weights.values())
-    return bits / sum(original.numel() for original in originals.values())
+        return stored_bits or 8 * matrix(next(iter(block_linears(model).values()))).element_size()
+    bits = sum(weight.storage_bits for weight in checkpoint.weights.values()) + sum(checkpoint.bits_outside.values())
+    return bits / _quantized_numbers(model, checkpoint)
+
+
+def _quantized_numbers(model: nn.Module, checkpoint: CheckpointContents) -> int:
+    """Return how many weights are quantized, inside the blocks and outside."""
+    return sum(matrix(model.get_submodule(name)).numel() for name in (*checkpoint.weights, *checkpoint.bits_outside))
 
 
 def _group_sizes(weights: Mapping[str, Weight]) -> dict[str, int]:
