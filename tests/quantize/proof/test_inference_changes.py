@@ -100,6 +100,19 @@ def test_a_format_that_changes_nothing_is_an_error(settings, said, monkeypatch):
         prove(llama(), CheckpointContents({}, scheme=settings), WINDOWS)
 
 
+def test_inputs_that_are_on_the_grid_already_stay(caplog):
+    model = build("opt", **FAMILIES["opt"])
+    pruned = find_blocks(model)[1][0].fc1
+    with torch.no_grad():
+        pruned.weight.zero_()
+        pruned.bias.fill_(1.0)
+    scheme = InferenceScheme(activations=Activations(format="mxfp8_e4m3"))
+    errors = prove(model, CheckpointContents({}, scheme=scheme), WINDOWS).activations.errors
+    name = "model.decoder.layers.0.fc2"
+    assert errors[name] == 0 < errors["model.decoder.layers.1.fc2"]
+    assert f"activations that are on the grid already on the held-out text: {name}" in caplog.text
+
+
 def test_keys_and_values_that_are_not_reached_are_an_error(monkeypatch):
     monkeypatch.setattr(
         "bitsure.quantize.inference.hooks.PassThroughCache.update", lambda self, keys, values, *rest: (keys, values)

@@ -14,6 +14,7 @@ from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.proof.weight_changes import prove
 from bitsure.quantize.walk.targets import block_linears, matrix, skipped_modules, unknown_weights
+from bitsure.quantize.weights import DenseWeight
 
 HELD_OUT = torch.randint(3, 250, (2, 16), generator=torch.Generator().manual_seed(0))
 
@@ -79,16 +80,44 @@ def test_nothing_quantized_is_an_error(model):
         prove(model, CheckpointContents({}), HELD_OUT)
 
 
-def test_an_unchanged_layer_is_named(model):
-    weights = rounded(model)
+def test_an_unchanged_layer_without_codes_is_named(model):
     name = "model.decoder.layers.0.fc1"
-
-    class Unchanged:
-        def dequantize(self):
-            return block_linears(model)[name].weight.detach().clone()
-
+    unchanged = DenseWeight(block_linears(model)[name].weight.detach().clone(), bits=4)
     with pytest.raises(UserError, match=r"1 of 12 layers are unchanged: model\.decoder\.layers\.0\.fc1"):
-        prove(model, CheckpointContents(weights | {name: Unchanged()}), HELD_OUT)
+        prove(model, CheckpointContents(rounded(model) | {name: unchanged}), HELD_OUT)
+
+
+@pytest.mark.parametrize("fill", [0.0, 0.25])
+def test_constant_layers_have_nothing_to_move(tiny_model, fill):
+    model, _ = load_model(tiny_model, "float32")
+    name = "model.decoder.layers.0.fc1"
+    with torch.no_grad():
+        model.get_submodule(name).weight.fill_(fill)
+    coded = round_to_nearest(model.get_submodule(name).weight, Rtn(4, 32, False))
+    for weight in (coded, DenseWeight(model.get_submodule(name).weight.detach().clone(), bits=4)):
+        error = prove(model, CheckpointContents(rounded(model) | {name: weight}), HELD_OUT).layers[name]
+        assert error.weight_error < 1e-3 and error.output_error < 1e-3
+
+
+def test_weights_on_the_grid_stay(tiny_model, caplog):
+    model, _ = load_model(tiny_model, "float32")
+    name = "model.decoder.layers.1.fc2"
+    weights = rounded(model)
+    with torch.no_grad():
+        model.get_submodule(name).weight.copy_(weights[name].dequantize())
+    error = prove(model, CheckpointContents(weights), HELD_OUT).layers[name]
+    assert error.weight_error == 0 and error.output_error == 0
+    assert f"1 of 12 layers are unchanged, because their weights are on the quantizer's grid already: {name}" in caplog.text
+
+
+def test_a_layer_of_zeros_must_stay_zero(tiny_model):
+    model, _ = load_model(tiny_model, "float32")
+    name = "model.decoder.layers.0.fc1"
+    weights = rounded(model)
+    with torch.no_grad():
+        model.get_submodule(name).weight.zero_()
+    with pytest.raises(UserError, match=rf"1 of 12 layers are zero in the model, but not after quantization: {name}"):
+        prove(model, CheckpointContents(weights), HELD_OUT)
 
 
 def test_broken_numbers_and_wrong_shapes_are_named(model):

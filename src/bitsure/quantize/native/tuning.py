@@ -65,7 +65,11 @@ def tune(block: nn.Module, prefix: str, feed: Feed, exact: list[torch.Tensor], q
     feed.replay.forget()  # The outputs it keeps have no gradient.
     block.requires_grad_(False)
     generator = torch.Generator().manual_seed(tuning.seed + zlib.crc32(prefix.encode()))
-    low_rank = {layer: LowRank(layer, quant, tuning.rank or 0, generator) for layer in linears(block).values()}
+    # A pruned layer stays zero.
+    layers = [layer for layer in linears(block).values() if matrix(layer).any()]
+    if not layers:
+        return 1.0
+    low_rank = {layer: LowRank(layer, quant, tuning.rank or 0, generator) for layer in layers}
     for layer, change in low_rank.items():
         parametrize.register_parametrization(layer, "weight", change)
     before = _error(feed, exact)

@@ -71,8 +71,8 @@ def prove_inference(model: nn.Module, checkpoint: CheckpointContents, held_out: 
         `activations`, `keys_and_values` and `transforms`, as far as the scheme has them.
 
     Raises:
-        UserError: If inputs of layers, or keys or values of blocks, were not reached by rounding, or are the same after it
-            though they are not zero, or if a transform changed nothing; they are named.
+        UserError: If inputs of layers, or keys or values of blocks, were not reached by rounding, or all are the same after
+            it, or if a transform changed nothing; they are named.
     """
     scheme = checkpoint.scheme
     changes = _measure(model, checkpoint, held_out)
@@ -136,11 +136,15 @@ def _rounded_states(what: str, numbers: AtRunTime, sums: Mapping[str, _Sums], ex
             f"The quantizer did not do its work: {what} were not reached: {', '.join(sorted(missing))}. No score is taken "
             f"from such a model."
         )
-    if unchanged := sorted(name for name, each in sums.items() if each.change == 0 and each.norm > 0):
+    not_zero = [name for name, each in sums.items() if each.norm > 0]
+    unchanged = sorted(name for name in not_zero if sums[name].change == 0)
+    if unchanged and len(unchanged) == len(not_zero):
         raise UserError(
             f"The quantizer did not do its work. The {what} of {len(unchanged)} of {len(sums)} are unchanged: "
             f"{', '.join(unchanged)}. No score is taken from such a model."
         )
+    if unchanged:
+        log.warning("%s that are on the grid already on the held-out text: %s", what, ", ".join(unchanged))
     return RoundedStates(
         bits=numbers.bits,
         group_size=numbers.group_size,

@@ -122,10 +122,11 @@ def _check_quantized(originals: Matrices, dequantized: Matrices, checkpoint: Che
         raise UserError("The quantizer did not do its work. " + ". ".join(lines) + ". No score is taken from such a model.")
     if unchanged and not may_stay:
         log.warning(
-            "%d of %d layers are unchanged, because their weights are on the quantizer's grid already: %s",
+            "%d of %d layers are unchanged, because their weights are on the quantizer's grid already: %s%s",
             len(unchanged),
             len(originals),
-            ", ".join(unchanged),
+            ", ".join(unchanged[:5]),
+            " …" if len(unchanged) > 5 else "",
         )
 
 
