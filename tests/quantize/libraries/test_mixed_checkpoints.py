@@ -22,6 +22,7 @@ from bitsure.quantize.native.noise import Noise
 from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.walk.targets import block_linears
+from bitsure.results.quantization import Quantization
 from tests.builders.awq import awq_pack
 from tests.builders.marks import needs_gptqmodel
 from tests.builders.plans import plan, taken
@@ -41,6 +42,10 @@ def save(directory: Path, tiny_model: Path, tensors: dict[str, torch.Tensor], se
     config = json.loads((tiny_model / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))
     return directory
+
+
+def kept_layers(proof: Quantization) -> list[str]:
+    return [name for name in proof.modules_skipped if ".layers." in name]
 
 
 def others(model) -> dict[str, torch.Tensor]:
@@ -97,7 +102,7 @@ def test_layers_that_gptqs_settings_leave_out_keep_their_weights(parent, tiny_mo
     quantized = taken(tiny_model, ready, calib_file, tmp_path)
     proof = quantized.proof
     assert proof.modules_quantized == sorted(set(block_linears(parent)) - set(LEFT_OUT))
-    assert [name for name in proof.modules_skipped if "layers" in name] == LEFT_OUT
+    assert kept_layers(proof) == LEFT_OUT
     assert proof.bits_per_weight == 4 + 20 / 32 and proof.other_tensors_rounded == []
     numbers = sum(layer.weight.numel() for name, layer in block_linears(parent).items() if name not in LEFT_OUT)
     assert proof.parameter_share == pytest.approx(numbers / sum(p.numel() for p in parent.parameters()))
@@ -189,7 +194,7 @@ def test_several_config_groups_of_compressed_tensors(parent, tiny_model, calib_f
     ready = save(tmp_path / "groups", tiny_model, tensors, settings)
     proof = taken(tiny_model, ready, calib_file, tmp_path).proof
     assert proof.modules_quantized == sorted(expected)
-    assert [name for name in proof.modules_skipped if "layers" in name] == LEFT_OUT
+    assert kept_layers(proof) == LEFT_OUT
     put_into(parent, ready)
     assert all(torch.equal(parent.get_submodule(name).weight, weight) for name, weight in expected.items())
 
@@ -254,7 +259,7 @@ def test_what_gptqmodel_saves(tiny_model, calib_file, tmp_path):
     made = [sys.executable, "-c", SCRIPT, str(tiny_model), str(tmp_path / "saved")]
     subprocess.run(made, check=True, env=environment, capture_output=True, cwd=tmp_path)
     proof = taken(tiny_model, tmp_path / "saved", calib_file, tmp_path).proof
-    assert [name for name in proof.modules_skipped if "layers" in name] == LEFT_OUT
+    assert kept_layers(proof) == LEFT_OUT
     errors = {name: layer.weight_error for name, layer in proof.layers.items()}
     assert all(errors[name] < 0.01 for name in errors if name.endswith("fc1"))
     assert all(0.05 < errors[name] < 0.2 for name in errors if name.endswith("_proj"))
