@@ -73,7 +73,11 @@ def load_checkpoint(directory: Path, model: nn.Module) -> CheckpointContents:
         UserError: If names or shapes are not this model's.
     """
     if (directory / seeded_noise.SETTINGS).is_file():
-        return seeded_noise.read(directory, model)
+        noisy = seeded_noise.read(directory, model)
+        unquantized = dict.fromkeys(
+            sorted(block_linears(model).keys() - noisy.keys()), "the quantizer leaves its output as it is"
+        )
+        return CheckpointContents(dict(noisy), unquantized=unquantized)
     settings, (stored, tensors) = read_settings(directory), read_checkpoint(directory)
     own, layout, bits_outside = own_names(model), layout_of(settings, directory), {}
     weights = {own(f"{name}.weight").removesuffix(".weight"): weight for name, weight in stored.items()}

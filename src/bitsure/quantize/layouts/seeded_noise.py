@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from bitsure.base.files import hash_json
-from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
 from bitsure.quantize.walk.targets import block_linears, matrix
 from bitsure.quantize.weights import DenseWeight
 
@@ -21,14 +20,12 @@ def write(directory: Path, scales: dict[str, float], seed: int) -> None:
     (directory / SETTINGS).write_text(json.dumps({"seed": seed, "scales": scales}), encoding="utf-8")
 
 
-def read(directory: Path, model: nn.Module) -> CheckpointContents:
+def read(directory: Path, model: nn.Module) -> dict[str, DenseWeight]:
     """Return the weights of a full-precision model with a checkpoint's noise on them, where that is not 0."""
     settings = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))
     scales: dict[str, float] = settings["scales"]
     noisy = add_noise(model, scales, settings["seed"])
-    weights = {name: DenseWeight(weight) for name, weight in noisy.items() if scales[name]}
-    unquantized = {name: "its output does not change" for name, scale in scales.items() if not scale}
-    return CheckpointContents(weights, unquantized=unquantized)
+    return {name: DenseWeight(weight) for name, weight in noisy.items() if scales[name]}
 
 
 def add_noise(model: nn.Module, scales: dict[str, float], seed: int) -> dict[str, torch.Tensor]:
