@@ -25,15 +25,16 @@ NEEDED = {"transforms"}  # settings without which a quantizer is not comparable
 NEEDED_OF_WEIGHTS = NEEDED | {"bits", "group_size", "symmetric"}
 
 
-@dataclass(frozen=True)
-class PublishedRow:
-    """A row of published.csv; None where its cell is empty."""
+@dataclass(frozen=True, kw_only=True)
+class RoundingColumns:
+    """The columns of published.csv about a quantizer.
 
-    model: str
-    setting: str
+    Bits are 16 where nothing is quantized, and None for formats other than integers; others are None where nothing is said.
+    """
+
     weights: int
-    activations: int
-    kv: int
+    activations: int | None
+    kv: int | None
     group_size: int | None
     symmetric: bool | None
     activation_group: int | None
@@ -41,6 +42,21 @@ class PublishedRow:
     kv_group: int | None
     kv_symmetric: bool | None
     rounding: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizerSetting(RoundingColumns):
+    """What a run's quantizer would have in those columns."""
+
+    transforms: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedRow(RoundingColumns):
+    """A row of published.csv; None where its cell is empty."""
+
+    model: str
+    setting: str
     task: str
     metric: str
     value: float
@@ -58,23 +74,6 @@ class PublishedRow:
         """Return whether bits and rounding are those of a quantizer."""
         names = ("weights", "activations", "kv", "rounding")
         return all(getattr(self, name) == getattr(setting, name) for name in names)
-
-
-@dataclass(frozen=True)
-class QuantizerSetting:
-    """What of a quantizer's settings the columns of published.csv say; bits are None for formats other than integers."""
-
-    weights: int
-    activations: int | None
-    kv: int | None
-    group_size: int | None
-    symmetric: bool | None
-    activation_group: int | None
-    activation_symmetric: bool | None
-    kv_group: int | None
-    kv_symmetric: bool | None
-    rounding: str | None
-    transforms: tuple[str, ...]
 
 
 @functools.cache
