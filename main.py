@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from bitsure.base.errors import UserError
-from bitsure.config import own_code, schema
+from bitsure.config import hydra_errors, own_code, schema
 from bitsure.config.schema import Config
 from bitsure.config.validation import check_choices, to_dataclasses
 
@@ -27,6 +27,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(composed: DictConfig) -> None:
     """Run what Hydra composed: one run, or one cell of a sweep."""
+    hydra_errors.settings_are_composed()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop ends a run as Ctrl-C does
     sweep_dir = HydraConfig.get().sweep.dir if HydraConfig.get().mode == RunMode.MULTIRUN else None
     try:
@@ -61,4 +62,5 @@ def _run(config: Config, sweep_dir: str | None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with hydra_errors.sentences():
+        main()

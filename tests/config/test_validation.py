@@ -71,3 +71,29 @@ def test_combinations_that_would_mislead_are_refused():
         composed("model.device_map=auto", "scoring.dequantize=false", "model.dtype=bfloat16")
     with pytest.raises(UserError, match=r"control\.seeds=5: must be 19 or more"):
         composed("control=noise", "control.seeds=5")
+
+
+@pytest.mark.parametrize(
+    ("override", "own"),
+    [
+        ("metric.own.mine=my_metrics.f", {"mine": "my_metrics.f"}),
+        ("metric.own={mine:my_metrics.f}", {"mine": "my_metrics.f"}),
+        ("metric.own=[my_metrics.f,other.g]", {"f": "my_metrics.f", "g": "other.g"}),
+    ],
+)
+def test_metrics_of_ones_own_are_named_on_the_command_line(override, own):
+    assert composed(override).metric.own == own
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("metric.own=[my_metrics.f,other.f]", "two functions have one name"),
+        ("metric.own=3", r"give functions as \{name: module\.function\}, or as a list"),
+        ("metric.own=[3]", "give functions as"),
+        ("metric.owns=[my_metrics.f]", "Did you mean own"),
+    ],
+)
+def test_other_values_of_own_metrics_are_refused(override, message):
+    with pytest.raises(UserError, match=message):
+        composed(override)

@@ -13,8 +13,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bitsure.base.errors import UserError
 from bitsure.config import own_code, schema
+from bitsure.config.hydra_errors import lines_of
 from bitsure.config.paths import CONF
 from bitsure.config.schema import MetricSettings, VerdictSettings
+from bitsure.config.validation import check_keys
 
 
 def read_report_settings(
@@ -66,18 +68,14 @@ def _compose(metric_name: str, config_dir: Path | None) -> DictConfig:
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             composed = compose("config", overrides=overrides)
+        check_keys(composed.metric, "metric.")
         OmegaConf.to_object(composed.metric)  # checks the values
+        OmegaConf.set_struct(composed.metric, True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise UserError(f"{file}: {' '.join(_lines(error))}") from error
+        raise UserError(f"{file}: {' '.join(lines_of(error))}") from error
     except UserError as error:
         raise UserError(*(f"{file}: {line}" for line in error.args)) from error
     return composed
-
-
-def _lines(error: Exception) -> list[str]:
-    """Return the lines of an error that name the mistake and the key, without Hydra's own about composing."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return [line for line in lines if line and not line.startswith(("object_type=", "reference_type="))]
 
 
 def _plain_values(file: Path, groups: tuple[str, ...]) -> dict[str, dict[str, Any]]:

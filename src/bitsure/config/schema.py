@@ -136,9 +136,11 @@ class MetricSettings:
     seed: int = MISSING
     # a quantized answer's cost, a full-precision one's being 1; None: bits per weight / 16, a quarter if they are not known
     quantized_cost: float | None = None
-    own: dict[str, str] = field(default_factory=dict)  # metrics of one's own: name → module.function
+    # metrics of one's own: name → module.function; or a list of functions, of which each gives its name to its metric
+    own: Any = None
 
     def __post_init__(self) -> None:
+        self.own = _functions_by_name(self.own)
         at_least("metric.n_bins", self.n_bins, 1)
         one_of("metric.binning", self.binning, ("uniform", "quantile"))
         one_of("metric.normalization", self.normalization, ("none", "token", "char", "byte"))
@@ -148,6 +150,18 @@ class MetricSettings:
         for key in ("confidence_level", "alpha"):
             if not 0 < getattr(self, key) < 1:
                 raise UserError(f"metric.{key}={getattr(self, key)}: a number between 0 and 1.")
+
+
+def _functions_by_name(own: object) -> dict[str, str]:
+    """Return `metric.own` as name → module.function."""
+    if isinstance(own, list) and all(isinstance(path, str) for path in own):
+        by_name = {path.rpartition(".")[2]: path for path in own}
+        if len(by_name) < len(own):
+            raise UserError(f"metric.own={own}: two functions have one name. Name the metrics: {{name: module.function}}.")
+        return by_name
+    if own is None or (isinstance(own, dict) and all(isinstance(path, str) for path in own.values())):
+        return {str(name): path for name, path in (own or {}).items()}
+    raise UserError(f"metric.own={own}: give functions as {{name: module.function}}, or as a list [module.function].")
 
 
 @dataclass
@@ -252,5 +266,7 @@ def register() -> None:
     # A quantizer's file names its class, which is imported when the settings are validated.
     schema.quant = QuantizerSettings()
     OmegaConf.set_struct(schema.quant, False)
+    schema.metric = OmegaConf.structured(MetricSettings)
+    OmegaConf.set_struct(schema.metric, False)  # so that metric.own.mine=… needs no + on the command line
     ConfigStore.instance().store(name="schema", node=schema)
     OmegaConf.register_new_resolver("project", lambda path: str(project_path(path)), replace=True)

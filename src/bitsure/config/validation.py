@@ -47,7 +47,7 @@ def to_dataclasses(composed: DictConfig, choices: Mapping[str, str] | None = Non
     missing |= {key if key.startswith("quant.") else f"quant.{key}" for key in OmegaConf.missing_keys(composed.quant)}
     if missing:
         raise UserError(f"No value for {', '.join(sorted(missing))}. Give one on the command line, such as {min(missing)}=…")
-    _check_keys(composed)
+    check_keys(composed)
     try:
         config = OmegaConf.to_object(composed)
     except UserError as error:
@@ -163,12 +163,17 @@ def no_such_setting(key: str, group: DictConfig, chosen: str = "") -> str:
     return f"{key}: no such setting{where}.{did_you_mean(name, known)} {listed}."
 
 
-def _check_keys(node: DictConfig, above: str = "") -> None:
-    """Raise UserError for an unknown key; Hydra itself refuses those that have no + in front."""
+def check_keys(node: DictConfig, above: str = "") -> None:
+    """Raise UserError for a key that its group of settings does not have.
+
+    Args:
+        node: Composed settings.
+        above: The dotted name of the group with a dot behind it, for messages.
+    """
     kind = OmegaConf.get_type(node)
     known = {field.name for field in fields(kind)} if is_dataclass(kind) else set(node)
     for key in map(str, node):
         if key not in known:
             raise UserError(no_such_setting(f"{above}{key}", node))
         if is_dataclass(OmegaConf.get_type(node[key])):  # A plain dict, such as metric.own, may have any keys.
-            _check_keys(node[key], f"{above}{key}.")
+            check_keys(node[key], f"{above}{key}.")

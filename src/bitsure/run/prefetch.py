@@ -18,6 +18,7 @@ from bitsure.base.errors import UserError
 from bitsure.base.plain_text import without_controls
 from bitsure.base.store import Store
 from bitsure.config import schema
+from bitsure.config.hydra_errors import sentence
 from bitsure.config.model import ModelSettings
 from bitsure.config.paths import CONF
 from bitsure.config.schema import Config
@@ -36,8 +37,10 @@ def prefetch_main(overrides: Sequence[str]) -> None:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             for cell in expand(list(overrides)):
                 _fetch_cell(cell)
-    except (UserError, HydraException) as error:
+    except UserError as error:
         sys.exit(f"\nError: {error}")
+    except HydraException as error:
+        sys.exit(f"\nError: {sentence(error)}")
     except KeyboardInterrupt:
         sys.exit("\nInterrupted. Files that were fetched completely are kept; the same command continues from there.")
 

@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bitsure.base.errors import UserError, did_you_mean
 from bitsure.base.files import hash_json
+from bitsure.config.hydra_errors import sentence
 from bitsure.config.schema import Config, resolved
 from bitsure.config.sweep_overrides import expand
 from bitsure.config.validation import check_choices, no_such_setting, to_dataclasses
@@ -207,7 +208,7 @@ class _Composer:
         try:
             return self.loader.load_sweep_config(self.master, overrides)
         except REFUSALS as error:
-            raise UserError(" ".join(str(error).split())) from error
+            raise UserError(sentence(error)) from error
 
     def _set(self, value: Override, composed: DictConfig, choices: list[str]) -> str | None:
         """Change a setting. Return what is wrong with it, if anything is."""

@@ -1,0 +1,84 @@
+"""What Hydra refuses on the command line or in a YAML file, in sentences that say what is allowed."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException, SearchPathException
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from bitsure.base.errors import did_you_mean
+from bitsure.config.own_code import no_such_config_dir
+from bitsure.config.validation import no_such_setting
+
+RAISE = "HYDRA_FULL_ERROR"  # the environment variable with which Hydra raises its errors instead of printing them
+_GIVEN = os.environ.get(RAISE)
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Exit with a sentence where Hydra cannot compose the settings; with a traceback if HYDRA_FULL_ERROR is set."""
+    os.environ.setdefault(RAISE, "1")
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        if _GIVEN is not None:
+            raise
+        sys.exit(f"\nError: {sentence(error)}")
+    finally:
+        settings_are_composed()
+
+
+def settings_are_composed() -> None:
+    """Leave later errors to Hydra, which prints their traceback."""
+    if _GIVEN is None:
+        os.environ.pop(RAISE, None)
+
+
+def sentence(error: Exception) -> str:
+    """Return what is wrong with a setting, an option or a file, with the nearest that is allowed."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _missing_file(error, error.missing_cfg_file)
+    if isinstance(error, SearchPathException) and (match := re.search(r"directory '(.*)' not found", str(error))):
+        return no_such_config_dir(Path(match[1]))
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override}: this cannot be read as a setting ({lines_of(error)[0]}). Write key=value, and put a value with "
+            "spaces, commas or brackets in quotes, such as 'task.names=[arc_easy,piqa]'."
+        )
+    refused = error.__cause__ or error
+    if isinstance(refused, ConfigAttributeError | ConfigKeyError) and isinstance(refused.parent_node, DictConfig):
+        return no_such_setting(str(refused.full_key), refused.parent_node)
+    if match := re.match(r"Ambiguous value for argument '(.*?)=(.*)'\n|Sweep parameters '(.*?)=(.*)' requires", str(error)):
+        key, value = filter(None, match.groups())
+        return f"{key}={value}: one run has one value. For a run of each add -m in front; a list is '{key}=[{value}]'."
+    if match := re.match(r"(\S+) appears more than once in the final defaults list", str(error)):
+        return f"+{match[1]}=…: {match[1]} has an option already. Leave out the +."
+    override = str(error).partition("Error merging override ")[2]
+    if override and isinstance(refused, OmegaConfBaseException):
+        return f"{override}: {lines_of(refused)[0]}."
+    return " ".join(lines_of(error) + (lines_of(refused) if refused is not error else []))
+
+
+def lines_of(error: BaseException) -> list[str]:
+    """Return the lines of an error that name the mistake and the key, without Hydra's own about composing."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return [line for line in lines if line and not line.startswith(("object_type=", "reference_type="))]
+
+
+def _missing_file(error: MissingConfigException, missing: str) -> str:
+    group, _, option = missing.rpartition("/")
+    if group and error.options is not None:
+        return f"{group}={option}: no such option.{did_you_mean(option, error.options)} There are {', '.join(error.options)}."
+    folders = [Path(path) for path in re.findall(r"path=file://(.*)", str(error))]
+    names = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
+    if not group and names:
+        return f"--config-name {missing}: no such file.{did_you_mean(missing, names)} There are {', '.join(names)}."
+    return " ".join(lines_of(error))

@@ -1,0 +1,56 @@
+"""What Hydra refuses is a sentence with the nearest allowed name, not Hydra's own words."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+
+from bitsure.config import schema
+from bitsure.config.hydra_errors import sentence
+from bitsure.config.paths import CONF, PROJECT
+
+
+@pytest.mark.parametrize(
+    ("override", "start"),
+    [
+        ("quant=rnt3", "quant=rnt3: no such option. Did you mean rtn3"),
+        ("hydra/launcher=jolib", "hydra/launcher=jolib: no such option. Did you mean joblib?"),
+        ("task.limt=3", "task.limt: no such setting. Did you mean limit? Its settings are task.name, "),
+        ("mertic.n_bins=3", "mertic: no such setting. Did you mean metric"),
+        ("quants=rtn3", "quants: no such setting. Did you mean quant? Its settings are model, quant, "),
+        ("task.limit=abc", "task.limit=abc: Value 'abc' of type 'str' could not be converted to Integer."),
+        ("task.limit=[1", "task.limit=[1: this cannot be read as a setting ("),
+        (
+            "quant.bits=3,4",
+            "quant.bits=3,4: one run has one value. For a run of each add -m in front; a list is 'quant.bits=[3,4]'.",
+        ),
+        ("+model=pocket-1m", "+model=…: model has an option already. Leave out the +."),
+    ],
+)
+def test_a_refused_setting_is_a_sentence(override, start):
+    schema.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(HydraException) as refused:
+        compose("config", overrides=[override])
+    assert sentence(refused.value).startswith(start) and "\n" not in sentence(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config-dir", "sweep"], f"--config-dir {PROJECT / 'sweep'}: no such directory. Did you mean sweeps?"),
+        (["--config-dir", "sweeps", "--config-name", "scalez"], "--config-name scalez: no such file. Did you mean scales?"),
+        (["quant=rnt3"], "quant=rnt3: no such option. Did you mean rtn3"),
+    ],
+)
+def test_the_command_line_says_it(arguments, message):
+    environment = os.environ | {"PYTHONPATH": str(PROJECT / "src")}
+    environment.pop("HYDRA_FULL_ERROR", None)
+    command = [sys.executable, "main.py", *arguments]
+    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and done.stderr.startswith(f"\nError: {message}"), done.stderr
+    assert "HYDRA_FULL_ERROR" not in done.stderr
