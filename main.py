@@ -1,6 +1,7 @@
 """bitsure's command line: compose the settings, check them, run. See README.md."""
 
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.config import hydra_errors, own_code, schema
 from bitsure.config.schema import Config
@@ -27,6 +29,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(composed: DictConfig) -> None:
     """Run what Hydra composed: one run, or one cell of a sweep."""
+    terminal.protect()  # a launcher's worker process comes here first
     hydra_errors.settings_are_composed()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop ends a run as Ctrl-C does
     sweep_dir = HydraConfig.get().sweep.dir if HydraConfig.get().mode == RunMode.MULTIRUN else None
@@ -39,7 +42,7 @@ def main(composed: DictConfig) -> None:
     except KeyboardInterrupt:
         print("\nInterrupted. Finished work is in the store; the same command continues from there.", file=sys.stderr)
         if sweep_dir:
-            print(f"A report of what is finished: python -m bitsure.report {sweep_dir}", file=sys.stderr)
+            print(f"A report of what is finished: bitsure report {shlex.quote(sweep_dir)}", file=sys.stderr)
         sys.exit(130)
 
 
@@ -62,5 +65,6 @@ def _run(config: Config, sweep_dir: str | None) -> None:
 
 
 if __name__ == "__main__":
+    terminal.protect()
     with hydra_errors.sentences():
         main()

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bitsure.base import terminal
 from bitsure.base.errors import UserError
+from bitsure.base.files import disk_errors
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -16,9 +18,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: The words after `bitsure`; None for those of the process.
     """
+    terminal.protect()
     given = _parser().parse_args(arguments)
     try:
-        given.run(given)
+        with disk_errors(Path()):
+            given.run(given)
     except UserError as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import subprocess
+import sys
+
 import pytest
 from rich.table import Table
 
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
-from bitsure.base.plain_text import without_controls
+from bitsure.base.plain_text import PlainFormatter, without_controls
 
 NASTY = "\x1b]0;owned\x07\x1b[2Jtask\u202egnp\u2066\x9b31m\r"
 
@@ -39,3 +44,45 @@ def test_a_terminal_still_has_its_own_colours():
     with out.capture() as captured:
         out.print("[bold]plain[/bold] \x1b[2J")
     assert captured.get().startswith("\x1b[1mplain") and "\x1b[2J" not in captured.get()
+
+
+def test_log_lines_and_their_tracebacks_control_nothing():
+    out = io.StringIO()
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(PlainFormatter("%(levelname)s: %(message)s"))
+    logger = logging.Logger("of a test")
+    logger.addHandler(handler)
+    try:
+        raise ValueError(NASTY)
+    except ValueError:
+        logger.exception("%s", NASTY)
+    shown = out.getvalue()
+    assert "Traceback" in shown and shown.count("owned") >= 2 and without_controls(shown) == shown
+
+
+PRINTS = """
+import sys, warnings
+from bitsure.base import terminal
+terminal.protect()
+terminal.protect()
+print(sys.argv[1], "Δ –", sys.stdout.isatty())
+warnings.warn(sys.argv[1])
+terminal.console().print("[bold]Δ[/bold]", sys.argv[1])
+raise ValueError(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_nothing_that_is_printed_controls_the_terminal_or_fails_for_its_encoding(monkeypatch, encoding):
+    monkeypatch.setenv("PYTHONIOENCODING", f"{encoding}:strict")
+    done = subprocess.run([sys.executable, "-c", PRINTS, NASTY], capture_output=True, timeout=120)
+    shown, errors = (part.decode(encoding) for part in (done.stdout, done.stderr))
+    assert shown.count("task") == 2 and shown.count("Δ" if encoding == "utf-8" else "?") >= 2
+    assert errors.count("task") >= 2 and "Error: " in errors and "UnicodeEncodeError" not in errors
+    assert without_controls(shown + errors) == shown + errors
+
+
+def test_a_librarys_progress_bar_may_begin_its_line_again():
+    out = io.StringIO()
+    terminal.PlainStream(out).writelines(["\r10%", "\r20%\r30%"])
+    assert out.getvalue() == "\r10%\r20%�30%"

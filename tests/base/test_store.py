@@ -233,3 +233,35 @@ def test_files_that_have_not_changed_are_not_read_again_by_another_process_eithe
 
 def test_a_store_is_known_by_its_place():
     assert Store("a") == Store("a") != Store("b") and hash(Store("a")) == hash(Store("a"))
+
+
+@pytest.mark.parametrize("place", ["", "weights", "locks"])
+def test_a_file_in_the_place_of_the_stores_folder_is_a_sentence(tmp_path, place):
+    file = tmp_path / "store" / place
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    with pytest.raises(UserError, match=r"store.*: (File exists|Not a directory)\..* choose another place: paths\.store=DIR"):
+        Store(tmp_path / "store").ensure("weights", {"a": 1}, lambda entry: None)
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "manifest", ["", "[]", "[" * 100_000, '{"sha256": 5}', '{"sha256": {"file": 1}, "stat": [1]}', "\udcff"]
+)
+def test_a_manifest_that_is_none_is_damage(tmp_path, manifest):
+    make(Store(tmp_path))
+    entry = Store(tmp_path).path("weights", {"a": 1})
+    (entry / "manifest.json").write_text(manifest, encoding="utf-8", errors="surrogateescape")
+    assert Store(tmp_path).find("weights", {"a": 1}) is None
+    make(Store(tmp_path))
+    assert Store(tmp_path).find("weights", {"a": 1})
+
+
+def test_whoever_opens_a_store_is_told_how_long_it_waits(tmp_path, monkeypatch):
+    monkeypatch.setattr("bitsure.base.store.PATIENCE", 0.1)
+    owner, waits = process(tmp_path, "600", "never"), []
+    assert owner.stdout.readline() == "making\n"
+    threading.Timer(0.5, owner.kill).start()
+    with Store(tmp_path, waits.append).lock("weights", {"a": 1}):
+        owner.communicate()
+    assert waits and set(waits) == {0.1}

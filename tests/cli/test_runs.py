@@ -141,7 +141,7 @@ def test_a_sweep_runs_every_cell_and_the_same_command_again_none(bitsure, tiny, 
     command = ["-m", *tiny, "quant=rtn2,rtn8", "hydra.sweep.dir=sweep"]
     planned = bitsure(*command, "plan=true")
     assert planned.returncode == 0, planned.stderr
-    assert "2 cells, 0 done; 5 pieces of work" in planned.stdout and "An estimate" in planned.stdout
+    assert "2 cells, 0 done; 5 sets of weights or records" in planned.stdout and "An estimate" in planned.stdout
     assert not (tmp_path / "sweep").exists()
     assert {path.name for path in (tmp_path / "store").iterdir()} == {"version", "locks", "hashes"}  # nothing was made
     done = bitsure(*command)
@@ -154,9 +154,9 @@ def test_a_sweep_runs_every_cell_and_the_same_command_again_none(bitsure, tiny, 
     again = bitsure(*command)
     assert again.returncode == 0 and again.stdout.count("is done: nothing to do") == 2
     planned = bitsure(*command, "plan=true")
-    assert "2 cells, 2 done; 0 pieces of work" in planned.stdout
+    assert "2 cells, 2 done; 0 sets of weights or records" in planned.stdout
     single = bitsure(*tiny, "quant=rtn3", "plan=true", "hydra.run.dir=single")
-    assert single.returncode == 0 and "1 cell, 0 done; 2 pieces of work" in single.stdout
+    assert single.returncode == 0 and "1 cell, 0 done; 2 sets of weights or records" in single.stdout
     assert not (tmp_path / "single" / "records.parquet").exists()
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from bitsure.base.errors import UserError
 from bitsure.comparison import compare
 from bitsure.comparison.changes import CHANGE_METRICS, answer_changes, in_common, read_changes, write_changes
 from bitsure.records.joining import join
@@ -59,5 +62,24 @@ def test_tasks_are_read_one_at_a_time(tmp_path):
     write_changes(tmp_path / "changes.parquet", both)
     assert [len(read_changes(tmp_path / "changes.parquet", task).question) for task in "ab"] == [5, 7]
     (tmp_path / "changes.parquet").write_bytes((tmp_path / "changes.parquet").read_bytes()[:100])
-    with pytest.raises((OSError, ValueError)):
+    with pytest.raises(UserError, match=r"changes\.parquet cannot be read as changes"):
         read_changes(tmp_path / "changes.parquet", "a")
+
+
+@pytest.mark.parametrize("damage", ["missing", "a column less", "no number", "a question twice"])
+def test_changes_that_are_none_are_refused(tmp_path, damage):
+    file = tmp_path / "changes.parquet"
+    write_changes(file, of(*paired_runs(5)[:2]))
+    table = pq.read_table(file)
+    task = table["task"][0].as_py()
+    match damage:
+        case "missing":
+            file.unlink()
+        case "a column less":
+            pq.write_table(table.drop_columns(["cluster"]), file)
+        case "no number":
+            pq.write_table(table.set_column(3, "true_label_prob", pa.array([None] * 5, pa.float64())), file)
+        case "a question twice":
+            pq.write_table(pa.concat_tables([table, table]), file)
+    with pytest.raises(UserError, match=r"changes\.parquet cannot be read as changes"):
+        read_changes(file, task)

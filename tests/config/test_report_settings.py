@@ -28,12 +28,16 @@ def test_a_runs_own_settings_hold_unless_others_are_named(tmp_path):
         ("metric: {colour: red}", "config.yaml: metric: Key 'colour' not in"),
         ("metric: !!python/object/apply:os.system [true]", "is no run's config.yaml"),
         ("[1", "is no run's config.yaml"),
-        ("metric: 5", "is no run's config.yaml"),
+        ("metric: 5", "config.yaml: metric is no group of settings"),
+        ("", "holds no groups of settings"),
+        ("metric: &a [*a]", "no deep nesting and no aliases"),
+        ("metric: " + "[" * 100_000, "no deep nesting and no aliases"),
+        ("\udcff", "it is not UTF-8"),
     ],
 )
 def test_a_config_that_is_not_plain_settings_is_refused(tmp_path, text, message):
     config = tmp_path / "config.yaml"
-    config.write_text(text)
+    config.write_text(text, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(UserError, match=message):
         read_report_settings(config)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -54,6 +55,7 @@ def test_an_unfinished_run_of_the_same_config_is_taken_over_and_of_another_refus
     with pytest.raises(UserError, match="already holds records"), open_run(tmp_path, {"a": 2}):
         pass
     with open_run(tmp_path, {"a": 1}):
+        (tmp_path / "metrics.json").write_text("{}")
         assert not is_done(tmp_path, {"a": 1})
     assert is_done(tmp_path, {"a": 1}) and not is_done(tmp_path, {"a": 2})
     with pytest.raises(UserError, match="already holds records"), open_run(tmp_path, {"a": 1}):
@@ -97,26 +99,26 @@ def test_the_end_of_a_process_that_died_is_written_for_it(tmp_path, state):
     (tmp_path / "status.json").write_text(
         json.dumps({"state": "running", "host": "here", "pid": 7, "started": 1.0, "error": None, "seconds": {"check": 1}})
     )
-    write_end(tmp_path, 7, state, "signal 9")
+    write_end(tmp_path, {}, 7, state, "signal 9")
     assert status(tmp_path)["state"] == state and status(tmp_path)["error"] == "signal 9"
     assert status(tmp_path)["seconds"] == {"check": 1} and status(tmp_path)["pid"] == 7
     with open_run(tmp_path, {}):
         pass
-    write_end(tmp_path, os.getpid(), state, "too late")
+    write_end(tmp_path, {}, os.getpid(), state, "too late")
     assert status(tmp_path)["state"] == "done"
 
 
 def test_the_end_of_a_process_that_died_before_its_first_status_is_written_for_it(tmp_path):
-    write_end(tmp_path, 8, "killed", "signal 9")
+    write_end(tmp_path, {}, 8, "killed", "signal 9")
     check_status(tmp_path, "killed")
     assert status(tmp_path)["pid"] == 8
 
 
 @pytest.mark.parametrize("before", ["running", "failed", "killed"])
 def test_a_status_of_an_earlier_process_does_not_stand_for_one_that_died_since(tmp_path, before):
-    write_end(tmp_path, 7, "failed", "the first try")
+    write_end(tmp_path, {}, 7, "failed", "the first try")
     (tmp_path / "status.json").write_text(json.dumps(status(tmp_path) | {"state": before}))
-    write_end(tmp_path, 8, "killed", "the second try")
+    write_end(tmp_path, {}, 8, "killed", "the second try")
     check_status(tmp_path, "killed")
     assert (status(tmp_path)["pid"], status(tmp_path)["error"]) == (8, "the second try")
 
@@ -124,14 +126,14 @@ def test_a_status_of_an_earlier_process_does_not_stand_for_one_that_died_since(t
 def test_the_status_of_a_run_that_goes_on_is_left_alone(tmp_path):
     with open_run(tmp_path, {}):
         before = (tmp_path / "status.json").read_text()
-        write_end(tmp_path, os.getpid() + 1, "killed", "another process")
+        write_end(tmp_path, {}, os.getpid() + 1, "killed", "another process")
         assert (tmp_path / "status.json").read_text() == before
 
 
 def test_what_a_process_wrote_of_its_failure_is_kept(tmp_path):
     with pytest.raises(RuntimeError), open_run(tmp_path, {}):
         raise RuntimeError("why")
-    write_end(tmp_path, os.getpid(), "failed", "exit code 1")
+    write_end(tmp_path, {}, os.getpid(), "failed", "exit code 1")
     assert status(tmp_path)["error"] == "RuntimeError: why"
 
 
@@ -188,3 +190,40 @@ def test_what_a_directory_holds_another_run_of_is_said(tmp_path):
         (tmp_path / "records.parquet").write_bytes(b"rows PAR1")
     said = why_not_here(tmp_path, {"task": {"limit": 6, "seed": 0}, "quant": {"bits": 3}})
     assert f"{tmp_path} already holds records of a run with another task.limit, quant.bits. Choose another" in said
+
+
+@pytest.mark.parametrize("content", ["", '{"task_0": {"accur', "[" * 100_000, '{"t": {"accuracy": 1}}'])
+@pytest.mark.parametrize("name", ["status.json", "metrics.json", "comparison.json", "provenance.json"])
+def test_a_finished_run_with_a_damaged_file_is_not_done_and_made_again(tmp_path, name, content):
+    with open_run(tmp_path, {"a": 1}):
+        (tmp_path / "records.parquet").write_bytes(b"rows PAR1")
+        (tmp_path / "metrics.json").write_text("{}")
+    assert is_done(tmp_path, {"a": 1}) and why_not_here(tmp_path, {"a": 1})
+    (tmp_path / name).write_text(content)
+    assert not is_done(tmp_path, {"a": 1}) and why_not_here(tmp_path, {"a": 1}) is None
+    assert "already holds records" in why_not_here(tmp_path, {"a": 2})
+
+
+def test_a_full_disk_is_a_sentence_even_where_the_status_cannot_be_written(tmp_path, monkeypatch):
+    def full(path: Path, value: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match=f"{tmp_path}: No space left on device. Free space"), open_run(tmp_path, {}):
+        monkeypatch.setattr(results, "write", full)
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert status(tmp_path)["state"] == "running"  # as it was: whoever looks sees that its process is gone
+
+
+def test_a_file_in_the_place_of_a_runs_directory_is_a_sentence(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(UserError, match=r"run: File exists\..*hydra\.run\.dir=DIR"), open_run(tmp_path / "run", {}):
+        pass
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_the_end_of_a_refused_process_leaves_another_runs_status(tmp_path):
+    with pytest.raises(RuntimeError), open_run(tmp_path, {"a": 1}):
+        (tmp_path / "records.parquet").write_bytes(b"rows PAR1")
+        raise RuntimeError("why")
+    write_end(tmp_path, {"a": 2}, os.getpid() + 1, "failed", "refused")
+    assert status(tmp_path)["error"] == "RuntimeError: why"

@@ -22,6 +22,10 @@ class UserError(Exception):
         return UserError(f"{prefix}{self}")
 
 
+class DiskError(UserError, OSError):
+    """The disk is full, or a file may not be read or written."""
+
+
 class NotHere(UserError):
     """A file is not on this machine and would have to be downloaded, which is switched off."""
 

@@ -2,13 +2,63 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from bitsure.base.errors import DiskError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
+ANOTHER_PLACE = "paths.store=DIR for the store, hydra.run.dir=DIR or hydra.sweep.dir=DIR for results, --out DIR for a report"
+PROBE = bytes(2**16)  # as much as the first files of a run need
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Raise DiskError where the disk is full inside the block, or a file may not be read or written; other errors pass.
+
+    Args:
+        path: What the block writes: named in the message where the error itself names no file.
+    """
+    try:
+        yield
+    except DiskError:
+        raise
+    except Exception as error:
+        number = _error_number(error)
+        if number not in (*FULL, *FORBIDDEN):
+            raise
+        file = getattr(error, "filename", None)
+        place = path if file is None or Path(file).name.startswith(".") else file  # not a temporary name
+        what = "Free space" if number in FULL else "Make it a directory that may be read and written"
+        raise DiskError(f"{place}: {os.strerror(number)}. {what}, or choose another place: {ANOTHER_PLACE}.") from error
+
+
+def _error_number(error: Exception) -> int | None:
+    """Return the system's number of an error; libraries written in Rust, such as safetensors, put it into their text."""
+    if isinstance(error, OSError):
+        return error.errno
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return int(number[1]) if number else None
+
+
+def make_writable(directory: Path) -> None:
+    """Make a directory, and raise DiskError if files cannot be written in it."""
+    with disk_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / f".probe.{uuid.uuid4().hex[:8]}"
+        try:
+            probe.write_bytes(PROBE)
+        finally:
+            probe.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -23,11 +73,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Yields:
         A path that does not exist yet, hidden and with another ending than `path`, so that no glob finds it half done.
+
+    Raises:
+        DiskError: If the disk is full, or the place cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        yield temporary
-        temporary.rename(path)
+        with disk_errors(path):
+            yield temporary
+            temporary.rename(path)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 
 # Control characters but tab and newline: a terminal obeys sequences of them. Marks and overrides of direction, and line
@@ -12,3 +13,11 @@ _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202
 def without_controls(text: str) -> str:
     """Return text in which each control character or direction control stands as �."""
     return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+
+
+class PlainFormatter(logging.Formatter):
+    """Formats log records, their tracebacks too, so that they do not control the terminal that shows them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as text without control characters."""
+        return without_controls(super().format(record))

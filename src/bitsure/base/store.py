@@ -19,26 +19,13 @@ from pathlib import Path
 import filelock
 
 from bitsure.base.errors import UserError
-from bitsure.base.files import hash_file, hash_json, write_text
+from bitsure.base.files import disk_errors, hash_file, hash_json, write_text
 
 log = logging.getLogger(__name__)
 
 VERSION = 1  # of the layout below; a store of a later one is refused
 PATIENCE = 1.0  # seconds of waiting for a lock that are not worth a word
 UNFINISHED = ".unfinished-"
-
-
-_wait_listeners: list[Callable[[float], None]] = []  # of blocks of `waits_reported_to` that are open
-
-
-@contextmanager
-def waits_reported_to(listener: Callable[[float], None]) -> Iterator[None]:
-    """Within the block, call `listener` with the seconds that this process waited for a lock, while it still waits."""
-    _wait_listeners.append(listener)
-    try:
-        yield
-    finally:
-        _wait_listeners.remove(listener)
 
 
 def hash_each(paths: Sequence[Path], store: Store | None = None) -> list[str]:
@@ -52,34 +39,55 @@ def hash_files(paths: Sequence[Path], store: Store | None = None) -> str:
 
 
 @contextmanager
-def locked(path: Path, what: object) -> Iterator[None]:
-    """Let other processes that lock the same file wait until the block ends; what: named in the log while they wait."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock, logged = filelock.FileLock(path), False
-    while not lock.is_locked:
-        try:
-            lock.acquire(timeout=PATIENCE)
-        except filelock.Timeout:
-            for listener in _wait_listeners:
-                listener(PATIENCE)
-            if not logged:
-                log.warning("waiting for another process that makes %s", what)
-            logged = True
+def locked(path: Path, what: object, on_wait: Callable[[float], None] = lambda seconds: None) -> Iterator[None]:
+    """Let other processes that lock the same file wait until the block ends.
+
+    Args:
+        path: The file.
+        what: What is named in the log while this process waits.
+        on_wait: Called with the seconds that this process has waited since the last call, while it waits.
+
+    Raises:
+        DiskError: If the file cannot be written.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path)
+        _acquire(lock, what, on_wait)
     try:
         yield
     finally:
         lock.release()
 
 
+def _acquire(lock: filelock.BaseFileLock, what: object, on_wait: Callable[[float], None]) -> None:
+    logged = False
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=PATIENCE)
+        except filelock.Timeout:
+            on_wait(PATIENCE)
+            if not logged:
+                log.warning("waiting for another process that makes %s", what)
+            logged = True
+
+
 class Store:
     """`root/<kind>/<key>/`, where the key is the hash of `made_from`: a JSON value that names every cause of the content.
 
-    Raises UserError for a store that a newer version wrote.
+    Args:
+        root: The directory; it is made when something is written.
+        on_wait: Called with seconds while this process waits for another one that makes an entry.
+
+    Raises:
+        UserError: If a newer version wrote the store, or `root` is no directory that may be read.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, on_wait: Callable[[float], None] = lambda seconds: None) -> None:
         self.root = Path(root)
-        version = self._version()
+        self._on_wait = on_wait
+        with disk_errors(self.root):
+            version = self._version()
         if version > VERSION:
             raise UserError(
                 f"The store {self.root} was written by a newer bitsure (its layout is {version}, this one knows {VERSION}). "
@@ -121,7 +129,7 @@ class Store:
         does not carry such locks from machine to machine, two of them may make the same entry twice, which costs time only.
         Where there is no flock at all, filelock makes soft locks, which can outlive their owner.
         """
-        with locked(self.root / "locks" / kind / hash_json(made_from)[:24], self.path(kind, made_from)):
+        with locked(self.root / "locks" / kind / hash_json(made_from)[:24], self.path(kind, made_from), self._on_wait):
             yield
 
     def ensure(self, kind: str, made_from: object, fill: Callable[[Path], None], to_read: bool = False) -> Path:
@@ -143,7 +151,16 @@ class Store:
 
     @contextmanager
     def create(self, kind: str, made_from: object) -> Iterator[Path]:
-        """Yield an empty directory to fill; it becomes the entry when the block ends without an exception."""
+        """Yield an empty directory to fill; it becomes the entry when the block ends without an exception.
+
+        Raises:
+            DiskError: If the disk is full, or the store cannot be written.
+        """
+        with disk_errors(self.path(kind, made_from)), self._unfinished(kind, made_from) as temporary:
+            yield temporary
+
+    @contextmanager
+    def _unfinished(self, kind: str, made_from: object) -> Iterator[Path]:
         final = self.path(kind, made_from)
         final.parent.mkdir(parents=True, exist_ok=True)
         if not (self.root / "version").exists():
@@ -152,8 +169,8 @@ class Store:
         temporary = final.parent / f"{UNFINISHED}{uuid.uuid4().hex}-{socket.gethostname()}"
         alive = self._alive(temporary)
         alive.acquire()  # before the directory is there to be taken for left behind
-        temporary.mkdir()
         try:
+            temporary.mkdir()
             yield temporary
             files = {str(file.relative_to(temporary)): file for file in sorted(temporary.rglob("*")) if file.is_file()}
             hashes = {name: hash_file(file) for name, file in files.items()}
@@ -226,8 +243,8 @@ def _stat(file: Path) -> list[int]:
 def _damage(path: Path, to_read: bool) -> str | None:
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        hashes, stats = manifest["sha256"], manifest.get("stat", {})
-    except (OSError, ValueError, KeyError) as error:
+        hashes, stats = dict(manifest["sha256"]), dict(manifest.get("stat", {}))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         return f"its manifest cannot be read: {error}"
     for name, expected in hashes.items():
         if not (path / name).is_file():

@@ -1,14 +1,14 @@
-"""Print to the terminal: one console, progress with the time left, and libraries kept quiet."""
+"""Print to the terminal: one console, progress with the time left, libraries kept quiet, and nothing that controls it."""
 
 from __future__ import annotations
 
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -32,6 +32,40 @@ class Advance(Protocol):
         """
 
 
+class PlainStream:
+    """A stream to a terminal that no text can control: escape sequences are shown and not obeyed."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        self.terminal = terminal
+
+    def write(self, text: str) -> int:
+        """Write text; it may begin with the carriage return of a library's progress bar."""
+        bar = "\r" * text.startswith("\r")
+        self.terminal.write(bar + without_controls(text.removeprefix("\r")))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write each of the lines."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.terminal, name)
+
+
+def protect() -> None:
+    """Let nothing that is printed from now on, such as a traceback, control the terminal or fail for its encoding.
+
+    A character that the encoding of stdout lacks is printed as a question mark.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, PlainStream):
+            if name == "stdout" and hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="replace")
+            setattr(sys, name, PlainStream(stream))
+
+
 class SafeConsole(Console):
     """A console that no text can control: escape sequences in names are shown and not obeyed."""
 
@@ -43,7 +77,8 @@ class SafeConsole(Console):
 
 def console() -> SafeConsole:
     """Return a console on the present stdout, which still prints while a library's output is redirected."""
-    return SafeConsole(file=sys.stdout, soft_wrap=not sys.stdout.isatty(), highlight=False)
+    out: Any = sys.stdout.terminal if isinstance(sys.stdout, PlainStream) else sys.stdout  # the console's own colours pass
+    return SafeConsole(file=out, soft_wrap=not out.isatty(), highlight=False)
 
 
 @contextmanager

@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bitsure.base.files import write_text
 from bitsure.base.resources import ResourceUse
-
-if TYPE_CHECKING:
-    from torch import nn
 
 COST_FILE = "cost.json"  # in the directory of a store's entry
 STATISTICS_PASSES = 4  # over the calibration text: two through each block, and the sums of its inputs
@@ -71,13 +67,3 @@ def quantizing_work(parameters: int, width: int, tokens: int) -> float:
         tokens: Tokens of the calibration text.
     """
     return 2.0 * parameters * (STATISTICS_PASSES * tokens + width)
-
-
-def parameters_of(model: nn.Module) -> int:
-    """Return the number of a model's parameters."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def width_of(model: nn.Module) -> int:
-    """Return the hidden size of a transformers model (of its text part)."""
-    return int(model.config.get_text_config().hidden_size)  # type: ignore[union-attr, operator]  # a transformers config

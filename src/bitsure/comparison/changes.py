@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bitsure.base.errors import UserError
 from bitsure.base.files import atomic_path
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics import bootstrap
@@ -92,12 +93,17 @@ def read_changes(path: Path, task: str) -> AnswerChanges:
     """Read one task's changes.
 
     Raises:
-        OSError: If the file is missing or cannot be read.
-        ValueError: If it is cut short (pyarrow's own error).
+        UserError: If the file is missing, cannot be read, or holds no changes.
     """
-    table = pq.read_table(path, filters=[("task", "=", task)], partitioning=None)
-    cluster = None if table["cluster"].null_count else table["cluster"].to_numpy().astype(np.int64)
-    return AnswerChanges(table["question"].to_numpy(), cluster, {name: table[name].to_numpy() for name in CHANGE_METRICS})
+    try:
+        table = pq.read_table(path, filters=[("task", "=", task)], partitioning=None).cast(SCHEMA)
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} cannot be read as changes ({error}).") from error
+    question, *values = (table[name].to_numpy() for name in ("question", *CHANGE_METRICS))
+    if table["question"].null_count or (question[1:] <= question[:-1]).any() or not np.isfinite(values).all():
+        raise UserError(f"{path} cannot be read as changes: a question has no number, or several.")
+    cluster = None if table["cluster"].null_count else _renumbered(table["cluster"].to_numpy().astype(np.int64))
+    return AnswerChanges(question, cluster, dict(zip(CHANGE_METRICS, values, strict=True)))
 
 
 def resampled_means(

@@ -15,6 +15,7 @@ from bitsure.base.errors import UserError
 from bitsure.config import own_code, schema
 from bitsure.config.hydra_errors import lines_of
 from bitsure.config.paths import CONF
+from bitsure.config.run_config import read_run_config
 from bitsure.config.schema import MetricSettings, VerdictSettings
 from bitsure.config.validation import check_keys
 
@@ -38,18 +39,26 @@ def read_report_settings(
     composed = _compose(metric_name or "standard", config_dir)
     if run_config is not None and run_config.is_file():
         groups = ("verdict",) if metric_name else ("verdict", "metric")
-        for group, values in _plain_values(run_config, groups).items():
-            values.pop("own", None)
-            _update(composed, group, values, run_config)
+        content = read_run_config(run_config)
+        try:
+            _update(composed, {group: content[group] for group in groups if content.get(group)})
+        except UserError as error:
+            raise UserError(*(f"{run_config}: {line}" for line in error.args)) from error
     metric, verdict = OmegaConf.to_object(composed.metric), OmegaConf.to_object(composed.verdict)
     assert isinstance(metric, MetricSettings) and isinstance(verdict, VerdictSettings)
     return metric, verdict
 
 
+def check_report_settings(groups: dict[str, Any]) -> None:
+    """Raise UserError if a run's `metric` or `verdict` settings are not those of this version."""
+    _update(_compose("standard", None), groups)
+
+
 def own_metric_names(run_config: Path) -> list[str]:
     """Return the names of a run's metrics from its user's own code, which `read_report_settings` leaves out."""
-    metric = _plain_values(run_config, ("metric",)).get("metric", {}) if run_config.is_file() else {}
-    return list(map(str, metric.get("own") or ()))
+    metric = read_run_config(run_config).get("metric") if run_config.is_file() else None
+    own = metric.get("own") if isinstance(metric, dict) else None
+    return list(map(str, own)) if isinstance(own, dict | list) else []
 
 
 def _compose(metric_name: str, config_dir: Path | None) -> DictConfig:
@@ -78,20 +87,6 @@ def _compose(metric_name: str, config_dir: Path | None) -> DictConfig:
     return composed
 
 
-def _plain_values(file: Path, groups: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Return some groups of a config file; raise UserError where a value is not plain data."""
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        values_by_group = {group: dict(content[group]) for group in groups if content.get(group)}
-    except (OSError, yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{file} is no run's config.yaml: {error}") from error
-    for group, values in values_by_group.items():
-        for key, value in _leaves(values):
-            if isinstance(value, str) and "${" in value:
-                raise UserError(f"{file}: {group}.{key}={value}: a run's config.yaml holds values only, no ${{…}}.")
-    return values_by_group
-
-
 def _leaves(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(node, dict):
         for key, value in node.items():
@@ -103,12 +98,18 @@ def _leaves(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, node
 
 
-def _update(composed: DictConfig, group: str, values: dict[str, Any], file: Path) -> None:
-    try:
-        merged = OmegaConf.merge(composed[group], values)
-        OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{file}: {group}: {str(error).splitlines()[0]}") from error
-    except UserError as error:
-        raise UserError(*(f"{file}: {line}" for line in error.args)) from error
-    composed[group] = merged
+def _update(composed: DictConfig, groups: dict[str, Any]) -> None:
+    """Override settings by those of a run; raise UserError where one is unknown, or no plain value."""
+    for group, values in groups.items():
+        if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+            raise UserError(f"{group} is no group of settings.")
+        for key, value in _leaves(values):
+            if isinstance(value, str) and "${" in value:
+                raise UserError(f"{group}.{key}={value}: a run's config.yaml holds values only, no ${{…}}.")
+        known = {key: value for key, value in values.items() if key != "own"}
+        try:
+            merged = OmegaConf.merge(composed[group], known)
+            OmegaConf.to_object(merged)
+        except OmegaConfBaseException as error:
+            raise UserError(f"{group}: {str(error).splitlines()[0]}") from error
+        composed[group] = merged

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bitsure.base.files import write_text
 from bitsure.base.store import Store
 from bitsure.models.load import empty_model
 from bitsure.models.locate import Source
 from bitsure.models.weight_files import weight_files
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,18 @@ def measure_size(source: Source, store: Store) -> ModelSize:
 
     def fill(entry: Path) -> None:
         model = empty_model(source.path, source.settings.trust_remote_code)
-        write_text(entry / "parameters.json", json.dumps(sum(parameter.numel() for parameter in model.parameters())))
+        write_text(entry / "parameters.json", json.dumps(parameters_of(model)))
 
     entry = store.ensure("parameters", {"model": source.fingerprint}, fill)
     parameters = int(json.loads((entry / "parameters.json").read_text(encoding="utf-8")))
     return ModelSize(parameters, sum(file.stat().st_size for file in weight_files(source.path)))
+
+
+def parameters_of(model: nn.Module) -> int:
+    """Return the number of a model's parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def width_of(model: nn.Module) -> int:
+    """Return the hidden size of a transformers model (of its text part)."""
+    return int(model.config.get_text_config().hidden_size)  # type: ignore[union-attr, operator]  # a transformers config

@@ -11,6 +11,7 @@ from pathlib import Path
 from bitsure.base import resources, terminal, work
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
+from bitsure.models.size import parameters_of, width_of
 from bitsure.models.weight_files import stored_bits
 from bitsure.quantize.check import windows_of
 from bitsure.quantize.plan import Plan
@@ -88,7 +89,7 @@ def _make(plan: Plan, matched: Quantization | None, directory: Path, parts: Path
     written = sum(file.stat().st_size for file in _checkpoint(plan, directory).rglob("*.safetensors"))
     proof = proof.model_copy(update=asdict(use) | {"bytes_on_disk": written})
     tokens = windows.numel() + held_out.numel()
-    operations = work.quantizing_work(work.parameters_of(model), work.width_of(model), tokens)
+    operations = work.quantizing_work(parameters_of(model), width_of(model), tokens)
     work.write_cost(directory, work.EntryCost(plan.quant.name, time.monotonic() - begun, operations))
     write(directory / PROOF, proof)
 
@@ -100,7 +101,7 @@ def _prove(plan: Plan, job: QuantizationJob) -> Quantization:
 
     quantizer = plan.quant
     checkpoint = load_checkpoint(_checkpoint(plan, job.directory), job.model)
-    original_bits = stored_bits(plan.source.path, work.parameters_of(job.model))
+    original_bits = stored_bits(plan.source.path, parameters_of(job.model))
     whole_model = quantizer.quantizes_whole_model
     proof = prove(job.model, checkpoint, job.held_out, whole_model=whole_model, stored_bits=original_bits)
     quantizer.check_proof(proof, plan.checkpoint, plan.source.name)

@@ -14,7 +14,9 @@ from bitsure.base.errors import UserError
 from bitsure.base.files import atomic_path
 from bitsure.records.record import SCHEMA, Record, Records, to_table
 from bitsure.records.validity import check_records, without_repeats
+from bitsure.results import check
 
+PROMPTS_SCHEMA = pa.schema([("task", pa.string()), ("doc_id", pa.int64()), ("prompt", pa.string())])
 ADDED_LATER = ("cluster", "words", "bytes")  # columns that files of earlier versions lack
 
 
@@ -51,18 +53,20 @@ def read_records(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     if missing := set(SCHEMA.names) - set(table.column_names):
         raise UserError(f"{path} is no records file: it lacks the columns {', '.join(sorted(missing))}.")
     try:
-        made_from = json.loads((table.schema.metadata or {}).get(b"bitsure", b"{}"))
+        metadata = json.loads((table.schema.metadata or {}).get(b"bitsure", b"{}"))
         table = table.select(SCHEMA.names).replace_schema_metadata().cast(SCHEMA)  # others write larger types
-    except (pa.ArrowException, ValueError) as error:
+    except (pa.ArrowException, ValueError, RecursionError) as error:
         raise UserError(f"{path} is no records file ({error}).") from error
+    made_from = check(metadata, dict[str, Any], f"{path} is no records file: what it was made from")
     check_records(table, str(path))
     return without_repeats(table, str(path)), made_from
 
 
 def write_prompts(path: Path, records: Sequence[Record], prompts: Sequence[str]) -> None:
-    """Write the prompts, a row a question: task, doc_id, prompt."""
+    """Write the prompts, whole or not at all, a row a question: task, doc_id, prompt."""
     columns = {"task": [row.task for row in records], "doc_id": [row.doc_id for row in records], "prompt": list(prompts)}
-    pq.write_table(pa.table(columns), path, compression="zstd")
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.table(columns), temporary, compression="zstd")
 
 
 def read_prompts(path: Path) -> dict[tuple[str, int], str]:
@@ -70,7 +74,7 @@ def read_prompts(path: Path) -> dict[tuple[str, int], str]:
     if not path.is_file():
         return {}
     try:
-        columns = pq.read_table(path, columns=["task", "doc_id", "prompt"]).to_pydict()
+        columns = pq.read_table(path, columns=PROMPTS_SCHEMA.names).cast(PROMPTS_SCHEMA).to_pydict()
         return dict(zip(zip(columns["task"], columns["doc_id"], strict=True), columns["prompt"], strict=True))
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} cannot be read as prompts ({error}); remove it to have a report without prompts.") from error

@@ -62,9 +62,16 @@ def read_own_baseline(directory: Path) -> SavedRun | None:
 def check_harness_versions(baseline: SavedRun, run: SavedRun) -> None:
     """Raise UserError if different versions of the harness scored a task of two runs."""
     for task in run.made_from.keys() & baseline.made_from.keys():
-        before, after = (side.made_from[task].get("libraries", {}).get("lm_eval") for side in (baseline, run))
+        before, after = (_harness_version(side.made_from[task]) for side in (baseline, run))
         if before != after:
             raise UserError(
                 f"task {task}: lm_eval {before} scored full precision, {after} the quantized model; their prompts may "
                 "differ. Score one of them again."
             )
+
+
+def _harness_version(made_from: object) -> object:
+    match made_from:
+        case {"libraries": {"lm_eval": version}}:
+            return version
+    return None

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
-
 from bitsure.base.errors import UserError
 from bitsure.comparison import run_differences
 from bitsure.config.report_settings import own_metric_names, read_report_settings
+from bitsure.config.run_config import read_run_config
 from bitsure.records.parquet import read_records
 from bitsure.records.saved_run import SavedRun, check_harness_versions, read_own_baseline, read_saved_run
 from bitsure.report import terminal_summary
@@ -95,6 +94,7 @@ def _about(directory: Path, run: SavedRun, baseline_bits: float | None) -> About
     provenance = read_if_there(directory / "provenance.json", Provenance)
     name = provenance.model.name if provenance and provenance.model else directory.resolve().name
     config = directory / "config.yaml"
+    task = read_run_config(config).get("task") if config.is_file() else None
     return About(
         title=f"{name}, {quantization.quantizer}" if quantization else name,
         quantization=quantization,
@@ -103,7 +103,7 @@ def _about(directory: Path, run: SavedRun, baseline_bits: float | None) -> About
         baseline_bits=baseline_bits,
         noisy=[read_records(path)[0] for path in sorted((directory / "noise_control").glob("*.parquet"))],
         compressibility=read_if_there(directory / "compressibility.json", Compressibility),
-        task=yaml.safe_load(config.read_text(encoding="utf-8")).get("task") if config.is_file() else None,
+        task=task if isinstance(task, dict) else None,
     )
 
 

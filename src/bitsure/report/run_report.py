@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
@@ -47,7 +48,8 @@ def build(
     """
     with threadpool_limits(1, "blas"):  # the last digit of a sum depends on how many threads share it
         report = _compute(out, records, baseline, metric, margins, about)
-    report.figures.update(figures.draw(records, baseline, report.comparison, metric, out / "figures"))
+    pictures = figures.draw(records, baseline, report.comparison, metric, out / "figures")
+    report = replace(report, figures=pictures)
     _write(out, report, page.render(report, about, metric))
     return report
 

@@ -5,7 +5,7 @@ from bitsure.results.costs import Costs
 from bitsure.results.measurement import Comparison, Difference, Measurement, MetricsByTask
 from bitsure.results.published import PublishedNumber
 from bitsure.results.quantization import Quantization
-from bitsure.results.result import Result, read, read_if_there, to_json, to_plain, write
+from bitsure.results.result import Result, check, read, read_if_there, to_json, to_plain, write
 from bitsure.results.run_files import Provenance, Status, SweepPlan
 from bitsure.results.verdict import Verdict
 
@@ -23,6 +23,7 @@ __all__ = [
     "Status",
     "SweepPlan",
     "Verdict",
+    "check",
     "read",
     "read_if_there",
     "to_json",

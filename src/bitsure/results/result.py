@@ -70,9 +70,21 @@ def read(path: Path, kind: type[T]) -> T:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path} is no result file of this version: {place}: {first['msg']}.") from error
+        raise UserError(f"{path} is no result file of this version: {_first_problem(error)}.") from error
+
+
+def check(value: object, kind: type[T], place: object) -> T:
+    """Return plain data from outside as a type; raise UserError, with the place and the field, if it does not fit."""
+    adapter: TypeAdapter[T] = _adapter(cast(Any, kind))
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise UserError(f"{place}: {_first_problem(error)}.") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors(include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
 
 
 def read_if_there(path: Path, kind: type[T]) -> T | None:

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ import yaml
 
 from bitsure import results
 from bitsure.base.errors import UserError
-from bitsure.base.files import write_text
+from bitsure.base.files import disk_errors, make_writable, write_text
+from bitsure.config.run_config import read_run_config
 from bitsure.results import Status
 from bitsure.results.run_files import State
+from bitsure.results.run_results import results_are_whole
 
 MOST_NAMED = 4  # settings in an error message
 BROKEN_OFF = ("failed", "killed", "timed out")
-UNFINISHED = ("running", *BROKEN_OFF)  # states of a run that may be taken up again
 INTERRUPTED = "interrupted"
 
 
@@ -69,9 +70,9 @@ def open_run(path: Path, config: dict[str, Any]) -> Iterator[RunDirectory]:
         config: The resolved settings, which become config.yaml.
 
     Raises:
-        UserError: If the directory holds another run's records, or a run that is still going on.
+        UserError: If the directory holds another run's records or a run that is still going on, or cannot be written.
     """
-    path.mkdir(parents=True, exist_ok=True)
+    make_writable(path)
     try:
         lock = filelock.FileLock(path / ".lock", timeout=0).acquire()
     except filelock.Timeout:
@@ -87,10 +88,11 @@ def open_run(path: Path, config: dict[str, Any]) -> Iterator[RunDirectory]:
         try:  # the first status is written inside, so that a run that is stopped right after it says so
             run._write_status()
             write_text(path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-            yield run
+            with disk_errors(path):
+                yield run
         except BaseException as error:
             message = INTERRUPTED if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
-            with signals_ignored():
+            with signals_ignored(), suppress(OSError):  # of a full disk, which may be why the run failed
                 run._write_status(state="failed", error=message)
             raise
         run._write_status(state="done", stage=None)
@@ -116,9 +118,7 @@ def signals_ignored() -> Iterator[None]:
 
 def why_not_here(path: Path, config: dict[str, Any]) -> str | None:
     """Return why a run may not use a directory: it holds another run's records, or a finished run's. None if it may."""
-    status = read_status(path)
-    unfinished = (status is not None and status.state in UNFINISHED) or not _is_whole(path / "records.parquet")
-    if (path / "records.parquet").exists() and not (unfinished and _config(path) == config):
+    if (path / "records.parquet").exists() and (_config(path) != config or is_done(path, config)):
         return (
             f"{path} already holds records of a run{_differing(_config(path), config)}. "
             "Choose another hydra.run.dir (of a sweep: hydra.sweep.dir), or remove it."
@@ -138,14 +138,15 @@ def _differing(before: dict[str, Any] | None, config: dict[str, Any]) -> str:
     return f" with another {', '.join(names[:MOST_NAMED])}{' …' if len(names) > MOST_NAMED else ''}" if names else ""
 
 
-def write_end(path: Path, pid: int, state: State, error: str) -> None:
+def write_end(path: Path, config: dict[str, Any], pid: int, state: State, error: str) -> None:
     """Write the end of a run whose process is dead and may not have been able to write it.
 
-    Nothing is written where another run holds the directory, where a run is done, or where the process itself wrote why it
-    failed. A status of an earlier process is replaced: it says nothing of this one.
+    Nothing is written where the directory is another run's, where a run is done, or where the process itself wrote why it
+    failed. A status of an earlier process of the same run is replaced: it says nothing of this one.
 
     Args:
         path: The run's directory.
+        config: The run's resolved settings.
         pid: The process that is dead.
         state: `failed`, `killed` or `timed out`.
         error: What went wrong.
@@ -157,7 +158,7 @@ def write_end(path: Path, pid: int, state: State, error: str) -> None:
         except filelock.Timeout:
             if status is None or status.pid != pid:
                 return
-        if status is not None and status.state == "done":
+        if status is not None and (status.state == "done" or _config(path) not in (None, config)):
             return
         if status is None or status.pid != pid:
             status = _new_status(state, pid)
@@ -167,9 +168,11 @@ def write_end(path: Path, pid: int, state: State, error: str) -> None:
 
 
 def is_done(path: Path, config: dict[str, Any]) -> bool:
-    """Return whether a directory holds a finished run of exactly this config."""
+    """Return whether a directory holds a finished run of exactly this config, all of whose results can be read."""
     status = read_status(path)
-    return status is not None and status.state == "done" and _is_whole(path / "records.parquet") and _config(path) == config
+    if status is None or status.state != "done" or _config(path) != config:
+        return False
+    return _is_whole(path / "records.parquet") and results_are_whole(path)
 
 
 def read_status(path: Path) -> Status | None:
@@ -196,7 +199,6 @@ def _is_whole(parquet: Path) -> bool:
 
 def _config(path: Path) -> dict[str, Any] | None:
     try:
-        config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
+        return read_run_config(path / "config.yaml")
+    except UserError:
         return None
-    return config if isinstance(config, dict) else None

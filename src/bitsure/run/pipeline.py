@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -42,13 +43,16 @@ class ScoredRun:
     baseline: pa.Table | None
 
 
-def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
+def run(
+    config: Config, run_dir: Path, sweep: str | None = None, on_wait: Callable[[float], None] = lambda seconds: None
+) -> None:
     """Run one cell and write its directory.
 
     Args:
         config: The settings.
         run_dir: Where everything is written; docs/results.md names the files.
         sweep: The name of the sweep that the run belongs to, if any.
+        on_wait: Called with seconds while the run waits for another one that makes what it needs.
 
     Raises:
         UserError: If something is wrong that the user can mend; before weights are loaded wherever that is possible.
@@ -58,7 +62,7 @@ def run(config: Config, run_dir: Path, sweep: str | None = None) -> None:
         origin = provenance.collect()
         current.write_json("provenance.json", origin)
         with current.stage("check"):
-            prepared = prepare(config, run_dir / "libraries.log", memo)
+            prepared = prepare(config, run_dir / "libraries.log", memo, on_wait)
             wandb_run.start_service(config.tracking)
             check(prepared, memo)
             origin = provenance.with_settings(origin, prepared, config.metric)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,19 +61,20 @@ class PreparedRun:
         return ScoredModel(self.source, self.weights)
 
 
-def prepare(config: Config, log_file: Path, memo: Memo) -> PreparedRun:
+def prepare(config: Config, log_file: Path, memo: Memo, on_wait: Callable[[float], None] = lambda seconds: None) -> PreparedRun:
     """Find everything that the settings name.
 
     Args:
         config: The settings.
         log_file: Where the output of libraries goes.
         memo: Remembers what other cells of a sweep have in common with this one.
+        on_wait: As in `Store`.
 
     Raises:
         UserError: If a file or data set is unavailable, or settings contradict each other.
     """
     check_own_metrics(config.metric)
-    store, mirror = Store(config.paths.store), config.paths.hub_mirror
+    store, mirror = Store(config.paths.store, on_wait), config.paths.hub_mirror
     quantizer = check_model(config.model, config.quant, config.control.seeds > 0)
     with terminal.output_to(log_file):
         memo(check_login, config.tracking)

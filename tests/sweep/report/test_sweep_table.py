@@ -120,6 +120,49 @@ def test_a_file_that_does_not_fit_damages_its_own_cell_alone(finished, tmp_path)
     assert damaged.error.endswith("Run the sweep again, or remove 0-model0-gptq4.") and all(cell.done for cell in others)
 
 
+CUT = {"emptied": b"", "cut": b'{"task_0": {"accur', "not UTF-8": b"\xff\xfe{}", "deep": b"[" * 100_000, "another type": b"5"}
+FILES = ("status.json", "config.yaml", "metrics.json", "baseline_metrics.json", "comparison.json", "quantization.json")
+
+
+@pytest.mark.parametrize("name", [*FILES, "provenance.json"])
+def test_a_damaged_file_is_named_and_the_report_has_all_other_cells(finished, tmp_path, name):
+    folder = shutil.copytree(finished, tmp_path / "damaged")
+    cells = dict(zip(CUT, sorted(folder.glob("*-*")), strict=False))
+    for how, cell in cells.items():
+        (cell / name).write_bytes(CUT[how])
+    read = read_cells(folder)
+    assert {cell.name for cell in read if cell.state == "damaged"} == {cell.name for cell in cells.values()}
+    for cell in read:
+        assert cell.done or (f"{cell.directory / name}" in cell.error and cell.error.endswith(f"or remove {cell.name}."))
+    rows = build_table(read).to_pylist()
+    assert len({(row["model"], row["quantizer"]) for row in rows if row["status"] == "done"}) >= len(read) - len(cells)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("calib: {nsamples: many}", "calib.nsamples"),
+        ("task: {names: 5}", "task.names"),
+        ("quant: {name: [a]}", "quant.name"),
+        ("metric: {n_bins: many}", "metric: Value 'many'"),
+        ("tracking: {mode: 5}", "tracking.mode"),
+        ("model: 5", "config.yaml: model: Input should be"),
+    ],
+)
+def test_settings_of_another_type_damage_their_own_cell_alone(finished, tmp_path, settings, message):
+    folder = shutil.copytree(finished, tmp_path / "damaged")
+    (folder / "0-model0-gptq4" / "config.yaml").write_text(settings)
+    damaged, *others = read_cells(folder)
+    assert damaged.state == "damaged" and message in damaged.error and all(cell.done for cell in others)
+    assert build_table([damaged, *others])
+
+
+def test_a_sweep_without_cells_is_refused(tmp_path):
+    write_plan(tmp_path)
+    with pytest.raises(UserError, match=r"plan\.json names no cells"):
+        read_cells(tmp_path)
+
+
 def test_settings_that_vary_tell_cells_apart(finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "settings")
     source = next(folder.glob("*-model0-gptq4"))

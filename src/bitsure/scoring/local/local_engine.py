@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from typing_extensions import override
 
 from bitsure.base.errors import UserError
-from bitsure.base.work import parameters_of, width_of
+from bitsure.models.size import parameters_of, width_of
 from bitsure.quantize.inference.hooks import InferenceRounding
 from bitsure.scoring.engine import Engine
 from bitsure.scoring.journal import Journal, Limits

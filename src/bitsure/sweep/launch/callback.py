@@ -16,12 +16,12 @@ from omegaconf import DictConfig
 
 from bitsure import results
 from bitsure.base.errors import UserError
+from bitsure.base.files import make_writable
 from bitsure.base.memo import Memo
 from bitsure.config import own_code
 from bitsure.config.paths import PROJECT
-from bitsure.results import SweepPlan, Verdict
+from bitsure.results import Status, SweepPlan, Verdict
 from bitsure.results.run_files import PlannedCell
-from bitsure.run.directory import read_status
 from bitsure.sweep.launch.composing import ComposedCell, compose_cells
 
 LAUNCHERS = {  # the package of each, and the project's extra that brings it
@@ -49,6 +49,13 @@ class SweepCallback(Callback):
         except Exception:  # noqa: BLE001 - whatever it is, Hydra would start the cells unchecked
             traceback.print_exc()
             sys.exit("\nError: no cell was started: the sweep could not be checked, see above.")
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Exit with a message if the directory of a single run cannot be written; Hydra would raise its own error."""
+        try:
+            make_writable(Path(config.hydra.run.dir))
+        except UserError as error:
+            sys.exit(f"\nError: {error}")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Make the sweep's report. Exit with the cells that failed."""
@@ -81,7 +88,7 @@ def _prepare(config: DictConfig) -> None:
     lines = errors.lines() + ([] if on_nodes else dry_run.unreachable(inspected))  # nodes have a network of their own
     if lines:
         raise UserError("\n".join(["no cell was started:", *(f"- {line}" for line in lines)]))
-    sweep_dir.mkdir(parents=True, exist_ok=True)
+    make_writable(sweep_dir)
     _lock(sweep_dir)
     results.write(sweep_dir / "plan.json", SweepPlan(cells=[_planned(cell, sweep_dir) for cell in cells]))
 
@@ -107,13 +114,16 @@ def _lock(sweep_dir: Path) -> None:
 def _finish(sweep_dir: Path) -> None:
     if not (sweep_dir / "plan.json").is_file() and not any(sweep_dir.glob("*/status.json")):
         return  # there were no cells, such as with plan=true under another sweeper
-    failed = failures(sweep_dir)
+    failed: list[str] = []
     GlobalHydra.instance().clear()  # it has done its work, and the report composes settings anew
     try:
+        failed = failures(sweep_dir)
         from bitsure.sweep.report.building import finish_sweep
         from bitsure.sweep.report.sweep_terminal import show_sweep
 
         show_sweep(finish_sweep(sweep_dir))
+    except UserError as error:
+        failed.append(f"- the sweep's report could not be made: {error}")
     except Exception as error:  # noqa: BLE001 - Hydra would print it and exit with 0
         traceback.print_exc()
         failed.append(f"- the sweep's report could not be made: {error}")
@@ -135,12 +145,15 @@ def failures(sweep_dir: Path) -> list[str]:
 
 def _why_failed(run_dir: Path) -> str | None:
     """Return why a cell counts as failed; None if it does not."""
-    status = read_status(run_dir)
+    try:
+        status = results.read_if_there(run_dir / "status.json", Status)
+        verdict = results.read_if_there(run_dir / "verdict.json", Verdict)  # full precision has none
+    except UserError as error:
+        return f"damaged: {error}"
     if status is None:
         return "not started: it has no status.json"
     if status.state != "done":
         return f"{status.state}: {(status.error or 'its process ended without an error message').splitlines()[0]}"
-    verdict = results.read_if_there(run_dir / "verdict.json", Verdict)  # full precision has none
     if verdict and verdict.strict and verdict.verdict != "non-inferior":
         return f"verdict=strict: {verdict.verdict}"
     return None

@@ -21,9 +21,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from bitsure.base import store
+from bitsure.base import terminal
 from bitsure.base.errors import UserError
-from bitsure.base.plain_text import without_controls
 from bitsure.base.processes import end_with_parent
 from bitsure.config.schema import Config, resolved
 from bitsure.results.run_files import State
@@ -53,8 +52,9 @@ def run(config: Config, run_dir: Path, sweep: str, job_logging: dict[str, Any]) 
     Raises:
         KeyboardInterrupt: If this process is interrupted; the cell's process is stopped first.
     """
-    if is_done(run_dir, resolved(config)):
-        print(without_controls(f"{run_dir} is done: nothing to do"))
+    settings = resolved(config)
+    if is_done(run_dir, settings):
+        print(f"{run_dir} is done: nothing to do")
         return
     limit = config.sweep.time_limit
     with gpus.assigned(config.sweep.gpus) as gpu_environment:
@@ -70,13 +70,13 @@ def run(config: Config, run_dir: Path, sweep: str, job_logging: dict[str, Any]) 
             if timed_out:
                 _stop(process, 0)
                 message = f"stopped after sweep.time_limit={limit:g} seconds, waiting for other cells not counted"
-                _report_failure(run_dir, process, "timed out", message)
+                _report_failure(run_dir, settings, process, "timed out", message)
             elif process.exitcode:
-                _report_failure(run_dir, process, *_failure(process.exitcode))
+                _report_failure(run_dir, settings, process, *_failure(process.exitcode))
         except KeyboardInterrupt:
             with signals_ignored():
                 _stop(process, INTERRUPT_GRACE)
-                _record_end(run_dir, process, "failed", INTERRUPTED)
+                _record_end(run_dir, settings, process, "failed", INTERRUPTED)
             raise
     with suppress(OSError):
         if not (run_dir / STDERR_FILE).stat().st_size:
@@ -114,21 +114,21 @@ def _stop(process: BaseProcess, grace: float) -> None:
         process.join()
 
 
-def _record_end(run_dir: Path, process: BaseProcess, state: State, message: str) -> None:
+def _record_end(run_dir: Path, settings: dict[str, Any], process: BaseProcess, state: State, message: str) -> None:
     """Make sure that status.json says how a dead process ended."""
     if process.pid is None:
         return
     try:
-        write_end(run_dir, process.pid, state, message)
+        write_end(run_dir, settings, process.pid, state, message)
     except OSError as error:
         log.error("%s: its status cannot be written: %s", run_dir, error)
 
 
-def _report_failure(run_dir: Path, process: BaseProcess, state: State, message: str) -> None:
+def _report_failure(run_dir: Path, settings: dict[str, Any], process: BaseProcess, state: State, message: str) -> None:
     """Record and log that a cell failed."""
     lines = [line for line in (message, *_last_lines(run_dir / STDERR_FILE)) if line]
     text = "\n".join(lines) or f"it ended with exit code {process.exitcode} and no message"
-    _record_end(run_dir, process, state, text)
+    _record_end(run_dir, settings, process, state, text)
     status = read_status(run_dir)
     if status and status.pid == process.pid and status.error:  # not where a strict verdict failed a run that is done
         log.error("%s: %s: %s", run_dir.name, status.state, status.error)
@@ -171,14 +171,14 @@ def _run_cell(
         )  # if memory runs out, the system ends this process, not the launcher
     with (run_dir / STDERR_FILE).open("w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 2)
+    terminal.protect()
     faulthandler.enable(all_threads=False)
     logging.config.dictConfig(job_logging)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from bitsure.run import pipeline
 
     try:
-        with store.waits_reported_to(count):
-            pipeline.run(config, run_dir, sweep)
+        pipeline.run(config, run_dir, sweep, count)
     except UserError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

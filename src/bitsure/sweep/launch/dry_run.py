@@ -183,7 +183,8 @@ def _summary(inspected: Sequence[InspectedCell], memo: Memo) -> str:
     missing = {place for cell in inspected for place in cell.missing}
     done = sum(cell.state == "done" for cell in inspected)
     text = (
-        f"{len(inspected)} cell{'s' * (len(inspected) > 1)}, {done} done; {len(missing)} pieces of work to be made, each once."
+        f"{len(inspected)} cell{'s' * (len(inspected) > 1)}, {done} done; "
+        f"{len(missing)} sets of weights or records to make, each once."
     )
     if downloads := sorted({cell.to_download for cell in inspected if cell.to_download}):
         text += f"\nTo be downloaded first, and not in the estimate: {'; '.join(downloads)}."

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bitsure.base.memo import Memo
 from bitsure.base.store import Store
-from bitsure.base.work import COST_FILE, parameters_of, quantizing_work, read_cost, scoring_work, width_of
+from bitsure.base.work import COST_FILE, quantizing_work, read_cost, scoring_work
+from bitsure.models.size import parameters_of, width_of
 from bitsure.quantize.calibration.windows import HELD_OUT_WINDOWS
 
 if TYPE_CHECKING:

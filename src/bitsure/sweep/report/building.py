@@ -8,6 +8,7 @@ from bitsure.base import terminal
 from bitsure.base.files import write_text
 from bitsure.config.report_settings import read_report_settings
 from bitsure.config.schema import MetricSettings, TrackingSettings
+from bitsure.results import check
 from bitsure.sweep.report.cell_results import CellResult, own_metrics, read_cells, unplanned
 from bitsure.sweep.report.contrasts import MODELS, QUANTIZERS, build_contrasts
 from bitsure.sweep.report.picture import Picture
@@ -72,7 +73,7 @@ def finish_sweep(sweep_dir: Path) -> SweepReport:
     report = build_sweep_report(sweep_dir)
     settings = next((cell.config["tracking"] for cell in report.cells if "tracking" in cell.config), None)
     if settings is not None:
-        where = track_sweep(TrackingSettings(**settings), report)
+        where = track_sweep(check(settings, TrackingSettings, "tracking"), report)
         if where is not None:
             terminal.console().print(f"{'W&B':8} {where}", markup=False, soft_wrap=True)
     return report
@@ -80,8 +81,8 @@ def finish_sweep(sweep_dir: Path) -> SweepReport:
 
 def _metric_settings(cells: list[CellResult]) -> MetricSettings:
     """Return the sweep's metric settings: those of its first finished cell, else the standard ones."""
-    done = next((cell for cell in cells if cell.done), cells[0])
-    return read_report_settings(done.directory / "config.yaml")[0]
+    done = next((cell for cell in cells if cell.done), None)
+    return read_report_settings(done.directory / "config.yaml" if done else None)[0]
 
 
 def _write_tables(report: SweepReport) -> None:

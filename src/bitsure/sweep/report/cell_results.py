@@ -9,12 +9,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
+from pydantic import BaseModel, ConfigDict
 
 from bitsure.base.errors import UserError
-from bitsure.results import Comparison, Costs, MetricsByTask, Provenance, Quantization, SweepPlan, read, read_if_there
+from bitsure.base.memo import Memo
+from bitsure.config.report_settings import check_report_settings
+from bitsure.config.run_config import read_run_config
+from bitsure.config.schema import TrackingSettings
+from bitsure.results import (
+    Comparison,
+    Costs,
+    MetricsByTask,
+    Provenance,
+    Quantization,
+    Status,
+    SweepPlan,
+    check,
+    read,
+    read_if_there,
+)
 from bitsure.results.run_files import ModelOrigin
-from bitsure.run.directory import read_status
 
 FULL_PRECISION = "none"  # the quantizer's name of a model in full precision
 LAST_LINES = 5  # of an error
@@ -86,9 +100,14 @@ def read_cells(sweep_dir: Path) -> list[CellResult]:
         raise UserError(f"{sweep_dir} is no sweep's directory: it holds no plan.json and no folders with a config.yaml.")
     plan = read_if_there(sweep_dir / "plan.json", SweepPlan)
     if plan:
-        return [_read_cell(sweep_dir / cell.directory, cell.name) for cell in plan.cells]
-    configs = sorted(sweep_dir.glob("*/config.yaml"), key=_natural_order)
-    return [_read_cell(path.parent, path.parent.name) for path in configs]
+        directories = [(sweep_dir / cell.directory, cell.name) for cell in plan.cells]
+    else:
+        configs = sorted(sweep_dir.glob("*/config.yaml"), key=_natural_order)
+        directories = [(path.parent, path.parent.name) for path in configs]
+    if not directories:
+        raise UserError(f"{sweep_dir / 'plan.json'} names no cells.")
+    memo = Memo()
+    return [_read_cell(directory, name, memo) for directory, name in directories]
 
 
 def unplanned(sweep_dir: Path) -> list[str]:
@@ -99,6 +118,40 @@ def unplanned(sweep_dir: Path) -> list[str]:
     planned = {Path(sweep_dir, cell.directory).resolve() for cell in plan.cells}
     directories = [path.parent for path in sorted(sweep_dir.rglob("status.json"), key=_natural_order)]
     return [str(path.relative_to(sweep_dir)) for path in directories if path.resolve() not in planned]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(strict=True)
+    name: str | None = None
+
+
+class _QuantGroup(_Group):
+    bits: int | float | None = None
+
+
+class _CalibGroup(_Group):
+    nsamples: int | None = None
+    seqlen: int | None = None
+    seed: int | None = None
+
+
+class _TaskGroup(_Group):
+    names: list[str] = []
+
+
+class _MetricGroup(BaseModel):
+    own: dict[str, str] | list[str] | None = None
+
+
+class NamedSettings(BaseModel):
+    """The settings whose values the report of a sweep reads; groups may have any others."""
+
+    model: _Group = _Group()
+    quant: _QuantGroup = _QuantGroup()
+    calib: _CalibGroup = _CalibGroup()
+    task: _TaskGroup = _TaskGroup()
+    metric: _MetricGroup = _MetricGroup()
+    tracking: TrackingSettings | None = None
 
 
 class _Files(NamedTuple):
@@ -112,12 +165,13 @@ class _Files(NamedTuple):
     costs: Costs | None = None
 
 
-def _read_cell(directory: Path, name: str) -> CellResult:
-    status = read_status(directory)
+def _read_cell(directory: Path, name: str, memo: Memo) -> CellResult:
     state: str
-    state, error = (status.state, status.error) if status else (NOT_STARTED, None)
-    config, files = _read_config(directory), _Files()
+    state, error, config, files = NOT_STARTED, None, {}, _Files()
     try:
+        if status := read_if_there(directory / "status.json", Status):
+            state, error = status.state, status.error
+        config = _read_config(directory / "config.yaml", memo)
         files = _read_files(directory)
         if state == DONE and not (files.metrics and config):
             raise UserError("metrics.json or config.yaml is missing.")
@@ -131,15 +185,21 @@ def _read_cell(directory: Path, name: str) -> CellResult:
     return CellResult(directory, name, state, about.error, config, model, files.quantization, *numbers)
 
 
-def _read_config(directory: Path) -> dict[str, Any]:
-    """Return config.yaml as plain data; empty if it cannot be read or is not a run's."""
-    try:
-        text = (directory / "config.yaml").read_text(encoding="utf-8")
-        config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+def _read_config(file: Path, memo: Memo) -> dict[str, Any]:
+    """Return the groups of config.yaml; none where there is no such file.
+
+    Raises:
+        UserError: If it is not a run's, or a setting that the report reads does not fit its type.
+    """
+    if not file.is_file():
         return {}
-    # A foreign file may hold anything. A group that is no mapping has no settings.
-    return {str(name): group for name, group in config.items() if isinstance(group, dict)} if isinstance(config, dict) else {}
+    config = read_run_config(file)
+    check(config, NamedSettings, file)
+    try:
+        memo(check_report_settings, {name: config[name] for name in ("metric", "verdict") if config.get(name)})
+    except UserError as error:
+        raise error.prefixed(f"{file}: ") from error
+    return {name: group for name, group in config.items() if isinstance(group, dict)}
 
 
 def _read_files(directory: Path) -> _Files:
@@ -177,6 +237,4 @@ def _flat(node: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, o
 
 def own_metrics(cells: Sequence[CellResult]) -> list[str]:
     """Return the names of the users' own metrics that finished cells have numbers of."""
-    settings = [cell.config.get("metric") for cell in cells if cell.done]
-    named = [one.get("own") for one in settings if isinstance(one, dict)]
-    return sorted({str(name) for names in named if isinstance(names, dict) for name in names})
+    return sorted({str(name) for cell in cells if cell.done for name in cell.config.get("metric", {}).get("own") or ()})

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import combinations, product
 
+from bitsure.base.errors import UserError
 from bitsure.comparison import was_compared
 from bitsure.comparison.changes import CHANGE_METRICS, AnswerChanges, in_common, read_changes, resampled_means
 from bitsure.config.schema import MetricSettings
@@ -103,7 +104,7 @@ def build_contrasts(cells: list[CellResult], metric: MetricSettings) -> Contrast
             if _compared(cell, task):
                 try:
                     changes = read_changes(cell.directory / "changes.parquet", task)
-                except (OSError, ValueError):
+                except UserError:
                     unreadable[cell.name] = None
                 else:
                     if len(changes.question):  # whole texts have no answers that could change
