@@ -64,8 +64,9 @@ def test_codebooks_have_blocks_that_run_on_from_row_to_row():
     found = of_weight(blocks, 100, 0)
     assert found.units["group"].tolist() == [[0, 0, 0, 0, 1, 1], [1, 1, 2, 2, 2, 2]]
     assert (found.stored_bits, found.statistics) == (12 * 4 + 3 * 32, torch.ones(3).numpy().tobytes())
-    scales = QuantizedScales(torch.tensor([1, 2, 3], dtype=torch.uint8), torch.linspace(-1, 1, 256), torch.ones(1), 4, 0.5)
-    double = of_weight(dataclasses.replace(blocks, absmax=scales), 100, 0)
+    nested = QuantizedScales(torch.linspace(-1, 1, 256), torch.ones(1), 4, 0.5)
+    absmax = torch.tensor([1, 2, 3], dtype=torch.uint8)
+    double = of_weight(dataclasses.replace(blocks, absmax=absmax, nested=nested), 100, 0)
     assert double.statistics == b"\1\2\3" + np.float32([1.0, 0.5]).tobytes()
     assert double.statistics_bits == len(double.statistics) * 8
 

@@ -36,7 +36,8 @@ def weight(codes: np.ndarray, bits: int = 4) -> IntegerWeight:
     out, width = codes.shape
     scales = torch.from_numpy(np.random.default_rng(0).uniform(0.5, 1, (out, 1))).half()
     zeros = torch.full((out, 1), 2 ** (bits - 1), dtype=torch.int32)
-    return IntegerWeight(bits, torch.from_numpy(codes).int(), scales, zeros, torch.zeros(width, dtype=torch.int64))
+    grouping = torch.zeros(width, dtype=torch.int64)
+    return IntegerWeight(bits=bits, codes=torch.from_numpy(codes).int(), scales=scales, zeros=zeros, group_of=grouping)
 
 
 def write(folder, weights):

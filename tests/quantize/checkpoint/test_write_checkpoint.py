@@ -38,11 +38,11 @@ def test_integer_weights_come_back_from_disk_exactly(tmp_path, bits, symmetric):
 
 
 def test_formats_of_one_checkpoint_come_back_from_disk_exactly(tmp_path):
-    scales = QuantizedScales(torch.tensor([0, 9], dtype=torch.uint8), torch.rand(256), torch.rand(1), 256, offset=0.5)
+    absmax, nested = torch.tensor([0, 9], dtype=torch.uint8), QuantizedScales(torch.rand(256), torch.rand(1), 256, offset=0.5)
     weights: dict[str, Weight] = {
         "a": round_to_nearest(torch.randn(6, 20), Rtn(4, 8, True)),
         "b": round_to_nearest(torch.randn(5, 64), Rtn(format="mxfp4")),
-        "c": CodebookWeight(torch.randint(0, 16, (2, 64), dtype=torch.uint8), torch.linspace(-1, 1, 16), scales, 64),
+        "c": CodebookWeight(torch.randint(0, 16, (2, 64), dtype=torch.uint8), torch.linspace(-1, 1, 16), absmax, 64, nested),
         "d": DenseWeight(torch.randn(2, 3), bits=2.5),
     }
     write_checkpoint(tmp_path, weights)

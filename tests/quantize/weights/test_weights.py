@@ -24,16 +24,19 @@ def test_dequantizing_by_hand():
 
 def test_floating_zero_points_are_stored_bits():
     weight = IntegerWeight(
-        4, torch.zeros(2, 8, dtype=torch.int32), torch.ones(2, 1).half(), torch.ones(2, 1).half(), torch.zeros(8).long()
+        bits=4,
+        codes=torch.zeros(2, 8, dtype=torch.int32),
+        scales=torch.ones(2, 1).half(),
+        zeros=torch.ones(2, 1).half(),
+        group_of=torch.zeros(8).long(),
     )
     assert weight.storage_bits == 16 * 4 + 2 * 32 and weight.dequantize().tolist() == [[-1.0] * 8] * 2
 
 
 def test_a_doubly_quantized_absmax():
-    scales = QuantizedScales(
-        torch.tensor([0, 255], dtype=torch.uint8), torch.arange(256) / 255, torch.tensor([2.0]), 256, offset=0.5
-    )
-    weight = CodebookWeight(torch.full((2, 64), 15, dtype=torch.uint8), torch.arange(16) / 15, scales, 64)
+    absmax = torch.tensor([0, 255], dtype=torch.uint8)
+    nested = QuantizedScales(torch.arange(256) / 255, torch.tensor([2.0]), 256, offset=0.5)
+    weight = CodebookWeight(torch.full((2, 64), 15, dtype=torch.uint8), torch.arange(16) / 15, absmax, 64, nested)
     assert weight.dequantize()[:, 0].tolist() == [0.5, 2.5]
     assert weight.storage_bits == 128 * 4 + 2 * 8 + 32 + 32
     back = CodebookWeight.from_tensors("a", {f"a.{part}": tensor for part, tensor in weight.tensors().items()}, {})

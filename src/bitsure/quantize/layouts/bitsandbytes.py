@@ -49,4 +49,4 @@ def from_rows(weight: torch.Tensor, absmax: torch.Tensor) -> IntegerWeight:
     scales = absmax.float()[:, None] / 127
     zeros = torch.full_like(scales, 128, dtype=torch.int32)
     group_of = torch.zeros(weight.shape[1], dtype=torch.int64)
-    return IntegerWeight(8, weight.to(torch.int32) + 128, scales, zeros, group_of)
+    return IntegerWeight(bits=8, codes=weight.to(torch.int32) + 128, scales=scales, zeros=zeros, group_of=group_of)

@@ -86,4 +86,4 @@ def _layer(name: str, widths: set[int], tensors: dict[str, torch.Tensor], where:
         zeros = torch.full_like(scales, 2 ** (bits - 1), dtype=torch.int32)
     if group_of is None or (group_of < 0).any():
         group_of = torch.arange(width) // -(-width // scales.shape[1])
-    return IntegerWeight(bits, codes, scales, zeros, group_of.long())
+    return IntegerWeight(bits=bits, codes=codes, scales=scales, zeros=zeros, group_of=group_of.long())

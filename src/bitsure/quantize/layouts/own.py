@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from inspect import isabstract
 from pathlib import Path
 from typing import Any
 
@@ -36,5 +37,6 @@ class OwnLayout(Layout):
 
 def _formats(classes: list[type[Weight]]) -> Iterator[type[Weight]]:
     for weight_format in classes:
-        yield weight_format
+        if not isabstract(weight_format):
+            yield weight_format
         yield from _formats(weight_format.__subclasses__())

@@ -78,7 +78,7 @@ def quantize_weight(weight: torch.Tensor, quant: Hqq) -> IntegerWeight:
     parts = [part for part in weight.tensor_split([width // size * size], 1) if part.numel()]
     quantized = [_quantize(part, quant.bits, min(size, part.shape[1])) for part in parts]
     codes, scales, zeros = (torch.cat(tensors, 1) for tensors in zip(*quantized, strict=True))
-    return IntegerWeight(quant.bits, codes, scales, zeros, torch.arange(width) // size)
+    return IntegerWeight(bits=quant.bits, codes=codes, scales=scales, zeros=zeros, group_of=torch.arange(width) // size)
 
 
 def _quantize(weight: torch.Tensor, bits: int, group_size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

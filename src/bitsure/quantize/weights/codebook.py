@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bitsure.quantize.weights.grouped import number_of_bits
 from bitsure.quantize.weights.weight import Weight, WeightCodes
 
 BITS = 4
@@ -18,10 +19,8 @@ BITS = 4
 
 @dataclass(frozen=True)
 class QuantizedScales:
-    """Scales that are quantized in turn, the double quantization of QLoRA: scale[b] ≈ codebook[codes[b]] · absmax + offset."""
+    """How scales are quantized in turn, the double quantization of QLoRA: scale[b] ≈ codebook[code[b]] · absmax + offset."""
 
-    codes: torch.Tensor
-    """(blocks,) uint8."""
     codebook: torch.Tensor
     """(256,) float32."""
     absmax: torch.Tensor
@@ -30,14 +29,9 @@ class QuantizedScales:
     offset: float
     """The mean that was subtracted before the scales were quantized."""
 
-    def dequantize(self) -> torch.Tensor:
-        """Return the scales, (blocks,) float32."""
-        return _look_up(self.codebook, self.codes, self.absmax, self.block_size) + self.offset
-
-    @property
-    def storage_bits(self) -> float:
-        """Bits of the codes, their scales and the offset."""
-        return self.codes.numel() * 8 + self.absmax.numel() * 32 + 32
+    def dequantize(self, codes: torch.Tensor) -> torch.Tensor:
+        """Return the scales (blocks,) float32 of their codes (blocks,) uint8."""
+        return _look_up(self.codebook, codes, self.absmax, self.block_size) + self.offset
 
 
 @dataclass(frozen=True)
@@ -53,20 +47,21 @@ class CodebookWeight(Weight):
     """Integers in [0, 16), (out, in) uint8."""
     codebook: torch.Tensor
     """(16,) float32; part of the format, so that it is not counted as storage."""
-    absmax: torch.Tensor | QuantizedScales
-    """A scale for each block, (blocks,) float32, or those quantized."""
+    absmax: torch.Tensor
+    """A scale for each block, (blocks,) float32, or their codes in `nested`, uint8."""
     block_size: int
+    nested: QuantizedScales | None = None
+    """How the scales are quantized."""
 
     def dequantize(self) -> torch.Tensor:
         """Return the matrix, (out, in) float32."""
-        absmax = self.absmax.dequantize() if isinstance(self.absmax, QuantizedScales) else self.absmax
+        absmax = self.absmax if self.nested is None else self.nested.dequantize(self.absmax)
         return _look_up(self.codebook, self.codes, absmax, self.block_size)
 
     @property
     def storage_bits(self) -> float:
-        """Bits of codes and scales."""
-        scales = self.absmax.storage_bits if isinstance(self.absmax, QuantizedScales) else self.absmax.numel() * 32
-        return self.codes.numel() * BITS + scales
+        """Bits of codes, of scales and of what quantized scales need."""
+        return self.codes.numel() * BITS + sum(number_of_bits(part) for part in self._statistics())
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the layout of bitsandbytes: two codes a byte, the first in the upper half; settings as JSON in bytes."""
@@ -78,14 +73,14 @@ class CodebookWeight(Weight):
             "dtype": "float32",
             "shape": list(self.codes.shape),
         }
-        parts = {"weight": (pairs[:, :1] << 4) | pairs[:, 1:], "weight.quant_map": self.codebook}
-        if isinstance(self.absmax, QuantizedScales):
-            scales = self.absmax
-            state |= {"nested_blocksize": scales.block_size, "nested_dtype": "float32", "nested_offset": scales.offset}
-            parts |= {"weight.absmax": scales.codes, "weight.nested_absmax": scales.absmax}
-            parts["weight.nested_quant_map"] = scales.codebook
-        else:
-            parts["weight.absmax"] = self.absmax
+        parts = {
+            "weight": (pairs[:, :1] << 4) | pairs[:, 1:],
+            "weight.quant_map": self.codebook,
+            "weight.absmax": self.absmax,
+        }
+        if (nested := self.nested) is not None:
+            state |= {"nested_blocksize": nested.block_size, "nested_dtype": "float32", "nested_offset": nested.offset}
+            parts |= {"weight.nested_absmax": nested.absmax, "weight.nested_quant_map": nested.codebook}
         parts[f"weight.quant_state.bitsandbytes__{kind}"] = torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
         return parts
 
@@ -98,11 +93,14 @@ class CodebookWeight(Weight):
         pairs = tensors.pop(f"{name}.weight").contiguous().view(torch.uint8).flatten()
         codes = torch.stack([pairs >> 4, pairs & 15], 1).flatten()
         out, width = state["shape"]
-        absmax: torch.Tensor | QuantizedScales = part["absmax"].float()
+        absmax, nested = part["absmax"], None
         if "nested_absmax" in part:
-            nested = part["nested_absmax"], state["nested_blocksize"], state.get("nested_offset", 0.0)
-            absmax = QuantizedScales(part["absmax"], part["nested_quant_map"], *nested)
-        return cls(codes[: out * width].view(out, width), part["quant_map"], absmax, state["blocksize"])
+            nested = QuantizedScales(
+                part["nested_quant_map"], part["nested_absmax"], state["nested_blocksize"], state.get("nested_offset", 0.0)
+            )
+        else:
+            absmax = absmax.float()
+        return cls(codes[: out * width].view(out, width), part["quant_map"], absmax, state["blocksize"], nested)
 
     def group_sizes(self) -> list[int]:
         """Return the block size."""
@@ -110,10 +108,12 @@ class CodebookWeight(Weight):
 
     def compressible_codes(self) -> WeightCodes:
         """Return the codes."""
-        statistics = [self.absmax] if isinstance(self.absmax, torch.Tensor) else []
-        if isinstance(self.absmax, QuantizedScales):
-            statistics = [self.absmax.codes, self.absmax.absmax, torch.tensor(self.absmax.offset)]
-        return WeightCodes(BITS, self.codes, self.codes.shape[1], self._blocks_of_rows, statistics)
+        return WeightCodes(BITS, self.codes, self.codes.shape[1], self._blocks_of_rows, self._statistics())
+
+    def _statistics(self) -> list[torch.Tensor]:
+        if self.nested is None:
+            return [self.absmax]
+        return [self.absmax, self.nested.absmax, torch.tensor(self.nested.offset)]
 
     def _blocks_of_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         width = self.codes.shape[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -92,13 +92,14 @@ def weight_from_units(
         width: The number of weights in a row.
         numbers: The number format.
     """
-    narrower = None if len(group_of) == width else width
+    grouping: Any = {"group_of": group_of, "width": None if len(group_of) == width else width}
     if numbers.format == "int":
         codes = (units + (zeros[:, group_of] if zeros.shape[1] > 1 else zeros)).to(torch.int32)
-        return IntegerWeight(numbers.levels.bit_length(), codes, scales, zeros, group_of, width=narrower)
+        return IntegerWeight(bits=numbers.levels.bit_length(), codes=codes, scales=scales, zeros=zeros, **grouping)
     if numbers.format in MX:
         scales = (scales.view(torch.int32) >> MANTISSA_BITS).to(torch.uint8)
-    return ElementWeight(numbers.format, encode(units, ELEMENTS[numbers.format]), scales, group_of, width=narrower)
+    codes = encode(units, ELEMENTS[numbers.format])
+    return ElementWeight(format=numbers.format, codes=codes, scales=scales, **grouping)
 
 
 def _half(scales: torch.Tensor) -> torch.Tensor:

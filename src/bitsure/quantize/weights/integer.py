@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -10,43 +9,26 @@ from typing import Any, ClassVar, Self
 import torch
 
 from bitsure.base.errors import UserError
+from bitsure.quantize.weights.grouped import GroupedWeight, number_of_bits
 from bitsure.quantize.weights.packing import pack, unpack
-from bitsure.quantize.weights.weight import (
-    Weight,
-    WeightCodes,
-    grouped_rows,
-    number_of_bits,
-    scale_columns,
-    sizes_of_groups,
-)
+from bitsure.quantize.weights.weight import WeightCodes
 
 GPTQ_TENSORS = {"qweight", "qzeros", "scales", "g_idx"}
 
 
-@dataclass(frozen=True)
-class IntegerWeight(Weight):
-    """Integers: W[o, i] ≈ scales[o, g] · (codes[o, i] − zeros[o, g]) · input_scales[i] with g = group_of[i]."""
+@dataclass(frozen=True, kw_only=True)
+class IntegerWeight(GroupedWeight):
+    """Integers: number(codes) is codes − zeros[o, g]. Codes are int32 in [0, 2**bits), scales floating-point numbers."""
 
     suffix: ClassVar[str] = "qweight"
 
     bits: int
-    codes: torch.Tensor
-    """Integers in [0, 2**bits), (out, stored) int32; stored ≥ in, since the last group may be padded."""
-    scales: torch.Tensor
-    """(out, groups) floating, or (1, 1): one for the whole tensor."""
     zeros: torch.Tensor
     """Zero points of the shape of scales: int32 in [0, 2**bits], or floating."""
-    group_of: torch.Tensor
-    """The group of each stored column, (stored,) int64."""
-    input_scales: torch.Tensor | None = None
-    """What the layer's input is multiplied by before the codes see it, (in,) float16."""
-    width: int | None = None
-    """in, where it is less than stored."""
 
-    def dequantize(self) -> torch.Tensor:
-        """Return the matrix, (out, in) float32."""
-        weight = self.scales.float()[:, self.group_of] * (self.codes - self.zeros[:, self.group_of])
-        return scale_columns(weight[:, : self.width], self.input_scales)
+    def _stored_numbers(self) -> torch.Tensor:
+        numbers: torch.Tensor = self.scales.float()[:, self.group_of] * (self.codes - self.zeros[:, self.group_of])
+        return numbers
 
     @property
     def storage_bits(self) -> float:
@@ -67,19 +49,10 @@ class IntegerWeight(Weight):
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the packed layout of GPTQ, and beside it what that has no room for."""
-        parts = {
-            "scales": self.scales.T,
-            "g_idx": self.group_of.to(torch.int32),
-            "qweight": pack(self.codes.T, self.bits),
-        }
-        if self.zeros.is_floating_point():
-            parts["zeros"] = self.zeros
-        else:
-            parts["qzeros"] = pack(self.zeros, self.bits).T
-        if self.input_scales is not None:
-            parts["input_scales"] = self.input_scales
+        parts = self._layout() | {"qweight": pack(self.codes.T, self.bits)}
+        parts |= {"zeros": self.zeros} if self.zeros.is_floating_point() else {"qzeros": pack(self.zeros, self.bits).T}
         if self.width is not None or len(self.scales) != len(self.codes):
-            parts["shape"] = torch.tensor([len(self.codes), self.width or self.codes.shape[1]])
+            parts["shape"] = self._shape()
         return parts
 
     @classmethod
@@ -111,21 +84,9 @@ class IntegerWeight(Weight):
             width=None if width == stored else width,
         )
 
-    def group_sizes(self) -> list[int]:
-        """Return the different numbers of weights that share a scale."""
-        return sizes_of_groups(self.scales, self.codes, self.group_of)
-
     def compressible_codes(self) -> WeightCodes:
         """Return the integers."""
-        zeros = self.zeros if self.zeros.is_floating_point() else self.zeros.to(torch.int16)
-        statistics = [part for part in (self.scales, zeros, self.input_scales) if part is not None]
-        out, stored = self.codes.shape
-        groups = lambda rows: grouped_rows(rows, self.scales, self.group_of, out)  # noqa: E731
-        return WeightCodes(self.bits, self.codes, self.width or stored, groups, statistics)
-
-    def split_input_scales(self) -> tuple[Weight, torch.Tensor | None]:
-        """Return the weight without its input scales, and those."""
-        return dataclasses.replace(self, input_scales=None), self.input_scales
+        return self._weight_codes(self.bits, self.zeros if self.zeros.is_floating_point() else self.zeros.to(torch.int16))
 
 
 def _consecutive_groups(width: int, groups: int) -> torch.Tensor:

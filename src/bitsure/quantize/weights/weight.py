@@ -87,35 +87,3 @@ class Weight(ABC):
     def split_input_scales(self) -> tuple[Weight, torch.Tensor | None]:
         """Return the weight for inputs that are scaled already, and the scales, shape (in,); None if it has none."""
         return self, None
-
-
-def number_of_bits(tensor: torch.Tensor | None) -> int:
-    """Return how many bits a tensor's numbers take; 0 of None."""
-    return 0 if tensor is None else tensor.numel() * tensor.element_size() * 8
-
-
-def scale_columns(weight: torch.Tensor, input_scales: torch.Tensor | None) -> torch.Tensor:
-    """Return a matrix (out, in) times what its inputs are multiplied by, (in,); the matrix itself for None."""
-    return weight if input_scales is None else weight * input_scales.float()
-
-
-def grouped_rows(rows: NDArray[np.int64], scales: torch.Tensor, group_of: torch.Tensor, out: int) -> NDArray[np.int64]:
-    """Return the group of each code of some rows where groups lie along rows, as `WeightCodes.groups`.
-
-    Args:
-        rows: Row numbers, shape (rows,).
-        scales: Shape (out, groups), or (1, 1) for one scale a tensor.
-        group_of: The group of each stored column, shape (stored,).
-        out: The matrix's number of rows.
-    """
-    if len(scales) != out:
-        return np.zeros((1, 1), dtype=np.int64)
-    ids: NDArray[np.int64] = np.arange(len(rows))[:, None] * scales.shape[1] + group_of.numpy()[None]
-    return ids
-
-
-def sizes_of_groups(scales: torch.Tensor, codes: torch.Tensor, group_of: torch.Tensor) -> list[int]:
-    """Return the different sizes of groups that lie along rows."""
-    if scales.numel() == 1:
-        return [codes.numel()]
-    return sorted(set(torch.bincount(group_of).tolist()))
