@@ -115,4 +115,4 @@ def _model(table: NDArray[np.uint16]) -> Any:
 
 def _check(same: bool, coder: str) -> None:
     if not same:
-        raise UserError(f"{coder} did not give back the codes it was given. No size is taken from that.")
+        raise UserError(f"{coder} did not restore the codes that it encoded, so its size means nothing. Install another version of it.")

@@ -16,6 +16,7 @@ LARGEST_ID = 2**63 - 1  # records keep a doc_id in 64 bits
 BETWEEN_EXAMPLES = "\n\n"  # the harness's own separator of few-shot examples
 
 Score = tuple[float, bool]  # log-likelihood in nats, and whether every token is the most likely one
+Gold = list[int]  # indices of the right choices
 
 
 @dataclass(frozen=True)
