@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -53,6 +55,11 @@ def test_noise_of_another_size_is_no_control(runs, scale):
     sentence = judge(found, MARGINS, 0.95).noise_control["t"].sentence
     assert "Whether unsure questions are hit harder than by such noise is not tested: its mean KL is 0." in sentence
     assert "its standard deviation of the change in log-odds is 0." in sentence and "a factor of 1.25" in sentence
+    advised = float(re.search(r"Try control\.scale=([\d.]+)\.", sentence)[1])  # brings noise of this scale to the quantizer's
+    assert advised * scale == pytest.approx(1, abs=0.1)
+    twice = judge(found, MARGINS, 0.95, noise_scale=2.0).noise_control["t"].sentence
+    assert "noise of 2 times the output error" in twice
+    assert float(re.search(r"Try control\.scale=([\d.]+)\.", twice)[1]) == pytest.approx(2 * advised, abs=0.15)
 
 
 def test_the_p_value_counts_the_seeds_that_are_as_steep():

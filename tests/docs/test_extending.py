@@ -15,10 +15,10 @@ import yaml
 from bitsure.config.paths import PROJECT
 from tests.builders.documents import code_blocks
 
-QUANTIZER, METRICS = CODE = code_blocks("extending.md", "python")
+QUANTIZER, CODES, METRICS = CODE = code_blocks("extending.md", "python")
 SETTINGS = code_blocks("extending.md", "yaml")
 TASK, QUESTIONS = SETTINGS[-1], code_blocks("extending.md", "json")[0]
-(ONE_RUN, SWEEP), (METRIC_RUN, METRIC_SWEEP), (TASK_RUN,) = (
+(ONE_RUN, SWEEP), (CODES_RUN,), (METRIC_RUN, METRIC_SWEEP), (TASK_RUN,) = (
     commands.splitlines() for commands in code_blocks("extending.md", "bash")
 )
 QUICK = ["model=pocket-300k", "compress.codes=0", "metric.resamples=100", "tracking.mode=disabled"]
@@ -63,7 +63,7 @@ def entries(folder, kind: str) -> set[str]:
     return {path.parent.name for path in (folder / "store" / kind).rglob("manifest.json")}
 
 
-@pytest.mark.parametrize("example", [QUANTIZER + SETTINGS[0], METRICS + SETTINGS[1], TASK + QUESTIONS])
+@pytest.mark.parametrize("example", [QUANTIZER + SETTINGS[0], CODES + SETTINGS[1], METRICS + SETTINGS[2], TASK + QUESTIONS])
 def test_an_example_is_at_most_thirty_lines(example):
     assert len([line for line in example.splitlines() if line.strip()]) <= 30
 
@@ -78,6 +78,14 @@ def test_a_quantizer_of_ones_own_is_proven_scored_compared_and_reported(finished
     assert "mine4-0.999" in (finished / "report.html").read_text()
     made_from = json.loads((finished / "provenance.json").read_text())["weights"]["quant"]
     assert made_from["method"] == "my_quantizer.Mine" and (made_from["bits"], made_from["kept"]) == (4, 0.999)
+
+
+def test_codes_of_ones_own_are_stored_counted_and_compressed(folder):
+    run(folder, CODES_RUN, f"hydra.run.dir={folder / 'codes'}", "compress.codes=4096", "compress.tokens=0")
+    proof = results(folder / "codes", "quantization")
+    assert proof["quantizer"] == "grouped4-g32" and proof["bits_per_weight"] == pytest.approx(4 + (16 + 4) / 32)
+    assert proof["bits_per_weight_coded"] < proof["bits_per_weight"] and 0 < proof["code_entropy"] < 4
+    assert results(folder / "codes", "compressibility")["weights"]["bits"] == 4
 
 
 @pytest.mark.slow

@@ -49,6 +49,15 @@ def ask(loaded_model, own_tasks, name, **changes):
     return harness.evaluate_tasks(tasks.load_tasks(chosen, [name], None)[name], lm, chosen)
 
 
+def test_a_task_with_several_filters_has_each_question_once(loaded_model, own_tasks, tmp_path):
+    for name in ("pets.jsonl", "tiny_pets.yaml"):
+        (tmp_path / name).write_text((own_tasks / name).read_text())
+    with (tmp_path / "tiny_pets.yaml").open("a") as file:
+        file.write("filter_list: [{name: a, filter: [{function: take_first}]}, {name: b, filter: [{function: take_first}]}]\n")
+    records, prompts = ask(loaded_model, tmp_path, "tiny_pets")
+    assert len(prompts) == len(records) == 20 and records == ask(loaded_model, own_tasks, "tiny_pets")[0]
+
+
 @pytest.mark.parametrize("name", ["tiny_last", "tiny_pages"])
 def test_the_harness_own_numbers(loaded_model, own_tasks, name):
     from lm_eval.evaluator import evaluate

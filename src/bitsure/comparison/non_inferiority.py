@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 
 from bitsure.comparison.differences import was_compared
@@ -27,7 +28,7 @@ NOISE_LABELS = {PRIMARY: "the right answer's probability", "nll": "the NLL of a 
 LABELS = {"accuracy": "the loss of accuracy", "nll": "the rise of the NLL", ECE: "the rise of the calibration error"}
 
 
-def judge(comparison: Comparison, margins: VerdictSettings, level: float) -> Verdict:
+def judge(comparison: Comparison, margins: VerdictSettings, level: float, noise_scale: float = 1.0) -> Verdict:
     """Return the verdict on a comparison.
 
     A loss is how much worse the quantized model is, in the metric's own unit. A metric is non-inferior where its interval's
@@ -41,11 +42,14 @@ def judge(comparison: Comparison, margins: VerdictSettings, level: float) -> Ver
         comparison: What `compare` returned.
         margins: The largest loss of each metric that is small enough to ship.
         level: The confidence level of the intervals, in (0, 1).
+        noise_scale: The output error of the noise control ÷ the quantizer's.
     """
     by_metric = {"accuracy": margins.accuracy_margin, "nll": margins.nll_margin, ECE: margins.calibration_error_margin}
     tasks = {task: _judge_task(task, values, by_metric, level) for task, values in comparison.items() if task != MACRO}
     around = {
-        task: against_noise(task, values, level) for task, values in comparison.items() if f"{NOISE_CONTROL}nll" in values
+        task: against_noise(task, values, level, noise_scale)
+        for task, values in comparison.items()
+        if f"{NOISE_CONTROL}nll" in values
     }
     return Verdict(
         verdict=_overall([task.verdict for task in tasks.values()]),
@@ -56,20 +60,22 @@ def judge(comparison: Comparison, margins: VerdictSettings, level: float) -> Ver
     )
 
 
-def against_noise(task: str, values: Mapping[str, Difference], level: float) -> NoiseVerdict:
+def against_noise(task: str, values: Mapping[str, Difference], level: float, scale: float = 1.0) -> NoiseVerdict:
     """Return where the quantized model lies within the range of noise of the same output error.
 
     Args:
         task: The task's name.
         values: The task's part of a comparison with a noise control.
         level: The confidence level; the slope's test is called by p ≤ 1 − level.
+        scale: The noise's output error ÷ the quantizer's.
     """
     names = [name for name in values if f"{NOISE_CONTROL}{name}" in values]
     places = {name: place_in_range(values[name].value, values[f"{NOISE_CONTROL}{name}"]) for name in names}
     name = PRIMARY if PRIMARY in names else "nll"
     change, noise = values[name], values[f"{NOISE_CONTROL}{name}"]
+    size = "the same" if scale == 1 else f"{scale:g} times the"
     sentence = (
-        f"{task}: noise of the same output error ({noise.n} seeds) changes {NOISE_LABELS[name]} by "
+        f"{task}: noise of {size} output error ({noise.n} seeds) changes {NOISE_LABELS[name]} by "
         f"{noise.ci_low:+.4f} to {noise.ci_high:+.4f}; quantization, by {change.value:+.4f}, is {places[name]} that."
     )
     if "kl_divergence" in names:
@@ -78,13 +84,19 @@ def against_noise(task: str, values: Mapping[str, Difference], level: float) -> 
     if "harm_slope" in values and (mismatch := size_mismatch(values)):
         sentence += (
             f" Whether unsure questions are hit harder than by such noise is not tested: {mismatch}, and noise is a "
-            f"control only within a factor of {SIZE_FACTOR:g}."
+            f"control only within a factor of {SIZE_FACTOR:g}.{_scale_that_fits(values, scale)}"
         )
     elif "harm_slope" in values and (p_value := values["harm_slope"].p_value) is not None:
         shown = p_value <= 1 - level + 1e-9  # 1 − level is not exact
         hit = "hit harder than by such noise" if shown else "not shown to be hit harder than by such noise"
         sentence += f" Unsure questions are {hit} (p = {p_value:.2g}, unadjusted)."
     return NoiseVerdict(places=places, sentence=sentence)
+
+
+def _scale_that_fits(values: Mapping[str, Difference], scale: float) -> str:
+    """Return which `control.scale` gives the noise the quantizer's mean KL, which grows with the square of small noise."""
+    noise, quantizer = values[f"{NOISE_CONTROL}kl_divergence"].value, values["kl_divergence"].value
+    return f" Try control.scale={scale * math.sqrt(quantizer / noise):.2g}." if noise and quantizer else ""
 
 
 def verdict_sentences(verdict: Verdict) -> list[str]:

@@ -115,4 +115,6 @@ def _model(table: NDArray[np.uint16]) -> Any:
 
 def _check(same: bool, coder: str) -> None:
     if not same:
-        raise UserError(f"{coder} did not restore the codes that it encoded, so its size means nothing. Install another version of it.")
+        raise UserError(
+            f"{coder} did not give back the codes that it was given, so its size is unknown. Install another version of it."
+        )

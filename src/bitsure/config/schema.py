@@ -29,8 +29,11 @@ class ControlSettings:
     """The noise control: models with noise of the quantizer's output error, scored with the quantized one."""
 
     seeds: int = MISSING  # how many; 0: no control
+    scale: float = 1.0  # the noise's output error ÷ the quantizer's, for noise that does more or less to the answers
 
     def __post_init__(self) -> None:
+        if not self.scale > 0:
+            raise UserError(f"control.scale={self.scale}: a number above 0; 1 is noise of the quantizer's own output error.")
         if self.seeds != 0:
             at_least("control.seeds", self.seeds, 19, " (a p-value of .05 needs as many), or 0 for none")
 
@@ -244,6 +247,8 @@ def resolved(config: Config) -> dict[str, Any]:
     settings = asdict(config) | {"quant": own_class | asdict(config.quant) | {"name": config.quant.name}}
     if not config.metric.own:
         del settings["metric"]["own"]  # config.yaml stays as it was before there were own metrics
+    if config.control.scale == 1:
+        del settings["control"]["scale"]  # likewise
     return {key: _plain(value) for key, value in settings.items() if key not in ("sweep", "plan")}
 
 

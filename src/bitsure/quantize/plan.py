@@ -71,9 +71,9 @@ class Plan:
         quantizer = self.quant.matched_quantizer
         return replace(self, quant=quantizer) if quantizer else None
 
-    def noise(self, seed: int) -> Plan:
-        """Return the plan of a noise control of this quantizer."""
-        return replace(self, quant=Noise(like=self.quant, seed=seed))
+    def noise(self, seed: int, scale: float = 1.0) -> Plan:
+        """Return the plan of a noise control of this quantizer, of `scale` times its output error."""
+        return replace(self, quant=Noise(like=self.quant, seed=seed, scale=scale))
 
     def _identity(self) -> dict[str, Any]:
         identity = self.quant.identity(self.checkpoint)

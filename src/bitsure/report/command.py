@@ -94,7 +94,9 @@ def _about(directory: Path, run: SavedRun, baseline_bits: float | None) -> About
     provenance = read_if_there(directory / "provenance.json", Provenance)
     name = provenance.model.name if provenance and provenance.model else directory.resolve().name
     config = directory / "config.yaml"
-    task = read_run_config(config).get("task") if config.is_file() else None
+    settings = read_run_config(config) if config.is_file() else {}
+    task, control = settings.get("task"), settings.get("control")
+    scale = control.get("scale", 1.0) if isinstance(control, dict) else 1.0
     return About(
         title=f"{name}, {quantization.quantizer}" if quantization else name,
         quantization=quantization,
@@ -102,6 +104,7 @@ def _about(directory: Path, run: SavedRun, baseline_bits: float | None) -> About
         prompts=run.prompts,
         baseline_bits=baseline_bits,
         noisy=[read_records(path)[0] for path in sorted((directory / "noise_control").glob("*.parquet"))],
+        noise_scale=scale if isinstance(scale, float) else 1.0,
         compressibility=read_if_there(directory / "compressibility.json", Compressibility),
         task=task if isinstance(task, dict) else None,
     )

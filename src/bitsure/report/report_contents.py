@@ -32,6 +32,7 @@ class About:
     prompts: Mapping[tuple[str, int], str] | None = None  # (task, doc_id) → prompt
     baseline_bits: float | None = None  # of a weight of a baseline that is quantized too; None: full precision
     noisy: Sequence[Records] = ()  # the noise control's records, one table for each seed
+    noise_scale: float = 1.0  # the noise's output error ÷ the quantizer's
     compressibility: Compressibility | None = None
     task: dict[str, Any] | None = None  # the run's task settings
 

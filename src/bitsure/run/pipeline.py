@@ -77,7 +77,8 @@ def run(
             costs = _costs(prepared, quantized)
             current.write_json("costs.json", costs)
             with current.stage("noise control"):
-                noisy = [_score_noise(prepared, seed, run_dir / "noise_control") for seed in range(config.control.seeds)]
+                folder, control = run_dir / "noise_control", config.control
+                noisy = [_score_noise(prepared, seed, control.scale, folder) for seed in range(control.seeds)]
             with current.stage("report"):
                 about = About(
                     title=f"{prepared.source.name}, {config.quant.name}",
@@ -85,6 +86,7 @@ def run(
                     provenance=origin,
                     prompts=_prompts(prepared, run_dir / "prompts.parquet"),
                     noisy=noisy,
+                    noise_scale=config.control.scale,
                     compressibility=quantized.compressibility if quantized else None,
                     task=asdict(config.task),
                 )
@@ -133,10 +135,10 @@ def _score(prepared: PreparedRun, quantized: QuantizedRun | None, config: Config
     return ScoredRun(records, baseline)
 
 
-def _score_noise(prepared: PreparedRun, seed: int, folder: Path) -> Records:
+def _score_noise(prepared: PreparedRun, seed: int, scale: float, folder: Path) -> Records:
     """Return the records of one noise control of the run's quantizer, which are also written into `folder`."""
     assert prepared.plan is not None
-    plan, scorer = prepared.plan.noise(seed), prepared.scorer
+    plan, scorer = prepared.plan.noise(seed, scale), prepared.scorer
     model = ScoredModel(prepared.source, plan.made_from)
     noise = ensure_quantized(plan, prepared.store, prepared.log_file, to_read=bool(scorer.missing(model)))
     records = scorer.score(model, noise.checkpoint, plan.quant.name)

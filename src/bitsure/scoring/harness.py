@@ -149,7 +149,9 @@ def evaluate_tasks(
             fewshot_as_multiturn=task.chat_template,  # the harness's own default with a template
         )
     records, prompts = [], []
-    for name, samples in results["samples"].items():
+    for name, of_every_filter in results["samples"].items():
+        # Each of a task's filters has every question; a filter changes answers that are generated, none here.
+        samples = [sample for sample in of_every_filter if sample["filter"] == of_every_filter[0]["filter"]]
         harness_task = loaded.tasks[name]
         kind = kind_of(harness_task)
         warn_of_repeated_questions(name, harness_task, task.exclude_question)

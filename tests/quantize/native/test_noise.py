@@ -40,6 +40,15 @@ def made(request, tmp_path_factory, calib_file):
     return source, ensure_quantized(plan, store, folder / "log"), noisy
 
 
+def test_noise_of_half_the_size_has_half_the_output_error(made, calib_file, tmp_path):
+    source, gptq, _ = made
+    calib = CalibSettings(name="text", path=str(calib_file), nsamples=8, seqlen=64)
+    plan = Plan(source, GPTQ, calib, locate_text(calib, None), "float32")
+    half = ensure_quantized(plan.noise(0, 0.5), Store(tmp_path / "store"), tmp_path / "log")
+    for name, layer in half.proof.layers.items():
+        assert layer.output_error == pytest.approx(gptq.proof.layers[name].output_error / 2, rel=1e-2), name
+
+
 def test_its_output_error_is_the_quantizers_in_every_layer(made):
     _, gptq, noisy = made
     for one in noisy:
@@ -47,6 +56,15 @@ def test_its_output_error_is_the_quantizers_in_every_layer(made):
         for name, layer in one.proof.layers.items():
             assert layer.output_error == pytest.approx(gptq.proof.layers[name].output_error, rel=1e-3), name
         assert one.proof.quantizer.startswith("noise-gptq3-g32-native-")
+
+
+def test_its_size_is_a_setting_and_part_of_its_key_unless_it_is_one():
+    half = Noise(like=GPTQ, scale=0.5)
+    assert half.name == "noise-0.5x-gptq3-g32-native-0" and half.identity(None)["scale"] == 0.5
+    assert "scale" not in Noise(like=GPTQ).identity(None)
+    for settings in ({"scale": 0.0}, {"scale": float("nan")}):
+        with pytest.raises(UserError, match=r"quant\.scale=.*: a number above 0"):
+            Noise(like=GPTQ, **settings)
 
 
 def test_it_is_gaussian_another_for_each_seed_and_each_layer_and_the_same_again(made):

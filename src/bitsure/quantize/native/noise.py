@@ -26,13 +26,16 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Noise(Quantizer):
-    """Gaussian noise on the weights, as large in each layer's output as the error of the quantizer `like`."""
+    """Gaussian noise on the weights, as large in each layer's output as the error of the quantizer `like`, times `scale`."""
 
     like: QuantizerSettings = MISSING
     seed: int = 0
+    scale: float = 1.0  # the noise's output error ÷ the quantizer's
 
     def __post_init__(self) -> None:
         """Raise UserError if there is no error to match."""
+        if not self.scale > 0:
+            raise UserError(f"quant.scale={self.scale}: a number above 0; 1 is noise of the quantizer's own output error.")
         quantizer = as_quantizer(self.like)
         if not quantizer.has_noise_control:
             raise UserError(f"quant.like={self.like.name}: noise is matched to a quantizer, such as quant@quant.like=gptq4.")
@@ -44,8 +47,9 @@ class Noise(Quantizer):
 
     @property
     def name(self) -> str:
-        """The quantizer and the seed."""
-        return f"noise-{self.like.name}-{self.seed}"
+        """The quantizer, the scale unless it is 1, and the seed."""
+        scale = "" if self.scale == 1 else f"{self.scale:g}x-"
+        return f"noise-{scale}{self.like.name}-{self.seed}"
 
     @property
     def needs_data(self) -> bool:
@@ -85,8 +89,9 @@ class Noise(Quantizer):
             )
 
     def identity(self, checkpoint: Source | None) -> dict[str, Any]:
-        """Return the method and the seed; the plan adds the identity of the matched quantizer."""
-        return {"method": "noise", "like": None, "seed": self.seed}
+        """Return the method, the seed and the scale unless it is 1; the plan adds the identity of the matched quantizer."""
+        scale = {} if self.scale == 1 else {"scale": self.scale}
+        return {"method": "noise", "like": None, "seed": self.seed, **scale}
 
     def bytes_needed(self, modules: nn.Module, dtype: str) -> int:
         """Return the bytes of the matched quantizer; noise itself needs a scale for each layer."""
@@ -98,7 +103,7 @@ class Noise(Quantizer):
 
         if job.matched is None:
             raise ValueError("noise has to be given the proof of the quantizer that it is matched to")
-        errors = {name: layer.output_error for name, layer in job.matched.layers.items()}
+        errors = {name: self.scale * layer.output_error for name, layer in job.matched.layers.items()}
         if not any(errors.values()):
             raise UserError(f"quant.like={self.like.name} changes no layer's output, so that there is no error to match.")
         if outside := [name for name in job.matched.modules_quantized if name not in errors]:

@@ -135,7 +135,8 @@ def _pieces(prepared: preparation.PreparedRun, config: Config) -> list[WorkPiece
     """Return a cell's pieces in the order in which they are made: full precision, the quantizer's, the noise control's."""
     pieces = _records(prepared, None)
     if prepared.plan:
-        for plan in (prepared.plan, *(prepared.plan.noise(seed) for seed in range(config.control.seeds))):
+        control = config.control
+        for plan in (prepared.plan, *(prepared.plan.noise(seed, control.scale) for seed in range(control.seeds))):
             pieces += [WorkPiece("weights", plan.made_from, prepared, plan), *_records(prepared, plan)]
     return pieces
 
