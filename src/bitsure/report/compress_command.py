@@ -77,7 +77,7 @@ def read_run(directory: Path, task: str | None = None) -> SizeAndSureness:
             f"{directory}: no codes of {quantization.quantizer}'s weights were measured (its weights have none, or "
             "compress.codes was 0). Leave this run out."
         )
-    task = task or (MACRO if MACRO in metrics else next(iter(metrics)))
+    task = task or (MACRO if MACRO in metrics else next(iter(metrics), "no task"))
     fitting = [name for name, values in metrics.items() if SURENESS.keys() <= values.keys()]
     if task not in fitting:
         raise UserError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bitsure.results.result import Result
+from bitsure.results.result import Integer, Result
 
 
 class WorkCosts(Result):
@@ -10,9 +10,9 @@ class WorkCosts(Result):
 
     seconds: float | None
     """Wall time, seconds; null where it is not known."""
-    peak_memory_bytes: int | None
+    peak_memory_bytes: Integer | None
     """The most memory that the process held, bytes, its libraries' too; null where it is not known."""
-    peak_gpu_memory_bytes: int | None
+    peak_gpu_memory_bytes: Integer | None
     """The most that tensors took on all GPUs, bytes; null without one."""
 
 
@@ -23,9 +23,9 @@ class TaskCosts(Result):
     """Tokens that were run, padding counted."""
     seconds: float
     """Wall time, seconds."""
-    peak_memory_bytes: int | None
+    peak_memory_bytes: Integer | None
     """The most memory that the process held, bytes."""
-    peak_gpu_memory_bytes: int | None
+    peak_gpu_memory_bytes: Integer | None
     """The most that tensors took on all GPUs, bytes; null without one."""
     tokens_per_second: float | None
     """Tokens a second; null where it took no time."""
@@ -38,9 +38,9 @@ class ScoringCosts(Result):
     """Wall time, seconds, of all tasks."""
     tokens: int
     """Tokens that were run, padding counted, of all tasks."""
-    peak_memory_bytes: int | None
+    peak_memory_bytes: Integer | None
     """The highest of the tasks' peaks, bytes."""
-    peak_gpu_memory_bytes: int | None
+    peak_gpu_memory_bytes: Integer | None
     """The highest of the tasks' GPU peaks, bytes; null without a GPU."""
     tokens_per_second: float | None
     """Tokens a second over all tasks."""

@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import BeforeValidator
 
-from bitsure.results.result import Result
+from bitsure.results.result import Integer, Result
 
 Interval: TypeAlias = tuple[float, float]
 
@@ -18,7 +18,7 @@ def _none_unless_finite(value: object) -> object:
 
 Number: TypeAlias = Annotated[float | None, BeforeValidator(_none_unless_finite)]
 """A number, or None where it does not exist: NaN and infinity become None, since JSON has neither."""
-Count: TypeAlias = Annotated[int | float | None, BeforeValidator(_none_unless_finite)]
+Count: TypeAlias = Annotated[Integer | float | None, BeforeValidator(_none_unless_finite)]
 """The same, which may also be a whole number."""
 
 
@@ -31,7 +31,7 @@ class Measurement(Result):
     """The interval's lower end, in the metric's unit, at `metric.confidence_level`; null where there is no interval."""
     ci_high: Number
     """The interval's upper end, in the metric's unit; null where there is no interval."""
-    n: int
+    n: Integer
     """How many questions the number is taken over (over tasks: how many tasks; of the noise control: how many seeds)."""
     standard_error: Number = None
     """The standard error, in the metric's unit; null where it does not exist."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeAlias, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from bitsure.base.errors import UserError
 from bitsure.base.files import write_text
 
 T = TypeVar("T")
+Integer: TypeAlias = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+"""A whole number that a table's column has room for."""
 
 
 class Result(BaseModel):

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import Field
 
-from bitsure.results.result import Result
+from bitsure.results.result import Integer, Result
 
 State: TypeAlias = Literal["running", "done", "failed", "killed", "timed out"]
 
@@ -31,7 +31,7 @@ class ModelOrigin(Result):
     """The model's name."""
     series: str | None
     """Models of one kind in several sizes; null where conf/model does not say."""
-    training_seed: int | None
+    training_seed: Integer | None
     """The seed that the model was trained with; null where it is not known."""
     revision: str | None
     """The hub's commit; null for a directory."""
@@ -49,9 +49,9 @@ class ModelOrigin(Result):
     """The revision of the settings; absent for a directory."""
     revision_checked: bool | None = None
     """Whether the files are known to be of that revision; absent for a directory."""
-    parameters: int | None = None
+    parameters: Integer | None = None
     """Parameters, a tied one counted once."""
-    bytes_on_disk: int | None = None
+    bytes_on_disk: Integer | None = None
     """Bytes of the weight files."""
 
 

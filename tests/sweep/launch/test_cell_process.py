@@ -42,7 +42,7 @@ from bitsure.run import pipeline
 from bitsure.run.directory import open_run
 from bitsure.sweep.launch import cell_process
 
-def run(config, run_dir, sweep=None):
+def run(config, run_dir, sweep, on_wait):
     end = os.environ["END_" + config.quant.name.upper()]
     match end:
         case "hang early":
@@ -51,6 +51,7 @@ def run(config, run_dir, sweep=None):
         case "kill early": os.kill(os.getpid(), signal.SIGKILL)
     with open_run(run_dir, resolved(config)) as current, current.stage("check"):
         Path(f"{run_dir.name}.started").write_text(str(os.getpid()))
+        (run_dir / "metrics.json").write_text("{}")
         match end:
             case "done": (run_dir / "records.parquet").write_bytes(b"PAR1")
             case "raise": raise ValueError("of no use")
@@ -60,7 +61,7 @@ def run(config, run_dir, sweep=None):
             case "exit": os._exit(3)
             case "hang": time.sleep(3600)
             case "wait":
-                with Store(config.paths.store).lock("weights", "of another"):
+                with Store(config.paths.store, on_wait).lock("weights", "of another"):
                     (run_dir / "records.parquet").write_bytes(b"PAR1")
             case "deaf":
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)

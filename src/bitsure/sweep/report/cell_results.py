@@ -28,6 +28,7 @@ from bitsure.results import (
     read,
     read_if_there,
 )
+from bitsure.results.result import Integer
 from bitsure.results.run_files import ModelOrigin
 
 FULL_PRECISION = "none"  # the quantizer's name of a model in full precision
@@ -130,9 +131,9 @@ class _QuantGroup(_Group):
 
 
 class _CalibGroup(_Group):
-    nsamples: int | None = None
-    seqlen: int | None = None
-    seed: int | None = None
+    nsamples: Integer | None = None
+    seqlen: Integer | None = None
+    seed: Integer | None = None
 
 
 class _TaskGroup(_Group):
