@@ -35,12 +35,12 @@ class LoadedRun:
         records: The scored questions, a row each; docs/results.md names the columns.
         made_from: Task → what its records were made from, such as the harness's version; empty for harness logs.
         baseline_records: The same questions in full precision; None where the run has none.
-        metrics: Task → metric → number; None where metrics.json is not there, as beside harness logs.
+        metrics: Task → metric → number; None for harness logs, which have no metrics.json.
         comparison: Task → metric → difference to full precision; None in full precision.
-        verdict: May the model be shipped? None in full precision.
+        verdict: Whether the model may be shipped; None in full precision.
         quantization: The proof of what changed; None in full precision.
         costs: Seconds and memory; None where they were not kept.
-        provenance: Versions, machine, model; None beside harness logs.
+        provenance: Versions, machine, model; None for harness logs.
     """
 
     directory: Path

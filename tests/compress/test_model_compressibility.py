@@ -9,7 +9,7 @@ import torch
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.compress import coders, measure, model_compressibility
-from bitsure.compress.codes import of_activations
+from bitsure.compress.codes import codes_of_activations
 from bitsure.compress.entropy import entropy
 from bitsure.compress.load_time import load_times
 from bitsure.compress.model_compressibility import ensure_compressibility, headline
@@ -122,7 +122,7 @@ def test_activations_are_those_of_the_layers():
     windows = torch.arange(40).view(2, 20)
     model(windows)
     handle.remove()
-    expected = entropy(of_activations(seen[0].flatten(0, 1), measure.UNROUNDED, None, 10**9, 0).codes, 8).value
+    expected = entropy(codes_of_activations(seen[0].flatten(0, 1), measure.UNROUNDED, None, 10**9, 0).codes, 8).value
     found = measure.measure_activations(model, {}, windows, 10**6, 0).tensors["model.layers.1.mlp.down_proj"]
     assert found.entropy["tensor"] == pytest.approx(expected, abs=1e-3)
 

@@ -1,4 +1,4 @@
-"""Codes through real compressors and back: how many bits are left, and how long decoding takes on this machine.
+"""The size of codes after real compressors, and the time that decoding takes on this machine.
 
 zstd is pyarrow's. The range coder is constriction's (Bamler 2022); it knows how often each code occurs in a tensor, so that it
 comes close to the entropy. Each runs on one thread.

@@ -41,8 +41,8 @@ class CodedTensor:
         return self.stored_bits - self.codes.size / self.share * self.bits
 
 
-def of_weight(weight: Weight, most: int, seed: int) -> CodedTensor | None:
-    """Return a weight's codes; None for a weight that is not made of codes.
+def codes_of_weight(weight: Weight, most: int, seed: int) -> CodedTensor | None:
+    """Return the codes of a weight; None if it is not made of codes.
 
     Args:
         weight: The weight.
@@ -68,7 +68,7 @@ def of_weight(weight: Weight, most: int, seed: int) -> CodedTensor | None:
     )
 
 
-def of_activations(
+def codes_of_activations(
     states: torch.Tensor, numbers: Numbers, static_range: torch.Tensor | None, most: int, seed: int
 ) -> CodedTensor:
     """Return the codes that a number format makes of a layer's inputs.

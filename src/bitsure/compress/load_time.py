@@ -1,4 +1,4 @@
-"""What the size of codes means for the time that loading them takes."""
+"""The time to load quantized layers, from the size of their codes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def load_times(weights: Codes, bandwidth: float) -> Loading:
     """
     stored = weights.bits_per_weight * weights.weights / 8e6
     read = stored / bandwidth
-    by_coder = {AS_STORED: LoadTime(mb=stored, read_seconds=read, decode_seconds=0.0, seconds=read + 0.0)}
+    by_coder = {AS_STORED: LoadTime(mb=stored, read_seconds=read, decode_seconds=0.0, seconds=read)}
     for coder in coders.NAMES:
         result = weights.coders[coder]
         mb, decode = stored / result.ratio, result.seconds_to_decode

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitsure.compress.codes import CodedTensor, of_activations, of_weight
+from bitsure.compress.codes import CodedTensor, codes_of_activations, codes_of_weight
 from bitsure.compress.summary import summarize
 from bitsure.config.number_formats import Activations
 from bitsure.results.compressibility import Codes
@@ -23,7 +23,7 @@ UNROUNDED = Activations(8, symmetric=True)  # the format for activations that a 
 
 
 def measure_weights(checkpoint: Path, codes: int, seed: int) -> Codes | None:
-    """Return what is known of a checkpoint's codes; None if no weight is made of codes.
+    """Return the entropies and coded sizes of a checkpoint's weights; None if none of them is made of codes.
 
     Args:
         checkpoint: The checkpoint's directory; its weights are read one at a time.
@@ -33,14 +33,14 @@ def measure_weights(checkpoint: Path, codes: int, seed: int) -> Codes | None:
     from bitsure.quantize.checkpoint.read_checkpoint import iterate_weights
 
     total, weights = iterate_weights(checkpoint)
-    coded = ((name, of_weight(weight, codes // max(1, total), seed)) for name, weight in weights)
+    coded = ((name, codes_of_weight(weight, codes // max(1, total), seed)) for name, weight in weights)
     return summarize((name, tensor) for name, tensor in coded if tensor is not None)
 
 
 def measure_activations(
     model: nn.Module, transforms: Mapping[nn.Module, InputTransform], windows: torch.Tensor, codes: int, seed: int
 ) -> Codes | None:
-    """Return what is known of the inputs of the linear layers in a model's blocks.
+    """Return the entropies and coded sizes of the inputs of the linear layers in a model's blocks.
 
     Layers that read the same input in the same format count once, under the name of the first.
 
@@ -61,7 +61,7 @@ def measure_activations(
     def coded(layer: nn.Module, states: torch.Tensor) -> CodedTensor:
         transform = transforms.get(layer, InputTransform())
         numbers = transform.numbers or UNROUNDED
-        return of_activations(replace(transform, numbers=None)(states), numbers, transform.static_range, most, seed)
+        return codes_of_activations(replace(transform, numbers=None)(states), numbers, transform.static_range, most, seed)
 
     return summarize(
         (f"{prefix}.{name}", coded(layers[name], states))

@@ -1,4 +1,4 @@
-"""What is known of a model's codes: entropies, and what real coders make of them, over all tensors and of each."""
+"""Entropies of a model's codes and their sizes after coding, over all tensors and of each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Measured:
 
 
 def summarize(tensors: Iterable[tuple[str, CodedTensor]]) -> Codes | None:
-    """Return what is known of all tensors together, and of each; None of none.
+    """Return the entropies and coded sizes of all tensors together and of each; None without tensors.
 
     Sizes are in bits a weight (or number), scales and zero points counted. Entropies are in bits a code: the mean over tensors,
     weighted by their codes. A tensor of which some rows were measured is assumed to be like these rows.

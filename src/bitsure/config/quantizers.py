@@ -13,8 +13,8 @@ from bitsure.base.errors import UserError, at_least, one_of
 from bitsure.config.number_formats import MX, MX_BLOCK, Activations, KeysValues, Numbers
 
 CLIPS = ("clip", "clip_asymmetric")
-OF_ACTIVATIONS = ("smooth", "reassemble")
-TRANSFORMS = (*OF_ACTIVATIONS, "scale", *CLIPS)  # in the order in which they are applied
+ACTIVATION_TRANSFORMS = ("smooth", "reassemble")
+TRANSFORMS = (*ACTIVATION_TRANSFORMS, "scale", *CLIPS)  # in the order in which they are applied
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Chain(QuantizerSettings):
             raise UserError(f"quant.transforms={list(self.transforms)}: each once, in the order {', '.join(TRANSFORMS)}.")
         if not 0 <= self.smooth_alpha <= 1:
             raise UserError(f"quant.smooth_alpha={self.smooth_alpha}: a number from 0 to 1.")
-        easier = [transform for transform in self.transforms if transform in OF_ACTIVATIONS]
+        easier = [transform for transform in self.transforms if transform in ACTIVATION_TRANSFORMS]
         if easier and self.activations is None:
             raise UserError(
                 f"quant.transforms=[{easier[0]}] makes activations easier to round and weights harder, and no activations are "

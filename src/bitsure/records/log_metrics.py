@@ -60,7 +60,7 @@ def contradicts_acc(question: LoggedQuestion, gold: Gold | None) -> bool:
 
 
 def has_probability(question: LoggedQuestion, gold: Gold) -> bool:
-    """Return whether the log's acc is the probability of the right choices, which TruthfulQA's mc2 calls so."""
+    """Return whether the log's acc is the probability of the right choices, as in TruthfulQA's mc2."""
     theirs = metric_value(question.sample.get("acc"))
     probabilities = np.exp([logprob for logprob, _ in question.scores])  # as the harness computes it
     total = float(probabilities.sum())

@@ -1,4 +1,4 @@
-"""compressibility.json: how far codes compress, and what that means for loading."""
+"""compressibility.json: how far codes compress, and how long models take to load."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class EntropyLevel(Result):
 
 
 class CoderResult(Result):
-    """What a real coder makes of the codes."""
+    """The codes after a real coder."""
 
     bits_per_weight: float
     """Bits a weight after coding, scales and zero points counted."""
@@ -112,7 +112,7 @@ class LoadTime(Result):
 
 
 class Loading(Result):
-    """What sizes mean for loading."""
+    """The time to load the quantized layers."""
 
     bandwidth_mb_per_second: float
     """`compress.bandwidth`, megabytes a second."""

@@ -1,4 +1,4 @@
-"""verdict.json: may the quantized model be shipped?"""
+"""verdict.json: whether the quantized model may be shipped."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bitsure.base.errors import UserError
 from bitsure.config.model import ModelSettings
 from bitsure.config.number_formats import Activations
-from bitsure.config.quantizers import OF_ACTIVATIONS, Chain, Rounded, Tuning
+from bitsure.config.quantizers import ACTIVATION_TRANSFORMS, Chain, Rounded, Tuning
 from bitsure.quantize.quantizer import QuantizationTarget, Quantizer
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class ChainQuantizer(Chain, Quantizer):
 
     def check_model_settings(self, model: ModelSettings) -> None:
         """Raise UserError if a transform rewrites weights that `model.device_map` leaves on disk."""
-        rewriting = [transform for transform in self.transforms if transform in OF_ACTIVATIONS]
+        rewriting = [transform for transform in self.transforms if transform in ACTIVATION_TRANSFORMS]
         if rewriting and model.device_map is not None:
             raise UserError(
                 f"model.device_map: {rewriting[0]} rewrites weights in memory, not those it leaves on disk. Leave one out."
