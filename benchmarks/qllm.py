@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,7 @@ def one(
             plan = Plan(source, quantizer(name, draw), calib, locate_text(calib, None), "float32")
             made = ensure_quantized(plan, store, log)
             error = np.mean([layer.output_error for layer in made.proof.layers.values()])
-            rows = scorer.score(ScoredModel(source, plan.made_from), made.checkpoint, name)
+            rows = scorer.score(ScoredModel(source, plan.made_from), partial(Path, made.checkpoint), name)
             joined = join(scorer.score(ScoredModel(source), None, ""), rows)
             found[name] = float(error), question_set(joined.quantized).true_label_prob
     return found

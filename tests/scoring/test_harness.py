@@ -192,3 +192,16 @@ def test_in_half_precision_we_are_as_near_to_float32_as_hflm(dtype):
     absolute, relative = TOLERANCE[dtype]
     assert (np.abs(results - expected) <= absolute + relative * np.abs(exact)).all()
     assert np.abs(results - exact).mean() <= 1.1 * np.abs(expected - exact).mean()
+
+
+def test_a_tokenizer_without_bos_and_eos_is_refused_only_where_nothing_stands_before_a_text(loaded_model, own_tasks):
+    from tests.builders.tokenizers import byte_tokenizer
+
+    model, bare = loaded_model[0], byte_tokenizer()
+    bare.bos_token = bare.eos_token = bare.pad_token = bare.unk_token = None
+    task = settings(["tiny_pets"], own_tasks)
+    rows, expected = score(load(task), (model, bare)), score(load(task), loaded_model)
+    assert [row.choice_logprobs for row in rows] == [row.choice_logprobs for row in expected]
+    pages = settings(["tiny_pages"], own_tasks)
+    with pytest.raises(UserError, match=r"task tiny_pages, question 0: nothing stands before .* neither BOS nor EOS"):
+        score(load(pages), (model, bare), pages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -107,6 +108,8 @@ def free_memory(device: torch.device) -> int:
         free = torch.cuda.mem_get_info(device)[0]
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
     available = int(psutil.virtual_memory().available)
+    if allowed := address_space():
+        available = max(0, min(available, allowed - int(psutil.Process().memory_info().vms)))
     try:
         limit, used, details = (
             (CGROUP / f"memory.{name}").read_text(encoding="utf-8").strip() for name in ("max", "current", "stat")
@@ -115,6 +118,12 @@ def free_memory(device: torch.device) -> int:
         return available
     cached = dict(line.split() for line in details.splitlines()).get("inactive_file", 0)  # given back when it is needed
     return available if limit == "max" else min(available, int(limit) - int(used) + int(cached))
+
+
+def address_space() -> int | None:
+    """Return the bytes of address space that this process may have (`ulimit -v`); None if they are not limited."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def _note_peaks() -> None:

@@ -6,6 +6,7 @@ A number of b bits whose codes have the entropy H compresses by b/H at most; wha
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from bitsure.base.store import Store
 from bitsure.compress.load_time import load_times
 from bitsure.config.schema import CompressSettings
 from bitsure.models.facts import context_length
-from bitsure.models.load import load_model
 from bitsure.quantize.calibration.windows import draw_windows
 from bitsure.quantize.plan import Plan
 from bitsure.results import Compressibility, read, write
@@ -36,13 +36,13 @@ class MeasuredCodes(Result):
 
 
 def ensure_compressibility(
-    plan: Plan, checkpoint: Path, settings: CompressSettings, store: Store, log_file: Path
+    plan: Plan, checkpoint: Callable[[], Path], settings: CompressSettings, store: Store, log_file: Path
 ) -> Compressibility | None:
     """Return how far a quantized model compresses, from the store if it was measured on a machine of this name.
 
     Args:
         plan: How the model was quantized.
-        checkpoint: Where it lies.
+        checkpoint: Returns where it lies, its files hashed; called if it has to be read.
         settings: How much is measured, and the bandwidth.
         store: Where the result is kept.
         log_file: Where the output of libraries goes.
@@ -64,9 +64,9 @@ def ensure_compressibility(
     }
 
     def fill(unfinished: Path) -> None:
-        write(unfinished / "compressibility.json", _measure(plan, checkpoint, settings, log_file))
+        write(unfinished / "compressibility.json", _measure(plan, checkpoint(), settings, log_file))
 
-    directory = store.ensure("compressibility", made_from, fill)
+    directory = store.ensure("compressibility", made_from, fill, to_read=True)
     measured = read(directory / "compressibility.json", MeasuredCodes)
     if measured.weights is None and measured.activations is None:
         return None
@@ -84,7 +84,7 @@ def _measure(plan: Plan, checkpoint: Path, settings: CompressSettings, log_file:
     from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 
     with terminal.output_to(log_file):
-        model, tokenizer = load_model(plan.source.path, plan.dtype, "cpu", plan.source.settings)
+        model, tokenizer = plan.source.load(plan.dtype, "cpu")
         hooks = put_into(model, checkpoint)
         _, held_out = draw_windows(plan.text, plan.calib, 0, tokenizer, context_length(plan.source.path))
     windows = held_out[: max(1, settings.tokens // held_out.shape[1]), : settings.tokens]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +70,18 @@ def find_model(repo: str, revision: str, mirror: str | None, store: Store | None
         log.warning("%s has changed since it was fetched: it is identified by its content, not by its commit", path)
         return LocalFiles(path, None)
     return LocalFiles(path, note["commit"])
+
+
+def published_hashes(path: Path) -> tuple[tuple[str, str], ...]:
+    """Return the files of a model that was fetched from the hub, and the SHA-256 that each had there, as far as it is known.
+
+    The mirror's note has them all; in the hub's cache a large file's own name is its SHA-256.
+    """
+    if (path / MODEL_NOTE).is_file():
+        noted = _read_note(path / MODEL_NOTE, "files")["files"]
+        return tuple((str(path / name), sha256) for name, sha256 in noted.items())
+    files = [file.resolve() for file in model_files(path)]
+    return tuple((str(file), file.name) for file in files if re.fullmatch("[0-9a-f]{64}", file.name))
 
 
 def note_model(path: Path, revision: str, commit: str) -> None:

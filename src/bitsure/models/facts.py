@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bitsure.base.errors import UserError
+from bitsure.base.json_files import read_object
+from bitsure.base.resources import address_space
 from bitsure.config.model import ModelSettings
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ def check_config(model: ModelSettings, config: Path) -> None:
     Raises:
         UserError: If not.
     """
-    content, where = json.loads(config.read_text(encoding="utf-8")), model.repo or model.path
+    content, where = read_object(config), model.repo or model.path
     family = content.get("model_type")
     if model.family is not None and family != model.family:
         raise UserError(
@@ -44,7 +45,7 @@ def check_config(model: ModelSettings, config: Path) -> None:
 
 def warn_about_config(model: ModelSettings, config: Path) -> None:
     """Warn if config.json and the settings disagree on the context, for which config.json counts, or on the weights' type."""
-    content, where = json.loads(config.read_text(encoding="utf-8")), model.repo or model.path
+    content, where = read_object(config), model.repo or model.path
     context, dtype = _context_of(content), content.get("dtype") or content.get("torch_dtype")
     if model.context is not None and context is not None and context != model.context:
         log.warning("%s: its config.json says a context of %d tokens, model.context %d", where, context, model.context)
@@ -78,10 +79,11 @@ def check_memory(model: ModelSettings, dtype: str, device: str | None = None) ->
 
 
 def _main_memory() -> int:
-    """Return the bytes of main memory and swap, or the part of them that a container may use."""
+    """Return the bytes of main memory and swap, or the part of them that a container or `ulimit -v` allows."""
     import psutil
 
     memory = int(psutil.virtual_memory().total + psutil.swap_memory().total)
+    memory = min(memory, address_space() or memory)
     try:
         return min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")))
     except (OSError, ValueError):  # no such file, or "max"
@@ -127,13 +129,13 @@ def computing_dtype(model: ModelSettings, path: Path) -> str:
 
 def own_dtype(model: ModelSettings, path: Path) -> str:
     """Return the type of the published weights, as far as settings or checkpoint say, otherwise float32."""
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    config = read_object(path / "config.json")
     return str(model.full_dtype or config.get("dtype") or config.get("torch_dtype") or "float32")
 
 
 def context_length(path: Path) -> int | None:
     """Return the longest input that the model was made for, in tokens; None if its config does not say."""
-    return _context_of(json.loads((path / "config.json").read_text(encoding="utf-8")))
+    return _context_of(read_object(path / "config.json"))
 
 
 def _context_of(config: Mapping[str, Any]) -> int | None:

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from bitsure.base.errors import UserError
+from bitsure.base.json_files import read_object
+from bitsure.base.out_of_memory import memory_errors
 from bitsure.config.model import ModelSettings
 from bitsure.models.facts import check_memory, scoring_device, transformers_major_version
 from bitsure.models.tokenizers import check_tokenizer, load_tokenizer
+from bitsure.models.weight_content import check_finite, check_whole
 from bitsure.models.weight_files import weight_files
 
 if TYPE_CHECKING:
@@ -31,12 +34,20 @@ def load_model(
         settings: Python code in the directory is run only if these say so.
 
     Raises:
-        UserError: If weights are missing or not only weights, the tokenizer is not the model's, or memory is too small.
+        UserError: If weights are missing, damaged, not finite or not only weights, the tokenizer is not the model's, or memory
+            is too small.
     """
     settings = settings or ModelSettings(path=str(path))
+    with memory_errors(f"loading {path} in {dtype}"):
+        return _load(path, dtype, device, settings)
+
+
+def _load(
+    path: Path, dtype: str, device: str | None, settings: ModelSettings
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     check_memory(settings, dtype, device)
-    tokenizer = load_tokenizer(path, settings.trust_remote_code)
-    check_tokenizer(tokenizer, path)
+    tokenizer = check_files(path, settings.trust_remote_code)
+    check_finite(path)
     if weight_files(path)[0].suffix == ".bin":
         log.info("%s has no safetensors: its .bin files are read by torch's weights-only loader", path)
     if device is None and settings.device_map is not None:
@@ -47,50 +58,65 @@ def load_model(
     return model, tokenizer
 
 
+def check_files(path: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Check all files of a model but the values of its weights, and return its tokenizer.
+
+    Raises:
+        UserError: If a file is missing or damaged, or the tokenizer is not the model's.
+    """
+    check_whole(path)
+    if (generation := path / "generation_config.json").is_file():
+        read_object(generation)
+    empty_model(path, trust_remote_code)
+    tokenizer = load_tokenizer(path, trust_remote_code)
+    check_tokenizer(tokenizer, path)
+    return tokenizer
+
+
 def empty_model(path: Path, trust_remote_code: bool = False) -> PreTrainedModel:
-    """Return the model's modules with shapes but without weights (on torch's meta device), for checks before loading."""
+    """Return the model's modules with shapes but without weights (on torch's meta device), for checks before loading.
+
+    Raises:
+        UserError: If transformers builds no model from config.json.
+    """
     import torch
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=trust_remote_code)
-    with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)  # type: ignore[no-untyped-call]
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=trust_remote_code)
+        with torch.device("meta"):
+            model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError, LookupError, ArithmeticError, StrictDataclassError) as error:
+        if trust_remote_code:
+            raise
+        raise UserError(
+            f"{path / 'config.json'} describes no model that transformers builds ({type(error).__name__}: {error}). Bring the "
+            "config.json that belongs to the model."
+        ) from error
     return cast("PreTrainedModel", model)
 
 
 def _from_pretrained(path: Path, dtype: str, settings: ModelSettings, **placement: Any) -> PreTrainedModel:
-    import pickle
-
     import torch
     from transformers import AutoModelForCausalLM
 
     load: Any = AutoModelForCausalLM.from_pretrained
-    try:
-        model, loading = load(
-            path,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # the error below names them, with those that are missing
-            dtype=getattr(torch, dtype),
-            local_files_only=True,
-            trust_remote_code=settings.trust_remote_code,
-            use_safetensors=weight_files(path)[0].suffix == ".safetensors",
-            **placement,
-        )
-    except (pickle.UnpicklingError, OSError) as error:
-        if not _was_raised_while_handling(error, pickle.UnpicklingError):
-            raise
-        raise UserError(
-            f"{path}: a .bin file holds other things than weights, which torch's weights-only loader does not read: "
-            "they may run code. Convert it to safetensors where you trust it."
-        ) from error
+    model, loading = load(
+        path,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # the error below names them, with those that are missing
+        dtype=getattr(torch, dtype),
+        local_files_only=True,
+        trust_remote_code=settings.trust_remote_code,
+        use_safetensors=weight_files(path)[0].suffix == ".safetensors",
+        **placement,
+    )
     mismatched = [key if isinstance(key, str) else key[0] for key in loading["mismatched_keys"]]  # names in transformers 4
     _check_complete(path, sorted(loading["missing_keys"]), sorted(mismatched))
+    if dtype == "float16":
+        _check_range(path, model)
     return cast("PreTrainedModel", model)
-
-
-def _was_raised_while_handling(error: BaseException | None, kind: type[BaseException]) -> bool:
-    """Return whether an error, or one that was being handled when it was raised, is of a kind; transformers 4 wraps errors."""
-    return error is not None and (isinstance(error, kind) or _was_raised_while_handling(error.__context__, kind))
 
 
 def _check_complete(path: Path, missing: list[str], mismatched: list[str]) -> None:
@@ -105,6 +131,15 @@ def _check_complete(path: Path, missing: list[str], mismatched: list[str]) -> No
         raise UserError(
             f"{path} {' and '.join(messages)}: the model would compute with random numbers there. Bring the whole checkpoint, "
             "and the config.json that belongs to it."
+        )
+
+
+def _check_range(path: Path, model: PreTrainedModel) -> None:
+    """Raise UserError for weights, finite as they are stored, that float16 makes infinite."""
+    infinite = [name for name, weight in model.named_parameters() if not weight.is_meta and not weight.isfinite().all()]
+    if infinite:
+        raise UserError(
+            f"{path}: {infinite[0]} holds values above 65,504, which float16 cannot hold. Take model.dtype=bfloat16 or float32."
         )
 
 

@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitsure.base.errors import UserError
-from bitsure.base.store import Store, hash_files
+from bitsure.base.files import hash_file
+from bitsure.base.store import Store, hash_each, hash_files
 from bitsure.config.model import ModelSettings
 from bitsure.hub import mirrors
 from bitsure.hub.repositories import LocalFiles, WantedModel
 from bitsure.hub.repository_files import find_model, missing_shards
 from bitsure.models.facts import check_config, check_memory, computing_dtype, warn_about_config
+from bitsure.models.load import load_model
 from bitsure.models.quantization_settings import refuse_quantized
 from bitsure.models.tokenizers import load_tokenizer
+from bitsure.models.weight_content import check_whole
 from bitsure.models.weight_files import weight_files
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,27 @@ class Source:
     fingerprint: str
     """Identifies the files: repository and commit, or the hash of their content."""
     settings: ModelSettings
+    files: tuple[tuple[str, str], ...] = ()
+    """Each file, links resolved, and its SHA-256; none where the commit identifies them."""
+
+    def check_content(self) -> None:
+        """Hash every file that is about to be read: until then a file of its old size and time counts as unchanged.
+
+        Raises:
+            UserError: If a file does not hold what identifies the model.
+        """
+        for file, expected in self.files or mirrors.published_hashes(self.path):
+            if (content := hash_file(Path(file))) != expected:
+                raise UserError(
+                    f"{file} does not hold what identifies this model (SHA-256 {expected[:12]}…, now {content[:12]}…): it was "
+                    "damaged, or replaced by a file of its size and time. Bring the file again; if the new content is meant, "
+                    "`touch` it, and it counts as another model."
+                )
+
+    def load(self, dtype: str, device: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Load the model and its tokenizer from files that hold what identifies it; as `load_model`."""
+        self.check_content()
+        return load_model(self.path, dtype, device, self.settings)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer; code of its own is run only if the settings trust it."""
@@ -67,10 +91,15 @@ def locate_model(model: ModelSettings, hub_mirror: str | None, store: Store | No
     warn_about_config(model, config)
     if not weight_files(path):
         raise UserError(f"{path} holds no weights: expected *.safetensors (or pytorch_model*.bin).")
+    check_whole(path)
     if missing := missing_shards(path):
         raise UserError(f"{path} lacks {', '.join(missing[:5])}, which its index names: bring the rest of the model.")
-    content = f"{model.repo}@{files.commit}" if files.commit else hash_files(mirrors.model_files(path), store)
-    return Source(model.name or path.name, path, files.commit, content, model)
+    name = model.name or path.name
+    if files.commit:
+        return Source(name, path, files.commit, f"{model.repo}@{files.commit}", model)
+    read = mirrors.model_files(path)
+    hashes = zip((str(file.resolve()) for file in read), hash_each(read, store), strict=True)
+    return Source(name, path, None, hash_files(read, store), model, tuple(hashes))
 
 
 def _find(model: ModelSettings, hub_mirror: str | None, store: Store | None, section: str) -> LocalFiles:

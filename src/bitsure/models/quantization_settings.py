@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bitsure.base.errors import UserError
+from bitsure.base.json_files import read_object
 from bitsure.config.model import ModelSettings
 
 # The files in which GPTQ's, AWQ's and NVIDIA's libraries write it; the others use config.json.
@@ -20,9 +20,9 @@ def quantization_settings(directory: Path) -> dict[str, Any] | None:
     """Return a checkpoint's quantization settings with `quant_method` filled in; None if it is not quantized."""
     for name in SETTINGS_FILES:
         if (directory / name).is_file():
-            return _with_method(json.loads((directory / name).read_text(encoding="utf-8")))
+            return _with_method(read_object(directory / name))
     config = directory / "config.json"
-    content = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    content = read_object(config) if config.is_file() else {}
     for part in (content, content.get("text_config") or {}):  # Models of text and images keep it with the text's settings.
         for key in CONFIG_KEYS:
             if part.get(key):

@@ -34,7 +34,7 @@ def measure_size(source: Source, store: Store) -> ModelSize:
         model = empty_model(source.path, source.settings.trust_remote_code)
         write_text(entry / "parameters.json", json.dumps(parameters_of(model)))
 
-    entry = store.ensure("parameters", {"model": source.fingerprint}, fill)
+    entry = store.ensure("parameters", {"model": source.fingerprint}, fill, to_read=True)
     parameters = int(json.loads((entry / "parameters.json").read_text(encoding="utf-8")))
     return ModelSize(parameters, sum(file.stat().st_size for file in weight_files(source.path)))
 

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from bitsure.base.errors import UserError
+from bitsure.base.json_files import read_object
+from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.models.facts import transformers_major_version
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
+
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
 
 
 def load_tokenizer(path: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -25,12 +36,24 @@ def load_tokenizer(path: Path, trust_remote_code: bool = False) -> PreTrainedTok
         trust_remote_code: Whether Python code in the directory may be run.
 
     Raises:
-        UserError: If there is no tokenizer. transformers 5 makes an empty one then, 4 raises a TypeError about a path.
+        UserError: If there is no tokenizer, or its files are damaged. Without files transformers 5 makes an empty tokenizer, 4
+            raises a TypeError about a path.
     """
+    files = [path / name for name in FILES if (path / name).is_file()]
+    for file in files:
+        if file.suffix == ".json":
+            read_object(file)
     try:
         tokenizer = _load(path, trust_remote_code)
     except TypeError:
         tokenizer = None
+    except Exception as error:
+        if trust_remote_code or is_out_of_memory(error) or not _is_about_files(error):
+            raise
+        raise UserError(
+            f"{path}: no tokenizer can be made from {', '.join(file.name for file in files) or 'its files'} "
+            f"({type(error).__name__}: {error}). Bring the files again."
+        ) from error
     if tokenizer is None or len(tokenizer) < 2:
         raise UserError(
             f"{path} has no tokenizer: it needs tokenizer.json, or tokenizer.model, or vocab.json and merges.txt, as "
@@ -39,11 +62,17 @@ def load_tokenizer(path: Path, trust_remote_code: bool = False) -> PreTrainedTok
     return tokenizer
 
 
+def _is_about_files(error: Exception) -> bool:
+    """Return whether transformers, tokenizers or sentencepiece raises this for content that it cannot read."""
+    of_the_content = (ValueError, LookupError, AttributeError, RuntimeError, OSError)
+    return type(error) is Exception or isinstance(error, of_the_content)  # tokenizers has no type of its own
+
+
 def _load(path: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     import transformers
 
     settings = path / "tokenizer_config.json"
-    saved_as = json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class") if settings.is_file() else None
+    saved_as = read_object(settings).get("tokenizer_class") if settings.is_file() else None
     if saved_as == "TokenizersBackend" and transformers_major_version() == 4:  # which knows that class by its older name only
         tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(path, local_files_only=True)
     else:
@@ -57,7 +86,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
     Raises:
         UserError: If an id has no row.
     """
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    config = read_object(path / "config.json")
     rows = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
     token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
     if rows is None:

@@ -12,6 +12,7 @@ from bitsure.base import resources, terminal, work
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.models.size import parameters_of, width_of
+from bitsure.models.weight_content import check_finite
 from bitsure.models.weight_files import stored_bits
 from bitsure.quantize.check import windows_of
 from bitsure.quantize.plan import Plan
@@ -59,6 +60,8 @@ def ensure_quantized(plan: Plan, store: Store, log_file: Path, to_read: bool = F
                 directory = store.path("weights", plan.made_from)
     else:
         log.info("quantized weights are in the store: %s", directory)
+        if to_read and plan.checkpoint and plan.quant.reads_checkpoint:
+            plan.checkpoint.check_content()
     return Quantized(_checkpoint(plan, directory), read(directory / PROOF, Quantization))
 
 
@@ -70,6 +73,10 @@ def _checkpoint(plan: Plan, directory: Path) -> Path:
 def _make(plan: Plan, matched: Quantization | None, directory: Path, parts: Path, log_file: Path) -> None:
     """Quantize, and write the checkpoint, quantization.json and what it cost into a directory."""
     source, begun = plan.source, time.monotonic()
+    for files in (source, plan.checkpoint):
+        if files:
+            files.check_content()
+            check_finite(files.path)
     with terminal.output_to(log_file):
         windows, held_out = windows_of(source.path, source.settings.trust_remote_code, plan.text, plan.calib, plan.nsamples)
     with (

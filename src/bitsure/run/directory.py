@@ -18,6 +18,7 @@ import yaml
 from bitsure import results
 from bitsure.base.errors import UserError
 from bitsure.base.files import disk_errors, make_writable, write_text
+from bitsure.base.out_of_memory import memory_errors
 from bitsure.config.run_config import read_run_config
 from bitsure.results import Status
 from bitsure.results.run_files import State
@@ -45,11 +46,16 @@ class RunDirectory:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a stage of the run; status.json names the stage while it runs."""
+        """Time a stage of the run; status.json names the stage while it runs.
+
+        Raises:
+            UserError: If memory runs out.
+        """
         started = time.monotonic()
         self._write_status(stage=name)
         try:
-            yield
+            with memory_errors(f"running the stage {name!r}"):
+                yield
         finally:
             seconds = self._status.seconds.get(name, 0) + time.monotonic() - started
             self._status = self._status.model_copy(update={"seconds": {**self._status.seconds, name: round(seconds, 3)}})

@@ -14,6 +14,7 @@ from bitsure.comparison.non_inferiority import NON_INFERIOR
 from bitsure.compress.model_compressibility import ensure_compressibility, headline
 from bitsure.config.schema import Config, resolved
 from bitsure.quantize.make import ensure_quantized
+from bitsure.quantize.plan import Plan
 from bitsure.records import Records, read_prompts, write_records
 from bitsure.report import terminal_summary
 from bitsure.report.report_contents import About
@@ -28,9 +29,8 @@ from bitsure.scoring.scored_model import ScoredModel
 
 @dataclass(frozen=True)
 class QuantizedRun:
-    """The results of quantizing: the checkpoint, the proof, and how far its codes compress (None for weights without codes)."""
+    """The results of quantizing: the proof, and how far its codes compress (None for weights without codes)."""
 
-    checkpoint: Path
     proof: Quantization
     compressibility: Compressibility | None
 
@@ -71,7 +71,7 @@ def run(
             load_tasks(prepared, memo)
         with tracking.track_run(config, settings, run_dir, sweep, prepared.log_file) as tracker:
             quantized = _quantize(prepared, config, current) if prepared.plan else None
-            scored = _score(prepared, quantized, config, current)
+            scored = _score(prepared, config, current)
             origin = provenance.with_data(origin, prepared)
             current.write_json("provenance.json", origin)
             costs = _costs(prepared, quantized)
@@ -108,25 +108,33 @@ def _quantize(prepared: PreparedRun, config: Config, current: RunDirectory) -> Q
     plan, store, log_file = prepared.plan, prepared.store, prepared.log_file
     assert plan is not None
     with current.stage("quantize"):
-        to_read = bool(prepared.scorer.missing(prepared.scored))
+        to_read = bool(prepared.scorer.missing(prepared.scored, to_read=True))
         quantized = ensure_quantized(plan, store, log_file, to_read)
     with current.stage("compress"):
-        compressibility = ensure_compressibility(plan, quantized.checkpoint, config.compress, store, log_file)
+        compressibility = ensure_compressibility(plan, _hashed(plan, prepared), config.compress, store, log_file)
         proof = quantized.proof.model_copy(update=headline(compressibility))
         current.write_json("quantization.json", proof)
         if compressibility:
             current.write_json("compressibility.json", compressibility)
-    return QuantizedRun(quantized.checkpoint, proof, compressibility)
+    return QuantizedRun(proof, compressibility)
 
 
-def _score(prepared: PreparedRun, quantized: QuantizedRun | None, config: Config, current: RunDirectory) -> ScoredRun:
+def _hashed(plan: Plan, prepared: PreparedRun) -> Callable[[], Path]:
+    """Return a function for those who are about to read quantized weights: it hashes their files and returns where they lie."""
+    return lambda: ensure_quantized(plan, prepared.store, prepared.log_file, to_read=True).checkpoint
+
+
+def _score(prepared: PreparedRun, config: Config, current: RunDirectory) -> ScoredRun:
     """Score full precision and then the quantized model, and write their records."""
     scorer = prepared.scorer
     with current.stage("score full precision"):
         records, baseline = scorer.score(prepared.full_precision, None, "full precision"), None
-    if quantized:
+    if prepared.plan:
         with current.stage("score quantized"):
-            records, baseline = scorer.score(prepared.scored, quantized.checkpoint, config.quant.name), records
+            records, baseline = (
+                scorer.score(prepared.scored, _hashed(prepared.plan, prepared), config.quant.name),
+                records,
+            )
         if scorer.missing(prepared.full_precision):  # the store's were of other prompts than those that tasks have now
             with current.stage("score full precision"):
                 baseline = scorer.score(prepared.full_precision, None, "full precision")
@@ -140,8 +148,7 @@ def _score_noise(prepared: PreparedRun, seed: int, scale: float, folder: Path) -
     assert prepared.plan is not None
     plan, scorer = prepared.plan.noise(seed, scale), prepared.scorer
     model = ScoredModel(prepared.source, plan.made_from)
-    noise = ensure_quantized(plan, prepared.store, prepared.log_file, to_read=bool(scorer.missing(model)))
-    records = scorer.score(model, noise.checkpoint, plan.quant.name)
+    records = scorer.score(model, _hashed(plan, prepared), plan.quant.name)
     folder.mkdir(exist_ok=True)
     write_records(folder / f"{seed:03d}.parquet", records, scorer.keys(model))
     return records

@@ -14,6 +14,7 @@ from bitsure.base.store import Store
 from bitsure.config.schema import Config
 from bitsure.metrics.own_metrics import check_own_metrics
 from bitsure.models.facts import computing_dtype
+from bitsure.models.load import check_files
 from bitsure.models.locate import Source, locate_model
 from bitsure.quantize.calibration.calibration_text import locate_text
 from bitsure.quantize.check import check_model, check_plan
@@ -94,6 +95,10 @@ def prepare(config: Config, log_file: Path, memo: Memo, on_wait: Callable[[float
 def check(prepared: PreparedRun, memo: Memo) -> None:
     """Raise UserError for what is wrong with model, prompts and quantizer, as far as it is known without weights."""
     prepared.scorer.check_prompting(prepared.source)
+    scored = (prepared.full_precision, prepared.scored)
+    if any(prepared.scorer.missing(model) for model in scored):
+        with terminal.output_to(prepared.log_file):
+            memo(check_files, prepared.source.path, prepared.source.settings.trust_remote_code)
     if prepared.plan and not prepared.store.find("weights", prepared.plan.made_from):
         with terminal.output_to(prepared.log_file):
             check_plan(prepared.plan, prepared.store, memo)

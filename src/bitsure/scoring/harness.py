@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from bitsure.base.errors import UserError
 from bitsure.config.schema import TaskSettings
 from bitsure.records.record import Record, cluster_of
 from bitsure.scoring.engine import Engine
@@ -64,10 +65,12 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """Return the log-probability of each continuation, and whether each of its tokens is the most likely one."""
         self._instances = requests
+        self._check_prefix(request for request in requests if request.args[0] == "")
         return list(super().loglikelihood(requests, disable_tqdm=True))
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[float]:
         """Return the log-probability of each text, scored in HFLM's windows of the model's context."""
+        self._check_prefix(requests)
         texts = [request.args[0] for request in requests]
         windows = [self._windows(text) for text in texts]
         owner = [i for i, text_windows in enumerate(windows) for _ in text_windows]
@@ -84,6 +87,22 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
             logprobs = [logprob for part in parts for logprob in part.token_logprobs]
             self.scored[text,] = Scored(logprobs, all(part.greedy for part in parts))
         return [self.scored[text,].logprob for text in texts]
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, left_truncate_len: int | None = None, **settings: Any
+    ) -> list[int]:
+        """Return the token ids of a text; HFLM itself fails where the tokenizer has neither BOS nor EOS."""
+        if self.prefix_token_id is None and add_special_tokens is None:
+            add_special_tokens = self.add_bos_token is not False
+        return list(super().tok_encode(string, add_special_tokens, left_truncate_len, **settings))
+
+    def _check_prefix(self, without_context: Iterable[Instance]) -> None:
+        """Raise UserError for a request that no token of its own and no BOS or EOS stands before."""
+        if self.prefix_token_id is None and (request := next(iter(without_context), None)):
+            raise UserError(
+                f"{_place(request)}: nothing stands before the text that is scored, and this model's tokenizer has neither "
+                "BOS nor EOS to begin with. Leave the task out, or name one of them in tokenizer_config.json."
+            )
 
     def _windows(self, text: str) -> list[Request]:
         windows = get_rolling_token_windows(self.tok_encode(text), self.prefix_token_id, self.max_length, context_len=1)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from bitsure.config.schema import ScoringSettings
-from bitsure.models.load import load_model
 from bitsure.models.locate import Source
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ class LocalSetup:
             packed = gptqmodel.load_packed(checkpoint, self.dtype)
             log.info("the quantized weights stay packed, for gptqmodel's kernels")
             return LoadedModel(cast("PreTrainedModel", packed), source.load_tokenizer(), None)
-        model, tokenizer = load_model(source.path, self.dtype, settings=source.settings)
+        model, tokenizer = source.load(self.dtype)
         if checkpoint is None:
             return LoadedModel(model, tokenizer, None)
         from bitsure.quantize.checkpoint.apply_checkpoint import put_into

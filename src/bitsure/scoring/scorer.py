@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,20 +72,21 @@ class Scorer:
         return [name for name in self.questions.task.names if not self._find(model, name, to_read)]
 
     def load_missing(self, model: ScoredModel, memo: Memo) -> None:
-        """Load and check the tasks that the store has no records of; the memo has those that other cells loaded."""
-        self._load_tasks(self.missing(model), memo)
+        """Load and check the tasks that the store has no whole records of; the memo has those that other cells loaded."""
+        self._load_tasks(self.missing(model, to_read=True), memo)
 
-    def score(self, model: ScoredModel, checkpoint: Path | None, label: str) -> pa.Table:
+    def score(self, model: ScoredModel, checkpoint: Callable[[], Path] | None, label: str) -> pa.Table:
         """Return the records of all questions, in the order of the tasks; new ones are kept in the store, task by task.
 
         Args:
             model: The model.
-            checkpoint: A directory with its quantized weights; None for full precision.
+            checkpoint: Returns the directory with its quantized weights, their files hashed; called if something has to be
+                scored. None for full precision.
             label: What to call the model beside the progress bar.
         """
         if names := self.missing(model, to_read=True):
             self._load_tasks(names, Memo())
-            self._score_tasks(names, model, checkpoint, label)
+            self._score_tasks(names, model, checkpoint() if checkpoint else None, label)
         parts = [read_records(entry / "records.parquet")[0] for entry in self._entries(model).values()]
         _check_unique([task for part in parts for task in by_task(part)])
         return pa.concat_tables(parts)

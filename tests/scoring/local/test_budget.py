@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bitsure.scoring.local import budget
-from bitsure.scoring.local.budget import Budget, is_out_of_memory
+from bitsure.scoring.local.budget import Budget
 
 CPU = torch.device("cpu")
 
@@ -54,23 +54,3 @@ def test_shrinking_never_grows():
 
 def test_a_large_vocabulary_limits_the_tokens_of_a_plain_batch():
     assert Budget(CPU, 250_000).with_logits == 134
-
-
-@pytest.mark.parametrize(
-    "error, expected",
-    [
-        (MemoryError(), True),
-        (torch.OutOfMemoryError("CUDA out of memory"), True),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried …"), True),
-        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
-        (ValueError("can't allocate memory"), False),
-    ],
-)
-def test_running_out_of_memory_is_told_from_other_errors(error, expected):
-    assert is_out_of_memory(error) == expected
-
-
-def test_torch_itself_is_recognised():
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(2**50)
-    assert is_out_of_memory(caught.value)

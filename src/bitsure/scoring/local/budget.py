@@ -68,13 +68,3 @@ class Budget:
             torch.cuda.empty_cache()
         log.warning("out of memory with a batch of %d tokens: continuing with %d", tokens, fewer)
         return fewer
-
-
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "ALLOC_FAILED")  # in RuntimeError's messages
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an exception means that memory ran out; on a CPU torch raises a plain RuntimeError."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, TypeAlias
 from typing_extensions import override
 
 from bitsure.base.errors import UserError
+from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.models.size import parameters_of, width_of
 from bitsure.quantize.inference.hooks import InferenceRounding
 from bitsure.scoring.engine import Engine
 from bitsure.scoring.journal import Journal, Limits
 from bitsure.scoring.local import forward
-from bitsure.scoring.local.budget import PROBE_TOKENS, Budget, is_out_of_memory
+from bitsure.scoring.local.budget import PROBE_TOKENS, Budget
 from bitsure.scoring.local.diagnose import first_broken_module
 from bitsure.scoring.local.padding import pad, rows_padded_together
 from bitsure.scoring.local.rows import TreeRow, batches, chains, trees

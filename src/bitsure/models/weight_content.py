@@ -1,0 +1,107 @@
+"""Whether the weight files of a model are whole, and every value in them a number."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitsure.base.errors import UserError
+from bitsure.base.json_files import read_object
+from bitsure.base.out_of_memory import is_out_of_memory
+from bitsure.models.weight_files import weight_files
+
+if TYPE_CHECKING:
+    import torch
+
+
+def check_whole(path: Path) -> None:
+    """Check the indices and the headers of a model's weight files; no weights are read.
+
+    Raises:
+        UserError: If one is damaged or was cut short.
+    """
+    for index in sorted(path.glob("*.index.json")):
+        names = read_object(index).get("weight_map")
+        if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+            raise UserError(f"{index} has no weight_map from tensors to the names of files. Bring the file again.")
+    for file in weight_files(path):
+        if file.suffix == ".safetensors":
+            _check_header(file)
+        else:
+            with file.open("rb") as opened:
+                begins_as_archive = opened.read(2) == b"PK"
+            if not file.stat().st_size or (begins_as_archive and not zipfile.is_zipfile(file)):
+                raise _damaged(file, "its end is missing")
+
+
+def check_finite(path: Path) -> None:
+    """Read all weight files of a model, a tensor at a time; files that were read before in this process are not read again.
+
+    Raises:
+        UserError: If a value is not a finite number, or a file is damaged or holds other things than weights.
+    """
+    for file in weight_files(path):
+        status = file.stat()
+        _check_finite(file, status.st_size, status.st_mtime_ns)
+
+
+@functools.cache
+def _check_finite(file: Path, size: int, time: int) -> None:
+    """Check a file; its size and time tell it from an earlier one of its name."""
+    for name, tensor in _tensors(file):
+        if tensor.is_floating_point() and (broken := _not_finite(tensor)):
+            raise UserError(
+                f"{file}: {broken} of the {tensor.numel():,} values of {name} are NaN or infinite: no score can be had "
+                "from them. Bring the file again, or mend the values."
+            )
+
+
+def _not_finite(tensor: torch.Tensor) -> int:
+    values = tensor if tensor.dtype.itemsize > 1 else tensor.float()  # torch tests no values of 8 bits
+    finite = values.isfinite()
+    return 0 if finite.all() else int((~finite).sum())
+
+
+def _check_header(file: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "np"):
+            pass
+    except SafetensorError as error:
+        if is_out_of_memory(error):
+            raise
+        raise _damaged(file, str(error)) from error
+
+
+def _tensors(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    import torch
+    from safetensors import safe_open
+
+    if file.suffix == ".safetensors":
+        with safe_open(file, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - not a dict
+                yield name, tensors.get_tensor(name)
+        return
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{file} holds other things than weights, or its end is missing; torch's weights-only loader does not read it: "
+            "other things may run code. Bring the file again, or convert it to safetensors where you trust it."
+        ) from error
+    except (EOFError, RuntimeError, LookupError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise _damaged(file, str(error)) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file} holds a {type(content).__name__}, and tensors by name are expected. Bring the right file.")
+    yield from ((name, value) for name, value in content.items() if isinstance(value, torch.Tensor))
+
+
+def _damaged(file: Path, reason: str) -> UserError:
+    return UserError(f"{file} was cut short or damaged ({reason.strip() or 'it ends too early'}). Bring the file again.")

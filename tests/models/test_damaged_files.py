@@ -1,0 +1,150 @@
+"""A damaged file of a model is named in one sentence, before weights are read; broken values are named before they are used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bitsure.base.errors import UserError
+from bitsure.base.store import Store
+from bitsure.config.schema import ModelSettings
+from bitsure.models.load import check_files, load_model
+from bitsure.models.locate import locate_model
+from bitsure.quantize.make import ensure_quantized
+from bitsure.quantize.native.rtn import Rtn
+from bitsure.scoring.local.local_engine import LocalEngine
+from tests.builders.damage import damage_in_place
+from tests.builders.plans import plan
+
+DAMAGE = {
+    "cut": lambda content: content[: len(content) // 2],
+    "list": lambda content: b"[1, 2]",
+    "not UTF-8": lambda content: content[:20] + b"\xff\xfe" + content[20:],
+    "nested": lambda content: b"[" * 100_000,
+    "empty": lambda content: b"",
+}
+INDEX = "model.safetensors.index.json"
+JSON_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", INDEX)
+WEIGHT = "model.decoder.layers.1.fc2.weight"
+
+
+@pytest.fixture
+def copy(tiny_model, tmp_path):
+    return shutil.copytree(tiny_model, tmp_path / "copy")
+
+
+def prepare(path) -> None:
+    """Do what a run does with a model before weights are read."""
+    check_files(locate_model(ModelSettings(path=str(path)), None).path)
+
+
+def with_value(path, value: float, kind: str = "safetensors") -> None:
+    weights = load_file(path / "model.safetensors")
+    weights[WEIGHT][3, 5] = value
+    if kind == "safetensors":
+        save_file(weights, path / "model.safetensors", {"format": "pt"})
+    else:
+        (path / "model.safetensors").unlink()
+        torch.save(weights, path / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", JSON_FILES)
+def test_a_damaged_json_file_is_named(copy, name, damage):
+    index = {"metadata": {}, "weight_map": dict.fromkeys(load_file(copy / "model.safetensors"), "model.safetensors")}
+    (copy / INDEX).write_text(json.dumps(index))
+    prepare(copy)
+    (copy / name).write_bytes(DAMAGE[damage]((copy / name).read_bytes()))
+    with pytest.raises(UserError, match=rf"copy/{name} (cannot be read as JSON in UTF-8|holds a JSON list)"):
+        prepare(copy)
+
+
+@pytest.mark.parametrize("damage", ["cut", "not UTF-8", "empty"])
+def test_damaged_safetensors_are_named(copy, damage):
+    (copy / "model.safetensors").write_bytes(DAMAGE[damage]((copy / "model.safetensors").read_bytes()))
+    with pytest.raises(UserError, match=r"copy/model\.safetensors was cut short or damaged"):
+        prepare(copy)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty"])
+def test_damaged_bin_files_are_named(copy, damage):
+    with_value(copy, 0.0, "bin")
+    (copy / "pytorch_model.bin").write_bytes(DAMAGE[damage]((copy / "pytorch_model.bin").read_bytes()))
+    with pytest.raises(UserError, match=r"copy/pytorch_model\.bin was cut short or damaged"):
+        prepare(copy)
+
+
+@pytest.mark.parametrize("content", [{}, {"weight_map": ["model.safetensors"]}, {"weight_map": {"lm_head.weight": 3}}])
+def test_an_index_without_names_is_named(copy, content):
+    (copy / INDEX).write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"index\.json has no weight_map from tensors to the names of files"):
+        prepare(copy)
+
+
+@pytest.mark.parametrize("changes", [{"model_type": "no such family"}, {"num_attention_heads": 5}, {"hidden_size": "wide"}])
+def test_a_config_that_describes_no_model_is_named(copy, changes):
+    config = json.loads((copy / "config.json").read_text()) | changes
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"copy/config\.json describes no model that transformers builds"):
+        prepare(copy)
+
+
+def test_a_tokenizer_file_of_other_content_is_named(copy):
+    (copy / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match=r"copy: no tokenizer can be made from tokenizer\.json"):
+        prepare(copy)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_weight_that_is_not_finite_is_named_in_full_precision(copy, value, kind):
+    with_value(copy, value, kind)
+    with pytest.raises(UserError, match=rf"1 of the 8,192 values of {WEIGHT} are NaN or infinite"):
+        load_model(copy, "float32")
+
+
+def test_a_weight_that_is_not_finite_is_named_before_quantizing(copy, calib_file, tmp_path, monkeypatch):
+    with_value(copy, float("nan"))
+    planned = plan(copy, Rtn(4, 32, True), calib_file)
+    monkeypatch.setattr(Rtn, "quantize", lambda self, job: pytest.fail("it is quantized"))
+    with pytest.raises(UserError, match=rf"values of {WEIGHT} are NaN or infinite"):
+        ensure_quantized(planned, Store(tmp_path / "store"), tmp_path / "log")
+
+
+def test_a_weight_that_float16_makes_infinite_is_named(copy):
+    with_value(copy, 1e5)
+    load_model(copy, "bfloat16")
+    with pytest.raises(UserError, match=rf"{WEIGHT} holds values above 65,504.*model\.dtype=bfloat16"):
+        load_model(copy, "float16")
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_weights_that_were_damaged_at_their_size_and_time_are_not_loaded(copy, tmp_path, mirrored):
+    from bitsure.hub.mirrors import note_model
+
+    if mirrored:
+        shutil.copytree(copy, tmp_path / "mirror" / "models" / "org" / "tiny")
+        copy = tmp_path / "mirror" / "models" / "org" / "tiny"
+        note_model(copy, "main", 40 * "a")
+    settings = ModelSettings(repo="org/tiny") if mirrored else ModelSettings(path=str(copy))
+    source = locate_model(settings, str(tmp_path / "mirror"), Store(tmp_path / "store"))
+    assert (source.revision is not None) == mirrored
+    LocalEngine(source.load("float32")[0], 64).score([([5], [6])])
+    damage_in_place(copy / "model.safetensors")
+    with pytest.raises(UserError, match=r"model\.safetensors does not hold what identifies this model"):
+        source.load("float32")
+
+
+def test_the_hubs_cache_is_compared_with_the_names_of_its_files(copy, tmp_path):
+    from bitsure.base.files import hash_file
+    from bitsure.hub.mirrors import published_hashes
+
+    blob = tmp_path / "blobs" / hash_file(copy / "model.safetensors")
+    blob.parent.mkdir()
+    shutil.move(copy / "model.safetensors", blob)
+    (copy / "model.safetensors").symlink_to(blob)
+    assert published_hashes(copy) == ((str(blob), blob.name),)
