@@ -170,13 +170,15 @@ def made(tiny_model, calib_file, tmp_path_factory):
 def test_a_second_run_measures_nothing(made, monkeypatch):
     planned, quantized, store, log_file = made
     settings = CompressSettings(tokens=128)
-    first = ensure_compressibility(planned, quantized.checkpoint, settings, store, log_file)
+    first = ensure_compressibility(planned, lambda: quantized.checkpoint, settings, store, log_file)
     assert first.weights.bits_per_weight == pytest.approx(quantized.proof.bits_per_weight)
     assert first.activations.tokens == 128 and first.activations.text == "text"
     assert set(headline(first)) == {"bits_per_weight_coded", "coded_with", "code_entropy", "load_seconds"}
     monkeypatch.setattr(model_compressibility, "_measure", None)
-    assert ensure_compressibility(planned, quantized.checkpoint, settings, store, log_file) == first
-    slower = ensure_compressibility(planned, quantized.checkpoint, CompressSettings(tokens=128, bandwidth=5), store, log_file)
+    assert ensure_compressibility(planned, lambda: quantized.checkpoint, settings, store, log_file) == first
+    slower = ensure_compressibility(
+        planned, lambda: quantized.checkpoint, CompressSettings(tokens=128, bandwidth=5), store, log_file
+    )
     before, after = (result.loading.by_coder[AS_STORED].seconds for result in (first, slower))
     assert after == pytest.approx(100 * before)  # the bandwidth is no cause of what was measured
 
@@ -196,7 +198,7 @@ def test_small_formats_have_codes_too(made, tiny_model, calib_file, name, bits):
     _, _, store, log_file = made
     planned = plan(tiny_model, Rtn(format=name), calib_file)
     quantized = ensure_quantized(planned, store, log_file)
-    found = ensure_compressibility(planned, quantized.checkpoint, CompressSettings(tokens=0), store, log_file).weights
+    found = ensure_compressibility(planned, lambda: quantized.checkpoint, CompressSettings(tokens=0), store, log_file).weights
     assert found.bits == bits and found.bits_per_weight == pytest.approx(quantized.proof.bits_per_weight)
     assert 0 < found.entropy["group"].value <= found.entropy["tensor"].value <= bits
 
@@ -205,7 +207,7 @@ def test_activations_have_codes_where_weights_are_kept(made, tiny_model, calib_f
     _, _, store, log_file = made
     planned = plan(tiny_model, Kept(activations=Activations(4)), calib_file)
     quantized = ensure_quantized(planned, store, log_file)
-    found = ensure_compressibility(planned, quantized.checkpoint, CompressSettings(tokens=128), store, log_file)
+    found = ensure_compressibility(planned, lambda: quantized.checkpoint, CompressSettings(tokens=128), store, log_file)
     assert found.weights is None and found.loading is None and headline(found) == {}
     activations = found.activations
     assert activations.bits == 4 and activations.format == "int4, asymmetric, one scale a token"
@@ -215,21 +217,23 @@ def test_activations_have_codes_where_weights_are_kept(made, tiny_model, calib_f
     assert "Activations: " in section.sentence and section.bandwidth is None
     cached = plan(tiny_model, Kept(kv=KeysValues(4)), calib_file)
     quantized = ensure_quantized(cached, store, log_file)
-    assert ensure_compressibility(cached, quantized.checkpoint, CompressSettings(tokens=128), store, log_file) is None
+    assert ensure_compressibility(cached, lambda: quantized.checkpoint, CompressSettings(tokens=128), store, log_file) is None
 
 
 def test_activations_that_are_not_rounded_are_said_not_to_be(made):
     planned, quantized, store, log_file = made
-    found = ensure_compressibility(planned, quantized.checkpoint, CompressSettings(tokens=64), store, log_file).activations
+    found = ensure_compressibility(
+        planned, lambda: quantized.checkpoint, CompressSettings(tokens=64), store, log_file
+    ).activations
     assert found.format == "int8, symmetric, one scale a token (they are not rounded in this model)"
 
 
 def test_nothing_is_measured_where_nothing_is_to_be(made, tiny_model, calib_file):
     planned, quantized, store, log_file = made
-    assert ensure_compressibility(planned, quantized.checkpoint, CompressSettings(codes=0), store, log_file) is None
+    assert ensure_compressibility(planned, lambda: quantized.checkpoint, CompressSettings(codes=0), store, log_file) is None
     cast = plan(tiny_model, Cast("bfloat16"), calib_file)
-    assert ensure_compressibility(cast, quantized.checkpoint, CompressSettings(), store, log_file) is None
-    alone = ensure_compressibility(planned, quantized.checkpoint, CompressSettings(tokens=0), store, log_file)
+    assert ensure_compressibility(cast, lambda: quantized.checkpoint, CompressSettings(), store, log_file) is None
+    alone = ensure_compressibility(planned, lambda: quantized.checkpoint, CompressSettings(tokens=0), store, log_file)
     assert alone.activations is None and alone.weights.n > 0
     assert headline(None) == {}
 

@@ -63,7 +63,7 @@ def test_files_that_lie_about_their_content_are_refused(gptq_checkpoint, tiny_mo
     copy = shutil.copytree(gptq_checkpoint.checkpoint, tmp_path / "copy")
     tensors = load_file(copy / "model.safetensors")
     layer = "model.decoder.layers.1.fc2"
-    planned = plan(tiny_model, Prequantized(path=str(copy)), calib_file)
+    planned = lambda: plan(tiny_model, Prequantized(path=str(copy)), calib_file)  # noqa: E731
 
     def save(**changed) -> None:
         save_file(
@@ -74,16 +74,16 @@ def test_files_that_lie_about_their_content_are_refused(gptq_checkpoint, tiny_mo
     dense = {f"{layer}.{part}": None for part in ("qweight", "qzeros", "scales", "g_idx")}
     save(**dense, **{f"{layer}.weight": torch.zeros(64, 128)})
     with pytest.raises(UserError, match=rf"1 layers of tiny are not quantized in it: {layer}"):
-        check_plan(planned, Store(tmp_path))
+        check_plan(planned(), Store(tmp_path))
     save(**{"model.decoder.embed_positions.weight": None})
     with pytest.raises(UserError, match=r"lacks model\.decoder\.embed_positions\.weight"):
-        check_plan(planned, Store(tmp_path))
+        check_plan(planned(), Store(tmp_path))
     save(**{"model.decoder.embed_positions.weight": torch.zeros(3, 64)})
     with pytest.raises(UserError, match=r"embed_positions\.weight has the shape \(3, 64\), but \(1026, 64\)"):
-        ensure_quantized(planned, Store(tmp_path), tmp_path / "log")
+        ensure_quantized(planned(), Store(tmp_path), tmp_path / "log")
     save(more=torch.ones(3))
     with pytest.raises(UserError, match="tensors that this model does not have: more"):
-        ensure_quantized(planned, Store(tmp_path), tmp_path / "log")
+        ensure_quantized(planned(), Store(tmp_path), tmp_path / "log")
 
 
 def test_what_is_no_checkpoint_is_refused(tiny_model, calib_file, tmp_path):
