@@ -5,6 +5,7 @@ The classes of the quantizers themselves are in `bitsure.quantize`. No torch her
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
@@ -18,16 +19,16 @@ TRANSFORMS = (*ACTIVATION_TRANSFORMS, "scale", *CLIPS)  # in the order in which 
 
 
 @dataclass
-class QuantizerSettings:
+class QuantizerSettings(ABC):
     """The settings of a quantizer, and the properties that other settings must agree with.
 
     `bitsure.quantize.Quantizer` adds the work; every quantizer derives from it.
     """
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """The quantizer with its settings, short enough for a table's row, such as `gptq4-g32`."""
-        raise NotImplementedError
 
     @property
     def needs_data(self) -> bool:
@@ -136,9 +137,9 @@ class Rounded(Chain, Numbers):
             raise UserError("quant.transforms=[clip_asymmetric]: symmetric integers have one range. quant.symmetric=false.")
 
     @property
+    @abstractmethod
     def rounding(self) -> str:
         """How weights are rounded, in the name: `rtn` or `gptq`."""
-        raise NotImplementedError
 
     @property
     def name(self) -> str:

@@ -269,7 +269,7 @@ def register() -> None:
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
     schema = OmegaConf.structured(Config)
     # A quantizer's file names its class, which is imported when the settings are validated.
-    schema.quant = QuantizerSettings()
+    schema.quant = QuantizerSettings
     OmegaConf.set_struct(schema.quant, False)
     schema.metric = OmegaConf.structured(MetricSettings)
     OmegaConf.set_struct(schema.metric, False)  # so that metric.own.mine=… needs no + on the command line

@@ -99,7 +99,7 @@ def _typed(node: DictConfig, key: str, chosen: str) -> DictConfig:
         raise UserError(
             f"{key}.{TARGET}={node[TARGET]}: the class does not define {', '.join(lacking)}, which every quantizer needs."
         )
-    typed = _structured(kind)  # type: ignore[arg-type]  # mypy takes the hash of instances for that of the class
+    typed = _structured(kind)
     known = {field.name for field in fields(kind)}
     given = {str(name): node._get_node(name) for name in node if name != TARGET}
     errors = [no_such_setting(f"{key}.{name}", typed, chosen) for name in given if name not in known]

@@ -6,7 +6,7 @@ A quantizer of one's own derives from `Quantizer`; docs/extending.md has an exam
 from __future__ import annotations
 
 import inspect
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -114,16 +114,11 @@ class QuantizationJob:
 
 
 @dataclass
-class Quantizer(QuantizerSettings, ABC):
+class Quantizer(QuantizerSettings):
     """A quantizer: a dataclass whose fields are its settings, filled by Hydra from conf/quant.
 
     `name` and `quantize` are needed; everything else has a default that suits a quantizer of weights.
     """
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """The quantizer with its settings, short enough for a table's row, such as `gptq4-g32`."""
 
     @abstractmethod
     def quantize(self, job: QuantizationJob) -> None:

@@ -18,6 +18,7 @@ from bitsure.quantize.native.reassembly_search import reassemble_block
 from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.native.transforms import search_scales, smoothing_scales
 from bitsure.quantize.native.tuning import tune
+from bitsure.quantize.proof.output_errors import root_ratio
 from bitsure.quantize.walk.blocks import Feed, Inputs, channel_ranges, layers_by_input, measure
 from bitsure.quantize.walk.replay import Replay
 from bitsure.quantize.walk.targets import linears, matrix
@@ -199,7 +200,7 @@ class ChainBlock:
         after = {name: matrix(layer) for name, layer in linears(self.block).items()}
         change = torch.stack([(after[name] - weight).float().norm() ** 2 for name, weight in before.items()]).sum()
         whole = torch.stack([weight.float().norm() ** 2 for weight in before.values()]).sum()
-        return float((change / whole).sqrt())
+        return root_ratio(change.item(), whole.item())
 
     def _full_name(self, name: str) -> str:
         return f"{self.prefix}.{name}"
