@@ -22,3 +22,14 @@ def test_run_directories_are_compared_on_the_terminal(tmp_path, capsys):
         report_models([tmp_path / "a"])
     with pytest.raises(UserError, match=r"holds no baseline\.parquet and no records\.parquet"):
         report_models([tmp_path, tmp_path / "a"])
+
+
+def test_a_run_whose_two_models_were_asked_by_different_harnesses_is_refused(tmp_path):
+    for name, lm_eval in {"a": "0.4.10", "b": "0.4.9"}.items():
+        (tmp_path / name).mkdir()
+        for file, records, by in zip(
+            ("baseline", "records"), full_and_quantized(0.2, 0, n=20), ("0.4.10", lm_eval), strict=True
+        ):
+            write_records(tmp_path / name / f"{file}.parquet", records, {"t": {"libraries": {"lm_eval": by}}})
+    with pytest.raises(UserError, match=r"task t: lm_eval 0\.4\.10 scored full precision, 0\.4\.9 the quantized model"):
+        report_models([tmp_path / "a", tmp_path / "b"])

@@ -13,7 +13,7 @@ from bitsure.config.report_settings import read_report_settings
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.across import Contrast
 from bitsure.records.joining import join
-from bitsure.records.parquet import read_records
+from bitsure.records.saved_run import check_harness_versions, read_own_baseline, read_saved_run
 
 
 def report_models(directories: Sequence[Path]) -> None:
@@ -24,7 +24,8 @@ def report_models(directories: Sequence[Path]) -> None:
             the first.
 
     Raises:
-        UserError: If there are fewer than two names, or a directory lacks records or a baseline.
+        UserError: If there are fewer than two names, a directory lacks records or a baseline, or different versions of the
+            harness scored the two.
     """
     names = [directory.name for directory in directories]
     if len(names) < 2 or len(set(names)) < len(names):
@@ -40,8 +41,10 @@ def _read(directory: Path, metric: MetricSettings) -> QuantizedModel:
     files = [directory / name for name in ("baseline.parquet", "records.parquet")]
     if missing := [file.name for file in files if not file.is_file()]:
         raise UserError(f"{directory} holds no {' and no '.join(missing)}: give run directories of quantized models.")
-    baseline, quantized = (read_records(file)[0] for file in files)
-    return QuantizedModel(directory.name, answer_changes(join(baseline, quantized), metric))
+    run, baseline = read_saved_run(directory), read_own_baseline(directory)
+    assert baseline is not None  # its file is there
+    check_harness_versions(baseline, run)
+    return QuantizedModel(directory.name, answer_changes(join(baseline.records, run.records), metric))
 
 
 def _lines(task: str, result: BetweenModels, level: float) -> list[str]:

@@ -55,7 +55,7 @@ def _render(report: Report, about: About, metric: MetricSettings, without: Colle
         **_verdict(report),
         **_numbers(report, metric.confidence_level, "numbers" not in without),
         **_published(report),
-        **_cost(metric, about.quantization),
+        **_cost(metric, about),
     )
 
 
@@ -99,13 +99,14 @@ def _embedded(report: Report, without: Collection[str]) -> dict[str, dict[str, s
     }
 
 
-def _cost(metric: MetricSettings, quantization: Quantization | None) -> dict[str, Any]:
+def _cost(metric: MetricSettings, about: About) -> dict[str, Any]:
     """Return the assumed cost of a quantized answer, and where it comes from."""
-    bits = quantization.bits_per_weight if quantization else None
-    source = f"its {bits:.2f} bits per weight of {FULL_BITS}" if bits else "a guess: its bits are unknown"
+    bits, baseline_bits = about.quantization.bits_per_weight if about.quantization else None, about.baseline_bits
+    full = f"{baseline_bits:.2f}" if baseline_bits else FULL_BITS
+    source = f"its {bits:.2f} bits per weight of {full}" if bits else "a guess: its bits are unknown"
     if metric.quantized_cost is not None:
         source = "metric.quantized_cost"
-    return {"quantized_cost": cost_of_quantized(metric.quantized_cost, bits), "cost_source": source}
+    return {"quantized_cost": cost_of_quantized(metric.quantized_cost, bits, baseline_bits), "cost_source": source}
 
 
 def _facts(quantization: Quantization) -> dict[str, str]:
