@@ -11,6 +11,7 @@ from bitsure import results
 from bitsure.base.errors import UserError
 from bitsure.results import Difference, Measurement, MetricsByTask
 from bitsure.results.costs import WorkCosts
+from tests.builders.result_files import quantization
 
 
 def test_a_field_that_is_not_set_is_absent_and_none_is_null():
@@ -36,14 +37,33 @@ def test_a_number_that_is_not_finite_is_null_in_a_measurement_and_refused_elsewh
         ('{"task": {"accuracy": {"value": 1, "ci_low": 0, "ci_high": 1}}}', "task.accuracy.n"),
         ('{"task": {"accuracy": {"value": 1, "ci_low": 0, "ci_high": 1, "n": "many"}}}', "task.accuracy.n"),
         ('{"task": {"accuracy": {"value": 1, "ci_low": 0, "ci_high": 1, "n": 2, "odd": 3}}}', "task.accuracy.odd"),
+        ('{"task": {"accuracy": {"value": 1, "ci_low": 0, "ci_high": 1, "n": 1000000000000000000000000}}}', "task.accuracy.n"),
         ('{"task": {"accuracy"', "the file"),
+        ("[" * 100_000, "the file"),
+        ("\udcff", "the file"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_with_its_name_and_the_field(tmp_path, text, names):
     path = tmp_path / "metrics.json"
-    path.write_text(text)
+    path.write_text(text, errors="surrogateescape")
     with pytest.raises(UserError, match=rf"metrics\.json.*{names}"):
         results.read(path, MetricsByTask)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "names"),
+    [
+        (results.Quantization, {"parameter_share": 1e308}, "parameter_share"),
+        (results.Quantization, {"bits_per_weight": -1}, "bits_per_weight"),
+        (results.Compressibility, {"loading": {"bandwidth_mb_per_second": 1.0, "by_coder": {}}}, "loading: .*the coders are"),
+    ],
+)
+def test_numbers_that_no_run_has_and_missing_parts_are_refused(kind, changes, names):
+    nothing = {"weights": None, "activations": None, "loading": None}
+    whole = results.to_plain(quantization()) if kind is results.Quantization else nothing
+    results.check(whole, kind, "a file")
+    with pytest.raises(UserError, match=f"a file: {names}"):
+        results.check(whole | changes, kind, "a file")
 
 
 def test_a_missing_file_is_a_sentence(tmp_path):

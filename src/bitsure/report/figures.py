@@ -177,7 +177,11 @@ def deferral_figure(reused: ReusedFigures, task: str, values: Mapping[str, Diffe
 
 def _numbers(measured: Sequence[Measurement]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return values and the lower and upper ends of their intervals; what does not exist is NaN."""
-    ends = ([one.value for one in measured], [one.ci_low for one in measured], [one.ci_high for one in measured])
+    ends = (
+        [number.value for number in measured],
+        [number.ci_low for number in measured],
+        [number.ci_high for number in measured],
+    )
     value, low, high = map(_floats, ends)
     return value, low, high
 

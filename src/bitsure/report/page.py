@@ -112,12 +112,13 @@ def _cost(metric: MetricSettings, about: About) -> dict[str, Any]:
 def _facts(quantization: Quantization) -> dict[str, str]:
     skipped = ", ".join(f"{name} ({reason})" for name, reason in quantization.modules_skipped.items())
     groups = ", ".join(f"{size} in {count} layers" for size, count in quantization.group_sizes.items())
-    worst, errors = max(quantization.layers.items(), key=lambda layer: layer[1].output_error)
+    errors = {name: layer.output_error for name, layer in quantization.layers.items()}
+    worst = max(errors, key=errors.__getitem__, default=None)
     facts = {
         "Bits per weight, scales and zero points included": f"{quantization.bits_per_weight:.3f}",
         "Share of the parameters": f"{quantization.parameter_share:.1%}",
         "Relative error of the weights": f"{quantization.relative_error:.4f}",
-        "Layer with the largest output error on held-out text": f"{worst}: {errors.output_error:.4f}",
+        "Layer with the largest output error on held-out text": "none" if worst is None else f"{worst}: {errors[worst]:.4f}",
         "Weights that share a scale": groups,
         "Kept in full precision": skipped or "nothing",
     }

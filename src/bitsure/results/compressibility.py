@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Self
+
+from pydantic import model_validator
+
 from bitsure.results.result import Result
 
 AS_STORED = "as_stored"
@@ -95,6 +99,14 @@ class Codes(Result):
     text: str | None = None
     """Activations: the text's name."""
 
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if "tensor" not in self.entropy or not CODER_LABELS.keys() <= self.coders.keys():
+            raise ValueError(f"the entropy per tensor, or one of {', '.join(CODER_LABELS)} is missing")
+        if self.best not in (AS_STORED, *CODER_LABELS):
+            raise ValueError(f"best={self.best} is no coder")
+        return self
+
 
 class LoadTime(Result):
     """Loading the quantized layers with one coder."""
@@ -118,6 +130,12 @@ class Loading(Result):
     """`compress.bandwidth`, megabytes a second."""
     by_coder: dict[str, LoadTime]
     """Coder → its times."""
+
+    @model_validator(mode="after")
+    def _has_every_coder(self) -> Self:
+        if self.by_coder.keys() != {AS_STORED, *CODER_LABELS}:
+            raise ValueError(f"the coders are {', '.join((AS_STORED, *CODER_LABELS))}")
+        return self
 
 
 class Compressibility(Result):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from bitsure.results.result import Result
 
 
@@ -83,9 +87,9 @@ class Quantization(Result):
     """The layers whose weights were quantized."""
     modules_skipped: dict[str, str]
     """Module → why it keeps its weights."""
-    parameter_share: float
+    parameter_share: Annotated[float, Field(ge=0, le=1)]
     """The share of the model's parameters that was quantized, in [0, 1]."""
-    bits_per_weight: float
+    bits_per_weight: Annotated[float, Field(ge=0, le=128)]
     """Bits a quantized weight takes, scales and zero points counted."""
     relative_error: float
     """‖Ŵ − W‖ / ‖W‖ over all quantized layers."""

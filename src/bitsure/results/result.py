@@ -13,8 +13,8 @@ from bitsure.base.errors import UserError
 from bitsure.base.files import write_text
 
 T = TypeVar("T")
-Integer: TypeAlias = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-"""A whole number that a table's column has room for."""
+Integer: TypeAlias = Annotated[int, Field(ge=-(2**53), le=2**53)]
+"""A whole number that every reader of JSON has exactly, and that a table's column has room for."""
 
 
 class Result(BaseModel):
