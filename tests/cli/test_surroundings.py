@@ -20,7 +20,7 @@ POCKET = ["model=pocket-300k", "task.names=[pocket_recall]", "task.limit=6", "me
 )
 def test_a_file_in_the_place_of_a_folder_is_one_sentence(bitsure, tmp_path, arguments):
     (tmp_path / "file").write_text("mine")
-    done = bitsure(*POCKET, *arguments)
+    done = bitsure(*arguments, *POCKET)
     assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr
     error = done.stderr.strip().splitlines()[-1]
     assert "file" in error and ": Not a directory. Make it a directory that may be read and written, or choose" in error
@@ -29,7 +29,7 @@ def test_a_file_in_the_place_of_a_folder_is_one_sentence(bitsure, tmp_path, argu
 
 @pytest.mark.slow
 def test_a_sweep_and_its_report_need_no_utf_8_locale(bitsure, tmp_path):
-    done = bitsure(*POCKET, "-m", "quant=rtn3,none", "hydra.sweep.dir=sweep", environment=ASCII)
+    done = bitsure("-m", *POCKET, "quant=rtn3,none", "hydra.sweep.dir=sweep", environment=ASCII)
     assert done.returncode == 0 and "2 cells: 2 done" in done.stdout, done.stderr
     for cell in ("0-pocket-300k-rtn3", "1-pocket-300k-none"):
         assert json.loads((tmp_path / "sweep" / cell / "status.json").read_text())["state"] == "done"
