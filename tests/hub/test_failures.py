@@ -133,3 +133,22 @@ def test_a_large_file_that_the_storage_does_not_deliver_is_advice_on_the_network
 def test_an_error_of_a_large_file_is_told_from_others_by_its_words(message, reason):
     with pytest.raises(UserError, match=reason), explained("model org/tiny", "models/org/tiny"):
         raise RuntimeError(f"Task error: File reconstruction error: {message}")
+
+
+@pytest.mark.parametrize("where", ["", "/hub/models--org--tiny", "/datasets/x.lock"])
+def test_a_cache_that_cannot_be_used_is_named_with_the_variable_that_sets_it(monkeypatch, tmp_path, where):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
+    error = NotADirectoryError(errno.ENOTDIR, "Not a directory", f"{tmp_path}{where}")
+    with pytest.raises(UserError) as raised, offline(), explained("data set json", "datasets/json"):
+        raise error
+    assert not isinstance(raised.value, NotHere)  # no file is missing
+    assert f"cache {tmp_path} cannot be used: Not a directory" in str(raised.value) and "HF_HOME" in str(raised.value)
+
+
+def test_a_folder_in_the_place_of_the_cache_is_one_sentence(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "data.jsonl").write_text('{"q": 1}')
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "file" / "hf"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "file" / "hf" / "datasets")
+    with pytest.raises(UserError, match=r"data set json cannot be read: the hub's cache .* HF_HOME"), data_sets_from(None):
+        datasets.load_dataset("json", data_files=str(tmp_path / "data.jsonl"))

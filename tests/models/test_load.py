@@ -131,6 +131,29 @@ def test_shards_that_are_missing_are_named(tiny_model, tmp_path):
         locate_model(ModelSettings(path=str(copy)), None)
 
 
+@pytest.mark.parametrize("named", ["../outside/shard.safetensors", "linked.safetensors", "folder/shard.safetensors"])
+def test_shards_are_identified_wherever_they_lie_and_by_what_a_link_leads_to(tiny_model, tmp_path, named):
+    copy, store = shutil.copytree(tiny_model, tmp_path / "copy"), Store(tmp_path / "store")
+    shard, other = tmp_path / "outside" / "shard.safetensors", tmp_path / "outside" / "other.safetensors"
+    shard.parent.mkdir()
+    (copy / "model.safetensors").rename(shard)
+    other.write_bytes(shard.read_bytes()[::-1])
+    os.utime(other, ns=(shard.stat().st_atime_ns, shard.stat().st_mtime_ns))
+    (copy / "linked.safetensors").symlink_to(shard)
+    (copy / "folder").symlink_to(shard.parent)
+    (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a.weight": named}}))
+    if named != "linked.safetensors":
+        (copy / "linked.safetensors").unlink()
+    before = locate_model(ModelSettings(path=str(copy)), None, store)
+    assert str(shard) in dict(before.files)
+    if named == "linked.safetensors":
+        (copy / named).unlink()
+        (copy / named).symlink_to(other)
+    else:
+        other.replace(shard)  # of the same size and time
+    assert locate_model(ModelSettings(path=str(copy)), None, store).fingerprint != before.fingerprint
+
+
 @pytest.mark.parametrize("kind", ["safetensors", "bin", "spread"])
 def test_weights_that_are_missing_or_of_another_shape_are_named(tiny_model, tmp_path, kind):
     copy = shutil.copytree(tiny_model, tmp_path / "copy")

@@ -130,3 +130,14 @@ def test_rows_without_a_confidence_are_refused_by_name(tmp_path, broken, message
     write_records(tmp_path / "r.parquet", rows, {})
     with pytest.raises(UserError, match=f"task t, question 17 .*{message}"):
         read_records(tmp_path / "r.parquet")
+
+
+def test_files_that_would_fill_the_memory_are_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("bitsure.base.decoded_size.LARGE", 10_000)
+    rows = [record([-1, -2], task="t" * 10_000, doc_id=i) for i in range(1_000)]
+    write_records(tmp_path / "records.parquet", rows, {})
+    with pytest.raises(UserError, match=r"records\.parquet has .* becomes .* when it is read"):
+        read_records(tmp_path / "records.parquet")
+    write_prompts(tmp_path / "prompts.parquet", rows, ["prompt" * 1_000] * 1_000)
+    with pytest.raises(UserError, match=r"prompts\.parquet has .* becomes .* when it is read"):
+        read_prompts(tmp_path / "prompts.parquet")

@@ -151,18 +151,18 @@ def test_records_of_other_prompts_than_their_key_names_are_made_again(given, tmp
         assert (out / name).read_bytes() == (first / name).read_bytes(), name
 
 
-def test_prompts_that_changed_under_their_key_are_noticed_when_the_next_model_is_scored(given, own_tasks, tmp_path, caplog):
-    """The fingerprint of a task does not name all files that its Python code reads."""
+def test_prompts_that_changed_under_their_key_are_noticed_when_the_next_model_is_scored(
+    given, own_tasks, tmp_path, caplog, monkeypatch
+):
+    """The key of a task's records names the files that its Python code reads, and not all that it may read."""
     folder = shutil.copytree(own_tasks, tmp_path / "tasks")
-    (folder / "utils.py").write_text(
-        f"from pathlib import Path\ndef text(doc): return Path({str(tmp_path / 'word')!r}).read_text() + doc['q']\n"
-    )
+    (folder / "utils.py").write_text("import os\ndef text(doc): return os.environ['WORD'] + doc['q']\n")
     yaml = (folder / "tiny_pets.yaml").read_text().replace("'{{q}}'", "!function utils.text")
     (folder / "tiny_pets.yaml").write_text(yaml)
-    given = [*given, f"task.include_path={folder}"]
-    (tmp_path / "word").write_text("Once ")
+    given = [*given, f"task.include_path={folder}", "task.trust=true"]
+    monkeypatch.setenv("WORD", "Once ")
     run(tmp_path / "first", *given, "task.num_fewshot=0")
-    (tmp_path / "word").write_text("Twice ")
+    monkeypatch.setenv("WORD", "Twice ")
     with caplog.at_level(logging.WARNING):
         out = run(tmp_path / "second", *given, "task.num_fewshot=0", "quant=rtn4")
     assert "task tiny_pets: its prompts are not those of earlier records, which are made again" in caplog.text
@@ -176,7 +176,7 @@ def test_what_a_task_draws_from_the_common_generators_is_the_same_for_both_model
     (folder / "utils.py").write_text(f"import random\nimport numpy as np\ndef text(doc): return f\"{{{code}}} {{doc['q']}}\"\n")
     yaml = (folder / "tiny_pets.yaml").read_text().replace("'{{q}}'", "!function utils.text")
     (folder / "tiny_pets.yaml").write_text(yaml)
-    check_paired(run(tmp_path / "run", *given, f"task.include_path={folder}", "task.num_fewshot=0"))
+    check_paired(run(tmp_path / "run", *given, f"task.include_path={folder}", "task.trust=true", "task.num_fewshot=0"))
 
 
 def test_a_task_that_never_asks_the_same_twice_is_refused(given, own_tasks, tmp_path):
@@ -185,7 +185,7 @@ def test_a_task_that_never_asks_the_same_twice_is_refused(given, own_tasks, tmp_
     yaml = (folder / "tiny_pets.yaml").read_text().replace("'{{q}}'", "!function utils.text")
     (folder / "tiny_pets.yaml").write_text(yaml)
     with pytest.raises(UserError, match=r"task\.names: tiny_pets has other prompts each time that they are made"):
-        run(tmp_path / "run", *given, f"task.include_path={folder}", "task.num_fewshot=0")
+        run(tmp_path / "run", *given, f"task.include_path={folder}", "task.trust=true", "task.num_fewshot=0")
 
 
 def test_records_without_examples_keep_their_keys(given, tmp_path):

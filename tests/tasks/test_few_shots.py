@@ -146,3 +146,16 @@ def test_the_way_that_the_refusal_names_works(model, colours):
     rows = [{"question": f"thing {i}?", "choices": CHOICES, "label": [0, 1]} for i in range(12)]
     task = colours("fewshot_config: {doc_to_target: '{{choices[label[0]]}}'}\n", rows)
     assert all(prompt.count(" red") == 3 for prompt in ask(model, task))
+
+
+def test_right_choices_may_be_named_by_a_list_of_texts(model, colours):
+    from bitsure.scoring.harness import evaluate_tasks
+    from bitsure.tasks.harness_tasks import load_tasks
+
+    rows = [{"question": f"thing {i}?", "choices": CHOICES, "label": CHOICES[: i % 2 + 1]} for i in range(12)]
+    task = colours("", rows)
+    records, prompts = evaluate_tasks(load_tasks(task, task.names, None)["colours"], hooked_lm(*model), task)
+    assert [record.gold for record in records] == [[0], [0, 1]] * 6
+    assert all(prompt.count("A: red") == 3 for prompt in prompts)
+    with pytest.raises(UserError, match=r"colours: the target \['black'\] is none of the 3 choices"):
+        ask(model, colours("", [*rows, rows[0] | {"label": ["black"]}]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -104,3 +105,35 @@ def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def as_on_disk(file: Path) -> list[str | int]:
+    """Return what changes with a file's content, without reading it: its path with links resolved, size, times and inode.
+
+    The inode and the time of its last change are new for a file that is put in another's place with that one's size and time.
+    """
+    status = file.stat()
+    return [str(file.resolve()), status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]
+
+
+def files_under(folder: Path) -> list[Path]:
+    """Return the files in a folder and its subfolders, sorted; links are followed, and each folder is read once."""
+    files: list[Path] = []
+    visited: set[str] = set()
+    for place, subfolders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in visited:
+            subfolders.clear()
+            continue
+        visited.add(real)
+        subfolders.sort()
+        files += [file for name in names if (file := Path(place, name)).is_file()]
+    return sorted(files)
+
+
+def files_at(place: Path) -> list[Path]:
+    """Return the file, the files in a folder, or those that a pattern such as `*.jsonl` names, sorted."""
+    if place.is_dir():
+        return files_under(place)
+    if place.is_file() or not glob.has_magic(str(place)):
+        return [place] if place.is_file() else []
+    return sorted(file for name in glob.glob(str(place), recursive=True) if (file := Path(name)).is_file())

@@ -19,7 +19,7 @@ from pathlib import Path
 import filelock
 
 from bitsure.base.errors import UserError
-from bitsure.base.files import disk_errors, hash_file, hash_json, write_text
+from bitsure.base.files import as_on_disk, disk_errors, hash_file, hash_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -196,8 +196,8 @@ class Store:
             shutil.rmtree(removed, ignore_errors=True)
 
     def hashes(self, files: Sequence[Path]) -> list[str]:
-        """Return the SHA-256 of each file's content. A file of the same path, size and time as before is not read again."""
-        made_from = {"files": [[str(file.absolute()), *_stat(file)] for file in files]}
+        """Return the SHA-256 of each file's content. A file that is the same as before, links resolved, is not read again."""
+        made_from = {"files": [as_on_disk(file) for file in files]}
 
         def fill(entry: Path) -> None:
             write_text(entry / "hashes.json", json.dumps([hash_file(file) for file in files]))

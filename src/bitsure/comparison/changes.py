@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bitsure.base.decoded_size import check_decoded_size
 from bitsure.base.errors import UserError
 from bitsure.base.files import atomic_path
 from bitsure.config.schema import MetricSettings
@@ -96,6 +97,7 @@ def read_changes(path: Path, task: str) -> AnswerChanges:
         UserError: If the file is missing, cannot be read, or holds no changes.
     """
     try:
+        check_decoded_size(path)
         table = pq.read_table(path, filters=[("task", "=", task)], partitioning=None).cast(SCHEMA)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} cannot be read as changes ({error}).") from error

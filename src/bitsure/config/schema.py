@@ -80,6 +80,7 @@ class TaskSettings:
     name: str = MISSING
     names: list[str] = MISSING
     include_path: str | None = None  # a folder of one's own task YAML
+    trust: bool = False  # run the Python code that YAML of that folder names; false: it is refused
     num_fewshot: int | None = None  # None: the task's own
     limit: int | None = None  # the first questions of each task only
     seed: int = 1234  # draws the few-shot examples; the harness's default

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from bitsure.base.errors import NotHere, UserError, did_you_mean
 from bitsure.config.paths import CONF
@@ -38,6 +40,8 @@ def is_hub_error(error: BaseException) -> bool:
     of_the_network = (ConnectionError, TimeoutError, socket.gaierror, requests.RequestException, http_error)
     if isinstance(error, (*of_the_hub, *of_the_network)) or is_xet_network_error(error):
         return True  # OfflineModeIsEnabled is a ConnectionError
+    if unusable_cache(error):
+        return True
     return _errno(error) in (*DISK, *NETWORK) or (isinstance(error, OSError) and INCOMPLETE in str(error))
 
 
@@ -87,9 +91,29 @@ def explained(
     except Exception as error:
         if not is_expected(error):
             raise
+        if reason := unusable_cache(error):
+            raise UserError(f"{what} cannot be read: {reason}") from error
         lacking = f"the mirror {mirror} has no {place}, and " if mirror else ""
         message = f"{what} is not available: {lacking}{_reason(error, place, model)}"
         raise (NotHere.because(str(what), message) if is_offline() else UserError(message)) from error
+
+
+def unusable_cache(error: BaseException) -> str | None:
+    """Return what is wrong if an error, or one of its causes, is that the hub's cache cannot be written; otherwise None."""
+    from huggingface_hub import constants
+
+    caches = [constants.HF_HOME, constants.HF_HUB_CACHE, os.environ.get("HF_DATASETS_CACHE") or constants.HF_HOME]
+    for cause in _causes(error):
+        if not isinstance(cause, OSError) or cause.errno in DISK_FULL or not isinstance(cause.filename, str):
+            continue
+        place = Path(cause.filename)
+        for cache in map(Path, caches):
+            if place.is_relative_to(cache) or cache.is_relative_to(place):
+                return (
+                    f"the hub's cache {cache} cannot be used: {cause.strerror}: {place}. Give a folder that can be written by "
+                    "the environment variable HF_HOME."
+                )
+    return None
 
 
 def http_status(error: BaseException | None) -> int | None:

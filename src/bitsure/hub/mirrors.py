@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 MODEL_NOTE = "prefetched.json"  # in a model's folder: revision, commit, and the files with their SHA-256
 DATA_NOTE = ".prefetched.json"  # in a data set's folder: each file's commit and SHA-256; hidden from `datasets`
 # the files that a model directory is loaded from, and that identify it
-MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", "*.bin", "*.py")
+MODEL_FILES = ("*.json", "*.jinja", "additional_chat_templates/*.jinja", "*.model", "*.txt", "*.safetensors", "*.bin", "*.py")
 
 
 @contextmanager
@@ -35,8 +35,18 @@ def lock(mirror: Path, kind: str, repo: str) -> Iterator[None]:
 
 
 def model_files(path: Path) -> list[Path]:
-    """Return the files that a model directory is loaded from, sorted within each kind."""
-    return sorted(file for pattern in MODEL_FILES for file in path.glob(pattern) if file.name != MODEL_NOTE)
+    """Return the files that a model directory is loaded from, sorted: also weights that its index names in other folders."""
+    files = {file for pattern in MODEL_FILES for file in path.glob(pattern) if file.name != MODEL_NOTE}
+    return sorted(files | {shard for shard in indexed_shards(path) if shard.is_file()})
+
+
+def indexed_shards(path: Path) -> list[Path]:
+    """Return the weight files that a model directory's index names, sorted; they may be missing, or lie in other folders."""
+    if any((path / single).is_file() for single in ("model.safetensors", "pytorch_model.bin")):
+        return []  # transformers reads that file and no index
+    indices = sorted(path.glob("*.safetensors.index.json")) or sorted(path.glob("pytorch_model*.bin.index.json"))
+    names = {name for index in indices for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+    return sorted(path / name for name in names)
 
 
 def find_model(repo: str, revision: str, mirror: str | None, store: Store | None = None) -> LocalFiles | None:
@@ -140,8 +150,12 @@ def origin(folder: Path, hashes: Mapping[str, str | None]) -> Origin:
 
 def hashes(mirror: str, repo: str, names: Iterable[str]) -> dict[str, str | None]:
     """Return the SHA-256 of some files of a data set as they are now; None for one that does not exist."""
-    files = {name: Path(mirror, "datasets", repo, name) for name in names}
-    return {name: hash_file(file) if file.is_file() else None for name, file in files.items()}
+    return hashes_in(Path(mirror, "datasets", repo), names)
+
+
+def hashes_in(folder: Path, names: Iterable[str]) -> dict[str, str | None]:
+    """Return the SHA-256 of files in a folder, or by absolute paths; None for one that does not exist."""
+    return {name: hash_file(folder / name) if (folder / name).is_file() else None for name in names}
 
 
 def _data_note(folder: Path) -> dict[str, dict[str, str]]:

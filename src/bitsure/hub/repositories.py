@@ -9,6 +9,8 @@ from typing import NotRequired, TypedDict
 
 from bitsure.config.model import REVISION
 
+FILES = "files"  # in the place of a repository: files of this machine that no repository holds
+
 
 def _accept(config: Path) -> None:
     """Accept any config.json."""
@@ -58,3 +60,9 @@ class Origin(TypedDict):
     """The hub's name of the configuration, if it differs from the name that was asked for."""
     sha256: NotRequired[Mapping[str, str | None]]
     """File → SHA-256 of its content, for files of a mirror; None for a file that does not exist."""
+
+
+def local_origin(hashes: Mapping[Path, str | None]) -> Origin:
+    """Return the origin of files that no repository holds: each by its path, and by the path that links in it lead to."""
+    named = {str(path): sha256 for file, sha256 in hashes.items() for path in (file.absolute(), file.resolve())}
+    return {"commit": None, "unknown": "files of this machine", "sha256": named}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import logging
+import os
 import re
 import shutil
 from pathlib import Path
@@ -73,10 +73,7 @@ def origin_in_cache(*paths: str | Path) -> Origin:
 
 def missing_shards(path: Path) -> list[str]:
     """Return the weight files that a model directory's index names and that do not exist."""
-    indices = sorted(path.glob("*.safetensors.index.json")) or sorted(path.glob("pytorch_model*.bin.index.json"))
-    named = {name for index in indices for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
-    single = any(path.glob("model.safetensors")) or any(path.glob("pytorch_model.bin"))
-    return [] if single else sorted(name for name in named if not (path / name).is_file())
+    return [os.path.relpath(shard, path) for shard in mirrors.indexed_shards(path) if not shard.is_file()]
 
 
 def download(model: WantedModel, folder: Path | None = None) -> LocalFiles:

@@ -7,10 +7,14 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from bitsure.hub import mirrors
+
 
 def weight_files(path: Path) -> list[Path]:
-    """Return the safetensors files of a model directory, or its .bin files if it has no others."""
-    return sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
+    """Return the safetensors files of a model directory, or its .bin files if it has no others; also those its index names."""
+    indexed = mirrors.indexed_shards(path)
+    files = [*path.glob("*.safetensors")] or [*path.glob("pytorch_model*.bin")] or indexed
+    return sorted({*files, *(shard for shard in indexed if shard.suffix == files[0].suffix)})
 
 
 def stored_types(path: Path) -> dict[str, int]:

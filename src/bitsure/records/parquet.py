@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bitsure.base.decoded_size import check_decoded_size
 from bitsure.base.errors import UserError
 from bitsure.base.files import atomic_path
 from bitsure.records.record import SCHEMA, Record, Records, to_table
@@ -40,9 +41,10 @@ def read_records(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         The records under `bitsure.records.record.SCHEMA`, and what made them.
 
     Raises:
-        UserError: If the file is truncated, is no records file, or has a row without numbers.
+        UserError: If the file is truncated, is no records file, has a row without numbers, or is far larger when it is read.
     """
     try:
+        check_decoded_size(path)
         table = pq.read_table(path)
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
@@ -74,6 +76,7 @@ def read_prompts(path: Path) -> dict[tuple[str, int], str]:
     if not path.is_file():
         return {}
     try:
+        check_decoded_size(path)
         columns = pq.read_table(path, columns=PROMPTS_SCHEMA.names).cast(PROMPTS_SCHEMA).to_pydict()
         return dict(zip(zip(columns["task"], columns["doc_id"], strict=True), columns["prompt"], strict=True))
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:

@@ -45,6 +45,8 @@ class ModelOrigin(Result):
     """The type that the authors published the weights in; null where conf/model does not say."""
     device_map: str | None
     """How the model was spread over devices; null for one device."""
+    files: dict[str, str] | None = None
+    """File, links resolved → its SHA-256; absent where the commit identifies the files."""
     revision_asked: str | None = None
     """The revision of the settings; absent for a directory."""
     revision_checked: bool | None = None
@@ -77,7 +79,7 @@ class Provenance(Result):
     calib_text: str | None = None
     """The calibration text's name; null where there is none."""
     calib_data: dict[str, Any] | None = None
-    """Where the calibration text came from; null for files of one's own."""
+    """Where the calibration text came from, and the SHA-256 of each of its files; null for text that is in no file."""
     asked: dict[str, Any] | None = None
     """How questions were asked: few-shot examples, limit, seed, chat template, system instruction, BOS."""
     own_tasks: str | None = None
@@ -85,7 +87,7 @@ class Provenance(Result):
     own_metrics: dict[str, str] | None = None
     """Own metric → the hash of the file of its function; absent where there are none."""
     data: dict[str, Any] | None = None
-    """Task → where its data came from."""
+    """Task → where its data came from; `files` has the SHA-256 of each file that no repository holds, links resolved."""
     data_full_precision: dict[str, Any] | None = None
     """The same of full precision, where that was scored on other data."""
 

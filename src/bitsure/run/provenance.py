@@ -94,6 +94,8 @@ def _model_origin(prepared: PreparedRun) -> ModelOrigin:
         full_dtype=settings.full_dtype,
         device_map=settings.device_map,
     )
+    if source.files:
+        origin = origin.model_copy(update={"files": dict(source.files)})
     if settings.repo:  # The revision of a mirror that was filled by hand is not known.
         checked = {"revision_asked": settings.revision, "revision_checked": source.revision is not None}
         origin = origin.model_copy(update=checked)

@@ -13,6 +13,7 @@ from bitsure.base.memo import Memo
 from bitsure.base.store import Store
 from bitsure.config.schema import Config
 from bitsure.hub import mirrors
+from bitsure.hub.repositories import FILES
 from bitsure.metrics.own_metrics import code_hashes
 from bitsure.models.locate import locate_model
 from bitsure.quantize.calibration.calibration_text import locate_text
@@ -79,14 +80,16 @@ def _own_tasks(config: Config, origin: Provenance, memo: Memo) -> Iterator[str]:
 
 def _data_sets(config: Config, origin: Provenance, memo: Memo) -> Iterator[str]:
     mirror = config.paths.hub_mirror
-    if mirror is None:
-        return
     for repositories in (origin.data or {}).values():
         for repo, read in repositories.items():
             hashes = read.get("sha256", {})
-            current = memo(mirrors.hashes, mirror, repo, tuple(hashes))
-            if any(now not in (None, hashes[name]) for name, now in current.items()):
-                yield f"the data set {repo} in {mirror}"
+            if repo == FILES:
+                current = memo(mirrors.hashes_in, Path(), tuple(hashes))
+            else:
+                current = memo(mirrors.hashes, mirror, repo, tuple(hashes)) if mirror else {}
+            changed = [name for name, now in current.items() if now not in (None, hashes[name])]
+            if changed:
+                yield f"the file {changed[0]}" if repo == FILES else f"the data set {repo} in {mirror}"
 
 
 def _own_quantizer(config: Config, origin: Provenance, memo: Memo) -> Iterator[str]:

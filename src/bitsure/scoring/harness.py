@@ -15,7 +15,7 @@ from bitsure.config.schema import TaskSettings
 from bitsure.records.record import Record, cluster_of
 from bitsure.scoring.engine import Engine
 from bitsure.scoring.journal import Journal
-from bitsure.scoring.prompting import with_bos
+from bitsure.scoring.prompting import with_bos, with_chat_template
 from bitsure.scoring.requests import Request, Scored
 from bitsure.tasks.few_shots import repeatable_draws, warn_of_repeated_questions
 from bitsure.tasks.harness_tasks import LoadedTasks
@@ -61,6 +61,10 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
         """Forget all results; a journal, if there is one, has earlier results and receives new ones."""
         self.scored.clear()
         self._journal = journal
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """Return a conversation as the tokenizer's chat template writes it. Raises UserError for a template without end."""
+        return with_chat_template(super().apply_chat_template, chat_history, add_generation_prompt)
 
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """Return the log-probability of each continuation, and whether each of its tokens is the most likely one."""

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError
 
 from bitsure.base.errors import UserError
+from bitsure.base.rendering import rendered
 from bitsure.config.schema import TaskSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+CHAT_TEMPLATE = "task.chat_template=true: the chat template of this model's tokenizer"
 
 
 def with_bos(tokenizer: PreTrainedTokenizerBase, add_bos: bool | None) -> PreTrainedTokenizerBase:
@@ -26,13 +34,33 @@ def with_bos(tokenizer: PreTrainedTokenizerBase, add_bos: bool | None) -> PreTra
     return changed
 
 
+def with_chat_template(apply: Callable[..., Any], turns: Sequence[Mapping[str, str]], *settings: object) -> str:
+    """Return a conversation as a model's chat template writes it.
+
+    Args:
+        apply: Renders the template.
+        turns: The turns, each with `role` and `content`.
+        settings: Passed on to `apply`.
+
+    Raises:
+        UserError: If the template refuses the turns, or takes too much time or memory.
+    """
+    try:
+        return rendered(CHAT_TEMPLATE, lambda: str(apply(turns, *settings)), lambda: len(str(turns)))
+    except TemplateError as error:
+        roles = ", ".join(turn["role"] for turn in turns)
+        raise UserError(f"{CHAT_TEMPLATE} cannot be rendered for the turns {roles}: {error}") from error
+
+
 def check_prompting(tokenizer: PreTrainedTokenizerBase, task: TaskSettings) -> None:
-    """Raise UserError if the prompts need a chat template or a BOS token that the tokenizer does not have."""
+    """Raise UserError if the prompts need a chat template or a BOS token that the tokenizer lacks, or cannot be rendered."""
     if task.chat_template and not tokenizer.chat_template:
         raise UserError(
             "task.chat_template=true: this model's tokenizer has no chat template (chat_template in tokenizer_config.json, or "
             "chat_template.jinja). Leave it out: models that are no chat models have none."
         )
+    if task.chat_template:
+        with_chat_template(partial(tokenizer.apply_chat_template, tokenize=False), [{"role": "user", "content": "a"}])
     if task.add_bos:
         begins = tokenizer.bos_token_id is not None and with_bos(tokenizer, True).encode("a")[0] == tokenizer.bos_token_id
         if not begins:

@@ -24,19 +24,20 @@ class QuestionSource:
     hub_mirror: str | None
     """A directory that holds data sets."""
     own_tasks: str | None
-    """Hash of the user's own task files; None without any."""
-    fingerprint: str
-    """Hash of the user's own task files and of the mirror's listing."""
+    """Hash of the files in the user's own folder of tasks; None without one."""
 
     @property
     def prompt_settings(self) -> dict[str, object]:
         """How the questions are put; None is the task's, or the tokenizer's, own way."""
         return {name: getattr(self.task, name) for name in PROMPT_SETTINGS}
 
-    @property
-    def key(self) -> dict[str, object]:
-        """What identifies the questions of a task, and their prompts, in the key of their records."""
-        key = {"data": self.fingerprint, **self.prompt_settings}
+    def key(self, files: object) -> dict[str, object]:
+        """Return what identifies the questions of a task, and their prompts, in the key of their records.
+
+        Args:
+            files: What the files hold that the task read, as JSON; None if that is not known yet.
+        """
+        key = {"data": hash_json([self.own_tasks or hash_files([]), files]), **self.prompt_settings}
         if self.task.num_fewshot != 0:
             key["few_shots"] = {"version": FEW_SHOTS, "exclude_question": self.task.exclude_question}
         return key
@@ -49,19 +50,11 @@ def hash_of_questions(records: pa.Table) -> str:
 
 
 def locate_questions(task: TaskSettings, hub_mirror: str | None) -> QuestionSource:
-    """Identify the tasks' data without loading the harness, so that records in the store are found at once.
+    """Identify the tasks without loading the harness, so that records in the store are found at once.
 
     Args:
         task: The tasks.
         hub_mirror: A directory that holds data sets, or None.
     """
     own_files = sorted(file for file in Path(task.include_path).rglob("*") if file.is_file()) if task.include_path else []
-    own_tasks = hash_files(own_files)
-    fingerprint = hash_json([own_tasks, _listing(hub_mirror) if hub_mirror else []])
-    return QuestionSource(task, hub_mirror, own_tasks if task.include_path else None, fingerprint)
-
-
-def _listing(hub_mirror: str) -> list[tuple[str, int, int]]:
-    """Return the name, size and time of each file of a mirror's data sets."""
-    files = sorted(file for file in Path(hub_mirror, "datasets").rglob("*") if file.is_file())
-    return [(str(file.relative_to(hub_mirror)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return QuestionSource(task, hub_mirror, hash_files(own_files) if task.include_path else None)

@@ -28,6 +28,7 @@ from bitsure.scoring.journal import Journal
 from bitsure.scoring.question_source import QuestionSource, hash_of_questions
 from bitsure.scoring.scored_model import LocalSetup, ScoredModel
 from bitsure.scoring.scoring_costs import total_costs
+from bitsure.scoring.task_files import TaskFiles
 
 if TYPE_CHECKING:
     from bitsure.scoring.harness import HookedLM
@@ -55,6 +56,7 @@ class Scorer:
 
     def __init__(self, questions: QuestionSource, scoring: ScoringSettings, dtype: str, store: Store, log_file: Path) -> None:
         self.questions, self.setup, self.store, self.log_file = questions, LocalSetup(scoring, dtype), store, log_file
+        self._files = TaskFiles(questions, store)
         self._loaded: dict[str, LoadedTasks] = {}
         self._changed: set[str] = set()  # tasks whose prompts were not those of the store
 
@@ -115,7 +117,7 @@ class Scorer:
             "format": FORMAT,
             **model.key,
             "task": name,
-            **self.questions.key,
+            **self.questions.key(self._files.contents(name)),
             **self.setup.key(quantized=model.weights is not None),
         }
 
@@ -123,7 +125,8 @@ class Scorer:
         """Return the key of the hash of a task's prompts: what makes them, which is the same for all quantizers."""
         tokenizer = {"model": model.source.fingerprint} if self.questions.task.chat_template else {}
         libraries = self.setup.key(quantized=False)["libraries"]
-        return {"format": FORMAT, **tokenizer, "task": name, **self.questions.key, "libraries": libraries}
+        questions = self.questions.key(self._files.contents(name))
+        return {"format": FORMAT, **tokenizer, "task": name, **questions, "libraries": libraries}
 
     def _find(self, model: ScoredModel, name: str, to_read: bool) -> Path | None:
         """Return where the store keeps a task's records; None if it has none, or if they are of other prompts.
@@ -180,6 +183,7 @@ class Scorer:
 
                 for name in missing:
                     self._loaded |= memo(harness_tasks.load_tasks, self.questions.task, [name], self.questions.hub_mirror)
+                    self._files.record(name, self._loaded[name].places)
             _check_unique([task for loaded in self._loaded.values() for task in loaded.tasks])
 
     def _score_tasks(self, names: Sequence[str], model: ScoredModel, checkpoint: Path | None, label: str) -> None:

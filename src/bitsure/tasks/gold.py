@@ -34,6 +34,34 @@ def right_choices(name: str, task: HarnessTask, doc: Document, choices: Sequence
         return [i for i, label in enumerate(doc["mc2_targets"]["labels"]) if label]
     # Where the choices stand before one common ending, the harness keeps the right one's index in the text.
     target = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
+    gold = _gold(name, doc, target, choices)
+    if task.DATASET_PATH == BBQ_DATA and gold[0] >= BBQ_PEOPLE:
+        return list(range(BBQ_PEOPLE, len(choices)))
+    return gold
+
+
+def read_lists_of_texts(name: str, task: HarnessTask) -> None:
+    """Let a task name its right choices by a list of their texts. The harness scores lists of indices only.
+
+    In few-shot examples, where the harness writes the first of the texts, the list stays as it is.
+
+    Args:
+        name: The task's name.
+        task: A task with choices.
+    """
+    as_it_is = task.doc_to_target
+
+    def doc_to_target(doc: Document, template: object = None) -> object:
+        target = as_it_is(doc, template)
+        if template is not None or not isinstance(target, list) or not any(isinstance(text, str) for text in target):
+            return target
+        return _gold(name, doc, target, choices_of(task, doc))
+
+    task.doc_to_target = doc_to_target  # type: ignore[method-assign]
+
+
+def _gold(name: str, doc: Document, target: object, choices: Sequence[str]) -> list[int]:
+    """Return the indices that a target names. Raises UserError if it names none of the choices, or one that there is not."""
     targets = target if isinstance(target, list) else [target]
     gold = [place for one in targets if (place := _place(one, choices)) is not None]
     if not gold or len(gold) < len(targets) or not all(0 <= place < len(choices) for place in gold):
@@ -41,8 +69,6 @@ def right_choices(name: str, task: HarnessTask, doc: Document, choices: Sequence
             f"task {name}: the target {target!r} is none of the {len(choices)} choices {list(choices)}. "
             f"The document has the columns {', '.join(doc)}."
         )
-    if task.DATASET_PATH == BBQ_DATA and gold[0] >= BBQ_PEOPLE:
-        return list(range(BBQ_PEOPLE, len(choices)))
     return gold
 
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import cast
 
 from lm_eval.tasks import TaskManager
 
 from bitsure.base.errors import UserError
+from bitsure.base.files import files_at, hash_file
 from bitsure.config.schema import TaskSettings
 from bitsure.hub.data_sets import data_sets_from
-from bitsure.hub.repositories import Origin
+from bitsure.hub.repositories import FILES, Origin, local_origin
 from bitsure.tasks.data_files import READING_ERRORS, changed_data, load_error, missing_column
 from bitsure.tasks.few_shots import prepare_few_shots, repeatable_draws
 from bitsure.tasks.kinds import KINDS, kind_of
 from bitsure.tasks.protocols import HarnessTask
+from bitsure.tasks.task_code import check_trusted, files_read_by, task_code
 from bitsure.tasks.task_names import WHY_NOT_SCORED, check_scored, find_manager, members
+from bitsure.tasks.templates import sandbox_templates
 
 SIZE_SAMPLE = 100  # documents of a task that are read to estimate the length of all
 
@@ -29,7 +33,9 @@ class LoadedTasks:
     tasks: dict[str, HarnessTask]
     """Task → the harness's object, with its data."""
     data: dict[str, Origin]
-    """Repository → where its files came from."""
+    """Repository → where its files came from; under `files`, files of this machine that no repository holds."""
+    places: tuple[str, ...] = ()
+    """The files, folders and patterns of this machine that were read, apart from the harness and the hub's cache."""
 
     def count_requests(self, limit: int | None) -> int:
         """Return how many choices, continuations and texts are scored, of the first `limit` documents of each task."""
@@ -64,20 +70,41 @@ def load_tasks(task: TaskSettings, names: Sequence[str], hub_mirror: str | None,
             read), or data is not available or cannot be read, or there are too few examples.
     """
     managers = {name: find_manager(task, name) for name in names}
+    code = {name: task_code(manager, name) for name, manager in managers.items()}
     for name in names:
         check_scored(managers[name], name)
+        check_trusted(code[name], name, task)
+    sandbox_templates()
     loaded = {}
     with data_sets_from(hub_mirror, task.include_path, fetch) as origins:
         for name in names:
             origins.clear()
-            with repeatable_draws():
-                loaded[name] = LoadedTasks(_load(managers[name], name), dict(origins))
-            for member, harness_task in loaded[name].tasks.items():
-                if harness_task.OUTPUT_TYPE not in KINDS:  # the kind of a Python task is known only now
-                    raise UserError(f"task.names: {member} is of the kind {harness_task.OUTPUT_TYPE}: {WHY_NOT_SCORED}.")
-                prepare_few_shots(member, harness_task, task)
-                _check_first_document(member, harness_task)
+            with files_read_by(code[name]) as places:
+                tasks = _load_and_check(managers[name], name, task)
+            files = _files_of_this_machine(places, hub_mirror)
+            data = dict(origins) | ({FILES: local_origin(files)} if files else {})
+            loaded[name] = LoadedTasks(tasks, data, tuple(sorted(map(str, places))))
     return loaded
+
+
+def _load_and_check(manager: TaskManager, name: str, task: TaskSettings) -> dict[str, HarnessTask]:
+    """Load the tasks of a name, set how their examples are drawn, and read the first document of each."""
+    with repeatable_draws():
+        tasks = _load(manager, name)
+    for member, harness_task in tasks.items():
+        if harness_task.OUTPUT_TYPE not in KINDS:  # the kind of a Python task is known only now
+            raise UserError(f"task.names: {member} is of the kind {harness_task.OUTPUT_TYPE}: {WHY_NOT_SCORED}.")
+        kind_of(harness_task).prepare(member, harness_task)
+        prepare_few_shots(member, harness_task, task)
+        _check_first_document(member, harness_task)
+    return tasks
+
+
+def _files_of_this_machine(places: Iterable[Path], hub_mirror: str | None) -> dict[Path, str | None]:
+    """Return the files at places outside the mirror, with their hashes."""
+    mirror = Path(hub_mirror).absolute() if hub_mirror else None
+    own = [place for place in places if mirror is None or not place.is_relative_to(mirror)]
+    return {file: hash_file(file) for place in sorted(own) for file in files_at(place)}
 
 
 def _load(manager: TaskManager, name: str) -> dict[str, HarnessTask]:

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from bitsure.base.errors import UserError
 from bitsure.records.record import Record
-from bitsure.tasks.gold import TRUTHFULQA_MC2, choices_of, right_choices
+from bitsure.tasks.gold import TRUTHFULQA_MC2, choices_of, read_lists_of_texts, right_choices
 from bitsure.tasks.protocols import Document, HarnessTask, Sample
 
 RELATIVE_TOLERANCE = 1e-6  # of numbers that the harness computes from the same log-likelihoods
@@ -75,6 +75,9 @@ class TaskKind(ABC):
         """Read what will be scored of a document, so that an error in it is raised now."""
         task.doc_to_target(doc)
 
+    def prepare(self, name: str, task: HarnessTask) -> None:  # noqa: B027 - most kinds need nothing
+        """Change what the harness would not read of a task that was loaded."""
+
     def answered_text(self, name: str, task: HarnessTask, doc: Document) -> str:
         """Return a prompt with its first right choice, its continuation, or the whole text."""
         return "".join(_requests(task, doc).args[:2])
@@ -107,6 +110,11 @@ class MultipleChoice(TaskKind):
             _check_accuracy(record, sample, sum(weights[g] for g in record.gold) / sum(weights), RELATIVE_TOLERANCE)
         else:
             _check_accuracy(record, sample, float(best in record.gold))
+
+    @override
+    def prepare(self, name: str, task: HarnessTask) -> None:
+        if not task.multiple_input:
+            read_lists_of_texts(name, task)
 
     @override
     def n_requests(self, task: HarnessTask, doc: Document) -> int:

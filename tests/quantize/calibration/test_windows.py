@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import gzip
 import hashlib
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -146,3 +149,30 @@ def test_where_the_hub_is_not_to_be_had_it_is_an_error_or_said(tmp_path, monkeyp
         locate_text(calib(repo="org/set", file="f.jsonl", name="c4"), None)
     found = locate_text(calib(repo="org/set", file="f.jsonl", name="c4", if_missing="pocket"), None)
     assert found.name == "pocket (c4 is unavailable)" and found.files == (calibration_text.POCKET_TEXT,)
+
+
+def test_linked_folders_belong_to_a_folder_and_loops_end(tmp_path, calib_file):
+    whole = calib_file.read_text().split("\n\n")
+    folder, outside = tmp_path / "folder", tmp_path / "outside"
+    folder.mkdir()
+    outside.mkdir()
+    (folder / "a.txt").write_text("\n\n".join(whole[:150]))
+    (outside / "b.txt").write_text("\n\n".join(whole[150:]))
+    (folder / "linked").symlink_to(outside)
+    (outside / "back").symlink_to(folder)
+    assert torch.equal(draw(folder)[0], draw(calib_file)[0])
+    before = locate_text(calib(folder), None)
+    assert {str(outside / "b.txt"), str(folder / "linked" / "b.txt")} < set(before.origin["sha256"])
+    (outside / "b.txt").write_text("another")
+    assert locate_text(calib(folder), None).fingerprint != before.fingerprint
+
+
+def test_compressed_text_that_would_fill_the_memory_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("bitsure.base.decoded_size.LARGE", 100_000)
+    with gzip.open(tmp_path / "a.json.gz", "wt") as file:
+        file.write('{"text": "' + "x" * 1_000_000 + '"}\n')
+    with pytest.raises(UserError, match=r"a\.json\.gz has .* bytes and becomes .* when it is read"):
+        draw(tmp_path / "a.json.gz")
+    pq.write_table(pa.table({"text": ["x" * 1_000] * 10_000}), tmp_path / "b.parquet")
+    with pytest.raises(UserError, match=r"b\.parquet has .* bytes and becomes .* when it is read"):
+        draw(tmp_path / "b.parquet")

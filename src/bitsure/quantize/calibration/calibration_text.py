@@ -16,7 +16,7 @@ from bitsure.base.files import hash_json
 from bitsure.base.store import Store, hash_each, hash_files
 from bitsure.config.paths import project_path
 from bitsure.config.schema import CalibSettings, TaskSettings
-from bitsure.hub.repositories import Origin
+from bitsure.hub.repositories import Origin, local_origin
 from bitsure.hub.repository_files import dataset_file, file_origin
 from bitsure.quantize.calibration.documents import find_files, read_documents
 
@@ -41,7 +41,7 @@ class CalibText(ABC):
 
     @property
     def origin(self) -> Origin | None:
-        """Where a hub's file came from, for provenance.json; None for any other text."""
+        """Where files came from, for provenance.json; None for text that is in no file."""
         return None
 
     @abstractmethod
@@ -56,12 +56,12 @@ class TextFiles(CalibText):
     files: tuple[Path, ...]
     document_start: str | None
     """A regular expression for the first line or row of a document; None: each is a document."""
-    hub_origin: Origin | None
+    files_origin: Origin
 
     @property
-    def origin(self) -> Origin | None:
-        """Where a hub's file came from."""
-        return self.hub_origin
+    def origin(self) -> Origin:
+        """Where the files came from."""
+        return self.files_origin
 
     def token_ids(self, needed: int, seed: int, tokenizer: PreTrainedTokenizerBase) -> Sequence[int]:
         """Return tokens of the shuffled documents."""
@@ -110,7 +110,7 @@ def locate_text(
 
 
 def _locate_files(calib: CalibSettings, hub_mirror: str | None, task: TaskSettings | None, store: Store | None) -> TextFiles:
-    name, start, origin = calib.name, calib.document_start, None
+    name, start = calib.name, calib.document_start
     try:
         path = _path(calib, hub_mirror)
     except UserError as error:
@@ -119,7 +119,9 @@ def _locate_files(calib: CalibSettings, hub_mirror: str | None, task: TaskSettin
         name, path, start = f"pocket ({calib.name} is unavailable)", POCKET_TEXT, None
         log.warning("calibration text: %s", name)
     files = find_files(path)
-    content = hash_files(files, store) if path.is_dir() else hash_each([path], store)[0]
+    hashes = hash_each(files, store)
+    content = hash_files(files, store) if path.is_dir() else hashes[0]
+    origin = local_origin(dict(zip(files, hashes, strict=True)))
     if calib.repo is not None and calib.file is not None and path != POCKET_TEXT:
         origin = file_origin(calib.repo, calib.file, path, content, hub_mirror)
     fingerprint = content if start is None else hash_json([content, start])

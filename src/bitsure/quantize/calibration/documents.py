@@ -8,20 +8,23 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
+from bitsure.base.decoded_size import allowed_size, check_decoded_size, check_size
 from bitsure.base.errors import UserError
+from bitsure.base.files import files_under
 
 TEXT_COLUMN = "text"
 
 
 def find_files(path: Path) -> tuple[Path, ...]:
-    """Return the file itself, or those of a folder and its subfolders that can be read, in the order of their names.
+    """Return the file itself, or those of a folder and its subfolders, links followed, that can be read, in their names' order.
 
     Raises:
         UserError: If there is none.
     """
     if path.is_dir():
-        files = tuple(sorted(file for file in path.rglob("*") if file.is_file() and file.name.endswith(tuple(READERS))))
+        files = tuple(file for file in files_under(path) if file.name.endswith(tuple(READERS)))
         if not files:
             raise UserError(f"calib.path={path}: the folder holds no file that ends in {', '.join(READERS)}.")
         return files
@@ -64,13 +67,22 @@ def _paragraphs(path: Path) -> Iterator[str]:
 
 
 def _json_lines(path: Path) -> Iterator[str]:
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
+    with path.open(encoding="utf-8") if path.suffix != ".gz" else gzip.open(path, "rt", encoding="utf-8") as lines:
+        for number, line in enumerate(lines if path.suffix != ".gz" else _within_limit(lines, path), 1):
             try:
                 text = json.loads(line)[TEXT_COLUMN]
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
+            except (json.JSONDecodeError, RecursionError, KeyError, TypeError) as error:
                 raise UserError(f"{path}, line {number}: expected a JSON object with a `text` field.") from error
             yield _checked(text, f"{path}, line {number}")
+
+
+def _within_limit(lines: TextIO, path: Path) -> Iterator[str]:
+    """Yield the lines of a compressed file. Raises UserError if they are far larger than the file."""
+    stored_bytes, size = path.stat().st_size, 0
+    while line := lines.readline(allowed_size(stored_bytes) - size + 1):
+        size += len(line)
+        check_size(path, stored_bytes, size)
+        yield line
 
 
 def _parquet_rows(path: Path) -> Iterator[str]:
@@ -78,6 +90,7 @@ def _parquet_rows(path: Path) -> Iterator[str]:
     import pyarrow.parquet as pq
 
     try:
+        check_decoded_size(path)
         with pq.ParquetFile(path) as file:
             columns = file.schema_arrow.names
             if TEXT_COLUMN not in columns:

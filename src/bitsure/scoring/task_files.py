@@ -1,0 +1,66 @@
+"""Which files a task read when it was loaded, kept in the store, so that later runs know its data without loading it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from bitsure.base.files import files_at, write_text
+from bitsure.base.store import Store
+from bitsure.scoring.question_source import QuestionSource
+
+KIND = "task_files"  # of the store's entries
+LIST = "places.json"
+
+Contents = list[tuple[str, str | None]]
+"""Each file's name and SHA-256, which is None for a file or folder that is not there."""
+
+
+class TaskFiles:
+    """The files that the tasks of a run read, by their content.
+
+    Args:
+        questions: The tasks.
+        store: Where the lists are kept, and the hashes of files that have not changed.
+    """
+
+    def __init__(self, questions: QuestionSource, store: Store) -> None:
+        self._questions, self._store = questions, store
+        self._contents: dict[str, Contents | None] = {}  # a run goes by what it read first
+
+    def contents(self, name: str) -> Contents | None:
+        """Return what the files hold that a task read when it was last loaded; None if it never was."""
+        if name not in self._contents:
+            entry = self._store.find(KIND, self._made_from(name), to_read=True)
+            self._contents[name] = self._read(json.loads((entry / LIST).read_text(encoding="utf-8"))) if entry else None
+        return self._contents[name]
+
+    def record(self, name: str, places: Sequence[str]) -> None:
+        """Keep which files, folders and patterns a task read, now that it is loaded."""
+        made_from = self._made_from(name)
+        with self._store.lock(KIND, made_from):
+            entry = self._store.find(KIND, made_from, to_read=True)
+            if entry is None or json.loads((entry / LIST).read_text(encoding="utf-8")) != list(places):
+                self._store.remove(KIND, made_from)
+                with self._store.create(KIND, made_from) as unfinished:
+                    write_text(unfinished / LIST, json.dumps(list(places), indent=1))
+        self._contents[name] = self._read(places)
+
+    def _made_from(self, name: str) -> dict[str, object]:
+        """Return what decides where a task's files are."""
+        task, mirror = self._questions.task, self._questions.hub_mirror
+        folders = [folder and os.path.abspath(folder) for folder in (task.include_path, mirror)]
+        libraries = {library: version(library) for library in ("lm_eval", "datasets")}
+        return {"task": name, "own_tasks": self._questions.own_tasks, "folders": folders, "libraries": libraries}
+
+    def _read(self, places: Sequence[str]) -> Contents:
+        contents: Contents = []
+        for place in map(Path, places):
+            files = files_at(place)
+            names = [os.path.relpath(file, place) if place.is_dir() else file.name for file in files]
+            hashes = self._store.hashes(files) if files else []
+            contents += zip(names, hashes, strict=True) if files else [(place.name, None)]
+        return contents

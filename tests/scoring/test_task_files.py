@@ -1,0 +1,186 @@
+"""A task's data is identified by the files that are really read, wherever they lie: a change of any of them is noticed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bitsure.base.files import hash_file
+from bitsure.base.store import Store
+from bitsure.config.schema import TaskSettings
+from bitsure.scoring.question_source import locate_questions
+from bitsure.scoring.task_files import TaskFiles
+from tests.builders.data_sets import ASKED_TASK, question_rows, write_data_set
+
+FIELDS = ASKED_TASK.partition("dataset_path: org/asked\n")[2]
+
+
+class Place:
+    """A folder of tasks, a mirror, and folders outside of both."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.tasks, self.mirror, self.outside = root, root / "tasks", root / "mirror", root / "outside"
+        for folder in (self.tasks, self.mirror / "datasets", self.outside):
+            folder.mkdir(parents=True)
+
+    def questions(self, file: str, word: str) -> Path:
+        """Write questions that begin with a word of three letters; files of two words have the same size."""
+        path = self.outside / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(map(json.dumps, question_rows(word))))
+        os.utime(path, ns=(1_700_000_000_000_000_000,) * 2)
+        return path
+
+    def task(self, data: str, rest: str = FIELDS, file: Path | None = None) -> None:
+        """Write the YAML of the task."""
+        (file or self.tasks / "asked.yaml").write_text(f"task: asked\n{data}\n{rest}")
+
+    def asked(self) -> tuple[object, object, list[str]]:
+        """Return the questions' key before the task is loaded and after, and the questions."""
+        from bitsure.tasks.harness_tasks import load_tasks
+
+        task = TaskSettings(name="own", names=["asked"], include_path=str(self.tasks), trust=True)
+        questions = locate_questions(task, str(self.mirror))
+        files = TaskFiles(questions, Store(self.root / "store"))
+        before = questions.key(files.contents("asked"))
+        loaded = load_tasks(task, ["asked"], str(self.mirror))["asked"]
+        files.record("asked", loaded.places)
+        asked = [loaded.tasks["asked"].doc_to_text(doc) for doc in loaded.tasks["asked"].eval_docs]
+        return before, questions.key(files.contents("asked")), asked
+
+
+def absolute_path(place: Place) -> Callable[[], object]:
+    data = place.questions("data.jsonl", "one")
+    place.task(f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: {data}}}}}")
+    return lambda: place.questions("data.jsonl", "two")
+
+
+def pattern_with_one_file_more(place: Place) -> Callable[[], object]:
+    place.questions("b.jsonl", "one")
+    place.task(f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: '{place.outside}/*.jsonl'}}}}")
+    return lambda: place.questions("a.jsonl", "two")
+
+
+def folder_as_data_set(place: Place) -> Callable[[], object]:
+    place.questions("set/test.jsonl", "one")
+    place.task(f"dataset_path: {place.outside}/set")
+    return lambda: place.questions("set/test.jsonl", "two")
+
+
+def retargeted_link(place: Place) -> Callable[[], object]:
+    link = place.tasks / "data.jsonl"
+    link.symlink_to(place.questions("one.jsonl", "one"))
+    place.task("dataset_path: json\ndataset_kwargs: {data_files: {test: data.jsonl}}")
+    return lambda: (link.unlink(), link.symlink_to(place.questions("two.jsonl", "two")))
+
+
+def linked_folder_of_tasks(place: Place) -> Callable[[], object]:
+    place.questions("data.jsonl", "one")
+    (place.tasks / "linked").symlink_to(place.outside)
+    place.task("dataset_path: json\ndataset_kwargs: {data_files: {test: linked/data.jsonl}}")
+    return lambda: place.questions("data.jsonl", "two")
+
+
+def linked_folder_in_the_mirror(place: Place) -> Callable[[], object]:
+    write_data_set(place.outside, "org/asked", {"test": question_rows("one")})
+    (place.mirror / "datasets" / "org").symlink_to(place.outside / "datasets" / "org")
+    place.task("dataset_path: org/asked")
+    return lambda: write_data_set(place.outside, "org/asked", {"test": question_rows("two")})
+
+
+def linked_folder_of_a_data_set(place: Place) -> Callable[[], object]:
+    place.questions("data.jsonl", "one")
+    folder = place.mirror / "datasets" / "org" / "asked"
+    folder.mkdir(parents=True)
+    files = "[{split: test, path: data/*}]"
+    (folder / "README.md").write_text(f"---\nconfigs: [{{config_name: default, data_files: {files}}}]\n---\n")
+    (folder / "data").symlink_to(place.outside)
+    place.task("dataset_path: org/asked")
+    return lambda: place.questions("data.jsonl", "two")
+
+
+def included_settings(place: Place) -> Callable[[], object]:
+    data = place.questions("data.jsonl", "one")
+    common = place.outside / "common.yaml"
+    place.task("dataset_path: json", FIELDS, common)
+    place.task(f"include: {common}\ndataset_kwargs: {{data_files: {{test: {data}}}}}", "")
+    return lambda: common.write_text(common.read_text().replace("'{{q}}'", "'two {{q}}'"))
+
+
+def linked_yaml_beside_code(place: Place) -> Callable[[], object]:
+    data = place.questions("data.jsonl", "one")
+    place.task(
+        f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: {data}}}}}",
+        FIELDS.replace("'{{q}}'", "!function utils.text"),
+        place.outside / "asked.yaml",
+    )
+    code = place.outside / "utils.py"
+    code.write_text("def text(doc): return 'one ' + doc['q']\n")
+    (place.tasks / "asked.yaml").symlink_to(place.outside / "asked.yaml")
+    return lambda: code.write_text("def text(doc): return 'two, ' + doc['q']\n")
+
+
+def file_that_code_reads(place: Place) -> Callable[[], object]:
+    data = place.questions("data.jsonl", "one")
+    word = place.outside / "word"
+    word.write_text("one ")
+    place.task(
+        f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: {data}}}}}",
+        FIELDS.replace("'{{q}}'", "!function utils.text"),
+    )
+    (place.tasks / "utils.py").write_text(
+        f"from pathlib import Path\ndef text(doc): return Path({str(word)!r}).read_text() + doc['q']\n"
+    )
+    return lambda: word.write_text("two ")
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        absolute_path,
+        pattern_with_one_file_more,
+        folder_as_data_set,
+        retargeted_link,
+        linked_folder_of_tasks,
+        linked_folder_in_the_mirror,
+        linked_folder_of_a_data_set,
+        included_settings,
+        linked_yaml_beside_code,
+        file_that_code_reads,
+    ],
+)
+def test_a_change_of_any_file_that_is_read_gives_new_questions_and_another_key(tmp_path, prepare):
+    place = Place(tmp_path)
+    change = prepare(place)
+    _, key, questions = place.asked()
+    assert not any("two" in question for question in questions)
+    assert place.asked() == (key, key, questions)
+    change()
+    before_loading, _, changed = place.asked()
+    assert before_loading != key and any("two" in question for question in changed)
+
+
+def test_data_sets_of_the_mirror_that_a_task_does_not_read_are_no_part_of_its_key(tmp_path):
+    place = Place(tmp_path)
+    write_data_set(place.mirror, "org/asked", {"test": question_rows("one")})
+    place.task("dataset_path: org/asked")
+    key = place.asked()[1]
+    write_data_set(place.mirror, "org/other", {"test": question_rows("two")})
+    assert place.asked()[0] == key
+
+
+def test_every_file_that_was_read_is_named_with_its_hash_also_where_a_link_leads(tmp_path):
+    from bitsure.tasks.harness_tasks import load_tasks
+
+    place = Place(tmp_path)
+    data = place.questions("data.jsonl", "one")
+    (place.tasks / "linked").symlink_to(place.outside)
+    place.task("dataset_path: json\ndataset_kwargs: {data_files: {test: linked/data.jsonl}}")
+    task = TaskSettings(name="own", names=["asked"], include_path=str(place.tasks))
+    origin = load_tasks(task, ["asked"], None)["asked"].data["files"]
+    read = {str(data), str(place.tasks / "linked" / "data.jsonl"), str(place.tasks / "asked.yaml")}
+    assert origin["sha256"] == {name: hash_file(Path(name)) for name in read}
