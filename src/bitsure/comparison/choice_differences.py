@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from typing import Any
 
 import pyarrow as pa
 
@@ -16,7 +15,7 @@ from bitsure.metrics.choice_metrics import accuracy_above_guessing, choice_metri
 from bitsure.metrics.deferral_curve import deferral_points
 from bitsure.metrics.estimation import PointEstimate, estimate, standard_error
 from bitsure.metrics.flips import agresti_min, mcnemar
-from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, PAPER_COMPAT, PRIMARY, TEMPERATURE
+from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, CLUSTER_ROBUST, PAPER_COMPAT, PRIMARY, TEMPERATURE
 from bitsure.metrics.own_metrics import own_metrics
 from bitsure.metrics.pair_metrics import pair_metrics
 from bitsure.metrics.paper_intervals import paper_estimates
@@ -60,7 +59,9 @@ def compare_choices(
     for name, point in deferral_points(pairs, cost_quantized).items():
         results[name] = results[name].model_copy(update=asdict(point))
     changes = quantized.true_label_prob - full.true_label_prob
-    results |= with_primary_test(results[PRIMARY], changes, resampling, level, alpha)
+    results[PRIMARY], robust = with_primary_test(results[PRIMARY], changes, resampling, level, alpha)
+    if robust is not None:
+        results[CLUSTER_ROBUST] = robust
     results["correct_to_wrong"] = with_test(results["correct_to_wrong"], mcnemar(pairs, resampling.clusters, level))
     results[TEMPERATURE] = _temperature(pairs, resampling, level)
     if settings.paper_compat:
@@ -78,10 +79,10 @@ def _metric_differences(
     results = {}
     for name, metric in metrics.items():
         now, was = estimates[name].sides
-        fields: dict[str, Any] = {"baseline": was, "quantized": now}
-        if name in CONDITIONAL:
-            fields |= {"n_baseline": metric.count(full), "n_quantized": metric.count(quantized)}
-        results[name] = summarize(Difference, estimates[name], len(full), resampling, level, **fields)
+        counts = {"n_baseline": metric.count(full), "n_quantized": metric.count(quantized)} if name in CONDITIONAL else {}
+        results[name] = summarize(
+            Difference, estimates[name], len(full), resampling, level, baseline=was, quantized=now, **counts
+        )
         if name != PRIMARY:
             results[name] = with_test(results[name], z_test(estimates[name], level))
     return results, estimates

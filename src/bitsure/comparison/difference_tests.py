@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from bitsure.metrics.arrays import FloatArray
-from bitsure.metrics.metric_names import CLUSTER_ROBUST, PRIMARY
 from bitsure.metrics.resampling import Resampling
 from bitsure.metrics.significance import SignificanceTest, cluster_robust_t_test, paired_t_test
 from bitsure.results.measurement import Difference, Interval
@@ -18,8 +17,8 @@ def with_test(difference: Difference, test: SignificanceTest | None, **fields: A
 
 def with_primary_test(
     difference: Difference, changes: FloatArray, resampling: Resampling, level: float, alpha: float
-) -> dict[str, Difference]:
-    """Return the primary difference with its test, and the cluster-robust one where questions come in clusters.
+) -> tuple[Difference, Difference | None]:
+    """Return the primary difference with its test, and with the cluster-robust one; None where every question is alone.
 
     Args:
         difference: The difference of true_label_prob.
@@ -28,13 +27,13 @@ def with_primary_test(
         level: The confidence level of the intervals, in (0, 1).
         alpha: The significance level of the test, in (0, 1).
     """
-    results = {}
+    robust = None
     if resampling.clusters is not None:
         test, (low, high) = cluster_robust_t_test(changes, resampling.clusters, level, alpha)
         interval = {"ci_low": low, "ci_high": high, "interval": "t, cluster-robust"}
-        results[CLUSTER_ROBUST] = with_test(difference, test, **interval, resampled=f"none: the variance of {resampling.unit}")
+        robust = with_test(difference, test, **interval, resampled=f"none: the variance of {resampling.unit}")
     test = paired_t_test(changes, resampling.weights, resampling.clusters, level, alpha)
-    return results | {PRIMARY: with_test(difference, test)}
+    return with_test(difference, test), robust
 
 
 def with_wider_interval(difference: Difference, other: Interval) -> Difference:

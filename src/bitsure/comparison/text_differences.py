@@ -8,7 +8,7 @@ from bitsure.comparison.difference_tests import with_primary_test, with_test, wi
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.estimation import estimate
 from bitsure.metrics.flips import agresti_min, mcnemar
-from bitsure.metrics.metric_names import PRIMARY
+from bitsure.metrics.metric_names import CLUSTER_ROBUST, PRIMARY
 from bitsure.metrics.pair_metrics import text_pair_metrics
 from bitsure.metrics.question_pairs import AnswerPairs
 from bitsure.metrics.resampling import Resampling
@@ -44,7 +44,9 @@ def compare_texts(before: pa.Table, after: pa.Table, settings: MetricSettings, a
     if full.words is None:
         _add_flips(results, AnswerPairs(full, quantized), resampling, level)
         changes = quantized.true_label_prob - full.true_label_prob
-        results |= with_primary_test(results[PRIMARY], changes, resampling, level, alpha)
+        results[PRIMARY], robust = with_primary_test(results[PRIMARY], changes, resampling, level, alpha)
+        if robust is not None:
+            results[CLUSTER_ROBUST] = robust
     return results
 
 
