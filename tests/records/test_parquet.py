@@ -141,3 +141,19 @@ def test_files_that_would_fill_the_memory_are_refused_by_name(tmp_path, monkeypa
     write_prompts(tmp_path / "prompts.parquet", rows, ["prompt" * 1_000] * 1_000)
     with pytest.raises(UserError, match=r"prompts\.parquet has .* becomes .* when it is read"):
         read_prompts(tmp_path / "prompts.parquet")
+
+
+@pytest.mark.parametrize("metadata", [b"[1]", b"[" * 100_000, b"\xff"])
+def test_records_of_which_nothing_says_what_made_them_are_refused(tmp_path, metadata):
+    path = tmp_path / "r.parquet"
+    pq.write_table(to_table([record([-1, -2])]).replace_schema_metadata({b"bitsure": metadata}), path)
+    with pytest.raises(UserError, match=r"r\.parquet is no records file"):
+        read_records(path)
+
+
+def test_a_column_name_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "r.parquet"
+    write_records(path, [record([-1, -2])], {})
+    path.write_bytes(path.read_bytes().replace(b"doc_hash", b"\xff\xfe_hash"))
+    with pytest.raises(UserError, match=r"r\.parquet (cannot be read as records|is no records file)"):
+        read_records(path)

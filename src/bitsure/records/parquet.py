@@ -47,7 +47,7 @@ def read_records(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         check_decoded_size(path)
         table = pq.read_table(path)
         table.validate(full=True)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as records ({error}); remove it and run again.") from error
     for name in ADDED_LATER:
         if name not in table.column_names:
