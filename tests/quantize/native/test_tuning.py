@@ -89,3 +89,15 @@ def test_a_rate_that_diverges_is_an_error():
     exact = [torch.full_like(states, torch.nan) for states in given.batches]
     with pytest.raises(UserError, match=r"block gives NaN or infinite values after tuning\. Lower quant\.tuning\.lr"):
         tune(tuned, "block", given, exact, QUANT, QUANT.tuning)
+
+
+def test_layers_of_zeros_are_not_tuned():
+    torch.manual_seed(0)
+    pruned = block(nn.Linear(16, 24), nn.GELU(), nn.Linear(24, 16))
+    pruned[2].weight.zero_()
+    given = feed(pruned)
+    exact = [torch.ones(4, 8, 16) for _ in given.batches]  # Something to learn, if the layer could.
+    tune(pruned, "block", given, exact, QUANT, QUANT.tuning)
+    assert not pruned[2].weight.any()
+    pruned[0].weight.zero_()
+    assert tune(pruned, "block", feed(pruned), exact, QUANT, QUANT.tuning) == 1
