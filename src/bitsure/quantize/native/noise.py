@@ -106,7 +106,8 @@ class Noise(Quantizer):
         errors = {name: self.scale * layer.output_error for name, layer in job.matched.layers.items()}
         if not any(errors.values()):
             raise UserError(f"quant.like={self.like.name} changes no layer's output, so that there is no error to match.")
-        if outside := [name for name in job.matched.modules_quantized if name not in errors]:
+        outside = [name for name in job.matched.modules_quantized if name not in errors]
+        if outside and self.seed == 0:  # Once is enough for all seeds of a control.
             log.warning("%s is quantized too, but the noise control keeps its weights", ", ".join(outside))
         seeded_noise.write(job.directory, match_scales(job.model, errors, job.held_out, self.seed), self.seed)
 
