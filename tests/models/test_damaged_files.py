@@ -78,10 +78,16 @@ def test_damaged_bin_files_are_named(copy, damage):
         prepare(copy)
 
 
-@pytest.mark.parametrize("content", [{}, {"weight_map": ["model.safetensors"]}, {"weight_map": {"lm_head.weight": 3}}])
-def test_an_index_without_names_is_named(copy, content):
-    (copy / INDEX).write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"index\.json has no weight_map from tensors to the names of files"):
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "{}", '{"weight_map": ["model.safetensors"]}', '{"weight_map": {"lm_head.weight": 3}}']
+)
+@pytest.mark.parametrize("shard", ["model.safetensors", "model-00001-of-00001.safetensors"])
+def test_a_damaged_index_is_named(copy, content, shard):
+    (copy / "model.safetensors").rename(copy / shard)
+    (copy / INDEX).write_text(content)
+    with pytest.raises(
+        UserError, match=r"copy/model\.safetensors\.index\.json (cannot be read|holds a JSON list|has no weight_map)"
+    ):
         prepare(copy)
 
 

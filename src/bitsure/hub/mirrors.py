@@ -15,6 +15,7 @@ from typing import Any
 
 from bitsure.base.errors import UserError
 from bitsure.base.files import hash_file, write_text
+from bitsure.base.json_files import read_object
 from bitsure.base.store import Store, hash_each, locked
 from bitsure.config.model import REVISION
 from bitsure.hub.repositories import LocalFiles, Origin
@@ -45,8 +46,19 @@ def indexed_shards(path: Path) -> list[Path]:
     if any((path / single).is_file() for single in ("model.safetensors", "pytorch_model.bin")):
         return []  # transformers reads that file and no index
     indices = sorted(path.glob("*.safetensors.index.json")) or sorted(path.glob("pytorch_model*.bin.index.json"))
-    names = {name for index in indices for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
-    return sorted(path / name for name in names)
+    return sorted(path / name for name in {name for index in indices for name in shards_of(index)})
+
+
+def shards_of(index: Path) -> set[str]:
+    """Return the names of the weight files that an index names.
+
+    Raises:
+        UserError: If the index is damaged.
+    """
+    names = read_object(index).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise UserError(f"{index} has no weight_map from tensors to the names of files. Bring the file again.")
+    return set(names.values())
 
 
 def find_model(repo: str, revision: str, mirror: str | None, store: Store | None = None) -> LocalFiles | None:

@@ -91,9 +91,9 @@ def locate_model(model: ModelSettings, hub_mirror: str | None, store: Store | No
     warn_about_config(model, config)
     if not weight_files(path):
         raise UserError(f"{path} holds no weights: expected *.safetensors (or pytorch_model*.bin).")
-    check_whole(path)
     if missing := missing_shards(path):
         raise UserError(f"{path} lacks {', '.join(missing[:5])}, which its index names: bring the rest of the model.")
+    check_whole(path)
     name = model.name or path.name
     if files.commit:
         return Source(name, path, files.commit, f"{model.repo}@{files.commit}", model)

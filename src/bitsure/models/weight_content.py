@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitsure.base.errors import UserError
-from bitsure.base.json_files import read_object
 from bitsure.base.out_of_memory import is_out_of_memory
+from bitsure.hub import mirrors
 from bitsure.models.weight_files import weight_files
 
 if TYPE_CHECKING:
@@ -24,10 +24,8 @@ def check_whole(path: Path) -> None:
     Raises:
         UserError: If one is damaged or was cut short.
     """
-    for index in sorted(path.glob("*.index.json")):
-        names = read_object(index).get("weight_map")
-        if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-            raise UserError(f"{index} has no weight_map from tensors to the names of files. Bring the file again.")
+    for index in path.glob("*.index.json"):
+        mirrors.shards_of(index)
     for file in weight_files(path):
         if file.suffix == ".safetensors":
             _check_header(file)
