@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from bitsure.base.files import write_text
+from bitsure.metrics.arrays import FloatArray, IntArray
+from bitsure.records.record import SCHEMA
 
 HERE = Path(__file__).parent
 CHOICES = 4
@@ -27,11 +29,22 @@ def table(n: int, seed: int) -> pa.Table:
     gold = np.array([np.argmax(scores + rng.gumbel(0, 2, scores.shape), axis=1)]).reshape(-1)
     if seed:
         scores = scores + np.random.default_rng(seed).normal(0, 0.3, scores.shape)
-    scores = np.minimum(scores, 0.0)
+    return records_table(np.minimum(scores, 0.0), gold)
+
+
+def records_table(scores: FloatArray, gold: IntArray, clusters: IntArray | None = None) -> pa.Table:
+    """Return the records of one task.
+
+    Args:
+        scores: The choices' log-probabilities, shape (n, CHOICES).
+        gold: The index of the right choice, shape (n,).
+        clusters: Each question's cluster, shape (n,); None if every question is alone.
+    """
+    n = len(scores)
     names = pa.array([f"{i:016x}" for i in range(n)])
     starts = pa.array(np.arange(n + 1, dtype=np.int32) * CHOICES)
     lists = lambda values, kind: pa.ListArray.from_arrays(starts, pa.array(values, kind))  # noqa: E731
-    return pa.table(
+    known = pa.table(
         {
             "task": pa.array(["t"] * n),
             "doc_id": np.arange(n),
@@ -43,9 +56,11 @@ def table(n: int, seed: int) -> pa.Table:
             "choice_logprobs": lists(scores.ravel(), pa.float64()),
             "choice_tokens": lists(np.full(n * CHOICES, 5), pa.int32()),
             "choice_greedy": lists(np.zeros(n * CHOICES, dtype=bool), pa.bool_()),
-            "token_logprobs": pa.nulls(n, pa.list_(pa.list_(pa.float32()))),
+            "cluster": pa.nulls(n, pa.string()) if clusters is None else pa.array([f"c{code}" for code in clusters]),
         }
     )
+    columns = [known[field.name] if field.name in known.column_names else pa.nulls(n, field.type) for field in SCHEMA]
+    return pa.table(columns, SCHEMA)
 
 
 def run(folder: Path) -> tuple[float, float]:

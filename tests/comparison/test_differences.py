@@ -174,7 +174,7 @@ def test_a_task_that_does_not_join_is_reported_and_not_forgotten():
         "questions_only_baseline": 200,
         "questions_only_quantized": 200,
     }
-    judged = judge(results, MARGINS, 0.95).tasks["b"]
+    judged = judge(results, MARGINS, METRIC).tasks["b"]
     assert judged.verdict == "undecided" and "None of its questions is in both runs (200 in full" in judged.sentence
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import numpy as np
@@ -52,12 +53,12 @@ def test_noise_of_another_size_is_no_control(runs, scale):
     other = [rows(logits + random.normal(size=logits.shape) * 0.3 * scale) for _ in noisy]
     found = compare(full, noisy[0], METRIC, noisy=other)
     assert found["t"]["harm_slope"].p_value is None and found["t"]["harm_slope"].test is None
-    sentence = judge(found, MARGINS, 0.95).noise_control["t"].sentence
+    sentence = judge(found, MARGINS, METRIC).noise_control["t"].sentence
     assert "Whether unsure questions are hit harder than by such noise is not tested: its mean KL is 0." in sentence
     assert "its standard deviation of the change in log-odds is 0." in sentence and "a factor of 1.25" in sentence
     advised = float(re.search(r"Try control\.scale=([\d.]+)\.", sentence)[1])  # brings noise of this scale to the quantizer's
     assert advised * scale == pytest.approx(1, abs=0.1)
-    twice = judge(found, MARGINS, 0.95, noise_scale=2.0).noise_control["t"].sentence
+    twice = judge(found, MARGINS, METRIC, noise_scale=2.0).noise_control["t"].sentence
     assert "noise of 2 times the output error" in twice
     assert float(re.search(r"Try control\.scale=([\d.]+)\.", twice)[1]) == pytest.approx(2 * advised, abs=0.15)
 
@@ -82,12 +83,20 @@ def test_each_number_stands_beside_the_range_of_the_noise(runs):
 
 def test_the_verdict_says_where_the_model_lies(runs):
     full, noisy, one_more, hard = runs
-    judged = judge(compare(full, hard, METRIC, noisy=noisy), MARGINS, 0.95)
+    comparison = compare(full, hard, METRIC, noisy=noisy)
+    judged = judge(comparison, MARGINS, dataclasses.replace(METRIC, alpha=0.05))
     said = judged.noise_control["t"]
     assert said.places["true_label_prob"] == "below" and "is below that" in said.sentence
     assert "Unsure questions are hit harder than by such noise (p = 0.05, unadjusted)." in said.sentence
     assert verdict_sentences(judged)[-1] == said.sentence
-    assert judge(compare(full, one_more, METRIC), MARGINS, 0.95).noise_control is None
+    assert judge(compare(full, one_more, METRIC), MARGINS, METRIC).noise_control is None
+
+
+def test_few_seeds_show_nothing_at_a_small_alpha(runs):
+    full, noisy, _, hard = runs
+    sentence = judge(compare(full, hard, METRIC, noisy=noisy), MARGINS, METRIC).noise_control["t"].sentence
+    assert "19 seeds cannot show at α = 0.01 (p = 0.05, unadjusted): that takes at least 99." in sentence
+    assert "Unsure questions are hit harder" not in sentence
 
 
 def test_a_control_of_other_questions_is_refused(runs):
@@ -101,4 +110,4 @@ def test_what_a_seed_does_not_have_is_null(runs):
     found = compare(full.slice(0, 4), one_more.slice(0, 4), METRIC, noisy=[one.slice(0, 4) for one in noisy])
     to_json(found)
     assert None in [value.value for name, value in found["t"].items() if name.startswith("noise_control/harm_stratum")]
-    judge(found, MARGINS, 0.95)
+    judge(found, MARGINS, METRIC)

@@ -6,7 +6,7 @@ from bitsure.base.errors import UserError
 from bitsure.comparison import judge
 from bitsure.config.schema import VerdictSettings
 from bitsure.results import Difference
-from tests.builders.settings import MARGINS
+from tests.builders.settings import MARGINS, METRIC
 
 
 def comparison(accuracy, nll, ece, task="t"):
@@ -42,7 +42,7 @@ FINE = ((0.0, -0.009, 0.005), (0.0, -0.01, 0.019), (0.0, -0.02, 0.009))
 )
 def test_a_task_by_its_intervals(moved, expected, said):
     values = [moved.get(i, one) for i, one in enumerate(FINE)]
-    found = judge(comparison(*values), MARGINS, 0.95)
+    found = judge(comparison(*values), MARGINS, METRIC)
     assert found.verdict == found.tasks["t"].verdict == expected
     assert said in found.tasks["t"].sentence and found.tasks["t"].smallest_detectable == 0.02
 
@@ -50,17 +50,17 @@ def test_a_task_by_its_intervals(moved, expected, said):
 def test_one_bad_task_decides_and_the_macro_average_does_not():
     bad = comparison(FINE[0], (0.5, 0.4, 0.6), FINE[2], task="bad")
     both = comparison(*FINE) | bad | {"macro_average": {}}
-    found = judge(both, MARGINS, 0.95)
+    found = judge(both, MARGINS, METRIC)
     assert found.verdict == "inferior" and set(found.tasks) == {"t", "bad"}
 
 
 def test_few_questions_decide_nothing():
-    judged = judge(changed(comparison(*FINE), n=29), MARGINS, 0.95)
+    judged = judge(changed(comparison(*FINE), n=29), MARGINS, METRIC)
     assert judged.verdict == "undecided" and "29 questions are too few" in judged.tasks["t"].sentence
 
 
 def test_few_clusters_decide_nothing():
-    judged = judge(changed(comparison(*FINE), n_clusters=29), MARGINS, 0.95)
+    judged = judge(changed(comparison(*FINE), n_clusters=29), MARGINS, METRIC)
     assert judged.verdict == "undecided" and "in 29 clusters are too few" in judged.tasks["t"].sentence
 
 
@@ -69,7 +69,7 @@ def test_a_baseline_that_guesses_is_warned_of(low, warned):
     one = comparison(*FINE)
     one["t"]["accuracy"] = one["t"]["accuracy"].model_copy(update={"baseline": 0.26})
     one["t"]["baseline_accuracy_above_guessing"] = Difference(value=0.01, ci_low=low, ci_high=0.03, n=100)
-    found = judge(one, MARGINS, 0.95).tasks["t"]
+    found = judge(one, MARGINS, METRIC).tasks["t"]
     assert found.verdict == "non-inferior" and bool(found.warning) == warned
     assert (
         "not clearly above guessing here (accuracy 0.260, guessing 0.250, difference [-0.010, +0.030])" in found.sentence

@@ -92,7 +92,7 @@ def test_its_intervals_are_of_the_resampled_notebook(choices):
             assert one.replicates == pytest.approx(again, rel=1e-9)
         if name != "mce":  # a largest of several is no smooth function
             influence = paper_estimates(found, None, None)[name]
-            assert influence.standard_error == pytest.approx(one.standard_error, rel=0.3), name
+            assert influence.standard_error == pytest.approx(one.standard_error, rel=0.35), name
 
 
 def test_all_of_its_numbers_have_intervals():

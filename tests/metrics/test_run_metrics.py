@@ -30,7 +30,12 @@ def test_golden_values_of_a_task():
     }
     for name, value in expected.items():
         assert results[name].value == pytest.approx(value), name
-        assert results[name].ci_low <= results[name].ci_high, name
+        if name in ("expected_calibration_error", "confidence_wrong"):
+            assert results[name].ci_low is None
+        else:
+            assert results[name].ci_low <= results[name].ci_high, name
+    assert results["expected_calibration_error"].interval == "none: 4 questions"
+    assert results["confidence_wrong"].interval == "none: 1 question"
     assert [results[name].n for name in ("accuracy", "confidence_correct", "confidence_wrong")] == [4, 3, 1]
 
 
@@ -115,7 +120,10 @@ def test_questions_of_a_named_cluster_are_resampled_together_even_if_there_are_f
     rows = [dataclasses.replace(two_choices(0.9, i // 20 % 2, i), cluster=f"c{i // 20}") for i in range(160)]
     one = measure(rows, METRIC)["t"]["accuracy"]
     alone = measure([dataclasses.replace(row, cluster=None) for row in rows], METRIC)["t"]["accuracy"]
-    assert (one.resampled, one.n_clusters) == ("clusters of questions (8)", 8) and alone.n_clusters is None
+    assert (one.resampled, one.n_clusters) == (
+        "none: the variance of clusters of questions (8)",
+        8,
+    ) and alone.n_clusters is None
     assert one.ci_high - one.ci_low > 3 * (alone.ci_high - alone.ci_low)  # each cluster is all right or all wrong
     whole = [dataclasses.replace(row, cluster="c") for row in rows]
     assert measure(whole, METRIC)["t"]["accuracy"].resampled == "questions"  # nothing is left to resample

@@ -122,11 +122,11 @@ def test_the_test_of_texts_keeps_its_level():
 
 
 def test_the_verdict_is_of_what_there_is():
-    judged = judge(compare(both_kinds(), both_kinds(0.2), METRIC), MARGINS, 0.95).tasks
+    judged = judge(compare(both_kinds(), both_kinds(0.2), METRIC), MARGINS, METRIC).tasks
     assert set(judged["last"].margins) == {"accuracy", "nll"} and set(judged["pages"].margins) == {"nll"}
     assert judged["pages"].verdict == "inferior" and "the rise of the NLL" in judged["pages"].sentence
     assert judged["pages"].smallest_detectable > 0
-    same = judge(compare(both_kinds(), both_kinds(), METRIC), MARGINS, 0.95).tasks
+    same = judge(compare(both_kinds(), both_kinds(), METRIC), MARGINS, METRIC).tasks
     assert same["pages"].verdict == "non-inferior"
 
 
@@ -134,7 +134,7 @@ def test_the_noise_control_has_what_there_is():
     noisy = [both_kinds(0.01, seed=seed) for seed in range(19)]
     found = compare(both_kinds(), both_kinds(0.1), METRIC, noisy=noisy)
     assert f"{NOISE_CONTROL}nll" in found["pages"] and f"{NOISE_CONTROL}harm" not in found["pages"]
-    said = verdict_sentences(judge(found, MARGINS, 0.95))
+    said = verdict_sentences(judge(found, MARGINS, METRIC))
     assert any(s.startswith("pages: noise of the same output error (19 seeds) changes the NLL of a token") for s in said)
     assert any(s.startswith("last: noise of the same output error (19 seeds) changes the right answer's prob") for s in said)
 

@@ -13,8 +13,10 @@ from itertools import combinations
 from bitsure.comparison.changes import AnswerChanges, in_common, resampled_means
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.across import Contrast, Heterogeneity, contrasts, heterogeneity
-from bitsure.metrics.bootstrap import percentile_interval
+from bitsure.metrics.bootstrap import resample_weights
+from bitsure.metrics.estimation import FEWEST, estimate
 from bitsure.metrics.metric_names import PRIMARY
+from bitsure.metrics.statistic import mean
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class BetweenModels:
     """How models differ on one task in what quantization changed."""
 
     mean_changes: dict[str, MeanChange]  # model → its change
-    heterogeneity: Heterogeneity | None  # None with fewer than two models
+    heterogeneity: Heterogeneity | None  # None with fewer than two models of at least FEWEST questions or clusters
     pairs: list[PairContrast]
 
 
@@ -62,28 +64,28 @@ def compare_models(models: Sequence[QuantizedModel], metric: MetricSettings) -> 
 
 def _compare_on(models: Sequence[QuantizedModel], task: str, metric: MetricSettings) -> BetweenModels:
     means = {model.name: mean_change(model.changes[task], metric) for model in models}
-    values, errors = zip(*((mean.value, mean.standard_error) for mean in means.values()), strict=True)
+    many = [means[model.name] for model in models if model.changes[task].units >= FEWEST]  # of few, the error is a guess
+    spread = heterogeneity([change.value for change in many], [change.standard_error for change in many])
     pairs = [contrast_pair(first, second, task, metric) for first, second in combinations(models, 2)]
-    return BetweenModels(means, heterogeneity(values, errors), [pair for pair in pairs if pair is not None])
+    return BetweenModels(means, spread, [pair for pair in pairs if pair is not None])
 
 
 def mean_change(model_changes: AnswerChanges, metric: MetricSettings) -> MeanChange:
     """Return one model's mean change on one task; questions are resampled by their clusters."""
-    means, replicates = resampled_means([model_changes], metric)
-    resampled = replicates[PRIMARY][:, 0]
-    interval = percentile_interval(resampled, metric.confidence_level)
-    return MeanChange(float(means[PRIMARY][0]), *interval, float(resampled.std()))
+    weights = resample_weights(len(model_changes), metric.resamples, metric.seed, model_changes.cluster)
+    [change] = estimate({PRIMARY: mean(lambda c: c.values[PRIMARY])}, model_changes, weights, model_changes.cluster).values()
+    return MeanChange(change.value, *change.interval(metric.confidence_level), change.standard_error)
 
 
 def contrast_pair(first: QuantizedModel, second: QuantizedModel, task: str, metric: MetricSettings) -> PairContrast | None:
-    """Return how much more `second` changed than `first` on the questions of a task that both were asked; None if none.
+    """Return how much more `second` changed than `first` on the questions of a task that both were asked.
 
-    Questions are resampled with both models' answers, by their clusters.
+    Questions are resampled with both models' answers, by their clusters. With fewer than two of them the result is None.
     """
     common = in_common(first.changes[task], second.changes[task])
-    n = len(common[0].question)
-    if n == 0:
+    units = common[0].units
+    if units < 2:
         return None
     means, replicates = resampled_means(list(common), metric)
-    [contrast] = contrasts(means[PRIMARY], replicates[PRIMARY], [(0, 1)], metric.confidence_level)
-    return PairContrast(first.name, second.name, contrast, n)
+    [contrast] = contrasts(means[PRIMARY], replicates[PRIMARY], [(0, 1)], metric.confidence_level, units)
+    return PairContrast(first.name, second.name, contrast, len(common[0]))

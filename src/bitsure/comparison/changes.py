@@ -55,6 +55,11 @@ class AnswerChanges:
     def __len__(self) -> int:
         return len(self.question)
 
+    @property
+    def units(self) -> int:
+        """The number of clusters, or of questions where every one is alone."""
+        return len(self) if self.cluster is None else len(np.unique(self.cluster))
+
 
 def answer_changes(joined: Join, settings: MetricSettings) -> dict[str, AnswerChanges]:
     """Return the changes of each task; whole texts have none, since they have no right answer.
@@ -83,10 +88,11 @@ def answer_changes(joined: Join, settings: MetricSettings) -> dict[str, AnswerCh
 def write_changes(path: Path, changes: Mapping[str, AnswerChanges]) -> None:
     """Write changes.parquet, whole or not at all: a row a question, and a row group a task, so that one can be read alone."""
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, SCHEMA) as file:
-        for task, one in changes.items():
-            n = len(one)
-            cluster = pa.nulls(n, pa.int32()) if one.cluster is None else pa.array(one.cluster, pa.int32())
-            columns = [pa.repeat(pa.scalar(task), n), one.question, cluster, *(one.values[name] for name in CHANGE_METRICS)]
+        for task, change in changes.items():
+            n = len(change)
+            cluster = pa.nulls(n, pa.int32()) if change.cluster is None else pa.array(change.cluster, pa.int32())
+            columns = [pa.repeat(pa.scalar(task), n), change.question, cluster]
+            columns += [change.values[name] for name in CHANGE_METRICS]
             file.write_table(pa.table(columns, SCHEMA), row_group_size=max(n, 1))
 
 

@@ -7,22 +7,22 @@ from dataclasses import asdict
 
 import pyarrow as pa
 
-from bitsure.comparison.difference_tests import with_primary_test, with_test, with_wider_interval
+from bitsure.comparison.difference_tests import with_paired_interval, with_primary_test, with_test
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics import paper_compat
-from bitsure.metrics.arrays import FloatArray
 from bitsure.metrics.choice_metrics import accuracy_above_guessing, choice_metrics
 from bitsure.metrics.deferral_curve import deferral_points
-from bitsure.metrics.estimation import PointEstimate, estimate, standard_error
-from bitsure.metrics.flips import agresti_min, mcnemar
+from bitsure.metrics.estimation import estimate
+from bitsure.metrics.flips import mcnemar
 from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, CLUSTER_ROBUST, PAPER_COMPAT, PRIMARY, TEMPERATURE
 from bitsure.metrics.own_metrics import own_metrics
 from bitsure.metrics.pair_metrics import pair_metrics
 from bitsure.metrics.paper_intervals import paper_estimates
+from bitsure.metrics.point_estimate import PointEstimate
 from bitsure.metrics.question_pairs import QuestionPairs
 from bitsure.metrics.questions import question_set
 from bitsure.metrics.resampling import Resampling
-from bitsure.metrics.run_metrics import summarize
+from bitsure.metrics.run_metrics import fitted_temperature, summarize
 from bitsure.metrics.significance import paired_t_test, z_test
 from bitsure.metrics.temperature import assign_folds
 from bitsure.results.measurement import Difference, Interval
@@ -48,7 +48,7 @@ def compare_choices(
     resampling, level = Resampling.of_records(after, settings), settings.confidence_level
     pairs = QuestionPairs(full, quantized, assign_folds(len(full), resampling.clusters, settings.seed))
     results, estimates = _metric_differences(pairs, settings, resampling)
-    results["accuracy"] = with_wider_interval(results["accuracy"], agresti_min(pairs, level))
+    results["accuracy"] = with_paired_interval(results["accuracy"], pairs, resampling.units, level)
     metrics = pair_metrics()
     for name, point_estimate in estimate(metrics, pairs, resampling.weights, resampling.clusters).items():
         estimates[name] = point_estimate
@@ -90,15 +90,13 @@ def _metric_differences(
 
 def _temperature(pairs: QuestionPairs, resampling: Resampling, level: float) -> Difference:
     """Return the mean cross-fitted temperature of both models, each with its interval, and how much it rose."""
-
-    def fitted(value: float, influence: FloatArray, least: float) -> PointEstimate:
-        return PointEstimate(value, standard_error(influence, resampling.clusters), None, "influence function", least)
-
     influences = pairs.temperature_influences
-    before, after = (fitted(*side, 0.0) for side in zip(pairs.temperatures, influences, strict=True))
+    before, after = (
+        fitted_temperature(*side, resampling.clusters, 0.0) for side in zip(pairs.temperatures, influences, strict=True)
+    )
     return summarize(
         Difference,
-        fitted(after.value - before.value, influences[1] - influences[0], -math.inf),
+        fitted_temperature(after.value - before.value, influences[1] - influences[0], resampling.clusters, -math.inf),
         len(pairs),
         resampling,
         level,
@@ -119,8 +117,10 @@ def _paper_compat(before: pa.Table, after: pa.Table, resampling: Resampling, lev
     estimates = paper_estimates(after, resampling.weights, resampling.clusters, minus=before)
     n = len(paper_compat.kept(after))
     results = {
-        f"{PAPER_COMPAT}{name}": summarize(Difference, one, n, resampling, level, baseline=was[name], quantized=now[name])
-        for name, one in estimates.items()
+        f"{PAPER_COMPAT}{name}": summarize(
+            Difference, point_estimate, n, resampling, level, baseline=was[name], quantized=now[name]
+        )
+        for name, point_estimate in estimates.items()
     }
     changes = paper_compat.gold_probability(before) - paper_compat.gold_probability(after)
     test = paired_t_test(changes, None, None, level, STUDY_ALPHA)

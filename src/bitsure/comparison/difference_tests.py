@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from bitsure.metrics.arrays import FloatArray
+from bitsure.metrics.estimation import FEWEST
+from bitsure.metrics.flips import agresti_min, newcombe
+from bitsure.metrics.question_pairs import AnswerPairs
 from bitsure.metrics.resampling import Resampling
 from bitsure.metrics.significance import SignificanceTest, cluster_robust_t_test, paired_t_test
-from bitsure.results.measurement import Difference, Interval
+from bitsure.results.measurement import Difference
 
 
 def with_test(difference: Difference, test: SignificanceTest | None, **fields: Any) -> Difference:
@@ -36,14 +39,19 @@ def with_primary_test(
     return with_test(difference, test), robust
 
 
-def with_wider_interval(difference: Difference, other: Interval) -> Difference:
-    """Return a difference with the wider ends of its own interval and of Agresti and Min's.
+def with_paired_interval(difference: Difference, pairs: AnswerPairs[Any], units: int, level: float) -> Difference:
+    """Return the difference of two accuracies with an interval at least as wide as one of paired proportions.
 
-    Resampling cannot see flips that did not happen; an interval of proportions cannot see clusters.
+    Resampling and t cannot see flips that did not happen; an interval of proportions cannot see clusters.
+
+    Args:
+        difference: The difference with its own interval; one without is returned as it is.
+        pairs: Both models' answers.
+        units: The number of questions, or of clusters. Below `FEWEST` the interval is Newcombe's, which stays in [−1, 1].
+        level: The confidence level, in (0, 1).
     """
-    ends = {
-        "ci_low": other[0] if difference.ci_low is None else min(difference.ci_low, other[0]),
-        "ci_high": other[1] if difference.ci_high is None else max(difference.ci_high, other[1]),
-    }
-    interval = f"{difference.interval}, at least as wide as Agresti–Min"
-    return difference.model_copy(update=ends | {"interval": interval})
+    if difference.ci_low is None or difference.ci_high is None:
+        return difference
+    name, (low, high) = ("Newcombe's", newcombe(pairs, level)) if units < FEWEST else ("Agresti–Min", agresti_min(pairs, level))
+    ends = {"ci_low": min(difference.ci_low, low), "ci_high": max(difference.ci_high, high)}
+    return difference.model_copy(update=ends | {"interval": f"{difference.interval}, at least as wide as {name}"})

@@ -11,9 +11,9 @@ from bitsure.comparison.noise_control import noise_control, size_mismatch, slope
 from bitsure.comparison.text_differences import compare_texts
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.deferral import cost_of_quantized
-from bitsure.metrics.estimation import PointEstimate
 from bitsure.metrics.metric_names import MACRO, NOISE_CONTROL, ONLY_BASELINE, ONLY_QUANTIZED, PRIMARY, QUESTIONS_JOINED
 from bitsure.metrics.multiple_testing import benjamini_hochberg, holm
+from bitsure.metrics.point_estimate import PointEstimate
 from bitsure.metrics.run_metrics import macro_average
 from bitsure.records.joining import Join, join
 from bitsure.records.record import Records, by_task, has_choices, is_text
@@ -97,8 +97,8 @@ def _adjust(results: Comparison, primary: Sequence[str], alpha: float) -> None:
     explored = [
         (values, name)
         for values in results.values()
-        for name, one in values.items()
-        if one.p_value is not None and one.family is None
+        for name, difference in values.items()
+        if difference.p_value is not None and difference.family is None
     ]
     by_rate = benjamini_hochberg([_p_value(values[name]) for values, name in explored])
     for (values, name), adjusted in zip(explored, by_rate, strict=True):

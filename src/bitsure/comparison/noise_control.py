@@ -66,13 +66,13 @@ def slope_test(slope: float | None, seeds: Sequence[float | None]) -> Significan
 
     Reference: Davison & Hinkley 1997, equation 4.11, for Monte Carlo tests.
     """
-    slopes = [one for one in seeds if one is not None]
+    slopes = [of_seed for of_seed in seeds if of_seed is not None]
     if slope is None or len(slopes) < len(seeds):
         return None
     return SignificanceTest(
         test=f"noise control of {len(slopes)} seeds",
         statistic=slope,
-        p_value=(1 + sum(one >= slope for one in slopes)) / (1 + len(slopes)),
+        p_value=(1 + sum(of_seed >= slope for of_seed in slopes)) / (1 + len(slopes)),
         effect="slope less the noise's mean",
         effect_size=slope - float(np.mean(slopes)),
         effect_size_ci=(slope - max(slopes), slope - min(slopes)),
@@ -109,7 +109,7 @@ def _of_texts(baseline: Records, noisy: Sequence[Records]) -> dict[str, list[flo
     full, after = text_set(to_table(baseline)), [text_set(to_table(records)) for records in noisy]
     metrics = {name: metric for name, metric in text_metrics(full).items() if name in DIFFERENCES}
     names = [name for name in DIFFERENCES if name in metrics]
-    return {name: [metrics[name].value(one) - metrics[name].value(full) for one in after] for name in names}
+    return {name: [metrics[name].value(texts) - metrics[name].value(full) for texts in after] for name in names}
 
 
 def _ranges(by_name: dict[str, list[float]]) -> dict[str, Difference]:

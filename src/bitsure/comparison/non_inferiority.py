@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 
 from bitsure.comparison.differences import was_compared
 from bitsure.comparison.noise_control import SIZE_FACTOR, place_in_range, size_mismatch
-from bitsure.config.schema import VerdictSettings
+from bitsure.config.schema import MetricSettings, VerdictSettings
+from bitsure.metrics.estimation import FEWEST
 from bitsure.metrics.metric_names import (
     BASELINE_ABOVE_GUESSING,
     ECE,
@@ -23,12 +24,12 @@ from bitsure.results.verdict import Decision, MarginVerdict, NoiseVerdict, TaskV
 NON_INFERIOR: Decision = "non-inferior"
 INFERIOR: Decision = "inferior"
 UNDECIDED: Decision = "undecided"
-FEWEST = 30  # questions, or clusters of them; an interval of fewer says too little of their spread
+ROUNDING = 1e-9  # of 1 / α
 NOISE_LABELS = {PRIMARY: "the right answer's probability", "nll": "the NLL of a token"}
 LABELS = {"accuracy": "the loss of accuracy", "nll": "the rise of the NLL", ECE: "the rise of the calibration error"}
 
 
-def judge(comparison: Comparison, margins: VerdictSettings, level: float, noise_scale: float = 1.0) -> Verdict:
+def judge(comparison: Comparison, margins: VerdictSettings, metric: MetricSettings, noise_scale: float = 1.0) -> Verdict:
     """Return the verdict on a comparison.
 
     A loss is how much worse the quantized model is, in the metric's own unit. A metric is non-inferior where its interval's
@@ -41,13 +42,14 @@ def judge(comparison: Comparison, margins: VerdictSettings, level: float, noise_
     Args:
         comparison: What `compare` returned.
         margins: The largest loss of each metric that is small enough to ship.
-        level: The confidence level of the intervals, in (0, 1).
+        metric: The confidence level of the intervals and the significance level of the noise control's test.
         noise_scale: The output error of the noise control ÷ the quantizer's.
     """
+    level = metric.confidence_level
     by_metric = {"accuracy": margins.accuracy_margin, "nll": margins.nll_margin, ECE: margins.calibration_error_margin}
     tasks = {task: _judge_task(task, values, by_metric, level) for task, values in comparison.items() if task != MACRO}
     around = {
-        task: against_noise(task, values, level, noise_scale)
+        task: against_noise(task, values, metric.alpha, noise_scale)
         for task, values in comparison.items()
         if f"{NOISE_CONTROL}nll" in values
     }
@@ -60,13 +62,13 @@ def judge(comparison: Comparison, margins: VerdictSettings, level: float, noise_
     )
 
 
-def against_noise(task: str, values: Mapping[str, Difference], level: float, scale: float = 1.0) -> NoiseVerdict:
+def against_noise(task: str, values: Mapping[str, Difference], alpha: float, scale: float = 1.0) -> NoiseVerdict:
     """Return where the quantized model lies within the range of noise of the same output error.
 
     Args:
         task: The task's name.
         values: The task's part of a comparison with a noise control.
-        level: The confidence level; the slope's test is called by p ≤ 1 − level.
+        alpha: The significance level of the slope's test, in (0, 1).
         scale: The noise's output error ÷ the quantizer's.
     """
     names = [name for name in values if f"{NOISE_CONTROL}{name}" in values]
@@ -87,9 +89,7 @@ def against_noise(task: str, values: Mapping[str, Difference], level: float, sca
             f"control only within a factor of {SIZE_FACTOR:g}.{_scale_that_fits(values, scale)}"
         )
     elif "harm_slope" in values and (p_value := values["harm_slope"].p_value) is not None:
-        shown = p_value <= 1 - level + 1e-9  # 1 − level is not exact
-        hit = "hit harder than by such noise" if shown else "not shown to be hit harder than by such noise"
-        sentence += f" Unsure questions are {hit} (p = {p_value:.2g}, unadjusted)."
+        sentence += f" {_slope_sentence(p_value, noise.n, alpha)}"
     return NoiseVerdict(places=places, sentence=sentence)
 
 
@@ -97,6 +97,20 @@ def _scale_that_fits(values: Mapping[str, Difference], scale: float) -> str:
     """Return which `control.scale` gives the noise the quantizer's mean KL, which grows with the square of small noise."""
     noise, quantizer = values[f"{NOISE_CONTROL}kl_divergence"].value, values["kl_divergence"].value
     return f" Try control.scale={scale * math.sqrt(quantizer / noise):.2g}." if noise and quantizer else ""
+
+
+def _slope_sentence(p_value: float, seeds: int, alpha: float) -> str:
+    """Return what the slope's test shows; p ≥ 1 / (seeds + 1), so that few seeds cannot show anything at a small α."""
+    numbers = f"p = {p_value:.2g}, unadjusted"
+    if p_value <= alpha:
+        return f"Unsure questions are hit harder than by such noise ({numbers})."
+    if alpha < 1 / (seeds + 1):
+        needed = math.ceil(1 / alpha - ROUNDING) - 1
+        return (
+            f"Whether unsure questions are hit harder than by such noise, {seeds} seeds cannot show at "
+            f"α = {alpha:g} ({numbers}): that takes at least {needed}."
+        )
+    return f"Unsure questions are not shown to be hit harder than by such noise ({numbers})."
 
 
 def verdict_sentences(verdict: Verdict) -> list[str]:
@@ -113,7 +127,7 @@ def _judge_task(task: str, values: Mapping[str, Difference], margins: Mapping[st
         for name, margin in margins.items()
         if name in values
     }
-    overall, warning = _overall([one.verdict for one in judged.values()]), _warning(values)
+    overall, warning = _overall([metric.verdict for metric in judged.values()]), _warning(values)
     return TaskVerdict(
         verdict=overall,
         sentence=_sentence(task, overall, judged, level) + (f" {warning}" if warning else ""),
@@ -132,11 +146,14 @@ def _judge_metric(change: Difference, margin: float, worse: int, decisive: bool)
         worse: +1 where a larger value is worse, −1 where a smaller one is.
         decisive: Whether the metric can make a task inferior.
     """
-    assert change.value is not None and change.ci_low is not None and change.ci_high is not None  # these metrics always exist
+    assert change.value is not None  # these metrics always exist
     loss = worse * change.value + 0.0  # no −0
-    low, high = sorted((worse * change.ci_low, worse * change.ci_high))
-    decision = NON_INFERIOR if high < margin else INFERIOR if low > margin else UNDECIDED
     units = change.n if change.n_clusters is None else change.n_clusters
+    low = high = None
+    decision = UNDECIDED
+    if change.ci_low is not None and change.ci_high is not None:
+        low, high = sorted((worse * change.ci_low, worse * change.ci_high))
+        decision = NON_INFERIOR if high < margin else INFERIOR if low > margin else UNDECIDED
     if units < FEWEST or (decision == INFERIOR and not decisive):
         decision = UNDECIDED
     clusters = {} if change.n_clusters is None else {"n_clusters": change.n_clusters}
@@ -171,7 +188,7 @@ def _overall(verdicts: Collection[Decision]) -> Decision:
 
 def _sentence(task: str, overall: Decision, judged: Mapping[str, MarginVerdict], level: float) -> str:
     if overall == NON_INFERIOR:
-        worst = max(judged, key=lambda name: judged[name].ci_high / judged[name].margin)
+        worst = max(judged, key=lambda name: (judged[name].ci_high or 0.0) / judged[name].margin)
         return (
             f"{task}: non-inferior. Every loss keeps within its margin; the nearest is {LABELS[worst]}, "
             f"{_loss(judged[worst])} with a margin of {judged[worst].margin:g}."
@@ -191,4 +208,6 @@ def _sentence(task: str, overall: Decision, judged: Mapping[str, MarginVerdict],
 
 
 def _loss(metric: MarginVerdict) -> str:
+    if metric.ci_low is None or metric.ci_high is None:
+        return f"{metric.loss:+.4f}"
     return f"{metric.loss:+.4f} [{metric.ci_low:+.4f}, {metric.ci_high:+.4f}]"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from bitsure.comparison.difference_tests import with_primary_test, with_test, with_wider_interval
+from bitsure.comparison.difference_tests import with_paired_interval, with_primary_test, with_test
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.estimation import estimate
-from bitsure.metrics.flips import agresti_min, mcnemar
+from bitsure.metrics.flips import mcnemar
 from bitsure.metrics.metric_names import CLUSTER_ROBUST, PRIMARY
 from bitsure.metrics.pair_metrics import text_pair_metrics
 from bitsure.metrics.question_pairs import AnswerPairs
@@ -54,5 +54,5 @@ def _add_flips(results: dict[str, Difference], pairs: AnswerPairs[TextSet], resa
     """Add what became right or wrong by greedy decoding, with its test."""
     for name, point_estimate in estimate(text_pair_metrics(), pairs, resampling.weights, resampling.clusters).items():
         results[name] = summarize(Difference, point_estimate, len(pairs), resampling, level)
-    results["accuracy"] = with_wider_interval(results["accuracy"], agresti_min(pairs, level))
+    results["accuracy"] = with_paired_interval(results["accuracy"], pairs, resampling.units, level)
     results["correct_to_wrong"] = with_test(results["correct_to_wrong"], mcnemar(pairs, resampling.clusters, level))

@@ -1,12 +1,12 @@
-"""Intervals by resampling questions with replacement, or from the influence of each question.
+"""Intervals by resampling questions with replacement, and from standard errors.
 
-A statistic is a smooth function of sums over questions, θ = g(Σ_i f_i). A resample changes how often each question counts in
-the sums (Efron & Tibshirani 1993). Where there are too many questions for that, the influence function gives the same in one
-pass: the variance of θ is Σ_i (∇g · f_i)², the infinitesimal jackknife (Jaeckel 1972).
+A statistic is a function of sums over questions, θ = g(Σ_i f_i). A resample changes how often each question counts in the sums
+(Efron & Tibshirani 1993). Where there are too many questions for that, the standard error comes from leaving each one out.
 """
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -82,7 +82,19 @@ def basic_interval(value: float, replicates: FloatArray, level: float) -> tuple[
 
 def normal_interval(value: float, standard_error: float, level: float) -> tuple[float, float]:
     """Return θ̂ ± z · standard error, with z the normal quantile of (1 + level) / 2."""
-    from scipy.special import ndtri
+    return t_interval(value, standard_error, math.inf, level)
 
-    half = float(ndtri((1 + level) / 2)) * standard_error
+
+def t_interval(value: float, standard_error: float, freedom: float, level: float) -> tuple[float, float]:
+    """Return θ̂ ± t · standard error, with Student's t of some degrees of freedom; infinitely many are the normal quantile."""
+    half = t_quantile(freedom, level) * standard_error
     return value - half, value + half
+
+
+def t_quantile(freedom: float, level: float) -> float:
+    """Return the quantile (1 + level) / 2 of Student's t; NaN without any degree of freedom."""
+    from scipy.special import ndtri, stdtrit
+
+    if math.isinf(freedom):
+        return float(ndtri((1 + level) / 2))
+    return float(stdtrit(freedom, (1 + level) / 2)) if freedom > 0 else math.nan

@@ -6,18 +6,24 @@ of them that is right.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitsure.metrics.arrays import FloatArray
+from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.metrics.bins import Bins, ConfidentAnswers, sparse_rows
+from bitsure.metrics.estimation import standard_error
 from bitsure.metrics.questions import QuestionSet
-from bitsure.metrics.statistic import SumStatistic
+from bitsure.metrics.statistic import IntervalKind, SumStatistic
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
+
+
+ROUNDING = 1e-12  # of a sum, as a share of its terms
 
 
 def expected_calibration_error(bins: Bins) -> SumStatistic[ConfidentAnswers]:
@@ -27,11 +33,53 @@ def expected_calibration_error(bins: Bins) -> SumStatistic[ConfidentAnswers]:
 
     Reference: Naeini et al. 2015; Guo et al. 2017, equation 3.
     """
-    return SumStatistic(bins.gaps, _mean_absolute_gap, interval="basic", least=0.0)
+    return SumStatistic(bins.gaps, _mean_absolute_gap, "widest", 0.0, 1.0)
 
 
-def debiased_squared_error(bins: Bins) -> SumStatistic[ConfidentAnswers]:
-    """Return the debiased squared error Σ_b w_b [(ȳ_b − c̄_b)² − ȳ_b (1 − ȳ_b) / (n_b − 1)], in about [0, 1]; may be negative.
+@dataclass(frozen=True)
+class DebiasedSquaredError(SumStatistic[ConfidentAnswers]):
+    """The debiased squared error, whose standard error comes from the pairs of questions that share a bin.
+
+    The bootstrap adds its own noise to that of the bins: near calibration its standard error is √3 times too large.
+
+    Attributes:
+        bins: The confidence bins.
+    """
+
+    bins: Bins = field(kw_only=True)
+
+    def sampling_error(
+        self, questions: ConfidentAnswers, clusters: IntArray | None, minus: ConfidentAnswers | None = None
+    ) -> float:
+        """Return the standard error of the error, or of its difference.
+
+        The error is about Σ_{u≠v} H_uv over questions or clusters, with H_uv = Σ_b R_ub R_vb / (n (n_b − 1)) and R_ub the sum
+        of correctness less confidence of u in bin b. Leaving each u out counts the variance by chance, 2 Σ_{u≠v} H_uv², twice.
+
+        Reference: Efron & Stein 1981 for the jackknife's excess.
+        """
+        from scipy import sparse
+
+        influence, columns, weights = np.zeros(len(questions)), [], []
+        for side, sign in ((questions, 1.0), (minus, -1.0)):
+            if side is not None:
+                influence += sign * self.value_and_influence(side)[1]
+                gaps = self.bins.gaps(side)[:, :-1]
+                counts = np.bincount(self.bins.index(side.confidence), minlength=len(self.bins))
+                columns.append(gaps)
+                weights.append(sign / (len(side) * np.maximum(counts - 1, 1)))
+        sums, weight = sparse.hstack(columns, format="csr"), np.concatenate(weights)
+        if clusters is not None:
+            sums = sparse.csr_array((np.ones(len(clusters)), (clusters, np.arange(len(clusters))))) @ sums
+        products = (sums.T @ sums).toarray() ** 2
+        by_chance = 2 * (weight @ products @ weight - ((sums.multiply(sums) @ weight) ** 2).sum())
+        if by_chance < ROUNDING * np.abs(weight) @ products @ np.abs(weight):
+            by_chance = 0.0  # two equal models
+        return math.sqrt(max(standard_error(influence, clusters) ** 2 - by_chance, by_chance))
+
+
+def debiased_squared_error(bins: Bins) -> DebiasedSquaredError:
+    """Return the debiased squared error Σ_b w_b [(ȳ_b − c̄_b)² − ȳ_b (1 − ȳ_b) / (n_b − 1)], in [−1/4, 1].
 
     A bin of one question says nothing of its variance and counts 0.
 
@@ -43,7 +91,7 @@ def debiased_squared_error(bins: Bins) -> SumStatistic[ConfidentAnswers]:
         noise = accuracy * (1 - accuracy) / np.maximum(counts - 1, 1)
         return _total(shares * np.where(counts > 1, (accuracy - confidence) ** 2 - noise, 0.0))
 
-    return SumStatistic(bins.table, error, interval="normal")  # its replicates centre on the plug-in estimate
+    return DebiasedSquaredError(bins.table, error, "normal", -0.25, 1.0, bins=bins)
 
 
 def rms_calibration_error(bins: Bins) -> SumStatistic[ConfidentAnswers]:
@@ -56,7 +104,7 @@ def rms_calibration_error(bins: Bins) -> SumStatistic[ConfidentAnswers]:
         _, shares, confidence, accuracy = _shares(sums)
         return np.sqrt(_total(shares * (accuracy - confidence) ** 2))
 
-    return SumStatistic(bins.table, error, interval="basic", least=0.0)
+    return SumStatistic(bins.table, error, "no single", 0.0, 1.0)
 
 
 def maximum_calibration_error(bins: Bins) -> SumStatistic[ConfidentAnswers]:
@@ -65,12 +113,12 @@ def maximum_calibration_error(bins: Bins) -> SumStatistic[ConfidentAnswers]:
     Reference: Naeini et al. 2015.
     """
 
-    def error(sums: FloatArray) -> FloatArray:
+    def largest_gap(sums: FloatArray) -> FloatArray:
         counts, _, confidence, accuracy = _shares(sums)
         largest: FloatArray = np.where(counts > 0, np.abs(accuracy - confidence), 0.0).max(-1)
         return largest
 
-    return SumStatistic(bins.table, error, interval="basic", least=0.0)
+    return SumStatistic(bins.table, largest_gap, "never", 0.0, 1.0)
 
 
 def classwise_calibration_error(bins: Bins) -> SumStatistic[QuestionSet]:
@@ -87,7 +135,7 @@ def classwise_calibration_error(bins: Bins) -> SumStatistic[QuestionSet]:
         gaps = [(bins.index(p[:, i]) + i * b, right[:, i] - p[:, i]) for i in range(k)]
         return sparse_rows(k * b + 1, *gaps, (k * b, np.full(len(questions), float(k))))
 
-    return SumStatistic(features, _mean_absolute_gap, interval="basic", least=0.0)
+    return SumStatistic(features, _mean_absolute_gap, "no single", 0.0, 1.0)
 
 
 def brier_parts(bins: Bins) -> dict[str, SumStatistic[ConfidentAnswers]]:
@@ -110,10 +158,14 @@ def brier_parts(bins: Bins) -> dict[str, SumStatistic[ConfidentAnswers]]:
 
         return value
 
-    intervals = {"reliability": "basic", "resolution": "basic", "uncertainty": "percentile"}
+    intervals: dict[str, tuple[IntervalKind, float]] = {
+        "reliability": ("no single", 1.0),
+        "resolution": ("widest", 0.25),
+        "uncertainty": ("percentile", 0.25),
+    }
     return {
-        f"brier_{which}": SumStatistic(bins.table, part(which), interval=interval, least=0.0)
-        for which, interval in intervals.items()
+        f"brier_{which}": SumStatistic(bins.table, part(which), interval, 0.0, most)
+        for which, (interval, most) in intervals.items()
     }
 
 

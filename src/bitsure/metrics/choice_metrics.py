@@ -11,7 +11,7 @@ from bitsure.metrics.metric_names import ECE
 from bitsure.metrics.questions import QuestionSet
 from bitsure.metrics.ranking import Aurc, Auroc
 from bitsure.metrics.smooth_calibration import smooth_calibration_error
-from bitsure.metrics.statistic import Statistic, SumStatistic, mean
+from bitsure.metrics.statistic import Statistic, SumStatistic, mean, proportion
 
 BRIER_SCORE, BRIER_SCORE_SET = "brier_score", "brier_score_set"
 CLASSWISE = "classwise_calibration_error"
@@ -29,16 +29,16 @@ def choice_metrics(questions: QuestionSet, settings: MetricSettings) -> dict[str
     """
     bins = confidence_bins(questions, settings)
     metrics: dict[str, Statistic[Any]] = {
-        "accuracy": mean(lambda q: q.correct),
-        "confidence": mean(lambda q: q.confidence),
-        "confidence_correct": mean(lambda q: q.confidence, among=lambda q: q.correct),
-        "confidence_wrong": mean(lambda q: q.confidence, among=lambda q: 1 - q.correct),
-        "true_label_prob": mean(lambda q: q.true_label_prob),
-        "entropy": mean(lambda q: q.entropy),
-        "margin": mean(lambda q: q.margin),
-        "nll": mean(lambda q: q.nll),
-        BRIER_SCORE_SET if questions.several_gold else BRIER_SCORE: mean(lambda q: q.brier_score),
-        "overconfidence": mean(lambda q: q.confidence - q.correct),
+        "accuracy": proportion(lambda q: q.correct),
+        "confidence": mean(lambda q: q.confidence, least=0.0, most=1.0),
+        "confidence_correct": mean(lambda q: q.confidence, among=lambda q: q.correct, least=0.0, most=1.0),
+        "confidence_wrong": mean(lambda q: q.confidence, among=lambda q: 1 - q.correct, least=0.0, most=1.0),
+        "true_label_prob": mean(lambda q: q.true_label_prob, least=0.0, most=1.0),
+        "entropy": mean(lambda q: q.entropy, least=0.0),
+        "margin": mean(lambda q: q.margin, least=0.0, most=1.0),
+        "nll": mean(lambda q: q.nll, least=0.0),
+        BRIER_SCORE_SET if questions.several_gold else BRIER_SCORE: mean(lambda q: q.brier_score, least=0.0, most=2.0),
+        "overconfidence": mean(lambda q: q.confidence - q.correct, least=-1.0, most=1.0),
         ECE: calibration.expected_calibration_error(bins),
         "debiased_squared_calibration_error": calibration.debiased_squared_error(bins),
         "smooth_calibration_error": smooth_calibration_error(),
@@ -59,7 +59,7 @@ def accuracy_above_guessing() -> SumStatistic[QuestionSet]:
 
     That of two models differs as their accuracies do, so it is given for one model alone.
     """
-    return mean(lambda q: q.correct - q.guessed)
+    return mean(lambda q: q.correct - q.guessed, least=-1.0, most=1.0)
 
 
 def confidence_bins(questions: QuestionSet, settings: MetricSettings) -> Bins:

@@ -9,7 +9,7 @@ import numpy as np
 from bitsure.metrics.arrays import FloatArray
 from bitsure.metrics.deferral import NAMES
 from bitsure.metrics.question_pairs import QuestionPairs
-from bitsure.metrics.statistic import SumStatistic, mean
+from bitsure.metrics.statistic import SumStatistic, proportion
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def _accuracy(k: int) -> SumStatistic[QuestionPairs]:
     def right(pairs: QuestionPairs) -> FloatArray:
         return pairs.quantized.correct + pairs.deferred[:, k] * pairs.better
 
-    return mean(right)
+    return proportion(right)
 
 
 def _gain(k: int) -> SumStatistic[QuestionPairs]:
@@ -66,4 +66,4 @@ def _gain(k: int) -> SumStatistic[QuestionPairs]:
         gain: FloatArray = both / n - chosen / n * better / n
         return gain
 
-    return SumStatistic(features, covariance)
+    return SumStatistic(features, covariance, least=-1.0, most=1.0)

@@ -3,51 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from bitsure.metrics import bootstrap
 from bitsure.metrics.arrays import FloatArray, IntArray
-from bitsure.metrics.statistic import Statistic, SumStatistic
+from bitsure.metrics.point_estimate import INFLUENCE, NO_INTERVAL, IntervalShape, PointEstimate
+from bitsure.metrics.statistic import MEANS, IntervalKind, Statistic, SumStatistic
 
-NO_SIDES = (math.nan, math.nan)
 LEAST_DEVIATION = 1e-12  # a spread below it is rounding
-
-
-@dataclass(frozen=True)
-class PointEstimate:
-    """A statistic's value with what its interval needs.
-
-    Attributes:
-        value: The estimate, in the statistic's unit; NaN where it does not exist.
-        standard_error: Its standard error, in the same unit.
-        replicates: Its values under resampling, shape (r,); None where it was not resampled.
-        method: How its interval is made, such as `percentile bootstrap` or `influence function`.
-        least: The smallest value that can be.
-        sides: Of a difference, the two values.
-        standardized: Of a difference, what the function `standardized` returns.
-    """
-
-    value: float
-    standard_error: float
-    replicates: FloatArray | None
-    method: str
-    least: float
-    sides: tuple[float, float] = NO_SIDES
-    standardized: tuple[float, float] = NO_SIDES
-
-    def interval(self, level: float) -> tuple[float, float]:
-        """Return the confidence interval at a level in (0, 1); NaN where there is none."""
-        if self.replicates is None or self.method == "normal bootstrap":
-            low, high = bootstrap.normal_interval(self.value, self.standard_error, level)
-        elif self.method == "basic bootstrap":
-            low, high = bootstrap.basic_interval(self.value, self.replicates, level)
-        else:
-            low, high = bootstrap.percentile_interval(self.replicates, level)
-        return max(low, self.least), max(high, self.least)
+FEWEST = 30  # questions, or clusters of them, below which only means have an interval and nothing an approximate test
+FEW_SHAPES: dict[IntervalKind, IntervalShape] = {"mean": "t", "log_mean": "log t", "proportion": "score"}
+SHAPES: dict[IntervalKind, IntervalShape] = {
+    "proportion": "score",
+    "mean": "percentile",
+    "log_mean": "percentile",
+    "percentile": "percentile",
+    "widest": "widest",
+    "no single": "none",
+    "never": "none",
+}
+FEW_NAMES: dict[IntervalShape, str] = {"t": "t", "log t": "t, on the logarithm", "score": "Wilson score"}
+NAMES: dict[IntervalShape, str] = {
+    "score": "percentile bootstrap, at least as wide as Wilson's",
+    "percentile": "percentile bootstrap",
+    "widest": "percentile and basic bootstrap, the wider ends",
+    "t": "normal bootstrap",
+    "none": f"{NO_INTERVAL}no method covers",
+}
 
 
 def estimate(
@@ -59,36 +44,58 @@ def estimate(
 ) -> dict[str, PointEstimate]:
     """Return each statistic of a set of questions, or how much larger it is than that of another set.
 
+    Below `FEWEST` questions, or clusters of them, means have t intervals, proportions Wilson's, and other statistics none. From
+    there on intervals resample.
+
     Args:
         statistics: Name → statistic.
         questions: The n questions.
         weights: How often each question counts in each resample, shape (n, r). If None, and for statistics that are no
-            functions of sums, the standard error comes from the influence function.
+            functions of sums, the standard error comes from the influence of each question.
         clusters: Each question's cluster, shape (n,), from 0; questions of one cluster err together.
         minus: The same questions answered by another model; None for the statistics themselves instead of differences.
     """
-    resampled = {name: sums for name, one in statistics.items() if (sums := one.as_sums())} if weights is not None else {}
+    resampled = (
+        {name: sums for name, statistic in statistics.items() if (sums := statistic.as_sums())} if weights is not None else {}
+    )
     replicates = _replicates(resampled, questions, weights)
     if minus is not None:
         other = _replicates(resampled, minus, weights)
         with np.errstate(invalid="ignore"):  # a number that exists on neither side has no difference
             replicates = {name: values - other[name] for name, values in replicates.items()}
     return {
-        name: _alone(one, questions, replicates.get(name), clusters)
+        name: _alone(statistic, questions, replicates.get(name), clusters)
         if minus is None
-        else _difference(one, questions, minus, replicates.get(name), clusters)
-        for name, one in statistics.items()
+        else _difference(statistic, questions, minus, replicates.get(name), clusters)
+        for name, statistic in statistics.items()
     }
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """What an interval is made from; the fields are those of `PointEstimate`."""
+
+    standard_error: float
+    replicates: FloatArray | None
+    method: str
+    shape: IntervalShape
+    freedom: float = math.inf
 
 
 def _alone(
     statistic: Statistic[Any], questions: Any, replicates: FloatArray | None, clusters: IntArray | None
 ) -> PointEstimate:
-    if replicates is not None:
-        error, method = _spread(replicates), f"{statistic.interval} bootstrap"
-        return PointEstimate(statistic.value(questions), error, replicates, method, statistic.least)
-    value, influence = statistic.value_and_influence(questions)
-    return PointEstimate(value, standard_error(influence, clusters), None, "influence function", statistic.least)
+    units = _units(statistic, questions, clusters)
+    fit = _fit(
+        statistic.interval,
+        units,
+        clusters,
+        replicates,
+        lambda: statistic.value_and_influence(questions)[1],
+        lambda: statistic.sampling_error(questions, clusters),
+    )
+    value = statistic.value(questions)
+    return PointEstimate(value, **vars(fit), least=statistic.least, most=statistic.most, units=units)
 
 
 def _difference(
@@ -96,11 +103,73 @@ def _difference(
 ) -> PointEstimate:
     (value, influence), (other, other_influence) = (statistic.value_and_influence(side) for side in (questions, minus))
     difference, influence = value - other, influence - other_influence
-    scaled = standardized(difference, influence, clusters)
-    error, method = standard_error(influence, clusters), "influence function"
-    if replicates is not None:
-        error, method = _spread(replicates), f"{statistic.interval} bootstrap"
-    return PointEstimate(difference, error, replicates, method, -math.inf, (value, other), scaled)
+    units = min(_units(statistic, side, clusters) for side in (questions, minus))
+    fit = _fit(
+        "mean" if statistic.interval in MEANS else statistic.interval if statistic.interval == "never" else "normal",
+        units,
+        clusters,
+        replicates,
+        lambda: influence,
+        lambda: statistic.sampling_error(questions, clusters, minus),
+    )
+    span = statistic.most - statistic.least
+    return PointEstimate(
+        difference,
+        **vars(fit),
+        least=-span,
+        most=span,
+        units=units,
+        sides=(value, other),
+        standardized=standardized(difference, influence, clusters),
+    )
+
+
+def _units(statistic: Statistic[Any], questions: Any, clusters: IntArray | None) -> int:
+    """Return how many questions a statistic is taken over, or how many clusters hold one of them."""
+    if clusters is None:
+        return statistic.count(questions)
+    members = statistic.members(questions)
+    return len(np.unique(clusters if members is None else clusters[members > 0]))
+
+
+def _fit(
+    kind: IntervalKind,
+    units: int,
+    clusters: IntArray | None,
+    replicates: FloatArray | None,
+    influence: Callable[[], FloatArray],
+    sampling_error: Callable[[], float | None],
+) -> _Fit:
+    """Return the standard error and the interval that fit a kind of statistic.
+
+    Args:
+        kind: The kind of statistic.
+        units: How many questions or clusters it is taken over.
+        clusters: Each question's cluster, shape (n,).
+        replicates: Its values under resampling, shape (r,).
+        influence: Returns the influence of each question, shape (n,).
+        sampling_error: Returns the standard error where the bootstrap's is wrong, else None.
+    """
+    if units < 2 or (units < FEWEST and kind not in MEANS):
+        return _Fit(math.nan, None, few_units(units, clusters), "none")
+    if units < FEWEST:
+        error = standard_error(influence(), clusters) * math.sqrt(units / (units - 1))
+        shape = FEW_SHAPES[kind]
+        return _Fit(error, None, FEW_NAMES[shape], shape, units - 1)
+    shape = SHAPES.get(kind, "t")
+    pairs_error = sampling_error()
+    if pairs_error is not None:
+        return _Fit(pairs_error, None, "normal, by the variance of pairs", "t")
+    if replicates is None:
+        method = NAMES["none"] if shape == "none" else INFLUENCE
+        return _Fit(standard_error(influence(), clusters), None, method, shape if shape in ("none", "score") else "t")
+    return _Fit(_spread(replicates), replicates, NAMES[shape], shape)
+
+
+def few_units(units: int, clusters: IntArray | None) -> str:
+    """Return in words why so few questions, or clusters of them, have no interval."""
+    unit = "question" if clusters is None else "cluster"
+    return f"{NO_INTERVAL}{units} {unit}{'' if units == 1 else 's'}"
 
 
 def _spread(replicates: FloatArray) -> float:
@@ -150,11 +219,11 @@ def _replicates(
     Reading the weights takes most of the time: features that several statistics share are summed once, and all dense ones go
     through one matrix product.
     """
-    features = {one.features: one.features(questions) for one in statistics.values()}
+    features = {statistic.features: statistic.features(questions) for statistic in statistics.values()}
     dense = {key: values for key, values in features.items() if isinstance(values, np.ndarray)}
     sums = {key: (values.T @ weights).T for key, values in features.items() if key not in dense}
     if dense:
         ends = np.cumsum([values.shape[1] for values in dense.values()])
         together = np.concatenate(list(dense.values()), axis=1).T @ weights
         sums |= zip(dense, np.split(together.T, ends[:-1], axis=1), strict=True)
-    return {name: one.from_sums(sums[one.features]) for name, one in statistics.items()}
+    return {name: statistic.from_sums(sums[statistic.features]) for name, statistic in statistics.items()}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bitsure.metrics.arrays import FloatArray, IntArray
+from bitsure.metrics.point_estimate import score_interval
 from bitsure.metrics.question_pairs import AnswerPairs
 from bitsure.metrics.significance import SignificanceTest
 
@@ -87,6 +88,39 @@ def agresti_min(pairs: AnswerPairs[Any], level: float) -> tuple[float, float]:
     middle = (won - lost) / n
     half = norm.ppf((1 + level) / 2) * math.sqrt(won + lost - (won - lost) ** 2 / n) / n
     return float(middle - half), float(middle + half)
+
+
+def newcombe(pairs: AnswerPairs[Any], level: float) -> tuple[float, float]:
+    """Return the interval of a difference of paired proportions, in [−1, 1], which stays wide where few answers or none flip.
+
+    Args:
+        pairs: Both models' answers.
+        level: The confidence level, in (0, 1).
+
+    Reference: Newcombe 1998, method 10: the score intervals of both, and their correlation.
+    """
+    n, lost, won = len(pairs), float(pairs.lost.sum()), float(pairs.won.sum())
+    before, after = float(pairs.full.correct.mean()), float(pairs.quantized.correct.mean())
+    both = n * before - lost
+    neither = n - both - lost - won
+    covariance = both * neither - lost * won
+    if covariance > 0:
+        covariance = max(covariance - n / 2, 0.0)
+    margins = math.prod((both + lost, won + neither, both + won, lost + neither))
+    correlation = covariance / math.sqrt(margins) if margins else 0.0
+    after_ends, before_ends = (_distances(share, n, level) for share in (after, before))
+
+    def half(after: float, before: float) -> float:
+        return math.sqrt(max(after**2 - 2 * correlation * after * before + before**2, 0.0))
+
+    lower, upper = half(after_ends[0], before_ends[1]), half(after_ends[1], before_ends[0])
+    return after - before - lower, after - before + upper
+
+
+def _distances(share: float, n: int, level: float) -> tuple[float, float]:
+    """Return how far the ends of Wilson's interval lie below and above a share of n."""
+    low, high = score_interval(share, math.sqrt(share * (1 - share) / n), n, math.inf, level)
+    return share - low, high - share
 
 
 def _independent_changes(pairs: AnswerPairs[Any], clusters: IntArray | None) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from bitsure.metrics.arrays import FloatArray
 from bitsure.metrics.deferral_curve import deferral_metrics
 from bitsure.metrics.question_pairs import STRATA, AnswerPairs, QuestionPairs
-from bitsure.metrics.statistic import SumStatistic, mean
+from bitsure.metrics.statistic import SumStatistic, mean, proportion
 from bitsure.metrics.text_metrics import TextSet
 
 
@@ -20,12 +20,12 @@ def pair_metrics() -> dict[str, SumStatistic[QuestionPairs]]:
     stratum of the full model's certainty.
     """
     metrics: dict[str, SumStatistic[QuestionPairs]] = {
-        "flip_rate": mean(lambda p: p.flipped),
-        "correct_to_wrong": mean(lambda p: p.lost),
-        "wrong_to_correct": mean(lambda p: p.won),
-        "kl_divergence": mean(lambda p: p.kl_divergence),
-        "jensen_shannon_divergence": mean(lambda p: p.jensen_shannon),
-        "jensen_shannon_distance": mean(lambda p: np.sqrt(p.jensen_shannon)),
+        "flip_rate": proportion(lambda p: p.flipped),
+        "correct_to_wrong": proportion(lambda p: p.lost),
+        "wrong_to_correct": proportion(lambda p: p.won),
+        "kl_divergence": mean(lambda p: p.kl_divergence, least=0.0),
+        "jensen_shannon_divergence": mean(lambda p: p.jensen_shannon, least=0.0, most=1.0),
+        "jensen_shannon_distance": mean(lambda p: np.sqrt(p.jensen_shannon), least=0.0, most=1.0),
         "harm": mean(lambda p: p.log_odds_change, among=lambda p: p.has_odds),
         "instability": _deviation(lambda p: p.has_odds),
         "harm_slope": _slope(),
@@ -46,9 +46,9 @@ def pair_metrics() -> dict[str, SumStatistic[QuestionPairs]]:
 def text_pair_metrics() -> dict[str, SumStatistic[AnswerPairs[TextSet]]]:
     """Return the metrics of two models' continuations: what became wrong or right by greedy decoding, in [0, 1]."""
     return {
-        "flip_rate": mean(lambda p: p.lost + p.won),
-        "correct_to_wrong": mean(lambda p: p.lost),
-        "wrong_to_correct": mean(lambda p: p.won),
+        "flip_rate": proportion(lambda p: p.lost + p.won),
+        "correct_to_wrong": proportion(lambda p: p.lost),
+        "wrong_to_correct": proportion(lambda p: p.won),
     }
 
 

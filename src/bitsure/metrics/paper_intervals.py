@@ -13,8 +13,9 @@ import pyarrow as pa
 from bitsure.metrics import paper_compat
 from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.metrics.bins import sparse_rows
-from bitsure.metrics.estimation import PointEstimate, estimate
+from bitsure.metrics.estimation import estimate
 from bitsure.metrics.paper_compat import BINS, RANGES, SCE_BINS
+from bitsure.metrics.point_estimate import PointEstimate
 from bitsure.metrics.statistic import SumStatistic, mean
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def paper_estimates(
     )
     now = paper_compat.numbers(answers.p, answers.gold)
     before = paper_compat.numbers(other.p, other.gold) if other else dict.fromkeys(estimates, 0.0)
-    return {name: replace(one, value=now[name] - before[name]) for name, one in estimates.items()}
+    return {name: replace(result, value=now[name] - before[name]) for name, result in estimates.items()}
 
 
 def paper_metrics(n_choices: int) -> dict[str, SumStatistic[NotebookAnswers]]:
@@ -88,7 +89,7 @@ def paper_metrics(n_choices: int) -> dict[str, SumStatistic[NotebookAnswers]]:
     }
     if n_choices == 2:
         cells = _cell_sums(BINS, _bin, lambda a: a.gold)
-        return metrics | {"ace": _sum_of_gaps(cells), "mce": SumStatistic(cells, _largest_signed, interval="basic")}
+        return metrics | {"ace": _sum_of_gaps(cells), "mce": SumStatistic(cells, _largest_signed, "widest")}
     ranges = _cell_sums(RANGES * n_choices, lambda a: _range(a) * n_choices + a.gold)
     by_class = {n: _cell_sums(n * n_choices, _class_cell(n, n_choices)) for n in (BINS, SCE_BINS)}
 
@@ -101,8 +102,8 @@ def paper_metrics(n_choices: int) -> dict[str, SumStatistic[NotebookAnswers]]:
         return largest
 
     return metrics | {
-        "ace": SumStatistic(ranges, mean_gap, interval="basic", least=0.0),
-        "mce": SumStatistic(by_class[BINS], largest_gap, interval="basic", least=0.0),
+        "ace": SumStatistic(ranges, mean_gap, "widest", least=0.0),
+        "mce": SumStatistic(by_class[BINS], largest_gap, "widest", least=0.0),
         "sce": _sum_of_gaps(by_class[SCE_BINS], n_choices),
     }
 
@@ -168,7 +169,7 @@ def _sum_of_gaps(cells: Callable[[NotebookAnswers], csr_array], n_choices: int =
         total: FloatArray = (np.abs(gaps) * shares).sum(-1)
         return total / n_choices
 
-    return SumStatistic(cells, weighted_gap, interval="basic", least=0.0)
+    return SumStatistic(cells, weighted_gap, "widest", least=0.0)
 
 
 def _largest_signed(sums: FloatArray) -> FloatArray:

@@ -12,7 +12,7 @@ import numpy as np
 
 from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.metrics.questions import QuestionSet
-from bitsure.metrics.statistic import Statistic
+from bitsure.metrics.statistic import IntervalKind, Statistic
 from bitsure.metrics.ties import with_ties
 
 
@@ -23,8 +23,9 @@ class Auroc(Statistic[QuestionSet]):
     Reference: Hanley & McNeil 1982.
     """
 
-    interval: str = "influence"
+    interval: IntervalKind = "influence"
     least: float = 0.0
+    most: float = 1.0
 
     def value_and_influence(self, questions: QuestionSet) -> tuple[float, FloatArray]:
         """Return the area, and each question's placement among those of the other kind (DeLong et al. 1988)."""
@@ -50,8 +51,9 @@ class Aurc(Statistic[QuestionSet]):
     """
 
     excess: bool = False
-    interval: str = "influence"
+    interval: IntervalKind = "influence"
     least: float = 0.0
+    most: float = 1.0
 
     def value_and_influence(self, questions: QuestionSet) -> tuple[float, FloatArray]:
         """Return the area and its derivative by each question's weight.

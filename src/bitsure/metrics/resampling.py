@@ -29,6 +29,11 @@ class Resampling:
         self.unit = "questions" if clusters is None else f"clusters of questions ({self.n_clusters:,})"
         self._n, self._settings = n, settings
 
+    @property
+    def units(self) -> int:
+        """The number of clusters, or of questions where every one is alone."""
+        return self._n if self.n_clusters is None else self.n_clusters
+
     @cached_property
     def weights(self) -> FloatArray | None:
         """How often each question counts in each resample, shape (n, resamples); None for too many questions."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -10,12 +11,14 @@ import pyarrow as pa
 
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics import bootstrap, paper_compat
+from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.metrics.calibration import errors_if_calibrated
 from bitsure.metrics.choice_metrics import accuracy_above_guessing, choice_metrics, confidence_bins
-from bitsure.metrics.estimation import PointEstimate, estimate, standard_error
+from bitsure.metrics.estimation import FEWEST, estimate, few_units, standard_error
 from bitsure.metrics.metric_names import (
     ACCURACY_ABOVE_GUESSING,
     AT_OWN_TEMPERATURE,
+    ECE,
     ECE_IF_CALIBRATED,
     MACRO,
     PAPER_COMPAT,
@@ -23,6 +26,7 @@ from bitsure.metrics.metric_names import (
 )
 from bitsure.metrics.own_metrics import own_metrics
 from bitsure.metrics.paper_intervals import paper_estimates
+from bitsure.metrics.point_estimate import INFLUENCE, NO_INTERVAL, PointEstimate
 from bitsure.metrics.questions import QuestionSet, question_set
 from bitsure.metrics.resampling import Resampling
 from bitsure.metrics.temperature import assign_folds, inverse_temperatures, temperature_influence
@@ -68,6 +72,7 @@ def _measure_choices(records: pa.Table, settings: MetricSettings) -> tuple[dict[
         n = metrics[name].count(questions) if name in metrics else len(questions)
         results[name] = summarize(Measurement, point_estimate, n, resampling, level)
     results[ECE_IF_CALIBRATED] = _error_if_calibrated(questions, settings)
+    results[ECE] = _down_to_calibrated(results[ECE], results[ECE_IF_CALIBRATED])
     if settings.paper_compat:
         kept = len(paper_compat.kept(records))
         for name, point_estimate in paper_estimates(records, resampling.weights, resampling.clusters).items():
@@ -94,9 +99,34 @@ def _at_own_temperature(questions: QuestionSet, resampling: Resampling, settings
     tempered = questions.at_temperature(inverse)
     metrics = choice_metrics(tempered, settings)
     losses = estimate({name: metrics[name] for name in AT_OWN_TEMPERATURE}, tempered, resampling.weights, resampling.clusters)
-    error = standard_error(temperature_influence(questions, fold, inverse), resampling.clusters)
-    temperature = PointEstimate(float((1 / inverse).mean()), error, None, "influence function", 0.0)
+    losses[ECE] = replace(losses[ECE], method=f"{NO_INTERVAL}biased upward near 0", shape="none")
+    temperature = fitted_temperature(
+        float((1 / inverse).mean()), temperature_influence(questions, fold, inverse), resampling.clusters, least=0.0
+    )
     return {TEMPERATURE: temperature} | {AT_OWN_TEMPERATURE[name]: loss for name, loss in losses.items()}
+
+
+def fitted_temperature(value: float, influence: FloatArray, clusters: IntArray | None, least: float) -> PointEstimate:
+    """Return the estimate of a temperature, or of the difference of two.
+
+    Args:
+        value: The temperature.
+        influence: Each question's influence on it, shape (n,).
+        clusters: Each question's cluster, shape (n,), from 0; None if every question is alone.
+        least: The smallest value that can be.
+    """
+    units = len(influence) if clusters is None else int(clusters.max()) + 1
+    if units < FEWEST:
+        return PointEstimate(value, math.nan, None, few_units(units, clusters), "none", units=units)
+    return PointEstimate(value, standard_error(influence, clusters), None, INFLUENCE, least=least, units=units)
+
+
+def _down_to_calibrated(error: Measurement, calibrated: Measurement) -> Measurement:
+    """Return the plug-in error with an interval that reaches down as far as the bias of a calibrated model's error explains."""
+    if error.value is None or error.ci_low is None or calibrated.ci_high is None:
+        return error
+    low = min(error.ci_low, max(0.0, error.value - calibrated.ci_high))
+    return error.model_copy(update={"ci_low": low, "interval": f"{error.interval}, down to what calibration explains"})
 
 
 def _error_if_calibrated(questions: QuestionSet, settings: MetricSettings) -> Measurement:
@@ -116,12 +146,15 @@ def _error_if_calibrated(questions: QuestionSet, settings: MetricSettings) -> Me
 def macro_average(kind: type[M], estimates: dict[str, dict[str, PointEstimate]], level: float) -> dict[str, M]:
     """Return the mean over the tasks that have a metric, tasks counting alike.
 
-    Their errors are taken for independent: where tasks ask about the same people or passages, the interval is too narrow.
+    Their errors are taken for independent: where tasks ask about the same people or passages, the interval is too narrow. There
+    is an interval where every task has one.
 
     Args:
         kind: The class of the results.
         estimates: Task → metric → estimate.
         level: The confidence level of the intervals, in (0, 1).
+
+    Reference: Zou & Donner 2008 for an interval of a sum from the intervals of its terms.
     """
     results = {}
     for name in dict.fromkeys(name for by_metric in estimates.values() for name in by_metric):
@@ -130,16 +163,16 @@ def macro_average(kind: type[M], estimates: dict[str, dict[str, PointEstimate]],
         ]
         if not finite:
             continue
-        value = float(np.mean([one.value for one in finite]))
-        error = math.sqrt(sum(one.standard_error**2 for one in finite)) / len(finite)
-        low, high = bootstrap.normal_interval(value, error, level)
+        value = float(np.mean([of_task.value for of_task in finite]))
+        ends = np.array([of_task.interval(level) for of_task in finite])
+        below, above = np.sqrt(((ends - [[of_task.value] for of_task in finite]) ** 2).sum(0)) / len(finite)
         results[name] = kind(
             value=value,
-            ci_low=low,
-            ci_high=high,
+            ci_low=value - float(below),
+            ci_high=value + float(above),
             n=len(finite),
-            standard_error=error,
-            interval="normal, over tasks",
+            standard_error=math.sqrt(sum(of_task.standard_error**2 for of_task in finite)) / len(finite),
+            interval="from the tasks' intervals",
             resampled="questions within tasks",
         )
     return results
@@ -157,6 +190,9 @@ def summarize(kind: type[M], estimate: PointEstimate, n: int, resampling: Resamp
         fields: Further fields of the result.
     """
     low, high = estimate.interval(level)
+    has_interval = not estimate.method.startswith(NO_INTERVAL)
+    basis = "influence" if estimate.method == INFLUENCE else "variance"
+    source = resampling.unit if estimate.replicates is not None else f"none: the {basis} of {resampling.unit}"
     if resampling.n_clusters is not None:
         fields["n_clusters"] = resampling.n_clusters
     return kind(
@@ -166,6 +202,6 @@ def summarize(kind: type[M], estimate: PointEstimate, n: int, resampling: Resamp
         n=n,
         standard_error=estimate.standard_error,
         interval=estimate.method,
-        resampled=resampling.unit if estimate.replicates is not None else f"none: the influence of {resampling.unit}",
+        resampled=source if has_interval else None,
         **fields,
     )

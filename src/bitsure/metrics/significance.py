@@ -10,7 +10,8 @@ import numpy as np
 
 from bitsure.metrics import bootstrap
 from bitsure.metrics.arrays import FloatArray, IntArray
-from bitsure.metrics.estimation import LEAST_DEVIATION, PointEstimate, standard_error, standardized
+from bitsure.metrics.estimation import FEWEST, LEAST_DEVIATION, standard_error, standardized
+from bitsure.metrics.point_estimate import PointEstimate
 from bitsure.results.measurement import Interval
 
 COHENS_D_Z = "Cohen's d_z"
@@ -63,21 +64,21 @@ def paired_t_test(
         return SignificanceTest("paired t-test", None, 1.0, COHENS_D_Z, None, None)
     statistic, p_value = ttest_1samp(difference, 0.0)
     d_z, error = standardized(difference.mean(), difference - difference.mean(), clusters)
-    interval = bootstrap.normal_interval(d_z, error, level)
+    ends = bootstrap.normal_interval(d_z, error, level)
     if weights is not None:
         counts = weights.sum(0)
         means = difference @ weights / counts
         with np.errstate(invalid="ignore", divide="ignore"):
             replicates = means / np.sqrt(difference**2 @ weights / counts - means**2)
-        interval = bootstrap.percentile_interval(replicates, level)
-    exists = all(map(math.isfinite, interval))
+        ends = bootstrap.percentile_interval(replicates, level)
+    interval = _effect_interval(ends, n if clusters is None else int(clusters.max()) + 1)
     return SignificanceTest(
         test="paired t-test",
         statistic=float(statistic),
         p_value=float(p_value),
         effect=COHENS_D_Z,
-        effect_size=d_z if exists else None,
-        effect_size_ci=interval if exists else None,
+        effect_size=d_z if interval else None,
+        effect_size_ci=interval,
         smallest_detectable=_detectable_errors(alpha, n - 1) * deviation / math.sqrt(n),
     )
 
@@ -107,23 +108,25 @@ def cluster_robust_t_test(
         return SignificanceTest(test, None, 1.0, COHENS_D_Z, None, None), (middle, middle)
     half = float(t.ppf((1 + level) / 2, groups - 1)) * error
     d_z, d_z_error = standardized(middle, difference - middle, clusters)
+    interval = _effect_interval(bootstrap.normal_interval(d_z, d_z_error, level), groups)
     result = SignificanceTest(
         test=test,
         statistic=middle / error,
         p_value=float(2 * t.sf(abs(middle / error), groups - 1)),
         effect=COHENS_D_Z,
-        effect_size=d_z,
-        effect_size_ci=bootstrap.normal_interval(d_z, d_z_error, level),
+        effect_size=d_z if interval else None,
+        effect_size_ci=interval,
         smallest_detectable=_detectable_errors(alpha, groups - 1) * error,
     )
     return result, (middle - half, middle + half)
 
 
 def z_test(estimate: PointEstimate, level: float) -> SignificanceTest | None:
-    """Return the two-sided test of a difference over its standard error; None where the difference does not vary.
+    """Return the two-sided test of a difference over its standard error.
 
-    It is for exploration only. The effect size is the difference over the standard deviation of the questions' influence on it
-    (`estimation.standardized`).
+    There is none where the difference does not vary, or over fewer than `FEWEST` questions or clusters: with a standard error
+    from so few the test rejects a true hypothesis too often. It is for exploration only. The effect size is the difference over
+    the standard deviation of the questions' influence on it (`estimation.standardized`).
 
     Args:
         estimate: A difference.
@@ -131,19 +134,26 @@ def z_test(estimate: PointEstimate, level: float) -> SignificanceTest | None:
     """
     from scipy.stats import norm
 
-    if not math.isfinite(estimate.value) or not LEAST_DEVIATION < estimate.standard_error < math.inf:
+    if estimate.shape == "none" or estimate.units < FEWEST or not math.isfinite(estimate.value):
+        return None
+    if not LEAST_DEVIATION < estimate.standard_error < math.inf:
         return None
     z = estimate.value / estimate.standard_error
     size, error = estimate.standardized
-    exists = math.isfinite(size) and math.isfinite(error)
+    interval = _effect_interval(bootstrap.normal_interval(size, error, level), estimate.units)
     return SignificanceTest(
         test="z-test",
         statistic=z,
         p_value=float(2 * norm.sf(abs(z))),
         effect="standardized difference",
-        effect_size=size if exists else None,
-        effect_size_ci=bootstrap.normal_interval(size, error, level) if exists else None,
+        effect_size=size if interval else None,
+        effect_size_ci=interval,
     )
+
+
+def _effect_interval(interval: Interval, units: int) -> Interval | None:
+    """Return an effect size's interval; None where it does not exist or rests on too few questions or clusters."""
+    return interval if units >= FEWEST and all(map(math.isfinite, interval)) else None
 
 
 def _detectable_errors(alpha: float, freedom: int) -> float:

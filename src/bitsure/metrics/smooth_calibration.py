@@ -26,7 +26,7 @@ def smooth_calibration_error() -> SumStatistic[ConfidentAnswers]:
 
     Reference: Błasiok & Nakkiran 2024.
     """
-    return SumStatistic(_residuals, _fixed_point, interval="basic", least=0.0)
+    return SumStatistic(_residuals, _fixed_point, "no single", 0.0, 1.0)
 
 
 def _residuals(answers: ConfidentAnswers) -> csr_array:

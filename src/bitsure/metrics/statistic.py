@@ -6,46 +6,74 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sized
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
-from bitsure.metrics.arrays import Features, FloatArray
+from bitsure.metrics.arrays import Features, FloatArray, IntArray
+from bitsure.metrics.leave_one_out import leave_one_out_influence
 
 S = TypeVar(
     "S", bound=Sized, contravariant=True
 )  # a set of n questions, of texts, or of pairs of them: it has a length and arrays of it
-BLOCK = 256  # sums that are varied at once
+IntervalKind: TypeAlias = Literal[
+    "mean",  # of a mean or a ratio of sums: t below FEWEST questions, percentile bootstrap from there on
+    "log_mean",  # of the exponential of such a number: likewise, with t on the logarithm
+    "proportion",  # of a mean of zeros and ones: Wilson's score interval
+    "percentile",
+    "widest",  # the wider ends of the percentile and the basic bootstrap: for biased estimates
+    "normal",  # for estimates whose replicates are biased
+    "influence",  # normal, by the influence of each question: for statistics that are no functions of sums
+    "no single",  # none of the number itself, for no method covers; normal of a difference
+    "never",  # neither of the number nor of a difference
+]
+MEANS = ("mean", "log_mean", "proportion")  # the kinds that have intervals for few questions
 
 
 class Statistic(ABC, Generic[S]):
     """A number of a set of questions.
 
     Attributes:
-        interval: The bootstrap interval that fits: `percentile`; `basic` where the estimate is biased; `normal` where the
-            replicates are.
+        interval: The interval that fits.
         least: The smallest value that the statistic can take; no interval goes below it.
+        most: The largest value that it can take; no interval goes above it.
     """
 
-    interval: str = "percentile"
+    interval: IntervalKind = "percentile"
     least: float = -math.inf
+    most: float = math.inf
 
     @abstractmethod
     def value_and_influence(self, questions: S) -> tuple[float, FloatArray]:
         """Return the number, and each question's influence on it.
 
         Returns:
-            The value, NaN where the number does not exist, and its influence function, shape (n,): n times the derivative of
-            the value by each question's weight.
+            The value, NaN where the number does not exist, and the influence, shape (n,): about n times what the value would
+            lose without the question.
         """
 
     def value(self, questions: S) -> float:
         """Return the number alone; NaN where it does not exist."""
         return self.value_and_influence(questions)[0]
 
+    def members(self, questions: S) -> FloatArray | None:
+        """Return 1 where a question counts, else 0, shape (n,); None if all count."""
+        return None
+
     def count(self, questions: S) -> int:
         """Return over how many questions the number is taken."""
-        return len(questions)
+        members = self.members(questions)
+        return len(questions) if members is None else int(members.sum())
+
+    def sampling_error(self, questions: S, clusters: IntArray | None, minus: S | None = None) -> float | None:
+        """Return the standard error where the bootstrap's is wrong; None where it is right.
+
+        Args:
+            questions: The questions.
+            clusters: Each question's cluster, shape (n,), from 0; None if every question is alone.
+            minus: The same questions answered by another model, for the error of the difference.
+        """
+        return None
 
     def as_sums(self) -> SumStatistic[S] | None:
         """Return the statistic as a function of sums, which a bootstrap can resample; None if it is none."""
@@ -64,8 +92,9 @@ class SumStatistic(Statistic[S]):
 
     features: Callable[[S], Features]
     function: Callable[[FloatArray], FloatArray]
-    interval: str = "percentile"
+    interval: IntervalKind = "percentile"
     least: float = -math.inf
+    most: float = math.inf
     among: Callable[[S], FloatArray] | None = None
 
     def value(self, questions: S) -> float:
@@ -78,40 +107,48 @@ class SumStatistic(Statistic[S]):
             return self.function(sums)
 
     def value_and_influence(self, questions: S) -> tuple[float, FloatArray]:
-        """Return the number, and n · ∇function · features_i, with the gradient by central differences."""
-        features = self.features(questions)
-        sums = features.sum(0)
-        steps = 1e-6 * np.maximum(np.abs(sums), 1.0)
-        gradient = np.empty(len(sums))
-        for i in range(0, len(sums), BLOCK):
-            change = np.diag(steps)[i : i + BLOCK]
-            gradient[i : i + BLOCK] = (self.from_sums(sums + change) - self.from_sums(sums - change)) / (
-                2 * steps[i : i + BLOCK]
-            )
-        with np.errstate(invalid="ignore"):  # NaN where the number does not exist
-            influence: FloatArray = features @ gradient * len(questions)
-        return float(self.from_sums(sums[None])[0]), influence
+        """Return the number, and each question's influence by leaving it out of the sums."""
+        return leave_one_out_influence(self.features(questions), self.from_sums)
 
-    def count(self, questions: S) -> int:
-        """Return over how many questions the number is taken."""
-        return len(questions) if self.among is None else int(self.among(questions).sum())
+    def members(self, questions: S) -> FloatArray | None:
+        """Return 1 where a question counts, else 0, shape (n,); None if all count."""
+        return None if self.among is None else self.among(questions)
 
     def as_sums(self) -> SumStatistic[S]:
         """Return itself."""
         return self
 
 
-def mean(values: Callable[[Any], FloatArray], among: Callable[[Any], FloatArray] | None = None) -> SumStatistic[Any]:
+def mean(
+    values: Callable[[Any], FloatArray],
+    among: Callable[[Any], FloatArray] | None = None,
+    least: float = -math.inf,
+    most: float = math.inf,
+) -> SumStatistic[Any]:
     """Return the mean of a number of each question as a statistic.
 
     Args:
         values: Takes the questions and returns a number of each, shape (n,).
         among: Takes the questions and returns 1 where a question counts, else 0, shape (n,); None if all count. The mean of
             none is NaN.
+        least: The smallest value that a number can have.
+        most: The largest.
     """
+    return SumStatistic(_summands(values, among), _ratio, "mean", least, most, among)
 
+
+def proportion(values: Callable[[Any], FloatArray]) -> SumStatistic[Any]:
+    """Return the mean of zeros and ones as a statistic; `values` returns one of them for each question, shape (n,)."""
+    return SumStatistic(_summands(values, None), _ratio, "proportion", 0.0, 1.0)
+
+
+def _summands(values: Callable[[Any], FloatArray], among: Callable[[Any], FloatArray] | None) -> Callable[[Any], FloatArray]:
     def features(questions: Any) -> FloatArray:
         counted = np.ones(len(questions)) if among is None else among(questions)
         return np.stack([values(questions) * counted, counted], axis=1)
 
-    return SumStatistic(features, lambda sums: sums[..., 0] / sums[..., 1], among=among)
+    return features
+
+
+def _ratio(sums: FloatArray) -> FloatArray:
+    return sums[..., 0] / sums[..., 1]

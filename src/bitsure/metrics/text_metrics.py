@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.metrics.questions import QuestionSet, question_set
-from bitsure.metrics.statistic import SumStatistic, mean
+from bitsure.metrics.statistic import IntervalKind, SumStatistic, mean, proportion
 from bitsure.records.record import flat_column, has_choices, is_text
 
 
@@ -72,9 +72,9 @@ def text_metrics(texts: TextSet) -> dict[str, SumStatistic[TextSet]]:
     """
     if texts.words is None:
         return {
-            "accuracy": mean(lambda t: t.correct),
-            "true_label_prob": mean(lambda t: t.true_label_prob),
-            "nll": mean(lambda t: t.nll),
+            "accuracy": proportion(lambda t: t.correct),
+            "true_label_prob": mean(lambda t: t.true_label_prob, least=0.0, most=1.0),
+            "nll": mean(lambda t: t.nll, least=0.0),
             "perplexity": _nll_per(lambda t: np.ones(len(t)), np.exp),
         }
     return {
@@ -96,4 +96,5 @@ def _nll_per(
         assert units is not None  # records of whole texts count them
         return np.stack([texts.nll, units], axis=1)
 
-    return SumStatistic(features, lambda sums: function(sums[..., 0] / sums[..., 1]))
+    kind: IntervalKind = "log_mean" if function is np.exp else "mean"
+    return SumStatistic(features, lambda sums: function(sums[..., 0] / sums[..., 1]), kind, least=0.0)

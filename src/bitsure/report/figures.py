@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,9 @@ from numpy.typing import NDArray
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics import deferral
 from bitsure.metrics.bins import reliability_diagram
-from bitsure.metrics.bootstrap import normal_interval
 from bitsure.metrics.choice_metrics import confidence_bins
 from bitsure.metrics.metric_names import MACRO, NOISE_CONTROL
+from bitsure.metrics.point_estimate import score_interval
 from bitsure.metrics.question_pairs import STRATA
 from bitsure.metrics.questions import QuestionSet, question_set
 from bitsure.metrics.ranking import risk_coverage
@@ -86,7 +87,7 @@ def reliability_figure(reused: ReusedFigures, task: str, series: Series, metric:
         reused: Figures that were drawn on before.
         task: The title.
         series: The models; where bins are quantiles, they are the first model's.
-        metric: Its bins, and the confidence level of the intervals (of a binomial share, normal approximation).
+        metric: Its bins, and the confidence level of the intervals (Wilson's, of a share).
     """
     margins = {"left": 0.2, "right": 0.97, "bottom": 0.09, "top": 0.94, "hspace": 0.08}
     create = _axes(2, 1, (4.4, 5.2), margins, height_ratios=[3, 1], sharex=True)
@@ -99,7 +100,10 @@ def reliability_figure(reused: ReusedFigures, task: str, series: Series, metric:
         some = diagram.count > 0
         confidence, accuracy, count = diagram.confidence[some], diagram.accuracy[some], diagram.count[some]
         errors = np.sqrt(accuracy * (1 - accuracy) / count)
-        intervals = [normal_interval(a, e, metric.confidence_level) for a, e in zip(accuracy, errors, strict=True)]
+        intervals = [
+            score_interval(share, error, n, math.inf, metric.confidence_level)
+            for share, error, n in zip(accuracy, errors, count, strict=True)
+        ]
         top.plot(confidence, accuracy, color=colour, marker=marker, markersize=4, linewidth=1.3, label=label)
         low, high = np.reshape(intervals, (-1, 2)).T
         draw_intervals(top, confidence, low, high, colour)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bitsure.comparison.non_inferiority import verdict_sentences
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.deferral import FULL_BITS, cost_of_quantized
+from bitsure.metrics.estimation import FEWEST
 from bitsure.report import compressibility_table, page_summary, published_table, tables
 from bitsure.report.page_environment import page_environment
 from bitsure.results import Provenance, Quantization, to_plain
@@ -47,6 +48,7 @@ def _render(report: Report, about: About, metric: MetricSettings, without: Colle
         without=[DISPENSABLE[part] for part in without],
         level=metric.confidence_level,
         normalization=metric.normalization,
+        fewest=FEWEST,
         figures=_embedded(report, without),
         changed=None if "samples" in without else report.changed_most,
         loading=compressibility_table.section(about.compressibility) if about.compressibility else None,

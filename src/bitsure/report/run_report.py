@@ -64,7 +64,7 @@ def _compute(
         bits = about.quantization.bits_per_weight if about.quantization else None
         comparison = compare(baseline, records, metric, bits, about.noisy, about.baseline_bits)
         baseline_metrics = measure(baseline, metric)
-        judged = judge(comparison, margins, metric.confidence_level, about.noise_scale)
+        judged = judge(comparison, margins, metric, about.noise_scale)
         joined = join(baseline, records)
         changed_most = samples.most_changed(joined, about.prompts or {}, metric.normalization)
         changed = answer_changes(joined, metric)

@@ -12,6 +12,7 @@ from rich.table import Table
 from bitsure.comparison import was_compared
 from bitsure.metrics.flips import BECAME_WRONG
 from bitsure.metrics.metric_names import MACRO, PRIMARY
+from bitsure.metrics.point_estimate import NO_INTERVAL
 from bitsure.results import Comparison, Difference, Measurement, MetricsByTask
 
 HEADLINE = {
@@ -99,9 +100,10 @@ def number(value: float | None, sign: bool = False) -> str:
 
 
 def interval(measured: Measurement, sign: bool = False) -> str:
-    """Return an interval in brackets; empty where there is none."""
+    """Return an interval in brackets, or why there is none; empty where the number has none by its nature."""
     if measured.ci_low is None:
-        return ""
+        reason = measured.interval or ""
+        return reason if reason.startswith(NO_INTERVAL) else ""
     return f"[{number(measured.ci_low, sign)}, {number(measured.ci_high, sign)}]"
 
 

@@ -36,7 +36,7 @@ class Measurement(Result):
     standard_error: Number = None
     """The standard error, in the metric's unit; null where it does not exist."""
     interval: str | None = None
-    """How the interval was made, such as `percentile bootstrap`."""
+    """How the interval was made, such as `percentile bootstrap`; or `none:` and why there is none."""
     resampled: str | None = None
     """What was resampled for the interval: questions, clusters of questions, noise seeds."""
     n_clusters: int | None = None

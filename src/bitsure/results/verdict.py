@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from bitsure.results.measurement import Number
 from bitsure.results.result import Result
 
 Decision = Literal["non-inferior", "inferior", "undecided"]
@@ -17,10 +18,10 @@ class MarginVerdict(Result):
     """Non-inferior where the interval's upper end is below the margin, inferior where its lower end is above."""
     loss: float
     """How much worse the quantized model is, in the metric's unit; negative where it is better."""
-    ci_low: float
-    """The lower end of the loss's interval."""
-    ci_high: float
-    """The upper end of the loss's interval."""
+    ci_low: Number
+    """The lower end of the loss's interval; null where the questions are too few for one."""
+    ci_high: Number
+    """The upper end of the loss's interval; null where the questions are too few for one."""
     margin: float
     """The largest loss that is small enough to ship, in the metric's unit, above 0."""
     n: int

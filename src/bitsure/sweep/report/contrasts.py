@@ -155,12 +155,12 @@ def _among(runs: list[tuple[CellColumns, AnswerChanges]], task: str, metric: Met
     pairs = {
         (i, j): kind for i, j in combinations(range(len(runs)), 2) if (kind := _kind_of(columns[i], columns[j])) is not None
     }
-    if not pairs:
+    n, units = len(runs[0][1]), runs[0][1].units
+    if not pairs or units < 2:
         return
-    n = len(runs[0][1].question)
     means, replicates = resampled_means([change for _, change in runs], metric)
     for name in CHANGE_METRICS:
-        results = across.contrasts(means[name], replicates[name], list(pairs), metric.confidence_level)
+        results = across.contrasts(means[name], replicates[name], list(pairs), metric.confidence_level, units)
         for ((i, j), kind), result in zip(pairs.items(), results, strict=True):
             yield RunContrast(
                 kind=kind,
