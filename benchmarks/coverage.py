@@ -24,13 +24,14 @@ from bitsure.comparison import compare
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics import measure
 from bitsure.metrics.arrays import FloatArray, IntArray
+from bitsure.metrics.estimation import FEWEST
 from bitsure.results import Measurement
 
 PAGE = Path(__file__).parents[1] / "docs" / "coverage.md"
 SIZES = (20, 50, 200, 2000)
 CLUSTERS = (5, 20, 100)
 CLUSTER_SIZE = 10
-MOST = 400_000  # questions that stand for infinitely many
+MOST = 200_000  # questions that stand for infinitely many
 BATCH = 50  # draws of a part
 NOMINAL_ERROR = 0.05
 ROUNDING = 1e-12
@@ -102,7 +103,8 @@ def draw(scenario: Scenario, seed: int) -> tuple[pa.Table, pa.Table]:
     The first is overconfident where `temperature` is above 1. The second is the first with noise and a little flatter.
     Questions of a cluster share how sharp the model is, how often it is right, and what the noise does to its first choice.
     """
-    rng, n = np.random.default_rng(seed), scenario.n
+    n = scenario.n
+    rng = np.random.default_rng([seed, n, scenario.n_clusters or 0])
     z = rng.normal(0, 2, (n, CHOICES))
     clusters: IntArray | None = None
     truth, shared = z / scenario.temperature, np.zeros(n)
@@ -127,10 +129,12 @@ def draw(scenario: Scenario, seed: int) -> tuple[pa.Table, pa.Table]:
 def results(scenario: Scenario, seed: int) -> dict[str, Measurement]:
     """Return every number of the second model, and every difference of the two, by their names in the table."""
     full, quantized = draw(scenario, seed)
-    measured = {f"metrics/{name}": value for name, value in measure(quantized, SETTINGS)["t"].items()}
-    if scenario.temperature == 1:
-        return measured
-    return measured | {f"comparison/{name}": value for name, value in compare(full, quantized, SETTINGS)["t"].items()}
+    measured: dict[str, Measurement] = {}
+    if not scenario.is_null:
+        measured |= {f"metrics/{name}": value for name, value in measure(quantized, SETTINGS)["t"].items()}
+    if scenario.temperature != 1:
+        measured |= {f"comparison/{name}": value for name, value in compare(full, quantized, SETTINGS)["t"].items()}
+    return measured
 
 
 def true_values(scenario: Scenario, parts: Path) -> dict[str, float]:
@@ -227,7 +231,7 @@ def markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def main() -> None:
     """Draw, count and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--draws", type=int, default=400, help=f"draws of each column, a multiple of {BATCH}")
+    parser.add_argument("--draws", type=int, default=200, help=f"draws of each column, a multiple of {BATCH}")
     parser.add_argument("--parts", type=Path, default=Path("outputs/coverage"), help="folder of the finished parts")
     parser.add_argument("--page", type=Path, default=PAGE)
     arguments = parser.parse_args()
@@ -241,7 +245,16 @@ def main() -> None:
         for column in counts["calibrated"]
     ]
     parts = [
-        (Path(__file__).parent / "coverage_head.md").read_text(encoding="utf-8").format(draws=arguments.draws),
+        (Path(__file__).parent / "coverage_head.md")
+        .read_text(encoding="utf-8")
+        .format(
+            draws=arguments.draws,
+            resamples=SETTINGS.resamples,
+            error=2 * math.sqrt(NOMINAL_ERROR * (1 - NOMINAL_ERROR) / arguments.draws),
+            most=MOST,
+            cluster_size=CLUSTER_SIZE,
+            fewest=FEWEST,
+        ),
         "## Numbers of one run\n",
         coverage_table(kinds["drawn"], counts["drawn"], "metrics/", arguments.draws),
         "## Differences\n",

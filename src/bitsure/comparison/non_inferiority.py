@@ -34,10 +34,10 @@ def judge(comparison: Comparison, margins: VerdictSettings, metric: MetricSettin
 
     A loss is how much worse the quantized model is, in the metric's own unit. A metric is non-inferior where its interval's
     upper end is below the margin, inferior where the lower end is above it, undecided where there are fewer than `FEWEST`
-    questions or clusters. The calibration error's interval covers less than its level: it can leave a task undecided but not
-    make it inferior. A task is inferior if any metric is, non-inferior if all are, else undecided; a task of which no question
-    was compared is undecided. Tasks without choices have no calibration error, and whole texts no accuracy: their verdict rests
-    on the metrics that exist.
+    questions or clusters. The calibration error is biased: it can leave a task undecided but not make it inferior. A task
+    is inferior if any metric is, non-inferior if all are, else undecided; a task of which no question was compared is
+    undecided. Tasks without choices have no calibration error, and whole texts no accuracy: their verdict rests on the
+    metrics that exist.
 
     Args:
         comparison: What `compare` returned.

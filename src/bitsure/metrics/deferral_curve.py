@@ -66,4 +66,4 @@ def _gain(k: int) -> SumStatistic[QuestionPairs]:
         gain: FloatArray = both / n - chosen / n * better / n
         return gain
 
-    return SumStatistic(features, covariance, least=-1.0, most=1.0)
+    return SumStatistic(features, covariance, "widest", least=-1.0, most=1.0)

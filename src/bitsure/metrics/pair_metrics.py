@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from bitsure.metrics.arrays import FloatArray
 from bitsure.metrics.deferral_curve import deferral_metrics
 from bitsure.metrics.question_pairs import STRATA, AnswerPairs, QuestionPairs
+from bitsure.metrics.questions import QuestionSet
 from bitsure.metrics.statistic import SumStatistic, mean, proportion
 from bitsure.metrics.text_metrics import TextSet
 
@@ -33,8 +35,8 @@ def pair_metrics() -> dict[str, SumStatistic[QuestionPairs]]:
             lambda p: p.quantized.nll - p.quantized_at_own_temperature.nll - p.full.nll + p.full_at_own_temperature.nll
         ),
         "nll_beyond_temperature": mean(lambda p: p.quantized_at_own_temperature.nll - p.full_at_own_temperature.nll),
-        "nll_saved_by_own_temperature": mean(lambda p: p.quantized.nll - p.quantized_at_own_temperature.nll),
-        "nll_saved_by_full_temperature": mean(lambda p: p.quantized.nll - p.quantized_at_full_temperature.nll),
+        "nll_saved_by_own_temperature": _saved(lambda p: p.quantized_at_own_temperature),
+        "nll_saved_by_full_temperature": _saved(lambda p: p.quantized_at_full_temperature),
     }
     for k in range(STRATA):
         inside = _in_stratum(k)
@@ -50,6 +52,11 @@ def text_pair_metrics() -> dict[str, SumStatistic[AnswerPairs[TextSet]]]:
         "correct_to_wrong": proportion(lambda p: p.lost),
         "wrong_to_correct": proportion(lambda p: p.won),
     }
+
+
+def _saved(at_temperature: Callable[[QuestionPairs], QuestionSet]) -> SumStatistic[QuestionPairs]:
+    """Return the NLL that a fitted temperature saves, without an interval: that would leave out that it is fitted."""
+    return replace(mean(lambda p: p.quantized.nll - at_temperature(p).nll), interval="no single")
 
 
 def _in_stratum(k: int) -> Callable[[QuestionPairs], FloatArray]:
@@ -69,7 +76,7 @@ def _deviation(among: Callable[[QuestionPairs], FloatArray]) -> SumStatistic[Que
         deviation: FloatArray = np.sqrt(np.maximum(variance, 0.0))
         return deviation
 
-    return SumStatistic(features, root, least=0.0, among=among)
+    return SumStatistic(features, root, "widest", least=0.0, among=among)
 
 
 def _slope() -> SumStatistic[QuestionPairs]:
