@@ -28,4 +28,4 @@ def compare_runs(
     check_harness_versions(baseline, run)
     with threadpool_limits(1, "blas"):  # the last digit of a sum depends on how many threads share it
         comparison = compare(baseline.records, run.records, metric, run.bits_per_weight, baseline_bits=baseline.bits_per_weight)
-    return comparison, judge(comparison, margins, metric.confidence_level)
+    return comparison, judge(comparison, margins, metric)
