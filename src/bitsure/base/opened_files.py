@@ -7,7 +7,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         return
     path = Path(os.fsdecode(arguments[0])).absolute()
     if path.suffix == ".pyc" and path.parent.name == "__pycache__":
-        path = Path(importlib.util.source_from_cache(str(path)))
+        with suppress(ValueError):  # the name is not one of Python's own
+            path = Path(importlib.util.source_from_cache(str(path)))
     for recorder in _recorders:
         recorder.opened(path, arguments[2])

@@ -81,7 +81,7 @@ def load_tasks(task: TaskSettings, names: Sequence[str], hub_mirror: str | None,
             origins.clear()
             with files_read_by(code[name]) as places:
                 tasks = _load_and_check(managers[name], name, task)
-            files = _files_of_this_machine(places, hub_mirror)
+            files = _files_of_this_machine(places, hub_mirror, task.include_path)
             data = dict(origins) | ({FILES: local_origin(files)} if files else {})
             loaded[name] = LoadedTasks(tasks, data, tuple(sorted(map(str, places))))
     return loaded
@@ -100,11 +100,16 @@ def _load_and_check(manager: TaskManager, name: str, task: TaskSettings) -> dict
     return tasks
 
 
-def _files_of_this_machine(places: Iterable[Path], hub_mirror: str | None) -> dict[Path, str | None]:
-    """Return the files at places outside the mirror, with their hashes."""
+def _files_of_this_machine(places: Iterable[Path], hub_mirror: str | None, own_folder: str | None) -> dict[Path, str | None]:
+    """Return the files at places outside the mirror, with their hashes, but for those that lie in the user's own folder.
+
+    The hash of that folder has these; a link in it may lead elsewhere.
+    """
     mirror = Path(hub_mirror).absolute() if hub_mirror else None
-    own = [place for place in places if mirror is None or not place.is_relative_to(mirror)]
-    return {file: hash_file(file) for place in sorted(own) for file in files_at(place)}
+    folder = Path(own_folder).resolve() if own_folder else None
+    outside = [place for place in sorted(places) if mirror is None or not place.is_relative_to(mirror)]
+    files = [file for place in outside for file in files_at(place)]
+    return {file: hash_file(file) for file in files if folder is None or not file.resolve().is_relative_to(folder)}
 
 
 def _load(manager: TaskManager, name: str) -> dict[str, HarnessTask]:
