@@ -118,7 +118,10 @@ def draw(scenario: Scenario, seed: int) -> tuple[pa.Table, pa.Table]:
     second = z + rng.normal(0, 0.35, z.shape)
     second[np.arange(n), z.argmax(1)] += shared
     if scenario.is_null:
+        first = z.argmax(1)
         z = z + rng.normal(0, 0.35, z.shape)
+        if clusters is not None:
+            z[np.arange(n), first] += 0.2 * rng.normal(0, 1, clusters.max() + 1)[clusters]
     else:
         second *= 0.97
     as_logprobs = [side - np.logaddexp.reduce(side, axis=1, keepdims=True) - 5 for side in (z, second)]

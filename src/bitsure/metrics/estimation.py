@@ -15,7 +15,12 @@ from bitsure.metrics.statistic import MEANS, IntervalKind, Statistic, SumStatist
 
 LEAST_DEVIATION = 1e-12  # a spread below it is rounding
 FEWEST = 30  # questions, or clusters of them, below which only means have an interval and nothing an approximate test
-FEW_SHAPES: dict[IntervalKind, IntervalShape] = {"mean": "t", "log_mean": "log t", "proportion": "score"}
+FEW_SHAPES: dict[IntervalKind, IntervalShape] = {
+    "mean": "t",
+    "log_mean": "log t",
+    "positive": "log t",
+    "proportion": "score",
+}
 SHAPES: dict[IntervalKind, IntervalShape] = {
     "proportion": "score",
     "mean": "percentile",
@@ -152,7 +157,7 @@ def _fit(
     """
     if units < 2 or (units < FEWEST and kind not in MEANS):
         return _Fit(math.nan, None, few_units(units, clusters), "none")
-    if units < FEWEST:
+    if units < FEWEST or kind == "positive":
         error = standard_error(influence(), clusters) * math.sqrt(units / (units - 1))
         shape = FEW_SHAPES[kind]
         return _Fit(error, None, FEW_NAMES[shape], shape, units - 1)

@@ -25,8 +25,8 @@ def pair_metrics() -> dict[str, SumStatistic[QuestionPairs]]:
         "flip_rate": proportion(lambda p: p.flipped),
         "correct_to_wrong": proportion(lambda p: p.lost),
         "wrong_to_correct": proportion(lambda p: p.won),
-        "kl_divergence": mean(lambda p: p.kl_divergence, least=0.0),
-        "jensen_shannon_divergence": mean(lambda p: p.jensen_shannon, least=0.0, most=1.0),
+        "kl_divergence": _divergence(lambda p: p.kl_divergence),
+        "jensen_shannon_divergence": _divergence(lambda p: p.jensen_shannon),
         "jensen_shannon_distance": mean(lambda p: np.sqrt(p.jensen_shannon), least=0.0, most=1.0),
         "harm": mean(lambda p: p.log_odds_change, among=lambda p: p.has_odds),
         "instability": _deviation(lambda p: p.has_odds),
@@ -52,6 +52,11 @@ def text_pair_metrics() -> dict[str, SumStatistic[AnswerPairs[TextSet]]]:
         "correct_to_wrong": proportion(lambda p: p.lost),
         "wrong_to_correct": proportion(lambda p: p.won),
     }
+
+
+def _divergence(values: Callable[[QuestionPairs], FloatArray]) -> SumStatistic[QuestionPairs]:
+    """Return the mean of a divergence of each question, which a few questions often dominate."""
+    return replace(mean(values, least=0.0), interval="positive")
 
 
 def _saved(at_temperature: Callable[[QuestionPairs], QuestionSet]) -> SumStatistic[QuestionPairs]:

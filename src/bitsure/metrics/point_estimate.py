@@ -59,11 +59,11 @@ class PointEstimate:
                 return low, high
             drawn_low, drawn_high = bootstrap.percentile_interval(self.replicates, level)
             return min(low, drawn_low), max(high, drawn_high)
-        if self.shape == "log t":
+        if self.shape == "log t" and self.value > 0:
             half = self.standard_error / self.value
             low, high = bootstrap.t_interval(math.log(self.value), half, self.freedom, level)
             return math.exp(low), math.exp(high)
-        if self.shape == "t" or self.replicates is None:
+        if self.shape in ("t", "log t") or self.replicates is None:
             return bootstrap.t_interval(self.value, self.standard_error, self.freedom, level)
         low, high = bootstrap.percentile_interval(self.replicates, level)
         if self.shape == "widest":

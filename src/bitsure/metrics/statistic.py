@@ -19,6 +19,7 @@ S = TypeVar(
 IntervalKind: TypeAlias = Literal[
     "mean",  # of a mean or a ratio of sums: t below FEWEST questions, percentile bootstrap from there on
     "log_mean",  # of the exponential of such a number: likewise, with t on the logarithm
+    "positive",  # of a mean of skewed numbers above 0: t on the logarithm, for any number of questions
     "proportion",  # of a mean of zeros and ones: Wilson's score interval
     "percentile",
     "widest",  # the wider ends of the percentile and the basic bootstrap: for biased estimates
@@ -27,7 +28,7 @@ IntervalKind: TypeAlias = Literal[
     "no single",  # none of the number itself, for no method covers; normal of a difference
     "never",  # neither of the number nor of a difference
 ]
-MEANS = ("mean", "log_mean", "proportion")  # the kinds that have intervals for few questions
+MEANS = ("mean", "log_mean", "positive", "proportion")  # the kinds that have intervals for few questions
 
 
 class Statistic(ABC, Generic[S]):
