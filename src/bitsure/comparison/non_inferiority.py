@@ -203,7 +203,7 @@ def _sentence(task: str, overall: Decision, judged: Mapping[str, MarginVerdict],
     first = next(iter(judged.values()))
     if (first.n_clusters or first.n) < FEWEST:
         count = f"{first.n:,} questions" + (f" in {first.n_clusters:,} clusters" if first.n_clusters else "")
-        return f"{task}: undecided. {count} are too few: an interval needs at least {FEWEST}."
+        return f"{task}: undecided. {count} are too few: a verdict needs at least {FEWEST}."
     return f"{task}: undecided. Too uncertain at {level:.0%} over {first.n:,} questions: {losses}."
 
 
