@@ -154,3 +154,15 @@ def test_the_hubs_cache_is_compared_with_the_names_of_its_files(copy, tmp_path):
     shutil.move(copy / "model.safetensors", blob)
     (copy / "model.safetensors").symlink_to(blob)
     assert published_hashes(copy) == ((str(blob), blob.name),)
+
+
+def test_weights_are_hashed_once_in_a_process(copy, tmp_path, monkeypatch):
+    from bitsure.base.files import hash_file
+    from bitsure.models import locate
+
+    files = []
+    monkeypatch.setattr(locate, "hash_file", lambda file: files.append(file) or hash_file(file))
+    source = locate_model(ModelSettings(path=str(copy)), None, Store(tmp_path / "store"))
+    source.check_content()
+    source.check_content()
+    assert copy / "model.safetensors" in files and len(files) == len(set(files))

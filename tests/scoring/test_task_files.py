@@ -184,3 +184,28 @@ def test_files_outside_the_folder_are_named_with_their_hashes_also_where_a_link_
     origin = load_tasks(task, ["asked"], None)["asked"].data["files"]
     read = {str(data), str(place.tasks / "linked" / "data.jsonl")}
     assert origin["sha256"] == {name: hash_file(Path(name)) for name in read}
+
+
+def test_a_folder_named_relative_to_the_working_directory_is_another_one_elsewhere(tmp_path, monkeypatch):
+    place = Place(tmp_path)
+    place.task("dataset_path: set")
+    questions = {}
+    for word in ("one", "two"):
+        (here := place.outside / word).mkdir()
+        place.questions(f"{word}/set/test.jsonl", word)
+        monkeypatch.chdir(here)
+        questions[word] = place.asked()
+    assert questions["one"][1] not in questions["two"][:2]
+    assert all("two" in question for question in questions["two"][2])
+
+
+def test_a_file_that_another_directorys_run_read_stands_where_this_run_reads_it(tmp_path):
+    place = Place(tmp_path)
+    data = place.questions("data.jsonl", "one")
+    place.task(f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: {data}}}}}")
+    questions = locate_questions(TaskSettings(name="own", names=["asked"], include_path=str(place.tasks)), None)
+    files = TaskFiles(questions, Store(tmp_path / "store"))
+    files.record("asked", [str(data)])
+    assert files.place_of(hash_file(data), str(tmp_path / "elsewhere.jsonl")) == str(data)
+    assert files.place_of(hash_file(data), str(data)) == str(data)
+    assert files.place_of("of no file", str(tmp_path / "elsewhere.jsonl")) == str(tmp_path / "elsewhere.jsonl")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitsure.base.errors import UserError
-from bitsure.base.files import hash_file
+from bitsure.base.files import as_on_disk, hash_file
 from bitsure.base.store import Store, hash_each, hash_files
 from bitsure.config.model import ModelSettings
 from bitsure.hub import mirrors
@@ -42,11 +42,13 @@ class Source:
     def check_content(self) -> None:
         """Hash every file that is about to be read: until then a file of its old size and time counts as unchanged.
 
+        A file is read once in a process, unless it was written or replaced since.
+
         Raises:
             UserError: If a file does not hold what identifies the model.
         """
         for file, expected in self.files or mirrors.published_hashes(self.path):
-            if (content := hash_file(Path(file))) != expected:
+            if (content := _hash(file, *as_on_disk(Path(file)))) != expected:
                 raise UserError(
                     f"{file} does not hold what identifies this model (SHA-256 {expected[:12]}…, now {content[:12]}…): it was "
                     "damaged, or replaced by a file of its size and time. Bring the file again; if the new content is meant, "
@@ -61,6 +63,12 @@ class Source:
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer; code of its own is run only if the settings trust it."""
         return load_tokenizer(self.path, self.settings.trust_remote_code)
+
+
+@functools.cache
+def _hash(file: str, *_: str | int) -> str:
+    """Return a file's SHA-256; what else identifies it on disk tells it from an earlier one of its name."""
+    return hash_file(Path(file))
 
 
 def locate_model(model: ModelSettings, hub_mirror: str | None, store: Store | None = None, section: str = "model") -> Source:
@@ -104,7 +112,7 @@ def locate_model(model: ModelSettings, hub_mirror: str | None, store: Store | No
 
 def _find(model: ModelSettings, hub_mirror: str | None, store: Store | None, section: str) -> LocalFiles:
     if model.repo is not None:
-        check = partial(_check_before_weights, model, section)
+        check = functools.partial(_check_before_weights, model, section)
         return find_model(
             WantedModel(model.repo, model.revision, model.gated, model.trust_remote_code, check), hub_mirror, store
         )

