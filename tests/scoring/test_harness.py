@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -103,6 +104,28 @@ def test_rolling_and_generation_are_the_harness_own(loaded_model):
         assert abs(a - b) <= 1e-3 + 1e-6 * abs(b)
     asked = [Instance("generate_until", {}, ("the cat", {"until": ["."], "max_gen_toks": 5}), 0)]
     assert ours.generate_until(asked) == theirs.generate_until(asked)
+
+
+def test_tokens_that_a_tokenizer_puts_around_a_text_are_not_scored(loaded_model):
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+    from tokenizers.processors import TemplateProcessing
+
+    model, plain = loaded_model
+    changed = copy.deepcopy(plain)
+    bos = plain.bos_token_id
+    texts = ["the cat sat", "the lazy dog " * 200, "", f"{plain.bos_token} the cat"]  # the second needs several windows
+    rolling = [Instance("loglikelihood_rolling", {}, (text,), 0) for text in texts]
+    expected = hooked_lm(model, plain).loglikelihood_rolling(rolling)
+    for template in ("</s> $A", "$A </s>", "</s> $A </s>"):
+        changed.backend_tokenizer.post_processor = TemplateProcessing(single=template, special_tokens=[("</s>", bos)])
+        ours = hooked_lm(model, changed)
+        lengths = [len(plain.encode(text)) for text in texts]
+        assert ours.loglikelihood_rolling(rolling)[0] == pytest.approx(expected[0], abs=1e-4)
+        assert ours.loglikelihood_rolling(rolling)[2:] == pytest.approx(expected[2:], abs=1e-4)
+        assert [len(ours.scored[text,].token_logprobs) for text in texts] == lengths
+        theirs = HFLM(pretrained=model, tokenizer=changed).loglikelihood_rolling(rolling)
+        assert hooked_lm(model, changed, score_bos=True).loglikelihood_rolling(rolling) == pytest.approx(theirs, rel=1e-5)
 
 
 REAL = ["arc_easy", "boolq", "piqa", "hellaswag", "openbookqa", "truthfulqa_mc1", "truthfulqa_mc2", "lambada_openai"]

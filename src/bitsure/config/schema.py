@@ -88,6 +88,7 @@ class TaskSettings:
     chat_template: bool = False  # format prompts by the tokenizer's chat template, few-shot examples as earlier turns
     system_instruction: str | None = None  # text before every prompt; with a chat template, its system turn
     add_bos: bool | None = None  # whether prompts begin with the BOS token; None: as the tokenizer does, the harness's default
+    score_bos: bool = False  # whole texts: score the BOS that a tokenizer puts before them, as the harness does
 
     def __post_init__(self) -> None:
         if not self.names:

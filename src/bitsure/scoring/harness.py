@@ -39,6 +39,7 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
         make_engine: Makes the engine, given the context length in tokens.
         advance: Called with how many more choices, continuations or texts are scored.
         add_bos: Whether texts begin with the BOS token; None leaves it to the tokenizer.
+        score_bos: Score the tokens that the tokenizer puts before a whole text as if they were its own, as HFLM does.
     """
 
     def __init__(
@@ -48,11 +49,13 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
         make_engine: Callable[[int], Engine],
         advance: Callable[[int], None],
         add_bos: bool | None = None,
+        score_bos: bool = False,
     ) -> None:
         super().__init__(pretrained=model, tokenizer=with_bos(tokenizer, add_bos), add_bos_token=add_bos)
         self.engine = make_engine(self.max_length)
         self.scored: dict[tuple[str, ...], Scored] = {}
         """The results by (context, continuation), or by (text,)."""
+        self._score_bos = score_bos
         self._advance = advance
         self._journal: Journal | None = None
         self._instances: Sequence[Instance] = ()
@@ -77,6 +80,14 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
         self._check_prefix(requests)
         texts = [request.args[0] for request in requests]
         windows = [self._windows(text) for text in texts]
+        if not self._score_bos and (begun := [i for i, text in enumerate(texts) if self._tokens_added(text)[0]]):
+            log.warning(
+                "%s: the tokenizer puts a BOS token before %d of %d texts, which the harness scores as a part of them; here it "
+                "is not scored (task.score_bos=true scores it)",
+                f"task {requests[begun[0]].task_name}",
+                len(begun),
+                len(texts),
+            )
         owner = [i for i, text_windows in enumerate(windows) for _ in text_windows]
         scored = iter(
             self.engine.score(
@@ -109,8 +120,23 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
             )
 
     def _windows(self, text: str) -> list[Request]:
-        windows = get_rolling_token_windows(self.tok_encode(text), self.prefix_token_id, self.max_length, context_len=1)
-        return [make_disjoint_window(window) for window in windows]
+        """Return the windows that HFLM scores of a text; tokens that the text does not have are context, or left out."""
+        before, after = (0, 0) if self._score_bos else self._tokens_added(text)
+        tokens = self.tok_encode(text)
+        tokens = tokens[: len(tokens) - after]
+        windows = get_rolling_token_windows(tokens, self.prefix_token_id, self.max_length, context_len=1)
+        disjoint = [make_disjoint_window(window) for window in windows]
+        if before:
+            scored = disjoint[0][1]
+            disjoint[0] = scored[:before], scored[before:]
+        return [(context, scored) for context, scored in disjoint if scored]
+
+    def _tokens_added(self, text: str) -> tuple[int, int]:
+        """Return how many tokens the tokenizer puts before a text and after it."""
+        tokens, own = self.tok_encode(text), self.tok_encode(text, add_special_tokens=False)
+        added = len(tokens) - len(own)
+        before = next((n for n in range(added + 1) if tokens[n : n + len(own)] == own), 0)
+        return before, max(0, added - before) if tokens[before : before + len(own)] == own else 0
 
     def _loglikelihood_tokens(
         self, requests: Sequence[TokenizedRequest], disable_tqdm: bool = False, override_bs: int | None = None

@@ -13,7 +13,7 @@ from bitsure.config.schema import TaskSettings
 from bitsure.records.joining import IDENTITY
 
 FEW_SHOTS = 1  # one more whenever our code would put other examples before the same questions
-PROMPT_SETTINGS = ("num_fewshot", "limit", "seed", "chat_template", "system_instruction", "add_bos")
+PROMPT_SETTINGS = ("num_fewshot", "limit", "seed", "chat_template", "system_instruction", "add_bos", "score_bos")
 
 
 @dataclass(frozen=True)

@@ -217,8 +217,8 @@ class Scorer:
 
                         loaded = self.setup.load(model.source, checkpoint)
                         make_engine = partial(self.setup.engine, loaded)
-                        add_bos = self.questions.task.add_bos
-                        lm = HookedLM(loaded.model, loaded.tokenizer, make_engine, advance, add_bos)
+                        bos = self.questions.task.add_bos, self.questions.task.score_bos
+                        lm = HookedLM(loaded.model, loaded.tokenizer, make_engine, advance, *bos)
                         for task in names:  # Setting the batches of all now lets a process that resumes make the same.
                             self._journal(model, task).begin(lm.engine.limits())
                     self._score_task(name, model, lm, label)
