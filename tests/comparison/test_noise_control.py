@@ -84,7 +84,7 @@ def test_each_number_stands_beside_the_range_of_the_noise(runs):
 def test_the_verdict_says_where_the_model_lies(runs):
     full, noisy, one_more, hard = runs
     comparison = compare(full, hard, METRIC, noisy=noisy)
-    judged = judge(comparison, MARGINS, dataclasses.replace(METRIC, alpha=0.05))
+    judged = judge(comparison, MARGINS, METRIC)
     said = judged.noise_control["t"]
     assert said.places["true_label_prob"] == "below" and "is below that" in said.sentence
     assert "Unsure questions are hit harder than by such noise (p = 0.05, unadjusted)." in said.sentence
@@ -92,9 +92,10 @@ def test_the_verdict_says_where_the_model_lies(runs):
     assert judge(compare(full, one_more, METRIC), MARGINS, METRIC).noise_control is None
 
 
-def test_few_seeds_show_nothing_at_a_small_alpha(runs):
+def test_few_seeds_show_nothing_at_a_high_level(runs):
     full, noisy, _, hard = runs
-    sentence = judge(compare(full, hard, METRIC, noisy=noisy), MARGINS, METRIC).noise_control["t"].sentence
+    metric = dataclasses.replace(METRIC, confidence_level=0.99)
+    sentence = judge(compare(full, hard, METRIC, noisy=noisy), MARGINS, metric).noise_control["t"].sentence
     assert "19 seeds cannot show at α = 0.01 (p = 0.05, unadjusted): that takes at least 99." in sentence
     assert "Unsure questions are hit harder" not in sentence
 

@@ -14,9 +14,10 @@ from bitsure.comparison import compare
 from bitsure.comparison.between_models import QuantizedModel, compare_models
 from bitsure.comparison.changes import AnswerChanges
 from bitsure.metrics import measure
+from bitsure.metrics.estimation import estimate
 from bitsure.metrics.flips import newcombe
 from bitsure.metrics.question_pairs import AnswerPairs
-from bitsure.metrics.text_metrics import TextSet
+from bitsure.metrics.text_metrics import TextSet, text_metrics
 from bitsure.records.record import Record
 from tests.builders.answers import paired_runs, two_choices
 from tests.builders.settings import METRIC
@@ -41,6 +42,16 @@ def graded(before, after) -> AnswerPairs[TextSet]:
     """Return pairs of continuations that are right or wrong."""
     sides = (np.array(side, dtype=float) for side in (before, after))
     return AnswerPairs(*(TextSet(-np.ones(len(side)), None, side, None, None) for side in sides))
+
+
+@pytest.mark.parametrize("nll", [[1.0, 10.0], [0.5, 2.0, 9.0], [300.0, 1e-3]])
+def test_a_perplexity_of_few_texts_has_the_t_interval_of_their_nll(nll):
+    texts = TextSet(-np.array(nll), None, np.zeros(len(nll)), None, None)
+    perplexity = estimate({"perplexity": text_metrics(texts)["perplexity"]}, texts, None)["perplexity"]
+    expected = stats.ttest_1samp(nll, 0).confidence_interval(0.95)
+    low, high = perplexity.interval(0.95)
+    assert low == pytest.approx(max(0.0, math.exp(expected.low)))
+    assert high == pytest.approx(math.exp(min(expected.high, 709.0)))
 
 
 def test_a_mean_of_few_questions_has_a_t_interval():

@@ -42,14 +42,15 @@ def judge(comparison: Comparison, margins: VerdictSettings, metric: MetricSettin
     Args:
         comparison: What `compare` returned.
         margins: The largest loss of each metric that is small enough to ship.
-        metric: The confidence level of the intervals and the significance level of the noise control's test.
+        metric: The confidence level. The noise control's test is exploratory and goes by 1 − this level;
+            `metric.alpha` belongs to the primary tests.
         noise_scale: The output error of the noise control ÷ the quantizer's.
     """
     level = metric.confidence_level
     by_metric = {"accuracy": margins.accuracy_margin, "nll": margins.nll_margin, ECE: margins.calibration_error_margin}
     tasks = {task: _judge_task(task, values, by_metric, level) for task, values in comparison.items() if task != MACRO}
     around = {
-        task: against_noise(task, values, metric.alpha, noise_scale)
+        task: against_noise(task, values, round(1 - level, 12), noise_scale)
         for task, values in comparison.items()
         if f"{NOISE_CONTROL}nll" in values
     }

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bitsure.metrics.arrays import FloatArray, IntArray
+from bitsure.metrics.leave_one_out import leave_one_out_influence
 from bitsure.metrics.point_estimate import INFLUENCE, NO_INTERVAL, IntervalShape, PointEstimate
 from bitsure.metrics.statistic import MEANS, IntervalKind, Statistic, SumStatistic
 
@@ -96,11 +97,20 @@ def _alone(
         units,
         clusters,
         replicates,
-        lambda: statistic.value_and_influence(questions)[1],
+        lambda: _influence(statistic, questions),
         lambda: statistic.sampling_error(questions, clusters),
     )
     value = statistic.value(questions)
     return PointEstimate(value, **vars(fit), least=statistic.least, most=statistic.most, units=units)
+
+
+def _influence(statistic: Statistic[Any], questions: Any) -> FloatArray:
+    """Return each question's influence, shape (n,); that of an exponential by leaving questions out of its logarithm."""
+    sums = statistic.as_sums() if statistic.interval == "log_mean" else None
+    if sums is None:
+        return statistic.value_and_influence(questions)[1]
+    logarithm, influence = leave_one_out_influence(sums.features(questions), lambda rows: np.log(sums.from_sums(rows)))
+    return math.exp(logarithm) * influence
 
 
 def _difference(

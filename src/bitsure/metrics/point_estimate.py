@@ -12,6 +12,7 @@ from bitsure.metrics.arrays import FloatArray
 NO_SIDES = (math.nan, math.nan)
 NO_INTERVAL = "none: "  # what the method of an estimate without an interval begins with; the reason follows
 INFLUENCE = "influence function"
+LARGEST_EXPONENT = 709.0  # of e, in a double
 IntervalShape: TypeAlias = Literal["none", "t", "log t", "score", "percentile", "widest"]
 
 
@@ -62,7 +63,7 @@ class PointEstimate:
         if self.shape == "log t" and self.value > 0:
             half = self.standard_error / self.value
             low, high = bootstrap.t_interval(math.log(self.value), half, self.freedom, level)
-            return math.exp(low), math.exp(high)
+            return math.exp(low), math.exp(min(high, LARGEST_EXPONENT))
         if self.shape in ("t", "log t") or self.replicates is None:
             return bootstrap.t_interval(self.value, self.standard_error, self.freedom, level)
         low, high = bootstrap.percentile_interval(self.replicates, level)

@@ -125,7 +125,9 @@ def _down_to_calibrated(error: Measurement, calibrated: Measurement) -> Measurem
     """Return the plug-in error with an interval that reaches down as far as the bias of a calibrated model's error explains."""
     if error.value is None or error.ci_low is None or calibrated.ci_high is None:
         return error
-    low = min(error.ci_low, max(0.0, error.value - calibrated.ci_high))
+    low = max(0.0, error.value - calibrated.ci_high)
+    if low >= error.ci_low:
+        return error
     return error.model_copy(update={"ci_low": low, "interval": f"{error.interval}, down to what calibration explains"})
 
 

@@ -104,7 +104,7 @@ def _about(directory: Path, run: SavedRun, baseline_bits: float | None) -> About
         prompts=run.prompts,
         baseline_bits=baseline_bits,
         noisy=[read_records(path)[0] for path in sorted((directory / "noise_control").glob("*.parquet"))],
-        noise_scale=scale if isinstance(scale, float) else 1.0,
+        noise_scale=float(scale) if isinstance(scale, int | float) else 1.0,
         compressibility=read_if_there(directory / "compressibility.json", Compressibility),
         task=task if isinstance(task, dict) else None,
     )

@@ -63,7 +63,7 @@ def read_lists_of_texts(name: str, task: HarnessTask) -> None:
 def _gold(name: str, doc: Document, target: object, choices: Sequence[str]) -> list[int]:
     """Return the indices that a target names. Raises UserError if it names none of the choices, or one that there is not."""
     targets = target if isinstance(target, list) else [target]
-    gold = [place for one in targets if (place := _place(one, choices)) is not None]
+    gold = [place for target in targets if (place := _place(target, choices)) is not None]
     if not gold or len(gold) < len(targets) or not all(0 <= place < len(choices) for place in gold):
         raise UserError(
             f"task {name}: the target {target!r} is none of the {len(choices)} choices {list(choices)}. "

@@ -143,7 +143,7 @@ class Continuation(TaskKind):
     @override
     def question(self, name: str, task: HarnessTask, sample: Sample) -> Question:
         arguments = sample["arguments"]
-        return Question([arguments[0][-1].removeprefix(" ")], [0], [tuple(one[:2]) for one in arguments])
+        return Question([arguments[0][-1].removeprefix(" ")], [0], [tuple(request[:2]) for request in arguments])
 
     @override
     def check_agreement(self, record: Record, sample: Sample) -> None:
@@ -162,7 +162,7 @@ class WholeText(TaskKind):
         text = arguments[0][-1].removeprefix(" ")
         # A task may count words and bytes of another form of the text: wikitext does, before its spaces are changed.
         words, n_bytes = (sample[metric][1] if metric in sample else None for metric in PER_LENGTH)
-        requests = [tuple(one[:1]) for one in arguments]
+        requests = [tuple(request[:1]) for request in arguments]
         return Question([text], [0], requests, words or len(text.split()), n_bytes or len(text.encode()))
 
     @override

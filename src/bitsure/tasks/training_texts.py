@@ -32,8 +32,8 @@ def training_texts(task: TaskSettings, hub_mirror: str | None) -> list[str]:
             f"calib=task: {', '.join(without)} {'has' if len(without) == 1 else 'have'} no training split apart from the "
             "scored one. Leave them out of task.names, or take another text, such as calib=c4 or calib=text calib.path=FILE."
         )
-    scored = {_answered(name, one, doc) for name, one in tasks.items() for doc in one.eval_docs}
-    texts = [_answered(name, one, doc) for name, one in tasks.items() for doc in one.training_docs()]
+    scored = {_answered(name, member, doc) for name, member in tasks.items() for doc in member.eval_docs}
+    texts = [_answered(name, member, doc) for name, member in tasks.items() for doc in member.training_docs()]
     kept = [text for text in texts if text not in scored]
     if not kept:
         raise UserError(

@@ -205,7 +205,7 @@ class LocalEngine(Engine):
             expected, now = self._run_few(few, reference), self._run_few(few, passes)
         absolute, relative = TOLERANCE[self._dtype]
         changes = [Change(expected[i].logprob, now[i].logprob) for i in expected if math.isfinite(expected[i].logprob)]
-        return next((one for one in changes if not one.size <= absolute + relative * abs(one.expected)), None)
+        return next((change for change in changes if not change.size <= absolute + relative * abs(change.expected)), None)
 
     def _run_few(self, few: Requests, passes: Passes) -> dict[int, Scored]:
         journal = Journal()
