@@ -19,6 +19,7 @@ NESTED = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% e
     [
         (NESTED, "it computes for more than 0.2 seconds"),
         ("{{ 'x' * 10**10 }}", "MemoryError"),
+        ("{{ 10**(10**9) }}", "its numbers have more than 4,300 digits"),
         ("{{ 'x' * 10**7 }}", "it makes 10,000,000 characters"),
         ("{{ raise_exception('roles must alternate') }}", "the turns user: roles must alternate"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,10 @@ def test_the_harness_own_tasks_are_trusted():
         "{{ q.__class__.__mro__ }}",
         "{{ cycler.__init__.__globals__.os.system('true') }}",
         "{% for i in range(999999) %}{% endfor %}{{ q }}",
+        "{{ options.append('c') or q }}",
+        "{{ 10**(10**9) }}",
+        "{{ q.index('no such text') }}",
+        "{{ q | no_such_filter }}",
     ],
 )
 @pytest.mark.parametrize("trust", [False, True])
@@ -104,6 +109,29 @@ def test_a_template_may_read_the_document_and_no_more(folder, template, trust):
     in_yaml(folder, f'"{template}"')
     with pytest.raises(UserError, match=r"the template .* of a task"):
         load(folder, trust=trust)
+
+
+@pytest.mark.parametrize("template", ["{{ image.save(path) }}", "{{ image['save'](path) }}", "{{ '{0.save}'.format(image) }}"])
+def test_a_template_calls_no_method_of_an_image(tmp_path, template):
+    from PIL import Image
+
+    from bitsure.tasks.templates import apply_template
+
+    with pytest.raises(UserError, match=r"attribute 'save' of '.*' object is unsafe"):
+        apply_template(template, {"image": Image.new("L", (1, 1)), "path": str(tmp_path / "x.png")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_methods_of_plain_values_and_of_jinja_stay():
+    from bitsure.tasks.templates import apply_template
+
+    doc = {"q": "A b", "day": datetime(2020, 1, 2), "facts": {"x": 1}}
+    template = (
+        "{{ q.lower().split()[1] }}{{ day.strftime('%Y') }}{{ '{0}-{1}'.format(q, 1) }}"
+        "{% for k, v in facts.items() %}{{ k }}{{ v }}{{ loop.cycle('c') }}{% endfor %}"
+        "{% set n = namespace(t=dict(a=2)) %}{{ n.t.a }}{% macro m(x) %}[{{ x }}]{% endmacro %}{{ m('z') }}"
+    )
+    assert apply_template(template, doc) == "b2020A b-1x1c2[z]"
 
 
 def test_ordinary_templates_give_what_the_harness_gives(folder):

@@ -8,16 +8,36 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
+
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bitsure.base.errors import UserError
 
 SECONDS = 10  # of computing for one text; ordinary templates take less than a thousandth
 MEMORY = 2**30  # bytes for one text
 LENGTH = 1_000_000  # characters of one text, besides ten times what was filled in
+DIGITS = 4300  # of a whole number; Python writes no longer ones
 
 
-class _TooLong(Exception):
-    """A template computes for longer than SECONDS."""
+class _TooLong(BaseException):
+    """A template computes for longer than SECONDS; no Exception, since jinja passes over these when it folds constants."""
+
+
+class LimitedEnvironment(ImmutableSandboxedEnvironment):
+    """jinja's sandbox without huge numbers: no signal interrupts Python while it multiplies or divides them."""
+
+    intercepted_binops = frozenset({"**", "*", "//", "%"})
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Return what a binary operator gives. Raises OverflowError for numbers of more than DIGITS digits."""
+        digits = [n.bit_length() * 0.30103 for n in (left, right) if isinstance(n, int)]
+        if operator == "**" and len(digits) == 2:
+            digits.append(digits[0] * abs(right))
+        if any(n > DIGITS for n in digits):
+            raise OverflowError(f"its numbers have more than {DIGITS:,} digits")
+        return super().call_binop(context, operator, left, right)
 
 
 def rendered(what: str, render: Callable[[], str], filled_in: Callable[[], int]) -> str:
@@ -37,7 +57,8 @@ def rendered(what: str, render: Callable[[], str], filled_in: Callable[[], int])
     except _TooLong:
         raise _refused(what, f"it computes for more than {SECONDS} seconds") from None
     except (MemoryError, RecursionError, OverflowError) as error:
-        raise _refused(what, f"{type(error).__name__}: {error or 'it needs more than a GiB of memory'}") from None
+        reason = str(error).rstrip(".") or "it needs more than a GiB of memory"
+        raise _refused(what, f"{type(error).__name__}: {reason}") from None
     if len(text) > LENGTH and len(text) > LENGTH + 10 * filled_in():
         raise _refused(what, f"it makes {len(text):,} characters of {filled_in():,}")
     return text
@@ -58,12 +79,14 @@ def _limits() -> Iterator[None]:
         raise _TooLong
 
     handler = signal.signal(signal.SIGVTALRM, stop)
-    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)  # computing time, so that a busy machine does not matter
     try:
         with _memory_limit():
-            yield
+            signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS, 1)  # computing time, so that a busy machine does not matter
+            try:
+                yield
+            finally:
+                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, handler)
 
 

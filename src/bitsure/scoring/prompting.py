@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError
 
 from bitsure.base.errors import UserError
-from bitsure.base.rendering import rendered
+from bitsure.base.rendering import LimitedEnvironment, rendered
 from bitsure.config.schema import TaskSettings
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ def with_chat_template(apply: Callable[..., Any], turns: Sequence[Mapping[str, s
     Raises:
         UserError: If the template refuses the turns, or takes too much time or memory.
     """
+    from transformers.utils import chat_template_utils
+
+    chat_template_utils.ImmutableSandboxedEnvironment = LimitedEnvironment  # type: ignore[attr-defined]
     try:
         return rendered(CHAT_TEMPLATE, lambda: str(apply(turns, *settings)), lambda: len(str(turns)))
     except TemplateError as error:

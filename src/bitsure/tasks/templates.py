@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date, datetime, time, timedelta
+from types import FunctionType
 from typing import Any
 
 from jinja2 import BaseLoader, StrictUndefined
-from jinja2.exceptions import SecurityError
-from jinja2.sandbox import SandboxedEnvironment
+from jinja2.exceptions import SecurityError, TemplateSyntaxError
 from lm_eval import utils
+from markupsafe import Markup
 
 from bitsure.base.errors import UserError
-from bitsure.base.rendering import rendered
+from bitsure.base.rendering import LimitedEnvironment, rendered
 
-SANDBOX = SandboxedEnvironment(loader=BaseLoader(), undefined=StrictUndefined, keep_trailing_newline=True)
+# The values of documents whose methods and attributes read nothing but the value itself.
+PLAIN = (str, int, float, bool, bytes, type(None), list, tuple, dict, date, datetime, time, timedelta, Markup)
+
+
+class _PlainEnvironment(LimitedEnvironment):
+    """A sandbox that keeps templates from the methods of images and other objects of documents, which may write files."""
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        return _is_plain(obj) and super().is_safe_attribute(obj, attr, value)
+
+    def is_safe_callable(self, obj: Any) -> bool:  # a function or class is jinja's own: documents hold none
+        return isinstance(obj, FunctionType | type) or _is_plain(getattr(obj, "__self__", obj))
+
+
+def _is_plain(obj: Any) -> bool:
+    return type(obj) in PLAIN or type(obj).__module__.startswith("jinja2.")
+
+
+SANDBOX = _PlainEnvironment(loader=BaseLoader(), undefined=StrictUndefined, keep_trailing_newline=True)
 SANDBOX.filters["regex_replace"] = utils.regex_replace
 
 
@@ -30,7 +50,7 @@ def apply_template(template: str, doc: Mapping[str, Any]) -> str:
         doc: The document, whose columns are filled in.
 
     Raises:
-        UserError: If the template reaches for what the sandbox keeps from it, or takes too much time or memory.
+        UserError: If the template reaches for what the sandbox keeps from it, takes too much time or memory, or is wrong.
         UndefinedError: If the document lacks a column.
     """
     what = f"the template {template[:80]!r} of a task"
@@ -38,3 +58,5 @@ def apply_template(template: str, doc: Mapping[str, Any]) -> str:
         return rendered(what, lambda: SANDBOX.from_string(template).render(**doc), lambda: len(str(doc)))
     except SecurityError as error:
         raise UserError(f"{what} is refused: {error} A template may read a document's columns, and nothing else.") from error
+    except (TemplateSyntaxError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f"{what} cannot be rendered: {type(error).__name__}: {error}. Correct it, or the document.") from error
