@@ -82,12 +82,11 @@ def _inspect(cell: ComposedCell, errors: CellErrors, memo: Memo, on_nodes: bool)
     try:
         config = _as_on_a_node(cell.config, memo) if on_nodes else cell.config
         prepared = preparation.prepare(config, NO_LOG, memo)
-        store = prepared.store
-        inspected.pieces = {store.path(piece.kind, piece.made_from): piece for piece in _pieces(prepared, config)}
-        inspected.missing = {place for place, piece in inspected.pieces.items() if not store.find(piece.kind, piece.made_from)}
+        _find_pieces(inspected, prepared, config)
         if inspected.missing:
             preparation.load_tasks(prepared, memo)
             preparation.check(prepared, memo)
+            _find_pieces(inspected, prepared, config)  # which files a task reads, a part of the keys, is known only now
     except NotHere as error:
         inspected.to_download = error.wanted
     except UserError as error:
@@ -96,6 +95,12 @@ def _inspect(cell: ComposedCell, errors: CellErrors, memo: Memo, on_nodes: bool)
     if why := why_not_here(cell.directory, settings):
         errors.add(cell.number, why)
     return inspected
+
+
+def _find_pieces(inspected: InspectedCell, prepared: preparation.PreparedRun, config: Config) -> None:
+    store, pieces = prepared.store, _pieces(prepared, config)
+    inspected.pieces = {store.path(piece.kind, piece.made_from): piece for piece in pieces}
+    inspected.missing = {place for place, piece in inspected.pieces.items() if not store.find(piece.kind, piece.made_from)}
 
 
 def _stale(changes: list[str]) -> str:
