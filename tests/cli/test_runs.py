@@ -143,7 +143,12 @@ def test_a_sweep_runs_every_cell_and_the_same_command_again_none(bitsure, tiny, 
     assert planned.returncode == 0, planned.stderr
     assert "2 cells, 0 done; 5 sets of weights or records" in planned.stdout and "An estimate" in planned.stdout
     assert not (tmp_path / "sweep").exists()
-    assert {path.name for path in (tmp_path / "store").iterdir()} == {"version", "locks", "hashes", "task_files"}  # nothing was made
+    assert {path.name for path in (tmp_path / "store").iterdir()} == {
+        "version",
+        "locks",
+        "hashes",
+        "task_files",
+    }  # nothing was made
     done = bitsure(*command)
     assert done.returncode == 0, done.stderr + done.stdout
     names = [one["directory"] for one in json.loads((tmp_path / "sweep" / "plan.json").read_text())["cells"]]

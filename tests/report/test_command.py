@@ -65,6 +65,15 @@ def test_a_report_goes_where_it_is_sent_and_says_so(two_runs, tmp_path, capsys):
     assert not (quantized / "report.html").exists() and {path.suffix for path in (tmp_path / "out").iterdir()} >= {".html"}
 
 
+def test_nothing_is_written_through_a_link_of_someone_elses_directory(two_runs, tmp_path):
+    full, quantized = two_runs
+    (tmp_path / "elsewhere").mkdir()
+    (quantized / "figures").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"figures is a link to .*elsewhere: nothing is written through links"):
+        report_run(quantized, baseline=full)
+    assert not any((tmp_path / "elsewhere").iterdir()) and not (quantized / "report.html").exists()
+
+
 def test_a_report_never_drops_a_runs_own_metrics_from_its_directory(two_runs, tmp_path, caplog):
     _, quantized = two_runs
     (quantized / "config.yaml").write_text("metric: {own: {twice: my_metrics.double}}\n")

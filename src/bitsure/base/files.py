@@ -62,6 +62,21 @@ def make_writable(directory: Path) -> None:
             probe.unlink(missing_ok=True)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, if it is not there.
+
+    Raises:
+        DiskError: If it cannot be made, or is a link: in a directory that comes from others it may lead anywhere.
+    """
+    if folder.is_symlink():
+        raise DiskError(
+            f"{folder} is a link to {os.readlink(folder)}: nothing is written through links. Remove it, or choose another "
+            f"place: {ANOTHER_PLACE}."
+        )
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write a file or make a directory at; it becomes `path` when the block ends well.

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bitsure.base.errors import UserError
+from bitsure.base.files import make_folder
 from bitsure.comparison import run_differences
 from bitsure.config.report_settings import own_metric_names, read_report_settings
 from bitsure.config.run_config import read_run_config
@@ -120,8 +121,9 @@ def _all_or_nothing(out: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=out, prefix=".report-") as unfinished:
         yield Path(unfinished)
         files = {path.relative_to(unfinished): path for path in Path(unfinished).rglob("*") if path.is_file()}
+        for folder in {name.parent for name in files} - {Path()}:
+            make_folder(out / folder)
         for name, file in files.items():
-            (out / name).parent.mkdir(exist_ok=True)
             file.rename(out / name)
         for outdated in {Path(name) for name in BASELINE_FILES} - files.keys():
             (out / outdated).unlink(missing_ok=True)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bitsure.base.files import make_folder
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics import deferral
 from bitsure.metrics.bins import reliability_diagram
@@ -49,7 +50,7 @@ def draw(
     Returns:
         Kind (of KINDS) → task → PNG file.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     pictures: Pictures = {kind: {} for kind in KINDS}
     reused = ReusedFigures()
 

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from bitsure.base.errors import UserError
 from bitsure.cli import main
 from bitsure.sweep.report.building import build_sweep_report, finish_sweep
 from bitsure.sweep.report.cell_results import unplanned
@@ -98,6 +99,17 @@ def test_cells_of_another_command_are_left_out_and_named(finished, tmp_path, cap
     assert f"Left out, because another command made them in the same folder: {directories[0]}." in report.page.read_text()
     write_plan(folder, *((str((folder / name).resolve()), name) for name in directories))  # absolute
     assert unplanned(folder) == []
+
+
+@pytest.mark.parametrize("name", ["figures", "tables"])
+def test_nothing_is_written_through_a_link_of_someone_elses_sweep(finished, tmp_path, name):
+    folder = shutil.copytree(finished, tmp_path / "small")
+    shutil.rmtree(folder / name, ignore_errors=True)
+    (tmp_path / "elsewhere").mkdir()
+    (folder / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=f"{name} is a link"):
+        build_sweep_report(folder)
+    assert not any((tmp_path / "elsewhere").iterdir())
 
 
 def test_tables_that_a_sweep_has_nothing_for_have_their_columns(finished, tmp_path):

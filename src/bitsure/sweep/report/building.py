@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bitsure.base import terminal
-from bitsure.base.files import write_text
+from bitsure.base.files import make_folder, write_text
 from bitsure.config.report_settings import read_report_settings
 from bitsure.config.schema import MetricSettings, TrackingSettings
 from bitsure.results import check
@@ -46,7 +46,7 @@ def build_sweep_report(sweep_dir: Path) -> SweepReport:
     models = over_calibration(rows, metric.confidence_level)
     sizes = over_training(models, metric.confidence_level)
     for name in ("figures", "tables"):
-        (sweep_dir / name).mkdir(exist_ok=True)
+        make_folder(sweep_dir / name)
     report = SweepReport(
         directory=sweep_dir,
         metric=metric,
