@@ -91,12 +91,40 @@ def test_a_damaged_index_is_named(copy, content, shard):
         prepare(copy)
 
 
-@pytest.mark.parametrize("changes", [{"model_type": "no such family"}, {"num_attention_heads": 5}, {"hidden_size": "wide"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_type": "no such family"},
+        {"num_attention_heads": 5},
+        {"hidden_size": "wide"},
+        {"hidden_size": -1},
+        {"dtype": "garbage"},
+        {"dtype": 5},
+        {"rope_parameters": "linear"},
+        {"pad_token_id": 10**9},
+        {"id2label": 7},
+        {"_attn_implementation": "flash_attention_2"},
+    ],
+)
 def test_a_config_that_describes_no_model_is_named(copy, changes):
     config = json.loads((copy / "config.json").read_text()) | changes
     (copy / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"copy/config\.json describes no model that transformers builds"):
         prepare(copy)
+
+
+def test_quantization_settings_of_another_kind_are_named(copy):
+    config = json.loads((copy / "config.json").read_text()) | {"quantization_config": "gptq"}
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"copy/config\.json: quantization_config: .*dictionary"):
+        prepare(copy)
+
+
+def test_weights_that_the_config_has_no_place_for_are_named(copy, caplog):
+    config = json.loads((copy / "config.json").read_text()) | {"num_hidden_layers": 1}
+    (copy / "config.json").write_text(json.dumps(config))
+    load_model(copy, "float32", "cpu")
+    assert "of its weights, such as model.decoder.layers.1." in caplog.text
 
 
 def test_a_tokenizer_file_of_other_content_is_named(copy):

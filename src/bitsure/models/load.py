@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from bitsure.base.errors import UserError
 from bitsure.base.json_files import read_object
-from bitsure.base.out_of_memory import memory_errors
+from bitsure.base.out_of_memory import is_out_of_memory, memory_errors
 from bitsure.config.model import ModelSettings
 from bitsure.models.facts import check_memory, scoring_device, transformers_major_version
 from bitsure.models.tokenizers import check_tokenizer, load_tokenizer
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
+
+# What transformers and torch raise where they build modules by a config.json of wrong values; ImportError: of kernels it names.
+BUILD_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError, ImportError)
 
 
 def load_model(
@@ -87,8 +90,8 @@ def empty_model(path: Path, trust_remote_code: bool = False) -> PreTrainedModel:
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=trust_remote_code)
         with torch.device("meta"):
             model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)  # type: ignore[no-untyped-call]
-    except (ValueError, TypeError, LookupError, ArithmeticError, StrictDataclassError) as error:
-        if trust_remote_code:
+    except (StrictDataclassError, *BUILD_ERRORS) as error:
+        if trust_remote_code or is_out_of_memory(error):
             raise
         raise UserError(
             f"{path / 'config.json'} describes no model that transformers builds ({type(error).__name__}: {error}). Bring the "
@@ -114,6 +117,12 @@ def _from_pretrained(path: Path, dtype: str, settings: ModelSettings, **placemen
     )
     mismatched = [key if isinstance(key, str) else key[0] for key in loading["mismatched_keys"]]  # names in transformers 4
     _check_complete(path, sorted(loading["missing_keys"]), sorted(mismatched))
+    if unused := sorted(loading["unexpected_keys"]):
+        log.warning(
+            "%s: %d of its weights, such as %s, have no place in the model that its config.json describes, and are not used. "
+            "Numbers are wrong if they should be.",
+            *(path, len(unused), unused[0]),
+        )
     if dtype == "float16":
         _check_range(path, model)
     return cast("PreTrainedModel", model)

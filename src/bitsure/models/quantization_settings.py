@@ -9,6 +9,7 @@ from typing import Any
 from bitsure.base.errors import UserError
 from bitsure.base.json_files import read_object
 from bitsure.config.model import ModelSettings
+from bitsure.results import check
 
 # The files in which GPTQ's, AWQ's and NVIDIA's libraries write it; the others use config.json.
 SETTINGS_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
@@ -23,10 +24,12 @@ def quantization_settings(directory: Path) -> dict[str, Any] | None:
             return _with_method(read_object(directory / name))
     config = directory / "config.json"
     content = read_object(config) if config.is_file() else {}
-    for part in (content, content.get("text_config") or {}):  # Models of text and images keep it with the text's settings.
+    text = check(content.get("text_config") or {}, dict[str, Any], f"{config}: text_config")
+    for part in (content, text):  # Models of text and images keep it with the text's settings.
         for key in CONFIG_KEYS:
             if part.get(key):
-                return _with_method(part[key], "mlx" if key == "quantization" else "gptq")
+                settings = check(part[key], dict[str, Any], f"{config}: {key}")
+                return _with_method(settings, "mlx" if key == "quantization" else "gptq")
     return None
 
 
