@@ -127,6 +127,35 @@ def test_weights_that_the_config_has_no_place_for_are_named(copy, caplog):
     assert "of its weights, such as model.decoder.layers.1." in caplog.text
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "model.safetensors"])
+def test_a_link_that_leads_nowhere_is_named(copy, name):
+    (copy / name).unlink()
+    (copy / name).symlink_to(copy / "gone")
+    with pytest.raises(UserError, match=rf"copy/{name} is no file"):
+        prepare(copy)
+
+
+def test_an_index_without_metadata_is_named(copy):
+    names = dict.fromkeys(load_file(copy / "model.safetensors"), "shard.safetensors")
+    (copy / "model.safetensors").rename(copy / "shard.safetensors")
+    (copy / INDEX).write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(UserError, match=r"index\.json has no metadata"):
+        prepare(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("tokenizer_config.json", {"bos_token": 5}, r"no tokenizer can be made from tokenizer\.json, tokenizer_config\.json"),
+        ("generation_config.json", {"cache_implementation": "nope"}, r"generation_config\.json has settings"),
+    ],
+)
+def test_settings_of_wrong_values_are_named(copy, name, changes, message):
+    (copy / name).write_text(json.dumps(json.loads((copy / name).read_text()) | changes))
+    with pytest.raises(UserError, match=message):
+        prepare(copy)
+
+
 def test_a_tokenizer_file_of_other_content_is_named(copy):
     (copy / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match=r"copy: no tokenizer can be made from tokenizer\.json"):

@@ -13,7 +13,7 @@ from bitsure.base.out_of_memory import is_out_of_memory, memory_errors
 from bitsure.config.model import ModelSettings
 from bitsure.models.facts import check_memory, scoring_device, transformers_major_version
 from bitsure.models.tokenizers import check_tokenizer, load_tokenizer
-from bitsure.models.weight_content import check_finite, check_whole
+from bitsure.models.weight_content import check_finite, check_indices, check_whole
 from bitsure.models.weight_files import weight_files
 
 if TYPE_CHECKING:
@@ -68,12 +68,24 @@ def check_files(path: Path, trust_remote_code: bool = False) -> PreTrainedTokeni
         UserError: If a file is missing or damaged, or the tokenizer is not the model's.
     """
     check_whole(path)
-    if (generation := path / "generation_config.json").is_file():
-        read_object(generation)
+    check_indices(path)
+    _check_generation(path / "generation_config.json")
     empty_model(path, trust_remote_code)
     tokenizer = load_tokenizer(path, trust_remote_code)
     check_tokenizer(tokenizer, path)
     return tokenizer
+
+
+def _check_generation(file: Path) -> None:
+    from transformers import GenerationConfig
+
+    if not file.is_file():
+        return
+    content = read_object(file)
+    try:
+        GenerationConfig.from_dict(content)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} has settings that transformers refuses ({error}). Bring the file again.") from error
 
 
 def empty_model(path: Path, trust_remote_code: bool = False) -> PreTrainedModel:

@@ -101,6 +101,8 @@ def locate_model(model: ModelSettings, hub_mirror: str | None, store: Store | No
         raise UserError(f"{path} holds no weights: expected *.safetensors (or pytorch_model*.bin).")
     if missing := missing_shards(path):
         raise UserError(f"{path} lacks {', '.join(missing[:5])}, which its index names: bring the rest of the model.")
+    if broken := sorted(file for file in {*weight_files(path), *mirrors.model_files(path)} if not file.is_file()):
+        raise UserError(f"{broken[0]} is no file, but a folder or a link to one that is not there: bring the file itself.")
     check_whole(path)
     name = model.name or path.name
     if files.commit:

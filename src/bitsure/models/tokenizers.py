@@ -45,26 +45,30 @@ def load_tokenizer(path: Path, trust_remote_code: bool = False) -> PreTrainedTok
             read_object(file)
     try:
         tokenizer = _load(path, trust_remote_code)
-    except TypeError:
-        tokenizer = None
     except Exception as error:
+        if isinstance(error, TypeError) and not files:
+            raise UserError(_missing(path)) from error
         if trust_remote_code or is_out_of_memory(error) or not _is_about_files(error):
             raise
         raise UserError(
             f"{path}: no tokenizer can be made from {', '.join(file.name for file in files) or 'its files'} "
             f"({type(error).__name__}: {error}). Bring the files again."
         ) from error
-    if tokenizer is None or len(tokenizer) < 2:
-        raise UserError(
-            f"{path} has no tokenizer: it needs tokenizer.json, or tokenizer.model, or vocab.json and merges.txt, as "
-            "tokenizer.save_pretrained writes them."
-        )
+    if len(tokenizer) < 2:
+        raise UserError(_missing(path))
     return tokenizer
+
+
+def _missing(path: Path) -> str:
+    return (
+        f"{path} has no tokenizer: it needs tokenizer.json, or tokenizer.model, or vocab.json and merges.txt, as "
+        "tokenizer.save_pretrained writes them."
+    )
 
 
 def _is_about_files(error: Exception) -> bool:
     """Return whether transformers, tokenizers or sentencepiece raises this for content that it cannot read."""
-    of_the_content = (ValueError, LookupError, AttributeError, RuntimeError, OSError)
+    of_the_content = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, OSError)
     return type(error) is Exception or isinstance(error, of_the_content)  # tokenizers has no type of its own
 
 

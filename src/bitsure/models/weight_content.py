@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitsure.base.errors import UserError
+from bitsure.base.json_files import read_object
 from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.hub import mirrors
 from bitsure.models.weight_files import weight_files
@@ -34,6 +35,13 @@ def check_whole(path: Path) -> None:
                 begins_as_archive = opened.read(2) == b"PK"
             if not file.stat().st_size or (begins_as_archive and not zipfile.is_zipfile(file)):
                 raise _damaged(file, "its end is missing")
+
+
+def check_indices(path: Path) -> None:
+    """Raise UserError if an index that transformers loads weights by lacks the part that it asks for without a use."""
+    for index in path.glob("*.index.json") if mirrors.indexed_shards(path) else ():
+        if not isinstance(read_object(index).get("metadata"), dict):
+            raise UserError(f'{index} has no metadata, without which transformers loads nothing: add "metadata": {{}}.')
 
 
 def check_finite(path: Path) -> None:
@@ -97,7 +105,7 @@ def _tensors(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
         if is_out_of_memory(error):
             raise
         raise _damaged(file, str(error)) from error
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise UserError(f"{file} holds a {type(content).__name__}, and tensors by name are expected. Bring the right file.")
     yield from ((name, value) for name, value in content.items() if isinstance(value, torch.Tensor))
 
