@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bitsure.base.files import hash_file
@@ -138,6 +140,37 @@ def file_that_code_reads(place: Place) -> Callable[[], object]:
     return lambda: word.write_text("two ")
 
 
+def opened_by_code(text: str) -> Callable[[Place], Callable[[], object]]:
+    """Return how to prepare a task whose code has a function `text` that takes the first word from TABLE or WORD."""
+
+    def prepare(place: Place) -> Callable[[], object]:
+        data, table, word = place.questions("data.jsonl", "one"), place.outside / "word.parquet", place.outside / "word"
+
+        def write(content: str) -> None:
+            pq.write_table(pa.table({"word": [content]}), table)
+            word.write_text(content)
+            for file in (table, word):
+                os.utime(file, ns=(1_700_000_000_000_000_000,) * 2)
+
+        write("one ")
+        of_code = FIELDS.replace("'{{q}}'", "!function utils.text")
+        place.task(f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: {data}}}}}", of_code)
+        (place.tasks / "utils.py").write_text(text.replace("TABLE", repr(str(table))).replace("WORD", repr(str(word))))
+        return lambda: write("two ")
+
+    return prepare
+
+
+parquet_by_arrow = opened_by_code(
+    "import pyarrow.parquet as pq\ndef text(doc): return pq.read_table(TABLE)['word'][0].as_py() + doc['q']\n"
+)
+parquet_by_pandas = opened_by_code("import pandas as pd\ndef text(doc): return pd.read_parquet(TABLE)['word'][0] + doc['q']\n")
+file_read_at_import = opened_by_code("first = open(WORD).read()\ndef text(doc): return first + doc['q']\n")
+file_read_late = opened_by_code(
+    "seen = []\ndef text(doc):\n  seen.append(0)\n  return (open(WORD).read() if len(seen) > 3 else '') + doc['q']\n"
+)
+
+
 @pytest.mark.parametrize(
     "prepare",
     [
@@ -151,6 +184,10 @@ def file_that_code_reads(place: Place) -> Callable[[], object]:
         included_settings,
         linked_yaml_beside_code,
         file_that_code_reads,
+        parquet_by_arrow,
+        parquet_by_pandas,
+        file_read_at_import,
+        file_read_late,
     ],
 )
 def test_a_change_of_any_file_that_is_read_gives_new_questions_and_another_key(tmp_path, prepare):

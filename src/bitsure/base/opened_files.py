@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import sys
 import sysconfig
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+OPENING = ("open", "sqlite3.connect")  # Python's audit events
 WRITING = os.O_WRONLY | os.O_RDWR
 INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
@@ -55,7 +57,8 @@ def opened_files(code: Collection[Path] = (), apart_from: Collection[Path] = ())
     recorder = _Recorder(code, apart_from)
     _recorders.append(recorder)
     try:
-        yield recorder.places
+        with _noting_parquet_files() if code else nullcontext():
+            yield recorder.places
     finally:
         _recorders.remove(recorder)
         recorder.finish()
@@ -67,13 +70,39 @@ def note(place: Path) -> None:
         recorder.places.add(place.absolute())
 
 
+@contextmanager
+def _noting_parquet_files() -> Iterator[None]:
+    """Within the block, treat Parquet files as opened by Python: Arrow, and pandas by it, open them in C++."""
+    import pyarrow.parquet.core as parquet
+
+    readers = parquet.ParquetDataset, parquet.ParquetFile
+    originals = [reader.__init__ for reader in readers]
+
+    def noting(original: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(original)
+        def initialize(self: Any, source: Any, *given: Any, **settings: Any) -> None:
+            for path in source if isinstance(source, list | tuple) else [source]:
+                _audit("open", (path, None, 0))
+            original(self, source, *given, **settings)
+
+        return initialize
+
+    for reader, original in zip(readers, originals, strict=True):
+        reader.__init__ = noting(original)
+    try:
+        yield
+    finally:
+        for reader, original in zip(readers, originals, strict=True):
+            reader.__init__ = original
+
+
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     """Python calls this before each of its operations that may matter to someone who watches."""
-    if event != "open" or not _recorders or not isinstance(arguments[0], str | bytes | os.PathLike):
+    if event not in OPENING or not _recorders or not isinstance(arguments[0], str | bytes | os.PathLike):
         return
     path = Path(os.fsdecode(arguments[0])).absolute()
     if path.suffix == ".pyc" and path.parent.name == "__pycache__":
         with suppress(ValueError):  # the name is not one of Python's own
             path = Path(importlib.util.source_from_cache(str(path)))
     for recorder in _recorders:
-        recorder.opened(path, arguments[2])
+        recorder.opened(path, arguments[2] if event == "open" else 0)

@@ -81,6 +81,8 @@ def load_tasks(task: TaskSettings, names: Sequence[str], hub_mirror: str | None,
             origins.clear()
             with files_read_by(code[name]) as places:
                 tasks = _load_and_check(managers[name], name, task)
+                if code[name].runs:
+                    _read_documents(tasks.values(), task.limit)
             files = _files_of_this_machine(places, hub_mirror, task.include_path)
             data = dict(origins) | ({FILES: local_origin(files)} if files else {})
             loaded[name] = LoadedTasks(tasks, data, tuple(sorted(map(str, places))))
@@ -98,6 +100,15 @@ def _load_and_check(manager: TaskManager, name: str, task: TaskSettings) -> dict
         prepare_few_shots(member, harness_task, task)
         _check_first_document(member, harness_task)
     return tasks
+
+
+def _read_documents(tasks: Iterable[HarnessTask], limit: int | None) -> None:
+    """Have tasks read what they will score, so that files which their own code opens only then are noted."""
+    with repeatable_draws():
+        for task in tasks:
+            for doc in islice(task.eval_docs, limit):
+                kind_of(task).texts(task, doc)
+                task.doc_to_target(doc)
 
 
 def _files_of_this_machine(places: Iterable[Path], hub_mirror: str | None, own_folder: str | None) -> dict[Path, str | None]:

@@ -91,6 +91,8 @@ def files_read_by(code: TaskCode) -> Iterator[set[Path]]:
     with opened_files({module.parent for module in code.modules}, [Path(HF_CACHE_HOME)]) as places:
         for file in (*code.yaml_files, *code.modules):
             note(file)
+        for module in code.modules:  # imported anew, the files that it opens meanwhile are seen again
+            sys.modules.pop(str(module.resolve().with_suffix("")), None)
         yield places
         for name in code.installed:
             if source := getattr(sys.modules.get(name), "__file__", None):
