@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from bitsure.config.paths import PROJECT
@@ -78,6 +81,16 @@ def test_a_quantizer_of_ones_own_is_proven_scored_compared_and_reported(finished
     assert "mine4-0.999" in (finished / "report.html").read_text()
     made_from = json.loads((finished / "provenance.json").read_text())["weights"]["quant"]
     assert made_from["method"] == "my_quantizer.Mine" and (made_from["bits"], made_from["kept"]) == (4, 0.999)
+
+
+@pytest.mark.parametrize(("module", "name"), [("my_quantizer", "Mine"), ("my_codes", "Grouped")])
+def test_a_quantizer_of_ones_own_rounds_a_layer(folder, monkeypatch, module, name):
+    monkeypatch.syspath_prepend(folder)
+    weight, written = torch.randn(8, 64, generator=torch.Generator().manual_seed(0)), {}
+    quantizer = getattr(importlib.import_module(module), name)(bits=4)
+    quantizer.quantize(SimpleNamespace(layers=lambda: {"layer": weight}, write=written.update))
+    error = (written["layer"].dequantize() - weight).norm() / weight.norm()
+    assert written["layer"].tensors() and 0 < error < 0.2
 
 
 def test_codes_of_ones_own_are_stored_counted_and_compressed(folder):
