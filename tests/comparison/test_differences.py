@@ -175,7 +175,7 @@ def test_a_task_that_does_not_join_is_reported_and_not_forgotten():
         "questions_only_quantized": 200,
     }
     judged = judge(results, MARGINS, METRIC).tasks["b"]
-    assert judged.verdict == "undecided" and "None of its questions is in both runs (200 in full" in judged.sentence
+    assert judged.verdict == "undecided" and "None of its questions is in both runs (200 in the full" in judged.sentence
 
 
 def test_equal_certainty_has_no_slope():

@@ -36,6 +36,22 @@ def test_two_runs_are_compared_on_the_terminal_and_nothing_is_written(two_runs, 
     assert sorted(full.parent.rglob("*")) == before
 
 
+@pytest.mark.parametrize(("first_bits", "first"), [(None, "full"), (4.5, "first")])
+def test_only_a_run_in_full_precision_is_called_so(tmp_path, capsys, first_bits, first):
+    runs = full_and_quantized(0.5, 0, n=60), full_and_quantized(-0.5, 0, n=60, first=20)
+    for name, records, bits in (("a", runs[0][0], first_bits), ("b", runs[1][1], 3.5)):
+        (tmp_path / name).mkdir()
+        write_records(tmp_path / name / "records.parquet", records, {})
+        if bits is not None:
+            write(tmp_path / name / "quantization.json", quantization(bits_per_weight=bits))
+    compare_runs(tmp_path / "a", tmp_path / "b")
+    shown = capsys.readouterr().out
+    called = {"full": "the full-precision run", "first": "the first run"}[first]
+    assert f"20 are in {called} only, 20 in the other run only" in shown and f"{called.capitalize()} itself is not" in shown
+    assert shown.split()[shown.split().index("difference") - 2] == first
+    assert ("full" in shown) == (first == "full")
+
+
 def test_report_command_and_python_compare_two_runs_alike(two_runs, tmp_path):
     full, quantized = two_runs
     write(quantized / "quantization.json", quantization(bits_per_weight=4.8))
@@ -98,7 +114,7 @@ def test_runs_of_different_harness_versions_are_not_compared(two_runs):
     for directory, version in zip(two_runs, ("0.4.9", "0.4.10"), strict=True):
         [rows] = [full_and_quantized(0.5, 0, n=5)[0]]
         write_records(directory / "records.parquet", rows, {"t": {"libraries": {"lm_eval": version}}})
-    refused = r"task t: lm_eval 0\.4\.9 scored full precision, 0\.4\.10 the quantized model"
+    refused = r"task t: lm_eval 0\.4\.9 scored the baseline, 0\.4\.10 the other run"
     for compared in (compare_runs, bitsure.compare, lambda full, quantized: bitsure.compare(full, bitsure.load(quantized))):
         with pytest.raises(UserError, match=refused):
             compared(*two_runs)

@@ -31,5 +31,5 @@ def test_a_run_whose_two_models_were_asked_by_different_harnesses_is_refused(tmp
             ("baseline", "records"), full_and_quantized(0.2, 0, n=20), ("0.4.10", lm_eval), strict=True
         ):
             write_records(tmp_path / name / f"{file}.parquet", records, {"t": {"libraries": {"lm_eval": by}}})
-    with pytest.raises(UserError, match=r"task t: lm_eval 0\.4\.10 scored full precision, 0\.4\.9 the quantized model"):
+    with pytest.raises(UserError, match=r"task t: lm_eval 0\.4\.10 scored the baseline, 0\.4\.9 the other run"):
         report_models([tmp_path / "a", tmp_path / "b"])

@@ -24,12 +24,19 @@ from bitsure.results.verdict import Decision, MarginVerdict, NoiseVerdict, TaskV
 NON_INFERIOR: Decision = "non-inferior"
 INFERIOR: Decision = "inferior"
 UNDECIDED: Decision = "undecided"
+FULL_PRECISION_RUN = "the full-precision run"  # what sentences call the baseline
 ROUNDING = 1e-9  # of 1 / α
 NOISE_LABELS = {PRIMARY: "the right answer's probability", "nll": "the NLL of a token"}
 LABELS = {"accuracy": "the loss of accuracy", "nll": "the rise of the NLL", ECE: "the rise of the calibration error"}
 
 
-def judge(comparison: Comparison, margins: VerdictSettings, metric: MetricSettings, noise_scale: float = 1.0) -> Verdict:
+def judge(
+    comparison: Comparison,
+    margins: VerdictSettings,
+    metric: MetricSettings,
+    noise_scale: float = 1.0,
+    baseline: str = FULL_PRECISION_RUN,
+) -> Verdict:
     """Return the verdict on a comparison.
 
     A loss is how much worse the quantized model is, in the metric's own unit. A metric is non-inferior where its interval's
@@ -45,10 +52,13 @@ def judge(comparison: Comparison, margins: VerdictSettings, metric: MetricSettin
         metric: The confidence level. The noise control's test is exploratory and goes by 1 − this level;
             `metric.alpha` belongs to the primary tests.
         noise_scale: The output error of the noise control ÷ the quantizer's.
+        baseline: What sentences call the first of the two runs.
     """
     level = metric.confidence_level
     by_metric = {"accuracy": margins.accuracy_margin, "nll": margins.nll_margin, ECE: margins.calibration_error_margin}
-    tasks = {task: _judge_task(task, values, by_metric, level) for task, values in comparison.items() if task != MACRO}
+    tasks = {
+        task: _judge_task(task, values, by_metric, level, baseline) for task, values in comparison.items() if task != MACRO
+    }
     around = {
         task: against_noise(task, values, round(1 - level, 12), noise_scale)
         for task, values in comparison.items()
@@ -120,15 +130,17 @@ def verdict_sentences(verdict: Verdict) -> list[str]:
     return tasks + [noise.sentence for noise in (verdict.noise_control or {}).values()]
 
 
-def _judge_task(task: str, values: Mapping[str, Difference], margins: Mapping[str, float], level: float) -> TaskVerdict:
+def _judge_task(
+    task: str, values: Mapping[str, Difference], margins: Mapping[str, float], level: float, baseline: str
+) -> TaskVerdict:
     if not was_compared(values):
-        return _not_compared(task, values)
+        return _not_compared(task, values, baseline)
     judged = {
         name: _judge_metric(values[name], margin, worse=-1 if name == "accuracy" else 1, decisive=name != ECE)
         for name, margin in margins.items()
         if name in values
     }
-    overall, warning = _overall([metric.verdict for metric in judged.values()]), _warning(values)
+    overall, warning = _overall([metric.verdict for metric in judged.values()]), _warning(values, baseline)
     return TaskVerdict(
         verdict=overall,
         sentence=_sentence(task, overall, judged, level) + (f" {warning}" if warning else ""),
@@ -161,16 +173,14 @@ def _judge_metric(change: Difference, margin: float, worse: int, decisive: bool)
     return MarginVerdict(verdict=decision, loss=loss, ci_low=low, ci_high=high, margin=margin, n=change.n, **clusters)
 
 
-def _not_compared(task: str, values: Mapping[str, Difference]) -> TaskVerdict:
+def _not_compared(task: str, values: Mapping[str, Difference], baseline: str) -> TaskVerdict:
     full, quantized = (values[name].value for name in (ONLY_BASELINE, ONLY_QUANTIZED))
-    sentence = (
-        f"{task}: undecided. None of its questions is in both runs ({full:,} in full precision, {quantized:,} quantized)."
-    )
+    sentence = f"{task}: undecided. None of its questions is in both runs ({full:,} in {baseline}, {quantized:,} in the other)."
     return TaskVerdict(verdict=UNDECIDED, sentence=sentence, warning=None, margins={}, smallest_detectable=None)
 
 
-def _warning(values: Mapping[str, Difference]) -> str | None:
-    """Return a warning if full precision is not above guessing: such a model has little to lose."""
+def _warning(values: Mapping[str, Difference], baseline: str) -> str | None:
+    """Return a warning if the baseline is not above guessing: such a model has little to lose."""
     above, accuracy = values.get(BASELINE_ABOVE_GUESSING), values.get("accuracy")
     if above is None or above.value is None or above.ci_low is None or accuracy is None or accuracy.baseline is None:
         return None
@@ -178,7 +188,7 @@ def _warning(values: Mapping[str, Difference]) -> str | None:
         return None
     numbers = f"accuracy {accuracy.baseline:.3f}, guessing {accuracy.baseline - above.value:.3f}"
     numbers += f", difference [{above.ci_low:+.3f}, {above.ci_high:+.3f}]"
-    return f"Full precision itself is not clearly above guessing here ({numbers}): a comparison says little."
+    return f"{baseline.capitalize()} itself is not clearly above guessing here ({numbers}): a comparison says little."
 
 
 def _overall(verdicts: Collection[Decision]) -> Decision:

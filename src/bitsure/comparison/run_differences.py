@@ -5,7 +5,7 @@ from __future__ import annotations
 from threadpoolctl import threadpool_limits
 
 from bitsure.comparison.differences import compare
-from bitsure.comparison.non_inferiority import judge
+from bitsure.comparison.non_inferiority import FULL_PRECISION_RUN, judge
 from bitsure.config.schema import MetricSettings, VerdictSettings
 from bitsure.records.saved_run import SavedRun, check_harness_versions
 from bitsure.results import Comparison, Verdict
@@ -28,4 +28,9 @@ def compare_runs(
     check_harness_versions(baseline, run)
     with threadpool_limits(1, "blas"):  # the last digit of a sum depends on how many threads share it
         comparison = compare(baseline.records, run.records, metric, run.bits_per_weight, baseline_bits=baseline.bits_per_weight)
-    return comparison, judge(comparison, margins, metric)
+    return comparison, judge(comparison, margins, metric, baseline=baseline_name(baseline, run))
+
+
+def baseline_name(baseline: SavedRun, run: SavedRun) -> str:
+    """Return what sentences call the first of two runs: full precision only where the other one alone is known as quantized."""
+    return FULL_PRECISION_RUN if baseline.bits_per_weight is None and run.bits_per_weight is not None else "the first run"

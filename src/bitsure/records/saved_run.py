@@ -65,7 +65,7 @@ def check_harness_versions(baseline: SavedRun, run: SavedRun) -> None:
         before, after = (_harness_version(side.made_from[task]) for side in (baseline, run))
         if before != after:
             raise UserError(
-                f"task {task}: lm_eval {before} scored full precision, {after} the quantized model; their prompts may "
+                f"task {task}: lm_eval {before} scored the baseline, {after} the other run; their prompts may "
                 "differ. Score one of them again."
             )
 

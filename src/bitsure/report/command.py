@@ -85,8 +85,10 @@ def compare_runs(baseline: Path, directory: Path) -> Comparison:
         UserError: If there are no records, or the two runs cannot be compared.
     """
     metric, margins = read_report_settings(directory / "config.yaml")
-    comparison, verdict = run_differences.compare_runs(read_saved_run(baseline), read_saved_run(directory), metric, margins)
-    terminal_summary.show_comparison(comparison, verdict, f"{directory.name} against {baseline.name}", metric)
+    first, second = read_saved_run(baseline), read_saved_run(directory)
+    comparison, verdict = run_differences.compare_runs(first, second, metric, margins)
+    called = run_differences.baseline_name(first, second)
+    terminal_summary.show_comparison(comparison, verdict, f"{directory.name} against {baseline.name}", metric, called)
     return comparison
 
 

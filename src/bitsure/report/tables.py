@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bitsure.comparison import was_compared
+from bitsure.comparison.non_inferiority import FULL_PRECISION_RUN
 from bitsure.metrics.flips import BECAME_WRONG
 from bitsure.metrics.metric_names import MACRO, PRIMARY
 from bitsure.metrics.point_estimate import NO_INTERVAL
@@ -76,8 +77,8 @@ def metric_rows(metrics: MetricsByTask) -> list[tuple[str, ...]]:
     ]
 
 
-def unjoined(comparison: Comparison) -> list[str]:
-    """Return a sentence for each task with questions that only one of the two runs has."""
+def unjoined(comparison: Comparison, baseline: str = FULL_PRECISION_RUN) -> list[str]:
+    """Return a sentence for each task with questions that only one run has; `baseline` is what the first run is called."""
     sentences = []
     for task, values in comparison.items():
         if task == MACRO:
@@ -85,8 +86,7 @@ def unjoined(comparison: Comparison) -> list[str]:
         joined, full, quant = (values[f"questions_{name}"].value for name in ("joined", "only_baseline", "only_quantized"))
         if full or quant:
             sentences.append(
-                f"{task}: {joined:,} questions are compared; {full:,} are in the full-precision run only, {quant:,} in the "
-                "quantized run only."
+                f"{task}: {joined:,} questions are compared; {full:,} are in {baseline} only, {quant:,} in the other run only."
             )
     return sentences
 
@@ -134,7 +134,14 @@ def p_value(p: float | None) -> str:
     return "p < 1e-4" if p < 1e-4 else f"p = {p:.2g}"
 
 
-def terminal_table(metrics: MetricsByTask, comparison: Comparison | None, title: str, level: float, alpha: float) -> Table:
+def terminal_table(
+    metrics: MetricsByTask,
+    comparison: Comparison | None,
+    title: str,
+    level: float,
+    alpha: float,
+    sides: tuple[str, str] = ("full", "quantized"),
+) -> Table:
     """Return the headline numbers of each task, narrow enough for 80 columns.
 
     Args:
@@ -143,11 +150,12 @@ def terminal_table(metrics: MetricsByTask, comparison: Comparison | None, title:
         title: The table's title.
         level: The confidence level of the intervals.
         alpha: The significance level of the primary tests.
+        sides: The headings of the two compared runs.
     """
     table = Table(
         title=escape(title), title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False
     )
-    columns = ["task", "", "full", "quantized", "difference"] if comparison else ["task", "", "value"]
+    columns = ["task", "", *sides, "difference"] if comparison else ["task", "", "value"]
     for i, column in enumerate([*columns, f"{level:.0%} interval"]):
         # numbers are never cut: a task's long name continues on the next line
         table.add_column(column, justify="left" if i < 2 else "right", no_wrap=i > 0, overflow="fold")

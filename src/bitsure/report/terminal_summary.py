@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from bitsure.base import terminal
-from bitsure.comparison.non_inferiority import verdict_sentences
+from bitsure.comparison.non_inferiority import FULL_PRECISION_RUN, verdict_sentences
 from bitsure.config.schema import MetricSettings
 from bitsure.report import compressibility_table, published_table, tables
 from bitsure.report.report_contents import About, Report
@@ -37,16 +37,17 @@ def show(report: Report, about: About, metric: MetricSettings, places: Mapping[s
     _print(out, paragraphs)
 
 
-def show_comparison(comparison: Comparison, verdict: Verdict, title: str, metric: MetricSettings) -> None:
-    """Print a comparison and its verdict on the terminal."""
+def show_comparison(comparison: Comparison, verdict: Verdict, title: str, metric: MetricSettings, baseline: str) -> None:
+    """Print a comparison and its verdict on the terminal; `baseline` is what the first run is called."""
     out = terminal.console()
-    out.print(tables.terminal_table({}, comparison, title, metric.confidence_level, metric.alpha))
-    _print(out, _outcome(comparison, verdict))
+    sides = ("full", "quantized") if baseline == FULL_PRECISION_RUN else ("first", "second")
+    out.print(tables.terminal_table({}, comparison, title, metric.confidence_level, metric.alpha, sides))
+    _print(out, _outcome(comparison, verdict, baseline))
 
 
-def _outcome(comparison: Comparison | None, verdict: Verdict | None) -> list[list[str]]:
+def _outcome(comparison: Comparison | None, verdict: Verdict | None, baseline: str = FULL_PRECISION_RUN) -> list[list[str]]:
     """Return paragraphs about what was not compared, and the verdict."""
-    paragraphs = [tables.unjoined(comparison or {})]
+    paragraphs = [tables.unjoined(comparison or {}, baseline)]
     if verdict:
         paragraphs.append([f"Verdict: {verdict.verdict}", *(f"- {sentence}" for sentence in verdict_sentences(verdict))])
     return paragraphs
