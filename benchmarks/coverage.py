@@ -194,8 +194,8 @@ def count(scenario: Scenario, draws: int, parts: Path) -> dict[str, Counts]:
 
 
 def is_fitted(name: str) -> bool:
-    """Return whether a number holds what was fitted on other folds fixed, so that its truth depends on how many there are."""
-    return "temperature" in name or "deferral" in name
+    """Return whether a number uses what was fitted on other folds, so that its truth depends on how many there are."""
+    return any(fitted in name for fitted in ("temperature", "deferral", "conformal"))
 
 
 def coverage_table(columns: list[Scenario], counts: list[dict[str, Counts]], prefix: str, draws: int) -> str:

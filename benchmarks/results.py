@@ -35,9 +35,19 @@ METRICS: dict[str, dict[str, dict[str, MetricEntry]]] = {  # file → heading �
 NOTES = {
     "metrics.json": "Tasks without choices have the metrics that exist for them. K is the number of choices, p_G the "
     "probability of the right ones; b is a confidence bin with share w_b of the questions, mean confidence c̄_b and accuracy "
-    "ȳ_b. `macro_average` stands for the mean over tasks.\n",
+    "ȳ_b. `macro_average` stands for the mean over tasks.\n\n"
+    "**Conformal answer sets.** A set holds every choice whose probability reaches a threshold. The threshold would have left "
+    "out the right choice of at most 10% of the questions of the other folds, the question's own cluster counted as left out "
+    "(split conformal prediction; the score is 1 − p of the most probable right choice). On average over draws of exchangeable "
+    "questions or clusters, the sets of any model then cover at least 90%; a better model has smaller sets. A set may be "
+    "empty. It holds all choices where there are too few questions for the promise.\n",
     "comparison.json": "For the metrics of metrics.json the value is the difference, quantized − full precision. f is the "
-    "full-precision model, q the quantized one. `noise_control/NAME` is metric NAME of the noise control, over its seeds.\n",
+    "full-precision model, q the quantized one. `noise_control/NAME` is metric NAME of the noise control, over its seeds.\n\n"
+    "**At the full model's threshold.** Numbers with `at_full_threshold` apply a threshold that was found on f to both models: "
+    "`baseline` is what f itself keeps of the promise, `quantized` what q keeps of it, and the interval is that of the paired "
+    "change. `conformal_coverage_at_full_threshold` below 0 means that sets need a new threshold after quantizing; "
+    "`deferral_safe_at_full_threshold_20_percent` below 0, that more wrong answers pass a confidence below which 20% of f's "
+    "answers lie (`share` is what q defers at it).\n",
 }
 HEAD = """# Files of a run directory
 

@@ -74,7 +74,7 @@ def test_values_lie_in_the_range_that_is_described():
 
 def bounds(text: str) -> tuple[float, float]:
     """Return a range such as [0, ln K] of questions with two choices as numbers."""
-    numbers = {"0": 0, "1": 1, "2": 2, "∞": math.inf, "1/K": 0.5, "ln K": math.log(2), "1/4": 0.25, "…": math.inf}
+    numbers = {"0": 0, "1": 1, "2": 2, "∞": math.inf, "1/K": 0.5, "K": 2, "ln K": math.log(2), "1/4": 0.25, "…": math.inf}
     parts = re.split(", ", text.strip("[]()"))
     low, high = (-numbers[part[1:]] if part.startswith("−") else numbers[part] for part in (parts[0], parts[-1]))
     return low, high

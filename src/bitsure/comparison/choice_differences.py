@@ -8,6 +8,7 @@ from dataclasses import asdict
 import pyarrow as pa
 
 from bitsure.comparison.difference_tests import with_paired_interval, with_primary_test, with_test
+from bitsure.comparison.threshold_differences import threshold_differences
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics import paper_compat
 from bitsure.metrics.choice_metrics import accuracy_above_guessing, choice_metrics
@@ -56,6 +57,9 @@ def compare_choices(
     guessing = estimate({BASELINE_ABOVE_GUESSING: accuracy_above_guessing()}, full, resampling.weights, resampling.clusters)
     for name, point_estimate in guessing.items():
         results[name] = summarize(Difference, point_estimate, len(full), resampling, level)
+    by_threshold, of_thresholds = threshold_differences(pairs, resampling, level)
+    results |= by_threshold
+    estimates |= of_thresholds
     for name, point in deferral_points(pairs, cost_quantized).items():
         results[name] = results[name].model_copy(update=asdict(point))
     changes = quantized.true_label_prob - full.true_label_prob

@@ -29,11 +29,25 @@ def defer_least_confident(confidence: FloatArray, fold: IntArray, shares: Sequen
         Shape (n, len(shares)).
     """
     confidence = with_ties(confidence)
-    chosen = np.zeros((len(confidence), len(shares)), dtype=bool)
+    return confidence[:, None] < deferral_thresholds(confidence, fold, shares)
+
+
+def deferral_thresholds(confidence: FloatArray, fold: IntArray, shares: Sequence[float]) -> FloatArray:
+    """Return the confidence below which about a given share of the questions lies, from the other folds.
+
+    Args:
+        confidence: A model's confidence, equal values made exactly so, shape (n,).
+        fold: The fold of each question, shape (n,), from 0.
+        shares: Shares of the questions, in (0, 1).
+
+    Returns:
+        Shape (n, len(shares)).
+    """
+    thresholds = np.empty((len(confidence), len(shares)))
     for k in range(int(fold.max()) + 1):
         others = fold != k if fold.max() else fold == k
-        chosen[fold == k] = confidence[fold == k, None] < np.quantile(confidence[others], shares)
-    return chosen
+        thresholds[fold == k] = np.quantile(confidence[others], shares)
+    return thresholds
 
 
 def cost_of_quantized(configured: float | None, bits_per_weight: float | None, baseline_bits: float | None = None) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -185,6 +185,21 @@ def few_units(units: int, clusters: IntArray | None) -> str:
     """Return in words why so few questions, or clusters of them, have no interval."""
     unit = "question" if clusters is None else "cluster"
     return f"{NO_INTERVAL}{units} {unit}{'' if units == 1 else 's'}"
+
+
+def unless_few(estimates: Mapping[str, PointEstimate], clusters: IntArray | None) -> dict[str, PointEstimate]:
+    """Return estimates of what was fitted to the questions, without intervals below `FEWEST` questions or clusters.
+
+    Args:
+        estimates: Name → estimate.
+        clusters: Each question's cluster, shape (n,), from 0; None if every question is alone.
+    """
+    return {
+        name: of_metric
+        if of_metric.units >= FEWEST
+        else replace(of_metric, standard_error=math.nan, method=few_units(of_metric.units, clusters), shape="none")
+        for name, of_metric in estimates.items()
+    }
 
 
 def _spread(replicates: FloatArray) -> float:

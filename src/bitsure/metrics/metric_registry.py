@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bitsure.metrics.conformal import MISCOVERAGE
 from bitsure.metrics.deferral import NAMES
+from bitsure.metrics.full_thresholds import COVERAGE_AT_FULL_THRESHOLD, SAFE_AT_FULL_THRESHOLD, SIZE_AT_FULL_THRESHOLD
 from bitsure.metrics.metric_names import (
     ACCURACY_ABOVE_GUESSING,
     AT_OWN_TEMPERATURE,
     BASELINE_ABOVE_GUESSING,
     CLUSTER_ROBUST,
+    CONFORMAL_COVERAGE,
+    CONFORMAL_SET_SIZE,
     ECE_IF_CALIBRATED,
     NOISE_CONTROL,
     ONLY_BASELINE,
@@ -92,6 +96,13 @@ ONE_MODEL = {  # in metrics.json; in comparison.json the difference, quantized �
     "temperature": MetricEntry(
         "Mean softmax temperature with the smallest NLL on the other folds.", RATIO, "(0, ∞)", "Guo et al. 2017, section 4.2"
     ),
+    CONFORMAL_SET_SIZE: MetricEntry(
+        f"Mean number of choices in a set that holds a right one for {1 - MISCOVERAGE:.0%} of the questions; its threshold is "
+        "from the other folds.",
+        "choices",
+        "[0, K]",
+        "Sadinle et al. 2019",
+    ),
     "perplexity": MetricEntry("exp(NLL) of a continuation, or of a token in whole texts.", RATIO, "[1, ∞)"),
     "word_perplexity": MetricEntry("exp(NLL of a word).", RATIO, "[1, ∞)", "lm-evaluation-harness"),
     "byte_perplexity": MetricEntry("exp(NLL of a UTF-8 byte).", RATIO, "[1, ∞)", "lm-evaluation-harness"),
@@ -113,6 +124,11 @@ PAPER_METRICS = {  # with metric=paper_compat; in both files, as the study's not
 }
 METRICS_ONLY = {  # in metrics.json alone
     ACCURACY_ABOVE_GUESSING: MetricEntry("Accuracy less that of guessing without reading the question.", SHARE, "[−1, 1]"),
+    CONFORMAL_COVERAGE: MetricEntry(
+        f"Questions with a right choice in that set; {1 - MISCOVERAGE:.0%} or more on average over draws of questions.",
+        SHARE,
+        UNIT,
+    ),
     ECE_IF_CALIBRATED: MetricEntry(
         "Mean expected calibration error if each answer were right with probability c.", PROBABILITY, UNIT
     ),
@@ -162,6 +178,23 @@ COMPARISON_ONLY = {  # in comparison.json alone
             ("gain", "Accuracy gained over deferring as many at random", "[−1, 1]"),
         )
         for name in NAMES
+    },
+    SIZE_AT_FULL_THRESHOLD: MetricEntry(
+        "Mean size of q's answer sets at f's threshold less that of f's sets.", "choices", "[−K, K]"
+    ),
+    COVERAGE_AT_FULL_THRESHOLD: MetricEntry(
+        "Coverage of q's answer sets at f's threshold less that of f's sets; below 0, f's promise is not kept.",
+        SHARE,
+        "[−1, 1]",
+    ),
+    **{
+        safe: MetricEntry(
+            f"Questions that are deferred or answered rightly, q less f, where both defer below the confidence below which "
+            f"{name.replace('_percent', '%')} of f's answers lie.",
+            SHARE,
+            "[−1, 1]",
+        )
+        for safe, name in zip(SAFE_AT_FULL_THRESHOLD, NAMES, strict=True)
     },
 }
 METRICS = ONE_MODEL | PAPER_METRICS | METRICS_ONLY | COMPARISON_ONLY

@@ -14,7 +14,8 @@ from bitsure.metrics import bootstrap, paper_compat
 from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.metrics.calibration import errors_if_calibrated
 from bitsure.metrics.choice_metrics import accuracy_above_guessing, choice_metrics, confidence_bins
-from bitsure.metrics.estimation import FEWEST, estimate, few_units, standard_error
+from bitsure.metrics.conformal import answer_sets, set_metrics
+from bitsure.metrics.estimation import FEWEST, estimate, few_units, standard_error, unless_few
 from bitsure.metrics.metric_names import (
     ACCURACY_ABOVE_GUESSING,
     AT_OWN_TEMPERATURE,
@@ -65,7 +66,11 @@ def _measure_choices(records: pa.Table, settings: MetricSettings) -> tuple[dict[
     metrics = choice_metrics(questions, settings) | own_metrics(questions, settings)
     metrics[ACCURACY_ABOVE_GUESSING] = accuracy_above_guessing()
     estimates = estimate(metrics, questions, resampling.weights, resampling.clusters)
-    estimates |= _at_own_temperature(questions, resampling, settings)
+    fold = assign_folds(len(questions), resampling.clusters, settings.seed)
+    estimates |= _at_own_temperature(questions, fold, resampling, settings)
+    sets = answer_sets(questions, fold, resampling.clusters)
+    of_sets = estimate(set_metrics(), sets, resampling.weights, resampling.clusters)
+    estimates |= unless_few(of_sets, resampling.clusters)
     level = settings.confidence_level
     results = {}
     for name, point_estimate in estimates.items():
@@ -89,12 +94,13 @@ def _measure_texts(records: pa.Table, settings: MetricSettings) -> dict[str, Mea
     }
 
 
-def _at_own_temperature(questions: QuestionSet, resampling: Resampling, settings: MetricSettings) -> dict[str, PointEstimate]:
+def _at_own_temperature(
+    questions: QuestionSet, fold: IntArray, resampling: Resampling, settings: MetricSettings
+) -> dict[str, PointEstimate]:
     """Return the run's own temperature, and its losses at it, cross-fitted: what is left when the softmax is scaled best.
 
     Only these calibration errors can be compared across normalizations, which change the softmax's temperature.
     """
-    fold = assign_folds(len(questions), resampling.clusters, settings.seed)
     inverse = inverse_temperatures(questions, fold)
     tempered = questions.at_temperature(inverse)
     metrics = choice_metrics(tempered, settings)

@@ -1,0 +1,58 @@
+"""What quantizing does to thresholds: conformal answer sets, and deferral at the full model's confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bitsure.comparison.difference_tests import with_paired_interval
+from bitsure.metrics.conformal import answer_sets, set_metrics
+from bitsure.metrics.estimation import estimate, unless_few
+from bitsure.metrics.full_thresholds import SAFE_AT_FULL_THRESHOLD, at_full_thresholds, full_threshold_metrics
+from bitsure.metrics.metric_names import CONFORMAL_SET_SIZE
+from bitsure.metrics.point_estimate import PointEstimate
+from bitsure.metrics.question_pairs import AnswerPairs, QuestionPairs
+from bitsure.metrics.resampling import Resampling
+from bitsure.metrics.run_metrics import summarize
+from bitsure.metrics.statistic import Statistic
+from bitsure.results.measurement import Difference
+
+
+def threshold_differences(
+    pairs: QuestionPairs, resampling: Resampling, level: float
+) -> tuple[dict[str, Difference], dict[str, PointEstimate]]:
+    """Return how the answer sets change, each model at its own threshold and both at the full model's, and likewise deferral.
+
+    At the full model's thresholds, `share` of the numbers of deferral is what the quantized model defers.
+
+    Args:
+        pairs: Both models' answers.
+        resampling: How the task's questions are resampled.
+        level: The confidence level of the intervals, in (0, 1).
+
+    Returns:
+        The differences, without tests, and their estimates.
+    """
+    clusters = resampling.clusters
+    full_sets, quantized_sets = (answer_sets(side, pairs.fold, clusters) for side in (pairs.full, pairs.quantized))
+    full, quantized = at_full_thresholds(pairs, full_sets)
+    own_size = {CONFORMAL_SET_SIZE: set_metrics()[CONFORMAL_SET_SIZE]}
+    estimates = _estimates(own_size, full_sets, quantized_sets, resampling)
+    estimates |= _estimates(full_threshold_metrics(), full, quantized, resampling)
+    results = {
+        name: summarize(Difference, change, len(pairs), resampling, level, baseline=change.sides[1], quantized=change.sides[0])
+        for name, change in estimates.items()
+    }
+    for name, kept in full.promises.items():
+        both = AnswerPairs(kept, quantized.promises[name])
+        results[name] = with_paired_interval(results[name], both, resampling.units, level)
+    for k, name in enumerate(SAFE_AT_FULL_THRESHOLD):
+        results[name] = results[name].model_copy(update={"share": float(quantized.deferred[:, k].mean())})
+    return results, estimates
+
+
+def _estimates(
+    metrics: Mapping[str, Statistic[Any]], full: Any, quantized: Any, resampling: Resampling
+) -> dict[str, PointEstimate]:
+    changes = estimate(metrics, quantized, resampling.weights, resampling.clusters, minus=full)
+    return unless_few(changes, resampling.clusters)
