@@ -51,6 +51,12 @@ def _parser() -> argparse.ArgumentParser:
     contrast.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="run directories of quantized models")
     contrast.set_defaults(run=_contrast)
 
+    choose = commands.add_parser("choose", help="which is the smallest quantizer of a sweep that may be shipped?")
+    choose.add_argument("sweep", type=Path, metavar="SWEEP_DIR", help="the directory of a sweep over quantizers")
+    choose.add_argument("--max-bytes", type=int, help="the largest size on disk that may be chosen")
+    choose.add_argument("--margin", type=float, help="the largest loss of accuracy to ship; default: verdict.accuracy_margin")
+    choose.set_defaults(run=_choose)
+
     compress = commands.add_parser("compress", help="is the cheapest model to load also the least sure?")
     compress.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="run directories of quantized models")
     compress.add_argument("--task", help="whose numbers to show; default: a run's only task, or the mean over its tasks")
@@ -103,6 +109,12 @@ def _contrast(given: argparse.Namespace) -> None:
     from bitsure.report.model_contrasts import report_models
 
     report_models(given.runs)
+
+
+def _choose(given: argparse.Namespace) -> None:
+    from bitsure.sweep.report.choose_command import choose_quantizers
+
+    choose_quantizers(given.sweep, given.max_bytes, given.margin)
 
 
 def _compress(given: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Full precision against quantized: differences with tests, noise control, verdict, published numbers."""
+"""Full precision against quantized: differences, tests, noise control, verdict, choice of a quantizer, published numbers."""
 
 from bitsure.comparison.differences import compare, was_compared
 from bitsure.comparison.non_inferiority import judge

@@ -1,0 +1,100 @@
+"""`bitsure choose`: the smallest quantizer of each model that may be shipped, from the files of a sweep."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from bitsure.cli import main
+from tests.builders.sweeps import leave_unfinished, write_quantized
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """Five quantizers of one model on 600 questions."""
+    folder = tmp_path_factory.mktemp("sweeps") / "made"
+    flips = {"gptq8": (0, 0), "gptq4": (0, 0), "rtn4": (60, 40), "gptq3": (8, 7), "rtn2": (120, 0)}
+    for quantizer, (lost, won) in flips.items():
+        write_quantized(folder, quantizer, lost, won, chance=0.5)
+    leave_unfinished(folder, "broken", state="failed", error="no memory")
+    return folder
+
+
+def chosen(capsys, folder, *options: str) -> str:
+    main(["choose", str(folder), *options])
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_the_smallest_is_named_with_the_runner_up_and_all_others(sweep, capsys):
+    out = chosen(capsys, sweep)
+    assert "m: choose gptq4, of 5 the smallest whose loss of accuracy is surely below 0.01: +0.0000 [-0.0" in out
+    assert "It is in gptq4. Runner-up: gptq8. Surely worse: rtn2. Undecided: gptq3, rtn4." in out
+    assert "Mean over t: 600 questions. Intervals hold for all candidates at once, at 95%." in out
+    assert "Not in the mean, because full precision is not above guessing there: chance." in out
+    assert "other: nothing to choose, because no candidate can be judged. Not judged: broken (failed)." in out
+
+
+def test_a_limit_of_size_and_a_margin_change_the_choice(sweep, capsys):
+    out = chosen(capsys, sweep, "--max-bytes", "400")
+    assert "m: no choice yet" in out and "Not judged: gptq4 (500 bytes are more than 400)." in out
+    assert "choose gptq3, of 5 the smallest" in chosen(capsys, sweep, "--margin", "0.05")
+    for option in (("--max-bytes", "0"), ("--margin", "0"), ("--margin", "nan")):
+        with pytest.raises(SystemExit, match=option[0]):
+            main(["choose", str(sweep), *option])
+
+
+def test_undecided_ones_say_how_many_questions_they_need(sweep, capsys):
+    main(["choose", str(sweep)])
+    rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(("gptq", "rtn"))}
+    assert rows["rtn4"][6] == "undecided" and int(rows["rtn4"][7].replace(",", "")) > 10_000
+    assert rows["rtn2"][6:] == ["inferior"] and rows["gptq8"][1:3] == ["0.001", "8.00"]
+
+
+def test_a_candidate_without_its_changes_or_a_task_is_not_judged(tmp_path, capsys):
+    for quantizer in ("gptq8", "gptq4", "gptq3"):
+        write_quantized(tmp_path, quantizer, 0, **({"easy": 0.9} if quantizer != "gptq4" else {}))
+    (tmp_path / "gptq3" / "changes.parquet").write_bytes(b"")
+    out = chosen(capsys, tmp_path)
+    assert "Not judged: gptq3 (gptq3/changes.parquet is missing or damaged)." in out
+    assert "Not judged: gptq4 (was not asked easy)." in out
+    assert "no choice yet" in out  # 40 questions of a task are too few to be sure
+
+
+def test_cells_with_other_tasks_of_one_quantizer_are_one_candidate(tmp_path, capsys):
+    for quantizer in ("gptq8", "gptq4"):
+        write_quantized(tmp_path, quantizer, 0)
+        cell = write_quantized(tmp_path / "other", quantizer, 0)
+        for file in ("metrics.json", "comparison.json"):
+            content = json.loads((cell / file).read_text(encoding="utf-8"))
+            (cell / file).write_text(json.dumps({"u": content["t"]}), encoding="utf-8")
+        cell.rename(tmp_path / f"u-{quantizer}")
+    (tmp_path / "other").rmdir()
+    assert "m: choose gptq4, of 2 the smallest" in chosen(capsys, tmp_path)
+
+
+def test_few_questions_decide_nothing(tmp_path, capsys):
+    write_quantized(tmp_path, "gptq4", 0, questions=20)
+    out = chosen(capsys, tmp_path)
+    assert "no choice yet" in out and "t has fewer than 30 questions, or clusters of them" in out
+
+
+def test_runs_of_other_questions_are_refused(tmp_path, capsys):
+    write_quantized(tmp_path, "gptq8", 0)
+    write_quantized(tmp_path, "gptq4", 0)
+    table = pq.read_table(tmp_path / "gptq4" / "changes.parquet")
+    numbers = (table["question"].to_numpy() // 2).astype("uint64")
+    pq.write_table(table.set_column(1, "question", [numbers]), tmp_path / "gptq4" / "changes.parquet")
+    with pytest.raises(SystemExit, match="no question of t is in all of them"):
+        main(["choose", str(tmp_path)])
+
+
+def test_what_is_no_sweep_or_holds_no_quantized_model_is_refused(tmp_path):
+    with pytest.raises(SystemExit, match="no sweep's directory"):
+        main(["choose", str(tmp_path)])
+    cell = write_quantized(tmp_path, "gptq4", 0, questions=40)
+    config = cell / "config.yaml"
+    config.write_text(config.read_text(encoding="utf-8").replace("gptq4", "none"), encoding="utf-8")
+    with pytest.raises(SystemExit, match="holds no quantized model"):
+        main(["choose", str(tmp_path)])
