@@ -98,7 +98,8 @@ def _candidates_of(runs: list[tuple[CellResult, CellColumns]], max_bytes: int | 
     for candidate in candidates:
         if missing := [task for task in judged if task not in candidate.changes]:
             not_judged[candidate.label] = f"was not asked {', '.join(missing)}"
-    candidates = sorted((one for one in candidates if one.label not in not_judged), key=lambda one: one.size)
+    candidates = [candidate for candidate in candidates if candidate.label not in not_judged]
+    candidates.sort(key=lambda candidate: candidate.size)
     losses = {task: _losses(task, candidates) for task in judged if candidates}
     columns = runs[0][1]
     return ModelCandidates(
@@ -135,7 +136,7 @@ def _read_changes(candidate: Candidate) -> str | None:
 
 def _above_guessing(task: str, candidates: Sequence[Candidate]) -> bool:
     """Return whether full precision's accuracy is above guessing; without choices to guess from, it always is."""
-    values = [cell.comparison[task] for one in candidates for cell in one.cells if task in cell.comparison]
+    values = [cell.comparison[task] for candidate in candidates for cell in candidate.cells if task in cell.comparison]
     above: Difference | None = values[0].get(BASELINE_ABOVE_GUESSING)
     if above is None:
         return True
