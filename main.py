@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
+from bitsure.base.files import check_file_names
 from bitsure.config import hydra_errors, own_code, schema
 from bitsure.config.schema import Config
 from bitsure.config.validation import check_choices, to_dataclasses
@@ -66,5 +67,9 @@ def _run(config: Config, sweep_dir: str | None) -> None:
 
 if __name__ == "__main__":
     terminal.protect()
+    try:
+        check_file_names([os.getcwd(), *sys.argv[1:], os.environ.get("BITSURE_STORE", "")])
+    except UserError as wrong_name:
+        sys.exit(f"\nError: {wrong_name}")
     with hydra_errors.sentences():
         main()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
-from bitsure.base.files import disk_errors
+from bitsure.base.files import check_file_names, disk_errors
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     terminal.protect()
     given = _parser().parse_args(arguments)
     try:
+        check_file_names([os.getcwd(), *map(str, vars(given).values())])
         with disk_errors(Path()):
             given.run(given)
     except UserError as error:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -25,6 +28,18 @@ def test_a_file_in_the_place_of_a_folder_is_one_sentence(bitsure, tmp_path, argu
     error = done.stderr.strip().splitlines()[-1]
     assert "file" in error and ": Not a directory. Make it a directory that may be read and written, or choose" in error
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("program", ["main.py", "report"])
+def test_names_that_this_locale_cannot_read_are_one_sentence(bitsure, tmp_path, monkeypatch, program):
+    if program == "main.py":
+        done = bitsure("model=local", "model.path='m\u00f6del'", environment=ASCII)
+    else:
+        command = [sys.executable, "-c", "from bitsure.cli import main; main()", "report", "l\u00e4ufe"]
+        done = subprocess.run(command, cwd=tmp_path, env=os.environ | ASCII, capture_output=True, text=True)
+    error = done.stderr.strip().splitlines()
+    assert done.returncode == 1 and len(error) == 1 and "in this locale Python reads names as ascii" in error[0]
+    assert "PYTHONUTF8=1" in error[0]
 
 
 @pytest.mark.slow

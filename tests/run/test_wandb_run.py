@@ -78,8 +78,12 @@ def test_a_run_survives_the_end_of_wandbs_process(tmp_path, when):
     assert "Traceback" in (folder / "log").read_text()
 
 
-def test_a_file_where_wandb_would_write_does_not_end_a_run(tmp_path):
-    (tmp_path / "wandb").write_text("")
+@pytest.mark.parametrize("place", ["wandb", "wandb/run.json"])
+def test_a_place_where_wandb_cannot_write_does_not_end_a_run(tmp_path, place):
+    if place == "wandb":
+        (tmp_path / place).write_text("")
+    else:
+        (tmp_path / place).mkdir(parents=True)
     with tracking.track_run(tracked_config(), {}, tmp_path, None, tmp_path / "log") as tracker:
         tracker.log_records(tmp_path / "records.parquet")
     assert tracker.warning.startswith("W&B: missing: ") and "wandb" in tracker.warning

@@ -9,17 +9,38 @@ import json
 import os
 import re
 import shutil
+import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bitsure.base.errors import DiskError
+from bitsure.base.errors import DiskError, UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 ANOTHER_PLACE = "paths.store=DIR for the store, hydra.run.dir=DIR or hydra.sweep.dir=DIR for results, --out DIR for a report"
 PROBE = bytes(2**16)  # as much as the first files of a run need
+
+
+def check_file_names(names: Iterable[str]) -> None:
+    """Check that libraries open the files that Python names.
+
+    Args:
+        names: What may name files: arguments, environment variables, the working directory.
+
+    Raises:
+        UserError: If a name is not ASCII where Python's names of files are not in UTF-8, as libraries take them to be.
+    """
+    if sys.getfilesystemencoding() == "utf-8":
+        return
+    for name in names:
+        if not name.isascii():
+            shown, encoding = os.fsencode(name).decode(errors="replace"), sys.getfilesystemencoding()
+            raise UserError(
+                f"{shown}: in this locale Python reads names as {encoding}, and libraries cannot open such a file. Set the "
+                "environment variable PYTHONUTF8=1 and give the same command again."
+            )
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from bitsure.base import terminal
-from bitsure.base.errors import UserError
+from bitsure.base.errors import DiskError, UserError
 from bitsure.base.files import hash_json, write_text
 from bitsure.config.schema import TrackingSettings
 from bitsure.run.wandb_names import TAG_BYTES, fit
@@ -134,8 +134,10 @@ class WandbSession:
         try:
             with terminal.output_to(self._log_file):
                 yield
-        except UserError:
-            raise
+        except UserError as error:
+            if not isinstance(error, DiskError):
+                raise
+            self._break_off(error)
         except Exception as error:  # noqa: BLE001  W&B raises many kinds where its process is gone; results stand all the same
             self._break_off(error)
 
@@ -151,7 +153,7 @@ class WandbSession:
                 self.run.finish(exit_code=exit_code)
 
     def _break_off(self, error: Exception) -> None:
-        self._error = f"{type(error).__name__}: {error}".splitlines()[0]
+        self._error = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
         self.run = None
         with suppress(Exception), terminal.output_to(self._log_file):
             print("".join(traceback.format_exception(error)))
