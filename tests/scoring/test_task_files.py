@@ -171,6 +171,18 @@ file_read_late = opened_by_code(
 )
 
 
+def file_of_prompts(place: Place) -> Callable[[], object]:
+    data = place.questions("data.jsonl", "one")
+    prompts = place.outside / "prompts.yaml"
+    prompts.write_text("prompts: {p: {doc_to_text: 'one {{q}}', doc_to_target: ' a'}}")
+    fields = FIELDS.replace("multiple_choice", "loglikelihood").replace("doc_to_choice: options\n", "")
+    place.task(
+        f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: {data}}}}}\nuse_prompt: {prompts}:p",
+        fields.replace("acc", "perplexity"),
+    )
+    return lambda: prompts.write_text("prompts: {p: {doc_to_text: 'two {{q}}', doc_to_target: ' a'}}")
+
+
 @pytest.mark.parametrize(
     "prepare",
     [
@@ -188,6 +200,7 @@ file_read_late = opened_by_code(
         parquet_by_pandas,
         file_read_at_import,
         file_read_late,
+        file_of_prompts,
     ],
 )
 def test_a_change_of_any_file_that_is_read_gives_new_questions_and_another_key(tmp_path, prepare):

@@ -84,6 +84,29 @@ def test_installed_modules_and_metrics_that_are_scripts_are_code_too(folder):
         load(folder)
 
 
+SCRIPTS = "metric_list: [{metric: ./code.py, hf_evaluate: true}]"
+
+
+@pytest.mark.parametrize(
+    ("group", "runs"),
+    [
+        ("group: all\ntask: [asked]\naggregate_metric_list: [{metric: mine}]\n", []),
+        ("group: all\ntask: [{task: asked, process_results: null}]\n", ["./code.py of HF Evaluate"]),
+        ("group: all\ntask: [{group: inner, task: [{task: asked, metric_list: [{metric: mine}]}]}]\n", ["mine of HF Evaluate"]),
+    ],
+)
+def test_metrics_that_the_harness_does_not_load_are_no_scripts(folder, group, runs):
+    from bitsure.tasks.task_code import HARNESS, task_code
+    from bitsure.tasks.task_names import task_manager
+
+    bbq = HARNESS / "bbq" / "bbq_multiple_choice.yaml"
+    (folder / "plain.yaml").write_text(f"include: {bbq}\ntask: plain\n")
+    (folder / "asked.yaml").write_text(f"include: {bbq}\ntask: asked\n{SCRIPTS}\n")
+    (folder / "all.yaml").write_text(group)
+    manager = task_manager(str(folder), False)
+    assert task_code(manager, "plain").runs == [] and task_code(manager, "all").runs == runs
+
+
 def test_the_harness_own_tasks_are_trusted():
     from bitsure.tasks.task_code import task_code
     from bitsure.tasks.task_names import task_manager

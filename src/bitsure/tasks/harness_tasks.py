@@ -18,6 +18,7 @@ from bitsure.hub.repositories import FILES, Origin, local_origin
 from bitsure.tasks.data_files import READING_ERRORS, changed_data, load_error, missing_column
 from bitsure.tasks.few_shots import prepare_few_shots, repeatable_draws
 from bitsure.tasks.kinds import KINDS, kind_of
+from bitsure.tasks.prompt_files import check_prompts
 from bitsure.tasks.protocols import HarnessTask
 from bitsure.tasks.task_code import check_trusted, files_read_by, task_code
 from bitsure.tasks.task_names import WHY_NOT_SCORED, check_scored, find_manager, members
@@ -75,6 +76,7 @@ def load_tasks(task: TaskSettings, names: Sequence[str], hub_mirror: str | None,
         check_scored(managers[name], name)
         check_trusted(code[name], name, task)
     sandbox_templates()
+    check_prompts()
     loaded = {}
     with data_sets_from(hub_mirror, task.include_path, fetch) as origins:
         for name in names:

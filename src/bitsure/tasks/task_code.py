@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,13 +48,13 @@ def task_code(manager: TaskManager, name: str) -> TaskCode:
     """
     functions: list[tuple[str, Path]] = []
     files: dict[Path, None] = {}
-    scripts: list[str] = []
     with _read_only(functions, files):
-        for file in dict.fromkeys(_own_yaml_files(manager, name, set())):
-            scripts += _metric_scripts(_yaml_loader.load_yaml(file))
+        configs = [_yaml_loader.load_yaml(file) for file in dict.fromkeys(_own_yaml_files(manager, name, set()))]
     named = dict.fromkeys((function, folder) for function, folder in functions if not folder.is_relative_to(HARNESS))
     modules = {_module(function, folder): function.rpartition(".")[0] for function, folder in named}
-    runs = [_in_words(function, folder) for function, folder in named] + [f"{name} of HF Evaluate" for name in scripts]
+    runs = [_in_words(function, folder) for function, folder in named] + [
+        f"{name} of HF Evaluate" for name in _metric_scripts(configs)
+    ]
     return TaskCode(
         yaml_files=[file for file in files if not file.resolve().is_relative_to(HARNESS)],
         modules=[file for file in modules if file.is_file()],
@@ -127,8 +127,9 @@ def _read_only(functions: list[tuple[str, Path]], files: dict[Path, None]) -> It
     """Within the block, let the harness read YAML files without importing what they name; collect the names and the files."""
     import_function, load_yaml = _yaml_loader._import_func_in_yml, _yaml_loader.load_yaml
 
-    def collect(function: str, folder: Path) -> None:
+    def collect(function: str, folder: Path) -> object:
         functions.append((function, folder))
+        return object()  # stands for the function in the settings
 
     def load(file: Path, **settings: Any) -> Any:  # which the harness calls for included files too
         files[Path(file).absolute()] = None
@@ -141,16 +142,27 @@ def _read_only(functions: list[tuple[str, Path]], files: dict[Path, None]) -> It
         _yaml_loader._import_func_in_yml, _yaml_loader.load_yaml = import_function, load_yaml
 
 
-def _metric_scripts(config: Any) -> list[str]:
-    """Return the metrics that the harness would load from HF Evaluate, which are scripts of a folder or of the hub."""
-    if isinstance(config, list):
-        return [name for part in config for name in _metric_scripts(part)]
-    if not isinstance(config, dict):
-        return []
-    metric = config.get("metric")
-    nested = [name for part in config.values() for name in _metric_scripts(part)]
-    is_script = isinstance(metric, str) and (config.get("hf_evaluate") or metric not in metric_registry)
-    return [str(metric), *nested] if is_script else nested
+def _metric_scripts(configs: Sequence[Any]) -> Iterator[str]:
+    """Yield the metrics that the harness would load from HF Evaluate, which are scripts of a folder or of the hub.
+
+    Of a task with `process_results` it loads none, unless the entry of a group takes that away.
+    """
+    parts = [part for config in configs for part in _with_entries(config)]
+    taken_away = any(part.get("process_results", "") is None for part in parts)
+    for part in parts:
+        if taken_away or part.get("process_results") is None:
+            for entry in part.get("metric_list") or ():
+                metric = entry.get("metric")
+                if isinstance(metric, str) and (entry.get("hf_evaluate") or metric not in metric_registry):
+                    yield metric
+
+
+def _with_entries(config: Any) -> Iterator[dict[str, Any]]:
+    """Yield a configuration and, of a group, the entries with settings of their own."""
+    if isinstance(config, dict):
+        yield config
+        for entry in config["task"] if isinstance(config.get("task"), list) else ():
+            yield from _with_entries(entry)
 
 
 def _module(function: str, folder: Path) -> Path:
