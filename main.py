@@ -1,5 +1,6 @@
 """bitsure's command line: compose the settings, check them, run. See README.md."""
 
+import logging
 import os
 import shlex
 import signal
@@ -25,6 +26,9 @@ schema.register()
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+
+# torchao, where transformers finds it, calls a function that torch is about to withdraw: nothing for a user to act on.
+logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

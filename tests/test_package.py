@@ -7,9 +7,11 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import bitsure
 from bitsure.config.paths import PROJECT
 
 HEAVY = ("torch", "transformers", "lm_eval", "wandb", "matplotlib", "scipy", "datasets", "gptqmodel")
@@ -50,6 +52,17 @@ def test_importing_the_package_and_its_command_loads_nothing_heavy():
     code = f"import sys, bitsure, bitsure.cli; print([name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", ["bitsure", "bitsure.cli"])
+def test_the_command_is_also_a_module(module, tmp_path):
+    command = [sys.executable, "-m", module, "report", str(tmp_path / "nowhere")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "nowhere: no such directory" in done.stderr
+
+
+def test_the_packages_names_are_its_public_ones():
+    assert {"load", "measure", "compare"} <= set(dir(bitsure)) == set(bitsure.__all__)
 
 
 def test_the_configuration_is_part_of_the_package():

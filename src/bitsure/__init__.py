@@ -26,6 +26,11 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    """Return the public names, those too that were not used yet."""
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: the command line and the configuration need none of them."""
     if name not in __all__:

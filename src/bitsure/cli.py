@@ -135,3 +135,7 @@ def _wandb_sweep(given: argparse.Namespace) -> None:
     from bitsure.sweep.launch.wandb_sweep import wandb_sweep
 
     print(wandb_sweep(given.file), end="")
+
+
+if __name__ == "__main__":
+    main()

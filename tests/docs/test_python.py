@@ -13,7 +13,7 @@ from bitsure.base.errors import UserError
 from bitsure.config.paths import PROJECT
 from tests.builders.documents import code_blocks
 
-LOAD, *ARRAYS = code_blocks("python.md", "python")
+LOAD, BASELINE, *ARRAYS = code_blocks("python.md", "python")
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,8 @@ def test_a_run_is_loaded(run_dir, tmp_path, monkeypatch):
     shutil.copytree(run_dir, tmp_path / "outputs/2026-01-31/12-00-00")
     names: dict = {}
     exec(LOAD, names)
+    exec(BASELINE, names)
+    assert names["full"]["pocket_recall"]["accuracy"].value == names["run"].comparison["pocket_recall"]["accuracy"].baseline
     assert names["run"].quantization.quantizer == "rtn3"
     assert len(names["table"]) == 80
 
@@ -52,7 +54,7 @@ def test_what_is_loaded_compares_as_the_run_did(run_dir):
 
 
 def test_a_block_is_at_most_ten_lines():
-    for block in (LOAD, *ARRAYS):
+    for block in (LOAD, BASELINE, *ARRAYS):
         assert len([line for line in block.splitlines() if line.strip()]) <= 10
 
 

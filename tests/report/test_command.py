@@ -102,6 +102,15 @@ def test_a_report_never_drops_a_runs_own_metrics_from_its_directory(two_runs, tm
     assert (tmp_path / "elsewhere" / "metrics.json").is_file() and "own metrics are left out: twice" in caplog.text
 
 
+def test_a_damaged_file_comes_before_the_runs_own_metrics(two_runs):
+    _, quantized = two_runs
+    (quantized / "config.yaml").write_text("metric: {own: {twice: my_metrics.double}}\n")
+    records = quantized / "records.parquet"
+    records.write_bytes(records.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"records\.parquet"):
+        report_run(quantized)
+
+
 def test_directories_without_records_are_refused(two_runs, tmp_path):
     with pytest.raises(UserError, match="no such directory"):
         report_run(tmp_path / "nowhere")

@@ -45,14 +45,14 @@ def report_run(
     Raises:
         UserError: If there are no records, the two runs cannot be compared, or the run's files would lose metrics of its own.
     """
-    metric, margins = read_report_settings(directory / "config.yaml", metric_name, config_dir)
-    out = out or directory
-    if names := [name for name in own_metric_names(directory / "config.yaml") if name not in metric.own]:
-        _leave_out(names, directory, out)
     run = read_saved_run(directory)
     full = read_saved_run(baseline) if baseline is not None else read_own_baseline(directory)
     if full is not None:
         check_harness_versions(full, run)
+    metric, margins = read_report_settings(directory / "config.yaml", metric_name, config_dir)
+    out = out or directory
+    if names := [name for name in own_metric_names(directory / "config.yaml") if name not in metric.own]:
+        _leave_out(names, directory, out)
     about = _about(directory, run, full.bits_per_weight if full else None)
     with _all_or_nothing(out) as unfinished:
         report = build(unfinished, run.records, full.records if full else None, metric, margins, about)

@@ -32,8 +32,19 @@ def find_manager(task: TaskSettings, name: str) -> TaskManager:
         where = "lm-evaluation-harness" + (f" or in task.include_path={task.include_path}" if task.include_path else "")
         unknown = dict.fromkeys(other for other in [name, *task.names] if other not in manager.all_tasks)
         listed = " No task ".join(f"{other!r}.{did_you_mean(other, manager.all_tasks)}" for other in unknown)
-        raise UserError(f"task.names: in {where} there is no task {listed} `lm-eval ls tasks` lists them all.")
+        raise UserError(
+            f"task.names: in {where} there is no task {listed} `lm-eval ls tasks` lists them all.{_tasks_of_the_folder(task)}"
+        )
     return manager
+
+
+def _tasks_of_the_folder(task: TaskSettings) -> str:
+    """Return a sentence on what `task.include_path` holds; empty where it is not set."""
+    if task.include_path is None:
+        return ""
+    names = ",".join(sorted(task_manager(task.include_path, include_defaults=False).all_tasks))
+    holds = f"name its tasks: 'task.names=[{names}]'" if names else "it holds no task"
+    return f" The folder task.include_path takes the place of the one that the preset task={task.name} has; {holds}."
 
 
 @functools.cache

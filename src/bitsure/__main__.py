@@ -1,0 +1,5 @@
+"""Run the command `bitsure` as `python -m bitsure`."""
+
+from bitsure.cli import main
+
+main()
