@@ -16,7 +16,7 @@ from bitsure.sweep.report.building import build_sweep_report
 from bitsure.sweep.report.sweep_terminal import show_sweep
 from tests.builders.answers import paired_runs
 from tests.builders.quantized_models import full_and_quantized
-from tests.builders.result_files import quantization
+from tests.builders.result_files import model_origin, provenance, quantization
 
 
 @pytest.fixture
@@ -79,6 +79,12 @@ def test_a_report_goes_where_it_is_sent_and_says_so(two_runs, tmp_path, capsys):
     assert all(path.is_file() for pictures in report.figures.values() for path in pictures.values())
     assert f"report   {report.page}" in capsys.readouterr().out.splitlines()
     assert not (quantized / "report.html").exists() and {path.suffix for path in (tmp_path / "out").iterdir()} >= {".html"}
+
+
+def test_a_quantizer_that_is_no_object_is_compared_with_no_published_number(two_runs):
+    full, quantized = two_runs
+    write(quantized / "provenance.json", provenance(model=model_origin(), weights={"quant": "gptq"}))
+    assert report_run(quantized, baseline=full).published == []
 
 
 def test_nothing_is_written_through_a_link_of_someone_elses_directory(two_runs, tmp_path):

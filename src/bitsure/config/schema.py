@@ -6,6 +6,7 @@ in conf/. No torch here: composing a config must stay quick.
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from dataclasses import asdict, dataclass, field
@@ -32,8 +33,10 @@ class ControlSettings:
     scale: float = 1.0  # the noise's output error ÷ the quantizer's, for noise that does more or less to the answers
 
     def __post_init__(self) -> None:
-        if not self.scale > 0:
-            raise UserError(f"control.scale={self.scale}: a number above 0; 1 is noise of the quantizer's own output error.")
+        if not 0 < self.scale < math.inf:
+            raise UserError(
+                f"control.scale={self.scale}: a finite number above 0; 1 is noise of the quantizer's own output error."
+            )
         if self.seeds != 0:
             at_least("control.seeds", self.seeds, 19, " (a p-value of .05 needs as many), or 0 for none")
 
@@ -123,8 +126,8 @@ class CompressSettings:
     def __post_init__(self) -> None:
         at_least("compress.codes", self.codes, 0)
         at_least("compress.tokens", self.tokens, 0)
-        if not self.bandwidth > 0:
-            raise UserError(f"compress.bandwidth={self.bandwidth}: megabytes a second, a number above 0, such as 500.")
+        if not 0 < self.bandwidth < math.inf:
+            raise UserError(f"compress.bandwidth={self.bandwidth}: megabytes a second, a finite number above 0, such as 500.")
 
 
 @dataclass
@@ -150,8 +153,11 @@ class MetricSettings:
         one_of("metric.binning", self.binning, ("uniform", "quantile"))
         one_of("metric.normalization", self.normalization, ("none", "token", "char", "byte"))
         at_least("metric.resamples", self.resamples, 100)
-        if self.quantized_cost is not None and not self.quantized_cost > 0:
-            raise UserError(f"metric.quantized_cost={self.quantized_cost}: a number above 0, or null.")
+        for key, most in (("n_bins", 10_000), ("resamples", 1_000_000)):  # settings of others must not fill the memory
+            if getattr(self, key) > most:
+                raise UserError(f"metric.{key}={getattr(self, key)}: must be {most:,} or less.")
+        if self.quantized_cost is not None and not 0 < self.quantized_cost < math.inf:
+            raise UserError(f"metric.quantized_cost={self.quantized_cost}: a finite number above 0, or null.")
         for key in ("confidence_level", "alpha"):
             if not 0 < getattr(self, key) < 1:
                 raise UserError(f"metric.{key}={getattr(self, key)}: a number between 0 and 1.")
@@ -180,8 +186,8 @@ class VerdictSettings:
 
     def __post_init__(self) -> None:
         for key in ("accuracy_margin", "nll_margin", "calibration_error_margin"):
-            if not getattr(self, key) > 0:
-                raise UserError(f"verdict.{key}={getattr(self, key)}: a number above 0, such as 0.01.")
+            if not 0 < getattr(self, key) < math.inf:
+                raise UserError(f"verdict.{key}={getattr(self, key)}: a finite number above 0, such as 0.01.")
 
 
 @dataclass
