@@ -108,6 +108,11 @@ def test_other_line_ends_and_half_characters_in_a_prompt_are_no_end_of_a_line(tm
     assert "a\u2028b" in read_harness_log(tmp_path)[1]["boolq", 0]
 
 
+def test_a_metric_beyond_every_number_is_none(tmp_path):
+    write(tmp_path, sample() | {"acc": 10**400})
+    assert len(rows(tmp_path)) == 1
+
+
 def test_the_latest_file_of_a_task_counts(tmp_path):
     write(tmp_path, sample(), name="samples_boolq_2026-01-02T03-04-05.678901.jsonl")
     write(tmp_path, sample(7), name="samples_boolq_2026-02-02T03-04-05.678901.jsonl")
@@ -126,6 +131,7 @@ def test_the_latest_file_of_a_task_counts(tmp_path):
         (json.dumps(sample() | {"doc_id": 2**70}), "doc_id is 1180591620717411303424"),
         (json.dumps(sample() | {"doc_id": "first"}), "doc_id is 'first'"),
         (json.dumps(sample() | {"doc_hash": None}), "doc_hash is None"),
+        (json.dumps(sample() | {"doc_hash": "\ud800"}), "doc_hash is .* a text in ASCII"),
         (json.dumps(sample() | {"arguments": None}), "arguments is None"),
         (json.dumps(sample() | {"arguments": {}}), "no requests"),
         (json.dumps(sample() | {"arguments": [[None, None]]}), "a request is"),

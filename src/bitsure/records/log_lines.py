@@ -154,8 +154,8 @@ def _sample(line: str, where: str) -> dict[str, Any]:
     if missing := [key for key in NEEDED if key not in sample]:
         raise UserError(f"{where}: no {', '.join(missing)}; this is no sample of lm-evaluation-harness 0.4.")
     for key in HASHES:
-        if not isinstance(sample[key], str):
-            raise UserError(f"{where}: {key} is {_shown(sample[key])}; it must be a text.")
+        if not isinstance(sample[key], str) or not sample[key].isascii():
+            raise UserError(f"{where}: {key} is {_shown(sample[key])}; it must be a hash, a text in ASCII.")
     return cast("dict[str, Any]", sample)
 
 

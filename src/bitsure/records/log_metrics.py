@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ TOLERANCE = 1e-6  # relative, of a log-likelihood or a probability that the log 
 
 def metric_value(value: Any) -> float | None:
     """Return a metric's value; None if it is none or is not a number."""
-    if not isinstance(value, int | float) or not math.isfinite(value):
+    if not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         return None
     return float(value)
 
