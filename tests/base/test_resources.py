@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import importlib.util
 import mmap
+import sys
 
 import torch
 
@@ -50,3 +52,13 @@ def test_a_container_limits_what_is_free(monkeypatch, tmp_path):
     assert resources.free_memory(torch.device("cpu")) == 700
     (tmp_path / "memory.max").write_text("max\n")
     assert resources.free_memory(torch.device("cpu")) > 10**6
+
+
+def test_a_system_without_limits_of_processes_has_none(monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    monkeypatch.setattr(sys, "platform", "win32")
+    spec = importlib.util.find_spec("bitsure.base.resources")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "bitsure.base.resources", module)
+    spec.loader.exec_module(module)
+    assert module.address_space() is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from contextlib import nullcontext
 
 import datasets
 import pytest
@@ -152,3 +153,21 @@ def test_a_folder_in_the_place_of_the_cache_is_one_sentence(monkeypatch, tmp_pat
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "file" / "hf" / "datasets")
     with pytest.raises(UserError, match=r"data set json cannot be read: the hub's cache .* HF_HOME"), data_sets_from(None):
         datasets.load_dataset("json", data_files=str(tmp_path / "data.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("none.jsonl", "there is no file at .*none.jsonl"), ("bad.jsonl", r".*bad\.jsonl: ArrowInvalid: JSON parse error")],
+)
+@pytest.mark.parametrize("without_network", [False, True])
+def test_a_file_of_this_machine_is_named_without_advice_on_the_network(monkeypatch, tmp_path, name, reason, without_network):
+    import datasets
+
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "bad.jsonl").write_text("no json {")
+    with (
+        pytest.raises(UserError, match=rf"^data set json cannot be read: {reason}.* data_files in the task's YAML; [^\n]*$"),
+        offline() if without_network else nullcontext(),
+        data_sets_from(None, str(tmp_path)),
+    ):
+        datasets.load_dataset("json", data_files={"test": name})

@@ -14,7 +14,7 @@ from typing import Any
 
 OPENING = ("open", "sqlite3.connect")  # Python's audit events
 WRITING = os.O_WRONLY | os.O_RDWR
-INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+INSTALLED = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 
 _recorders: list[_Recorder] = []  # of the blocks that are open
 _hooks: list[str] = []  # Python's audit hooks stay until the process ends: ours is added once
@@ -24,8 +24,8 @@ class _Recorder:
     def __init__(self, code: Collection[Path], apart_from: Collection[Path]) -> None:
         self.places: set[Path] = set()
         self._written: set[Path] = set()
-        self._code = tuple(str(folder.resolve()) + os.sep for folder in code)
-        self._apart_from = (*INSTALLED, *(str(folder.resolve()) for folder in apart_from))
+        self._code = _prefixes(code)
+        self._apart_from = _prefixes([*INSTALLED, *apart_from])
 
     def opened(self, path: Path, flags: int) -> None:
         """Record a file that is opened while a function of the user's own code runs; one that it writes itself is no source."""
@@ -38,6 +38,11 @@ class _Recorder:
 
     def finish(self) -> None:
         self.places -= self._written
+
+
+def _prefixes(folders: Collection[Path]) -> tuple[str, ...]:
+    """Return what the paths of files in folders begin with."""
+    return tuple(os.path.join(folder.resolve(), "") for folder in folders)
 
 
 @contextmanager

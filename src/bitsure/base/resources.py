@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -122,6 +122,10 @@ def free_memory(device: torch.device) -> int:
 
 def address_space() -> int | None:
     """Return the bytes of address space that this process may have (`ulimit -v`); None if they are not limited."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     return None if limit == resource.RLIM_INFINITY else limit
 

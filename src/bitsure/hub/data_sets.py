@@ -14,7 +14,7 @@ from bitsure.base.files import as_on_disk, files_at, files_under, hash_json
 from bitsure.base.opened_files import note
 from bitsure.hub import conversions, mirrors
 from bitsure.hub.dataset_calls import DatasetCall
-from bitsure.hub.failures import explained, is_data_set_error, unusable_cache
+from bitsure.hub.failures import explained, explained_files, is_data_set_error, unusable_cache
 from bitsure.hub.fetching import fetch_data_set
 from bitsure.hub.repositories import Origin
 from bitsure.hub.repository_files import origin_in_cache
@@ -69,7 +69,10 @@ class _Reader:
         self._note(call)
         if self._mirror and Path(self._mirror, "datasets", path).is_dir():
             return self._read_mirror(call, self._mirror)
-        with explained(call, f"datasets/{path}", self._mirror, is_expected=is_data_set_error):
+        with (
+            explained(call, f"datasets/{path}", self._mirror, is_expected=is_data_set_error),
+            explained_files(call, () if call.is_repository else call.local_places),
+        ):
             data_set, origin = self._read_hub(call, local)
         if call.is_repository:
             self.origins[path] = origin

@@ -6,11 +6,12 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bitsure.base.errors import NotHere, UserError, did_you_mean
+from bitsure.base.files import files_at
 from bitsure.config.paths import CONF
 from bitsure.hub.offline import is_offline
 from bitsure.hub.repositories import WantedModel
@@ -96,6 +97,29 @@ def explained(
         lacking = f"the mirror {mirror} has no {place}, and " if mirror else ""
         message = f"{what} is not available: {lacking}{_reason(error, place, model)}"
         raise (NotHere.because(str(what), message) if is_offline() else UserError(message)) from error
+
+
+@contextmanager
+def explained_files(what: object, places: Sequence[Path]) -> Iterator[None]:
+    """Raise UserError for files of this machine that are missing or cannot be read within the block; other errors pass.
+
+    Args:
+        what: What is read, for the message.
+        places: The files, folders and patterns that it is read from; empty for what the hub has.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not places or not is_data_set_error(error) or any(map(is_hub_error, _causes(error))):
+            raise
+        if missing := [str(place) for place in places if not files_at(place)]:
+            reason = f"there is no file at {', '.join(missing)}"
+        else:
+            reason = f"{', '.join(map(str, places))}: {_first_line(error.__cause__ or error)}"
+        raise UserError(
+            f"{what} cannot be read: {reason}. Correct the file, or dataset_path, data_dir or data_files in the task's YAML; "
+            "relative names in data_files belong to task.include_path."
+        ) from error
 
 
 def unusable_cache(error: BaseException) -> str | None:
@@ -218,7 +242,7 @@ def _without_hub_errors() -> Iterator[None]:
             raise
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     """Return the error's type and first line, without a token that might be in it."""
     from huggingface_hub import get_token
 
