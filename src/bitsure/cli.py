@@ -75,8 +75,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _report(given: argparse.Namespace) -> None:
+    from bitsure.records.saved_run import is_sweep
     from bitsure.report.command import report_run
-    from bitsure.sweep.report.cell_results import is_sweep
 
     if is_sweep(given.directory):
         _report_sweep(given)

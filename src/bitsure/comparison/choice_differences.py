@@ -28,8 +28,6 @@ from bitsure.metrics.significance import paired_t_test, z_test
 from bitsure.metrics.temperature import assign_folds
 from bitsure.results.measurement import Difference, Interval
 
-# each model's over its own right or wrong answers, so that the difference also holds what moved between the two
-CONDITIONAL = ("confidence_correct", "confidence_wrong")
 STUDY_ALPHA = 0.01  # of the study's own test
 
 
@@ -83,7 +81,9 @@ def _metric_differences(
     results = {}
     for name, metric in metrics.items():
         now, was = estimates[name].sides
-        counts = {"n_baseline": metric.count(full), "n_quantized": metric.count(quantized)} if name in CONDITIONAL else {}
+        # Where only some questions count, they may be others for each model: the difference also holds what moved between them.
+        some = metric.members(full) is not None
+        counts = {"n_baseline": metric.count(full), "n_quantized": metric.count(quantized)} if some else {}
         results[name] = summarize(
             Difference, estimates[name], len(full), resampling, level, baseline=was, quantized=now, **counts
         )

@@ -40,6 +40,7 @@ def read_saved_run(directory: Path) -> SavedRun:
     """
     if not directory.is_dir():
         raise UserError(f"{directory}: no such directory.")
+    refuse_sweep(directory)
     if (directory / "records.parquet").is_file():
         records, made_from = read_records(directory / "records.parquet")
         quantization = read_if_there(directory / "quantization.json", Quantization)
@@ -51,6 +52,21 @@ def read_saved_run(directory: Path) -> SavedRun:
     raise UserError(
         f"{directory} holds neither records.parquet (a run of bitsure) nor samples_*.jsonl (of lm-evaluation-harness)."
     )
+
+
+def is_sweep(directory: Path) -> bool:
+    """Return whether a directory is a sweep's and not a run's."""
+    if (directory / "plan.json").is_file():
+        return True
+    return not (directory / "config.yaml").is_file() and any(directory.glob("*/config.yaml"))
+
+
+def refuse_sweep(directory: Path) -> None:
+    """Raise UserError if a directory is a sweep's, where one of a run is needed."""
+    if is_sweep(directory):
+        raise UserError(
+            f"{directory} is a sweep's directory: `bitsure report {directory}` reports it; or give its runs, the folders in it."
+        )
 
 
 def read_own_baseline(directory: Path) -> SavedRun | None:

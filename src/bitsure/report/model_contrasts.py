@@ -13,38 +13,52 @@ from bitsure.config.report_settings import read_report_settings
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.across import Contrast
 from bitsure.records.joining import join
-from bitsure.records.saved_run import check_harness_versions, read_own_baseline, read_saved_run
+from bitsure.records.saved_run import check_harness_versions, read_own_baseline, read_saved_run, refuse_sweep
 
 
 def report_models(directories: Sequence[Path]) -> None:
     """Print each model's change, how much the changes vary, and the contrasts of all pairs of models.
 
     Args:
-        directories: Run directories of two or more quantized models, of different names. The metric settings are those of
+        directories: Run directories of two or more quantized models. The metric settings are those of
             the first.
 
     Raises:
-        UserError: If there are fewer than two names, a directory lacks records or a baseline, or different versions of the
-            harness scored the two.
+        UserError: If there are fewer than two, one is given twice or is a sweep's, a directory lacks records or a baseline,
+            or different versions of the harness scored the two.
     """
-    names = [directory.name for directory in directories]
+    for directory in directories:
+        refuse_sweep(directory)
+    names = _distinct_names(directories)
     if len(names) < 2 or len(set(names)) < len(names):
-        raise UserError(f"{', '.join(names)}: give two or more run directories of different names.")
+        raise UserError(f"{', '.join(names)}: give two or more run directories, each of them once.")
     metric, _ = read_report_settings(directories[0] / "config.yaml")
     out = terminal.console()
-    for task, result in compare_models([_read(directory, metric) for directory in directories], metric).items():
+    for task, result in compare_models(
+        [_read(directory, name, metric) for directory, name in zip(directories, names, strict=True)], metric
+    ).items():
         for line in _lines(task, result, metric.confidence_level):
             out.print(line, markup=False, soft_wrap=True)
 
 
-def _read(directory: Path, metric: MetricSettings) -> QuantizedModel:
+def _distinct_names(directories: Sequence[Path]) -> list[str]:
+    """Return the directories' names, each with as many of its parents as it takes to tell them apart."""
+    parts = [directory.absolute().parts for directory in directories]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(path[-depth:]) for path in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [directory.name for directory in directories]
+
+
+def _read(directory: Path, name: str, metric: MetricSettings) -> QuantizedModel:
     files = [directory / name for name in ("baseline.parquet", "records.parquet")]
     if missing := [file.name for file in files if not file.is_file()]:
         raise UserError(f"{directory} holds no {' and no '.join(missing)}: give run directories of quantized models.")
     run, baseline = read_saved_run(directory), read_own_baseline(directory)
     assert baseline is not None  # its file is there
     check_harness_versions(baseline, run)
-    return QuantizedModel(directory.name, answer_changes(join(baseline.records, run.records), metric))
+    return QuantizedModel(name, answer_changes(join(baseline.records, run.records), metric))
 
 
 def _lines(task: str, result: BetweenModels, level: float) -> list[str]:

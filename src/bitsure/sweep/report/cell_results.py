@@ -16,6 +16,7 @@ from bitsure.base.memo import Memo
 from bitsure.config.report_settings import check_report_settings
 from bitsure.config.run_config import read_run_config
 from bitsure.config.schema import TrackingSettings
+from bitsure.records.saved_run import is_sweep
 from bitsure.results import (
     Comparison,
     Costs,
@@ -79,13 +80,6 @@ class CellResult:
         """Every setting that SETTINGS names and NOT_SETTINGS does not, by its dotted name."""
         flat = dict(_flat(self.config))
         return {key: flat[key] for key in flat if key.startswith(SETTINGS) and key not in NOT_SETTINGS}
-
-
-def is_sweep(directory: Path) -> bool:
-    """Return whether a directory is a sweep's and not a run's."""
-    if (directory / "plan.json").is_file():
-        return True
-    return not (directory / "config.yaml").is_file() and any(directory.glob("*/config.yaml"))
 
 
 def read_cells(sweep_dir: Path) -> list[CellResult]:
