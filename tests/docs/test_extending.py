@@ -141,8 +141,8 @@ def test_metrics_of_ones_own_are_measured_compared_and_reported(folder):
     run(folder, METRIC_RUN, f"hydra.run.dir={run_dir}")
     for name in ("metrics", "baseline_metrics", "comparison"):
         recall = results(run_dir, name)["pocket_recall"]
-        assert recall["sure_and_wrong"]["n"] == 20 and recall["accuracy_if_sure"]["value"] is not None
-    assert results(run_dir, "metrics")["pocket_recall"]["accuracy_if_sure"]["n"] < 20
+        assert recall["sure_and_wrong"]["n"] == 100 and recall["accuracy_if_sure"]["value"] is not None
+    assert results(run_dir, "metrics")["pocket_recall"]["accuracy_if_sure"]["n"] < 100
     assert recall["accuracy_if_sure"]["n_quantized"] == results(run_dir, "metrics")["pocket_recall"]["accuracy_if_sure"]["n"]
     assert recall["accuracy_if_sure"]["family"] == "exploratory" and 0 <= recall["accuracy_if_sure"]["p_adjusted"] <= 1
     assert '<td class="text">sure_and_wrong</td>' in (run_dir / "report.html").read_text()
