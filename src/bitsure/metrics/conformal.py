@@ -23,19 +23,15 @@ MISCOVERAGE = 0.1  # the share of questions whose set may hold no right choice
 
 @dataclass(frozen=True)
 class AnswerSets:
-    """Sets of choices, one for each of n questions, and what they would be at other promises.
+    """Sets of choices, one for each of n questions.
 
     Attributes:
         questions: The answers that the sets are of.
         least: The probability a choice needs to be in a question's set, shape (n,).
-        least_wider: The same where half as many questions may be missed, shape (n,).
-        least_narrower: The same where one and a half times as many may be, shape (n,).
     """
 
     questions: QuestionSet
     least: FloatArray
-    least_wider: FloatArray
-    least_narrower: FloatArray
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -50,21 +46,6 @@ class AnswerSets:
         """1.0 where the set holds a right choice, else 0.0."""
         return _covered(self.questions, self.least)
 
-    @cached_property
-    def size_refitted(self) -> FloatArray:
-        """The size plus the question's influence on all sizes through the threshold; the mean is that of the sizes.
-
-        The threshold is a quantile: a covered question makes the sets smaller, one that is missed makes them larger. The
-        influence is −(covered − mean) · dS/dβ, where S is the mean size at a promised coverage β. dS/dβ is the slope between
-        the two other promises; the usual formula divides by a density, which is hard to estimate.
-        """
-        wider, narrower = self.least_wider, self.least_narrower
-        gained = float((_covered(self.questions, wider) - _covered(self.questions, narrower)).mean())
-        grown = float((_sizes(self.questions, wider) - _sizes(self.questions, narrower)).mean())
-        slope = grown / gained if gained > 0 else 0.0
-        sizes: FloatArray = self.size - slope * (self.correct - self.correct.mean())
-        return sizes
-
     def of(self, questions: QuestionSet) -> AnswerSets:
         """Return the sets of another model's answers to the same questions, at these thresholds."""
         return replace(self, questions=questions)
@@ -78,8 +59,7 @@ def answer_sets(questions: QuestionSet, fold: IntArray, clusters: IntArray | Non
         fold: The fold of each, shape (n,), from 0. Questions of one cluster lie in one fold.
         clusters: Each question's cluster, shape (n,), from 0; None if every question is alone.
     """
-    promises = (MISCOVERAGE, MISCOVERAGE / 2, MISCOVERAGE * 3 / 2)
-    return AnswerSets(questions, *(least_probabilities(questions, fold, clusters, share) for share in promises))
+    return AnswerSets(questions, least_probabilities(questions, fold, clusters))
 
 
 def least_probabilities(
@@ -117,11 +97,11 @@ def least_probabilities(
 def set_metrics() -> dict[str, SumStatistic[AnswerSets]]:
     """Return the mean size and the coverage of answer sets.
 
-    The interval of the size counts that the thresholds were fitted. That of the coverage holds them fixed: it says what they
-    cover of other questions.
+    The size has no interval: none that was tried covers the effect of fitting the thresholds where nearly all answers are
+    right. The interval of the coverage holds the thresholds fixed: it says what they cover of other questions.
     """
     return {
-        CONFORMAL_SET_SIZE: mean(lambda sets: sets.size_refitted, least=0.0),
+        CONFORMAL_SET_SIZE: replace(mean(lambda sets: sets.size, least=0.0), interval="never"),
         CONFORMAL_COVERAGE: proportion(lambda sets: sets.correct),
     }
 

@@ -167,6 +167,8 @@ def _fit(
     """
     if units < 2 or (units < FEWEST and kind not in MEANS):
         return _Fit(math.nan, None, few_units(units, clusters), "none")
+    if units < FEWEST and kind == "proportion" and clusters is None:
+        return _Fit(standard_error(influence(), None), None, FEW_NAMES["score"], "score")
     if units < FEWEST or kind == "positive":
         error = standard_error(influence(), clusters) * math.sqrt(units / (units - 1))
         shape = FEW_SHAPES[kind]

@@ -97,4 +97,6 @@ def _nll_per(
         return np.stack([texts.nll, units], axis=1)
 
     kind: IntervalKind = "log_mean" if function is np.exp else "mean"
-    return SumStatistic(features, lambda sums: function(sums[..., 0] / sums[..., 1]), kind, least=0.0)
+    return SumStatistic(
+        features, lambda sums: function(sums[..., 0] / sums[..., 1]), kind, least=float(function(np.zeros(1))[0])
+    )
