@@ -32,6 +32,7 @@ def own_metric(tmp_path):
     return ["--config-dir", "my_conf", "metric=mine"]
 
 
+@pytest.mark.slow
 def test_a_sweep_measures_compares_and_reports_it(bitsure, tiny, own_metric, tmp_path):
     done = bitsure("-m", *own_metric, *tiny, "quant=rtn3,rtn2", "hydra.sweep.dir=sweep")
     assert done.returncode == 0, done.stderr
@@ -42,7 +43,9 @@ def test_a_sweep_measures_compares_and_reports_it(bitsure, tiny, own_metric, tmp
     [task] = (name for name in numbers["metrics"] if name != "macro_average")
     for name in ("metrics", "baseline_metrics"):
         assert numbers[name][task]["twice"]["value"] == pytest.approx(2 * numbers[name][task]["confidence"]["value"])
-    assert numbers["comparison"][task]["twice"]["family"] == "exploratory"
+    assert numbers["comparison"][task]["twice"]["value"] == pytest.approx(
+        2 * numbers["comparison"][task]["confidence"]["value"]
+    )
     assert '<td class="text">twice</td>' in (run_dir / "report.html").read_text()
     table = pq.read_table(tmp_path / "sweep" / "sweep.parquet")
     rows = table.filter(pc.equal(table["metric"], "twice"))

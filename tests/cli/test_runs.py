@@ -261,6 +261,7 @@ def test_the_report_is_made_again_from_records_alone(bitsure, tiny, tmp_path):
     assert not any(name in done.stdout + done.stderr for name in ("torch", "lm_eval"))
 
 
+@pytest.mark.slow
 def test_a_log_that_the_harness_itself_wrote_is_read_and_compared(tmp_path, tiny_model, own_tasks):
     command = [
         sys.executable,

@@ -109,6 +109,7 @@ def test_the_studys_sweep_gives_one_table_of_an_embedded_and_a_full_size_model(t
     assert f"no cell was started:\n- 2 cells (2, 3): done, but the model in {opt} changed since" in said
 
 
+@pytest.mark.slow
 @needs_shared
 def test_the_studys_sweep_runs_on_an_embedded_model_without_gptqmodel(tmp_path, hub):
     chosen = ["model=pocket-300k", "quant=none,rtn4", "calib=pocket", f"paths.hub_mirror={hub}"]

@@ -104,6 +104,7 @@ def test_a_run_reads_the_hub_and_then_its_cache(world):
     assert "read by torch's weights-only loader" in (folder / "straight" / "main.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_mirror_serves_where_there_is_no_network(world):
     served, folder, run = world
     served.breaks, served.busy = 1, 1
@@ -138,6 +139,7 @@ def test_a_mirror_serves_where_there_is_no_network(world):
     assert again.returncode == 0 and not any("resolve" in path and path.endswith((".bin", ".gz")) for _, path in served.asked)
 
 
+@pytest.mark.slow
 def test_a_mirror_made_by_hand_says_what_cannot_be_checked(world):
     _, folder, run = world
     for kind, name in (("models", "opt"), ("datasets", "quiz")):

@@ -43,7 +43,7 @@ with track_run(config, resolved(config), folder, "sweep-1", folder / "log") as t
 """
 
 
-@pytest.mark.parametrize("mode", ["online", "offline"])
+@pytest.mark.parametrize("mode", ["online", pytest.param("offline", marks=pytest.mark.slow)])
 def test_a_server_is_given_a_run_whole(server, tmp_path, mode):
     run_python(PROJECT, "-c", RUN, str(tmp_path), mode)
     if mode == "offline":
@@ -63,6 +63,7 @@ def test_a_server_is_given_a_run_whole(server, tmp_path, mode):
     assert len(json.loads(samples)["data"]) == 30
 
 
+@pytest.mark.slow
 def test_a_cell_that_is_run_again_online_is_the_same_run(server, tmp_path):
     for _ in range(2):
         run_python(PROJECT, "-c", RUN, str(tmp_path), "online")

@@ -107,6 +107,7 @@ def test_metrics_that_the_harness_does_not_load_are_no_scripts(folder, group, ru
     assert task_code(manager, "plain").runs == [] and task_code(manager, "all").runs == runs
 
 
+@pytest.mark.slow
 def test_the_harness_own_tasks_are_trusted():
     from bitsure.tasks.task_code import task_code
     from bitsure.tasks.task_names import task_manager

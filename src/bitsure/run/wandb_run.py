@@ -87,8 +87,7 @@ def start_service(tracking: TrackingSettings) -> None:
 
     def start() -> None:
         wandb = _wandb()
-        # ValueError: a setting of the environment that W&B does not take.
-        with suppress(wandb.errors.Error, OSError, ValueError):
+        with suppress(Exception):  # the run starts the service again, and says what is wrong
             wandb.setup()
 
     threading.Thread(target=start, daemon=True).start()

@@ -69,6 +69,7 @@ def test_the_answer_stands_where_the_task_puts_it(tmp_path):
     assert locate(["mine"], include_path=tmp_path).documents == ("The dog barked.",)
 
 
+@pytest.mark.slow
 @needs_shared
 def test_real_tasks():
     """The mirror holds 20 training questions of each."""

@@ -189,6 +189,7 @@ def test_a_finished_sweep_again_loads_no_model(tmp_path):
         assert first == again
 
 
+@pytest.mark.slow
 def test_a_cell_that_hangs_is_asked_to_end_after_its_time_and_then_made_to(sweep):
     code, output, cells = sweep.run("hang", "hang early", "deaf", overrides=("sweep.time_limit=3",))
     assert (code, states(cells)) == (1, ["timed out"] * 3), output
@@ -221,6 +222,7 @@ def test_waiting_for_another_cell_is_none_of_a_cells_time(monkeypatch, waits, en
     assert cell_process._ends_in_time(process, limit, process.waited) == in_time
 
 
+@pytest.mark.slow
 def test_a_cell_tells_how_long_it_waited_for_another_one(sweep, tmp_path):
     with Store(tmp_path / "store").lock("weights", "of another"):
         process = sweep.start("wait", "done", "done")
@@ -246,7 +248,7 @@ def test_a_cell_ends_with_its_sweep(sweep):
     [
         ("hang", signal.SIGINT, True),  # a terminal's Ctrl-C
         ("hang early", signal.SIGINT, True),
-        ("hang", signal.SIGTERM, False),  # a scheduler's stop
+        pytest.param("hang", signal.SIGTERM, False, marks=pytest.mark.slow),  # a scheduler's stop
         ("hang early", signal.SIGTERM, False),
     ],
 )

@@ -133,7 +133,10 @@ def test_a_sweep_has_one_directory_whenever_its_cells_are_composed():
         assert {cell.directory.parent for cell in cells} == {Path(master.hydra.sweep.dir)}
 
 
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem == "best_practice" else ()) for path in SWEEPS],
+)
 def test_every_sweep_composes(path):
     cells = compose_valid(name=path.stem)
     assert len(cells) > 1

@@ -54,6 +54,7 @@ def test_a_sweeps_directory_syncs_as_it_is(finished, tmp_path, monkeypatch):
     assert json.loads(server.files["wandb-summary.json"])["sweep/done"] == 12
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_reported_again_is_the_same_run(finished, tmp_path, monkeypatch):
     """And one of other cells, in the same folder, is another; an agent gives its own id."""
     folder = shutil.copytree(finished, tmp_path / "small")
