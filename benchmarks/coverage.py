@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.metrics import CHOICES, records_table
+from bitsure import metric_settings
 from bitsure.base.files import atomic_path, write_text
 from bitsure.comparison import compare
-from bitsure.config.schema import MetricSettings
 from bitsure.metrics import measure
 from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.metrics.estimation import FEWEST
@@ -36,17 +36,8 @@ BATCH = 50  # draws of a part
 NOMINAL_ERROR = 0.05
 ROUNDING = 1e-12
 NOTHING = "–"
+METRIC = metric_settings(resamples=500)
 FEWEST_SHOWN = 0.5  # of the draws that have an interval; below, it counts as not shown
-SETTINGS = MetricSettings(
-    n_bins=15,
-    binning="uniform",
-    normalization="none",
-    paper_compat=False,
-    resamples=500,
-    confidence_level=0.95,
-    alpha=0.01,
-    seed=0,
-)
 
 
 @dataclass(frozen=True)
@@ -134,9 +125,9 @@ def results(scenario: Scenario, seed: int) -> dict[str, Measurement]:
     full, quantized = draw(scenario, seed)
     measured: dict[str, Measurement] = {}
     if not scenario.is_null:
-        measured |= {f"metrics/{name}": value for name, value in measure(quantized, SETTINGS)["t"].items()}
+        measured |= {f"metrics/{name}": value for name, value in measure(quantized, METRIC)["t"].items()}
     if scenario.temperature != 1:
-        measured |= {f"comparison/{name}": value for name, value in compare(full, quantized, SETTINGS)["t"].items()}
+        measured |= {f"comparison/{name}": value for name, value in compare(full, quantized, METRIC)["t"].items()}
     return measured
 
 
@@ -252,7 +243,7 @@ def main() -> None:
         .read_text(encoding="utf-8")
         .format(
             draws=arguments.draws,
-            resamples=SETTINGS.resamples,
+            resamples=METRIC.resamples,
             error=2 * math.sqrt(NOMINAL_ERROR * (1 - NOMINAL_ERROR) / arguments.draws),
             most=MOST,
             cluster_size=CLUSTER_SIZE,

@@ -30,7 +30,7 @@ def test_a_sweep_with_anything_wrong_is_refused_before_its_first_cell_with_all_t
 
 def test_a_launcher_that_is_not_installed_is_named_with_the_command_that_brings_it(bitsure, tiny):
     if is_installed("hydra_ray_launcher"):
-        pytest.skip("it is installed")
+        pytest.skip("hydra-ray-launcher is installed: its absence cannot be tried")
     done = bitsure("-m", *tiny, "quant=rtn2,rtn8", "hydra/launcher=ray")
     assert done.returncode == 1 and "hydra_ray_launcher is not installed" in done.stderr
     assert "python -m pip install -e '.[ray]'" in done.stderr and "Traceback" not in done.stderr

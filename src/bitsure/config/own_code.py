@@ -26,8 +26,8 @@ def make_importable(config_sources: Iterable[Any]) -> None:
 def no_such_config_dir(config_dir: Path) -> str:
     """Return the error message for a `--config-dir` that does not exist, with the nearest directory beside it."""
     above = config_dir.absolute().parent
-    beside = [path.name for path in above.iterdir() if path.is_dir()] if above.is_dir() else []
-    return f"--config-dir {config_dir}: no such directory.{did_you_mean(config_dir.name, beside)}"
+    neighbours = [path.name for path in above.iterdir() if path.is_dir()] if above.is_dir() else []
+    return f"--config-dir {config_dir}: no such directory.{did_you_mean(config_dir.name, neighbours)}"
 
 
 def add_to_path(config_dir: Path) -> None:

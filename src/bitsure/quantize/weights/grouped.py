@@ -50,8 +50,8 @@ class GroupedWeight(Weight):
 
     def _weight_codes(self, bits: int, *statistics: torch.Tensor) -> WeightCodes:
         """Return the codes, with the format's own statistics between the scales and the input scales."""
-        beside = [self.scales, *statistics] + ([] if self.input_scales is None else [self.input_scales])
-        return WeightCodes(bits, self.codes, self.width or self.codes.shape[1], self._groups_of_rows, beside)
+        side_tensors = [self.scales, *statistics] + ([] if self.input_scales is None else [self.input_scales])
+        return WeightCodes(bits, self.codes, self.width or self.codes.shape[1], self._groups_of_rows, side_tensors)
 
     def _groups_of_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the group of each code of some rows, as `WeightCodes.groups`."""
