@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 TEXT = "the quick brown fox jumps over the lazy dog and the cat sat on the mat while it rained in the town. "
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<{{ m.role }}> {{ m.content }} {% endfor %}"
+    "{% if add_generation_prompt %}<assistant> {% endif %}"
+)
 
 
 def byte_tokenizer():

@@ -10,21 +10,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from hydra import compose, initialize_config_dir
 
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
-from bitsure.config import schema
-from bitsure.config import validation as settings
-from bitsure.config.paths import CONF
 from bitsure.records.parquet import read_prompts, read_records
 from bitsure.run import pipeline
+from tests.builders.composing import composed
+from tests.builders.tokenizers import CHAT_TEMPLATE
 
-schema.register()
-TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}<{{ m.role }}> {{ m.content }} {% endfor %}"
-    "{% if add_generation_prompt %}<assistant> {% endif %}"
-)
 FOUR = "task.names=[tiny_pets,tiny_taught,tiny_last,tiny_pages]"
 
 
@@ -47,9 +40,7 @@ def given(tiny_model, own_tasks):
 def run(out: Path, *overrides: str) -> Path:
     """Run one cell with the store beside its directory, unless another is given."""
     store = [] if any("paths.store" in override for override in overrides) else [f"paths.store={out.parent / 'store'}"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose("config", overrides=[*overrides, *store])
-    pipeline.run(settings.to_dataclasses(composed), out)
+    pipeline.run(composed(*overrides, *store), out)
     return out
 
 
@@ -90,7 +81,7 @@ def test_examples_are_turns_for_both_models_with_a_chat_template(given, tiny_mod
 
     chat = shutil.copytree(tiny_model, tmp_path / "chat")
     tokenizer = AutoTokenizer.from_pretrained(chat)
-    tokenizer.chat_template = TEMPLATE
+    tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.save_pretrained(chat)
     out = run(tmp_path / "run", *given, f"model.path={chat}", "task.chat_template=true")
     check_paired(out)

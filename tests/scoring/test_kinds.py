@@ -8,27 +8,19 @@ import os
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from bitsure.base.errors import UserError
-from bitsure.config import schema
-from bitsure.config import validation as settings
-from bitsure.config.paths import CONF
 from bitsure.config.schema import TaskSettings
 from bitsure.metrics import measure
 from bitsure.models.load import load_model
 from bitsure.records.parquet import read_records
 from bitsure.records.record import by_task
 from bitsure.run import pipeline
-from tests.builders.engines import hooked_lm
+from tests.builders.composing import composed
+from tests.builders.engines import scored
 from tests.builders.marks import SHARED, needs_shared, needs_transformers_5
 from tests.builders.settings import METRIC
-
-schema.register()
-TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}<{{ m.role }}> {{ m.content }} {% endfor %}"
-    "{% if add_generation_prompt %}<assistant> {% endif %}"
-)
+from tests.builders.tokenizers import CHAT_TEMPLATE
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +30,11 @@ def loaded_model(tiny_model):
 
 def ask(loaded_model, own_tasks, name, **changes):
     """The records and prompts of one's own task."""
-    from bitsure.scoring import harness
     from bitsure.scoring.prompting import check_prompting
-    from bitsure.tasks import harness_tasks as tasks
 
-    model, tokenizer = loaded_model
     chosen = TaskSettings(**({"name": "own", "names": [name], "include_path": str(own_tasks)} | changes))
-    check_prompting(tokenizer, chosen)
-    lm = hooked_lm(model, tokenizer, add_bos=chosen.add_bos)
-    return harness.evaluate_tasks(tasks.load_tasks(chosen, [name], None)[name], lm, chosen)
+    check_prompting(loaded_model[1], chosen)
+    return scored(chosen, *loaded_model)
 
 
 def test_a_task_with_several_filters_has_each_question_once(loaded_model, own_tasks, tmp_path):
@@ -87,7 +75,7 @@ def test_chat_template_and_system_instruction_are_in_the_prompts(loaded_model, o
     model, tokenizer = loaded_model[0], copy.deepcopy(loaded_model[1])
     with pytest.raises(UserError, match=r"task\.chat_template=true: this model's tokenizer has no chat template"):
         ask(loaded_model, own_tasks, "tiny_pets", chat_template=True)
-    tokenizer.chat_template = TEMPLATE
+    tokenizer.chat_template = CHAT_TEMPLATE
     settings = {"chat_template": True, "system_instruction": "Be brief.", "num_fewshot": 2, "limit": 3}
     rows, prompts = ask((model, tokenizer), own_tasks, "tiny_pets", **settings)
     for prompt in prompts:
@@ -131,10 +119,8 @@ def test_a_tokenizer_that_puts_bos_by_itself_can_be_told_not_to(own_tasks):
 
 
 def cell(tmp_path: Path, *overrides: str) -> Path:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose("config", overrides=["model=local", f"paths.store={tmp_path / 'store'}", *overrides])
     out = tmp_path / f"run{len(os.listdir(tmp_path))}"
-    pipeline.run(settings.to_dataclasses(composed), out)
+    pipeline.run(composed("model=local", f"paths.store={tmp_path / 'store'}", *overrides), out)
     return out
 
 

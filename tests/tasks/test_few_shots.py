@@ -10,7 +10,7 @@ import pytest
 from bitsure.base.errors import UserError
 from bitsure.config.schema import TaskSettings
 from bitsure.models.load import load_model
-from tests.builders.engines import hooked_lm
+from tests.builders.engines import scored
 
 CHOICES = ["red", "blue", "green"]
 YAML = (
@@ -40,10 +40,7 @@ def colours(tmp_path):
 
 def ask(model, task: TaskSettings) -> list[str]:
     """Return the prompts of the task's questions."""
-    from bitsure.scoring.harness import evaluate_tasks
-    from bitsure.tasks.harness_tasks import load_tasks
-
-    return evaluate_tasks(load_tasks(task, task.names, None)["colours"], hooked_lm(*model), task)[1]
+    return scored(task, *model)[1]
 
 
 def harness_prompts(model, task: TaskSettings) -> list[str]:
@@ -149,12 +146,8 @@ def test_the_way_that_the_refusal_names_works(model, colours):
 
 
 def test_right_choices_may_be_named_by_a_list_of_texts(model, colours):
-    from bitsure.scoring.harness import evaluate_tasks
-    from bitsure.tasks.harness_tasks import load_tasks
-
     rows = [{"question": f"thing {i}?", "choices": CHOICES, "label": CHOICES[: i % 2 + 1]} for i in range(12)]
-    task = colours("", rows)
-    records, prompts = evaluate_tasks(load_tasks(task, task.names, None)["colours"], hooked_lm(*model), task)
+    records, prompts = scored(colours("", rows), *model)
     assert [record.gold for record in records] == [[0], [0, 1]] * 6
     assert all(prompt.count("A: red") == 3 for prompt in prompts)
     with pytest.raises(UserError, match=r"colours: the target \['black'\] is none of the 3 choices"):
