@@ -26,7 +26,7 @@ def rows(logits: np.ndarray, task: str = "t") -> Records:
 
 @pytest.fixture(scope="module")
 def runs():
-    """Full precision, 19 runs with noise on the logits, one more of those, and one that hits unsure questions alone."""
+    """Full precision, 19 runs with noise on the logits, one more of those, and one that harms unsure questions alone."""
     random = np.random.default_rng(0)
     full = random.normal(size=(N, 3)) * random.uniform(0.2, 3, size=(N, 1))
     noisy = [rows(full + random.normal(size=full.shape) * 0.3) for _ in range(SEEDS + 1)]
@@ -54,7 +54,10 @@ def test_noise_of_another_size_is_no_control(runs, scale):
     found = compare(full, noisy[0], METRIC, noisy=other)
     assert found["t"]["harm_slope"].p_value is None and found["t"]["harm_slope"].test is None
     sentence = judge(found, MARGINS, METRIC).noise_control["t"].sentence
-    assert "Whether unsure questions are hit harder than by such noise is not tested: its mean KL is 0." in sentence
+    assert (
+        "Whether unsure questions fare worse than sure ones by more than such noise explains is not tested: its mean KL is 0."
+        in sentence
+    )
     assert "its standard deviation of the change in log-odds is 0." in sentence and "a factor of 1.25" in sentence
     advised = float(re.search(r"Try control\.scale=([\d.]+)\.", sentence)[1])  # brings noise of this scale to the quantizer's
     assert advised * scale == pytest.approx(1, abs=0.1)
@@ -86,10 +89,21 @@ def test_the_verdict_says_where_the_model_lies(runs):
     comparison = compare(full, hard, METRIC, noisy=noisy)
     judged = judge(comparison, MARGINS, METRIC)
     said = judged.noise_control["t"]
-    assert said.places["true_label_prob"] == "below" and "is below that" in said.sentence
-    assert "Unsure questions are hit harder than by such noise (p = 0.05, unadjusted)." in said.sentence
+    assert said.places["true_label_prob"] == "worse" and "is worse than that" in said.sentence
+    assert (
+        "Unsure questions fare worse than sure ones by more than such noise explains (p = 0.05, unadjusted)." in said.sentence
+    )
     assert verdict_sentences(judged)[-1] == said.sentence
     assert judge(compare(full, one_more, METRIC), MARGINS, METRIC).noise_control is None
+
+
+def test_an_improvement_is_called_better_whether_its_number_rises_or_falls(runs):
+    full, noisy, _, _ = runs
+    logits = np.array(full["choice_logprobs"].to_pylist()) + 0.5 * np.eye(3)[np.arange(N) % 3]
+    improved = judge(compare(full, rows(logits), METRIC, noisy=noisy), MARGINS, METRIC).noise_control["t"]
+    places = {name: improved.places[name] for name in ("true_label_prob", "nll", "harm_stratum_1", "instability")}
+    assert set(places.values()) == {"better"} and "is better than that" in improved.sentence
+    assert improved.places["confidence"] in ("below", "within", "above")
 
 
 def test_few_seeds_show_nothing_at_a_high_level(runs):
@@ -97,7 +111,7 @@ def test_few_seeds_show_nothing_at_a_high_level(runs):
     metric = dataclasses.replace(METRIC, confidence_level=0.99)
     sentence = judge(compare(full, hard, METRIC, noisy=noisy), MARGINS, metric).noise_control["t"].sentence
     assert "19 seeds cannot show at α = 0.01 (p = 0.05, unadjusted): that takes at least 99." in sentence
-    assert "Unsure questions are hit harder" not in sentence
+    assert "Unsure questions fare worse" not in sentence
 
 
 def test_a_control_of_other_questions_is_refused(runs):

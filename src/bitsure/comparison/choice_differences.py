@@ -12,6 +12,7 @@ from bitsure.comparison.threshold_differences import threshold_differences
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics import paper_compat
 from bitsure.metrics.choice_metrics import accuracy_above_guessing, choice_metrics
+from bitsure.metrics.confidence_shift import shift_metrics
 from bitsure.metrics.deferral_curve import deferral_points
 from bitsure.metrics.estimation import estimate
 from bitsure.metrics.flips import mcnemar
@@ -48,9 +49,11 @@ def compare_choices(
     pairs = QuestionPairs(full, quantized, assign_folds(len(full), resampling.clusters, settings.seed))
     results, estimates = _metric_differences(pairs, settings, resampling)
     results["accuracy"] = with_paired_interval(results["accuracy"], pairs, resampling.units, level)
-    metrics = pair_metrics()
-    for name, point_estimate in estimate(metrics, pairs, resampling.weights, resampling.clusters).items():
-        estimates[name] = point_estimate
+    averaged, shifts = pair_metrics(), shift_metrics(full)  # one confidence means another certainty on each task
+    metrics = averaged | shifts
+    of_pairs = estimate(metrics, pairs, resampling.weights, resampling.clusters)
+    estimates |= {name: of_pairs[name] for name in averaged}
+    for name, point_estimate in of_pairs.items():
         results[name] = summarize(Difference, point_estimate, metrics[name].count(pairs), resampling, level)
     guessing = estimate({BASELINE_ABOVE_GUESSING: accuracy_above_guessing()}, full, resampling.weights, resampling.clusters)
     for name, point_estimate in guessing.items():

@@ -9,7 +9,8 @@ import numpy as np
 
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.choice_metrics import choice_metrics
-from bitsure.metrics.metric_names import ECE, NOISE_CONTROL
+from bitsure.metrics.confidence_shift import LOG_ODDS_SHIFT, PROBABILITY_SHIFT, shift_metrics
+from bitsure.metrics.metric_names import ECE, NOISE_CONTROL, PRIMARY
 from bitsure.metrics.pair_metrics import pair_metrics
 from bitsure.metrics.question_pairs import STRATA, QuestionPairs
 from bitsure.metrics.questions import question_set
@@ -20,16 +21,18 @@ from bitsure.results.measurement import Difference
 from bitsure.results.verdict import Place
 
 DIFFERENCES = ("accuracy", "confidence", "true_label_prob", "nll", ECE)
-STRATIFIED = tuple(f"{name}_stratum_{k + 1}" for name in ("harm", "instability") for k in range(STRATA))
+HARM, INSTABILITY = (tuple(f"{name}_stratum_{k + 1}" for k in range(STRATA)) for name in ("harm", "instability"))
 SIZES = {"kl_divergence": "mean KL", "instability": "standard deviation of the change in log-odds"}
 SIZE_FACTOR = 1.25  # beyond which the slope's test claims too much: .10 to .24 at .05 for noise half to two thirds as large
-PAIRED = ("flip_rate", "kl_divergence", "harm", "instability", "harm_slope", *STRATIFIED)
+PAIRED = ("flip_rate", "kl_divergence", "harm", "instability", "harm_slope", *HARM, *INSTABILITY)
+HIGHER_IS_BETTER = {"accuracy", PRIMARY, "harm", *HARM, *PROBABILITY_SHIFT, *LOG_ODDS_SHIFT}
+LOWER_IS_BETTER = {"nll", ECE, "flip_rate", "kl_divergence", "instability", *INSTABILITY}
 
 
 def noise_control(baseline: Records, noisy: Sequence[Records], settings: MetricSettings) -> dict[str, Difference]:
-    """Return what noise does to one task: for each of DIFFERENCES and PAIRED the mean and the range over seeds.
+    """Return what noise does to one task: the mean and range over seeds of DIFFERENCES, PAIRED and the shifts by confidence.
 
-    Nothing is resampled. Tasks without choices have fewer of the DIFFERENCES and none of PAIRED.
+    Nothing is resampled. Tasks without choices have fewer of the DIFFERENCES and none of the others.
 
     Args:
         baseline: The task's records of full precision.
@@ -40,15 +43,16 @@ def noise_control(baseline: Records, noisy: Sequence[Records], settings: MetricS
         return _ranges(_of_texts(baseline, noisy))
     full = question_set(baseline, settings.normalization)
     fold = np.zeros(len(full), dtype=int)  # nothing here is fitted
-    metrics, paired = choice_metrics(full, settings), pair_metrics()
-    values: dict[str, list[float]] = {name: [] for name in (*DIFFERENCES, *PAIRED)}
+    metrics, of_pairs, shifts = choice_metrics(full, settings), pair_metrics(), shift_metrics(full)
+    paired = {name: of_pairs[name] for name in PAIRED} | shifts
+    values: dict[str, list[float]] = {name: [] for name in (*DIFFERENCES, *paired)}
     for records in noisy:
         after = question_set(records, settings.normalization)
         pairs = QuestionPairs(full, after, fold)
         for name in DIFFERENCES:
             values[name].append(float(metrics[name].value(after) - metrics[name].value(full)))
-        for name in PAIRED:
-            values[name].append(float(paired[name].value(pairs)))
+        for name, metric in paired.items():
+            values[name].append(float(metric.value(pairs)))
     return _ranges(values)
 
 
@@ -98,11 +102,19 @@ def size_mismatch(values: Mapping[str, Difference]) -> str | None:
     return " and ".join(misfits) or None
 
 
-def place_in_range(value: float | None, noise: Difference) -> Place | None:
-    """Return where a value lies against the range of its noise control; None if either does not exist."""
+def place_in_range(name: str, value: float | None, noise: Difference) -> Place | None:
+    """Return where a metric's value lies against the range of its noise control; None if either does not exist.
+
+    Outside the range it is better or worse where the metric has a good direction, else above or below.
+    """
     if value is None or noise.ci_low is None or noise.ci_high is None:
         return None
-    return "below" if value < noise.ci_low else "above" if value > noise.ci_high else "within"
+    if noise.ci_low <= value <= noise.ci_high:
+        return "within"
+    is_above = value > noise.ci_high
+    if name in HIGHER_IS_BETTER or name in LOWER_IS_BETTER:
+        return "better" if is_above == (name in HIGHER_IS_BETTER) else "worse"
+    return "above" if is_above else "below"
 
 
 def _of_texts(baseline: Records, noisy: Sequence[Records]) -> dict[str, list[float]]:

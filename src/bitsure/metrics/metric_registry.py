@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bitsure.metrics.confidence_shift import LOG_ODDS_SHIFT, PROBABILITY_SHIFT
 from bitsure.metrics.conformal import MISCOVERAGE
 from bitsure.metrics.deferral import NAMES
 from bitsure.metrics.full_thresholds import COVERAGE_AT_FULL_THRESHOLD, SAFE_AT_FULL_THRESHOLD, SIZE_AT_FULL_THRESHOLD
@@ -156,7 +157,7 @@ COMPARISON_ONLY = {  # in comparison.json alone
     "harm": MetricEntry("Mean δ, the change of the log-odds ln(p_G / (1 − p_G)); below 0 is harm.", NATS, ANY),
     "instability": MetricEntry("Standard deviation of δ.", NATS, POSITIVE),
     "harm_slope": MetricEntry(
-        "Least-squares slope of δ on the rank (0 to 1) of the full model's margin; above 0, unsure questions are hit harder.",
+        "Least-squares slope of δ on the rank (0 to 1) of the full model's margin; above 0, unsure questions fare worse.",
         NATS,
         ANY,
     ),
@@ -168,6 +169,19 @@ COMPARISON_ONLY = {  # in comparison.json alone
         f"{name}_stratum_{k}": MetricEntry(f"{what} {_STRATUM.format(k=k)}.", NATS, values)
         for name, what, values in (("harm", "Mean δ", ANY), ("instability", "Standard deviation of δ", POSITIVE))
         for k in range(1, STRATA + 1)
+    },
+    **{
+        name: MetricEntry(
+            f"Mean change of {what} where f's confidence is in [{10 * k}%, {10 * k + 10}%{']' if k == 9 else ')'}.",
+            unit,
+            values,
+            source,
+        )
+        for names, what, unit, values, source in (
+            (PROBABILITY_SHIFT, "p_G", PROBABILITY, "[−1, 1]", "Proskurina et al. 2024"),
+            (LOG_ODDS_SHIFT, "the log-odds, δ,", NATS, ANY, ""),
+        )
+        for k, name in enumerate(names)
     },
     **{
         f"deferral_{which}_{name}": MetricEntry(

@@ -85,7 +85,7 @@ def _deviation(among: Callable[[QuestionPairs], FloatArray]) -> SumStatistic[Que
 
 
 def _slope() -> SumStatistic[QuestionPairs]:
-    """Return the least-squares slope of δ on the full model's certainty (0 … 1): above 0 where unsure questions are hit harder.
+    """Return the least-squares slope of δ on the full model's certainty (0 … 1): above 0 where unsure questions fare worse.
 
     Its null value is not 0 but the slope of noise of the same size: it has a test where there is a noise control.
     """

@@ -8,7 +8,7 @@ from bitsure.results.measurement import Number
 from bitsure.results.result import Result
 
 Decision = Literal["non-inferior", "inferior", "undecided"]
-Place = Literal["below", "within", "above"]
+Place = Literal["worse", "within", "better", "below", "above"]
 
 
 class MarginVerdict(Result):
@@ -49,7 +49,8 @@ class NoiseVerdict(Result):
     """Where the quantized model lies within what noise of the same output error does."""
 
     places: dict[str, Place | None]
-    """Metric → below, within or above the noise's range; null where the number does not exist."""
+    """Metric → within the noise's range, better or worse than it, or below or above it where no direction is the better one;
+    null where the number does not exist."""
     sentence: str
     """The same in words."""
 

@@ -152,12 +152,12 @@ def draw_heat_map(rows: list[StudyRow], folder: Path) -> Picture | None:
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
     caption = (
-        "Change in the mean true-label probability. Orange: lost. * : significant by the study's paired t-test, Holm over all "
-        "models, quantizers and tasks of this sweep. A star for one model and none for another is not evidence that "
-        "the two differ: see the contrasts between models."
+        "Change in the mean true-label probability. Orange: lost; purple: gained. * : significant by the study's paired "
+        "t-test, Holm over all models, quantizers and tasks of this sweep. A star for one model and none for another is not "
+        "evidence that the two differ: see the contrasts between models."
     )
     path = save(figure, folder / "heat_map.png", colours=256)
-    return Picture(path, "Where it hurts: model × task", caption, rows)
+    return Picture(path, "What changes where: model × task", caption, rows)
 
 
 def _write_changes(axes: Axes, rows: list[StudyRow], places: list[tuple[int, int]], dark: float) -> None:
@@ -196,11 +196,11 @@ def draw_shift(rows: list[StudyRow], folder: Path) -> Picture | None:
     legend(figure, grid.flat)
     caption = (
         "Questions of each task in five equal parts by the full model's own certainty. Harm is the mean, instability the "
-        "standard deviation of the change in the log-odds of the right answer (below 0: hurt); log-odds are free of the "
+        "standard deviation of the change in the log-odds of the right answer (below 0: a loss); log-odds are free of the "
         "softmax's slope. The panels' axes differ. Compare a slope with that of noise of the same size, which control=noise "
         "adds to a run."
     )
     if len(shown) < len(by_label):
         caption += f" The first {len(shown)} of {len(by_label)} quantizers are drawn; the CSV has all."
     path = save(figure, folder / "shift_by_certainty.png")
-    return Picture(path, "Are unsure questions hit harder?", caption, rows)
+    return Picture(path, "Do unsure questions fare worse?", caption, rows)
