@@ -84,6 +84,10 @@ def test_a_run_leaves_what_the_contract_says(bitsure, tiny, tmp_path):
     proof, coded = (json.loads((run / f"{name}.json").read_text()) for name in ("quantization", "compressibility"))
     assert proof["bits_per_weight_coded"] == coded["weights"]["bits_per_weight_coded"] < proof["bits_per_weight"]
     assert coded["weights"]["bits_per_weight"] == pytest.approx(proof["bits_per_weight"]) and coded["activations"]["n"] > 0
+    provenance = json.loads((run / "provenance.json").read_text())
+    assert provenance["questions"] == {"tiny_pets": {"asked": 20, "available": 20}}
+    assert "\nweights: 3." in done.stdout and f"checkpoint {proof['checkpoint']}" in done.stdout
+    assert Path(proof["checkpoint"], "model.safetensors").is_file()
     assert (
         "Size: 3." in done.stdout
         and "How large are the weights, and how long do they take to load?" in (run / "report.html").read_text()

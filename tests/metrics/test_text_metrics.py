@@ -153,7 +153,7 @@ def test_page_table_and_tracking_hold_all_kinds(tmp_path):
     rows = sample_rows(sides[1], sides[0], "none")
     assert {row[0] for row in rows} == {"t", "last"}
     assert all(row[4] is None and row[5] is None and 0 < row[6] <= 1 for row in rows if row[0] == "last")
-    assert page_summary.sentences(made.comparison, None, 0.01)[-1].startswith("pages: ")
+    assert page_summary.sentences(made.comparison, 0.01)[-1].startswith("pages: ")
 
 
 def test_one_choice_among_several_is_refused():

@@ -16,8 +16,10 @@ from bitsure.report import page, tables
 from bitsure.report.report_contents import About
 from bitsure.report.run_report import build
 from bitsure.results import Comparison, MetricsByTask, Verdict, read
+from bitsure.results.quantization import RoundedStates
+from bitsure.results.run_files import QuestionCount
 from tests.builders.answers import paired_runs
-from tests.builders.result_files import provenance
+from tests.builders.result_files import provenance, quantization
 from tests.builders.settings import MARGINS, METRIC
 
 HOSTILE = '<script>alert("x")</script>\u202egnp\u2066'
@@ -56,6 +58,21 @@ def test_files_hold_the_numbers_that_were_returned(made):
     assert read(made.page.parent / "metrics.json", MetricsByTask) == made.metrics
     assert read(made.page.parent / "comparison.json", Comparison) == made.comparison
     assert read(made.page.parent / "verdict.json", Verdict) == made.verdict
+
+
+def test_the_page_begins_with_what_was_rounded(tmp_path):
+    full, quant, _ = paired_runs(20)
+    keys = RoundedStates(
+        bits=2, group_size=-1, symmetric=False, format="int", errors={"0 keys": 0.2}, off_grid=0.0, always_zero=[]
+    )
+    kept = {"modules_quantized": [], "parameter_share": 0.0, "relative_error": 0.0, "bits_per_weight": 16.0, "layers": {}}
+    proof = quantization(**kept, keys_and_values=keys, checkpoint="/store/weights/abc")
+    origin = provenance(asked={"limit": 20}, questions={"t": QuestionCount(asked=20, available=2376)})
+    html = build(tmp_path, quant, full, METRIC, MARGINS, About("kv2", proof, origin)).page.read_text()
+    first = html.partition("</h1>")[2]
+    assert first.index("keys and values: 2 bits, error 20.0%") < first.index("asked: 20 of 2,376 questions of t")
+    assert first.index("asked: 20 of 2,376") < first.index("Undecided")
+    assert "0 layers" not in html and "/store/weights/abc" in html
 
 
 @pytest.mark.parametrize("task", ["pocket_reading", "crows_pairs_english_physical_appearance"])

@@ -24,7 +24,9 @@ def test_the_origins_of_both_models_data_are_kept_where_they_differ(caplog):
     def data_of(full: str, quantized: str) -> dict:
         """What provenance.json says of data whose commits these are."""
         commits = {"full": full, "quantized": quantized}
-        scorer = SimpleNamespace(data=lambda model: {"quiz": {"org/quiz": {"commit": commits[model]}}})
+        scorer = SimpleNamespace(
+            data=lambda model: {"quiz": {"org/quiz": {"commit": commits[model]}}}, question_counts=lambda model: {}
+        )
         prepared = SimpleNamespace(scorer=scorer, scored="quantized", full_precision="full")
         plain = results.to_plain(provenance.with_data(provenance.collect(), prepared))
         return {name: value for name, value in plain.items() if name.startswith("data")}

@@ -44,7 +44,8 @@ def _render(report: Report, about: About, metric: MetricSettings, without: Colle
     template = page_environment().from_string(files("bitsure.report").joinpath("page.html").read_text(encoding="utf-8"))
     return template.render(
         title=about.title,
-        summary=page_summary.sentences(report.comparison, about.quantization, metric.alpha),
+        first_lines=about.first_lines,
+        summary=page_summary.sentences(report.comparison, metric.alpha),
         without=[DISPENSABLE[part] for part in without],
         level=metric.confidence_level,
         normalization=metric.normalization,
@@ -117,13 +118,20 @@ def _facts(quantization: Quantization) -> dict[str, str]:
     errors = {name: layer.output_error for name, layer in quantization.layers.items()}
     worst = max(errors, key=errors.__getitem__, default=None)
     facts = {
+        "Checkpoint, which `bitsure export` copies out": quantization.checkpoint or "not known",
         "Bits per weight, scales and zero points included": f"{quantization.bits_per_weight:.3f}",
         "Share of the parameters": f"{quantization.parameter_share:.1%}",
-        "Relative error of the weights": f"{quantization.relative_error:.4f}",
+        "Relative error of the weights": f"{quantization.relative_error:.4f}"
+        if quantization.modules_quantized
+        else "not rounded",
         "Layer with the largest output error on held-out text": "none" if worst is None else f"{worst}: {errors[worst]:.4f}",
         "Weights that share a scale": groups,
         "Kept in full precision": skipped or "nothing",
     }
+    for name, states in {"Activations": quantization.activations, "Keys and values": quantization.keys_and_values}.items():
+        if states and states.errors:
+            worst = max(states.errors, key=states.errors.__getitem__)
+            facts[name] = f"{states.format}, {states.bits} bits; largest error {states.errors[worst]:.4f} in {worst}"
     if text := quantization.calib_data:
         facts["Calibration text"] = f"{text.name}, {text.windows} windows of {text.seqlen} tokens"
     return facts

@@ -7,32 +7,23 @@ from collections.abc import Mapping
 from bitsure.comparison import was_compared
 from bitsure.metrics.metric_names import CLUSTER_ROBUST, MACRO, PRIMARY
 from bitsure.report import tables
-from bitsure.results import Comparison, Difference, Quantization
+from bitsure.results import Comparison, Difference
 
 
-def sentences(comparison: Comparison | None, quantization: Quantization | None, alpha: float) -> list[str]:
-    """Return what was quantized and how each task changed.
+def sentences(comparison: Comparison | None, alpha: float) -> list[str]:
+    """Return how each task changed.
 
     Args:
         comparison: The run against full precision; None for a full-precision run.
-        quantization: The proof of what was quantized, if there is one.
         alpha: The significance level of the primary tests.
     """
     if comparison is None:
         return ["This is a single model: there is nothing to compare it with."]
-    lines = [_quantized(quantization)] if quantization else []
+    lines = []
     for task, values in comparison.items():
         if task != MACRO and was_compared(values):
             lines.append(_probability(task, values, alpha) if PRIMARY in values else _perplexity(task, values))
     return lines + tables.unjoined(comparison)
-
-
-def _quantized(quantization: Quantization) -> str:
-    return (
-        f"{len(quantization.modules_quantized)} layers ({quantization.parameter_share:.0%} of the parameters) were quantized "
-        f"to {quantization.bits_per_weight:.2f} bits per weight, scales and zero points included; the relative error of their "
-        f"weights is {quantization.relative_error:.1%}."
-    )
 
 
 def _probability(task: str, values: Mapping[str, Difference], alpha: float) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from bitsure.comparison.changes import AnswerChanges
 from bitsure.records.record import Records
+from bitsure.report import rounded
 from bitsure.report.figures import Pictures
 from bitsure.report.samples import ChangedQuestion
 from bitsure.results import (
@@ -35,6 +36,18 @@ class About:
     noise_scale: float = 1.0  # the noise's output error ÷ the quantizer's
     compressibility: Compressibility | None = None
     task: dict[str, Any] | None = None  # the run's task settings
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The directory of the quantized checkpoint; None in full precision, and where it is not known."""
+        return self.quantization.checkpoint if self.quantization else None
+
+    @property
+    def first_lines(self) -> list[str]:
+        """What was rounded, and how many questions were asked where a limit was set."""
+        model = self.provenance.model if self.provenance else None
+        lines = [rounded.summary(self.quantization, model)] if self.quantization else []
+        return [*lines, *filter(None, [rounded.questions_asked(self.provenance)])]
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ def show(report: Report, about: About, metric: MetricSettings, places: Mapping[s
         places: What → where it is, printed last on a line each; what is None is left out.
     """
     out = terminal.console()
+    for line in about.first_lines:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
     out.print(tables.terminal_table(report.metrics, report.comparison, about.title, metric.confidence_level, metric.alpha))
     if report.published:
         out.print()
@@ -33,7 +35,7 @@ def show(report: Report, about: About, metric: MetricSettings, places: Mapping[s
         paragraphs.append([compressibility_table.sentence(about.compressibility)])
     if metric.paper_compat:
         paragraphs.append(["The study's own numbers, paper_compat/…, are on the page and in metrics.json."])
-    paragraphs.append([f"{what:8} {place}" for what, place in places.items() if place is not None])
+    paragraphs.append([f"{what:10} {place}" for what, place in places.items() if place is not None])
     _print(out, paragraphs)
 
 

@@ -35,6 +35,11 @@ class RoundedStates(Result):
     """The largest relative part of a value that the model's own type rounds away from the grid; 0 in float32."""
     always_zero: list[str]
     """Names whose values are all zero, so that rounding has nothing to change."""
+    values_per_token: float | None = None
+    """Values that are rounded for each token of text, over all layers or blocks; absent in older files."""
+    bits_per_value: float | None = None
+    """Bits that a value takes where the method is deployed: a scale of 16 bits (8 in MX formats) and, where there are zero
+    points, one of `bits` are counted for each group; absent in older files."""
 
 
 class ReassemblySearch(Result):
@@ -119,6 +124,8 @@ class Quantization(Result):
     """The most that tensors took on all GPUs, bytes; null without one."""
     bytes_on_disk: int | None = None
     """Bytes of the quantized checkpoint's weight files."""
+    checkpoint: str | None = None
+    """The directory of the quantized checkpoint, which `bitsure export` copies out; absent in older files."""
     bits_per_weight_coded: float | None = None
     """Bits a weight takes after entropy coding; absent where there are no codes."""
     coded_with: str | None = None

@@ -57,6 +57,15 @@ class ModelOrigin(Result):
     """Bytes of the weight files."""
 
 
+class QuestionCount(Result):
+    """How many questions of a task were asked."""
+
+    asked: int
+    """Questions that were asked."""
+    available: int
+    """Questions that the task has; `task.limit` leaves some out."""
+
+
 class Provenance(Result):
     """provenance.json; it is written as soon as something is known, and again with more."""
 
@@ -82,6 +91,8 @@ class Provenance(Result):
     """Where the calibration text came from, and the SHA-256 of each of its files; null for text that is in no file."""
     asked: dict[str, Any] | None = None
     """How questions were asked: few-shot examples, limit, seed, chat template, system instruction, BOS."""
+    questions: dict[str, QuestionCount] | None = None
+    """Task → how many of its questions were asked; tasks that an older version scored are not in it."""
     own_tasks: str | None = None
     """The hash of the files in `task.include_path`; null where there is none."""
     own_metrics: dict[str, str] | None = None

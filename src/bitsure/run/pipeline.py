@@ -97,7 +97,8 @@ def run(
                 tracker.log_records(run_dir / "records.parquet")
         if tracker.warning:
             current.warn(tracker.warning)
-    places = {"report": report.page, "records": run_dir / "records.parquet", "W&B": tracker.where}
+    records = run_dir / "records.parquet"
+    places = {"report": report.page, "records": records, "checkpoint": about.checkpoint, "W&B": tracker.where}
     terminal_summary.show(report, about, config.metric, places)
     if report.verdict:
         _check_strict(config, report.verdict, run_dir)
@@ -112,7 +113,9 @@ def _quantize(prepared: PreparedRun, config: Config, current: RunDirectory) -> Q
         quantized = ensure_quantized(plan, store, log_file, to_read)
     with current.stage("compress"):
         compressibility = ensure_compressibility(plan, _hashed(plan, prepared), config.compress, store, log_file)
-        proof = quantized.proof.model_copy(update=headline(compressibility))
+        proof = quantized.proof.model_copy(
+            update=headline(compressibility) | {"checkpoint": str(quantized.checkpoint.absolute())}
+        )
         current.write_json("quantization.json", proof)
         if compressibility:
             current.write_json("compressibility.json", compressibility)

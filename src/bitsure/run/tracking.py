@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitsure.config.schema import Config, MetricSettings
 from bitsure.records.record import Records
+from bitsure.report import rounded
 from bitsure.report.report_contents import Report
 from bitsure.results import Costs, Provenance, Quantization, to_plain
 from bitsure.run.tracking_samples import SAMPLE_COLUMNS, Cell, reliability_points, sample_rows
@@ -25,6 +26,7 @@ QUANTIZATION_KEYS = (
     "bits_per_weight_coded",
     "code_entropy",
     "load_seconds",
+    "checkpoint",
 )
 
 
@@ -48,6 +50,7 @@ class Tracker:
         """Log where a run comes from (config), what was quantized and what it cost (summary)."""
         facts = to_plain(quantization) if quantization else {}
         summary = {f"quantization/{key}": facts[key] for key in QUANTIZATION_KEYS if key in facts}
+        summary |= rounded.tracked_values(quantization, provenance.model) if quantization else {}
         for step, values in to_plain(costs).items():
             summary |= {f"costs/{step}/{key}": value for key, value in (values or {}).items() if key != "by_task"}
         if run := self._session.run:

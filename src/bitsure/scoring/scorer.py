@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,8 +24,10 @@ from bitsure.config.schema import ScoringSettings
 from bitsure.hub.repositories import FILES
 from bitsure.models.locate import Source
 from bitsure.records.parquet import read_records, write_prompts, write_records
-from bitsure.records.record import by_task, to_table
+from bitsure.records.record import Record, by_task, to_table
+from bitsure.results import read, write
 from bitsure.results.costs import ScoringCosts
+from bitsure.results.run_files import QuestionCount
 from bitsure.scoring.journal import Journal
 from bitsure.scoring.question_source import QuestionSource, hash_of_questions
 from bitsure.scoring.scored_model import LocalSetup, ScoredModel
@@ -40,6 +43,7 @@ log = logging.getLogger(__name__)
 FORMAT = 6  # of records in the store; one more whenever our code would make other records from the same key
 PROMPTS_FILE = "questions.json"  # beside a task's records, and under its own key: the hash of its questions and prompts
 DATA_FILE = "data.json"  # beside a task's records: where its data came from
+COUNTS_FILE = "counts.json"  # beside a task's records: how many questions it has, and how many were asked
 
 
 class Scorer:
@@ -110,6 +114,12 @@ class Scorer:
                 hashes = {self._files.place_of(sha, file): sha for file, sha in origins[FILES]["sha256"].items()}
                 origins[FILES]["sha256"] = dict(sorted(hashes.items()))
         return data
+
+    def question_counts(self, model: ScoredModel) -> dict[str, QuestionCount]:
+        """Return how many questions of each scored task were asked; earlier versions did not keep it."""
+        files = [entry / COUNTS_FILE for entry in self._entries(model).values()]
+        counts = (read(file, dict[str, QuestionCount]) for file in files if file.is_file())
+        return {task: count for of_entry in counts for task, count in of_entry.items()}
 
     def write_prompts(self, model: ScoredModel, path: Path) -> None:
         """Write the prompts of all questions of a scored model into one file."""
@@ -241,11 +251,17 @@ class Scorer:
             write_text(entry / PROMPTS_FILE, json.dumps(questions))
             write_prompts(entry / "prompts.parquet", records, prompts)
             write_text(entry / DATA_FILE, json.dumps(self._loaded[name].data))
+            write(entry / COUNTS_FILE, _question_counts(self._loaded[name], records))
             if not resumed:
                 tokens = lm.engine.tokens - tokens_before
                 work = scoring_work(lm.engine.parameters, tokens)
                 write_cost(entry, scoring_cost(use, work, tokens, len(records)))
         journal.remove()
+
+
+def _question_counts(loaded: LoadedTasks, records: Sequence[Record]) -> dict[str, QuestionCount]:
+    asked = Counter(record.task for record in records)
+    return {name: QuestionCount(asked=asked[name], available=len(list(task.eval_docs))) for name, task in loaded.tasks.items()}
 
 
 def _check_unique(tasks: Sequence[str]) -> None:

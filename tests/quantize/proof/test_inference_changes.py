@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 import torch
 
@@ -18,10 +20,11 @@ from bitsure.quantize.proof.inference_changes import prove_inference
 from bitsure.quantize.proof.weight_changes import prove
 from bitsure.quantize.walk.targets import block_linears, find_blocks
 from bitsure.quantize.weights.fake_quantize import fake_quantize
-from bitsure.sweep.report.run_columns import quantized_size
+from bitsure.report.rounded import shipped_bytes
 from tests.builders.families import FAMILIES, build
 from tests.builders.plans import plan
 from tests.builders.quantizing import WINDOWS
+from tests.builders.result_files import model_origin
 from tests.builders.tokenizers import byte_tokenizer
 
 SETTINGS = InferenceScheme(activations=Activations(8), kv=KeysValues(4, 8))
@@ -52,6 +55,12 @@ def test_the_errors_are_those_of_the_definition():
     expected = (fake_quantize(values, KeysValues(4, 8)) - values).norm() / values.norm()
     assert found.keys_and_values.errors["model.layers.1 values"] == pytest.approx(expected.item(), rel=1e-4)
     assert len(found.keys_and_values.errors) == 4
+    cache = found.keys_and_values
+    assert cache.values_per_token == 2 * 2 * 2 * 16  # blocks, keys and values, heads, channels
+    assert cache.bits_per_value == 4 + (16 + 4) / 8  # a scale and a zero point for 8 values
+    widths = [layer.weight.shape[1] for layer in block_linears(model).values()]
+    assert activations.values_per_token == sum(widths)
+    assert activations.bits_per_value == pytest.approx(8 + (16 + 8) * len(widths) / sum(widths))
 
 
 def test_what_half_precision_adds_to_the_grid_is_recorded():
@@ -79,8 +88,8 @@ def test_a_model_with_kept_weights_is_as_large_as_its_files(tmp_path, calib_file
     byte_tokenizer().save_pretrained(tmp_path / "model")
     store, made = Store(tmp_path / "store"), plan(tmp_path / "model", Kept(kv=KeysValues(4)), calib_file)
     proof, full = ensure_quantized(made, store, tmp_path / "log").proof, measure_size(made.source, store)
-    about = (full.bytes_on_disk, full.parameters, proof.parameter_share, proof.bits_per_weight)
-    assert quantized_size(*about) == full.bytes_on_disk
+    origin = model_origin().model_copy(update=asdict(full))
+    assert shipped_bytes(proof, origin) == full.bytes_on_disk
     assert proof.bits_per_weight == pytest.approx(16, rel=0.1)  # the files' headers count
 
 

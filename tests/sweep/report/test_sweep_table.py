@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -13,8 +14,9 @@ import yaml
 from bitsure.base.errors import UserError
 from bitsure.metrics.metric_names import MACRO
 from bitsure.metrics.multiple_testing import holm
+from bitsure.report.rounded import shipped_bytes
 from bitsure.sweep.report.cell_results import FULL_PRECISION, read_cells
-from bitsure.sweep.report.run_columns import COSTS, series_of, size_on_disk
+from bitsure.sweep.report.run_columns import COSTS, cell_columns, in_full_precision, series_of
 from bitsure.sweep.report.sweep_table import SCHEMA, build_table, write_table
 from tests.builders.sweeps import QUANTIZERS, leave_unfinished, write_plan
 
@@ -60,6 +62,15 @@ def test_every_row_says_what_its_cell_cost(built):
     [quantized] = {tuple(row[key] for key in costs) for row in of(built, model="model1", quantizer="rtn2")}
     [full] = {tuple(row[key] for key in costs) for row in of(built, model="model1", quantizer=FULL_PRECISION)}
     assert quantized == (2.0, 700_000_000, 900.0, 800_000_000) and full == (None, None, 1000.0, 750_000_000)
+    assert {row["packed_tokens_per_second"] for row in built.to_pylist()} == {None}
+
+
+def test_speed_is_a_quantizers_only_where_its_weights_stay_packed(finished):
+    [cell] = [cell for cell in read_cells(finished) if cell.name.endswith("model0-gptq4")]
+    packed = replace(cell, config=cell.config | {"scoring": {"dequantize": False}})
+    quantized = cell_columns(packed, set())
+    assert quantized.packed_tokens_per_second == quantized.scoring_tokens_per_second
+    assert in_full_precision(packed, quantized).packed_tokens_per_second == 1000.0
 
 
 def test_primary_tests_are_adjusted_over_the_whole_sweep(built):
@@ -88,7 +99,7 @@ def test_a_series_is_a_name_without_its_size():
 def test_size_by_hand(finished):
     # 1,000,000 parameters, 2 bytes each: nine tenths at 4.16 bits, the rest as before
     [cell] = [cell for cell in read_cells(finished) if cell.name.endswith("model0-gptq4")]
-    assert size_on_disk(cell) == round(2_000_000 * 0.1 + 1_000_000 * 0.9 * 4.16 / 8)
+    assert shipped_bytes(cell.quantization, cell.model) == round(2_000_000 * 0.1 + 1_000_000 * 0.9 * 4.16 / 8)
 
 
 def test_what_is_not_done_stands_in_it_too(finished, tmp_path):

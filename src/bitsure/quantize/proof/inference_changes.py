@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from bitsure.base.errors import UserError
-from bitsure.config.number_formats import AtRunTime
+from bitsure.config.number_formats import MX, AtRunTime
 from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
 from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform, KeysAndValues, attach
 from bitsure.quantize.inference.scheme import InferenceScheme
@@ -79,11 +80,15 @@ def prove_inference(model: nn.Module, checkpoint: CheckpointContents, held_out: 
     fields: dict[str, Any] = {}
     if scheme.activations is not None:
         layers = set(block_linears(model))
-        fields["activations"] = _rounded_states("activations", scheme.activations, changes.activations, layers)
+        fields["activations"] = _rounded_states(
+            "activations", scheme.activations, changes.activations, layers, held_out.numel()
+        )
     if scheme.kv is not None:
         prefix, blocks = find_blocks(model)
         names = {f"{prefix}.{number} {which}" for number in range(len(blocks)) for which in ("keys", "values")}
-        fields["keys_and_values"] = _rounded_states("keys and values", scheme.kv, changes.keys_and_values, names)
+        fields["keys_and_values"] = _rounded_states(
+            "keys and values", scheme.kv, changes.keys_and_values, names, held_out.numel()
+        )
     if scheme.transform_effects:
         fields["transforms"] = {
             transform: _transform_effect(transform, scheme, changes.reassembled) for transform in scheme.transform_effects
@@ -101,6 +106,8 @@ class _Sums:
     """Of x."""
     off_grid: float = 0.0
     """Of Q(x) − Q₃₂(x), with Q₃₂ computed in float32."""
+    rows_of_width: Counter[int] = field(default_factory=Counter)
+    """Width of x → how many rows of this width there were."""
 
     def add(self, before: torch.Tensor, rounds: Callable[[torch.Tensor], torch.Tensor]) -> None:
         x, after = before.double(), rounds(before).double()
@@ -108,6 +115,7 @@ class _Sums:
         self.change += (after - x).square().sum().item()
         self.norm += x.square().sum().item()
         self.off_grid += (after - exact).square().sum().item()
+        self.rows_of_width[x.shape[-1]] += x.numel() // x.shape[-1]
 
 
 @dataclass
@@ -130,7 +138,7 @@ class _Changes:
     reassembled: dict[str, _Spread] = field(default_factory=dict)
 
 
-def _rounded_states(what: str, numbers: AtRunTime, sums: Mapping[str, _Sums], expected: set[str]) -> RoundedStates:
+def _rounded_states(what: str, numbers: AtRunTime, sums: Mapping[str, _Sums], expected: set[str], tokens: int) -> RoundedStates:
     if missing := expected - sums.keys():
         raise UserError(
             f"The quantizer did not do its work: {what} were not reached: {', '.join(sorted(missing))}. No score is taken "
@@ -145,6 +153,8 @@ def _rounded_states(what: str, numbers: AtRunTime, sums: Mapping[str, _Sums], ex
         )
     if unchanged:
         log.warning("%s that are on the grid already on the held-out text: %s", what, ", ".join(unchanged))
+    rows_of_width: Counter[int] = sum((each.rows_of_width for each in sums.values()), Counter())
+    values = sum(width * rows for width, rows in rows_of_width.items())
     return RoundedStates(
         bits=numbers.bits,
         group_size=numbers.group_size,
@@ -153,7 +163,18 @@ def _rounded_states(what: str, numbers: AtRunTime, sums: Mapping[str, _Sums], ex
         errors={name: root_ratio(each.change, each.norm) for name, each in sums.items()},
         off_grid=max((root_ratio(each.off_grid, each.norm) for each in sums.values() if each.norm), default=0.0),
         always_zero=sorted(name for name, each in sums.items() if each.norm == 0),
+        values_per_token=values / tokens,
+        bits_per_value=(numbers.bits or 0) + _bits_of_scales(numbers, rows_of_width) / values,
     )
+
+
+def _bits_of_scales(numbers: AtRunTime, rows_of_width: Mapping[int, int]) -> int:
+    """Return the bits of scales and zero points beside rounded rows, as `RoundedStates.bits_per_value` counts them."""
+    size = numbers.group_size or 0
+    if size == 0:  # The whole tensor's scale is fixed beforehand.
+        return 0
+    groups = sum(rows * (-(-width // size) if size > 0 else 1) for width, rows in rows_of_width.items())
+    return groups * ((8 if numbers.format in MX else 16) + (0 if numbers.symmetric else numbers.bits or 0))
 
 
 def _transform_effect(transform: str, scheme: InferenceScheme, spreads: Mapping[str, _Spread]) -> TransformEffect:

@@ -5,10 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from bitsure.report.rounded import shipped_bytes
 from bitsure.sweep.report.cell_results import FULL_PRECISION, CellResult
 from bitsure.sweep.report.varying_settings import outside_quantizing, setting_label
 
-COSTS = ("quantizing_seconds", "quantizing_peak_bytes", "scoring_tokens_per_second", "scoring_peak_bytes")
+COSTS = (
+    "quantizing_seconds",
+    "quantizing_peak_bytes",
+    "scoring_tokens_per_second",
+    "packed_tokens_per_second",
+    "scoring_peak_bytes",
+)
 
 
 def quantizer_label(quantizer: str, setting: str) -> str:
@@ -38,10 +45,11 @@ class RunColumns:
     setting: str  # what else tells cells of one model and quantizer apart, calibration seeds aside
     bits_per_weight: float | None
     bits_per_weight_coded: float | None  # after coding; None if there are no codes, or none were measured
-    size_bytes: int | None  # `size_on_disk`
+    size_bytes: int | None  # `shipped_bytes`
     quantizing_seconds: float | None  # costs are those of the run that made the stored results
     quantizing_peak_bytes: int | None  # memory of the process, its libraries' too
     scoring_tokens_per_second: float | None  # padding counted
+    packed_tokens_per_second: float | None  # the same with packed kernels, and of full precision beside them
     scoring_peak_bytes: int | None
     calib_data: str | None
     calib_nsamples: int | None
@@ -104,10 +112,11 @@ def cell_columns(cell: CellResult, varied: set[str]) -> CellColumns:
         setting=setting_label(cell, varied),
         bits_per_weight=quantization.bits_per_weight if quantization else None,
         bits_per_weight_coded=quantization.bits_per_weight_coded if quantization else None,
-        size_bytes=size_on_disk(cell),
+        size_bytes=shipped_bytes(quantization, model),
         quantizing_seconds=quantizing.seconds if quantizing else None,
         quantizing_peak_bytes=quantizing.peak_memory_bytes if quantizing else None,
         scoring_tokens_per_second=scoring.tokens_per_second if scoring else None,
+        packed_tokens_per_second=scoring.tokens_per_second if scoring and _has_packed_kernels(cell) else None,
         scoring_peak_bytes=scoring.peak_memory_bytes if scoring else None,
         calib_data=calib.get("name"),
         calib_nsamples=calib.get("nsamples"),
@@ -134,6 +143,7 @@ def in_full_precision(cell: CellResult, columns: CellColumns) -> CellColumns:
         quantizing_seconds=None,
         quantizing_peak_bytes=None,
         scoring_tokens_per_second=scoring.tokens_per_second if scoring else None,
+        packed_tokens_per_second=scoring.tokens_per_second if scoring and _has_packed_kernels(cell) else None,
         scoring_peak_bytes=scoring.peak_memory_bytes if scoring else None,
         calib_data=None,
         calib_nsamples=None,
@@ -142,26 +152,9 @@ def in_full_precision(cell: CellResult, columns: CellColumns) -> CellColumns:
     )
 
 
-def size_on_disk(cell: CellResult) -> int | None:
-    """Return the bytes of a cell's model as it would be shipped; None if unknown."""
-    full, parameters = (cell.model.bytes_on_disk, cell.model.parameters) if cell.model else (None, None)
-    if cell.quantization is None or full is None or parameters is None:
-        return full
-    return quantized_size(full, parameters, cell.quantization.parameter_share, cell.quantization.bits_per_weight)
-
-
-def quantized_size(full_bytes: int, parameters: int, parameter_share: float, bits_per_weight: float) -> int:
-    """Return the bytes of a quantized model as it would be shipped: quantized weights at their bits, the rest as before.
-
-    This is not the size of a file written here: backends differ in what they keep besides the quantized layers.
-
-    Args:
-        full_bytes: Bytes of the full-precision weights.
-        parameters: Parameters of the model.
-        parameter_share: The share of the parameters that is quantized, in [0, 1].
-        bits_per_weight: Bits of a quantized weight, scales and zero points counted.
-    """
-    return round(full_bytes * (1 - parameter_share) + parameters * parameter_share * bits_per_weight / 8)
+def _has_packed_kernels(cell: CellResult) -> bool:
+    """Return whether a cell's quantized weights stayed packed; the speed of unpacked ones says nothing of a quantizer."""
+    return cell.config.get("scoring", {}).get("dequantize") is False
 
 
 def series_of(name: str) -> str:

@@ -36,6 +36,7 @@ SCHEMA = pa.schema(
         ("quantizing_seconds", pa.float64()),
         ("quantizing_peak_bytes", pa.int64()),
         ("scoring_tokens_per_second", pa.float64()),
+        ("packed_tokens_per_second", pa.float64()),
         ("scoring_peak_bytes", pa.int64()),
         ("calib_data", pa.string()),
         ("calib_nsamples", pa.int64()),

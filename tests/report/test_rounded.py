@@ -1,0 +1,75 @@
+"""The first line of a report says what was rounded, of a model whose weights are kept too."""
+
+from __future__ import annotations
+
+import pytest
+
+from bitsure.report.rounded import byte_size, questions_asked, rounded_parts, summary, tracked_values
+from bitsure.results.quantization import RoundedStates
+from bitsure.results.run_files import QuestionCount
+from tests.builders.result_files import model_origin, provenance, quantization
+
+MODEL = model_origin().model_copy(update={"parameters": 1_000_000, "bytes_on_disk": 2_000_000})
+NO_WEIGHTS = {"modules_quantized": [], "parameter_share": 0.0, "bits_per_weight": 16.0, "relative_error": 0.0}
+
+
+def states(bits=4, number_format="mxfp4", **sizes) -> RoundedStates:
+    errors = {"model.layers.0 keys": 0.1, "model.layers.0 values": 0.3}
+    numbers = {"bits": bits, "group_size": 32, "symmetric": True, "format": number_format}
+    return RoundedStates(**numbers, errors=errors, off_grid=0.0, always_zero=[], **sizes)
+
+
+def test_weights_are_those_of_the_whole_model_as_shipped():
+    assert summary(quantization(), MODEL) == "weights: 4.2 bits, error 10.0%, model 672 kB instead of 2 MB."
+    assert summary(quantization(), None) == "weights: 4.2 bits, error 10.0%."
+
+
+def test_weights_that_are_kept_are_not_rounded_and_keys_and_values_are():
+    kv2 = quantization(**NO_WEIGHTS, keys_and_values=states(2, "int", values_per_token=1000.0, bits_per_value=3.0))
+    line = "weights: 16 bits, not rounded, model 2 MB; keys and values: 3 bits, error 20.0%, 375 bytes instead of 2 kB a token."
+    assert summary(kv2, MODEL) == line
+
+
+def test_activations_are_named_with_their_format_and_without_sizes_in_an_older_file():
+    assert summary(quantization(activations=states()), None).endswith("; activations: mxfp4 4 bits, error 20.0%.")
+
+
+def test_every_part_is_tracked_under_its_name():
+    both = quantization(activations=states(), keys_and_values=states(values_per_token=8.0, bits_per_value=4.0))
+    assert [part.name for part in rounded_parts(both, MODEL)] == ["weights", "activations", "keys and values"]
+    assert tracked_values(both, MODEL) == {
+        "rounded/weights/bits": 4.2,
+        "rounded/weights/error": 0.1,
+        "rounded/weights/bytes": 672_500,
+        "rounded/activations/bits": 4,
+        "rounded/activations/error": pytest.approx(0.2),
+        "rounded/keys_and_values/bits": 4.0,
+        "rounded/keys_and_values/error": pytest.approx(0.2),
+        "rounded/keys_and_values/bytes": 4.0,
+    }
+
+
+def counts(*pairs):
+    return {f"task_{k}": QuestionCount(asked=asked, available=available) for k, (asked, available) in enumerate(pairs)}
+
+
+@pytest.mark.parametrize(
+    ("limit", "questions", "line"),
+    [
+        (None, counts((40, 40)), None),
+        (40, counts((40, 40)), None),
+        (40, counts((40, 2376)), "asked: 40 of 2,376 questions of task_0 (task.limit=40)."),
+        (40, counts(*[(40, 1000)] * 4), "asked: 160 of 4,000 questions of 4 tasks (task.limit=40)."),
+        (40, None, "asked: the first questions of each task only (task.limit=40)."),
+    ],
+)
+def test_a_limit_says_how_many_questions_it_left(limit, questions, line):
+    assert questions_asked(provenance(asked={"limit": limit}, questions=questions)) == line
+
+
+def test_no_provenance_says_nothing_of_questions():
+    assert questions_asked(None) is None and questions_asked(provenance()) is None
+
+
+def test_sizes_have_three_digits():
+    assert [byte_size(size) for size in (None, 12, 1234, 2.5e6, 13e9)] == ["–", "12 bytes", "1.23 kB", "2.5 MB", "13 GB"]
