@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from tests.builders.forked_commands import Commands, command_server
 from tests.builders.loopback_hub import serve
 from tests.builders.tokenizers import TEXT, byte_tokenizer
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as main.py does, before torch is loaded
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+# an example takes long where other work runs beside the tests
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +47,13 @@ def tiny_model(tmp_path_factory) -> Path:
     OPTForCausalLM(config).eval().save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory) -> Iterator[Commands]:
+    """What runs main.py in processes of their own."""
+    with command_server(tmp_path_factory.mktemp("commands")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import pytest
 
 from bitsure.base.errors import DiskError, UserError
 from bitsure.base.files import atomic_path, disk_errors, hash_json, make_writable, write_text
+from tests.builders.stopped_runs import MOST
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
@@ -61,7 +62,7 @@ with store.create("records", {"a": 1}) as entry:
 
 
 def test_a_store_without_room_keeps_no_half_entry(tmp_path):
-    done = subprocess.run([sys.executable, "-c", LIMITED, tmp_path], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", LIMITED, tmp_path], capture_output=True, text=True, timeout=MOST)
     assert f"DiskError: {tmp_path}/records/" in done.stderr and "File too large. Free space, or choose" in done.stderr
     assert list((tmp_path / "records").iterdir()) == []
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.base.plain_text import PlainFormatter, without_controls
+from tests.builders.stopped_runs import MOST
 
 NASTY = "\x1b]0;owned\x07\x1b[2Jtask\u202egnp\u2066\x9b31m\r"
 
@@ -75,7 +76,7 @@ raise ValueError(sys.argv[1])
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_nothing_that_is_printed_controls_the_terminal_or_fails_for_its_encoding(monkeypatch, encoding):
     monkeypatch.setenv("PYTHONIOENCODING", f"{encoding}:strict")
-    done = subprocess.run([sys.executable, "-c", PRINTS, NASTY], capture_output=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", PRINTS, NASTY], capture_output=True, timeout=MOST)
     shown, errors = (part.decode(encoding) for part in (done.stdout, done.stderr))
     assert shown.count("task") == 2 and shown.count("Δ" if encoding == "utf-8" else "?") >= 2
     assert errors.count("task") >= 2 and "Error: " in errors and "UnicodeEncodeError" not in errors

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from bitsure.base.processes import end_with_parent
+from tests.builders.stopped_runs import MOST
 
 PARENT = """
 import multiprocessing, os, signal, time
@@ -31,12 +32,12 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_process_ends_with_a_parent_that_is_killed():
-    parent = subprocess.run([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, timeout=60)
+    parent = subprocess.run([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, timeout=MOST)
     assert parent.returncode == -9
     with suppress(psutil.NoSuchProcess):
         child = psutil.Process(int(parent.stdout))
         if child.status() != psutil.STATUS_ZOMBIE:
-            child.wait(timeout=60)
+            child.wait(timeout=MOST)
 
 
 def test_a_process_without_such_a_parent_is_refused():

@@ -18,6 +18,7 @@ import pytest
 from bitsure.base.errors import UserError
 from bitsure.base.files import hash_json
 from bitsure.base.store import Store
+from tests.builders.stopped_runs import MOST, wait_until
 
 
 def make(store: Store, content: str = "x") -> None:
@@ -115,7 +116,7 @@ def test_two_processes_that_want_the_same_wait_for_one_of_them(tmp_path):
     first = process(tmp_path, "0.5", "first")
     assert first.stdout.readline() == "making\n"
     second = process(tmp_path, "0", "second")
-    assert second.communicate(timeout=30)[0] == "" and first.wait(timeout=30) == 0
+    assert second.communicate(timeout=MOST)[0] == "" and first.wait(timeout=MOST) == 0
     assert (Store(tmp_path).find("weights", {"a": 1}) / "file").read_text() == "first"
 
 
@@ -142,11 +143,19 @@ def test_a_lock_goes_with_its_owner_and_waiting_is_said(tmp_path, caplog, monkey
     monkeypatch.setattr("bitsure.base.store.PATIENCE", 0.1)
     owner = process(tmp_path, "600", "never")
     assert owner.stdout.readline() == "making\n"
-    threading.Timer(0.5, owner.kill).start()
+
+    def kill_once_it_is_waited_for() -> None:
+        try:
+            wait_until(lambda: "waiting for another process that makes" in caplog.text, "waiting is said")
+        finally:
+            owner.kill()
+
+    killing = threading.Thread(target=kill_once_it_is_waited_for)
+    killing.start()
     with Store(tmp_path).lock("weights", {"a": 1}):
-        assert owner.wait(timeout=10) == -signal.SIGKILL
+        assert owner.wait(timeout=MOST) == -signal.SIGKILL
+    killing.join()
     owner.communicate()
-    assert "waiting for another process that makes" in caplog.text
     with Store(tmp_path).lock("weights", {"a": 2}):
         pass
 
@@ -176,7 +185,7 @@ def test_what_a_dead_process_left_is_removed_and_what_a_living_one_makes_is_kept
     try:
         [left] = (tmp_path / "weights").glob(".unfinished-*")
         dead.kill()
-        dead.communicate(timeout=30)
+        dead.communicate(timeout=MOST)
         living = process(tmp_path, "600", "never")
         assert living.stdout.readline() == "making\n" and not left.exists()
         [kept] = (tmp_path / "weights").glob(".unfinished-*")
@@ -185,7 +194,7 @@ def test_what_a_dead_process_left_is_removed_and_what_a_living_one_makes_is_kept
     finally:
         for one in filter(None, (dead, living)):
             one.kill()
-            one.communicate(timeout=30)
+            one.communicate(timeout=MOST)
     with Store(tmp_path).create("weights", {"a": 2}):
         assert not kept.exists()
     assert [path.name for path in (tmp_path / "locks" / "unfinished").iterdir()] == []

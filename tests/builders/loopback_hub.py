@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.builders.stopped_runs import MOST
+
 LARGE = (".safetensors", ".bin", ".parquet", ".gz")  # are redirected to another place, as files in large-file storage are
 
 
@@ -71,13 +73,13 @@ def serve():
             server.shutdown()
             server.server_close()
         for thread in threads:
-            thread.join(timeout=5)
+            thread.join(timeout=MOST)
 
 
 class _Handler(BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
-    timeout = 10
+    timeout = MOST
 
     def log_message(self, *_):
         pass

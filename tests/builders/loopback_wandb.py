@@ -14,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
 
+from tests.builders.stopped_runs import MOST
+
 QUERIES = {"ServerFeaturesQuery": {"serverInfo": {"features": []}}, "ArtifactType": {"project": None}}
 
 
@@ -103,7 +105,7 @@ def run_python(folder: Path, *arguments: str) -> str:
     """
     environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
     done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, timeout=120, env=environment, cwd=folder
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=MOST, env=environment, cwd=folder
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -120,7 +122,7 @@ class _Listener(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     given: Server
-    timeout = 30
+    timeout = MOST
 
     def do_GET(self):
         self._send({})

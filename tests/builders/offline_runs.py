@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import time
 
-PATIENCE = 60.0  # seconds to wait for what W&B's process writes in less than one
+from tests.builders.stopped_runs import MOST
 
 
 def read_back(run_dir):
     """Return what a finished run's file holds, once W&B's own process has written the last of it."""
     from google.protobuf.message import DecodeError
 
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + MOST
     while True:
         try:
             contents = _read_back(run_dir)

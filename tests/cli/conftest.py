@@ -11,24 +11,23 @@ from functools import partial
 import pytest
 
 from bitsure.config.paths import PROJECT
-from tests.builders.stopped_runs import MOST
 
 QUICK = ["quant=rtn3", "metric.resamples=100", "tracking.mode=disabled"]
 
 
 @pytest.fixture
-def bitsure(tmp_path):
+def bitsure(tmp_path, commands):
     """Return what runs main.py in the test's directory and with its store."""
 
     def run(*arguments: str, environment: dict | None = None, wait: bool = True):
+        own = {"BITSURE_STORE": str(tmp_path / "store"), "HOME": str(tmp_path)} | (environment or {})
+        if wait:
+            return commands.run(*arguments, cwd=tmp_path, environment=own)
         command = [sys.executable, str(PROJECT / "main.py"), *arguments]
-        env = os.environ | {"BITSURE_STORE": str(tmp_path / "store"), "HOME": str(tmp_path)} | (environment or {})
-        if not wait:
-            output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-            # a background job of a shell ignores Ctrl-C
-            heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-            return subprocess.Popen(command, cwd=tmp_path, env=env, preexec_fn=heed, **output)
-        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=MOST)
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        # a background job of a shell ignores Ctrl-C
+        heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen(command, cwd=tmp_path, env=os.environ | own, preexec_fn=heed, **output)
 
     return run
 

@@ -13,7 +13,7 @@ from tests.builders.codes import CODES
 
 
 @given(CODES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_range_coder_gives_back_the_codes_and_is_no_smaller_than_their_entropy(given_codes):
     bits, codes = given_codes
     table = coders.frequencies(codes.ravel(), bits)
@@ -24,7 +24,7 @@ def test_the_range_coder_gives_back_the_codes_and_is_no_smaller_than_their_entro
 
 
 @given(CODES)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_every_coder_takes_any_codes(given_codes):
     bits, codes = given_codes
     sizes = coders.sizes(codes, bits)

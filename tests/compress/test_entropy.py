@@ -37,7 +37,7 @@ def test_uniform_codes_have_all_their_bits(bits):
 
 
 @given(CODES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_never_more_than_the_bits_and_finer_units_never_have_more(given_codes):
     bits, codes = given_codes
     tensor, rows = entropy(codes, bits), entropy(codes, bits, np.arange(len(codes))[:, None])

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
@@ -47,10 +43,8 @@ def test_a_refused_setting_is_a_sentence(override, start):
         (["quant=rnt3"], "quant=rnt3: no such option. Did you mean rtn3"),
     ],
 )
-def test_the_command_line_says_it(arguments, message):
-    environment = os.environ | {"PYTHONPATH": str(PROJECT / "src")}
-    environment.pop("HYDRA_FULL_ERROR", None)
-    command = [sys.executable, "main.py", *arguments]
-    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=300)
+def test_the_command_line_says_it(commands, monkeypatch, arguments, message):
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    done = commands.run(*arguments, cwd=PROJECT)
     assert done.returncode == 1 and done.stderr.startswith(f"\nError: {message}"), done.stderr
     assert "HYDRA_FULL_ERROR" not in done.stderr

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import shlex
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pandas as pd
@@ -15,7 +12,6 @@ import pytest
 import torch
 import yaml
 
-from bitsure.config.paths import PROJECT
 from tests.builders.documents import code_blocks
 
 QUANTIZER, CODES, METRICS = CODE = code_blocks("extending.md", "python")
@@ -40,25 +36,23 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finished(folder):
+def run(folder, commands):
+    """Return what runs a command of the page, with further settings."""
+
+    def run(command: str, *more: str) -> None:
+        python, script, *given = shlex.split(command)
+        assert (python, script) == ("python", "main.py")
+        done = commands.run(*given, *QUICK, *more, cwd=folder, environment={"BITSURE_STORE": str(folder / "store")})
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(folder, run):
     """The directory of the first command's run."""
-    return run(folder, ONE_RUN, f"hydra.run.dir={folder / 'one'}") and folder / "one"
-
-
-def run(folder, command: str, *more: str) -> str:
-    python, script, *given = shlex.split(command)
-    assert (python, script) == ("python", "main.py")
-    environment = os.environ | {"BITSURE_STORE": str(folder / "store"), "PYTHONPATH": str(PROJECT / "src")}
-    done = subprocess.run(
-        [sys.executable, str(PROJECT / script), *given, *QUICK, *more],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    run(ONE_RUN, f"hydra.run.dir={folder / 'one'}")
+    return folder / "one"
 
 
 def entries(folder, kind: str) -> set[str]:
@@ -93,8 +87,8 @@ def test_a_quantizer_of_ones_own_rounds_a_layer(folder, monkeypatch, module, nam
     assert written["layer"].tensors() and 0 < error < 0.2
 
 
-def test_codes_of_ones_own_are_stored_counted_and_compressed(folder):
-    run(folder, CODES_RUN, f"hydra.run.dir={folder / 'codes'}", "compress.codes=4096", "compress.tokens=0")
+def test_codes_of_ones_own_are_stored_counted_and_compressed(folder, run):
+    run(CODES_RUN, f"hydra.run.dir={folder / 'codes'}", "compress.codes=4096", "compress.tokens=0")
     proof = results(folder / "codes", "quantization")
     assert proof["quantizer"] == "grouped4-g32" and proof["bits_per_weight"] == pytest.approx(4 + (16 + 4) / 32)
     assert proof["bits_per_weight_coded"] < proof["bits_per_weight"] and 0 < proof["code_entropy"] < 4
@@ -102,18 +96,18 @@ def test_codes_of_ones_own_are_stored_counted_and_compressed(folder):
 
 
 @pytest.mark.slow
-def test_the_same_command_takes_its_results_from_the_store(folder, finished):
+def test_the_same_command_takes_its_results_from_the_store(folder, finished, run):
     before = entries(folder, "weights"), entries(folder, "records")
-    run(folder, ONE_RUN, f"hydra.run.dir={folder / 'again'}")
+    run(ONE_RUN, f"hydra.run.dir={folder / 'again'}")
     assert (entries(folder, "weights"), entries(folder, "records")) == before
     for name in ("comparison.json", "metrics.json"):
         assert (folder / "again" / name).read_bytes() == (finished / name).read_bytes()
 
 
 @pytest.mark.slow
-def test_its_settings_are_swept(folder, finished):
+def test_its_settings_are_swept(folder, finished, run):
     before = entries(folder, "weights")
-    run(folder, SWEEP, f"hydra.sweep.dir={folder / 'sweep'}")
+    run(SWEEP, f"hydra.sweep.dir={folder / 'sweep'}")
     assert len(entries(folder, "weights") - before) == 1  # the cell with 4 bits is in the store
     table = pd.read_parquet(folder / "sweep" / "sweep.parquet")
     assert set(table.quantizer) >= {"mine4-0.999", "mine3-0.999"} and set(table.status) == {"done"}
@@ -136,9 +130,9 @@ def results(run_dir, name: str) -> dict:
     return json.loads((run_dir / f"{name}.json").read_text())
 
 
-def test_metrics_of_ones_own_are_measured_compared_and_reported(folder):
+def test_metrics_of_ones_own_are_measured_compared_and_reported(folder, run):
     run_dir = folder / "metric"
-    run(folder, METRIC_RUN, f"hydra.run.dir={run_dir}")
+    run(METRIC_RUN, f"hydra.run.dir={run_dir}")
     for name in ("metrics", "baseline_metrics", "comparison"):
         recall = results(run_dir, name)["pocket_recall"]
         assert recall["sure_and_wrong"]["n"] == 100 and recall["accuracy_if_sure"]["value"] is not None
@@ -149,16 +143,16 @@ def test_metrics_of_ones_own_are_measured_compared_and_reported(folder):
 
 
 @pytest.mark.slow
-def test_metrics_of_ones_own_are_in_a_sweeps_table(folder):
-    run(folder, METRIC_SWEEP, f"hydra.sweep.dir={folder / 'metric_sweep'}")
+def test_metrics_of_ones_own_are_in_a_sweeps_table(folder, run):
+    run(METRIC_SWEEP, f"hydra.sweep.dir={folder / 'metric_sweep'}")
     table = pd.read_parquet(folder / "metric_sweep" / "sweep.parquet")
     rows = table[table.metric == "sure_and_wrong"]
     assert set(rows.quantizer) == {"none", "rtn3", "rtn2"} and rows.value.notna().all()
 
 
-def test_a_task_of_ones_own_is_scored_compared_and_reported(folder):
+def test_a_task_of_ones_own_is_scored_compared_and_reported(folder, run):
     run_dir = folder / "task"
-    run(folder, TASK_RUN, f"hydra.run.dir={run_dir}")
+    run(TASK_RUN, f"hydra.run.dir={run_dir}")
     assert len(pd.read_parquet(run_dir / "records.parquet")) == len(QUESTIONS.splitlines())
     for name in ("metrics", "comparison"):
         accuracy = results(run_dir, name)["capitals"]["accuracy"]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 
 import pytest
 
@@ -17,17 +15,13 @@ LOAD, BASELINE, *ARRAYS = code_blocks("python.md", "python")
 
 
 @pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
+def run_dir(tmp_path_factory, commands):
     """A run of the embedded default with plain rounding and few questions."""
     place = tmp_path_factory.mktemp("run")
-    command = [sys.executable, "main.py", "model=pocket-300k", "quant=rtn3", "task.limit=20", "metric.resamples=100"]
-    command += [
-        "tracking.mode=disabled",
-        "compress.codes=0",
-        f"hydra.run.dir={place / 'out'}",
-        f"paths.store={place / 'store'}",
-    ]
-    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, timeout=600)
+    settings = ["model=pocket-300k", "quant=rtn3", "task.limit=20", "metric.resamples=100", "tracking.mode=disabled"]
+    settings += ["compress.codes=0", "hydra.run.dir=out", f"paths.store={place / 'store'}"]
+    done = commands.run(*settings, cwd=place)
+    assert done.returncode == 0, done.stderr
     return place / "out"
 
 

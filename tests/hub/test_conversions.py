@@ -19,6 +19,7 @@ from bitsure.hub.conversions import REF, Conversion, Conversions
 from bitsure.hub.data_sets import data_sets_from
 from bitsure.records.parquet import read_records
 from tests.builders.loopback_hub import serve
+from tests.builders.stopped_runs import MOST
 from tests.builders.tokenizers import TEXT
 
 REPO = "juletxara/xstory_cloze"
@@ -66,7 +67,7 @@ def world(tmp_path_factory, tiny_model):
             place = {"HF_ENDPOINT": served.url, "HF_HOME": str(folder / "home"), "BITSURE_STORE": str(folder / "store")}
             env = {key: value for key, value in os.environ.items() if not key.startswith("HF_")} | place | environment
             given = [sys.executable, *command, "model=local", f"model.path={tiny_model}", "calib=task"]
-            return subprocess.run(given, cwd=folder, env=env, capture_output=True, text=True, timeout=200)
+            return subprocess.run(given, cwd=folder, env=env, capture_output=True, text=True, timeout=MOST)
 
         yield served, folder, run
         assert not list(folder.rglob("was-run"))

@@ -21,6 +21,7 @@ from bitsure.results.run_files import QuestionCount
 from tests.builders.answers import paired_runs
 from tests.builders.result_files import provenance, quantization
 from tests.builders.settings import MARGINS, METRIC
+from tests.builders.stopped_runs import MOST
 
 HOSTILE = '<script>alert("x")</script>\u202egnp\u2066'
 
@@ -164,8 +165,10 @@ def test_a_real_browser_shows_it_whole(made, tmp_path):
     flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     flags += f" --disable-component-update --disable-sync --user-data-dir={tmp_path} --window-size=390,900"
     command = ["chromium", *flags.split(), "--dump-dom", made.page.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=MOST, check=True).stdout
     assert "The questions that changed most" in dom and dom.count("<img") == 4 and "<script" not in dom
     picture = tmp_path / "page.png"
-    subprocess.run([*command[:-2], f"--screenshot={picture}", made.page.as_uri()], capture_output=True, timeout=90, check=True)
+    subprocess.run(
+        [*command[:-2], f"--screenshot={picture}", made.page.as_uri()], capture_output=True, timeout=MOST, check=True
+    )
     assert picture.read_bytes().startswith(b"\x89PNG")

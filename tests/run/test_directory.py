@@ -18,7 +18,7 @@ from bitsure import results
 from bitsure.base.errors import UserError
 from bitsure.run import directory
 from bitsure.run.directory import is_done, open_run, read_status, why_not_here, write_end
-from tests.builders.stopped_runs import check_status
+from tests.builders.stopped_runs import MOST, check_status
 
 
 def status(path):
@@ -88,7 +88,7 @@ with open_run(Path({str(tmp_path)!r}), {{}}):
             pass
     finally:
         living.kill()
-        living.communicate(timeout=30)
+        living.communicate(timeout=MOST)
     assert status(tmp_path)["state"] == "running"
     with open_run(tmp_path, {}):
         assert status(tmp_path)["pid"] == os.getpid()

@@ -23,6 +23,7 @@ from bitsure.hub.repositories import LocalFiles, WantedModel
 from bitsure.records.parquet import read_records
 from bitsure.run import prefetch
 from tests.builders.loopback_hub import serve
+from tests.builders.stopped_runs import MOST
 from tests.builders.tokenizers import TEXT
 
 TASK = """
@@ -80,7 +81,7 @@ def world(tmp_path_factory, tiny_model):
             place = {"HF_ENDPOINT": served.url, "HF_HOME": str(folder / "home"), "BITSURE_STORE": str(folder / "store")}
             env = {key: value for key, value in os.environ.items() if not key.startswith("HF_")} | place | environment
             given = [sys.executable, *command, *settings]
-            return subprocess.run(given, cwd=folder, env=env, capture_output=True, text=True, timeout=200)
+            return subprocess.run(given, cwd=folder, env=env, capture_output=True, text=True, timeout=MOST)
 
         yield served, folder, run
 

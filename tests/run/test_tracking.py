@@ -15,6 +15,7 @@ from bitsure.run import tracking, wandb_run
 from tests.builders.answers import paired_runs
 from tests.builders.offline_runs import read_back
 from tests.builders.settings import MARGINS, METRIC
+from tests.builders.stopped_runs import MOST
 from tests.builders.wandb_runs import log_all, tracked_config
 
 
@@ -65,7 +66,7 @@ def test_a_service_that_does_not_start_is_left_to_the_run_to_say(monkeypatch):
 
     monkeypatch.setattr("wandb.setup", fail)
     wandb_run.start_service(tracked_config().tracking)
-    assert started.wait(10)
+    assert started.wait(MOST)
 
 
 def test_disabled_makes_no_run(monkeypatch, tmp_path):

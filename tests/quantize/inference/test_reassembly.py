@@ -49,7 +49,7 @@ def test_what_merging_a_pair_costs_by_hand():
     assert distances(gram(x), weight).tolist() == [[0, 17], [17, 0]]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(2, 20), st.integers(1, 6), st.integers(0, 1000))
 def test_distances_are_the_exact_error_of_the_pair(width, rows, seed):
     x, weight = random(seed, 7, width), random(seed + 1, rows, width)
@@ -62,7 +62,7 @@ def test_distances_are_the_exact_error_of_the_pair(width, rows, seed):
             torch.testing.assert_close(cost[i, j], error.square().sum() / 7)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.integers(1, 5), min_size=2, max_size=24), st.integers(0, 1000))
 def test_the_width_stays_and_the_error_is_that_of_merging(parts, seed):
     parts = torch.tensor(parts)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bitsure.quantize.native.rounding import round_to_nearest
@@ -27,7 +27,6 @@ def test_a_width_that_the_group_does_not_divide_leaves_a_shorter_group():
     assert weight.scales.shape == (3, 3) and weight.group_of.tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]
 
 
-@settings(deadline=None)
 @given(st.integers(2, 8), st.sampled_from([-1, 3, 16]), st.booleans(), st.integers(0, 1000))
 def test_errors_stay_within_half_a_step_and_codes_in_range(bits, group_size, symmetric, seed):
     generator = torch.Generator().manual_seed(seed)

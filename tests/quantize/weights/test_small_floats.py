@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bitsure.config.number_formats import ELEMENTS, MX
@@ -56,7 +56,6 @@ def test_fp8_is_torchs_bit_for_bit(name, dtype):
 
 
 @pytest.mark.parametrize("name", ELEMENTS)
-@settings(deadline=None)
 @given(values=st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=40))
 def test_the_nearest_number_is_the_nearest_number(name, values):
     found, values = numbers(name), torch.tensor(values)

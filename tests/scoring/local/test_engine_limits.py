@@ -13,6 +13,7 @@ from bitsure.scoring.journal import Journal
 from bitsure.scoring.local import forward
 from bitsure.scoring.local.local_engine import LocalEngine
 from tests.builders.requests import some_requests
+from tests.builders.stopped_runs import MOST
 
 
 def test_batches_keep_to_the_budget(model, monkeypatch):
@@ -177,6 +178,6 @@ print("left", engine.budget.tokens)
 
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_AS") or sys.platform != "linux", reason="needs a limit on address space")
 def test_real_shortage_of_memory_is_survived():
-    done = subprocess.run([sys.executable, "-c", SCARCE], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", SCARCE], capture_output=True, text=True, timeout=MOST)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "out of memory with a batch of" in done.stderr and 0 < int(done.stdout.split()[-1]) < 100_000

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from contextlib import nullcontext
 
 import filelock
 import pytest
 from omegaconf import OmegaConf
 
-from bitsure.config.paths import PROJECT
 from bitsure.sweep.launch import callback, dry_run
 from tests.builders.sweep_commands import command
 
@@ -40,7 +37,7 @@ def test_cells_may_lie_elsewhere_than_in_the_sweep(monkeypatch, tmp_path):
     assert [cell["directory"] for cell in listed] == [f"{tmp_path}/cells/0", f"{tmp_path}/cells/1"]
 
 
-def test_a_directory_is_one_sweeps_at_a_time(monkeypatch, tmp_path):
+def test_a_directory_is_one_sweeps_at_a_time(commands, monkeypatch, tmp_path):
     monkeypatch.setattr(dry_run, "inspect_cells", lambda *given: [])
     place = f"hydra.sweep.dir={tmp_path}"
     with command("model=pocket-1m", "quant=rtn3,rtn4", place) as (master, _):
@@ -48,8 +45,7 @@ def test_a_directory_is_one_sweeps_at_a_time(monkeypatch, tmp_path):
         planned = (tmp_path / "plan.json").read_text()
         (tmp_path / "0-pocket-300k-rtn3").mkdir()
         (tmp_path / "0-pocket-300k-rtn3" / "records.parquet").write_bytes(b"of another run PAR1")  # not what is to be said
-        other = [sys.executable, str(PROJECT / "main.py"), "-m", "model=pocket-300k", "quant=rtn3,rtn4", place]
-        done = subprocess.run(other, capture_output=True, text=True, timeout=120)
+        done = commands.run("-m", "model=pocket-300k", "quant=rtn3,rtn4", place, cwd=tmp_path)
         assert done.returncode == 1 and f"{tmp_path} is in use by a sweep that goes on now" in done.stderr
         assert "remove" not in done.stderr and (tmp_path / "plan.json").read_text() == planned
         with pytest.raises(SystemExit):  # its cells were not run
@@ -57,11 +53,10 @@ def test_a_directory_is_one_sweeps_at_a_time(monkeypatch, tmp_path):
     filelock.FileLock(tmp_path / ".sweep.lock").acquire(timeout=0).lock.release()  # by another, as it is free again
 
 
-def test_a_cell_may_have_the_sweeps_own_directory(tmp_path):
+def test_a_cell_may_have_the_sweeps_own_directory(commands, tmp_path):
     settings = ["model=pocket-300k", "quant=none", "task.limit=2", "tracking.mode=disabled"]
     places = [f"hydra.sweep.dir={tmp_path}/one", "hydra.sweep.subdir=."]
-    command = [sys.executable, str(PROJECT / "main.py"), "-m", *settings, *places, f"paths.store={tmp_path}/store"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = commands.run("-m", *settings, *places, cwd=tmp_path, environment={"BITSURE_STORE": str(tmp_path / "store")})
     assert done.returncode == 0 and "1 cell: 1 done" in done.stdout, done.stderr
 
 

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from bitsure.sweep.launch import gpus
+from tests.builders.stopped_runs import MOST
 
 TWO = {"0": "GPU-a", "1": "GPU-b"}
 ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # nvidia-smi's, by which GPUs are numbered here
@@ -48,7 +49,7 @@ def test_each_cell_has_one_to_itself_and_the_third_waits(tmp_path):
         waiting.start()
         waiting.join(0.1)
         assert not third
-    waiting.join(10)
+    waiting.join(MOST)
     assert third in (["GPU-a"], ["GPU-b"])
 
 

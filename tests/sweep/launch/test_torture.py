@@ -218,5 +218,5 @@ def test_a_tortured_sweep_ends_with_the_same_bits(undisturbed, tmp_path, argumen
     assert stored(tmp_path) == stored(undisturbed)
     assert table(tmp_path) == table(undisturbed)
     begun = {path: path.read_bytes() for path in tmp_path.glob("sweep/*/status.json")}
-    assert sweep(tmp_path, arguments).wait(timeout=100) == 0
+    assert sweep(tmp_path, arguments).wait(timeout=400) == 0
     assert len(begun) == CELLS and all(path.read_bytes() == before for path, before in begun.items())  # nothing to do

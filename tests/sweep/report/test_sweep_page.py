@@ -18,6 +18,7 @@ from bitsure.sweep.report.run_columns import parameter_count
 from bitsure.sweep.report.sweep_figures import NAMES
 from bitsure.sweep.report.sweep_page import STUDY, spread_sentences, study_tables
 from bitsure.sweep.report.sweep_statistics import ModelSpread
+from tests.builders.stopped_runs import MOST
 from tests.builders.study_rows import study_row as row
 from tests.builders.sweeps import HOSTILE, leave_unfinished, write_plan
 
@@ -162,5 +163,5 @@ def test_a_real_browser_shows_it_whole(made, tmp_path):
     flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     flags += f" --disable-component-update --disable-sync --user-data-dir={tmp_path} --window-size=390,900"
     command = ["chromium", *flags.split(), "--dump-dom", made.page.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=MOST, check=True).stdout
     assert dom.count("<img") == len(made.pictures) and "<script" not in dom and "Missing or failed" in dom
