@@ -17,6 +17,7 @@ from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.base.files import check_file_names
 from bitsure.config import hydra_errors, own_code, schema
+from bitsure.config.labels import quantizer_label
 from bitsure.config.schema import Config
 from bitsure.config.validation import check_choices, to_dataclasses
 
@@ -53,20 +54,25 @@ def main(composed: DictConfig) -> None:
 
 def _run(config: Config, sweep_dir: str | None) -> None:
     """Run a checked config. Heavy imports are made here, so that --help stays quick."""
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    from bitsure.results import Labels
+
+    hydra_config = HydraConfig.get()
+    run_dir = Path(hydra_config.runtime.output_dir)
+    quantizer = quantizer_label(config.quant.name, hydra_config.runtime.choices["quant"], hydra_config.overrides.task)
+    labels = Labels(model=str(config.model.name), quantizer=quantizer)
     if config.plan:
         from bitsure.sweep.launch import composing, dry_run
 
-        dry_run.show([composing.ComposedCell(0, [], run_dir, config)], composing.CellErrors())
+        dry_run.show([composing.ComposedCell(0, [], run_dir, config, labels)], composing.CellErrors())
     elif sweep_dir:
-        from bitsure.sweep.launch import cell_process
+        from bitsure.sweep.launch import cell_line, cell_process
 
-        job_logging: Any = OmegaConf.to_container(HydraConfig.get().job_logging, resolve=True)
-        cell_process.run(config, run_dir, Path(sweep_dir).name, job_logging)
+        job_logging: Any = OmegaConf.to_container(hydra_config.job_logging, resolve=True)
+        cell_process.run(config, run_dir, cell_line.cell_line(run_dir, Path(sweep_dir), labels), job_logging)
     else:
         from bitsure.run import pipeline
 
-        pipeline.run(config, run_dir)
+        pipeline.run(config, run_dir, labels=labels)
 
 
 if __name__ == "__main__":

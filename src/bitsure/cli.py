@@ -87,6 +87,7 @@ def _report(given: argparse.Namespace) -> None:
 
 
 def _report_sweep(given: argparse.Namespace) -> None:
+    from bitsure.base.progress import working
     from bitsure.sweep.report.building import build_sweep_report, finish_sweep
     from bitsure.sweep.report.cell_results import read_cells
     from bitsure.sweep.report.sweep_terminal import show_sweep
@@ -98,7 +99,9 @@ def _report_sweep(given: argparse.Namespace) -> None:
     modes = {cell.config.get("tracking", {}).get("mode", "disabled") for cell in read_cells(given.directory)}
     if given.track and modes <= {"disabled"}:
         raise UserError(f"{given.directory}: no cell of it was tracked (tracking.mode=disabled), so --track logs nothing.")
-    show_sweep(finish_sweep(given.directory) if given.track else build_sweep_report(given.directory))
+    with working("report"):
+        report = finish_sweep(given.directory) if given.track else build_sweep_report(given.directory)
+    show_sweep(report)
 
 
 def _compare(given: argparse.Namespace) -> None:

@@ -3,13 +3,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from bitsure import results
+from bitsure.results import Labels
 from bitsure.run import provenance
 
 
 def test_provenance_names_versions_and_machine_and_no_secret(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "s3cret")
     monkeypatch.setenv("HF_TOKEN", "s3cret")
-    origin = provenance.collect()
+    origin = provenance.collect(Labels(model="m", quantizer="rtn4"))
     assert (origin.packages["torch"] or "").startswith("2.13.0") and (origin.machine.cores or 0) >= 1
     assert None in (origin.packages["gptqmodel"], origin.packages["auto_gptq"])  # no environment holds both
     assert "s3cret" not in results.to_json(origin)
@@ -17,7 +18,7 @@ def test_provenance_names_versions_and_machine_and_no_secret(monkeypatch):
 
 def test_outside_a_git_checkout_there_is_no_commit(monkeypatch, tmp_path):
     monkeypatch.setattr(provenance, "PROJECT", tmp_path)
-    assert provenance.collect().git_commit is None
+    assert provenance.collect(Labels(model="m", quantizer="rtn4")).git_commit is None
 
 
 def test_the_origins_of_both_models_data_are_kept_where_they_differ(caplog):
@@ -28,7 +29,7 @@ def test_the_origins_of_both_models_data_are_kept_where_they_differ(caplog):
             data=lambda model: {"quiz": {"org/quiz": {"commit": commits[model]}}}, question_counts=lambda model: {}
         )
         prepared = SimpleNamespace(scorer=scorer, scored="quantized", full_precision="full")
-        plain = results.to_plain(provenance.with_data(provenance.collect(), prepared))
+        plain = results.to_plain(provenance.with_data(provenance.collect(Labels(model="m", quantizer="rtn4")), prepared))
         return {name: value for name, value in plain.items() if name.startswith("data")}
 
     assert data_of("a", "a") == {"data": {"quiz": {"org/quiz": {"commit": "a"}}}} and not caplog.text

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bitsure.base import resources, terminal, work
 from bitsure.base.errors import UserError
+from bitsure.base.progress import progress, working
 from bitsure.base.store import Store
 from bitsure.models.size import parameters_of, width_of
 from bitsure.models.weight_content import check_finite
@@ -81,7 +82,7 @@ def _make(plan: Plan, matched: Quantization | None, directory: Path, parts: Path
         windows, held_out = windows_of(source.path, source.settings.trust_remote_code, plan.text, plan.calib, plan.nsamples)
     with (
         resources.measured() as use,
-        terminal.progress(f"quantizing {source.name}, {plan.quant.name}", total=None) as advance,
+        progress("quantizing", total=None) as advance,
     ):
         job = QuantizationJob(source, plan.dtype, windows, held_out, directory, parts, log_file, advance, matched)
         plan.quant.quantize(job)
@@ -92,7 +93,8 @@ def _make(plan: Plan, matched: Quantization | None, directory: Path, parts: Path
         if plan.quant.changes_model:
             job.forget_model()
         model = job.model
-    proof = _prove(plan, job)
+    with working("verifying the weights"):
+        proof = _prove(plan, job)
     written = sum(file.stat().st_size for file in _checkpoint(plan, directory).rglob("*.safetensors"))
     proof = proof.model_copy(update=asdict(use) | {"bytes_on_disk": written})
     tokens = windows.numel() + held_out.numel()

@@ -10,15 +10,16 @@ from pathlib import Path
 
 from bitsure.base.errors import UserError
 from bitsure.base.files import make_folder
+from bitsure.base.progress import working
 from bitsure.comparison import run_differences
 from bitsure.config.report_settings import own_metric_names, read_report_settings
 from bitsure.config.run_config import read_run_config
 from bitsure.records.parquet import read_records
 from bitsure.records.saved_run import SavedRun, check_harness_versions, read_own_baseline, read_saved_run
 from bitsure.report import terminal_summary
-from bitsure.report.report_contents import About, Report
+from bitsure.report.report_contents import About, Report, run_title
 from bitsure.report.run_report import BASELINE_FILES, build
-from bitsure.results import Comparison, Compressibility, Provenance, Quantization, read_if_there
+from bitsure.results import Comparison, Compressibility, Labels, Provenance, Quantization, read_if_there
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def report_run(
     if names := [name for name in own_metric_names(directory / "config.yaml") if name not in metric.own]:
         _leave_out(names, directory, out)
     about = _about(directory, run, full.bits_per_weight if full else None)
-    with _all_or_nothing(out) as unfinished:
+    with working("report"), _all_or_nothing(out) as unfinished:
         report = build(unfinished, run.records, full.records if full else None, metric, margins, about)
     report = report.moved_to(out)
     terminal_summary.show(report, about, metric, {"report": report.page, "checkpoint": about.checkpoint})
@@ -95,13 +96,12 @@ def compare_runs(baseline: Path, directory: Path) -> Comparison:
 def _about(directory: Path, run: SavedRun, baseline_bits: float | None) -> About:
     quantization = read_if_there(directory / "quantization.json", Quantization)
     provenance = read_if_there(directory / "provenance.json", Provenance)
-    name = provenance.model.name if provenance and provenance.model else directory.resolve().name
     config = directory / "config.yaml"
     settings = read_run_config(config) if config.is_file() else {}
     task, control = settings.get("task"), settings.get("control")
     scale = control.get("scale", 1.0) if isinstance(control, dict) else 1.0
     return About(
-        title=f"{name}, {quantization.quantizer}" if quantization else name,
+        title=_title(directory, provenance, quantization),
         quantization=quantization,
         provenance=provenance,
         prompts=run.prompts,
@@ -111,6 +111,15 @@ def _about(directory: Path, run: SavedRun, baseline_bits: float | None) -> About
         compressibility=read_if_there(directory / "compressibility.json", Compressibility),
         task=task if isinstance(task, dict) else None,
     )
+
+
+def _title(directory: Path, provenance: Provenance | None, quantization: Quantization | None) -> str:
+    """Return what a run is about; the directory's name for the harness's logs, of which no more is known."""
+    if provenance is None or provenance.model is None:
+        return directory.resolve().name
+    quantizer = quantization.quantizer if quantization else None
+    labels = provenance.labels or Labels(model=provenance.model.name, quantizer=quantizer or "none")
+    return run_title(labels, quantizer)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bitsure.base import terminal
+from bitsure.base.distinct_names import distinct_names
 from bitsure.base.errors import UserError
 from bitsure.comparison.between_models import BetweenModels, MeanChange, QuantizedModel, compare_models
 from bitsure.comparison.changes import answer_changes
@@ -29,7 +30,7 @@ def report_models(directories: Sequence[Path]) -> None:
     """
     for directory in directories:
         refuse_sweep(directory)
-    names = _distinct_names(directories)
+    names = distinct_names(directories)
     if len(names) < 2 or len(set(names)) < len(names):
         raise UserError(f"{', '.join(names)}: give two or more run directories, each of them once.")
     metric, _ = read_report_settings(directories[0] / "config.yaml")
@@ -39,16 +40,6 @@ def report_models(directories: Sequence[Path]) -> None:
     ).items():
         for line in _lines(task, result, metric.confidence_level):
             out.print(line, markup=False, soft_wrap=True)
-
-
-def _distinct_names(directories: Sequence[Path]) -> list[str]:
-    """Return the directories' names, each with as many of its parents as it takes to tell them apart."""
-    parts = [directory.absolute().parts for directory in directories]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(path[-depth:]) for path in parts]
-        if len(set(names)) == len(names):
-            return names
-    return [directory.name for directory in directories]
 
 
 def _read(directory: Path, name: str, metric: MetricSettings) -> QuantizedModel:

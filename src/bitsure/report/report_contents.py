@@ -15,12 +15,26 @@ from bitsure.report.samples import ChangedQuestion
 from bitsure.results import (
     Comparison,
     Compressibility,
+    Labels,
     MetricsByTask,
     Provenance,
     PublishedNumber,
     Quantization,
     Verdict,
 )
+
+
+def run_title(labels: Labels, quantizer: str | None) -> str:
+    """Return what a run is about: its model, and its quantizer as the command calls it, with the full name if that differs.
+
+    Args:
+        labels: What the command calls them.
+        quantizer: The quantizer's full name; None in full precision.
+    """
+    if quantizer is None:
+        return f"{labels.model}, full precision"
+    full_name = "" if quantizer == labels.quantizer else f" ({quantizer})"
+    return f"{labels.model}, {labels.quantizer}{full_name}"
 
 
 @dataclass(frozen=True)

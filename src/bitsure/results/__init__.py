@@ -6,7 +6,7 @@ from bitsure.results.measurement import Comparison, Difference, Measurement, Met
 from bitsure.results.published import PublishedNumber
 from bitsure.results.quantization import Quantization
 from bitsure.results.result import Result, check, read, read_if_there, to_json, to_plain, write
-from bitsure.results.run_files import Provenance, Status, SweepPlan
+from bitsure.results.run_files import Labels, Provenance, Status, SweepPlan
 from bitsure.results.verdict import Verdict
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Compressibility",
     "Costs",
     "Difference",
+    "Labels",
     "Measurement",
     "MetricsByTask",
     "Provenance",

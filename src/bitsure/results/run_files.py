@@ -24,6 +24,15 @@ class Machine(Result):
     """The environment variable OMP_NUM_THREADS; null where it was not set."""
 
 
+class Labels(Result):
+    """What a command calls its model and its quantizer, for terminals and pages."""
+
+    model: str
+    """The model's name, with as many parent folders as tell it from others of its sweep."""
+    quantizer: str
+    """The option of conf/quant, and the settings changed beside it: `w4a8kv4`, `w4 group_size=32`."""
+
+
 class ModelOrigin(Result):
     """The full-precision model."""
 
@@ -83,6 +92,8 @@ class Provenance(Result):
     """The machine."""
     model: ModelOrigin | None = None
     """The model; absent until it was found."""
+    labels: Labels | None = None
+    """What the command calls model and quantizer; absent in runs of earlier versions."""
     weights: dict[str, Any] | None = None
     """What the quantized weights were made from (the store's key); null in full precision."""
     calib_text: str | None = None
@@ -132,7 +143,9 @@ class PlannedCell(Result):
     overrides: list[str]
     """What its command changes."""
     name: str
-    """Model and quantizer."""
+    """Model and quantizer, by their full names."""
+    labels: Labels | None = None
+    """What the command calls them; absent in sweeps of earlier versions."""
 
 
 class SweepPlan(Result):

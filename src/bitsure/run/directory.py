@@ -19,6 +19,7 @@ from bitsure import results
 from bitsure.base.errors import UserError
 from bitsure.base.files import disk_errors, make_writable, write_text
 from bitsure.base.out_of_memory import memory_errors
+from bitsure.base.progress import working
 from bitsure.config.run_config import read_run_config
 from bitsure.results import Status
 from bitsure.results.run_files import State
@@ -54,7 +55,7 @@ class RunDirectory:
         started = time.monotonic()
         self._write_status(stage=name)
         try:
-            with memory_errors(f"running the stage {name!r}"):
+            with memory_errors(f"running the stage {name!r}"), working(name):
                 yield
         finally:
             seconds = self._status.seconds.get(name, 0) + time.monotonic() - started

@@ -17,9 +17,9 @@ from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.plan import Plan
 from bitsure.records import Records, read_prompts, write_records
 from bitsure.report import terminal_summary
-from bitsure.report.report_contents import About
+from bitsure.report.report_contents import About, run_title
 from bitsure.report.run_report import build
-from bitsure.results import Compressibility, Costs, Quantization, Verdict
+from bitsure.results import Compressibility, Costs, Labels, Quantization, Verdict
 from bitsure.results.costs import WorkCosts
 from bitsure.run import provenance, tracking, wandb_run
 from bitsure.run.directory import RunDirectory, open_run
@@ -44,7 +44,11 @@ class ScoredRun:
 
 
 def run(
-    config: Config, run_dir: Path, sweep: str | None = None, on_wait: Callable[[float], None] = lambda seconds: None
+    config: Config,
+    run_dir: Path,
+    sweep: str | None = None,
+    on_wait: Callable[[float], None] = lambda seconds: None,
+    labels: Labels | None = None,
 ) -> None:
     """Run one cell and write its directory.
 
@@ -53,13 +57,15 @@ def run(
         run_dir: Where everything is written; docs/results.md names the files.
         sweep: The name of the sweep that the run belongs to, if any.
         on_wait: Called with seconds while the run waits for another one that makes what it needs.
+        labels: What the command calls model and quantizer; None for their names.
 
     Raises:
         UserError: If something is wrong that the user can mend; before weights are loaded wherever that is possible.
     """
     settings, memo = resolved(config), Memo()
+    labels = labels or provenance.full_names(config)
     with open_run(run_dir, settings) as current:
-        origin = provenance.collect()
+        origin = provenance.collect(labels)
         current.write_json("provenance.json", origin)
         with current.stage("check"):
             prepared = prepare(config, run_dir / "libraries.log", memo, on_wait)
@@ -69,7 +75,7 @@ def run(
             current.write_json("provenance.json", origin)
         with current.stage("load tasks"):
             load_tasks(prepared, memo)
-        with tracking.track_run(config, settings, run_dir, sweep, prepared.log_file) as tracker:
+        with tracking.track_run(config, settings, run_dir, sweep, prepared.log_file, labels) as tracker:
             quantized = _quantize(prepared, config, current) if prepared.plan else None
             scored = _score(prepared, config, current)
             origin = provenance.with_data(origin, prepared)
@@ -81,7 +87,7 @@ def run(
                 noisy = [_score_noise(prepared, seed, control.scale, folder) for seed in range(control.seeds)]
             with current.stage("report"):
                 about = About(
-                    title=f"{prepared.source.name}, {config.quant.name}",
+                    title=run_title(labels, config.quant.name if prepared.plan else None),
                     quantization=quantized.proof if quantized else None,
                     provenance=origin,
                     prompts=_prompts(prepared, run_dir / "prompts.parquet"),
@@ -97,9 +103,10 @@ def run(
                 tracker.log_records(run_dir / "records.parquet")
         if tracker.warning:
             current.warn(tracker.warning)
-    records = run_dir / "records.parquet"
-    places = {"report": report.page, "records": records, "checkpoint": about.checkpoint, "W&B": tracker.where}
-    terminal_summary.show(report, about, config.metric, places)
+    if sweep is None:  # the line of a sweep's cell is its launcher's, and all of this is on its page
+        records = run_dir / "records.parquet"
+        places = {"report": report.page, "records": records, "checkpoint": about.checkpoint, "W&B": tracker.where}
+        terminal_summary.show(report, about, config.metric, places)
     if report.verdict:
         _check_strict(config, report.verdict, run_dir)
 
@@ -135,7 +142,7 @@ def _score(prepared: PreparedRun, config: Config, current: RunDirectory) -> Scor
     if prepared.plan:
         with current.stage("score quantized"):
             records, baseline = (
-                scorer.score(prepared.scored, _hashed(prepared.plan, prepared), config.quant.name),
+                scorer.score(prepared.scored, _hashed(prepared.plan, prepared), "quantized"),
                 records,
             )
         if scorer.missing(prepared.full_precision):  # the store's were of other prompts than those that tasks have now

@@ -12,10 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 
 from bitsure.base import terminal
 from bitsure.config.paths import PROJECT
-from bitsure.config.schema import MetricSettings
+from bitsure.config.schema import Config, MetricSettings
 from bitsure.metrics.own_metrics import code_hashes
 from bitsure.models.size import measure_size
-from bitsure.results import Provenance
+from bitsure.results import Labels, Provenance
 from bitsure.results.run_files import Machine, ModelOrigin
 from bitsure.run.preparation import PreparedRun
 
@@ -36,8 +36,13 @@ PACKAGES = (
 )
 
 
-def collect() -> Provenance:
-    """Return what is known before the settings are looked at: command, versions, commit, machine."""
+def full_names(config: Config) -> Labels:
+    """Return the full names of model and quantizer, for a run that no command names otherwise."""
+    return Labels(model=str(config.model.name), quantizer=config.quant.name)
+
+
+def collect(labels: Labels) -> Provenance:
+    """Return what is known before the settings are looked at: command, what it calls things, versions, commit, machine."""
     machine = Machine(
         system=platform.platform(),
         processor=platform.machine(),
@@ -51,6 +56,7 @@ def collect() -> Provenance:
         python=platform.python_version(),
         packages={package: _version(package) for package in PACKAGES},
         machine=machine,
+        labels=labels,
     )
 
 

@@ -11,7 +11,8 @@ from bitsure.config.schema import Config, MetricSettings
 from bitsure.records.record import Records
 from bitsure.report import rounded
 from bitsure.report.report_contents import Report
-from bitsure.results import Costs, Provenance, Quantization, to_plain
+from bitsure.results import Costs, Labels, Provenance, Quantization, to_plain
+from bitsure.run.provenance import full_names
 from bitsure.run.tracking_samples import SAMPLE_COLUMNS, Cell, reliability_points, sample_rows
 from bitsure.run.wandb_names import fit
 from bitsure.run.wandb_run import RunDescription, WandbRun, WandbSession, open_wandb_run
@@ -136,7 +137,9 @@ def _samples_table(rows: Sequence[list[Cell]]) -> wandb.Table:
 
 
 @contextmanager
-def track_run(config: Config, resolved: dict[str, Any], run_dir: Path, sweep: str | None, log_file: Path) -> Iterator[Tracker]:
+def track_run(
+    config: Config, resolved: dict[str, Any], run_dir: Path, sweep: str | None, log_file: Path, labels: Labels | None = None
+) -> Iterator[Tracker]:
     """Open a W&B run around the block and finish it in any case, with exit code 1 if the block raises.
 
     Args:
@@ -145,16 +148,17 @@ def track_run(config: Config, resolved: dict[str, Any], run_dir: Path, sweep: st
         run_dir: The run's directory.
         sweep: The name of the sweep that the run belongs to, if any: its group in W&B.
         log_file: Where W&B's own output goes.
+        labels: What the command calls model and quantizer; None for their names.
 
     Yields:
         What logs the run.
     """
-    model, quantizer = str(config.model.name), config.quant.name
+    labels = labels or full_names(config)
     description = RunDescription(
-        name=f"{model}/{quantizer}",
-        group=config.tracking.group or sweep or model,
-        job_type=quantizer,
-        tags=[model, quantizer, config.task.name],
+        name=f"{labels.model}/{labels.quantizer}",
+        group=config.tracking.group or sweep or labels.model,
+        job_type=config.quant.name,
+        tags=list(dict.fromkeys([labels.model, labels.quantizer, config.quant.name, config.task.name])),
         config=resolved,
     )
     with open_wandb_run(config.tracking, description, run_dir, log_file) as session:

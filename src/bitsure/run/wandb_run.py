@@ -20,6 +20,7 @@ from uuid import uuid4
 from bitsure.base import terminal
 from bitsure.base.errors import DiskError, UserError
 from bitsure.base.files import hash_json, write_text
+from bitsure.base.progress import working
 from bitsure.config.schema import TrackingSettings
 from bitsure.run.wandb_names import TAG_BYTES, fit
 
@@ -148,7 +149,7 @@ class WandbSession:
     def finish(self, exit_code: int) -> None:
         """End the W&B run, if there still is one."""
         if self.run is not None:
-            with self.guarded():
+            with working("finishing the W&B run"), self.guarded():
                 self.run.finish(exit_code=exit_code)
 
     def _break_off(self, error: Exception) -> None:

@@ -17,6 +17,7 @@ from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.base.files import atomic_path, write_text
 from bitsure.base.memo import Memo
+from bitsure.base.progress import progress
 from bitsure.base.resources import measured
 from bitsure.base.store import Store
 from bitsure.base.work import read_cost, scoring_cost, scoring_work, write_cost
@@ -212,7 +213,7 @@ class Scorer:
             total = sum(self._loaded[name].count_requests(limit) for name in names)
         lm: HookedLM | None = None
         with (
-            terminal.progress(f"scoring {model.source.name}, {label}", total) as advance,
+            progress(f"scoring {label}", total) as advance,
             terminal.output_to(self.log_file),
         ):
             for name in names:

@@ -42,7 +42,7 @@ from bitsure.run import pipeline
 from bitsure.run.directory import open_run
 from bitsure.sweep.launch import cell_process
 
-def run(config, run_dir, sweep, on_wait):
+def run(config, run_dir, sweep, on_wait, labels):
     end = os.environ["END_" + config.quant.name.upper()]
     match end:
         case "hang early":
@@ -181,7 +181,7 @@ def test_a_finished_sweep_again_loads_no_model(tmp_path):
     run("first")
     (tmp_path / "no_model.py").write_text(NO_MODEL)
     module = "no_model"
-    assert run("first").count("is done: nothing to do") == 3
+    assert run("first").count(": done before") == 3
     run("again")
     for cell in CELLS:
         check_status(tmp_path / "again" / cell, "done")

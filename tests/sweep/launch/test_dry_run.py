@@ -16,6 +16,7 @@ from bitsure.base.work import COST_FILE, EntryCost, write_cost
 from bitsure.config import schema
 from bitsure.config import validation as settings
 from bitsure.config.paths import CONF
+from bitsure.results import Labels
 from bitsure.sweep.launch import dry_run, estimate
 from bitsure.sweep.launch.composing import CellErrors, ComposedCell
 
@@ -35,7 +36,8 @@ def cell(tmp_path, monkeypatch):
     def made(number: int, *overrides: str) -> ComposedCell:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = settings.to_dataclasses(compose("config", ["model=pocket-300k", "task.limit=5", *overrides]))
-        return ComposedCell(number, list(overrides), tmp_path / str(number), config)
+        labels = Labels(model=str(config.model.name), quantizer=config.quant.name)
+        return ComposedCell(number, list(overrides), tmp_path / str(number), config, labels)
 
     return made
 

@@ -18,6 +18,7 @@ from bitsure import results
 from bitsure.base.errors import UserError
 from bitsure.base.files import make_writable
 from bitsure.base.memo import Memo
+from bitsure.base.progress import working
 from bitsure.config import own_code
 from bitsure.config.paths import PROJECT
 from bitsure.results import Status, SweepPlan, Verdict
@@ -96,7 +97,7 @@ def _prepare(config: DictConfig) -> None:
 def _planned(cell: ComposedCell, sweep_dir: Path) -> PlannedCell:
     inside = cell.directory.is_relative_to(sweep_dir)  # unless hydra.sweep.subdir is an absolute path elsewhere
     directory = cell.directory.relative_to(sweep_dir) if inside else cell.directory
-    return PlannedCell(directory=str(directory), overrides=cell.overrides, name=cell.name)
+    return PlannedCell(directory=str(directory), overrides=cell.overrides, name=cell.name, labels=cell.labels)
 
 
 def _lock(sweep_dir: Path) -> None:
@@ -121,7 +122,9 @@ def _finish(sweep_dir: Path) -> None:
         from bitsure.sweep.report.building import finish_sweep
         from bitsure.sweep.report.sweep_terminal import show_sweep
 
-        show_sweep(finish_sweep(sweep_dir))
+        with working("the sweep's report"):
+            report = finish_sweep(sweep_dir)
+        show_sweep(report)
     except UserError as error:
         failed.append(f"- the sweep's report could not be made: {error}")
     except Exception as error:  # noqa: BLE001 - Hydra would print it and exit with 0

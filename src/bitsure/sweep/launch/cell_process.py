@@ -24,10 +24,12 @@ from typing import Any
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.base.processes import end_with_parent
+from bitsure.base.progress import begin_cell
 from bitsure.config.schema import Config, resolved
 from bitsure.results.run_files import State
 from bitsure.run.directory import INTERRUPTED, is_done, read_status, signals_ignored, write_end
 from bitsure.sweep.launch import gpus
+from bitsure.sweep.launch.cell_line import CellLine
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ LAST_LINES = 5
 CRASH = "Fatal Python error"  # what faulthandler writes first
 
 
-def run(config: Config, run_dir: Path, sweep: str, job_logging: dict[str, Any]) -> None:
+def run(config: Config, run_dir: Path, line: CellLine, job_logging: dict[str, Any]) -> None:
     """Run a cell in its own process, unless its directory holds its finished run already.
 
     However the process ends, status.json in `run_dir` says so. Failures are logged, not raised.
@@ -46,7 +48,7 @@ def run(config: Config, run_dir: Path, sweep: str, job_logging: dict[str, Any]) 
     Args:
         config: The cell's settings.
         run_dir: The cell's directory; Hydra has made it.
-        sweep: The sweep's name.
+        line: The cell's line in the terminal, which is printed when it has ended.
         job_logging: Hydra's logging settings of the job, for Python's `dictConfig`.
 
     Raises:
@@ -54,15 +56,15 @@ def run(config: Config, run_dir: Path, sweep: str, job_logging: dict[str, Any]) 
     """
     settings = resolved(config)
     if is_done(run_dir, settings):
-        print(f"{run_dir} is done: nothing to do")
+        terminal.console().print(line.done_before(), soft_wrap=True)
         return
-    limit = config.sweep.time_limit
+    limit, started = config.sweep.time_limit, time.monotonic()
     with gpus.assigned(config.sweep.gpus) as gpu_environment:
         # joblib's workers set another start method, which a cell's process does not know
         multiprocessing.set_start_method("forkserver", force=True)
         multiprocessing.set_forkserver_preload(["bitsure.sweep.launch.preload"])
         waited = multiprocessing.RawValue("d")
-        arguments = (config, run_dir, sweep, job_logging, {**os.environ, **gpu_environment}, waited)
+        arguments = (config, run_dir, line, job_logging, {**os.environ, **gpu_environment}, waited)
         process = multiprocessing.Process(target=_run_cell, args=arguments, name=run_dir.name)
         try:
             process.start()
@@ -78,6 +80,7 @@ def run(config: Config, run_dir: Path, sweep: str, job_logging: dict[str, Any]) 
                 _stop(process, INTERRUPT_GRACE)
                 _record_end(run_dir, settings, process, "failed", INTERRUPTED)
             raise
+    terminal.console().print(line.ended(time.monotonic() - started), soft_wrap=True)
     with suppress(OSError):
         if not (run_dir / STDERR_FILE).stat().st_size:
             (run_dir / STDERR_FILE).unlink()
@@ -155,7 +158,7 @@ def _last_lines(path: Path) -> list[str]:
 
 
 def _run_cell(
-    config: Config, run_dir: Path, sweep: str, job_logging: dict[str, Any], environment: dict[str, str], waited: c_double
+    config: Config, run_dir: Path, line: CellLine, job_logging: dict[str, Any], environment: dict[str, str], waited: c_double
 ) -> None:
     """Run a cell; this is its process. The seconds that it waits for other cells are added to `waited`."""
 
@@ -172,13 +175,14 @@ def _run_cell(
     with (run_dir / STDERR_FILE).open("w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 2)
     terminal.protect()
+    begin_cell(line.name)
     faulthandler.enable(all_threads=False)
     logging.config.dictConfig(job_logging)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from bitsure.run import pipeline
 
     try:
-        pipeline.run(config, run_dir, sweep, count)
+        pipeline.run(config, run_dir, line.sweep_dir.name, count, line.labels)
     except UserError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

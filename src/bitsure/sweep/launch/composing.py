@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import cast
@@ -26,9 +26,11 @@ from omegaconf.errors import OmegaConfBaseException
 from bitsure.base.errors import UserError, did_you_mean
 from bitsure.base.files import hash_json
 from bitsure.config.hydra_errors import sentence
+from bitsure.config.labels import model_labels, quantizer_label
 from bitsure.config.schema import Config, resolved
 from bitsure.config.sweep_overrides import expand
 from bitsure.config.validation import check_choices, no_such_setting, to_dataclasses
+from bitsure.results import Labels
 
 MANY = 64  # cells from which on a second process is worth its start
 MOST_NAMED = 8  # cells in an error message
@@ -43,10 +45,11 @@ class ComposedCell:
     overrides: list[str]
     directory: Path
     config: Config
+    labels: Labels
 
     @property
     def name(self) -> str:
-        """Model and quantizer."""
+        """Model and quantizer, by their full names."""
         return f"{self.config.model.name} {self.config.quant.name}"
 
 
@@ -96,7 +99,7 @@ def compose_cells(master: DictConfig, loader: ConfigLoader) -> tuple[list[Compos
         else:
             errors.add(number, *result)
     _check_distinct(cells, errors)
-    return cells, errors
+    return _told_apart(cells), errors
 
 
 _Job = tuple[int, list[str]]
@@ -112,6 +115,14 @@ def _in_processes(compose: Callable[[_Job], _Outcome], jobs: Sequence[_Job]) -> 
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(processes, context) as pool:
         return list(pool.map(compose, jobs, chunksize=-(-len(jobs) // processes)))
+
+
+def _told_apart(cells: Sequence[ComposedCell]) -> list[ComposedCell]:
+    """Return the cells with labels that tell models of one name apart."""
+    names = model_labels([cell.config.model for cell in cells])
+    return [
+        replace(cell, labels=cell.labels.model_copy(update={"model": name})) for cell, name in zip(cells, names, strict=True)
+    ]
 
 
 def _check_distinct(cells: Sequence[ComposedCell], errors: CellErrors) -> None:
@@ -169,7 +180,10 @@ class _Composer:
                 with _hydra_config(composed):
                     directory = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir)
                     del composed["hydra"]
-                    cell = ComposedCell(number, overrides, directory, to_dataclasses(composed, choices))
+                    config = to_dataclasses(composed, choices)
+                    quantizer = quantizer_label(config.quant.name, choices.get("quant"), overrides)
+                    labels = Labels(model=str(config.model.name), quantizer=quantizer)
+                    cell = ComposedCell(number, overrides, directory, config, labels)
         except UserError as error:
             return (*errors, *map(str, error.args))
         except (HydraException, OmegaConfBaseException) as error:

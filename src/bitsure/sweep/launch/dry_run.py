@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from bitsure.base import terminal
 from bitsure.base.errors import NotHere, UserError
 from bitsure.base.memo import Memo
+from bitsure.base.progress import progress
 from bitsure.base.store import Store
 from bitsure.config.schema import Config, resolved
 from bitsure.hub.failures import explained
@@ -54,7 +56,7 @@ class InspectedCell:
         return self.pieces.keys() - self.missing
 
 
-def inspect_cells(cells: Iterable[ComposedCell], errors: CellErrors, memo: Memo, on_nodes: bool = False) -> list[InspectedCell]:
+def inspect_cells(cells: Sequence[ComposedCell], errors: CellErrors, memo: Memo, on_nodes: bool = False) -> list[InspectedCell]:
     """Find what the store has of each cell and what is wrong with it. Load no weights, download nothing.
 
     Args:
@@ -65,8 +67,12 @@ def inspect_cells(cells: Iterable[ComposedCell], errors: CellErrors, memo: Memo,
     """
     logging.disable(logging.WARNING)  # each cell logs the same again when it runs
     try:
-        with offline():
-            return [_inspect(cell, errors, memo, on_nodes) for cell in cells]
+        inspected = []
+        with offline(), progress("checking the cells", len(cells)) as advance:
+            for cell in cells:
+                inspected.append(_inspect(cell, errors, memo, on_nodes))
+                advance()
+        return inspected
     finally:
         logging.disable(logging.NOTSET)
 
@@ -168,7 +174,8 @@ def show(cells: Sequence[ComposedCell], errors: CellErrors, on_nodes: bool = Fal
     table = Table("cell", "model and quantizer", "state", "in the store", "to make", box=None)
     for cell in inspected:
         in_store, to_make = _count(cell, cell.present), _count(cell, cell.missing) or cell.to_download or ""
-        table.add_row(str(cell.cell.number), cell.cell.name, cell.state, in_store, to_make)
+        labels = cell.cell.labels
+        table.add_row(str(cell.cell.number), escape(f"{labels.model}, {labels.quantizer}"), cell.state, in_store, to_make)
     out.print(table)
     if lines := errors.lines():
         raise UserError(

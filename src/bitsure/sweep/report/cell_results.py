@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from bitsure.records.saved_run import is_sweep
 from bitsure.results import (
     Comparison,
     Costs,
+    Labels,
     MetricsByTask,
     Provenance,
     Quantization,
@@ -58,6 +59,7 @@ class CellResult:
     baseline: MetricsByTask = field(default_factory=dict)
     comparison: Comparison = field(default_factory=dict)
     costs: Costs | None = None
+    labels: Labels | None = None  # of the plan, else from provenance.json; None in runs of earlier versions
 
     @property
     def done(self) -> bool:
@@ -66,7 +68,9 @@ class CellResult:
 
     @property
     def model_name(self) -> str:
-        """The model's name: from the provenance, else from the settings, else from the plan."""
+        """The model's label, else its name: from the provenance, else from the settings, else from the plan."""
+        if self.labels:
+            return self.labels.model
         planned = self.config.get("model", {}).get("name") or self.name.partition(" ")[0]
         return self.model.name if self.model else str(planned)
 
@@ -95,14 +99,14 @@ def read_cells(sweep_dir: Path) -> list[CellResult]:
         raise UserError(f"{sweep_dir} is no sweep's directory: it holds no plan.json and no folders with a config.yaml.")
     plan = read_if_there(sweep_dir / "plan.json", SweepPlan)
     if plan:
-        directories = [(sweep_dir / cell.directory, cell.name) for cell in plan.cells]
+        directories = [(sweep_dir / cell.directory, cell.name, cell.labels) for cell in plan.cells]
     else:
         configs = sorted(sweep_dir.glob("*/config.yaml"), key=_natural_order)
-        directories = [(path.parent, path.parent.name) for path in configs]
+        directories = [(path.parent, path.parent.name, None) for path in configs]
     if not directories:
         raise UserError(f"{sweep_dir / 'plan.json'} names no cells.")
     memo = Memo()
-    return [_read_cell(directory, name, memo) for directory, name in directories]
+    return [_read_cell(directory, name, labels, memo) for directory, name, labels in directories]
 
 
 def unplanned(sweep_dir: Path) -> list[str]:
@@ -160,7 +164,7 @@ class _Files(NamedTuple):
     costs: Costs | None = None
 
 
-def _read_cell(directory: Path, name: str, memo: Memo) -> CellResult:
+def _read_cell(directory: Path, name: str, labels: Labels | None, memo: Memo) -> CellResult:
     state: str
     state, error, config, files = NOT_STARTED, None, {}, _Files()
     try:
@@ -173,11 +177,17 @@ def _read_cell(directory: Path, name: str, memo: Memo) -> CellResult:
     except UserError as problem:
         state, error = DAMAGED, f"{problem} Run the sweep again, or remove {directory.name}."
     model = files.provenance.model if files.provenance else None
-    about = CellResult(directory, name, state, _shortened(error), config, model, files.quantization)
+    labels = labels or (files.provenance.labels if files.provenance else None)
+    about = CellResult(directory, name, state, _shortened(error), config, model, files.quantization, labels=labels)
     if state != DONE:
         return about
-    numbers = (files.metrics or {}, files.baseline or {}, files.comparison or {}, files.costs)
-    return CellResult(directory, name, state, about.error, config, model, files.quantization, *numbers)
+    return replace(
+        about,
+        metrics=files.metrics or {},
+        baseline=files.baseline or {},
+        comparison=files.comparison or {},
+        costs=files.costs,
+    )
 
 
 def _read_config(file: Path, memo: Memo) -> dict[str, Any]:

@@ -55,6 +55,7 @@ class RunColumns:
     calib_nsamples: int | None
     calib_seqlen: int | None
     calib_seed: int | None
+    asked: str | None = None  # what the command called the quantizer; None where it is not known
 
     @property
     def is_full_precision(self) -> bool:
@@ -63,8 +64,8 @@ class RunColumns:
 
     @property
     def label(self) -> str:
-        """The quantizer and its setting."""
-        return quantizer_label(self.quantizer, self.setting)
+        """The quantizer, as the command called it, and its setting."""
+        return quantizer_label(self.asked or self.quantizer, self.setting)
 
     @property
     def method_label(self) -> str | None:
@@ -122,6 +123,7 @@ def cell_columns(cell: CellResult, varied: set[str]) -> CellColumns:
         calib_nsamples=calib.get("nsamples"),
         calib_seqlen=calib.get("seqlen"),
         calib_seed=calib.get("seed"),
+        asked=cell.labels.quantizer if cell.labels else None,
         status=cell.state,
         setting_in_full_precision=setting_label(cell, outside_quantizing(varied)),
     )
@@ -149,6 +151,7 @@ def in_full_precision(cell: CellResult, columns: CellColumns) -> CellColumns:
         calib_nsamples=None,
         calib_seqlen=None,
         calib_seed=None,
+        asked=None,
     )
 
 

@@ -8,7 +8,6 @@ from typing import Protocol
 
 from bitsure.metrics.across import heterogeneity, over_draws
 from bitsure.metrics.multiple_testing import benjamini_hochberg
-from bitsure.sweep.report.run_columns import quantizer_label
 from bitsure.sweep.report.study_row import CALIBRATION_SEEDS, TRAINING_SEEDS, StudyRow
 
 STUDY = {  # the study's metrics, in its order
@@ -131,11 +130,7 @@ class ModelSpread:
     tau: float  # standard deviation between models, in the metric's unit
     p_value: float | None
     p_adjusted: float | None = None  # Benjamini–Hochberg; set by `adjust`
-
-    @property
-    def label(self) -> str:
-        """The quantizer and its setting."""
-        return quantizer_label(self.quantizer, self.setting)
+    label: str = ""  # the quantizer, as the command called it, and its setting
 
 
 def model_spreads(rows: list[StudyRow]) -> list[ModelSpread]:
@@ -148,9 +143,11 @@ def model_spreads(rows: list[StudyRow]) -> list[ModelSpread]:
         Exploratory results, whose p-values are adjusted over all of them by Benjamini–Hochberg.
     """
     groups: dict[tuple[str, str, str, str], list[tuple[str, float, float]]] = {}
+    labels: dict[tuple[str, str, str, str], str] = {}
     for row in rows:
         if not row.is_full_precision and row.delta is not None and row.delta_standard_error is not None:
             key = (row.quantizer, row.setting, row.task, row.metric)
+            labels.setdefault(key, row.label)
             groups.setdefault(key, []).append((row.model, row.delta, row.delta_standard_error))
     spreads = []
     for (quantizer, setting, task, metric), group in groups.items():
@@ -169,6 +166,7 @@ def model_spreads(rows: list[StudyRow]) -> list[ModelSpread]:
                 i_squared=result.i_squared,
                 tau=result.tau,
                 p_value=result.p_value,
+                label=labels[quantizer, setting, task, metric],
             )
             spreads.append(spread)
     adjust(spreads)

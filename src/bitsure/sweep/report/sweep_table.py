@@ -28,6 +28,7 @@ SCHEMA = pa.schema(
         ("parameters", pa.int64()),
         ("training_seed", pa.int64()),
         ("quantizer", pa.string()),
+        ("asked", pa.string()),
         ("method", pa.string()),
         ("setting", pa.string()),
         ("bits_per_weight", pa.float64()),

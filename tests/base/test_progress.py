@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import io
+import sys
+import threading
+
+import pytest
+from rich.console import Console
+
+from bitsure.base import progress, terminal
+
+
+def test_without_a_terminal_progress_comes_in_lines_with_the_time_left(capsys, monkeypatch):
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with progress.progress("scoring", 40) as advance:
+        for _ in range(6):
+            advance(5)
+    lines = capsys.readouterr().out.splitlines()
+    shown = ["scoring: 15 of 40, 0:00:12 elapsed, 0:00:20 left", "scoring: 30 of 40, 0:00:24 elapsed, 0:00:08 left"]
+    assert lines == shown
+
+
+def test_progress_stays_visible_while_a_librarys_output_goes_to_a_file(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(progress, "LOG_EVERY", 0)
+    with progress.progress("quantizing", None) as advance, terminal.output_to(tmp_path / "log"):
+        print("a banner")
+        print("a warning", file=sys.stderr)
+        advance(1, total=2)
+    shown = capsys.readouterr()
+    assert shown.out.startswith("quantizing: 1 of 2") and "banner" not in shown.out and shown.err == ""
+    assert (tmp_path / "log").read_text() == "a banner\na warning\n"
+
+
+def test_what_takes_long_shows_itself_with_its_time(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "SHOW_AFTER", 0)
+    monkeypatch.setattr(progress, "REFRESH", 0.01)
+    shown = threading.Event()
+    monkeypatch.setattr(progress.Console, "print", lambda *given, **how: (print(given[1]), shown.set()))
+    with progress.working("check"):
+        assert shown.wait(60)
+    assert capsys.readouterr().out.splitlines() == ["check: 0:00:00 elapsed", "check: 0:00:00"]
+
+
+def test_what_is_over_at_once_shows_nothing(capsys):
+    with progress.working("check"):
+        pass
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_bar_breaks_no_word_and_says_what_is_elapsed_and_what_is_left(width):
+    out = io.StringIO()
+    bar = progress.Bar(Console(file=out, width=width, force_terminal=True, color_system=None), transient=False)
+    bar.add_task("cell 13 of 24: pocket-300k, w4a8kv4: scoring full precision", total=123_456, completed=9_876)
+    bar.console.print(*bar.get_renderables(), sep="\n")
+    lines = out.getvalue().splitlines()
+    assert " ".join(" ".join(lines[:-1]).split()) == "cell 13 of 24: pocket-300k, w4a8kv4: scoring full precision"
+    assert "9876/123456 0:00:00 elapsed, -:--:-- left" in lines[-1] and all(len(line) <= width for line in lines)
