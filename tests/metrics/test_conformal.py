@@ -7,12 +7,14 @@ import math
 
 import numpy as np
 import pytest
+from scipy import special
 
 from bitsure.comparison import compare
 from bitsure.metrics import measure
 from bitsure.metrics.conformal import answer_sets, least_probabilities
 from bitsure.metrics.full_thresholds import SAFE_AT_FULL_THRESHOLD
 from bitsure.metrics.questions import QuestionSet
+from bitsure.metrics.set_size_change import set_size_change
 from bitsure.metrics.temperature import assign_folds
 from tests.builders.answers import paired_runs
 from tests.builders.records import record
@@ -126,12 +128,46 @@ def test_a_harmed_model_breaks_the_full_models_promise_and_pays_for_its_own():
     broken = results["conformal_coverage_at_full_threshold"]
     assert broken.baseline == pytest.approx(0.9, abs=0.02) and broken.ci_high < -0.02
     assert broken.quantized == pytest.approx(broken.baseline + broken.value)
-    assert results["conformal_set_size"].value > 0 and results["conformal_set_size"].ci_low is None
+    assert results["conformal_set_size"].ci_low > 0 and own["conformal_set_size"].ci_low is None
     assert results["conformal_set_size"].quantized == own["conformal_set_size"].value
     assert own["conformal_coverage"].value == pytest.approx(0.9, abs=0.02)
     unsafe = results["deferral_safe_at_full_threshold_50_percent"]
     assert unsafe.ci_high < 0 and unsafe.share < 0.5  # overconfident: it defers less, and more errors pass
     assert "Agresti–Min" in unsafe.interval and unsafe.resampled == "questions"
+
+
+@pytest.mark.parametrize("certainty", [2, 20])  # with 20 nearly all answers are right, and no set holds two choices
+@pytest.mark.parametrize("noise", [0.01, 0.5])
+def test_the_interval_of_the_change_of_set_sizes_covers_its_mean_over_draws(certainty, noise):
+    values, ends, fold = [], [], assign_folds(120, None, 0)
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        z = rng.normal(0, certainty, (120, 3))
+        gold = (z + rng.gumbel(0, 1, z.shape)).argmax(1)
+        noisy = z + rng.normal(0, noise * certainty, z.shape)
+        full, quantized = (
+            answer_sets(questions_of(special.softmax(side, axis=1) + 1e-300, gold), fold, None) for side in (z, noisy)
+        )
+        change = set_size_change(full, quantized, fold, None, 0.95)
+        values.append(change.value)
+        ends.append(change.interval(0.95))
+    low, high = np.transpose(ends)
+    assert np.mean((low <= np.mean(values)) & (np.mean(values) <= high)) > 0.9
+
+
+def test_the_change_of_set_sizes_counts_clusters_as_one():
+    rng = np.random.default_rng(0)
+    full, quantized = drawn(rng, 100), drawn(rng, 100)
+
+    def half(copies: int) -> float:
+        """Return the reach of the interval where each question comes so many times, in one cluster."""
+        rows = np.repeat(np.arange(100), copies)
+        clusters, fold = (None, np.arange(100) % 5) if copies == 1 else (rows, rows % 5)
+        sides = (questions_of(side.p.reshape(-1, 4)[rows], side.gold.reshape(-1, 4)[rows]) for side in (full, quantized))
+        low, high = set_size_change(*(answer_sets(side, fold, clusters) for side in sides), fold, clusters, 0.95).interval(0.95)
+        return (high - low) / 2
+
+    assert half(4) == pytest.approx(half(1), rel=0.1)
 
 
 def test_deferral_at_the_full_models_threshold_by_hand():
@@ -158,7 +194,7 @@ def test_few_questions_have_no_interval(n):
 
 
 def test_sets_are_those_of_mapie():
-    mapie = pytest.importorskip("mapie.classification", reason="mapie is not installed: its conformal sets are not compared")
+    from mapie.classification import SplitConformalClassifier
     from sklearn.base import BaseEstimator, ClassifierMixin
 
     class Given(ClassifierMixin, BaseEstimator):
@@ -182,6 +218,6 @@ def test_sets_are_those_of_mapie():
     questions = drawn(np.random.default_rng(0), 200)
     p, gold = questions.p.reshape(-1, 4), questions.gold.reshape(-1, 4).argmax(1)
     fold = (np.arange(200) >= 100).astype(int)  # with 100 the ranks of both quantile formulas agree
-    conformal = mapie.SplitConformalClassifier(Given(), confidence_level=0.9, conformity_score="lac", prefit=True)
+    conformal = SplitConformalClassifier(Given(), confidence_level=0.9, conformity_score="lac", prefit=True)
     inside = conformal.conformalize(p[:100], gold[:100]).predict_set(p[100:])[1].reshape(100, 4)
     assert inside.sum(1).tolist() == answer_sets(questions, fold, None).size[100:].tolist()

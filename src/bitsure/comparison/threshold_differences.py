@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from bitsure.comparison.difference_tests import with_paired_interval
-from bitsure.metrics.conformal import answer_sets, set_metrics
+from bitsure.metrics.conformal import answer_sets
 from bitsure.metrics.estimation import estimate, unless_few
 from bitsure.metrics.full_thresholds import SAFE_AT_FULL_THRESHOLD, at_full_thresholds, full_threshold_metrics
 from bitsure.metrics.metric_names import CONFORMAL_SET_SIZE
@@ -14,7 +11,7 @@ from bitsure.metrics.point_estimate import PointEstimate
 from bitsure.metrics.question_pairs import AnswerPairs, QuestionPairs
 from bitsure.metrics.resampling import Resampling
 from bitsure.metrics.run_metrics import summarize
-from bitsure.metrics.statistic import Statistic
+from bitsure.metrics.set_size_change import set_size_change
 from bitsure.results.measurement import Difference
 
 
@@ -36,9 +33,9 @@ def threshold_differences(
     clusters = resampling.clusters
     full_sets, quantized_sets = (answer_sets(side, pairs.fold, clusters) for side in (pairs.full, pairs.quantized))
     full, quantized = at_full_thresholds(pairs, full_sets)
-    own_size = {CONFORMAL_SET_SIZE: set_metrics()[CONFORMAL_SET_SIZE]}
-    estimates = _estimates(own_size, full_sets, quantized_sets, resampling)
-    estimates |= _estimates(full_threshold_metrics(), full, quantized, resampling)
+    changes = estimate(full_threshold_metrics(), quantized, resampling.weights, clusters, minus=full)
+    changes = {CONFORMAL_SET_SIZE: set_size_change(full_sets, quantized_sets, pairs.fold, clusters, level)} | changes
+    estimates = unless_few(changes, clusters)
     results = {
         name: summarize(Difference, change, len(pairs), resampling, level, baseline=change.sides[1], quantized=change.sides[0])
         for name, change in estimates.items()
@@ -49,10 +46,3 @@ def threshold_differences(
     for k, name in enumerate(SAFE_AT_FULL_THRESHOLD):
         results[name] = results[name].model_copy(update={"share": float(quantized.deferred[:, k].mean())})
     return results, estimates
-
-
-def _estimates(
-    metrics: Mapping[str, Statistic[Any]], full: Any, quantized: Any, resampling: Resampling
-) -> dict[str, PointEstimate]:
-    changes = estimate(metrics, quantized, resampling.weights, resampling.clusters, minus=full)
-    return unless_few(changes, resampling.clusters)

@@ -97,11 +97,11 @@ def least_probabilities(
 def set_metrics() -> dict[str, SumStatistic[AnswerSets]]:
     """Return the mean size and the coverage of answer sets.
 
-    The size has no interval: none that was tried covers the effect of fitting the thresholds where nearly all answers are
-    right. The interval of the coverage holds the thresholds fixed: it says what they cover of other questions.
+    The size has no interval of its own: none that was tried covers the effect of fitting the thresholds with few questions.
+    The interval of the coverage holds the thresholds fixed: it says what they cover of other questions.
     """
     return {
-        CONFORMAL_SET_SIZE: replace(mean(lambda sets: sets.size, least=0.0), interval="never"),
+        CONFORMAL_SET_SIZE: replace(mean(lambda sets: sets.size, least=0.0), interval="no single"),
         CONFORMAL_COVERAGE: proportion(lambda sets: sets.correct),
     }
 
