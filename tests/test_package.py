@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 import bitsure
 from bitsure.config.paths import PROJECT
 
-HEAVY = ("torch", "transformers", "lm_eval", "wandb", "matplotlib", "scipy", "datasets", "gptqmodel")
+HEAVY = ("torch", "transformers", "lm_eval", "wandb", "matplotlib", "vl_convert", "scipy", "datasets", "gptqmodel")
 
 
 def pins(file: str) -> dict[str, str]:

@@ -52,12 +52,11 @@ def test_size_and_loading_stand_on_the_page(tmp_path):
     )
     full, _, _ = paired_runs(30)
     html = build(tmp_path, full, None, METRIC, MARGINS, About("t", compressibility=result)).page.read_text()
-    assert str(escape(sentence)) in html and "512 tokens of &lt;script&gt;" in html and "<script" not in html
+    assert str(escape(sentence)) in html and "512 tokens of &lt;script&gt;" in html and html.count("<script") == 1
     # 8 MB take 0.8 s, coded 0.64 s and 0.5 s to decode; 1.6 MB less are worth that below 3.2 MB/s
-    assert re.search(
-        r"range coder</td><td>4.000</td><td>1.250</td><td>12</td><td>6.4</td><td[^>]*>1.14 s</td><td[^>]*>3.2<", html
-    )
-    assert re.search(r"per group</td><td>4.00</td><td>3.250</td><td>3.500</td><td>–</td><td>1,234<", html)
+    cells = re.sub(r"<td [^>]*>", "<td>", html)
+    assert "range coder</td><td>4.000</td><td>1.250</td><td>12</td><td>6.4</td><td>1.14 s</td><td>3.2<" in cells
+    assert "per group</td><td>4.00</td><td>3.250</td><td>3.500</td><td>–</td><td>1,234<" in cells
     assert "4,000,000 of 5,000,000 codes of weights" in html
     stored = weights.model_copy(update={"best": "as_stored"})
     alone = Compressibility(weights=stored, activations=None, loading=times(weights, 0.1))

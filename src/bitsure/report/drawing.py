@@ -1,21 +1,17 @@
-"""Draw figures without a window: their axes, intervals and files."""
+"""Draw a sweep's figures without a window: their axes and files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from bitsure.base.files import atomic_path, hash_json
+from bitsure.base.files import atomic_path
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FULL, QUANTIZED = "#0072B2", "#D55E00"  # blue and vermilion, which the colour-blind can tell apart (Okabe & Ito 2008)
 PALETTE_SIZE = 64  # colours in a PNG, shades of the lines' edges included
 
 
@@ -49,58 +45,6 @@ def new_figure(
     return figure, axes
 
 
-class ReusedFigures:
-    """Figures that are drawn on again and again: making axes and their ticks takes as long as drawing them."""
-
-    def __init__(self) -> None:
-        self._figures: dict[str, tuple[Figure, Any]] = {}
-
-    def blank(self, kind: str, create: Callable[[], tuple[Figure, Any]]) -> tuple[Figure, Any]:
-        """Return the figure of a kind and its axes, with nothing drawn on them.
-
-        Args:
-            kind: The kind's name.
-            create: Makes the figure and its axes the first time.
-        """
-        if kind not in self._figures:
-            self._figures[kind] = create()
-        figure, axes = self._figures[kind]
-        for one_axes in figure.axes:
-            _clear(one_axes)
-        return figure, axes
-
-
-def _clear(axes: Axes) -> None:
-    """Remove what is drawn; axes, ticks and labels stay, unlike after `Axes.clear`."""
-    drawn = (axes.child_axes, axes.lines, axes.collections, axes.patches, axes.texts, axes.images)
-    for container in list(axes.containers):
-        container.remove()
-    for items in drawn:
-        for item in list(items):
-            item.remove()
-    if legend := axes.get_legend():
-        legend.remove()
-    axes.relim()
-    axes.autoscale(True)
-
-
-def draw_intervals(axes: Axes, places: ArrayLike, low: ArrayLike, high: ArrayLike, colour: str) -> None:
-    """Draw vertical lines from the lower to the upper ends of intervals.
-
-    Unlike error bars, an interval need not contain its value. Intervals that do not exist (NaN) are left out.
-
-    Args:
-        axes: Where to draw.
-        places: The horizontal positions, shape (n,).
-        low: The lower ends, shape (n,).
-        high: The upper ends, shape (n,).
-        colour: The lines' colour.
-    """
-    ends = np.array([places, low, high], dtype=float)
-    x, bottom, top = ends[:, np.isfinite(ends).all(axis=0)]
-    axes.vlines(x, bottom, top, color=colour, linewidth=0.8)
-
-
 def save(figure: Figure, path: Path, colours: int = PALETTE_SIZE) -> Path:
     """Write a figure as a PNG with a small palette, a third of the size of full colour and with no visible difference.
 
@@ -124,12 +68,6 @@ def save(figure: Figure, path: Path, colours: int = PALETTE_SIZE) -> Path:
     with atomic_path(path) as temporary:
         reduced.save(temporary, format="png", compress_level=6)
     return path
-
-
-def file_name(task: str) -> str:
-    """Return a task's name as a file name: itself where possible, else its safe part and a hash that keeps it unique."""
-    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in task)[:80]
-    return safe if safe == task else f"{safe}-{hash_json(task)[:8]}"
 
 
 def plain(text: str) -> str:

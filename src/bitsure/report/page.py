@@ -1,14 +1,15 @@
-"""Render report.html: one file that opens from disk, needs no script and no network, and escapes all text."""
+"""Render report.html: one file that opens from disk without a network, is whole without its script, and escapes all text."""
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Collection
+from datetime import UTC, datetime
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitsure.comparison.verdict_words import verdict_sentences
+from bitsure.comparison.non_inferiority import verdict_sentences
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.deferral import FULL_BITS, cost_of_quantized
 from bitsure.metrics.estimation import FEWEST
@@ -50,7 +51,9 @@ def _render(report: Report, about: About, metric: MetricSettings, without: Colle
         level=metric.confidence_level,
         normalization=metric.normalization,
         fewest=FEWEST,
-        figures=_embedded(report, without),
+        contents=[],
+        facts=_head_facts(about),
+        figures={kind: {} if kind in without else charts for kind, charts in report.figures.items()},
         changed=None if "samples" in without else report.changed_most,
         loading=compressibility_table.section(about.compressibility) if about.compressibility else None,
         quantization=_facts(about.quantization) if about.quantization else None,
@@ -94,12 +97,15 @@ def _published(report: Report) -> dict[str, Any]:
     }
 
 
-def _embedded(report: Report, without: Collection[str]) -> dict[str, dict[str, str]]:
-    """Return kind → task → the PNG in base64."""
-    return {
-        kind: {} if kind in without else {task: base64.b64encode(path.read_bytes()).decode() for task, path in pictures.items()}
-        for kind, pictures in report.figures.items()
-    }
+def _head_facts(about: About) -> list[tuple[str, str, str | None]]:
+    """Return what stands below the verdict: name, value, and where that leads."""
+    facts: list[tuple[str, str, str | None]] = [("made", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", None)]
+    if about.checkpoint:
+        place = Path(about.checkpoint)
+        facts.append(("checkpoint", about.checkpoint, place.as_uri() if place.is_absolute() else None))
+    if about.tracked:
+        facts.append(("W&B", about.tracked, about.tracked if about.tracked.startswith("https://") else None))
+    return facts
 
 
 def _cost(metric: MetricSettings, about: About) -> dict[str, Any]:

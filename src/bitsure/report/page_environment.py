@@ -1,7 +1,10 @@
-"""The template environment of pages: it escapes all text and lets no control character through."""
+"""The template environment of pages: their frame, their style and script, and how all text in them is made harmless."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from bitsure.base.plain_text import without_controls
@@ -9,9 +12,16 @@ from bitsure.base.plain_text import without_controls
 if TYPE_CHECKING:
     import jinja2
 
+# A page runs its own script and takes its own style, no other; it loads nothing and sends nothing.
+POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src {style}; script-src {script}"
+
 
 def page_environment() -> jinja2.Environment:
-    """Return an environment for pages, in which a name that is not given is an error."""
+    """Return an environment for pages, in which a name that is not given is an error.
+
+    Templates extend `page_frame.html`, and name their sections with its macro `section`. Text is escaped and has no control
+    characters.
+    """
     import jinja2
     from markupsafe import Markup
 
@@ -20,4 +30,19 @@ def page_environment() -> jinja2.Environment:
             return Markup(without_controls(value))
         return without_controls(value) if isinstance(value, str) else value
 
-    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=safe)
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_file), autoescape=True, undefined=jinja2.StrictUndefined, finalize=safe
+    )
+    style, script = _file("page.css"), _file("page.js")
+    policy = POLICY.format(style=_hash(style), script=_hash(script))
+    environment.globals |= {"style": Markup(style), "script": Markup(script), "policy": Markup(policy)}
+    return environment
+
+
+def _file(name: str) -> str:
+    return files("bitsure.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """Return what a content security policy calls this text, and no other."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

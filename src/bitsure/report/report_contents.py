@@ -50,6 +50,7 @@ class About:
     noise_scale: float = 1.0  # the noise's output error ÷ the quantizer's
     compressibility: Compressibility | None = None
     task: dict[str, Any] | None = None  # the run's task settings
+    tracked: str | None = None  # the W&B run's address, or the command that sends it
 
     @property
     def checkpoint(self) -> str | None:
@@ -82,7 +83,7 @@ class Report:
         """Return the same report, whose files have been moved to another directory."""
         here = self.page.parent
         pictures = {
-            kind: {task: directory / path.relative_to(here) for task, path in paths.items()}
-            for kind, paths in self.figures.items()
+            kind: {task: replace(drawn, path=directory / drawn.path.relative_to(here)) for task, drawn in charts.items()}
+            for kind, charts in self.figures.items()
         }
         return replace(self, figures=pictures, page=directory / self.page.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from bitsure.metrics.text_metrics import answers
 from bitsure.records.joining import Join
 from bitsure.records.record import Record, by_task, has_choices, is_text, to_records
 
-SHOWN = 6  # questions of each task
+SHOWN = 20  # questions of each task
 LONGEST = 600  # characters of a prompt or a choice
 
 
@@ -36,6 +37,24 @@ class ChangedQuestion:
     prompt: str | None  # the end of it, if it is long
     change: float  # of the right answer's probability
     choices: list[ShownChoice]
+
+    @property
+    def before(self) -> float:
+        """The right answer's probability in full precision, in [0, 1]."""
+        return sum(choice.before for choice in self.choices if choice.is_right)
+
+    @property
+    def after(self) -> float:
+        """The right answer's probability after quantization, in [0, 1]."""
+        return sum(choice.after for choice in self.choices if choice.is_right)
+
+    @property
+    def outcome(self) -> str:
+        """Whether the answer was right before and after, such as `right → wrong`; empty for a continuation."""
+        if len(self.choices) == 1:
+            return ""
+        answers = (max(self.choices, key=attrgetter(side)) for side in ("before", "after"))
+        return " → ".join("right" if answer.is_right else "wrong" for answer in answers)
 
 
 def most_changed(joined: Join, prompts: Mapping[tuple[str, int], str], normalization: str) -> dict[str, list[ChangedQuestion]]:

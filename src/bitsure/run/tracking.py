@@ -73,9 +73,9 @@ class Tracker:
 
             _update_summary(run, summary)
             pictures = {
-                f"{kind}/{fit(task)}": wandb.Image(str(path))
-                for kind, paths in report.figures.items()
-                for task, path in paths.items()
+                f"{kind}/{fit(task)}": wandb.Image(str(drawn.path), caption=drawn.chart.finding)
+                for kind, charts in report.figures.items()
+                for task, drawn in charts.items()
             }
             run.log(pictures | _reliability_curves(points) | {"samples": _samples_table(rows)})
 
@@ -101,7 +101,7 @@ def _summary(report: Report) -> dict[str, object]:
     for task, values in (report.comparison or {}).items():
         summary |= {f"{fit(task)}/delta/{name}": difference.value for name, difference in values.items()}
     if report.verdict:
-        summary |= {"verdict": report.verdict.verdict, "verdict_sentence": report.verdict.sentence}
+        summary["verdict"] = report.verdict.verdict
         summary |= {f"{fit(task)}/verdict": task_verdict.verdict for task, task_verdict in report.verdict.tasks.items()}
     return summary
 

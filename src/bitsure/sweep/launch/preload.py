@@ -21,8 +21,7 @@ MODULES = [
     "scipy.stats",
     "scipy.optimize",
     "scipy.signal",
-    "matplotlib.figure",
-    "matplotlib.backends.backend_agg",
+    "vl_convert",
 ]
 if not gpus.visible(None) and not any(Path("/dev").glob("nvidia*")):
     # Every model's code begins with it. It imports torchao, which looks for GPUs; a process forked after that cannot use one.

@@ -1,0 +1,81 @@
+"""The page in a real browser: on a wide screen and a phone, with and without its script."""
+
+from __future__ import annotations
+
+import pytest
+
+from bitsure.report.report_contents import About
+from bitsure.report.run_report import build
+from tests.builders.answers import paired_runs
+from tests.builders.browser import chromium, cut_off, needs_browser, opened
+from tests.builders.result_files import provenance, quantization
+from tests.builders.settings import MARGINS, METRIC
+
+pytestmark = needs_browser
+HOSTILE = '</script><script>document.title = "owned"</script><img src=x onerror="document.title = 1">'
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    both = [paired_runs(60, task=task, seed=k) for k, task in enumerate(("a task", HOSTILE))]
+    full, quant = ([row for one in both for row in one[side]] for side in (0, 1))
+    prompts = {(row.task, row.doc_id): f"what is number {row.doc_id}? {HOSTILE}" for row in quant}
+    about = About(f"model {HOSTILE}", quantization(), provenance(git_commit=HOSTILE), prompts)
+    return build(tmp_path_factory.mktemp("page"), quant, full, METRIC, MARGINS, about).page
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_nothing_is_cut_off_loaded_or_run(browser, page, width, colours):
+    with opened(browser, page, width, color_scheme=colours) as shown:
+        shown.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true })")
+        assert cut_off(shown) == [] and shown.troubles == []
+        assert shown.title().startswith("model ") and shown.evaluate("document.documentElement.scrollWidth") <= width
+        ink, paper = (shown.evaluate(f"getComputedStyle(document.body).{name}") for name in ("color", "backgroundColor"))
+        text = shown.evaluate("getComputedStyle(document.querySelector('.forest .task_names_marks text')).fill")
+        assert text == ink != paper
+
+
+def test_the_page_is_whole_without_its_script(browser, page):
+    with opened(browser, page, java_script_enabled=False) as shown:
+        assert shown.locator("figure svg:visible").count() == 5 + 2 * 4
+        assert shown.get_by_role("img").count() == 5 + 2 * 4
+        assert shown.locator("#questions + table > tbody > tr:visible").count() == 40
+
+
+def test_hovering_shows_the_number(browser, page):
+    with opened(browser, page) as shown:
+        mark = shown.locator(".forest svg [aria-label^='a task']").first
+        mark.scroll_into_view_if_needed()
+        mark.hover()
+        assert shown.locator("#hover").inner_text() == mark.get_attribute("aria-label")
+        shown.mouse.move(0, 0)
+        assert not shown.locator("#hover").is_visible()
+
+
+def test_a_click_in_the_legend_hides_a_line(browser, page):
+    with opened(browser, page) as shown:
+        figure = shown.locator(".reliability svg").first
+        marks = figure.locator('[class*=" series1_"] path:visible')
+        before = marks.count()
+        figure.locator(".legend-entry", has_text="quantized").click()
+        assert before > 0 and marks.count() == 0 and figure.locator('[class*=" series0_"] path:visible').count() > 0
+
+
+def test_questions_are_sorted_and_filtered(browser, page):
+    with opened(browser, page) as shown:
+        rows = "#questions ~ table.filterable > tbody > tr:visible"
+        shown.locator("th", has_text="change").click()
+        changes = [float(text) for text in shown.locator(f"{rows} > td[data-label=change]").all_inner_texts()]
+        assert changes == sorted(changes, reverse=True)
+        shown.get_by_label("task", exact=True).select_option("a task")
+        assert shown.locator(rows).count() == 20 and shown.locator(".controls span").inner_text() == "20 of 40"
+        number = shown.locator(f"{rows} > td[data-label=question]").first.inner_text()
+        shown.get_by_label("filter by text").fill(f"what is number {number}?")
+        assert shown.locator(rows).count() == 1
