@@ -64,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     compress.add_argument("--task", help="whose numbers to show; default: a run's only task, or the mean over its tasks")
     compress.set_defaults(run=_compress)
 
+    export = commands.add_parser("export", help="write a run's quantized model as a checkpoint that transformers and vLLM load")
+    export.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the directory of a quantized model's run")
+    export.add_argument("out", type=Path, metavar="DIR", help="a new or empty directory: weights, tokenizer and model card")
+    export.add_argument("--format", choices=("gptq", "compressed-tensors"), help="default: gptq where the weights fit into it")
+    export.set_defaults(run=_export)
+
     prefetch = commands.add_parser("prefetch", help="fill a mirror with what runs with these settings read from the hub")
     prefetch.add_argument("overrides", nargs="+", metavar="key=value", help="settings as for main.py; paths.hub_mirror=DIR")
     prefetch.set_defaults(run=_prefetch)
@@ -126,6 +132,12 @@ def _compress(given: argparse.Namespace) -> None:
     from bitsure.report.compress_command import report_compressibility
 
     report_compressibility(given.runs, given.task)
+
+
+def _export(given: argparse.Namespace) -> None:
+    from bitsure.run.exporting import export_run
+
+    export_run(given.run_dir, given.out, given.format)
 
 
 def _prefetch(given: argparse.Namespace) -> None:

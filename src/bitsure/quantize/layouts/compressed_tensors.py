@@ -7,23 +7,23 @@ ones are stored with 2^(bits−1) added.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.quantize.layouts.layout import Layout, layers_with, matches
+from bitsure.quantize.layouts.layout import ExportLayout, layers_with, matches
 from bitsure.quantize.weights import IntegerWeight
-from bitsure.quantize.weights.packing import unpack
+from bitsure.quantize.weights.packing import pack, unpack
 
 # Scales of activations, keys and values, which stay in full precision here.
 NOT_WEIGHTS = tuple(f".{what}_{part}" for what in ("input", "output", "k", "v") for part in ("scale", "zero_point"))
 FORMATS = ("pack-quantized", "int-quantized", "naive-quantized", "dense", "mixed-precision")
 
 
-class CompressedTensorsLayout(Layout):
+class CompressedTensorsLayout(ExportLayout):
     """compressed-tensors' integers."""
 
     quant_method = "compressed-tensors"
@@ -37,6 +37,30 @@ class CompressedTensorsLayout(Layout):
         groups = settings.get("config_groups", {}).values()
         widths = {group["weights"]["num_bits"] for group in groups if group.get("weights")}
         return {name: _layer(name, widths, tensors, where) for name in layers_with(tensors, ".weight_scale")}
+
+    def put(
+        self, weights: Mapping[str, IntegerWeight], unquantized: Sequence[str]
+    ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Return each layer as `pack-quantized` has it; layers of one scheme make a group. See `ExportLayout.put`."""
+        tensors: dict[str, torch.Tensor] = {}
+        layers_of: dict[tuple[int, bool, int], list[str]] = {}
+        sizes = {name: _group_size(name, weight) for name, weight in weights.items()}
+        by_row = all(weight.scales.shape[1] == 1 for weight in weights.values())
+        for name, weight in weights.items():
+            scheme = weight.bits, weight.is_symmetric, -1 if by_row else sizes[name]
+            layers_of.setdefault(scheme, []).append(name)
+            tensors |= {f"{name}.{part}": tensor.contiguous() for part, tensor in _packed(weight).items()}
+        groups = {
+            f"group_{number}": {"targets": layers if len(layers_of) > 1 else ["Linear"], "weights": _arguments(*scheme)}
+            for number, (scheme, layers) in enumerate(layers_of.items())
+        }
+        return tensors, {
+            "quant_method": self.quant_method,
+            "format": "pack-quantized",
+            "quantization_status": "compressed",
+            "config_groups": groups,
+            "ignore": list(unquantized),
+        }
 
     def leaves_out(self, layer: str, settings: Mapping[str, Any]) -> bool:
         """Return whether a layer is ignored, or is the target of no group that quantizes weights."""
@@ -87,3 +111,27 @@ def _layer(name: str, widths: set[int], tensors: dict[str, torch.Tensor], where:
     if group_of is None or (group_of < 0).any():
         group_of = torch.arange(width) // -(-width // scales.shape[1])
     return IntegerWeight(bits=bits, codes=codes, scales=scales, zeros=zeros, group_of=group_of.long())
+
+
+def _group_size(name: str, weight: IntegerWeight) -> int:
+    """Return the number of weights that share a scale. Raises UserError for groups that the layout cannot hold."""
+    width, groups = weight.codes.shape[1], weight.scales.shape[1]
+    size = -(-width // groups)
+    if width % groups or not torch.equal(weight.group_of, torch.arange(width) // size):
+        raise UserError(f"{name} has groups of columns that do not follow each other, or a shorter last one")
+    return size
+
+
+def _packed(weight: IntegerWeight) -> dict[str, torch.Tensor]:
+    parts = {
+        "weight_packed": pack(weight.codes.T, weight.bits).T,
+        "weight_scale": weight.scales,
+        "weight_shape": torch.tensor(weight.codes.shape),
+    }
+    return parts if weight.is_symmetric else parts | {"weight_zero_point": pack(weight.zeros, weight.bits)}
+
+
+def _arguments(bits: int, symmetric: bool, group_size: int) -> dict[str, Any]:
+    """Return a group's `weights`, as compressed-tensors' QuantizationArgs has them."""
+    strategy = {"strategy": "channel"} if group_size < 0 else {"strategy": "group", "group_size": group_size}
+    return {"num_bits": bits, "type": "int", "symmetric": symmetric, "dynamic": False, **strategy}

@@ -11,11 +11,12 @@ from bitsure.models.quantization_settings import READABLE, SETTINGS_FILES, quant
 from bitsure.quantize.layouts.autoawq import AwqLayout
 from bitsure.quantize.layouts.bitsandbytes import BitsandbytesLayout
 from bitsure.quantize.layouts.compressed_tensors import CompressedTensorsLayout
-from bitsure.quantize.layouts.layout import Layout
+from bitsure.quantize.layouts.layout import ExportLayout, Layout
 from bitsure.quantize.layouts.own import OwnLayout
 from bitsure.quantize.layouts.packed_gptq import GptqLayout
 
-LAYOUTS: tuple[Layout, ...] = (GptqLayout(), AwqLayout(), CompressedTensorsLayout(), BitsandbytesLayout(), OwnLayout())
+EXPORTED: tuple[ExportLayout, ...] = (GptqLayout(), CompressedTensorsLayout())
+LAYOUTS: tuple[Layout, ...] = (*EXPORTED, AwqLayout(), BitsandbytesLayout(), OwnLayout())
 
 
 def read_settings(directory: Path) -> dict[str, Any]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.quantize.weights import Weight
+from bitsure.quantize.weights import IntegerWeight, Weight
 
 
 class Layout(ABC):
@@ -45,6 +45,27 @@ class Layout(ABC):
     def leaves_out(self, layer: str, settings: Mapping[str, Any]) -> bool:
         """Return whether the settings say that a layer of the model's blocks is not quantized."""
         return False
+
+
+class ExportLayout(Layout):
+    """A published layout that other programs load, and that weights are exported in."""
+
+    @abstractmethod
+    def put(
+        self, weights: Mapping[str, IntegerWeight], unquantized: Sequence[str]
+    ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Return the tensors and the settings of a checkpoint, which `take` reads as the same weights.
+
+        Args:
+            weights: Layer name → weight, of whose groups each but the last has the same number of columns.
+            unquantized: The model's other linear layers.
+
+        Returns:
+            Tensors by full name, and what config.json has as `quantization_config`.
+
+        Raises:
+            UserError: If the layout, or the programs that load it, have no room for a weight; its layer is named.
+        """
 
 
 def layers_with(tensors: Mapping[str, torch.Tensor], suffix: str) -> list[str]:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.quantize.layouts.layout import Layout, dynamic_settings, layers_with
+from bitsure.quantize.layouts.layout import ExportLayout, dynamic_settings, layers_with
 from bitsure.quantize.weights import IntegerWeight
 
+EXPORTED_BITS = (2, 3, 4, 8)  # those that transformers' GPTQConfig takes
+EXPORTED_GROUPS = (-1, 16, 32, 64, 128, 256, 512, 1024)  # those of gptqmodel's kernels
+WORD = 32  # rows and columns come in whole words, with every number of bits
 
-class GptqLayout(Layout):
+
+class GptqLayout(ExportLayout):
     """GPTQ's: zero points are stored less one in the format `gptq`, the default, and as they are in `gptq_v2`."""
 
     quant_method = "gptq"
@@ -24,6 +29,36 @@ class GptqLayout(Layout):
         """Remove the integer weights, each with the settings that `dynamic` gives its layer; see `Layout.take`."""
         _variant(settings, where)
         return {name: _layer(name, tensors, settings, where) for name in layers_with(tensors, ".qweight")}
+
+    def put(
+        self, weights: Mapping[str, IntegerWeight], unquantized: Sequence[str]
+    ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Return qweight, qzeros, scales and g_idx of each layer; see `ExportLayout.put`."""
+        for name, weight in weights.items():
+            _check_kernels(name, weight)
+        sizes = {_group_size(weight) for weight in weights.values()} - {-1}
+        bits = {weight.bits for weight in weights.values()}
+        if len(bits) > 1 or len(sizes) > 1:
+            raise UserError(
+                f"its layers have {_listed(bits)} bits and groups of {_listed(sizes)}; GPTQ's layout has one of each"
+            )
+        symmetric = all(weight.is_symmetric for weight in weights.values())
+        tensors = {
+            f"{name}.{part}": tensor.contiguous()
+            for name, weight in weights.items()
+            for part, tensor in dataclasses.replace(weight, zeros=weight.zeros - int(symmetric)).tensors().items()
+        }
+        return tensors, {
+            "quant_method": self.quant_method,
+            "bits": bits.pop(),
+            "group_size": sizes.pop() if sizes else -1,
+            "sym": symmetric,
+            "desc_act": not all(_in_order(weight) for weight in weights.values()),
+            # Programs read symmetric integers in the older format, where zero points are one less, and others in the newer one.
+            "checkpoint_format": "gptq" if symmetric else "gptq_v2",
+            "lm_head": False,
+            "dynamic": {f"-:^{re.escape(name)}$": {} for name in unquantized},
+        }
 
     def leaves_out(self, layer: str, settings: Mapping[str, Any]) -> bool:
         """Return whether `dynamic` leaves a layer out, or optimum's list of a block's quantized layers lacks it."""
@@ -52,3 +87,26 @@ def _layer(name: str, tensors: dict[str, torch.Tensor], settings: Mapping[str, A
         if weight.zeros.max() >= 2**weight.bits:
             raise UserError(f"{where}: {name} has zero points that the format gptq cannot hold; gptq_v2 can.")
     return weight
+
+
+def _check_kernels(name: str, weight: IntegerWeight) -> None:
+    """Raise UserError for a weight that the programs that load this layout have no kernel for."""
+    if weight.bits not in EXPORTED_BITS:
+        raise UserError(f"{name} has {weight.bits} bits; transformers loads {_listed(EXPORTED_BITS)}")
+    if (size := _group_size(weight)) not in EXPORTED_GROUPS:
+        raise UserError(f"{name} has groups of {size} weights; gptqmodel loads {_listed(EXPORTED_GROUPS)} (−1: a row)")
+    if any(side % WORD for side in weight.codes.shape):
+        raise UserError(f"{name} has {' × '.join(map(str, weight.codes.shape))} weights, which are not whole words of {WORD}")
+
+
+def _group_size(weight: IntegerWeight) -> int:
+    """Return the number of weights that share a scale, the last group's aside; −1: a row."""
+    return weight.group_sizes()[-1] if weight.scales.shape[1] > 1 else -1
+
+
+def _in_order(weight: IntegerWeight) -> bool:
+    return bool((weight.group_of.diff() >= 0).all())
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(numbers)))

@@ -42,10 +42,14 @@ class IntegerWeight(GroupedWeight):
         """The number of bits."""
         return {"bits": self.bits}
 
+    def plain_integers(self) -> IntegerWeight | None:
+        """Return the weight if it has no input scales, no padding, one scale a row at least, and whole zero points."""
+        return self if self.tensors().keys() <= GPTQ_TENSORS else None
+
     @property
-    def fits_gptq(self) -> bool:
-        """Whether there are no input scales, no padding, one scale a row at least, and whole zero points."""
-        return self.tensors().keys() <= GPTQ_TENSORS
+    def is_symmetric(self) -> bool:
+        """Whether every zero point is 2^(bits−1)."""
+        return bool((self.zeros == 2 ** (self.bits - 1)).all())
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the packed layout of GPTQ, and beside it what that has no room for."""

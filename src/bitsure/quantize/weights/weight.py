@@ -5,11 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from bitsure.quantize.weights.integer import IntegerWeight
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,9 @@ class Weight(ABC):
             UserError: If tensors and settings contradict each other.
         """
 
-    @property
-    def fits_gptq(self) -> bool:
-        """Whether the tensors are exactly those of a GPTQ checkpoint, which other programs read."""
-        return False
+    def plain_integers(self) -> IntegerWeight | None:
+        """Return the weight as integers that published layouts have room for; None if it is something else."""
+        return None
 
     def group_sizes(self) -> list[int]:
         """Return the different numbers of weights that share a scale; none if no scale is shared."""

@@ -1,0 +1,204 @@
+"""Export a run's quantized model as a checkpoint that transformers and vLLM load, with a model card."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bitsure.base import terminal
+from bitsure.base.errors import UserError
+from bitsure.base.files import atomic_path, hash_file, write_text
+from bitsure.base.store import Store
+from bitsure.config.model import ModelSettings
+from bitsure.config.run_config import read_run_config
+from bitsure.models.facts import own_dtype
+from bitsure.models.locate import Source, locate_model
+from bitsure.records.saved_run import refuse_sweep
+from bitsure.results import Provenance, Quantization, read, read_if_there
+from bitsure.run.model_card import model_card
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from bitsure.quantize.weights import IntegerWeight
+
+EXPORTABLE = (
+    "Weights can be exported that are integers with a scale a group or row (gptq2 … gptq8, rtn2 … rtn8, clip3, w2 … w8), "
+    "in a run that rounds no activations, keys or values"
+)
+
+
+@dataclass(frozen=True)
+class _RunToExport:
+    """What the files of a run say of its quantized model."""
+
+    directory: Path
+    config: dict[str, Any]
+    provenance: Provenance
+    quantization: Quantization
+
+    @property
+    def store(self) -> Store:
+        """The store of the run's settings."""
+        return Store(str(self.config.get("paths", {}).get("store")))
+
+
+def export_run(run_dir: Path, out: Path, format_name: str | None = None) -> None:
+    """Write a run's quantized model into a directory, whole or not at all, and say on the terminal where it is.
+
+    Args:
+        run_dir: The run's directory.
+        out: The directory to write; it may exist if it is empty.
+        format_name: The layout, `gptq` or `compressed-tensors`; None for the first that has room for the weights.
+
+    Raises:
+        UserError: If the run has no quantized model, its checkpoint or its full-precision model is not there any more, no
+            layout has room for the weights, or the directory cannot be written.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is there already and is not empty. Give a directory that is new or empty.")
+    run = _read_run(run_dir)
+    _check_exportable(run)
+    checkpoint = _checkpoint(run)
+    with terminal.output_to(run_dir / "libraries.log"):
+        source = _source(run)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(out) as unfinished:
+            unfinished.mkdir()
+            settings = _write(source, checkpoint, unfinished, run, format_name)
+            hashes = {file.name: hash_file(file) for file in sorted(unfinished.glob("*.safetensors"))}
+            write_text(unfinished / "README.md", model_card(run_dir, out.resolve().name, settings, hashes))
+    terminal.console().print(f"exported as {settings['quant_method']}: {out}", markup=False, soft_wrap=True)
+
+
+def _read_run(run_dir: Path) -> _RunToExport:
+    if not run_dir.is_dir():
+        raise UserError(f"{run_dir}: no such directory.")
+    refuse_sweep(run_dir)
+    if not (run_dir / "metrics.json").is_file():
+        raise UserError(f"{run_dir} holds no finished run of bitsure: there is no metrics.json in it.")
+    quantization = read_if_there(run_dir / "quantization.json", Quantization)
+    if quantization is None:
+        raise UserError(f"{run_dir} is a run in full precision: it made no checkpoint. Give the run of a quantizer.")
+    provenance = read(run_dir / "provenance.json", Provenance)
+    return _RunToExport(run_dir, read_run_config(run_dir / "config.yaml"), provenance, quantization)
+
+
+def _check_exportable(run: _RunToExport) -> None:
+    """Raise UserError for what quantization.json shows to have no published layout, before anything is loaded."""
+    proof, name = run.quantization, run.quantization.quantizer
+    rounded = {"activations": proof.activations, "keys and values": proof.keys_and_values}
+    at_run_time = [what for what, states in rounded.items() if states]
+    if at_run_time:
+        kept = "the weights are as in full precision" if not proof.modules_quantized else "of which no file can tell a program"
+        raise UserError(
+            f"{run.directory}: {name} rounds {' and '.join(at_run_time)} while the model runs, {kept}. {EXPORTABLE}; "
+            "to export weights alone, run the same quantizer without quant.activations and quant.kv."
+        )
+
+
+def _checkpoint(run: _RunToExport) -> Path:
+    """Return the store's entry of the run's weights, every file of it hashed."""
+    made_from = run.provenance.weights
+    entry = run.store.find("weights", made_from, to_read=True)
+    if entry is None:
+        raise UserError(
+            f"{run.directory}: its checkpoint {run.store.path('weights', made_from)} is no longer in the store, or is damaged. "
+            "The run's command with another hydra.run.dir makes it again; give that run's directory."
+        )
+    if not any(entry.glob("*.safetensors")):
+        raise UserError(
+            f"{run.directory}: {run.quantization.quantizer} wrote no weights of its own; what was scored is "
+            f"{run.quantization.checkpoint}. {EXPORTABLE}."
+        )
+    return entry
+
+
+def _source(run: _RunToExport) -> Source:
+    """Return the full-precision model's files. Raises UserError if they are not those that were quantized."""
+    given = run.config.get("model", {})
+    where = {field.name for field in fields(ModelSettings)} & {"name", "path", "repo", "revision"}
+    settings = ModelSettings(**{key: given[key] for key in where if key in given})
+    source = locate_model(settings, run.config.get("paths", {}).get("hub_mirror"), run.store)
+    if run.provenance.model and run.provenance.model.fingerprint != source.fingerprint:
+        raise UserError(f"{source.path} is not the model that {run.directory} quantized: its files have changed since.")
+    return source
+
+
+def _write(source: Source, checkpoint: Path, out: Path, run: _RunToExport, format_name: str | None) -> dict[str, Any]:
+    """Write config, tokenizer and weights, and return the `quantization_config`; see `export_run`."""
+    from safetensors.torch import save_file
+
+    from bitsure.models.load import load_model
+    from bitsure.quantize.checkpoint.apply_checkpoint import put_into
+    from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint
+
+    source.check_content()
+    model, tokenizer = load_model(source.path, own_dtype(source.settings, source.path), "cpu", source.settings)
+    contents = load_checkpoint(checkpoint, model)
+    weights = {name: integers for name, weight in contents.weights.items() if (integers := weight.plain_integers())}
+    if contents.scheme or (missing := contents.weights.keys() - weights.keys()):
+        what = "changes layers' inputs while the model runs" if contents.scheme else f"has no plain integers in {min(missing)}"
+        raise UserError(f"{run.directory}: {run.quantization.quantizer} {what}. {EXPORTABLE}.")
+    put_into(model, checkpoint)
+    tensors, settings = _lay_out(model, weights, run, format_name)
+    others = {name: tensor for name, tensor in _without_ties(model).items() if name.removesuffix(".weight") not in weights}
+    save_file(others | tensors, out / "model.safetensors", metadata={"format": "pt"})
+    model.config.quantization_config = settings
+    model.config.save_pretrained(out)
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    shutil.copymode(out / "config.json", out / "model.safetensors")  # safetensors lets nobody else read its files
+    _check_read_back(out, weights)
+    return settings
+
+
+def _lay_out(
+    model: nn.Module, weights: Mapping[str, IntegerWeight], run: _RunToExport, format_name: str | None
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Return the weights in the layout that was asked for, or in the first that has room, and its settings."""
+    from bitsure.quantize.layouts.known import EXPORTED
+    from bitsure.quantize.walk.targets import linears
+
+    unquantized = [name for name in linears(model) if name not in weights]
+    reasons = []
+    for layout in EXPORTED:
+        if format_name in (None, layout.quant_method):
+            try:
+                return layout.put(weights, unquantized)
+            except UserError as error:
+                reasons.append(f"{layout.quant_method}: {error}.")
+    others = [layout.quant_method for layout in EXPORTED if format_name not in (None, layout.quant_method)]
+    ways_out = f" Without --format, or with --format {others[0]}, another layout is tried." if others else ""
+    raise UserError(
+        f"{run.directory}: no layout has room for the weights of {run.quantization.quantizer}. {' '.join(reasons)}{ways_out}"
+    )
+
+
+def _without_ties(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return a model's tensors, of those that share memory the first alone: loading ties them again."""
+    tensors: dict[int, tuple[str, torch.Tensor]] = {}
+    for name, tensor in model.state_dict().items():
+        tensors.setdefault(tensor.data_ptr(), (name, tensor))
+    return {name: tensor.contiguous() for name, tensor in tensors.values()}
+
+
+def _check_read_back(out: Path, weights: Mapping[str, IntegerWeight]) -> None:
+    """Raise UserError if a weight comes back from disk other than it was scored."""
+    import torch
+
+    from bitsure.quantize.checkpoint.read_checkpoint import read_checkpoint
+
+    back, _ = read_checkpoint(out)
+    differ = [
+        name
+        for name, weight in weights.items()
+        if name not in back or not torch.equal(back[name].dequantize(), weight.dequantize())
+    ]
+    if differ:
+        raise UserError(f"{', '.join(differ[:5])} came back from disk otherwise than written. Nothing is exported.")

@@ -1,0 +1,157 @@
+"""The model card of an exported model: README.md with its numbers, how they were measured, and what it was made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from bitsure.comparison.non_inferiority import verdict_sentences
+from bitsure.metrics.metric_names import MACRO
+from bitsure.report import rounded, tables
+from bitsure.results import Comparison, Provenance, Quantization, Verdict, read_if_there
+
+LEVEL = 0.95  # the intervals' level where a run has no verdict.json
+# What loads a layout, besides torch and transformers.
+PACKAGES = {"gptq": "gptqmodel optimum", "compressed-tensors": "compressed-tensors"}
+PROTOCOL = {  # keys of `Provenance.asked` → what the card calls them
+    "num_fewshot": "few-shot examples",
+    "limit": "task.limit",
+    "seed": "seed of few-shot examples",
+    "chat_template": "chat template",
+    "system_instruction": "system instruction",
+    "add_bos": "BOS before the text",
+}
+LOADING = """\
+With transformers (`pip install {packages}`):
+
+```python
+from transformers import {classes}
+model = AutoModelForCausalLM.from_pretrained("{place}", dtype="auto"{settings})
+tokenizer = AutoTokenizer.from_pretrained("{place}")
+```
+
+With vLLM:
+
+```python
+from vllm import LLM
+model = LLM("{place}")
+print(model.generate("The sea is")[0].outputs[0].text)
+```
+"""
+
+
+def model_card(run_dir: Path, place: str, settings: Mapping[str, Any], hashes: Mapping[str, str]) -> str:
+    """Return the text of README.md, which begins with the block of metadata that the hub reads.
+
+    Args:
+        run_dir: The run that was exported.
+        place: What the exported directory is called.
+        settings: The export's `quantization_config`.
+        hashes: File of the export → its SHA-256.
+
+    Raises:
+        UserError: If a file of the run cannot be read.
+    """
+    provenance = read_if_there(run_dir / "provenance.json", Provenance)
+    quantization = read_if_there(run_dir / "quantization.json", Quantization)
+    comparison = read_if_there(run_dir / "comparison.json", Comparison) or {}
+    verdict = read_if_there(run_dir / "verdict.json", Verdict)
+    assert provenance is not None and provenance.model is not None and quantization is not None, "checked before exporting"
+    name = f"{provenance.model.name}, {quantization.quantizer}"
+    metadata = _metadata(provenance, quantization, comparison, settings["quant_method"])
+    level = verdict.level if verdict else LEVEL
+    sections = {
+        "What was rounded": [rounded.summary(quantization, provenance.model)],
+        "May it be shipped?": [verdict.verdict.capitalize() + ".", *verdict_sentences(verdict)] if verdict else [],
+        "Against full precision": [
+            _table(
+                tables.comparison_columns(level)[:7], [row[:7] for row in tables.comparison_rows(comparison, tables.HEADLINE)]
+            ),
+            f"Differences are quantized − full precision on the same n questions, with {level:.0%} intervals over questions.",
+        ],
+        "How it was measured": [_list(_protocol(provenance))],
+        "Loading": [_loading(settings, place)],
+        "Made from": [_list(_origins(provenance, quantization)), _table(("file", "SHA-256"), list(hashes.items()))],
+    }
+    text = "\n\n".join(
+        paragraph for title, paragraphs in sections.items() if paragraphs for paragraph in (f"## {title}", *paragraphs)
+    )
+    return f"---\n{metadata.to_yaml()}\n---\n\n# {name}\n\n{text}\n"
+
+
+def _loading(settings: Mapping[str, Any], place: str) -> str:
+    """Return the lines that load an export."""
+    layout, classes, more = settings["quant_method"], "AutoModelForCausalLM, AutoTokenizer", ""
+    if not all(group["weights"]["symmetric"] for group in settings.get("config_groups", {}).values()):
+        # transformers 5.23 has no room for packed zero points unless it unpacks the weights.
+        classes += ", CompressedTensorsConfig"
+        more = ", quantization_config=CompressedTensorsConfig(dequantize=True)"
+    return LOADING.format(packages=PACKAGES[layout], place=place, classes=classes, settings=more)
+
+
+def _metadata(provenance: Provenance, quantization: Quantization, comparison: Comparison, layout: str) -> ModelCardData:
+    assert provenance.model is not None
+    results = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=next((repo for repo in (provenance.data or {}).get(task, {}) if repo != "files"), task),
+            dataset_name=task,
+            metric_type=metric,
+            metric_value=values[metric].quantized,
+        )
+        for task, values in comparison.items()
+        for metric in tables.HEADLINE
+        if task != MACRO and metric in values and values[metric].quantized is not None
+    ]
+    repo = provenance.model.repo
+    metadata = ModelCardData(
+        base_model=repo,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["bitsure", layout, str(quantization.quantizer)],
+        model_name=f"{provenance.model.name}-{quantization.quantizer}",
+        eval_results=results or None,
+    )
+    if repo:
+        metadata["base_model_relation"] = "quantized"
+    return metadata
+
+
+def _protocol(provenance: Provenance) -> Iterator[tuple[str, object]]:
+    """Yield how the questions were asked, and by which versions."""
+    asked = provenance.asked or {}
+    for key, label in PROTOCOL.items():
+        if asked.get(key) is not None:
+            yield label, asked[key]
+    for task, count in (provenance.questions or {}).items():
+        yield task, f"{count.asked:,} of {count.available:,} questions"
+    assert provenance.model is not None
+    yield "computed in", provenance.model.dtype
+    for package in ("lm_eval", "transformers", "torch", "bitsure"):
+        yield package, provenance.packages.get(package)
+
+
+def _origins(provenance: Provenance, quantization: Quantization) -> Iterator[tuple[str, object]]:
+    """Yield the full-precision model, its hashes, and the calibration text."""
+    model = provenance.model
+    assert model is not None
+    yield "full-precision model", f"{model.repo or model.name}, revision {model.revision or 'unknown'}"
+    yield "its fingerprint", f"`{model.fingerprint}`"
+    for file, sha256 in (model.files or {}).items():
+        yield Path(file).name, f"`{sha256}`"
+    if text := quantization.calib_data:
+        yield "calibration text", f"{text.name}, {text.windows} windows of {text.seqlen} tokens"
+    yield "quantizer", f"`{json.dumps((provenance.weights or {}).get('quant'), ensure_ascii=False)}`"
+
+
+def _list(facts: Iterator[tuple[str, object]]) -> str:
+    return "\n".join(f"- {label}: {value}" for label, value in facts)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
