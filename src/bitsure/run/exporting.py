@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.base.files import atomic_path, hash_file, write_text
+from bitsure.base.progress import working
 from bitsure.base.store import Store
 from bitsure.config.model import ModelSettings
 from bitsure.config.run_config import read_run_config
@@ -42,9 +44,15 @@ class _RunToExport:
     quantization: Quantization
 
     @property
+    def name(self) -> str:
+        """The directory and the quantizer, for messages."""
+        return f"{self.directory}: {self.quantization.quantizer}"
+
+    @property
     def store(self) -> Store:
-        """The store of the run's settings."""
-        return Store(str(self.config.get("paths", {}).get("store")))
+        """The store that the checkpoint was written into."""
+        written = self.quantization.checkpoint
+        return Store(Path(written).parent.parent if written else str(self.config.get("paths", {}).get("store")))
 
 
 def export_run(run_dir: Path, out: Path, format_name: str | None = None) -> None:
@@ -63,15 +71,15 @@ def export_run(run_dir: Path, out: Path, format_name: str | None = None) -> None
         raise UserError(f"{out} is there already and is not empty. Give a directory that is new or empty.")
     run = _read_run(run_dir)
     _check_exportable(run)
-    checkpoint = _checkpoint(run)
-    with terminal.output_to(run_dir / "libraries.log"):
-        source = _source(run)
-        out.parent.mkdir(parents=True, exist_ok=True)
+    out = out.absolute()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with working("exporting"), tempfile.TemporaryDirectory() as logs, terminal.output_to(Path(logs, "libraries.log")):
+        checkpoint, source = _checkpoint(run), _source(run)
         with atomic_path(out) as unfinished:
             unfinished.mkdir()
             settings = _write(source, checkpoint, unfinished, run, format_name)
             hashes = {file.name: hash_file(file) for file in sorted(unfinished.glob("*.safetensors"))}
-            write_text(unfinished / "README.md", model_card(run_dir, out.resolve().name, settings, hashes))
+            write_text(unfinished / "README.md", model_card(run_dir, out.name, settings, hashes))
     terminal.console().print(f"exported as {settings['quant_method']}: {out}", markup=False, soft_wrap=True)
 
 
@@ -90,14 +98,17 @@ def _read_run(run_dir: Path) -> _RunToExport:
 
 def _check_exportable(run: _RunToExport) -> None:
     """Raise UserError for what quantization.json shows to have no published layout, before anything is loaded."""
-    proof, name = run.quantization, run.quantization.quantizer
+    proof = run.quantization
+    if "checkpoint" in (run.provenance.weights or {}).get("quant", {}):
+        raise UserError(f"{run.name} was quantized by others and is a published checkpoint already: copy {proof.checkpoint}.")
     rounded = {"activations": proof.activations, "keys and values": proof.keys_and_values}
     at_run_time = [what for what, states in rounded.items() if states]
     if at_run_time:
-        kept = "the weights are as in full precision" if not proof.modules_quantized else "of which no file can tell a program"
+        weights = "To export its weights, run the quantizer without quant.activations and quant.kv, such as quant=w4"
+        way_out = weights if proof.modules_quantized else "Its weights are those of full precision"
         raise UserError(
-            f"{run.directory}: {name} rounds {' and '.join(at_run_time)} while the model runs, {kept}. {EXPORTABLE}; "
-            "to export weights alone, run the same quantizer without quant.activations and quant.kv."
+            f"{run.name} rounds {' and '.join(at_run_time)} while the model runs, in bitsure's way, which no checkpoint tells "
+            f"other programs. {way_out}. {EXPORTABLE}."
         )
 
 
@@ -109,11 +120,6 @@ def _checkpoint(run: _RunToExport) -> Path:
         raise UserError(
             f"{run.directory}: its checkpoint {run.store.path('weights', made_from)} is no longer in the store, or is damaged. "
             "The run's command with another hydra.run.dir makes it again; give that run's directory."
-        )
-    if not any(entry.glob("*.safetensors")):
-        raise UserError(
-            f"{run.directory}: {run.quantization.quantizer} wrote no weights of its own; what was scored is "
-            f"{run.quantization.checkpoint}. {EXPORTABLE}."
         )
     return entry
 
@@ -136,14 +142,19 @@ def _write(source: Source, checkpoint: Path, out: Path, run: _RunToExport, forma
     from bitsure.models.load import load_model
     from bitsure.quantize.checkpoint.apply_checkpoint import put_into
     from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint
+    from bitsure.quantize.weights.integer import GPTQ_TENSORS
 
     source.check_content()
     model, tokenizer = load_model(source.path, own_dtype(source.settings, source.path), "cpu", source.settings)
     contents = load_checkpoint(checkpoint, model)
     weights = {name: integers for name, weight in contents.weights.items() if (integers := weight.plain_integers())}
-    if contents.scheme or (missing := contents.weights.keys() - weights.keys()):
-        what = "changes layers' inputs while the model runs" if contents.scheme else f"has no plain integers in {min(missing)}"
-        raise UserError(f"{run.directory}: {run.quantization.quantizer} {what}. {EXPORTABLE}.")
+    if missing := contents.weights.keys() - weights.keys():
+        first = min(missing)
+        needs = ", ".join(sorted(contents.weights[first].tensors().keys() - GPTQ_TENSORS))
+        raise UserError(f"{run.name} needs {needs} in {first}, which no layout has. {EXPORTABLE}.")
+    scheme = contents.scheme
+    if scheme.activations or scheme.kv or scheme.divisions or scheme.reassembled:
+        raise UserError(f"{run.name} changes layers' inputs while the model runs, which no layout can say. {EXPORTABLE}.")
     put_into(model, checkpoint)
     tensors, settings = _lay_out(model, weights, run, format_name)
     others = {name: tensor for name, tensor in _without_ties(model).items() if name.removesuffix(".weight") not in weights}
@@ -166,18 +177,19 @@ def _lay_out(
     from bitsure.quantize.walk.targets import linears
 
     unquantized = [name for name in linears(model) if name not in weights]
+    classes = {type(model.get_submodule(name)).__name__ for name in weights}
     reasons = []
     for layout in EXPORTED:
         if format_name in (None, layout.quant_method):
             try:
+                if beyond := classes.difference(layout.classes):
+                    raise UserError(f"layers of the class {', '.join(sorted(beyond))} are not loaded")
                 return layout.put(weights, unquantized)
             except UserError as error:
                 reasons.append(f"{layout.quant_method}: {error}.")
     others = [layout.quant_method for layout in EXPORTED if format_name not in (None, layout.quant_method)]
     ways_out = f" Without --format, or with --format {others[0]}, another layout is tried." if others else ""
-    raise UserError(
-        f"{run.directory}: no layout has room for the weights of {run.quantization.quantizer}. {' '.join(reasons)}{ways_out}"
-    )
+    raise UserError(f"{run.name} has weights that do not fit. {' '.join(reasons)}{ways_out}")
 
 
 def _without_ties(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -12,7 +12,8 @@ from huggingface_hub import EvalResult, ModelCardData
 from bitsure.comparison.non_inferiority import verdict_sentences
 from bitsure.metrics.metric_names import MACRO
 from bitsure.report import rounded, tables
-from bitsure.results import Comparison, Provenance, Quantization, Verdict, read_if_there
+from bitsure.report.report_contents import run_title
+from bitsure.results import Comparison, Labels, Provenance, Quantization, Verdict, read_if_there
 
 LEVEL = 0.95  # the intervals' level where a run has no verdict.json
 # What loads a layout, besides torch and transformers.
@@ -61,7 +62,7 @@ def model_card(run_dir: Path, place: str, settings: Mapping[str, Any], hashes: M
     comparison = read_if_there(run_dir / "comparison.json", Comparison) or {}
     verdict = read_if_there(run_dir / "verdict.json", Verdict)
     assert provenance is not None and provenance.model is not None and quantization is not None, "checked before exporting"
-    name = f"{provenance.model.name}, {quantization.quantizer}"
+    called = provenance.labels or Labels(model=provenance.model.name, quantizer=str(quantization.quantizer))
     metadata = _metadata(provenance, quantization, comparison, settings["quant_method"])
     level = verdict.level if verdict else LEVEL
     sections = {
@@ -80,7 +81,7 @@ def model_card(run_dir: Path, place: str, settings: Mapping[str, Any], hashes: M
     text = "\n\n".join(
         paragraph for title, paragraphs in sections.items() if paragraphs for paragraph in (f"## {title}", *paragraphs)
     )
-    return f"---\n{metadata.to_yaml()}\n---\n\n# {name}\n\n{text}\n"
+    return f"---\n{metadata.to_yaml()}\n---\n\n# {run_title(called, quantization.quantizer)}\n\n{text}\n"
 
 
 def _loading(settings: Mapping[str, Any], place: str) -> str:

@@ -11,8 +11,8 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.quantize.layouts.autoawq import unshuffle
-from bitsure.quantize.layouts.known import layout_of, read_settings
-from bitsure.quantize.weights import Weight
+from bitsure.quantize.layouts.known import EXPORTED, layout_of, read_settings
+from bitsure.quantize.weights import IntegerWeight, Weight
 from tests.builders.awq import awq_pack
 
 
@@ -38,6 +38,31 @@ def test_awq_by_its_definition(tmp_path):
     expected = (codes - zeros.repeat_interleave(32, 0)) * scales.float().repeat_interleave(32, 0)
     assert torch.equal(found["a"].dequantize(), expected.T) and list(tensors) == ["a.bias"]
     assert found["a"].storage_bits == 64 * 24 * 4 + 2 * 24 * (16 + 4)
+
+
+@pytest.mark.parametrize("layout", EXPORTED, ids=lambda layout: layout.quant_method)
+@pytest.mark.parametrize(("bits", "symmetric", "size"), [(2, False, 32), (3, True, 16), (4, False, 64), (8, True, -1)])
+def test_what_is_exported_is_read_as_it_was(layout, bits, symmetric, size, tmp_path):
+    torch.manual_seed(0)
+    group_of = torch.arange(64) // (64 if size < 0 else size)
+    shape = (32, int(group_of.max()) + 1)
+    zeros = torch.full(shape, 2 ** (bits - 1)) if symmetric else torch.randint(0, 2**bits, shape)
+    codes = torch.randint(0, 2**bits, (32, 64), dtype=torch.int32)
+    weight = IntegerWeight(bits=bits, codes=codes, scales=torch.rand(shape).half(), zeros=zeros.int(), group_of=group_of)
+    tensors, settings = layout.put({"block.a": weight}, ["head"])
+    assert settings["quant_method"] == layout.quant_method and layout.leaves_out("head", settings)
+    [(name, back)] = layout.take(tensors, settings, tmp_path).items()
+    assert name == "block.a" and torch.equal(back.dequantize(), weight.dequantize()) and not tensors
+
+
+def test_columns_in_another_order_are_exported_for_gptq_alone():
+    group_of = torch.tensor([0, 1] * 16)
+    half = {"scales": torch.ones(32, 2).half(), "zeros": torch.full((32, 2), 8, dtype=torch.int32)}
+    weight = IntegerWeight(bits=4, codes=torch.zeros(32, 32, dtype=torch.int32), group_of=group_of, **half)
+    gptq, compressed = EXPORTED
+    assert gptq.put({"a": weight}, [])[1]["desc_act"]
+    with pytest.raises(UserError, match="a has groups of columns that do not follow each other"):
+        compressed.put({"a": weight}, [])
 
 
 def test_gptq_words_with_and_without_group_index(tmp_path):

@@ -50,6 +50,9 @@ class Layout(ABC):
 class ExportLayout(Layout):
     """A published layout that other programs load, and that weights are exported in."""
 
+    classes: ClassVar[tuple[str, ...]]
+    """The classes of layers that these programs load it into."""
+
     @abstractmethod
     def put(
         self, weights: Mapping[str, IntegerWeight], unquantized: Sequence[str]
