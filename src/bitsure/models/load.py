@@ -128,7 +128,7 @@ def _from_pretrained(path: Path, dtype: str, settings: ModelSettings, **placemen
         **placement,
     )
     mismatched = [key if isinstance(key, str) else key[0] for key in loading["mismatched_keys"]]  # names in transformers 4
-    _check_complete(path, sorted(loading["missing_keys"]), sorted(mismatched))
+    check_complete(path, sorted(loading["missing_keys"]), sorted(mismatched))
     if unused := sorted(loading["unexpected_keys"]):
         log.warning(
             "%s: %d of its weights, such as %s, have no place in the model that its config.json describes, and are not used. "
@@ -140,7 +140,7 @@ def _from_pretrained(path: Path, dtype: str, settings: ModelSettings, **placemen
     return cast("PreTrainedModel", model)
 
 
-def _check_complete(path: Path, missing: list[str], mismatched: list[str]) -> None:
+def check_complete(path: Path, missing: list[str], mismatched: list[str]) -> None:
     """Raise UserError for tensors that transformers would leave random; it does not count tied ones as missing."""
     faults = {"has no weights for": missing, "has weights of another shape than its config says for": mismatched}
     messages = [

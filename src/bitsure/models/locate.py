@@ -15,6 +15,8 @@ from bitsure.hub import mirrors
 from bitsure.hub.repositories import LocalFiles, WantedModel
 from bitsure.hub.repository_files import find_model, missing_shards
 from bitsure.models.facts import check_config, check_memory, computing_dtype, warn_about_config
+from bitsure.models.gguf.gguf_header import is_gguf
+from bitsure.models.gguf.unpack import unpack
 from bitsure.models.load import load_model
 from bitsure.models.quantization_settings import refuse_quantized
 from bitsure.models.tokenizers import load_tokenizer
@@ -92,7 +94,9 @@ def locate_model(model: ModelSettings, hub_mirror: str | None, store: Store | No
     files = _find(model, hub_mirror, store, section)
     path, config = files.path, files.path / "config.json"
     if not config.is_file():
-        raise UserError(f"{path} holds no config.json: {section}.path wants a Hugging Face model directory.")
+        gguf = ", ".join(sorted(file.name for file in path.glob("*.gguf")))
+        hint = f" To read {gguf}, give the path of the file." if gguf else ""
+        raise UserError(f"{path} holds no config.json: {section}.path wants a Hugging Face model directory.{hint}")
     check_config(model, config)
     if section == "model":
         refuse_quantized(model, path)
@@ -120,6 +124,9 @@ def _find(model: ModelSettings, hub_mirror: str | None, store: Store | None, sec
         )
     assert model.path is not None  # the settings have one of the two
     path = Path(model.path)
+    if is_gguf(path) and not path.is_dir():
+        assert store is not None, "what a GGUF file is unpacked to lies in a store"
+        return LocalFiles(unpack(path, store), None)
     if not path.is_dir():
         raise UserError(f"{section}.path={model.path}: no such directory (looked at {path.absolute()}).")
     return LocalFiles(path, None)

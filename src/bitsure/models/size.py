@@ -11,7 +11,7 @@ from bitsure.base.files import write_text
 from bitsure.base.store import Store
 from bitsure.models.load import empty_model
 from bitsure.models.locate import Source
-from bitsure.models.weight_files import weight_files
+from bitsure.models.weight_files import bytes_on_disk
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +24,7 @@ class ModelSize:
     parameters: int
     """Parameters, a tied one counted once."""
     bytes_on_disk: int
-    """Bytes of the weight files."""
+    """Bytes of the weight files, or of the GGUF file."""
 
 
 def measure_size(source: Source, store: Store) -> ModelSize:
@@ -36,7 +36,7 @@ def measure_size(source: Source, store: Store) -> ModelSize:
 
     entry = store.ensure("parameters", {"model": source.fingerprint}, fill, to_read=True)
     parameters = int(json.loads((entry / "parameters.json").read_text(encoding="utf-8")))
-    return ModelSize(parameters, sum(file.stat().st_size for file in weight_files(source.path)))
+    return ModelSize(parameters, bytes_on_disk(source.path))
 
 
 def parameters_of(model: nn.Module) -> int:

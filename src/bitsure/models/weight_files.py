@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from bitsure.hub import mirrors
+from bitsure.models.gguf_origin import read_origin
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -15,6 +16,12 @@ def weight_files(path: Path) -> list[Path]:
     indexed = mirrors.indexed_shards(path)
     files = [*path.glob("*.safetensors")] or [*path.glob("pytorch_model*.bin")] or indexed
     return sorted({*files, *(shard for shard in indexed if shard.suffix == files[0].suffix)})
+
+
+def bytes_on_disk(path: Path) -> int:
+    """Return the bytes of a model directory's weight files, or of the GGUF file that it was unpacked from."""
+    origin = read_origin(path)
+    return origin.bytes if origin else sum(file.stat().st_size for file in weight_files(path))
 
 
 def stored_types(path: Path) -> dict[str, int]:
@@ -39,10 +46,13 @@ def stored_bits(path: Path, parameters: int) -> float:
     """Return the bits that a parameter takes in a checkpoint: the mean over floating-point values, without masks and headers.
 
     Args:
-        path: The model directory.
+        path: The model directory. Of one that was unpacked from a GGUF file the bits are those in the file.
         parameters: The number of parameters. Of .bin files only the size is known before loading, so their bits are the power
             of two that is nearest to size / parameters.
     """
+    if origin := read_origin(path):
+        kinds = origin.tensor_types.values()
+        return sum(kind.bits_per_weight * kind.weights for kind in kinds) / sum(kind.weights for kind in kinds)
     floats = {kind: n for kind, n in stored_types(path).items() if kind.startswith(("F", "BF"))}
     if floats:
         return sum(n * _bits(kind) for kind, n in floats.items()) / sum(floats.values())

@@ -68,7 +68,7 @@ def check_plan(plan: Plan, store: Store, memo: Memo | None = None) -> None:
     memo = memo or Memo()
     modules = memo(empty_model, source.path, remote_code)
     if plan.checkpoint:
-        prequantized.check(plan.checkpoint, modules, source.name)
+        prequantized.check(plan.checkpoint, modules, source)
     target = QuantizationTarget(source, plan.dtype, modules)
     _check_weights(plan.quant, target)
     plan.quant.check(target)

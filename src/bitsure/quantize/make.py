@@ -7,6 +7,7 @@ import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from bitsure.base import resources, terminal, work
 from bitsure.base.errors import UserError
@@ -95,12 +96,18 @@ def _make(plan: Plan, matched: Quantization | None, directory: Path, parts: Path
         model = job.model
     with working("verifying the weights"):
         proof = _prove(plan, job)
-    written = sum(file.stat().st_size for file in _checkpoint(plan, directory).rglob("*.safetensors"))
-    proof = proof.model_copy(update=asdict(use) | {"bytes_on_disk": written})
+    proof = proof.model_copy(update=asdict(use) | {"bytes_on_disk": _bytes_on_disk(plan, directory)})
     tokens = windows.numel() + held_out.numel()
     operations = work.quantizing_work(parameters_of(model), width_of(model), tokens)
     work.write_cost(directory, work.EntryCost(plan.quant.name, time.monotonic() - begun, operations))
     write(directory / PROOF, proof)
+
+
+def _bytes_on_disk(plan: Plan, directory: Path) -> int:
+    """Return the bytes of the quantized model's weight files: of the GGUF file where it is read from one."""
+    if plan.checkpoint and plan.checkpoint.path.is_file():
+        return plan.checkpoint.path.stat().st_size
+    return sum(file.stat().st_size for file in _checkpoint(plan, directory).rglob("*.safetensors"))
 
 
 def _prove(plan: Plan, job: QuantizationJob) -> Quantization:
@@ -116,4 +123,7 @@ def _prove(plan: Plan, job: QuantizationJob) -> Quantization:
     quantizer.check_proof(proof, plan.checkpoint, plan.source.name)
     text = CalibrationText(name=plan.text.name, windows=len(job.windows), seqlen=job.held_out.shape[1])
     not_applied = quantizer.not_applied(plan.checkpoint)
-    return proof.model_copy(update={"quantizer": quantizer.name, "not_applied": not_applied, "calib_data": text})
+    about: dict[str, Any] = {"quantizer": quantizer.name, "not_applied": not_applied, "calib_data": text}
+    if types := quantizer.tensor_types(plan.checkpoint):
+        about["tensor_types"] = types
+    return proof.model_copy(update=about)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from bitsure.results.gguf import TensorType
 from bitsure.results.result import Result
 
 
@@ -114,6 +115,8 @@ class Quantization(Result):
     """The quantizer's name."""
     not_applied: list[str] | None = None
     """What the quantizer rounds besides weights where it is deployed, and is not rounded here."""
+    tensor_types: dict[str, TensorType] | None = None
+    """Of a GGUF file: type, such as `Q4_K` → its tensors; absent for other checkpoints."""
     calib_data: CalibrationText | None = None
     """The calibration text."""
     seconds: float | None = None

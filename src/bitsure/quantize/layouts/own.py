@@ -34,6 +34,10 @@ class OwnLayout(Layout):
             for name in layers_with(tensors, f".{weight_format.suffix}")
         }
 
+    def leaves_out(self, layer: str, settings: Mapping[str, Any]) -> bool:
+        """Return True: a layer whose weights lie beside the quantized ones was left out on purpose."""
+        return True
+
 
 def _formats(classes: list[type[Weight]]) -> Iterator[type[Weight]]:
     for weight_format in classes:

@@ -11,10 +11,14 @@ from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.config.model import ModelSettings
 from bitsure.config.quantizers import QuantizerSettings
+from bitsure.models.gguf.gguf_header import is_gguf, read_gguf
+from bitsure.models.gguf.tensor_types import summarize_types
 from bitsure.models.load import empty_model
 from bitsure.models.locate import Source, locate_model
 from bitsure.models.weight_files import weight_files
+from bitsure.quantize.libraries.gguf_checkpoint import check_gguf, locate_gguf, read_blocks
 from bitsure.quantize.quantizer import QuantizationJob, Quantizer, as_quantizer
+from bitsure.results.gguf import TensorType
 from bitsure.results.quantization import Quantization
 
 if TYPE_CHECKING:
@@ -25,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Prequantized(Quantizer):
-    """A checkpoint that others quantized from `model`: a directory (`path`) or a hub repository (`repo`)."""
+    """A checkpoint that others quantized from `model`: a directory or GGUF file (`path`), or a hub repository (`repo`)."""
 
     path: str | None = None
     repo: str | None = None
@@ -35,9 +39,14 @@ class Prequantized(Quantizer):
         """Raise UserError unless exactly one of path and repo is given."""
         if (self.path is None) == (self.repo is None):
             raise UserError(
-                f"quant=prequantized: needs either quant.path (a directory) or quant.repo (a hub repository); "
+                f"quant=prequantized: needs either quant.path (a directory or a GGUF file) or quant.repo (a hub repository); "
                 f"got path={self.path!r}, repo={self.repo!r}. Example: quant=prequantized quant.path=DIR"
             )
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether the checkpoint is a GGUF file: its blocks are copied into the store in the order of the model's rows."""
+        return is_gguf(self.path)
 
     @property
     def name(self) -> str:
@@ -51,8 +60,8 @@ class Prequantized(Quantizer):
 
     @property
     def reads_checkpoint(self) -> bool:
-        """True."""
-        return True
+        """Whether the checkpoint is read where it is: a GGUF file is not."""
+        return not self.is_gguf
 
     @property
     def changes_model(self) -> bool:
@@ -60,19 +69,23 @@ class Prequantized(Quantizer):
         return False
 
     def libraries(self) -> tuple[str, ...]:
-        """Return torch, which unpacks the weights."""
-        return ("torch",)
+        """Return torch, which unpacks the weights; of GGUF files those that decode and name them."""
+        return ("torch", "gguf", "transformers") if self.is_gguf else ("torch",)
 
     def identity(self, checkpoint: Source | None) -> dict[str, Any]:
         """Return the method and the fingerprint of the checkpoint's content."""
         return {"method": "prequantized", "checkpoint": checkpoint.fingerprint if checkpoint else None}
 
     def bytes_needed(self, modules: nn.Module, dtype: str) -> int:
-        """Return 0: the checkpoint is read where it is."""
-        return 0
+        """Return the size of a GGUF file, which is copied; 0 for a checkpoint that is read where it is."""
+        return Path(self.path or "").stat().st_size if self.is_gguf else 0
 
     def quantize(self, job: QuantizationJob) -> None:
-        """Write nothing: the checkpoint is read where it is."""
+        """Copy a GGUF file's blocks; write nothing for a checkpoint that is read where it is."""
+        from bitsure.quantize.checkpoint.write_checkpoint import write_checkpoint
+
+        if self.is_gguf:
+            write_checkpoint(job.directory, *read_blocks(read_gguf(Path(self.path or "")), job.model))
 
     def check_proof(self, proof: Quantization, checkpoint: Source | None, model_name: str) -> None:
         """Raise UserError if weights differ from the parent's as much as those of another model would."""
@@ -85,7 +98,11 @@ class Prequantized(Quantizer):
 
     def not_applied(self, checkpoint: Source | None) -> list[str]:
         """Return what the checkpoint quantizes besides weights, which stays in full precision here."""
-        return not_applied(checkpoint) if checkpoint else []
+        return not_applied(checkpoint) if checkpoint and not self.is_gguf else []
+
+    def tensor_types(self, checkpoint: Source | None) -> dict[str, TensorType] | None:
+        """Return the types of a GGUF file's tensors."""
+        return summarize_types(read_gguf(checkpoint.path)) if checkpoint and self.is_gguf else None
 
 
 def locate(quant: QuantizerSettings, hub_mirror: str | None, store: Store | None = None) -> Source | None:
@@ -102,13 +119,29 @@ def locate(quant: QuantizerSettings, hub_mirror: str | None, store: Store | None
     settings = as_quantizer(quant).checkpoint_settings
     if settings is None:
         return None
+    if is_gguf(settings.path):
+        return locate_gguf(settings, store)
     source = locate_model(settings, hub_mirror, store, "quant")
     if weight_files(source.path)[0].suffix != ".safetensors":
         raise UserError(f"{source.path} holds its weights as .bin, which is not supported: convert them to safetensors.")
     return source
 
 
-def check(checkpoint: Source, model: nn.Module, parent: str) -> None:
+def check(checkpoint: Source, model: nn.Module, parent: Source) -> None:
+    """Raise UserError if the checkpoint is not of this model, before weights are loaded.
+
+    Args:
+        checkpoint: The quantized checkpoint's files.
+        model: The full-precision model's modules, without weights.
+        parent: The full-precision model's files.
+    """
+    if is_gguf(checkpoint.path):
+        check_gguf(checkpoint, model, parent)
+    else:
+        _check_directory(checkpoint, model, parent.name)
+
+
+def _check_directory(checkpoint: Source, model: nn.Module, parent: str) -> None:
     """Raise UserError if the checkpoint is not of this model, by its config and its files' headers.
 
     Args:

@@ -108,7 +108,7 @@ def _check_quantized(originals: Matrices, dequantized: Matrices, checkpoint: Che
     """
     same_shape = {name: weight for name, weight in dequantized.items() if weight.shape == originals[name].shape}
     unchanged = [name for name, weight in same_shape.items() if torch.equal(weight, originals[name].float())]
-    no_proof = [name for name in unchanged if not (_is_constant(originals[name]) or _has_codes(checkpoint.weights[name]))]
+    no_proof = [name for name in unchanged if not (_is_constant(originals[name]) or checkpoint.weights[name].is_coded)]
     zero = [name for name in same_shape if name not in unchanged and not originals[name].any()]
     problems = {
         "were not quantized": [name for name in originals if name not in dequantized and name not in checkpoint.unquantized],
@@ -132,10 +132,6 @@ def _check_quantized(originals: Matrices, dequantized: Matrices, checkpoint: Che
 
 def _is_constant(matrix: torch.Tensor) -> bool:
     return bool((matrix == matrix[0, 0]).all())
-
-
-def _has_codes(weight: Weight) -> bool:
-    return weight.compressible_codes() is not None
 
 
 def _input_transforms(checkpoint: CheckpointContents, originals: Matrices) -> dict[str, InputTransform]:
@@ -162,8 +158,11 @@ def _skipped(model: nn.Module, checkpoint: CheckpointContents, whole_model: bool
     if whole_model:
         return {}
     kept = dict.fromkeys(block_linears(model), "weights are kept") if checkpoint.weights_are_kept else checkpoint.unquantized
-    others = skipped_modules(model).items()
-    return {**kept, **{name: reason for name, reason in others if name not in checkpoint.bits_outside}}
+    quantized = {id(model.get_submodule(name).weight) for name in checkpoint.bits_outside}  # those of tied modules too
+    others = {
+        name: why for name, why in skipped_modules(model).items() if id(model.get_submodule(name).weight) not in quantized
+    }
+    return {**kept, **others}
 
 
 def _share(model: nn.Module, checkpoint: CheckpointContents, whole_model: bool) -> float:

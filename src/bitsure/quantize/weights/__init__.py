@@ -3,7 +3,8 @@
 from bitsure.quantize.weights.codebook import CodebookWeight
 from bitsure.quantize.weights.dense import DenseWeight
 from bitsure.quantize.weights.element import ElementWeight
+from bitsure.quantize.weights.gguf_blocks import GgufWeight
 from bitsure.quantize.weights.integer import IntegerWeight
 from bitsure.quantize.weights.weight import Weight, WeightCodes
 
-__all__ = ["CodebookWeight", "DenseWeight", "ElementWeight", "IntegerWeight", "Weight", "WeightCodes"]
+__all__ = ["CodebookWeight", "DenseWeight", "ElementWeight", "GgufWeight", "IntegerWeight", "Weight", "WeightCodes"]

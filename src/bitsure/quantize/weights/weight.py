@@ -86,6 +86,11 @@ class Weight(ABC):
         """Return the integers that the weight is made of; None if it is not made of codes of at most 8 bits."""
         return None
 
+    @property
+    def is_coded(self) -> bool:
+        """Whether it was read back as codes, which proves that weights that did not change are on their grid."""
+        return self.compressible_codes() is not None
+
     def split_input_scales(self) -> tuple[Weight, torch.Tensor | None]:
         """Return the weight for inputs that are scaled already, and the scales, shape (in,); None if it has none."""
         return self, None

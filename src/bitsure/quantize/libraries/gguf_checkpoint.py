@@ -1,0 +1,117 @@
+"""GGUF files that others quantized, paired with their full-precision parent: finding, checking and reading them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitsure.base.errors import UserError
+from bitsure.base.store import Store, hash_each, hash_files
+from bitsure.config.model import ModelSettings
+from bitsure.models.gguf.architecture import (
+    check_architecture,
+    missing_tensors,
+    row_order,
+    tensor_names,
+    values_as_in_model,
+)
+from bitsure.models.gguf.gguf_header import GgufFile, read_gguf
+from bitsure.models.gguf.tensor_types import FLOATS
+from bitsure.models.gguf.vocabulary import check_same_tokenizer
+from bitsure.models.locate import Source
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from bitsure.quantize.weights import Weight
+
+log = logging.getLogger(__name__)
+
+
+def locate_gguf(settings: ModelSettings, store: Store | None) -> Source:
+    """Return a GGUF file as a checkpoint, its header read and checked.
+
+    Raises:
+        UserError: As `read_gguf`, and for an architecture that transformers does not load.
+    """
+    path = Path(settings.path or "")
+    check_architecture(read_gguf(path))
+    hashes = ((str(path.resolve()), hash_each([path], store)[0]),)
+    return Source(settings.name or path.name, path, None, hash_files([path], store), settings, hashes)
+
+
+def check_gguf(checkpoint: Source, model: nn.Module, parent: Source) -> None:
+    """Raise UserError if a GGUF file is not of this model, by its header, or its tokenizer is not the parent's.
+
+    Args:
+        checkpoint: The file.
+        model: The full-precision model's modules, without weights.
+        parent: The full-precision model's files.
+    """
+    from bitsure.quantize.walk.targets import block_linears
+
+    gguf = read_gguf(checkpoint.path)
+    names = tensor_names(gguf, model)
+    _check_heads(gguf, model, parent.name)
+    _check_shapes(gguf, names, model, parent.name)
+    own = {hf: gguf.tensors[name] for name, hf in names.items() if name in gguf.tensors}
+    layers = {own[f"{layer}.weight"].type.name for layer in block_linears(model)}
+    if layers <= FLOATS:
+        raise UserError(
+            f"{checkpoint.path} quantizes no layer: they are {' and '.join(sorted(layers))}. As the full-precision model it is "
+            "read with model=gguf model.path=FILE; quant=float16 and quant=bfloat16 measure such rounding."
+        )
+    check_same_tokenizer(gguf, parent.load_tokenizer(), parent.name)
+    if dropped := [name for name in gguf.tensors if name not in names]:
+        log.warning("%s: tensors without a place in %s are not used: %s", checkpoint.name, parent.name, ", ".join(dropped))
+
+
+def _check_heads(gguf: GgufFile, model: nn.Module, parent: str) -> None:
+    """Raise UserError if the file counts other heads than the parent: rows would be put in another order."""
+    for key, attribute in (("head_count", "num_attention_heads"), ("head_count_kv", "num_key_value_heads")):
+        there, here = gguf.metadata.get(f"{gguf.architecture}.attention.{key}"), getattr(model.config, attribute, None)
+        if isinstance(there, int) and here not in (None, there):
+            raise UserError(f"{gguf.path} is not quantized from {parent}: its attention.{key} is {there}, {here} here.")
+
+
+def _check_shapes(gguf: GgufFile, names: dict[str, str], model: nn.Module, parent: str) -> None:
+    """Raise UserError if tensors of the model are missing in the file, or have other shapes there."""
+    from bitsure.quantize.walk.targets import block_linears, matrix
+
+    if missing := missing_tensors(gguf, names, model):
+        raise UserError(
+            f"{gguf.path} is not quantized from {parent}: it lacks {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}."
+        )
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    shapes |= {f"{name}.weight": matrix(layer).shape for name, layer in block_linears(model).items()}
+    for name in gguf.tensors.keys() & names.keys():
+        there, here = gguf.tensors[name].shape, tuple(shapes[names[name]])
+        if [size for size in there if size > 1] != [size for size in here if size > 1]:
+            raise UserError(f"{gguf.path} is not quantized from {parent}: {name} has the shape {there}, {here} here.")
+
+
+def read_blocks(gguf: GgufFile, model: nn.Module) -> tuple[dict[str, Weight], dict[str, torch.Tensor]]:
+    """Return the matrices of a file that have blocks, undecoded, by the layers' names in the model, and its other tensors.
+
+    Args:
+        gguf: The file.
+        model: The full-precision model.
+    """
+    import torch
+
+    from bitsure.quantize.weights import GgufWeight
+
+    weights: dict[str, Weight] = {}
+    others: dict[str, torch.Tensor] = {}
+    for name, hf in tensor_names(gguf, model).items():
+        tensor = gguf.tensors.get(name)
+        if tensor is None:
+            continue
+        if tensor.type.name in FLOATS or len(tensor.shape) != 2 or not hf.endswith(".weight"):
+            others[hf] = torch.from_numpy(values_as_in_model(gguf, name, model))
+        else:
+            blocks = torch.from_numpy(gguf.blocks(name)[row_order(gguf, name, model)])
+            weights[hf.removesuffix(".weight")] = GgufWeight(blocks, tensor.type.value)
+    return weights, others
