@@ -13,7 +13,7 @@ OUT = PROJECT / "docs" / "models.md"
 HEAD = """# Models of the hub
 
 `model=NAME` takes one of these, made by `make models` from `conf/model`; `model=hub model.repo=org/name` takes any other, and
-`model=local model.path=DIR` a directory. All are at `model.revision=main` unless said otherwise; `provenance.json` and the
+`model=local model.path=DIR` a directory, `model=gguf model.path=FILE.gguf` a file of llama.cpp ([gguf.md](gguf.md)). All are at `model.revision=main` unless said otherwise; `provenance.json` and the
 store's keys have the commit.
 
 - *published in*: the type of the weights in the repository, which `model.dtype=auto` computes in on a GPU.

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.builders.forked_commands import Commands, command_server
+from tests.builders.gguf_files import save_llama
 from tests.builders.loopback_hub import serve
 from tests.builders.tokenizers import TEXT, byte_tokenizer
 
@@ -54,6 +55,15 @@ def commands(tmp_path_factory) -> Iterator[Commands]:
     """What runs main.py in processes of their own."""
     with command_server(tmp_path_factory.mktemp("commands")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory) -> Path:
+    """A random Llama of two blocks, width 256, whose heads share keys and values, as a Hugging Face directory."""
+    pytest.importorskip("gguf", reason="auto-gptq's environment reads no GGUF files")
+    path = tmp_path_factory.mktemp("models") / "llama"
+    save_llama(path, 256)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -57,6 +57,7 @@ def test_the_sweep_of_best_practices_measures_clipping_and_scaling_separately():
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes(group, option):
     needed = {"prequantized": ["quant.path=some/where"], "local": ["model.path=somewhere"], "text": ["calib.path=some.txt"]}
+    needed |= {"gguf": ["model.path=some.gguf"]}
     needed |= {method: ["quant.bits=4"] for method in ("rtn", "awq", "gptq", "hqq")} | {"bnb": ["quant.type=nf4"]}
     needed |= {"hub": ["model.repo=org/name"]}
     needed |= {"mx": ["quant.format=mxint4", "quant.activations.format=mxint8"], "keep": ["quant.kv.bits=4"]}

@@ -138,6 +138,10 @@ def _facts(quantization: Quantization) -> dict[str, str]:
         if states and states.errors:
             worst = max(states.errors, key=states.errors.__getitem__)
             facts[name] = f"{states.format}, {states.bits} bits; largest error {states.errors[worst]:.4f} in {worst}"
+    if types := quantization.tensor_types:
+        facts["Types of the GGUF file's tensors"] = ", ".join(
+            f"{name} ({len(kind.tensors)} tensors of {kind.bits_per_weight:.4g} bits a weight)" for name, kind in types.items()
+        )
     if text := quantization.calib_data:
         facts["Calibration text"] = f"{text.name}, {text.windows} windows of {text.seqlen} tokens"
     return facts

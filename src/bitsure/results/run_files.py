@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import Field
 
+from bitsure.results.gguf import GgufOrigin
 from bitsure.results.result import Integer, Result
 
 State: TypeAlias = Literal["running", "done", "failed", "killed", "timed out"]
@@ -63,7 +64,9 @@ class ModelOrigin(Result):
     parameters: Integer | None = None
     """Parameters, a tied one counted once."""
     bytes_on_disk: Integer | None = None
-    """Bytes of the weight files."""
+    """Bytes of the weight files, or of the GGUF file."""
+    gguf: GgufOrigin | None = None
+    """The GGUF file that the model was read from; absent for other models."""
 
 
 class QuestionCount(Result):

@@ -14,6 +14,7 @@ from bitsure.base import terminal
 from bitsure.config.paths import PROJECT
 from bitsure.config.schema import Config, MetricSettings
 from bitsure.metrics.own_metrics import code_hashes
+from bitsure.models.gguf_origin import read_origin
 from bitsure.models.size import measure_size
 from bitsure.results import Labels, Provenance
 from bitsure.results.run_files import Machine, ModelOrigin
@@ -103,6 +104,8 @@ def _model_origin(prepared: PreparedRun) -> ModelOrigin:
     )
     if source.files:
         origin = origin.model_copy(update={"files": dict(source.files)})
+    if gguf := read_origin(source.path):
+        origin = origin.model_copy(update={"gguf": gguf})
     if settings.repo:  # The revision of a mirror that was filled by hand is not known.
         checked = {"revision_asked": settings.revision, "revision_checked": source.revision is not None}
         origin = origin.model_copy(update=checked)

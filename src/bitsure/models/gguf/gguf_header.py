@@ -161,10 +161,9 @@ class _Cursor:
 
     def check_room(self, count: int, size: int) -> None:
         """Raise UserError if so many things of `size` bytes are more than the rest of the file."""
-        if count * size > len(self.content) - self.place:
-            raise _damaged(
-                self.path, f"its header counts {count:,} values where {len(self.content) - self.place:,} bytes are left"
-            )
+        left = len(self.content) - self.place
+        if count * size > left:
+            raise _damaged(self.path, f"its header counts {count:,} values where {left:,} bytes are left")
 
 
 def _parse(path: Path, content: mmap.mmap) -> GgufFile:

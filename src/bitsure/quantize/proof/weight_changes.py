@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -158,11 +158,14 @@ def _skipped(model: nn.Module, checkpoint: CheckpointContents, whole_model: bool
     if whole_model:
         return {}
     kept = dict.fromkeys(block_linears(model), "weights are kept") if checkpoint.weights_are_kept else checkpoint.unquantized
-    quantized = {id(model.get_submodule(name).weight) for name in checkpoint.bits_outside}  # those of tied modules too
-    others = {
-        name: why for name, why in skipped_modules(model).items() if id(model.get_submodule(name).weight) not in quantized
-    }
-    return {**kept, **others}
+    outside = [model.get_submodule(name).weight for name in checkpoint.bits_outside]
+    others = skipped_modules(model).items()
+    return {**kept, **{name: why for name, why in others if not _is_among(model.get_submodule(name).weight, outside)}}
+
+
+def _is_among(weight: object, weights: Sequence[object]) -> bool:
+    """Return whether a weight is one of these, or tied to one."""
+    return any(weight is other for other in weights)
 
 
 def _share(model: nn.Module, checkpoint: CheckpointContents, whole_model: bool) -> float:
