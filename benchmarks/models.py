@@ -13,8 +13,8 @@ OUT = PROJECT / "docs" / "models.md"
 HEAD = """# Models of the hub
 
 `model=NAME` takes one of these, made by `make models` from `conf/model`; `model=hub model.repo=org/name` takes any other,
-`model=local model.path=DIR` a directory, and `model=gguf model.path=FILE.gguf` a file of llama.cpp ([gguf.md](gguf.md)). All are
-at `model.revision=main` unless said otherwise; `provenance.json` and the store's keys have the commit.
+`model=local model.path=DIR` a directory, and `model=gguf model.path=FILE.gguf` a file of llama.cpp ([gguf.md](gguf.md)). All
+are at `model.revision=main` unless said otherwise; `provenance.json` and the store's keys have the commit.
 
 - *published in*: the type of the weights in the repository, which `model.dtype=auto` computes in on a GPU.
 - *access*: "ask" is a gated repository. Ask on its page on the hub, then log in: `hf auth login`, or the variable `HF_TOKEN`.
