@@ -50,6 +50,14 @@ CHAINS = {
 }
 
 
+# every family with one quantizer, and every quantizer with two families; the rest is slow
+REPLAYED = [
+    pytest.param(family, name, marks=() if name == "gptq" or family in ("llama", "gpt2") else pytest.mark.slow)
+    for family in sorted(set(ALL) - {"mixtral"})
+    for name in ("gptq", "scale gptq a8", "smooth gptq mxfp4")
+]
+
+
 def quantized(model, quant, folder, advance=nothing, windows=WINDOWS):
     """Integer weights and other tensors as they come back from disk, and where they are."""
     out = folder / "out"
@@ -179,8 +187,7 @@ def test_an_interrupted_run_resumes_after_the_last_finished_block_with_the_same_
     assert all(torch.equal(resumed[name].codes, whole[name].codes) for name in whole)
 
 
-@pytest.mark.parametrize("chain_name", ["gptq", "scale gptq a8", "smooth gptq mxfp4"])
-@pytest.mark.parametrize("family", sorted(set(ALL) - {"mixtral"}))
+@pytest.mark.parametrize(("family", "chain_name"), REPLAYED)
 def test_what_is_replayed_is_what_would_be_computed(family, chain_name, tmp_path, monkeypatch):
     quant = (CHAINS | QUANTIZERS)[chain_name]
     monkeypatch.setattr(blocks, "TOKENS_AT_ONCE", 2 * WINDOWS.shape[1])

@@ -247,9 +247,9 @@ def test_a_cell_ends_with_its_sweep(sweep):
     ("end", "number", "to_group"),
     [
         ("hang", signal.SIGINT, True),  # a terminal's Ctrl-C
-        ("hang early", signal.SIGINT, True),
+        pytest.param("hang early", signal.SIGINT, True, marks=pytest.mark.slow),
         pytest.param("hang", signal.SIGTERM, False, marks=pytest.mark.slow),  # a scheduler's stop
-        ("hang early", signal.SIGTERM, False),
+        pytest.param("hang early", signal.SIGTERM, False, marks=pytest.mark.slow),
     ],
 )
 def test_whoever_stops_a_sweep_stops_its_cell_which_says_so(sweep, end, number, to_group):
@@ -276,7 +276,9 @@ print(*(open(f"/proc/self/task/{{task}}/comm").read().strip() for task in os.lis
 """
 
 
-@pytest.mark.parametrize("gpus_here", [{}, {"0": "GPU-a"}], ids=["no GPU", "a GPU"])
+@pytest.mark.parametrize(
+    "gpus_here", [pytest.param({}, id="no GPU"), pytest.param({"0": "GPU-a"}, id="a GPU", marks=pytest.mark.slow)]
+)
 def test_what_is_imported_before_a_cell_is_forked_has_run_nothing(gpus_here):
     """A process that has threads, or has used a GPU, must not be forked: the cell would lack those and not reach this one."""
     variables = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # OpenBLAS starts its threads anew in a fork

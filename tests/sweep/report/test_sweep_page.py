@@ -145,12 +145,12 @@ def test_a_sweep_of_full_precision_alone_has_its_table(finished, tmp_path):
     assert "of an earlier report" not in (tmp_path / "figures" / "scale_accuracy.csv").read_text()
 
 
-def test_the_command_takes_a_sweeps_directory(finished, tmp_path, capsys):
-    folder = shutil.copytree(finished, tmp_path / "sweep")
+def test_the_command_takes_a_sweeps_directory(two_cells, tmp_path, capsys):
+    folder = shutil.copytree(two_cells, tmp_path / "sweep")
     leave_unfinished(folder, "90-killed", state="killed", error="signal 9")
     main(["report", str(folder)])
     printed = capsys.readouterr().out
-    assert "13 cells: 12 done, 1 killed" in printed and "signal 9" in printed and "full precision" in printed
+    assert "3 cells: 2 done, 1 killed" in printed and "signal 9" in printed and "full precision" in printed
     assert "confi-" in printed  # beside accuracy
     assert max(map(len, printed.splitlines()[:10])) <= 80
     assert not (folder / "wandb").exists()

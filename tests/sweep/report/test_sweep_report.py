@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -11,38 +12,54 @@ from bitsure.base.errors import UserError
 from bitsure.cli import main
 from bitsure.sweep.report.building import build_sweep_report, finish_sweep
 from bitsure.sweep.report.cell_results import unplanned
+from bitsure.sweep.report.sweep_report import SweepReport
 from bitsure.sweep.report.sweep_terminal import show_sweep
 from tests.builders.loopback_wandb import run_python, serve
 from tests.builders.offline_runs import read_back
 from tests.builders.sweeps import leave_unfinished, write_plan
 
+EMPTY_RUN = "wandb/offline-run-20260101_000000-abc"
 
-def test_a_sweeps_summary_run_has_its_table_pictures_and_files(finished, tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_API_KEY", "s3cret" * 8)
-    folder = shutil.copytree(finished, tmp_path / "small")
+def copy_tracked(sweep: Path, place: Path, settings: str = "mode: offline") -> Path:
+    """Copy a sweep whose cells were not tracked, as if they had been."""
+    folder = shutil.copytree(sweep, place)
     for path in folder.glob("*/config.yaml"):
-        path.write_text(path.read_text().replace("mode: disabled", "mode: offline"))
-    report = finish_sweep(folder)
-    found = read_back(folder)
+        path.write_text(path.read_text().replace("mode: disabled", settings))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tracked(finished, tmp_path_factory) -> SweepReport:
+    """A tracked sweep with its summary run; one cell was killed before W&B wrote anything, one has begun and goes on."""
+    folder = copy_tracked(finished, tmp_path_factory.mktemp("tracked") / "small")
+    for name, status in {"90-killed": {"state": "killed", "error": "signal 9"}, "91-running": {"state": "running"}}.items():
+        leave_unfinished(folder, name, **status)
+        (folder / name / EMPTY_RUN).mkdir(parents=True)
+        (folder / name / EMPTY_RUN / "run-abc.wandb").write_bytes(b"7 bytes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_API_KEY", "s3cret" * 8)
+        report = finish_sweep(folder)
+    read_back(folder)  # whole
+    return report
+
+
+def test_a_sweeps_summary_run_has_its_table_pictures_and_files(tracked):
+    found = read_back(tracked.directory)
     assert found["exit"] == 0
     assert (found["run"].display_name, found["run"].run_group, found["run"].job_type) == ("small/sweep", "small", "sweep")
-    assert (found["summary"]["sweep/cells"], found["summary"]["sweep/done"], found["summary"]["sweep/not_done"]) == (12, 12, 0)
+    assert (found["summary"]["sweep/cells"], found["summary"]["sweep/done"], found["summary"]["sweep/not_done"]) == (14, 12, 2)
     logged = {key.removesuffix("/_type") for key in found["history"]}
-    assert {"sweep/table", *(f"sweep/{picture.name}" for picture in report.pictures)} <= logged
+    assert {"sweep/table", *(f"sweep/{picture.name}" for picture in tracked.pictures)} <= logged
     [artifact] = [one for one in found["artifacts"] if one.type == "sweep"]
     assert artifact.name == "sweep" and {"sweep.parquet", "sweep.html", "figures/pareto.png", "tables/study.csv"} <= {
         entry.path for entry in artifact.manifest.contents
     }
-    for path in folder.rglob("*"):
+    for path in tracked.directory.rglob("*"):
         assert not path.is_file() or b"s3cret" not in path.read_bytes(), path
 
 
-def test_a_sweeps_directory_syncs_as_it_is(finished, tmp_path, monkeypatch):
-    folder = shutil.copytree(finished, tmp_path / "small")
-    for path in folder.glob("*/config.yaml"):
-        path.write_text(path.read_text().replace("mode: disabled", "mode: offline"))
-    finish_sweep(folder)
-    read_back(folder)  # whole
+def test_a_sweeps_directory_syncs_as_it_is(tracked, tmp_path, monkeypatch):
+    folder = tracked.directory
     with serve() as server:
         for name, value in server.environment(tmp_path).items():
             monkeypatch.setenv(name, value)
@@ -54,12 +71,15 @@ def test_a_sweeps_directory_syncs_as_it_is(finished, tmp_path, monkeypatch):
     assert json.loads(server.files["wandb-summary.json"])["sweep/done"] == 12
 
 
+def test_what_a_killed_cell_left_empty_does_not_stop_the_rest_from_being_sent(tracked):
+    left = [(tracked.directory / name / EMPTY_RUN).exists() for name in ("90-killed", "91-running")]
+    assert left == [False, True]  # one that goes on may write yet
+
+
 @pytest.mark.slow
-def test_a_sweep_that_is_reported_again_is_the_same_run(finished, tmp_path, monkeypatch):
+def test_a_sweep_that_is_reported_again_is_the_same_run(two_cells, tmp_path, monkeypatch):
     """And one of other cells, in the same folder, is another; an agent gives its own id."""
-    folder = shutil.copytree(finished, tmp_path / "small")
-    for path in folder.glob("*/config.yaml"):
-        path.write_text(path.read_text().replace("mode: disabled", "mode: offline"))
+    folder = copy_tracked(two_cells, tmp_path / "small")
     monkeypatch.delenv("WANDB_RUN_ID", raising=False)
 
     def runs() -> list[str]:
@@ -75,22 +95,8 @@ def test_a_sweep_that_is_reported_again_is_the_same_run(finished, tmp_path, monk
     assert "ofanagent" in runs()
 
 
-def test_what_a_killed_cell_left_empty_does_not_stop_the_rest_from_being_sent(finished, tmp_path):
-    folder = shutil.copytree(finished, tmp_path / "small")
-    for path in folder.glob("*/config.yaml"):
-        path.write_text(path.read_text().replace("mode: disabled", "mode: offline"))
-    leave_unfinished(folder, "90-killed", state="killed", error="signal 9")
-    leave_unfinished(folder, "91-running", state="running")
-    empty = [folder / name / "wandb" / "offline-run-20260101_000000-abc" for name in ("90-killed", "91-running")]
-    for place in empty:
-        place.mkdir(parents=True)
-        (place / "run-abc.wandb").write_bytes(b"7 bytes")
-    finish_sweep(folder)
-    assert [place.exists() for place in empty] == [False, True]  # one that goes on may write yet
-
-
-def test_cells_of_another_command_are_left_out_and_named(finished, tmp_path, capsys):
-    folder = shutil.copytree(finished, tmp_path / "small")
+def test_cells_of_another_command_are_left_out_and_named(two_cells, tmp_path, capsys):
+    folder = shutil.copytree(two_cells, tmp_path / "small")
     directories = sorted(path.parent.name for path in folder.glob("*/status.json"))
     write_plan(folder, *((name, name) for name in directories[1:]))
     report = build_sweep_report(folder)
@@ -103,8 +109,8 @@ def test_cells_of_another_command_are_left_out_and_named(finished, tmp_path, cap
 
 
 @pytest.mark.parametrize("name", ["figures", "tables"])
-def test_nothing_is_written_through_a_link_of_someone_elses_sweep(finished, tmp_path, name):
-    folder = shutil.copytree(finished, tmp_path / "small")
+def test_nothing_is_written_through_a_link_of_someone_elses_sweep(two_cells, tmp_path, name):
+    folder = shutil.copytree(two_cells, tmp_path / "small")
     shutil.rmtree(folder / name, ignore_errors=True)
     (tmp_path / "elsewhere").mkdir()
     (folder / name).symlink_to(tmp_path / "elsewhere")
@@ -113,29 +119,26 @@ def test_nothing_is_written_through_a_link_of_someone_elses_sweep(finished, tmp_
     assert not any((tmp_path / "elsewhere").iterdir())
 
 
-def test_tables_that_a_sweep_has_nothing_for_have_their_columns(finished, tmp_path):
-    one = shutil.copytree(next(finished.glob("0-*")), tmp_path / "one" / "0-one").parent
+def test_tables_that_a_sweep_has_nothing_for_have_their_columns(tracked, two_cells, tmp_path):
+    one = shutil.copytree(next(two_cells.glob("0-*")), tmp_path / "one" / "0-one").parent
     build_sweep_report(one)
     assert (one / "tables" / "draws.csv").read_text().startswith("model,series,parameters,quantizer,")
-    build_sweep_report(shutil.copytree(finished, tmp_path / "all"))
     for name in ("contrasts", "contrasts_of_quantizers", "heterogeneity"):
-        columns = [(folder / "tables" / f"{name}.csv").read_text().splitlines()[0] for folder in (one, tmp_path / "all")]
+        columns = [(folder / "tables" / f"{name}.csv").read_text().splitlines()[0] for folder in (one, tracked.directory)]
         assert columns[0] == columns[1]
 
 
-def test_the_command_logs_the_summary_run_of_a_sweep_that_had_none(finished, tmp_path):
+def test_the_command_logs_the_summary_run_of_a_sweep_that_had_none(two_cells, tmp_path):
     """Such as one of wandb's agents, which know of no end."""
-    folder = shutil.copytree(finished, tmp_path / "small")
-    for path in folder.glob("*/config.yaml"):
-        path.write_text(path.read_text().replace("mode: disabled", "mode: offline\n  group: agents"))
+    folder = copy_tracked(two_cells, tmp_path / "small", "mode: offline\n  group: agents")
     main(["report", str(folder), "--track"])
     found = read_back(folder)
-    assert (found["run"].display_name, found["run"].run_group, found["summary"]["sweep/done"]) == ("agents/sweep", "agents", 12)
+    assert (found["run"].display_name, found["run"].run_group, found["summary"]["sweep/done"]) == ("agents/sweep", "agents", 2)
     with pytest.raises(SystemExit, match="no sweep's directory"):
         main(["report", str(next(folder.glob("0-*"))), "--track"])
 
 
-def test_a_sweep_of_cells_without_tracking_makes_no_run(finished, tmp_path):
-    folder = shutil.copytree(finished, tmp_path / "small")
+def test_a_sweep_of_cells_without_tracking_makes_no_run(two_cells, tmp_path):
+    folder = shutil.copytree(two_cells, tmp_path / "small")
     finish_sweep(folder)
     assert (folder / "sweep.html").is_file() and not (folder / "wandb").exists()
