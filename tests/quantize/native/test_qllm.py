@@ -61,7 +61,13 @@ def mean_error(found: dict) -> float:
     return sum(layer.output_error for layer in found.layers.values()) / len(found.layers)
 
 
-@pytest.mark.parametrize("family", sorted(set(ALL) - {"mixtral"}))
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(family, marks=() if family in ("falcon", "gpt2", "llama", "opt") else pytest.mark.slow)
+        for family in sorted(set(ALL) - {"mixtral"})
+    ],
+)
 def test_every_family_is_reassembled_and_tuned_and_runs_from_disk_as_it_was_tuned(family, tmp_path):
     model, original = outlying(family), outlying(family)
     out = quantized(model, QLLM, tmp_path)

@@ -19,7 +19,7 @@ SETTINGS = [Numbers(bits, group, symmetric) for bits, group in ((2, -1), (4, 5),
 SETTINGS += [Numbers(format=name) for name in ELEMENTS] + [Numbers(format="fp8_e4m3", group_size=7)]
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 matrices = arrays("float32", array_shapes(min_dims=2, max_dims=2, max_side=40), elements=finite)
-few = settings(max_examples=30)
+few, fewer = settings(max_examples=30), settings(max_examples=10)
 named = pytest.mark.parametrize("numbers", SETTINGS, ids=lambda one: f"{one.label}-{one.group_size}-{one.symmetric}")
 
 
@@ -35,7 +35,7 @@ def test_values_are_representable(numbers, values):
 
 
 @named
-@few
+@fewer
 @given(values=matrices)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_in_half_precision_they_are_the_types_nearest_to_representable_ones(numbers, dtype, values):

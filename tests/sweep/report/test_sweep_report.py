@@ -20,6 +20,7 @@ from tests.builders.sweeps import leave_unfinished, write_plan
 
 EMPTY_RUN = "wandb/offline-run-20260101_000000-abc"
 
+
 def copy_tracked(sweep: Path, place: Path, settings: str = "mode: offline") -> Path:
     """Copy a sweep whose cells were not tracked, as if they had been."""
     folder = shutil.copytree(sweep, place)
