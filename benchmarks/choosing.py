@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bitsure.comparison.choosing import QuantizerChoice, TaskLosses, choose
-from bitsure.comparison.non_inferiority import NON_INFERIOR, UNDECIDED
 from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.metrics.significance import POWER
+from bitsure.results.verdict import NON_INFERIOR, UNDECIDED
 
 MARGIN = 0.01
 LEVEL = 0.95

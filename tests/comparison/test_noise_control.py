@@ -11,7 +11,7 @@ import pytest
 from bitsure.base.errors import UserError
 from bitsure.comparison import compare, judge
 from bitsure.comparison.noise_control import slope_test
-from bitsure.comparison.non_inferiority import verdict_sentences
+from bitsure.comparison.verdict_words import verdict_sentences
 from bitsure.records.record import Records, to_table
 from bitsure.results import to_json
 from tests.builders.records import record

@@ -13,7 +13,7 @@ from scipy.stats import ttest_rel
 from bitsure.base.errors import UserError
 from bitsure.comparison import compare, judge, was_compared
 from bitsure.comparison.noise_control import NOISE_CONTROL
-from bitsure.comparison.non_inferiority import verdict_sentences
+from bitsure.comparison.verdict_words import verdict_sentences
 from bitsure.metrics import measure
 from bitsure.metrics.metric_names import MACRO
 from bitsure.metrics.questions import question_set
@@ -124,7 +124,7 @@ def test_the_test_of_texts_keeps_its_level():
 def test_the_verdict_is_of_what_there_is():
     judged = judge(compare(both_kinds(), both_kinds(0.2), METRIC), MARGINS, METRIC).tasks
     assert set(judged["last"].margins) == {"accuracy", "nll"} and set(judged["pages"].margins) == {"nll"}
-    assert judged["pages"].verdict == "inferior" and "the rise of the NLL" in judged["pages"].sentence
+    assert judged["pages"].verdict == "inferior" and "The NLL rises by" in judged["pages"].sentence
     assert judged["pages"].smallest_detectable > 0
     same = judge(compare(both_kinds(), both_kinds(), METRIC), MARGINS, METRIC).tasks
     assert same["pages"].verdict == "non-inferior"

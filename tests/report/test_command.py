@@ -48,7 +48,8 @@ def test_only_a_run_in_full_precision_is_called_so(tmp_path, capsys, first_bits,
     shown = capsys.readouterr().out
     called = {"full": "the full-precision run", "first": "the first run"}[first]
     assert f"20 are in {called} only, 20 in the other run only" in shown and f"{called.capitalize()} itself is not" in shown
-    assert shown.split()[shown.split().index("difference") - 2] == first
+    [head] = [line.split() for line in shown.splitlines() if line.startswith("task ")]
+    assert head[1] == first
     assert ("full" in shown) == (first == "full")
 
 

@@ -16,7 +16,7 @@ from bitsure.metrics.confidence_shift import shift_metrics
 from bitsure.metrics.deferral_curve import deferral_points
 from bitsure.metrics.estimation import estimate
 from bitsure.metrics.flips import mcnemar
-from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, CLUSTER_ROBUST, PAPER_COMPAT, PRIMARY, TEMPERATURE
+from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, CLUSTER_ROBUST, JUDGED, PAPER_COMPAT, PRIMARY, TEMPERATURE
 from bitsure.metrics.own_metrics import own_metrics
 from bitsure.metrics.pair_metrics import pair_metrics
 from bitsure.metrics.paper_intervals import paper_estimates
@@ -86,9 +86,11 @@ def _metric_differences(
         now, was = estimates[name].sides
         # Where only some questions count, they may be others for each model: the difference also holds what moved between them.
         some = metric.members(full) is not None
-        counts = {"n_baseline": metric.count(full), "n_quantized": metric.count(quantized)} if some else {}
+        fields: dict[str, float] = {"n_baseline": metric.count(full), "n_quantized": metric.count(quantized)} if some else {}
+        if name in JUDGED:
+            fields["variance_error"] = estimates[name].variance_error
         results[name] = summarize(
-            Difference, estimates[name], len(full), resampling, level, baseline=was, quantized=now, **counts
+            Difference, estimates[name], len(full), resampling, level, baseline=was, quantized=now, **fields
         )
         if name != PRIMARY:
             results[name] = with_test(results[name], z_test(estimates[name], level))

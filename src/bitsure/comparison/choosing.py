@@ -11,12 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bitsure.comparison.non_inferiority import INFERIOR, NON_INFERIOR, UNDECIDED
+from bitsure.comparison.questions_needed import Distance, needed_growth
 from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.metrics.bootstrap import t_quantile
 from bitsure.metrics.estimation import FEWEST
-from bitsure.metrics.significance import POWER
-from bitsure.results.verdict import Decision
+from bitsure.results.verdict import INFERIOR, NON_INFERIOR, UNDECIDED, Decision, QuestionsNeeded
 
 DRAWS = 20_000  # of the largest error among the candidates
 
@@ -37,23 +36,6 @@ class TaskLosses:
     def units(self) -> int:
         """The number of clusters, or of questions where every one is alone."""
         return len(self.losses) if self.clusters is None else int(self.clusters.max()) + 1
-
-
-@dataclass(frozen=True)
-class QuestionsNeeded:
-    """How many more questions decide a candidate with 80% power, in the proportions of the tasks.
-
-    Attributes:
-        if_lossless: If the true loss is 0, or twice the margin: the distance that a margin is made for.
-        low: The lower end of its interval, from the uncertainty of the paired variance.
-        high: The upper end.
-        at_loss_seen: If the true loss is the one seen, which is uncertain itself; infinite at the margin.
-    """
-
-    if_lossless: float
-    low: float
-    high: float
-    at_loss_seen: float
 
 
 @dataclass(frozen=True)
@@ -208,26 +190,10 @@ class _Bounds:
             loss: Its mean loss.
         """
 
-        def more(scale: float, distance: float) -> float:
-            growth = _growth(variance * scale, self.rare * scale, self.critical, distance)
+        def more(scale: float, size: float) -> float:
+            growth = needed_growth([Distance(size, variance * scale, self.rare * scale)], self.critical)
             return self.questions * max(0.0, growth - 1)
 
         low, high = (more(math.exp(end), self.margin) for end in (-half, half))
-        return QuestionsNeeded(more(1, self.margin), low, high, more(1, abs(self.margin - loss)))
-
-
-def _growth(variance: float, rare: float, critical: float, distance: float) -> float:
-    """Return f, how many times the questions a distance from the margin takes to be seen with 80% power.
-
-    With f times the questions the variance is v / f, and the part for unseen flips r / f²; (critical + z)² (v / f + r / f²) is
-    the squared distance.
-
-    Reference: Julious 2004 for the sample size of non-inferiority.
-    """
-    from scipy.special import ndtri
-
-    if distance == 0:
-        return math.inf
-    scale = ((critical + float(ndtri(POWER))) / distance) ** 2
-    linear = scale * variance
-    return (linear + math.sqrt(linear**2 + 4 * scale * rare)) / 2
+        at_loss_seen = more(1, abs(self.margin - loss))
+        return QuestionsNeeded(if_lossless=more(1, self.margin), low=low, high=high, at_loss_seen=at_loss_seen)

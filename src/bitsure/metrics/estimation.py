@@ -136,6 +136,7 @@ def _difference(
         units=units,
         sides=(value, other),
         standardized=standardized(difference, influence, clusters),
+        variance_error=variance_error(influence, clusters),
     )
 
 
@@ -220,6 +221,18 @@ def standard_error(influence: FloatArray, clusters: IntArray | None) -> float:
     """
     together = influence if clusters is None else np.bincount(clusters, influence)
     return float(np.sqrt((together**2).sum()) / len(influence))
+
+
+def variance_error(influence: FloatArray, clusters: IntArray | None) -> float:
+    """Return the standard error of the variance of a number with influence ψ, as a share of it; NaN for a variance of 0.
+
+    Args:
+        influence: ψ, shape (n,).
+        clusters: Each question's cluster, shape (n,), from 0; None if every question is a cluster of its own.
+    """
+    squares = (influence if clusters is None else np.bincount(clusters, influence)) ** 2
+    total = float(squares.sum())
+    return float(np.sqrt(((squares - squares.mean()) ** 2).sum())) / total if total > 0 else math.nan
 
 
 def standardized(difference: float, influence: FloatArray, clusters: IntArray | None) -> tuple[float, float]:

@@ -32,6 +32,7 @@ class PointEstimate:
         units: How many questions, or clusters of them, it is taken over.
         sides: Of a difference, the two values.
         standardized: Of a difference, what the function `standardized` returns.
+        variance_error: Of a difference, the standard error of its variance as a share of that; NaN where it does not vary.
     """
 
     value: float
@@ -45,6 +46,7 @@ class PointEstimate:
     units: int = 0
     sides: tuple[float, float] = NO_SIDES
     standardized: tuple[float, float] = NO_SIDES
+    variance_error: float = math.nan
 
     def interval(self, level: float) -> tuple[float, float]:
         """Return the confidence interval at a level in (0, 1); NaN where there is none."""

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitsure.comparison.non_inferiority import verdict_sentences
+from bitsure.comparison.verdict_words import verdict_sentences
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.deferral import FULL_BITS, cost_of_quantized
 from bitsure.metrics.estimation import FEWEST

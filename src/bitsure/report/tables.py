@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bitsure.comparison import was_compared
-from bitsure.comparison.non_inferiority import FULL_PRECISION_RUN
+from bitsure.comparison.verdict_words import FULL_PRECISION_RUN
 from bitsure.metrics.flips import BECAME_WRONG
 from bitsure.metrics.metric_names import MACRO, PRIMARY
 from bitsure.metrics.point_estimate import NO_INTERVAL

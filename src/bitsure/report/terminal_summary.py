@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
+from rich.text import Text
 
 from bitsure.base import terminal
-from bitsure.comparison.non_inferiority import FULL_PRECISION_RUN, verdict_sentences
+from bitsure.comparison.verdict_words import FULL_PRECISION_RUN
 from bitsure.config.schema import MetricSettings
 from bitsure.report import compressibility_table, published_table, tables
 from bitsure.report.report_contents import About, Report
 from bitsure.results import Comparison, Verdict
+from bitsure.results.verdict import INFERIOR, NON_INFERIOR, UNDECIDED, Decision
+
+STYLES: dict[Decision, str] = {NON_INFERIOR: "bold green", INFERIOR: "bold red", UNDECIDED: "bold yellow"}
 
 
 def show(report: Report, about: About, metric: MetricSettings, places: Mapping[str, object]) -> None:
@@ -24,13 +28,15 @@ def show(report: Report, about: About, metric: MetricSettings, places: Mapping[s
         places: What → where it is, printed last on a line each; what is None is left out.
     """
     out = terminal.console()
+    _show_verdict(out, report.verdict)
     for line in about.first_lines:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
     out.print(tables.terminal_table(report.metrics, report.comparison, about.title, metric.confidence_level, metric.alpha))
     if report.published:
         out.print()
         published_table.show(out, report.published)
-    paragraphs = _outcome(report.comparison, report.verdict)
+    _show_tasks(out, report.comparison or {}, report.verdict)
+    paragraphs = []
     if about.compressibility:
         paragraphs.append([compressibility_table.sentence(about.compressibility)])
     if metric.paper_compat:
@@ -42,17 +48,30 @@ def show(report: Report, about: About, metric: MetricSettings, places: Mapping[s
 def show_comparison(comparison: Comparison, verdict: Verdict, title: str, metric: MetricSettings, baseline: str) -> None:
     """Print a comparison and its verdict on the terminal; `baseline` is what the first run is called."""
     out = terminal.console()
+    _show_verdict(out, verdict)
     sides = ("full", "quantized") if baseline == FULL_PRECISION_RUN else ("first", "second")
     out.print(tables.terminal_table({}, comparison, title, metric.confidence_level, metric.alpha, sides))
-    _print(out, _outcome(comparison, verdict, baseline))
+    _show_tasks(out, comparison, verdict, baseline)
 
 
-def _outcome(comparison: Comparison | None, verdict: Verdict | None, baseline: str = FULL_PRECISION_RUN) -> list[list[str]]:
-    """Return paragraphs about what was not compared, and the verdict."""
-    paragraphs = [tables.unjoined(comparison or {}, baseline)]
+def _show_verdict(out: Console, verdict: Verdict | None) -> None:
+    """Print the overall verdict, coloured, with its sentence."""
     if verdict:
-        paragraphs.append([f"Verdict: {verdict.verdict}", *(f"- {sentence}" for sentence in verdict_sentences(verdict))])
-    return paragraphs
+        head = Text.assemble("Verdict: ", (verdict.badge, STYLES[verdict.verdict]))
+        out.print(head, Text(verdict.sentence + "\n"), sep="\n", soft_wrap=True)
+
+
+def _show_tasks(out: Console, comparison: Comparison, verdict: Verdict | None, baseline: str = FULL_PRECISION_RUN) -> None:
+    """Print what was not compared, and each task's verdict, coloured."""
+    _print(out, [tables.unjoined(comparison, baseline)])
+    if verdict:
+        out.print()
+        for task in verdict.tasks.values():
+            line = Text(f"- {task.sentence}")
+            line.highlight_words([f": {task.verdict}."], STYLES[task.verdict])
+            out.print(line, soft_wrap=True)
+        for noise in (verdict.noise_control or {}).values():
+            out.print(Text(f"- {noise.sentence}"), soft_wrap=True)
 
 
 def _print(out: Console, paragraphs: Sequence[Sequence[str]]) -> None:

@@ -78,6 +78,8 @@ class Difference(Measurement):
     """The interval of the effect size; null where there is none."""
     smallest_detectable: float | None = None
     """The change, in the metric's unit, that the test finds with 80% power at its α."""
+    variance_error: Number = None
+    """The standard error of `standard_error`², as a share of it; of what a verdict is about."""
     family: str | None = None
     """The family it is adjusted within: `primary` (Holm), `exploratory` (Benjamini–Hochberg), `the study's own` (none)."""
     p_adjusted: float | None = None

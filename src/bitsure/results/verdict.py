@@ -4,15 +4,38 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from bitsure.results.measurement import Number
 from bitsure.results.result import Result
 
 Decision = Literal["non-inferior", "inferior", "undecided"]
+NON_INFERIOR: Decision = "non-inferior"
+INFERIOR: Decision = "inferior"
+UNDECIDED: Decision = "undecided"
 Place = Literal["worse", "within", "better", "below", "above"]
+BADGES: dict[Decision, str] = {
+    NON_INFERIOR: "non-inferior (within the margins)",
+    INFERIOR: "inferior (beyond a margin)",
+    UNDECIDED: UNDECIDED,
+}
+
+
+class QuestionsNeeded(Result):
+    """How many more questions decide with 80% power, in the proportions of the tasks."""
+
+    if_lossless: float
+    """If nothing is lost in truth; 0 where the questions asked were enough for that."""
+    low: Number
+    """The lower end of its interval, from the uncertainty of the paired variance; null where that is unknown."""
+    high: Number
+    """The upper end of its interval; null where that is unknown."""
+    at_loss_seen: Number
+    """If the true loss is the one seen, which is uncertain itself; null where no number of questions decides: at the margin."""
 
 
 class MarginVerdict(Result):
-    """One metric of one task, held against its margin."""
+    """One metric, held against its margin."""
 
     verdict: Decision
     """Non-inferior where the interval's upper end is below the margin, inferior where its lower end is above."""
@@ -28,10 +51,12 @@ class MarginVerdict(Result):
     """How many questions were compared."""
     n_clusters: int | None = None
     """How many clusters the questions come in; absent where every question is alone."""
+    decidable_margin: Number = None
+    """The smallest margin within which these questions show a lossless model with 80% power; null for too few questions."""
 
 
 class TaskVerdict(Result):
-    """The verdict on one task."""
+    """The verdict on one task, adjusted for the number of tasks."""
 
     verdict: Decision
     """Inferior if any metric is, non-inferior if all are, else undecided."""
@@ -43,6 +68,10 @@ class TaskVerdict(Result):
     """Metric → its verdict; empty where no question was compared."""
     smallest_detectable: float | None
     """The change that the task's test finds with 80% power; null where there is no test."""
+    level: float | None = None
+    """The confidence level of the intervals in `margins`: that of Holm's step for this task; null where nothing is judged."""
+    questions_needed: QuestionsNeeded | None = None
+    """What would decide; null where the verdict is decided, or the questions are too few for a forecast."""
 
 
 class NoiseVerdict(Result):
@@ -59,12 +88,29 @@ class Verdict(Result):
     """verdict.json."""
 
     verdict: Decision
-    """The verdict on all tasks together."""
+    """The verdict on all tasks together: inferior if any metric of `margins` is, non-inferior if all are, else undecided."""
+    sentence: str = ""
+    """What is lost, whether that is surely within the margins, and what would settle it."""
+    margins: dict[str, MarginVerdict] = Field(default_factory=dict)
+    """Metric → the mean of its loss over the tasks that take part, against its margin; empty where no task does."""
+    n: int = 0
+    """How many questions the tasks that take part have."""
+    excluded: dict[str, str] = Field(default_factory=dict)
+    """Task → why it takes no part: full precision is not above guessing, or no question was compared."""
+    questions_needed: QuestionsNeeded | None = None
+    """What would decide; null where the verdict is decided, or the questions are too few for a forecast."""
+    decidable_margin: Number = None
+    """Where undecided: the margin that the metric in most need of questions can settle with those asked, in its unit."""
     strict: bool
     """Whether the run was to fail unless it is non-inferior (`verdict=strict`)."""
     level: float
-    """The confidence level of the intervals, in (0, 1)."""
+    """The confidence level of the overall intervals, in (0, 1)."""
     noise_control: dict[str, NoiseVerdict] | None
     """Task → its place within the noise control; null where none was scored."""
     tasks: dict[str, TaskVerdict]
     """Task → its verdict."""
+
+    @property
+    def badge(self) -> str:
+        """The verdict as a badge shows it; `verdict` alone where there is little room."""
+        return BADGES[self.verdict]

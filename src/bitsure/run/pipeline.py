@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
-from bitsure.comparison.non_inferiority import NON_INFERIOR
 from bitsure.compress.model_compressibility import ensure_compressibility, headline
 from bitsure.config.schema import Config, resolved
 from bitsure.quantize.make import ensure_quantized
@@ -21,6 +20,7 @@ from bitsure.report.report_contents import About, run_title
 from bitsure.report.run_report import build
 from bitsure.results import Compressibility, Costs, Labels, Quantization, Verdict
 from bitsure.results.costs import WorkCosts
+from bitsure.results.verdict import NON_INFERIOR
 from bitsure.run import provenance, tracking, wandb_run
 from bitsure.run.directory import RunDirectory, open_run
 from bitsure.run.preparation import PreparedRun, check, load_tasks, prepare

@@ -101,7 +101,7 @@ def _summary(report: Report) -> dict[str, object]:
     for task, values in (report.comparison or {}).items():
         summary |= {f"{fit(task)}/delta/{name}": difference.value for name, difference in values.items()}
     if report.verdict:
-        summary["verdict"] = report.verdict.verdict
+        summary |= {"verdict": report.verdict.verdict, "verdict_sentence": report.verdict.sentence}
         summary |= {f"{fit(task)}/verdict": task_verdict.verdict for task, task_verdict in report.verdict.tasks.items()}
     return summary
 

@@ -12,14 +12,11 @@ import numpy as np
 from bitsure.base.errors import UserError
 from bitsure.comparison.changes import AnswerChanges, in_common, read_changes
 from bitsure.comparison.choosing import TaskLosses
-from bitsure.metrics.bootstrap import t_quantile
-from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, MACRO
-from bitsure.results.measurement import Difference
+from bitsure.comparison.losses import is_above_guessing
+from bitsure.metrics.metric_names import MACRO
 from bitsure.sweep.report.cell_results import CellResult
 from bitsure.sweep.report.run_columns import CellColumns
 from bitsure.sweep.report.sweep_table import columns_of_cells
-
-GUESSING_LEVEL = 0.9  # two-sided: a one-sided test at .05
 
 
 @dataclass
@@ -137,12 +134,7 @@ def _read_changes(candidate: Candidate) -> str | None:
 def _above_guessing(task: str, candidates: Sequence[Candidate]) -> bool:
     """Return whether full precision's accuracy is above guessing; without choices to guess from, it always is."""
     values = [cell.comparison[task] for candidate in candidates for cell in candidate.cells if task in cell.comparison]
-    above: Difference | None = values[0].get(BASELINE_ABOVE_GUESSING)
-    if above is None:
-        return True
-    if above.value is None or above.standard_error is None:
-        return False
-    return above.value > t_quantile(math.inf, GUESSING_LEVEL) * above.standard_error
+    return is_above_guessing(values[0])
 
 
 def _losses(task: str, candidates: Sequence[Candidate]) -> TaskLosses:

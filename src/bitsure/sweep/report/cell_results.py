@@ -26,6 +26,7 @@ from bitsure.results import (
     Quantization,
     Status,
     SweepPlan,
+    Verdict,
     check,
     read,
     read_if_there,
@@ -60,6 +61,7 @@ class CellResult:
     comparison: Comparison = field(default_factory=dict)
     costs: Costs | None = None
     labels: Labels | None = None  # of the plan, else from provenance.json; None in runs of earlier versions
+    verdict: Verdict | None = None  # None in full precision
 
     @property
     def done(self) -> bool:
@@ -162,6 +164,7 @@ class _Files(NamedTuple):
     baseline: MetricsByTask | None = None
     comparison: Comparison | None = None
     costs: Costs | None = None
+    verdict: Verdict | None = None
 
 
 def _read_cell(directory: Path, name: str, labels: Labels | None, memo: Memo) -> CellResult:
@@ -187,6 +190,7 @@ def _read_cell(directory: Path, name: str, labels: Labels | None, memo: Memo) ->
         baseline=files.baseline or {},
         comparison=files.comparison or {},
         costs=files.costs,
+        verdict=files.verdict,
     )
 
 
@@ -216,6 +220,7 @@ def _read_files(directory: Path) -> _Files:
         baseline=read_if_there(directory / "baseline_metrics.json", MetricsByTask),
         comparison=read_if_there(directory / "comparison.json", Comparison),
         costs=read_if_there(directory / "costs.json", Costs),
+        verdict=read_if_there(directory / "verdict.json", Verdict),
     )
 
 

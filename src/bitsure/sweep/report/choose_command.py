@@ -14,15 +14,15 @@ from rich.table import Table
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.comparison.choosing import CandidateVerdict, QuantizerChoice, choose
-from bitsure.comparison.non_inferiority import INFERIOR, UNDECIDED
+from bitsure.comparison.verdict_words import question_count
 from bitsure.config.report_settings import read_report_settings
 from bitsure.metrics.estimation import FEWEST
+from bitsure.results.verdict import INFERIOR, UNDECIDED
 from bitsure.sweep.report.candidates import Candidate, ModelCandidates, read_candidates
 from bitsure.sweep.report.cell_results import read_cells
 
 COLUMNS = ("quantizer", "MB", "bits", "loss of accuracy", "verdict", "more questions if lossless", "at this loss")
 WIDTH = 110  # characters of a table that is not printed to a terminal
-MANY = 1e7  # questions; more are never asked
 
 
 def choose_quantizers(sweep_dir: Path, max_bytes: int | None = None, margin: float | None = None) -> None:
@@ -102,8 +102,8 @@ def _row(candidate: Candidate, result: CandidateVerdict) -> tuple[str, ...]:
     size, bits, needed = candidate.columns.size_bytes, candidate.columns.bits_per_weight, result.needed
     more = ("", "")
     if needed is not None:
-        ends = f" [{_count(needed.low)}, {_count(needed.high)}]"
-        more = (f"{_count(needed.if_lossless)}{ends}", _count(needed.at_loss_seen))
+        ends = f" [{question_count(needed.low)}, {question_count(needed.high)}]"
+        more = (f"{question_count(needed.if_lossless)}{ends}", question_count(needed.at_loss_seen))
     return (
         candidate.label,
         "–" if size is None else f"{size / 1e6:.3g}",
@@ -135,11 +135,3 @@ def _loss(result: CandidateVerdict) -> str:
     if math.isnan(result.ci_low):
         return f"{result.loss + 0.0:+.4f}"
     return f"{result.loss + 0.0:+.4f} [{result.ci_low:+.4f}, {result.ci_high:+.4f}]"
-
-
-def _count(questions: float) -> str:
-    """Return a number of questions with two significant digits, which is more than it deserves."""
-    if questions > MANY:
-        return f"> {MANY:,.0f}"
-    digits = max(0, len(str(math.ceil(questions))) - 2)
-    return f"{round(math.ceil(questions), -digits):,}"

@@ -1,0 +1,146 @@
+"""Losses held against their margins: the decision, and what would bring one about."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from bitsure.comparison.losses import Loss
+from bitsure.comparison.questions_needed import Distance, decidable_distance, needed_growth
+from bitsure.metrics.bootstrap import t_quantile
+from bitsure.results.verdict import INFERIOR, NON_INFERIOR, UNDECIDED, Decision, MarginVerdict, QuestionsNeeded
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdict on one task or on the mean over tasks.
+
+    Attributes:
+        verdict: Inferior if any metric is, non-inferior if all are, else undecided.
+        margins: Metric → its verdict.
+        level: The confidence level of their intervals.
+        n: How many questions there are.
+        needed: What would decide; None where it is decided, or a task has too few questions for a forecast.
+        limiting: The undecided metric in most need of questions; None where `needed` is.
+    """
+
+    verdict: Decision
+    margins: dict[str, MarginVerdict]
+    level: float
+    n: int
+    needed: QuestionsNeeded | None = None
+    limiting: str | None = None
+
+
+def judge_losses(losses: Mapping[str, Loss], level: float, n: int) -> Judgement:
+    """Return the verdict on losses; undecided where there are none.
+
+    Args:
+        losses: Metric → its loss.
+        level: The confidence level of the intervals, in (0, 1).
+        n: How many questions there are.
+    """
+    errors = t_quantile(math.inf, level)
+    margins = {name: _against_margin(loss, level, errors) for name, loss in losses.items()}
+    verdict = decide([of_metric.verdict for of_metric in margins.values()])
+    if verdict != UNDECIDED or not can_decide(losses):
+        return Judgement(verdict, margins, level, n)
+    undecided = [name for name, of_metric in margins.items() if of_metric.verdict == UNDECIDED]
+    limiting = max(undecided, key=lambda name: losses[name].above / losses[name].margin)
+    return Judgement(verdict, margins, level, n, _questions_needed(losses.values(), errors, n), limiting)
+
+
+def can_decide(losses: Mapping[str, Loss]) -> bool:
+    """Return whether there are losses, all of them over enough questions."""
+    return bool(losses) and all(loss.is_judged for loss in losses.values())
+
+
+def decide(verdicts: Collection[Decision]) -> Decision:
+    """Return inferior if any verdict is, non-inferior if all are, else undecided."""
+    if INFERIOR in verdicts:
+        return INFERIOR
+    return NON_INFERIOR if set(verdicts) == {NON_INFERIOR} else UNDECIDED
+
+
+def holm_levels(by_task: Mapping[str, Mapping[str, Loss]], level: float) -> dict[str, float]:
+    """Return the confidence level at which each task is judged, so that all verdicts together hold at `level`.
+
+    The task with the clearest losses is judged at 1 − α/k for k tasks, the next at 1 − α/(k − 1), and so on until one is
+    undecided; the rest are judged at that one's level.
+
+    Args:
+        by_task: Task → metric → loss.
+        level: 1 − α.
+
+    Reference: Holm 1979; Shaffer 1980 for tests that decide on a direction.
+    """
+    p_values = {task: _p_value(losses.values()) for task, losses in by_task.items()}
+    levels, left = {}, len(p_values)
+    for task in sorted(p_values, key=p_values.__getitem__):
+        levels[task] = 1 - (1 - level) / left
+        if p_values[task] < 1 - levels[task]:
+            left -= 1
+    return levels
+
+
+def _p_value(losses: Collection[Loss]) -> float:
+    """Return the smallest α at which two-sided intervals at 1 − α decide."""
+    from scipy.special import ndtr
+
+    within = max(ndtr(-_errors(loss.margin - loss.value, loss.above)) for loss in losses)
+    beyond = min(ndtr(-_errors(loss.value - loss.margin, loss.below)) for loss in losses)
+    return 2 * float(min(within, beyond))
+
+
+def _errors(distance: float, standard_error: float) -> float:
+    return distance / standard_error if standard_error > 0 else math.copysign(math.inf, distance)
+
+
+def _against_margin(loss: Loss, level: float, errors: float) -> MarginVerdict:
+    """Return the verdict on one metric, whose interval reaches some standard errors."""
+    low, high = loss.interval(level)
+    verdict = UNDECIDED
+    if loss.is_judged:
+        verdict = NON_INFERIOR if high < loss.margin else INFERIOR if low > loss.margin else UNDECIDED
+    clusters = {} if loss.n_clusters is None else {"n_clusters": loss.n_clusters}
+    return MarginVerdict(
+        verdict=verdict,
+        loss=loss.value,
+        ci_low=low,
+        ci_high=high,
+        margin=loss.margin,
+        n=loss.n,
+        decidable_margin=decidable_distance(loss.above, errors) if loss.is_judged else None,
+        **clusters,
+    )
+
+
+def _questions_needed(losses: Collection[Loss], errors: float, n: int) -> QuestionsNeeded:
+    """Return how many more questions decide.
+
+    Args:
+        losses: The loss of each metric.
+        errors: How many standard errors the intervals reach.
+        n: How many questions there are.
+    """
+
+    def more(growth: float) -> float:
+        return n * max(0.0, growth - 1)
+
+    def lossless(ends: float) -> float:
+        """Return how many if nothing is lost, at an end of the variances' intervals: −1 for the lower, 0 for none, 1."""
+        distances = []
+        for loss in losses:
+            scale = math.exp(ends * errors * loss.variance_error) if ends and loss.above > 0 else 1.0
+            distances.append(Distance(loss.margin, loss.above**2 * scale))
+        return more(needed_growth(distances, errors))
+
+    beyond = [loss for loss in losses if loss.value > loss.margin]
+    if beyond:
+        seen = min(needed_growth([Distance(loss.value - loss.margin, loss.below**2)], errors) for loss in beyond)
+    else:
+        seen = needed_growth([Distance(loss.margin - loss.value, loss.above**2) for loss in losses], errors)
+    is_known = all(math.isfinite(loss.variance_error) for loss in losses if loss.above > 0)
+    low, high = (lossless(-1), lossless(1)) if is_known else (None, None)
+    return QuestionsNeeded(if_lossless=lossless(0), low=low, high=high, at_loss_seen=more(seen))
