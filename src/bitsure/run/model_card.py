@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from bitsure.comparison.non_inferiority import verdict_sentences
+from bitsure.comparison.verdict_words import verdict_sentences
 from bitsure.metrics.metric_names import MACRO
 from bitsure.report import rounded, tables
 from bitsure.report.report_contents import run_title
