@@ -1,0 +1,59 @@
+"""Say in words how far the right answer shifted where full precision is least sure, and where it is surest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bitsure.comparison.noise_control import size_mismatch
+from bitsure.metrics.confidence_shift import BINS, LOG_ODDS_SHIFT, PROBABILITY_SHIFT
+from bitsure.metrics.estimation import FEWEST
+from bitsure.metrics.metric_names import NOISE_CONTROL
+from bitsure.report import tables
+from bitsure.results import Difference
+
+
+def shift_sentence(task: str, values: Mapping[str, Difference]) -> str:
+    """Return how the right answer's probability and log-odds moved in the two outermost bins of confidence.
+
+    A bin counts from `FEWEST` questions on.
+
+    Args:
+        task: The task's name.
+        values: The task's part of a comparison.
+    """
+    bins = [k for k, name in enumerate(LOG_ODDS_SHIFT) if name in values and values[name].n >= FEWEST]
+    if len(bins) < 2:
+        return f"{task}: fewer than two bins of confidence hold {FEWEST} questions."
+    unsure, sure = bins[0], bins[-1]
+    low, high = (values[PROBABILITY_SHIFT[k]] for k in (unsure, sure))
+    sentence = (
+        f"{task}: the right answer's probability {_moved(low)} where full precision is {percent_of_bin(unsure)} sure "
+        f"({low.n:,} questions) and {_moved(high)} where it is {percent_of_bin(sure)} sure ({high.n:,}). In log-odds, on which "
+        f"the softmax's slope has no effect, it {_moved(values[LOG_ODDS_SHIFT[unsure]])} and "
+        f"{_moved(values[LOG_ODDS_SHIFT[sure]])} nats."
+    )
+    if f"{NOISE_CONTROL}{LOG_ODDS_SHIFT[unsure]}" in values:
+        probability, log_odds = (
+            " and ".join(_range(values[f"{NOISE_CONTROL}{names[k]}"]) for k in (unsure, sure))
+            for names in (PROBABILITY_SHIFT, LOG_ODDS_SHIFT)
+        )
+        sentence += f" Noise moves the probability by {probability}, the log-odds by {log_odds} nats."
+        if mismatch := size_mismatch(values):
+            sentence += f" It is no control, for {mismatch}."
+    return sentence
+
+
+def _moved(change: Difference) -> str:
+    interval = tables.interval(change, sign=True)
+    if change.value is None or change.ci_low is None or change.ci_high is None or change.ci_low <= 0 <= change.ci_high:
+        return f"is not shown to change ({tables.number(change.value, sign=True)} {interval})"
+    return f"{'rises' if change.value > 0 else 'falls'} by {tables.number(abs(change.value))} {interval}"
+
+
+def percent_of_bin(k: int) -> str:
+    """Return the confidences of the k-th bin, from 0, in percent."""
+    return f"{100 * k // BINS}–{100 * (k + 1) // BINS}%"
+
+
+def _range(noise: Difference) -> str:
+    return f"{tables.number(noise.ci_low, sign=True)} to {tables.number(noise.ci_high, sign=True)}"

@@ -1,0 +1,71 @@
+"""Say in words what quantizing does to thresholds: the size of answer sets, and whether those of full precision still hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bitsure.metrics.conformal import MISCOVERAGE
+from bitsure.metrics.deferral import NAMES
+from bitsure.metrics.full_thresholds import COVERAGE_AT_FULL_THRESHOLD, SAFE_AT_FULL_THRESHOLD
+from bitsure.metrics.metric_names import CONFORMAL_SET_SIZE
+from bitsure.report import tables
+from bitsure.results import Difference
+
+
+def threshold_sentences(task: str, values: Mapping[str, Difference]) -> list[str]:
+    """Return what one task's comparison says of conformal answer sets and of deferral, a sentence each.
+
+    Args:
+        task: The task's name.
+        values: The task's part of a comparison, which has choices.
+    """
+    size, coverage = values[CONFORMAL_SET_SIZE], values[COVERAGE_AT_FULL_THRESHOLD]
+    return [
+        f"{task}: answer sets that hold a right choice for {1 - MISCOVERAGE:.0%} of the questions take "
+        f"{tables.number(size.quantized)} choices instead of {tables.number(size.baseline)} in full precision: "
+        f"{tables.number(size.value, sign=True)} {tables.interval(size, sign=True)}.",
+        f"{task}: at the threshold found on full precision the quantized model's sets hold one for "
+        f"{_share(coverage.quantized)} of the questions, full precision's for {_share(coverage.baseline)}: "
+        f"{_points(coverage)}. {_coverage_outcome(coverage)}",
+        f"{task}: {_deferral(values)}",
+    ]
+
+
+def _coverage_outcome(change: Difference) -> str:
+    if change.ci_low is None or change.ci_high is None:
+        return "These are too few questions to say whether it still holds."
+    if change.ci_high < 0:
+        return "It no longer holds: find it again on the quantized model."
+    return "It still holds." if change.ci_low >= 0 else "No loss is shown."
+
+
+def _deferral(values: Mapping[str, Difference]) -> str:
+    """Return at which of full precision's thresholds more wrong answers pass, and the numbers of the worst one."""
+    thresholds = zip(NAMES, SAFE_AT_FULL_THRESHOLD, strict=True)
+    changes = {name.replace("_percent", "%"): values[metric] for name, metric in thresholds}
+    unsafe = [share for share, change in changes.items() if change.ci_high is not None and change.ci_high < 0]
+    share, worst = min(changes.items(), key=lambda item: item[1].value or 0.0)
+    outcome = "no confidence below which full precision defers is shown to let more wrong answers of the quantized model pass."
+    if unsafe:
+        outcome = (
+            f"the confidences below which full precision defers {', '.join(unsafe)} of its answers let more wrong answers of "
+            "the quantized model pass: find them again on it."
+        )
+    return (
+        f"{outcome} Worst is that for {share}: full precision defers or answers rightly {_share(worst.baseline)} of the "
+        f"questions, the quantized model {_share(worst.quantized)} ({_share(worst.share)} deferred): {_points(worst)}."
+    )
+
+
+def _share(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
+
+
+def _points(change: Difference) -> str:
+    """Return a change of a share in percentage points, with its interval."""
+    if change.value is None:
+        return "–"
+    points = f"{100 * change.value:+.1f} points"
+    if change.ci_low is None or change.ci_high is None:
+        return points
+    return f"{points} [{100 * change.ci_low:+.1f}, {100 * change.ci_high:+.1f}]"

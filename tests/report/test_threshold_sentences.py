@@ -1,0 +1,43 @@
+"""What quantizing does to thresholds, in words: sets that grow, promises that are broken or kept."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bitsure.comparison import compare
+from bitsure.report.threshold_sentences import threshold_sentences
+from tests.builders.answers import paired_runs
+from tests.builders.records import record
+from tests.builders.settings import METRIC
+
+
+def test_a_harmed_model_is_told_to_find_its_thresholds_again():
+    n, rng = 600, np.random.default_rng(1)
+    z = rng.normal(0, 2, (n, 4))
+    gold = (z + rng.gumbel(0, 1, z.shape)).argmax(1)
+    noisy = 1.5 * (z + rng.normal(0, 1.5, z.shape))  # noisy and overconfident
+    full, quantized = (
+        [record((row - np.logaddexp.reduce(row)).tolist(), gold=int(gold[i]), doc_id=i) for i, row in enumerate(side)]
+        for side in (z, noisy)
+    )
+    values = compare(full, quantized, METRIC)["t"]
+    sets, coverage, deferral = threshold_sentences("t", values)
+    size = values["conformal_set_size"]
+    change = f"+{size.value:.4f} [+{size.ci_low:.4f}, +{size.ci_high:.4f}]"
+    assert f"take {size.quantized:.4f} choices instead of {size.baseline:.4f} in full precision: {change}." in sets
+    assert "hold one for 71.5% of the questions, full precision's for 89.8%: -18.3 points [-" in coverage
+    assert coverage.endswith("It no longer holds: find it again on the quantized model.")
+    assert "50%" in deferral and "of its answers let more wrong answers of the quantized model pass: find them" in deferral
+    assert "Worst is that for" in deferral and deferral.endswith("].")
+
+
+def test_nothing_is_claimed_where_nothing_is_shown():
+    full, quantized, _ = paired_runs(100, shift=0.0)
+    _, coverage, deferral = threshold_sentences("t", compare(full, quantized, METRIC)["t"])
+    assert coverage.endswith("No loss is shown.") and "no confidence below which full precision defers is shown" in deferral
+
+
+def test_few_questions_are_said_to_be_few():
+    full, quantized, _ = paired_runs(20)
+    _, coverage, _ = threshold_sentences("t", compare(full, quantized, METRIC)["t"])
+    assert coverage.endswith("These are too few questions to say whether it still holds.")
