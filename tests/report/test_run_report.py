@@ -12,7 +12,7 @@ import pytest
 
 from bitsure.base.plain_text import without_controls
 from bitsure.base.terminal import Console
-from bitsure.report import page, tables
+from bitsure.report import figures, page, tables
 from bitsure.report.report_contents import About
 from bitsure.report.run_report import build
 from bitsure.results import Comparison, MetricsByTask, Verdict, read
@@ -59,7 +59,7 @@ def test_pictures_are_drawn_whatever_log_probabilities_are_divided_by(tmp_path, 
 
 
 def test_pictures_lie_in_the_runs_own_directory(made):
-    assert set(made.figures) == {"forest", "reliability", "risk_coverage", "shift", "deferral"}
+    assert set(made.figures) == {*figures.KINDS}
     for path in (drawn.path for charts in made.figures.values() for drawn in charts.values()):
         assert path.parent == made.page.parent / "figures" and path.read_bytes().startswith(b"\x89PNG")
 
@@ -148,14 +148,14 @@ def test_thirty_tasks_stay_under_five_megabytes_with_all_their_pictures(tmp_path
     made = build(tmp_path, quant, full, few, MARGINS, About("thirty tasks", prompts=prompts)).page
     assert made.stat().st_size < 5e6
     html = made.read_text()
-    assert html.count("<figure>") == 5 + 4 * 30 and "Left out" not in html and "Every number of the comparison" in html
+    assert html.count("<figure>") == 5 + 5 * 30 and "Left out" not in html and "Every number of the comparison" in html
 
 
 def test_what_a_page_of_too_many_tasks_does_without_is_said(tmp_path, monkeypatch):
     full, quant, prompts = many_tasks(2, 60)
     about = About("two tasks", prompts=prompts)
     made = build(tmp_path, quant, full, METRIC, MARGINS, about)
-    shows = {kind: f'<div class="figures {kind}">' for kind in ("risk_coverage", "deferral", "shift", "reliability")}
+    shows = {kind: f'<div class="figures {kind}">' for kind in figures.KINDS if kind != "forest"}
     shows |= {"samples": "The questions that changed most</h2>", "numbers": "Every number"}
     for allowed in (0.9, 0.6, 0.0):
         monkeypatch.setattr(page, "LARGEST", allowed * made.page.stat().st_size)

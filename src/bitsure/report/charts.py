@@ -21,6 +21,7 @@ Spec: TypeAlias = dict[str, Any]
 Row: TypeAlias = dict[str, str | int | float | None]
 
 VEGA_LITE = "6.4"
+WIDTH = 300  # of a chart with its axes: two thirds of what a phone shows across at once
 SCALE = 2  # pixels of a PNG for each unit of a chart
 PALETTE_SIZE = 64  # colours in a PNG, shades of the lines' edges included
 DIGITS = 6  # significant, of a number in a specification
@@ -109,6 +110,11 @@ def save_png(chart: Chart, path: Path) -> DrawnChart:
     with atomic_path(path) as temporary:
         reduced.save(temporary, format="png", compress_level=6)
     return DrawnChart(chart, path)
+
+
+def titled(task: str, spec: Spec, note: str = "") -> Spec:
+    """Return a specification under a task's name and perhaps a note."""
+    return {"title": {"text": without_controls(task), "subtitle": note, "limit": WIDTH + 20}} | spec
 
 
 def table(columns: Mapping[str, Iterable[object]]) -> list[Row]:

@@ -11,26 +11,24 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bitsure.base.files import make_folder
-from bitsure.base.plain_text import without_controls
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics import deferral
 from bitsure.metrics.bins import Bins, ReliabilityDiagram, reliability_diagram
 from bitsure.metrics.choice_metrics import confidence_bins
-from bitsure.metrics.metric_names import MACRO, NOISE_CONTROL
+from bitsure.metrics.metric_names import MACRO
 from bitsure.metrics.point_estimate import score_interval
-from bitsure.metrics.question_pairs import STRATA
 from bitsure.metrics.questions import QuestionSet, question_set
 from bitsure.metrics.ranking import risk_coverage
 from bitsure.records.record import Records, by_task, has_choices
-from bitsure.report.chart_layers import FULL, QUANTIZED, THIRD, Series, band, lines, number_axis, points, reference_line
-from bitsure.report.charts import Chart, DrawnChart, Row, Spec, file_name, save_png, table
+from bitsure.report.chart_layers import FULL, QUANTIZED, Series, lines, number_axis, points, reference_line
+from bitsure.report.charts import WIDTH, Chart, DrawnChart, Row, Spec, file_name, save_png, table, titled
 from bitsure.report.forest import forest_charts
+from bitsure.report.shift_charts import confidence_shift_chart, shift_chart
 from bitsure.report.tables import interval, number
 from bitsure.results import Comparison, Difference, Measurement, Verdict
 
 CURVE_POINTS = 100
-WIDTH = 300  # of a chart with its axes: two thirds of what a phone shows across at once
-KINDS = ("forest", "reliability", "risk_coverage", "shift", "deferral")
+KINDS = ("forest", "reliability", "risk_coverage", "confidence_shift", "shift", "deferral")
 Pictures = dict[str, dict[str, DrawnChart]]  # kind → task or metric → chart
 Models = dict[str, QuestionSet]  # full precision, quantized → its answers
 COLOURS = {"full precision": FULL, "quantized": QUANTIZED}
@@ -74,6 +72,7 @@ def draw(
             add("risk_coverage", task, risk_coverage_chart(task, models))
     for task, values in (comparison or {}).items():
         if task != MACRO and f"deferral_accuracy_{deferral.NAMES[0]}" in values:
+            add("confidence_shift", task, confidence_shift_chart(task, values))
             add("shift", task, shift_chart(task, values))
             add("deferral", task, deferral_chart(task, values))
     return pictures
@@ -107,7 +106,7 @@ def reliability_chart(task: str, models: Models, metric: MetricSettings) -> Char
         f"{name} has a mean confidence of {model.confidence.mean():.3f} and an accuracy of {model.correct.mean():.3f}"
         for name, model in models.items()
     ]
-    return Chart(_titled(task, {"vconcat": [top, bottom], "spacing": 6}), f"{task}: {'; '.join(means)}.")
+    return Chart(titled(task, {"vconcat": [top, bottom], "spacing": 6}), f"{task}: {'; '.join(means)}.")
 
 
 def _reliability_points(name: str, diagram: ReliabilityDiagram, level: float) -> list[Row]:
@@ -151,41 +150,7 @@ def risk_coverage_chart(task: str, models: Models) -> Chart:
         series.append(Series(name, points({"x": coverage[some], "y": risk[some]}, [""] * len(some)), COLOURS[name], None, dash))
         halves.append(f"{risk[(len(model) - 1) // 2]:.3f} ({name})")
     finding = f"{task}: if the more confident half of the questions is answered, the error rate is {', '.join(halves)}."
-    return Chart(_titled(task, {"width": WIDTH, "height": 200, "layer": lines(series, x, y)}), finding)
-
-
-def shift_chart(task: str, values: Mapping[str, Difference]) -> Chart:
-    """Return how the log-odds of the right answer change, by the certainty of full precision.
-
-    Left the mean change (harm), right its standard deviation (instability), each over a fifth of the questions.
-    """
-    panels = [_strata(name, values, colour) for name, colour in (("harm", QUANTIZED), ("instability", THIRD))]
-    first, last = (number(values[f"harm_stratum_{k}"].value, sign=True) for k in (1, STRATA))
-    finding = (
-        f"{task}: the mean change in the log-odds of the right answer is {first} where full precision is least certain and "
-        f"{last} where it is most certain."
-    )
-    return Chart(_titled(task, {"hconcat": panels, "spacing": 12}), finding)
-
-
-def _strata(name: str, values: Mapping[str, Difference], colour: str) -> Spec:
-    places = list(range(1, STRATA + 1))
-    strata = [values[f"{name}_stratum_{k}"] for k in places]
-    x = number_axis("certainty: low → high", {"domain": [0.7, STRATA + 0.3]}, values=places, format="d", grid=False)
-    y = number_axis(f"{name}, nats", {"zero": True}, tickCount=5)
-    layers = [reference_line([(0.7, 0), (STRATA + 0.3, 0)], x, y)]
-    names = [f"{NOISE_CONTROL}{name}_stratum_{k}" for k in places]
-    if all(key in values for key in names):
-        _, low, high = _numbers([values[key] for key in names])
-        layers.insert(0, band(table({"x": places, "low": low, "high": high}), x, y))
-    value, low, high = _numbers(strata)
-    hover = [
-        f"{name} in fifth {k}: {number(stratum.value, sign=True)} {interval(stratum, sign=True)}, {stratum.n:,} questions"
-        for k, stratum in zip(places, strata, strict=True)
-    ]
-    rows = points({"x": places, "y": value, "low": low, "high": high}, hover)
-    layers += lines([Series(name, rows, colour)], x, y, panel=name)
-    return {"width": WIDTH / 2 - 30, "height": 180, "layer": layers}
+    return Chart(titled(task, {"width": WIDTH, "height": 200, "layer": lines(series, x, y)}), finding)
 
 
 def deferral_chart(task: str, values: Mapping[str, Difference]) -> Chart:
@@ -212,11 +177,7 @@ def deferral_chart(task: str, values: Mapping[str, Difference]) -> Chart:
         f"{task}: with the least confident {share[2]:.0%} of the questions answered in full precision the accuracy is "
         f"{accuracy[2]:.3f}; quantized alone {alone:.3f}, full precision alone {full:.3f}."
     )
-    return Chart(_titled(task, {"width": WIDTH, "height": 200, "layer": layers}, note), finding)
-
-
-def _titled(task: str, spec: Spec, note: str = "") -> Spec:
-    return {"title": {"text": without_controls(task), "subtitle": note, "limit": WIDTH + 20}} | spec
+    return Chart(titled(task, {"width": WIDTH, "height": 200, "layer": layers}, note), finding)
 
 
 def _numbers(measured: Sequence[Measurement]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

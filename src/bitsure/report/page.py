@@ -13,8 +13,11 @@ from bitsure.comparison.verdict_words import verdict_sentences
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.deferral import FULL_BITS, cost_of_quantized
 from bitsure.metrics.estimation import FEWEST
+from bitsure.metrics.full_thresholds import COVERAGE_AT_FULL_THRESHOLD
+from bitsure.metrics.metric_names import MACRO
 from bitsure.report import compressibility_table, page_summary, published_table, tables
 from bitsure.report.page_environment import page_environment
+from bitsure.report.threshold_sentences import threshold_sentences
 from bitsure.results import Provenance, Quantization, to_plain
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ DISPENSABLE = {
     "risk_coverage": "risk–coverage curves (in figures/)",
     "deferral": "deferral curves (in figures/)",
     "shift": "harm and instability by certainty (in figures/)",
+    "confidence_shift": "shifts by confidence (in figures/)",
     "samples": "the questions that changed most (in records.parquet and baseline.parquet)",
     "numbers": "all numbers besides the headline (in comparison.json, metrics.json and baseline_metrics.json)",
     "reliability": "reliability diagrams (in figures/)",
@@ -58,6 +62,7 @@ def _render(report: Report, about: About, metric: MetricSettings, without: Colle
         loading=compressibility_table.section(about.compressibility) if about.compressibility else None,
         quantization=_facts(about.quantization) if about.quantization else None,
         provenance=_origin(about.provenance) if about.provenance else None,
+        thresholds=_thresholds(report),
         **_verdict(report),
         **_numbers(report, metric.confidence_level, "numbers" not in without),
         **_published(report),
@@ -71,6 +76,13 @@ def _verdict(report: Report) -> dict[str, Any]:
         "verdict_sentences": verdict_sentences(report.verdict) if report.verdict else [],
         "noise_control": bool(report.verdict and report.verdict.noise_control),
     }
+
+
+def _thresholds(report: Report) -> list[str]:
+    """Return what quantizing does to thresholds, of the tasks with choices."""
+    tasks = (report.comparison or {}).items()
+    with_choices = {task: values for task, values in tasks if task != MACRO and COVERAGE_AT_FULL_THRESHOLD in values}
+    return [sentence for task, values in with_choices.items() for sentence in threshold_sentences(task, values)]
 
 
 def _numbers(report: Report, level: float, everything: bool) -> dict[str, Any]:

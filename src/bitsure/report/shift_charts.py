@@ -1,0 +1,87 @@
+"""Draw how the right answer shifted, by how sure full precision was: as the study does, and as harm and instability."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from bitsure.comparison.noise_control import HARM, INSTABILITY
+from bitsure.metrics.confidence_shift import BINS, LOG_ODDS_SHIFT, PROBABILITY_SHIFT
+from bitsure.metrics.metric_names import NOISE_CONTROL
+from bitsure.metrics.question_pairs import STRATA
+from bitsure.report.chart_layers import QUANTIZED, THIRD, Series, band, lines, number_axis, points, reference_line
+from bitsure.report.charts import WIDTH, Chart, Spec, table, titled
+from bitsure.report.shift_sentence import percent_of_bin, shift_sentence
+from bitsure.report.tables import interval, number
+from bitsure.results import Difference
+
+Groups: TypeAlias = dict[str, tuple[float, str]]  # metric of a group of questions → its place on the axis, the group in words
+
+
+def confidence_shift_chart(task: str, values: Mapping[str, Difference]) -> Chart:
+    """Return the study's picture: the change of the right answer's probability by the confidence of full precision.
+
+    Beside it is the change of the log-odds, on which the softmax's slope has no effect. Bins without a question are left out.
+    """
+    bins = [k for k, name in enumerate(PROBABILITY_SHIFT) if name in values]
+    x = number_axis("confidence before", {"domain": [bins[0] / BINS, 1]}, format=".0%", tickCount=5, grid=False)
+
+    def panel(names: tuple[str, ...], title: str, colour: str) -> Spec:
+        groups = {names[k]: ((k + 0.5) / BINS, f"confidence {percent_of_bin(k)}") for k in bins}
+        return _panel(values, groups, x, title, colour)
+
+    panels = [panel(PROBABILITY_SHIFT, "probability", QUANTIZED), panel(LOG_ODDS_SHIFT, "log-odds, nats", THIRD)]
+    return Chart(titled(task, {"hconcat": panels, "spacing": 12}, "change of the right answer"), shift_sentence(task, values))
+
+
+def shift_chart(task: str, values: Mapping[str, Difference]) -> Chart:
+    """Return how the log-odds of the right answer change, by the certainty of full precision.
+
+    Left the mean change (harm), right its standard deviation (instability), each over a fifth of the questions.
+    """
+    places = list(range(1, STRATA + 1))
+    x = number_axis("certainty: low → high", {"domain": [0.7, STRATA + 0.3]}, values=places, format="d", grid=False)
+
+    def panel(kind: str, names: tuple[str, ...], colour: str) -> Spec:
+        groups = {name: (float(k), f"{kind} in fifth {k}") for k, name in zip(places, names, strict=True)}
+        return _panel(values, groups, x, f"{kind}, nats", colour)
+
+    panels = [panel("harm", HARM, QUANTIZED), panel("instability", INSTABILITY, THIRD)]
+    first, last = (number(values[name].value, sign=True) for name in (HARM[0], HARM[-1]))
+    finding = (
+        f"{task}: the mean change in the log-odds of the right answer is {first} where full precision is least certain and "
+        f"{last} where it is most certain."
+    )
+    return Chart(titled(task, {"hconcat": panels, "spacing": 12}), finding)
+
+
+def _panel(values: Mapping[str, Difference], groups: Groups, x: Spec, title: str, colour: str) -> Spec:
+    """Return one half of a picture: changes with their intervals, over the noise control's range where there is one.
+
+    Args:
+        values: The task's part of a comparison.
+        groups: What is drawn.
+        x: The horizontal axis.
+        title: The title of the vertical axis.
+        colour: The line's colour.
+    """
+    y = number_axis(title, {"zero": True}, tickCount=5)
+    layers = [reference_line([(end, 0) for end in x["scale"]["domain"]], x, y)]
+    places = [place for place, _ in groups.values()]
+    noise = [values[f"{NOISE_CONTROL}{name}"] for name in groups if f"{NOISE_CONTROL}{name}" in values]
+    if noise:
+        ends = {"low": [of_group.ci_low for of_group in noise], "high": [of_group.ci_high for of_group in noise]}
+        layers.insert(0, band(table({"x": places} | ends), x, y))
+    changes = [values[name] for name in groups]
+    hover = [
+        f"{words}: {number(change.value, sign=True)} {interval(change, sign=True)}, {change.n:,} questions"
+        for (_, words), change in zip(groups.values(), changes, strict=True)
+    ]
+    columns = {
+        "x": places,
+        "y": [change.value for change in changes],
+        "low": [change.ci_low for change in changes],
+        "high": [change.ci_high for change in changes],
+    }
+    layers += lines([Series(title, points(columns, hover), colour)], x, y, panel="".join(filter(str.isalnum, title)))
+    return {"width": WIDTH / 2 - 30, "height": 180, "layer": layers}
