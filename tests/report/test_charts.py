@@ -34,6 +34,16 @@ def test_a_picture_takes_the_colour_of_the_page(chart):
     assert set(re.findall(r'(?:fill|stroke)="([^"]*)"', chart.svg)) <= {"none", "currentColor", "transparent", FULL, QUANTIZED}
 
 
+def test_text_that_looks_like_an_attribute_is_kept():
+    spec = {
+        "title": 'x opacity="1" d="0.123456"',
+        "layer": lines([Series("s", points({"x": [0], "y": [0]}, ["0.123456"]), FULL)], *AXES),
+    }
+    svg = Chart(spec, "").svg
+    assert 'x opacity="1" d="0.123456"' in svg and 'aria-label="0.123456"' in svg
+    assert 'opacity="1"' not in svg.replace('x opacity="1"', "") and not re.search(r' transform="[^"]*\.\d{3}', svg)
+
+
 def test_lines_can_be_hidden_by_their_classes(chart):
     assert len(re.findall(r'class="[^"]* series0_', chart.svg)) == len(re.findall(r'class="[^"]* series1_', chart.svg)) >= 3
 

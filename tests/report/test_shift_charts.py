@@ -15,8 +15,8 @@ from tests.builders.settings import METRIC
 
 @pytest.fixture(scope="module")
 def values():
-    full, quant, _ = paired_runs()
-    return compare(full, quant, METRIC, noisy=[paired_runs(shift=shift, seed=0)[1] for shift in (0.01, 0.1)])["t"]
+    full, quant, _ = paired_runs(400)
+    return compare(full, quant, METRIC, noisy=[paired_runs(400, shift)[1] for shift in (0.01, 0.1)])["t"]
 
 
 def bands(panel):
@@ -35,6 +35,12 @@ def test_the_studys_picture_has_probabilities_left_and_log_odds_right(values):
         assert noise[0]["low"] == pytest.approx(values[f"noise_control/{names[0]}"].ci_low, rel=1e-5)
     assert chart.svg.count("confidence 50–60%: ") == 2 and "questions" in chart.svg
     assert "In log-odds" in chart.finding and "Noise moves" in chart.finding
+
+
+def test_bins_of_few_questions_are_left_out_where_others_are_filled():
+    confidences = [0.65] * 40 + [0.75] + [0.95] * 40
+    full, quant = ([two_choices(p - change, 0, i) for i, p in enumerate(confidences)] for change in (0, 0.05))
+    assert "confidence 70–80%" not in confidence_shift_chart("t", compare(full, quant, METRIC)["t"]).svg
 
 
 def test_a_bin_of_one_question_has_a_point_and_no_interval():

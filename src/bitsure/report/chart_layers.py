@@ -9,7 +9,7 @@ from bitsure.report.charts import INK, Row, Spec, table
 
 # Okabe & Ito (2008): colours that the colour-blind can tell apart, without the yellow that a white page swallows
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#888888")
-QUANTIZED, FULL, THIRD = COLOURS[:3]
+QUANTIZED, FULL = COLOURS[:2]
 SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross")
 DASHES: tuple[list[int], ...] = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])
 FAINT = 0.45  # opacity of reference lines

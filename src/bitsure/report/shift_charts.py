@@ -9,9 +9,9 @@ from bitsure.comparison.noise_control import HARM, INSTABILITY
 from bitsure.metrics.confidence_shift import BINS, LOG_ODDS_SHIFT, PROBABILITY_SHIFT
 from bitsure.metrics.metric_names import NOISE_CONTROL
 from bitsure.metrics.question_pairs import STRATA
-from bitsure.report.chart_layers import QUANTIZED, THIRD, Series, band, lines, number_axis, points, reference_line
+from bitsure.report.chart_layers import QUANTIZED, Series, band, lines, number_axis, points, reference_line
 from bitsure.report.charts import WIDTH, Chart, Spec, table, titled
-from bitsure.report.shift_sentence import percent_of_bin, shift_sentence
+from bitsure.report.shift_sentence import filled_bins, percent_of_bin, shift_sentence
 from bitsure.report.tables import interval, number
 from bitsure.results import Difference
 
@@ -21,16 +21,18 @@ Groups: TypeAlias = dict[str, tuple[float, str]]  # metric of a group of questio
 def confidence_shift_chart(task: str, values: Mapping[str, Difference]) -> Chart:
     """Return the study's picture: the change of the right answer's probability by the confidence of full precision.
 
-    Beside it is the change of the log-odds, on which the softmax's slope has no effect. Bins without a question are left out.
+    Beside it is the change of the log-odds, on which the softmax's slope has no effect. Bins of few questions, whose intervals
+    would dwarf the others, are left out unless that leaves fewer than two.
     """
-    bins = [k for k, name in enumerate(PROBABILITY_SHIFT) if name in values]
+    bins = filled_bins(values)
+    if len(bins) < 2:
+        bins = [k for k, name in enumerate(PROBABILITY_SHIFT) if name in values]
     x = number_axis("confidence before", {"domain": [bins[0] / BINS, 1]}, format=".0%", tickCount=5, grid=False)
 
-    def panel(names: tuple[str, ...], title: str, colour: str) -> Spec:
-        groups = {names[k]: ((k + 0.5) / BINS, f"confidence {percent_of_bin(k)}") for k in bins}
-        return _panel(values, groups, x, title, colour)
+    def panel(names: tuple[str, ...], title: str) -> Spec:
+        return _panel(values, {names[k]: ((k + 0.5) / BINS, f"confidence {percent_of_bin(k)}") for k in bins}, x, title)
 
-    panels = [panel(PROBABILITY_SHIFT, "probability", QUANTIZED), panel(LOG_ODDS_SHIFT, "log-odds, nats", THIRD)]
+    panels = [panel(PROBABILITY_SHIFT, "probability"), panel(LOG_ODDS_SHIFT, "log-odds, nats")]
     return Chart(titled(task, {"hconcat": panels, "spacing": 12}, "change of the right answer"), shift_sentence(task, values))
 
 
@@ -42,11 +44,11 @@ def shift_chart(task: str, values: Mapping[str, Difference]) -> Chart:
     places = list(range(1, STRATA + 1))
     x = number_axis("certainty: low → high", {"domain": [0.7, STRATA + 0.3]}, values=places, format="d", grid=False)
 
-    def panel(kind: str, names: tuple[str, ...], colour: str) -> Spec:
+    def panel(kind: str, names: tuple[str, ...]) -> Spec:
         groups = {name: (float(k), f"{kind} in fifth {k}") for k, name in zip(places, names, strict=True)}
-        return _panel(values, groups, x, f"{kind}, nats", colour)
+        return _panel(values, groups, x, f"{kind}, nats")
 
-    panels = [panel("harm", HARM, QUANTIZED), panel("instability", INSTABILITY, THIRD)]
+    panels = [panel("harm", HARM), panel("instability", INSTABILITY)]
     first, last = (number(values[name].value, sign=True) for name in (HARM[0], HARM[-1]))
     finding = (
         f"{task}: the mean change in the log-odds of the right answer is {first} where full precision is least certain and "
@@ -55,7 +57,7 @@ def shift_chart(task: str, values: Mapping[str, Difference]) -> Chart:
     return Chart(titled(task, {"hconcat": panels, "spacing": 12}), finding)
 
 
-def _panel(values: Mapping[str, Difference], groups: Groups, x: Spec, title: str, colour: str) -> Spec:
+def _panel(values: Mapping[str, Difference], groups: Groups, x: Spec, title: str) -> Spec:
     """Return one half of a picture: changes with their intervals, over the noise control's range where there is one.
 
     Args:
@@ -63,7 +65,6 @@ def _panel(values: Mapping[str, Difference], groups: Groups, x: Spec, title: str
         groups: What is drawn.
         x: The horizontal axis.
         title: The title of the vertical axis.
-        colour: The line's colour.
     """
     y = number_axis(title, {"zero": True}, tickCount=5)
     layers = [reference_line([(end, 0) for end in x["scale"]["domain"]], x, y)]
@@ -83,5 +84,5 @@ def _panel(values: Mapping[str, Difference], groups: Groups, x: Spec, title: str
         "low": [change.ci_low for change in changes],
         "high": [change.ci_high for change in changes],
     }
-    layers += lines([Series(title, points(columns, hover), colour)], x, y, panel="".join(filter(str.isalnum, title)))
+    layers += lines([Series(title, points(columns, hover), QUANTIZED)], x, y, panel="".join(filter(str.isalnum, title)))
     return {"width": WIDTH / 2 - 30, "height": 180, "layer": layers}

@@ -13,15 +13,13 @@ from bitsure.results import Difference
 
 
 def shift_sentence(task: str, values: Mapping[str, Difference]) -> str:
-    """Return how the right answer's probability and log-odds moved in the two outermost bins of confidence.
-
-    A bin counts from `FEWEST` questions on.
+    """Return how the right answer's probability and log-odds moved in the first and the last filled bin of confidence.
 
     Args:
         task: The task's name.
         values: The task's part of a comparison.
     """
-    bins = [k for k, name in enumerate(LOG_ODDS_SHIFT) if name in values and values[name].n >= FEWEST]
+    bins = filled_bins(values)
     if len(bins) < 2:
         return f"{task}: fewer than two bins of confidence hold {FEWEST} questions."
     unsure, sure = bins[0], bins[-1]
@@ -41,6 +39,11 @@ def shift_sentence(task: str, values: Mapping[str, Difference]) -> str:
         if mismatch := size_mismatch(values):
             sentence += f" It is no control, for {mismatch}."
     return sentence
+
+
+def filled_bins(values: Mapping[str, Difference]) -> list[int]:
+    """Return the bins of confidence, from 0, that hold at least `FEWEST` questions."""
+    return [k for k, name in enumerate(LOG_ODDS_SHIFT) if name in values and values[name].n >= FEWEST]
 
 
 def _moved(change: Difference) -> str:
