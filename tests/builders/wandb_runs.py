@@ -36,6 +36,6 @@ def tracked_config(mode="offline") -> Config:
 
 def log_all(tracker: Tracker, report, quantized, full, run_dir) -> None:
     """Log everything that a run logs."""
-    tracker.log_facts(provenance(), quantization(bits_per_weight_coded=3.5), costs())
+    tracker.log_facts(provenance(), quantization(bits_per_weight_coded=3.5, checkpoint="/store/weights/a"), costs())
     tracker.log_report(report, quantized, full, METRIC)
     tracker.log_records(run_dir / "records.parquet")

@@ -60,6 +60,7 @@ def logprobs(model) -> torch.Tensor:
 
 
 def test_transformers_computes_what_was_scored(symmetric, llama, tmp_path):
+    pytest.importorskip("compressed_tensors")
     from transformers import AutoModelForCausalLM
 
     export_run(symmetric, tmp_path / "out", "compressed-tensors")
@@ -69,6 +70,7 @@ def test_transformers_computes_what_was_scored(symmetric, llama, tmp_path):
 
 
 def test_transformers_unpacks_zero_points(asymmetric, llama, tmp_path):
+    pytest.importorskip("compressed_tensors")
     from transformers import AutoModelForCausalLM, CompressedTensorsConfig
 
     export_run(asymmetric, tmp_path / "out", "compressed-tensors")
@@ -139,6 +141,16 @@ def test_bits_without_kernels_of_gptq_go_into_the_other_layout(llama, calib_file
     export_run(run, tmp_path / "out")
     settings = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
     assert settings["config_groups"]["group_0"]["weights"]["strategy"] == "channel"
+
+
+def test_layers_of_other_classes_go_into_the_layout_of_gptq(tiny_model, calib_file, tmp_path):
+    save_family("gpt2", tmp_path / "model", tiny_model)
+    run = run_of(tmp_path, tmp_path / "model", Rtn(4, 32, True), calib_file)
+    with pytest.raises(UserError, match="is a Conv1D, into which it is not loaded"):
+        export_run(run, tmp_path / "out", "compressed-tensors")
+    export_run(run, tmp_path / "out")
+    full, _ = load_model(tmp_path / "model", "float32", "cpu")
+    assert load_checkpoint(tmp_path / "out", full).weights.keys() == block_linears(full).keys()
 
 
 def test_scales_of_input_channels_have_no_layout(llama, calib_file, tmp_path):

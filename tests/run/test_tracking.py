@@ -36,6 +36,7 @@ def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_pa
     assert found["summary"]["t/accuracy"] == pytest.approx(made.metrics["t"]["accuracy"].value)
     assert found["summary"]["t/delta/true_label_prob"] == pytest.approx(made.comparison["t"]["true_label_prob"].value)
     assert found["summary"]["quantization/bits_per_weight_coded"] == 3.5
+    assert found["summary"]["rounded/weights/bits"] == 4.2 and found["summary"]["quantization/checkpoint"] == "/store/weights/a"
     assert "quantization/load_seconds" not in found["summary"]  # of a quantizer without codes
     assert found["summary"]["costs/quantizing/seconds"] == 2.5
     assert found["summary"]["costs/scoring_quantized/tokens_per_second"] == 900.0

@@ -177,13 +177,13 @@ def _lay_out(
     from bitsure.quantize.walk.targets import linears
 
     unquantized = [name for name in linears(model) if name not in weights]
-    classes = {type(model.get_submodule(name)).__name__ for name in weights}
+    other = next((name for name in weights if type(model.get_submodule(name)).__name__ != "Linear"), None)
     reasons = []
     for layout in EXPORTED:
         if format_name in (None, layout.quant_method):
             try:
-                if beyond := classes.difference(layout.classes):
-                    raise UserError(f"layers of the class {', '.join(sorted(beyond))} are not loaded")
+                if layout.only_linear and other:
+                    raise UserError(f"{other} is a {type(model.get_submodule(other)).__name__}, into which it is not loaded")
                 return layout.put(weights, unquantized)
             except UserError as error:
                 reasons.append(f"{layout.quant_method}: {error}.")

@@ -27,7 +27,7 @@ class CompressedTensorsLayout(ExportLayout):
     """compressed-tensors' integers."""
 
     quant_method = "compressed-tensors"
-    classes = ("Linear",)
+    only_linear = True
     suffixes = (".weight_packed", ".weight_scale")
 
     def take(self, tensors: dict[str, torch.Tensor], settings: Mapping[str, Any], where: Path) -> dict[str, IntegerWeight]:
@@ -52,7 +52,7 @@ class CompressedTensorsLayout(ExportLayout):
             layers_of.setdefault(scheme, []).append(name)
             tensors |= {f"{name}.{part}": tensor.contiguous() for part, tensor in _packed(weight).items()}
         groups = {
-            f"group_{number}": {"targets": layers if len(layers_of) > 1 else list(self.classes), "weights": _arguments(*scheme)}
+            f"group_{number}": {"targets": layers if len(layers_of) > 1 else ["Linear"], "weights": _arguments(*scheme)}
             for number, (scheme, layers) in enumerate(layers_of.items())
         }
         return tensors, {

@@ -50,8 +50,8 @@ class Layout(ABC):
 class ExportLayout(Layout):
     """A published layout that other programs load, and that weights are exported in."""
 
-    classes: ClassVar[tuple[str, ...]]
-    """The classes of layers that these programs load it into."""
+    only_linear: ClassVar[bool]
+    """Whether these programs load it into nn.Linear alone: no subclass of it, as Falcon's, and no Conv1D, as GPT-2's."""
 
     @abstractmethod
     def put(

@@ -23,7 +23,7 @@ class GptqLayout(ExportLayout):
     """GPTQ's: zero points are stored less one in the format `gptq`, the default, and as they are in `gptq_v2`."""
 
     quant_method = "gptq"
-    classes = ("Linear", "Conv1D")
+    only_linear = False
     suffixes = (".qweight",)
 
     def take(self, tensors: dict[str, torch.Tensor], settings: Mapping[str, Any], where: Path) -> dict[str, IntegerWeight]:
