@@ -74,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     prefetch.add_argument("overrides", nargs="+", metavar="key=value", help="settings as for main.py; paths.hub_mirror=DIR")
     prefetch.set_defaults(run=_prefetch)
 
+    names = commands.add_parser("list", help="print the models, quantizers or tasks that a command may name")
+    names.add_argument("kind", choices=("models", "quants", "tasks"))
+    names.add_argument("word", nargs="?", help="what their names contain; of tasks, those of lm-evaluation-harness too")
+    names.set_defaults(run=_list)
+
     wandb_sweep = commands.add_parser("wandb-sweep", help="print a committed sweep as the file that `wandb sweep` takes")
     wandb_sweep.add_argument("file", type=Path, help="such as sweeps/scales.yaml")
     wandb_sweep.set_defaults(run=_wandb_sweep)
@@ -144,6 +149,12 @@ def _prefetch(given: argparse.Namespace) -> None:
     from bitsure.run.prefetch import prefetch_main
 
     prefetch_main(given.overrides)
+
+
+def _list(given: argparse.Namespace) -> None:
+    from bitsure.tasks.list_command import list_names
+
+    list_names(given.kind, given.word)
 
 
 def _wandb_sweep(given: argparse.Namespace) -> None:

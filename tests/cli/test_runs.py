@@ -58,7 +58,7 @@ def test_help_and_config_load_nothing_heavy(bitsure, tmp_path, arguments, shown)
 
 
 def test_a_run_leaves_what_the_contract_says(bitsure, tiny, tmp_path):
-    done = bitsure(*tiny, "hydra.run.dir=run")
+    done = bitsure(*tiny, "compress.measure=true", "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr
     run = tmp_path / "run"
     for name in (

@@ -105,6 +105,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
             calib=calib,
             task=TaskSettings(name="own", names=[task], include_path=str(own_tasks), limit=6),
             scoring=ScoringSettings(),
+            compress=CompressSettings(measure=True),
             metric=MetricSettings(**vars(METRIC) | {"resamples": 100}),
             verdict=VerdictSettings(strict=False, accuracy_margin=0.5, nll_margin=5.0, calibration_error_margin=0.5),
             tracking=TrackingSettings(mode=mode),

@@ -19,7 +19,19 @@ from bitsure.config.paths import CONF, PROJECT
         ("task.limt=3", "task.limt: no such setting. Did you mean limit? Its settings are task.name, "),
         ("mertic.n_bins=3", "mertic: no such setting. Did you mean metric"),
         ("quants=rtn3", "quants: no such setting. Did you mean quant? Its settings are model, quant, "),
-        ("task.limit=abc", "task.limit=abc: Value 'abc' of type 'str' could not be converted to Integer."),
+        ("task.seed=abc", "task.seed=abc: Value 'abc' of type 'str' could not be converted to Integer."),
+        ("task.names=piqa", "task.names=piqa: a list is needed, such as 'task.names=[piqa]'."),
+        ("task=piqa_x", "task=piqa_x: no such option. Did you mean piqa? "),
+        ("limit=3", "limit: no such setting. Did you mean task.limit? Its settings are model, quant"),
+        ("quant=opt-125m", "quant=opt-125m: no such option. It is one of model: model=opt-125m."),
+        ("model=op-125m", "model=op-125m: no such option. Did you mean opt-125m or opt-350m? `bitsure list models` prints all"),
+        (
+            "model=facebook/opt-125m",
+            "model=facebook/opt-125m: no such option. model=opt-125m is that repository. Any repository",
+        ),
+        ("model=org/own", "model=org/own: no such option. Any repository of the hub is given as model=hub model.repo=org/own."),
+        (f"model={CONF}", f"model={CONF}: no such option. A directory is given as model=local model.path={CONF}."),
+        ("pocket", "pocket: this cannot be read as a setting. Write key=value, "),
         ("task.limit=[1", "task.limit=[1: this cannot be read as a setting ("),
         (
             "quant.bits=3,4",
@@ -40,6 +52,10 @@ def test_a_refused_setting_is_a_sentence(override, start):
     [
         (["--config-dir", "sweep"], f"--config-dir {PROJECT / 'sweep'}: no such directory. Did you mean sweeps?"),
         (["--config-dir", "sweeps", "--config-name", "scalez"], "--config-name scalez: no such file. Did you mean scales?"),
+        (
+            ["--config-name", "scales"],
+            "--config-name scales: no such file. It is in sweeps: --config-dir sweeps --config-name scales",
+        ),
         (["quant=rnt3"], "quant=rnt3: no such option. Did you mean rtn3"),
     ],
 )

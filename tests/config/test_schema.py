@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
@@ -146,7 +147,10 @@ def test_names_tell_what_differs_from_a_preset():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("task.limit=0", "task.limit=0: must be 1 or more"),
+        ("task.limit=0", "task.limit=0: must be a whole number of questions, 1 or more, or a fraction of them"),
+        ("task.limit=1.5", "task.limit=1.5: must be a whole number"),
+        ("task.limit=abc", "task.limit=abc: must be a whole number"),
+        ("task.limit=true", "task.limit=True: must be a whole number"),
         ("quant.bits=5", "allowed are 2, 3, 4, 8"),
         ("quant.group_size=100", "-1, 16, 32, 64, 128, 256, 512, 1024"),
         ("quant.damp_percent=1", "a fraction between 0 and 1"),
@@ -207,3 +211,14 @@ def test_tuning_is_on_where_it_has_a_rank_and_its_settings_are_in_the_name():
     assert tuned.needs_data and tuned.name == "rtn4-tuned-rank8-lr0.001"
     with pytest.raises(UserError, match=r"quant\.tuning: no such setting"):
         composed("quant=gptq4", "quant.tuning.rank=4")
+
+
+@pytest.mark.parametrize(("limit", "questions"), [("null", 40), ("5", 5), ("100", 40), ("0.1", 4), ("0.26", 11), ("0.001", 1)])
+def test_a_limit_is_a_number_of_questions_or_a_fraction_of_them_as_in_the_harness(limit, questions):
+    from lm_eval.evaluator_utils import get_sample_size
+
+    task = composed(f"task.limit={limit}").task
+    assert task.questions_of(40) == questions
+    harness_task = SimpleNamespace(eval_docs=range(40))
+    assert min(get_sample_size(harness_task, task.limit) or 40, 40) == questions
+    assert task.limit is None or isinstance(task.limit, float if "." in limit else int)

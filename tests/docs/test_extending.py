@@ -20,7 +20,7 @@ TASK, QUESTIONS = SETTINGS[-1], code_blocks("extending.md", "json")[0]
 (ONE_RUN, SWEEP), (CODES_RUN,), (METRIC_RUN, METRIC_SWEEP), (TASK_RUN,) = (
     commands.splitlines() for commands in code_blocks("extending.md", "bash")
 )
-QUICK = ["model=pocket-300k", "compress.codes=0", "metric.resamples=100", "tracking.mode=disabled"]
+QUICK = ["model=pocket-300k", "metric.resamples=100", "tracking.mode=disabled"]
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_a_quantizer_of_ones_own_rounds_a_layer(folder, monkeypatch, module, nam
 
 
 def test_codes_of_ones_own_are_stored_counted_and_compressed(folder, run):
-    run(CODES_RUN, f"hydra.run.dir={folder / 'codes'}", "compress.codes=4096", "compress.tokens=0")
+    run(CODES_RUN, f"hydra.run.dir={folder / 'codes'}", "compress.measure=true", "compress.codes=4096")
     proof = results(folder / "codes", "quantization")
     assert proof["quantizer"] == "grouped4-g32" and proof["bits_per_weight"] == pytest.approx(4 + (16 + 4) / 32)
     assert proof["bits_per_weight_coded"] < proof["bits_per_weight"] and 0 < proof["code_entropy"] < 4

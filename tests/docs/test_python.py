@@ -19,7 +19,7 @@ def run_dir(tmp_path_factory, commands):
     """A run of the embedded default with plain rounding and few questions."""
     place = tmp_path_factory.mktemp("run")
     settings = ["model=pocket-300k", "quant=rtn3", "task.limit=20", "metric.resamples=100", "tracking.mode=disabled"]
-    settings += ["compress.codes=0", "hydra.run.dir=out", f"paths.store={place / 'store'}"]
+    settings += ["hydra.run.dir=out", f"paths.store={place / 'store'}"]
     done = commands.run(*settings, cwd=place)
     assert done.returncode == 0, done.stderr
     return place / "out"

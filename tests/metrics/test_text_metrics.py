@@ -166,3 +166,9 @@ def test_one_choice_among_several_is_refused():
 def test_no_confidence_is_taken_from_a_single_choice():
     with pytest.raises(UserError, match="task last has no choices"):
         question_set([continuation(-1.0, True, 0)])
+
+
+def test_records_of_a_task_that_is_called_as_the_mean_are_refused():
+    named = to_table([record([-1.0, -2.0], doc_id=0, task="macro_average")])
+    with pytest.raises(UserError, match="here: a task is called macro_average, which is what the mean over tasks is called"):
+        check_records(named, "here")

@@ -6,12 +6,18 @@ import json
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from transformers.utils.quantization_config import QuantizationMethod
 
 from bitsure.base.errors import UserError
 from bitsure.config.model import ModelSettings
+from bitsure.models.load import check_files
 from bitsure.models.locate import locate_model
 from bitsure.models.quantization_settings import READABLE, quantization_settings
+from bitsure.models.weight_content import check_floating
+
+WEIGHT = "model.decoder.layers.1.fc2.weight"
 
 
 def locate(path):
@@ -73,3 +79,26 @@ def test_a_full_precision_model_has_no_settings(model):
     say(model, quantization_config=None)
     assert quantization_settings(model) is None
     assert locate(model).path == model
+
+
+def test_empty_settings_are_named(model):
+    say(model, quantization_config={})
+    with pytest.raises(UserError, match=r"config\.json: quantization_config is empty, which does not say how"):
+        locate(model)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_integer_weights_without_settings_are_named_and_masks_are_no_weights(model, kind):
+    weights = load_file(model / "model.safetensors")
+    masked = weights | {"model.decoder.mask.bias": torch.zeros(2, 2, dtype=torch.uint8)}
+    rounded = weights | {WEIGHT: weights[WEIGHT].mul(100).to(torch.int8)}
+    (model / "model.safetensors").unlink()
+    for content in (masked, rounded):
+        if kind == "bin":
+            torch.save(content, model / "pytorch_model.bin")
+        else:
+            save_file(content, model / "model.safetensors", {"format": "pt"})
+        if content is masked:
+            check_floating(model)
+    with pytest.raises(UserError, match=rf"{WEIGHT} holds integers \(I.*8\), as quantized weights do, and no settings"):
+        check_files(model)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from bitsure.base.errors import UserError
@@ -49,9 +51,22 @@ def test_the_cheapest_may_be_the_least_sure(run, capsys):
 
 
 def test_a_run_without_codes_or_without_the_task_is_refused(run, tmp_path):
-    with pytest.raises(UserError, match=r"no codes of noise's weights were measured .* Leave this run out"):
+    with pytest.raises(UserError, match=r"no codes of noise's weights were measured\. Run it again with"):
         compress_command.report_compressibility([run("noise", 3.5, 0.7, bits_per_weight_coded=None)])
     with pytest.raises(UserError, match=r"arc has no confidence to show, or was not asked; --task may be macro_average, pets"):
         compress_command.report_compressibility([run("a", 3.5, 0.7)], "arc")
     with pytest.raises(UserError, match=r"is no finished run of a quantized model: it has no quantization.json"):
         compress_command.report_compressibility([tmp_path / "nowhere"])
+
+
+def test_copies_and_sweeps_are_refused_and_equals_are_both_named(run, tmp_path, capsys):
+    first = run("a", 3.5, 0.7)
+    copied = shutil.copytree(first, tmp_path / "copy")
+    with pytest.raises(UserError, match=f"{copied} has the same results as {first}: name each run once"):
+        compress_command.report_compressibility([first, copied])
+    with pytest.raises(UserError, match=r"is a sweep's directory: .* or give its runs, the folders in it"):
+        (tmp_path / "sweep").mkdir()
+        (tmp_path / "sweep" / "plan.json").write_text("{}")
+        compress_command.report_compressibility([tmp_path / "sweep"])
+    compress_command.report_compressibility([first, run("b", 3.5, 0.7)])
+    assert "the cheapest to load are a and b" in capsys.readouterr().out

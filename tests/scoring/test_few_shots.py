@@ -32,7 +32,6 @@ def given(tiny_model, own_tasks):
         "task.num_fewshot=2",
         "task.limit=8",
         "metric.resamples=100",
-        "compress.codes=0",
         "tracking.mode=disabled",
     ]
 

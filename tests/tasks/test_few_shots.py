@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from types import SimpleNamespace
 
 import pytest
 
 from bitsure.base.errors import UserError
 from bitsure.config.schema import TaskSettings
 from bitsure.models.load import load_model
+from bitsure.tasks.few_shots import ExampleSampler, warn_of_repeated_questions
 from tests.builders.engines import scored
 
 CHOICES = ["red", "blue", "green"]
@@ -152,3 +154,12 @@ def test_right_choices_may_be_named_by_a_list_of_texts(model, colours):
     assert all(prompt.count("A: red") == 3 for prompt in prompts)
     with pytest.raises(UserError, match=r"colours: the target \['black'\] is none of the 3 choices"):
         ask(model, colours("", [*rows, rows[0] | {"label": ["black"]}]))
+
+
+def test_a_run_that_asks_two_models_warns_once(caplog):
+    sampler = object.__new__(ExampleSampler)
+    sampler.questions, sampler.repeated, sampler.warned = 12, 3, False
+    with caplog.at_level(logging.WARNING):
+        for _ in ("full precision", "quantized"):
+            warn_of_repeated_questions("colours", SimpleNamespace(sampler=sampler), True)
+    assert caplog.text.count("in 3 of 12 prompts") == 1

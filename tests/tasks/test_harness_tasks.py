@@ -61,8 +61,20 @@ def test_groups_and_tags_stand_for_all_of_their_tasks():
 
 def test_counted_requests_are_choices_continuations_and_texts(own_tasks):
     counted = {name: load([name], own_tasks)[name] for name in ("tiny_pets", "tiny_last", "tiny_pages")}
-    assert [loaded.count_requests(None) for loaded in counted.values()] == [60, 20, 8]
-    assert [loaded.count_requests(5) for loaded in counted.values()] == [15, 5, 5]
+
+    def counts(limit: float | None) -> list[int]:
+        settings = TaskSettings(name="own", names=list(counted), limit=limit)
+        return [loaded.count_requests(settings) for loaded in counted.values()]
+
+    assert counts(None) == [60, 20, 8] and counts(5) == [15, 5, 5] and counts(0.3) == [18, 6, 3]
+
+
+def test_no_task_is_called_as_the_mean_over_tasks_is(own_tasks, tmp_path):
+    (tmp_path / "pets.jsonl").write_text((own_tasks / "pets.jsonl").read_text())
+    text = (own_tasks / "tiny_pets.yaml").read_text().replace("task: tiny_pets", "task: macro_average")
+    (tmp_path / "macro.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"macro_average is what the mean over tasks is called\. Give the task another name"):
+        load(["macro_average"], tmp_path)
 
 
 @pytest.mark.parametrize(

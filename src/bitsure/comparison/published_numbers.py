@@ -177,8 +177,10 @@ def _pair_with(
             differs.append(f"{label} {here} instead of {there}")
     if quantized and quantized.transforms and row.rounding != QLLM:  # which names its transforms
         differs.append(f"after {' and '.join(quantized.transforms)}")
-    if task.get("limit"):
-        differs.append(f"the first {task['limit']} questions alone")
+    if limit := task.get("limit"):
+        differs.append(
+            f"the first {100 * limit:g}% of the questions alone" if limit < 1 else f"the first {limit} questions alone"
+        )
     value, low, high = (None if end is None else end * row.scale for end in (own.value, own.ci_low, own.ci_high))
     return PublishedNumber(
         model=row.model,

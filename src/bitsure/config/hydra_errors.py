@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 import yaml
@@ -15,10 +16,15 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from bitsure.base.errors import did_you_mean
+from bitsure.config.option_groups import preset_of
 from bitsure.config.own_code import no_such_config_dir
+from bitsure.config.paths import CONF, PROJECT
+from bitsure.config.schema import Config
 from bitsure.config.validation import no_such_setting
 
 RAISE = "HYDRA_FULL_ERROR"  # the environment variable with which Hydra raises its errors instead of printing them
+GROUPS = tuple(field.name for field in fields(Config))
+SWEEPS = PROJECT / "sweeps"
 _GIVEN = os.environ.get(RAISE)
 
 
@@ -49,9 +55,11 @@ def sentence(error: Exception) -> str:
     if isinstance(error, SearchPathException) and (match := re.search(r"directory '(.*)' not found", str(error))):
         return no_such_config_dir(Path(match[1]))
     if isinstance(error, OverrideParseException):
+        first = lines_of(error)[0]
+        why = "" if first.startswith("Error parsing") else f" ({first})"
         return (
-            f"{error.override}: this cannot be read as a setting ({lines_of(error)[0]}). Write key=value, and put a value with "
-            "spaces, commas or brackets in quotes, such as 'task.names=[arc_easy,piqa]'."
+            f"{error.override}: this cannot be read as a setting{why}. Write key=value, and put a value with spaces, commas or "
+            "brackets in quotes, such as 'task.names=[arc_easy,piqa]'."
         )
     refused = error.__cause__ or error
     if isinstance(refused, ConfigAttributeError | ConfigKeyError) and isinstance(refused.parent_node, DictConfig):
@@ -63,8 +71,50 @@ def sentence(error: Exception) -> str:
         return f"+{match[1]}=…: {match[1]} has an option already. Leave out the +."
     override = str(error).partition("Error merging override ")[2]
     if override and isinstance(refused, OmegaConfBaseException):
-        return f"{override}: {lines_of(refused)[0]}."
+        return refused_value(override, lines_of(refused)[0])
     return " ".join(lines_of(error) + (lines_of(refused) if refused is not error else []))
+
+
+def refused_value(override: str, why: str) -> str:
+    """Return what is wrong with a value whose type a setting does not have.
+
+    Args:
+        override: The override, such as `task.names=piqa`.
+        why: OmegaConf's own reason.
+    """
+    key, _, value = override.lstrip("+").partition("=")
+    if "is not a ListConfig" in why:
+        return f"{override}: a list is needed, such as '{key}=[{value}]'."
+    return f"{override}: {why.rstrip('.')}."
+
+
+def no_such_option(group: str, option: str, known: Sequence[str]) -> str:
+    """Return the error message for an option that its group does not have.
+
+    Args:
+        group: The group, such as `model`.
+        option: What was given for it.
+        known: The options that there are.
+    """
+    message = f"{group}={option}: no such option."
+    if group == "model" and Path(option).is_dir():
+        return f"{message} A directory is given as model=local model.path={option}."
+    if group == "model" and "/" in option:
+        preset = preset_of(option)
+        named = f" model={preset} is that repository." if preset else ""
+        return f"{message}{named} Any repository of the hub is given as model=hub model.repo={option}."
+    others = [other for other in GROUPS if other != group and (CONF / other / f"{option}.yaml").is_file()]
+    if others:
+        return f"{message} It is one of {others[0]}: {others[0]}={option}."
+    if group == "task":
+        return (
+            f"{message}{did_you_mean(option, known)} There are {', '.join(known)}. Tasks of lm-evaluation-harness are given by "
+            f"their names: 'task.names=[{option}]'."
+        )
+    listed = (
+        f"`bitsure list {group}s` prints all {len(known)}" if group in ("model", "quant") else f"There are {', '.join(known)}"
+    )
+    return f"{message}{did_you_mean(option, known)} {listed}."
 
 
 def lines_of(error: BaseException) -> list[str]:
@@ -74,11 +124,16 @@ def lines_of(error: BaseException) -> list[str]:
 
 
 def _missing_file(error: MissingConfigException, missing: str) -> str:
-    group, _, option = missing.rpartition("/")
+    first, _, rest = missing.partition("/")
+    group, option = (first, rest) if first in GROUPS else missing.rpartition("/")[::2]
     if group and error.options is not None:
-        return f"{group}={option}: no such option.{did_you_mean(option, error.options)} There are {', '.join(error.options)}."
+        return no_such_option(group, option, error.options)
     folders = [Path(path) for path in re.findall(r"path=file://(.*)", str(error))]
     names = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
-    if not group and names:
-        return f"--config-name {missing}: no such file.{did_you_mean(missing, names)} There are {', '.join(names)}."
-    return " ".join(lines_of(error))
+    if group or not names:
+        return " ".join(lines_of(error))
+    message = f"--config-name {missing}: no such file.{did_you_mean(missing, names)}"
+    if (SWEEPS / f"{missing}.yaml").is_file():
+        shown = SWEEPS.relative_to(Path.cwd()) if SWEEPS.is_relative_to(Path.cwd()) else SWEEPS
+        return f"{message} It is in {shown}: --config-dir {shown} --config-name {missing} -m."
+    return f"{message} There are {', '.join(names)}."

@@ -16,16 +16,16 @@ REVISION = "main"  # if none is given
 class ModelSettings:
     """Where the full-precision model comes from, a directory (`path`) or a hub repository (`repo`), and how it is run."""
 
-    name: str | None = None  # None: the directory's or repository's own
-    path: str | None = None
-    repo: str | None = None
+    name: str | None = None  # what it is called; None: by its directory or repository
+    path: str | None = None  # a Hugging Face directory on this machine
+    repo: str | None = None  # a repository of the hub, org/name
     revision: str = REVISION  # a branch, a tag or a commit; provenance says which commit it was
     series: str | None = None  # models that differ only in size and training seed, for a sweep's report; None: by name
     training_seed: int | None = None  # distinguishes models of one series and size
     # Known properties of a repository, checked before its weights are downloaded; None: not known.
     family: str | None = None  # transformers' `model_type`
-    parameters: int | None = None  # tied ones counted once
-    context: int | None = None  # tokens
+    parameters: int | None = None  # how many, tied ones counted once
+    context: int | None = None  # tokens that it can read
     full_dtype: str | None = None  # of the weights as they were published: the study's "full" model
     gated: bool = False  # whether the hub requires an account with access
     remote_code: bool = False  # whether it needs Python code of the repository

@@ -51,10 +51,10 @@ _SHARED: dict[int | None, str] = {-1: "one scale a token", 0: "one scale"}
 class Numbers:
     """A number format with its scales. For formats other than int, null takes the format's own value."""
 
-    bits: int | None = None
+    bits: int | None = None  # of a number, in integer formats
     group_size: int | None = None  # values that share a scale; −1: a whole row (of weights), token or head; 0: a whole tensor
-    symmetric: bool | None = None  # no zero points
-    format: str = "int"
+    symmetric: bool | None = None  # whether there are no zero points
+    format: str = "int"  # int, or mxint8 mxint4 mxfp8_e4m3 mxfp8_e5m2 mxfp6_e2m3 mxfp6_e3m2 mxfp4 fp8_e4m3 fp8_e5m2
 
     SECTION = "quant"  # of the config, for messages
 

@@ -55,7 +55,8 @@ class QuantizerSettings(ABC):
 class Chain(QuantizerSettings):
     """Transforms → number formats of weights, activations, keys and values → rounding: our own quantizers and GPTQ."""
 
-    transforms: list[str] = field(default_factory=list)  # before rounding, by calibration text, in the order of TRANSFORMS
+    # before rounding, by calibration text: smooth, reassemble, scale, then clip or clip_asymmetric, such as [scale,clip]
+    transforms: list[str] = field(default_factory=list)
     smooth_alpha: float = 0.5  # of smooth: 0 leaves all difficulty with the activations, 1 gives all of it to the weights
     activations: Activations | None = None  # the inputs of the blocks' linear layers
     kv: KeysValues | None = None  # keys and values, each token's and head's by itself
@@ -155,9 +156,9 @@ class Rounded(Chain, Numbers):
 class Tuning:
     """Low-rank changes BA of a block's weights W, learned on calibration data before W + BA is rounded (Liu et al. 2024)."""
 
-    rank: int | None = None  # None: no tuning
-    epochs: int = 10
-    lr: float = 5e-4  # of AdamW, falling to 0 linearly
+    rank: int | None = None  # of low-rank changes that are learned before rounding (with rtn); None: no tuning
+    epochs: int = 10  # passes over the calibration windows
+    lr: float = 5e-4  # learning rate of AdamW, falling to 0 linearly
     seed: int = 0  # draws A and the order of the data
 
     def __post_init__(self) -> None:

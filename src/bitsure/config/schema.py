@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from bitsure.base.errors import UserError, at_least, one_of
 from bitsure.config.model import ModelSettings
@@ -29,7 +29,7 @@ MIN_SEQLEN = 8  # tokens of a calibration window
 class ControlSettings:
     """The noise control: models with noise of the quantizer's output error, scored with the quantized one."""
 
-    seeds: int = MISSING  # how many; 0: no control
+    seeds: int = MISSING  # how many noisy models are scored, 19 or more; 0: no control
     scale: float = 1.0  # the noise's output error ÷ the quantizer's, for noise that does more or less to the answers
 
     def __post_init__(self) -> None:
@@ -45,15 +45,15 @@ class ControlSettings:
 class CalibSettings:
     """The quantizer's data: `nsamples` windows of `seqlen` tokens from files, the scored tasks, or the vocabulary."""
 
-    name: str = MISSING
+    name: str = MISSING  # what the text is called
     kind: str = "text"  # text: files; task: the scored tasks' training splits; random: tokens of the vocabulary
     path: str | None = None  # a file, or a folder of them: .txt, or .jsonl, .json.gz, .parquet with a `text` field
-    repo: str | None = None
-    file: str | None = None
+    repo: str | None = None  # a data set of the hub, org/name
+    file: str | None = None  # its file
     document_start: str | None = None  # where lines or rows are parts of documents: a regular expression for the first
-    nsamples: int = MISSING
-    seqlen: int = MISSING
-    seed: int = 0
+    nsamples: int = MISSING  # windows of the text that the quantizer is given
+    seqlen: int = MISSING  # tokens of a window
+    seed: int = 0  # draws the windows
     if_missing: str = "error"  # if the hub's file is unavailable: error, or pocket (the embedded text)
 
     def __post_init__(self) -> None:
@@ -80,12 +80,12 @@ class CalibSettings:
 class TaskSettings:
     """Which of the harness's tasks, by their names there."""
 
-    name: str = MISSING
-    names: list[str] = MISSING
+    name: str = MISSING  # what the selection is called
+    names: list[str] = MISSING  # the harness's tasks, groups or tags, such as [arc_easy,piqa]
     include_path: str | None = None  # a folder of one's own task YAML
     trust: bool = False  # run the Python code that YAML of that folder names; false: it is refused
-    num_fewshot: int | None = None  # None: the task's own
-    limit: int | None = None  # the first questions of each task only
+    num_fewshot: int | None = None  # examples before each question; None: the task's own number
+    limit: Any = None  # the first questions of each task only: how many, or a fraction of them below 1; None: all
     seed: int = 1234  # draws the few-shot examples; the harness's default
     exclude_question: bool = True  # no question stands among its own few-shot examples; false: as the harness draws them
     chat_template: bool = False  # format prompts by the tokenizer's chat template, few-shot examples as earlier turns
@@ -100,10 +100,20 @@ class TaskSettings:
             raise UserError(f"task.names={self.names}: a task is named twice. Name each once.")
         if self.include_path is not None and not Path(self.include_path).is_dir():
             raise UserError(f"task.include_path={self.include_path}: no such directory.")
-        if self.limit is not None:
-            at_least("task.limit", self.limit, 1, "; leave it out to score every question")
+        is_count = isinstance(self.limit, int) and not isinstance(self.limit, bool) and self.limit >= 1
+        if self.limit is not None and not is_count and not (isinstance(self.limit, float) and 0 < self.limit < 1):
+            raise UserError(
+                f"task.limit={self.limit}: must be a whole number of questions, 1 or more, or a fraction of them between 0 and "
+                "1; leave it out to score every question."
+            )
         if self.num_fewshot is not None:
             at_least("task.num_fewshot", self.num_fewshot, 0)
+
+    def questions_of(self, n: int) -> int:
+        """Return how many of a task's n questions are asked; a fraction is rounded up, as the harness does."""
+        if self.limit is None:
+            return n
+        return math.ceil(n * self.limit) if self.limit < 1 else min(n, int(self.limit))
 
 
 @dataclass
@@ -118,6 +128,7 @@ class ScoringSettings:
 class CompressSettings:
     """How far the quantized codes compress (Mao et al. 2024), and what that means for loading: compressibility.json."""
 
+    measure: bool = False  # measure how far the codes compress, which takes about as long as rounding to nearest
     codes: int = 16_777_216  # the most that are measured of a model's weights, and of its activations; 0: nothing is measured
     tokens: int = 512  # of calibration text whose activations are measured; 0: no activations
     seed: int = 0  # draws the rows that are measured of a larger model
@@ -138,10 +149,10 @@ class MetricSettings:
     binning: str = MISSING  # uniform: of equal width; quantile: of equally many questions
     normalization: str = MISSING  # what a choice's log-probability is divided by: none (the study) | token | char | byte
     paper_compat: bool = MISSING  # the study's numbers as its notebook computes them, beside the corrected ones
-    resamples: int = MISSING  # bootstrap
+    resamples: int = MISSING  # of the bootstrap
     confidence_level: float = MISSING  # of every interval
     alpha: float = MISSING  # of the paired t-test
-    seed: int = MISSING
+    seed: int = MISSING  # draws the resamples
     # a quantized answer's cost, a full-precision one's being 1; None: bits per weight / 16, a quarter if they are not known
     quantized_cost: float | None = None
     # metrics of one's own: name → module.function; or a list of functions, of which each gives its name to its metric
@@ -180,9 +191,9 @@ class VerdictSettings:
     """What loss is small enough to ship; a task is non-inferior if every interval lies within its margin."""
 
     strict: bool = MISSING  # exit with an error unless every task is non-inferior
-    accuracy_margin: float = MISSING
-    nll_margin: float = MISSING  # nats
-    calibration_error_margin: float = MISSING
+    accuracy_margin: float = MISSING  # the largest loss of accuracy to ship
+    nll_margin: float = MISSING  # the largest rise of the NLL to ship, nats
+    calibration_error_margin: float = MISSING  # the largest rise of the calibration error to ship
 
     def __post_init__(self) -> None:
         for key in ("accuracy_margin", "nll_margin", "calibration_error_margin"):
@@ -194,10 +205,10 @@ class VerdictSettings:
 class TrackingSettings:
     """Weights & Biases."""
 
-    mode: str = MISSING
-    project: str = "bitsure"
-    entity: str | None = None
-    group: str | None = None  # None: the sweep's directory in a sweep, else the model's name
+    mode: str = MISSING  # offline: kept here, `wandb sync` sends it; online: sent at once; disabled: no W&B run
+    project: str = "bitsure"  # where W&B files the runs
+    entity: str | None = None  # the W&B user or team; None: the one that is logged in
+    group: str | None = None  # of the runs in W&B; None: the sweep's directory in a sweep, else the model's name
 
     def __post_init__(self) -> None:
         one_of("tracking.mode", self.mode, ("offline", "online", "disabled"))
@@ -207,7 +218,7 @@ class TrackingSettings:
 class PathSettings:
     """Where results are stored, and where files of the hub are copied."""
 
-    store: str = MISSING
+    store: str = MISSING  # weights and records by what made them; the same work is done once
     hub_mirror: str | None = None  # a folder with datasets/<org>/<name> and models/<org>/<name>, read before the hub
 
     def __post_init__(self) -> None:
@@ -272,7 +283,7 @@ def _plain(value: Any) -> Any:
 
 
 def register() -> None:
-    """Make the schemas and the `${project:…}` resolver known to Hydra; conf/*.yaml build on them."""
+    """Make the schemas and the resolvers `${project:…}`, `${options_help:}` and `${settings_help:}` known to Hydra."""
     # conf/hydra/launcher has the plugins' names, so that the error for a missing one can say what installs it.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
     schema = OmegaConf.structured(Config)
@@ -283,3 +294,17 @@ def register() -> None:
     OmegaConf.set_struct(schema.metric, False)  # so that metric.own.mine=… needs no + on the command line
     ConfigStore.instance().store(name="schema", node=schema)
     OmegaConf.register_new_resolver("project", lambda path: str(project_path(path)), replace=True)
+    OmegaConf.register_new_resolver("options_help", _options_help, replace=True)
+    OmegaConf.register_new_resolver("settings_help", _settings_help, replace=True)
+
+
+def _options_help(*, _root_: DictConfig) -> str:
+    from bitsure.config.help_text import options_help
+
+    return options_help(_root_)
+
+
+def _settings_help(*, _root_: DictConfig) -> str:
+    from bitsure.config.help_text import settings_help
+
+    return settings_help(_root_)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 from collections.abc import Iterable, Mapping
@@ -160,7 +161,21 @@ def no_such_setting(key: str, group: DictConfig, chosen: str = "") -> str:
     known = [field.name for field in fields(kind)] if is_dataclass(kind) else [str(key) for key in group]
     listed = f"Its settings are {', '.join(above + dot + setting for setting in known)}" if known else "It has none"
     where = f" of {chosen}" if chosen else ""
-    return f"{key}: no such setting{where}.{did_you_mean(name, known)} {listed}."
+    return f"{key}: no such setting{where}.{did_you_mean(name, known) or _elsewhere(name, group)} {listed}."
+
+
+def _elsewhere(name: str, group: DictConfig) -> str:
+    """Return " Did you mean …?" with settings of other groups of the same name, or of the closest; empty if none is close."""
+    dotted = [
+        f"{other!s}.{key!s}"
+        for other, settings in dict(group._get_root()).items()
+        if isinstance(settings, DictConfig) and other != "hydra"
+        for key in settings
+    ]
+    names = {key.partition(".")[2] for key in dotted}
+    closest = [name] if name in names else difflib.get_close_matches(name, names, n=1)
+    meant = [key for key in dotted if key.partition(".")[2] in closest]
+    return f" Did you mean {' or '.join(meant)}?" if meant else ""
 
 
 def check_keys(node: DictConfig, above: str = "") -> None:

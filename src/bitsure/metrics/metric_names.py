@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bitsure.results.measurement import MACRO as MACRO
+
 NOISE_CONTROL = "noise_control/"  # what the noise control's entries in comparison.json begin with
 PAPER_COMPAT = "paper_compat/"  # what the study's own numbers begin with
-MACRO = "macro_average"  # the task that stands for the mean over tasks
 PRIMARY = "true_label_prob"  # carries the primary test
 ECE = "expected_calibration_error"
 CALIBRATION = "smooth_calibration_error"  # the calibration error that a verdict goes by: the interval of its difference covers

@@ -13,7 +13,7 @@ from bitsure.base.out_of_memory import is_out_of_memory, memory_errors
 from bitsure.config.model import ModelSettings
 from bitsure.models.facts import check_memory, scoring_device, transformers_major_version
 from bitsure.models.tokenizers import check_tokenizer, load_tokenizer
-from bitsure.models.weight_content import check_finite, check_indices, check_whole
+from bitsure.models.weight_content import check_finite, check_floating, check_indices, check_whole
 from bitsure.models.weight_files import weight_files
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def check_files(path: Path, trust_remote_code: bool = False) -> PreTrainedTokeni
     """
     check_whole(path)
     check_indices(path)
+    check_floating(path)
     _check_generation(path / "generation_config.json")
     empty_model(path, trust_remote_code)
     tokenizer = load_tokenizer(path, trust_remote_code)

@@ -18,7 +18,11 @@ READABLE = ("gptq", "awq", "compressed-tensors", "bitsandbytes")  # the methods 
 
 
 def quantization_settings(directory: Path) -> dict[str, Any] | None:
-    """Return a checkpoint's quantization settings with `quant_method` filled in; None if it is not quantized."""
+    """Return a checkpoint's quantization settings with `quant_method` filled in; None if it is not quantized.
+
+    Raises:
+        UserError: If config.json has settings that are empty.
+    """
     for name in SETTINGS_FILES:
         if (directory / name).is_file():
             return _with_method(read_object(directory / name))
@@ -27,6 +31,11 @@ def quantization_settings(directory: Path) -> dict[str, Any] | None:
     text = check(content.get("text_config") or {}, dict[str, Any], f"{config}: text_config")
     for part in (content, text):  # Models of text and images keep it with the text's settings.
         for key in CONFIG_KEYS:
+            if part.get(key) == {}:
+                raise UserError(
+                    f"{config}: {key} is empty, which does not say how the weights are quantized. Remove it if they are in "
+                    "full precision; otherwise bring the settings."
+                )
             if part.get(key):
                 settings = check(part[key], dict[str, Any], f"{config}: {key}")
                 return _with_method(settings, "mlx" if key == "quantization" else "gptq")

@@ -44,6 +44,20 @@ def check_indices(path: Path) -> None:
             raise UserError(f'{index} has no metadata, without which transformers loads nothing: add "metadata": {{}}.')
 
 
+def check_floating(path: Path) -> None:
+    """Raise UserError if a matrix of a model's weights holds integers, which mean nothing without quantization settings.
+
+    Headers alone are read where a file has them. Masks and positions, which old checkpoints keep, are no weights.
+    """
+    for file in weight_files(path):
+        for name, dtype, dimensions in _types(file):
+            if name.endswith("weight") and dimensions > 1 and dtype.startswith(("I", "U")):
+                raise UserError(
+                    f"{file}: {name} holds integers ({dtype}), as quantized weights do, and no settings beside it say what "
+                    "they stand for. Bring its quantization_config, or the model in full precision."
+                )
+
+
 def check_finite(path: Path) -> None:
     """Read all weight files of a model, a tensor at a time; files that were read before in this process are not read again.
 
@@ -83,6 +97,20 @@ def _check_header(file: Path) -> None:
         if is_out_of_memory(error):
             raise
         raise _damaged(file, str(error)) from error
+
+
+def _types(file: Path) -> Iterator[tuple[str, str, int]]:
+    """Yield each tensor's name, type in capitals, and number of dimensions."""
+    from safetensors import safe_open
+
+    if file.suffix == ".safetensors":
+        with safe_open(file, "np") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - not a dict
+                part = tensors.get_slice(name)
+                yield name, part.get_dtype(), len(part.get_shape())
+        return
+    for name, tensor in _tensors(file):
+        yield name, str(tensor.dtype).removeprefix("torch.").upper(), tensor.ndim
 
 
 def _tensors(file: Path) -> Iterator[tuple[str, torch.Tensor]]:

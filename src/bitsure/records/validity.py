@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from bitsure.base.errors import UserError
 from bitsure.records.record import flat_column
+from bitsure.results.measurement import MACRO
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,10 @@ def check_records(records: pa.Table, where: str) -> None:
             raise UserError(f"{where}: {records[name].null_count} rows have no {name}.")
     if not len(records):
         raise UserError(f"{where} holds no questions.")
+    if MACRO in pc.unique(records["task"]).to_pylist():
+        raise UserError(
+            f"{where}: a task is called {MACRO}, which is what the mean over tasks is called. Give it another name."
+        )
     for wrong, problem in _problems(records):
         if pc.any(wrong).as_py():
             row = records.slice(pc.index(wrong, True).as_py(), 1).to_pylist()[0]

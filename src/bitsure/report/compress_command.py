@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.metrics.metric_names import ECE, MACRO
+from bitsure.records.saved_run import refuse_sweep
 from bitsure.results import Measurement, MetricsByTask, Provenance, Quantization, read, read_if_there
 
 SURENESS = {
@@ -48,10 +50,14 @@ def report_compressibility(directories: Sequence[Path], task: str | None = None)
         task: The task whose numbers are shown; None for a run's only one, or the mean over its tasks.
 
     Raises:
-        UserError: As `read_run`.
+        UserError: As `read_run`, or if a run is given twice or is a copy of another.
     """
     console = terminal.console()
-    for line in markdown([read_run(directory, task) for directory in directories]):
+    runs = [read_run(directory, task) for directory in directories]
+    for i, run in enumerate(runs):
+        if (first := runs.index(run)) < i:
+            raise UserError(f"{directories[i]} has the same results as {directories[first]}: name each run once.")
+    for line in markdown(runs):
         console.print(line, markup=False, soft_wrap=True)
 
 
@@ -61,6 +67,7 @@ def read_run(directory: Path, task: str | None = None) -> SizeAndSureness:
     Raises:
         UserError: If the run is not finished, its codes were not measured, or the task was not scored.
     """
+    refuse_sweep(directory)
     quantization = read_if_there(directory / "quantization.json", Quantization)
     if quantization is None or not (directory / "metrics.json").is_file():
         missing = "quantization.json" if quantization is None else "metrics.json"
@@ -74,8 +81,8 @@ def read_run(directory: Path, task: str | None = None) -> SizeAndSureness:
     )
     if coded_bits is None or entropy is None or seconds is None:
         raise UserError(
-            f"{directory}: no codes of {quantization.quantizer}'s weights were measured (its weights have none, or "
-            "compress.codes was 0). Leave this run out."
+            f"{directory}: no codes of {quantization.quantizer}'s weights were measured. Run it again with "
+            "compress.measure=true in another hydra.run.dir; casts and noise have no codes to measure."
         )
     task = task or (MACRO if MACRO in metrics else next(iter(metrics), "no task"))
     fitting = [name for name, values in metrics.items() if SURENESS.keys() <= values.keys()]
@@ -85,7 +92,7 @@ def read_run(directory: Path, task: str | None = None) -> SizeAndSureness:
         )
     return SizeAndSureness(
         model=provenance.model.name if provenance.model else "",
-        quantizer=quantization.quantizer or "",
+        quantizer=provenance.labels.quantizer if provenance.labels else quantization.quantizer or "",
         bits=quantization.bits_per_weight,
         coded_bits=coded_bits,
         code_entropy=entropy,
@@ -115,12 +122,22 @@ def _answer(model: str, runs: Sequence[SizeAndSureness]) -> str | None:
         return None
     if any(run.questions != runs[0].questions for run in runs):
         return f"{model}: its runs scored different questions, so that they cannot be compared: leave some out."
-    cheapest = min(runs, key=lambda run: run.coded_bits)
-    parts = [f"{model}: the cheapest to load is {cheapest.quantizer}, {cheapest.coded_bits:.2f} bits a weight after coding"]
+    names, cheapest = _lowest(runs, lambda run: run.coded_bits)
+    parts = [f"{model}: the cheapest to load {names}, {cheapest.coded_bits:.2f} bits a weight after coding"]
     for metric, what in (("confidence", "the least sure"), ("true_label_prob", "the least sure of the right answer")):
-        least = min(runs, key=lambda run: run.numbers[metric].value or 0.0)
-        parts.append(f"{what} is {least.quantizer} ({SURENESS[metric]} {_number(least.numbers[metric])})")
+        names, least = _lowest(runs, partial(_value, metric))
+        parts.append(f"{what} {names} ({SURENESS[metric]} {_number(least.numbers[metric])})")
     return "; ".join(parts) + "."
+
+
+def _value(metric: str, run: SizeAndSureness) -> float:
+    return run.numbers[metric].value or 0.0
+
+
+def _lowest(runs: Sequence[SizeAndSureness], key: Callable[[SizeAndSureness], float]) -> tuple[str, SizeAndSureness]:
+    """Return in words which quantizers have the lowest number, and the first of them."""
+    lowest = [run for run in runs if key(run) == min(map(key, runs))]
+    return f"{'is' if len(lowest) == 1 else 'are'} {' and '.join(run.quantizer for run in lowest)}", lowest[0]
 
 
 def _number(measured: Measurement) -> str:

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator
 
 from bitsure.results.result import Integer, Result
 
+MACRO = "macro_average"  # the task that stands for the mean over tasks
 Interval: TypeAlias = tuple[float, float]
 
 

@@ -107,6 +107,8 @@ def run(
     if sweep is None:  # the line of a sweep's cell is its launcher's, and all of this is on its page
         records = run_dir / "records.parquet"
         places = {"report": report.page, "records": records, "checkpoint": about.checkpoint, "W&B": tracker.where}
+        if prepared.plan and prepared.plan.quant.has_codes and not config.compress.measure:
+            places["size"] = "compress.measure=true measures how far the codes compress, and the time to load them"
         terminal_summary.show(report, about, config.metric, places)
     if report.verdict:
         _check_strict(config, report.verdict, run_dir)
@@ -120,7 +122,9 @@ def _quantize(prepared: PreparedRun, config: Config, current: RunDirectory) -> Q
         to_read = bool(prepared.scorer.missing(prepared.scored, to_read=True))
         quantized = ensure_quantized(plan, store, log_file, to_read)
     with current.stage("compress"):
-        compressibility = ensure_compressibility(plan, _hashed(plan, prepared), config.compress, store, log_file)
+        compressibility = None
+        if config.compress.measure:
+            compressibility = ensure_compressibility(plan, _hashed(plan, prepared), config.compress, store, log_file)
         proof = quantized.proof.model_copy(
             update=headline(compressibility) | {"checkpoint": str(quantized.checkpoint.absolute())}
         )

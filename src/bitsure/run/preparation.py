@@ -24,6 +24,7 @@ from bitsure.run.wandb_run import check_login
 from bitsure.scoring.question_source import locate_questions
 from bitsure.scoring.scored_model import ScoredModel
 from bitsure.scoring.scorer import Scorer
+from bitsure.tasks.harness_names import check_task_names
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def prepare(config: Config, log_file: Path, memo: Memo, on_wait: Callable[[float
         UserError: If a file or data set is unavailable, or settings contradict each other.
     """
     check_own_metrics(config.metric)
+    memo(check_task_names, config.task)
     store, mirror = Store(config.paths.store, on_wait), config.paths.hub_mirror
     quantizer = check_model(config.model, config.quant, config.control.seeds > 0)
     with terminal.output_to(log_file):

@@ -208,9 +208,9 @@ class Scorer:
 
     def _score_tasks(self, names: Sequence[str], model: ScoredModel, checkpoint: Path | None, label: str) -> None:
         """Score tasks, one after the other; other processes wait for the one that scores, and then find its records."""
-        limit = self.questions.task.limit
+        settings = self.questions.task
         with terminal.output_to(self.log_file):
-            total = sum(self._loaded[name].count_requests(limit) for name in names)
+            total = sum(self._loaded[name].count_requests(settings) for name in names)
         lm: HookedLM | None = None
         with (
             progress(f"scoring {label}", total) as advance,
@@ -220,7 +220,7 @@ class Scorer:
                 key = self._key(model, name)
                 with self.store.lock("records", key):
                     if self._find(model, name, to_read=True):
-                        advance(self._loaded[name].count_requests(limit), note="by another process")
+                        advance(self._loaded[name].count_requests(settings), note="by another process")
                         self._journal(model, name).remove()
                         continue
                     if lm is None:

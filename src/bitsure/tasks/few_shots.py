@@ -60,6 +60,8 @@ class ExampleSampler:
         """Questions that examples were drawn for since the sampler was seeded."""
         self.repeated = 0
         """How many of these the harness shows among their own examples."""
+        self.warned = False
+        """Whether a warning has said so: a run asks the same questions of several models."""
         self._name, self._task, self._exclude, self._seed = name, task, exclude_question, 0
         self._harness: Sampler = task.sampler
         self._settings = task.fewshot_cfg
@@ -190,9 +192,10 @@ def prepare_few_shots(name: str, harness_task: HarnessTask, task: TaskSettings) 
 
 
 def warn_of_repeated_questions(name: str, harness_task: HarnessTask, exclude_question: bool) -> None:
-    """Warn with the number of questions that the harness shows among their own examples."""
+    """Warn once with the number of questions that the harness shows among their own examples."""
     sampler = getattr(harness_task, "sampler", None)
-    if isinstance(sampler, ExampleSampler) and sampler.repeated:
+    if isinstance(sampler, ExampleSampler) and sampler.repeated and not sampler.warned:
+        sampler.warned = True
         log.warning(
             "task %s: the harness's few-shot examples contain the question itself in %d of %d prompts; %s",
             name,

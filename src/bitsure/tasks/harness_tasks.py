@@ -15,11 +15,12 @@ from bitsure.base.files import files_at, hash_file
 from bitsure.config.schema import TaskSettings
 from bitsure.hub.data_sets import data_sets_from
 from bitsure.hub.repositories import FILES, Origin, local_origin
+from bitsure.results.measurement import MACRO
 from bitsure.tasks.data_files import READING_ERRORS, changed_data, load_error, missing_column
 from bitsure.tasks.few_shots import prepare_few_shots, repeatable_draws
 from bitsure.tasks.kinds import KINDS, kind_of
 from bitsure.tasks.prompt_files import check_prompts
-from bitsure.tasks.protocols import HarnessTask
+from bitsure.tasks.protocols import Document, HarnessTask
 from bitsure.tasks.task_code import check_trusted, files_read_by, task_code
 from bitsure.tasks.task_names import WHY_NOT_SCORED, check_scored, find_manager, members
 from bitsure.tasks.templates import sandbox_templates
@@ -38,20 +39,26 @@ class LoadedTasks:
     places: tuple[str, ...] = ()
     """The files, folders and patterns of this machine that were read, apart from the harness and the hub's cache."""
 
-    def count_requests(self, limit: int | None) -> int:
-        """Return how many choices, continuations and texts are scored, of the first `limit` documents of each task."""
-        return sum(kind_of(task).n_requests(task, doc) for task in self.tasks.values() for doc in list(task.eval_docs)[:limit])
+    def count_requests(self, settings: TaskSettings) -> int:
+        """Return how many choices, continuations and texts are scored."""
+        return sum(kind_of(task).n_requests(task, doc) for task in self.tasks.values() for doc in _asked(task, settings))
 
-    def estimate_size(self, limit: int | None) -> tuple[int, int]:
+    def estimate_size(self, settings: TaskSettings) -> tuple[int, int]:
         """Return the number of questions, and about how many characters they and their choices have."""
         questions = characters = 0
         for task in self.tasks.values():
-            docs = list(task.eval_docs)[:limit]
+            docs = _asked(task, settings)
             some = docs[:: max(1, len(docs) // SIZE_SAMPLE)]
             questions += len(docs)
             sampled = sum(len(text) for doc in some for text in kind_of(task).texts(task, doc))
             characters += sampled * len(docs) // max(1, len(some))
         return questions, characters
+
+
+def _asked(task: HarnessTask, settings: TaskSettings) -> list[Document]:
+    """Return the documents of a task that are scored."""
+    docs = list(task.eval_docs)
+    return docs[: settings.questions_of(len(docs))]
 
 
 def load_tasks(task: TaskSettings, names: Sequence[str], hub_mirror: str | None, fetch: bool = False) -> dict[str, LoadedTasks]:
@@ -84,7 +91,7 @@ def load_tasks(task: TaskSettings, names: Sequence[str], hub_mirror: str | None,
             with files_read_by(code[name]) as places:
                 tasks = _load_and_check(managers[name], name, task)
                 if code[name].runs:
-                    _read_documents(tasks.values(), task.limit)
+                    _read_documents(tasks.values(), task)
             files = _files_of_this_machine(places, hub_mirror, task.include_path)
             data = dict(origins) | ({FILES: local_origin(files)} if files else {})
             loaded[name] = LoadedTasks(tasks, data, tuple(sorted(map(str, places))))
@@ -95,6 +102,8 @@ def _load_and_check(manager: TaskManager, name: str, task: TaskSettings) -> dict
     """Load the tasks of a name, set how their examples are drawn, and read the first document of each."""
     with repeatable_draws():
         tasks = _load(manager, name)
+    if MACRO in tasks:
+        raise UserError(f"task.names: {MACRO} is what the mean over tasks is called. Give the task another name in its YAML.")
     for member, harness_task in tasks.items():
         if harness_task.OUTPUT_TYPE not in KINDS:  # the kind of a Python task is known only now
             raise UserError(f"task.names: {member} is of the kind {harness_task.OUTPUT_TYPE}: {WHY_NOT_SCORED}.")
@@ -104,11 +113,11 @@ def _load_and_check(manager: TaskManager, name: str, task: TaskSettings) -> dict
     return tasks
 
 
-def _read_documents(tasks: Iterable[HarnessTask], limit: int | None) -> None:
+def _read_documents(tasks: Iterable[HarnessTask], settings: TaskSettings) -> None:
     """Have tasks read what they will score, so that files which their own code opens only then are noted."""
     with repeatable_draws():
         for task in tasks:
-            for doc in islice(task.eval_docs, limit):
+            for doc in _asked(task, settings):
                 kind_of(task).texts(task, doc)
                 task.doc_to_target(doc)
 

@@ -9,8 +9,9 @@ from typing import Any
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry, Kind
 
-from bitsure.base.errors import UserError, did_you_mean
+from bitsure.base.errors import UserError
 from bitsure.config.schema import TaskSettings
+from bitsure.tasks.harness_names import no_such_task
 from bitsure.tasks.kinds import KINDS
 
 WHY_NOT_SCORED = "its answer is text that the model writes, which has no choice probabilities to take a confidence from"
@@ -29,22 +30,10 @@ def find_manager(task: TaskSettings, name: str) -> TaskManager:
     if task.include_path is None or name not in manager.all_tasks:
         manager = task_manager(task.include_path, include_defaults=True)
     if name not in manager.all_tasks:
-        where = "lm-evaluation-harness" + (f" or in task.include_path={task.include_path}" if task.include_path else "")
-        unknown = dict.fromkeys(other for other in [name, *task.names] if other not in manager.all_tasks)
-        listed = " No task ".join(f"{other!r}.{did_you_mean(other, manager.all_tasks)}" for other in unknown)
-        raise UserError(
-            f"task.names: in {where} there is no task {listed} `lm-eval ls tasks` lists them all.{_tasks_of_the_folder(task)}"
-        )
+        unknown = [other for other in dict.fromkeys([name, *task.names]) if other not in manager.all_tasks]
+        own = task_manager(task.include_path, include_defaults=False).all_tasks if task.include_path else []
+        raise no_such_task(task, unknown, manager.all_tasks, sorted(own))
     return manager
-
-
-def _tasks_of_the_folder(task: TaskSettings) -> str:
-    """Return a sentence on what `task.include_path` holds; empty where it is not set."""
-    if task.include_path is None:
-        return ""
-    names = ",".join(sorted(task_manager(task.include_path, include_defaults=False).all_tasks))
-    holds = f"name its tasks: 'task.names=[{names}]'" if names else "it holds no task"
-    return f" The folder task.include_path takes the place of the one that the preset task={task.name} has; {holds}."
 
 
 @functools.cache

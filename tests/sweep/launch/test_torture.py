@@ -38,7 +38,6 @@ SWEEP = [
     "calib.nsamples=16",
     "calib.seqlen=64",
     "metric.resamples=100",
-    "compress.codes=0",
     "tracking.mode=disabled",
 ]
 HOLDS_A_LOCK = """

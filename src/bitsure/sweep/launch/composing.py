@@ -23,9 +23,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from bitsure.base.errors import UserError, did_you_mean
+from bitsure.base.errors import UserError
 from bitsure.base.files import hash_json
-from bitsure.config.hydra_errors import sentence
+from bitsure.config.hydra_errors import lines_of, no_such_option, refused_value, sentence
 from bitsure.config.labels import model_labels, quantizer_label
 from bitsure.config.schema import Config, resolved
 from bitsure.config.sweep_overrides import expand
@@ -232,7 +232,7 @@ class _Composer:
             else:  # it adds or removes a setting
                 self._load([*choices, str(value.input_line)])
         except (UserError, *REFUSALS) as error:
-            return _unknown_part(value.key_or_group, composed) or f"{value.input_line}: {str(error).splitlines()[0]}"
+            return _unknown_part(value.key_or_group, composed) or refused_value(str(value.input_line), lines_of(error)[0])
         return None
 
     def _options(self, override: Override) -> list[str]:
@@ -244,7 +244,7 @@ class _Composer:
         options, chosen = self._options(override), override.value()
         if not isinstance(chosen, str) or chosen in options:
             return None
-        return f"{override.input_line}: no such option.{did_you_mean(chosen, options)} There are {', '.join(options)}."
+        return no_such_option(override.key_or_group, chosen, options)
 
 
 @cache

@@ -68,7 +68,7 @@ class WorkEstimator:
         self.memo = memo
         self._speeds: dict[str, list[tuple[float, float]]] = defaultdict(list)  # kind of work → operations, operations a second
         self._tokens: dict[str, list[float]] = defaultdict(list)  # task → tokens of a question
-        self._questions: dict[tuple[str, int | None], int] = {}  # task and limit → questions
+        self._questions: dict[tuple[str, int | float | None], int] = {}  # task and limit → questions
         for file in store.root.glob(f"*/*/{COST_FILE}"):
             self._learn(file.parent)
 
@@ -126,7 +126,7 @@ class WorkEstimator:
         """Return a task's questions and characters."""
         from bitsure.tasks.harness_tasks import load_tasks
 
-        return self.memo(load_tasks, task, [name], hub_mirror)[name].estimate_size(task.limit)
+        return self.memo(load_tasks, task, [name], hub_mirror)[name].estimate_size(task)
 
 
 @functools.cache

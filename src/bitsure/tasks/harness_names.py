@@ -1,0 +1,98 @@
+"""The names of lm-evaluation-harness's tasks, groups and tags, read from its files without importing it or parsing them."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from bitsure.base.errors import UserError, did_you_mean
+from bitsure.config.option_groups import options
+from bitsure.config.schema import TaskSettings
+
+NAMING = re.compile(r"""^["']?(?:task|group|tag)["']?\s*:[ \t]*(.*)$""", re.MULTILINE)
+ITEM = re.compile(r"""[ \t]*-[ \t]*["']?([^"'\s#:]+)""")
+NO_YAML = (".py", ".md", ".txt", ".json", ".jsonl")
+
+
+def check_task_names(task: TaskSettings) -> None:
+    """Raise UserError for names in task.names that no file of the harness, or of `task.include_path`, has.
+
+    The harness itself takes 20 seconds to read its 15,000 files; this takes one, and none for names that conf/task has. A name
+    that passes here may still be refused there.
+    """
+    own = names_in(Path(task.include_path)) if task.include_path else frozenset()
+    missing = [name for name in task.names if name not in own]
+    if not missing or set(missing) <= {name for option in options("task") for name in option.content.get("names", ())}:
+        return
+    known = own | names_of_the_harness()
+    if unknown := [name for name in missing if name not in known]:
+        raise no_such_task(task, unknown, sorted(known), sorted(own))
+
+
+def no_such_task(task: TaskSettings, unknown: list[str], known: list[str], own: list[str]) -> UserError:
+    """Return the error for names of tasks that there are not.
+
+    Args:
+        task: The settings.
+        unknown: The names.
+        known: Those that there are.
+        own: Those in the folder `task.include_path`.
+    """
+    where = "lm-evaluation-harness" + (f" or in task.include_path={task.include_path}" if task.include_path else "")
+    listed = " No task ".join(f"{name!r}.{did_you_mean(name, known)}" for name in unknown)
+    folder = ""
+    if task.include_path is not None:
+        holds = f"name its tasks: 'task.names=[{','.join(own)}]'" if own else "it holds no task"
+        folder = f" The folder task.include_path takes the place of the one that the preset task={task.name} has; {holds}."
+    return UserError(
+        f"task.names: in {where} there is no task {listed} `bitsure list tasks WORD` lists those with a word.{folder}"
+    )
+
+
+@cache
+def names_of_the_harness() -> frozenset[str]:
+    """Return every name that the harness's files have; none where it is not installed."""
+    package = find_spec("lm_eval")
+    places = package.submodule_search_locations if package else None
+    return names_in(Path(next(iter(places))) / "tasks") if places else frozenset()
+
+
+def names_in(folder: Path) -> frozenset[str]:
+    """Return the values of task, group and tag in a folder's files, which YAML files may include without a suffix."""
+    names: set[str] = set()
+    for place, _, files in os.walk(folder, followlinks=True):
+        for file in files:
+            if not file.endswith(NO_YAML):
+                names |= _names_of(Path(place, file))
+    return frozenset(names)
+
+
+def _names_of(file: Path) -> set[str]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return set()
+    names: set[str] = set()
+    for naming in NAMING.finditer(text):
+        value = naming[1].partition(" #")[0].strip()
+        if value.startswith("["):
+            names |= {name.strip(" \"'") for name in value.strip("[]").split(",")}
+        elif value:
+            names.add(value.strip("\"'"))
+        else:
+            names |= _items(text[naming.end() + 1 :])
+    return names
+
+
+def _items(text: str) -> set[str]:
+    """Return the items of the list that a text begins with."""
+    names: set[str] = set()
+    for line in text.splitlines():
+        if item := ITEM.match(line):
+            names.add(item[1])
+        elif line.strip() and not line.startswith((" ", "\t", "#")):
+            break
+    return names

@@ -1,0 +1,71 @@
+"""Print the names that a command may give: models, quantizers, tasks."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+from rich.table import Table
+
+from bitsure.base import terminal
+from bitsure.base.errors import UserError
+from bitsure.config.option_groups import Option, families, options
+from bitsure.tasks.harness_names import names_of_the_harness
+
+KINDS = {"models": "model", "quants": "quant", "tasks": "task"}
+
+
+def list_names(kind: str, word: str | None) -> None:
+    """Print the options of a group of settings, with what each is; of tasks, also the harness's own names with a word.
+
+    Args:
+        kind: One of KINDS.
+        word: What the names that are printed contain; None for all.
+
+    Raises:
+        UserError: If no name contains the word.
+    """
+    rows = [row for row in _rows(kind) if word is None or word.lower() in row[0].lower()]
+    out = terminal.console()
+    if rows:
+        table = Table(f"{KINDS[kind]}=", "", box=None, padding=(0, 1, 0, 0), show_edge=False)
+        for row in rows:
+            table.add_row(*map(escape, row))
+        out.print(table)
+    names = _harness_tasks(word) if kind == "tasks" else []
+    if word is not None and not rows and not names:
+        raise UserError(f"No name in {kind} contains {word!r}. `bitsure list {kind}` prints all.")
+    if names:
+        out.print(f"\nof lm-evaluation-harness, 'task.names=[…]':\n{' '.join(names)}", markup=False, soft_wrap=False)
+    elif kind == "tasks":
+        out.print(
+            "\nAny other task, group or tag of lm-evaluation-harness: 'task.names=[…]'. `bitsure list tasks WORD` prints those "
+            "whose name contains a word, docs/tasks.md what is scored of each.",
+            markup=False,
+        )
+
+
+def _rows(kind: str) -> list[tuple[str, str]]:
+    if kind == "tasks":
+        return [(task.name, _task_note(task.comment, task.content.get("names") or [])) for task in options("task")]
+    if kind == "models":
+        return [(model.name, _model_note(model)) for family in families("model") for model in family.options]
+    return [
+        (quant.name, family.comment if quant.name == family.name else f"as {family.name}")
+        for family in families("quant")
+        for quant in family.options
+    ]
+
+
+def _model_note(model: Option) -> str:
+    """Return what a model option is: its comment, else its repository, or that the project holds it."""
+    return model.comment or str(model.model.get("repo") or "embedded")
+
+
+def _task_note(comment: str, names: list[str]) -> str:
+    """Return what a task option is: its comment, and its tasks."""
+    listed = ", ".join(names)
+    return f"{comment} ({listed})" if comment else listed
+
+
+def _harness_tasks(word: str | None) -> list[str]:
+    """Return the harness's names that contain a word; none without a word, as there are 15,000."""
+    return [] if word is None else sorted(name for name in names_of_the_harness() if word.lower() in name.lower())

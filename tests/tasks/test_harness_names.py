@@ -1,0 +1,64 @@
+"""Names of tasks are read from files alone, so that a misspelt one is named at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from bitsure.base.errors import UserError
+from bitsure.config.schema import TaskSettings
+from bitsure.tasks import harness_names
+from bitsure.tasks.harness_names import check_task_names, names_in, names_of_the_harness
+from bitsure.tasks.list_command import list_names
+
+
+def check(*names: str, include_path: str | None = None) -> None:
+    check_task_names(TaskSettings(name="own", names=list(names), include_path=include_path))
+
+
+def test_tasks_groups_and_tags_are_found_however_they_are_written(tmp_path):
+    (tmp_path / "a.yaml").write_text("task: one # the first\ntag: [red, 'blue']\nmetric_list:\n  - metric: acc\n")
+    (tmp_path / "_base").write_text('"task": "two"\ntag:\n  - green\n  - "grey"\nother: 1\n')
+    (tmp_path / "g.yaml").write_text("group: all\ntask:\n- one\n- task: two\n")
+    (tmp_path / "no.py").write_text("task: none\n")
+    assert {"one", "red", "blue", "two", "green", "grey", "all"} <= names_in(tmp_path) and "none" not in names_in(tmp_path)
+
+
+def test_a_misspelt_name_is_named_without_the_harness(monkeypatch, tmp_path):
+    monkeypatch.setattr(harness_names, "names_of_the_harness", lambda: frozenset(["arc_easy", "arc_challenge", "piqa"]))
+    with pytest.raises(UserError, match=r"no task 'arc_esy'\. Did you mean arc_easy.*`bitsure list tasks WORD` lists those"):
+        check("arc_esy", "piqa")
+    (tmp_path / "mine.yaml").write_text("task: mine\n")
+    check("mine", "piqa", include_path=str(tmp_path))
+    with pytest.raises(UserError, match=r"no task 'mime'\. Did you mean mine.*name its tasks: 'task\.names=\[mine\]'"):
+        check("mime", include_path=str(tmp_path))
+
+
+def test_names_of_conf_and_of_ones_own_folder_need_no_search(monkeypatch, tmp_path):
+    monkeypatch.setattr(harness_names, "names_of_the_harness", lambda: pytest.fail("the harness's files are read"))
+    (tmp_path / "mine.yaml").write_text("task: mine\n")
+    check("arc_easy", "hellaswag")
+    check("mine", include_path=str(tmp_path))
+
+
+@pytest.mark.slow
+def test_every_name_that_the_harness_knows_is_found():
+    from bitsure.tasks.task_names import task_manager
+
+    assert set(task_manager(None, True).all_tasks) <= names_of_the_harness()
+
+
+@pytest.mark.parametrize(
+    ("kind", "word", "shown"),
+    [("models", "opt-12", "facebook/opt-125m"), ("quants", "w4a8kv4", "as w8a8"), ("tasks", None, "`bitsure list tasks WORD`")],
+)
+def test_names_are_listed_with_what_they_are(capsys, kind, word, shown):
+    list_names(kind, word)
+    assert shown in capsys.readouterr().out
+
+
+def test_the_harness_names_are_listed_by_a_word(capsys, monkeypatch):
+    monkeypatch.setattr("bitsure.tasks.list_command.names_of_the_harness", lambda: frozenset(["lambada_openai", "piqa"]))
+    list_names("tasks", "Lambada")
+    assert "lambada_openai" in capsys.readouterr().out
+    with pytest.raises(UserError, match="No name in tasks contains 'zzz'"):
+        list_names("tasks", "zzz")
