@@ -16,12 +16,13 @@ from omegaconf import DictConfig, OmegaConf
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.base.files import check_file_names
-from bitsure.config import hydra_errors, own_code, schema
+from bitsure.config import help_text, hydra_errors, own_code, schema
 from bitsure.config.labels import quantizer_label
 from bitsure.config.schema import Config
 from bitsure.config.validation import check_choices, to_dataclasses
 
 schema.register()
+help_text.register()
 # Threads that wait by spinning make a run ten times slower on a machine with other work. Threads that sleep at once make small
 # operations twice as slow. Let them spin for microseconds. torch reads this when it is loaded.
 if "OMP_WAIT_POLICY" not in os.environ:

@@ -24,8 +24,21 @@ FEW = 25  # options that are listed without their families
 CLASSES: dict[str, type[Any]] = {"quant": GptqSettings}  # the default's, which has the settings of most quantizers
 
 
+def register() -> None:
+    """Make `${options_help:}` and `${settings_help:}`, of which conf/config.yaml makes --help, known to Hydra."""
+
+    def options_text(*, _root_: DictConfig) -> str:
+        return options_help(_root_)
+
+    def settings_text(*, _root_: DictConfig) -> str:
+        return settings_help(_root_)
+
+    OmegaConf.register_new_resolver("options_help", options_text, replace=True)
+    OmegaConf.register_new_resolver("settings_help", settings_text, replace=True)
+
+
 def options_help(composed: DictConfig) -> str:
-    """Return the groups with their options, for `${options_help:}` in a config."""
+    """Return the groups with their options."""
     sources = composed.hydra.runtime.config_sources
     folders = [Path(source.path) for source in sources if source.schema == "file"]
     return "\n".join(
@@ -34,7 +47,7 @@ def options_help(composed: DictConfig) -> str:
 
 
 def settings_help(composed: DictConfig) -> str:
-    """Return every setting with its value and what it is, for `${settings_help:}` in a config."""
+    """Return every setting with its value and what it is."""
     lines = (_wrapped(f"{one.key}={_value(composed, one)}", one.comment.replace("None", "null")) for one in settings())
     return "\n".join(lines).replace("$", "$$")
 

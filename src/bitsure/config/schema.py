@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, OmegaConf
 
 from bitsure.base.errors import UserError, at_least, one_of
 from bitsure.config.model import ModelSettings
@@ -283,7 +283,7 @@ def _plain(value: Any) -> Any:
 
 
 def register() -> None:
-    """Make the schemas and the resolvers `${project:…}`, `${options_help:}` and `${settings_help:}` known to Hydra."""
+    """Make the schemas and the `${project:…}` resolver known to Hydra; conf/*.yaml build on them."""
     # conf/hydra/launcher has the plugins' names, so that the error for a missing one can say what installs it.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
     schema = OmegaConf.structured(Config)
@@ -294,17 +294,3 @@ def register() -> None:
     OmegaConf.set_struct(schema.metric, False)  # so that metric.own.mine=… needs no + on the command line
     ConfigStore.instance().store(name="schema", node=schema)
     OmegaConf.register_new_resolver("project", lambda path: str(project_path(path)), replace=True)
-    OmegaConf.register_new_resolver("options_help", _options_help, replace=True)
-    OmegaConf.register_new_resolver("settings_help", _settings_help, replace=True)
-
-
-def _options_help(*, _root_: DictConfig) -> str:
-    from bitsure.config.help_text import options_help
-
-    return options_help(_root_)
-
-
-def _settings_help(*, _root_: DictConfig) -> str:
-    from bitsure.config.help_text import settings_help
-
-    return settings_help(_root_)
