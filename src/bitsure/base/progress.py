@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task
 from rich.text import Text
 
 from bitsure.base import terminal
@@ -86,15 +86,23 @@ def progress(description: str, total: int | None) -> Iterator[Advance]:
             yield advance
 
 
+class _TimesColumn(ProgressColumn):
+    """The time elapsed, and left where that can be told."""
+
+    def render(self, task: Task) -> Text:
+        """Return both times in words."""
+        left = "" if task.time_remaining is None else f", {clock(task.time_remaining)} left"
+        return Text(f"{clock(task.elapsed or 0)} elapsed{left}")
+
+
 class Bar(Progress):
     """A progress bar below what it is of: beside it, a narrow terminal would cut words."""
 
     def __init__(self, out: Console, transient: bool) -> None:
-        columns = (BarColumn(bar_width=None), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("elapsed,"))
         super().__init__(
-            *columns,
-            TimeRemainingColumn(),
-            TextColumn("left"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            _TimesColumn(),
             console=out,
             expand=True,
             transient=transient,
