@@ -10,16 +10,19 @@ from bitsure.config.schema import VerdictSettings
 from bitsure.results import Difference
 from tests.builders.settings import MARGINS, METRIC
 
-NAMES = ("accuracy", "nll", "smooth_calibration_error")
+NAMES = ("accuracy", "nll", "debiased_squared_calibration_error")
 Z, POWER_Z = 1.959964, 0.841621  # normal quantiles of .975 and .8
 
 
 def comparison(accuracy, nll, calibration, task="t", n=1000, **fields):
-    """Each metric as (value, low, high) of quantized − full."""
+    """Each metric as (value, low, high) of quantized − full; calibration that of the error around .05, whose square it is."""
+    squared = tuple(0.1 * end for end in calibration)
     values = {
         name: Difference(value=value, ci_low=low, ci_high=high, n=n, **fields)
-        for name, (value, low, high) in zip(NAMES, (accuracy, nll, calibration), strict=True)
+        for name, (value, low, high) in zip(NAMES, (accuracy, nll, squared), strict=True)
     }
+    sides = {"baseline": 0.05**2, "quantized": 0.05**2}
+    values[NAMES[2]] = values[NAMES[2]].model_copy(update=sides)
     probability = Difference(value=0.0, ci_low=-0.01, ci_high=0.01, n=n, smallest_detectable=0.02)
     return {task: values | {"true_label_prob": probability}}
 
@@ -49,7 +52,7 @@ NOTHING = (0.0, 0.0, 0.0)
         ({0: (0.003, -0.011, 0.017)}, "undecided", "ccuracy rises by 0.0030 [-0.0110, +0.0170]"),
         ({0: (-0.05, -0.06, -0.04)}, "inferior", "ccuracy falls by 0.0500 [+0.0400, +0.0600]"),
         ({1: (0.03, 0.021, 0.04)}, "inferior", "he NLL rises by 0.0300 [+0.0210, +0.0400] nats"),
-        ({2: (0.01, 0.0, 0.02)}, "undecided", "he smooth calibration error rises by 0.0100"),
+        ({2: (0.01, 0.0, 0.02)}, "undecided", "he debiased calibration error rises by 0.0100"),
         ({2: (0.05, 0.04, 0.06)}, "inferior", "surely beyond the margin of 0.01"),
         ({0: (-0.05, -0.06, -0.04), 2: (0.01, 0.0, 0.02)}, "inferior", "ccuracy falls"),
         ({0: (0.05, 0.04, 0.06)}, "non-inferior", "ccuracy rises by 0.0500"),  # better than before is no loss

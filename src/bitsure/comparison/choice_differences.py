@@ -16,7 +16,15 @@ from bitsure.metrics.confidence_shift import shift_metrics
 from bitsure.metrics.deferral_curve import deferral_points
 from bitsure.metrics.estimation import estimate
 from bitsure.metrics.flips import mcnemar
-from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, CLUSTER_ROBUST, JUDGED, PAPER_COMPAT, PRIMARY, TEMPERATURE
+from bitsure.metrics.metric_names import (
+    BASELINE_ABOVE_GUESSING,
+    CLUSTER_ROBUST,
+    FORECAST,
+    JUDGED,
+    PAPER_COMPAT,
+    PRIMARY,
+    TEMPERATURE,
+)
 from bitsure.metrics.own_metrics import own_metrics
 from bitsure.metrics.pair_metrics import pair_metrics
 from bitsure.metrics.paper_intervals import paper_estimates
@@ -88,7 +96,7 @@ def _metric_differences(
         some = metric.members(full) is not None
         fields: dict[str, float] = {"n_baseline": metric.count(full), "n_quantized": metric.count(quantized)} if some else {}
         if name in JUDGED:
-            fields["variance_error"] = estimates[name].variance_error
+            fields |= {key: getattr(estimates[name], key) for key in FORECAST}
         results[name] = summarize(
             Difference, estimates[name], len(full), resampling, level, baseline=was, quantized=now, **fields
         )

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from bitsure.comparison.losses import Loss
-from bitsure.comparison.questions_needed import Distance, decidable_distance, needed_growth
+from bitsure.comparison.questions_needed import Distance, errors_shown, needed_growth
 from bitsure.metrics.bootstrap import t_quantile
 from bitsure.results.verdict import INFERIOR, NON_INFERIOR, UNDECIDED, Decision, MarginVerdict, QuestionsNeeded
 
@@ -47,7 +47,7 @@ def judge_losses(losses: Mapping[str, Loss], level: float, n: int) -> Judgement:
     if verdict != UNDECIDED or not can_decide(losses):
         return Judgement(verdict, margins, level, n)
     undecided = [name for name, of_metric in margins.items() if of_metric.verdict == UNDECIDED]
-    limiting = max(undecided, key=lambda name: losses[name].above / losses[name].margin)
+    limiting = max(undecided, key=lambda name: losses[name].above / losses[name].limit)
     return Judgement(verdict, margins, level, n, _questions_needed(losses.values(), errors, n), limiting)
 
 
@@ -88,8 +88,8 @@ def _p_value(losses: Collection[Loss]) -> float:
     """Return the smallest α at which two-sided intervals at 1 − α decide."""
     from scipy.special import ndtr
 
-    within = max(ndtr(-_errors(loss.margin - loss.value, loss.above)) for loss in losses)
-    beyond = min(ndtr(-_errors(loss.value - loss.margin, loss.below)) for loss in losses)
+    within = max(ndtr(-_errors(loss.limit - loss.value, loss.above)) for loss in losses)
+    beyond = min(ndtr(-_errors(loss.value - loss.limit, loss.below)) for loss in losses)
     return 2 * float(min(within, beyond))
 
 
@@ -102,16 +102,16 @@ def _against_margin(loss: Loss, level: float, errors: float) -> MarginVerdict:
     low, high = loss.interval(level)
     verdict = UNDECIDED
     if loss.is_judged:
-        verdict = NON_INFERIOR if high < loss.margin else INFERIOR if low > loss.margin else UNDECIDED
+        verdict = NON_INFERIOR if high < loss.limit else INFERIOR if low > loss.limit else UNDECIDED
     clusters = {} if loss.n_clusters is None else {"n_clusters": loss.n_clusters}
     return MarginVerdict(
         verdict=verdict,
-        loss=loss.value,
-        ci_low=low,
-        ci_high=high,
+        loss=loss.in_unit(loss.value),
+        ci_low=loss.in_unit(low),
+        ci_high=loss.in_unit(high),
         margin=loss.margin,
         n=loss.n,
-        decidable_margin=decidable_distance(loss.above, errors) if loss.is_judged else None,
+        decidable_margin=loss.in_unit(errors_shown(errors) * loss.above) if loss.is_judged else None,
         **clusters,
     )
 
@@ -133,14 +133,18 @@ def _questions_needed(losses: Collection[Loss], errors: float, n: int) -> Questi
         distances = []
         for loss in losses:
             scale = math.exp(ends * errors * loss.variance_error) if ends and loss.above > 0 else 1.0
-            distances.append(Distance(loss.margin, loss.above**2 * scale))
+            distances.append(_distance(loss, loss.limit, loss.above**2 * scale))
         return more(needed_growth(distances, errors))
 
-    beyond = [loss for loss in losses if loss.value > loss.margin]
+    beyond = [loss for loss in losses if loss.value > loss.limit]
     if beyond:
-        seen = min(needed_growth([Distance(loss.value - loss.margin, loss.below**2)], errors) for loss in beyond)
+        seen = min(needed_growth([_distance(loss, loss.value - loss.limit, loss.below**2)], errors) for loss in beyond)
     else:
-        seen = needed_growth([Distance(loss.margin - loss.value, loss.above**2) for loss in losses], errors)
+        seen = needed_growth([_distance(loss, loss.limit - loss.value, loss.above**2) for loss in losses], errors)
     is_known = all(math.isfinite(loss.variance_error) for loss in losses if loss.above > 0)
     low, high = (lossless(-1), lossless(1)) if is_known else (None, None)
     return QuestionsNeeded(if_lossless=lossless(0), low=low, high=high, at_loss_seen=more(seen))
+
+
+def _distance(loss: Loss, size: float, variance: float) -> Distance:
+    return Distance(size, variance * (1 - loss.chance_share), variance * loss.chance_share)

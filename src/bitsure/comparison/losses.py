@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from bitsure.config.schema import VerdictSettings
 from bitsure.metrics.bootstrap import t_quantile
 from bitsure.metrics.estimation import FEWEST
-from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, JUDGED
+from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, SQUARED_CALIBRATION
 from bitsure.results.measurement import Difference
 
+CALIBRATION = "calibration_error"
+COMPARED = {"accuracy": "accuracy", "nll": "nll", CALIBRATION: SQUARED_CALIBRATION}  # what each loss is computed from
 GUESSING_LEVEL = 0.9  # two-sided: a one-sided test at .05
 
 
@@ -19,15 +21,22 @@ GUESSING_LEVEL = 0.9  # two-sided: a one-sided test at .05
 class Loss:
     """A loss with its uncertainty, of one task or of the mean over tasks.
 
+    That of calibration is the rise of the debiased squared error, whose estimate is unbiased and whose interval covers. Near
+    perfect calibration that of a difference of errors does not. `limit` and `in_unit` turn it into a rise of the error.
+
     Attributes:
-        value: How much worse the quantized model is, in the metric's unit; below 0 where it is better.
+        value: How much worse the quantized model is; below 0 where it is better.
         below: The standard error towards the lower end of its interval; NaN for too few questions.
         above: The standard error towards the upper end.
-        margin: The largest loss that is small enough to ship.
+        margin: The largest loss that is small enough to ship, in the metric's unit.
         n: How many questions it is taken over.
         units: How many of them, or of their clusters, are independent; over tasks that of the task with the fewest.
         n_clusters: In how many clusters a task's questions come; None where every question is alone.
         variance_error: The standard error of its variance, as a share of the variance; NaN where unknown.
+        chance_share: The share of its variance that falls with the square of the number of questions, in [0, 1].
+        squares: Of calibration, the squared errors before and after, which may be negative; None for other losses.
+
+    Reference: Kumar et al. 2019 for the debiased error.
     """
 
     value: float
@@ -38,14 +47,35 @@ class Loss:
     units: int
     n_clusters: int | None = None
     variance_error: float = math.nan
+    chance_share: float = 0.0
+    squares: tuple[float, float] | None = None
 
     @property
     def is_judged(self) -> bool:
         """Whether there are enough questions, or clusters of them, for a decision."""
         return self.units >= FEWEST and not math.isnan(self.below + self.above)
 
+    @property
+    def limit(self) -> float:
+        """The margin in the unit of `value`."""
+        return self.margin if self._roots is None else self.margin * max(self._roots, self.margin)
+
+    def in_unit(self, value: float) -> float:
+        """Return a loss in the metric's unit.
+
+        A rise b − a of the squared error is one of the error by (b − a) / (√a + √b); from an error of 0 it is √(b − a).
+        """
+        if self._roots is None:
+            return value
+        return value / self._roots if abs(value) <= self._roots**2 else math.copysign(math.sqrt(abs(value)), value)
+
+    @property
+    def _roots(self) -> float | None:
+        """The sum of the errors before and after, of those above 0; None for losses in their own unit."""
+        return None if self.squares is None else sum(math.sqrt(max(square, 0.0)) for square in self.squares)
+
     def interval(self, level: float) -> tuple[float, float]:
-        """Return the loss's interval at a confidence level in (0, 1)."""
+        """Return the interval at a confidence level in (0, 1), in the unit of `value`."""
         errors = t_quantile(math.inf, level)
         return self.value - errors * self.below, self.value + errors * self.above
 
@@ -58,16 +88,16 @@ def task_losses(values: Mapping[str, Difference], margins: VerdictSettings, leve
         margins: The largest loss of each metric that is small enough to ship.
         level: The confidence level of the comparison's intervals.
     """
-    by_metric = zip(JUDGED, (margins.accuracy_margin, margins.nll_margin, margins.calibration_error_margin), strict=True)
+    by_metric = {"accuracy": margins.accuracy_margin, "nll": margins.nll_margin, CALIBRATION: margins.calibration_error_margin}
     return {
-        name: _loss(values[name], margin, -1 if name == "accuracy" else 1, level)
-        for name, margin in by_metric
-        if name in values
+        name: _loss(values[COMPARED[name]], margin, name, level)
+        for name, margin in by_metric.items()
+        if COMPARED[name] in values
     }
 
 
-def _loss(change: Difference, margin: float, worse: int, level: float) -> Loss:
-    """Return the loss of one metric; worse is +1 where a larger value is worse, −1 where a smaller one is."""
+def _loss(change: Difference, margin: float, name: str, level: float) -> Loss:
+    worse = -1 if name == "accuracy" else 1
     assert change.value is not None  # these metrics always exist
     value = worse * change.value + 0.0  # no −0
     below = above = math.nan
@@ -75,9 +105,18 @@ def _loss(change: Difference, margin: float, worse: int, level: float) -> Loss:
         low, high = sorted((worse * change.ci_low, worse * change.ci_high))
         errors = t_quantile(math.inf, level)
         below, above = (value - low) / errors, (high - value) / errors
-    units = change.n if change.n_clusters is None else change.n_clusters
-    variance_error = math.nan if change.variance_error is None else change.variance_error
-    return Loss(value, below, above, margin, change.n, units, change.n_clusters, variance_error)
+    return Loss(
+        value=value,
+        below=below,
+        above=above,
+        margin=margin,
+        n=change.n,
+        units=change.n if change.n_clusters is None else change.n_clusters,
+        n_clusters=change.n_clusters,
+        variance_error=math.nan if change.variance_error is None else change.variance_error,
+        chance_share=change.chance_share or 0.0,
+        squares=(change.baseline or 0.0, change.quantized or 0.0) if name == CALIBRATION else None,
+    )
 
 
 def mean_losses(by_task: Sequence[Mapping[str, Loss]]) -> dict[str, Loss]:
@@ -92,8 +131,9 @@ def mean_losses(by_task: Sequence[Mapping[str, Loss]]) -> dict[str, Loss]:
 def _mean(losses: Sequence[Loss]) -> Loss:
     k = len(losses)
     below, above = (math.hypot(*(getattr(loss, side) for loss in losses)) / k for side in ("below", "above"))
-    variances = [loss.above**2 for loss in losses]
-    spread = math.hypot(*(loss.above**2 * loss.variance_error for loss in losses if loss.above > 0))
+    variance = sum(loss.above**2 for loss in losses)
+    varying = [loss for loss in losses if loss.above > 0]
+    squares = [loss.squares for loss in losses if loss.squares]
     return Loss(
         value=sum(loss.value for loss in losses) / k,
         below=below,
@@ -101,7 +141,11 @@ def _mean(losses: Sequence[Loss]) -> Loss:
         margin=losses[0].margin,
         n=sum(loss.n for loss in losses),
         units=min(loss.units for loss in losses),
-        variance_error=spread / sum(variances) if sum(variances) > 0 else math.nan,
+        variance_error=math.hypot(*(loss.above**2 * loss.variance_error for loss in varying)) / variance
+        if varying
+        else math.nan,
+        chance_share=sum(loss.above**2 * loss.chance_share for loss in varying) / variance if varying else 0.0,
+        squares=(sum(before for before, _ in squares) / k, sum(after for _, after in squares) / k) if squares else None,
     )
 
 

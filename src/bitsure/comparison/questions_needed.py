@@ -56,7 +56,7 @@ def needed_growth(distances: Sequence[Distance], critical: float) -> float:
     from scipy.optimize import brentq
     from scipy.special import ndtr, ndtri
 
-    least = max(distance.growth(critical + float(ndtri(POWER))) for distance in distances)
+    least = max(distance.growth(errors_shown(critical)) for distance in distances)
     uncertain = [distance for distance in distances if distance.variance + distance.rare > 0]
     if len(uncertain) < 2 or math.isinf(least):
         return least
@@ -70,8 +70,8 @@ def needed_growth(distances: Sequence[Distance], critical: float) -> float:
     return float(brentq(missing_power, least, most, rtol=1e-6))
 
 
-def decidable_distance(standard_error: float, critical: float) -> float:
-    """Return the distance that is shown with 80% power; critical is how many standard errors the interval reaches."""
+def errors_shown(critical: float) -> float:
+    """Return how many standard errors a distance must be to be shown with 80% power; the interval reaches `critical`."""
     from scipy.special import ndtri
 
-    return (critical + float(ndtri(POWER))) * standard_error
+    return critical + float(ndtri(POWER))

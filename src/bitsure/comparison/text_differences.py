@@ -8,7 +8,7 @@ from bitsure.comparison.difference_tests import with_paired_interval, with_prima
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.estimation import estimate
 from bitsure.metrics.flips import mcnemar
-from bitsure.metrics.metric_names import CLUSTER_ROBUST, JUDGED, PRIMARY
+from bitsure.metrics.metric_names import CLUSTER_ROBUST, FORECAST, JUDGED, PRIMARY
 from bitsure.metrics.pair_metrics import text_pair_metrics
 from bitsure.metrics.question_pairs import AnswerPairs
 from bitsure.metrics.resampling import Resampling
@@ -36,7 +36,7 @@ def compare_texts(before: pa.Table, after: pa.Table, settings: MetricSettings, a
     results: dict[str, Difference] = {}
     for name, point_estimate in estimate(metrics, quantized, resampling.weights, resampling.clusters, minus=full).items():
         now, was = point_estimate.sides
-        fields = {"variance_error": point_estimate.variance_error} if name in JUDGED else {}
+        fields = {key: getattr(point_estimate, key) for key in FORECAST} if name in JUDGED else {}
         difference = summarize(Difference, point_estimate, len(full), resampling, level, baseline=was, quantized=now, **fields)
         results[name] = with_test(difference, z_test(point_estimate, level))
     (now, now_influence), (was, was_influence) = (metrics["nll"].value_and_influence(side) for side in (quantized, full))

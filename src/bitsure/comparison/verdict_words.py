@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping
 
 from bitsure.comparison.judgement import Judgement
+from bitsure.comparison.losses import CALIBRATION
 from bitsure.metrics.estimation import FEWEST
-from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, CALIBRATION, ONLY_BASELINE, ONLY_QUANTIZED
+from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, ONLY_BASELINE, ONLY_QUANTIZED
 from bitsure.results.measurement import Difference
 from bitsure.results.verdict import INFERIOR, NON_INFERIOR, MarginVerdict, Verdict
 
 FULL_PRECISION_RUN = "the full-precision run"  # what sentences call the baseline
-LABELS = {"accuracy": "accuracy", "nll": "the NLL", CALIBRATION: "the smooth calibration error"}
+LABELS = {"accuracy": "accuracy", "nll": "the NLL", CALIBRATION: "the debiased calibration error"}
 UNITS = {"nll": " nats"}
 MANY = 1e7  # questions; more are never asked
 

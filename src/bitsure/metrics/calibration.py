@@ -50,8 +50,8 @@ class DebiasedSquaredError(SumStatistic[ConfidentAnswers]):
 
     def sampling_error(
         self, questions: ConfidentAnswers, clusters: IntArray | None, minus: ConfidentAnswers | None = None
-    ) -> float:
-        """Return the standard error of the error, or of its difference.
+    ) -> tuple[float, float]:
+        """Return the standard error of the error, or of its difference, and the share of chance in its variance.
 
         The error is about Σ_{u≠v} H_uv over questions or clusters, with H_uv = Σ_b R_ub R_vb / (n (n_b − 1)) and R_ub the sum
         of correctness less confidence of u in bin b. Leaving each u out counts the variance by chance, 2 Σ_{u≠v} H_uv², twice.
@@ -75,7 +75,8 @@ class DebiasedSquaredError(SumStatistic[ConfidentAnswers]):
         by_chance = 2 * (weight @ products @ weight - ((sums.multiply(sums) @ weight) ** 2).sum())
         if by_chance < ROUNDING * np.abs(weight) @ products @ np.abs(weight):
             by_chance = 0.0  # two equal models
-        return math.sqrt(max(standard_error(influence, clusters) ** 2 - by_chance, by_chance))
+        variance = max(standard_error(influence, clusters) ** 2 - by_chance, by_chance)
+        return math.sqrt(variance), by_chance / variance if variance > 0 else 0.0
 
 
 def debiased_squared_error(bins: Bins) -> DebiasedSquaredError:

@@ -86,6 +86,7 @@ class _Fit:
     method: str
     shape: IntervalShape
     freedom: float = math.inf
+    chance_share: float = 0.0
 
 
 def _alone(
@@ -154,7 +155,7 @@ def _fit(
     clusters: IntArray | None,
     replicates: FloatArray | None,
     influence: Callable[[], FloatArray],
-    sampling_error: Callable[[], float | None],
+    sampling_error: Callable[[], tuple[float, float] | None],
 ) -> _Fit:
     """Return the standard error and the interval that fit a kind of statistic.
 
@@ -164,7 +165,7 @@ def _fit(
         clusters: Each question's cluster, shape (n,).
         replicates: Its values under resampling, shape (r,).
         influence: Returns the influence of each question, shape (n,).
-        sampling_error: Returns the standard error where the bootstrap's is wrong, else None.
+        sampling_error: Returns the standard error and its chance share where the bootstrap's is wrong, else None.
     """
     if units < 2 or (units < FEWEST and kind not in MEANS):
         return _Fit(math.nan, None, few_units(units, clusters), "none")
@@ -175,9 +176,9 @@ def _fit(
         shape = FEW_SHAPES[kind]
         return _Fit(error, None, FEW_NAMES[shape], shape, units - 1)
     shape = SHAPES.get(kind, "t")
-    pairs_error = sampling_error()
-    if pairs_error is not None:
-        return _Fit(pairs_error, None, "normal, by the variance of pairs", "t")
+    if (of_pairs := sampling_error()) is not None:
+        error, chance_share = of_pairs
+        return _Fit(error, None, "normal, by the variance of pairs", "t", chance_share=chance_share)
     if replicates is None:
         method = NAMES["none"] if shape == "none" else INFLUENCE
         return _Fit(standard_error(influence(), clusters), None, method, shape if shape in ("none", "score") else "t")

@@ -8,8 +8,9 @@ NOISE_CONTROL = "noise_control/"  # what the noise control's entries in comparis
 PAPER_COMPAT = "paper_compat/"  # what the study's own numbers begin with
 PRIMARY = "true_label_prob"  # carries the primary test
 ECE = "expected_calibration_error"
-CALIBRATION = "smooth_calibration_error"  # the calibration error that a verdict goes by: the interval of its difference covers
-JUDGED = ("accuracy", "nll", CALIBRATION)  # what a verdict is about
+SQUARED_CALIBRATION = "debiased_squared_calibration_error"
+JUDGED = ("accuracy", "nll", SQUARED_CALIBRATION)  # what a verdict is about
+FORECAST = ("variance_error", "chance_share")  # what a forecast of questions needs of these
 TEMPERATURE = "temperature"
 ACCURACY_ABOVE_GUESSING = "accuracy_above_guessing"
 BASELINE_ABOVE_GUESSING = f"baseline_{ACCURACY_ABOVE_GUESSING}"
@@ -20,4 +21,4 @@ QUESTIONS_JOINED, ONLY_BASELINE, ONLY_QUANTIZED = (
 )
 CONFORMAL_SET_SIZE, CONFORMAL_COVERAGE = "conformal_set_size", "conformal_coverage"
 # also measured at the model's own temperature, under a name of its own
-AT_OWN_TEMPERATURE = {name: f"{name}_at_own_temperature" for name in ("nll", ECE, "debiased_squared_calibration_error")}
+AT_OWN_TEMPERATURE = {name: f"{name}_at_own_temperature" for name in ("nll", ECE, SQUARED_CALIBRATION)}

@@ -27,6 +27,7 @@ class PointEstimate:
         method: How its interval is made, such as `percentile bootstrap`, or why there is none.
         shape: The interval's formula.
         freedom: Degrees of freedom of its t quantile; infinite for the normal one.
+        chance_share: The share of the variance that falls with the square of the number of questions, in [0, 1].
         least: The smallest value that can be.
         most: The largest value that can be.
         units: How many questions, or clusters of them, it is taken over.
@@ -41,6 +42,7 @@ class PointEstimate:
     method: str
     shape: IntervalShape = "t"
     freedom: float = math.inf
+    chance_share: float = 0.0
     least: float = -math.inf
     most: float = math.inf
     units: int = 0

@@ -66,8 +66,10 @@ class Statistic(ABC, Generic[S]):
         members = self.members(questions)
         return len(questions) if members is None else int(members.sum())
 
-    def sampling_error(self, questions: S, clusters: IntArray | None, minus: S | None = None) -> float | None:
-        """Return the standard error where the bootstrap's is wrong; None where it is right.
+    def sampling_error(self, questions: S, clusters: IntArray | None, minus: S | None = None) -> tuple[float, float] | None:
+        """Return the standard error where the bootstrap's is wrong, and its chance share; None where the bootstrap's is right.
+
+        The chance share is that of the variance which falls with the square of the number of questions, in [0, 1].
 
         Args:
             questions: The questions.

@@ -81,6 +81,8 @@ class Difference(Measurement):
     """The change, in the metric's unit, that the test finds with 80% power at its α."""
     variance_error: Number = None
     """The standard error of `standard_error`², as a share of it; of what a verdict is about."""
+    chance_share: float | None = None
+    """The share of `standard_error`² that falls with the square of the number of questions; of what a verdict is about."""
     family: str | None = None
     """The family it is adjusted within: `primary` (Holm), `exploratory` (Benjamini–Hochberg), `the study's own` (none)."""
     p_adjusted: float | None = None
