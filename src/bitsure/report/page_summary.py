@@ -29,9 +29,9 @@ def sentences(comparison: Comparison | None, alpha: float) -> list[str]:
 def _probability(task: str, values: Mapping[str, Difference], alpha: float) -> str:
     change, flips = values[PRIMARY], values["flip_rate"]
     outcome = "significant" if change.significant else "not significant, which does not show that nothing changed"
-    test = f"{tables.p_value(change.p_adjusted)} at α = {alpha:g}: {outcome}"
+    test = f"{tables.p_value(change.p_value)}, by Holm {tables.p_value(change.p_adjusted)} at α = {alpha:g}: {outcome}"
     if robust := values.get(CLUSTER_ROBUST):
-        test += f"; {tables.p_value(robust.p_value)}, unadjusted, with {robust.n_clusters:,} clusters instead of questions"
+        test += f"; {tables.p_value(robust.p_value)} with {robust.n_clusters:,} clusters instead of questions"
     if change.smallest_detectable:
         test += f"; 80% power to detect a change of {change.smallest_detectable:.4f}"
     return (
@@ -46,5 +46,5 @@ def _perplexity(task: str, values: Mapping[str, Difference]) -> str:
     return (
         f"{task}: the perplexity per word changed from {tables.number(word.baseline)} to {tables.number(word.quantized)}; "
         f"the NLL per token changed by {tables.number(nll.value, sign=True)} nats {tables.interval(nll, sign=True)} over "
-        f"{nll.n:,} texts ({tables.p_value(nll.p_adjusted)}, exploratory)."
+        f"{nll.n:,} texts ({tables.p_value(nll.p_value)}, exploratory, adjusted {tables.p_value(nll.p_adjusted)})."
     )

@@ -26,6 +26,7 @@ HEADLINE = {
     "word_perplexity": "perplexity, word",
     "bits_per_byte": "bits per byte",
 }
+ADJUSTED = {"primary": "Holm", "exploratory": "exploratory, adjusted"}  # family → how its adjusted p-values are called
 
 
 def comparison_columns(level: float) -> tuple[str, ...]:
@@ -108,13 +109,17 @@ def interval(measured: Measurement, sign: bool = False) -> str:
 
 
 def test_result(difference: Difference) -> str:
-    """Return a test and its adjusted p-value, with a star if it is primary and significant; empty where there is no test."""
+    """Return a test with its p-values, and a star if it is primary and significant; empty where there is no test.
+
+    The first p-value is unadjusted, as is the interval that it stands beside.
+    """
     if difference.p_value is None:
         return ""
-    p = p_value(difference.p_value if difference.p_adjusted is None else difference.p_adjusted)
-    if difference.family == "primary":
-        return f"{difference.test}: {p} (Holm)" + (" *" if difference.significant else "")
-    return f"{difference.test}: {p} ({difference.family})"
+    result = f"{difference.test}: {p_value(difference.p_value)}"
+    if difference.p_adjusted is None:
+        return f"{result} ({difference.family})" if difference.family else result
+    adjusted = f"{ADJUSTED[difference.family or 'exploratory']}: {p_value(difference.p_adjusted)}"
+    return f"{result} ({adjusted})" + (" *" if difference.significant else "")
 
 
 def effect_size(difference: Difference) -> str:
