@@ -188,12 +188,12 @@ def _functions_by_name(own: object) -> dict[str, str]:
 
 @dataclass
 class VerdictSettings:
-    """What loss is small enough to ship; a task is non-inferior if every interval lies within its margin."""
+    """What loss is small enough to ship; a model is non-inferior if every interval of its mean losses lies within the margin."""
 
-    strict: bool = MISSING  # exit with an error unless every task is non-inferior
+    strict: bool = MISSING  # exit with an error unless non-inferior over the tasks
     accuracy_margin: float = MISSING  # the largest loss of accuracy to ship
     nll_margin: float = MISSING  # the largest rise of the NLL to ship, nats
-    calibration_error_margin: float = MISSING  # the largest rise of the calibration error to ship
+    calibration_error_margin: float = MISSING  # the largest rise of the debiased calibration error to ship
 
     def __post_init__(self) -> None:
         for key in ("accuracy_margin", "nll_margin", "calibration_error_margin"):

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from bitsure.base.plain_text import without_controls
 from bitsure.comparison import was_compared
-from bitsure.comparison.losses import CALIBRATION
-from bitsure.metrics.metric_names import MACRO, PRIMARY
+from bitsure.metrics.metric_names import ECE, MACRO, PRIMARY
 from bitsure.report.chart_layers import FAINT, FULL, QUANTIZED, number_axis
 from bitsure.report.charts import INK, Chart, Row, Spec, table
 from bitsure.report.tables import interval, number
@@ -44,41 +43,25 @@ METRICS = {
     "accuracy": ForestMetric("accuracy", -1),
     PRIMARY: ForestMetric("true-label probability", -1),
     "nll": ForestMetric("NLL, nats", 1),
-    CALIBRATION: ForestMetric("debiased calibration error", 1),
+    ECE: ForestMetric("calibration error", 1),
     "kl_divergence": ForestMetric("KL divergence, nats", 1),
 }
 
 
 def forest_charts(comparison: Comparison, verdict: Verdict) -> dict[str, Chart]:
-    """Return metric → a chart of its difference on each task, in the order of METRICS, without metrics that no task has.
-
-    What is held against a margin has the interval that decides: on a single task that adjusted for the number of tasks, and
-    for the mean that over the tasks that take part in the verdict.
-    """
-    tasks = [task for task, values in comparison.items() if task != MACRO and was_compared(values)]
-    if len(tasks) > 1:
-        tasks.append(MACRO)
-    charts = {}
-    for name, metric in METRICS.items():
-        judged = {task: of_metric for task in tasks if (of_metric := _margins(task, verdict).get(name))}
-        changes = {task: _as_change(of_metric, metric) for task, of_metric in judged.items()}
-        if not judged:
-            changes = {task: comparison[task][name] for task in tasks if name in comparison.get(task, {})}
-        if changes:
-            charts[name] = _forest_chart(metric, {task: changes.get(task) for task in tasks}, judged)
-    return charts
+    """Return metric → a chart of its difference on each task, in the order of METRICS, without metrics that no task has."""
+    rows = {task: values for task, values in comparison.items() if task == MACRO or was_compared(values)}
+    if len(rows) == 2:
+        rows.pop(MACRO, None)  # the mean over a single task
+    return {
+        name: _forest_chart(metric, {task: values.get(name) for task, values in rows.items()}, _margins(name, verdict))
+        for name, metric in METRICS.items()
+        if any(name in values for values in rows.values())
+    }
 
 
-def _margins(task: str, verdict: Verdict) -> dict[str, MarginVerdict]:
-    return verdict.margins if task == MACRO else verdict.tasks[task].margins
-
-
-def _as_change(judged: MarginVerdict, metric: ForestMetric) -> Difference:
-    """Return a loss as the difference quantized − full precision."""
-    low, high = judged.ci_low, judged.ci_high
-    if low is not None and high is not None:
-        low, high = sorted((metric.worse * low, metric.worse * high))
-    return Difference(value=metric.worse * judged.loss, ci_low=low, ci_high=high, n=judged.n)
+def _margins(name: str, verdict: Verdict) -> dict[str, MarginVerdict]:
+    return {task: judged.margins[name] for task, judged in verdict.tasks.items() if name in judged.margins}
 
 
 def _forest_chart(metric: ForestMetric, changes: Mapping[str, Difference | None], judged: Mapping[str, MarginVerdict]) -> Chart:
@@ -184,6 +167,5 @@ def _finding(
         least, most = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
         text = f"{metric.title}: {number(values[least], sign=True)} ({least})"
         return f"{text}." if least == most else f"{text} to {number(values[most], sign=True)} ({most})."
-    of_tasks = [outcome for task, outcome in outcomes.items() if task != MACRO]
-    counts = {outcome: of_tasks.count(outcome) for outcome in BY_VERDICT.values()}
+    counts = {outcome: [*outcomes.values()].count(outcome) for outcome in BY_VERDICT.values()}
     return f"{metric.title}, margin {margin:+g}: " + ", ".join(f"{n} {what}" for what, n in counts.items() if n) + "."
