@@ -9,11 +9,12 @@ import numpy as np
 
 from benchmarks.choosing import table
 from bitsure.comparison.judgement import Judgement, judge_losses
-from bitsure.comparison.losses import CALIBRATION, Loss, mean_losses
+from bitsure.comparison.losses import Loss, mean_losses
 from bitsure.metrics.arrays import FloatArray
 from bitsure.metrics.bins import Bins
 from bitsure.metrics.calibration import debiased_squared_error
 from bitsure.metrics.estimation import variance_error
+from bitsure.metrics.metric_names import CALIBRATION
 from bitsure.metrics.questions import QuestionSet
 from bitsure.results.verdict import INFERIOR, NON_INFERIOR
 

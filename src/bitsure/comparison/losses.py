@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from bitsure.config.schema import VerdictSettings
 from bitsure.metrics.bootstrap import t_quantile
 from bitsure.metrics.estimation import FEWEST
-from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, SQUARED_CALIBRATION
+from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, CALIBRATION, SQUARED_CALIBRATION
 from bitsure.results.measurement import Difference
 
-CALIBRATION = "calibration_error"
 COMPARED = {"accuracy": "accuracy", "nll": "nll", CALIBRATION: SQUARED_CALIBRATION}  # what each loss is computed from
 GUESSING_LEVEL = 0.9  # two-sided: a one-sided test at .05
 

@@ -6,9 +6,8 @@ import math
 from collections.abc import Mapping
 
 from bitsure.comparison.judgement import Judgement
-from bitsure.comparison.losses import CALIBRATION
 from bitsure.metrics.estimation import FEWEST
-from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, ONLY_BASELINE, ONLY_QUANTIZED
+from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, CALIBRATION, ONLY_BASELINE, ONLY_QUANTIZED
 from bitsure.results.measurement import Difference
 from bitsure.results.verdict import INFERIOR, NON_INFERIOR, MarginVerdict, Verdict
 

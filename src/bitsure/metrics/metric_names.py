@@ -8,6 +8,7 @@ NOISE_CONTROL = "noise_control/"  # what the noise control's entries in comparis
 PAPER_COMPAT = "paper_compat/"  # what the study's own numbers begin with
 PRIMARY = "true_label_prob"  # carries the primary test
 ECE = "expected_calibration_error"
+CALIBRATION = "calibration_error"  # of a verdict: the rise of the root of the next one
 SQUARED_CALIBRATION = "debiased_squared_calibration_error"
 JUDGED = ("accuracy", "nll", SQUARED_CALIBRATION)  # what a verdict is about
 FORECAST = ("variance_error", "chance_share")  # what a forecast of questions needs of these

@@ -67,7 +67,9 @@ def model_card(run_dir: Path, place: str, settings: Mapping[str, Any], hashes: M
     level = verdict.level if verdict else LEVEL
     sections = {
         "What was rounded": [rounded.summary(quantization, provenance.model)],
-        "May it be shipped?": [f"{verdict.badge.capitalize()}. {verdict.sentence}", *verdict_sentences(verdict)] if verdict else [],
+        "May it be shipped?": [f"{verdict.badge.capitalize()}. {verdict.sentence}", *verdict_sentences(verdict)]
+        if verdict
+        else [],
         "Against full precision": [
             _table(
                 tables.comparison_columns(level)[:7], [row[:7] for row in tables.comparison_rows(comparison, tables.HEADLINE)]
