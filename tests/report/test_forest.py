@@ -14,7 +14,8 @@ def charts(*shifts):
     both = [paired_runs(300, shift=shift, task=f"task_{k}", seed=k) for k, shift in enumerate(shifts)]
     full, quant = ([row for one in both for row in one[side]] for side in (0, 1))
     comparison = compare(full, quant, METRIC)
-    return comparison, forest_charts(comparison, judge(comparison, MARGINS, METRIC))
+    verdict = judge(comparison, MARGINS, METRIC)
+    return comparison, verdict, forest_charts(comparison, verdict)
 
 
 @pytest.fixture(scope="module")
@@ -22,24 +23,45 @@ def two():
     return charts(0.0, 0.1)
 
 
-def test_each_row_has_its_number_interval_and_outcome(two):
-    comparison, panels = two
-    assert list(panels)[:3] == ["accuracy", "true_label_prob", "nll"] and list(panels)[-1] == "kl_divergence"
-    rows = panels["nll"].spec["data"]["values"]
-    lost = comparison["task_1"]["nll"]
-    assert [row["task"] for row in rows] == ["task_0", "task_1", "mean over tasks"]
-    assert rows[1]["low"] == pytest.approx(lost.ci_low, rel=1e-4) and rows[1]["numbers"].startswith(f"{lost.value:+.4f} [")
-    assert [row["outcome"] for row in rows[:2]] == ["within the margin", "beyond the margin"]
-    assert {row["outcome"] for row in panels["true_label_prob"].spec["data"]["values"]} == {"no margin"}
+def rows(panel):
+    return panel.spec["data"]["values"]
+
+
+def test_each_row_has_the_interval_that_its_verdict_was_made_by(two):
+    _, verdict, panels = two
+    assert list(panels) == ["accuracy", "true_label_prob", "nll", "smooth_calibration_error", "kl_divergence"]
+    for task, row in zip(verdict.tasks, rows(panels["nll"]), strict=False):
+        lost = verdict.tasks[task].margins["nll"]
+        assert (row["low"], row["high"]) == pytest.approx((lost.ci_low, lost.ci_high), rel=1e-4)
+        assert row["numbers"].startswith(f"{lost.loss:+.4f} [")
+    gained = verdict.tasks["task_0"].margins["accuracy"]
+    assert rows(panels["accuracy"])[0]["low"] == pytest.approx(-gained.ci_high, rel=1e-4)
+    assert [row["outcome"] for row in rows(panels["nll"])] == ["within the margin", "beyond the margin", "no margin"]
+    assert {row["outcome"] for row in rows(panels["true_label_prob"])} == {"no margin"}
+
+
+def test_tasks_that_take_no_part_are_marked_and_the_mean_has_the_verdicts_interval(two):
+    comparison, verdict, panels = two
+    assert set(verdict.excluded) == {"task_0", "task_1"}  # the right choice is always the first one
+    assert [row["task"] for row in rows(panels["nll"])] == [
+        "task_0 (takes no part)",
+        "task_1 (takes no part)",
+        "mean over tasks",
+    ]
+    counted = verdict.model_copy(update={"margins": verdict.tasks["task_1"].margins, "excluded": {}})
+    of_nll = rows(forest_charts(comparison, counted)["nll"])
+    assert of_nll[0]["task"] == "task_0" and of_nll[2]["outcome"] == "beyond the margin"
 
 
 def test_a_panel_says_what_it_shows(two):
-    _, panels = two
-    assert panels["nll"].finding == "NLL, nats, margin +0.02: 1 within the margin, 1 beyond the margin."
+    _, _, panels = two
+    assert panels["nll"].finding.startswith(
+        "NLL, nats, margin +0.02: 1 within the margin, 1 beyond the margin. Mean over tasks: +"
+    )
     assert "(task_1) to" in panels["true_label_prob"].finding
     assert all(panel.svg.count("n = 300") == 2 for panel in panels.values())
 
 
-def test_a_single_task_has_no_mean(two):
-    _, panels = charts(0.0)
-    assert [row["task"] for row in panels["accuracy"].spec["data"]["values"]] == ["task_0"]
+def test_a_single_task_has_no_mean():
+    _, _, panels = charts(0.0)
+    assert [row["task"] for row in rows(panels["accuracy"])] == ["task_0 (takes no part)"]

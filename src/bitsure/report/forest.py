@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bitsure.base.plain_text import without_controls
 from bitsure.comparison import was_compared
-from bitsure.metrics.metric_names import ECE, MACRO, PRIMARY
+from bitsure.metrics.metric_names import CALIBRATION, MACRO, PRIMARY
 from bitsure.report.chart_layers import FAINT, FULL, QUANTIZED, number_axis
 from bitsure.report.charts import INK, Chart, Row, Spec, table
-from bitsure.report.tables import interval, number
+from bitsure.report.tables import number
 from bitsure.results import Comparison, Difference, Verdict
-from bitsure.results.verdict import MarginVerdict
+from bitsure.results.verdict import INFERIOR, NON_INFERIOR, UNDECIDED, Decision
 
 WIDTH, ROW_HEIGHT = 210, 48  # of a panel; five stand side by side on a wide page, one on a phone
 MARK, TICK = 12, 18  # a row's mark lies this far below its middle, under its name and number, and is as high
-NO_MARGIN = "no margin"
+NO_MARGIN, MEAN = "no margin", "mean over tasks"
 OUTCOMES = {  # outcome → colour, shape
     "within the margin": (FULL, "circle"),
     "undecided": ("#888888", "diamond"),
     "beyond the margin": (QUANTIZED, "triangle-up"),
     NO_MARGIN: (INK, "circle"),
 }
-BY_VERDICT = {"non-inferior": "within the margin", "undecided": "undecided", "inferior": "beyond the margin"}
+BY_VERDICT: dict[Decision, str] = {
+    NON_INFERIOR: "within the margin",
+    UNDECIDED: "undecided",
+    INFERIOR: "beyond the margin",
+}
 
 
 @dataclass(frozen=True)
@@ -39,48 +43,95 @@ class ForestMetric:
     worse: int
 
 
+@dataclass(frozen=True)
+class ForestRow:
+    """A row of a panel.
+
+    Attributes:
+        name: The task's name, or that of the mean over tasks.
+        value: Quantized − full precision; None where the task has no such number, and so for the ends.
+        low: The lower end of the interval by which the outcome was decided.
+        high: Its upper end.
+        n: How many questions.
+        outcome: One of OUTCOMES.
+        counts: Whether the task takes part in the verdict on all tasks.
+    """
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    outcome: str
+    counts: bool = True
+
+    @property
+    def label(self) -> str:
+        """The row's heading."""
+        return self.name if self.counts else f"{self.name} (takes no part)"
+
+    @property
+    def numbers(self) -> str:
+        """The value and its interval."""
+        if self.low is None or self.high is None:
+            return number(self.value, sign=True)
+        return f"{number(self.value, sign=True)} [{number(self.low, sign=True)}, {number(self.high, sign=True)}]"
+
+
 METRICS = {
     "accuracy": ForestMetric("accuracy", -1),
     PRIMARY: ForestMetric("true-label probability", -1),
     "nll": ForestMetric("NLL, nats", 1),
-    ECE: ForestMetric("calibration error", 1),
+    CALIBRATION: ForestMetric("smooth calibration error", 1),
     "kl_divergence": ForestMetric("KL divergence, nats", 1),
 }
 
 
 def forest_charts(comparison: Comparison, verdict: Verdict) -> dict[str, Chart]:
     """Return metric → a chart of its difference on each task, in the order of METRICS, without metrics that no task has."""
-    rows = {task: values for task, values in comparison.items() if task == MACRO or was_compared(values)}
-    if len(rows) == 2:
-        rows.pop(MACRO, None)  # the mean over a single task
-    return {
-        name: _forest_chart(metric, {task: values.get(name) for task, values in rows.items()}, _margins(name, verdict))
-        for name, metric in METRICS.items()
-        if any(name in values for values in rows.values())
-    }
+    charts = {}
+    for name, metric in METRICS.items():
+        rows = [
+            _row(task, name, values, metric, verdict)
+            for task, values in comparison.items()
+            if task == MACRO or was_compared(values)
+        ]
+        if len(rows) == 2:
+            rows = [row for row in rows if row.name != MEAN]  # the mean over a single task
+        if any(row.value is not None for row in rows):
+            margins = [judged.margins[name].margin for judged in verdict.tasks.values() if name in judged.margins]
+            charts[name] = _forest_chart(metric, rows, metric.worse * margins[0] if margins else None)
+    return charts
 
 
-def _margins(name: str, verdict: Verdict) -> dict[str, MarginVerdict]:
-    return {task: judged.margins[name] for task, judged in verdict.tasks.items() if name in judged.margins}
+def _row(task: str, name: str, values: Mapping[str, Difference], metric: ForestMetric, verdict: Verdict) -> ForestRow:
+    """Return a task's row, with the interval that the verdict was made by where there is a margin."""
+    label, counts = MEAN if task == MACRO else without_controls(task), task not in verdict.excluded
+    margins = verdict.margins if task == MACRO else verdict.tasks[task].margins
+    if judged := margins.get(name):
+        value, low, high = (None if end is None else metric.worse * end for end in (judged.loss, judged.ci_low, judged.ci_high))
+        if metric.worse < 0:
+            low, high = high, low
+        return ForestRow(label, value, low, high, judged.n, BY_VERDICT[judged.verdict], counts)
+    if change := values.get(name):
+        return ForestRow(label, change.value, change.ci_low, change.ci_high, change.n, NO_MARGIN, counts)
+    return ForestRow(label, None, None, None, 0, NO_MARGIN, counts)
 
 
-def _forest_chart(metric: ForestMetric, changes: Mapping[str, Difference | None], judged: Mapping[str, MarginVerdict]) -> Chart:
-    """Return one panel: a row a task.
+def _forest_chart(metric: ForestMetric, rows: Sequence[ForestRow], margin: float | None) -> Chart:
+    """Return one panel.
 
     Args:
         metric: The panel's metric.
-        changes: Task → difference; None where the task has none.
-        judged: Task → how it was held against the margin; empty where the metric has no margin.
+        rows: Its rows.
+        margin: The difference at which the margin lies; None where the metric has none.
     """
-    margin = next((metric.worse * one.margin for one in judged.values()), None)
-    outcomes = {task: BY_VERDICT[judged[task].verdict] if task in judged else NO_MARGIN for task in changes}
-    ends = [end for change in changes.values() if change for end in (change.value, change.ci_low, change.ci_high)]
-    known = [0.0, *(end for end in ends if end is not None), *([] if margin is None else [1.3 * margin])]
+    known = [0.0, *(end for row in rows for end in (row.value, row.low, row.high) if end is not None)]
+    known += [] if margin is None else [1.3 * margin]
     low, high = min(known), max(known)
     room = 0.04 * (high - low) or 1.0
     x = number_axis(None, {"domain": [low - room, high + room], "nice": False}, tickCount=4, grid=False)
     y = {"field": "row", "type": "ordinal", "axis": None}
-    rows = _rows(changes, outcomes)
     layers = [_tick(x | {"datum": 0}, y, INK, FAINT)]
     if margin is not None:
         edge = x["scale"]["domain"][0 if margin < 0 else 1]
@@ -89,34 +140,23 @@ def _forest_chart(metric: ForestMetric, changes: Mapping[str, Difference | None]
         layers.append(_tick(x | {"datum": margin}, y, QUANTIZED, 1))
     layers += _marks(x, y, margin is not None)
     title = {"text": metric.title, "subtitle": "no margin" if margin is None else f"margin {margin:+g}"}
-    spec = {"title": title, "data": {"values": rows}, "width": WIDTH, "height": {"step": ROW_HEIGHT}, "layer": layers}
-    return Chart(spec, _finding(metric, changes, outcomes, margin))
+    data = {"values": _table(rows)}
+    spec = {"title": title, "data": data, "width": WIDTH, "height": {"step": ROW_HEIGHT}, "layer": layers}
+    return Chart(spec, _finding(metric, rows, margin))
 
 
-def _rows(changes: Mapping[str, Difference | None], outcomes: Mapping[str, str]) -> list[Row]:
-    names = ["mean over tasks" if task == MACRO else without_controls(task) for task in changes]
-    values = list(changes.values())
-    numbers = [
-        f"{number(change.value, sign=True)} {interval(change, sign=True)}".strip() if change else "–" for change in values
-    ]
+def _table(rows: Sequence[ForestRow]) -> list[Row]:
     columns = {
-        "row": range(len(names)),
-        "task": names,
-        "outcome": outcomes.values(),
-        "numbers": numbers,
-        "value": [change.value if change else None for change in values],
-        "low": [change.ci_low if change else None for change in values],
-        "high": [change.ci_high if change else None for change in values],
-        "hover": [
-            f"{name}: {text}, {outcome}" + (f", n = {change.n:,}" if change else "")
-            for name, text, outcome, change in zip(names, numbers, outcomes.values(), values, strict=True)
-        ],
+        "row": range(len(rows)),
+        "task": [row.label for row in rows],
+        "outcome": [row.outcome for row in rows],
+        "numbers": [row.numbers for row in rows],
+        "value": [row.value for row in rows],
+        "low": [row.low for row in rows],
+        "high": [row.high for row in rows],
+        "hover": [f"{row.name}: {row.numbers}, {row.outcome}, n = {row.n:,}" for row in rows],
     }
     return table(columns)
-
-
-def _change(change: Difference | None) -> str:
-    return f"{number(change.value, sign=True)} {interval(change, sign=True)}".strip() if change else "–"
 
 
 def _marks(x: Spec, y: Spec, has_legend: bool) -> list[Spec]:
@@ -156,16 +196,14 @@ def _tick(x: Spec, y: Spec, colour: str, opacity: float) -> Spec:
     return {"mark": mark | {"yOffset": MARK}, "encoding": {"x": x, "y": y}}
 
 
-def _finding(
-    metric: ForestMetric, changes: Mapping[str, Difference | None], outcomes: Mapping[str, str], margin: float | None
-) -> str:
+def _finding(metric: ForestMetric, rows: Sequence[ForestRow], margin: float | None) -> str:
     """Return how many tasks lie within the margin; without a margin, the changes' range."""
-    if margin is None:
-        values = {
-            task: change.value for task, change in changes.items() if change and change.value is not None and task != MACRO
-        }
-        least, most = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
-        text = f"{metric.title}: {number(values[least], sign=True)} ({least})"
-        return f"{text}." if least == most else f"{text} to {number(values[most], sign=True)} ({most})."
-    counts = {outcome: [*outcomes.values()].count(outcome) for outcome in BY_VERDICT.values()}
-    return f"{metric.title}, margin {margin:+g}: " + ", ".join(f"{n} {what}" for what, n in counts.items() if n) + "."
+    tasks = [row for row in rows if row.name != MEAN and row.value is not None]
+    mean = "".join(f" Mean over tasks: {row.numbers}." for row in rows if row.name == MEAN)
+    if margin is not None:
+        outcomes = [row.outcome for row in tasks]
+        counts = ", ".join(f"{outcomes.count(what)} {what}" for what in BY_VERDICT.values() if what in outcomes)
+        return f"{metric.title}, margin {margin:+g}: {counts}.{mean}"
+    least, most = (end(tasks, key=lambda row: row.value or 0.0) for end in (min, max))
+    text = f"{metric.title}: {number(least.value, sign=True)} ({least.name})"
+    return (text if least is most else f"{text} to {number(most.value, sign=True)} ({most.name})") + f".{mean}"
