@@ -44,7 +44,7 @@ class MadeUpModel:
     questions: int
 
     def answers(self, seed: int, n: int) -> tuple[QuestionSet, QuestionSet]:
-        """Return n questions as both models answer them; the first choice is right with the probability of its true log-odds."""
+        """Return n questions as both models answer them; the first choice is right with its true probability."""
         rng = np.random.default_rng(seed)
         odds = rng.normal(0, 2, n)
         right = rng.random(n) < 1 / (1 + np.exp(-odds))

@@ -29,7 +29,7 @@ def rows(panel):
 
 def test_each_row_has_the_interval_that_its_verdict_was_made_by(two):
     _, verdict, panels = two
-    assert list(panels) == ["accuracy", "true_label_prob", "nll", "smooth_calibration_error", "kl_divergence"]
+    assert list(panels) == ["accuracy", "true_label_prob", "nll", "calibration_error", "kl_divergence"]
     for task, row in zip(verdict.tasks, rows(panels["nll"]), strict=False):
         lost = verdict.tasks[task].margins["nll"]
         assert (row["low"], row["high"]) == pytest.approx((lost.ci_low, lost.ci_high), rel=1e-4)

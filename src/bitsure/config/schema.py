@@ -188,7 +188,7 @@ def _functions_by_name(own: object) -> dict[str, str]:
 
 @dataclass
 class VerdictSettings:
-    """What loss is small enough to ship; a model is non-inferior if every interval of its mean losses lies within the margin."""
+    """What loss is small enough to ship: a model is non-inferior if the interval of each mean loss lies within its margin."""
 
     strict: bool = MISSING  # exit with an error unless non-inferior over the tasks
     accuracy_margin: float = MISSING  # the largest loss of accuracy to ship

@@ -82,7 +82,7 @@ METRICS = {
     "accuracy": ForestMetric("accuracy", -1),
     PRIMARY: ForestMetric("true-label probability", -1),
     "nll": ForestMetric("NLL, nats", 1),
-    CALIBRATION: ForestMetric("smooth calibration error", 1),
+    CALIBRATION: ForestMetric("calibration error, debiased", 1),
     "kl_divergence": ForestMetric("KL divergence, nats", 1),
 }
 
