@@ -11,7 +11,7 @@ from bitsure.report import compressibility_table
 from bitsure.report.report_contents import About
 from bitsure.report.run_report import build
 from bitsure.results import Compressibility
-from bitsure.results.compressibility import CODER_LABELS, BesideBits, CoderResult, Codes, EntropyLevel
+from bitsure.results.compressibility import CODER_LABELS, CoderResult, Codes, EntropyLevel, ScaleBits
 from tests.builders.answers import paired_runs
 from tests.builders.settings import MARGINS, METRIC
 
@@ -29,7 +29,7 @@ def codes(bits, stored, coded, **more):
         "bits": bits,
         "entropy": {"tensor": entropy, "group": entropy.model_copy(update={"bound": None})},
         "bits_per_weight": stored,
-        "beside_bits_per_weight": BesideBits(stored=1, coded=1),
+        "beside_bits_per_weight": ScaleBits(stored=1, coded=1),
         "coders": dict.fromkeys(CODER_LABELS, result),
         "best": "range_coder",
         "bits_per_weight_coded": coded,

@@ -79,7 +79,7 @@ def answer_changes(joined: Join, settings: MetricSettings) -> dict[str, AnswerCh
         values = (quantized.true_label_prob - full.true_label_prob, quantized.correct - full.correct)
         changes[task] = AnswerChanges(
             numbers[order],
-            None if clusters is None else _renumbered(clusters[order]),
+            None if clusters is None else renumbered(clusters[order]),
             {name: value[order] for name, value in zip(CHANGE_METRICS, values, strict=True)},
         )
     return changes
@@ -110,7 +110,7 @@ def read_changes(path: Path, task: str) -> AnswerChanges:
     question, *values = (table[name].to_numpy() for name in ("question", *CHANGE_METRICS))
     if table["question"].null_count or (question[1:] <= question[:-1]).any() or not np.isfinite(values).all():
         raise UserError(f"{path} cannot be read as changes: a question has no number, or several.")
-    cluster = None if table["cluster"].null_count else _renumbered(table["cluster"].to_numpy().astype(np.int64))
+    cluster = None if table["cluster"].null_count else renumbered(table["cluster"].to_numpy().astype(np.int64))
     return AnswerChanges(question, cluster, dict(zip(CHANGE_METRICS, values, strict=True)))
 
 
@@ -145,7 +145,7 @@ def in_common(first: AnswerChanges, second: AnswerChanges) -> tuple[AnswerChange
 
 
 def _take(changes: AnswerChanges, rows: IntArray) -> AnswerChanges:
-    cluster = None if changes.cluster is None else _renumbered(changes.cluster[rows])
+    cluster = None if changes.cluster is None else renumbered(changes.cluster[rows])
     return AnswerChanges(changes.question[rows], cluster, {name: value[rows] for name, value in changes.values.items()})
 
 
@@ -161,7 +161,7 @@ def _question_numbers(records: pa.Table) -> QuestionIds:
     return numbers
 
 
-def _renumbered(clusters: IntArray) -> IntArray:
+def renumbered(clusters: IntArray) -> IntArray:
     """Return the same clusters, numbered from 0 as they first come, so that every run resamples the same questions alike."""
     _, first, codes = np.unique(clusters, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[codes]

@@ -9,7 +9,7 @@ from bitsure.compress import coders
 from bitsure.compress.coders import CodedSize
 from bitsure.compress.codes import CodedTensor
 from bitsure.compress.entropy import Entropy, entropy
-from bitsure.results.compressibility import AS_STORED, BesideBits, CoderResult, Codes, EntropyLevel, TensorCodes
+from bitsure.results.compressibility import AS_STORED, CoderResult, Codes, EntropyLevel, ScaleBits, TensorCodes
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def summarize(tensors: Iterable[tuple[str, CodedTensor]]) -> Codes | None:
         bits=bits,
         entropy=_entropy_levels(each, bits),
         bits_per_weight=stored,
-        beside_bits_per_weight=BesideBits(stored=statistics_bits / weights, coded=coded_statistics / weights),
+        beside_bits_per_weight=ScaleBits(stored=statistics_bits / weights, coded=coded_statistics / weights),
         coders=results,
         best=best,
         bits_per_weight_coded=stored if best == AS_STORED else results[best].bits_per_weight,

@@ -43,7 +43,7 @@ class CoderResult(Result):
     """Stored megabytes (10⁶ bytes) decoded a second."""
 
 
-class BesideBits(Result):
+class ScaleBits(Result):
     """Bits a weight of scales and zero points."""
 
     stored: float
@@ -82,7 +82,7 @@ class Codes(Result):
     """Level → entropy."""
     bits_per_weight: float
     """Bits a weight as stored, scales and zero points counted."""
-    beside_bits_per_weight: BesideBits
+    beside_bits_per_weight: ScaleBits
     """Of that, scales and zero points."""
     coders: dict[str, CoderResult]
     """Coder → what it reaches."""

@@ -19,6 +19,6 @@ def test_of_speed_more_is_better():
     assert [row.packed_tokens_per_second for row in pareto_front(rows, SPEED)] == [4, 3, 2]
 
 
-def test_weights_in_dense_layers_have_no_picture_of_speed(tmp_path):
+def test_weights_in_dense_layers_have_no_picture_of_speed():
     rows = [study_row(quantizer=name, scoring_tokens_per_second=1.0) for name in ("rtn4", "gptq4")]
-    assert pareto(rows, SPEED, tmp_path) is None and not list(tmp_path.iterdir())
+    assert pareto(rows, SPEED) is None

@@ -14,10 +14,11 @@ from benchmarks.sweep import write_sweep
 from bitsure.base.plain_text import without_controls
 from bitsure.cli import main
 from bitsure.sweep.report.building import build_sweep_report
+from bitsure.sweep.report.contrast_words import spread_sentences
 from bitsure.sweep.report.run_columns import parameter_count
+from bitsure.sweep.report.study_tables import study_tables
 from bitsure.sweep.report.sweep_figures import NAMES
-from bitsure.sweep.report.sweep_page import STUDY, spread_sentences, study_tables
-from bitsure.sweep.report.sweep_statistics import ModelSpread
+from bitsure.sweep.report.sweep_statistics import STUDY, ModelSpread
 from tests.builders.stopped_runs import MOST
 from tests.builders.study_rows import study_row as row
 from tests.builders.sweeps import HOSTILE, leave_unfinished, write_plan
@@ -36,16 +37,33 @@ def made(finished, tmp_path_factory):
 
 def test_the_page_needs_nothing_and_escapes_all_text(made):
     html = made.page.read_text()
-    assert "<script" not in html and html.count("&lt;script&gt;") >= 3
+    assert html.count("<script") == 1 and "alert(" in html and '<script>alert("x")' not in html
     assert without_controls(HOSTILE) != HOSTILE and without_controls(html) == html
-    sources = re.findall(r'(?:src|href)="([^"]{0,30})', html)
-    assert len(sources) == len(made.pictures) and all(source.startswith("data:image/png;base64,") for source in sources)
+    assert "default-src 'none'" in html  # no address is loaded, whatever a name says
+    links = {link for link in re.findall(r'(?:src|href)="([^"]*)"', html) if not link.startswith("data:image/png;base64,")}
+    assert all(link.startswith("#") or link.endswith("/report.html") for link in links)
+    assert len(html.encode()) < 5_000_000
+
+
+def test_the_choice_comes_first_and_then_a_matrix_with_the_way_to_each_cell(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "sweep")
+    (folder / "0-model0-gptq4" / "report.html").touch()
+    text = (folder / "1-model0-rtn4" / "comparison.json").read_text()
+    (folder / "1-model0-rtn4" / "comparison.json").write_text(text[:99])
+    html = build_sweep_report(folder).page.read_text()
+    order = [
+        html.index(part) for part in ("models have a quantizer whose", "<nav", 'id="matrix"', 'id="numbers"', 'id="pictures"')
+    ]
+    assert order == sorted(order) and html.index('id="contrasts"') > order[-1]
+    assert 'href="0-model0-gptq4/report.html"' in html
+    assert 'class="badge damaged"' in html and "Missing or failed" in html
 
 
 def test_what_is_missing_or_failed_is_in_plain_sight(made):
     html = made.page.read_text()
-    assert "<strong>14 cells:</strong>\n12 done, 1 failed, 1 not started." in html
-    assert html.index("Missing or failed") < html.index("<img") and "out of memory</pre>" in html
+    assert "14 cells: 12 done, 1 failed, 1 not started." in html
+    assert html.index("Missing or failed") < html.index("<figure") and "out of memory" in html
+    assert 'class="badge failed"' in html and 'class="badge not-started"' in html
     assert made.states == {"done": 12, "failed": 1, "not started": 1}
 
 
@@ -58,10 +76,11 @@ def test_every_picture_has_its_numbers(made):
     }
     assert {path.stem for path in (made.directory / "figures").glob("*.png")} == names == set(NAMES) - {"scoring_speed"}
     for picture in made.pictures:
-        with picture.path.with_suffix(".csv").open() as file:
+        with made.png(picture).with_suffix(".csv").open() as file:
             rows = list(csv.DictReader(file))
         assert len(rows) == len(picture.rows) > 0 and {"model", "value", "ci_low"} <= set(rows[0])
         drawn = {"2 training seeds"} if picture.name.startswith(("scale", "bits", "shift")) else set()
+        assert all(panel.finding for panel in picture.panels), picture.name
         assert {one["draws"] for one in rows if one["draws"]} == drawn, picture.name
     tables = {"study", "heterogeneity", "contrasts", "contrasts_of_quantizers", "draws"}
     assert {path.stem for path in (made.directory / "tables").glob("*.csv")} == tables
@@ -70,7 +89,7 @@ def test_every_picture_has_its_numbers(made):
 def test_many_quantizers_on_one_model_are_rows_of_a_heat_map_and_few_panels(tmp_path):
     write_sweep(tmp_path, 1, 2, 30, [f"q{k:02d}-{2 + k % 7}" for k in range(14)])
     made = build_sweep_report(tmp_path)
-    drawn = {picture.name: (picture, Image.open(picture.path).size) for picture in made.pictures}
+    drawn = {picture.name: (picture, Image.open(made.png(picture)).size) for picture in made.pictures}
     _, (width, height) = drawn["heat_map"]
     assert height > width  # a panel of 14 rows and three columns; 14 panels would be wide
     shift, (width, _) = drawn["shift_by_certainty"]
@@ -80,7 +99,7 @@ def test_many_quantizers_on_one_model_are_rows_of_a_heat_map_and_few_panels(tmp_
 
 def test_quantizers_are_compared_and_the_page_says_what_that_holds_for(made):
     html = " ".join(made.page.read_text().split())
-    assert "Between quantizers" in html and '<td class="text">rtn4 less gptq4</td>' in html
+    assert "Between quantizers" in html and ">rtn4 less gptq4</td>" in html
     assert "a claim about quantizers needs 5 calibration seeds or more" in html
 
 
@@ -93,9 +112,10 @@ def test_the_studys_table_is_corrected_and_as_published(made):
 
 
 def test_full_precision_stands_beside_what_was_scored_in_the_same_setting():
-    few, many = ({"setting": f"task.limit={n}", "bits_per_weight": 4.2} for n in (5, 90))
+    few, many = ({"setting": f"task.limit={n}", "conditions": f"task.limit={n}", "bits_per_weight": 4.2} for n in (5, 90))
     rows = [row(**few, baseline=0.6), row(**many, baseline=0.7)]
-    rows += [row(**one, quantizer="none", value=value) for one, value in ((few, 0.6), (many, 0.7))]
+    full = {"quantizer": "none", "quantizer_label": "full precision"}
+    rows += [row(**one, **full, value=value) for one, value in ((few, 0.6), (many, 0.7))]
     found = {name: table.rows for name, table in study_tables(rows, STUDY).items()}
     assert found == {
         "gptq4, task.limit=5": [("m", "t", ["0.6000", "0.5000*"])],
@@ -105,7 +125,15 @@ def test_full_precision_stands_beside_what_was_scored_in_the_same_setting():
 
 
 def test_words_never_set_a_star_against_none():
-    fields = {"quantizer": "q", "setting": "", "metric": "true_label_prob", "smallest": -0.3, "largest": -0.1, "models": 2}
+    fields = {
+        "quantizer": "q",
+        "setting": "",
+        "label": "q",
+        "metric": "true_label_prob",
+        "smallest": -0.3,
+        "largest": -0.1,
+        "models": 2,
+    }
     fields |= {"q": 1.0, "i_squared": 0.0, "tau": 0.0, "p_value": 0.5}
     spreads = [ModelSpread(**fields, task=task, p_adjusted=p) for task, p in (("a", 1e-5), ("b", 0.5))]
     [sentence] = spread_sentences(spreads, 0.01)
@@ -152,7 +180,12 @@ def test_the_command_takes_a_sweeps_directory(two_cells, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "3 cells: 2 done, 1 killed" in printed and "signal 9" in printed and "full precision" in printed
     assert "confi-" in printed  # beside accuracy
-    assert max(map(len, printed.splitlines()[:10])) <= 80
+    lines = printed.splitlines()
+    table = lines[lines.index("mean over the tasks") :]
+    assert (
+        max(map(len, table[:12])) <= 80
+        and "model0: nothing to choose. Full precision is not above guessing on any task." in lines
+    )
     assert not (folder / "wandb").exists()
     with pytest.raises(SystemExit, match="--metric works on one of its runs"):
         main(["report", str(folder), "--metric", "paper_compat"])
@@ -164,4 +197,4 @@ def test_a_real_browser_shows_it_whole(made, tmp_path):
     flags += f" --disable-component-update --disable-sync --user-data-dir={tmp_path} --window-size=390,900"
     command = ["chromium", *flags.split(), "--dump-dom", made.page.as_uri()]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=MOST, check=True).stdout
-    assert dom.count("<img") == len(made.pictures) and "<script" not in dom and "Missing or failed" in dom
+    assert dom.count("<figure") >= len(made.pictures) and 'class="controls"' in dom and "Missing or failed" in dom

@@ -11,6 +11,7 @@ import yaml
 from benchmarks.sweep import METRIC
 from bitsure.comparison.changes import AnswerChanges, read_changes, write_changes
 from bitsure.metrics.across import heterogeneity, over_draws
+from bitsure.sweep.report.cell_changes import CellChanges
 from bitsure.sweep.report.cell_results import FULL_PRECISION, read_cells
 from bitsure.sweep.report.contrasts import bits_apart, build_contrasts
 from bitsure.sweep.report.sweep_statistics import means_over_draws, model_spreads, over_calibration, over_training
@@ -66,7 +67,7 @@ def only(contrasts, task, metric, **names):
 
 
 def test_contrasts_are_those_of_the_changes(finished):
-    found = build_contrasts(read_cells(finished), METRIC)
+    found = build_contrasts(read_cells(finished), METRIC, CellChanges())
     assert found.unreadable == [] and len(found.models) == 6 * 3 * 2 * 2  # pairs, quantizers, tasks, metrics
     one = only(found.models, "task_1", "true_label_prob", model="model0", other_model="model3", quantizer="rtn4")
     first, second = (
@@ -79,7 +80,7 @@ def test_contrasts_are_those_of_the_changes(finished):
 
 
 def test_quantizers_are_contrasted_on_one_model(finished):
-    found = build_contrasts(read_cells(finished), METRIC).quantizers
+    found = build_contrasts(read_cells(finished), METRIC, CellChanges()).quantizers
     assert len(found) == 2 * 4 * 2 * 2  # pairs, models, tasks, metrics
     assert {(one.first.quantizer, one.second.quantizer) for one in found} == {("gptq4", "rtn4"), ("rtn2", "rtn4")}
     apart = [bits_apart(one.first, one.second) for one in found]
@@ -102,7 +103,7 @@ def test_settings_of_one_quantizer_are_contrasted_and_others_too(finished, tmp_p
         config = yaml.safe_load((folder / name / "config.yaml").read_text())
         config["quant"]["damp_percent"] = damp
         (folder / name / "config.yaml").write_text(yaml.safe_dump(config))
-    found = build_contrasts(read_cells(folder), METRIC).quantizers
+    found = build_contrasts(read_cells(folder), METRIC, CellChanges()).quantizers
     low, high = ("gptq4", "quant.damp_percent=0.01"), ("gptq4", "quant.damp_percent=0.1")
     pairs = {tuple((run.quantizer, run.setting) for run in (one.first, one.second)) for one in found}
     assert pairs == {(low, high), (low, ("rtn4", "")), (high, ("rtn4", ""))}
@@ -122,11 +123,11 @@ def test_contrasts_under_several_calibration_seeds_are_their_mean(finished, tmp_
                 for change in moved.values():
                     change.values["accuracy"] = change.values["accuracy"] + (-0.1, 0.0, 0.25)[seed]
                 write_changes(path, moved)
-    found = build_contrasts(read_cells(folder), METRIC).quantizers
+    found = build_contrasts(read_cells(folder), METRIC, CellChanges()).quantizers
     assert len(found) == 2 * 2 and all((one.draws, one.calib_seed, one.p_value) == (3, None, None) for one in found)
     one = only(found, "task_0", "accuracy")
     names = {"model": one.first.model, "quantizer": one.first.quantizer, "other_quantizer": one.second.quantizer}
-    single = only(build_contrasts(read_cells(finished), METRIC).quantizers, "task_0", "accuracy", **names)
+    single = only(build_contrasts(read_cells(finished), METRIC, CellChanges()).quantizers, "task_0", "accuracy", **names)
     expected = over_draws([single.value - shift for shift in (-0.1, 0.0, 0.25)], [single.standard_error] * 3, 0.95)
     assert (one.value, one.ci_low) == (pytest.approx(expected.value), pytest.approx(expected.ci_low))
 
@@ -142,6 +143,6 @@ def test_a_model_with_other_questions_is_contrasted_on_those_in_common(finished,
     }
     write_changes(path, part)
     (folder / "3-model1-gptq4" / "changes.parquet").write_bytes(b"truncated")
-    found = build_contrasts(read_cells(folder), METRIC)
+    found = build_contrasts(read_cells(folder), METRIC, CellChanges())
     assert found.unreadable == ["3-model1-gptq4"] and found.quantizers == []
     assert {(one.first.model, one.second.model, one.n) for one in found.models} == {("model0", "model2", 25)}

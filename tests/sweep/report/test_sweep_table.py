@@ -17,7 +17,7 @@ from bitsure.metrics.multiple_testing import holm
 from bitsure.report.rounded import shipped_bytes
 from bitsure.sweep.report.cell_results import FULL_PRECISION, read_cells
 from bitsure.sweep.report.run_columns import COSTS, cell_columns, in_full_precision, series_of
-from bitsure.sweep.report.sweep_table import SCHEMA, build_table, write_table
+from bitsure.sweep.report.sweep_table import IN_OTHER_WORDS, SCHEMA, build_table, write_table
 from tests.builders.sweeps import QUANTIZERS, leave_unfinished, write_plan
 
 
@@ -87,7 +87,9 @@ def test_the_same_cells_give_the_same_bytes_in_any_order(finished, built, tmp_pa
     for name, found in (("one", built), ("other", build_table(read_cells(shuffled)))):
         write_table(found, tmp_path / f"{name}.parquet")
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "other.parquet").read_bytes()
-    assert pq.read_schema(tmp_path / "one.parquet").names == [name for name in SCHEMA.names if name not in COSTS]
+    assert pq.read_schema(tmp_path / "one.parquet").names == [
+        name for name in SCHEMA.names if name not in (*COSTS, *IN_OTHER_WORDS)
+    ]
 
 
 def test_a_series_is_a_name_without_its_size():

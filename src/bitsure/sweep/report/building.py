@@ -7,15 +7,19 @@ from pathlib import Path
 from bitsure.base import terminal
 from bitsure.base.files import make_folder, write_text
 from bitsure.config.report_settings import read_report_settings
-from bitsure.config.schema import MetricSettings, TrackingSettings
+from bitsure.config.schema import MetricSettings, TrackingSettings, VerdictSettings
 from bitsure.results import check
+from bitsure.sweep.report.cell_changes import CellChanges
 from bitsure.sweep.report.cell_results import CellResult, own_metrics, read_cells, unplanned
+from bitsure.sweep.report.choices import choose_for_models
 from bitsure.sweep.report.contrasts import MODELS, QUANTIZERS, build_contrasts
 from bitsure.sweep.report.picture import Picture
+from bitsure.sweep.report.shift_picture import SHIFT
 from bitsure.sweep.report.study_row import study_rows
+from bitsure.sweep.report.study_tables import PAPER
 from bitsure.sweep.report.sweep_csv import contrasts_csv, draws_csv, picture_csv, spreads_csv, study_csv
-from bitsure.sweep.report.sweep_figures import NAMES, SHIFT, draw_pictures
-from bitsure.sweep.report.sweep_page import PAPER, render
+from bitsure.sweep.report.sweep_figures import NAMES, pictures
+from bitsure.sweep.report.sweep_page import render
 from bitsure.sweep.report.sweep_report import SweepReport
 from bitsure.sweep.report.sweep_statistics import (
     STUDY,
@@ -41,7 +45,8 @@ def build_sweep_report(sweep_dir: Path) -> SweepReport:
         UserError: If there is no cell, or two cells cannot be told apart.
     """
     cells = read_cells(sweep_dir)
-    table, metric = build_table(cells), _metric_settings(cells)
+    metric, verdict = _settings(cells)
+    table, changes = build_table(cells), CellChanges()
     rows = study_rows(table, {*STUDY, *TESTED, *SHIFT, *PAPER, *own_metrics(cells)}, metric.alpha)
     models = over_calibration(rows, metric.confidence_level)
     sizes = over_training(models, metric.confidence_level)
@@ -55,11 +60,12 @@ def build_sweep_report(sweep_dir: Path) -> SweepReport:
         table=table,
         models=models,
         spreads=model_spreads([row for row in models if row.metric in TESTED]),
-        contrasts=build_contrasts(cells, metric),
+        contrasts=build_contrasts(cells, metric, changes),
+        choices=choose_for_models(cells, changes, metric, verdict.accuracy_margin),
         draws=means_over_draws(models, sizes),
-        pictures=draw_pictures(models, sizes, sweep_dir / "figures"),
+        pictures=pictures(models, sizes),
     )
-    _write_picture_numbers(report.pictures, sweep_dir / "figures")
+    _write_pictures(report.pictures, sweep_dir / "figures")
     _write_tables(report)
     write_table(table, sweep_dir / "sweep.parquet")
     write_text(report.page, render(report))
@@ -79,15 +85,16 @@ def finish_sweep(sweep_dir: Path) -> SweepReport:
     return report
 
 
-def _metric_settings(cells: list[CellResult]) -> MetricSettings:
-    """Return the sweep's metric settings: those of its first finished cell, else the standard ones."""
+def _settings(cells: list[CellResult]) -> tuple[MetricSettings, VerdictSettings]:
+    """Return the sweep's metric and verdict settings: those of its first finished cell, else the standard ones."""
     done = next((cell for cell in cells if cell.done), None)
-    return read_report_settings(done.directory / "config.yaml" if done else None)[0]
+    return read_report_settings(done.directory / "config.yaml" if done else None)
 
 
 def _write_tables(report: SweepReport) -> None:
+    shown = {*STUDY, *PAPER, *own_metrics(report.cells)}
     tables = {
-        "study": study_csv([row for row in report.models if row.metric in {*STUDY, *PAPER, *own_metrics(report.cells)}]),
+        "study": study_csv([row for row in report.models if row.metric in shown]),
         "heterogeneity": spreads_csv(report.spreads),
         MODELS.name: contrasts_csv(report.contrasts.models, MODELS),
         QUANTIZERS.name: contrasts_csv(report.contrasts.quantizers, QUANTIZERS),
@@ -97,10 +104,11 @@ def _write_tables(report: SweepReport) -> None:
         write_text(report.directory / "tables" / f"{name}.csv", text)
 
 
-def _write_picture_numbers(pictures: list[Picture], folder: Path) -> None:
-    """Write each picture's numbers as CSV, and remove pictures of an earlier report that this one does not have."""
-    for picture in pictures:
-        write_text(picture.path.with_suffix(".csv"), picture_csv(picture))
-    for name in set(NAMES) - {picture.name for picture in pictures}:
+def _write_pictures(drawn: list[Picture], folder: Path) -> None:
+    """Write each picture and its numbers as CSV, and remove pictures of an earlier report that this one does not have."""
+    for picture in drawn:
+        picture.save(folder)
+        write_text(folder / f"{picture.name}.csv", picture_csv(picture))
+    for name in set(NAMES) - {picture.name for picture in drawn}:
         for suffix in (".png", ".csv"):
             (folder / f"{name}{suffix}").unlink(missing_ok=True)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial, reduce
 
 import numpy as np
 
 from bitsure.base.errors import UserError
-from bitsure.comparison.changes import AnswerChanges, in_common, read_changes
+from bitsure.comparison.changes import renumbered
 from bitsure.comparison.choosing import TaskLosses
 from bitsure.comparison.losses import is_above_guessing
 from bitsure.metrics.metric_names import MACRO
+from bitsure.sweep.report.cell_changes import AnswerLosses, CellChanges
 from bitsure.sweep.report.cell_results import CellResult
 from bitsure.sweep.report.run_columns import CellColumns
 from bitsure.sweep.report.sweep_table import columns_of_cells
@@ -26,7 +28,7 @@ class Candidate:
     cells: list[CellResult]
     columns: CellColumns
     label: str = ""
-    changes: dict[str, AnswerChanges] = field(default_factory=dict)  # of the tasks that have accuracy
+    losses: dict[str, AnswerLosses] = field(default_factory=dict)  # of the tasks that have accuracy
 
     @property
     def size(self) -> float:
@@ -39,68 +41,80 @@ class ModelCandidates:
     """The candidates for one model.
 
     Attributes:
-        label: The model's name, with the settings that tell several of its kind apart.
+        model: The model's name.
+        conditions: The settings that tell several of its kind apart, such as `task.num_fewshot=3`; empty where none do.
         candidates: Those that are judged, the smallest first.
         not_judged: What is not judged → why.
-        tasks: Task → the candidates' losses, in their order.
+        tasks: Tasks that the choice rests on.
         guessing: Tasks on which full precision is not above guessing, which have no part in the choice.
     """
 
-    label: str
+    model: str
+    conditions: str
     candidates: list[Candidate]
     not_judged: dict[str, str]
-    tasks: dict[str, TaskLosses]
+    tasks: list[str]
     guessing: list[str]
 
+    @property
+    def label(self) -> str:
+        """The model's name, with the settings that tell several of its kind apart."""
+        return f"{self.model}, {self.conditions}" if self.conditions else self.model
 
-def read_candidates(cells: Sequence[CellResult], max_bytes: int | None = None) -> list[ModelCandidates]:
-    """Return each model's candidates, small models first.
+
+def read_candidates(
+    cells: Sequence[CellResult], changes: CellChanges, max_bytes: int | None = None
+) -> Iterator[ModelCandidates]:
+    """Yield each model's candidates, small models first.
 
     Args:
         cells: All cells of a sweep.
+        changes: What reads their changes.
         max_bytes: The largest size on disk that may be chosen; None for any.
-
-    Raises:
-        UserError: If the candidates of a model have no question of a task in common.
     """
     groups: dict[tuple[object, ...], list[tuple[CellResult, CellColumns]]] = {}
     runs = list(zip(cells, columns_of_cells(list(cells)), strict=True))
     for cell, columns in sorted(runs, key=lambda run: run[1].order):
         if not columns.is_full_precision:
-            key = (columns.model, columns.training_seed, columns.setting_in_full_precision)
+            key = (columns.model, columns.training_seed, columns.conditions)
             groups.setdefault(key, []).append((cell, columns))
-    return [_candidates_of(members, max_bytes) for members in groups.values()]
+    for members in groups.values():
+        yield _candidates_of(members, changes, max_bytes)
 
 
-def _candidates_of(runs: list[tuple[CellResult, CellColumns]], max_bytes: int | None) -> ModelCandidates:
+def _candidates_of(runs: list[tuple[CellResult, CellColumns]], changes: CellChanges, max_bytes: int | None) -> ModelCandidates:
     not_judged = {cell.name: cell.state for cell, _ in runs if not cell.done}
     by_settings: dict[tuple[object, ...], Candidate] = {}
     for cell, columns in runs:
         if cell.done:
-            candidate = by_settings.setdefault((columns.label, columns.calib_seed), Candidate([], columns))
+            candidate = by_settings.setdefault((columns.quantizer_label, columns.calib_seed), Candidate([], columns))
             candidate.cells.append(cell)
     repeated = Counter(label for label, _ in by_settings)
     candidates = []
     for candidate in by_settings.values():
         columns = candidate.columns
-        several = repeated[columns.label] > 1
-        candidate.label = f"{columns.label}, calib.seed={columns.calib_seed}" if several else columns.label
-        if reason := _unfit(candidate, max_bytes) or _read_changes(candidate):
+        label = columns.quantizer_label
+        candidate.label = f"{label}, calib.seed={columns.calib_seed}" if repeated[label] > 1 else label
+        if reason := _unfit(candidate, max_bytes) or _read_losses(candidate, changes):
             not_judged[candidate.label] = reason
         else:
             candidates.append(candidate)
-    tasks = list(dict.fromkeys(task for candidate in candidates for task in candidate.changes))
+    tasks = list(dict.fromkeys(task for candidate in candidates for task in candidate.losses))
     guessing = [task for task in tasks if not _above_guessing(task, candidates)]
     judged = [task for task in tasks if task not in guessing]
     for candidate in candidates:
-        if missing := [task for task in judged if task not in candidate.changes]:
+        if missing := [task for task in judged if task not in candidate.losses]:
             not_judged[candidate.label] = f"was not asked {', '.join(missing)}"
     candidates = [candidate for candidate in candidates if candidate.label not in not_judged]
     candidates.sort(key=lambda candidate: candidate.size)
-    losses = {task: _losses(task, candidates) for task in judged if candidates}
     columns = runs[0][1]
     return ModelCandidates(
-        " ".join(filter(None, (columns.model, columns.setting_in_full_precision))), candidates, not_judged, losses, guessing
+        model=columns.model,
+        conditions=columns.conditions,
+        candidates=candidates,
+        not_judged=not_judged,
+        tasks=judged,
+        guessing=guessing,
     )
 
 
@@ -116,19 +130,19 @@ def _unfit(candidate: Candidate, max_bytes: int | None) -> str | None:
     return None
 
 
-def _read_changes(candidate: Candidate) -> str | None:
-    """Read what changed in each question of the tasks that have accuracy; return why there is nothing to judge, if so."""
+def _read_losses(candidate: Candidate, changes: CellChanges) -> str | None:
+    """Read the losses on the tasks that have accuracy; return why there is nothing to judge, if so."""
     for cell in candidate.cells:
         for task, values in cell.comparison.items():
-            if task == MACRO or "accuracy" not in values or task in candidate.changes:
+            if task == MACRO or "accuracy" not in values or task in candidate.losses:
                 continue
             try:
-                changes = read_changes(cell.directory / "changes.parquet", task)
+                losses = changes.losses(cell.directory, task)
             except UserError:
                 return f"{cell.directory.name}/changes.parquet is missing or damaged"
-            if len(changes):
-                candidate.changes[task] = changes
-    return None if candidate.changes else "has no task with accuracy"
+            if len(losses.loss):
+                candidate.losses[task] = losses
+    return None if candidate.losses else "has no task with accuracy"
 
 
 def _above_guessing(task: str, candidates: Sequence[Candidate]) -> bool:
@@ -137,14 +151,13 @@ def _above_guessing(task: str, candidates: Sequence[Candidate]) -> bool:
     return is_above_guessing(values[0])
 
 
-def _losses(task: str, candidates: Sequence[Candidate]) -> TaskLosses:
-    shared = candidates[0].changes[task]
-    for candidate in candidates[1:]:
-        shared, _ = in_common(shared, candidate.changes[task])
-    if not len(shared):
-        names = ", ".join(str(cell.directory) for candidate in candidates for cell in candidate.cells)
-        raise UserError(
-            f"{names}: no question of {task} is in all of them. Choose among runs that were asked the same questions."
-        )
-    of_each = [in_common(shared, candidate.changes[task])[1].values["accuracy"] for candidate in candidates]
-    return TaskLosses(-np.stack(of_each, axis=1), shared.cluster)
+def losses_in_common(task: str, candidates: Sequence[Candidate]) -> TaskLosses:
+    """Return the candidates' losses on the questions of a task that all of them were asked; there may be none."""
+    of_each = [candidate.losses[task] for candidate in candidates]
+    question, cluster = of_each[0].question, of_each[0].cluster
+    if all(losses.question is question for losses in of_each):
+        return TaskLosses(np.stack([losses.loss for losses in of_each], axis=1).astype(float), cluster)
+    shared = reduce(partial(np.intersect1d, assume_unique=True), [losses.question for losses in of_each])
+    rows = [np.searchsorted(losses.question, shared) for losses in of_each]
+    together = np.stack([losses.loss[places] for losses, places in zip(of_each, rows, strict=True)], axis=1).astype(float)
+    return TaskLosses(together, None if cluster is None else renumbered(cluster[rows[0]]))

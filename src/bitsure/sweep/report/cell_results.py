@@ -8,19 +8,22 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict
 
 from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
+from bitsure.config.labels import model_labels
+from bitsure.config.model import ModelSettings
 from bitsure.config.report_settings import check_report_settings
 from bitsure.config.run_config import read_run_config
 from bitsure.config.schema import TrackingSettings
+from bitsure.metrics.metric_names import MACRO
 from bitsure.records.saved_run import is_sweep
 from bitsure.results import (
     Comparison,
     Costs,
-    Labels,
     MetricsByTask,
     Provenance,
     Quantization,
@@ -32,7 +35,7 @@ from bitsure.results import (
     read_if_there,
 )
 from bitsure.results.result import Integer
-from bitsure.results.run_files import ModelOrigin
+from bitsure.results.run_files import ModelOrigin, PlannedCell
 
 FULL_PRECISION = "none"  # the quantizer's name of a model in full precision
 LAST_LINES = 5  # of an error
@@ -41,8 +44,8 @@ NOT_STARTED = "not started"
 DAMAGED = "damaged"
 # Settings that may change a cell's numbers; of these, some have columns or rows of their own.
 SETTINGS = ("model.", "quant.", "control.", "calib.", "task.", "scoring.", "compress.", "metric.")
-OF_THE_MODEL = ("model.name", "model.series", "model.training_seed")
-NOT_SETTINGS = (*OF_THE_MODEL, "quant.name", "calib.seed", "task.name", "task.names", "task.include_path")
+MODEL_IDENTITY = ("model.name", "model.series", "model.training_seed")
+NOT_SETTINGS = (*MODEL_IDENTITY, "quant.name", "calib.seed", "task.name", "task.names", "task.include_path")
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,10 @@ class CellResult:
 
     directory: Path
     name: str
+    path: str  # of the directory, seen from the sweep's
+    started: float | None  # seconds since 1970
+    model_name: str
+    label: str  # what the quantizer was asked for as, such as w4a8kv4; `quantizer` where that does not tell quantizers apart
     state: str  # done, not started, damaged, or what status.json says
     error: str | None
     config: dict[str, Any]  # config.yaml; empty if there is none
@@ -59,9 +66,8 @@ class CellResult:
     metrics: MetricsByTask = field(default_factory=dict)
     baseline: MetricsByTask = field(default_factory=dict)
     comparison: Comparison = field(default_factory=dict)
+    verdict: Verdict | None = None
     costs: Costs | None = None
-    labels: Labels | None = None  # of the plan, else from provenance.json; None in runs of earlier versions
-    verdict: Verdict | None = None  # None in full precision
 
     @property
     def done(self) -> bool:
@@ -69,17 +75,19 @@ class CellResult:
         return self.state == DONE
 
     @property
-    def model_name(self) -> str:
-        """The model's label, else its name: from the provenance, else from the settings, else from the plan."""
-        if self.labels:
-            return self.labels.model
-        planned = self.config.get("model", {}).get("name") or self.name.partition(" ")[0]
-        return self.model.name if self.model else str(planned)
+    def report_link(self) -> str:
+        """Where the cell's page lies, as an address seen from the sweep's page; empty where it has none."""
+        return f"{quote(self.path)}/report.html" if (self.directory / "report.html").is_file() else ""
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that have results."""
+        return [task for task in self.metrics if task != MACRO]
 
     @property
     def quantizer(self) -> str:
-        """The quantizer's name: from the settings, else from the plan."""
-        return self.config.get("quant", {}).get("name") or self.name.partition(" ")[2]
+        """The quantizer's own name: from the settings, else from the plan."""
+        return _quantizer_name(self.config, self.name)
 
     @cached_property
     def settings(self) -> dict[str, object]:
@@ -101,14 +109,45 @@ def read_cells(sweep_dir: Path) -> list[CellResult]:
         raise UserError(f"{sweep_dir} is no sweep's directory: it holds no plan.json and no folders with a config.yaml.")
     plan = read_if_there(sweep_dir / "plan.json", SweepPlan)
     if plan:
-        directories = [(sweep_dir / cell.directory, cell.name, cell.labels) for cell in plan.cells]
+        planned = [(sweep_dir / cell.directory, cell) for cell in plan.cells]
     else:
-        configs = sorted(sweep_dir.glob("*/config.yaml"), key=_natural_order)
-        directories = [(path.parent, path.parent.name, None) for path in configs]
-    if not directories:
+        folders = [path.parent for path in sorted(sweep_dir.glob("*/config.yaml"), key=_natural_order)]
+        planned = [(folder, PlannedCell(directory=folder.name, overrides=[], name=folder.name)) for folder in folders]
+    if not planned:
         raise UserError(f"{sweep_dir / 'plan.json'} names no cells.")
     memo = Memo()
-    return [_read_cell(directory, name, labels, memo) for directory, name, labels in directories]
+    return _told_apart([_read_cell(directory, cell, memo) for directory, cell in planned])
+
+
+def _told_apart(cells: list[CellResult]) -> list[CellResult]:
+    """Return the cells with labels that tell their models and their quantizers apart."""
+    models: dict[tuple[str, str], ModelSettings] = {}  # name and fingerprint (or directory) → where such a model was first
+    keys = [_model_key(cell, models) for cell in cells]
+    distinct = dict(zip(models, model_labels(list(models.values())), strict=True))
+    labels: dict[str, set[str]] = {}
+    quantizers: dict[str, set[str]] = {}
+    for cell in cells:
+        labels.setdefault(cell.quantizer, set()).add(cell.label)
+        quantizers.setdefault(cell.label, set()).add(cell.quantizer)
+    ambiguous = {name for name, own in labels.items() if len(own) > 1 or any(len(quantizers[label]) > 1 for label in own)}
+    return [
+        replace(
+            cell,
+            model_name=distinct.get(key, cell.model_name),
+            label=cell.quantizer if cell.quantizer in ambiguous else cell.label,
+        )
+        for cell, key in zip(cells, keys, strict=True)
+    ]
+
+
+def _model_key(cell: CellResult, models: dict[tuple[str, str], ModelSettings]) -> tuple[str, str]:
+    """Return what tells a cell's model from others, and add a new one to `models` where its directory is known."""
+    settings = cell.config.get("model", {})
+    path, repo = settings.get("path"), settings.get("repo")
+    key = cell.model_name, cell.model.fingerprint if cell.model else str(path or repo)
+    if isinstance(path or repo, str) and not (path and repo):
+        models.setdefault(key, ModelSettings(name=cell.model_name, path=path, repo=repo))
+    return key
 
 
 def unplanned(sweep_dir: Path) -> list[str]:
@@ -163,13 +202,13 @@ class _Files(NamedTuple):
     metrics: MetricsByTask | None = None
     baseline: MetricsByTask | None = None
     comparison: Comparison | None = None
-    costs: Costs | None = None
     verdict: Verdict | None = None
+    costs: Costs | None = None
 
 
-def _read_cell(directory: Path, name: str, labels: Labels | None, memo: Memo) -> CellResult:
+def _read_cell(directory: Path, cell: PlannedCell, memo: Memo) -> CellResult:
     state: str
-    state, error, config, files = NOT_STARTED, None, {}, _Files()
+    state, error, config, files, status = NOT_STARTED, None, {}, _Files(), None
     try:
         if status := read_if_there(directory / "status.json", Status):
             state, error = status.state, status.error
@@ -180,8 +219,21 @@ def _read_cell(directory: Path, name: str, labels: Labels | None, memo: Memo) ->
     except UserError as problem:
         state, error = DAMAGED, f"{problem} Run the sweep again, or remove {directory.name}."
     model = files.provenance.model if files.provenance else None
-    labels = labels or (files.provenance.labels if files.provenance else None)
-    about = CellResult(directory, name, state, _shortened(error), config, model, files.quantization, labels=labels)
+    labels = cell.labels or (files.provenance.labels if files.provenance else None)
+    planned = labels.model if labels else cell.name.partition(" ")[0]
+    about = CellResult(
+        directory=directory,
+        name=cell.name,
+        path=cell.directory,
+        started=status.started if status else None,
+        model_name=model.name if model else str(config.get("model", {}).get("name") or planned),
+        label=labels.quantizer if labels else _quantizer_name(config, cell.name),
+        state=state,
+        error=_shortened(error),
+        config=config,
+        model=model,
+        quantization=files.quantization,
+    )
     if state != DONE:
         return about
     return replace(
@@ -189,9 +241,13 @@ def _read_cell(directory: Path, name: str, labels: Labels | None, memo: Memo) ->
         metrics=files.metrics or {},
         baseline=files.baseline or {},
         comparison=files.comparison or {},
-        costs=files.costs,
         verdict=files.verdict,
+        costs=files.costs,
     )
+
+
+def _quantizer_name(config: Mapping[str, Any], planned: str) -> str:
+    return config.get("quant", {}).get("name") or planned.partition(" ")[2]
 
 
 def _read_config(file: Path, memo: Memo) -> dict[str, Any]:
@@ -219,8 +275,8 @@ def _read_files(directory: Path) -> _Files:
         metrics=read_if_there(directory / "metrics.json", MetricsByTask),
         baseline=read_if_there(directory / "baseline_metrics.json", MetricsByTask),
         comparison=read_if_there(directory / "comparison.json", Comparison),
-        costs=read_if_there(directory / "costs.json", Costs),
         verdict=read_if_there(directory / "verdict.json", Verdict),
+        costs=read_if_there(directory / "costs.json", Costs),
     )
 
 

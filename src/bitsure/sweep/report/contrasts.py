@@ -10,10 +10,11 @@ from itertools import combinations, product
 
 from bitsure.base.errors import UserError
 from bitsure.comparison import was_compared
-from bitsure.comparison.changes import CHANGE_METRICS, AnswerChanges, in_common, read_changes, resampled_means
+from bitsure.comparison.changes import CHANGE_METRICS, AnswerChanges, in_common, resampled_means
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics import across
 from bitsure.metrics.metric_names import MACRO
+from bitsure.sweep.report.cell_changes import CellChanges
 from bitsure.sweep.report.cell_results import CellResult
 from bitsure.sweep.report.run_columns import CellColumns
 from bitsure.sweep.report.sweep_statistics import adjust
@@ -43,7 +44,7 @@ MODELS = ContrastKind(name="contrasts", differ=("model",), same=("quantizer", "s
 QUANTIZERS = ContrastKind(
     name="contrasts_of_quantizers",
     differ=("quantizer", "setting"),
-    same=("model", "training_seed", "setting_in_full_precision", *CALIB),
+    same=("model", "training_seed", "conditions", *CALIB),
     similar_only=True,
 )
 KINDS = (MODELS, QUANTIZERS)
@@ -84,7 +85,7 @@ class Contrasts:
     unreadable: list[str]  # cells whose changes.parquet is missing or damaged
 
 
-def build_contrasts(cells: list[CellResult], metric: MetricSettings) -> Contrasts:
+def build_contrasts(cells: list[CellResult], metric: MetricSettings, cell_changes: CellChanges) -> Contrasts:
     """Contrast each two runs that one of KINDS applies to.
 
     Smaller models come first, and quantizers with the most similar bits per weight; quantizers of different methods are
@@ -92,6 +93,11 @@ def build_contrasts(cells: list[CellResult], metric: MetricSettings) -> Contrast
     clusters. The task is the outer loop, so that its resamples are drawn once and only one task's changes are held at a time.
     Contrasts of a pair under several calibration seeds become one, their mean, with both random effects. p-values are adjusted
     by Benjamini–Hochberg, for each kind separately.
+
+    Args:
+        cells: All cells of a sweep.
+        metric: The resamples, the seed and the level.
+        cell_changes: What reads the cells' changes.
     """
     runs = [(cell, columns) for cell, columns in zip(cells, columns_of_cells(cells), strict=True) if cell.comparison]
     runs.sort(key=lambda run: _order(run[1]))
@@ -103,7 +109,7 @@ def build_contrasts(cells: list[CellResult], metric: MetricSettings) -> Contrast
         for cell, columns in runs:
             if _compared(cell, task):
                 try:
-                    changes = read_changes(cell.directory / "changes.parquet", task)
+                    changes = cell_changes.read(cell.directory, task)
                 except UserError:
                     unreadable[cell.name] = None
                 else:

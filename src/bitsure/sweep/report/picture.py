@@ -1,24 +1,70 @@
-"""A picture of a sweep that has been drawn, and the numbers in it."""
+"""A picture of a sweep: its panels, the keys that tell its lines apart, and the numbers in it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bitsure.report.charts import Chart, DrawnChart, Spec, save_png
 from bitsure.sweep.report.study_row import StudyRow
+
+LEGEND_CHANNELS = ("color", "shape", "strokeDash")
+
+
+@dataclass(frozen=True)
+class LegendKey:
+    """How the lines and points of one label are drawn."""
+
+    label: str
+    colour: str
+    dash: Sequence[int]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG with its title, its caption and the rows that it shows."""
+    """What is drawn of a sweep.
 
-    path: Path
+    Attributes:
+        name: The file's name without its ending.
+        title: Its heading.
+        caption: What it shows and what that holds for.
+        finding: What it shows of this sweep, in a sentence.
+        panels: The panels; the legend of each is that of all.
+        keys: The legend; empty where none is needed.
+        rows: The rows that it shows.
+        on_front: Which rows lie on the Pareto front; None where there is no front.
+        columns: How many panels stand side by side in the PNG.
+    """
+
+    name: str
     title: str
     caption: str
+    finding: str
+    panels: list[Chart]
+    keys: list[LegendKey]
     rows: list[StudyRow]
-    on_front: list[bool] | None = None  # which rows lie on the Pareto front; None where there is no front
+    on_front: list[bool] | None = None
+    columns: int = 4
 
     @property
-    def name(self) -> str:
-        """The file's name without its ending."""
-        return self.path.stem
+    def page_panels(self) -> list[Chart]:
+        """The panels as the page shows them, which has one legend for all."""
+        return [Chart(_without_legends(panel.spec), panel.finding) for panel in self.panels]
+
+    def save(self, folder: Path) -> DrawnChart:
+        """Write all panels as one PNG into a folder."""
+        together: Spec = {"concat": [panel.spec for panel in self.panels], "columns": self.columns, "spacing": 24}
+        return save_png(Chart(together, self.finding), folder / f"{self.name}.png")
+
+
+def _without_legends(spec: Spec) -> Spec:
+    """Return a specification in which no channel has a legend."""
+    changed = dict(spec)
+    for part in ("layer", "hconcat", "vconcat"):
+        if part in spec:
+            changed[part] = [_without_legends(inner) for inner in spec[part]]
+    if "encoding" in spec:
+        silent = {name: spec["encoding"][name] | {"legend": None} for name in LEGEND_CHANNELS if name in spec["encoding"]}
+        changed["encoding"] = spec["encoding"] | silent
+    return changed

@@ -9,6 +9,7 @@ from bitsure.report.rounded import shipped_bytes
 from bitsure.sweep.report.cell_results import FULL_PRECISION, CellResult
 from bitsure.sweep.report.varying_settings import outside_quantizing, setting_label
 
+IN_FULL_PRECISION = "full precision"  # what a model that is not quantized is called
 COSTS = (
     "quantizing_seconds",
     "quantizing_peak_bytes",
@@ -16,12 +17,6 @@ COSTS = (
     "packed_tokens_per_second",
     "scoring_peak_bytes",
 )
-
-
-def quantizer_label(quantizer: str, setting: str) -> str:
-    """Return what a quantizer is called in tables and legends."""
-    name = "full precision" if quantizer == FULL_PRECISION else quantizer
-    return f"{name}, {setting}" if setting else name
 
 
 def parameter_count(n: int) -> str:
@@ -43,6 +38,10 @@ class RunColumns:
     quantizer: str
     method: str | None  # the quantizer without its bits; None for a cell that was not begun
     setting: str  # what else tells cells of one model and quantizer apart, calibration seeds aside
+    asked: str | None  # what the command called the quantizer; its own name where that is not known; None in full precision
+    quantizer_label: str  # `asked`, and the part of `setting` that is about quantizing
+    conditions: str  # the part of `setting` that also matters in full precision, such as `task.num_fewshot=3`
+    mean_over: str  # the tasks of a mean over tasks, where runs were asked different ones
     bits_per_weight: float | None
     bits_per_weight_coded: float | None  # after coding; None if there are no codes, or none were measured
     size_bytes: int | None  # `shipped_bytes`
@@ -55,7 +54,6 @@ class RunColumns:
     calib_nsamples: int | None
     calib_seqlen: int | None
     calib_seed: int | None
-    asked: str | None = None  # what the command called the quantizer; None where it is not known
 
     @property
     def is_full_precision(self) -> bool:
@@ -64,8 +62,8 @@ class RunColumns:
 
     @property
     def label(self) -> str:
-        """The quantizer, as the command called it, and its setting."""
-        return quantizer_label(self.asked or self.quantizer, self.setting)
+        """What a run is called among those of its model."""
+        return f"{self.quantizer_label}, {self.conditions}" if self.conditions else self.quantizer_label
 
     @property
     def method_label(self) -> str | None:
@@ -95,7 +93,6 @@ class CellColumns(RunColumns):
     """The columns that are the same in all rows of a cell."""
 
     status: str
-    setting_in_full_precision: str  # no column: the settings that also matter to the model in full precision
 
 
 def cell_columns(cell: CellResult, varied: set[str]) -> CellColumns:
@@ -103,6 +100,7 @@ def cell_columns(cell: CellResult, varied: set[str]) -> CellColumns:
     model, calib, quantization = cell.model, cell.config.get("calib", {}), cell.quantization
     quantizing = cell.costs.quantizing if cell.costs else None
     scoring = cell.costs.scoring_quantized if cell.costs else None
+    outside = outside_quantizing(varied)
     columns = CellColumns(
         model=cell.model_name,
         series=(model.series if model else None) or series_of(cell.model_name),
@@ -111,6 +109,9 @@ def cell_columns(cell: CellResult, varied: set[str]) -> CellColumns:
         quantizer=cell.quantizer,
         method=_method(cell),
         setting=setting_label(cell, varied),
+        quantizer_label=", ".join(filter(None, (cell.label, setting_label(cell, varied - outside)))),
+        conditions=setting_label(cell, outside),
+        mean_over="",
         bits_per_weight=quantization.bits_per_weight if quantization else None,
         bits_per_weight_coded=quantization.bits_per_weight_coded if quantization else None,
         size_bytes=shipped_bytes(quantization, model),
@@ -123,9 +124,8 @@ def cell_columns(cell: CellResult, varied: set[str]) -> CellColumns:
         calib_nsamples=calib.get("nsamples"),
         calib_seqlen=calib.get("seqlen"),
         calib_seed=calib.get("seed"),
-        asked=cell.labels.quantizer if cell.labels else None,
+        asked=cell.label,
         status=cell.state,
-        setting_in_full_precision=setting_label(cell, outside_quantizing(varied)),
     )
     return in_full_precision(cell, columns) if cell.quantizer == FULL_PRECISION else columns
 
@@ -138,7 +138,8 @@ def in_full_precision(cell: CellResult, columns: CellColumns) -> CellColumns:
         columns,
         quantizer=FULL_PRECISION,
         method=FULL_PRECISION,
-        setting=columns.setting_in_full_precision,
+        setting=columns.conditions,
+        quantizer_label=IN_FULL_PRECISION,
         bits_per_weight=8 * size / parameters if size and parameters else None,
         bits_per_weight_coded=None,
         size_bytes=size,

@@ -53,6 +53,12 @@ class StudyRow(RunColumns):
         return ", ".join(f"{n} {kind}" for kind, n in self.draws.items())
 
     @property
+    def questions(self) -> str:
+        """What the run was asked, where runs may have been asked different questions."""
+        tasks = f"mean over {self.mean_over}" if self.mean_over else "" if self.task == MACRO else self.task
+        return ", ".join(filter(None, (tasks, self.conditions)))
+
+    @property
     def single_model(self) -> str:
         """The model's name; empty for a mean over several models."""
         return "" if TRAINING_SEEDS in self.draws else self.model
@@ -79,10 +85,16 @@ def _is_significant(tests: str | None, p_adjusted: float | None, alpha: float) -
 
 
 def over_tasks(rows: list[StudyRow]) -> list[StudyRow]:
-    """Return the rows of the mean over tasks, or of the one task if there are no more."""
-    tasks = {row.task for row in rows}
-    chosen = MACRO if MACRO in tasks else min(tasks, default=MACRO)
-    return [row for row in rows if row.task == chosen]
+    """Return the rows of each run's mean over its tasks, and those of tasks that no such mean includes."""
+    means = [row for row in rows if row.task == MACRO]
+    if any(not row.mean_over for row in means):  # all runs were asked the same tasks
+        return means
+    included = {(*_run(row), task) for row in means for task in row.mean_over.split(", ")}
+    return means + [row for row in rows if row.task != MACRO and (*_run(row), row.task) not in included]
+
+
+def _run(row: StudyRow) -> tuple[Hashable, ...]:
+    return row.series, row.parameters, row.single_model, row.label, row.calib_seed
 
 
 def tasks_of(rows: list[StudyRow]) -> list[str]:

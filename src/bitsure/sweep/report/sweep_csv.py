@@ -47,7 +47,7 @@ def spreads_csv(spreads: list[ModelSpread]) -> str:
 
 def contrasts_csv(contrasts: list[RunContrast], kind: ContrastKind) -> str:
     """Return the table of one kind of contrast."""
-    same = [key for key in kind.same if key not in ("setting_in_full_precision", "calib_seed")]
+    same = [key for key in kind.same if key not in ("conditions", "calib_seed")]
     others = ("other", "other_setting")[: len(kind.differ)]
     bits = ("bits_per_weight", "other_bits_per_weight")
     rows = (

@@ -1,138 +1,129 @@
-"""sweep.html: one file that opens from disk, needs no script and no network, and escapes all text."""
+"""Render sweep.html: one file that opens from disk, needs no network and no script, and escapes all text."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bitsure.metrics.metric_names import MACRO
+from bitsure.report.page import LARGEST
 from bitsure.report.page_environment import page_environment
 from bitsure.report.tables import number, p_value
+from bitsure.sweep.report import contrast_words, sweep_head
 from bitsure.sweep.report.cell_results import own_metrics
+from bitsure.sweep.report.choices import summary
 from bitsure.sweep.report.contrasts import RunContrast
-from bitsure.sweep.report.study_row import StudyRow, grouped, task_labels, tasks_of
+from bitsure.sweep.report.picture import Picture
+from bitsure.sweep.report.results_table import results_table
+from bitsure.sweep.report.study_row import StudyRow
+from bitsure.sweep.report.study_tables import PAPER, study_tables
 from bitsure.sweep.report.sweep_report import SweepReport
 from bitsure.sweep.report.sweep_statistics import STUDY, ModelSpread
+from bitsure.sweep.report.sweep_table import columns_of_cells
+from bitsure.sweep.report.verdict_matrix import verdict_matrix
 
-PAPER = {  # the study's own numbers, as its notebook computes them
-    "paper_compat/ace": "calibration error (ACE)",
-    "paper_compat/conf": "confidence",
-    "paper_compat/conf_true": "true-label confidence",
-    "paper_compat/entropy": "entropy, bits",
-}
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
 MOST_ROWS = 400  # of a table on the page; its CSV has all
+# what the page of a very large sweep leaves out, the first thing first, and where it is instead
+DISPENSABLE = {
+    "paper": "the study's numbers as published (in tables/study.csv)",
+    "study": "the study's table (in tables/study.csv)",
+    "pictures": "pictures (in figures/)",
+}
+ROOM_FOR_PANELS = 2_500_000  # bytes of panels whose marks can be pointed at; a page has at most 5 MB
 
 
 def render(report: SweepReport) -> str:
-    """Return the page."""
+    """Return the page's HTML. It stays below LARGEST bytes and names what it leaves out for that."""
+    shown = _pictures(report)
+    for n in range(len(DISPENSABLE) + 1):
+        html = _render(report, shown, tuple(DISPENSABLE)[:n])
+        if len(html.encode()) < LARGEST:
+            break
+    return html
+
+
+def _render(report: SweepReport, pictures: list[_Shown], without: Collection[str]) -> str:
     template = page_environment().from_string(
         files("bitsure.sweep.report").joinpath("sweep_page.html").read_text(encoding="utf-8")
     )
-    contrasts, metric = report.contrasts, report.metric
+    metric = report.metric
+    own = {name: name for name in own_metrics(report.cells)}
     return template.render(
+        contents=[],
         title=report.directory.resolve().name,
         states=report.states,
         total=len(report.cells),
-        unfinished=[(cell.name, cell.directory.name, cell.state, cell.error or "") for cell in report.cells if not cell.done],
+        date=sweep_head.dates(report.cells),
+        summary=summary(report.choices),
+        choices=[sweep_head.head_choice(choice) for choice in report.choices],
+        candidate_columns=sweep_head.CANDIDATE_COLUMNS,
+        matrix=verdict_matrix(report.cells),
+        results=results_table(report.models),
+        unfinished=[(cell.name, cell.path, cell.state, cell.error or "") for cell in report.cells if not cell.done],
         unplanned=report.unplanned,
-        sentences=spread_sentences(report.spreads, metric.alpha),
-        study=study_tables(report.models, STUDY | {name: name for name in own_metrics(report.cells)}),
-        paper=study_tables(report.models, PAPER),
-        pictures=_pictures(report),
-        spreads=[_spread_cells(spread) for spread in report.spreads],
-        contrasts=[_model_contrast_cells(contrast) for contrast in contrasts.models[:MOST_ROWS]],
-        n_contrasts=len(contrasts.models),
-        quantizers=[_quantizer_contrast_cells(contrast) for contrast in contrasts.quantizers[:MOST_ROWS]],
-        n_quantizers=len(contrasts.quantizers),
-        draws=[_draw_cells(row) for row in report.draws[:MOST_ROWS]],
-        n_draws=len(report.draws),
-        unreadable=contrasts.unreadable,
+        study={} if "study" in without else study_tables(report.models, STUDY | own),
+        paper={} if "paper" in without else study_tables(report.models, PAPER),
+        pictures=[] if "pictures" in without else pictures,
+        without=[DISPENSABLE[part] for part in without],
         level=f"{metric.confidence_level:.0%}",
         alpha=f"{metric.alpha:g}",
+        **_words(report),
+        **_tables(report),
     )
 
 
-def _pictures(report: SweepReport) -> list[dict[str, Any]]:
-    return [
-        {
-            "title": picture.title,
-            "caption": picture.caption,
-            "name": picture.name,
-            "png": base64.b64encode(picture.path.read_bytes()).decode(),
-        }
-        for picture in report.pictures
-    ]
-
-
 @dataclass(frozen=True)
-class StudyTable:
-    """The study's table for one quantizer, as text."""
+class _Shown:
+    """A picture as the page shows it: its panels, or the PNG where there is no room for them."""
 
-    columns: list[str]
-    rows: list[tuple[str, str, list[str]]]  # model (empty below its first row), task, numbers
-    paired: bool  # two numbers a column: in full precision and quantized
-
-
-def study_tables(models: list[StudyRow], metrics: dict[str, str]) -> dict[str, StudyTable]:
-    """Return the study's table for each quantizer, a row a model and task.
-
-    Args:
-        models: A row for each model, quantizer, task and metric.
-        metrics: The metrics of the table and their names on the page.
-
-    Returns:
-        Quantizer → table, with a star where the primary test is significant. A sweep of full precision alone has one table.
-    """
-    rows = [row for row in models if row.metric in metrics]
-    quantized = [row for row in rows if not row.is_full_precision]
-    shown, paired = (quantized, True) if quantized else (rows, False)
-    return {label: _study_table(members, metrics, paired) for label, members in grouped(shown, lambda row: row.label).items()}
+    picture: Picture
+    panels: list[Markup]
+    png: str
 
 
-def _study_table(rows: list[StudyRow], metrics: dict[str, str], paired: bool) -> StudyTable:
-    known = {metric: name for metric, name in metrics.items() if any(row.metric == metric for row in rows)}
-    tasks = tasks_of(rows)
-    lines: list[tuple[str, str, list[str]]] = []
-    for model, members in grouped(rows, lambda row: row.model).items():
-        first = True
-        for task, name in zip(tasks, task_labels(tasks), strict=True):
-            by_metric = {row.metric: row for row in members if row.task == task}
-            if by_metric:
-                cells = [cell for metric in known for cell in _number_cells(by_metric.get(metric), paired)]
-                lines.append((model if first else "", name, cells))
-                first = False
-    return StudyTable(list(known.values()), lines, paired)
+def _pictures(report: SweepReport) -> list[_Shown]:
+    """Return the pictures; one for which there is no room is a PNG, whose marks cannot be pointed at."""
+    room, shown = ROOM_FOR_PANELS, []
+    for picture in report.pictures:
+        panels = [chart.html for chart in picture.page_panels] if room > 0 else []
+        size = sum(len(panel.encode()) for panel in panels)
+        fits = 0 < size <= room
+        room -= size if fits else 0
+        png = "" if fits else base64.b64encode(report.png(picture).read_bytes()).decode()
+        shown.append(_Shown(picture, panels if fits else [], png))
+    return shown
 
 
-def _number_cells(row: StudyRow | None, paired: bool) -> list[str]:
-    if row is None:
-        return [""] * (1 + paired)
-    value = number(row.value) + row.star
-    return [number(row.baseline), value] if paired else [value]
+def _words(report: SweepReport) -> dict[str, Any]:
+    """Return what the contrasts show, in sentences."""
+    error = 1 - report.metric.confidence_level
+    runs = [columns for columns in columns_of_cells(report.cells) if not columns.is_full_precision]
+    return {
+        "spread_sentences": contrast_words.spread_sentences(report.spreads, report.metric.alpha),
+        "model_sentences": contrast_words.model_sentences(report.contrasts, error),
+        "quantizer_sentences": contrast_words.quantizer_sentences(report.contrasts, error),
+        "no_contrasts": contrast_words.why_no_contrasts(report.contrasts, runs),
+        "unreadable": report.contrasts.unreadable,
+    }
 
 
-def spread_sentences(spreads: list[ModelSpread], alpha: float) -> list[str]:
-    """Return whether models differ in what quantization does to them, a sentence for each quantizer over its tasks."""
-    groups: dict[str, list[ModelSpread]] = {}
-    for spread in spreads:
-        if spread.metric == "true_label_prob" and spread.task != MACRO:
-            groups.setdefault(spread.label, []).append(spread)
-    return [_spread_sentence(label, members, alpha) for label, members in groups.items()]
-
-
-def _spread_sentence(label: str, spreads: list[ModelSpread], alpha: float) -> str:
-    different = [spread.task for spread in spreads if spread.p_adjusted is not None and spread.p_adjusted < alpha]
-    rest = [spread.task for spread in spreads if spread.task not in different]
-    smallest, largest = min(spread.smallest for spread in spreads), max(spread.largest for spread in spreads)
-    change = f"{label}: the true-label probability changed by {smallest:+.4f} to {largest:+.4f} over models and tasks. "
-    if not different:
-        return change + "No task shows that models differ in this. This does not prove that they are equal."
-    sentence = change + f"Models differ in this by more than their errors explain on {', '.join(different)}"
-    if rest:
-        return sentence + f"; no difference is shown on {', '.join(rest)}, which does not prove that they are equal there."
-    return sentence + "."
+def _tables(report: SweepReport) -> dict[str, Any]:
+    """Return the tables of statistics."""
+    models, quantizers, draws = report.contrasts.models, report.contrasts.quantizers, report.draws
+    return {
+        "spreads": [_spread_cells(spread) for spread in report.spreads],
+        "contrasts": [_model_contrast_cells(contrast) for contrast in models[:MOST_ROWS]],
+        "n_contrasts": len(models),
+        "quantizers": [_quantizer_contrast_cells(contrast) for contrast in quantizers[:MOST_ROWS]],
+        "n_quantizers": len(quantizers),
+        "draws": [_draw_cells(row) for row in draws[:MOST_ROWS]],
+        "n_draws": len(draws),
+    }
 
 
 def _spread_cells(spread: ModelSpread) -> tuple[str, ...]:
@@ -156,10 +147,11 @@ def _contrast_cells(common: str, first: str, second: str, contrast: RunContrast)
         common += f", calibration seed {contrast.calib_seed}"
     if contrast.draws > 1:
         common += f", {contrast.draws} calibration seeds"
-    tested = p_value(contrast.p_adjusted) if contrast.p_adjusted is not None else ""
+    tested = p_value(contrast.p_value) if contrast.p_value is not None else ""
+    adjusted = p_value(contrast.p_adjusted) if contrast.p_adjusted is not None else ""
     interval = f"[{number(contrast.ci_low, True)}, {number(contrast.ci_high, True)}]"
     pair, n = f"{second} less {first}", f"{contrast.n:,}"
-    return common, contrast.task, contrast.metric, pair, n, number(contrast.value, True), interval, tested
+    return common, contrast.task, contrast.metric, pair, n, number(contrast.value, True), interval, tested, adjusted
 
 
 def _draw_cells(row: StudyRow) -> tuple[str, ...]:

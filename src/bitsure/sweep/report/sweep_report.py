@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from bitsure.config.schema import MetricSettings
 from bitsure.sweep.report.cell_results import CellResult
+from bitsure.sweep.report.choices import ModelChoice
 from bitsure.sweep.report.contrasts import Contrasts
 from bitsure.sweep.report.picture import Picture
 from bitsure.sweep.report.study_row import StudyRow
@@ -28,6 +29,7 @@ class SweepReport:
     models: list[StudyRow]  # a row for each model, quantizer, task and metric, over calibration seeds
     spreads: list[ModelSpread]
     contrasts: Contrasts
+    choices: list[ModelChoice]
     draws: list[StudyRow]  # the means over random draws
     pictures: list[Picture]
 
@@ -35,6 +37,10 @@ class SweepReport:
     def page(self) -> Path:
         """Where sweep.html lies."""
         return self.directory / "sweep.html"
+
+    def png(self, picture: Picture) -> Path:
+        """Return where a picture lies."""
+        return self.directory / "figures" / f"{picture.name}.png"
 
     @property
     def states(self) -> dict[str, int]:

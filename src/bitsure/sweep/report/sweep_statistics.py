@@ -120,6 +120,7 @@ class ModelSpread:
 
     quantizer: str
     setting: str
+    label: str  # of the quantizer with its setting
     task: str
     metric: str
     models: int
@@ -130,7 +131,6 @@ class ModelSpread:
     tau: float  # standard deviation between models, in the metric's unit
     p_value: float | None
     p_adjusted: float | None = None  # Benjamini–Hochberg; set by `adjust`
-    label: str = ""  # the quantizer, as the command called it, and its setting
 
 
 def model_spreads(rows: list[StudyRow]) -> list[ModelSpread]:
@@ -143,11 +143,11 @@ def model_spreads(rows: list[StudyRow]) -> list[ModelSpread]:
         Exploratory results, whose p-values are adjusted over all of them by Benjamini–Hochberg.
     """
     groups: dict[tuple[str, str, str, str], list[tuple[str, float, float]]] = {}
-    labels: dict[tuple[str, str, str, str], str] = {}
+    labels: dict[tuple[str, str], str] = {}
     for row in rows:
         if not row.is_full_precision and row.delta is not None and row.delta_standard_error is not None:
             key = (row.quantizer, row.setting, row.task, row.metric)
-            labels.setdefault(key, row.label)
+            labels[row.quantizer, row.setting] = row.label
             groups.setdefault(key, []).append((row.model, row.delta, row.delta_standard_error))
     spreads = []
     for (quantizer, setting, task, metric), group in groups.items():
@@ -157,6 +157,7 @@ def model_spreads(rows: list[StudyRow]) -> list[ModelSpread]:
             spread = ModelSpread(
                 quantizer=quantizer,
                 setting=setting,
+                label=labels[quantizer, setting],
                 task=task,
                 metric=metric,
                 models=result.models,
@@ -166,7 +167,6 @@ def model_spreads(rows: list[StudyRow]) -> list[ModelSpread]:
                 i_squared=result.i_squared,
                 tau=result.tau,
                 p_value=result.p_value,
-                label=labels[quantizer, setting, task, metric],
             )
             spreads.append(spread)
     adjust(spreads)

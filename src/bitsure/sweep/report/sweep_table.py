@@ -31,6 +31,9 @@ SCHEMA = pa.schema(
         ("asked", pa.string()),
         ("method", pa.string()),
         ("setting", pa.string()),
+        ("quantizer_label", pa.string()),
+        ("conditions", pa.string()),
+        ("mean_over", pa.string()),
         ("bits_per_weight", pa.float64()),
         ("bits_per_weight_coded", pa.float64()),
         ("size_bytes", pa.int64()),
@@ -67,6 +70,7 @@ SCHEMA = pa.schema(
 CALIB = ("calib_data", "calib_nsamples", "calib_seqlen", "calib_seed")
 # No two numbers have all of these in common.
 KEYS = ("series", "parameters", "model", "training_seed", "quantizer", "setting", *CALIB, "task", "metric")
+IN_OTHER_WORDS = ("quantizer_label", "conditions", "mean_over")
 ADJUSTMENTS = {"primary": holm, "exploratory": benjamini_hochberg}
 
 
@@ -120,10 +124,11 @@ def columns_of_cells(cells: list[CellResult]) -> list[CellColumns]:
 def write_table(table: pa.Table, path: Path) -> None:
     """Write sweep.parquet, whole or not at all.
 
-    Costs are left out, because no two runs have the same ones: the same cells give the same bytes.
+    Costs are left out, because no two runs have the same ones: the same cells give the same bytes. So are the columns that
+    `quantizer` and `setting` say in other words.
     """
     with atomic_path(path) as temporary:
-        pq.write_table(table.drop_columns(list(COSTS)), temporary, compression="zstd")
+        pq.write_table(table.drop_columns([*COSTS, *IN_OTHER_WORDS]), temporary, compression="zstd")
 
 
 def _tables(cell: CellResult, rows: list[NumberRow], columns: CellColumns, tasks_differ: bool) -> list[pa.Table]:
@@ -132,7 +137,8 @@ def _tables(cell: CellResult, rows: list[NumberRow], columns: CellColumns, tasks
         return [_table(rows, columns)]
     means = [row for row in rows if row.task == MACRO]
     names = f"{TASKS}={','.join(cell.config.get('task', {}).get('names', ()))}" if means else ""
-    columns_of_means = replace(columns, setting=" ".join(filter(None, (columns.setting, names))))
+    tasks = ", ".join(cell.tasks)
+    columns_of_means = replace(columns, setting=" ".join(filter(None, (columns.setting, names))), mean_over=tasks)
     return [_table([row for row in rows if row.task != MACRO], columns), _table(means, columns_of_means)]
 
 

@@ -48,7 +48,9 @@ def _log(run: WandbRun, report: SweepReport, group: str) -> None:
     done = report.states.get("done", 0)
     run.summary.update({"sweep/cells": len(report.cells), "sweep/done": done, "sweep/not_done": len(report.cells) - done})
     rows = [[getattr(row, name) for name in SWEEP_COLUMNS] for row in report.models if row.metric in STUDY]
-    pictures = {f"sweep/{picture.name}": wandb.Image(str(picture.path)) for picture in report.pictures}
+    pictures = {
+        f"sweep/{picture.name}": wandb.Image(str(report.png(picture)), caption=picture.finding) for picture in report.pictures
+    }
     run.log({"sweep/table": wandb.Table(columns=list(SWEEP_COLUMNS), data=rows)} | pictures)
     artifact = wandb.Artifact(SWEEP, type=SWEEP, metadata={"group": group})
     for name in ("sweep.parquet", "sweep.html"):
