@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bitsure.cli import main
+from bitsure.results import Labels, write
 from bitsure.sweep.report.cell_results import read_cells
+from tests.builders.result_files import provenance
 from tests.builders.sweeps import leave_unfinished
 
 
@@ -17,3 +19,26 @@ def test_a_config_that_is_not_a_runs_has_no_settings(tmp_path, text):
     assert cell.config == cell.settings == {} and cell.state == "damaged" and "config.yaml" in cell.error
     with pytest.raises(SystemExit, match="no cell of it was tracked"):
         main(["report", str(tmp_path), "--track"])
+
+
+def labelled(folder, name: str, quantizer: str, label: str, model: str = "x", path: str = "/models/x") -> None:
+    """A cell of a quantizer that the command called by a label."""
+    leave_unfinished(folder, name, state="running")
+    config = f"model: {{name: {model}, path: {path}}}\nquant: {{name: {quantizer}}}\n"
+    (folder / name / "config.yaml").write_text(config, encoding="utf-8")
+    write(folder / name / "provenance.json", provenance(labels=Labels(model=model, quantizer=label)))
+
+
+def test_quantizers_are_called_as_the_command_called_them_unless_that_mixes_them_up(tmp_path):
+    labelled(tmp_path, "0", "rtn4-a8-kv4", "w4a8kv4")
+    labelled(tmp_path, "1", "rtn3-g32", "mine")
+    labelled(tmp_path, "2", "rtn3-g64", "mine")  # the file was edited in between
+    leave_unfinished(tmp_path, "3", state="running")  # of an earlier version
+    assert [cell.label for cell in read_cells(tmp_path)] == ["w4a8kv4", "rtn3-g32", "rtn3-g64", "gptq4"]
+
+
+def test_models_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    labelled(tmp_path, "0", "rtn3", "rtn3", path="/models/a/x")
+    labelled(tmp_path, "1", "rtn3", "rtn3", path="/models/b/x")
+    labelled(tmp_path, "2", "rtn3", "rtn3", model="y", path="/models/b/y")
+    assert [cell.model_name for cell in read_cells(tmp_path)] == ["a/x", "b/x", "y"]
