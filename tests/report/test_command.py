@@ -36,6 +36,15 @@ def test_two_runs_are_compared_on_the_terminal_and_nothing_is_written(two_runs, 
     assert sorted(full.parent.rglob("*")) == before
 
 
+def test_two_runs_of_one_name_are_told_apart_by_their_folders(two_runs, capsys):
+    places = [run.parent / side / "x" for side, run in zip("ab", two_runs, strict=True)]
+    for run, place in zip(two_runs, places, strict=True):
+        place.parent.mkdir()
+        run.rename(place)
+    compare_runs(*places)
+    assert "\nb/x against a/x" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("first_bits", "first"), [(None, "full"), (4.5, "first")])
 def test_only_a_run_in_full_precision_is_called_so(tmp_path, capsys, first_bits, first):
     runs = full_and_quantized(0.5, 0, n=60), full_and_quantized(-0.5, 0, n=60, first=20)

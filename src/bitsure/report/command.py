@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bitsure.base.distinct_names import distinct_names
 from bitsure.base.errors import UserError
 from bitsure.base.files import make_folder
 from bitsure.base.progress import working
@@ -89,7 +90,8 @@ def compare_runs(baseline: Path, directory: Path) -> Comparison:
     first, second = read_saved_run(baseline), read_saved_run(directory)
     comparison, verdict = run_differences.compare_runs(first, second, metric, margins)
     called = run_differences.baseline_name(first, second)
-    terminal_summary.show_comparison(comparison, verdict, f"{directory.name} against {baseline.name}", metric, called)
+    first_name, name = distinct_names((baseline, directory))
+    terminal_summary.show_comparison(comparison, verdict, f"{name} against {first_name}", metric, called)
     return comparison
 
 

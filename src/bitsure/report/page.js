@@ -8,7 +8,7 @@ const REACH = 30; // pixels from a mark at which its number is shown
 
 function nearest(svg, x, y) {
   let best = null, least = REACH;
-  for (const mark of svg.querySelectorAll("[aria-label]")) {
+  for (const mark of svg.querySelectorAll("[aria-label*=': ']")) {
     const box = mark.getBoundingClientRect();
     const away = Math.hypot(Math.max(box.left - x, 0, x - box.right), Math.max(box.top - y, 0, y - box.bottom));
     if (box.width && mark.getAttribute("aria-label") && away < least) [best, least] = [mark, away];
@@ -89,3 +89,20 @@ function filterable(table) {
 
 for (const table of document.querySelectorAll("table.sortable")) sortable(table);
 for (const table of document.querySelectorAll("table.filterable")) filterable(table);
+
+// The keys above a picture of several panels: a click hides what belongs to a key in all of them.
+for (const keys of document.querySelectorAll(".keys")) {
+  for (const key of keys.querySelectorAll(".key")) {
+    const label = key.dataset.key;
+    key.tabIndex = 0;
+    const toggle = () => {
+      const off = key.classList.toggle("off");
+      for (const mark of keys.nextElementSibling.querySelectorAll("[aria-label]")) {
+        const text = mark.getAttribute("aria-label");
+        if (text === label || text.startsWith(`${label}: `)) mark.style.display = off ? "none" : "";
+      }
+    };
+    key.addEventListener("click", toggle);
+    key.addEventListener("keydown", (event) => { if (event.key === "Enter") toggle(); });
+  }
+}

@@ -5,12 +5,9 @@ from __future__ import annotations
 import csv
 import re
 import shutil
-import subprocess
 
 import pytest
-from PIL import Image
 
-from benchmarks.sweep import write_sweep
 from bitsure.base.plain_text import without_controls
 from bitsure.cli import main
 from bitsure.sweep.report.building import build_sweep_report
@@ -19,7 +16,6 @@ from bitsure.sweep.report.run_columns import parameter_count
 from bitsure.sweep.report.study_tables import study_tables
 from bitsure.sweep.report.sweep_figures import NAMES
 from bitsure.sweep.report.sweep_statistics import STUDY, ModelSpread
-from tests.builders.stopped_runs import MOST
 from tests.builders.study_rows import study_row as row
 from tests.builders.sweeps import HOSTILE, leave_unfinished, write_plan
 
@@ -45,17 +41,15 @@ def test_the_page_needs_nothing_and_escapes_all_text(made):
     assert len(html.encode()) < 5_000_000
 
 
-def test_the_choice_comes_first_and_then_a_matrix_with_the_way_to_each_cell(finished, tmp_path):
-    folder = shutil.copytree(finished, tmp_path / "sweep")
-    (folder / "0-model0-gptq4" / "report.html").touch()
-    text = (folder / "1-model0-rtn4" / "comparison.json").read_text()
-    (folder / "1-model0-rtn4" / "comparison.json").write_text(text[:99])
+def test_the_choice_comes_first_and_then_a_matrix_with_the_way_to_each_cell(two_cells, tmp_path):
+    folder = shutil.copytree(two_cells, tmp_path / "sweep")
+    (folder / "0-model0-rtn4" / "report.html").touch()
+    text = (folder / "1-model0-rtn2" / "comparison.json").read_text()
+    (folder / "1-model0-rtn2" / "comparison.json").write_text(text[:99])
     html = build_sweep_report(folder).page.read_text()
-    order = [
-        html.index(part) for part in ("models have a quantizer whose", "<nav", 'id="matrix"', 'id="numbers"', 'id="pictures"')
-    ]
-    assert order == sorted(order) and html.index('id="contrasts"') > order[-1]
-    assert 'href="0-model0-gptq4/report.html"' in html
+    order = [html.index(part) for part in ("nothing to choose", "<nav", 'id="matrix"', 'id="choice"', 'id="numbers"')]
+    assert order == sorted(order) and html.index('id="tables"') > order[-1]
+    assert 'href="0-model0-rtn4/report.html"' in html
     assert 'class="badge damaged"' in html and "Missing or failed" in html
 
 
@@ -84,17 +78,6 @@ def test_every_picture_has_its_numbers(made):
         assert {one["draws"] for one in rows if one["draws"]} == drawn, picture.name
     tables = {"study", "heterogeneity", "contrasts", "contrasts_of_quantizers", "draws"}
     assert {path.stem for path in (made.directory / "tables").glob("*.csv")} == tables
-
-
-def test_many_quantizers_on_one_model_are_rows_of_a_heat_map_and_few_panels(tmp_path):
-    write_sweep(tmp_path, 1, 2, 30, [f"q{k:02d}-{2 + k % 7}" for k in range(14)])
-    made = build_sweep_report(tmp_path)
-    drawn = {picture.name: (picture, Image.open(made.png(picture)).size) for picture in made.pictures}
-    _, (width, height) = drawn["heat_map"]
-    assert height > width  # a panel of 14 rows and three columns; 14 panels would be wide
-    shift, (width, _) = drawn["shift_by_certainty"]
-    assert width < 4000 and shift.caption.endswith("The first 12 of 14 quantizers are drawn; the CSV has all.")
-    assert len({row.quantizer for row in shift.rows}) == 14
 
 
 def test_quantizers_are_compared_and_the_page_says_what_that_holds_for(made):
@@ -181,7 +164,7 @@ def test_the_command_takes_a_sweeps_directory(two_cells, tmp_path, capsys):
     assert "3 cells: 2 done, 1 killed" in printed and "signal 9" in printed and "full precision" in printed
     assert "confi-" in printed  # beside accuracy
     lines = printed.splitlines()
-    table = lines[lines.index("mean over the tasks") :]
+    table = lines[lines.index("task_0") :]
     assert (
         max(map(len, table[:12])) <= 80
         and "model0: nothing to choose. Full precision is not above guessing on any task." in lines
@@ -189,12 +172,3 @@ def test_the_command_takes_a_sweeps_directory(two_cells, tmp_path, capsys):
     assert not (folder / "wandb").exists()
     with pytest.raises(SystemExit, match="--metric works on one of its runs"):
         main(["report", str(folder), "--metric", "paper_compat"])
-
-
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no Chromium on this machine")
-def test_a_real_browser_shows_it_whole(made, tmp_path):
-    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    flags += f" --disable-component-update --disable-sync --user-data-dir={tmp_path} --window-size=390,900"
-    command = ["chromium", *flags.split(), "--dump-dom", made.page.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=MOST, check=True).stdout
-    assert dom.count("<figure") >= len(made.pictures) and 'class="controls"' in dom and "Missing or failed" in dom

@@ -6,6 +6,7 @@ from bitsure.metrics.metric_names import MACRO
 from bitsure.sweep.report.heat_map import heat_map
 from bitsure.sweep.report.pareto import ON_DISK, pareto
 from bitsure.sweep.report.scale_pictures import bits_picture, scale_picture
+from bitsure.sweep.report.shift_picture import shift_picture
 from bitsure.sweep.report.study_row import over_tasks
 from tests.builders.study_rows import study_row as row
 
@@ -65,3 +66,17 @@ def test_a_picture_says_what_it_shows_and_its_marks_begin_with_their_key():
     assert 'aria-label="q: s 100K, accuracy 0.4000' in svg and 'aria-label="q"' in svg
     widths = [quantized(f"q{bits}", bits_per_weight=float(bits), delta=-1 / bits, task="t") for bits in (2, 4)]
     assert bits_picture(widths, "accuracy").finding == "Change in accuracy, t: m: -0.5000 at 2.0 bits, -0.2500 at 4.0."
+
+
+def test_many_quantizers_on_one_model_are_rows_of_a_heat_map_and_few_panels():
+    rows = [
+        quantized(f"q{k:02d}", metric=metric, task="t", value=0.1)
+        for k in range(14)
+        for metric in ("true_label_prob", "harm_stratum_1", "instability_stratum_1")
+    ]
+    changes, shift = heat_map(rows), shift_picture(rows)
+    assert changes is not None and shift is not None
+    [panel] = changes.panels
+    assert len({field["name"] for field in panel.spec["data"]["values"]}) == 14
+    assert len(shift.panels) == 12 and shift.caption.endswith("The first 12 of 14 quantizers are drawn; the CSV has all.")
+    assert len({row.quantizer for row in shift.rows}) == 14

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bitsure.config.schema import TrackingSettings
 from bitsure.run.directory import BROKEN_OFF
 from bitsure.run.wandb_run import RunDescription, WandbRun, open_wandb_run, remove_attempts
+from bitsure.sweep.report.choices import badge, reason
 from bitsure.sweep.report.run_columns import COSTS
 from bitsure.sweep.report.sweep_report import SweepReport
 from bitsure.sweep.report.sweep_statistics import STUDY
@@ -47,6 +48,8 @@ def _log(run: WandbRun, report: SweepReport, group: str) -> None:
 
     done = report.states.get("done", 0)
     run.summary.update({"sweep/cells": len(report.cells), "sweep/done": done, "sweep/not_done": len(report.cells) - done})
+    answers = [f"{choice.model.label}: {badge(choice)}. {reason(choice)}" for choice in report.choices]
+    run.summary["sweep/choice"] = "\n".join(answers)
     rows = [[getattr(row, name) for name in SWEEP_COLUMNS] for row in report.models if row.metric in STUDY]
     pictures = {
         f"sweep/{picture.name}": wandb.Image(str(report.png(picture)), caption=picture.finding) for picture in report.pictures
