@@ -23,8 +23,8 @@ def test_a_harmed_model_is_told_to_find_its_thresholds_again():
     values = compare(full, quantized, METRIC)["t"]
     sets, coverage, deferral = threshold_sentences("t", values)
     size = values["conformal_set_size"]
-    change = f"+{size.value:.4f} [+{size.ci_low:.4f}, +{size.ci_high:.4f}]"
-    assert f"take {size.quantized:.4f} choices instead of {size.baseline:.4f} in full precision: {change}." in sets
+    change = f"+{size.value:.2f} choices [+{size.ci_low:.2f}, +{size.ci_high:.2f}]"
+    assert f"take {size.quantized:.2f} choices instead of {size.baseline:.2f} in full precision: {change}." in sets
     assert "hold one for 71.5% of the questions, full precision's for 89.8%: -18.3 points [-" in coverage
     assert coverage.endswith("It no longer holds: find it again on the quantized model.")
     assert "50%" in deferral and "of its answers let more wrong answers of the quantized model pass: find them" in deferral

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from bitsure.comparison.noise_control import HARM, INSTABILITY
@@ -15,6 +15,7 @@ from bitsure.report.shift_sentence import filled_bins, percent_of_bin, shift_sen
 from bitsure.report.tables import interval, number
 from bitsure.results import Difference
 
+FEWEST_DRAWN = 10  # questions in a bin
 Groups: TypeAlias = dict[str, tuple[float, str]]  # metric of a group of questions → its place on the axis, the group in words
 
 
@@ -24,9 +25,9 @@ def confidence_shift_chart(task: str, values: Mapping[str, Difference]) -> Chart
     Beside it is the change of the log-odds, on which the softmax's slope has no effect. Bins of few questions, whose intervals
     would dwarf the others, are left out unless that leaves fewer than two.
     """
-    bins = filled_bins(values)
+    bins = filled_bins(values, FEWEST_DRAWN)
     if len(bins) < 2:
-        bins = [k for k, name in enumerate(PROBABILITY_SHIFT) if name in values]
+        bins = filled_bins(values, 0)
     x = number_axis("confidence before", {"domain": [bins[0] / BINS, 1]}, format=".0%", tickCount=5, grid=False)
 
     def panel(names: tuple[str, ...], title: str) -> Spec:
@@ -71,14 +72,14 @@ def _panel(values: Mapping[str, Difference], groups: Groups, x: Spec, title: str
     places = [place for place, _ in groups.values()]
     noise = [values[f"{NOISE_CONTROL}{name}"] for name in groups if f"{NOISE_CONTROL}{name}" in values]
     if noise:
-        ends = {"low": [of_group.ci_low for of_group in noise], "high": [of_group.ci_high for of_group in noise]}
-        layers.insert(0, band(table({"x": places} | ends), x, y))
+        low, high = ([of_group.ci_low for of_group in noise], [of_group.ci_high for of_group in noise])
+        layers.insert(0, band(table({"x": places, "low": low, "high": high}), x, y))
     changes = [values[name] for name in groups]
     hover = [
         f"{words}: {number(change.value, sign=True)} {interval(change, sign=True)}, {change.n:,} questions"
         for (_, words), change in zip(groups.values(), changes, strict=True)
     ]
-    columns = {
+    columns: dict[str, Sequence[float | None]] = {
         "x": places,
         "y": [change.value for change in changes],
         "low": [change.ci_low for change in changes],

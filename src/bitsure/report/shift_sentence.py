@@ -13,13 +13,15 @@ from bitsure.results import Difference
 
 
 def shift_sentence(task: str, values: Mapping[str, Difference]) -> str:
-    """Return how the right answer's probability and log-odds moved in the first and the last filled bin of confidence.
+    """Return how the right answer's probability and log-odds moved in the first and the last bin of confidence.
+
+    Bins count that hold at least `FEWEST` questions.
 
     Args:
         task: The task's name.
         values: The task's part of a comparison.
     """
-    bins = filled_bins(values)
+    bins = filled_bins(values, FEWEST)
     if len(bins) < 2:
         return f"{task}: fewer than two bins of confidence hold {FEWEST} questions."
     unsure, sure = bins[0], bins[-1]
@@ -41,9 +43,9 @@ def shift_sentence(task: str, values: Mapping[str, Difference]) -> str:
     return sentence
 
 
-def filled_bins(values: Mapping[str, Difference]) -> list[int]:
-    """Return the bins of confidence, from 0, that hold at least `FEWEST` questions."""
-    return [k for k, name in enumerate(LOG_ODDS_SHIFT) if name in values and values[name].n >= FEWEST]
+def filled_bins(values: Mapping[str, Difference], least: int) -> list[int]:
+    """Return the bins of confidence, from 0, that hold at least so many questions."""
+    return [k for k, name in enumerate(LOG_ODDS_SHIFT) if name in values and values[name].n >= least]
 
 
 def _moved(change: Difference) -> str:

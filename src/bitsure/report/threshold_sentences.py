@@ -8,7 +8,6 @@ from bitsure.metrics.conformal import MISCOVERAGE
 from bitsure.metrics.deferral import NAMES
 from bitsure.metrics.full_thresholds import COVERAGE_AT_FULL_THRESHOLD, SAFE_AT_FULL_THRESHOLD
 from bitsure.metrics.metric_names import CONFORMAL_SET_SIZE
-from bitsure.report import tables
 from bitsure.results import Difference
 
 
@@ -22,8 +21,8 @@ def threshold_sentences(task: str, values: Mapping[str, Difference]) -> list[str
     size, coverage = values[CONFORMAL_SET_SIZE], values[COVERAGE_AT_FULL_THRESHOLD]
     return [
         f"{task}: answer sets that hold a right choice for {1 - MISCOVERAGE:.0%} of the questions take "
-        f"{tables.number(size.quantized)} choices instead of {tables.number(size.baseline)} in full precision: "
-        f"{tables.number(size.value, sign=True)} {tables.interval(size, sign=True)}.",
+        f"{_number(size.quantized, '.2f')} choices instead of {_number(size.baseline, '.2f')} in full precision: "
+        f"{_change(size, 'choices')}.",
         f"{task}: at the threshold found on full precision the quantized model's sets hold one for "
         f"{_share(coverage.quantized)} of the questions, full precision's for {_share(coverage.baseline)}: "
         f"{_points(coverage)}. {_coverage_outcome(coverage)}",
@@ -58,14 +57,20 @@ def _deferral(values: Mapping[str, Difference]) -> str:
 
 
 def _share(share: float | None) -> str:
-    return "–" if share is None else f"{share:.1%}"
+    return _number(share, ".1%")
 
 
 def _points(change: Difference) -> str:
-    """Return a change of a share in percentage points, with its interval."""
-    if change.value is None:
-        return "–"
-    points = f"{100 * change.value:+.1f} points"
-    if change.ci_low is None or change.ci_high is None:
-        return points
-    return f"{points} [{100 * change.ci_low:+.1f}, {100 * change.ci_high:+.1f}]"
+    return _change(change, "points", 100, 1)
+
+
+def _change(change: Difference, unit: str, scale: int = 1, digits: int = 2) -> str:
+    """Return a change times a scale, with its unit and its interval, if it has one."""
+    value, low, high = (None if number is None else scale * number for number in (change.value, change.ci_low, change.ci_high))
+    spec = f"+.{digits}f"
+    text = f"{_number(value, spec)} {unit}"
+    return text if low is None or high is None else f"{text} [{low:{spec}}, {high:{spec}}]"
+
+
+def _number(value: float | None, spec: str) -> str:
+    return "–" if value is None else format(value, spec)
