@@ -17,6 +17,7 @@ from bitsure.config.validation import to_dataclasses
 from bitsure.models.locate import locate_model
 from bitsure.quantize.calibration.calibration_text import locate_text
 from bitsure.quantize.check import check_plan
+from bitsure.quantize.libraries.llama_cpp_mixture import DEFAULTS
 from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.plan import Plan
 from bitsure.quantize.quantizer import Quantizer, as_quantizer
@@ -29,12 +30,13 @@ SIZES = FAMILIES | {
     "llama, widths 64 and 172": GROUPED | {"intermediate_size": 172},
 }
 SKIPPED = ("rtn", "gptq", "awq", "hqq", "bnb", "none", "prequantized", "keep", "mx")  # have no bits, or nothing to make
+GGUF = ("llamacpp", *DEFAULTS)  # docs/gguf.md says of which families files are written
 
 
 def presets() -> dict[str, Quantizer]:
     """Every quantizer of conf/quant that makes something, one for each number of bits, and our own GPTQ."""
     schema.register()
-    options = sorted(path.stem for path in (CONF / "quant").glob("*.yaml") if path.stem not in SKIPPED)
+    options = sorted(path.stem for path in (CONF / "quant").glob("*.yaml") if path.stem not in (*SKIPPED, *GGUF))
     chosen = {option: [f"quant={option}"] for option in options}
     for bits in (2, 3, 4, 8):
         chosen[f"gptq{bits}, native"] = [f"quant=gptq{bits}", "quant.backend=native"]

@@ -58,7 +58,7 @@ def test_the_sweep_of_best_practices_measures_clipping_and_scaling_separately():
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes(group, option):
     needed = {"prequantized": ["quant.path=some/where"], "local": ["model.path=somewhere"], "text": ["calib.path=some.txt"]}
-    needed |= {"gguf": ["model.path=some.gguf"]}
+    needed |= {"gguf": ["model.path=some.gguf"], "llamacpp": ["quant.type=q4_k_m"]}
     needed |= {method: ["quant.bits=4"] for method in ("rtn", "awq", "gptq", "hqq")} | {"bnb": ["quant.type=nf4"]}
     needed |= {"hub": ["model.repo=org/name"]}
     needed |= {"mx": ["quant.format=mxint4", "quant.activations.format=mxint8"], "keep": ["quant.kv.bits=4"]}
@@ -68,7 +68,7 @@ def test_every_option_composes(group, option):
     if option == "prequantized":
         assert chosen.name == "where"
     elif group == "quant":
-        names = {"noise": "noise-gptq4-0", "bnb": "bnb-nf4"} | CHAINS
+        names = {"noise": "noise-gptq4-0", "bnb": "bnb-nf4", "llamacpp": "q4_k_m"} | CHAINS
         assert chosen.name == names.get(option, option + "4" * (option in needed))
 
 

@@ -13,6 +13,8 @@ from bitsure.base import resources, terminal, work
 from bitsure.base.errors import UserError
 from bitsure.base.progress import progress, working
 from bitsure.base.store import Store
+from bitsure.models.gguf.gguf_header import is_gguf, read_gguf
+from bitsure.models.gguf.tensor_types import summarize_types
 from bitsure.models.size import parameters_of, width_of
 from bitsure.models.weight_content import check_finite
 from bitsure.models.weight_files import stored_bits
@@ -35,6 +37,8 @@ class Quantized:
     """A directory for `bitsure.quantize.checkpoint.apply_checkpoint.put_into`."""
     proof: Quantization
     """quantization.json."""
+    shipped: Path
+    """What other programs load: the GGUF file where there is one, otherwise `checkpoint`."""
 
 
 def ensure_quantized(plan: Plan, store: Store, log_file: Path, to_read: bool = False) -> Quantized:
@@ -64,7 +68,8 @@ def ensure_quantized(plan: Plan, store: Store, log_file: Path, to_read: bool = F
         log.info("quantized weights are in the store: %s", directory)
         if to_read and plan.checkpoint and plan.quant.reads_checkpoint:
             plan.checkpoint.check_content()
-    return Quantized(_checkpoint(plan, directory), read(directory / PROOF, Quantization))
+    checkpoint = _checkpoint(plan, directory)
+    return Quantized(checkpoint, read(directory / PROOF, Quantization), _gguf_file(plan, directory) or checkpoint)
 
 
 def _checkpoint(plan: Plan, directory: Path) -> Path:
@@ -103,10 +108,17 @@ def _make(plan: Plan, matched: Quantization | None, directory: Path, parts: Path
     write(directory / PROOF, proof)
 
 
+def _gguf_file(plan: Plan, directory: Path) -> Path | None:
+    """Return the GGUF file that the weights were read from, or written to beside the checkpoint; None where there is none."""
+    if plan.checkpoint and is_gguf(plan.checkpoint.path):
+        return plan.checkpoint.path
+    return next(directory.glob("*.gguf"), None)
+
+
 def _bytes_on_disk(plan: Plan, directory: Path) -> int:
-    """Return the bytes of the quantized model's weight files: of the GGUF file where it is read from one."""
-    if plan.checkpoint and plan.checkpoint.path.is_file():
-        return plan.checkpoint.path.stat().st_size
+    """Return the bytes of the quantized model's weight files: of the GGUF file where there is one."""
+    if file := _gguf_file(plan, directory):
+        return file.stat().st_size
     return sum(file.stat().st_size for file in _checkpoint(plan, directory).rglob("*.safetensors"))
 
 
@@ -124,6 +136,6 @@ def _prove(plan: Plan, job: QuantizationJob) -> Quantization:
     text = CalibrationText(name=plan.text.name, windows=len(job.windows), seqlen=job.held_out.shape[1])
     not_applied = quantizer.not_applied(plan.checkpoint)
     about: dict[str, Any] = {"quantizer": quantizer.name, "not_applied": not_applied, "calib_data": text}
-    if types := quantizer.tensor_types(plan.checkpoint):
-        about["tensor_types"] = types
+    if file := _gguf_file(plan, job.directory):
+        about["tensor_types"] = summarize_types(read_gguf(file))
     return proof.model_copy(update=about)

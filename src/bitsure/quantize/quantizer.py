@@ -20,7 +20,6 @@ from bitsure.config.number_formats import Activations
 from bitsure.config.quantizers import QuantizerSettings
 from bitsure.models.load import load_model
 from bitsure.models.locate import Source
-from bitsure.results.gguf import TensorType
 from bitsure.results.quantization import Quantization
 
 if TYPE_CHECKING:
@@ -212,10 +211,6 @@ class Quantizer(QuantizerSettings):
     def not_applied(self, checkpoint: Source | None) -> list[str]:
         """Return what is rounded besides weights where the quantizer is deployed, and is not rounded here."""
         return []
-
-    def tensor_types(self, checkpoint: Source | None) -> dict[str, TensorType] | None:
-        """Return the types of the tensors of a GGUF file, which may be several; None where there is no such file."""
-        return None
 
 
 def as_quantizer(settings: QuantizerSettings) -> Quantizer:

@@ -128,7 +128,7 @@ class Quantization(Result):
     bytes_on_disk: int | None = None
     """Bytes of the quantized checkpoint's weight files."""
     checkpoint: str | None = None
-    """The directory of the quantized checkpoint, which `bitsure export` copies out; absent in older files."""
+    """The directory of the quantized checkpoint, which `bitsure export` copies out, or its GGUF file; absent in older files."""
     bits_per_weight_coded: float | None = None
     """Bits a weight takes after entropy coding; absent where there are no codes."""
     coded_with: str | None = None

@@ -101,6 +101,8 @@ def _check_exportable(run: _RunToExport) -> None:
     proof = run.quantization
     if "checkpoint" in (run.provenance.weights or {}).get("quant", {}):
         raise UserError(f"{run.name} was quantized by others and is a published checkpoint already: copy {proof.checkpoint}.")
+    if proof.tensor_types:
+        raise UserError(f"{run.name} wrote a GGUF file, which llama.cpp loads as it is: copy {proof.checkpoint}.")
     rounded = {"activations": proof.activations, "keys and values": proof.keys_and_values}
     at_run_time = [what for what, states in rounded.items() if states]
     if at_run_time:

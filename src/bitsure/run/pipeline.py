@@ -125,9 +125,7 @@ def _quantize(prepared: PreparedRun, config: Config, current: RunDirectory) -> Q
         compressibility = None
         if config.compress.measure:
             compressibility = ensure_compressibility(plan, _hashed(plan, prepared), config.compress, store, log_file)
-        proof = quantized.proof.model_copy(
-            update=headline(compressibility) | {"checkpoint": str(quantized.checkpoint.absolute())}
-        )
+        proof = quantized.proof.model_copy(update=headline(compressibility) | {"checkpoint": str(quantized.shipped.absolute())})
         current.write_json("quantization.json", proof)
         if compressibility:
             current.write_json("compressibility.json", compressibility)

@@ -98,12 +98,17 @@ def _write(gguf: GgufFile, sha256: str, entry: Path) -> None:
 def _load(gguf: GgufFile) -> Any:
     """Return the model as transformers decodes it, in float32."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     load: Any = AutoModelForCausalLM.from_pretrained
-    place = {"gguf_file": gguf.path.name, "local_files_only": True, "ignore_mismatched_sizes": True}  # an error names them
+    place: dict[str, Any] = {"gguf_file": gguf.path.name, "local_files_only": True}
+    how = {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}  # an error names them
     try:
-        model, loading = load(gguf.path.parent, dtype=torch.float32, output_loading_info=True, **place)
+        config = AutoConfig.from_pretrained(gguf.path.parent, **place)
+        size = gguf.metadata.get(f"{gguf.architecture}.attention.key_length")
+        if isinstance(size, int) and hasattr(config, "head_dim"):  # which transformers reads of some architectures alone
+            config.head_dim = size
+        model, loading = load(gguf.path.parent, config=config, **place, **how)
     except (NotImplementedError, *BUILD_ERRORS) as error:
         if is_out_of_memory(error):
             raise

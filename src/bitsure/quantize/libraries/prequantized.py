@@ -12,13 +12,11 @@ from bitsure.base.store import Store
 from bitsure.config.model import ModelSettings
 from bitsure.config.quantizers import QuantizerSettings
 from bitsure.models.gguf.gguf_header import is_gguf, read_gguf
-from bitsure.models.gguf.tensor_types import summarize_types
 from bitsure.models.load import empty_model
 from bitsure.models.locate import Source, locate_model
 from bitsure.models.weight_files import weight_files
 from bitsure.quantize.libraries.gguf_checkpoint import check_gguf, locate_gguf, read_blocks
 from bitsure.quantize.quantizer import QuantizationJob, Quantizer, as_quantizer
-from bitsure.results.gguf import TensorType
 from bitsure.results.quantization import Quantization
 
 if TYPE_CHECKING:
@@ -99,10 +97,6 @@ class Prequantized(Quantizer):
     def not_applied(self, checkpoint: Source | None) -> list[str]:
         """Return what the checkpoint quantizes besides weights, which stays in full precision here."""
         return not_applied(checkpoint) if checkpoint and not self.is_gguf else []
-
-    def tensor_types(self, checkpoint: Source | None) -> dict[str, TensorType] | None:
-        """Return the types of a GGUF file's tensors."""
-        return summarize_types(read_gguf(checkpoint.path)) if checkpoint and self.is_gguf else None
 
 
 def locate(quant: QuantizerSettings, hub_mirror: str | None, store: Store | None = None) -> Source | None:
