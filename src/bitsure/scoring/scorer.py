@@ -262,7 +262,7 @@ class Scorer:
 
 def _question_counts(loaded: LoadedTasks, records: Sequence[Record]) -> dict[str, QuestionCount]:
     asked = Counter(record.task for record in records)
-    return {name: QuestionCount(asked=asked[name], available=len(list(task.eval_docs))) for name, task in loaded.tasks.items()}
+    return {name: QuestionCount(asked=asked[name], available=len(task.eval_docs)) for name, task in loaded.tasks.items()}
 
 
 def _check_unique(tasks: Sequence[str]) -> None:

@@ -57,8 +57,7 @@ class LoadedTasks:
 
 def _asked(task: HarnessTask, settings: TaskSettings) -> list[Document]:
     """Return the documents of a task that are scored."""
-    docs = list(task.eval_docs)
-    return docs[: settings.questions_of(len(docs))]
+    return list(islice(task.eval_docs, settings.questions_of(len(task.eval_docs))))
 
 
 def load_tasks(task: TaskSettings, names: Sequence[str], hub_mirror: str | None, fetch: bool = False) -> dict[str, LoadedTasks]:

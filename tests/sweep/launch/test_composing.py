@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -12,12 +13,13 @@ from omegaconf import open_dict, read_write
 
 from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
-from bitsure.config.paths import PROJECT
+from bitsure.config.paths import CONF, PROJECT
 from bitsure.config.validation import to_dataclasses
 from bitsure.sweep.launch import composing, dry_run
 from tests.builders.sweep_commands import command, compose, compose_errors, compose_valid
 
 SWEEPS = sorted((PROJECT / "sweeps").glob("*.yaml"))
+QUICK = ("bits", "calib_data")  # to compose a cell takes a quarter of a second
 
 
 @pytest.mark.parametrize(
@@ -135,16 +137,24 @@ def test_a_sweep_has_one_directory_whenever_its_cells_are_composed():
         assert {cell.directory.parent for cell in cells} == {Path(master.hydra.sweep.dir)}
 
 
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_option_that_a_sweep_names_exists(path):
+    for group, options in yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"].items():
+        assert "." in group or all((CONF / group / f"{option}.yaml").is_file() for option in options.split(",")), group
+
+
+def test_the_studys_sweep_has_the_studys_settings():
+    cells = compose_valid("model=opt-125m", name="paper")
+    settings = {(cell.config.task.name, cell.config.calib.name, cell.config.metric.paper_compat) for cell in cells}
+    assert len(cells) == 2 and settings == {("paper", "c4", True)}
+
+
 @pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem == "best_practice" else ()) for path in SWEEPS],
+    "path", [pytest.param(path, id=path.stem, marks=() if path.stem in QUICK else pytest.mark.slow) for path in SWEEPS]
 )
 def test_every_sweep_composes(path):
     cells = compose_valid(name=path.stem)
     assert len(cells) > 1
-    if path.stem == "paper":
-        settings = {(cell.config.task.name, cell.config.calib.name, cell.config.metric.paper_compat) for cell in cells}
-        assert settings == {("paper", "c4", True)}
     if path.stem == "pocket":  # of three sizes, two of them trained three times; full precision is in every cell
         assert len(cells) == len({cell.name for cell in cells}) == 7 * 4
         assert {cell.config.task.name for cell in cells} == {"pocket"}
