@@ -18,7 +18,7 @@ from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint
 from bitsure.quantize.native.kept import Kept
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.walk.targets import block_linears, matrix
-from bitsure.results import Comparison, Quantization, read
+from bitsure.results import Comparison, Quantization, Verdict, read
 from bitsure.run import exporting
 from bitsure.run.exporting import export_run
 from tests.builders.exported_runs import run_of
@@ -122,6 +122,8 @@ def test_the_card_has_the_runs_numbers_and_a_block_that_the_hub_reads(symmetric,
     assert f"| t | accuracy | 60 | {accuracy.baseline:.4f} | {accuracy.quantized:.4f} |" in card.text
     assert f"[{low}, {high}]" in card.text and "60 of 2,376 questions" in card.text
     assert "weights: 4.625 bits" in card.text and "few-shot examples: 0" in card.text
+    verdict = read(symmetric / "verdict.json", Verdict)
+    assert f"**{verdict.badge.capitalize()}.** {verdict.sentence}" in card.text and f"- {verdict.tasks['t'].sentence}" in card.text
     assert card.text.count("from_pretrained") == 2 and 'LLM("out")' in card.text
 
 

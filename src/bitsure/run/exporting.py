@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,8 +129,7 @@ def _checkpoint(run: _RunToExport) -> Path:
 def _source(run: _RunToExport) -> Source:
     """Return the full-precision model's files. Raises UserError if they are not those that were quantized."""
     given = run.config.get("model", {})
-    where = {field.name for field in fields(ModelSettings)} & {"name", "path", "repo", "revision"}
-    settings = ModelSettings(**{key: given[key] for key in where if key in given})
+    settings = ModelSettings(**{key: given[key] for key in ("name", "path", "repo", "revision") if key in given})
     source = locate_model(settings, run.config.get("paths", {}).get("hub_mirror"), run.store)
     if run.provenance.model and run.provenance.model.fingerprint != source.fingerprint:
         raise UserError(f"{source.path} is not the model that {run.directory} quantized: its files have changed since.")

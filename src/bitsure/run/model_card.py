@@ -10,12 +10,13 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from bitsure.comparison.verdict_words import verdict_sentences
+from bitsure.config.report_settings import read_report_settings
 from bitsure.metrics.metric_names import MACRO
 from bitsure.report import rounded, tables
 from bitsure.report.report_contents import run_title
 from bitsure.results import Comparison, Labels, Provenance, Quantization, Verdict, read_if_there
 
-LEVEL = 0.95  # the intervals' level where a run has no verdict.json
+INTERVAL = 7  # columns of a comparison's rows up to the interval; tests and effect sizes follow
 # What loads a layout, besides torch and transformers.
 PACKAGES = {"gptq": "gptqmodel optimum", "compressed-tensors": "compressed-tensors"}
 PROTOCOL = {  # keys of `Provenance.asked` → what the card calls them
@@ -64,19 +65,12 @@ def model_card(run_dir: Path, place: str, settings: Mapping[str, Any], hashes: M
     assert provenance is not None and provenance.model is not None and quantization is not None, "checked before exporting"
     called = provenance.labels or Labels(model=provenance.model.name, quantizer=str(quantization.quantizer))
     metadata = _metadata(provenance, quantization, comparison, settings["quant_method"])
-    level = verdict.level if verdict else LEVEL
+    metric, _ = read_report_settings(run_dir / "config.yaml")
     sections = {
         "What was rounded": [rounded.summary(quantization, provenance.model)],
-        "May it be shipped?": [f"{verdict.badge.capitalize()}. {verdict.sentence}", *verdict_sentences(verdict)]
-        if verdict
-        else [],
-        "Against full precision": [
-            _table(
-                tables.comparison_columns(level)[:7], [row[:7] for row in tables.comparison_rows(comparison, tables.HEADLINE)]
-            ),
-            f"Differences are quantized − full precision on the same n questions, with {level:.0%} intervals over questions.",
-        ],
-        "How it was measured": [_list(_protocol(provenance))],
+        "May it be shipped?": _verdict(verdict) if verdict else [],
+        "Against full precision": _differences(comparison, metric.confidence_level),
+        "How it was measured": [_list(_protocol(provenance, metric.normalization))],
         "Loading": [_loading(settings, place)],
         "Made from": [_list(_origins(provenance, quantization)), _table(("file", "SHA-256"), list(hashes.items()))],
     }
@@ -84,6 +78,18 @@ def model_card(run_dir: Path, place: str, settings: Mapping[str, Any], hashes: M
         paragraph for title, paragraphs in sections.items() if paragraphs for paragraph in (f"## {title}", *paragraphs)
     )
     return f"---\n{metadata.to_yaml()}\n---\n\n# {run_title(called, quantization.quantizer)}\n\n{text}\n"
+
+
+def _verdict(verdict: Verdict) -> list[str]:
+    """Return the verdict over the tasks, and a list of theirs."""
+    return [f"**{verdict.badge.capitalize()}.** {verdict.sentence}", "\n".join(f"- {sentence}" for sentence in verdict_sentences(verdict))]
+
+
+def _differences(comparison: Comparison, level: float) -> list[str]:
+    """Return a table of the headline differences, and what they are."""
+    rows = [row[:INTERVAL] for row in tables.comparison_rows(comparison, tables.HEADLINE)]
+    note = f"Differences are quantized − full precision on the same n questions, with {level:.0%} intervals over questions."
+    return [_table(tables.comparison_columns(level)[:INTERVAL], rows), note]
 
 
 def _loading(settings: Mapping[str, Any], place: str) -> str:
@@ -124,12 +130,13 @@ def _metadata(provenance: Provenance, quantization: Quantization, comparison: Co
     return metadata
 
 
-def _protocol(provenance: Provenance) -> Iterator[tuple[str, object]]:
+def _protocol(provenance: Provenance, normalization: str) -> Iterator[tuple[str, object]]:
     """Yield how the questions were asked, and by which versions."""
     asked = provenance.asked or {}
     for key, label in PROTOCOL.items():
         if asked.get(key) is not None:
             yield label, asked[key]
+    yield "choices' log-probabilities divided by", normalization
     for task, count in (provenance.questions or {}).items():
         yield task, f"{count.asked:,} of {count.available:,} questions"
     assert provenance.model is not None
@@ -146,7 +153,7 @@ def _origins(provenance: Provenance, quantization: Quantization) -> Iterator[tup
     yield "its fingerprint", f"`{model.fingerprint}`"
     for file, sha256 in (model.files or {}).items():
         yield Path(file).name, f"`{sha256}`"
-    if text := quantization.calib_data:
+    if (text := quantization.calib_data) and text.windows:
         yield "calibration text", f"{text.name}, {text.windows} windows of {text.seqlen} tokens"
     yield "quantizer", f"`{json.dumps((provenance.weights or {}).get('quant'), ensure_ascii=False)}`"
 
