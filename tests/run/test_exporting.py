@@ -123,7 +123,8 @@ def test_the_card_has_the_runs_numbers_and_a_block_that_the_hub_reads(symmetric,
     assert f"[{low}, {high}]" in card.text and "60 of 2,376 questions" in card.text
     assert "weights: 4.625 bits" in card.text and "few-shot examples: 0" in card.text
     verdict = read(symmetric / "verdict.json", Verdict)
-    assert f"**{verdict.badge.capitalize()}.** {verdict.sentence}" in card.text and f"- {verdict.tasks['t'].sentence}" in card.text
+    assert f"**{verdict.badge.capitalize()}.** {verdict.sentence}" in card.text
+    assert f"- {verdict.tasks['t'].sentence}" in card.text
     assert card.text.count("from_pretrained") == 2 and 'LLM("out")' in card.text
 
 

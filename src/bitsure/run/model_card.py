@@ -82,7 +82,8 @@ def model_card(run_dir: Path, place: str, settings: Mapping[str, Any], hashes: M
 
 def _verdict(verdict: Verdict) -> list[str]:
     """Return the verdict over the tasks, and a list of theirs."""
-    return [f"**{verdict.badge.capitalize()}.** {verdict.sentence}", "\n".join(f"- {sentence}" for sentence in verdict_sentences(verdict))]
+    tasks = "\n".join(f"- {sentence}" for sentence in verdict_sentences(verdict))
+    return [f"**{verdict.badge.capitalize()}.** {verdict.sentence}", tasks]
 
 
 def _differences(comparison: Comparison, level: float) -> list[str]:
