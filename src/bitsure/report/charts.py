@@ -21,7 +21,7 @@ Spec: TypeAlias = dict[str, Any]
 Row: TypeAlias = dict[str, str | int | float | None]
 
 VEGA_LITE = "6.4"
-WIDTH = 300  # of a chart with its axes: two thirds of what a phone shows across at once
+WIDTH = 250  # of a plot without its axis: four stand side by side on a wide page, one on a phone
 SCALE = 2  # pixels of a PNG for each unit of a chart
 PALETTE_SIZE = 64  # colours in a PNG, shades of the lines' edges included
 DIGITS = 6  # significant, of a number in a specification
@@ -126,7 +126,7 @@ def save_png(chart: Chart, path: Path) -> DrawnChart:
 
 def titled(task: str, spec: Spec, note: str = "") -> Spec:
     """Return a specification under a task's name and perhaps a note."""
-    return {"title": {"text": without_controls(task), "subtitle": note, "limit": WIDTH + 20}} | spec
+    return {"title": {"text": without_controls(task), "subtitle": note, "limit": WIDTH + 30}} | spec
 
 
 def table(columns: Mapping[str, Iterable[object]]) -> list[Row]:

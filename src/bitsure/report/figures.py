@@ -100,7 +100,7 @@ def reliability_chart(task: str, models: Models, metric: MetricSettings) -> Char
         for (name, diagram), shape in zip(diagrams.items(), ("square", "circle"), strict=False)
     ]
     calibrated = reference_line([(0, 0), (1, 1)], x, y)
-    top = {"width": WIDTH, "height": 230, "layer": [calibrated, *lines(series, x | {"title": None}, y)]}
+    top = {"width": WIDTH, "height": 210, "layer": [calibrated, *lines(series, x | {"title": None}, y)]}
     bottom = {"width": WIDTH, "height": 60, "layer": _bars(diagrams, bins, x)}
     means = [
         f"{name} has a mean confidence of {model.confidence.mean():.3f} and an accuracy of {model.correct.mean():.3f}"
