@@ -44,8 +44,8 @@ def test_nothing_is_cut_off_loaded_or_run(browser, page, width, colours):
 
 def test_the_page_is_whole_without_its_script(browser, page):
     with opened(browser, page, java_script_enabled=False) as shown:
-        assert shown.locator("figure svg:visible").count() == 5 + 2 * 4
-        assert shown.get_by_role("img").count() == 5 + 2 * 4
+        assert shown.locator("figure svg:visible").count() == 5 + 2 * 5
+        assert shown.get_by_role("img").count() == 5 + 2 * 5
         assert shown.locator("#questions + table > tbody > tr:visible").count() == 40
 
 
