@@ -27,9 +27,11 @@ PALETTE_SIZE = 64  # colours in a PNG, shades of the lines' edges included
 DIGITS = 6  # significant, of a number in a specification
 INK = "currentColor"  # the page's text colour, light or dark; black in a PNG
 FONT = "sans-serif"
-# what Vega writes of every mark
+# what Vega writes of every mark; in an image, which has one text of its own, no part has a role
 DEFAULT = re.compile(
-    rf' (?:opacity="1"|stroke-width="1"|pointer-events="none"|font-family="{FONT}"|aria-roledescription="[^"]*")'
+    rf' (?:opacity="1"|stroke-width="1"|pointer-events="none"|font-family="{FONT}"|font-weight="normal"'
+    r'|text-anchor="start"|transform="translate\(0,0\)"|aria-hidden="true"|(?:role|aria-roledescription)="[^"]*"'
+    r'|class="[a-z -]*role-axis[a-z -]*")'
 )
 UNPAINTED = re.compile(r'<path class="(?:background|foreground)"(?![^>]* (?:fill|stroke)=)[^>]*/>')
 CONFIG: Spec = {
