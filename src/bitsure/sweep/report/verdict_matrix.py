@@ -65,9 +65,12 @@ def verdict_matrix(cells: Sequence[CellResult]) -> VerdictMatrix:
     Args:
         cells: All cells of a sweep, finished or not.
     """
-    runs = sorted(zip(cells, columns_of_cells(list(cells)), strict=True), key=lambda run: run[1].order)
-    models = _distinct(_model(columns) for _, columns in runs)
-    quantizers = _distinct(columns.quantizer_label for _, columns in runs)
+    of_cells = columns_of_cells(list(cells))
+    # what did not get far does not know its size or its bits, and its model and quantizer have their places by other cells
+    by_size = sorted(of_cells, key=lambda columns: (columns.parameters is None, columns.order))
+    by_bits = sorted(of_cells, key=lambda columns: (columns.bits_per_weight is None, columns.quantizer_order))
+    models = _distinct(_model(columns) for columns in by_size)
+    quantizers = _distinct(columns.quantizer_label for columns in by_bits)
     rows_are_models = len(quantizers) <= max(MOST_COLUMNS, len(models))
     rows, columns_ = (models, quantizers) if rows_are_models else (quantizers, models)
     matrix = VerdictMatrix(
@@ -77,7 +80,7 @@ def verdict_matrix(cells: Sequence[CellResult]) -> VerdictMatrix:
         in_words=len(columns_) <= MOST_COLUMNS,
     )
     tasks = {tuple(cell.tasks) for cell in cells if cell.tasks}
-    for cell, columns in runs:
+    for cell, columns in zip(cells, of_cells, strict=True):
         place = (_model(columns), columns.quantizer_label)
         row, column = place if rows_are_models else place[::-1]
         seed = f"seed {columns.calib_seed}" if columns.calib_seed else ""
