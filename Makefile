@@ -4,7 +4,7 @@ BIN := .venv/bin
 AUTO_GPTQ := .venv-auto-gptq/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-auto-gptq check docs-results bench-scoring bench-metrics bench-coverage bench-choosing bench-quantize bench-sweep bench-formats bench-qllm families tasks models systems prefetch setup setup-auto-gptq clean
+.PHONY: help run test test-all test-auto-gptq check docs-results bench-scoring bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-qllm families tasks models systems prefetch setup setup-auto-gptq clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -33,6 +33,9 @@ bench-metrics: setup ## time the metrics (benchmarks/metrics.md)
 
 bench-coverage: setup ## simulate how often intervals cover the truth (docs/coverage.md); goes on where it was stopped
 	$(BIN)/python -m benchmarks.coverage $(ARGS)
+
+bench-verdict: setup ## simulate verdicts at the margin (the tables of docs/verdict.md; about 10 minutes)
+	$(BIN)/python -m benchmarks.verdict
 
 bench-choosing: setup ## simulate choices among quantizers (the tables of docs/choosing.md; about 5 minutes)
 	$(BIN)/python -m benchmarks.choosing $(ARGS)

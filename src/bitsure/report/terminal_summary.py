@@ -58,7 +58,7 @@ def _show_verdict(out: Console, verdict: Verdict | None) -> None:
     """Print the overall verdict, coloured, with its sentence."""
     if verdict:
         head = Text.assemble("Verdict: ", (verdict.badge, STYLES[verdict.verdict]))
-        out.print(head, Text(verdict.sentence + "\n"), sep="\n", soft_wrap=True)
+        out.print(head, Text(verdict.sentence + "\n"), sep="\n")
 
 
 def _show_tasks(out: Console, comparison: Comparison, verdict: Verdict | None, baseline: str = FULL_PRECISION_RUN) -> None:
@@ -69,9 +69,9 @@ def _show_tasks(out: Console, comparison: Comparison, verdict: Verdict | None, b
         for task in verdict.tasks.values():
             line = Text(f"- {task.sentence}")
             line.highlight_words([f": {task.verdict}."], STYLES[task.verdict])
-            out.print(line, soft_wrap=True)
+            out.print(line)
         for noise in (verdict.noise_control or {}).values():
-            out.print(Text(f"- {noise.sentence}"), soft_wrap=True)
+            out.print(Text(f"- {noise.sentence}"))
 
 
 def _print(out: Console, paragraphs: Sequence[Sequence[str]]) -> None:
