@@ -15,7 +15,7 @@ from bitsure.base.terminal import Console
 from bitsure.report import figures, page, tables
 from bitsure.report.report_contents import About
 from bitsure.report.run_report import build
-from bitsure.results import Comparison, MetricsByTask, Verdict, read
+from bitsure.results import Comparison, Difference, MetricsByTask, Verdict, read
 from bitsure.results.quantization import RoundedStates
 from bitsure.results.run_files import QuestionCount
 from tests.builders.answers import paired_runs
@@ -100,6 +100,17 @@ def test_the_terminal_table_fits_80_columns_and_cuts_nothing(made, task):
 
 def test_numbers_that_do_not_exist_are_dashes():
     assert tables.number(None) == "–" and tables.number(0.12345, sign=True) == "+0.1235"
+
+
+def test_p_values_are_unadjusted_as_the_intervals_beside_them_and_adjusted_ones_follow():
+    tested = Difference(value=0.1, ci_low=0.0, ci_high=0.2, n=100, test="z-test", p_value=0.03, p_adjusted=0.2)
+    primary = tested.model_copy(update={"family": "primary", "significant": True})
+    explored = tested.model_copy(update={"family": "exploratory"})
+    assert tables.test_result(primary) == "z-test: p = 0.03 (Holm: p = 0.2) *"
+    assert tables.test_result(explored) == "z-test: p = 0.03 (exploratory, adjusted: p = 0.2)"
+
+
+def test_p_values_in_words():
     assert tables.p_value(3e-9) == "p < 1e-4" and tables.p_value(0.0314) == "p = 0.031"
 
 

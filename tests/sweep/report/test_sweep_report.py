@@ -50,7 +50,7 @@ def test_a_sweeps_summary_run_has_its_table_pictures_and_files(tracked):
     assert (found["run"].display_name, found["run"].run_group, found["run"].job_type) == ("small/sweep", "small", "sweep")
     assert (found["summary"]["sweep/cells"], found["summary"]["sweep/done"], found["summary"]["sweep/not_done"]) == (14, 12, 2)
     logged = {key.removesuffix("/_type") for key in found["history"]}
-    assert {"sweep/table", *(f"sweep/{picture.name}" for picture in tracked.pictures)} <= logged
+    assert {"sweep/table", "sweep/verdicts", *(f"sweep/{picture.name}" for picture in tracked.pictures)} <= logged
     [artifact] = [one for one in found["artifacts"] if one.type == "sweep"]
     assert artifact.name == "sweep" and {"sweep.parquet", "sweep.html", "figures/pareto.png", "tables/study.csv"} <= {
         entry.path for entry in artifact.manifest.contents

@@ -54,7 +54,12 @@ def _log(run: WandbRun, report: SweepReport, group: str) -> None:
     pictures = {
         f"sweep/{picture.name}": wandb.Image(str(report.png(picture)), caption=picture.finding) for picture in report.pictures
     }
-    run.log({"sweep/table": wandb.Table(columns=list(SWEEP_COLUMNS), data=rows)} | pictures)
+    verdicts = [[cell.name, cell.verdict.verdict, cell.verdict.sentence] for cell in report.cells if cell.verdict]
+    tables = {
+        "sweep/table": wandb.Table(columns=list(SWEEP_COLUMNS), data=rows),
+        "sweep/verdicts": wandb.Table(columns=["cell", "verdict", "sentence"], data=verdicts),
+    }
+    run.log(tables | pictures)
     artifact = wandb.Artifact(SWEEP, type=SWEEP, metadata={"group": group})
     for name in ("sweep.parquet", "sweep.html"):
         artifact.add_file(str(report.directory / name))
