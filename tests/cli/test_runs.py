@@ -248,4 +248,5 @@ def test_a_strict_verdict_fails_the_command_and_keeps_everything(bitsure, tiny, 
     assert judged["strict"] and judged["verdict"] != "non-inferior" and "Verdict: " in done.stdout
     assert (tmp_path / "run" / "report.html").is_file()
     wide = ["verdict.accuracy_margin=2", "verdict.nll_margin=50", "verdict.calibration_error_margin=2"]
-    assert bitsure(*tiny, *task, "verdict=strict", *wide, "hydra.run.dir=other").returncode == 0
+    sure = ["model=pocket-300k", "quant=rtn8", "task.names=[pocket_recall]", "task.limit=200", "tracking.mode=disabled"]
+    assert bitsure(*sure, "verdict=strict", *wide, "hydra.run.dir=other").returncode == 0

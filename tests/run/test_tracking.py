@@ -41,7 +41,9 @@ def test_an_offline_run_holds_config_numbers_pictures_samples_and_records(tmp_pa
     assert found["summary"]["costs/quantizing/seconds"] == 2.5
     assert found["summary"]["costs/scoring_quantized/tokens_per_second"] == 900.0
     assert not [key for key in found["summary"] if "by_task" in key or "scoring_full_precision" in key]
-    assert found["summary"]["verdict"] == made.verdict.verdict == found["summary"]["t/verdict"]
+    assert (
+        found["summary"]["verdict"] == made.verdict.verdict and found["summary"]["t/verdict"] == made.verdict.tasks["t"].verdict
+    )
     assert found["summary"]["verdict_sentence"] == made.verdict.sentence
     logged = {key.removesuffix("/_type") for key in found["history"]}
     assert {"reliability/t", "risk_coverage/t", "shift/t", "deferral/t", "samples", "reliability_curve/t"} <= {
