@@ -21,6 +21,7 @@ from bitsure.results.verdict import INFERIOR, NON_INFERIOR
 LEVEL = 0.95
 ERROR = debiased_squared_error(Bins.uniform(15))
 TRUTH = 1_000_000  # questions that the true losses are taken over
+OTHER_DRAWS = 10**6  # seeds of evaluations that no forecast was made from
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,36 @@ MODELS = (
     MadeUpModel("overconfident, one task", 1.6, 0.5, 0.03, 1, 2000),
     MadeUpModel("overconfident, six tasks", 1.6, 0.5, 0.03, 6, 1000),
 )
-LOSSLESS = (
-    MadeUpModel("overconfident, one task", 1.6, 0.3, None, 1, 1000),
-    MadeUpModel("overconfident, six tasks", 1.6, 0.3, None, 6, 400),
-    MadeUpModel("calibrated, six tasks", 1.0, 0.3, None, 6, 1000),
+LOSSLESS = (  # with the margin of calibration: at .05 accuracy needs the most questions, at .01 calibration does
+    (MadeUpModel("overconfident, one task", 1.6, 0.3, None, 1, 1000), 0.05),
+    (MadeUpModel("overconfident, six tasks", 1.6, 0.3, None, 6, 200), 0.05),
+    (MadeUpModel("overconfident, one task", 1.6, 0.3, None, 1, 1000), 0.01),
+    (MadeUpModel("overconfident, six tasks", 1.6, 0.3, None, 6, 400), 0.01),
 )
+
+
+def wrong_rows(model: MadeUpModel, draws: int) -> list[tuple[str, ...]]:
+    """Return how often each verdict falls where one loss, or all three, lie at their margins in truth."""
+    truth = model.true_losses()
+    wide = {name: 3 * abs(loss) + 0.05 for name, loss in truth.items()}
+    cases = {f"{name.replace('_', ' ')} {loss:.4f}": wide | {name: loss} for name, loss in truth.items()}
+    rows = []
+    for case, margins in (cases | {"all three": truth}).items():
+        verdicts = [model.judged(seed, margins).verdict for seed in range(draws)]
+        shares = (f"{verdicts.count(verdict) / draws:.3f}" for verdict in (NON_INFERIOR, INFERIOR))
+        rows.append((model.name, case, *shares))
+    return rows
+
+
+def forecast_row(model: MadeUpModel, margin: float, draws: int) -> tuple[str, ...]:
+    """Return the questions predicted for a lossless model, and how often as many as the median show it to be non-inferior."""
+    margins, total = {"accuracy": 0.01, "nll": 0.02, CALIBRATION: margin}, model.tasks * model.questions
+    first = [model.judged(seed, margins).needed for seed in range(draws)]
+    predicted = [total + needed.if_lossless for needed in first if needed]
+    growth = float(np.median(predicted)) / total
+    power = np.mean([model.judged(OTHER_DRAWS + seed, margins, growth).verdict == NON_INFERIOR for seed in range(draws)])
+    quarters = (f"{value:,.0f}" for value in np.quantile(predicted, [0.05, 0.5, 0.95]))
+    return model.name, f"{margin:g}", f"{total:,}", *quarters, f"{power:.2f}"
 
 
 def main() -> None:
@@ -110,31 +136,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=1000, help="evaluations of each row")
     draws = parser.parse_args().draws
-    rows = []
-    for model in MODELS:
-        truth = model.true_losses()
-        wide = {name: 3 * abs(loss) + 0.05 for name, loss in truth.items()}
-        for name in truth:  # this loss lies at its margin, the others far within theirs
-            verdicts = [model.judged(seed, wide | {name: truth[name]}).verdict for seed in range(draws)]
-            shares = (verdicts.count(verdict) / draws for verdict in (NON_INFERIOR, INFERIOR))
-            rows.append((model.name, f"{name.replace('_', ' ')} {truth[name]:.4f}", *(f"{share:.3f}" for share in shares)))
-        verdicts = [model.judged(seed, truth).verdict for seed in range(draws)]
-        shares = (verdicts.count(verdict) / draws for verdict in (NON_INFERIOR, INFERIOR))
-        rows.append((model.name, "all three", *(f"{share:.3f}" for share in shares)))
+    rows = [row for model in MODELS for row in wrong_rows(model, draws)]
     print(table(("model", "at the margin", "called non-inferior", "called inferior"), rows), flush=True)
-    rows = []
-    margins = {"accuracy": 0.01, "nll": 0.02, CALIBRATION: 0.01}
-    for model in LOSSLESS:
-        total, predicted = model.tasks * model.questions, []
-        for seed in range(draws // 3):
-            if needed := model.judged(seed, margins).needed:
-                predicted.append(total + needed.if_lossless)
-        growth = float(np.median(predicted)) / total
-        power = np.mean([model.judged(10**6 + seed, margins, growth).verdict == NON_INFERIOR for seed in range(draws // 3)])
-        quarters = (f"{value:,.0f}" for value in np.quantile(predicted, [0.05, 0.5, 0.95]))
-        rows.append((model.name, f"{total:,}", *quarters, f"{power:.2f}"))
-    head = ("model", "questions asked", "predicted, 5%", "predicted, median", "predicted, 95%", "power with the median")
-    print(table(head, rows))
+    head = ("model", "calibration margin", "questions asked", "predicted, 5%", "median", "95%", "power with the median")
+    print(table(head, [forecast_row(model, margin, draws // 3) for model, margin in LOSSLESS]))
 
 
 if __name__ == "__main__":
