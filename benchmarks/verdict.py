@@ -127,8 +127,8 @@ def forecast_row(model: MadeUpModel, margin: float, draws: int) -> tuple[str, ..
     predicted = [total + needed.if_lossless for needed in first if needed]
     growth = float(np.median(predicted)) / total
     power = np.mean([model.judged(OTHER_DRAWS + seed, margins, growth).verdict == NON_INFERIOR for seed in range(draws)])
-    quarters = (f"{value:,.0f}" for value in np.quantile(predicted, [0.05, 0.5, 0.95]))
-    return model.name, f"{margin:g}", f"{total:,}", *quarters, f"{power:.2f}"
+    low, middle, high = (f"{value:,.0f}" for value in np.quantile(predicted, [0.05, 0.5, 0.95]))
+    return model.name, f"{margin:g}", f"{total:,}", middle, f"[{low}, {high}]", f"{power:.2f}"
 
 
 def main() -> None:
@@ -138,7 +138,7 @@ def main() -> None:
     draws = parser.parse_args().draws
     rows = [row for model in MODELS for row in wrong_rows(model, draws)]
     print(table(("model", "at the margin", "called non-inferior", "called inferior"), rows), flush=True)
-    head = ("model", "calibration margin", "questions asked", "predicted, 5%", "median", "95%", "power with the median")
+    head = ("model", "calibration margin", "questions asked", "predicted, median", "5% to 95%", "power with the median")
     print(table(head, [forecast_row(model, margin, draws // 3) for model, margin in LOSSLESS]))
 
 
