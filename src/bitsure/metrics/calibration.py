@@ -76,7 +76,7 @@ class DebiasedSquaredError(SumStatistic[ConfidentAnswers]):
         if by_chance < ROUNDING * np.abs(weight) @ products @ np.abs(weight):
             by_chance = 0.0  # two equal models
         variance = max(standard_error(influence, clusters) ** 2 - by_chance, by_chance)
-        return math.sqrt(variance), by_chance / variance if variance > 0 else 0.0
+        return math.sqrt(variance), float(by_chance / variance) if variance > 0 else 0.0
 
 
 def debiased_squared_error(bins: Bins) -> DebiasedSquaredError:
