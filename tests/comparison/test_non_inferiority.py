@@ -94,7 +94,10 @@ def test_a_model_that_is_close_to_the_margin_is_told_so():
     undecided = comparison(around(-0.009, 0.002), NOTHING, NOTHING, variance_error=0.1)
     verdict = judge(undecided, MARGINS, METRIC)
     assert verdict.questions_needed.if_lossless == 0
-    assert "about 30,000 more would settle it at 80% power at the loss seen (these, if nothing were lost)" in verdict.sentence
+    assert (
+        "about 30,000 more would settle it at 80% power at the loss seen (those asked, if nothing were lost)"
+        in verdict.sentence
+    )
     verdict = judge(comparison(around(-0.01, 0.002), NOTHING, NOTHING), MARGINS, METRIC)
     assert verdict.questions_needed.at_loss_seen is None and "at the loss seen no number does" in verdict.sentence
 

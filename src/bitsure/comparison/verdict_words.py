@@ -72,11 +72,7 @@ def question_count(questions: float | None) -> str:
 
 def _outcome(judgement: Judgement) -> str:
     """Return what is lost by how much, whether that is surely within the margins, and what would settle it."""
-    shown = {
-        name: of_metric
-        for name, of_metric in judgement.margins.items()
-        if of_metric.verdict == judgement.verdict or judgement.verdict == NON_INFERIOR
-    }
+    shown = {name: of_metric for name, of_metric in judgement.margins.items() if of_metric.verdict == judgement.verdict}
     losses = _listed([_change(name, of_metric) for name, of_metric in shown.items()])
     limits = _listed([f"{of_metric.margin:g}{UNITS.get(name, '')}" for name, of_metric in shown.items()])
     margins = f"the margin{'s' * (len(shown) > 1)} of {limits}"
@@ -108,10 +104,10 @@ def _what_settles(judgement: Judgement) -> str:
         ends = "" if needed.low is None else f" [{question_count(needed.low)}, {question_count(needed.high)}]"
         more = f"about {question_count(needed.if_lossless)} more{ends} would settle it at 80% power if nothing is lost"
     elif needed.at_loss_seen is None or needed.at_loss_seen > MANY:
-        more = "these would have settled it at 80% power if nothing were lost, at the loss seen no number does"
+        more = "those asked would settle it at 80% power if nothing were lost, at the loss seen no number does"
     else:
         count = question_count(needed.at_loss_seen)
-        more = f"about {count} more would settle it at 80% power at the loss seen (these, if nothing were lost)"
+        more = f"about {count} more would settle it at 80% power at the loss seen (those asked, if nothing were lost)"
     margin = judgement.margins[limiting].decidable_margin
     return f"{more}; {judgement.n:,} can settle a margin of {margin:.2g}{UNITS.get(limiting, '')} for {LABELS[limiting]}"
 
