@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -32,7 +34,7 @@ def bitsure(tmp_path, commands):
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny(tiny_model, calib_file, own_tasks):
     """Return the overrides of a run on the tiny model and task."""
     calib = ["calib=text", f"calib.path={calib_file}", "calib.nsamples=8", "calib.seqlen=64"]
@@ -44,3 +46,23 @@ def tiny(tiny_model, calib_file, own_tasks):
         *calib,
         *QUICK,
     ]
+
+
+class FinishedRun(NamedTuple):
+    """A run that other commands go on from; they leave it as it is."""
+
+    overrides: list[str]
+    store: Path
+    directory: Path
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(scope="session")
+def finished(commands, tiny, tmp_path_factory) -> FinishedRun:
+    """A run on the tiny model and task with everything that is measured."""
+    folder, overrides = tmp_path_factory.mktemp("finished"), [*tiny, "compress.measure=true"]
+    environment = {"BITSURE_STORE": str(folder / "store"), "HOME": str(folder)}
+    done = commands.run(*overrides, "hydra.run.dir=run", cwd=folder, environment=environment)
+    assert done.returncode == 0, done.stderr
+    return FinishedRun(overrides, folder / "store", folder / "run", done.stdout, done.stderr)

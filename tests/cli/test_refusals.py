@@ -10,12 +10,12 @@ from bitsure.sweep.launch.callback import is_installed
 from tests.builders.marks import needs_gptqmodel
 
 
-def test_a_directory_with_records_is_refused_and_kept(bitsure, tiny, tmp_path):
-    bitsure(*tiny, "hydra.run.dir=run")
-    before = (tmp_path / "run" / "records.parquet").read_bytes(), (tmp_path / "run" / "status.json").read_text()
-    done = bitsure(*tiny, "hydra.run.dir=run")
+def test_a_directory_with_records_is_refused_and_kept(bitsure, finished):
+    kept = {name: (finished.directory / name).read_bytes() for name in ("records.parquet", "status.json")}
+    run_dir = f"hydra.run.dir={finished.directory}"
+    done = bitsure(*finished.overrides, run_dir, environment={"BITSURE_STORE": str(finished.store)})
     assert done.returncode == 1 and "already holds records" in done.stderr
-    assert before == ((tmp_path / "run" / "records.parquet").read_bytes(), (tmp_path / "run" / "status.json").read_text())
+    assert kept == {name: (finished.directory / name).read_bytes() for name in kept}
 
 
 def test_a_sweep_with_anything_wrong_is_refused_before_its_first_cell_with_all_that_is(bitsure, tiny, tmp_path):

@@ -11,9 +11,8 @@ import pytest
 from tests.builders.stopped_runs import MOST
 
 
-def test_the_report_is_made_again_from_records_alone(bitsure, tiny, tmp_path):
-    bitsure(*tiny, "hydra.run.dir=run")
-    run, again = tmp_path / "run", tmp_path / "again"
+def test_the_report_is_made_again_from_records_alone(finished, tmp_path):
+    run, again = finished.directory, tmp_path / "again"
     command = [sys.executable, "-m", "bitsure.report", str(run), "--out", str(again), "--metric", "paper_compat"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=MOST, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

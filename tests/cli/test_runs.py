@@ -57,10 +57,8 @@ def test_help_and_config_load_nothing_heavy(bitsure, tmp_path, arguments, shown)
     assert done.returncode == 0 and shown in done.stdout, done.stderr
 
 
-def test_a_run_leaves_what_the_contract_says(bitsure, tiny, tmp_path):
-    done = bitsure(*tiny, "compress.measure=true", "hydra.run.dir=run")
-    assert done.returncode == 0, done.stderr
-    run = tmp_path / "run"
+def test_a_run_leaves_what_the_contract_says(finished):
+    run = finished.directory
     for name in (
         "config.yaml",
         "provenance.json",
@@ -86,14 +84,14 @@ def test_a_run_leaves_what_the_contract_says(bitsure, tiny, tmp_path):
     assert coded["weights"]["bits_per_weight"] == pytest.approx(proof["bits_per_weight"]) and coded["activations"]["n"] > 0
     provenance = json.loads((run / "provenance.json").read_text())
     assert provenance["questions"] == {"tiny_pets": {"asked": 20, "available": 20}}
-    assert "\nweights: 3." in done.stdout and f"checkpoint {proof['checkpoint']}" in done.stdout
+    assert "\nweights: 3." in finished.stdout and f"checkpoint {proof['checkpoint']}" in finished.stdout
     assert Path(proof["checkpoint"], "model.safetensors").is_file()
     assert (
-        "Size: 3." in done.stdout
+        "Size: 3." in finished.stdout
         and "How large are the weights, and how long do they take to load?" in (run / "report.html").read_text()
     )
-    assert "true-label prob." in done.stdout and str(run / "report.html") in done.stdout
-    assert done.stderr == ""
+    assert "true-label prob." in finished.stdout and str(run / "report.html") in finished.stdout
+    assert finished.stderr == ""
 
 
 @pytest.mark.slow
@@ -117,12 +115,12 @@ def test_full_precision_alone_compares_nothing(bitsure, tiny, tmp_path):
     assert not (tmp_path / "run" / "comparison.json").exists() and not (tmp_path / "run" / "quantization.json").exists()
 
 
-def test_a_second_run_finds_everything_in_the_store_and_loads_no_model(bitsure, tiny, tmp_path):
-    bitsure(*tiny, "hydra.run.dir=first")
+def test_a_second_run_finds_everything_in_the_store_and_loads_no_model(bitsure, finished, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(NO_MODEL)
-    done = bitsure(*tiny, "hydra.run.dir=second", environment={"PYTHONPATH": python_path(tmp_path)})
+    environment = {"BITSURE_STORE": str(finished.store), "PYTHONPATH": python_path(tmp_path)}
+    done = bitsure(*finished.overrides, "hydra.run.dir=second", environment=environment)
     assert done.returncode == 0, done.stderr
-    first, second = (read_records(tmp_path / name / "records.parquet") for name in ("first", "second"))
+    first, second = (read_records(folder / "records.parquet") for folder in (finished.directory, tmp_path / "second"))
     assert first == second
 
 

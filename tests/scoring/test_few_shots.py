@@ -21,7 +21,7 @@ from tests.builders.tokenizers import CHAT_TEMPLATE
 FOUR = "task.names=[tiny_pets,tiny_taught,tiny_last,tiny_pages]"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def given(tiny_model, own_tasks):
     return [
         "model=local",
@@ -55,14 +55,20 @@ def check_paired(out: Path) -> None:
     assert all(entry for entry in json.loads((out / "comparison.json").read_text()).values())
 
 
-def test_both_models_of_a_run_see_the_same_examples_on_every_task(given, tmp_path):
-    out = run(tmp_path / "run", *given, FOUR)
+@pytest.fixture(scope="module")
+def whole(given, tmp_path_factory) -> Path:
+    """A finished run of all kinds of tasks."""
+    return run(tmp_path_factory.mktemp("whole") / "run", *given, FOUR)
+
+
+def test_both_models_of_a_run_see_the_same_examples_on_every_task(given, whole, tmp_path):
+    out = whole
     check_paired(out)
     prompts = read_prompts(out / "prompts.parquet")
     assert {task for task, _ in prompts} == {"tiny_pets", "tiny_taught", "tiny_last", "tiny_pages"}
     assert all(prompt.count("I saw a") == 3 for (task, _), prompt in prompts.items() if task in ("tiny_pets", "tiny_last"))
     assert all("Lesson" in prompt for (task, _), prompt in prompts.items() if task == "tiny_taught")
-    again = run(tmp_path / "again", *given, FOUR)
+    again = run(tmp_path / "again", *given, FOUR, f"paths.store={whole.parent / 'store'}")
     for name in ("records.parquet", "baseline.parquet", "metrics.json"):
         assert (again / name).read_bytes() == (out / name).read_bytes(), name
 
@@ -87,10 +93,9 @@ def test_examples_are_turns_for_both_models_with_a_chat_template(given, tiny_mod
     assert all(prompt.count("<user>") == 3 for prompt in read_prompts(out / "prompts.parquet").values())
 
 
-def test_a_run_that_stopped_between_its_models_ends_as_one_that_did_not(given, tmp_path, monkeypatch):
+def test_a_run_that_stopped_between_its_models_ends_as_one_that_did_not(given, whole, tmp_path, monkeypatch):
     from bitsure.scoring import harness
 
-    whole = run(tmp_path / "whole", *given, FOUR, f"paths.store={tmp_path / 'other'}")
     evaluate, calls = harness.evaluate_tasks, []
 
     def stop_amid_the_second_model(*arguments):
@@ -125,12 +130,19 @@ def entries(store: Path, quantized: bool) -> list[Path]:
     return [path for path, content in manifests.items() if bool(content["made_from"]["weights"]) == quantized]
 
 
+@pytest.fixture(scope="module")
+def of_two_seeds(given, tmp_path_factory) -> tuple[Path, Path]:
+    """Two runs that draw other examples, each beside its store."""
+    first, second = (tmp_path_factory.mktemp(name) / "run" for name in ("first", "second"))
+    return run(first, *given), run(second, *given, "task.seed=7")
+
+
 @pytest.mark.parametrize("quantized", [False, True])
-def test_records_of_other_prompts_than_their_key_names_are_made_again(given, tmp_path, caplog, quantized):
-    first = run(tmp_path / "first", *given)
+def test_records_of_other_prompts_than_their_key_names_are_made_again(given, of_two_seeds, tmp_path, caplog, quantized):
+    first, second = of_two_seeds
+    shutil.copytree(first.parent / "store", tmp_path / "store")
     [right] = entries(tmp_path / "store", quantized)
-    run(tmp_path / "seed", *given, "task.seed=7", f"paths.store={tmp_path / 'other'}")
-    [other] = entries(tmp_path / "other", quantized)
+    [other] = entries(second.parent / "store", quantized)
     assert identities(right / "records.parquet") != identities(other / "records.parquet")
     poison(Store(tmp_path / "store"), right, other)
     with caplog.at_level(logging.WARNING):
