@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--mirror", default="../shared/hub", help="a mirror of data sets, for the numbers of questions")
     given = parser.parse_args()
     logging.disable(logging.WARNING)
-    manager = task_manager(None, True)
+    manager = task_manager(None, include_defaults=True)
     mirror = given.mirror if Path(given.mirror).is_dir() else None
     page = "\n".join([*head(manager), *groups(manager, mirror), *relatives(manager), *refused(manager)]) + "\n"
     (PROJECT / "docs" / "tasks.md").write_text(page, encoding="utf-8")

@@ -43,8 +43,11 @@ from bitsure.quantize.native.full_precision import NoQuant
 from bitsure.quantize.native.kept import Kept
 from bitsure.quantize.native.noise import Noise
 from bitsure.quantize.native.rtn import Rtn
+from bitsure.report import figures
+from bitsure.results import Labels
 from bitsure.run import pipeline
 from bitsure.sweep.launch import cell_process as cells
+from bitsure.sweep.launch.cell_line import CellLine
 from tests.builders.marks import GPTQ_LIBRARY
 from tests.builders.settings import METRIC
 from tests.builders.tokenizers import byte_tokenizer
@@ -141,6 +144,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
     ]
     for number, cell in enumerate(each):
         pipeline.run(config(*cell), tmp_path / str(number))
+        monkeypatch.setattr(figures, "draw", lambda *given: {kind: {} for kind in figures.KINDS})  # once is enough
     proof = json.loads((tmp_path / "4" / "quantization.json").read_text())
     assert proof["calib_data"] == {"name": "task (tiny_taught)", "windows": 0, "seqlen": 16}
     made = next(path.parent for path in (tmp_path / "store" / "weights").rglob("config.json"))  # the GPTQ library's
@@ -149,7 +153,8 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
     pipeline.run(config(*ready), tmp_path / "ready")
     logs = {"version": 1, "disable_existing_loggers": False}
     (tmp_path / "cell").mkdir()
-    cells.run(config(*each[2]), tmp_path / "cell", "sweep", logs)
+    line = CellLine(tmp_path / "cell", tmp_path, Labels(model="tiny", quantizer="rtn4"))
+    cells.run(config(*each[2]), tmp_path / "cell", line, logs)
     # the rest is read where a hub is reached: the revision of a repository
     settings = {(section.__name__, field.name) for section in SECTIONS for field in dataclasses.fields(section)}
     assert settings - read == set(), settings - read

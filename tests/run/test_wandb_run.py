@@ -67,7 +67,7 @@ print(tracker.warning)
 """
 
 
-@pytest.mark.parametrize("when", ["before logging", "at the end"])
+@pytest.mark.parametrize("when", ["before logging", pytest.param("at the end", marks=pytest.mark.slow)])
 def test_a_run_survives_the_end_of_wandbs_process(tmp_path, when):
     pytest.importorskip("psutil")
     folder = tmp_path / "a folder"

@@ -163,7 +163,7 @@ def test_on_real_tasks_every_number_is_that_of_hflm(monkeypatch):
 
     for shots in (0, 2):
         with data_sets_from(str(SHARED / "hub")):
-            loaded = task_manager(None, True).load(REAL)
+            loaded = task_manager(None, include_defaults=True).load(REAL)
         for one in loaded["tasks"].values():
             one.set_config(key="num_fewshot", value=0 if "truthfulqa" in one.config.task else shots)
 

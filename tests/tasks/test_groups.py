@@ -148,7 +148,7 @@ def test_wikitext_has_the_harness_own_perplexity(tiny_model, tmp_path):
 def test_every_name_of_a_group_is_the_harness_own_and_fits(option):
     from bitsure.tasks.task_names import check_scored, members, task_manager
 
-    manager = task_manager(None, True)
+    manager = task_manager(None, include_defaults=True)
     for name in OmegaConf.load(CONF / "task" / f"{option}.yaml").names:
         check_scored(manager, name)
         assert members(manager, name)

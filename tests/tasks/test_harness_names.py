@@ -44,7 +44,7 @@ def test_names_of_conf_and_of_ones_own_folder_need_no_search(monkeypatch, tmp_pa
 def test_every_name_that_the_harness_knows_is_found():
     from bitsure.tasks.task_names import task_manager
 
-    assert set(task_manager(None, True).all_tasks) <= names_of_the_harness()
+    assert set(task_manager(None, include_defaults=True).all_tasks) <= names_of_the_harness()
 
 
 @pytest.mark.parametrize(

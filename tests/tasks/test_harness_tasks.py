@@ -52,7 +52,7 @@ def test_free_text_is_refused_and_the_rest_of_its_group_named(own_tasks, monkeyp
 def test_groups_and_tags_stand_for_all_of_their_tasks():
     from bitsure.tasks.task_names import members, task_manager
 
-    manager = task_manager(None, True)
+    manager = task_manager(None, include_defaults=True)
     assert list(members(manager, "ai2_arc")) == ["arc_challenge", "arc_easy"]
     mmlu = members(manager, "mmlu")
     assert len(mmlu) == 57 and set(mmlu.values()) == {"multiple_choice"} and "mmlu_anatomy" in mmlu

@@ -103,7 +103,7 @@ def test_metrics_that_the_harness_does_not_load_are_no_scripts(folder, group, ru
     (folder / "plain.yaml").write_text(f"include: {bbq}\ntask: plain\n")
     (folder / "asked.yaml").write_text(f"include: {bbq}\ntask: asked\n{SCRIPTS}\n")
     (folder / "all.yaml").write_text(group)
-    manager = task_manager(str(folder), False)
+    manager = task_manager(str(folder), include_defaults=False)
     assert task_code(manager, "plain").runs == [] and task_code(manager, "all").runs == runs
 
 
@@ -113,7 +113,7 @@ def test_the_harness_own_tasks_are_trusted():
     from bitsure.tasks.task_names import task_manager
 
     for name in ("hellaswag", "mmlu", "scrolls_quality"):
-        assert task_code(task_manager(None, True), name).runs == []
+        assert task_code(task_manager(None, include_defaults=True), name).runs == []
 
 
 @pytest.mark.parametrize(

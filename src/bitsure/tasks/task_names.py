@@ -37,7 +37,7 @@ def find_manager(task: TaskSettings, name: str) -> TaskManager:
 
 
 @functools.cache
-def task_manager(include_path: str | None, include_defaults: bool) -> TaskManager:
+def task_manager(include_path: str | None, *, include_defaults: bool) -> TaskManager:
     """Return the harness's task manager of a folder, with or without the harness's own tasks."""
     return TaskManager(include_path=include_path, include_defaults=include_defaults)
 

@@ -176,6 +176,7 @@ print("left", engine.budget.tokens)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_AS") or sys.platform != "linux", reason="needs a limit on address space")
 def test_real_shortage_of_memory_is_survived():
     done = subprocess.run([sys.executable, "-c", SCARCE], capture_output=True, text=True, timeout=MOST)

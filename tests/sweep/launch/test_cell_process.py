@@ -235,6 +235,7 @@ def test_a_cell_tells_how_long_it_waited_for_another_one(sweep, tmp_path):
     check_status(sweep.cell(0), "done")
 
 
+@pytest.mark.slow
 def test_a_cell_ends_with_its_sweep(sweep):
     process = sweep.start("hang", "done", "done")
     cell = sweep.wait_for_cell(0)

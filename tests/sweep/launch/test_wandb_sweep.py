@@ -13,11 +13,6 @@ from tests.builders.sweep_commands import compose_valid
 SWEEPS = sorted((PROJECT / "sweeps").glob("*.yaml"))
 
 
-def as_test(path):
-    """Return the parameter of a sweep; composing all cells of the larger ones twice is slow."""
-    return pytest.param(path, id=path.stem, marks=() if path.stem == "scales" else pytest.mark.slow)
-
-
 def test_a_wandb_sweep_has_the_options_the_values_and_a_directory_for_each_agents_run():
     text = wandb_sweep(PROJECT / "sweeps" / "paper.yaml")
     assert text.startswith("# Made from ") and yaml.safe_load(text) == {
@@ -51,7 +46,8 @@ def test_a_wandb_sweep_has_the_options_the_values_and_a_directory_for_each_agent
     assert numbers["calib.nsamples"] == {"values": [8, 32, 128]}
 
 
-@pytest.mark.parametrize("path", [as_test(path) for path in SWEEPS])
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_a_wandb_sweep_names_the_same_cells_as_its_file(path):
     sweep = yaml.safe_load(wandb_sweep(path))
     values = [f"{key}={','.join(map(str, one['values']))}" for key, one in sweep["parameters"].items()]
