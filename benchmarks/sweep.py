@@ -20,7 +20,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import yaml
 
-from benchmarks import overhead
+from benchmarks import composing, overhead
 from bitsure import metric_settings
 from bitsure.base.files import write_text
 from bitsure.comparison import compare
@@ -208,7 +208,8 @@ def main() -> None:
     columns = ("models", "quantizers", "tasks", "questions a task", "seconds", "largest memory, GB")
     table = f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}\n"
     overheads = overhead.table()
-    print(overheads)
+    composed = composing.table()
+    print(overheads, composed, sep="\n")
     about = (
         "The overhead of a cell, seconds: pocket-300k quantized by rounding, 1,000 questions a "
         "task, four pictures a task and a W&B run; the baseline is in the store. Work is loading tasks "
@@ -216,7 +217,9 @@ def main() -> None:
         "are drawn first (report), then everything is logged (W&B).\n\n"
     )
     lines = "\n".join(rows)
-    write_text(HERE / "sweep.md", f"{text}{table}{lines}\n\n{about}{overheads}\n")
+    about_composing = "Composing and checking the settings of a sweep's cells, all processes together:"
+    parts = (f"{text}{table}{lines}", f"{about}{overheads}", about_composing, composed)
+    write_text(HERE / "sweep.md", "\n\n".join(parts) + "\n")
 
 
 if __name__ == "__main__":
