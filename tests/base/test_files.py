@@ -24,6 +24,13 @@ def test_a_full_disk_leaves_the_old_file_and_names_the_place(tmp_path, number):
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"] and (tmp_path / "a.json").read_text() == "old"
 
 
+def test_a_device_or_pipe_is_not_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DiskError, match="pipe is a device or a pipe. Choose another place"):
+        write_text(tmp_path / "pipe", "text")
+    assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 1
+
+
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
 def test_a_place_that_may_not_be_written_is_a_sentence(tmp_path, number):
     with pytest.raises(UserError, match="Make it a directory that may be read and written"), disk_errors(tmp_path):

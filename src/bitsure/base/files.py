@@ -112,8 +112,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         A path that does not exist yet, hidden and with another ending than `path`, so that no glob finds it half done.
 
     Raises:
-        DiskError: If the disk is full, or the place cannot be written.
+        DiskError: If the disk is full, or the place cannot be written or is a device or a pipe.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a rename would replace it: root would lose /dev/null
+        raise DiskError(f"{path} is a device or a pipe. Choose another place: {ANOTHER_PLACE}.")
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         with disk_errors(path):
