@@ -54,6 +54,16 @@ def test_a_heat_map_of_runs_with_other_tasks_has_all_tasks_and_says_that_they_ha
     assert picture.caption.endswith("Runs were asked different tasks, so there is no column of means over tasks.")
 
 
+def test_means_over_different_tasks_are_never_joined_by_a_line():
+    rows = [
+        quantized("q", task=task, mean_over=mean, series="s", parameters=10**k, model=f"s{k}", setting=mean)
+        for k, mean_of_k in ((2, "a, b"), (4, "a, c"))
+        for task, mean in ((MACRO, mean_of_k), ("a", ""))
+    ]
+    picture = scale_picture(rows, "accuracy")
+    assert picture is not None and [panel.spec["title"]["text"] for panel in picture.panels] == ["a"]
+
+
 def test_a_picture_says_what_it_shows_and_its_marks_begin_with_their_key():
     sizes = [
         quantized("q", task="t", series="s", parameters=parameters, value=value, model=f"s{parameters}")

@@ -28,8 +28,11 @@ OVER_BITS = ("true_label_prob", "accuracy")
 
 
 def scale_picture(rows: list[StudyRow], metric: str) -> Picture | None:
-    """Return a metric against the number of parameters, a line a quantizer; None unless one series has two sizes."""
-    rows = [row for row in rows if row.metric == metric and row.parameters]
+    """Return a metric against the number of parameters, a line a quantizer; None unless one series has two sizes.
+
+    Means over different tasks are not compared: they have no panel.
+    """
+    rows = [row for row in rows if row.metric == metric and row.parameters and not row.mean_over]
     by_series = grouped(rows, lambda row: row.series)
     if not any(len({row.parameters for row in members}) > 1 for members in by_series.values()):
         return None
@@ -74,8 +77,11 @@ def _over_sizes(rows: list[StudyRow]) -> str:
 
 
 def bits_picture(rows: list[StudyRow], metric: str) -> Picture | None:
-    """Return the change against bits per weight, a line a size and method; None unless there are two widths."""
-    rows = [row for row in rows if row.metric == metric and not row.is_full_precision]
+    """Return the change against bits per weight, a line a size and method; None unless there are two widths.
+
+    Means over different tasks are not compared: they have no panel.
+    """
+    rows = [row for row in rows if row.metric == metric and not row.is_full_precision and not row.mean_over]
     rows = [row for row in rows if row.bits_per_weight and row.delta is not None]
     by_method = grouped(rows, lambda row: (row.method, row.size_label))
     if not any(len({row.bits_per_weight for row in members}) > 1 for members in by_method.values()):
