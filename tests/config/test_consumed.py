@@ -37,6 +37,7 @@ from bitsure.quantize.calibration.windows import draw_windows
 from bitsure.quantize.libraries.bnb import Bnb
 from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.libraries.hqq import Hqq
+from bitsure.quantize.libraries.llama_cpp import LlamaCpp
 from bitsure.quantize.libraries.prequantized import Prequantized
 from bitsure.quantize.native.cast import Cast
 from bitsure.quantize.native.full_precision import NoQuant
@@ -67,6 +68,7 @@ SECTIONS = (
     ControlSettings,
     Cast,
     Prequantized,
+    LlamaCpp,
     CalibSettings,
     TaskSettings,
 )
@@ -99,7 +101,7 @@ def read(monkeypatch) -> set[tuple[str, str]]:
     return seen
 
 
-def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tasks, tmp_path, monkeypatch):
+def test_every_setting_is_read_in_some_run(read, tiny_model, tiny_llama, calib_file, own_tasks, tmp_path, monkeypatch):
     def config(quant, model, calib, mode, task="tiny_pets") -> Config:
         return Config(
             model=model,
@@ -140,6 +142,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, calib_file, own_tas
         (Rtn(4, -1, False, tuning=Tuning(4), **reassembled), ModelSettings(repo="org/tiny"), own, "disabled"),
         (Kept(**smoothed, kv=KeysValues(4)), ModelSettings(repo="org/tiny"), own, "disabled"),
         (Cast("bfloat16"), ModelSettings(repo="org/tiny", device_map="auto", max_memory=[room]), own, "disabled"),
+        (LlamaCpp("q4_0", imatrix=True), ModelSettings(path=str(tiny_llama)), own, "disabled"),
         *((quant, ModelSettings(repo="org/tiny"), own, "disabled") for quant in OPTIONAL.values()),
     ]
     for number, cell in enumerate(each):
@@ -189,5 +192,5 @@ def _write_text(path, texts: list[str]) -> None:
 def test_every_quantizer_of_conf_is_known_to_the_tests():
     """NoQuant has no settings."""
     named = {OmegaConf.load(path).get("_target_") for path in (CONF / "quant").glob("*.yaml")} - {None}
-    known = {NoQuant, Kept, Rtn, Gptq, Cast, Prequantized, Bnb, Hqq, Noise}
+    known = {NoQuant, Kept, Rtn, Gptq, Cast, Prequantized, LlamaCpp, Bnb, Hqq, Noise}
     assert named == {f"{kind.__module__}.{kind.__qualname__}" for kind in known}
