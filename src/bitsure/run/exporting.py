@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
@@ -148,7 +148,7 @@ def _write(source: Source, checkpoint: Path, out: Path, run: _RunToExport, forma
     source.check_content()
     model, tokenizer = load_model(source.path, own_dtype(source.settings, source.path), "cpu", source.settings)
     contents = load_checkpoint(checkpoint, model)
-    weights = {name: integers for name, weight in contents.weights.items() if (integers := weight.plain_integers())}
+    weights = {name: cast("IntegerWeight", weight) for name, weight in contents.weights.items() if weight.fits_gptq}
     if missing := contents.weights.keys() - weights.keys():
         first = min(missing)
         needs = ", ".join(sorted(contents.weights[first].tensors().keys() - GPTQ_TENSORS))

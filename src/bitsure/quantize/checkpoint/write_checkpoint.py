@@ -81,7 +81,7 @@ def _write(directory: Path, tensors: dict[str, torch.Tensor], settings: Mapping[
 
 def _settings(weights: Mapping[str, Weight]) -> dict[str, Any]:
     """Return quantize_config.json; of settings that differ between layers the first layer's, which reading back refuses."""
-    fits_gptq = bool(weights) and all(weight.plain_integers() for weight in weights.values())
+    fits_gptq = bool(weights) and all(weight.fits_gptq for weight in weights.values())
     method, stored = ("gptq", "gptq_v2") if fits_gptq else ("bitsure", "bitsure")
     settings: dict[str, Any] = {"quant_method": method, "bits": None, "checkpoint_format": stored}
     for weight in reversed(list(weights.values())):

@@ -42,9 +42,10 @@ class IntegerWeight(GroupedWeight):
         """The number of bits."""
         return {"bits": self.bits}
 
-    def plain_integers(self) -> IntegerWeight | None:
-        """Return the weight if it has no input scales, no padding, one scale a row at least, and whole zero points."""
-        return self if self.tensors().keys() <= GPTQ_TENSORS else None
+    @property
+    def fits_gptq(self) -> bool:
+        """Whether there are no input scales, no padding, one scale a row at least, and whole zero points."""
+        return self.tensors().keys() <= GPTQ_TENSORS
 
     @property
     def is_symmetric(self) -> bool:

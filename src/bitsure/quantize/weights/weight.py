@@ -5,14 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from bitsure.quantize.weights.integer import IntegerWeight
 
 
 @dataclass(frozen=True)
@@ -74,9 +71,10 @@ class Weight(ABC):
             UserError: If tensors and settings contradict each other.
         """
 
-    def plain_integers(self) -> IntegerWeight | None:
-        """Return the weight as integers that published layouts have room for; None if it is something else."""
-        return None
+    @property
+    def fits_gptq(self) -> bool:
+        """Whether the tensors are exactly those of a GPTQ checkpoint, as an `IntegerWeight`'s may be."""
+        return False
 
     def group_sizes(self) -> list[int]:
         """Return the different numbers of weights that share a scale; none if no scale is shared."""
