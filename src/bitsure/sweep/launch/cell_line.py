@@ -15,6 +15,7 @@ from bitsure.report.tables import interval, number
 from bitsure.results import Comparison, Labels, SweepPlan, Verdict, read, read_if_there
 from bitsure.run.directory import read_status
 
+IN_LABELS = ("model=", "model.path=", "model.repo=", "quant=", "quant.")  # overrides that the labels tell
 STYLES = {"non-inferior": "green", "inferior": "red", "undecided": "yellow"}
 
 
@@ -28,6 +29,7 @@ class CellLine:
         labels: What the command calls model and quantizer.
         number: Its place among the planned cells, from 1; None without a plan, under another sweeper than Hydra's own.
         total: How many cells are planned.
+        setting: What else tells the cell from the others of its model and quantizer, such as `task.limit=5`.
     """
 
     run_dir: Path
@@ -35,12 +37,13 @@ class CellLine:
     labels: Labels
     number: int | None = None
     total: int = 0
+    setting: str = ""
 
     @property
     def name(self) -> str:
-        """The cell's place, model and quantizer."""
+        """The cell's place, model, quantizer and setting."""
         place = f"cell {self.number} of {self.total}" if self.number else self.run_dir.name
-        return f"{place}: {self.labels.model}, {self.labels.quantizer}"
+        return f"{place}: {', '.join(filter(None, (self.labels.model, self.labels.quantizer, self.setting)))}"
 
     def done_before(self) -> Text:
         """Return the line of a cell whose finished run is there already."""
@@ -93,7 +96,10 @@ def cell_line(run_dir: Path, sweep_dir: Path, labels: Labels) -> CellLine:
         labels: What the cell's own command calls model and quantizer.
     """
     plan = read_if_there(sweep_dir / "plan.json", SweepPlan)
-    for i, cell in enumerate(plan.cells if plan else (), 1):
+    cells = plan.cells if plan else []
+    of_all = set.intersection(*(set(cell.overrides) for cell in cells)) if cells else set()
+    for i, cell in enumerate(cells, 1):
         if (sweep_dir / cell.directory).resolve() == run_dir.resolve():
-            return CellLine(run_dir, sweep_dir, cell.labels or labels, i, len(plan.cells if plan else ()))
+            own = [override for override in cell.overrides if override not in of_all and not override.startswith(IN_LABELS)]
+            return CellLine(run_dir, sweep_dir, cell.labels or labels, i, len(cells), " ".join(own))
     return CellLine(run_dir, sweep_dir, labels)

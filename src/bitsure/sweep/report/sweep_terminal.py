@@ -8,6 +8,7 @@ from rich import box
 from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -85,7 +86,9 @@ def _table(rows: list[StudyRow], metrics: list[str], questions: str) -> Table:
         table.add_row(escape(model), style="bold")
         for label, measured in grouped(members, lambda row: row.quantizer_label).items():
             by_metric = {row.metric: row for row in measured}
-            table.add_row(f"  {escape(label)}", *(_value_and_change(by_metric.get(metric)) for metric in metrics))
+            table.add_row(
+                Padding(escape(label), (0, 0, 0, 2)), *(_value_and_change(by_metric.get(metric)) for metric in metrics)
+            )
     return table
 
 
