@@ -64,10 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     compress.add_argument("--task", help="whose numbers to show; default: a run's only task, or the mean over its tasks")
     compress.set_defaults(run=_compress)
 
-    export = commands.add_parser("export", help="write a run's quantized model as a checkpoint that transformers and vLLM load")
+    export = commands.add_parser("export", help="write a run's quantized model as transformers, vLLM or llama.cpp load it")
     export.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the directory of a quantized model's run")
     export.add_argument("out", type=Path, metavar="DIR", help="a new or empty directory: weights, tokenizer and model card")
-    export.add_argument("--format", choices=("gptq", "compressed-tensors"), help="default: gptq where the weights fit into it")
+    formats = ("gptq", "compressed-tensors", "gguf")
+    export.add_argument("--format", choices=formats, help="default: the first that the weights fit into")
     export.set_defaults(run=_export)
 
     prefetch = commands.add_parser("prefetch", help="fill a mirror with what runs with these settings read from the hub")

@@ -34,7 +34,7 @@ def run_of(folder: Path, model: Path, quant: Quantizer, calib_file: Path) -> Pat
     write(run / "metrics.json", measure(quantized, METRIC))
     write(run / "comparison.json", comparison)
     write(run / "verdict.json", judge(comparison, MARGINS, METRIC))
-    write(run / "quantization.json", made.proof.model_copy(update={"checkpoint": str(made.checkpoint)}))
+    write(run / "quantization.json", made.proof.model_copy(update={"checkpoint": str(made.shipped)}))
     asked = {"questions": {"t": QuestionCount(asked=60, available=2376)}, "asked": {"limit": 60, "num_fewshot": 0}}
     write(run / "provenance.json", provenance(model=origin, weights=made_by.made_from, **asked))
     config = {"model": {"path": str(model), "repo": None}, "paths": {"store": str(store.root), "hub_mirror": None}}

@@ -20,6 +20,8 @@ from bitsure.quantize.checkpoint.write_checkpoint import write_checkpoint
 from bitsure.quantize.inference.hooks import attach
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.make import ensure_quantized
+from bitsure.quantize.libraries.llama_cpp import LlamaCpp
+from bitsure.quantize.libraries.prequantized import Prequantized
 from bitsure.quantize.native.cast import Cast
 from bitsure.quantize.native.kept import Kept
 from bitsure.quantize.native.rtn import Rtn
@@ -228,11 +230,14 @@ def test_activations_that_are_not_rounded_are_said_not_to_be(made):
     assert found.format == "int8, symmetric, one scale a token (they are not rounded in this model)"
 
 
-def test_nothing_is_measured_where_nothing_is_to_be(made, tiny_model, calib_file):
+def test_nothing_is_measured_where_nothing_is_to_be(made, tiny_model, calib_file, caplog):
     planned, quantized, store, log_file = made
     assert ensure_compressibility(planned, lambda: quantized.checkpoint, CompressSettings(codes=0), store, log_file) is None
     cast = plan(tiny_model, Cast("bfloat16"), calib_file)
     assert ensure_compressibility(cast, lambda: quantized.checkpoint, CompressSettings(), store, log_file) is None
+    assert "compress.measure=true measures nothing here: quant=bfloat16 has no codes to measure" in caplog.text
+    assert not LlamaCpp("q4_k_m").has_codes
+    assert not Prequantized(path="m.gguf").has_codes and Prequantized(path="directory").has_codes
     alone = ensure_compressibility(planned, lambda: quantized.checkpoint, CompressSettings(tokens=0), store, log_file)
     assert alone.activations is None and alone.weights.n > 0
     assert headline(None) == {}

@@ -11,10 +11,12 @@ import torch
 from huggingface_hub import ModelCard
 
 from bitsure.base.errors import UserError
+from bitsure.base.files import hash_file
 from bitsure.config.number_formats import KeysValues
 from bitsure.models.load import load_model
 from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint
+from bitsure.quantize.libraries.llama_cpp import LlamaCpp
 from bitsure.quantize.native.kept import Kept
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.walk.targets import block_linears, matrix
@@ -129,8 +131,6 @@ def test_the_card_has_the_runs_numbers_and_a_block_that_the_hub_reads(symmetric,
 
 
 def test_the_hashes_of_the_card_are_those_of_the_files(symmetric, tmp_path):
-    from bitsure.base.files import hash_file
-
     export_run(symmetric, tmp_path / "out")
     text = (tmp_path / "out" / "README.md").read_text()
     assert hash_file(tmp_path / "out" / "model.safetensors") in text
@@ -154,6 +154,25 @@ def test_layers_of_other_classes_go_into_the_layout_of_gptq(tiny_model, calib_fi
     export_run(run, tmp_path / "out")
     full, _ = load_model(tmp_path / "model", "float32", "cpu")
     assert load_checkpoint(tmp_path / "out", full).weights.keys() == block_linears(full).keys()
+
+
+def test_a_gguf_file_is_copied_beside_a_card(tiny_llama, symmetric, calib_file, tmp_path):
+    pytest.importorskip("libgguf", reason="llama.cpp's rounding (libgguf) is not installed")
+    run = run_of(tmp_path, tiny_llama, LlamaCpp("q4_k_m"), calib_file)
+    export_run(run, tmp_path / "out")
+    written = Path(read(run / "quantization.json", Quantization).checkpoint)
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"model.gguf", "README.md"}
+    assert (tmp_path / "out" / "model.gguf").read_bytes() == written.read_bytes()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "llama-cli -m out/model.gguf" in card and hash_file(written) in card and "transformers\npipeline" not in card
+    with pytest.raises(UserError, match=r"q4_k_m wrote a GGUF file, whose blocks gptq has no room for.*--format gguf"):
+        export_run(run, tmp_path / "other", "gptq")
+    with pytest.raises(UserError, match=r"wrote no GGUF file; quant=q4_k_m"):
+        export_run(symmetric, tmp_path / "other", "gguf")
+    with written.open("ab") as file:
+        file.write(b"0")
+    with pytest.raises(UserError, match=r"is no longer in the store, or is damaged"):
+        export_run(run, tmp_path / "other")
 
 
 def test_scales_of_input_channels_have_no_layout(llama, calib_file, tmp_path):

@@ -5,6 +5,7 @@ A number of b bits whose codes have the entropy H compresses by b/H at most; wha
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Callable
 from importlib.metadata import version
@@ -21,6 +22,8 @@ from bitsure.quantize.plan import Plan
 from bitsure.results import Compressibility, read, write
 from bitsure.results.compressibility import Codes
 from bitsure.results.result import Result
+
+log = logging.getLogger(__name__)
 
 FORMAT = 2  # of what the store keeps; one more whenever code of ours would measure something else
 LIBRARIES = ("numpy", "pyarrow", "constriction", "torch", "transformers")
@@ -48,10 +51,13 @@ def ensure_compressibility(
         log_file: Where the output of libraries goes.
 
     Returns:
-        The result; None if neither weights nor activations have codes (a cast, noise, keys and values alone), or if
-        settings.codes is 0.
+        The result; None if neither weights nor activations have codes (a cast, noise, a GGUF file, keys and values alone),
+        or if settings.codes is 0.
     """
-    if not settings.codes or not plan.quant.has_codes:
+    if not settings.codes:
+        return None
+    if not plan.quant.has_codes:
+        log.warning("compress.measure=true measures nothing here: quant=%s has no codes to measure", plan.quant.name)
         return None
     made_from = {
         "format": FORMAT,

@@ -82,7 +82,7 @@ def read_run(directory: Path, task: str | None = None) -> SizeAndSureness:
     if coded_bits is None or entropy is None or seconds is None:
         raise UserError(
             f"{directory}: no codes of {quantization.quantizer}'s weights were measured. Run it again with "
-            "compress.measure=true in another hydra.run.dir; casts and noise have no codes to measure."
+            "compress.measure=true in another hydra.run.dir; casts, noise and GGUF files have no codes to measure."
         )
     task = task or (MACRO if MACRO in metrics else next(iter(metrics), "no task"))
     fitting = [name for name, values in metrics.items() if SURENESS.keys() <= values.keys()]

@@ -1,4 +1,4 @@
-"""Export a run's quantized model as a checkpoint that transformers and vLLM load, with a model card."""
+"""Export a run's quantized model as transformers, vLLM or llama.cpp load it, with a model card."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from bitsure.quantize.weights import IntegerWeight
 
+GGUF = "gguf"  # the layout of a run that wrote a GGUF file
 EXPORTABLE = (
     "Weights can be exported that are integers with a scale a group or row (gptq2 … gptq8, rtn2 … rtn8, clip3, w2 … w8), "
     "in a run that rounds no activations, keys or values"
@@ -52,7 +53,13 @@ class _RunToExport:
     def store(self) -> Store:
         """The store that the checkpoint was written into."""
         written = self.quantization.checkpoint
-        return Store(Path(written).parent.parent if written else str(self.config.get("paths", {}).get("store")))
+        above = 2 if self.wrote_gguf else 1  # the checkpoint is a file in the store's entry, or the entry
+        return Store(Path(written).parents[above] if written else str(self.config.get("paths", {}).get("store")))
+
+    @property
+    def wrote_gguf(self) -> bool:
+        """Whether the checkpoint is a GGUF file."""
+        return bool(self.quantization.tensor_types)
 
 
 def export_run(run_dir: Path, out: Path, format_name: str | None = None) -> None:
@@ -61,7 +68,8 @@ def export_run(run_dir: Path, out: Path, format_name: str | None = None) -> None
     Args:
         run_dir: The run's directory.
         out: The directory to write; it may exist if it is empty.
-        format_name: The layout, `gptq` or `compressed-tensors`; None for the first that has room for the weights.
+        format_name: The layout, `gptq`, `compressed-tensors` or `gguf`; None for the run's GGUF file, or for the first of the
+            others that has room for the weights.
 
     Raises:
         UserError: If the run has no quantized model, its checkpoint or its full-precision model is not there any more, no
@@ -70,15 +78,19 @@ def export_run(run_dir: Path, out: Path, format_name: str | None = None) -> None
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already and is not empty. Give a directory that is new or empty.")
     run = _read_run(run_dir)
-    _check_exportable(run)
+    _check_exportable(run, format_name)
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
     with working("exporting"), tempfile.TemporaryDirectory() as logs, terminal.output_to(Path(logs, "libraries.log")):
-        checkpoint, source = _checkpoint(run), _source(run)
+        checkpoint = _checkpoint(run)
         with atomic_path(out) as unfinished:
             unfinished.mkdir()
-            settings = _write(source, checkpoint, unfinished, run, format_name)
-            hashes = {file.name: hash_file(file) for file in sorted(unfinished.glob("*.safetensors"))}
+            if run.wrote_gguf:
+                settings = _copy_gguf(checkpoint, unfinished)
+            else:
+                settings = _write(_source(run), checkpoint, unfinished, run, format_name)
+            weights = (file for file in sorted(unfinished.iterdir()) if file.suffix in (".safetensors", ".gguf"))
+            hashes = {file.name: hash_file(file) for file in weights}
             write_text(unfinished / "README.md", model_card(run_dir, out.name, settings, hashes))
     terminal.console().print(f"exported as {settings['quant_method']}: {out}", markup=False, soft_wrap=True)
 
@@ -96,13 +108,17 @@ def _read_run(run_dir: Path) -> _RunToExport:
     return _RunToExport(run_dir, read_run_config(run_dir / "config.yaml"), provenance, quantization)
 
 
-def _check_exportable(run: _RunToExport) -> None:
+def _check_exportable(run: _RunToExport, format_name: str | None) -> None:
     """Raise UserError for what quantization.json shows to have no published layout, before anything is loaded."""
     proof = run.quantization
     if "checkpoint" in (run.provenance.weights or {}).get("quant", {}):
         raise UserError(f"{run.name} was quantized by others and is a published checkpoint already: copy {proof.checkpoint}.")
-    if proof.tensor_types:
-        raise UserError(f"{run.name} wrote a GGUF file, which llama.cpp loads as it is: copy {proof.checkpoint}.")
+    if run.wrote_gguf and format_name not in (None, GGUF):
+        raise UserError(
+            f"{run.name} wrote a GGUF file, whose blocks {format_name} has no room for: export it with --format gguf."
+        )
+    if format_name == GGUF and not run.wrote_gguf:
+        raise UserError(f"{run.name} wrote no GGUF file; quant=q4_k_m and the other kinds of docs/gguf.md write one.")
     rounded = {"activations": proof.activations, "keys and values": proof.keys_and_values}
     at_run_time = [what for what, states in rounded.items() if states]
     if at_run_time:
@@ -124,6 +140,13 @@ def _checkpoint(run: _RunToExport) -> Path:
             "The run's command with another hydra.run.dir makes it again; give that run's directory."
         )
     return entry
+
+
+def _copy_gguf(checkpoint: Path, out: Path) -> dict[str, Any]:
+    """Copy a GGUF file, which holds config and tokenizer too, and return what stands for a `quantization_config`."""
+    [file] = checkpoint.glob("*.gguf")
+    shutil.copyfile(file, out / file.name)
+    return {"quant_method": GGUF}
 
 
 def _source(run: _RunToExport) -> Source:

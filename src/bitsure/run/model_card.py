@@ -27,6 +27,13 @@ PROTOCOL = {  # keys of `Provenance.asked` → what the card calls them
     "system_instruction": "system instruction",
     "add_bos": "BOS before the text",
 }
+LLAMA_CPP = """\
+With llama.cpp:
+
+```sh
+llama-cli -m {place}/model.gguf
+```
+"""
 LOADING = """\
 With transformers (`pip install {packages}`):
 
@@ -95,6 +102,8 @@ def _differences(comparison: Comparison, level: float) -> list[str]:
 
 def _loading(settings: Mapping[str, Any], place: str) -> str:
     """Return the lines that load an export."""
+    if settings["quant_method"] == "gguf":
+        return LLAMA_CPP.format(place=place)
     layout, classes, more = settings["quant_method"], "AutoModelForCausalLM, AutoTokenizer", ""
     if not all(group["weights"]["symmetric"] for group in settings.get("config_groups", {}).values()):
         # transformers 5.23 has no room for packed zero points unless it unpacks the weights.
@@ -120,7 +129,7 @@ def _metadata(provenance: Provenance, quantization: Quantization, comparison: Co
     repo = provenance.model.repo
     metadata = ModelCardData(
         base_model=repo,
-        library_name="transformers",
+        library_name=None if layout == "gguf" else "transformers",
         pipeline_tag="text-generation",
         tags=["bitsure", layout, str(quantization.quantizer)],
         model_name=f"{provenance.model.name}-{quantization.quantizer}",

@@ -57,6 +57,11 @@ class LlamaCpp(Quantizer):
         """False: weights are copied."""
         return False
 
+    @property
+    def has_codes(self) -> bool:
+        """False: llama.cpp's blocks are not taken apart into codes and scales."""
+        return False
+
     def libraries(self) -> tuple[str, ...]:
         """Return what rounds, writes and names tensors."""
         return ("torch", "transformers", "gguf", "libgguf")

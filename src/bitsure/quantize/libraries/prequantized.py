@@ -66,6 +66,11 @@ class Prequantized(Quantizer):
         """False."""
         return False
 
+    @property
+    def has_codes(self) -> bool:
+        """Whether it is no GGUF file, whose blocks are not taken apart into codes and scales."""
+        return not self.is_gguf
+
     def libraries(self) -> tuple[str, ...]:
         """Return torch, which unpacks the weights; of GGUF files those that decode and name them."""
         return ("torch", "gguf", "transformers") if self.is_gguf else ("torch",)
