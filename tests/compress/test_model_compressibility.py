@@ -19,9 +19,9 @@ from bitsure.quantize.checkpoint.read_checkpoint import iterate_weights, read_ch
 from bitsure.quantize.checkpoint.write_checkpoint import write_checkpoint
 from bitsure.quantize.inference.hooks import attach
 from bitsure.quantize.inference.scheme import InferenceScheme
-from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.libraries.llama_cpp import LlamaCpp
 from bitsure.quantize.libraries.prequantized import Prequantized
+from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.native.cast import Cast
 from bitsure.quantize.native.kept import Kept
 from bitsure.quantize.native.rtn import Rtn
