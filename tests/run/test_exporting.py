@@ -127,7 +127,7 @@ def test_the_card_has_the_runs_numbers_and_a_block_that_the_hub_reads(symmetric,
     verdict = read(symmetric / "verdict.json", Verdict)
     assert f"**{verdict.badge.capitalize()}.** {verdict.sentence}" in card.text
     assert f"- {verdict.tasks['t'].sentence}" in card.text
-    assert card.text.count("from_pretrained") == 2 and 'LLM("out")' in card.text
+    assert card.text.count("from_pretrained") == 2 and "LLM('out')" in card.text
 
 
 def test_the_hashes_of_the_card_are_those_of_the_files(symmetric, tmp_path):

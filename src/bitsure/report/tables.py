@@ -26,6 +26,7 @@ HEADLINE = {
     "word_perplexity": "perplexity, word",
     "bits_per_byte": "bits per byte",
 }
+UP_TO_INTERVAL = 7  # of `comparison_columns`, those before tests and effect sizes
 ADJUSTED = {"primary": "Holm", "exploratory": "exploratory, adjusted"}  # family → how its adjusted p-values are called
 
 

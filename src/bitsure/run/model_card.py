@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from bitsure.base.plain_text import without_controls
 from bitsure.comparison.verdict_words import verdict_sentences
 from bitsure.config.report_settings import read_report_settings
 from bitsure.metrics.metric_names import MACRO
@@ -16,9 +19,10 @@ from bitsure.report import rounded, tables
 from bitsure.report.report_contents import run_title
 from bitsure.results import Comparison, Labels, Provenance, Quantization, Verdict, read_if_there
 
-INTERVAL = 7  # columns of a comparison's rows up to the interval; tests and effect sizes follow
 # What loads a layout, besides torch and transformers.
 PACKAGES = {"gptq": "gptqmodel optimum", "compressed-tensors": "compressed-tensors"}
+# What makes markup of text: code, HTML, quotes, headings, cells of tables, fences, and the address of a link.
+MARKUP = re.compile(r"[\\`<>#|~]|(?<=\])\(")
 PROTOCOL = {  # keys of `Provenance.asked` → what the card calls them
     "num_fewshot": "few-shot examples",
     "limit": "task.limit",
@@ -31,7 +35,7 @@ LLAMA_CPP = """\
 With llama.cpp:
 
 ```sh
-llama-cli -m {place}/model.gguf
+llama-cli -m {file}
 ```
 """
 LOADING = """\
@@ -39,15 +43,15 @@ With transformers (`pip install {packages}`):
 
 ```python
 from transformers import {classes}
-model = AutoModelForCausalLM.from_pretrained("{place}", dtype="auto"{settings})
-tokenizer = AutoTokenizer.from_pretrained("{place}")
+model = AutoModelForCausalLM.from_pretrained({place}, dtype="auto"{settings})
+tokenizer = AutoTokenizer.from_pretrained({place})
 ```
 
 With vLLM:
 
 ```python
 from vllm import LLM
-model = LLM("{place}")
+model = LLM({place})
 print(model.generate("The sea is")[0].outputs[0].text)
 ```
 """
@@ -74,7 +78,7 @@ def model_card(run_dir: Path, place: str, settings: Mapping[str, Any], hashes: M
     metadata = _metadata(provenance, quantization, comparison, settings["quant_method"])
     metric, _ = read_report_settings(run_dir / "config.yaml")
     sections = {
-        "What was rounded": [rounded.summary(quantization, provenance.model)],
+        "What was rounded": [_plain(rounded.summary(quantization, provenance.model))],
         "May it be shipped?": _verdict(verdict) if verdict else [],
         "Against full precision": _differences(comparison, metric.confidence_level),
         "How it was measured": [_list(_protocol(provenance, metric.normalization))],
@@ -84,32 +88,32 @@ def model_card(run_dir: Path, place: str, settings: Mapping[str, Any], hashes: M
     text = "\n\n".join(
         paragraph for title, paragraphs in sections.items() if paragraphs for paragraph in (f"## {title}", *paragraphs)
     )
-    return f"---\n{metadata.to_yaml()}\n---\n\n# {run_title(called, quantization.quantizer)}\n\n{text}\n"
+    return f"---\n{metadata.to_yaml()}\n---\n\n# {_plain(run_title(called, quantization.quantizer))}\n\n{text}\n"
 
 
 def _verdict(verdict: Verdict) -> list[str]:
     """Return the verdict over the tasks, and a list of theirs."""
-    tasks = "\n".join(f"- {sentence}" for sentence in verdict_sentences(verdict))
-    return [f"**{verdict.badge.capitalize()}.** {verdict.sentence}", tasks]
+    tasks = "\n".join(f"- {_plain(sentence)}" for sentence in verdict_sentences(verdict))
+    return [f"**{verdict.badge.capitalize()}.** {_plain(verdict.sentence)}", tasks]
 
 
 def _differences(comparison: Comparison, level: float) -> list[str]:
     """Return a table of the headline differences, and what they are."""
-    rows = [row[:INTERVAL] for row in tables.comparison_rows(comparison, tables.HEADLINE)]
+    rows = [row[: tables.UP_TO_INTERVAL] for row in tables.comparison_rows(comparison, tables.HEADLINE)]
     note = f"Differences are quantized − full precision on the same n questions, with {level:.0%} intervals over questions."
-    return [_table(tables.comparison_columns(level)[:INTERVAL], rows), note]
+    return [_table(tables.comparison_columns(level)[: tables.UP_TO_INTERVAL], rows), note]
 
 
 def _loading(settings: Mapping[str, Any], place: str) -> str:
     """Return the lines that load an export."""
     if settings["quant_method"] == "gguf":
-        return LLAMA_CPP.format(place=place)
+        return LLAMA_CPP.format(file=shlex.quote(_one_line(f"{place}/model.gguf")))
     layout, classes, more = settings["quant_method"], "AutoModelForCausalLM, AutoTokenizer", ""
     if not all(group["weights"]["symmetric"] for group in settings.get("config_groups", {}).values()):
         # transformers 5.23 has no room for packed zero points unless it unpacks the weights.
         classes += ", CompressedTensorsConfig"
         more = ", quantization_config=CompressedTensorsConfig(dequantize=True)"
-    return LOADING.format(packages=PACKAGES[layout], place=place, classes=classes, settings=more)
+    return LOADING.format(packages=PACKAGES[layout], place=repr(place), classes=classes, settings=more)
 
 
 def _metadata(provenance: Provenance, quantization: Quantization, comparison: Comparison, layout: str) -> ModelCardData:
@@ -117,8 +121,8 @@ def _metadata(provenance: Provenance, quantization: Quantization, comparison: Co
     results = [
         EvalResult(
             task_type="text-generation",
-            dataset_type=next((repo for repo in (provenance.data or {}).get(task, {}) if repo != "files"), task),
-            dataset_name=task,
+            dataset_type=next((repo for repo in (provenance.data or {}).get(task, {}) if repo != "files"), _one_line(task)),
+            dataset_name=_one_line(task),
             metric_type=metric,
             metric_value=values[metric].quantized,
         )
@@ -132,7 +136,7 @@ def _metadata(provenance: Provenance, quantization: Quantization, comparison: Co
         library_name=None if layout == "gguf" else "transformers",
         pipeline_tag="text-generation",
         tags=["bitsure", layout, str(quantization.quantizer)],
-        model_name=f"{provenance.model.name}-{quantization.quantizer}",
+        model_name=_one_line(f"{provenance.model.name}-{quantization.quantizer}"),
         eval_results=results or None,
     )
     if repo:
@@ -152,7 +156,8 @@ def _protocol(provenance: Provenance, normalization: str) -> Iterator[tuple[str,
     assert provenance.model is not None
     yield "computed in", provenance.model.dtype
     for package in ("lm_eval", "transformers", "torch", "bitsure"):
-        yield package, provenance.packages.get(package)
+        if installed := provenance.packages.get(package):
+            yield package, installed
 
 
 def _origins(provenance: Provenance, quantization: Quantization) -> Iterator[tuple[str, object]]:
@@ -160,18 +165,27 @@ def _origins(provenance: Provenance, quantization: Quantization) -> Iterator[tup
     model = provenance.model
     assert model is not None
     yield "full-precision model", f"{model.repo or model.name}, revision {model.revision or 'unknown'}"
-    yield "its fingerprint", f"`{model.fingerprint}`"
+    yield "its fingerprint", model.fingerprint
     for file, sha256 in (model.files or {}).items():
-        yield Path(file).name, f"`{sha256}`"
+        yield Path(file).name, sha256
     if (text := quantization.calib_data) and text.windows:
         yield "calibration text", f"{text.name}, {text.windows} windows of {text.seqlen} tokens"
-    yield "quantizer", f"`{json.dumps((provenance.weights or {}).get('quant'), ensure_ascii=False)}`"
+    yield "quantizer", json.dumps((provenance.weights or {}).get("quant"), ensure_ascii=False)
 
 
 def _list(facts: Iterator[tuple[str, object]]) -> str:
-    return "\n".join(f"- {label}: {value}" for label, value in facts)
+    return "\n".join(f"- {_plain(label)}: {_plain(str(value))}" for label, value in facts)
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(_plain, line))} |" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """Return text from anywhere as Markdown that shows it as it is, on one line."""
+    return MARKUP.sub(r"\\\g<0>", _one_line(text))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(without_controls(text).split())
