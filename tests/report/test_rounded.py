@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bitsure.report.rounded import byte_size, questions_asked, rounded_parts, summary, tracked_values
+from bitsure.report.rounded import byte_size, questions_asked, rounded_parts, shipped_bytes, summary, tracked_values
+from bitsure.results.gguf import TensorType
 from bitsure.results.quantization import RoundedStates
 from bitsure.results.run_files import QuestionCount
 from tests.builders.result_files import model_origin, provenance, quantization
@@ -32,6 +33,18 @@ def test_weights_that_are_kept_are_not_rounded_and_keys_and_values_are():
 
 def test_activations_are_named_with_their_format_and_without_sizes_in_an_older_file():
     assert summary(quantization(activations=states()), None).endswith("; activations: mxfp4 4 bits, error 20.0%.")
+
+
+def test_states_of_a_model_from_a_rounded_file_are_compared_with_16_bits():
+    rounded_file = MODEL.model_copy(update={"bytes_on_disk": 570_000})
+    kv4 = quantization(**NO_WEIGHTS, keys_and_values=states(4, "int", values_per_token=1000.0, bits_per_value=4.5))
+    assert summary(kv4, rounded_file).endswith("562 bytes instead of 2 kB a token.")
+
+
+def test_a_gguf_file_is_shipped_as_it_is():
+    types = {"Q4_K": TensorType(tensors=["a"], weights=900_000, bits_per_weight=4.5)}
+    assert shipped_bytes(quantization(tensor_types=types, bytes_on_disk=640_000), MODEL) == 640_000
+    assert shipped_bytes(quantization(bytes_on_disk=640_000), MODEL) == 672_500
 
 
 def test_every_part_is_tracked_under_its_name():

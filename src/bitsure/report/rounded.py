@@ -11,6 +11,7 @@ from bitsure.results.quantization import RoundedStates
 from bitsure.results.run_files import ModelOrigin
 
 WEIGHTS = "weights"
+STATE_BITS = 16  # the least that full precision computes in: a weight file with fewer was rounded, its states are not
 TASKS_NAMED = 3  # tasks whose number of questions is written out; of more the sum is
 
 
@@ -60,7 +61,7 @@ def rounded_parts(quantization: Quantization, model: ModelOrigin | None) -> list
         bytes=shipped_bytes(quantization, model),
         full_bytes=full,
     )
-    stored_bits = round(8 * full / parameters) if full and parameters else None  # headers count a little
+    stored_bits = max(STATE_BITS, round(8 * full / parameters)) if full and parameters else None  # headers count a little
     states = {"activations": quantization.activations, "keys and values": quantization.keys_and_values}
     return [weights, *(_states(name, rounded, stored_bits) for name, rounded in states.items() if rounded)]
 
@@ -68,7 +69,8 @@ def rounded_parts(quantization: Quantization, model: ModelOrigin | None) -> list
 def shipped_bytes(quantization: Quantization | None, model: ModelOrigin | None) -> int | None:
     """Return the bytes of a whole model as it would be shipped: quantized weights at their bits, the rest as before.
 
-    This is not the size of a file written here: backends differ in what they keep besides the quantized layers.
+    This is not the size of a file written here, since backends differ in what they keep besides the quantized layers; but a
+    GGUF file is shipped as it is.
 
     Args:
         quantization: The proof of what was quantized; None in full precision.
@@ -77,6 +79,8 @@ def shipped_bytes(quantization: Quantization | None, model: ModelOrigin | None) 
     Returns:
         The size; None where the model's is not known.
     """
+    if quantization is not None and quantization.tensor_types and quantization.bytes_on_disk is not None:
+        return quantization.bytes_on_disk
     if quantization is None or model is None or model.bytes_on_disk is None or model.parameters is None:
         return model.bytes_on_disk if model else None
     share = quantization.parameter_share
