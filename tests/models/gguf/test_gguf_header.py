@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tests.builders.marks import needs_transformers_5
 
 pytestmark = needs_transformers_5
 F32, Q4_0, I8, STRING, UINT32, ARRAY = 0, 2, 24, 8, 4, 9
+UINT8, INT32 = 0, 5
 
 
 def text(value: str | bytes) -> bytes:
@@ -54,6 +56,17 @@ def test_metadata_and_tensors_are_read(tmp_path):
         ("b", (1, 32), "Q4_0", 18),
     ]
     assert np.array_equal(gguf.values("a"), values.reshape(2, 32)) and gguf.blocks("b").shape == (1, 18)
+
+
+def test_millions_of_numbers_take_little_more_memory_than_their_bytes(tmp_path):
+    many, few = struct.pack("<IQ", UINT8, 10**6) + bytes(10**6), struct.pack("<IQ3i", INT32, 3, -1, 0, 7)
+    (tmp_path / "m.gguf").write_bytes(file_of((LLAMA, entry("many", ARRAY, many), entry("few", ARRAY, few))))
+    tracemalloc.start()
+    gguf = read_gguf(tmp_path / "m.gguf")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(gguf.metadata["many"]) == 10**6 and list(gguf.metadata["few"]) == [-1, 0, 7]
+    assert peak < 5 * 10**6
 
 
 WHOLE = file_of()

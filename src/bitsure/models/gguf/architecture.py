@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -102,7 +103,7 @@ def unused_metadata(gguf: GgufFile, config: Mapping[str, Any]) -> list[str]:
     for key, value in gguf.metadata.items():
         setting = key.removeprefix(prefix)
         if key.startswith(prefix) and setting not in used and (setting not in same or config.get(same[setting]) != value):
-            unused.append(f"{key}={value if not isinstance(value, list) else f'[{len(value)} values]'}")
+            unused.append(f"{key}={value if not isinstance(value, (list, array)) else f'[{len(value)} values]'}")
     return unused
 
 

@@ -9,6 +9,7 @@ import functools
 import math
 import mmap
 import struct
+from array import array
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -67,7 +68,7 @@ class GgufFile:
 
     path: Path
     metadata: dict[str, Any]
-    """Key → number, text, or a list of them."""
+    """Key → number, text, an array of numbers, or a list of texts."""
     tensors: dict[str, GgufTensor]
     """By name, in the file's order."""
 
@@ -138,6 +139,14 @@ class _Cursor:
     def number(self, layout: str) -> Any:
         return self.numbers(layout)[0]
 
+    def array(self, layout: str, count: int) -> array[Any]:
+        """Return numbers as they are packed: a list of millions takes ten times their bytes."""
+        values = array(layout.replace("?", "B"))
+        self.check_room(count, values.itemsize)
+        begin, self.place = self.place, self.place + count * values.itemsize
+        values.frombytes(self.content[begin : self.place])
+        return values
+
     def text(self) -> str:
         length = self.number("Q")
         self.check_room(length, 1)
@@ -153,7 +162,7 @@ class _Cursor:
             raise _damaged(self.path, f"its metadata has a value of the type {kind}, which GGUF does not have")
         inner, count = self.number("I"), self.number("Q")
         if inner in NUMBERS:
-            return list(self.numbers(NUMBERS[inner], count))
+            return self.array(NUMBERS[inner], count)
         if inner != STRING:
             raise _damaged(self.path, f"its metadata has an array of the type {inner}; numbers and texts are read")
         self.check_room(count, 8)

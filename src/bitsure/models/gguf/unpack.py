@@ -100,15 +100,21 @@ def _load(gguf: GgufFile) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    load: Any = AutoModelForCausalLM.from_pretrained
-    place: dict[str, Any] = {"gguf_file": gguf.path.name, "local_files_only": True}
     how = {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}  # an error names them
+    config = _from_file(gguf, AutoConfig)
+    size = gguf.metadata.get(f"{gguf.architecture}.attention.key_length")
+    if isinstance(size, int) and hasattr(config, "head_dim"):  # which transformers reads of some architectures alone
+        config.head_dim = size
+    model, loading = _from_file(gguf, AutoModelForCausalLM, config=config, **how)
+    mismatched = [key if isinstance(key, str) else key[0] for key in loading["mismatched_keys"]]
+    check_complete(gguf.path, sorted(loading["missing_keys"]), sorted(mismatched))
+    return model
+
+
+def _from_file(gguf: GgufFile, auto_class: Any, **settings: Any) -> Any:
+    """Return what a class of transformers loads of the file. Raises UserError if it does not load it."""
     try:
-        config = AutoConfig.from_pretrained(gguf.path.parent, **place)
-        size = gguf.metadata.get(f"{gguf.architecture}.attention.key_length")
-        if isinstance(size, int) and hasattr(config, "head_dim"):  # which transformers reads of some architectures alone
-            config.head_dim = size
-        model, loading = load(gguf.path.parent, config=config, **place, **how)
+        return auto_class.from_pretrained(gguf.path.parent, gguf_file=gguf.path.name, local_files_only=True, **settings)
     except (NotImplementedError, *BUILD_ERRORS) as error:
         if is_out_of_memory(error):
             raise
@@ -116,9 +122,6 @@ def _load(gguf: GgufFile) -> Any:
             f"{gguf.path}: transformers' GGUF loader does not load it ({type(error).__name__}: {error}). If llama.cpp does, "
             "give the model as a Hugging Face directory: model=local model.path=DIR"
         ) from error
-    mismatched = [key if isinstance(key, str) else key[0] for key in loading["mismatched_keys"]]
-    check_complete(gguf.path, sorted(loading["missing_keys"]), sorted(mismatched))
-    return model
 
 
 def _narrowed(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -46,6 +46,10 @@ def architecture_of(config: Any) -> str:
         raise UserError(f"GGUF files are written of models with plain rotary positions, and this model's are scaled ({rope}).")
     if getattr(config, "attention_bias", False):
         raise UserError("GGUF files are written of attention without biases (attention_bias), but for qwen2's.")
+    if getattr(config, "mlp_bias", False):
+        raise UserError("GGUF files are written of models whose MLPs have no biases, and this model's have (mlp_bias).")
+    if config.hidden_act != "silu":
+        raise UserError(f"GGUF files are written of models with the activation silu, and this one's is {config.hidden_act}.")
     return ARCHITECTURES[config.model_type]
 
 
