@@ -106,7 +106,7 @@ class Provenance(Result):
     asked: dict[str, Any] | None = None
     """How questions were asked: few-shot examples, limit, seed, chat template, system instruction, BOS."""
     questions: dict[str, QuestionCount] | None = None
-    """Task → how many of its questions were asked; tasks that an older version scored are not in it."""
+    """Task → how many of its questions were asked; empty where an older version scored one of them."""
     own_tasks: str | None = None
     """The hash of the files in `task.include_path`; null where there is none."""
     own_metrics: dict[str, str] | None = None

@@ -117,10 +117,11 @@ class Scorer:
         return data
 
     def question_counts(self, model: ScoredModel) -> dict[str, QuestionCount]:
-        """Return how many questions of each scored task were asked; earlier versions did not keep it."""
+        """Return how many questions of each scored task were asked; empty if an earlier version scored one of them."""
         files = [entry / COUNTS_FILE for entry in self._entries(model).values()]
-        counts = (read(file, dict[str, QuestionCount]) for file in files if file.is_file())
-        return {task: count for of_entry in counts for task, count in of_entry.items()}
+        if not all(file.is_file() for file in files):
+            return {}
+        return {task: count for file in files for task, count in read(file, dict[str, QuestionCount]).items()}
 
     def write_prompts(self, model: ScoredModel, path: Path) -> None:
         """Write the prompts of all questions of a scored model into one file."""
