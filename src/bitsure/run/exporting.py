@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -217,10 +217,12 @@ def _lay_out(
 
 
 def _without_ties(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return a model's tensors, of those that share memory the first alone: loading ties them again."""
-    tensors: dict[int, tuple[str, torch.Tensor]] = {}
+    """Return a model's tensors, of those that are one tensor the first alone: loading ties them again."""
+    tensors: dict[Hashable, tuple[str, torch.Tensor]] = {}
     for name, tensor in model.state_dict().items():
-        tensors.setdefault(tensor.data_ptr(), (name, tensor))
+        # Empty tensors have no memory to share, and a view of another shape is a tensor of its own.
+        place = (tensor.data_ptr(), tensor.shape) if tensor.numel() else name
+        tensors.setdefault(place, (name, tensor))
     return {name: tensor.contiguous() for name, tensor in tensors.values()}
 
 
