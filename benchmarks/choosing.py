@@ -117,7 +117,7 @@ def wrong_choices(sweep: MadeUpSweep, draws: int) -> tuple[float, float, float]:
         choice = chosen(sweep, seed)
         wrong = [i for i, one in enumerate(choice.candidates) if one.verdict == NON_INFERIOR and i not in fit]
         missed = any(not one.ci_low <= loss <= one.ci_high for one, loss in zip(choice.candidates, losses, strict=True))
-        counts += (choice.chosen is not None and choice.chosen not in fit, bool(wrong), missed)
+        counts += (bool(choice.fit) and choice.fit[0] not in fit, bool(wrong), missed)
     share, any_wrong, missed_share = counts / draws
     return float(share), float(any_wrong), float(missed_share)
 

@@ -21,6 +21,13 @@ def test_without_a_terminal_progress_comes_in_lines_with_the_time_left(capsys, m
     assert lines == shown
 
 
+def test_no_time_is_left_after_more_steps_than_expected(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "LOG_EVERY", 0)
+    with progress.progress("scoring", 2) as advance:
+        advance(5)
+    assert capsys.readouterr().out.endswith(", 0:00:00 left\n")
+
+
 def test_progress_stays_visible_while_a_librarys_output_goes_to_a_file(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(progress, "LOG_EVERY", 0)
     with progress.progress("quantizing", None) as advance, terminal.output_to(tmp_path / "log"):

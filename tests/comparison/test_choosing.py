@@ -92,10 +92,10 @@ def test_the_smallest_that_is_surely_within_the_margin_is_chosen():
         "non-inferior",
         "undecided",
     ]
-    assert (choice.chosen, choice.runner_up) == (2, 3)
-    assert of(losses[0]).chosen is None
+    assert choice.fit[:2] == (2, 3)
+    assert not of(losses[0]).fit
     tied = of(*losses[1:4], sizes=[4, 4, 4])
-    assert tied.chosen == 2  # of one size, the one that surely loses least
+    assert tied.fit[0] == 2  # of one size, the one that surely loses least
 
 
 @pytest.mark.parametrize("clusters", [None, np.repeat(np.arange(20), 50)])
@@ -103,7 +103,7 @@ def test_fewer_than_30_questions_or_clusters_decide_nothing(clusters):
     n = 25 if clusters is None else len(clusters)
     choice = of(flips(0, 0, n), flips(n, 0, n), clusters=clusters)
     assert {(one.verdict, one.needed) for one in choice.candidates} == {("undecided", None)}
-    assert choice.chosen is None
+    assert not choice.fit
 
 
 def test_a_single_question_has_no_interval():
@@ -115,5 +115,5 @@ def test_among_many_at_the_margin_hardly_ever_one_is_called_non_inferior():
     rng, wrong = np.random.default_rng(1), 0
     for _ in range(200):
         losses = rng.choice([1.0, 0.0, -1.0], (800, 6), p=[0.02, 0.97, 0.01])  # true losses of 0.01
-        wrong += choose([TaskLosses(losses)], range(6), 0.01, 0.95, 0).chosen is not None
+        wrong += bool(choose([TaskLosses(losses)], range(6), 0.01, 0.95, 0).fit)
     assert wrong <= 0.05 * 200

@@ -26,6 +26,7 @@ def test_the_direction_is_in_words_for_probabilities_and_log_odds(sign, word):
     assert sentence.startswith(f"t: the right answer's probability {word} 0.0")
     assert "50–60% sure (40 questions)" in sentence and "90–100% sure (40)" in sentence
     assert sentence.count(word) == 4 and sentence.count(f"{word} 0.12") == 2  # nats
+    assert sentence.count(" [+0.") == 4  # the intervals are those of the amounts
     assert "above" not in sentence and "hit" not in sentence and "Noise" not in sentence
 
 

@@ -127,7 +127,7 @@ def _progress_lines(out: Console, description: str, expected: int | None) -> Adv
         expected = expected if total is None else total
         now = time.monotonic()
         if now - last >= _log_every() and done:
-            left = f", {clock((now - started) / done * (expected - done))} left" if expected else ""
+            left = f", {clock((now - started) / done * max(0, expected - done))} left" if expected else ""
             count = f"{done} of {expected}" if expected else str(done)
             out.print(f"{description}: {count} {note}".rstrip() + f", {clock(now - started)} elapsed{left}", markup=False)
             last = now

@@ -63,22 +63,20 @@ class QuantizerChoice:
 
     Attributes:
         candidates: The verdict on each, in the order given.
-        chosen: Index of the smallest non-inferior candidate; None where there is none.
-        runner_up: Index of the next larger one; None where there is none.
+        fit: Indices of the non-inferior candidates, the smallest first.
     """
 
     candidates: tuple[CandidateVerdict, ...]
-    chosen: int | None
-    runner_up: int | None
+    fit: tuple[int, ...]
 
 
 def choose(tasks: Sequence[TaskLosses], sizes: Sequence[float], margin: float, level: float, seed: int) -> QuantizerChoice:
-    """Return the smallest candidate whose mean loss of accuracy over the tasks is surely within the margin.
+    """Return which candidates' mean loss of accuracy over the tasks is surely within the margin, the smallest first.
 
     The chance that any interval misses its true loss is 1 − level over all candidates together, so a candidate beyond the
-    margin is chosen no more often than that. Candidates of one size are ordered by the upper ends of their intervals. So that
-    no interval shrinks to a point where no answer flipped, z² / n² is added to each task's variance, with the critical value z:
-    the score interval of a share that was never seen ends at about z² / n (Wilson 1927).
+    margin is among them no more often than that. Candidates of one size are ordered by the upper ends of their intervals. So
+    that no interval shrinks to a point where no answer flipped, z² / n² is added to each task's variance, with the critical
+    value z: the score interval of a share that was never seen ends at about z² / n (Wilson 1927).
 
     Args:
         tasks: The candidates' losses on each task, at least one task.
@@ -106,7 +104,7 @@ def choose(tasks: Sequence[TaskLosses], sizes: Sequence[float], margin: float, l
         verdicts.append(CandidateVerdict(verdict, loss, low, high, needed))
     fit = [i for i, candidate in enumerate(verdicts) if candidate.verdict == NON_INFERIOR]
     fit.sort(key=lambda i: (sizes[i], verdicts[i].ci_high))
-    return QuantizerChoice(tuple(verdicts), *(fit[k] if len(fit) > k else None for k in (0, 1)))
+    return QuantizerChoice(tuple(verdicts), tuple(fit))
 
 
 def _cluster_sums(task: TaskLosses) -> FloatArray:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from bitsure.comparison.difference_tests import with_paired_interval
 from bitsure.metrics.conformal import answer_sets
 from bitsure.metrics.estimation import estimate, unless_few
-from bitsure.metrics.full_thresholds import SAFE_AT_FULL_THRESHOLD, at_full_thresholds, full_threshold_metrics
+from bitsure.metrics.full_thresholds import (
+    COVERAGE_AT_FULL_THRESHOLD,
+    SAFE_AT_FULL_THRESHOLD,
+    at_full_thresholds,
+    full_threshold_metrics,
+)
 from bitsure.metrics.metric_names import CONFORMAL_SET_SIZE
 from bitsure.metrics.point_estimate import PointEstimate
 from bitsure.metrics.question_pairs import AnswerPairs, QuestionPairs
@@ -43,6 +48,10 @@ def threshold_differences(
     for name, kept in full.promises.items():
         both = AnswerPairs(kept, quantized.promises[name])
         results[name] = with_paired_interval(results[name], both, resampling.units, level)
+    promised = COVERAGE_AT_FULL_THRESHOLD
+    if results[promised].ci_low is not None:
+        [coverage] = estimate({promised: full_threshold_metrics()[promised]}, quantized, None, clusters).values()
+        results[promised] = results[promised].model_copy(update={"quantized_ci": coverage.interval(level)})
     for k, name in enumerate(SAFE_AT_FULL_THRESHOLD):
         results[name] = results[name].model_copy(update={"share": float(quantized.deferred[:, k].mean())})
     return results, estimates

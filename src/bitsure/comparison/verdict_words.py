@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from bitsure.comparison.judgement import Judgement
 from bitsure.metrics.estimation import FEWEST
 from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, CALIBRATION, ONLY_BASELINE, ONLY_QUANTIZED
-from bitsure.results.measurement import Difference
+from bitsure.results.measurement import Difference, Interval
 from bitsure.results.verdict import INFERIOR, NON_INFERIOR, MarginVerdict, Verdict
 
 FULL_PRECISION_RUN = "the full-precision run"  # what sentences call the baseline
@@ -70,6 +70,21 @@ def question_count(questions: float | None) -> str:
     return f"{round(math.ceil(questions), -digits):,}"
 
 
+def rises_or_falls(change: float, ends: Interval | None) -> str:
+    """Return which way a number went and by how much, with the interval of that amount.
+
+    Args:
+        change: The change; -0.0 is a fall by nothing.
+        ends: The ends of the change's interval; None where it has none.
+    """
+    sign = math.copysign(1, change)
+    amount = f"{'rises' if sign > 0 else 'falls'} by {abs(change):.4f}"
+    if ends is None:
+        return amount
+    low, high = sorted(sign * end for end in ends)
+    return f"{amount} [{low:+.4f}, {high:+.4f}]"
+
+
 def _outcome(judgement: Judgement) -> str:
     """Return what is lost by how much, whether that is surely within the margins, and what would settle it."""
     shown = {name: of_metric for name, of_metric in judgement.margins.items() if of_metric.verdict == judgement.verdict}
@@ -85,15 +100,10 @@ def _outcome(judgement: Judgement) -> str:
 
 
 def _change(name: str, of_metric: MarginVerdict) -> str:
-    """Return by how much a metric rises or falls, with the interval of that amount."""
-    is_worse = of_metric.loss >= 0
-    word = "rises" if is_worse == (name != "accuracy") else "falls"
-    change = f"{LABELS[name]} {word} by {abs(of_metric.loss):.4f}"
-    low, high = of_metric.ci_low, of_metric.ci_high
-    if low is not None and high is not None:
-        low, high = (low, high) if is_worse else (-high, -low)
-        change += f" [{low:+.4f}, {high:+.4f}]"
-    return change + UNITS.get(name, "")
+    sign, low, high = -1 if name == "accuracy" else 1, of_metric.ci_low, of_metric.ci_high
+    loss = of_metric.loss + 0.0  # no loss of accuracy is a fall by nothing, also where it is -0.0
+    ends = None if low is None or high is None else (sign * low, sign * high)
+    return f"{LABELS[name]} {rises_or_falls(sign * loss, ends)}{UNITS.get(name, '')}"
 
 
 def _what_settles(judgement: Judgement) -> str:

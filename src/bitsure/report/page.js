@@ -48,7 +48,8 @@ function sortable(table) {
       head.setAttribute("aria-sort", falls ? "descending" : "ascending");
       const key = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
       const order = (a, b) => (head.dataset.sort === "number" ? key(a) - key(b) : key(a).localeCompare(key(b)));
-      body.append(...[...body.rows].sort((a, b) => (falls ? -order(a, b) : order(a, b))));
+      const missing = (row) => key(row).trim() === ""; // stands last, whichever way the others are sorted
+      body.append(...[...body.rows].sort((a, b) => missing(a) - missing(b) || (falls ? -order(a, b) : order(a, b))));
     };
     head.addEventListener("click", sort);
     head.addEventListener("keydown", (event) => { if (event.key === "Enter") sort(); });

@@ -37,7 +37,10 @@ DISPENSABLE = {
 
 
 def render(report: Report, about: About, metric: MetricSettings) -> str:
-    """Return the page's HTML. It stays below LARGEST bytes and names what it leaves out for that."""
+    """Return the page's HTML, without as many DISPENSABLE parts, which it names, as stay below LARGEST bytes demands.
+
+    It is larger if what is left is.
+    """
     for n in range(len(DISPENSABLE) + 1):
         html = _render(report, about, metric, tuple(DISPENSABLE)[:n])
         if len(html.encode()) < LARGEST:

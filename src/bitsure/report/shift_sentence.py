@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bitsure.comparison.noise_control import size_mismatch
+from bitsure.comparison.verdict_words import rises_or_falls
 from bitsure.metrics.confidence_shift import BINS, LOG_ODDS_SHIFT, PROBABILITY_SHIFT
 from bitsure.metrics.estimation import FEWEST
 from bitsure.metrics.metric_names import NOISE_CONTROL
@@ -49,10 +50,9 @@ def filled_bins(values: Mapping[str, Difference], least: int) -> list[int]:
 
 
 def _moved(change: Difference) -> str:
-    interval = tables.interval(change, sign=True)
     if change.value is None or change.ci_low is None or change.ci_high is None or change.ci_low <= 0 <= change.ci_high:
-        return f"is not shown to change ({tables.number(change.value, sign=True)} {interval})"
-    return f"{'rises' if change.value > 0 else 'falls'} by {tables.number(abs(change.value))} {interval}"
+        return f"is not shown to change ({tables.number(change.value, sign=True)} {tables.interval(change, sign=True)})"
+    return rises_or_falls(change.value, (change.ci_low, change.ci_high))
 
 
 def percent_of_bin(k: int) -> str:

@@ -31,11 +31,17 @@ def threshold_sentences(task: str, values: Mapping[str, Difference]) -> list[str
 
 
 def _coverage_outcome(change: Difference) -> str:
-    if change.ci_low is None or change.ci_high is None:
+    """Return whether the quantized model's sets keep what was promised; a change from full precision does not say so."""
+    if change.quantized_ci is None:
         return "These are too few questions to say whether it still holds."
-    if change.ci_high < 0:
-        return "It no longer holds: find it again on the quantized model."
-    return "It still holds." if change.ci_low >= 0 else "No loss is shown."
+    low, high = change.quantized_ci
+    promise = f"the promised {1 - MISCOVERAGE:.0%}"
+    interval = f"[{_share(low)}, {_share(high)}]"
+    if high < 1 - MISCOVERAGE:
+        return f"It no longer holds {promise} {interval}: find it again on the quantized model."
+    if low >= 1 - MISCOVERAGE:
+        return f"It still holds {promise} {interval}."
+    return f"It is not shown to miss {promise} {interval}."
 
 
 def _deferral(values: Mapping[str, Difference]) -> str:

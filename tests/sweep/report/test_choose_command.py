@@ -9,6 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from bitsure.cli import main
+from bitsure.results import write
+from bitsure.results.verdict import MarginVerdict, Verdict
+from bitsure.sweep.report.building import build_sweep_report
 from tests.builders.sweeps import leave_unfinished, write_quantized
 
 
@@ -74,6 +77,30 @@ def test_cells_with_other_tasks_of_one_quantizer_are_one_candidate(tmp_path, cap
         cell.rename(tmp_path / f"u-{quantizer}")
     (tmp_path / "other").rmdir()
     assert "m: choose gptq4. Of 2 it is the smallest" in chosen(capsys, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("decision", "words"),
+    [
+        (
+            "inferior",
+            "m: choose gptq8. {}; passed over for another loss surely beyond its margin: gptq4 (the NLL). It is in gptq8.",
+        ),
+        ("undecided", "m: choose gptq4 by accuracy alone. {}. Its own verdict leaves undecided: the NLL."),
+        ("non-inferior", "m: choose gptq4. {}. It is in gptq4. Runner-up: gptq8."),
+    ],
+)
+def test_a_smaller_one_that_keeps_accuracy_and_loses_nll_is_not_simply_chosen(tmp_path, capsys, decision, words):
+    loss = MarginVerdict(verdict=decision, loss=0.02, ci_low=0.01, ci_high=0.03, margin=0.015, n=600)
+    accuracy = MarginVerdict(verdict="non-inferior", loss=0.0, ci_low=0.0, ci_high=0.0, margin=0.01, n=600)
+    margins = {"accuracy": accuracy, "nll": loss}
+    verdict = Verdict(verdict=decision, margins=margins, strict=False, level=0.95, noise_control=None, tasks={})
+    write_quantized(tmp_path, "gptq8", 0)
+    write(write_quantized(tmp_path, "gptq4", 0) / "verdict.json", verdict)
+    out = re.sub(r"Of 2 it is the smallest.*?\]", "{}", chosen(capsys, tmp_path))
+    assert out.startswith(words)
+    [choice] = build_sweep_report(tmp_path).choices
+    assert choice.outcome == ("undecided" if decision == "undecided" else "non-inferior")
 
 
 def test_few_questions_decide_nothing(tmp_path, capsys):

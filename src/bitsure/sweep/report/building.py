@@ -10,10 +10,11 @@ from bitsure.config.report_settings import read_report_settings
 from bitsure.config.schema import MetricSettings, TrackingSettings, VerdictSettings
 from bitsure.results import check
 from bitsure.sweep.report.cell_changes import CellChanges
-from bitsure.sweep.report.cell_results import CellResult, own_metrics, read_cells, unplanned
+from bitsure.sweep.report.cell_results import CellResult, read_cells, unplanned
 from bitsure.sweep.report.choices import choose_for_models
 from bitsure.sweep.report.contrasts import MODELS, QUANTIZERS, build_contrasts
 from bitsure.sweep.report.picture import Picture
+from bitsure.sweep.report.run_columns import own_metrics
 from bitsure.sweep.report.shift_picture import SHIFT
 from bitsure.sweep.report.study_row import study_rows
 from bitsure.sweep.report.study_tables import PAPER

@@ -14,7 +14,9 @@ from bitsure.base.errors import UserError
 from bitsure.comparison.changes import renumbered
 from bitsure.comparison.choosing import TaskLosses
 from bitsure.comparison.losses import is_above_guessing
+from bitsure.comparison.verdict_words import LABELS
 from bitsure.metrics.metric_names import MACRO
+from bitsure.results.verdict import Decision
 from bitsure.sweep.report.cell_changes import AnswerLosses, CellChanges
 from bitsure.sweep.report.cell_results import CellResult
 from bitsure.sweep.report.run_columns import CellColumns
@@ -34,6 +36,12 @@ class Candidate:
     def size(self) -> float:
         """Bytes on disk; bits per weight where they are unknown, which is so for all candidates of a model."""
         return self.columns.size_bytes or self.columns.bits_per_weight or math.inf
+
+    def other_losses(self, verdict: Decision) -> list[str]:
+        """Return the metrics besides accuracy on which a cell's own verdict is this one, in words."""
+        verdicts = [cell.verdict.margins for cell in self.cells if cell.verdict]
+        names = [name for margins in verdicts for name in margins if name != "accuracy" and margins[name].verdict == verdict]
+        return [LABELS[name] for name in dict.fromkeys(names)]
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -299,8 +299,3 @@ def _flat(node: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, o
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def own_metrics(cells: Sequence[CellResult]) -> list[str]:
-    """Return the names of the users' own metrics that finished cells have numbers of."""
-    return sorted({str(name) for cell in cells if cell.done for name in cell.config.get("metric", {}).get("own") or ()})

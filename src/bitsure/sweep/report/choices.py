@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from bitsure.comparison.choosing import CandidateVerdict, QuantizerChoice, choose
 from bitsure.comparison.verdict_words import question_count
@@ -99,22 +100,43 @@ class ModelChoice:
         return [JudgedCandidate(*pair) for pair in zip(self.model.candidates, results, strict=False)]
 
     @property
+    def accurate(self) -> list[JudgedCandidate]:
+        """The candidates whose loss of accuracy is surely within the margin, the smallest first."""
+        judged = self.judged
+        return [judged[i] for i in self.choice.fit] if self.choice else []
+
+    @property
+    def passed_over(self) -> list[JudgedCandidate]:
+        """Those of them that a cell's own verdict finds surely worse on another metric."""
+        return [judged for judged in self.accurate if judged.candidate.other_losses(INFERIOR)]
+
+    @property
     def chosen(self) -> JudgedCandidate | None:
-        """The smallest candidate that is surely within the margin."""
-        return None if self.choice is None or self.choice.chosen is None else self.judged[self.choice.chosen]
+        """The smallest candidate that is surely within the margin of accuracy, and surely worse on no other metric."""
+        return next(self._eligible, None)
 
     @property
     def runner_up(self) -> JudgedCandidate | None:
         """The next larger one."""
-        return None if self.choice is None or self.choice.runner_up is None else self.judged[self.choice.runner_up]
+        return next(islice(self._eligible, 1, None), None)
+
+    @property
+    def _eligible(self) -> Iterator[JudgedCandidate]:
+        return (judged for judged in self.accurate if not judged.candidate.other_losses(INFERIOR))
+
+    @property
+    def unsettled(self) -> list[str]:
+        """The metrics besides accuracy that the chosen one's own verdict leaves undecided, in words."""
+        return self.chosen.candidate.other_losses(UNDECIDED) if self.chosen else []
 
     @property
     def outcome(self) -> Decision:
-        """Non-inferior where a candidate is chosen, inferior where every one is surely worse, else undecided."""
+        """Non-inferior where the chosen one is so on all metrics, inferior where all are surely worse, else undecided."""
         if self.chosen is not None:
-            return NON_INFERIOR
+            return UNDECIDED if self.unsettled else NON_INFERIOR
         judged = self.judged
-        return INFERIOR if judged and len(self.with_verdict(INFERIOR)) == len(judged) else UNDECIDED
+        worse = len(self.with_verdict(INFERIOR)) + len(self.passed_over)
+        return INFERIOR if judged and worse == len(judged) else UNDECIDED
 
     def with_verdict(self, verdict: Decision) -> list[JudgedCandidate]:
         """Return the candidates that have a verdict."""
@@ -140,7 +162,7 @@ def choose_for_models(
     margin: float,
     max_bytes: int | None = None,
 ) -> list[ModelChoice]:
-    """Return each model's smallest quantizer whose loss of accuracy is surely within the margin.
+    """Return each model's smallest quantizer that is surely within the margin of accuracy and surely worse on no other metric.
 
     Args:
         cells: All cells of a sweep.
@@ -177,7 +199,7 @@ def badge(choice: ModelChoice) -> str:
     if choice.choice is None:
         return "nothing to choose"
     if choice.chosen is not None:
-        return f"choose {choice.chosen.label}"
+        return f"choose {choice.chosen.label}{' by accuracy alone' if choice.unsettled else ''}"
     return "none may be shipped" if choice.outcome == INFERIOR else "no choice yet"
 
 
@@ -185,12 +207,19 @@ def reason(choice: ModelChoice) -> str:
     """Return why that is the choice, in a sentence."""
     if why := choice.why_nothing:
         return f"{why[0].upper()}{why[1:]}."
-    chosen = choice.chosen
+    chosen, passed_over = choice.chosen, ""
+    if choice.passed_over:
+        worse = (f"{judged.label} ({', '.join(judged.candidate.other_losses(INFERIOR))})" for judged in choice.passed_over)
+        passed_over = f"; passed over for another loss surely beyond its margin: {_named(list(worse))}"
+    if chosen is None and passed_over:
+        return f"None that surely loses less than {choice.margin:g} of accuracy may be shipped{passed_over}."
     if chosen is None:
         every = "Every candidate surely loses more" if choice.outcome == INFERIOR else "No candidate surely loses less"
         return f"{every} than {choice.margin:g} of accuracy."
+    unsettled = f" Its own verdict leaves undecided: {', '.join(choice.unsettled)}." if choice.unsettled else ""
     return (
-        f"Of {len(choice.judged)} it is the smallest whose loss of accuracy is surely below {choice.margin:g}: {chosen.loss}."
+        f"Of {len(choice.judged)} it is the smallest whose loss of accuracy is surely below {choice.margin:g}: {chosen.loss}"
+        f"{passed_over}.{unsettled}"
     )
 
 

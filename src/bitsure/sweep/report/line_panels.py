@@ -80,7 +80,7 @@ def line_layers(points: Sequence[LinePoint], keys: Sequence[LegendKey], x: Spec,
         y: The vertical axis.
         joined: Whether lines join the points.
     """
-    lines = list(dict.fromkeys(point.line for point in points))
+    lines = list(dict.fromkeys(without_controls(point.line) for point in points))
     rows = _rows(points)
     domain = [without_controls(key.label) for key in keys]
     of_key = {"field": "key", "type": "nominal"}

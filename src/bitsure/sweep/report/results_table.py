@@ -38,7 +38,7 @@ class ResultsTable:
         words: Headings of the first columns.
         numbers: Headings of the others.
         rows: The words and the numbers of each row.
-        own_names: Label of a quantizer → its own name, made of its settings, where that is another.
+        own_names: Label of a quantizer → its own name, made of its settings, where that is another; several with their models.
     """
 
     words: list[str]
@@ -73,10 +73,21 @@ def results_table(models: list[StudyRow]) -> ResultsTable:
             numbers += _value_and_change(by_metric.get(metric))
         lines.append(([model, label, *([questions] if several else [])], numbers))
     headings = [heading for metric in metrics for heading in (METRICS[metric], "change")]
-    own_names = {row.quantizer_label: row.quantizer for row in rows if row.asked and row.asked != row.quantizer}
-    return ResultsTable(
-        ["model", "quantizer", *(["questions"] if several else [])], ["bits", "MB", *headings], lines, own_names
-    )
+    words = ["model", "quantizer", *(["questions"] if several else [])]
+    return ResultsTable(words, ["bits", "MB", *headings], lines, _own_names(rows))
+
+
+def _own_names(rows: list[StudyRow]) -> dict[str, str]:
+    """Return what `ResultsTable.own_names` says."""
+    names: dict[str, dict[str, list[str]]] = {}  # label → own name → models
+    for row in rows:
+        if row.asked and row.asked != row.quantizer:
+            models = names.setdefault(row.quantizer_label, {}).setdefault(row.quantizer, [])
+            models += [row.model] if row.model not in models else []
+    return {
+        label: ", ".join(f"{name} on {', '.join(models)}" if len(own) > 1 else name for name, models in own.items())
+        for label, own in names.items()
+    }
 
 
 def _value_and_change(row: StudyRow | None) -> list[NumberCell]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bitsure.report.rounded import shipped_bytes
@@ -169,3 +170,8 @@ def series_of(name: str) -> str:
 def _method(cell: CellResult) -> str | None:
     bits = cell.config.get("quant", {}).get("bits")
     return (cell.quantizer.replace(str(bits), "", 1) if bits else cell.quantizer) if cell.config else None
+
+
+def own_metrics(cells: Sequence[CellResult]) -> list[str]:
+    """Return the names of the users' own metrics that finished cells have numbers of."""
+    return sorted({str(name) for cell in cells if cell.done for name in cell.config.get("metric", {}).get("own") or ()})

@@ -12,11 +12,11 @@ from bitsure.report.page import LARGEST
 from bitsure.report.page_environment import page_environment
 from bitsure.report.tables import number, p_value
 from bitsure.sweep.report import contrast_words, sweep_head
-from bitsure.sweep.report.cell_results import own_metrics
 from bitsure.sweep.report.choices import summary
 from bitsure.sweep.report.contrasts import RunContrast
 from bitsure.sweep.report.picture import Picture
 from bitsure.sweep.report.results_table import results_table
+from bitsure.sweep.report.run_columns import own_metrics
 from bitsure.sweep.report.study_row import StudyRow
 from bitsure.sweep.report.study_tables import PAPER, study_tables
 from bitsure.sweep.report.sweep_report import SweepReport
@@ -38,7 +38,10 @@ ROOM_FOR_PANELS = 2_500_000  # bytes of panels whose marks can be pointed at; a 
 
 
 def render(report: SweepReport) -> str:
-    """Return the page's HTML. It stays below LARGEST bytes and names what it leaves out for that."""
+    """Return the page's HTML, without as many DISPENSABLE parts, which it names, as stay below LARGEST bytes demands.
+
+    It is larger if what is left is.
+    """
     shown = _pictures(report)
     for n in range(len(DISPENSABLE) + 1):
         html = _render(report, shown, tuple(DISPENSABLE)[:n])
