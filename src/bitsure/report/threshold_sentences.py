@@ -38,10 +38,10 @@ def _coverage_outcome(change: Difference) -> str:
     promise = f"the promised {1 - MISCOVERAGE:.0%}"
     interval = f"[{_share(low)}, {_share(high)}]"
     if high < 1 - MISCOVERAGE:
-        return f"It no longer holds {promise} {interval}: find it again on the quantized model."
+        return f"It no longer holds: {interval} lies below {promise}. Find it again on the quantized model."
     if low >= 1 - MISCOVERAGE:
-        return f"It still holds {promise} {interval}."
-    return f"It is not shown to miss {promise} {interval}."
+        return f"It still holds: {interval} does not reach below {promise}."
+    return f"It may still hold: {interval} includes {promise}."
 
 
 def _deferral(values: Mapping[str, Difference]) -> str:
