@@ -26,10 +26,10 @@ def test_missing_values_are_named():
         composed("model=local")
 
 
-@pytest.mark.parametrize("override", ["model.paht=x", "task.limit=many"])
-def test_unknown_keys_and_wrong_types_are_refused(override):
-    with pytest.raises(ConfigCompositionException):
-        composed(*override.split())
+@pytest.mark.parametrize(("override", "error"), [("model.paht=x", ConfigCompositionException), ("task.limit=many", UserError)])
+def test_unknown_keys_and_wrong_types_are_refused(override, error):
+    with pytest.raises(error):
+        composed(override)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -166,12 +166,9 @@ def no_such_setting(key: str, group: DictConfig, chosen: str = "") -> str:
 
 def _elsewhere(name: str, group: DictConfig) -> str:
     """Return " Did you mean …?" with settings of other groups of the same name, or of the closest; empty if none is close."""
-    dotted = [
-        f"{other!s}.{key!s}"
-        for other, settings in dict(group._get_root()).items()
-        if isinstance(settings, DictConfig) and other != "hydra"
-        for key in settings
-    ]
+    root = cast(DictConfig, group._get_root())
+    groups = {str(other): root[other] for other in root if other != "hydra" and not OmegaConf.is_missing(root, other)}
+    dotted = [f"{other}.{key!s}" for other, settings in groups.items() if isinstance(settings, DictConfig) for key in settings]
     names = {key.partition(".")[2] for key in dotted}
     closest = [name] if name in names else difflib.get_close_matches(name, names, n=1)
     meant = [key for key in dotted if key.partition(".")[2] in closest]
