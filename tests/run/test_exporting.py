@@ -137,6 +137,15 @@ def test_the_hashes_of_the_card_are_those_of_the_files(symmetric, tmp_path):
     assert json.loads((symmetric / "provenance.json").read_text())["model"]["fingerprint"] in text
 
 
+def test_ties_are_written_once_and_empty_tensors_and_views_are_kept():
+    model = torch.nn.Module()
+    model.a = model.tied = torch.nn.Parameter(torch.ones(4, 2))
+    model.register_buffer("row", model.a.data[0])
+    model.register_buffer("none", torch.empty(0))
+    model.register_buffer("nothing", torch.empty(0))
+    assert set(exporting._without_ties(model)) == {"a", "row", "none", "nothing"}
+
+
 def test_bits_without_kernels_of_gptq_go_into_the_other_layout(llama, calib_file, tmp_path):
     run = run_of(tmp_path, llama, Rtn(5, -1, True, transforms=["clip"]), calib_file)
     with pytest.raises(UserError, match=r"has 5 bits; transformers loads 2, 3, 4, 8.*--format compressed-tensors"):
