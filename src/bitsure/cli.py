@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
 
     choose = commands.add_parser("choose", help="which is the smallest quantizer of a sweep that may be shipped?")
     choose.add_argument("sweep", type=Path, metavar="SWEEP_DIR", help="the directory of a sweep over quantizers")
-    choose.add_argument("--max-bytes", type=int, help="the largest size on disk that may be chosen")
+    choose.add_argument(
+        "--max-bytes", type=_size, metavar="SIZE", help="the largest size on disk that may be chosen: 500kB, 1.5GB"
+    )
     choose.add_argument("--margin", type=float, help="the largest loss of accuracy to ship; default: verdict.accuracy_margin")
     choose.set_defaults(run=_choose)
 
@@ -132,6 +135,15 @@ def _choose(given: argparse.Namespace) -> None:
     from bitsure.sweep.report.choose_command import choose_quantizers
 
     choose_quantizers(given.sweep, given.max_bytes, given.margin)
+
+
+def _size(text: str) -> int:
+    """Return the bytes of a size such as `500000`, `500kB` or `1.5GB`."""
+    parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kMGT]?)B)?", text.strip())
+    if parts is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write bytes, or a number with kB, MB or GB, such as 500kB")
+    thousands: int = 1000 ** " kMGT".index(parts[2] or " ")
+    return round(float(parts[1]) * thousands)
 
 
 def _compress(given: argparse.Namespace) -> None:

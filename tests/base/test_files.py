@@ -26,7 +26,7 @@ def test_a_full_disk_leaves_the_old_file_and_names_the_place(tmp_path, number):
 
 def test_a_device_or_pipe_is_not_replaced_by_a_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(DiskError, match="pipe is a device or a pipe. Choose another place"):
+    with pytest.raises(DiskError, match=r"pipe is a device or a pipe\. Choose another place"):
         write_text(tmp_path / "pipe", "text")
     assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 1
 

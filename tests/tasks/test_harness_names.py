@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bitsure.base.errors import UserError
+from bitsure.config.paths import project_path
 from bitsure.config.schema import TaskSettings
 from bitsure.tasks import harness_names
 from bitsure.tasks.harness_names import check_task_names, names_in, names_of_the_harness
@@ -31,6 +32,13 @@ def test_a_misspelt_name_is_named_without_the_harness(monkeypatch, tmp_path):
     check("mine", "piqa", include_path=str(tmp_path))
     with pytest.raises(UserError, match=r"no task 'mime'\. Did you mean mine.*name its tasks: 'task\.names=\[mine\]'"):
         check("mime", include_path=str(tmp_path))
+
+
+def test_the_embedded_folder_is_not_called_the_users(monkeypatch):
+    monkeypatch.setattr(harness_names, "names_of_the_harness", lambda: frozenset(["arc_easy"]))
+    with pytest.raises(UserError, match="Did you mean arc_easy") as raised:
+        check("arc_esy", include_path=str(project_path("pocket/tasks")))
+    assert "include_path" not in str(raised.value)
 
 
 def test_names_of_conf_and_of_ones_own_folder_need_no_search(monkeypatch, tmp_path):

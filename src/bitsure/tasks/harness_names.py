@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bitsure.base.errors import UserError, did_you_mean
 from bitsure.config.option_groups import options
+from bitsure.config.paths import project_path
 from bitsure.config.schema import TaskSettings
 
 NAMING = re.compile(r"""^["']?(?:task|group|tag)["']?\s*:[ \t]*(.*)$""", re.MULTILINE)
@@ -41,10 +42,11 @@ def no_such_task(task: TaskSettings, unknown: list[str], known: list[str], own: 
         known: Those that there are.
         own: Those in the folder `task.include_path`.
     """
-    where = "lm-evaluation-harness" + (f" or in task.include_path={task.include_path}" if task.include_path else "")
+    is_own = task.include_path is not None and Path(task.include_path) != project_path("pocket/tasks")
+    where = "lm-evaluation-harness" + (f" or in task.include_path={task.include_path}" if is_own else "")
     listed = " No task ".join(f"{name!r}.{did_you_mean(name, known)}" for name in unknown)
     folder = ""
-    if task.include_path is not None:
+    if is_own:
         holds = f"name its tasks: 'task.names=[{','.join(own)}]'" if own else "it holds no task"
         folder = f" The folder task.include_path takes the place of the one that the preset task={task.name} has; {holds}."
     return UserError(

@@ -42,7 +42,7 @@ def test_the_smallest_is_named_with_the_runner_up_and_all_others(sweep, capsys):
 
 
 def test_a_limit_of_size_and_a_margin_change_the_choice(sweep, capsys):
-    out = chosen(capsys, sweep, "--max-bytes", "400")
+    out = chosen(capsys, sweep, "--max-bytes", "0.4kB")
     assert "m: no choice yet" in out and "Not judged: gptq4 (500 bytes are more than 400)." in out
     assert "choose gptq3. Of 5 it is the smallest" in chosen(capsys, sweep, "--margin", "0.05")
     for option in (("--max-bytes", "0"), ("--margin", "0"), ("--margin", "nan")):

@@ -106,7 +106,10 @@ def read_cells(sweep_dir: Path) -> list[CellResult]:
         UserError: If the directory is not a sweep's, or plan.json cannot be read.
     """
     if not is_sweep(sweep_dir):
-        raise UserError(f"{sweep_dir} is no sweep's directory: it holds no plan.json and no folders with a config.yaml.")
+        raise UserError(
+            f"{sweep_dir} is no sweep's directory: it holds no plan.json and no folders with a config.yaml."
+            " `bitsure report` reports a single run."
+        )
     plan = read_if_there(sweep_dir / "plan.json", SweepPlan)
     if plan:
         planned = [(sweep_dir / cell.directory, cell) for cell in plan.cells]
