@@ -99,7 +99,7 @@ def test_a_model_that_is_close_to_the_margin_is_told_so():
         in verdict.sentence
     )
     verdict = judge(comparison(around(-0.01, 0.002), NOTHING, NOTHING), MARGINS, METRIC)
-    assert verdict.questions_needed.at_loss_seen is None and "at the loss seen no number does" in verdict.sentence
+    assert verdict.questions_needed.at_loss_seen is None and "but at the loss seen no number settles it" in verdict.sentence
 
 
 def test_power_of_several_metrics_is_that_of_all_together():
@@ -150,6 +150,17 @@ def test_few_questions_or_clusters_of_one_task_decide_nothing(fields):
     assert verdict.verdict == verdict.tasks["few"].verdict == "undecided" and verdict.tasks["a"].verdict == "non-inferior"
     for sentence in (verdict.sentence, verdict.tasks["few"].sentence):
         assert "a verdict needs at least 30 questions, or clusters of them, in each task" in sentence
+
+
+def test_whole_texts_have_their_own_mean_of_the_nll():
+    """A rise of .03 nats of an answer's NLL is not made small by texts whose tokens rise by .001."""
+    pages = comparison(NOTHING, around(0.001, 0.001), NOTHING, "pages", n=62)["pages"]
+    tasks = comparison(NOTHING, around(0.03, 0.002), NOTHING, "arc") | {"pages": {"nll": pages["nll"]}}
+    verdict = judge(tasks, MARGINS, METRIC)
+    assert verdict.verdict == "inferior" and verdict.margins["nll"].loss == pytest.approx(0.03)
+    assert verdict.margins["nll_per_token"].loss == pytest.approx(0.001) and verdict.margins["nll_per_token"].n == 62
+    assert verdict.sentence.startswith("Over 2 tasks the NLL rises by 0.0300 ")
+    assert "nats (1 task, 1,000 questions), 95% intervals: surely beyond the margin of 0.02 nats" in verdict.sentence
 
 
 def test_margins_must_be_positive():

@@ -23,6 +23,7 @@ from bitsure.metrics.metric_names import (
     JUDGED,
     PAPER_COMPAT,
     PRIMARY,
+    SQUARED_CALIBRATION,
     TEMPERATURE,
 )
 from bitsure.metrics.own_metrics import own_metrics
@@ -100,6 +101,10 @@ def _metric_differences(
         results[name] = summarize(
             Difference, estimates[name], len(full), resampling, level, baseline=was, quantized=now, **fields
         )
+        if name == SQUARED_CALIBRATION:
+            before, after = (estimate({name: metric}, side, None, resampling.clusters)[name] for side in (full, quantized))
+            sides = {"baseline_ci": _if_finite(before.interval(level)), "quantized_ci": _if_finite(after.interval(level))}
+            results[name] = results[name].model_copy(update=sides)
         if name != PRIMARY:
             results[name] = with_test(results[name], z_test(estimates[name], level))
     return results, estimates

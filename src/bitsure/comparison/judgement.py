@@ -47,7 +47,7 @@ def judge_losses(losses: Mapping[str, Loss], level: float, n: int) -> Judgement:
     if verdict != UNDECIDED or not can_decide(losses):
         return Judgement(verdict, margins, level, n)
     undecided = [name for name, of_metric in margins.items() if of_metric.verdict == UNDECIDED]
-    limiting = max(undecided, key=lambda name: losses[name].above / losses[name].limit)
+    limiting = max(undecided, key=lambda name: losses[name].error_above / losses[name].limit)
     return Judgement(verdict, margins, level, n, _questions_needed(losses.values(), errors, n), limiting)
 
 
@@ -88,8 +88,8 @@ def _p_value(losses: Collection[Loss]) -> float:
     """Return the smallest α at which two-sided intervals at 1 − α decide."""
     from scipy.special import ndtr
 
-    within = max(ndtr(-_errors(loss.limit - loss.value, loss.above)) for loss in losses)
-    beyond = min(ndtr(-_errors(loss.value - loss.limit, loss.below)) for loss in losses)
+    within = max(ndtr(-_errors(loss.limit - loss.value, loss.error_above)) for loss in losses)
+    beyond = min(ndtr(-_errors(loss.value - loss.limit, loss.error_below)) for loss in losses)
     return 2 * float(min(within, beyond))
 
 
@@ -103,7 +103,9 @@ def _against_margin(loss: Loss, level: float, errors: float) -> MarginVerdict:
     verdict = UNDECIDED
     if loss.is_judged:
         verdict = NON_INFERIOR if high < loss.limit else INFERIOR if low > loss.limit else UNDECIDED
-    clusters = {} if loss.n_clusters is None else {"n_clusters": loss.n_clusters}
+    counts = {} if loss.n_clusters is None else {"n_clusters": loss.n_clusters}
+    if loss.n_tasks > 1:
+        counts["n_tasks"] = loss.n_tasks
     return MarginVerdict(
         verdict=verdict,
         loss=loss.in_unit(loss.value),
@@ -111,8 +113,8 @@ def _against_margin(loss: Loss, level: float, errors: float) -> MarginVerdict:
         ci_high=loss.in_unit(high),
         margin=loss.margin,
         n=loss.n,
-        decidable_margin=loss.in_unit(errors_shown(errors) * loss.above) if loss.is_judged else None,
-        **clusters,
+        decidable_margin=loss.in_unit(errors_shown(errors) * loss.error_above) if loss.is_judged else None,
+        **counts,
     )
 
 
@@ -132,16 +134,16 @@ def _questions_needed(losses: Collection[Loss], errors: float, n: int) -> Questi
         """Return how many if nothing is lost, at an end of the variances' intervals: −1 for the lower, 0 for none, 1."""
         distances = []
         for loss in losses:
-            scale = math.exp(ends * errors * loss.variance_error) if ends and loss.above > 0 else 1.0
-            distances.append(_distance(loss, loss.limit, loss.above**2 * scale))
+            scale = math.exp(ends * errors * loss.variance_error) if ends and loss.error_above > 0 else 1.0
+            distances.append(_distance(loss, loss.limit, loss.error_above**2 * scale))
         return more(needed_growth(distances, errors))
 
     beyond = [loss for loss in losses if loss.value > loss.limit]
     if beyond:
-        seen = min(needed_growth([_distance(loss, loss.value - loss.limit, loss.below**2)], errors) for loss in beyond)
+        seen = min(needed_growth([_distance(loss, loss.value - loss.limit, loss.error_below**2)], errors) for loss in beyond)
     else:
-        seen = needed_growth([_distance(loss, loss.limit - loss.value, loss.above**2) for loss in losses], errors)
-    is_known = all(math.isfinite(loss.variance_error) for loss in losses if loss.above > 0)
+        seen = needed_growth([_distance(loss, loss.limit - loss.value, loss.error_above**2) for loss in losses], errors)
+    is_known = all(math.isfinite(loss.variance_error) for loss in losses if loss.error_above > 0)
     low, high = (lossless(-1), lossless(1)) if is_known else (None, None)
     return QuestionsNeeded(if_lossless=lossless(0), low=low, high=high, at_loss_seen=more(seen))
 

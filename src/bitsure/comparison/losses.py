@@ -10,8 +10,10 @@ from bitsure.config.schema import VerdictSettings
 from bitsure.metrics.bootstrap import t_quantile
 from bitsure.metrics.estimation import FEWEST
 from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, CALIBRATION, SQUARED_CALIBRATION
-from bitsure.results.measurement import Difference
+from bitsure.results.measurement import Difference, Interval
 
+TEXT_NLL = "nll_per_token"  # of whole texts; that of other tasks is of a question's answer
+LIMIT_ERRORS = 1.96  # standard errors over which the limit of calibration, which is no linear function, is followed
 COMPARED = {"accuracy": "accuracy", "nll": "nll", CALIBRATION: SQUARED_CALIBRATION}  # what each loss is computed from
 GUESSING_LEVEL = 0.9  # two-sided: a one-sided test at .05
 
@@ -34,8 +36,10 @@ class Loss:
         variance_error: The standard error of its variance, as a share of the variance; NaN where unknown.
         chance_share: The share of its variance that falls with the square of the number of questions, in [0, 1].
         squares: Of calibration, the squared errors before and after, which may be negative; None for other losses.
+        square_errors: The standard errors of both.
+        n_tasks: How many tasks it is the mean of.
 
-    Reference: Kumar et al. 2019 for the debiased error.
+    Reference: Kumar et al. 2019 for the debiased error; Zou & Donner 2008 for the difference of two estimates.
     """
 
     value: float
@@ -48,6 +52,8 @@ class Loss:
     variance_error: float = math.nan
     chance_share: float = 0.0
     squares: tuple[float, float] | None = None
+    square_errors: tuple[float, float] = (0.0, 0.0)
+    n_tasks: int = 1
 
     @property
     def is_judged(self) -> bool:
@@ -57,7 +63,37 @@ class Loss:
     @property
     def limit(self) -> float:
         """The margin in the unit of `value`."""
-        return self.margin if self._roots is None else self.margin * max(self._roots, self.margin)
+        return self._limit_after(0.0)
+
+    @property
+    def error_below(self) -> float:
+        """The standard error of `value` less `limit`, towards the lower end."""
+        return self._error_from_limit(self.below, 1)
+
+    @property
+    def error_above(self) -> float:
+        """The same towards the upper end: larger than `above` for calibration, whose limit is estimated as well."""
+        return self._error_from_limit(self.above, -1)
+
+    def _limit_after(self, move: float) -> float:
+        """Return the limit if both squared errors were larger by `move`."""
+        if self.squares is None:
+            return self.margin
+        return self.margin * max(sum(math.sqrt(max(square + move, 0.0)) for square in self.squares), self.margin)
+
+    def _error_from_limit(self, error: float, direction: int) -> float:
+        """Return a standard error of the loss with that of the limit, which moves up (1) or down (−1).
+
+        Near perfect calibration the limit is largest where the error before seems large by chance, which also makes the loss
+        seem small.
+        """
+        if self.squares is None or self.square_errors[0] == 0 or error == 0:  # two equal models have no error at all
+            return error
+        before, after = self.square_errors
+        moved = abs(self._limit_after(direction * LIMIT_ERRORS * before) - self.limit) / LIMIT_ERRORS
+        covariance = (after**2 - before**2 - error**2) / 2  # of the loss and the squared error before
+        together = max(-1.0, min(1.0, covariance / (before * error)))
+        return math.sqrt(max(error**2 + moved**2 - 2 * together * error * moved, 0.0))
 
     def in_unit(self, value: float) -> float:
         """Return a loss in the metric's unit.
@@ -74,9 +110,9 @@ class Loss:
         return None if self.squares is None else sum(math.sqrt(max(square, 0.0)) for square in self.squares)
 
     def interval(self, level: float) -> tuple[float, float]:
-        """Return the interval at a confidence level in (0, 1), in the unit of `value`."""
+        """Return the interval at a confidence level in (0, 1), in the unit of `value`, with the error of the limit."""
         errors = t_quantile(math.inf, level)
-        return self.value - errors * self.below, self.value + errors * self.above
+        return self.value - errors * self.error_below, self.value + errors * self.error_above
 
 
 def task_losses(values: Mapping[str, Difference], margins: VerdictSettings, level: float) -> dict[str, Loss]:
@@ -115,16 +151,28 @@ def _loss(change: Difference, margin: float, name: str, level: float) -> Loss:
         variance_error=math.nan if change.variance_error is None else change.variance_error,
         chance_share=change.chance_share or 0.0,
         squares=(change.baseline or 0.0, change.quantized or 0.0) if name == CALIBRATION else None,
+        square_errors=(_half_width(change.baseline_ci, level), _half_width(change.quantized_ci, level)),
     )
+
+
+def _half_width(interval: Interval | None, level: float) -> float:
+    """Return the standard error behind a normal interval; 0 where there is none."""
+    return 0.0 if interval is None else (interval[1] - interval[0]) / (2 * t_quantile(math.inf, level))
 
 
 def mean_losses(by_task: Sequence[Mapping[str, Loss]]) -> dict[str, Loss]:
     """Return each metric's mean loss over the tasks that have it, tasks counting alike.
 
+    The NLL of whole texts, which are the tasks without accuracy, is that of a token. It has a mean of its own, `TEXT_NLL`.
+
     Reference: Zou & Donner 2008 for an interval of a sum from the intervals of its terms.
     """
-    names = dict.fromkeys(name for losses in by_task for name in losses)
-    return {name: _mean([losses[name] for losses in by_task if name in losses]) for name in names}
+    by_metric: dict[str, list[Loss]] = {}
+    for losses in by_task:
+        for name, loss in losses.items():
+            is_of_tokens = name == "nll" and "accuracy" not in losses
+            by_metric.setdefault(TEXT_NLL if is_of_tokens else name, []).append(loss)
+    return {name: _mean(losses) for name, losses in by_metric.items()}
 
 
 def _mean(losses: Sequence[Loss]) -> Loss:
@@ -133,6 +181,7 @@ def _mean(losses: Sequence[Loss]) -> Loss:
     variance = sum(loss.above**2 for loss in losses)
     varying = [loss for loss in losses if loss.above > 0]
     squares = [loss.squares for loss in losses if loss.squares]
+    before, after = (math.hypot(*(loss.square_errors[side] for loss in losses)) / k for side in (0, 1))
     return Loss(
         value=sum(loss.value for loss in losses) / k,
         below=below,
@@ -144,7 +193,9 @@ def _mean(losses: Sequence[Loss]) -> Loss:
         if varying
         else math.nan,
         chance_share=sum(loss.above**2 * loss.chance_share for loss in varying) / variance if varying else 0.0,
-        squares=(sum(before for before, _ in squares) / k, sum(after for _, after in squares) / k) if squares else None,
+        squares=(sum(square for square, _ in squares) / k, sum(square for _, square in squares) / k) if squares else None,
+        square_errors=(before, after),
+        n_tasks=k,
     )
 
 

@@ -26,12 +26,13 @@ def judge(
 
     A loss is how much worse the quantized model is, in the metric's own unit. A metric is non-inferior where its interval's
     upper end is below the margin, inferior where the lower end is above it. A model is inferior if any metric is, non-inferior
-    if all are, else undecided (an intersection–union test): at 95% it is called non-inferior with a loss at the margin in at
-    most 2.5% of the cases, and each metric calls it inferior as rarely.
+    if all are, else undecided (an intersection–union test): at 95% it is called non-inferior with a loss at the margin in
+    about 2.5% of the cases at most, and each metric calls it inferior as rarely.
 
     The overall verdict goes by the mean losses over tasks, which count alike. A task on which the baseline is not above
     guessing, or of which no question was compared, takes no part. A task without choices has no calibration error, and a whole
-    text no accuracy: they count in the metrics that they have. Nothing is decided where a task has fewer than `FEWEST`
+    text no accuracy: they count in the metrics that they have. The NLL of whole texts is of a
+    token, and judged by itself. Nothing is decided where a task has fewer than `FEWEST`
     questions or clusters. The verdicts on single tasks are adjusted for their number by Holm: a task's intervals are at the
     level of its step.
 

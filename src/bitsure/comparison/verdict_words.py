@@ -6,14 +6,20 @@ import math
 from collections.abc import Mapping
 
 from bitsure.comparison.judgement import Judgement
+from bitsure.comparison.losses import TEXT_NLL
 from bitsure.metrics.estimation import FEWEST
 from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, CALIBRATION, ONLY_BASELINE, ONLY_QUANTIZED
 from bitsure.results.measurement import Difference, Interval
 from bitsure.results.verdict import INFERIOR, NON_INFERIOR, MarginVerdict, Verdict
 
 FULL_PRECISION_RUN = "the full-precision run"  # what sentences call the baseline
-LABELS = {"accuracy": "accuracy", "nll": "the NLL", CALIBRATION: "the debiased calibration error"}
-UNITS = {"nll": " nats"}
+LABELS = {
+    "accuracy": "accuracy",
+    "nll": "the NLL",
+    TEXT_NLL: "the NLL of a token of whole texts",
+    CALIBRATION: "the debiased calibration error",
+}
+UNITS = {"nll": " nats", TEXT_NLL: " nats"}
 MANY = 1e7  # questions; more are never asked
 
 
@@ -88,15 +94,19 @@ def rises_or_falls(change: float, ends: Interval | None) -> str:
 def _outcome(judgement: Judgement) -> str:
     """Return what is lost by how much, whether that is surely within the margins, and what would settle it."""
     shown = {name: of_metric for name, of_metric in judgement.margins.items() if of_metric.verdict == judgement.verdict}
-    losses = _listed([_change(name, of_metric) for name, of_metric in shown.items()])
+    is_partial = any(of_metric.n != judgement.n for of_metric in shown.values())
+    losses = _listed(
+        [_change(name, of_metric) + (f" ({_counts(of_metric)})" if is_partial else "") for name, of_metric in shown.items()]
+    )
     limits = _listed([f"{of_metric.margin:g}{UNITS.get(name, '')}" for name, of_metric in shown.items()])
     margins = f"the margin{'s' * (len(shown) > 1)} of {limits}"
-    basis = f"{judgement.n:,} questions, {100 * judgement.level:.3g}% intervals"
+    intervals = f"{100 * judgement.level:.3g}% intervals"
+    basis = f", {intervals}" if is_partial else f" ({judgement.n:,} questions, {intervals})"
     if judgement.verdict == NON_INFERIOR:
-        return f"{losses} ({basis}): surely within {margins}"
+        return f"{losses}{basis}: surely within {margins}"
     if judgement.verdict == INFERIOR:
-        return f"{losses} ({basis}): surely beyond {margins}"
-    return f"{losses} ({basis}): not surely within {margins}; {_what_settles(judgement)}"
+        return f"{losses}{basis}: surely beyond {margins}"
+    return f"{losses}{basis}: not surely within {margins}; {_what_settles(judgement)}"
 
 
 def _change(name: str, of_metric: MarginVerdict) -> str:
@@ -104,6 +114,12 @@ def _change(name: str, of_metric: MarginVerdict) -> str:
     loss = of_metric.loss + 0.0  # no loss of accuracy is a fall by nothing, also where it is -0.0
     ends = None if low is None or high is None else (sign * low, sign * high)
     return f"{LABELS[name]} {rises_or_falls(sign * loss, ends)}{UNITS.get(name, '')}"
+
+
+def _counts(of_metric: MarginVerdict) -> str:
+    """Return over how much a metric is taken that not every task has."""
+    tasks = of_metric.n_tasks or 1
+    return f"{tasks} task{'s' * (tasks > 1)}, {of_metric.n:,} questions"
 
 
 def _what_settles(judgement: Judgement) -> str:
@@ -114,12 +130,13 @@ def _what_settles(judgement: Judgement) -> str:
         ends = "" if needed.low is None else f" [{question_count(needed.low)}, {question_count(needed.high)}]"
         more = f"about {question_count(needed.if_lossless)} more{ends} would settle it at 80% power if nothing is lost"
     elif needed.at_loss_seen is None or needed.at_loss_seen > MANY:
-        more = "those asked would settle it at 80% power if nothing were lost, at the loss seen no number does"
+        more = "those asked would be enough at 80% power if nothing were lost, but at the loss seen no number settles it"
     else:
         count = question_count(needed.at_loss_seen)
         more = f"about {count} more would settle it at 80% power at the loss seen (those asked, if nothing were lost)"
-    margin = judgement.margins[limiting].decidable_margin
-    return f"{more}; {judgement.n:,} can settle a margin of {margin:.2g}{UNITS.get(limiting, '')} for {LABELS[limiting]}"
+    of_metric = judgement.margins[limiting]
+    margin = f"{of_metric.decidable_margin:.2g}{UNITS.get(limiting, '')}"
+    return f"{more}; {of_metric.n:,} can settle a margin of {margin} for {LABELS[limiting]}"
 
 
 def _listed(parts: list[str]) -> str:

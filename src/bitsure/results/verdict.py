@@ -51,6 +51,8 @@ class MarginVerdict(Result):
     """How many questions were compared."""
     n_clusters: int | None = None
     """How many clusters the questions come in; absent where every question is alone."""
+    n_tasks: int | None = None
+    """How many tasks the loss is the mean of; absent for one."""
     decidable_margin: Number = None
     """The smallest margin within which these questions show a lossless model with 80% power; null for too few questions."""
 
@@ -92,7 +94,8 @@ class Verdict(Result):
     sentence: str = ""
     """What is lost, whether that is surely within the margins, and what would settle it."""
     margins: dict[str, MarginVerdict] = Field(default_factory=dict)
-    """Metric → the mean of its loss over the tasks that take part, against its margin; empty where no task does."""
+    """Metric → the mean of its loss over the tasks that take part and have it, against its margin; empty where no task does.
+    `nll` is of a question's answer; the NLL of whole texts, of a token, is `nll_per_token`."""
     n: int = 0
     """How many questions the tasks that take part have."""
     excluded: dict[str, str] = Field(default_factory=dict)
