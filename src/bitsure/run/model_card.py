@@ -80,7 +80,7 @@ def model_card(run_dir: Path, place: str, settings: Mapping[str, Any], hashes: M
     sections = {
         "What was rounded": [_plain(rounded.summary(quantization, provenance.model))],
         "May it be shipped?": _verdict(verdict) if verdict else [],
-        "Against full precision": _differences(comparison, metric.confidence_level),
+        "Against full precision": _differences(comparison, metric.confidence_level, verdict),
         "How it was measured": [_list(_protocol(provenance, metric.normalization))],
         "Loading": [_loading(settings, place)],
         "Made from": [_list(_origins(provenance, quantization)), _table(("file", "SHA-256"), list(hashes.items()))],
@@ -97,10 +97,12 @@ def _verdict(verdict: Verdict) -> list[str]:
     return [f"**{verdict.badge.capitalize()}.** {_plain(verdict.sentence)}", tasks]
 
 
-def _differences(comparison: Comparison, level: float) -> list[str]:
+def _differences(comparison: Comparison, level: float, verdict: Verdict | None) -> list[str]:
     """Return a table of the headline differences, and what they are."""
     rows = [row[: tables.UP_TO_INTERVAL] for row in tables.comparison_rows(comparison, tables.HEADLINE)]
     note = f"Differences are quantized − full precision on the same n questions, with {level:.0%} intervals over questions."
+    if verdict and verdict.excluded and MACRO in comparison:
+        note += f" {MACRO} is over all tasks; the verdict leaves out {_plain(', '.join(verdict.excluded))}."
     return [_table(tables.comparison_columns(level)[: tables.UP_TO_INTERVAL], rows), note]
 
 
