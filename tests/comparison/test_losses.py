@@ -25,6 +25,7 @@ def calibration(before: float, after: float) -> Loss:
         (0.0, 0.01**2, 0.01, 0.01**2),
         (-0.0002, 0.0001, math.sqrt(0.0003), 0.01**2),  # an estimate of the squared error may be negative
         (-0.0003, -0.0004, -0.01, 0.01**2),
+        (-0.0003, -0.0003, 0.0, 0.01**2),
     ],
 )
 def test_a_rise_of_the_squared_error_is_one_of_the_error(before, after, rise, limit):

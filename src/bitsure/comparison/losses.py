@@ -100,7 +100,7 @@ class Loss:
 
         A rise b − a of the squared error is one of the error by (b − a) / (√a + √b); from an error of 0 it is √(b − a).
         """
-        if self._roots is None:
+        if self._roots is None or value == 0:
             return value
         return value / self._roots if abs(value) <= self._roots**2 else math.copysign(math.sqrt(abs(value)), value)
 
