@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bitsure.base.files import hash_file
 from bitsure.base.store import Store
 from bitsure.records.parquet import read_records
 from bitsure.results.costs import WorkCosts
@@ -84,6 +85,8 @@ def test_a_run_leaves_what_the_contract_says(finished):
     assert coded["weights"]["bits_per_weight"] == pytest.approx(proof["bits_per_weight"]) and coded["activations"]["n"] > 0
     provenance = json.loads((run / "provenance.json").read_text())
     assert provenance["questions"] == {"tiny_pets": {"asked": 20, "available": 20}}
+    own_files = provenance["own_task_files"]
+    assert own_files and all(hash_file(Path(file)) == sha256 for file, sha256 in own_files.items())
     assert "\nweights: 3." in finished.stdout and f"checkpoint {proof['checkpoint']}" in finished.stdout
     assert Path(proof["checkpoint"], "model.safetensors").is_file()
     assert (

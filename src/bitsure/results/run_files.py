@@ -109,6 +109,8 @@ class Provenance(Result):
     """Task → how many of its questions were asked; empty where an older version scored one of them."""
     own_tasks: str | None = None
     """The hash of the files in `task.include_path`; null where there is none."""
+    own_task_files: dict[str, str] | None = None
+    """The SHA-256 of each of these files, links resolved; null where there is none, absent in older files."""
     own_metrics: dict[str, str] | None = None
     """Own metric → the hash of the file of its function; absent where there are none."""
     data: dict[str, Any] | None = None

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 
 from bitsure.base import terminal
+from bitsure.base.files import hash_file
 from bitsure.config.paths import PROJECT
 from bitsure.config.schema import Config, MetricSettings
 from bitsure.metrics.own_metrics import code_hashes
@@ -73,6 +74,7 @@ def with_settings(origin: Provenance, prepared: PreparedRun, metric: MetricSetti
             "calib_data": getattr(text, "origin", None),
             "asked": questions.prompt_settings,
             "own_tasks": questions.own_tasks,
+            "own_task_files": {str(file.resolve()): hash_file(file) for file in questions.own_files} or None,
         }
         | ({"own_metrics": code_hashes(metric)} if metric.own else {})
     )

@@ -27,6 +27,11 @@ class QuestionSource:
     """Hash of the files in the user's own folder of tasks; None without one."""
 
     @property
+    def own_files(self) -> list[Path]:
+        """The files in the user's own folder of tasks."""
+        return _files_in(self.task.include_path)
+
+    @property
     def prompt_settings(self) -> dict[str, object]:
         """How the questions are put; None is the task's, or the tokenizer's, own way."""
         return {name: getattr(self.task, name) for name in PROMPT_SETTINGS}
@@ -56,5 +61,9 @@ def locate_questions(task: TaskSettings, hub_mirror: str | None) -> QuestionSour
         task: The tasks.
         hub_mirror: A directory that holds data sets, or None.
     """
-    own_files = sorted(file for file in Path(task.include_path).rglob("*") if file.is_file()) if task.include_path else []
-    return QuestionSource(task, hub_mirror, hash_files(own_files) if task.include_path else None)
+    own_tasks = hash_files(_files_in(task.include_path)) if task.include_path else None
+    return QuestionSource(task, hub_mirror, own_tasks)
+
+
+def _files_in(folder: str | None) -> list[Path]:
+    return sorted(file for file in Path(folder).rglob("*") if file.is_file()) if folder else []
