@@ -14,10 +14,10 @@ run: setup ## set up, then the main job on the embedded default
 	$(BIN)/python main.py $(ARGS)
 
 test: setup ## set up, then the test suite without what is slow (about 7 minutes on two cores)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 test-all: setup ## set up, then every test, the slow ones too
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-auto-gptq: setup-auto-gptq ## the tests of what touches libraries, in auto-gptq's own environment
 	$(AUTO_GPTQ)/python -m pytest tests/quantize tests/scoring tests/tasks tests/models tests/config/test_consumed.py tests/run/test_provenance.py $(ARGS)
