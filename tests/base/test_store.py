@@ -15,9 +15,9 @@ from pathlib import Path
 import filelock
 import pytest
 
-from bitsure.base.errors import UserError
+from bitsure.base.errors import DiskError, UserError
 from bitsure.base.files import hash_json
-from bitsure.base.store import Store
+from bitsure.base.store import Store, locked
 from tests.builders.stopped_runs import MOST, wait_until
 
 
@@ -36,6 +36,13 @@ def test_an_entry_is_found_by_what_made_it(tmp_path):
 
 def test_keys_do_not_depend_on_the_order_of_a_dict():
     assert hash_json({"a": 1, "b": [2]}) == hash_json({"b": [2], "a": 1}) != hash_json({"a": 1, "b": [3]})
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="/proc is Linux's own")
+def test_a_place_where_no_folder_can_be_made_is_a_sentence():
+    said = r"/proc/nostore cannot be made there\. Choose another place: paths\.store=DIR"
+    with pytest.raises(DiskError, match=said), locked(Path("/proc/nostore/lock"), "an entry"):
+        pass
 
 
 def test_an_exception_leaves_nothing(tmp_path):

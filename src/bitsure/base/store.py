@@ -18,8 +18,8 @@ from pathlib import Path
 
 import filelock
 
-from bitsure.base.errors import UserError
-from bitsure.base.files import as_on_disk, disk_errors, hash_file, hash_json, write_text
+from bitsure.base.errors import DiskError, UserError
+from bitsure.base.files import ANOTHER_PLACE, as_on_disk, disk_errors, hash_file, hash_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,10 @@ def locked(path: Path, what: object, on_wait: Callable[[float], None] = lambda s
         DiskError: If the file cannot be written.
     """
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # file systems of the kernel's own refuse a folder with this
+            raise DiskError(f"{path.parent} cannot be made there. Choose another place: {ANOTHER_PLACE}.") from error
         lock = filelock.FileLock(path)
         _acquire(lock, what, on_wait)
     try:
