@@ -48,7 +48,10 @@ def options_help(composed: DictConfig) -> str:
 
 def settings_help(composed: DictConfig) -> str:
     """Return every setting with its value and what it is."""
-    lines = (_wrapped(f"{one.key}={_value(composed, one)}", one.comment.replace("None", "null")) for one in settings())
+    lines = (
+        _wrapped(f"{setting.key}={_value(composed, setting)}", setting.comment.replace("None", "null"))
+        for setting in settings()
+    )
     return "\n".join(lines).replace("$", "$$")
 
 

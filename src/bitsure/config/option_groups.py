@@ -56,7 +56,9 @@ def families(group: str, folders: Sequence[Path] = (CONF,)) -> list[OptionFamily
     members: dict[str, list[Option]] = {}
     for option in known.values():
         members.setdefault(_family(option, known), []).append(option)
-    return [OptionFamily(name, known[name].comment if name in known else "", found) for name, found in sorted(members.items())]
+    return [
+        OptionFamily(name, known[name].comment if name in known else "", family) for name, family in sorted(members.items())
+    ]
 
 
 def preset_of(repo: str) -> str | None:

@@ -85,7 +85,7 @@ def lines(series: Sequence[Series], x: Spec, y: Spec, panel: str = "") -> list[S
 
 def _legend(series: Sequence[Series], line: Series, what: str) -> Spec:
     """Return the encoding of a line's colour, shape or dashes; a legend is drawn where there are several lines."""
-    values = {one.label: getattr(one, what) for one in series if getattr(one, what) is not None}
+    values = {other.label: getattr(other, what) for other in series if getattr(other, what) is not None}
     scale = {"domain": list(values), "range": list(values.values())}
     return {"datum": line.label, "type": "nominal", "scale": scale} | ({} if len(values) > 1 else {"legend": None})
 

@@ -183,9 +183,9 @@ def deferral_chart(task: str, values: Mapping[str, Difference]) -> Chart:
 def _numbers(measured: Sequence[Measurement]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return values and the lower and upper ends of their intervals; what does not exist is NaN."""
     ends = (
-        [one.value for one in measured],
-        [one.ci_low for one in measured],
-        [one.ci_high for one in measured],
+        [measurement.value for measurement in measured],
+        [measurement.ci_low for measurement in measured],
+        [measurement.ci_high for measurement in measured],
     )
     value, low, high = map(_floats, ends)
     return value, low, high
