@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmarks.choosing import table
+from bitsure import metric_settings, verdict_settings
 from bitsure.comparison.difference_tests import with_paired_interval
 from bitsure.comparison.judgement import Judgement, judge_losses
 from bitsure.comparison.losses import Loss, mean_losses, task_losses
-from bitsure.config.schema import MetricSettings, VerdictSettings
 from bitsure.metrics.arrays import FloatArray
 from bitsure.metrics.choice_metrics import choice_metrics
 from bitsure.metrics.estimation import estimate
@@ -23,17 +23,8 @@ from bitsure.results.measurement import Difference
 from bitsure.results.verdict import INFERIOR, NON_INFERIOR
 
 LEVEL = 0.95
-SETTINGS = MetricSettings(
-    n_bins=15,
-    binning="uniform",
-    normalization="none",
-    paper_compat=False,
-    resamples=1000,
-    confidence_level=LEVEL,
-    alpha=0.01,
-    seed=0,
-)
-MARGINS = VerdictSettings(strict=False, accuracy_margin=0.01, nll_margin=0.02, calibration_error_margin=0.01)
+SETTINGS = metric_settings(resamples=1000, confidence_level=LEVEL)
+MARGINS = verdict_settings()
 TRUTH = 1_000_000  # questions that the true losses are taken over
 OTHER_DRAWS = 10**6  # seeds of evaluations that no forecast was made from
 

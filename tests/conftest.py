@@ -7,10 +7,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.builders.browser import chromium
 from tests.builders.forked_commands import Commands, command_server
 from tests.builders.gguf_files import save_llama
 from tests.builders.loopback_hub import serve
@@ -138,3 +140,10 @@ def published(served, tiny_model, tmp_path):
     for name in ("pytorch_model.bin", "flax_model.msgpack", "original/params.json", "README.md", "modeling_tiny.py"):
         (folder / name).write_bytes(b"not to be fetched")
     return served.add("org/tiny", folder)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, for tests that need a browser."""
+    with chromium() as started:
+        yield started

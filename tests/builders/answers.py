@@ -48,3 +48,16 @@ def statistic_value(statistic, questions, weights=None) -> float:
     if weights is None:
         return statistic.value(questions)
     return statistic.from_sums((statistic.features(questions).T @ np.array(weights, float).T).T)[0]
+
+
+def harmed_runs() -> tuple[list[Record], list[Record]]:
+    """Return 600 questions of a calibrated model, and of one that is noisy and overconfident."""
+    rng = np.random.default_rng(1)
+    z = rng.normal(0, 2, (600, 4))
+    gold = (z + rng.gumbel(0, 1, z.shape)).argmax(1)
+    noisy = 1.5 * (z + rng.normal(0, 1.5, z.shape))
+    full, harmed = (
+        [record((row - np.logaddexp.reduce(row)).tolist(), gold=int(gold[i]), doc_id=i) for i, row in enumerate(side)]
+        for side in (z, noisy)
+    )
+    return full, harmed

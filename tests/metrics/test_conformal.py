@@ -16,8 +16,7 @@ from bitsure.metrics.full_thresholds import SAFE_AT_FULL_THRESHOLD
 from bitsure.metrics.questions import QuestionSet
 from bitsure.metrics.set_size_change import set_size_change
 from bitsure.metrics.temperature import assign_folds
-from tests.builders.answers import paired_runs
-from tests.builders.records import record
+from tests.builders.answers import harmed_runs, paired_runs
 from tests.builders.settings import METRIC
 
 SETTINGS = dataclasses.replace(METRIC, resamples=200)
@@ -116,14 +115,7 @@ def test_identical_models_keep_every_promise():
 
 
 def test_a_harmed_model_breaks_the_full_models_promise_and_pays_for_its_own():
-    n, rng = 600, np.random.default_rng(1)
-    z = rng.normal(0, 2, (n, 4))
-    gold = (z + rng.gumbel(0, 1, z.shape)).argmax(1)
-    noisy = 1.5 * (z + rng.normal(0, 1.5, z.shape))  # noisy and overconfident
-    full, quantized = (
-        [record((row - np.logaddexp.reduce(row)).tolist(), gold=int(gold[i]), doc_id=i) for i, row in enumerate(side)]
-        for side in (z, noisy)
-    )
+    full, quantized = harmed_runs()
     results, own = compare(full, quantized, SETTINGS)["t"], measure(quantized, SETTINGS)["t"]
     broken = results["conformal_coverage_at_full_threshold"]
     assert broken.baseline == pytest.approx(0.9, abs=0.02) and broken.ci_high < -0.02

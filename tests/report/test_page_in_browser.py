@@ -7,18 +7,12 @@ import pytest
 from bitsure.report.report_contents import About
 from bitsure.report.run_report import build
 from tests.builders.answers import paired_runs
-from tests.builders.browser import chromium, cut_off, needs_browser, opened
+from tests.builders.browser import cut_off, needs_browser, opened
 from tests.builders.result_files import provenance, quantization
 from tests.builders.settings import MARGINS, METRIC
 
 pytestmark = needs_browser
 HOSTILE = '</script><script>document.title = "owned"</script><img src=x onerror="document.title = 1">'
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from bitsure.comparison import compare
 from bitsure.report.threshold_sentences import threshold_sentences
-from tests.builders.answers import paired_runs
-from tests.builders.records import record
+from tests.builders.answers import harmed_runs, paired_runs
 from tests.builders.settings import METRIC
 
 
 def test_a_harmed_model_is_told_to_find_its_thresholds_again():
-    n, rng = 600, np.random.default_rng(1)
-    z = rng.normal(0, 2, (n, 4))
-    gold = (z + rng.gumbel(0, 1, z.shape)).argmax(1)
-    noisy = 1.5 * (z + rng.normal(0, 1.5, z.shape))  # noisy and overconfident
-    full, quantized = (
-        [record((row - np.logaddexp.reduce(row)).tolist(), gold=int(gold[i]), doc_id=i) for i, row in enumerate(side)]
-        for side in (z, noisy)
-    )
+    full, quantized = harmed_runs()
     values = compare(full, quantized, METRIC)["t"]
     sets, coverage, deferral = threshold_sentences("t", values)
     size = values["conformal_set_size"]

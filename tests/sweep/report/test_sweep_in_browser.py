@@ -5,16 +5,10 @@ from __future__ import annotations
 import pytest
 
 from bitsure.sweep.report.building import build_sweep_report
-from tests.builders.browser import chromium, cut_off, needs_browser, opened
+from tests.builders.browser import cut_off, needs_browser, opened
 from tests.builders.sweeps import leave_unfinished, write_quantized
 
 pytestmark = needs_browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

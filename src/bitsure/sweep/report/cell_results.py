@@ -10,15 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict
-
 from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
 from bitsure.config.labels import model_labels
 from bitsure.config.model import ModelSettings
-from bitsure.config.report_settings import check_report_settings
-from bitsure.config.run_config import read_run_config
-from bitsure.config.schema import TrackingSettings
 from bitsure.metrics.metric_names import MACRO
 from bitsure.records.saved_run import is_sweep
 from bitsure.results import (
@@ -30,12 +25,11 @@ from bitsure.results import (
     Status,
     SweepPlan,
     Verdict,
-    check,
     read,
     read_if_there,
 )
-from bitsure.results.result import Integer
 from bitsure.results.run_files import ModelOrigin, PlannedCell
+from bitsure.sweep.report.cell_settings import read_cell_settings
 
 FULL_PRECISION = "none"  # the quantizer's name of a model in full precision
 LAST_LINES = 5  # of an error
@@ -163,40 +157,6 @@ def unplanned(sweep_dir: Path) -> list[str]:
     return [str(path.relative_to(sweep_dir)) for path in directories if path.resolve() not in planned]
 
 
-class _Group(BaseModel):
-    model_config = ConfigDict(strict=True)
-    name: str | None = None
-
-
-class _QuantGroup(_Group):
-    bits: int | float | None = None
-
-
-class _CalibGroup(_Group):
-    nsamples: Integer | None = None
-    seqlen: Integer | None = None
-    seed: Integer | None = None
-
-
-class _TaskGroup(_Group):
-    names: list[str] = []
-
-
-class _MetricGroup(BaseModel):
-    own: dict[str, str] | list[str] | None = None
-
-
-class NamedSettings(BaseModel):
-    """The settings whose values the report of a sweep reads; groups may have any others."""
-
-    model: _Group = _Group()
-    quant: _QuantGroup = _QuantGroup()
-    calib: _CalibGroup = _CalibGroup()
-    task: _TaskGroup = _TaskGroup()
-    metric: _MetricGroup = _MetricGroup()
-    tracking: TrackingSettings | None = None
-
-
 class _Files(NamedTuple):
     """The result files of a cell's directory."""
 
@@ -215,7 +175,7 @@ def _read_cell(directory: Path, cell: PlannedCell, memo: Memo) -> CellResult:
     try:
         if status := read_if_there(directory / "status.json", Status):
             state, error = status.state, status.error
-        config = _read_config(directory / "config.yaml", memo)
+        config = read_cell_settings(directory / "config.yaml", memo)
         files = _read_files(directory)
         if state == DONE and not (files.metrics and config):
             raise UserError("metrics.json or config.yaml is missing.")
@@ -251,23 +211,6 @@ def _read_cell(directory: Path, cell: PlannedCell, memo: Memo) -> CellResult:
 
 def _quantizer_name(config: Mapping[str, Any], planned: str) -> str:
     return config.get("quant", {}).get("name") or planned.partition(" ")[2]
-
-
-def _read_config(file: Path, memo: Memo) -> dict[str, Any]:
-    """Return the groups of config.yaml; none where there is no such file.
-
-    Raises:
-        UserError: If it is not a run's, or a setting that the report reads does not fit its type.
-    """
-    if not file.is_file():
-        return {}
-    config = read_run_config(file)
-    check(config, NamedSettings, file)
-    try:
-        memo(check_report_settings, {name: config[name] for name in ("metric", "verdict") if config.get(name)})
-    except UserError as error:
-        raise error.prefixed(f"{file}: ") from error
-    return {name: group for name, group in config.items() if isinstance(group, dict)}
 
 
 def _read_files(directory: Path) -> _Files:
