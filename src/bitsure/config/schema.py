@@ -21,6 +21,7 @@ from bitsure.base.errors import UserError, at_least, one_of
 from bitsure.config.model import ModelSettings
 from bitsure.config.paths import project_path
 from bitsure.config.quantizers import QuantizerSettings
+from bitsure.config.text import TextSettings
 
 MIN_SEQLEN = 8  # tokens of a calibration window
 
@@ -249,6 +250,7 @@ class Config:
     control: ControlSettings = MISSING
     calib: CalibSettings = MISSING
     task: TaskSettings = MISSING
+    text: TextSettings = field(default_factory=TextSettings)
     scoring: ScoringSettings = field(default_factory=ScoringSettings)
     compress: CompressSettings = field(default_factory=CompressSettings)
     metric: MetricSettings = MISSING
@@ -268,6 +270,8 @@ def resolved(config: Config) -> dict[str, Any]:
         del settings["metric"]["own"]  # config.yaml stays as it was before there were own metrics
     if config.control.scale == 1:
         del settings["control"]["scale"]  # likewise
+    if not config.text.is_scored:
+        del settings["text"]  # likewise
     return {key: _plain(value) for key, value in settings.items() if key not in ("sweep", "plan")}
 
 

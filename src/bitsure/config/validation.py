@@ -60,6 +60,8 @@ def to_dataclasses(composed: DictConfig, choices: Mapping[str, str] | None = Non
 
 def _check_together(config: Config) -> None:
     """Raise UserError for groups of settings that rule each other out."""
+    if config.text.is_scored:
+        raise UserError(f"text={config.text.name}: this version scores no texts. Leave it out.")
     if config.control.seeds and not config.quant.has_noise_control:
         raise UserError(
             f"control.seeds={config.control.seeds}: quant={config.quant.name} has no noise control of its own. Leave it out."

@@ -41,8 +41,14 @@ def find_model(model: WantedModel, mirror: str | None, store: Store | None = Non
         return download(model)
 
 
-def dataset_file(repo: str, file: str, mirror: str | None) -> Path:
+def dataset_file(repo: str, file: str, mirror: str | None, revision: str | None = None) -> Path:
     """Return one file of a data set's repository from the mirror, the hub's cache or the hub.
+
+    Args:
+        repo: The data set.
+        file: Its name in the repository.
+        mirror: The mirror's directory, or None.
+        revision: The branch, ref, tag or commit; None: the hub's own.
 
     Raises:
         UserError: If it is not available.
@@ -51,11 +57,11 @@ def dataset_file(repo: str, file: str, mirror: str | None) -> Path:
         return path
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    if isinstance(cached := try_to_load_from_cache(repo, file, repo_type="dataset"), str):
+    if isinstance(cached := try_to_load_from_cache(repo, file, revision=revision, repo_type="dataset"), str):
         return Path(cached)
     with explained(f"{file} of data set {repo}", f"datasets/{repo}/{file}", mirror):
         check_reachable()
-        return Path(hf_hub_download(repo, file, repo_type="dataset"))
+        return Path(hf_hub_download(repo, file, revision=revision, repo_type="dataset"))
 
 
 def file_origin(repo: str, file: str, path: Path, sha256: str, mirror: str | None) -> Origin:

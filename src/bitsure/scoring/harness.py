@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from bitsure.base.errors import UserError
 from bitsure.config.schema import TaskSettings
@@ -17,6 +16,7 @@ from bitsure.scoring.engine import Engine
 from bitsure.scoring.journal import Journal
 from bitsure.scoring.prompting import with_bos, with_chat_template
 from bitsure.scoring.requests import Request, Scored
+from bitsure.scoring.rolling import rolling_requests, tokens_added
 from bitsure.tasks.few_shots import repeatable_draws, warn_of_repeated_questions
 from bitsure.tasks.harness_tasks import LoadedTasks
 from bitsure.tasks.kinds import Question, kind_of
@@ -121,22 +121,12 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
 
     def _windows(self, text: str) -> list[Request]:
         """Return the windows that HFLM scores of a text; tokens that the text does not have are context, or left out."""
-        before, after = (0, 0) if self._score_bos else self._tokens_added(text)
-        tokens = self.tok_encode(text)
-        tokens = tokens[: len(tokens) - after]
-        windows = get_rolling_token_windows(tokens, self.prefix_token_id, self.max_length, context_len=1)
-        disjoint = [make_disjoint_window(window) for window in windows]
-        if before:
-            scored = disjoint[0][1]
-            disjoint[0] = scored[:before], scored[before:]
-        return [(context, scored) for context, scored in disjoint if scored]
+        added = (0, 0) if self._score_bos else self._tokens_added(text)
+        return rolling_requests(self.tok_encode(text), added, self.prefix_token_id, self.max_length)
 
     def _tokens_added(self, text: str) -> tuple[int, int]:
         """Return how many tokens the tokenizer puts before a text and after it."""
-        tokens, own = self.tok_encode(text), self.tok_encode(text, add_special_tokens=False)
-        added = len(tokens) - len(own)
-        before = next((n for n in range(added + 1) if tokens[n : n + len(own)] == own), 0)
-        return before, max(0, added - before) if tokens[before : before + len(own)] == own else 0
+        return tokens_added(self.tok_encode(text), self.tok_encode(text, add_special_tokens=False))
 
     def _loglikelihood_tokens(
         self, requests: Sequence[TokenizedRequest], disable_tqdm: bool = False, override_bs: int | None = None

@@ -45,12 +45,27 @@ def read_documents(path: Path, document_start: str | None = None) -> list[str]:
     Raises:
         UserError: If the file is not what its name says; the line or row is named.
     """
+    parts = read_parts(path)
+    if path.name.endswith(PLAIN):
+        parts = [part for part in parts[0].split("\n\n") if part.strip()]
+    return parts if document_start is None else _join(parts, document_start)
+
+
+def read_parts(path: Path, field: str = TEXT_COLUMN) -> list[str]:
+    """Return the whole of a .txt file, or the text of each line or row of the others.
+
+    Args:
+        path: The file.
+        field: The field of a line, or the column, that holds the text.
+
+    Raises:
+        UserError: If the file is not what its name says; the line or row is named.
+    """
     reader = next(reader for ending, reader in READERS.items() if path.name.endswith(ending))
     try:
-        parts = list(reader(path))
+        return list(reader(path, field))
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
-    return parts if document_start is None else _join(parts, document_start)
 
 
 def _join(parts: list[str], document_start: str) -> list[str]:
@@ -62,18 +77,18 @@ def _join(parts: list[str], document_start: str) -> list[str]:
     return ["\n".join(document) for document in documents]
 
 
-def _paragraphs(path: Path) -> Iterator[str]:
-    return (part for part in path.read_text(encoding="utf-8").split("\n\n") if part.strip())
+def _whole(path: Path, field: str) -> Iterator[str]:
+    return iter([path.read_text(encoding="utf-8")])
 
 
-def _json_lines(path: Path) -> Iterator[str]:
+def _json_lines(path: Path, field: str) -> Iterator[str]:
     with path.open(encoding="utf-8") if path.suffix != ".gz" else gzip.open(path, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines if path.suffix != ".gz" else _within_limit(lines, path), 1):
             try:
-                text = json.loads(line)[TEXT_COLUMN]
+                text = json.loads(line)[field]
             except (json.JSONDecodeError, RecursionError, KeyError, TypeError) as error:
-                raise UserError(f"{path}, line {number}: expected a JSON object with a `text` field.") from error
-            yield _checked(text, f"{path}, line {number}")
+                raise UserError(f"{path}, line {number}: expected a JSON object with a `{field}` field.") from error
+            yield _checked(text, field, f"{path}, line {number}")
 
 
 def _within_limit(lines: TextIO, path: Path) -> Iterator[str]:
@@ -85,7 +100,7 @@ def _within_limit(lines: TextIO, path: Path) -> Iterator[str]:
         yield line
 
 
-def _parquet_rows(path: Path) -> Iterator[str]:
+def _parquet_rows(path: Path, field: str) -> Iterator[str]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -93,19 +108,20 @@ def _parquet_rows(path: Path) -> Iterator[str]:
         check_decoded_size(path)
         with pq.ParquetFile(path) as file:
             columns = file.schema_arrow.names
-            if TEXT_COLUMN not in columns:
-                raise UserError(f"{path}: expected a column `text`; it has {', '.join(columns)}.")
-            texts = file.read([TEXT_COLUMN])[TEXT_COLUMN].to_pylist()
+            if field not in columns:
+                raise UserError(f"{path}: expected a column `{field}`; it has {', '.join(columns)}.")
+            texts = file.read([field])[field].to_pylist()
     except pa.ArrowInvalid as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     for number, text in enumerate(texts, 1):
-        yield _checked(text, f"{path}, row {number}")
+        yield _checked(text, field, f"{path}, row {number}")
 
 
-def _checked(text: object, where: str) -> str:
+def _checked(text: object, field: str, where: str) -> str:
     if not isinstance(text, str):
-        raise UserError(f"{where}: expected a string as `text`, got {text!r}.")
+        raise UserError(f"{where}: expected a string as `{field}`, got {text!r}.")
     return text
 
 
-READERS = {".txt": _paragraphs, ".jsonl": _json_lines, ".json.gz": _json_lines, ".parquet": _parquet_rows}
+PLAIN = ".txt"
+READERS = {PLAIN: _whole, ".jsonl": _json_lines, ".json.gz": _json_lines, ".parquet": _parquet_rows}
