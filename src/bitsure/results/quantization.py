@@ -16,7 +16,10 @@ class LayerError(Result):
     weight_error: float
     """‖Ŵ − W‖ / ‖W‖, at least 0."""
     output_error: float
-    """‖Q(X)Ŵᵀ − XWᵀ‖ / ‖XWᵀ‖ on held-out calibration text, at least 0."""
+    """‖E‖ / ‖XWᵀ‖ on held-out calibration text with E = Q(X)Ŵᵀ − XWᵀ, at least 0."""
+    centred_error: float | None = None
+    """‖E − ē‖ / ‖XWᵀ‖ with ē the mean of E over tokens: `output_error` without the offset that is the same for every token; at
+    most `output_error`. Absent in older files."""
 
 
 class RoundedStates(Result):

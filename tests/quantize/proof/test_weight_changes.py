@@ -54,7 +54,7 @@ def test_one_scale_a_tensor_is_shared_by_all_its_weights(model):
     assert sizes == {str(64 * 64): 2 * 4, str(64 * 128): 2 * 2}
 
 
-def test_the_output_error_is_the_one_of_the_definition(model):
+def test_the_output_errors_are_those_of_the_definition(model):
     weights = rounded(model, bits=2)
     report = prove(model, CheckpointContents(weights), HELD_OUT)
     name = "model.decoder.layers.0.self_attn.q_proj"
@@ -65,7 +65,10 @@ def test_the_output_error_is_the_one_of_the_definition(model):
     handle.remove()
     x = seen[0].reshape(-1, 64).double()
     exact, approximate = x @ linear.weight.double().T, x @ weights[name].dequantize().double().T
-    assert report.layers[name].output_error == pytest.approx(((approximate - exact).norm() / exact.norm()).item(), rel=1e-4)
+    error = approximate - exact
+    assert report.layers[name].output_error == pytest.approx((error.norm() / exact.norm()).item(), rel=1e-4)
+    centred = (error - error.mean(0)).norm() / exact.norm()
+    assert report.layers[name].centred_error == pytest.approx(centred.item(), rel=1e-4)
 
 
 def test_a_missing_layer_is_named(model):

@@ -132,6 +132,7 @@ def match_scales(model: nn.Module, output_errors: dict[str, float], held_out: to
     for _ in range(2):
         measured = measure(model, add_noise(model, scales, seed), held_out)
         scales = {
-            name: scale * output_errors[name] / measured[name] if measured[name] else 0.0 for name, scale in scales.items()
+            name: scale * output_errors[name] / measured[name].whole if measured[name].whole else 0.0
+            for name, scale in scales.items()
         }
     return scales

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import torch
@@ -15,14 +17,40 @@ from bitsure.quantize.walk.blocks import walk
 from bitsure.quantize.walk.targets import linears, matrix
 
 
+@dataclass(frozen=True)
+class OutputError:
+    """How far a layer's output moves, relative to the output's norm."""
+
+    whole: float
+    """‖E‖ / ‖XWᵀ‖ with E = Q(X)Ŵᵀ − XWᵀ."""
+    centred: float
+    """‖E − ē‖ / ‖XWᵀ‖ with ē the mean of E over tokens, at most `whole`."""
+
+
+@dataclass
+class _Sums:
+    """Sums over the tokens that reach a layer."""
+
+    squared_change: float = 0.0
+    squared_output: float = 0.0
+    tokens: int = 0
+    change: torch.Tensor | float = 0.0
+    """Of the rows of E, (out,) float64."""
+
+    def error(self) -> OutputError:
+        constant = float(torch.as_tensor(self.change).square().sum()) / max(self.tokens, 1)
+        centred = max(self.squared_change - constant, 0.0)
+        return OutputError(root_ratio(self.squared_change, self.squared_output), root_ratio(centred, self.squared_output))
+
+
 @torch.no_grad()
 def output_errors(
     model: nn.Module,
     dequantized: Mapping[str, torch.Tensor],
     held_out: torch.Tensor,
     inputs: Mapping[str, InputTransform] | None = None,
-) -> dict[str, float]:
-    """Return ‖Q(X)Ŵᵀ − XWᵀ‖ / ‖XWᵀ‖ of each layer, with X the inputs in the full-precision model, without bias.
+) -> dict[str, OutputError]:
+    """Return the error of each layer's output, with X the inputs in the full-precision model, without bias.
 
     Args:
         model: The full-precision model.
@@ -33,7 +61,7 @@ def output_errors(
     Raises:
         UserError: If no token reaches a layer, or an output is not finite; the layers are named.
     """
-    sums: dict[str, torch.Tensor] = {}
+    sums: dict[str, _Sums] = {}
     transforms = inputs or {}
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
@@ -45,8 +73,11 @@ def output_errors(
             change = x.float() @ (quantized - weight).T
             if name in transforms:
                 change = transforms[name](x).float() @ quantized.T - expected
-            squares = torch.stack([part.square().sum() for part in (change, expected)]).double().cpu()
-            sums[name] = sums.get(name, 0) + squares
+            total = sums.setdefault(name, _Sums())
+            total.squared_change += change.square().sum().item()
+            total.squared_output += expected.square().sum().item()
+            total.change += change.sum(0).double().cpu()
+            total.tokens += len(x)
 
         return hook
 
@@ -54,11 +85,11 @@ def output_errors(
         for prefix, block, _ in walk(model, held_out):
             for name, layer in linears(block).items():
                 stack.callback(layer.register_forward_pre_hook(watch(f"{prefix}.{name}")).remove)
-    if idle := set(dequantized) - set(sums):
+    if idle := set(dequantized) - {name for name, each in sums.items() if each.tokens}:
         raise UserError(f"No held-out token reached {', '.join(sorted(idle))}: give other calibration text.")
-    if broken := sorted(name for name, squares in sums.items() if not squares.isfinite().all()):
+    if broken := sorted(name for name, each in sums.items() if not isfinite(each.squared_change + each.squared_output)):
         raise UserError(f"NaN or infinite outputs on the calibration text: {', '.join(broken)}. No score is taken from that.")
-    return {name: root_ratio(squares[0].item(), squares[1].item()) for name, squares in sums.items()}
+    return {name: each.error() for name, each in sums.items()}
 
 
 def root_ratio(change: float, norm: float) -> float:

@@ -65,7 +65,12 @@ def prove(
         relative_error=root_ratio(*(sum(squares[name][i] for name in dequantized) for i in (0, 1))),
         group_sizes=_group_sizes(checkpoint.weights),
         other_tensors_rounded=rounded,
-        layers={name: LayerError(weight_error=root_ratio(*squares[name]), output_error=errors[name]) for name in expected},
+        layers={
+            name: LayerError(
+                weight_error=root_ratio(*squares[name]), output_error=errors[name].whole, centred_error=errors[name].centred
+            )
+            for name in expected
+        },
         **prove_inference(model, checkpoint, held_out),
     )
 
