@@ -51,7 +51,22 @@ def test_mixtures_are_llama_cpps():
     assert Counter(types("iq4_xs", "ffn_down")) == {"Q5_K": 4, "IQ4_XS": 28}
     assert set(types("iq4_xs", "ffn_down", has_imatrix=True)) == {"IQ4_XS"}
     assert types("q4_0", "ffn_down", has_imatrix=True)[:5] == ["Q4_1"] * 4 + ["Q4_0"]
-    assert set(types("q3_k_s", "attn_v", blocks=80)) == {"Q5_K"}
+    assert set(types("q3_k_s", "attn_v", blocks=80, shared_heads=8)) == {"Q5_K"}  # 70B's
+    assert set(types("q3_k_s", "attn_v", blocks=80)) == {"Q3_K"}  # 65B's
+
+
+def test_mixtures_of_the_kinds_of_few_bits():
+    """As llama_tensor_get_type has them; the head takes 5 bits below 3, and 6 above."""
+    assert Counter(types("iq2_xxs", "ffn_down")) == {"Q2_K": 4, "IQ2_XXS": 28} and set(types("iq1_m", "attn_output")) == {"IQ2_XXS"}
+    assert Counter(types("iq2_m", "ffn_down")) == {"IQ3_S": 4, "IQ2_S": 28} and set(types("iq2_s", "attn_q")) == {"IQ2_XS"}
+    assert set(types("iq2_s", "attn_v")) == {"IQ3_S"} and set(types("iq2_s", "attn_v", shared_heads=4)) == {"Q4_K"}
+    assert set(types("iq3_xxs", "attn_k")) == {"IQ2_S"} and set(types("iq3_xxs", "attn_v")) == {"IQ3_XXS"}
+    assert Counter(types("iq3_xs", "ffn_up")) == {"IQ3_S": 8, "IQ3_XXS": 24} and set(types("iq3_m", "attn_v")) == {"Q4_K"}
+    assert Counter(types("q2_k_s", "ffn_down")) == {"Q4_K": 4, "Q2_K": 28} and set(types("q2_k_s", "attn_v")) == {"Q2_K"}
+    for kind, head, embedding in (("iq1_s", "Q5_K", "Q2_K"), ("iq3_xxs", "Q5_K", "IQ3_S"), ("iq3_m", "Q6_K", "IQ3_S")):
+        mixture = Mixture(kind, 32, 1, False, True)
+        assert (mixture.choose("output.weight", 4096), mixture.choose("token_embd.weight", 4096)) == (head, embedding)
+        assert mixture.choose("blk.9.attn_q.weight", 576) == "IQ4_NL"
 
 
 def test_heads_and_widths():
@@ -111,6 +126,14 @@ def test_widths_that_blocks_do_not_fill_are_named(calib_file, tmp_path, caplog):
     assert "q4_k_m: 15 matrices have widths that its blocks do not fill and take other types (Q5_0, Q8_0)" in caplog.text
     assert "token_embd.weight (64 columns)" in caplog.text
     assert {kind for kind in result.proof.tensor_types if kind != "F32"} == {"Q5_0", "Q8_0"}
+
+
+def test_kinds_that_need_an_importance_matrix(tiny_llama, calib_file, tmp_path):
+    with pytest.raises(UserError, match=r"quant=iq1_s: .* importance matrix alone\. Set quant\.imatrix=true, or take one of q2_k, "):
+        LlamaCpp("iq1_s")
+    proof = made(tiny_llama, LlamaCpp("iq2_xxs", imatrix=True), calib_file, tmp_path).proof
+    assert proof.quantizer == "iq2_xxs" and set(proof.tensor_types) == {"F32", "Q5_K", "IQ2_XXS", "Q2_K"}
+    assert proof.tensor_types["IQ2_XXS"].bits_per_weight == 2.0625 and proof.relative_error < 0.5
 
 
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "mistral"])

@@ -16,7 +16,7 @@ from bitsure.base.errors import UserError, one_of
 from bitsure.models.gguf.architecture import row_order, tensor_names
 from bitsure.models.gguf.gguf_header import GgufFile, GgufTensor
 from bitsure.models.gguf.write_gguf import architecture_of, model_metadata, vocabulary_metadata, write_gguf
-from bitsure.quantize.libraries.llama_cpp_mixture import DEFAULTS, Mixture
+from bitsure.quantize.libraries.llama_cpp_mixture import DEFAULTS, NEED_IMATRIX, Mixture
 from bitsure.quantize.quantizer import QuantizationJob, QuantizationTarget, Quantizer
 
 if TYPE_CHECKING:
@@ -39,13 +39,18 @@ class LlamaCpp(Quantizer):
     imatrix: bool = False  # weigh the errors of columns by the mean square of their inputs on calibration text
 
     def __post_init__(self) -> None:
-        """Raise UserError for a kind that is not written."""
+        """Raise UserError for a kind that is not written, or not without an importance matrix."""
         one_of("quant.type", self.type, tuple(DEFAULTS))
+        if self.type in NEED_IMATRIX and not self.imatrix:
+            raise UserError(
+                f"quant={self.type}: llama.cpp rounds this kind with an importance matrix alone. Set quant.imatrix=true, or take "
+                f"one of {', '.join(kind for kind in DEFAULTS if kind not in NEED_IMATRIX)}."
+            )
 
     @property
     def name(self) -> str:
-        """The kind of file, and whether an importance matrix was used."""
-        return self.type + "-imatrix" * self.imatrix
+        """The kind of file, and whether it was given an importance matrix that it does not need."""
+        return self.type + "-imatrix" * (self.imatrix and self.type not in NEED_IMATRIX)
 
     @property
     def needs_data(self) -> bool:
