@@ -57,7 +57,9 @@ def test_mixtures_are_llama_cpps():
 
 def test_mixtures_of_the_kinds_of_few_bits():
     """As llama_tensor_get_type has them; the head takes 5 bits below 3, and 6 above."""
-    assert Counter(types("iq2_xxs", "ffn_down")) == {"Q2_K": 4, "IQ2_XXS": 28} and set(types("iq1_m", "attn_output")) == {"IQ2_XXS"}
+    assert Counter(types("iq2_xxs", "ffn_down")) == {"Q2_K": 4, "IQ2_XXS": 28} and set(types("iq1_m", "attn_output")) == {
+        "IQ2_XXS"
+    }
     assert Counter(types("iq2_m", "ffn_down")) == {"IQ3_S": 4, "IQ2_S": 28} and set(types("iq2_s", "attn_q")) == {"IQ2_XS"}
     assert set(types("iq2_s", "attn_v")) == {"IQ3_S"} and set(types("iq2_s", "attn_v", shared_heads=4)) == {"Q4_K"}
     assert set(types("iq3_xxs", "attn_k")) == {"IQ2_S"} and set(types("iq3_xxs", "attn_v")) == {"IQ3_XXS"}
@@ -129,7 +131,9 @@ def test_widths_that_blocks_do_not_fill_are_named(calib_file, tmp_path, caplog):
 
 
 def test_kinds_that_need_an_importance_matrix(tiny_llama, calib_file, tmp_path):
-    with pytest.raises(UserError, match=r"quant=iq1_s: .* importance matrix alone\. Set quant\.imatrix=true, or take one of q2_k, "):
+    with pytest.raises(
+        UserError, match=r"quant=iq1_s: .* importance matrix alone\. Set quant\.imatrix=true, or take one of q2_k, "
+    ):
         LlamaCpp("iq1_s")
     proof = made(tiny_llama, LlamaCpp("iq2_xxs", imatrix=True), calib_file, tmp_path).proof
     assert proof.quantizer == "iq2_xxs" and set(proof.tensor_types) == {"F32", "Q5_K", "IQ2_XXS", "Q2_K"}

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PREFIX = "tokenizer.ggml."
+SPACE = "▁"  # how SentencePiece spells a space
+SPELL = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}  # steps of a SentencePiece tokenizer's normalizer
+PREPEND = {"type": "Prepend", "prepend": SPACE}
 # tokenizer.ggml.pre, the rule for cutting text into words; what follows from it is llama.cpp's (llama-vocab.cpp).
 GPT_2 = ("gpt-2", "mpt", "olmo", "jais")
 SINGLE_DIGITS = ("smollm", "starcoder", "refact", "command-r", "codeshell")  # GPT-2's, and every digit stands alone
@@ -50,6 +53,8 @@ def load_gguf_tokenizer(gguf: GgufFile) -> PreTrainedTokenizerBase:
         ) from error
     content = json.loads(backend.to_str())
     content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] < number]
+    if (content["pre_tokenizer"] or {}).get("type") == "Metaspace":
+        _space_as_llama_cpp(content, gguf.metadata.get(f"{PREFIX}add_space_prefix", True))
     if rule in WHOLE_WORDS:
         content["model"]["ignore_merges"] = True
     backend = Tokenizer.from_str(json.dumps(content))
@@ -60,6 +65,14 @@ def load_gguf_tokenizer(gguf: GgufFile) -> PreTrainedTokenizerBase:
         settings.setdefault("add_bos_token", True)
     make: Any = PreTrainedTokenizerFast
     return cast("PreTrainedTokenizerBase", make(tokenizer_object=backend, **settings))
+
+
+def _space_as_llama_cpp(content: dict[str, Any], prefixed: bool) -> None:
+    """Put a space before a text as SentencePiece does, also where it begins with one; transformers' class does not then."""
+    content["normalizer"] = {"type": "Sequence", "normalizers": [PREPEND, SPELL] if prefixed else [SPELL]}
+    content["pre_tokenizer"] = None
+    if not prefixed:
+        content["decoder"]["decoders"] = [step for step in content["decoder"]["decoders"] if step["type"] != "Strip"]
 
 
 def unknown_splitting(gguf: GgufFile) -> str | None:
@@ -112,7 +125,7 @@ def check_same_tokenizer(gguf: GgufFile, tokenizer: PreTrainedTokenizerBase, par
 
 def _spelled(text: str) -> str:
     """Return a token with spaces as SentencePiece spells them: some files hold Gemma's as spaces."""
-    return text.replace(" ", "▁")
+    return text.replace(" ", SPACE)
 
 
 def _merges(tokenizer: PreTrainedTokenizerBase) -> list[str]:

@@ -1,8 +1,7 @@
-"""Writing a GGUF file that llama.cpp loads: the header of a transformers model, its vocabulary, and its tensors."""
+"""Writing a GGUF file that llama.cpp loads: the header of a transformers model, and its tensors."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,15 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitsure.base.errors import UserError
-from bitsure.models.gguf.vocabulary import GPT_2, PREFIX, SINGLE_DIGITS, WHOLE_WORDS
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType
     from numpy.typing import NDArray
-    from transformers import PreTrainedTokenizerBase
 
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}  # transformers' → llama.cpp's
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # types of tokens
 SETTINGS = {
     "context_length": "max_position_embeddings",
     "block_count": "num_hidden_layers",
@@ -63,36 +59,6 @@ def model_metadata(config: Any) -> dict[str, Any]:
     return {f"{architecture}.{key}": value for key, value in settings.items()}
 
 
-def vocabulary_metadata(tokenizer: PreTrainedTokenizerBase, rows: int) -> dict[str, Any]:
-    """Return the metadata of a tokenizer.
-
-    Args:
-        tokenizer: A byte-level tokenizer.
-        rows: The rows of the model's embedding; those that no token has are called padding.
-
-    Raises:
-        UserError: If the tokenizer is of another kind, or cuts text into words by a rule that llama.cpp has no name for.
-    """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    content: dict[str, Any] = json.loads(backend.to_str()) if backend is not None else {"model": {"type": "unknown"}}
-    model, added = content["model"], {token["id"]: token["special"] for token in content.get("added_tokens", ())}
-    rule = _rule_for_words(content)
-    texts = {id_: text for text, id_ in tokenizer.get_vocab().items()}
-    kinds = {id_: CONTROL if special else USER_DEFINED for id_, special in added.items()}
-    metadata = {
-        "model": "gpt2",
-        "pre": rule,
-        "tokens": [texts.get(id_, f"[PAD{id_}]") for id_ in range(rows)],
-        "token_type": [kinds.get(id_, NORMAL) if id_ in texts else UNUSED for id_ in range(rows)],
-        "merges": [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]],
-        "add_bos_token": tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id,
-    }
-    roles = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}
-    ids = {f"{role}_token_id": getattr(tokenizer, f"{own}_token_id") for role, own in roles.items()}
-    template = {"tokenizer.chat_template": tokenizer.chat_template} if isinstance(tokenizer.chat_template, str) else {}
-    return {f"{PREFIX}{key}": value for key, value in (metadata | ids).items() if value is not None} | template
-
-
 def write_gguf(
     path: Path, architecture: str, metadata: Mapping[str, Any], tensors: Mapping[str, tuple[NDArray[Any], GGMLQuantizationType]]
 ) -> None:
@@ -122,25 +88,3 @@ def write_gguf(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-
-
-def _rule_for_words(content: Mapping[str, Any]) -> str:
-    """Return llama.cpp's name of the rule by which a tokenizer cuts text into words (`tokenizer.ggml.pre`)."""
-    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
-
-    steps = content.get("pre_tokenizer") or {}
-    steps = steps.get("pretokenizers", [steps])
-    byte_level = bool(steps) and steps[-1].get("type") == "ByteLevel" and not steps[-1].get("add_prefix_space")
-    if content["model"]["type"] == "BPE" and byte_level and len(steps) <= 2:
-        if len(steps) == 1 and steps[0]["use_regex"]:
-            return GPT_2[0]
-        if steps[0].get("type") == "Digits" and steps[0]["individual_digits"] and steps[1]["use_regex"]:
-            return SINGLE_DIGITS[0]
-        split, whole = steps[0].get("pattern", {}).get("Regex"), bool(content["model"].get("ignore_merges"))
-        for rule, pattern in GGUF_PRE_TOKENIZER_SPLITS.items():
-            if split == pattern and (rule in WHOLE_WORDS) == whole:
-                return str(rule)
-    raise UserError(
-        "GGUF files are written of byte-level tokenizers whose rule for words llama.cpp has a name for: GPT-2's, SmolLM's, "
-        "Llama 3's, Qwen's and the like. This model's tokenizer is another."
-    )

@@ -15,7 +15,8 @@ from omegaconf import MISSING
 from bitsure.base.errors import UserError, one_of
 from bitsure.models.gguf.architecture import row_order, tensor_names
 from bitsure.models.gguf.gguf_header import GgufFile, GgufTensor
-from bitsure.models.gguf.write_gguf import architecture_of, model_metadata, vocabulary_metadata, write_gguf
+from bitsure.models.gguf.write_gguf import architecture_of, model_metadata, write_gguf
+from bitsure.models.gguf.written_vocabulary import vocabulary_metadata
 from bitsure.quantize.libraries.llama_cpp_mixture import DEFAULTS, NEED_IMATRIX, Mixture
 from bitsure.quantize.quantizer import QuantizationJob, QuantizationTarget, Quantizer
 
@@ -43,8 +44,8 @@ class LlamaCpp(Quantizer):
         one_of("quant.type", self.type, tuple(DEFAULTS))
         if self.type in NEED_IMATRIX and not self.imatrix:
             raise UserError(
-                f"quant={self.type}: llama.cpp rounds this kind with an importance matrix alone. Set quant.imatrix=true, or take "
-                f"one of {', '.join(kind for kind in DEFAULTS if kind not in NEED_IMATRIX)}."
+                f"quant={self.type}: llama.cpp rounds this kind with an importance matrix alone. Set quant.imatrix=true, or "
+                f"take one of {', '.join(kind for kind in DEFAULTS if kind not in NEED_IMATRIX)}."
             )
 
     @property
