@@ -77,12 +77,12 @@ def test_a_file_is_decoded_once_and_known_by_its_content(llama, tmp_path, monkey
 
 
 def test_what_transformers_loader_leaves_out_is_named_each_time(llama, tmp_path, caplog):
-    tensors = llama_tensors(llama[0]) | {"rope_freqs.weight": np.ones(8, np.float32)}
+    tensors = llama_tensors(llama[0]) | {"rope_factors_long.weight": np.ones(8, np.float32)}
     more = {"llama__rope__scaling__type": "yarn", "llama__attention__key_length": 64, "tokenizer__ggml__pre": "falcon"}
     path = write_llama(tmp_path / "m.gguf", *llama, tensors=tensors, **more)
     for _ in range(2):
         located(path, tmp_path)
-        assert "loader drops the tensors rope_freqs.weight, which llama.cpp computes with" in caplog.text
+        assert "loader drops the tensors rope_factors_long.weight, which llama.cpp computes with" in caplog.text
         assert "loader leaves out llama.rope.scaling.type=yarn\n" in caplog.text  # the size of a head is what it is anyway
         assert "tokenizer.ggml.pre=falcon is not known here" in caplog.text
         caplog.clear()

@@ -161,8 +161,8 @@ def test_models_and_tokenizers_that_are_not_written_are_refused_before_weights(t
         UserError, match=r"quant=q4_k_m: GGUF files are written of llama, mistral, qwen2, qwen3, and this .* opt"
     ):
         made(tiny_model, LlamaCpp("q4_k_m"), calib_file, tmp_path)
-    save_llama(tmp_path / "scaled", rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0})
-    with pytest.raises(UserError, match=r"quant=q4_k_m: .*this model's are scaled \(linear\)"):
+    save_llama(tmp_path / "scaled", rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0})
+    with pytest.raises(UserError, match=r"quant=q4_k_m: .*this model's are dynamic"):
         made(tmp_path / "scaled", LlamaCpp("q4_k_m"), calib_file, tmp_path)
     save_llama(tmp_path / "words")
     tokenizer = load_tokenizer(tiny_llama)

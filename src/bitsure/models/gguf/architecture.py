@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -87,10 +87,10 @@ def row_order(gguf: GgufFile, name: str, model: nn.Module) -> NDArray[np.int64]:
     return order
 
 
-def unused_metadata(gguf: GgufFile, config: Mapping[str, Any]) -> list[str]:
+def unused_metadata(gguf: GgufFile, config: Mapping[str, Any], read: Container[str]) -> list[str]:
     """Return the settings of the architecture that transformers' loader leaves out, with their values.
 
-    Settings that its config has anyway, such as the size of a head, are not among them.
+    Settings that its config has anyway, such as the size of a head, are not among them, nor keys that were `read` besides.
     """
     from transformers.integrations.gguf.gguf_config_mapping import GGUF_CONFIG_ARCHS
 
@@ -102,7 +102,9 @@ def unused_metadata(gguf: GgufFile, config: Mapping[str, Any]) -> list[str]:
     prefix, unused = f"{gguf.architecture}.", []
     for key, value in gguf.metadata.items():
         setting = key.removeprefix(prefix)
-        if key.startswith(prefix) and setting not in used and (setting not in same or config.get(same[setting]) != value):
+        if not key.startswith(prefix) or key in read or setting in used:
+            continue
+        if setting not in same or config.get(same[setting]) != value:
             unused.append(f"{key}={value if not isinstance(value, (list, array)) else f'[{len(value)} values]'}")
     return unused
 

@@ -13,6 +13,7 @@ from bitsure.base.out_of_memory import is_out_of_memory, memory_errors
 from bitsure.base.store import Store, hash_each
 from bitsure.models.gguf.architecture import check_architecture, tensor_names, unused_metadata
 from bitsure.models.gguf.gguf_header import GgufFile, read_gguf
+from bitsure.models.gguf.rotary import positions_read, read_rope
 from bitsure.models.gguf.tensor_types import FLOATS, summarize_types
 from bitsure.models.gguf.vocabulary import load_gguf_tokenizer, unknown_splitting
 from bitsure.models.gguf_origin import read_origin, write_origin
@@ -105,6 +106,7 @@ def _load(gguf: GgufFile) -> Any:
     size = gguf.metadata.get(f"{gguf.architecture}.attention.key_length")
     if isinstance(size, int) and hasattr(config, "head_dim"):  # which transformers reads of some architectures alone
         config.head_dim = size
+    read_rope(gguf, config)
     model, loading = _from_file(gguf, AutoModelForCausalLM, config=config, **how)
     mismatched = [key if isinstance(key, str) else key[0] for key in loading["mismatched_keys"]]
     check_complete(gguf.path, sorted(loading["missing_keys"]), sorted(mismatched))
@@ -136,11 +138,11 @@ def _not_used(gguf: GgufFile, model: Any) -> list[str]:
     """Return a sentence for each part of the file that transformers' loader leaves out."""
     from transformers.integrations.gguf.gguf_conversion_mapping import GGUF_ARCHS
 
-    lines = []
+    lines, positions = [], positions_read(gguf, model.config)
     known = gguf.tensors.keys() if gguf.architecture in GGUF_ARCHS else tensor_names(gguf, model).keys()
-    if dropped := [name for name in gguf.tensors if name not in known]:
+    if dropped := [name for name in gguf.tensors if name not in known and name not in positions]:
         lines.append(f"transformers' loader drops the tensors {', '.join(dropped)}, which llama.cpp computes with")
-    if settings := unused_metadata(gguf, model.config.to_dict()):
+    if settings := unused_metadata(gguf, model.config.to_dict(), positions):
         lines.append(f"transformers' loader leaves out {', '.join(settings)}")
     if rule := unknown_splitting(gguf):
         lines.append(f"text may be cut into other words than in llama.cpp: tokenizer.ggml.pre={rule} is not known here")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitsure.base.errors import UserError
+from bitsure.models.gguf.rotary import rope_metadata
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType
@@ -37,9 +38,6 @@ def architecture_of(config: Any) -> str:
         raise UserError(
             f"GGUF files are written of {', '.join(ARCHITECTURES)}, and this model is of the family {config.model_type}."
         )
-    rope = config.rope_parameters["rope_type"]
-    if rope != "default":
-        raise UserError(f"GGUF files are written of models with plain rotary positions, and this model's are scaled ({rope}).")
     if getattr(config, "attention_bias", False):
         raise UserError("GGUF files are written of attention without biases (attention_bias), but for qwen2's.")
     if getattr(config, "mlp_bias", False):
@@ -50,12 +48,12 @@ def architecture_of(config: Any) -> str:
 
 
 def model_metadata(config: Any) -> dict[str, Any]:
-    """Return the metadata that describe a model's shape. Raises UserError as `architecture_of`."""
+    """Return the metadata that describe a model's shape. Raises UserError as `architecture_of` and `rope_metadata`."""
     architecture = architecture_of(config)
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     settings = {key: getattr(config, attribute) for key, attribute in SETTINGS.items()}
     settings |= {"rope.freq_base": float(config.rope_parameters["rope_theta"]), "rope.dimension_count": size}
-    settings |= {"attention.key_length": size, "attention.value_length": size}
+    settings |= {"attention.key_length": size, "attention.value_length": size} | rope_metadata(config)
     return {f"{architecture}.{key}": value for key, value in settings.items()}
 
 

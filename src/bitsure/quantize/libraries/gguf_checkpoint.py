@@ -17,6 +17,7 @@ from bitsure.models.gguf.architecture import (
     values_as_in_model,
 )
 from bitsure.models.gguf.gguf_header import GgufFile, read_gguf
+from bitsure.models.gguf.rotary import DIVISORS, positions_agree
 from bitsure.models.gguf.tensor_types import FLOATS
 from bitsure.models.gguf.vocabulary import check_same_tokenizer
 from bitsure.models.locate import Source
@@ -64,7 +65,8 @@ def check_gguf(checkpoint: Source, model: nn.Module, parent: Source) -> None:
             "read with model=gguf model.path=FILE; quant=float16 and quant=bfloat16 measure such rounding."
         )
     check_same_tokenizer(gguf, parent.load_tokenizer(), parent.name)
-    if dropped := [name for name in gguf.tensors if name not in names]:
+    same = [DIVISORS] if DIVISORS in gguf.tensors and positions_agree(gguf, model.config) else []
+    if dropped := [name for name in gguf.tensors if name not in (*names, *same)]:
         log.warning("%s: tensors without a place in %s are not used: %s", checkpoint.name, parent.name, ", ".join(dropped))
 
 

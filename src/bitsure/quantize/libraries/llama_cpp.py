@@ -15,6 +15,7 @@ from omegaconf import MISSING
 from bitsure.base.errors import UserError, one_of
 from bitsure.models.gguf.architecture import row_order, tensor_names
 from bitsure.models.gguf.gguf_header import GgufFile, GgufTensor
+from bitsure.models.gguf.rotary import DIVISORS, frequency_divisors
 from bitsure.models.gguf.write_gguf import architecture_of, model_metadata, write_gguf
 from bitsure.models.gguf.written_vocabulary import vocabulary_metadata
 from bitsure.quantize.libraries.llama_cpp_mixture import DEFAULTS, NEED_IMATRIX, Mixture
@@ -124,6 +125,8 @@ class LlamaCpp(Quantizer):
                 weights[layer] = GgufWeight(torch.from_numpy(rows), kind.value)
             tensors[name] = _as_in_file(rows, header, name, model) if name in types else rows, kind
             job.advance(1, total=len(order))
+        if (divisors := frequency_divisors(model.config)) is not None:
+            tensors[DIVISORS] = divisors, libgguf.GGMLQuantizationType.F32
         write_checkpoint(job.directory, weights, others)
         write_gguf(job.directory / GGUF, header.architecture, self._metadata(job, model), tensors)
 
