@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bitsure.report.rounded import byte_size, questions_asked, rounded_parts, shipped_bytes, summary, tracked_values
-from bitsure.results.gguf import TensorType
+from bitsure.results.gguf import GgufOrigin, TensorType
 from bitsure.results.quantization import RoundedStates
 from bitsure.results.run_files import QuestionCount
 from tests.builders.result_files import model_origin, provenance, quantization
@@ -45,6 +45,17 @@ def test_a_gguf_file_is_shipped_as_it_is():
     types = {"Q4_K": TensorType(tensors=["a"], weights=900_000, bits_per_weight=4.5)}
     assert shipped_bytes(quantization(tensor_types=types, bytes_on_disk=640_000), MODEL) == 640_000
     assert shipped_bytes(quantization(bytes_on_disk=640_000), MODEL) == 672_500
+
+
+def test_what_is_kept_of_a_gguf_file_takes_the_bits_of_its_decoded_numbers():
+    for kind, bits, kept in (("Q8_0", 8.5, 32), ("F16", 16.0, 16)):
+        types = {kind: TensorType(tensors=["a"], weights=999_000, bits_per_weight=bits)}
+        types["F32"] = TensorType(tensors=["b"], weights=1_000, bits_per_weight=32.0)
+        origin = GgufOrigin(sha256="0", bytes=1_000_000, tensor_types=types, not_used=[])
+        model = MODEL.model_copy(update={"bytes_on_disk": 1_000_000, "gguf": origin})
+        share = quantization().parameter_share
+        assert shipped_bytes(quantization(), model) == 1_000_000 * (share * 4.2 + (1 - share) * kept) / 8
+        assert shipped_bytes(quantization(**NO_WEIGHTS), model) == 1_000_000  # the file itself
 
 
 def test_every_part_is_tracked_under_its_name():

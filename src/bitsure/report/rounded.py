@@ -70,7 +70,7 @@ def shipped_bytes(quantization: Quantization | None, model: ModelOrigin | None) 
     """Return the bytes of a whole model as it would be shipped: quantized weights at their bits, the rest as before.
 
     This is not the size of a file written here, since backends differ in what they keep besides the quantized layers; but a
-    GGUF file is shipped as it is.
+    GGUF file is shipped as it is. Where layers of a model from such a file are quantized, the rest is shipped decoded.
 
     Args:
         quantization: The proof of what was quantized; None in full precision.
@@ -84,7 +84,8 @@ def shipped_bytes(quantization: Quantization | None, model: ModelOrigin | None) 
     if quantization is None or model is None or model.bytes_on_disk is None or model.parameters is None:
         return model.bytes_on_disk if model else None
     share = quantization.parameter_share
-    return round(model.bytes_on_disk * (1 - share) + model.parameters * share * quantization.bits_per_weight / 8)
+    whole = model.parameters * model.gguf.decoded_bits / 8 if model.gguf and share else model.bytes_on_disk
+    return round(whole * (1 - share) + model.parameters * share * quantization.bits_per_weight / 8)
 
 
 def summary(quantization: Quantization, model: ModelOrigin | None) -> str:

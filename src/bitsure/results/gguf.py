@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from bitsure.results.result import Integer, Result
 
+FLOATS = {"F32", "F16", "BF16"}  # types of numbers as they are; every other type has blocks of codes and scales
+
 
 class TensorType(Result):
     """The tensors of one type in a GGUF file."""
@@ -27,3 +29,8 @@ class GgufOrigin(Result):
     """Type, such as `Q4_K` → its tensors; the type of most weights first."""
     not_used: list[str]
     """What of the file transformers' loader leaves out, a sentence each."""
+
+    @property
+    def decoded_bits(self) -> int:
+        """The bits of a weight once the file is decoded: 16 if it holds such numbers and no blocks, else 32."""
+        return 16 if self.tensor_types.keys() <= FLOATS and self.tensor_types.keys() != {"F32"} else 32

@@ -5,8 +5,6 @@ from __future__ import annotations
 from bitsure.models.gguf.gguf_header import GgufFile
 from bitsure.results.gguf import TensorType
 
-FLOATS = {"F32", "F16", "BF16"}  # numbers as they are; every other type has blocks of codes and scales
-
 
 def summarize_types(gguf: GgufFile) -> dict[str, TensorType]:
     """Return type → its tensors and bits, from the sizes of the real blocks; the type of most weights first."""

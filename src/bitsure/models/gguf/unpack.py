@@ -14,11 +14,11 @@ from bitsure.base.store import Store, hash_each
 from bitsure.models.gguf.architecture import check_architecture, tensor_names, unused_metadata
 from bitsure.models.gguf.gguf_header import GgufFile, read_gguf
 from bitsure.models.gguf.rotary import positions_read, read_rope
-from bitsure.models.gguf.tensor_types import FLOATS, summarize_types
+from bitsure.models.gguf.tensor_types import summarize_types
 from bitsure.models.gguf.vocabulary import load_gguf_tokenizer, unknown_splitting
 from bitsure.models.gguf_origin import read_origin, write_origin
 from bitsure.models.load import BUILD_ERRORS, check_complete
-from bitsure.results.gguf import GgufOrigin
+from bitsure.results.gguf import FLOATS, GgufOrigin
 
 if TYPE_CHECKING:
     import torch

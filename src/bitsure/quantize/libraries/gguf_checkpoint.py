@@ -18,9 +18,9 @@ from bitsure.models.gguf.architecture import (
 )
 from bitsure.models.gguf.gguf_header import GgufFile, read_gguf
 from bitsure.models.gguf.rotary import DIVISORS, positions_agree
-from bitsure.models.gguf.tensor_types import FLOATS
 from bitsure.models.gguf.vocabulary import check_same_tokenizer
 from bitsure.models.locate import Source
+from bitsure.results.gguf import FLOATS
 
 if TYPE_CHECKING:
     import torch
