@@ -19,6 +19,7 @@ from bitsure.models.size import parameters_of, width_of
 from bitsure.models.weight_content import check_finite
 from bitsure.models.weight_files import stored_bits
 from bitsure.quantize.check import windows_of
+from bitsure.quantize.libraries.gguf_checkpoint import unused_parts
 from bitsure.quantize.plan import Plan
 from bitsure.quantize.quantizer import QuantizationJob
 from bitsure.results.quantization import CalibrationText, Quantization
@@ -137,5 +138,6 @@ def _prove(plan: Plan, job: QuantizationJob) -> Quantization:
     not_applied = quantizer.not_applied(plan.checkpoint)
     about: dict[str, Any] = {"quantizer": quantizer.name, "not_applied": not_applied, "calib_data": text}
     if file := _gguf_file(plan, job.directory):
-        about["tensor_types"] = summarize_types(read_gguf(file))
+        gguf = read_gguf(file)
+        about |= {"tensor_types": summarize_types(gguf), "not_used": unused_parts(gguf, job.model, plan.source.name)}
     return proof.model_copy(update=about)

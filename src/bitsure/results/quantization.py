@@ -118,6 +118,8 @@ class Quantization(Result):
     """The quantizer's name."""
     not_applied: list[str] | None = None
     """What the quantizer rounds besides weights where it is deployed, and is not rounded here."""
+    not_used: list[str] | None = None
+    """Of a GGUF file: what llama.cpp computes with and is not used here, a sentence each; absent for other checkpoints."""
     tensor_types: dict[str, TensorType] | None = None
     """Of a GGUF file: type, such as `Q4_K` → its tensors; absent for other checkpoints."""
     calib_data: CalibrationText | None = None

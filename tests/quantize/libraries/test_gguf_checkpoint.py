@@ -71,12 +71,15 @@ def test_blocks_are_those_of_the_models_rows(llama, kind, tmp_path):
     assert all(torch.equal(tensor, llama[0].state_dict()[name]) for name, tensor in others.items())  # norms
 
 
-def test_a_mixture_is_measured_by_its_real_blocks(llama, tiny_llama, calib_file, tmp_path):
-    path = write_llama(tmp_path / "m-Q4_K_M.gguf", *llama, q4_k_m)
+def test_a_mixture_is_measured_by_its_real_blocks(llama, tiny_llama, calib_file, tmp_path, caplog):
+    path = write_llama(tmp_path / "m-Q4_K_M.gguf", *llama, q4_k_m, llama__rope__freq_base=20000.0)
     result = taken(tiny_llama, path, calib_file, tmp_path)
     proof = result.proof
     assert proof.quantizer == "m-Q4_K_M.gguf" and proof.bytes_on_disk == path.stat().st_size
-    assert set(proof.tensor_types) == {"Q4_K", "Q6_K", "F16", "F32"}
+    assert set(proof.tensor_types) == {"Q4_K", "Q6_K", "F16", "F32"} and "round them to 8 bits" in proof.not_applied[0]
+    assert (
+        proof.not_used == ["its rope.freq_base is 20000.0; that of llama, 10000.0, counts"] and proof.not_used[0] in caplog.text
+    )
     assert sorted(proof.tensor_types["Q6_K"].tensors) == ["blk.0.attn_v.weight", "blk.0.ffn_down.weight", "token_embd.weight"]
     assert (proof.tensor_types["Q4_K"].bits_per_weight, proof.tensor_types["Q6_K"].bits_per_weight) == (4.5, 6.5625)
     by_type = {kind: proof.tensor_types[kind] for kind in ("Q4_K", "Q6_K")}

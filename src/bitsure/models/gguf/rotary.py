@@ -41,8 +41,8 @@ def rope_metadata(config: Any) -> dict[str, Any]:
     other = sorted(key for key in rope.keys() - known if rope[key] is not None)
     if own != "yarn" or other:
         raise UserError(
-            f"GGUF files are written of models with plain rotary positions or with those scaled as linear, yarn (without settings "
-            f"of its attention) or llama3, and this model's are {own}{' with ' + ', '.join(other) if other else ''}."
+            f"GGUF files are written of models with plain rotary positions or with those scaled as linear, yarn (without "
+            f"settings of its attention) or llama3, and this model's are {own}{' with ' + ', '.join(other) if other else ''}."
         )
     values = {key: rope.get(setting, usual) for setting, (key, usual) in YARN.items()}
     values |= {"factor": float(values["factor"]), "original_context_length": int(values["original_context_length"])}
@@ -78,7 +78,10 @@ def read_rope(gguf: GgufFile, config: Any) -> None:
         config.rope_parameters |= {"rope_type": "linear", "factor": get["factor"]}
     elif get["type"] == "yarn" and get["factor"]:
         given = {setting: get[key] for setting, (key, _) in YARN.items() if get[key] is not None}
-        config.rope_parameters |= {"rope_type": "yarn", "original_max_position_embeddings": config.max_position_embeddings} | given
+        config.rope_parameters |= {
+            "rope_type": "yarn",
+            "original_max_position_embeddings": config.max_position_embeddings,
+        } | given
     elif gguf.architecture == "llama" and DIVISORS in gguf.tensors:  # any divisors are a case of longrope, and llama3's are one
         divisors = gguf.values(DIVISORS).tolist()
         config.rope_parameters |= {

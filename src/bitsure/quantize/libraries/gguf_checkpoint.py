@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from math import isclose
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store, hash_each, hash_files
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from bitsure.quantize.weights import Weight
 
 log = logging.getLogger(__name__)
+
+BY_KERNELS = ("activations (llama.cpp's kernels for blocks round them to 8 bits)",)  # what a GGUF file's model rounds besides
 
 
 def locate_gguf(settings: ModelSettings, store: Store | None) -> Source:
@@ -65,9 +68,34 @@ def check_gguf(checkpoint: Source, model: nn.Module, parent: Source) -> None:
             "read with model=gguf model.path=FILE; quant=float16 and quant=bfloat16 measure such rounding."
         )
     check_same_tokenizer(gguf, parent.load_tokenizer(), parent.name)
-    same = [DIVISORS] if DIVISORS in gguf.tensors and positions_agree(gguf, model.config) else []
+    for line in unused_parts(gguf, model, parent.name):
+        log.warning("%s: %s", checkpoint.name, line)
+
+
+def unused_parts(gguf: GgufFile, model: nn.Module, parent: str) -> list[str]:
+    """Return what llama.cpp computes with and is not used here, a sentence each.
+
+    Args:
+        gguf: A file that was quantized from the model.
+        model: The full-precision model, with or without weights.
+        parent: Its name.
+    """
+    names, config, lines = tensor_names(gguf, model), model.config, []
+    same = [DIVISORS] if DIVISORS in gguf.tensors and positions_agree(gguf, config) else []
     if dropped := [name for name in gguf.tensors if name not in (*names, *same)]:
-        log.warning("%s: tensors without a place in %s are not used: %s", checkpoint.name, parent.name, ", ".join(dropped))
+        lines.append(f"tensors without a place in {parent} are not used: {', '.join(dropped)}")
+    rope: Any = getattr(config, "rope_parameters", None) or {}
+    settings: dict[str, Any] = {
+        "attention.layer_norm_rms_epsilon": getattr(config, "rms_norm_eps", None),
+        "rope.freq_base": rope.get("rope_theta"),
+        "rope.scaling.type": {"linear": "linear", "yarn": "yarn"}.get(rope.get("rope_type", ""), "none"),
+        "rope.scaling.factor": rope.get("factor"),
+    }
+    for key, own in settings.items():
+        there: Any = gguf.metadata.get(f"{gguf.architecture}.{key}")
+        if None not in (there, own) and not (there == own if isinstance(own, str) else isclose(there, own, rel_tol=1e-5)):
+            lines.append(f"its {key} is {there}; that of {parent}, {own}, counts")
+    return lines
 
 
 def _check_heads(gguf: GgufFile, model: nn.Module, parent: str) -> None:

@@ -18,6 +18,7 @@ from bitsure.models.gguf.gguf_header import GgufFile, GgufTensor
 from bitsure.models.gguf.rotary import DIVISORS, frequency_divisors
 from bitsure.models.gguf.write_gguf import architecture_of, model_metadata, write_gguf
 from bitsure.models.gguf.written_vocabulary import vocabulary_metadata
+from bitsure.quantize.libraries.gguf_checkpoint import BY_KERNELS
 from bitsure.quantize.libraries.llama_cpp_mixture import DEFAULTS, NEED_IMATRIX, Mixture
 from bitsure.quantize.quantizer import QuantizationJob, QuantizationTarget, Quantizer
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from bitsure.models.locate import Source
     from bitsure.quantize.weights import Weight
 
 log = logging.getLogger(__name__)
@@ -129,6 +131,10 @@ class LlamaCpp(Quantizer):
             tensors[DIVISORS] = divisors, libgguf.GGMLQuantizationType.F32
         write_checkpoint(job.directory, weights, others)
         write_gguf(job.directory / GGUF, header.architecture, self._metadata(job, model), tensors)
+
+    def not_applied(self, checkpoint: Source | None) -> list[str]:
+        """Return what llama.cpp rounds besides weights."""
+        return list(BY_KERNELS)
 
     def _metadata(self, job: QuantizationJob, model: Any) -> dict[str, Any]:
         import libgguf

@@ -15,7 +15,7 @@ from bitsure.models.gguf.gguf_header import is_gguf, read_gguf
 from bitsure.models.load import empty_model
 from bitsure.models.locate import Source, locate_model
 from bitsure.models.weight_files import weight_files
-from bitsure.quantize.libraries.gguf_checkpoint import check_gguf, locate_gguf, read_blocks
+from bitsure.quantize.libraries.gguf_checkpoint import BY_KERNELS, check_gguf, locate_gguf, read_blocks
 from bitsure.quantize.quantizer import QuantizationJob, Quantizer, as_quantizer
 from bitsure.results.quantization import Quantization
 
@@ -101,7 +101,7 @@ class Prequantized(Quantizer):
 
     def not_applied(self, checkpoint: Source | None) -> list[str]:
         """Return what the checkpoint quantizes besides weights, which stays in full precision here."""
-        return not_applied(checkpoint) if checkpoint and not self.is_gguf else []
+        return list(BY_KERNELS) if self.is_gguf else not_applied(checkpoint) if checkpoint else []
 
 
 def locate(quant: QuantizerSettings, hub_mirror: str | None, store: Store | None = None) -> Source | None:
