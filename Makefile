@@ -4,7 +4,7 @@ BIN := .venv/bin
 AUTO_GPTQ := .venv-auto-gptq/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-auto-gptq check docs-results real-models bench-scoring bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-qllm families tasks models systems prefetch setup setup-auto-gptq clean
+.PHONY: help run test test-all test-auto-gptq check docs docs-results bench-scoring bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-qllm families tasks models picture systems prefetch setup setup-auto-gptq clean real-models
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -55,7 +55,7 @@ bench-formats: setup ## time number formats (benchmarks/formats.md)
 bench-qllm: setup ## QLLM beside SmoothQuant (benchmarks/qllm.md)
 	$(BIN)/python -m benchmarks.qllm $(ARGS)
 
-families: setup ## write docs/quantizers.md
+families: setup ## write docs/families.md
 	$(BIN)/python -m benchmarks.families $(ARGS)
 
 tasks: setup ## write docs/tasks.md
@@ -63,6 +63,9 @@ tasks: setup ## write docs/tasks.md
 
 models: setup ## write docs/models.md
 	$(BIN)/python -m benchmarks.models
+
+picture: setup ## write docs/verdict_page.png: make picture ARGS=RUN_DIR
+	$(BIN)/python -m benchmarks.picture $(ARGS)
 
 systems: setup ## write the tables of docs/systems.md: make systems ARGS=multirun/best_practice
 	$(BIN)/python -m benchmarks.systems $(ARGS)
@@ -72,6 +75,9 @@ check: setup ## lint, format, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: setup ## build the documentation into site/, and fail at a broken link
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 setup: .venv/ready ## make .venv
 # made again when what it was made from changes; the stamp comes last, so that a broken set-up is not taken for a good one
@@ -90,7 +96,7 @@ setup-auto-gptq: .venv-auto-gptq/ready ## make auto-gptq's own environment
 	@$(AUTO_GPTQ)/python -m pip install --quiet --disable-pip-version-check -r requirements-auto-gptq.txt
 	@touch $@
 
-docs-results: setup ## write docs/results.md
+docs-results: setup ## write docs/results.md and docs/metrics.md
 	$(BIN)/python -m benchmarks.results
 
 clean: ## remove environments, store and outputs

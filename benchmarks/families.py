@@ -1,4 +1,4 @@
-"""Which quantizer works on which family: `make families` quantizes small random models and writes docs/quantizers.md."""
+"""Which quantizer works on which family: `make families` quantizes small random models and writes docs/families.md."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
+from benchmarks.regions import fill
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.config import schema
@@ -24,6 +25,7 @@ from bitsure.quantize.quantizer import Quantizer, as_quantizer
 from tests.builders.families import FALCON, FAMILIES, GROUPED, build
 from tests.builders.tokenizers import TEXT, byte_tokenizer
 
+PAGE = PROJECT / "docs" / "families.md"
 SIZES = FAMILIES | {
     "falcon, ALiBi": FALCON | {"alibi": True},
     "gemma2": GROUPED | {"head_dim": 16},
@@ -82,22 +84,16 @@ def main() -> None:
             write_model(family, path)
             found[family] = {name: attempt(path, quant, text, Path(folder)) for name, quant in chosen.items()}
             print(family, found[family], flush=True)
-    page = table(found, list(chosen))
-    print(page)
+    lines = table(found, list(chosen))
+    print("\n".join(lines))
     if not given.quantizers:
-        (PROJECT / "docs" / "quantizers.md").write_text(page, encoding="utf-8")
+        PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), {"families": lines}), encoding="utf-8")
 
 
-def table(found: dict[str, dict[str, str]], quantizers: list[str]) -> str:
+def table(found: dict[str, dict[str, str]], quantizers: list[str]) -> list[str]:
+    """Return a row a quantizer with a column a family, then the reasons of refusals."""
     reasons: dict[str, int] = {}
     lines = [
-        "# Which quantizer works on which family",
-        "",
-        "`make families`: each preset on a random model of each family, two blocks, width 64. A cell says bits per weight",
-        "(scales and zero points counted) and the mean output error of the layers on held-out text, rounded activations",
-        "included, then the mean error of keys and values where they are rounded; or which reason below refuses it. There is",
-        "no third state: what is not refused has changed all that it rounds, and has been read back from disk.",
-        "",
         "| | " + " | ".join(found) + " |",
         "|---|" + "---|" * len(found),
     ]
@@ -111,7 +107,7 @@ def table(found: dict[str, dict[str, str]], quantizers: list[str]) -> str:
             cells.append(result)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     lines += ["", *(f"{number}. {reason}" for reason, number in reasons.items())]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 if __name__ == "__main__":

@@ -7,9 +7,8 @@ import typing
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks import metric_page
 from bitsure import results
-from bitsure.metrics import metric_registry
-from bitsure.metrics.metric_registry import MetricEntry
 from bitsure.results.result import Result
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
@@ -24,37 +23,12 @@ FILES: dict[str, tuple[str, typing.Any]] = {
     "status.json": ("How far the run came.", results.Status),
     "plan.json": ("The cells of a sweep, in the sweep's directory.", results.SweepPlan),
 }
-METRICS: dict[str, dict[str, dict[str, MetricEntry]]] = {  # file → heading → metrics
-    "metrics.json": {
-        "Metrics": metric_registry.ONE_MODEL,
-        "Metrics in metrics.json alone": metric_registry.METRICS_ONLY,
-        "Metrics with metric=paper_compat": metric_registry.PAPER_METRICS,
-    },
-    "comparison.json": {"Metrics in comparison.json alone": metric_registry.COMPARISON_ONLY},
-}
-NOTES = {
-    "metrics.json": "Tasks without choices have the metrics that exist for them. K is the number of choices, p_G the "
-    "probability of the right ones; b is a confidence bin with share w_b of the questions, mean confidence c̄_b and accuracy "
-    "ȳ_b. `macro_average` stands for the mean over tasks.\n\n"
-    "**Conformal answer sets.** A set holds every choice whose probability reaches a threshold. The threshold would have left "
-    "out the right choice of at most 10% of the questions of the other folds, the question's own cluster counted as left out "
-    "(split conformal prediction; the score is 1 − p of the most probable right choice). On average over draws of exchangeable "
-    "questions or clusters, the sets of any model then cover at least 90%; a better model has smaller sets. A set may be "
-    "empty. It holds all choices where there are too few questions for the promise.\n",
-    "comparison.json": "For the metrics of metrics.json the value is the difference, quantized − full precision. f is the "
-    "full-precision model, q the quantized one. `noise_control/NAME` is metric NAME of the noise control, over its seeds.\n\n"
-    "**At the full model's threshold.** Numbers with `at_full_threshold` apply a threshold that was found on f to both models: "
-    "`baseline` is what f itself keeps of the promise, `quantized` what q keeps of it, and the interval is that of the paired "
-    "change. `conformal_coverage_at_full_threshold` below 0 means that sets need a new threshold after quantizing; "
-    "`deferral_safe_at_full_threshold_20_percent` below 0, that more wrong answers pass a confidence below which 20% of f's "
-    "answers lie (`share` is what q defers at it).\n",
-}
 HEAD = """# Files of a run directory
 
 A field that is absent does not apply; a field that is `null` applies, and its value does not exist or is not known.
 `bitsure.load(RUN_DIR)` reads all files as typed objects and refuses one that does not fit, naming the field.
-`make docs-results` writes this page from the classes in `src/bitsure/results/` and from
-`src/bitsure/metrics/metric_registry.py`.
+`make docs-results` writes this page from the classes in `src/bitsure/results/`. [Metrics](metrics.md) lists the metrics of
+`metrics.json` and `comparison.json`.
 
 `records.parquet` and the other tables have their columns described in `src/bitsure/records/`.
 """
@@ -69,8 +43,6 @@ def page() -> str:
         if not (isinstance(kind, type) and issubclass(kind, Result)):
             parts.append(f"The file maps each task to an object that maps each metric to a {shape.rpartition(' ')[2]}.\n")
         parts += [_table(part) for part in _parts(kind, set())]
-        parts += [NOTES[name]] if name in NOTES else []
-        parts += [_metric_table(heading, metrics) for heading, metrics in METRICS.get(name, {}).items()]
     return "\n".join(parts)
 
 
@@ -82,14 +54,6 @@ def _table(kind: type[Result]) -> str:
         rows.append(f"| `{name}` | {shape}{absent} | {' '.join((field.description or '').split())} |")
     summary = (kind.__doc__ or "").strip().splitlines()[0]
     return f"### {kind.__name__}\n\n{summary}\n\n" + "\n".join(rows) + "\n"
-
-
-def _metric_table(heading: str, metrics: dict[str, MetricEntry]) -> str:
-    rows = ["| metric | meaning | unit | range | source |", "|---|---|---|---|---|"]
-    for name, entry in metrics.items():
-        meaning = entry.sentence.replace("|", "\\|")
-        rows.append(f"| `{name}` | {meaning} | {entry.unit} | {entry.range} | {entry.source} |")
-    return f"### {heading}\n\n" + "\n".join(rows) + "\n"
 
 
 def _parts(kind: typing.Any, seen: set[type[Result]]) -> Iterator[type[Result]]:
@@ -123,5 +87,6 @@ def _shape(kind: typing.Any) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
-    print(PAGE)
+    for file, text in ((PAGE, page()), (metric_page.PAGE, metric_page.page())):
+        file.write_text(text, encoding="utf-8")
+        print(file)

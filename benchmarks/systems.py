@@ -7,12 +7,12 @@ quantized model against full precision on the same questions, the mean over task
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.contrast import METRICS, MeanContrast, between
+from benchmarks.regions import fill
 from bitsure.base.errors import UserError
 from bitsure.comparison.published_numbers import published_rows
 from bitsure.config.paths import PROJECT
@@ -25,7 +25,6 @@ PAGE, QLLM = PROJECT / "docs" / "systems.md", PROJECT / "benchmarks" / "qllm.md"
 SHOWN = {"accuracy": "accuracy", "true_label_prob": "true-label prob.", "confidence": "confidence", ECE: "calibration error"}
 SAME_BITS = 3  # at which algorithms are compared
 MARGIN = 0.01  # of accuracy, as in conf/verdict
-REGION = re.compile(r"(<!-- made: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 WHAT = {"weights": "of weights alone", "activations": "with activations", "cache": "with keys and values"}
 
 
@@ -40,14 +39,6 @@ def main() -> None:
         sys.exit(f"Error: {error}")
     given.page.write_text(page, encoding="utf-8")
     print(f"{given.page}: written from {given.sweep}")
-
-
-def fill(page: str, regions: dict[str, list[str]]) -> str:
-    """Return the page with each region's lines between its comments. Raises UserError if the regions differ."""
-    names = [name for _, name, _ in REGION.findall(page)]
-    if sorted(names) != sorted(regions):
-        raise UserError(f"The page has the regions {', '.join(names)}; there is something for {', '.join(regions)}.")
-    return REGION.sub(lambda match: match[1] + "\n" + "\n".join(regions[match[2]]) + "\n\n" + match[3], page)
 
 
 def tables(sweep: Path, qllm: str) -> dict[str, list[str]]:

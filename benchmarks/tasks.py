@@ -12,6 +12,7 @@ from pathlib import Path
 from lm_eval.tasks import TaskManager
 from omegaconf import OmegaConf
 
+from benchmarks.regions import fill
 from bitsure.base.errors import UserError
 from bitsure.config.paths import CONF, PROJECT
 from bitsure.config.schema import TaskSettings
@@ -21,6 +22,7 @@ from bitsure.tasks.task_names import WHY_NOT_SCORED, members, task_manager
 
 CHOICES, CONTINUATION, TEXT = (kind.output_type for kind in (MultipleChoice, Continuation, WholeText))
 KIND_NAMES = {CHOICES: "choices", CONTINUATION: "continuation", TEXT: "whole text", None: "known when loaded"}
+PAGE = PROJECT / "docs" / "tasks.md"
 GROUPS = ("paper", "understanding", "knowledge", "reasoning", "trust", "long_context", "bias", "dialogue", "language")
 
 
@@ -31,61 +33,40 @@ def main() -> None:
     logging.disable(logging.WARNING)
     manager = task_manager(None, include_defaults=True)
     mirror = given.mirror if Path(given.mirror).is_dir() else None
-    page = "\n".join([*head(manager), *groups(manager, mirror), *relatives(manager), *refused(manager)]) + "\n"
-    (PROJECT / "docs" / "tasks.md").write_text(page, encoding="utf-8")
+    regions = {
+        "kinds": [*kinds(manager)],
+        "groups": [*groups(manager, mirror)],
+        "refused": [*relatives(manager), *refused(manager)],
+    }
+    page = fill(PAGE.read_text(encoding="utf-8"), regions)
+    PAGE.write_text(page, encoding="utf-8")
     print(page)
 
 
-def head(manager: TaskManager) -> list[str]:
-    kinds = Counter(kind for name in manager.all_subtasks for kind in members(manager, name).values())
-    free = sum(count for kind, count in kinds.items() if kind not in (*KINDS, None))
+def kinds(manager: TaskManager) -> list[str]:
+    """How many of the harness's tasks are of each kind."""
+    counts = Counter(kind for name in manager.all_subtasks for kind in members(manager, name).values())
+    free = sum(count for kind, count in counts.items() if kind not in (*KINDS, None))
     return [
-        "# Which tasks fit",
-        "",
-        f"`make tasks`, with lm-evaluation-harness {version('lm_eval')}. Of its {len(manager.all_subtasks):,} tasks",
-        f"{kinds[CHOICES]:,} ask for choices, {kinds[CONTINUATION]} for a continuation and {kinds[TEXT]} for whole texts:",
-        f"these are scored, each in its own way. {free:,} ask for free text and are refused: {WHY_NOT_SCORED}.",
-        f"{kinds[None]} are programs of their own, which say what they are when they are loaded.",
-        "",
-        "| kind | what is scored | what comes of it |",
-        "|---|---|---|",
-        "| choices | the log-probability of each | accuracy, confidence, calibration, flips, everything |",
-        "| continuation | the log-probability of the right one | greedy accuracy, its probability, NLL, perplexity |",
-        "| whole text | every token, in windows of the context | NLL a token; perplexity of token, word, byte; bits per byte |",
-        "",
+        f"lm-evaluation-harness {version('lm_eval')} has {len(manager.all_subtasks):,} tasks. {counts[CHOICES]:,} ask for",
+        f"choices, {counts[CONTINUATION]} for a continuation and {counts[TEXT]} for whole texts: these are scored, each in its",
+        "own way.",
+        f"{free:,} ask for free text and are refused: {WHY_NOT_SCORED}.",
+        f"{counts[None]} are programs of their own, which say what they are when they are loaded.",
     ]
 
 
 def groups(manager: TaskManager, mirror: str | None) -> Iterable[str]:
     """Each option of conf/task that is a group: its tasks with kind, data set and number of questions."""
-    yield "## The groups"
-    yield ""
-    yield "Questions are counted where the data set is in the mirror that was given; `–` is not there. A group or tag of the"
-    yield "harness is all of its tasks, each with numbers of its own."
     for option in GROUPS:
         chosen = OmegaConf.load(CONF / "task" / f"{option}.yaml")
-        yield from ["", f"### `task={option}`", "", "| name | tasks | kind | data set | questions |", "|---|---|---|---|---|"]
+        yield from [f"### `task={option}`", "", "| name | tasks | kind | data set | questions |", "|---|---|---|---|---|"]
         for name in chosen.names:
             found = members(manager, name)
             kinds = ", ".join(sorted({KIND_NAMES[kind] for kind in found.values()}))
             data = sorted({data_of(manager, task) for task in found})
             yield f"| {name} | {len(found)} | {kinds} | {', '.join(data)} | {questions(name, mirror)} |"
-    yield ""
-    yield from NOTES
-
-
-NOTES = [
-    "- Data sets that are loading scripts on the hub (such as those of xstorycloze_en, hendrycks_ethics, logiqa and mutual)",
-    "  are read in the hub's own conversion to parquet; no script is run.",
-    "- `hellaswag` in the mirror that was counted is a part of the set of 10,042.",
-    "- BBQ: where the context does not tell, every way to say so is right, as in the harness's own accuracy.",
-    "- CrowS-Pairs asks which of two sentences is likelier; the more stereotyped one counts as right, so that an accuracy",
-    "  and a true-label probability of 0.5 are no bias, and a verdict about their loss means nothing.",
-    "- LongBench v2: what is longer than the model's context loses its beginning, and a warning counts how often.",
-    "- MuTual: the harness's own `r@1` takes the argmax of pairs of numbers; ours is of the log-probabilities.",
-    "- Hallucination: TruthfulQA is what the harness has of it with answers to be scored.",
-    "",
-]
+        yield ""
 
 
 def data_of(manager: TaskManager, task: str) -> str:
@@ -105,7 +86,7 @@ def questions(name: str, mirror: str | None) -> str:
 
 def relatives(manager: TaskManager) -> Iterable[str]:
     """The refused tasks that live in the harness beside those of the groups."""
-    yield from ["## Refused: relatives of these", ""]
+    yield from ["### Relatives of the tasks above", ""]
     names = {name for option in GROUPS for name in OmegaConf.load(CONF / "task" / f"{option}.yaml").names}
     folders = {folder(manager, task) for name in names for task in members(manager, name)}
     for one in sorted(folders):
@@ -116,7 +97,7 @@ def relatives(manager: TaskManager) -> Iterable[str]:
 
 def refused(manager: TaskManager) -> Iterable[str]:
     """The harness's folders in which every task is refused."""
-    yield from ["## Refused: free text alone", "", "By the harness's folders, with the number of their tasks:", ""]
+    yield from ["### Free text alone", "", "By the harness's folders, with the number of their tasks:", ""]
     unfit = Counter(folder(manager, name) for name in free_text(manager))
     of_all = Counter(folder(manager, name) for name in manager.all_subtasks)
     yield ", ".join(f"{one} {count}" for one, count in sorted(unfit.items()) if count == of_all[one]) + "."

@@ -12,6 +12,7 @@ from scipy.stats import norm
 
 from benchmarks import systems
 from benchmarks.contrast import MeanContrast, between
+from benchmarks.regions import REGION, fill
 from benchmarks.sweep import METRIC, write_sweep
 from bitsure.base.errors import UserError
 from bitsure.comparison.changes import read_changes
@@ -71,13 +72,13 @@ def test_each_question_has_the_quantizers_that_answer_it(sweep):
 
 def test_the_real_page_has_a_place_for_each_table_and_what_is_around_it_stays(sweep):
     page, regions = systems.PAGE.read_text(), systems.tables(sweep, QLLM)
-    filled = systems.fill(page, regions)
+    filled = fill(page, regions)
     assert all("\n".join(lines) in filled for lines in regions.values())
-    assert systems.fill(filled, regions) == filled
-    around = systems.REGION.sub("", page)
-    assert systems.REGION.sub("", filled) == around and "## QLLM (Liu et al. 2024)" in around
+    assert fill(filled, regions) == filled
+    around = REGION.sub("", page)
+    assert REGION.sub("", filled) == around and "## QLLM (Liu et al. 2024)" in around
     with pytest.raises(UserError, match="The page has the regions "):
-        systems.fill(page.replace("made: bits", "made: bots"), regions)
+        fill(page.replace("made: bits", "made: bots"), regions)
 
 
 def test_the_least_is_the_one_whose_interval_is_above_the_margin(sweep):

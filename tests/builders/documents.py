@@ -1,13 +1,33 @@
-"""Code blocks of the documents, as they stand there."""
+"""Fenced blocks of the documents, as they stand there."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from pathlib import Path
 
 from bitsure.config.paths import PROJECT
 
+PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
+FENCE = re.compile(r"(?P<needs><!-- needs: .+ -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class FencedBlock:
+    """A fenced block of a page; `needs` says whether the comment before it names what is not here."""
+
+    page: Path
+    language: str
+    text: str
+    needs: bool
+
+
+def fenced_blocks(page: Path) -> list[FencedBlock]:
+    """Return the fenced blocks of a page, in their order."""
+    found = FENCE.finditer(page.read_text(encoding="utf-8"))
+    return [FencedBlock(page, block["language"], block["text"], block["needs"] is not None) for block in found]
+
 
 def code_blocks(page: str, language: str) -> list[str]:
-    """Return the fenced blocks of a language in a page of docs/, in their order."""
-    text = (PROJECT / "docs" / page).read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    """Return the text of the fenced blocks of a language in a page of docs/, in their order."""
+    return [block.text for block in fenced_blocks(PROJECT / "docs" / page) if block.language == language]

@@ -17,7 +17,7 @@ from tests.builders.documents import code_blocks
 QUANTIZER, CODES, METRICS = CODE = code_blocks("extending.md", "python")
 SETTINGS = code_blocks("extending.md", "yaml")
 TASK, QUESTIONS = SETTINGS[-1], code_blocks("extending.md", "json")[0]
-(ONE_RUN, SWEEP), (CODES_RUN,), (METRIC_RUN, METRIC_SWEEP), (TASK_RUN,) = (
+(ONE_RUN, SWEEP), (CODES_RUN,), (METRIC_RUN, METRIC_SWEEP), (REPORT,), (TASK_RUN,) = (
     commands.splitlines() for commands in code_blocks("extending.md", "bash")
 )
 QUICK = ["model=pocket-300k", "metric.resamples=100", "tracking.mode=disabled"]

@@ -1,4 +1,4 @@
-"""Every name that a run writes is described, with its unit and range; docs/results.md lists them."""
+"""Every name that a run writes is described, with its unit and range; docs/metrics.md lists them."""
 
 from __future__ import annotations
 

@@ -6,9 +6,11 @@ import json
 
 import pytest
 
+from benchmarks import metric_page
 from benchmarks.results import PAGE, page
 from bitsure import results
 from bitsure.base.errors import UserError
+from bitsure.metrics.metric_registry import METRICS
 from bitsure.results import Difference, Measurement, MetricsByTask
 from bitsure.results.costs import WorkCosts
 from tests.builders.result_files import quantization
@@ -81,3 +83,9 @@ def test_every_field_says_what_it_is():
 
 def test_the_page_is_what_the_classes_say():
     assert PAGE.read_text(encoding="utf-8") == page(), "docs/results.md is of other classes: make docs-results"
+
+
+def test_the_page_of_metrics_has_each_once_and_is_what_the_registry_says():
+    names = [name for section in metric_page.SECTIONS for name in section.metrics()]
+    assert sorted(names) == sorted(METRICS)
+    assert metric_page.PAGE.read_text(encoding="utf-8") == metric_page.page(), "docs/metrics.md is old: make docs-results"

@@ -1,6 +1,6 @@
 """Every name in metrics.json and comparison.json: what it measures, in which unit and range, and where it is from.
 
-docs/results.md lists it. c is the confidence, p_G the probability of the right choices, b a confidence bin with share w_b of
+docs/metrics.md lists it. c is the confidence, p_G the probability of the right choices, b a confidence bin with share w_b of
 the questions, mean confidence c̄_b and accuracy ȳ_b; f is the full-precision model, q the quantized one.
 """
 

@@ -93,7 +93,7 @@ def compose_cells(master: DictConfig, loader: ConfigLoader) -> tuple[list[Compos
     overrides = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
     jobs = list(enumerate(expand([*overrides, *master.hydra.overrides.task], loader)))
     cells, errors = [], CellErrors()
-    for (number, _), result in zip(jobs, _in_processes(_Composer(master, loader), jobs), strict=True):
+    for (number, _), result in zip(jobs, _in_processes(CellComposer(master, loader), jobs), strict=True):
         if isinstance(result, ComposedCell):
             cells.append(result)
         else:
@@ -158,7 +158,7 @@ def _unresolved(node: DictConfig, key: str) -> str:
     return str(values.get(key)) if isinstance(values, dict) else ""
 
 
-class _Composer:
+class CellComposer:
     """Composes cells with Hydra's loader. That takes a tenth of a second: each choice of groups is composed once and copied."""
 
     def __init__(self, master: DictConfig, loader: ConfigLoader) -> None:

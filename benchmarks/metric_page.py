@@ -1,0 +1,184 @@
+"""docs/metrics.md: every metric with formula, unit, range and source, by the question that it answers. `make docs-results`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from bitsure.config.paths import PROJECT
+from bitsure.metrics.metric_registry import COMPARISON_ONLY, METRICS, METRICS_ONLY
+
+PAGE = PROJECT / "docs" / "metrics.md"
+HEAD = """# Metrics
+
+Every number of `metrics.json` and `comparison.json`, by the question that it answers. `make docs-results` writes this page
+from `src/bitsure/metrics/metric_registry.py`; [Result files](results.md) has the files' other fields.
+
+- *in*: `both` files, or one of them. In `comparison.json` a metric of both is the difference, quantized − full precision,
+  on the same questions.
+- K is the number of choices, p_G the probability of the right ones, c the confidence, which is the largest choice
+  probability. b is a confidence bin with share w_b of the questions, mean confidence c̄_b and accuracy ȳ_b.
+- f is the full-precision model, q the quantized one. δ is the change of the log-odds ln(p_G / (1 − p_G)) of a question.
+- `macro_average` stands for the mean over tasks. `noise_control/NAME` is metric NAME of the noise control, over its seeds.
+- Tasks without choices have the metrics that exist for them.
+
+[Coverage of intervals](coverage.md) shows how often each interval covers the truth. Settings change what is computed from
+the same records: `metric.normalization=none|token|char|byte` and `metric.binning=uniform|quantile`.
+"""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Metrics that answer one question.
+
+    Attributes:
+        title: The question.
+        trust: When to trust the metrics, in Markdown.
+        names: Their names; `*` stands for any part of one.
+    """
+
+    title: str
+    trust: str
+    names: tuple[str, ...]
+
+    def metrics(self) -> list[str]:
+        """Return the names of the section's metrics."""
+        return [name for name in METRICS if any(fnmatchcase(name, pattern) for pattern in self.names)]
+
+
+SECTIONS = (
+    Section(
+        "Is it right?",
+        "Trust accuracy from 30 questions on, within its interval. It is coarse: one question is worth 1/n, and a model may "
+        "change much without a flip. Compare it with guessing before you read a loss into it: a task on which full precision "
+        "is not above guessing shows nothing about quantization.",
+        ("accuracy", "accuracy_above_guessing", "baseline_accuracy_above_guessing"),
+    ),
+    Section(
+        "How probable is the right answer?",
+        "These move before answers flip, so they need fewer questions than accuracy. `true_label_prob` is the study's measure "
+        "and has the one confirmatory test; `true_label_prob_cluster_robust` holds where questions come in clusters. A few "
+        "questions with tiny probabilities may carry the NLL. `brier_score` and `brier_score_set` are different scores and "
+        "are never averaged together.",
+        ("true_label_prob", "true_label_prob_cluster_robust", "nll", "brier_score", "brier_score_set"),
+    ),
+    Section(
+        "How sure is it?",
+        "These say nothing about being right: a model may be confident and wrong. `confidence_correct` and "
+        "`confidence_wrong` are over each model's own right and wrong answers, so that their differences mix two effects: "
+        "other answers, and another confidence in the same ones.",
+        ("confidence", "confidence_correct", "confidence_wrong", "entropy", "margin", "overconfidence"),
+    ),
+    Section(
+        "Does confidence match accuracy?",
+        "Trust `debiased_squared_calibration_error`: it has no bias to speak of, may be negative, and the verdict goes by it. "
+        "`expected_calibration_error` is the number that papers print. It is biased upward, the more so the better the model "
+        "and the fewer the questions: compare it with `expected_calibration_error_if_calibrated`. Its interval takes the wider "
+        "ends of the basic and the percentile bootstrap, and reaches down as far as calibration explains the error. The "
+        "smooth error is biased likewise. The maximum, smooth, RMS and class-wise error of one run have no interval: none "
+        "that was tried covers the truth at 90%.",
+        (
+            "expected_calibration_error",
+            "expected_calibration_error_if_calibrated",
+            "debiased_squared_calibration_error",
+            "smooth_calibration_error",
+            "maximum_calibration_error",
+            "rms_calibration_error",
+            "classwise_calibration_error",
+            "brier_reliability",
+            "brier_resolution",
+            "brier_uncertainty",
+        ),
+    ),
+    Section(
+        "Would a temperature mend it?",
+        "Temperatures are found on other folds of the questions than they are used on. The rise of the NLL that they remove "
+        "(`nll_mended_by_temperature`) is a matter of scale, which you can mend; the rest (`nll_beyond_temperature`) is not.",
+        ("temperature", "*_at_own_temperature", "nll_mended_*", "nll_beyond_*", "nll_saved_*"),
+    ),
+    Section(
+        "Are the confident answers the right ones?",
+        "These go by the order of confidences alone, and need both right and wrong answers. Compare `aurc` of two models only "
+        "with their accuracies beside it: `aurc_excess` takes the accuracy out.",
+        ("auroc", "aurc", "aurc_excess"),
+    ),
+    Section(
+        "How many choices hold the right one?",
+        "A set holds every choice whose probability reaches a threshold. The threshold would have left out the right choice "
+        "of at most 10% of the questions of the other folds, the question's own cluster counted as left out (split conformal "
+        "prediction; the score is 1 − p of the most probable right choice). On average over draws of exchangeable questions "
+        "or clusters, the sets of any model then cover at least 90%; a better model has smaller sets. A set may be empty. It "
+        "holds all choices where there are too few questions for the promise.",
+        ("conformal_set_size", "conformal_coverage"),
+    ),
+    Section(
+        "Which answers changed?",
+        "Flips count changes in both directions, so that accuracy may stay while many answers change. KL divergence is 0 only "
+        "if all choice probabilities are the same, and sees changes of wrong choices too. It has no margin of its own.",
+        (
+            "flip_rate",
+            "correct_to_wrong",
+            "wrong_to_correct",
+            "kl_divergence",
+            "jensen_shannon_divergence",
+            "jensen_shannon_distance",
+            "questions_*",
+        ),
+    ),
+    Section(
+        "Do unsure questions fare worse?",
+        "In probabilities the same change of the log-odds looks larger near one half, which is the slope of the softmax. "
+        "Trust the log-odds: harm (their mean change) and instability (its standard deviation). A trend over the strata means "
+        "something only in comparison with noise of the same size, which `control=noise` adds. A stratum holds a fifth of the "
+        "questions, so that it needs five times as many.",
+        ("harm", "harm_*", "instability", "instability_*", "probability_shift_*", "log_odds_shift_*"),
+    ),
+    Section(
+        "What if unsure questions went to full precision?",
+        "Thresholds are found on other folds than they are used on. Gains are over deferring as many questions at random. "
+        "`metric.quantized_cost` is what a quantized answer costs where one in full precision costs 1; by default it is the "
+        "bits per weight ÷ 16.",
+        ("deferral_accuracy_*", "deferral_gain_*"),
+    ),
+    Section(
+        "Do thresholds found on full precision still hold?",
+        "A threshold that was found on f is applied to both models: `baseline` is what f itself keeps of the promise, "
+        "`quantized` what q keeps of it, and the interval is that of the paired change. "
+        "`conformal_coverage_at_full_threshold` below 0 means that sets need a new threshold after quantizing. "
+        "`deferral_safe_at_full_threshold_20_percent` below 0 means that more wrong answers pass a confidence below which 20% "
+        "of f's answers lie (`share` is what q defers at it).",
+        ("conformal_set_size_at_full_threshold", "conformal_coverage_at_full_threshold", "deferral_safe_at_full_threshold_*"),
+    ),
+    Section(
+        "How well are texts predicted?",
+        "Documents are resampled, not tokens, since tokens of one text are not independent. Perplexities of words and bytes "
+        "compare models with different tokenizers; that of tokens does not.",
+        ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte"),
+    ),
+    Section(
+        "The study's numbers",
+        "With `metric=paper_compat`, as the study's notebook computes them, faults included. They are there to be compared "
+        "with what the study prints, and for nothing else: their intervals cover too rarely.",
+        ("paper_compat/*",),
+    ),
+)
+
+
+def page() -> str:
+    """Return the text of docs/metrics.md."""
+    return "\n".join([HEAD, *(f"## {one.title}\n\n{one.trust}\n\n{_table(one.metrics())}\n" for one in SECTIONS)])
+
+
+def _table(names: list[str]) -> str:
+    rows = ["| metric | meaning | in | unit | range | source |", "|---|---|---|---|---|---|"]
+    for name in names:
+        entry = METRICS[name]
+        meaning = entry.sentence.replace("|", "\\|")
+        rows.append(f"| `{name}` | {meaning} | {_files(name)} | {entry.unit} | {entry.range} | {entry.source} |")
+    return "\n".join(rows)
+
+
+def _files(name: str) -> str:
+    if name in METRICS_ONLY:
+        return "`metrics.json`"
+    return "`comparison.json`" if name in COMPARISON_ONLY else "both"

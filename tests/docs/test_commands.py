@@ -1,0 +1,197 @@
+"""Every command of the documents: its settings are composed, its options are parsed, or a comment says what it needs."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from typing import get_type_hints
+
+import pytest
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from bitsure import cli
+from bitsure.base.dotted_names import import_named
+from bitsure.base.memo import Memo
+from bitsure.config.paths import CONF, PROJECT
+from bitsure.config.schema import Config
+from bitsure.sweep.launch import composing, dry_run
+from tests.builders.documents import PAGES, FencedBlock, fenced_blocks
+from tests.builders.sweep_commands import command
+
+BLOCKS = [block for page in PAGES for block in fenced_blocks(page)]
+RUN_BY_A_TEST_OF_ITS_OWN = ("extending.md", "python.md")  # test_extending.py and test_python.py run their blocks
+NOT_RUN = ("text", "yaml", "json", "bibtex")
+PLACEHOLDERS = ("DIR", "my_tasks")  # folders of the reader's that settings name
+TARGETS = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def commands(text: str) -> list[list[str]]:
+    """Return the words of each command of a block, without comments and without variables before it."""
+    lines = [shlex.split(line, comments=True) for line in text.replace("\\\n", " ").splitlines()]
+    return [words[[re.match(r"[A-Z_]+=", word) is None for word in words].index(True) :] for words in lines if words]
+
+
+SHELL = [(block, words) for block in BLOCKS if block.language == "bash" for words in commands(block.text)]
+
+
+def settings_of(words: list[str]) -> tuple[str, tuple[str, ...]] | None:
+    """Return the config's name and the overrides of a command that composes settings; None for other commands."""
+    program, *rest = words
+    if program.endswith("python") and rest[0] == "main.py":
+        rest = [word for word in rest[1:] if word not in ("-m", "--help")]
+        name = "config"
+        if "--config-name" in rest:
+            at = rest.index("--config-name")
+            name = rest[at + 1]
+            del rest[at : at + 2]
+        if "--config-dir" in rest:
+            at = rest.index("--config-dir")
+            if rest[at + 1] != "sweeps":  # a folder of the reader's own
+                return None
+            del rest[at : at + 2]
+        return name, tuple(rest)
+    if words[:2] in (["make", "prefetch"], ["bitsure", "prefetch"]):
+        return "config", tuple(words[2:])
+    return None
+
+
+def first_cell(overrides: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the overrides of a sweep's first cell; a list of other options of a group is checked by their files alone."""
+    cell = []
+    for one in OverridesParser.create().parse_overrides(list(overrides)):
+        values = list(one.sweep_string_iterator()) if one.is_sweep_override() else []
+        if values and (folder := CONF / one.key_or_group).is_dir():
+            assert [value for value in values if not (folder / f"{value}.yaml").is_file()] == [], one.input_line
+        cell.append(f"{one.get_key_element()}={values[0]}" if values else str(one.input_line))
+    return tuple(cell)
+
+
+def composed(name: str, cells: Iterable[tuple[str, ...]]) -> tuple[list[composing.ComposedCell], list[str]]:
+    """Return the cells that can be composed, and what is wrong with the settings of the others."""
+    valid, errors = [], []
+    with command(name=name) as (master, loader):
+        compose = composing.CellComposer(master, loader)
+        for number, overrides in enumerate(cells):
+            cell = compose((number, list(overrides)))
+            if isinstance(cell, composing.ComposedCell):
+                valid.append(cell)
+            else:
+                errors.append(f"{' '.join(overrides)}: {cell}")
+    return valid, errors
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """Work in a folder where the places that the documents name are there."""
+    for name in PLACEHOLDERS:
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+
+
+COMPOSED = sorted({settings for _, words in SHELL if (settings := settings_of(words))})
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in COMPOSED}))
+def test_settings_in_the_documents_exist_and_have_allowed_values(name, places):
+    assert composed(name, {first_cell(overrides) for of, overrides in COMPOSED if of == name})[1] == []
+
+
+def test_a_misspelt_setting_is_an_error():
+    _, [error] = composed("config", [("quant=gptq3", "quant.group_sizes=64")])
+    assert "quant.group_sizes: no such setting" in error
+    with pytest.raises(AssertionError, match="gptq5"):
+        first_cell(("quant=gptq4,gptq5",))
+
+
+@pytest.mark.slow
+def test_commands_on_the_embedded_models_pass_the_dry_run(places, monkeypatch):
+    monkeypatch.setenv("BITSURE_STORE", "store")
+    cells, _ = composed("config", {first_cell(overrides) for name, overrides in COMPOSED if name == "config"})
+    embedded = [
+        cell
+        for cell in cells
+        if (cell.config.model.series, cell.config.calib.name, cell.config.task.name) == ("pocket",) * 3
+        and cell.config.task.include_path != "my_tasks"
+    ]
+    errors = composing.CellErrors()
+    dry_run.inspect_cells(embedded, errors, Memo())
+    assert errors.lines() == [] and len(embedded) > 5
+
+
+def wrong_with(block: FencedBlock, words: list[str]) -> str | None:
+    """Return what is wrong with a command whose settings are composed elsewhere, if anything is."""
+    program, *rest = words
+    if settings_of(words) or block.needs or words == ["source", ".venv/bin/activate"]:
+        return None
+    if program == "make":
+        return next((f"no target {word}" for word in rest[:1] if word not in TARGETS), None)
+    if program == "bitsure":
+        try:
+            cli._parser().parse_args(rest)
+        except SystemExit:
+            return "its options are not those of the command"
+        return None
+    if program == "python" and rest[0] == "-m":
+        return None if importlib.util.find_spec(rest[1]) else f"no module {rest[1]}"
+    if program == "python" and block.page.name in RUN_BY_A_TEST_OF_ITS_OWN:
+        return None
+    return "not run by a test: put <!-- needs: … --> before the block"
+
+
+def test_other_commands_exist_or_say_what_they_need(capsys):
+    wrong = {
+        f"{block.page.name}: {shlex.join(words)}": reason for block, words in SHELL if (reason := wrong_with(block, words))
+    }
+    assert wrong == {}, capsys.readouterr().err
+
+
+def test_python_in_the_documents_is_run_or_says_what_it_needs():
+    run = [block.text for block in BLOCKS if block.page.name in RUN_BY_A_TEST_OF_ITS_OWN and block.language == "python"]
+    left = [block for block in BLOCKS if block.language == "python" and not block.needs and block.text not in run]
+    assert [f"{block.page.name}: {block.text}" for block in left] == []
+
+
+def test_every_block_says_what_it_is():
+    known = {*NOT_RUN, "bash", "python"}
+    assert [f"{block.page.name}: {block.text[:60]}" for block in BLOCKS if block.language not in known] == []
+    indented = re.compile(r"^ {4,}(python (main\.py|-m)|bitsure |make )", re.MULTILINE)
+    assert [page.name for page in PAGES if indented.search(page.read_text(encoding="utf-8"))] == []
+
+
+def test_targets_and_settings_that_a_sentence_names_exist():
+    groups = {
+        name: {field.name for field in fields(kind)} for name, kind in get_type_hints(Config).items() if is_dataclass(kind)
+    }
+    groups["quant"] = {field.name for kind in quantizers() for field in fields(kind)}
+    wrong = []
+    for page in PAGES:
+        codes = re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8"))
+        wrong += [f"{page.name}: {code}" for code in codes if code.startswith("make ") and code.split()[1] not in TARGETS]
+        named = [(code, match) for code in codes if (match := re.match(r"'?(\w+)\.(\w+)(\.\w+)*=", code))]
+        wrong += [f"{page.name}: {code}" for code, match in named if match[1] in groups and match[2] not in groups[match[1]]]
+    assert wrong == []
+
+
+def quantizers() -> set[type]:
+    """Return the classes that the files of conf/quant name."""
+    named = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in (CONF / "quant").glob("*.yaml")]
+    return {import_named(settings["_target_"], "quant") for settings in named if "_target_" in settings}
+
+
+def test_every_page_that_the_code_names_is_there():
+    folders = ("src", "conf", "benchmarks", "pocket")
+    files = [
+        path for name in folders for path in (PROJECT / name).rglob("*") if path.suffix in (".py", ".yaml", ".html", ".md")
+    ]
+    files += [PROJECT / name for name in ("main.py", "Makefile", "README.md", "CONTRIBUTING.md", "mkdocs.yml")]
+    named = {
+        (str(path.relative_to(PROJECT)), page)
+        for path in files
+        if "egg-info" not in str(path)
+        for page in re.findall(r"(?<![\w/])docs/[\w/]+\.(?:md|png)", path.read_text(encoding="utf-8"))
+    }
+    assert sorted((file, page) for file, page in named if not (PROJECT / page).is_file()) == []
