@@ -175,7 +175,7 @@ def test_a_task_that_does_not_join_is_reported_and_not_forgotten():
         "questions_only_quantized": 200,
     }
     judged = judge(results, MARGINS, METRIC).tasks["b"]
-    assert judged.verdict == "undecided" and "None of its questions is in both runs (200 in the full" in judged.sentence
+    assert judged.verdict == "not judged" and "None of its questions is in both runs (200 in the full" in judged.sentence
 
 
 def test_equal_certainty_has_no_slope():
@@ -228,7 +228,7 @@ def test_the_deferral_curve_has_its_share_its_cost_and_deferral_at_random():
         assert point.ci_low <= point.value <= point.ci_high
 
 
-def test_guessing_is_seen_in_the_report_and_the_log(tmp_path, caplog):
+def test_guessing_is_seen_in_the_report_once_and_not_in_the_log(tmp_path, caplog):
     from bitsure.report.report_contents import About
     from bitsure.report.run_report import build
     from tests.builders.settings import MARGINS
@@ -244,5 +244,4 @@ def test_guessing_is_seen_in_the_report_and_the_log(tmp_path, caplog):
     made = build(tmp_path, both, both, METRIC, MARGINS, About("t"))
     warnings = {name: one.warning for name, one in made.verdict.tasks.items()}
     assert warnings["knows"] is None and "not clearly above guessing" in warnings["guesses"]
-    assert warnings["guesses"] in made.page.read_text()
-    assert [one.getMessage() for one in caplog.records] == [f"guesses: {warnings['guesses']}"]
+    assert made.page.read_text().count(warnings["guesses"]) == 1 and not caplog.records

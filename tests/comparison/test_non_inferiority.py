@@ -6,6 +6,7 @@ import pytest
 
 from bitsure.base.errors import UserError
 from bitsure.comparison import judge
+from bitsure.comparison.verdict_words import outcome, verdict_details
 from bitsure.config.schema import VerdictSettings
 from bitsure.results import Difference
 from tests.builders.settings import MARGINS, METRIC
@@ -47,21 +48,35 @@ NOTHING = (0.0, 0.0, 0.0)
 @pytest.mark.parametrize(
     ("moved", "expected", "sentence"),
     [
-        ({}, "non-inferior", "surely within the margins of 0.01, 0.02 nats and 0.01"),
-        ({0: (-0.005, -0.011, 0.001)}, "undecided", "ccuracy falls by 0.0050 [-0.0010, +0.0110]"),
-        ({0: (0.003, -0.011, 0.017)}, "undecided", "ccuracy rises by 0.0030 [-0.0110, +0.0170]"),
-        ({0: (-0.05, -0.06, -0.04)}, "inferior", "ccuracy falls by 0.0500 [+0.0400, +0.0600]"),
-        ({1: (0.03, 0.021, 0.04)}, "inferior", "he NLL rises by 0.0300 [+0.0210, +0.0400] nats"),
-        ({2: (0.01, 0.0, 0.02)}, "undecided", "he debiased calibration error rises by 0.0100"),
-        ({2: (0.05, 0.04, 0.06)}, "inferior", "surely beyond the margin of 0.01"),
-        ({0: (-0.05, -0.06, -0.04), 2: (0.01, 0.0, 0.02)}, "inferior", "ccuracy falls"),
-        ({0: (0.05, 0.04, 0.06)}, "non-inferior", "ccuracy rises by 0.0500"),  # better than before is no loss
+        ({}, "non-inferior", "ship it: negative log-likelihood is surely within its margin of 0.02 nats (unchanged ["),
+        (
+            {0: (-0.005, -0.011, 0.001)},
+            "undecided",
+            "accuracy is not surely within its margin of 0.01 (-0.0050 [-0.0110, +0.0010])",
+        ),
+        (
+            {0: (0.003, -0.011, 0.017)},
+            "undecided",
+            "accuracy is not surely within its margin of 0.01 (+0.0030 [-0.0110, +0.0170])",
+        ),
+        ({0: (-0.05, -0.06, -0.04)}, "inferior", "accuracy is surely beyond its margin of 0.01 (-0.0500 [-0.0600, -0.0400])."),
+        (
+            {1: (0.03, 0.021, 0.04)},
+            "inferior",
+            "negative log-likelihood is surely beyond its margin of 0.02 nats (+0.0300 [+0.02",
+        ),
+        ({2: (0.01, 0.0, 0.02)}, "undecided", "debiased calibration error is not surely within its margin of 0.01 (+0.0100 ["),
+        ({2: (0.05, 0.04, 0.06)}, "inferior", "debiased calibration error is surely beyond its margin of 0.01 (+0.0500 ["),
+        ({0: (-0.05, -0.06, -0.04), 2: (0.01, 0.0, 0.02)}, "inferior", "ship it: accuracy is surely beyond its margin of 0.01"),
+        ({0: (0.05, 0.04, 0.06)}, "non-inferior", "and so are accuracy and"),  # better than before is no loss
     ],
 )
 def test_one_task_by_its_intervals(moved, expected, sentence):
     verdict = judge(comparison(*(moved.get(i, change) for i, change in enumerate(FINE))), MARGINS, METRIC)
     assert verdict.verdict == verdict.tasks["t"].verdict == expected
-    assert sentence in verdict.sentence and sentence in verdict.tasks["t"].sentence
+    assert sentence in verdict.sentence and verdict.sentence.count("[") == 1 and len(verdict.sentence.split()) <= 26
+    assert verdict.tasks["t"].sentence.startswith(f"t: {expected}. ")
+    assert bool(verdict.settles) == (expected == "undecided")
     assert verdict.tasks["t"].smallest_detectable == 0.02
     assert (verdict.questions_needed is None) == (verdict.decidable_margin is None) == (expected != "undecided")
 
@@ -84,22 +99,48 @@ def test_the_mean_over_tasks_decides_by_hand():
     assert needed.high == pytest.approx(2000 * (growth * math.exp(Z * spread) - 1), rel=1e-4)
     assert needed.at_loss_seen == pytest.approx(2000 * (growth * (0.01 / 0.008) ** 2 - 1), rel=1e-4)
     assert verdict.sentence == (
-        "Over 2 tasks accuracy falls by 0.0020 [-0.0090, +0.0130] (2,000 questions, 95% intervals): not surely within the "
-        "margin of 0.01; about 2,900 more [1,600, 4,700] would settle it at 80% power if nothing is lost; 2,000 can settle a "
-        "margin of 0.016 for accuracy."
+        "Do not ship it yet: accuracy is not surely within its margin of 0.01 (-0.0020 [-0.0130, +0.0090])."
     )
+    assert verdict.settles == (
+        "About 2,900 more questions would settle it if nothing is lost (80% power); these 2,000 can settle a margin of 0.016 "
+        "for accuracy."
+    )
+    assert verdict_details(verdict) == [
+        "Mean change over 2 tasks (2,000 questions, 95% intervals):",
+        "accuracy -0.0020 [-0.0130, +0.0090], margin 0.01: undecided",
+        "negative log-likelihood unchanged [+0.0000, +0.0000] nats, margin 0.02 nats: non-inferior",
+        "debiased calibration error unchanged [+0.0000, +0.0000], margin 0.01: non-inferior",
+        "Questions that would settle it if nothing is lost: 2,900 more [1,600, 4,700]",
+        "a: undecided. Accuracy -0.0040 [-0.0152, +0.0072] (1,000 questions, 97.5% intervals). "
+        "About 1,400 more questions would settle it if nothing is lost (80% power).",
+        "b: undecided. Accuracy unchanged [-0.0224, +0.0224] (1,000 questions, 97.5% intervals). "
+        "About 8,500 more questions would settle it if nothing is lost (80% power).",
+    ]
+
+
+def test_every_metric_that_is_not_within_its_margin_is_named_the_least_certain_first():
+    verdict = judge(comparison(around(0, 0.006), around(0, 0.02), around(0, 0.008)), MARGINS, METRIC)
+    assert verdict.sentence == (
+        "Do not ship it yet: negative log-likelihood is not surely within its margin of 0.02 nats (unchanged [-0.0392, "
+        "+0.0392] nats), nor are accuracy and debiased calibration error."
+    )
+    assert outcome(verdict) == "undecided: accuracy, negative log-likelihood and debiased calibration error"
+    worse = judge(comparison((-0.05, -0.06, -0.04), (0.5, 0.4, 0.6), NOTHING), MARGINS, METRIC)
+    assert (
+        worse.sentence.endswith("and so is accuracy.")
+        and outcome(worse) == "surely worse in accuracy and negative log-likelihood"
+    )
+    assert outcome(judge(comparison(*FINE), MARGINS, METRIC)) == "non-inferior"
 
 
 def test_a_model_that_is_close_to_the_margin_is_told_so():
     undecided = comparison(around(-0.009, 0.002), NOTHING, NOTHING, variance_error=0.1)
     verdict = judge(undecided, MARGINS, METRIC)
     assert verdict.questions_needed.if_lossless == 0
-    assert (
-        "about 30,000 more would settle it at 80% power at the loss seen (those asked, if nothing were lost)"
-        in verdict.sentence
-    )
+    assert verdict.settles.startswith("About 30,000 more questions would settle it at the loss seen (80% power); ")
     verdict = judge(comparison(around(-0.01, 0.002), NOTHING, NOTHING), MARGINS, METRIC)
-    assert verdict.questions_needed.at_loss_seen is None and "but at the loss seen no number settles it" in verdict.sentence
+    assert verdict.questions_needed.at_loss_seen is None
+    assert verdict.settles.startswith("At the loss seen no number of questions would settle it")
 
 
 def test_power_of_several_metrics_is_that_of_all_together():
@@ -133,12 +174,17 @@ def test_single_tasks_are_adjusted_by_holm_with_their_intervals():
 
 def test_a_task_on_which_full_precision_guesses_takes_no_part():
     verdict = judge(comparison(*FINE, task="a") | guessing(comparison(*BAD, task="guessed")), MARGINS, METRIC)
-    assert verdict.verdict == "non-inferior" and verdict.n == 1000 and verdict.sentence.startswith("Over 1 of 2 tasks ")
+    assert verdict.verdict == "non-inferior" and verdict.n == 1000
+    assert verdict_details(verdict)[0] == "Mean change over 1 of 2 tasks (1,000 questions, 95% intervals):"
     [(task, reason)] = verdict.excluded.items()
     assert task == "guessed" and "(accuracy 0.260, guessing 0.250, difference [-0.010, +0.030])" in reason
-    assert verdict.tasks["guessed"].warning in verdict.tasks["guessed"].sentence and verdict.tasks["a"].warning is None
+    guessed = verdict.tasks["guessed"]
+    assert (guessed.verdict, guessed.sentence) == ("not judged", f"guessed: not judged. {reason}.")
+    assert guessed.margins["nll"].verdict == "inferior" and verdict.tasks["a"].warning is None
     alone = judge(guessing(comparison(*FINE)), MARGINS, METRIC)
-    assert alone.verdict == "undecided" and alone.sentence.startswith("No task takes part in the verdict (t: The full-")
+    assert alone.verdict == outcome(alone) == alone.badge == "not judged"
+    assert alone.sentence == "Not judged: the full-precision run is not clearly above guessing on t." and alone.settles
+    assert len(verdict_details(alone)) == 1  # the reason, once
     above = judge(guessing(comparison(*FINE), low=-0.002), MARGINS, METRIC)  # above guessing by a one-sided test at .05
     assert above.verdict == "non-inferior" and not above.excluded
 
@@ -149,7 +195,7 @@ def test_few_questions_or_clusters_of_one_task_decide_nothing(fields):
     verdict = judge(tasks, MARGINS, METRIC)
     assert verdict.verdict == verdict.tasks["few"].verdict == "undecided" and verdict.tasks["a"].verdict == "non-inferior"
     for sentence in (verdict.sentence, verdict.tasks["few"].sentence):
-        assert "a verdict needs at least 30 questions, or clusters of them, in each task" in sentence
+        assert " verdict needs at least 30 questions, or clusters of them, in each task." in sentence
 
 
 def test_whole_texts_have_their_own_mean_of_the_nll():
@@ -159,8 +205,12 @@ def test_whole_texts_have_their_own_mean_of_the_nll():
     verdict = judge(tasks, MARGINS, METRIC)
     assert verdict.verdict == "inferior" and verdict.margins["nll"].loss == pytest.approx(0.03)
     assert verdict.margins["nll_per_token"].loss == pytest.approx(0.001) and verdict.margins["nll_per_token"].n == 62
-    assert verdict.sentence.startswith("Over 2 tasks the NLL rises by 0.0300 ")
-    assert "nats (1 task, 1,000 questions), 95% intervals: surely beyond the margin of 0.02 nats" in verdict.sentence
+    assert verdict.sentence.startswith(
+        "Do not ship it: negative log-likelihood is surely beyond its margin of 0.02 nats (+0.0300 "
+    )
+    details = verdict_details(verdict)
+    assert "nats (1 task, 1,000 questions), margin 0.02 nats: inferior" in details[2]
+    assert "negative log-likelihood per token +0.0010 " in details[4] and " nats (1 task, 62 questions), " in details[4]
 
 
 def test_margins_must_be_positive():

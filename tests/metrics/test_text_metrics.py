@@ -13,7 +13,7 @@ from scipy.stats import ttest_rel
 from bitsure.base.errors import UserError
 from bitsure.comparison import compare, judge, was_compared
 from bitsure.comparison.noise_control import NOISE_CONTROL
-from bitsure.comparison.verdict_words import verdict_sentences
+from bitsure.comparison.verdict_words import verdict_details
 from bitsure.metrics import measure
 from bitsure.metrics.metric_names import MACRO
 from bitsure.metrics.questions import question_set
@@ -124,7 +124,7 @@ def test_the_test_of_texts_keeps_its_level():
 def test_the_verdict_is_of_what_there_is():
     judged = judge(compare(both_kinds(), both_kinds(0.2), METRIC), MARGINS, METRIC).tasks
     assert set(judged["last"].margins) == {"accuracy", "nll"} and set(judged["pages"].margins) == {"nll"}
-    assert judged["pages"].verdict == "inferior" and "The NLL rises by" in judged["pages"].sentence
+    assert judged["pages"].verdict == "inferior" and "Negative log-likelihood +0.2" in judged["pages"].sentence
     assert judged["pages"].smallest_detectable > 0
     same = judge(compare(both_kinds(), both_kinds(), METRIC), MARGINS, METRIC).tasks
     assert same["pages"].verdict == "non-inferior"
@@ -134,7 +134,7 @@ def test_the_noise_control_has_what_there_is():
     noisy = [both_kinds(0.01, seed=seed) for seed in range(19)]
     found = compare(both_kinds(), both_kinds(0.1), METRIC, noisy=noisy)
     assert f"{NOISE_CONTROL}nll" in found["pages"] and f"{NOISE_CONTROL}harm" not in found["pages"]
-    said = verdict_sentences(judge(found, MARGINS, METRIC))
+    said = verdict_details(judge(found, MARGINS, METRIC))
     assert any(s.startswith("pages: noise of the same output error (19 seeds) changes the NLL of a token") for s in said)
     assert any(s.startswith("last: noise of the same output error (19 seeds) changes the right answer's prob") for s in said)
 

@@ -81,7 +81,7 @@ def test_the_page_begins_with_what_was_rounded(tmp_path):
     html = build(tmp_path, quant, full, METRIC, MARGINS, About("kv2", proof, origin)).page.read_text()
     first = html.partition("</h1>")[2]
     assert first.index("keys and values: 2 bits, error 20.0%") < first.index("asked: 20 of 2,376 questions of t")
-    assert first.index("undecided") < first.index("keys and values: 2 bits")
+    assert first.index("not judged") < first.index("keys and values: 2 bits")
     assert "0 layers" not in html and "/store/weights/abc" in html
 
 

@@ -19,14 +19,14 @@ def run(log_odds):
     return [two_choices(x, 0, i) for i, x in enumerate(p)]
 
 
-@pytest.mark.parametrize(("sign", "word"), [(-1, "falls by"), (1, "rises by")])
+@pytest.mark.parametrize(("sign", "word"), [(-1, "falls (-"), (1, "rises (+")])
 def test_the_direction_is_in_words_for_probabilities_and_log_odds(sign, word):
     change = sign * np.tile([0.11, 0.13], 60)
     sentence = shift_sentence("t", compare(run(0), run(change), METRIC)["t"])
-    assert sentence.startswith(f"t: the right answer's probability {word} 0.0")
+    assert sentence.startswith(f"t: the right answer's probability {word}0.0")
     assert "50–60% sure (40 questions)" in sentence and "90–100% sure (40)" in sentence
-    assert sentence.count(word) == 4 and sentence.count(f"{word} 0.12") == 2  # nats
-    assert sentence.count(" [+0.") == 4  # the intervals are those of the amounts
+    assert sentence.count(word) == 4 and sentence.count(f"{word}0.12") == 2  # nats
+    assert sentence.count(f" [{word[-1]}0.") == 4  # the intervals have the sign of the change
     assert "above" not in sentence and "hit" not in sentence and "Noise" not in sentence
 
 

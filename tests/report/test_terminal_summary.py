@@ -41,5 +41,5 @@ def test_the_verdict_comes_first_in_its_colour(monkeypatch, nll, badge, colour):
     head, *rest = shown.getvalue().splitlines()
     assert head == f"Verdict: \x1b[1;{colour}m{badge}\x1b[0m"
     until_table = rest[: next(i for i, line in enumerate(rest) if "a against b" in line)]
-    assert " ".join(line.strip() for line in until_table).strip() == verdict.sentence
-    assert f"\x1b[1;{colour}m: {verdict.verdict}.\x1b[0m" in shown.getvalue()
+    assert " ".join(line.strip() for line in until_table).strip() == f"{verdict.sentence} {verdict.settles}".strip()
+    assert f"0.02 nats: \x1b[1;{colour}m{verdict.verdict}\x1b[0m" in " ".join(shown.getvalue().split())

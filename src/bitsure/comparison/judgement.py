@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bitsure.comparison.losses import Loss
 from bitsure.comparison.questions_needed import Distance, errors_shown, needed_growth
 from bitsure.metrics.bootstrap import t_quantile
-from bitsure.results.verdict import INFERIOR, NON_INFERIOR, UNDECIDED, Decision, MarginVerdict, QuestionsNeeded
+from bitsure.results.verdict import INFERIOR, NON_INFERIOR, NOT_JUDGED, UNDECIDED, Decision, MarginVerdict, QuestionsNeeded
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,13 @@ class Judgement:
     """The verdict on one task or on the mean over tasks.
 
     Attributes:
-        verdict: Inferior if any metric is, non-inferior if all are, else undecided.
+        verdict: Not judged where there are no losses; inferior if any metric is, non-inferior if all are, else undecided.
         margins: Metric → its verdict.
         level: The confidence level of their intervals.
         n: How many questions there are.
         needed: What would decide; None where it is decided, or a task has too few questions for a forecast.
-        limiting: The undecided metric in most need of questions; None where `needed` is.
+        limiting: Of the metrics with this verdict the undecided one in most need of questions, the inferior one furthest beyond
+            its margin, or the non-inferior one closest to it; None where a task has too few questions.
     """
 
     verdict: Decision
@@ -34,7 +35,7 @@ class Judgement:
 
 
 def judge_losses(losses: Mapping[str, Loss], level: float, n: int) -> Judgement:
-    """Return the verdict on losses; undecided where there are none.
+    """Return the verdict on losses.
 
     Args:
         losses: Metric → its loss.
@@ -44,11 +45,19 @@ def judge_losses(losses: Mapping[str, Loss], level: float, n: int) -> Judgement:
     errors = t_quantile(math.inf, level)
     margins = {name: _against_margin(loss, level, errors) for name, loss in losses.items()}
     verdict = decide([of_metric.verdict for of_metric in margins.values()])
-    if verdict != UNDECIDED or not can_decide(losses):
+    deciding = {name: losses[name] for name, of_metric in margins.items() if of_metric.verdict == verdict}
+    if not can_decide(deciding):
         return Judgement(verdict, margins, level, n)
-    undecided = [name for name, of_metric in margins.items() if of_metric.verdict == UNDECIDED]
-    limiting = max(undecided, key=lambda name: losses[name].error_above / losses[name].limit)
-    return Judgement(verdict, margins, level, n, _questions_needed(losses.values(), errors, n), limiting)
+    limiting = max(deciding, key=lambda name: _limits(deciding[name], verdict))
+    needed = _questions_needed(losses.values(), errors, n) if verdict == UNDECIDED else None
+    return Judgement(verdict, margins, level, n, needed, limiting)
+
+
+def _limits(loss: Loss, verdict: Decision) -> float:
+    """Return what is largest for the metric that limits a verdict."""
+    if verdict == UNDECIDED:
+        return loss.error_above / loss.limit
+    return _errors(loss.value - loss.limit, loss.error_below if verdict == INFERIOR else loss.error_above)
 
 
 def can_decide(losses: Mapping[str, Loss]) -> bool:
@@ -57,7 +66,9 @@ def can_decide(losses: Mapping[str, Loss]) -> bool:
 
 
 def decide(verdicts: Collection[Decision]) -> Decision:
-    """Return inferior if any verdict is, non-inferior if all are, else undecided."""
+    """Return inferior if any verdict is, non-inferior if all are, else undecided; not judged where there are none."""
+    if not verdicts:
+        return NOT_JUDGED
     if INFERIOR in verdicts:
         return INFERIOR
     return NON_INFERIOR if set(verdicts) == {NON_INFERIOR} else UNDECIDED

@@ -12,7 +12,7 @@ from bitsure.comparison.noise_verdict import against_noise
 from bitsure.config.schema import MetricSettings, VerdictSettings
 from bitsure.metrics.metric_names import MACRO, NOISE_CONTROL, PRIMARY
 from bitsure.results.measurement import Comparison, Difference
-from bitsure.results.verdict import UNDECIDED, TaskVerdict, Verdict
+from bitsure.results.verdict import NOT_JUDGED, TaskVerdict, Verdict
 
 
 def judge(
@@ -30,11 +30,10 @@ def judge(
     about 2.5% of the cases at most, and each metric calls it inferior as rarely.
 
     The overall verdict goes by the mean losses over tasks, which count alike. A task on which the baseline is not above
-    guessing, or of which no question was compared, takes no part. A task without choices has no calibration error, and a whole
-    text no accuracy: they count in the metrics that they have. The NLL of whole texts is of a
-    token, and judged by itself. Nothing is decided where a task has fewer than `FEWEST`
-    questions or clusters. The verdicts on single tasks are adjusted for their number by Holm: a task's intervals are at the
-    level of its step.
+    guessing, or of which no question was compared, takes no part and is not judged. A task without choices has no calibration
+    error, and a whole text no accuracy: they count in the metrics that they have. The NLL of whole texts is of a token, and
+    judged by itself. Nothing is decided where a task has fewer than `FEWEST` questions or clusters. The verdicts on single
+    tasks are adjusted for their number by Holm: a task's intervals are at the level of its step.
 
     Args:
         comparison: What `compare` returned.
@@ -65,12 +64,13 @@ def judge(
     }
     return Verdict(
         verdict=overall.verdict,
-        sentence=words.overall_sentence(overall, excluded, len(tasks)),
+        sentence=words.answer(overall, losses.keys(), baseline),
+        settles=words.what_settles(overall),
         margins=overall.margins,
         n=overall.n,
         excluded=excluded,
         questions_needed=overall.needed,
-        decidable_margin=None if overall.limiting is None else overall.margins[overall.limiting].decidable_margin,
+        decidable_margin=overall.margins[overall.limiting].decidable_margin if overall.needed and overall.limiting else None,
         strict=margins.strict,
         level=level,
         noise_control=around or None,
@@ -89,16 +89,17 @@ def _task_verdict(
         judgement: The verdict on its losses; None where no question was compared.
         exclusion: Why it takes no part in the overall verdict; None if it does.
     """
+    verdict, sentence = NOT_JUDGED, f"{task}: {NOT_JUDGED}. {exclusion}."
     if judgement is None:
-        sentence = f"{task}: {UNDECIDED}. {exclusion}."
-        return TaskVerdict(verdict=UNDECIDED, sentence=sentence, warning=None, margins={}, smallest_detectable=None)
-    warning = f"{exclusion}. It takes no part in the overall verdict." if exclusion else None
+        return TaskVerdict(verdict=verdict, sentence=sentence, warning=exclusion, margins={}, smallest_detectable=None)
+    if exclusion is None:
+        verdict, sentence = judgement.verdict, words.task_sentence(task, judgement)
     return TaskVerdict(
-        verdict=judgement.verdict,
-        sentence=" ".join(filter(None, [words.task_sentence(task, judgement), warning])),
-        warning=warning,
+        verdict=verdict,
+        sentence=sentence,
+        warning=exclusion,
         margins=judgement.margins,
         smallest_detectable=values.get(PRIMARY, values["nll"]).smallest_detectable,
         level=judgement.level,
-        questions_needed=judgement.needed,
+        questions_needed=None if exclusion else judgement.needed,
     )

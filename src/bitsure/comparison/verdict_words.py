@@ -1,53 +1,106 @@
-"""A verdict in words, the same on the terminal, on pages and in W&B."""
+"""A verdict in words, the same on the terminal, on pages and in W&B.
+
+A change is quantized − full precision, and so is its interval.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from bitsure.comparison.judgement import Judgement
 from bitsure.comparison.losses import TEXT_NLL
 from bitsure.metrics.estimation import FEWEST
 from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, CALIBRATION, ONLY_BASELINE, ONLY_QUANTIZED
-from bitsure.results.measurement import Difference, Interval
-from bitsure.results.verdict import INFERIOR, NON_INFERIOR, MarginVerdict, Verdict
+from bitsure.results.measurement import Difference
+from bitsure.results.verdict import INFERIOR, NON_INFERIOR, NOT_JUDGED, UNDECIDED, Decision, MarginVerdict, Verdict
 
 FULL_PRECISION_RUN = "the full-precision run"  # what sentences call the baseline
 LABELS = {
     "accuracy": "accuracy",
-    "nll": "the NLL",
-    TEXT_NLL: "the NLL of a token of whole texts",
-    CALIBRATION: "the debiased calibration error",
+    "nll": "negative log-likelihood",
+    TEXT_NLL: "negative log-likelihood per token",
+    CALIBRATION: "debiased calibration error",
 }
 UNITS = {"nll": " nats", TEXT_NLL: " nats"}
+SHOWN, ROUNDING = 5e-5, 1e-9  # the least change that four decimals show, and the largest that is an error of floats
 MANY = 1e7  # questions; more are never asked
+ANSWERS: dict[Decision, tuple[str, str, str]] = {  # verdict → may it be shipped, where the limiting metric is, and others
+    NON_INFERIOR: ("You may ship it", "surely within", "and so"),
+    INFERIOR: ("Do not ship it", "surely beyond", "and so"),
+    UNDECIDED: ("Do not ship it yet", "not surely within", "nor"),
+}
+TOO_FEW = f"a verdict needs at least {FEWEST} questions, or clusters of them, in each task"
 
 
-def verdict_sentences(verdict: Verdict) -> list[str]:
-    """Return what stands below a verdict's own sentence: a sentence a task, and what a noise control shows."""
-    tasks = [task.sentence for task in verdict.tasks.values()]
-    return tasks + [noise.sentence for noise in (verdict.noise_control or {}).values()]
-
-
-def overall_sentence(judgement: Judgement, excluded: Mapping[str, str], tasks: int) -> str:
-    """Return the verdict over tasks in a sentence: what is lost, whether surely within the margins, and what would settle it.
+def answer(judgement: Judgement, compared: Collection[str], baseline: str) -> str:
+    """Return in one short sentence whether the model may be shipped and what limits that, with one interval at most.
 
     Args:
-        judgement: The verdict.
-        excluded: Task → why it takes no part.
-        tasks: How many tasks there are.
+        judgement: The verdict over the tasks together.
+        compared: The tasks of which questions were compared.
+        baseline: What the first of the two runs is called.
     """
-    if not judgement.margins:
-        reasons = "; ".join(f"{task}: {reason}" for task, reason in excluded.items())
-        return f"No task takes part in the verdict ({reasons})."
-    counted = f"{tasks - len(excluded)} of {tasks} tasks" if excluded else f"{tasks} tasks"
-    return f"Over {counted if tasks > 1 else 'one task'} {_outcome(judgement)}."
+    if judgement.verdict == NOT_JUDGED:
+        where = " or ".join(compared) if len(compared) == 1 else "any task that was compared"
+        return f"Not judged: {baseline} is not clearly above guessing on {where}."
+    ship, place, likewise = ANSWERS[judgement.verdict]
+    if judgement.limiting is None:
+        return f"{ship}: {TOO_FEW}."
+    label, limiting = LABELS[judgement.limiting], judgement.margins[judgement.limiting]
+    change, margin = _change(judgement.limiting, limiting), _margin(judgement.limiting, limiting)
+    others = [name for name in _deciding(judgement.margins, judgement.verdict) if name != label]
+    more = f", {likewise} {'are' if len(others) > 1 else 'is'} {_listed(others)}" if others else ""
+    return f"{ship}: {label} is {place} its margin of {margin} ({change}){more}."
+
+
+def what_settles(judgement: Judgement) -> str:
+    """Return how many questions would settle a verdict, and the margin that those asked can settle; empty if it is settled."""
+    if judgement.verdict == NOT_JUDGED:
+        return "Another task, more few-shot examples or more questions may show it above guessing."
+    if judgement.verdict != UNDECIDED or judgement.limiting is None:
+        return ""
+    limiting = judgement.margins[judgement.limiting]
+    margin = f"{limiting.decidable_margin:.2g}{UNITS.get(judgement.limiting, '')}"
+    return f"{_more(judgement)}; these {limiting.n:,} can settle a margin of {margin} for {LABELS[judgement.limiting]}."
 
 
 def task_sentence(task: str, judgement: Judgement) -> str:
-    """Return the verdict on one task in words."""
-    outcome = _outcome(judgement)
-    return f"{task}: {judgement.verdict}. {outcome[0].upper()}{outcome[1:]}."
+    """Return the verdict on one task: the changes that decide it, and how many questions would."""
+    sentence = f"{task}: {judgement.verdict}."
+    if judgement.verdict == UNDECIDED and judgement.needed is None:
+        return f"{sentence} {TOO_FEW[0].upper()}{TOO_FEW[1:]}."
+    deciding = {name: of for name, of in judgement.margins.items() if of.verdict == judgement.verdict}
+    changes = _listed([f"{LABELS[name]} {_change(name, of)}" for name, of in deciding.items()])
+    basis = f"{judgement.n:,} questions, {100 * judgement.level:.3g}% intervals"
+    settles = f" {_more(judgement)}." if judgement.verdict == UNDECIDED else ""
+    return f"{sentence} {changes[0].upper()}{changes[1:]} ({basis}).{settles}"
+
+
+def verdict_details(verdict: Verdict) -> list[str]:
+    """Return what stands below a verdict's answer, a line each: every change, every task, what a noise control shows."""
+    lines = []
+    if verdict.margins:
+        part, tasks = len(verdict.tasks) - len(verdict.excluded), len(verdict.tasks)
+        counted = f"{part} of {tasks} tasks" if verdict.excluded else f"{tasks} tasks" if tasks > 1 else "one task"
+        lines.append(f"Mean change over {counted} ({verdict.n:,} questions, {100 * verdict.level:.3g}% intervals):")
+        lines += [_detail(name, of_metric, verdict.n) for name, of_metric in verdict.margins.items()]
+    if (needed := verdict.questions_needed) and needed.low is not None and needed.if_lossless > 0:
+        low, high = question_count(needed.low), question_count(needed.high)
+        lines.append(
+            f"Questions that would settle it if nothing is lost: {question_count(needed.if_lossless)} more [{low}, {high}]"
+        )
+    if len(verdict.tasks) > 1 or not verdict.margins:
+        lines += [task.sentence for task in verdict.tasks.values()]
+    return lines + [noise.sentence for noise in (verdict.noise_control or {}).values()]
+
+
+def outcome(verdict: Verdict) -> str:
+    """Return a verdict in few words with the metrics that decided it, such as `surely worse in accuracy`."""
+    names = _listed(_deciding(verdict.margins, verdict.verdict))
+    if verdict.verdict == INFERIOR and names:
+        return f"surely worse in {names}"
+    return f"{UNDECIDED}: {names}" if verdict.verdict == UNDECIDED and names else verdict.verdict
 
 
 def exclusion(values: Mapping[str, Difference], baseline: str) -> str:
@@ -76,67 +129,52 @@ def question_count(questions: float | None) -> str:
     return f"{round(math.ceil(questions), -digits):,}"
 
 
-def rises_or_falls(change: float, ends: Interval | None) -> str:
-    """Return which way a number went and by how much, with the interval of that amount.
+def signed_change(change: float, ends: tuple[float, float] | None) -> str:
+    """Return a change with its interval, both signed, to four decimals or to one digit; one of 0 is `unchanged`.
 
     Args:
-        change: The change; -0.0 is a fall by nothing.
-        ends: The ends of the change's interval; None where it has none.
+        change: The second value less the first.
+        ends: The ends of its interval; None where it has none.
     """
-    sign = math.copysign(1, change)
-    amount = f"{'rises' if sign > 0 else 'falls'} by {abs(change):.4f}"
-    if ends is None:
-        return amount
-    low, high = sorted(sign * end for end in ends)
-    return f"{amount} [{low:+.4f}, {high:+.4f}]"
+    digits = "+.4f" if abs(change) >= SHOWN else "+.0e"
+    amount = format(change, digits) if abs(change) > ROUNDING else "unchanged"
+    return amount if ends is None else f"{amount} [{ends[0]:+.4f}, {ends[1]:+.4f}]"
 
 
-def _outcome(judgement: Judgement) -> str:
-    """Return what is lost by how much, whether that is surely within the margins, and what would settle it."""
-    shown = {name: of_metric for name, of_metric in judgement.margins.items() if of_metric.verdict == judgement.verdict}
-    is_partial = any(of_metric.n != judgement.n for of_metric in shown.values())
-    losses = _listed(
-        [_change(name, of_metric) + (f" ({_counts(of_metric)})" if is_partial else "") for name, of_metric in shown.items()]
-    )
-    limits = _listed([f"{of_metric.margin:g}{UNITS.get(name, '')}" for name, of_metric in shown.items()])
-    margins = f"the margin{'s' * (len(shown) > 1)} of {limits}"
-    intervals = f"{100 * judgement.level:.3g}% intervals"
-    basis = f", {intervals}" if is_partial else f" ({judgement.n:,} questions, {intervals})"
-    if judgement.verdict == NON_INFERIOR:
-        return f"{losses}{basis}: surely within {margins}"
-    if judgement.verdict == INFERIOR:
-        return f"{losses}{basis}: surely beyond {margins}"
-    return f"{losses}{basis}: not surely within {margins}; {_what_settles(judgement)}"
+def _deciding(margins: Mapping[str, MarginVerdict], verdict: Decision) -> list[str]:
+    """Return the labels of the metrics whose verdict is that of all together."""
+    return [LABELS[name] for name, of_metric in margins.items() if of_metric.verdict == verdict]
 
 
 def _change(name: str, of_metric: MarginVerdict) -> str:
-    sign, low, high = -1 if name == "accuracy" else 1, of_metric.ci_low, of_metric.ci_high
-    loss = of_metric.loss + 0.0  # no loss of accuracy is a fall by nothing, also where it is -0.0
-    ends = None if low is None or high is None else (sign * low, sign * high)
-    return f"{LABELS[name]} {rises_or_falls(sign * loss, ends)}{UNITS.get(name, '')}"
+    """Return the signed change behind a loss, with its interval; one of 0 is `unchanged`."""
+    low, high, sign, ends = of_metric.ci_low, of_metric.ci_high, -1 if name == "accuracy" else 1, None
+    if low is not None and high is not None:
+        low, high = sorted((sign * low + 0.0, sign * high + 0.0))  # + 0.0: no −0
+        ends = low, high
+    return f"{signed_change(sign * of_metric.loss, ends)}{UNITS.get(name, '')}"
 
 
-def _counts(of_metric: MarginVerdict) -> str:
-    """Return over how much a metric is taken that not every task has."""
+def _margin(name: str, of_metric: MarginVerdict) -> str:
+    return f"{of_metric.margin:g}{UNITS.get(name, '')}"
+
+
+def _detail(name: str, of_metric: MarginVerdict, n: int) -> str:
+    """Return a metric's change, margin and verdict, and over how much it is taken if not over all n questions."""
     tasks = of_metric.n_tasks or 1
-    return f"{tasks} task{'s' * (tasks > 1)}, {of_metric.n:,} questions"
+    part = "" if of_metric.n == n else f" ({tasks} task{'s' * (tasks > 1)}, {of_metric.n:,} questions)"
+    return f"{LABELS[name]} {_change(name, of_metric)}{part}, margin {_margin(name, of_metric)}: {of_metric.verdict}"
 
 
-def _what_settles(judgement: Judgement) -> str:
-    needed, limiting = judgement.needed, judgement.limiting
-    if needed is None or limiting is None:
-        return f"a verdict needs at least {FEWEST} questions, or clusters of them, in each task"
+def _more(judgement: Judgement) -> str:
+    """Return how many more questions would settle an undecided verdict."""
+    needed = judgement.needed
+    assert needed is not None, "asked of judgements with a forecast alone"
     if needed.if_lossless > 0:
-        ends = "" if needed.low is None else f" [{question_count(needed.low)}, {question_count(needed.high)}]"
-        more = f"about {question_count(needed.if_lossless)} more{ends} would settle it at 80% power if nothing is lost"
-    elif needed.at_loss_seen is None or needed.at_loss_seen > MANY:
-        more = "those asked would be enough at 80% power if nothing were lost, but at the loss seen no number settles it"
-    else:
-        count = question_count(needed.at_loss_seen)
-        more = f"about {count} more would settle it at 80% power at the loss seen (those asked, if nothing were lost)"
-    of_metric = judgement.margins[limiting]
-    margin = f"{of_metric.decidable_margin:.2g}{UNITS.get(limiting, '')}"
-    return f"{more}; {of_metric.n:,} can settle a margin of {margin} for {LABELS[limiting]}"
+        return f"About {question_count(needed.if_lossless)} more questions would settle it if nothing is lost (80% power)"
+    if needed.at_loss_seen is None or needed.at_loss_seen > MANY:
+        return "At the loss seen no number of questions would settle it"
+    return f"About {question_count(needed.at_loss_seen)} more questions would settle it at the loss seen (80% power)"
 
 
 def _listed(parts: list[str]) -> str:

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitsure.comparison.verdict_words import verdict_sentences
+from bitsure.comparison.verdict_words import verdict_details
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.deferral import FULL_BITS, cost_of_quantized
 from bitsure.metrics.estimation import FEWEST
@@ -76,7 +76,7 @@ def _render(report: Report, about: About, metric: MetricSettings, without: Colle
 def _verdict(report: Report) -> dict[str, Any]:
     return {
         "verdict": report.verdict,
-        "verdict_sentences": verdict_sentences(report.verdict) if report.verdict else [],
+        "verdict_details": verdict_details(report.verdict) if report.verdict else [],
         "noise_control": bool(report.verdict and report.verdict.noise_control),
     }
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
 from bitsure.base.files import write_text
-from bitsure.base.plain_text import without_controls
 from bitsure.comparison import compare, judge
 from bitsure.comparison.changes import AnswerChanges, answer_changes, write_changes
 from bitsure.comparison.published_numbers import find_published
@@ -20,8 +18,6 @@ from bitsure.records.record import Records
 from bitsure.report import figures, page, samples
 from bitsure.report.report_contents import About, Report
 from bitsure.results import MetricsByTask, PublishedNumber, write
-
-log = logging.getLogger(__name__)
 
 BASELINE_FILES = ("baseline_metrics.json", "comparison.json", "verdict.json", "published.json", "changes.parquet")
 
@@ -68,9 +64,6 @@ def _compute(
         joined = join(baseline, records)
         changed_most = samples.most_changed(joined, about.prompts or {}, metric.normalization)
         changed = answer_changes(joined, metric)
-        for task, task_verdict in judged.tasks.items():
-            if task_verdict.warning:
-                log.warning("%s: %s", without_controls(task), task_verdict.warning)
     return Report(
         metrics=measured,
         baseline_metrics=baseline_metrics,

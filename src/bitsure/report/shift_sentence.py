@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bitsure.comparison.noise_control import size_mismatch
-from bitsure.comparison.verdict_words import rises_or_falls
 from bitsure.metrics.confidence_shift import BINS, LOG_ODDS_SHIFT, PROBABILITY_SHIFT
 from bitsure.metrics.estimation import FEWEST
 from bitsure.metrics.metric_names import NOISE_CONTROL
@@ -29,9 +28,9 @@ def shift_sentence(task: str, values: Mapping[str, Difference]) -> str:
     low, high = (values[PROBABILITY_SHIFT[k]] for k in (unsure, sure))
     sentence = (
         f"{task}: the right answer's probability {_moved(low)} where full precision is {percent_of_bin(unsure)} sure "
-        f"({low.n:,} questions) and {_moved(high)} where it is {percent_of_bin(sure)} sure ({high.n:,}). In log-odds, on which "
-        f"the softmax's slope has no effect, it {_moved(values[LOG_ODDS_SHIFT[unsure]])} and "
-        f"{_moved(values[LOG_ODDS_SHIFT[sure]])} nats."
+        f"({low.n:,} questions) and {_moved(high)} where it is {percent_of_bin(sure)} sure ({high.n:,}). In log-odds (nats), "
+        f"on which the softmax's slope has no effect, it {_moved(values[LOG_ODDS_SHIFT[unsure]])} and "
+        f"{_moved(values[LOG_ODDS_SHIFT[sure]])}."
     )
     if f"{NOISE_CONTROL}{LOG_ODDS_SHIFT[unsure]}" in values:
         probability, log_odds = (
@@ -50,9 +49,12 @@ def filled_bins(values: Mapping[str, Difference], least: int) -> list[int]:
 
 
 def _moved(change: Difference) -> str:
-    if change.value is None or change.ci_low is None or change.ci_high is None or change.ci_low <= 0 <= change.ci_high:
-        return f"is not shown to change ({tables.number(change.value, sign=True)} {tables.interval(change, sign=True)})"
-    return rises_or_falls(change.value, (change.ci_low, change.ci_high))
+    value, low, high = change.value, change.ci_low, change.ci_high
+    if value == low == high == 0:
+        return "is unchanged"
+    is_shown = value is not None and low is not None and high is not None and not low <= 0 <= high
+    word = "is not shown to change" if value is None or not is_shown else "rises" if value > 0 else "falls"
+    return f"{word} ({tables.number(value, sign=True)} {tables.interval(change, sign=True)})"
 
 
 def percent_of_bin(k: int) -> str:

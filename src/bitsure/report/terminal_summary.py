@@ -8,14 +8,14 @@ from rich.console import Console
 from rich.text import Text
 
 from bitsure.base import terminal
-from bitsure.comparison.verdict_words import FULL_PRECISION_RUN
+from bitsure.comparison.verdict_words import FULL_PRECISION_RUN, verdict_details
 from bitsure.config.schema import MetricSettings
 from bitsure.report import compressibility_table, published_table, tables
 from bitsure.report.report_contents import About, Report
 from bitsure.results import Comparison, Verdict
-from bitsure.results.verdict import INFERIOR, NON_INFERIOR, UNDECIDED, Decision
+from bitsure.results.verdict import INFERIOR, NON_INFERIOR, NOT_JUDGED, UNDECIDED, Decision
 
-STYLES: dict[Decision, str] = {NON_INFERIOR: "bold green", INFERIOR: "bold red", UNDECIDED: "bold yellow"}
+STYLES: dict[Decision, str] = {NON_INFERIOR: "green", INFERIOR: "red", UNDECIDED: "yellow", NOT_JUDGED: "yellow"}
 
 
 def show(report: Report, about: About, metric: MetricSettings, places: Mapping[str, object]) -> None:
@@ -55,23 +55,22 @@ def show_comparison(comparison: Comparison, verdict: Verdict, title: str, metric
 
 
 def _show_verdict(out: Console, verdict: Verdict | None) -> None:
-    """Print the overall verdict, coloured, with its sentence."""
+    """Print the overall verdict, coloured, with its sentence and what would settle it."""
     if verdict:
-        head = Text.assemble("Verdict: ", (verdict.badge, STYLES[verdict.verdict]))
-        out.print(head, Text(verdict.sentence + "\n"), sep="\n")
+        head = Text.assemble("Verdict: ", (verdict.badge, f"bold {STYLES[verdict.verdict]}"))
+        out.print(head, *filter(None, [Text(verdict.sentence), Text(verdict.settles), "\n"]), sep="\n", end="")
 
 
 def _show_tasks(out: Console, comparison: Comparison, verdict: Verdict | None, baseline: str = FULL_PRECISION_RUN) -> None:
-    """Print what was not compared, and each task's verdict, coloured."""
+    """Print what was not compared, and the details of the verdict, each task's coloured."""
     _print(out, [tables.unjoined(comparison, baseline)])
     if verdict:
         out.print()
-        for task in verdict.tasks.values():
-            line = Text(f"- {task.sentence}")
-            line.highlight_words([f": {task.verdict}."], STYLES[task.verdict])
+        for detail in verdict_details(verdict):
+            line = Text(f"- {detail}")
+            for decision, style in STYLES.items():
+                line.highlight_regex(rf"(?<=: ){decision}(?=\.|$)", f"bold {style}")
             out.print(line)
-        for noise in (verdict.noise_control or {}).values():
-            out.print(Text(f"- {noise.sentence}"))
 
 
 def _print(out: Console, paragraphs: Sequence[Sequence[str]]) -> None:

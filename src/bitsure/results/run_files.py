@@ -119,6 +119,14 @@ class Provenance(Result):
     """The same of full precision, where that was scored on other data."""
 
 
+INTERRUPTED = "interrupted"  # the error of a run that was stopped by Ctrl-C or a signal
+
+
+def state_in_words(state: str, error: str | None) -> str:
+    """Return the state of a run as people are told it: `stopped` where it was interrupted, which status.json calls failed."""
+    return "stopped" if state == "failed" and error == INTERRUPTED else state
+
+
 class Status(Result):
     """status.json."""
 

@@ -9,15 +9,17 @@ from pydantic import Field
 from bitsure.results.measurement import Number
 from bitsure.results.result import Result
 
-Decision = Literal["non-inferior", "inferior", "undecided"]
+Decision = Literal["non-inferior", "inferior", "undecided", "not judged"]
 NON_INFERIOR: Decision = "non-inferior"
 INFERIOR: Decision = "inferior"
 UNDECIDED: Decision = "undecided"
+NOT_JUDGED: Decision = "not judged"
 Place = Literal["worse", "within", "better", "below", "above"]
 BADGES: dict[Decision, str] = {
     NON_INFERIOR: "non-inferior (within the margins)",
     INFERIOR: "inferior (beyond a margin)",
     UNDECIDED: UNDECIDED,
+    NOT_JUDGED: NOT_JUDGED,
 }
 
 
@@ -61,11 +63,12 @@ class TaskVerdict(Result):
     """The verdict on one task, adjusted for the number of tasks."""
 
     verdict: Decision
-    """Inferior if any metric is, non-inferior if all are, else undecided."""
+    """Not judged if it takes no part in the overall verdict; else inferior if any metric is, non-inferior if all are, or
+    undecided."""
     sentence: str
-    """The verdict in words."""
+    """The verdict with the changes that decide it, or why there is none."""
     warning: str | None
-    """What makes the verdict worth little, such as a model that guesses; null where nothing does."""
+    """Why it takes no part in the overall verdict, such as a model that guesses; null where it does."""
     margins: dict[str, MarginVerdict]
     """Metric → its verdict; empty where no question was compared."""
     smallest_detectable: float | None
@@ -90,9 +93,12 @@ class Verdict(Result):
     """verdict.json."""
 
     verdict: Decision
-    """The verdict on all tasks together: inferior if any metric of `margins` is, non-inferior if all are, else undecided."""
+    """The verdict on all tasks together: not judged where no task takes part; else inferior if any metric of `margins` is,
+    non-inferior if all are, or undecided."""
     sentence: str = ""
-    """What is lost, whether that is surely within the margins, and what would settle it."""
+    """Whether the model may be shipped and what limits that."""
+    settles: str = ""
+    """How many more questions would settle it and the margin that those asked can settle; empty where it is settled."""
     margins: dict[str, MarginVerdict] = Field(default_factory=dict)
     """Metric → the mean of its loss over the tasks that take part and have it, against its margin; empty where no task does.
     `nll` is of a question's answer; the NLL of whole texts, of a token, is `nll_per_token`."""

@@ -22,12 +22,11 @@ from bitsure.base.out_of_memory import memory_errors
 from bitsure.base.progress import working
 from bitsure.config.run_config import read_run_config
 from bitsure.results import Status
-from bitsure.results.run_files import State
+from bitsure.results.run_files import INTERRUPTED, State
 from bitsure.results.run_results import results_are_whole
 
 MOST_NAMED = 4  # settings in an error message
 BROKEN_OFF = ("failed", "killed", "timed out")
-INTERRUPTED = "interrupted"
 
 
 class RunDirectory:

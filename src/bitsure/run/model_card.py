@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from bitsure.base.plain_text import without_controls
-from bitsure.comparison.verdict_words import verdict_sentences
+from bitsure.comparison.verdict_words import verdict_details
 from bitsure.config.report_settings import read_report_settings
 from bitsure.metrics.metric_names import MACRO
 from bitsure.report import rounded, tables
@@ -92,9 +92,9 @@ def model_card(run_dir: Path, place: str, settings: Mapping[str, Any], hashes: M
 
 
 def _verdict(verdict: Verdict) -> list[str]:
-    """Return the verdict over the tasks, and a list of theirs."""
-    tasks = "\n".join(f"- {_plain(sentence)}" for sentence in verdict_sentences(verdict))
-    return [f"**{verdict.badge.capitalize()}.** {_plain(verdict.sentence)}", tasks]
+    """Return the verdict over the tasks, and a list of its details."""
+    details = "\n".join(f"- {_plain(sentence)}" for sentence in verdict_details(verdict))
+    return [f"**{verdict.badge.capitalize()}.** {_plain(f'{verdict.sentence} {verdict.settles}'.strip())}", details]
 
 
 def _differences(comparison: Comparison, level: float, verdict: Verdict | None) -> list[str]:

@@ -185,4 +185,5 @@ def _costs(prepared: PreparedRun, quantized: QuantizedRun | None) -> Costs:
 def _check_strict(config: Config, verdict: Verdict, run_dir: Path) -> None:
     if config.verdict.strict and verdict.verdict != NON_INFERIOR:
         name = f"{config.model.name} with {config.quant.name}"
-        raise UserError(f"verdict=strict: {name} is {verdict.verdict}. {verdict.sentence} See {run_dir / 'report.html'}.")
+        sentence = f"{verdict.sentence} {verdict.settles}".strip()
+        raise UserError(f"verdict=strict: {name} is {verdict.verdict}. {sentence} See {run_dir / 'report.html'}.")

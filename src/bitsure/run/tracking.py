@@ -102,6 +102,7 @@ def _summary(report: Report) -> dict[str, object]:
         summary |= {f"{fit(task)}/delta/{name}": difference.value for name, difference in values.items()}
     if report.verdict:
         summary |= {"verdict": report.verdict.verdict, "verdict_sentence": report.verdict.sentence}
+        summary["verdict_settles"] = report.verdict.settles
         summary |= {f"{fit(task)}/verdict": task_verdict.verdict for task, task_verdict in report.verdict.tasks.items()}
     return summary
 

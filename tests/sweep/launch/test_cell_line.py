@@ -9,7 +9,9 @@ import pytest
 
 from bitsure.results import Labels, Status, SweepPlan, write
 from bitsure.results.run_files import PlannedCell
+from bitsure.results.verdict import MarginVerdict, Verdict
 from bitsure.sweep.launch.cell_line import cell_line
+from bitsure.sweep.report.cell_results import read_cells
 
 ASKED = Labels(model="a/final", quantizer="w4a8kv4")
 
@@ -39,6 +41,34 @@ def test_a_line_has_the_cells_place_labels_setting_and_the_time_left(sweep):
     end(sweep, 2, "failed", time.time() - 10)
     assert cell_line(sweep / "2", sweep, ASKED).ended(9).plain == "cell 3 of 3: a/final, w4a8kv4, task.limit=7: failed; 0:00:09"
     assert line.done_before().plain == f"{line.name}: done before"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        ("inferior", "surely worse in negative log-likelihood"),
+        ("undecided", "undecided: negative log-likelihood"),
+        ("non-inferior", "non-inferior"),
+    ],
+)
+def test_the_result_names_the_metrics_that_decided(sweep, verdict, words):
+    fine = MarginVerdict(verdict="non-inferior", loss=0.0, ci_low=0.0, ci_high=0.0, margin=0.01, n=600)
+    margins = {"accuracy": fine, "nll": fine.model_copy(update={"verdict": verdict})}
+    judged = Verdict(verdict=verdict, margins=margins, strict=False, level=0.95, noise_control=None, tasks={})
+    end(sweep, 0, "done", time.time())
+    write(sweep / "0" / "verdict.json", judged)
+    assert (
+        cell_line(sweep / "0", sweep, ASKED)
+        .ended(9)
+        .plain.startswith(f"cell 1 of 3: a/final, w4a8kv4, task.limit=5: {words}; ")
+    )
+
+
+def test_a_cell_that_was_interrupted_is_called_stopped(sweep):
+    write(sweep / "2" / "status.json", Status(state="failed", error="interrupted"))
+    assert cell_line(sweep / "2", sweep, ASKED).ended(9).plain.endswith(": stopped; 0:00:09")
+    [*_, cell] = read_cells(sweep)
+    assert (cell.state, cell.state_in_words) == ("failed", "stopped")
 
 
 def test_without_a_plan_a_cell_goes_by_its_directory(tmp_path):

@@ -150,7 +150,7 @@ def test_no_end_of_a_cell_is_the_end_of_the_others_and_the_same_command_runs_wha
     code, output, cells = sweep.run("raise", "kill", "done")
     assert (code, states(cells)) == (1, ["failed", "killed", "done"]), output
     assert cells[0].error == "ValueError: of no use" and "SIGKILL" in cells[1].error
-    assert "2 failed; the same command tries again what did" in output and "ValueError: of no use" in output
+    assert "2 failed or stopped; the same command tries again what did" in output and "ValueError: of no use" in output
     plan = json.loads((tmp_path / "sweep" / "plan.json").read_text())["cells"]
     assert [cell["name"] for cell in plan] == ["pocket-300k rtn2", "pocket-300k rtn3", "pocket-300k none"]
     assert plan[0]["directory"] == CELLS[0] and "quant=rtn2" in plan[0]["overrides"]

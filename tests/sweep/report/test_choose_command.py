@@ -33,12 +33,12 @@ def chosen(capsys, folder, *options: str) -> str:
 
 def test_the_smallest_is_named_with_the_runner_up_and_all_others(sweep, capsys):
     out = chosen(capsys, sweep)
-    assert "m: choose gptq4. Of 5 it is the smallest whose loss of accuracy is surely below 0.01: +0.0000 [-0.0" in out
-    assert "It is in gptq4. Runner-up: gptq8. Surely worse: rtn2. Undecided: gptq3 (" in out
+    assert "m: choose gptq4. Of 5 it is the smallest that surely loses less than 0.01 of accuracy (unchanged [-0.0" in out
+    assert "It is in gptq4. Runner-up: gptq8. Surely worse: rtn2. Undecided in accuracy: gptq3 (" in out
     assert re.search(r"rtn4 \([\d,]+ more questions\)\.", out)
-    assert "Mean over t: 600 questions. Intervals hold for all candidates at once, at 95%." in out
+    assert "Mean over t: 600 questions. Intervals and “by accuracy” hold for all candidates at once, at 95%;" in out
     assert "Not in the mean, because full precision is not above guessing there: chance." in out
-    assert "other: nothing to choose. No candidate can be judged. Not judged: broken (failed)." in out
+    assert "other: not judged. No candidate can be judged. Not judged: broken (failed)." in out
 
 
 def test_a_limit_of_size_and_a_margin_change_the_choice(sweep, capsys):
@@ -53,8 +53,8 @@ def test_a_limit_of_size_and_a_margin_change_the_choice(sweep, capsys):
 def test_undecided_ones_say_how_many_questions_they_need(sweep, capsys):
     main(["choose", str(sweep)])
     rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(("gptq", "rtn"))}
-    assert rows["rtn4"][6] == "undecided" and int(rows["rtn4"][7].replace(",", "")) > 10_000
-    assert rows["rtn2"][6:] == ["inferior"] and rows["gptq8"][1:3] == ["0.001", "8.00"]
+    assert rows["rtn4"][6:8] == ["undecided", "–"] and int(rows["rtn4"][8].replace(",", "")) > 10_000
+    assert rows["rtn2"][3].startswith("-") and rows["rtn2"][6:] == ["inferior", "–"] and rows["gptq8"][1:3] == ["0.001", "8.00"]
 
 
 def test_a_candidate_without_its_changes_or_a_task_is_not_judged(tmp_path, capsys):
@@ -82,12 +82,9 @@ def test_cells_with_other_tasks_of_one_quantizer_are_one_candidate(tmp_path, cap
 @pytest.mark.parametrize(
     ("decision", "words"),
     [
-        (
-            "inferior",
-            "m: choose gptq8. {}; passed over for another loss surely beyond its margin: gptq4 (the NLL). It is in gptq8.",
-        ),
-        ("undecided", "m: choose gptq4 by accuracy alone. {}. Its own verdict leaves undecided: the NLL."),
-        ("non-inferior", "m: choose gptq4. {}. It is in gptq4. Runner-up: gptq8."),
+        ("inferior", "m: choose gptq8. {} It is in gptq8. Runner-up: none. Surely worse: gptq4 (negative log-likelihood). Und"),
+        ("undecided", "m: choose gptq4 by accuracy alone. {} Its own verdict leaves undecided: negative log-likelihood."),
+        ("non-inferior", "m: choose gptq4. {} It is in gptq4. Runner-up: gptq8."),
     ],
 )
 def test_a_smaller_one_that_keeps_accuracy_and_loses_nll_is_not_simply_chosen(tmp_path, capsys, decision, words):
@@ -97,8 +94,9 @@ def test_a_smaller_one_that_keeps_accuracy_and_loses_nll_is_not_simply_chosen(tm
     verdict = Verdict(verdict=decision, margins=margins, strict=False, level=0.95, noise_control=None, tasks={})
     write_quantized(tmp_path, "gptq8", 0)
     write(write_quantized(tmp_path, "gptq4", 0) / "verdict.json", verdict)
-    out = re.sub(r"Of 2 it is the smallest.*?\]", "{}", chosen(capsys, tmp_path))
-    assert out.startswith(words)
+    printed = chosen(capsys, tmp_path)
+    assert re.sub(r"Of 2 it is the smallest.*? nothing else\.", "{}", printed).startswith(words)
+    assert re.search(rf"gptq4 .*? non-inferior {decision} gptq8", printed)  # by accuracy, and its own verdict
     [choice] = build_sweep_report(tmp_path).choices
     assert choice.outcome == ("undecided" if decision == "undecided" else "non-inferior")
 
@@ -116,7 +114,7 @@ def test_there_is_no_choice_among_runs_of_other_questions(tmp_path, capsys):
     numbers = (table["question"].to_numpy() // 2).astype("uint64")
     pq.write_table(table.set_column(1, "question", [numbers]), tmp_path / "gptq4" / "changes.parquet")
     out = chosen(capsys, tmp_path)
-    assert "m: nothing to choose. No question of t was put to all of gptq4, gptq8." in out
+    assert "m: not judged. No question of t was put to all of gptq4, gptq8." in out
 
 
 def test_what_is_no_sweep_or_holds_no_quantized_model_is_refused(tmp_path):

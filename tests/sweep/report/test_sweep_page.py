@@ -47,7 +47,7 @@ def test_the_choice_comes_first_and_then_a_matrix_with_the_way_to_each_cell(two_
     text = (folder / "1-model0-rtn2" / "comparison.json").read_text()
     (folder / "1-model0-rtn2" / "comparison.json").write_text(text[:99])
     html = build_sweep_report(folder).page.read_text()
-    order = [html.index(part) for part in ("nothing to choose", "<nav", 'id="matrix"', 'id="choice"', 'id="numbers"')]
+    order = [html.index(part) for part in ("not judged", "<nav", 'id="matrix"', 'id="choice"', 'id="numbers"')]
     assert order == sorted(order) and html.index('id="tables"') > order[-1]
     assert 'href="0-model0-rtn4/report.html"' in html
     assert 'class="badge damaged"' in html and "Missing or failed" in html
@@ -164,10 +164,7 @@ def test_the_command_takes_a_sweeps_directory(two_cells, tmp_path, capsys):
     assert "3 cells: 2 done, 1 killed" in printed and "signal 9" in printed and "full precision" in printed
     lines = printed.splitlines()
     table = lines[lines.index("task_0, and its change from full precision") :]
-    assert (
-        max(map(len, table[:12])) <= 80
-        and "model0: nothing to choose. Full precision is not above guessing on any task." in lines
-    )
+    assert max(map(len, table[:12])) <= 80 and "model0: not judged. Full precision is not above guessing on any task." in lines
     assert not (folder / "wandb").exists()
     with pytest.raises(SystemExit, match="--metric works on one of its runs"):
         main(["report", str(folder), "--metric", "paper_compat"])

@@ -22,7 +22,7 @@ from bitsure.base.progress import working
 from bitsure.config import own_code
 from bitsure.config.paths import PROJECT
 from bitsure.results import Status, SweepPlan, Verdict
-from bitsure.results.run_files import PlannedCell
+from bitsure.results.run_files import PlannedCell, state_in_words
 from bitsure.sweep.launch.composing import ComposedCell, compose_cells
 
 LAUNCHERS = {  # the package of each, and the project's extra that brings it
@@ -131,7 +131,7 @@ def _finish(sweep_dir: Path) -> None:
         traceback.print_exc()
         failed.append(f"- the sweep's report could not be made: {error}")
     if failed:
-        sys.exit("\n".join(["", f"{len(failed)} failed; the same command tries again what did:", *failed]))
+        sys.exit("\n".join(["", f"{len(failed)} failed or stopped; the same command tries again what did:", *failed]))
 
 
 def failures(sweep_dir: Path) -> list[str]:
@@ -156,7 +156,8 @@ def _why_failed(run_dir: Path) -> str | None:
     if status is None:
         return "not started: it has no status.json"
     if status.state != "done":
-        return f"{status.state}: {(status.error or 'its process ended without an error message').splitlines()[0]}"
+        error = status.error or "its process ended without an error message"
+        return f"{state_in_words(status.state, status.error)}: {error.splitlines()[0]}"
     if verdict and verdict.strict and verdict.verdict != "non-inferior":
         return f"verdict=strict: {verdict.verdict}"
     return None

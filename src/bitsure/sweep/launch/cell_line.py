@@ -10,13 +10,13 @@ from rich.text import Text
 
 from bitsure.base.errors import UserError
 from bitsure.base.progress import clock
-from bitsure.metrics.metric_names import MACRO
-from bitsure.report.tables import interval, number
-from bitsure.results import Comparison, Labels, SweepPlan, Verdict, read, read_if_there
+from bitsure.comparison.verdict_words import outcome
+from bitsure.report.terminal_summary import STYLES
+from bitsure.results import Labels, SweepPlan, Verdict, read, read_if_there
+from bitsure.results.run_files import state_in_words
 from bitsure.run.directory import read_status
 
 IN_LABELS = ("model=", "model.path=", "model.repo=", "quant=", "quant.")  # overrides that the labels tell
-STYLES = {"non-inferior": "green", "inferior": "red", "undecided": "yellow"}
 
 
 @dataclass(frozen=True)
@@ -60,19 +60,12 @@ class CellLine:
     def _result(self) -> Text:
         status = read_status(self.run_dir)
         if status is None or status.state != "done":
-            return Text(status.state if status else "failed", "red")
+            return Text(state_in_words(status.state, status.error) if status else "failed", "red")
         try:
             verdict = read_if_there(self.run_dir / "verdict.json", Verdict)
-            comparison = read_if_there(self.run_dir / "comparison.json", Comparison) or {}
         except UserError as error:
             return Text(str(error), "red")
-        if verdict is None:
-            return Text("done")
-        differences = comparison.get(MACRO) or next(iter(comparison.values()), {})
-        result = Text(verdict.verdict, STYLES[verdict.verdict])
-        if accuracy := differences.get("accuracy"):
-            result.append(f", accuracy {number(accuracy.value, True)} {interval(accuracy, True)}", "default")
-        return result
+        return Text(outcome(verdict), STYLES[verdict.verdict]) if verdict else Text("done")
 
     def _seconds_left(self) -> float | None:
         """Return the time for the cells that are left, at the pace since the command began; None if that is not known."""

@@ -26,8 +26,8 @@ from bitsure.base.errors import UserError
 from bitsure.base.processes import end_with_parent
 from bitsure.base.progress import begin_cell
 from bitsure.config.schema import Config, resolved
-from bitsure.results.run_files import State
-from bitsure.run.directory import INTERRUPTED, is_done, read_status, signals_ignored, write_end
+from bitsure.results.run_files import INTERRUPTED, State
+from bitsure.run.directory import is_done, read_status, signals_ignored, write_end
 from bitsure.sweep.launch import gpus
 from bitsure.sweep.launch.cell_line import CellLine
 

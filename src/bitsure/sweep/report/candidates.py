@@ -37,6 +37,11 @@ class Candidate:
         """Bytes on disk; bits per weight where they are unknown, which is so for all candidates of a model."""
         return self.columns.size_bytes or self.columns.bits_per_weight or math.inf
 
+    @property
+    def own_verdict(self) -> str:
+        """What its cells' own verdicts are, on every metric and without allowing for the choice; empty where none is known."""
+        return ", ".join(dict.fromkeys(cell.verdict.verdict for cell in self.cells if cell.verdict))
+
     def other_losses(self, verdict: Decision) -> list[str]:
         """Return the metrics besides accuracy on which a cell's own verdict is this one, in words."""
         verdicts = [cell.verdict.margins for cell in self.cells if cell.verdict]
@@ -91,7 +96,7 @@ def read_candidates(
 
 
 def _candidates_of(runs: list[tuple[CellResult, CellColumns]], changes: CellChanges, max_bytes: int | None) -> ModelCandidates:
-    not_judged = {cell.name: cell.state for cell, _ in runs if not cell.done}
+    not_judged = {cell.name: cell.state_in_words for cell, _ in runs if not cell.done}
     by_settings: dict[tuple[object, ...], Candidate] = {}
     for cell, columns in runs:
         if cell.done:

@@ -28,7 +28,7 @@ from bitsure.results import (
     read,
     read_if_there,
 )
-from bitsure.results.run_files import ModelOrigin, PlannedCell
+from bitsure.results.run_files import ModelOrigin, PlannedCell, state_in_words
 from bitsure.sweep.report.cell_settings import read_cell_settings
 
 FULL_PRECISION = "none"  # the quantizer's name of a model in full precision
@@ -67,6 +67,11 @@ class CellResult:
     def done(self) -> bool:
         """Whether the cell has finished and all its results can be read."""
         return self.state == DONE
+
+    @property
+    def state_in_words(self) -> str:
+        """The state; `stopped` for a cell that was interrupted."""
+        return state_in_words(self.state, self.error)
 
     @property
     def report_link(self) -> str:

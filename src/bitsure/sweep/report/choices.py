@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from itertools import islice
 
 from bitsure.comparison.choosing import CandidateVerdict, QuantizerChoice, choose
-from bitsure.comparison.verdict_words import question_count
+from bitsure.comparison.verdict_words import question_count, signed_change
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.estimation import FEWEST
-from bitsure.results.verdict import INFERIOR, NON_INFERIOR, UNDECIDED, Decision
+from bitsure.results.verdict import INFERIOR, NON_INFERIOR, NOT_JUDGED, UNDECIDED, Decision
 from bitsure.sweep.report.candidates import Candidate, ModelCandidates, losses_in_common, read_candidates
 from bitsure.sweep.report.cell_changes import CellChanges
 from bitsure.sweep.report.cell_results import CellResult
 
 MOST_NAMED = 8  # candidates in a sentence
+BY_ACCURACY, OWN_VERDICT = "by accuracy", "own verdict"  # columns of the table of candidates
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,18 @@ class JudgedCandidate:
 
     @property
     def verdict(self) -> Decision:
-        """The verdict that allows for the selection."""
+        """The verdict on its accuracy that allows for the selection."""
         return self.result.verdict
+
+    @property
+    def worse_in(self) -> list[str]:
+        """The metrics besides accuracy in which a cell's own verdict finds it surely worse, in words."""
+        return self.candidate.other_losses(INFERIOR)
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether it is surely worse in any metric."""
+        return self.verdict == INFERIOR or bool(self.worse_in)
 
     @property
     def size(self) -> str:
@@ -45,12 +56,15 @@ class JudgedCandidate:
         return ", ".join(filter(None, (size, bits)))
 
     @property
-    def loss(self) -> str:
-        """The loss of accuracy with its simultaneous interval."""
-        result = self.result
-        if math.isnan(result.ci_low):
-            return f"{result.loss + 0.0:+.4f}"
-        return f"{result.loss + 0.0:+.4f} [{result.ci_low:+.4f}, {result.ci_high:+.4f}]"
+    def change(self) -> str:
+        """The change of accuracy, quantized − full precision, with its simultaneous interval."""
+        low, high = -self.result.ci_high + 0.0, -self.result.ci_low + 0.0  # no −0
+        return signed_change(-self.result.loss, None if math.isnan(low) else (low, high))
+
+    @property
+    def answers(self) -> tuple[str, str, str]:
+        """The change of accuracy, the verdict on it, and the verdict of the candidate's own run."""
+        return self.change, self.verdict, self.candidate.own_verdict or "–"
 
     @property
     def more_if_lossless(self) -> str:
@@ -63,6 +77,11 @@ class JudgedCandidate:
     def more_at_this_loss(self) -> str:
         """The same if the true loss is the one seen."""
         return question_count(self.result.needed.at_loss_seen) if self.result.needed else ""
+
+    @property
+    def with_worse(self) -> str:
+        """The label of a candidate that is surely worse, with the metrics if accuracy is not among them."""
+        return self.label if self.verdict == INFERIOR else f"{self.label} ({', '.join(self.worse_in)})"
 
     @property
     def with_questions(self) -> str:
@@ -106,11 +125,6 @@ class ModelChoice:
         return [judged[i] for i in self.choice.fit] if self.choice else []
 
     @property
-    def passed_over(self) -> list[JudgedCandidate]:
-        """Those of them that a cell's own verdict finds surely worse on another metric."""
-        return [judged for judged in self.accurate if judged.candidate.other_losses(INFERIOR)]
-
-    @property
     def chosen(self) -> JudgedCandidate | None:
         """The smallest candidate that is surely within the margin of accuracy, and surely worse on no other metric."""
         return next(self._eligible, None)
@@ -122,7 +136,7 @@ class ModelChoice:
 
     @property
     def _eligible(self) -> Iterator[JudgedCandidate]:
-        return (judged for judged in self.accurate if not judged.candidate.other_losses(INFERIOR))
+        return (judged for judged in self.accurate if not judged.is_worse)
 
     @property
     def unsettled(self) -> list[str]:
@@ -131,16 +145,15 @@ class ModelChoice:
 
     @property
     def outcome(self) -> Decision:
-        """Non-inferior where the chosen one is so on all metrics, inferior where all are surely worse, else undecided."""
+        """Non-inferior where the chosen one is so on all metrics, inferior where all are surely worse, else undecided.
+
+        Not judged where nothing can be.
+        """
+        if self.choice is None:
+            return NOT_JUDGED
         if self.chosen is not None:
             return UNDECIDED if self.unsettled else NON_INFERIOR
-        judged = self.judged
-        worse = len(self.with_verdict(INFERIOR)) + len(self.passed_over)
-        return INFERIOR if judged and worse == len(judged) else UNDECIDED
-
-    def with_verdict(self, verdict: Decision) -> list[JudgedCandidate]:
-        """Return the candidates that have a verdict."""
-        return [judged for judged in self.judged if judged.verdict == verdict]
+        return INFERIOR if all(judged.is_worse for judged in self.judged) else UNDECIDED
 
     @property
     def why_nothing(self) -> str | None:
@@ -197,7 +210,7 @@ def summary(choices: Sequence[ModelChoice]) -> str:
 def badge(choice: ModelChoice) -> str:
     """Return the choice for one model in few words."""
     if choice.choice is None:
-        return "nothing to choose"
+        return NOT_JUDGED
     if choice.chosen is not None:
         return f"choose {choice.chosen.label}{' by accuracy alone' if choice.unsettled else ''}"
     return "none may be shipped" if choice.outcome == INFERIOR else "no choice yet"
@@ -207,19 +220,15 @@ def reason(choice: ModelChoice) -> str:
     """Return why that is the choice, in a sentence."""
     if why := choice.why_nothing:
         return f"{why[0].upper()}{why[1:]}."
-    chosen, passed_over = choice.chosen, ""
-    if choice.passed_over:
-        worse = (f"{judged.label} ({', '.join(judged.candidate.other_losses(INFERIOR))})" for judged in choice.passed_over)
-        passed_over = f"; passed over for another loss surely beyond its margin: {_named(list(worse))}"
-    if chosen is None and passed_over:
-        return f"None that surely loses less than {choice.margin:g} of accuracy may be shipped{passed_over}."
-    if chosen is None:
-        every = "Every candidate surely loses more" if choice.outcome == INFERIOR else "No candidate surely loses less"
-        return f"{every} than {choice.margin:g} of accuracy."
+    if (chosen := choice.chosen) is None:
+        if choice.outcome == INFERIOR:
+            return "Every candidate is surely worse than a margin allows."
+        but = " without being surely worse in something else" if choice.accurate else ""
+        return f"No candidate surely loses less than {choice.margin:g} of accuracy{but}."
     unsettled = f" Its own verdict leaves undecided: {', '.join(choice.unsettled)}." if choice.unsettled else ""
     return (
-        f"Of {len(choice.judged)} it is the smallest whose loss of accuracy is surely below {choice.margin:g}: {chosen.loss}"
-        f"{passed_over}.{unsettled}"
+        f"Of {len(choice.judged)} it is the smallest that surely loses less than {choice.margin:g} of accuracy "
+        f"({chosen.change}) and is surely worse in nothing else.{unsettled}"
     )
 
 
@@ -229,8 +238,9 @@ def others(choice: ModelChoice) -> Iterator[tuple[str, str]]:
         return
     if choice.chosen is not None:
         yield "Runner-up", choice.runner_up.label if choice.runner_up else "none"
-    yield "Surely worse", _named([judged.label for judged in choice.with_verdict(INFERIOR)])
-    yield "Undecided", _named([judged.with_questions for judged in choice.with_verdict(UNDECIDED)])
+    undecided = [judged for judged in choice.judged if judged.verdict == UNDECIDED and not judged.is_worse]
+    yield "Surely worse", _named([judged.with_worse for judged in choice.judged if judged.is_worse])
+    yield "Undecided in accuracy", _named([judged.with_questions for judged in undecided])
 
 
 def notes(choice: ModelChoice) -> Iterator[str]:
@@ -238,7 +248,10 @@ def notes(choice: ModelChoice) -> Iterator[str]:
     model = choice.model
     if choice.choice is not None:
         names, questions = ", ".join(choice.tasks), sum(choice.tasks.values())
-        yield f"Mean over {names}: {questions:,} questions. Intervals hold for all candidates at once, at {choice.level:.0%}."
+        yield (
+            f"Mean over {names}: {questions:,} questions. Intervals and “{BY_ACCURACY}” hold for all candidates at once, at "
+            f"{choice.level:.0%}; “{OWN_VERDICT}” is that of each run by itself, on every metric."
+        )
         if choice.few:
             yield f"Nothing is decided: {', '.join(choice.few)} has fewer than {FEWEST} questions, or clusters of them."
     if model.guessing:

@@ -13,10 +13,13 @@ from bitsure.base.errors import UserError
 from bitsure.config.report_settings import read_report_settings
 from bitsure.sweep.report.cell_changes import CellChanges
 from bitsure.sweep.report.cell_results import read_cells
-from bitsure.sweep.report.choices import ModelChoice, badge, choose_for_models, notes, others, reason
+from bitsure.sweep.report.choices import BY_ACCURACY, OWN_VERDICT, ModelChoice, badge, choose_for_models, notes, others, reason
 
-COLUMNS = ("quantizer", "MB", "bits", "loss of accuracy", "verdict", "more questions if lossless", "at this loss")
-WIDTH = 110  # characters of a table that is not printed to a terminal
+COLUMNS = (
+    *("quantizer", "MB", "bits", "change of accuracy", BY_ACCURACY, OWN_VERDICT),
+    *("more questions\nif lossless", "\nat this loss"),
+)
+WIDTH = 116  # characters of a table that is not printed to a terminal
 
 
 def choose_quantizers(sweep_dir: Path, max_bytes: int | None = None, margin: float | None = None) -> None:
@@ -63,16 +66,15 @@ def _answer(choice: ModelChoice) -> str:
 def _table(choice: ModelChoice) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     for i, name in enumerate(COLUMNS):
-        number = 0 < i < 4 or i > 4
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
+        number = 0 < i < 4 or i > 5
+        table.add_column(name, justify="right" if number else "left", overflow="fold", no_wrap=i == 3)
     for judged in choice.judged:
         size, bits = judged.candidate.columns.size_bytes, judged.candidate.columns.bits_per_weight
         cells = (
             judged.label,
             "–" if size is None else f"{size / 1e6:.3g}",
             "–" if bits is None else f"{bits:.2f}",
-            judged.loss,
-            judged.verdict,
+            *judged.answers,
             judged.more_if_lossless,
             judged.more_at_this_loss,
         )

@@ -67,7 +67,7 @@ def _render(report: SweepReport, pictures: list[_Shown], without: Collection[str
         candidate_columns=sweep_head.CANDIDATE_COLUMNS,
         matrix=verdict_matrix(report.cells),
         results=results_table(report.models),
-        unfinished=[(cell.name, cell.path, cell.state, cell.error or "") for cell in report.cells if not cell.done],
+        unfinished=[(cell.name, cell.path, cell.state_in_words, cell.error or "") for cell in report.cells if not cell.done],
         unplanned=report.unplanned,
         study={} if "study" in without else study_tables(report.models, STUDY | own),
         paper={} if "paper" in without else study_tables(report.models, PAPER),

@@ -45,4 +45,4 @@ class SweepReport:
     @property
     def states(self) -> dict[str, int]:
         """State → how many cells have it."""
-        return dict(Counter(cell.state for cell in self.cells))
+        return dict(Counter(cell.state_in_words for cell in self.cells))

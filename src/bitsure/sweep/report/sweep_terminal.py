@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bitsure.base import terminal
-from bitsure.results.verdict import INFERIOR, NON_INFERIOR, UNDECIDED
+from bitsure.report.terminal_summary import STYLES
 from bitsure.sweep.report.choices import ModelChoice, badge, others, reason, summary
 from bitsure.sweep.report.study_row import StudyRow, grouped, over_tasks
 from bitsure.sweep.report.sweep_report import SweepReport
@@ -24,7 +24,6 @@ COLUMNS = {  # the last are left out first where the terminal is narrow
     "expected_calibration_error": "calibration\nerror",
     "confidence": "confidence",
 }
-COLOURS = {NON_INFERIOR: "green", INFERIOR: "red", UNDECIDED: "yellow"}
 NAME_WIDTH = 24  # columns for names at the least
 NUMBER_WIDTH = 13  # columns of a number, its change and the gap before them
 
@@ -37,7 +36,9 @@ def show_sweep(report: SweepReport) -> None:
         out.print(table)
     for cell in report.cells:
         if not cell.done:
-            out.print(f"{cell.state}: {cell.name}" + (f"\n{indent(cell.error, '    ')}" if cell.error else ""), markup=False)
+            out.print(
+                f"{cell.state_in_words}: {cell.name}" + (f"\n{indent(cell.error, '    ')}" if cell.error else ""), markup=False
+            )
     states = ", ".join(f"{n} {state}" for state, n in report.states.items())
     out.print(f"\n{len(report.cells)} cell{'s' * (len(report.cells) > 1)}: {states}", markup=False)
     if report.unplanned:
@@ -51,7 +52,7 @@ def show_choices(out: Console, choices: list[ModelChoice]) -> None:
     if several := summary(choices):
         out.print(several, soft_wrap=True)
     for choice in choices:
-        line = Text.assemble(f"{choice.model.label}: ", (badge(choice), COLOURS[choice.outcome]), f". {reason(choice)}")
+        line = Text.assemble(f"{choice.model.label}: ", (badge(choice), STYLES[choice.outcome]), f". {reason(choice)}")
         for name, labels in others(choice):
             line.append(f" {name}: {labels}.")
         out.print(line, soft_wrap=True)

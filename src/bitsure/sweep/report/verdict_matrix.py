@@ -11,7 +11,7 @@ from bitsure.sweep.report.run_columns import CellColumns
 from bitsure.sweep.report.sweep_table import columns_of_cells
 
 MOST_COLUMNS = 8  # that fit a page in words; beyond that an entry is a sign
-SIGNS = {"non-inferior": "✓", "inferior": "✗", "undecided": "?", "done": "•"}
+SIGNS = {"non-inferior": "✓", "inferior": "✗", "undecided": "?", "not judged": "–", "done": "•"}
 UNFINISHED = "!"
 
 
@@ -92,7 +92,7 @@ def verdict_matrix(cells: Sequence[CellResult]) -> VerdictMatrix:
 def _entry(cell: CellResult, differs_by: str) -> MatrixEntry:
     link, verdict = cell.report_link, cell.verdict
     if not cell.done:
-        return MatrixEntry(cell.state, (cell.error or "").partition("\n")[0], link, differs_by)
+        return MatrixEntry(cell.state_in_words, (cell.error or "").partition("\n")[0], link, differs_by)
     if verdict is None:
         return MatrixEntry("done", "no verdict", link, differs_by)
     return MatrixEntry(verdict.verdict, _sentence(verdict), link, differs_by)
@@ -100,7 +100,7 @@ def _entry(cell: CellResult, differs_by: str) -> MatrixEntry:
 
 def _sentence(verdict: Verdict) -> str:
     """Return the verdict in words; those of earlier versions have words for single tasks alone."""
-    return verdict.sentence or " ".join(task.sentence for task in verdict.tasks.values())
+    return f"{verdict.sentence} {verdict.settles}".strip() or " ".join(task.sentence for task in verdict.tasks.values())
 
 
 def _model(columns: CellColumns) -> str:
