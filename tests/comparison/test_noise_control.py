@@ -11,7 +11,7 @@ import pytest
 from bitsure.base.errors import UserError
 from bitsure.comparison import compare, judge
 from bitsure.comparison.noise_control import slope_test
-from bitsure.comparison.verdict_words import verdict_sentences
+from bitsure.comparison.verdict_words import verdict_details
 from bitsure.records.record import Records, to_table
 from bitsure.results import to_json
 from tests.builders.records import record
@@ -93,7 +93,7 @@ def test_the_verdict_says_where_the_model_lies(runs):
     assert (
         "Unsure questions fare worse than sure ones by more than such noise explains (p = 0.05, unadjusted)." in said.sentence
     )
-    assert verdict_sentences(judged)[-1] == said.sentence
+    assert verdict_details(judged)[-1] == said.sentence
     assert judge(compare(full, one_more, METRIC), MARGINS, METRIC).noise_control is None
 
 
