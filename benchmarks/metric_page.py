@@ -16,7 +16,7 @@ from `src/bitsure/metrics/metric_registry.py`; [Result files](results.md) has th
 
 - *in*: `both` files, or one of them. In `comparison.json` a metric of both is the difference, quantized − full precision,
   on the same questions.
-- K is the number of choices, p_G the probability of the right ones, c the confidence, which is the largest choice
+- K is the number of choices and p_G the probability of the right ones. c is the confidence: the largest choice
   probability. b is a confidence bin with share w_b of the questions, mean confidence c̄_b and accuracy ȳ_b.
 - f is the full-precision model, q the quantized one. δ is the change of the log-odds ln(p_G / (1 − p_G)) of a question.
 - `macro_average` stands for the mean over tasks. `noise_control/NAME` is metric NAME of the noise control, over its seeds.
@@ -105,10 +105,10 @@ SECTIONS = (
     Section(
         "How many choices hold the right one?",
         "A set holds every choice whose probability reaches a threshold. The threshold would have left out the right choice "
-        "of at most 10% of the questions of the other folds, the question's own cluster counted as left out (split conformal "
-        "prediction; the score is 1 − p of the most probable right choice). On average over draws of exchangeable questions "
-        "or clusters, the sets of any model then cover at least 90%; a better model has smaller sets. A set may be empty. It "
-        "holds all choices where there are too few questions for the promise.",
+        "of at most 10% of the questions of the other folds, the question's own cluster counted as left out. This is split "
+        "conformal prediction; the score is 1 − p of the most probable right choice. On average over draws of exchangeable "
+        "questions or clusters, the sets of any model then cover at least 90%; a better model has smaller sets. A set may be "
+        "empty. It holds all choices where there are too few questions for the promise.",
         ("conformal_set_size", "conformal_coverage"),
     ),
     Section(

@@ -176,6 +176,12 @@ def test_targets_and_settings_that_a_sentence_names_exist():
     assert wrong == []
 
 
+@pytest.mark.parametrize(("page", "group"), [("quantizers.md", "quant"), ("quantizers.md", "calib"), ("tasks.md", "task")])
+def test_a_page_names_every_option_of_its_group(page, group):
+    named = set(re.findall(r"[\w.-]+", (PROJECT / "docs" / page).read_text(encoding="utf-8")))
+    assert sorted({file.stem for file in (CONF / group).glob("*.yaml")} - named) == []
+
+
 def quantizers() -> set[type]:
     """Return the classes that the files of conf/quant name."""
     named = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in (CONF / "quant").glob("*.yaml")]
