@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import math
+
 import pyarrow as pa
 
 from bitsure.comparison.difference_tests import with_paired_interval, with_primary_test, with_test
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.estimation import estimate
 from bitsure.metrics.flips import mcnemar
-from bitsure.metrics.metric_names import CLUSTER_ROBUST, FORECAST, JUDGED, PRIMARY
+from bitsure.metrics.metric_names import (
+    CLUSTER_ROBUST,
+    CORRELATION,
+    FORECAST,
+    JUDGED,
+    LN_PERPLEXITY_RATIO,
+    PERPLEXITY_RATIO,
+    PRIMARY,
+)
 from bitsure.metrics.pair_metrics import text_pair_metrics
 from bitsure.metrics.question_pairs import AnswerPairs
 from bitsure.metrics.resampling import Resampling
 from bitsure.metrics.run_metrics import summarize
 from bitsure.metrics.significance import paired_t_test, z_test
 from bitsure.metrics.text_metrics import TextSet, text_metrics, text_set
+from bitsure.metrics.token_correlation import token_correlation, token_moments
 from bitsure.results.measurement import Difference
 
 
 def compare_texts(before: pa.Table, after: pa.Table, settings: MetricSettings, alpha: float) -> dict[str, Difference]:
     """Return every difference on one task without choices.
 
-    The NLL has a paired t-test. For whole texts, whose NLL is one sum over another, it tests what each text adds to the
+    The NLL has a paired t-test. Texts that were cut into windows have the ratio of the perplexities and the correlation of the
+    tokens' NLL. For whole texts, whose NLL is one sum over another, it tests what each text adds to the
     difference (linearized: Cochran 1977, section 6.4).
 
     Args:
@@ -42,13 +54,34 @@ def compare_texts(before: pa.Table, after: pa.Table, settings: MetricSettings, a
     (now, now_influence), (was, was_influence) = (metrics["nll"].value_and_influence(side) for side in (quantized, full))
     changes = now - was + now_influence - was_influence
     results["nll"] = with_test(results["nll"], paired_t_test(changes, None, resampling.clusters, level, alpha))
-    if full.words is None:
+    if full.bytes is None:
         _add_flips(results, AnswerPairs(full, quantized), resampling, level)
         changes = quantized.true_label_prob - full.true_label_prob
         results[PRIMARY], robust = with_primary_test(results[PRIMARY], changes, resampling, level, alpha)
         if robust is not None:
             results[CLUSTER_ROBUST] = robust
+    elif full.words is None:
+        results |= perplexity_ratios(results["nll"])
+        moments = token_moments(before, after)
+        correlation = estimate({CORRELATION: token_correlation()}, moments, resampling.weights, resampling.clusters)[
+            CORRELATION
+        ]
+        results[CORRELATION] = summarize(Difference, correlation, len(full), resampling, level)
     return results
+
+
+def perplexity_ratios(nll: Difference) -> dict[str, Difference]:
+    """Return the quantized perplexity ÷ full precision's, and its logarithm, from the difference of the NLL of a token.
+
+    Args:
+        nll: The difference with its interval, nats a token.
+    """
+    kept = {name: getattr(nll, name) for name in ("n", "interval", "resampled", "n_clusters") if name in nll.model_fields_set}
+    logarithm = Difference(value=nll.value, ci_low=nll.ci_low, ci_high=nll.ci_high, standard_error=nll.standard_error, **kept)
+    value, low, high = (None if end is None else math.exp(end) for end in (nll.value, nll.ci_low, nll.ci_high))
+    error = None if value is None or nll.standard_error is None else value * nll.standard_error
+    ratio = Difference(value=value, ci_low=low, ci_high=high, standard_error=error, **kept)
+    return {LN_PERPLEXITY_RATIO: logarithm, PERPLEXITY_RATIO: ratio}
 
 
 def _add_flips(results: dict[str, Difference], pairs: AnswerPairs[TextSet], resampling: Resampling, level: float) -> None:

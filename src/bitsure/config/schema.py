@@ -82,7 +82,7 @@ class TaskSettings:
     """Which of the harness's tasks, by their names there."""
 
     name: str = MISSING  # what the selection is called
-    names: list[str] = MISSING  # the harness's tasks, groups or tags, such as [arc_easy,piqa]
+    names: list[str] = MISSING  # the harness's tasks, groups or tags, such as [arc_easy,piqa]; task=none has none
     include_path: str | None = None  # a folder of one's own task YAML
     trust: bool = False  # run the Python code that YAML of that folder names; false: it is refused
     num_fewshot: int | None = None  # examples before each question; None: the task's own number
@@ -95,7 +95,7 @@ class TaskSettings:
     score_bos: bool = False  # whole texts: score the BOS that a tokenizer puts before them, as the harness does
 
     def __post_init__(self) -> None:
-        if not self.names:
+        if not self.names and self.name != "none":
             raise UserError("task.names=[]: name at least one task, such as 'task.names=[arc_easy]'.")
         if len(set(self.names)) < len(self.names):
             raise UserError(f"task.names={self.names}: a task is named twice. Name each once.")

@@ -60,8 +60,12 @@ def to_dataclasses(composed: DictConfig, choices: Mapping[str, str] | None = Non
 
 def _check_together(config: Config) -> None:
     """Raise UserError for groups of settings that rule each other out."""
-    if config.text.is_scored:
-        raise UserError(f"text={config.text.name}: this version scores no texts. Leave it out.")
+    if not config.task.names and not config.text.is_scored:
+        raise UserError("task=none text=none: there is nothing to score. Name a task, or a text such as text=wikitext2.")
+    if not config.task.names and config.calib.kind == "task" and not config.quant.is_full_precision:
+        raise UserError(
+            f"task=none calib={config.calib.name}: no task's training split is there to calibrate on. Take calib=c4."
+        )
     if config.control.seeds and not config.quant.has_noise_control:
         raise UserError(
             f"control.seeds={config.control.seeds}: quant={config.quant.name} has no noise control of its own. Leave it out."

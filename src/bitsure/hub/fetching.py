@@ -44,8 +44,8 @@ def fetch_dataset_files(repo: str, files: list[str], mirror: Path, commit: str |
         repo: The data set.
         files: Their names in the repository.
         mirror: The mirror's directory.
-        commit: The commit; None for the newest.
-        ref: The ref that the commit is on, if that is no branch.
+        commit: The commit; None for the newest of `ref`.
+        ref: The ref that the commit is on, if that is not the hub's own branch.
 
     Raises:
         UserError: If a file is not available.
@@ -60,7 +60,7 @@ def _fetch_missing(repo: str, missing: list[str], mirror: Path, commit: str | No
 
     final, begun = mirror / "datasets" / repo, mirror / ".unfinished" / "datasets" / repo
     with explained(f"data set {repo}", f"datasets/{repo}"):
-        commit = commit or retry_while_busy(HfApi().dataset_info, repo).sha
+        commit = commit or retry_while_busy(HfApi().dataset_info, repo, revision=ref).sha
     assert commit is not None
     unfinished = begun / commit
     for file in missing:

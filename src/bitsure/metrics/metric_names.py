@@ -20,6 +20,8 @@ CLUSTER_ROBUST = f"{PRIMARY}_cluster_robust"
 QUESTIONS_JOINED, ONLY_BASELINE, ONLY_QUANTIZED = (
     f"questions_{which}" for which in ("joined", "only_baseline", "only_quantized")
 )
+PERPLEXITY_RATIO, LN_PERPLEXITY_RATIO = "perplexity_ratio", "ln_perplexity_ratio"
+CORRELATION = "token_nll_correlation"
 CONFORMAL_SET_SIZE, CONFORMAL_COVERAGE = "conformal_set_size", "conformal_coverage"
 # also measured at the model's own temperature, under a name of its own
 AT_OWN_TEMPERATURE = {name: f"{name}_at_own_temperature" for name in ("nll", ECE, SQUARED_CALIBRATION)}

@@ -19,11 +19,14 @@ from bitsure.metrics.metric_names import (
     CLUSTER_ROBUST,
     CONFORMAL_COVERAGE,
     CONFORMAL_SET_SIZE,
+    CORRELATION,
     ECE_IF_CALIBRATED,
+    LN_PERPLEXITY_RATIO,
     NOISE_CONTROL,
     ONLY_BASELINE,
     ONLY_QUANTIZED,
     PAPER_COMPAT,
+    PERPLEXITY_RATIO,
     QUESTIONS_JOINED,
 )
 from bitsure.metrics.question_pairs import STRATA
@@ -148,6 +151,9 @@ COMPARISON_ONLY = {  # in comparison.json alone
     CLUSTER_ROBUST: MetricEntry(
         "The change of `true_label_prob`, tested with questions in clusters.", PROBABILITY, "[−1, 1]", "Liang & Zeger 1986"
     ),
+    LN_PERPLEXITY_RATIO: MetricEntry("Texts: ln of the next one, the change of the NLL of a token.", NATS, ANY, "llama.cpp"),
+    PERPLEXITY_RATIO: MetricEntry("Texts: q's perplexity ÷ f's.", RATIO, "(0, ∞)", "llama.cpp"),
+    CORRELATION: MetricEntry("Texts: Pearson's correlation of the tokens' NLL under f and q.", RATIO, "[−1, 1]", "llama.cpp"),
     "flip_rate": MetricEntry("Questions whose prediction changed; without choices, that became right or wrong.", SHARE, UNIT),
     "correct_to_wrong": MetricEntry("Questions that became wrong.", SHARE, UNIT, "McNemar 1947"),
     "wrong_to_correct": MetricEntry("Questions that became right.", SHARE, UNIT, "McNemar 1947"),

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics import bootstrap
 from bitsure.metrics.arrays import FloatArray, IntArray
+from bitsure.records.text_units import unit_of
 
 FEWEST_CLUSTERS = 30
 
@@ -23,10 +24,10 @@ class Resampling:
         unit: What is resampled, in words.
     """
 
-    def __init__(self, n: int, clusters: IntArray | None, settings: MetricSettings) -> None:
+    def __init__(self, n: int, clusters: IntArray | None, settings: MetricSettings, unit: str = "question") -> None:
         self.clusters = clusters
         self.n_clusters = None if clusters is None else int(clusters.max()) + 1
-        self.unit = "questions" if clusters is None else f"clusters of questions ({self.n_clusters:,})"
+        self.unit = f"{unit}s" if clusters is None else f"clusters of {unit}s ({self.n_clusters:,})"
         self._n, self._settings = n, settings
 
     @property
@@ -52,4 +53,5 @@ class Resampling:
         names = pc.coalesce(records["cluster"], prompts)
         codes = names.combine_chunks().dictionary_encode().indices.to_numpy()
         fewest = FEWEST_CLUSTERS if pc.all(pc.equal(names, prompts)).as_py() else 2
-        return cls(len(codes), codes if fewest <= codes.max() + 1 < len(codes) else None, settings)
+        unit = unit_of(records)
+        return cls(len(codes), codes if fewest <= codes.max() + 1 < len(codes) else None, settings, unit)

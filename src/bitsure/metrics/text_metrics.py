@@ -13,7 +13,7 @@ import pyarrow as pa
 from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.metrics.questions import QuestionSet, question_set
 from bitsure.metrics.statistic import IntervalKind, SumStatistic, mean, proportion
-from bitsure.records.record import flat_column, has_choices, is_text
+from bitsure.records.record import flat_column, has_choices
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class TextSet:
         logprob: Log-probability of the whole, nats.
         tokens: Number of tokens; None where the source does not count them.
         correct: 1.0 where every token is the likeliest, else 0.0.
-        words: Number of words; None for continuations.
+        words: Number of words; None for continuations, and for texts that are cut into windows.
         bytes: Number of UTF-8 bytes; None for continuations.
     """
 
@@ -53,7 +53,7 @@ class TextSet:
 def text_set(records: pa.Table) -> TextSet:
     """Return the texts or continuations of one task's records (at least one)."""
     tokens = None if records["choice_tokens"].null_count else flat_column(records, "choice_tokens")[0]
-    words, n_bytes = (records[name].to_numpy() if is_text(records) else None for name in ("words", "bytes"))
+    words, n_bytes = (None if records[name].null_count else records[name].to_numpy() for name in ("words", "bytes"))
     greedy = flat_column(records, "choice_greedy")[0].astype(float)
     return TextSet(flat_column(records, "choice_logprobs")[0], tokens, greedy, words, n_bytes)
 
@@ -67,23 +67,22 @@ def text_metrics(texts: TextSet) -> dict[str, SumStatistic[TextSet]]:
     """Return the metrics that exist for some texts.
 
     Continuations have accuracy (by greedy decoding), the probability of the right one, NLL and perplexity of each as a whole.
-    Texts have NLL and perplexity of a token, perplexities of a word and a byte, and bits per byte: sums over sums, so that long
-    texts count for more, as in the harness.
+    Texts have NLL and perplexity of a token, perplexities of a word and a byte where words are counted, and bits per byte: sums
+    over sums, so that long texts count for more, as in the harness.
     """
-    if texts.words is None:
+    if texts.bytes is None:
         return {
             "accuracy": proportion(lambda t: t.correct),
             "true_label_prob": mean(lambda t: t.true_label_prob, least=0.0, most=1.0),
             "nll": mean(lambda t: t.nll, least=0.0),
             "perplexity": _nll_per(lambda t: np.ones(len(t)), np.exp),
         }
-    return {
-        "nll": _nll_per(lambda t: t.tokens),
-        "perplexity": _nll_per(lambda t: t.tokens, np.exp),
-        "word_perplexity": _nll_per(lambda t: t.words, np.exp),
-        "byte_perplexity": _nll_per(lambda t: t.bytes, np.exp),
-        "bits_per_byte": _nll_per(lambda t: t.bytes, lambda nll: nll / math.log(2)),
-    }
+    metrics = {"nll": _nll_per(lambda t: t.tokens), "perplexity": _nll_per(lambda t: t.tokens, np.exp)}
+    if texts.words is not None:
+        metrics["word_perplexity"] = _nll_per(lambda t: t.words, np.exp)
+        metrics["byte_perplexity"] = _nll_per(lambda t: t.bytes, np.exp)
+    metrics["bits_per_byte"] = _nll_per(lambda t: t.bytes, lambda nll: nll / math.log(2))
+    return metrics
 
 
 def _nll_per(

@@ -34,8 +34,12 @@ def write_records(path: Path, records: Records, made_from: dict[str, Any]) -> No
         pq.write_table(to_table(records).replace_schema_metadata(metadata), temporary, compression="zstd")
 
 
-def read_records(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+def read_records(path: Path, may_be_empty: bool = False) -> tuple[pa.Table, dict[str, Any]]:
     """Read records.
+
+    Args:
+        path: The Parquet file.
+        may_be_empty: Whether a file without rows is allowed, as of a run that scored a text alone.
 
     Returns:
         The records under `bitsure.records.record.SCHEMA`, and what made them.
@@ -60,6 +64,8 @@ def read_records(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     except (pa.ArrowException, ValueError, RecursionError) as error:
         raise UserError(f"{path} is no records file ({error}).") from error
     made_from = check(metadata, dict[str, Any], f"{path} is no records file: what it was made from")
+    if not len(table) and not may_be_empty:
+        raise UserError(f"{path} holds no questions.")
     check_records(table, str(path))
     return without_repeats(table, str(path)), made_from
 

@@ -27,8 +27,8 @@ SCHEMA = pa.schema(
         ("choice_greedy", pa.list_(pa.bool_())),
         ("token_logprobs", pa.list_(pa.list_(pa.float32()))),
         ("cluster", pa.string()),  # equal for questions that depend on each other; null where unknown
-        ("words", pa.int64()),  # of a text that is scored as a whole, as its task counts them; null for questions
-        ("bytes", pa.int64()),
+        ("words", pa.int64()),  # of a text that is scored as a whole, as its task counts them; null where it counts none
+        ("bytes", pa.int64()),  # of such a text; null for questions
     ]
 )
 
@@ -87,7 +87,7 @@ def has_choices(records: pa.Table) -> bool:
 
 def is_text(records: pa.Table) -> bool:
     """Return whether a task scores whole texts, which have a perplexity and no correct answer."""
-    return bool(records["words"].null_count == 0)
+    return bool(records["bytes"].null_count == 0)
 
 
 def flat_column(records: pa.Table, name: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.int32]]:

@@ -12,7 +12,11 @@ import pyarrow as pa
 from bitsure.base.errors import UserError
 from bitsure.records.harness_log import read_harness_log
 from bitsure.records.parquet import read_prompts, read_records
+from bitsure.records.text_tokens import read_text_tokens
+from bitsure.records.text_units import text_units
 from bitsure.results import Quantization, read_if_there
+
+TEXTS, BASELINE_TEXTS = "texts.parquet", "baseline_texts.parquet"
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class SavedRun:
     """The records of one model.
 
     Attributes:
-        records: A row a question.
+        records: A row a question; then a row for each document, or window, of a text.
         made_from: Task → what its records were made from; empty for the harness's logs.
         prompts: (task, doc_id) → prompt; empty where they were not kept.
         bits_per_weight: Bits of a quantized weight, scales and zero points counted; None in full precision or where unknown.
@@ -42,7 +46,7 @@ def read_saved_run(directory: Path) -> SavedRun:
         raise UserError(f"{directory}: no such directory.")
     refuse_sweep(directory)
     if (directory / "records.parquet").is_file():
-        records, made_from = read_records(directory / "records.parquet")
+        records, made_from = read_answers(directory / "records.parquet", directory / TEXTS)
         quantization = read_if_there(directory / "quantization.json", Quantization)
         bits = quantization.bits_per_weight if quantization else None
         return SavedRun(records, made_from, read_prompts(directory / "prompts.parquet"), bits)
@@ -72,7 +76,27 @@ def refuse_sweep(directory: Path) -> None:
 def read_own_baseline(directory: Path) -> SavedRun | None:
     """Read the full-precision records that a run directory holds beside its own; None where there are none."""
     file = directory / "baseline.parquet"
-    return SavedRun(*read_records(file)) if file.is_file() else None
+    return SavedRun(*read_answers(file, directory / BASELINE_TEXTS)) if file.is_file() else None
+
+
+def texts_of_noise(records: Path) -> Path:
+    """Return where the tokens of a text lie that a noise control was scored on, whose records are in the file `records`."""
+    return records.parent / "texts" / records.name
+
+
+def read_answers(records: Path, texts: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """Read a model's records and, where there are some, the documents or windows of the texts that it was scored on.
+
+    Returns:
+        The rows of both under `bitsure.records.record.SCHEMA`, and what made them.
+
+    Raises:
+        UserError: If a file does not fit, or neither holds a row.
+    """
+    if not texts.is_file():
+        return read_records(records)
+    (questions, made_from), (tokens, text_made_from) = read_records(records, may_be_empty=True), read_text_tokens(texts)
+    return pa.concat_tables([questions, text_units(tokens, text_made_from)]), made_from | text_made_from
 
 
 def check_harness_versions(baseline: SavedRun, run: SavedRun) -> None:

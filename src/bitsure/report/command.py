@@ -15,8 +15,14 @@ from bitsure.base.progress import working
 from bitsure.comparison import run_differences
 from bitsure.config.report_settings import own_metric_names, read_report_settings
 from bitsure.config.run_config import read_run_config
-from bitsure.records.parquet import read_records
-from bitsure.records.saved_run import SavedRun, check_harness_versions, read_own_baseline, read_saved_run
+from bitsure.records.saved_run import (
+    SavedRun,
+    check_harness_versions,
+    read_answers,
+    read_own_baseline,
+    read_saved_run,
+    texts_of_noise,
+)
 from bitsure.report import terminal_summary
 from bitsure.report.report_contents import About, Report, run_title
 from bitsure.report.run_report import BASELINE_FILES, build
@@ -108,7 +114,7 @@ def _about(directory: Path, run: SavedRun, baseline_bits: float | None) -> About
         provenance=provenance,
         prompts=run.prompts,
         baseline_bits=baseline_bits,
-        noisy=[read_records(path)[0] for path in sorted((directory / "noise_control").glob("*.parquet"))],
+        noisy=[read_answers(path, texts_of_noise(path))[0] for path in sorted((directory / "noise_control").glob("*.parquet"))],
         noise_scale=float(scale) if isinstance(scale, int | float) else 1.0,
         compressibility=read_if_there(directory / "compressibility.json", Compressibility),
         task=task if isinstance(task, dict) else None,

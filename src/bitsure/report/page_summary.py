@@ -42,9 +42,12 @@ def _probability(task: str, values: Mapping[str, Difference], alpha: float) -> s
 
 
 def _perplexity(task: str, values: Mapping[str, Difference]) -> str:
-    word, nll = values["word_perplexity"], values["nll"]
+    name, what, unit = ("perplexity", "perplexity per token", "documents or windows")
+    if "word_perplexity" in values:
+        name, what, unit = ("word_perplexity", "perplexity per word", "texts")
+    perplexity, nll = values[name], values["nll"]
     return (
-        f"{task}: the perplexity per word changed from {tables.number(word.baseline)} to {tables.number(word.quantized)}; "
+        f"{task}: the {what} changed from {tables.number(perplexity.baseline)} to {tables.number(perplexity.quantized)}; "
         f"the NLL per token changed by {tables.number(nll.value, sign=True)} nats {tables.interval(nll, sign=True)} over "
-        f"{nll.n:,} texts ({tables.p_value(nll.p_value)}, exploratory, adjusted {tables.p_value(nll.p_adjusted)})."
+        f"{nll.n:,} {unit} ({tables.p_value(nll.p_value)}, exploratory, adjusted {tables.p_value(nll.p_adjusted)})."
     )

@@ -78,6 +78,31 @@ class QuestionCount(Result):
     """Questions that the task has; `task.limit` leaves some out."""
 
 
+class TextOrigin(Result):
+    """The text that was scored token by token, and how it was cut."""
+
+    task: str
+    """What metrics.json calls it: `text/<name>/<protocol>`."""
+    protocol: str
+    """How it is tokenized and cut into windows; docs/text.md says what each protocol does."""
+    window: int
+    """The most tokens of a window."""
+    stride: int | None
+    """Tokens between the beginnings of windows; null where windows do not overlap."""
+    limit: int | None
+    """The first tokens of the text that were taken; null for all."""
+    bos: str
+    """Where a BOS token stands, in words."""
+    windows: int
+    """How many windows there are."""
+    tokens: Integer
+    """How many tokens were scored."""
+    sha256: str
+    """The SHA-256 of the file."""
+    origin: dict[str, Any]
+    """Where the file came from."""
+
+
 class Provenance(Result):
     """provenance.json; it is written as soon as something is known, and again with more."""
 
@@ -105,6 +130,8 @@ class Provenance(Result):
     """Where the calibration text came from, and the SHA-256 of each of its files; null for text that is in no file."""
     asked: dict[str, Any] | None = None
     """How questions were asked: few-shot examples, limit, seed, chat template, system instruction, BOS."""
+    text: TextOrigin | None = None
+    """The text that was scored; absent where none was."""
     questions: dict[str, QuestionCount] | None = None
     """Task → how many of its questions were asked; empty where an older version scored one of them."""
     own_tasks: str | None = None

@@ -15,16 +15,21 @@ from bitsure.config.schema import Config, resolved
 from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.plan import Plan
 from bitsure.records import Records, read_prompts, write_records
+from bitsure.records.record import SCHEMA
+from bitsure.records.saved_run import BASELINE_TEXTS, TEXTS, texts_of_noise
+from bitsure.records.text_tokens import write_text_tokens
+from bitsure.records.text_units import text_units
 from bitsure.report import terminal_summary
 from bitsure.report.report_contents import About, run_title
 from bitsure.report.run_report import build
 from bitsure.results import Compressibility, Costs, Labels, Quantization, Verdict
-from bitsure.results.costs import WorkCosts
+from bitsure.results.costs import ScoringCosts, WorkCosts
 from bitsure.results.verdict import NON_INFERIOR
 from bitsure.run import provenance, tracking, wandb_run
 from bitsure.run.directory import RunDirectory, open_run
 from bitsure.run.preparation import PreparedRun, check, load_tasks, prepare
 from bitsure.scoring.scored_model import ScoredModel
+from bitsure.scoring.scoring_costs import total_costs
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,10 @@ class QuantizedRun:
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """The records of the run, and of full precision (None where the run is full precision itself)."""
+    """What the run's model scored, and full precision (None where the run is full precision itself).
+
+    Both are records under one schema: questions, then the documents or windows of the text.
+    """
 
     records: pa.Table
     baseline: pa.Table | None
@@ -139,21 +147,35 @@ def _hashed(plan: Plan, prepared: PreparedRun) -> Callable[[], Path]:
 
 def _score(prepared: PreparedRun, config: Config, current: RunDirectory) -> ScoredRun:
     """Score full precision and then the quantized model, and write their records."""
-    scorer = prepared.scorer
+    scorer, folder = prepared.scorer, current.path
     with current.stage("score full precision"):
         records, baseline = scorer.score(prepared.full_precision, None, "full precision"), None
+        file = folder / (BASELINE_TEXTS if prepared.plan else TEXTS)
+        units = _score_text(prepared, prepared.full_precision, None, "full precision", file)
     if prepared.plan:
+        checkpoint, baseline_units = _hashed(prepared.plan, prepared), units
         with current.stage("score quantized"):
-            records, baseline = (
-                scorer.score(prepared.scored, _hashed(prepared.plan, prepared), "quantized"),
-                records,
-            )
+            records, baseline = scorer.score(prepared.scored, checkpoint, "quantized"), records
+            units = _score_text(prepared, prepared.scored, checkpoint, "quantized", folder / TEXTS)
         if scorer.missing(prepared.full_precision):  # the store's were of other prompts than those that tasks have now
             with current.stage("score full precision"):
                 baseline = scorer.score(prepared.full_precision, None, "full precision")
-        write_records(current.path / "baseline.parquet", baseline, scorer.keys(prepared.full_precision))
-    write_records(current.path / "records.parquet", records, scorer.keys(prepared.scored))
-    return ScoredRun(records, baseline)
+        write_records(folder / "baseline.parquet", baseline, scorer.keys(prepared.full_precision))
+        baseline = pa.concat_tables([baseline, baseline_units])
+    write_records(folder / "records.parquet", records, scorer.keys(prepared.scored))
+    return ScoredRun(pa.concat_tables([records, units]), baseline)
+
+
+def _score_text(
+    prepared: PreparedRun, model: ScoredModel, checkpoint: Callable[[], Path] | None, label: str, file: Path
+) -> pa.Table:
+    """Return the documents or windows of the run's text as a model scored them, whose tokens are also written into a file."""
+    if prepared.text is None:
+        return SCHEMA.empty_table()
+    file.parent.mkdir(exist_ok=True)
+    tokens, made_from = prepared.text.score(model, checkpoint, label), {prepared.text.task: prepared.text.key(model)}
+    write_text_tokens(file, tokens, made_from)
+    return text_units(tokens, made_from)
 
 
 def _score_noise(prepared: PreparedRun, seed: int, scale: float, folder: Path) -> Records:
@@ -162,9 +184,11 @@ def _score_noise(prepared: PreparedRun, seed: int, scale: float, folder: Path) -
     plan, scorer = prepared.plan.noise(seed, scale), prepared.scorer
     model = ScoredModel(prepared.source, plan.made_from)
     records = scorer.score(model, _hashed(plan, prepared), plan.quant.name)
+    file = folder / f"{seed:03d}.parquet"
     folder.mkdir(exist_ok=True)
-    write_records(folder / f"{seed:03d}.parquet", records, scorer.keys(model))
-    return records
+    write_records(file, records, scorer.keys(model))
+    units = _score_text(prepared, model, _hashed(plan, prepared), plan.quant.name, texts_of_noise(file))
+    return pa.concat_tables([records, units])
 
 
 def _prompts(prepared: PreparedRun, file: Path) -> dict[tuple[str, int], str]:
@@ -177,9 +201,14 @@ def _costs(prepared: PreparedRun, quantized: QuantizedRun | None) -> Costs:
     proof = quantized.proof if quantized else None
     return Costs(
         quantizing=WorkCosts(**{name: getattr(proof, name) for name in WorkCosts.model_fields}) if proof else None,
-        scoring_full_precision=prepared.scorer.costs(prepared.full_precision),
-        scoring_quantized=prepared.scorer.costs(prepared.scored) if proof else None,
+        scoring_full_precision=_scoring_costs(prepared, prepared.full_precision),
+        scoring_quantized=_scoring_costs(prepared, prepared.scored) if proof else None,
     )
+
+
+def _scoring_costs(prepared: PreparedRun, model: ScoredModel) -> ScoringCosts | None:
+    of_text = {prepared.text.task: prepared.text.cost(model)} if prepared.text else {}
+    return total_costs(prepared.scorer.costs(model) | of_text)
 
 
 def _check_strict(config: Config, verdict: Verdict, run_dir: Path) -> None:

@@ -72,6 +72,12 @@ def fetch(config: Config, mirror: Path) -> None:
     if calib.kind == "text" and calib.repo is not None and calib.file is not None:
         _print(f"calibration text {calib.repo}, {calib.file}")
         fetch_dataset_files(calib.repo, [calib.file], mirror)
+    text = config.text
+    if text.path is None and text.repo is not None and text.file is not None:
+        _print(f"text {text.repo}, {text.file}")
+        fetch_dataset_files(text.repo, [text.file], mirror, ref=text.revision)
+    if not config.task.names:
+        return
     _print(f"data sets of {', '.join(config.task.names)}")
     harness_tasks.load_tasks(config.task, config.task.names, str(mirror), fetch=True)
 

@@ -24,6 +24,8 @@ from bitsure.run.wandb_run import check_login
 from bitsure.scoring.question_source import locate_questions
 from bitsure.scoring.scored_model import ScoredModel
 from bitsure.scoring.scorer import Scorer
+from bitsure.scoring.texts.text_files import locate_text_file
+from bitsure.scoring.texts.text_scorer import TextScorer
 from bitsure.tasks.harness_names import check_task_names
 
 
@@ -36,6 +38,7 @@ class PreparedRun:
         dtype: The type that is computed in, such as `float32`.
         plan: What is to be quantized, how and with which text; None in full precision.
         scorer: What scores models on the run's tasks.
+        text: What scores models on the run's text; None where there is none.
         store: Where weights and records are kept.
         log_file: Where the output of libraries goes.
     """
@@ -44,6 +47,7 @@ class PreparedRun:
     dtype: str
     plan: Plan | None
     scorer: Scorer
+    text: TextScorer | None
     store: Store
     log_file: Path
 
@@ -91,14 +95,20 @@ def prepare(config: Config, log_file: Path, memo: Memo, on_wait: Callable[[float
             text = memo(locate_text, config.calib, mirror, config.task, store)
         plan = Plan(source, quantizer, config.calib, text, dtype, locate_checkpoint(quantizer, mirror, store))
     questions = memo(locate_questions, config.task, mirror)
-    return PreparedRun(source, dtype, plan, Scorer(questions, config.scoring, dtype, store, log_file), store, log_file)
+    scorer = Scorer(questions, config.scoring, dtype, store, log_file)
+    scored_text = memo(locate_text_file, config.text, mirror, store)
+    text_scorer = TextScorer(scored_text, scorer.setup, source, store, log_file) if scored_text else None
+    return PreparedRun(source, dtype, plan, scorer, text_scorer, store, log_file)
 
 
 def check(prepared: PreparedRun, memo: Memo) -> None:
     """Raise UserError for what is wrong with model, prompts and quantizer, as far as it is known without weights."""
     prepared.scorer.check_prompting(prepared.source)
     scored = (prepared.full_precision, prepared.scored)
-    if any(prepared.scorer.missing(model) for model in scored):
+    without_text = prepared.text is not None and any(prepared.text.missing(model) for model in scored)
+    if prepared.text and without_text:
+        prepared.text.cut(memo)
+    if without_text or any(prepared.scorer.missing(model) for model in scored):
         with terminal.output_to(prepared.log_file):
             memo(check_files, prepared.source.path, prepared.source.settings.trust_remote_code)
     if prepared.plan and not prepared.store.find("weights", prepared.plan.made_from):

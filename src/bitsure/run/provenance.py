@@ -83,6 +83,8 @@ def with_settings(origin: Provenance, prepared: PreparedRun, metric: MetricSetti
 def with_data(origin: Provenance, prepared: PreparedRun) -> Provenance:
     """Return the provenance with the questions' number and origin; separately for full precision where that differs."""
     origin = origin.model_copy(update={"questions": prepared.scorer.question_counts(prepared.scored)})
+    if prepared.text:
+        origin = origin.model_copy(update={"text": prepared.text.origin(prepared.scored)})
     data, full = prepared.scorer.data(prepared.scored), prepared.scorer.data(prepared.full_precision)
     if data == full:
         return origin.model_copy(update={"data": data})

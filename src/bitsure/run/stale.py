@@ -21,6 +21,7 @@ from bitsure.quantize.libraries import prequantized
 from bitsure.quantize.quantizer import as_quantizer
 from bitsure.results import Provenance
 from bitsure.scoring.question_source import locate_questions
+from bitsure.scoring.texts.text_files import locate_text_file
 
 
 def changed(config: Config, run_dir: Path, memo: Memo | None = None) -> list[str]:
@@ -43,7 +44,7 @@ def changed(config: Config, run_dir: Path, memo: Memo | None = None) -> list[str
     if origin is None:
         return []
     sources: list[str] = []
-    for find_changed in (_model, _checkpoint, _calib_text, _own_tasks, _data_sets, _own_quantizer, _own_metrics):
+    for find_changed in (_model, _checkpoint, _calib_text, _scored_text, _own_tasks, _data_sets, _own_quantizer, _own_metrics):
         with suppress(UserError):
             sources += find_changed(config, origin, memo or Memo())
     return sources
@@ -69,6 +70,12 @@ def _calib_text(config: Config, origin: Provenance, memo: Memo) -> Iterator[str]
         now = memo(locate_text, config.calib, config.paths.hub_mirror, config.task, Store(config.paths.store))
         if now.fingerprint != text["sha256"]:
             yield f"the calibration text {now.place}"
+
+
+def _scored_text(config: Config, origin: Provenance, memo: Memo) -> Iterator[str]:
+    text = memo(locate_text_file, config.text, config.paths.hub_mirror, Store(config.paths.store))
+    if text and origin.text and text.sha256 != origin.text.sha256:
+        yield f"the text {text.file}"
 
 
 def _own_tasks(config: Config, origin: Provenance, memo: Memo) -> Iterator[str]:

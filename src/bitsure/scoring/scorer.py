@@ -20,19 +20,17 @@ from bitsure.base.memo import Memo
 from bitsure.base.progress import progress
 from bitsure.base.resources import measured
 from bitsure.base.store import Store
-from bitsure.base.work import read_cost, scoring_cost, scoring_work, write_cost
+from bitsure.base.work import EntryCost, read_cost, scoring_cost, scoring_work, write_cost
 from bitsure.config.schema import ScoringSettings
 from bitsure.hub.repositories import FILES
 from bitsure.models.locate import Source
-from bitsure.records.parquet import read_records, write_prompts, write_records
-from bitsure.records.record import Record, by_task, to_table
+from bitsure.records.parquet import PROMPTS_SCHEMA, read_records, write_prompts, write_records
+from bitsure.records.record import SCHEMA, Record, by_task, to_table
 from bitsure.results import read, write
-from bitsure.results.costs import ScoringCosts
 from bitsure.results.run_files import QuestionCount
 from bitsure.scoring.journal import Journal
 from bitsure.scoring.question_source import QuestionSource, hash_of_questions
 from bitsure.scoring.scored_model import LocalSetup, ScoredModel
-from bitsure.scoring.scoring_costs import total_costs
 from bitsure.scoring.task_files import TaskFiles
 
 if TYPE_CHECKING:
@@ -97,11 +95,11 @@ class Scorer:
             self._score_tasks(names, model, checkpoint() if checkpoint else None, label)
         parts = [read_records(entry / "records.parquet")[0] for entry in self._entries(model).values()]
         _check_unique([task for part in parts for task in by_task(part)])
-        return pa.concat_tables(parts)
+        return pa.concat_tables([SCHEMA.empty_table(), *parts])
 
-    def costs(self, model: ScoredModel) -> ScoringCosts | None:
-        """Return what it cost to score a model when its records were made; None if that is not known."""
-        return total_costs({name: read_cost(entry) for name, entry in self._entries(model).items()})
+    def costs(self, model: ScoredModel) -> dict[str, EntryCost | None]:
+        """Return what it cost to score each task when its records were made; None if that is not known."""
+        return {name: read_cost(entry) for name, entry in self._entries(model).items()}
 
     def data(self, model: ScoredModel) -> dict[str, dict[str, Any]]:
         """Return where the data of a scored model's tasks came from: task → repository → origin.
@@ -127,7 +125,7 @@ class Scorer:
         """Write the prompts of all questions of a scored model into one file."""
         parts = [pq.read_table(entry / "prompts.parquet") for entry in self._entries(model).values()]
         with atomic_path(path) as temporary:
-            pq.write_table(pa.concat_tables(parts), temporary)
+            pq.write_table(pa.concat_tables([PROMPTS_SCHEMA.empty_table(), *parts]), temporary)
 
     def keys(self, model: ScoredModel) -> dict[str, dict[str, Any]]:
         """Return for each task the key of a model's records in the store: all that made them."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,16 +58,11 @@ class TextModel:
         device = forward.input_device(model).type
         self._most_tokens = MOST_TOKENS.get(device, PROBE_TOKENS)
 
-    def batches(self, windows: Sequence[TextWindow]) -> list[Sequence[TextWindow]]:
-        """Return the windows in batches, in their order; windows of one batch are equally long."""
-        batches: list[Sequence[TextWindow]] = []
-        start = 0
-        for end in range(1, len(windows) + 1):
-            size = len(windows[start])
-            if end == len(windows) or len(windows[end]) != size or (end + 1 - start) * size > self._most_tokens:
-                batches.append(windows[start:end])
-                start = end
-        return batches
+    def next_batch(self, windows: Sequence[TextWindow]) -> Sequence[TextWindow]:
+        """Return the first windows that are run together: equally long ones, as many as memory and speed allow."""
+        size = len(windows[0])
+        most = max(1, self._most_tokens // size)
+        return [window for _, window in zip(range(most), takewhile(lambda window: len(window) == size, windows), strict=False)]
 
     @torch.inference_mode()
     def states(self, batch: Sequence[TextWindow]) -> torch.Tensor:

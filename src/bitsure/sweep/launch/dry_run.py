@@ -153,8 +153,10 @@ def _pieces(prepared: preparation.PreparedRun, config: Config) -> list[WorkPiece
 
 
 def _records(prepared: preparation.PreparedRun, plan: Plan | None) -> list[WorkPiece]:
-    keys = prepared.scorer.keys(ScoredModel(prepared.source, plan.made_from if plan else None))
-    return [WorkPiece("records", made_from, prepared, plan, task) for task, made_from in keys.items()]
+    model = ScoredModel(prepared.source, plan.made_from if plan else None)
+    keys = prepared.scorer.keys(model)
+    pieces = [WorkPiece("records", made_from, prepared, plan, task) for task, made_from in keys.items()]
+    return pieces + ([WorkPiece("texts", prepared.text.key(model), prepared, plan)] if prepared.text else [])
 
 
 def show(cells: Sequence[ComposedCell], errors: CellErrors, on_nodes: bool = False) -> None:
@@ -189,7 +191,7 @@ def show(cells: Sequence[ComposedCell], errors: CellErrors, on_nodes: bool = Fal
 def _count(cell: InspectedCell, places: set[Path]) -> str:
     pieces = [cell.pieces[place] for place in places]
     counts = Counter("baseline" if piece.plan is None else piece.kind for piece in pieces)
-    return ", ".join(f"{kind} {counts[kind]}" for kind in ("baseline", "weights", "records") if counts[kind])
+    return ", ".join(f"{kind} {counts[kind]}" for kind in ("baseline", "weights", "records", "texts") if counts[kind])
 
 
 def _summary(inspected: Sequence[InspectedCell], memo: Memo) -> str:
@@ -197,7 +199,7 @@ def _summary(inspected: Sequence[InspectedCell], memo: Memo) -> str:
     done = sum(cell.state == "done" for cell in inspected)
     text = (
         f"{len(inspected)} cell{'s' * (len(inspected) > 1)}, {done} done; "
-        f"{len(missing)} sets of weights or records to make, each once."
+        f"{len(missing)} sets of weights, records or texts to make, each once."
     )
     if downloads := sorted({cell.to_download for cell in inspected if cell.to_download}):
         text += f"\nTo be downloaded first, and not in the estimate: {'; '.join(downloads)}."

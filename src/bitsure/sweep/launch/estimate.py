@@ -20,6 +20,7 @@ from bitsure.base.store import Store
 from bitsure.base.work import COST_FILE, quantizing_work, read_cost, scoring_work
 from bitsure.models.size import parameters_of, width_of
 from bitsure.quantize.calibration.windows import HELD_OUT_WINDOWS
+from bitsure.scoring.texts.text_scorer import KIND as TEXTS
 
 if TYPE_CHECKING:
     from bitsure.config.schema import TaskSettings
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 MODEL_SHARE_OF_GEMM = 0.3  # the share of a matrix product's speed that whole models reach, where nothing was measured
 BYTES_A_QUESTION = 600  # of records and prompts, compressed
+BYTES_A_TOKEN = 16  # of a text's rows, compressed
 BYTES_A_PROCESS = 600 * 2**20  # of memory that Python and the libraries hold besides a model: costs.json of pocket models
 ACTIVATIONS = 1.3  # memory of a model at work ÷ memory of its weights
 SECONDS_A_CELL = 2.0  # besides the work: see benchmarks/sweep.md
@@ -40,7 +42,7 @@ class WorkPiece:
     """One thing that a cell needs in the store: the records of `task`, or the weights of `plan`."""
 
     kind: str
-    """The kind of the store's entry: records or weights."""
+    """The kind of the store's entry: records, texts or weights."""
     made_from: dict[str, Any]
     """What the entry's key is the hash of."""
     run: PreparedRun
@@ -99,6 +101,8 @@ class WorkEstimator:
             questions, tokens = self._task_size(piece, piece.task)
             seconds = self._seconds("scoring", scoring_work(parameters, tokens))
             return WorkEstimate(seconds, memory, BYTES_A_QUESTION * questions)
+        if piece.kind == TEXTS:
+            return self._text(piece, parameters, memory)
         plan = piece.plan
         assert plan is not None  # weights are always some plan's
         width, seqlen = width_of(model), plan.calib.seqlen
@@ -106,6 +110,13 @@ class WorkEstimator:
         states = plan.nsamples * seqlen * width * 4
         disk = plan.quant.bytes_needed(model, plan.dtype)
         return WorkEstimate(self._seconds(plan.quant.name, work), memory + states, disk)
+
+    def _text(self, piece: WorkPiece, parameters: int, memory: int) -> WorkEstimate:
+        text = piece.run.text
+        assert text is not None  # the piece is its rows
+        cut = text.cut(self.memo)
+        tokens = sum(len(window) - 1 for window in cut.windows)
+        return WorkEstimate(self._seconds("scoring", scoring_work(parameters, tokens)), memory, BYTES_A_TOKEN * cut.n_scored)
 
     def _seconds(self, what: str, work: float) -> float:
         """Return seconds at the speed of the pieces nearest in size: small ones have fixed costs that large ones do not."""

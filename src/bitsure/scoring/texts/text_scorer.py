@@ -1,0 +1,254 @@
+"""Score a model on a text: rows from the store if it has them, otherwise batch by batch, each kept as soon as it is done."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bitsure.base import terminal
+from bitsure.base.errors import UserError
+from bitsure.base.files import atomic_path, hash_file
+from bitsure.base.memo import Memo
+from bitsure.base.progress import progress
+from bitsure.base.resources import measured
+from bitsure.base.store import Store
+from bitsure.base.work import EntryCost, read_cost, scoring_work, write_cost
+from bitsure.models.facts import context_length
+from bitsure.models.locate import Source
+from bitsure.models.size import parameters_of
+from bitsure.records.text_tokens import TEXT_SCHEMA, read_text_tokens, write_text_tokens
+from bitsure.results import read, write
+from bitsure.results.run_files import TextOrigin
+from bitsure.scoring.scored_model import LocalSetup, ScoredModel, version
+from bitsure.scoring.texts.text_files import ScoredText
+from bitsure.scoring.texts.text_protocol import WindowSettings, make_protocol
+from bitsure.scoring.texts.tokenized_text import TextWindow, TokenizedText
+
+if TYPE_CHECKING:
+    from bitsure.scoring.texts.text_pass import TokenScores
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # of a text's rows in the store; one more whenever our code would make other rows from the same key
+KIND = "texts"  # of the store's entries
+FILE, ORIGIN_FILE = "texts.parquet", "origin.json"
+LIBRARIES = ("torch", "transformers", "tokenizers")
+DEFAULT_CONTEXT = 2048  # where a model does not say its own; the harness's
+
+
+class TextScorer:
+    """Scores models on one text.
+
+    Args:
+        text: The text.
+        setup: How models are loaded.
+        source: The full-precision model, whose tokenizer and context the windows follow.
+        store: Where rows are kept.
+        log_file: Where the output of libraries goes.
+    """
+
+    def __init__(self, text: ScoredText, setup: LocalSetup, source: Source, store: Store, log_file: Path) -> None:
+        self.text, self.setup, self.source, self.store, self.log_file = text, setup, source, store, log_file
+        self._protocol = make_protocol(text.settings)
+        self._tokenized: TokenizedText | None = None
+
+    @property
+    def task(self) -> str:
+        """What metrics.json calls the text."""
+        return self.text.task
+
+    @cached_property
+    def windows(self) -> WindowSettings:
+        """The size of windows, and the rest of what decides them.
+
+        Raises:
+            UserError: If `text.window` is more than the model's context.
+        """
+        settings, context = self.text.settings, context_length(self.source.path)
+        if settings.window is not None and context is not None and settings.window > context:
+            raise UserError(
+                f"text.window={settings.window}: {self.source.name} reads {context:,} tokens at most. Give as many or fewer; left "
+                "out, it is the protocol's own or the model's context, whichever is smaller."
+            )
+        own = settings.window or self._protocol.default_window or context or DEFAULT_CONTEXT
+        return WindowSettings(min(own, context or own), settings.stride, settings.limit, settings.add_bos)
+
+    def cut(self, memo: Memo) -> TokenizedText:
+        """Return the text's windows; the memo has those of other cells with the same text and tokenizer.
+
+        Raises:
+            UserError: If the file cannot be read, or is too short.
+        """
+        if self._tokenized is None:
+            with terminal.output_to(self.log_file):
+                self._tokenized = memo(cut_text, self.text, self.source, self.windows)
+        return self._tokenized
+
+    def origin(self, model: ScoredModel) -> TextOrigin:
+        """Return what was scored of a scored model and how, for provenance.json."""
+        stored = read(self.store.path(KIND, self.key(model)) / ORIGIN_FILE, TextOrigin)
+        return stored.model_copy(update={"origin": dict(self.text.origin)})  # this run's file, of the same content
+
+    def _origin(self, cut: TokenizedText) -> TextOrigin:
+        settings = self.text.settings
+        return TextOrigin(
+            task=self.task,
+            protocol=settings.protocol,
+            window=cut.window,
+            stride=cut.stride,
+            limit=settings.limit,
+            bos=cut.bos,
+            windows=len(cut.windows),
+            tokens=cut.n_scored,
+            sha256=self.text.sha256,
+            origin=dict(self.text.origin),
+        )
+
+    def key(self, model: ScoredModel) -> dict[str, Any]:
+        """Return the key of a model's rows in the store: all that made them."""
+        quantized = model.weights is not None
+        libraries = (*LIBRARIES, *(["lm_eval"] if self.text.settings.protocol == "harness" else []))
+        return {
+            "format": FORMAT,
+            **model.key,
+            "text": {**self.text.key, "window": self.windows.window, **self._own_code},
+            "dtype": self.setup.dtype,
+            "packed_kernels": quantized and not self.setup.scoring.dequantize,
+            "libraries": {library: version(library) for library in libraries},
+        }
+
+    @cached_property
+    def _own_code(self) -> dict[str, str]:
+        """What identifies a protocol of the user's own, besides its name."""
+        kind = type(self._protocol)
+        file = inspect.getsourcefile(kind)
+        return {"code": hash_file(Path(file))} if file and not kind.__module__.startswith("bitsure.") else {}
+
+    def missing(self, model: ScoredModel, to_read: bool = False) -> bool:
+        """Return whether the store has no rows of a model; `to_read` is as in `Store.find`."""
+        return self.store.find(KIND, self.key(model), to_read) is None
+
+    def cost(self, model: ScoredModel) -> EntryCost | None:
+        """Return what it cost to score a model; None if that is not known."""
+        return read_cost(self.store.path(KIND, self.key(model)))
+
+    def score(self, model: ScoredModel, checkpoint: Callable[[], Path] | None, label: str) -> pa.Table:
+        """Return the rows of all scored tokens; new ones are kept in the store.
+
+        Args:
+            model: The model.
+            checkpoint: Returns the directory with its quantized weights, their files hashed; called if something has to be
+                scored. None for full precision.
+            label: What to call the model beside the progress bar.
+        """
+        key = self.key(model)
+        with self.store.lock(KIND, key):
+            if self.missing(model, to_read=True):
+                self._score(model, checkpoint() if checkpoint else None, label)
+        return read_text_tokens(self.store.path(KIND, key) / FILE)[0]
+
+    def _score(self, model: ScoredModel, checkpoint: Path | None, label: str) -> None:
+        from bitsure.scoring.texts.text_pass import TextModel
+
+        key, cut = self.key(model), self.cut(Memo())
+        windows = cut.windows
+        parts = _Parts(self.store.path("unfinished", key))
+        resumed = parts.windows
+        with (
+            progress(f"scoring {label} on {self.task}", len(windows)) as advance,
+            terminal.output_to(self.log_file),
+            measured() as use,
+        ):
+            loaded = self.setup.load(model.source, checkpoint)
+            text_model = TextModel(loaded.model)
+            advance(resumed)
+            if loaded.rounding is not None:
+                loaded.rounding.reached.clear()
+            while parts.windows < len(windows):
+                batch = text_model.next_batch(windows[parts.windows :])
+                scores = text_model.score(batch, text_model.states(batch))
+                if loaded.rounding is not None and parts.windows == resumed:
+                    loaded.rounding.check_reached()
+                parts.add(self._rows(batch, parts.windows, scores))
+                advance(len(batch))
+        tokens = sum(len(window) - 1 for window in windows)
+        self.store.remove(KIND, key)  # which is damaged
+        with self.store.create(KIND, key) as entry:
+            write_text_tokens(entry / FILE, parts.table(), {self.task: key})
+            write(entry / ORIGIN_FILE, self._origin(cut))
+            if not resumed:
+                work = scoring_work(parameters_of(loaded.model), tokens)
+                memory = use.peak_memory_bytes, use.peak_gpu_memory_bytes
+                write_cost(entry, EntryCost("scoring", use.seconds, work, *memory, tokens))
+        parts.remove()
+
+    def _rows(self, batch: Sequence[TextWindow], first: int, scores: TokenScores) -> pa.Table:
+        """Return the rows of a batch, whose first window has the number `first`."""
+        n = len(scores.logprob)
+        columns = {
+            "task": pa.array([self.task] * n),
+            "document": np.concatenate([window.documents for window in batch]),
+            "position": np.concatenate([window.positions for window in batch]),
+            "window": np.repeat(np.arange(first, first + len(batch)), [len(window.scored) for window in batch]),
+            "token": np.concatenate([window.scored for window in batch]),
+            "logprob": scores.logprob,
+            "top_token": scores.top_token,
+            "top_prob": np.exp(scores.top_logprob),
+            "bytes": np.concatenate([window.n_bytes for window in batch]),
+            "kl_divergence": pa.nulls(n),
+        }
+        return pa.table(columns).cast(TEXT_SCHEMA)
+
+
+def cut_text(text: ScoredText, source: Source, windows: WindowSettings) -> TokenizedText:
+    """Return the windows of a text for the tokenizer of a model. Raises UserError if it cannot be read, or is too short."""
+    return make_protocol(text.settings).cut(text.read(), source.load_tokenizer(), windows)
+
+
+class _Parts:
+    """The rows of the batches that are done, each in a file of its own, so that a killed process loses one batch at most.
+
+    Args:
+        folder: Where the files are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._tables: list[pa.Table] = []
+        self.windows = 0
+        """How many windows are done."""
+        while (file := self._file).is_file():
+            self._append(pq.read_table(file).cast(TEXT_SCHEMA))
+
+    @property
+    def _file(self) -> Path:
+        """The file of the next batch, which its first window's number names."""
+        return self._folder / f"{self.windows}.parquet"
+
+    def add(self, rows: pa.Table) -> None:
+        """Add a batch."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(self._file) as temporary:
+            pq.write_table(rows, temporary)
+        self._append(rows)
+
+    def _append(self, rows: pa.Table) -> None:
+        self._tables.append(rows)
+        self.windows = rows["window"][-1].as_py() + 1
+
+    def table(self) -> pa.Table:
+        """Return all rows."""
+        return pa.concat_tables(self._tables)
+
+    def remove(self) -> None:
+        """Remove the files."""
+        shutil.rmtree(self._folder, ignore_errors=True)
