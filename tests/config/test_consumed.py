@@ -31,6 +31,7 @@ from bitsure.config.schema import (
     TrackingSettings,
     VerdictSettings,
 )
+from bitsure.config.text import TextSettings
 from bitsure.models.facts import transformers_major_version
 from bitsure.quantize.calibration.calibration_text import locate_text
 from bitsure.quantize.calibration.windows import draw_windows
@@ -71,11 +72,20 @@ SECTIONS = (
     LlamaCpp,
     CalibSettings,
     TaskSettings,
+    TextSettings,
 )
 SECTIONS += (ScoringSettings, CompressSettings, MetricSettings, VerdictSettings, TrackingSettings, PathSettings, SweepSettings)
 SECTIONS += tuple(type(quant) for quant in OPTIONAL.values())
 # copying, checking and comparing a config are no use of it
-NOT_READING = ("dataclasses.py", "config/schema.py", "config/model.py", "config/quantizers.py", "number_formats.py", "copy.py")
+NOT_READING = (
+    "dataclasses.py",
+    "config/schema.py",
+    "config/model.py",
+    "config/quantizers.py",
+    "config/text.py",
+    "number_formats.py",
+    "copy.py",
+)
 CHECKS = ("__post_init__", "name")  # nor is naming a quantizer
 
 
@@ -102,13 +112,14 @@ def read(monkeypatch) -> set[tuple[str, str]]:
 
 
 def test_every_setting_is_read_in_some_run(read, tiny_model, tiny_llama, calib_file, own_tasks, tmp_path, monkeypatch):
-    def config(quant, model, calib, mode, task="tiny_pets") -> Config:
+    def config(quant, model, calib, mode, task="tiny_pets", text=None) -> Config:
         return Config(
             model=model,
             quant=quant,
             control=ControlSettings(seeds=0),
             calib=calib,
             task=TaskSettings(name="own", names=[task], include_path=str(own_tasks), limit=6),
+            text=text or TextSettings(),
             scoring=ScoringSettings(),
             compress=CompressSettings(measure=True),
             metric=MetricSettings(**vars(METRIC) | {"resamples": 100}),
@@ -132,10 +143,12 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, tiny_llama, calib_f
     reassembled = {"transforms": ["reassemble"], "activations": Activations(4)}
     taught = CalibSettings(name="task", kind="task", nsamples=8, seqlen=16)
     room = "cpu:300KB" if transformers_major_version() > 4 else "cpu:1GB"  # 4 cannot leave parts on disk
+    lines = {"protocol": "strided", "window": 32, "stride": 16, "limit": 80, "add_bos": True, "document_start": "^7 "}
+    scored = TextSettings("own", repo="org/text", revision="main", file="c.txt", **lines)
     each = [
         (Gptq(**gptq, group_size=64, backend=GPTQ_LIBRARY), ModelSettings(path=str(tiny_model)), own, "offline"),
         (Gptq(**gptq, group_size=48, backend="native", **smoothed), ModelSettings(path=str(tiny_model)), own, "disabled"),
-        (Rtn(4, 48, False, transforms=["clip"]), ModelSettings(repo="org/tiny"), hub, "disabled"),
+        (Rtn(4, 48, False, transforms=["clip"]), ModelSettings(repo="org/tiny"), hub, "disabled", "tiny_pets", scored),
         (Noise(like=Rtn(4, 64, False)), ModelSettings(repo="org/tiny"), gone, "disabled"),
         (Rtn(4, 64, False), ModelSettings(repo="org/tiny"), taught, "disabled", "tiny_taught"),
         (Rtn(format="mxfp4", **smoothed), ModelSettings(repo="org/tiny"), own, "disabled"),

@@ -64,8 +64,8 @@ def read_records(path: Path, may_be_empty: bool = False) -> tuple[pa.Table, dict
     except (pa.ArrowException, ValueError, RecursionError) as error:
         raise UserError(f"{path} is no records file ({error}).") from error
     made_from = check(metadata, dict[str, Any], f"{path} is no records file: what it was made from")
-    if not len(table) and not may_be_empty:
-        raise UserError(f"{path} holds no questions.")
+    if may_be_empty and not len(table):
+        return table, made_from
     check_records(table, str(path))
     return without_repeats(table, str(path)), made_from
 

@@ -32,6 +32,8 @@ def check_records(records: pa.Table, where: str) -> None:
     for name in NEVER_NULL:
         if records[name].null_count:
             raise UserError(f"{where}: {records[name].null_count} rows have no {name}.")
+    if not len(records):
+        raise UserError(f"{where} holds no questions.")
     if MACRO in pc.unique(records["task"]).to_pylist():
         raise UserError(
             f"{where}: a task is called {MACRO}, which is what the mean over tasks is called. Give it another name."

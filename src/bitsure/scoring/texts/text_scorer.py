@@ -76,8 +76,8 @@ class TextScorer:
         settings, context = self.text.settings, context_length(self.source.path)
         if settings.window is not None and context is not None and settings.window > context:
             raise UserError(
-                f"text.window={settings.window}: {self.source.name} reads {context:,} tokens at most. Give as many or fewer; left "
-                "out, it is the protocol's own or the model's context, whichever is smaller."
+                f"text.window={settings.window}: {self.source.name} reads {context:,} tokens at most. Give as many or fewer; "
+                "left out, it is the protocol's own or the model's context, whichever is smaller."
             )
         own = settings.window or self._protocol.default_window or context or DEFAULT_CONTEXT
         return WindowSettings(min(own, context or own), settings.stride, settings.limit, settings.add_bos)

@@ -1,0 +1,59 @@
+"""Two models on one text: ratio, difference and correlation, by documents."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from bitsure.comparison import compare
+from bitsure.metrics import measure
+from bitsure.records.text_units import text_units
+from tests.builders.settings import METRIC
+from tests.builders.texts import MADE_FROM, TASK, token_rows
+
+N = 40  # documents, of 1 to 5 tokens
+
+
+@pytest.fixture(scope="module")
+def rows():
+    rng = np.random.default_rng(0)
+    documents = np.repeat(np.arange(N), rng.integers(1, 6, N)).tolist()
+    before = -rng.gamma(2.0, 1.0, len(documents))
+    after = before - rng.normal(0.05, 0.1, len(documents))
+    return [token_rows(documents, [0] * len(documents), side.tolist()) for side in (before, np.minimum(after, 0))]
+
+
+def test_numbers_of_one_model_are_means_over_tokens(rows):
+    nll = -rows[0]["logprob"].to_numpy().astype(np.float64)
+    measured = measure(text_units(rows[0], MADE_FROM), METRIC)[TASK]
+    assert set(measured) == {"nll", "perplexity", "bits_per_byte"}
+    assert measured["nll"].value == pytest.approx(nll.mean())
+    assert measured["perplexity"].value == pytest.approx(math.exp(nll.mean()))
+    assert measured["bits_per_byte"].value == pytest.approx(nll.sum() / (3 * len(nll)) / math.log(2))
+    assert (measured["nll"].n, measured["nll"].resampled) == (N, "documents")
+
+
+def test_the_ratio_s_logarithm_is_the_difference_of_the_nll(rows):
+    values = compare(*(text_units(side, MADE_FROM) for side in rows), METRIC)[TASK]
+    ratio, logarithm, nll = values["perplexity_ratio"], values["ln_perplexity_ratio"], values["nll"]
+    assert ratio.value == pytest.approx(values["perplexity"].quantized / values["perplexity"].baseline)
+    assert logarithm.value == pytest.approx(nll.value)
+    assert (logarithm.ci_low, logarithm.ci_high) == (nll.ci_low, nll.ci_high)
+    assert (ratio.ci_low, ratio.ci_high) == pytest.approx((math.exp(nll.ci_low), math.exp(nll.ci_high)))
+    assert ratio.ci_low < ratio.value < ratio.ci_high
+
+
+def test_the_correlation_is_pearson_s_over_tokens(rows):
+    correlation = compare(*(text_units(side, MADE_FROM) for side in rows), METRIC)[TASK]["token_nll_correlation"]
+    before, after = (side["logprob"].to_numpy().astype(np.float64) for side in rows)
+    assert correlation.value == pytest.approx(np.corrcoef(before, after)[0, 1])
+    assert correlation.ci_low < correlation.value < correlation.ci_high <= 1
+
+
+def test_equal_models_have_a_ratio_of_exactly_one(rows):
+    units = text_units(rows[0], MADE_FROM)
+    values = compare(units, units, METRIC)[TASK]
+    assert values["perplexity_ratio"].value == 1
+    assert values["token_nll_correlation"].value == pytest.approx(1)

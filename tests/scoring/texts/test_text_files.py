@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+
+from bitsure.base.errors import UserError
+from bitsure.config.text import TextSettings
+from bitsure.scoring.texts.text_files import locate_text_file
+from tests.builders.texts import text_settings, write_documents
+
+
+def test_a_txt_is_one_document_and_a_jsonl_one_a_line(tmp_path):
+    (tmp_path / "a.txt").write_text("one\n\ntwo\n")
+    assert locate_text_file(text_settings(tmp_path / "a.txt"), None).read().documents == ["one\n\ntwo\n"]
+    assert locate_text_file(text_settings(write_documents(tmp_path, ["one", "two"])), None).read().documents == ["one", "two"]
+
+
+def test_a_changed_file_has_another_key(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("one")
+    before = locate_text_file(text_settings(path), None).key
+    path.write_text("two")
+    assert locate_text_file(text_settings(path), None).key != before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"", "a.txt is empty: there is nothing to score"),
+        ("a.txt", b" \n\n", "a.txt is empty"),
+        ("a.txt", b"\xff\xfe\x00", "a.txt cannot be read: UnicodeDecodeError"),
+        ("a.jsonl", b'{"words": "a"}\n', "a.jsonl, line 1: expected a JSON object with a `text` field"),
+        ("a.jsonl", b'{"text": 3}\n', "a.jsonl, line 1: expected a string as `text`, got 3"),
+        ("a.parquet", b"no parquet", "a.parquet cannot be read"),
+        ("a.md", b"text", r"text.path=.*a.md: the name has to end in .txt, .jsonl"),
+    ],
+)
+def test_a_file_that_holds_no_text_is_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        locate_text_file(text_settings(tmp_path / name), None).read()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "local"}, "text: needs text.path=FILE"),
+        ({"name": "local", "path": "/no/such.txt"}, "text.path=/no/such.txt: no such file"),
+        ({"path": "a.txt"}, "text=none text.path=a.txt: no text is scored. Add text=local"),
+        ({"name": "t", "repo": "o/t", "file": "f", "limit": 0}, "text.limit=0: must be 2 or more"),
+        ({"name": "t", "repo": "o/t", "file": "f", "window": 1}, "text.window=1: must be 2 or more"),
+        ({"name": "t", "repo": "o/t", "file": "f", "protocol": "gtpq"}, "text.protocol=gtpq: allowed are gptq, llamacpp"),
+        ({"name": "t", "repo": "o/t", "file": "f", "stride": 8}, "text.stride=8: the protocol gptq has none"),
+        (
+            {"name": "t", "repo": "o/t", "file": "f", "stride": 8, "window": 8, "protocol": "strided"},
+            "text.stride=8: must be less than text.window=8",
+        ),
+    ],
+)
+def test_settings_that_say_no_text_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        TextSettings(**settings)
