@@ -22,6 +22,7 @@ from bitsure.records.parquet import write_records
 from bitsure.report import page, published_table
 from bitsure.report.command import report_run
 from bitsure.results import Measurement, write
+from bitsure.results.run_files import TextOrigin
 from tests.builders.records import record
 from tests.builders.result_files import model_origin, provenance
 
@@ -40,10 +41,12 @@ def beside(model="opt-125m", quant=W4, task="lambada_openai", metric="accuracy",
 
 def test_the_table_is_what_the_papers_print():
     values = {(row.model, row.setting, row.task): row.value for row in published_rows()}
-    assert len(values) == len(published_rows()) == 25 + 8 + 4 + 28
+    assert len(values) == len(published_rows()) == 25 + 8 + 4 + 28 + 11 + 4
     assert values["opt-125m", "W3", "lambada_openai"] == 18.61
     assert values["llama-2-7b-chat", "W4A4", "hellaswag"] == 30.12 and values["llama-2-7b-chat", "KV2", "hellaswag"] == 42.70
     assert values["llama-2-70b", "QLLM W4A4", "wikitext"] == 7
+    assert values["llama-2-70b", "QLLM W4A4", "text/wikitext2/gptq"] == 7
+    assert values["llama-7b", "3g128-GPTQ", "text/wikitext2/gptq"] == 6.61
     assert values["mistral-7b-v0.1", "GPTQ 4 bits", "boolq"] == 41.75
     assert values["bloom-7b1", "full precision", "xstorycloze_en"] == 5.53
 
@@ -128,6 +131,25 @@ def test_activations_keys_and_values_count_too(quant, setting):
     assert found == ["FP16"] + ([setting] if setting else [])
 
 
+def beside_text(task, **changes):
+    cut = {"protocol": "gptq", "window": 2048, "stride": None, "limit": None, "bos": "none", "windows": 1, "tokens": 9}
+    text = TextOrigin(task=task, sha256="a", origin={}, **cut | changes)
+    quant = {"method": "rtn", **asdict(Rtn(4, -1, False))}
+    return find_published("llama-7b", quant, {"limit": 9}, *[{task: {"perplexity": number(5.7)}}] * 2, text=text)
+
+
+def test_a_text_s_numbers_stand_beside_those_of_its_protocol():
+    full, quantized = beside_text("text/wikitext2/gptq")
+    assert (full.published, full.differs, quantized.published, quantized.differs) == (5.68, [], 6.29, [])
+    assert "few-shot examples 0" not in quantized.same
+    shorter = beside_text("text/wikitext2/gptq", window=640, limit=8192)[0]
+    assert shorter.differs == ["windows of 640 tokens instead of 2,048", "the first 8,192 tokens alone"]
+    other = beside_text("text/wikitext2/llamacpp", window=512)[0]
+    assert (other.task, other.published) == ("text/wikitext2/llamacpp", 5.68)
+    assert other.differs == ["the protocol llamacpp instead of gptq", "windows of 512 tokens instead of 2,048"]
+    assert beside_text("text/local/gptq") == []
+
+
 QLLM = {"method": "rtn", **asdict(Rtn(4, -1, False, transforms=["reassemble"], activations=Activations(4), tuning=Tuning(4)))}
 
 
@@ -180,7 +202,7 @@ def test_numbers_that_a_run_does_not_have_are_left_out():
 
 def test_every_task_of_the_table_is_of_the_harness_or_the_study():
     known = yaml.safe_load((CONF / "task" / "paper.yaml").read_text())["names"]
-    assert {row.task for row in published_rows()} <= {*known, "lambada_openai", "wikitext"}
+    assert {row.task for row in published_rows()} <= {*known, "lambada_openai", "wikitext", "text/wikitext2/gptq"}
 
 
 @pytest.fixture

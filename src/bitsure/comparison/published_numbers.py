@@ -2,8 +2,8 @@
 
 Each row of published.csv is one number: the model by its name in conf/model; the bits of weights, of activations, and of keys
 and values (16: not quantized); group size (−1: a row, token or head; 0: a tensor) and symmetry of each, and the rounding of the
-weights, empty where the source does not say; the harness's name of the task; the metric by its name here; the value as printed,
-which is `scale` times the metric; its source, and what to know of it.
+weights, empty where the source does not say; the harness's name of the task, or `text/<name>/<protocol>`; the metric by its name
+here; the value as printed, which is `scale` times the metric; its source, and what to know of it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from typing import Any
 
 from bitsure.results.measurement import Measurement, MetricsByTask
 from bitsure.results.published import PublishedNumber, ScaledMeasurement
+from bitsure.results.run_files import TextOrigin
 
 FULL = 16  # bits: not quantized
 QLLM = "qllm"  # rounding: channels reassembled, weights tuned, then the nearest (Liu et al. 2024)
+TEXT = "text/"  # what the tasks of texts begin with: text/<name>/<protocol>
+PUBLISHED_WINDOW = 2048  # tokens, of all rows of texts
 METHODS = ("rtn", "gptq", "kept")  # quantizers that a row can be of
 NEEDED = {"transforms"}  # settings without which a quantizer is not comparable
 NEEDED_OF_WEIGHTS = NEEDED | {"bits", "group_size", "symmetric"}
@@ -70,6 +73,15 @@ class PublishedRow(RoundingColumns):
         """Whether nothing is quantized."""
         return (self.weights, self.activations, self.kv) == (FULL, FULL, FULL)
 
+    @property
+    def is_text(self) -> bool:
+        """Whether the number is of a text that is scored token by token."""
+        return self.task.startswith(TEXT)
+
+    def is_of(self, task: str) -> bool:
+        """Return whether a run's task is the row's, or its text by whatever protocol."""
+        return self.task == task or (self.is_text and self.task.rpartition("/")[0] == task.rpartition("/")[0])
+
     def matches(self, setting: QuantizerSetting) -> bool:
         """Return whether bits and rounding are those of a quantizer."""
         names = ("weights", "activations", "kv", "rounding")
@@ -90,10 +102,11 @@ def find_published(
     task: Mapping[str, Any],
     metrics: MetricsByTask,
     baseline: MetricsByTask | None,
+    text: TextOrigin | None = None,
 ) -> list[PublishedNumber]:
     """Return every published number that a run has its own of: model, task, metric, bits and rounding are the same.
 
-    Numbers of full precision stand beside a quantized run's baseline.
+    Numbers of full precision stand beside a quantized run's baseline. A text's stand beside any protocol's.
 
     Args:
         model: The model's name.
@@ -101,6 +114,7 @@ def find_published(
         task: The task settings `num_fewshot` and `limit`; what is not there counts as null.
         metrics: The run's numbers.
         baseline: The numbers of full precision, where the run is of a quantized model.
+        text: How the run's text was cut; None where it scored none, or does not say.
     """
     setting = quantizer_setting(quant) if quant else None
     full = baseline if quant else metrics
@@ -114,9 +128,11 @@ def find_published(
             measured, quantized = metrics, setting
         else:
             continue
-        own = (measured or {}).get(row.task, {}).get(row.metric)
-        if own and own.value is not None:
-            numbers.append(_pair_with(row, own, quantized, task))
+        for name, values in (measured or {}).items():
+            own = values.get(row.metric)
+            if own and own.value is not None and row.is_of(name):
+                differs = _cut_differently(row, name, text) if row.is_text else _fewer_questions(task)
+                numbers.append(_pair_with(row, name, own, quantized, task, differs))
     return numbers
 
 
@@ -163,7 +179,12 @@ def _bits(numbers: Mapping[str, Any]) -> int | None:
 
 
 def _pair_with(
-    row: PublishedRow, own: Measurement, quantized: QuantizerSetting | None, task: Mapping[str, Any]
+    row: PublishedRow,
+    measured_on: str,
+    own: Measurement,
+    quantized: QuantizerSetting | None,
+    task: Mapping[str, Any],
+    also_differs: list[str],
 ) -> PublishedNumber:
     same, differs = ["model by its name", "task", "bits"] + ([f"rounding {row.rounding}"] if row.rounding else []), []
     pairs = [(label, getattr(row, key), getattr(quantized, key, None)) for key, label in _LABELS.items()]
@@ -177,14 +198,10 @@ def _pair_with(
             differs.append(f"{label} {here} instead of {there}")
     if quantized and quantized.transforms and row.rounding != QLLM:  # which names its transforms
         differs.append(f"after {' and '.join(quantized.transforms)}")
-    if limit := task.get("limit"):
-        differs.append(
-            f"the first {100 * limit:g}% of the questions alone" if limit < 1 else f"the first {limit} questions alone"
-        )
     value, low, high = (None if end is None else end * row.scale for end in (own.value, own.ci_low, own.ci_high))
     return PublishedNumber(
         model=row.model,
-        task=row.task,
+        task=measured_on,
         metric=row.metric,
         setting=row.setting,
         scale=row.scale,
@@ -194,8 +211,28 @@ def _pair_with(
         measured=ScaledMeasurement(value=value, ci_low=low, ci_high=high),
         n=own.n,
         same=same,
-        differs=differs,
+        differs=differs + also_differs,
     )
+
+
+def _fewer_questions(task: Mapping[str, Any]) -> list[str]:
+    limit = task.get("limit")
+    if not limit:
+        return []
+    return [f"the first {100 * limit:g}% of the questions alone" if limit < 1 else f"the first {limit} questions alone"]
+
+
+def _cut_differently(row: PublishedRow, task: str, text: TextOrigin | None) -> list[str]:
+    """Return how a run's text was cut otherwise than the row's source cuts it."""
+    differs = []
+    published, own = (name.rpartition("/")[2] for name in (row.task, task))
+    if own != published:
+        differs.append(f"the protocol {own} instead of {published}")
+    if text and text.window != PUBLISHED_WINDOW:
+        differs.append(f"windows of {text.window:,} tokens instead of {PUBLISHED_WINDOW:,}")
+    if text and text.limit:
+        differs.append(f"the first {text.limit:,} tokens alone")
+    return differs
 
 
 def _parsed(line: Mapping[str, str]) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def _published(about: About, measured: MetricsByTask, baseline: MetricsByTask | 
     quant = origin.weights.get("quant") if origin.weights is not None else None
     if origin.weights is not None and not isinstance(quant, dict):
         return []  # a foreign file that does not say how the weights were quantized
-    return find_published(origin.model.name, quant, about.task or {}, measured, baseline)
+    return find_published(origin.model.name, quant, about.task or {}, measured, baseline, origin.text)
 
 
 def _write(out: Path, report: Report, html: str) -> None:

@@ -23,7 +23,7 @@ class PublishedNumber(Result):
     model: str
     """The model's name."""
     task: str
-    """The harness's name of the task."""
+    """The harness's name of the task, or the run's text and protocol."""
     metric: str
     """The metric's name, as in metrics.json."""
     setting: str
