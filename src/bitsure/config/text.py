@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from bitsure.base.errors import UserError, at_least, one_of
 
@@ -60,8 +59,6 @@ class TextSettings:
             return
         if self.path is None and (self.repo is None or self.file is None):
             raise UserError("text: needs text.path=FILE. Example: text=local text.path=my.txt")
-        if self.path is not None and not Path(self.path).is_file():
-            raise UserError(f"text.path={self.path}: no such file.")
 
     @property
     def is_scored(self) -> bool:

@@ -40,11 +40,15 @@ def test_a_file_that_holds_no_text_is_refused(tmp_path, name, content, message):
         locate_text_file(text_settings(tmp_path / name), None).read()
 
 
+def test_a_path_without_a_file_is_refused():
+    with pytest.raises(UserError, match=r"text.path=/no/such.txt: no such file"):
+        locate_text_file(text_settings("/no/such.txt"), None)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"name": "local"}, "text: needs text.path=FILE"),
-        ({"name": "local", "path": "/no/such.txt"}, "text.path=/no/such.txt: no such file"),
         ({"path": "a.txt"}, "text=none text.path=a.txt: no text is scored. Add text=local"),
         ({"name": "t", "repo": "o/t", "file": "f", "limit": 0}, "text.limit=0: must be 2 or more"),
         ({"name": "t", "repo": "o/t", "file": "f", "window": 1}, "text.window=1: must be 2 or more"),

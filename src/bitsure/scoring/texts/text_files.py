@@ -71,6 +71,8 @@ def locate_text_file(settings: TextSettings, hub_mirror: str | None, store: Stor
         return None
     if settings.path is not None:
         file = Path(settings.path)
+        if not file.is_file():
+            raise UserError(f"text.path={settings.path}: no such file.")
     else:
         assert settings.repo is not None and settings.file is not None, "TextSettings checks that a text has a place"
         try:
