@@ -2,8 +2,8 @@
 
 Each row of published.csv is one number: the model by its name in conf/model; the bits of weights, of activations, and of keys
 and values (16: not quantized); group size (−1: a row, token or head; 0: a tensor) and symmetry of each, and the rounding of the
-weights, empty where the source does not say; the harness's name of the task, or `text/<name>/<protocol>`; the metric by its name
-here; the value as printed, which is `scale` times the metric; its source, and what to know of it.
+weights, empty where the source does not say; the harness's name of the task, or `text/<name>/<protocol>`; the metric by its
+name here; the value as printed, which is `scale` times the metric; its source, and what to know of it.
 """
 
 from __future__ import annotations
