@@ -44,9 +44,10 @@ def opened(browser: Any, page: Path, width: int = 1400, **settings: Any) -> Iter
 
 
 def cut_off(shown: Any) -> list[str]:
-    """Return what a page shows beyond the right edge of the screen."""
+    """Return what a page shows beyond the right edge of the screen, or of the column that all its text stands in."""
     return shown.evaluate(
         """[...document.querySelectorAll("body *")]
-            .filter((e) => !e.closest("thead") && !e.closest("svg") && e.getBoundingClientRect().right > innerWidth + 1)
+            .filter((e) => !e.closest("thead") && !e.closest("svg"))
+            .filter((e) => e.getBoundingClientRect().right > document.body.getBoundingClientRect().right + 1)
             .map((e) => `${e.tagName} ${e.className}: ${e.textContent.slice(0, 60)}`)"""
     )

@@ -139,7 +139,7 @@ def test_metrics_of_ones_own_are_measured_compared_and_reported(folder, run):
     assert results(run_dir, "metrics")["pocket_recall"]["accuracy_if_sure"]["n"] < 100
     assert recall["accuracy_if_sure"]["n_quantized"] == results(run_dir, "metrics")["pocket_recall"]["accuracy_if_sure"]["n"]
     assert recall["accuracy_if_sure"]["family"] == "exploratory" and 0 <= recall["accuracy_if_sure"]["p_adjusted"] <= 1
-    assert 'class="text">sure_and_wrong</td>' in (run_dir / "report.html").read_text()
+    assert 'title="sure_and_wrong">sure and wrong<' in (run_dir / "report.html").read_text()
 
 
 @pytest.mark.slow

@@ -40,7 +40,23 @@ def test_the_page_is_whole_without_its_script(browser, page):
     with opened(browser, page, java_script_enabled=False) as shown:
         assert shown.locator("figure svg:visible").count() == 5 + 2 * 5
         assert shown.get_by_role("img").count() == 5 + 2 * 5
-        assert shown.locator("#questions + table > tbody > tr:visible").count() == 40
+        assert shown.locator("#questions > table > tbody > tr:visible").count() == 40
+
+
+def test_a_phone_shows_a_list_of_sections_that_the_contents_open(browser, page):
+    with opened(browser, page, 390) as shown:
+        assert shown.locator(".forest svg:visible").count() == 5 and not shown.locator("#questions td:visible").count()
+        shown.locator("nav a", has_text="Questions").click()
+        shown.locator("#questions td:visible").first.wait_for()
+    with opened(browser, page, 1400) as shown:
+        assert shown.locator("#questions td:visible").count() > 0 and not shown.locator("#origin dd:visible").count()
+
+
+def test_metrics_are_called_by_words_with_their_names_on_hovering(browser, page):
+    with opened(browser, page) as shown:
+        name = shown.locator("#numbers td", has_text="true-label probability").first
+        assert name.inner_text() == "true-label probability"
+        assert name.locator("span").get_attribute("title") == "true_label_prob"
 
 
 def test_hovering_shows_the_number(browser, page):
@@ -64,7 +80,7 @@ def test_a_click_in_the_legend_hides_a_line(browser, page):
 
 def test_questions_are_sorted_and_filtered(browser, page):
     with opened(browser, page) as shown:
-        rows = "#questions ~ table.filterable > tbody > tr:visible"
+        rows = "#questions > table.filterable > tbody > tr:visible"
         shown.locator("th", has_text="change").click()
         changes = [float(text) for text in shown.locator(f"{rows} > td[data-label=change]").all_inner_texts()]
         assert changes == sorted(changes, reverse=True)

@@ -54,13 +54,13 @@ def test_the_page_runs_its_own_script_alone(made):
 def test_pictures_are_drawn_whatever_log_probabilities_are_divided_by(tmp_path, normalization):
     full, quant, _ = paired_runs(30)
     made = build(tmp_path, quant, full, dataclasses.replace(METRIC, normalization=normalization), MARGINS, About("t"))
-    drawn = [drawn.path for charts in made.figures.values() for drawn in charts.values()]
+    drawn = [drawn.path for charts in made.figures.values() for drawn in charts.values() if drawn.path]
     assert all(path.is_file() for path in drawn) and made.figures["reliability"]
 
 
 def test_pictures_lie_in_the_runs_own_directory(made):
     assert set(made.figures) == {*figures.KINDS}
-    for path in (drawn.path for charts in made.figures.values() for drawn in charts.values()):
+    for path in (drawn.path for kind, charts in made.figures.items() if kind != "forest" for drawn in charts.values()):
         assert path.parent == made.page.parent / "figures" and path.read_bytes().startswith(b"\x89PNG")
 
 

@@ -52,6 +52,10 @@ CONFIG: Spec = {
         "gridOpacity": 0.12,
         "titleFontWeight": "normal",
         "aria": False,
+        # looking for labels that are too long, too close or beyond the edge measures them all, which takes long
+        **dict.fromkeys(("labelOverlap", "labelBound", "labelFlush"), False),
+        "labelLimit": 0,
+        "titleLimit": 0,
     },
     "legend": {"labelColor": INK, "titleColor": INK, "title": None, "orient": "top", "aria": False},
     "header": {"labelColor": INK, "titleColor": INK},
@@ -90,10 +94,10 @@ class Chart:
 
 @dataclass(frozen=True)
 class DrawnChart:
-    """A chart and the PNG of it."""
+    """A chart and the PNG of it; None where it is drawn on the page alone."""
 
     chart: Chart
-    path: Path
+    path: Path | None
 
 
 def _short(svg: str) -> str:

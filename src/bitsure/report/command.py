@@ -26,7 +26,8 @@ from bitsure.records.saved_run import (
 from bitsure.report import terminal_summary
 from bitsure.report.report_contents import About, Report, run_title
 from bitsure.report.run_report import BASELINE_FILES, build
-from bitsure.results import Comparison, Compressibility, Labels, Provenance, Quantization, read_if_there
+from bitsure.report.tracked_run import tracked_at
+from bitsure.results import Comparison, Compressibility, Labels, Provenance, Quantization, Status, read_if_there
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +105,7 @@ def compare_runs(baseline: Path, directory: Path) -> Comparison:
 def _about(directory: Path, run: SavedRun, baseline_bits: float | None) -> About:
     quantization = read_if_there(directory / "quantization.json", Quantization)
     provenance = read_if_there(directory / "provenance.json", Provenance)
+    status = read_if_there(directory / "status.json", Status)
     config = directory / "config.yaml"
     settings = read_run_config(config) if config.is_file() else {}
     task, control = settings.get("task"), settings.get("control")
@@ -118,6 +120,8 @@ def _about(directory: Path, run: SavedRun, baseline_bits: float | None) -> About
         noise_scale=float(scale) if isinstance(scale, int | float) else 1.0,
         compressibility=read_if_there(directory / "compressibility.json", Compressibility),
         task=task if isinstance(task, dict) else None,
+        tracked=tracked_at(directory),
+        started=status.started if status else None,
     )
 
 

@@ -53,7 +53,7 @@ def draw(
         directory: Where the PNG files go; it is made if need be.
 
     Returns:
-        Kind (of KINDS) → task (of a forest plot: metric) → the chart and its PNG file.
+        Kind (of KINDS) → task (of a forest plot: metric) → the chart and its PNG file; forest plots have none.
     """
     make_folder(directory)
     pictures: Pictures = {kind: {} for kind in KINDS}
@@ -62,8 +62,7 @@ def draw(
         pictures[kind][task] = save_png(chart, directory / f"{kind}_{file_name(task)}.png")
 
     if comparison is not None and verdict is not None:
-        for name, chart in forest_charts(comparison, verdict).items():
-            add("forest", name, chart)
+        pictures["forest"] = {name: DrawnChart(chart, None) for name, chart in forest_charts(comparison, verdict).items()}
     before = by_task(baseline) if baseline is not None else {}
     for task, own in by_task(records).items():
         if has_choices(own):
@@ -99,8 +98,9 @@ def reliability_chart(task: str, models: Models, metric: MetricSettings) -> Char
         Series(name, _reliability_points(name, diagram, metric.confidence_level), COLOURS[name], shape)
         for (name, diagram), shape in zip(diagrams.items(), ("square", "circle"), strict=False)
     ]
-    calibrated = reference_line([(0, 0), (1, 1)], x, y)
-    top = {"width": WIDTH, "height": 210, "layer": [calibrated, *lines(series, x | {"title": None}, y)]}
+    unlabelled = x | {"title": None, "axis": {"labels": False}}  # the histogram below has the same axis
+    calibrated = reference_line([(0, 0), (1, 1)], unlabelled, y)
+    top = {"width": WIDTH, "height": 210, "layer": [calibrated, *lines(series, unlabelled, y)]}
     bottom = {"width": WIDTH, "height": 60, "layer": _bars(diagrams, bins, x)}
     means = [
         f"{name} has a mean confidence of {model.confidence.mean():.3f} and an accuracy of {model.correct.mean():.3f}"
@@ -172,12 +172,11 @@ def deferral_chart(task: str, values: Mapping[str, Difference]) -> Chart:
         reference_line([(0, float(alone)), (1, float(full))], x, y),
         *lines([Series("the least confident", by_confidence, QUANTIZED)], x, y),
     ]
-    note = "dashed: as many at random; dotted: full precision's cost"
     finding = (
         f"{task}: with the least confident {share[2]:.0%} of the questions answered in full precision the accuracy is "
         f"{accuracy[2]:.3f}; quantized alone {alone:.3f}, full precision alone {full:.3f}."
     )
-    return Chart(titled(task, {"width": WIDTH, "height": 200, "layer": layers}, note), finding)
+    return Chart(titled(task, {"width": WIDTH, "height": 200, "layer": layers}), finding)
 
 
 def _numbers(measured: Sequence[Measurement]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

@@ -14,8 +14,9 @@ from bitsure.report.tables import number
 from bitsure.results import Comparison, Difference, Verdict
 from bitsure.results.verdict import INFERIOR, NON_INFERIOR, UNDECIDED, Decision
 
-WIDTH, ROW_HEIGHT = 210, 48  # of a panel; five stand side by side on a wide page, one on a phone
-MARK, TICK = 12, 18  # a row's mark lies this far below its middle, under its name and number, and is as high
+WIDTH, ROW_HEIGHT = 222, 54  # of a panel; five stand side by side on a wide page, one on a phone
+TEXT = 13  # pixels high, as the page's tables
+MARK, TICK = 15, 18  # a row's mark lies this far below its middle, under its name and number, and is as high
 NO_MARGIN, MEAN = "no margin", "mean over tasks"
 OUTCOMES = {  # outcome → colour, shape
     "within the margin": (FULL, "circle"),
@@ -130,7 +131,9 @@ def _forest_chart(metric: ForestMetric, rows: Sequence[ForestRow], margin: float
     known += [] if margin is None else [1.3 * margin]
     low, high = min(known), max(known)
     room = 0.04 * (high - low) or 1.0
-    x = number_axis(None, {"domain": [low - room, high + room], "nice": False}, tickCount=4, grid=False)
+    x = number_axis(
+        None, {"domain": [low - room, high + room], "nice": False}, tickCount=4, grid=False, labelFontSize=11, labelFlush=True
+    )
     y = {"field": "row", "type": "ordinal", "axis": None}
     layers = [_tick(x | {"datum": 0}, y, INK, FAINT)]
     if margin is not None:
@@ -162,7 +165,8 @@ def _table(rows: Sequence[ForestRow]) -> list[Row]:
 def _marks(x: Spec, y: Spec, has_legend: bool) -> list[Spec]:
     """Return the layers that stand in every row: interval, value, the task's name and the numbers."""
     colours, shapes = zip(*OUTCOMES.values(), strict=True)
-    legend = {"orient": "bottom", "values": list(BY_VERDICT.values()), "columns": 3, "labelFontSize": 9, "symbolSize": 40}
+    legend = {"orient": "bottom", "values": list(BY_VERDICT.values()), "labelFontSize": 12, "symbolSize": 50}
+    legend["labelExpr"] = "split(datum.label, ' ')[0]"  # within, undecided, beyond: the title has the margin
     of_outcome = {"field": "outcome", "type": "nominal", "legend": legend if has_legend else None}
     colour = of_outcome | {"scale": {"domain": list(OUTCOMES), "range": colours}}
     shape = of_outcome | {"scale": {"domain": list(OUTCOMES), "range": shapes}}
@@ -173,8 +177,8 @@ def _marks(x: Spec, y: Spec, has_legend: bool) -> list[Spec]:
     return [
         {"mark": {"type": "rule", "strokeWidth": 2, "yOffset": MARK}, "transform": with_interval, "encoding": ends},
         {"mark": {"type": "point", "filled": True, "opacity": 1, "size": 70, "yOffset": MARK}, "encoding": value},
-        {"name": "task_names"} | _text("task", y, dy=-18, bold=True),
-        _text("numbers", y, dy=-5, bold=False),
+        {"name": "task_names"} | _text("task", y, dy=-20, bold=True),
+        _text("numbers", y, dy=-4, bold=False),
     ]
 
 
@@ -183,10 +187,10 @@ def _text(field: str, y: Spec, dy: int, bold: bool) -> Spec:
         "type": "text",
         "align": "left",
         "dy": dy,
-        "fontSize": 11,
-        "limit": WIDTH,
+        "fontSize": TEXT,
         "fontWeight": "bold" if bold else "normal",
     }
+    mark |= {"limit": WIDTH} if bold else {}  # of names alone: the room for numbers is known, and measuring texts takes long
     return {"mark": mark, "encoding": {"x": {"value": 0}, "y": y, "text": {"field": field, "type": "nominal"}}}
 
 

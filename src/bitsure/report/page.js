@@ -38,6 +38,13 @@ for (const svg of document.querySelectorAll("figure svg")) {
   });
 }
 
+// On a phone a page begins as a list of its sections; without this script all of them are open.
+if (matchMedia("(max-width: 700px)").matches) for (const section of document.querySelectorAll("details.section")) section.open = false;
+const unfold = () => { const section = document.getElementById(location.hash.slice(1)); if (section?.matches("details")) section.open = true; };
+addEventListener("hashchange", unfold);
+for (const link of document.querySelectorAll("nav a")) link.addEventListener("click", () => setTimeout(unfold));
+unfold();
+
 function sortable(table) {
   const body = table.tBodies[0];
   table.querySelectorAll("th[data-sort]").forEach((head) => {

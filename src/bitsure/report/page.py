@@ -16,8 +16,10 @@ from bitsure.metrics.estimation import FEWEST
 from bitsure.metrics.full_thresholds import COVERAGE_AT_FULL_THRESHOLD
 from bitsure.metrics.metric_names import MACRO
 from bitsure.report import compressibility_table, page_summary, published_table, tables
+from bitsure.report.metric_labels import metric_label
 from bitsure.report.page_environment import page_environment
 from bitsure.report.threshold_sentences import threshold_sentences
+from bitsure.report.tracked_run import ADDRESS
 from bitsure.results import Provenance, Quantization, to_plain
 
 if TYPE_CHECKING:
@@ -54,6 +56,10 @@ def _render(report: Report, about: About, metric: MetricSettings, without: Colle
         title=about.title,
         first_lines=about.first_lines,
         summary=page_summary.sentences(report.comparison, metric.alpha),
+        unjoined=tables.unjoined(report.comparison) if report.comparison else [],
+        label=metric_label,
+        macro=MACRO,
+        alpha=f"{metric.alpha:g}",
         without=[DISPENSABLE[part] for part in without],
         level=metric.confidence_level,
         normalization=metric.normalization,
@@ -114,12 +120,15 @@ def _published(report: Report) -> dict[str, Any]:
 
 def _head_facts(about: About) -> list[tuple[str, str, str | None]]:
     """Return what stands below the verdict: name, value, and where that leads."""
-    facts: list[tuple[str, str, str | None]] = [("made", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", None)]
+    made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    facts: list[tuple[str, str, str | None]] = [("page made" if about.started else "made", made, None)]
+    if about.started:
+        facts.insert(0, ("run on", f"{datetime.fromtimestamp(about.started, UTC):%Y-%m-%d}", None))
     if about.checkpoint:
         place = Path(about.checkpoint)
         facts.append(("checkpoint", about.checkpoint, place.as_uri() if place.is_absolute() else None))
     if about.tracked:
-        facts.append(("W&B", about.tracked, about.tracked if about.tracked.startswith("https://") else None))
+        facts.append(("W&B", about.tracked, about.tracked if about.tracked.startswith(ADDRESS) else None))
     return facts
 
 

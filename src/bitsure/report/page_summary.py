@@ -23,7 +23,7 @@ def sentences(comparison: Comparison | None, alpha: float) -> list[str]:
     for task, values in comparison.items():
         if task != MACRO and was_compared(values):
             lines.append(_probability(task, values, alpha) if PRIMARY in values else _perplexity(task, values))
-    return lines + tables.unjoined(comparison)
+    return lines
 
 
 def _probability(task: str, values: Mapping[str, Difference], alpha: float) -> str:

@@ -51,6 +51,7 @@ class About:
     compressibility: Compressibility | None = None
     task: dict[str, Any] | None = None  # the run's task settings
     tracked: str | None = None  # the W&B run's address, or the command that sends it
+    started: float | None = None  # when the run started, seconds since 1970; None where the page is made by the run itself
 
     @property
     def checkpoint(self) -> str | None:
@@ -83,7 +84,10 @@ class Report:
         """Return the same report, whose files have been moved to another directory."""
         here = self.page.parent
         pictures = {
-            kind: {task: replace(drawn, path=directory / drawn.path.relative_to(here)) for task, drawn in charts.items()}
+            kind: {
+                task: replace(drawn, path=drawn.path and directory / drawn.path.relative_to(here))
+                for task, drawn in charts.items()
+            }
             for kind, charts in self.figures.items()
         }
         return replace(self, figures=pictures, page=directory / self.page.name)

@@ -28,13 +28,14 @@ def confidence_shift_chart(task: str, values: Mapping[str, Difference]) -> Chart
     bins = filled_bins(values, FEWEST_DRAWN)
     if len(bins) < 2:
         bins = filled_bins(values, 0)
-    x = number_axis("confidence before", {"domain": [bins[0] / BINS, 1]}, format=".0%", tickCount=5, grid=False)
+    ends = [bins[0] / BINS, 1]
+    x = number_axis("confidence before", {"domain": ends}, format=".0%", values=ends, grid=False)
 
     def panel(names: tuple[str, ...], title: str) -> Spec:
         return _panel(values, {names[k]: ((k + 0.5) / BINS, f"confidence {percent_of_bin(k)}") for k in bins}, x, title)
 
     panels = [panel(PROBABILITY_SHIFT, "probability"), panel(LOG_ODDS_SHIFT, "log-odds, nats")]
-    return Chart(titled(task, {"hconcat": panels, "spacing": 12}, "change of the right answer"), shift_sentence(task, values))
+    return Chart(titled(task, {"hconcat": panels, "spacing": 12}), shift_sentence(task, values))
 
 
 def shift_chart(task: str, values: Mapping[str, Difference]) -> Chart:
@@ -67,7 +68,7 @@ def _panel(values: Mapping[str, Difference], groups: Groups, x: Spec, title: str
         x: The horizontal axis.
         title: The title of the vertical axis.
     """
-    y = number_axis(title, {"zero": True}, tickCount=5)
+    y = number_axis(title, {"zero": True}, tickCount=4)
     layers = [reference_line([(end, 0) for end in x["scale"]["domain"]], x, y)]
     places = [place for place, _ in groups.values()]
     noise = [values[f"{NOISE_CONTROL}{name}"] for name in groups if f"{NOISE_CONTROL}{name}" in values]
@@ -86,4 +87,4 @@ def _panel(values: Mapping[str, Difference], groups: Groups, x: Spec, title: str
         "high": [change.ci_high for change in changes],
     }
     layers += lines([Series(title, points(columns, hover), QUANTIZED)], x, y, panel="".join(filter(str.isalnum, title)))
-    return {"width": WIDTH / 2 - 30, "height": 180, "layer": layers}
+    return {"width": WIDTH / 2 - 45, "height": 180, "layer": layers}

@@ -76,6 +76,7 @@ class Tracker:
                 f"{kind}/{fit(task)}": wandb.Image(str(drawn.path), caption=drawn.chart.finding)
                 for kind, charts in report.figures.items()
                 for task, drawn in charts.items()
+                if drawn.path
             }
             run.log(pictures | _reliability_curves(points) | {"samples": _samples_table(rows)})
 

@@ -22,13 +22,13 @@ from bitsure.base.errors import DiskError, UserError
 from bitsure.base.files import hash_json, write_text
 from bitsure.base.progress import working
 from bitsure.config.schema import TrackingSettings
+from bitsure.report.tracked_run import RUN_FILE
 from bitsure.run.wandb_names import TAG_BYTES, fit
 
 WAYS_OUT = (
     "Ways out: `wandb login` (or the environment variable WANDB_API_KEY); or tracking.mode=offline, and `wandb sync` later; or "
     "tracking.mode=disabled."
 )
-RUN_FILE = "wandb/run.json"  # in the run's directory, beside W&B's own files
 EMPTY_FILE_BYTES = 7  # the header of W&B's file of an offline run
 
 
@@ -145,6 +145,8 @@ class WandbSession:
         """Log into a run from now on."""
         self.run = run
         self._place = run.url or f"wandb sync {shlex.quote(str(Path(run.dir).parent))}"
+        if run.url:
+            _remember_address(self._directory / RUN_FILE, run.url)
 
     def finish(self, exit_code: int) -> None:
         """End the W&B run, if there still is one."""
@@ -225,6 +227,12 @@ def remove_attempts(directory: Path, run_id: str | None = None) -> None:
     for file in directory.glob("wandb/offline-run-*/run-*.wandb"):
         if file.stem == f"run-{run_id}" or file.stat().st_size <= EMPTY_FILE_BYTES:
             shutil.rmtree(file.parent)
+
+
+def _remember_address(file: Path, address: str) -> None:
+    """Keep a run's address beside its id, for pages that are made later."""
+    remembered = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    write_text(file, json.dumps(remembered | {"url": address}))
 
 
 def _run_id(directory: Path, content: str) -> str:

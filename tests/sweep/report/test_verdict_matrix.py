@@ -30,6 +30,21 @@ def test_a_cell_has_its_verdict_or_its_state_and_the_way_to_its_report(tmp_path)
     assert matrix.rows["other"]["gptq4"] == []
 
 
+def test_models_and_quantizers_stand_as_the_command_gave_them(tmp_path):
+    for k, (model, quantizer) in enumerate((m, q) for m in ("opt-13b", "opt-125m") for q in ("rtn8", "gptq3", "awq2")):
+        stopped(tmp_path, f"{k}-{model}", model, quantizer)
+    matrix = verdict_matrix(read_cells(tmp_path))
+    assert (list(matrix.rows), matrix.columns) == (["opt-13b", "opt-125m"], ["rtn8", "gptq3", "awq2"])
+
+
+def test_a_cell_leads_to_its_run_in_wandb(tmp_path):
+    stopped(tmp_path, "0", "m", "rtn3")
+    (tmp_path / "0" / "wandb").mkdir()
+    (tmp_path / "0" / "wandb" / "run.json").write_text('{"id": "a", "url": "https://wandb.example/run"}', encoding="utf-8")
+    [entry] = verdict_matrix(read_cells(tmp_path)).rows["m"]["rtn3"]
+    assert entry.tracked == "https://wandb.example/run"
+
+
 def test_quantizers_are_the_rows_where_there_are_more_of_them_than_fit_side_by_side(tmp_path):
     for k in range(MOST_COLUMNS + 1):
         stopped(tmp_path, str(k), "m", f"q{k}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from bitsure.report.charts import Chart, DrawnChart, Spec, save_png
@@ -47,7 +48,7 @@ class Picture:
     on_front: list[bool] | None = None
     columns: int = 4
 
-    @property
+    @cached_property
     def page_panels(self) -> list[Chart]:
         """The panels as the page shows them, which has one legend for all."""
         return [Chart(_without_legends(panel.spec), panel.finding) for panel in self.panels]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from bitsure.report.page import LARGEST
 from bitsure.report.page_environment import page_environment
 from bitsure.report.tables import number, p_value
-from bitsure.sweep.report import contrast_words, sweep_head
+from bitsure.report.tracked_run import tracked_at
+from bitsure.sweep.report import contrast_words, sweep_head, swept
 from bitsure.sweep.report.choices import summary
 from bitsure.sweep.report.contrasts import RunContrast
 from bitsure.sweep.report.picture import Picture
@@ -58,7 +59,11 @@ def _render(report: SweepReport, pictures: list[_Shown], without: Collection[str
     own = {name: name for name in own_metrics(report.cells)}
     return template.render(
         contents=[],
-        title=report.directory.resolve().name,
+        title=swept.sweep_title(report.cells),
+        name=report.directory.resolve().name,
+        tasks=swept.tasks_asked(report.cells),
+        tracked=tracked_at(report.directory) or "",
+        send=swept.send_command(report.directory, report.cells),
         states=report.states,
         total=len(report.cells),
         date=sweep_head.dates(report.cells),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from bitsure.base.files import write_text
 from bitsure.config.schema import TrackingSettings
 from bitsure.run.directory import BROKEN_OFF
 from bitsure.run.wandb_run import RunDescription, WandbRun, open_wandb_run, remove_attempts
 from bitsure.sweep.report.choices import badge, reason
 from bitsure.sweep.report.run_columns import COSTS
+from bitsure.sweep.report.sweep_page import render
 from bitsure.sweep.report.sweep_report import SweepReport
 from bitsure.sweep.report.sweep_statistics import STUDY
 
@@ -38,6 +40,7 @@ def track_sweep(tracking: TrackingSettings, report: SweepReport) -> str | None:
     description = RunDescription(name=f"{group}/{SWEEP}", group=group, job_type=SWEEP, tags=[SWEEP], config=cells)
     with open_wandb_run(tracking, description, report.directory, log_file) as session:
         if run := session.run:
+            write_text(report.page, render(report))  # with the address of the run that has just begun
             with session.guarded():
                 _log(run, report, group)
     return session.where

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from bitsure.report.tracked_run import ADDRESS, tracked_at
 from bitsure.results.verdict import Verdict
 from bitsure.sweep.report.cell_results import CellResult
 from bitsure.sweep.report.run_columns import CellColumns
@@ -24,12 +25,14 @@ class MatrixEntry:
         explanation: The verdict in a sentence, or the error's first line.
         link: Where its report lies, seen from the sweep's page; empty where it has none.
         differs_by: What tells it from other cells of the same model and quantizer, such as its calibration seed.
+        tracked: The address of its W&B run; empty where it has none.
     """
 
     state: str
     explanation: str
     link: str
     differs_by: str
+    tracked: str
 
     @property
     def sign(self) -> str:
@@ -60,17 +63,14 @@ class VerdictMatrix:
 
 
 def verdict_matrix(cells: Sequence[CellResult]) -> VerdictMatrix:
-    """Return what came of each cell.
+    """Return what came of each cell; models and quantizers stand in the order in which the command gave them.
 
     Args:
         cells: All cells of a sweep, finished or not.
     """
     of_cells = columns_of_cells(list(cells))
-    # what did not get far does not know its size or its bits, and its model and quantizer have their places by other cells
-    by_size = sorted(of_cells, key=lambda columns: (columns.parameters is None, columns.order))
-    by_bits = sorted(of_cells, key=lambda columns: (columns.bits_per_weight is None, columns.quantizer_order))
-    models = _distinct(_model(columns) for columns in by_size)
-    quantizers = _distinct(columns.quantizer_label for columns in by_bits)
+    models = _distinct(_model(columns) for columns in of_cells)
+    quantizers = _distinct(columns.quantizer_label for columns in of_cells)
     rows_are_models = len(quantizers) <= max(MOST_COLUMNS, len(models))
     rows, columns_ = (models, quantizers) if rows_are_models else (quantizers, models)
     matrix = VerdictMatrix(
@@ -90,12 +90,13 @@ def verdict_matrix(cells: Sequence[CellResult]) -> VerdictMatrix:
 
 
 def _entry(cell: CellResult, differs_by: str) -> MatrixEntry:
-    link, verdict = cell.report_link, cell.verdict
+    verdict, tracked = cell.verdict, tracked_at(cell.directory) or ""
+    places = (cell.report_link, differs_by, tracked if tracked.startswith(ADDRESS) else "")
     if not cell.done:
-        return MatrixEntry(cell.state_in_words, (cell.error or "").partition("\n")[0], link, differs_by)
+        return MatrixEntry(cell.state_in_words, (cell.error or "").partition("\n")[0], *places)
     if verdict is None:
-        return MatrixEntry("done", "no verdict", link, differs_by)
-    return MatrixEntry(verdict.verdict, _sentence(verdict), link, differs_by)
+        return MatrixEntry("done", "no verdict", *places)
+    return MatrixEntry(verdict.verdict, _sentence(verdict), *places)
 
 
 def _sentence(verdict: Verdict) -> str:
