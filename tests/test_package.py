@@ -41,6 +41,16 @@ def test_what_was_tried_is_within_what_is_declared():
         assert requirement.specifier.contains(tried[name]), f"{name} {tried[name]} was tried, {requirement} is declared"
 
 
+def test_an_extra_that_is_pinned_in_both_places_is_one_version():
+    extras = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    tried = pins("requirements.txt")
+    declared_here = [
+        Requirement(line) for lines in extras.values() for line in lines if canonicalize_name(Requirement(line).name) in tried
+    ]
+    differing = [str(one) for one in declared_here if not one.specifier.contains(tried[canonicalize_name(one.name)])]
+    assert differing == [] and {"mkdocs-material", "libgguf"} <= {one.name for one in declared_here}
+
+
 def test_auto_gptqs_environment_has_what_reads_results():
     tried = pins("requirements-auto-gptq.txt")
     for requirement in declared()[0]:

@@ -23,7 +23,7 @@ from tests.builders.documents import PAGES, FencedBlock, fenced_blocks
 from tests.builders.sweep_commands import command
 
 BLOCKS = [block for page in PAGES for block in fenced_blocks(page)]
-RUN_BY_A_TEST_OF_ITS_OWN = ("extending.md", "python.md")  # test_extending.py and test_python.py run their blocks
+RUN = {"extending.md": ("bash", "python"), "python.md": ("python",), "README.md": ("python",)}  # by tests of their own
 NOT_RUN = ("text", "yaml", "json", "bibtex")
 PLACEHOLDERS = ("DIR", "my_tasks")  # folders of the reader's that settings name
 TARGETS = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
@@ -60,14 +60,21 @@ def settings_of(words: list[str]) -> tuple[str, tuple[str, ...]] | None:
 
 
 def first_cell(overrides: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the overrides of a sweep's first cell; a list of other options of a group is checked by their files alone."""
+    """Return the overrides of a sweep's first cell."""
     cell = []
     for one in OverridesParser.create().parse_overrides(list(overrides)):
-        values = list(one.sweep_string_iterator()) if one.is_sweep_override() else []
-        if values and (folder := CONF / one.key_or_group).is_dir():
-            assert [value for value in values if not (folder / f"{value}.yaml").is_file()] == [], one.input_line
-        cell.append(f"{one.get_key_element()}={values[0]}" if values else str(one.input_line))
+        value = next(one.sweep_string_iterator()) if one.is_sweep_override() else None
+        cell.append(f"{one.get_key_element()}={value}" if value else str(one.input_line))
     return tuple(cell)
+
+
+def unknown_options(overrides: tuple[str, ...]) -> list[str]:
+    """Return the options of a command's groups, each of a sweep's too, that have no file."""
+    given = [override.partition("=") for override in overrides]
+    options = [
+        f"{group}/{option}.yaml" for group, _, options in given if (CONF / group).is_dir() for option in options.split(",")
+    ]
+    return [file for file in options if not (CONF / file).is_file()]
 
 
 def composed(name: str, cells: Iterable[tuple[str, ...]]) -> tuple[list[composing.ComposedCell], list[str]]:
@@ -97,14 +104,15 @@ COMPOSED = sorted({settings for _, words in SHELL if (settings := settings_of(wo
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in COMPOSED}))
 def test_settings_in_the_documents_exist_and_have_allowed_values(name, places):
-    assert composed(name, {first_cell(overrides) for of, overrides in COMPOSED if of == name})[1] == []
+    commands = [overrides for of, overrides in COMPOSED if of == name]
+    unknown = [option for overrides in commands for option in unknown_options(overrides)]
+    assert composed(name, set(map(first_cell, commands)))[1] + unknown == []
 
 
 def test_a_misspelt_setting_is_an_error():
     _, [error] = composed("config", [("quant=gptq3", "quant.group_sizes=64")])
     assert "quant.group_sizes: no such setting" in error
-    with pytest.raises(AssertionError, match="gptq5"):
-        first_cell(("quant=gptq4,gptq5",))
+    assert unknown_options(("quant=gptq4,gptq5", "calib.seed=0,1")) == ["quant/gptq5.yaml"]
 
 
 @pytest.mark.slow
@@ -137,7 +145,7 @@ def wrong_with(block: FencedBlock, words: list[str]) -> str | None:
         return None
     if program == "python" and rest[0] == "-m":
         return None if importlib.util.find_spec(rest[1]) else f"no module {rest[1]}"
-    if program == "python" and block.page.name in RUN_BY_A_TEST_OF_ITS_OWN:
+    if program == "python" and block.language in RUN.get(block.page.name, ()):
         return None
     return "not run by a test: put <!-- needs: … --> before the block"
 
@@ -150,9 +158,8 @@ def test_other_commands_exist_or_say_what_they_need(capsys):
 
 
 def test_python_in_the_documents_is_run_or_says_what_it_needs():
-    run = [block.text for block in BLOCKS if block.page.name in RUN_BY_A_TEST_OF_ITS_OWN and block.language == "python"]
-    left = [block for block in BLOCKS if block.language == "python" and not block.needs and block.text not in run]
-    assert [f"{block.page.name}: {block.text}" for block in left] == []
+    left = [block for block in BLOCKS if block.language == "python" and not block.needs]
+    assert [block for block in left if "python" not in RUN.get(block.page.name, ())] == []
 
 
 def test_every_block_says_what_it_is():

@@ -1,4 +1,4 @@
-"""The blocks of docs/python.md run as they stand there."""
+"""The blocks of docs/python.md, and that of README.md, run as they stand there."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pytest
 import bitsure
 from bitsure.base.errors import UserError
 from bitsure.config.paths import PROJECT
-from tests.builders.documents import code_blocks
+from tests.builders.documents import code_blocks, fenced_blocks
 
 LOAD, BASELINE, *ARRAYS = code_blocks("python.md", "python")
+[IN_README] = [block.text for block in fenced_blocks(PROJECT / "README.md") if block.language == "python"]
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,7 @@ def test_a_run_is_loaded(run_dir, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run_dir, tmp_path / "outputs/2026-01-31/12-00-00")
     names: dict = {}
+    exec(IN_README, names)
     exec(LOAD, names)
     exec(BASELINE, names)
     assert names["full"]["pocket_recall"]["accuracy"].value == names["run"].comparison["pocket_recall"]["accuracy"].baseline
