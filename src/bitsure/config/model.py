@@ -19,6 +19,7 @@ class ModelSettings:
     name: str | None = None  # what it is called; None: by its directory or repository
     path: str | None = None  # a Hugging Face directory on this machine
     repo: str | None = None  # a repository of the hub, org/name
+    file: str | None = None  # a GGUF file of the repository
     revision: str = REVISION  # a branch, a tag or a commit; provenance says which commit it was
     series: str | None = None  # models that differ only in size and training seed, for a sweep's report; None: by name
     training_seed: int | None = None  # distinguishes models of one series and size
@@ -40,9 +41,10 @@ class ModelSettings:
     def __post_init__(self) -> None:
         if (self.path is None) == (self.repo is None):
             raise UserError(
-                f"model: needs either model.path (a directory) or model.repo (a hub repository); "
+                f"model: needs either model.path (a directory or a GGUF file) or model.repo (a hub repository); "
                 f"got path={self.path!r}, repo={self.repo!r}. Example: model=local model.path=DIR"
             )
+        check_gguf_file("model", self.repo, self.file)
         one_of("model.dtype", self.dtype, ("auto", *DTYPES))
         one_of("model.full_dtype", self.full_dtype, (None, *DTYPES))
         one_of("model.device_map", self.device_map, (None, "auto", "balanced", "sequential"))
@@ -61,7 +63,16 @@ class ModelSettings:
                     f"model.max_memory: {part!r} is no DEVICE:SIZE, such as cpu:60GiB, or 0:20GiB for the first GPU. "
                     "Example: 'model.max_memory=[0:20GiB,cpu:60GiB]'"
                 )
-        self.name = self.name or _name_of(self.path, self.repo)
+        self.name = self.name or _name_of(self.path, self.file or self.repo)
+
+
+def check_gguf_file(section: str, repo: str | None, file: str | None) -> None:
+    """Raise UserError for a file in a section of the config that is no GGUF file of a repository."""
+    if file is not None and (repo is None or not file.lower().endswith(".gguf")):
+        raise UserError(
+            f"{section}.file={file}: the name of a GGUF file in the repository {section}.repo. A file of this machine is "
+            f"{section}.path=FILE.gguf"
+        )
 
 
 def _name_of(path: str | None, repo: str | None) -> str:

@@ -37,6 +37,32 @@ def fetch_model(model: WantedModel, mirror: Path, store: Store | None = None) ->
     return LocalFiles(final, files.commit)
 
 
+def fetch_file(model: WantedModel, file: str, mirror: Path, store: Store | None = None) -> LocalFiles:
+    """Put one file of a model's repository into a mirror, unless it has it; of the commit that the mirror's other files are of.
+
+    Raises:
+        UserError: If the file is not available, or the mirror has the repository at another revision.
+    """
+    from huggingface_hub import HfApi, hf_hub_download
+
+    final, unfinished = mirror / "models" / model.repo, mirror / ".unfinished" / "models" / model.repo / file
+    with mirrors.lock(mirror, "models", model.repo):
+        present = mirrors.find_model(model.repo, model.revision, str(mirror), store)
+        if present and (final / file).is_file():
+            return LocalFiles(final / file, present.commit)
+        with explained(f"{file} of {model}", f"{model.place}/{file}", model=model):
+            check_reachable()
+            commit = (present and present.commit) or HfApi().model_info(model.repo, revision=model.revision).sha
+            retry_while_busy(hf_hub_download, model.repo, file, revision=commit, local_dir=unfinished)
+        assert commit is not None
+        (final / file).parent.mkdir(parents=True, exist_ok=True)
+        (unfinished / file).rename(final / file)
+        shutil.rmtree(unfinished)
+        if present is None:
+            mirrors.note_model(final, model.revision, commit)
+    return LocalFiles(final / file, commit)
+
+
 def fetch_dataset_files(repo: str, files: list[str], mirror: Path, commit: str | None = None, ref: str | None = None) -> None:
     """Put some files of a data set's repository into a mirror, unless it has them; none appears before all are there.
 

@@ -41,6 +41,31 @@ def find_model(model: WantedModel, mirror: str | None, store: Store | None = Non
         return download(model)
 
 
+def find_file(model: WantedModel, file: str, mirror: str | None, store: Store | None = None) -> LocalFiles:
+    """Return one file of a model's repository from the mirror, the hub's cache or the hub, and its commit.
+
+    Args:
+        model: The repository.
+        file: The file's name in it.
+        mirror: The mirror's directory, or None.
+        store: Remembers the hashes of files that have not changed.
+
+    Raises:
+        UserError: If the file is not available, or the mirror has the repository at another revision.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    folder = mirrors.find_model(model.repo, model.revision, mirror, store)
+    if folder and (folder.path / file).is_file():
+        return LocalFiles(folder.path / file, folder.commit)
+    path = try_to_load_from_cache(model.repo, file, revision=model.revision)
+    if not isinstance(path, str):
+        with explained(f"{file} of {model}", f"{model.place}/{file}", mirror, model):
+            check_reachable()
+            path = retry_while_busy(hf_hub_download, model.repo, file, revision=model.revision)
+    return LocalFiles(Path(path), origin_in_cache(path)["commit"])
+
+
 def dataset_file(repo: str, file: str, mirror: str | None, revision: str | None = None) -> Path:
     """Return one file of a data set's repository from the mirror, the hub's cache or the hub.
 
@@ -96,7 +121,9 @@ def download(model: WantedModel, folder: Path | None = None) -> LocalFiles:
     assert info.sha is not None
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or [] if "/" not in file.rfilename}
     if "config.json" not in sizes:
-        raise UserError(f"model {model.repo}: the repository has no config.json: it is no model that transformers loads.")
+        gguf = next((name for name in sizes if name.lower().endswith(".gguf")), None)
+        hint = f" To read a GGUF file of it, add model.file={gguf}" if gguf else ""
+        raise UserError(f"model {model.repo}: the repository has no config.json: it is no model that transformers loads.{hint}")
     model.check_config(Path(hf_hub_download(model.repo, "config.json", revision=info.sha)))
     weights = next((pattern for pattern in WEIGHTS if fnmatch.filter(sizes, pattern)), None)
     if weights is None:

@@ -13,7 +13,7 @@ from bitsure.base.store import Store, hash_each, hash_files
 from bitsure.config.model import ModelSettings
 from bitsure.hub import mirrors
 from bitsure.hub.repositories import LocalFiles, WantedModel
-from bitsure.hub.repository_files import find_model, missing_shards
+from bitsure.hub.repository_files import find_file, find_model, missing_shards
 from bitsure.models.facts import check_config, check_memory, computing_dtype, warn_about_config
 from bitsure.models.gguf.gguf_header import is_gguf
 from bitsure.models.gguf.unpack import unpack
@@ -95,7 +95,8 @@ def locate_model(model: ModelSettings, hub_mirror: str | None, store: Store | No
     path, config = files.path, files.path / "config.json"
     if not config.is_file():
         gguf = ", ".join(sorted(file.name for file in path.glob("*.gguf")))
-        hint = f" To read {gguf}, give the path of the file." if gguf else ""
+        how = "give the path of the file" if model.repo is None else f"add {section}.file=FILE.gguf"
+        hint = f" To read {gguf}, {how}." if gguf else ""
         raise UserError(f"{path} holds no config.json: {section}.path wants a Hugging Face model directory.{hint}")
     check_config(model, config)
     if section == "model":
@@ -109,14 +110,29 @@ def locate_model(model: ModelSettings, hub_mirror: str | None, store: Store | No
         raise UserError(f"{broken[0]} is no file, but a folder or a link to one that is not there: bring the file itself.")
     check_whole(path)
     name = model.name or path.name
-    if files.commit:
+    if files.commit and not model.file:  # what a GGUF file is decoded to is known by its content
         return Source(name, path, files.commit, f"{model.repo}@{files.commit}", model)
     read = mirrors.model_files(path)
     hashes = zip((str(file.resolve()) for file in read), hash_each(read, store), strict=True)
-    return Source(name, path, None, hash_files(read, store), model, tuple(hashes))
+    return Source(name, path, files.commit, hash_files(read, store), model, tuple(hashes))
+
+
+def find_gguf(model: ModelSettings, hub_mirror: str | None, store: Store | None) -> LocalFiles:
+    """Return the GGUF file that settings name, on this machine or in a repository, and the commit that it is of.
+
+    Raises:
+        UserError: If a repository has no such file, or it is not available.
+    """
+    if model.repo is None or model.file is None:
+        return LocalFiles(Path(model.path or ""), None)
+    return find_file(WantedModel(model.repo, model.revision, model.gated), model.file, hub_mirror, store)
 
 
 def _find(model: ModelSettings, hub_mirror: str | None, store: Store | None, section: str) -> LocalFiles:
+    if is_gguf(model.file or model.path) and not Path(model.path or "x.gguf").is_dir():
+        assert store is not None, "what a GGUF file is unpacked to lies in a store"
+        file = find_gguf(model, hub_mirror, store)
+        return LocalFiles(unpack(file.path, store), file.commit)
     if model.repo is not None:
         check = functools.partial(_check_before_weights, model, section)
         return find_model(
@@ -124,9 +140,6 @@ def _find(model: ModelSettings, hub_mirror: str | None, store: Store | None, sec
         )
     assert model.path is not None  # the settings have one of the two
     path = Path(model.path)
-    if is_gguf(path) and not path.is_dir():
-        assert store is not None, "what a GGUF file is unpacked to lies in a store"
-        return LocalFiles(unpack(path, store), None)
     if not path.is_dir():
         raise UserError(f"{section}.path={model.path}: no such directory (looked at {path.absolute()}).")
     return LocalFiles(path, None)

@@ -91,7 +91,8 @@ def _make(plan: Plan, matched: Quantization | None, directory: Path, parts: Path
         resources.measured() as use,
         progress("quantizing", total=None) as advance,
     ):
-        job = QuantizationJob(source, plan.dtype, windows, held_out, directory, parts, log_file, advance, matched)
+        given = plan.checkpoint.path if plan.checkpoint else None
+        job = QuantizationJob(source, plan.dtype, windows, held_out, directory, parts, log_file, advance, matched, given)
         plan.quant.quantize(job)
         if not plan.quant.reads_checkpoint and not any(directory.iterdir()):
             raise UserError(

@@ -71,6 +71,8 @@ class QuantizationJob:
     """Progress: `advance(1, total=n)` after each of n steps."""
     matched: Quantization | None = None
     """The proof of `matched_quantizer`; None where the quantizer has none."""
+    checkpoint: Path | None = None
+    """The files of `checkpoint_settings`; None where the quantizer makes its own."""
     _model: nn.Module | None = field(default=None, init=False, repr=False)
 
     @property

@@ -83,7 +83,7 @@ def fetch(config: Config, mirror: Path) -> None:
 
 
 def _fetch_model(model: ModelSettings, mirror: Path, store: Store) -> None:
-    from bitsure.hub.fetching import fetch_model
+    from bitsure.hub.fetching import fetch_file, fetch_model
     from bitsure.hub.repositories import WantedModel
     from bitsure.models.facts import check_config
 
@@ -91,8 +91,8 @@ def _fetch_model(model: ModelSettings, mirror: Path, store: Store) -> None:
         return
     check = partial(check_config, model)
     wanted = WantedModel(model.repo, model.revision, model.gated, model.trust_remote_code, check)
-    _print(str(wanted))
-    files = fetch_model(wanted, mirror, store)
+    _print(f"{model.file} of {wanted}" if model.file else str(wanted))
+    files = fetch_file(wanted, model.file, mirror, store) if model.file else fetch_model(wanted, mirror, store)
     _print(f"  commit {files.commit or 'unknown: the files were copied, or changed, by hand'}")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from math import isclose
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitsure.base.errors import UserError
@@ -20,7 +19,7 @@ from bitsure.models.gguf.architecture import (
 from bitsure.models.gguf.gguf_header import GgufFile, read_gguf
 from bitsure.models.gguf.rotary import DIVISORS, positions_agree
 from bitsure.models.gguf.vocabulary import check_same_tokenizer
-from bitsure.models.locate import Source
+from bitsure.models.locate import Source, find_gguf
 from bitsure.results.gguf import FLOATS
 
 if TYPE_CHECKING:
@@ -34,16 +33,17 @@ log = logging.getLogger(__name__)
 BY_KERNELS = ("activations (llama.cpp's kernels for blocks round them to 8 bits)",)  # what a GGUF file's model rounds besides
 
 
-def locate_gguf(settings: ModelSettings, store: Store | None) -> Source:
+def locate_gguf(settings: ModelSettings, hub_mirror: str | None, store: Store | None) -> Source:
     """Return a GGUF file as a checkpoint, its header read and checked.
 
     Raises:
-        UserError: As `read_gguf`, and for an architecture that transformers does not load.
+        UserError: As `find_gguf` and `read_gguf`, and for an architecture that transformers does not load.
     """
-    path = Path(settings.path or "")
+    file = find_gguf(settings, hub_mirror, store)
+    path = file.path
     check_architecture(read_gguf(path))
     hashes = ((str(path.resolve()), hash_each([path], store)[0]),)
-    return Source(settings.name or path.name, path, None, hash_files([path], store), settings, hashes)
+    return Source(settings.name or path.name, path, file.commit, hash_files([path], store), settings, hashes)
 
 
 def check_gguf(checkpoint: Source, model: nn.Module, parent: Source) -> None:

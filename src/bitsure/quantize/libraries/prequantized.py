@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
-from bitsure.config.model import ModelSettings
+from bitsure.config.model import ModelSettings, check_gguf_file
 from bitsure.config.quantizers import QuantizerSettings
 from bitsure.models.gguf.gguf_header import is_gguf, read_gguf
 from bitsure.models.load import empty_model
@@ -31,6 +31,7 @@ class Prequantized(Quantizer):
 
     path: str | None = None
     repo: str | None = None
+    file: str | None = None  # a GGUF file of the repository
     revision: str = "main"
 
     def __post_init__(self) -> None:
@@ -40,21 +41,22 @@ class Prequantized(Quantizer):
                 f"quant=prequantized: needs either quant.path (a directory or a GGUF file) or quant.repo (a hub repository); "
                 f"got path={self.path!r}, repo={self.repo!r}. Example: quant=prequantized quant.path=DIR"
             )
+        check_gguf_file("quant", self.repo, self.file)
 
     @property
     def is_gguf(self) -> bool:
         """Whether the checkpoint is a GGUF file: its blocks are copied into the store in the order of the model's rows."""
-        return is_gguf(self.path)
+        return is_gguf(self.file or self.path)
 
     @property
     def name(self) -> str:
-        """The directory's or the repository's name."""
-        return Path(self.path or self.repo or "").name or "prequantized"
+        """The directory's, the file's or the repository's name."""
+        return Path(self.path or self.file or self.repo or "").name or "prequantized"
 
     @property
     def checkpoint_settings(self) -> ModelSettings:
         """The directory or repository."""
-        return ModelSettings(path=self.path, repo=self.repo, revision=self.revision)
+        return ModelSettings(path=self.path, repo=self.repo, file=self.file, revision=self.revision)
 
     @property
     def reads_checkpoint(self) -> bool:
@@ -80,15 +82,21 @@ class Prequantized(Quantizer):
         return {"method": "prequantized", "checkpoint": checkpoint.fingerprint if checkpoint else None}
 
     def bytes_needed(self, modules: nn.Module, dtype: str) -> int:
-        """Return the size of a GGUF file, which is copied; 0 for a checkpoint that is read where it is."""
-        return Path(self.path or "").stat().st_size if self.is_gguf else 0
+        """Return the size of a GGUF file, which is copied; 0 for a checkpoint that is read where it is.
+
+        Of a repository's file the size is taken as that of 8-bit blocks, the largest that are common.
+        """
+        if self.is_gguf and self.path:
+            return Path(self.path).stat().st_size
+        return int(sum(parameter.numel() for parameter in modules.parameters()) * 34 / 32) if self.is_gguf else 0
 
     def quantize(self, job: QuantizationJob) -> None:
         """Copy a GGUF file's blocks; write nothing for a checkpoint that is read where it is."""
         from bitsure.quantize.checkpoint.write_checkpoint import write_checkpoint
 
         if self.is_gguf:
-            write_checkpoint(job.directory, *read_blocks(read_gguf(Path(self.path or "")), job.model))
+            assert job.checkpoint is not None
+            write_checkpoint(job.directory, *read_blocks(read_gguf(job.checkpoint), job.model))
 
     def check_proof(self, proof: Quantization, checkpoint: Source | None, model_name: str) -> None:
         """Raise UserError if weights differ from the parent's as much as those of another model would."""
@@ -118,8 +126,8 @@ def locate(quant: QuantizerSettings, hub_mirror: str | None, store: Store | None
     settings = as_quantizer(quant).checkpoint_settings
     if settings is None:
         return None
-    if is_gguf(settings.path):
-        return locate_gguf(settings, store)
+    if is_gguf(settings.file or settings.path):
+        return locate_gguf(settings, hub_mirror, store)
     source = locate_model(settings, hub_mirror, store, "quant")
     if weight_files(source.path)[0].suffix != ".safetensors":
         raise UserError(f"{source.path} holds its weights as .bin, which is not supported: convert them to safetensors.")
