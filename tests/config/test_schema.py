@@ -36,6 +36,7 @@ CHAINS = {  # preset → its name, which tells all settings
     "smooth": "smooth+rtn8-row-a8-sym",
     "mx": "rtn-mxint4-a-mxint8",
     "mxfp4": "rtn-mxfp4-a-mxfp4",
+    "mxfp4-weights": "rtn-mxfp4",
     "mxfp6": "rtn-mxfp6_e2m3-a-mxfp6_e2m3",
     "mxfp8": "rtn-mxfp8_e4m3-a-mxfp8_e4m3",
     "mxint4": "rtn-mxint4-a-mxint4",

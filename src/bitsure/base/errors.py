@@ -26,6 +26,10 @@ class DiskError(UserError, OSError):
     """The disk is full, or a file may not be read or written."""
 
 
+class NotInstalled(UserError):
+    """A library that a setting needs is not installed."""
+
+
 class NotHere(UserError):
     """A file is not on this machine and would have to be downloaded, which is switched off."""
 

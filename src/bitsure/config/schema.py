@@ -232,6 +232,7 @@ class SweepSettings:
     """How the cells of a sweep are run; results do not depend on it."""
 
     time_limit: float | None = None  # seconds after which a cell is stopped, without waiting for other cells; None: no limit
+    skip_not_installed: bool = False  # skip cells whose quantizer needs a library that is not installed; else nothing starts
     gpus: int | None = 1  # GPUs of a cell's own on a machine with several; None: every cell sees all
 
     def __post_init__(self) -> None:

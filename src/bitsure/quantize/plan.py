@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as read_version
 from typing import Any
 
-from bitsure.base.errors import UserError
+from bitsure.base.errors import NotInstalled
 from bitsure.config.paths import PROJECT
 from bitsure.config.schema import CalibSettings
 from bitsure.models.locate import Source
@@ -50,7 +50,7 @@ class Plan:
 
     @property
     def made_from(self) -> dict[str, Any]:
-        """The key of the weights in the store. Raises UserError for a library that is missing."""
+        """The key of the weights in the store. Raises NotInstalled for a library that is missing."""
         return {
             "format": FORMAT,
             "model": self.source.fingerprint,
@@ -62,7 +62,7 @@ class Plan:
                 "seed": self.calib.seed,
             },
             "dtype": self.dtype,
-            "libraries": self._versions(),
+            "libraries": library_versions(self.quant),
         }
 
     @property
@@ -79,19 +79,26 @@ class Plan:
         identity = self.quant.identity(self.checkpoint)
         return identity | {"like": self.matched.made_from} if self.matched else identity
 
-    def _versions(self) -> dict[str, str]:
-        """The versions of what makes the weights."""
-        versions = {library: self._version(library) for library in sorted(set(self.quant.libraries()))}
-        if "auto_gptq" in versions and int(versions["transformers"].split(".")[0]) > 4:
-            raise self._missing("auto_gptq", f"which does not import beside transformers {versions['transformers']}")
-        return versions
 
-    def _version(self, library: str) -> str:
-        try:
-            return version(library)
-        except PackageNotFoundError as error:
-            raise self._missing(library, "which is not installed") from error
+def library_versions(quant: Quantizer) -> dict[str, str]:
+    """Return the versions of what makes a quantizer's weights.
 
-    def _missing(self, library: str, reason: str) -> UserError:
-        command = INSTALL.get(library, f"python -m pip install -e '.[{library}]'")
-        return UserError(f"quant={self.quant.name} needs {library}, {reason}: in {PROJECT} run {command}")
+    Raises:
+        NotInstalled: If a library is missing, or cannot be used beside the others; the message says what installs it.
+    """
+    versions = {library: _version(library, quant.name) for library in sorted(set(quant.libraries()))}
+    if "auto_gptq" in versions and int(versions["transformers"].split(".")[0]) > 4:
+        raise _missing("auto_gptq", quant.name, f"which does not import beside transformers {versions['transformers']}")
+    return versions
+
+
+def _version(library: str, quantizer: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError as error:
+        raise _missing(library, quantizer, "which is not installed") from error
+
+
+def _missing(library: str, quantizer: str, reason: str) -> NotInstalled:
+    command = INSTALL.get(library, f"python -m pip install -e '.[{library}]'")
+    return NotInstalled(f"quant={quantizer} needs {library}, {reason}: in {PROJECT} run {command}")

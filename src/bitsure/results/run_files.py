@@ -9,7 +9,7 @@ from pydantic import Field
 from bitsure.results.gguf import GgufOrigin
 from bitsure.results.result import Integer, Result
 
-State: TypeAlias = Literal["running", "done", "failed", "killed", "timed out"]
+State: TypeAlias = Literal["running", "done", "failed", "killed", "timed out", "skipped"]
 
 
 class Machine(Result):

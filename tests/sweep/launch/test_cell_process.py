@@ -16,9 +16,13 @@ import pytest
 
 from bitsure.base.store import PATIENCE, Store
 from bitsure.config.paths import PROJECT
-from bitsure.results import Status
+from bitsure.config.schema import SweepSettings
+from bitsure.quantize.libraries.hqq import Hqq
+from bitsure.results import Labels, Status
 from bitsure.run.directory import read_status
 from bitsure.sweep.launch import cell_process
+from bitsure.sweep.launch.callback import failures
+from bitsure.sweep.launch.cell_line import CellLine
 from tests.builders.stopped_runs import MOST, check_status, is_alive, wait_until
 
 SWEEP = [
@@ -41,6 +45,8 @@ from bitsure.config.schema import resolved
 from bitsure.run import pipeline
 from bitsure.run.directory import open_run
 from bitsure.sweep.launch import cell_process
+from bitsure.sweep.launch.callback import failures
+from bitsure.sweep.launch.cell_line import CellLine
 
 def run(config, run_dir, sweep, on_wait, labels):
     end = os.environ["END_" + config.quant.name.upper()]
@@ -91,6 +97,25 @@ def environment(folder: Path, module: str = "", **variables: str) -> dict[str, s
         (folder / "sitecustomize.py").write_text(IN_CELLS.format(module=module))
     path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     return os.environ | {"BITSURE_STORE": str(folder / "store"), "OMP_NUM_THREADS": "1", "PYTHONPATH": path} | variables
+
+
+def test_a_cell_whose_library_is_not_installed_is_skipped_and_does_not_fail_the_sweep(
+    not_installed, monkeypatch, tmp_path, capsys
+):
+    not_installed("hqq")
+    monkeypatch.setattr(cell_process.multiprocessing, "Process", None)  # nothing is started
+    quant = Hqq(bits=4, group_size=64)
+    config = SimpleNamespace(sweep=SweepSettings(skip_not_installed=True), quant=quant)
+    monkeypatch.setattr(cell_process, "resolved", lambda config: {})
+    run_dir = tmp_path / "0-hqq4"
+    run_dir.mkdir()
+    cell_process.run(config, run_dir, CellLine(run_dir, tmp_path, Labels(model="m", quantizer="hqq4")), {})
+    status = read_status(run_dir)
+    assert status is not None and status.state == "skipped" and "python -m pip install -e '.[hqq]'" in (status.error or "")
+    assert "0-hqq4: m, hqq4: skipped: quant=hqq4 needs hqq, which is not installed" in capsys.readouterr().out.replace(
+        "\n", " "
+    )
+    assert failures(tmp_path) == []
 
 
 @dataclass

@@ -54,6 +54,15 @@ def test_every_piece_of_work_is_counted_once_and_what_the_store_has_is_seen(cell
     assert len(again[0].missing) == 8 and len(again[3].missing) == 9
 
 
+def test_a_library_that_is_not_installed_is_an_error_or_skips_its_cell(cell, not_installed):
+    not_installed("hqq")
+    _, errors = inspect([cell(0, "quant=hqq4"), cell(1, "quant=rtn3")])
+    assert len(errors) == 1 and "quant=hqq4 needs hqq, which is not installed" in errors[0]
+    skipping = "sweep.skip_not_installed=true"
+    planned, errors = inspect([cell(0, "quant=hqq4", skipping), cell(1, "quant=rtn3", skipping)])
+    assert errors == [] and [one.state for one in planned] == ["skipped", "new"] and planned[0].pieces == {}
+
+
 def test_the_noise_control_is_part_of_the_plan(cell):
     [planned], errors = inspect([cell(0, "quant=rtn3", "control=noise", "control.seeds=19")])
     assert errors == [] and len(planned.missing) == 4 + 20 * 5

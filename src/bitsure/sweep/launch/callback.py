@@ -155,9 +155,11 @@ def _why_failed(run_dir: Path) -> str | None:
         return f"damaged: {error}"
     if status is None:
         return "not started: it has no status.json"
+    if status.state == "skipped":
+        return None
     if status.state != "done":
-        error = status.error or "its process ended without an error message"
-        return f"{state_in_words(status.state, status.error)}: {error.splitlines()[0]}"
+        message = status.error or "its process ended without an error message"
+        return f"{state_in_words(status.state, status.error)}: {message.splitlines()[0]}"
     if verdict and verdict.strict and verdict.verdict != "non-inferior":
         return f"verdict=strict: {verdict.verdict}"
     return None

@@ -59,6 +59,8 @@ class CellLine:
 
     def _result(self) -> Text:
         status = read_status(self.run_dir)
+        if status is not None and status.state == "skipped":
+            return Text(f"skipped: {status.error}", "yellow")
         if status is None or status.state != "done":
             return Text(state_in_words(status.state, status.error) if status else "failed", "red")
         try:

@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from bitsure.base import terminal
-from bitsure.base.errors import UserError
+from bitsure.base.errors import NotInstalled, UserError
 from bitsure.base.processes import end_with_parent
 from bitsure.base.progress import begin_cell
 from bitsure.config.schema import Config, resolved
+from bitsure.quantize.plan import library_versions
+from bitsure.quantize.quantizer import as_quantizer
 from bitsure.results.run_files import INTERRUPTED, State
 from bitsure.run.directory import is_done, read_status, signals_ignored, write_end
 from bitsure.sweep.launch import gpus
@@ -58,6 +60,9 @@ def run(config: Config, run_dir: Path, line: CellLine, job_logging: dict[str, An
     if is_done(run_dir, settings):
         terminal.console().print(line.done_before(), soft_wrap=True)
         return
+    if config.sweep.skip_not_installed and _is_skipped(config, run_dir, settings):
+        terminal.console().print(line.ended(0), soft_wrap=True)
+        return
     limit, started = config.sweep.time_limit, time.monotonic()
     with gpus.assigned(config.sweep.gpus) as gpu_environment:
         # joblib's workers set another start method, which a cell's process does not know
@@ -84,6 +89,16 @@ def run(config: Config, run_dir: Path, line: CellLine, job_logging: dict[str, An
     with suppress(OSError):
         if not (run_dir / STDERR_FILE).stat().st_size:
             (run_dir / STDERR_FILE).unlink()
+
+
+def _is_skipped(config: Config, run_dir: Path, settings: dict[str, Any]) -> bool:
+    """Return whether the quantizer needs a library that is not installed; status.json says then that the cell is skipped."""
+    try:
+        library_versions(as_quantizer(config.quant))
+    except NotInstalled as error:
+        write_end(run_dir, settings, os.getpid(), "skipped", str(error))
+        return True
+    return False
 
 
 def _ends_in_time(process: BaseProcess, limit: float | None, waited: c_double) -> bool:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bitsure.base import terminal
-from bitsure.base.errors import NotHere, UserError
+from bitsure.base.errors import NotHere, NotInstalled, UserError
 from bitsure.base.memo import Memo
 from bitsure.base.progress import progress
 from bitsure.base.store import Store
@@ -96,7 +96,10 @@ def _inspect(cell: ComposedCell, errors: CellErrors, memo: Memo, on_nodes: bool)
     except NotHere as error:
         inspected.to_download = error.wanted
     except UserError as error:
-        errors.add(cell.number, *map(str, error.args))
+        if isinstance(error, NotInstalled) and cell.config.sweep.skip_not_installed:
+            inspected.state = "skipped"
+        else:
+            errors.add(cell.number, *map(str, error.args))
         return inspected
     if why := why_not_here(cell.directory, settings):
         errors.add(cell.number, why)
