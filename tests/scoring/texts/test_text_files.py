@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from omegaconf import OmegaConf
 
 from bitsure.base.errors import UserError
+from bitsure.config.paths import CONF
 from bitsure.config.text import TextSettings
 from bitsure.scoring.texts.text_files import locate_text_file
+from tests.builders.marks import SHARED, needs_shared
 from tests.builders.texts import text_settings, write_documents
 
 
@@ -63,3 +68,18 @@ def test_a_path_without_a_file_is_refused():
 def test_settings_that_say_no_text_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         TextSettings(**settings)
+
+
+@needs_shared
+def test_wikitext_2_s_rows_become_its_file_again(tmp_path):
+    """The data set has a row a line, and leaves out the space of blank lines."""
+    raw = (SHARED / "text" / "wikitext2-raw-test.txt").read_text(encoding="utf-8")
+    rows = [line if line.strip() else "" for line in raw.splitlines(keepends=True)]
+    option = OmegaConf.to_container(OmegaConf.load(CONF / "text" / "wikitext2.yaml"))
+    file = tmp_path / "datasets" / option["repo"] / option["file"]
+    file.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"text": rows}), file)
+    text = locate_text_file(TextSettings(**option), str(tmp_path)).read()
+    assert "".join(text.documents) == raw
+    assert len(text.documents) == 62
+    assert all(document.lstrip().startswith("= ") for document in text.documents)

@@ -135,5 +135,6 @@ def require(available: int, needed: int, what: str, place: str) -> None:
     """Raise UserError if a text has fewer tokens than one window needs."""
     if available < needed:
         raise UserError(
-            f"{place} has {available:,} tokens, and {what} needs {needed:,}. Give a longer text, or a smaller text.window."
+            f"{place} has {available:,} tokens, and {what} needs {needed:,}. Give a longer text (or a larger text.limit), "
+            "or a smaller text.window."
         )
