@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from bitsure.base.errors import UserError
 from bitsure.comparison import compare
 from bitsure.metrics import measure
 from bitsure.records.text_units import text_units
@@ -50,6 +51,17 @@ def test_the_correlation_is_pearson_s_over_tokens(rows):
     before, after = (side["logprob"].to_numpy().astype(np.float64) for side in rows)
     assert correlation.value == pytest.approx(np.corrcoef(before, after)[0, 1])
     assert correlation.ci_low < correlation.value < correlation.ci_high <= 1
+
+
+def test_models_with_other_tokenizers_are_compared_in_bits_per_byte_alone(rows):
+    documents = np.repeat(np.arange(N), 4).tolist()
+    other = token_rows(documents, [0] * len(documents), [-1.0] * len(documents))
+    values = compare(text_units(rows[0], MADE_FROM), text_units(other, MADE_FROM), METRIC)[TASK]
+    assert {name for name in values if not name.startswith("questions_")} == {"bits_per_byte"}
+    assert values["bits_per_byte"].quantized == pytest.approx(1 / 3 / math.log(2))
+    with pytest.raises(UserError, match="the targets differ"):  # another tokenizer's windows are other parts of the text
+        windows = [token_rows([0] * n, [0] * n) for n in (4, 5)]
+        compare(*(text_units(side, MADE_FROM) for side in windows), METRIC)
 
 
 def test_equal_models_have_a_ratio_of_exactly_one(rows):

@@ -28,7 +28,7 @@ def test_windows_are_the_units_of_one_document():
     assert units["choice_tokens"].to_pylist() == [[3], [2]]
 
 
-def test_units_are_joined_by_text_cut_and_tokens():
+def test_units_are_joined_by_text_and_cut():
     rows = token_rows(documents=[0, 0, 1, 1, 1], windows=[0] * 5)
     assert len(join(text_units(rows, MADE_FROM), text_units(rows, MADE_FROM)).quantized) == 2
     other_window = {TASK: {"text": {"sha256": "a", "window": 9}}}

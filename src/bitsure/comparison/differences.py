@@ -8,7 +8,7 @@ from bitsure.base.errors import UserError
 from bitsure.comparison.choice_differences import compare_choices
 from bitsure.comparison.difference_tests import with_test
 from bitsure.comparison.noise_control import noise_control, size_mismatch, slope_test
-from bitsure.comparison.text_differences import compare_texts
+from bitsure.comparison.text_differences import compare_bytes, compare_texts, has_other_tokens
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.deferral import cost_of_quantized
 from bitsure.metrics.metric_names import MACRO, NOISE_CONTROL, ONLY_BASELINE, ONLY_QUANTIZED, PRIMARY, QUESTIONS_JOINED
@@ -57,6 +57,8 @@ def compare(
     for task, rows in quant.items():
         if has_choices(rows):
             results[task], estimates[task] = compare_choices(full[task], rows, settings, alpha, cost)
+        elif has_other_tokens(full[task], rows):
+            results[task] = compare_bytes(full[task], rows, settings)
         else:
             results[task] = compare_texts(full[task], rows, settings, alpha)
     if noisy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 import pyarrow as pa
@@ -26,7 +27,12 @@ from bitsure.metrics.run_metrics import summarize
 from bitsure.metrics.significance import paired_t_test, z_test
 from bitsure.metrics.text_metrics import TextSet, text_metrics, text_set
 from bitsure.metrics.token_correlation import token_correlation, token_moments
+from bitsure.records.record import is_text
 from bitsure.results.measurement import Difference
+
+log = logging.getLogger(__name__)
+
+BITS = "bits_per_byte"
 
 
 def compare_texts(before: pa.Table, after: pa.Table, settings: MetricSettings, alpha: float) -> dict[str, Difference]:
@@ -68,6 +74,32 @@ def compare_texts(before: pa.Table, after: pa.Table, settings: MetricSettings, a
         ]
         results[CORRELATION] = summarize(Difference, correlation, len(full), resampling, level)
     return results
+
+
+def has_other_tokens(before: pa.Table, after: pa.Table) -> bool:
+    """Return whether two models' tokenizers cut the same documents of a text, which was scored token by token, otherwise."""
+    return is_text(after) and text_set(after).words is None and not before["choice_tokens"].equals(after["choice_tokens"])
+
+
+def compare_bytes(before: pa.Table, after: pa.Table, settings: MetricSettings) -> dict[str, Difference]:
+    """Return the difference in bits per byte: of models with other tokenizers, nothing of a token can be compared.
+
+    Args:
+        before: One model's records of a text.
+        after: The other's, of the same documents in the same order.
+        settings: How records become numbers.
+    """
+    full, quantized = text_set(before), text_set(after)
+    resampling, level, metric = (
+        Resampling.of_records(after, settings),
+        settings.confidence_level,
+        {BITS: text_metrics(full)[BITS]},
+    )
+    [difference] = estimate(metric, quantized, resampling.weights, resampling.clusters, minus=full).values()
+    now, was = difference.sides
+    result = summarize(Difference, difference, len(full), resampling, level, baseline=was, quantized=now)
+    log.warning("%s: the two models have other tokenizers, so that bits per byte alone are compared", after["task"][0].as_py())
+    return {BITS: with_test(result, z_test(difference, level))}
 
 
 def perplexity_ratios(nll: Difference) -> dict[str, Difference]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from bitsure.base.files import hash_json
 from bitsure.records.record import SCHEMA
@@ -53,25 +54,22 @@ def _units(task: str, tokens: pa.Table, made_from: Mapping[str, Any]) -> pa.Tabl
     order = np.argsort(numbers, kind="stable")
     units, starts = np.unique(numbers[order], return_index=True)
     logprobs = tokens["logprob"].to_numpy()[order].astype(np.float64)
-    identity = np.stack([tokens[name].to_numpy()[order] for name in ("document", "position", "token")], axis=1)
-    ends = np.append(starts[1:], len(order))
     text = made_from.get("text", {})
     ours, cut = hash_json([task, text.get("sha256")]), hash_json(text)
     n = len(units)
     offsets = pa.array(np.append(starts, len(order)), pa.int32())
     ones = pa.array(np.arange(n + 1), pa.int32())
     greedy = tokens["token"].to_numpy() == tokens["top_token"].to_numpy()
-    spans = list(zip(starts.tolist(), ends.tolist(), strict=True))
     columns = {
         "task": [task] * n,
         "doc_id": units.astype(np.int64),
         "doc_hash": [hash_json([ours, unit, number]) for number in units.tolist()],
         "prompt_hash": [cut] * n,
-        "target_hash": [hashlib.sha256(identity[start:end].tobytes()).hexdigest() for start, end in spans],
+        "target_hash": [""] * n if unit == DOCUMENT else _hashes(tokens["token"].to_numpy()[order], starts),
         "choices": [[unit]] * n,
         "gold": [[0]] * n,
         "choice_logprobs": pa.ListArray.from_arrays(ones, np.add.reduceat(logprobs, starts)),
-        "choice_tokens": pa.ListArray.from_arrays(ones, pa.array(ends - starts, pa.int32())),
+        "choice_tokens": pa.ListArray.from_arrays(ones, pa.array(np.diff(starts, append=len(order)), pa.int32())),
         "choice_greedy": pa.ListArray.from_arrays(ones, np.logical_and.reduceat(greedy[order], starts)),
         "token_logprobs": pa.ListArray.from_arrays(ones, pa.ListArray.from_arrays(offsets, logprobs.astype(np.float32))),
         "cluster": [hash_json([ours, unit, number]) for number in units.tolist()],
@@ -81,3 +79,8 @@ def _units(task: str, tokens: pa.Table, made_from: Mapping[str, Any]) -> pa.Tabl
     return pa.table(
         {name: pa.array(values) if isinstance(values, np.ndarray) else values for name, values in columns.items()}
     ).cast(SCHEMA)
+
+
+def _hashes(tokens: NDArray[np.int32], starts: NDArray[np.int64]) -> list[str]:
+    """Return a hash of each window's tokens: another tokenizer's windows are other parts of the text."""
+    return [hashlib.sha256(part.tobytes()).hexdigest() for part in np.split(tokens, starts[1:])]
