@@ -17,7 +17,7 @@ from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.base.files import check_file_names
 from bitsure.config import help_text, hydra_errors, own_code, schema
-from bitsure.config.labels import quantizer_label
+from bitsure.config.labels import other_settings, quantizer_label
 from bitsure.config.schema import Config
 from bitsure.config.validation import check_choices, to_dataclasses
 
@@ -59,8 +59,13 @@ def _run(config: Config, sweep_dir: str | None) -> None:
 
     hydra_config = HydraConfig.get()
     run_dir = Path(hydra_config.runtime.output_dir)
-    quantizer = quantizer_label(config.quant.name, hydra_config.runtime.choices["quant"], hydra_config.overrides.task)
-    labels = Labels(model=str(config.model.name), quantizer=quantizer)
+    preset, overrides = hydra_config.runtime.choices["quant"], hydra_config.overrides.task
+    labels = Labels(
+        model=str(config.model.name),
+        quantizer=quantizer_label(config.quant.name, preset, overrides),
+        preset=preset,
+        settings=other_settings(overrides),
+    )
     if config.plan:
         from bitsure.sweep.launch import composing, dry_run
 

@@ -83,6 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     names.add_argument("word", nargs="?", help="what their names contain; of tasks, those of lm-evaluation-harness too")
     names.set_defaults(run=_list)
 
+    dashboard = commands.add_parser("dashboard", help="make a W&B workspace and a report of a tracked sweep")
+    dashboard.add_argument("sweep", type=Path, metavar="SWEEP_DIR", help="the directory of a sweep whose runs W&B has")
+    dashboard.set_defaults(run=_dashboard)
+
     wandb_sweep = commands.add_parser("wandb-sweep", help="print a committed sweep as the file that `wandb sweep` takes")
     wandb_sweep.add_argument("file", type=Path, help="such as sweeps/scales.yaml")
     wandb_sweep.set_defaults(run=_wandb_sweep)
@@ -168,6 +172,13 @@ def _list(given: argparse.Namespace) -> None:
     from bitsure.tasks.list_command import list_names
 
     list_names(given.kind, given.word)
+
+
+def _dashboard(given: argparse.Namespace) -> None:
+    from bitsure.sweep.dashboard.making import make_dashboard
+
+    dashboard = make_dashboard(given.sweep)
+    print(f"workspace {dashboard.workspace}\nreport    {dashboard.report}")
 
 
 def _wandb_sweep(given: argparse.Namespace) -> None:

@@ -16,7 +16,16 @@ from urllib.parse import unquote
 
 from tests.builders.stopped_runs import MOST
 
-QUERIES = {"ServerFeaturesQuery": {"serverInfo": {"features": []}}, "ArtifactType": {"project": None}}
+USER = {"viewer": {"id": "u", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
+QUERIES = {
+    "ServerFeaturesQuery": {"serverInfo": {"features": []}},
+    "ArtifactType": {"project": None},
+    "Viewer": USER,
+    "GetDefaultEntity": USER,
+    "ProjectInternalId": {"project": {"id": "p", "internalId": "UHJvamVjdEludGVybmFsSWQ6MQ=="}},
+    "GetProjects": {"models": {"edges": [], "pageInfo": {"hasNextPage": False, "endCursor": None}}},
+}
+FIELDS = {"UpsertView2": "upsertView", "CreateProject": "result"}  # what an operation asks for, where its name does not tell
 
 
 @dataclass
@@ -29,6 +38,7 @@ class Server:
     exits: dict[str, int] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)  # of runs and of artifacts
     artifacts: list[tuple[str, str]] = field(default_factory=list)  # (type, name), when all of it was there
+    views: list[dict] = field(default_factory=list)  # workspaces and reports
 
     def environment(self, folder: Path) -> dict[str, str]:
         """What has W&B's client send to it; folder: for its settings."""
@@ -63,6 +73,11 @@ class Server:
                     for one in asked
                 ]
                 return {"files": {"edges": [{"node": file} for file in files]}}
+            case "UpsertView2" | "upsertView":
+                self.views.append(given)
+                project = {"id": "p", "name": given["projectName"], "entityName": given["entityName"]}
+                dates = dict.fromkeys(("createdAt", "updatedAt"), "2026-01-01T00:00:00")
+                return {"view": given | dates | {"id": "VmlldzoxMjM=", "project": project}, "inserted": True}
             case "CommitArtifact":
                 self.artifacts.append(tuple(given["artifactID"].split("/", 1)))
                 return {"artifact": {"id": given["artifactID"], "digest": "x"}}
@@ -140,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.given.stream(self.path.split("/")[-2], said)
             return self._send({})
         name = re.match(r"\s*(?:query|mutation)\s+(\w+)", said["query"])[1]
-        field_ = name[0].lower() + name[1:]
+        field_ = FIELDS.get(name, name[0].lower() + name[1:])
         return self._send({"data": QUERIES.get(name) or {field_: self.given.answer(name, said.get("variables") or {})}})
 
     def _body(self) -> bytes:

@@ -25,11 +25,16 @@ def read_back(run_dir):
 
 
 def _read_back(run_dir):
-    """Return run, config, summary, history keys, steps, exit code and artifacts of the one offline run below a directory."""
+    """Return run, config, summary, keys, steps, exit code, artifacts and panels of the one offline run below a directory.
+
+    `keys` are those of `run.log` and of the summary: what a user sees and makes panels of. `panels` are the keys of custom
+    charts, `hidden` those without a panel by themselves.
+    """
     from wandb.proto import wandb_internal_pb2 as pb
 
     [path] = run_dir.glob("wandb/offline-run-*/run-*.wandb")
-    contents = {"config": {}, "summary": {}, "history": set(), "steps": 0, "exit": None, "run": None, "artifacts": []}
+    contents = {"config": {}, "summary": {}, "steps": 0, "exit": None, "run": None, "artifacts": []}
+    contents |= {"keys": set(), "panels": {}, "hidden": set()}
     for payload in leveldb_records(path.read_bytes()):
         record = pb.Record.FromString(payload)
         match record.WhichOneof("record_type"):
@@ -37,15 +42,19 @@ def _read_back(run_dir):
                 contents["run"] = record.run
                 contents["config"] |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
             case "config":
-                contents["config"] |= {
-                    item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.config.update
-                }
+                for item in record.config.update:
+                    path, value = [item.key] if item.key else list(item.nested_key), json.loads(item.value_json)
+                    kind = contents["panels"] if path[:2] == ["_wandb", "visualize"] else contents["config"]
+                    kind[path[-1] if kind is contents["panels"] else path[0]] = value
             case "summary":
                 items = record.summary.update
                 contents["summary"] |= {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+                contents["keys"] |= {item.key or item.nested_key[0] for item in items}
             case "history":
                 contents["steps"] += 1
-                contents["history"] |= {item.key or "/".join(item.nested_key) for item in record.history.item}
+                contents["keys"] |= {item.key or item.nested_key[0] for item in record.history.item}
+            case "metric":
+                contents["hidden"] |= {record.metric.name} if record.metric.options.hidden else set()
             case "exit":
                 contents["exit"] = record.exit.exit_code
             case "artifact":

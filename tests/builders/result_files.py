@@ -53,7 +53,7 @@ def costs() -> Costs:
         scoring_quantized=ScoringCosts(
             seconds=1.0,
             tokens=900,
-            peak_memory_bytes=None,
+            peak_memory_bytes=10**9,
             peak_gpu_memory_bytes=None,
             tokens_per_second=900.0,
             by_task={"t": task},

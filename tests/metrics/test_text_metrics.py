@@ -23,7 +23,8 @@ from bitsure.records.validity import check_records
 from bitsure.report import page_summary, tables
 from bitsure.report.report_contents import About
 from bitsure.report.run_report import build
-from bitsure.run.tracking_samples import reliability_points, sample_rows
+from bitsure.run.tracked_numbers import mean_values, task_values
+from bitsure.run.tracked_samples import SAMPLE_COLUMNS, sample_rows
 from tests.builders.records import record
 from tests.builders.settings import MARGINS, METRIC
 
@@ -149,10 +150,14 @@ def test_page_table_and_tracking_hold_all_kinds(tmp_path):
     printed = tables.terminal_table(made.metrics, made.comparison, "all kinds", 0.95, 0.01)
     labels = list(printed.columns[1].cells)
     assert labels.count("bits per byte") == 1 and labels.count("accuracy") == 2 and labels.count("calibration error") == 1
-    assert set(reliability_points(sides[1], METRIC)) == {"t"}
-    rows = sample_rows(sides[1], sides[0], "none")
-    assert {row[0] for row in rows} == {"t", "last"}
-    assert all(row[4] is None and row[5] is None and 0 < row[6] <= 1 for row in rows if row[0] == "last")
+    rows = [dict(zip(SAMPLE_COLUMNS, row, strict=True)) for row in sample_rows(sides[1], sides[0], "none", {})]
+    assert {row["task"] for row in rows} == {"t", "last"}
+    of_text = [row for row in rows if row["task"] == "last"]
+    assert all(row["prediction_after"] is None and row["confidence_after"] is None for row in of_text)
+    assert all(0 < row["true_label_prob_after"] <= 1 and row["correct_after"] in (True, False) for row in of_text)
+    assert set(task_values(made, "last")) > {"accuracy/last", "true_label_prob/last/change"}
+    assert set(task_values(made, "pages")) >= {"word_perplexity/pages", "word_perplexity/pages/change"}
+    assert "accuracy/mean/change_p_adjusted" in mean_values(made)[0]  # the only task with choices is the mean
     assert page_summary.sentences(made.comparison, 0.01)[-1].startswith("pages: ")
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bitsure.report.chart_layers import FULL, QUANTIZED, Series, lines, number_axis, points
-from bitsure.report.charts import Chart, file_name, save_png, table
+from bitsure.report.chart_layers import FULL, QUANTIZED, lines, number_axis, points
+from bitsure.report.charts import Chart, Series, file_name, save_png, table
 
 HOSTILE = '<script>alert("x")</script>\u202egnp'
 AXES = number_axis("x"), number_axis("y")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bitsure.report.rounded import byte_size, questions_asked, rounded_parts, shipped_bytes, summary, tracked_values
+from bitsure.report.rounded import byte_size, questions_asked, shipped_bytes, summary
 from bitsure.results.gguf import GgufOrigin, TensorType
 from bitsure.results.quantization import RoundedStates
 from bitsure.results.run_files import QuestionCount
@@ -56,21 +56,6 @@ def test_what_is_kept_of_a_gguf_file_takes_the_bits_of_its_decoded_numbers():
         share = quantization().parameter_share
         assert shipped_bytes(quantization(), model) == 1_000_000 * (share * 4.2 + (1 - share) * kept) / 8
         assert shipped_bytes(quantization(**NO_WEIGHTS), model) == 1_000_000  # the file itself
-
-
-def test_every_part_is_tracked_under_its_name():
-    both = quantization(activations=states(), keys_and_values=states(values_per_token=8.0, bits_per_value=4.0))
-    assert [part.name for part in rounded_parts(both, MODEL)] == ["weights", "activations", "keys and values"]
-    assert tracked_values(both, MODEL) == {
-        "rounded/weights/bits": 4.2,
-        "rounded/weights/error": 0.1,
-        "rounded/weights/bytes": 672_500,
-        "rounded/activations/bits": 4,
-        "rounded/activations/error": pytest.approx(0.2),
-        "rounded/keys_and_values/bits": 4.0,
-        "rounded/keys_and_values/error": pytest.approx(0.2),
-        "rounded/keys_and_values/bytes": 4.0,
-    }
 
 
 def counts(*pairs):

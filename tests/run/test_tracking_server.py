@@ -50,13 +50,13 @@ def test_a_server_is_given_a_run_whole(server, tmp_path, mode):
         assert not server.runs
         run_python(tmp_path, "-m", "wandb", "sync", *map(str, tmp_path.glob("wandb/offline-run-*")))
     [(name, run)] = server.runs.items()
-    assert (run["displayName"], run["groupName"], run["jobType"]) == ("m/rtn4", "sweep-1", "rtn4")
+    assert (run["displayName"], run["groupName"], run["jobType"]) == ("m/rtn4/own", "sweep-1", "evaluation")
     assert json.loads(run["config"])["quant"]["value"]["bits"] == 4
     [row] = server.rows[name]
-    assert {"samples", "reliability/t", "risk_coverage/t", "shift/t", "deferral/t"} <= set(row)
+    assert {"samples", "numbers", "report", "accuracy/mean", "reliability/t_table", "deferral/t_table"} <= set(row)
     assert server.exits[name] == 0
     summary = json.loads(server.files["wandb-summary.json"])
-    assert summary["t/accuracy"] == json.loads((tmp_path / "metrics.json").read_text())["t"]["accuracy"]["value"]
+    assert summary["accuracy/t"] == json.loads((tmp_path / "metrics.json").read_text())["t"]["accuracy"]["value"]
     assert ("records", f"records-{name}") in server.artifacts
     assert pq.read_table(io.BytesIO(server.files["records.parquet"])).num_rows == 30
     [samples] = [content for path, content in server.files.items() if path.startswith("media/table/samples")]

@@ -46,11 +46,18 @@ BREAKS_OFF = """
 import sys
 from pathlib import Path
 import psutil
+from bitsure.report.report_contents import About
+from bitsure.report.run_report import build
 from bitsure.run.tracking import track_run
-from tests.builders.wandb_runs import tracked_config
+from tests.builders.quantized_models import full_and_quantized
+from tests.builders.settings import MARGINS, METRIC
+from tests.builders.wandb_runs import log_all, tracked_config
 
 folder, when = Path(sys.argv[1]), sys.argv[2]
 (folder / "records.parquet").write_bytes(b"stands in for records")
+
+full, quantized = full_and_quantized(0.5, 0, n=30)
+report = build(folder, quantized, full, METRIC, MARGINS, About("title"))
 
 def end_service():
     for child in psutil.Process().children(recursive=True):
@@ -60,7 +67,7 @@ def end_service():
 with track_run(tracked_config(), {}, folder, None, folder / "log") as tracker:
     if when == "before logging":
         end_service()
-    tracker.log_records(folder / "records.parquet")
+    log_all(tracker, report, quantized, full, folder)
     if when == "at the end":
         end_service()
 print(tracker.warning)
@@ -85,7 +92,7 @@ def test_a_place_where_wandb_cannot_write_does_not_end_a_run(tmp_path, place):
     else:
         (tmp_path / place).mkdir(parents=True)
     with tracking.track_run(tracked_config(), {}, tmp_path, None, tmp_path / "log") as tracker:
-        tracker.log_records(tmp_path / "records.parquet")
+        tracker.log(None)
     assert tracker.warning.startswith("W&B: missing: ") and "wandb" in tracker.warning
 
 

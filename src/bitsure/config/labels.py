@@ -1,15 +1,17 @@
-"""What a command calls its quantizer and models: the labels of runs in terminals, on pages and in W&B."""
+"""What a command calls its quantizer, models and other settings: the labels of runs in terminals, on pages and in W&B."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
 from bitsure.base.distinct_names import distinct_names
 from bitsure.config.model import ModelSettings
 
 QUANT = "quant."
+IN_LABELS = ("model=", "model.path=", "model.repo=", "quant=", QUANT)  # overrides that the labels tell
+WITHOUT_EFFECT = ("tracking", "paths", "hydra", "sweep", "plan")  # on results
 
 
 def quantizer_label(name: str, option: str | None, overrides: Iterable[str] = ()) -> str:
@@ -27,6 +29,30 @@ def quantizer_label(name: str, option: str | None, overrides: Iterable[str] = ()
         return name
     changed = [override.lstrip("+").removeprefix(QUANT) for override in overrides if override.lstrip("+").startswith(QUANT)]
     return " ".join([option, *changed])
+
+
+def other_settings(overrides: Iterable[str], of_all: Container[str] = ()) -> list[str]:
+    """Return what a command sets that may change results and no label tells, such as `task.limit=5`.
+
+    Args:
+        overrides: The command's overrides.
+        of_all: Those that are the same for all cells of a sweep, which are left out.
+    """
+    return [
+        override
+        for override in overrides
+        if override not in of_all and not override.lstrip("+").startswith((*IN_LABELS, *WITHOUT_EFFECT))
+    ]
+
+
+def method_name(quantizer: str, bits: object) -> str:
+    """Return a quantizer's name without its bits, such as `gptq` of `gptq4`.
+
+    Args:
+        quantizer: Its full name.
+        bits: The bits of its settings; None where it has none.
+    """
+    return quantizer.replace(str(bits), "", 1) if bits else quantizer
 
 
 def model_labels(models: Sequence[ModelSettings]) -> list[str]:

@@ -210,9 +210,14 @@ class TrackingSettings:
     project: str = "bitsure"  # where W&B files the runs
     entity: str | None = None  # the W&B user or team; None: the one that is logged in
     group: str | None = None  # of the runs in W&B; None: the sweep's directory in a sweep, else the model's name
+    name: str | None = None  # of the run in W&B; None: model, quantizer, tasks, calibration text and what else is set
+    tags: list[str] = field(default_factory=list)  # of the run in W&B, beside those for its model, quantizer and tasks
+    notes: str | None = None  # what W&B shows as the run's description
 
     def __post_init__(self) -> None:
         one_of("tracking.mode", self.mode, ("offline", "online", "disabled"))
+        if "" in self.tags:
+            raise UserError(f"tracking.tags={self.tags}: a tag is empty. Leave it out.")
 
 
 @dataclass
@@ -273,6 +278,9 @@ def resolved(config: Config) -> dict[str, Any]:
         del settings["control"]["scale"]  # likewise
     if not config.text.is_scored:
         del settings["text"]  # likewise
+    for key in ("name", "tags", "notes"):
+        if not settings["tracking"][key]:
+            del settings["tracking"][key]  # likewise
     return {key: _plain(value) for key, value in settings.items() if key not in ("sweep", "plan")}
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
-from bitsure.report.charts import INK, Row, Spec, table
+from bitsure.report.charts import INK, Row, Series, Spec, table
 
 # Okabe & Ito (2008): colours that the colour-blind can tell apart, without the yellow that a white page swallows
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#888888")
@@ -13,26 +12,6 @@ QUANTIZED, FULL = COLOURS[:2]
 SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross")
 DASHES: tuple[list[int], ...] = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])
 FAINT = 0.45  # opacity of reference lines
-
-
-@dataclass(frozen=True)
-class Series:
-    """One line of a chart.
-
-    Attributes:
-        label: Its name in the legend; lines of one label are one entry.
-        rows: Its points, in order: `x`, `y`, the interval's ends `low` and `high` (None for no interval), and `hover`, the text
-            that hovering shows.
-        colour: Of the line and its points.
-        shape: Of the points; None for no points.
-        dash: Lengths of the line's dashes and gaps; None for no line.
-    """
-
-    label: str
-    rows: list[Row]
-    colour: str
-    shape: str | None = "circle"
-    dash: Sequence[int] | None = (1, 0)
 
 
 def points(columns: Mapping[str, Iterable[object]], hover: Sequence[str]) -> list[Row]:

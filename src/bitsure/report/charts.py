@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -65,16 +65,40 @@ CONFIG: Spec = {
 
 
 @dataclass(frozen=True)
+class Series:
+    """One line of a chart.
+
+    Attributes:
+        label: Its name in the legend; lines of one label are one entry.
+        rows: Its points, in order: `x`, `y`, the interval's ends `low` and `high` (None for no interval), and `hover`, the text
+            that hovering shows.
+        colour: Of the line and its points.
+        shape: Of the points; None for no points.
+        dash: Lengths of the line's dashes and gaps; None for no line.
+    """
+
+    label: str
+    rows: list[Row]
+    colour: str
+    shape: str | None = "circle"
+    dash: Sequence[int] | None = (1, 0)
+
+
+@dataclass(frozen=True)
 class Chart:
     """A picture to be drawn.
 
     Attributes:
         spec: Its Vega-Lite specification, with the data. The channel `description` of a mark is what hovering over it shows.
         finding: What the picture shows, in a sentence; its alternative text.
+        series: Its lines, for those who draw them by other means; empty for charts of other marks.
+        x_title: What is on the horizontal axis of these.
     """
 
     spec: Spec
     finding: str
+    series: Sequence[Series] = ()
+    x_title: str = ""
 
     @property
     def html(self) -> Markup:

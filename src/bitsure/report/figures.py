@@ -20,14 +20,15 @@ from bitsure.metrics.point_estimate import score_interval
 from bitsure.metrics.questions import QuestionSet, question_set
 from bitsure.metrics.ranking import risk_coverage
 from bitsure.records.record import Records, by_task, has_choices
-from bitsure.report.chart_layers import FULL, QUANTIZED, Series, lines, number_axis, points, reference_line
-from bitsure.report.charts import WIDTH, Chart, DrawnChart, Row, Spec, file_name, save_png, table, titled
+from bitsure.report.chart_layers import FULL, QUANTIZED, lines, number_axis, points, reference_line
+from bitsure.report.charts import INK, WIDTH, Chart, DrawnChart, Row, Series, Spec, file_name, save_png, table, titled
 from bitsure.report.forest import forest_charts
 from bitsure.report.shift_charts import confidence_shift_chart, shift_chart
 from bitsure.report.tables import interval, number
 from bitsure.results import Comparison, Difference, Measurement, Verdict
 
 CURVE_POINTS = 100
+CONFIDENCE, DEFERRED = "confidence", "share answered in full precision"  # titles of axes
 KINDS = ("forest", "reliability", "risk_coverage", "confidence_shift", "shift", "deferral")
 Pictures = dict[str, dict[str, DrawnChart]]  # kind → task or metric → chart
 Models = dict[str, QuestionSet]  # full precision, quantized → its answers
@@ -93,7 +94,7 @@ def reliability_chart(task: str, models: Models, metric: MetricSettings) -> Char
     """
     bins = confidence_bins(next(iter(models.values())), metric)
     diagrams = {name: reliability_diagram(model.confidence, model.correct, bins) for name, model in models.items()}
-    x, y = number_axis("confidence", {"domain": [0, 1]}), number_axis("accuracy", {"domain": [0, 1]})
+    x, y = number_axis(CONFIDENCE, {"domain": [0, 1]}), number_axis("accuracy", {"domain": [0, 1]})
     series = [
         Series(name, _reliability_points(name, diagram, metric.confidence_level), COLOURS[name], shape)
         for (name, diagram), shape in zip(diagrams.items(), ("square", "circle"), strict=False)
@@ -106,7 +107,8 @@ def reliability_chart(task: str, models: Models, metric: MetricSettings) -> Char
         f"{name} has a mean confidence of {model.confidence.mean():.3f} and an accuracy of {model.correct.mean():.3f}"
         for name, model in models.items()
     ]
-    return Chart(titled(task, {"vconcat": [top, bottom], "spacing": 6}), f"{task}: {'; '.join(means)}.")
+    spec = titled(task, {"vconcat": [top, bottom], "spacing": 6})
+    return Chart(spec, f"{task}: {'; '.join(means)}.", [_straight("perfectly calibrated", (0, 0), (1, 1)), *series], CONFIDENCE)
 
 
 def _reliability_points(name: str, diagram: ReliabilityDiagram, level: float) -> list[Row]:
@@ -163,20 +165,27 @@ def deferral_chart(task: str, values: Mapping[str, Difference]) -> Chart:
         f"{part:.0%} answered in full precision: accuracy {number(point.value)} {interval(point)}, cost {cost:.2f}"
         for part, point, cost in zip(share, answers, costs, strict=True)
     ]
-    x, y = number_axis("share answered in full precision", {"domain": [0, 1]}), number_axis("accuracy")
+    x, y = number_axis(DEFERRED, {"domain": [0, 1]}), number_axis("accuracy")
     ends = {"x": [0, *share, 1], "y": [alone, *accuracy, full], "low": [None, *low, None], "high": [None, *high, None]}
     by_confidence = points(ends, ["quantized alone", *hover, "full precision alone"])
     as_costly = {"data": {"values": [{"x": 1 - float(costs[0] - share[0])}]}, "encoding": {"x": x | {"field": "x"}}}
+    by_chance, deferred = (0, float(alone)), Series("the least confident", by_confidence, QUANTIZED)
     layers = [
         as_costly | {"mark": {"type": "rule", "color": FULL, "strokeDash": [2, 2]}},
-        reference_line([(0, float(alone)), (1, float(full))], x, y),
-        *lines([Series("the least confident", by_confidence, QUANTIZED)], x, y),
+        reference_line([by_chance, (1, float(full))], x, y),
+        *lines([deferred], x, y),
     ]
     finding = (
         f"{task}: with the least confident {share[2]:.0%} of the questions answered in full precision the accuracy is "
         f"{accuracy[2]:.3f}; quantized alone {alone:.3f}, full precision alone {full:.3f}."
     )
-    return Chart(titled(task, {"width": WIDTH, "height": 200, "layer": layers}), finding)
+    spec = titled(task, {"width": WIDTH, "height": 200, "layer": layers})
+    return Chart(spec, finding, [_straight("as many at random", by_chance, (1, float(full))), deferred], DEFERRED)
+
+
+def _straight(label: str, first: tuple[float, float], last: tuple[float, float]) -> Series:
+    """Return a line that is compared with, by its name."""
+    return Series(label, points({"x": [first[0], last[0]], "y": [first[1], last[1]]}, [label] * 2), INK, None)
 
 
 def _numbers(measured: Sequence[Measurement]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

@@ -79,6 +79,21 @@ class ForestRow:
         return f"{number(self.value, sign=True)} [{number(self.low, sign=True)}, {number(self.high, sign=True)}]"
 
 
+@dataclass(frozen=True)
+class ForestPanel:
+    """A metric's differences on the tasks.
+
+    Attributes:
+        metric: The metric.
+        rows: A row a task, and the mean over tasks where there are several.
+        margin: The difference at which the margin lies; None where the metric has none.
+    """
+
+    metric: ForestMetric
+    rows: list[ForestRow]
+    margin: float | None
+
+
 METRICS = {
     "accuracy": ForestMetric("accuracy", -1),
     PRIMARY: ForestMetric("true-label probability", -1),
@@ -89,8 +104,13 @@ METRICS = {
 
 
 def forest_charts(comparison: Comparison, verdict: Verdict) -> dict[str, Chart]:
-    """Return metric → a chart of its difference on each task, in the order of METRICS, without metrics that no task has."""
-    charts = {}
+    """Return metric → a chart of its difference on each task, as in `forest_panels`."""
+    return {name: _forest_chart(panel) for name, panel in forest_panels(comparison, verdict).items()}
+
+
+def forest_panels(comparison: Comparison, verdict: Verdict) -> dict[str, ForestPanel]:
+    """Return metric → its difference on each task, in the order of METRICS, without metrics that no task has."""
+    panels = {}
     for name, metric in METRICS.items():
         rows = [
             _row(task, name, values, metric, verdict)
@@ -101,8 +121,8 @@ def forest_charts(comparison: Comparison, verdict: Verdict) -> dict[str, Chart]:
             rows = [row for row in rows if row.name != MEAN]  # the mean over a single task
         if any(row.value is not None for row in rows):
             margins = [judged.margins[name].margin for judged in verdict.tasks.values() if name in judged.margins]
-            charts[name] = _forest_chart(metric, rows, metric.worse * margins[0] if margins else None)
-    return charts
+            panels[name] = ForestPanel(metric, rows, metric.worse * margins[0] if margins else None)
+    return panels
 
 
 def _row(task: str, name: str, values: Mapping[str, Difference], metric: ForestMetric, verdict: Verdict) -> ForestRow:
@@ -119,14 +139,8 @@ def _row(task: str, name: str, values: Mapping[str, Difference], metric: ForestM
     return ForestRow(label, None, None, None, 0, NO_MARGIN, counts)
 
 
-def _forest_chart(metric: ForestMetric, rows: Sequence[ForestRow], margin: float | None) -> Chart:
-    """Return one panel.
-
-    Args:
-        metric: The panel's metric.
-        rows: Its rows.
-        margin: The difference at which the margin lies; None where the metric has none.
-    """
+def _forest_chart(panel: ForestPanel) -> Chart:
+    metric, rows, margin = panel.metric, panel.rows, panel.margin
     known = [0.0, *(end for row in rows for end in (row.value, row.low, row.high) if end is not None)]
     known += [] if margin is None else [1.3 * margin]
     low, high = min(known), max(known)

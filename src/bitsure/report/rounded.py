@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 from bitsure.results import Provenance, Quantization
 from bitsure.results.quantization import RoundedStates
@@ -91,16 +90,6 @@ def shipped_bytes(quantization: Quantization | None, model: ModelOrigin | None) 
 def summary(quantization: Quantization, model: ModelOrigin | None) -> str:
     """Return what was rounded as one line; the arguments are those of `rounded_parts`."""
     return "; ".join(part.sentence for part in rounded_parts(quantization, model)) + "."
-
-
-def tracked_values(quantization: Quantization, model: ModelOrigin | None) -> dict[str, Any]:
-    """Return what was rounded as names and numbers for W&B, such as `rounded/keys_and_values/bits`."""
-    return {
-        f"rounded/{part.name.replace(' ', '_')}/{field}": value
-        for part in rounded_parts(quantization, model)
-        for field in ("bits", "error", "bytes")
-        if (value := getattr(part, field)) is not None
-    }
 
 
 def questions_asked(provenance: Provenance | None) -> str | None:

@@ -9,8 +9,8 @@ from bitsure.comparison.noise_control import HARM, INSTABILITY
 from bitsure.metrics.confidence_shift import BINS, LOG_ODDS_SHIFT, PROBABILITY_SHIFT
 from bitsure.metrics.metric_names import NOISE_CONTROL
 from bitsure.metrics.question_pairs import STRATA
-from bitsure.report.chart_layers import QUANTIZED, Series, band, lines, number_axis, points, reference_line
-from bitsure.report.charts import WIDTH, Chart, Spec, table, titled
+from bitsure.report.chart_layers import QUANTIZED, band, lines, number_axis, points, reference_line
+from bitsure.report.charts import WIDTH, Chart, Series, Spec, table, titled
 from bitsure.report.shift_sentence import filled_bins, percent_of_bin, shift_sentence
 from bitsure.report.tables import interval, number
 from bitsure.results import Difference

@@ -32,6 +32,10 @@ class Labels(Result):
     """The model's name, with as many parent folders as tell it from others of its sweep."""
     quantizer: str
     """The option of conf/quant, and the settings changed beside it: `w4a8kv4`, `w4 group_size=32`."""
+    preset: str | None = None
+    """The option of conf/quant alone; absent in runs of earlier versions, and where it is not known."""
+    settings: list[str] = Field(default_factory=list)
+    """What else the command sets that may change results, such as `task.limit=200`; in a sweep what is not the same for all."""
 
 
 class ModelOrigin(Result):

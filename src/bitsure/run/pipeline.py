@@ -107,9 +107,7 @@ def run(
                 )
                 report = build(run_dir, scored.records, scored.baseline, config.metric, config.verdict, about)
             with current.stage("track"):
-                tracker.log_facts(origin, about.quantization, costs)
-                tracker.log_report(report, scored.records, scored.baseline, config.metric)
-                tracker.log_records(run_dir / "records.parquet")
+                tracker.log(tracking.TrackedRun(report, about, costs, scored.records, scored.baseline, config.metric))
         if tracker.warning:
             current.warn(tracker.warning)
     if sweep is None:  # the line of a sweep's cell is its launcher's, and all of this is on its page

@@ -4,31 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bitsure.config.labels import method_name
 from bitsure.config.schema import Config, MetricSettings
 from bitsure.records.record import Records
-from bitsure.report import rounded
-from bitsure.report.report_contents import Report
-from bitsure.results import Costs, Labels, Provenance, Quantization, to_plain
+from bitsure.report.report_contents import About, Report
+from bitsure.results import Costs, Labels, to_plain
+from bitsure.results.measurement import MACRO
+from bitsure.run.logged_keys import write_keys
 from bitsure.run.provenance import full_names
-from bitsure.run.tracking_samples import SAMPLE_COLUMNS, Cell, reliability_points, sample_rows
-from bitsure.run.wandb_names import fit
-from bitsure.run.wandb_run import RunDescription, WandbRun, WandbSession, open_wandb_run
+from bitsure.run.tracked_artifacts import log_artifacts
+from bitsure.run.tracked_charts import TrackedChart, run_charts, task_charts
+from bitsure.run.tracked_numbers import NUMBER_COLUMNS, Values, fact_values, mean_values, number_rows, task_values
+from bitsure.run.tracked_samples import SAMPLE_COLUMNS, sample_rows
+from bitsure.run.wandb_run import RunDescription, WandbSession, open_wandb_run
 
 if TYPE_CHECKING:
     import wandb
 
-QUANTIZATION_KEYS = (
-    "bits_per_weight",
-    "parameter_share",
-    "relative_error",
-    "bits_per_weight_coded",
-    "code_entropy",
-    "load_seconds",
-    "checkpoint",
-)
+BESIDE = ("ci_low", "ci_high", "p_adjusted")  # stand beside a number in the run table, without a panel of their own
+MOST_KEYS = 90  # of numbers and charts; W&B adds a few, and its pages grow slow beyond 100
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """The results of a run that are logged.
+
+    Attributes:
+        report: Numbers, verdict and charts.
+        about: What the report says of the run besides.
+        costs: Seconds, speed and memory.
+        records: The scored questions.
+        baseline: The same questions in full precision; None if the run is full precision itself.
+        metric: How records became numbers.
+    """
+
+    report: Report
+    about: About
+    costs: Costs
+    records: Records
+    baseline: Records | None
+    metric: MetricSettings
 
 
 class Tracker:
@@ -47,83 +67,54 @@ class Tracker:
         """What is missing at W&B and how to send it; None where nothing is."""
         return f"W&B: {self.where}" if self._session.broken_off else None
 
-    def log_facts(self, provenance: Provenance, quantization: Quantization | None, costs: Costs) -> None:
-        """Log where a run comes from (config), what was quantized and what it cost (summary)."""
-        facts = to_plain(quantization) if quantization else {}
-        summary = {f"quantization/{key}": facts[key] for key in QUANTIZATION_KEYS if key in facts}
-        summary |= rounded.tracked_values(quantization, provenance.model) if quantization else {}
-        for step, values in to_plain(costs).items():
-            summary |= {f"costs/{step}/{key}": value for key, value in (values or {}).items() if key != "by_task"}
-        if run := self._session.run:
-            with self._session.guarded():
-                run.config.update({"provenance": to_plain(provenance)}, allow_val_change=True)
-                _update_summary(run, summary)
-
-    def log_report(self, report: Report, records: Records, baseline: Records | None, metric: MetricSettings) -> None:
-        """Log a report: numbers and verdict (summary), figures, reliability curves, and a table of all questions.
-
-        Numbers are named `<task>/<metric>`, differences `<task>/delta/<metric>`.
-        """
+    def log(self, results: TrackedRun) -> None:
+        """Log numbers, charts, tables and page at one step, the verdict as summary, and the files as artifacts."""
         if (run := self._session.run) is None:
             return
-        summary, points = _summary(report), reliability_points(records, metric)
-        rows = sample_rows(records, baseline, metric.normalization)
+        report, about = results.report, results.about
+        model = about.provenance.model if about.provenance else None
+        values, charts = _selected(
+            [fact_values(about.quantization, results.costs, model), *mean_values(report, list(results.metric.own))],
+            report,
+        )
+        numbers = number_rows(report)
+        samples = sample_rows(results.records, results.baseline, results.metric.normalization, about.prompts or {})
         with self._session.guarded():
             import wandb
 
-            _update_summary(run, summary)
-            pictures = {
-                f"{kind}/{fit(task)}": wandb.Image(str(drawn.path), caption=drawn.chart.finding)
-                for kind, charts in report.figures.items()
-                for task, drawn in charts.items()
-                if drawn.path
-            }
-            run.log(pictures | _reliability_curves(points) | {"samples": _samples_table(rows)})
-
-    def log_records(self, file: Path) -> None:
-        """Log records.parquet as an artifact."""
-        if run := self._session.run:
-            with self._session.guarded():
-                import wandb
-
-                artifact = wandb.Artifact(fit(f"records-{run.id}"), type="records")
-                artifact.add_file(str(file))
-                run.log_artifact(artifact)
+            words = {"verdict": report.verdict.verdict, "verdict_sentence": report.verdict.sentence} if report.verdict else {}
+            run.config.update({"provenance": to_plain(about.provenance), "checkpoint": about.checkpoint}, allow_val_change=True)
+            run.summary.update(words)
+            tables = {"samples": _table(SAMPLE_COLUMNS, samples), "numbers": _table(NUMBER_COLUMNS, numbers)}
+            drawn = {key: chart.for_wandb() for key, chart in charts.items()}
+            for key in values:
+                if key.endswith(BESIDE):
+                    run.define_metric(key, hidden=True)
+            logged = values | drawn | tables | {"report": wandb.Html(str(report.page), inject=False)}
+            run.log(logged)
+            write_keys(report.page.parent, [*words, *logged])
+            log_artifacts(run, report.page.parent, about.quantization)
 
 
-def _update_summary(run: WandbRun, values: Mapping[str, object]) -> None:
-    run.summary.update({key: value for key, value in values.items() if value is not None})
+def _selected(groups: Sequence[Values], report: Report) -> tuple[Values, dict[str, TrackedChart]]:
+    """Return the numbers and charts that are logged, at most MOST_KEYS.
+
+    Args:
+        groups: The numbers of the run as a whole, the most important ones first.
+        report: The run's results, whose tasks come last, in their order; there may be more than W&B can show.
+    """
+    values: Values = {}
+    charts: dict[str, TrackedChart] = {}
+    of_tasks = ((task_values(report, task), task_charts(report, task)) for task in report.metrics if task != MACRO)
+    none: dict[str, TrackedChart] = {}
+    for own_values, own_charts in chain(((group, none) for group in groups), [({}, run_charts(report))], of_tasks):
+        if len(values) + len(charts) + len(own_values) + len(own_charts) <= MOST_KEYS:
+            values |= own_values
+            charts |= own_charts
+    return values, charts
 
 
-def _summary(report: Report) -> dict[str, object]:
-    summary: dict[str, object] = {}
-    for task, measured in report.metrics.items():
-        summary |= {f"{fit(task)}/{name}": number.value for name, number in measured.items()}
-    for task, values in (report.comparison or {}).items():
-        summary |= {f"{fit(task)}/delta/{name}": difference.value for name, difference in values.items()}
-    if report.verdict:
-        summary |= {"verdict": report.verdict.verdict, "verdict_sentence": report.verdict.sentence}
-        summary["verdict_settles"] = report.verdict.settles
-        summary |= {f"{fit(task)}/verdict": task_verdict.verdict for task, task_verdict in report.verdict.tasks.items()}
-    return summary
-
-
-def _reliability_curves(points_by_task: Mapping[str, list[list[float]]]) -> dict[str, Any]:
-    """Return a line plot for each task; W&B overlays those of several runs."""
-    import wandb
-
-    return {
-        f"reliability_curve/{fit(task)}": wandb.plot.line(
-            wandb.Table(columns=["confidence", "accuracy", "questions"], data=points),
-            "confidence",
-            "accuracy",
-            title=f"{task}: accuracy against confidence",
-        )
-        for task, points in points_by_task.items()
-    }
-
-
-def _samples_table(rows: Sequence[list[Cell]]) -> wandb.Table:
+def _table(columns: Mapping[str, type], rows: list[list[Any]]) -> wandb.Table:
     """Return a table with a type for each column.
 
     W&B guesses the type of each value anew in a column that may lack values. So only the columns that do lack some are
@@ -131,9 +122,8 @@ def _samples_table(rows: Sequence[list[Cell]]) -> wandb.Table:
     """
     import wandb
 
-    optional = [any(row[k] is None for row in rows) for k in range(len(SAMPLE_COLUMNS))]
-    types = list(SAMPLE_COLUMNS.values())
-    table = wandb.Table(columns=list(SAMPLE_COLUMNS), data=list(rows[:1]), dtype=types, optional=optional)
+    optional = [any(row[k] is None for row in rows) for k in range(len(columns))]
+    table = wandb.Table(columns=list(columns), data=rows[:1], dtype=list(columns.values()), optional=optional)
     table.data += rows[1:]
     return table
 
@@ -155,13 +145,29 @@ def track_run(
     Yields:
         What logs the run.
     """
-    labels = labels or full_names(config)
+    labels, tracking = labels or full_names(config), config.tracking
+    bits = resolved.get("quant", {}).get("bits")
+    grouped_by = {"method": method_name(config.quant.name, bits), "preset": labels.preset or config.quant.name, "bits": bits}
     description = RunDescription(
-        name=f"{labels.model}/{labels.quantizer}",
-        group=config.tracking.group or sweep or labels.model,
-        job_type=config.quant.name,
-        tags=list(dict.fromkeys([labels.model, labels.quantizer, config.quant.name, config.task.name])),
-        config=resolved,
+        name=tracking.name or run_name(config, labels),
+        group=tracking.group or sweep or labels.model,
+        job_type="evaluation",
+        tags=[*dict.fromkeys([labels.model, labels.quantizer, config.quant.name, config.task.name, *tracking.tags])],
+        config=resolved | grouped_by,
+        notes=tracking.notes,
     )
-    with open_wandb_run(config.tracking, description, run_dir, log_file) as session:
+    with open_wandb_run(tracking, description, run_dir, log_file) as session:
         yield Tracker(session)
+
+
+def run_name(config: Config, labels: Labels) -> str:
+    """Return model/quantizer/tasks, calibration text where there is one, and what else the command sets.
+
+    Such as `opt-125m/gptq4/study/c4-128x2048-seed0 task.limit=200`: commands that differ in what they compute differ in it.
+    """
+    parts, calib, in_parts = [labels.model, labels.quantizer, config.task.name], config.calib, ["task="]
+    if config.quant.needs_data:
+        parts.append(f"{calib.name}-{calib.nsamples}x{calib.seqlen}-seed{calib.seed}")
+        in_parts += ["calib=", "calib.nsamples=", "calib.seqlen=", "calib.seed="]
+    others = [setting for setting in labels.settings if not setting.startswith(tuple(in_parts))]
+    return " ".join(["/".join(parts), *others])

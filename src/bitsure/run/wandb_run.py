@@ -50,11 +50,21 @@ class WandbRun(Protocol):
     def dir(self) -> str:
         """The directory of its files."""
 
+    @property
+    def offline(self) -> bool:
+        """Whether it is kept on this machine."""
+
+    def define_metric(self, name: str, *, hidden: bool | None = None) -> Any:
+        """Say whether a key gets a panel by itself."""
+
     def log(self, data: dict[str, Any]) -> None:
         """Log values at one step."""
 
     def log_artifact(self, artifact_or_path: Any) -> Any:
-        """Log files."""
+        """Log files as an output."""
+
+    def use_artifact(self, artifact_or_name: Any) -> Any:
+        """Name files as an input; online only."""
 
     def finish(self, exit_code: int | None = None) -> None:
         """End the run."""
@@ -69,6 +79,7 @@ class RunDescription:
     job_type: str
     tags: list[str]
     config: dict[str, Any]
+    notes: str | None = None
 
 
 def check_login(tracking: TrackingSettings) -> None:
@@ -212,6 +223,7 @@ def _start(tracking: TrackingSettings, description: RunDescription, directory: P
             job_type=fit(description.job_type, TAG_BYTES),
             tags=list(dict.fromkeys(fit(tag, TAG_BYTES) for tag in description.tags)),
             config=description.config,
+            notes=description.notes,
         )
     except wandb.errors.Error as error:
         new_id = f"Or remove {directory / RUN_FILE}, which holds the run's id, to get a new one."
@@ -247,12 +259,24 @@ def _run_id(directory: Path, content: str) -> str:
     """
     if agents_id := os.environ.get("WANDB_RUN_ID"):
         return agents_id
+    if (known := remembered_id(directory, content)) is not None:
+        return known
     file = directory / RUN_FILE
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        remembered = json.loads(file.read_text(encoding="utf-8"))
-        if remembered["of"] == content and re.fullmatch("[0-9a-f]{12}", remembered["id"]):
-            return str(remembered["id"])
     file.parent.mkdir(exist_ok=True)
     new_id = uuid4().hex[:12]
     write_text(file, json.dumps({"id": new_id, "of": content}))
     return new_id
+
+
+def remembered_id(directory: Path, content: str | None = None) -> str | None:
+    """Return the id of a directory's W&B run; None where it has none, or none of that content.
+
+    Args:
+        directory: The run's directory.
+        content: A hash of what is run; None for any.
+    """
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        remembered = json.loads((directory / RUN_FILE).read_text(encoding="utf-8"))
+        if content in (None, remembered["of"]) and re.fullmatch("[0-9a-f]{12}", remembered["id"]):
+            return str(remembered["id"])
+    return None

@@ -11,12 +11,11 @@ from rich.text import Text
 from bitsure.base.errors import UserError
 from bitsure.base.progress import clock
 from bitsure.comparison.verdict_words import outcome
+from bitsure.config.labels import other_settings
 from bitsure.report.terminal_summary import STYLES
 from bitsure.results import Labels, SweepPlan, Verdict, read, read_if_there
 from bitsure.results.run_files import state_in_words
 from bitsure.run.directory import read_status
-
-IN_LABELS = ("model=", "model.path=", "model.repo=", "quant=", "quant.")  # overrides that the labels tell
 
 
 @dataclass(frozen=True)
@@ -26,10 +25,9 @@ class CellLine:
     Attributes:
         run_dir: The cell's directory.
         sweep_dir: The sweep's.
-        labels: What the command calls model and quantizer.
+        labels: What the command calls model and quantizer, and what else tells the cell from others, such as `task.limit=5`.
         number: Its place among the planned cells, from 1; None without a plan, under another sweeper than Hydra's own.
         total: How many cells are planned.
-        setting: What else tells the cell from the others of its model and quantizer, such as `task.limit=5`.
     """
 
     run_dir: Path
@@ -37,13 +35,13 @@ class CellLine:
     labels: Labels
     number: int | None = None
     total: int = 0
-    setting: str = ""
 
     @property
     def name(self) -> str:
-        """The cell's place, model, quantizer and setting."""
+        """The cell's place, model, quantizer and, where it is planned, what else tells it apart."""
+        setting = " ".join(self.labels.settings) if self.number else ""
         place = f"cell {self.number} of {self.total}" if self.number else self.run_dir.name
-        return f"{place}: {', '.join(filter(None, (self.labels.model, self.labels.quantizer, self.setting)))}"
+        return f"{place}: {', '.join(filter(None, (self.labels.model, self.labels.quantizer, setting)))}"
 
     def done_before(self) -> Text:
         """Return the line of a cell whose finished run is there already."""
@@ -95,6 +93,6 @@ def cell_line(run_dir: Path, sweep_dir: Path, labels: Labels) -> CellLine:
     of_all = set.intersection(*(set(cell.overrides) for cell in cells)) if cells else set()
     for i, cell in enumerate(cells, 1):
         if (sweep_dir / cell.directory).resolve() == run_dir.resolve():
-            own = [override for override in cell.overrides if override not in of_all and not override.startswith(IN_LABELS)]
-            return CellLine(run_dir, sweep_dir, cell.labels or labels, i, len(cells), " ".join(own))
+            own = {"settings": other_settings(cell.overrides, of_all)}
+            return CellLine(run_dir, sweep_dir, (cell.labels or labels).model_copy(update=own), i, len(cells))
     return CellLine(run_dir, sweep_dir, labels)

@@ -182,7 +182,7 @@ class CellComposer:
                     del composed["hydra"]
                     config = to_dataclasses(composed, choices)
                     quantizer = quantizer_label(config.quant.name, choices.get("quant"), overrides)
-                    labels = Labels(model=str(config.model.name), quantizer=quantizer)
+                    labels = Labels(model=str(config.model.name), quantizer=quantizer, preset=choices.get("quant"))
                     cell = ComposedCell(number, overrides, directory, config, labels)
         except UserError as error:
             return (*errors, *map(str, error.args))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from bitsure.base import terminal
 from bitsure.base.files import make_folder, write_text
 from bitsure.config.report_settings import read_report_settings
 from bitsure.config.schema import MetricSettings, TrackingSettings, VerdictSettings
@@ -80,9 +80,7 @@ def finish_sweep(sweep_dir: Path) -> SweepReport:
     report = build_sweep_report(sweep_dir)
     settings = next((cell.config["tracking"] for cell in report.cells if "tracking" in cell.config), None)
     if settings is not None:
-        where = track_sweep(check(settings, TrackingSettings, "tracking"), report)
-        if where is not None:
-            terminal.console().print(f"{'W&B':8} {where}", markup=False, soft_wrap=True)
+        return replace(report, tracked=track_sweep(check(settings, TrackingSettings, "tracking"), report))
     return report
 
 

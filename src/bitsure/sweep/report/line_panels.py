@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bitsure.base.plain_text import without_controls
 from bitsure.report.chart_layers import COLOURS, DASHES, SHAPES, number_axis
-from bitsure.report.charts import INK, Row, Spec, table
+from bitsure.report.charts import INK, Row, Series, Spec, table
 from bitsure.report.tables import number
 from bitsure.sweep.report.picture import LegendKey
 from bitsure.sweep.report.run_columns import IN_FULL_PRECISION, parameter_count
@@ -101,6 +101,21 @@ def line_layers(points: Sequence[LinePoint], keys: Sequence[LegendKey], x: Spec,
         layers.append({"data": {"values": rows}, "mark": _mark("line", strokeWidth=1.5), "encoding": at | line | name})
     mark = _mark("point", filled=True, opacity=1, size=40)
     return [*layers, {"data": {"values": rows}, "mark": mark, "encoding": at | point}]
+
+
+def series_of(points: Sequence[LinePoint], keys: Sequence[LegendKey]) -> list[Series]:
+    """Return the lines that points are joined to."""
+    colours = {key.label: key.colour for key in keys}
+    names = dict.fromkeys((point.key, point.line) for point in points)
+    several = len({line for _, line in names}) > 1
+    return [
+        Series(
+            f"{key}, {line}" if several and line not in key else key,
+            _rows([point for point in points if (point.key, point.line) == (key, line)]),
+            colours[key],
+        )
+        for key, line in names
+    ]
 
 
 def _mark(kind: str, **settings: object) -> Spec:

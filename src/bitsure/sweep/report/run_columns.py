@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from bitsure.config.labels import method_name
 from bitsure.report.rounded import shipped_bytes
 from bitsure.sweep.report.cell_results import FULL_PRECISION, CellResult
 from bitsure.sweep.report.varying_settings import outside_quantizing, setting_label
@@ -168,8 +169,7 @@ def series_of(name: str) -> str:
 
 
 def _method(cell: CellResult) -> str | None:
-    bits = cell.config.get("quant", {}).get("bits")
-    return (cell.quantizer.replace(str(bits), "", 1) if bits else cell.quantizer) if cell.config else None
+    return method_name(cell.quantizer, cell.config.get("quant", {}).get("bits")) if cell.config else None
 
 
 def own_metrics(cells: Sequence[CellResult]) -> list[str]:

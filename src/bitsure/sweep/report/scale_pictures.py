@@ -13,6 +13,7 @@ from bitsure.sweep.report.line_panels import (
     panel,
     parameter_axis,
     quantizer_keys,
+    series_of,
     size_keys,
     size_name,
     sizes_of,
@@ -49,6 +50,8 @@ def scale_picture(rows: list[StudyRow], metric: str) -> Picture | None:
             Chart(
                 panel(task, line_layers(points, keys, x, y)),
                 f"{STUDY[metric].capitalize()}, {task}: {_over_sizes(of_task)}",
+                series_of(points, keys),
+                "parameters",
             )
         )
     caption = (
@@ -112,6 +115,8 @@ def bits_picture(rows: list[StudyRow], metric: str) -> Picture | None:
             Chart(
                 panel(task, [none, *line_layers(points, keys, x, y)]),
                 f"Change in {STUDY[metric]}, {task}: {_over_bits(of_task, keys)}",
+                series_of(points, keys),
+                "bits per weight",
             )
         )
     caption = (

@@ -32,6 +32,7 @@ class SweepReport:
     choices: list[ModelChoice]
     draws: list[StudyRow]  # the means over random draws
     pictures: list[Picture]
+    tracked: str | None = None  # its W&B run's address, the command that sends it, or what is missing; None where there is none
 
     @property
     def page(self) -> Path:

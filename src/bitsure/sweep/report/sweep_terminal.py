@@ -43,8 +43,10 @@ def show_sweep(report: SweepReport) -> None:
     out.print(f"\n{len(report.cells)} cell{'s' * (len(report.cells) > 1)}: {states}", markup=False)
     if report.unplanned:
         out.print(f"left out, because another command made them: {', '.join(report.unplanned)}", markup=False)
-    for name, path in {"sweep": report.page, "numbers": report.directory / "sweep.parquet"}.items():
-        out.print(f"{name:8} {path}", markup=False, soft_wrap=True)
+    places = {"sweep": report.page, "numbers": report.directory / "sweep.parquet", "W&B": report.tracked}
+    for name, place in places.items():
+        if place is not None:
+            out.print(f"{name:8} {place}", markup=False, soft_wrap=True)
 
 
 def show_choices(out: Console, choices: list[ModelChoice]) -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
+
 from bitsure.base.files import write_text
 from bitsure.config.schema import TrackingSettings
 from bitsure.run.directory import BROKEN_OFF
-from bitsure.run.wandb_run import RunDescription, WandbRun, open_wandb_run, remove_attempts
+from bitsure.run.logged_keys import write_keys
+from bitsure.run.tracked_artifacts import artifact_name
+from bitsure.run.tracked_charts import LineChart
+from bitsure.run.wandb_run import RunDescription, WandbRun, open_wandb_run, remembered_id, remove_attempts
 from bitsure.sweep.report.choices import badge, reason
 from bitsure.sweep.report.run_columns import COSTS
 from bitsure.sweep.report.sweep_page import render
@@ -21,7 +27,7 @@ SWEEP_COLUMNS: tuple[str, ...] = (
 
 
 def track_sweep(tracking: TrackingSettings, report: SweepReport) -> str | None:
-    """Log a sweep's states, its table and figures, and all its files as an artifact, as one W&B run.
+    """Log a sweep's states, tables, charts and page, and all its files as an artifact of its name, as one W&B run.
 
     It stands in the group of the sweep's cells, and its keys are the same for every sweep.
 
@@ -35,9 +41,16 @@ def track_sweep(tracking: TrackingSettings, report: SweepReport) -> str | None:
     for cell in report.cells:
         if cell.state in BROKEN_OFF:
             remove_attempts(cell.directory)
-    group, log_file = tracking.group or report.directory.resolve().name, report.directory / "libraries.log"
-    cells = {"cells": [cell.name for cell in report.cells]}
-    description = RunDescription(name=f"{group}/{SWEEP}", group=group, job_type=SWEEP, tags=[SWEEP], config=cells)
+    group, log_file = group_of(tracking, report.directory), report.directory / "libraries.log"
+    settings = {"cells": [cell.name for cell in report.cells]}
+    description = RunDescription(
+        name=f"{group}/{SWEEP}",
+        group=group,
+        job_type=SWEEP,
+        tags=[SWEEP, *tracking.tags],
+        config=settings,
+        notes=tracking.notes,
+    )
     with open_wandb_run(tracking, description, report.directory, log_file) as session:
         if run := session.run:
             write_text(report.page, render(report))  # with the address of the run that has just begun
@@ -46,26 +59,51 @@ def track_sweep(tracking: TrackingSettings, report: SweepReport) -> str | None:
     return session.where
 
 
+def group_of(tracking: TrackingSettings, sweep_dir: Path) -> str:
+    """Return the W&B group of a sweep's runs."""
+    return tracking.group or sweep_dir.resolve().name
+
+
 def _log(run: WandbRun, report: SweepReport, group: str) -> None:
     import wandb
 
     done = report.states.get("done", 0)
-    run.summary.update({"sweep/cells": len(report.cells), "sweep/done": done, "sweep/not_done": len(report.cells) - done})
     answers = [f"{choice.model.label}: {badge(choice)}. {reason(choice)}" for choice in report.choices]
-    run.summary["sweep/choice"] = "\n".join(answers)
+    run.summary.update({"sweep/choice": "\n".join(answers)})
     rows = [[getattr(row, name) for name in SWEEP_COLUMNS] for row in report.models if row.metric in STUDY]
-    pictures = {
-        f"sweep/{picture.name}": wandb.Image(str(report.png(picture)), caption=picture.finding) for picture in report.pictures
-    }
     verdicts = [[cell.name, cell.verdict.verdict, cell.verdict.sentence] for cell in report.cells if cell.verdict]
+    charts = {
+        f"sweep/{picture.name}": LineChart(picture.title, picture.panels[0]).for_wandb()
+        for picture in report.pictures
+        if picture.panels[0].series
+    }
+    counts = {"sweep/cells": len(report.cells), "sweep/done": done, "sweep/not_done": len(report.cells) - done}
     tables = {
         "sweep/table": wandb.Table(columns=list(SWEEP_COLUMNS), data=rows),
         "sweep/verdicts": wandb.Table(columns=["cell", "verdict", "sentence"], data=verdicts),
     }
-    run.log(tables | pictures)
-    artifact = wandb.Artifact(SWEEP, type=SWEEP, metadata={"group": group})
+    logged = counts | charts | tables | {"sweep/report": wandb.Html(str(report.page), inject=False)}
+    run.log(logged)
+    write_keys(report.directory, [*logged, "sweep/choice"])
+    used = _use_records(run, report)
+    artifact = wandb.Artifact(artifact_name(SWEEP, group), type=SWEEP, metadata={"group": group, "records": used})
     for name in ("sweep.parquet", "sweep.html"):
         artifact.add_file(str(report.directory / name))
     for name in ("figures", "tables"):
         artifact.add_dir(str(report.directory / name), name=name)
     run.log_artifact(artifact)
+
+
+def _use_records(run: WandbRun, report: SweepReport) -> list[str]:
+    """Name the records of the cells as what the sweep's report is made from, and return the artifacts' names.
+
+    An offline run cannot use artifacts, and those of a cell that was not sent do not exist.
+    """
+    import wandb
+
+    ids = [remembered_id(cell.directory) for cell in report.cells if cell.done]
+    names = [artifact_name("records", run_id) for run_id in ids if run_id]
+    for name in names if not run.offline else ():
+        with suppress(wandb.errors.CommError, ValueError):
+            run.use_artifact(f"{name}:latest")
+    return names
