@@ -22,8 +22,18 @@ QUERIES = {
     "ArtifactType": {"project": None},
     "Viewer": USER,
     "GetDefaultEntity": USER,
-    "ProjectInternalId": {"project": {"id": "p", "internalId": "UHJvamVjdEludGVybmFsSWQ6MQ=="}},
     "GetProjects": {"models": {"edges": [], "pageInfo": {"hasNextPage": False, "endCursor": None}}},
+}
+PROJECT = {"id": "p", "internalId": "UHJvamVjdEludGVybmFsSWQ6MQ==", "name": "bitsure", "entity": {"name": "me"}}
+COLLECTION = {"__typename": "ArtifactSequence", "id": "c", "name": "a", "project": PROJECT}
+QUERIES["ProjectInternalId"] = {"project": PROJECT}
+QUERIES["ArtifactByID"] = {
+    "artifact": {
+        **dict.fromkeys(("description", "metadata", "historyStep", "commitHash", "updatedAt")),
+        **{"id": "a", "artifactSequence": COLLECTION, "versionIndex": 0, "artifactType": {"name": "checkpoint"}, "aliases": []},
+        **{"ttlDurationSeconds": -2, "ttlIsInherited": True, "tags": [], "state": "COMMITTED", "size": 1, "digest": "x"},
+        **{"fileCount": 1, "createdAt": "2026-01-01T00:00:00"},
+    }
 }
 FIELDS = {"UpsertView2": "upsertView", "CreateProject": "result"}  # what an operation asks for, where its name does not tell
 

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from benchmarks import models as table
 from bitsure.base.errors import UserError
 from bitsure.config.paths import CONF, PROJECT
+from bitsure.config.schema import resolved
 from bitsure.models.locate import locate_model
 from bitsure.quantize.check import check_model
 from bitsure.quantize.libraries.gptq import Gptq
@@ -178,6 +179,7 @@ def test_names_tell_what_differs_from_a_preset():
         ("calib.kind=random", "calib=pocket reads no file: leave out calib.path"),
         ("calib=text", "needs calib.path=FILE"),
         ("tracking.mode=cloud", "offline, online, disabled"),
+        ("tracking.tags=['']", "a tag is empty"),
         ("paths.hub_mirror=/no/such/place", "no such directory"),
     ],
 )
@@ -223,3 +225,9 @@ def test_a_limit_is_a_number_of_questions_or_a_fraction_of_them_as_in_the_harnes
     harness_task = SimpleNamespace(eval_docs=range(40))
     assert min(get_sample_size(harness_task, task.limit) or 40, 40) == questions
     assert task.limit is None or isinstance(task.limit, float if "." in limit else int)
+
+
+def test_a_config_without_names_for_its_wandb_run_is_as_before_there_were_any():
+    assert set(resolved(composed())["tracking"]) == {"mode", "project", "entity", "group"}
+    named = resolved(composed("tracking.name=n", "tracking.tags=[a,b]", "tracking.notes=why"))["tracking"]
+    assert (named["name"], named["tags"], named["notes"]) == ("n", ["a", "b"], "why")

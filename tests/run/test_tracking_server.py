@@ -57,7 +57,8 @@ def test_a_server_is_given_a_run_whole(server, tmp_path, mode):
     assert server.exits[name] == 0
     summary = json.loads(server.files["wandb-summary.json"])
     assert summary["accuracy/t"] == json.loads((tmp_path / "metrics.json").read_text())["t"]["accuracy"]["value"]
-    assert ("records", f"records-{name}") in server.artifacts
+    own = {("records", f"records-{name}"), ("report", f"report-{name}"), ("checkpoint", "checkpoint-a")}
+    assert own <= set(server.artifacts)
     assert pq.read_table(io.BytesIO(server.files["records.parquet"])).num_rows == 30
     [samples] = [content for path, content in server.files.items() if path.startswith("media/table/samples")]
     assert len(json.loads(samples)["data"]) == 30

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bitsure.report.charts import file_name
 from bitsure.results import Quantization
 from bitsure.run.wandb_run import WandbRun
+
+if TYPE_CHECKING:
+    import wandb
 
 RESULTS = ("report.html", "metrics.json", "baseline_metrics.json", "comparison.json", "verdict.json", "costs.json")
 MORE_RESULTS = ("quantization.json", "compressibility.json", "provenance.json", "config.yaml", "published.json")
@@ -30,16 +34,9 @@ def log_artifacts(run: WandbRun, run_dir: Path, quantization: Quantization | Non
     """
     import wandb
 
-    checkpoint = None
-    if quantization and quantization.checkpoint:
-        place = Path(quantization.checkpoint)
-        folder = place.parent if place.is_file() else place  # a GGUF file's
-        checkpoint = wandb.Artifact(artifact_name("checkpoint", folder.name), type="checkpoint", metadata={"path": str(place)})
-        checkpoint.add_file(str(run_dir / "quantization.json"))
-        (run.log_artifact if run.offline else run.use_artifact)(checkpoint)
-    records = wandb.Artifact(
-        artifact_name("records", run.id), type="records", metadata={"checkpoint": checkpoint and checkpoint.name}
-    )
+    checkpoint = _checkpoint(run_dir, quantization)
+    made_from = {"checkpoint": checkpoint.name if checkpoint else None}
+    records = wandb.Artifact(artifact_name("records", run.id), type="records", metadata=made_from)
     records.add_file(str(run_dir / "records.parquet"))
     run.log_artifact(records)
     report = wandb.Artifact(artifact_name("report", run.id), type="report", metadata={"records": records.name})
@@ -47,3 +44,18 @@ def log_artifacts(run: WandbRun, run_dir: Path, quantization: Quantization | Non
         if (run_dir / name).is_file():
             report.add_file(str(run_dir / name))
     run.log_artifact(report)
+    if checkpoint:  # last, since online it waits for the server
+        (run.log_artifact if run.offline else run.use_artifact)(checkpoint)
+
+
+def _checkpoint(run_dir: Path, quantization: Quantization | None) -> wandb.Artifact | None:
+    """Return the quantized checkpoint as an artifact of `quantization.json`; None in full precision."""
+    import wandb
+
+    if quantization is None or quantization.checkpoint is None:
+        return None
+    place = Path(quantization.checkpoint)
+    folder = place.parent if place.is_file() else place  # a GGUF file's
+    artifact = wandb.Artifact(artifact_name("checkpoint", folder.name), type="checkpoint", metadata={"path": str(place)})
+    artifact.add_file(str(run_dir / "quantization.json"))
+    return artifact

@@ -10,6 +10,7 @@ import pytest
 
 from bitsure.base.errors import UserError
 from bitsure.cli import main
+from bitsure.sweep.dashboard.questions import SECTIONS
 from bitsure.sweep.report.building import build_sweep_report, finish_sweep
 from bitsure.sweep.report.cell_results import unplanned
 from bitsure.sweep.report.sweep_report import SweepReport
@@ -44,19 +45,25 @@ def tracked(finished, tmp_path_factory) -> SweepReport:
     return report
 
 
-def test_a_sweeps_summary_run_has_its_table_pictures_and_files(tracked):
+def test_a_sweeps_summary_run_has_its_tables_charts_page_and_files(tracked):
     found = read_back(tracked.directory)
     assert found["exit"] == 0
     assert (found["run"].display_name, found["run"].run_group, found["run"].job_type) == ("small/sweep", "small", "sweep")
     assert (found["summary"]["sweep/cells"], found["summary"]["sweep/done"], found["summary"]["sweep/not_done"]) == (14, 12, 2)
-    logged = {key.removesuffix("/_type") for key in found["history"]}
-    assert {"sweep/table", "sweep/verdicts", *(f"sweep/{picture.name}" for picture in tracked.pictures)} <= logged
+    of_sweep = [panel for section in SECTIONS if section.of_sweep for panel in section.shown]
+    assert {key for panel in of_sweep for key in panel.keys} <= found["keys"] | set(found["panels"])
     [artifact] = [one for one in found["artifacts"] if one.type == "sweep"]
-    assert artifact.name == "sweep" and {"sweep.parquet", "sweep.html", "figures/pareto.png", "tables/study.csv"} <= {
+    assert artifact.name == "sweep-small" and {"sweep.parquet", "sweep.html", "figures/pareto.png", "tables/study.csv"} <= {
         entry.path for entry in artifact.manifest.contents
     }
     for path in tracked.directory.rglob("*"):
         assert not path.is_file() or b"s3cret" not in path.read_bytes(), path
+
+
+def test_a_sweep_ends_with_the_place_of_its_summary_run(tracked, capsys):
+    show_sweep(tracked)
+    assert capsys.readouterr().out.splitlines()[-1] == f"W&B      {tracked.tracked}"
+    assert tracked.tracked.startswith(f"wandb sync {tracked.directory}/wandb/offline-run-")
 
 
 def test_a_sweeps_directory_syncs_as_it_is(tracked, tmp_path, monkeypatch):
@@ -67,7 +74,7 @@ def test_a_sweeps_directory_syncs_as_it_is(tracked, tmp_path, monkeypatch):
         run_python(tmp_path, "-m", "wandb", "sync", *map(str, folder.glob("wandb/offline-run-*")))
     [run] = server.runs.values()
     assert (run["displayName"], run["groupName"], run["jobType"]) == ("small/sweep", "small", "sweep")
-    assert server.artifacts.count(("sweep", "sweep")) == 1
+    assert server.artifacts.count(("sweep", "sweep-small")) == 1
     assert server.files["sweep.parquet"] == (folder / "sweep.parquet").read_bytes()
     assert json.loads(server.files["wandb-summary.json"])["sweep/done"] == 12
 
