@@ -18,7 +18,7 @@ MEAN = "mean"  # over the tasks with choices; of a single task, its own number
 CONFIDENCE = "confidence"  # only tasks with choices have it
 HEADLINE = ("accuracy", PRIMARY, "nll", ECE, CONFIDENCE)  # of one model; the difference is beside it
 HEADLINE_OF_PAIRS = ("kl_divergence", "flip_rate")  # of both models together
-OF_TEXT = "word_perplexity"  # of whole texts, which have no right answer
+OF_TEXTS = ("word_perplexity", "perplexity")  # of whole texts, which have no right answer: the first that a task has
 WORK = ("seconds", "tokens_per_second", "peak_memory_bytes", "peak_gpu_memory_bytes")
 NUMBER_COLUMNS: dict[str, type] = {
     **{"task": str, "metric": str, "value": float, "ci_low": float, "ci_high": float, "n": int, "baseline": float},
@@ -71,10 +71,11 @@ def mean_values(report: Report, own_metrics: Sequence[str] = ()) -> list[Values]
 
 
 def task_values(report: Report, task: str) -> Values:
-    """Return a task's accuracy and true-label probability (of whole texts the perplexity of a word), and their changes."""
+    """Return a task's accuracy and true-label probability (of whole texts the perplexity), and their changes."""
     measured = report.metrics[task]
     values: Values = {}
-    for metric in ("accuracy", PRIMARY) if PRIMARY in measured else (OF_TEXT,):
+    of_texts = [metric for metric in OF_TEXTS if metric in measured][:1]
+    for metric in ("accuracy", PRIMARY) if PRIMARY in measured else of_texts:
         key = f"{metric}/{fit(task)}"
         shown = _of_metric(report, task, metric, fit(task))
         values |= {name: shown[name] for name in (key, f"{key}/change", f"{key}/change_p_adjusted") if name in shown}

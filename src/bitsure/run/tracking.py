@@ -82,7 +82,7 @@ class Tracker:
         with self._session.guarded():
             import wandb
 
-            words = {"verdict": report.verdict.verdict, "verdict_sentence": report.verdict.sentence} if report.verdict else {}
+            words = _verdict_words(report)
             run.config.update({"provenance": to_plain(about.provenance), "checkpoint": about.checkpoint}, allow_val_change=True)
             run.summary.update(words)
             tables = {"samples": _table(SAMPLE_COLUMNS, samples), "numbers": _table(NUMBER_COLUMNS, numbers)}
@@ -94,6 +94,13 @@ class Tracker:
             run.log(logged)
             write_keys(report.page.parent, [*words, *logged])
             log_artifacts(run, report.page.parent, about.quantization)
+
+
+def _verdict_words(report: Report) -> dict[str, str]:
+    """Return the verdict in words; none in full precision."""
+    if (verdict := report.verdict) is None:
+        return {}
+    return {"verdict": verdict.verdict, "verdict_sentence": verdict.sentence, "verdict_settles": verdict.settles}
 
 
 def _selected(groups: Sequence[Values], report: Report) -> tuple[Values, dict[str, TrackedChart]]:

@@ -15,9 +15,9 @@ from bitsure.report.run_report import build
 from bitsure.results import Status, write
 from bitsure.run.logged_keys import write_keys
 from bitsure.run.tracking import track_run
+from bitsure.sweep.dashboard.dashboard_sections import SECTIONS, questions_table
 from bitsure.sweep.dashboard.making import make_dashboard
 from bitsure.sweep.dashboard.panel import CONFIG, PRESETS, Charts, Columns, matching
-from bitsure.sweep.dashboard.questions import SECTIONS, questions_table
 from tests.builders.answers import paired_runs
 from tests.builders.loopback_wandb import run_python, serve
 from tests.builders.offline_runs import read_back

@@ -10,7 +10,7 @@ import pytest
 
 from bitsure.base.errors import UserError
 from bitsure.cli import main
-from bitsure.sweep.dashboard.questions import SECTIONS
+from bitsure.sweep.dashboard.dashboard_sections import SECTIONS
 from bitsure.sweep.report.building import build_sweep_report, finish_sweep
 from bitsure.sweep.report.cell_results import unplanned
 from bitsure.sweep.report.sweep_report import SweepReport

@@ -16,7 +16,7 @@ from bitsure.config.schema import TrackingSettings
 from bitsure.results import check
 from bitsure.run.logged_keys import read_keys
 from bitsure.run.wandb_run import check_login
-from bitsure.sweep.dashboard.questions import SECTIONS, DashboardSection
+from bitsure.sweep.dashboard.dashboard_sections import SECTIONS, DashboardSection
 from bitsure.sweep.report.cell_results import read_cells
 from bitsure.sweep.report.sweep_tracking import SWEEP, group_of
 

@@ -50,7 +50,7 @@ SECTIONS = (
         "What quantization costs",
         False,
         (
-            Columns("May it be shipped?", ("verdict", "verdict_sentence")),
+            Columns("May it be shipped?", ("verdict", "verdict_sentence", "verdict_settles")),
             Columns("Which quantizer is it?", ("config.method", "config.preset", "config.bits")),
             Bars("What changes?", ("true_label_prob/mean/change", "accuracy/mean/change", "nll/mean/change")),
             Bars("How many answers change?", ("flip_rate/mean", "kl_divergence/mean")),
