@@ -21,7 +21,7 @@ Spec: TypeAlias = dict[str, Any]
 Row: TypeAlias = dict[str, str | int | float | None]
 
 VEGA_LITE = "6.4"
-WIDTH = 250  # of a plot without its axis: four stand side by side on a wide page, one on a phone
+WIDTH = 244  # of a plot without its axis: four stand side by side on a wide page, one on a phone
 SCALE = 2  # pixels of a PNG for each unit of a chart
 PALETTE_SIZE = 64  # colours in a PNG, shades of the lines' edges included
 DIGITS = 6  # significant, of a number in a specification

@@ -87,4 +87,4 @@ def _panel(values: Mapping[str, Difference], groups: Groups, x: Spec, title: str
         "high": [change.ci_high for change in changes],
     }
     layers += lines([Series(title, points(columns, hover), QUANTIZED)], x, y, panel="".join(filter(str.isalnum, title)))
-    return {"width": WIDTH / 2 - 45, "height": 180, "layer": layers}
+    return {"width": WIDTH / 2 - 42, "height": 180, "layer": layers}

@@ -109,7 +109,7 @@ def _panel(title: str, rows: list[StudyRow], layout: _Layout) -> Spec:
 
 
 def _axis(field: str, order: list[str], **axis: object) -> Spec:
-    settings = {"title": None, "domain": False, "ticks": False, **axis}
+    settings = {"title": None, "domain": False, "ticks": False, "labelPadding": 4, **axis}
     return {"field": field, "type": "nominal", "sort": [without_controls(name) for name in order], "axis": settings}
 
 
