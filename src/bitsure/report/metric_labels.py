@@ -11,7 +11,16 @@ WORDS = {
     "expected_calibration_error_if_calibrated": "calibration error if calibrated",
     "word_perplexity": "perplexity per word",
 }
-FIELD_TERMS = {"nll": "NLL", "kl": "KL", "js": "JS", "auroc": "AUROC", "aurc": "AURC", "prob": "probability", "ece": "ECE"}
+FIELD_TERMS = {
+    "nll": "NLL",
+    "kl": "KL",
+    "js": "JS",
+    "auroc": "AUROC",
+    "aurc": "AURC",
+    "prob": "probability",
+    "ece": "ECE",
+    "brier": "Brier",
+}
 
 
 def metric_label(name: str) -> str:
