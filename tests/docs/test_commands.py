@@ -195,6 +195,18 @@ def quantizers() -> set[type]:
     return {import_named(settings["_target_"], "quant") for settings in named if "_target_" in settings}
 
 
+def test_sections_of_a_report_that_are_explained_have_those_titles():
+    explained = (
+        (PROJECT / "docs" / "reading.md")
+        .read_text(encoding="utf-8")
+        .partition("## The page of a run\n")[2]
+        .partition("\n## ")[0]
+    )
+    titles = re.findall(r"^\| (.+?) \|", explained, re.MULTILINE)[1:]
+    page = (PROJECT / "src" / "bitsure" / "report" / "page.html").read_text(encoding="utf-8")
+    assert [title for title in titles if title != "Published numbers" and f'"{title}"' not in page] == []
+
+
 def test_every_page_that_the_code_names_is_there():
     folders = ("src", "conf", "benchmarks", "pocket")
     files = [
