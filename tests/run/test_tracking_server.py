@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bitsure.config.paths import PROJECT
+from bitsure.report.tracked_run import tracked_at
 from tests.builders.loopback_wandb import run_python, serve
 
 
@@ -50,6 +51,8 @@ def test_a_server_is_given_a_run_whole(server, tmp_path, mode):
         assert not server.runs
         run_python(tmp_path, "-m", "wandb", "sync", *map(str, tmp_path.glob("wandb/offline-run-*")))
     [(name, run)] = server.runs.items()
+    place = tracked_at(tmp_path)
+    assert place.startswith(server.url) and place.endswith(name) if mode == "online" else place.startswith("wandb sync")
     assert (run["displayName"], run["groupName"], run["jobType"]) == ("m/rtn4/own", "sweep-1", "evaluation")
     assert json.loads(run["config"])["quant"]["value"]["bits"] == 4
     [row] = server.rows[name]

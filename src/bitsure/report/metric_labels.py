@@ -20,6 +20,7 @@ FIELD_TERMS = {
     "prob": "probability",
     "ece": "ECE",
     "brier": "Brier",
+    "rms": "RMS",
 }
 
 

@@ -64,6 +64,7 @@ def test_a_sweep_ends_with_the_place_of_its_summary_run(tracked, capsys):
     show_sweep(tracked)
     assert capsys.readouterr().out.splitlines()[-1] == f"W&B      {tracked.tracked}"
     assert tracked.tracked.startswith(f"wandb sync {tracked.directory}/wandb/offline-run-")
+    assert f"wandb sync {tracked.directory}/wandb/offline-run-*" in tracked.page.read_text(encoding="utf-8")
 
 
 def test_a_sweeps_directory_syncs_as_it_is(tracked, tmp_path, monkeypatch):
