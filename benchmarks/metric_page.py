@@ -126,6 +126,27 @@ SECTIONS = (
         ),
     ),
     Section(
+        "How faithful is it to the full model's next-token probabilities?",
+        "Of texts: what llama-perplexity prints, over the whole vocabulary and every scored token. KL divergence sees every "
+        "probability, Δp the true token's alone, and `same_top_token` what greedy decoding would write. Intervals and "
+        "`standard_error` are by documents (or windows); `token_standard_error` takes tokens for independent, as "
+        "llama-perplexity's ± does, and is too small. Compare the means by confidence with the noise control's.",
+        (
+            "kl_divergence_*",
+            "true_token_prob_change",
+            "true_token_prob_change_*",
+            "same_top_token",
+            "perplexity_ratio",
+            "ln_perplexity_ratio",
+            "token_nll_correlation",
+        ),
+    ),
+    Section(
+        "Is the most likely token as often right as it is probable?",
+        "Of texts: the calibration of the most likely token, with documents (or windows) as clusters.",
+        ("next_token/*",),
+    ),
+    Section(
         "Do unsure questions fare worse?",
         "In probabilities the same change of the log-odds looks larger near one half, which is the slope of the softmax. "
         "Trust the log-odds: harm (their mean change) and instability (its standard deviation). A trend over the strata means "

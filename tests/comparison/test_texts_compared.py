@@ -29,7 +29,7 @@ def rows():
 def test_numbers_of_one_model_are_means_over_tokens(rows):
     nll = -rows[0]["logprob"].to_numpy().astype(np.float64)
     measured = measure(text_units(rows[0], MADE_FROM), METRIC)[TASK]
-    assert set(measured) == {"nll", "perplexity", "bits_per_byte"}
+    assert {"nll", "perplexity", "bits_per_byte"} <= set(measured)
     assert measured["nll"].value == pytest.approx(nll.mean())
     assert measured["perplexity"].value == pytest.approx(math.exp(nll.mean()))
     assert measured["bits_per_byte"].value == pytest.approx(nll.sum() / (3 * len(nll)) / math.log(2))

@@ -11,6 +11,8 @@ import pytest
 
 from bitsure.comparison import compare
 from bitsure.metrics import measure
+from bitsure.metrics.fidelity import TokenPairs, fidelity_metrics, percentiles
+from bitsure.metrics.metric_names import CORRELATION, LN_PERPLEXITY_RATIO, PERPLEXITY_RATIO
 from bitsure.metrics.metric_registry import (
     COMPARISON_ONLY,
     METRICS,
@@ -19,11 +21,13 @@ from bitsure.metrics.metric_registry import (
     PAPER_METRICS,
     metric_entry,
 )
+from bitsure.metrics.next_token import ScoredTokens, next_token_metrics
 from bitsure.metrics.text_metrics import TextSet, text_metrics
 from tests.builders.answers import paired_runs
 from tests.builders.records import record
 from tests.builders.settings import METRIC
 
+RATIOS = (PERPLEXITY_RATIO, LN_PERPLEXITY_RATIO, CORRELATION)
 SETTINGS = dataclasses.replace(METRIC, paper_compat=True, resamples=100)
 
 
@@ -51,17 +55,26 @@ def test_every_metric_of_a_run_and_a_comparison_is_described():
     compared = {name for values in compare(full, quantized, SETTINGS, noisy=noisy).values() for name in values}
     assert measured <= {*ONE_MODEL, *PAPER_METRICS, *METRICS_ONLY}
     assert {name.removeprefix("noise_control/") for name in compared} <= {*ONE_MODEL, *PAPER_METRICS, *COMPARISON_ONLY}
-    assert {*METRICS} - measured - compared - names_without_choices() == set()  # nothing is described that is not written
+    written = measured | compared | names_without_choices() | names_of_tokens() | {*RATIOS}
+    assert {*METRICS} - written == set()  # nothing is described that is not written
 
 
 def test_every_metric_of_continuations_and_texts_is_described():
     assert names_without_choices() <= {*ONE_MODEL}
+    assert names_of_tokens() <= {*ONE_MODEL, *COMPARISON_ONLY}
 
 
 def names_without_choices() -> set[str]:
     one = np.ones(1)
     continuation, text = TextSet(-one, None, one, None, None), TextSet(-one, one, one, one, one)
     return {*text_metrics(continuation), *text_metrics(text)}
+
+
+def names_of_tokens() -> set[str]:
+    n = 40
+    tokens = ScoredTokens(np.full(n, -1.0), np.zeros(n), (np.arange(n) + 0.5) / n, np.ones(n))  # some in every bin
+    pairs = TokenPairs(tokens, tokens, np.ones(n))
+    return {*next_token_metrics(tokens, METRIC), *fidelity_metrics(pairs), *percentiles(pairs, np.arange(n))}
 
 
 def test_values_lie_in_the_range_that_is_described():

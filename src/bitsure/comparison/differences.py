@@ -85,7 +85,7 @@ def _add_noise_control(results: Comparison, joined: Join, noisy: Sequence[Record
     for task, values in results.items():
         ranges = noise_control(full[task], [run[task] for run in noise], settings)
         values.update(ranges)
-        if "harm_slope" in values and not size_mismatch(values):
+        if f"{NOISE_CONTROL}harm_slope" in ranges and not size_mismatch(values):
             slope, seeds = values["harm_slope"], ranges[f"{NOISE_CONTROL}harm_slope"].seeds or ()
             values["harm_slope"] = with_test(slope, slope_test(slope.value, seeds))
 

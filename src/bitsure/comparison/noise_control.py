@@ -10,6 +10,7 @@ import numpy as np
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.choice_metrics import choice_metrics
 from bitsure.metrics.confidence_shift import LOG_ODDS_SHIFT, PROBABILITY_SHIFT, shift_metrics
+from bitsure.metrics.fidelity import PROBABILITY_CHANGE, fidelity_metrics, token_pairs
 from bitsure.metrics.metric_names import ECE, NOISE_CONTROL, PRIMARY
 from bitsure.metrics.pair_metrics import pair_metrics
 from bitsure.metrics.question_pairs import STRATA, QuestionPairs
@@ -17,6 +18,7 @@ from bitsure.metrics.questions import question_set
 from bitsure.metrics.significance import SignificanceTest
 from bitsure.metrics.text_metrics import text_metrics, text_set
 from bitsure.records.record import Records, has_choices, to_table
+from bitsure.records.text_units import has_tokens
 from bitsure.results.measurement import Difference
 from bitsure.results.verdict import Place
 
@@ -25,8 +27,17 @@ HARM, INSTABILITY = (tuple(f"{name}_stratum_{k + 1}" for k in range(STRATA)) for
 SIZES = {"kl_divergence": "mean KL", "instability": "standard deviation of the change in log-odds"}
 SIZE_FACTOR = 1.25  # beyond which the slope's test claims too much: .10 to .24 at .05 for noise half to two thirds as large
 PAIRED = ("flip_rate", "kl_divergence", "harm", "instability", "harm_slope", *HARM, *INSTABILITY)
-HIGHER_IS_BETTER = {"accuracy", PRIMARY, "harm", *HARM, *PROBABILITY_SHIFT, *LOG_ODDS_SHIFT}
-LOWER_IS_BETTER = {"nll", ECE, "flip_rate", "kl_divergence", "instability", *INSTABILITY}
+HIGHER_IS_BETTER = {
+    "accuracy",
+    PRIMARY,
+    "same_top_token",
+    PROBABILITY_CHANGE,
+    "harm",
+    *HARM,
+    *PROBABILITY_SHIFT,
+    *LOG_ODDS_SHIFT,
+}
+LOWER_IS_BETTER = {"nll", ECE, "flip_rate", "kl_divergence", f"{PROBABILITY_CHANGE}_rms", "instability", *INSTABILITY}
 
 
 def noise_control(baseline: Records, noisy: Sequence[Records], settings: MetricSettings) -> dict[str, Difference]:
@@ -121,7 +132,14 @@ def _of_texts(baseline: Records, noisy: Sequence[Records]) -> dict[str, list[flo
     full, after = text_set(to_table(baseline)), [text_set(to_table(records)) for records in noisy]
     metrics = {name: metric for name, metric in text_metrics(full).items() if name in DIFFERENCES}
     names = [name for name in DIFFERENCES if name in metrics]
-    return {name: [metrics[name].value(texts) - metrics[name].value(full) for texts in after] for name in names}
+    values = {name: [metrics[name].value(texts) - metrics[name].value(full) for texts in after] for name in names}
+    if has_tokens(to_table(baseline)):
+        pairs = [token_pairs(to_table(baseline), to_table(records)) for records in noisy]
+        known = [of_seed for of_seed in pairs if of_seed is not None]
+        if len(known) == len(noisy):
+            of_pairs = fidelity_metrics(known[0])
+            values |= {name: [metric.value(of_seed) for of_seed in known] for name, metric in of_pairs.items()}
+    return values
 
 
 def _ranges(by_name: dict[str, list[float]]) -> dict[str, Difference]:

@@ -37,13 +37,14 @@ def against_noise(task: str, values: Mapping[str, Difference], alpha: float, sca
     if "kl_divergence" in names:
         noise_kl = values[f"{NOISE_CONTROL}kl_divergence"].value
         sentence += f" Mean KL {values['kl_divergence'].value:.4f}, of the noise {noise_kl:.4f}."
-    if "harm_slope" in values and (mismatch := size_mismatch(values)):
+    what = "questions" if PRIMARY in names else "tokens"
+    if "harm_slope" in names and (mismatch := size_mismatch(values)):
         sentence += (
-            f" Whether unsure questions {FARE_WORSE} is not tested: {mismatch}, and noise is a "
+            f" Whether unsure {what} {FARE_WORSE} is not tested: {mismatch}, and noise is a "
             f"control only within a factor of {SIZE_FACTOR:g}.{_scale_that_fits(values, scale)}"
         )
-    elif "harm_slope" in values and (p_value := values["harm_slope"].p_value) is not None:
-        sentence += f" {_slope_sentence(p_value, noise.n, alpha)}"
+    elif "harm_slope" in names and (p_value := values["harm_slope"].p_value) is not None:
+        sentence += f" {_slope_sentence(what, p_value, noise.n, alpha)}"
     return NoiseVerdict(places=places, sentence=sentence)
 
 
@@ -53,15 +54,15 @@ def _scale_that_fits(values: Mapping[str, Difference], scale: float) -> str:
     return f" Try control.scale={scale * math.sqrt(quantizer / noise):.2g}." if noise and quantizer else ""
 
 
-def _slope_sentence(p_value: float, seeds: int, alpha: float) -> str:
+def _slope_sentence(what: str, p_value: float, seeds: int, alpha: float) -> str:
     """Return what the slope's test shows; p ≥ 1 / (seeds + 1), so that few seeds cannot show anything at a small α."""
     numbers = f"p = {p_value:.2g}, unadjusted"
     if p_value <= alpha:
-        return f"Unsure questions {FARE_WORSE} ({numbers})."
+        return f"Unsure {what} {FARE_WORSE} ({numbers})."
     if alpha < 1 / (seeds + 1):
         needed = math.ceil(1 / alpha - ROUNDING) - 1
         return (
-            f"Whether unsure questions {FARE_WORSE}, {seeds} seeds cannot show at "
+            f"Whether unsure {what} {FARE_WORSE}, {seeds} seeds cannot show at "
             f"α = {alpha:g} ({numbers}): that takes at least {needed}."
         )
-    return f"It is not shown that unsure questions {FARE_WORSE} ({numbers})."
+    return f"It is not shown that unsure {what} {FARE_WORSE} ({numbers})."

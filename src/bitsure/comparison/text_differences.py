@@ -8,6 +8,7 @@ import math
 import pyarrow as pa
 
 from bitsure.comparison.difference_tests import with_paired_interval, with_primary_test, with_test
+from bitsure.comparison.token_differences import token_differences
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.estimation import estimate
 from bitsure.metrics.flips import mcnemar
@@ -28,6 +29,7 @@ from bitsure.metrics.significance import paired_t_test, z_test
 from bitsure.metrics.text_metrics import TextSet, text_metrics, text_set
 from bitsure.metrics.token_correlation import token_correlation, token_moments
 from bitsure.records.record import is_text
+from bitsure.records.text_units import has_tokens
 from bitsure.results.measurement import Difference
 
 log = logging.getLogger(__name__)
@@ -73,6 +75,8 @@ def compare_texts(before: pa.Table, after: pa.Table, settings: MetricSettings, a
             CORRELATION
         ]
         results[CORRELATION] = summarize(Difference, correlation, len(full), resampling, level)
+    if has_tokens(before) and has_tokens(after):
+        results |= token_differences(before, after, settings)
     return results
 
 

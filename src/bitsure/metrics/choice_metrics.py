@@ -6,7 +6,7 @@ from typing import Any
 
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics import calibration
-from bitsure.metrics.bins import Bins
+from bitsure.metrics.bins import Bins, ConfidentAnswers
 from bitsure.metrics.metric_names import ECE
 from bitsure.metrics.questions import QuestionSet
 from bitsure.metrics.ranking import Aurc, Auroc
@@ -62,7 +62,7 @@ def accuracy_above_guessing() -> SumStatistic[QuestionSet]:
     return mean(lambda q: q.correct - q.guessed, least=-1.0, most=1.0)
 
 
-def confidence_bins(questions: QuestionSet, settings: MetricSettings) -> Bins:
+def confidence_bins(questions: ConfidentAnswers, settings: MetricSettings) -> Bins:
     """Return the confidence bins that the settings name; quantiles are those of these questions."""
     if settings.binning == "uniform":
         return Bins.uniform(settings.n_bins)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from bitsure.metrics.confidence_shift import LOG_ODDS_SHIFT, PROBABILITY_SHIFT
 from bitsure.metrics.conformal import MISCOVERAGE
 from bitsure.metrics.deferral import NAMES
+from bitsure.metrics.fidelity import CHANGE_PERCENTILES, CONFIDENCE_BINS, EXTREMES, KL_PERCENTILES, PROBABILITY_CHANGE
 from bitsure.metrics.full_thresholds import COVERAGE_AT_FULL_THRESHOLD, SAFE_AT_FULL_THRESHOLD, SIZE_AT_FULL_THRESHOLD
 from bitsure.metrics.metric_names import (
     ACCURACY_ABOVE_GUESSING,
@@ -22,17 +23,23 @@ from bitsure.metrics.metric_names import (
     CORRELATION,
     ECE_IF_CALIBRATED,
     LN_PERPLEXITY_RATIO,
+    NEXT_TOKEN,
     NOISE_CONTROL,
     ONLY_BASELINE,
     ONLY_QUANTIZED,
     PAPER_COMPAT,
     PERPLEXITY_RATIO,
     QUESTIONS_JOINED,
+    SQUARED_CALIBRATION,
 )
 from bitsure.metrics.question_pairs import STRATA
 
 SHARE, PROBABILITY, NATS, RATIO = "share of questions", "probability", "nats", "none"
 UNIT, POSITIVE, ANY = "[0, 1]", "[0, ∞)", "(−∞, ∞)"
+
+
+def _percentile(share: float) -> str:
+    return {0.0: "the least", 0.5: "the median", 1.0: "the largest"}.get(share, f"the {100 * share:g}% percentile")
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,21 @@ ONE_MODEL = {  # in metrics.json; in comparison.json the difference, quantized �
     "byte_perplexity": MetricEntry("exp(NLL of a UTF-8 byte).", RATIO, "[1, ∞)", "lm-evaluation-harness"),
     "bits_per_byte": MetricEntry("NLL of a UTF-8 byte.", "bits", POSITIVE, "lm-evaluation-harness"),
 }
+_TOP = "of the most likely token of running text"
+ONE_MODEL |= {  # texts
+    f"{NEXT_TOKEN}{name}": entry
+    for name, entry in {
+        "accuracy": MetricEntry("Tokens that the model held most likely.", "share of tokens", UNIT),
+        "confidence": MetricEntry(f"Mean probability {_TOP}.", PROBABILITY, UNIT),
+        "overconfidence": MetricEntry(f"Mean probability {_TOP} less the share that is right.", PROBABILITY, "[−1, 1]"),
+        "nll": MetricEntry(
+            f"Mean −ln c where it is right and −ln (1 − c) elsewhere, c the probability {_TOP}.", NATS, POSITIVE
+        ),
+        SQUARED_CALIBRATION: MetricEntry(
+            f"`{SQUARED_CALIBRATION}` {_TOP}.", "squared probability", "[−1/4, 1]", "Kumar et al. 2019, section 4"
+        ),
+    }.items()
+}
 _NOTEBOOK = "the study's notebook"
 PAPER_METRICS = {  # with metric=paper_compat; in both files, as the study's notebook computes them
     f"{PAPER_COMPAT}{name}": entry
@@ -157,7 +179,12 @@ COMPARISON_ONLY = {  # in comparison.json alone
     "flip_rate": MetricEntry("Questions whose prediction changed; without choices, that became right or wrong.", SHARE, UNIT),
     "correct_to_wrong": MetricEntry("Questions that became wrong.", SHARE, UNIT, "McNemar 1947"),
     "wrong_to_correct": MetricEntry("Questions that became right.", SHARE, UNIT, "McNemar 1947"),
-    "kl_divergence": MetricEntry("Mean KL(f ‖ q) of the choice probabilities.", NATS, POSITIVE, "Kullback & Leibler 1951"),
+    "kl_divergence": MetricEntry(
+        "Mean KL(f ‖ q) of the choice probabilities; of texts, over the whole vocabulary.",
+        NATS,
+        POSITIVE,
+        "Kullback & Leibler 1951",
+    ),
     "jensen_shannon_divergence": MetricEntry("Mean Jensen–Shannon divergence.", "bits", UNIT, "Lin 1991"),
     "jensen_shannon_distance": MetricEntry("Mean square root of that divergence.", "√bits", UNIT, "Endres & Schindelin 2003"),
     "harm": MetricEntry("Mean δ, the change of the log-odds ln(p_G / (1 − p_G)); below 0 is harm.", NATS, ANY),
@@ -215,6 +242,33 @@ COMPARISON_ONLY = {  # in comparison.json alone
             "[−1, 1]",
         )
         for safe, name in zip(SAFE_AT_FULL_THRESHOLD, NAMES, strict=True)
+    },
+}
+_PERPLEXITY_TOOL = "llama.cpp"
+COMPARISON_ONLY |= {  # texts
+    PROBABILITY_CHANGE: MetricEntry("Texts: mean Δp, the change of the true token's probability.", PROBABILITY, "[−1, 1]"),
+    f"{PROBABILITY_CHANGE}_rms": MetricEntry("Texts: root mean square of Δp.", PROBABILITY, UNIT, _PERPLEXITY_TOOL),
+    "same_top_token": MetricEntry("Texts: tokens at which f and q hold the same one most likely.", "share of tokens", UNIT),
+    **{
+        f"{name}_{ending}": MetricEntry(f"Texts: {_percentile(share)} of {what} over tokens.", unit, values, _PERPLEXITY_TOOL)
+        for name, what, unit, values, shares in (
+            ("kl_divergence", "KL(f ‖ q)", NATS, POSITIVE, KL_PERCENTILES),
+            (PROBABILITY_CHANGE, "Δp", PROBABILITY, "[−1, 1]", CHANGE_PERCENTILES),
+        )
+        for ending, share in {**shares, **EXTREMES}.items()
+    },
+    **{
+        f"{name}_{10 * k}_to_{10 * k + 10}_percent": MetricEntry(
+            f"Texts: mean {what} where f's most likely token has a probability in [{10 * k}%, {10 * k + 10}%"
+            f"{']' if k == CONFIDENCE_BINS - 1 else ')'}.",
+            unit,
+            values,
+        )
+        for name, what, unit, values in (
+            ("kl_divergence", "KL(f ‖ q)", NATS, POSITIVE),
+            (PROBABILITY_CHANGE, "Δp", PROBABILITY, "[−1, 1]"),
+        )
+        for k in range(CONFIDENCE_BINS)
     },
 }
 METRICS = ONE_MODEL | PAPER_METRICS | METRICS_ONLY | COMPARISON_ONLY

@@ -9,6 +9,7 @@ import numpy as np
 
 from bitsure.metrics.arrays import FloatArray
 from bitsure.metrics.deferral_curve import deferral_metrics
+from bitsure.metrics.odds_change import odds_deviation, odds_slope
 from bitsure.metrics.question_pairs import STRATA, AnswerPairs, QuestionPairs
 from bitsure.metrics.questions import QuestionSet
 from bitsure.metrics.statistic import SumStatistic, mean, proportion
@@ -29,8 +30,8 @@ def pair_metrics() -> dict[str, SumStatistic[QuestionPairs]]:
         "jensen_shannon_divergence": _divergence(lambda p: p.jensen_shannon),
         "jensen_shannon_distance": mean(lambda p: np.sqrt(p.jensen_shannon), least=0.0, most=1.0),
         "harm": mean(lambda p: p.log_odds_change, among=lambda p: p.has_odds),
-        "instability": _deviation(lambda p: p.has_odds),
-        "harm_slope": _slope(),
+        "instability": odds_deviation(lambda p: p.has_odds),
+        "harm_slope": odds_slope(),
         "nll_mended_by_temperature": mean(
             lambda p: p.quantized.nll - p.quantized_at_own_temperature.nll - p.full.nll + p.full_at_own_temperature.nll
         ),
@@ -41,7 +42,7 @@ def pair_metrics() -> dict[str, SumStatistic[QuestionPairs]]:
     for k in range(STRATA):
         inside = _in_stratum(k)
         metrics[f"harm_stratum_{k + 1}"] = mean(lambda p: p.log_odds_change, among=inside)
-        metrics[f"instability_stratum_{k + 1}"] = _deviation(inside)
+        metrics[f"instability_stratum_{k + 1}"] = odds_deviation(inside)
     return metrics | deferral_metrics()
 
 
@@ -66,37 +67,3 @@ def _saved(at_temperature: Callable[[QuestionPairs], QuestionSet]) -> SumStatist
 
 def _in_stratum(k: int) -> Callable[[QuestionPairs], FloatArray]:
     return lambda pairs: (pairs.stratum == k) * pairs.has_odds
-
-
-def _deviation(among: Callable[[QuestionPairs], FloatArray]) -> SumStatistic[QuestionPairs]:
-    """Return the standard deviation of δ where `among` is 1."""
-
-    def features(pairs: QuestionPairs) -> FloatArray:
-        inside, change = among(pairs), pairs.log_odds_change
-        return np.stack([inside, inside * change, inside * change**2], axis=1)
-
-    def root(sums: FloatArray) -> FloatArray:
-        n = sums[..., 0]
-        variance: FloatArray = sums[..., 2] / n - (sums[..., 1] / n) ** 2
-        deviation: FloatArray = np.sqrt(np.maximum(variance, 0.0))
-        return deviation
-
-    return SumStatistic(features, root, "widest", least=0.0, among=among)
-
-
-def _slope() -> SumStatistic[QuestionPairs]:
-    """Return the least-squares slope of δ on the full model's certainty (0 … 1): above 0 where unsure questions fare worse.
-
-    Its null value is not 0 but the slope of noise of the same size: it has a test where there is a noise control.
-    """
-
-    def features(pairs: QuestionPairs) -> FloatArray:
-        x, y = pairs.certainty, pairs.log_odds_change
-        return np.stack([np.ones(len(pairs)), x, y, x * y, x * x], axis=1) * pairs.has_odds[:, None]
-
-    def slope(sums: FloatArray) -> FloatArray:
-        n, x, y, xy, xx = np.moveaxis(sums, -1, 0)
-        spread = n * xx - x * x
-        return np.where(spread > 1e-9 * n * n, (n * xy - x * y) / spread, np.nan)
-
-    return SumStatistic(features, slope)

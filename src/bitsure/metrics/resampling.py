@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics import bootstrap
 from bitsure.metrics.arrays import FloatArray, IntArray
-from bitsure.records.text_units import unit_of
+from bitsure.records.text_units import token_units, unit_of
 
 FEWEST_CLUSTERS = 30
 
@@ -41,6 +41,14 @@ class Resampling:
         if self._n > bootstrap.MOST_RESAMPLED:
             return None
         return bootstrap.resample_weights(self._n, self._settings.resamples, self._settings.seed, self.clusters)
+
+    @classmethod
+    def of_tokens(cls, records: pa.Table, settings: MetricSettings) -> Resampling:
+        """Return the resampling of the tokens of one text's records: documents or windows are drawn whole."""
+        units = token_units(records)
+        resampling = cls(len(units), units, settings)
+        resampling.unit = f"{unit_of(records)}s ({len(records):,})"
+        return resampling
 
     @classmethod
     def of_records(cls, records: pa.Table, settings: MetricSettings) -> Resampling:

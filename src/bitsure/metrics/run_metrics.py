@@ -25,6 +25,7 @@ from bitsure.metrics.metric_names import (
     PAPER_COMPAT,
     TEMPERATURE,
 )
+from bitsure.metrics.next_token import next_token_metrics, scored_tokens
 from bitsure.metrics.own_metrics import own_metrics
 from bitsure.metrics.paper_intervals import paper_estimates
 from bitsure.metrics.point_estimate import INFLUENCE, NO_INTERVAL, PointEstimate
@@ -33,6 +34,7 @@ from bitsure.metrics.resampling import Resampling
 from bitsure.metrics.temperature import assign_folds, inverse_temperatures, temperature_influence
 from bitsure.metrics.text_metrics import text_metrics, text_set
 from bitsure.records.record import Records, by_task, has_choices
+from bitsure.records.text_units import has_tokens
 from bitsure.results.measurement import Measurement, MetricsByTask
 
 M = TypeVar("M", bound=Measurement)
@@ -88,10 +90,15 @@ def _measure_choices(records: pa.Table, settings: MetricSettings) -> tuple[dict[
 def _measure_texts(records: pa.Table, settings: MetricSettings) -> dict[str, Measurement]:
     texts, resampling, level = text_set(records), Resampling.of_records(records, settings), settings.confidence_level
     estimates = estimate(text_metrics(texts), texts, resampling.weights, resampling.clusters)
-    return {
+    results = {
         name: summarize(Measurement, point_estimate, len(texts), resampling, level)
         for name, point_estimate in estimates.items()
     }
+    if has_tokens(records):
+        tokens, of_tokens = scored_tokens(records), Resampling.of_tokens(records, settings)
+        for name, point_estimate in estimate(next_token_metrics(tokens, settings), tokens, None, of_tokens.clusters).items():
+            results[name] = summarize(Measurement, point_estimate, len(tokens), of_tokens, level)
+    return results
 
 
 def _at_own_temperature(

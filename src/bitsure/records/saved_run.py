@@ -13,7 +13,7 @@ from bitsure.base.errors import UserError
 from bitsure.records.harness_log import read_harness_log
 from bitsure.records.parquet import read_prompts, read_records
 from bitsure.records.text_tokens import read_text_tokens
-from bitsure.records.text_units import text_units
+from bitsure.records.text_units import text_units, with_units
 from bitsure.results import Quantization, read_if_there
 
 TEXTS, BASELINE_TEXTS = "texts.parquet", "baseline_texts.parquet"
@@ -96,7 +96,7 @@ def read_answers(records: Path, texts: Path) -> tuple[pa.Table, dict[str, Any]]:
     if not texts.is_file():
         return read_records(records)
     (questions, made_from), (tokens, text_made_from) = read_records(records, may_be_empty=True), read_text_tokens(texts)
-    return pa.concat_tables([questions, text_units(tokens, text_made_from)]), made_from | text_made_from
+    return with_units(questions, text_units(tokens, text_made_from)), made_from | text_made_from
 
 
 def check_harness_versions(baseline: SavedRun, run: SavedRun) -> None:

@@ -23,7 +23,7 @@ TEXT_SCHEMA = pa.schema(
         ("token", pa.int32()),  # the true token's id
         ("logprob", pa.float32()),  # its log-probability, nats, ≤ 0
         ("top_token", pa.int32()),  # the most likely token's id
-        ("top_prob", pa.float32()),  # its probability, in (0, 1]
+        ("top_prob", pa.float64()),  # its probability, in (0, 1]; in doubles, so that 1 less it has digits
         ("bytes", pa.int32()),  # UTF-8 bytes of the text that the token stands for
         ("kl_divergence", pa.float64()),  # KL(full precision ‖ this model) over the vocabulary, nats; null for full precision
     ]

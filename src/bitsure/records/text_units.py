@@ -14,6 +14,17 @@ from numpy.typing import NDArray
 from bitsure.base.files import hash_json
 from bitsure.records.record import SCHEMA
 
+UNITS_SCHEMA = pa.schema(
+    [
+        *SCHEMA,  # and of a document's or window's tokens, in memory alone: texts.parquet has them in rows of their own
+        ("tokens", pa.list_(pa.int32())),
+        ("top_tokens", pa.list_(pa.int32())),
+        ("top_probs", pa.list_(pa.float64())),
+        ("kl_divergences", pa.list_(pa.float64())),  # null for full precision
+        ("scored_by", pa.string()),  # what identifies the model; null where it is not known
+        ("compared_with", pa.string()),  # what identifies the model that the divergences are from
+    ]
+)
 DOCUMENT, WINDOW = "document", "window"
 """What a row stands for: what intervals resample, since tokens within it are not independent."""
 
@@ -41,11 +52,39 @@ def text_units(tokens: pa.Table, made_from: Mapping[str, Any]) -> pa.Table:
         made_from: Task → what its rows were made from; `text` in it identifies the text and how it is cut.
 
     Returns:
-        Rows under `bitsure.records.record.SCHEMA`; `words` is null, since protocols cut through words.
+        Rows under `UNITS_SCHEMA`; `words` is null, since protocols cut through words.
     """
     tasks = tokens["task"].unique().to_pylist()
     parts = [_units(task, tokens.filter(pc.equal(tokens["task"], task)), made_from.get(task, {})) for task in tasks]
-    return pa.concat_tables([SCHEMA.empty_table(), *parts])
+    return pa.concat_tables([UNITS_SCHEMA.empty_table(), *parts])
+
+
+def with_units(records: pa.Table, units: pa.Table) -> pa.Table:
+    """Return the records of questions and those of a text as one table; what only a text has is null for questions."""
+    return pa.concat_tables([records, units], promote_options="default")
+
+
+def has_tokens(records: pa.Table) -> bool:
+    """Return whether one task's records are of a text whose tokens are known."""
+    return "top_tokens" in records.column_names and records["top_tokens"].null_count == 0
+
+
+def token_column(records: pa.Table, name: str) -> NDArray[Any]:
+    """Return a column of UNITS_SCHEMA's lists, or of `token_logprobs`, as one value a token, shape (tokens,)."""
+    lists = records[name].combine_chunks()
+    values: NDArray[Any] = (lists.flatten() if name == "token_logprobs" else lists).flatten().to_numpy()
+    return values
+
+
+def token_units(records: pa.Table) -> NDArray[np.int64]:
+    """Return which row of a text's records each of its tokens is in, from 0, shape (tokens,)."""
+    return np.repeat(np.arange(len(records)), pc.list_value_length(records["top_tokens"]).to_numpy())
+
+
+def compared_with_each_other(baseline: pa.Table, quantized: pa.Table) -> bool:
+    """Return whether the divergences in a text's records are from the very model that other records are of."""
+    scored, compared = (set(side[name].to_pylist()) for side, name in ((baseline, "scored_by"), (quantized, "compared_with")))
+    return scored == compared and None not in scored
 
 
 def _units(task: str, tokens: pa.Table, made_from: Mapping[str, Any]) -> pa.Table:
@@ -59,6 +98,14 @@ def _units(task: str, tokens: pa.Table, made_from: Mapping[str, Any]) -> pa.Tabl
     n = len(units)
     offsets = pa.array(np.append(starts, len(order)), pa.int32())
     ones = pa.array(np.arange(n + 1), pa.int32())
+    of_tokens = {
+        name: pa.ListArray.from_arrays(offsets, pa.array(tokens[column].to_numpy()[order]))
+        for name, column in (("tokens", "token"), ("top_tokens", "top_token"), ("top_probs", "top_prob"))
+    }
+    divergences, scored_by, compared_with = pa.nulls(n), _model(made_from), None
+    if tokens["kl_divergence"].null_count == 0:
+        divergences = pa.ListArray.from_arrays(offsets, pa.array(tokens["kl_divergence"].to_numpy()[order]))
+        compared_with = _model({**made_from, "weights": None})
     greedy = tokens["token"].to_numpy() == tokens["top_token"].to_numpy()
     columns = {
         "task": [task] * n,
@@ -75,12 +122,23 @@ def _units(task: str, tokens: pa.Table, made_from: Mapping[str, Any]) -> pa.Tabl
         "cluster": [hash_json([ours, unit, number]) for number in units.tolist()],
         "words": pa.nulls(n, pa.int64()),
         "bytes": np.add.reduceat(tokens["bytes"].to_numpy()[order].astype(np.int64), starts),
+        **of_tokens,
+        "kl_divergences": divergences,
+        "scored_by": pa.array([scored_by] * n, pa.string()),
+        "compared_with": pa.array([compared_with] * n, pa.string()),
     }
     return pa.table(
         {name: pa.array(values) if isinstance(values, np.ndarray) else values for name, values in columns.items()}
-    ).cast(SCHEMA)
+    ).cast(UNITS_SCHEMA)
 
 
 def _hashes(tokens: NDArray[np.int32], starts: NDArray[np.int64]) -> list[str]:
     """Return a hash of each window's tokens: another tokenizer's windows are other parts of the text."""
     return [hashlib.sha256(part.tobytes()).hexdigest() for part in np.split(tokens, starts[1:])]
+
+
+def _model(made_from: Mapping[str, Any]) -> str | None:
+    """Return what identifies a model and the type that it computed in; None where that is not known."""
+    if "model" not in made_from:
+        return None
+    return hash_json([made_from.get(name) for name in ("model", "weights", "dtype")])

@@ -13,15 +13,18 @@ from numpy.typing import NDArray
 from bitsure.base.files import make_folder
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics import deferral
-from bitsure.metrics.bins import Bins, ReliabilityDiagram, reliability_diagram
+from bitsure.metrics.bins import Bins, ConfidentAnswers, ReliabilityDiagram, reliability_diagram
 from bitsure.metrics.choice_metrics import confidence_bins
 from bitsure.metrics.metric_names import MACRO
+from bitsure.metrics.next_token import scored_tokens
 from bitsure.metrics.point_estimate import score_interval
 from bitsure.metrics.questions import QuestionSet, question_set
 from bitsure.metrics.ranking import risk_coverage
 from bitsure.records.record import Records, by_task, has_choices
+from bitsure.records.text_units import has_tokens
 from bitsure.report.chart_layers import FULL, QUANTIZED, lines, number_axis, points, reference_line
 from bitsure.report.charts import INK, WIDTH, Chart, DrawnChart, Row, Series, Spec, file_name, save_png, table, titled
+from bitsure.report.fidelity_charts import fidelity_chart
 from bitsure.report.forest import forest_charts
 from bitsure.report.shift_charts import confidence_shift_chart, shift_chart
 from bitsure.report.tables import interval, number
@@ -29,7 +32,7 @@ from bitsure.results import Comparison, Difference, Measurement, Verdict
 
 CURVE_POINTS = 100
 CONFIDENCE, DEFERRED = "confidence", "share answered in full precision"  # titles of axes
-KINDS = ("forest", "reliability", "risk_coverage", "confidence_shift", "shift", "deferral")
+KINDS = ("forest", "reliability", "risk_coverage", "confidence_shift", "shift", "deferral", "fidelity")
 Pictures = dict[str, dict[str, DrawnChart]]  # kind → task or metric → chart
 Models = dict[str, QuestionSet]  # full precision, quantized → its answers
 COLOURS = {"full precision": FULL, "quantized": QUANTIZED}
@@ -70,11 +73,17 @@ def draw(
             models = _models(own, before.get(task), baseline is not None, metric.normalization)
             add("reliability", task, reliability_chart(task, models, metric))
             add("risk_coverage", task, risk_coverage_chart(task, models))
+        elif has_tokens(own):
+            of_full = {"full precision": scored_tokens(before[task])} if task in before else {}
+            tokens = of_full | {"quantized" if baseline is not None else "full precision": scored_tokens(own)}
+            add("reliability", task, reliability_chart(task, tokens, metric, "tokens"))
     for task, values in (comparison or {}).items():
         if task != MACRO and f"deferral_accuracy_{deferral.NAMES[0]}" in values:
             add("confidence_shift", task, confidence_shift_chart(task, values))
             add("shift", task, shift_chart(task, values))
             add("deferral", task, deferral_chart(task, values))
+        if "same_top_token" in values and (by_confidence := fidelity_chart(task, values)) is not None:
+            add("fidelity", task, by_confidence)
     return pictures
 
 
@@ -84,25 +93,28 @@ def _models(own: pa.Table, before: pa.Table | None, is_quantized: bool, normaliz
     return models | {"quantized" if is_quantized else "full precision": question_set(own, normalization)}
 
 
-def reliability_chart(task: str, models: Models, metric: MetricSettings) -> Chart:
+def reliability_chart(
+    task: str, models: Mapping[str, ConfidentAnswers], metric: MetricSettings, unit: str = "questions"
+) -> Chart:
     """Return accuracy against confidence by bin, and the number of questions in each bin.
 
     Args:
         task: The title.
         models: The models; where bins are quantiles, they are the first model's.
         metric: Its bins, and the confidence level of the intervals (Wilson's, of a share).
+        unit: What is counted.
     """
     bins = confidence_bins(next(iter(models.values())), metric)
     diagrams = {name: reliability_diagram(model.confidence, model.correct, bins) for name, model in models.items()}
     x, y = number_axis(CONFIDENCE, {"domain": [0, 1]}), number_axis("accuracy", {"domain": [0, 1]})
     series = [
-        Series(name, _reliability_points(name, diagram, metric.confidence_level), COLOURS[name], shape)
+        Series(name, _reliability_points(name, diagram, metric.confidence_level, unit), COLOURS[name], shape)
         for (name, diagram), shape in zip(diagrams.items(), ("square", "circle"), strict=False)
     ]
     unlabelled = x | {"title": None, "axis": {"labels": False}}  # the histogram below has the same axis
     calibrated = reference_line([(0, 0), (1, 1)], unlabelled, y)
     top = {"width": WIDTH, "height": 210, "layer": [calibrated, *lines(series, unlabelled, y)]}
-    bottom = {"width": WIDTH, "height": 60, "layer": _bars(diagrams, bins, x)}
+    bottom = {"width": WIDTH, "height": 60, "layer": _bars(diagrams, bins, x, unit)}
     means = [
         f"{name} has a mean confidence of {model.confidence.mean():.3f} and an accuracy of {model.correct.mean():.3f}"
         for name, model in models.items()
@@ -111,32 +123,32 @@ def reliability_chart(task: str, models: Models, metric: MetricSettings) -> Char
     return Chart(spec, f"{task}: {'; '.join(means)}.", [_straight("perfectly calibrated", (0, 0), (1, 1)), *series], CONFIDENCE)
 
 
-def _reliability_points(name: str, diagram: ReliabilityDiagram, level: float) -> list[Row]:
+def _reliability_points(name: str, diagram: ReliabilityDiagram, level: float, unit: str) -> list[Row]:
     some = diagram.count > 0
     confidence, accuracy, count = diagram.confidence[some], diagram.accuracy[some], diagram.count[some]
     errors = np.sqrt(accuracy * (1 - accuracy) / count)
     ends = [score_interval(share, error, n, math.inf, level) for share, error, n in zip(accuracy, errors, count, strict=True)]
     hover = [
-        f"{name}: confidence {mean:.3f}, accuracy {share:.3f} [{low:.3f}, {high:.3f}], {n:,} questions"
+        f"{name}: confidence {mean:.3f}, accuracy {share:.3f} [{low:.3f}, {high:.3f}], {n:,} {unit}"
         for mean, share, (low, high), n in zip(confidence, accuracy, ends, count, strict=True)
     ]
     low, high = np.reshape(ends, (-1, 2)).T
     return points({"x": confidence, "y": accuracy, "low": low, "high": high}, hover)
 
 
-def _bars(diagrams: Mapping[str, ReliabilityDiagram], bins: Bins, x: Spec) -> list[Spec]:
+def _bars(diagrams: Mapping[str, ReliabilityDiagram], bins: Bins, x: Spec, unit: str) -> list[Spec]:
     """Return a histogram's layers, in which models stand side by side in each bin."""
     starts, widths = bins.edges[:-1], np.diff(bins.edges)
     layers = []
     for k, (name, diagram) in enumerate(diagrams.items()):
         left = starts + widths * (0.1 + 0.8 * k / len(diagrams))
         hover = [
-            f"{name}: {n:,} questions with a confidence of {low:.3f} to {high:.3f}"
+            f"{name}: {n:,} {unit} with a confidence of {low:.3f} to {high:.3f}"
             for n, low, high in zip(diagram.count, starts, bins.edges[1:], strict=True)
         ]
         rows = table({"x": left, "to": left + 0.8 * widths / len(diagrams), "y": map(int, diagram.count), "hover": hover})
         shown = {"field": "hover", "type": "nominal"}
-        at = {"x": x | {"field": "x"}, "x2": {"field": "to"}, "y": number_axis("questions", tickCount=3) | {"field": "y"}}
+        at = {"x": x | {"field": "x"}, "x2": {"field": "to"}, "y": number_axis(unit, tickCount=3) | {"field": "y"}}
         channels = at | {"y2": {"datum": 0}, "description": shown, "tooltip": shown}
         layers.append({"data": {"values": rows}, "mark": {"type": "rect", "color": COLOURS[name]}, "encoding": channels})
     return layers

@@ -16,6 +16,7 @@ from bitsure.metrics.estimation import FEWEST
 from bitsure.metrics.full_thresholds import COVERAGE_AT_FULL_THRESHOLD
 from bitsure.metrics.metric_names import MACRO
 from bitsure.report import compressibility_table, page_summary, published_table, tables
+from bitsure.report.fidelity_section import fidelity_section
 from bitsure.report.metric_labels import metric_label
 from bitsure.report.page_environment import page_environment
 from bitsure.report.threshold_sentences import threshold_sentences
@@ -30,6 +31,7 @@ LARGEST = 5_000_000  # bytes of a page
 DISPENSABLE = {
     "risk_coverage": "risk–coverage curves (in figures/)",
     "deferral": "deferral curves (in figures/)",
+    "fidelity": "KL divergence by confidence (in figures/)",
     "shift": "harm and instability by certainty (in figures/)",
     "confidence_shift": "shifts by confidence (in figures/)",
     "samples": "the questions that changed most (in records.parquet and baseline.parquet)",
@@ -72,6 +74,7 @@ def _render(report: Report, about: About, metric: MetricSettings, without: Colle
         quantization=_facts(about.quantization) if about.quantization else None,
         provenance=_origin(about.provenance) if about.provenance else None,
         thresholds=_thresholds(report),
+        fidelity=fidelity_section(report.comparison),
         **_verdict(report),
         **_numbers(report, metric.confidence_level, "numbers" not in without),
         **_published(report),

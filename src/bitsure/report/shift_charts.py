@@ -32,7 +32,7 @@ def confidence_shift_chart(task: str, values: Mapping[str, Difference]) -> Chart
     x = number_axis("confidence before", {"domain": ends}, format=".0%", values=ends, grid=False)
 
     def panel(names: tuple[str, ...], title: str) -> Spec:
-        return _panel(values, {names[k]: ((k + 0.5) / BINS, f"confidence {percent_of_bin(k)}") for k in bins}, x, title)
+        return shift_panel(values, {names[k]: ((k + 0.5) / BINS, f"confidence {percent_of_bin(k)}") for k in bins}, x, title)
 
     panels = [panel(PROBABILITY_SHIFT, "probability"), panel(LOG_ODDS_SHIFT, "log-odds, nats")]
     return Chart(titled(task, {"hconcat": panels, "spacing": 12}), shift_sentence(task, values))
@@ -48,7 +48,7 @@ def shift_chart(task: str, values: Mapping[str, Difference]) -> Chart:
 
     def panel(kind: str, names: tuple[str, ...]) -> Spec:
         groups = {name: (float(k), f"{kind} in fifth {k}") for k, name in zip(places, names, strict=True)}
-        return _panel(values, groups, x, f"{kind}, nats")
+        return shift_panel(values, groups, x, f"{kind}, nats")
 
     panels = [panel("harm", HARM), panel("instability", INSTABILITY)]
     first, last = (number(values[name].value, sign=True) for name in (HARM[0], HARM[-1]))
@@ -59,7 +59,7 @@ def shift_chart(task: str, values: Mapping[str, Difference]) -> Chart:
     return Chart(titled(task, {"hconcat": panels, "spacing": 12}), finding)
 
 
-def _panel(values: Mapping[str, Difference], groups: Groups, x: Spec, title: str) -> Spec:
+def shift_panel(values: Mapping[str, Difference], groups: Groups, x: Spec, title: str, unit: str = "questions") -> Spec:
     """Return one half of a picture: changes with their intervals, over the noise control's range where there is one.
 
     Args:
@@ -67,6 +67,7 @@ def _panel(values: Mapping[str, Difference], groups: Groups, x: Spec, title: str
         groups: What is drawn.
         x: The horizontal axis.
         title: The title of the vertical axis.
+        unit: What `n` counts.
     """
     y = number_axis(title, {"zero": True}, tickCount=4)
     layers = [reference_line([(end, 0) for end in x["scale"]["domain"]], x, y)]
@@ -77,7 +78,7 @@ def _panel(values: Mapping[str, Difference], groups: Groups, x: Spec, title: str
         layers.insert(0, band(table({"x": places, "low": low, "high": high}), x, y))
     changes = [values[name] for name in groups]
     hover = [
-        f"{words}: {number(change.value, sign=True)} {interval(change, sign=True)}, {change.n:,} questions"
+        f"{words}: {number(change.value, sign=True)} {interval(change, sign=True)}, {change.n:,} {unit}"
         for (_, words), change in zip(groups.values(), changes, strict=True)
     ]
     columns: dict[str, Sequence[float | None]] = {

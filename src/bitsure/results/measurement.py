@@ -36,6 +36,8 @@ class Measurement(Result):
     """How many questions the number is taken over (over tasks: how many tasks; of the noise control: how many seeds)."""
     standard_error: Number = None
     """The standard error, in the metric's unit; null where it does not exist."""
+    token_standard_error: Number = None
+    """The standard error if a text's tokens were independent, as llama-perplexity prints it; absent of all other numbers."""
     interval: str | None = None
     """How the interval was made, such as `percentile bootstrap`; or `none:` and why there is none."""
     resampled: str | None = None

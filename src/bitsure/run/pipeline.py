@@ -18,7 +18,7 @@ from bitsure.records import Records, read_prompts, write_records
 from bitsure.records.record import SCHEMA
 from bitsure.records.saved_run import BASELINE_TEXTS, TEXTS, texts_of_noise
 from bitsure.records.text_tokens import write_text_tokens
-from bitsure.records.text_units import text_units
+from bitsure.records.text_units import text_units, with_units
 from bitsure.report import terminal_summary
 from bitsure.report.report_contents import About, run_title
 from bitsure.report.run_report import build
@@ -159,9 +159,9 @@ def _score(prepared: PreparedRun, config: Config, current: RunDirectory) -> Scor
             with current.stage("score full precision"):
                 baseline = scorer.score(prepared.full_precision, None, "full precision")
         write_records(folder / "baseline.parquet", baseline, scorer.keys(prepared.full_precision))
-        baseline = pa.concat_tables([baseline, baseline_units])
+        baseline = with_units(baseline, baseline_units)
     write_records(folder / "records.parquet", records, scorer.keys(prepared.scored))
-    return ScoredRun(pa.concat_tables([records, units]), baseline)
+    return ScoredRun(with_units(records, units), baseline)
 
 
 def _score_text(
@@ -186,7 +186,7 @@ def _score_noise(prepared: PreparedRun, seed: int, scale: float, folder: Path) -
     folder.mkdir(exist_ok=True)
     write_records(file, records, scorer.keys(model))
     units = _score_text(prepared, model, _hashed(plan, prepared), plan.quant.name, texts_of_noise(file))
-    return pa.concat_tables([records, units])
+    return with_units(records, units)
 
 
 def _prompts(prepared: PreparedRun, file: Path) -> dict[tuple[str, int], str]:

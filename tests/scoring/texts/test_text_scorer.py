@@ -67,7 +67,7 @@ def test_an_interrupted_text_goes_on_and_gets_the_same_rows(tiny_model, tmp_path
     text, model = scorer(tiny_model, tmp_path)
     score = TextModel.score
 
-    def interrupted(self, batch, states):
+    def interrupted(self, batch, states, full=None):
         if len(passes) == 3:
             raise KeyboardInterrupt
         return score(self, batch, states)

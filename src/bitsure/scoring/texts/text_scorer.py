@@ -6,6 +6,7 @@ import inspect
 import logging
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,16 +30,17 @@ from bitsure.records.text_tokens import TEXT_SCHEMA, read_text_tokens, write_tex
 from bitsure.results import read, write
 from bitsure.results.run_files import TextOrigin
 from bitsure.scoring.scored_model import LocalSetup, ScoredModel, version
+from bitsure.scoring.texts.baseline_states import BaselineStates
 from bitsure.scoring.texts.text_files import ScoredText
 from bitsure.scoring.texts.text_protocol import WindowSettings, make_protocol
 from bitsure.scoring.texts.tokenized_text import TextWindow, TokenizedText
 
 if TYPE_CHECKING:
-    from bitsure.scoring.texts.text_pass import TokenScores
+    from bitsure.scoring.texts.token_scores import TokenScores
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of a text's rows in the store; one more whenever our code would make other rows from the same key
+FORMAT = 2  # of a text's rows in the store; one more whenever our code would make other rows from the same key
 KIND = "texts"  # of the store's entries
 FILE, ORIGIN_FILE = "texts.parquet", "origin.json"
 LIBRARIES = ("torch", "transformers", "tokenizers")
@@ -162,24 +164,27 @@ class TextScorer:
         key, cut = self.key(model), self.cut(Memo())
         windows = cut.windows
         parts = _Parts(self.store.path("unfinished", key))
-        resumed = parts.windows
+        resumed, full = parts.windows, None
+        key_of_full = self.key(ScoredModel(self.source))
+        baseline = BaselineStates(self.setup, self.source, self.store, self.log_file, key_of_full)
+        if model.weights is not None:
+            full = baseline.full_model(windows, resumed)
         with (
             progress(f"scoring {label} on {self.task}", len(windows)) as advance,
             terminal.output_to(self.log_file),
             measured() as use,
         ):
             loaded = self.setup.load(model.source, checkpoint)
-            text_model = TextModel(loaded.model)
+            text_model = TextModel(loaded.model, loaded.rounding)
             advance(resumed)
-            if loaded.rounding is not None:
-                loaded.rounding.reached.clear()
-            while parts.windows < len(windows):
-                batch = text_model.next_batch(windows[parts.windows :])
-                scores = text_model.score(batch, text_model.states(batch))
-                if loaded.rounding is not None and parts.windows == resumed:
-                    loaded.rounding.check_reached()
-                parts.add(self._rows(batch, parts.windows, scores))
-                advance(len(batch))
+            with baseline.writer(text_model, windows) if full is None and not resumed else nullcontext() as keep:
+                while parts.windows < len(windows):
+                    batch = text_model.next_batch(windows[parts.windows :])
+                    states = text_model.states(batch)
+                    if keep is not None:
+                        keep.write(states)
+                    parts.add(self._rows(batch, parts.windows, text_model.score(batch, states, full)))
+                    advance(len(batch))
         tokens = sum(len(window) - 1 for window in windows)
         self.store.remove(KIND, key)  # which is damaged
         with self.store.create(KIND, key) as entry:
@@ -193,7 +198,7 @@ class TextScorer:
 
     def _rows(self, batch: Sequence[TextWindow], first: int, scores: TokenScores) -> pa.Table:
         """Return the rows of a batch, whose first window has the number `first`."""
-        n = len(scores.logprob)
+        n = len(scores)
         columns = {
             "task": pa.array([self.task] * n),
             "document": np.concatenate([window.documents for window in batch]),
@@ -204,7 +209,7 @@ class TextScorer:
             "top_token": scores.top_token,
             "top_prob": np.exp(scores.top_logprob),
             "bytes": np.concatenate([window.n_bytes for window in batch]),
-            "kl_divergence": pa.nulls(n),
+            "kl_divergence": pa.nulls(n) if scores.kl_divergence is None else scores.kl_divergence,
         }
         return pa.table(columns).cast(TEXT_SCHEMA)
 

@@ -1,0 +1,70 @@
+"""The page's section on texts: how far next-token probabilities moved, as llama-perplexity prints it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bitsure.metrics.fidelity import CHANGE_PERCENTILES, PROBABILITY_CHANGE
+from bitsure.report.tables import interval, number
+from bitsure.results import Comparison, Difference
+
+KL = "kl_divergence"
+COLUMNS = ("text", "over tokens", "KL divergence, nats", "Δp of the true token")
+ROWS = {"": "mean", "_rms": "root mean square", "_max": "maximum"}  # end of a metric's name → the row's heading
+ROWS |= {
+    f"_{ending}": "median" if share == 0.5 else f"{100 * share:g}%"
+    for ending, share in sorted(CHANGE_PERCENTILES.items(), key=lambda item: -item[1])
+}
+ROWS |= {"_min": "minimum"}
+
+
+@dataclass(frozen=True)
+class FidelitySection:
+    """What the page says of texts."""
+
+    sentences: list[str]
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+def fidelity_section(comparison: Comparison | None) -> FidelitySection | None:
+    """Return the section; None where no text was compared over the whole vocabulary."""
+    texts = {task: values for task, values in (comparison or {}).items() if "same_top_token" in values}
+    if not texts:
+        return None
+    rows = [
+        (
+            task,
+            heading,
+            _number(values.get(f"{KL}{ending}")),
+            _number(values.get(f"{PROBABILITY_CHANGE}{ending}"), sign=ending != "_rms"),
+        )
+        for task, values in texts.items()
+        for ending, heading in ROWS.items()
+    ]
+    return FidelitySection([_sentence(task, values) for task, values in texts.items()], COLUMNS, rows)
+
+
+def _sentence(task: str, values: Mapping[str, Difference]) -> str:
+    divergence, same, ratio = values[KL], values["same_top_token"], values["perplexity_ratio"]
+    error = number(divergence.token_standard_error)
+    return (
+        f"{task}: mean KL divergence {number(divergence.value)} {interval(divergence)} nats over {divergence.n:,} tokens "
+        f"(± {error} if tokens were independent, as llama-perplexity prints it); the same most likely token at {_percent(same.value)} of "
+        f"them [{_percent(same.ci_low)}, {_percent(same.ci_high)}]; perplexity times {number(ratio.value)} {interval(ratio)}."
+    )
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.2%}"
+
+
+def _number(difference: Difference | None, sign: bool = False) -> str:
+    """Return a number with its interval in as many digits as small ones need; empty where there is none."""
+    if difference is None or difference.value is None:
+        return ""
+    form = "+.3g" if sign else ".3g"
+    if difference.ci_low is None:
+        return f"{difference.value:{form}}"
+    return f"{difference.value:{form}} [{difference.ci_low:{form}}, {difference.ci_high:{form}}]"

@@ -1,0 +1,100 @@
+"""Full precision's states of a text: made once, noticed when damaged, made again where there is no room to keep them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bitsure.base.store import Store
+from bitsure.config.schema import ModelSettings, ScoringSettings
+from bitsure.models.locate import locate_model
+from bitsure.scoring.scored_model import LoadedModel, LocalSetup, ScoredModel
+from bitsure.scoring.texts import baseline_states
+from bitsure.scoring.texts.text_files import locate_text_file
+from bitsure.scoring.texts.text_pass import TextModel
+from bitsure.scoring.texts.text_scorer import TextScorer
+from tests.builders.texts import text_settings, write_documents
+
+
+@pytest.fixture
+def source(tiny_model):
+    return locate_model(ModelSettings(path=str(tiny_model)), None)
+
+
+@pytest.fixture
+def passes(monkeypatch) -> list[str]:
+    """What ran a batch: `full` for full precision, `quantized` for models whose first weight was changed."""
+    ran: list[str] = []
+    run = TextModel.states
+
+    def counted(self, batch):
+        ran.append(getattr(self.model, "called", "full"))
+        return run(self, batch)
+
+    monkeypatch.setattr(TextModel, "states", counted)
+    return ran
+
+
+class Setup(LocalSetup):
+    """Loads the full model, and the same with weights times a factor for a checkpoint that is named after it."""
+
+    def load(self, source, checkpoint) -> LoadedModel:
+        loaded = super().load(source, None)
+        if checkpoint is not None:
+            loaded.model.called = "quantized"
+            for weight in loaded.model.parameters():
+                weight.data *= float(checkpoint.name)
+        return loaded
+
+
+def scorer(source, tmp_path) -> TextScorer:
+    text = locate_text_file(text_settings(write_documents(tmp_path), window=32), None)
+    return TextScorer(text, Setup(ScoringSettings(), "float32"), source, Store(tmp_path / "store"), Path("/dev/null"))
+
+
+def divergences(text, source, factor) -> list[float]:
+    quantized = ScoredModel(source, {"times": factor})
+    return text.score(quantized, lambda: Path(str(factor)), "quantized")["kl_divergence"].to_pylist()
+
+
+def test_full_precision_runs_once_for_all_quantizers(source, tmp_path, passes):
+    text = scorer(source, tmp_path)
+    assert text.score(ScoredModel(source), None, "full precision")["kl_divergence"].null_count
+    assert min(divergences(text, source, 0.99)) > 0
+    assert divergences(text, source, 1.0) == [0.0] * text.cut(None).n_scored
+    assert passes.count("full") == passes.count("quantized") / 2
+
+
+def test_states_that_were_never_kept_are_made_when_they_are_needed(source, tmp_path, passes):
+    text = scorer(source, tmp_path)
+    first = divergences(text, source, 0.99)
+    assert passes.count("full") == passes.count("quantized")
+    divergences(text, source, 0.98)
+    assert passes.count("full") == passes.count("quantized") / 2
+    assert first == divergences(scorer(source, tmp_path), source, 0.99)
+
+
+def test_damaged_states_are_made_again(source, tmp_path, passes):
+    text = scorer(source, tmp_path)
+    expected = divergences(text, source, 0.99)
+    (states,) = (tmp_path / "store" / "states").glob("*/states.bin")
+    states.write_bytes(b"\x01" + states.read_bytes()[1:])
+    passes.clear()
+    assert divergences(text, source, 0.98) != expected
+    assert "full" in passes
+    passes.clear()
+    assert divergences(text, source, 1.0) == [0.0] * len(expected)
+    assert "full" not in passes
+
+
+def test_without_room_the_full_model_runs_beside_each_quantizer(source, tmp_path, passes, monkeypatch):
+    (tmp_path / "kept").mkdir()
+    expected = divergences(scorer(source, tmp_path / "kept"), source, 0.99)
+    monkeypatch.setattr(baseline_states, "DISK_SHARE", 0.0)
+    passes.clear()
+    text = scorer(source, tmp_path)
+    assert divergences(text, source, 0.99) == expected
+    divergences(text, source, 0.98)
+    assert passes.count("full") == passes.count("quantized")
+    assert not (tmp_path / "store" / "states").exists()
