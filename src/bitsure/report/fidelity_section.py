@@ -49,10 +49,11 @@ def fidelity_section(comparison: Comparison | None) -> FidelitySection | None:
 def _sentence(task: str, values: Mapping[str, Difference]) -> str:
     divergence, same, ratio = values[KL], values["same_top_token"], values["perplexity_ratio"]
     error = number(divergence.token_standard_error)
+    share = f"{_percent(same.value)} [{_percent(same.ci_low)}, {_percent(same.ci_high)}]"
     return (
         f"{task}: mean KL divergence {number(divergence.value)} {interval(divergence)} nats over {divergence.n:,} tokens "
-        f"(± {error} if tokens were independent, as llama-perplexity prints it); the same most likely token at {_percent(same.value)} of "
-        f"them [{_percent(same.ci_low)}, {_percent(same.ci_high)}]; perplexity times {number(ratio.value)} {interval(ratio)}."
+        f"(± {error} if tokens were independent, as llama-perplexity prints it); the same most likely token at {share} of "
+        f"them; perplexity times {number(ratio.value)} {interval(ratio)}."
     )
 
 
