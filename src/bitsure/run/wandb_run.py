@@ -86,10 +86,15 @@ def check_login(tracking: TrackingSettings) -> None:
     """Raise UserError if runs are to be sent and there is no login; nothing has been computed yet then."""
     if tracking.mode != "online":
         return
+    if not is_logged_in():
+        raise UserError(f"tracking.mode=online: not logged in to Weights & Biases. {WAYS_OUT}")
+
+
+def is_logged_in() -> bool:
+    """Return whether there is a key of W&B in the environment, .netrc or wandb's settings; it is never shown or kept."""
     import wandb
 
-    if not wandb.api.api_key:  # from the environment, .netrc or wandb's settings; it is never shown or kept
-        raise UserError(f"tracking.mode=online: not logged in to Weights & Biases. {WAYS_OUT}")
+    return bool(wandb.api.api_key)
 
 
 def start_service(tracking: TrackingSettings) -> None:

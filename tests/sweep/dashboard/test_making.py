@@ -15,8 +15,8 @@ from bitsure.report.run_report import build
 from bitsure.results import Status, write
 from bitsure.run.logged_keys import write_keys
 from bitsure.run.tracking import track_run
+from bitsure.sweep.dashboard import making
 from bitsure.sweep.dashboard.dashboard_sections import SECTIONS, questions_table
-from bitsure.sweep.dashboard.making import make_dashboard
 from bitsure.sweep.dashboard.panel import CONFIG, PRESETS, Charts, Columns, matching
 from tests.builders.answers import paired_runs
 from tests.builders.loopback_wandb import run_python, serve
@@ -94,6 +94,15 @@ def test_a_server_is_given_a_workspace_and_a_report_with_every_panel(sweep, tmp_
     assert b"k" * 40 not in (folder / "libraries.log").read_bytes()
 
 
+def test_without_a_login_or_the_package_the_command_says_what_to_do(sweep, monkeypatch):
+    monkeypatch.setattr(making, "is_logged_in", lambda: False)
+    with pytest.raises(UserError, match=r"not logged in to Weights & Biases\. Run `wandb login`"):
+        making.make_dashboard(sweep[0])
+    monkeypatch.setattr(making, "PACKAGE", "no_such_package")
+    with pytest.raises(UserError, match=r"pip install -e '\.\[dashboard\]'"):
+        making.make_dashboard(sweep[0])
+
+
 def test_what_no_run_logged_has_no_panel():
     panels = {panel.question: panel for _, panel in SHOWN}
     assert panels["Does confidence match accuracy?"].panels({"reliability"}) == []
@@ -107,7 +116,7 @@ def test_a_sweep_that_was_not_logged_is_refused(tmp_path):
     cell.mkdir()
     (cell / "config.yaml").write_text(yaml.safe_dump(resolved(tracked_config("disabled"))))
     with pytest.raises(UserError, match="none of its runs was logged to W&B"):
-        make_dashboard(tmp_path)
+        making.make_dashboard(tmp_path)
 
 
 def test_the_documentation_lists_every_panel():

@@ -15,7 +15,7 @@ from bitsure.config.paths import PROJECT
 from bitsure.config.schema import TrackingSettings
 from bitsure.results import check
 from bitsure.run.logged_keys import read_keys
-from bitsure.run.wandb_run import check_login
+from bitsure.run.wandb_run import is_logged_in
 from bitsure.sweep.dashboard.dashboard_sections import SECTIONS, DashboardSection
 from bitsure.sweep.report.cell_results import read_cells
 from bitsure.sweep.report.sweep_tracking import SWEEP, group_of
@@ -72,7 +72,12 @@ def make_dashboard(sweep_dir: Path) -> Dashboard:
     tracking, group, keys = _tracked(sweep_dir)
     log_file = sweep_dir / "libraries.log"
     with terminal.output_to(log_file):
-        check_login(TrackingSettings(mode="online"))
+        logged_in = is_logged_in()
+    if not logged_in:
+        raise UserError(
+            "bitsure dashboard: not logged in to Weights & Biases. Run `wandb login`, or set the environment variable "
+            "WANDB_API_KEY; send offline runs by `wandb sync`."
+        )
     with terminal.output_to(log_file), _refusals(log_file):
         import wandb
 
