@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,10 +72,8 @@ class Tracker:
             return
         report, about = results.report, results.about
         model = about.provenance.model if about.provenance else None
-        values, charts = _selected(
-            [fact_values(about.quantization, results.costs, model), *mean_values(report, list(results.metric.own))],
-            report,
-        )
+        facts = fact_values(about.quantization, results.costs, model)
+        values, charts = _selected([facts, *mean_values(report, list(results.metric.own))], report)
         numbers = number_rows(report)
         samples = sample_rows(results.records, results.baseline, results.metric.normalization, about.prompts or {})
         with self._session.guarded():
@@ -110,11 +107,12 @@ def _selected(groups: Sequence[Values], report: Report) -> tuple[Values, dict[st
         groups: The numbers of the run as a whole, the most important ones first.
         report: The run's results, whose tasks come last, in their order; there may be more than W&B can show.
     """
+    parts: list[tuple[Values, dict[str, TrackedChart]]] = [(group, {}) for group in groups]
+    parts.append(({}, run_charts(report)))
+    parts += [(task_values(report, task), task_charts(report, task)) for task in report.metrics if task != MACRO]
     values: Values = {}
     charts: dict[str, TrackedChart] = {}
-    of_tasks = ((task_values(report, task), task_charts(report, task)) for task in report.metrics if task != MACRO)
-    none: dict[str, TrackedChart] = {}
-    for own_values, own_charts in chain(((group, none) for group in groups), [({}, run_charts(report))], of_tasks):
+    for own_values, own_charts in parts:
         if len(values) + len(charts) + len(own_values) + len(own_charts) <= MOST_KEYS:
             values |= own_values
             charts |= own_charts
