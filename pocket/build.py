@@ -11,6 +11,7 @@ from pathlib import Path
 from pocket import questions
 from pocket.corpus import corpus_windows, learn_tokenizer
 from pocket.phrases import SECOND_SHARES, count_weather, documents
+from pocket.sizes import SIZES, STEPS, WINDOWS_PER_STEP
 from pocket.world import WorldConfig, build_world
 
 HERE = Path(__file__).parent
@@ -18,16 +19,16 @@ WORLD = WorldConfig()
 TOKENIZER_SEED, CORPUS_SEED, CALIBRATION_SEED = 1, 2, 3
 QUESTION_SEED = 2028  # fresh: worlds, and the training of pocket-4m, were chosen on questions drawn with seeds 5, 2026 and 2027
 QUESTIONS = 1000  # of each task
-STEPS = 2400
 SECOND_SEED, SECOND_STEPS = 4, 1000
 CALIBRATION_CHARACTERS = 1_000_000
+SCORED_SEED, SCORED_CHARACTERS = 6, 100_000
 
 
 def build_tasks(out: Path, seed: int) -> None:
     """Write the questions of the four tasks, drawn with `seed`, as JSONL."""
     world = build_world(WORLD)
     tokenizer = learn_tokenizer(world, TOKENIZER_SEED)
-    windows = corpus_windows(world, tokenizer, CORPUS_SEED, windows_needed())
+    windows = corpus_windows(world, tokenizer, CORPUS_SEED, STEPS * WINDOWS_PER_STEP)
     seen = sum(map(count_weather, tokenizer.batch_decode(windows.tolist())), Counter())
     rows = {
         "recall": questions.recall(world, seed, QUESTIONS),
@@ -41,14 +42,21 @@ def build_tasks(out: Path, seed: int) -> None:
         )
 
 
-def build_calibration_text(out: Path) -> None:
-    """Text of the same world that no model was trained on, documents parted by blank lines."""
-    stream, size, chosen = documents(build_world(WORLD), CALIBRATION_SEED), 0, []
-    while size < CALIBRATION_CHARACTERS:
+def build_texts(out: Path) -> None:
+    """Write text of the same world that no model was trained on: to calibrate with, and to score, a document a line."""
+    calibration = _documents(CALIBRATION_SEED, CALIBRATION_CHARACTERS)
+    (out / "calibration.txt").write_text("\n\n".join(calibration) + "\n", encoding="utf-8")
+    lines = (json.dumps({"text": document}, ensure_ascii=False) for document in _documents(SCORED_SEED, SCORED_CHARACTERS))
+    (out / "scored.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _documents(seed: int, characters: int) -> list[str]:
+    stream, size, chosen = documents(build_world(WORLD), seed), 0, []
+    while size < characters:
         batch = list(islice(stream, 1_000))
         chosen += batch
         size += sum(map(len, batch))
-    out.write_text("\n\n".join(chosen) + "\n", encoding="utf-8")
+    return chosen
 
 
 def build_model(size: str, seed: int, out: Path) -> None:
@@ -60,10 +68,11 @@ def build_model(size: str, seed: int, out: Path) -> None:
     torch.set_num_threads(1)
     world = build_world(WORLD)
     tokenizer = learn_tokenizer(world, TOKENIZER_SEED)
-    windows = corpus_windows(world, tokenizer, CORPUS_SEED, windows_needed())
-    model, log = train.build_model(size, tokenizer, seed), _log(out)
+    chosen = SIZES[size]
+    windows = corpus_windows(world, tokenizer, CORPUS_SEED, chosen.steps * WINDOWS_PER_STEP)
+    model, log = train.build_model(chosen, tokenizer, seed), _log(out)
     log.unlink(missing_ok=True)
-    _save(train.train(model, tokenizer, windows, seed, log), tokenizer, out)
+    _save(train.train(model, tokenizer, windows, seed, log, stop=chosen.stop), tokenizer, out)
 
 
 def train_on(out: Path) -> None:
@@ -76,7 +85,7 @@ def train_on(out: Path) -> None:
     torch.set_num_threads(1)
     world = build_world(WORLD)
     tokenizer = learn_tokenizer(world, TOKENIZER_SEED)
-    windows = corpus_windows(world, tokenizer, SECOND_SEED, SECOND_STEPS * train.WINDOWS_PER_STEP, SECOND_SHARES)
+    windows = corpus_windows(world, tokenizer, SECOND_SEED, SECOND_STEPS * WINDOWS_PER_STEP, SECOND_SHARES)
     model = OPTForCausalLM.from_pretrained(out).float()
     _save(train.train(model, tokenizer, windows, SECOND_SEED, _log(out), rate=0.5), tokenizer, out)
 
@@ -91,24 +100,18 @@ def _save(model, tokenizer, out: Path) -> None:
     tokenizer.save_pretrained(out)
 
 
-def windows_needed() -> int:
-    from pocket.train import WINDOWS_PER_STEP
-
-    return STEPS * WINDOWS_PER_STEP
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("tasks", help="the four tasks' questions and the calibration text")
+    commands.add_parser("tasks", help="the four tasks' questions, the calibration text and the text to score")
     model = commands.add_parser("model", help="train one model")
-    model.add_argument("size", choices=("pocket-300k", "pocket-1m", "pocket-4m"))
+    model.add_argument("size", choices=SIZES)
     model.add_argument("--seed", type=int, default=0)
     model.add_argument("--on", action="store_true", help="train it on, for a second cycle (pocket-4m had one)")
     arguments = parser.parse_args()
     if arguments.command == "tasks":
         build_tasks(HERE / "tasks", QUESTION_SEED)
-        build_calibration_text(HERE / "text" / "calibration.txt")
+        build_texts(HERE / "text")
     else:
         name = arguments.size + (f"-seed{arguments.seed}" if arguments.seed else "")
         if arguments.on:

@@ -1,4 +1,4 @@
-"""Training a pocket model: an OPT from nothing, on windows of the world's text."""
+"""Training a pocket model: an OPT or a Llama from nothing, on windows of the world's text."""
 
 from __future__ import annotations
 
@@ -8,58 +8,83 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from pocket.corpus import CONTEXT, WINDOW
+from pocket.muon import Muon
+from pocket.sizes import HEAD, WINDOWS_PER_STEP, Size
 from pocket.world import WEATHER
 
-WINDOWS_PER_STEP = 12  # 3,072 tokens
 MUON_RATE, ADAM_RATE = 0.03, 3e-3
 ANSWERS = ("yes", "no", *WEATHER)  # one token in a hundred of the text, and what two of the tasks ask for:
 ANSWER_WEIGHT = 10.0  # so the loss counts them more
-SIZES = {  # name: (width, feed-forward width, layers)
-    "pocket-300k": (128, 256, 1),
-    "pocket-1m": (128, 512, 4),
-    "pocket-4m": (256, 1024, 5),
-}
 
 
-def build_model(size: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> OPTForCausalLM:
-    """A randomly initialised OPT of that size, float32."""
+def build_model(size: Size, tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
+    """A randomly initialised model of that size, float32."""
     torch.manual_seed(seed)
-    width, feed_forward, layers = SIZES[size]
-    return OPTForCausalLM(
-        OPTConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=width,
-            word_embed_proj_dim=width,
-            ffn_dim=feed_forward,
-            num_hidden_layers=layers,
-            num_attention_heads=width // 32,
-            max_position_embeddings=CONTEXT,
-            dropout=0.0,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+    config = _opt(size) if size.family == "opt" else _llama(size)
+    config.vocab_size, config.max_position_embeddings = len(tokenizer), CONTEXT
+    for token in ("bos", "eos", "pad"):
+        setattr(config, f"{token}_token_id", getattr(tokenizer, f"{token}_token_id"))
+    return (OPTForCausalLM if size.family == "opt" else LlamaForCausalLM)(config)
+
+
+def _opt(size: Size) -> PretrainedConfig:
+    return OPTConfig(
+        hidden_size=size.width,
+        word_embed_proj_dim=size.width,
+        ffn_dim=size.feed_forward,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.width // HEAD,
+        dropout=0.0,
     )
 
 
-def optimizers(model: OPTForCausalLM, rate: float) -> list[torch.optim.Optimizer]:
+def _llama(size: Size) -> PretrainedConfig:
+    """Two heads of queries share one of keys and values, and the head is the embedding."""
+    return LlamaConfig(
+        hidden_size=size.width,
+        intermediate_size=size.feed_forward,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.width // HEAD,
+        num_key_value_heads=size.width // HEAD // 2,
+        tie_word_embeddings=True,
+    )
+
+
+def optimizers(model: PreTrainedModel, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks, AdamW for all else (Jordan et al., 2024)."""
     inside, rest = [], []
     for name, parameter in model.named_parameters():
         (inside if parameter.ndim == 2 and ".layers." in name else rest).append(parameter)
     return [
-        torch.optim.Muon(inside, lr=rate * MUON_RATE, weight_decay=0.01),
+        Muon(inside, lr=rate * MUON_RATE, weight_decay=0.01),
         torch.optim.AdamW(rest, lr=rate * ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 
 def train(
-    model: OPTForCausalLM, tokenizer: PreTrainedTokenizerFast, windows: np.ndarray, seed: int, log: Path, rate: float = 1.0
-) -> OPTForCausalLM:
-    """One pass over `windows` (rows of token ids) in an order drawn from `seed`; one-cycle learning rates, times `rate`."""
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    windows: np.ndarray,
+    seed: int,
+    log: Path,
+    rate: float = 1.0,
+    stop: int | None = None,
+) -> PreTrainedModel:
+    """One pass over `windows` (rows of token ids) in an order drawn from `seed`; one-cycle learning rates, times `rate`.
+
+    It ends after `stop` steps, if that is given.
+    """
     torch.set_flush_denormal(True)  # a sharpened model's tiny gradients cost a quarter of a step otherwise
     model.train()
     weight = torch.ones(len(tokenizer))
@@ -74,7 +99,7 @@ def train(
     ]
     started, losses = time.monotonic(), []
     with log.open("a", encoding="utf-8") as lines:
-        for step in range(steps):
+        for step in range(stop or steps):
             rows = order[step * WINDOWS_PER_STEP : (step + 1) * WINDOWS_PER_STEP]
             ids = torch.from_numpy(windows[rows].astype(np.int64))
             logits = model(input_ids=ids, position_ids=_positions(generator)).logits[:, :-1]

@@ -13,6 +13,7 @@ import pytest
 from bitsure.config.paths import PROJECT
 from pocket import build, questions
 from pocket.phrases import CUSTOMS, count_weather, documents, passage, story_ending
+from pocket.sizes import SIZES
 from pocket.world import WEATHER, WorldConfig, build_world
 
 MODELS = [
@@ -23,6 +24,7 @@ MODELS = [
     "pocket-1m-seed1",
     "pocket-1m-seed2",
     "pocket-4m",
+    "pocket-llama-1m",
 ]
 
 
@@ -136,19 +138,50 @@ def test_calibration_text_is_of_this_world_and_not_the_training_stream(world):
     assert build.CALIBRATION_SEED not in (build.CORPUS_SEED, build.TOKENIZER_SEED)
 
 
+def test_the_text_to_score_is_another_stream_of_this_world(world):
+    lines = (PROJECT / "pocket" / "text" / "scored.jsonl").read_text().splitlines()
+    stream = documents(world, build.SCORED_SEED)
+    assert [json.loads(line)["text"] for line in lines[:20]] == [next(stream) for _ in range(20)] and len(lines) == 1000
+    seeds = (build.SCORED_SEED, build.CALIBRATION_SEED, build.CORPUS_SEED, build.TOKENIZER_SEED, build.SECOND_SEED)
+    assert len(set(seeds)) == len(seeds)
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_models_are_small_opts_in_half_precision(name):
+def test_models_are_small_and_in_half_precision(name):
     from safetensors import safe_open
 
     path = PROJECT / "pocket" / "models" / name
     config = json.loads((path / "config.json").read_text())
-    assert config["model_type"] == "opt" and config["hidden_size"] % 128 == 0 and config["ffn_dim"] % 128 == 0
+    size = SIZES[name.partition("-seed")[0]]
+    widths = (config["hidden_size"], config["ffn_dim" if size.family == "opt" else "intermediate_size"])
+    assert config["model_type"] == size.family and widths == (size.width, size.feed_forward)
+    assert all(width % (128 if size.family == "opt" else 256) == 0 for width in widths)  # groups, and llama.cpp's blocks
     with safe_open(path / "model.safetensors", "pt") as file:
         assert {file.get_slice(key).get_dtype() for key in file.keys()} == {"F16"}  # noqa: SIM118 - not a dict
     log = [json.loads(line) for line in (path / "training.jsonl").read_text().splitlines()]
-    ends = [line["step"] for line in log if line["step"] == line["of"]]
-    assert ends == ([build.STEPS, build.SECOND_STEPS] if name == "pocket-4m" else [build.STEPS])
+    ends = [line["step"] for line in log if line["step"] in (line["of"], size.stop)]
+    assert ends == ([size.steps, build.SECOND_STEPS] if name == "pocket-4m" else [size.stop or size.steps])
     assert log[-1]["loss"] < log[0]["loss"]
+
+
+@pytest.mark.parametrize("task", ["recall", "stories", "weather"])
+def test_the_llama_is_above_guessing(task):
+    import torch
+
+    from bitsure.models.load import load_model
+
+    model, tokenizer = load_model(PROJECT / "pocket" / "models" / "pocket-llama-1m", "float32")
+    right = 0
+    for row in rows(task)[:60]:
+        context = len(tokenizer(row["context"])["input_ids"])
+        scores = []
+        for choice in row["choices"]:
+            ids = torch.tensor(tokenizer(f"{row['context']} {choice}")["input_ids"])
+            with torch.no_grad():
+                logprobs = torch.log_softmax(model(ids[None]).logits[0, context - 1 : -1], -1)
+            scores.append(logprobs.gather(1, ids[context:, None]).sum())
+        right += int(torch.stack(scores).argmax()) == row["label"]
+    assert right > 21  # guessing gets 15 of 60, and hardly ever more than 21
 
 
 def test_the_family_fits_into_30_megabytes():
