@@ -11,7 +11,7 @@ from pathlib import Path
 from pocket import questions
 from pocket.corpus import corpus_windows, learn_tokenizer
 from pocket.phrases import SECOND_SHARES, count_weather, documents
-from pocket.sizes import SIZES, STEPS, WINDOWS_PER_STEP
+from pocket.sizes import SIZES, STEPS, WINDOWS_PER_STEP, Cycle
 from pocket.world import WorldConfig, build_world
 
 HERE = Path(__file__).parent
@@ -72,7 +72,7 @@ def build_model(size: str, seed: int, out: Path) -> None:
     windows = corpus_windows(world, tokenizer, CORPUS_SEED, chosen.steps * WINDOWS_PER_STEP)
     model, log = train.build_model(chosen, tokenizer, seed), _log(out)
     log.unlink(missing_ok=True)
-    _save(train.train(model, tokenizer, windows, seed, log, stop=chosen.stop), tokenizer, out)
+    _save(train.train(model, tokenizer, windows, seed, log, chosen.cycle), tokenizer, out)
 
 
 def train_on(out: Path) -> None:
@@ -87,7 +87,7 @@ def train_on(out: Path) -> None:
     tokenizer = learn_tokenizer(world, TOKENIZER_SEED)
     windows = corpus_windows(world, tokenizer, SECOND_SEED, SECOND_STEPS * WINDOWS_PER_STEP, SECOND_SHARES)
     model = OPTForCausalLM.from_pretrained(out).float()
-    _save(train.train(model, tokenizer, windows, SECOND_SEED, _log(out), rate=0.5), tokenizer, out)
+    _save(train.train(model, tokenizer, windows, SECOND_SEED, _log(out), Cycle(rate=0.5)), tokenizer, out)
 
 
 def _log(out: Path) -> Path:

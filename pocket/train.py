@@ -20,7 +20,7 @@ from transformers import (
 
 from pocket.corpus import CONTEXT, WINDOW
 from pocket.muon import Muon
-from pocket.sizes import HEAD, WINDOWS_PER_STEP, Size
+from pocket.sizes import HEAD, WHOLE, WINDOWS_PER_STEP, Cycle, Size
 from pocket.world import WEATHER
 
 MUON_RATE, ADAM_RATE = 0.03, 3e-3
@@ -78,18 +78,14 @@ def train(
     windows: np.ndarray,
     seed: int,
     log: Path,
-    rate: float = 1.0,
-    stop: int | None = None,
+    cycle: Cycle = WHOLE,
 ) -> PreTrainedModel:
-    """One pass over `windows` (rows of token ids) in an order drawn from `seed`; one-cycle learning rates, times `rate`.
-
-    It ends after `stop` steps, if that is given.
-    """
+    """One pass over `windows` (rows of token ids) in an order drawn from `seed`."""
     torch.set_flush_denormal(True)  # a sharpened model's tiny gradients cost a quarter of a step otherwise
     model.train()
     weight = torch.ones(len(tokenizer))
     weight[tokenizer.convert_tokens_to_ids([f"Ġ{word}" for word in ANSWERS])] = ANSWER_WEIGHT
-    chosen = optimizers(model, rate)
+    chosen = optimizers(model, cycle.rate)
     generator = torch.Generator().manual_seed(seed)
     order = np.random.default_rng(seed).permutation(len(windows))
     steps = len(windows) // WINDOWS_PER_STEP
@@ -99,7 +95,7 @@ def train(
     ]
     started, losses = time.monotonic(), []
     with log.open("a", encoding="utf-8") as lines:
-        for step in range(stop or steps):
+        for step in range(cycle.stop or steps):
             rows = order[step * WINDOWS_PER_STEP : (step + 1) * WINDOWS_PER_STEP]
             ids = torch.from_numpy(windows[rows].astype(np.int64))
             logits = model(input_ids=ids, position_ids=_positions(generator)).logits[:, :-1]

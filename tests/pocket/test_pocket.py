@@ -159,8 +159,8 @@ def test_models_are_small_and_in_half_precision(name):
     with safe_open(path / "model.safetensors", "pt") as file:
         assert {file.get_slice(key).get_dtype() for key in file.keys()} == {"F16"}  # noqa: SIM118 - not a dict
     log = [json.loads(line) for line in (path / "training.jsonl").read_text().splitlines()]
-    ends = [line["step"] for line in log if line["step"] in (line["of"], size.stop)]
-    assert ends == ([size.steps, build.SECOND_STEPS] if name == "pocket-4m" else [size.stop or size.steps])
+    ends = [line["step"] for line in log if line["step"] in (line["of"], size.cycle.stop)]
+    assert ends == ([size.steps, build.SECOND_STEPS] if name == "pocket-4m" else [size.cycle.stop or size.steps])
     assert log[-1]["loss"] < log[0]["loss"]
 
 
@@ -172,7 +172,7 @@ def test_the_llama_is_above_guessing(task):
 
     model, tokenizer = load_model(PROJECT / "pocket" / "models" / "pocket-llama-1m", "float32")
     right = 0
-    for row in rows(task)[:60]:
+    for row in rows(task)[:40]:
         context = len(tokenizer(row["context"])["input_ids"])
         scores = []
         for choice in row["choices"]:
@@ -181,7 +181,7 @@ def test_the_llama_is_above_guessing(task):
                 logprobs = torch.log_softmax(model(ids[None]).logits[0, context - 1 : -1], -1)
             scores.append(logprobs.gather(1, ids[context:, None]).sum())
         right += int(torch.stack(scores).argmax()) == row["label"]
-    assert right > 21  # guessing gets 15 of 60, and hardly ever more than 21
+    assert right > 16  # guessing gets 10 of 40, and hardly ever more than 16
 
 
 def test_the_family_fits_into_30_megabytes():
