@@ -202,7 +202,7 @@ def _summary(inspected: Sequence[InspectedCell], memo: Memo) -> str:
     done = sum(cell.state == "done" for cell in inspected)
     text = (
         f"{len(inspected)} cell{'s' * (len(inspected) > 1)}, {done} done; "
-        f"{len(missing)} sets of weights, records or texts to make, each once."
+        f"{len(missing)} sets of weights or records to make, each once."
     )
     if downloads := sorted({cell.to_download for cell in inspected if cell.to_download}):
         text += f"\nTo be downloaded first, and not in the estimate: {'; '.join(downloads)}."
