@@ -82,4 +82,6 @@ def test_wikitext_2_s_rows_become_its_file_again(tmp_path):
     text = locate_text_file(TextSettings(**option), str(tmp_path)).read()
     assert "".join(text.documents) == raw
     assert len(text.documents) == 62
+    own = TextSettings(**option | {"path": str(SHARED / "text" / "wikitext2-raw-test.txt")})
+    assert locate_text_file(own, None).read().parts == text.parts == rows
     assert all(document.lstrip().startswith("= ") for document in text.documents)

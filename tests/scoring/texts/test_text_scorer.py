@@ -76,9 +76,11 @@ def test_an_interrupted_text_goes_on_and_gets_the_same_rows(tiny_model, tmp_path
         stopped.setattr(TextModel, "score", interrupted)
         text.score(model, None, "full precision")
     passes.clear()
+    [folder] = (tmp_path / "store" / "unfinished").glob("*")
+    (folder / "2.parquet").write_bytes(b"damaged")
     again, model = scorer(tiny_model, tmp_path)
     assert again.score(model, None, "full precision").equals(whole)
-    assert sum(passes) == total - 4
+    assert sum(passes) == total - 2
     assert not list((tmp_path / "store" / "unfinished").glob("*"))
 
 

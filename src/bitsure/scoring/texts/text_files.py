@@ -13,7 +13,7 @@ from bitsure.base.store import Store, hash_each
 from bitsure.config.text import TextSettings
 from bitsure.hub.repositories import Origin, local_origin
 from bitsure.hub.repository_files import dataset_file, file_origin
-from bitsure.quantize.calibration.documents import READERS, read_parts
+from bitsure.quantize.calibration.documents import PLAIN, READERS, read_parts
 from bitsure.scoring.texts.documents_of_text import TextDocuments
 
 
@@ -47,6 +47,8 @@ class ScoredText:
         """
         settings, place = self.settings, f"text={self.settings.name}: {self.file}"
         parts = read_parts(self.file, settings.field)
+        if self.file.name.endswith(PLAIN) and settings.document_start is not None:
+            parts = _lines(parts[0])
         if not any(part.strip() for part in parts):
             raise UserError(f"{place} is empty: there is nothing to score.")
         if (pattern := settings.document_start) is None:
@@ -54,6 +56,11 @@ class ScoredText:
         starts = np.array([bool(re.match(pattern, part)) for part in parts], dtype=np.int64)
         documents = np.maximum(np.cumsum(starts) - 1, 0)  # blank lines before the first heading are the first document's
         return TextDocuments(place, parts, documents, are_lines=True, separator=settings.separator)
+
+
+def _lines(text: str) -> list[str]:
+    """Return the lines of a text as the rows of a data set: with their ends, blank ones empty."""
+    return [line if line.strip() else "" for line in re.findall(r"[^\n]*\n|[^\n]+", text)]
 
 
 def locate_text_file(settings: TextSettings, hub_mirror: str | None, store: Store | None = None) -> ScoredText | None:
@@ -82,8 +89,7 @@ def locate_text_file(settings: TextSettings, hub_mirror: str | None, store: Stor
     if not file.name.endswith(tuple(READERS)):
         raise UserError(f"text.path={file}: the name has to end in {', '.join(READERS)}.")
     (sha256,) = hash_each([file], store)
-    if settings.repo is None or settings.file is None:
-        origin = local_origin({file: sha256})
-    else:
+    origin = local_origin({file: sha256})
+    if settings.path is None and settings.repo is not None and settings.file is not None:
         origin = file_origin(settings.repo, settings.file, file, sha256, hub_mirror)
     return ScoredText(settings, file, sha256, origin)

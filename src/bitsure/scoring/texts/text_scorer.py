@@ -232,7 +232,11 @@ class _Parts:
         self.windows = 0
         """How many windows are done."""
         while (file := self._file).is_file():
-            self._append(pq.read_table(file).cast(TEXT_SCHEMA))
+            try:
+                self._append(pq.read_table(file).cast(TEXT_SCHEMA))
+            except (pa.ArrowException, OSError, ValueError) as error:
+                log.warning("%s is damaged (%s): its windows are scored again", file, error)
+                return
 
     @property
     def _file(self) -> Path:
