@@ -85,25 +85,14 @@ def _log(run: WandbRun, report: SweepReport, group: str) -> None:
     logged = counts | charts | tables | {"sweep/report": wandb.Html(str(report.page), inject=False)}
     run.log(logged)
     write_keys(report.directory, [*logged, "sweep/choice"])
-    used = _use_records(run, report)
-    artifact = wandb.Artifact(artifact_name(SWEEP, group), type=SWEEP, metadata={"group": group, "records": used})
+    ids = [remembered_id(cell.directory) for cell in report.cells if cell.done]
+    records = [artifact_name("records", run_id) for run_id in ids if run_id]
+    artifact = wandb.Artifact(artifact_name(SWEEP, group), type=SWEEP, metadata={"group": group, "records": records})
     for name in ("sweep.parquet", "sweep.html"):
         artifact.add_file(str(report.directory / name))
     for name in ("figures", "tables"):
         artifact.add_dir(str(report.directory / name), name=name)
     run.log_artifact(artifact)
-
-
-def _use_records(run: WandbRun, report: SweepReport) -> list[str]:
-    """Name the records of the cells as what the sweep's report is made from, and return the artifacts' names.
-
-    An offline run cannot use artifacts, and those of a cell that was not sent do not exist.
-    """
-    import wandb
-
-    ids = [remembered_id(cell.directory) for cell in report.cells if cell.done]
-    names = [artifact_name("records", run_id) for run_id in ids if run_id]
-    for name in names if not run.offline else ():
-        with suppress(wandb.errors.CommError, ValueError):
+    for name in records if not run.offline else ():  # last, since it waits for the server
+        with suppress(wandb.errors.CommError, ValueError):  # a cell's run that was not sent has none
             run.use_artifact(f"{name}:latest")
-    return names
