@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     prefetch.set_defaults(run=_prefetch)
 
     names = commands.add_parser("list", help="print the models, quantizers or tasks that a command may name")
-    names.add_argument("kind", choices=("models", "quants", "tasks"))
+    names.add_argument("kind", nargs="?", choices=("models", "quants", "tasks"), help="default: what can be listed")
     names.add_argument("word", nargs="?", help="what their names contain; of tasks, those of lm-evaluation-harness too")
     names.set_defaults(run=_list)
 
@@ -94,13 +94,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _report(given: argparse.Namespace) -> None:
-    from bitsure.records.saved_run import is_sweep
+    from bitsure.records.saved_run import is_sweep, wrong_directory
     from bitsure.report.command import report_run
 
     if is_sweep(given.directory):
         _report_sweep(given)
     elif given.track:
-        raise UserError(f"{given.directory} is no sweep's directory: --track logs a sweep's summary run.")
+        raise wrong_directory(given.directory, "--track logs a sweep's summary run")
     else:
         report_run(given.directory, given.baseline, given.metric, given.out, given.config_dir)
 

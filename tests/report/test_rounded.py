@@ -21,18 +21,25 @@ def states(bits=4, number_format="mxfp4", **sizes) -> RoundedStates:
 
 
 def test_weights_are_those_of_the_whole_model_as_shipped():
-    assert summary(quantization(), MODEL) == "weights: 4.2 bits, error 10.0%, model 672 kB instead of 2 MB."
-    assert summary(quantization(), None) == "weights: 4.2 bits, error 10.0%."
+    assert (
+        summary(quantization(), MODEL) == "weights: 4.2 bits, rounding error 10.0% of their norm, model 672 kB instead of 2 MB."
+    )
+    assert summary(quantization(), None) == "weights: 4.2 bits, rounding error 10.0% of their norm."
 
 
 def test_weights_that_are_kept_are_not_rounded_and_keys_and_values_are():
     kv2 = quantization(**NO_WEIGHTS, keys_and_values=states(2, "int", values_per_token=1000.0, bits_per_value=3.0))
-    line = "weights: 16 bits, not rounded, model 2 MB; keys and values: 3 bits, error 20.0%, 375 bytes instead of 2 kB a token."
+    line = (
+        "weights: 16 bits, not rounded, model 2 MB; keys and values: 3 bits, rounding error 20.0% of their norm, 375 bytes "
+        "instead of 2 kB a token."
+    )
     assert summary(kv2, MODEL) == line
 
 
 def test_activations_are_named_with_their_format_and_without_sizes_in_an_older_file():
-    assert summary(quantization(activations=states()), None).endswith("; activations: mxfp4 4 bits, error 20.0%.")
+    assert summary(quantization(activations=states()), None).endswith(
+        "; activations: mxfp4 4 bits, rounding error 20.0% of their norm."
+    )
 
 
 def test_states_of_a_model_from_a_rounded_file_are_compared_with_16_bits():

@@ -80,9 +80,11 @@ def test_the_page_begins_with_what_was_rounded(tmp_path):
     origin = provenance(asked={"limit": 20}, questions={"t": QuestionCount(asked=20, available=2376)})
     html = build(tmp_path, quant, full, METRIC, MARGINS, About("kv2", proof, origin)).page.read_text()
     first = html.partition("</h1>")[2]
-    assert first.index("keys and values: 2 bits, error 20.0%") < first.index("asked: 20 of 2,376 questions of t")
+    assert first.index("keys and values: 2 bits, rounding error 20.0% of their norm") < first.index(
+        "asked: 20 of 2,376 questions of t"
+    )
     assert first.index("not judged") < first.index("keys and values: 2 bits")
-    assert "0 layers" not in html and "/store/weights/abc" in html
+    assert "0 layers" not in html and "/store/weights/abc (for bitsure alone: `bitsure export` cannot write that keys" in html
 
 
 @pytest.mark.parametrize("task", ["pocket_reading", "crows_pairs_english_physical_appearance"])

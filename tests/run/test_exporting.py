@@ -224,7 +224,7 @@ def of_another_model(run: Path) -> None:
     ("change", "message"),
     [
         (without_proof, "is a run in full precision"),
-        (without_metrics, "holds no finished run"),
+        (without_metrics, "and a finished run's is needed"),
         (elsewhere, "is no longer in the store, or is damaged"),
         (of_another_model, "is not the model that .* quantized"),
     ],

@@ -57,7 +57,12 @@ def test_every_name_that_the_harness_knows_is_found():
 
 @pytest.mark.parametrize(
     ("kind", "word", "shown"),
-    [("models", "opt-12", "facebook/opt-125m"), ("quants", "w4a8kv4", "as w8a8"), ("tasks", None, "`bitsure list tasks WORD`")],
+    [
+        ("models", "opt-12", "facebook/opt-125m"),
+        ("quants", "w4a8kv4", "as w8a8"),
+        ("tasks", None, "`bitsure list tasks WORD`"),
+        (None, None, "options of quant="),
+    ],
 )
 def test_names_are_listed_with_what_they_are(capsys, kind, word, shown):
     list_names(kind, word)

@@ -54,10 +54,10 @@ def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     return f" Did you mean {' or '.join(closest)}?" if closest else ""
 
 
-def one_of(key: str, given: object, allowed: Collection[object]) -> None:
-    """Raise UserError if the setting `key` has a value that is not among the allowed ones."""
+def one_of(key: str, given: object, allowed: Collection[object], hint: str = "") -> None:
+    """Raise UserError if the setting `key` has a value not among the allowed ones; the hint is appended to the message."""
     if given not in allowed:
-        raise UserError(f"{key}={given}: allowed are {', '.join(map(str, allowed))}.")
+        raise UserError(f"{key}={given}: allowed are {', '.join(map(str, allowed))}{hint}.")
 
 
 def at_least(key: str, given: int, least: int, hint: str = "") -> None:

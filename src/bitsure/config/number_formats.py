@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -61,10 +62,10 @@ class Numbers:
     def __post_init__(self) -> None:
         one_of(f"{self.SECTION}.format", self.format, FORMATS)
         if self.format == "int":
-            self._need("bits", self.bits, "2 to 8")
+            self._need("bits", self.bits, ", ".join(map(str, self.widths)))
             self._need("group_size", self.group_size, "the values that share a scale, or -1")
             self._need("symmetric", self.symmetric, "true or false")
-            one_of(f"{self.SECTION}.bits", self.bits, range(2, 9))
+            self._check_bits()
         else:
             self.bits = self._fixed("bits", self.bits, ELEMENTS[self.format].bits)
             self.symmetric = self._fixed("symmetric", self.symmetric, True)
@@ -77,6 +78,14 @@ class Numbers:
                 f"{self.SECTION}.group_size={self.group_size}: a positive number of values, -1 for a whole row, "
                 f"0 for a whole tensor."
             )
+
+    @property
+    def widths(self) -> Sequence[int]:
+        """The bits that integers may have."""
+        return range(2, 9)
+
+    def _check_bits(self) -> None:
+        one_of(f"{self.SECTION}.bits", self.bits, self.widths)
 
     def _need(self, key: str, given: object, allowed: str) -> None:
         if given is None:

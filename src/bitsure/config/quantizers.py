@@ -6,6 +6,7 @@ The classes of the quantizers themselves are in `bitsure.quantize`. No torch her
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
@@ -203,15 +204,23 @@ class GptqSettings(Rounded):
         if self.backend != "native":
             self._check_library()
 
+    @property
+    def widths(self) -> Sequence[int]:
+        """The bits that the backend has."""
+        return super().widths if self.backend == "native" else (2, 3, 4, 8)
+
+    def _check_bits(self) -> None:
+        others = "" if self.backend == "native" else f" with quant.backend={self.backend}; native has 2 to 8"
+        one_of("quant.bits", self.bits, self.widths, others)
+
     def _check_library(self) -> None:
         if self.format != "int" or self.activations or self.kv:
             raise UserError(
                 f"quant.backend={self.backend} rounds weights to integers, calibrated on the full-precision model: "
                 f"quant.format, quant.activations and quant.kv need quant.backend=native."
             )
-        one_of(f"quant.bits ({self.backend}; quant.backend=native has 2 to 8)", self.bits, (2, 3, 4, 8))
         sizes = (-1, 16, 32, 64, 128, 256, 512, 1024)
-        one_of(f"quant.group_size ({self.backend}; quant.backend=native has any)", self.group_size, sizes)
+        one_of("quant.group_size", self.group_size, sizes, f" with quant.backend={self.backend}; native has any")
         if self.transforms:
             raise UserError(f"quant.transforms={list(self.transforms)}: {self.backend} has none. Add quant.backend=native.")
         if self.remainder != "shorten":

@@ -26,8 +26,16 @@ def check_choices(overrides: Iterable[str]) -> None:
     groups = {group.name for group in fields(Config)}
     given = [override.partition("=") for override in overrides]
     if lists := [(name, value) for name, _, value in given if name in groups and value.startswith("[")]:
-        how = "a run has one. For several, use -m {0}=a,b; in a sweep's file {0}: a,b."
-        raise UserError(*(f"{name}={value}: {how.format(name)}" for name, value in lists))
+        raise UserError(*(_no_list(name, value) for name, value in lists))
+
+
+def _no_list(group: str, given: str) -> str:
+    """Return the error message for a list of options, such as `task=[piqa,boolq]`."""
+    options = given.strip("[]").replace(" ", "")
+    several = f"For a run of each, use -m {group}={options}; in a sweep's file {group}: {options}."
+    if group == "task":
+        return f"{group}={given}: one run asks several tasks of lm-evaluation-harness with 'task.names=[{options}]'. {several}"
+    return f"{group}={given}: a run has one. {several}"
 
 
 def to_dataclasses(composed: DictConfig, choices: Mapping[str, str] | None = None) -> Config:

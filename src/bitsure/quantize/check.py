@@ -78,7 +78,7 @@ def check_plan(plan: Plan, store: Store, memo: Memo | None = None) -> None:
     check_memory(source.settings, plan.dtype, "cpu")
     # how much text there is does not depend on the order in which it is drawn
     _, held_out = memo(windows_of, source.path, remote_code, plan.text, replace(plan.calib, seed=0), plan.nsamples)
-    if held_out.shape[1] < plan.calib.seqlen:
+    if plan.nsamples and held_out.shape[1] < plan.calib.seqlen:
         log.warning("calib.seqlen=%d is longer than the model's context: %d tokens it is", plan.calib.seqlen, held_out.shape[1])
 
 

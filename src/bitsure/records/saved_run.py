@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,9 +43,6 @@ def read_saved_run(directory: Path) -> SavedRun:
     Raises:
         UserError: If there is no such directory, it holds neither, or a file in it does not fit.
     """
-    if not directory.is_dir():
-        raise UserError(f"{directory}: no such directory.")
-    refuse_sweep(directory)
     if (directory / "records.parquet").is_file():
         records, made_from = read_answers(directory / "records.parquet", directory / TEXTS)
         quantization = read_if_there(directory / "quantization.json", Quantization)
@@ -53,9 +51,7 @@ def read_saved_run(directory: Path) -> SavedRun:
     if any(directory.glob("samples_*.jsonl")):
         records, prompts = read_harness_log(directory)
         return SavedRun(records, prompts=prompts)
-    raise UserError(
-        f"{directory} holds neither records.parquet (a run of bitsure) nor samples_*.jsonl (of lm-evaluation-harness)."
-    )
+    raise wrong_directory(directory, "a run's is needed, or one with logs of lm-evaluation-harness")
 
 
 def is_sweep(directory: Path) -> bool:
@@ -68,9 +64,35 @@ def is_sweep(directory: Path) -> bool:
 def refuse_sweep(directory: Path) -> None:
     """Raise UserError if a directory is a sweep's, where one of a run is needed."""
     if is_sweep(directory):
-        raise UserError(
-            f"{directory} is a sweep's directory: `bitsure report {directory}` reports it; or give its runs, the folders in it."
-        )
+        raise wrong_directory(directory, "a run's is needed")
+
+
+def wrong_directory(directory: Path, needed: str) -> UserError:
+    """Return the error for a directory that a command does not take: what it is, and which commands take it.
+
+    Args:
+        directory: What was given.
+        needed: What the command takes, as a part of a sentence.
+    """
+    given = shlex.quote(str(directory))
+    if not directory.is_dir():
+        return UserError(f"{directory}: no such directory; {needed}.")
+    if is_sweep(directory):
+        first = next((file.parent.name for file in sorted(directory.glob("*/config.yaml"))), None)
+        what = "a sweep's directory"
+        answers = f"`bitsure report {given}` reports it, `bitsure choose {given}` says which of its quantizers may be shipped"
+        answers += f", and its runs are the folders in it, such as {first}" * (first is not None)
+    elif (directory / "records.parquet").is_file():
+        what = "a run's directory"
+        answers = f"`bitsure report {given}` reports it, `bitsure export {given} DIR` writes its quantized model"
+    elif any(directory.glob("samples_*.jsonl")):
+        what, answers = "a directory of lm-evaluation-harness's logs", f"`bitsure report {given}` reports it"
+    elif (directory / "config.yaml").is_file():
+        what, answers = "the directory of a run without records", "the run's command again makes them"
+    else:
+        what = "neither a run's directory nor a sweep's"
+        answers = "it holds no records.parquet, no plan.json and no samples_*.jsonl of lm-evaluation-harness"
+    return UserError(f"{directory} is {what}, and {needed}: {answers}.")
 
 
 def read_own_baseline(directory: Path) -> SavedRun | None:

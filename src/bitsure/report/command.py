@@ -66,7 +66,7 @@ def report_run(
     with working("report"), _all_or_nothing(out) as unfinished:
         report = build(unfinished, run.records, full.records if full else None, metric, margins, about)
     report = report.moved_to(out)
-    terminal_summary.show(report, about, metric, {"report": report.page, "checkpoint": about.checkpoint})
+    terminal_summary.show(report, about, metric, {"report": report.page, "checkpoint": about.checkpoint_in_words})
     return report
 
 

@@ -15,7 +15,7 @@ from bitsure.metrics.deferral import FULL_BITS, cost_of_quantized
 from bitsure.metrics.estimation import FEWEST
 from bitsure.metrics.full_thresholds import COVERAGE_AT_FULL_THRESHOLD
 from bitsure.metrics.metric_names import MACRO
-from bitsure.report import compressibility_table, page_summary, published_table, tables
+from bitsure.report import compressibility_table, page_summary, published_table, rounded, tables
 from bitsure.report.fidelity_section import fidelity_section
 from bitsure.report.metric_labels import metric_label
 from bitsure.report.page_environment import page_environment
@@ -129,7 +129,7 @@ def _head_facts(about: About) -> list[tuple[str, str, str | None]]:
         facts.insert(0, ("run on", f"{datetime.fromtimestamp(about.started, UTC):%Y-%m-%d}", None))
     if about.checkpoint:
         place = Path(about.checkpoint)
-        facts.append(("checkpoint", about.checkpoint, place.as_uri() if place.is_absolute() else None))
+        facts.append(("checkpoint", about.checkpoint_in_words or "", place.as_uri() if place.is_absolute() else None))
     if about.tracked:
         facts.append(("W&B", about.tracked, about.tracked if about.tracked.startswith(ADDRESS) else None))
     return facts
@@ -151,7 +151,7 @@ def _facts(quantization: Quantization) -> dict[str, str]:
     errors = {name: layer.output_error for name, layer in quantization.layers.items()}
     worst = max(errors, key=errors.__getitem__, default=None)
     facts = {
-        "Checkpoint, which `bitsure export` copies out": quantization.checkpoint or "not known",
+        "Checkpoint": rounded.checkpoint(quantization) or "not known",
         "Bits per weight, scales and zero points included": f"{quantization.bits_per_weight:.3f}",
         "Share of the parameters": f"{quantization.parameter_share:.1%}",
         "Relative error of the weights": f"{quantization.relative_error:.4f}"
@@ -169,7 +169,7 @@ def _facts(quantization: Quantization) -> dict[str, str]:
         facts["Types of the GGUF file's tensors"] = ", ".join(
             f"{name} ({len(kind.tensors)} tensors of {kind.bits_per_weight:.4g} bits a weight)" for name, kind in types.items()
         )
-    if text := quantization.calib_data:
+    if (text := quantization.calib_data) and text.windows:
         facts["Calibration text"] = f"{text.name}, {text.windows} windows of {text.seqlen} tokens"
     return facts
 

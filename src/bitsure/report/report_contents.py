@@ -59,6 +59,11 @@ class About:
         return self.quantization.checkpoint if self.quantization else None
 
     @property
+    def checkpoint_in_words(self) -> str | None:
+        """The same, and whether only bitsure can run it."""
+        return rounded.checkpoint(self.quantization) if self.quantization else None
+
+    @property
     def first_lines(self) -> list[str]:
         """What was rounded, and how many questions were asked where a limit was set."""
         model = self.provenance.model if self.provenance else None

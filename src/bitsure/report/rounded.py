@@ -33,10 +33,10 @@ class RoundedPart:
 
     @property
     def sentence(self) -> str:
-        """Return the part in words, such as `weights: 4.25 bits, error 9.8%, model 1.2 MB instead of 4.2 MB`."""
+        """Return the part in words, such as `weights: 4.25 bits, rounding error 9.8% of their norm, model 1.2 MB`."""
         kind = f"{self.number_format} " if self.number_format not in (None, "int") else ""
         facts = [] if self.bits is None else [f"{kind}{self.bits:.4g} bits"]
-        facts.append("not rounded" if self.error is None else f"error {self.error:.1%}")
+        facts.append("not rounded" if self.error is None else f"rounding error {self.error:.1%} of their norm")
         if self.bytes is not None:
             instead = "" if self.full_bytes in (None, self.bytes) else f" instead of {byte_size(self.full_bytes)}"
             size = f"{byte_size(self.bytes)}{instead}"
@@ -85,6 +85,19 @@ def shipped_bytes(quantization: Quantization | None, model: ModelOrigin | None) 
     share = quantization.parameter_share
     whole = model.parameters * model.gguf.decoded_bits / 8 if model.gguf and share else model.bytes_on_disk
     return round(whole * (1 - share) + model.parameters * share * quantization.bits_per_weight / 8)
+
+
+def at_run_time(quantization: Quantization) -> list[str]:
+    """Return what is rounded while the model runs, which no published layout of a checkpoint says."""
+    states = {"activations": quantization.activations, "keys and values": quantization.keys_and_values}
+    return [what for what, rounded in states.items() if rounded]
+
+
+def checkpoint(quantization: Quantization) -> str | None:
+    """Return where the checkpoint is, and whether only bitsure can run it; None where it is not known."""
+    if (place := quantization.checkpoint) is None or not (rounds := at_run_time(quantization)):
+        return place
+    return f"{place} (for bitsure alone: `bitsure export` cannot write that {' and '.join(rounds)} are rounded)"
 
 
 def summary(quantization: Quantization, model: ModelOrigin | None) -> str:

@@ -133,7 +133,8 @@ class Quantization(Result):
     bytes_on_disk: int | None = None
     """Bytes of the quantized checkpoint's weight files."""
     checkpoint: str | None = None
-    """The directory of the quantized checkpoint, which `bitsure export` copies out, or its GGUF file; absent in older files."""
+    """The directory of the quantized checkpoint, which `bitsure export` writes as other programs load it where a layout has
+    room for it, or its GGUF file; absent in older files."""
     bits_per_weight_coded: float | None = None
     """Bits a weight takes after entropy coding; absent where there are no codes."""
     coded_with: str | None = None

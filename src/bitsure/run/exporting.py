@@ -18,7 +18,8 @@ from bitsure.config.model import ModelSettings
 from bitsure.config.run_config import read_run_config
 from bitsure.models.facts import own_dtype
 from bitsure.models.locate import Source, locate_model
-from bitsure.records.saved_run import refuse_sweep
+from bitsure.records.saved_run import is_sweep, wrong_directory
+from bitsure.report.rounded import at_run_time
 from bitsure.results import Provenance, Quantization, read, read_if_there
 from bitsure.run.model_card import model_card
 
@@ -96,11 +97,8 @@ def export_run(run_dir: Path, out: Path, format_name: str | None = None) -> None
 
 
 def _read_run(run_dir: Path) -> _RunToExport:
-    if not run_dir.is_dir():
-        raise UserError(f"{run_dir}: no such directory.")
-    refuse_sweep(run_dir)
-    if not (run_dir / "metrics.json").is_file():
-        raise UserError(f"{run_dir} holds no finished run of bitsure: there is no metrics.json in it.")
+    if is_sweep(run_dir) or not (run_dir / "metrics.json").is_file():
+        raise wrong_directory(run_dir, "a finished run's is needed")
     quantization = read_if_there(run_dir / "quantization.json", Quantization)
     if quantization is None:
         raise UserError(f"{run_dir} is a run in full precision: it made no checkpoint. Give the run of a quantizer.")
@@ -119,13 +117,11 @@ def _check_exportable(run: _RunToExport, format_name: str | None) -> None:
         )
     if format_name == GGUF and not run.wrote_gguf:
         raise UserError(f"{run.name} wrote no GGUF file; quant=q4_k_m and the other kinds of docs/gguf.md write one.")
-    rounded = {"activations": proof.activations, "keys and values": proof.keys_and_values}
-    at_run_time = [what for what, states in rounded.items() if states]
-    if at_run_time:
+    if rounds := at_run_time(proof):
         weights = "To export its weights, run the quantizer without quant.activations and quant.kv, such as quant=w4"
         way_out = weights if proof.modules_quantized else "Its weights are those of full precision"
         raise UserError(
-            f"{run.name} rounds {' and '.join(at_run_time)} while the model runs, in bitsure's way, which no checkpoint tells "
+            f"{run.name} rounds {' and '.join(rounds)} while the model runs, in bitsure's way, which no checkpoint tells "
             f"other programs. {way_out}. {EXPORTABLE}."
         )
 

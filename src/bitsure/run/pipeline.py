@@ -112,9 +112,7 @@ def run(
             current.warn(tracker.warning)
     if sweep is None:  # the line of a sweep's cell is its launcher's, and all of this is on its page
         records = run_dir / "records.parquet"
-        places = {"report": report.page, "records": records, "checkpoint": about.checkpoint, "W&B": tracker.where}
-        if prepared.plan and prepared.plan.quant.has_codes and not config.compress.measure:
-            places["size"] = "compress.measure=true measures how far the codes compress, and the time to load them"
+        places = {"report": report.page, "records": records, "checkpoint": about.checkpoint_in_words, "W&B": tracker.where}
         terminal_summary.show(report, about, config.metric, places)
     if report.verdict:
         _check_strict(config, report.verdict, run_dir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from bitsure.metrics.own_metrics import check_own_metrics
 from bitsure.models.facts import computing_dtype
 from bitsure.models.load import check_files
 from bitsure.models.locate import Source, locate_model
-from bitsure.quantize.calibration.calibration_text import locate_text
+from bitsure.quantize.calibration.calibration_text import locate_text, stands_in
 from bitsure.quantize.check import check_model, check_plan
 from bitsure.quantize.libraries.prequantized import locate as locate_checkpoint
 from bitsure.quantize.plan import Plan
@@ -27,6 +28,8 @@ from bitsure.scoring.scorer import Scorer
 from bitsure.scoring.texts.text_files import locate_text_file
 from bitsure.scoring.texts.text_scorer import TextScorer
 from bitsure.tasks.harness_names import check_task_names
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,8 @@ def prepare(config: Config, log_file: Path, memo: Memo, on_wait: Callable[[float
         with terminal.output_to(log_file):
             text = memo(locate_text, config.calib, mirror, config.task, store)
         plan = Plan(source, quantizer, config.calib, text, dtype, locate_checkpoint(quantizer, mirror, store))
+        if plan.nsamples and stands_in(text, config.calib):
+            memo(log.warning, "calibration text: %s", text.name)
     questions = memo(locate_questions, config.task, mirror)
     scorer = Scorer(questions, config.scoring, dtype, store, log_file)
     scored_text = memo(locate_text_file, config.text, mirror, store)

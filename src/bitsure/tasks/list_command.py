@@ -13,16 +13,19 @@ from bitsure.tasks.harness_names import names_of_the_harness
 KINDS = {"models": "model", "quants": "quant", "tasks": "task"}
 
 
-def list_names(kind: str, word: str | None) -> None:
+def list_names(kind: str | None, word: str | None) -> None:
     """Print the options of a group of settings, with what each is; of tasks, also the harness's own names with a word.
 
     Args:
-        kind: One of KINDS.
+        kind: One of KINDS; None prints what can be listed.
         word: What the names that are printed contain; None for all.
 
     Raises:
         UserError: If no name contains the word.
     """
+    if kind is None:
+        _show_kinds()
+        return
     rows = [row for row in _rows(kind) if word is None or word.lower() in row[0].lower()]
     out = terminal.console()
     if rows:
@@ -41,6 +44,14 @@ def list_names(kind: str, word: str | None) -> None:
             "whose name contains a word, docs/tasks.md what is scored of each.",
             markup=False,
         )
+
+
+def _show_kinds() -> None:
+    """Print what can be listed."""
+    out = terminal.console()
+    for kind, group in KINDS.items():
+        out.print(f"bitsure list {kind:6}  {len(_rows(kind))} options of {group}=", markup=False)
+    out.print("A word behind it lists the names that contain it: bitsure list tasks arc", markup=False)
 
 
 def _rows(kind: str) -> list[tuple[str, str]]:

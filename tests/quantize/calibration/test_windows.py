@@ -149,6 +149,7 @@ def test_where_the_hub_is_not_to_be_had_it_is_an_error_or_said(tmp_path, monkeyp
         locate_text(calib(repo="org/set", file="f.jsonl", name="c4"), None)
     found = locate_text(calib(repo="org/set", file="f.jsonl", name="c4", if_missing="pocket"), None)
     assert found.name == "pocket (c4 is unavailable)" and found.files == (calibration_text.POCKET_TEXT,)
+    assert calibration_text.stands_in(found, calib(repo="org/set", file="f.jsonl", name="c4"))
 
 
 def test_linked_folders_belong_to_a_folder_and_loops_end(tmp_path, calib_file):

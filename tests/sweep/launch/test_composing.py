@@ -106,7 +106,11 @@ def test_cells_that_are_the_same_are_named():
         ("task.names.x=1,2", "task.names.x=1: invalid literal"),
         ("model.max_memory.0=a,b", "model.max_memory.0=a: Unexpected type"),
         ("model=1,2", "Config group override must be a string"),
-        ("model=[pocket-1m,pocket-4m]", "model=[pocket-1m,pocket-4m]: a run has one. For several, use -m model=a,b"),
+        ("model=[pocket-1m,pocket-4m]", "a run has one. For a run of each, use -m model=pocket-1m,pocket-4m"),
+        (
+            "task=[piqa,boolq]",
+            "task=[piqa,boolq]: one run asks several tasks of lm-evaluation-harness with 'task.names=[piqa,boolq]'",
+        ),
         ("modle.path=a,b", "modle: no such setting. Did you mean model?"),
         (
             "quant.activations.x.y=1,2",

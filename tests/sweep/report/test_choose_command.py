@@ -118,9 +118,12 @@ def test_there_is_no_choice_among_runs_of_other_questions(tmp_path, capsys):
 
 
 def test_what_is_no_sweep_or_holds_no_quantized_model_is_refused(tmp_path):
-    with pytest.raises(SystemExit, match="no sweep's directory"):
+    with pytest.raises(SystemExit, match="neither a run's directory nor a sweep's, and a sweep's is needed"):
         main(["choose", str(tmp_path)])
     cell = write_quantized(tmp_path, "gptq4", 0, questions=40)
+    (cell / "records.parquet").touch()
+    with pytest.raises(SystemExit, match="is a run's directory, and a sweep's is needed: `bitsure report "):
+        main(["choose", str(cell)])
     config = cell / "config.yaml"
     config.write_text(config.read_text(encoding="utf-8").replace("gptq4", "none"), encoding="utf-8")
     with pytest.raises(SystemExit, match="holds no quantized model"):

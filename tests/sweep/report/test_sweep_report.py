@@ -143,7 +143,7 @@ def test_the_command_logs_the_summary_run_of_a_sweep_that_had_none(two_cells, tm
     main(["report", str(folder), "--track"])
     found = read_back(folder)
     assert (found["run"].display_name, found["run"].run_group, found["summary"]["sweep/done"]) == ("agents/sweep", "agents", 2)
-    with pytest.raises(SystemExit, match="no sweep's directory"):
+    with pytest.raises(SystemExit, match="is a run's directory, and --track logs a sweep's summary run: `bitsure report "):
         main(["report", str(next(folder.glob("0-*"))), "--track"])
 
 

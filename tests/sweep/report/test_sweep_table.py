@@ -267,5 +267,5 @@ def test_two_values_of_one_number_are_refused(finished, tmp_path):
 
 
 def test_a_directory_that_is_no_sweep_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"is no sweep's directory: it holds no plan\.json"):
+    with pytest.raises(UserError, match=r"neither a run's directory nor a sweep's, and a sweep's is needed: it holds no rec"):
         read_cells(tmp_path)

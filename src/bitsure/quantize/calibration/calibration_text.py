@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,8 +21,6 @@ from bitsure.quantize.calibration.documents import find_files, read_documents
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-log = logging.getLogger(__name__)
 
 POCKET_TEXT = project_path("pocket/text/calibration.txt")
 
@@ -92,6 +89,11 @@ class RandomTokens(CalibText):
         return ids
 
 
+def stands_in(text: CalibText, calib: CalibSettings) -> bool:
+    """Return whether the embedded text stands in for one that is unavailable."""
+    return calib.path is None and text.place == str(POCKET_TEXT)
+
+
 def locate_text(
     calib: CalibSettings, hub_mirror: str | None, task: TaskSettings | None = None, store: Store | None = None
 ) -> CalibText:
@@ -117,7 +119,6 @@ def _locate_files(calib: CalibSettings, hub_mirror: str | None, task: TaskSettin
         if calib.if_missing != "pocket":
             raise UserError(f"{error}\nOr another text: calib=text calib.path=FILE, or calib=pocket.") from error
         name, path, start = f"pocket ({calib.name} is unavailable)", POCKET_TEXT, None
-        log.warning("calibration text: %s", name)
     files = find_files(path)
     hashes = hash_each(files, store)
     content = hash_files(files, store) if path.is_dir() else hashes[0]

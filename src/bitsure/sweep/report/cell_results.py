@@ -15,7 +15,7 @@ from bitsure.base.memo import Memo
 from bitsure.config.labels import model_labels
 from bitsure.config.model import ModelSettings
 from bitsure.metrics.metric_names import MACRO
-from bitsure.records.saved_run import is_sweep
+from bitsure.records.saved_run import is_sweep, wrong_directory
 from bitsure.results import (
     Comparison,
     Costs,
@@ -105,10 +105,7 @@ def read_cells(sweep_dir: Path) -> list[CellResult]:
         UserError: If the directory is not a sweep's, or plan.json cannot be read.
     """
     if not is_sweep(sweep_dir):
-        raise UserError(
-            f"{sweep_dir} is no sweep's directory: it holds no plan.json and no folders with a config.yaml."
-            " `bitsure report` reports a single run."
-        )
+        raise wrong_directory(sweep_dir, "a sweep's is needed")
     plan = read_if_there(sweep_dir / "plan.json", SweepPlan)
     if plan:
         planned = [(sweep_dir / cell.directory, cell) for cell in plan.cells]
