@@ -28,7 +28,7 @@ def test_the_origins_of_both_models_data_are_kept_where_they_differ(caplog):
         scorer = SimpleNamespace(
             data=lambda model: {"quiz": {"org/quiz": {"commit": commits[model]}}}, question_counts=lambda model: {}
         )
-        prepared = SimpleNamespace(scorer=scorer, scored="quantized", full_precision="full")
+        prepared = SimpleNamespace(scorer=scorer, text=None, scored="quantized", full_precision="full")
         plain = results.to_plain(provenance.with_data(provenance.collect(Labels(model="m", quantizer="rtn4")), prepared))
         return {name: value for name, value in plain.items() if name.startswith("data")}
 
