@@ -40,9 +40,9 @@ BITS = "bits_per_byte"
 def compare_texts(before: pa.Table, after: pa.Table, settings: MetricSettings, alpha: float) -> dict[str, Difference]:
     """Return every difference on one task without choices.
 
-    The NLL has a paired t-test. Texts that were cut into windows have the ratio of the perplexities and the correlation of the
-    tokens' NLL. For whole texts, whose NLL is one sum over another, it tests what each text adds to the
-    difference (linearized: Cochran 1977, section 6.4).
+    The NLL has a paired t-test. For texts, whose NLL is one sum over another, it tests what each text adds to the difference
+    (linearized: Cochran 1977, section 6.4). Texts that were cut into windows also have the ratio of the perplexities and the
+    correlation of the tokens' NLL.
 
     Args:
         before: The task's records of full precision.

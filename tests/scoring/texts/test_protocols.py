@@ -72,6 +72,13 @@ def test_llamacpp_scores_second_halves_after_bos_in_place_of_a_token(tokenizer, 
     assert ("in place of" in tokenized.bos) == adds_bos
 
 
+def test_llamacpp_drops_one_newline_at_the_end_and_no_more(tokenizer, tmp_path):
+    text = "a b\n" * 40 + "\n"
+    ids = tokenizer(text.removesuffix("\n"), add_special_tokens=False)["input_ids"]
+    windows = cut(tmp_path, tokenizer, "llamacpp", len(ids) // 2, [text]).windows
+    assert windows[-1].tokens.tolist() == ids[len(ids) // 2 : 2 * (len(ids) // 2)]
+
+
 def test_harness_windows_are_those_of_loglikelihood_rolling(tokenizer, tmp_path):
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 

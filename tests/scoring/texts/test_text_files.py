@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -25,6 +27,15 @@ def test_a_changed_file_has_another_key(tmp_path):
     before = locate_text_file(text_settings(path), None).key
     path.write_text("two")
     assert locate_text_file(text_settings(path), None).key != before
+
+
+def test_the_same_content_read_otherwise_or_called_otherwise_has_another_key(tmp_path):
+    lines, whole = write_documents(tmp_path), tmp_path / "whole.txt"
+    whole.write_bytes(lines.read_bytes())
+    texts = [text_settings(lines), text_settings(whole), replace(text_settings(lines), name="mine")]
+    keys = [locate_text_file(text, None).key for text in texts]
+    assert keys[0] != keys[1]
+    assert keys[0] != keys[2]
 
 
 @pytest.mark.parametrize(

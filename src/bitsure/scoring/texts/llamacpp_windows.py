@@ -33,9 +33,8 @@ class LlamaCppWindows(TextProtocol):
 
     @override
     def cut(self, text: TextDocuments, tokenizer: PreTrainedTokenizerBase, settings: WindowSettings) -> TokenizedText:
-        documents, size = text.documents, settings.window
-        documents[-1] = documents[-1].removesuffix("\n")
-        joined = [document.removesuffix("\n") for document in documents]  # one line break stands between documents
+        size = settings.window
+        joined = [document.removesuffix("\n") for document in text.documents]  # one line break stands between documents
         stream = tokenize_joined(joined, list(range(len(joined))), "\n", tokenizer, settings.limit)
         bos = _bos_of(tokenizer, settings.add_bos)
         if bos is not None:

@@ -36,8 +36,9 @@ class ScoredText:
     @property
     def key(self) -> dict[str, object]:
         """What identifies the text, and how it is scored, in the key of its scores."""
-        names = ("field", "document_start", "separator", "protocol", "window", "stride", "limit", "add_bos")
-        return {"sha256": self.sha256, **{name: getattr(self.settings, name) for name in names}}
+        names = ("name", "field", "document_start", "separator", "protocol", "window", "stride", "limit", "add_bos")
+        ending = next(ending for ending in READERS if self.file.name.endswith(ending))  # which says how the file is read
+        return {"sha256": self.sha256, "ending": ending, **{name: getattr(self.settings, name) for name in names}}
 
     def read(self) -> TextDocuments:
         """Return the documents.
