@@ -10,7 +10,7 @@ from bitsure.scoring.texts.documents_of_text import TextDocuments
 from bitsure.scoring.texts.text_protocol import TextProtocol, WindowSettings
 from bitsure.scoring.texts.token_stream import require, tokenize_joined
 from bitsure.scoring.texts.tokenized_text import TextWindow, TokenizedText
-from bitsure.scoring.texts.whole_text import WITHOUT_BOS
+from bitsure.scoring.texts.whole_text import WITHOUT_BOS, required_bos
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,8 +48,10 @@ class LlamaCppWindows(TextProtocol):
 
 def _bos_of(tokenizer: PreTrainedTokenizerBase, add_bos: bool | None) -> int | None:
     """Return the BOS token where texts begin with it: always, never, or (None) where the tokenizer adds it by itself."""
+    if add_bos:
+        return required_bos(tokenizer)
     bos: int | None = tokenizer.bos_token_id
-    adds = add_bos if add_bos is not None else bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
+    adds = add_bos is None and bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
     return bos if adds else None
 
 

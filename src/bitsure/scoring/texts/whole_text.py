@@ -26,6 +26,12 @@ def joined_stream(text: TextDocuments, tokenizer: PreTrainedTokenizerBase, setti
     stream = tokenize_joined(text.parts, text.document_of_part.tolist(), text.separator, tokenizer, limit)
     if not settings.add_bos:
         return stream, WITHOUT_BOS
-    if tokenizer.bos_token_id is None:
+    return stream.after(required_bos(tokenizer)).first(limit), BEFORE_THE_TEXT
+
+
+def required_bos(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the BOS token that `text.add_bos=true` asks for. Raises UserError if the tokenizer has none."""
+    bos: int | None = tokenizer.bos_token_id
+    if bos is None:
         raise UserError("text.add_bos=true: this model's tokenizer has no BOS token. Leave it out.")
-    return stream.after(tokenizer.bos_token_id).first(limit), BEFORE_THE_TEXT
+    return bos
