@@ -10,7 +10,7 @@ from bitsure.report.report_contents import About
 from bitsure.report.run_report import build
 from bitsure.results.quantization import RoundedStates
 from bitsure.run import tracking
-from bitsure.run.tracked_numbers import NUMBER_COLUMNS, fact_values, mean_values, number_rows
+from bitsure.run.tracked_numbers import NUMBER_COLUMNS, fact_values, mean_values, number_rows, task_values
 from tests.builders.answers import paired_runs
 from tests.builders.result_files import costs, model_origin, quantization
 from tests.builders.settings import MARGINS, METRIC
@@ -55,6 +55,15 @@ def test_of_many_tasks_the_first_have_keys_and_all_are_in_the_table(report):
     test = report.comparison["task_29"]["true_label_prob"]
     assert (last["change"], last["p_adjusted"]) == (test.value, test.p_adjusted)
     assert last["value"] - last["baseline"] == pytest.approx(last["change"])
+
+
+def test_a_text_has_its_perplexity_and_its_divergence(report):
+    task, own = "text/local/gptq", report.metrics["task_0"]["nll"]
+    divergence = report.comparison["task_0"]["kl_divergence"]
+    of_text = dataclasses.replace(
+        report, metrics={task: {"perplexity": own}}, comparison={task: {"kl_divergence": divergence}}, baseline_metrics={}
+    )
+    assert task_values(of_text, task) == {f"perplexity/{task}": own.value, f"kl_divergence/{task}": divergence.value}
 
 
 def test_every_rounded_part_has_its_numbers():

@@ -29,6 +29,7 @@ def test_an_offline_run_holds_config_numbers_charts_tables_page_and_files(tmp_pa
     chosen = tracked_config()
     chosen.tracking = dataclasses.replace(chosen.tracking, tags=["mine"], notes="why")
     labels = Labels(model="m", quantizer="rtn4", preset="rtn4", settings=["task=own", "task.limit=5"])
+    (tmp_path / "texts.parquet").touch()
     wandb_run.start_service(chosen.tracking)
     with tracking.track_run(chosen, resolved(chosen), tmp_path, "sweep-1", tmp_path / "log", labels) as tracker:
         log_all(tracker, report, quant, full, tmp_path)
@@ -63,6 +64,7 @@ def _check_files(run_dir, stored) -> None:
         "records": {"checkpoint": own["checkpoint"].name},
         "report": {"records": own["records"].name},
     }
+    assert {entry.path for entry in own["records"].manifest.contents} == {"records.parquet", "texts.parquet"}
     in_report = {entry.path for entry in own["report"].manifest.contents}
     assert {"report.html", "metrics.json", "comparison.json", "verdict.json", "quantization.json"} <= in_report
 

@@ -71,11 +71,11 @@ def mean_values(report: Report, own_metrics: Sequence[str] = ()) -> list[Values]
 
 
 def task_values(report: Report, task: str) -> Values:
-    """Return a task's accuracy and true-label probability (of whole texts the perplexity), and their changes."""
+    """Return a task's accuracy and true-label probability, and their changes; of texts perplexity and KL divergence."""
     measured = report.metrics[task]
     values: Values = {}
     of_texts = [metric for metric in OF_TEXTS if metric in measured][:1]
-    for metric in ("accuracy", PRIMARY) if PRIMARY in measured else of_texts:
+    for metric in ("accuracy", PRIMARY) if PRIMARY in measured else (*of_texts, "kl_divergence"):
         key = f"{metric}/{fit(task)}"
         shown = _of_metric(report, task, metric, fit(task))
         values |= {name: shown[name] for name in (key, f"{key}/change", f"{key}/change_p_adjusted") if name in shown}
