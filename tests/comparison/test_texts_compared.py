@@ -9,9 +9,10 @@ import pytest
 
 from bitsure.base.errors import UserError
 from bitsure.comparison import compare
+from bitsure.comparison.non_inferiority import judge
 from bitsure.metrics import measure
 from bitsure.records.text_units import text_units
-from tests.builders.settings import METRIC
+from tests.builders.settings import MARGINS, METRIC
 from tests.builders.texts import MADE_FROM, TASK, token_rows
 
 N = 40  # documents, of 1 to 5 tokens
@@ -59,6 +60,10 @@ def test_models_with_other_tokenizers_are_compared_in_bits_per_byte_alone(rows):
     values = compare(text_units(rows[0], MADE_FROM), text_units(other, MADE_FROM), METRIC)[TASK]
     assert {name for name in values if not name.startswith("questions_")} == {"bits_per_byte"}
     assert values["bits_per_byte"].quantized == pytest.approx(1 / 3 / math.log(2))
+    verdict = judge({TASK: values}, MARGINS, METRIC)
+    assert (verdict.verdict, verdict.settles) == ("not judged", "")
+    assert verdict.sentence == "Not judged: nothing that has a margin was compared."
+    assert "other tokenizers: bits per byte alone are compared" in verdict.tasks[TASK].sentence
     with pytest.raises(UserError, match="the targets differ"):  # another tokenizer's windows are other parts of the text
         windows = [token_rows([0] * n, [0] * n) for n in (4, 5)]
         compare(*(text_units(side, MADE_FROM) for side in windows), METRIC)

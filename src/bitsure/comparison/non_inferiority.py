@@ -65,7 +65,7 @@ def judge(
     return Verdict(
         verdict=overall.verdict,
         sentence=words.answer(overall, losses.keys(), baseline),
-        settles=words.what_settles(overall),
+        settles=words.what_settles(overall, losses.keys()),
         margins=overall.margins,
         n=overall.n,
         excluded=excluded,

@@ -13,6 +13,7 @@ from bitsure.config.schema import MetricSettings
 from bitsure.metrics.estimation import estimate
 from bitsure.metrics.flips import mcnemar
 from bitsure.metrics.metric_names import (
+    BITS_PER_BYTE,
     CLUSTER_ROBUST,
     CORRELATION,
     FORECAST,
@@ -33,8 +34,6 @@ from bitsure.records.text_units import has_tokens
 from bitsure.results.measurement import Difference
 
 log = logging.getLogger(__name__)
-
-BITS = "bits_per_byte"
 
 
 def compare_texts(before: pa.Table, after: pa.Table, settings: MetricSettings, alpha: float) -> dict[str, Difference]:
@@ -94,16 +93,13 @@ def compare_bytes(before: pa.Table, after: pa.Table, settings: MetricSettings) -
         settings: How records become numbers.
     """
     full, quantized = text_set(before), text_set(after)
-    resampling, level, metric = (
-        Resampling.of_records(after, settings),
-        settings.confidence_level,
-        {BITS: text_metrics(full)[BITS]},
-    )
+    resampling, level = Resampling.of_records(after, settings), settings.confidence_level
+    metric = {BITS_PER_BYTE: text_metrics(full)[BITS_PER_BYTE]}
     [difference] = estimate(metric, quantized, resampling.weights, resampling.clusters, minus=full).values()
     now, was = difference.sides
     result = summarize(Difference, difference, len(full), resampling, level, baseline=was, quantized=now)
     log.warning("%s: the two models have other tokenizers, so that bits per byte alone are compared", after["task"][0].as_py())
-    return {BITS: with_test(result, z_test(difference, level))}
+    return {BITS_PER_BYTE: with_test(result, z_test(difference, level))}
 
 
 def perplexity_ratios(nll: Difference) -> dict[str, Difference]:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from bitsure.comparison.judgement import Judgement
 from bitsure.comparison.losses import TEXT_NLL
 from bitsure.metrics.estimation import FEWEST
-from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, CALIBRATION, ONLY_BASELINE, ONLY_QUANTIZED
+from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, BITS_PER_BYTE, CALIBRATION, ONLY_BASELINE, ONLY_QUANTIZED
 from bitsure.results.measurement import Difference
 from bitsure.results.verdict import INFERIOR, NON_INFERIOR, NOT_JUDGED, UNDECIDED, Decision, MarginVerdict, Verdict
 
@@ -38,9 +38,11 @@ def answer(judgement: Judgement, compared: Collection[str], baseline: str) -> st
 
     Args:
         judgement: The verdict over the tasks together.
-        compared: The tasks of which questions were compared.
+        compared: The tasks that have numbers with margins.
         baseline: What the first of the two runs is called.
     """
+    if not compared:
+        return "Not judged: nothing that has a margin was compared."
     if judgement.verdict == NOT_JUDGED:
         where = " or ".join(compared) if len(compared) == 1 else "any task that was compared"
         return f"Not judged: {baseline} is not clearly above guessing on {where}."
@@ -54,8 +56,15 @@ def answer(judgement: Judgement, compared: Collection[str], baseline: str) -> st
     return f"{ship}: {label} is {place} its margin of {margin} ({change}){more}."
 
 
-def what_settles(judgement: Judgement) -> str:
-    """Return how many questions would settle a verdict, and the margin that those asked can settle; empty if it is settled."""
+def what_settles(judgement: Judgement, compared: Collection[str]) -> str:
+    """Return how many questions would settle a verdict, and the margin that those asked can settle; empty if nothing would.
+
+    Args:
+        judgement: The verdict over the tasks together.
+        compared: The tasks that have numbers with margins.
+    """
+    if not compared:
+        return ""
     if judgement.verdict == NOT_JUDGED:
         return "Another task, more few-shot examples or more questions may show it above guessing."
     if judgement.verdict != UNDECIDED or judgement.limiting is None:
@@ -112,6 +121,8 @@ def exclusion(values: Mapping[str, Difference], baseline: str) -> str:
     """
     above, accuracy = values.get(BASELINE_ABOVE_GUESSING), values.get("accuracy")
     if above is None or accuracy is None:
+        if BITS_PER_BYTE in values:
+            return "The two models have other tokenizers: bits per byte alone are compared, and have no margin"
         first, second = (values[name].value for name in (ONLY_BASELINE, ONLY_QUANTIZED))
         return f"None of its questions is in both runs ({first:,} in {baseline}, {second:,} in the other)"
     reason = f"{baseline.capitalize()} itself is not clearly above guessing here"
