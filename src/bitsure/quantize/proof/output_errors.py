@@ -25,6 +25,8 @@ class OutputError:
     """‖E‖ / ‖XWᵀ‖ with E = Q(X)Ŵᵀ − XWᵀ."""
     centred: float
     """‖E − ē‖ / ‖XWᵀ‖ with ē the mean of E over tokens, at most `whole`."""
+    first_token: float | None
+    """‖E‖ / ‖XWᵀ‖ over the first tokens of the windows; None where a layer is not given windows."""
 
 
 @dataclass
@@ -34,13 +36,19 @@ class _Sums:
     squared_change: float = 0.0
     squared_output: float = 0.0
     tokens: int = 0
+    squared_first_change: float = 0.0
+    squared_first_output: float = 0.0
+    has_first: bool = False
     change: torch.Tensor | float = 0.0
     """Of the rows of E, (out,) float64."""
 
     def error(self) -> OutputError:
         constant = float(torch.as_tensor(self.change).square().sum()) / max(self.tokens, 1)
         centred = max(self.squared_change - constant, 0.0)
-        return OutputError(root_ratio(self.squared_change, self.squared_output), root_ratio(centred, self.squared_output))
+        first = root_ratio(self.squared_first_change, self.squared_first_output) if self.has_first else None
+        return OutputError(
+            root_ratio(self.squared_change, self.squared_output), root_ratio(centred, self.squared_output), first
+        )
 
 
 @torch.no_grad()
@@ -78,6 +86,11 @@ def output_errors(
             total.squared_output += expected.square().sum().item()
             total.change += change.sum(0).double().cpu()
             total.tokens += len(x)
+            if given[0].dim() == 3:  # windows, tokens, channels; an expert is given tokens without their places
+                seqlen = given[0].shape[1]
+                total.squared_first_change += change[::seqlen].square().sum().item()
+                total.squared_first_output += expected[::seqlen].square().sum().item()
+                total.has_first = True
 
         return hook
 

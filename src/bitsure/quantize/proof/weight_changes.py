@@ -13,7 +13,7 @@ from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
 from bitsure.quantize.inference.hooks import InputTransform
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.proof.inference_changes import apply_divisions, prove_inference
-from bitsure.quantize.proof.output_errors import output_errors, root_ratio
+from bitsure.quantize.proof.output_errors import OutputError, output_errors, root_ratio
 from bitsure.quantize.walk.targets import as_stored, block_linears, matrix, skipped_modules
 from bitsure.quantize.weights import Weight
 from bitsure.results.quantization import LayerError, Quantization
@@ -56,6 +56,7 @@ def prove(
     left_out = _left_out(model, checkpoint)
     multiplied = {name: checkpoint.scheme.layer_matrix(checkpoint.weights[name]) for name in dequantized} or expected
     errors = output_errors(model, {**multiplied, **left_out}, held_out, _input_transforms(checkpoint, originals))
+    _warn_of_offsets(errors)
     squares = {name: _squares(original, {**dequantized, **left_out}.get(name)) for name, original in expected.items()}
     return Quantization(
         modules_quantized=sorted({*dequantized, *checkpoint.bits_outside}),
@@ -67,12 +68,27 @@ def prove(
         other_tensors_rounded=rounded,
         layers={
             name: LayerError(
-                weight_error=root_ratio(*squares[name]), output_error=errors[name].whole, centred_error=errors[name].centred
+                weight_error=root_ratio(*squares[name]),
+                output_error=errors[name].whole,
+                centred_error=errors[name].centred,
+                first_token_error=errors[name].first_token,
             )
             for name in expected
         },
         **prove_inference(model, checkpoint, held_out),
     )
+
+
+def _warn_of_offsets(errors: Mapping[str, OutputError]) -> None:
+    """Warn if most of the layers' output error is an offset that every token shares."""
+    shared = [name for name, error in errors.items() if error.whole and error.centred**2 < error.whole**2 / 2]
+    if len(shared) > len(errors) / 2:
+        log.warning(
+            "In %d of %d layers most of the output error is one offset for every token: output_error in quantization.json "
+            "does not tell what is lost there (docs/layer_errors.md); centred_error is the rest",
+            len(shared),
+            len(errors),
+        )
 
 
 def _reassembled(original: torch.Tensor, layer: str, scheme: InferenceScheme) -> torch.Tensor:
