@@ -12,7 +12,7 @@ from bitsure.config.paths import PROJECT
 from tests.builders.browser import chromium, opened
 
 OUT = PROJECT / "docs" / "verdict_page.png"
-WIDTH, HEIGHT = 1200, 800  # pixels of the screen
+WIDTH, HEIGHT = 1160, 830  # pixels of the screen
 COLOURS = 64  # enough for text and few colours, in a fifth of the bytes
 
 
