@@ -4,7 +4,7 @@ BIN := .venv/bin
 AUTO_GPTQ := .venv-auto-gptq/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-auto-gptq check docs docs-results bench-errors bench-exactness bench-offsets bench-scoring bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-qllm families tasks models picture systems prefetch setup setup-auto-gptq clean real-models
+.PHONY: help run test test-all test-auto-gptq check docs docs-results bench-errors bench-exactness bench-offsets bench-scoring bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-qllm formats families tasks models picture systems prefetch setup setup-auto-gptq clean real-models
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -75,6 +75,9 @@ models: setup ## write docs/models.md
 
 picture: setup ## write docs/verdict_page.png: make picture ARGS=RUN_DIR
 	$(BIN)/python -m benchmarks.picture $(ARGS)
+
+formats: setup ## write the table of docs/formats.md: make formats ARGS=multirun/formats
+	$(BIN)/python -m benchmarks.formats_page $(ARGS)
 
 systems: setup ## write the tables of docs/systems.md: make systems ARGS=multirun/best_practice
 	$(BIN)/python -m benchmarks.systems $(ARGS)

@@ -1,0 +1,87 @@
+"""The table of docs/formats.md: `make formats ARGS=multirun/formats` writes it between its comments.
+
+From a finished run of sweeps/formats.yaml. What a text and the tasks say of each format beside full precision, at the bits of
+its real weights and the bytes of the whole model: comparison.json's numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from benchmarks.regions import fill
+from benchmarks.systems import _number, _table
+from bitsure.base.errors import UserError
+from bitsure.comparison.published_numbers import TEXT
+from bitsure.config.paths import PROJECT
+from bitsure.metrics.metric_names import ECE, MACRO
+from bitsure.report.rounded import byte_size
+from bitsure.results.measurement import Measurement
+from bitsure.sweep.report.cell_results import CellResult, read_cells
+from bitsure.sweep.report.sweep_table import columns_of_cells
+
+PAGE = PROJECT / "docs" / "formats.md"
+OF_TEXT = {"kl_divergence": "KL divergence, nats a token", "perplexity_ratio": "perplexity ratio"}
+OF_TASKS = {"true_label_prob": "true-label prob.", "accuracy": "accuracy", ECE: "calibration error"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sweep", type=Path, help="the directory of a finished sweep")
+    parser.add_argument("--page", type=Path, default=PAGE)
+    given = parser.parse_args()
+    try:
+        page = fill(given.page.read_text(encoding="utf-8"), {"formats": lines(given.sweep)})
+    except UserError as error:
+        sys.exit(f"Error: {error}")
+    given.page.write_text(page, encoding="utf-8")
+    print(f"{given.page}: written from {given.sweep}")
+
+
+def lines(sweep: Path) -> list[str]:
+    """What was measured, a row a format, the one with the most bits first, and what was skipped.
+
+    Raises UserError if no cell is done, or one is neither done nor skipped.
+    """
+    cells = read_cells(sweep)
+    if waiting := [cell.name for cell in cells if not cell.done and cell.state != "skipped"]:
+        raise UserError(f"{sweep}: {len(waiting)} cells are not done, such as {waiting[0]}. Run the sweep again first.")
+    done = sorted((cell for cell in cells if cell.done and cell.comparison), key=lambda cell: -_bits(cell))
+    if not done:
+        raise UserError(f"{sweep}: no cell of it quantizes a model.")
+    sizes = {columns.quantizer_label: columns.size_bytes for columns in columns_of_cells(done)}
+    rows = [_row(cell, sizes[columns.quantizer_label]) for cell, columns in zip(done, columns_of_cells(done), strict=True)]
+    skipped = ", ".join(cell.quantizer for cell in cells if cell.state == "skipped")
+    return [
+        _about(done[0]),
+        "",
+        *_table(["format", "bits per weight", "bytes", *OF_TEXT.values(), *OF_TASKS.values()], rows),
+        *(["", f"Skipped, because their libraries were not installed: {skipped}."] if skipped else []),
+    ]
+
+
+def _bits(cell: CellResult) -> float:
+    return cell.quantization.bits_per_weight if cell.quantization else 0.0
+
+
+def _row(cell: CellResult, size: float | None) -> list[str]:
+    text = next((values for task, values in cell.comparison.items() if task.startswith(TEXT)), {})
+    compared = [_cell(text.get(metric), ".4f") for metric in OF_TEXT]
+    return [
+        cell.quantizer,
+        f"{_bits(cell):.2f}",
+        byte_size(size),
+        *compared,
+        *(_cell(cell.comparison[MACRO].get(m)) for m in OF_TASKS),
+    ]
+
+
+def _cell(number: Measurement | None, form: str = "+.3f") -> str:
+    return "" if number is None else _number(number, form)
+
+
+def _about(cell: CellResult) -> str:
+    asked = [numbers["accuracy"].n for task, numbers in cell.metrics.items() if task != MACRO and "accuracy" in numbers]
+    tokens = next((numbers["nll"].n for task, numbers in cell.metrics.items() if task.startswith(TEXT)), 0)
+    return f"{cell.model_name}: {tokens:,} tokens of text, {sum(asked):,} questions of {len(asked)} tasks."
