@@ -67,8 +67,8 @@ def to_table(records: Records) -> pa.Table:
 
 
 def to_records(table: pa.Table) -> list[Record]:
-    """Return the rows of a table as records."""
-    return [Record(**row) for row in table.to_pylist()]
+    """Return the rows of a table as records; columns that records do not have, such as those of texts, are left out."""
+    return [Record(**row) for row in table.select(SCHEMA.names).to_pylist()]
 
 
 def by_task(records: Records) -> dict[str, pa.Table]:
