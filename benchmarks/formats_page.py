@@ -83,5 +83,9 @@ def _cell(number: Measurement | None, form: str = "+.3f") -> str:
 
 def _about(cell: CellResult) -> str:
     asked = [numbers["accuracy"].n for task, numbers in cell.metrics.items() if task != MACRO and "accuracy" in numbers]
-    tokens = next((numbers["nll"].n for task, numbers in cell.metrics.items() if task.startswith(TEXT)), 0)
-    return f"{cell.model_name}: {tokens:,} tokens of text, {sum(asked):,} questions of {len(asked)} tasks."
+    documents = next((numbers["nll"].n for task, numbers in cell.metrics.items() if task.startswith(TEXT)), 0)
+    return f"{cell.model_name}: text of {documents:,} documents, {sum(asked):,} questions of {len(asked)} tasks."
+
+
+if __name__ == "__main__":
+    main()
