@@ -43,3 +43,12 @@ def test_the_verdict_comes_first_in_its_colour(monkeypatch, nll, badge, colour):
     until_table = rest[: next(i for i, line in enumerate(rest) if "a against b" in line)]
     assert " ".join(line.strip() for line in until_table).strip() == f"{verdict.sentence} {verdict.settles}".strip()
     assert f"0.02 nats: \x1b[1;{colour}m{verdict.verdict}\x1b[0m" in " ".join(shown.getvalue().split())
+
+
+def test_what_has_no_margin_is_shown_with_its_numbers(monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setattr(terminal, "console", lambda: SafeConsole(file=shown, width=100))
+    values = comparison(0.1)["texts"]
+    changes = {"texts": {("bits_per_byte" if name == "nll" else name): value for name, value in values.items()}}
+    terminal_summary.show_comparison(changes, judge(changes, MARGINS, METRIC), "a against b", METRIC, "the first run")
+    assert "bits per byte" in shown.getvalue()

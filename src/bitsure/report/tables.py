@@ -9,7 +9,6 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from bitsure.comparison import was_compared
 from bitsure.comparison.verdict_words import FULL_PRECISION_RUN
 from bitsure.metrics.flips import BECAME_WRONG
 from bitsure.metrics.metric_names import MACRO, PRIMARY
@@ -169,7 +168,7 @@ def terminal_table(
         table.caption = f"* significant at α = {alpha:g}: paired t-test on the true-label probability, Holm over the tasks"
     if comparison:
         for task, values in comparison.items():
-            if task != MACRO and was_compared(values):
+            if task != MACRO:
                 _add_task(table, task, values, _difference_cells)
     else:
         for task, measured in metrics.items():
