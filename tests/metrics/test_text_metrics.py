@@ -157,7 +157,7 @@ def test_page_table_and_tracking_hold_all_kinds(tmp_path):
     assert all(0 < row["true_label_prob_after"] <= 1 and row["correct_after"] in (True, False) for row in of_text)
     assert set(task_values(made, "last")) > {"accuracy/last", "true_label_prob/last/change"}
     assert set(task_values(made, "pages")) >= {"word_perplexity/pages", "word_perplexity/pages/change"}
-    assert "accuracy/mean/change_p_adjusted" in mean_values(made)[0]  # the only task with choices is the mean
+    assert "accuracy/mean/change" in mean_values(made)[0]  # the only task with choices is the mean
     assert page_summary.sentences(made.comparison, 0.01)[-1].startswith("pages: ")
 
 
