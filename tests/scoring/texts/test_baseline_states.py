@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import utime
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,19 @@ def test_damaged_states_are_made_again(source, tmp_path, passes):
     passes.clear()
     assert divergences(text, source, 1.0) == [0.0] * len(expected)
     assert "full" not in passes
+
+
+def test_damaged_states_are_not_read_where_there_is_no_room_for_others(source, tmp_path, passes, monkeypatch):
+    text = scorer(source, tmp_path)
+    divergences(text, source, 0.99)
+    (states,) = (tmp_path / "store" / "states").glob("*/states.bin")
+    before, content = states.stat(), states.read_bytes()
+    states.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    utime(states, ns=(before.st_atime_ns, before.st_mtime_ns))
+    monkeypatch.setattr(baseline_states, "DISK_SHARE", 0.0)
+    passes.clear()
+    assert divergences(text, source, 1.0) == [0.0] * text.cut(None).n_scored
+    assert "full" in passes
 
 
 def test_without_room_the_full_model_runs_beside_each_quantizer(source, tmp_path, passes, monkeypatch):

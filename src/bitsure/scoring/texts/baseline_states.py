@@ -82,7 +82,7 @@ class BaselineStates:
             with self.writer(model, windows) as writer:
                 if writer is not None:
                     self._write_all(model, windows, writer)
-            entry = self._store.find(KIND, self._made_from)
+            entry = self._store.find(KIND, self._made_from, to_read=True)
         if entry is None or model.why_whole:
             return model
         return KeptFullModel(model.model, KeptStates(entry, sum(len(window.scored) for window in windows[:start])))
