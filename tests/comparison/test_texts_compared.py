@@ -47,6 +47,11 @@ def test_the_ratio_s_logarithm_is_the_difference_of_the_nll(rows):
     assert ratio.ci_low < ratio.value < ratio.ci_high
 
 
+def test_a_verdict_on_a_text_counts_documents_or_windows(rows):
+    compared = compare(*(text_units(side, MADE_FROM) for side in rows), METRIC)
+    assert f"({N} documents or windows, 95% intervals)" in judge(compared, MARGINS, METRIC).tasks[TASK].sentence
+
+
 def test_the_correlation_is_pearson_s_over_tokens(rows):
     correlation = compare(*(text_units(side, MADE_FROM) for side in rows), METRIC)[TASK]["token_nll_correlation"]
     before, after = (side["logprob"].to_numpy().astype(np.float64) for side in rows)

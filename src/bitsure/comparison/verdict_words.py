@@ -81,24 +81,23 @@ def task_sentence(task: str, judgement: Judgement) -> str:
         return f"{sentence} {TOO_FEW[0].upper()}{TOO_FEW[1:]}."
     deciding = {name: of for name, of in judgement.margins.items() if of.verdict == judgement.verdict}
     changes = _listed([f"{LABELS[name]} {_change(name, of)}" for name, of in deciding.items()])
-    basis = f"{judgement.n:,} questions, {100 * judgement.level:.3g}% intervals"
+    basis = f"{judgement.n:,} {_units(judgement.margins)}, {100 * judgement.level:.3g}% intervals"
     settles = f" {_more(judgement)}." if judgement.verdict == UNDECIDED else ""
     return f"{sentence} {changes[0].upper()}{changes[1:]} ({basis}).{settles}"
 
 
 def verdict_details(verdict: Verdict) -> list[str]:
     """Return what stands below a verdict's answer, a line each: every change, every task, what a noise control shows."""
-    lines = []
+    lines, units = [], _units(verdict.margins)
     if verdict.margins:
         part, tasks = len(verdict.tasks) - len(verdict.excluded), len(verdict.tasks)
         counted = f"{part} of {tasks} tasks" if verdict.excluded else f"{tasks} tasks" if tasks > 1 else "one task"
-        lines.append(f"Mean change over {counted} ({verdict.n:,} questions, {100 * verdict.level:.3g}% intervals):")
+        lines.append(f"Mean change over {counted} ({verdict.n:,} {units}, {100 * verdict.level:.3g}% intervals):")
         lines += [_detail(name, of_metric, verdict.n) for name, of_metric in verdict.margins.items()]
     if (needed := verdict.questions_needed) and needed.low is not None and needed.if_lossless > 0:
         low, high = question_count(needed.low), question_count(needed.high)
-        lines.append(
-            f"Questions that would settle it if nothing is lost: {question_count(needed.if_lossless)} more [{low}, {high}]"
-        )
+        more = question_count(needed.if_lossless)
+        lines.append(f"{units.capitalize()} that would settle it if nothing is lost: {more} more [{low}, {high}]")
     if len(verdict.tasks) > 1 or not verdict.margins:
         lines += [task.sentence for task in verdict.tasks.values()]
     return lines + [noise.sentence for noise in (verdict.noise_control or {}).values()]
@@ -177,15 +176,20 @@ def _detail(name: str, of_metric: MarginVerdict, n: int) -> str:
     return f"{LABELS[name]} {_change(name, of_metric)}{part}, margin {_margin(name, of_metric)}: {of_metric.verdict}"
 
 
+def _units(margins: Mapping[str, MarginVerdict]) -> str:
+    """Return what is counted; whole texts, which have no accuracy, are no questions."""
+    return "questions" if "accuracy" in margins else "documents or windows"
+
+
 def _more(judgement: Judgement) -> str:
     """Return how many more questions would settle an undecided verdict."""
-    needed = judgement.needed
+    needed, units = judgement.needed, _units(judgement.margins)
     assert needed is not None, "asked of judgements with a forecast alone"
     if needed.if_lossless > 0:
-        return f"About {question_count(needed.if_lossless)} more questions would settle it if nothing is lost (80% power)"
+        return f"About {question_count(needed.if_lossless)} more {units} would settle it if nothing is lost (80% power)"
     if needed.at_loss_seen is None or needed.at_loss_seen > MANY:
-        return "At the loss seen no number of questions would settle it"
-    return f"About {question_count(needed.at_loss_seen)} more questions would settle it at the loss seen (80% power)"
+        return f"At the loss seen no number of {units} would settle it"
+    return f"About {question_count(needed.at_loss_seen)} more {units} would settle it at the loss seen (80% power)"
 
 
 def _listed(parts: list[str]) -> str:
