@@ -10,8 +10,10 @@ import pytest
 from bitsure.base.errors import UserError
 from bitsure.comparison import compare
 from bitsure.comparison.non_inferiority import judge
+from bitsure.comparison.text_differences import perplexity_ratios
 from bitsure.metrics import measure
 from bitsure.records.text_units import text_units
+from bitsure.results import Difference
 from tests.builders.settings import MARGINS, METRIC
 from tests.builders.texts import MADE_FROM, TASK, token_rows
 
@@ -45,6 +47,11 @@ def test_the_ratio_s_logarithm_is_the_difference_of_the_nll(rows):
     assert (logarithm.ci_low, logarithm.ci_high) == (nll.ci_low, nll.ci_high)
     assert (ratio.ci_low, ratio.ci_high) == pytest.approx((math.exp(nll.ci_low), math.exp(nll.ci_high)))
     assert ratio.ci_low < ratio.value < ratio.ci_high
+
+
+def test_the_ratio_of_a_broken_model_is_a_number():
+    broken = perplexity_ratios(Difference(value=800.0, ci_low=790.0, ci_high=810.0, n=N))
+    assert broken["ln_perplexity_ratio"].value == 800 and 1e300 < broken["perplexity_ratio"].value < math.inf
 
 
 def test_a_verdict_on_a_text_counts_documents_or_windows(rows):

@@ -23,6 +23,7 @@ from bitsure.metrics.metric_names import (
     PRIMARY,
 )
 from bitsure.metrics.pair_metrics import text_pair_metrics
+from bitsure.metrics.point_estimate import LARGEST_EXPONENT
 from bitsure.metrics.question_pairs import AnswerPairs
 from bitsure.metrics.resampling import Resampling
 from bitsure.metrics.run_metrics import summarize
@@ -110,7 +111,9 @@ def perplexity_ratios(nll: Difference) -> dict[str, Difference]:
     """
     kept = {name: getattr(nll, name) for name in ("n", "interval", "resampled", "n_clusters") if name in nll.model_fields_set}
     logarithm = Difference(value=nll.value, ci_low=nll.ci_low, ci_high=nll.ci_high, standard_error=nll.standard_error, **kept)
-    value, low, high = (None if end is None else math.exp(end) for end in (nll.value, nll.ci_low, nll.ci_high))
+    value, low, high = (
+        None if end is None else math.exp(min(end, LARGEST_EXPONENT)) for end in (nll.value, nll.ci_low, nll.ci_high)
+    )
     error = None if value is None or nll.standard_error is None else value * nll.standard_error
     ratio = Difference(value=value, ci_low=low, ci_high=high, standard_error=error, **kept)
     return {LN_PERPLEXITY_RATIO: logarithm, PERPLEXITY_RATIO: ratio}

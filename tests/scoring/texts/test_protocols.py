@@ -169,6 +169,6 @@ def test_a_text_without_bos_and_eos_is_refused_by_the_harness_protocol(tmp_path)
     tokenizer.bos_token = tokenizer.eos_token = None
     with pytest.raises(UserError, match="neither BOS nor EOS"):
         cut(tmp_path, tokenizer, "harness", 32)
-    for protocol in ("gptq", "llamacpp", "strided"):
+    for protocol in PROTOCOLS:
         with pytest.raises(UserError, match=r"text.add_bos=true: this model's tokenizer has no BOS"):
             cut(tmp_path, tokenizer, protocol, 32, add_bos=True)

@@ -14,6 +14,7 @@ from bitsure.scoring.texts.documents_of_text import TextDocuments
 from bitsure.scoring.texts.text_protocol import TextProtocol, WindowSettings
 from bitsure.scoring.texts.token_stream import require, tokenize_joined
 from bitsure.scoring.texts.tokenized_text import TextWindow, TokenizedText
+from bitsure.scoring.texts.whole_text import required_bos
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,6 +33,8 @@ class RollingWindows(TextProtocol):
 
     @override
     def cut(self, text: TextDocuments, tokenizer: PreTrainedTokenizerBase, settings: WindowSettings) -> TokenizedText:
+        if settings.add_bos:
+            required_bos(tokenizer)
         tokenizer = with_bos(tokenizer, settings.add_bos)
         prefix = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         if prefix is None:
