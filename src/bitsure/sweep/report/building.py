@@ -13,6 +13,7 @@ from bitsure.sweep.report.cell_changes import CellChanges
 from bitsure.sweep.report.cell_results import CellResult, read_cells, unplanned
 from bitsure.sweep.report.choices import choose_for_models
 from bitsure.sweep.report.contrasts import MODELS, QUANTIZERS, build_contrasts
+from bitsure.sweep.report.fidelity_picture import FIDELITY, without_choices_fidelity
 from bitsure.sweep.report.picture import Picture
 from bitsure.sweep.report.run_columns import own_metrics
 from bitsure.sweep.report.shift_picture import SHIFT
@@ -48,7 +49,9 @@ def build_sweep_report(sweep_dir: Path) -> SweepReport:
     cells = read_cells(sweep_dir)
     metric, verdict = _settings(cells)
     table, changes = build_table(cells), CellChanges()
-    rows = study_rows(table, {*STUDY, *TESTED, *SHIFT, *PAPER, *own_metrics(cells)}, metric.alpha)
+    rows = without_choices_fidelity(
+        study_rows(table, {*STUDY, *TESTED, *FIDELITY, *SHIFT, *PAPER, *own_metrics(cells)}, metric.alpha)
+    )
     models = over_calibration(rows, metric.confidence_level)
     sizes = over_training(models, metric.confidence_level)
     for name in ("figures", "tables"):
@@ -91,7 +94,7 @@ def _settings(cells: list[CellResult]) -> tuple[MetricSettings, VerdictSettings]
 
 
 def _write_tables(report: SweepReport) -> None:
-    shown = {*STUDY, *PAPER, *own_metrics(report.cells)}
+    shown = {*STUDY, *FIDELITY, *PAPER, *own_metrics(report.cells)}
     tables = {
         "study": study_csv([row for row in report.models if row.metric in shown]),
         "heterogeneity": spreads_csv(report.spreads),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bitsure.sweep.report.fidelity_picture import FIDELITY_AXES, fidelity_picture
 from bitsure.sweep.report.heat_map import heat_map
 from bitsure.sweep.report.pareto import PARETO_AXES, pareto
 from bitsure.sweep.report.picture import Picture
@@ -10,7 +11,11 @@ from bitsure.sweep.report.shift_picture import shift_picture
 from bitsure.sweep.report.study_row import StudyRow
 
 NAMES = (*(f"scale_{metric}" for metric in OVER_SIZES), *(f"bits_{metric}" for metric in OVER_BITS))
-NAMES += ("heat_map", *(axis.picture for axis in PARETO_AXES), "shift_by_certainty")  # every picture that there may be
+NAMES += (
+    "heat_map",
+    *(axis.picture for axis in (*PARETO_AXES, *FIDELITY_AXES)),
+    "shift_by_certainty",
+)  # every picture that there may be
 
 
 def pictures(models: list[StudyRow], sizes: list[StudyRow]) -> list[Picture]:
@@ -25,6 +30,7 @@ def pictures(models: list[StudyRow], sizes: list[StudyRow]) -> list[Picture]:
         *(bits_picture(sizes, metric) for metric in OVER_BITS),
         heat_map(models),
         *(pareto(models, axis) for axis in PARETO_AXES),
+        *(fidelity_picture(models, axis) for axis in FIDELITY_AXES),
         shift_picture(sizes),
     ]
     return [picture for picture in possible if picture is not None]

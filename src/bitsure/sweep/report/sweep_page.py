@@ -15,6 +15,7 @@ from bitsure.report.tracked_run import tracked_at
 from bitsure.sweep.report import contrast_words, sweep_head, swept
 from bitsure.sweep.report.choices import summary
 from bitsure.sweep.report.contrasts import RunContrast
+from bitsure.sweep.report.fidelity_picture import FIDELITY
 from bitsure.sweep.report.picture import Picture
 from bitsure.sweep.report.results_table import results_table
 from bitsure.sweep.report.run_columns import own_metrics
@@ -74,7 +75,7 @@ def _render(report: SweepReport, pictures: list[_Shown], without: Collection[str
         results=results_table(report.models),
         unfinished=[(cell.name, cell.path, cell.state_in_words, cell.error or "") for cell in report.cells if not cell.done],
         unplanned=report.unplanned,
-        study={} if "study" in without else study_tables(report.models, STUDY | own),
+        study={} if "study" in without else study_tables(report.models, STUDY | FIDELITY | own),
         paper={} if "paper" in without else study_tables(report.models, PAPER),
         pictures=[] if "pictures" in without else pictures,
         without=[DISPENSABLE[part] for part in without],

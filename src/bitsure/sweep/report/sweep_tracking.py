@@ -13,6 +13,7 @@ from bitsure.run.tracked_artifacts import artifact_name
 from bitsure.run.tracked_charts import LineChart
 from bitsure.run.wandb_run import RunDescription, WandbRun, open_wandb_run, remembered_id, remove_attempts
 from bitsure.sweep.report.choices import badge, reason
+from bitsure.sweep.report.fidelity_picture import FIDELITY
 from bitsure.sweep.report.run_columns import COSTS
 from bitsure.sweep.report.sweep_page import render
 from bitsure.sweep.report.sweep_report import SweepReport
@@ -70,7 +71,9 @@ def _log(run: WandbRun, report: SweepReport, group: str) -> None:
     done = report.states.get("done", 0)
     answers = [f"{choice.model.label}: {badge(choice)}. {reason(choice)}" for choice in report.choices]
     run.summary.update({"sweep/choice": "\n".join(answers)})
-    rows = [[getattr(row, name) for name in SWEEP_COLUMNS] for row in report.models if row.metric in STUDY]
+    rows = [
+        [getattr(row, name) for name in SWEEP_COLUMNS] for row in report.models if row.metric in STUDY or row.metric in FIDELITY
+    ]
     verdicts = [[cell.name, cell.verdict.verdict, cell.verdict.sentence] for cell in report.cells if cell.verdict]
     charts = {
         f"sweep/{picture.name}": LineChart(picture.title, picture.panels[0]).for_wandb()
