@@ -20,7 +20,8 @@ def test_each_text_has_a_panel_a_metric_and_the_finding_goes_from_small_to_large
     assert [len(picture.panels) for picture in (by_bits, by_bytes)] == [3, 3]
     assert (by_bits.name, by_bytes.name) == ("fidelity_bits_per_weight", "fidelity_size_bytes")
     assert by_bits.finding == (
-        "KL divergence, nats, text/wikitext2/gptq: rtn3 of m 0.1100 (bits per weight 3.1), gptq4 of m 0.0200 (bits per weight 4.2)."
+        "KL divergence, nats, text/wikitext2/gptq: rtn3 of m 0.1100 (bits per weight 3.1), "
+        "gptq4 of m 0.0200 (bits per weight 4.2)."
     )
     assert "<svg" in by_bits.panels[0].svg
 
