@@ -134,7 +134,8 @@ def _row(task: str, name: str, values: Mapping[str, Difference], metric: ForestM
         if metric.worse < 0:
             low, high = high, low
         return ForestRow(label, value, low, high, judged.n, BY_VERDICT[judged.verdict], counts)
-    if change := values.get(name):
+    of_a_text = name == "kl_divergence" and "same_top_token" in values  # over the vocabulary: another divergence than tasks'
+    if (change := values.get(name)) and not of_a_text:
         return ForestRow(label, change.value, change.ci_low, change.ci_high, change.n, NO_MARGIN, counts)
     return ForestRow(label, None, None, None, 0, NO_MARGIN, counts)
 

@@ -11,6 +11,7 @@ from bitsure.base import terminal
 from bitsure.comparison.verdict_words import FULL_PRECISION_RUN, verdict_details
 from bitsure.config.schema import MetricSettings
 from bitsure.report import compressibility_table, published_table, tables
+from bitsure.report.fidelity_section import fidelity_section
 from bitsure.report.report_contents import About, Report
 from bitsure.results import Comparison, Verdict
 from bitsure.results.verdict import INFERIOR, NON_INFERIOR, NOT_JUDGED, UNDECIDED, Decision
@@ -36,7 +37,8 @@ def show(report: Report, about: About, metric: MetricSettings, places: Mapping[s
         out.print()
         published_table.show(out, report.published)
     _show_tasks(out, report.comparison or {}, report.verdict)
-    paragraphs = []
+    fidelity = fidelity_section(report.comparison)
+    paragraphs = [fidelity.sentences] if fidelity else []
     if about.compressibility:
         paragraphs.append([compressibility_table.sentence(about.compressibility)])
     if metric.paper_compat:

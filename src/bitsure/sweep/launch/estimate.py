@@ -102,7 +102,8 @@ class WorkEstimator:
             seconds = self._seconds("scoring", scoring_work(parameters, tokens))
             return WorkEstimate(seconds, memory, BYTES_A_QUESTION * questions)
         if piece.kind == TEXTS:
-            return self._text(piece, parameters, memory)
+            states = width_of(model) * disk_space.item_bytes(piece.run.dtype) if piece.plan is None else 0
+            return self._text(piece, parameters, memory, states)
         plan = piece.plan
         assert plan is not None  # weights are always some plan's
         width, seqlen = width_of(model), plan.calib.seqlen
@@ -111,12 +112,14 @@ class WorkEstimator:
         disk = plan.quant.bytes_needed(model, plan.dtype)
         return WorkEstimate(self._seconds(plan.quant.name, work), memory + states, disk)
 
-    def _text(self, piece: WorkPiece, parameters: int, memory: int) -> WorkEstimate:
+    def _text(self, piece: WorkPiece, parameters: int, memory: int, states: int) -> WorkEstimate:
+        """Return what a text takes; full precision's states, in bytes a token, are kept beside its rows."""
         text = piece.run.text
         assert text is not None  # the piece is its rows
         cut = text.cut(self.memo)
         tokens = sum(len(window) - 1 for window in cut.windows)
-        return WorkEstimate(self._seconds("scoring", scoring_work(parameters, tokens)), memory, BYTES_A_TOKEN * cut.n_scored)
+        seconds = self._seconds("scoring", scoring_work(parameters, tokens))
+        return WorkEstimate(seconds, memory, (BYTES_A_TOKEN + states) * cut.n_scored)
 
     def _seconds(self, what: str, work: float) -> float:
         """Return seconds at the speed of the pieces nearest in size: small ones have fixed costs that large ones do not."""
