@@ -59,7 +59,7 @@ class BaselineStates:
             yield None
             return
         with self._store.lock(KIND, self._made_from):
-            if self._store.find(KIND, self._made_from):
+            if self._store.find(KIND, self._made_from, to_read=True):
                 yield None
                 return
             started = time.monotonic()
