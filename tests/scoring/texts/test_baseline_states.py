@@ -114,3 +114,21 @@ def test_without_room_the_full_model_runs_beside_each_quantizer(source, tmp_path
     divergences(text, source, 0.98)
     assert passes.count("full") == passes.count("quantized")
     assert not (tmp_path / "store" / "states").exists()
+
+
+def test_an_interrupted_comparison_goes_on_where_the_kept_states_do(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(TextModel, "next_batch", lambda self, windows: windows[:2])
+    (tmp_path / "whole").mkdir()
+    expected = divergences(scorer(source, tmp_path / "whole"), source, 0.99)
+    score, scored = TextModel.score, []
+
+    def interrupted(self, batch, states, full=None):
+        scored.append(batch)
+        if len(scored) == 3:
+            raise KeyboardInterrupt
+        return score(self, batch, states, full)
+
+    with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
+        stopped.setattr(TextModel, "score", interrupted)
+        divergences(scorer(source, tmp_path), source, 0.99)
+    assert divergences(scorer(source, tmp_path), source, 0.99) == expected
