@@ -46,7 +46,7 @@ bench-metrics: setup ## time the metrics (benchmarks/metrics.md)
 bench-coverage: setup ## simulate how often intervals cover the truth (docs/coverage.md); goes on where it was stopped
 	$(BIN)/python -m benchmarks.coverage $(ARGS)
 
-bench-verdict: setup ## simulate verdicts at the margin (the tables of docs/verdict.md; about 10 minutes)
+bench-verdict: setup ## simulate verdicts at the margin (the tables of docs/verdict.md)
 	$(BIN)/python -m benchmarks.verdict
 
 bench-choosing: setup ## simulate choices among quantizers (the tables of docs/choosing.md; about 5 minutes)
