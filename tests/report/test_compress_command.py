@@ -64,7 +64,7 @@ def test_copies_and_sweeps_are_refused_and_equals_are_both_named(run, tmp_path, 
     copied = shutil.copytree(first, tmp_path / "copy")
     with pytest.raises(UserError, match=f"{copied} has the same results as {first}: name each run once"):
         compress_command.report_compressibility([first, copied])
-    with pytest.raises(UserError, match=r"is a sweep's directory: .* its runs are the folders in it"):
+    with pytest.raises(UserError, match=r"is a sweep's directory, .* its runs are the folders in it"):
         (tmp_path / "sweep").mkdir()
         (tmp_path / "sweep" / "plan.json").write_text("{}")
         compress_command.report_compressibility([tmp_path / "sweep"])

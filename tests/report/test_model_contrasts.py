@@ -33,7 +33,7 @@ def test_run_directories_are_compared_on_the_terminal(tmp_path, capsys):
 def test_a_sweep_is_no_run(tmp_path):
     (tmp_path / "plan.json").write_text("{}")
     for read in (lambda path: report_models([path]), bitsure.load):
-        with pytest.raises(UserError, match="is a sweep's directory, and a run's is needed: `bitsure report "):
+        with pytest.raises(UserError, match="is a sweep's directory, and a run's is needed"):
             read(tmp_path)
 
 

@@ -80,8 +80,11 @@ def wrong_directory(directory: Path, needed: str) -> UserError:
     if is_sweep(directory):
         first = next((file.parent.name for file in sorted(directory.glob("*/config.yaml"))), None)
         what = "a sweep's directory"
-        answers = f"`bitsure report {given}` reports it, `bitsure choose {given}` says which of its quantizers may be shipped"
-        answers += f", and its runs are the folders in it, such as {first}" * (first is not None)
+        such_as = f", such as {first}" if first else ""
+        answers = (
+            f"`bitsure report {given}` reports it, `bitsure choose {given}` says which of its quantizers may be shipped, and "
+            f"its runs are the folders in it{such_as}"
+        )
     elif (directory / "records.parquet").is_file():
         what = "a run's directory"
         answers = f"`bitsure report {given}` reports it, `bitsure export {given} DIR` writes its quantized model"
