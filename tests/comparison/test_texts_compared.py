@@ -76,9 +76,15 @@ def test_models_with_other_tokenizers_are_compared_in_bits_per_byte_alone(rows):
     assert (verdict.verdict, verdict.settles) == ("not judged", "")
     assert verdict.sentence == "Not judged: nothing that has a margin was compared."
     assert "other tokenizers: bits per byte alone are compared" in verdict.tasks[TASK].sentence
-    with pytest.raises(UserError, match="the targets differ"):  # another tokenizer's windows are other parts of the text
+    with pytest.raises(UserError, match=r"the targets differ.* another tokenizer cut its windows"):
         windows = [token_rows([0] * n, [0] * n) for n in (4, 5)]
         compare(*(text_units(side, MADE_FROM) for side in windows), METRIC)
+
+
+def test_a_text_that_was_cut_otherwise_is_not_compared(rows):
+    otherwise = {TASK: {"text": MADE_FROM[TASK]["text"] | {"window": 9}}}
+    with pytest.raises(UserError, match=r"the settings text\.\* that cut it"):
+        compare(text_units(rows[0], MADE_FROM), text_units(rows[1], otherwise), METRIC)
 
 
 def test_equal_models_have_a_ratio_of_exactly_one(rows):

@@ -20,8 +20,10 @@ IDENTITY = ("task", "doc_hash", "prompt_hash", "target_hash")  # the columns tha
 DIFFERENCES = {
     "task": "the tasks differ.",
     "doc_hash": "the documents differ: another data set or split, or another version of the harness's task.",
-    "prompt_hash": "the prompts differ: few-shot examples, chat template or the harness's version.",
-    "target_hash": "the targets differ: the task's answers were read in another way.",
+    "prompt_hash": "the prompts differ: few-shot examples, chat template or the harness's version; or, of a text, the settings "
+    "text.* that cut it.",
+    "target_hash": "the targets differ: the task's answers were read in another way; or, of a text, another tokenizer cut its "
+    "windows.",
 }
 
 
