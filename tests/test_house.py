@@ -41,7 +41,7 @@ def opens_in_the_locales_encoding(tree: ast.Module) -> Iterator[ast.Call]:
         of = call.func.value if isinstance(call.func, ast.Attribute) else None
         name = getattr(call.func, "attr", getattr(call.func, "id", ""))
         named = {keyword.arg for keyword in call.keywords}
-        if "encoding" in named:
+        if "encoding" in named or getattr(of, "id", "") == "Image":  # Pillow's open reads pictures
             continue
         mode = next((given.value for given in call.args[of is None :] if isinstance(given, ast.Constant)), "r")
         is_text_file = (of and name in ("read_text", "write_text")) or (name == "open" and "b" not in mode)

@@ -62,9 +62,9 @@ def settings_of(words: list[str]) -> tuple[str, tuple[str, ...]] | None:
 def first_cell(overrides: tuple[str, ...]) -> tuple[str, ...]:
     """Return the overrides of a sweep's first cell."""
     cell = []
-    for one in OverridesParser.create().parse_overrides(list(overrides)):
-        value = next(one.sweep_string_iterator()) if one.is_sweep_override() else None
-        cell.append(f"{one.get_key_element()}={value}" if value else str(one.input_line))
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        value = next(override.sweep_string_iterator()) if override.is_sweep_override() else None
+        cell.append(f"{override.get_key_element()}={value}" if value else str(override.input_line))
     return tuple(cell)
 
 

@@ -30,7 +30,7 @@ class OutputError:
 
 
 @dataclass
-class _Sums:
+class _OutputSums:
     """Sums over the tokens that reach a layer."""
 
     squared_change: float = 0.0
@@ -69,7 +69,7 @@ def output_errors(
     Raises:
         UserError: If no token reaches a layer, or an output is not finite; the layers are named.
     """
-    sums: dict[str, _Sums] = {}
+    sums: dict[str, _OutputSums] = {}
     transforms = inputs or {}
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
@@ -81,7 +81,7 @@ def output_errors(
             change = x.float() @ (quantized - weight).T
             if name in transforms:
                 change = transforms[name](x).float() @ quantized.T - expected
-            total = sums.setdefault(name, _Sums())
+            total = sums.setdefault(name, _OutputSums())
             total.squared_change += change.square().sum().item()
             total.squared_output += expected.square().sum().item()
             total.change += change.sum(0).double().cpu()
