@@ -6,7 +6,7 @@ import pytest
 
 from bitsure.base.errors import UserError
 from bitsure.comparison import judge
-from bitsure.comparison.verdict_words import outcome, verdict_details
+from bitsure.comparison.verdict_words import BINNED_ERROR, outcome, verdict_details
 from bitsure.config.schema import VerdictSettings
 from bitsure.results import Difference
 from tests.builders.settings import MARGINS, METRIC
@@ -105,17 +105,31 @@ def test_the_mean_over_tasks_decides_by_hand():
         "About 2,900 more questions would settle it if nothing is lost (80% power); these 2,000 can settle a margin of 0.016 "
         "for accuracy."
     )
-    assert verdict_details(verdict) == [
-        "Mean change over 2 tasks (2,000 questions, 95% intervals):",
-        "accuracy -0.0020 [-0.0130, +0.0090], margin 0.01: undecided",
-        "negative log-likelihood unchanged [+0.0000, +0.0000] nats, margin 0.02 nats: non-inferior",
-        "debiased calibration error unchanged [+0.0000, +0.0000], margin 0.01: non-inferior",
-        "Questions that would settle it if nothing is lost: 2,900 more [1,600, 4,700]",
-        "a: undecided. Accuracy -0.0040 [-0.0152, +0.0072] (1,000 questions, 97.5% intervals). "
-        "About 1,400 more questions would settle it if nothing is lost (80% power).",
-        "b: undecided. Accuracy unchanged [-0.0224, +0.0224] (1,000 questions, 97.5% intervals). "
-        "About 8,500 more questions would settle it if nothing is lost (80% power).",
-    ]
+    assert verdict_details(verdict) == {
+        "Mean change over 2 tasks (2,000 questions, 95% intervals):": [
+            "accuracy -0.0020 [-0.0130, +0.0090], margin 0.01: undecided",
+            "negative log-likelihood unchanged [+0.0000, +0.0000] nats, margin 0.02 nats: non-inferior",
+            "debiased calibration error unchanged [+0.0000, +0.0000], margin 0.01: non-inferior",
+            "Questions that would settle it if nothing is lost: 2,900 more [1,600, 4,700]",
+            BINNED_ERROR,
+        ],
+        "Each task by itself, with the questions that would settle it (80% power):": [
+            "a: undecided. Accuracy -0.0040 [-0.0152, +0.0072] (1,000 questions, 97.5% interval; 1,400 more if lossless).",
+            "b: undecided. Accuracy unchanged [-0.0224, +0.0224] (1,000 questions, 97.5% interval; 8,500 more if lossless).",
+        ],
+    }
+
+
+def test_a_loss_that_is_sure_is_not_supposed_away():
+    """The NLL surely rises, within its margin: what would settle the accuracy is asked at the losses seen."""
+    tasks = {}
+    for task in ("a", "b"):
+        tasks |= comparison(around(-0.004, 0.005), around(0.01, 0.001), around(0, 0.008), task, variance_error=0.1)
+    verdict = judge(tasks, MARGINS, METRIC)
+    changes, by_task = verdict_details(verdict).values()
+    assert verdict.verdict == "undecided" and verdict.questions_needed.if_lossless > 0
+    assert "at the loss seen (80% power)" in verdict.settles and not any("nothing is lost" in line for line in changes)
+    assert all("more at this loss)." in line and ", also " in line and len(line) <= 160 for line in by_task)
 
 
 def test_every_metric_that_is_not_within_its_margin_is_named_the_least_certain_first():
@@ -168,14 +182,14 @@ def test_single_tasks_are_adjusted_by_holm_with_their_intervals():
     assert levels == pytest.approx({"clear": 1 - 0.05 / 3, "close": 1 - 0.05 / 2, "wide": 1 - 0.05 / 2})
     assert [task.verdict for task in verdict.tasks.values()] == ["non-inferior", "undecided", "undecided"]
     close = verdict.tasks["close"].margins["accuracy"]
-    assert close.ci_high == pytest.approx(2.241403 * 0.0045) and "97.5% intervals" in verdict.tasks["close"].sentence
+    assert close.ci_high == pytest.approx(2.241403 * 0.0045) and "97.5% interval;" in verdict.tasks["close"].sentence
     assert judge({"close": tasks["close"]}, MARGINS, METRIC).verdict == "non-inferior"
 
 
 def test_a_task_on_which_full_precision_guesses_takes_no_part():
     verdict = judge(comparison(*FINE, task="a") | guessing(comparison(*BAD, task="guessed")), MARGINS, METRIC)
     assert verdict.verdict == "non-inferior" and verdict.n == 1000
-    assert verdict_details(verdict)[0] == "Mean change over 1 of 2 tasks (1,000 questions, 95% intervals):"
+    assert next(iter(verdict_details(verdict))) == "Mean change over 1 of 2 tasks (1,000 questions, 95% intervals):"
     [(task, reason)] = verdict.excluded.items()
     assert task == "guessed" and "(accuracy 0.260, guessing 0.250, difference [-0.010, +0.030])" in reason
     guessed = verdict.tasks["guessed"]
@@ -184,7 +198,7 @@ def test_a_task_on_which_full_precision_guesses_takes_no_part():
     alone = judge(guessing(comparison(*FINE)), MARGINS, METRIC)
     assert alone.verdict == outcome(alone) == alone.badge == "not judged"
     assert alone.sentence == "Not judged: the full-precision run is not clearly above guessing on t." and alone.settles
-    assert len(verdict_details(alone)) == 1  # the reason, once
+    assert verdict_details(alone) == {"Each task by itself:": [alone.tasks["t"].sentence]}  # the reason, once
     above = judge(guessing(comparison(*FINE), low=-0.002), MARGINS, METRIC)  # above guessing by a one-sided test at .05
     assert above.verdict == "non-inferior" and not above.excluded
 
@@ -208,9 +222,9 @@ def test_whole_texts_have_their_own_mean_of_the_nll():
     assert verdict.sentence.startswith(
         "Do not ship it: negative log-likelihood is surely beyond its margin of 0.02 nats (+0.0300 "
     )
-    details = verdict_details(verdict)
-    assert "nats (1 task, 1,000 questions), margin 0.02 nats: inferior" in details[2]
-    assert "negative log-likelihood per token +0.0010 " in details[4] and " nats (1 task, 62 questions), " in details[4]
+    changes = next(iter(verdict_details(verdict).values()))
+    assert "nats (1 task, 1,000 questions), margin 0.02 nats: inferior" in changes[1]
+    assert "negative log-likelihood per token +0.0010 " in changes[3] and " nats (1 task, 62 questions), " in changes[3]
 
 
 def test_margins_must_be_positive():

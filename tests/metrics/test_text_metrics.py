@@ -135,7 +135,7 @@ def test_the_noise_control_has_what_there_is():
     noisy = [both_kinds(0.01, seed=seed) for seed in range(19)]
     found = compare(both_kinds(), both_kinds(0.1), METRIC, noisy=noisy)
     assert f"{NOISE_CONTROL}nll" in found["pages"] and f"{NOISE_CONTROL}harm" not in found["pages"]
-    said = verdict_details(judge(found, MARGINS, METRIC))
+    said = verdict_details(judge(found, MARGINS, METRIC))["Against the noise control:"]
     assert any(s.startswith("pages: noise of the same output error (19 seeds) changes the NLL of a token") for s in said)
     assert any(s.startswith("last: noise of the same output error (19 seeds) changes the right answer's prob") for s in said)
 
@@ -149,7 +149,7 @@ def test_page_table_and_tracking_hold_all_kinds(tmp_path):
     assert "pages: the perplexity per word changed from" in html and "word_perplexity" in html
     printed = tables.terminal_table(made.metrics, made.comparison, "all kinds", 0.95, 0.01)
     labels = list(printed.columns[1].cells)
-    assert labels.count("bits per byte") == 1 and labels.count("accuracy") == 2 and labels.count("calibration error") == 1
+    assert labels.count("bits per byte") == 1 and labels.count("accuracy") == 2 and labels.count("binned cal. error") == 1
     rows = [dict(zip(SAMPLE_COLUMNS, row, strict=True)) for row in sample_rows(sides[1], sides[0], "none", {})]
     assert {row["task"] for row in rows} == {"t", "last"}
     of_text = [row for row in rows if row["task"] == "last"]

@@ -13,7 +13,7 @@ from bitsure.report.metric_labels import metric_label
         ("accuracy", "accuracy"),
         ("macro_average", "mean over tasks"),
         ("true_label_prob", "true-label probability"),
-        ("expected_calibration_error", "calibration error"),
+        ("expected_calibration_error", "binned calibration error"),
         ("nll", "NLL"),
         ("kl_divergence", "KL divergence"),
         ("my_own_metric", "my own metric"),

@@ -13,7 +13,16 @@ from bitsure.comparison.losses import TEXT_NLL
 from bitsure.metrics.estimation import FEWEST
 from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, BITS_PER_BYTE, CALIBRATION, ONLY_BASELINE, ONLY_QUANTIZED
 from bitsure.results.measurement import Difference
-from bitsure.results.verdict import INFERIOR, NON_INFERIOR, NOT_JUDGED, UNDECIDED, Decision, MarginVerdict, Verdict
+from bitsure.results.verdict import (
+    INFERIOR,
+    NON_INFERIOR,
+    NOT_JUDGED,
+    UNDECIDED,
+    Decision,
+    MarginVerdict,
+    QuestionsNeeded,
+    Verdict,
+)
 
 FULL_PRECISION_RUN = "the full-precision run"  # what sentences call the baseline
 LABELS = {
@@ -22,6 +31,11 @@ LABELS = {
     TEXT_NLL: "negative log-likelihood per token",
     CALIBRATION: "debiased calibration error",
 }
+SHORT_LABELS = {"nll": "NLL", TEXT_NLL: "NLL per token", CALIBRATION: "calibration"}  # where a line has little room
+BINNED_ERROR = (
+    "The binned calibration error in the tables is biased upward, most near zero. The debiased one, by which the verdict goes, "
+    "is not: their changes may differ in sign."
+)
 UNITS = {"nll": " nats", TEXT_NLL: " nats"}
 SHOWN, ROUNDING = 5e-5, 1e-9  # the least change that four decimals show, and the largest that is an error of floats
 MANY = 1e7  # questions; more are never asked
@@ -75,32 +89,45 @@ def what_settles(judgement: Judgement, compared: Collection[str]) -> str:
 
 
 def task_sentence(task: str, judgement: Judgement) -> str:
-    """Return the verdict on one task: the changes that decide it, and how many questions would."""
-    sentence = f"{task}: {judgement.verdict}."
-    if judgement.verdict == UNDECIDED and judgement.needed is None:
+    """Return the verdict on one task in a line: the change that limits it, what else decides it, how many questions would."""
+    sentence, limiting = f"{task}: {judgement.verdict}.", judgement.limiting
+    if limiting is None:
         return f"{sentence} {TOO_FEW[0].upper()}{TOO_FEW[1:]}."
-    deciding = {name: of for name, of in judgement.margins.items() if of.verdict == judgement.verdict}
-    changes = _listed([f"{LABELS[name]} {_change(name, of)}" for name, of in deciding.items()])
-    basis = f"{judgement.n:,} {_units(judgement.margins)}, {100 * judgement.level:.3g}% intervals"
-    settles = f" {_more(judgement)}." if judgement.verdict == UNDECIDED else ""
-    return f"{sentence} {changes[0].upper()}{changes[1:]} ({basis}).{settles}"
+    change = f"{LABELS[limiting]} {_change(limiting, judgement.margins[limiting])}"
+    names = [name for name, of in judgement.margins.items() if of.verdict == judgement.verdict and name != limiting]
+    others = f", also {_listed([SHORT_LABELS.get(name, LABELS[name]) for name in names])}" if names else ""
+    basis = f"{judgement.n:,} {_units(judgement.margins)}, {100 * judgement.level:.3g}% interval"
+    settles = ""
+    if needed := judgement.needed:
+        lossless = _may_be_lossless(judgement.margins, needed)
+        more = question_count(needed.if_lossless if lossless else needed.at_loss_seen)
+        settles = f"; {more} more {'if lossless' if lossless else 'at this loss'}"
+    return f"{sentence} {change[0].upper()}{change[1:]}{others} ({basis}{settles})."
 
 
-def verdict_details(verdict: Verdict) -> list[str]:
-    """Return what stands below a verdict's answer, a line each: every change, every task, what a noise control shows."""
-    lines, units = [], _units(verdict.margins)
+def verdict_details(verdict: Verdict) -> dict[str, list[str]]:
+    """Return what stands below a verdict's answer: heading → lines on every change, every task, what a noise control shows."""
+    details: dict[str, list[str]] = {}
+    units = _units(verdict.margins)
     if verdict.margins:
         part, tasks = len(verdict.tasks) - len(verdict.excluded), len(verdict.tasks)
         counted = f"{part} of {tasks} tasks" if verdict.excluded else f"{tasks} tasks" if tasks > 1 else "one task"
-        lines.append(f"Mean change over {counted} ({verdict.n:,} {units}, {100 * verdict.level:.3g}% intervals):")
-        lines += [_detail(name, of_metric, verdict.n) for name, of_metric in verdict.margins.items()]
-    if (needed := verdict.questions_needed) and needed.low is not None and needed.if_lossless > 0:
-        low, high = question_count(needed.low), question_count(needed.high)
-        more = question_count(needed.if_lossless)
-        lines.append(f"{units.capitalize()} that would settle it if nothing is lost: {more} more [{low}, {high}]")
+        lines = [_detail(name, of_metric, verdict.n) for name, of_metric in verdict.margins.items()]
+        needed = verdict.questions_needed
+        if needed and needed.low is not None and _may_be_lossless(verdict.margins, needed):
+            low, high = question_count(needed.low), question_count(needed.high)
+            more = question_count(needed.if_lossless)
+            lines.append(f"{units.capitalize()} that would settle it if nothing is lost: {more} more [{low}, {high}]")
+        if CALIBRATION in verdict.margins:
+            lines.append(BINNED_ERROR)
+        details[f"Mean change over {counted} ({verdict.n:,} {units}, {100 * verdict.level:.3g}% intervals):"] = lines
     if len(verdict.tasks) > 1 or not verdict.margins:
-        lines += [task.sentence for task in verdict.tasks.values()]
-    return lines + [noise.sentence for noise in (verdict.noise_control or {}).values()]
+        undecided = any(task.questions_needed for task in verdict.tasks.values())
+        heading = f"Each task by itself{', with the questions that would settle it (80% power)' if undecided else ''}:"
+        details[heading] = [task.sentence for task in verdict.tasks.values()]
+    if verdict.noise_control:
+        details["Against the noise control:"] = [noise.sentence for noise in verdict.noise_control.values()]
+    return details
 
 
 def outcome(verdict: Verdict) -> str:
@@ -185,11 +212,16 @@ def _more(judgement: Judgement) -> str:
     """Return how many more questions would settle an undecided verdict."""
     needed, units = judgement.needed, _units(judgement.margins)
     assert needed is not None, "asked of judgements with a forecast alone"
-    if needed.if_lossless > 0:
+    if _may_be_lossless(judgement.margins, needed):
         return f"About {question_count(needed.if_lossless)} more {units} would settle it if nothing is lost (80% power)"
     if needed.at_loss_seen is None or needed.at_loss_seen > MANY:
         return f"At the loss seen no number of {units} would settle it"
     return f"About {question_count(needed.at_loss_seen)} more {units} would settle it at the loss seen (80% power)"
+
+
+def _may_be_lossless(margins: Mapping[str, MarginVerdict], needed: QuestionsNeeded) -> bool:
+    """Return whether it makes sense to ask what if nothing is lost: no metric surely lost something."""
+    return needed.if_lossless > 0 and not any(of.ci_low is not None and of.ci_low > 0 for of in margins.values())
 
 
 def _listed(parts: list[str]) -> str:

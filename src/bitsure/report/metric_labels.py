@@ -7,7 +7,7 @@ from bitsure.metrics.metric_names import MACRO
 WORDS = {
     MACRO: "mean over tasks",
     "true_label_prob": "true-label probability",
-    "expected_calibration_error": "calibration error",
+    "expected_calibration_error": "binned calibration error",
     "expected_calibration_error_if_calibrated": "calibration error if calibrated",
     "word_perplexity": "perplexity per word",
 }
@@ -25,7 +25,7 @@ FIELD_TERMS = {
 
 
 def metric_label(name: str) -> str:
-    """Return a metric's name in words, such as `calibration error` for `expected_calibration_error`."""
+    """Return a metric's name in words, such as `binned calibration error` for `expected_calibration_error`."""
     if name in WORDS:
         return WORDS[name]
     return " ".join(FIELD_TERMS.get(word, word) for word in name.split("_"))

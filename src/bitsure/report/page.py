@@ -85,7 +85,7 @@ def _render(report: Report, about: About, metric: MetricSettings, without: Colle
 def _verdict(report: Report) -> dict[str, Any]:
     return {
         "verdict": report.verdict,
-        "verdict_details": verdict_details(report.verdict) if report.verdict else [],
+        "verdict_details": verdict_details(report.verdict) if report.verdict else {},
         "noise_control": bool(report.verdict and report.verdict.noise_control),
     }
 

@@ -20,7 +20,7 @@ HEADLINE = {
     "confidence": "confidence",
     "true_label_prob": "true-label prob.",
     "nll": "NLL",
-    "expected_calibration_error": "calibration error",
+    "expected_calibration_error": "binned cal. error",
     "perplexity": "perplexity",  # of texts, which have no choices
     "word_perplexity": "perplexity, word",
     "bits_per_byte": "bits per byte",
@@ -54,7 +54,7 @@ def _comparison_row(task: str, name: str, difference: Difference) -> tuple[str, 
     return (
         task,
         name,
-        f"{difference.n:,}",
+        _asked(task, difference),
         number(difference.baseline) if difference.has_baseline else "",
         number(difference.quantized) if difference.has_baseline else "",
         number(difference.value, signed),
@@ -72,10 +72,15 @@ def metric_columns(level: float) -> tuple[str, ...]:
 def metric_rows(metrics: MetricsByTask) -> list[tuple[str, ...]]:
     """Return every number of one run as a row of strings."""
     return [
-        (task, name, f"{measured.n:,}", number(measured.value), interval(measured))
+        (task, name, _asked(task, measured), number(measured.value), interval(measured))
         for task, values in metrics.items()
         for name, measured in values.items()
     ]
+
+
+def _asked(task: str, measured: Measurement) -> str:
+    """Return over how many questions, or of a mean over tasks over how many tasks, a number is taken."""
+    return f"{measured.n:,} task{'s' * (measured.n > 1)}" if task == MACRO else f"{measured.n:,}"
 
 
 def unjoined(comparison: Comparison, baseline: str = FULL_PRECISION_RUN) -> list[str]:

@@ -67,12 +67,13 @@ def _show_tasks(out: Console, comparison: Comparison, verdict: Verdict | None, b
     """Print what was not compared, and the details of the verdict, each task's coloured."""
     _print(out, [tables.unjoined(comparison, baseline)])
     if verdict:
-        out.print()
-        for detail in verdict_details(verdict):
-            line = Text(f"- {detail}")
-            for decision, style in STYLES.items():
-                line.highlight_regex(rf"(?<=: ){decision}(?=\.|$)", f"bold {style}")
-            out.print(line)
+        for heading, details in verdict_details(verdict).items():
+            out.print(f"\n{heading}", markup=False, highlight=False)
+            for detail in details:
+                line = Text(f"- {detail}")
+                for decision, style in STYLES.items():
+                    line.highlight_regex(rf"(?<=: ){decision}(?=\.|$)", f"bold {style}")
+                out.print(line)
 
 
 def _print(out: Console, paragraphs: Sequence[Sequence[str]]) -> None:

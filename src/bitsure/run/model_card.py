@@ -92,9 +92,11 @@ def model_card(run_dir: Path, place: str, settings: Mapping[str, Any], hashes: M
 
 
 def _verdict(verdict: Verdict) -> list[str]:
-    """Return the verdict over the tasks, and a list of its details."""
-    details = "\n".join(f"- {_plain(sentence)}" for sentence in verdict_details(verdict))
-    return [f"**{verdict.badge.capitalize()}.** {_plain(f'{verdict.sentence} {verdict.settles}'.strip())}", details]
+    """Return the verdict over the tasks, and its details, a list under each heading."""
+    paragraphs = [f"**{verdict.badge.capitalize()}.** {_plain(f'{verdict.sentence} {verdict.settles}'.strip())}"]
+    for heading, details in verdict_details(verdict).items():
+        paragraphs += [_plain(heading), "\n".join(f"- {_plain(detail)}" for detail in details)]
+    return paragraphs
 
 
 def _differences(comparison: Comparison, level: float, verdict: Verdict | None) -> list[str]:

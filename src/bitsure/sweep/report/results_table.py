@@ -11,7 +11,7 @@ METRICS = {
     "accuracy": "accuracy",
     "true_label_prob": "true-label probability",
     "nll": "NLL, nats",
-    "expected_calibration_error": "calibration error",
+    "expected_calibration_error": "binned calibration error",
 }
 
 

@@ -21,7 +21,7 @@ from bitsure.sweep.report.sweep_report import SweepReport
 COLUMNS = {  # the last are left out first where the terminal is narrow
     "accuracy": "accuracy",
     "true_label_prob": "true-label\nprob.",
-    "expected_calibration_error": "calibration\nerror",
+    "expected_calibration_error": "binned\ncal. error",
     "confidence": "confidence",
 }
 NAME_WIDTH = 24  # columns for names at the least
