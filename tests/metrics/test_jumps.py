@@ -86,3 +86,16 @@ def test_the_difference_of_the_debiased_error_has_the_standard_error_that_it_var
     assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(values), rel=0.2)
     covered = np.mean(np.abs(np.array(values) - np.mean(values)) <= 1.96 * np.array(errors))
     assert 0.91 <= covered <= 0.99
+
+
+def test_the_debiased_error_of_few_large_clusters_has_the_standard_error_that_it_varies_by():
+    """A gap that all clusters share is no chance, however few they are."""
+    statistic, clusters, values, errors = {"error": debiased_squared_error(FIFTEEN)}, np.repeat(np.arange(30), 60), [], []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        confidence = 1 / (1 + np.exp(-np.abs(rng.normal(1, 1, len(clusters)))))
+        correct = rng.random(len(clusters)) < confidence - 0.15 + rng.normal(0, 0.05, 30)[clusters]
+        result = estimate(statistic, binary_questions(confidence, correct), None, clusters)["error"]
+        values.append(result.value)
+        errors.append(result.standard_error)
+    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.12)
