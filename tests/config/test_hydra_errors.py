@@ -22,7 +22,7 @@ from bitsure.config.paths import CONF, PROJECT
         ("task.seed=abc", "task.seed=abc: Value 'abc' of type 'str' could not be converted to Integer."),
         ("task.names=piqa", "task.names=piqa: a list is needed, such as 'task.names=[piqa]'."),
         ("task=piqa_x", "task=piqa_x: no such option. Did you mean piqa? "),
-        ("limit=3", "limit: no such setting. Did you mean task.limit? Its settings are model, quant"),
+        ("limit=3", "limit: no such setting. Did you mean task.limit or text.limit? Its settings are model, quant"),
         ("quant=opt-125m", "quant=opt-125m: no such option. It is one of model: model=opt-125m."),
         ("model=op-125m", "model=op-125m: no such option. Did you mean opt-125m or opt-350m? `bitsure list models` prints all"),
         (

@@ -59,11 +59,12 @@ def test_the_sweep_of_best_practices_measures_clipping_and_scaling_separately():
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes(group, option):
-    needed = {"prequantized": ["quant.path=some/where"], "local": ["model.path=somewhere"], "text": ["calib.path=some.txt"]}
+    needed = {"prequantized": ["quant.path=some/where"], "local": [f"{group}.path=somewhere"], "text": ["calib.path=some.txt"]}
     needed |= {"gguf": ["model.path=some.gguf"], "llamacpp": ["quant.type=q4_k_m"]}
     needed |= {method: ["quant.bits=4"] for method in ("rtn", "awq", "gptq", "hqq")} | {"bnb": ["quant.type=nf4"]}
     needed |= {"hub": ["model.repo=org/name"]}
     needed |= {"mx": ["quant.format=mxint4", "quant.activations.format=mxint8"], "keep": ["quant.kv.bits=4"]}
+    needed |= {"none": ["text=pocket"]} if group == "task" else {}  # something is scored
     config = composed(f"{group}={option}", *needed.get(option, []))
     chosen = getattr(config, group)
     assert type(chosen).__module__.startswith("bitsure.quantize" if group == "quant" else "bitsure.config")

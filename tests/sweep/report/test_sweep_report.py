@@ -143,8 +143,10 @@ def test_the_command_logs_the_summary_run_of_a_sweep_that_had_none(two_cells, tm
     main(["report", str(folder), "--track"])
     found = read_back(folder)
     assert (found["run"].display_name, found["run"].run_group, found["summary"]["sweep/done"]) == ("agents/sweep", "agents", 2)
+    cell = next(folder.glob("0-*"))
+    (cell / "records.parquet").touch()
     with pytest.raises(SystemExit, match="is a run's directory, and --track logs a sweep's summary run: `bitsure report "):
-        main(["report", str(next(folder.glob("0-*"))), "--track"])
+        main(["report", str(cell), "--track"])
 
 
 def test_a_sweep_of_cells_without_tracking_makes_no_run(two_cells, tmp_path):
