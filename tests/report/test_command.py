@@ -131,7 +131,9 @@ def test_directories_without_records_are_refused(two_runs, tmp_path):
     with pytest.raises(UserError, match="no such directory"):
         report_run(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"is neither a run's directory nor a sweep's, .* no records\.parquet, .* samples_\*\.jsonl"):
+    with pytest.raises(
+        UserError, match=r"is neither a run's directory nor a sweep's, .* no records\.parquet, .* samples_\*\.jsonl"
+    ):
         report_run(tmp_path / "empty")
 
 
