@@ -52,7 +52,7 @@ SECTIONS = (
         "Trust accuracy from 30 questions on, within its interval. It is coarse: one question is worth 1/n, and a model may "
         "change much without a flip. Compare it with guessing before you read a loss into it: a task on which full precision "
         "is not above guessing shows nothing about quantization.",
-        ("accuracy", "accuracy_above_guessing", "baseline_accuracy_above_guessing"),
+        ("accuracy", "accuracy_above_guessing", "baseline_accuracy_above_guessing", "baseline_nll_below_guessing"),
     ),
     Section(
         "How probable is the right answer?",

@@ -59,6 +59,19 @@ def test_a_verdict_on_a_text_counts_documents_or_windows(rows):
     assert f"({N} documents or windows, 95% intervals)" in judge(compared, MARGINS, METRIC).tasks[TASK].sentence
 
 
+def test_a_text_on_which_full_precision_only_guesses_is_not_judged(rows):
+    mean_nll = -float(np.mean(rows[0]["logprob"]))
+    for size, takes_part in ((math.ceil(math.exp(mean_nll)), False), (50_000, True), (None, True)):
+        made_from = {TASK: MADE_FROM[TASK] | {"vocabulary": size}}
+        compared = compare(*(text_units(side, made_from) for side in rows), METRIC)
+        verdict = judge(compared, MARGINS, METRIC)
+        assert (verdict.verdict != "not judged") == takes_part == (TASK not in verdict.excluded)
+        assert ("baseline_nll_below_guessing" in compared[TASK]) == (size is not None)
+        if not takes_part:
+            assert verdict.sentence == f"Not judged: the full-precision run is not clearly above guessing on {TASK}."
+            assert f"(NLL {mean_nll:.3f} nats a token, guessing {math.log(size):.3f})" in verdict.excluded[TASK]
+
+
 def test_the_correlation_is_pearson_s_over_tokens(rows):
     correlation = compare(*(text_units(side, MADE_FROM) for side in rows), METRIC)[TASK]["token_nll_correlation"]
     before, after = (side["logprob"].to_numpy().astype(np.float64) for side in rows)

@@ -12,7 +12,7 @@ import pytest
 from bitsure.comparison import compare
 from bitsure.metrics import measure
 from bitsure.metrics.fidelity import TokenPairs, fidelity_metrics, percentiles
-from bitsure.metrics.metric_names import CORRELATION, LN_PERPLEXITY_RATIO, PERPLEXITY_RATIO
+from bitsure.metrics.metric_names import BASELINE_NLL_BELOW_GUESSING, CORRELATION, LN_PERPLEXITY_RATIO, PERPLEXITY_RATIO
 from bitsure.metrics.metric_registry import (
     COMPARISON_ONLY,
     METRICS,
@@ -27,7 +27,7 @@ from tests.builders.answers import paired_runs
 from tests.builders.records import record
 from tests.builders.settings import METRIC
 
-RATIOS = (PERPLEXITY_RATIO, LN_PERPLEXITY_RATIO, CORRELATION)
+OF_TEXTS = (BASELINE_NLL_BELOW_GUESSING, PERPLEXITY_RATIO, LN_PERPLEXITY_RATIO, CORRELATION)
 SETTINGS = dataclasses.replace(METRIC, paper_compat=True, resamples=100)
 
 
@@ -55,7 +55,7 @@ def test_every_metric_of_a_run_and_a_comparison_is_described():
     compared = {name for values in compare(full, quantized, SETTINGS, noisy=noisy).values() for name in values}
     assert measured <= {*ONE_MODEL, *PAPER_METRICS, *METRICS_ONLY}
     assert {name.removeprefix("noise_control/") for name in compared} <= {*ONE_MODEL, *PAPER_METRICS, *COMPARISON_ONLY}
-    written = measured | compared | names_without_choices() | names_of_tokens() | {*RATIOS}
+    written = measured | compared | names_without_choices() | names_of_tokens() | {*OF_TEXTS}
     assert {*METRICS} - written == set()  # nothing is described that is not written
 
 

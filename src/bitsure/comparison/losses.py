@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bitsure.config.schema import VerdictSettings
 from bitsure.metrics.bootstrap import t_quantile
 from bitsure.metrics.estimation import FEWEST
-from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, CALIBRATION, SQUARED_CALIBRATION
+from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, BASELINE_NLL_BELOW_GUESSING, CALIBRATION, SQUARED_CALIBRATION
 from bitsure.results.measurement import Difference, Interval
 
 TEXT_NLL = "nll_per_token"  # of whole texts; that of other tasks is of a question's answer
@@ -200,7 +200,13 @@ def _mean(losses: Sequence[Loss]) -> Loss:
 
 
 def is_above_guessing(values: Mapping[str, Difference]) -> bool:
-    """Return whether full precision's accuracy is above guessing; without choices to guess from, it always is."""
+    """Return whether full precision is clearly better than guessing: its accuracy, or the NLL of a text's tokens.
+
+    It counts as better where nobody knows what guessing gives: without choices, and of texts without the vocabulary's size.
+    """
+    below = values.get(BASELINE_NLL_BELOW_GUESSING)
+    if below is not None and below.value is not None:  # of one window there is no standard error
+        return below.value > t_quantile(math.inf, GUESSING_LEVEL) * (below.standard_error or 0.0)
     above = values.get(BASELINE_ABOVE_GUESSING)
     if above is None:
         return True

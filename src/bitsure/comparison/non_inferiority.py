@@ -32,8 +32,9 @@ def judge(
     The overall verdict goes by the mean losses over tasks, which count alike. A task on which the baseline is not above
     guessing, or of which no question was compared, takes no part and is not judged. A task without choices has no calibration
     error, and a whole text no accuracy: they count in the metrics that they have. The NLL of whole texts is of a token, and
-    judged by itself. Nothing is decided where a task has fewer than `FEWEST` questions or clusters. The verdicts on single
-    tasks are adjusted for their number by Holm: a task's intervals are at the level of its step.
+    judged by itself; a text is above guessing where it is below ln of the vocabulary's size. Nothing is decided where a task
+    has fewer than `FEWEST` questions or clusters. The verdicts on single tasks are adjusted for their number by Holm: a task's
+    intervals are at the level of its step.
 
     Args:
         comparison: What `compare` returned.

@@ -13,6 +13,7 @@ from bitsure.config.schema import MetricSettings
 from bitsure.metrics.estimation import estimate
 from bitsure.metrics.flips import mcnemar
 from bitsure.metrics.metric_names import (
+    BASELINE_NLL_BELOW_GUESSING,
     BITS_PER_BYTE,
     CLUSTER_ROBUST,
     CORRELATION,
@@ -28,10 +29,10 @@ from bitsure.metrics.question_pairs import AnswerPairs
 from bitsure.metrics.resampling import Resampling
 from bitsure.metrics.run_metrics import summarize
 from bitsure.metrics.significance import paired_t_test, z_test
-from bitsure.metrics.text_metrics import TextSet, text_metrics, text_set
+from bitsure.metrics.text_metrics import TextSet, nll_below_guessing, text_metrics, text_set
 from bitsure.metrics.token_correlation import token_correlation, token_moments
 from bitsure.records.record import is_text
-from bitsure.records.text_units import has_tokens
+from bitsure.records.text_units import has_tokens, vocabulary_of
 from bitsure.results.measurement import Difference
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def compare_texts(before: pa.Table, after: pa.Table, settings: MetricSettings, a
 
     The NLL has a paired t-test. For texts, whose NLL is one sum over another, it tests what each text adds to the difference
     (linearized: Cochran 1977, section 6.4). Texts that were cut into windows also have the ratio of the perplexities and the
-    correlation of the tokens' NLL.
+    correlation of the tokens' NLL, and how far full precision is below the NLL of guessing, where its vocabulary is known.
 
     Args:
         before: The task's records of full precision.
@@ -70,6 +71,10 @@ def compare_texts(before: pa.Table, after: pa.Table, settings: MetricSettings, a
             results[CLUSTER_ROBUST] = robust
     elif full.words is None:
         results |= perplexity_ratios(results["nll"])
+        if vocabulary := vocabulary_of(before):
+            below = {BASELINE_NLL_BELOW_GUESSING: nll_below_guessing(vocabulary)}
+            for name, point_estimate in estimate(below, full, resampling.weights, resampling.clusters).items():
+                results[name] = summarize(Difference, point_estimate, len(full), resampling, level)
         moments = token_moments(before, after)
         correlation = estimate({CORRELATION: token_correlation()}, moments, resampling.weights, resampling.clusters)[
             CORRELATION

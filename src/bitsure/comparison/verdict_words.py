@@ -11,7 +11,14 @@ from collections.abc import Collection, Mapping
 from bitsure.comparison.judgement import Judgement
 from bitsure.comparison.losses import TEXT_NLL
 from bitsure.metrics.estimation import FEWEST
-from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, BITS_PER_BYTE, CALIBRATION, ONLY_BASELINE, ONLY_QUANTIZED
+from bitsure.metrics.metric_names import (
+    BASELINE_ABOVE_GUESSING,
+    BASELINE_NLL_BELOW_GUESSING,
+    BITS_PER_BYTE,
+    CALIBRATION,
+    ONLY_BASELINE,
+    ONLY_QUANTIZED,
+)
 from bitsure.results.measurement import Difference
 from bitsure.results.verdict import (
     INFERIOR,
@@ -80,7 +87,7 @@ def what_settles(judgement: Judgement, compared: Collection[str]) -> str:
     if not compared:
         return ""
     if judgement.verdict == NOT_JUDGED:
-        return "Another task, more few-shot examples or more questions may show it above guessing."
+        return "Another task or text, more few-shot examples or more questions may show it above guessing."
     if judgement.verdict != UNDECIDED or judgement.limiting is None:
         return ""
     limiting = judgement.margins[judgement.limiting]
@@ -145,13 +152,16 @@ def exclusion(values: Mapping[str, Difference], baseline: str) -> str:
         values: The task's part of a comparison.
         baseline: What the first run is called.
     """
+    reason = f"{baseline.capitalize()} itself is not clearly above guessing here"
+    below, nll = values.get(BASELINE_NLL_BELOW_GUESSING), values.get("nll")
+    if below is not None and nll is not None and below.value is not None and nll.baseline is not None:
+        return f"{reason} (NLL {nll.baseline:.3f} nats a token, guessing {nll.baseline + below.value:.3f})"
     above, accuracy = values.get(BASELINE_ABOVE_GUESSING), values.get("accuracy")
     if above is None or accuracy is None:
         if BITS_PER_BYTE in values:
             return "The two models have other tokenizers: bits per byte alone are compared, and have no margin"
         first, second = (values[name].value for name in (ONLY_BASELINE, ONLY_QUANTIZED))
         return f"None of its questions is in both runs ({first:,} in {baseline}, {second:,} in the other)"
-    reason = f"{baseline.capitalize()} itself is not clearly above guessing here"
     if above.value is None or accuracy.baseline is None or above.ci_low is None:
         return reason
     numbers = f"accuracy {accuracy.baseline:.3f}, guessing {accuracy.baseline - above.value:.3f}"

@@ -16,6 +16,7 @@ FORECAST = ("variance_error", "chance_share")  # what a forecast of questions ne
 TEMPERATURE = "temperature"
 ACCURACY_ABOVE_GUESSING = "accuracy_above_guessing"
 BASELINE_ABOVE_GUESSING = f"baseline_{ACCURACY_ABOVE_GUESSING}"
+BASELINE_NLL_BELOW_GUESSING = "baseline_nll_below_guessing"  # of texts
 ECE_IF_CALIBRATED = f"{ECE}_if_calibrated"
 CLUSTER_ROBUST = f"{PRIMARY}_cluster_robust"
 QUESTIONS_JOINED, ONLY_BASELINE, ONLY_QUANTIZED = (

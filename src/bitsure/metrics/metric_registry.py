@@ -17,6 +17,7 @@ from bitsure.metrics.metric_names import (
     ACCURACY_ABOVE_GUESSING,
     AT_OWN_TEMPERATURE,
     BASELINE_ABOVE_GUESSING,
+    BASELINE_NLL_BELOW_GUESSING,
     CLUSTER_ROBUST,
     CONFORMAL_COVERAGE,
     CONFORMAL_SET_SIZE,
@@ -170,6 +171,9 @@ COMPARISON_ONLY = {  # in comparison.json alone
     ONLY_BASELINE: MetricEntry("Questions in the full-precision run only.", "questions", "0, 1, …"),
     ONLY_QUANTIZED: MetricEntry("Questions in the quantized run only.", "questions", "0, 1, …"),
     BASELINE_ABOVE_GUESSING: MetricEntry("Full precision's accuracy less that of guessing.", SHARE, "[−1, 1]"),
+    BASELINE_NLL_BELOW_GUESSING: MetricEntry(
+        "Texts: ln of the vocabulary's size, the NLL of equal probabilities, less f's NLL of a token.", NATS, "(−∞, ln V]"
+    ),
     CLUSTER_ROBUST: MetricEntry(
         "The change of `true_label_prob`, tested with questions in clusters.", PROBABILITY, "[−1, 1]", "Liang & Zeger 1986"
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -83,6 +83,16 @@ def text_metrics(texts: TextSet) -> dict[str, SumStatistic[TextSet]]:
         metrics["byte_perplexity"] = _nll_per(lambda t: t.bytes, np.exp)
     metrics["bits_per_byte"] = _nll_per(lambda t: t.bytes, lambda nll: nll / math.log(2))
     return metrics
+
+
+def nll_below_guessing(vocabulary: int) -> SumStatistic[TextSet]:
+    """Return the NLL of a token if all tokens were equally likely, less a model's; of texts whose tokens are counted.
+
+    Args:
+        vocabulary: How many tokens the model gives probabilities to, above 0.
+    """
+    uniform = math.log(vocabulary)
+    return replace(_nll_per(lambda t: t.tokens, lambda nll: uniform - nll), least=-math.inf, most=uniform)
 
 
 def _nll_per(

@@ -138,6 +138,13 @@ def context_length(path: Path) -> int | None:
     return _context_of(read_object(path / "config.json"))
 
 
+def vocabulary_size(path: Path) -> int | None:
+    """Return how many tokens a model gives probabilities to; None if its config does not say."""
+    config = read_object(path / "config.json")
+    size: int | None = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
+    return size
+
+
 def _context_of(config: Mapping[str, Any]) -> int | None:
     return next((config[key] for key in CONTEXT_KEYS if key in config), None)
 

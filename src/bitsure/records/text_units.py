@@ -23,6 +23,7 @@ UNITS_SCHEMA = pa.schema(
         ("kl_divergences", pa.list_(pa.float64())),  # null for full precision
         ("scored_by", pa.string()),  # what identifies the model; null where it is not known
         ("compared_with", pa.string()),  # what identifies the model that the divergences are from
+        ("vocabulary", pa.int64()),  # how many tokens the model gives probabilities to; null where it is not known
     ]
 )
 DOCUMENT, WINDOW = "document", "window"
@@ -49,7 +50,8 @@ def text_units(tokens: pa.Table, made_from: Mapping[str, Any]) -> pa.Table:
 
     Args:
         tokens: Rows under `bitsure.records.text_tokens.TEXT_SCHEMA`, of any number of texts.
-        made_from: Task → what its rows were made from; `text` in it identifies the text and how it is cut.
+        made_from: Task → what its rows were made from; `text` in it identifies the text and how it is cut, `vocabulary` is
+            the number of tokens that have probabilities; files of earlier versions lack it.
 
     Returns:
         Rows under `UNITS_SCHEMA`; `words` is null, since protocols cut through words.
@@ -67,6 +69,12 @@ def with_units(records: pa.Table, units: pa.Table) -> pa.Table:
 def has_tokens(records: pa.Table) -> bool:
     """Return whether one task's records are of a text whose tokens are known."""
     return "top_tokens" in records.column_names and records["top_tokens"].null_count == 0
+
+
+def vocabulary_of(records: pa.Table) -> int | None:
+    """Return how many tokens the model gives probabilities to that one text's records are of; None where it is not known."""
+    size: int | None = records["vocabulary"][0].as_py() if "vocabulary" in records.column_names else None
+    return size
 
 
 def token_column(records: pa.Table, name: str) -> NDArray[Any]:
@@ -126,6 +134,7 @@ def _units(task: str, tokens: pa.Table, made_from: Mapping[str, Any]) -> pa.Tabl
         "kl_divergences": divergences,
         "scored_by": pa.array([scored_by] * n, pa.string()),
         "compared_with": pa.array([compared_with] * n, pa.string()),
+        "vocabulary": pa.array([made_from.get("vocabulary")] * n, pa.int64()),
     }
     return pa.table(
         {name: pa.array(values) if isinstance(values, np.ndarray) else values for name, values in columns.items()}

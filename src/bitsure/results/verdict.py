@@ -105,7 +105,8 @@ class Verdict(Result):
     n: int = 0
     """How many questions the tasks that take part have."""
     excluded: dict[str, str] = Field(default_factory=dict)
-    """Task → why it takes no part: full precision is not above guessing, or no question was compared."""
+    """Task → why it takes no part: full precision is not above guessing (of a text: its NLL is not below ln of the vocabulary's
+    size), or no question was compared."""
     questions_needed: QuestionsNeeded | None = None
     """What would decide; null where the verdict is decided, or the questions are too few for a forecast."""
     decidable_margin: Number = None

@@ -169,7 +169,7 @@ def _score_text(
     if prepared.text is None:
         return SCHEMA.empty_table()
     file.parent.mkdir(exist_ok=True)
-    tokens, made_from = prepared.text.score(model, checkpoint, label), {prepared.text.task: prepared.text.key(model)}
+    tokens, made_from = prepared.text.score(model, checkpoint, label), prepared.text.made_from(model)
     write_text_tokens(file, tokens, made_from)
     return text_units(tokens, made_from)
 

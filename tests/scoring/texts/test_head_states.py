@@ -73,6 +73,19 @@ def test_a_family_whose_logits_need_more_than_the_state_is_noticed(monkeypatch):
     assert "off by" in why_not_from_states(model, IDS[:1])
 
 
+def test_a_family_that_cannot_run_without_its_blocks_is_noticed(monkeypatch):
+    model = made(CONFIGS["a factor"])
+    forward = type(model).forward
+
+    def reads_the_first_block(self, *args, **kwargs):
+        self.model.layers[0]
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(model), "forward", reads_the_first_block)
+    assert "cannot run without its blocks (IndexError" in why_not_from_states(model, IDS[:1])
+    assert len(model.model.layers) == 2
+
+
 def test_a_model_without_a_head_of_its_own_is_noticed(monkeypatch):
     model = made(CONFIGS["a factor"])
     monkeypatch.setattr(type(model), "get_output_embeddings", lambda self: None)

@@ -49,6 +49,7 @@ def test_rows_are_made_once(tiny_model, tmp_path, passes):
     again, model = scorer(tiny_model, tmp_path)
     assert again.score(model, None, "full precision").equals(rows)
     assert not passes
+    assert again.made_from(model)[again.task]["vocabulary"] == len(again.source.load_tokenizer())
     origin = again.origin(model)
     assert (origin.tokens, origin.windows, origin.window) == (len(rows), rows["window"][-1].as_py() + 1, 32)
 

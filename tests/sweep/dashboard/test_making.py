@@ -10,6 +10,8 @@ import yaml
 from bitsure.base.errors import UserError
 from bitsure.config.paths import PROJECT
 from bitsure.config.schema import resolved
+from bitsure.records.record import to_table
+from bitsure.records.text_units import text_units, with_units
 from bitsure.report.report_contents import About
 from bitsure.report.run_report import build
 from bitsure.results import Status, write
@@ -22,9 +24,13 @@ from tests.builders.answers import paired_runs
 from tests.builders.loopback_wandb import run_python, serve
 from tests.builders.offline_runs import read_back
 from tests.builders.settings import MARGINS, METRIC
+from tests.builders.texts import TASK, token_rows
 from tests.builders.wandb_runs import log_all, tracked_config
 
 pytest.importorskip("wandb_workspaces", reason="the extra `dashboard` is not installed")
+OF_FULL = {"model": "m", "weights": None, "dtype": "float32", "text": {"sha256": "a"}}
+TOKENS = token_rows([0, 0, 1, 1], [0] * 4)
+COMPARED = TOKENS.set_column(TOKENS.num_columns - 1, "kl_divergence", [[0.1] * 4])
 SHOWN = [(section, panel) for section in SECTIONS for panel in section.shown]
 
 
@@ -40,7 +46,8 @@ def sweep(tmp_path_factory):
     config = tracked_config()
     (cell / "config.yaml").write_text(yaml.safe_dump(resolved(config)))
     write(cell / "status.json", Status(state="running"))
-    full, quantized, _ = paired_runs(30)
+    texts = (text_units(rows, {TASK: of}) for rows, of in ((TOKENS, OF_FULL), (COMPARED, OF_FULL | {"weights": "rtn4"})))
+    full, quantized = (with_units(to_table(side), text) for side, text in zip(paired_runs(30)[:2], texts, strict=True))
     report = build(cell, quantized, full, METRIC, MARGINS, About("title"))
     with track_run(config, resolved(config), cell, "small", cell / "log") as tracker:
         log_all(tracker, report, quantized, full, cell)
@@ -89,8 +96,11 @@ def test_a_server_is_given_a_workspace_and_a_report_with_every_panel(sweep, tmp_
     grids = [block for block in json.loads(report["spec"])["blocks"] if block["type"] == "panel-grid"]
     in_report = [panel for grid in grids for panel in grid["metadata"]["panelBankSectionConfig"]["panels"]]
     for written in (json.dumps(panels), json.dumps(in_report)):
-        for key in (key for _, panel in SHOWN if not isinstance(panel, Columns) for key in panel.keys):
-            assert key.replace("config.provenance.", "config:provenance.value.").replace("<task>", "t") in written, key
+        for section, key in (
+            (section, key) for section, panel in SHOWN if not isinstance(panel, Columns) for key in panel.keys
+        ):
+            task = TASK if section.title == "Texts" else "t"
+            assert key.replace("config.provenance.", "config:provenance.value.").replace("<task>", task) in written, key
     assert b"k" * 40 not in (folder / "libraries.log").read_bytes()
 
 
@@ -109,6 +119,8 @@ def test_what_no_run_logged_has_no_panel():
     assert panels["Is the cheapest to load the least sure?"].panels({"confidence/mean"}) == []
     task_keys = {"accuracy/mean/change", "accuracy/mean/change_ci_low", "accuracy/a/change", "accuracy/b/change"}
     assert matching("accuracy/<task>/change", task_keys) == ["accuracy/a/change", "accuracy/b/change"]
+    text_keys = {"perplexity/text/c4/gptq", "perplexity/text/c4/gptq/change", "perplexity/text/c4/gptq/change_p_adjusted"}
+    assert matching("perplexity/<task>", text_keys) == ["perplexity/text/c4/gptq"]
 
 
 def test_a_sweep_that_was_not_logged_is_refused(tmp_path):

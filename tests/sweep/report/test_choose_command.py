@@ -101,6 +101,15 @@ def test_a_smaller_one_that_keeps_accuracy_and_loses_nll_is_not_simply_chosen(tm
     assert choice.outcome == ("undecided" if decision == "undecided" else "non-inferior")
 
 
+def test_a_sweep_of_texts_alone_says_what_a_choice_goes_by(tmp_path, capsys):
+    cell = write_quantized(tmp_path, "gptq4", 0, questions=40)
+    comparison = json.loads((cell / "comparison.json").read_text(encoding="utf-8"))
+    del comparison["t"]["accuracy"]
+    (cell / "comparison.json").write_text(json.dumps(comparison))
+    out = chosen(capsys, tmp_path)
+    assert "m: not judged. A choice goes by accuracy, which none of these runs has; the KL divergence and perplexity of" in out
+
+
 def test_few_questions_decide_nothing(tmp_path, capsys):
     write_quantized(tmp_path, "gptq4", 0, questions=20)
     out = chosen(capsys, tmp_path)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.scoring.local.forward import input_device, output_head
 from bitsure.scoring.local.padding import state_restored
 from bitsure.scoring.local.patches import relu_in_place, states_before_head
@@ -81,7 +82,14 @@ def why_not_from_states(model: PreTrainedModel, ids: torch.Tensor) -> str | None
     if output_head(model) is None:
         return "the model has no output head of its own"
     rows = torch.arange(ids.shape[1])
-    expected, logits = whole_logits(model, ids, rows), logits_of(model, head_states(model, ids, rows))
+    expected = whole_logits(model, ids, rows)
+    try:
+        logits = logits_of(model, head_states(model, ids, rows))
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        # A probe: the plain pass works, and a family's forward may raise any of these where it needs its blocks.
+        if is_out_of_memory(error):
+            raise
+        return f"it cannot run without its blocks ({type(error).__name__}: {error})"
     if logits.shape != expected.shape:
         return f"logits from the states before its head have the shape {tuple(logits.shape)}, not {tuple(expected.shape)}"
     off, largest = (float(values.abs().nan_to_num().max()) for values in (logits - expected, expected))

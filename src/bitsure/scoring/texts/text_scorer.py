@@ -23,7 +23,7 @@ from bitsure.base.progress import progress
 from bitsure.base.resources import measured
 from bitsure.base.store import Store
 from bitsure.base.work import EntryCost, read_cost, scoring_work, write_cost
-from bitsure.models.facts import context_length
+from bitsure.models.facts import context_length, vocabulary_size
 from bitsure.models.locate import Source
 from bitsure.models.size import parameters_of
 from bitsure.records.text_tokens import TEXT_SCHEMA, read_text_tokens, write_text_tokens
@@ -127,6 +127,10 @@ class TextScorer:
             "packed_kernels": quantized and not self.setup.scoring.dequantize,
             "libraries": {library: version(library) for library in libraries},
         }
+
+    def made_from(self, model: ScoredModel) -> dict[str, Any]:
+        """Return what a model's rows were made from, and the size of its vocabulary, for the metadata of a run's file."""
+        return {self.task: {**self.key(model), "vocabulary": vocabulary_size(self.source.path)}}
 
     @cached_property
     def _own_code(self) -> dict[str, str]:

@@ -81,6 +81,15 @@ SECTIONS = (
         ),
     ),
     DashboardSection(
+        "Texts",
+        False,
+        (
+            Bars("How well does it predict running text?", ("perplexity/<task>",)),
+            Bars("What does quantization add?", ("perplexity/<task>/change",)),
+            Bars("How far do its probabilities move?", ("kl_divergence/<task>",)),
+        ),
+    ),
+    DashboardSection(
         "Questions and runs",
         False,
         (

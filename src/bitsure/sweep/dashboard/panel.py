@@ -61,7 +61,7 @@ def matching(key: str, keys: Collection[str]) -> list[str]:
         if name.startswith(before)
         and name.endswith(after)
         and not name.startswith(others)
-        and (after or "/" not in name.removeprefix(before))
+        and (after or name.rpartition("/")[0] not in keys)  # a number beside a task's own; a text's name has slashes too
     ]
 
 

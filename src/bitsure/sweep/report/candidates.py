@@ -22,6 +22,8 @@ from bitsure.sweep.report.cell_results import CellResult
 from bitsure.sweep.report.run_columns import CellColumns
 from bitsure.sweep.report.sweep_table import columns_of_cells
 
+NO_ACCURACY = "has no task with accuracy"
+
 
 @dataclass
 class Candidate:
@@ -155,7 +157,7 @@ def _read_losses(candidate: Candidate, changes: CellChanges) -> str | None:
                 return f"{cell.directory.name}/changes.parquet is missing or damaged"
             if len(losses.loss):
                 candidate.losses[task] = losses
-    return None if candidate.losses else "has no task with accuracy"
+    return None if candidate.losses else NO_ACCURACY
 
 
 def _above_guessing(task: str, candidates: Sequence[Candidate]) -> bool:

@@ -12,7 +12,7 @@ from bitsure.comparison.verdict_words import question_count, signed_change
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.estimation import FEWEST
 from bitsure.results.verdict import INFERIOR, NON_INFERIOR, NOT_JUDGED, UNDECIDED, Decision
-from bitsure.sweep.report.candidates import Candidate, ModelCandidates, losses_in_common, read_candidates
+from bitsure.sweep.report.candidates import NO_ACCURACY, Candidate, ModelCandidates, losses_in_common, read_candidates
 from bitsure.sweep.report.cell_changes import CellChanges
 from bitsure.sweep.report.cell_results import CellResult
 
@@ -115,8 +115,9 @@ class ModelChoice:
     @property
     def judged(self) -> list[JudgedCandidate]:
         """The candidates with their verdicts, the smallest first."""
-        results = self.choice.candidates if self.choice else ()
-        return [JudgedCandidate(*pair) for pair in zip(self.model.candidates, results, strict=False)]
+        if self.choice is None:
+            return []
+        return [JudgedCandidate(*pair) for pair in zip(self.model.candidates, self.choice.candidates, strict=True)]
 
     @property
     def accurate(self) -> list[JudgedCandidate]:
@@ -161,7 +162,12 @@ class ModelChoice:
         if self.choice is not None:
             return None
         if not self.model.candidates:
-            return "no candidate can be judged"
+            if set(self.model.not_judged.values()) != {NO_ACCURACY}:
+                return "no candidate can be judged"
+            return (
+                "a choice goes by accuracy, which none of these runs has; the KL divergence and perplexity of texts are on "
+                "sweep.html"
+            )
         if not self.tasks:
             return "full precision is not above guessing on any task"
         apart = [task for task, questions in self.tasks.items() if not questions]
