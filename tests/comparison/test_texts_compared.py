@@ -56,7 +56,7 @@ def test_the_ratio_of_a_broken_model_is_a_number():
 
 def test_a_verdict_on_a_text_counts_documents_or_windows(rows):
     compared = compare(*(text_units(side, MADE_FROM) for side in rows), METRIC)
-    assert f"({N} documents or windows, 95% intervals)" in judge(compared, MARGINS, METRIC).tasks[TASK].sentence
+    assert f"({N} documents or windows, 95% interval)" in judge(compared, MARGINS, METRIC).tasks[TASK].sentence
 
 
 def test_a_text_on_which_full_precision_only_guesses_is_not_judged(rows):
