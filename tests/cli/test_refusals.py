@@ -21,7 +21,7 @@ def test_a_directory_with_records_is_refused_and_kept(bitsure, finished):
 def test_a_sweep_with_anything_wrong_is_refused_before_its_first_cell_with_all_that_is(bitsure, tiny, tmp_path):
     done = bitsure("-m", *tiny, "quant=rtn2,gptq4", "quant.group_size=64,100", "calib.nsamples=8,9000", "hydra.sweep.dir=sweep")
     assert done.returncode == 1 and "no cell was started" in done.stderr and "Traceback" not in done.stderr
-    assert "2 cells (3, 7): quant.group_size=100: allowed are -1, 16, " in done.stderr and "9000 windows" in done.stderr
+    assert "2 cells (4, 8): quant.group_size=100: allowed are -1, 16, " in done.stderr and "9000 windows" in done.stderr
     assert not (tmp_path / "sweep").exists() and not (tmp_path / "store" / "weights").exists()
 
 

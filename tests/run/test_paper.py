@@ -106,7 +106,7 @@ def test_the_studys_sweep_gives_one_table_of_an_embedded_and_a_full_size_model(t
     config = opt / "config.json"
     config.write_text(config.read_text() + "\n")
     said = run(tmp_path, *command, fails=True)
-    assert f"no cell was started:\n- 2 cells (2, 3): done, but the model in {opt} changed since" in said
+    assert f"no cell was started:\n- 2 cells (3, 4): done, but the model in {opt} changed since" in said
 
 
 @pytest.mark.slow

@@ -59,10 +59,10 @@ def test_everything_that_is_wrong_is_listed_once():
     cells, errors = compose("model=pocket-1m,pocket-2m", "quant=rtn3,rtn4", "quant.bits=3,9", "calib.sed=1,2")
     assert cells == []
     [unknown] = [error for error in errors.lines() if "model=pocket-2m: no such option. Did you mean pocket-" in error]
-    assert unknown.startswith("8 cells (8, 9,")
+    assert unknown.startswith("8 cells (9, 10,")
     assert any("calib.sed" in error for error in errors.lines())
     errors = compose_errors("model=pocket-1m", "quant=rtn3", "quant.bits=3,9", "task.limit=0,1")
-    assert [error.split(":")[0] for error in errors] == ["2 cells (0, 2)", "2 cells (2, 3)"]
+    assert [error.split(":")[0] for error in errors] == ["2 cells (1, 3)", "2 cells (3, 4)"]
     assert "task.limit=0" in errors[0] and "quant.bits=9" in errors[1]
 
 
@@ -79,7 +79,7 @@ def test_settings_that_do_not_exist_or_are_of_another_type_are_all_named():
 
 def test_unknown_options_are_all_named_with_the_nearest():
     errors = compose_errors("model=pocket-1m,opt-125", "quant=gptq5,rtn9")
-    starts = ("2 cells (0, 2): quant=gptq5: ", "2 cells (1, 3): quant=rtn9: ", "2 cells (2, 3): model=opt-125: ")
+    starts = ("2 cells (1, 3): quant=gptq5: ", "2 cells (2, 4): quant=rtn9: ", "2 cells (3, 4): model=opt-125: ")
     assert len(errors) == 3 and all(any(error.startswith(start) for error in errors) for start in starts)
     assert all(
         "`bitsure list quants` prints all" in error and "Did you mean gptq" in error for error in errors if "gptq5" in error
@@ -89,12 +89,12 @@ def test_unknown_options_are_all_named_with_the_nearest():
 
 def test_two_cells_that_would_write_to_one_directory_are_named():
     [error] = compose_errors("model=pocket-1m", "quant=rtn3", "quant.bits=3,4", "hydra.sweep.subdir=${model.name}")
-    assert error.startswith("2 cells (0, 1)") and "pocket-1m" in error and "hydra.sweep.subdir" in error
+    assert error.startswith("2 cells (1, 2)") and "pocket-1m" in error and "hydra.sweep.subdir" in error
 
 
 def test_cells_that_are_the_same_are_named():
     errors = compose_errors("quant=rtn3,rtn4,rtn3", "calib.seed=0,1", "hydra.sweep.subdir=${quant.bits}-${calib.seed}")
-    assert [error.partition(":")[0] for error in errors] == ["2 cells (0, 4)", "2 cells (1, 5)"]
+    assert [error.partition(":")[0] for error in errors] == ["2 cells (1, 5)", "2 cells (2, 6)"]
     assert "have the same settings (quant=rtn3 calib.seed=0). Remove what is named twice" in errors[0]
     [error] = compose_errors("quant=rtn3,rtn4", "quant.bits=4", "sweep.time_limit=9")
     assert "(quant=rtn3 quant.bits=4 sweep.time_limit=9 and quant=rtn4 quant.bits=4 sweep.time_limit=9)" in error
@@ -122,7 +122,7 @@ def test_cells_that_are_the_same_are_named():
 )
 def test_what_hydra_cannot_set_is_an_error_in_plain_words(override, message):
     errors = compose_errors("quant=rtn3", override)
-    assert message in errors[0] and errors[0].startswith(("cell 0: ", "2 cells (0, 1): "))
+    assert message in errors[0] and errors[0].startswith(("cell 1: ", "2 cells (1, 2): "))
 
 
 def test_a_range_without_steps_is_refused():

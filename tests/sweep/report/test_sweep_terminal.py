@@ -35,7 +35,7 @@ def test_no_word_and_no_number_is_cut(width, metrics):
     assert text.count("0.500 -0.100") == 2 * metrics and text.count("0.500 ") == 3 * metrics and "…" not in text
     for words in ("runs/one/final", "  full precision", "  w4a8kv4 ", "  w3 group_size=32", "accuracy", "true-label"):
         assert words in text, text
-    assert ("confidence" in text) == ("calibration" in text) == (metrics == 4)
+    assert ("confidence" in text) == ("cal. error" in text) == (metrics == 4)
 
 
 def test_other_prompts_have_a_table_of_their_own_and_long_labels_are_whole():

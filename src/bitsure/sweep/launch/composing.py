@@ -39,7 +39,7 @@ REFUSALS = (HydraException, OmegaConfBaseException, ValueError, AssertionError) 
 
 @dataclass(frozen=True)
 class ComposedCell:
-    """A cell of a sweep: what its command changes, where it writes, and its settings."""
+    """A cell of a sweep: its number from 0, what its command changes, where it writes, and its settings."""
 
     number: int
     overrides: list[str]
@@ -146,7 +146,8 @@ def _check_distinct(cells: Sequence[ComposedCell], errors: CellErrors) -> None:
 
 
 def _numbers(numbers: list[int]) -> str:
-    shown = ", ".join(map(str, numbers[:MOST_NAMED]))
+    """Return which cells are meant, counted from 1 as their lines in the terminal are."""
+    shown = ", ".join(str(number + 1) for number in numbers[:MOST_NAMED])
     if len(numbers) == 1:
         return f"cell {shown}"
     return f"{len(numbers)} cells ({shown}{' …' if len(numbers) > MOST_NAMED else ''})"

@@ -68,7 +68,9 @@ def inspect_cells(cells: Sequence[ComposedCell], errors: CellErrors, memo: Memo,
     logging.disable(logging.WARNING)  # each cell logs the same again when it runs
     try:
         inspected = []
-        with offline(), progress("checking the cells", len(cells)) as advance:
+        refused = {n for numbers in errors.numbers.values() for n in numbers}.difference(cell.number for cell in cells)
+        with offline(), progress("checking the cells", len(cells) + len(refused)) as advance:
+            advance(len(refused))
             for cell in cells:
                 inspected.append(_inspect(cell, errors, memo, on_nodes))
                 advance()
@@ -180,7 +182,7 @@ def show(cells: Sequence[ComposedCell], errors: CellErrors, on_nodes: bool = Fal
     for cell in inspected:
         in_store, to_make = _count(cell, cell.present), _count(cell, cell.missing) or cell.to_download or ""
         labels = cell.cell.labels
-        table.add_row(str(cell.cell.number), escape(f"{labels.model}, {labels.quantizer}"), cell.state, in_store, to_make)
+        table.add_row(str(cell.cell.number + 1), escape(f"{labels.model}, {labels.quantizer}"), cell.state, in_store, to_make)
     out.print(table)
     if lines := errors.lines():
         raise UserError(

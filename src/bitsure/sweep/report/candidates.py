@@ -111,7 +111,7 @@ def _candidates_of(runs: list[tuple[CellResult, CellColumns]], changes: CellChan
         label = columns.quantizer_label
         candidate.label = f"{label}, calib.seed={columns.calib_seed}" if repeated[label] > 1 else label
         if reason := _unfit(candidate, max_bytes) or _read_losses(candidate, changes):
-            not_judged[candidate.label] = reason
+            not_judged[candidate.label] = f"{reason}{candidate.own_verdict and f'; own verdict: {candidate.own_verdict}'}"
         else:
             candidates.append(candidate)
     tasks = list(dict.fromkeys(task for candidate in candidates for task in candidate.losses))

@@ -126,6 +126,12 @@ class ModelChoice:
         return [judged[i] for i in self.choice.fit] if self.choice else []
 
     @property
+    def over(self) -> str:
+        """What the changes are the mean of: the tasks that the choice goes by, such as `over the 3 tasks above guessing`."""
+        tasks = f"{len(self.tasks)} task{'s' * (len(self.tasks) != 1)}"
+        return f"over the {tasks} above guessing" if self.model.guessing else f"over {tasks}"
+
+    @property
     def chosen(self) -> JudgedCandidate | None:
         """The smallest candidate that is surely within the margin of accuracy, and surely worse on no other metric."""
         return next(self._eligible, None)
@@ -230,11 +236,11 @@ def reason(choice: ModelChoice) -> str:
         if choice.outcome == INFERIOR:
             return "Every candidate is surely worse than a margin allows."
         but = " without being surely worse in something else" if choice.accurate else ""
-        return f"No candidate surely loses less than {choice.margin:g} of accuracy{but}."
+        return f"No candidate surely loses less than {choice.margin:g} of accuracy {choice.over}{but}."
     unsettled = f" Its own verdict leaves undecided: {', '.join(choice.unsettled)}." if choice.unsettled else ""
     return (
         f"Of {len(choice.judged)} it is the smallest that surely loses less than {choice.margin:g} of accuracy "
-        f"({chosen.change}) and is surely worse in nothing else.{unsettled}"
+        f"({chosen.change} {choice.over}) and is surely worse in nothing else.{unsettled}"
     )
 
 

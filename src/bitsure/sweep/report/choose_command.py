@@ -64,7 +64,7 @@ def _answer(choice: ModelChoice) -> str:
 
 
 def _table(choice: ModelChoice) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    table = Table(title=f"changes {choice.over}", title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     for i, name in enumerate(COLUMNS):
         number = 0 < i < 4 or i > 5
         table.add_column(name, justify="right" if number else "left", overflow="fold", no_wrap=i == 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bitsure.report.tables import number
-from bitsure.sweep.report.study_row import StudyRow, grouped, over_tasks
+from bitsure.sweep.report.study_row import StudyRow, grouped, mean_in_words, over_tasks
 
 METRICS = {
     "accuracy": "accuracy",
@@ -38,12 +38,14 @@ class ResultsTable:
         words: Headings of the first columns.
         numbers: Headings of the others.
         rows: The words and the numbers of each row.
+        over: What the numbers are, such as `mean over 4 tasks`.
         own_names: Label of a quantizer → its own name, made of its settings, where that is another; several with their models.
     """
 
     words: list[str]
     numbers: list[str]
     rows: list[tuple[list[str], list[NumberCell]]]
+    over: str
     own_names: dict[str, str]
 
 
@@ -74,7 +76,7 @@ def results_table(models: list[StudyRow]) -> ResultsTable:
         lines.append(([model, label, *([questions] if several else [])], numbers))
     headings = [heading for metric in metrics for heading in (METRICS[metric], "change")]
     words = ["model", "quantizer", *(["questions"] if several else [])]
-    return ResultsTable(words, ["bits", "MB", *headings], lines, _own_names(rows))
+    return ResultsTable(words, ["bits", "MB", *headings], lines, mean_in_words(rows), _own_names(rows))
 
 
 def _own_names(rows: list[StudyRow]) -> dict[str, str]:

@@ -93,6 +93,12 @@ def over_tasks(rows: list[StudyRow]) -> list[StudyRow]:
     return means + [row for row in rows if row.task != MACRO and (*_run(row), row.task) not in included]
 
 
+def mean_in_words(rows: list[StudyRow]) -> str:
+    """Return what rows are that do not say themselves what was asked, such as `mean over 4 tasks`."""
+    n = max((row.n for row in rows if row.task == MACRO and not row.questions), default=0)
+    return f"mean over {n} task{'s' * (n > 1)}" if n else "mean over each run's tasks"
+
+
 def _run(row: StudyRow) -> tuple[Hashable, ...]:
     return row.series, row.parameters, row.single_model, row.label, row.calib_seed
 

@@ -30,6 +30,7 @@ class HeadChoice:
         outcome: See `ModelChoice.outcome`.
         badge: The choice in few words.
         reason: Why, with the numbers.
+        over: What the candidates' changes are the mean of.
         links: Label and report of each cell of the chosen quantizer.
         others: Heading and labels of the candidates that are not chosen.
         candidates: A row for each candidate under CANDIDATE_COLUMNS.
@@ -40,6 +41,7 @@ class HeadChoice:
     outcome: Decision
     badge: str
     reason: str
+    over: str
     links: list[tuple[str, str]]
     others: list[tuple[str, str]]
     candidates: list[tuple[str, ...]]
@@ -55,6 +57,7 @@ def head_choice(choice: ModelChoice) -> HeadChoice:
         outcome=choice.outcome,
         badge=badge(choice),
         reason=reason(choice),
+        over=choice.over,
         links=[(cell.path, cell.report_link) for cell in cells if cell.report_link],
         others=list(others(choice)),
         candidates=[

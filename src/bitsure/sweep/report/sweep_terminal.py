@@ -15,7 +15,7 @@ from rich.text import Text
 from bitsure.base import terminal
 from bitsure.report.terminal_summary import STYLES
 from bitsure.sweep.report.choices import ModelChoice, badge, others, reason, summary
-from bitsure.sweep.report.study_row import StudyRow, grouped, over_tasks
+from bitsure.sweep.report.study_row import StudyRow, grouped, mean_in_words, over_tasks
 from bitsure.sweep.report.sweep_report import SweepReport
 
 COLUMNS = {  # the last are left out first where the terminal is narrow
@@ -79,7 +79,7 @@ def headline_tables(models: list[StudyRow], width: int) -> list[Table]:
 
 
 def _table(rows: list[StudyRow], metrics: list[str], questions: str) -> Table:
-    title = f"{questions or 'mean over the tasks'}, and its change from full precision"
+    title = f"{questions or mean_in_words(rows)}, and its change from full precision"
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
     table.add_column("model and quantizer", overflow="fold")  # numbers are never cut
     for metric in metrics:
