@@ -90,23 +90,30 @@ PREFETCH = ["-c", "from bitsure.cli import main; main()", "prefetch"]
 SMALL = ["quant=gptq4", "calib.nsamples=4", "calib.seqlen=32", "metric.resamples=100", "tracking.mode=disabled"]
 
 
-def test_a_run_reads_the_hub_and_then_its_cache(world):
-    served, folder, run = world
+@pytest.fixture(scope="module")
+def straight(world):
+    """The directory of a run that read the hub."""
+    _, folder, run = world
     done = run(str(PROJECT / "main.py"), *SMALL, "quant.backend=native", "hydra.run.dir=straight")
     assert done.returncode == 0, done.stderr + done.stdout
+    return folder / "straight"
+
+
+def test_a_run_reads_the_hub_and_then_its_cache(world, straight):
+    served, _, _ = world
     commit = served.repositories["models", "org/opt"].commit
-    made_by = json.loads((folder / "straight" / "provenance.json").read_text())
+    made_by = json.loads((straight / "provenance.json").read_text())
     assert made_by["model"]["revision"] == commit and made_by["model"]["full_dtype"] == "float16"
     assert made_by["model"]["revision_asked"] == "main" and made_by["model"]["revision_checked"]
     assert made_by["data"] == {"quiz": {"org/quiz": {"commit": served.repositories["datasets", "org/quiz"].commit}}}
     assert made_by["calib_data"] == {"commit": served.repositories["datasets", "org/c4"].commit}
-    rows, made_from = read_records(folder / "straight" / "records.parquet")
+    rows, made_from = read_records(straight / "records.parquet")
     assert len(rows) == 12 and made_from["quiz"]["model"] == f"org/opt@{commit}"
-    assert "read by torch's weights-only loader" in (folder / "straight" / "main.log").read_text()
+    assert "read by torch's weights-only loader" in (straight / "main.log").read_text()
 
 
 @pytest.mark.slow
-def test_a_mirror_serves_where_there_is_no_network(world):
+def test_a_mirror_serves_where_there_is_no_network(world, straight):
     served, folder, run = world
     served.breaks, served.busy = 1, 1
     done = run(*PREFETCH, f"paths.hub_mirror={folder / 'mirror'}", HF_HOME=str(folder / "elsewhere"))
@@ -133,8 +140,8 @@ def test_a_mirror_serves_where_there_is_no_network(world):
         str(mirror), "org/quiz", [f"animals/test-0000{i}-of-00002.parquet" for i in (0, 1)]
     )
     assert made_by["calib_data"]["commit"] == served.repositories["datasets", "org/c4"].commit
-    straight, over = (read_records(folder / name) for name in ("straight/baseline.parquet", "over-mirror/baseline.parquet"))
-    assert straight[0] == over[0] and straight[1]["quiz"]["model"] == over[1]["quiz"]["model"]
+    first, over = (read_records(run_dir / "baseline.parquet") for run_dir in (straight, folder / "over-mirror"))
+    assert first[0] == over[0] and first[1]["quiz"]["model"] == over[1]["quiz"]["model"]
     served.asked.clear()
     again = run(*PREFETCH, there, HF_HOME=str(folder / "elsewhere"))
     assert again.returncode == 0 and not any("resolve" in path and path.endswith((".bin", ".gz")) for _, path in served.asked)
