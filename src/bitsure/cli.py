@@ -8,9 +8,10 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from bitsure.base import terminal
-from bitsure.base.errors import UserError
+from bitsure.base.errors import UserError, did_you_mean
 from bitsure.base.files import check_file_names, disk_errors
 
 
@@ -32,8 +33,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Names the command closest to one that does not exist."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with a message, and with the closest choice where there is one."""
+        if match := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
+            message += "." + did_you_mean(match[1], re.findall(r"[\w-]+", match[2]))
+        super().error(message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bitsure", description="What does quantization do to a language model's confidence?")
+    parser = _Parser(prog="bitsure", description="What does quantization do to a language model's confidence?")
     commands = parser.add_subparsers(required=True, metavar="command")
 
     report = commands.add_parser("report", help="make the report of a run, of harness logs or of a sweep again, from records")

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
-from bitsure.base.plain_text import PlainFormatter, without_controls
+from bitsure.base.plain_text import PlainFormatter, ending, without_controls
 from tests.builders.stopped_runs import MOST
 
 NASTY = "\x1b]0;owned\x07\x1b[2Jtask\u202egnp\u2066\x9b31m\r"
@@ -87,3 +87,10 @@ def test_a_librarys_progress_bar_may_begin_its_line_again():
     out = io.StringIO()
     terminal.PlainStream(out).writelines(["\r10%", "\r20%\r30%"])
     assert out.getvalue() == "\r10%\r20%�30%"
+
+
+@pytest.mark.parametrize(
+    ("longest", "end"), [(3, "… ten"), (4, "… ten"), (7, "… and ten"), (8, "… and ten"), (2, "… en"), (13, "one, and\nten")]
+)
+def test_the_end_of_a_text_begins_at_a_word(longest, end):
+    assert ending("one, and\nten", longest).replace("\n", " ") == end.replace("\n", " ")

@@ -21,6 +21,7 @@ from bitsure.config.paths import CONF, PROJECT
         ("quants=rtn3", "quants: no such setting. Did you mean quant? Its settings are model, quant, "),
         ("task.seed=abc", "task.seed=abc: Value 'abc' of type 'str' could not be converted to Integer."),
         ("task.names=piqa", "task.names=piqa: a list is needed, such as 'task.names=[piqa]'."),
+        ("quant=gptq5x", "quant=gptq5x: no such option. Did you mean gptq4 or gptq3 or gptq8 or gptq?"),
         ("task=piqa_x", "task=piqa_x: no such option. Did you mean piqa? "),
         ("limit=3", "limit: no such setting. Did you mean task.limit or text.limit? Its settings are model, quant"),
         ("quant=opt-125m", "quant=opt-125m: no such option. It is one of model: model=opt-125m."),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from collections.abc import Collection, Iterable
 
 from bitsure.base.plain_text import without_controls
@@ -50,8 +52,16 @@ class NotHere(UserError):
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     """Return " Did you mean …?" with the allowed names closest to the given one; empty if none is close."""
-    closest = difflib.get_close_matches(given, list(allowed), n=4)
+    closest = sorted(difflib.get_close_matches(given, list(allowed), n=4), key=lambda name: _number_distance(given, name))
     return f" Did you mean {' or '.join(closest)}?" if closest else ""
+
+
+def _number_distance(given: str, name: str) -> float:
+    """Return how far the numbers in two names are apart; infinite where they do not have as many, or none."""
+    first, second = (re.findall(r"[0-9]+", text) for text in (given, name))
+    if not first or len(first) != len(second):
+        return math.inf
+    return float(sum(abs(int(a) - int(b)) for a, b in zip(first, second, strict=True)))
 
 
 def one_of(key: str, given: object, allowed: Collection[object], hint: str = "") -> None:

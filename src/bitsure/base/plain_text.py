@@ -15,6 +15,15 @@ def without_controls(text: str) -> str:
     return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
 
 
+def ending(text: str, longest: int) -> str:
+    """Return a text, or its end of at most `longest` characters, which begins at a word behind an ellipsis."""
+    if len(text) <= longest:
+        return text
+    end = text[-longest - 1 :]
+    space = re.search(r"\s+(?=\S)", end)
+    return "… " + (end[space.end() :] if space else end[1:])
+
+
 class PlainFormatter(logging.Formatter):
     """Formats log records, their tracebacks too, so that they do not control the terminal that shows them."""
 

@@ -42,7 +42,8 @@ class ModelSettings:
         if (self.path is None) == (self.repo is None):
             raise UserError(
                 f"model: needs either model.path (a directory or a GGUF file) or model.repo (a hub repository); "
-                f"got path={self.path!r}, repo={self.repo!r}. Example: model=local model.path=DIR"
+                f"got path={self.path!r}, repo={self.repo!r}. Examples: "
+                "model=local model.path=DIR, model=hub model.repo=org/name"
             )
         check_gguf_file("model", self.repo, self.file)
         one_of("model.dtype", self.dtype, ("auto", *DTYPES))

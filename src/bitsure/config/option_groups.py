@@ -61,6 +61,28 @@ def families(group: str, folders: Sequence[Path] = (CONF,)) -> list[OptionFamily
     ]
 
 
+def own_bits(option: Option, known: dict[str, Option]) -> str:
+    """Return what a quantizer's file and those that it builds on round, such as `4-bit weights, 8-bit activations`.
+
+    Args:
+        option: The quantizer.
+        known: Name → option of the whole group.
+    """
+    chain = [option]
+    while (parent := _parent(chain[0])) in known:
+        chain.insert(0, known[parent])
+    bits: dict[str, Any] = {}
+    for file in chain:
+        if "bits" in file.content:
+            bits["weights"] = file.content["bits"]
+        for name, what in (("activations", "activations"), ("kv", "keys and values")):
+            if "bits" in (settings := file.content.get(name) or {}):
+                bits[what] = settings["bits"]
+    if not isinstance(bits.get("weights"), int):  # another format, or what every preset has to set
+        bits.pop("weights", None)
+    return ", ".join(f"{value}-bit {what}" if value else f"{what} as they are" for what, value in bits.items())
+
+
 def preset_of(repo: str) -> str | None:
     """Return the option of conf/model for a repository of the hub; None where there is none."""
     return next((model.name for model in options("model") if model.model.get("repo", "").lower() == repo.lower()), None)

@@ -10,12 +10,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bitsure.base.plain_text import ending
 from bitsure.metrics.questions import question_set
 from bitsure.metrics.text_metrics import answers
 from bitsure.records.joining import Join
 from bitsure.records.record import Record, by_task, has_choices, is_text, to_records
 
 SHOWN = 20  # questions of each task
+SUMMARY = 100  # characters of a prompt that is folded
 LONGEST = 600  # characters of a prompt or a choice
 
 
@@ -37,6 +39,11 @@ class ChangedQuestion:
     prompt: str | None  # the end of it, if it is long
     change: float  # of the right answer's probability
     choices: list[ShownChoice]
+
+    @property
+    def summary(self) -> str:
+        """The last words of the prompt; `choices` where there is none."""
+        return ending(self.prompt, SUMMARY) if self.prompt else "choices"
 
     @property
     def before(self) -> float:
@@ -101,4 +108,4 @@ def _shown(record: Record, before: NDArray[np.float64], after: NDArray[np.float6
 
 
 def _end(prompt: str | None) -> str | None:
-    return prompt if prompt is None or len(prompt) <= LONGEST else "… " + prompt[-LONGEST:]
+    return prompt if prompt is None else ending(prompt, LONGEST)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bitsure.base.plain_text import ending
 from bitsure.metrics.questions import question_set
 from bitsure.metrics.text_metrics import answers, text_set
 from bitsure.records.joining import join
@@ -113,7 +114,7 @@ def _answers(rows: pa.Table, records: list[Record], normalization: str) -> Answe
 def _row(i: int, record: Record, before: Answers, after: Answers | None, prompts: Prompts) -> list[Any]:
     prompt = prompts.get((record.task, record.doc_id))
     gold = BETWEEN.join(record.choices[k] for k in record.gold)
-    question = [record.task, record.doc_id, prompt and _end(prompt), BETWEEN.join(record.choices), gold]
+    question = [record.task, record.doc_id, prompt and ending(prompt, LONGEST), BETWEEN.join(record.choices), gold]
     p, confidence, probabilities = before.true_label_prob[i], before.confidence[i], before.probabilities[i]
     if after is None:
         answer = [before.predictions[i], None, before.correct[i], None, None]
@@ -122,7 +123,3 @@ def _row(i: int, record: Record, before: Answers, after: Answers | None, prompts
     answer = [before.predictions[i], after.predictions[i], before.correct[i], after.correct[i], flipped]
     now = after.true_label_prob[i]
     return [*question, *answer, p, now, now - p, confidence, after.confidence[i], probabilities, after.probabilities[i]]
-
-
-def _end(prompt: str) -> str:
-    return prompt if len(prompt) <= LONGEST else "… " + prompt[-LONGEST:]

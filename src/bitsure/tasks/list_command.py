@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from rich.markup import escape
 from rich.table import Table
 
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
-from bitsure.config.option_groups import Option, families, options
+from bitsure.config.option_groups import Option, families, options, own_bits
 from bitsure.tasks.harness_names import names_of_the_harness
 
 KINDS = {"models": "model", "quants": "quant", "tasks": "task"}
@@ -56,14 +58,20 @@ def _show_kinds() -> None:
 
 def _rows(kind: str) -> list[tuple[str, str]]:
     if kind == "tasks":
-        return [(task.name, _task_note(task.comment, task.content.get("names") or [])) for task in options("task")]
+        return [(task.name, _task_note(task)) for task in options("task")]
     if kind == "models":
         return [(model.name, _model_note(model)) for family in families("model") for model in family.options]
+    known = {option.name: option for option in options("quant")}
     return [
-        (quant.name, family.comment if quant.name == family.name else f"as {family.name}")
+        (quant.name, family.comment if quant.name == family.name else _quant_note(own_bits(quant, known), family.name))
         for family in families("quant")
         for quant in family.options
     ]
+
+
+def _quant_note(bits: str, family: str) -> str:
+    """Return what a quantizer's option is: the bits that it rounds to, and what it is like otherwise."""
+    return f"{bits}, otherwise as {family}" if bits else f"as {family}"
 
 
 def _model_note(model: Option) -> str:
@@ -71,12 +79,17 @@ def _model_note(model: Option) -> str:
     return model.comment or str(model.model.get("repo") or "embedded")
 
 
-def _task_note(comment: str, names: list[str]) -> str:
-    """Return what a task option is: its comment, and its tasks."""
-    listed = ", ".join(names)
-    return f"{comment} ({listed})" if comment else listed
+def _task_note(task: Option) -> str:
+    """Return what a task option is: its comment, and its tasks unless they are called as it is."""
+    names = task.content.get("names") or []
+    listed = ", ".join(names) if names != [task.name] else ""
+    return f"{task.comment} ({listed})" if task.comment and listed else task.comment or listed
 
 
 def _harness_tasks(word: str | None) -> list[str]:
-    """Return the harness's names that contain a word; none without a word, as there are 15,000."""
-    return [] if word is None else sorted(name for name in names_of_the_harness() if word.lower() in name.lower())
+    """Return the harness's names that contain a word, first those where it begins; none without, as there are 15,000."""
+    if word is None:
+        return []
+    start = re.compile(rf"(?<![a-z0-9]){re.escape(word.lower())}")
+    names = [name for name in names_of_the_harness() if word.lower() in name.lower()]
+    return sorted(names, key=lambda name: (not name.lower().startswith(word.lower()), not start.search(name.lower()), name))

@@ -13,6 +13,7 @@ from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.config.paths import PROJECT
 from bitsure.config.schema import TrackingSettings
+from bitsure.records.saved_run import is_sweep, wrong_directory
 from bitsure.results import check
 from bitsure.run.logged_keys import read_keys
 from bitsure.run.wandb_run import is_logged_in
@@ -104,6 +105,8 @@ def _refusals(log_file: Path) -> Iterator[None]:
 
 def _tracked(sweep_dir: Path) -> tuple[TrackingSettings, str, set[str]]:
     """Return how a sweep's runs are tracked, their group and the keys that they logged."""
+    if not is_sweep(sweep_dir):
+        raise wrong_directory(sweep_dir, "bitsure dashboard is made of a sweep whose runs W&B has")
     cells = read_cells(sweep_dir)
     settings = next((cell.config["tracking"] for cell in cells if "tracking" in cell.config), {"mode": "disabled"})
     tracking = check(settings, TrackingSettings, "tracking")
