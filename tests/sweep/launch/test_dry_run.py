@@ -84,7 +84,7 @@ def test_everything_that_is_wrong_with_the_cells_is_said_at_once(cell, tmp_path)
     assert len(errors) == len(said) and all(any(text in error for error in errors) for text in said)
     before = CellErrors()
     before.add(4, "a bad value")
-    with pytest.raises(UserError, match=r"(?s)this plan has 5 errors.*cell 4: a bad value"):
+    with pytest.raises(UserError, match=r"(?s)this plan has 5 errors.*cell 5: a bad value"):
         dry_run.show(cells, before)
 
 
