@@ -6,12 +6,10 @@ its real weights and the bytes of the whole model: comparison.json's numbers.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 
-from benchmarks.regions import fill
-from benchmarks.systems import _number, _table
+from benchmarks.regions import write_from_sweep
+from benchmarks.systems import markdown_table, number_cell
 from bitsure.base.errors import UserError
 from bitsure.comparison.published_numbers import TEXT
 from bitsure.config.paths import PROJECT
@@ -27,16 +25,8 @@ OF_TASKS = {"true_label_prob": "true-label prob.", "accuracy": "accuracy", ECE: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sweep", type=Path, help="the directory of a finished sweep")
-    parser.add_argument("--page", type=Path, default=PAGE)
-    given = parser.parse_args()
-    try:
-        page = fill(given.page.read_text(encoding="utf-8"), {"formats": lines(given.sweep)})
-    except UserError as error:
-        sys.exit(f"Error: {error}")
-    given.page.write_text(page, encoding="utf-8")
-    print(f"{given.page}: written from {given.sweep}")
+    """Fill the page."""
+    write_from_sweep(__doc__, PAGE, lambda sweep: {"formats": lines(sweep)})
 
 
 def lines(sweep: Path) -> list[str]:
@@ -56,7 +46,7 @@ def lines(sweep: Path) -> list[str]:
     return [
         _about(done[0]),
         "",
-        *_table(["format", "bits per weight", "bytes", *OF_TEXT.values(), *OF_TASKS.values()], rows),
+        *markdown_table(["format", "bits per weight", "bytes", *OF_TEXT.values(), *OF_TASKS.values()], rows),
         *(["", f"Skipped, because their libraries were not installed: {skipped}."] if skipped else []),
     ]
 
@@ -78,7 +68,7 @@ def _row(cell: CellResult, size: float | None) -> list[str]:
 
 
 def _cell(number: Measurement | None, form: str = "+.3f") -> str:
-    return "" if number is None else _number(number, form)
+    return "" if number is None else number_cell(number, form)
 
 
 def _about(cell: CellResult) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from bitsure.base.errors import UserError
 
@@ -16,3 +19,17 @@ def fill(page: str, regions: Mapping[str, Sequence[str]]) -> str:
     if sorted(names) != sorted(regions):
         raise UserError(f"The page has the regions {', '.join(names)}; there is something for {', '.join(regions)}.")
     return REGION.sub(lambda match: match[1] + "\n" + "\n".join(regions[match[2]]) + "\n\n" + match[3], page)
+
+
+def write_from_sweep(description: str, page: Path, regions: Callable[[Path], Mapping[str, Sequence[str]]]) -> None:
+    """Be the command that fills a page from the sweep's directory that it is given, or ends with one sentence."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("sweep", type=Path, help="the directory of a finished sweep")
+    parser.add_argument("--page", type=Path, default=page)
+    given = parser.parse_args()
+    try:
+        filled = fill(given.page.read_text(encoding="utf-8"), regions(given.sweep))
+    except UserError as error:
+        sys.exit(f"Error: {error}")
+    given.page.write_text(filled, encoding="utf-8")
+    print(f"{given.page}: written from {given.sweep}")

@@ -6,13 +6,11 @@ quantized model against full precision on the same questions, the mean over task
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.contrast import METRICS, MeanContrast, between
-from benchmarks.regions import fill
+from benchmarks.regions import write_from_sweep
 from bitsure.base.errors import UserError
 from bitsure.comparison.published_numbers import published_rows
 from bitsure.config.paths import PROJECT
@@ -29,16 +27,8 @@ WHAT = {"weights": "of weights alone", "activations": "with activations", "cache
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sweep", type=Path, help="the directory of a finished sweep")
-    parser.add_argument("--page", type=Path, default=PAGE)
-    given = parser.parse_args()
-    try:
-        page = fill(given.page.read_text(encoding="utf-8"), tables(given.sweep, QLLM.read_text(encoding="utf-8")))
-    except UserError as error:
-        sys.exit(f"Error: {error}")
-    given.page.write_text(page, encoding="utf-8")
-    print(f"{given.page}: written from {given.sweep}")
+    """Fill the page."""
+    write_from_sweep(__doc__, PAGE, lambda sweep: tables(sweep, QLLM.read_text(encoding="utf-8")))
 
 
 def tables(sweep: Path, qllm: str) -> dict[str, list[str]]:
@@ -110,12 +100,12 @@ def _about(first: list[CellResult], text: str) -> list[str]:
     ]
 
 
-def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+def markdown_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
     columns = list(columns)
     return [f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows)]
 
 
-def _number(number: Measurement | MeanContrast, form: str = "+.3f") -> str:
+def number_cell(number: Measurement | MeanContrast, form: str = "+.3f") -> str:
     low, high = number.ci_low, number.ci_high
     return f"{number.value:{form}}" + ("" if low is None else f" [{low:{form}}, {high:{form}}]")
 
@@ -130,7 +120,9 @@ def _published(source: str, across: str) -> list[str]:
         rows.setdefault(tuple(getattr(row, name) for name in names), {})[getattr(row, across)] = f"{row.value:g}"
     sources = list(dict.fromkeys(row.source for row in chosen))
     return [
-        *_table([*names, *columns], ([*key, *(values.get(column, "") for column in columns)] for key, values in rows.items())),
+        *markdown_table(
+            [*names, *columns], ([*key, *(values.get(column, "") for column in columns)] for key, values in rows.items())
+        ),
         "",
         f"Source: {'; '.join(sources)}.",
     ]
@@ -142,18 +134,23 @@ def _levels(quantized: list[CellResult]) -> list[str]:
     for model in dict.fromkeys(cell.model_name for cell in quantized):
         here = [cell for cell in quantized if cell.model_name == model]
         lines = [("full precision", here[0].baseline, "")]
-        lines += [(cell.quantizer, cell.metrics, _number(cell.comparison[MACRO]["true_label_prob"])) for cell in here]
+        lines += [(cell.quantizer, cell.metrics, number_cell(cell.comparison[MACRO]["true_label_prob"])) for cell in here]
         for name, values, change in lines:
-            rows.append([model, name, *(_number(values[MACRO][metric], ".3f") for metric in metrics), change])
-    return _table(["model", "quantizer", *metrics.values(), "change of the true-label prob."], rows)
+            rows.append([model, name, *(number_cell(values[MACRO][metric], ".3f") for metric in metrics), change])
+    return markdown_table(["model", "quantizer", *metrics.values(), "change of the true-label prob."], rows)
 
 
 def _changes(quantized: list[CellResult]) -> list[str]:
     rows = [
-        [cell.model_name, cell.quantizer, f"{_bits(cell):.2f}", *(_number(cell.comparison[MACRO][metric]) for metric in SHOWN)]
+        [
+            cell.model_name,
+            cell.quantizer,
+            f"{_bits(cell):.2f}",
+            *(number_cell(cell.comparison[MACRO][metric]) for metric in SHOWN),
+        ]
         for cell in quantized
     ]
-    return _table(["model", "quantizer", "bits a weight", *SHOWN.values()], rows)
+    return markdown_table(["model", "quantizer", "bits a weight", *SHOWN.values()], rows)
 
 
 def _fewest(quantized: list[CellResult], what: str) -> list[str]:
@@ -186,12 +183,12 @@ def _data(quantized: list[CellResult], text: str) -> list[str]:
             continue
         change = between(before, cell)
         verdicts.append(_which(change["true_label_prob"]))
-        rows.append([model, quantizer, f"{other} − {text}", *(_number(number) for number in change.values())])
+        rows.append([model, quantizer, f"{other} − {text}", *(number_cell(number) for number in change.values())])
     if not rows:
         raise UserError("The sweep has no quantizer with data on two calibration texts.")
     counts = ", ".join(f"{what} in {verdicts.count(what)}" for what in ("better", "worse", "undecided"))
     columns = ["model", "quantizer", "text", *(SHOWN[metric] for metric in METRICS)]
-    return [*_table(columns, rows), "", f"By the true-label probability the other text is {counts} of {len(verdicts)}."]
+    return [*markdown_table(columns, rows), "", f"By the true-label probability the other text is {counts} of {len(verdicts)}."]
 
 
 def _against_best(quantized: list[CellResult]) -> list[str]:
@@ -201,19 +198,19 @@ def _against_best(quantized: list[CellResult]) -> list[str]:
         here = [cell for cell in quantized if cell.model_name == model]
         ordered = sorted(here, key=lambda cell: -cell.comparison[MACRO]["true_label_prob"].value)
         best, others = ordered[0], ordered[1:]
-        rows.append([model, f"{best.quantizer} (best)", _number(best.comparison[MACRO]["true_label_prob"]), "", ""])
+        rows.append([model, f"{best.quantizer} (best)", number_cell(best.comparison[MACRO]["true_label_prob"]), "", ""])
         equal, worse = [], 0
         for cell in others:
             change = between(best, cell)
-            own = _number(cell.comparison[MACRO]["true_label_prob"])
-            rows.append([model, cell.quantizer, own, *(_number(change[metric]) for metric in METRICS)])
+            own = number_cell(cell.comparison[MACRO]["true_label_prob"])
+            rows.append([model, cell.quantizer, own, *(number_cell(change[metric]) for metric in METRICS)])
             is_worse = _which(change["true_label_prob"]) == "worse"
             worse += is_worse
             equal += [] if is_worse else [f"`{cell.quantizer}`"]
         rest = f"; {worse} of {len(others)} others are worse" + (f", these may be as good: {', '.join(equal)}" if equal else "")
         answers.append(f"- {model}: the highest true-label probability has `{best.quantizer}`{rest}.")
     columns = ["model", "quantizer", "true-label prob. less full precision's"]
-    return [*_table([*columns, *(f"{SHOWN[metric]} less the best's" for metric in METRICS)], rows), "", *answers]
+    return [*markdown_table([*columns, *(f"{SHOWN[metric]} less the best's" for metric in METRICS)], rows), "", *answers]
 
 
 def _which(change: MeanContrast) -> str:
@@ -232,7 +229,7 @@ def _costs(quantized: list[CellResult]) -> list[str]:
         ]
         numbers += [_plain(scoring and scoring.tokens_per_second, 1) for scoring in (quantized, full)]
         rows.append([cell.model_name, cell.quantizer, *numbers, _plain(quantized and quantized.peak_memory_bytes, 1e6)])
-    return _table(columns, rows)
+    return markdown_table(columns, rows)
 
 
 def _plain(value: float | None, unit: float, form: str = ",.0f") -> str:

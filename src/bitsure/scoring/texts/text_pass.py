@@ -127,7 +127,7 @@ class TextModel:
             UserError: If a log-probability is not finite, where the first layer with such a value is named; or if the two
                 models do not have one vocabulary.
         """
-        beside = None if full is None else full.states(batch)
+        full_states = None if full is None else full.states(batch)
         tokens = torch.from_numpy(np.concatenate([window.scored for window in batch]))
         vocabulary = int(self.model.config.get_text_config().vocab_size)
         rows = max(1, LOGITS.get(states.device.type, LOGITS["cpu"]) // vocabulary)
@@ -135,8 +135,8 @@ class TextModel:
         for first in range(0, len(states), rows):
             some = slice(first, first + rows)
             logits, full_logits = self.logits(states[some]), None
-            if full is not None and beside is not None:
-                full_logits = full.logits(beside[some]).to(logits.device)
+            if full is not None and full_states is not None:
+                full_logits = full.logits(full_states[some]).to(logits.device)
                 _check_vocabularies(full_logits.shape[1], logits.shape[1])
             parts.append(token_scores(logits, tokens[some].to(logits.device), full_logits))
         scores = TokenScores.joined(parts)
