@@ -4,6 +4,6 @@ from __future__ import annotations
 
 
 def drawn_intervals(panel):
-    """The intervals that a panel's layers draw: lower and upper ends."""
-    rules = [layer for layer in panel["layer"] if layer["mark"]["type"] == "rule" and "y2" in layer["encoding"]]
-    return [(row["low"], row["high"]) for rule in rules for row in rule["data"]["values"]]
+    """The intervals of a panel's lines: lower and upper ends."""
+    rows = [row for lines in panel["layer"] if "layer" in lines for row in lines["data"]["values"]]
+    return [(row["low"], row["high"]) for row in rows if row["low"] is not None]

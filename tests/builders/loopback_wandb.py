@@ -49,6 +49,7 @@ class Server:
     files: dict[str, bytes] = field(default_factory=dict)  # of runs and of artifacts
     artifacts: list[tuple[str, str]] = field(default_factory=list)  # (type, name), when all of it was there
     views: list[dict] = field(default_factory=list)  # workspaces and reports
+    charts: dict[str, dict] = field(default_factory=dict)  # id of a preset → its specification
 
     def environment(self, folder: Path) -> dict[str, str]:
         """What has W&B's client send to it; folder: for its settings."""
@@ -88,6 +89,10 @@ class Server:
                 project = {"id": "p", "name": given["projectName"], "entityName": given["entityName"]}
                 dates = dict.fromkeys(("createdAt", "updatedAt"), "2026-01-01T00:00:00")
                 return {"view": given | dates | {"id": "VmlldzoxMjM=", "project": project}, "inserted": True}
+            case "CreateCustomChart":
+                name = f"{given['entity']}/{given['chartName']}"
+                self.charts[name] = json.loads(given["spec"])
+                return {"chart": {"id": name}}
             case "CommitArtifact":
                 self.artifacts.append(tuple(given["artifactID"].split("/", 1)))
                 return {"artifact": {"id": given["artifactID"], "digest": "x"}}

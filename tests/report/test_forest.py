@@ -32,10 +32,10 @@ def test_each_row_has_the_interval_that_its_verdict_was_made_by(two):
     assert list(panels) == ["accuracy", "true_label_prob", "nll", "calibration_error", "kl_divergence"]
     for task, row in zip(verdict.tasks, rows(panels["nll"]), strict=False):
         lost = verdict.tasks[task].margins["nll"]
-        assert (row["low"], row["high"]) == pytest.approx((lost.ci_low, lost.ci_high), rel=1e-4)
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx((lost.ci_low, lost.ci_high), rel=1e-4)
         assert row["numbers"].startswith(f"{lost.loss:+.4f} [")
     gained = verdict.tasks["task_0"].margins["accuracy"]
-    assert rows(panels["accuracy"])[0]["low"] == pytest.approx(-gained.ci_high, rel=1e-4)
+    assert rows(panels["accuracy"])[0]["ci_low"] == pytest.approx(-gained.ci_high, rel=1e-4)
     assert [row["outcome"] for row in rows(panels["nll"])] == ["within the margin", "beyond the margin", "no margin"]
     assert {row["outcome"] for row in rows(panels["true_label_prob"])} == {"no margin"}
 

@@ -21,7 +21,7 @@ def values():
 
 def bands(panel):
     """Return the places and the ends of a panel's noise bands."""
-    return [layer["data"]["values"] for layer in panel["layer"] if layer["mark"]["type"] == "area"]
+    return [layer["data"]["values"] for layer in panel["layer"] if layer.get("mark", {}).get("type") == "area"]
 
 
 def test_the_studys_picture_has_probabilities_left_and_log_odds_right(values):

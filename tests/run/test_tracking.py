@@ -74,9 +74,9 @@ def _check_files(run_dir, stored) -> None:
 
     assert media("html/report_*.html") == (run_dir / "report.html").read_bytes()
     curves = json.loads(media("table/reliability/t_table_*.json"))
-    assert {row[1] for row in curves["data"]} == {"perfectly calibrated", "full precision", "quantized"}
+    assert {row[0] for row in curves["data"]} == {"perfectly calibrated", "full precision", "quantized"}
     forest = json.loads(media("table/forest/accuracy_table_*.json"))
-    assert forest["columns"][:4] == ["task", "change", "ci_low", "ci_high"] and forest["data"][0][0] == "t"
+    assert forest["columns"][:4] == ["task", "change", "ci_low", "ci_high"] and forest["data"][0][0] == "t (takes no part)"
     samples = json.loads(media("table/samples_*.json"))
     assert len(samples["data"]) == 30 and samples["data"][0][samples["columns"].index("prompt")] == "the prompt"
 

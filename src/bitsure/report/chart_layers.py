@@ -10,7 +10,7 @@ from bitsure.report.charts import INK, Row, Series, Spec, table
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#888888")
 QUANTIZED, FULL = COLOURS[:2]
 SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross")
-DASHES: tuple[list[int], ...] = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])
+DASHES: tuple[list[int], ...] = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [14, 3], [8, 3, 2, 3, 2, 3])
 FAINT = 0.45  # opacity of reference lines
 
 
@@ -31,42 +31,54 @@ def number_axis(title: str | None, scale: Spec | None = None, **axis: object) ->
     return {"type": "quantitative", "title": title, "scale": {"zero": False} | (scale or {}), "axis": axis}
 
 
-def lines(series: Sequence[Series], x: Spec, y: Spec, panel: str = "") -> list[Spec]:
-    """Return the layers of lines: intervals, lines and points.
-
-    Classes of the k-th label's marks begin with `series<k>_`, by which a page hides them.
+def lines(series: Sequence[Series], x: Spec, y: Spec) -> list[Spec]:
+    """Return the layers of lines, as in `line_marks`; one legend names them where there are several.
 
     Args:
-        series: The lines; one legend names them.
+        series: The lines, all of them with points or none.
         x: The horizontal axis, see `number_axis`.
         y: The vertical axis.
-        panel: A name of letters and digits for each panel of a chart that has several.
     """
-    layers: list[Spec] = []
-    labels = list(dict.fromkeys(line.label for line in series))
-    for line in series:
-        at = {"x": x | {"field": "x"}, "y": y | {"field": "y"}, "color": _legend(series, line, "colour")}
-
-        def add(mark: Spec, rows: list[Row], encoding: Spec, k: int = labels.index(line.label)) -> None:
-            name = f"series{k}_{panel}{len(layers)}"
-            layers.append({"name": name, "data": {"values": rows}, "mark": mark, "encoding": encoding})
-
-        if with_ends := [row for row in line.rows if row["low"] is not None and row["high"] is not None]:
-            add({"type": "rule"}, with_ends, at | {"y": y | {"field": "low"}, "y2": {"field": "high"}})
-        if line.dash is not None:
-            add({"type": "line"}, line.rows, at | {"strokeDash": _legend(series, line, "dash")})
-        if line.shape is not None:
-            hover = {"field": "hover", "type": "nominal"}
-            on_point = {"shape": _legend(series, line, "shape"), "description": hover, "tooltip": hover}
-            add({"type": "point", "filled": True, "opacity": 1, "size": 45}, line.rows, at | on_point)
-    return layers
+    colour, dash, shape = (_legend(series, what) for what in ("colour", "dash", "shape"))
+    marks = line_marks(x, y, colour, dash, shape)
+    rows = [row for line in series for row in line.labelled_rows]
+    return [{"data": {"values": rows}, "layer": marks if series[0].shape else marks[:2]}]
 
 
-def _legend(series: Sequence[Series], line: Series, what: str) -> Spec:
-    """Return the encoding of a line's colour, shape or dashes; a legend is drawn where there are several lines."""
-    values = {other.label: getattr(other, what) for other in series if getattr(other, what) is not None}
-    scale = {"domain": list(values), "range": list(values.values())}
-    return {"datum": line.label, "type": "nominal", "scale": scale} | ({} if len(values) > 1 else {"legend": None})
+def line_marks(x: Spec, y: Spec, colour: Spec, dash: Spec, shape: Spec) -> list[Spec]:
+    """Return the layers of lines whose rows have `x`, `y`, `low`, `high` and `hover`: intervals, lines, points.
+
+    Each mark's description begins with its line's label, by which a page hides it.
+
+    Args:
+        x: The horizontal axis, see `number_axis`.
+        y: The vertical axis.
+        colour: The encoding of colours.
+        dash: That of dashes, of the field that holds the lines' labels.
+        shape: That of the points' shapes; lines differ by its field too.
+    """
+    at = {"x": x | {"field": "x"}, "color": colour}
+    label = {"description": {"field": dash["field"], "type": "nominal"}}
+    hover = {"field": "hover", "type": "nominal"}
+    with_ends = [{"filter": {"field": end, "valid": True}} for end in ("low", "high")]
+    ends = {"y": y | {"field": "low"}, "y2": {"field": "high"}}
+    joined = {"y": y | {"field": "y"}, "strokeDash": dash, "detail": {"field": shape["field"], "type": "nominal"}}
+    point = {"y": y | {"field": "y"}, "shape": shape, "description": hover, "tooltip": hover}
+    return [
+        {"mark": _mark("rule", strokeWidth=1), "transform": with_ends, "encoding": at | ends | label},
+        {"mark": _mark("line", strokeWidth=1.5), "encoding": at | joined | label},
+        {"mark": _mark("point", filled=True, opacity=1, size=40), "encoding": at | point},
+    ]
+
+
+def _mark(kind: str, **settings: object) -> Spec:
+    return {"type": kind, "aria": True, **settings}
+
+
+def _legend(series: Sequence[Series], what: str) -> Spec:
+    """Return the encoding of the lines' colours, shapes or dashes."""
+    scale = {"domain": [line.label for line in series], "range": [getattr(line, what) for line in series]}
+    return {"field": "line", "type": "nominal", "scale": scale} | ({} if len(series) > 1 else {"legend": None})
 
 
 def reference_line(ends: Sequence[tuple[float, float]], x: Spec, y: Spec) -> Spec:

@@ -21,6 +21,7 @@ Spec: TypeAlias = dict[str, Any]
 Row: TypeAlias = dict[str, str | int | float | None]
 
 VEGA_LITE = "6.4"
+SCHEMA = f"https://vega.github.io/schema/vega-lite/v{VEGA_LITE[0]}.json"
 WIDTH = 244  # of a plot without its axis: four stand side by side on a wide page, one on a phone
 SCALE = 2  # pixels of a PNG for each unit of a chart
 PALETTE_SIZE = 64  # colours in a PNG, shades of the lines' edges included
@@ -52,6 +53,7 @@ CONFIG: Spec = {
         "gridOpacity": 0.12,
         "titleFontWeight": "normal",
         "aria": False,
+        "tickCount": 5,  # every label is measured, which takes half of the time of drawing
         # looking for labels that are too long, too close or beyond the edge measures them all, which takes long
         **dict.fromkeys(("labelOverlap", "labelBound", "labelFlush"), False),
         "labelLimit": 0,
@@ -69,19 +71,24 @@ class Series:
     """One line of a chart.
 
     Attributes:
-        label: Its name in the legend; lines of one label are one entry.
+        label: Its name in the legend.
         rows: Its points, in order: `x`, `y`, the interval's ends `low` and `high` (None for no interval), and `hover`, the text
             that hovering shows.
         colour: Of the line and its points.
         shape: Of the points; None for no points.
-        dash: Lengths of the line's dashes and gaps; None for no line.
+        dash: Lengths of the line's dashes and gaps.
     """
 
     label: str
     rows: list[Row]
     colour: str
     shape: str | None = "circle"
-    dash: Sequence[int] | None = (1, 0)
+    dash: Sequence[int] = (1, 0)
+
+    @property
+    def labelled_rows(self) -> list[Row]:
+        """Its points, with its label as `line`."""
+        return [{"line": self.label, **row} for row in self.rows]
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,7 @@ class Chart:
         """The picture as an SVG element without background, in the colour of the text around it."""
         import vl_convert
 
-        spec = self.spec | {"$schema": f"https://vega.github.io/schema/vega-lite/v{VEGA_LITE[0]}.json", "config": CONFIG}
+        spec = self.spec | {"$schema": SCHEMA, "config": CONFIG}
         return _short(without_controls(vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE)))
 
 

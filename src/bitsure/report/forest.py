@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from bitsure.results.verdict import INFERIOR, NON_INFERIOR, UNDECIDED, Decision
 
 WIDTH, ROW_HEIGHT = 222, 54  # of a panel; five stand side by side on a wide page, one on a phone
 TEXT = 13  # pixels high, as the page's tables
+EDGE = 9  # pixels between the outermost mark and the panel's edge
 MARK, TICK = 15, 18  # a row's mark lies this far below its middle, under its name and number, and is as high
 NO_MARGIN, MEAN = "no margin", "mean over tasks"
 OUTCOMES = {  # outcome → colour, shape
@@ -130,7 +132,7 @@ def _row(task: str, name: str, values: Mapping[str, Difference], metric: ForestM
     label, counts = MEAN if task == MACRO else without_controls(task), task not in verdict.excluded
     margins = verdict.margins if task == MACRO else verdict.tasks[task].margins
     if judged := margins.get(name):
-        value, low, high = (None if end is None else metric.worse * end for end in (judged.loss, judged.ci_low, judged.ci_high))
+        value, low, high = (_times(metric.worse, end) for end in (judged.loss, judged.ci_low, judged.ci_high))
         if metric.worse < 0:
             low, high = high, low
         return ForestRow(label, value, low, high, judged.n, BY_VERDICT[judged.verdict], counts)
@@ -140,44 +142,59 @@ def _row(task: str, name: str, values: Mapping[str, Difference], metric: ForestM
     return ForestRow(label, None, None, None, 0, NO_MARGIN, counts)
 
 
-def _forest_chart(panel: ForestPanel) -> Chart:
-    metric, rows, margin = panel.metric, panel.rows, panel.margin
-    known = [0.0, *(end for row in rows for end in (row.value, row.low, row.high) if end is not None)]
-    known += [] if margin is None else [1.3 * margin]
-    low, high = min(known), max(known)
-    room = 0.04 * (high - low) or 1.0
-    x = number_axis(
-        None, {"domain": [low - room, high + room], "nice": False}, tickCount=4, grid=False, labelFontSize=11, labelFlush=True
-    )
-    y = {"field": "row", "type": "ordinal", "axis": None}
-    layers = [_tick(x | {"datum": 0}, y, INK, FAINT)]
-    if margin is not None:
-        edge = x["scale"]["domain"][0 if margin < 0 else 1]
-        shade = {"type": "rect", "color": QUANTIZED, "opacity": 0.15, "height": TICK, "yOffset": MARK}
-        layers.append({"mark": shade, "encoding": {"x": x | {"datum": margin}, "x2": {"datum": edge}, "y": y}})
-        layers.append(_tick(x | {"datum": margin}, y, QUANTIZED, 1))
-    layers += _marks(x, y, margin is not None)
-    title = {"text": metric.title, "subtitle": "no margin" if margin is None else f"margin {margin:+g}"}
-    data = {"values": _table(rows)}
-    spec = {"title": title, "data": data, "width": WIDTH, "height": {"step": ROW_HEIGHT}, "layer": layers}
-    return Chart(spec, _finding(metric, rows, margin))
+def _times(sign: int, loss: float | None) -> float | None:
+    return None if loss is None else sign * loss + 0.0  # which makes −0 a 0
 
 
-def _table(rows: Sequence[ForestRow]) -> list[Row]:
-    columns = {
-        "row": range(len(rows)),
+def forest_rows(panel: ForestPanel) -> list[Row]:
+    """Return a panel as a table: a row a task, under the fields of `forest_layers` and `n`."""
+    rows = panel.rows
+    columns: dict[str, Sequence[object]] = {
         "task": [row.label for row in rows],
+        "change": [row.value for row in rows],
+        "ci_low": [row.low for row in rows],
+        "ci_high": [row.high for row in rows],
+        "margin": [panel.margin] * len(rows),
         "outcome": [row.outcome for row in rows],
+        "n": [row.n for row in rows],
         "numbers": [row.numbers for row in rows],
-        "value": [row.value for row in rows],
-        "low": [row.low for row in rows],
-        "high": [row.high for row in rows],
         "hover": [f"{row.name}: {row.numbers}, {row.outcome}, n = {row.n:,}" for row in rows],
     }
     return table(columns)
 
 
-def _marks(x: Spec, y: Spec, has_legend: bool) -> list[Spec]:
+def _forest_chart(panel: ForestPanel) -> Chart:
+    metric, margin = panel.metric, panel.margin
+    title = {"text": metric.title, "subtitle": "no margin" if margin is None else f"margin {margin:+g}"}
+    size = {"width": WIDTH, "height": {"step": ROW_HEIGHT}}
+    layers = forest_layers("task", () if margin is None else (math.copysign(1, margin),))
+    spec = {"title": title, "data": {"values": forest_rows(panel)}, **size, "layer": layers}
+    return Chart(spec, _finding(metric, panel.rows, margin))
+
+
+def forest_layers(heading: str, losses: Sequence[float]) -> list[Spec]:
+    """Return the layers of a forest plot of `forest_rows`: zero, the loss beyond the margin, then what stands in every row.
+
+    Args:
+        heading: The field that tells the rows apart and is their heading.
+        losses: The signs that a margin may have: −1 where a loss is a change below 0, +1 where it is one above 0; none for no
+            margins.
+    """
+    x = number_axis(None, {"zero": True, "nice": False, "padding": EDGE}, tickCount=4, grid=False, labelFontSize=11)
+    x["axis"]["labelFlush"] = True
+    y = {"field": heading, "type": "ordinal", "sort": None, "axis": None}
+    layers = [_tick(x | {"datum": 0}, y, INK, FAINT)]
+    for sign in losses:
+        beyond = {"filter": {"field": "margin", "lte" if sign < 0 else "gte": 0}}
+        shade = {"type": "rect", "color": QUANTIZED, "opacity": 0.15, "height": TICK, "yOffset": MARK}
+        ends = {"x": x | {"field": "margin"}, "x2": {"value": 0 if sign < 0 else "width"}, "y": y}
+        layers.append({"mark": shade, "transform": [beyond], "encoding": ends})
+    if losses:
+        layers.append(_tick(x | {"field": "margin"}, y, QUANTIZED, 1))
+    return [*layers, *_marks(heading, x, y, bool(losses))]
+
+
+def _marks(heading: str, x: Spec, y: Spec, has_legend: bool) -> list[Spec]:
     """Return the layers that stand in every row: interval, value, the task's name and the numbers."""
     colours, shapes = zip(*OUTCOMES.values(), strict=True)
     legend = {"orient": "bottom", "values": list(BY_VERDICT.values()), "labelFontSize": 12, "symbolSize": 50}
@@ -186,13 +203,13 @@ def _marks(x: Spec, y: Spec, has_legend: bool) -> list[Spec]:
     colour = of_outcome | {"scale": {"domain": list(OUTCOMES), "range": colours}}
     shape = of_outcome | {"scale": {"domain": list(OUTCOMES), "range": shapes}}
     hover = {"field": "hover", "type": "nominal"}
-    with_interval = [{"filter": {"field": end, "valid": True}} for end in ("low", "high")]
-    ends = {"x": x | {"field": "low"}, "x2": {"field": "high"}, "y": y, "color": colour}
-    value = {"x": x | {"field": "value"}, "y": y, "color": colour, "shape": shape, "description": hover, "tooltip": hover}
+    with_interval = [{"filter": {"field": end, "valid": True}} for end in ("ci_low", "ci_high")]
+    ends = {"x": x | {"field": "ci_low"}, "x2": {"field": "ci_high"}, "y": y, "color": colour}
+    value = {"x": x | {"field": "change"}, "y": y, "color": colour, "shape": shape, "description": hover, "tooltip": hover}
     return [
         {"mark": {"type": "rule", "strokeWidth": 2, "yOffset": MARK}, "transform": with_interval, "encoding": ends},
         {"mark": {"type": "point", "filled": True, "opacity": 1, "size": 70, "yOffset": MARK}, "encoding": value},
-        {"name": "task_names"} | _text("task", y, dy=-20, bold=True),
+        {"name": "task_names"} | _text(heading, y, dy=-20, bold=True),
         _text("numbers", y, dy=-4, bold=False),
     ]
 

@@ -16,6 +16,16 @@ function nearest(svg, x, y) {
   return best;
 }
 
+// The marks of a line begin their description with its name.
+function marksOf(picture, name) {
+  return [...picture.querySelectorAll("[aria-label]")].filter((mark) => `${mark.getAttribute("aria-label")}: `.startsWith(`${name}: `));
+}
+
+function toggle(key, marks) {
+  const off = key.classList.toggle("off");
+  for (const mark of marks) mark.style.display = off ? "none" : "";
+}
+
 for (const svg of document.querySelectorAll("figure svg")) {
   svg.addEventListener("pointermove", (event) => {
     const mark = nearest(svg, event.clientX, event.clientY);
@@ -27,15 +37,12 @@ for (const svg of document.querySelectorAll("figure svg")) {
     hover.style.top = `${event.clientY > box.height + 16 ? event.clientY - box.height - 10 : event.clientY + 16}px`;
   });
   svg.addEventListener("pointerleave", () => { hover.hidden = true; });
-  svg.querySelectorAll(".role-legend-entry .role-legend-label text").forEach((label, k) => {
-    if (!svg.querySelector(`[class*=" series${k}_"]`)) return;
-    label.classList.add("legend-entry");
-    label.setAttribute("pointer-events", "all");
-    label.addEventListener("click", () => {
-      svg.classList.toggle(`off-${k}`);
-      label.classList.toggle("off");
-    });
-  });
+  for (const key of svg.querySelectorAll(".role-legend-entry .role-legend-label text")) {
+    if (!marksOf(svg, key.textContent).length) continue;
+    key.classList.add("key");
+    key.setAttribute("pointer-events", "all");
+    key.addEventListener("click", () => toggle(key, marksOf(svg, key.textContent)));
+  }
 }
 
 // On a phone a page begins as a list of its sections; without this script all of them are open.
@@ -101,16 +108,9 @@ for (const table of document.querySelectorAll("table.filterable")) filterable(ta
 // The keys above a picture of several panels: a click hides what belongs to a key in all of them.
 for (const keys of document.querySelectorAll(".keys")) {
   for (const key of keys.querySelectorAll(".key")) {
-    const label = key.dataset.key;
     key.tabIndex = 0;
-    const toggle = () => {
-      const off = key.classList.toggle("off");
-      for (const mark of keys.nextElementSibling.querySelectorAll("[aria-label]")) {
-        const text = mark.getAttribute("aria-label");
-        if (text === label || text.startsWith(`${label}: `)) mark.style.display = off ? "none" : "";
-      }
-    };
-    key.addEventListener("click", toggle);
-    key.addEventListener("keydown", (event) => { if (event.key === "Enter") toggle(); });
+    const change = () => toggle(key, marksOf(keys.nextElementSibling, key.dataset.key));
+    key.addEventListener("click", change);
+    key.addEventListener("keydown", (event) => { if (event.key === "Enter") change(); });
   }
 }

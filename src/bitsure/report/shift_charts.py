@@ -87,5 +87,5 @@ def shift_panel(values: Mapping[str, Difference], groups: Groups, x: Spec, title
         "low": [change.ci_low for change in changes],
         "high": [change.ci_high for change in changes],
     }
-    layers += lines([Series(title, points(columns, hover), QUANTIZED)], x, y, panel="".join(filter(str.isalnum, title)))
+    layers += lines([Series(title, points(columns, hover), QUANTIZED)], x, y)
     return {"width": WIDTH / 2 - 42, "height": 180, "layer": layers}

@@ -1,20 +1,58 @@
 """A run's charts as W&B draws them itself, so that those of several runs lie over each other.
 
-They use the presets of custom charts that every W&B server has. The numbers are those of the page's charts.
+A run logs the tables of the page's charts, which presets that every W&B server has draw. The dashboard draws them as pages do.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bitsure.report.charts import Chart
-from bitsure.report.forest import ForestPanel, forest_panels
+from bitsure.report.charts import Chart, Row
+from bitsure.report.forest import ForestPanel, forest_panels, forest_rows
 from bitsure.report.report_contents import Report
 from bitsure.run.wandb_names import fit
 
-FOREST_COLUMNS = ("task", "change", "ci_low", "ci_high", "margin", "outcome", "n")
+
+@dataclass(frozen=True)
+class ChartPreset:
+    """How W&B draws a table by itself.
+
+    Attributes:
+        name: A preset that every W&B server has.
+        fields: Its fields → the table's columns.
+        columns: All columns of the table: those of the page's chart.
+    """
+
+    name: str
+    fields: Mapping[str, str]
+    columns: Sequence[str]
+
+    def draw(self, rows: Sequence[Row], **strings: str) -> Any:
+        """Return a chart as W&B logs it: the table, and how to draw it.
+
+        Args:
+            rows: Rows of the columns.
+            **strings: The preset's texts.
+        """
+        import wandb
+
+        table = wandb.Table(columns=list(self.columns), data=[[row[name] for name in self.columns] for row in rows])
+        return wandb.plot_table(self.name, table, dict(self.fields), strings)
+
+
+LINES = ChartPreset(
+    "wandb/lineseries/v0",
+    {"step": "x", "lineKey": "line", "lineVal": "y"},
+    ("line", "x", "y", "low", "high", "hover"),
+)
+FOREST = ChartPreset(
+    "wandb/bar/v0",
+    {"label": "task", "value": "change"},
+    ("task", "change", "ci_low", "ci_high", "margin", "outcome", "n", "numbers", "hover"),
+)
 
 
 class TrackedChart(ABC):
@@ -39,15 +77,8 @@ class LineChart(TrackedChart):
 
     def for_wandb(self) -> Any:
         """Return the chart, whose table has a row a point."""
-        import wandb
-
-        return wandb.plot.line_series(
-            xs=[[row["x"] for row in line.rows] for line in self.chart.series],
-            ys=[[row["y"] for row in line.rows] for line in self.chart.series],
-            keys=[line.label for line in self.chart.series],
-            title=self.title,
-            xname=self.chart.x_title,
-        )
+        rows = [row for line in self.chart.series for row in line.labelled_rows]
+        return LINES.draw(rows, title=self.title, xname=self.chart.x_title)
 
 
 @dataclass(frozen=True)
@@ -61,18 +92,11 @@ class ForestChart(TrackedChart):
     panel: ForestPanel
 
     def for_wandb(self) -> Any:
-        """Return the chart, whose table has a row a task, under FOREST_COLUMNS."""
-        import wandb
-
+        """Return the chart, whose table has a row a task."""
         margin = self.panel.margin
-        rows = [
-            [row.name, row.value, row.low, row.high, margin, row.outcome, row.n]
-            for row in self.panel.rows
-            if row.value is not None
-        ]
-        table = wandb.Table(columns=list(FOREST_COLUMNS), data=rows)
+        rows = [row for row in forest_rows(self.panel) if row["change"] is not None]
         title = f"Change in {self.panel.metric.title}" + ("" if margin is None else f", margin {margin:+g}")
-        return wandb.plot.bar(table, "task", "change", title=title)
+        return FOREST.draw(rows, title=title)
 
 
 def run_charts(report: Report) -> dict[str, TrackedChart]:

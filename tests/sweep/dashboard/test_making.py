@@ -19,7 +19,7 @@ from bitsure.run.logged_keys import write_keys
 from bitsure.run.tracking import track_run
 from bitsure.sweep.dashboard import making
 from bitsure.sweep.dashboard.dashboard_sections import SECTIONS, questions_table
-from bitsure.sweep.dashboard.panel import CONFIG, PRESETS, Charts, Columns, matching
+from bitsure.sweep.dashboard.panel import CONFIG, Charts, Columns, TrackedSweep, matching
 from tests.builders.answers import paired_runs
 from tests.builders.loopback_wandb import run_python, serve
 from tests.builders.offline_runs import read_back
@@ -65,7 +65,7 @@ def test_every_panel_of_a_cell_has_keys_that_a_run_logged(sweep):
     for section, panel in SHOWN:
         if isinstance(panel, Charts) and not section.of_sweep:
             drawn = stored["panels"][matching(panel.keys[0], known)[0]]["panel_config"]
-            assert (drawn["panelDefId"], drawn["fieldSettings"]) == (panel.preset, PRESETS[panel.preset])
+            assert (drawn["panelDefId"], drawn["fieldSettings"]) == (panel.preset.name, panel.preset.fields)
 
 
 def _is_known(key: str, stored: dict, known: set) -> bool:
@@ -101,6 +101,11 @@ def test_a_server_is_given_a_workspace_and_a_report_with_every_panel(sweep, tmp_
         ):
             task = TASK if section.title == "Texts" else "t"
             assert key.replace("config.provenance.", "config:provenance.value.").replace("<task>", task) in written, key
+    drawn = {panel["config"]["panelDefId"] for panel in panels if "panelDefId" in panel["config"]}
+    assert drawn == set(server.charts) and {name.rpartition("-")[0] for name in drawn} == {
+        "me/bitsure-lines",
+        "me/bitsure-forest",
+    }
     assert b"k" * 40 not in (folder / "libraries.log").read_bytes()
 
 
@@ -113,10 +118,23 @@ def test_without_a_login_or_the_package_the_command_says_what_to_do(sweep, monke
         making.make_dashboard(sweep[0])
 
 
+def _tracked(*keys: str, presets=None) -> TrackedSweep:
+    return TrackedSweep("me", "bitsure", "small", keys, presets or {})
+
+
+def test_a_server_without_presets_of_ones_own_draws_with_its_own():
+    forest = next(panel for _, panel in SHOWN if panel.question == "How far from the margins?")
+    [own], [builtin] = (
+        forest.panels(_tracked("forest/nll", presets=presets)) for presets in ({"wandb/bar/v0": "me/bitsure-forest-1"}, {})
+    )
+    assert own.chart_name == "me/bitsure-forest-1" and own.chart_fields["ci_low"] == "ci_low"
+    assert (builtin.chart_name, builtin.chart_fields) == ("wandb/bar/v0", {"label": "task", "value": "change"})
+
+
 def test_what_no_run_logged_has_no_panel():
     panels = {panel.question: panel for _, panel in SHOWN}
-    assert panels["Does confidence match accuracy?"].panels({"reliability"}) == []
-    assert panels["Is the cheapest to load the least sure?"].panels({"confidence/mean"}) == []
+    assert panels["Does confidence match accuracy?"].panels(_tracked("reliability")) == []
+    assert panels["Is the cheapest to load the least sure?"].panels(_tracked("confidence/mean")) == []
     task_keys = {"accuracy/mean/change", "accuracy/mean/change_ci_low", "accuracy/a/change", "accuracy/b/change"}
     assert matching("accuracy/<task>/change", task_keys) == ["accuracy/a/change", "accuracy/b/change"]
     text_keys = {"perplexity/text/c4/gptq", "perplexity/text/c4/gptq/change", "perplexity/text/c4/gptq/change_p_adjusted"}

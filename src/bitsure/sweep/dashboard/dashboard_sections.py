@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bitsure.report.figures import CONFIDENCE, DEFERRED
+from bitsure.run.tracked_charts import FOREST
 from bitsure.sweep.dashboard.panel import Bars, Charts, Columns, DashboardPanel, Pages, Scatter, Tables
 
 
@@ -31,7 +33,7 @@ SECTIONS = (
         (
             Columns("What may be shipped?", ("sweep/choice",)),
             Columns("Is it complete?", ("sweep/cells", "sweep/done", "sweep/not_done")),
-            Charts("What does each bit buy?", ("sweep/bits_true_label_prob", "sweep/bits_accuracy")),
+            Charts("What does each bit buy?", ("sweep/bits_true_label_prob", "sweep/bits_accuracy"), "bits per weight"),
             Charts(
                 "How do numbers go with size?",
                 (
@@ -40,6 +42,7 @@ SECTIONS = (
                     "sweep/scale_expected_calibration_error",
                     "sweep/scale_confidence",
                 ),
+                "parameters",
             ),
             Tables("What is each cell's verdict?", ("sweep/verdicts",)),
             Tables("What are the numbers?", ("sweep/table",)),
@@ -55,7 +58,7 @@ SECTIONS = (
             Bars("What changes?", ("true_label_prob/mean/change", "accuracy/mean/change", "nll/mean/change")),
             Bars("How many answers change?", ("flip_rate/mean", "kl_divergence/mean")),
             Bars("On which task?", ("true_label_prob/<task>/change", "accuracy/<task>/change")),
-            Charts("How far from the margins?", ("forest/accuracy", "forest/true_label_prob", "forest/nll"), "wandb/bar/v0"),
+            Charts("How far from the margins?", ("forest/accuracy", "forest/true_label_prob", "forest/nll"), preset=FOREST),
         ),
     ),
     DashboardSection(
@@ -74,10 +77,10 @@ SECTIONS = (
         "Confidence",
         False,
         (
-            Charts("Does confidence match accuracy?", ("reliability/<task>",)),
+            Charts("Does confidence match accuracy?", ("reliability/<task>",), CONFIDENCE),
             Bars("Is it calibrated?", ("expected_calibration_error/mean", "expected_calibration_error/mean/change")),
             Bars("How sure is it?", ("confidence/mean", "confidence/mean/change")),
-            Charts("Does asking full precision when unsure help?", ("deferral/<task>",)),
+            Charts("Does asking full precision when unsure help?", ("deferral/<task>",), DEFERRED),
         ),
     ),
     DashboardSection(

@@ -17,7 +17,9 @@ from bitsure.records.saved_run import is_sweep, wrong_directory
 from bitsure.results import check
 from bitsure.run.logged_keys import read_keys
 from bitsure.run.wandb_run import is_logged_in
+from bitsure.sweep.dashboard.chart_presets import register
 from bitsure.sweep.dashboard.dashboard_sections import SECTIONS, DashboardSection
+from bitsure.sweep.dashboard.panel import TrackedSweep
 from bitsure.sweep.report.cell_results import read_cells
 from bitsure.sweep.report.sweep_tracking import SWEEP, group_of
 
@@ -38,23 +40,6 @@ class Dashboard:
 
     workspace: str
     report: str
-
-
-@dataclass(frozen=True)
-class TrackedSweep:
-    """A sweep whose runs are logged.
-
-    Attributes:
-        entity: The W&B user or team.
-        project: The W&B project.
-        group: The runs' group.
-        keys: What the runs logged.
-    """
-
-    entity: str
-    project: str
-    group: str
-    keys: Collection[str]
 
 
 def make_dashboard(sweep_dir: Path) -> Dashboard:
@@ -82,8 +67,10 @@ def make_dashboard(sweep_dir: Path) -> Dashboard:
     with terminal.output_to(log_file), _refusals(log_file):
         import wandb
 
-        entity = tracking.entity or wandb.Api().default_entity
-    sweep = TrackedSweep(str(entity), tracking.project, group, keys)
+        api = wandb.Api()
+        entity = str(tracking.entity or api.default_entity)
+        presets = register(api, entity)
+    sweep = TrackedSweep(entity, tracking.project, group, keys, presets)
     workspace, report = build_workspace(sweep), build_report(sweep)
     with terminal.output_to(log_file), _refusals(log_file):
         address = str(report.save().url)  # first: it is refused where no run of the project was sent yet
@@ -126,7 +113,7 @@ def build_workspace(sweep: TrackedSweep) -> Any:
     sections = [
         workspaces.Section(name=section.title, panels=panels, is_open=True)
         for section in SECTIONS
-        if (panels := _panels(section, sweep.keys))
+        if (panels := _panels(section, sweep))
     ]
     columns = [column for section in SECTIONS for column in _columns(section, sweep.keys)]
     runs = workspaces.RunsetSettings(
@@ -152,7 +139,7 @@ def build_report(sweep: TrackedSweep) -> Any:
     )
     blocks: list[Any] = [reports.P(intro)]
     for section in SECTIONS:
-        panels, columns = _panels(section, sweep.keys), _columns(section, sweep.keys)
+        panels, columns = _panels(section, sweep), _columns(section, sweep.keys)
         if panels or columns:
             runs = _runset(sweep, section, columns)
             blocks += [reports.H2(section.title), reports.PanelGrid(runsets=[runs], panels=panels)]
@@ -184,12 +171,12 @@ def _columns(section: DashboardSection, keys: Collection[str]) -> list[str]:
     return [column for shown in section.shown for column in shown.columns(keys)]
 
 
-def _panels(section: DashboardSection, keys: Collection[str]) -> list[Any]:
+def _panels(section: DashboardSection, sweep: TrackedSweep) -> list[Any]:
     """Return a section's panels with their places: narrow ones side by side, wide ones below each other."""
     from wandb_workspaces.reports import v2 as reports
 
     narrow, wide = (
-        [panel for shown in section.shown if shown.is_wide == is_wide for panel in shown.panels(keys)]
+        [panel for shown in section.shown if shown.is_wide == is_wide for panel in shown.panels(sweep)]
         for is_wide in (False, True)
     )
     for panel, (x, y, w, h) in zip([*narrow, *wide], _places(len(narrow)), strict=False):

@@ -4,18 +4,34 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from bitsure.run.tracked_charts import LINES, ChartPreset
 from bitsure.run.tracked_numbers import MEAN
 
 TASK = "<task>"  # in a key: any task
 CONFIG = "config."  # what the name of a setting begins with, where a panel shows one
 MOST_BARS = 100  # runs in a bar chart, where W&B would show ten
-PRESETS = {  # presets of custom charts that every W&B server has → their fields, by the tables that the charts are logged with
-    "wandb/lineseries/v0": {"step": "step", "lineKey": "lineKey", "lineVal": "lineVal"},
-    "wandb/bar/v0": {"label": "task", "value": "change"},
-}
+
+
+@dataclass(frozen=True)
+class TrackedSweep:
+    """A sweep whose runs are logged.
+
+    Attributes:
+        entity: The W&B user or team.
+        project: The W&B project.
+        group: The runs' group.
+        keys: What the runs logged.
+        presets: Presets that take the place of W&B's own, by the latter's names.
+    """
+
+    entity: str
+    project: str
+    group: str
+    keys: Collection[str]
+    presets: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -33,12 +49,8 @@ class DashboardPanel(ABC):
     is_wide: ClassVar[bool] = False  # takes the whole width of a report
 
     @abstractmethod
-    def panels(self, keys: Collection[str]) -> list[Any]:
-        """Return its panels, of wandb_workspaces' kinds.
-
-        Args:
-            keys: What the runs logged. A panel that none of them has anything for is left out.
-        """
+    def panels(self, sweep: TrackedSweep) -> list[Any]:
+        """Return its panels, of wandb_workspaces' kinds, without those that no run has anything for."""
 
     def columns(self, keys: Collection[str]) -> list[str]:
         """Return the columns of the run table that it shows, as W&B names them; most panels show none."""
@@ -71,13 +83,13 @@ class Bars(DashboardPanel):
 
     kind: ClassVar[str] = "bar chart"
 
-    def panels(self, keys: Collection[str]) -> list[Any]:
+    def panels(self, sweep: TrackedSweep) -> list[Any]:
         """Return a bar chart of each key."""
         from wandb_workspaces.reports import v2 as reports
 
         return [
             reports.BarPlot(title=f"{self.question} {key}", metrics=[key], max_bars_to_show=MOST_BARS)
-            for key in self.logged(keys)
+            for key in self.logged(sweep.keys)
         ]
 
 
@@ -88,41 +100,43 @@ class Scatter(DashboardPanel):
     kind: ClassVar[str] = "scatter plot"
     log_x: bool = False
 
-    def panels(self, keys: Collection[str]) -> list[Any]:
+    def panels(self, sweep: TrackedSweep) -> list[Any]:
         """Return a scatter plot for each key that is up."""
         from wandb_workspaces.reports import v2 as reports
 
         x = self.keys[0]
-        if not (x.startswith(CONFIG) or x in keys):
+        if not (x.startswith(CONFIG) or x in sweep.keys):
             return []
         across = reports.Config(x.removeprefix(CONFIG)) if x.startswith(CONFIG) else reports.SummaryMetric(x)
         return [
             reports.ScatterPlot(title=self.question, x=across, y=reports.SummaryMetric(key), log_x=self.log_x)
             for key in self.keys[1:]
-            if key in keys
+            if key in sweep.keys
         ]
 
 
 @dataclass(frozen=True)
 class Charts(DashboardPanel):
-    """Charts that runs log with one of W&B's own presets; those of the runs that are shown lie over each other."""
+    """Charts of tables that runs log; those of the runs that are shown lie over each other."""
 
     kind: ClassVar[str] = "custom chart"
-    preset: str = "wandb/lineseries/v0"
-    strings: Mapping[str, str] = field(default_factory=dict)
+    x_title: str = ""
+    preset: ChartPreset = LINES
 
-    def panels(self, keys: Collection[str]) -> list[Any]:
-        """Return a custom chart of each key."""
+    def panels(self, sweep: TrackedSweep) -> list[Any]:
+        """Return a custom chart of each key, as the page draws it or as W&B does."""
         from wandb_workspaces.reports import v2 as reports
 
+        builtin = self.preset
+        own = sweep.presets.get(builtin.name)
         return [
             reports.CustomChart(
                 query={"summaryTable": {"tableKey": f"{key}_table"}},
-                chart_name=self.preset,
-                chart_fields=PRESETS[self.preset],
-                chart_strings={"title": f"{self.question} {key}", **self.strings},
+                chart_name=own or builtin.name,
+                chart_fields={name: name for name in builtin.columns} if own else dict(builtin.fields),
+                chart_strings={"title": f"{self.question} {key}", "xname": self.x_title},
             )
-            for key in self.logged(keys)
+            for key in self.logged(sweep.keys)
         ]
 
 
@@ -133,11 +147,11 @@ class Tables(DashboardPanel):
     kind: ClassVar[str] = "table"
     is_wide: ClassVar[bool] = True
 
-    def panels(self, keys: Collection[str]) -> list[Any]:
+    def panels(self, sweep: TrackedSweep) -> list[Any]:
         """Return a table of each key."""
         from wandb_workspaces.reports import v2 as reports
 
-        return [reports.WeavePanelSummaryTable(table_name=key) for key in self.logged(keys)]
+        return [reports.WeavePanelSummaryTable(table_name=key) for key in self.logged(sweep.keys)]
 
 
 @dataclass(frozen=True)
@@ -147,11 +161,11 @@ class Pages(DashboardPanel):
     kind: ClassVar[str] = "media panel"
     is_wide: ClassVar[bool] = True
 
-    def panels(self, keys: Collection[str]) -> list[Any]:
+    def panels(self, sweep: TrackedSweep) -> list[Any]:
         """Return one panel for all keys."""
         from wandb_workspaces.reports import v2 as reports
 
-        shown = self.logged(keys)
+        shown = self.logged(sweep.keys)
         return [reports.MediaBrowser(title=self.question, media_keys=shown, num_columns=1)] if shown else []
 
 
@@ -161,7 +175,7 @@ class Columns(DashboardPanel):
 
     kind: ClassVar[str] = "run table columns"
 
-    def panels(self, keys: Collection[str]) -> list[Any]:
+    def panels(self, sweep: TrackedSweep) -> list[Any]:
         """Return none: the run table has the columns."""
         return []
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bitsure.base.plain_text import without_controls
-from bitsure.report.chart_layers import COLOURS, DASHES, SHAPES, number_axis
+from bitsure.report.chart_layers import COLOURS, DASHES, SHAPES, line_marks, number_axis
 from bitsure.report.charts import INK, Row, Series, Spec, table
 from bitsure.report.tables import number
 from bitsure.sweep.report.picture import LegendKey
@@ -69,9 +69,7 @@ def size_keys(sizes: Sequence[str], others: Sequence[str] = ("",)) -> list[Legen
 
 
 def line_layers(points: Sequence[LinePoint], keys: Sequence[LegendKey], x: Spec, y: Spec, joined: bool = True) -> list[Spec]:
-    """Return the layers of lines: intervals, lines, points.
-
-    Each mark's description begins with its label, by which the page hides it.
+    """Return the layers of lines, as in `chart_layers.line_marks`.
 
     Args:
         points: The points of all lines.
@@ -81,7 +79,6 @@ def line_layers(points: Sequence[LinePoint], keys: Sequence[LegendKey], x: Spec,
         joined: Whether lines join the points.
     """
     lines = list(dict.fromkeys(without_controls(point.line) for point in points))
-    rows = _rows(points)
     domain = [without_controls(key.label) for key in keys]
     of_key = {"field": "key", "type": "nominal"}
     legend: Spec = {} if len(keys) > 1 else {"legend": None}
@@ -89,18 +86,8 @@ def line_layers(points: Sequence[LinePoint], keys: Sequence[LegendKey], x: Spec,
     dash = of_key | legend | {"scale": {"domain": domain, "range": [list(key.dash) for key in keys]}}
     shape: Spec = {"field": "line", "type": "nominal", "scale": {"domain": lines, "range": _repeated(SHAPES, len(lines))}}
     shape |= {} if len(lines) > 1 else {"legend": None}
-    at = {"x": x | {"field": "x"}, "color": colour}
-    name = {"description": of_key}
-    hover = {"field": "hover", "type": "nominal"}
-    with_ends = [row for row in rows if row["low"] is not None and row["high"] is not None]
-    ends = {"y": y | {"field": "low"}, "y2": {"field": "high"}}
-    point = {"y": y | {"field": "y"}, "shape": shape, "description": hover, "tooltip": hover}
-    layers: list[Spec] = [{"data": {"values": with_ends}, "mark": _mark("rule", strokeWidth=1), "encoding": at | ends | name}]
-    if joined:
-        line = {"y": y | {"field": "y"}, "strokeDash": dash, "detail": {"field": "line", "type": "nominal"}}
-        layers.append({"data": {"values": rows}, "mark": _mark("line", strokeWidth=1.5), "encoding": at | line | name})
-    mark = _mark("point", filled=True, opacity=1, size=40)
-    return [*layers, {"data": {"values": rows}, "mark": mark, "encoding": at | point}]
+    rule, line, point = line_marks(x, y, colour, dash, shape)
+    return [{"data": {"values": _rows(points)}, "layer": [rule, line, point] if joined else [rule, point]}]
 
 
 def series_of(points: Sequence[LinePoint], keys: Sequence[LegendKey]) -> list[Series]:
@@ -116,10 +103,6 @@ def series_of(points: Sequence[LinePoint], keys: Sequence[LegendKey]) -> list[Se
         )
         for key, line in names
     ]
-
-
-def _mark(kind: str, **settings: object) -> Spec:
-    return {"type": kind, "aria": True, **settings}
 
 
 def _rows(points: Sequence[LinePoint]) -> list[Row]:
