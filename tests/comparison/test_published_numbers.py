@@ -41,13 +41,18 @@ def beside(model="opt-125m", quant=W4, task="lambada_openai", metric="accuracy",
 
 def test_the_table_is_what_the_papers_print():
     values = {(row.model, row.setting, row.task): row.value for row in published_rows()}
-    assert len(values) == len(published_rows()) == 25 + 8 + 4 + 28 + 11 + 4
+    assert len(values) == len(published_rows()) == 25 + 8 + 4 + 28 + 11 + 4 + 76 + 27 + 12 + 6
     assert values["opt-125m", "W3", "lambada_openai"] == 18.61
     assert values["llama-2-7b-chat", "W4A4", "hellaswag"] == 30.12 and values["llama-2-7b-chat", "KV2", "hellaswag"] == 42.70
     assert values["llama-2-70b", "QLLM W4A4", "wikitext"] == 7
     assert values["llama-2-70b", "QLLM W4A4", "text/wikitext2/gptq"] == 7
     assert values["llama-7b", "3g128-GPTQ", "text/wikitext2/gptq"] == 6.61
     assert values["mistral-7b-v0.1", "GPTQ 4 bits", "boolq"] == 41.75
+    assert (values["opt-125m", "RTN 3 bits", "text/wikitext2/gptq"], values["bloom-176b", "full", "text/c4/gptq"]) == (
+        1300,
+        11.71,
+    )
+    assert values["llama-2-7b", "GPTQ w3a16g128, calibrated on C4", "text/c4/gptq"] == 8.385
     assert values["bloom-7b1", "full precision", "xstorycloze_en"] == 5.53
 
 
@@ -132,21 +137,32 @@ def test_activations_keys_and_values_count_too(quant, setting):
 
 
 def beside_text(task, **changes):
-    cut = {"protocol": "gptq", "window": 2048, "stride": None, "limit": None, "bos": "none", "windows": 1, "tokens": 9}
+    cut = {
+        "protocol": "gptq",
+        "window": 2048,
+        "stride": None,
+        "limit": None,
+        "bos": "before the text",
+        "windows": 1,
+        "tokens": 9,
+    }
     text = TextOrigin(task=task, sha256="a", origin={}, **cut | changes)
     quant = {"method": "rtn", **asdict(Rtn(4, -1, False))}
     return find_published("llama-7b", quant, {"limit": 9}, *[{task: {"perplexity": number(5.7)}}] * 2, text=text)
 
 
 def test_a_text_s_numbers_stand_beside_those_of_its_protocol():
-    full, quantized = beside_text("text/wikitext2/gptq")
-    assert (full.published, full.differs, quantized.published, quantized.differs) == (5.68, [], 6.29, [])
-    assert "few-shot examples 0" not in quantized.same
+    numbers = beside_text("text/wikitext2/gptq")
+    assert [(number.published, number.differs) for number in numbers] == [(5.68, []), (6.29, []), (5.67, []), (6.28, [])]
+    assert "few-shot examples 0" not in numbers[1].same
+    assert {number.published for number in beside_text("text/c4/gptq")} == {7.05, 7.7}
     shorter = beside_text("text/wikitext2/gptq", window=640, limit=8192)[0]
     assert shorter.differs == ["windows of 640 tokens instead of 2,048", "the first 8,192 tokens alone"]
     other = beside_text("text/wikitext2/llamacpp", window=512)[0]
     assert (other.task, other.published) == ("text/wikitext2/llamacpp", 5.68)
     assert other.differs == ["the protocol llamacpp instead of gptq", "windows of 512 tokens instead of 2,048"]
+    without = beside_text("text/wikitext2/gptq", bos="none")[0]
+    assert without.differs == ["BOS none instead of before the text"]
     assert beside_text("text/local/gptq") == []
 
 
@@ -202,7 +218,12 @@ def test_numbers_that_a_run_does_not_have_are_left_out():
 
 def test_every_task_of_the_table_is_of_the_harness_or_the_study():
     known = yaml.safe_load((CONF / "task" / "paper.yaml").read_text())["names"]
-    assert {row.task for row in published_rows()} <= {*known, "lambada_openai", "wikitext", "text/wikitext2/gptq"}
+    assert {row.task for row in published_rows()} <= {
+        *known,
+        "lambada_openai",
+        "wikitext",
+        *(f"text/{text}/gptq" for text in ("wikitext2", "c4", "ptb")),
+    }
 
 
 @pytest.fixture

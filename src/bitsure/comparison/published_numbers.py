@@ -3,7 +3,8 @@
 Each row of published.csv is one number: the model by its name in conf/model; the bits of weights, of activations, and of keys
 and values (16: not quantized); group size (−1: a row, token or head; 0: a tensor) and symmetry of each, and the rounding of the
 weights, empty where the source does not say; the harness's name of the task, or `text/<name>/<protocol>`; the metric by its
-name here; the value as printed, which is `scale` times the metric; its source, and what to know of it.
+name here; the value as printed, which is `scale` times the metric; where BOS stands in a text, in the words of
+`TextOrigin.bos`, empty for tasks and where it is not known; its source, and what to know of it.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class PublishedRow(RoundingColumns):
     value: float
     scale: float
     num_fewshot: int | None
+    bos: str | None
     source: str
     note: str
 
@@ -228,6 +230,8 @@ def _cut_differently(row: PublishedRow, task: str, text: TextOrigin | None) -> l
     published, own = (name.rpartition("/")[2] for name in (row.task, task))
     if own != published:
         differs.append(f"the protocol {own} instead of {published}")
+    if text and row.bos and text.bos != row.bos:
+        differs.append(f"BOS {text.bos} instead of {row.bos}")
     if text and text.window != PUBLISHED_WINDOW:
         differs.append(f"windows of {text.window:,} tokens instead of {PUBLISHED_WINDOW:,}")
     if text and text.limit:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from bitsure.base.errors import UserError, at_least, one_of
 
 NO_TEXT = "none"  # the name of the option that scores none
+OF_TASKS = "tasks"  # the name of the option that scores the prompts and right answers of the run's tasks
 PROTOCOLS = ("gptq", "llamacpp", "harness", "strided")
 FEWEST_TOKENS = 2  # of a window: one that is read, and one that is scored
 
@@ -57,6 +58,14 @@ class TextSettings:
             if self.path is not None:
                 raise UserError(f"text=none text.path={self.path}: no text is scored. Add text=local to score this one.")
             return
+        if self.is_of_tasks:
+            changed = [field.name for field in fields(self)[1:] if getattr(self, field.name) != field.default]
+            if changed:
+                raise UserError(
+                    f"text=tasks: text.{changed[0]} has no effect, since prompts and answers are scored as the tasks put them. "
+                    "Leave it out; task.limit takes fewer questions."
+                )
+            return
         if self.path is None and (self.repo is None or self.file is None):
             raise UserError("text: needs text.path=FILE. Example: text=local text.path=my.txt")
 
@@ -64,3 +73,8 @@ class TextSettings:
     def is_scored(self) -> bool:
         """Whether there is a text to score."""
         return self.name != NO_TEXT
+
+    @property
+    def is_of_tasks(self) -> bool:
+        """Whether the text is the prompts and right answers of the run's tasks."""
+        return self.name == OF_TASKS

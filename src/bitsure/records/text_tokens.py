@@ -16,7 +16,7 @@ from bitsure.results import check
 
 TEXT_SCHEMA = pa.schema(
     [
-        ("task", pa.string()),  # text/<name>/<protocol>
+        ("task", pa.string()),  # text/<name>/<protocol>, text/<task>/prompts or text/<task>/answers
         ("document", pa.int32()),  # from 0
         ("position", pa.int64()),  # in the document, in tokens from 0
         ("window", pa.int32()),  # of the model's inputs, from 0

@@ -86,9 +86,9 @@ class TextOrigin(Result):
     """The text that was scored token by token, and how it was cut."""
 
     task: str
-    """What metrics.json calls it: `text/<name>/<protocol>`."""
+    """What metrics.json calls it: `text/<name>/<protocol>`; `text/tasks` for all of `text/<task>/prompts` and `/answers`."""
     protocol: str
-    """How it is tokenized and cut into windows; docs/text.md says what each protocol does."""
+    """How it is tokenized and cut into windows; docs/text.md says what each protocol does. `tasks`: as each task does."""
     window: int
     """The most tokens of a window."""
     stride: int | None
@@ -102,9 +102,9 @@ class TextOrigin(Result):
     tokens: Integer
     """How many tokens were scored."""
     sha256: str
-    """The SHA-256 of the file."""
+    """The SHA-256 of the file; of prompts and answers, of what identifies the tasks' questions."""
     origin: dict[str, Any]
-    """Where the file came from."""
+    """Where the file came from; of prompts and answers, `data` says it."""
 
 
 class Provenance(Result):

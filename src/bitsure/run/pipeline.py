@@ -169,7 +169,8 @@ def _score_text(
     if prepared.text is None:
         return SCHEMA.empty_table()
     file.parent.mkdir(exist_ok=True)
-    tokens, made_from = prepared.text.score(model, checkpoint, label), prepared.text.made_from(model)
+    tokens = prepared.text.score(model, checkpoint, label)
+    made_from = prepared.text.made_from(model, tokens)
     write_text_tokens(file, tokens, made_from)
     return text_units(tokens, made_from)
 
@@ -203,7 +204,7 @@ def _costs(prepared: PreparedRun, quantized: QuantizedRun | None) -> Costs:
 
 
 def _scoring_costs(prepared: PreparedRun, model: ScoredModel) -> ScoringCosts | None:
-    of_text = {prepared.text.task: prepared.text.cost(model)} if prepared.text else {}
+    of_text = {prepared.text.text.task: prepared.text.cost(model)} if prepared.text else {}
     return total_costs(prepared.scorer.costs(model) | of_text)
 
 

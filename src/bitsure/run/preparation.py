@@ -25,6 +25,7 @@ from bitsure.run.wandb_run import check_login
 from bitsure.scoring.question_source import locate_questions
 from bitsure.scoring.scored_model import ScoredModel
 from bitsure.scoring.scorer import Scorer
+from bitsure.scoring.texts.task_prompts import TaskPrompts
 from bitsure.scoring.texts.text_files import locate_text_file
 from bitsure.scoring.texts.text_scorer import TextScorer
 from bitsure.tasks.harness_names import check_task_names
@@ -101,7 +102,7 @@ def prepare(config: Config, log_file: Path, memo: Memo, on_wait: Callable[[float
             memo(log.warning, "calibration text: %s", text.name)
     questions = memo(locate_questions, config.task, mirror)
     scorer = Scorer(questions, config.scoring, dtype, store, log_file)
-    scored_text = memo(locate_text_file, config.text, mirror, store)
+    scored_text = TaskPrompts(scorer) if config.text.is_of_tasks else memo(locate_text_file, config.text, mirror, store)
     text_scorer = TextScorer(scored_text, scorer.setup, source, store, log_file) if scored_text else None
     return PreparedRun(source, dtype, plan, scorer, text_scorer, store, log_file)
 

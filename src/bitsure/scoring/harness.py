@@ -175,6 +175,35 @@ def evaluate_tasks(
     Raises:
         UserError: If the harness's own accuracy of a question, or its log-likelihood of a text, is not the record's.
     """
+    records, prompts = [], []
+    for name, samples in ask_questions(loaded, lm, task, journal).items():
+        harness_task = loaded.tasks[name]
+        kind = kind_of(harness_task)
+        warn_of_repeated_questions(name, harness_task, task.exclude_question)
+        if samples and not kind.has_check(samples[0]):
+            log.warning("task %s has no metric acc: our accuracy of it is not checked against the harness's", name)
+        for sample in samples:
+            record = _record(name, sample, kind.question(name, harness_task, sample), lm.scored)
+            kind.check_agreement(record, sample)
+            records.append(record)
+            prompts.append(kind.prompt(sample))
+    return records, prompts
+
+
+def ask_questions(
+    loaded: LoadedTasks, lm: HookedLM, task: TaskSettings, journal: Journal | None = None
+) -> dict[str, list[Sample]]:
+    """Have the harness ask all questions of tasks; what the model answered stands in `lm.scored`.
+
+    Args:
+        loaded: The tasks, with their data.
+        lm: The model.
+        task: How the questions are put.
+        journal: Has what an interrupted process scored, and receives what is scored now.
+
+    Returns:
+        Task → what the harness logs of each question.
+    """
     lm.begin(journal)
     with repeatable_draws(loaded.tasks.values(), task.seed):
         results = evaluate(
@@ -187,21 +216,11 @@ def evaluate_tasks(
             apply_chat_template=task.chat_template,
             fewshot_as_multiturn=task.chat_template,  # the harness's own default with a template
         )
-    records, prompts = [], []
-    for name, of_every_filter in results["samples"].items():
-        # Each of a task's filters has every question; a filter changes answers that are generated, none here.
-        samples = [sample for sample in of_every_filter if sample["filter"] == of_every_filter[0]["filter"]]
-        harness_task = loaded.tasks[name]
-        kind = kind_of(harness_task)
-        warn_of_repeated_questions(name, harness_task, task.exclude_question)
-        if samples and not kind.has_check(samples[0]):
-            log.warning("task %s has no metric acc: our accuracy of it is not checked against the harness's", name)
-        for sample in samples:
-            record = _record(name, sample, kind.question(name, harness_task, sample), lm.scored)
-            kind.check_agreement(record, sample)
-            records.append(record)
-            prompts.append(kind.prompt(sample))
-    return records, prompts
+    # Each of a task's filters has every question; a filter changes answers that are generated, none here.
+    return {
+        name: [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
+        for name, samples in results["samples"].items()
+    }
 
 
 def _record(name: str, sample: Sample, question: Question, scored: Mapping[tuple[str, ...], Scored]) -> Record:

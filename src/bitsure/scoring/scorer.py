@@ -81,6 +81,15 @@ class Scorer:
         """Load and check the tasks that the store has no whole records of; the memo has those that other cells loaded."""
         self._load_tasks(self.missing(model, to_read=True), memo)
 
+    def load_tasks(self, memo: Memo) -> list[LoadedTasks]:
+        """Return all tasks with their data; the memo has those that other cells loaded."""
+        self._load_tasks(self.questions.task.names, memo)
+        return [self._loaded[name] for name in self.questions.task.names]
+
+    def questions_key(self, name: str) -> dict[str, object]:
+        """Return what identifies a task's questions and their prompts, as far as its data was read before."""
+        return self.questions.key(self._files.contents(name))
+
     def score(self, model: ScoredModel, checkpoint: Callable[[], Path] | None, label: str) -> pa.Table:
         """Return the records of all questions, in the order of the tasks; new ones are kept in the store, task by task.
 
@@ -136,7 +145,7 @@ class Scorer:
             "format": FORMAT,
             **model.key,
             "task": name,
-            **self.questions.key(self._files.contents(name)),
+            **self.questions_key(name),
             **self.setup.key(quantized=model.weights is not None),
         }
 
@@ -144,8 +153,7 @@ class Scorer:
         """Return the key of the hash of a task's prompts: what makes them, which is the same for all quantizers."""
         tokenizer = {"model": model.source.fingerprint} if self.questions.task.chat_template else {}
         libraries = self.setup.key(quantized=False)["libraries"]
-        questions = self.questions.key(self._files.contents(name))
-        return {"format": FORMAT, **tokenizer, "task": name, **questions, "libraries": libraries}
+        return {"format": FORMAT, **tokenizer, "task": name, **self.questions_key(name), "libraries": libraries}
 
     def _find(self, model: ScoredModel, name: str, to_read: bool) -> Path | None:
         """Return where the store keeps a task's records; None if it has none, or if they are of other prompts.

@@ -42,6 +42,8 @@ class TaskKind(ABC):
 
     output_type: ClassVar[str]
     """The harness's name for the kind."""
+    has_prompt: ClassVar[bool] = True
+    """Whether something stands before what is scored."""
 
     @abstractmethod
     def question(self, name: str, task: HarnessTask, sample: Sample) -> Question:
@@ -155,6 +157,7 @@ class WholeText(TaskKind):
     """Whole texts, every token of which is scored."""
 
     output_type = "loglikelihood_rolling"
+    has_prompt = False
 
     @override
     def question(self, name: str, task: HarnessTask, sample: Sample) -> Question:

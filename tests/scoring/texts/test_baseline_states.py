@@ -8,19 +8,13 @@ from pathlib import Path
 import pytest
 
 from bitsure.base.store import Store
-from bitsure.config.schema import ModelSettings, ScoringSettings
-from bitsure.models.locate import locate_model
+from bitsure.config.schema import ScoringSettings
 from bitsure.scoring.scored_model import LoadedModel, LocalSetup, ScoredModel
 from bitsure.scoring.texts import baseline_states
 from bitsure.scoring.texts.text_files import locate_text_file
 from bitsure.scoring.texts.text_pass import TextModel
 from bitsure.scoring.texts.text_scorer import TextScorer
 from tests.builders.texts import text_settings, write_documents
-
-
-@pytest.fixture
-def source(tiny_model):
-    return locate_model(ModelSettings(path=str(tiny_model)), None)
 
 
 @pytest.fixture

@@ -21,19 +21,19 @@ def test_a_txt_is_one_document_and_a_jsonl_one_a_line(tmp_path):
     assert locate_text_file(text_settings(write_documents(tmp_path, ["one", "two"])), None).read().documents == ["one", "two"]
 
 
-def test_a_changed_file_has_another_key(tmp_path):
+def test_a_changed_file_has_another_key(source, tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("one")
-    before = locate_text_file(text_settings(path), None).key
+    before = locate_text_file(text_settings(path), None).identity(source)
     path.write_text("two")
-    assert locate_text_file(text_settings(path), None).key != before
+    assert locate_text_file(text_settings(path), None).identity(source) != before
 
 
-def test_the_same_content_read_otherwise_or_called_otherwise_has_another_key(tmp_path):
+def test_the_same_content_read_otherwise_or_called_otherwise_has_another_key(source, tmp_path):
     lines, whole = write_documents(tmp_path), tmp_path / "whole.txt"
     whole.write_bytes(lines.read_bytes())
     texts = [text_settings(lines), text_settings(whole), replace(text_settings(lines), name="mine")]
-    keys = [locate_text_file(text, None).key for text in texts]
+    keys = [locate_text_file(text, None).identity(source) for text in texts]
     assert keys[0] != keys[1]
     assert keys[0] != keys[2]
 

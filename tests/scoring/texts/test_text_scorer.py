@@ -49,7 +49,7 @@ def test_rows_are_made_once(tiny_model, tmp_path, passes):
     again, model = scorer(tiny_model, tmp_path)
     assert again.score(model, None, "full precision").equals(rows)
     assert not passes
-    assert again.made_from(model)[again.task]["vocabulary"] == len(again.source.load_tokenizer())
+    assert again.made_from(model, rows)["text/local/gptq"]["vocabulary"] == len(again.source.load_tokenizer())
     origin = again.origin(model)
     assert (origin.tokens, origin.windows, origin.window) == (len(rows), rows["window"][-1].as_py() + 1, 32)
 
@@ -92,12 +92,13 @@ def test_a_window_longer_than_the_context_is_refused(tiny_model, tmp_path):
 
 
 def test_a_window_that_is_not_given_is_never_longer_than_the_context(tiny_model, tmp_path):
-    assert scorer(tiny_model, tmp_path, window=None)[0].windows.window == 1024
-    assert scorer(tiny_model, tmp_path, window=None, protocol="llamacpp")[0].windows.window == 512
+    for protocol, expected in (("gptq", 1024), ("llamacpp", 512)):
+        text, model = scorer(tiny_model, tmp_path, window=None, protocol=protocol)
+        assert text.key(model)["text"]["window"] == expected
 
 
 def test_a_protocol_of_one_s_own_is_a_part_of_the_key(tiny_model, tmp_path):
     text, model = scorer(tiny_model, tmp_path, protocol="tests.scoring.texts.test_protocols.MyProtocol")
-    assert text.task == "text/local/MyProtocol"
+    assert text.text.task == "text/local/MyProtocol"
     assert text.key(model)["text"]["code"]
     assert replace(text.text.settings, protocol="gptq").protocol not in str(text.key(model)["text"])

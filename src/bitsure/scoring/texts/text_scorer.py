@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bitsure.base import terminal
-from bitsure.base.errors import UserError
-from bitsure.base.files import atomic_path, hash_file
+from bitsure.base.files import atomic_path
 from bitsure.base.memo import Memo
 from bitsure.base.progress import progress
 from bitsure.base.resources import measured
 from bitsure.base.store import Store
 from bitsure.base.work import EntryCost, read_cost, scoring_work, write_cost
-from bitsure.models.facts import context_length, vocabulary_size
+from bitsure.models.facts import vocabulary_size
 from bitsure.models.locate import Source
 from bitsure.models.size import parameters_of
 from bitsure.records.text_tokens import TEXT_SCHEMA, read_text_tokens, write_text_tokens
@@ -31,8 +28,7 @@ from bitsure.results import read, write
 from bitsure.results.run_files import TextOrigin
 from bitsure.scoring.scored_model import LocalSetup, ScoredModel, version
 from bitsure.scoring.texts.baseline_states import BaselineStates
-from bitsure.scoring.texts.text_files import ScoredText
-from bitsure.scoring.texts.text_protocol import WindowSettings, make_protocol
+from bitsure.scoring.texts.text_source import TextSource
 from bitsure.scoring.texts.tokenized_text import TextWindow, TokenizedText
 
 if TYPE_CHECKING:
@@ -44,7 +40,6 @@ FORMAT = 2  # of a text's rows in the store; one more whenever our code would ma
 KIND = "texts"  # of the store's entries
 FILE, ORIGIN_FILE = "texts.parquet", "origin.json"
 LIBRARIES = ("torch", "transformers", "tokenizers")
-DEFAULT_CONTEXT = 2048  # where a model does not say its own; the harness's
 
 
 class TextScorer:
@@ -58,41 +53,15 @@ class TextScorer:
         log_file: Where the output of libraries goes.
     """
 
-    def __init__(self, text: ScoredText, setup: LocalSetup, source: Source, store: Store, log_file: Path) -> None:
+    def __init__(self, text: TextSource, setup: LocalSetup, source: Source, store: Store, log_file: Path) -> None:
         self.text, self.setup, self.source, self.store, self.log_file = text, setup, source, store, log_file
-        self._protocol = make_protocol(text.settings)
         self._tokenized: TokenizedText | None = None
 
-    @property
-    def task(self) -> str:
-        """What metrics.json calls the text."""
-        return self.text.task
-
-    @cached_property
-    def windows(self) -> WindowSettings:
-        """The size of windows, and the rest of what decides them.
-
-        Raises:
-            UserError: If `text.window` is more than the model's context.
-        """
-        settings, context = self.text.settings, context_length(self.source.path)
-        if settings.window is not None and context is not None and settings.window > context:
-            raise UserError(
-                f"text.window={settings.window}: {self.source.name} reads {context:,} tokens at most. Give as many or fewer; "
-                "left out, it is the protocol's own or the model's context, whichever is smaller."
-            )
-        own = settings.window or self._protocol.default_window or context or DEFAULT_CONTEXT
-        return WindowSettings(min(own, context or own), settings.stride, settings.limit, settings.add_bos)
-
     def cut(self, memo: Memo) -> TokenizedText:
-        """Return the text's windows; the memo has those of other cells with the same text and tokenizer.
-
-        Raises:
-            UserError: If the file cannot be read, or is too short.
-        """
+        """Return the text's windows, as `TextSource.cut` does."""
         if self._tokenized is None:
             with terminal.output_to(self.log_file):
-                self._tokenized = memo(cut_text, self.text, self.source, self.windows)
+                self._tokenized = self.text.cut(self.source, memo)
         return self._tokenized
 
     def origin(self, model: ScoredModel) -> TextOrigin:
@@ -100,44 +69,27 @@ class TextScorer:
         stored = read(self.store.path(KIND, self.key(model)) / ORIGIN_FILE, TextOrigin)
         return stored.model_copy(update={"origin": dict(self.text.origin)})  # this run's file, of the same content
 
-    def _origin(self, cut: TokenizedText) -> TextOrigin:
-        settings = self.text.settings
-        return TextOrigin(
-            task=self.task,
-            protocol=settings.protocol,
-            window=cut.window,
-            stride=cut.stride,
-            limit=settings.limit,
-            bos=cut.bos,
-            windows=len(cut.windows),
-            tokens=cut.n_scored,
-            sha256=self.text.sha256,
-            origin=dict(self.text.origin),
-        )
-
     def key(self, model: ScoredModel) -> dict[str, Any]:
         """Return the key of a model's rows in the store: all that made them."""
         quantized = model.weights is not None
-        libraries = (*LIBRARIES, *(["lm_eval"] if self.text.settings.protocol == "harness" else []))
         return {
             "format": FORMAT,
             **model.key,
-            "text": {**self.text.key, "window": self.windows.window, **self._own_code},
+            "text": self.text.identity(self.source),
             "dtype": self.setup.dtype,
             "packed_kernels": quantized and not self.setup.scoring.dequantize,
-            "libraries": {library: version(library) for library in libraries},
+            "libraries": {library: version(library) for library in (*LIBRARIES, *self.text.libraries)},
         }
 
-    def made_from(self, model: ScoredModel) -> dict[str, Any]:
-        """Return what a model's rows were made from, and the size of its vocabulary, for the metadata of a run's file."""
-        return {self.task: {**self.key(model), "vocabulary": vocabulary_size(self.source.path)}}
+    def made_from(self, model: ScoredModel, tokens: pa.Table) -> dict[str, Any]:
+        """Return what a model's rows were made from, and the size of its vocabulary, for the metadata of a run's file.
 
-    @cached_property
-    def _own_code(self) -> dict[str, str]:
-        """What identifies a protocol of the user's own, besides its name."""
-        kind = type(self._protocol)
-        file = inspect.getsourcefile(kind)
-        return {"code": hash_file(Path(file))} if file and not kind.__module__.startswith("bitsure.") else {}
+        Args:
+            model: The model.
+            tokens: Its rows.
+        """
+        made_from = {**self.key(model), "vocabulary": vocabulary_size(self.source.path)}
+        return dict.fromkeys(tokens["task"].unique().to_pylist(), made_from)
 
     def missing(self, model: ScoredModel, to_read: bool = False) -> bool:
         """Return whether the store has no rows of a model; `to_read` is as in `Store.find`."""
@@ -156,6 +108,8 @@ class TextScorer:
                 scored. None for full precision.
             label: What to call the model beside the progress bar.
         """
+        if self.missing(model):
+            self.cut(Memo())  # the files that tasks read when they are loaded are a part of the key
         key = self.key(model)
         with self.store.lock(KIND, key):
             if self.missing(model, to_read=True):
@@ -174,7 +128,7 @@ class TextScorer:
         if model.weights is not None:
             full = baseline.full_model(windows, resumed)
         with (
-            progress(f"scoring {label} on {self.task}", len(windows)) as advance,
+            progress(f"scoring {label} on {self.text.task}", len(windows)) as advance,
             terminal.output_to(self.log_file),
             measured() as use,
         ):
@@ -190,10 +144,11 @@ class TextScorer:
                     parts.add(self._rows(batch, parts.windows, text_model.score(batch, states, full)))
                     advance(len(batch))
         tokens = sum(len(window) - 1 for window in windows)
+        rows = parts.table()
         self.store.remove(KIND, key)  # which is damaged
         with self.store.create(KIND, key) as entry:
-            write_text_tokens(entry / FILE, parts.table(), {self.task: key})
-            write(entry / ORIGIN_FILE, self._origin(cut))
+            write_text_tokens(entry / FILE, rows, dict.fromkeys(rows["task"].unique().to_pylist(), key))
+            write(entry / ORIGIN_FILE, self.text.describe(self.source, cut))
             if not resumed:
                 work = scoring_work(parameters_of(loaded.model), tokens)
                 memory = use.peak_memory_bytes, use.peak_gpu_memory_bytes
@@ -203,8 +158,9 @@ class TextScorer:
     def _rows(self, batch: Sequence[TextWindow], first: int, scores: TokenScores) -> pa.Table:
         """Return the rows of a batch, whose first window has the number `first`."""
         n = len(scores)
+        tasks = [np.full(len(window.scored), self.text.task) if window.tasks is None else window.tasks for window in batch]
         columns = {
-            "task": pa.array([self.task] * n),
+            "task": np.concatenate(tasks),
             "document": np.concatenate([window.documents for window in batch]),
             "position": np.concatenate([window.positions for window in batch]),
             "window": np.repeat(np.arange(first, first + len(batch)), [len(window.scored) for window in batch]),
@@ -216,11 +172,6 @@ class TextScorer:
             "kl_divergence": pa.nulls(n) if scores.kl_divergence is None else scores.kl_divergence,
         }
         return pa.table(columns).cast(TEXT_SCHEMA)
-
-
-def cut_text(text: ScoredText, source: Source, windows: WindowSettings) -> TokenizedText:
-    """Return the windows of a text for the tokenizer of a model. Raises UserError if it cannot be read, or is too short."""
-    return make_protocol(text.settings).cut(text.read(), source.load_tokenizer(), windows)
 
 
 class _Parts:

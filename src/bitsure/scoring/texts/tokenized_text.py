@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-
-Unit: TypeAlias = Literal["document", "window"]
-"""What intervals resample: tokens within one are not independent."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +19,8 @@ class TextWindow:
         positions: Each scored token's place in its document, counted in tokens from 0, shape (m,).
         n_bytes: The UTF-8 bytes of the text that each scored token stands for, shape (m,). The bytes of a character that is
             several tokens count at the first of them.
+        tasks: What metrics.json calls the text that each scored token is of, shape (m,), where one pass has several; None
+            where it has one.
     """
 
     tokens: NDArray[np.int64]
@@ -30,6 +28,7 @@ class TextWindow:
     documents: NDArray[np.int64]
     positions: NDArray[np.int64]
     n_bytes: NDArray[np.int64]
+    tasks: NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -60,9 +59,3 @@ class TokenizedText:
     def n_scored(self) -> int:
         """How many tokens are scored."""
         return sum(len(window.scored) for window in self.windows)
-
-    @property
-    def unit(self) -> Unit:
-        """What intervals resample: documents, or windows where one document is all that is known."""
-        documents = {int(number) for window in self.windows for number in np.unique(window.documents)}
-        return "document" if len(documents) > 1 else "window"

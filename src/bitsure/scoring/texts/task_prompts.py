@@ -1,0 +1,185 @@
+"""The prompts and right answers of a run's tasks as a text, every token in the context that its task gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from bitsure.base.errors import UserError
+from bitsure.base.files import hash_json
+from bitsure.base.memo import Memo
+from bitsure.config.schema import TaskSettings
+from bitsure.config.text import OF_TASKS
+from bitsure.hub.repositories import Origin
+from bitsure.models.locate import Source
+from bitsure.records.record import cluster_of
+from bitsure.results.run_files import TextOrigin
+from bitsure.scoring.engine import Engine
+from bitsure.scoring.journal import Journal, Limits
+from bitsure.scoring.requests import Request, Requests, Scored
+from bitsure.scoring.scorer import Scorer
+from bitsure.scoring.texts.text_source import TextSource
+from bitsure.scoring.texts.token_stream import tokenize_joined
+from bitsure.scoring.texts.tokenized_text import TextWindow, TokenizedText
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from bitsure.scoring.harness import HookedLM
+    from bitsure.tasks.harness_tasks import LoadedTasks
+
+PROMPTS, ANSWERS = "prompts", "answers"
+BOS = "as each task's prompts have it"
+
+
+@dataclass(frozen=True)
+class TaskPrompts(TextSource):
+    """The prompts of a run's questions, each with its first right answer.
+
+    A task's prompts are the text `text/<task>/prompts`, its answers `text/<task>/answers`. Whole texts have neither.
+
+    Attributes:
+        scorer: What scores the run's tasks.
+    """
+
+    scorer: Scorer
+
+    @property
+    @override
+    def task(self) -> str:
+        return f"text/{OF_TASKS}"
+
+    @property
+    @override
+    def origin(self) -> Origin:
+        return {"commit": None, "unknown": "the tasks' data stands under data"}
+
+    @property
+    @override
+    def libraries(self) -> tuple[str, ...]:
+        return ("lm_eval", "datasets")
+
+    @override
+    def identity(self, source: Source) -> dict[str, object]:
+        task = self.scorer.questions.task
+        template = {"model": source.fingerprint} if task.chat_template else {}
+        questions = {name: self.scorer.questions_key(name) for name in task.names}
+        return {"name": OF_TASKS, "sha256": hash_json(questions), **template}
+
+    @override
+    def cut(self, source: Source, memo: Memo) -> TokenizedText:
+        return memo(cut_questions, self.scorer.load_tasks(memo), source, self.scorer.questions.task)
+
+    @override
+    def describe(self, source: Source, cut: TokenizedText) -> TextOrigin:
+        return TextOrigin(
+            task=self.task,
+            protocol=OF_TASKS,
+            window=cut.window,
+            stride=None,
+            limit=None,
+            bos=cut.bos,
+            windows=len(cut.windows),
+            tokens=cut.n_scored,
+            sha256=str(self.identity(source)["sha256"]),
+            origin=dict(self.origin),
+        )
+
+
+@dataclass(frozen=True)
+class UnscoredRequest(Scored):
+    """A request as it would be run, in the place of its log-probabilities."""
+
+    request: Request
+
+
+class RequestCollector(Engine):
+    """Cuts requests to the model's context, as every engine does, and runs none of them."""
+
+    @property
+    @override
+    def parameters(self) -> int:
+        return 0
+
+    @override
+    def limits(self) -> Limits:
+        return Limits(1, 1)
+
+    @override
+    def run(self, requests: Requests, journal: Journal, known: Mapping[int, Scored]) -> Iterator[dict[int, Scored]]:
+        yield {i: UnscoredRequest([0.0] * len(request[1]), False, request) for i, request in requests.items()}
+
+    @override
+    def broken_layer(self, request: Request) -> str | None:
+        return None
+
+
+def cut_questions(loaded: Sequence[LoadedTasks], source: Source, settings: TaskSettings) -> TokenizedText:
+    """Return a window for each question: its prompt and its first right answer, as its task's scoring tokenizes them.
+
+    The shortest stand first, so that windows of one length are run together. Questions of one cluster, such as those about
+    one passage, are one document, whose number is that of its first question.
+
+    Args:
+        loaded: The tasks, with their data.
+        source: The model.
+        settings: How the questions are put.
+
+    Raises:
+        UserError: If no task has a prompt, or a request cannot be scored.
+    """
+    from bitsure.models.load import empty_model
+    from bitsure.scoring.harness import HookedLM
+
+    model, tokenizer = empty_model(source.path, source.settings.trust_remote_code), source.load_tokenizer()
+    lm = HookedLM(model, tokenizer, RequestCollector, lambda n: None, settings.add_bos, settings.score_bos)
+    windows = [window for tasks in loaded for window in _windows(tasks, lm, settings)]
+    if not windows:
+        raise UserError(
+            f"text=tasks: the tasks {', '.join(settings.names)} are whole texts, which have no prompts. Leave it out."
+        )
+    return TokenizedText(tuple(sorted(windows, key=len)), max(map(len, windows)), None, BOS)
+
+
+def _windows(loaded: LoadedTasks, lm: HookedLM, settings: TaskSettings) -> Iterator[TextWindow]:
+    from bitsure.scoring.harness import ask_questions
+    from bitsure.tasks.kinds import kind_of
+
+    for name, samples in ask_questions(loaded, lm, settings).items():
+        task, documents = loaded.tasks[name], dict[str, int]()
+        for sample in samples if kind_of(task).has_prompt else ():
+            question = kind_of(task).question(name, task, sample)
+            strings = question.requests[question.gold[0]]
+            prompt, answer = cast(UnscoredRequest, lm.scored[strings]).request
+            number = documents.setdefault(cluster_of(sample["doc"], sample["prompt_hash"]), sample["doc_id"])
+            n = len(prompt) + len(answer) - 1
+            yield TextWindow(
+                np.array([*prompt, *answer]),
+                1,
+                np.full(n, number),
+                np.arange(1, n + 1),
+                _bytes_of_tokens([*prompt, *answer], "".join(strings), lm.tokenizer)[1:],
+                np.repeat([f"text/{name}/{part}" for part in (PROMPTS, ANSWERS)], [len(prompt) - 1, len(answer)]),
+            )
+
+
+def _bytes_of_tokens(tokens: list[int], text: str, tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int64]:
+    """Return how many UTF-8 bytes of a text each token stands for, 0 for special tokens.
+
+    Tokens count as equally long where the text alone has others: a prompt's last token may depend on what follows it.
+
+    Args:
+        tokens: The text's tokens, of which the first ones may be missing.
+        text: The text.
+        tokenizer: The tokenizer.
+    """
+    own = tokenize_joined([text], [0], "", tokenizer, None)
+    kept = min(len(tokens), len(own))
+    if tokens[-kept:] != own.tokens[-kept:].tolist():
+        return np.diff(np.linspace(0, len(text.encode()), len(tokens) + 1).astype(np.int64))
+    return np.concatenate([np.zeros(len(tokens) - kept, dtype=np.int64), own.n_bytes[-kept:]])
