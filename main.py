@@ -42,7 +42,7 @@ def main(composed: DictConfig) -> None:
     sweep_dir = HydraConfig.get().sweep.dir if HydraConfig.get().mode == RunMode.MULTIRUN else None
     try:
         own_code.make_importable(HydraConfig.get().runtime.config_sources)
-        check_choices(HydraConfig.get().overrides.task)
+        check_choices(_overrides())
         _run(to_dataclasses(composed, HydraConfig.get().runtime.choices), sweep_dir)
     except UserError as error:
         sys.exit(f"\nError: {error}")
@@ -59,7 +59,7 @@ def _run(config: Config, sweep_dir: str | None) -> None:
 
     hydra_config = HydraConfig.get()
     run_dir = Path(hydra_config.runtime.output_dir)
-    preset, overrides = hydra_config.runtime.choices["quant"], hydra_config.overrides.task
+    preset, overrides = hydra_config.runtime.choices["quant"], _overrides()
     labels = Labels(
         model=str(config.model.name),
         quantizer=quantizer_label(config.quant.name, preset, overrides),
@@ -79,6 +79,12 @@ def _run(config: Config, sweep_dir: str | None) -> None:
         from bitsure.run import pipeline
 
         pipeline.run(config, run_dir, labels=labels)
+
+
+def _overrides() -> list[str]:
+    """Return the command's overrides as they were given; those of OmegaConf's list have what their `${…}` stands for."""
+    given: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)
+    return list(given)
 
 
 if __name__ == "__main__":

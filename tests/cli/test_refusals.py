@@ -53,6 +53,10 @@ def test_a_store_of_a_newer_version_is_refused_and_kept(bitsure, tiny, tmp_path)
         (["task.names=[tiny_free]"], "no choice probabilities to take a confidence from"),
         (["calib.path=none.txt"], "no such file"),
         (["tracking.mode=online"], "wandb login"),
+        (
+            ["quant=none", "tracking.name=${quant.bits}"],
+            "tracking.name=${quant.bits}: Interpolation key 'quant.bits' not found",
+        ),
         (["scoring.dequantize=false"], "only checkpoints of quant.backend=gptqmodel"),
         (["scoring.dequantize=false", "quant=gptq4"], "Add model.dtype=bfloat16"),
         pytest.param(["quant=gptq4", "quant.backend=auto_gptq"], "make setup-auto-gptq", marks=needs_gptqmodel),

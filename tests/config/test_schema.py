@@ -182,6 +182,7 @@ def test_names_tell_what_differs_from_a_preset():
         ("calib=text", "needs calib.path=FILE"),
         ("tracking.mode=cloud", "offline, online, disabled"),
         ("tracking.tags=['']", "a tag is empty"),
+        ("tracking.project=a/b", "takes no / in a project's name"),
         ("paths.hub_mirror=/no/such/place", "no such directory"),
     ],
 )

@@ -9,7 +9,7 @@ from bitsure.base.store import Store
 from bitsure.config.model import ModelSettings
 from bitsure.hub.fetching import fetch_file
 from bitsure.hub.repositories import LocalFiles, WantedModel
-from bitsure.hub.repository_files import find_file
+from bitsure.hub.repository_files import dataset_file, find_file
 from bitsure.models.load import load_model
 from bitsure.models.locate import locate_model
 from bitsure.quantize.libraries import prequantized
@@ -45,6 +45,14 @@ def test_a_file_is_downloaded_once_and_put_into_a_mirror_once(served, folder, tm
         find_file(REPO, "none.gguf", None)
     with pytest.raises(UserError, match=rf"has no config\.json.* add model\.file={FILE}"):
         locate_model(ModelSettings(repo="org/tiny-GGUF"), None)
+
+
+def test_a_name_that_no_repository_can_have_is_refused(served):
+    with pytest.raises(UserError, match=r"model /org at revision main is not available: this is no name of a repository"):
+        find_file(WantedModel("/org"), FILE, None)
+    with pytest.raises(UserError, match=r"data set a/b/c is not available: this is no name of a repository"):
+        dataset_file("a/b/c", "text.parquet", None)
+    assert served.asked == []
 
 
 def test_a_file_of_a_mirror_is_the_model_and_a_quantized_checkpoint(folder, tiny_llama, tmp_path):

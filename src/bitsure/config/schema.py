@@ -218,6 +218,11 @@ class TrackingSettings:
         one_of("tracking.mode", self.mode, ("offline", "online", "disabled"))
         if "" in self.tags:
             raise UserError(f"tracking.tags={self.tags}: a tag is empty. Leave it out.")
+        if refused := [letter for letter in "/\\#?%:" if letter in self.project]:
+            raise UserError(
+                f"tracking.project={self.project}: W&B takes no {' '.join(refused)} in a project's name. "
+                "A team is given as tracking.entity."
+            )
 
 
 @dataclass

@@ -32,6 +32,7 @@ class TextSettings:
     add_bos: bool | None = None  # gptq, strided: begin the text with the BOS token; None: as docs/text.md says of each protocol
 
     def __post_init__(self) -> None:
+        self._check_place()
         if "." not in self.protocol:  # a dotted name is a class of one's own
             one_of("text.protocol", self.protocol, PROTOCOLS)
         for key, least in (("window", FEWEST_TOKENS), ("stride", 1), ("limit", FEWEST_TOKENS)):
@@ -50,13 +51,16 @@ class TextSettings:
                 re.compile(self.document_start)
             except re.error as error:
                 raise UserError(f"text.document_start={self.document_start}: no regular expression: {error}.") from error
-        self._check_place()
 
     def _check_place(self) -> None:
         """Raise UserError unless the text has one place, or there is no text and none is given."""
         if not self.is_scored:
-            if self.path is not None:
-                raise UserError(f"text=none text.path={self.path}: no text is scored. Add text=local to score this one.")
+            given = [key for key, value in vars(self).items() if key != "name" and value != getattr(TextSettings, key)]
+            if given:
+                raise UserError(
+                    f"text=none text.{given[0]}={getattr(self, given[0])}: no text is scored. Add text=local text.path=FILE, "
+                    "or another option of text."
+                )
             return
         if self.is_of_tasks:
             changed = [field.name for field in fields(self)[1:] if getattr(self, field.name) != field.default]

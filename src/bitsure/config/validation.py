@@ -49,7 +49,7 @@ def to_dataclasses(composed: DictConfig, choices: Mapping[str, str] | None = Non
         UserError: With the keys that are wrong, and what is allowed.
     """
     composed = copy(composed)
-    OmegaConf.resolve(composed)  # Once: every later look at a value would resolve it again.
+    _resolve(composed)  # Once: every later look at a value would resolve it again.
     missing = OmegaConf.missing_keys(composed)
     chosen = f"quant={choices['quant']}" if choices and "quant" in choices else ""
     composed.quant = _typed(composed.quant, "quant", chosen)
@@ -64,6 +64,19 @@ def to_dataclasses(composed: DictConfig, choices: Mapping[str, str] | None = Non
     assert isinstance(config, Config)
     _check_together(config)
     return config
+
+
+def _resolve(composed: DictConfig) -> None:
+    """Replace each `${…}` by what it stands for. Raises UserError with the first setting for which there is nothing."""
+    try:
+        OmegaConf.resolve(composed)
+    except OmegaConfBaseException as error:
+        plain: Any = OmegaConf.to_container(composed)
+        settings = {
+            f"{group}.{key}": value for group in plain if isinstance(plain[group], dict) for key, value in plain[group].items()
+        }
+        given = next((f"{key}={value}" for key, value in (settings | plain).items() if "${" in str(value)), "the settings")
+        raise UserError(f"{given}: {str(error).splitlines()[0].rstrip('.')}. Give what this run has.") from None
 
 
 def _check_together(config: Config) -> None:

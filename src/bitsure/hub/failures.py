@@ -160,9 +160,11 @@ def retry_after(error: BaseException, default: float) -> float:
 
 
 def _reason(error: Exception, place: str, model: WantedModel | None) -> str:
-    from huggingface_hub.errors import OfflineModeIsEnabled
+    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
 
     causes = list(_causes(error))
+    if any(isinstance(cause, HFValidationError) for cause in causes):
+        return f"this is no name of a repository, which is org/name. {_first_line(error)}"
     if any(_errno(cause) in DISK_FULL for cause in causes):
         return (
             "the disk is full. Files that were downloaded completely are kept, and the same command continues from there. Make "

@@ -58,9 +58,9 @@ def find_file(model: WantedModel, file: str, mirror: str | None, store: Store | 
     folder = mirrors.find_model(model.repo, model.revision, mirror, store)
     if folder and (folder.path / file).is_file():
         return LocalFiles(folder.path / file, folder.commit)
-    path = try_to_load_from_cache(model.repo, file, revision=model.revision)
-    if not isinstance(path, str):
-        with explained(f"{file} of {model}", f"{model.place}/{file}", mirror, model):
+    with explained(f"{file} of {model}", f"{model.place}/{file}", mirror, model):
+        path = try_to_load_from_cache(model.repo, file, revision=model.revision)
+        if not isinstance(path, str):
             check_reachable()
             path = retry_while_busy(hf_hub_download, model.repo, file, revision=model.revision)
     return LocalFiles(Path(path), origin_in_cache(path)["commit"])
@@ -82,9 +82,9 @@ def dataset_file(repo: str, file: str, mirror: str | None, revision: str | None 
         return path
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    if isinstance(cached := try_to_load_from_cache(repo, file, revision=revision, repo_type="dataset"), str):
-        return Path(cached)
     with explained(f"{file} of data set {repo}", f"datasets/{repo}/{file}", mirror):
+        if isinstance(cached := try_to_load_from_cache(repo, file, revision=revision, repo_type="dataset"), str):
+            return Path(cached)
         check_reachable()
         return Path(hf_hub_download(repo, file, revision=revision, repo_type="dataset"))
 

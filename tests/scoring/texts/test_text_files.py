@@ -66,6 +66,7 @@ def test_a_path_without_a_file_is_refused():
     [
         ({"name": "local"}, "text: needs text.path=FILE"),
         ({"path": "a.txt"}, "text=none text.path=a.txt: no text is scored. Add text=local"),
+        ({"limit": 9}, "text=none text.limit=9: no text is scored"),
         ({"name": "t", "repo": "o/t", "file": "f", "limit": 0}, "text.limit=0: must be 2 or more"),
         ({"name": "t", "repo": "o/t", "file": "f", "window": 1}, "text.window=1: must be 2 or more"),
         ({"name": "t", "repo": "o/t", "file": "f", "protocol": "gtpq"}, "text.protocol=gtpq: allowed are gptq, llamacpp"),

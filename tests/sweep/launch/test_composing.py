@@ -100,6 +100,14 @@ def test_cells_that_are_the_same_are_named():
     assert "(quant=rtn3 quant.bits=4 sweep.time_limit=9 and quant=rtn4 quant.bits=4 sweep.time_limit=9)" in error
 
 
+def test_a_setting_that_refers_to_others_is_each_cells_own():
+    cells, errors = compose("quant=rtn3,none", "tracking.name=${quant.bits}", "tracking.notes=${hydra:runtime.choices.quant}")
+    assert [(cell.config.tracking.name, cell.config.tracking.notes) for cell in cells] == [("3", "rtn3")]
+    assert errors.lines() == [
+        "cell 2: tracking.name=${quant.bits}: Interpolation key 'quant.bits' not found. Give what this run has."
+    ]
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -91,7 +91,10 @@ def compose_cells(master: DictConfig, loader: ConfigLoader) -> tuple[list[Compos
         )
     _ = master.hydra.sweep.dir  # `${now:…}` is resolved here and now: cells inherit the result, as Hydra's own do
     overrides = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
-    jobs = list(enumerate(expand([*overrides, *master.hydra.overrides.task], loader)))
+    # unresolved, as Hydra's own sweeper takes them: `${…}` stands for a setting of each cell
+    given = OmegaConf.to_container(master.hydra.overrides.task)
+    assert isinstance(given, list)
+    jobs = list(enumerate(expand([*overrides, *given], loader)))
     cells, errors = [], CellErrors()
     for (number, _), result in zip(jobs, _in_processes(CellComposer(master, loader), jobs), strict=True):
         if isinstance(result, ComposedCell):
@@ -180,11 +183,12 @@ class CellComposer:
                 composed.hydra.job.num, composed.hydra.job.id = number, str(number)
                 with _hydra_config(composed):
                     directory = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir)
-                    del composed["hydra"]
+                own = DictConfig({"hydra": composed.pop("hydra")}, flags={"no_deepcopy_set_nodes": True})
+                with _hydra_config(own):
                     config = to_dataclasses(composed, choices)
-                    quantizer = quantizer_label(config.quant.name, choices.get("quant"), overrides)
-                    labels = Labels(model=str(config.model.name), quantizer=quantizer, preset=choices.get("quant"))
-                    cell = ComposedCell(number, overrides, directory, config, labels)
+            quantizer = quantizer_label(config.quant.name, choices.get("quant"), overrides)
+            labels = Labels(model=str(config.model.name), quantizer=quantizer, preset=choices.get("quant"))
+            cell = ComposedCell(number, overrides, directory, config, labels)
         except UserError as error:
             return (*errors, *map(str, error.args))
         except (HydraException, OmegaConfBaseException) as error:
