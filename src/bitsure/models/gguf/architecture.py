@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from array import array
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -47,10 +49,24 @@ def tensor_names(gguf: GgufFile, model: nn.Module) -> dict[str, str]:
             "llama.cpp stores their columns in another order. model=gguf reads the file by itself."
         )
     try:
-        names: dict[str, str] = get_gguf_hf_weights_map(model, _processor(gguf, model), gguf.architecture)
+        with kept_name_maps():
+            names: dict[str, str] = get_gguf_hf_weights_map(model, _processor(gguf, model), gguf.architecture)
     except NotImplementedError as error:
         raise UserError(f"{gguf.path}: the package gguf has no names for {gguf.architecture} ({error}).") from error
     return names
+
+
+@contextmanager
+def kept_name_maps() -> Iterator[None]:
+    """Keep the package gguf's table of names, which transformers makes again for each module: 150 times as long for 62 blocks."""
+    import gguf
+
+    usual = gguf.get_tensor_name_map
+    gguf.get_tensor_name_map = functools.cache(usual)
+    try:
+        yield
+    finally:
+        gguf.get_tensor_name_map = usual
 
 
 def missing_tensors(gguf: GgufFile, names: Mapping[str, str], model: nn.Module) -> list[str]:
@@ -68,6 +84,12 @@ def missing_tensors(gguf: GgufFile, names: Mapping[str, str], model: nn.Module) 
 def values_as_in_model(gguf: GgufFile, name: str, model: nn.Module) -> NDArray[np.float32]:
     """Return a tensor decoded, and rearranged as the transformers model has it (for Gemma's norms, less one)."""
     return np.array(_as_in_model(gguf, name, gguf.values(name), model))  # not a view of the file
+
+
+def values_as_in_file(gguf: GgufFile, name: str, values: NDArray[np.float32], model: nn.Module) -> NDArray[np.float32]:
+    """Return a vector of the transformers model as the file has it (Gemma's norms plus one); its order is the same."""
+    shift = _as_in_model(gguf, name, np.zeros_like(values), model)
+    return values - np.asarray(shift, np.float32)
 
 
 def row_order(gguf: GgufFile, name: str, model: nn.Module) -> NDArray[np.int64]:
@@ -98,7 +120,7 @@ def unused_metadata(gguf: GgufFile, config: Mapping[str, Any], read: Container[s
         return []
     used = _table()[_known()[_plain(gguf.architecture)]]
     same = {"attention.key_length": "head_dim", "attention.value_length": "head_dim", "rope.dimension_count": "head_dim"}
-    same |= {"vocab_size": "vocab_size"}
+    same |= {setting: setting for setting in ("vocab_size", "attn_logit_softcapping", "final_logit_softcapping")}
     prefix, unused = f"{gguf.architecture}.", []
     for key, value in gguf.metadata.items():
         setting = key.removeprefix(prefix)

@@ -26,23 +26,30 @@ YARN = {  # setting of transformers → key, and what llama.cpp takes without it
 }
 
 
+def long_positions(config: Any) -> dict[str, Any]:
+    """Return the settings of the positions in blocks that attend to the whole text: Gemma 3's others have their own."""
+    rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
+    return rope.get("full_attention", rope)
+
+
 def rope_metadata(config: Any) -> dict[str, Any]:
     """Return the settings of a model's scaled positions by llama.cpp's keys without the architecture; none for plain positions.
 
     Raises:
         UserError: If llama.cpp does not compute such positions.
     """
-    rope, own = config.rope_parameters, config.rope_parameters["rope_type"]
+    rope = long_positions(config)
+    own = rope["rope_type"]
     if own == "default" or frequency_divisors(config) is not None:
         return {}
     if own == "linear":
         return {f"{SCALING}type": "linear", f"{SCALING}factor": float(rope["factor"])}
     known = {"rope_type", "rope_theta", "partial_rotary_factor", *YARN}
     other = sorted(key for key in rope.keys() - known if rope[key] is not None)
-    if own != "yarn" or other:
+    if own != "yarn" or other or rope is not config.rope_parameters:  # llama.cpp has YaRN in all blocks or in none
         raise UserError(
             f"GGUF files are written of models with plain rotary positions or with those scaled as linear, yarn (without "
-            f"settings of its attention) or llama3, and this model's are {own}{' with ' + ', '.join(other) if other else ''}."
+            f"settings of its attention, and not of Gemma 3) or llama3, and this model's are {own}{' with ' + ', '.join(other) if other else ''}."
         )
     values = {key: rope.get(setting, usual) for setting, (key, usual) in YARN.items()}
     values |= {"factor": float(values["factor"]), "original_context_length": int(values["original_context_length"])}
@@ -54,7 +61,7 @@ def frequency_divisors(config: Any) -> NDArray[np.float32] | None:
     """Return what a Llama's scaled positions divide each frequency by, shape (half a head,); None if no such numbers say it."""
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    rope = config.rope_parameters
+    rope = long_positions(config)
     if config.model_type not in ("llama", "mistral"):  # llama.cpp's other architectures do not read them
         return None
     if rope["rope_type"] == "longrope":
@@ -71,20 +78,21 @@ def frequency_divisors(config: Any) -> NDArray[np.float32] | None:
 
 def read_rope(gguf: GgufFile, config: Any) -> None:
     """Set a config's positions to a file's, where transformers' loader reads them as plain ones."""
-    if getattr(config, "rope_parameters", {}).get("rope_type") != "default":
+    rope = long_positions(config)
+    if rope.get("rope_type") != "default":
         return
     get = {key: gguf.metadata.get(f"{gguf.architecture}.{SCALING}{key}") for key in ("type", *dict(YARN.values()))}
     if get["type"] == "linear" and get["factor"]:
-        config.rope_parameters |= {"rope_type": "linear", "factor": get["factor"]}
-    elif get["type"] == "yarn" and get["factor"]:
+        rope |= {"rope_type": "linear", "factor": get["factor"]}
+    elif get["type"] == "yarn" and get["factor"] and rope is config.rope_parameters:
         given = {setting: get[key] for setting, (key, _) in YARN.items() if get[key] is not None}
-        config.rope_parameters |= {
+        rope |= {
             "rope_type": "yarn",
             "original_max_position_embeddings": config.max_position_embeddings,
         } | given
     elif gguf.architecture == "llama" and DIVISORS in gguf.tensors:  # any divisors are a case of longrope, and llama3's are one
         divisors = gguf.values(DIVISORS).tolist()
-        config.rope_parameters |= {
+        rope |= {
             "rope_type": "longrope",
             "short_factor": divisors,
             "long_factor": divisors,
@@ -102,7 +110,7 @@ def positions_agree(gguf: GgufFile, config: Any) -> bool:
 
 def positions_read(gguf: GgufFile, config: Any) -> list[str]:
     """Return the tensors and keys of a file that a config's positions were read from."""
-    own = config.rope_parameters["rope_type"] if getattr(config, "rope_parameters", None) else "default"
+    own = long_positions(config).get("rope_type")
     if own in ("linear", "yarn"):
         return [f"{gguf.architecture}.{SCALING}{key}" for key in ("type", *dict(YARN.values()))]
     return [DIVISORS] if own == "longrope" else []

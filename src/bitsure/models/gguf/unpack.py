@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from bitsure.base.errors import UserError
 from bitsure.base.out_of_memory import is_out_of_memory, memory_errors
 from bitsure.base.store import Store, hash_each
-from bitsure.models.gguf.architecture import check_architecture, tensor_names, unused_metadata
+from bitsure.models.gguf.architecture import check_architecture, kept_name_maps, tensor_names, unused_metadata
+from bitsure.models.gguf.gemma import read_gemma
 from bitsure.models.gguf.gguf_header import GgufFile, read_gguf
 from bitsure.models.gguf.rotary import positions_read, read_rope
 from bitsure.models.gguf.tensor_types import summarize_types
@@ -107,7 +108,9 @@ def _load(gguf: GgufFile) -> Any:
     if isinstance(size, int) and hasattr(config, "head_dim"):  # which transformers reads of some architectures alone
         config.head_dim = size
     read_rope(gguf, config)
-    model, loading = _from_file(gguf, AutoModelForCausalLM, config=config, **how)
+    read_gemma(gguf, config)
+    with kept_name_maps():
+        model, loading = _from_file(gguf, AutoModelForCausalLM, config=config, **how)
     mismatched = [key if isinstance(key, str) else key[0] for key in loading["mismatched_keys"]]
     check_complete(gguf.path, sorted(loading["missing_keys"]), sorted(mismatched))
     return model

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitsure.base.errors import UserError
-from bitsure.models.gguf.rotary import rope_metadata
+from bitsure.models.gguf.gemma import FAMILIES, gemma_metadata
+from bitsure.models.gguf.rotary import long_positions, rope_metadata
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType
     from numpy.typing import NDArray
 
-ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}  # transformers' → llama.cpp's
+ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"} | FAMILIES  # transformers' → llama.cpp's
 SETTINGS = {
     "context_length": "max_position_embeddings",
     "block_count": "num_hidden_layers",
@@ -42,8 +43,10 @@ def architecture_of(config: Any) -> str:
         raise UserError("GGUF files are written of attention without biases (attention_bias), but for qwen2's.")
     if getattr(config, "mlp_bias", False):
         raise UserError("GGUF files are written of models whose MLPs have no biases, and this model's have (mlp_bias).")
-    if config.hidden_act != "silu":
-        raise UserError(f"GGUF files are written of models with the activation silu, and this one's is {config.hidden_act}.")
+    usual = "gelu_pytorch_tanh" if config.model_type in FAMILIES else "silu"
+    own = getattr(config, "hidden_activation", None) or config.hidden_act
+    if own != usual:
+        raise UserError(f"GGUF files of {config.model_type} are written with the activation {usual}, and this model's is {own}.")
     return ARCHITECTURES[config.model_type]
 
 
@@ -52,8 +55,9 @@ def model_metadata(config: Any) -> dict[str, Any]:
     architecture = architecture_of(config)
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     settings = {key: getattr(config, attribute) for key, attribute in SETTINGS.items()}
-    settings |= {"rope.freq_base": float(config.rope_parameters["rope_theta"]), "rope.dimension_count": size}
+    settings |= {"rope.freq_base": float(long_positions(config)["rope_theta"]), "rope.dimension_count": size}
     settings |= {"attention.key_length": size, "attention.value_length": size} | rope_metadata(config)
+    settings |= gemma_metadata(architecture, config) if config.model_type in FAMILIES else {}
     return {f"{architecture}.{key}": value for key, value in settings.items()}
 
 

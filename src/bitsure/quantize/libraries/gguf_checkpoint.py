@@ -17,7 +17,7 @@ from bitsure.models.gguf.architecture import (
     values_as_in_model,
 )
 from bitsure.models.gguf.gguf_header import GgufFile, read_gguf
-from bitsure.models.gguf.rotary import DIVISORS, positions_agree
+from bitsure.models.gguf.rotary import DIVISORS, long_positions, positions_agree
 from bitsure.models.gguf.vocabulary import check_same_tokenizer
 from bitsure.models.locate import Source, find_gguf
 from bitsure.results.gguf import FLOATS
@@ -84,7 +84,7 @@ def unused_parts(gguf: GgufFile, model: nn.Module, parent: str) -> list[str]:
     same = [DIVISORS] if DIVISORS in gguf.tensors and positions_agree(gguf, config) else []
     if dropped := [name for name in gguf.tensors if name not in (*names, *same)]:
         lines.append(f"tensors without a place in {parent} are not used: {', '.join(dropped)}")
-    rope: Any = getattr(config, "rope_parameters", None) or {}
+    rope = long_positions(config)
     settings: dict[str, Any] = {
         "attention.layer_norm_rms_epsilon": getattr(config, "rms_norm_eps", None),
         "rope.freq_base": rope.get("rope_theta"),

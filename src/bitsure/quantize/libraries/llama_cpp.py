@@ -13,7 +13,7 @@ import numpy as np
 from omegaconf import MISSING
 
 from bitsure.base.errors import UserError, one_of
-from bitsure.models.gguf.architecture import row_order, tensor_names
+from bitsure.models.gguf.architecture import row_order, tensor_names, values_as_in_file
 from bitsure.models.gguf.gguf_header import GgufFile, GgufTensor
 from bitsure.models.gguf.rotary import DIVISORS, frequency_divisors
 from bitsure.models.gguf.write_gguf import architecture_of, model_metadata, write_gguf
@@ -120,13 +120,16 @@ class LlamaCpp(Quantizer):
         for name in order:
             values, layer = state[names[name]].float().numpy(), names[name].removesuffix(".weight")
             kind = libgguf.GGMLQuantizationType[types.get(name, "F32")]
-            rows = libgguf.quantize_rows(values, kind, importance.get(layer)) if name in types else values
-            if name in types and kind.name == "F16":
-                others[names[name]] = torch.from_numpy(rows)
-            elif name in types:
-                weights[layer] = GgufWeight(torch.from_numpy(rows), kind.value)
-            tensors[name] = _as_in_file(rows, header, name, model) if name in types else rows, kind
             job.advance(1, total=len(order))
+            if name not in types:
+                tensors[name] = values_as_in_file(header, name, values, model), kind
+                continue
+            rows = libgguf.quantize_rows(values, kind, importance.get(layer))
+            tensors[name] = _as_in_file(rows, header, name, model), kind
+            if kind.name == "F16":
+                others[names[name]] = torch.from_numpy(rows)
+            else:
+                weights[layer] = GgufWeight(torch.from_numpy(rows), kind.value)
         if (divisors := frequency_divisors(model.config)) is not None:
             tensors[DIVISORS] = divisors, libgguf.GGMLQuantizationType.F32
         write_checkpoint(job.directory, weights, others)
