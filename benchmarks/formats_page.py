@@ -57,13 +57,15 @@ def _bits(cell: CellResult) -> float:
 
 def _row(cell: CellResult, size: float | None) -> list[str]:
     text = next((values for task, values in cell.comparison.items() if task.startswith(TEXT)), {})
+    of_tasks = [values for task, values in cell.comparison.items() if not task.startswith(TEXT)]
+    tasks = cell.comparison.get(MACRO) or next(iter(of_tasks), {})  # one task has no mean over tasks
     compared = [_cell(text.get(metric), ".4f") for metric in OF_TEXT]
     return [
         cell.quantizer,
         f"{_bits(cell):.2f}",
         byte_size(size),
         *compared,
-        *(_cell(cell.comparison[MACRO].get(m)) for m in OF_TASKS),
+        *(_cell(tasks.get(metric)) for metric in OF_TASKS),
     ]
 
 

@@ -14,7 +14,6 @@ from bitsure.base.store import Store
 from bitsure.config.model import ModelSettings
 from bitsure.models.gguf.gemma import attention_scalar
 from bitsure.models.gguf.write_gguf import model_metadata
-from bitsure.models.load import load_model
 from bitsure.models.locate import locate_model
 from bitsure.quantize.check import check_plan
 from bitsure.quantize.checkpoint.apply_checkpoint import put_into

@@ -146,6 +146,7 @@ def test_files_of_other_families_are_read_back_as_they_were_scored(family, tiny_
     result = made(tmp_path / family, LlamaCpp("q8_0"), calib_file, tmp_path)
     scored, _ = load_model(tmp_path / family, "float32")
     put_into(scored, result.checkpoint)
+    assert ("attends to a whole text and this model to the last 200 tokens" in caplog.text) is (family == "mistral")
     caplog.clear()
     alone, _ = locate_model(ModelSettings(path=str(result.shipped)), None, Store(tmp_path / "store")).load("float32")
     assert "llama.cpp" not in caplog.text  # nothing that transformers' loader leaves out
@@ -158,7 +159,8 @@ def test_models_and_tokenizers_that_are_not_written_are_refused_before_weights(t
     from tokenizers import pre_tokenizers
 
     with pytest.raises(
-        UserError, match=r"quant=q4_k_m: GGUF files are written of llama, mistral, qwen2, qwen3, and this .* opt"
+        UserError,
+        match=r"quant=q4_k_m: GGUF files are written of llama, mistral, qwen2, qwen3, gemma2, gemma3_text, and this .* opt",
     ):
         made(tiny_model, LlamaCpp("q4_k_m"), calib_file, tmp_path)
     save_llama(tmp_path / "scaled", rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0})

@@ -49,7 +49,8 @@ def rope_metadata(config: Any) -> dict[str, Any]:
     if own != "yarn" or other or rope is not config.rope_parameters:  # llama.cpp has YaRN in all blocks or in none
         raise UserError(
             f"GGUF files are written of models with plain rotary positions or with those scaled as linear, yarn (without "
-            f"settings of its attention, and not of Gemma 3) or llama3, and this model's are {own}{' with ' + ', '.join(other) if other else ''}."
+            f"settings of its attention, and not of Gemma 3) or llama3, and this model's are {own}"
+            f"{' with ' + ', '.join(other) if other else ''}."
         )
     values = {key: rope.get(setting, usual) for setting, (key, usual) in YARN.items()}
     values |= {"factor": float(values["factor"]), "original_context_length": int(values["original_context_length"])}

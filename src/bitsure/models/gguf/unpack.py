@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # of the directory; one more whenever our code would write another one
+FORMAT = 3  # of the directory; one more whenever our code would write another one
 MODEL = "model"  # a folder of its own, because the files in it identify the model, and the store's manifest lies beside it
 LIBRARIES = ("gguf", "transformers", "tokenizers")
 

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from gguf import GGMLQuantizationType
     from numpy.typing import NDArray
 
-ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"} | FAMILIES  # transformers' → llama.cpp's
+ARCHITECTURES = {
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+} | FAMILIES  # transformers' → llama.cpp's
 SETTINGS = {
     "context_length": "max_position_embeddings",
     "block_count": "num_hidden_layers",
@@ -46,7 +51,9 @@ def architecture_of(config: Any) -> str:
     usual = "gelu_pytorch_tanh" if config.model_type in FAMILIES else "silu"
     own = getattr(config, "hidden_activation", None) or config.hidden_act
     if own != usual:
-        raise UserError(f"GGUF files of {config.model_type} are written with the activation {usual}, and this model's is {own}.")
+        raise UserError(
+            f"GGUF files of {config.model_type} are written with the activation {usual}, and this model's is {own}."
+        )
     return ARCHITECTURES[config.model_type]
 
 

@@ -14,6 +14,7 @@ from omegaconf import MISSING
 
 from bitsure.base.errors import UserError, one_of
 from bitsure.models.gguf.architecture import row_order, tensor_names, values_as_in_file
+from bitsure.models.gguf.gemma import FAMILIES
 from bitsure.models.gguf.gguf_header import GgufFile, GgufTensor
 from bitsure.models.gguf.rotary import DIVISORS, frequency_divisors
 from bitsure.models.gguf.write_gguf import architecture_of, model_metadata, write_gguf
@@ -90,6 +91,12 @@ class LlamaCpp(Quantizer):
             vocabulary_metadata(target.source.load_tokenizer(), len(modules.get_input_embeddings().weight))
         except UserError as error:
             raise UserError(f"quant={self.name}: {error}") from error
+        window = getattr(modules.config, "sliding_window", None)
+        if modules.config.model_type not in FAMILIES and window and window < modules.config.max_position_embeddings:
+            log.warning(
+                "%s: llama.cpp attends to a whole text and this model to the last %d tokens: longer texts differ there",
+                *(self.name, window),
+            )
         shapes = _matrices(modules)
         types = self._types(modules, shapes)
         usual = self._types(modules, {name: (rows, 256) for name, (rows, _) in shapes.items()})
