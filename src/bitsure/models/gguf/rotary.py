@@ -29,7 +29,8 @@ YARN = {  # setting of transformers → key, and what llama.cpp takes without it
 def long_positions(config: Any) -> dict[str, Any]:
     """Return the settings of the positions in blocks that attend to the whole text: Gemma 3's others have their own."""
     rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
-    return rope.get("full_attention", rope)
+    long: dict[str, Any] = rope.get("full_attention", rope)
+    return long
 
 
 def rope_metadata(config: Any) -> dict[str, Any]:
