@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from huggingface_hub import ModelCard
 
 from bitsure.base.errors import UserError
 from bitsure.base.files import hash_file
+from bitsure.config.model import ModelSettings
 from bitsure.config.number_formats import KeysValues
 from bitsure.models.load import load_model
 from bitsure.quantize.checkpoint.apply_checkpoint import put_into
@@ -163,6 +165,14 @@ def test_layers_of_other_classes_go_into_the_layout_of_gptq(tiny_model, calib_fi
     export_run(run, tmp_path / "out")
     full, _ = load_model(tmp_path / "model", "float32", "cpu")
     assert load_checkpoint(tmp_path / "out", full).weights.keys() == block_linears(full).keys()
+
+
+def test_the_full_precision_model_may_be_a_gguf_file_of_the_hub(symmetric, monkeypatch):
+    run = exporting._read_run(symmetric)
+    run.config["model"] = {"name": "m", "repo": "org/name", "file": "m-F16.gguf", "device": "auto"}
+    monkeypatch.setattr(exporting, "locate_model", lambda settings, *_: settings)
+    run = replace(run, provenance=run.provenance.model_copy(update={"model": None}))
+    assert exporting._source(run) == ModelSettings(name="m", repo="org/name", file="m-F16.gguf")
 
 
 def test_a_gguf_file_is_copied_beside_a_card(tiny_llama, symmetric, calib_file, tmp_path):

@@ -148,7 +148,7 @@ def _copy_gguf(checkpoint: Path, out: Path) -> dict[str, Any]:
 def _source(run: _RunToExport) -> Source:
     """Return the full-precision model's files. Raises UserError if they are not those that were quantized."""
     given = run.config.get("model", {})
-    settings = ModelSettings(**{key: given[key] for key in ("name", "path", "repo", "revision") if key in given})
+    settings = ModelSettings(**{key: given[key] for key in ("name", "path", "repo", "file", "revision") if key in given})
     source = locate_model(settings, run.config.get("paths", {}).get("hub_mirror"), run.store)
     if run.provenance.model and run.provenance.model.fingerprint != source.fingerprint:
         raise UserError(f"{source.path} is not the model that {run.directory} quantized: its files have changed since.")
