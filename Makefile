@@ -47,7 +47,7 @@ bench-coverage: setup ## simulate how often intervals cover the truth (docs/cove
 	$(BIN)/python -m benchmarks.coverage $(ARGS)
 
 bench-verdict: setup ## simulate verdicts at the margin (the tables of docs/verdict.md)
-	$(BIN)/python -m benchmarks.verdict
+	$(BIN)/python -m benchmarks.verdict $(ARGS)
 
 bench-choosing: setup ## simulate choices among quantizers (the tables of docs/choosing.md; about 5 minutes)
 	$(BIN)/python -m benchmarks.choosing $(ARGS)

@@ -49,7 +49,6 @@ def test_the_questions_needed_are_those_of_80_percent_power():
     classical = ((z + norm.ppf(0.8)) / 0.01) ** 2 * variance
     assert 3000 + candidate.needed.if_lossless == pytest.approx(classical, rel=0.03)
     assert candidate.needed.low < candidate.needed.if_lossless < candidate.needed.high
-    assert candidate.needed.at_loss_seen is None  # the loss seen is the margin: no number of questions decides
 
 
 def test_the_interval_of_the_questions_needed_covers_what_the_true_variance_needs():

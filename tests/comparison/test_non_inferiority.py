@@ -75,6 +75,7 @@ def test_one_task_by_its_intervals(moved, expected, sentence):
     verdict = judge(comparison(*(moved.get(i, change) for i, change in enumerate(FINE))), MARGINS, METRIC)
     assert verdict.verdict == verdict.tasks["t"].verdict == expected
     assert sentence in verdict.sentence and verdict.sentence.count("[") == 1 and len(verdict.sentence.split()) <= 26
+    assert len(verdict.settles.split()) <= 26
     assert verdict.tasks["t"].sentence.startswith(f"t: {expected}. ")
     assert bool(verdict.settles) == (expected == "undecided")
     assert verdict.tasks["t"].smallest_detectable == 0.02
@@ -97,12 +98,11 @@ def test_the_mean_over_tasks_decides_by_hand():
     assert needed.if_lossless == pytest.approx(2000 * (growth - 1), rel=1e-4)
     assert needed.low == pytest.approx(2000 * (growth * math.exp(-Z * spread) - 1), rel=1e-4)
     assert needed.high == pytest.approx(2000 * (growth * math.exp(Z * spread) - 1), rel=1e-4)
-    assert needed.at_loss_seen == pytest.approx(2000 * (growth * (0.01 / 0.008) ** 2 - 1), rel=1e-4)
     assert verdict.sentence == (
         "Do not ship it yet: accuracy is not surely within its margin of 0.01 (-0.0020 [-0.0130, +0.0090])."
     )
     assert verdict.settles == (
-        "About 2,900 more questions would settle it if nothing is lost (80% power); these 2,000 can settle a margin of 0.016 "
+        "If nothing is lost, 1,600 to 4,700 more questions would settle it (80% power); these 2,000 settle a margin of 0.016 "
         "for accuracy."
     )
     assert verdict_details(verdict) == {
@@ -110,26 +110,54 @@ def test_the_mean_over_tasks_decides_by_hand():
             "accuracy -0.0020 [-0.0130, +0.0090], margin 0.01: undecided",
             "negative log-likelihood unchanged [+0.0000, +0.0000] nats, margin 0.02 nats: non-inferior",
             "debiased calibration error unchanged [+0.0000, +0.0000], margin 0.01: non-inferior",
-            "Questions that would settle it if nothing is lost: 2,900 more [1,600, 4,700]",
             BINNED_ERROR,
         ],
         "Each task by itself, with the questions that would settle it (80% power):": [
-            "a: undecided. Accuracy -0.0040 [-0.0152, +0.0072] (1,000 questions, 97.5% interval; 1,400 more if lossless).",
-            "b: undecided. Accuracy unchanged [-0.0224, +0.0224] (1,000 questions, 97.5% interval; 8,500 more if lossless).",
+            "a: undecided. Accuracy -0.0040 [-0.0152, +0.0072] (1,000 questions, 97.5% interval; 900 to 2,000 more if nothing "
+            "is lost).",
+            "b: undecided. Accuracy unchanged [-0.0224, +0.0224] (1,000 questions, 97.5% interval; 5,100 to 14,000 more if "
+            "nothing is lost).",
         ],
     }
 
 
-def test_a_loss_that_is_sure_is_not_supposed_away():
-    """The NLL surely rises, within its margin: what would settle the accuracy is asked at the losses seen."""
+def test_a_loss_that_is_sure_is_the_least_that_its_interval_allows():
+    """The NLL surely rises, within its margin; the calibration error, which limits, may not have risen."""
     tasks = {}
     for task in ("a", "b"):
-        tasks |= comparison(around(-0.004, 0.005), around(0.01, 0.001), around(0, 0.008), task, variance_error=0.1)
+        tasks |= comparison(around(0, 0.001), around(0.01, 0.001), around(0, 0.008), task, variance_error=0.1)
     verdict = judge(tasks, MARGINS, METRIC)
-    changes, by_task = verdict_details(verdict).values()
-    assert verdict.verdict == "undecided" and verdict.questions_needed.if_lossless > 0
-    assert "at the loss seen (80% power)" in verdict.settles and not any("nothing is lost" in line for line in changes)
-    assert all("more at this loss)." in line and ", also " in line and len(line) <= 160 for line in by_task)
+    assert verdict.verdict == "undecided"
+    growth = ((Z + POWER_Z) * 0.008 / math.sqrt(2) / 0.01) ** 2
+    assert verdict.questions_needed.if_lossless == pytest.approx(2000 * (growth - 1), rel=1e-3)
+    assert verdict.settles.startswith(
+        "At best, 2,400 to 3,800 more questions would let you ship it (80% power); these 2,000 settle "
+    )
+    by_task = verdict_details(verdict).popitem()[1]
+    assert all("; at best " in line and len(line) <= 160 for line in by_task)
+
+
+def test_a_forecast_of_calibration_counts_that_its_limit_is_estimated():
+    """Near calibration an error of .01 before may be 0 or .03, so that the limit is a half, or several times as large."""
+    error = Difference(value=0.0, ci_low=-0.002, ci_high=0.002, n=1000, variance_error=0.1, baseline=0.0001, quantized=0.0001)
+    tasks = comparison(NOTHING, NOTHING, NOTHING, variance_error=0.1)
+    tasks["t"][NAMES[2]] = error
+    narrow = judge(tasks, MARGINS, METRIC).questions_needed
+    tasks["t"][NAMES[2]] = error.model_copy(update={"baseline_ci": (-0.0007, 0.0009), "quantized_ci": (-0.0007, 0.0009)})
+    wide = judge(tasks, MARGINS, METRIC).questions_needed
+    assert narrow.high < 2 * narrow.if_lossless
+    assert wide.low < wide.if_lossless / 5 and wide.high > 3 * wide.if_lossless
+
+
+def test_a_forecast_does_not_jump_with_a_small_change_of_a_calibration_error():
+    """The change of the error, ±√|rise| = ±.014, lies on either side of its margin of .01."""
+    needed = []
+    for rise in (-2e-4, 0.0, 2e-4):
+        tasks = comparison(NOTHING, NOTHING, NOTHING, variance_error=0.1)
+        ends = {"ci_low": rise - 0.001, "ci_high": rise + 0.001, "n": 1000, "variance_error": 0.1}
+        tasks["t"][NAMES[2]] = Difference(value=rise, baseline=-1e-4, quantized=rise - 1e-4, **ends)
+        needed.append(judge(tasks, MARGINS, METRIC).questions_needed.if_lossless)
+    assert needed == pytest.approx([203_000] * 3, rel=0.01)
 
 
 def test_every_metric_that_is_not_within_its_margin_is_named_the_least_certain_first():
@@ -148,13 +176,18 @@ def test_every_metric_that_is_not_within_its_margin_is_named_the_least_certain_f
 
 
 def test_a_model_that_is_close_to_the_margin_is_told_so():
-    undecided = comparison(around(-0.009, 0.002), NOTHING, NOTHING, variance_error=0.1)
-    verdict = judge(undecided, MARGINS, METRIC)
+    verdict = judge(comparison(around(-0.007, 0.002), NOTHING, NOTHING, variance_error=0.1), MARGINS, METRIC)
     assert verdict.questions_needed.if_lossless == 0
-    assert verdict.settles.startswith("About 30,000 more questions would settle it at the loss seen (80% power); ")
-    verdict = judge(comparison(around(-0.01, 0.002), NOTHING, NOTHING), MARGINS, METRIC)
-    assert verdict.questions_needed.at_loss_seen is None
-    assert verdict.settles.startswith("At the loss seen no number of questions would settle it")
+    assert verdict.settles == (
+        "These 1,000 questions would have settled a smaller loss (80% power): take more bits, or accept a margin above 0.011 "
+        "for accuracy."
+    )
+    assert verdict.tasks["t"].sentence.endswith("95% interval; enough for a smaller loss).")
+    verdict = judge(comparison(around(-0.009, 0.002), NOTHING, NOTHING, variance_error=0.1), MARGINS, METRIC)
+    least = 0.009 - Z * 0.002  # that its interval allows
+    growth = ((Z + POWER_Z) * 0.002 / (0.01 - least)) ** 2
+    assert verdict.questions_needed.if_lossless == pytest.approx(1000 * (growth - 1), rel=1e-3)
+    assert verdict.settles.startswith("At best, 67 to 580 more questions would let you ship it (80% power); ")
 
 
 def test_power_of_several_metrics_is_that_of_all_together():

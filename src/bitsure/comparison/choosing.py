@@ -91,7 +91,7 @@ def choose(tasks: Sequence[TaskLosses], sizes: Sequence[float], margin: float, l
     critical = _critical_value(covariance, units - 1, level, seed)
     rare = critical**2 * sum(len(task.losses) ** -2 for task in tasks) / len(tasks) ** 2
     errors = np.sqrt(np.diag(covariance) + rare)
-    spread = _relative_error_of_variance(tasks, errors**2)
+    spread = t_quantile(math.inf, level) * _relative_error_of_variance(tasks, np.diag(covariance))
     bounds = _Bounds(critical, rare, margin, sum(len(task.losses) for task in tasks))
     verdicts = []
     for i, (loss, error) in enumerate(zip(losses.tolist(), errors.tolist(), strict=True)):
@@ -99,8 +99,7 @@ def choose(tasks: Sequence[TaskLosses], sizes: Sequence[float], margin: float, l
         verdict, needed = UNDECIDED, None
         if units >= FEWEST:
             verdict = NON_INFERIOR if high < margin else INFERIOR if low > margin else UNDECIDED
-            half = t_quantile(math.inf, level) * float(spread[i])
-            needed = bounds.needed(float(covariance[i, i]), half, loss) if verdict == UNDECIDED else None
+            needed = bounds.needed(float(covariance[i, i]), float(spread[i]), max(0.0, low)) if verdict == UNDECIDED else None
         verdicts.append(CandidateVerdict(verdict, loss, low, high, needed))
     fit = [i for i, candidate in enumerate(verdicts) if candidate.verdict == NON_INFERIOR]
     fit.sort(key=lambda i: (sizes[i], verdicts[i].ci_high))
@@ -154,13 +153,18 @@ def _critical_value(covariance: FloatArray, freedom: int, level: float, seed: in
 
 
 def _relative_error_of_variance(tasks: Sequence[TaskLosses], variances: FloatArray) -> FloatArray:
-    """Return the standard error of each candidate's variance of the mean loss, as a share of that variance, shape (k,)."""
+    """Return the standard error of each candidate's variance of the mean loss, as a share of it; 0 where nothing varies.
+
+    Args:
+        tasks: The candidates' losses on each task.
+        variances: The variances of their mean losses, shape (k,).
+    """
     squared = np.zeros(len(variances))
     for task in tasks:
         squares = _cluster_sums(task) ** 2
         squared += ((squares - squares.mean(0)) ** 2).sum(0) / len(task.losses) ** 4
-    errors: FloatArray = np.sqrt(squared) / len(tasks) ** 2 / variances
-    return errors
+    errors = np.sqrt(squared) / len(tasks) ** 2
+    return np.divide(errors, variances, out=np.zeros_like(errors), where=variances > 0)
 
 
 @dataclass(frozen=True)
@@ -180,18 +184,16 @@ class _Bounds:
     questions: int
 
     def needed(self, variance: float, half: float, loss: float) -> QuestionsNeeded:
-        """Return how many more questions decide a candidate.
+        """Return how many more questions show that a candidate is within the margin.
 
         Args:
             variance: The variance of its mean loss.
             half: Half the width of the interval of that variance's logarithm.
-            loss: Its mean loss.
+            loss: The least that its interval allows it to have lost.
         """
 
-        def more(scale: float, size: float) -> float:
-            growth = needed_growth([Distance(size, variance * scale, self.rare * scale)], self.critical)
+        def more(end: float) -> float:
+            growth = needed_growth([Distance(self.margin - loss, variance * math.exp(end), self.rare)], self.critical)
             return self.questions * max(0.0, growth - 1)
 
-        low, high = (more(math.exp(end), self.margin) for end in (-half, half))
-        at_loss_seen = more(1, abs(self.margin - loss))
-        return QuestionsNeeded(if_lossless=more(1, self.margin), low=low, high=high, at_loss_seen=at_loss_seen)
+        return QuestionsNeeded(if_lossless=more(0.0), low=more(-half), high=more(half))

@@ -42,21 +42,20 @@ def judge_losses(losses: Mapping[str, Loss], level: float, n: int) -> Judgement:
         level: The confidence level of the intervals, in (0, 1).
         n: How many questions there are.
     """
-    errors = t_quantile(math.inf, level)
-    margins = {name: _against_margin(loss, level, errors) for name, loss in losses.items()}
+    margins = {name: _against_margin(loss, level) for name, loss in losses.items()}
     verdict = decide([of_metric.verdict for of_metric in margins.values()])
     deciding = {name: losses[name] for name, of_metric in margins.items() if of_metric.verdict == verdict}
     if not can_decide(deciding):
         return Judgement(verdict, margins, level, n)
-    limiting = max(deciding, key=lambda name: _limits(deciding[name], verdict))
-    needed = _questions_needed(losses.values(), errors, n) if verdict == UNDECIDED else None
+    limiting = max(deciding, key=lambda name: _limits(deciding[name], verdict, level))
+    needed = _questions_needed(losses.values(), level, n) if verdict == UNDECIDED else None
     return Judgement(verdict, margins, level, n, needed, limiting)
 
 
-def _limits(loss: Loss, verdict: Decision) -> float:
+def _limits(loss: Loss, verdict: Decision, level: float) -> float:
     """Return what is largest for the metric that limits a verdict."""
     if verdict == UNDECIDED:
-        return loss.error_above / loss.limit
+        return -_errors(loss.limit - loss.least(level), loss.error_above)
     return _errors(loss.value - loss.limit, loss.error_below if verdict == INFERIOR else loss.error_above)
 
 
@@ -108,8 +107,9 @@ def _errors(distance: float, standard_error: float) -> float:
     return distance / standard_error if standard_error > 0 else math.copysign(math.inf, distance)
 
 
-def _against_margin(loss: Loss, level: float, errors: float) -> MarginVerdict:
-    """Return the verdict on one metric, whose interval reaches some standard errors."""
+def _against_margin(loss: Loss, level: float) -> MarginVerdict:
+    """Return the verdict on one metric by its interval at a level."""
+    shown = errors_shown(t_quantile(math.inf, level)) * loss.error_above
     low, high = loss.interval(level)
     verdict = UNDECIDED
     if loss.is_judged:
@@ -124,40 +124,36 @@ def _against_margin(loss: Loss, level: float, errors: float) -> MarginVerdict:
         ci_high=loss.in_unit(high),
         margin=loss.margin,
         n=loss.n,
-        decidable_margin=loss.in_unit(errors_shown(errors) * loss.error_above) if loss.is_judged else None,
+        decidable_margin=loss.in_unit(loss.least(level) + shown) if loss.is_judged else None,
         **counts,
     )
 
 
-def _questions_needed(losses: Collection[Loss], errors: float, n: int) -> QuestionsNeeded:
-    """Return how many more questions decide.
+def _questions_needed(losses: Collection[Loss], level: float, n: int) -> QuestionsNeeded:
+    """Return how many more questions show all losses to be within their margins if each is the least that its interval allows.
+
+    Never if each is the loss seen: that is uncertain itself, and near the margin no number of questions decides.
 
     Args:
         losses: The loss of each metric.
-        errors: How many standard errors the intervals reach.
+        level: The confidence level of the intervals.
         n: How many questions there are.
     """
+    errors = t_quantile(math.inf, level)
 
-    def more(growth: float) -> float:
-        return n * max(0.0, growth - 1)
+    def more(end: int) -> float:
+        """Return how many at an end of the number's interval: −1 for the lower, 0 for the number itself, 1 for the upper.
 
-    def lossless(ends: float) -> float:
-        """Return how many if nothing is lost, at an end of the variances' intervals: −1 for the lower, 0 for none, 1."""
+        The upper end is where variances are large and the limit of calibration, which is estimated as well, is small.
+        """
         distances = []
         for loss in losses:
-            scale = math.exp(ends * errors * loss.variance_error) if ends and loss.error_above > 0 else 1.0
-            distances.append(_distance(loss, loss.limit, loss.error_above**2 * scale))
-        return more(needed_growth(distances, errors))
+            scale = math.exp(end * errors * loss.variance_error) if end and loss.error_above > 0 else 1.0
+            variance = loss.error_above**2 * scale
+            size = max(0.0, loss.limit_at(-end * errors) - loss.least(level))
+            distances.append(Distance(size, variance * (1 - loss.chance_share), variance * loss.chance_share))
+        return n * max(0.0, needed_growth(distances, errors) - 1)
 
-    beyond = [loss for loss in losses if loss.value > loss.limit]
-    if beyond:
-        seen = min(needed_growth([_distance(loss, loss.value - loss.limit, loss.error_below**2)], errors) for loss in beyond)
-    else:
-        seen = needed_growth([_distance(loss, loss.limit - loss.value, loss.error_above**2) for loss in losses], errors)
     is_known = all(math.isfinite(loss.variance_error) for loss in losses if loss.error_above > 0)
-    low, high = (lossless(-1), lossless(1)) if is_known else (None, None)
-    return QuestionsNeeded(if_lossless=lossless(0), low=low, high=high, at_loss_seen=more(seen))
-
-
-def _distance(loss: Loss, size: float, variance: float) -> Distance:
-    return Distance(size, variance * (1 - loss.chance_share), variance * loss.chance_share)
+    low, high = (more(-1), more(1)) if is_known else (None, None)
+    return QuestionsNeeded(if_lossless=more(0), low=low, high=high)

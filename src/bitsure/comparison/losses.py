@@ -63,7 +63,14 @@ class Loss:
     @property
     def limit(self) -> float:
         """The margin in the unit of `value`."""
-        return self._limit_after(0.0)
+        return self.limit_at(0)
+
+    def limit_at(self, errors: float) -> float:
+        """Return the limit if the squared error before were this many standard errors larger, and the one after likewise."""
+        if self.squares is None:
+            return self.margin
+        move = errors * self.square_errors[0]
+        return self.margin * max(sum(math.sqrt(max(square + move, 0.0)) for square in self.squares), self.margin)
 
     @property
     def error_below(self) -> float:
@@ -75,12 +82,6 @@ class Loss:
         """The same towards the upper end: larger than `above` for calibration, whose limit is estimated as well."""
         return self._error_from_limit(self.above, -1)
 
-    def _limit_after(self, move: float) -> float:
-        """Return the limit if both squared errors were larger by `move`."""
-        if self.squares is None:
-            return self.margin
-        return self.margin * max(sum(math.sqrt(max(square + move, 0.0)) for square in self.squares), self.margin)
-
     def _error_from_limit(self, error: float, direction: int) -> float:
         """Return a standard error of the loss with that of the limit, which moves up (1) or down (−1).
 
@@ -90,7 +91,7 @@ class Loss:
         if self.squares is None or self.square_errors[0] == 0 or error == 0:  # two equal models have no error at all
             return error
         before, after = self.square_errors
-        moved = abs(self._limit_after(direction * LIMIT_ERRORS * before) - self.limit) / LIMIT_ERRORS
+        moved = abs(self.limit_at(direction * LIMIT_ERRORS) - self.limit) / LIMIT_ERRORS
         covariance = (after**2 - before**2 - error**2) / 2  # of the loss and the squared error before
         together = max(-1.0, min(1.0, covariance / (before * error)))
         return math.sqrt(max(error**2 + moved**2 - 2 * together * error * moved, 0.0))
@@ -113,6 +114,10 @@ class Loss:
         """Return the interval at a confidence level in (0, 1), in the unit of `value`, with the error of the limit."""
         errors = t_quantile(math.inf, level)
         return self.value - errors * self.error_below, self.value + errors * self.error_above
+
+    def least(self, level: float) -> float:
+        """Return the smallest loss that the interval at a level allows, in the unit of `value`: 0 unless it lies above 0."""
+        return max(0.0, self.interval(level)[0])
 
 
 def task_losses(values: Mapping[str, Difference], margins: VerdictSettings, level: float) -> dict[str, Loss]:

@@ -90,9 +90,19 @@ def what_settles(judgement: Judgement, compared: Collection[str]) -> str:
         return "Another task or text, more few-shot examples or more questions may show it above guessing."
     if judgement.verdict != UNDECIDED or judgement.limiting is None:
         return ""
-    limiting = judgement.margins[judgement.limiting]
-    margin = f"{limiting.decidable_margin:.2g}{UNITS.get(judgement.limiting, '')}"
-    return f"{_more(judgement)}; these {limiting.n:,} can settle a margin of {margin} for {LABELS[judgement.limiting]}."
+    name, limiting, units = judgement.limiting, judgement.margins[judgement.limiting], _units(judgement.margins)
+    assert judgement.needed and limiting.ci_high and limiting.decidable_margin, "an undecided metric has an interval"
+    unit = f"{UNITS.get(name, '')} {'per token' if name == TEXT_NLL else f'for {SHORT_LABELS.get(name, name)}'}"
+    if judgement.needed.if_lossless == 0:
+        enough = f"These {limiting.n:,} {units} would have settled a smaller loss (80% power)"
+        return f"{enough}: take more bits, or accept a margin above {_rounded_up(limiting.ci_high)}{unit}."
+    more, these = f"{question_range(judgement.needed)} more {units}", f"these {limiting.n:,} settle a margin of"
+    would = (
+        f"At best, {more} would let you ship it"
+        if _is_lost(judgement.margins)
+        else f"If nothing is lost, {more} would settle it"
+    )
+    return f"{would} (80% power); {these} {_rounded_up(limiting.decidable_margin)}{unit}."
 
 
 def task_sentence(task: str, judgement: Judgement) -> str:
@@ -104,11 +114,7 @@ def task_sentence(task: str, judgement: Judgement) -> str:
     names = [name for name, of in judgement.margins.items() if of.verdict == judgement.verdict and name != limiting]
     others = f", also {_listed([SHORT_LABELS.get(name, LABELS[name]) for name in names])}" if names else ""
     basis = f"{judgement.n:,} {_units(judgement.margins)}, {100 * judgement.level:.3g}% interval"
-    settles = ""
-    if needed := judgement.needed:
-        lossless = _may_be_lossless(judgement.margins, needed)
-        more = question_count(needed.if_lossless if lossless else needed.at_loss_seen)
-        settles = f"; {more} more {'if lossless' if lossless else 'at this loss'}"
+    settles = f"; {_settles_task(judgement.margins, judgement.needed)}" if judgement.needed else ""
     return f"{sentence} {change[0].upper()}{change[1:]}{others} ({basis}{settles})."
 
 
@@ -120,11 +126,6 @@ def verdict_details(verdict: Verdict) -> dict[str, list[str]]:
         part, tasks = len(verdict.tasks) - len(verdict.excluded), len(verdict.tasks)
         counted = f"{part} of {tasks} tasks" if verdict.excluded else f"{tasks} tasks" if tasks > 1 else "one task"
         lines = [_detail(name, of_metric, verdict.n) for name, of_metric in verdict.margins.items()]
-        needed = verdict.questions_needed
-        if needed and needed.low is not None and _may_be_lossless(verdict.margins, needed):
-            low, high = question_count(needed.low), question_count(needed.high)
-            more = question_count(needed.if_lossless)
-            lines.append(f"{units.capitalize()} that would settle it if nothing is lost: {more} more [{low}, {high}]")
         if CALIBRATION in verdict.margins:
             lines.append(BINNED_ERROR)
         details[f"Mean change over {counted} ({verdict.n:,} {units}, {100 * verdict.level:.3g}% intervals):"] = lines
@@ -176,6 +177,14 @@ def question_count(questions: float | None) -> str:
     return f"{round(math.ceil(questions), -digits):,}"
 
 
+def question_range(needed: QuestionsNeeded) -> str:
+    """Return a forecast's interval, such as `1,600 to 4,700`; `about 2,900` where it is not known."""
+    low, high = question_count(needed.low), question_count(needed.high)
+    if needed.low is None:
+        return f"about {question_count(needed.if_lossless)}"
+    return low if low == high else f"{low} to {high}"
+
+
 def signed_change(change: float, ends: tuple[float, float] | None) -> str:
     """Return a change with its interval, both signed, to four decimals or to one digit; one of 0 is `unchanged`.
 
@@ -218,20 +227,23 @@ def _units(margins: Mapping[str, MarginVerdict]) -> str:
     return "questions" if "accuracy" in margins else "documents or windows"
 
 
-def _more(judgement: Judgement) -> str:
-    """Return how many more questions would settle an undecided verdict."""
-    needed, units = judgement.needed, _units(judgement.margins)
-    assert needed is not None, "asked of judgements with a forecast alone"
-    if _may_be_lossless(judgement.margins, needed):
-        return f"About {question_count(needed.if_lossless)} more {units} would settle it if nothing is lost (80% power)"
-    if needed.at_loss_seen is None or needed.at_loss_seen > MANY:
-        return f"At the loss seen no number of {units} would settle it"
-    return f"About {question_count(needed.at_loss_seen)} more {units} would settle it at the loss seen (80% power)"
+def _settles_task(margins: Mapping[str, MarginVerdict], needed: QuestionsNeeded) -> str:
+    """Return how many more questions would settle a task, in few words."""
+    if needed.if_lossless == 0:
+        return "enough for a smaller loss"
+    more = f"{question_range(needed)} more"
+    return f"at best {more}" if _is_lost(margins) else f"{more} if nothing is lost"
 
 
-def _may_be_lossless(margins: Mapping[str, MarginVerdict], needed: QuestionsNeeded) -> bool:
-    """Return whether it makes sense to ask what if nothing is lost: no metric surely lost something."""
-    return needed.if_lossless > 0 and not any(of.ci_low is not None and of.ci_low > 0 for of in margins.values())
+def _is_lost(margins: Mapping[str, MarginVerdict]) -> bool:
+    """Return whether a metric surely lost something."""
+    return any(of.ci_low is not None and of.ci_low > 0 for of in margins.values())
+
+
+def _rounded_up(value: float) -> str:
+    """Return a number above 0 with two significant digits, rounded up."""
+    digits = 1 - math.floor(math.log10(value))
+    return f"{math.ceil(round(value * 10**digits, 6)) / 10**digits:g}"
 
 
 def _listed(parts: list[str]) -> str:

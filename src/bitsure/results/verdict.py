@@ -24,16 +24,18 @@ BADGES: dict[Decision, str] = {
 
 
 class QuestionsNeeded(Result):
-    """How many more questions decide with 80% power, in the proportions of the tasks."""
+    """How many more questions show with 80% power that the loss is within its margin, in the proportions of the tasks."""
 
-    if_lossless: float
-    """If nothing is lost in truth; 0 where the questions asked were enough for that."""
+    if_lossless: Number
+    """If nothing is lost in truth; of a metric that surely lost something, if it lost the least that its interval allows. 0
+    where the questions asked were enough for that; null where no number is."""
     low: Number
-    """The lower end of its interval, from the uncertainty of the paired variance; null where that is unknown."""
+    """The lower end of its interval, which counts how uncertain the paired variance and the margin of calibration are; null
+    where that is unknown."""
     high: Number
-    """The upper end of its interval; null where that is unknown."""
-    at_loss_seen: Number
-    """If the true loss is the one seen, which is uncertain itself; null where no number of questions decides: at the margin."""
+    """The upper end of its interval; null where that is unknown, or no number is enough."""
+    at_loss_seen: Number = None
+    """Written by earlier versions: the same if the true loss is the one seen."""
 
 
 class MarginVerdict(Result):
@@ -56,7 +58,8 @@ class MarginVerdict(Result):
     n_tasks: int | None = None
     """How many tasks the loss is the mean of; absent for one."""
     decidable_margin: Number = None
-    """The smallest margin within which these questions show a lossless model with 80% power; null for too few questions."""
+    """The smallest margin within which these questions show with 80% power a model that lost nothing, or the least that the
+    interval allows; null for too few questions."""
 
 
 class TaskVerdict(Result):

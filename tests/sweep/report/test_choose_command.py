@@ -35,9 +35,9 @@ def test_the_smallest_is_named_with_the_runner_up_and_all_others(sweep, capsys):
     out = chosen(capsys, sweep)
     assert "m: choose gptq4. Of 5 it is the smallest that surely loses less than 0.01 of accuracy (unchanged [-0.0" in out
     assert "It is in gptq4. Runner-up: gptq8. Surely worse: rtn2. Undecided in accuracy: gptq3 (" in out
-    assert re.search(r"rtn4 \([\d,]+ more questions\)\.", out)
+    assert re.search(r"rtn4 \([\d,]+ to [\d,]+ more questions\)\.", out)
     assert "over the 1 task above guessing) and is surely worse in nothing" in out and "changes over the 1 task above" in out
-    assert "Mean over t: 600 questions. Intervals and “by accuracy” hold for all candidates at once, at 95%;" in out
+    assert "Mean over t: 600 questions. Intervals and “by accuracy” hold for all candidates at once, at 95%, and allow" in out
     assert "Not in the mean, because full precision is not above guessing there: chance." in out
     assert "other: not judged. No candidate can be judged. Not judged: broken (failed)." in out
 

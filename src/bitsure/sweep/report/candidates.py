@@ -23,6 +23,7 @@ from bitsure.sweep.report.run_columns import CellColumns
 from bitsure.sweep.report.sweep_table import columns_of_cells
 
 NO_ACCURACY = "has no task with accuracy"
+SMALLER = 0.99  # of full precision's bytes; a checkpoint's headers, which are no weights, take less than the rest
 
 
 @dataclass
@@ -140,8 +141,8 @@ def _unfit(candidate: Candidate, max_bytes: int | None) -> str | None:
         return "its size is unknown"
     if size is not None and max_bytes is not None and size > max_bytes:
         return f"{size:,} bytes are more than {max_bytes:,}"
-    if size is not None and model is not None and model.bytes_on_disk is not None and size >= model.bytes_on_disk:
-        return "is not smaller than full precision"
+    if size is not None and model is not None and model.bytes_on_disk is not None and size > SMALLER * model.bytes_on_disk:
+        return "is not smaller than the full-precision checkpoint"
     return None
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from bitsure.comparison.choosing import CandidateVerdict, QuantizerChoice, choose
-from bitsure.comparison.verdict_words import question_count, signed_change
+from bitsure.comparison.verdict_words import question_count, question_range, signed_change
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.estimation import FEWEST
 from bitsure.results.verdict import INFERIOR, NON_INFERIOR, NOT_JUDGED, UNDECIDED, Decision
@@ -17,7 +17,7 @@ from bitsure.sweep.report.cell_changes import CellChanges
 from bitsure.sweep.report.cell_results import CellResult
 
 MOST_NAMED = 8  # candidates in a sentence
-BY_ACCURACY, OWN_VERDICT = "by accuracy", "own verdict"  # columns of the table of candidates
+BY_ACCURACY, OWN_VERDICT, MORE_QUESTIONS = "by accuracy", "own verdict", "more questions"  # columns of the table of candidates
 
 
 @dataclass(frozen=True)
@@ -67,16 +67,11 @@ class JudgedCandidate:
         return self.change, self.verdict, self.candidate.own_verdict or "–"
 
     @property
-    def more_if_lossless(self) -> str:
-        """How many more questions show it to be within the margin if it loses nothing; empty where it is decided."""
+    def more_questions(self) -> str:
+        """How many more questions show it to be within the margin, with an interval; empty where it is decided."""
         if (needed := self.result.needed) is None:
             return ""
         return f"{question_count(needed.if_lossless)} [{question_count(needed.low)}, {question_count(needed.high)}]"
-
-    @property
-    def more_at_this_loss(self) -> str:
-        """The same if the true loss is the one seen."""
-        return question_count(self.result.needed.at_loss_seen) if self.result.needed else ""
 
     @property
     def with_worse(self) -> str:
@@ -89,7 +84,7 @@ class JudgedCandidate:
         needed = self.result.needed
         if needed is None:
             return f"{self.label} (too few questions to say how many more)"
-        return f"{self.label} ({question_count(needed.if_lossless or needed.at_loss_seen)} more questions)"
+        return f"{self.label} ({question_range(needed)} more questions)"
 
 
 @dataclass(frozen=True)
@@ -262,8 +257,14 @@ def notes(choice: ModelChoice) -> Iterator[str]:
         names, questions = ", ".join(choice.tasks), sum(choice.tasks.values())
         yield (
             f"Mean over {names}: {questions:,} questions. Intervals and “{BY_ACCURACY}” hold for all candidates at once, at "
-            f"{choice.level:.0%}; “{OWN_VERDICT}” is that of each run by itself, on every metric."
+            f"{choice.level:.0%}, and allow for flips too rare to be seen, so that they are wider than those of each run. "
+            f"“{OWN_VERDICT}” is that of each run by itself, on every metric."
         )
+        if any(judged.result.needed for judged in choice.judged):
+            yield (
+                "More questions show with 80% power that a candidate is within the margin if it loses nothing (where it surely "
+                "loses something: the least that its interval allows). 0: these were enough, so it probably loses something."
+            )
         if choice.few:
             yield f"Nothing is decided: {', '.join(choice.few)} has fewer than {FEWEST} questions, or clusters of them."
     if model.guessing:

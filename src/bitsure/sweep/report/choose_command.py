@@ -13,12 +13,19 @@ from bitsure.base.errors import UserError
 from bitsure.config.report_settings import read_report_settings
 from bitsure.sweep.report.cell_changes import CellChanges
 from bitsure.sweep.report.cell_results import read_cells
-from bitsure.sweep.report.choices import BY_ACCURACY, OWN_VERDICT, ModelChoice, badge, choose_for_models, notes, others, reason
-
-COLUMNS = (
-    *("quantizer", "MB", "bits", "change of accuracy", BY_ACCURACY, OWN_VERDICT),
-    *("more questions\nif lossless", "\nat this loss"),
+from bitsure.sweep.report.choices import (
+    BY_ACCURACY,
+    MORE_QUESTIONS,
+    OWN_VERDICT,
+    ModelChoice,
+    badge,
+    choose_for_models,
+    notes,
+    others,
+    reason,
 )
+
+COLUMNS = ("quantizer", "MB", "bits", "change of accuracy", BY_ACCURACY, OWN_VERDICT, MORE_QUESTIONS)
 WIDTH = 116  # characters of a table that is not printed to a terminal
 
 
@@ -75,8 +82,7 @@ def _table(choice: ModelChoice) -> Table:
             "–" if size is None else f"{size / 1e6:.3g}",
             "–" if bits is None else f"{bits:.2f}",
             *judged.answers,
-            judged.more_if_lossless,
-            judged.more_at_this_loss,
+            judged.more_questions,
         )
         table.add_row(*map(escape, cells))
     return table

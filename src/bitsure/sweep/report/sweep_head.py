@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from bitsure.results.verdict import Decision
 from bitsure.sweep.report.cell_results import CellResult
-from bitsure.sweep.report.choices import BY_ACCURACY, OWN_VERDICT, ModelChoice, badge, notes, others, reason
+from bitsure.sweep.report.choices import BY_ACCURACY, MORE_QUESTIONS, OWN_VERDICT, ModelChoice, badge, notes, others, reason
 
 CANDIDATE_COLUMNS = (
     "quantizer",
@@ -16,8 +16,7 @@ CANDIDATE_COLUMNS = (
     "change of accuracy",
     BY_ACCURACY,
     OWN_VERDICT,
-    "more questions if lossless",
-    "more questions at this loss",
+    MORE_QUESTIONS,
 )
 
 
@@ -60,10 +59,7 @@ def head_choice(choice: ModelChoice) -> HeadChoice:
         over=choice.over,
         links=[(cell.path, cell.report_link) for cell in cells if cell.report_link],
         others=list(others(choice)),
-        candidates=[
-            (judged.label, judged.size, *judged.answers, judged.more_if_lossless, judged.more_at_this_loss)
-            for judged in choice.judged
-        ],
+        candidates=[(judged.label, judged.size, *judged.answers, judged.more_questions) for judged in choice.judged],
         notes=list(notes(choice)),
     )
 
