@@ -68,6 +68,15 @@ def test_a_candidate_without_its_changes_or_a_task_is_not_judged(tmp_path, capsy
     assert "no choice yet" in out  # 40 questions of a task are too few to be sure
 
 
+def test_one_that_saves_hardly_a_byte_is_not_judged(tmp_path, capsys):
+    """A checkpoint's headers are no weights, so that half precision rounded to bfloat16 takes a little less than the file."""
+    write_quantized(tmp_path, "gptq8", 0)
+    file = write_quantized(tmp_path, "gptq4", 0) / "quantization.json"
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | {"bits_per_weight": 15.9}), encoding="utf-8")
+    out = chosen(capsys, tmp_path)
+    assert "choose gptq8" in out and "Not judged: gptq4 (is not smaller than the full-precision checkpoint)." in out
+
+
 def test_cells_with_other_tasks_of_one_quantizer_are_one_candidate(tmp_path, capsys):
     for quantizer in ("gptq8", "gptq4"):
         write_quantized(tmp_path, quantizer, 0)
