@@ -85,6 +85,8 @@ def test_the_page_begins_with_what_was_rounded(tmp_path):
     )
     assert first.index("not judged") < first.index("keys and values: 2 bits")
     assert "0 layers" not in html and "/store/weights/abc (for bitsure alone: `bitsure export` cannot write that keys" in html
+    assert '<a href="file:///store/weights/abc">/store/weights/abc</a></li>' in html  # what is said of it is no link
+    assert "<dd>limit: 20</dd>" in html and "<dd>null</dd>" not in html
 
 
 @pytest.mark.parametrize("task", ["pocket_reading", "crows_pairs_english_physical_appearance"])

@@ -52,3 +52,13 @@ def test_what_has_no_margin_is_shown_with_its_numbers(monkeypatch):
     changes = {"texts": {("bits_per_byte" if name == "nll" else name): value for name, value in values.items()}}
     terminal_summary.show_comparison(changes, judge(changes, MARGINS, METRIC), "a against b", METRIC, "the first run")
     assert "bits per byte" in shown.getvalue()
+
+
+def test_a_narrow_terminal_cuts_no_number(monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setattr(terminal, "console", lambda: SafeConsole(file=shown, force_terminal=True, color_system=None, width=50))
+    changed = comparison(0.1)
+    terminal_summary.show_comparison(changed, judge(changed, MARGINS, METRIC), "a against b", METRIC, "the first run")
+    table = shown.getvalue().partition("a against b")[2].partition("Mean change")[0]
+    assert {"3.0000", "3.1000", "+0.1000", "[+0.0920,", "+0.1080]"} <= set(table.split())
+    assert all(len(line) <= 50 for line in table.splitlines())

@@ -53,7 +53,10 @@ class NotHere(UserError):
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     """Return " Did you mean …?" with the allowed names closest to the given one; empty if none is close."""
     closest = sorted(difflib.get_close_matches(given, list(allowed), n=4), key=lambda name: _number_distance(given, name))
-    return f" Did you mean {' or '.join(closest)}?" if closest else ""
+    if not closest:
+        return ""
+    *others, last = closest
+    return f" Did you mean {', '.join(others)} or {last}?" if others else f" Did you mean {last}?"
 
 
 def _number_distance(given: str, name: str) -> float:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task
+from rich.table import Column
 from rich.text import Text
 
 from bitsure.base import terminal
@@ -89,9 +90,12 @@ def progress(description: str, total: int | None) -> Iterator[Advance]:
 class _TimesColumn(ProgressColumn):
     """The time elapsed, and left where that can be told."""
 
+    def __init__(self) -> None:
+        super().__init__(table_column=Column(no_wrap=True))
+
     def render(self, task: Task) -> Text:
         """Return both times in words."""
-        left = "" if task.time_remaining is None else f", {clock(task.time_remaining)} left"
+        left = f", {clock(task.time_remaining)} left" if task.time_remaining else ""
         return Text(f"{clock(task.elapsed or 0)} elapsed{left}")
 
 

@@ -20,7 +20,7 @@ from bitsure.config.option_groups import preset_of
 from bitsure.config.own_code import no_such_config_dir
 from bitsure.config.paths import CONF, PROJECT
 from bitsure.config.schema import Config
-from bitsure.config.validation import no_such_setting
+from bitsure.config.validation import kind_needed, no_such_setting
 
 RAISE = "HYDRA_FULL_ERROR"  # the environment variable with which Hydra raises its errors instead of printing them
 GROUPS = tuple(field.name for field in fields(Config))
@@ -85,7 +85,7 @@ def refused_value(override: str, why: str) -> str:
     key, _, value = override.lstrip("+").partition("=")
     if "is not a ListConfig" in why:
         return f"{override}: a list is needed, such as '{key}=[{value}]'."
-    return f"{override}: {why.rstrip('.')}."
+    return f"{override}: {kind_needed(why)}."
 
 
 def no_such_option(group: str, option: str, known: Sequence[str]) -> str:

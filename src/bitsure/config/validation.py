@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import fields, is_dataclass
@@ -163,7 +164,14 @@ def _why_not(error: OmegaConfBaseException, key: str, values: dict[str, Any], ch
         if name not in {field.name for field in fields(kind)}:
             return no_such_setting(f"{key}.{inner[0]}.{name}", _structured(kind), chosen)
     value = OmegaConf.select(OmegaConf.create({key: values}), f"{key}.{error.full_key}")
-    return f"{key}.{error.full_key}={value}: {str(error.msg or error).splitlines()[0]}."
+    return f"{key}.{error.full_key}={value}: {kind_needed(str(error.msg or error))}."
+
+
+def kind_needed(reason: str) -> str:
+    """Return the kind of value that is needed, where OmegaConf refuses another; otherwise the first line of its reason."""
+    refused = re.match(r"Value .* could not be converted to (\w+)", reason)
+    kinds = {"Integer": "a whole number", "Float": "a number"}
+    return f"{kinds[refused[1]]} is needed" if refused and refused[1] in kinds else reason.splitlines()[0].rstrip(".")
 
 
 def _first_errors(composed: DictConfig) -> list[str]:
@@ -188,7 +196,8 @@ def no_such_setting(key: str, group: DictConfig, chosen: str = "") -> str:
     above, dot, name = key.rpartition(".")
     kind = OmegaConf.get_type(group)
     known = [field.name for field in fields(kind)] if is_dataclass(kind) else [str(key) for key in group]
-    listed = f"Its settings are {', '.join(above + dot + setting for setting in known)}" if known else "It has none"
+    whose = "Its" if above else "The"
+    listed = f"{whose} settings are {', '.join(above + dot + setting for setting in known)}" if known else "It has none"
     where = f" of {chosen}" if chosen else ""
     return f"{key}: no such setting{where}.{did_you_mean(name, known) or _elsewhere(name, group)} {listed}."
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Collection
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -129,7 +130,9 @@ def _head_facts(about: About) -> list[tuple[str, str, str | None]]:
         facts.insert(0, ("run on", f"{datetime.fromtimestamp(about.started, UTC):%Y-%m-%d}", None))
     if about.checkpoint:
         place = Path(about.checkpoint)
-        facts.append(("checkpoint", about.checkpoint_in_words or "", place.as_uri() if place.is_absolute() else None))
+        facts.append(("checkpoint", about.checkpoint, place.as_uri() if place.is_absolute() else None))
+        if note := (about.checkpoint_in_words or "").removeprefix(about.checkpoint):
+            facts.append(("", note.strip(" ()"), None))
     if about.tracked:
         facts.append(("W&B", about.tracked, about.tracked if about.tracked.startswith(ADDRESS) else None))
     return facts
@@ -175,5 +178,18 @@ def _facts(quantization: Quantization) -> dict[str, str]:
 
 
 def _origin(provenance: Provenance) -> dict[str, str]:
-    values = to_plain(provenance).items()
-    return {key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for key, value in values}
+    """Return what is known of a run's origin, by names in words: the command as it is typed, pairs as `name: value`."""
+    facts = {}
+    for key, value in to_plain(provenance).items():
+        if key == "command":
+            facts[key] = shlex.join(value)
+        elif isinstance(value, dict):
+            pairs = (f"{name}: {_plain(inner)}" for name, inner in value.items() if inner not in (None, {}))
+            facts[key.replace("_", " ")] = ", ".join(pairs)
+        else:
+            facts[key.replace("_", " ")] = _plain(value)
+    return {key: text for key, text in facts.items() if text not in ("", "null")}
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

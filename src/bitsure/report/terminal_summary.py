@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from bitsure.base import terminal
@@ -16,6 +17,7 @@ from bitsure.report.report_contents import About, Report
 from bitsure.results import Comparison, Verdict
 from bitsure.results.verdict import INFERIOR, NON_INFERIOR, NOT_JUDGED, UNDECIDED, Decision
 
+NARROW = 72  # columns that the numbers of a task need
 STYLES: dict[Decision, str] = {NON_INFERIOR: "green", INFERIOR: "red", UNDECIDED: "yellow", NOT_JUDGED: "yellow"}
 
 
@@ -32,7 +34,9 @@ def show(report: Report, about: About, metric: MetricSettings, places: Mapping[s
     _show_verdict(out, report.verdict)
     for line in about.first_lines:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
-    out.print(tables.terminal_table(report.metrics, report.comparison, about.title, metric.confidence_level, metric.alpha))
+    _show_table(
+        out, tables.terminal_table(report.metrics, report.comparison, about.title, metric.confidence_level, metric.alpha)
+    )
     if report.published:
         out.print()
         published_table.show(out, report.published)
@@ -52,8 +56,16 @@ def show_comparison(comparison: Comparison, verdict: Verdict, title: str, metric
     out = terminal.console()
     _show_verdict(out, verdict)
     sides = ("full", "quantized") if baseline == FULL_PRECISION_RUN else ("first", "second")
-    out.print(tables.terminal_table({}, comparison, title, metric.confidence_level, metric.alpha, sides))
+    _show_table(out, tables.terminal_table({}, comparison, title, metric.confidence_level, metric.alpha, sides))
     _show_tasks(out, comparison, verdict, baseline)
+
+
+def _show_table(out: Console, table: Table) -> None:
+    """Print a table; on a terminal below NARROW columns intervals continue on the next line, where their ends would be cut."""
+    if out.width < NARROW:
+        for column in table.columns:
+            column.no_wrap = False
+    out.print(table)
 
 
 def _show_verdict(out: Console, verdict: Verdict | None) -> None:

@@ -74,7 +74,7 @@ def test_settings_that_do_not_exist_or_are_of_another_type_are_all_named():
     assert "calib.sed: no such setting of calib=pocket. Did you mean seed? Its settings are calib.name, calib.kind," in text
     assert "quant.bit: no such setting of quant=rtn3. Did you mean bits?" in text
     assert "modle: no such setting. Did you mean model?" in text
-    assert "quant.group_size=wide: Value 'wide' of type 'str' could not be converted to Integer" in text
+    assert "quant.group_size=wide: a whole number is needed" in text
 
 
 def test_unknown_options_are_all_named_with_the_nearest():
