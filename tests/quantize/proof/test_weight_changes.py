@@ -74,6 +74,30 @@ def test_the_output_errors_are_those_of_the_definition(model):
     assert report.layers[name].centred_error == pytest.approx(centred.item(), rel=1e-4)
 
 
+def test_a_warning_says_where_first_tokens_are_rounded_worse_than_the_rest(model, caplog):
+    """As in the values of real models, whose first token attention reads most."""
+    prove(model, CheckpointContents(rounded(model)), HELD_OUT)
+    assert "first token" not in caplog.text
+    names, inputs = [name for name in block_linears(model) if name.endswith("v_proj")], {}
+    handles = [
+        model.get_submodule(name).register_forward_pre_hook(
+            lambda _, given, name=name: inputs.update({name: given[0].flatten(0, 1)})
+        )
+        for name in names
+    ]
+    model(input_ids=HELD_OUT)
+    for handle in handles:
+        handle.remove()
+    is_first = (torch.arange(HELD_OUT.numel()) % HELD_OUT.shape[1] == 0).float()
+    weights = rounded(model)
+    for name in names:
+        direction = torch.linalg.lstsq(inputs[name], is_first[:, None]).solution  # only first tokens' inputs have a part in it
+        changed = model.get_submodule(name).weight + 0.01 * direction.T
+        weights[name] = DenseWeight(changed.detach(), bits=4)
+    prove(model, CheckpointContents(weights), HELD_OUT)
+    assert "In 2 of 12 layers a text's first token has more than 3 times output_error" in caplog.text
+
+
 def test_a_missing_layer_is_named(model):
     weights = rounded(model)
     del weights["model.decoder.layers.1.fc2"]

@@ -20,6 +20,7 @@ from bitsure.results.quantization import LayerError, Quantization
 
 log = logging.getLogger(__name__)
 
+FIRST_TOKEN_RATIO = 3  # first_token_error / output_error from which on a layer counts in the warning
 Matrices = Mapping[str, torch.Tensor]
 
 
@@ -57,6 +58,7 @@ def prove(
     multiplied = {name: checkpoint.scheme.layer_matrix(checkpoint.weights[name]) for name in dequantized} or expected
     errors = output_errors(model, {**multiplied, **left_out}, held_out, _input_transforms(checkpoint, originals))
     _warn_of_offsets(errors)
+    _warn_of_first_tokens(errors)
     squares = {name: _squares(original, {**dequantized, **left_out}.get(name)) for name, original in expected.items()}
     return Quantization(
         modules_quantized=sorted({*dequantized, *checkpoint.bits_outside}),
@@ -88,6 +90,24 @@ def _warn_of_offsets(errors: Mapping[str, OutputError]) -> None:
             "does not tell what is lost there (docs/layer_errors.md); centred_error is the rest",
             len(shared),
             len(errors),
+        )
+
+
+def _warn_of_first_tokens(errors: Mapping[str, OutputError]) -> None:
+    """Warn if more than a tenth of the layers round a text's first token far worse than the other tokens."""
+    ratios = {name: error.first_token / error.whole for name, error in errors.items() if error.first_token and error.whole}
+    worse = [name for name, ratio in ratios.items() if ratio > FIRST_TOKEN_RATIO]
+    if len(worse) > len(errors) / 10:
+        worst = max(worse, key=lambda name: ratios[name])
+        log.warning(
+            "In %d of %d layers a text's first token has more than %d times output_error (%.1f times in %s). Attention reads that "
+            "token most, so the loss can be larger than output_error in quantization.json tells (docs/layer_errors.md); "
+            "first_token_error is this token's",
+            len(worse),
+            len(errors),
+            FIRST_TOKEN_RATIO,
+            ratios[worst],
+            worst,
         )
 
 
