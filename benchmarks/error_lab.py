@@ -24,7 +24,6 @@ from bitsure.models.load import load_model
 from bitsure.tasks.task_names import task_manager
 
 SEQLEN = 512
-HELD_OUT = 3  # windows
 BATCH = 8  # choices in one pass
 READ_BY = {"q_proj": "q_proj", "k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}  # layer → whose input it reads
 RTN = {"bits": 4, "group_size": 128, "symmetric": True}
@@ -62,29 +61,19 @@ class Lab:
         self.work.mkdir(parents=True, exist_ok=True)
         self.model, self.tokenizer = load_model(given.model, "float32", "cpu")
         self.layers = {name: layer for name, layer in self.model.named_modules() if kind(name) in KINDS}
+        if given.spread:
+            for layer in self.layers.values():
+                layer.weight.data = spread(layer.weight.data)
         self.original = {name: layer.weight.detach().clone() for name, layer in self.layers.items()}
         texts = [json.loads(line)["text"] for line in given.text.read_text(encoding="utf-8").splitlines()]
         self.windows = cut(texts, self.tokenizer)
-        self.held_out, self.windows = self.windows[:HELD_OUT], self.windows[HELD_OUT:]
+        self.held_out, self.windows = self.windows[: given.held_out], self.windows[given.held_out :]
         self.requests, self.gold, self.question_ids = questions(given, self.tokenizer)
         self.short = [torch.tensor(context + choice) for context, choice in self.requests[0 : 2 * given.read : 2]]
         self.first = self.windows[:, :1]  # what stands first in a text: its state depends on nothing else
-
-    @cached_property
-    def full_text(self) -> list[torch.Tensor]:
-        return self.log_probabilities(list(self.held_out))
-
-    @cached_property
-    def full_short(self) -> list[torch.Tensor]:
-        return self.log_probabilities(self.short)
-
-    @cached_property
-    def full_choices(self) -> torch.Tensor:
-        file = self.work / "full_choices.pt"
-        if not file.exists():
-            torch.save(self.choices(), file)
-        kept: torch.Tensor = torch.load(file)
-        return kept
+        self.full_text = self.log_probabilities(list(self.held_out))
+        self.full_short = self.log_probabilities(self.short)
+        self.full_choices = self.choices()
 
     @torch.no_grad()
     def log_probabilities(self, texts: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -193,6 +182,13 @@ class Lab:
         record["first"] = self.errors(variant, self.first_moments)
         file.write_text(json.dumps(record), encoding="utf-8")
         print(f"{name}: {time.monotonic() - begun:.0f} s", flush=True)
+
+
+def spread(weight: torch.Tensor) -> torch.Tensor:
+    """Return a weight that was rounded to 4 bits in blocks of 32, each value moved at random within its step (seed 0)."""
+    blocks = weight.unflatten(1, (-1, 32))
+    step = (blocks.amax(-1, keepdim=True) - blocks.amin(-1, keepdim=True)) / 15
+    return (blocks + step * (torch.rand(blocks.shape, generator=torch.Generator().manual_seed(0)) - 0.5)).flatten(1)
 
 
 def exact_first(weight: torch.Tensor) -> Callable[..., None]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from benchmarks.error_lab import HELD_OUT, KINDS, SEQLEN, Lab, nll
+from benchmarks.error_lab import KINDS, SEQLEN, Lab, nll
 
 Records = dict[str, dict]  # variant → what was measured
 DRAWN = ("rtn-dither", "gptq-draw", "gptqmodel-draw")  # variants of several draws; their names end in a digit
@@ -65,7 +65,8 @@ def correlations(records: Records) -> list[list[str]]:
 
     A kind of layer alone is divided by its rounding to nearest, since kinds differ in what an error costs.
     """
-    layers = [(records[f"only-{part}-{how}"], records[f"only-{part}-rtn"]) for part in KINDS for how in ("rtn-bias", "gptq")]
+    pairs = ((f"only-{part}-{how}", f"only-{part}-rtn") for part in KINDS for how in ("rtn-bias", "gptq"))
+    layers = [(records[name], records[nearest]) for name, nearest in pairs if name in records]
     models = [record for name, record in records.items() if not name.startswith("only-") and "exact-first" not in name]
     rows = []
     for error, error_of in ERRORS.items():
@@ -80,17 +81,18 @@ def correlations(records: Records) -> list[list[str]]:
 
 def over_draws(lab: Lab, records: Records) -> list[list[str]]:
     """Return means over draws with their 95% t intervals, and the difference between the two solvers on the same draws."""
-    values: dict[str, list[list[float]]] = {method: [] for method in DRAWN}
-    for name, record in sorted(records.items()):
-        if name[:-1] in values:
-            changes = [float(change.mean()) for change in choice_changes(lab, record)]
-            values[name[:-1]].append([*(loss(record) for loss in LOSSES.values()), *changes])
-    draws = {method: np.array(each) for method, each in values.items()}
-    draws["gptqmodel less gptq"] = draws["gptqmodel-draw"] - draws["gptq-draw"]
+    draws: dict[str, np.ndarray] = {}
+    for method in DRAWN:
+        own = [record for name, record in sorted(records.items()) if name[:-1] == method]
+        changes = [[float(change.mean()) for change in choice_changes(lab, record)] for record in own]
+        draws[method] = np.array([[*(of(r) for of in LOSSES.values()), *each] for r, each in zip(own, changes, strict=True)])
+    if len(draws["gptqmodel-draw"]) == len(draws["gptq-draw"]):
+        draws["gptqmodel less gptq"] = draws["gptqmodel-draw"] - draws["gptq-draw"]
     rows = []
     for method, each in draws.items():
-        reach = stats.t.ppf(0.975, len(each) - 1) * stats.sem(each, axis=0)
-        rows.append([method, *(f"{m:+.4f} ± {r:.4f}" for m, r in zip(each.mean(0), reach, strict=True))])
+        if len(each) > 1:
+            reach = stats.t.ppf(0.975, len(each) - 1) * stats.sem(each, axis=0)
+            rows.append([method, str(len(each)), *(f"{m:+.4f} ± {r:.4f}" for m, r in zip(each.mean(0), reach, strict=True))])
     return rows
 
 
@@ -98,19 +100,25 @@ def table(head: Sequence[str], rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, ["---"] * len(head), *rows))
 
 
-def page(lab: Lab, given: argparse.Namespace, draws: int, windows: int) -> str:
-    """Return the tables of everything that was measured."""
+def page(lab: Lab, given: argparse.Namespace, tokens: int) -> str:
+    """Return the tables of everything that was measured; `tokens`: of a draw of calibration text."""
     records: Records = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(given.work.glob("*.json"))}
-    over = [f"{loss}, {of}" for loss in LOSSES for of in ("layers", "whole models")]
-    parts = (
-        f"Made by `make bench-errors` for {given.model.name}: {HELD_OUT} held-out windows of {SEQLEN} tokens of C4,\n"
+    model = given.model.name + ", each weight moved at random within its step of 4 bits" * given.spread
+    parts = [
+        f"Made by `make bench-errors` for {model}:\n{given.held_out} held-out windows of {SEQLEN} tokens of C4, "
         f"{given.read} questions of PIQA read as text, {given.questions} scored.\n"
         f"Full precision: NLL {nll(lab.full_text, list(lab.held_out)):.4f} on C4. ± is a standard error over questions.",
         table(COLUMNS, [row(lab, name, record) for name, record in records.items()]),
-        f"Means over {draws} draws of {windows * SEQLEN:,} tokens of C4 (`rtn-dither`: of ranges). ±: 95% t interval.",
-        table(["method", *LOSSES, *COLUMNS[-2:]], over_draws(lab, records)),
-        "Correlations of the logarithms of an error and of a loss. Layers: each kind alone, by `rtn-bias` and `gptq`,\n"
-        "relative to `rtn`. Whole models: the variants above in which every layer is rounded.",
-        table(["error", *over], correlations(records)),
-    )
+    ]
+    if rows := over_draws(lab, records):
+        parts += [
+            f"Means over draws of {tokens:,} tokens of C4 (`rtn-dither`: of ranges); ± is a 95% t interval over draws.",
+            table(["method", "draws", *LOSSES, *COLUMNS[-2:]], rows),
+        ]
+    if not given.brief:
+        parts += [
+            "Correlations of the logarithms of an error and of a loss. Layers: each kind alone, by `rtn-bias` and `gptq`,\n"
+            "relative to `rtn`. Whole models: the variants above in which every layer is rounded.",
+            table(["error", *(f"{loss}, {of}" for loss in LOSSES for of in ("layers", "whole models"))], correlations(records)),
+        ]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"

@@ -25,8 +25,7 @@ from bitsure.results import read_if_there
 from bitsure.results.gguf import GgufOrigin
 
 ORIGIN = "decoded_from.json"
-"""The note on the GGUF file. It is not `gguf.json`, by which sizes would be those of the GGUF file: these weights stand for full
-precision."""
+"""The note on the GGUF file. By a `gguf.json` sizes would be that file's, but these weights stand for full precision."""
 PACKAGES = Path(__file__).with_suffix(".txt")  # pinned, with hashes
 
 
