@@ -24,6 +24,7 @@ from bitsure.models.load import load_model
 from bitsure.tasks.task_names import task_manager
 
 SEQLEN = 512
+HELD_OUT = 3  # windows that no quantizer sees
 BATCH = 8  # choices in one pass
 READ_BY = {"q_proj": "q_proj", "k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}  # layer → whose input it reads
 RTN = {"bits": 4, "group_size": 128, "symmetric": True}
@@ -60,14 +61,15 @@ class Lab:
         self.work: Path = given.work
         self.work.mkdir(parents=True, exist_ok=True)
         self.model, self.tokenizer = load_model(given.model, "float32", "cpu")
-        self.layers = {name: layer for name, layer in self.model.named_modules() if kind(name) in KINDS}
+        self.kinds = tuple(given.kinds)
+        self.layers = {name: layer for name, layer in self.model.named_modules() if kind(name) in self.kinds}
         if given.spread:
             for layer in self.layers.values():
                 layer.weight.data = spread(layer.weight.data)
         self.original = {name: layer.weight.detach().clone() for name, layer in self.layers.items()}
         texts = [json.loads(line)["text"] for line in given.text.read_text(encoding="utf-8").splitlines()]
         self.windows = cut(texts, self.tokenizer)
-        self.held_out, self.windows = self.windows[: given.held_out], self.windows[given.held_out :]
+        self.held_out, self.windows = self.windows[: given.held_out], self.windows[HELD_OUT:]
         self.requests, self.gold, self.question_ids = questions(given, self.tokenizer)
         self.short = [torch.tensor(context + choice) for context, choice in self.requests[0 : 2 * given.read : 2]]
         self.first = self.windows[:, :1]  # what stands first in a text: its state depends on nothing else
@@ -129,7 +131,7 @@ class Lab:
 
             return hook
 
-        handles = [self.layers[name].register_forward_pre_hook(watch(name)) for name in names]
+        handles = [self.model.get_submodule(name).register_forward_pre_hook(watch(name)) for name in names]
         for ids in texts:
             self.model.model(ids if ids.dim() == 2 else ids[None], use_cache=False)
         for handle in handles:

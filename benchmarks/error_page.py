@@ -103,7 +103,8 @@ def table(head: Sequence[str], rows: list[list[str]]) -> str:
 def page(lab: Lab, given: argparse.Namespace, tokens: int) -> str:
     """Return the tables of everything that was measured; `tokens`: of a draw of calibration text."""
     records: Records = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(given.work.glob("*.json"))}
-    model = given.model.name + ", each weight moved at random within its step of 4 bits" * given.spread
+    rounded = "" if lab.kinds == KINDS else f", {', '.join(lab.kinds)} rounded alone"
+    model = given.model.name + rounded + ", each weight moved at random within its step of 4 bits" * given.spread
     parts = [
         f"Made by `make bench-errors` for {model}:\n{given.held_out} held-out windows of {SEQLEN} tokens of C4, "
         f"{given.read} questions of PIQA read as text, {given.questions} scored.\n"
@@ -115,7 +116,7 @@ def page(lab: Lab, given: argparse.Namespace, tokens: int) -> str:
             f"Means over draws of {tokens:,} tokens of C4 (`rtn-dither`: of ranges); ± is a 95% t interval over draws.",
             table(["method", "draws", *LOSSES, *COLUMNS[-2:]], rows),
         ]
-    if not given.brief:
+    if lab.kinds == KINDS:
         parts += [
             "Correlations of the logarithms of an error and of a loss. Layers: each kind alone, by `rtn-bias` and `gptq`,\n"
             "relative to `rtn`. Whole models: the variants above in which every layer is rounded.",

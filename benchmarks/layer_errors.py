@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.error_lab import KINDS, RTN, SEQLEN, Lab, Matrices, Moments, Variant, input_of, kind
+from benchmarks.error_lab import HELD_OUT, KINDS, RTN, SEQLEN, Lab, Matrices, Moments, Variant, input_of, kind
 from benchmarks.error_page import page
 from bitsure.base import terminal
 from bitsure.base.files import write_text
@@ -101,8 +101,8 @@ def average(*parts: Moments) -> Moments:
     }
 
 
-def measure_all(lab: Lab, brief: bool) -> None:
-    """Measure the variants, whole models first; `brief`: these and their v_proj alone, of one draw."""
+def measure_all(lab: Lab) -> None:
+    """Measure the variants: all layers of the lab at once, then several draws, then each kind of layer alone."""
     draws = [lab.windows[i * WINDOWS : (i + 1) * WINDOWS] for i in range(DRAWS)]
 
     def draw(i: int) -> Moments:
@@ -118,22 +118,25 @@ def measure_all(lab: Lab, brief: bool) -> None:
         for exact in (False, True):
             variant = Variant(weights, biases, exact)
             lab.measure(f"{name}{'-exact-first' * exact}", lambda v=variant: v, choices=True)
-    for i in range(0 if brief else DRAWS):
+    for i in range(DRAWS):
         lab.measure(f"gptq-draw{i}", lambda i=i: Variant(gptq(lab, draw(i))), choices=True)
         lab.measure(f"gptqmodel-draw{i}", lambda i=i: Variant(gptqmodel(lab, draw(i))), choices=True)
         lab.measure(f"rtn-dither{i}", lambda i=i: Variant(rtn(lab, 0.03, i)), choices=True)
-    for part, (name, (weights, biases)) in itertools.product(("v_proj",) if brief else KINDS, methods.items()):
+    if lab.kinds == KINDS:
+        measure_parts(lab, methods)
+        lab.measure("gptq-first", lambda: Variant(gptq(lab, weigh_first(both, lab.first_moments))), choices=True)
+        lab.measure("gptq-questions", lambda: Variant(gptq(lab, lab.kept_moments("questions", lab.question_ids))))
+
+
+def measure_parts(lab: Lab, methods: dict[str, tuple[Matrices, Matrices]]) -> None:
+    """Measure each kind of layer alone, and two methods mixed."""
+    for part, (name, (weights, biases)) in itertools.product(KINDS, methods.items()):
         chosen = [each for each in lab.layers if kind(each) == part]
         part_of = ({n: weights[n] for n in chosen}, {n: biases[n] for n in chosen if n in biases})
         lab.measure(f"only-{part}-{name}", lambda p=part_of: Variant(*p))
-        if part == "v_proj":
-            lab.measure(f"only-{part}-{name}-exact-first", lambda p=part_of: Variant(*p, exact_first=True))
-    if not brief:
-        lab.measure("gptq-first", lambda: Variant(gptq(lab, weigh_first(both, lab.first_moments))), choices=True)
-        for name, mlp, attention in (("rtn-mlp-gptq-attention", nearest, solved), ("gptq-mlp-rtn-attention", solved, nearest)):
-            mixed = {n: (attention if kind(n) in ATTENTION else mlp)[n] for n in nearest}
-            lab.measure(name, lambda m=mixed: Variant(m))
-        lab.measure("gptq-questions", lambda: Variant(gptq(lab, lab.kept_moments("questions", lab.question_ids))))
+    for mlp, attention in (("rtn", "gptq"), ("gptq", "rtn")):
+        mixed = {n: methods[attention if kind(n) in ATTENTION else mlp][0][n] for n in lab.layers}
+        lab.measure(f"{mlp}-mlp-{attention}-attention", lambda m=mixed: Variant(m))
 
 
 def main() -> None:
@@ -143,15 +146,15 @@ def main() -> None:
     parser.add_argument("--text", type=Path, default=Path("../shared/text/c4-and-common-crawl-sample.jsonl"))
     parser.add_argument("--work", type=Path, default=PROJECT / "outputs/layer_errors", help="what is measured is kept here")
     parser.add_argument("--page", type=Path, default=Path(__file__).with_suffix(".md"), help="the page that is written")
-    parser.add_argument("--questions", type=int, default=100, help="of PIQA")
-    parser.add_argument("--read", type=int, default=30, help="questions whose every token is compared")
-    parser.add_argument("--held-out", type=int, default=2, help="windows of text whose every token is compared")
-    parser.add_argument("--brief", action="store_true", help="whole models and v_proj alone")
+    parser.add_argument("--questions", type=int, default=40, help="of PIQA, whose choices are scored")
+    parser.add_argument("--read", type=int, default=15, help="questions whose every token is compared")
+    parser.add_argument("--held-out", type=int, default=1, choices=range(1, HELD_OUT + 1), help="windows that are compared")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="the layers that are rounded")
     parser.add_argument("--spread", action="store_true", help="a control: weights spread as if never rounded to 4 bits before")
     given = parser.parse_args()
     logging.disable(logging.WARNING)
     lab = Lab(given)
-    measure_all(lab, given.brief)
+    measure_all(lab)
     write_text(given.page, page(lab, given, WINDOWS * SEQLEN))
 
 
