@@ -143,7 +143,7 @@ class Lab:
         if not file.exists():
             torch.save(self.moments(texts), file)
         kept: Moments = torch.load(file)
-        return kept
+        return {name: kept[name] for name in {input_of(layer) for layer in self.layers}}
 
     @cached_property
     def held_out_moments(self) -> Moments:
