@@ -100,8 +100,8 @@ def _warn_of_first_tokens(errors: Mapping[str, OutputError]) -> None:
     if len(worse) > len(errors) / 10:
         worst = max(worse, key=lambda name: ratios[name])
         log.warning(
-            "In %d of %d layers a text's first token has more than %d times output_error (%.1f times in %s). Attention reads that "
-            "token most, so the loss can be larger than output_error in quantization.json tells (docs/layer_errors.md); "
+            "In %d of %d layers a text's first token has more than %d times output_error (%.1f times in %s). Attention reads "
+            "that token most, so the loss can be larger than output_error in quantization.json tells (docs/layer_errors.md); "
             "first_token_error is this token's",
             len(worse),
             len(errors),
