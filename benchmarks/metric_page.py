@@ -171,6 +171,13 @@ SECTIONS = (
         ("conformal_set_size_at_full_threshold", "conformal_coverage_at_full_threshold", "deferral_safe_at_full_threshold_*"),
     ),
     Section(
+        "How are written answers?",
+        "A written answer is right or wrong by the harness's own metric; its confidence is the geometric mean of its tokens' "
+        "probabilities (docs/generation.md). All that choices have of a confidence and of being right, these tasks have under "
+        "the same names: `true_label_prob`, `nll` and `brier_score` are of the event that the answer is right.",
+        ("answer_logprob", "answer_tokens", "token_entropy"),
+    ),
+    Section(
         "How well are texts predicted?",
         "Documents are resampled, not tokens, since tokens of one text are not independent. Perplexities of words and bytes "
         "compare models with different tokenizers; that of tokens does not.",

@@ -30,7 +30,8 @@ A field that is absent does not apply; a field that is `null` applies, and its v
 `make docs-results` writes this page from the classes in `src/bitsure/results/`. [Metrics](metrics.md) lists the metrics of
 `metrics.json` and `comparison.json`.
 
-`records.parquet` and the other tables have their columns described in `src/bitsure/records/`.
+`records.parquet` and the other tables have their columns described in `src/bitsure/records/`;
+[Written answers](generation.md) has those of `generations.parquet`.
 """
 
 

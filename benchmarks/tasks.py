@@ -17,11 +17,17 @@ from bitsure.base.errors import UserError
 from bitsure.config.paths import CONF, PROJECT
 from bitsure.config.schema import TaskSettings
 from bitsure.tasks.harness_tasks import load_tasks
-from bitsure.tasks.kinds import KINDS, Continuation, MultipleChoice, WholeText
+from bitsure.tasks.kinds import Continuation, FreeText, MultipleChoice, WholeText
 from bitsure.tasks.task_names import WHY_NOT_SCORED, members, task_manager
 
-CHOICES, CONTINUATION, TEXT = (kind.output_type for kind in (MultipleChoice, Continuation, WholeText))
-KIND_NAMES = {CHOICES: "choices", CONTINUATION: "continuation", TEXT: "whole text", None: "known when loaded"}
+CHOICES, CONTINUATION, TEXT, WRITTEN = (kind.output_type for kind in (MultipleChoice, Continuation, WholeText, FreeText))
+KIND_NAMES = {
+    CHOICES: "choices",
+    CONTINUATION: "continuation",
+    TEXT: "whole text",
+    WRITTEN: "written answer",
+    None: "known when loaded",
+}
 PAGE = PROJECT / "docs" / "tasks.md"
 GROUPS = ("paper", "understanding", "knowledge", "reasoning", "trust", "long_context", "bias", "dialogue", "language")
 
@@ -36,7 +42,7 @@ def main() -> None:
     regions = {
         "kinds": [*kinds(manager)],
         "groups": [*groups(manager, mirror)],
-        "refused": [*relatives(manager), *refused(manager)],
+        "refused": [*refused(manager)],
     }
     page = fill(PAGE.read_text(encoding="utf-8"), regions)
     PAGE.write_text(page, encoding="utf-8")
@@ -46,12 +52,10 @@ def main() -> None:
 def kinds(manager: TaskManager) -> list[str]:
     """How many of the harness's tasks are of each kind."""
     counts = Counter(kind for name in manager.all_subtasks for kind in members(manager, name).values())
-    free = sum(count for kind, count in counts.items() if kind not in (*KINDS, None))
     return [
         f"lm-evaluation-harness {version('lm_eval')} has {len(manager.all_subtasks):,} tasks. {counts[CHOICES]:,} ask for",
-        f"choices, {counts[CONTINUATION]} for a continuation and {counts[TEXT]} for whole texts: these are scored, each in its",
-        "own way.",
-        f"{free:,} ask for free text and are refused: {WHY_NOT_SCORED}.",
+        f"choices, {counts[CONTINUATION]} for a continuation, {counts[TEXT]} score whole texts, and {counts[WRITTEN]:,} have",
+        "answers that the model writes: each is scored in its own way.",
         f"{counts[None]} are programs of their own, which say what they are when they are loaded.",
     ]
 
@@ -84,27 +88,13 @@ def questions(name: str, mirror: str | None) -> str:
     return f"{sum(len(one.eval_docs) for one in loaded.values()):,}"
 
 
-def relatives(manager: TaskManager) -> Iterable[str]:
-    """The refused tasks that live in the harness beside those of the groups."""
-    yield from ["### Relatives of the tasks above", ""]
-    names = {name for option in GROUPS for name in OmegaConf.load(CONF / "task" / f"{option}.yaml").names}
-    folders = {folder(manager, task) for name in names for task in members(manager, name)}
-    for one in sorted(folders):
-        if unfit := [name for name in free_text(manager) if folder(manager, name) == one]:
-            yield f"- {one}: {', '.join(unfit[:4])}{f' and {len(unfit) - 4} more' if len(unfit) > 4 else ''}"
-    yield from ["- simple_cooccurrence_bias: it has choices, but names no right one", ""]
-
-
 def refused(manager: TaskManager) -> Iterable[str]:
-    """The harness's folders in which every task is refused."""
-    yield from ["### Free text alone", "", "By the harness's folders, with the number of their tasks:", ""]
-    unfit = Counter(folder(manager, name) for name in free_text(manager))
-    of_all = Counter(folder(manager, name) for name in manager.all_subtasks)
-    yield ", ".join(f"{one} {count}" for one, count in sorted(unfit.items()) if count == of_all[one]) + "."
-
-
-def free_text(manager: TaskManager) -> list[str]:
-    return [name for name in manager.all_subtasks if members(manager, name)[name] not in (*KINDS, None)]
+    """The tasks that are refused by what their YAML has, and why."""
+    settings = {name: manager.task_index[name].cfg or {} for name in manager.all_subtasks}
+    for key, why in WHY_NOT_SCORED.items():
+        folders = sorted({folder(manager, name) for name, of_task in settings.items() if of_task.get(key)})
+        yield f"- `{key}` ({why}): {', '.join(folders)}"
+    yield "- simple_cooccurrence_bias: it has choices, but names no right one"
 
 
 def folder(manager: TaskManager, name: str) -> str:

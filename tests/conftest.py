@@ -79,7 +79,7 @@ def calib_file(tmp_path_factory) -> Path:
 def own_tasks(tmp_path_factory) -> Path:
     """A folder of one's own tasks: `tiny_pets` (3 choices, 20 questions), the same with a training split as `tiny_taught` (22
     questions, 2 of which are scored too), `tiny_last` (a word to continue with), `tiny_pages` (8 whole texts), `tiny_free`
-    (an answer that is written freely), and `tiny_group` of the first and the last."""
+    (an answer that is written freely), `tiny_code` (the same, run as code), and `tiny_group` of the first and the last."""
     folder = tmp_path_factory.mktemp("tasks")
     rows = [{"q": f"{TEXT} Number {i}: I saw a", "options": ["cat", "big brown dog", "fox"], "gold": i % 3} for i in range(20)]
     (folder / "pets.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -108,11 +108,13 @@ def own_tasks(tmp_path_factory) -> Path:
         "doc_to_target: '{{page}}'\n"
         "metric_list: [{metric: word_perplexity}, {metric: byte_perplexity}, {metric: bits_per_byte}]\n"
     )
-    (folder / "tiny_group.yaml").write_text("group: tiny_group\ntask: [tiny_pets, tiny_free]\n")
+    (folder / "tiny_group.yaml").write_text("group: tiny_group\ntask: [tiny_pets, tiny_code]\n")
     (folder / "tiny_free.yaml").write_text(
         f"task: tiny_free\n{common}output_type: generate_until\ndoc_to_target: '{{{{options[0]}}}}'\n"
-        "generation_kwargs: {until: ['.']}\nmetric_list: [{metric: exact_match}]\n"
+        "generation_kwargs: {until: ['.'], max_gen_toks: 6}\nmetric_list: [{metric: exact_match}]\n"
     )
+    free = (folder / "tiny_free.yaml").read_text()
+    (folder / "tiny_code.yaml").write_text(free.replace("tiny_free", "tiny_code") + "unsafe_code: true\n")
     return folder
 
 

@@ -9,10 +9,13 @@ from bitsure.records.record import Record
 
 
 def hooked_lm(model, tokenizer, add_bos=None, share=True, score_bos=False):
+    from bitsure.scoring.generation.text_generator import TextGenerator
     from bitsure.scoring.harness import HookedLM
     from bitsure.scoring.local.local_engine import LocalEngine
 
-    return HookedLM(model, tokenizer, partial(LocalEngine, model, share=share), lambda n: None, add_bos, score_bos)
+    lm = HookedLM(model, tokenizer, partial(LocalEngine, model, share=share), lambda n: None, add_bos, score_bos)
+    lm.generator = TextGenerator(model, lm.tokenizer, share)
+    return lm
 
 
 def scored(task: TaskSettings, model, tokenizer) -> tuple[list[Record], list[str]]:
@@ -21,4 +24,4 @@ def scored(task: TaskSettings, model, tokenizer) -> tuple[list[Record], list[str
     from bitsure.tasks.harness_tasks import load_tasks
 
     [name] = task.names
-    return evaluate_tasks(load_tasks(task, [name], None)[name], hooked_lm(model, tokenizer, task.add_bos), task)
+    return evaluate_tasks(load_tasks(task, [name], None)[name], hooked_lm(model, tokenizer, task.add_bos), task)[:2]

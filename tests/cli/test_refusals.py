@@ -50,7 +50,7 @@ def test_a_store_of_a_newer_version_is_refused_and_kept(bitsure, tiny, tmp_path)
         (["task.limit=0"], "must be a whole number of questions, 1 or more, or a fraction"),
         (["model.path=/no/such/model"], "no such directory"),
         (["task.names=[tiny_pet]"], "Did you mean tiny_pets"),
-        (["task.names=[tiny_free]"], "no choice probabilities to take a confidence from"),
+        (["task.names=[tiny_code]"], "it runs the code that a model writes"),
         (["calib.path=none.txt"], "no such file"),
         (["tracking.mode=online"], "wandb login"),
         (
@@ -71,7 +71,7 @@ def test_bad_input_is_an_error_before_weights_are_loaded(bitsure, tiny, tmp_path
     if (tmp_path / "run" / "status.json").exists():
         status = json.loads((tmp_path / "run" / "status.json").read_text())
         assert status["state"] == "failed" and said in status["error"]
-        assert list(status["seconds"]) == ["check", "load tasks"][: 1 + (overrides == ["task.names=[tiny_free]"])]
+        assert list(status["seconds"]) == ["check", "load tasks"][: 1 + (overrides == ["task.names=[tiny_code]"])]
 
 
 def test_a_directory_without_weights_is_refused(bitsure, tiny, tiny_model, tmp_path):

@@ -37,16 +37,18 @@ def test_an_unknown_task_is_refused_with_near_names(own_tasks):
         load(["arc_eezy", "boolqq"], own_tasks)
 
 
-def test_free_text_is_refused_and_the_rest_of_its_group_named(own_tasks, monkeypatch):
+def test_code_that_is_run_is_refused_and_the_rest_of_its_group_named(own_tasks, monkeypatch):
     monkeypatch.setattr("lm_eval.tasks.TaskManager.load", lambda *_: pytest.fail("data was looked for"))
-    with pytest.raises(UserError, match=r"tiny_free is of the kind generate_until: its answer is text that the model writes"):
-        load(["tiny_pets", "tiny_free"], own_tasks)
-    with pytest.raises(UserError, match=r"tiny_free of the group tiny_group.*'task\.names=\[tiny_pets\]'"):
+    with pytest.raises(UserError, match=r"tiny_code cannot be scored: it runs the code that a model writes"):
+        load(["tiny_pets", "tiny_code"], own_tasks)
+    with pytest.raises(UserError, match=r"tiny_code of the group tiny_group.*'task\.names=\[tiny_pets\]'"):
         load(["tiny_group"], own_tasks)
-    with pytest.raises(UserError, match=r"truthfulqa_gen of the group truthfulqa .*truthfulqa_mc1,truthfulqa_mc2\]"):
-        load(["truthfulqa"])
-    with pytest.raises(UserError, match=r"longbench_.* and \d+ more of the group longbench cannot be scored.*docs/tasks\.md"):
-        load(["longbench"])
+    with pytest.raises(UserError, match=r"humaneval cannot be scored: it runs the code.*docs/tasks\.md"):
+        load(["humaneval"])
+    with pytest.raises(
+        UserError, match=r"mmmu_val_.* and \d+ more of the group mmmu_val cannot be scored: its questions have images"
+    ):
+        load(["mmmu_val"])
 
 
 def test_groups_and_tags_stand_for_all_of_their_tasks():
@@ -123,7 +125,7 @@ def test_real_tasks_by_name_from_a_mirror(tiny_model):
 
     loaded, network = load(REAL, mirror=SHARED / "hub"), load_model(tiny_model, "float32")
     for name in REAL:
-        rows, prompts = evaluate_tasks(loaded[name], hooked_lm(*network), TaskSettings(name="real", names=[name], limit=4))
+        rows, prompts, _ = evaluate_tasks(loaded[name], hooked_lm(*network), TaskSettings(name="real", names=[name], limit=4))
         assert len(rows) == len(prompts) == 4 and {row.task for row in rows} == {name}  # accuracies are checked on the way
         assert all(len(row.choices) == len(row.choice_logprobs) >= (1 if name == "lambada_openai" else 2) for row in rows)
         if name == "truthfulqa_mc2":

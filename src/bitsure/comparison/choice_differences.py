@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import pyarrow as pa
 
@@ -35,6 +37,7 @@ from bitsure.metrics.questions import question_set
 from bitsure.metrics.resampling import Resampling
 from bitsure.metrics.run_metrics import fitted_temperature, summarize
 from bitsure.metrics.significance import paired_t_test, z_test
+from bitsure.metrics.statistic import Statistic
 from bitsure.metrics.temperature import assign_folds
 from bitsure.results.measurement import Difference, Interval
 
@@ -56,7 +59,8 @@ def compare_choices(
     full, quantized = (question_set(side, settings.normalization) for side in (before, after))
     resampling, level = Resampling.of_records(after, settings), settings.confidence_level
     pairs = QuestionPairs(full, quantized, assign_folds(len(full), resampling.clusters, settings.seed))
-    results, estimates = _metric_differences(pairs, settings, resampling)
+    one_model = choice_metrics(full, settings) | own_metrics(full, settings)
+    results, estimates = metric_differences(pairs, one_model, resampling, level)
     results["accuracy"] = with_paired_interval(results["accuracy"], pairs, resampling.units, level)
     averaged, shifts = pair_metrics(), shift_metrics(full)  # one confidence means another certainty on each task
     metrics = averaged | shifts
@@ -77,18 +81,27 @@ def compare_choices(
     if robust is not None:
         results[CLUSTER_ROBUST] = robust
     results["correct_to_wrong"] = with_test(results["correct_to_wrong"], mcnemar(pairs, resampling.clusters, level))
-    results[TEMPERATURE] = _temperature(pairs, resampling, level)
+    results[TEMPERATURE] = temperature_difference(pairs, resampling, level)
     if settings.paper_compat:
         results |= _paper_compat(before, after, resampling, level)
     return results, estimates
 
 
-def _metric_differences(
-    pairs: QuestionPairs, settings: MetricSettings, resampling: Resampling
+def metric_differences(
+    pairs: QuestionPairs, metrics: Mapping[str, Statistic[Any]], resampling: Resampling, level: float
 ) -> tuple[dict[str, Difference], dict[str, PointEstimate]]:
-    """Return the difference of each metric of one model, with an exploratory test of all but the primary one."""
-    full, quantized, level = pairs.full, pairs.quantized, settings.confidence_level
-    metrics = choice_metrics(full, settings) | own_metrics(full, settings)
+    """Return the difference of each metric of one model, with an exploratory test of all but the primary one.
+
+    Args:
+        pairs: Both models' answers.
+        metrics: The metrics.
+        resampling: How the task's questions are resampled.
+        level: The confidence level of the intervals, in (0, 1).
+
+    Returns:
+        The differences, and their estimates.
+    """
+    full, quantized = pairs.full, pairs.quantized
     estimates = estimate(metrics, quantized, resampling.weights, resampling.clusters, minus=full)
     results = {}
     for name, metric in metrics.items():
@@ -110,7 +123,7 @@ def _metric_differences(
     return results, estimates
 
 
-def _temperature(pairs: QuestionPairs, resampling: Resampling, level: float) -> Difference:
+def temperature_difference(pairs: QuestionPairs, resampling: Resampling, level: float) -> Difference:
     """Return the mean cross-fitted temperature of both models, each with its interval, and how much it rose."""
     influences = pairs.temperature_influences
     before, after = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bitsure.base.errors import UserError
+from bitsure.comparison.answer_differences import compare_answers
 from bitsure.comparison.choice_differences import compare_choices
 from bitsure.comparison.difference_tests import with_test
 from bitsure.comparison.noise_control import noise_control, size_mismatch, slope_test
@@ -15,6 +16,7 @@ from bitsure.metrics.metric_names import MACRO, NOISE_CONTROL, ONLY_BASELINE, ON
 from bitsure.metrics.multiple_testing import benjamini_hochberg, holm
 from bitsure.metrics.point_estimate import PointEstimate
 from bitsure.metrics.run_metrics import macro_average
+from bitsure.records.answer_units import is_written
 from bitsure.records.joining import Join, join
 from bitsure.records.record import Records, by_task, has_choices, is_text
 from bitsure.results.measurement import Comparison, Difference
@@ -57,6 +59,8 @@ def compare(
     for task, rows in quant.items():
         if has_choices(rows):
             results[task], estimates[task] = compare_choices(full[task], rows, settings, alpha, cost)
+        elif is_written(rows):
+            results[task] = compare_answers(full[task], rows, settings, alpha, cost)
         elif has_other_tokens(full[task], rows):
             results[task] = compare_bytes(full[task], rows, settings)
         else:

@@ -6,17 +6,20 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pyarrow as pa
 
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.choice_metrics import choice_metrics
 from bitsure.metrics.confidence_shift import LOG_ODDS_SHIFT, PROBABILITY_SHIFT, shift_metrics
 from bitsure.metrics.fidelity import PROBABILITY_CHANGE, fidelity_metrics, token_pairs
 from bitsure.metrics.metric_names import ECE, NOISE_CONTROL, PRIMARY
-from bitsure.metrics.pair_metrics import pair_metrics
+from bitsure.metrics.pair_metrics import flip_metrics, pair_metrics
 from bitsure.metrics.question_pairs import STRATA, QuestionPairs
 from bitsure.metrics.questions import question_set
 from bitsure.metrics.significance import SignificanceTest
 from bitsure.metrics.text_metrics import text_metrics, text_set
+from bitsure.metrics.written_answers import WrittenPairs, answer_metrics, answer_set
+from bitsure.records.answer_units import is_written
 from bitsure.records.record import Records, has_choices, to_table
 from bitsure.records.text_units import has_tokens
 from bitsure.results.measurement import Difference
@@ -50,6 +53,8 @@ def noise_control(baseline: Records, noisy: Sequence[Records], settings: MetricS
         noisy: The records of the same questions, one set for each seed.
         settings: How records become numbers.
     """
+    if is_written(to_table(baseline)):
+        return _ranges(_of_answers(to_table(baseline), [to_table(records) for records in noisy], settings))
     if not has_choices(to_table(baseline)):
         return _ranges(_of_texts(baseline, noisy))
     full = question_set(baseline, settings.normalization)
@@ -126,6 +131,14 @@ def place_in_range(name: str, value: float | None, noise: Difference) -> Place |
     if name in HIGHER_IS_BETTER or name in LOWER_IS_BETTER:
         return "better" if is_above == (name in HIGHER_IS_BETTER) else "worse"
     return "above" if is_above else "below"
+
+
+def _of_answers(baseline: pa.Table, noisy: Sequence[pa.Table], settings: MetricSettings) -> dict[str, list[float]]:
+    full, after = answer_set(baseline), [answer_set(records) for records in noisy]
+    metrics = {name: metric for name, metric in answer_metrics(full, settings).items() if name in DIFFERENCES}
+    values = {name: [metric.value(each) - metric.value(full) for each in after] for name, metric in metrics.items()}
+    pairs = [WrittenPairs(full, each, np.zeros(len(full), dtype=int)) for each in after]
+    return values | {"flip_rate": [flip_metrics()["flip_rate"].value(pair) for pair in pairs]}
 
 
 def _of_texts(baseline: Records, noisy: Sequence[Records]) -> dict[str, list[float]]:

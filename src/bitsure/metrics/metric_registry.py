@@ -120,6 +120,15 @@ ONE_MODEL = {  # in metrics.json; in comparison.json the difference, quantized �
     "byte_perplexity": MetricEntry("exp(NLL of a UTF-8 byte).", RATIO, "[1, ∞)", "lm-evaluation-harness"),
     "bits_per_byte": MetricEntry("NLL of a UTF-8 byte.", "bits", POSITIVE, "lm-evaluation-harness"),
 }
+ONE_MODEL |= {  # written answers
+    "answer_logprob": MetricEntry("Mean log-probability of a whole written answer.", NATS, "(−∞, 0]"),
+    "answer_tokens": MetricEntry(
+        "Mean number of tokens of a written answer, the one that ended it included.", "tokens", "[1, ∞)"
+    ),
+    "token_entropy": MetricEntry(
+        "Mean over written answers of the mean entropy of the distributions that their tokens come from.", NATS, "[0, ln V]"
+    ),
+}
 _TOP = "of the most likely token of running text"
 ONE_MODEL |= {  # texts
     f"{NEXT_TOKEN}{name}": entry

@@ -23,9 +23,7 @@ def pair_metrics() -> dict[str, SumStatistic[QuestionPairs]]:
     stratum of the full model's certainty.
     """
     metrics: dict[str, SumStatistic[QuestionPairs]] = {
-        "flip_rate": proportion(lambda p: p.flipped),
-        "correct_to_wrong": proportion(lambda p: p.lost),
-        "wrong_to_correct": proportion(lambda p: p.won),
+        **flip_metrics(),
         "kl_divergence": _divergence(lambda p: p.kl_divergence),
         "jensen_shannon_divergence": _divergence(lambda p: p.jensen_shannon),
         "jensen_shannon_distance": mean(lambda p: np.sqrt(p.jensen_shannon), least=0.0, most=1.0),
@@ -44,6 +42,15 @@ def pair_metrics() -> dict[str, SumStatistic[QuestionPairs]]:
         metrics[f"harm_stratum_{k + 1}"] = mean(lambda p: p.log_odds_change, among=inside)
         metrics[f"instability_stratum_{k + 1}"] = odds_deviation(inside)
     return metrics | deferral_metrics()
+
+
+def flip_metrics() -> dict[str, SumStatistic[QuestionPairs]]:
+    """Return the metrics of which answers changed, and became wrong or right, in [0, 1]."""
+    return {
+        "flip_rate": proportion(lambda p: p.flipped),
+        "correct_to_wrong": proportion(lambda p: p.lost),
+        "wrong_to_correct": proportion(lambda p: p.won),
+    }
 
 
 def text_pair_metrics() -> dict[str, SumStatistic[AnswerPairs[TextSet]]]:

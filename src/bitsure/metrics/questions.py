@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -129,13 +130,13 @@ class QuestionSet:
         """Return each question's value for each of its choices, shape (n,) → (m,)."""
         return np.repeat(values, self.n_choices)
 
-    def at_temperature(self, inverse: FloatArray) -> QuestionSet:
+    def at_temperature(self, inverse: FloatArray) -> Self:
         """Return the same questions with their scores times 1/T.
 
         Args:
             inverse: 1/T of each question, shape (n,), above 0.
         """
-        return QuestionSet(self.scores * self.spread(inverse), self.gold, self.starts, self.fixed_choices)
+        return replace(self, scores=self.scores * self.spread(inverse))
 
     def _log_sum(self, values: FloatArray) -> FloatArray:
         """Return ln Σ exp over each question's choices, shape (m,) → (n,)."""

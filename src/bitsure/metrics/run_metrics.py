@@ -33,6 +33,8 @@ from bitsure.metrics.questions import QuestionSet, question_set
 from bitsure.metrics.resampling import Resampling
 from bitsure.metrics.temperature import assign_folds, inverse_temperatures, temperature_influence
 from bitsure.metrics.text_metrics import text_metrics, text_set
+from bitsure.metrics.written_answers import answer_metrics, answer_set
+from bitsure.records.answer_units import is_written
 from bitsure.records.record import Records, by_task, has_choices
 from bitsure.records.text_units import has_tokens
 from bitsure.results.measurement import Measurement, MetricsByTask
@@ -56,6 +58,8 @@ def measure(records: Records, settings: MetricSettings) -> MetricsByTask:
     for task, rows in by_task(records).items():
         if has_choices(rows):
             results[task], estimates[task] = _measure_choices(rows, settings)
+        elif is_written(rows):
+            results[task] = _measure_answers(rows, settings)
         else:
             results[task] = _measure_texts(rows, settings)
     if len(estimates) > 1:
@@ -78,13 +82,32 @@ def _measure_choices(records: pa.Table, settings: MetricSettings) -> tuple[dict[
     for name, point_estimate in estimates.items():
         n = metrics[name].count(questions) if name in metrics else len(questions)
         results[name] = summarize(Measurement, point_estimate, n, resampling, level)
-    results[ECE_IF_CALIBRATED] = _error_if_calibrated(questions, settings)
-    results[ECE] = _down_to_calibrated(results[ECE], results[ECE_IF_CALIBRATED])
+    _add_calibrated(results, questions, settings)
     if settings.paper_compat:
         kept = len(paper_compat.kept(records))
         for name, point_estimate in paper_estimates(records, resampling.weights, resampling.clusters).items():
             results[f"{PAPER_COMPAT}{name}"] = summarize(Measurement, point_estimate, kept, resampling, level)
     return results, estimates
+
+
+def _measure_answers(records: pa.Table, settings: MetricSettings) -> dict[str, Measurement]:
+    answers, resampling = answer_set(records), Resampling.of_records(records, settings)
+    metrics = answer_metrics(answers, settings) | own_metrics(answers, settings)
+    estimates = estimate(metrics, answers, resampling.weights, resampling.clusters)
+    fold = assign_folds(len(answers), resampling.clusters, settings.seed)
+    estimates |= _at_own_temperature(answers, fold, resampling, settings)
+    results = {}
+    for name, point_estimate in estimates.items():
+        n = metrics[name].count(answers) if name in metrics else len(answers)
+        results[name] = summarize(Measurement, point_estimate, n, resampling, settings.confidence_level)
+    _add_calibrated(results, answers, settings)
+    return results
+
+
+def _add_calibrated(results: dict[str, Measurement], questions: QuestionSet, settings: MetricSettings) -> None:
+    """Add the error of a calibrated model, and widen the interval of the error by it."""
+    results[ECE_IF_CALIBRATED] = _error_if_calibrated(questions, settings)
+    results[ECE] = _down_to_calibrated(results[ECE], results[ECE_IF_CALIBRATED])
 
 
 def _measure_texts(records: pa.Table, settings: MetricSettings) -> dict[str, Measurement]:

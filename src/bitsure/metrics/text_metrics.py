@@ -13,6 +13,8 @@ import pyarrow as pa
 from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.metrics.questions import QuestionSet, question_set
 from bitsure.metrics.statistic import IntervalKind, SumStatistic, mean, proportion
+from bitsure.metrics.written_answers import answer_set
+from bitsure.records.answer_units import is_written
 from bitsure.records.record import flat_column, has_choices
 
 
@@ -59,8 +61,18 @@ def text_set(records: pa.Table) -> TextSet:
 
 
 def answers(records: pa.Table, normalization: str) -> QuestionSet | TextSet:
-    """Return one task's questions or texts: either way they have `correct`, `true_label_prob` and `nll`."""
-    return question_set(records, normalization) if has_choices(records) else text_set(records)
+    """Return one task's questions, written answers or texts: in any case they have `correct`, `true_label_prob` and `nll`."""
+    is_confident = has_choices(records) or is_written(records)
+    return confident_answers(records, normalization) if is_confident else text_set(records)
+
+
+def confident_answers(records: pa.Table, normalization: str) -> QuestionSet:
+    """Return one task's questions with choices, or written answers: they have a confidence.
+
+    Raises:
+        UserError: As `question_set`.
+    """
+    return answer_set(records) if is_written(records) else question_set(records, normalization)
 
 
 def text_metrics(texts: TextSet) -> dict[str, SumStatistic[TextSet]]:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from bitsure.base.decoded_size import check_decoded_size
 from bitsure.base.errors import UserError
 from bitsure.base.files import atomic_path
+from bitsure.records.generations import WrittenAnswer
 from bitsure.records.record import SCHEMA, Record, Records, to_table
 from bitsure.records.validity import check_records, without_repeats
 from bitsure.results import check
@@ -70,9 +71,9 @@ def read_records(path: Path, may_be_empty: bool = False) -> tuple[pa.Table, dict
     return without_repeats(table, str(path)), made_from
 
 
-def write_prompts(path: Path, records: Sequence[Record], prompts: Sequence[str]) -> None:
+def write_prompts(path: Path, questions: Sequence[Record | WrittenAnswer], prompts: Sequence[str]) -> None:
     """Write the prompts, whole or not at all, a row a question: task, doc_id, prompt."""
-    columns = {"task": [row.task for row in records], "doc_id": [row.doc_id for row in records], "prompt": list(prompts)}
+    columns = {"task": [row.task for row in questions], "doc_id": [row.doc_id for row in questions], "prompt": list(prompts)}
     with atomic_path(path) as temporary:
         pq.write_table(pa.table(columns), temporary, compression="zstd")
 

@@ -11,13 +11,15 @@ from typing import Any
 import pyarrow as pa
 
 from bitsure.base.errors import UserError
+from bitsure.records.answer_units import answer_units
+from bitsure.records.generations import read_generations
 from bitsure.records.harness_log import read_harness_log
 from bitsure.records.parquet import read_prompts, read_records
 from bitsure.records.text_tokens import read_text_tokens
 from bitsure.records.text_units import text_units, with_units
 from bitsure.results import Quantization, read_if_there
 
-TEXTS, BASELINE_TEXTS = "texts.parquet", "baseline_texts.parquet"
+RECORDS, BASELINE = "records.parquet", "baseline.parquet"
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ def read_saved_run(directory: Path) -> SavedRun:
     Raises:
         UserError: If there is no such directory, it holds neither, or a file in it does not fit.
     """
-    if (directory / "records.parquet").is_file():
-        records, made_from = read_answers(directory / "records.parquet", directory / TEXTS)
+    if (directory / RECORDS).is_file():
+        records, made_from = read_answers(directory / RECORDS)
         quantization = read_if_there(directory / "quantization.json", Quantization)
         bits = quantization.bits_per_weight if quantization else None
         return SavedRun(records, made_from, read_prompts(directory / "prompts.parquet"), bits)
@@ -100,28 +102,51 @@ def wrong_directory(directory: Path, needed: str) -> UserError:
 
 def read_own_baseline(directory: Path) -> SavedRun | None:
     """Read the full-precision records that a run directory holds beside its own; None where there are none."""
-    file = directory / "baseline.parquet"
-    return SavedRun(*read_answers(file, directory / BASELINE_TEXTS)) if file.is_file() else None
+    file = directory / BASELINE
+    return SavedRun(*read_answers(file)) if file.is_file() else None
 
 
-def texts_of_noise(records: Path) -> Path:
-    """Return where the tokens of a text lie that a noise control was scored on, whose records are in the file `records`."""
-    return records.parent / "texts" / records.name
+def texts_beside(records: Path) -> Path:
+    """Return where the tokens of the texts lie that the model of a file of records was scored on."""
+    return _beside(records, "texts")
 
 
-def read_answers(records: Path, texts: Path) -> tuple[pa.Table, dict[str, Any]]:
-    """Read a model's records and, where there are some, the documents or windows of the texts that it was scored on.
+def generations_beside(records: Path) -> Path:
+    """Return where the answers lie that the model of a file of records wrote."""
+    return _beside(records, "generations")
+
+
+def _beside(records: Path, what: str) -> Path:
+    """Return records.parquet → WHAT.parquet, baseline.parquet → baseline_WHAT.parquet, 001.parquet → WHAT/001.parquet."""
+    if records.name == RECORDS:
+        return records.with_name(f"{what}.parquet")
+    if records.name == BASELINE:
+        return records.with_name(f"baseline_{what}.parquet")
+    return records.parent / what / records.name
+
+
+def read_answers(records: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """Read a model's records, the answers that it wrote and the documents or windows of the texts that it was scored on.
+
+    Args:
+        records: The file of records; `texts_beside` and `generations_beside` say where the others lie, if there are some.
 
     Returns:
-        The rows of both under `bitsure.records.record.SCHEMA`, and what made them.
+        The rows of all under `bitsure.records.record.SCHEMA`, and what made them.
 
     Raises:
-        UserError: If a file does not fit, or neither holds a row.
+        UserError: If a file does not fit, or none holds a row.
     """
-    if not texts.is_file():
-        return read_records(records)
-    (questions, made_from), (tokens, text_made_from) = read_records(records, may_be_empty=True), read_text_tokens(texts)
-    return with_units(questions, text_units(tokens, text_made_from)), made_from | text_made_from
+    texts, generations = texts_beside(records), generations_beside(records)
+    questions, made_from = read_records(records, may_be_empty=texts.is_file() or generations.is_file())
+    answers, answers_made_from = read_generations(generations)
+    made_from |= answers_made_from
+    if len(answers):
+        questions = with_units(questions, answer_units(answers))
+    if texts.is_file():
+        tokens, text_made_from = read_text_tokens(texts)
+        questions, made_from = with_units(questions, text_units(tokens, text_made_from)), made_from | text_made_from
+    return questions, made_from
 
 
 def check_harness_versions(baseline: SavedRun, run: SavedRun) -> None:

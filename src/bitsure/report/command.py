@@ -21,7 +21,6 @@ from bitsure.records.saved_run import (
     read_answers,
     read_own_baseline,
     read_saved_run,
-    texts_of_noise,
 )
 from bitsure.report import terminal_summary
 from bitsure.report.report_contents import About, Report, run_title
@@ -116,7 +115,7 @@ def _about(directory: Path, run: SavedRun, baseline_bits: float | None) -> About
         provenance=provenance,
         prompts=run.prompts,
         baseline_bits=baseline_bits,
-        noisy=[read_answers(path, texts_of_noise(path))[0] for path in sorted((directory / "noise_control").glob("*.parquet"))],
+        noisy=[read_answers(path)[0] for path in sorted((directory / "noise_control").glob("*.parquet"))],
         noise_scale=float(scale) if isinstance(scale, int | float) else 1.0,
         compressibility=read_if_there(directory / "compressibility.json", Compressibility),
         task=task if isinstance(task, dict) else None,

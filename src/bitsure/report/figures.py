@@ -18,8 +18,10 @@ from bitsure.metrics.choice_metrics import confidence_bins
 from bitsure.metrics.metric_names import MACRO
 from bitsure.metrics.next_token import scored_tokens
 from bitsure.metrics.point_estimate import score_interval
-from bitsure.metrics.questions import QuestionSet, question_set
+from bitsure.metrics.questions import QuestionSet
 from bitsure.metrics.ranking import risk_coverage
+from bitsure.metrics.text_metrics import confident_answers
+from bitsure.records.answer_units import is_written
 from bitsure.records.record import Records, by_task, has_choices
 from bitsure.records.text_units import has_tokens
 from bitsure.report.chart_layers import FULL, QUANTIZED, lines, number_axis, points, reference_line
@@ -69,7 +71,7 @@ def draw(
         pictures["forest"] = {name: DrawnChart(chart, None) for name, chart in forest_charts(comparison, verdict).items()}
     before = by_task(baseline) if baseline is not None else {}
     for task, own in by_task(records).items():
-        if has_choices(own):
+        if has_choices(own) or is_written(own):
             models = _models(own, before.get(task), baseline is not None, metric.normalization)
             add("reliability", task, reliability_chart(task, models, metric))
             add("risk_coverage", task, risk_coverage_chart(task, models))
@@ -78,9 +80,10 @@ def draw(
             tokens = of_full | {"quantized" if baseline is not None else "full precision": scored_tokens(own)}
             add("reliability", task, reliability_chart(task, tokens, metric, "tokens"))
     for task, values in (comparison or {}).items():
-        if task != MACRO and f"deferral_accuracy_{deferral.NAMES[0]}" in values:
+        if task != MACRO and "harm" in values:
             add("confidence_shift", task, confidence_shift_chart(task, values))
             add("shift", task, shift_chart(task, values))
+        if task != MACRO and f"deferral_accuracy_{deferral.NAMES[0]}" in values:
             add("deferral", task, deferral_chart(task, values))
         if "same_top_token" in values and (by_confidence := fidelity_chart(task, values)) is not None:
             add("fidelity", task, by_confidence)
@@ -89,8 +92,8 @@ def draw(
 
 def _models(own: pa.Table, before: pa.Table | None, is_quantized: bool, normalization: str) -> Models:
     """Return the models to draw, full precision first."""
-    models = {"full precision": question_set(before, normalization)} if before is not None else {}
-    return models | {"quantized" if is_quantized else "full precision": question_set(own, normalization)}
+    models = {"full precision": confident_answers(before, normalization)} if before is not None else {}
+    return models | {"quantized" if is_quantized else "full precision": confident_answers(own, normalization)}
 
 
 def reliability_chart(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from operator import attrgetter
 
 import numpy as np
 import pyarrow as pa
@@ -13,22 +12,25 @@ from numpy.typing import NDArray
 from bitsure.base.plain_text import ending
 from bitsure.metrics.questions import question_set
 from bitsure.metrics.text_metrics import answers
+from bitsure.metrics.written_answers import answer_set
+from bitsure.records.answer_units import is_written
 from bitsure.records.joining import Join
 from bitsure.records.record import Record, by_task, has_choices, is_text, to_records
 
 SHOWN = 20  # questions of each task
 SUMMARY = 100  # characters of a prompt that is folded
+OUTCOMES = ("wrong", "right")
 LONGEST = 600  # characters of a prompt or a choice
 
 
 @dataclass(frozen=True)
 class ShownChoice:
-    """One choice of a question that is shown."""
+    """One choice of a question that is shown, or one written answer, with the confidence of the model that wrote it."""
 
     text: str
     is_right: bool
-    before: float  # its probability in full precision
-    after: float  # its probability after quantization
+    before: float | None  # its probability in full precision; None of an answer that full precision did not write
+    after: float | None  # its probability after quantization; None of an answer that the quantized model did not write
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,9 @@ class ChangedQuestion:
 
     doc_id: int
     prompt: str | None  # the end of it, if it is long
-    change: float  # of the right answer's probability
+    before: float  # the right answer's probability in full precision, in [0, 1]; of a written answer, that of being what it is
+    after: float  # the same after quantization
+    outcome: str  # whether the answer was right before and after, such as `right → wrong`; empty for a continuation
     choices: list[ShownChoice]
 
     @property
@@ -46,22 +50,9 @@ class ChangedQuestion:
         return ending(self.prompt, SUMMARY) if self.prompt else "choices"
 
     @property
-    def before(self) -> float:
-        """The right answer's probability in full precision, in [0, 1]."""
-        return sum(choice.before for choice in self.choices if choice.is_right)
-
-    @property
-    def after(self) -> float:
-        """The right answer's probability after quantization, in [0, 1]."""
-        return sum(choice.after for choice in self.choices if choice.is_right)
-
-    @property
-    def outcome(self) -> str:
-        """Whether the answer was right before and after, such as `right → wrong`; empty for a continuation."""
-        if len(self.choices) == 1:
-            return ""
-        answers = (max(self.choices, key=attrgetter(side)) for side in ("before", "after"))
-        return " → ".join("right" if answer.is_right else "wrong" for answer in answers)
+    def change(self) -> float:
+        """How much the right answer's probability rose, in [−1, 1]."""
+        return self.after - self.before
 
 
 def most_changed(joined: Join, prompts: Mapping[tuple[str, int], str], normalization: str) -> dict[str, list[ChangedQuestion]]:
@@ -76,18 +67,45 @@ def most_changed(joined: Join, prompts: Mapping[tuple[str, int], str], normaliza
     for task, quantized in by_task(joined.quantized).items():
         if is_text(quantized):
             continue
-        before, after = (answers(rows, normalization).true_label_prob for rows in (baseline[task], quantized))
+        full, low_bit = (answers(rows, normalization) for rows in (baseline[task], quantized))
+        before, after = full.true_label_prob, low_bit.true_label_prob
+        has_outcome = has_choices(quantized) or is_written(quantized)
         places = np.argsort(-np.abs(after - before), kind="stable")[:SHOWN]
         rows = (baseline[task].take(places), quantized.take(places))
         changed[task] = [
-            ChangedQuestion(record.doc_id, _end(prompts.get((task, record.doc_id))), float(after[i] - before[i]), choices)
+            ChangedQuestion(
+                doc_id=record.doc_id,
+                prompt=_end(prompts.get((task, record.doc_id))),
+                before=float(before[i]),
+                after=float(after[i]),
+                outcome=f"{OUTCOMES[int(full.correct[i])]} → {OUTCOMES[int(low_bit.correct[i])]}" if has_outcome else "",
+                choices=choices,
+            )
             for i, record, choices in zip(places, to_records(rows[1]), _choices(*rows, normalization), strict=True)
         ]
     return changed
 
 
+def _written(baseline: pa.Table, quantized: pa.Table) -> list[list[ShownChoice]]:
+    """Return what both models wrote, each answer once."""
+    sides = [
+        (rows["answer"].to_pylist(), rows["correct"].to_pylist(), answer_set(rows).confidence) for rows in (baseline, quantized)
+    ]
+    shown = []
+    for (was, was_right, c), (now, now_right, d) in zip(*(zip(*side, strict=True) for side in sides), strict=True):
+        if was == now:
+            shown.append([ShownChoice(was[:LONGEST], was_right, float(c), float(d))])
+        else:
+            shown.append(
+                [ShownChoice(was[:LONGEST], was_right, float(c), None), ShownChoice(now[:LONGEST], now_right, None, float(d))]
+            )
+    return shown
+
+
 def _choices(baseline: pa.Table, quantized: pa.Table, normalization: str) -> list[list[ShownChoice]]:
     """Return the choices of each question; a continuation is the only, right one."""
+    if is_written(quantized):
+        return _written(baseline, quantized)
     records = to_records(quantized)
     if not has_choices(quantized):
         before, after = (answers(rows, normalization).true_label_prob for rows in (baseline, quantized))

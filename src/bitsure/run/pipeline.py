@@ -15,8 +15,10 @@ from bitsure.config.schema import Config, resolved
 from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.plan import Plan
 from bitsure.records import Records, read_prompts, write_records
+from bitsure.records.answer_units import answer_units
+from bitsure.records.generations import write_generations
 from bitsure.records.record import SCHEMA
-from bitsure.records.saved_run import BASELINE_TEXTS, TEXTS, texts_of_noise
+from bitsure.records.saved_run import BASELINE, RECORDS, generations_beside, texts_beside
 from bitsure.records.text_tokens import write_text_tokens
 from bitsure.records.text_units import text_units, with_units
 from bitsure.report import terminal_summary
@@ -143,35 +145,47 @@ def _hashed(plan: Plan, prepared: PreparedRun) -> Callable[[], Path]:
 
 def _score(prepared: PreparedRun, config: Config, current: RunDirectory) -> ScoredRun:
     """Score full precision and then the quantized model, and write their records."""
-    scorer, folder = prepared.scorer, current.path
+    scorer, full, baseline = prepared.scorer, prepared.full_precision, None
+    own_file, full_file = (current.path / name for name in (RECORDS, BASELINE))
     with current.stage("score full precision"):
-        records, baseline = scorer.score(prepared.full_precision, None, "full precision"), None
-        file = folder / (BASELINE_TEXTS if prepared.plan else TEXTS)
-        units = _score_text(prepared, prepared.full_precision, None, "full precision", file)
+        records = scorer.score(full, None, "full precision")
+        units = _score_text(prepared, full, None, "full precision", full_file if prepared.plan else own_file)
     if prepared.plan:
         checkpoint, baseline_units = _hashed(prepared.plan, prepared), units
         with current.stage("score quantized"):
             records, baseline = scorer.score(prepared.scored, checkpoint, "quantized"), records
-            units = _score_text(prepared, prepared.scored, checkpoint, "quantized", folder / TEXTS)
-        if scorer.missing(prepared.full_precision):  # the store's were of other prompts than those that tasks have now
+            units = _score_text(prepared, prepared.scored, checkpoint, "quantized", own_file)
+        if scorer.missing(full):  # the store's were of other prompts than those that tasks have now
             with current.stage("score full precision"):
-                baseline = scorer.score(prepared.full_precision, None, "full precision")
-        write_records(folder / "baseline.parquet", baseline, scorer.keys(prepared.full_precision))
-        baseline = with_units(baseline, baseline_units)
-    write_records(folder / "records.parquet", records, scorer.keys(prepared.scored))
-    return ScoredRun(with_units(records, units), baseline)
+                baseline = scorer.score(full, None, "full precision")
+        baseline = with_units(_write_answers(prepared, full, baseline, full_file), baseline_units)
+    return ScoredRun(with_units(_write_answers(prepared, prepared.scored, records, own_file), units), baseline)
+
+
+def _write_answers(prepared: PreparedRun, model: ScoredModel, records: pa.Table, file: Path) -> pa.Table:
+    """Write a model's records, and the answers that it wrote beside them. Returns both as records."""
+    scorer = prepared.scorer
+    keys, generations = scorer.keys(model), scorer.generations(model)
+    write_records(file, records, keys)
+    if not len(generations):
+        return records
+    beside = generations_beside(file)
+    beside.parent.mkdir(exist_ok=True)
+    write_generations(beside, generations, keys)
+    return with_units(records, answer_units(generations))
 
 
 def _score_text(
     prepared: PreparedRun, model: ScoredModel, checkpoint: Callable[[], Path] | None, label: str, file: Path
 ) -> pa.Table:
-    """Return the documents or windows of the run's text as a model scored them, whose tokens are also written into a file."""
+    """Return the documents or windows of the run's text as a model scored them; their tokens are written beside its records."""
     if prepared.text is None:
         return SCHEMA.empty_table()
-    file.parent.mkdir(exist_ok=True)
+    beside = texts_beside(file)
+    beside.parent.mkdir(exist_ok=True)
     tokens = prepared.text.score(model, checkpoint, label)
     made_from = prepared.text.made_from(model, tokens)
-    write_text_tokens(file, tokens, made_from)
+    write_text_tokens(beside, tokens, made_from)
     return text_units(tokens, made_from)
 
 
@@ -183,9 +197,8 @@ def _score_noise(prepared: PreparedRun, seed: int, scale: float, folder: Path) -
     records = scorer.score(model, _hashed(plan, prepared), plan.quant.name)
     file = folder / f"{seed:03d}.parquet"
     folder.mkdir(exist_ok=True)
-    write_records(file, records, scorer.keys(model))
-    units = _score_text(prepared, model, _hashed(plan, prepared), plan.quant.name, texts_of_noise(file))
-    return with_units(records, units)
+    answers = _write_answers(prepared, model, records, file)
+    return with_units(answers, _score_text(prepared, model, _hashed(plan, prepared), plan.quant.name, file))
 
 
 def _prompts(prepared: PreparedRun, file: Path) -> dict[tuple[str, int], str]:

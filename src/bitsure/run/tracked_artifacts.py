@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitsure.records.saved_run import TEXTS
+from bitsure.records.saved_run import RECORDS, generations_beside, texts_beside
 from bitsure.report.charts import file_name
 from bitsure.results import Quantization
 from bitsure.run.wandb_run import WandbRun
@@ -38,9 +38,10 @@ def log_artifacts(run: WandbRun, run_dir: Path, quantization: Quantization | Non
     checkpoint = _checkpoint(run_dir, quantization)
     made_from = {"checkpoint": checkpoint.name if checkpoint else None}
     records = wandb.Artifact(artifact_name("records", run.id), type="records", metadata=made_from)
-    for name in ("records.parquet", TEXTS):
-        if (run_dir / name).is_file():
-            records.add_file(str(run_dir / name))
+    own = run_dir / RECORDS
+    for file in (own, texts_beside(own), generations_beside(own)):
+        if file.is_file():
+            records.add_file(str(file))
     run.log_artifact(records)
     report = wandb.Artifact(artifact_name("report", run.id), type="report", metadata={"records": records.name})
     for name in (*RESULTS, *MORE_RESULTS):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from bitsure.base.plain_text import ending
 from bitsure.metrics.questions import question_set
-from bitsure.metrics.text_metrics import answers, text_set
+from bitsure.metrics.text_metrics import answers, confident_answers, text_set
+from bitsure.records.answer_units import is_written
 from bitsure.records.joining import join
 from bitsure.records.record import Record, Records, by_task, has_choices, is_text, to_records, to_table
 
@@ -77,6 +78,9 @@ def _rows(before: pa.Table, after: pa.Table | None, normalization: str, prompts:
     """Return the rows of a task; before: in full precision, after: quantized."""
     places = np.arange(min(len(before), most)) if after is None else _most_changed(before, after, normalization, most)
     records = to_records(before.take(places))
+    if is_written(before):
+        targets = before["target"].take(places).to_pylist()
+        records = [replace(record, choices=[target]) for record, target in zip(records, targets, strict=True)]
     full = _answers(before.take(places), records, normalization)
     quantized = _answers(after.take(places), records, normalization) if after is not None else None
     return [_row(i, record, full, quantized, prompts) for i, record in enumerate(records)]
@@ -92,7 +96,9 @@ def _most_changed(before: pa.Table, after: pa.Table, normalization: str, most: i
 
 
 def _predicted(rows: pa.Table, normalization: str) -> NDArray[np.generic]:
-    """Return the index of each question's predicted choice; without choices, whether the continuation is right."""
+    """Return each question's predicted choice, by its index, or written answer; or whether its continuation is right."""
+    if is_written(rows):
+        return np.array(rows["filtered"].to_pylist(), dtype=object)
     return question_set(rows, normalization).prediction if has_choices(rows) else text_set(rows).correct
 
 
@@ -101,7 +107,9 @@ def _answers(rows: pa.Table, records: list[Record], normalization: str) -> Answe
     predictions: list[str | None] = [None] * len(records)
     confidence: list[float | None] = [None] * len(records)
     probabilities: list[str | None] = [None] * len(records)
-    if has_choices(rows):
+    if is_written(rows):
+        predictions, confidence = rows["answer"].to_pylist(), confident_answers(rows, normalization).confidence.tolist()
+    elif has_choices(rows):
         questions = question_set(rows, normalization)
         ends = zip(questions.starts[:-1].tolist(), questions.starts[1:].tolist(), strict=True)
         predictions = [record.choices[k] for record, k in zip(records, predicted, strict=True)]

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 
 from bitsure.base.errors import UserError
 from bitsure.config.schema import TaskSettings
+from bitsure.records.generations import WrittenAnswer
 from bitsure.records.record import Record, cluster_of
 from bitsure.scoring.engine import Engine
-from bitsure.scoring.journal import Journal
+from bitsure.scoring.generation.generation_request import Generation
+from bitsure.scoring.generation.harness_requests import RequestReader, warn_of_cut
+from bitsure.scoring.generation.judged_answers import AnswerText, written_answers
+from bitsure.scoring.generation.text_generator import AnswerJournal, TextGenerator
+from bitsure.scoring.journal import Journal, ResultJournal
 from bitsure.scoring.prompting import with_bos, with_chat_template
 from bitsure.scoring.requests import Request, Scored
 from bitsure.scoring.rolling import rolling_requests, tokens_added
@@ -56,14 +62,30 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
         self.scored: dict[tuple[str, ...], Scored] = {}
         """The results by (context, continuation), or by (text,)."""
         self._score_bos = score_bos
+        self.generator: TextGenerator | None = None
+        """Writes answers."""
+        self.written: dict[tuple[str, int], list[AnswerText]] = {}
+        """The answers by task and question."""
         self._advance = advance
-        self._journal: Journal | None = None
+        self._journals = Journals()
+        self._seed = 0
         self._instances: Sequence[Instance] = ()
 
-    def begin(self, journal: Journal | None) -> None:
-        """Forget all results; a journal, if there is one, has earlier results and receives new ones."""
+    @property
+    def tokens(self) -> int:
+        """Tokens that were run so far, padding counted."""
+        return self.engine.tokens + (self.generator.tokens if self.generator else 0)
+
+    def begin(self, journals: Journals, seed: int) -> None:
+        """Forget all results.
+
+        Args:
+            journals: Have earlier results and receive new ones.
+            seed: Of answers that are drawn.
+        """
         self.scored.clear()
-        self._journal = journal
+        self.written.clear()
+        self._journals, self._seed = journals, seed
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """Return a conversation as the tokenizer's chat template writes it. Raises UserError for a template without end."""
@@ -94,7 +116,7 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
                 [window for text_windows in windows for window in text_windows],
                 lambda i: f"{_place(requests[owner[i]])}, a window of its text",
                 _in_proportion(self._advance, len(texts), len(owner)),
-                self._journal,
+                self._journals.scored,
             )
         )
         for text, text_windows in zip(texts, windows, strict=True):
@@ -102,6 +124,38 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
             logprobs = [logprob for part in parts for logprob in part.token_logprobs]
             self.scored[text,] = Scored(logprobs, all(part.greedy for part in parts))
         return [self.scored[text,].logprob for text in texts]
+
+    def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[str]:
+        """Return the answer to each request, up to its stop sequence: the texts that HFLM returns."""
+        assert self.generator is not None, "this model writes no answers"
+        reader = RequestReader(
+            self._prompt_tokens,
+            self.max_length,
+            self.max_gen_toks,
+            self.tok_decode([self.eot_token_id], skip_special_tokens=False) if self.eot_token_id is not None else None,
+            self._seed,
+        )
+        samples: dict[tuple[str, int, int], int] = {}  # question, and request of it → how often it was asked
+        asked = []
+        for request in requests:
+            place = request.task_name, request.doc_id, request.idx
+            samples[place] = samples.get(place, -1) + 1
+            prompt, gen_kwargs = request.args[:2]
+            asked.append(reader.read(prompt, gen_kwargs, samples[place]))
+        warn_of_cut(asked, lambda i: _place(requests[i]))
+        generations = self.generator.generate(
+            [answer.request for answer in asked], lambda i: _place(requests[i]), self._advance, self._journals.written
+        )
+        texts = []
+        for request, answer, generation in zip(requests, asked, generations, strict=True):
+            texts.append(answer.text(generation, self.tok_decode))
+            self.written.setdefault((request.task_name, request.doc_id), []).append(AnswerText(answer, generation, texts[-1]))
+        return texts
+
+    def _prompt_tokens(self, prompt: str) -> list[int]:
+        """Return the tokens of a prompt as HFLM gives them to a model that writes; BOS or EOS where there are none."""
+        tokens: list[int] = self.tok_batch_encode([prompt])[0][0].tolist() if prompt else []
+        return tokens or [self.prefix_token_id]
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, left_truncate_len: int | None = None, **settings: Any
@@ -132,7 +186,7 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
         self, requests: Sequence[TokenizedRequest], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
         pairs = [(list(context), list(continuation)) for _, context, continuation in requests]
-        scored = self.engine.score(pairs, self._name, self._advance, self._journal)
+        scored = self.engine.score(pairs, self._name, self._advance, self._journals.scored)
         self.scored |= {strings: result for (strings, _, _), result in zip(requests, scored, strict=True) if strings}
         return [(result.logprob, result.greedy) for result in scored]
 
@@ -158,53 +212,95 @@ def _in_proportion(advance: Callable[[int], None], total: int, parts: int) -> Ca
     return report
 
 
-def evaluate_tasks(
-    loaded: LoadedTasks, lm: HookedLM, task: TaskSettings, journal: Journal | None = None
-) -> tuple[list[Record], list[str]]:
+@dataclass(frozen=True)
+class Journals:
+    """What an interrupted process has done of one task's questions."""
+
+    scored: Journal = field(default_factory=Journal)
+    """Of choices, continuations and texts."""
+    written: AnswerJournal = field(default_factory=lambda: ResultJournal(None, Generation))
+    """Of answers."""
+
+    def __len__(self) -> int:
+        return len(self.scored) + len(self.written)
+
+    def begin(self, lm: HookedLM) -> None:
+        """Set the limits of batches, unless they are set."""
+        self.scored.begin(lm.engine.limits())
+        if lm.generator is not None:
+            self.written.begin(lm.generator.limits())
+
+    def remove(self) -> None:
+        """Remove the files."""
+        self.scored.remove()
+        self.written.remove()
+
+
+class Evaluated(NamedTuple):
+    """What was scored of tasks."""
+
+    records: list[Record]
+    """One a question, but for those whose answers are written."""
+    prompts: list[str]
+    """The prompt of each record's first choice, and then of each question whose answer was written."""
+    answers: list[WrittenAnswer]
+    """The written answers, sample after sample of each question."""
+
+    @property
+    def questions(self) -> list[Record | WrittenAnswer]:
+        """The records, and the first sample of each written answer: what `prompts` are of."""
+        return [*self.records, *(answer for answer in self.answers if answer.sample == 0)]
+
+
+def evaluate_tasks(loaded: LoadedTasks, lm: HookedLM, task: TaskSettings, journals: Journals | None = None) -> Evaluated:
     """Evaluate tasks with the harness.
 
     Args:
         loaded: The tasks, with their data.
         lm: The model.
         task: How the questions are put.
-        journal: Has what an interrupted process scored, and receives what is scored now.
-
-    Returns:
-        For each question its record, and the prompt of its first choice.
+        journals: Have what an interrupted process scored, and receive what is scored now.
 
     Raises:
-        UserError: If the harness's own accuracy of a question, or its log-likelihood of a text, is not the record's.
+        UserError: If the harness's own accuracy of a question, or its log-likelihood of a text, is not the record's; or if no
+            metric says whether a written answer is right.
     """
-    records, prompts = [], []
-    for name, samples in ask_questions(loaded, lm, task, journal).items():
+    evaluated, answer_prompts = Evaluated([], [], []), []
+    for name, of_every_filter in ask_questions(loaded, lm, task, journals).items():
+        samples = of_first_filter(of_every_filter)
         harness_task = loaded.tasks[name]
         kind = kind_of(harness_task)
         warn_of_repeated_questions(name, harness_task, task.exclude_question)
+        if kind.writes:
+            evaluated.answers.extend(written_answers(name, of_every_filter, lm.written))
+            answer_prompts += [kind.prompt(sample) for sample in samples]
+            continue
         if samples and not kind.has_check(samples[0]):
             log.warning("task %s has no metric acc: our accuracy of it is not checked against the harness's", name)
         for sample in samples:
             record = _record(name, sample, kind.question(name, harness_task, sample), lm.scored)
             kind.check_agreement(record, sample)
-            records.append(record)
-            prompts.append(kind.prompt(sample))
-    return records, prompts
+            evaluated.records.append(record)
+            evaluated.prompts.append(kind.prompt(sample))
+    evaluated.prompts.extend(answer_prompts)
+    return evaluated
 
 
 def ask_questions(
-    loaded: LoadedTasks, lm: HookedLM, task: TaskSettings, journal: Journal | None = None
+    loaded: LoadedTasks, lm: HookedLM, task: TaskSettings, journals: Journals | None = None
 ) -> dict[str, list[Sample]]:
-    """Have the harness ask all questions of tasks; what the model answered stands in `lm.scored`.
+    """Have the harness ask all questions of tasks; what the model answered stands in `lm.scored` and `lm.written`.
 
     Args:
         loaded: The tasks, with their data.
         lm: The model.
         task: How the questions are put.
-        journal: Has what an interrupted process scored, and receives what is scored now.
+        journals: Have what an interrupted process scored, and receive what is scored now.
 
     Returns:
-        Task → what the harness logs of each question.
+        Task → what the harness logs of each question, once for each of the task's filters.
     """
-    lm.begin(journal)
+    lm.begin(journals or Journals(), task.seed)
     with repeatable_draws(loaded.tasks.values(), task.seed):
         results = evaluate(
             lm,
@@ -216,11 +312,13 @@ def ask_questions(
             apply_chat_template=task.chat_template,
             fewshot_as_multiturn=task.chat_template,  # the harness's own default with a template
         )
-    # Each of a task's filters has every question; a filter changes answers that are generated, none here.
-    return {
-        name: [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
-        for name, samples in results["samples"].items()
-    }
+    samples: dict[str, list[Sample]] = results["samples"]
+    return samples
+
+
+def of_first_filter(samples: Sequence[Sample]) -> list[Sample]:
+    """Return each question once: each of a task's filters has them all, and changes nothing but answers that are written."""
+    return [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
 
 
 def _record(name: str, sample: Sample, question: Question, scored: Mapping[tuple[str, ...], Scored]) -> Record:

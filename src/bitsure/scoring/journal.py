@@ -6,44 +6,49 @@ one is run, and a process that resumes makes the same batches.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
-from bitsure.scoring.requests import Request, Scored
+from bitsure.scoring.requests import Scored
+
+R = TypeVar("R")
 
 
 class Limits(NamedTuple):
     """The most tokens of a batch, padding counted."""
 
     shared: int
-    """Of a batch of trees, which have logits only where a token is scored."""
+    """Of a batch of trees, which have logits only where a token is scored; of answers being written, whose keys are kept."""
     plain: int
-    """Of a batch of whole inputs, where every token has logits."""
+    """Of a batch of whole inputs, where every token has logits; of prompts, what is read at once."""
 
 
-class Journal:
-    """A file of lines, each with a checksum: limits, or a request's hash and its log-probabilities.
+class ResultJournal(Generic[R]):
+    """A file of lines, each with a checksum: limits, or a request's hash and its result.
 
     A damaged line is ignored. So is everything before the first limits: the batches it was run in are unknown.
 
     Args:
         path: The file, which need not exist; None keeps everything in memory.
+        result: The dataclass of a result, whose fields are JSON.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
-        self.path = path
-        self._known: dict[str, Scored] = {}
+    def __init__(self, path: Path | None, result: type[R]) -> None:
+        self.path, self._result = path, result
+        self._fields = [field.name for field in dataclasses.fields(cast(Any, result))]
+        self._known: dict[str, R] = {}
         self._limits: list[tuple[int, Limits]] = []  # (how many requests were scored before these limits held, limits)
         self._read()
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def get(self, request: Request) -> Scored | None:
-        """Return what was scored for a request; None if it was not scored yet."""
+    def get(self, request: object) -> R | None:
+        """Return the result of a request, which is JSON; None if it has none yet."""
         return self._known.get(_key(request))
 
     def begin(self, limits: Limits) -> None:
@@ -60,9 +65,9 @@ class Journal:
         """Return the limits of the batch before which `after` requests were scored."""
         return [limits for since, limits in self._limits if since <= after][-1]
 
-    def append(self, scored: Iterable[tuple[Request, Scored]]) -> None:
-        """Add what was scored."""
-        self._append([[_key(request), result.token_logprobs, result.greedy] for request, result in scored])
+    def append(self, results: Iterable[tuple[object, R]]) -> None:
+        """Add results."""
+        self._append([[_key(request), *(getattr(result, name) for name in self._fields)] for request, result in results])
 
     def remove(self) -> None:
         """Remove the file."""
@@ -83,8 +88,8 @@ class Journal:
                     self._limits, self._known = [(0, Limits(shared, plain))], {}
             case ["lower", after, shared, plain]:
                 self._limits.append((after, Limits(shared, plain)))
-            case [key, token_logprobs, greedy]:
-                self._known[key] = Scored(token_logprobs, greedy)
+            case [key, *fields]:
+                self._known[key] = self._result(*fields)
 
     def _append(self, contents: list[list[Any]]) -> None:
         """Write lines in one write, so that lines of two processes do not mix."""
@@ -99,7 +104,14 @@ class Journal:
             file.write(text if ends_well else "\n" + text)
 
 
-def _key(request: Request) -> str:
+class Journal(ResultJournal[Scored]):
+    """What was scored of choices, continuations and texts; `path` is as in `ResultJournal`."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        super().__init__(path, Scored)
+
+
+def _key(request: object) -> str:
     return hashlib.sha256(json.dumps(request).encode()).hexdigest()[:32]
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from bitsure.quantize.inference.hooks import InferenceRounding
     from bitsure.scoring.engine import Engine
+    from bitsure.scoring.generation.text_generator import TextGenerator
 
 log = logging.getLogger(__name__)
 
@@ -93,3 +94,9 @@ class LocalSetup:
         from bitsure.scoring.local.local_engine import LocalEngine
 
         return LocalEngine(loaded.model, max_length, self.scoring.share, loaded.rounding)
+
+    def generator(self, loaded: LoadedModel, tokenizer: PreTrainedTokenizerBase) -> TextGenerator:
+        """Return what writes answers with a loaded model, whose tokenizer may begin texts otherwise."""
+        from bitsure.scoring.generation.text_generator import TextGenerator
+
+        return TextGenerator(loaded.model, tokenizer, self.scoring.share, loaded.rounding)

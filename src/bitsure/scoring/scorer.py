@@ -24,17 +24,20 @@ from bitsure.base.work import EntryCost, read_cost, scoring_cost, scoring_work, 
 from bitsure.config.schema import ScoringSettings
 from bitsure.hub.repositories import FILES
 from bitsure.models.locate import Source
+from bitsure.records.answer_units import answer_units
+from bitsure.records.generations import GENERATIONS_SCHEMA, generations_table, read_generations, write_generations
 from bitsure.records.parquet import PROMPTS_SCHEMA, read_records, write_prompts, write_records
-from bitsure.records.record import SCHEMA, Record, by_task, to_table
+from bitsure.records.record import SCHEMA, by_task, to_table
+from bitsure.records.text_units import with_units
 from bitsure.results import read, write
 from bitsure.results.run_files import QuestionCount
-from bitsure.scoring.journal import Journal
+from bitsure.scoring.journal import Journal, ResultJournal
 from bitsure.scoring.question_source import QuestionSource, hash_of_questions
 from bitsure.scoring.scored_model import LocalSetup, ScoredModel
 from bitsure.scoring.task_files import TaskFiles
 
 if TYPE_CHECKING:
-    from bitsure.scoring.harness import HookedLM
+    from bitsure.scoring.harness import Evaluated, HookedLM, Journals
     from bitsure.tasks.harness_tasks import LoadedTasks
 
 log = logging.getLogger(__name__)
@@ -42,6 +45,7 @@ log = logging.getLogger(__name__)
 FORMAT = 6  # of records in the store; one more whenever our code would make other records from the same key
 PROMPTS_FILE = "questions.json"  # beside a task's records, and under its own key: the hash of its questions and prompts
 DATA_FILE = "data.json"  # beside a task's records: where its data came from
+RECORDS_FILE, GENERATIONS_FILE = "records.parquet", "generations.parquet"  # of choices and texts, and of written answers
 COUNTS_FILE = "counts.json"  # beside a task's records: how many questions it has, and how many were asked
 
 
@@ -93,6 +97,8 @@ class Scorer:
     def score(self, model: ScoredModel, checkpoint: Callable[[], Path] | None, label: str) -> pa.Table:
         """Return the records of all questions, in the order of the tasks; new ones are kept in the store, task by task.
 
+        Questions whose answers the model writes have none: `generations` returns these answers.
+
         Args:
             model: The model.
             checkpoint: Returns the directory with its quantized weights, their files hashed; called if something has to be
@@ -102,9 +108,14 @@ class Scorer:
         if names := self.missing(model, to_read=True):
             self._load_tasks(names, Memo())
             self._score_tasks(names, model, checkpoint() if checkpoint else None, label)
-        parts = [read_records(entry / "records.parquet")[0] for entry in self._entries(model).values()]
+        parts = [read_records(entry / RECORDS_FILE, may_be_empty=True)[0] for entry in self._entries(model).values()]
         _check_unique([task for part in parts for task in by_task(part)])
         return pa.concat_tables([SCHEMA.empty_table(), *parts])
+
+    def generations(self, model: ScoredModel) -> pa.Table:
+        """Return the answers that a scored model wrote, under `bitsure.records.generations.GENERATIONS_SCHEMA`."""
+        parts = [read_generations(entry / GENERATIONS_FILE)[0] for entry in self._entries(model).values()]
+        return pa.concat_tables([GENERATIONS_SCHEMA.empty_table(), *parts])
 
     def costs(self, model: ScoredModel) -> dict[str, EntryCost | None]:
         """Return what it cost to score each task when its records were made; None if that is not known."""
@@ -165,7 +176,7 @@ class Scorer:
         if entry is None or prompts is None:
             return entry
         if to_read or not (entry / PROMPTS_FILE).is_file():  # which earlier versions did not write
-            scored = hash_of_questions(read_records(entry / "records.parquet")[0])
+            scored = hash_of_questions(_questions_of(entry))
         else:
             scored = json.loads((entry / PROMPTS_FILE).read_text(encoding="utf-8"))
         if scored == json.loads((prompts / PROMPTS_FILE).read_text(encoding="utf-8")):
@@ -200,8 +211,12 @@ class Scorer:
         """Return where the store keeps each task's records of a model."""
         return {name: self.store.path("records", key) for name, key in self.keys(model).items()}
 
-    def _journal(self, model: ScoredModel, name: str) -> Journal:
-        return Journal(self.store.path("unfinished", self._key(model, name)).with_suffix(".jsonl"))
+    def _journals(self, model: ScoredModel, name: str) -> Journals:
+        from bitsure.scoring.generation.generation_request import Generation
+        from bitsure.scoring.harness import Journals
+
+        path = self.store.path("unfinished", self._key(model, name))
+        return Journals(Journal(path.with_suffix(".jsonl")), ResultJournal(path.with_suffix(".answers.jsonl"), Generation))
 
     def _load_tasks(self, names: Sequence[str], memo: Memo) -> None:
         if missing := [name for name in names if name not in self._loaded]:
@@ -228,7 +243,7 @@ class Scorer:
                 with self.store.lock("records", key):
                     if self._find(model, name, to_read=True):
                         advance(self._loaded[name].count_requests(settings), note="by another process")
-                        self._journal(model, name).remove()
+                        self._journals(model, name).remove()
                         continue
                     if lm is None:
                         from bitsure.scoring.harness import HookedLM
@@ -237,38 +252,48 @@ class Scorer:
                         make_engine = partial(self.setup.engine, loaded)
                         bos = self.questions.task.add_bos, self.questions.task.score_bos
                         lm = HookedLM(loaded.model, loaded.tokenizer, make_engine, advance, *bos)
+                        lm.generator = self.setup.generator(loaded, lm.tokenizer)
                         for task in names:  # Setting the batches of all now lets a process that resumes make the same.
-                            self._journal(model, task).begin(lm.engine.limits())
+                            self._journals(model, task).begin(lm)
                     self._score_task(name, model, lm, label)
 
     def _score_task(self, name: str, model: ScoredModel, lm: HookedLM, label: str) -> None:
         """Score one task and write its records into the store."""
         from bitsure.scoring.harness import evaluate_tasks
 
-        key, journal = self._key(model, name), self._journal(model, name)
-        tokens_before, resumed = lm.engine.tokens, len(journal)
+        key, journals = self._key(model, name), self._journals(model, name)
+        tokens_before, resumed = lm.tokens, len(journals)
         if resumed:
-            log.info("%s, %s: %d choices were scored before", label, name, resumed)
+            log.info("%s, %s: %d choices and answers were scored before", label, name, resumed)
         with measured() as use:
-            records, prompts = evaluate_tasks(self._loaded[name], lm, self.questions.task, journal)
-        questions = hash_of_questions(to_table(records))
+            evaluated = evaluate_tasks(self._loaded[name], lm, self.questions.task, journals)
+        records, generations = to_table(evaluated.records), generations_table(evaluated.answers)
+        questions = hash_of_questions(with_units(records, answer_units(generations)))
         self._keep_prompts(model, name, questions)
         self.store.remove("records", key)  # which are of other prompts, or damaged
         with self.store.create("records", key) as entry:
-            write_records(entry / "records.parquet", records, key)
+            write_records(entry / RECORDS_FILE, records, key)
+            if len(generations):
+                write_generations(entry / GENERATIONS_FILE, generations, key)
             write_text(entry / PROMPTS_FILE, json.dumps(questions))
-            write_prompts(entry / "prompts.parquet", records, prompts)
+            write_prompts(entry / "prompts.parquet", evaluated.questions, evaluated.prompts)
             write_text(entry / DATA_FILE, json.dumps(self._loaded[name].data))
-            write(entry / COUNTS_FILE, _question_counts(self._loaded[name], records))
+            write(entry / COUNTS_FILE, _question_counts(self._loaded[name], evaluated))
             if not resumed:
-                tokens = lm.engine.tokens - tokens_before
+                tokens = lm.tokens - tokens_before
                 work = scoring_work(lm.engine.parameters, tokens)
-                write_cost(entry, scoring_cost(use, work, tokens, len(records)))
-        journal.remove()
+                write_cost(entry, scoring_cost(use, work, tokens, len(evaluated.questions)))
+        journals.remove()
 
 
-def _question_counts(loaded: LoadedTasks, records: Sequence[Record]) -> dict[str, QuestionCount]:
-    asked = Counter(record.task for record in records)
+def _questions_of(entry: Path) -> pa.Table:
+    """Return the records of a task, those of written answers with them."""
+    generations = read_generations(entry / GENERATIONS_FILE)[0]
+    return with_units(read_records(entry / RECORDS_FILE, may_be_empty=len(generations) > 0)[0], answer_units(generations))
+
+
+def _question_counts(loaded: LoadedTasks, evaluated: Evaluated) -> dict[str, QuestionCount]:
+    asked = Counter(question.task for question in evaluated.questions)
     return {name: QuestionCount(asked=asked[name], available=len(task.eval_docs)) for name, task in loaded.tasks.items()}
 
 

@@ -22,7 +22,7 @@ from bitsure.tasks.kinds import KINDS, kind_of
 from bitsure.tasks.prompt_files import check_prompts
 from bitsure.tasks.protocols import Document, HarnessTask
 from bitsure.tasks.task_code import check_trusted, files_read_by, task_code
-from bitsure.tasks.task_names import WHY_NOT_SCORED, check_scored, find_manager, members
+from bitsure.tasks.task_names import check_scored, find_manager, members
 from bitsure.tasks.templates import sandbox_templates
 
 SIZE_SAMPLE = 100  # documents of a task that are read to estimate the length of all
@@ -105,7 +105,10 @@ def _load_and_check(manager: TaskManager, name: str, task: TaskSettings) -> dict
         raise UserError(f"task.names: {MACRO} is what the mean over tasks is called. Give the task another name in its YAML.")
     for member, harness_task in tasks.items():
         if harness_task.OUTPUT_TYPE not in KINDS:  # the kind of a Python task is known only now
-            raise UserError(f"task.names: {member} is of the kind {harness_task.OUTPUT_TYPE}: {WHY_NOT_SCORED}.")
+            raise UserError(
+                f"task.names: {member} is of the kind {harness_task.OUTPUT_TYPE!r}, which is none of {', '.join(KINDS)}. "
+                "Leave it out."
+            )
         kind_of(harness_task).prepare(member, harness_task)
         prepare_few_shots(member, harness_task, task)
         _check_first_document(member, harness_task)

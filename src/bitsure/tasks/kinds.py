@@ -43,7 +43,9 @@ class TaskKind(ABC):
     output_type: ClassVar[str]
     """The harness's name for the kind."""
     has_prompt: ClassVar[bool] = True
-    """Whether something stands before what is scored."""
+    """Whether something is scored that a prompt stands before."""
+    writes: ClassVar[bool] = False
+    """Whether the model writes the answers, instead of scoring given ones."""
 
     @abstractmethod
     def question(self, name: str, task: HarnessTask, sample: Sample) -> Question:
@@ -187,7 +189,33 @@ class WholeText(TaskKind):
         return ""
 
 
-KINDS: dict[str, TaskKind] = {kind.output_type: kind for kind in (MultipleChoice(), Continuation(), WholeText())}
+class FreeText(TaskKind):
+    """Prompts whose answers the model writes, and the harness judges."""
+
+    output_type = "generate_until"
+    has_prompt = False
+    writes = True
+
+    @override
+    def question(self, name: str, task: HarnessTask, sample: Sample) -> Question:
+        raise NotImplementedError("an answer that is written is no record of scored choices")
+
+    @override
+    def check_agreement(self, record: Record, sample: Sample) -> None:
+        raise NotImplementedError("what is right of a written answer is the harness's own number")
+
+    @override
+    def n_requests(self, task: HarnessTask, doc: Document) -> int:
+        return int(task.get_config("repeats") or 1)
+
+    @override
+    def answered_text(self, name: str, task: HarnessTask, doc: Document) -> str:
+        target = task.doc_to_target(doc)
+        first = target[0] if isinstance(target, list) and target else target
+        return f"{_requests(task, doc).args[0]}{task.get_config('target_delimiter') or ''}{first}"
+
+
+KINDS: dict[str, TaskKind] = {kind.output_type: kind for kind in (MultipleChoice(), Continuation(), WholeText(), FreeText())}
 
 
 def kind_of(task: HarnessTask) -> TaskKind:

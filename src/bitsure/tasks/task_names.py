@@ -12,9 +12,12 @@ from lm_eval.tasks._index import Entry, Kind
 from bitsure.base.errors import UserError
 from bitsure.config.schema import TaskSettings
 from bitsure.tasks.harness_names import no_such_task
-from bitsure.tasks.kinds import KINDS
 
-WHY_NOT_SCORED = "its answer is text that the model writes, which has no choice probabilities to take a confidence from"
+WHY_NOT_SCORED = {  # what a task's YAML has → why it is refused
+    "unsafe_code": "it runs the code that a model writes, which could do anything on this machine",
+    "doc_to_image": "its questions have images, which language models do not read",
+    "doc_to_audio": "its questions have sound, which language models do not read",
+}
 
 
 def find_manager(task: TaskSettings, name: str) -> TaskManager:
@@ -76,23 +79,23 @@ def _output_type(entry: Entry) -> str | None:
 
 def check_scored(manager: TaskManager, name: str) -> None:
     """Raise UserError if a task, or any of a group, is of a kind that is not scored; no data is read."""
-    kinds = members(manager, name)
-    refused = [task for task, kind in kinds.items() if kind is not None and kind not in KINDS]
-    if not refused:
-        return
-    if list(kinds) == [name]:
+    tasks = list(members(manager, name))
+    entries = {task: manager.task_index[task].cfg or {} for task in tasks if task in manager.task_index}
+    for key, why in WHY_NOT_SCORED.items():
+        refused = [task for task, settings in entries.items() if settings.get(key)]
+        if not refused:
+            continue
+        if tasks == [name]:
+            raise UserError(f"task.names: {name} cannot be scored: {why}. docs/tasks.md lists the tasks that are scored.")
+        others = ",".join(task for task in tasks if task not in refused)
         raise UserError(
-            f"task.names: {name} is of the kind {kinds[name]}: {WHY_NOT_SCORED}. docs/tasks.md lists the tasks that are scored."
+            f"task.names: {_first_few(refused)} of the group {name} cannot be scored: {why}."
+            + (
+                f" The others can, by name: 'task.names=[{others}]'."
+                if others
+                else " docs/tasks.md lists the tasks that are scored."
+            )
         )
-    others = ",".join(task for task in kinds if task not in refused)
-    raise UserError(
-        f"task.names: {_first_few(refused)} of the group {name} cannot be scored: {WHY_NOT_SCORED}."
-        + (
-            f" The others can, by name: 'task.names=[{others}]'."
-            if others
-            else " docs/tasks.md lists the tasks that are scored."
-        )
-    )
 
 
 def _first_few(names: list[str]) -> str:

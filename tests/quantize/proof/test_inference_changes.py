@@ -124,7 +124,7 @@ def test_inputs_that_are_on_the_grid_already_stay(caplog):
 
 def test_keys_and_values_that_are_not_reached_are_an_error(monkeypatch):
     monkeypatch.setattr(
-        "bitsure.quantize.inference.hooks.PassThroughCache.update", lambda self, keys, values, *rest: (keys, values)
+        "bitsure.quantize.inference.hooks.ChangingCache.update", lambda self, keys, values, *rest: (keys, values)
     )
     with pytest.raises(UserError, match=r"keys and values were not reached: model.layers.0 keys"):
         prove(llama(), CheckpointContents({}, scheme=SETTINGS), WINDOWS)

@@ -113,14 +113,12 @@ class InferenceRounding:
             self.reached.add(block)
             return change(keys, values)
 
-        cache = PassThroughCache(update)
-
         def hook(block: nn.Module, args: Arguments, kwargs: dict[str, Any]) -> tuple[Arguments, dict[str, Any]] | None:
             if self.paused:
                 return None
             if len(args) > place:
-                return (*args[:place], cache, *args[place + 1 :]), kwargs
-            return args, kwargs | {name: cache}
+                return (*args[:place], ChangingCache(update, args[place]), *args[place + 1 :]), kwargs
+            return args, kwargs | {name: ChangingCache(update, kwargs.get(name))}
 
         return block.register_forward_pre_hook(hook, with_kwargs=True)
 
@@ -142,24 +140,31 @@ class InferenceRounding:
             self.paused = False
 
 
-class PassThroughCache:
-    """Stand in for the cache of past keys and values: attention reads what `update` returns.
+class ChangingCache:
+    """Change keys and values before the cache of past ones keeps them, so that attention reads what was changed.
 
-    It keeps nothing, since scoring runs whole inputs at once: every key and value that attention reads is new.
+    Args:
+        change: Changes new keys and values.
+        cache: The model's own cache, which answers that are written need; None where whole inputs are run at once, whose keys
+            and values are all new.
     """
 
     is_compileable = False
 
-    def __init__(self, change: Callable[[torch.Tensor, torch.Tensor], KeysAndValues]) -> None:
-        self.change = change
+    def __init__(self, change: Callable[[torch.Tensor, torch.Tensor], KeysAndValues], cache: Any) -> None:
+        self.change, self.cache = change, cache
 
-    def update(self, keys: torch.Tensor, values: torch.Tensor, *args: object, **kwargs: object) -> KeysAndValues:
-        """Change keys and values (batch, heads, tokens, width of a head), after rotary embeddings."""
-        return self.change(keys, values)
+    def update(self, keys: torch.Tensor, values: torch.Tensor, *args: Any, **kwargs: Any) -> KeysAndValues:
+        """Change keys and values (batch, heads, tokens, width of a head), after rotary embeddings, and return all there are."""
+        changed = self.change(keys, values)
+        if self.cache is None:
+            return changed
+        kept: KeysAndValues = self.cache.update(*changed, *args, **kwargs)
+        return kept
 
-    def get_seq_length(self, *args: object) -> int:
-        """Return that no token is cached."""
-        return 0
+    def get_seq_length(self, *args: Any) -> int:
+        """Return how many tokens are cached."""
+        return 0 if self.cache is None else int(self.cache.get_seq_length(*args))
 
 
 def check_keys_and_values(numbers: KeysValues, model: nn.Module) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -141,18 +141,20 @@ def cut_questions(loaded: Sequence[LoadedTasks], source: Source, settings: TaskS
     windows = [window for tasks in loaded for window in _windows(tasks, lm, settings)]
     if not windows:
         raise UserError(
-            f"text=tasks: the tasks {', '.join(settings.names)} are whole texts, which have no prompts. Leave it out."
+            f"text=tasks: the tasks {', '.join(settings.names)} are whole texts or written answers, which have no right one to score. Leave it out."
         )
     return TokenizedText(tuple(sorted(windows, key=len)), max(map(len, windows)), None, BOS)
 
 
 def _windows(loaded: LoadedTasks, lm: HookedLM, settings: TaskSettings) -> Iterator[TextWindow]:
-    from bitsure.scoring.harness import ask_questions
+    from bitsure.scoring.harness import ask_questions, of_first_filter
     from bitsure.tasks.kinds import kind_of
 
-    for name, samples in ask_questions(loaded, lm, settings).items():
-        task, documents = loaded.tasks[name], dict[str, int]()
-        for sample in samples if kind_of(task).has_prompt else ():
+    prompted = {name: task for name, task in loaded.tasks.items() if kind_of(task).has_prompt}
+    asked = ask_questions(replace(loaded, tasks=prompted), lm, settings) if prompted else {}
+    for name, samples in asked.items():
+        task, documents = prompted[name], dict[str, int]()
+        for sample in of_first_filter(samples):
             question = kind_of(task).question(name, task, sample)
             strings = question.requests[question.gold[0]]
             prompt, answer = cast(UnscoredRequest, lm.scored[strings]).request

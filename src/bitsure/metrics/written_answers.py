@@ -1,0 +1,107 @@
+"""Metrics of answers that a model wrote: is the answer right as often as the model is sure of it?
+
+Each answer is a question with two outcomes, right and wrong. The model's confidence c that it is right is the geometric mean
+of its tokens' probabilities, exp(log-probability ÷ number of tokens): long answers are not less certain for their length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from typing_extensions import override
+
+from bitsure.config.schema import MetricSettings
+from bitsure.metrics.arrays import FloatArray, IntArray
+from bitsure.metrics.choice_metrics import choice_metrics
+from bitsure.metrics.next_token import LEAST_DOUBT
+from bitsure.metrics.question_pairs import QuestionPairs
+from bitsure.metrics.questions import QuestionSet
+from bitsure.metrics.statistic import Statistic, mean
+from bitsure.records.record import flat_column
+
+OF_CHOICES = ("entropy", "margin")  # metrics that say nothing of two outcomes
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenAnswers(QuestionSet):
+    """The n answers of one model, each with the outcomes right (probability c) and wrong (1 − c); arrays have shape (n,).
+
+    Attributes:
+        answer: The part of each answer that was judged.
+        logprob: The log-probability of the whole answer, nats.
+        tokens: Its number of tokens, the one that ended it included.
+        mean_entropy: The mean entropy of the distributions that its tokens come from, nats.
+    """
+
+    answer: list[str]
+    logprob: FloatArray
+    tokens: IntArray
+    mean_entropy: FloatArray
+
+    @cached_property
+    @override
+    def confidence(self) -> FloatArray:
+        """The probability c that the model's own answer is right, in (0, 1]."""
+        return self.p[self.starts[:-1]]
+
+    @cached_property
+    @override
+    def prediction(self) -> IntArray:
+        """The outcome "right", 0: whoever writes an answer claims it."""
+        return np.zeros(len(self), dtype=np.int64)
+
+    @cached_property
+    @override
+    def guessed(self) -> FloatArray:
+        """0: nobody writes a right answer without reading the question."""
+        return np.zeros(len(self))
+
+
+@dataclass(frozen=True)
+class WrittenPairs(QuestionPairs):
+    """Two models' answers to the same n questions, written by each."""
+
+    full: WrittenAnswers
+    quantized: WrittenAnswers
+
+    @cached_property
+    @override
+    def flipped(self) -> FloatArray:
+        """1 where the part of the answer that is judged is another text."""
+        return np.array([a != b for a, b in zip(self.full.answer, self.quantized.answer, strict=True)], dtype=float)
+
+
+def answer_set(records: pa.Table) -> WrittenAnswers:
+    """Return the answers in some records under `bitsure.records.answer_units.ANSWER_UNITS_SCHEMA`."""
+    logprob, tokens = (flat_column(records, name)[0] for name in ("choice_logprobs", "choice_tokens"))
+    n, mean_logprob = len(records), np.minimum(logprob / tokens, 0.0)
+    correct = records["correct"].combine_chunks().to_numpy(zero_copy_only=False).astype(bool)
+    doubt = np.maximum(-np.expm1(mean_logprob), LEAST_DOUBT)
+    return WrittenAnswers(
+        scores=np.stack([mean_logprob, np.log(doubt)], axis=1).ravel(),
+        gold=np.stack([correct, ~correct], axis=1).ravel(),
+        starts=np.arange(0, 2 * n + 1, 2),
+        answer=records["filtered"].to_pylist(),
+        logprob=logprob,
+        tokens=tokens,
+        mean_entropy=records["mean_entropy"].to_numpy(),
+    )
+
+
+def answer_metrics(answers: WrittenAnswers, settings: MetricSettings) -> dict[str, Statistic[Any]]:
+    """Return every metric of some answers.
+
+    Args:
+        answers: The answers whose confidences quantile bins are taken from.
+        settings: Number and kind of the bins.
+    """
+    metrics = {name: metric for name, metric in choice_metrics(answers, settings).items() if name not in OF_CHOICES}
+    return metrics | {
+        "answer_logprob": mean(lambda a: a.logprob, most=0.0),
+        "answer_tokens": mean(lambda a: a.tokens.astype(float), least=1.0),
+        "token_entropy": mean(lambda a: a.mean_entropy, least=0.0),
+    }

@@ -1,0 +1,62 @@
+"""Written answers as records: one row a question, so that they are joined, measured and compared as other questions are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bitsure.records.record import SCHEMA
+
+ANSWER_UNITS_SCHEMA = pa.schema(
+    [
+        *SCHEMA,  # and of the answer, in memory alone: generations.parquet has more of it
+        ("answer", pa.string()),  # its text
+        ("filtered", pa.string()),  # the part that the harness judged
+        ("target", pa.string()),  # the right answer
+        ("correct", pa.bool_()),  # whether it is right
+        ("ended", pa.string()),  # why it ended
+        ("mean_entropy", pa.float64()),  # of the tokens' distributions, nats
+    ]
+)
+ANSWER = "answer"  # what stands for the only choice: two models' texts differ, and are answers to the same question
+
+
+def answer_units(generations: pa.Table) -> pa.Table:
+    """Return the answers that metrics are computed of, the first sample of each question, as records.
+
+    `choice_logprobs` has the log-probability of the whole answer, `choice_tokens` its number of tokens.
+
+    Args:
+        generations: Rows under `bitsure.records.generations.GENERATIONS_SCHEMA`.
+
+    Returns:
+        Rows under ANSWER_UNITS_SCHEMA.
+    """
+    rows = generations.filter(pc.equal(generations["sample"], 0)).combine_chunks()
+    n = len(rows)
+    if n == 0:
+        return ANSWER_UNITS_SCHEMA.empty_table()
+    ones = pa.array(np.arange(n + 1), pa.int32())
+    lengths = pc.list_value_length(rows["tokens"]).to_numpy()
+    starts = np.cumsum(lengths) - lengths
+    logprobs, entropies = (pc.list_flatten(rows[name]).to_numpy().astype(float) for name in ("token_logprobs", "entropies"))
+    tokens = pa.ListArray.from_arrays(pa.array(np.append(starts, len(logprobs)), pa.int32()), pa.array(logprobs, pa.float32()))
+    columns = {name: rows[name] for name in rows.column_names if name in ANSWER_UNITS_SCHEMA.names} | {
+        "choices": [[ANSWER]] * n,
+        "gold": [[0]] * n,
+        "choice_logprobs": pa.ListArray.from_arrays(ones, np.add.reduceat(logprobs, starts)),
+        "choice_tokens": pa.ListArray.from_arrays(ones, pa.array(lengths, pa.int32())),
+        "choice_greedy": pa.ListArray.from_arrays(ones, rows["correct"].combine_chunks()),
+        "token_logprobs": pa.ListArray.from_arrays(ones, tokens),
+        "words": pa.nulls(n, pa.int64()),
+        "bytes": pa.nulls(n, pa.int64()),
+        "answer": rows["text"],
+        "mean_entropy": np.add.reduceat(entropies, starts) / lengths,
+    }
+    return pa.table({name: columns[name] for name in ANSWER_UNITS_SCHEMA.names}).cast(ANSWER_UNITS_SCHEMA)
+
+
+def is_written(records: pa.Table) -> bool:
+    """Return whether a task's records are of answers that the model wrote."""
+    return "answer" in records.column_names and records["answer"].null_count == 0

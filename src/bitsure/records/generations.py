@@ -1,0 +1,119 @@
+"""generations.parquet: one row an answer that a model wrote, with every token's distribution."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bitsure.base.decoded_size import check_decoded_size
+from bitsure.base.errors import UserError
+from bitsure.base.files import atomic_path
+from bitsure.results import check
+
+SCORE = pa.struct([("filter", pa.string()), ("metric", pa.string()), ("value", pa.float64())])
+GENERATIONS_SCHEMA = pa.schema(
+    [
+        ("task", pa.string()),
+        ("doc_id", pa.int64()),
+        ("sample", pa.int32()),  # from 0, which is the answer that metrics are computed of
+        ("doc_hash", pa.string()),
+        ("prompt_hash", pa.string()),
+        ("target_hash", pa.string()),
+        ("cluster", pa.string()),  # equal for questions that depend on each other
+        ("prompt_tokens", pa.int32()),  # that the model read
+        ("prompt_tokens_cut", pa.int32()),  # at the prompt's beginning, because they did not fit into the context
+        ("text", pa.string()),  # up to the stop sequence, as the harness has it
+        ("filtered", pa.string()),  # the answer that the harness took from it; null of samples that it takes together
+        ("target", pa.string()),  # the right answer, as the task has it
+        ("correct", pa.bool_()),  # whether it is right, by `correct_by`; null where `filtered` is
+        ("correct_by", pa.string()),  # the harness's metric and filter: exact_match,strict-match
+        ("scores", pa.list_(SCORE)),  # all numbers that the harness computed of the answer
+        ("ended", pa.string()),  # why it ended: stop, length, end token
+        ("tokens", pa.list_(pa.int32())),  # the answer's, the one that ended it included
+        ("token_logprobs", pa.list_(pa.float64())),  # in the model's own distribution, before any temperature, nats
+        ("entropies", pa.list_(pa.float32())),  # of that distribution, nats
+        ("top_tokens", pa.list_(pa.list_(pa.int32()))),  # the likeliest, the likeliest first
+        ("top_logprobs", pa.list_(pa.list_(pa.float32()))),  # nats
+    ]
+)
+
+
+class HarnessScore(TypedDict):
+    """One number that the harness computed of an answer."""
+
+    filter: str
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True)
+class WrittenAnswer:
+    """One answer; GENERATIONS_SCHEMA has the fields' types and units."""
+
+    task: str
+    doc_id: int
+    sample: int
+    doc_hash: str
+    prompt_hash: str
+    target_hash: str
+    cluster: str
+    prompt_tokens: int
+    prompt_tokens_cut: int
+    text: str
+    filtered: str | None
+    target: str
+    correct: bool | None
+    correct_by: str
+    scores: list[HarnessScore]
+    ended: str
+    tokens: list[int]
+    token_logprobs: list[float]
+    entropies: list[float]
+    top_tokens: list[list[int]]
+    top_logprobs: list[list[float]]
+
+
+def generations_table(answers: Sequence[WrittenAnswer]) -> pa.Table:
+    """Return answers as a table under GENERATIONS_SCHEMA."""
+    return pa.Table.from_pylist([vars(answer) for answer in answers], GENERATIONS_SCHEMA)
+
+
+def write_generations(path: Path, generations: pa.Table, made_from: dict[str, Any]) -> None:
+    """Write answers, whole or not at all.
+
+    Args:
+        path: The Parquet file.
+        generations: Rows under GENERATIONS_SCHEMA.
+        made_from: Model, quantizer, versions and the rest of what made them, for the file's metadata.
+    """
+    metadata = {"bitsure": json.dumps(made_from, ensure_ascii=False)}
+    with atomic_path(path) as temporary:
+        pq.write_table(generations.cast(GENERATIONS_SCHEMA).replace_schema_metadata(metadata), temporary, compression="zstd")
+
+
+def read_generations(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """Read answers.
+
+    Returns:
+        Rows under GENERATIONS_SCHEMA, and what made them; no row where there is no such file.
+
+    Raises:
+        UserError: If the file is truncated or is no such file.
+    """
+    if not path.is_file():
+        return GENERATIONS_SCHEMA.empty_table(), {}
+    try:
+        check_decoded_size(path)
+        table = pq.read_table(path)
+        table.validate(full=True)
+        metadata = json.loads((table.schema.metadata or {}).get(b"bitsure", b"{}"))
+        table = table.select(GENERATIONS_SCHEMA.names).replace_schema_metadata().cast(GENERATIONS_SCHEMA)
+    except (pa.ArrowException, OSError, ValueError, KeyError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as written answers ({error}); remove it and run again.") from error
+    return table, check(metadata, dict[str, Any], f"{path} is no file of written answers: what it was made from")

@@ -1,0 +1,92 @@
+"""The harness's requests for answers, read as HFLM reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+
+from bitsure.scoring.generation.generation_request import Generation, GenerationRequest
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AskedAnswer:
+    """An answer that the harness asks for."""
+
+    request: GenerationRequest
+    prompt_tokens_cut: int
+    """Tokens that the prompt lost at its beginning, because they do not fit into the context."""
+
+    def text(self, generation: Generation, decode: Callable[[list[int]], str]) -> str:
+        """Return the text of an answer, as HFLM returns it: up to its stop sequence, without special tokens."""
+        text: str = postprocess_generated_text(decode(generation.tokens), stop=self.request.stop, think_end_token=None)
+        return text
+
+
+@dataclass(frozen=True)
+class RequestReader:
+    """Reads the harness's requests.
+
+    Attributes:
+        encode: Returns a prompt's token ids.
+        max_length: The model's context, tokens.
+        max_gen_toks: The harness's longest answer where a task sets none, tokens.
+        end: The text of the model's end token, which always ends an answer.
+        seed: Of the answers that are drawn.
+    """
+
+    encode: Callable[[str], list[int]]
+    max_length: int
+    max_gen_toks: int
+    end: str | None
+    seed: int
+
+    def read(self, prompt: str, gen_kwargs: Mapping[str, Any], sample: int) -> AskedAnswer:
+        """Return a request of the harness.
+
+        A prompt and the longest answer share the context: a prompt that is too long loses its beginning. Where the longest
+        answer alone would fill the context, which HFLM refuses, it gets what the prompt leaves, at least half.
+
+        Args:
+            prompt: The prompt's text.
+            gen_kwargs: The task's generation_kwargs.
+            sample: Which of several answers to the same prompt it is, from 0.
+        """
+        settings = dict(normalize_gen_kwargs(dict(gen_kwargs), self.max_gen_toks))
+        stop = handle_stop_sequences(settings.pop("until", None), eos=self.end)
+        longest = int(settings.pop("max_gen_toks"))
+        if not settings.get("do_sample"):
+            settings = {name: value for name, value in settings.items() if name != "temperature"}
+        tokens = self.encode(prompt)
+        room = self.max_length - longest
+        if room <= 0:
+            room = self.max_length - self.max_length // 2
+        kept = tokens[-room:]
+        if "max_length" in settings:
+            longest = max(1, int(settings.pop("max_length")) - len(kept))
+        new = min(longest, self.max_length - len(kept))
+        seed = _seed(self.seed, prompt, sample) if settings.get("do_sample") else 0
+        return AskedAnswer(GenerationRequest(kept, new, stop, settings, seed), len(tokens) - len(kept))
+
+
+def warn_of_cut(asked: Sequence[AskedAnswer], place: Callable[[int], str]) -> None:
+    """Say how many prompts lost their beginning; `place` names one, given its position."""
+    if cut := [i for i, answer in enumerate(asked) if answer.prompt_tokens_cut]:
+        log.warning(
+            "%d of %d prompts, the first of them %s, left no room for their answers in the context and lost their beginning",
+            len(cut),
+            len(asked),
+            place(cut[0]),
+        )
+
+
+def _seed(seed: int, prompt: str, sample: int) -> int:
+    """Return a seed of its own for each answer that is drawn, so that it depends on no batch."""
+    return int.from_bytes(hashlib.sha256(json.dumps([seed, prompt, sample]).encode()).digest()[:7])
