@@ -4,7 +4,7 @@ BIN := .venv/bin
 AUTO_GPTQ := .venv-auto-gptq/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-auto-gptq check docs docs-results bench-errors bench-exactness bench-offsets bench-scoring bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-fidelity bench-qllm formats families tasks models picture systems prefetch setup setup-auto-gptq clean real-models
+.PHONY: help run test test-all test-auto-gptq check docs docs-results bench-errors bench-exactness bench-offsets bench-scoring bench-generation bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-fidelity bench-qllm formats families tasks models picture systems prefetch setup setup-auto-gptq clean real-models
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -39,6 +39,9 @@ bench-offsets: setup ## what cancelling the offset of rounding does to a real mo
 
 bench-scoring: setup ## time scoring beside lm-evaluation-harness (benchmarks/scoring.md)
 	$(BIN)/python -m benchmarks.scoring $(ARGS)
+
+bench-generation: setup ## time writing answers beside lm-evaluation-harness (benchmarks/generation.md)
+	$(BIN)/python -m benchmarks.generation $(ARGS)
 
 bench-metrics: setup ## time the metrics (benchmarks/metrics.md)
 	$(BIN)/python -m benchmarks.metrics $(ARGS)

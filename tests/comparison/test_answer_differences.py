@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bitsure.comparison import compare, judge
-from bitsure.config.schema import MetricSettings, VerdictSettings
 from bitsure.metrics.metric_registry import METRICS
 from bitsure.records.answer_units import answer_units
+from tests.builders.settings import MARGINS, METRIC
 from tests.builders.written import written
 
-SETTINGS = MetricSettings(name="test", resamples=50)
+SETTINGS = replace(METRIC, resamples=100)
 RNG = np.random.default_rng(1)
 N = 80
 
@@ -37,18 +39,18 @@ def test_answers_are_paired_question_by_question(values):
     changed = [a != b for a, b in zip(BEFORE["filtered"].to_pylist(), AFTER["filtered"].to_pylist(), strict=True)]
     assert values["flip_rate"].value == np.mean(changed)
     assert values["true_label_prob"].family == "primary" and values["auroc"].p_adjusted is not None
-    assert values["deferral_accuracy_20_percent"].share == pytest.approx(0.2, abs=0.02)
+    assert values["deferral_accuracy_20_percent"].share == pytest.approx(0.2, abs=0.05)
     assert set(values) <= set(METRICS) and "kl_divergence" not in values
 
 
 def test_the_verdict_goes_by_accuracy_loss_and_calibration(values):
-    verdict = judge({"free": values}, VerdictSettings(), SETTINGS)
+    verdict = judge({"free": values}, MARGINS, SETTINGS)
     assert verdict.verdict == "inferior" and set(verdict.margins) == {"accuracy", "nll", "calibration_error"}
 
 
 def test_a_task_that_full_precision_never_answers_is_not_judged():
     comparison = compare(side(0.0, 0.2), side(0.0, 0.5), SETTINGS, 4.0)
-    verdict = judge(comparison, VerdictSettings(), SETTINGS)
+    verdict = judge(comparison, MARGINS, SETTINGS)
     assert verdict.verdict == "not judged" and "accuracy 0.000, guessing 0.000" in verdict.excluded["free"]
 
 
