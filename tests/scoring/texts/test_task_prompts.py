@@ -89,7 +89,7 @@ def test_other_prompts_have_a_key_of_their_own_before_and_after_they_are_read(ti
 
 def test_whole_texts_have_no_prompts(tiny_model, own_tasks, tmp_path):
     _, text, _ = scorers(tiny_model, own_tasks, tmp_path, ["tiny_pages"])
-    with pytest.raises(UserError, match="tiny_pages are whole texts, which have no prompts"):
+    with pytest.raises(UserError, match="tiny_pages are whole texts or written answers"):
         text.cut(Memo())
 
 
