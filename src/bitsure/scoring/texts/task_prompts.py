@@ -141,7 +141,7 @@ def cut_questions(loaded: Sequence[LoadedTasks], source: Source, settings: TaskS
     windows = [window for tasks in loaded for window in _windows(tasks, lm, settings)]
     if not windows:
         raise UserError(
-            f"text=tasks: the tasks {', '.join(settings.names)} are whole texts or written answers, with no right one to score. "
+            f"text=tasks: the tasks {', '.join(settings.names)} are whole texts or written answers, which have none to score. "
             "Leave it out."
         )
     return TokenizedText(tuple(sorted(windows, key=len)), max(map(len, windows)), None, BOS)
