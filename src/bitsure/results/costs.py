@@ -28,7 +28,8 @@ class TaskCosts(Result):
     peak_gpu_memory_bytes: Integer | None
     """The most that tensors took on all GPUs, bytes; null without one."""
     tokens_per_second: float | None
-    """Tokens a second; null where it took no time."""
+    """Tokens a second; null where it took no time. Of a quantized model on a text, the time includes full precision's output
+    head, and its whole passes where no states of it are kept."""
 
 
 class ScoringCosts(Result):
@@ -43,7 +44,7 @@ class ScoringCosts(Result):
     peak_gpu_memory_bytes: Integer | None
     """The highest of the tasks' GPU peaks, bytes; null without a GPU."""
     tokens_per_second: float | None
-    """Tokens a second over all tasks."""
+    """Tokens a second over all tasks; compare models by tasks without a text, as `by_task` says of texts."""
     by_task: dict[str, TaskCosts]
     """Task → its costs."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ from bitsure.scoring.scored_model import ScoredModel
 from bitsure.scoring.scorer import Scorer
 from bitsure.scoring.texts.task_prompts import TaskPrompts
 from bitsure.scoring.texts.text_scorer import TextScorer
-from tests.builders.tokenizers import byte_tokenizer
+from tests.builders.tokenizers import CHAT_TEMPLATE, byte_tokenizer
 
 
 def scorers(model_path, include_path, store, names, **changes) -> tuple[Scorer, TextScorer, ScoredModel]:
@@ -35,10 +36,20 @@ def of(rows: pa.Table, task: str) -> pa.Table:
     return rows.filter(pc.equal(rows["task"], task))
 
 
-@pytest.mark.parametrize("changes", [{}, {"num_fewshot": 2, "limit": 6, "add_bos": True}])
-def test_answers_have_the_log_probabilities_of_the_tasks_own_scoring(tiny_model, own_tasks, tmp_path, changes):
+@pytest.fixture
+def chat_model(tiny_model, tmp_path) -> Path:
+    """The tiny model with a chat template."""
+    path = shutil.copytree(tiny_model, tmp_path / "chat")
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize("changes", [{}, {"num_fewshot": 2, "limit": 6, "chat_template": True}])
+def test_answers_have_the_log_probabilities_of_the_tasks_own_scoring(chat_model, own_tasks, tmp_path, changes):
     names = ["tiny_pets", "tiny_last", "tiny_pages"]
-    scorer, text, model = scorers(tiny_model, own_tasks, tmp_path, names, **changes)
+    scorer, text, model = scorers(chat_model, own_tasks, tmp_path / "store", names, **changes)
     rows, records = text.score(model, None, "full precision"), scorer.score(model, None, "full precision").to_pylist()
     assert set(rows["task"].to_pylist()) == {f"text/{name}/{part}" for name in names[:2] for part in ("prompts", "answers")}
     for name in names[:2]:
@@ -63,9 +74,7 @@ def test_every_token_of_a_prompt_but_the_first_is_scored_and_bytes_are_those_of_
         row = rows[int(window.documents[0])]
         words = f"{row['q']} {row['options'][row['gold']]}"
         assert window.tokens[-len(window.scored) :].tolist() == tokenizer.encode(words)[-len(window.scored) :]
-        assert sum(window.n_bytes) == len(words.encode()) - (len(window) - len(window.scored) > 0) * len(
-            tokenizer.decode(window.tokens[:1]).encode()
-        )
+        assert sum(window.n_bytes) == len(words.encode()) - len(tokenizer.decode(window.tokens[:1]).encode())
 
 
 def test_questions_of_one_passage_are_one_document(tiny_model, own_tasks, tmp_path):

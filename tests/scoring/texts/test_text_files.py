@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from bitsure.base.errors import UserError
 from bitsure.config.paths import CONF
 from bitsure.config.text import TextSettings
+from bitsure.hub.fetching import fetch_dataset_files
 from bitsure.scoring.texts.text_files import locate_text_file
 from tests.builders.marks import SHARED, needs_shared
 from tests.builders.texts import text_settings, write_documents
@@ -97,3 +98,15 @@ def test_wikitext_2_s_rows_become_its_file_again(tmp_path):
     own = TextSettings(**option | {"path": str(SHARED / "text" / "wikitext2-raw-test.txt")})
     assert locate_text_file(own, None).read().parts == text.parts == rows
     assert all(document.lstrip().startswith("= ") for document in text.documents)
+
+
+def test_the_penn_treebank_is_fetched_from_the_hub_s_conversion_of_it(served, tmp_path):
+    option = OmegaConf.to_container(OmegaConf.load(CONF / "text" / "ptb.yaml"))
+    file = tmp_path / "hub" / option["file"]
+    file.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"sentence": ["no it was n't black monday", "the exchange did n't fall"]}), file)
+    served.add(option["repo"], tmp_path / "hub", "datasets", ref=option["revision"])
+    mirror = tmp_path / "mirror"
+    fetch_dataset_files(option["repo"], [option["file"]], mirror, ref=option["revision"])
+    text = locate_text_file(TextSettings(**option), str(mirror)).read()
+    assert (len(text.parts), len(text.documents)) == (2, 1)

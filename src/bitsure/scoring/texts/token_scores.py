@@ -63,17 +63,22 @@ def token_scores(logits: torch.Tensor, tokens: torch.Tensor, full: torch.Tensor 
 
 
 def _scores(logits: torch.Tensor, tokens: torch.Tensor, full: torch.Tensor | None) -> TokenScores:
-    top_token = logits.argmax(-1)
     softmax = _softmax(logits)
     log_sums = softmax.sums.log()
     true = softmax.logits.gather(1, tokens[:, None])[:, 0]
     divergence = None if full is None else _kl_divergence(_softmax(full), softmax)
     return TokenScores(
         (true - log_sums).cpu().numpy(),
-        top_token.int().cpu().numpy(),
+        _places_of_largest(softmax.logits).astype(np.int32),
         -log_sums.cpu().numpy(),
         None if divergence is None else divergence.cpu().numpy(),
     )
+
+
+def _places_of_largest(values: torch.Tensor) -> NDArray[np.int64]:
+    """Return the first place of each row's largest value; on a CPU, NumPy finds it several times faster than PyTorch."""
+    places: NDArray[np.int64] = values.numpy().argmax(-1) if values.device.type == "cpu" else values.argmax(-1).cpu().numpy()
+    return places
 
 
 class _Softmax(NamedTuple):
