@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import tracemalloc
 
@@ -31,7 +32,13 @@ def tensor(name: str = "a", shape: tuple[int, ...] = (32, 2), kind: int = F32, o
     return text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset)
 
 
+FLOAT32 = 6
 LLAMA = entry("general.architecture", STRING, text("llama"))
+
+
+def size(key: str, value: int) -> bytes:
+    """An entry of a size of the model."""
+    return entry(f"llama.{key}", UINT32, struct.pack("<I", value))
 
 
 TENSOR = tensor()
@@ -97,6 +104,11 @@ BROKEN = {
     "an odd place": (file_of(tensors=(tensor(offset=3),)), "no multiple of 32"),
     "a name twice": (file_of(tensors=(tensor(), tensor(offset=256)), data=bytes(512)), "it has a twice"),
     "one on the other": (file_of(tensors=(tensor(), tensor("b", offset=32)), data=bytes(512)), "a and b lie on the same bytes"),
+    "blocks that are not there": (file_of((LLAMA, size("block_count", 10**6))), "block_count is 1000000, .*of 0 blocks"),
+    "blocks left out": (file_of((LLAMA, size("block_count", 0)), (tensor("blk.0.a"),)), "block_count is 0, .*of 1 blocks"),
+    "wider than its tensors": (file_of((LLAMA, size("embedding_length", 10**9))), "no tensor has more than 32 rows or columns"),
+    "no context": (file_of((LLAMA, size("context_length", 0))), "its llama.context_length is 0"),
+    "no positions": (file_of((LLAMA, entry("llama.rope.freq_base", FLOAT32, struct.pack("<f", math.nan)))), "freq_base is nan"),
     "far more than there is": (file_of(tensors=(tensor(shape=(2**40, 2**20)),)), "ends at byte"),
 }
 

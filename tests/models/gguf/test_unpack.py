@@ -114,6 +114,10 @@ def test_files_that_lack_a_tensor_or_hold_no_numbers_are_refused_by_name(llama, 
         located(write_llama(tmp_path / "m.gguf", *llama, tensors=lacking), tmp_path)
     with pytest.raises(UserError, match=r"m\.gguf.*another shape than its config says for model\.layers\.0\.mlp"):
         located(write_llama(tmp_path / "m.gguf", *llama, llama__feed_forward_length=256), tmp_path)
+    with pytest.raises(UserError, match=r"loader does not load it \(StrictDataclass.*hidden size \(256\)"):
+        located(write_llama(tmp_path / "m.gguf", *llama, llama__attention__head_count=3), tmp_path)
+    with pytest.raises(UserError, match=r"m\.gguf has \d+ tokens and 1 of tokenizer\.ggml\.token_type"):
+        located(write_llama(tmp_path / "m.gguf", *llama, tokenizer__ggml__token_type=[1]), tmp_path)
     tensors["blk.0.ffn_up.weight"] = np.full_like(tensors["blk.0.ffn_up.weight"], np.nan)
     with pytest.raises(UserError, match=r"m\.gguf: model\.layers\.0\.mlp\.up_proj\.weight holds NaN"):
         located(write_llama(tmp_path / "m.gguf", *llama, tensors=tensors), tmp_path)

@@ -197,6 +197,7 @@ def _parse(path: Path, content: mmap.mmap) -> GgufFile:
     alignment = int(metadata.get("general.alignment", ALIGNMENT))
     tensors = [_placed(path, entry, -(-cursor.place // alignment) * alignment, alignment) for entry in entries]
     _check_places(path, tensors, len(content))
+    _check_sizes(path, metadata, tensors)
     return GgufFile(path, metadata, {tensor.name: tensor for tensor in tensors})
 
 
@@ -250,6 +251,24 @@ def _check_places(path: Path, tensors: list[GgufTensor], size: int) -> None:
             raise _damaged(path, f"{tensor.name} and {later.name} lie on the same bytes")
     if in_order and (end := in_order[-1].offset + in_order[-1].bytes) > size:
         raise _damaged(path, f"{in_order[-1].name} ends at byte {end:,}, and the file has {size:,}")
+
+
+def _check_sizes(path: Path, metadata: dict[str, Any], tensors: list[GgufTensor]) -> None:
+    """Raise UserError for sizes of a model that the tensors cannot have: a model of such sizes would be built first."""
+    prefix = f"{metadata['general.architecture']}."
+    for key in ("context_length", "embedding_length", "rope.freq_base"):
+        value = metadata.get(prefix + key)
+        if isinstance(value, (int, float)) and not 0 < value < math.inf:
+            raise _damaged(path, f"its {prefix}{key} is {value}")
+    blocks = {tensor.name.split(".")[1] for tensor in tensors if tensor.name.startswith("blk.")}
+    count = metadata.get(f"{prefix}block_count", len(blocks))
+    if count != len(blocks):
+        raise _damaged(path, f"its {prefix}block_count is {count}, and its tensors are of {len(blocks)} blocks")
+    largest = max((max(tensor.shape) for tensor in tensors), default=0)
+    for key in ("embedding_length", "feed_forward_length", "vocab_size"):
+        value = metadata.get(prefix + key)
+        if isinstance(value, int) and value > largest:
+            raise _damaged(path, f"its {prefix}{key} is {value:,}, and no tensor has more than {largest:,} rows or columns")
 
 
 @functools.cache

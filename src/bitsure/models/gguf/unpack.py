@@ -118,13 +118,16 @@ def _load(gguf: GgufFile) -> Any:
 
 def _from_file(gguf: GgufFile, auto_class: Any, **settings: Any) -> Any:
     """Return what a class of transformers loads of the file. Raises UserError if it does not load it."""
+    from huggingface_hub.errors import StrictDataclassError
+
     try:
         return auto_class.from_pretrained(gguf.path.parent, gguf_file=gguf.path.name, local_files_only=True, **settings)
-    except (NotImplementedError, *BUILD_ERRORS) as error:
+    except (NotImplementedError, StrictDataclassError, *BUILD_ERRORS) as error:
         if is_out_of_memory(error):
             raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(
-            f"{gguf.path}: transformers' GGUF loader does not load it ({type(error).__name__}: {error}). If llama.cpp does, "
+            f"{gguf.path}: transformers' GGUF loader does not load it ({reason}). If llama.cpp does, "
             "give the model as a Hugging Face directory: model=local model.path=DIR"
         ) from error
 

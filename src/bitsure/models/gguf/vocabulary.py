@@ -41,6 +41,9 @@ def load_gguf_tokenizer(gguf: GgufFile) -> PreTrainedTokenizerBase:
     from transformers.integrations.gguf.gguf_tokenizer_mapping import convert_gguf_tokenizer, get_gguf_tokenizer
 
     number, rule = len(tokens(gguf)), gguf.metadata.get(f"{PREFIX}pre")
+    for key in ("token_type", "scores"):
+        if (values := gguf.metadata.get(PREFIX + key)) is not None and len(values) != number:
+            raise UserError(f"{gguf.path} has {number:,} tokens and {len(values):,} of {PREFIX}{key}. Bring the file again.")
     try:
         architecture, vocabulary, settings = get_gguf_tokenizer(str(gguf.path))
         backend, _ = convert_gguf_tokenizer(architecture, vocabulary)
