@@ -11,8 +11,11 @@ from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.table import Table
 
 from bitsure.base.plain_text import without_controls
+
+NARROW = 72  # columns, above which a table's numbers stay on one line
 
 
 class PlainStream:
@@ -62,6 +65,14 @@ def console() -> SafeConsole:
     """Return a console on the present stdout, which still prints while a library's output is redirected."""
     out: Any = sys.stdout.terminal if isinstance(sys.stdout, PlainStream) else sys.stdout  # the console's own colours pass
     return SafeConsole(file=out, soft_wrap=not out.isatty(), highlight=False)
+
+
+def show_table(out: Console, table: Table) -> None:
+    """Print a table; on a terminal below NARROW columns its cells continue on the next line, where they would be cut."""
+    if out.width < NARROW:
+        for column in table.columns:
+            column.no_wrap = False
+    out.print(table)
 
 
 @contextmanager

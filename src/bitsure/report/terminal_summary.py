@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from bitsure.base import terminal
@@ -17,7 +16,6 @@ from bitsure.report.report_contents import About, Report
 from bitsure.results import Comparison, Verdict
 from bitsure.results.verdict import INFERIOR, NON_INFERIOR, NOT_JUDGED, UNDECIDED, Decision
 
-NARROW = 72  # columns that the numbers of a task need
 STYLES: dict[Decision, str] = {NON_INFERIOR: "green", INFERIOR: "red", UNDECIDED: "yellow", NOT_JUDGED: "yellow"}
 
 
@@ -33,8 +31,8 @@ def show(report: Report, about: About, metric: MetricSettings, places: Mapping[s
     out = terminal.console()
     _show_verdict(out, report.verdict)
     for line in about.first_lines:
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
-    _show_table(
+        out.print(line, markup=False, highlight=False)
+    terminal.show_table(
         out, tables.terminal_table(report.metrics, report.comparison, about.title, metric.confidence_level, metric.alpha)
     )
     if report.published:
@@ -47,8 +45,11 @@ def show(report: Report, about: About, metric: MetricSettings, places: Mapping[s
         paragraphs.append([compressibility_table.sentence(about.compressibility)])
     if metric.paper_compat:
         paragraphs.append(["The study's own numbers, paper_compat/…, are on the page and in metrics.json."])
-    paragraphs.append([f"{what:10} {place}" for what, place in places.items() if place is not None])
     _print(out, paragraphs)
+    out.print()
+    for what, place in places.items():
+        if place is not None:
+            out.print(f"{what:10} {place}", markup=False, soft_wrap=True)  # a path is copied whole
 
 
 def show_comparison(comparison: Comparison, verdict: Verdict, title: str, metric: MetricSettings, baseline: str) -> None:
@@ -56,16 +57,8 @@ def show_comparison(comparison: Comparison, verdict: Verdict, title: str, metric
     out = terminal.console()
     _show_verdict(out, verdict)
     sides = ("full", "quantized") if baseline == FULL_PRECISION_RUN else ("first", "second")
-    _show_table(out, tables.terminal_table({}, comparison, title, metric.confidence_level, metric.alpha, sides))
+    terminal.show_table(out, tables.terminal_table({}, comparison, title, metric.confidence_level, metric.alpha, sides))
     _show_tasks(out, comparison, verdict, baseline)
-
-
-def _show_table(out: Console, table: Table) -> None:
-    """Print a table; on a terminal below NARROW columns intervals continue on the next line, where their ends would be cut."""
-    if out.width < NARROW:
-        for column in table.columns:
-            column.no_wrap = False
-    out.print(table)
 
 
 def _show_verdict(out: Console, verdict: Verdict | None) -> None:
@@ -90,4 +83,4 @@ def _show_tasks(out: Console, comparison: Comparison, verdict: Verdict | None, b
 
 def _print(out: Console, paragraphs: Sequence[Sequence[str]]) -> None:
     for lines in filter(None, paragraphs):
-        out.print("\n" + "\n".join(lines), markup=False, soft_wrap=True)
+        out.print("\n" + "\n".join(lines), markup=False)

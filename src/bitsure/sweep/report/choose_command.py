@@ -55,11 +55,11 @@ def choose_quantizers(sweep_dir: Path, max_bytes: int | None = None, margin: flo
     if not out.is_terminal:
         out.width = max(out.width, WIDTH)
     for choice in choices:
-        out.print(f"\n{choice.model.label}: {_answer(choice)}", markup=False, soft_wrap=True)
+        out.print(f"\n{choice.model.label}: {_answer(choice)}", markup=False)
         if choice.choice is not None:
-            out.print(_table(choice))
+            terminal.show_table(out, _table(choice))
         for note in notes(choice):
-            out.print(note, markup=False, soft_wrap=True)
+            out.print(note, markup=False)
 
 
 def _answer(choice: ModelChoice) -> str:

@@ -52,12 +52,12 @@ def show_sweep(report: SweepReport) -> None:
 def show_choices(out: Console, choices: list[ModelChoice]) -> None:
     """Print for each model which quantizer may be shipped, and what would settle the others."""
     if several := summary(choices):
-        out.print(several, soft_wrap=True)
+        out.print(several)
     for choice in choices:
         line = Text.assemble(f"{choice.model.label}: ", (badge(choice), STYLES[choice.outcome]), f". {reason(choice)}")
         for name, labels in others(choice):
             line.append(f" {name}: {labels}.")
-        out.print(line, soft_wrap=True)
+        out.print(line)
     if choices:
         out.print()
 
