@@ -54,13 +54,13 @@ SHAPES = (
 
 def prompts(shape: Answers, share: float) -> list[str]:
     """Questions of the pocket world, after examples of it."""
-    rows = [json.loads(line) for line in (TASKS / "reading.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in (TASKS / "stories.jsonl").read_text(encoding="utf-8").splitlines()]
     examples = (
         "".join(f"{row['context']} {row['choices'][row['label']]}.\n" for row in rows[-shape.examples :])
         if shape.examples
         else ""
     )
-    return [examples[-1500:] + row["context"] for row in rows[: max(8, int(shape.questions * share))]]
+    return [examples[-1400:] + row["context"] for row in rows[: max(8, int(shape.questions * share))]]
 
 
 def written(lm: HFLM, asked: Sequence[str], shape: Answers) -> tuple[float, list[str]]:

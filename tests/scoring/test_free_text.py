@@ -10,7 +10,9 @@ import yaml
 from bitsure.base.errors import UserError
 from bitsure.config.schema import TaskSettings
 from bitsure.models.load import load_model
-from bitsure.scoring.harness import evaluate_tasks
+from bitsure.scoring.generation.generation_request import Generation
+from bitsure.scoring.harness import Journals, evaluate_tasks
+from bitsure.scoring.journal import Journal, ResultJournal
 from bitsure.tasks.harness_tasks import load_tasks
 from tests.builders.engines import hooked_lm
 
@@ -137,6 +139,19 @@ def test_an_answer_as_long_as_the_context_gets_what_the_prompt_leaves(folder, po
     [answer] = result.answers
     assert answer.prompt_tokens + len(answer.tokens) <= lm.max_length and answer.prompt_tokens_cut == 0
     assert len(answer.tokens) == lm.max_length - answer.prompt_tokens or answer.ended == "end token"
+
+
+def test_what_a_journal_has_is_not_written_again(folder, pocket, tmp_path):
+    task = settings(folder, "across")
+
+    def resumed():
+        lm, paths = hooked_lm(*pocket), (tmp_path / "choices", tmp_path / "answers")
+        journals = Journals(Journal(paths[0]), ResultJournal(paths[1], Generation))
+        before = journals.n_results
+        return evaluate_tasks(load_tasks(task, task.names, None)[task.names[0]], lm, task, journals), before, lm.tokens
+
+    (first, none, tokens), (second, all_of_them, no_tokens) = resumed(), resumed()
+    assert first == second and (none, all_of_them) == (0, 6) and tokens > no_tokens == 0
 
 
 def test_several_samples_are_drawn_and_judged_together(folder, pocket):

@@ -221,7 +221,9 @@ class Journals:
     written: AnswerJournal = field(default_factory=lambda: ResultJournal(None, Generation))
     """Of answers."""
 
-    def __len__(self) -> int:
+    @property
+    def n_results(self) -> int:
+        """How many requests have a result."""
         return len(self.scored) + len(self.written)
 
     def begin(self, lm: HookedLM) -> None:

@@ -262,7 +262,7 @@ class Scorer:
         from bitsure.scoring.harness import evaluate_tasks
 
         key, journals = self._key(model, name), self._journals(model, name)
-        tokens_before, resumed = lm.tokens, len(journals)
+        tokens_before, resumed = lm.tokens, journals.n_results
         if resumed:
             log.info("%s, %s: %d choices and answers were scored before", label, name, resumed)
         with measured() as use:
