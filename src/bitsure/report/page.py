@@ -6,7 +6,6 @@ import json
 import shlex
 from collections.abc import Collection
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from bitsure.metrics.metric_names import MACRO
 from bitsure.report import compressibility_table, page_summary, published_table, rounded, tables
 from bitsure.report.fidelity_section import fidelity_section
 from bitsure.report.metric_labels import metric_label
-from bitsure.report.page_environment import page_environment
+from bitsure.report.page_environment import page_template
 from bitsure.report.threshold_sentences import threshold_sentences
 from bitsure.report.tracked_run import ADDRESS
 from bitsure.results import Provenance, Quantization, to_plain
@@ -54,8 +53,7 @@ def render(report: Report, about: About, metric: MetricSettings) -> str:
 
 
 def _render(report: Report, about: About, metric: MetricSettings, without: Collection[str]) -> str:
-    template = page_environment().from_string(files("bitsure.report").joinpath("page.html").read_text(encoding="utf-8"))
-    return template.render(
+    return page_template("bitsure.report", "page.html").render(
         title=about.title,
         first_lines=about.first_lines,
         summary=page_summary.sentences(report.comparison, metric.alpha),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -16,7 +17,18 @@ if TYPE_CHECKING:
 POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src {style}; script-src {script}"
 
 
-def page_environment() -> jinja2.Environment:
+@functools.cache
+def page_template(package: str, name: str) -> jinja2.Template:
+    """Return the template of a page, which is compiled once.
+
+    Args:
+        package: The package that has its file.
+        name: The file.
+    """
+    return _environment().from_string(files(package).joinpath(name).read_text(encoding="utf-8"))
+
+
+def _environment() -> jinja2.Environment:
     """Return an environment for pages, in which a name that is not given is an error.
 
     Templates extend `page_frame.html`, and name their sections with its macro `section`. Text is escaped and has no control

@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Collection
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from bitsure.report.page import LARGEST
-from bitsure.report.page_environment import page_environment
+from bitsure.report.page_environment import page_template
 from bitsure.report.tables import number, p_value
 from bitsure.report.tracked_run import tracked_at
 from bitsure.sweep.report import contrast_words, sweep_head, swept
@@ -53,9 +52,7 @@ def render(report: SweepReport) -> str:
 
 
 def _render(report: SweepReport, pictures: list[_Shown], without: Collection[str]) -> str:
-    template = page_environment().from_string(
-        files("bitsure.sweep.report").joinpath("sweep_page.html").read_text(encoding="utf-8")
-    )
+    template = page_template("bitsure.sweep.report", "sweep_page.html")
     metric = report.metric
     own = {name: name for name in own_metrics(report.cells)}
     return template.render(
