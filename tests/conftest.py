@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -10,19 +11,46 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, settings
 
 from tests.builders.browser import chromium
 from tests.builders.forked_commands import Commands, command_server
 from tests.builders.gguf_files import save_llama
 from tests.builders.loopback_hub import serve
+from tests.builders.pictures import blank, remembered_pictures
 from tests.builders.tokenizers import TEXT, byte_tokenizer
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # another worker has the other processor
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as main.py does, before torch is loaded
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 # an example takes long where other work runs beside the tests
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+# OmegaConf loads in plain Python, and Hydra reads every file anew for each composition
+yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def pytest_collection_finish() -> None:
+    """Never search for garbage in what the libraries and the tests are."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pictures_are_drawn_once() -> Iterator[None]:
+    """Draw no picture twice: one specification gives one picture (tests/report/test_charts.py)."""
+    with remembered_pictures():
+        yield
+
+
+@pytest.fixture(scope="module")
+def blank_pictures() -> Iterator[None]:
+    """Leave all pictures blank, which are not what the module is about."""
+    with blank():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -64,11 +65,13 @@ def test_importing_the_package_and_its_command_loads_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("module", ["bitsure", "bitsure.cli"])
-def test_the_command_is_also_a_module(module, tmp_path):
-    command = [sys.executable, "-m", module, "report", str(tmp_path / "nowhere")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1 and "nowhere: no such directory" in done.stderr
+@pytest.mark.parametrize("words", [["bitsure.__main__", "report"], ["bitsure.cli", "report"], ["bitsure.report.__main__"]])
+def test_the_command_is_also_a_module(words, tmp_path, monkeypatch):
+    module, *subcommand = words
+    monkeypatch.setattr(sys, "argv", [module, *subcommand, str(tmp_path / "nowhere")])
+    monkeypatch.delitem(sys.modules, module, raising=False)  # it runs as one that nobody has imported
+    with pytest.raises(SystemExit, match="nowhere: no such directory"):
+        runpy.run_module(module, run_name="__main__")
 
 
 def test_the_packages_names_are_its_public_ones():

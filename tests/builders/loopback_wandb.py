@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -124,21 +121,6 @@ def serve():
     finally:
         listener.shutdown()
         listener.server_close()
-
-
-def run_python(folder: Path, *arguments: str) -> str:
-    """Run Python in a process of its own, as W&B's service in this one may know another server, and return what it printed.
-
-    Args:
-        folder: Where its command leaves logs.
-        arguments: Python's arguments.
-    """
-    environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
-    done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, timeout=MOST, env=environment, cwd=folder
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 class _Listener(ThreadingHTTPServer):

@@ -19,6 +19,18 @@ from bitsure.sweep.launch.composing import CellErrors, ComposedCell, compose_cel
 
 schema.register()
 
+SWEEP = [
+    "-m",
+    "model=pocket-300k",
+    "quant=rtn2,rtn3,none",
+    "task.names=[pocket_recall]",
+    "task.limit=10",
+    "metric.resamples=100",
+    "tracking.mode=disabled",
+    "hydra.sweep.dir=sweep",
+]
+CELLS = ["0-pocket-300k-rtn2", "1-pocket-300k-rtn3", "2-pocket-300k-none"]
+
 
 @contextmanager
 def command(*overrides: str, name: str = "config") -> Iterator[tuple[DictConfig, ConfigLoader]]:

@@ -21,10 +21,10 @@ QUICK = ["quant=rtn3", "metric.resamples=100", "tracking.mode=disabled"]
 def bitsure(tmp_path, commands):
     """Return what runs main.py in the test's directory and with its store."""
 
-    def run(*arguments: str, environment: dict | None = None, wait: bool = True):
+    def run(*arguments: str, environment: dict | None = None, before: str = "", wait: bool = True):
         own = {"BITSURE_STORE": str(tmp_path / "store"), "HOME": str(tmp_path)} | (environment or {})
         if wait:
-            return commands.run(*arguments, cwd=tmp_path, environment=own)
+            return commands.run(*arguments, cwd=tmp_path, environment=own, before=before)
         command = [sys.executable, str(PROJECT / "main.py"), *arguments]
         output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         # a background job of a shell ignores Ctrl-C
@@ -63,6 +63,6 @@ def finished(commands, tiny, tmp_path_factory) -> FinishedRun:
     """A run on the tiny model and task with everything that is measured."""
     folder, overrides = tmp_path_factory.mktemp("finished"), [*tiny, "compress.measure=true"]
     environment = {"BITSURE_STORE": str(folder / "store"), "HOME": str(folder)}
-    done = commands.run(*overrides, "hydra.run.dir=run", cwd=folder, environment=environment)
+    done = commands.run(*overrides, "hydra.run.dir=run", cwd=folder, environment=environment, pictures=True)
     assert done.returncode == 0, done.stderr
     return FinishedRun(overrides, folder / "store", folder / "run", done.stdout, done.stderr)

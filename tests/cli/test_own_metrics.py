@@ -10,6 +10,8 @@ import pytest
 
 from bitsure.cli import main as command
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 METRICS = """
 from pathlib import Path
 

@@ -44,9 +44,14 @@ def test_a_store_of_a_newer_version_is_refused_and_kept(bitsure, tiny, tmp_path)
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["quant=gptq5"], "gptq4"),
-        (["quant.bitz=3"], "bitz"),
-        (["quant=[gptq4,gptq3]"], "quant=[gptq4,gptq3]: a run has one"),
+        *(
+            pytest.param(*row, marks=pytest.mark.slow)  # tests/config has many such
+            for row in (
+                (["quant=gptq5"], "gptq4"),
+                (["quant.bitz=3"], "bitz"),
+                (["quant=[gptq4,gptq3]"], "quant=[gptq4,gptq3]: a run has one"),
+            )
+        ),
         (["task.limit=0"], "must be a whole number of questions, 1 or more, or a fraction"),
         (["model.path=/no/such/model"], "no such directory"),
         (["task.names=[tiny_pet]"], "Did you mean tiny_pets"),

@@ -119,9 +119,8 @@ def test_full_precision_alone_compares_nothing(bitsure, tiny, tmp_path):
 
 
 def test_a_second_run_finds_everything_in_the_store_and_loads_no_model(bitsure, finished, tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(NO_MODEL)
-    environment = {"BITSURE_STORE": str(finished.store), "PYTHONPATH": python_path(tmp_path)}
-    done = bitsure(*finished.overrides, "hydra.run.dir=second", environment=environment)
+    store = {"BITSURE_STORE": str(finished.store)}
+    done = bitsure(*finished.overrides, "hydra.run.dir=second", environment=store, before=NO_MODEL)
     assert done.returncode == 0, done.stderr
     first, second = (read_records(folder / "records.parquet") for folder in (finished.directory, tmp_path / "second"))
     assert first == second

@@ -12,6 +12,8 @@ from tests.builders.answers import paired_runs, two_choices
 from tests.builders.records import record
 from tests.builders.settings import METRIC
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 
 def test_differences_are_paired_and_agree_with_scipy():
     full, quant, difference = paired_runs()

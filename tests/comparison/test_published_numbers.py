@@ -26,6 +26,8 @@ from bitsure.results.run_files import TextOrigin
 from tests.builders.records import record
 from tests.builders.result_files import model_origin, provenance
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 W4 = {"method": "rtn", **asdict(Rtn(4, 128, False))}
 GPTQ4 = {"method": "gptq", **asdict(Gptq(4, 128, True, backend="native", desc_act=False, damp_percent=0.01))}
 

@@ -28,6 +28,8 @@ from bitsure.run.tracked_samples import SAMPLE_COLUMNS, sample_rows
 from tests.builders.records import record
 from tests.builders.settings import MARGINS, METRIC
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 
 def continuation(logprob: float, greedy: bool, doc_id: int, task="last") -> Record:
     return record([logprob], task=task, doc_id=doc_id, choices=["word"], choice_greedy=[greedy])

@@ -10,6 +10,7 @@ from PIL import Image
 
 from bitsure.report.chart_layers import FULL, QUANTIZED, lines, number_axis, points
 from bitsure.report.charts import Chart, Series, file_name, save_png, table
+from tests.builders.pictures import forget_pictures
 
 HOSTILE = '<script>alert("x")</script>\u202egnp'
 AXES = number_axis("x"), number_axis("y")
@@ -61,7 +62,9 @@ def test_a_png_is_on_white_and_small(chart, tmp_path):
 
 def test_the_same_chart_gives_the_same_bytes(chart, tmp_path):
     again = Chart(chart.spec, chart.finding)
-    first, second = (save_png(one, tmp_path / "a.png").path.read_bytes() for one in (chart, again))
+    first = save_png(chart, tmp_path / "a.png").path.read_bytes()
+    forget_pictures()
+    second = save_png(again, tmp_path / "a.png").path.read_bytes()
     assert first == second and again.svg == chart.svg
 
 

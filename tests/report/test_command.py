@@ -18,6 +18,8 @@ from tests.builders.answers import paired_runs
 from tests.builders.quantized_models import full_and_quantized
 from tests.builders.result_files import model_origin, provenance, quantization
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 
 @pytest.fixture
 def two_runs(tmp_path):

@@ -24,8 +24,15 @@ def page(tmp_path_factory):
     return build(tmp_path_factory.mktemp("page"), quant, full, METRIC, MARGINS, about).page
 
 
-@pytest.mark.parametrize("width", [1400, 390])
-@pytest.mark.parametrize("colours", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("width", "colours"),
+    [
+        (1400, "light"),
+        (390, "dark"),
+        pytest.param(390, "light", marks=pytest.mark.slow),
+        pytest.param(1400, "dark", marks=pytest.mark.slow),
+    ],
+)
 def test_nothing_is_cut_off_loaded_or_run(browser, page, width, colours):
     with opened(browser, page, width, color_scheme=colours) as shown:
         shown.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true })")

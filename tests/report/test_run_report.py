@@ -19,6 +19,7 @@ from bitsure.results import Comparison, Difference, MetricsByTask, Verdict, read
 from bitsure.results.quantization import RoundedStates
 from bitsure.results.run_files import QuestionCount
 from tests.builders.answers import paired_runs
+from tests.builders.pictures import blank
 from tests.builders.result_files import provenance, quantization
 from tests.builders.settings import MARGINS, METRIC
 
@@ -137,7 +138,8 @@ def test_hostile_task_names_break_nothing_and_keep_their_pictures_apart(tmp_path
     names = ["a/b", "a:b", "x[/b]", r"a$\foo$", "long" * 80]
     both = [paired_runs(20, task=name) for name in names]
     full, quant = ([row for one in both for row in one[side]] for side in (0, 1))
-    made = build(tmp_path, quant, full, METRIC, MARGINS, About("[/i] $x$"))
+    with blank():
+        made = build(tmp_path, quant, full, METRIC, MARGINS, About("[/i] $x$"))
     assert len({drawn.path for drawn in made.figures["reliability"].values()}) == len(names)
     Console(file=io.StringIO()).print(tables.terminal_table(made.metrics, made.comparison, "[/i]", 0.95, 0.01))
 

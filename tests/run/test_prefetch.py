@@ -1,4 +1,4 @@
-"""From a hub on the loopback to a report: straight, and over a mirror without any network. Real processes, the real client."""
+"""From a hub on the loopback to a report: straight, and over a mirror without any network, with the real client."""
 
 from __future__ import annotations
 
@@ -47,6 +47,18 @@ configs:
 """
 
 
+# what the client and `datasets` read from HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE when they are imported
+VARIABLES = """
+import datasets.config
+from huggingface_hub import constants
+constants.ENDPOINT = datasets.config.HF_ENDPOINT = {url!r}
+constants.HUGGINGFACE_CO_URL_TEMPLATE = constants.ENDPOINT + "/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+datasets.config.HUB_DATASETS_URL = constants.ENDPOINT + "/datasets/{{repo_id}}/resolve/{{revision}}/{{path}}"
+constants.HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE = {home!r} + "/hub", {home!r} + "/datasets"
+constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = {offline}
+"""
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, tiny_model):
     """A hub with an OPT of .bin weights alone, a calibration text and a data set; a task that wants them; a way to run."""
@@ -83,7 +95,7 @@ def world(tmp_path_factory, tiny_model):
             given = [sys.executable, *command, *settings]
             return subprocess.run(given, cwd=folder, env=env, capture_output=True, text=True, timeout=MOST)
 
-        yield served, folder, run
+        yield served, folder, settings, run
 
 
 PREFETCH = ["-c", "from bitsure.cli import main; main()", "prefetch"]
@@ -91,16 +103,28 @@ SMALL = ["quant=gptq4", "calib.nsamples=4", "calib.seqlen=32", "metric.resamples
 
 
 @pytest.fixture(scope="module")
-def straight(world):
+def run_main(world, commands):
+    """Return what runs main.py on the hub, or offline, with a home directory of the hub's client in the folder."""
+    served, folder, settings, _ = world
+
+    def run_main(*overrides: str, home: str = "home", offline: bool = False):
+        before = VARIABLES.format(url=served.url, home=str(folder / home), offline=offline)
+        store = {"BITSURE_STORE": str(folder / "store")}
+        return commands.run(*overrides, *settings, cwd=folder, environment=store, before=before)
+
+    return run_main
+
+
+@pytest.fixture(scope="module")
+def straight(world, run_main):
     """The directory of a run that read the hub."""
-    _, folder, run = world
-    done = run(str(PROJECT / "main.py"), *SMALL, "quant.backend=native", "hydra.run.dir=straight")
+    done = run_main(*SMALL, "quant.backend=native", "hydra.run.dir=straight")
     assert done.returncode == 0, done.stderr + done.stdout
-    return folder / "straight"
+    return world[1] / "straight"
 
 
 def test_a_run_reads_the_hub_and_then_its_cache(world, straight):
-    served, _, _ = world
+    served, *_ = world
     commit = served.repositories["models", "org/opt"].commit
     made_by = json.loads((straight / "provenance.json").read_text())
     assert made_by["model"]["revision"] == commit and made_by["model"]["full_dtype"] == "float16"
@@ -114,7 +138,7 @@ def test_a_run_reads_the_hub_and_then_its_cache(world, straight):
 
 @pytest.mark.slow
 def test_a_mirror_serves_where_there_is_no_network(world, straight):
-    served, folder, run = world
+    served, folder, _, run = world
     served.breaks, served.busy = 1, 1
     done = run(*PREFETCH, f"paths.hub_mirror={folder / 'mirror'}", HF_HOME=str(folder / "elsewhere"))
     assert done.returncode == 0, done.stderr + done.stdout
@@ -149,7 +173,7 @@ def test_a_mirror_serves_where_there_is_no_network(world, straight):
 
 @pytest.mark.slow
 def test_a_mirror_made_by_hand_says_what_cannot_be_checked(world):
-    _, folder, run = world
+    _, folder, _, run = world
     for kind, name in (("models", "opt"), ("datasets", "quiz")):
         shutil.copytree(folder / name, folder / "by-hand" / kind / "org" / name)
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "empty"), "BITSURE_STORE": str(folder / "store3")}
@@ -164,9 +188,8 @@ def test_a_mirror_made_by_hand_says_what_cannot_be_checked(world):
     assert made_by["data"]["quiz"]["org/quiz"]["unknown"] == "put into the mirror by hand"
 
 
-def test_with_neither_network_nor_mirror_the_error_says_what_and_how(world):
-    _, folder, run = world
-    done = run(str(PROJECT / "main.py"), HF_HUB_OFFLINE="1", HF_HOME=str(folder / "empty"))
+def test_with_neither_network_nor_mirror_the_error_says_what_and_how(run_main):
+    done = run_main(home="empty", offline=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "model org/opt at revision main is not available: the hub is not asked (HF_HUB_OFFLINE)" in done.stderr
     assert "make prefetch" in done.stderr and "DIR/models/org/opt" in done.stderr

@@ -18,6 +18,8 @@ from bitsure.sweep.launch.composing import CellErrors
 from tests.builders.data_sets import ASKED_TASK, question_rows, write_data_set
 from tests.builders.sweep_commands import compose_valid
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 
 @pytest.fixture
 def finished(tiny_model, calib_file, tmp_path, monkeypatch):

@@ -12,6 +12,8 @@ from bitsure.run import pipeline, stale
 from tests.builders.sweep_commands import compose_errors, compose_valid
 from tests.builders.texts import write_documents
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 TASK = "text/local/harness"
 
 

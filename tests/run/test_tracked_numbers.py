@@ -15,6 +15,8 @@ from tests.builders.answers import paired_runs
 from tests.builders.result_files import costs, model_origin, quantization
 from tests.builders.settings import MARGINS, METRIC
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):

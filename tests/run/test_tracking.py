@@ -21,6 +21,8 @@ from tests.builders.settings import MARGINS, METRIC
 from tests.builders.stopped_runs import MOST
 from tests.builders.wandb_runs import log_all, tracked_config
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 
 def test_an_offline_run_holds_config_numbers_charts_tables_page_and_files(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "s3cret" * 8)

@@ -10,7 +10,7 @@ import pytest
 
 from bitsure.config.paths import PROJECT
 from bitsure.report.tracked_run import tracked_at
-from tests.builders.loopback_wandb import run_python, serve
+from tests.builders.loopback_wandb import serve
 
 
 @pytest.fixture
@@ -45,11 +45,11 @@ with track_run(config, resolved(config), folder, "sweep-1", folder / "log") as t
 
 
 @pytest.mark.parametrize("mode", ["online", pytest.param("offline", marks=pytest.mark.slow)])
-def test_a_server_is_given_a_run_whole(server, tmp_path, mode):
-    run_python(PROJECT, "-c", RUN, str(tmp_path), mode)
+def test_a_server_is_given_a_run_whole(server, commands, tmp_path, mode):
+    commands.run_python(PROJECT, "-c", RUN, str(tmp_path), mode)
     if mode == "offline":
         assert not server.runs
-        run_python(tmp_path, "-m", "wandb", "sync", *map(str, tmp_path.glob("wandb/offline-run-*")))
+        commands.run_python(tmp_path, "-m", "wandb", "sync", *map(str, tmp_path.glob("wandb/offline-run-*")))
     [(name, run)] = server.runs.items()
     place = tracked_at(tmp_path)
     assert place.startswith(server.url) and place.endswith(name) if mode == "online" else place.startswith("wandb sync")
@@ -68,8 +68,8 @@ def test_a_server_is_given_a_run_whole(server, tmp_path, mode):
 
 
 @pytest.mark.slow
-def test_a_cell_that_is_run_again_online_is_the_same_run(server, tmp_path):
+def test_a_cell_that_is_run_again_online_is_the_same_run(server, commands, tmp_path):
     for _ in range(2):
-        run_python(PROJECT, "-c", RUN, str(tmp_path), "online")
+        commands.run_python(PROJECT, "-c", RUN, str(tmp_path), "online")
     [name] = server.runs
     assert server.exits[name] == 0

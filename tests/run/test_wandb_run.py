@@ -11,9 +11,10 @@ from bitsure.config.model import ModelSettings
 from bitsure.config.paths import PROJECT
 from bitsure.run import tracking
 from bitsure.run.wandb_names import NAME_BYTES, TAG_BYTES, fit
-from tests.builders.loopback_wandb import run_python
 from tests.builders.offline_runs import read_back
 from tests.builders.wandb_runs import tracked_config
+
+pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 
 @pytest.mark.parametrize("most", [TAG_BYTES, NAME_BYTES])
@@ -75,11 +76,11 @@ print(tracker.warning)
 
 
 @pytest.mark.parametrize("when", ["before logging", pytest.param("at the end", marks=pytest.mark.slow)])
-def test_a_run_survives_the_end_of_wandbs_process(tmp_path, when):
+def test_a_run_survives_the_end_of_wandbs_process(commands, tmp_path, when):
     pytest.importorskip("psutil")
     folder = tmp_path / "a folder"
     folder.mkdir()
-    shown = run_python(PROJECT, "-c", BREAKS_OFF, str(folder), when)
+    shown = commands.run_python(PROJECT, "-c", BREAKS_OFF, str(folder), when)
     assert shown.startswith("W&B: missing: ") and "What was written until then: wandb sync '" in shown
     assert "run the same command with another hydra.run.dir" in shown and "Traceback" not in shown
     assert "Traceback" in (folder / "log").read_text()

@@ -11,6 +11,8 @@ from bitsure.run import pipeline
 from tests.builders.composing import composed
 from tests.builders.damage import damage_in_place
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 
 @pytest.fixture
 def run(tiny_model, own_tasks, tmp_path):

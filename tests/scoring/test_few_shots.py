@@ -18,6 +18,8 @@ from bitsure.run import pipeline
 from tests.builders.composing import composed
 from tests.builders.tokenizers import CHAT_TEMPLATE
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 FOUR = "task.names=[tiny_pets,tiny_taught,tiny_last,tiny_pages]"
 
 
@@ -172,10 +174,10 @@ def test_prompts_that_changed_under_their_key_are_noticed_when_the_next_model_is
     assert all(prompt.startswith("Twice") for prompt in read_prompts(out / "prompts.parquet").values())
 
 
-@pytest.mark.parametrize("code", ["random.randint(0, 999)", "np.random.randint(999)"])
-def test_what_a_task_draws_from_the_common_generators_is_the_same_for_both_models(given, own_tasks, tmp_path, code):
+def test_what_a_task_draws_from_the_common_generators_is_the_same_for_both_models(given, own_tasks, tmp_path):
     folder = shutil.copytree(own_tasks, tmp_path / "tasks")
-    (folder / "utils.py").write_text(f"import random\nimport numpy as np\ndef text(doc): return f\"{{{code}}} {{doc['q']}}\"\n")
+    draws = "{random.randint(0, 999)} {np.random.randint(999)}"
+    (folder / "utils.py").write_text(f"import random\nimport numpy as np\ndef text(doc): return f\"{draws} {{doc['q']}}\"\n")
     yaml = (folder / "tiny_pets.yaml").read_text().replace("'{{q}}'", "!function utils.text")
     (folder / "tiny_pets.yaml").write_text(yaml)
     check_paired(run(tmp_path / "run", *given, f"task.include_path={folder}", "task.trust=true", "task.num_fewshot=0"))

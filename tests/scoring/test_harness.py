@@ -14,6 +14,8 @@ from bitsure.scoring.local.local_engine import TOLERANCE
 from tests.builders.engines import hooked_lm
 from tests.builders.marks import SHARED, needs_shared
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 ALL = TaskSettings(name="all", names=["all"])  # no limit, no template
 
 

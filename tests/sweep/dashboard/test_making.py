@@ -21,11 +21,13 @@ from bitsure.sweep.dashboard import making
 from bitsure.sweep.dashboard.dashboard_sections import SECTIONS, questions_table
 from bitsure.sweep.dashboard.panel import CONFIG, Charts, Columns, TrackedSweep, matching
 from tests.builders.answers import paired_runs
-from tests.builders.loopback_wandb import run_python, serve
+from tests.builders.loopback_wandb import serve
 from tests.builders.offline_runs import read_back
 from tests.builders.settings import MARGINS, METRIC
 from tests.builders.texts import TASK, token_rows
 from tests.builders.wandb_runs import log_all, tracked_config
+
+pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 pytest.importorskip("wandb_workspaces", reason="the extra `dashboard` is not installed")
 OF_FULL = {"model": "m", "weights": None, "dtype": "float32", "text": {"sha256": "a"}}
@@ -77,12 +79,12 @@ def _is_known(key: str, stored: dict, known: set) -> bool:
     return True
 
 
-def test_a_server_is_given_a_workspace_and_a_report_with_every_panel(sweep, tmp_path, monkeypatch):
+def test_a_server_is_given_a_workspace_and_a_report_with_every_panel(sweep, commands, tmp_path, monkeypatch):
     folder, _ = sweep
     with serve() as server:
         for name, value in server.environment(tmp_path).items():
             monkeypatch.setenv(name, value)
-        printed = run_python(PROJECT, "-m", "bitsure", "dashboard", str(folder))
+        printed = commands.run_python(PROJECT, "-m", "bitsure", "dashboard", str(folder))
     report, workspace = server.views
     assert printed.splitlines() == [
         f"workspace {server.url}/me/bitsure?nw={workspace['name'].removeprefix('nw-').removesuffix('-v')}",

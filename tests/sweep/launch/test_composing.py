@@ -19,7 +19,7 @@ from bitsure.sweep.launch import composing, dry_run
 from tests.builders.sweep_commands import command, compose, compose_errors, compose_valid
 
 SWEEPS = sorted((PROJECT / "sweeps").glob("*.yaml"))
-QUICK = ("bits", "calib_data")  # to compose a cell takes a quarter of a second
+QUICK = ("bits",)  # to compose a cell takes a quarter of a second
 
 
 @pytest.mark.parametrize(

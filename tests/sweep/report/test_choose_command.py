@@ -14,6 +14,8 @@ from bitsure.results.verdict import MarginVerdict, Verdict
 from bitsure.sweep.report.building import build_sweep_report
 from tests.builders.sweeps import leave_unfinished, write_quantized
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):

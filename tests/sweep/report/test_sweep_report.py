@@ -15,9 +15,11 @@ from bitsure.sweep.report.building import build_sweep_report, finish_sweep
 from bitsure.sweep.report.cell_results import unplanned
 from bitsure.sweep.report.sweep_report import SweepReport
 from bitsure.sweep.report.sweep_terminal import show_sweep
-from tests.builders.loopback_wandb import run_python, serve
+from tests.builders.loopback_wandb import serve
 from tests.builders.offline_runs import read_back
 from tests.builders.sweeps import leave_unfinished, write_plan
+
+pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 EMPTY_RUN = "wandb/offline-run-20260101_000000-abc"
 
@@ -67,12 +69,12 @@ def test_a_sweep_ends_with_the_place_of_its_summary_run(tracked, capsys):
     assert f"wandb sync {tracked.directory}/wandb/offline-run-*" in tracked.page.read_text(encoding="utf-8")
 
 
-def test_a_sweeps_directory_syncs_as_it_is(tracked, tmp_path, monkeypatch):
+def test_a_sweeps_directory_syncs_as_it_is(tracked, commands, tmp_path, monkeypatch):
     folder = tracked.directory
     with serve() as server:
         for name, value in server.environment(tmp_path).items():
             monkeypatch.setenv(name, value)
-        run_python(tmp_path, "-m", "wandb", "sync", *map(str, folder.glob("wandb/offline-run-*")))
+        commands.run_python(tmp_path, "-m", "wandb", "sync", *map(str, folder.glob("wandb/offline-run-*")))
     [run] = server.runs.values()
     assert (run["displayName"], run["groupName"], run["jobType"]) == ("small/sweep", "small", "sweep")
     assert server.artifacts.count(("sweep", "sweep-small")) == 1
