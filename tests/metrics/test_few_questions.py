@@ -150,7 +150,7 @@ def test_the_tests_that_are_made_keep_their_level():
                 [two_choices(float(1 / (1 + math.exp(-1 - z))), int(i % 3 > 1), i) for i, z in enumerate(side)]
                 for side in noisy
             ]
-            compared = compare(*sides, dataclasses.replace(METRIC, resamples=200))["t"]
+            compared = compare(*sides, dataclasses.replace(METRIC, resamples=100))["t"]
             p_values = [difference.p_value for difference in compared.values() if difference.p_value is not None]
             rejected, made = rejected + sum(p <= 0.05 for p in p_values), made + len(p_values)
         assert rejected / made < 0.09

@@ -127,6 +127,7 @@ def test_a_task_scores_its_own_columns_and_names_the_right_choices(name, tiny_mo
 
 
 @needs_shared
+@pytest.mark.usefixtures("some_harness_tasks")
 def test_wikitext_has_the_harness_own_perplexity(tiny_model, tmp_path):
     """On two of its articles; words and bytes are those of the text before its spaces are mended."""
     text = (SHARED / "text" / "wikitext2-raw-test.txt").read_text()

@@ -12,6 +12,8 @@ from bitsure.models.load import load_model
 from tests.builders.engines import hooked_lm
 from tests.builders.marks import SHARED, needs_shared
 
+pytestmark = pytest.mark.usefixtures("some_harness_tasks")
+
 REAL = ["arc_easy", "boolq", "piqa", "openbookqa", "hellaswag", "truthfulqa_mc1", "truthfulqa_mc2", "lambada_openai"]
 
 

@@ -80,6 +80,7 @@ def test_real_tasks():
     assert locate(["openbookqa"], mirror=str(SHARED / "hub")).fingerprint != text.fingerprint
 
 
+@pytest.mark.slow
 @needs_shared
 def test_real_tasks_without_training_questions_are_refused():
     with pytest.raises(UserError, match=r"truthfulqa_mc1, truthfulqa_mc2 have no training split apart from the scored one"):

@@ -51,12 +51,16 @@ CHAINS = {
 }
 
 
-# every family with one quantizer, and every quantizer with two families; the rest is slow
-REPLAYED = [
-    pytest.param(family, name, marks=() if name == "gptq" or family in ("llama", "gpt2") else pytest.mark.slow)
-    for family in sorted(set(ALL) - {"mixtral"})
-    for name in ("gptq", "scale gptq a8", "smooth gptq mxfp4")
-]
+def with_families(quantizers) -> list:
+    """Return every family with one quantizer, `gptq`, and every quantizer with two families; the rest is slow."""
+    return [
+        pytest.param(family, name, marks=() if name == "gptq" or family in ("llama", "gpt2") else pytest.mark.slow)
+        for family in sorted(set(ALL) - {"mixtral"})
+        for name in quantizers
+    ]
+
+
+WHOLE, REPLAYED = with_families(QUANTIZERS), with_families(("gptq", "scale gptq a8", "smooth gptq mxfp4"))
 
 
 def quantized(model, quant, folder, advance=nothing, windows=WINDOWS):
@@ -67,8 +71,7 @@ def quantized(model, quant, folder, advance=nothing, windows=WINDOWS):
     return *read_checkpoint(out), out
 
 
-@pytest.mark.parametrize("quantizer", QUANTIZERS)
-@pytest.mark.parametrize("family", sorted(set(ALL) - {"mixtral"}))
+@pytest.mark.parametrize(("family", "quantizer"), WHOLE)
 def test_every_family_is_quantized_whole_and_comes_back_from_disk(family, quantizer, tmp_path):
     model, original = build(family, **ALL[family]), build(family, **ALL[family])
     back, others, out = quantized(model, QUANTIZERS[quantizer], tmp_path)

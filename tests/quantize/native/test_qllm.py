@@ -64,7 +64,7 @@ def mean_error(found: dict) -> float:
 @pytest.mark.parametrize(
     "family",
     [
-        pytest.param(family, marks=() if family in ("falcon", "gpt2", "llama", "opt") else pytest.mark.slow)
+        pytest.param(family, marks=() if family in ("gpt2", "llama") else pytest.mark.slow)
         for family in sorted(set(ALL) - {"mixtral"})
     ],
 )

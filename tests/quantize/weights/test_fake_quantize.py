@@ -19,7 +19,7 @@ SETTINGS = [Numbers(bits, group, symmetric) for bits, group in ((2, -1), (4, 5),
 SETTINGS += [Numbers(format=name) for name in ELEMENTS] + [Numbers(format="fp8_e4m3", group_size=7)]
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 matrices = arrays("float32", array_shapes(min_dims=2, max_dims=2, max_side=40), elements=finite)
-few, fewer = settings(max_examples=30), settings(max_examples=10)
+few, fewer = settings(max_examples=12), settings(max_examples=5)
 named = pytest.mark.parametrize("numbers", SETTINGS, ids=lambda one: f"{one.label}-{one.group_size}-{one.symmetric}")
 
 
