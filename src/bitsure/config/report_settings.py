@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,17 @@ def own_metric_names(run_config: Path) -> list[str]:
 
 
 def _compose(metric_name: str, config_dir: Path | None) -> DictConfig:
+    """Return settings that the caller may change."""
+    return deepcopy(_shipped(metric_name)) if config_dir is None else _compose_anew(metric_name, config_dir)
+
+
+@functools.cache
+def _shipped(metric_name: str) -> DictConfig:
+    """Return the settings of conf/, which Hydra takes long to compose and a command of many runs asks for again and again."""
+    return _compose_anew(metric_name, None)
+
+
+def _compose_anew(metric_name: str, config_dir: Path | None) -> DictConfig:
     from hydra import compose, initialize_config_dir
 
     overrides = [f"metric={metric_name}"]
