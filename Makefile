@@ -13,7 +13,7 @@ help: ## list the targets
 run: setup ## set up, then the main job on the embedded default
 	$(BIN)/python main.py $(ARGS)
 
-test: setup ## set up, then the test suite without what is slow (about 9 minutes on two cores)
+test: setup ## set up, then the test suite without what is slow (about 7 minutes on two cores)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 test-all: setup ## set up, then every test, the slow ones too

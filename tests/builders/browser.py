@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.builders.stopped_runs import MOST
+
 CHROMIUM = shutil.which("chromium")
 needs_browser = pytest.mark.skipif(
     CHROMIUM is None or importlib.util.find_spec("playwright") is None,
@@ -33,6 +35,7 @@ def chromium() -> Iterator[Any]:
 def opened(browser: Any, page: Path, width: int = 1400, **settings: Any) -> Iterator[Any]:
     """Yield a page of a file, as a screen of that many pixels shows it; requests and errors of it are in `page.troubles`."""
     context = browser.new_context(viewport={"width": width, "height": 900}, **settings)
+    context.set_default_timeout(1000 * MOST)
     shown = context.new_page()
     shown.troubles = []
     shown.on("pageerror", lambda error: shown.troubles.append(str(error)))

@@ -12,8 +12,8 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import TaskIndex
 
 HARNESS = Path(lm_eval.tasks.__file__).parent
-FOLDERS = ("arc", "hellaswag", "hendrycks_ethics", "lambada", "longbench", "mmlu/default", "openbookqa", "piqa", "scrolls")
-FOLDERS += ("super_glue", "truthfulqa", "wikitext")
+FOLDERS = ("arc", "hellaswag", "hendrycks_ethics", "humaneval", "lambada", "mmlu/default", "mmmu", "openbookqa", "piqa")
+FOLDERS += ("scrolls", "super_glue", "truthfulqa", "wikitext")
 files_below = TaskIndex._iter_yaml_files
 
 
