@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bitsure.base.files import make_folder
+from bitsure.comparison.noise_control import HARM
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics import deferral
 from bitsure.metrics.bins import Bins, ConfidentAnswers, ReliabilityDiagram, reliability_diagram
@@ -80,7 +81,7 @@ def draw(
             tokens = of_full | {"quantized" if baseline is not None else "full precision": scored_tokens(own)}
             add("reliability", task, reliability_chart(task, tokens, metric, "tokens"))
     for task, values in (comparison or {}).items():
-        if task != MACRO and "harm" in values:
+        if task != MACRO and HARM[0] in values:
             add("confidence_shift", task, confidence_shift_chart(task, values))
             add("shift", task, shift_chart(task, values))
         if task != MACRO and f"deferral_accuracy_{deferral.NAMES[0]}" in values:
