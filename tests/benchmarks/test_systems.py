@@ -32,13 +32,14 @@ QUANTIZERS = {
 QLLM = "# QLLM\n\nAbout.\n\n## Outliers: none\n\n| a |\n\n## Outliers: some\n\n| b |\n"
 
 
-@pytest.fixture
-def sweep(tmp_path):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     """One model and two calibration texts, of which gptq alone reads any."""
-    folder = tmp_path / "sweep"
+    place = tmp_path_factory.mktemp("systems")
+    folder = place / "sweep"
     for number, text in enumerate(("pocket", "random")):
-        write_sweep(tmp_path / text, 1, 2, 60, tuple(QUANTIZERS))
-        for cell in sorted((tmp_path / text).iterdir()):
+        write_sweep(place / text, 1, 2, 60, tuple(QUANTIZERS))
+        for cell in sorted((place / text).iterdir()):
             config = yaml.safe_load((cell / "config.yaml").read_text())
             config["quant"] |= QUANTIZERS[config["quant"]["name"]]
             config["calib"]["name"] = text
@@ -50,6 +51,12 @@ def sweep(tmp_path):
             (cell / "quantization.json").write_text(json.dumps(proof))
             shutil.move(cell, folder / f"{number}-{cell.name}")
     return folder
+
+
+@pytest.fixture
+def sweep(made, tmp_path):
+    """Return a copy of the sweep, which a test may change."""
+    return shutil.copytree(made, tmp_path / "sweep")
 
 
 def column(lines: list[str], number: int) -> list[str]:

@@ -112,6 +112,7 @@ def test_a_run_says_what_it_cost_from_the_store_as_well(bitsure, tiny, tmp_path)
         assert list(scored["by_task"]) == ["tiny_pets"]
 
 
+@pytest.mark.slow
 def test_full_precision_alone_compares_nothing(bitsure, tiny, tmp_path):
     done = bitsure(*tiny, "quant=none", "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr

@@ -51,7 +51,9 @@ def test_the_page_runs_its_own_script_alone(made):
     assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy and " style=" not in html
 
 
-@pytest.mark.parametrize("normalization", ["token", "char", "byte"])
+@pytest.mark.parametrize(
+    "normalization", ["token", pytest.param("char", marks=pytest.mark.slow), pytest.param("byte", marks=pytest.mark.slow)]
+)
 def test_pictures_are_drawn_whatever_log_probabilities_are_divided_by(tmp_path, normalization):
     full, quant, _ = paired_runs(30)
     made = build(tmp_path, quant, full, dataclasses.replace(METRIC, normalization=normalization), MARGINS, About("t"))
@@ -144,6 +146,7 @@ def test_hostile_task_names_break_nothing_and_keep_their_pictures_apart(tmp_path
     Console(file=io.StringIO()).print(tables.terminal_table(made.metrics, made.comparison, "[/i]", 0.95, 0.01))
 
 
+@pytest.mark.slow
 def test_ten_thousand_samples_stay_under_five_megabytes(tmp_path):
     full, quant, _ = paired_runs(10_000)
     prompts = {("t", row.doc_id): "a long story " * 200 for row in quant}

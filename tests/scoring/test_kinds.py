@@ -155,6 +155,7 @@ def test_how_questions_are_put_is_in_provenance_and_key(tiny_model, own_tasks, t
     ]
     given += ["metric.resamples=100", "tracking.mode=disabled"]
     plain, asked = cell(tmp_path, *given), cell(tmp_path, *given, "task.add_bos=true", "task.system_instruction=Think.")
+    assert not (plain / "comparison.json").exists() and not (plain / "quantization.json").exists()  # quant=none
     provenance = json.loads((asked / "provenance.json").read_text())["asked"]
     assert provenance == {
         "num_fewshot": 0,

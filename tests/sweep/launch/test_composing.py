@@ -19,7 +19,6 @@ from bitsure.sweep.launch import composing, dry_run
 from tests.builders.sweep_commands import command, compose, compose_errors, compose_valid
 
 SWEEPS = sorted((PROJECT / "sweeps").glob("*.yaml"))
-QUICK = ("bits",)  # to compose a cell takes a quarter of a second
 
 
 @pytest.mark.parametrize(
@@ -161,9 +160,8 @@ def test_the_studys_sweep_has_the_studys_settings():
     assert len(cells) == 2 and settings == {("paper", "c4", True)}
 
 
-@pytest.mark.parametrize(
-    "path", [pytest.param(path, id=path.stem, marks=() if path.stem in QUICK else pytest.mark.slow) for path in SWEEPS]
-)
+@pytest.mark.slow  # to compose a cell takes a quarter of a second
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_sweep_composes(path):
     cells = compose_valid(name=path.stem)
     assert len(cells) > 1

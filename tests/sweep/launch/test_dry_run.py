@@ -92,8 +92,12 @@ def test_everything_that_is_wrong_with_the_cells_is_said_at_once(cell, tmp_path)
     ("overrides", "here"),
     [
         (["model.device=cuda:7"], "model.device=cuda:7"),
-        (["quant=rtn3", f"model.parameters={10**15}"], "GiB in all"),
-        (["quant=gptq4", "scoring.dequantize=false", "model.full_dtype=float16"], "scoring.dequantize=false"),
+        pytest.param(["quant=rtn3", f"model.parameters={10**15}"], "GiB in all", marks=pytest.mark.slow),
+        pytest.param(
+            ["quant=gptq4", "scoring.dequantize=false", "model.full_dtype=float16"],
+            "scoring.dequantize=false",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_only_the_node_can_tell_is_no_error_of_a_sweep_for_nodes(cell, capsys, overrides, here):
