@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from bitsure.config.paths import PROJECT
+from bitsure.models.gguf.gguf_header import read_gguf
 from bitsure.models.load import load_model
+from bitsure.quantize.libraries.llama_cpp_mixture import Mixture
 from tests.builders.gguf_files import write_decoded
 from tests.builders.llama_cpp import token_logprobs
 
@@ -37,3 +39,17 @@ def test_log_probabilities_are_those_of_llama_cpp(name, tmp_path):
     print(f"{name}: own kernels {own_kernels.mean():.4f}, {own_kernels.max():.4f}; F32 {same_weights.max():.6f}")
     assert same_weights.max() < 1e-3
     assert own_kernels.mean() < 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kind", "shared"), [("smollm2-135m-instruct", "q4_1", 3), ("gemma-3-270m", "q4_k_m", 4)])
+def test_mixtures_are_those_of_published_files(name, kind, shared):
+    path = PROJECT / "real_models" / f"{name}.gguf"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there: make real-models")
+    gguf = read_gguf(path)
+    mixture = Mixture(kind, gguf.metadata[f"{gguf.architecture}.block_count"], shared, True, False)
+    matrices = {name: tensor for name, tensor in gguf.tensors.items() if len(tensor.shape) == 2}
+    assert {name: mixture.choose(name, tensor.shape[1]) for name, tensor in matrices.items()} == {
+        name: tensor.type.name for name, tensor in matrices.items()
+    }

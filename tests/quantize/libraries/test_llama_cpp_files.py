@@ -20,7 +20,7 @@ from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 from bitsure.quantize.libraries.llama_cpp import LlamaCpp, mean_squares
 from bitsure.quantize.libraries.llama_cpp_mixture import Mixture
 from bitsure.quantize.make import ensure_quantized
-from tests.builders.gguf_files import save_llama
+from tests.builders.gguf_files import save_llama, write_decoded
 from tests.builders.llama_cpp import count_tokens, token_logprobs
 from tests.builders.plans import plan, save_family
 
@@ -101,6 +101,22 @@ def test_a_file_is_what_is_scored_and_what_llama_cpp_computes(tiny_llama, calib_
     theirs = token_logprobs(file, ids, len(tokenizer), tokenizer.convert_tokens_to_ids("a"))
     assert np.abs(np.array(theirs) - ours).mean() < 0.1  # it rounds the inputs of layers to 8 bits
     assert count_tokens(file, [TEXT, "1984 ÄÖ"]) == [len(tokenizer(text)["input_ids"]) for text in (TEXT, "1984 ÄÖ")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["q2_k_s", "iq2_xxs", "iq2_xs", "iq2_s", "iq2_m", "iq3_xxs", "iq3_xs", "iq3_s", "iq3_m"])
+def test_kinds_of_few_bits_are_what_llama_cpp_computes(kind, tiny_llama, calib_file, tmp_path):
+    """Given the decoded weights as F32; its own kernels round the inputs of layers to 8 bits besides."""
+    pytest.importorskip("xllamacpp", reason="llama.cpp (xllamacpp) is not installed")
+    result = made(tiny_llama, LlamaCpp(kind, imatrix=True), calib_file, tmp_path)
+    model, tokenizer = load_model(tiny_llama, "float32")
+    put_into(model, result.checkpoint)
+    ids, plain = tokenizer(TEXT)["input_ids"], tokenizer.convert_tokens_to_ids("a")
+    with torch.no_grad():
+        ours = torch.log_softmax(model(torch.tensor([ids])).logits[0].double(), -1)[range(len(ids) - 1), ids[1:]].numpy()
+    decoded = write_decoded(result.shipped, tmp_path / "decoded.gguf")
+    assert np.abs(np.array(token_logprobs(decoded, ids, len(tokenizer), plain)) - ours).max() < 1e-4
+    assert np.abs(np.array(token_logprobs(result.shipped, ids, len(tokenizer), plain)) - ours).mean() < 0.1
 
 
 def test_an_importance_matrix_lowers_the_error_of_outputs(tiny_llama, calib_file, tmp_path):
