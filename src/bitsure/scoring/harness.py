@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lm_eval.evaluator import evaluate
@@ -15,11 +15,10 @@ from bitsure.config.schema import TaskSettings
 from bitsure.records.generations import WrittenAnswer
 from bitsure.records.record import Record, cluster_of
 from bitsure.scoring.engine import Engine
-from bitsure.scoring.generation.generation_request import Generation
 from bitsure.scoring.generation.harness_requests import RequestReader, warn_of_cut
 from bitsure.scoring.generation.judged_answers import AnswerText, written_answers
 from bitsure.scoring.generation.text_generator import AnswerJournal, TextGenerator
-from bitsure.scoring.journal import Journal, ResultJournal
+from bitsure.scoring.journal import Journal
 from bitsure.scoring.prompting import with_bos, with_chat_template
 from bitsure.scoring.requests import Request, Scored
 from bitsure.scoring.rolling import rolling_requests, tokens_added
@@ -67,7 +66,7 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
         self.written: dict[tuple[str, int], list[AnswerText]] = {}
         """The answers by task and question."""
         self._advance = advance
-        self._journals = Journals()
+        self._journals: Journals | None = None
         self._seed = 0
         self._instances: Sequence[Instance] = ()
 
@@ -76,16 +75,20 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
         """Tokens that were run so far, padding counted."""
         return self.engine.tokens + (self.generator.tokens if self.generator else 0)
 
-    def begin(self, journals: Journals, seed: int) -> None:
+    def begin(self, journals: Journals | None, seed: int) -> None:
         """Forget all results.
 
         Args:
-            journals: Have earlier results and receive new ones.
+            journals: Have earlier results and receive new ones; None keeps none.
             seed: Of answers that are drawn.
         """
         self.scored.clear()
         self.written.clear()
         self._journals, self._seed = journals, seed
+
+    @property
+    def _scored_journal(self) -> Journal | None:
+        return None if self._journals is None else self._journals.scored
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """Return a conversation as the tokenizer's chat template writes it. Raises UserError for a template without end."""
@@ -116,7 +119,7 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
                 [window for text_windows in windows for window in text_windows],
                 lambda i: f"{_place(requests[owner[i]])}, a window of its text",
                 _in_proportion(self._advance, len(texts), len(owner)),
-                self._journals.scored,
+                self._scored_journal,
             )
         )
         for text, text_windows in zip(texts, windows, strict=True):
@@ -144,7 +147,10 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
             asked.append(reader.read(prompt, gen_kwargs, samples[place]))
         warn_of_cut(asked, lambda i: _place(requests[i]))
         generations = self.generator.generate(
-            [answer.request for answer in asked], lambda i: _place(requests[i]), self._advance, self._journals.written
+            [answer.request for answer in asked],
+            lambda i: _place(requests[i]),
+            self._advance,
+            None if self._journals is None else self._journals.written,
         )
         texts = []
         for request, answer, generation in zip(requests, asked, generations, strict=True):
@@ -186,7 +192,7 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
         self, requests: Sequence[TokenizedRequest], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
         pairs = [(list(context), list(continuation)) for _, context, continuation in requests]
-        scored = self.engine.score(pairs, self._name, self._advance, self._journals.scored)
+        scored = self.engine.score(pairs, self._name, self._advance, self._scored_journal)
         self.scored |= {strings: result for (strings, _, _), result in zip(requests, scored, strict=True) if strings}
         return [(result.logprob, result.greedy) for result in scored]
 
@@ -216,9 +222,9 @@ def _in_proportion(advance: Callable[[int], None], total: int, parts: int) -> Ca
 class Journals:
     """What an interrupted process has done of one task's questions."""
 
-    scored: Journal = field(default_factory=Journal)
+    scored: Journal
     """Of choices, continuations and texts."""
-    written: AnswerJournal = field(default_factory=lambda: ResultJournal(None, Generation))
+    written: AnswerJournal
     """Of answers."""
 
     @property
@@ -302,7 +308,7 @@ def ask_questions(
     Returns:
         Task → what the harness logs of each question, once for each of the task's filters.
     """
-    lm.begin(journals or Journals(), task.seed)
+    lm.begin(journals, task.seed)
     with repeatable_draws(loaded.tasks.values(), task.seed):
         results = evaluate(
             lm,

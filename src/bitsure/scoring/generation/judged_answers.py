@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 from bitsure.base.errors import UserError
 from bitsure.records.generations import HarnessScore, WrittenAnswer
@@ -23,6 +24,13 @@ class AnswerText:
     asked: AskedAnswer
     generation: Generation
     text: str
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What `WrittenAnswer` has of the answer itself."""
+        cut = self.asked.prompt_tokens_cut
+        read = {"prompt_tokens": len(self.asked.request.prompt), "prompt_tokens_cut": cut, "text": self.text}
+        return read | vars(self.generation)
 
 
 def written_answers(
@@ -60,15 +68,12 @@ def written_answers(
                     prompt_hash=sample["prompt_hash"],
                     target_hash=sample["target_hash"],
                     cluster=cluster_of(sample["doc"], sample["prompt_hash"]),
-                    prompt_tokens=len(answer.asked.request.prompt),
-                    prompt_tokens_cut=answer.asked.prompt_tokens_cut,
-                    text=answer.text,
                     filtered=str(sample["filtered_resps"][0]) if first else None,
                     target=str(sample["target"]),
                     correct=float(sample[metric]) >= RIGHT if first else None,
                     correct_by=f"{metric},{filter_name}",
                     scores=by_question[sample["doc_id"]] if first else [],
-                    **vars(answer.generation),
+                    **answer.columns,
                 )
             )
     return rows
