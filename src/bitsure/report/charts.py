@@ -53,7 +53,6 @@ CONFIG: Spec = {
         "gridOpacity": 0.12,
         "titleFontWeight": "normal",
         "aria": False,
-        "tickCount": 5,  # every label is measured, which takes half of the time of drawing
         # looking for labels that are too long, too close or beyond the edge measures them all, which takes long
         **dict.fromkeys(("labelOverlap", "labelBound", "labelFlush"), False),
         "labelLimit": 0,
