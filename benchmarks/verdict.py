@@ -125,9 +125,7 @@ MODELS = (
 )
 FORECASTS = (  # with the margin of calibration: at .05 accuracy needs the most questions, at .01 calibration does
     (MadeUpModel("overconfident, one task", 1.6, 0.3, None, 1, 1000), 0.05),
-    (MadeUpModel("overconfident, six tasks", 1.6, 0.3, None, 6, 200), 0.05),
     (MadeUpModel("overconfident, one task", 1.6, 0.3, None, 1, 1000), 0.01),
-    (MadeUpModel("overconfident, six tasks", 1.6, 0.3, None, 6, 400), 0.01),
     (MadeUpModel("calibrated, four tasks", 1.0, 0.3, None, 4, 1000), 0.01),
     (MadeUpModel("overconfident, one task, at best", 1.6, 0.3, 0.01, 1, 1000), 0.05),
     (MadeUpModel("overconfident, six tasks, at best", 1.6, 0.3, 0.01, 6, 200), 0.05),
