@@ -23,9 +23,11 @@ from bitsure.metrics.metric_registry import (
 )
 from bitsure.metrics.next_token import ScoredTokens, next_token_metrics
 from bitsure.metrics.text_metrics import TextSet, text_metrics
+from bitsure.records.answer_units import answer_units
 from tests.builders.answers import paired_runs
 from tests.builders.records import record
 from tests.builders.settings import METRIC
+from tests.builders.written import written
 
 OF_TEXTS = (BASELINE_NLL_BELOW_GUESSING, PERPLEXITY_RATIO, LN_PERPLEXITY_RATIO, CORRELATION)
 SETTINGS = dataclasses.replace(METRIC, paper_compat=True, resamples=100)
@@ -55,13 +57,18 @@ def test_every_metric_of_a_run_and_a_comparison_is_described():
     compared = {name for values in compare(full, quantized, SETTINGS, noisy=noisy).values() for name in values}
     assert measured <= {*ONE_MODEL, *PAPER_METRICS, *METRICS_ONLY}
     assert {name.removeprefix("noise_control/") for name in compared} <= {*ONE_MODEL, *PAPER_METRICS, *COMPARISON_ONLY}
-    written = measured | compared | names_without_choices() | names_of_tokens() | {*OF_TEXTS}
+    written = measured | compared | names_without_choices() | names_of_tokens() | names_of_answers() | {*OF_TEXTS}
     assert {*METRICS} - written == set()  # nothing is described that is not written
 
 
 def test_every_metric_of_continuations_and_texts_is_described():
     assert names_without_choices() <= {*ONE_MODEL}
     assert names_of_tokens() <= {*ONE_MODEL, *COMPARISON_ONLY}
+
+
+def names_of_answers() -> set[str]:
+    answers = answer_units(written(["4", "5"], [True, False], [[-0.1], [-0.2, -0.3]]))
+    return {name for values in measure(answers, SETTINGS).values() for name in values}
 
 
 def names_without_choices() -> set[str]:

@@ -16,7 +16,7 @@ pytestmark = needs_transformers_5
     [
         ({"attention_bias": True}, "attention_bias"),
         ({"mlp_bias": True}, r"MLPs have no biases.*mlp_bias"),
-        ({"hidden_act": "gelu"}, "silu, and this one's is gelu"),
+        ({"hidden_act": "gelu"}, "silu, and this model's is gelu"),
     ],
 )
 def test_a_setting_that_the_format_has_no_place_for_is_refused(setting, message):

@@ -83,7 +83,7 @@ def test_unknown_options_are_all_named_with_the_nearest():
     assert all(
         "`bitsure list quants` prints all" in error and "Did you mean gptq" in error for error in errors if "gptq5" in error
     )
-    assert any("opt-125: no such option. Did you mean opt-125m or" in error for error in errors)
+    assert any("opt-125: no such option. Did you mean opt-125m, " in error for error in errors)
 
 
 def test_two_cells_that_would_write_to_one_directory_are_named():
