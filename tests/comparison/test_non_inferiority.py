@@ -6,9 +6,10 @@ import pytest
 
 from bitsure.base.errors import UserError
 from bitsure.comparison import judge
-from bitsure.comparison.verdict_words import BINNED_ERROR, outcome, verdict_details
+from bitsure.comparison.verdict_words import BINNED_ERROR, outcome, question_range, verdict_details
 from bitsure.config.schema import VerdictSettings
 from bitsure.results import Difference
+from bitsure.results.verdict import QuestionsNeeded
 from tests.builders.settings import MARGINS, METRIC
 
 NAMES = ("accuracy", "nll", "debiased_squared_calibration_error")
@@ -263,3 +264,17 @@ def test_whole_texts_have_their_own_mean_of_the_nll():
 def test_margins_must_be_positive():
     with pytest.raises(UserError, match=r"verdict\.nll_margin=0"):
         VerdictSettings(strict=False, accuracy_margin=0.01, nll_margin=0, calibration_error_margin=0.01)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (1601, 4680, "1,600 to 4,700"),
+        (2001, 2004, "2,000"),
+        (20_100, None, "over 20,000"),
+        (None, None, "about 2,900"),
+        (2e7, 9e9, "> 10,000,000"),
+    ],
+)
+def test_a_forecast_says_where_it_ends_if_it_ends(low, high, text):
+    assert question_range(QuestionsNeeded(if_lossless=2900, low=low, high=high)) == text

@@ -178,11 +178,13 @@ def question_count(questions: float | None) -> str:
 
 
 def question_range(needed: QuestionsNeeded) -> str:
-    """Return a forecast's interval, such as `1,600 to 4,700`; `about 2,900` where it is not known."""
+    """Return a forecast's interval: `1,600 to 4,700`, `over 1,600` without an end, `about 2,900` where it is not known."""
     low, high = question_count(needed.low), question_count(needed.high)
     if needed.low is None:
         return f"about {question_count(needed.if_lossless)}"
-    return low if low == high else f"{low} to {high}"
+    if low == high:
+        return low
+    return f"over {low}" if needed.high is None or needed.high > MANY else f"{low} to {high}"
 
 
 def signed_change(change: float, ends: tuple[float, float] | None) -> str:
