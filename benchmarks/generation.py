@@ -24,7 +24,7 @@ from benchmarks.scoring import build_model, markdown, timed
 from bitsure.base.files import write_text
 from bitsure.config.paths import PROJECT
 from bitsure.scoring.generation.text_generator import TextGenerator
-from bitsure.scoring.harness import HookedLM
+from bitsure.scoring.hooked_lm import HookedLM
 from bitsure.scoring.local.local_engine import LocalEngine
 
 PAGE = Path(__file__).parent / "generation.md"

@@ -169,7 +169,7 @@ def compare(model: torch.nn.Module, shape: Shape, n: int, rate: float) -> dict:
     """One row of the table."""
     from lm_eval.models.huggingface import HFLM
 
-    from bitsure.scoring.harness import HookedLM
+    from bitsure.scoring.hooked_lm import HookedLM
     from tests.builders.tokenizers import byte_tokenizer  # HFLM wants a tokenizer, which is not used
 
     requests, tokenizer = draw(shape, n, model.config.vocab_size), byte_tokenizer()

@@ -10,7 +10,7 @@ from bitsure.records.record import Record
 
 def hooked_lm(model, tokenizer, add_bos=None, share=True, score_bos=False):
     from bitsure.scoring.generation.text_generator import TextGenerator
-    from bitsure.scoring.harness import HookedLM
+    from bitsure.scoring.hooked_lm import HookedLM
     from bitsure.scoring.local.local_engine import LocalEngine
 
     lm = HookedLM(model, tokenizer, partial(LocalEngine, model, share=share), lambda n: None, add_bos, score_bos)

@@ -11,7 +11,8 @@ from bitsure.base.errors import UserError
 from bitsure.config.schema import TaskSettings
 from bitsure.models.load import load_model
 from bitsure.scoring.generation.generation_request import Generation
-from bitsure.scoring.harness import Journals, evaluate_tasks
+from bitsure.scoring.harness import evaluate_tasks
+from bitsure.scoring.hooked_lm import Journals
 from bitsure.scoring.journal import Journal, ResultJournal
 from bitsure.tasks.harness_tasks import load_tasks
 from tests.builders.engines import hooked_lm
@@ -132,7 +133,7 @@ def test_prompts_that_do_not_fit_lose_their_beginning(folder, pocket, caplog):
 
 
 def test_an_answer_as_long_as_the_context_gets_what_the_prompt_leaves(folder, pocket, monkeypatch):
-    from bitsure.scoring.harness import HookedLM
+    from bitsure.scoring.hooked_lm import HookedLM
 
     monkeypatch.setattr(HookedLM, "max_gen_toks", 5000)
     result, lm = evaluated(folder, "default", pocket, limit=1)

@@ -37,7 +37,8 @@ from bitsure.scoring.scored_model import LocalSetup, ScoredModel
 from bitsure.scoring.task_files import TaskFiles
 
 if TYPE_CHECKING:
-    from bitsure.scoring.harness import Evaluated, HookedLM, Journals
+    from bitsure.scoring.harness import Evaluated
+    from bitsure.scoring.hooked_lm import HookedLM, Journals
     from bitsure.tasks.harness_tasks import LoadedTasks
 
 log = logging.getLogger(__name__)
@@ -213,7 +214,7 @@ class Scorer:
 
     def _journals(self, model: ScoredModel, name: str) -> Journals:
         from bitsure.scoring.generation.generation_request import Generation
-        from bitsure.scoring.harness import Journals
+        from bitsure.scoring.hooked_lm import Journals
 
         path = self.store.path("unfinished", self._key(model, name))
         return Journals(Journal(path.with_suffix(".jsonl")), ResultJournal(path.with_suffix(".answers.jsonl"), Generation))
@@ -246,7 +247,7 @@ class Scorer:
                         self._journals(model, name).remove()
                         continue
                     if lm is None:
-                        from bitsure.scoring.harness import HookedLM
+                        from bitsure.scoring.hooked_lm import HookedLM
 
                         loaded = self.setup.load(model.source, checkpoint)
                         make_engine = partial(self.setup.engine, loaded)

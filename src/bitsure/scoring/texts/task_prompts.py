@@ -30,7 +30,7 @@ from bitsure.scoring.texts.tokenized_text import TextWindow, TokenizedText
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from bitsure.scoring.harness import HookedLM
+    from bitsure.scoring.hooked_lm import HookedLM
     from bitsure.tasks.harness_tasks import LoadedTasks
 
 PROMPTS, ANSWERS = "prompts", "answers"
@@ -134,7 +134,7 @@ def cut_questions(loaded: Sequence[LoadedTasks], source: Source, settings: TaskS
         UserError: If no task has a prompt, or a request cannot be scored.
     """
     from bitsure.models.load import empty_model
-    from bitsure.scoring.harness import HookedLM
+    from bitsure.scoring.hooked_lm import HookedLM
 
     model, tokenizer = empty_model(source.path, source.settings.trust_remote_code), source.load_tokenizer()
     lm = HookedLM(model, tokenizer, RequestCollector, lambda n: None, settings.add_bos, settings.score_bos)
