@@ -169,9 +169,9 @@ def _write_answers(prepared: PreparedRun, model: ScoredModel, records: pa.Table,
     write_records(file, records, keys)
     if not len(generations):
         return records
-    beside = generations_beside(file)
-    beside.parent.mkdir(exist_ok=True)
-    write_generations(beside, generations, keys)
+    generations_file = generations_beside(file)
+    generations_file.parent.mkdir(exist_ok=True)
+    write_generations(generations_file, generations, keys)
     return with_units(records, answer_units(generations))
 
 
@@ -181,11 +181,11 @@ def _score_text(
     """Return the documents or windows of the run's text as a model scored them; their tokens are written beside its records."""
     if prepared.text is None:
         return SCHEMA.empty_table()
-    beside = texts_beside(file)
-    beside.parent.mkdir(exist_ok=True)
+    texts_file = texts_beside(file)
+    texts_file.parent.mkdir(exist_ok=True)
     tokens = prepared.text.score(model, checkpoint, label)
     made_from = prepared.text.made_from(model, tokens)
-    write_text_tokens(beside, tokens, made_from)
+    write_text_tokens(texts_file, tokens, made_from)
     return text_units(tokens, made_from)
 
 
