@@ -1,7 +1,7 @@
-"""Run `bitsure report` as `python -m bitsure.report`."""
+"""Run `python -m bitsure report` as `python -m bitsure.report`."""
 
+import runpy
 import sys
 
-from bitsure.cli import main
-
-main(["report", *sys.argv[1:]])
+sys.argv[1:1] = ["report"]
+runpy.run_module("bitsure", run_name="__main__")

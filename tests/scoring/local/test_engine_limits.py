@@ -161,7 +161,7 @@ import resource, sys, torch
 from transformers import OPTConfig, OPTForCausalLM
 from bitsure.scoring.local.local_engine import LocalEngine
 torch.manual_seed(0); torch.set_num_threads(1)
-config = OPTConfig(vocab_size=50_000, hidden_size=64, word_embed_proj_dim=64, ffn_dim=8192, num_hidden_layers=2,
+config = OPTConfig(vocab_size=1_000, hidden_size=64, word_embed_proj_dim=64, ffn_dim=8192, num_hidden_layers=2,
                    num_attention_heads=2, max_position_embeddings=512)
 model = OPTForCausalLM(config).eval()
 requests = [([3 + q] * 20, [c] * 30) for q in range(60) for c in range(4)]  # some 8,000 tokens, 270 MB in the feed-forward
