@@ -39,7 +39,7 @@ def report_models(directories: Sequence[Path]) -> None:
         [_read(directory, name, metric) for directory, name in zip(directories, names, strict=True)], metric
     ).items():
         for line in _lines(task, result, metric.confidence_level):
-            out.print(line, markup=False, soft_wrap=True)
+            out.print(line, markup=False)
 
 
 def _read(directory: Path, name: str, metric: MetricSettings) -> QuantizedModel:

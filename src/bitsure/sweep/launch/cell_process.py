@@ -58,10 +58,10 @@ def run(config: Config, run_dir: Path, line: CellLine, job_logging: dict[str, An
     """
     settings = resolved(config)
     if is_done(run_dir, settings):
-        terminal.console().print(line.done_before(), soft_wrap=True)
+        terminal.console().print(line.done_before())
         return
     if config.sweep.skip_not_installed and _is_skipped(config, run_dir, settings):
-        terminal.console().print(line.ended(0), soft_wrap=True)
+        terminal.console().print(line.ended(0))
         return
     limit, started = config.sweep.time_limit, time.monotonic()
     with gpus.assigned(config.sweep.gpus) as gpu_environment:
@@ -85,7 +85,7 @@ def run(config: Config, run_dir: Path, line: CellLine, job_logging: dict[str, An
                 _stop(process, INTERRUPT_GRACE)
                 _record_end(run_dir, settings, process, "failed", INTERRUPTED)
             raise
-    terminal.console().print(line.ended(time.monotonic() - started), soft_wrap=True)
+    terminal.console().print(line.ended(time.monotonic() - started))
     with suppress(OSError):
         if not (run_dir / STDERR_FILE).stat().st_size:
             (run_dir / STDERR_FILE).unlink()
