@@ -16,8 +16,8 @@ from bitsure.scoring.hooked_lm import HookedLM, Journals
 from bitsure.scoring.requests import Scored
 from bitsure.tasks.few_shots import repeatable_draws, warn_of_repeated_questions
 from bitsure.tasks.harness_tasks import LoadedTasks
-from bitsure.tasks.kinds import Question, kind_of
-from bitsure.tasks.protocols import Sample
+from bitsure.tasks.kinds import Collector, Question, ScoredKind, TaskKind, kind_of, of_first_filter
+from bitsure.tasks.protocols import HarnessTask, Sample
 
 log = logging.getLogger(__name__)
 
@@ -51,25 +51,42 @@ def evaluate_tasks(loaded: LoadedTasks, lm: HookedLM, task: TaskSettings, journa
         UserError: If the harness's own accuracy of a question, or its log-likelihood of a text, is not the record's; or if no
             metric says whether a written answer is right.
     """
-    evaluated, answer_prompts = Evaluated([], [], []), []
-    for name, of_every_filter in ask_questions(loaded, lm, task, journals).items():
-        samples = of_first_filter(of_every_filter)
-        harness_task = loaded.tasks[name]
-        kind = kind_of(harness_task)
-        warn_of_repeated_questions(name, harness_task, task.exclude_question)
-        if kind.writes:
-            evaluated.answers.extend(written_answers(name, of_every_filter, lm.written))
-            answer_prompts += [kind.prompt(sample) for sample in samples]
-            continue
-        if samples and not kind.has_check(samples[0]):
+    results = _Results(lm)
+    for name, samples in ask_questions(loaded, lm, task, journals).items():
+        warn_of_repeated_questions(name, loaded.tasks[name], task.exclude_question)
+        kind_of(loaded.tasks[name]).collect(name, loaded.tasks[name], samples, results)
+    return Evaluated(results.records, results.prompts + results.answer_prompts, results.answers)
+
+
+class _Results(Collector):
+    """What was scored and written, as records and answers.
+
+    Args:
+        lm: The model, with what it scored and wrote.
+    """
+
+    def __init__(self, lm: HookedLM) -> None:
+        self._lm = lm
+        self.records: list[Record] = []
+        self.prompts: list[str] = []
+        self.answers: list[WrittenAnswer] = []
+        self.answer_prompts: list[str] = []
+
+    def add_scored(self, kind: ScoredKind, name: str, task: HarnessTask, samples: Sequence[Sample]) -> None:
+        """Make the records of a task, and check them against the harness's own numbers."""
+        questions = of_first_filter(samples)
+        if questions and not kind.has_check(questions[0]):
             log.warning("task %s has no metric acc: our accuracy of it is not checked against the harness's", name)
-        for sample in samples:
-            record = _record(name, sample, kind.question(name, harness_task, sample), lm.scored)
+        for sample in questions:
+            record = _record(name, sample, kind.question(name, task, sample), self._lm.scored)
             kind.check_agreement(record, sample)
-            evaluated.records.append(record)
-            evaluated.prompts.append(kind.prompt(sample))
-    evaluated.prompts.extend(answer_prompts)
-    return evaluated
+            self.records.append(record)
+            self.prompts.append(kind.prompt(sample))
+
+    def add_written(self, kind: TaskKind, name: str, samples: Sequence[Sample]) -> None:
+        """Make the written answers of a task."""
+        self.answers.extend(written_answers(name, samples, self._lm.written))
+        self.answer_prompts.extend(map(kind.prompt, of_first_filter(samples)))
 
 
 def ask_questions(
@@ -100,11 +117,6 @@ def ask_questions(
         )
     samples: dict[str, list[Sample]] = results["samples"]
     return samples
-
-
-def of_first_filter(samples: Sequence[Sample]) -> list[Sample]:
-    """Return each question once: each of a task's filters has them all, and changes nothing but answers that are written."""
-    return [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
 
 
 def _record(name: str, sample: Sample, question: Question, scored: Mapping[tuple[str, ...], Scored]) -> Record:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from typing_extensions import override
 
@@ -37,6 +38,23 @@ class Question:
     """Bytes of a whole text, as its task counts them."""
 
 
+class Collector(Protocol):
+    """Takes what the harness logged of tasks: each kind calls the method that its tasks need."""
+
+    def add_scored(self, kind: ScoredKind, name: str, task: HarnessTask, samples: Sequence[Sample]) -> None:
+        """Take the questions of a task whose choices, continuations or texts were scored.
+
+        Args:
+            kind: The task's kind.
+            name: The task's name.
+            task: The task.
+            samples: What the harness logged, each question once for each of the task's filters.
+        """
+
+    def add_written(self, kind: TaskKind, name: str, samples: Sequence[Sample]) -> None:
+        """Take the questions of a task whose answers the model wrote; arguments are as in `add_scored`."""
+
+
 class TaskKind(ABC):
     """How the documents of one kind of task are scored."""
 
@@ -44,24 +62,10 @@ class TaskKind(ABC):
     """The harness's name for the kind."""
     has_prompt: ClassVar[bool] = True
     """Whether something is scored that a prompt stands before."""
-    writes: ClassVar[bool] = False
-    """Whether the model writes the answers, instead of scoring given ones."""
 
     @abstractmethod
-    def question(self, name: str, task: HarnessTask, sample: Sample) -> Question:
-        """Return what was scored of a document.
-
-        Raises:
-            UserError: If the document's choices, or the right one, cannot be read.
-        """
-
-    @abstractmethod
-    def check_agreement(self, record: Record, sample: Sample) -> None:
-        """Raise UserError if a number that the harness computed for a question differs from the one that its record gives."""
-
-    def has_check(self, sample: Sample) -> bool:
-        """Return whether the harness computed a number that `check_agreement` compares."""
-        return "acc" in sample
+    def collect(self, name: str, task: HarnessTask, samples: Sequence[Sample], collector: Collector) -> None:
+        """Give a collector what the harness logged of a task; arguments are as in `Collector`."""
 
     def prompt(self, sample: Sample) -> str:
         """Return what stands before the first choice."""
@@ -87,7 +91,31 @@ class TaskKind(ABC):
         return "".join(_requests(task, doc).args[:2])
 
 
-class MultipleChoice(TaskKind):
+class ScoredKind(TaskKind):
+    """A kind of which given choices, continuations or texts are scored."""
+
+    @override
+    def collect(self, name: str, task: HarnessTask, samples: Sequence[Sample], collector: Collector) -> None:
+        collector.add_scored(self, name, task, samples)
+
+    @abstractmethod
+    def question(self, name: str, task: HarnessTask, sample: Sample) -> Question:
+        """Return what was scored of a document.
+
+        Raises:
+            UserError: If the document's choices, or the right one, cannot be read.
+        """
+
+    @abstractmethod
+    def check_agreement(self, record: Record, sample: Sample) -> None:
+        """Raise UserError if a number that the harness computed for a question differs from the one that its record gives."""
+
+    def has_check(self, sample: Sample) -> bool:
+        """Return whether the harness computed a number that `check_agreement` compares."""
+        return "acc" in sample
+
+
+class MultipleChoice(ScoredKind):
     """Questions with choices; each choice is scored."""
 
     output_type = "multiple_choice"
@@ -139,7 +167,7 @@ class MultipleChoice(TaskKind):
         return "".join(requests[right].args[:2])
 
 
-class Continuation(TaskKind):
+class Continuation(ScoredKind):
     """Prompts with one right continuation, which is scored."""
 
     output_type = "loglikelihood"
@@ -155,7 +183,7 @@ class Continuation(TaskKind):
             _check_accuracy(record, sample, float(record.choice_greedy[0]))
 
 
-class WholeText(TaskKind):
+class WholeText(ScoredKind):
     """Whole texts, every token of which is scored."""
 
     output_type = "loglikelihood_rolling"
@@ -194,15 +222,10 @@ class FreeText(TaskKind):
 
     output_type = "generate_until"
     has_prompt = False
-    writes = True
 
     @override
-    def question(self, name: str, task: HarnessTask, sample: Sample) -> Question:
-        raise NotImplementedError("an answer that is written is no record of scored choices")
-
-    @override
-    def check_agreement(self, record: Record, sample: Sample) -> None:
-        raise NotImplementedError("what is right of a written answer is the harness's own number")
+    def collect(self, name: str, task: HarnessTask, samples: Sequence[Sample], collector: Collector) -> None:
+        collector.add_written(self, name, samples)
 
     @override
     def n_requests(self, task: HarnessTask, doc: Document) -> int:
@@ -221,6 +244,11 @@ KINDS: dict[str, TaskKind] = {kind.output_type: kind for kind in (MultipleChoice
 def kind_of(task: HarnessTask) -> TaskKind:
     """Return how a task that was loaded is scored."""
     return KINDS[task.OUTPUT_TYPE]
+
+
+def of_first_filter(samples: Sequence[Sample]) -> list[Sample]:
+    """Return each question once: each of a task's filters has them all, and changes nothing but answers that are written."""
+    return [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
 
 
 def _requests(task: HarnessTask, doc: Document) -> Any:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from bitsure.scoring.hooked_lm import HookedLM
     from bitsure.tasks.harness_tasks import LoadedTasks
+    from bitsure.tasks.kinds import ScoredKind, TaskKind
+    from bitsure.tasks.protocols import HarnessTask, Sample
 
 PROMPTS, ANSWERS = "prompts", "answers"
 BOS = "as each task's prompts have it"
@@ -147,28 +149,52 @@ def cut_questions(loaded: Sequence[LoadedTasks], source: Source, settings: TaskS
     return TokenizedText(tuple(sorted(windows, key=len)), max(map(len, windows)), None, BOS)
 
 
-def _windows(loaded: LoadedTasks, lm: HookedLM, settings: TaskSettings) -> Iterator[TextWindow]:
-    from bitsure.scoring.harness import ask_questions, of_first_filter
+def _windows(loaded: LoadedTasks, lm: HookedLM, settings: TaskSettings) -> list[TextWindow]:
+    from bitsure.scoring.harness import ask_questions
     from bitsure.tasks.kinds import kind_of
 
     prompted = {name: task for name, task in loaded.tasks.items() if kind_of(task).has_prompt}
     asked = ask_questions(replace(loaded, tasks=prompted), lm, settings) if prompted else {}
+    windows = PromptWindows(lm)
     for name, samples in asked.items():
-        task, documents = prompted[name], dict[str, int]()
+        kind_of(prompted[name]).collect(name, prompted[name], samples, windows)
+    return windows.windows
+
+
+class PromptWindows:
+    """Makes a window of each question: a `bitsure.tasks.kinds.Collector`.
+
+    Args:
+        lm: The model, whose engine collected the requests.
+    """
+
+    def __init__(self, lm: HookedLM) -> None:
+        self._lm = lm
+        self.windows: list[TextWindow] = []
+
+    def add_scored(self, kind: ScoredKind, name: str, task: HarnessTask, samples: Sequence[Sample]) -> None:
+        """Add the windows of a task."""
+        from bitsure.tasks.kinds import of_first_filter
+
+        documents = dict[str, int]()
         for sample in of_first_filter(samples):
-            question = kind_of(task).question(name, task, sample)
+            question = kind.question(name, task, sample)
             strings = question.requests[question.gold[0]]
-            prompt, answer = cast(UnscoredRequest, lm.scored[strings]).request
+            prompt, answer = cast(UnscoredRequest, self._lm.scored[strings]).request
             number = documents.setdefault(cluster_of(sample["doc"], sample["prompt_hash"]), sample["doc_id"])
             n = len(prompt) + len(answer) - 1
-            yield TextWindow(
+            window = TextWindow(
                 np.array([*prompt, *answer]),
                 1,
                 np.full(n, number),
                 np.arange(1, n + 1),
-                _bytes_of_tokens([*prompt, *answer], "".join(strings), lm.tokenizer)[1:],
+                _bytes_of_tokens([*prompt, *answer], "".join(strings), self._lm.tokenizer)[1:],
                 np.repeat([f"text/{name}/{part}" for part in (PROMPTS, ANSWERS)], [len(prompt) - 1, len(answer)]),
             )
+            self.windows.append(window)
+
+    def add_written(self, kind: TaskKind, name: str, samples: Sequence[Sample]) -> None:
+        """Add nothing: no right answer is scored."""
 
 
 def _bytes_of_tokens(tokens: list[int], text: str, tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int64]:
