@@ -5,7 +5,7 @@ import pytest
 from bitsure.base.errors import UserError
 from bitsure.records import join, read_saved_run, write_records
 from bitsure.records.answer_units import answer_units, is_written
-from bitsure.records.generations import GENERATIONS_SCHEMA, read_generations, write_generations
+from bitsure.records.generations import GENERATIONS_SCHEMA, GENERATIONS_TABLE, read_generations
 from bitsure.records.record import SCHEMA
 from bitsure.records.saved_run import generations_beside, texts_beside
 from tests.builders.written import written
@@ -14,7 +14,7 @@ ROWS = written(["fox", "cat"], [True, False], [[-0.1, -0.3], [-1.0]], samples=2)
 
 
 def test_answers_are_read_as_they_were_written(tmp_path):
-    write_generations(tmp_path / "generations.parquet", ROWS, {"free": {"model": "m"}})
+    GENERATIONS_TABLE.write(tmp_path / "generations.parquet", ROWS, {"free": {"model": "m"}})
     table, made_from = read_generations(tmp_path / "generations.parquet")
     assert (
         table.schema == GENERATIONS_SCHEMA and table.to_pylist() == ROWS.to_pylist() and made_from == {"free": {"model": "m"}}
@@ -27,7 +27,7 @@ def test_answers_are_read_as_they_were_written(tmp_path):
 
 def test_the_first_sample_of_each_question_is_its_record(tmp_path):
     write_records(tmp_path / "records.parquet", SCHEMA.empty_table(), {})
-    write_generations(tmp_path / "generations.parquet", ROWS, {"free": {"model": "m"}})
+    GENERATIONS_TABLE.write(tmp_path / "generations.parquet", ROWS, {"free": {"model": "m"}})
     run = read_saved_run(tmp_path)
     assert is_written(run.records) and not is_written(SCHEMA.empty_table()) and set(run.made_from) == {"free"}
     rows = run.records.to_pylist()

@@ -87,7 +87,7 @@ def test_columns_of_other_types_are_converted_or_refused(tmp_path):
     pq.write_table(table.set_column(0, "task", table["task"].cast("large_string")), path)
     assert to_records(read_records(path)[0]) == [record([-1, -2])]
     pq.write_table(table.set_column(7, "choice_logprobs", table["task"]), path)
-    with pytest.raises(UserError, match="is no records file"):
+    with pytest.raises(UserError, match="is no file of records"):
         read_records(path)
 
 
@@ -147,7 +147,7 @@ def test_files_that_would_fill_the_memory_are_refused_by_name(tmp_path, monkeypa
 def test_records_of_which_nothing_says_what_made_them_are_refused(tmp_path, metadata):
     path = tmp_path / "r.parquet"
     pq.write_table(to_table([record([-1, -2])]).replace_schema_metadata({b"bitsure": metadata}), path)
-    with pytest.raises(UserError, match=r"r\.parquet is no records file"):
+    with pytest.raises(UserError, match=r"r\.parquet is no file of records"):
         read_records(path)
 
 
@@ -155,5 +155,5 @@ def test_a_column_name_that_is_no_text_is_refused(tmp_path):
     path = tmp_path / "r.parquet"
     write_records(path, [record([-1, -2])], {})
     path.write_bytes(path.read_bytes().replace(b"doc_hash", b"\xff\xfe_hash"))
-    with pytest.raises(UserError, match=r"r\.parquet (cannot be read as records|is no records file)"):
+    with pytest.raises(UserError, match=r"r\.parquet (cannot be read as records|is no file of records)"):
         read_records(path)

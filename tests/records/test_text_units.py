@@ -8,7 +8,7 @@ import pytest
 from bitsure.base.errors import UserError
 from bitsure.records.joining import join
 from bitsure.records.saved_run import read_saved_run
-from bitsure.records.text_tokens import TEXT_SCHEMA, read_text_tokens, write_text_tokens
+from bitsure.records.text_tokens import TEXT_SCHEMA, TEXTS_TABLE
 from bitsure.records.text_units import text_units, unit_of
 from tests.builders.texts import MADE_FROM, TASK, token_rows
 
@@ -45,18 +45,18 @@ def test_a_directory_with_a_text_alone_is_a_run(tmp_path):
     write_records(tmp_path / "records.parquet", [], {})
     with pytest.raises(UserError, match=r"records.parquet holds no questions"):
         read_saved_run(tmp_path)
-    write_text_tokens(tmp_path / "texts.parquet", token_rows([0, 0, 1, 1, 1], [0] * 5), MADE_FROM)
+    TEXTS_TABLE.write(tmp_path / "texts.parquet", token_rows([0, 0, 1, 1, 1], [0] * 5), MADE_FROM)
     run = read_saved_run(tmp_path)
     assert (len(run.records), run.made_from) == (2, MADE_FROM)
 
 
 def test_a_damaged_file_of_tokens_is_refused(tmp_path):
     path = tmp_path / "texts.parquet"
-    write_text_tokens(path, token_rows([0, 1], [0, 0]), MADE_FROM)
-    assert read_text_tokens(path)[0].schema == TEXT_SCHEMA
+    TEXTS_TABLE.write(path, token_rows([0, 1], [0, 0]), MADE_FROM)
+    assert TEXTS_TABLE.read(path)[0].schema == TEXT_SCHEMA
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(UserError, match=r"texts.parquet cannot be read as the tokens of a text"):
-        read_text_tokens(path)
+        TEXTS_TABLE.read(path)
     pa.parquet.write_table(pa.table({"task": ["a"]}), path)
-    with pytest.raises(UserError, match=r"texts.parquet cannot be read as the tokens of a text"):
-        read_text_tokens(path)
+    with pytest.raises(UserError, match=r"texts.parquet is no file of the tokens of a text: it lacks the columns bytes"):
+        TEXTS_TABLE.read(path)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from bitsure.base.decoded_size import check_decoded_size
-from bitsure.base.errors import UserError
-from bitsure.base.files import atomic_path
-from bitsure.results import check
+from bitsure.records.table_file import TableFile
 
 SCORE = pa.struct([("filter", pa.string()), ("metric", pa.string()), ("value", pa.float64())])
 GENERATIONS_SCHEMA = pa.schema(
@@ -84,17 +79,7 @@ def generations_table(answers: Sequence[WrittenAnswer]) -> pa.Table:
     return pa.Table.from_pylist([vars(answer) for answer in answers], GENERATIONS_SCHEMA)
 
 
-def write_generations(path: Path, generations: pa.Table, made_from: dict[str, Any]) -> None:
-    """Write answers, whole or not at all.
-
-    Args:
-        path: The Parquet file.
-        generations: Rows under GENERATIONS_SCHEMA.
-        made_from: Model, quantizer, versions and the rest of what made them, for the file's metadata.
-    """
-    metadata = {"bitsure": json.dumps(made_from, ensure_ascii=False)}
-    with atomic_path(path) as temporary:
-        pq.write_table(generations.cast(GENERATIONS_SCHEMA).replace_schema_metadata(metadata), temporary, compression="zstd")
+GENERATIONS_TABLE = TableFile("written answers", GENERATIONS_SCHEMA)
 
 
 def read_generations(path: Path) -> tuple[pa.Table, dict[str, Any]]:
@@ -104,16 +89,6 @@ def read_generations(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         Rows under GENERATIONS_SCHEMA, and what made them; no row where there is no such file.
 
     Raises:
-        UserError: If the file is truncated or is no such file.
+        UserError: As `TableFile.read`.
     """
-    if not path.is_file():
-        return GENERATIONS_SCHEMA.empty_table(), {}
-    try:
-        check_decoded_size(path)
-        table = pq.read_table(path)
-        table.validate(full=True)
-        metadata = json.loads((table.schema.metadata or {}).get(b"bitsure", b"{}"))
-        table = table.select(GENERATIONS_SCHEMA.names).replace_schema_metadata().cast(GENERATIONS_SCHEMA)
-    except (pa.ArrowException, OSError, ValueError, KeyError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as written answers ({error}); remove it and run again.") from error
-    return table, check(metadata, dict[str, Any], f"{path} is no file of written answers: what it was made from")
+    return GENERATIONS_TABLE.read(path) if path.is_file() else (GENERATIONS_SCHEMA.empty_table(), {})

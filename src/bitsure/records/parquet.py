@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ from bitsure.base.errors import UserError
 from bitsure.base.files import atomic_path
 from bitsure.records.generations import WrittenAnswer
 from bitsure.records.record import SCHEMA, Record, Records, to_table
+from bitsure.records.table_file import TableFile
 from bitsure.records.validity import check_records, without_repeats
-from bitsure.results import check
 
 PROMPTS_SCHEMA = pa.schema([("task", pa.string()), ("doc_id", pa.int64()), ("prompt", pa.string())])
-ADDED_LATER = ("cluster", "words", "bytes")  # columns that files of earlier versions lack
+RECORDS_TABLE = TableFile("records", SCHEMA, added_later=("cluster", "words", "bytes"))
 
 
 def write_records(path: Path, records: Records, made_from: dict[str, Any]) -> None:
@@ -30,9 +29,7 @@ def write_records(path: Path, records: Records, made_from: dict[str, Any]) -> No
         records: The records, as rows or as a table.
         made_from: Model, quantizer, versions and the rest of what made them, for the file's metadata.
     """
-    metadata = {"bitsure": json.dumps(made_from, ensure_ascii=False)}
-    with atomic_path(path) as temporary:
-        pq.write_table(to_table(records).replace_schema_metadata(metadata), temporary, compression="zstd")
+    RECORDS_TABLE.write(path, to_table(records), made_from)
 
 
 def read_records(path: Path, may_be_empty: bool = False) -> tuple[pa.Table, dict[str, Any]]:
@@ -46,25 +43,9 @@ def read_records(path: Path, may_be_empty: bool = False) -> tuple[pa.Table, dict
         The records under `bitsure.records.record.SCHEMA`, and what made them.
 
     Raises:
-        UserError: If the file is truncated, is no records file, has a row without numbers, or is far larger when it is read.
+        UserError: If the file is truncated, is another kind of file, has a row without numbers, or is far larger when it is read.
     """
-    try:
-        check_decoded_size(path)
-        table = pq.read_table(path)
-        table.validate(full=True)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as records ({error}); remove it and run again.") from error
-    for name in ADDED_LATER:
-        if name not in table.column_names:
-            table = table.append_column(name, pa.nulls(len(table), SCHEMA.field(name).type))
-    if missing := set(SCHEMA.names) - set(table.column_names):
-        raise UserError(f"{path} is no records file: it lacks the columns {', '.join(sorted(missing))}.")
-    try:
-        metadata = json.loads((table.schema.metadata or {}).get(b"bitsure", b"{}"))
-        table = table.select(SCHEMA.names).replace_schema_metadata().cast(SCHEMA)  # others write larger types
-    except (pa.ArrowException, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no records file ({error}).") from error
-    made_from = check(metadata, dict[str, Any], f"{path} is no records file: what it was made from")
+    table, made_from = RECORDS_TABLE.read(path)
     if may_be_empty and not len(table):
         return table, made_from
     check_records(table, str(path))

@@ -15,7 +15,7 @@ from bitsure.records.answer_units import answer_units
 from bitsure.records.generations import read_generations
 from bitsure.records.harness_log import read_harness_log
 from bitsure.records.parquet import read_prompts, read_records
-from bitsure.records.text_tokens import read_text_tokens
+from bitsure.records.text_tokens import TEXTS_TABLE
 from bitsure.records.text_units import text_units, with_units
 from bitsure.results import Quantization, read_if_there
 
@@ -144,7 +144,7 @@ def read_answers(records: Path) -> tuple[pa.Table, dict[str, Any]]:
     if len(answers):
         questions = with_units(questions, answer_units(answers))
     if texts.is_file():
-        tokens, text_made_from = read_text_tokens(texts)
+        tokens, text_made_from = TEXTS_TABLE.read(texts)
         questions, made_from = with_units(questions, text_units(tokens, text_made_from)), made_from | text_made_from
     return questions, made_from
 

@@ -16,10 +16,10 @@ from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.plan import Plan
 from bitsure.records import Records, read_prompts, write_records
 from bitsure.records.answer_units import answer_units
-from bitsure.records.generations import write_generations
+from bitsure.records.generations import GENERATIONS_TABLE
 from bitsure.records.record import SCHEMA
 from bitsure.records.saved_run import BASELINE, RECORDS, generations_beside, texts_beside
-from bitsure.records.text_tokens import write_text_tokens
+from bitsure.records.text_tokens import TEXTS_TABLE
 from bitsure.records.text_units import text_units, with_units
 from bitsure.report import terminal_summary
 from bitsure.report.report_contents import About, run_title
@@ -171,7 +171,7 @@ def _write_answers(prepared: PreparedRun, model: ScoredModel, records: pa.Table,
         return records
     generations_file = generations_beside(file)
     generations_file.parent.mkdir(exist_ok=True)
-    write_generations(generations_file, generations, keys)
+    GENERATIONS_TABLE.write(generations_file, generations, keys)
     return with_units(records, answer_units(generations))
 
 
@@ -185,7 +185,7 @@ def _score_text(
     texts_file.parent.mkdir(exist_ok=True)
     tokens = prepared.text.score(model, checkpoint, label)
     made_from = prepared.text.made_from(model, tokens)
-    write_text_tokens(texts_file, tokens, made_from)
+    TEXTS_TABLE.write(texts_file, tokens, made_from)
     return text_units(tokens, made_from)
 
 

@@ -25,7 +25,7 @@ from bitsure.config.schema import ScoringSettings
 from bitsure.hub.repositories import FILES
 from bitsure.models.locate import Source
 from bitsure.records.answer_units import answer_units
-from bitsure.records.generations import GENERATIONS_SCHEMA, generations_table, read_generations, write_generations
+from bitsure.records.generations import GENERATIONS_SCHEMA, GENERATIONS_TABLE, generations_table, read_generations
 from bitsure.records.parquet import PROMPTS_SCHEMA, read_records, write_prompts, write_records
 from bitsure.records.record import SCHEMA, by_task, to_table
 from bitsure.records.text_units import with_units
@@ -275,7 +275,7 @@ class Scorer:
         with self.store.create("records", key) as entry:
             write_records(entry / RECORDS_FILE, records, key)
             if len(generations):
-                write_generations(entry / GENERATIONS_FILE, generations, key)
+                GENERATIONS_TABLE.write(entry / GENERATIONS_FILE, generations, key)
             write_text(entry / PROMPTS_FILE, json.dumps(questions))
             write_prompts(entry / "prompts.parquet", evaluated.questions, evaluated.prompts)
             write_text(entry / DATA_FILE, json.dumps(self._loaded[name].data))

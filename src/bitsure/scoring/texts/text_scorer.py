@@ -23,7 +23,7 @@ from bitsure.base.work import EntryCost, read_cost, scoring_work, write_cost
 from bitsure.models.facts import vocabulary_size
 from bitsure.models.locate import Source
 from bitsure.models.size import parameters_of
-from bitsure.records.text_tokens import TEXT_SCHEMA, read_text_tokens, write_text_tokens
+from bitsure.records.text_tokens import TEXT_SCHEMA, TEXTS_TABLE
 from bitsure.results import read, write
 from bitsure.results.run_files import TextOrigin
 from bitsure.scoring.scored_model import LocalSetup, ScoredModel, version
@@ -114,7 +114,7 @@ class TextScorer:
         with self.store.lock(KIND, key):
             if self.missing(model, to_read=True):
                 self._score(model, checkpoint() if checkpoint else None, label)
-        return read_text_tokens(self.store.path(KIND, key) / FILE)[0]
+        return TEXTS_TABLE.read(self.store.path(KIND, key) / FILE)[0]
 
     def _score(self, model: ScoredModel, checkpoint: Path | None, label: str) -> None:
         from bitsure.scoring.texts.text_pass import TextModel
@@ -147,7 +147,7 @@ class TextScorer:
         rows = parts.table()
         self.store.remove(KIND, key)  # which is damaged
         with self.store.create(KIND, key) as entry:
-            write_text_tokens(entry / FILE, rows, dict.fromkeys(rows["task"].unique().to_pylist(), key))
+            TEXTS_TABLE.write(entry / FILE, rows, dict.fromkeys(rows["task"].unique().to_pylist(), key))
             write(entry / ORIGIN_FILE, self.text.describe(self.source, cut))
             if not resumed:
                 work = scoring_work(parameters_of(loaded.model), tokens)
