@@ -43,7 +43,7 @@ def read_records(path: Path, may_be_empty: bool = False) -> tuple[pa.Table, dict
         The records under `bitsure.records.record.SCHEMA`, and what made them.
 
     Raises:
-        UserError: If the file is truncated, is another kind of file, has a row without numbers, or is far larger when it is read.
+        UserError: As `TableFile.read`, or if a row has no numbers.
     """
     table, made_from = RECORDS_TABLE.read(path)
     if may_be_empty and not len(table):
