@@ -83,7 +83,7 @@ class _Results(Collector):
             self.records.append(record)
             self.prompts.append(kind.prompt(sample))
 
-    def add_written(self, kind: TaskKind, name: str, samples: Sequence[Sample]) -> None:
+    def add_written(self, kind: TaskKind, name: str, task: HarnessTask, samples: Sequence[Sample]) -> None:
         """Make the written answers of a task."""
         self.answers.extend(written_answers(name, samples, self._lm.written))
         self.answer_prompts.extend(map(kind.prompt, of_first_filter(samples)))

@@ -51,7 +51,7 @@ class Collector(Protocol):
             samples: What the harness logged, each question once for each of the task's filters.
         """
 
-    def add_written(self, kind: TaskKind, name: str, samples: Sequence[Sample]) -> None:
+    def add_written(self, kind: TaskKind, name: str, task: HarnessTask, samples: Sequence[Sample]) -> None:
         """Take the questions of a task whose answers the model wrote; arguments are as in `add_scored`."""
 
 
@@ -225,7 +225,7 @@ class FreeText(TaskKind):
 
     @override
     def collect(self, name: str, task: HarnessTask, samples: Sequence[Sample], collector: Collector) -> None:
-        collector.add_written(self, name, samples)
+        collector.add_written(self, name, task, samples)
 
     @override
     def n_requests(self, task: HarnessTask, doc: Document) -> int:

@@ -193,7 +193,7 @@ class PromptWindows:
             )
             self.windows.append(window)
 
-    def add_written(self, kind: TaskKind, name: str, samples: Sequence[Sample]) -> None:
+    def add_written(self, kind: TaskKind, name: str, task: HarnessTask, samples: Sequence[Sample]) -> None:
         """Add nothing: no right answer is scored."""
 
 
