@@ -125,7 +125,7 @@ def test_a_sweep_of_texts_alone_says_what_a_choice_goes_by(tmp_path, capsys):
 def test_few_questions_decide_nothing(tmp_path, capsys):
     write_quantized(tmp_path, "gptq4", 0, questions=20)
     out = chosen(capsys, tmp_path)
-    assert "no choice yet" in out and "t has fewer than 30 questions, or clusters of them" in out
+    assert "no choice yet" in out and "fewer than 30 questions, or clusters of them, in t." in out
 
 
 def test_there_is_no_choice_among_runs_of_other_questions(tmp_path, capsys):

@@ -266,7 +266,7 @@ def notes(choice: ModelChoice) -> Iterator[str]:
                 "loses something: the least that its interval allows). 0: these were enough, so it probably loses something."
             )
         if choice.few:
-            yield f"Nothing is decided: {', '.join(choice.few)} has fewer than {FEWEST} questions, or clusters of them."
+            yield f"Nothing is decided: fewer than {FEWEST} questions, or clusters of them, in {', '.join(choice.few)}."
     if model.guessing:
         yield f"Not in the mean, because full precision is not above guessing there: {', '.join(model.guessing)}."
     for name, why in model.not_judged.items():
