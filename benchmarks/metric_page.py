@@ -126,6 +126,14 @@ SECTIONS = (
         ),
     ),
     Section(
+        "Do other words change the answer?",
+        "Of tasks such as `arc_easy@typos`, where the original was asked as well "
+        "([Tasks](tasks.md#the-same-questions-in-other-words)). Questions are paired by their document; those whose prompt is "
+        "the same in both are left out. In `comparison.json` it is how much more the quantized model's answers change: above 0 "
+        "it is less robust.",
+        ("twin_*",),
+    ),
+    Section(
         "How faithful is it to the full model's next-token probabilities?",
         "Of texts: what llama-perplexity prints, over the whole vocabulary and every scored token. KL divergence sees every "
         "probability, Δp the true token's alone, and `same_top_token` what greedy decoding would write. Intervals and "

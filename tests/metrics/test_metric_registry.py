@@ -43,10 +43,11 @@ def task_kinds():
             for i in range(40)
         ]
         three = [record([-1 - shift, -1.5, -2], gold=i % 3, doc_id=i, task="three") for i in range(40)]
+        twin = [dataclasses.replace(row, task="three@typos", prompt_hash=f"twin {row.prompt_hash}") for row in three]
         # confidences of 5, 15, … 95%, so that every bin of them holds a question
         chances = np.array([[top, *[(1 - top) / 29] * 29] for top in np.arange(0.05, 1, 0.1)])
         many = [record(np.log(row) - shift, gold=0, doc_id=i, task="many") for i, row in enumerate(chances)]
-        kinds.append(several + fixed + three + many)
+        kinds.append(several + fixed + three + twin + many)
     return kinds
 
 

@@ -48,11 +48,11 @@ class Place:
         task = TaskSettings(name="own", names=["asked"], include_path=str(self.tasks), trust=True)
         questions = locate_questions(task, str(self.mirror))
         files = TaskFiles(questions, Store(self.root / "store"))
-        before = questions.key(files.contents("asked"))
+        before = questions.key("asked", files.contents("asked"))
         loaded = load_tasks(task, ["asked"], str(self.mirror))["asked"]
         files.record("asked", loaded.places)
         asked = [loaded.tasks["asked"].doc_to_text(doc) for doc in loaded.tasks["asked"].eval_docs]
-        return before, questions.key(files.contents("asked")), asked
+        return before, questions.key("asked", files.contents("asked")), asked
 
 
 def absolute_path(place: Place) -> Callable[[], object]:

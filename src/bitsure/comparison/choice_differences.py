@@ -32,7 +32,7 @@ from bitsure.metrics.own_metrics import own_metrics
 from bitsure.metrics.pair_metrics import pair_metrics
 from bitsure.metrics.paper_intervals import paper_estimates
 from bitsure.metrics.point_estimate import PointEstimate
-from bitsure.metrics.question_pairs import QuestionPairs
+from bitsure.metrics.question_pairs import QuestionPairs, TwoModels
 from bitsure.metrics.questions import question_set
 from bitsure.metrics.resampling import Resampling
 from bitsure.metrics.run_metrics import fitted_temperature, summarize
@@ -88,7 +88,7 @@ def compare_choices(
 
 
 def metric_differences(
-    pairs: QuestionPairs, metrics: Mapping[str, Statistic[Any]], resampling: Resampling, level: float
+    pairs: TwoModels, metrics: Mapping[str, Statistic[Any]], resampling: Resampling, level: float
 ) -> tuple[dict[str, Difference], dict[str, PointEstimate]]:
     """Return the difference of each metric of one model, with an exploratory test of all but the primary one.
 

@@ -10,6 +10,7 @@ from bitsure.comparison.choice_differences import compare_choices
 from bitsure.comparison.difference_tests import with_test
 from bitsure.comparison.noise_control import noise_control, size_mismatch, slope_test
 from bitsure.comparison.text_differences import compare_bytes, compare_texts, has_other_tokens
+from bitsure.comparison.twin_differences import twin_differences
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.deferral import cost_of_quantized
 from bitsure.metrics.metric_names import MACRO, NOISE_CONTROL, ONLY_BASELINE, ONLY_QUANTIZED, PRIMARY, QUESTIONS_JOINED
@@ -65,14 +66,16 @@ def compare(
             results[task] = compare_bytes(full[task], rows, settings)
         else:
             results[task] = compare_texts(full[task], rows, settings, alpha)
+    for task, of_twin in twin_differences(full, quant, settings).items():
+        results[task] |= of_twin
     if noisy:
         _add_noise_control(results, joined, noisy, settings)
     _adjust(results, primary, settings.alpha)
     for task in dict.fromkeys([*results, *joined.only_baseline, *joined.only_quantized]):
         counts = _counts(task, len(quant.get(task, ())), joined)
         results[task] = results.get(task, {}) | counts  # a task without any joined question has its counts alone
-    if len(estimates) > 1:
-        results[MACRO] = macro_average(Difference, estimates, settings.confidence_level)
+    if mean := macro_average(Difference, estimates, settings.confidence_level):
+        results[MACRO] = mean
     return results
 
 

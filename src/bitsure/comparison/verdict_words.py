@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 
 from bitsure.comparison.judgement import Judgement
 from bitsure.comparison.losses import TEXT_NLL
+from bitsure.config.derived_tasks import original_task
 from bitsure.metrics.estimation import FEWEST
 from bitsure.metrics.metric_names import (
     BASELINE_ABOVE_GUESSING,
@@ -167,6 +168,11 @@ def exclusion(values: Mapping[str, Difference], baseline: str) -> str:
         return reason
     numbers = f"accuracy {accuracy.baseline:.3f}, guessing {accuracy.baseline - above.value:.3f}"
     return f"{reason} ({numbers}, difference [{above.ci_low:+.3f}, {above.ci_high:+.3f}])"
+
+
+def repetition(task: str) -> str:
+    """Return why the twin of another task takes no part in the overall verdict."""
+    return f"It asks the questions of {original_task(task)} again, in other words"
 
 
 def question_count(questions: float | None) -> str:

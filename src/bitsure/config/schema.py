@@ -18,6 +18,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from bitsure.base.errors import UserError, at_least, one_of
+from bitsure.config.derived_tasks import check_derivations
 from bitsure.config.model import ModelSettings
 from bitsure.config.paths import project_path
 from bitsure.config.quantizers import QuantizerSettings
@@ -82,12 +83,12 @@ class TaskSettings:
     """Which of the harness's tasks, by their names there."""
 
     name: str = MISSING  # what the selection is called
-    names: list[str] = MISSING  # the harness's tasks, groups or tags, such as [arc_easy,piqa]; task=none has none
+    names: list[str] = MISSING  # the harness's tasks, groups or tags, such as [arc_easy,arc_easy@typos]; task=none has none
     include_path: str | None = None  # a folder of one's own task YAML
     trust: bool = False  # run the Python code that YAML of that folder names; false: it is refused
     num_fewshot: int | None = None  # examples before each question; None: the task's own number
     limit: Any = None  # the first questions of each task only: how many, or a fraction of them below 1; None: all
-    seed: int = 1234  # draws the few-shot examples; the harness's default
+    seed: int = 1234  # draws the few-shot examples, and what NAME@typos and the like change; the harness's default
     exclude_question: bool = True  # no question stands among its own few-shot examples; false: as the harness draws them
     chat_template: bool = False  # format prompts by the tokenizer's chat template, few-shot examples as earlier turns
     system_instruction: str | None = None  # text before every prompt; with a chat template, its system turn
@@ -99,6 +100,7 @@ class TaskSettings:
             raise UserError("task.names=[]: name at least one task, such as 'task.names=[arc_easy]'.")
         if len(set(self.names)) < len(self.names):
             raise UserError(f"task.names={self.names}: a task is named twice. Name each once.")
+        check_derivations(self.names)
         if self.include_path is not None and not Path(self.include_path).is_dir():
             raise UserError(f"task.include_path={self.include_path}: no such directory.")
         is_count = isinstance(self.limit, int) and not isinstance(self.limit, bool) and self.limit >= 1

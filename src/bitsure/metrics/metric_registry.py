@@ -32,6 +32,8 @@ from bitsure.metrics.metric_names import (
     PERPLEXITY_RATIO,
     QUESTIONS_JOINED,
     SQUARED_CALIBRATION,
+    TWIN_ACCURACY_LOSS,
+    TWIN_FLIP_RATE,
 )
 from bitsure.metrics.question_pairs import STRATA
 
@@ -119,6 +121,10 @@ ONE_MODEL = {  # in metrics.json; in comparison.json the difference, quantized �
     "word_perplexity": MetricEntry("exp(NLL of a word).", RATIO, "[1, ∞)", "lm-evaluation-harness"),
     "byte_perplexity": MetricEntry("exp(NLL of a UTF-8 byte).", RATIO, "[1, ∞)", "lm-evaluation-harness"),
     "bits_per_byte": MetricEntry("NLL of a UTF-8 byte.", "bits", POSITIVE, "lm-evaluation-harness"),
+}
+ONE_MODEL |= {  # twins: the same questions in other words
+    TWIN_FLIP_RATE: MetricEntry("Questions whose predicted choice is another one in other words.", SHARE, UNIT),
+    TWIN_ACCURACY_LOSS: MetricEntry("Accuracy on these questions less that in other words.", SHARE, "[−1, 1]"),
 }
 ONE_MODEL |= {  # written answers
     "answer_logprob": MetricEntry("Mean log-probability of a whole written answer.", NATS, "(−∞, 0]"),

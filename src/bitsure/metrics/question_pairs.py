@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,18 @@ class Graded(Protocol):
 
 
 A = TypeVar("A", bound=Graded)
+
+
+class TwoModels(Protocol):
+    """What two models answered to the same questions, whatever an answer is."""
+
+    @property
+    def full(self) -> Any:
+        """The answers in full precision."""
+
+    @property
+    def quantized(self) -> Any:
+        """Those of the quantized model."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from bitsure.config.derived_tasks import is_repetition
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics import bootstrap, paper_compat
 from bitsure.metrics.arrays import FloatArray, IntArray
@@ -33,6 +34,7 @@ from bitsure.metrics.questions import QuestionSet, question_set
 from bitsure.metrics.resampling import Resampling
 from bitsure.metrics.temperature import assign_folds, inverse_temperatures, temperature_influence
 from bitsure.metrics.text_metrics import text_metrics, text_set
+from bitsure.metrics.twins import TwinRows, twin_answers, twin_metrics, twin_rows
 from bitsure.metrics.written_answers import answer_metrics, answer_set
 from bitsure.records.answer_units import is_written
 from bitsure.records.record import Records, by_task, has_choices
@@ -47,7 +49,7 @@ def measure(records: Records, settings: MetricSettings) -> MetricsByTask:
     """Return every number of one run, as in metrics.json.
 
     Intervals resample questions, and hold for this checkpoint. Tasks without choices have metrics of their own, and no part in
-    the average over tasks.
+    the average over tasks; nor have twins, which ask the questions of another task again.
 
     Args:
         records: The run's records, of any number of tasks.
@@ -55,15 +57,18 @@ def measure(records: Records, settings: MetricSettings) -> MetricsByTask:
     """
     results: MetricsByTask = {}
     estimates: dict[str, dict[str, PointEstimate]] = {}
-    for task, rows in by_task(records).items():
+    tasks = by_task(records)
+    for task, rows in tasks.items():
         if has_choices(rows):
             results[task], estimates[task] = _measure_choices(rows, settings)
         elif is_written(rows):
             results[task] = _measure_answers(rows, settings)
         else:
             results[task] = _measure_texts(rows, settings)
-    if len(estimates) > 1:
-        results[MACRO] = macro_average(Measurement, estimates, settings.confidence_level)
+    for task, pairs in twin_rows(tasks).items():
+        results[task] |= _measure_twins(pairs, settings)
+    if mean := macro_average(Measurement, estimates, settings.confidence_level):
+        results[MACRO] = mean
     return results
 
 
@@ -88,6 +93,14 @@ def _measure_choices(records: pa.Table, settings: MetricSettings) -> tuple[dict[
         for name, point_estimate in paper_estimates(records, resampling.weights, resampling.clusters).items():
             results[f"{PAPER_COMPAT}{name}"] = summarize(Measurement, point_estimate, kept, resampling, level)
     return results, estimates
+
+
+def _measure_twins(pairs: TwinRows, settings: MetricSettings) -> dict[str, Measurement]:
+    answers, resampling = twin_answers(pairs, settings.normalization), Resampling.of_records(pairs.twin, settings)
+    return {
+        name: summarize(Measurement, point_estimate, len(answers), resampling, settings.confidence_level)
+        for name, point_estimate in estimate(twin_metrics(), answers, resampling.weights, resampling.clusters).items()
+    }
 
 
 def _measure_answers(records: pa.Table, settings: MetricSettings) -> dict[str, Measurement]:
@@ -182,10 +195,11 @@ def _error_if_calibrated(questions: QuestionSet, settings: MetricSettings) -> Me
 
 
 def macro_average(kind: type[M], estimates: dict[str, dict[str, PointEstimate]], level: float) -> dict[str, M]:
-    """Return the mean over the tasks that have a metric, tasks counting alike.
+    """Return the mean over the tasks that have a metric, tasks counting alike; empty for a single task.
 
-    Their errors are taken for independent: where tasks ask about the same people or passages, the interval is too narrow. There
-    is an interval where every task has one.
+    Twins of other tasks are left out. The errors of tasks are taken for independent: where they ask about the same people or
+    passages, the interval is too narrow.
+    There is an interval where every task has one.
 
     Args:
         kind: The class of the results.
@@ -194,11 +208,12 @@ def macro_average(kind: type[M], estimates: dict[str, dict[str, PointEstimate]],
 
     Reference: Zou & Donner 2008 for an interval of a sum from the intervals of its terms.
     """
-    results = {}
-    for name in dict.fromkeys(name for by_metric in estimates.values() for name in by_metric):
-        finite = [
-            by_metric[name] for by_metric in estimates.values() if name in by_metric and math.isfinite(by_metric[name].value)
-        ]
+    results: dict[str, M] = {}
+    counted = [by_metric for task, by_metric in estimates.items() if not is_repetition(task, estimates)]
+    if len(counted) < 2:
+        return results
+    for name in dict.fromkeys(name for by_metric in counted for name in by_metric):
+        finite = [by_metric[name] for by_metric in counted if name in by_metric and math.isfinite(by_metric[name].value)]
         if not finite:
             continue
         value = float(np.mean([of_task.value for of_task in finite]))

@@ -21,6 +21,7 @@ from bitsure.report.metric_labels import metric_label
 from bitsure.report.page_environment import page_template
 from bitsure.report.threshold_sentences import threshold_sentences
 from bitsure.report.tracked_run import ADDRESS
+from bitsure.report.twin_sentences import twin_sentences
 from bitsure.results import Provenance, Quantization, to_plain
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def _render(report: Report, about: About, metric: MetricSettings, without: Colle
         quantization=_facts(about.quantization) if about.quantization else None,
         provenance=_origin(about.provenance) if about.provenance else None,
         thresholds=_thresholds(report),
+        twins=twin_sentences(report.metrics, report.comparison),
         fidelity=fidelity_section(report.comparison),
         **_verdict(report),
         **_numbers(report, metric.confidence_level, "numbers" not in without),

@@ -13,6 +13,7 @@ from bitsure.config.schema import MetricSettings
 from bitsure.report import compressibility_table, published_table, tables
 from bitsure.report.fidelity_section import fidelity_section
 from bitsure.report.report_contents import About, Report
+from bitsure.report.twin_sentences import twin_sentences
 from bitsure.results import Comparison, Verdict
 from bitsure.results.verdict import INFERIOR, NON_INFERIOR, NOT_JUDGED, UNDECIDED, Decision
 
@@ -41,6 +42,7 @@ def show(report: Report, about: About, metric: MetricSettings, places: Mapping[s
     _show_tasks(out, report.comparison or {}, report.verdict)
     fidelity = fidelity_section(report.comparison)
     paragraphs = [fidelity.sentences] if fidelity else []
+    paragraphs.append(twin_sentences(report.metrics, report.comparison))
     if about.compressibility:
         paragraphs.append([compressibility_table.sentence(about.compressibility)])
     if metric.paper_compat:
@@ -59,6 +61,7 @@ def show_comparison(comparison: Comparison, verdict: Verdict, title: str, metric
     sides = ("full", "quantized") if baseline == FULL_PRECISION_RUN else ("first", "second")
     terminal.show_table(out, tables.terminal_table({}, comparison, title, metric.confidence_level, metric.alpha, sides))
     _show_tasks(out, comparison, verdict, baseline)
+    _print(out, [twin_sentences({}, comparison)])
 
 
 def _show_verdict(out: Console, verdict: Verdict | None) -> None:

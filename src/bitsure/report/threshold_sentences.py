@@ -8,6 +8,7 @@ from bitsure.metrics.conformal import MISCOVERAGE
 from bitsure.metrics.deferral import NAMES
 from bitsure.metrics.full_thresholds import COVERAGE_AT_FULL_THRESHOLD, SAFE_AT_FULL_THRESHOLD
 from bitsure.metrics.metric_names import CONFORMAL_SET_SIZE
+from bitsure.report.percentages import decimal, percent, points, with_unit
 from bitsure.results import Difference
 
 
@@ -21,11 +22,11 @@ def threshold_sentences(task: str, values: Mapping[str, Difference]) -> list[str
     size, coverage = values[CONFORMAL_SET_SIZE], values[COVERAGE_AT_FULL_THRESHOLD]
     return [
         f"{task}: answer sets that hold a right choice for {1 - MISCOVERAGE:.0%} of the questions take "
-        f"{_number(size.quantized, '.2f')} choices instead of {_number(size.baseline, '.2f')} in full precision: "
-        f"{_change(size, 'choices')}.",
+        f"{decimal(size.quantized, '.2f')} choices instead of {decimal(size.baseline, '.2f')} in full precision: "
+        f"{with_unit(size, 'choices')}.",
         f"{task}: at the threshold found on full precision the quantized model's sets hold one for "
-        f"{_share(coverage.quantized)} of the questions, full precision's for {_share(coverage.baseline)}: "
-        f"{_points(coverage)}. {_coverage_outcome(coverage)}",
+        f"{percent(coverage.quantized)} of the questions, full precision's for {percent(coverage.baseline)}: "
+        f"{points(coverage)}. {_coverage_outcome(coverage)}",
         f"{task}: {_deferral(values)}",
     ]
 
@@ -36,7 +37,7 @@ def _coverage_outcome(change: Difference) -> str:
         return "These are too few questions to say whether it still holds."
     low, high = change.quantized_ci
     promise = f"the promised {1 - MISCOVERAGE:.0%}"
-    interval = f"[{_share(low)}, {_share(high)}]"
+    interval = f"[{percent(low)}, {percent(high)}]"
     if high < 1 - MISCOVERAGE:
         return f"It no longer holds: {interval} lies below {promise}. Find it again on the quantized model."
     if low >= 1 - MISCOVERAGE:
@@ -57,26 +58,6 @@ def _deferral(values: Mapping[str, Difference]) -> str:
             "the quantized model pass: find them again on it."
         )
     return (
-        f"{outcome} Worst is that for {share}: full precision defers or answers rightly {_share(worst.baseline)} of the "
-        f"questions, the quantized model {_share(worst.quantized)} ({_share(worst.share)} deferred): {_points(worst)}."
+        f"{outcome} Worst is that for {share}: full precision defers or answers rightly {percent(worst.baseline)} of the "
+        f"questions, the quantized model {percent(worst.quantized)} ({percent(worst.share)} deferred): {points(worst)}."
     )
-
-
-def _share(share: float | None) -> str:
-    return _number(share, ".1%")
-
-
-def _points(change: Difference) -> str:
-    return _change(change, "points", 100, 1)
-
-
-def _change(change: Difference, unit: str, scale: int = 1, digits: int = 2) -> str:
-    """Return a change times a scale, with its unit and its interval, if it has one."""
-    value, low, high = (None if number is None else scale * number for number in (change.value, change.ci_low, change.ci_high))
-    spec = f"+.{digits}f"
-    text = f"{_number(value, spec)} {unit}"
-    return text if low is None or high is None else f"{text} [{low:{spec}}, {high:{spec}}]"
-
-
-def _number(value: float | None, spec: str) -> str:
-    return "–" if value is None else format(value, spec)

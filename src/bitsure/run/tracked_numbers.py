@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bitsure.metrics.metric_names import ECE, PRIMARY
+from bitsure.config.derived_tasks import is_repetition
+from bitsure.metrics.metric_names import ECE, PRIMARY, TWIN_FLIP_RATE
 from bitsure.report.report_contents import Report
 from bitsure.report.rounded import WEIGHTS, rounded_parts
 from bitsure.results import Costs, Difference, Measurement, Quantization
@@ -71,11 +72,15 @@ def mean_values(report: Report, own_metrics: Sequence[str] = ()) -> list[Values]
 
 
 def task_values(report: Report, task: str) -> Values:
-    """Return a task's accuracy and true-label probability, and their changes; of texts perplexity and KL divergence."""
+    """Return a task's accuracy and true-label probability, and their changes; of texts perplexity and KL divergence.
+
+    A twin also has the share of answers that change with its words.
+    """
     measured = report.metrics[task]
     values: Values = {}
     of_texts = [metric for metric in OF_TEXTS if metric in measured][:1]
-    for metric in ("accuracy", PRIMARY) if PRIMARY in measured else (*of_texts, "kl_divergence"):
+    of_twins = [metric for metric in (TWIN_FLIP_RATE,) if metric in measured]
+    for metric in ("accuracy", PRIMARY, *of_twins) if PRIMARY in measured else (*of_texts, "kl_divergence"):
         key = f"{metric}/{fit(task)}"
         shown = _of_metric(report, task, metric, fit(task))
         values |= {name: shown[name] for name in (key, f"{key}/change", f"{key}/change_p_adjusted") if name in shown}
@@ -105,7 +110,8 @@ def _typed(row: list[Any]) -> zip[tuple[Any, type]]:
 def _mean_task(report: Report) -> str:
     """Return the task whose numbers are the headline: the mean over tasks with choices, or the only one of them."""
     with_choices = [task for task, measured in report.metrics.items() if task != MACRO and CONFIDENCE in measured]
-    return with_choices[0] if len(with_choices) == 1 else MACRO
+    once = [task for task in with_choices if not is_repetition(task, with_choices)]
+    return once[0] if len(once) == 1 else MACRO
 
 
 def _of_metric(report: Report, task: str, metric: str, name: str) -> Values:

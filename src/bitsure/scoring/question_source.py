@@ -9,10 +9,12 @@ import pyarrow as pa
 
 from bitsure.base.files import hash_json
 from bitsure.base.store import hash_files
+from bitsure.config.derived_tasks import derivation_of
 from bitsure.config.schema import TaskSettings
 from bitsure.records.joining import IDENTITY
 
 FEW_SHOTS = 1  # one more whenever our code would put other examples before the same questions
+DERIVED = 1  # one more whenever our code would make other questions of a derived name such as arc_easy@typos
 PROMPT_SETTINGS = ("num_fewshot", "limit", "seed", "chat_template", "system_instruction", "add_bos", "score_bos")
 
 
@@ -36,15 +38,18 @@ class QuestionSource:
         """How the questions are put; None is the task's, or the tokenizer's, own way."""
         return {name: getattr(self.task, name) for name in PROMPT_SETTINGS}
 
-    def key(self, files: object) -> dict[str, object]:
+    def key(self, name: str, files: object) -> dict[str, object]:
         """Return what identifies the questions of a task, and their prompts, in the key of their records.
 
         Args:
+            name: The task's name.
             files: What the files hold that the task read, as JSON; None if that is not known yet.
         """
         key = {"data": hash_json([self.own_tasks or hash_files([]), files]), **self.prompt_settings}
         if self.task.num_fewshot != 0:
             key["few_shots"] = {"version": FEW_SHOTS, "exclude_question": self.task.exclude_question}
+        if derivation_of(name):
+            key["derived"] = DERIVED
         return key
 
 

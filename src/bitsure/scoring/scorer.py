@@ -93,7 +93,7 @@ class Scorer:
 
     def questions_key(self, name: str) -> dict[str, object]:
         """Return what identifies a task's questions and their prompts, as far as its data was read before."""
-        return self.questions.key(self._files.contents(name))
+        return self.questions.key(name, self._files.contents(name))
 
     def score(self, model: ScoredModel, checkpoint: Callable[[], Path] | None, label: str) -> pa.Table:
         """Return the records of all questions, in the order of the tasks; new ones are kept in the store, task by task.

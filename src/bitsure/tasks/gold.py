@@ -6,11 +6,17 @@ from collections.abc import Sequence
 from operator import index
 
 from bitsure.base.errors import UserError
+from bitsure.config.derived_tasks import is_twin, original_task
 from bitsure.tasks.protocols import Document, HarnessTask
 
 TRUTHFULQA_MC2 = "truthfulqa_mc2"
 BBQ_DATA = "oskarvanderwal/bbq"
 BBQ_PEOPLE = 2  # its first choices; all others say that the answer is not known
+
+
+def is_truthfulqa_mc2(name: str) -> bool:
+    """Return whether a task asks TruthfulQA's questions with several right choices, also in other words."""
+    return name == TRUTHFULQA_MC2 or (is_twin(name) and original_task(name) == TRUTHFULQA_MC2)
 
 
 def choices_of(task: HarnessTask, doc: Document) -> list[str]:
@@ -30,7 +36,7 @@ def right_choices(name: str, task: HarnessTask, doc: Document, choices: Sequence
     Raises:
         UserError: If the task names none of the choices as the right one.
     """
-    if name == TRUTHFULQA_MC2:  # its target is 0 for every question; the labels are in the document
+    if is_truthfulqa_mc2(name):  # its target is 0 for every question; the labels are in the document
         return [i for i, label in enumerate(doc["mc2_targets"]["labels"]) if label]
     # Where the choices stand before one common ending, the harness keeps the right one's index in the text.
     target = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bitsure.base.errors import UserError, did_you_mean
+from bitsure.config.derived_tasks import original_task
 from bitsure.config.option_groups import options
 from bitsure.config.paths import project_path
 from bitsure.config.schema import TaskSettings
@@ -25,8 +26,10 @@ def check_task_names(task: TaskSettings) -> None:
     that passes here may still be refused there.
     """
     own = names_in(Path(task.include_path)) if task.include_path else frozenset()
-    missing = [name for name in task.names if name not in own]
-    if not missing or set(missing) <= {name for option in options("task") for name in option.content.get("names", ())}:
+    missing = [name for name in map(original_task, task.names) if name not in own]
+    if not missing or set(missing) <= {
+        original_task(name) for option in options("task") for name in option.content.get("names", ())
+    }:
         return
     known = own | names_of_the_harness()
     if unknown := [name for name in missing if name not in known]:

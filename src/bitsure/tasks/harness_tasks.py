@@ -12,11 +12,13 @@ from lm_eval.tasks import TaskManager
 
 from bitsure.base.errors import UserError
 from bitsure.base.files import files_at, hash_file
+from bitsure.config.derived_tasks import derivation_of, original_task
 from bitsure.config.schema import TaskSettings
 from bitsure.hub.data_sets import data_sets_from
 from bitsure.hub.repositories import FILES, Origin, local_origin
 from bitsure.results.measurement import MACRO
 from bitsure.tasks.data_files import READING_ERRORS, changed_data, load_error, missing_column
+from bitsure.tasks.derivation import check_derivable, derive
 from bitsure.tasks.few_shots import prepare_few_shots, repeatable_draws
 from bitsure.tasks.kinds import KINDS, kind_of
 from bitsure.tasks.prompt_files import check_prompts
@@ -73,13 +75,15 @@ def load_tasks(task: TaskSettings, names: Sequence[str], hub_mirror: str | None,
         Name → its tasks.
 
     Raises:
-        UserError: If the harness does not know a name, or a task is of a kind that is not scored (both before any data is
-            read), or data is not available or cannot be read, or there are too few examples.
+        UserError: If the harness does not know a name, or a task is of a kind that is not scored, or has no choices to make a
+            derived name's questions of (all before any data is read), or data is not available or cannot be read, or there are
+            too few examples.
     """
-    managers = {name: find_manager(task, name) for name in names}
-    code = {name: task_code(manager, name) for name, manager in managers.items()}
+    managers = {name: find_manager(task, original_task(name)) for name in names}
+    code = {name: task_code(manager, original_task(name)) for name, manager in managers.items()}
     for name in names:
-        check_scored(managers[name], name)
+        check_scored(managers[name], original_task(name))
+        check_derivable(managers[name], name)
         check_trusted(code[name], name, task)
     sandbox_templates()
     check_prompts()
@@ -100,7 +104,7 @@ def load_tasks(task: TaskSettings, names: Sequence[str], hub_mirror: str | None,
 def _load_and_check(manager: TaskManager, name: str, task: TaskSettings) -> dict[str, HarnessTask]:
     """Load the tasks of a name, set how their examples are drawn, and read the first document of each."""
     with repeatable_draws():
-        tasks = _load(manager, name)
+        tasks = _load(manager, original_task(name))
     if MACRO in tasks:
         raise UserError(f"task.names: {MACRO} is what the mean over tasks is called. Give the task another name in its YAML.")
     for member, harness_task in tasks.items():
@@ -112,7 +116,13 @@ def _load_and_check(manager: TaskManager, name: str, task: TaskSettings) -> dict
         kind_of(harness_task).prepare(member, harness_task)
         prepare_few_shots(member, harness_task, task)
         _check_first_document(member, harness_task)
-    return tasks
+    if (derivation := derivation_of(name)) is None:
+        return tasks
+    derived = {f"{member}@{derivation}": harness_task for member, harness_task in tasks.items()}
+    for member, harness_task in derived.items():
+        derive(member, harness_task, task.seed)
+        _check_first_document(member, harness_task)
+    return derived
 
 
 def _read_documents(tasks: Iterable[HarnessTask], settings: TaskSettings) -> None:

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from bitsure.base.errors import UserError
 from bitsure.records.record import Record
-from bitsure.tasks.gold import TRUTHFULQA_MC2, choices_of, read_lists_of_texts, right_choices
+from bitsure.tasks.gold import choices_of, is_truthfulqa_mc2, read_lists_of_texts, right_choices
 from bitsure.tasks.protocols import Document, HarnessTask, Sample
 
 RELATIVE_TOLERANCE = 1e-6  # of numbers that the harness computes from the same log-likelihoods
@@ -137,7 +137,7 @@ class MultipleChoice(ScoredKind):
         if "acc" not in sample:
             return
         best = max(range(len(record.choices)), key=record.choice_logprobs.__getitem__)
-        if record.task == TRUTHFULQA_MC2:  # its `acc` is the probability of the right choices
+        if is_truthfulqa_mc2(record.task):  # its `acc` is the probability of the right choices
             weights = [math.exp(logprob - record.choice_logprobs[best]) for logprob in record.choice_logprobs]
             _check_accuracy(record, sample, sum(weights[g] for g in record.gold) / sum(weights), RELATIVE_TOLERANCE)
         else:

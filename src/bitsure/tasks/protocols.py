@@ -44,6 +44,8 @@ class HarnessTask(Protocol):
     DATASET_NAME: str | None
     multiple_input: int
     """Not 0 where the choices stand before one common ending."""
+    multiple_target: int
+    """Not 0 where several choices may be right."""
     config: Any
     fewshot_cfg: Any
     """How examples are written, and the split that they come from."""
@@ -82,6 +84,9 @@ class HarnessTask(Protocol):
 
     def set_config(self, key: str, value: Any) -> None:
         """Change a setting of the task."""
+
+    def override_metric(self, metric_name: str) -> None:
+        """Let the harness compute one of its metrics alone."""
 
     def set_fewshot_seed(self, seed: int) -> None:
         """Seed the drawing of few-shot examples."""

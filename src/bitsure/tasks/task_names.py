@@ -10,6 +10,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry, Kind
 
 from bitsure.base.errors import UserError
+from bitsure.config.derived_tasks import original_task
 from bitsure.config.schema import TaskSettings
 from bitsure.tasks.harness_names import no_such_task
 
@@ -33,7 +34,7 @@ def find_manager(task: TaskSettings, name: str) -> TaskManager:
     if task.include_path is None or name not in manager.all_tasks:
         manager = task_manager(task.include_path, include_defaults=True)
     if name not in manager.all_tasks:
-        unknown = [other for other in dict.fromkeys([name, *task.names]) if other not in manager.all_tasks]
+        unknown = [other for other in dict.fromkeys([name, *map(original_task, task.names)]) if other not in manager.all_tasks]
         own = task_manager(task.include_path, include_defaults=False).all_tasks if task.include_path else []
         raise no_such_task(task, unknown, manager.all_tasks, sorted(own))
     return manager

@@ -15,6 +15,7 @@ from bitsure.comparison.changes import renumbered
 from bitsure.comparison.choosing import TaskLosses
 from bitsure.comparison.losses import is_above_guessing
 from bitsure.comparison.verdict_words import LABELS
+from bitsure.config.derived_tasks import is_repetition
 from bitsure.metrics.metric_names import MACRO
 from bitsure.results.verdict import Decision
 from bitsure.sweep.report.cell_changes import AnswerLosses, CellChanges
@@ -150,7 +151,8 @@ def _read_losses(candidate: Candidate, changes: CellChanges) -> str | None:
     """Read the losses on the tasks that have accuracy; return why there is nothing to judge, if so."""
     for cell in candidate.cells:
         for task, values in cell.comparison.items():
-            if task == MACRO or "accuracy" not in values or task in candidate.losses:
+            is_counted = task != MACRO and not is_repetition(task, cell.comparison)
+            if not is_counted or "accuracy" not in values or task in candidate.losses:
                 continue
             try:
                 losses = changes.losses(cell.directory, task)
