@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from bitsure.config.paths import PROJECT
+from bitsure.metrics.answer_certainty import CERTAINTIES
 from bitsure.metrics.metric_registry import COMPARISON_ONLY, METRICS, METRICS_ONLY
 
 PAGE = PROJECT / "docs" / "metrics.md"
@@ -180,10 +181,11 @@ SECTIONS = (
     ),
     Section(
         "How are written answers?",
-        "A written answer is right or wrong by the harness's own metric; its confidence is the geometric mean of its tokens' "
-        "probabilities (docs/generation.md). All that choices have of a confidence and of being right, these tasks have under "
-        "the same names: `true_label_prob`, `nll` and `brier_score` are of the event that the answer is right.",
-        ("answer_logprob", "answer_tokens", "token_entropy"),
+        "A written answer is right or wrong by the harness's own metric; its confidence is that of `metric.answer_confidence` "
+        "([Written answers](generation.md)). All that choices have of a confidence and of being right, these tasks have under "
+        "the same names: `true_label_prob`, `nll` and `brier_score` are of the event that the answer is right. "
+        "Every other way to be sure of an answer stands beside: the larger its AUROC, the better it knows right answers.",
+        ("answer_logprob", "answer_tokens", *CERTAINTIES, *(f"{name}/*" for name in CERTAINTIES)),
     ),
     Section(
         "How well are texts predicted?",

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow as pa
 
 from bitsure.records.generations import WrittenAnswer, generations_table
 
 
-def written(texts, correct, logprobs, task="free", samples=1) -> pa.Table:
-    """A question for each text, whose tokens have the log-probabilities given."""
+def written(texts, correct, logprobs, task="free", samples=1, drawn=(), p_true=()) -> pa.Table:
+    """A question for each text, whose tokens have the log-probabilities given.
+
+    Of each `samples` answers were written; `drawn` has the filtered answers that were drawn beside, `p_true` the P(True).
+    """
     rows = [
         WrittenAnswer(
             task=task,
@@ -24,6 +29,7 @@ def written(texts, correct, logprobs, task="free", samples=1) -> pa.Table:
             filtered=text if k == 0 else None,
             target="fox",
             correct=is_right if k == 0 else None,
+            p_true=p_true[i] if p_true and k == 0 else None,
             correct_by="exact_match,none",
             scores=[{"filter": "none", "metric": "exact_match", "value": float(is_right)}] if k == 0 else [],
             ended="stop",
@@ -36,4 +42,9 @@ def written(texts, correct, logprobs, task="free", samples=1) -> pa.Table:
         for i, (text, is_right, of_tokens) in enumerate(zip(texts, correct, logprobs, strict=True))
         for k in range(samples)
     ]
-    return generations_table(rows)
+    beside = [
+        replace(row, sample=samples + k, text=f"{text}.", filtered=text, correct=None, scores=[], is_drawn=True, p_true=None)
+        for row, texts_drawn in zip(rows[::samples], drawn, strict=False)
+        for k, text in enumerate(texts_drawn)
+    ]
+    return generations_table(rows + beside)

@@ -33,6 +33,7 @@ from bitsure.config.schema import (
     VerdictSettings,
 )
 from bitsure.config.text import TextSettings
+from bitsure.metrics.written_answers import answer_set
 from bitsure.models.facts import transformers_major_version
 from bitsure.quantize.calibration.calibration_text import locate_text
 from bitsure.quantize.calibration.windows import draw_windows
@@ -46,6 +47,7 @@ from bitsure.quantize.native.full_precision import NoQuant
 from bitsure.quantize.native.kept import Kept
 from bitsure.quantize.native.noise import Noise
 from bitsure.quantize.native.rtn import Rtn
+from bitsure.records.answer_units import answer_units
 from bitsure.results import Labels
 from bitsure.run import pipeline
 from bitsure.sweep.launch import cell_process as cells
@@ -53,6 +55,7 @@ from bitsure.sweep.launch.cell_line import CellLine
 from tests.builders.marks import GPTQ_LIBRARY
 from tests.builders.settings import METRIC
 from tests.builders.tokenizers import byte_tokenizer
+from tests.builders.written import written
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 
@@ -174,6 +177,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, tiny_llama, calib_f
     ended = SimpleNamespace(start=lambda: None, is_alive=lambda: False, join=lambda: None, exitcode=0)
     monkeypatch.setattr(cells.multiprocessing, "Process", lambda **given: ended)  # what it reads is seen above
     cells.run(config(*each[2]), tmp_path / "cell", line, {})
+    answer_set(answer_units(written(["a"], [True], [[-1.0]])), config(*each[2]).metric)  # of an answer that a model wrote
     # the rest is read where a hub is reached: the revision of a repository
     settings = {(section.__name__, field.name) for section in SECTIONS for field in dataclasses.fields(section)}
     assert settings - read == set(), settings - read

@@ -68,7 +68,8 @@ def test_every_metric_of_continuations_and_texts_is_described():
 
 
 def names_of_answers() -> set[str]:
-    answers = answer_units(written(["4", "5"], [True, False], [[-0.1], [-0.2, -0.3]]))
+    drawn = [["4", "5"], ["5", "5"]]
+    answers = answer_units(written(["4", "5"], [True, False], [[-0.1], [-0.2, -0.3]], drawn=drawn, p_true=[0.5, 0.1]))
     return {name for values in measure(answers, SETTINGS).values() for name in values}
 
 

@@ -152,7 +152,7 @@ def test_page_table_and_tracking_hold_all_kinds(tmp_path):
     printed = tables.terminal_table(made.metrics, made.comparison, "all kinds", 0.95, 0.01)
     labels = list(printed.columns[1].cells)
     assert labels.count("bits per byte") == 1 and labels.count("accuracy") == 2 and labels.count("binned cal. error") == 1
-    rows = [dict(zip(SAMPLE_COLUMNS, row, strict=True)) for row in sample_rows(sides[1], sides[0], "none", {})]
+    rows = [dict(zip(SAMPLE_COLUMNS, row, strict=True)) for row in sample_rows(sides[1], sides[0], METRIC, {})]
     assert {row["task"] for row in rows} == {"t", "last"}
     of_text = [row for row in rows if row["task"] == "last"]
     assert all(row["prediction_after"] is None and row["confidence_after"] is None for row in of_text)

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import entropy
 from sklearn.metrics import roc_auc_score
 
+from bitsure.base.errors import UserError
 from bitsure.metrics import measure
 from bitsure.metrics.metric_registry import METRICS
 from bitsure.metrics.written_answers import answer_set
@@ -38,6 +40,51 @@ def test_confidence_is_the_geometric_mean_of_the_tokens_probabilities(values):
     assert values["token_entropy"] == pytest.approx(np.mean([0.25 * (len(of_tokens) + 1) for of_tokens in LOGPROBS]))
 
 
+DRAWN = [[RNG.choice(["a", "b", str(i), str(i)]) for _ in range(4)] for i in range(60)]
+TRUTH = RNG.random(60)
+ALL = answer_units(written([str(i) for i in range(60)], CORRECT.tolist(), LOGPROBS, drawn=DRAWN, p_true=TRUTH.tolist()))
+
+
+def test_every_certainty_is_kept_and_ranked_and_probabilities_are_calibrated():
+    every = {name: number.value for name, number in measure(ALL, SETTINGS)["free"].items()}
+    share = np.array([texts.count(str(i)) / 4 for i, texts in enumerate(DRAWN)])
+    groups = [np.unique(texts, return_counts=True)[1] / 4 for texts in DRAWN]
+    scores = {
+        "token_probability": CONFIDENCE,
+        "sequence_probability": [np.exp(sum(of_tokens)) for of_tokens in LOGPROBS],
+        "self_consistency": (4 * share + 0.5) / 5,
+        "p_true": TRUTH,
+        "token_entropy": [0.25 * (len(of_tokens) + 1) for of_tokens in LOGPROBS],
+        "semantic_entropy": [entropy(shares) for shares in groups],
+    }
+    assert ALL["self_consistency"].to_pylist() == share.tolist() and ALL["answers_drawn"].to_pylist() == [4] * 60
+    for name, values in scores.items():
+        assert every[name] == pytest.approx(np.mean(values)), name
+        surer = -np.array(values) if name.endswith("entropy") else values
+        assert every[f"{name}/auroc"] == pytest.approx(roc_auc_score(CORRECT, surer)), name
+        assert (f"{name}/expected_calibration_error" in every) == (not name.endswith("entropy"))
+
+
+@pytest.mark.parametrize("name", ["sequence_probability", "self_consistency", "p_true"])
+def test_one_setting_chooses_the_confidence_that_carries_everything(name):
+    chosen = replace(SETTINGS, answer_confidence=name)
+    every = {key: number.value for key, number in measure(ALL, chosen)["free"].items()}
+    assert every["confidence"] == pytest.approx(every[name]) and every["auroc"] == pytest.approx(every[f"{name}/auroc"])
+    error = "debiased_squared_calibration_error"
+    assert every[error] == pytest.approx(every[f"{name}/{error}"]) and np.isfinite(every["nll"])
+
+
+def test_long_answers_are_ranked_although_their_probabilities_are_all_near_zero():
+    records = answer_units(written(["a", "b"], [True, False], [[-200.0], [-300.0]]))
+    assert measure(records, replace(SETTINGS, answer_confidence="sequence_probability"))["free"]["auroc"].value == 1.0
+
+
+def test_a_confidence_that_was_not_asked_for_is_refused():
+    message = "answer_confidence=p_true: the answers of task free do not have it, but token_probability, sequence_probability"
+    with pytest.raises(UserError, match=message):
+        measure(RECORDS, replace(SETTINGS, answer_confidence="p_true"))
+
+
 def test_losses_are_those_of_the_event_that_the_answer_is_right(values):
     of_outcome = np.where(CORRECT, CONFIDENCE, 1 - CONFIDENCE)
     assert values["true_label_prob"] == pytest.approx(of_outcome.mean())
@@ -50,7 +97,7 @@ def test_every_number_is_documented_and_none_is_of_choices(values):
 
 
 def test_a_certain_wrong_answer_has_a_finite_loss_and_an_unsure_one_still_claims_its_answer():
-    answers = answer_set(answer_units(written(["a", "b"], [False, True], [[0.0, -0.0], [-3.0]])))
+    answers = answer_set(answer_units(written(["a", "b"], [False, True], [[0.0, -0.0], [-3.0]])), SETTINGS)
     assert np.isfinite(answers.nll).all() and answers.nll[0] > 30
     assert answers.correct.tolist() == [0.0, 1.0] and answers.confidence.tolist() == pytest.approx([1.0, np.exp(-3.0)])
     assert answers.at_temperature(np.array([0.5, 0.5])).correct.tolist() == [0.0, 1.0]

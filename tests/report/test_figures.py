@@ -23,7 +23,7 @@ def values():
 
 def test_a_reliability_diagram_has_intervals_of_the_confidence_level():
     full, _, _ = paired_runs(400)
-    models = figures._models(to_table(full), None, False, "none")
+    models = figures._models(to_table(full), None, False, METRIC)
     right = int(models["full precision"].correct.sum())
     for level in (0.5, 0.95):
         metric = dataclasses.replace(METRIC, n_bins=1, confidence_level=level)
@@ -34,7 +34,7 @@ def test_a_reliability_diagram_has_intervals_of_the_confidence_level():
 
 def test_findings_have_the_numbers(values):
     full, quant, _ = paired_runs()
-    models = figures._models(to_table(quant), to_table(full), True, "none")
+    models = figures._models(to_table(quant), to_table(full), True, METRIC)
     accuracy = models["quantized"].correct.mean()
     assert f"accuracy of {accuracy:.3f}" in figures.reliability_chart("t", models, METRIC).finding
     deferral = figures.deferral_chart("t", values)

@@ -9,10 +9,11 @@ from bitsure.run import tracked_samples
 from bitsure.run.tracked_samples import SAMPLE_COLUMNS, sample_rows
 from tests.builders.answers import paired_runs
 from tests.builders.records import record
+from tests.builders.settings import METRIC
 
 
 def shown(records, baseline, prompts=None) -> list[dict]:
-    return [dict(zip(SAMPLE_COLUMNS, row, strict=True)) for row in sample_rows(records, baseline, "none", prompts or {})]
+    return [dict(zip(SAMPLE_COLUMNS, row, strict=True)) for row in sample_rows(records, baseline, METRIC, prompts or {})]
 
 
 def answered(p: float, gold: int, doc_id: int, task="t"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -167,15 +168,62 @@ def test_several_samples_are_drawn_and_judged_together(folder, pocket):
     assert other.answers != result.answers
 
 
+def test_further_answers_are_drawn_from_the_own_distribution_and_filtered_each_by_itself(folder, pocket):
+    plain, _ = evaluated(folder, "word", pocket, limit=3)
+    result, lm = evaluated(folder, "word", pocket, limit=3, samples=3)
+    assert [answer.tokens for answer in result.answers if not answer.is_drawn] == [answer.tokens for answer in plain.answers]
+    drawn = [answer for answer in result.answers if answer.is_drawn]
+    assert [(answer.doc_id, answer.sample) for answer in drawn] == [(i, k) for i in range(3) for k in (1, 2, 3)]
+    assert all(answer.correct is None and answer.filtered == "[invalid]" for answer in drawn)
+    requests = [answer.asked.request for answer in lm.written["written_word", 0]]
+    assert [request.settings.get("temperature") for request in requests] == [None, 1.0, 1.0, 1.0]
+    assert len({request.seed for request in requests}) == 4
+    vote, _ = evaluated(folder, "vote", pocket, limit=2, samples=2)
+    beside = [answer for answer in vote.answers if answer.is_drawn]
+    assert [answer.sample for answer in beside] == [4, 5, 4, 5]  # after the four answers that the vote is taken among
+    assert all(answer.filtered in ("[invalid]", answer.text.strip(" .").split()[-1]) for answer in beside)
+
+
+def test_the_model_is_asked_whether_its_answer_is_true(folder, pocket):
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    result, _ = evaluated(folder, "shots", pocket, limit=3, p_true=True)
+    hflm = HFLM(pretrained=pocket[0], tokenizer=pocket[1])
+    for answer, prompt in zip(result.answers, result.prompts, strict=True):
+        question = f"Question: {prompt}\n Possible answer:{answer.text}\n Is the possible answer:\n (A) True\n (B) False\n "
+        question += "The possible answer is:"
+        replies = [Instance("loglikelihood", {}, (question, reply), k) for k, reply in enumerate((" True", " False"))]
+        (true, _), (false, _) = hflm.loglikelihood(replies, disable_tqdm=True)
+        assert answer.p_true == pytest.approx(math.exp(true) / (math.exp(true) + math.exp(false)), rel=1e-4)
+
+
+def test_an_interrupted_run_goes_on_with_drawn_answers_and_with_what_was_asked_of_them(folder, pocket, tmp_path):
+    task = settings(folder, "vote", limit=3, samples=2, p_true=True)
+
+    def run():
+        lm, paths = hooked_lm(*pocket), (tmp_path / "choices", tmp_path / "answers")
+        journals = Journals(Journal(paths[0]), ResultJournal(paths[1], Generation))
+        before = journals.n_results
+        return evaluate_tasks(load_tasks(task, task.names, None)[task.names[0]], lm, task, journals), before, paths
+
+    whole, _, paths = run()
+    for path in paths:
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(lines[: len(lines) // 2]))
+    resumed, before, _ = run()
+    assert 0 < before < 18 + 6 and resumed == whole
+
+
 def test_a_task_that_judges_no_single_answer_is_refused(folder, pocket):
     from bitsure.scoring.generation.judged_answers import written_answers
 
     sample = {"filter": "none", "metrics": ["bleu"], "bleu": ("a", "b"), "doc_id": 0}
     with pytest.raises(UserError, match=r"task t: none of its metrics \(bleu\) is a number from 0 to 1 of each answer"):
-        written_answers("t", [sample], {})
+        written_answers("t", None, [sample], {})
     shares = [{"filter": "f", "metrics": ["f1"], "f1": value, "doc_id": i} for i, value in enumerate((0.0, 0.5, 0.4))]
     fields = {"doc_hash": "", "prompt_hash": "", "target_hash": "", "target": 1, "doc": {}, "filtered_resps": ["x"]}
     _, lm = evaluated(folder, "empty", pocket)
     written = {("t", i): lm.written["written_empty", i] for i in range(3)}
-    rows = written_answers("t", [sample | fields for sample in shares], written)
+    rows = written_answers("t", None, [sample | fields for sample in shares], written)
     assert [row.correct for row in rows] == [False, True, False] and rows[0].correct_by == "f1,f"

@@ -72,7 +72,7 @@ def answer_changes(joined: Join, settings: MetricSettings) -> dict[str, AnswerCh
     for task, after in by_task(joined.quantized).items():
         if is_text(after):
             continue
-        full, quantized = (answers(side, settings.normalization) for side in (before[task], after))
+        full, quantized = (answers(side, settings) for side in (before[task], after))
         numbers = _question_numbers(after)
         order = np.argsort(numbers)
         clusters = Resampling.of_records(after, settings).clusters

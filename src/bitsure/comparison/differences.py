@@ -61,7 +61,7 @@ def compare(
         if has_choices(rows):
             results[task], estimates[task] = compare_choices(full[task], rows, settings, alpha, cost)
         elif is_written(rows):
-            results[task] = compare_answers(full[task], rows, settings, alpha, cost)
+            results[task], estimates[task] = compare_answers(full[task], rows, settings, alpha, cost)
         elif has_other_tokens(full[task], rows):
             results[task] = compare_bytes(full[task], rows, settings)
         else:

@@ -134,7 +134,7 @@ def place_in_range(name: str, value: float | None, noise: Difference) -> Place |
 
 
 def _of_answers(baseline: pa.Table, noisy: Sequence[pa.Table], settings: MetricSettings) -> dict[str, list[float]]:
-    full, after = answer_set(baseline), [answer_set(records) for records in noisy]
+    full, after = answer_set(baseline, settings), [answer_set(records, settings) for records in noisy]
     metrics = {name: metric for name, metric in answer_metrics(full, settings).items() if name in DIFFERENCES}
     values = {name: [metric.value(each) - metric.value(full) for each in after] for name, metric in metrics.items()}
     pairs = [WrittenPairs(full, each, np.zeros(len(full), dtype=int)) for each in after]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from bitsure.comparison.choice_differences import metric_differences
 from bitsure.comparison.difference_tests import with_paired_interval
+from bitsure.comparison.question_differences import metric_differences
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.arrays import FloatArray
 from bitsure.metrics.metric_names import TWIN_FLIP_RATE

@@ -25,6 +25,13 @@ from bitsure.config.quantizers import QuantizerSettings
 from bitsure.config.text import TextSettings
 
 MIN_SEQLEN = 8  # tokens of a calibration window
+TOKEN_PROBABILITY, SEQUENCE_PROBABILITY, SELF_CONSISTENCY, P_TRUE = ANSWER_CONFIDENCES = (
+    "token_probability",
+    "sequence_probability",
+    "self_consistency",
+    "p_true",
+)
+"""What may carry the calibration and the verdict of written answers: the confidences that are probabilities."""
 
 
 @dataclass
@@ -94,6 +101,8 @@ class TaskSettings:
     system_instruction: str | None = None  # text before every prompt; with a chat template, its system turn
     add_bos: bool | None = None  # whether prompts begin with the BOS token; None: as the tokenizer does, the harness's default
     score_bos: bool = False  # whole texts: score the BOS that a tokenizer puts before them, as the harness does
+    samples: int = 0  # written answers: how many more are drawn of each question, to see how many agree
+    p_true: bool = False  # written answers: ask the model whether its answer is true
 
     def __post_init__(self) -> None:
         if not self.names and self.name != "none":
@@ -111,6 +120,7 @@ class TaskSettings:
             )
         if self.num_fewshot is not None:
             at_least("task.num_fewshot", self.num_fewshot, 0)
+        at_least("task.samples", self.samples, 0)
 
     def questions_of(self, n: int) -> int:
         """Return how many of a task's n questions are asked; a fraction is rounded up, as the harness does."""
@@ -158,6 +168,7 @@ class MetricSettings:
     seed: int = MISSING  # draws the resamples
     # a quantized answer's cost, a full-precision one's being 1; None: bits per weight / 16, a quarter if they are not known
     quantized_cost: float | None = None
+    answer_confidence: str = TOKEN_PROBABILITY  # of a written answer, which of the four says how sure the model is
     # metrics of one's own: name → module.function; or a list of functions, of which each gives its name to its metric
     own: Any = None
 
@@ -166,6 +177,7 @@ class MetricSettings:
         at_least("metric.n_bins", self.n_bins, 1)
         one_of("metric.binning", self.binning, ("uniform", "quantile"))
         one_of("metric.normalization", self.normalization, ("none", "token", "char", "byte"))
+        one_of("metric.answer_confidence", self.answer_confidence, ANSWER_CONFIDENCES)
         at_least("metric.resamples", self.resamples, 100)
         for key, most in (("n_bins", 10_000), ("resamples", 1_000_000)):  # settings of others must not fill the memory
             if getattr(self, key) > most:

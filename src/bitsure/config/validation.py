@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bitsure.base.dotted_names import import_named
 from bitsure.base.errors import UserError, did_you_mean
 from bitsure.config.quantizers import QuantizerSettings
-from bitsure.config.schema import Config
+from bitsure.config.schema import P_TRUE, SELF_CONSISTENCY, Config
 
 TARGET = "_target_"  # the key of a quantizer's class in its file
 
@@ -90,6 +90,7 @@ def _check_together(config: Config) -> None:
         raise UserError(
             f"task=none calib={config.calib.name}: no task's training split is there to calibrate on. Take calib=c4."
         )
+    _check_answer_confidence(config)
     if config.control.seeds and not config.quant.has_noise_control:
         raise UserError(
             f"control.seeds={config.control.seeds}: quant={config.quant.name} has no noise control of its own. Leave it out."
@@ -107,6 +108,14 @@ def _check_together(config: Config) -> None:
             "scoring.dequantize=false: only checkpoints of quant.backend=gptqmodel run on packed kernels. "
             "Leave it out for this quantizer."
         )
+
+
+def _check_answer_confidence(config: Config) -> None:
+    """Raise UserError if the confidence of written answers would come from what is not asked."""
+    needs = {SELF_CONSISTENCY: (config.task.samples > 0, "task.samples=10"), P_TRUE: (config.task.p_true, "task.p_true=true")}
+    is_asked, setting = needs.get(config.metric.answer_confidence, (True, ""))
+    if not is_asked:
+        raise UserError(f"metric.answer_confidence={config.metric.answer_confidence}: no answer has it. Add {setting}.")
 
 
 def _typed(node: DictConfig, key: str, chosen: str) -> DictConfig:

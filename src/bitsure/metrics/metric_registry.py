@@ -8,6 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bitsure.config.schema import (
+    ANSWER_CONFIDENCES,
+    P_TRUE,
+    SELF_CONSISTENCY,
+    SEQUENCE_PROBABILITY,
+    TOKEN_PROBABILITY,
+)
+from bitsure.metrics.answer_certainty import CERTAINTIES, ENTROPIES, SEMANTIC_ENTROPY, TOKEN_ENTROPY
 from bitsure.metrics.confidence_shift import LOG_ODDS_SHIFT, PROBABILITY_SHIFT
 from bitsure.metrics.conformal import MISCOVERAGE
 from bitsure.metrics.deferral import NAMES
@@ -22,6 +30,7 @@ from bitsure.metrics.metric_names import (
     CONFORMAL_COVERAGE,
     CONFORMAL_SET_SIZE,
     CORRELATION,
+    ECE,
     ECE_IF_CALIBRATED,
     LN_PERPLEXITY_RATIO,
     NEXT_TOKEN,
@@ -131,9 +140,48 @@ ONE_MODEL |= {  # written answers
     "answer_tokens": MetricEntry(
         "Mean number of tokens of a written answer, the one that ended it included.", "tokens", "[1, ∞)"
     ),
-    "token_entropy": MetricEntry(
-        "Mean over written answers of the mean entropy of the distributions that their tokens come from.", NATS, "[0, ln V]"
+    TOKEN_PROBABILITY: MetricEntry("Mean geometric mean of the probabilities of a written answer's tokens.", PROBABILITY, UNIT),
+    SEQUENCE_PROBABILITY: MetricEntry("Mean probability of a whole written answer.", PROBABILITY, UNIT),
+    SELF_CONSISTENCY: MetricEntry(
+        "Mean (s + ½) / (k + 1), s of k answers that are drawn being filtered to the same as the written answer.",
+        PROBABILITY,
+        "(0, 1)",
+        "Wang et al. 2023",
     ),
+    P_TRUE: MetricEntry(
+        "Mean probability of True against False, the model being asked whether its written answer is true.",
+        PROBABILITY,
+        UNIT,
+        "Kadavath et al. 2022",
+    ),
+    TOKEN_ENTROPY: MetricEntry(
+        "Mean over written answers of the mean entropy of the distributions that their tokens come from.",
+        NATS,
+        "[0, ln V]",
+        "Malinin & Gales 2021",
+    ),
+    SEMANTIC_ENTROPY: MetricEntry(
+        "Mean entropy of the groups of k drawn answers that are filtered to the same.",
+        NATS,
+        "[0, ln k]",
+        "Farquhar et al. 2024",
+    ),
+}
+ONE_MODEL |= {  # each way to be sure of a written answer
+    f"{name}/auroc": MetricEntry(
+        f"`auroc` of written answers, the surer by `{name}` first{', less entropy being surer' if name in ENTROPIES else ''}.",
+        RATIO,
+        UNIT,
+        "Hanley & McNeil 1982",
+    )
+    for name in CERTAINTIES
+}
+ONE_MODEL |= {
+    f"{name}/{error}": MetricEntry(
+        f"`{error}` of written answers with `{name}` as their confidence.", ONE_MODEL[error].unit, ONE_MODEL[error].range
+    )
+    for name in ANSWER_CONFIDENCES
+    for error in (ECE, SQUARED_CALIBRATION)
 }
 _TOP = "of the most likely token of running text"
 ONE_MODEL |= {  # texts

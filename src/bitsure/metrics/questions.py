@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from bitsure.base.errors import UserError
 from bitsure.metrics.arrays import BoolArray, FloatArray, IntArray
+from bitsure.metrics.ties import with_ties
 from bitsure.records.record import Records, flat_column, to_table
 
 
@@ -58,6 +59,11 @@ class QuestionSet:
     def confidence(self) -> FloatArray:
         """The largest choice probability max p, in [1/K, 1]."""
         return np.maximum.reduceat(self.p, self.starts[:-1])
+
+    @property
+    def ranked_by(self) -> FloatArray:
+        """What questions are ranked by: the confidence, equal where it differs by rounding alone."""
+        return with_ties(self.confidence)
 
     @cached_property
     def prediction(self) -> IntArray:

@@ -13,7 +13,6 @@ import numpy as np
 from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.metrics.questions import QuestionSet
 from bitsure.metrics.statistic import IntervalKind, Statistic
-from bitsure.metrics.ties import with_ties
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def _sum_of_later(values: FloatArray) -> FloatArray:
 
 def _most_confident_first(questions: QuestionSet) -> tuple[IntArray, IntArray, FloatArray]:
     """Return the order of the questions, the place of each in it, and its error, which equally confident ones share."""
-    falling = -with_ties(questions.confidence)
+    falling = -questions.ranked_by
     order = np.argsort(falling, kind="stable")
     _, place = np.unique(falling[order], return_inverse=True)
     return order, place, _mean_by_place(1 - questions.correct[order], place)
@@ -105,7 +104,7 @@ def _mean_by_place(values: FloatArray, place: IntArray) -> FloatArray:
 
 def _placements(questions: QuestionSet) -> FloatArray:
     """Return the share of the questions of the other kind, right or wrong, that are less confident; ties half."""
-    _, place = np.unique(with_ties(questions.confidence), return_inverse=True)
+    _, place = np.unique(questions.ranked_by, return_inverse=True)
     right = np.bincount(place, questions.correct)
     wrong = np.bincount(place) - right
     below = [(np.cumsum(side) - side / 2) / max(side.sum(), 1) for side in (right, wrong)]

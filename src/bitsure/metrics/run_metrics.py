@@ -48,8 +48,8 @@ NULL_DRAWS = 200  # of the error of a calibrated model
 def measure(records: Records, settings: MetricSettings) -> MetricsByTask:
     """Return every number of one run, as in metrics.json.
 
-    Intervals resample questions, and hold for this checkpoint. Tasks without choices have metrics of their own, and no part in
-    the average over tasks; nor have twins, which ask the questions of another task again.
+    Intervals resample questions, and hold for this checkpoint. Continuations and whole texts have metrics of their own, and no
+    part in the average over tasks; nor have twins, which ask the questions of another task again.
 
     Args:
         records: The run's records, of any number of tasks.
@@ -62,7 +62,7 @@ def measure(records: Records, settings: MetricSettings) -> MetricsByTask:
         if has_choices(rows):
             results[task], estimates[task] = _measure_choices(rows, settings)
         elif is_written(rows):
-            results[task] = _measure_answers(rows, settings)
+            results[task], estimates[task] = _measure_answers(rows, settings)
         else:
             results[task] = _measure_texts(rows, settings)
     for task, pairs in twin_rows(tasks).items():
@@ -103,8 +103,8 @@ def _measure_twins(pairs: TwinRows, settings: MetricSettings) -> dict[str, Measu
     }
 
 
-def _measure_answers(records: pa.Table, settings: MetricSettings) -> dict[str, Measurement]:
-    answers, resampling = answer_set(records), Resampling.of_records(records, settings)
+def _measure_answers(records: pa.Table, settings: MetricSettings) -> tuple[dict[str, Measurement], dict[str, PointEstimate]]:
+    answers, resampling = answer_set(records, settings), Resampling.of_records(records, settings)
     metrics = answer_metrics(answers, settings) | own_metrics(answers, settings)
     estimates = estimate(metrics, answers, resampling.weights, resampling.clusters)
     fold = assign_folds(len(answers), resampling.clusters, settings.seed)
@@ -114,7 +114,7 @@ def _measure_answers(records: pa.Table, settings: MetricSettings) -> dict[str, M
         n = metrics[name].count(answers) if name in metrics else len(answers)
         results[name] = summarize(Measurement, point_estimate, n, resampling, settings.confidence_level)
     _add_calibrated(results, answers, settings)
-    return results
+    return results, estimates
 
 
 def _add_calibrated(results: dict[str, Measurement], questions: QuestionSet, settings: MetricSettings) -> None:

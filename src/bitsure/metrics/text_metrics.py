@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
+from bitsure.config.schema import MetricSettings
 from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.metrics.questions import QuestionSet, question_set
 from bitsure.metrics.statistic import IntervalKind, SumStatistic, mean, proportion
@@ -60,19 +61,19 @@ def text_set(records: pa.Table) -> TextSet:
     return TextSet(flat_column(records, "choice_logprobs")[0], tokens, greedy, words, n_bytes)
 
 
-def answers(records: pa.Table, normalization: str) -> QuestionSet | TextSet:
+def answers(records: pa.Table, settings: MetricSettings) -> QuestionSet | TextSet:
     """Return one task's questions, written answers or texts: in any case they have `correct`, `true_label_prob` and `nll`."""
     is_confident = has_choices(records) or is_written(records)
-    return confident_answers(records, normalization) if is_confident else text_set(records)
+    return confident_answers(records, settings) if is_confident else text_set(records)
 
 
-def confident_answers(records: pa.Table, normalization: str) -> QuestionSet:
+def confident_answers(records: pa.Table, settings: MetricSettings) -> QuestionSet:
     """Return one task's questions with choices, or written answers: they have a confidence.
 
     Raises:
-        UserError: As `question_set`.
+        UserError: As `question_set` and `answer_set`.
     """
-    return answer_set(records) if is_written(records) else question_set(records, normalization)
+    return answer_set(records, settings) if is_written(records) else question_set(records, settings.normalization)
 
 
 def text_metrics(texts: TextSet) -> dict[str, SumStatistic[TextSet]]:

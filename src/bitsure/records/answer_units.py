@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from bitsure.records.generations import ADDED_LATER, GENERATIONS_SCHEMA
 from bitsure.records.record import SCHEMA
 
 ANSWER_UNITS_SCHEMA = pa.schema(
@@ -16,7 +18,9 @@ ANSWER_UNITS_SCHEMA = pa.schema(
         ("target", pa.string()),  # the right answer
         ("correct", pa.bool_()),  # whether it is right
         ("ended", pa.string()),  # why it ended
-        ("mean_entropy", pa.float64()),  # of the tokens' distributions, nats
+        *(GENERATIONS_SCHEMA.field(name) for name in ADDED_LATER[1:]),  # how sure the model is
+        ("answer_tokens", pa.list_(pa.int32())),
+        ("margins", pa.list_(pa.float64())),  # of each token's distribution: its largest probability less its second largest
     ]
 )
 ANSWER = "answer"  # what stands for the only choice: two models' texts differ, and are answers to the same question
@@ -40,21 +44,30 @@ def answer_units(generations: pa.Table) -> pa.Table:
     ones = pa.array(np.arange(n + 1), pa.int32())
     lengths = pc.list_value_length(rows["tokens"]).to_numpy()
     starts = np.cumsum(lengths) - lengths
-    logprobs, entropies = (pc.list_flatten(rows[name]).to_numpy().astype(float) for name in ("token_logprobs", "entropies"))
-    tokens = pa.ListArray.from_arrays(pa.array(np.append(starts, len(logprobs)), pa.int32()), pa.array(logprobs, pa.float32()))
+    logprobs, probabilities = (rows[name].combine_chunks().flatten() for name in ("token_logprobs", "top_logprobs"))
+    offsets = pa.array(np.append(starts, len(logprobs)), pa.int32())
+    tokens = pa.ListArray.from_arrays(offsets, logprobs.cast(pa.float32()))
     columns = {name: rows[name] for name in rows.column_names if name in ANSWER_UNITS_SCHEMA.names} | {
         "choices": [[ANSWER]] * n,
         "gold": [[0]] * n,
-        "choice_logprobs": pa.ListArray.from_arrays(ones, np.add.reduceat(logprobs, starts)),
+        "choice_logprobs": pa.ListArray.from_arrays(ones, rows["answer_logprob"].combine_chunks()),
         "choice_tokens": pa.ListArray.from_arrays(ones, pa.array(lengths, pa.int32())),
         "choice_greedy": pa.ListArray.from_arrays(ones, rows["correct"].combine_chunks()),
         "token_logprobs": pa.ListArray.from_arrays(ones, tokens),
         "words": pa.nulls(n, pa.int64()),
         "bytes": pa.nulls(n, pa.int64()),
         "answer": rows["text"],
-        "mean_entropy": np.add.reduceat(entropies, starts) / lengths,
+        "answer_tokens": rows["tokens"],
+        "margins": pa.ListArray.from_arrays(offsets, _margins(probabilities)),
     }
     return pa.table({name: columns[name] for name in ANSWER_UNITS_SCHEMA.names}).cast(ANSWER_UNITS_SCHEMA)
+
+
+def _margins(top_logprobs: pa.ListArray) -> NDArray[np.float64]:
+    """Return the largest probability less the second largest of each distribution, shape (tokens,)."""
+    first, second = (np.exp(pc.list_element(pc.list_slice(top_logprobs, 0, 2, return_fixed_size_list=True), k)) for k in (0, 1))
+    margins: NDArray[np.float64] = first - second
+    return margins
 
 
 def is_written(records: pa.Table) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 
 import pyarrow as pa
 
+from bitsure.records.answer_confidences import with_confidences
 from bitsure.records.table_file import TableFile
 
 SCORE = pa.struct([("filter", pa.string()), ("metric", pa.string()), ("value", pa.float64())])
@@ -35,8 +36,17 @@ GENERATIONS_SCHEMA = pa.schema(
         ("entropies", pa.list_(pa.float32())),  # of that distribution, nats
         ("top_tokens", pa.list_(pa.list_(pa.int32()))),  # the likeliest, the likeliest first
         ("top_logprobs", pa.list_(pa.list_(pa.float32()))),  # nats
+        ("is_drawn", pa.bool_()),  # whether task.samples drew it; the first sample's confidences follow
+        ("answer_logprob", pa.float64()),  # of the whole answer, nats, ≤ 0
+        ("token_probability", pa.float64()),  # the geometric mean of its tokens' probabilities, in (0, 1]
+        ("token_entropy", pa.float64()),  # the mean of `entropies`, nats, in [0, ln vocabulary]
+        ("answers_drawn", pa.int32()),  # how many answers task.samples drew of the question
+        ("self_consistency", pa.float64()),  # the share of them whose `filtered` is this one's, in [0, 1]; null of none
+        ("semantic_entropy", pa.float64()),  # of their groups by `filtered`, nats, in [0, ln answers_drawn]; null of none
+        ("p_true", pa.float64()),  # the model's probability that its answer is true, in [0, 1]; null unless task.p_true
     ]
 )
+ADDED_LATER = tuple(GENERATIONS_SCHEMA.names[GENERATIONS_SCHEMA.get_field_index("is_drawn") :])
 
 
 class HarnessScore(TypedDict):
@@ -72,14 +82,16 @@ class WrittenAnswer:
     entropies: list[float]
     top_tokens: list[list[int]]
     top_logprobs: list[list[float]]
+    is_drawn: bool = False
+    p_true: float | None = None
 
 
 def generations_table(answers: Sequence[WrittenAnswer]) -> pa.Table:
-    """Return answers as a table under GENERATIONS_SCHEMA."""
-    return pa.Table.from_pylist([vars(answer) for answer in answers], GENERATIONS_SCHEMA)
+    """Return answers, with the confidences that follow from them, as a table under GENERATIONS_SCHEMA."""
+    return with_confidences(pa.Table.from_pylist([vars(answer) for answer in answers], GENERATIONS_SCHEMA))
 
 
-GENERATIONS_TABLE = TableFile("written answers", GENERATIONS_SCHEMA)
+GENERATIONS_TABLE = TableFile("written answers", GENERATIONS_SCHEMA, ADDED_LATER)
 
 
 def read_generations(path: Path) -> tuple[pa.Table, dict[str, Any]]:
@@ -91,4 +103,7 @@ def read_generations(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     Raises:
         UserError: As `TableFile.read`.
     """
-    return GENERATIONS_TABLE.read(path) if path.is_file() else (GENERATIONS_SCHEMA.empty_table(), {})
+    if not path.is_file():
+        return GENERATIONS_SCHEMA.empty_table(), {}
+    table, made_from = GENERATIONS_TABLE.read(path)
+    return with_confidences(table), made_from

@@ -73,7 +73,7 @@ def draw(
     before = by_task(baseline) if baseline is not None else {}
     for task, own in by_task(records).items():
         if has_choices(own) or is_written(own):
-            models = _models(own, before.get(task), baseline is not None, metric.normalization)
+            models = _models(own, before.get(task), baseline is not None, metric)
             add("reliability", task, reliability_chart(task, models, metric))
             add("risk_coverage", task, risk_coverage_chart(task, models))
         elif has_tokens(own):
@@ -91,10 +91,10 @@ def draw(
     return pictures
 
 
-def _models(own: pa.Table, before: pa.Table | None, is_quantized: bool, normalization: str) -> Models:
+def _models(own: pa.Table, before: pa.Table | None, is_quantized: bool, metric: MetricSettings) -> Models:
     """Return the models to draw, full precision first."""
-    models = {"full precision": confident_answers(before, normalization)} if before is not None else {}
-    return models | {"quantized" if is_quantized else "full precision": confident_answers(own, normalization)}
+    models = {"full precision": confident_answers(before, metric)} if before is not None else {}
+    return models | {"quantized" if is_quantized else "full precision": confident_answers(own, metric)}
 
 
 def reliability_chart(

@@ -62,7 +62,7 @@ def _compute(
         baseline_metrics = measure(baseline, metric)
         judged = judge(comparison, margins, metric, about.noise_scale)
         joined = join(baseline, records)
-        changed_most = samples.most_changed(joined, about.prompts or {}, metric.normalization)
+        changed_most = samples.most_changed(joined, about.prompts or {}, metric)
         changed = answer_changes(joined, metric)
     return Report(
         metrics=measured,

@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bitsure.base.plain_text import ending
+from bitsure.config.schema import MetricSettings
 from bitsure.metrics.questions import question_set
 from bitsure.metrics.text_metrics import answers
 from bitsure.metrics.written_answers import answer_set
@@ -55,19 +56,21 @@ class ChangedQuestion:
         return self.after - self.before
 
 
-def most_changed(joined: Join, prompts: Mapping[tuple[str, int], str], normalization: str) -> dict[str, list[ChangedQuestion]]:
+def most_changed(
+    joined: Join, prompts: Mapping[tuple[str, int], str], metric: MetricSettings
+) -> dict[str, list[ChangedQuestion]]:
     """Return task → the questions whose right answer gained or lost most probability.
 
     Args:
         joined: The questions of both runs; whole texts, which have no right answer, are left out.
         prompts: (task, doc_id) → prompt.
-        normalization: What choices' log-probabilities are divided by.
+        metric: How records become numbers.
     """
     baseline, changed = by_task(joined.baseline), {}
     for task, quantized in by_task(joined.quantized).items():
         if is_text(quantized):
             continue
-        full, low_bit = (answers(rows, normalization) for rows in (baseline[task], quantized))
+        full, low_bit = (answers(rows, metric) for rows in (baseline[task], quantized))
         before, after = full.true_label_prob, low_bit.true_label_prob
         has_outcome = has_choices(quantized) or is_written(quantized)
         places = np.argsort(-np.abs(after - before), kind="stable")[:SHOWN]
@@ -81,15 +84,16 @@ def most_changed(joined: Join, prompts: Mapping[tuple[str, int], str], normaliza
                 outcome=f"{OUTCOMES[int(full.correct[i])]} → {OUTCOMES[int(low_bit.correct[i])]}" if has_outcome else "",
                 choices=choices,
             )
-            for i, record, choices in zip(places, to_records(rows[1]), _choices(*rows, normalization), strict=True)
+            for i, record, choices in zip(places, to_records(rows[1]), _choices(*rows, metric), strict=True)
         ]
     return changed
 
 
-def _written(baseline: pa.Table, quantized: pa.Table) -> list[list[ShownChoice]]:
+def _written(baseline: pa.Table, quantized: pa.Table, metric: MetricSettings) -> list[list[ShownChoice]]:
     """Return what both models wrote, each answer once."""
     sides = [
-        (rows["answer"].to_pylist(), rows["correct"].to_pylist(), answer_set(rows).confidence) for rows in (baseline, quantized)
+        (rows["answer"].to_pylist(), rows["correct"].to_pylist(), answer_set(rows, metric).confidence)
+        for rows in (baseline, quantized)
     ]
     shown = []
     for (was, was_right, c), (now, now_right, d) in zip(*(zip(*side, strict=True) for side in sides), strict=True):
@@ -102,18 +106,18 @@ def _written(baseline: pa.Table, quantized: pa.Table) -> list[list[ShownChoice]]
     return shown
 
 
-def _choices(baseline: pa.Table, quantized: pa.Table, normalization: str) -> list[list[ShownChoice]]:
+def _choices(baseline: pa.Table, quantized: pa.Table, metric: MetricSettings) -> list[list[ShownChoice]]:
     """Return the choices of each question; a continuation is the only, right one."""
     if is_written(quantized):
-        return _written(baseline, quantized)
+        return _written(baseline, quantized, metric)
     records = to_records(quantized)
     if not has_choices(quantized):
-        before, after = (answers(rows, normalization).true_label_prob for rows in (baseline, quantized))
+        before, after = (answers(rows, metric).true_label_prob for rows in (baseline, quantized))
         return [
             [ShownChoice(record.choices[0][:LONGEST], True, float(was), float(now))]
             for record, was, now in zip(records, before, after, strict=True)
         ]
-    full, low_bit = question_set(baseline, normalization), question_set(quantized, normalization)
+    full, low_bit = (question_set(rows, metric.normalization) for rows in (baseline, quantized))
     starts = full.starts[:-1].tolist()
     return [_shown(record, full.p[first:], low_bit.p[first:]) for record, first in zip(records, starts, strict=True)]
 

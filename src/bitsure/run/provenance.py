@@ -72,7 +72,7 @@ def with_settings(origin: Provenance, prepared: PreparedRun, metric: MetricSetti
             "weights": prepared.weights,
             "calib_text": text and text.name,
             "calib_data": getattr(text, "origin", None),
-            "asked": questions.prompt_settings,
+            "asked": questions.prompt_settings | {name: getattr(questions.task, name) for name in ("samples", "p_true")},
             "own_tasks": questions.own_tasks,
             "own_task_files": {str(file.resolve()): hash_file(file) for file in questions.own_files} or None,
         }

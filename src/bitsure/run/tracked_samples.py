@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bitsure.base.plain_text import ending
+from bitsure.config.schema import MetricSettings
 from bitsure.metrics.questions import question_set
 from bitsure.metrics.text_metrics import answers, confident_answers, text_set
 from bitsure.records.answer_units import is_written
@@ -50,7 +51,7 @@ class Answers:
     probabilities: list[str | None]
 
 
-def sample_rows(records: Records, baseline: Records | None, normalization: str, prompts: Prompts) -> list[list[Any]]:
+def sample_rows(records: Records, baseline: Records | None, metric: MetricSettings, prompts: Prompts) -> list[list[Any]]:
     """Return a row under SAMPLE_COLUMNS for each question, at most MOST_ROWS in all.
 
     Each task has as many rows as another. Where it has more questions, those whose prediction flipped come first, then those
@@ -60,7 +61,7 @@ def sample_rows(records: Records, baseline: Records | None, normalization: str, 
     Args:
         records: The run's records.
         baseline: The same questions in full precision; None if the run is full precision itself.
-        normalization: What choices' log-probabilities are divided by.
+        metric: How records become numbers.
         prompts: The prompts, as far as they are known.
     """
     if baseline is None:
@@ -71,46 +72,46 @@ def sample_rows(records: Records, baseline: Records | None, normalization: str, 
         pairs = {task: (before[task], rows) for task, rows in by_task(joined.quantized).items()}
     pairs = {task: pair for task, pair in pairs.items() if not is_text(pair[0])}
     most = MOST_ROWS // max(len(pairs), 1)
-    return [row for before, after in pairs.values() for row in _rows(before, after, normalization, prompts, most)]
+    return [row for before, after in pairs.values() for row in _rows(before, after, metric, prompts, most)]
 
 
-def _rows(before: pa.Table, after: pa.Table | None, normalization: str, prompts: Prompts, most: int) -> list[list[Any]]:
+def _rows(before: pa.Table, after: pa.Table | None, metric: MetricSettings, prompts: Prompts, most: int) -> list[list[Any]]:
     """Return the rows of a task; before: in full precision, after: quantized."""
-    places = np.arange(min(len(before), most)) if after is None else _most_changed(before, after, normalization, most)
+    places = np.arange(min(len(before), most)) if after is None else _most_changed(before, after, metric, most)
     records = to_records(before.take(places))
     if is_written(before):
         targets = before["target"].take(places).to_pylist()
         records = [replace(record, choices=[target]) for record, target in zip(records, targets, strict=True)]
-    full = _answers(before.take(places), records, normalization)
-    quantized = _answers(after.take(places), records, normalization) if after is not None else None
+    full = _answers(before.take(places), records, metric)
+    quantized = _answers(after.take(places), records, metric) if after is not None else None
     return [_row(i, record, full, quantized, prompts) for i, record in enumerate(records)]
 
 
-def _most_changed(before: pa.Table, after: pa.Table, normalization: str, most: int) -> NDArray[np.int64]:
+def _most_changed(before: pa.Table, after: pa.Table, metric: MetricSettings, most: int) -> NDArray[np.int64]:
     """Return the places of the questions that are shown, in the order of the records."""
     if len(before) <= most:
         return np.arange(len(before))
-    flipped = _predicted(before, normalization) != _predicted(after, normalization)
-    was, now = (answers(rows, normalization).true_label_prob for rows in (before, after))
+    flipped = _predicted(before, metric) != _predicted(after, metric)
+    was, now = (answers(rows, metric).true_label_prob for rows in (before, after))
     return np.sort(np.lexsort((-np.abs(now - was), ~flipped))[:most])
 
 
-def _predicted(rows: pa.Table, normalization: str) -> NDArray[np.generic]:
+def _predicted(rows: pa.Table, metric: MetricSettings) -> NDArray[np.generic]:
     """Return each question's predicted choice, by its index, or written answer; or whether its continuation is right."""
     if is_written(rows):
         return np.array(rows["filtered"].to_pylist(), dtype=object)
-    return question_set(rows, normalization).prediction if has_choices(rows) else text_set(rows).correct
+    return question_set(rows, metric.normalization).prediction if has_choices(rows) else text_set(rows).correct
 
 
-def _answers(rows: pa.Table, records: list[Record], normalization: str) -> Answers:
-    measured, predicted = answers(rows, normalization), _predicted(rows, normalization).tolist()
+def _answers(rows: pa.Table, records: list[Record], metric: MetricSettings) -> Answers:
+    measured, predicted = answers(rows, metric), _predicted(rows, metric).tolist()
     predictions: list[str | None] = [None] * len(records)
     confidence: list[float | None] = [None] * len(records)
     probabilities: list[str | None] = [None] * len(records)
     if is_written(rows):
-        predictions, confidence = rows["answer"].to_pylist(), confident_answers(rows, normalization).confidence.tolist()
+        predictions, confidence = rows["answer"].to_pylist(), confident_answers(rows, metric).confidence.tolist()
     elif has_choices(rows):
-        questions = question_set(rows, normalization)
+        questions = question_set(rows, metric.normalization)
         ends = zip(questions.starts[:-1].tolist(), questions.starts[1:].tolist(), strict=True)
         predictions = [record.choices[k] for record, k in zip(records, predicted, strict=True)]
         confidence = questions.confidence.tolist()

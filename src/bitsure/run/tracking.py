@@ -75,7 +75,7 @@ class Tracker:
         facts = fact_values(about.quantization, results.costs, model)
         values, charts = _selected([facts, *mean_values(report, list(results.metric.own))], report)
         numbers = number_rows(report)
-        samples = sample_rows(results.records, results.baseline, results.metric.normalization, about.prompts or {})
+        samples = sample_rows(results.records, results.baseline, results.metric, about.prompts or {})
         with self._session.guarded():
             import wandb
 

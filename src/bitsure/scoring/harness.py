@@ -85,7 +85,7 @@ class _Results(Collector):
 
     def add_written(self, kind: TaskKind, name: str, task: HarnessTask, samples: Sequence[Sample]) -> None:
         """Make the written answers of a task."""
-        self.answers.extend(written_answers(name, samples, self._lm.written))
+        self.answers.extend(written_answers(name, task, samples, self._lm.written))
         self.answer_prompts.extend(map(kind.prompt, of_first_filter(samples)))
 
 
@@ -103,7 +103,7 @@ def ask_questions(
     Returns:
         Task → what the harness logs of each question, once for each of the task's filters.
     """
-    lm.begin(journals, task.seed)
+    lm.begin(journals, task)
     with repeatable_draws(loaded.tasks.values(), task.seed):
         results = evaluate(
             lm,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.models.huggingface import HFLM
 
 from bitsure.base.errors import UserError
+from bitsure.config.schema import TaskSettings
 from bitsure.scoring.engine import Engine
-from bitsure.scoring.generation.harness_requests import RequestReader, warn_of_cut
+from bitsure.scoring.generation.harness_requests import RequestReader, place_of
 from bitsure.scoring.generation.judged_answers import AnswerText
 from bitsure.scoring.generation.text_generator import AnswerJournal, TextGenerator
+from bitsure.scoring.generation.truth_question import probabilities_of_true, truth_requests
 from bitsure.scoring.journal import Journal
 from bitsure.scoring.prompting import with_bos, with_chat_template
 from bitsure.scoring.requests import Request, Scored
@@ -60,7 +62,7 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
         """The answers by task and question."""
         self._advance = advance
         self._journals: Journals | None = None
-        self._seed = 0
+        self._task: TaskSettings | None = None
         self._instances: Sequence[Instance] = ()
 
     @property
@@ -68,16 +70,16 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
         """Tokens that were run so far, padding counted."""
         return self.engine.tokens + (self.generator.tokens if self.generator else 0)
 
-    def begin(self, journals: Journals | None, seed: int) -> None:
+    def begin(self, journals: Journals | None, task: TaskSettings) -> None:
         """Forget all results.
 
         Args:
             journals: Have earlier results and receive new ones; None keeps none.
-            seed: Of answers that are drawn.
+            task: What else is asked of answers that are written, and the seed of those that are drawn.
         """
         self.scored.clear()
         self.written.clear()
-        self._journals, self._seed = journals, seed
+        self._journals, self._task = journals, task
 
     @property
     def _scored_journal(self) -> Journal | None:
@@ -110,7 +112,7 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
         scored = iter(
             self.engine.score(
                 [window for text_windows in windows for window in text_windows],
-                lambda i: f"{_place(requests[owner[i]])}, a window of its text",
+                lambda i: f"{place_of(requests[owner[i]])}, a window of its text",
                 _in_proportion(self._advance, len(texts), len(owner)),
                 self._scored_journal,
             )
@@ -123,33 +125,43 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[str]:
         """Return the answer to each request, up to its stop sequence: the texts that HFLM returns."""
-        assert self.generator is not None, "this model writes no answers"
+        assert self.generator is not None and self._task is not None, "this model writes no answers"
         reader = RequestReader(
             self._prompt_tokens,
             self.max_length,
             self.max_gen_toks,
             self.tok_decode([self.eot_token_id], skip_special_tokens=False) if self.eot_token_id is not None else None,
-            self._seed,
+            self._task.seed,
         )
-        samples: dict[tuple[str, int, int], int] = {}  # question, and request of it → how often it was asked
-        asked = []
-        for request in requests:
-            place = request.task_name, request.doc_id, request.idx
-            samples[place] = samples.get(place, -1) + 1
-            prompt, gen_kwargs = request.args[:2]
-            asked.append(reader.read(prompt, gen_kwargs, samples[place]))
-        warn_of_cut(asked, lambda i: _place(requests[i]))
+        asked = reader.read_all(requests, self._task.samples)
         generations = self.generator.generate(
-            [answer.request for answer in asked],
-            lambda i: _place(requests[i]),
+            [answer.request for _, answer in asked],
+            lambda i: place_of(asked[i][0]),
             self._advance,
             None if self._journals is None else self._journals.written,
         )
-        texts = []
-        for request, answer, generation in zip(requests, asked, generations, strict=True):
-            texts.append(answer.text(generation, self.tok_decode))
-            self.written.setdefault((request.task_name, request.doc_id), []).append(AnswerText(answer, generation, texts[-1]))
-        return texts
+        texts: list[str] = []
+        for (request, answer), generation in zip(asked, generations, strict=True):
+            text = AnswerText(answer, generation, answer.text(generation, self.tok_decode), len(texts) >= len(requests))
+            self.written.setdefault((request.task_name, request.doc_id), []).append(text)
+            texts.append(text.text)
+        if self._task.p_true:
+            self._ask_whether_true({(request.task_name, request.doc_id): request for request in requests})
+        return texts[: len(requests)]
+
+    def _ask_whether_true(self, questions: Mapping[tuple[str, int], Instance]) -> None:
+        """Ask of the first answer to each question whether it is true."""
+        firsts = [(self.written[place], request) for place, request in questions.items()]
+        texts = truth_requests((request.args[0], answers[0].text) for answers, request in firsts)
+        scored = self.engine.score(
+            [self._encode_pair(*text) for text in texts],
+            lambda i: f"{place_of(firsts[i // 2][1])}, whether its answer is true",
+            self._advance,
+            self._scored_journal,
+        )
+        probabilities = probabilities_of_true([reply.logprob for reply in scored])
+        for (answers, _), p_true in zip(firsts, probabilities, strict=True):
+            answers[0] = replace(answers[0], p_true=p_true)
 
     def _prompt_tokens(self, prompt: str) -> list[int]:
         """Return the tokens of a prompt as HFLM gives them to a model that writes; BOS or EOS where there are none."""
@@ -168,7 +180,7 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
         """Raise UserError for a request that no token of its own and no BOS or EOS stands before."""
         if self.prefix_token_id is None and (request := next(iter(without_context), None)):
             raise UserError(
-                f"{_place(request)}: nothing stands before the text that is scored, and this model's tokenizer has neither "
+                f"{place_of(request)}: nothing stands before the text that is scored, and this model's tokenizer has neither "
                 "BOS nor EOS to begin with. Leave the task out, or name one of them in tokenizer_config.json."
             )
 
@@ -192,11 +204,7 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
     def _name(self, i: int) -> str:
         if not self._instances:
             return f"request {i}"
-        return f"{_place(self._instances[i])}, choice {self._instances[i].idx}"
-
-
-def _place(instance: Instance) -> str:
-    return f"task {instance.task_name}, question {instance.doc_id}"
+        return f"{place_of(self._instances[i])}, choice {self._instances[i].idx}"
 
 
 def _in_proportion(advance: Callable[[int], None], total: int, parts: int) -> Callable[[int], None]:

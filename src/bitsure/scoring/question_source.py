@@ -12,6 +12,7 @@ from bitsure.base.store import hash_files
 from bitsure.config.derived_tasks import derivation_of
 from bitsure.config.schema import TaskSettings
 from bitsure.records.joining import IDENTITY
+from bitsure.scoring.generation.truth_question import TRUTH_QUESTION
 
 FEW_SHOTS = 1  # one more whenever our code would put other examples before the same questions
 DERIVED = 1  # one more whenever our code would make other questions of a derived name such as arc_easy@typos
@@ -50,6 +51,10 @@ class QuestionSource:
             key["few_shots"] = {"version": FEW_SHOTS, "exclude_question": self.task.exclude_question}
         if derivation_of(name):
             key["derived"] = DERIVED
+        if self.task.samples:
+            key["samples"] = self.task.samples
+        if self.task.p_true:
+            key["p_true"] = TRUTH_QUESTION
         return key
 
 

@@ -43,7 +43,9 @@ class LoadedTasks:
 
     def count_requests(self, settings: TaskSettings) -> int:
         """Return how many choices, continuations and texts are scored."""
-        return sum(kind_of(task).n_requests(task, doc) for task in self.tasks.values() for doc in _asked(task, settings))
+        return sum(
+            kind_of(task).n_requests(task, doc, settings) for task in self.tasks.values() for doc in _asked(task, settings)
+        )
 
     def estimate_size(self, settings: TaskSettings) -> tuple[int, int]:
         """Return the number of questions, and about how many characters they and their choices have."""

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 from typing_extensions import override
 
 from bitsure.base.errors import UserError
+from bitsure.config.schema import TaskSettings
 from bitsure.records.record import Record
 from bitsure.tasks.gold import choices_of, is_truthfulqa_mc2, read_lists_of_texts, right_choices
 from bitsure.tasks.protocols import Document, HarnessTask, Sample
@@ -71,7 +72,7 @@ class TaskKind(ABC):
         """Return what stands before the first choice."""
         return str(sample["arguments"][0][0])
 
-    def n_requests(self, task: HarnessTask, doc: Document) -> int:
+    def n_requests(self, task: HarnessTask, doc: Document, settings: TaskSettings) -> int:
         """Return how many choices, continuations or texts are scored of a document."""
         return 1
 
@@ -149,7 +150,7 @@ class MultipleChoice(ScoredKind):
             read_lists_of_texts(name, task)
 
     @override
-    def n_requests(self, task: HarnessTask, doc: Document) -> int:
+    def n_requests(self, task: HarnessTask, doc: Document, settings: TaskSettings) -> int:
         return len(task.doc_to_choice(doc))
 
     @override
@@ -228,8 +229,8 @@ class FreeText(TaskKind):
         collector.add_written(self, name, task, samples)
 
     @override
-    def n_requests(self, task: HarnessTask, doc: Document) -> int:
-        return int(task.get_config("repeats") or 1)
+    def n_requests(self, task: HarnessTask, doc: Document, settings: TaskSettings) -> int:
+        return int(task.get_config("repeats") or 1) + settings.samples + 2 * settings.p_true
 
     @override
     def answered_text(self, name: str, task: HarnessTask, doc: Document) -> str:

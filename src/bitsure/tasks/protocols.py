@@ -51,6 +51,8 @@ class HarnessTask(Protocol):
     """How examples are written, and the split that they come from."""
     sampler: Any
     """Draws the examples; a `Sampler`."""
+    _filters: Sequence[Any]
+    """The harness's filters of answers, each with a name."""
     dataset: Mapping[str, Any]
     """Split → its documents."""
 

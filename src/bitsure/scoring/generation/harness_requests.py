@@ -12,8 +12,12 @@ from typing import Any
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 
 from bitsure.scoring.generation.generation_request import Generation, GenerationRequest
+from bitsure.tasks.protocols import Instance
 
 log = logging.getLogger(__name__)
+
+OWN_DISTRIBUTION = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+"""Settings that draw tokens from the model's own distribution."""
 
 
 @dataclass(frozen=True)
@@ -75,16 +79,37 @@ class RequestReader:
         seed = _seed(self.seed, prompt, sample) if settings.get("do_sample") else 0
         return AskedAnswer(GenerationRequest(kept, new, stop, settings, seed), len(tokens) - len(kept))
 
+    def read_all(self, instances: Sequence[Instance], samples: int) -> list[tuple[Instance, AskedAnswer]]:
+        """Return each of the harness's requests, and then those for further answers, drawn from the model's own distribution.
 
-def warn_of_cut(asked: Sequence[AskedAnswer], place: Callable[[int], str]) -> None:
-    """Say how many prompts lost their beginning; `place` names one, given its position."""
-    if cut := [i for i, answer in enumerate(asked) if answer.prompt_tokens_cut]:
-        log.warning(
-            "%d of %d prompts, the first of them %s, left no room for their answers in the context and lost their beginning",
-            len(cut),
-            len(asked),
-            place(cut[0]),
-        )
+        Args:
+            instances: The harness's requests, of which several may be for answers to one question.
+            samples: How many further answers each question gets.
+        """
+        times: dict[tuple[str, int], int] = {}  # question → how often it was asked so far
+        asked, drawn = [], []
+        for instance in instances:
+            place, (prompt, gen_kwargs) = (instance.task_name, instance.doc_id), instance.args[:2]
+            asked.append((instance, self.read(prompt, gen_kwargs, times.setdefault(place, 0))))
+            times[place] += 1
+        for instance in {(instance.task_name, instance.doc_id): instance for instance in instances}.values():
+            prompt, gen_kwargs = instance.args[:2]
+            first = times[instance.task_name, instance.doc_id]
+            own = {**gen_kwargs, **OWN_DISTRIBUTION}
+            drawn += [(instance, self.read(prompt, own, sample)) for sample in range(first, first + samples)]
+        if cut := [instance for instance, answer in asked if answer.prompt_tokens_cut]:
+            log.warning(
+                "%d of %d prompts, the first of them %s, left no room for answers in the context and lost their beginning",
+                len(cut),
+                len(asked),
+                place_of(cut[0]),
+            )
+        return asked + drawn
+
+
+def place_of(instance: Instance) -> str:
+    """Return what to call a request of the harness in messages."""
+    return f"task {instance.task_name}, question {instance.doc_id}"
 
 
 def _seed(seed: int, prompt: str, sample: int) -> int:

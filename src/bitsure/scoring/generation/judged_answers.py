@@ -12,7 +12,8 @@ from bitsure.records.generations import HarnessScore, WrittenAnswer
 from bitsure.records.record import cluster_of
 from bitsure.scoring.generation.generation_request import Generation
 from bitsure.scoring.generation.harness_requests import AskedAnswer
-from bitsure.tasks.protocols import Sample
+from bitsure.tasks.answer_filters import filter_each
+from bitsure.tasks.protocols import HarnessTask, Sample
 
 RIGHT = 0.5  # of a metric between 0 and 1, such as F1, from which on an answer counts as right
 
@@ -24,24 +25,30 @@ class AnswerText:
     asked: AskedAnswer
     generation: Generation
     text: str
+    is_drawn: bool
+    """Whether it was drawn beside the answers that the harness asks for."""
+    p_true: float | None = None
+    """The probability that the model gives to its being true; None if it was not asked."""
 
     @property
     def columns(self) -> dict[str, Any]:
         """What `WrittenAnswer` has of the answer itself."""
         cut = self.asked.prompt_tokens_cut
         read = {"prompt_tokens": len(self.asked.request.prompt), "prompt_tokens_cut": cut, "text": self.text}
-        return read | vars(self.generation)
+        return read | vars(self.generation) | {"is_drawn": self.is_drawn, "p_true": self.p_true}
 
 
 def written_answers(
-    name: str, samples: Sequence[Sample], written: Mapping[tuple[str, int], Sequence[AnswerText]]
+    name: str, task: HarnessTask, samples: Sequence[Sample], written: Mapping[tuple[str, int], Sequence[AnswerText]]
 ) -> list[WrittenAnswer]:
     """Return a task's answers, sample after sample of each question.
 
-    Of several samples the first has what the harness made of all of them.
+    Of several samples the first has what the harness made of all of them. Those that are drawn beside are filtered each by
+    itself, as the judged answer is.
 
     Args:
-        name: The task.
+        name: The task's name.
+        task: The task.
         samples: The harness's samples, each question once for each of the task's filters.
         written: (task, question's number) → its answers.
 
@@ -55,8 +62,12 @@ def written_answers(
     for sample in samples:
         by_question.setdefault(sample["doc_id"], []).extend(_scores(sample))
     metric, filter_name = _judging_metric(name, by_filter)
+    judged = by_filter[filter_name]
+    drawn = [(sample, answer.text) for sample in judged for answer in written[name, sample["doc_id"]] if answer.is_drawn]
+    filtered = iter(filter_each(task, filter_name, [sample["doc"] for sample, _ in drawn], [text for _, text in drawn]))
     rows = []
-    for sample in by_filter[filter_name]:
+    for sample in judged:
+        harness_answer = str(sample["filtered_resps"][0])
         for k, answer in enumerate(written[name, sample["doc_id"]]):
             first = k == 0
             rows.append(
@@ -68,7 +79,7 @@ def written_answers(
                     prompt_hash=sample["prompt_hash"],
                     target_hash=sample["target_hash"],
                     cluster=cluster_of(sample["doc"], sample["prompt_hash"]),
-                    filtered=str(sample["filtered_resps"][0]) if first else None,
+                    filtered=harness_answer if first else next(filtered) if answer.is_drawn else None,
                     target=str(sample["target"]),
                     correct=float(sample[metric]) >= RIGHT if first else None,
                     correct_by=f"{metric},{filter_name}",
