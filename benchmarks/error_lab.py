@@ -8,6 +8,7 @@ left is the centred error.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,10 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+from bitsure.base.files import atomic_path, write_text
 from bitsure.hub.data_sets import data_sets_from
 from bitsure.models.load import load_model
 from bitsure.tasks.task_names import task_manager
@@ -30,6 +33,7 @@ READ_BY = {"q_proj": "q_proj", "k_proj": "q_proj", "v_proj": "q_proj", "up_proj"
 RTN = {"bits": 4, "group_size": 128, "symmetric": True}
 KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
+T = TypeVar("T")
 Moments = dict[str, tuple[torch.Tensor, torch.Tensor]]  # layer whose input it is → H (in, in), μ (in,)
 Matrices = dict[str, torch.Tensor]
 Requests = list[tuple[list[int], list[int]]]  # context and continuation, token ids
@@ -61,21 +65,21 @@ class Lab:
         self.work: Path = given.work
         self.work.mkdir(parents=True, exist_ok=True)
         self.model, self.tokenizer = load_model(given.model, "float32", "cpu")
-        self.kinds = tuple(given.kinds)
-        self.layers = {name: layer for name, layer in self.model.named_modules() if kind(name) in self.kinds}
-        if given.spread:
-            for layer in self.layers.values():
+        self.layers = {name: layer for name, layer in self.model.named_modules() if kind(name) in KINDS}
+        for name, layer in self.layers.items():
+            if given.spread and kind(name) == "v_proj":
                 layer.weight.data = spread(layer.weight.data)
         self.original = {name: layer.weight.detach().clone() for name, layer in self.layers.items()}
         texts = [json.loads(line)["text"] for line in given.text.read_text(encoding="utf-8").splitlines()]
         self.windows = cut(texts, self.tokenizer)
         self.held_out, self.windows = self.windows[: given.held_out], self.windows[HELD_OUT:]
-        self.requests, self.gold, self.question_ids = questions(given, self.tokenizer)
+        self.requests, self.gold = questions(given, self.tokenizer)
         self.short = [torch.tensor(context + choice) for context, choice in self.requests[0 : 2 * given.read : 2]]
         self.first = self.windows[:, :1]  # what stands first in a text: its state depends on nothing else
-        self.full_text = self.log_probabilities(list(self.held_out))
-        self.full_short = self.log_probabilities(self.short)
-        self.full_choices = self.choices()
+        self.full_text, self.full_short, self.full_choices = kept(
+            self.work / "full.pt",
+            lambda: (self.log_probabilities(list(self.held_out)), self.log_probabilities(self.short), self.choices()),
+        )
 
     @torch.no_grad()
     def log_probabilities(self, texts: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -139,31 +143,27 @@ class Lab:
         return {name: (H / total, mean / total) for name, (H, mean, total) in sums.items()}
 
     def kept_moments(self, name: str, texts: Sequence[torch.Tensor]) -> Moments:
-        file = self.work / f"moments_{name}.pt"
-        if not file.exists():
-            torch.save(self.moments(texts), file)
-        kept: Moments = torch.load(file)
-        return {name: kept[name] for name in {input_of(layer) for layer in self.layers}}
+        return kept(self.work / f"moments_{name}.pt", lambda: self.moments(texts))
 
     @cached_property
-    def held_out_moments(self) -> Moments:
-        return self.kept_moments("held_out", self.held_out)
-
-    @cached_property
-    def first_moments(self) -> Moments:
-        return self.kept_moments("first", [self.first])
-
-    def errors(self, variant: Variant, moments: Moments) -> dict[str, list[float]]:
-        """For each layer the squared norms of: error, its constant part, its centred part, output, centred output."""
+    def texts(self) -> dict[str, tuple[Moments, dict[str, torch.Tensor]]]:
+        """The moments of the held-out text and of first tokens, with the squared norm of each layer's output."""
         result = {}
+        for text, windows in (("held_out", self.held_out), ("first", [self.first])):
+            moments = self.kept_moments(text, windows)
+            result[text] = moments, {n: ((W @ moments[input_of(n)][0]) * W).sum() for n, W in self.original.items()}
+        return result
+
+    def errors(self, variant: Variant, text: str) -> dict[str, list[float]]:
+        """For each layer the squared norms of: error, its constant part, its centred part, output."""
+        (moments, outputs), result = self.texts[text], {}
         for name, weight in variant.weights.items():
             H, mean = moments[input_of(name)]
-            change, original = weight - self.original[name], self.original[name]
-            spread = ((change @ H) * change).sum() - (change @ mean).square().sum()
-            constant = (change @ mean + variant.biases.get(name, 0)).square().sum()
-            output = ((original @ H) * original).sum()
-            varying = output - (original @ mean).square().sum()
-            result[name] = [float(each) for each in (spread + constant, constant, spread, output, varying)]
+            change = weight - self.original[name]
+            constant = change @ mean
+            centred = ((change @ H) * change).sum() - constant.square().sum()
+            constant = (constant + variant.biases.get(name, 0)).square().sum()
+            result[name] = [float(each) for each in (centred + constant, constant, centred, outputs[name])]
         return result
 
     def measure(self, name: str, make: Callable[[], Variant], choices: bool = False) -> None:
@@ -179,11 +179,19 @@ class Lab:
             if "text" not in record:
                 text, short = self.log_probabilities(list(self.held_out)), self.log_probabilities(self.short)
                 record["text"], record["short"] = kl_by_token(self.full_text, text), kl_by_token(self.full_short, short)
-                record["nll"] = nll(text, list(self.held_out))
-        record["errors"] = self.errors(variant, self.held_out_moments)
-        record["first"] = self.errors(variant, self.first_moments)
-        file.write_text(json.dumps(record), encoding="utf-8")
+                record["nll"] = nll_by_token(text, list(self.held_out))
+        record["errors"], record["first"] = (self.errors(variant, text) for text in ("held_out", "first"))
+        write_text(file, json.dumps(record))
         print(f"{name}: {time.monotonic() - begun:.0f} s", flush=True)
+
+
+def kept(file: Path, make: Callable[[], T]) -> T:
+    """Return what an earlier call made, read from a file, or make and keep it."""
+    if not file.exists():
+        with atomic_path(file) as path:
+            torch.save(make(), path)
+    result: T = torch.load(file)
+    return result
 
 
 def spread(weight: torch.Tensor) -> torch.Tensor:
@@ -209,23 +217,17 @@ def cut(texts: list[str], tokenizer) -> torch.Tensor:
     return torch.tensor(ids[: len(ids) // SEQLEN * SEQLEN]).view(-1, SEQLEN)
 
 
-def questions(
-    given: argparse.Namespace, tokenizer
-) -> tuple[list[tuple[list[int], list[int]]], torch.Tensor, list[torch.Tensor]]:
-    """PIQA's first questions as requests (two each) with their right choices, and later ones as plain token ids."""
+def questions(given: argparse.Namespace, tokenizer) -> tuple[Requests, torch.Tensor]:
+    """PIQA's first questions as requests (two each), with their right choices."""
     with data_sets_from(str(given.mirror)):
         task = task_manager(None, include_defaults=True).load(["piqa"])["tasks"]["piqa"]
-    docs = list(task.validation_docs())
-    requests, gold, later = [], [], []
-    for i, doc in enumerate(docs[:1200]):
-        context, choices = task.doc_to_text(doc), [f" {choice}" for choice in task.doc_to_choice(doc)]
-        if i < given.questions:
-            ids = tokenizer(context)["input_ids"]
-            requests += [(ids, tokenizer(context + choice)["input_ids"][len(ids) :]) for choice in choices]
-            gold.append(task.doc_to_target(doc))
-        elif i >= 1000:
-            later.append(torch.tensor(tokenizer(context + choices[task.doc_to_target(doc)])["input_ids"]))
-    return requests, torch.tensor(gold), later
+    requests, gold = [], []
+    for doc in itertools.islice(task.validation_docs(), given.questions):
+        context = task.doc_to_text(doc)
+        ids = tokenizer(context)["input_ids"]
+        requests += [(ids, tokenizer(f"{context} {choice}")["input_ids"][len(ids) :]) for choice in task.doc_to_choice(doc)]
+        gold.append(task.doc_to_target(doc))
+    return requests, torch.tensor(gold)
 
 
 def kl_by_token(full: list[torch.Tensor], other: list[torch.Tensor]) -> list[list[float]]:
@@ -237,6 +239,9 @@ def kl_by_token(full: list[torch.Tensor], other: list[torch.Tensor]) -> list[lis
     return rows
 
 
-def nll(logprobs: list[torch.Tensor], texts: list[torch.Tensor]) -> float:
-    values = [p[:-1].float().gather(1, ids[1:, None]).mean() for p, ids in zip(logprobs, texts, strict=True)]
-    return -float(torch.stack(values).mean())
+def nll_by_token(logprobs: list[torch.Tensor], texts: list[torch.Tensor]) -> list[list[float]]:
+    """Negative log-likelihood of each token of each text but the first, nats."""
+    return [
+        [round(-float(v), 5) for v in p[:-1].float().gather(1, ids[1:, None]).flatten()]
+        for p, ids in zip(logprobs, texts, strict=True)
+    ]

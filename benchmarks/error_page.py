@@ -1,4 +1,4 @@
-"""The tables of `benchmarks.layer_errors`: every variant, means over draws, and which error goes with which loss."""
+"""The tables of `benchmarks.layer_errors`: every variant, differences with intervals, and which error goes with which loss."""
 
 from __future__ import annotations
 
@@ -11,115 +11,196 @@ import numpy as np
 import torch
 from scipy import stats
 
-from benchmarks.error_lab import KINDS, SEQLEN, Lab, nll
+from benchmarks.error_lab import KINDS, SEQLEN, Lab, nll_by_token
 
+PIECE = 64  # tokens of C4 whose mean counts as one observation
 Records = dict[str, dict]  # variant → what was measured
-DRAWN = ("rtn-dither", "gptq-draw", "gptqmodel-draw")  # variants of several draws; their names end in a digit
 
 
-def mean(rows: list[list[float]]) -> float:
-    values = [value for row in rows for value in row]
-    return sum(values) / len(values)
-
-
-def relative(errors: dict[str, list[float]], part: int, of: int = 3) -> float:
-    """The mean over layers of the root of one squared norm over another."""
-    return sum((max(e[part], 0) / e[of]) ** 0.5 for e in errors.values()) / len(errors)
-
-
-def root_mean_square(record: dict) -> float:
-    return math.hypot(relative(record["errors"], 2), relative(record["first"], 0)) / 2**0.5
+def relative(errors: dict[str, list[float]], part: int) -> float:
+    """The mean over layers of the root of one squared norm over that of the output."""
+    return sum((max(e[part], 0) / e[3]) ** 0.5 for e in errors.values()) / len(errors)
 
 
 ERRORS: dict[str, Callable[[dict], float]] = {
     "output error": lambda record: relative(record["errors"], 0),
     "centred": lambda record: relative(record["errors"], 2),
     "of first tokens": lambda record: relative(record["first"], 0),
-    "centred and of first tokens, root mean square": root_mean_square,
+    "centred and of first tokens, root mean square": lambda record: (
+        math.hypot(relative(record["errors"], 2), relative(record["first"], 0)) / 2**0.5
+    ),
 }
-LOSSES: dict[str, Callable[[dict], float]] = {
-    "KL on C4": lambda record: mean(record["text"]),
-    "KL on PIQA's text": lambda record: mean(record["short"]),
-}
-COLUMNS = ("variant", *list(ERRORS)[:3], "KL on C4", "NLL on C4", "KL on PIQA's text", "KL of choices", "Δp of gold")
 
 
-def choice_changes(lab: Lab, record: dict) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return each question's KL of the choices and the change of the right choice's probability, (n,)."""
-    full, now = (torch.as_tensor(z).log_softmax(-1) for z in (lab.full_choices, record["choices"]))
+def pieces(rows: Sequence[Sequence[float]]) -> np.ndarray:
+    """Return the mean of each piece of about PIECE tokens."""
+    return np.array([part.mean() for row in rows for part in np.array_split(np.array(row), round(len(row) / PIECE))])
+
+
+def nll_change(lab: Lab, record: dict) -> np.ndarray:
+    return pieces(record["nll"]) - pieces(nll_by_token(lab.full_text, list(lab.held_out)))
+
+
+def choice_changes(lab: Lab, record: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return of each question the choices' KL, the rise of the right choice's NLL a token, and its probability's change."""
+    before, after = (torch.as_tensor(z) for z in (lab.full_choices, record["choices"]))
+    full, now = before.log_softmax(-1), after.log_softmax(-1)
     gold = torch.arange(len(full)), lab.gold
-    return (full.exp() * (full - now)).sum(-1), now[gold].exp() - full[gold].exp()
+    tokens = torch.tensor([len(choice) for _, choice in lab.requests]).view(-1, 2)[gold]
+    kl = (full.exp() * (full - now)).sum(-1)
+    return kl.numpy(), ((before - after)[gold] / tokens).numpy(), (now[gold].exp() - full[gold].exp()).numpy()
 
 
-def row(lab: Lab, name: str, record: dict) -> list[str]:
-    """Return a variant's row of the table."""
-    cells = [name, *(f"{ERRORS[error](record):.3f}" for error in COLUMNS[1:4])]
-    cells += [f"{mean(record['text']):.4f}", f"{record['nll']:.4f}", f"{mean(record['short']):.4f}"]
-    if "choices" not in record:
-        return [*cells, "", ""]
-    return cells + [f"{each.mean():+.4f} ± {each.std() / len(each) ** 0.5:.4f}" for each in choice_changes(lab, record)]
+TEXT_LOSSES: dict[str, Callable[[Lab, dict], np.ndarray]] = {
+    "KL on C4": lambda lab, record: pieces(record["text"]),
+    "ΔNLL on C4": nll_change,
+    "KL on PIQA's text": lambda lab, record: np.array([np.mean(row) for row in record["short"]]),
+}
+CHOICE_LOSSES: dict[str, Callable[[Lab, dict], np.ndarray]] = {
+    "KL of choices": lambda lab, record: choice_changes(lab, record)[0],
+    "ΔNLL of right choices": lambda lab, record: choice_changes(lab, record)[1],
+    "Δp of right choices": lambda lab, record: choice_changes(lab, record)[2],
+}
+LOSSES = TEXT_LOSSES | CHOICE_LOSSES
 
 
-def correlations(records: Records) -> list[list[str]]:
-    """Return how the logarithm of each error goes with that of each loss, over kinds of layers and over whole models.
+def mean_with_reach(values: np.ndarray) -> str:
+    """Return the mean and the reach of its 95% interval, of values of shape (draws, pieces of text or questions).
 
-    A kind of layer alone is divided by its rounding to nearest, since kinds differ in what an error costs.
+    The interval is for other text and, with several draws, for other calibration text: the two variances are added.
     """
-    pairs = ((f"only-{part}-{how}", f"only-{part}-rtn") for part in KINDS for how in ("rtn-bias", "gptq"))
-    layers = [(records[name], records[nearest]) for name, nearest in pairs if name in records]
-    models = [record for name, record in records.items() if not name.startswith("only-") and "exact-first" not in name]
-    rows = []
-    for error, error_of in ERRORS.items():
-        cells = [error]
-        for loss_of in LOSSES.values():
-            by_layer = [[math.log(of(one) / of(nearest)) for one, nearest in layers] for of in (error_of, loss_of)]
-            by_model = [[math.log(of(record)) for record in models] for of in (error_of, loss_of)]
-            cells += [f"{np.corrcoef(pair)[0, 1]:+.2f}" for pair in (by_layer, by_model)]
-        rows.append(cells)
-    return [["n", *2 * [str(len(layers)), str(len(models))]], *rows]
+    reaches = [
+        stats.t.ppf(0.975, len(each) - 1) * stats.sem(each) for each in (values.mean(0), values.mean(1)) if len(each) > 1
+    ]
+    return f"{values.mean():+.4f} ± {math.hypot(*reaches):.4f}"
+
+
+def losses(lab: Lab, first: list[dict], second: list[dict] | None = None) -> list[str]:
+    """Return the mean losses of a method's records, or of their differences from another's, draw by draw."""
+    cells = []
+    for name, loss in LOSSES.items():
+        if name in CHOICE_LOSSES and not all("choices" in record for record in (*first, *(second or ()))):
+            cells.append("")
+            continue
+        values = np.stack([loss(lab, record) for record in first])
+        if second:
+            values = values - np.stack([loss(lab, record) for record in second])
+        cells.append(mean_with_reach(values))
+    return cells
+
+
+def every_variant(lab: Lab, records: Records) -> list[list[str]]:
+    return [
+        [name, *(f"{ERRORS[error](record):.3f}" for error in list(ERRORS)[:3]), *losses(lab, [record])]
+        for name, record in records.items()
+    ]
+
+
+def draws_of(records: Records, method: str) -> list[dict]:
+    return [record for name, record in sorted(records.items()) if name[:-1] == f"{method}-draw"]
 
 
 def over_draws(lab: Lab, records: Records) -> list[list[str]]:
-    """Return means over draws with their 95% t intervals, and the difference between the two solvers on the same draws."""
-    draws: dict[str, np.ndarray] = {}
-    for method in DRAWN:
-        own = [record for name, record in sorted(records.items()) if name[:-1] == method]
-        changes = [[float(change.mean()) for change in choice_changes(lab, record)] for record in own]
-        draws[method] = np.array([[*(of(r) for of in LOSSES.values()), *each] for r, each in zip(own, changes, strict=True)])
-    if len(draws["gptqmodel-draw"]) == len(draws["gptq-draw"]):
-        draws["gptqmodel less gptq"] = draws["gptqmodel-draw"] - draws["gptq-draw"]
-    rows = []
-    for method, each in draws.items():
-        if len(each) > 1:
-            reach = stats.t.ppf(0.975, len(each) - 1) * stats.sem(each, axis=0)
-            rows.append([method, str(len(each)), *(f"{m:+.4f} ± {r:.4f}" for m, r in zip(each.mean(0), reach, strict=True))])
+    """Return the methods' losses over draws of calibration text, and the differences between methods on the same draws."""
+    methods = {"rtn": [records["rtn"]], **{name: draws_of(records, name) for name in ("rtn-bias", "gptq", "gptqmodel")}}
+    rows = [[name, str(len(own)), *losses(lab, own)] for name, own in methods.items() if own]
+    for name, other in (("rtn-bias", "rtn"), ("gptq", "rtn"), ("gptq", "rtn-bias"), ("gptqmodel", "gptq")):
+        first, second = methods[name], methods[other]
+        pairs = list(zip(first, second * len(first) if len(second) == 1 else second, strict=False))
+        if pairs:
+            rows.append([f"{name} less {other}", str(len(pairs)), *losses(lab, *map(list, zip(*pairs, strict=True)))])
     return rows
+
+
+def between(lab: Lab, records: Records, pairs: Sequence[tuple[str, str]]) -> list[list[str]]:
+    """Return the differences between pairs of variants, of those that were measured."""
+    return [
+        [f"{first} less {second}", *losses(lab, [records[first]], [records[second]])]
+        for first, second in pairs
+        if first in records and second in records
+    ]
+
+
+WHOLE_PAIRS = (
+    ("gptq-rtn-values", "rtn"),
+    ("gptq-rtn-values", "gptq"),
+    ("gptq-first", "rtn"),
+    ("gptq-first", "gptq"),
+    ("gptq-mlp-rtn-attention", "gptq"),
+    ("rtn-mlp-gptq-attention", "rtn"),
+    ("gptq-exact-first", "rtn-exact-first"),
+    ("rtn-bias-exact-first", "rtn-exact-first"),
+)
+KIND_PAIRS = tuple(
+    (f"only-{part}-{how}{exact}", f"only-{part}-rtn{exact}")
+    for part in KINDS
+    for exact in ("", "-exact-first")
+    for how in ("rtn-bias", "gptq")
+)
+
+
+def correlations(lab: Lab, records: Records) -> list[list[str]]:
+    """Return how the ranks of each error go with those of each loss, over kinds of layers and over whole models.
+
+    A kind of layer alone is divided by its rounding to nearest, since kinds differ in what an error costs.
+    """
+    layers = [(records[a], records[b]) for a, b in KIND_PAIRS if a in records and "exact" not in a]
+    models = [record for name, record in records.items() if not name.startswith("only-") and "exact-first" not in name]
+    rows = [["n", *2 * [str(len(layers))], *len(TEXT_LOSSES) * [str(len(models))]]]
+    for error, error_of in ERRORS.items():
+        of_layers = [
+            rank_correlation([(error_of(a) / error_of(b), loss(lab, a).mean() / loss(lab, b).mean()) for a, b in layers])
+            for name, loss in TEXT_LOSSES.items()
+            if name.startswith("KL")
+        ]
+        of_models = [
+            rank_correlation([(error_of(model), loss(lab, model).mean()) for model in models]) for loss in TEXT_LOSSES.values()
+        ]
+        rows.append([error, *of_layers, *of_models])
+    return rows
+
+
+def rank_correlation(pairs: Sequence[tuple[float, float]]) -> str:
+    """Return Spearman's correlation of errors and losses with Fisher's 95% interval, as if the pairs were independent."""
+    value = float(stats.spearmanr(pairs).statistic)
+    reach = stats.norm.ppf(0.975) * 1.03 / (len(pairs) - 3) ** 0.5
+    low, high = np.tanh(np.arctanh(np.clip(value, -0.999, 0.999)) + np.array([-reach, reach]))
+    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def table(head: Sequence[str], rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, ["---"] * len(head), *rows))
 
 
-def page(lab: Lab, given: argparse.Namespace, tokens: int) -> str:
+def page(lab: Lab, given: argparse.Namespace, tokens: int, draws: int) -> str:
     """Return the tables of everything that was measured; `tokens`: of a draw of calibration text."""
     records: Records = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(given.work.glob("*.json"))}
-    rounded = "" if lab.kinds == KINDS else f", {', '.join(lab.kinds)} rounded alone"
-    model = given.model.name + rounded + ", each weight moved at random within its step of 4 bits" * given.spread
+    spread = ", v_proj's weights moved at random within their step of 4 bits" * given.spread
+    full = pieces(nll_by_token(lab.full_text, list(lab.held_out)))
     parts = [
-        f"Made by `make bench-errors` for {model}:\n{given.held_out} held-out windows of {SEQLEN} tokens of C4, "
-        f"{given.read} questions of PIQA read as text, {given.questions} scored.\n"
-        f"Full precision: NLL {nll(lab.full_text, list(lab.held_out)):.4f} on C4. ± is a standard error over questions.",
-        table(COLUMNS, [row(lab, name, record) for name, record in records.items()]),
+        f"Made by `make bench-errors` for {given.model.name}{spread}:\n"
+        f"{given.held_out} held-out windows of {SEQLEN} tokens of C4, {given.read} questions of PIQA read as text, "
+        f"{given.questions} scored.\n"
+        f"Full precision has an NLL of {full.mean():.4f} nats on C4. Δ: quantized less full precision. ± reaches to the ends\n"
+        f"of the 95% interval over pieces of {PIECE} tokens of C4, or over questions.",
+        table(["variant", *list(ERRORS)[:3], *LOSSES], every_variant(lab, records)),
     ]
-    if rows := over_draws(lab, records):
+    if draws_of(records, "gptq"):
         parts += [
-            f"Means over draws of {tokens:,} tokens of C4 (`rtn-dither`: of ranges); ± is a 95% t interval over draws.",
-            table(["method", "draws", *LOSSES, *COLUMNS[-2:]], rows),
+            f"Means over draws of {tokens:,} tokens of C4 as calibration text; the intervals are over draws and over text.",
+            table(["method", "draws", *LOSSES], over_draws(lab, records)),
+            f"Differences where all {draws * tokens:,} tokens calibrate.",
+            table(["variants", *LOSSES], between(lab, records, WHOLE_PAIRS)),
         ]
-    if lab.kinds == KINDS:
+    parts += [
+        "Differences where one kind of layer is rounded.",
+        table(["variants", *TEXT_LOSSES], [row[: 1 + len(TEXT_LOSSES)] for row in between(lab, records, KIND_PAIRS)]),
+    ]
+    if not given.spread:
+        of_layers = [f"{loss}, layers" for loss in TEXT_LOSSES if loss.startswith("KL")]
         parts += [
-            "Correlations of the logarithms of an error and of a loss. Layers: each kind alone, by `rtn-bias` and `gptq`,\n"
+            "Rank correlations of an error and a loss. Layers: each kind alone, by `rtn-bias` and `gptq`,\n"
             "relative to `rtn`. Whole models: the variants above in which every layer is rounded.",
-            table(["error", *(f"{loss}, {of}" for loss in LOSSES for of in ("layers", "whole models"))], correlations(records)),
+            table(["error", *of_layers, *(f"{loss}, whole models" for loss in TEXT_LOSSES)], correlations(lab, records)),
         ]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"

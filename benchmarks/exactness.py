@@ -30,13 +30,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=Path, default=PROJECT / "real_models", help="the directory of make real-models")
     parser.add_argument("--mirror", default="../shared/hub", help="a mirror of data sets")
-    parser.add_argument("--questions", type=int, default=20, help="of each task")
+    parser.add_argument("--choices", type=int, default=40, help="of each task")
     given = parser.parse_args()
     logging.disable(logging.WARNING)
     rows = [row for path in sorted(given.models.glob("*/config.json"), reverse=True) for row in compare(path.parent, given)]
     head = (
-        "Made by `make bench-exactness`: log-likelihoods of the first "
-        f"{given.questions} questions' choices, torch {torch.__version__},\n"
+        f"Made by `make bench-exactness`: log-likelihoods of each task's first {given.choices} choices, torch {torch.__version__},\n"
         f"{torch.get_num_threads()} thread(s). Differences from float64 in nats; positive: too likely.\n\n"
         "| model | task | choices | scorer | mean | largest magnitude | choices off by more than 1e-4 + 1e-6·\\|ll\\| |\n"
         "|---|---|---|---|---|---|---|\n"
@@ -76,11 +75,12 @@ def compare(path: Path, given: argparse.Namespace) -> list[list[str]]:
 
 
 def requests_of(lm: object, task_name: str, given: argparse.Namespace) -> list[Request]:
-    """Return the choices of a task's first questions as token ids, as the harness has them."""
+    """Return a task's first choices as token ids, as the harness has them."""
     with data_sets_from(given.mirror):
         task = task_manager(None, include_defaults=True).load([task_name])["tasks"][task_name]
-    task.build_all_requests(limit=given.questions, rank=0, world_size=1)
-    return [lm._encode_pair(*instance.args) for instance in task.instances]  # type: ignore[attr-defined]
+    task.build_all_requests(limit=given.choices, rank=0, world_size=1)
+    instances = task.instances[: given.choices]
+    return [lm._encode_pair(*instance.args) for instance in instances]  # type: ignore[attr-defined]
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """Which error of a layer's output predicts the loss, on a real model: `make bench-errors` writes benchmarks/layer_errors.md.
 
 Variants of the model with rounded layers read held-out text and questions (`benchmarks.error_lab`). Everything that is measured
-is kept in --work, so that a stopped call goes on. It needs `make real-models`, the mirror of data sets and a file of text.
+is kept in --work, so that a stopped call goes on. SmolLM2 takes about 30 minutes of one core. It needs `make real-models`, the
+mirror of data sets and a file of text.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import itertools
 import logging
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from benchmarks.error_lab import HELD_OUT, KINDS, RTN, SEQLEN, Lab, Matrices, Moments, Variant, input_of, kind
+from benchmarks.error_lab import HELD_OUT, KINDS, RTN, SEQLEN, Lab, Matrices, Moments, Variant, input_of, kept, kind
 from benchmarks.error_page import page
 from bitsure.base import terminal
 from bitsure.base.files import write_text
@@ -31,15 +33,9 @@ ATTENTION = KINDS[:4]
 GPTQ = {**RTN, "backend": "native", "desc_act": False, "damp_percent": 0.01}
 
 
-def rtn(lab: Lab, shrink: float = 0.0, seed: int = 0) -> Matrices:
-    """Rounded to nearest; with `shrink`, ranges are narrowed by random factors of [1 − shrink, 1], others for each seed."""
-    generator = torch.Generator().manual_seed(seed)
-    quant, weights = Rtn(**RTN), {}
-    for name, weight in lab.original.items():
-        groups = -(-weight.shape[1] // 128)
-        factors = (1 - shrink * torch.rand(len(weight), groups, generator=generator),) if shrink else ()
-        weights[name] = round_to_nearest(weight, quant, factors).dequantize()
-    return weights
+def rtn(lab: Lab) -> Matrices:
+    quant = Rtn(**RTN)
+    return {name: round_to_nearest(weight, quant).dequantize() for name, weight in lab.original.items()}
 
 
 def gptq(lab: Lab, moments: Moments) -> Matrices:
@@ -95,48 +91,58 @@ def weigh_first(moments: Moments, first: Moments, share: float = 0.1) -> Moments
     }
 
 
-def average(*parts: Moments) -> Moments:
+def average(parts: Sequence[Moments]) -> Moments:
     return {
         name: (sum(p[name][0] for p in parts) / len(parts), sum(p[name][1] for p in parts) / len(parts)) for name in parts[0]
     }
 
 
 def measure_all(lab: Lab) -> None:
-    """Measure the variants: all layers of the lab at once, then several draws, then each kind of layer alone."""
+    """Measure all layers at once, by one draw of calibration text and by all draws together; then each kind of layer alone."""
     draws = [lab.windows[i * WINDOWS : (i + 1) * WINDOWS] for i in range(DRAWS)]
 
     def draw(i: int) -> Moments:
         return lab.kept_moments(f"draw{i}", draws[i])
 
-    nearest, both = rtn(lab), average(draw(0), draw(1))
-    solved_file = lab.work / "gptq-both.pt"
-    if not solved_file.exists():
-        torch.save(gptq(lab, both), solved_file)
-    solved: Matrices = torch.load(solved_file)
-    methods = {"rtn": (nearest, {}), "gptq": (solved, {}), "rtn-bias": (nearest, offsets(lab, nearest, both))}
-    for name, (weights, biases) in methods.items():
-        for exact in (False, True):
-            variant = Variant(weights, biases, exact)
-            lab.measure(f"{name}{'-exact-first' * exact}", lambda v=variant: v, choices=True)
+    nearest = rtn(lab)
+    lab.measure("rtn", lambda: Variant(nearest), choices=True)
     for i in range(DRAWS):
         lab.measure(f"gptq-draw{i}", lambda i=i: Variant(gptq(lab, draw(i))), choices=True)
-        lab.measure(f"gptqmodel-draw{i}", lambda i=i: Variant(gptqmodel(lab, draw(i))), choices=True)
-        lab.measure(f"rtn-dither{i}", lambda i=i: Variant(rtn(lab, 0.03, i)), choices=True)
-    if lab.kinds == KINDS:
-        measure_parts(lab, methods)
-        lab.measure("gptq-first", lambda: Variant(gptq(lab, weigh_first(both, lab.first_moments))), choices=True)
-        lab.measure("gptq-questions", lambda: Variant(gptq(lab, lab.kept_moments("questions", lab.question_ids))))
-
-
-def measure_parts(lab: Lab, methods: dict[str, tuple[Matrices, Matrices]]) -> None:
-    """Measure each kind of layer alone, and two methods mixed."""
-    for part, (name, (weights, biases)) in itertools.product(KINDS, methods.items()):
-        chosen = [each for each in lab.layers if kind(each) == part]
-        part_of = ({n: weights[n] for n in chosen}, {n: biases[n] for n in chosen if n in biases})
-        lab.measure(f"only-{part}-{name}", lambda p=part_of: Variant(*p))
+        lab.measure(f"rtn-bias-draw{i}", lambda i=i: Variant(nearest, offsets(lab, nearest, draw(i))), choices=True)
+    moments = average([draw(i) for i in range(DRAWS)])
+    solved: Matrices = kept(lab.work / "gptq.pt", lambda: gptq(lab, moments))
+    methods = {"rtn": (nearest, {}), "rtn-bias": (nearest, offsets(lab, nearest, moments)), "gptq": (solved, {})}
+    measure_kinds(lab, methods, KINDS)
+    rtn_values = {n: (nearest if kind(n) == "v_proj" else solved)[n] for n in lab.layers}
+    lab.measure("gptq-rtn-values", lambda: Variant(rtn_values), choices=True)
+    for name, (weights, biases) in methods.items():
+        lab.measure(name, lambda w=weights, b=biases: Variant(w, b), choices=True)
+        lab.measure(f"{name}-exact-first", lambda w=weights, b=biases: Variant(w, b, exact_first=True))
+    lab.measure("gptq-first", lambda: Variant(gptq(lab, weigh_first(moments, lab.texts["first"][0]))), choices=True)
     for mlp, attention in (("rtn", "gptq"), ("gptq", "rtn")):
         mixed = {n: methods[attention if kind(n) in ATTENTION else mlp][0][n] for n in lab.layers}
         lab.measure(f"{mlp}-mlp-{attention}-attention", lambda m=mixed: Variant(m))
+    for i in range(DRAWS):
+        lab.measure(f"gptqmodel-draw{i}", lambda i=i: Variant(gptqmodel(lab, draw(i))), choices=True)
+
+
+def measure_kinds(lab: Lab, methods: dict[str, tuple[Matrices, Matrices]], kinds: Sequence[str]) -> None:
+    """Measure each kind of layer alone, v_proj also with the first token's values exact."""
+    for part, (name, (weights, biases)) in itertools.product(kinds, methods.items()):
+        chosen = [each for each in lab.layers if kind(each) == part]
+        part_of = ({n: weights[n] for n in chosen}, {n: biases[n] for n in chosen if n in biases})
+        lab.measure(f"only-{part}-{name}", lambda p=part_of: Variant(*p))
+        if part == "v_proj":
+            lab.measure(f"only-{part}-{name}-exact-first", lambda p=part_of: Variant(*p, exact_first=True))
+
+
+def measure_spread(lab: Lab) -> None:
+    """Measure v_proj alone, by one draw of calibration text."""
+    lab.layers = {name: layer for name, layer in lab.layers.items() if kind(name) == "v_proj"}
+    lab.original = {name: lab.original[name] for name in lab.layers}
+    nearest, moments = rtn(lab), lab.kept_moments("draw0", lab.windows[:WINDOWS])
+    methods = {"rtn": (nearest, {}), "rtn-bias": (nearest, offsets(lab, nearest, moments)), "gptq": (gptq(lab, moments), {})}
+    measure_kinds(lab, methods, ["v_proj"])
 
 
 def main() -> None:
@@ -149,13 +155,12 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=40, help="of PIQA, whose choices are scored")
     parser.add_argument("--read", type=int, default=15, help="questions whose every token is compared")
     parser.add_argument("--held-out", type=int, default=1, choices=range(1, HELD_OUT + 1), help="windows that are compared")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="the layers that are rounded")
-    parser.add_argument("--spread", action="store_true", help="a control: weights spread as if never rounded to 4 bits before")
+    parser.add_argument("--spread", action="store_true", help="a control: v_proj alone, spread as if never rounded before")
     given = parser.parse_args()
     logging.disable(logging.WARNING)
     lab = Lab(given)
-    measure_all(lab)
-    write_text(given.page, page(lab, given, WINDOWS * SEQLEN))
+    (measure_spread if given.spread else measure_all)(lab)
+    write_text(given.page, page(lab, given, WINDOWS * SEQLEN, DRAWS))
 
 
 if __name__ == "__main__":
