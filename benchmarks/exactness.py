@@ -35,8 +35,9 @@ def main() -> None:
     logging.disable(logging.WARNING)
     rows = [row for path in sorted(given.models.glob("*/config.json"), reverse=True) for row in compare(path.parent, given)]
     head = (
-        f"Made by `make bench-exactness`: log-likelihoods of each task's first {given.choices} choices, torch {torch.__version__},\n"
-        f"{torch.get_num_threads()} thread(s). Differences from float64 in nats; positive: too likely.\n\n"
+        f"Made by `make bench-exactness`: log-likelihoods of each task's first {given.choices} choices,\n"
+        f"torch {torch.__version__}, {torch.get_num_threads()} thread(s). Differences from float64 in nats;\n"
+        "positive: too likely.\n\n"
         "| model | task | choices | scorer | mean | largest magnitude | choices off by more than 1e-4 + 1e-6·\\|ll\\| |\n"
         "|---|---|---|---|---|---|---|\n"
     )
