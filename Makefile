@@ -4,7 +4,7 @@ BIN := .venv/bin
 AUTO_GPTQ := .venv-auto-gptq/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-auto-gptq check docs docs-results bench-errors bench-exactness bench-offsets bench-scoring bench-generation bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-fidelity bench-qllm formats families tasks models picture systems prefetch setup setup-auto-gptq clean real-models
+.PHONY: help run test test-all test-auto-gptq check docs docs-results bench-errors bench-exactness bench-offsets bench-scoring bench-generation bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-fidelity bench-qllm formats families tasks models picture systems tutorial prefetch setup setup-auto-gptq clean real-models
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -87,6 +87,9 @@ formats: setup ## write the table of docs/formats.md: make formats ARGS=multirun
 
 systems: setup ## write the tables of docs/systems.md: make systems ARGS=multirun/best_practice
 	$(BIN)/python -m benchmarks.systems $(ARGS)
+
+tutorial: setup ## write the figures of docs/tutorial.md: make tutorial ARGS=multirun/real_models
+	$(BIN)/python -m benchmarks.tutorial_page $(ARGS)
 
 check: setup ## lint, format, types and layers
 	$(BIN)/ruff check .
