@@ -24,8 +24,8 @@ from bitsure.sweep.report.cell_results import CellResult, read_cells
 
 PAGE = PROJECT / "docs" / "tutorial.md"
 CHANGES = {"accuracy": "accuracy", "true_label_prob": "true-label prob.", "confidence": "confidence", "nll": "NLL, nats"}
-LEVELS = ("accuracy", "confidence", "nll")
-NORMALIZATIONS = ("none", "token")
+LEVELS = {"accuracy": "accuracy", "confidence": "confidence", "nll": "NLL"}
+NORMALIZATIONS = {"none": "summed", "token": "by token"}
 
 
 def main() -> None:
@@ -52,7 +52,12 @@ def regions(sweep: Path) -> dict[str, list[str]]:
             chain.from_iterable(_change_rows(cell) for cell in cells),
         ),
         "levels": markdown_table(
-            ["model", "task", "tokens of a choice", *(f"{name}, {how}" for how in ("summed", "by token") for name in LEVELS)],
+            [
+                "model",
+                "task",
+                "tokens of a choice",
+                *(f"{name}, {how}" for how in NORMALIZATIONS.values() for name in LEVELS.values()),
+            ],
             chain.from_iterable(_level_rows(name, cell) for name, cell in of_model.items()),
         ),
     }
