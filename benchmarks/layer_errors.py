@@ -112,7 +112,7 @@ def measure_all(lab: Lab) -> None:
     moments = average([draw(i) for i in range(DRAWS)])
     solved: Matrices = kept(lab.work / "gptq.pt", lambda: gptq(lab, moments))
     methods = {"rtn": (nearest, {}), "rtn-bias": (nearest, offsets(lab, nearest, moments)), "gptq": (solved, {})}
-    measure_kinds(lab, methods, KINDS)
+    measure_kinds(lab, methods, sorted(KINDS, key="v_proj".__ne__))  # the values first, where the methods differ most
     rtn_values = {n: (nearest if kind(n) == "v_proj" else solved)[n] for n in lab.layers}
     lab.measure("gptq-rtn-values", lambda: Variant(rtn_values), choices=True)
     for name, (weights, biases) in methods.items():
