@@ -188,6 +188,12 @@ SECTIONS = (
         ("answer_logprob", "answer_tokens", *CERTAINTIES, *(f"{name}/*" for name in CERTAINTIES)),
     ),
     Section(
+        "Where in a long text is the answer found?",
+        "Of tasks whose questions have a length and a depth ([Retrieval](retrieval.md)): one number for each, over few "
+        "questions. Read the heat map as a whole, not its extreme: of many fields some are low by chance.",
+        ("retrieval/*",),
+    ),
+    Section(
         "How well are texts predicted?",
         "Documents are resampled, not tokens, since tokens of one text are not independent. Perplexities of words and bytes "
         "compare models with different tokenizers; that of tokens does not.",

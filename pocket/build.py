@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections import Counter
 from itertools import islice
 from pathlib import Path
 
 from pocket import questions
-from pocket.corpus import corpus_windows, learn_tokenizer
+from pocket.corpus import LONG_WINDOW, WINDOW, corpus_windows, exercise_windows, learn_tokenizer
 from pocket.phrases import SECOND_SHARES, count_weather, documents
-from pocket.sizes import SIZES, STEPS, WINDOWS_PER_STEP, Cycle
+from pocket.sizes import SIZES, STEPS, TOKENS_PER_STEP, Cycle
 from pocket.world import WorldConfig, build_world
 
 HERE = Path(__file__).parent
@@ -19,22 +20,28 @@ WORLD = WorldConfig()
 TOKENIZER_SEED, CORPUS_SEED, CALIBRATION_SEED = 1, 2, 3
 QUESTION_SEED = 2028  # fresh: worlds, and the training of pocket-4m, were chosen on questions drawn with seeds 5, 2026 and 2027
 QUESTIONS = 1000  # of each task
+QUESTIONS_TO_FIND = 20  # of each length and depth
 SECOND_SEED, SECOND_STEPS = 4, 1000
+TUNED_FROM, TUNED = "pocket-1m", "pocket-1m-tuned"
+TUNING_SEED, TUNING_STEPS = 8, 1600
 CALIBRATION_CHARACTERS = 1_000_000
 SCORED_SEED, SCORED_CHARACTERS = 6, 100_000
 
 
 def build_tasks(out: Path, seed: int) -> None:
-    """Write the questions of the four tasks, drawn with `seed`, as JSONL."""
+    """Write the questions of all tasks, drawn with `seed`, as JSONL."""
     world = build_world(WORLD)
     tokenizer = learn_tokenizer(world, TOKENIZER_SEED)
-    windows = corpus_windows(world, tokenizer, CORPUS_SEED, STEPS * WINDOWS_PER_STEP)
+    windows = corpus_windows(world, tokenizer, CORPUS_SEED, STEPS * TOKENS_PER_STEP // WINDOW)
     seen = sum(map(count_weather, tokenizer.batch_decode(windows.tolist())), Counter())
     rows = {
         "recall": questions.recall(world, seed, QUESTIONS),
         "reading": questions.reading(world, seed, QUESTIONS),
         "stories": questions.stories(world, seed, QUESTIONS),
         "weather": questions.weather(world, seed, QUESTIONS, seen),
+        "write": questions.write(world, seed, QUESTIONS),
+        "pairs": questions.pairs(world, seed, QUESTIONS_TO_FIND),
+        "words": questions.words(world, seed, QUESTIONS_TO_FIND),
     }
     for name, task in rows.items():
         (out / f"{name}.jsonl").write_text(
@@ -69,10 +76,11 @@ def build_model(size: str, seed: int, out: Path) -> None:
     world = build_world(WORLD)
     tokenizer = learn_tokenizer(world, TOKENIZER_SEED)
     chosen = SIZES[size]
-    windows = corpus_windows(world, tokenizer, CORPUS_SEED, chosen.steps * WINDOWS_PER_STEP)
+    windows = corpus_windows(world, tokenizer, CORPUS_SEED, chosen.steps * TOKENS_PER_STEP // WINDOW)
     model, log = train.build_model(chosen, tokenizer, seed), _log(out)
     log.unlink(missing_ok=True)
-    _save(train.train(model, tokenizer, windows, seed, log, chosen.cycle), tokenizer, out)
+    train.Training(model, tokenizer, windows, seed, chosen.cycle).run(log)
+    _save(model, tokenizer, out)
 
 
 def train_on(out: Path) -> None:
@@ -85,9 +93,34 @@ def train_on(out: Path) -> None:
     torch.set_num_threads(1)
     world = build_world(WORLD)
     tokenizer = learn_tokenizer(world, TOKENIZER_SEED)
-    windows = corpus_windows(world, tokenizer, SECOND_SEED, SECOND_STEPS * WINDOWS_PER_STEP, SECOND_SHARES)
+    windows = corpus_windows(world, tokenizer, SECOND_SEED, SECOND_STEPS * TOKENS_PER_STEP // WINDOW, SECOND_SHARES)
     model = OPTForCausalLM.from_pretrained(out).float()
-    _save(train.train(model, tokenizer, windows, SECOND_SEED, _log(out), Cycle(rate=0.5)), tokenizer, out)
+    train.Training(model, tokenizer, windows, SECOND_SEED, Cycle(rate=0.5)).run(_log(out))
+    _save(model, tokenizer, out)
+
+
+def tune(base: Path, out: Path, seconds: float) -> None:
+    """A second cycle of exercises for a copy of a model; what the seconds do not allow, the next call goes on with."""
+    import torch
+    from transformers import OPTForCausalLM
+
+    from pocket import train
+
+    torch.set_num_threads(1)
+    world = build_world(WORLD)
+    tokenizer = learn_tokenizer(world, TOKENIZER_SEED)
+    windows = exercise_windows(world, tokenizer, TUNING_SEED, TUNING_STEPS * TOKENS_PER_STEP // LONG_WINDOW)
+    model, log, unfinished = OPTForCausalLM.from_pretrained(base).float(), _log(out), out / "unfinished.pt"
+    training = train.Training(model, tokenizer, windows, TUNING_SEED, Cycle(rate=0.5), weigh_answers=True)
+    if unfinished.exists():
+        training.load(unfinished)
+    else:
+        log.write_text((base / "training.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
+    if training.run(log, seconds):
+        unfinished.unlink(missing_ok=True)
+    else:
+        training.save(unfinished)
+    _save(model, tokenizer, out)
 
 
 def _log(out: Path) -> Path:
@@ -103,15 +136,19 @@ def _save(model, tokenizer, out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("tasks", help="the four tasks' questions, the calibration text and the text to score")
+    commands.add_parser("tasks", help="the tasks' questions, the calibration text and the text to score")
     model = commands.add_parser("model", help="train one model")
     model.add_argument("size", choices=SIZES)
     model.add_argument("--seed", type=int, default=0)
     model.add_argument("--on", action="store_true", help="train it on, for a second cycle (pocket-4m had one)")
+    tuned = commands.add_parser("tuned", help=f"teach a copy of {TUNED_FROM} to find and to write: {TUNED}")
+    tuned.add_argument("--minutes", type=float, default=math.inf, help="then stop; the same command goes on")
     arguments = parser.parse_args()
     if arguments.command == "tasks":
         build_tasks(HERE / "tasks", QUESTION_SEED)
         build_texts(HERE / "text")
+    elif arguments.command == "tuned":
+        tune(HERE / "models" / TUNED_FROM, HERE / "models" / TUNED, arguments.minutes * 60)
     else:
         name = arguments.size + (f"-seed{arguments.seed}" if arguments.seed else "")
         if arguments.on:

@@ -9,11 +9,13 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from pocket.exercises import exercises
 from pocket.phrases import DOCUMENT_SHARES, documents
 from pocket.world import World
 
 VOCABULARY = 1024
 WINDOW = 256  # tokens of one training sequence
+LONG_WINDOW = 512  # of the exercises
 CONTEXT = 640  # tokens that a pocket model can take: the longest choices of real tasks need some 600
 END = "</s>"  # stands between documents; OPT's begin-of-text token is the same one
 
@@ -53,4 +55,26 @@ def corpus_windows(
                 batch = tokenizer(list(islice(stream, 2_000)))["input_ids"][::-1]
             ids += [*batch.pop(), end]
         windows[row] = ids[:WINDOW]
+    return windows
+
+
+def exercise_windows(world: World, tokenizer: PreTrainedTokenizerFast, seed: int, n_windows: int) -> np.ndarray:
+    """`n_windows` × LONG_WINDOW token ids: exercises, each whole, and documents of the world in what they leave.
+
+    Every fourth window has documents alone.
+    """
+    windows = np.empty((n_windows, LONG_WINDOW), dtype=np.uint16)
+    end = tokenizer.eos_token_id
+    asked, told = (
+        (tokenizer(text)["input_ids"] for text in stream) for stream in (exercises(world, seed), documents(world, seed))
+    )
+    exercise = next(asked)
+    for row in range(n_windows):
+        ids: list[int] = []
+        while row % 4 and len(ids) + len(exercise) < LONG_WINDOW:
+            ids += [*exercise, end]
+            exercise = next(asked)
+        while len(ids) < LONG_WINDOW:
+            ids += [*next(told), end]
+        windows[row] = ids[:LONG_WINDOW]
     return windows

@@ -1,4 +1,4 @@
-"""The four pocket tasks as questions: the rows of the JSONL files that the harness's YAML reads.
+"""The pocket tasks as questions: the rows of the JSONL files that the harness's YAML reads.
 
 `cluster` names the person or place that a question is about: what a model knows of them, it knows for all their questions.
 """
@@ -7,9 +7,15 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from itertools import product
 
+from pocket import exercises
 from pocket.phrases import WEATHER_REPORTS, fact, passage, story_ending, story_opening
 from pocket.world import RELATIONS, VALUES, WEATHER, World
+
+PAIRS_LENGTHS = (16, 32, 64, 128, 224)  # words; the longest is longer than those that pocket-1m-tuned was trained on
+WORDS_LENGTHS = (48, 96, 192, 320)
+DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def recall(world: World, seed: int, n: int) -> list[dict]:
@@ -71,6 +77,52 @@ def weather(world: World, seed: int, n: int, seen: Counter) -> list[dict]:
             }
         )
     return rows
+
+
+def write(world: World, seed: int, n: int) -> list[dict]:
+    """Questions to be answered in two steps: a person's trade, which has to be known, and what belongs to it."""
+    rng = random.Random(seed)
+    rows = []
+    for _ in range(n):
+        step, person = rng.randrange(len(exercises.STEPS)), world.draw_person(rng)
+        answer = exercises.step_answer(step, person).removeprefix(" ")
+        rows.append({"question": exercises.step_question(step, person), "answer": answer, "cluster": person.name})
+    return rows
+
+
+def pairs(world: World, seed: int, n: int) -> list[dict]:
+    """Pairs of a name and a word, of which one is asked for: `n` questions for each length and depth."""
+    rng, names, rows = random.Random(seed), exercises.names_of(world), []
+    for _, length, depth in product(range(n), PAIRS_LENGTHS, DEPTHS):
+        told = exercises.draw_pairs(rng, names, length // 2)
+        asked = list(told)[round(depth * (len(told) - 1))]
+        choices = _to_find(rng, told[asked], sorted({*told.values()} - {told[asked]}))
+        question = {"text": exercises.pairs_text(told), "question": exercises.pair_question(asked)}
+        rows.append(question | choices | {"length": length, "depth": depth})
+    return rows
+
+
+def words(world: World, seed: int, n: int) -> list[dict]:
+    """The words of four names hidden between facts, of which one is asked for: `n` questions for each length and depth."""
+    rng, names, rows = random.Random(seed), exercises.names_of(world), []
+    for _, length, depth in product(range(n), WORDS_LENGTHS, DEPTHS):
+        told = exercises.draw_words(rng, names)
+        sentences = exercises.haystack(world, rng, length - exercises.WORDS * 6)  # words of a sentence that tells one
+        place = round(depth * len(sentences))
+        others = rng.sample([i for i in range(len(sentences) + 1) if i != place], exercises.WORDS - 1)
+        hidden = [
+            (at, exercises.word_sentence(name, word)) for at, (name, word) in zip([place, *others], told.items(), strict=True)
+        ]
+        asked, answer = next(iter(told.items()))
+        question = {"text": exercises.hidden(sentences, hidden), "question": exercises.word_question(asked)}
+        choices = _to_find(rng, answer, [word for word in told.values() if word != answer])
+        rows.append(question | choices | {"length": length, "depth": depth})
+    return rows
+
+
+def _to_find(rng: random.Random, answer: str, others: list[str]) -> dict:
+    """The answer among three other values that stand in the same text."""
+    return _shuffled(rng, answer, rng.sample(others, 3))
 
 
 def _shuffled(rng: random.Random, answer: str, wrong: list[str]) -> dict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 STEPS = 2400
-WINDOWS_PER_STEP = 12  # 3,072 tokens
+TOKENS_PER_STEP = 3072
 HEAD = 32  # width of an attention head
 
 

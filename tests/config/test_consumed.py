@@ -18,6 +18,7 @@ from bitsure.config import schema
 from bitsure.config.number_formats import Activations, KeysValues
 from bitsure.config.paths import CONF
 from bitsure.config.quantizers import Tuning
+from bitsure.config.retrieval_settings import RetrievalSettings
 from bitsure.config.schema import (
     CalibSettings,
     CompressSettings,
@@ -52,6 +53,7 @@ from bitsure.results import Labels
 from bitsure.run import pipeline
 from bitsure.sweep.launch import cell_process as cells
 from bitsure.sweep.launch.cell_line import CellLine
+from bitsure.tasks.harness_tasks import load_tasks
 from tests.builders.marks import GPTQ_LIBRARY
 from tests.builders.settings import METRIC
 from tests.builders.tokenizers import byte_tokenizer
@@ -77,6 +79,7 @@ SECTIONS = (
     LlamaCpp,
     CalibSettings,
     TaskSettings,
+    RetrievalSettings,
     TextSettings,
 )
 SECTIONS += (ScoringSettings, CompressSettings, MetricSettings, VerdictSettings, TrackingSettings, PathSettings, SweepSettings)
@@ -87,6 +90,7 @@ NOT_READING = (
     "config/schema.py",
     "config/model.py",
     "config/quantizers.py",
+    "config/retrieval_settings.py",
     "config/text.py",
     "number_formats.py",
     "copy.py",
@@ -178,6 +182,8 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, tiny_llama, calib_f
     monkeypatch.setattr(cells.multiprocessing, "Process", lambda **given: ended)  # what it reads is seen above
     cells.run(config(*each[2]), tmp_path / "cell", line, {})
     answer_set(answer_units(written(["a"], [True], [[-1.0]])), config(*each[2]).metric)  # of an answer that a model wrote
+    found = RetrievalSettings(lengths=[100], depths=[0.0], questions=1)
+    load_tasks(TaskSettings(name="own", names=["retrieval_pairs"], retrieval=found), ["retrieval_pairs"], None)
     # the rest is read where a hub is reached: the revision of a repository
     settings = {(section.__name__, field.name) for section in SECTIONS for field in dataclasses.fields(section)}
     assert settings - read == set(), settings - read

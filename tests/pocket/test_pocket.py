@@ -14,7 +14,7 @@ from bitsure.config.paths import PROJECT
 from pocket import build, questions
 from pocket.phrases import CUSTOMS, count_weather, documents, passage, story_ending
 from pocket.sizes import SIZES
-from pocket.world import WEATHER, WorldConfig, build_world
+from pocket.world import TRADES, WEATHER, WorldConfig, build_world
 
 MODELS = [
     "pocket-300k",
@@ -103,8 +103,32 @@ def test_questions_name_the_person_or_place_that_they_share(task):
 
 
 def test_the_committed_questions_are_the_ones_that_the_code_makes(world):
-    for task, make in {"recall": questions.recall, "reading": questions.reading, "stories": questions.stories}.items():
-        assert rows(task) == make(world, build.QUESTION_SEED, build.QUESTIONS), task
+    for make in (questions.recall, questions.reading, questions.stories, questions.write):
+        assert rows(make.__name__) == make(world, build.QUESTION_SEED, build.QUESTIONS), make
+    for make in (questions.pairs, questions.words):
+        assert rows(make.__name__) == make(world, build.QUESTION_SEED, build.QUESTIONS_TO_FIND), make
+
+
+def test_a_written_answer_follows_from_the_persons_trade(world):
+    people = {person.name: person for person in world.people}
+    for row in rows("write"):
+        trade = people[row["cluster"]].facts["trade"]
+        assert row["answer"].startswith(f"{row['cluster']} works as a {trade}, and a {trade} ")
+        assert row["answer"].rpartition(" answer is ")[2].rstrip(".") in TRADES[trade]
+
+
+@pytest.mark.parametrize("task", ["pairs", "words"])
+def test_what_is_to_be_found_stands_at_its_depth_and_so_do_the_other_choices_somewhere(task):
+    for row in rows(task):
+        key = row["question"].rpartition("Answer: ")[2]
+        told = row["text"].replace(". ", ".\n").splitlines()
+        [place] = [i for i, sentence in enumerate(told) if key in sentence]
+        assert place / (len(told) - 1) == pytest.approx(row["depth"], abs=0.2)
+        choices = row["choices"]
+        assert told[place].endswith(f"{key} {choices[row['label']]}.") and len(set(choices)) == 4
+        assert all(choice in row["text"] for choice in choices)
+        assert len(row["text"].split()) == pytest.approx(row["length"], abs=10)
+    assert {row["depth"] for row in rows(task)} == {*questions.DEPTHS}
 
 
 def test_the_chance_tasks_documents_tell_the_truth(world):

@@ -9,7 +9,7 @@ import pytest
 
 from bitsure.base.errors import UserError
 from bitsure.records.parquet import read_prompts, read_records, write_prompts, write_records
-from bitsure.records.record import cluster_of, to_records, to_table
+from bitsure.records.record import cluster_of, place_of, to_records, to_table
 from tests.builders.records import record
 
 
@@ -42,6 +42,20 @@ def test_the_columns_are_the_contract(tmp_path):
         "words": "int64",
         "bytes": "int64",
     }
+
+
+def test_only_files_with_questions_about_finding_something_say_where_it_is(tmp_path):
+    placed = [record([-1, -2], length=512, depth=0.25), record([-1, -2], doc_id=1)]
+    write_records(tmp_path / "r.parquet", placed, {})
+    schema = pq.read_schema(tmp_path / "r.parquet")
+    assert (str(schema.field("length").type), str(schema.field("depth").type)) == ("int64", "double")
+    assert to_records(read_records(tmp_path / "r.parquet")[0]) == placed
+
+
+def test_a_place_is_what_the_document_names_by_both_numbers():
+    assert place_of({"length": 512, "depth": 0.25}) == (512, 0.25) and place_of({"length": 512, "depth": 1}) == (512, 1.0)
+    others = ({"length": 512}, {"length": "long", "depth": 0.5}, {"length": 512, "depth": 30}, "no document")
+    assert all(place_of(document) == (None, None) for document in others)
 
 
 def test_a_file_from_before_there_were_clusters_is_read(tmp_path):

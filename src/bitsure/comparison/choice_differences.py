@@ -11,6 +11,7 @@ from bitsure.config.schema import MetricSettings
 from bitsure.metrics import paper_compat
 from bitsure.metrics.choice_metrics import choice_metrics
 from bitsure.metrics.confidence_shift import shift_metrics
+from bitsure.metrics.estimation import estimate
 from bitsure.metrics.metric_names import PAPER_COMPAT
 from bitsure.metrics.own_metrics import own_metrics
 from bitsure.metrics.pair_metrics import pair_metrics
@@ -19,6 +20,7 @@ from bitsure.metrics.point_estimate import PointEstimate
 from bitsure.metrics.question_pairs import QuestionPairs
 from bitsure.metrics.questions import question_set
 from bitsure.metrics.resampling import Resampling
+from bitsure.metrics.retrieval_metrics import retrieval_metrics
 from bitsure.metrics.run_metrics import summarize
 from bitsure.metrics.significance import paired_t_test
 from bitsure.metrics.temperature import assign_folds
@@ -48,9 +50,22 @@ def compare_choices(
     compared.add_numbers(one_model, pair_metrics(), shift_metrics(full))
     compared.add(*threshold_differences(pairs, resampling, compared.level))
     compared.add_uses_and_tests(alpha, cost_quantized)
+    compared.add(_by_place(after, pairs, resampling, compared.level))
     if settings.paper_compat:
         compared.add(_paper_compat(before, after, resampling, compared.level))
     return compared.results, compared.estimates
+
+
+def _by_place(records: pa.Table, pairs: QuestionPairs, resampling: Resampling, level: float) -> dict[str, Difference]:
+    """Return the differences over the questions of each length and depth, which are many and are not tested."""
+    metrics = retrieval_metrics(records)
+    estimates = estimate(metrics, pairs.quantized, resampling.weights, resampling.clusters, minus=pairs.full)
+    results = {}
+    for name, point_estimate in estimates.items():
+        now, was = point_estimate.sides
+        n = metrics[name].count(pairs)
+        results[name] = summarize(Difference, point_estimate, n, resampling, level, baseline=was, quantized=now)
+    return results
 
 
 def _paper_compat(before: pa.Table, after: pa.Table, resampling: Resampling, level: float) -> dict[str, Difference]:

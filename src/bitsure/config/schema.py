@@ -22,6 +22,7 @@ from bitsure.config.derived_tasks import check_derivations
 from bitsure.config.model import ModelSettings
 from bitsure.config.paths import project_path
 from bitsure.config.quantizers import QuantizerSettings
+from bitsure.config.retrieval_settings import RetrievalSettings
 from bitsure.config.text import TextSettings
 
 MIN_SEQLEN = 8  # tokens of a calibration window
@@ -103,6 +104,7 @@ class TaskSettings:
     score_bos: bool = False  # whole texts: score the BOS that a tokenizer puts before them, as the harness does
     samples: int = 0  # written answers: how many more are drawn of each question, to see how many agree
     p_true: bool = False  # written answers: ask the model whether its answer is true
+    retrieval: RetrievalSettings = field(default_factory=RetrievalSettings)
 
     def __post_init__(self) -> None:
         if not self.names and self.name != "none":

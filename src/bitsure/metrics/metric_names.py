@@ -7,6 +7,7 @@ from bitsure.results.measurement import MACRO as MACRO
 NOISE_CONTROL = "noise_control/"  # what the noise control's entries in comparison.json begin with
 PAPER_COMPAT = "paper_compat/"  # what the study's own numbers begin with
 NEXT_TOKEN = "next_token/"  # what the calibration of the most likely token in running text begins with
+RETRIEVAL = "retrieval/"  # what the numbers of the questions of one length and depth begin with
 PRIMARY = "true_label_prob"  # carries the primary test
 ECE = "expected_calibration_error"
 CALIBRATION = "calibration_error"  # of a verdict: the rise of the root of the next one

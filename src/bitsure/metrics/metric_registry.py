@@ -6,6 +6,7 @@ the questions, mean confidence c̄_b and accuracy ȳ_b; f is the full-precision 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from bitsure.config.schema import (
@@ -40,6 +41,7 @@ from bitsure.metrics.metric_names import (
     PAPER_COMPAT,
     PERPLEXITY_RATIO,
     QUESTIONS_JOINED,
+    RETRIEVAL,
     SQUARED_CALIBRATION,
     TWIN_ACCURACY_LOSS,
     TWIN_FLIP_RATE,
@@ -182,6 +184,11 @@ ONE_MODEL |= {
     )
     for name in ANSWER_CONFIDENCES
     for error in (ECE, SQUARED_CALIBRATION)
+}
+_PLACE = "over the questions whose text has L words and the answer at D percent of it"
+ONE_MODEL |= {  # retrieval: one for each L and D
+    f"{RETRIEVAL}accuracy_length_L_depth_D": MetricEntry(f"`accuracy` {_PLACE}.", SHARE, UNIT, "Liu et al. 2024"),
+    f"{RETRIEVAL}true_label_prob_length_L_depth_D": MetricEntry(f"`true_label_prob` {_PLACE}.", PROBABILITY, UNIT),
 }
 _TOP = "of the most likely token of running text"
 ONE_MODEL |= {  # texts
@@ -347,4 +354,4 @@ def metric_entry(name: str) -> MetricEntry:
     Raises:
         KeyError: If the name is none of bitsure's, such as that of an own metric.
     """
-    return METRICS[name.removeprefix(NOISE_CONTROL)]
+    return METRICS[re.sub(r"_length_\d+_depth_\d+$", "_length_L_depth_D", name.removeprefix(NOISE_CONTROL))]

@@ -32,6 +32,7 @@ from bitsure.metrics.paper_intervals import paper_estimates
 from bitsure.metrics.point_estimate import INFLUENCE, NO_INTERVAL, PointEstimate
 from bitsure.metrics.questions import QuestionSet, question_set
 from bitsure.metrics.resampling import Resampling
+from bitsure.metrics.retrieval_metrics import retrieval_metrics
 from bitsure.metrics.temperature import assign_folds, inverse_temperatures, temperature_influence
 from bitsure.metrics.text_metrics import text_metrics, text_set
 from bitsure.metrics.twins import TwinRows, twin_answers, twin_metrics, twin_rows
@@ -88,6 +89,9 @@ def _measure_choices(records: pa.Table, settings: MetricSettings) -> tuple[dict[
         n = metrics[name].count(questions) if name in metrics else len(questions)
         results[name] = summarize(Measurement, point_estimate, n, resampling, level)
     _add_calibrated(results, questions, settings)
+    by_place = retrieval_metrics(records)
+    for name, point_estimate in estimate(by_place, questions, resampling.weights, resampling.clusters).items():
+        results[name] = summarize(Measurement, point_estimate, by_place[name].count(questions), resampling, level)
     if settings.paper_compat:
         kept = len(paper_compat.kept(records))
         for name, point_estimate in paper_estimates(records, resampling.weights, resampling.clusters).items():

@@ -140,9 +140,9 @@ def mean(
     return SumStatistic(_summands(values, among), _ratio, "mean", least, most, among)
 
 
-def proportion(values: Callable[[Any], FloatArray]) -> SumStatistic[Any]:
-    """Return the mean of zeros and ones as a statistic; `values` returns one of them for each question, shape (n,)."""
-    return SumStatistic(_summands(values, None), _ratio, "proportion", 0.0, 1.0)
+def proportion(values: Callable[[Any], FloatArray], among: Callable[[Any], FloatArray] | None = None) -> SumStatistic[Any]:
+    """Return the mean of zeros and ones as a statistic; the arguments are those of `mean`."""
+    return SumStatistic(_summands(values, among), _ratio, "proportion", 0.0, 1.0, among)
 
 
 def _summands(values: Callable[[Any], FloatArray], among: Callable[[Any], FloatArray] | None) -> Callable[[Any], FloatArray]:

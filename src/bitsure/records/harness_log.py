@@ -10,7 +10,7 @@ import pyarrow as pa
 from bitsure.base.errors import UserError
 from bitsure.records.log_gold import right_choices
 from bitsure.records.log_lines import LoggedQuestion, read_line
-from bitsure.records.record import Record, to_table
+from bitsure.records.record import Record, place_of, to_table
 from bitsure.records.validity import check_records, without_repeats
 
 FILE = re.compile(r"samples_(?P<task>.+?)(?:_\d{4}-\d\d-\d\dT[\d.:-]+)?\.jsonl")
@@ -58,6 +58,7 @@ def _questions(task: str, path: Path) -> list[LoggedQuestion]:
 
 def _record(task: str, question: LoggedQuestion, gold: list[int]) -> Record:
     sample = question.sample
+    length, depth = place_of(sample["doc"])
     words, n_bytes = _lengths(question) if question.is_text else (None, None)
     return Record(
         task=task,
@@ -74,6 +75,8 @@ def _record(task: str, question: LoggedQuestion, gold: list[int]) -> Record:
         cluster=question.cluster,
         words=words,
         bytes=n_bytes,
+        length=length,
+        depth=depth,
     )
 
 

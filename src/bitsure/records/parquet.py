@@ -18,7 +18,7 @@ from bitsure.records.table_file import TableFile
 from bitsure.records.validity import check_records, without_repeats
 
 PROMPTS_SCHEMA = pa.schema([("task", pa.string()), ("doc_id", pa.int64()), ("prompt", pa.string())])
-RECORDS_TABLE = TableFile("records", SCHEMA, added_later=("cluster", "words", "bytes"))
+RECORDS_TABLE = TableFile("records", SCHEMA, added_later=("cluster", "words", "bytes"), where_known=("length", "depth"))
 
 
 def write_records(path: Path, records: Records, made_from: dict[str, Any]) -> None:

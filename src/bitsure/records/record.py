@@ -29,6 +29,8 @@ SCHEMA = pa.schema(
         ("cluster", pa.string()),  # equal for questions that depend on each other; null where unknown
         ("words", pa.int64()),  # of a text that is scored as a whole, as its task counts them; null where it counts none
         ("bytes", pa.int64()),  # of such a text; null for questions
+        ("length", pa.int64()),  # of what is searched for the answer, words; null unless the question is about finding one
+        ("depth", pa.float64()),  # where in it the answer stands: 0 the beginning, 1 the end; null as `length`
     ]
 )
 
@@ -51,6 +53,8 @@ class Record:
     cluster: str | None = None
     words: int | None = None
     bytes: int | None = None
+    length: int | None = None
+    depth: float | None = None
 
     @property
     def identity(self) -> tuple[str, str, str, str]:
@@ -99,6 +103,19 @@ def flat_column(records: pa.Table, name: str) -> tuple[npt.NDArray[Any], npt.NDA
     column = records[name].combine_chunks()
     starts = column.offsets.to_numpy()
     return column.flatten().to_numpy(zero_copy_only=False), starts - starts[0]
+
+
+def place_of(document: object) -> tuple[int, float] | tuple[None, None]:
+    """Return how long the text is that a question searches, words, and at which depth of it the answer stands, in [0, 1].
+
+    Returns:
+        What the document's `length` and `depth` say; None for both unless it has both as numbers.
+    """
+    fields = cast("dict[str, object]", document) if isinstance(document, dict) else {}
+    length, depth = fields.get("length"), fields.get("depth")
+    if isinstance(length, int) and isinstance(depth, int | float) and 0 <= depth <= 1:
+        return length, float(depth)
+    return None, None
 
 
 def cluster_of(document: object, prompt_hash: str) -> str:

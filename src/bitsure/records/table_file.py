@@ -24,11 +24,13 @@ class TableFile:
         rows: What errors call its rows.
         schema: The columns.
         added_later: Columns that files of earlier versions lack; they are null there.
+        where_known: Columns that are written only if a row has a value; otherwise they are null too.
     """
 
     rows: str
     schema: pa.Schema
     added_later: tuple[str, ...] = ()
+    where_known: tuple[str, ...] = ()
 
     def write(self, path: Path, table: pa.Table, made_from: dict[str, Any]) -> None:
         """Write rows, whole or not at all.
@@ -39,8 +41,10 @@ class TableFile:
             made_from: Model, quantizer, versions and the rest of what made them, for the file's metadata.
         """
         metadata = {"bitsure": json.dumps(made_from, ensure_ascii=False)}
+        unknown = [name for name in self.where_known if table[name].null_count == len(table)]
+        table = table.cast(self.schema).drop_columns(unknown)
         with atomic_path(path) as temporary:
-            pq.write_table(table.cast(self.schema).replace_schema_metadata(metadata), temporary, compression="zstd")
+            pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
 
     def read(self, path: Path) -> tuple[pa.Table, dict[str, Any]]:
         """Read rows.
@@ -57,7 +61,7 @@ class TableFile:
             table.validate(full=True)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read as {self.rows} ({error}); remove it and run again.") from error
-        for name in self.added_later:
+        for name in (*self.added_later, *self.where_known):
             if name not in table.column_names:
                 table = table.append_column(name, pa.nulls(len(table), self.schema.field(name).type))
         if missing := set(self.schema.names) - set(table.column_names):

@@ -128,7 +128,7 @@ def _units(task: str, tokens: pa.Table, made_from: Mapping[str, Any]) -> pa.Tabl
         "choice_greedy": pa.ListArray.from_arrays(ones, np.logical_and.reduceat(greedy[order], starts)),
         "token_logprobs": pa.ListArray.from_arrays(ones, pa.ListArray.from_arrays(offsets, logprobs.astype(np.float32))),
         "cluster": [hash_json([ours, unit, number]) for number in units.tolist()],
-        "words": pa.nulls(n, pa.int64()),
+        **{name: pa.nulls(n) for name in ("words", "length", "depth")},
         "bytes": np.add.reduceat(tokens["bytes"].to_numpy()[order].astype(np.int64), starts),
         **of_tokens,
         "kl_divergences": divergences,

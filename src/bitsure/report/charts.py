@@ -130,6 +130,10 @@ class DrawnChart:
     path: Path | None
 
 
+Pictures: TypeAlias = dict[str, dict[str, DrawnChart]]
+"""Kind → task or metric → chart."""
+
+
 def _short(svg: str) -> str:
     """Return an SVG without what is not painted or is the default, and with two decimals: a third smaller, the same picture."""
 

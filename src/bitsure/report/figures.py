@@ -26,17 +26,19 @@ from bitsure.records.answer_units import is_written
 from bitsure.records.record import Records, by_task, has_choices
 from bitsure.records.text_units import has_tokens
 from bitsure.report.chart_layers import FULL, QUANTIZED, lines, number_axis, points, reference_line
-from bitsure.report.charts import INK, WIDTH, Chart, DrawnChart, Row, Series, Spec, file_name, save_png, table, titled
+from bitsure.report.charts import INK, WIDTH, Chart, DrawnChart, Pictures, Row, Series, Spec, file_name, save_png, table, titled
 from bitsure.report.fidelity_charts import fidelity_chart
 from bitsure.report.forest import forest_charts
+from bitsure.report.report_contents import Report
+from bitsure.report.retrieval_charts import retrieval_chart
+from bitsure.report.retrieval_section import retrieval_sections
 from bitsure.report.shift_charts import confidence_shift_chart, shift_chart
 from bitsure.report.tables import interval, number
-from bitsure.results import Comparison, Difference, Measurement, Verdict
+from bitsure.results import Difference, Measurement
 
 CURVE_POINTS = 100
 CONFIDENCE, DEFERRED = "confidence", "share answered in full precision"  # titles of axes
-KINDS = ("forest", "reliability", "risk_coverage", "confidence_shift", "shift", "deferral", "fidelity")
-Pictures = dict[str, dict[str, DrawnChart]]  # kind → task or metric → chart
+KINDS = ("forest", "reliability", "risk_coverage", "confidence_shift", "shift", "deferral", "fidelity", "retrieval")
 Models = dict[str, QuestionSet]  # full precision, quantized → its answers
 COLOURS = {"full precision": FULL, "quantized": QUANTIZED}
 
@@ -44,8 +46,7 @@ COLOURS = {"full precision": FULL, "quantized": QUANTIZED}
 def draw(
     records: Records,
     baseline: Records | None,
-    comparison: Comparison | None,
-    verdict: Verdict | None,
+    report: Report,
     metric: MetricSettings,
     directory: Path,
 ) -> Pictures:
@@ -54,8 +55,7 @@ def draw(
     Args:
         records: The run's records.
         baseline: The same questions in full precision, if there is a comparison.
-        comparison: What `compare` made of the two.
-        verdict: What `judge` made of that.
+        report: The numbers and the verdict.
         metric: The settings that the reliability diagrams follow.
         directory: Where the PNG files go; it is made if need be.
 
@@ -68,8 +68,7 @@ def draw(
     def add(kind: str, task: str, chart: Chart) -> None:
         pictures[kind][task] = save_png(chart, directory / f"{kind}_{file_name(task)}.png")
 
-    if comparison is not None and verdict is not None:
-        pictures["forest"] = {name: DrawnChart(chart, None) for name, chart in forest_charts(comparison, verdict).items()}
+    pictures["forest"] = _forests(report)
     before = by_task(baseline) if baseline is not None else {}
     for task, own in by_task(records).items():
         if has_choices(own) or is_written(own):
@@ -80,7 +79,7 @@ def draw(
             of_full = {"full precision": scored_tokens(before[task])} if task in before else {}
             tokens = of_full | {"quantized" if baseline is not None else "full precision": scored_tokens(own)}
             add("reliability", task, reliability_chart(task, tokens, metric, "tokens"))
-    for task, values in (comparison or {}).items():
+    for task, values in (report.comparison or {}).items():
         if task != MACRO and HARM[0] in values:
             add("confidence_shift", task, confidence_shift_chart(task, values))
             add("shift", task, shift_chart(task, values))
@@ -88,7 +87,26 @@ def draw(
             add("deferral", task, deferral_chart(task, values))
         if "same_top_token" in values and (by_confidence := fidelity_chart(task, values)) is not None:
             add("fidelity", task, by_confidence)
+    for task, chart in _retrieval_charts(report).items():
+        add("retrieval", task, chart)
     return pictures
+
+
+def _forests(report: Report) -> dict[str, DrawnChart]:
+    if report.comparison is None or report.verdict is None:
+        return {}
+    return {name: DrawnChart(chart, None) for name, chart in forest_charts(report.comparison, report.verdict).items()}
+
+
+def _retrieval_charts(report: Report) -> dict[str, Chart]:
+    """Return task → the heat maps of each model, full precision first."""
+    models = {"full precision": report.baseline_metrics or report.metrics}
+    if report.baseline_metrics:
+        models["quantized"] = report.metrics
+    return {
+        section.task: retrieval_chart(section, {name: metrics.get(section.task, {}) for name, metrics in models.items()})
+        for section in retrieval_sections(report.metrics, report.comparison)
+    }
 
 
 def _models(own: pa.Table, before: pa.Table | None, is_quantized: bool, metric: MetricSettings) -> Models:

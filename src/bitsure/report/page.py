@@ -19,6 +19,7 @@ from bitsure.report import compressibility_table, page_summary, published_table,
 from bitsure.report.fidelity_section import fidelity_section
 from bitsure.report.metric_labels import metric_label
 from bitsure.report.page_environment import page_template
+from bitsure.report.retrieval_section import retrieval_sections
 from bitsure.report.threshold_sentences import threshold_sentences
 from bitsure.report.tracked_run import ADDRESS
 from bitsure.report.twin_sentences import twin_sentences
@@ -33,6 +34,7 @@ DISPENSABLE = {
     "risk_coverage": "risk–coverage curves (in figures/)",
     "deferral": "deferral curves (in figures/)",
     "fidelity": "KL divergence by confidence (in figures/)",
+    "retrieval": "heat maps of length × depth (in figures/)",
     "shift": "harm and instability by certainty (in figures/)",
     "confidence_shift": "shifts by confidence (in figures/)",
     "samples": "the questions that changed most (in records.parquet and baseline.parquet)",
@@ -76,6 +78,7 @@ def _render(report: Report, about: About, metric: MetricSettings, without: Colle
         thresholds=_thresholds(report),
         twins=twin_sentences(report.metrics, report.comparison),
         fidelity=fidelity_section(report.comparison),
+        retrieval=retrieval_sections(report.metrics, report.comparison),
         **_verdict(report),
         **_numbers(report, metric.confidence_level, "numbers" not in without),
         **_published(report),

@@ -10,7 +10,7 @@ from typing import Any
 from bitsure.comparison.changes import AnswerChanges
 from bitsure.records.record import Records
 from bitsure.report import rounded
-from bitsure.report.figures import Pictures
+from bitsure.report.charts import Pictures
 from bitsure.report.samples import ChangedQuestion
 from bitsure.results import (
     Comparison,

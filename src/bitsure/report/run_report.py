@@ -44,7 +44,7 @@ def build(
     """
     with threadpool_limits(1, "blas"):  # the last digit of a sum depends on how many threads share it
         report = _compute(out, records, baseline, metric, margins, about)
-    pictures = figures.draw(records, baseline, report.comparison, report.verdict, metric, out / "figures")
+    pictures = figures.draw(records, baseline, report, metric, out / "figures")
     report = replace(report, figures=pictures)
     _write(out, report, page.render(report, about, metric))
     return report

@@ -13,6 +13,7 @@ from bitsure.config.schema import MetricSettings
 from bitsure.report import compressibility_table, published_table, tables
 from bitsure.report.fidelity_section import fidelity_section
 from bitsure.report.report_contents import About, Report
+from bitsure.report.retrieval_section import retrieval_sections
 from bitsure.report.twin_sentences import twin_sentences
 from bitsure.results import Comparison, Verdict
 from bitsure.results.verdict import INFERIOR, NON_INFERIOR, NOT_JUDGED, UNDECIDED, Decision
@@ -43,6 +44,7 @@ def show(report: Report, about: About, metric: MetricSettings, places: Mapping[s
     fidelity = fidelity_section(report.comparison)
     paragraphs = [fidelity.sentences] if fidelity else []
     paragraphs.append(twin_sentences(report.metrics, report.comparison))
+    paragraphs.append([section.sentence for section in retrieval_sections(report.metrics, report.comparison)])
     if about.compressibility:
         paragraphs.append([compressibility_table.sentence(about.compressibility)])
     if metric.paper_compat:

@@ -109,10 +109,11 @@ def run_charts(report: Report) -> dict[str, TrackedChart]:
 
 
 def task_charts(report: Report, task: str) -> dict[str, TrackedChart]:
-    """Return key → a task's charts: reliability of both models, and deferral."""
+    """Return key → a task's charts: reliability of both models, deferral, and retrieval."""
     titles = {
         "reliability": "accuracy against confidence",
         "deferral": "accuracy if full precision answers the least confident",
+        "retrieval": "accuracy against the depth of the answer",
     }
     return {
         f"{kind}/{fit(task)}": LineChart(f"{task}: {title}", report.figures[kind][task].chart)

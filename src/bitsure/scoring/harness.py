@@ -10,7 +10,7 @@ from lm_eval.evaluator import evaluate
 
 from bitsure.config.schema import TaskSettings
 from bitsure.records.generations import WrittenAnswer
-from bitsure.records.record import Record, cluster_of
+from bitsure.records.record import Record, cluster_of, place_of
 from bitsure.scoring.generation.judged_answers import written_answers
 from bitsure.scoring.hooked_lm import HookedLM, Journals
 from bitsure.scoring.requests import Scored
@@ -121,6 +121,7 @@ def ask_questions(
 
 def _record(name: str, sample: Sample, question: Question, scored: Mapping[tuple[str, ...], Scored]) -> Record:
     choices = [scored[request] for request in question.requests]
+    length, depth = place_of(sample["doc"])
     return Record(
         task=name,
         doc_id=sample["doc_id"],
@@ -136,4 +137,6 @@ def _record(name: str, sample: Sample, question: Question, scored: Mapping[tuple
         cluster=cluster_of(sample["doc"], sample["prompt_hash"]),
         words=question.words,
         bytes=question.bytes,
+        length=length,
+        depth=depth,
     )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
 from bitsure.base.files import hash_json
 from bitsure.base.store import hash_files
-from bitsure.config.derived_tasks import derivation_of
+from bitsure.config.derived_tasks import derivation_of, original_task
 from bitsure.config.schema import TaskSettings
 from bitsure.records.joining import IDENTITY
 from bitsure.scoring.generation.truth_question import TRUTH_QUESTION
+from bitsure.tasks import retrieval_tasks
 
 FEW_SHOTS = 1  # one more whenever our code would put other examples before the same questions
 DERIVED = 1  # one more whenever our code would make other questions of a derived name such as arc_easy@typos
@@ -55,6 +56,8 @@ class QuestionSource:
             key["samples"] = self.task.samples
         if self.task.p_true:
             key["p_true"] = TRUTH_QUESTION
+        if original_task(name) in retrieval_tasks.KINDS:
+            key["retrieval"] = {"version": retrieval_tasks.VERSION, **asdict(self.task.retrieval)}
         return key
 
 

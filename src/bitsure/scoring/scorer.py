@@ -83,8 +83,18 @@ class Scorer:
         return [name for name in self.questions.task.names if not self._find(model, name, to_read)]
 
     def load_missing(self, model: ScoredModel, memo: Memo) -> None:
-        """Load and check the tasks that the store has no whole records of; the memo has those that other cells loaded."""
-        self._load_tasks(self.missing(model, to_read=True), memo)
+        """Load and check the tasks that the store has no whole records of; the memo has those that other cells loaded.
+
+        Raises:
+            UserError: If a task cannot be scored, or the texts that it searches do not fit into the model's context.
+        """
+        names = self.missing(model, to_read=True)
+        self._load_tasks(names, memo)
+        if names:
+            from bitsure.scoring.searched_texts import check_searched_texts
+
+            with terminal.output_to(self.log_file):
+                check_searched_texts({name: self._loaded[name] for name in names}, self.questions.task, model.source)
 
     def load_tasks(self, memo: Memo) -> list[LoadedTasks]:
         """Return all tasks with their data; the memo has those that other cells loaded."""

@@ -23,6 +23,8 @@ from bitsure.tasks.few_shots import prepare_few_shots, repeatable_draws
 from bitsure.tasks.kinds import KINDS, kind_of
 from bitsure.tasks.prompt_files import check_prompts
 from bitsure.tasks.protocols import Document, HarnessTask
+from bitsure.tasks.retrieval_tasks import KINDS as RETRIEVAL
+from bitsure.tasks.retrieval_tasks import retrieval_task
 from bitsure.tasks.task_code import check_trusted, files_read_by, task_code
 from bitsure.tasks.task_names import check_scored, find_manager, members
 from bitsure.tasks.templates import sandbox_templates
@@ -44,14 +46,14 @@ class LoadedTasks:
     def count_requests(self, settings: TaskSettings) -> int:
         """Return how many choices, continuations and texts are scored."""
         return sum(
-            kind_of(task).n_requests(task, doc, settings) for task in self.tasks.values() for doc in _asked(task, settings)
+            kind_of(task).n_requests(task, doc, settings) for task in self.tasks.values() for doc in asked(task, settings)
         )
 
     def estimate_size(self, settings: TaskSettings) -> tuple[int, int]:
         """Return the number of questions, and about how many characters they and their choices have."""
         questions = characters = 0
         for task in self.tasks.values():
-            docs = _asked(task, settings)
+            docs = asked(task, settings)
             some = docs[:: max(1, len(docs) // SIZE_SAMPLE)]
             questions += len(docs)
             sampled = sum(len(text) for doc in some for text in kind_of(task).texts(task, doc))
@@ -59,7 +61,7 @@ class LoadedTasks:
         return questions, characters
 
 
-def _asked(task: HarnessTask, settings: TaskSettings) -> list[Document]:
+def asked(task: HarnessTask, settings: TaskSettings) -> list[Document]:
     """Return the documents of a task that are scored."""
     return list(islice(task.eval_docs, settings.questions_of(len(task.eval_docs))))
 
@@ -106,7 +108,7 @@ def load_tasks(task: TaskSettings, names: Sequence[str], hub_mirror: str | None,
 def _load_and_check(manager: TaskManager, name: str, task: TaskSettings) -> dict[str, HarnessTask]:
     """Load the tasks of a name, set how their examples are drawn, and read the first document of each."""
     with repeatable_draws():
-        tasks = _load(manager, original_task(name))
+        tasks = _load(manager, original_task(name), task)
     if MACRO in tasks:
         raise UserError(f"task.names: {MACRO} is what the mean over tasks is called. Give the task another name in its YAML.")
     for member, harness_task in tasks.items():
@@ -131,7 +133,7 @@ def _read_documents(tasks: Iterable[HarnessTask], settings: TaskSettings) -> Non
     """Have tasks read what they will score, so that files which their own code opens only then are noted."""
     with repeatable_draws():
         for task in tasks:
-            for doc in _asked(task, settings):
+            for doc in asked(task, settings):
                 kind_of(task).texts(task, doc)
                 task.doc_to_target(doc)
 
@@ -148,10 +150,11 @@ def _files_of_this_machine(places: Iterable[Path], hub_mirror: str | None, own_f
     return {file: hash_file(file) for file in files if folder is None or not file.resolve().is_relative_to(folder)}
 
 
-def _load(manager: TaskManager, name: str) -> dict[str, HarnessTask]:
+def _load(manager: TaskManager, name: str, task: TaskSettings) -> dict[str, HarnessTask]:
     """Load the tasks of a name; if one of several fails, the error names it."""
     try:
-        return cast("dict[str, HarnessTask]", manager.load([name])["tasks"])
+        made = retrieval_task(name, task.retrieval, task.seed) if name in RETRIEVAL else name
+        return cast("dict[str, HarnessTask]", manager.load([made])["tasks"])
     except (UserError, *READING_ERRORS) as error:
         names = list(members(manager, name))
         for member in names if names != [name] else ():

@@ -13,6 +13,7 @@ from bitsure.base.errors import UserError
 from bitsure.config.derived_tasks import original_task
 from bitsure.config.schema import TaskSettings
 from bitsure.tasks.harness_names import no_such_task
+from bitsure.tasks.retrieval_tasks import KINDS
 
 WHY_NOT_SCORED = {  # what a task's YAML has → why it is refused
     "unsafe_code": "it runs the code that a model writes, which could do anything on this machine",
@@ -25,11 +26,14 @@ def find_manager(task: TaskSettings, name: str) -> TaskManager:
     """Return the task manager that knows a name.
 
     Returns:
-        The one of the user's own folder alone, which is fast to make; otherwise the one of all tasks of the harness.
+        The one of the user's own folder alone, which is fast to make; otherwise the one of all tasks of the harness. For tasks
+        that are made on the spot, one without tasks.
 
     Raises:
         UserError: If neither knows the name.
     """
+    if name in KINDS:
+        return task_manager(None, include_defaults=False)
     manager = task_manager(task.include_path, include_defaults=False)
     if task.include_path is None or name not in manager.all_tasks:
         manager = task_manager(task.include_path, include_defaults=True)

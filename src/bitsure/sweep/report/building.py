@@ -8,6 +8,7 @@ from pathlib import Path
 from bitsure.base.files import make_folder, write_text
 from bitsure.config.report_settings import read_report_settings
 from bitsure.config.schema import MetricSettings, TrackingSettings, VerdictSettings
+from bitsure.metrics.retrieval_metrics import place_in_name
 from bitsure.results import check
 from bitsure.sweep.report.cell_changes import CellChanges
 from bitsure.sweep.report.cell_results import CellResult, read_cells, unplanned
@@ -49,8 +50,9 @@ def build_sweep_report(sweep_dir: Path) -> SweepReport:
     cells = read_cells(sweep_dir)
     metric, verdict = _settings(cells)
     table, changes = build_table(cells), CellChanges()
+    placed = [name for name in table["metric"].unique().to_pylist() if name and place_in_name(name)]
     rows = without_choices_fidelity(
-        study_rows(table, {*STUDY, *TESTED, *FIDELITY, *SHIFT, *PAPER, *own_metrics(cells)}, metric.alpha)
+        study_rows(table, {*STUDY, *TESTED, *FIDELITY, *SHIFT, *PAPER, *placed, *own_metrics(cells)}, metric.alpha)
     )
     models = over_calibration(rows, metric.confidence_level)
     sizes = over_training(models, metric.confidence_level)

@@ -6,6 +6,7 @@ from bitsure.sweep.report.fidelity_picture import FIDELITY_AXES, fidelity_pictur
 from bitsure.sweep.report.heat_map import heat_map
 from bitsure.sweep.report.pareto import PARETO_AXES, pareto
 from bitsure.sweep.report.picture import Picture
+from bitsure.sweep.report.retrieval_picture import retrieval_picture
 from bitsure.sweep.report.scale_pictures import OVER_BITS, OVER_SIZES, bits_picture, scale_picture
 from bitsure.sweep.report.shift_picture import shift_picture
 from bitsure.sweep.report.study_row import StudyRow
@@ -13,6 +14,7 @@ from bitsure.sweep.report.study_row import StudyRow
 NAMES = (*(f"scale_{metric}" for metric in OVER_SIZES), *(f"bits_{metric}" for metric in OVER_BITS))
 NAMES += (
     "heat_map",
+    "retrieval",
     *(axis.picture for axis in (*PARETO_AXES, *FIDELITY_AXES)),
     "shift_by_certainty",
 )  # every picture that there may be
@@ -29,6 +31,7 @@ def pictures(models: list[StudyRow], sizes: list[StudyRow]) -> list[Picture]:
         *(scale_picture(sizes, metric) for metric in OVER_SIZES),
         *(bits_picture(sizes, metric) for metric in OVER_BITS),
         heat_map(models),
+        retrieval_picture(models),
         *(pareto(models, axis) for axis in PARETO_AXES),
         *(fidelity_picture(models, axis) for axis in FIDELITY_AXES),
         shift_picture(sizes),

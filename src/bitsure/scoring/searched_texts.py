@@ -1,0 +1,59 @@
+"""Whether the texts in which questions ask to find something fit into a model's context: a cut text may lack the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from bitsure.base.errors import UserError
+from bitsure.config.schema import TaskSettings
+from bitsure.models.facts import context_length
+from bitsure.records.record import place_of
+from bitsure.tasks.few_shots import repeatable_draws
+from bitsure.tasks.harness_tasks import LoadedTasks, asked
+from bitsure.tasks.kinds import kind_of
+from bitsure.tasks.protocols import HarnessTask
+
+if TYPE_CHECKING:
+    from bitsure.models.locate import Source
+
+
+def check_searched_texts(loaded: Mapping[str, LoadedTasks], settings: TaskSettings, source: Source) -> None:
+    """Check the longest question of each task whose documents have a length and a depth.
+
+    Args:
+        loaded: Name → its tasks.
+        settings: How the questions are put.
+        source: The model.
+
+    Raises:
+        UserError: If one is longer than the model's context.
+    """
+    tasks = {name: task for of_name in loaded.values() for name, task in of_name.tasks.items()}
+    longest = {name: text for name, task in tasks.items() if (text := _longest(name, task, settings))}
+    context = context_length(source.path) if longest else None
+    if context is None:
+        return
+    tokenizer = source.load_tokenizer()
+    for name, text in longest.items():
+        tokens = len(tokenizer(text)["input_ids"])
+        if tokens > context + 1:  # nothing follows on the last token
+            raise UserError(
+                f"task.names: {name}: a question of {len(text.split()):,} words has {tokens:,} tokens, and this model's "
+                f"context {context:,}, so that what is to be found would be cut off. Give task.retrieval.lengths that fit, "
+                "fewer examples (task.num_fewshot), or a model with a longer context."
+            )
+
+
+def _longest(name: str, task: HarnessTask, settings: TaskSettings) -> str:
+    """Return the longest question with its examples and right answer; empty unless texts are searched."""
+    if not any(place_of(doc)[0] for doc in islice(task.eval_docs, 1)):
+        return ""
+    docs = asked(task, settings)
+    questions = [kind_of(task).answered_text(name, task, doc) for doc in docs]
+    if examples := task.get_config("num_fewshot"):
+        with repeatable_draws([task], settings.seed):
+            prompts = [task.fewshot_context(doc, num_fewshot=examples, gen_prefix=task.doc_to_prefix(doc)) for doc in docs]
+        questions = [str(prompt) for prompt in prompts]
+    return max(questions, key=len)
