@@ -14,8 +14,9 @@ from omegaconf import OmegaConf
 
 from benchmarks.regions import fill
 from bitsure.base.errors import UserError
+from bitsure.config.derived_tasks import original_task
 from bitsure.config.paths import CONF, PROJECT
-from bitsure.config.schema import TaskSettings
+from bitsure.config.schema import TaskSettings, register
 from bitsure.tasks.harness_tasks import load_tasks
 from bitsure.tasks.kinds import Continuation, FreeText, MultipleChoice, WholeText
 from bitsure.tasks.task_names import WHY_NOT_SCORED, members, task_manager
@@ -29,7 +30,9 @@ KIND_NAMES = {
     None: "known when loaded",
 }
 PAGE = PROJECT / "docs" / "tasks.md"
-GROUPS = ("paper", "understanding", "knowledge", "reasoning", "trust", "long_context", "bias", "dialogue", "language")
+LANGUAGE = ("paper", "understanding", "knowledge", "language")
+ABILITIES = ("in_context", "reasoning", "instruction", "self_calibration", "trust", "dialogue", "long_context", "bias")
+GROUPS = (*LANGUAGE, *ABILITIES)
 
 
 def main() -> None:
@@ -37,6 +40,7 @@ def main() -> None:
     parser.add_argument("--mirror", default="../shared/hub", help="a mirror of data sets, for the numbers of questions")
     given = parser.parse_args()
     logging.disable(logging.WARNING)
+    register()
     manager = task_manager(None, include_defaults=True)
     mirror = given.mirror if Path(given.mirror).is_dir() else None
     regions = {
@@ -64,12 +68,14 @@ def groups(manager: TaskManager, mirror: str | None) -> Iterable[str]:
     """Each option of conf/task that is a group: its tasks with kind, data set and number of questions."""
     for option in GROUPS:
         chosen = OmegaConf.load(CONF / "task" / f"{option}.yaml")
+        folder = chosen.get("include_path")  # ${project:…} is resolved where Hydra's schema is registered
+        names = task_manager(folder, include_defaults=True) if folder else manager
         yield from [f"### `task={option}`", "", "| name | tasks | kind | data set | questions |", "|---|---|---|---|---|"]
         for name in chosen.names:
-            found = members(manager, name)
+            found = members(names, original_task(name))
             kinds = ", ".join(sorted({KIND_NAMES[kind] for kind in found.values()}))
-            data = sorted({data_of(manager, task) for task in found})
-            yield f"| {name} | {len(found)} | {kinds} | {', '.join(data)} | {questions(name, mirror)} |"
+            data = sorted({data_of(names, task) for task in found})
+            yield f"| {name} | {len(found)} | {kinds} | {', '.join(data)} | {questions(name, mirror, folder)} |"
         yield ""
 
 
@@ -78,11 +84,11 @@ def data_of(manager: TaskManager, task: str) -> str:
     return str(cfg.get("dataset_path", "its own"))
 
 
-def questions(name: str, mirror: str | None) -> str:
+def questions(name: str, mirror: str | None, folder: str | None) -> str:
     if mirror is None:
         return "–"
     try:
-        loaded = load_tasks(TaskSettings(name=name, names=[name]), [name], mirror)[name].tasks
+        loaded = load_tasks(TaskSettings(name=name, names=[name], include_path=folder), [name], mirror)[name].tasks
     except UserError:
         return "–"
     return f"{sum(len(one.eval_docs) for one in loaded.values()):,}"

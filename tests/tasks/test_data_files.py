@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bitsure.base.errors import UserError
+from bitsure.base.errors import NotInstalled, UserError
 from bitsure.config.schema import TaskSettings
 from tests.builders.data_sets import ASKED_TASK, question_rows, write_data_set
 
@@ -37,6 +37,15 @@ def test_a_missing_column_is_named_although_data_with_it_was_read_before(tmp_pat
         error.value
     )
     assert "question" in str(error.value) and "task.include_path" in str(error.value)
+
+
+def test_a_package_that_a_task_needs_and_that_is_missing_is_one_sentence(tmp_path, monkeypatch):
+    def broken(*given):
+        raise ModuleNotFoundError("No module named 'langdetect'", name="langdetect")
+
+    monkeypatch.setattr("lm_eval.api.task.ConfigurableTask.doc_to_text", broken)
+    with pytest.raises(NotInstalled, match=r"task\.names: asked needs the Python package langdetect, which is not installed"):
+        load_questions(tmp_path, question_rows("one"))
 
 
 @pytest.mark.parametrize("error", [AttributeError("'X' object has no attribute 'q'"), TypeError("two arguments")])

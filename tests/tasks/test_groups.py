@@ -5,18 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
-from bitsure.config.paths import CONF
+from bitsure.config.derived_tasks import original_task
+from bitsure.config.paths import CONF, project_path
 from bitsure.config.schema import TaskSettings
 from bitsure.metrics import measure
 from bitsure.models.load import load_model
+from tests.builders.composing import composed
 from tests.builders.data_sets import write_data_set
 from tests.builders.engines import hooked_lm
 from tests.builders.marks import SHARED, needs_shared
 from tests.builders.settings import METRIC
 
 OPTIONS = sorted(path.stem for path in (CONF / "task").glob("*.yaml") if path.stem != "pocket")
+ADV_GLUE = "AI-Secure/adv_glue"
 UNKNOWN = "Can't be determined"
 PEOPLE = {"ans0": ["f", "girl"], "ans1": ["unknown", "unknown"], "ans2": ["m", "boy"]}
 BBQ = {
@@ -35,6 +37,7 @@ STORY = {f"input_sentence_{i}": f"Sentence {i}." for i in range(1, 5)} | {
     "sentence_quiz1": "It rained.",
     "sentence_quiz2": "Ha.",
 }
+STRATEGY = {"inputs": "Q: Is it so? A:", "targets": ["No"], "multiple_choice_targets": ["Yes", "No"]}
 # task → data set, configuration, split, two rows, the right choices of each
 ROWS = {
     "bbq_ambig": (
@@ -93,6 +96,34 @@ ROWS = {
         [STORY | {"story_id": str(i), "answer_right_ending": i} for i in (1, 2)],
         [[0], [1]],
     ),
+    "adv_sst2": (
+        ADV_GLUE,
+        "adv_sst2",
+        "validation",
+        [{"sentence": f"it is {what} .", "label": i, "idx": i} for i, what in enumerate(("duII", "fuun"))],
+        [[0], [1]],
+    ),
+    "adv_mnli_mismatched": (
+        ADV_GLUE,
+        "adv_mnli_mismatched",
+        "validation",
+        [{"premise": "He sat.", "hypothesis": "He stood.", "label": i, "idx": i} for i in (1, 2)],
+        [[1], [2]],
+    ),
+    "adv_qnli": (
+        ADV_GLUE,
+        "adv_qnli",
+        "validation",
+        [{"question": "Who?", "sentence": "She did .", "label": i, "idx": i} for i in (0, 1)],
+        [[0], [1]],
+    ),
+    "bigbench_strategyqa_multiple_choice": (
+        "hails/bigbench",
+        "strategyqa_zero_shot",
+        "default",
+        [STRATEGY | {"targets": ["Yes"], "multiple_choice_scores": [1, 0]}, STRATEGY | {"multiple_choice_scores": [0, 1]}],
+        [[0], [1]],
+    ),
     "longbench2_dialogue_history": (
         "recursal/longbench-v2",
         "dialogue_history_qa",
@@ -108,7 +139,8 @@ def score(name: str, mirror: Path, tiny_model: Path):
     from bitsure.scoring.harness import evaluate_tasks
     from bitsure.tasks.harness_tasks import load_tasks
 
-    task = TaskSettings(name=name, names=[name], num_fewshot=0)
+    folder = str(project_path("tasks/adv_glue")) if name.startswith("adv_") else None
+    task = TaskSettings(name=name, names=[name], num_fewshot=0, include_path=folder)
     loaded = load_tasks(task, [name], str(mirror))[name]
     return evaluate_tasks(loaded, hooked_lm(*load_model(tiny_model, "float32")), task)[0]
 
@@ -147,9 +179,12 @@ def test_wikitext_has_the_harness_own_perplexity(tiny_model, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_name_of_a_group_is_the_harness_own_and_fits(option):
+    from bitsure.tasks.derivation import check_derivable
     from bitsure.tasks.task_names import check_scored, members, task_manager
 
-    manager = task_manager(None, include_defaults=True)
-    for name in OmegaConf.load(CONF / "task" / f"{option}.yaml").names:
-        check_scored(manager, name)
-        assert members(manager, name)
+    task = composed(f"task={option}").task
+    manager = task_manager(task.include_path, include_defaults=True)
+    for name in task.names:
+        check_scored(manager, original_task(name))
+        check_derivable(manager, name)
+        assert members(manager, original_task(name))

@@ -11,28 +11,36 @@ from typing import Any
 from jinja2 import UndefinedError
 from lm_eval.tasks import TaskManager
 
-from bitsure.base.errors import UserError
+from bitsure.base.errors import NotInstalled, UserError
 
 log = logging.getLogger(__name__)
 
 # What the harness raises for a document without a column: in a task's Python, in its templates, and in a template whose text it
 # takes for a list of choices, because it is the name of no column.
 READING_ERRORS = (KeyError, UndefinedError, ValueError, SyntaxError)
+LOADING_ERRORS = (UserError, ModuleNotFoundError, *READING_ERRORS)  # what loading a task raises besides errors of a program
 UNDEFINED_NAME = re.compile(r"'([^']+)' is undefined|has no attribute '([^']+)'")
 
 
 def load_error(manager: TaskManager, name: str, group: str, error: Exception) -> UserError | None:
-    """Return the error for a task whose data is not available or lacks a column; None for an error with another cause.
+    """Return the error for a task whose data is not available or lacks a column, or that needs a package that is not installed.
+
+    It is None for an error with another cause.
 
     Args:
         manager: The task manager that knows the task.
         name: The task.
         group: ", of the group NAME" where the task was loaded as a member of one, otherwise "".
-        error: What loading raised: a UserError, or one of READING_ERRORS.
+        error: What loading raised, one of LOADING_ERRORS.
     """
     log.info("task %s cannot be loaded", name, exc_info=error)
     if isinstance(error, UserError):
         return error.prefixed(f"task.names: {name}{group}: ")
+    if isinstance(error, ModuleNotFoundError):
+        return NotInstalled(
+            f"task.names: {name}{group} needs the Python package {error.name}, which is not installed. Install it, such as by "
+            f"`pip install {error.name}`, with what else the harness needs for this task, or leave the task out."
+        )
     if _is_own_error(error):
         return None
     entry = manager.task_index.get(name)

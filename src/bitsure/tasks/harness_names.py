@@ -16,6 +16,7 @@ from bitsure.config.schema import TaskSettings
 
 NAMING = re.compile(r"""^["']?(?:task|group|tag)["']?\s*:[ \t]*(.*)$""", re.MULTILINE)
 ITEM = re.compile(r"""[ \t]*-[ \t]*["']?([^"'\s#:]+)""")
+PRESET_FOLDERS = ("pocket/tasks", "tasks/adv_glue")  # which options of conf/task name as include_path
 NO_YAML = (".py", ".md", ".txt", ".json", ".jsonl")
 
 
@@ -45,7 +46,8 @@ def no_such_task(task: TaskSettings, unknown: list[str], known: list[str], own: 
         known: Those that there are.
         own: Those in the folder `task.include_path`.
     """
-    is_own = task.include_path is not None and Path(task.include_path) != project_path("pocket/tasks")
+    presets = [project_path(folder) for folder in PRESET_FOLDERS]
+    is_own = task.include_path is not None and Path(task.include_path) not in presets
     where = "lm-evaluation-harness" + (f" or in task.include_path={task.include_path}" if is_own else "")
     listed = " No task ".join(f"{name!r}.{did_you_mean(name, known)}" for name in unknown)
     folder = ""

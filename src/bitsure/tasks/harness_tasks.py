@@ -17,7 +17,7 @@ from bitsure.config.schema import TaskSettings
 from bitsure.hub.data_sets import data_sets_from
 from bitsure.hub.repositories import FILES, Origin, local_origin
 from bitsure.results.measurement import MACRO
-from bitsure.tasks.data_files import READING_ERRORS, changed_data, load_error, missing_column
+from bitsure.tasks.data_files import LOADING_ERRORS, READING_ERRORS, changed_data, load_error, missing_column
 from bitsure.tasks.derivation import check_derivable, derive
 from bitsure.tasks.few_shots import prepare_few_shots, repeatable_draws
 from bitsure.tasks.kinds import KINDS, kind_of
@@ -155,12 +155,12 @@ def _load(manager: TaskManager, name: str, task: TaskSettings) -> dict[str, Harn
     try:
         made = retrieval_task(name, task.retrieval, task.seed) if name in RETRIEVAL else name
         return cast("dict[str, HarnessTask]", manager.load([made])["tasks"])
-    except (UserError, *READING_ERRORS) as error:
+    except LOADING_ERRORS as error:
         names = list(members(manager, name))
         for member in names if names != [name] else ():
             try:
                 manager.load([member])
-            except (UserError, *READING_ERRORS) as member_error:
+            except LOADING_ERRORS as member_error:
                 if explanation := load_error(manager, member, f", of the group {name}", member_error):
                     raise explanation from member_error
                 raise
