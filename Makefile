@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 AUTO_GPTQ := .venv-auto-gptq/bin
+POLYGRAPH := .venv-polygraph/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-auto-gptq check docs docs-results bench-errors bench-exactness bench-offsets bench-scoring bench-generation bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-fidelity bench-qllm formats families tasks models picture systems tutorial prefetch setup setup-auto-gptq clean real-models
+.PHONY: help run test test-all test-auto-gptq test-polygraph check docs docs-results bench-errors bench-exactness bench-offsets bench-scoring bench-generation bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-fidelity bench-qllm formats families tasks models picture systems tutorial prefetch setup setup-auto-gptq setup-polygraph clean real-models
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -21,6 +22,9 @@ test-all: setup ## set up, then every test, the slow ones too
 
 test-auto-gptq: setup-auto-gptq ## the tests of what touches libraries, in auto-gptq's own environment
 	$(AUTO_GPTQ)/python -m pytest tests/quantize tests/scoring tests/tasks tests/models tests/config/test_consumed.py tests/run/test_provenance.py $(ARGS)
+
+test-polygraph: setup-polygraph ## the confidences of written answers beside lm-polygraph's, in an environment of its own
+	$(POLYGRAPH)/python -m pytest tests/metrics/test_polygraph.py $(ARGS)
 
 prefetch: setup ## fill a mirror: make prefetch model=opt-125m task=paper paths.hub_mirror=DIR
 	$(BIN)/bitsure prefetch $(filter-out PYTHON=%,$(MAKEOVERRIDES))
@@ -117,8 +121,15 @@ setup-auto-gptq: .venv-auto-gptq/ready ## make auto-gptq's own environment
 	@$(AUTO_GPTQ)/python -m pip install --quiet --disable-pip-version-check -r requirements-auto-gptq.txt
 	@touch $@
 
+setup-polygraph: .venv-polygraph/ready ## make lm-polygraph's own environment
+.venv-polygraph/ready: requirements-polygraph.txt pyproject.toml
+	@$(PYTHON) -m venv .venv-polygraph
+	@echo "installing requirements-polygraph.txt into .venv-polygraph: this takes some minutes"
+	@$(POLYGRAPH)/python -m pip install --quiet --disable-pip-version-check -r requirements-polygraph.txt
+	@touch $@
+
 docs-results: setup ## write docs/results.md and docs/metrics.md
 	$(BIN)/python -m benchmarks.results
 
 clean: ## remove environments, store and outputs
-	rm -rf .venv .venv-auto-gptq .bitsure outputs multirun
+	rm -rf .venv .venv-auto-gptq .venv-polygraph .bitsure outputs multirun

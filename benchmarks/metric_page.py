@@ -194,6 +194,13 @@ SECTIONS = (
         ("retrieval/*",),
     ),
     Section(
+        "Where do two written answers part?",
+        "At the first token that differs both models have read the same; after it they have not, so nothing is compared there "
+        "([Written answers](generation.md)). Rates are per token at risk, since an answer that ends says nothing of further "
+        "tokens. `divergence/auroc` above 0.5 means that the models part where f was unsure.",
+        ("divergence/*",),
+    ),
+    Section(
         "How well are texts predicted?",
         "Documents are resampled, not tokens, since tokens of one text are not independent. Perplexities of words and bytes "
         "compare models with different tokenizers; that of tokens does not.",

@@ -16,6 +16,9 @@ needs_gptqmodel = pytest.mark.skipif(find_spec("gptqmodel") is None, reason="aut
 needs_auto_gptq = pytest.mark.skipif(
     find_spec("auto_gptq") is None, reason="only in auto-gptq's environment: make test-auto-gptq"
 )
+needs_polygraph = pytest.mark.skipif(
+    find_spec("lm_polygraph") is None, reason="only in lm-polygraph's environment: make test-polygraph"
+)
 needs_transformers_5 = pytest.mark.skipif(
     find_spec("auto_gptq") is not None, reason="auto-gptq's environment has transformers 4"
 )

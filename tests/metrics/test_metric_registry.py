@@ -11,6 +11,8 @@ import pytest
 
 from bitsure.comparison import compare
 from bitsure.metrics import measure
+from bitsure.metrics.answer_positions import position_metrics
+from bitsure.metrics.divergence import TokensAtRisk, token_divergence_metrics
 from bitsure.metrics.fidelity import TokenPairs, fidelity_metrics, percentiles
 from bitsure.metrics.metric_names import BASELINE_NLL_BELOW_GUESSING, CORRELATION, LN_PERPLEXITY_RATIO, PERPLEXITY_RATIO
 from bitsure.metrics.metric_registry import (
@@ -76,7 +78,10 @@ def test_every_metric_of_continuations_and_texts_is_described():
 def names_of_answers() -> set[str]:
     drawn = [["4", "5"], ["5", "5"]]
     answers = answer_units(written(["4", "5"], [True, False], [[-0.1], [-0.2, -0.3]], drawn=drawn, p_true=[0.5, 0.1]))
-    return {name for values in measure(answers, SETTINGS).values() for name in values}
+    tokens = TokensAtRisk((np.arange(10) + 0.5) / 10, np.zeros(10), np.arange(10))  # some in every bin
+    compared = {name for values in compare(answers, answers, SETTINGS).values() for name in values}
+    along = {*token_divergence_metrics(tokens), *position_metrics(np.arange(2**13))}
+    return {name for values in measure(answers, SETTINGS).values() for name in values} | compared | along
 
 
 def names_without_choices() -> set[str]:

@@ -7,10 +7,13 @@ import pyarrow as pa
 from bitsure.comparison.question_differences import ComparedPairs
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.deferral_curve import deferral_metrics
+from bitsure.metrics.divergence import answer_divergence, divergence_metrics, token_divergence_metrics
+from bitsure.metrics.estimation import estimate
 from bitsure.metrics.own_metrics import own_metrics
 from bitsure.metrics.pair_metrics import flip_metrics
 from bitsure.metrics.point_estimate import PointEstimate
 from bitsure.metrics.resampling import Resampling
+from bitsure.metrics.run_metrics import summarize
 from bitsure.metrics.temperature import assign_folds
 from bitsure.metrics.written_answers import WrittenPairs, answer_metrics, answer_set
 from bitsure.results.measurement import Difference
@@ -21,8 +24,8 @@ def compare_answers(
 ) -> tuple[dict[str, Difference], dict[str, PointEstimate]]:
     """Return every difference on one task, and the estimates behind those that are averaged over tasks.
 
-    Both models wrote answers of their own to the same questions. So there is no divergence of the two: what is paired is
-    whether each is right, and how sure each model is of its own.
+    Both models wrote answers of their own to the same questions. So there is no divergence of their distributions: what is
+    paired is whether each is right, how sure each model is of its own, and where the two part.
 
     Args:
         before: The task's records of full precision.
@@ -37,4 +40,24 @@ def compare_answers(
     compared = ComparedPairs(pairs, resampling, settings)
     compared.add_numbers(answer_metrics(full, settings) | own_metrics(full, settings), flip_metrics() | deferral_metrics())
     compared.add_uses_and_tests(alpha, cost_quantized)
+    compared.add(_divergence(before, after, resampling, settings))
     return compared.results, compared.estimates
+
+
+def _divergence(before: pa.Table, after: pa.Table, resampling: Resampling, settings: MetricSettings) -> dict[str, Difference]:
+    """Return where the two models' answers part; tokens are resampled with the answers that they are of."""
+    pairs, level = answer_divergence(before, after), settings.confidence_level
+    metrics = divergence_metrics()
+    of_answers = estimate(metrics, pairs, resampling.weights, resampling.clusters)
+    results = {
+        name: summarize(Difference, point_estimate, metrics[name].count(pairs), resampling, level)
+        for name, point_estimate in of_answers.items()
+    }
+    tokens = pairs.at_risk
+    clusters = tokens.answer if resampling.clusters is None else resampling.clusters[tokens.answer]
+    of_tokens = Resampling(len(tokens), clusters, settings)
+    of_tokens.unit = resampling.unit
+    token_metrics = token_divergence_metrics(tokens)
+    for name, point_estimate in estimate(token_metrics, tokens, None, clusters).items():
+        results[name] = summarize(Difference, point_estimate, token_metrics[name].count(tokens), of_tokens, level)
+    return results

@@ -12,6 +12,7 @@ from bitsure.comparison.noise_verdict import against_noise
 from bitsure.config.derived_tasks import is_repetition
 from bitsure.config.schema import MetricSettings, VerdictSettings
 from bitsure.metrics.metric_names import MACRO, NOISE_CONTROL, PRIMARY
+from bitsure.records.text_units import is_of_written
 from bitsure.results.measurement import Comparison, Difference
 from bitsure.results.verdict import NOT_JUDGED, TaskVerdict, Verdict
 
@@ -31,11 +32,11 @@ def judge(
     about 2.5% of the cases at most, and each metric calls it inferior as rarely.
 
     The overall verdict goes by the mean losses over tasks, which count alike. A task on which the baseline is not above
-    guessing, or of which no question was compared, takes no part and is not judged; nor is a twin of another task. A task
-    without choices has no calibration error, and a whole text no accuracy: they count in the metrics that they have. The NLL of
-    whole texts is of a token, and judged by itself; a text is above guessing where it is below ln of the vocabulary's size.
-    Nothing is decided where a task has fewer than `FEWEST` questions or clusters. The verdicts on single tasks are adjusted for
-    their number by Holm: a task's intervals are at the level of its step.
+    guessing, or of which no question was compared, takes no part and is not judged; nor is a twin of another task, or a text
+    that full precision wrote itself. A task without choices has no calibration error, and a whole text no accuracy: they count
+    in the metrics that they have. The NLL of whole texts is of a token, and judged by itself; a text is above guessing where it
+    is below ln of the vocabulary's size. Nothing is decided where a task has fewer than `FEWEST` questions or clusters. The
+    verdicts on single tasks are adjusted for their number by Holm: a task's intervals are at the level of its step.
 
     Args:
         comparison: What `compare` returned.
@@ -55,10 +56,12 @@ def judge(
         for task, values in tasks.items()
         if task not in losses or not is_above_guessing(values)
     }
-    excluded |= {task: words.repetition(task) for task in losses if is_repetition(task, losses)}
+    aside = {task: words.repetition(task) for task in losses if is_repetition(task, losses)}
+    aside |= {task: words.OWN_WORDS for task in losses if is_of_written(task)}
+    excluded |= aside
     part = [of_task for task, of_task in losses.items() if task not in excluded]
     overall = judge_losses(mean_losses(part), level, sum(of_task["nll"].n for of_task in part))
-    once = {task: of_task for task, of_task in losses.items() if not is_repetition(task, losses)}
+    once = {task: of_task for task, of_task in losses.items() if task not in aside}
     levels = holm_levels({task: of_task for task, of_task in once.items() if can_decide(of_task)}, level)
     judged = {task: judge_losses(of_task, levels.get(task, level), of_task["nll"].n) for task, of_task in losses.items()}
     around = {

@@ -6,12 +6,14 @@ import pyarrow as pa
 
 from bitsure.comparison.difference_tests import with_test
 from bitsure.config.schema import MetricSettings
+from bitsure.metrics.answer_positions import position_metrics
 from bitsure.metrics.estimation import estimate, standard_error
 from bitsure.metrics.fidelity import TOKEN_ERRORS, fidelity_metrics, percentiles, token_pairs
 from bitsure.metrics.next_token import next_token_metrics, scored_tokens
 from bitsure.metrics.resampling import Resampling
 from bitsure.metrics.run_metrics import summarize
 from bitsure.metrics.significance import z_test
+from bitsure.records.text_units import is_of_written, token_column
 from bitsure.results.measurement import Difference
 
 
@@ -38,6 +40,8 @@ def token_differences(before: pa.Table, after: pa.Table, settings: MetricSetting
     if (pairs := token_pairs(before, after)) is None:
         return results
     metrics = fidelity_metrics(pairs)
+    if is_of_written(after["task"][0].as_py()):
+        metrics |= position_metrics(token_column(after, "positions"))
     for name, point_estimate in (estimate(metrics, pairs, None, clusters) | percentiles(pairs, clusters)).items():
         n = metrics[name].count(pairs) if name in metrics else len(pairs)
         results[name] = summarize(Difference, point_estimate, n, resampling, level)

@@ -170,6 +170,9 @@ def exclusion(values: Mapping[str, Difference], baseline: str) -> str:
     return f"{reason} ({numbers}, difference [{above.ci_low:+.3f}, {above.ci_high:+.3f}])"
 
 
+OWN_WORDS = "Full precision wrote it, so that every other model finds it less likely"
+
+
 def repetition(task: str) -> str:
     """Return why the twin of another task takes no part in the overall verdict."""
     return f"It asks the questions of {original_task(task)} again, in other words"

@@ -9,6 +9,7 @@ from bitsure.base.errors import UserError, at_least, one_of
 
 NO_TEXT = "none"  # the name of the option that scores none
 OF_TASKS = "tasks"  # the name of the option that scores the prompts and right answers of the run's tasks
+OF_ANSWERS = "written"  # the name of the option that scores the answers that full precision wrote
 PROTOCOLS = ("gptq", "llamacpp", "harness", "strided")
 FEWEST_TOKENS = 2  # of a window: one that is read, and one that is scored
 
@@ -66,7 +67,7 @@ class TextSettings:
             changed = [field.name for field in fields(self)[1:] if getattr(self, field.name) != field.default]
             if changed:
                 raise UserError(
-                    f"text=tasks: text.{changed[0]} has no effect, since prompts and answers are scored as the tasks put them. "
+                    f"text={self.name}: text.{changed[0]} has no effect: prompts and answers are scored as tasks put them. "
                     "Leave it out; task.limit takes fewer questions."
                 )
             return
@@ -80,5 +81,5 @@ class TextSettings:
 
     @property
     def is_of_tasks(self) -> bool:
-        """Whether the text is the prompts and right answers of the run's tasks."""
-        return self.name == OF_TASKS
+        """Whether the text is of the run's tasks: their prompts and right answers, or what full precision wrote."""
+        return self.name in (OF_TASKS, OF_ANSWERS)

@@ -85,7 +85,7 @@ def _check_together(config: Config) -> None:
     if not config.task.names and not config.text.is_scored:
         raise UserError("task=none text=none: there is nothing to score. Name a task, or a text such as text=wikitext2.")
     if not config.task.names and config.text.is_of_tasks:
-        raise UserError("task=none text=tasks: there is no task whose prompts could be scored. Name a task, or another text.")
+        raise UserError(f"task=none text={config.text.name}: there is no task to score. Name one, or another text.")
     if not config.task.names and config.calib.kind == "task" and not config.quant.is_full_precision:
         raise UserError(
             f"task=none calib={config.calib.name}: no task's training split is there to calibrate on. Take calib=c4."

@@ -7,21 +7,14 @@ the questions, mean confidence c̄_b and accuracy ȳ_b; f is the full-precision 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
-from bitsure.config.schema import (
-    ANSWER_CONFIDENCES,
-    P_TRUE,
-    SELF_CONSISTENCY,
-    SEQUENCE_PROBABILITY,
-    TOKEN_PROBABILITY,
-)
-from bitsure.metrics.answer_certainty import CERTAINTIES, ENTROPIES, SEMANTIC_ENTROPY, TOKEN_ENTROPY
+from bitsure.metrics.answer_metric_registry import ANSWER_METRICS, DIVERGENCE_METRICS
 from bitsure.metrics.confidence_shift import LOG_ODDS_SHIFT, PROBABILITY_SHIFT
 from bitsure.metrics.conformal import MISCOVERAGE
 from bitsure.metrics.deferral import NAMES
 from bitsure.metrics.fidelity import CHANGE_PERCENTILES, CONFIDENCE_BINS, EXTREMES, KL_PERCENTILES, PROBABILITY_CHANGE
 from bitsure.metrics.full_thresholds import COVERAGE_AT_FULL_THRESHOLD, SAFE_AT_FULL_THRESHOLD, SIZE_AT_FULL_THRESHOLD
+from bitsure.metrics.metric_entry import ANY, NATS, POSITIVE, PROBABILITY, RATIO, SHARE, UNIT, MetricEntry
 from bitsure.metrics.metric_names import (
     ACCURACY_ABOVE_GUESSING,
     AT_OWN_TEMPERATURE,
@@ -31,7 +24,6 @@ from bitsure.metrics.metric_names import (
     CONFORMAL_COVERAGE,
     CONFORMAL_SET_SIZE,
     CORRELATION,
-    ECE,
     ECE_IF_CALIBRATED,
     LN_PERPLEXITY_RATIO,
     NEXT_TOKEN,
@@ -48,29 +40,9 @@ from bitsure.metrics.metric_names import (
 )
 from bitsure.metrics.question_pairs import STRATA
 
-SHARE, PROBABILITY, NATS, RATIO = "share of questions", "probability", "nats", "none"
-UNIT, POSITIVE, ANY = "[0, 1]", "[0, ∞)", "(−∞, ∞)"
-
 
 def _percentile(share: float) -> str:
     return {0.0: "the least", 0.5: "the median", 1.0: "the largest"}.get(share, f"the {100 * share:g}% percentile")
-
-
-@dataclass(frozen=True)
-class MetricEntry:
-    """One metric.
-
-    Attributes:
-        sentence: What it measures.
-        unit: Its unit.
-        range: The values it can take in metrics.json, or in comparison.json where it is only there.
-        source: The publication or program that defines it; empty where the sentence does.
-    """
-
-    sentence: str
-    unit: str
-    range: str
-    source: str = ""
 
 
 ONE_MODEL = {  # in metrics.json; in comparison.json the difference, quantized − full precision
@@ -137,54 +109,7 @@ ONE_MODEL |= {  # twins: the same questions in other words
     TWIN_FLIP_RATE: MetricEntry("Questions whose predicted choice is another one in other words.", SHARE, UNIT),
     TWIN_ACCURACY_LOSS: MetricEntry("Accuracy on these questions less that in other words.", SHARE, "[−1, 1]"),
 }
-ONE_MODEL |= {  # written answers
-    "answer_logprob": MetricEntry("Mean log-probability of a whole written answer.", NATS, "(−∞, 0]"),
-    "answer_tokens": MetricEntry(
-        "Mean number of tokens of a written answer, the one that ended it included.", "tokens", "[1, ∞)"
-    ),
-    TOKEN_PROBABILITY: MetricEntry("Mean geometric mean of the probabilities of a written answer's tokens.", PROBABILITY, UNIT),
-    SEQUENCE_PROBABILITY: MetricEntry("Mean probability of a whole written answer.", PROBABILITY, UNIT),
-    SELF_CONSISTENCY: MetricEntry(
-        "Mean (s + ½) / (k + 1), s of k answers that are drawn being filtered to the same as the written answer.",
-        PROBABILITY,
-        "(0, 1)",
-        "Wang et al. 2023",
-    ),
-    P_TRUE: MetricEntry(
-        "Mean probability of True against False, the model being asked whether its written answer is true.",
-        PROBABILITY,
-        UNIT,
-        "Kadavath et al. 2022",
-    ),
-    TOKEN_ENTROPY: MetricEntry(
-        "Mean over written answers of the mean entropy of the distributions that their tokens come from.",
-        NATS,
-        "[0, ln V]",
-        "Malinin & Gales 2021",
-    ),
-    SEMANTIC_ENTROPY: MetricEntry(
-        "Mean entropy of the groups of k drawn answers that are filtered to the same.",
-        NATS,
-        "[0, ln k]",
-        "Farquhar et al. 2024",
-    ),
-}
-ONE_MODEL |= {  # each way to be sure of a written answer
-    f"{name}/auroc": MetricEntry(
-        f"`auroc` of written answers, the surer by `{name}` first{', less entropy being surer' if name in ENTROPIES else ''}.",
-        RATIO,
-        UNIT,
-        "Hanley & McNeil 1982",
-    )
-    for name in CERTAINTIES
-}
-ONE_MODEL |= {
-    f"{name}/{error}": MetricEntry(
-        f"`{error}` of written answers with `{name}` as their confidence.", ONE_MODEL[error].unit, ONE_MODEL[error].range
-    )
-    for name in ANSWER_CONFIDENCES
-    for error in (ECE, SQUARED_CALIBRATION)
-}
+ONE_MODEL |= ANSWER_METRICS
 _PLACE = "over the questions whose text has L words and the answer at D percent of it"
 ONE_MODEL |= {  # retrieval: one for each L and D
     f"{RETRIEVAL}accuracy_length_L_depth_D": MetricEntry(f"`accuracy` {_PLACE}.", SHARE, UNIT, "Liu et al. 2024"),
@@ -345,6 +270,7 @@ COMPARISON_ONLY |= {  # texts
         for k in range(CONFIDENCE_BINS)
     },
 }
+COMPARISON_ONLY |= DIVERGENCE_METRICS
 METRICS = ONE_MODEL | PAPER_METRICS | METRICS_ONLY | COMPARISON_ONLY
 
 

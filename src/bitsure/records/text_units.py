@@ -20,14 +20,21 @@ UNITS_SCHEMA = pa.schema(
         ("tokens", pa.list_(pa.int32())),
         ("top_tokens", pa.list_(pa.int32())),
         ("top_probs", pa.list_(pa.float64())),
+        ("positions", pa.list_(pa.int64())),  # in the document; of a written answer, in the answer; from 0
         ("kl_divergences", pa.list_(pa.float64())),  # null for full precision
         ("scored_by", pa.string()),  # what identifies the model; null where it is not known
         ("compared_with", pa.string()),  # what identifies the model that the divergences are from
         ("vocabulary", pa.int64()),  # how many tokens the model gives probabilities to; null where it is not known
     ]
 )
+OF_WRITTEN = "written"  # the end of the name of a text that full precision wrote as answers
 DOCUMENT, WINDOW = "document", "window"
 """What a row stands for: what intervals resample, since tokens within it are not independent."""
+
+
+def is_of_written(task: str) -> bool:
+    """Return whether a text is the answers that full precision wrote to a task's questions."""
+    return task.startswith("text/") and task.endswith(f"/{OF_WRITTEN}")
 
 
 def unit_name(tokens: pa.Table) -> str:
@@ -108,7 +115,12 @@ def _units(task: str, tokens: pa.Table, made_from: Mapping[str, Any]) -> pa.Tabl
     ones = pa.array(np.arange(n + 1), pa.int32())
     of_tokens = {
         name: pa.ListArray.from_arrays(offsets, pa.array(tokens[column].to_numpy()[order]))
-        for name, column in (("tokens", "token"), ("top_tokens", "top_token"), ("top_probs", "top_prob"))
+        for name, column in (
+            ("tokens", "token"),
+            ("top_tokens", "top_token"),
+            ("top_probs", "top_prob"),
+            ("positions", "position"),
+        )
     }
     divergences, scored_by, compared_with = pa.nulls(n), _model(made_from), None
     if tokens["kl_divergence"].null_count == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from bitsure.config.schema import MetricSettings
 from bitsure.metrics import deferral
 from bitsure.metrics.bins import Bins, ConfidentAnswers, ReliabilityDiagram, reliability_diagram
 from bitsure.metrics.choice_metrics import confidence_bins
+from bitsure.metrics.divergence import IDENTICAL
 from bitsure.metrics.metric_names import MACRO
 from bitsure.metrics.next_token import scored_tokens
 from bitsure.metrics.point_estimate import score_interval
@@ -27,6 +28,7 @@ from bitsure.records.record import Records, by_task, has_choices
 from bitsure.records.text_units import has_tokens
 from bitsure.report.chart_layers import FULL, QUANTIZED, lines, number_axis, points, reference_line
 from bitsure.report.charts import INK, WIDTH, Chart, DrawnChart, Pictures, Row, Series, Spec, file_name, save_png, table, titled
+from bitsure.report.divergence_section import divergence_chart
 from bitsure.report.fidelity_charts import fidelity_chart
 from bitsure.report.forest import forest_charts
 from bitsure.report.report_contents import Report
@@ -34,11 +36,21 @@ from bitsure.report.retrieval_charts import retrieval_chart
 from bitsure.report.retrieval_section import retrieval_sections
 from bitsure.report.shift_charts import confidence_shift_chart, shift_chart
 from bitsure.report.tables import interval, number
-from bitsure.results import Difference, Measurement
+from bitsure.results import Comparison, Difference, Measurement
 
 CURVE_POINTS = 100
 CONFIDENCE, DEFERRED = "confidence", "share answered in full precision"  # titles of axes
-KINDS = ("forest", "reliability", "risk_coverage", "confidence_shift", "shift", "deferral", "fidelity", "retrieval")
+KINDS = (
+    "forest",
+    "reliability",
+    "risk_coverage",
+    "confidence_shift",
+    "shift",
+    "deferral",
+    "fidelity",
+    "retrieval",
+    "divergence",
+)
 Models = dict[str, QuestionSet]  # full precision, quantized → its answers
 COLOURS = {"full precision": FULL, "quantized": QUANTIZED}
 
@@ -79,14 +91,8 @@ def draw(
             of_full = {"full precision": scored_tokens(before[task])} if task in before else {}
             tokens = of_full | {"quantized" if baseline is not None else "full precision": scored_tokens(own)}
             add("reliability", task, reliability_chart(task, tokens, metric, "tokens"))
-    for task, values in (report.comparison or {}).items():
-        if task != MACRO and HARM[0] in values:
-            add("confidence_shift", task, confidence_shift_chart(task, values))
-            add("shift", task, shift_chart(task, values))
-        if task != MACRO and f"deferral_accuracy_{deferral.NAMES[0]}" in values:
-            add("deferral", task, deferral_chart(task, values))
-        if "same_top_token" in values and (by_confidence := fidelity_chart(task, values)) is not None:
-            add("fidelity", task, by_confidence)
+    for kind, task, chart in _compared_charts(report.comparison or {}):
+        add(kind, task, chart)
     for task, chart in _retrieval_charts(report).items():
         add("retrieval", task, chart)
     return pictures
@@ -107,6 +113,20 @@ def _retrieval_charts(report: Report) -> dict[str, Chart]:
         section.task: retrieval_chart(section, {name: metrics.get(section.task, {}) for name, metrics in models.items()})
         for section in retrieval_sections(report.metrics, report.comparison)
     }
+
+
+def _compared_charts(comparison: Comparison) -> Iterator[tuple[str, str, Chart]]:
+    """Yield the charts that are drawn from a comparison alone: kind, task and chart."""
+    for task, values in comparison.items():
+        if task != MACRO and HARM[0] in values:
+            yield "confidence_shift", task, confidence_shift_chart(task, values)
+            yield "shift", task, shift_chart(task, values)
+        if task != MACRO and f"deferral_accuracy_{deferral.NAMES[0]}" in values:
+            yield "deferral", task, deferral_chart(task, values)
+        if "same_top_token" in values and (by_confidence := fidelity_chart(task, values)) is not None:
+            yield "fidelity", task, by_confidence
+        if IDENTICAL in values and (by_margin := divergence_chart(task, values)) is not None:
+            yield "divergence", task, by_margin
 
 
 def _models(own: pa.Table, before: pa.Table | None, is_quantized: bool, metric: MetricSettings) -> Models:

@@ -16,6 +16,7 @@ from bitsure.metrics.estimation import FEWEST
 from bitsure.metrics.full_thresholds import COVERAGE_AT_FULL_THRESHOLD
 from bitsure.metrics.metric_names import MACRO
 from bitsure.report import compressibility_table, page_summary, published_table, rounded, tables
+from bitsure.report.divergence_section import divergence_sentences
 from bitsure.report.fidelity_section import fidelity_section
 from bitsure.report.metric_labels import metric_label
 from bitsure.report.page_environment import page_template
@@ -35,6 +36,7 @@ DISPENSABLE = {
     "deferral": "deferral curves (in figures/)",
     "fidelity": "KL divergence by confidence (in figures/)",
     "retrieval": "heat maps of length × depth (in figures/)",
+    "divergence": "where written answers part, by margin (in figures/)",
     "shift": "harm and instability by certainty (in figures/)",
     "confidence_shift": "shifts by confidence (in figures/)",
     "samples": "the questions that changed most (in records.parquet and baseline.parquet)",
@@ -79,6 +81,7 @@ def _render(report: Report, about: About, metric: MetricSettings, without: Colle
         twins=twin_sentences(report.metrics, report.comparison),
         fidelity=fidelity_section(report.comparison),
         retrieval=retrieval_sections(report.metrics, report.comparison),
+        parting=divergence_sentences(report.comparison),
         **_verdict(report),
         **_numbers(report, metric.confidence_level, "numbers" not in without),
         **_published(report),

@@ -11,6 +11,7 @@ from bitsure.base import terminal
 from bitsure.comparison.verdict_words import FULL_PRECISION_RUN, verdict_details
 from bitsure.config.schema import MetricSettings
 from bitsure.report import compressibility_table, published_table, tables
+from bitsure.report.divergence_section import divergence_lines
 from bitsure.report.fidelity_section import fidelity_section
 from bitsure.report.report_contents import About, Report
 from bitsure.report.retrieval_section import retrieval_sections
@@ -42,7 +43,7 @@ def show(report: Report, about: About, metric: MetricSettings, places: Mapping[s
         published_table.show(out, report.published)
     _show_tasks(out, report.comparison or {}, report.verdict)
     fidelity = fidelity_section(report.comparison)
-    paragraphs = [fidelity.sentences] if fidelity else []
+    paragraphs = [divergence_lines(report.comparison), fidelity.sentences if fidelity else []]
     paragraphs.append(twin_sentences(report.metrics, report.comparison))
     paragraphs.append([section.sentence for section in retrieval_sections(report.metrics, report.comparison)])
     if about.compressibility:

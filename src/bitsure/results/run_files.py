@@ -86,7 +86,8 @@ class TextOrigin(Result):
     """The text that was scored token by token, and how it was cut."""
 
     task: str
-    """What metrics.json calls it: `text/<name>/<protocol>`; `text/tasks` for all of `text/<task>/prompts` and `/answers`."""
+    """What metrics.json calls it: `text/<name>/<protocol>`; `text/tasks` for all of `text/<task>/prompts` and `/answers`;
+    `text/written` for all of `text/<task>/written`."""
     protocol: str
     """How it is tokenized and cut into windows; docs/text.md says what each protocol does. `tasks`: as each task does."""
     window: int

@@ -13,6 +13,7 @@ from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
 from bitsure.base.store import Store
 from bitsure.config.schema import Config
+from bitsure.config.text import OF_ANSWERS, OF_TASKS
 from bitsure.metrics.own_metrics import check_own_metrics
 from bitsure.models.facts import computing_dtype
 from bitsure.models.load import check_files
@@ -28,6 +29,7 @@ from bitsure.scoring.scorer import Scorer
 from bitsure.scoring.texts.task_prompts import TaskPrompts
 from bitsure.scoring.texts.text_files import locate_text_file
 from bitsure.scoring.texts.text_scorer import TextScorer
+from bitsure.scoring.texts.written_text import WrittenText
 from bitsure.tasks.harness_names import check_task_names
 
 log = logging.getLogger(__name__)
@@ -102,7 +104,8 @@ def prepare(config: Config, log_file: Path, memo: Memo, on_wait: Callable[[float
             memo(log.warning, "calibration text: %s", text.name)
     questions = memo(locate_questions, config.task, mirror)
     scorer = Scorer(questions, config.scoring, dtype, store, log_file)
-    scored_text = TaskPrompts(scorer) if config.text.is_of_tasks else memo(locate_text_file, config.text, mirror, store)
+    of_tasks = {OF_TASKS: TaskPrompts, OF_ANSWERS: WrittenText}.get(config.text.name)
+    scored_text = of_tasks(scorer) if of_tasks else memo(locate_text_file, config.text, mirror, store)
     text_scorer = TextScorer(scored_text, scorer.setup, source, store, log_file) if scored_text else None
     return PreparedRun(source, dtype, plan, scorer, text_scorer, store, log_file)
 
@@ -112,7 +115,7 @@ def check(prepared: PreparedRun, memo: Memo) -> None:
     prepared.scorer.check_prompting(prepared.source)
     scored = (prepared.full_precision, prepared.scored)
     without_text = prepared.text is not None and any(prepared.text.missing(model) for model in scored)
-    if prepared.text and without_text:
+    if prepared.text and without_text and not prepared.text.text.needs_answers:
         prepared.text.cut(memo)
     if without_text or any(prepared.scorer.missing(model) for model in scored):
         with terminal.output_to(prepared.log_file):

@@ -127,7 +127,7 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
         """Return the answer to each request, up to its stop sequence: the texts that HFLM returns."""
         assert self.generator is not None and self._task is not None, "this model writes no answers"
         reader = RequestReader(
-            self._prompt_tokens,
+            self.prompt_tokens,
             self.max_length,
             self.max_gen_toks,
             self.tok_decode([self.eot_token_id], skip_special_tokens=False) if self.eot_token_id is not None else None,
@@ -163,7 +163,7 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
         for (answers, _), p_true in zip(firsts, probabilities, strict=True):
             answers[0] = replace(answers[0], p_true=p_true)
 
-    def _prompt_tokens(self, prompt: str) -> list[int]:
+    def prompt_tokens(self, prompt: str) -> list[int]:
         """Return the tokens of a prompt as HFLM gives them to a model that writes; BOS or EOS where there are none."""
         tokens: list[int] = self.tok_batch_encode([prompt])[0][0].tolist() if prompt else []
         return tokens or [self.prefix_token_id]

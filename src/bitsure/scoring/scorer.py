@@ -26,7 +26,7 @@ from bitsure.hub.repositories import FILES
 from bitsure.models.locate import Source
 from bitsure.records.answer_units import answer_units
 from bitsure.records.generations import GENERATIONS_SCHEMA, GENERATIONS_TABLE, generations_table, read_generations
-from bitsure.records.parquet import PROMPTS_SCHEMA, read_records, write_prompts, write_records
+from bitsure.records.parquet import PROMPTS_SCHEMA, read_prompts, read_records, write_prompts, write_records
 from bitsure.records.record import SCHEMA, by_task, to_table
 from bitsure.records.text_units import with_units
 from bitsure.results import read, write
@@ -157,6 +157,11 @@ class Scorer:
         parts = [pq.read_table(entry / "prompts.parquet") for entry in self._entries(model).values()]
         with atomic_path(path) as temporary:
             pq.write_table(pa.concat_tables([PROMPTS_SCHEMA.empty_table(), *parts]), temporary)
+
+    def prompts(self, model: ScoredModel) -> dict[tuple[str, int], str]:
+        """Return the prompts of all questions of a scored model, by task and doc_id."""
+        parts = [read_prompts(entry / "prompts.parquet") for entry in self._entries(model).values()]
+        return {question: prompt for part in parts for question, prompt in part.items()}
 
     def keys(self, model: ScoredModel) -> dict[str, dict[str, Any]]:
         """Return for each task the key of a model's records in the store: all that made them."""

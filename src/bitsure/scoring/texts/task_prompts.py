@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import override
 
 from bitsure.base.errors import UserError
@@ -24,12 +23,10 @@ from bitsure.scoring.journal import Journal, Limits
 from bitsure.scoring.requests import Request, Requests, Scored
 from bitsure.scoring.scorer import Scorer
 from bitsure.scoring.texts.text_source import TextSource
-from bitsure.scoring.texts.token_stream import tokenize_joined
+from bitsure.scoring.texts.token_stream import bytes_of_tokens
 from bitsure.scoring.texts.tokenized_text import TextWindow, TokenizedText
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from bitsure.scoring.hooked_lm import HookedLM
     from bitsure.tasks.harness_tasks import LoadedTasks
     from bitsure.tasks.kinds import ScoredKind, TaskKind
@@ -188,27 +185,10 @@ class PromptWindows:
                 1,
                 np.full(n, number),
                 np.arange(1, n + 1),
-                _bytes_of_tokens([*prompt, *answer], "".join(strings), self._lm.tokenizer)[1:],
+                bytes_of_tokens([*prompt, *answer], "".join(strings), self._lm.tokenizer)[1:],
                 np.repeat([f"text/{name}/{part}" for part in (PROMPTS, ANSWERS)], [len(prompt) - 1, len(answer)]),
             )
             self.windows.append(window)
 
     def add_written(self, kind: TaskKind, name: str, task: HarnessTask, samples: Sequence[Sample]) -> None:
         """Add nothing: no right answer is scored."""
-
-
-def _bytes_of_tokens(tokens: list[int], text: str, tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int64]:
-    """Return how many UTF-8 bytes of a text each token stands for, 0 for special tokens.
-
-    Tokens count as equally long where the text alone has others: a prompt's last token may depend on what follows it.
-
-    Args:
-        tokens: The text's tokens, of which the first ones may be missing.
-        text: The text.
-        tokenizer: The tokenizer.
-    """
-    own = tokenize_joined([text], [0], "", tokenizer, None)
-    kept = min(len(tokens), len(own))
-    if tokens[-kept:] != own.tokens[-kept:].tolist():
-        return np.diff(np.linspace(0, len(text.encode()), len(tokens) + 1).astype(np.int64))
-    return np.concatenate([np.zeros(len(tokens) - kept, dtype=np.int64), own.n_bytes[-kept:]])

@@ -20,6 +20,11 @@ class TextSource(ABC):
         """What metrics.json calls the text, unless its windows name several."""
 
     @property
+    def needs_answers(self) -> bool:
+        """Whether it can be cut only after full precision has written its answers."""
+        return False
+
+    @property
     @abstractmethod
     def origin(self) -> Origin:
         """Where its files came from, for provenance.json."""

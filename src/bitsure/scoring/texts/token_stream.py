@@ -131,6 +131,23 @@ def bytes_of_spans(text: str, spans: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.diff(until[ends], prepend=0)
 
 
+def bytes_of_tokens(tokens: list[int], text: str, tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int64]:
+    """Return how many UTF-8 bytes of a text each token stands for, 0 for special tokens.
+
+    Tokens count as equally long where the text alone has others: a prompt's last token may depend on what follows it.
+
+    Args:
+        tokens: The text's tokens, of which the first ones may be missing.
+        text: The text.
+        tokenizer: The tokenizer.
+    """
+    own = tokenize_joined([text], [0], "", tokenizer, None)
+    kept = min(len(tokens), len(own))
+    if tokens[-kept:] != own.tokens[-kept:].tolist():
+        return np.diff(np.linspace(0, len(text.encode()), len(tokens) + 1).astype(np.int64))
+    return np.concatenate([np.zeros(len(tokens) - kept, dtype=np.int64), own.n_bytes[-kept:]])
+
+
 def require(available: int, needed: int, what: str, place: str) -> None:
     """Raise UserError if a text has fewer tokens than one window needs."""
     if available < needed:
