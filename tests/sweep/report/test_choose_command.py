@@ -12,7 +12,7 @@ from bitsure.cli import main
 from bitsure.results import write
 from bitsure.results.verdict import MarginVerdict, Verdict
 from bitsure.sweep.report.building import build_sweep_report
-from tests.builders.sweeps import leave_unfinished, write_quantized
+from tests.builders.sweeps import leave_unfinished, write_plan, write_quantized
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 
@@ -118,8 +118,17 @@ def test_a_sweep_of_texts_alone_says_what_a_choice_goes_by(tmp_path, capsys):
     comparison = json.loads((cell / "comparison.json").read_text(encoding="utf-8"))
     del comparison["t"]["accuracy"]
     (cell / "comparison.json").write_text(json.dumps(comparison))
+    write(cell / "verdict.json", Verdict(verdict="undecided", margins={}, strict=False, level=0.95, noise_control=None, tasks={}))
+    origin = json.loads((cell / "provenance.json").read_text(encoding="utf-8"))
+    origin["model"]["training_seed"] = 0  # which is not known of the cell that was skipped
+    (cell / "provenance.json").write_text(json.dumps(origin))
+    skipped = tmp_path / "hqq4"
+    skipped.mkdir()
+    (skipped / "status.json").write_text(json.dumps({"state": "skipped", "error": "hqq is not installed", "seconds": {}}))
+    write_plan(tmp_path, ("gptq4", "m gptq4"), ("hqq4", "m hqq4"))
     out = chosen(capsys, tmp_path)
-    assert "m: not judged. A choice goes by accuracy, which none of these runs has; the KL divergence and perplexity of" in out
+    assert out.startswith("m: not judged. A choice goes by accuracy, which none of these runs has; the KL divergence and")
+    assert "Not judged: m hqq4 (skipped)." in out
 
 
 def test_few_questions_decide_nothing(tmp_path, capsys):

@@ -89,12 +89,11 @@ def read_candidates(
         changes: What reads their changes.
         max_bytes: The largest size on disk that may be chosen; None for any.
     """
-    groups: dict[tuple[object, ...], list[tuple[CellResult, CellColumns]]] = {}
+    groups: dict[tuple[str, str], list[tuple[CellResult, CellColumns]]] = {}
     runs = list(zip(cells, columns_of_cells(list(cells)), strict=True))
     for cell, columns in sorted(runs, key=lambda run: run[1].order):
         if not columns.is_full_precision:
-            key = (columns.model, columns.training_seed, columns.conditions)
-            groups.setdefault(key, []).append((cell, columns))
+            groups.setdefault((columns.model, columns.conditions), []).append((cell, columns))
     for members in groups.values():
         yield _candidates_of(members, changes, max_bytes)
 

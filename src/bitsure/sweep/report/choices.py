@@ -163,7 +163,7 @@ class ModelChoice:
         if self.choice is not None:
             return None
         if not self.model.candidates:
-            if set(self.model.not_judged.values()) != {NO_ACCURACY}:
+            if not any(reason.startswith(NO_ACCURACY) for reason in self.model.not_judged.values()):
                 return "no candidate can be judged"
             return (
                 "a choice goes by accuracy, which none of these runs has; the KL divergence and perplexity of texts are on "
