@@ -20,7 +20,7 @@ from bitsure.sweep.report.cell_results import CellResult, read_cells
 from bitsure.sweep.report.sweep_table import columns_of_cells
 
 PAGE = PROJECT / "docs" / "formats.md"
-OF_TEXT = {"kl_divergence": "KL divergence, nats a token", "perplexity_ratio": "perplexity ratio"}
+OF_TEXT = {"kl_divergence": ("KL divergence, nats a token", ".3g"), "perplexity_ratio": ("perplexity ratio", ".4f")}
 OF_TASKS = {"true_label_prob": "true-label prob.", "accuracy": "accuracy", ECE: "calibration error"}
 
 
@@ -46,7 +46,9 @@ def lines(sweep: Path) -> list[str]:
     return [
         _about(done[0]),
         "",
-        *markdown_table(["format", "bits per weight", "bytes", *OF_TEXT.values(), *OF_TASKS.values()], rows),
+        *markdown_table(
+            ["format", "bits per weight", "bytes", *(title for title, _ in OF_TEXT.values()), *OF_TASKS.values()], rows
+        ),
         *(["", f"Skipped, because their libraries were not installed: {skipped}."] if skipped else []),
     ]
 
@@ -59,7 +61,7 @@ def _row(cell: CellResult, size: float | None) -> list[str]:
     text = next((values for task, values in cell.comparison.items() if task.startswith(TEXT)), {})
     of_tasks = [values for task, values in cell.comparison.items() if not task.startswith(TEXT)]
     tasks = cell.comparison.get(MACRO) or next(iter(of_tasks), {})  # one task has no mean over tasks
-    compared = [_cell(text.get(metric), ".4f") for metric in OF_TEXT]
+    compared = [_cell(text.get(metric), form) for metric, (_, form) in OF_TEXT.items()]
     return [
         cell.quantizer,
         f"{_bits(cell):.2f}",

@@ -48,6 +48,12 @@ def test_a_text_has_a_sentence_and_its_percentiles(comparison):
     assert list(rows)[-1] == "minimum"
 
 
+def test_a_small_divergence_has_digits(comparison):
+    comparison[TEXT]["kl_divergence"] = number(4.213e-5, 3.9e-5, 4.6e-5, token_standard_error=1.1e-6)
+    [sentence] = fidelity_section(comparison).sentences
+    assert "mean KL divergence 4.21e-05 [3.9e-05, 4.6e-05] nats over 4,064 tokens (± 1.1e-06 if tokens were" in sentence
+
+
 def test_tasks_with_choices_have_no_such_section(comparison):
     assert fidelity_section({CHOICES: comparison[CHOICES]}) is None
     assert fidelity_section(None) is None
@@ -55,6 +61,6 @@ def test_tasks_with_choices_have_no_such_section(comparison):
 
 def test_the_chart_goes_from_the_least_to_the_most_confident_tokens(comparison):
     chart = fidelity_chart(TEXT, comparison[TEXT])
-    assert "0.1000 [0.0010, 0.2000] nats where full precision gives its most likely token 0–10%" in chart.finding
+    assert "0.1 [0.001, 0.2] nats where full precision gives its most likely token 0–10%" in chart.finding
     assert "<svg" in chart.svg
     assert fidelity_chart(TEXT, {"kl_divergence": number(0.1)}) is None

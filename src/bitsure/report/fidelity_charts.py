@@ -8,7 +8,7 @@ from bitsure.metrics.fidelity import CONFIDENCE_BINS, PROBABILITY_CHANGE
 from bitsure.report.chart_layers import number_axis
 from bitsure.report.charts import Chart, titled
 from bitsure.report.shift_charts import FEWEST_DRAWN, shift_panel
-from bitsure.report.tables import interval, number
+from bitsure.report.tables import significant
 from bitsure.results import Difference
 
 
@@ -34,8 +34,8 @@ def fidelity_chart(task: str, values: Mapping[str, Difference]) -> Chart | None:
         panels.append(shift_panel(values, groups, x, title, unit="tokens"))
     unsure, sure = (values[f"kl_divergence_{names[k]}"] for k in (bins[0], bins[-1]))
     finding = (
-        f"{task}: mean KL divergence is {number(unsure.value)} {interval(unsure)} nats where full precision gives its most "
-        f"likely token {10 * bins[0]}–{10 * bins[0] + 10}%, and {number(sure.value)} {interval(sure)} where it gives it "
+        f"{task}: mean KL divergence is {significant(unsure)} nats where full precision gives its most "
+        f"likely token {10 * bins[0]}–{10 * bins[0] + 10}%, and {significant(sure)} where it gives it "
         f"{10 * bins[-1]}–{10 * bins[-1] + 10}%."
     )
     return Chart(titled(task, {"hconcat": panels, "spacing": 12}), finding)

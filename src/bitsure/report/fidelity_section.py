@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bitsure.metrics.fidelity import CHANGE_PERCENTILES, PROBABILITY_CHANGE
-from bitsure.report.tables import interval, number
+from bitsure.report.tables import interval, number, significant
 from bitsure.results import Comparison, Difference
 
 KL = "kl_divergence"
@@ -37,8 +37,8 @@ def fidelity_section(comparison: Comparison | None) -> FidelitySection | None:
         (
             task,
             heading,
-            _number(values.get(f"{KL}{ending}")),
-            _number(values.get(f"{PROBABILITY_CHANGE}{ending}"), sign=ending != "_rms"),
+            significant(values.get(f"{KL}{ending}")),
+            significant(values.get(f"{PROBABILITY_CHANGE}{ending}"), sign=ending != "_rms"),
         )
         for task, values in texts.items()
         for ending, heading in ROWS.items()
@@ -48,24 +48,14 @@ def fidelity_section(comparison: Comparison | None) -> FidelitySection | None:
 
 def _sentence(task: str, values: Mapping[str, Difference]) -> str:
     divergence, same, ratio = values[KL], values["same_top_token"], values["perplexity_ratio"]
-    error = number(divergence.token_standard_error)
+    error = "–" if divergence.token_standard_error is None else f"{divergence.token_standard_error:.3g}"
     share = f"{_percent(same.value)} [{_percent(same.ci_low)}, {_percent(same.ci_high)}]"
     return (
-        f"{task}: mean KL divergence {number(divergence.value)} {interval(divergence)} nats over {divergence.n:,} tokens "
-        f"(± {error} if tokens were independent, as llama-perplexity prints it); the same most likely token at {share} of "
-        f"them; perplexity times {number(ratio.value)} {interval(ratio)}."
+        f"{task}: mean KL divergence {significant(divergence)} nats over {divergence.n:,} tokens (± {error} if tokens were "
+        f"independent, as llama-perplexity prints it); the same most likely token at {share} of them; perplexity times "
+        f"{number(ratio.value)} {interval(ratio)}."
     )
 
 
 def _percent(share: float | None) -> str:
     return "–" if share is None else f"{share:.2%}"
-
-
-def _number(difference: Difference | None, sign: bool = False) -> str:
-    """Return a number with its interval in as many digits as small ones need; empty where there is none."""
-    if difference is None or difference.value is None:
-        return ""
-    form = "+.3g" if sign else ".3g"
-    if difference.ci_low is None:
-        return f"{difference.value:{form}}"
-    return f"{difference.value:{form}} [{difference.ci_low:{form}}, {difference.ci_high:{form}}]"

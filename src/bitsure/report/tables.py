@@ -113,6 +113,16 @@ def interval(measured: Measurement, sign: bool = False) -> str:
     return f"[{number(measured.ci_low, sign)}, {number(measured.ci_high, sign)}]"
 
 
+def significant(difference: Difference | None, sign: bool = False) -> str:
+    """Return a number and its interval in three digits, however small they are; empty where there is no number."""
+    if difference is None or difference.value is None:
+        return ""
+    form = "+.3g" if sign else ".3g"
+    if difference.ci_low is None:
+        return f"{difference.value:{form}}"
+    return f"{difference.value:{form}} [{difference.ci_low:{form}}, {difference.ci_high:{form}}]"
+
+
 def test_result(difference: Difference) -> str:
     """Return a test with its p-values, and a star if it is primary and significant; empty where there is no test.
 

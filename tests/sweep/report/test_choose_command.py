@@ -118,7 +118,9 @@ def test_a_sweep_of_texts_alone_says_what_a_choice_goes_by(tmp_path, capsys):
     comparison = json.loads((cell / "comparison.json").read_text(encoding="utf-8"))
     del comparison["t"]["accuracy"]
     (cell / "comparison.json").write_text(json.dumps(comparison))
-    write(cell / "verdict.json", Verdict(verdict="undecided", margins={}, strict=False, level=0.95, noise_control=None, tasks={}))
+    write(
+        cell / "verdict.json", Verdict(verdict="undecided", margins={}, strict=False, level=0.95, noise_control=None, tasks={})
+    )
     origin = json.loads((cell / "provenance.json").read_text(encoding="utf-8"))
     origin["model"]["training_seed"] = 0  # which is not known of the cell that was skipped
     (cell / "provenance.json").write_text(json.dumps(origin))
