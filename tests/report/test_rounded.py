@@ -88,4 +88,5 @@ def test_no_provenance_says_nothing_of_questions():
 
 
 def test_sizes_have_three_digits():
-    assert [byte_size(size) for size in (None, 12, 1234, 2.5e6, 13e9)] == ["–", "12 bytes", "1.23 kB", "2.5 MB", "13 GB"]
+    sizes = [byte_size(size) for size in (None, 12, 1234, 999_400, 999_600, 2.5e6, 13e9)]
+    assert sizes == ["–", "12 bytes", "1.23 kB", "999 kB", "1 MB", "2.5 MB", "13 GB"]

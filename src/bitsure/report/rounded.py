@@ -131,7 +131,7 @@ def byte_size(size: float | None) -> str:
     if size is None:
         return "–"
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= unit:
+        if size >= 0.9995 * unit:  # what would be rounded to 1,000 of a smaller one
             return f"{size / unit:.3g} {name}"
     return f"{size:.0f} bytes"
 

@@ -15,13 +15,13 @@ def of_text(name: str, bits: float, divergence: float) -> list:
 
 
 def test_each_text_has_a_panel_a_metric_and_the_finding_goes_from_small_to_large():
-    rows = of_text("gptq4", 4.2, 0.02) + of_text("rtn3", 3.1, 0.11)
+    rows = of_text("gptq4", 4.2, 2e-5) + of_text("rtn3", 3.1, 0.11)
     by_bits, by_bytes = fidelity_picture(rows, BITS), fidelity_picture(rows, BYTES)
     assert [len(picture.panels) for picture in (by_bits, by_bytes)] == [3, 3]
     assert (by_bits.name, by_bytes.name) == ("fidelity_bits_per_weight", "fidelity_size_bytes")
     assert by_bits.finding == (
-        "KL divergence, nats, text/wikitext2/gptq: rtn3 of m 0.1100 (bits per weight 3.1), "
-        "gptq4 of m 0.0200 (bits per weight 4.2)."
+        "KL divergence, nats, text/wikitext2/gptq: rtn3 of m 0.11 (bits per weight 3.1), "
+        "gptq4 of m 2e-05 (bits per weight 4.2)."
     )
     assert "<svg" in by_bits.panels[0].svg
 
@@ -36,3 +36,11 @@ def test_one_model_has_no_picture_and_a_divergence_of_choices_is_not_a_text_s():
 def test_an_identical_model_is_drawn_too():
     picture = fidelity_picture(of_text("gptq4", 4.2, 0.02) + of_text("rtn16", 16.0, 0.0), BITS)
     assert "<svg" in picture.panels[0].svg
+
+
+def test_points_of_many_quantizers_differ_in_colour_or_shape():
+    names = [f"q{i:02}" for i in range(18)]
+    picture = fidelity_picture([row for name in names for row in of_text(name, 4.2, 0.02)], BITS)
+    assert len({(key.colour, key.shape) for key in picture.keys}) == len(names)
+    points = picture.panels[0].spec["layer"][-1]["layer"][-1]
+    assert points["encoding"]["shape"]["scale"]["range"] == [key.shape for key in picture.keys]

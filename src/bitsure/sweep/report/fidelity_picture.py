@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from bitsure.report.chart_layers import number_axis
 from bitsure.report.charts import Chart, Spec
-from bitsure.report.tables import number
-from bitsure.sweep.report.line_panels import LinePoint, line_layers, panel, quantizer_keys, with_interval
+from bitsure.sweep.report.line_panels import LinePoint, line_layers, panel, point_keys
 from bitsure.sweep.report.picture import LegendKey, Picture
 from bitsure.sweep.report.study_row import StudyRow, grouped
 
@@ -59,7 +58,7 @@ def fidelity_picture(rows: list[StudyRow], axis: SizeAxis) -> Picture | None:
     rows = [row for row in rows if row.metric in FIDELITY and getattr(row, axis.column)]
     if len({(row.model, row.label) for row in rows}) < 2:
         return None
-    keys = quantizer_keys(rows, lambda row: row.quantizer_label)
+    keys = point_keys(rows)
     panels = [
         Chart(panel(FIDELITY[metric], _layers(members, axis, keys), subtitle=task), _finding(task, metric, members, axis))
         for task in sorted({row.task for row in rows})
@@ -89,15 +88,17 @@ def _layers(rows: list[StudyRow], axis: SizeAxis, keys: list[LegendKey]) -> list
 
 
 def _hover(row: StudyRow, axis: SizeAxis) -> str:
-    value = with_interval(row.value, row.ci_low, row.ci_high)
-    return f"{row.quantizer_label}: {row.model}, {FIDELITY[row.metric]} {value}, {axis.label} {axis.place(row):.4g}"
+    ends = "" if row.ci_low is None or row.ci_high is None else f" [{row.ci_low:.4g}, {row.ci_high:.4g}]"
+    return (
+        f"{row.quantizer_label}: {row.model}, {FIDELITY[row.metric]} {row.value:.4g}{ends}, {axis.label} {axis.place(row):.4g}"
+    )
 
 
 def _finding(task: str, metric: str, rows: list[StudyRow], axis: SizeAxis) -> str:
     """Return the values of the first models, the smallest first."""
     ordered = [row for group in grouped(rows, axis.place).values() for row in group]
     some = [
-        f"{row.quantizer_label} of {row.model} {number(row.value)} ({axis.label} {axis.place(row):.3g})"
+        f"{row.quantizer_label} of {row.model} {row.value:.4g} ({axis.label} {axis.place(row):.3g})"
         for row in sorted(ordered, key=axis.place)[:5]
     ]
     more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bitsure.base.plain_text import without_controls
 from bitsure.report.chart_layers import COLOURS, DASHES, SHAPES, line_marks, number_axis
@@ -57,6 +57,15 @@ def quantizer_keys(rows: Iterable[StudyRow], label_of: Callable[[StudyRow], str]
     return keys
 
 
+def point_keys(rows: Iterable[StudyRow]) -> list[LegendKey]:
+    """Return a colour for each quantizer whose points no line joins, and a shape where all of them are of one model."""
+    rows = list(rows)
+    keys = quantizer_keys(rows, lambda row: row.quantizer_label)
+    if len(sizes_of(rows)) > 1:
+        return keys
+    return [replace(key, shape=SHAPES[0 if key.colour == INK else DASHES.index(list(key.dash))]) for key in keys]
+
+
 def size_keys(sizes: Sequence[str], others: Sequence[str] = ("",)) -> list[LegendKey]:
     """Return a colour for each size, violet for small ones, and dashes for what else tells lines apart."""
     last = max(len(sizes) - 1, 1)
@@ -86,6 +95,8 @@ def line_layers(points: Sequence[LinePoint], keys: Sequence[LegendKey], x: Spec,
     dash = of_key | legend | {"scale": {"domain": domain, "range": [list(key.dash) for key in keys]}}
     shape: Spec = {"field": "line", "type": "nominal", "scale": {"domain": lines, "range": _repeated(SHAPES, len(lines))}}
     shape |= {} if len(lines) > 1 else {"legend": None}
+    if keys[0].shape:
+        shape = of_key | legend | {"scale": {"domain": domain, "range": [key.shape for key in keys]}}
     rule, line, point = line_marks(x, y, colour, dash, shape)
     return [{"data": {"values": _rows(points)}, "layer": [rule, line, point] if joined else [rule, point]}]
 

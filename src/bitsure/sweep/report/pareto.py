@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bitsure.report.chart_layers import FAINT, number_axis
 from bitsure.report.charts import INK, Chart, Spec, table
 from bitsure.report.tables import number
-from bitsure.sweep.report.line_panels import LinePoint, line_layers, panel, quantizer_keys, with_interval
+from bitsure.sweep.report.line_panels import LinePoint, line_layers, panel, point_keys, with_interval
 from bitsure.sweep.report.picture import LegendKey, Picture
 from bitsure.sweep.report.study_row import StudyRow, grouped, over_tasks
 from bitsure.sweep.report.sweep_statistics import STUDY
@@ -92,7 +92,7 @@ def pareto(rows: list[StudyRow], axis: ParetoAxis) -> Picture | None:
     questions = sorted(questions, key=lambda asked: -len(runs[asked]))[:MOST_QUESTIONS]
     if not questions:
         return None
-    keys = quantizer_keys(rows, lambda row: row.quantizer_label)
+    keys = point_keys(rows)
     fronts = {key: pareto_front(members, axis) for key, members in by_panel.items()}
     panels = []
     for asked in questions:

@@ -13,6 +13,9 @@ from bitsure.sweep.report.study_row import StudyRow
 LEGEND_CHANNELS = ("color", "shape", "strokeDash")
 
 
+SYMBOLS = {"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "triangle-down": "▼", "cross": "✚"}
+
+
 @dataclass(frozen=True)
 class LegendKey:
     """How the lines and points of one label are drawn."""
@@ -20,6 +23,12 @@ class LegendKey:
     label: str
     colour: str
     dash: Sequence[int]
+    shape: str = ""  # of its points; empty where shapes tell models apart, or lines join the points
+
+    @property
+    def symbol(self) -> str:
+        """The shape as a character; empty where it has none."""
+        return SYMBOLS.get(self.shape, "")
 
 
 @dataclass(frozen=True)
