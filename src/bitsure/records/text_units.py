@@ -148,9 +148,8 @@ def _units(task: str, tokens: pa.Table, made_from: Mapping[str, Any]) -> pa.Tabl
         "compared_with": pa.array([compared_with] * n, pa.string()),
         "vocabulary": pa.array([made_from.get("vocabulary")] * n, pa.int64()),
     }
-    return pa.table(
-        {name: pa.array(values) if isinstance(values, np.ndarray) else values for name, values in columns.items()}
-    ).cast(UNITS_SCHEMA)
+    arrays = {name: pa.array(values) if isinstance(values, np.ndarray) else values for name, values in columns.items()}
+    return pa.table(arrays).select(UNITS_SCHEMA.names).cast(UNITS_SCHEMA)
 
 
 def _hashes(tokens: NDArray[np.int32], starts: NDArray[np.int64]) -> list[str]:
