@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 
@@ -22,3 +23,11 @@ needs_polygraph = pytest.mark.skipif(
 needs_transformers_5 = pytest.mark.skipif(
     find_spec("auto_gptq") is not None, reason="auto-gptq's environment has transformers 4"
 )
+EXTRAS = {"bitsandbytes": "bitsandbytes", "hqq": "hqq", "libgguf": "libgguf", "ray": "ray", "wandb_workspaces": "dashboard"}
+
+
+def library(module: str) -> Any:
+    """Import a module, or skip the test and name the command that brings it."""
+    package = module.partition(".")[0]
+    command = f"pip install -e '.[{EXTRAS[package]}]'" if package in EXTRAS else "make setup"
+    return pytest.importorskip(module, reason=f"{package} is not installed: {command}")

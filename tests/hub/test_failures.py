@@ -15,6 +15,7 @@ from bitsure.hub.data_sets import data_sets_from
 from bitsure.hub.failures import explained, is_data_set_error, is_hub_error
 from bitsure.hub.offline import is_offline, offline
 from bitsure.hub.retries import retry_while_busy
+from tests.builders.marks import library
 
 PROGRAMMING_ERRORS = [
     KeyError("column"),
@@ -110,7 +111,7 @@ def test_a_configuration_that_the_hub_lacks_is_named_without_advice_on_the_netwo
 
 
 def test_a_large_file_that_the_storage_does_not_deliver_is_advice_on_the_network(tmp_path, monkeypatch):
-    hf_xet = pytest.importorskip("hf_xet")
+    hf_xet = library("hf_xet")
     monkeypatch.setenv("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "1")
     session = hf_xet.XetSession()
     with pytest.raises(UserError, match=r"the hub's client says RuntimeError: .*\nWays out"):  # noqa: SIM117

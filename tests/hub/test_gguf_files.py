@@ -15,7 +15,7 @@ from bitsure.models.locate import locate_model
 from bitsure.quantize.libraries import prequantized
 from bitsure.quantize.libraries.prequantized import Prequantized
 from tests.builders.gguf_files import write_llama
-from tests.builders.marks import needs_transformers_5
+from tests.builders.marks import library, needs_transformers_5
 
 pytestmark = needs_transformers_5
 FILE, REPO = "tiny-F16.gguf", WantedModel("org/tiny-GGUF")
@@ -24,7 +24,7 @@ FILE, REPO = "tiny-F16.gguf", WantedModel("org/tiny-GGUF")
 @pytest.fixture
 def folder(tiny_llama, tmp_path):
     """What is in the repository: a file, and no config.json."""
-    pytest.importorskip("libgguf", reason="llama.cpp's rounding (libgguf) is not installed")
+    library("libgguf")
     (tmp_path / "repository").mkdir()
     write_llama(tmp_path / "repository" / FILE, *load_model(tiny_llama, "float32"))
     return tmp_path / "repository"

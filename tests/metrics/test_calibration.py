@@ -12,6 +12,7 @@ from bitsure.metrics.bins import Bins, reliability_diagram
 from bitsure.metrics.calibration import errors_if_calibrated, expected_calibration_error
 from bitsure.metrics.smooth_calibration import GRID, smooth_calibration_error
 from tests.builders.answers import binary_questions, drawn_questions, statistic_value
+from tests.builders.marks import library
 
 TEN = Bins.uniform(10)
 
@@ -132,8 +133,8 @@ def test_agrees_with_the_definition_inside_bins():
     "norm, build", [("l1", "expected_calibration_error"), ("l2", "rms_calibration_error"), ("max", "maximum_calibration_error")]
 )
 def test_agrees_with_torchmetrics(norm, build):
-    torch = pytest.importorskip("torch")
-    functional = pytest.importorskip("torchmetrics.functional.classification", reason="torchmetrics is not installed")
+    torch = library("torch")
+    functional = library("torchmetrics.functional.classification")
     questions = drawn_questions(power=1.7)
     p = torch.tensor(np.stack([1 - questions.confidence, questions.confidence], axis=1))
     expected = functional.multiclass_calibration_error(p, torch.tensor(questions.correct).long(), 2, n_bins=15, norm=norm)
@@ -158,7 +159,7 @@ def test_the_smooth_error_is_small_when_calibrated_and_near_a_constant_gap():
 
 
 def test_the_smooth_error_agrees_with_relplot():
-    relplot = pytest.importorskip("relplot", reason="relplot is not installed")
+    relplot = library("relplot")
     for questions in (drawn_questions(2000), drawn_questions(2000, power=2), drawn_questions(500, power=0.5)):
         expected = relplot.smECE(questions.confidence, questions.correct)
         assert statistic_value(smooth_calibration_error(), questions) == pytest.approx(expected, abs=0.005)

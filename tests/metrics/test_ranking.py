@@ -7,6 +7,7 @@ from bitsure.metrics.question_pairs import QuestionPairs
 from bitsure.metrics.questions import QuestionSet
 from bitsure.metrics.ranking import Aurc, Auroc, risk_coverage
 from tests.builders.answers import binary_questions, drawn_questions, statistic_value
+from tests.builders.marks import library
 
 STARTS = np.arange(301) * 5  # of 300 questions with five choices each
 
@@ -19,7 +20,7 @@ def test_auroc_by_hand():
 
 
 def test_auroc_is_scikit_learns_with_ties():
-    metrics = pytest.importorskip("sklearn.metrics")
+    metrics = library("sklearn.metrics")
     rng = np.random.default_rng(0)
     confidence = rng.integers(50, 100, 500) / 100
     correct = rng.random(500) < confidence

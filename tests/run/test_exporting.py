@@ -26,6 +26,7 @@ from bitsure.results import Comparison, Quantization, Verdict, read
 from bitsure.run import exporting
 from bitsure.run.exporting import export_run
 from tests.builders.exported_runs import run_of
+from tests.builders.marks import library
 from tests.builders.plans import save_family
 
 TOKENS = torch.randint(3, 290, (2, 24), generator=torch.Generator().manual_seed(0))
@@ -64,7 +65,7 @@ def logprobs(model) -> torch.Tensor:
 
 
 def test_transformers_computes_what_was_scored(symmetric, llama, tmp_path):
-    pytest.importorskip("compressed_tensors")
+    library("compressed_tensors")
     from transformers import AutoModelForCausalLM
 
     export_run(symmetric, tmp_path / "out", "compressed-tensors")
@@ -74,7 +75,7 @@ def test_transformers_computes_what_was_scored(symmetric, llama, tmp_path):
 
 
 def test_transformers_unpacks_zero_points(asymmetric, llama, tmp_path):
-    pytest.importorskip("compressed_tensors")
+    library("compressed_tensors")
     from transformers import AutoModelForCausalLM, CompressedTensorsConfig
 
     export_run(asymmetric, tmp_path / "out", "compressed-tensors")
@@ -103,7 +104,7 @@ def test_the_layout_of_gptq_holds_every_weight_that_was_scored(run, variant, lla
 @pytest.mark.slow  # importing gptqmodel takes seconds
 @pytest.mark.parametrize("run", ["symmetric", "asymmetric"])
 def test_gptqmodel_computes_what_was_scored(run, llama, tmp_path, request):
-    pytest.importorskip("gptqmodel")
+    library("gptqmodel")
     from bitsure.quantize.libraries.gptqmodel import load_packed
 
     run = request.getfixturevalue(run)
@@ -176,7 +177,7 @@ def test_the_full_precision_model_may_be_a_gguf_file_of_the_hub(symmetric, monke
 
 
 def test_a_gguf_file_is_copied_beside_a_card(tiny_llama, symmetric, calib_file, tmp_path):
-    pytest.importorskip("libgguf", reason="llama.cpp's rounding (libgguf) is not installed")
+    library("libgguf")
     run = run_of(tmp_path, tiny_llama, LlamaCpp("q4_k_m"), calib_file)
     export_run(run, tmp_path / "out")
     written = Path(read(run / "quantization.json", Quantization).checkpoint)

@@ -11,6 +11,7 @@ from bitsure.config.model import ModelSettings
 from bitsure.config.paths import PROJECT
 from bitsure.run import tracking
 from bitsure.run.wandb_names import NAME_BYTES, TAG_BYTES, fit
+from tests.builders.marks import library
 from tests.builders.offline_runs import read_back
 from tests.builders.wandb_runs import tracked_config
 
@@ -77,7 +78,7 @@ print(tracker.warning)
 
 @pytest.mark.parametrize("when", ["before logging", pytest.param("at the end", marks=pytest.mark.slow)])
 def test_a_run_survives_the_end_of_wandbs_process(commands, tmp_path, when):
-    pytest.importorskip("psutil")
+    library("psutil")
     folder = tmp_path / "a folder"
     folder.mkdir()
     shown = commands.run_python(PROJECT, "-c", BREAKS_OFF, str(folder), when)

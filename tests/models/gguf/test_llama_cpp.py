@@ -13,8 +13,9 @@ from bitsure.models.load import load_model
 from bitsure.models.locate import locate_model
 from tests.builders.gguf_files import write_llama
 from tests.builders.llama_cpp import count_tokens, token_logprobs
+from tests.builders.marks import library
 
-pytest.importorskip("xllamacpp", reason="llama.cpp (xllamacpp) is not installed")
+library("xllamacpp")
 
 TEXT = "the cat sat on the mat while it rained in the town."
 

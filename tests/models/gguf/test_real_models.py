@@ -12,8 +12,9 @@ from bitsure.models.load import load_model
 from bitsure.quantize.libraries.llama_cpp_mixture import Mixture
 from tests.builders.gguf_files import write_decoded
 from tests.builders.llama_cpp import token_logprobs
+from tests.builders.marks import library
 
-pytest.importorskip("xllamacpp", reason="llama.cpp (xllamacpp) is not installed")
+library("xllamacpp")
 TEXT = "The cat sat on the mat while it rained in the town."
 
 

@@ -18,7 +18,7 @@ from bitsure.models.load import load_model
 from bitsure.models.locate import locate_model
 from tests.builders.gguf_files import llama_tensors, write_llama
 from tests.builders.llama_cpp import token_logprobs
-from tests.builders.marks import needs_transformers_5
+from tests.builders.marks import library, needs_transformers_5
 
 pytestmark = needs_transformers_5
 
@@ -40,7 +40,7 @@ def scaled(model, kind):
 
 @pytest.mark.parametrize("kind", SCALED)
 def test_scaled_positions_are_those_of_the_model_here_and_in_llama_cpp(kind, tiny_llama, tmp_path, caplog):
-    pytest.importorskip("xllamacpp", reason="llama.cpp (xllamacpp) is not installed")
+    library("xllamacpp")
     plain, tokenizer = load_model(tiny_llama, "float32")
     model = scaled(plain, kind)
     divisors = frequency_divisors(model.config)

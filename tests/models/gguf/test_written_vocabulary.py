@@ -13,7 +13,7 @@ from bitsure.models.gguf.written_vocabulary import vocabulary_metadata
 from bitsure.models.load import load_model
 from tests.builders.gguf_files import header, llama_tensors, write_llama
 from tests.builders.llama_cpp import count_tokens
-from tests.builders.marks import SHARED, needs_shared, needs_transformers_5
+from tests.builders.marks import SHARED, library, needs_shared, needs_transformers_5
 from tests.builders.tokenizers import sentencepiece_tokenizer
 
 pytestmark = needs_transformers_5
@@ -41,8 +41,8 @@ def test_a_sentencepiece_vocabulary_is_read_back(style, tmp_path):
 @needs_shared
 def test_llama_cpp_cuts_text_as_the_models_tokenizer_does(tmp_path):
     """stories260K: a real model with a vocabulary of SentencePiece's."""
-    pytest.importorskip("xllamacpp", reason="llama.cpp (xllamacpp) is not installed")
-    pytest.importorskip("libgguf", reason="llama.cpp's rounding (libgguf) is not installed")
+    library("xllamacpp")
+    library("libgguf")
     model, tokenizer = load_model(SHARED / "hub/models/karpathy/stories260K", "float32")
     usual = {key.replace(".", "__"): None for key in header(model, tokenizer) if key.startswith("tokenizer.")}
     own = {key.replace(".", "__"): value for key, value in vocabulary_metadata(tokenizer, 512).items()}

@@ -16,7 +16,7 @@ from bitsure.quantize.libraries.hqq import Hqq
 from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.native.cast import Cast
 from bitsure.quantize.native.rtn import Rtn
-from tests.builders.marks import GPTQ_LIBRARY
+from tests.builders.marks import GPTQ_LIBRARY, library
 from tests.builders.plans import plan
 
 QUANTIZERS = {
@@ -37,7 +37,7 @@ QUANTIZERS = {
 def test_the_estimate_is_what_is_written(tiny_model, calib_file, tmp_path, name):
     quant = QUANTIZERS[name]
     if isinstance(quant, Bnb | Hqq):
-        pytest.importorskip({Bnb: "bitsandbytes", Hqq: "hqq"}[type(quant)])
+        library({Bnb: "bitsandbytes", Hqq: "hqq"}[type(quant)])
     made = ensure_quantized(plan(tiny_model, quant, calib_file), Store(tmp_path / "store"), tmp_path / "log")
     written = sum(tensor.nbytes for file in made.checkpoint.glob("*.safetensors") for tensor in load_file(file).values())
     estimate = quant.bytes_needed(empty_model(tiny_model), "float32")

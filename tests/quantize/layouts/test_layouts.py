@@ -14,6 +14,7 @@ from bitsure.quantize.layouts.autoawq import unshuffle
 from bitsure.quantize.layouts.known import EXPORTED, layout_of, read_settings
 from bitsure.quantize.weights import IntegerWeight, Weight
 from tests.builders.awq import awq_pack
+from tests.builders.marks import library
 
 
 def take(tensors: dict[str, torch.Tensor], settings: dict, where: Path) -> Mapping[str, Weight]:
@@ -132,7 +133,7 @@ def test_compressed_tensors_words(tmp_path):
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("group_size", [None, 32])
 def test_the_library_of_compressed_tensors_reads_the_same(tmp_path, bits, symmetric, group_size):
-    pytest.importorskip("compressed_tensors")
+    library("compressed_tensors")
     from compressed_tensors.compressors.pack_quantized.base import PackedQuantizationCompressor
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
     from compressed_tensors.quantization.utils import calculate_qparams

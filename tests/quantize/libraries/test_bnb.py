@@ -16,9 +16,10 @@ from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.proof.weight_changes import prove
 from bitsure.quantize.walk.targets import block_linears, matrix
 from tests.builders.families import FAMILIES, build
+from tests.builders.marks import library
 from tests.builders.plans import plan
 
-bitsandbytes = pytest.importorskip("bitsandbytes")
+bitsandbytes = library("bitsandbytes")
 KINDS = {
     "nf4": Bnb("nf4"),
     "nf4-double": Bnb("nf4", True),

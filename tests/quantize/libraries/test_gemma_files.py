@@ -22,12 +22,12 @@ from bitsure.quantize.make import ensure_quantized
 from tests.builders.families import GROUPED, build
 from tests.builders.gguf_files import write_decoded
 from tests.builders.llama_cpp import token_logprobs
-from tests.builders.marks import needs_transformers_5
+from tests.builders.marks import library, needs_transformers_5
 from tests.builders.plans import plan
 from tests.builders.tokenizers import sentencepiece_tokenizer
 
 pytestmark = needs_transformers_5
-pytest.importorskip("libgguf", reason="llama.cpp's rounding (libgguf) is not installed")
+library("libgguf")
 
 TEXT = "the cat sat on the mat while it rained in the town."
 SETTINGS = GROUPED | {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 8, "vocab_size": 320}
@@ -41,7 +41,7 @@ OWN = {"gemma2": {}, "gemma3_text": {"num_hidden_layers": 7, "rope_parameters": 
 @pytest.mark.parametrize("family", OWN)
 def test_what_is_written_is_what_is_scored_and_what_llama_cpp_computes(family, calib_file, tmp_path, caplog):
     """Norms hold one more in the file; windows are shorter than the text, and some blocks have none."""
-    pytest.importorskip("xllamacpp", reason="llama.cpp (xllamacpp) is not installed")
+    library("xllamacpp")
     tokenizer = sentencepiece_tokenizer("gemma")
     model = build(family, **SETTINGS | OWN[family])
     for parameter in model.parameters():

@@ -17,9 +17,10 @@ from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.proof.weight_changes import prove
 from bitsure.quantize.walk.targets import block_linears, matrix
 from tests.builders.families import FAMILIES, build
+from tests.builders.marks import library
 from tests.builders.plans import plan
 
-pytest.importorskip("hqq")
+library("hqq")
 WINDOWS = torch.randint(3, 250, (2, 16), generator=torch.Generator().manual_seed(0))
 
 

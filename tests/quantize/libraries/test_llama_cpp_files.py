@@ -22,9 +22,10 @@ from bitsure.quantize.libraries.llama_cpp_mixture import Mixture
 from bitsure.quantize.make import ensure_quantized
 from tests.builders.gguf_files import save_llama, write_decoded
 from tests.builders.llama_cpp import count_tokens, token_logprobs
+from tests.builders.marks import library
 from tests.builders.plans import plan, save_family
 
-pytest.importorskip("libgguf", reason="llama.cpp's rounding (libgguf) is not installed")
+library("libgguf")
 
 TEXT = "the cat sat on the mat while it rained in the town."
 
@@ -83,7 +84,7 @@ def test_heads_and_widths():
 
 
 def test_a_file_is_what_is_scored_and_what_llama_cpp_computes(tiny_llama, calib_file, tmp_path):
-    pytest.importorskip("xllamacpp", reason="llama.cpp (xllamacpp) is not installed")
+    library("xllamacpp")
     result = made(tiny_llama, LlamaCpp("q4_k_m"), calib_file, tmp_path)
     proof, file = result.proof, result.shipped
     assert file == result.checkpoint / "model.gguf" and proof.bytes_on_disk == file.stat().st_size
@@ -107,7 +108,7 @@ def test_a_file_is_what_is_scored_and_what_llama_cpp_computes(tiny_llama, calib_
 @pytest.mark.parametrize("kind", ["q2_k_s", "iq2_xxs", "iq2_xs", "iq2_s", "iq2_m", "iq3_xxs", "iq3_xs", "iq3_s", "iq3_m"])
 def test_kinds_of_few_bits_are_what_llama_cpp_computes(kind, tiny_llama, calib_file, tmp_path):
     """Given the decoded weights as F32; its own kernels round the inputs of layers to 8 bits besides."""
-    pytest.importorskip("xllamacpp", reason="llama.cpp (xllamacpp) is not installed")
+    library("xllamacpp")
     result = made(tiny_llama, LlamaCpp(kind, imatrix=True), calib_file, tmp_path)
     model, tokenizer = load_model(tiny_llama, "float32")
     put_into(model, result.checkpoint)

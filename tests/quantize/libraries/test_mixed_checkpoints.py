@@ -24,7 +24,7 @@ from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.walk.targets import block_linears
 from bitsure.results.quantization import Quantization
 from tests.builders.awq import awq_pack
-from tests.builders.marks import needs_gptqmodel
+from tests.builders.marks import library, needs_gptqmodel
 from tests.builders.plans import plan, taken
 
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32, "checkpoint_format": "gptq_v2"}
@@ -158,7 +158,7 @@ def test_modules_that_awq_does_not_convert(parent, tiny_model, calib_file, tmp_p
     "leaves_out", [{"ignore": ["lm_head", r"re:.*\.fc2$"]}, {"ignore": LEFT_OUT}, {"targets": [r"re:.*(_proj|fc1)"]}]
 )
 def test_several_config_groups_of_compressed_tensors(parent, tiny_model, calib_file, tmp_path, leaves_out):
-    pytest.importorskip("compressed_tensors")
+    library("compressed_tensors")
     from compressed_tensors.compressors.base import BaseCompressor
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
     from compressed_tensors.quantization.utils import calculate_qparams

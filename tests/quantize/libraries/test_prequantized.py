@@ -21,7 +21,7 @@ from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.walk.targets import block_linears, matrix
 from tests.builders.awq import awq_pack
-from tests.builders.marks import needs_gptqmodel
+from tests.builders.marks import library, needs_gptqmodel
 from tests.builders.plans import plan, save_family, taken
 
 
@@ -78,7 +78,7 @@ def test_awq_as_autoawq_writes_it(tiny_model, calib_file, tmp_path):
 
 @pytest.mark.parametrize("layout", ["pack-quantized", "int-quantized"])
 def test_compressed_tensors_as_llm_compressor_saves_it(tiny_model, calib_file, tmp_path, layout):
-    pytest.importorskip("compressed_tensors")
+    library("compressed_tensors")
     from compressed_tensors.compressors.base import BaseCompressor
     from compressed_tensors.quantization import QuantizationConfig, preset_name_to_scheme
     from compressed_tensors.quantization.utils import calculate_qparams
@@ -111,7 +111,7 @@ def test_compressed_tensors_as_llm_compressor_saves_it(tiny_model, calib_file, t
 
 @pytest.mark.parametrize("kind", ["nf4", "nf4-double", "fp4", "int8"])
 def test_bitsandbytes_as_transformers_saves_it(tiny_model, calib_file, tmp_path, kind):
-    pytest.importorskip("bitsandbytes")
+    library("bitsandbytes")
     from transformers import BitsAndBytesConfig
 
     four_bits = {"bnb_4bit_quant_type": kind[:3], "bnb_4bit_use_double_quant": kind == "nf4-double"}
@@ -141,7 +141,7 @@ def test_bitsandbytes_as_transformers_saves_it(tiny_model, calib_file, tmp_path,
 @pytest.mark.parametrize("family", ["opt", "gpt2", "bloom", "gpt_neox", "llama"])
 def test_families_from_bitsandbytes(family, tiny_model, calib_file, tmp_path):
     """Fused and transposed (Conv1D) layers, and OPT's projections outside the blocks, which are quantized too."""
-    pytest.importorskip("bitsandbytes")
+    library("bitsandbytes")
     from transformers import BitsAndBytesConfig
 
     model = save_family(family, tmp_path / "parent", tiny_model)

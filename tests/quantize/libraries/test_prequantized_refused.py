@@ -17,11 +17,12 @@ from bitsure.quantize.check import check_plan
 from bitsure.quantize.libraries.prequantized import Prequantized
 from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.walk.targets import block_linears
+from tests.builders.marks import library
 from tests.builders.plans import plan, save_family, taken
 
 
 def test_a_checkpoint_whose_layers_were_passed_over_is_refused(tiny_model, calib_file, tmp_path):
-    pytest.importorskip("bitsandbytes")
+    library("bitsandbytes")
     from transformers import BitsAndBytesConfig
 
     save_family("falcon", tmp_path / "parent", tiny_model)

@@ -14,6 +14,7 @@ from bitsure.config.paths import PROJECT
 from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.weights.fake_quantize import fake_quantize
+from tests.builders.marks import library
 
 MXFP = ("mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e2m3", "mxfp6_e3m2", "mxfp4")
 
@@ -35,7 +36,7 @@ def values(rows: int = 300, width: int = 128) -> torch.Tensor:
 
 def of_torchao(name: str, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Scales' bits, codes, and values."""
-    mx = pytest.importorskip("torchao.prototype.mx_formats.mx_tensor", reason="not there: make setup brings it")
+    mx = library("torchao.prototype.mx_formats.mx_tensor")
     from torchao.prototype.mx_formats.constants import DTYPE_FP6_E2M3, DTYPE_FP6_E3M2
     from torchao.prototype.mx_formats.kernels import unpack_uint4
 
@@ -60,12 +61,12 @@ def test_mx_weights_and_activations_are_torchaos(name):
 
 def of_compressed_tensors(x: torch.Tensor, bits: int, kind: str, symmetric: bool, group_size: int | None) -> torch.Tensor:
     """Its dynamic quantization of activations (1, tokens, width), each token's or each group's."""
-    library = pytest.importorskip("compressed_tensors.quantization", reason="not there: make setup brings it")
+    quantization = library("compressed_tensors.quantization")
     from compressed_tensors.quantization.lifecycle.forward import fake_quantize as theirs
     from compressed_tensors.quantization.utils.helpers import compute_dynamic_scales_and_zp
 
     strategy = "token" if group_size is None else "group"
-    args = library.QuantizationArgs(
+    args = quantization.QuantizationArgs(
         num_bits=bits, type=kind, symmetric=symmetric, strategy=strategy, group_size=group_size, dynamic=True
     )
     scales, zeros = compute_dynamic_scales_and_zp(x[None], args, torch.nn.Linear(2, 2))

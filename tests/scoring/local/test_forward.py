@@ -8,6 +8,7 @@ import torch
 from bitsure.scoring.local import forward, head, rows
 from bitsure.scoring.local.local_engine import TOLERANCE
 from tests.builders.families import FALCON, FAMILIES, GROUPED, build
+from tests.builders.marks import library
 from tests.builders.requests import branching_questions, lay_out
 
 
@@ -74,7 +75,7 @@ def test_the_model_is_left_as_it_was():
 
 
 def test_bitsandbytes_layers_share_too(tmp_path):
-    bnb = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    bnb = library("bitsandbytes")
     model, requests = build("opt", **FAMILIES["opt"]), branching_questions()
     for layer in model.model.decoder.layers:
         for name in ("fc1", "fc2"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from bitsure.base.store import Store
 from bitsure.config.model import ModelSettings
@@ -14,9 +13,10 @@ from bitsure.scoring.texts.text_pass import TextModel
 from bitsure.scoring.texts.text_protocol import WindowSettings, make_protocol
 from tests.builders.gguf_files import write_llama
 from tests.builders.llama_cpp import token_logprobs
+from tests.builders.marks import library
 from tests.builders.texts import text_settings, write_documents
 
-pytest.importorskip("xllamacpp", reason="llama.cpp (xllamacpp) is not installed")
+library("xllamacpp")
 
 
 def test_a_window_has_the_log_probabilities_of_llama_cpp(tiny_llama, tmp_path):

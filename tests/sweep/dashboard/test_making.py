@@ -22,6 +22,7 @@ from bitsure.sweep.dashboard.dashboard_sections import SECTIONS, questions_table
 from bitsure.sweep.dashboard.panel import CONFIG, Charts, Columns, TrackedSweep, matching
 from tests.builders.answers import paired_runs
 from tests.builders.loopback_wandb import serve
+from tests.builders.marks import library
 from tests.builders.offline_runs import read_back
 from tests.builders.settings import MARGINS, METRIC
 from tests.builders.texts import TASK, token_rows
@@ -29,7 +30,7 @@ from tests.builders.wandb_runs import log_all, tracked_config
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 
-pytest.importorskip("wandb_workspaces", reason="the extra `dashboard` is not installed")
+library("wandb_workspaces")
 OF_FULL = {"model": "m", "weights": None, "dtype": "float32", "text": {"sha256": "a"}}
 TOKENS = token_rows([0, 0, 1, 1], [0] * 4)
 COMPARED = TOKENS.set_column(TOKENS.num_columns - 1, "kl_divergence", [[0.1] * 4])

@@ -10,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from bitsure.sweep.launch import callback, dry_run
+from tests.builders.marks import library
 from tests.builders.sweep_commands import command
 
 NOT_SET_BY_RAY = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
@@ -113,5 +114,5 @@ def test_ray_leaves_gpus_to_the_cells():
 
 
 def test_ray_knows_that_setting_by_that_name():
-    nvidia = pytest.importorskip("ray._private.accelerators.nvidia_gpu", reason="ray is not installed: pip install -e '.[ray]'")
+    nvidia = library("ray._private.accelerators.nvidia_gpu")
     assert nvidia.NOSET_CUDA_VISIBLE_DEVICES_ENV_VAR == NOT_SET_BY_RAY
