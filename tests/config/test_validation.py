@@ -59,6 +59,10 @@ def test_an_unknown_setting_of_a_quantizer_is_refused_with_those_that_it_has(ove
 def test_combinations_that_would_mislead_are_refused():
     with pytest.raises(UserError, match="groups in another order"):
         composed("quant=gptq4", "quant.backend=native", "quant.desc_act=true", "quant.transforms=[clip]")
+    with pytest.raises(UserError, match=r"answer_confidence=self_consistency: no answer has it\. Add task\.samples=10"):
+        composed("metric.answer_confidence=self_consistency")
+    with pytest.raises(UserError, match=r"answer_confidence=p_true: no answer has it\. Add task\.p_true=true"):
+        composed("metric.answer_confidence=p_true", "task.samples=3")
     with pytest.raises(UserError, match="noise has no packed kernels"):
         composed("control=noise", "scoring.dequantize=false")
     with pytest.raises(UserError, match="has no noise control of its own"):

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from bitsure.records.answer_units import answer_units
 from bitsure.report.report_contents import About
 from bitsure.report.run_report import build
 from bitsure.results.quantization import RoundedStates
@@ -14,6 +15,7 @@ from bitsure.run.tracked_numbers import NUMBER_COLUMNS, fact_values, mean_values
 from tests.builders.answers import paired_runs
 from tests.builders.result_files import costs, model_origin, quantization
 from tests.builders.settings import MARGINS, METRIC
+from tests.builders.written import written
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 
@@ -90,3 +92,13 @@ def test_every_rounded_part_has_its_numbers():
         "costs/scoring_quantized/tokens_per_second": 900.0,
         "costs/scoring_quantized/peak_memory_bytes": 10**9,
     }
+
+
+def test_a_task_whose_answers_are_written_has_where_the_models_part(tmp_path):
+    full, quantized = (
+        answer_units(written([text] * 40, [True] * 40, [[-0.1, -0.2]] * 40)) for k, text in enumerate(("4", "5"))
+    )
+    built = build(tmp_path, quantized, full, METRIC, MARGINS, About("written"))
+    values = task_values(built, "free")
+    assert values["divergence/identical/free"] == 0.0 and values["divergence/other_wording/free"] == 0.0
+    assert {row[1] for row in number_rows(built)} >= {"divergence/per_token", "token_probability/auroc"}

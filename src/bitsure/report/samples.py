@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bitsure.base.plain_text import ending
 from bitsure.config.schema import MetricSettings
+from bitsure.metrics.divergence import answer_divergence
 from bitsure.metrics.questions import question_set
 from bitsure.metrics.text_metrics import answers
 from bitsure.metrics.written_answers import answer_set
@@ -44,6 +45,7 @@ class ChangedQuestion:
     after: float  # the same after quantization
     outcome: str  # whether the answer was right before and after, such as `right → wrong`; empty for a continuation
     choices: list[ShownChoice]
+    parting: str = ""  # of written answers: the first token that differs, in words; empty where none does
 
     @property
     def summary(self) -> str:
@@ -83,8 +85,11 @@ def most_changed(
                 after=float(after[i]),
                 outcome=f"{OUTCOMES[int(full.correct[i])]} → {OUTCOMES[int(low_bit.correct[i])]}" if has_outcome else "",
                 choices=choices,
+                parting=parting,
             )
-            for i, record, choices in zip(places, to_records(rows[1]), _choices(*rows, metric), strict=True)
+            for i, record, choices, parting in zip(
+                places, to_records(rows[1]), _choices(*rows, metric), _partings(*rows), strict=True
+            )
         ]
     return changed
 
@@ -104,6 +109,21 @@ def _written(baseline: pa.Table, quantized: pa.Table, metric: MetricSettings) ->
                 [ShownChoice(was[:LONGEST], was_right, float(c), None), ShownChoice(now[:LONGEST], now_right, None, float(d))]
             )
     return shown
+
+
+def _partings(baseline: pa.Table, quantized: pa.Table) -> list[str]:
+    """Return where the answers to each question part, in words; empty where they do not, or are not written."""
+    if not is_written(quantized):
+        return [""] * len(quantized)
+    divergence = answer_divergence(baseline, quantized)
+    columns = (divergence.diverged, divergence.position + 1, *divergence.probabilities, divergence.margin)
+    return [
+        f"The first token that differs is number {place}: full precision gives {full:.3f} to its own, the quantized model "
+        f"{own:.3f} to its own. Full precision's two likeliest are {margin:.3f} apart there."
+        if parted
+        else ""
+        for parted, place, full, own, margin in zip(*columns, strict=True)
+    ]
 
 
 def _choices(baseline: pa.Table, quantized: pa.Table, metric: MetricSettings) -> list[list[ShownChoice]]:
