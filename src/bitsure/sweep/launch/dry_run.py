@@ -17,6 +17,7 @@ from bitsure.base.errors import NotHere, NotInstalled, UserError
 from bitsure.base.memo import Memo
 from bitsure.base.progress import progress
 from bitsure.base.store import Store
+from bitsure.config.labels import other_settings
 from bitsure.config.schema import Config, resolved
 from bitsure.hub.failures import explained
 from bitsure.hub.offline import is_offline, offline
@@ -179,10 +180,12 @@ def show(cells: Sequence[ComposedCell], errors: CellErrors, on_nodes: bool = Fal
     inspected = inspect_cells(cells, errors, memo, on_nodes)
     out = terminal.console()
     table = Table("cell", "model and quantizer", "state", "in the store", "to make", box=None)
+    of_all = set.intersection(*(set(cell.overrides) for cell in cells)) if cells else set()
     for cell in inspected:
         in_store, to_make = _count(cell, cell.present), _count(cell, cell.missing) or cell.to_download or ""
         labels = cell.cell.labels
-        table.add_row(str(cell.cell.number + 1), escape(f"{labels.model}, {labels.quantizer}"), cell.state, in_store, to_make)
+        name = ", ".join([labels.model, labels.quantizer, *other_settings(cell.cell.overrides, of_all)])
+        table.add_row(str(cell.cell.number + 1), escape(name), cell.state, in_store, to_make)
     out.print(table)
     if lines := errors.lines():
         raise UserError(

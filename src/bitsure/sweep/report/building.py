@@ -69,7 +69,7 @@ def build_sweep_report(sweep_dir: Path) -> SweepReport:
         contrasts=build_contrasts(cells, metric, changes),
         choices=choose_for_models(cells, changes, metric, verdict.accuracy_margin),
         draws=means_over_draws(models, sizes),
-        pictures=pictures(models, sizes),
+        pictures=pictures(cells, models, sizes, verdict.accuracy_margin),
     )
     _write_pictures(report.pictures, sweep_dir / "figures")
     _write_tables(report)

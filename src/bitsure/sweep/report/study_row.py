@@ -9,6 +9,7 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bitsure.config.derived_tasks import is_twin, original_task
 from bitsure.metrics.metric_names import MACRO
 from bitsure.sweep.report.cell_results import DONE
 from bitsure.sweep.report.run_columns import RunColumns
@@ -85,12 +86,13 @@ def _is_significant(tests: str | None, p_adjusted: float | None, alpha: float) -
 
 
 def over_tasks(rows: list[StudyRow]) -> list[StudyRow]:
-    """Return the rows of each run's mean over its tasks, and those of tasks that no such mean includes."""
+    """Return the rows of each run's mean over its tasks, and those of tasks that no such mean includes, nor as a twin."""
     means = [row for row in rows if row.task == MACRO]
     if any(not row.mean_over for row in means):  # all runs were asked the same tasks
         return means
     included = {(*_run(row), task) for row in means for task in row.mean_over.split(", ")}
-    return means + [row for row in rows if row.task != MACRO and (*_run(row), row.task) not in included]
+    alone = [row for row in rows if row.task != MACRO and (*_run(row), row.task) not in included]
+    return means + [row for row in alone if not (is_twin(row.task) and (*_run(row), original_task(row.task)) in included)]
 
 
 def mean_in_words(rows: list[StudyRow]) -> str:
