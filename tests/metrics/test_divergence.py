@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from sklearn.metrics import roc_auc_score
 
@@ -14,6 +15,7 @@ from bitsure.metrics.divergence import AnswerDivergence, TokensAtRisk, token_div
 from bitsure.metrics.fidelity import TokenPairs
 from bitsure.metrics.next_token import ScoredTokens
 from bitsure.records.answer_units import answer_units
+from bitsure.report.divergence_section import divergence_sentences
 from tests.builders.settings import MARGINS, METRIC
 from tests.builders.written import written
 
@@ -91,3 +93,18 @@ def test_a_text_that_full_precision_wrote_is_not_judged():
     comparison = compare(*(answer_units(written(["a"] * 40, [True] * 40, [[-p]] * 40)) for p in (0.1, 0.9)), SETTINGS)
     verdict = judge(comparison | {"text/free/written": comparison["free"]}, MARGINS, SETTINGS)
     assert verdict.tasks["text/free/written"].verdict == "not judged" and verdict.verdict == "inferior"
+
+
+def test_models_whose_tokenizers_cut_prompts_otherwise_are_compared_by_their_texts():
+    before, after = (written([text] * 40, [True] * 40, [[-0.1]] * 40) for text in ("4", "four"))
+    longer = pa.array([9] * 40, pa.int32())
+    other = after.set_column(after.schema.get_field_index("prompt_tokens"), "prompt_tokens", longer)
+    values = compare(answer_units(before), answer_units(other), SETTINGS)
+    assert {name for name in values["free"] if name.startswith("divergence/")} == {
+        "divergence/identical",
+        "divergence/other_wording",
+    }
+    [line] = divergence_sentences(values)
+    assert line.startswith("free: of 40 answers 0.0% [0.0%, 8.8%] are word for word full precision's") and line.endswith(
+        "are other answers."
+    )

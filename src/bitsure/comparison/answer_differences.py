@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+
 import pyarrow as pa
 
 from bitsure.comparison.question_differences import ComparedPairs
 from bitsure.config.schema import MetricSettings
 from bitsure.metrics.deferral_curve import deferral_metrics
-from bitsure.metrics.divergence import answer_divergence, divergence_metrics, token_divergence_metrics
+from bitsure.metrics.divergence import (
+    answer_divergence,
+    divergence_metrics,
+    text_divergence_metrics,
+    token_divergence_metrics,
+)
 from bitsure.metrics.estimation import estimate
 from bitsure.metrics.own_metrics import own_metrics
 from bitsure.metrics.pair_metrics import flip_metrics
@@ -16,7 +23,10 @@ from bitsure.metrics.resampling import Resampling
 from bitsure.metrics.run_metrics import summarize
 from bitsure.metrics.temperature import assign_folds
 from bitsure.metrics.written_answers import WrittenPairs, answer_metrics, answer_set
+from bitsure.records.answer_units import have_other_tokens
 from bitsure.results.measurement import Difference
+
+log = logging.getLogger(__name__)
 
 
 def compare_answers(
@@ -45,14 +55,22 @@ def compare_answers(
 
 
 def _divergence(before: pa.Table, after: pa.Table, resampling: Resampling, settings: MetricSettings) -> dict[str, Difference]:
-    """Return where the two models' answers part; tokens are resampled with the answers that they are of."""
+    """Return where the two models' answers part; tokens are resampled with the answers that they are of.
+
+    Of models whose tokenizers cut the same prompts otherwise, texts alone are compared.
+    """
     pairs, level = answer_divergence(before, after), settings.confidence_level
-    metrics = divergence_metrics()
+    other_tokens = have_other_tokens(before, after)
+    if other_tokens:
+        log.warning("%s: the two models have other tokenizers, so that texts alone are compared", after["task"][0].as_py())
+    metrics = text_divergence_metrics() if other_tokens else text_divergence_metrics() | divergence_metrics()
     of_answers = estimate(metrics, pairs, resampling.weights, resampling.clusters)
     results = {
         name: summarize(Difference, point_estimate, metrics[name].count(pairs), resampling, level)
         for name, point_estimate in of_answers.items()
     }
+    if other_tokens:
+        return results
     tokens = pairs.at_risk
     clusters = tokens.answer if resampling.clusters is None else resampling.clusters[tokens.answer]
     of_tokens = Resampling(len(tokens), clusters, settings)

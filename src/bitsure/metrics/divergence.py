@@ -136,11 +136,17 @@ def answer_divergence(before: pa.Table, after: pa.Table) -> AnswerDivergence:
     )
 
 
-def divergence_metrics() -> dict[str, SumStatistic[AnswerDivergence]]:
-    """Return the metrics over answers: which are alike, and what both models gave to the first token that differs."""
+def text_divergence_metrics() -> dict[str, SumStatistic[AnswerDivergence]]:
+    """Return which answers are alike, in their texts or in what the harness judges of them; the others have flipped."""
     return {
         IDENTICAL: proportion(lambda d: d.same_text * d.same_answer),
         OTHER_WORDING: proportion(lambda d: (1 - d.same_text) * d.same_answer),
+    }
+
+
+def divergence_metrics() -> dict[str, SumStatistic[AnswerDivergence]]:
+    """Return what both models gave to the first token that differs, and where that is."""
+    return {
         POSITION: mean(lambda d: d.position.astype(float), among=_diverged, least=0.0),
         FULL_PROBABILITY: mean(lambda d: d.probabilities[0], among=_diverged, least=0.0, most=1.0),
         QUANTIZED_PROBABILITY: mean(lambda d: d.probabilities[1], among=_diverged, least=0.0, most=1.0),

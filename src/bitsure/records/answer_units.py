@@ -19,6 +19,7 @@ ANSWER_UNITS_SCHEMA = pa.schema(
         ("correct", pa.bool_()),  # whether it is right
         ("ended", pa.string()),  # why it ended
         *(GENERATIONS_SCHEMA.field(name) for name in ADDED_LATER[1:]),  # how sure the model is
+        ("prompt_length", pa.int32()),  # tokens of the prompt, those that were cut included
         ("answer_tokens", pa.list_(pa.int32())),
         ("margins", pa.list_(pa.float64())),  # of each token's distribution: its largest probability less its second largest
     ]
@@ -56,10 +57,16 @@ def answer_units(generations: pa.Table) -> pa.Table:
         "token_logprobs": pa.ListArray.from_arrays(ones, tokens),
         **{name: pa.nulls(n) for name in ("words", "bytes", "length", "depth")},
         "answer": rows["text"],
+        "prompt_length": pc.add(rows["prompt_tokens"], rows["prompt_tokens_cut"]),
         "answer_tokens": rows["tokens"],
         "margins": pa.ListArray.from_arrays(offsets, _margins(probabilities)),
     }
     return pa.table({name: columns[name] for name in ANSWER_UNITS_SCHEMA.names}).cast(ANSWER_UNITS_SCHEMA)
+
+
+def have_other_tokens(before: pa.Table, after: pa.Table) -> bool:
+    """Return whether two models' tokenizers cut the same prompts otherwise, so that their tokens cannot be compared."""
+    return not before["prompt_length"].equals(after["prompt_length"])
 
 
 def _margins(top_logprobs: pa.ListArray) -> NDArray[np.float64]:

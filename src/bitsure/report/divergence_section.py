@@ -30,7 +30,7 @@ NO_RANK = 0.5  # an AUROC that says nothing
 
 def divergence_lines(comparison: Comparison | None) -> list[str]:
     """Return a line for each task whose answers are written: how many are the same, and whether parting goes with doubt."""
-    return [f"{task}: {_alike(values)}; {_unsure(values)}." for task, values in _written(comparison).items()]
+    return [f"{task}: {'; '.join([_alike(values), *_unsure(values)])}." for task, values in _written(comparison).items()]
 
 
 def divergence_sentences(comparison: Comparison | None) -> list[str]:
@@ -38,7 +38,8 @@ def divergence_sentences(comparison: Comparison | None) -> list[str]:
     sentences = []
     for line, (task, values) in zip(divergence_lines(comparison), _written(comparison).items(), strict=True):
         along = (comparison or {}).get(f"text/{task}/{OF_WRITTEN}", {})
-        sentences.append(" ".join([line, _first_difference(values), _along(along)]))
+        of_tokens = [_first_difference(values), _along(along)] if AUROC in values else []
+        sentences.append(" ".join(filter(None, [line, *of_tokens])))
     return sentences
 
 
@@ -75,15 +76,17 @@ def _alike(values: Mapping[str, Difference]) -> str:
     )
 
 
-def _unsure(values: Mapping[str, Difference]) -> str:
-    """Return whether the models part where full precision was unsure."""
+def _unsure(values: Mapping[str, Difference]) -> list[str]:
+    """Return whether the models part where full precision was unsure; nothing of models with other tokenizers."""
+    if AUROC not in values:
+        return []
     auroc = values[AUROC]
     if auroc.value is None:
-        return "the models never part" if not values[PER_TOKEN].value else "the models part at every token"
+        return ["the models never part" if not values[PER_TOKEN].value else "the models part at every token"]
     numbers = f"AUROC of its margin {decimal(auroc.value, '.3f')} {interval(auroc)}"
     if auroc.ci_low is None or auroc.ci_high is None or auroc.ci_low <= NO_RANK <= auroc.ci_high:
-        return f"it is open whether the models part where full precision is unsure ({numbers})"
-    return f"the models part where full precision is {'unsure' if auroc.value > NO_RANK else 'sure'} ({numbers})"
+        return [f"it is open whether the models part where full precision is unsure ({numbers})"]
+    return [f"the models part where full precision is {'unsure' if auroc.value > NO_RANK else 'sure'} ({numbers})"]
 
 
 def _first_difference(values: Mapping[str, Difference]) -> str:

@@ -15,7 +15,7 @@ from bitsure.metrics.divergence import answer_divergence
 from bitsure.metrics.questions import question_set
 from bitsure.metrics.text_metrics import answers
 from bitsure.metrics.written_answers import answer_set
-from bitsure.records.answer_units import is_written
+from bitsure.records.answer_units import have_other_tokens, is_written
 from bitsure.records.joining import Join
 from bitsure.records.record import Record, by_task, has_choices, is_text, to_records
 
@@ -113,7 +113,7 @@ def _written(baseline: pa.Table, quantized: pa.Table, metric: MetricSettings) ->
 
 def _partings(baseline: pa.Table, quantized: pa.Table) -> list[str]:
     """Return where the answers to each question part, in words; empty where they do not, or are not written."""
-    if not is_written(quantized):
+    if not is_written(quantized) or have_other_tokens(baseline, quantized):
         return [""] * len(quantized)
     divergence = answer_divergence(baseline, quantized)
     columns = (divergence.diverged, divergence.position + 1, *divergence.probabilities, divergence.margin)
