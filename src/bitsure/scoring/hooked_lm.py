@@ -62,7 +62,7 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
         """The answers by task and question."""
         self._advance = advance
         self._journals: Journals | None = None
-        self._task: TaskSettings | None = None
+        self._seed, self._samples, self._p_true = 0, 0, False
         self._instances: Sequence[Instance] = ()
 
     @property
@@ -79,7 +79,8 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
         """
         self.scored.clear()
         self.written.clear()
-        self._journals, self._task = journals, task
+        self._journals = journals
+        self._seed, self._samples, self._p_true = task.seed, task.samples, task.p_true
 
     @property
     def _scored_journal(self) -> Journal | None:
@@ -125,15 +126,15 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[str]:
         """Return the answer to each request, up to its stop sequence: the texts that HFLM returns."""
-        assert self.generator is not None and self._task is not None, "this model writes no answers"
+        assert self.generator is not None, "this model writes no answers"
         reader = RequestReader(
             self.prompt_tokens,
             self.max_length,
             self.max_gen_toks,
             self.tok_decode([self.eot_token_id], skip_special_tokens=False) if self.eot_token_id is not None else None,
-            self._task.seed,
+            self._seed,
         )
-        asked = reader.read_all(requests, self._task.samples)
+        asked = reader.read_all(requests, self._samples)
         generations = self.generator.generate(
             [answer.request for _, answer in asked],
             lambda i: place_of(asked[i][0]),
@@ -145,7 +146,7 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
             text = AnswerText(answer, generation, answer.text(generation, self.tok_decode), len(texts) >= len(requests))
             self.written.setdefault((request.task_name, request.doc_id), []).append(text)
             texts.append(text.text)
-        if self._task.p_true:
+        if self._p_true:
             self._ask_whether_true({(request.task_name, request.doc_id): request for request in requests})
         return texts[: len(requests)]
 
