@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from bitsure.comparison import compare, judge
 from bitsure.metrics import measure
-from bitsure.metrics.metric_names import MACRO, TWIN_ACCURACY_LOSS, TWIN_FLIP_RATE
+from bitsure.metrics.metric_names import MACRO, TWIN_ACCURACY_CHANGE, TWIN_FLIP_RATE
 from bitsure.report.twin_sentences import twin_sentences
+from bitsure.run.tracked_numbers import mean_values, task_values
 from tests.builders.records import record
 from tests.builders.settings import MARGINS, METRIC
 
@@ -30,8 +33,8 @@ def answered(right: list[bool], right_in_other_words: list[bool], unchanged: int
 def test_flips_are_of_the_pairs_whose_words_differ():
     right, other = [True] * 30 + [False] * 10, [True] * 25 + [False] * 13 + [True] * 2
     metrics = measure(answered(right, other), METRIC)
-    rate, loss = metrics[TWIN][TWIN_FLIP_RATE], metrics[TWIN][TWIN_ACCURACY_LOSS]
-    assert (rate.value, rate.n, loss.value) == (pytest.approx(7 / 40), 40, pytest.approx(3 / 40))
+    rate, change = metrics[TWIN][TWIN_FLIP_RATE], metrics[TWIN][TWIN_ACCURACY_CHANGE]
+    assert (rate.value, rate.n, change.value) == (pytest.approx(7 / 40), 40, pytest.approx(-3 / 40))
     assert rate.ci_low < rate.value < rate.ci_high and MACRO not in metrics
     fewer = measure(answered(right, other, unchanged=5), METRIC)[TWIN]
     assert (fewer[TWIN_FLIP_RATE].value, fewer[TWIN_FLIP_RATE].n) == (pytest.approx(7 / 35), 35)
@@ -66,10 +69,18 @@ def test_the_difference_of_flips_is_paired_and_said_with_a_mark(flips, mark):
     assert sentence.startswith(mark) and "each asked again with typing errors in it" in sentence
 
 
+def test_tracking_has_a_key_for_the_flips_of_a_twin_and_its_original_for_the_headline():
+    before, after = answered([True] * 40, [True] * 30 + [False] * 10), answered([True] * 40, [False] * 40)
+    numbers = {"metrics": measure(after, METRIC), "baseline_metrics": measure(before, METRIC)}
+    report = SimpleNamespace(**numbers, comparison=compare(before, after, METRIC))
+    assert task_values(report, TWIN)[f"{TWIN_FLIP_RATE}/{TWIN}/change"] == pytest.approx(0.75)
+    assert mean_values(report)[0]["accuracy/mean"] == numbers["metrics"]["t"]["accuracy"].value
+
+
 def test_a_model_that_guesses_is_not_called_robust():
     before = answered([True] * 60, [True] * 40 + [False] * 20)
     after = answered([False] * 60, [False] * 60)
     [sentence] = twin_sentences({}, compare(before, after, METRIC))
     assert sentence.startswith("≈") and "a model that always guesses alike never changes its answer" in sentence
     [alone] = twin_sentences(measure(before, METRIC), None)
-    assert alone.endswith("33.3% of the answers change, and accuracy falls by 33.3%.")
+    assert "33.3% of the answers change, and accuracy by -33.3 points [" in alone

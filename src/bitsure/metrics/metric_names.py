@@ -27,6 +27,6 @@ PERPLEXITY_RATIO, LN_PERPLEXITY_RATIO = "perplexity_ratio", "ln_perplexity_ratio
 CORRELATION = "token_nll_correlation"
 BITS_PER_BYTE = "bits_per_byte"
 CONFORMAL_SET_SIZE, CONFORMAL_COVERAGE = "conformal_set_size", "conformal_coverage"
-TWIN_FLIP_RATE, TWIN_ACCURACY_LOSS = "twin_flip_rate", "twin_accuracy_loss"  # of twins, which are the same in other words
+TWIN_FLIP_RATE, TWIN_ACCURACY_CHANGE = "twin_flip_rate", "twin_accuracy_change"  # of twins, which are the same in other words
 # also measured at the model's own temperature, under a name of its own
 AT_OWN_TEMPERATURE = {name: f"{name}_at_own_temperature" for name in ("nll", ECE, SQUARED_CALIBRATION)}

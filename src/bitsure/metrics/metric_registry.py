@@ -35,7 +35,7 @@ from bitsure.metrics.metric_names import (
     QUESTIONS_JOINED,
     RETRIEVAL,
     SQUARED_CALIBRATION,
-    TWIN_ACCURACY_LOSS,
+    TWIN_ACCURACY_CHANGE,
     TWIN_FLIP_RATE,
 )
 from bitsure.metrics.question_pairs import STRATA
@@ -107,7 +107,7 @@ ONE_MODEL = {  # in metrics.json; in comparison.json the difference, quantized �
 }
 ONE_MODEL |= {  # twins: the same questions in other words
     TWIN_FLIP_RATE: MetricEntry("Questions whose predicted choice is another one in other words.", SHARE, UNIT),
-    TWIN_ACCURACY_LOSS: MetricEntry("Accuracy on these questions less that in other words.", SHARE, "[−1, 1]"),
+    TWIN_ACCURACY_CHANGE: MetricEntry("Accuracy in other words less that on the questions themselves.", SHARE, "[−1, 1]"),
 }
 ONE_MODEL |= ANSWER_METRICS
 _PLACE = "over the questions whose text has L words and the answer at D percent of it"

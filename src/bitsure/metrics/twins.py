@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from bitsure.config.derived_tasks import is_repetition, original_task
 from bitsure.metrics.arrays import FloatArray
-from bitsure.metrics.metric_names import TWIN_ACCURACY_LOSS, TWIN_FLIP_RATE
+from bitsure.metrics.metric_names import TWIN_ACCURACY_CHANGE, TWIN_FLIP_RATE
 from bitsure.metrics.questions import QuestionSet, question_set
 from bitsure.metrics.statistic import SumStatistic, mean, proportion
 
@@ -77,5 +77,5 @@ def twin_metrics() -> dict[str, SumStatistic[TwinAnswers]]:
     """Return the metrics of one model's answers to questions and to their twins."""
     return {
         TWIN_FLIP_RATE: proportion(lambda answers: answers.flipped),
-        TWIN_ACCURACY_LOSS: mean(lambda answers: answers.original.correct - answers.twin.correct, least=-1.0, most=1.0),
+        TWIN_ACCURACY_CHANGE: mean(lambda answers: answers.twin.correct - answers.original.correct, least=-1.0, most=1.0),
     }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bitsure.config.derived_tasks import derivation_of, original_task
-from bitsure.metrics.metric_names import TWIN_ACCURACY_LOSS, TWIN_FLIP_RATE
-from bitsure.report.percentages import percent, points
+from bitsure.metrics.metric_names import TWIN_ACCURACY_CHANGE, TWIN_FLIP_RATE
+from bitsure.report.percentages import decimal, percent, points
 from bitsure.results import Comparison, Difference, Measurement, MetricsByTask
 
 CHANGES = {
@@ -29,18 +29,18 @@ def twin_sentences(metrics: MetricsByTask, comparison: Comparison | None) -> lis
 
 
 def _alone(task: str, values: Mapping[str, Measurement]) -> str:
-    rate, loss = values[TWIN_FLIP_RATE], values[TWIN_ACCURACY_LOSS]
-    return f"{_asked(task, rate)}: {percent(rate.value)} of the answers change, and accuracy falls by {percent(loss.value)}."
+    rate, change = values[TWIN_FLIP_RATE], values[TWIN_ACCURACY_CHANGE]
+    return f"{_asked(task, rate)}: {percent(rate.value)} of the answers change, and accuracy by {points(change)}."
 
 
 def _compared(task: str, values: Mapping[str, Difference]) -> str:
     """Return how much more the quantized model's answers change, after a mark of what is sure about that."""
-    rate, loss = values[TWIN_FLIP_RATE], values[TWIN_ACCURACY_LOSS]
+    rate, change = values[TWIN_FLIP_RATE], values[TWIN_ACCURACY_CHANGE]
     mark, outcome = _outcome(rate, values["accuracy"])
     return (
         f"{mark} {_asked(task, rate)}: {percent(rate.quantized)} of the quantized model's answers change, "
-        f"{percent(rate.baseline)} of full precision's: {points(rate)}. {outcome}. Accuracy falls by {percent(loss.quantized)} "
-        f"and {percent(loss.baseline)}: {points(loss)}."
+        f"{percent(rate.baseline)} of full precision's: {points(rate)}. {outcome}. Accuracy changes by "
+        f"{_signed(change.quantized)}, in full precision by {_signed(change.baseline)}: {points(change)}."
     )
 
 
@@ -53,6 +53,10 @@ def _outcome(rate: Difference, accuracy: Difference) -> tuple[str, str]:
     if accuracy.ci_high is not None and accuracy.ci_high < 0:
         return "≈", "They change less, but are less often right: a model that always guesses alike never changes its answer"
     return "✓", "It is more robust"
+
+
+def _signed(share: float | None) -> str:
+    return decimal(share, "+.1%")
 
 
 def _asked(task: str, rate: Measurement) -> str:
