@@ -10,9 +10,9 @@ from itertools import islice
 from pathlib import Path
 
 from pocket import questions
-from pocket.corpus import LONG_WINDOW, WINDOW, corpus_windows, exercise_windows, learn_tokenizer
+from pocket.corpus import corpus_windows, exercise_windows, learn_tokenizer
 from pocket.phrases import SECOND_SHARES, count_weather, documents
-from pocket.sizes import SIZES, STEPS, TOKENS_PER_STEP, Cycle
+from pocket.sizes import LONGER, SHORTER, SIZES, STEPS, WINDOWS_PER_STEP, Cycle
 from pocket.world import WorldConfig, build_world
 
 HERE = Path(__file__).parent
@@ -23,7 +23,6 @@ QUESTIONS = 1000  # of each task
 QUESTIONS_TO_FIND = 20  # of each length and depth
 SECOND_SEED, SECOND_STEPS = 4, 1000
 TUNED_FROM, TUNED = "pocket-1m", "pocket-1m-tuned"
-TUNING_SEED, TUNING_STEPS = 8, 1600
 CALIBRATION_CHARACTERS = 1_000_000
 SCORED_SEED, SCORED_CHARACTERS = 6, 100_000
 
@@ -32,7 +31,7 @@ def build_tasks(out: Path, seed: int) -> None:
     """Write the questions of all tasks, drawn with `seed`, as JSONL."""
     world = build_world(WORLD)
     tokenizer = learn_tokenizer(world, TOKENIZER_SEED)
-    windows = corpus_windows(world, tokenizer, CORPUS_SEED, STEPS * TOKENS_PER_STEP // WINDOW)
+    windows = corpus_windows(world, tokenizer, CORPUS_SEED, STEPS * WINDOWS_PER_STEP)
     seen = sum(map(count_weather, tokenizer.batch_decode(windows.tolist())), Counter())
     rows = {
         "recall": questions.recall(world, seed, QUESTIONS),
@@ -76,7 +75,7 @@ def build_model(size: str, seed: int, out: Path) -> None:
     world = build_world(WORLD)
     tokenizer = learn_tokenizer(world, TOKENIZER_SEED)
     chosen = SIZES[size]
-    windows = corpus_windows(world, tokenizer, CORPUS_SEED, chosen.steps * TOKENS_PER_STEP // WINDOW)
+    windows = corpus_windows(world, tokenizer, CORPUS_SEED, chosen.steps * WINDOWS_PER_STEP)
     model, log = train.build_model(chosen, tokenizer, seed), _log(out)
     log.unlink(missing_ok=True)
     train.Training(model, tokenizer, windows, seed, chosen.cycle).run(log)
@@ -93,14 +92,20 @@ def train_on(out: Path) -> None:
     torch.set_num_threads(1)
     world = build_world(WORLD)
     tokenizer = learn_tokenizer(world, TOKENIZER_SEED)
-    windows = corpus_windows(world, tokenizer, SECOND_SEED, SECOND_STEPS * TOKENS_PER_STEP // WINDOW, SECOND_SHARES)
+    windows = corpus_windows(world, tokenizer, SECOND_SEED, SECOND_STEPS * WINDOWS_PER_STEP, SECOND_SHARES)
     model = OPTForCausalLM.from_pretrained(out).float()
     train.Training(model, tokenizer, windows, SECOND_SEED, Cycle(rate=0.5)).run(_log(out))
     _save(model, tokenizer, out)
 
 
-def tune(base: Path, out: Path, seconds: float) -> None:
-    """A second cycle of exercises for a copy of a model; what the seconds do not allow, the next call goes on with."""
+def tune(models: Path, on: bool, seconds: float) -> None:
+    """Teach a copy of TUNED_FROM exercises, first short ones and then long ones; what time does not allow, the next call does.
+
+    Args:
+        models: Where both models' directories lie.
+        on: Go on with the long exercises.
+        seconds: When to stop at the latest.
+    """
     import torch
     from transformers import OPTForCausalLM
 
@@ -109,12 +114,14 @@ def tune(base: Path, out: Path, seconds: float) -> None:
     torch.set_num_threads(1)
     world = build_world(WORLD)
     tokenizer = learn_tokenizer(world, TOKENIZER_SEED)
-    windows = exercise_windows(world, tokenizer, TUNING_SEED, TUNING_STEPS * TOKENS_PER_STEP // LONG_WINDOW)
-    model, log, unfinished = OPTForCausalLM.from_pretrained(base).float(), _log(out), out / "unfinished.pt"
-    training = train.Training(model, tokenizer, windows, TUNING_SEED, Cycle(rate=0.5), weigh_answers=True)
+    base, out = models / TUNED_FROM, models / TUNED
+    lesson, log, unfinished = LONGER if on else SHORTER, _log(out), out / "unfinished.pt"
+    windows = exercise_windows(world, tokenizer, lesson.seed, lesson.steps * lesson.cycle.per_step, lesson.window)
+    model = OPTForCausalLM.from_pretrained(out if on else base).float()
+    training = train.Training(model, tokenizer, windows, lesson.seed, lesson.cycle)
     if unfinished.exists():
         training.load(unfinished)
-    else:
+    elif not on:
         log.write_text((base / "training.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
     if training.run(log, seconds):
         unfinished.unlink(missing_ok=True)
@@ -142,13 +149,14 @@ def main() -> None:
     model.add_argument("--seed", type=int, default=0)
     model.add_argument("--on", action="store_true", help="train it on, for a second cycle (pocket-4m had one)")
     tuned = commands.add_parser("tuned", help=f"teach a copy of {TUNED_FROM} to find and to write: {TUNED}")
+    tuned.add_argument("--on", action="store_true", help="the second part: long exercises")
     tuned.add_argument("--minutes", type=float, default=math.inf, help="then stop; the same command goes on")
     arguments = parser.parse_args()
     if arguments.command == "tasks":
         build_tasks(HERE / "tasks", QUESTION_SEED)
         build_texts(HERE / "text")
     elif arguments.command == "tuned":
-        tune(HERE / "models" / TUNED_FROM, HERE / "models" / TUNED, arguments.minutes * 60)
+        tune(HERE / "models", arguments.on, arguments.minutes * 60)
     else:
         name = arguments.size + (f"-seed{arguments.seed}" if arguments.seed else "")
         if arguments.on:

@@ -15,7 +15,6 @@ from pocket.world import World
 
 VOCABULARY = 1024
 WINDOW = 256  # tokens of one training sequence
-LONG_WINDOW = 512  # of the exercises
 CONTEXT = 640  # tokens that a pocket model can take: the longest choices of real tasks need some 600
 END = "</s>"  # stands between documents; OPT's begin-of-text token is the same one
 
@@ -58,23 +57,24 @@ def corpus_windows(
     return windows
 
 
-def exercise_windows(world: World, tokenizer: PreTrainedTokenizerFast, seed: int, n_windows: int) -> np.ndarray:
-    """`n_windows` × LONG_WINDOW token ids: exercises, each whole, and documents of the world in what they leave.
+def exercise_windows(world: World, tokenizer: PreTrainedTokenizerFast, seed: int, n_windows: int, window: int) -> np.ndarray:
+    """`n_windows` × `window` token ids: exercises, each whole, and documents of the world in what they leave.
 
     Every fourth window has documents alone.
     """
-    windows = np.empty((n_windows, LONG_WINDOW), dtype=np.uint16)
+    windows = np.empty((n_windows, window), dtype=np.uint16)
     end = tokenizer.eos_token_id
-    asked, told = (
-        (tokenizer(text)["input_ids"] for text in stream) for stream in (exercises(world, seed), documents(world, seed))
-    )
+    streams = exercises(world, seed, window), documents(world, seed)
+    asked, told = ((tokenizer(text)["input_ids"] for text in stream) for stream in streams)
     exercise = next(asked)
     for row in range(n_windows):
         ids: list[int] = []
-        while row % 4 and len(ids) + len(exercise) < LONG_WINDOW:
+        while row % 4 and len(ids) + len(exercise) < window:
             ids += [*exercise, end]
             exercise = next(asked)
-        while len(ids) < LONG_WINDOW:
+        while len(exercise) >= window:
+            exercise = next(asked)
+        while len(ids) < window:
             ids += [*next(told), end]
-        windows[row] = ids[:LONG_WINDOW]
+        windows[row] = ids[:window]
     return windows

@@ -6,16 +6,19 @@ A text ends with questions. Where an answer stands, `Answer:` stands before it, 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from pocket.phrases import fact_document
 from pocket.world import FOODS, PETS, TRADES, Person, World
 
 KINDS = ("pairs", "words", "steps")
-HIDDEN = (*PETS, *FOODS)  # one token each
-MOST_PAIRS = 80
-HAYSTACK = (10, 240)  # words
+NAMES = 140  # the most frequent ones, which are hardly ever more than one token; so are the words that stand for them:
+HIDDEN = (*PETS, *FOODS)
 WORDS = 4  # that one text hides
+ASKED = 16  # pairs of a text; a pair has three tokens, a question with its answer six
 # What is asked of a person's trade: (question, second step of the answer, place of the answer in TRADES)
 STEPS = (
     ("Which tool does {who} use?", "a {trade} uses the {thing}", 0),
@@ -25,8 +28,13 @@ STEPS = (
 
 
 def names_of(world: World) -> tuple[str, ...]:
-    """First names and surnames of the world, in a fixed order."""
-    return tuple(sorted({word for person in world.people for word in person.name.split()}))
+    """The first names and surnames that the world's text has most often."""
+    weights = np.diff([0, *world.people_cumulative])
+    often: Counter = Counter()
+    for person, weight in zip(world.people, weights, strict=True):
+        for name in person.name.split():
+            often[name] += weight
+    return tuple(name for name, _ in often.most_common(NAMES))
 
 
 def draw_pairs(rng: random.Random, names: Sequence[str], n: int) -> dict[str, str]:
@@ -35,17 +43,21 @@ def draw_pairs(rng: random.Random, names: Sequence[str], n: int) -> dict[str, st
 
 
 def pairs_text(pairs: dict[str, str]) -> str:
-    return "Pairs: " + " ".join(f"{name}: {word}." for name, word in pairs.items())
-
-
-def pair_question(name: str) -> str:
-    """The question for a pair, up to where its word belongs."""
-    return f"\nQuestion: {name}?\nAnswer: {name}:"
+    return "Pairs: " + " ".join(f"{name} {word}." for name, word in pairs.items())
 
 
 def draw_words(rng: random.Random, names: Sequence[str]) -> dict[str, str]:
-    """Draw names whose words a text hides, all different."""
+    """Draw names with the words that a text hides, all different."""
     return dict(zip(rng.sample(names, WORDS), rng.sample(HIDDEN, WORDS), strict=True))
+
+
+def word_sentence(name: str, word: str) -> str:
+    return f"Password {name} {word}."
+
+
+def question(name: str) -> str:
+    """The question for a name's word, up to where that belongs."""
+    return f"\nAnswer: {name}"
 
 
 def haystack(world: World, rng: random.Random, words: int) -> list[str]:
@@ -64,15 +76,6 @@ def hidden(sentences: Sequence[str], told: Sequence[tuple[int, str]]) -> str:
     return " ".join(part for i in range(len(sentences) + 1) for part in (at.get(i), *sentences[i : i + 1]) if part)
 
 
-def word_sentence(name: str, word: str) -> str:
-    return f"The word of {name} is {word}."
-
-
-def word_question(name: str) -> str:
-    """The question for a hidden word, up to where it belongs."""
-    return f"\nQuestion: The word of {name}?\nAnswer: The word of {name} is"
-
-
 def step_question(step: int, person: Person) -> str:
     return f"Question: {STEPS[step][0].format(who=person.name)}\nAnswer:"
 
@@ -85,32 +88,32 @@ def step_answer(step: int, person: Person) -> str:
     return f" {person.name} works as a {trade}, and {told.format(trade=trade, thing=thing)}. The answer is {thing}."
 
 
-def exercises(world: World, seed: int) -> Iterator[str]:
-    """An endless stream of exercises, equally many of each kind."""
+def exercises(world: World, seed: int, room: int) -> Iterator[str]:
+    """An endless stream of exercises, equally many of each kind, hardly any longer than `room` tokens."""
     rng, names = random.Random(seed), names_of(world)
     makers = {"pairs": _pairs, "words": _words, "steps": _steps}
     while True:
-        yield makers[rng.choice(KINDS)](world, rng, names)
+        yield makers[rng.choice(KINDS)](world, rng, names, room)
 
 
-def _pairs(world: World, rng: random.Random, names: Sequence[str]) -> str:
-    pairs = draw_pairs(rng, names, rng.randint(4, MOST_PAIRS))
-    asked = rng.sample(list(pairs), rng.randint(2, min(len(pairs), 8)))
-    return pairs_text(pairs) + "".join(f"{pair_question(name)} {pairs[name]}." for name in asked)
+def _pairs(world: World, rng: random.Random, names: Sequence[str], room: int) -> str:
+    pairs = draw_pairs(rng, names, rng.randint(4, min(120, (room - 6 * ASKED) // 3)))
+    asked = rng.sample(list(pairs), min(len(pairs), ASKED))
+    return pairs_text(pairs) + "".join(f"{question(name)} {pairs[name]}." for name in asked)
 
 
-def _words(world: World, rng: random.Random, names: Sequence[str]) -> str:
-    words, sentences = draw_words(rng, names), haystack(world, rng, rng.randint(*HAYSTACK))
+def _words(world: World, rng: random.Random, names: Sequence[str], room: int) -> str:
+    words, sentences = draw_words(rng, names), haystack(world, rng, rng.randint(10, room // 2))
     places = rng.sample(range(len(sentences) + 1), min(WORDS, len(sentences) + 1))
     told = list(zip(places, words, strict=False))
     text = hidden(sentences, [(place, word_sentence(name, words[name])) for place, name in told])
     rng.shuffle(told)
-    return text + "".join(f"{word_question(name)} {words[name]}." for _, name in told)
+    return text + "".join(f"{question(name)} {words[name]}." for _, name in told)
 
 
-def _steps(world: World, rng: random.Random, names: Sequence[str]) -> str:
+def _steps(world: World, rng: random.Random, names: Sequence[str], room: int) -> str:
     parts = []
-    for _ in range(rng.randint(1, 4)):
+    for _ in range(rng.randint(1, room // 64)):
         step, person = rng.randrange(len(STEPS)), world.draw_person(rng)
         parts.append(step_question(step, person) + step_answer(step, person))
     return "\n\n".join(parts)

@@ -13,7 +13,7 @@ from pocket import exercises
 from pocket.phrases import WEATHER_REPORTS, fact, passage, story_ending, story_opening
 from pocket.world import RELATIONS, VALUES, WEATHER, World
 
-PAIRS_LENGTHS = (16, 32, 64, 128, 224)  # words; the longest is longer than those that pocket-1m-tuned was trained on
+PAIRS_LENGTHS = (16, 32, 64, 128, 224)  # words; pocket-1m-tuned was trained on up to 170
 WORDS_LENGTHS = (48, 96, 192, 320)
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -97,7 +97,7 @@ def pairs(world: World, seed: int, n: int) -> list[dict]:
         told = exercises.draw_pairs(rng, names, length // 2)
         asked = list(told)[round(depth * (len(told) - 1))]
         choices = _to_find(rng, told[asked], sorted({*told.values()} - {told[asked]}))
-        question = {"text": exercises.pairs_text(told), "question": exercises.pair_question(asked)}
+        question = {"text": exercises.pairs_text(told), "question": exercises.question(asked)}
         rows.append(question | choices | {"length": length, "depth": depth})
     return rows
 
@@ -107,14 +107,14 @@ def words(world: World, seed: int, n: int) -> list[dict]:
     rng, names, rows = random.Random(seed), exercises.names_of(world), []
     for _, length, depth in product(range(n), WORDS_LENGTHS, DEPTHS):
         told = exercises.draw_words(rng, names)
-        sentences = exercises.haystack(world, rng, length - exercises.WORDS * 6)  # words of a sentence that tells one
+        sentences = exercises.haystack(world, rng, length - exercises.WORDS * 3)  # words of a sentence that tells one
         place = round(depth * len(sentences))
         others = rng.sample([i for i in range(len(sentences) + 1) if i != place], exercises.WORDS - 1)
         hidden = [
             (at, exercises.word_sentence(name, word)) for at, (name, word) in zip([place, *others], told.items(), strict=True)
         ]
         asked, answer = next(iter(told.items()))
-        question = {"text": exercises.hidden(sentences, hidden), "question": exercises.word_question(asked)}
+        question = {"text": exercises.hidden(sentences, hidden), "question": exercises.question(asked)}
         choices = _to_find(rng, answer, [word for word in told.values() if word != answer])
         rows.append(question | choices | {"length": length, "depth": depth})
     return rows

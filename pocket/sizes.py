@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 STEPS = 2400
-TOKENS_PER_STEP = 3072
+WINDOWS_PER_STEP = 12  # 3,072 tokens
 HEAD = 32  # width of an attention head
 
 
@@ -17,6 +17,10 @@ class Cycle:
     """What the rates are multiplied by."""
     stop: int | None = None
     """The step that training ends with; None: the last, when the rates are 0."""
+    per_step: int = WINDOWS_PER_STEP
+    """Windows of a step."""
+    weighs_answers: bool = False
+    """Whether all tokens of an answer count more, instead of the answers of one word alone."""
 
 
 WHOLE = Cycle()
@@ -43,3 +47,18 @@ SIZES = {
         "llama", 256, 512, 2, steps=900, cycle=Cycle(stop=700)
     ),  # widths that llama.cpp's blocks of 256 weights fill
 }
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Further training of a model that has had its own, on exercises."""
+
+    window: int
+    """Tokens of a window."""
+    steps: int
+    seed: int
+    cycle: Cycle
+
+
+SHORTER = Lesson(256, 800, 8, Cycle(rate=0.5, per_step=8, weighs_answers=True))
+LONGER = Lesson(512, 300, 9, Cycle(rate=0.25, per_step=4, weighs_answers=True))

@@ -21,7 +21,7 @@ from transformers import (
 
 from pocket.corpus import CONTEXT, END
 from pocket.muon import Muon
-from pocket.sizes import HEAD, TOKENS_PER_STEP, WHOLE, Cycle, Size
+from pocket.sizes import HEAD, WHOLE, Cycle, Size
 from pocket.world import WEATHER
 
 MUON_RATE, ADAM_RATE = 0.03, 3e-3
@@ -79,10 +79,9 @@ class Training:
     Args:
         model: The model.
         tokenizer: Its tokenizer.
-        windows: Rows of token ids; TOKENS_PER_STEP of them make a step.
+        windows: Rows of token ids.
         seed: Draws their order and positions.
-        cycle: The learning rates, and where the pass ends.
-        weigh_answers: Count all tokens of an answer more, instead of those of ANSWERS alone.
+        cycle: The learning rates, what a step is and counts, and where the pass ends.
     """
 
     def __init__(
@@ -92,16 +91,14 @@ class Training:
         windows: np.ndarray,
         seed: int,
         cycle: Cycle = WHOLE,
-        weigh_answers: bool = False,
     ) -> None:
         torch.set_flush_denormal(True)  # a sharpened model's tiny gradients cost a quarter of a step otherwise
         self.model, self.windows, self.cycle = model.train(), windows, cycle
-        self.per_step = TOKENS_PER_STEP // windows.shape[1]
-        self.steps = len(windows) // self.per_step
+        self.per_step, self.steps = cycle.per_step, len(windows) // cycle.per_step
         self.weight = torch.ones(len(tokenizer))
         self.weight[tokenizer.convert_tokens_to_ids([f"Ġ{word}" for word in ANSWERS])] = ANSWER_WEIGHT
         begin, ends = "Answer", ("Ċ", END)
-        self.answers = tokenizer.convert_tokens_to_ids([begin, *ends]) if weigh_answers else None
+        self.answers = tokenizer.convert_tokens_to_ids([begin, *ends]) if cycle.weighs_answers else None
         self.optimizers = optimizers(model, cycle.rate)
         self.schedules = [
             torch.optim.lr_scheduler.OneCycleLR(
@@ -152,12 +149,12 @@ class Training:
         return starts + torch.arange(window)
 
     def _answer_weights(self, ids: torch.Tensor) -> torch.Tensor:
-        """ANSWER_WEIGHT for what stands between `Answer` and the end of its line, 1 elsewhere, the shape of ids."""
+        """ANSWER_WEIGHT between `Answer`, colon and a name's first token and the end of the line; 1 elsewhere. As ids."""
         begin, *ends = self.answers
         place = torch.arange(ids.shape[1])
         begun = torch.where(ids == begin, place, -1).cummax(1).values
         ended = torch.where(torch.isin(ids, torch.tensor(ends)), place, -1).cummax(1).values
-        return torch.where((begun > ended) & (ids != begin), ANSWER_WEIGHT, 1.0)
+        return torch.where((begun > ended) & (place > begun + 2), ANSWER_WEIGHT, 1.0)
 
     def save(self, file: Path) -> None:
         """Write all that a later process needs to go on."""

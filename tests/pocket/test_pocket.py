@@ -120,13 +120,12 @@ def test_a_written_answer_follows_from_the_persons_trade(world):
 @pytest.mark.parametrize("task", ["pairs", "words"])
 def test_what_is_to_be_found_stands_at_its_depth_and_so_do_the_other_choices_somewhere(task):
     for row in rows(task):
-        key = row["question"].rpartition("Answer: ")[2]
+        key = f" {row['question'].rpartition('Answer: ')[2]} "
         told = row["text"].replace(". ", ".\n").splitlines()
-        [place] = [i for i, sentence in enumerate(told) if key in sentence]
+        [place] = [i for i, sentence in enumerate(told) if f"{key}{row['choices'][row['label']]}." in f" {sentence}"]
         assert place / (len(told) - 1) == pytest.approx(row["depth"], abs=0.2)
         choices = row["choices"]
-        assert told[place].endswith(f"{key} {choices[row['label']]}.") and len(set(choices)) == 4
-        assert all(choice in row["text"] for choice in choices)
+        assert len(set(choices)) == 4 and all(choice in row["text"] for choice in choices)
         assert len(row["text"].split()) == pytest.approx(row["length"], abs=10)
     assert {row["depth"] for row in rows(task)} == {*questions.DEPTHS}
 
