@@ -60,5 +60,5 @@ class Lesson:
     cycle: Cycle
 
 
-SHORTER = Lesson(256, 800, 8, Cycle(rate=0.5, per_step=8, weighs_answers=True))
-LONGER = Lesson(512, 300, 9, Cycle(rate=0.25, per_step=4, weighs_answers=True))
+SHORTER = Lesson(256, 700, 8, Cycle(rate=0.7, per_step=8, weighs_answers=True))
+LONGER = Lesson(512, 250, 9, Cycle(rate=0.3, per_step=4, weighs_answers=True))
