@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pocket.phrases import fact_document
-from pocket.world import FOODS, PETS, TRADES, Person, World
+from pocket.phrases import fact, fact_document
+from pocket.world import FOODS, PETS, RELATIONS, TRADES, Person, World
 
-KINDS = ("pairs", "words", "steps")
+SHARES = {"pairs": 0.3, "words": 0.25, "steps": 0.2, "judgements": 0.25}  # of the exercises
 NAMES = 140  # the most frequent ones, which are hardly ever more than one token; so are the words that stand for them:
 HIDDEN = (*PETS, *FOODS)
 WORDS = 4  # that one text hides
+IS_IT_RIGHT = "\nIs this answer right?\nA. Yes\nB. No\nAnswer:"
 ASKED = 16  # pairs of a text; a pair has three tokens, a question with its answer six
 # What is asked of a person's trade: (question, second step of the answer, place of the answer in TRADES)
 STEPS = (
@@ -89,11 +90,12 @@ def step_answer(step: int, person: Person) -> str:
 
 
 def exercises(world: World, seed: int, room: int) -> Iterator[str]:
-    """An endless stream of exercises, equally many of each kind, hardly any longer than `room` tokens."""
+    """An endless stream of exercises, their kinds drawn by their shares, hardly any longer than `room` tokens."""
     rng, names = random.Random(seed), names_of(world)
-    makers = {"pairs": _pairs, "words": _words, "steps": _steps}
+    makers = {"pairs": _pairs, "words": _words, "steps": _steps, "judgements": _judgements}
+    kinds, weights = list(SHARES), list(SHARES.values())
     while True:
-        yield makers[rng.choice(KINDS)](world, rng, names, room)
+        yield makers[rng.choices(kinds, weights=weights)[0]](world, rng, names, room)
 
 
 def _pairs(world: World, rng: random.Random, names: Sequence[str], room: int) -> str:
@@ -116,4 +118,15 @@ def _steps(world: World, rng: random.Random, names: Sequence[str], room: int) ->
     for _ in range(rng.randint(1, room // 64)):
         step, person = rng.randrange(len(STEPS)), world.draw_person(rng)
         parts.append(step_question(step, person) + step_answer(step, person))
+    return "\n\n".join(parts)
+
+
+def _judgements(world: World, rng: random.Random, names: Sequence[str], room: int) -> str:
+    """Facts of people, half of them false, and whether each is right, as bitsure's tasks NAME@self ask."""
+    parts = []
+    for _ in range(rng.randint(1, room // 64)):
+        person, relation = world.draw_person(rng), rng.choice(RELATIONS)
+        right = person.facts[relation]
+        value = right if rng.random() < 0.5 else rng.choice([other for other in world.values(relation) if other != right])
+        parts.append(f"{fact(rng, relation, person.name)} {value}{IS_IT_RIGHT} {'A' if value == right else 'B'}")
     return "\n\n".join(parts)

@@ -149,12 +149,17 @@ class Training:
         return starts + torch.arange(window)
 
     def _answer_weights(self, ids: torch.Tensor) -> torch.Tensor:
-        """ANSWER_WEIGHT between `Answer`, colon and a name's first token and the end of the line; 1 elsewhere. As ids."""
+        """ANSWER_WEIGHT from `Answer` and a colon to the end of the line, 1 elsewhere; of the shape of ids.
+
+        The first token counts only if it is the whole answer: before a word stands the name that was asked for.
+        """
         begin, *ends = self.answers
         place = torch.arange(ids.shape[1])
+        is_end = torch.isin(ids, torch.tensor(ends))
         begun = torch.where(ids == begin, place, -1).cummax(1).values
-        ended = torch.where(torch.isin(ids, torch.tensor(ends)), place, -1).cummax(1).values
-        return torch.where((begun > ended) & (place > begun + 2), ANSWER_WEIGHT, 1.0)
+        ended = torch.where(is_end, place, -1).cummax(1).values
+        counts = (place > begun + 2) | ((place == begun + 2) & is_end.roll(-1, 1))
+        return torch.where((begun > ended) & counts, ANSWER_WEIGHT, 1.0)
 
     def save(self, file: Path) -> None:
         """Write all that a later process needs to go on."""
