@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import time
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from pocket import questions
 from pocket.corpus import corpus_windows, exercise_windows, learn_tokenizer
 from pocket.phrases import SECOND_SHARES, count_weather, documents
-from pocket.sizes import LONGER, SHORTER, SIZES, STEPS, WINDOWS_PER_STEP, Cycle
+from pocket.sizes import EXERCISES, SIZES, STEPS, WINDOWS_PER_STEP, Cycle
 from pocket.world import WorldConfig, build_world
 
 HERE = Path(__file__).parent
@@ -98,36 +99,37 @@ def train_on(out: Path) -> None:
     _save(model, tokenizer, out)
 
 
-def tune(models: Path, on: bool, seconds: float) -> None:
-    """Teach a copy of TUNED_FROM exercises, first short ones and then long ones; what time does not allow, the next call does.
+def tune(base: Path, out: Path, minutes: float) -> None:
+    """Teach a copy of a model exercises.
 
     Args:
-        models: Where both models' directories lie.
-        on: Go on with the long exercises.
-        seconds: When to stop at the latest.
+        base: The model's directory.
+        out: The directory of the model that is made. Until it is done, what the next call needs to go on lies there too.
+        minutes: Of training in this call.
     """
     import torch
-    from transformers import OPTForCausalLM
+    from transformers import AutoTokenizer, OPTForCausalLM
 
     from pocket import train
 
-    torch.set_num_threads(1)
-    world = build_world(WORLD)
-    tokenizer = learn_tokenizer(world, TOKENIZER_SEED)
-    base, out = models / TUNED_FROM, models / TUNED
-    lesson, log, unfinished = LONGER if on else SHORTER, _log(out), out / "unfinished.pt"
-    windows = exercise_windows(world, tokenizer, lesson.seed, lesson.steps * lesson.cycle.per_step, lesson.window)
-    model = OPTForCausalLM.from_pretrained(out if on else base).float()
-    training = train.Training(model, tokenizer, windows, lesson.seed, lesson.cycle)
+    torch.set_num_threads(2)
+    tokenizer, model = AutoTokenizer.from_pretrained(base), OPTForCausalLM.from_pretrained(base).float()
+    n_windows = EXERCISES.steps * EXERCISES.cycle.per_step
+    windows = exercise_windows(build_world(WORLD), tokenizer, EXERCISES.seed, n_windows, EXERCISES.window)
+    log, unfinished = _log(out), out / "unfinished.pt"
+    training = train.Training(model, tokenizer, windows, EXERCISES.seed, EXERCISES.cycle)
     if unfinished.exists():
         training.load(unfinished)
-    elif not on:
+    else:
         log.write_text((base / "training.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
-    if training.run(log, seconds):
+    end = time.monotonic() + 60 * minutes
+    while not training.run(log, min(30.0, end - time.monotonic())) and time.monotonic() < end:
+        training.save(unfinished)
+    if training.is_done:
         unfinished.unlink(missing_ok=True)
+        _save(model, tokenizer, out)
     else:
         training.save(unfinished)
-    _save(model, tokenizer, out)
 
 
 def _log(out: Path) -> Path:
@@ -149,14 +151,13 @@ def main() -> None:
     model.add_argument("--seed", type=int, default=0)
     model.add_argument("--on", action="store_true", help="train it on, for a second cycle (pocket-4m had one)")
     tuned = commands.add_parser("tuned", help=f"teach a copy of {TUNED_FROM} to find and to write: {TUNED}")
-    tuned.add_argument("--on", action="store_true", help="the second part: long exercises")
     tuned.add_argument("--minutes", type=float, default=math.inf, help="then stop; the same command goes on")
     arguments = parser.parse_args()
     if arguments.command == "tasks":
         build_tasks(HERE / "tasks", QUESTION_SEED)
         build_texts(HERE / "text")
     elif arguments.command == "tuned":
-        tune(HERE / "models", arguments.on, arguments.minutes * 60)
+        tune(HERE / "models" / TUNED_FROM, HERE / "models" / TUNED, arguments.minutes)
     else:
         name = arguments.size + (f"-seed{arguments.seed}" if arguments.seed else "")
         if arguments.on:

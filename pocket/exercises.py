@@ -115,7 +115,7 @@ def _words(world: World, rng: random.Random, names: Sequence[str], room: int) ->
 
 def _steps(world: World, rng: random.Random, names: Sequence[str], room: int) -> str:
     parts = []
-    for _ in range(rng.randint(1, room // 64)):
+    for _ in range(rng.randint(1, 4)):
         step, person = rng.randrange(len(STEPS)), world.draw_person(rng)
         parts.append(step_question(step, person) + step_answer(step, person))
     return "\n\n".join(parts)
@@ -124,7 +124,7 @@ def _steps(world: World, rng: random.Random, names: Sequence[str], room: int) ->
 def _judgements(world: World, rng: random.Random, names: Sequence[str], room: int) -> str:
     """Facts of people, half of them false, and whether each is right, as bitsure's tasks NAME@self ask."""
     parts = []
-    for _ in range(rng.randint(1, room // 64)):
+    for _ in range(rng.randint(1, 4)):
         person, relation = world.draw_person(rng), rng.choice(RELATIONS)
         right = person.facts[relation]
         value = right if rng.random() < 0.5 else rng.choice([other for other in world.values(relation) if other != right])

@@ -60,5 +60,4 @@ class Lesson:
     cycle: Cycle
 
 
-SHORTER = Lesson(256, 700, 8, Cycle(rate=0.7, per_step=8, weighs_answers=True))
-LONGER = Lesson(512, 250, 9, Cycle(rate=0.3, per_step=4, weighs_answers=True))
+EXERCISES = Lesson(256, 300, 8, Cycle(rate=0.7, per_step=6, weighs_answers=True))  # of pocket-1m-tuned

@@ -93,7 +93,7 @@ class Training:
         cycle: Cycle = WHOLE,
     ) -> None:
         torch.set_flush_denormal(True)  # a sharpened model's tiny gradients cost a quarter of a step otherwise
-        self.model, self.windows, self.cycle = model.train(), windows, cycle
+        self.model, self.windows, self.cycle = model, windows, cycle
         self.per_step, self.steps = cycle.per_step, len(windows) // cycle.per_step
         self.weight = torch.ones(len(tokenizer))
         self.weight[tokenizer.convert_tokens_to_ids([f"Ġ{word}" for word in ANSWERS])] = ANSWER_WEIGHT
@@ -112,9 +112,10 @@ class Training:
 
     def run(self, log: Path, seconds: float = math.inf) -> bool:
         """Train until the pass ends, or for some seconds. Returns whether it has ended."""
-        started, before, last = time.monotonic(), self.seconds, self.cycle.stop or self.steps
+        started, before = time.monotonic(), self.seconds
+        self.model.train()
         with log.open("a", encoding="utf-8") as lines:
-            while self.step < last and time.monotonic() - started < seconds:
+            while not self.is_done and time.monotonic() - started < seconds:
                 self._step()
                 self.seconds = before + time.monotonic() - started
                 if self.step % 100 == 0 or self.step == self.steps:
@@ -122,7 +123,12 @@ class Training:
                     entry = {"step": self.step, "of": self.steps, "loss": loss, "seconds": round(self.seconds)}
                     print(json.dumps(entry), file=lines, flush=True)
         self.model.eval()
-        return self.step == last
+        return self.is_done
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the pass has ended."""
+        return self.step == (self.cycle.stop or self.steps)
 
     def _step(self) -> None:
         rows = self.order[self.step * self.per_step : (self.step + 1) * self.per_step]
@@ -176,4 +182,3 @@ class Training:
         for name in ("optimizers", "schedules"):
             for part, saved in zip(getattr(self, name), state[name], strict=True):
                 part.load_state_dict(saved)
-        self.model.train()
