@@ -13,7 +13,7 @@ from pocket import exercises
 from pocket.phrases import WEATHER_REPORTS, fact, passage, story_ending, story_opening
 from pocket.world import RELATIONS, VALUES, WEATHER, World
 
-PAIRS_LENGTHS = (16, 32, 64, 128, 224)  # words; pocket-1m-tuned was trained on up to 106
+PAIRS_LENGTHS = (16, 32, 64, 128, 224)  # words
 WORDS_LENGTHS = (48, 96, 192, 320)
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
