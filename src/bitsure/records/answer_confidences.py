@@ -45,20 +45,21 @@ def with_confidences(generations: pa.Table) -> pa.Table:
     first = generations["sample"].to_numpy() == 0
     tokens = pc.list_value_length(generations["tokens"]).to_numpy()
     logprob, entropy = (_sums(generations[name], tokens) for name in ("token_logprobs", "entropies"))
-    tasks, docs, filtered, is_drawn = (generations[name].to_pylist() for name in ("task", "doc_id", "filtered", "is_drawn"))
+    filtered, is_drawn = (generations[name].to_pylist() for name in ("filtered", "is_drawn"))
+    questions = list(zip(generations["task"].to_pylist(), generations["doc_id"].to_pylist(), strict=True))
     drawn: dict[tuple[str, int], list[str]] = defaultdict(list)
-    for task, doc, answer, beside in zip(tasks, docs, filtered, is_drawn, strict=True):
-        if beside:
-            drawn[task, doc].append(answer)
-    others = [drawn.get((task, doc), []) if is_first else [] for task, doc, is_first in zip(tasks, docs, first, strict=True)]
-    agreements = [agreement(answer, beside) if beside else None for answer, beside in zip(filtered, others, strict=True)]
+    for question, answer, was_drawn in zip(questions, filtered, is_drawn, strict=True):
+        if was_drawn:
+            drawn[question].append(answer)
+    others = [drawn.get(question, []) if is_first else [] for question, is_first in zip(questions, first, strict=True)]
+    agreements = [agreement(answer, texts) if texts else None for answer, texts in zip(filtered, others, strict=True)]
     columns = {
         "answer_logprob": pa.array(logprob, mask=~first),
         "token_probability": pa.array(np.exp(np.minimum(logprob / tokens, 0.0)), mask=~first),
         "token_entropy": pa.array(entropy / tokens, mask=~first),
-        "answers_drawn": pa.array([len(beside) for beside in others], pa.int32(), mask=~first),
-        "self_consistency": pa.array([among and among.self_consistency for among in agreements], pa.float64()),
-        "semantic_entropy": pa.array([among and among.semantic_entropy for among in agreements], pa.float64()),
+        "answers_drawn": pa.array([len(texts) for texts in others], pa.int32(), mask=~first),
+        "self_consistency": pa.array([known and known.self_consistency for known in agreements], pa.float64()),
+        "semantic_entropy": pa.array([known and known.semantic_entropy for known in agreements], pa.float64()),
     }
     for name, values in columns.items():
         generations = generations.set_column(generations.schema.get_field_index(name), generations.schema.field(name), values)
