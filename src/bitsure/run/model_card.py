@@ -13,6 +13,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from bitsure.base.plain_text import without_controls
 from bitsure.comparison.verdict_words import verdict_details
+from bitsure.config.derived_tasks import is_repetition
 from bitsure.config.report_settings import read_report_settings
 from bitsure.metrics.metric_names import MACRO
 from bitsure.report import rounded, tables
@@ -103,8 +104,9 @@ def _differences(comparison: Comparison, level: float, verdict: Verdict | None) 
     """Return a table of the headline differences, and what they are."""
     rows = [row[: tables.UP_TO_INTERVAL] for row in tables.comparison_rows(comparison, tables.HEADLINE)]
     note = f"Differences are quantized − full precision on the same n questions, with {level:.0%} intervals over questions."
-    if verdict and verdict.excluded and MACRO in comparison:
-        note += f" {MACRO} is over all tasks; the verdict leaves out {_plain(', '.join(verdict.excluded))}."
+    excluded = [task for task in verdict.excluded if not is_repetition(task, comparison)] if verdict else []
+    if excluded and MACRO in comparison:
+        note += f" {MACRO} is over all tasks; the verdict leaves out {_plain(', '.join(excluded))}."
     return [_table(tables.comparison_columns(level)[: tables.UP_TO_INTERVAL], rows), note]
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
+from bitsure.config.derived_tasks import DERIVATIONS
 from bitsure.config.option_groups import Option, families, options, own_bits
 from bitsure.tasks.harness_names import names_of_the_harness
 
@@ -43,7 +44,8 @@ def list_names(kind: str | None, word: str | None) -> None:
     elif kind == "tasks":
         out.print(
             "\nAny other task, group or tag of lm-evaluation-harness: 'task.names=[…]'. `bitsure list tasks WORD` prints those "
-            "whose name contains a word, docs/tasks.md what is scored of each.",
+            "whose name contains a word, docs/tasks.md what is scored of each. Behind a name of a task with choices may stand "
+            f"{', '.join(f'@{derivation}' for derivation in DERIVATIONS)}.",
             markup=False,
         )
 
