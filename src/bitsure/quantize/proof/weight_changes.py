@@ -14,7 +14,7 @@ from bitsure.quantize.inference.hooks import InputTransform
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.proof.inference_changes import apply_divisions, prove_inference
 from bitsure.quantize.proof.output_errors import OutputError, output_errors, root_ratio
-from bitsure.quantize.walk.targets import as_stored, block_linears, matrix, skipped_modules
+from bitsure.quantize.walk.targets import as_stored, block_linears, find_blocks, matrix, skipped_modules
 from bitsure.quantize.weights import Weight
 from bitsure.results.quantization import LayerError, Quantization
 
@@ -58,7 +58,7 @@ def prove(
     multiplied = {name: checkpoint.scheme.layer_matrix(checkpoint.weights[name]) for name in dequantized} or expected
     errors = output_errors(model, {**multiplied, **left_out}, held_out, _input_transforms(checkpoint, originals))
     _warn_of_offsets(errors)
-    _warn_of_first_tokens(errors)
+    _warn_of_first_tokens(model, errors)
     squares = {name: _squares(original, {**dequantized, **left_out}.get(name)) for name, original in expected.items()}
     return Quantization(
         modules_quantized=sorted({*dequantized, *checkpoint.bits_outside}),
@@ -93,18 +93,20 @@ def _warn_of_offsets(errors: Mapping[str, OutputError]) -> None:
         )
 
 
-def _warn_of_first_tokens(errors: Mapping[str, OutputError]) -> None:
-    """Warn if more than a tenth of the layers round a text's first token far worse than the other tokens."""
+def _warn_of_first_tokens(model: nn.Module, errors: Mapping[str, OutputError]) -> None:
+    """Warn if more than half of the blocks have a layer that rounds a text's first token far worse than the other tokens."""
     ratios = {name: error.first_token / error.whole for name, error in errors.items() if error.first_token and error.whole}
     worse = [name for name, ratio in ratios.items() if ratio > FIRST_TOKEN_RATIO]
-    if len(worse) > len(errors) / 10:
+    prefix, blocks = find_blocks(model)
+    affected = {name.removeprefix(f"{prefix}.").partition(".")[0] for name in worse}
+    if len(affected) > len(blocks) / 2:
         worst = max(worse, key=lambda name: ratios[name])
         log.warning(
-            "In %d of %d layers a text's first token has more than %d times output_error (%.1f times in %s). Attention reads "
-            "that token most, so the loss can be larger than output_error in quantization.json tells (docs/layer_errors.md); "
-            "first_token_error is this token's",
-            len(worse),
-            len(errors),
+            "In %d of %d blocks a text's first token has more than %d times output_error in some layer (%.1f times in %s). "
+            "Attention reads that token most, so the loss can be larger than output_error in quantization.json tells "
+            "(docs/layer_errors.md); first_token_error is this token's",
+            len(affected),
+            len(blocks),
             FIRST_TOKEN_RATIO,
             ratios[worst],
             worst,
