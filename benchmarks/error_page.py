@@ -172,7 +172,7 @@ def table(head: Sequence[str], rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, ["---"] * len(head), *rows))
 
 
-def page(lab: Lab, given: argparse.Namespace, tokens: int, draws: int) -> str:
+def page(lab: Lab, given: argparse.Namespace, tokens: int) -> str:
     """Return the tables of everything that was measured; `tokens`: of a draw of calibration text."""
     records: Records = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(given.work.glob("*.json"))}
     spread = ", v_proj's weights moved at random within their step of 4 bits" * given.spread
@@ -189,7 +189,7 @@ def page(lab: Lab, given: argparse.Namespace, tokens: int, draws: int) -> str:
         parts += [
             f"Means over draws of {tokens:,} tokens of C4 as calibration text; the intervals are over draws and over text.",
             table(["method", "draws", *LOSSES], over_draws(lab, records)),
-            f"Differences where all {draws * tokens:,} tokens calibrate.",
+            f"Differences where all {given.draws * tokens:,} tokens calibrate.",
             table(["variants", *LOSSES], between(lab, records, WHOLE_PAIRS)),
         ]
     parts += [

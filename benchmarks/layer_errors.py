@@ -28,7 +28,6 @@ from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.native.rtn import Rtn
 
 WINDOWS = 8  # of one draw of calibration text
-DRAWS = 4
 ATTENTION = KINDS[:4]
 GPTQ = {**RTN, "backend": "native", "desc_act": False, "damp_percent": 0.01}
 
@@ -97,19 +96,19 @@ def average(parts: Sequence[Moments]) -> Moments:
     }
 
 
-def measure_all(lab: Lab) -> None:
+def measure_all(lab: Lab, n_draws: int) -> None:
     """Measure all layers at once, by one draw of calibration text and by all draws together; then each kind of layer alone."""
-    draws = [lab.windows[i * WINDOWS : (i + 1) * WINDOWS] for i in range(DRAWS)]
+    draws = [lab.windows[i * WINDOWS : (i + 1) * WINDOWS] for i in range(n_draws)]
 
     def draw(i: int) -> Moments:
         return lab.kept_moments(f"draw{i}", draws[i])
 
     nearest = rtn(lab)
     lab.measure("rtn", lambda: Variant(nearest), choices=True)
-    for i in range(DRAWS):
+    for i in range(n_draws):
         lab.measure(f"gptq-draw{i}", lambda i=i: Variant(gptq(lab, draw(i))), choices=True)
         lab.measure(f"rtn-bias-draw{i}", lambda i=i: Variant(nearest, offsets(lab, nearest, draw(i))), choices=True)
-    moments = average([draw(i) for i in range(DRAWS)])
+    moments = average([draw(i) for i in range(n_draws)])
     solved: Matrices = kept(lab.work / "gptq.pt", lambda: gptq(lab, moments))
     methods = {"rtn": (nearest, {}), "rtn-bias": (nearest, offsets(lab, nearest, moments)), "gptq": (solved, {})}
     measure_kinds(lab, methods, sorted(KINDS, key="v_proj".__ne__))  # the values first, where the methods differ most
@@ -122,7 +121,7 @@ def measure_all(lab: Lab) -> None:
     for mlp, attention in (("rtn", "gptq"), ("gptq", "rtn")):
         mixed = {n: methods[attention if kind(n) in ATTENTION else mlp][0][n] for n in lab.layers}
         lab.measure(f"{mlp}-mlp-{attention}-attention", lambda m=mixed: Variant(m))
-    for i in range(DRAWS):
+    for i in range(n_draws):
         lab.measure(f"gptqmodel-draw{i}", lambda i=i: Variant(gptqmodel(lab, draw(i))), choices=True)
 
 
@@ -152,15 +151,19 @@ def main() -> None:
     parser.add_argument("--text", type=Path, default=Path("../shared/text/c4-and-common-crawl-sample.jsonl"))
     parser.add_argument("--work", type=Path, default=PROJECT / "outputs/layer_errors", help="what is measured is kept here")
     parser.add_argument("--page", type=Path, default=Path(__file__).with_suffix(".md"), help="the page that is written")
-    parser.add_argument("--questions", type=int, default=40, help="of PIQA, whose choices are scored")
-    parser.add_argument("--read", type=int, default=15, help="questions whose every token is compared")
+    parser.add_argument("--questions", type=int, default=20, help="of PIQA, whose choices are scored")
+    parser.add_argument("--read", type=int, default=10, help="questions whose every token is compared")
     parser.add_argument("--held-out", type=int, default=1, choices=range(1, HELD_OUT + 1), help="windows that are compared")
+    parser.add_argument("--draws", type=int, default=3, help="of calibration text")
     parser.add_argument("--spread", action="store_true", help="a control: v_proj alone, spread as if never rounded before")
     given = parser.parse_args()
     logging.disable(logging.WARNING)
     lab = Lab(given)
-    (measure_spread if given.spread else measure_all)(lab)
-    write_text(given.page, page(lab, given, WINDOWS * SEQLEN, DRAWS))
+    if given.spread:
+        measure_spread(lab)
+    else:
+        measure_all(lab, given.draws)
+    write_text(given.page, page(lab, given, WINDOWS * SEQLEN))
 
 
 if __name__ == "__main__":
