@@ -122,6 +122,9 @@ def between(lab: Lab, records: Records, pairs: Sequence[tuple[str, str]]) -> lis
 
 
 WHOLE_PAIRS = (
+    ("rtn-bias", "rtn"),
+    ("gptq", "rtn"),
+    ("gptq", "rtn-bias"),
     ("gptq-rtn-values", "rtn"),
     ("gptq-rtn-values", "gptq"),
     ("gptq-first", "rtn"),
@@ -189,14 +192,17 @@ def page(lab: Lab, given: argparse.Namespace, tokens: int) -> str:
         parts += [
             f"Means over draws of {tokens:,} tokens of C4 as calibration text; the intervals are over draws and over text.",
             table(["method", "draws", *LOSSES], over_draws(lab, records)),
-            f"Differences where all {given.draws * tokens:,} tokens calibrate.",
-            table(["variants", *LOSSES], between(lab, records, WHOLE_PAIRS)),
+        ]
+    if whole := between(lab, records, WHOLE_PAIRS):
+        parts += [
+            f"Differences where {given.draws * tokens:,} tokens calibrate; the intervals are over text alone.",
+            table(["variants", *LOSSES], whole),
         ]
     parts += [
         "Differences where one kind of layer is rounded.",
         table(["variants", *TEXT_LOSSES], [row[: 1 + len(TEXT_LOSSES)] for row in between(lab, records, KIND_PAIRS)]),
     ]
-    if not given.spread:
+    if not given.spread and "only-down_proj-gptq" in records:
         of_layers = [f"{loss}, layers" for loss in TEXT_LOSSES if loss.startswith("KL")]
         parts += [
             "Rank correlations of an error and a loss. Layers: each kind alone, by `rtn-bias` and `gptq`,\n"

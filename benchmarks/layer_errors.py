@@ -97,32 +97,31 @@ def average(parts: Sequence[Moments]) -> Moments:
 
 
 def measure_all(lab: Lab, n_draws: int) -> None:
-    """Measure all layers at once, by one draw of calibration text and by all draws together; then each kind of layer alone."""
-    draws = [lab.windows[i * WINDOWS : (i + 1) * WINDOWS] for i in range(n_draws)]
+    """Measure layers rounded by all calibration text: values alone, all at once, each kind alone; then by each draw of it."""
 
     def draw(i: int) -> Moments:
-        return lab.kept_moments(f"draw{i}", draws[i])
+        return lab.kept_moments(f"draw{i}", lab.windows[i * WINDOWS : (i + 1) * WINDOWS])
 
-    nearest = rtn(lab)
-    lab.measure("rtn", lambda: Variant(nearest), choices=True)
-    for i in range(n_draws):
-        lab.measure(f"gptq-draw{i}", lambda i=i: Variant(gptq(lab, draw(i))), choices=True)
-        lab.measure(f"rtn-bias-draw{i}", lambda i=i: Variant(nearest, offsets(lab, nearest, draw(i))), choices=True)
-    moments = average([draw(i) for i in range(n_draws)])
+    nearest, moments = rtn(lab), average([draw(i) for i in range(n_draws)])
     solved: Matrices = kept(lab.work / "gptq.pt", lambda: gptq(lab, moments))
     methods = {"rtn": (nearest, {}), "rtn-bias": (nearest, offsets(lab, nearest, moments)), "gptq": (solved, {})}
-    measure_kinds(lab, methods, sorted(KINDS, key="v_proj".__ne__))  # the values first, where the methods differ most
-    rtn_values = {n: (nearest if kind(n) == "v_proj" else solved)[n] for n in lab.layers}
-    lab.measure("gptq-rtn-values", lambda: Variant(rtn_values), choices=True)
+    measure_kinds(lab, methods, ["v_proj"])
     for name, (weights, biases) in methods.items():
         lab.measure(name, lambda w=weights, b=biases: Variant(w, b), choices=True)
+    rtn_values = {n: (nearest if kind(n) == "v_proj" else solved)[n] for n in lab.layers}
+    lab.measure("gptq-rtn-values", lambda: Variant(rtn_values), choices=True)
+    measure_kinds(lab, methods, KINDS)
+    if n_draws > 1:
+        for i in range(n_draws):
+            lab.measure(f"gptq-draw{i}", lambda i=i: Variant(gptq(lab, draw(i))), choices=True)
+            lab.measure(f"rtn-bias-draw{i}", lambda i=i: Variant(nearest, offsets(lab, nearest, draw(i))), choices=True)
+            lab.measure(f"gptqmodel-draw{i}", lambda i=i: Variant(gptqmodel(lab, draw(i))), choices=True)
+    for name, (weights, biases) in methods.items():
         lab.measure(f"{name}-exact-first", lambda w=weights, b=biases: Variant(w, b, exact_first=True))
     lab.measure("gptq-first", lambda: Variant(gptq(lab, weigh_first(moments, lab.texts["first"][0]))), choices=True)
     for mlp, attention in (("rtn", "gptq"), ("gptq", "rtn")):
         mixed = {n: methods[attention if kind(n) in ATTENTION else mlp][0][n] for n in lab.layers}
         lab.measure(f"{mlp}-mlp-{attention}-attention", lambda m=mixed: Variant(m))
-    for i in range(n_draws):
-        lab.measure(f"gptqmodel-draw{i}", lambda i=i: Variant(gptqmodel(lab, draw(i))), choices=True)
 
 
 def measure_kinds(lab: Lab, methods: dict[str, tuple[Matrices, Matrices]], kinds: Sequence[str]) -> None:
@@ -149,7 +148,12 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=PROJECT / "real_models/smollm2-135m-instruct")
     parser.add_argument("--mirror", type=Path, default=Path("../shared/hub"))
     parser.add_argument("--text", type=Path, default=Path("../shared/text/c4-and-common-crawl-sample.jsonl"))
-    parser.add_argument("--work", type=Path, default=PROJECT / "outputs/layer_errors", help="what is measured is kept here")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=PROJECT / "outputs/layer_errors",
+        help="what is measured is kept here; another one for other options",
+    )
     parser.add_argument("--page", type=Path, default=Path(__file__).with_suffix(".md"), help="the page that is written")
     parser.add_argument("--questions", type=int, default=20, help="of PIQA, whose choices are scored")
     parser.add_argument("--read", type=int, default=10, help="questions whose every token is compared")
