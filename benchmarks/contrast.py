@@ -10,7 +10,7 @@ from scipy.stats import norm
 from bitsure.base.errors import UserError
 from bitsure.comparison import was_compared
 from bitsure.comparison.changes import CHANGE_METRICS, in_common, read_changes, resampled_means
-from bitsure.config.schema import MetricSettings
+from bitsure.config.metric import MetricSettings
 from bitsure.metrics.metric_names import MACRO
 from bitsure.sweep.report.cell_results import CellResult
 

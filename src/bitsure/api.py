@@ -13,8 +13,9 @@ from threadpoolctl import threadpool_limits
 
 from bitsure import results
 from bitsure.base.errors import UserError
+from bitsure.config.metric import MetricSettings
 from bitsure.config.report_settings import read_report_settings
-from bitsure.config.schema import MetricSettings, VerdictSettings
+from bitsure.config.schema import VerdictSettings
 from bitsure.records import SavedRun, read_own_baseline, read_saved_run, records_from_arrays
 from bitsure.records.validity import without_repeats
 from bitsure.results import Comparison, Costs, MetricsByTask, Provenance, Quantization, Verdict

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bitsure.config.schema import MetricSettings, VerdictSettings
+from bitsure.config.metric import MetricSettings
+from bitsure.config.schema import VerdictSettings
 
 METRIC = MetricSettings(
     n_bins=15,

@@ -15,6 +15,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from bitsure.config import schema
+from bitsure.config.metric import MetricSettings
 from bitsure.config.number_formats import Activations, KeysValues
 from bitsure.config.paths import CONF
 from bitsure.config.quantizers import Tuning
@@ -24,7 +25,6 @@ from bitsure.config.schema import (
     CompressSettings,
     Config,
     ControlSettings,
-    MetricSettings,
     ModelSettings,
     PathSettings,
     ScoringSettings,

@@ -7,7 +7,7 @@ import logging
 import pyarrow as pa
 
 from bitsure.comparison.question_differences import ComparedPairs
-from bitsure.config.schema import MetricSettings
+from bitsure.config.metric import MetricSettings
 from bitsure.metrics.deferral_curve import deferral_metrics
 from bitsure.metrics.divergence import (
     answer_divergence,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from bitsure.comparison.changes import AnswerChanges, in_common, resampled_means
-from bitsure.config.schema import MetricSettings
+from bitsure.config.metric import MetricSettings
 from bitsure.metrics.across import Contrast, Heterogeneity, contrasts, heterogeneity
 from bitsure.metrics.bootstrap import resample_weights
 from bitsure.metrics.estimation import FEWEST, estimate

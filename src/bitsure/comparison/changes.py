@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from bitsure.base.decoded_size import check_decoded_size
 from bitsure.base.errors import UserError
 from bitsure.base.files import atomic_path
-from bitsure.config.schema import MetricSettings
+from bitsure.config.metric import MetricSettings
 from bitsure.metrics import bootstrap
 from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.metrics.resampling import Resampling

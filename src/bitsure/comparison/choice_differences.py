@@ -7,7 +7,7 @@ import pyarrow as pa
 from bitsure.comparison.difference_tests import with_test
 from bitsure.comparison.question_differences import ComparedPairs
 from bitsure.comparison.threshold_differences import threshold_differences
-from bitsure.config.schema import MetricSettings
+from bitsure.config.metric import MetricSettings
 from bitsure.metrics import paper_compat
 from bitsure.metrics.choice_metrics import choice_metrics
 from bitsure.metrics.confidence_shift import shift_metrics

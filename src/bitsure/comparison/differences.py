@@ -11,7 +11,7 @@ from bitsure.comparison.difference_tests import with_test
 from bitsure.comparison.noise_control import noise_control, size_mismatch, slope_test
 from bitsure.comparison.text_differences import compare_bytes, compare_texts, has_other_tokens
 from bitsure.comparison.twin_differences import twin_differences
-from bitsure.config.schema import MetricSettings
+from bitsure.config.metric import MetricSettings
 from bitsure.metrics.deferral import cost_of_quantized
 from bitsure.metrics.metric_names import MACRO, NOISE_CONTROL, ONLY_BASELINE, ONLY_QUANTIZED, PRIMARY, QUESTIONS_JOINED
 from bitsure.metrics.multiple_testing import benjamini_hochberg, holm

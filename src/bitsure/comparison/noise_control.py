@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from bitsure.config.schema import MetricSettings
+from bitsure.config.metric import MetricSettings
 from bitsure.metrics.choice_metrics import choice_metrics
 from bitsure.metrics.confidence_shift import LOG_ODDS_SHIFT, PROBABILITY_SHIFT, shift_metrics
 from bitsure.metrics.fidelity import PROBABILITY_CHANGE, fidelity_metrics, token_pairs

@@ -10,7 +10,8 @@ from bitsure.comparison.judgement import Judgement, can_decide, holm_levels, jud
 from bitsure.comparison.losses import is_above_guessing, mean_losses, task_losses
 from bitsure.comparison.noise_verdict import against_noise
 from bitsure.config.derived_tasks import is_repetition
-from bitsure.config.schema import MetricSettings, VerdictSettings
+from bitsure.config.metric import MetricSettings
+from bitsure.config.schema import VerdictSettings
 from bitsure.metrics.metric_names import MACRO, NOISE_CONTROL, PRIMARY
 from bitsure.records.text_units import is_of_written
 from bitsure.results.measurement import Comparison, Difference

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from bitsure.comparison.difference_tests import with_paired_interval, with_primary_test, with_test
-from bitsure.config.schema import MetricSettings
+from bitsure.config.metric import MetricSettings
 from bitsure.metrics.choice_metrics import accuracy_above_guessing
 from bitsure.metrics.deferral_curve import deferral_points
 from bitsure.metrics.estimation import estimate

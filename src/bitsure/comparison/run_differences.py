@@ -7,7 +7,8 @@ from threadpoolctl import threadpool_limits
 from bitsure.comparison.differences import compare
 from bitsure.comparison.non_inferiority import judge
 from bitsure.comparison.verdict_words import FULL_PRECISION_RUN
-from bitsure.config.schema import MetricSettings, VerdictSettings
+from bitsure.config.metric import MetricSettings
+from bitsure.config.schema import VerdictSettings
 from bitsure.records.saved_run import SavedRun, check_harness_versions
 from bitsure.results import Comparison, Verdict
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from bitsure.comparison.difference_tests import with_paired_interval, with_primary_test, with_test
 from bitsure.comparison.token_differences import token_differences
-from bitsure.config.schema import MetricSettings
+from bitsure.config.metric import MetricSettings
 from bitsure.metrics.estimation import estimate
 from bitsure.metrics.flips import mcnemar
 from bitsure.metrics.metric_names import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from bitsure.comparison.difference_tests import with_test
-from bitsure.config.schema import MetricSettings
+from bitsure.config.metric import MetricSettings
 from bitsure.metrics.answer_positions import position_metrics
 from bitsure.metrics.estimation import estimate, standard_error
 from bitsure.metrics.fidelity import TOKEN_ERRORS, fidelity_metrics, percentiles, token_pairs

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from bitsure.comparison.difference_tests import with_paired_interval
 from bitsure.comparison.question_differences import metric_differences
-from bitsure.config.schema import MetricSettings
+from bitsure.config.metric import MetricSettings
 from bitsure.metrics.arrays import FloatArray
 from bitsure.metrics.metric_names import TWIN_FLIP_RATE
 from bitsure.metrics.question_pairs import AnswerPairs

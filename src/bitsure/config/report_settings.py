@@ -16,9 +16,10 @@ from omegaconf.errors import OmegaConfBaseException
 from bitsure.base.errors import UserError
 from bitsure.config import own_code, schema
 from bitsure.config.hydra_errors import lines_of
+from bitsure.config.metric import MetricSettings
 from bitsure.config.paths import CONF
 from bitsure.config.run_config import read_run_config
-from bitsure.config.schema import MetricSettings, VerdictSettings
+from bitsure.config.schema import VerdictSettings
 from bitsure.config.validation import check_keys
 
 

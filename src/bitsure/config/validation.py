@@ -16,8 +16,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bitsure.base.dotted_names import import_named
 from bitsure.base.errors import UserError, did_you_mean
+from bitsure.config.metric import P_TRUE, SELF_CONSISTENCY
 from bitsure.config.quantizers import QuantizerSettings
-from bitsure.config.schema import P_TRUE, SELF_CONSISTENCY, Config
+from bitsure.config.schema import Config
 
 TARGET = "_target_"  # the key of a quantizer's class in its file
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from bitsure.config.schema import (
+from bitsure.config.metric import (
     ANSWER_CONFIDENCES,
     P_TRUE,
     SELF_CONSISTENCY,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bitsure.config.schema import ANSWER_CONFIDENCES, P_TRUE, SELF_CONSISTENCY, SEQUENCE_PROBABILITY, TOKEN_PROBABILITY
+from bitsure.config.metric import ANSWER_CONFIDENCES, P_TRUE, SELF_CONSISTENCY, SEQUENCE_PROBABILITY, TOKEN_PROBABILITY
 from bitsure.metrics.answer_certainty import CERTAINTIES, ENTROPIES, SEMANTIC_ENTROPY, TOKEN_ENTROPY
 from bitsure.metrics.answer_positions import CHANGE_FROM, FIRST_TOKENS, KL_FROM
 from bitsure.metrics.divergence import (

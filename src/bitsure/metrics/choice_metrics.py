@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bitsure.config.schema import MetricSettings
+from bitsure.config.metric import MetricSettings
 from bitsure.metrics import calibration
 from bitsure.metrics.bins import Bins, ConfidentAnswers
 from bitsure.metrics.metric_names import ECE

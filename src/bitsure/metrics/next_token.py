@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bitsure.config.schema import MetricSettings
+from bitsure.config.metric import MetricSettings
 from bitsure.metrics import calibration
 from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.metrics.choice_metrics import confidence_bins

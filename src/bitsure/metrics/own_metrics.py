@@ -17,7 +17,7 @@ import numpy as np
 from bitsure.base.dotted_names import import_named
 from bitsure.base.errors import UserError
 from bitsure.base.files import hash_file
-from bitsure.config.schema import MetricSettings
+from bitsure.config.metric import MetricSettings
 from bitsure.metrics.arrays import FloatArray
 from bitsure.metrics.metric_registry import METRICS
 from bitsure.metrics.questions import QuestionSet

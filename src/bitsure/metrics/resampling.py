@@ -7,7 +7,7 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bitsure.config.schema import MetricSettings
+from bitsure.config.metric import MetricSettings
 from bitsure.metrics import bootstrap
 from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.records.text_units import token_units, unit_of

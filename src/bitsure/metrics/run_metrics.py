@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from bitsure.config.derived_tasks import is_repetition
-from bitsure.config.schema import MetricSettings
+from bitsure.config.metric import MetricSettings
 from bitsure.metrics import bootstrap, paper_compat
 from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.metrics.calibration import errors_if_calibrated

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from bitsure.config.schema import MetricSettings
+from bitsure.config.metric import MetricSettings
 from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.metrics.questions import QuestionSet, question_set
 from bitsure.metrics.statistic import IntervalKind, SumStatistic, mean, proportion

@@ -17,7 +17,7 @@ import pyarrow as pa
 from typing_extensions import override
 
 from bitsure.base.errors import UserError
-from bitsure.config.schema import ANSWER_CONFIDENCES, MetricSettings
+from bitsure.config.metric import ANSWER_CONFIDENCES, MetricSettings
 from bitsure.metrics.answer_certainty import Certainty, certainties, certainty_metrics
 from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.metrics.choice_metrics import choice_metrics

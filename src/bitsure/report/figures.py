@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bitsure.base.files import make_folder
 from bitsure.comparison.noise_control import HARM
-from bitsure.config.schema import MetricSettings
+from bitsure.config.metric import MetricSettings
 from bitsure.metrics import deferral
 from bitsure.metrics.bins import Bins, ConfidentAnswers, ReliabilityDiagram, reliability_diagram
 from bitsure.metrics.choice_metrics import confidence_bins

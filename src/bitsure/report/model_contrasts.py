@@ -10,8 +10,8 @@ from bitsure.base.distinct_names import distinct_names
 from bitsure.base.errors import UserError
 from bitsure.comparison.between_models import BetweenModels, MeanChange, QuantizedModel, compare_models
 from bitsure.comparison.changes import answer_changes
+from bitsure.config.metric import MetricSettings
 from bitsure.config.report_settings import read_report_settings
-from bitsure.config.schema import MetricSettings
 from bitsure.metrics.across import Contrast
 from bitsure.records.joining import join
 from bitsure.records.saved_run import check_harness_versions, read_own_baseline, read_saved_run, refuse_sweep

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitsure.comparison.verdict_words import verdict_details
-from bitsure.config.schema import MetricSettings
+from bitsure.config.metric import MetricSettings
 from bitsure.metrics.deferral import FULL_BITS, cost_of_quantized
 from bitsure.metrics.estimation import FEWEST
 from bitsure.metrics.full_thresholds import COVERAGE_AT_FULL_THRESHOLD

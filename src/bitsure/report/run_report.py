@@ -11,7 +11,8 @@ from bitsure.base.files import write_text
 from bitsure.comparison import compare, judge
 from bitsure.comparison.changes import AnswerChanges, answer_changes, write_changes
 from bitsure.comparison.published_numbers import find_published
-from bitsure.config.schema import MetricSettings, VerdictSettings
+from bitsure.config.metric import MetricSettings
+from bitsure.config.schema import VerdictSettings
 from bitsure.metrics import measure
 from bitsure.records.joining import join
 from bitsure.records.record import Records

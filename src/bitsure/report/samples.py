@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bitsure.base.plain_text import ending
-from bitsure.config.schema import MetricSettings
+from bitsure.config.metric import MetricSettings
 from bitsure.metrics.divergence import answer_divergence
 from bitsure.metrics.questions import question_set
 from bitsure.metrics.text_metrics import answers

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from bitsure.base import terminal
 from bitsure.comparison.verdict_words import FULL_PRECISION_RUN, verdict_details
-from bitsure.config.schema import MetricSettings
+from bitsure.config.metric import MetricSettings
 from bitsure.report import compressibility_table, published_table, tables
 from bitsure.report.divergence_section import divergence_lines
 from bitsure.report.fidelity_section import fidelity_section

@@ -12,8 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 from bitsure.base import terminal
 from bitsure.base.files import hash_file
+from bitsure.config.metric import MetricSettings
 from bitsure.config.paths import PROJECT
-from bitsure.config.schema import Config, MetricSettings
+from bitsure.config.schema import Config
 from bitsure.metrics.own_metrics import code_hashes
 from bitsure.models.gguf_origin import read_origin
 from bitsure.models.size import measure_size

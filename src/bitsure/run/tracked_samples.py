@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bitsure.base.plain_text import ending
-from bitsure.config.schema import MetricSettings
+from bitsure.config.metric import MetricSettings
 from bitsure.metrics.questions import question_set
 from bitsure.metrics.text_metrics import answers, confident_answers, text_set
 from bitsure.records.answer_units import is_written

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitsure.config.labels import method_name
-from bitsure.config.schema import Config, MetricSettings
+from bitsure.config.metric import MetricSettings
+from bitsure.config.schema import Config
 from bitsure.records.record import Records
 from bitsure.report.report_contents import About, Report
 from bitsure.results import Costs, Labels, to_plain

@@ -32,6 +32,7 @@ from bitsure.records.text_units import with_units
 from bitsure.results import read, write
 from bitsure.results.run_files import QuestionCount
 from bitsure.scoring.journal import Journal, ResultJournal
+from bitsure.scoring.kept_prompts import PROMPTS_FILE, KeptPrompts
 from bitsure.scoring.question_source import QuestionSource, hash_of_questions
 from bitsure.scoring.scored_model import LocalSetup, ScoredModel
 from bitsure.scoring.task_files import TaskFiles
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FORMAT = 6  # of records in the store; one more whenever our code would make other records from the same key
-PROMPTS_FILE = "questions.json"  # beside a task's records, and under its own key: the hash of its questions and prompts
 DATA_FILE = "data.json"  # beside a task's records: where its data came from
 RECORDS_FILE, GENERATIONS_FILE = "records.parquet", "generations.parquet"  # of choices and texts, and of written answers
 COUNTS_FILE = "counts.json"  # beside a task's records: how many questions it has, and how many were asked
@@ -67,7 +67,7 @@ class Scorer:
         self.questions, self.setup, self.store, self.log_file = questions, LocalSetup(scoring, dtype), store, log_file
         self._files = TaskFiles(questions, store)
         self._loaded: dict[str, LoadedTasks] = {}
-        self._changed: set[str] = set()  # tasks whose prompts were not those of the store
+        self._prompts = KeptPrompts(store)
 
     def check_prompting(self, source: Source) -> None:
         """Raise UserError if the prompts need a chat template or a BOS token that the model's tokenizer does not have."""
@@ -188,40 +188,17 @@ class Scorer:
         Records whose prompts were never compared with another model's are taken as they are.
         """
         entry = self.store.find("records", self._key(model, name), to_read)
-        prompts = self.store.find("prompts", self._prompts_key(model, name), to_read)
-        if entry is None or prompts is None:
+        kept = self._prompts.kept(self._prompts_key(model, name), to_read)
+        if entry is None or kept is None:
             return entry
         if to_read or not (entry / PROMPTS_FILE).is_file():  # which earlier versions did not write
             scored = hash_of_questions(_questions_of(entry))
         else:
             scored = json.loads((entry / PROMPTS_FILE).read_text(encoding="utf-8"))
-        if scored == json.loads((prompts / PROMPTS_FILE).read_text(encoding="utf-8")):
+        if scored == kept:
             return entry
         log.warning("the store's records %s are of other prompts than their key names: they are made again", entry)
         return None
-
-    def _keep_prompts(self, model: ScoredModel, name: str, prompts: str) -> None:
-        """Keep the hash of a task's prompts for all later models, or compare it with the one that is kept.
-
-        Raises:
-            UserError: If the prompts differ each time that they are made.
-        """
-        key = self._prompts_key(model, name)
-        with self.store.lock("prompts", key):
-            kept = self.store.find("prompts", key, to_read=True)
-            if kept and json.loads((kept / PROMPTS_FILE).read_text(encoding="utf-8")) == prompts:
-                return
-            if kept:
-                if name in self._changed:
-                    raise UserError(
-                        f"task.names: {name} has other prompts each time that they are made, so that two models cannot be "
-                        "compared. Its Python code draws at random without a seed: seed it, or leave the task out."
-                    )
-                log.warning("task %s: its prompts are not those of earlier records, which are made again", name)
-                self._changed.add(name)
-                self.store.remove("prompts", key)
-            with self.store.create("prompts", key) as entry:
-                write_text(entry / PROMPTS_FILE, json.dumps(prompts))
 
     def _entries(self, model: ScoredModel) -> dict[str, Path]:
         """Return where the store keeps each task's records of a model."""
@@ -285,7 +262,7 @@ class Scorer:
             evaluated = evaluate_tasks(self._loaded[name], lm, self.questions.task, journals)
         records, generations = to_table(evaluated.records), generations_table(evaluated.answers)
         questions = hash_of_questions(with_units(records, answer_units(generations)))
-        self._keep_prompts(model, name, questions)
+        self._prompts.keep(name, self._prompts_key(model, name), questions)
         self.store.remove("records", key)  # which are of other prompts, or damaged
         with self.store.create("records", key) as entry:
             write_records(entry / RECORDS_FILE, records, key)

@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from bitsure.base.files import make_folder, write_text
+from bitsure.config.metric import MetricSettings
 from bitsure.config.report_settings import read_report_settings
-from bitsure.config.schema import MetricSettings, TrackingSettings, VerdictSettings
+from bitsure.config.schema import TrackingSettings, VerdictSettings
 from bitsure.metrics.retrieval_metrics import place_in_name
 from bitsure.results import check
 from bitsure.sweep.report.cell_changes import CellChanges

@@ -9,7 +9,7 @@ from itertools import islice
 
 from bitsure.comparison.choosing import CandidateVerdict, QuantizerChoice, choose
 from bitsure.comparison.verdict_words import question_count, question_range, signed_change
-from bitsure.config.schema import MetricSettings
+from bitsure.config.metric import MetricSettings
 from bitsure.metrics.estimation import FEWEST
 from bitsure.results.verdict import INFERIOR, NON_INFERIOR, NOT_JUDGED, UNDECIDED, Decision
 from bitsure.sweep.report.candidates import NO_ACCURACY, Candidate, ModelCandidates, losses_in_common, read_candidates

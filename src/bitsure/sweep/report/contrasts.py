@@ -11,7 +11,7 @@ from itertools import combinations, product
 from bitsure.base.errors import UserError
 from bitsure.comparison import was_compared
 from bitsure.comparison.changes import CHANGE_METRICS, AnswerChanges, in_common, resampled_means
-from bitsure.config.schema import MetricSettings
+from bitsure.config.metric import MetricSettings
 from bitsure.metrics import across
 from bitsure.metrics.metric_names import MACRO
 from bitsure.sweep.report.cell_changes import CellChanges

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from bitsure.config.schema import MetricSettings
+from bitsure.config.metric import MetricSettings
 from bitsure.sweep.report.cell_results import CellResult
 from bitsure.sweep.report.choices import ModelChoice
 from bitsure.sweep.report.contrasts import Contrasts
