@@ -43,6 +43,8 @@ def test_the_places_of_two_runs_are_compared_on_the_same_questions_without_a_tes
     loss = values["retrieval/accuracy_length_512_depth_50"]
     assert (loss.value, loss.baseline, loss.quantized, loss.n, loss.p_value) == (pytest.approx(-0.6), 1, 0.4, 10, None)
     assert values["retrieval/true_label_prob_length_128_depth_0"].value == 0
+    untouched = values["retrieval/accuracy_length_128_depth_0"]
+    assert untouched.ci_low < -0.1 and untouched.ci_high > 0.1 and "Newcombe" in untouched.interval
 
 
 def test_other_questions_have_no_places():

@@ -54,7 +54,7 @@ def test_only_files_with_questions_about_finding_something_say_where_it_is(tmp_p
 
 def test_a_place_is_what_the_document_names_by_both_numbers():
     assert place_of({"length": 512, "depth": 0.25}) == (512, 0.25) and place_of({"length": 512, "depth": 1}) == (512, 1.0)
-    others = ({"length": 512}, {"length": "long", "depth": 0.5}, {"length": 512, "depth": 30}, "no document")
+    others = ({"length": 512}, {"length": "long", "depth": 0.5}, {"length": 512, "depth": 30}, {"length": True, "depth": 0}, "")
     assert all(place_of(document) == (None, None) for document in others)
 
 

@@ -27,7 +27,7 @@ def test_a_comparison_says_what_the_shortest_and_longest_texts_lose_and_where_mo
     [section] = retrieval_sections(quantized, comparison)
     assert section.sentence.startswith(
         "t: accuracy in texts of 128 words 1.00 → 1.00, of 512 words 1.00 → 0.70; the lowest change is at 512 words, "
-        "depth 50%: -0.6000 [-"
+        "depth 50%: -0.6000. Of 4 places"
     )
     assert section.columns == ("depth", "128 words", "512 words")
     assert section.rows == [("0%", "1.00 → 1.00", "1.00 → 1.00"), ("50%", "1.00 → 1.00", "1.00 → 0.40")]
@@ -35,7 +35,7 @@ def test_a_comparison_says_what_the_shortest_and_longest_texts_lose_and_where_mo
 
 def test_a_run_alone_says_where_it_finds_least(numbers):
     [section] = retrieval_sections(numbers[1], None)
-    assert "of 512 words 0.70; the lowest is at 512 words, depth 50%: 0.4000 [" in section.sentence
+    assert "of 512 words 0.70; the lowest is at 512 words, depth 50%: 0.4000. Of 4 places" in section.sentence
     assert section.rows[1] == ("50%", "1.00", "0.40")
     assert retrieval_sections({"t": {"accuracy": numbers[0]["t"]["accuracy"]}}, None) == []
 

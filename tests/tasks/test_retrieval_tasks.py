@@ -27,6 +27,13 @@ def test_texts_have_their_length_and_the_answer_at_its_depth_among_choices_of_th
     assert {(q["length"], q["depth"]) for q in questions[:6]} == {(n, d) for n in (300, 600) for d in (0.0, 0.5, 1.0)}
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_how_often_a_value_stands_in_the_text_does_not_tell_the_right_one(name):
+    for question in retrieval_documents(name, RetrievalSettings(lengths=[200, 2000], depths=[0.3], questions=3), 1):
+        words = question["text"].replace(".", " ").split()
+        assert [words.count(choice) for choice in question["choices"]] == [1, 1, 1, 1]
+
+
 def test_a_question_is_the_same_whatever_else_is_asked_and_another_with_another_seed():
     more = RetrievalSettings(lengths=[250, 600], depths=[0.5, 0.75], questions=3)
     [first] = [q for q in retrieval_documents("retrieval_pairs", SETTINGS, 1)[:6] if (q["length"], q["depth"]) == (600, 0.5)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from bitsure.comparison.difference_tests import with_test
+from bitsure.comparison.difference_tests import with_paired_interval, with_test
 from bitsure.comparison.question_differences import ComparedPairs
 from bitsure.comparison.threshold_differences import threshold_differences
 from bitsure.config.metric import MetricSettings
@@ -17,10 +17,10 @@ from bitsure.metrics.own_metrics import own_metrics
 from bitsure.metrics.pair_metrics import pair_metrics
 from bitsure.metrics.paper_intervals import paper_estimates
 from bitsure.metrics.point_estimate import PointEstimate
-from bitsure.metrics.question_pairs import QuestionPairs
+from bitsure.metrics.question_pairs import AnswerPairs, QuestionPairs
 from bitsure.metrics.questions import question_set
 from bitsure.metrics.resampling import Resampling
-from bitsure.metrics.retrieval_metrics import retrieval_metrics
+from bitsure.metrics.retrieval_metrics import questions_by_place, retrieval_metrics
 from bitsure.metrics.run_metrics import summarize
 from bitsure.metrics.significance import paired_t_test
 from bitsure.metrics.temperature import assign_folds
@@ -50,21 +50,25 @@ def compare_choices(
     compared.add_numbers(one_model, pair_metrics(), shift_metrics(full))
     compared.add(*threshold_differences(pairs, resampling, compared.level))
     compared.add_uses_and_tests(alpha, cost_quantized)
-    compared.add(_by_place(after, pairs, resampling, compared.level))
+    compared.add(_by_place(compared, before, after, settings.normalization))
     if settings.paper_compat:
         compared.add(_paper_compat(before, after, resampling, compared.level))
     return compared.results, compared.estimates
 
 
-def _by_place(records: pa.Table, pairs: QuestionPairs, resampling: Resampling, level: float) -> dict[str, Difference]:
+def _by_place(compared: ComparedPairs, before: pa.Table, after: pa.Table, normalization: str) -> dict[str, Difference]:
     """Return the differences over the questions of each length and depth, which are many and are not tested."""
-    metrics = retrieval_metrics(records)
+    metrics, pairs, resampling = retrieval_metrics(after), compared.pairs, compared.resampling
     estimates = estimate(metrics, pairs.quantized, resampling.weights, resampling.clusters, minus=pairs.full)
     results = {}
     for name, point_estimate in estimates.items():
         now, was = point_estimate.sides
         n = metrics[name].count(pairs)
-        results[name] = summarize(Difference, point_estimate, n, resampling, level, baseline=was, quantized=now)
+        results[name] = summarize(Difference, point_estimate, n, resampling, compared.level, baseline=was, quantized=now)
+    for place, here in questions_by_place(after).items():
+        alone = AnswerPairs(*(question_set(side.filter(pa.array(here)), normalization) for side in (before, after)))
+        name = place.metric("accuracy")
+        results[name] = with_paired_interval(results[name], alone, len(alone), compared.level)
     return results
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
-from bitsure.metrics.arrays import BoolArray, FloatArray, IntArray
+from bitsure.metrics.arrays import IntArray
 from bitsure.metrics.fidelity import PROBABILITY_CHANGE, TokenPairs
-from bitsure.metrics.statistic import SumStatistic, mean
+from bitsure.metrics.statistic import SumStatistic, always, mean
 
 FIRST_TOKENS = tuple(2**k for k in range(13))  # of each range of places, from 1; the last has no end
 KL_FROM, CHANGE_FROM = (
@@ -26,11 +23,7 @@ def position_metrics(positions: IntArray) -> dict[str, SumStatistic[TokenPairs]]
     place = np.minimum(np.log2(positions + 1).astype(int), len(FIRST_TOKENS) - 1)
     metrics: dict[str, SumStatistic[TokenPairs]] = {}
     for k in np.unique(place).tolist():
-        inside = _always(place == k)
+        inside = always(place == k)
         metrics[KL_FROM[k]] = mean(lambda p: p.kl_divergence, among=inside, least=0.0)
         metrics[CHANGE_FROM[k]] = mean(lambda p: p.prob_change, among=inside, least=-1.0, most=1.0)
     return metrics
-
-
-def _always(members: BoolArray) -> Callable[[Any], FloatArray]:
-    return lambda pairs: members.astype(float)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bitsure.metrics.arrays import FloatArray
+from bitsure.metrics.arrays import BoolArray
 from bitsure.metrics.metric_names import RETRIEVAL
-from bitsure.metrics.statistic import SumStatistic, mean, proportion
+from bitsure.metrics.statistic import SumStatistic, always, mean, proportion
 
 PLACED = ("accuracy", "true_label_prob")
 NAME = re.compile(rf"{RETRIEVAL}(?P<metric>\w+)_length_(?P<length>\d+)_depth_(?P<depth>\d+)")
@@ -38,23 +37,28 @@ def place_in_name(metric: str) -> tuple[str, Place] | None:
     return (match["metric"], Place(int(match["length"]), int(match["depth"]))) if match else None
 
 
+def questions_by_place(records: pa.Table) -> dict[Place, BoolArray]:
+    """Return which questions each place has, shape (n,) each; none where the questions have no length and depth.
+
+    Args:
+        records: One task's records, n of them.
+    """
+    if records["length"].null_count:
+        return {}
+    lengths, depths = records["length"].to_numpy(), pc.round(pc.multiply(records["depth"], 100)).to_numpy()
+    places = sorted({Place(int(length), int(depth)) for length, depth in zip(lengths, depths, strict=True)})
+    return {place: (lengths == place.length) & (depths == place.depth) for place in places}
+
+
 def retrieval_metrics(records: pa.Table) -> dict[str, SumStatistic[Any]]:
     """Return the metrics of PLACED over the questions of each place, by `Place.metric`; none of other questions.
 
     Args:
         records: One task's records with choices, n of them; the statistics take a `QuestionSet` of the same n.
     """
-    if records["length"].null_count:
-        return {}
-    lengths, depths = records["length"].to_numpy(), pc.round(pc.multiply(records["depth"], 100)).to_numpy().astype(int)
     metrics = {}
-    for place in sorted({Place(int(length), int(depth)) for length, depth in zip(lengths, depths, strict=True)}):
-        here = ((lengths == place.length) & (depths == place.depth)).astype(float)
-        among = _constant(here)
+    for place, here in questions_by_place(records).items():
+        among = always(here)
         metrics[place.metric("accuracy")] = proportion(lambda q: q.correct, among)
         metrics[place.metric("true_label_prob")] = mean(lambda q: q.true_label_prob, among, least=0.0, most=1.0)
     return metrics
-
-
-def _constant(members: FloatArray) -> Callable[[object], FloatArray]:
-    return lambda _: members

@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
-from bitsure.metrics.arrays import Features, FloatArray, IntArray
+from bitsure.metrics.arrays import BoolArray, Features, FloatArray, IntArray
 from bitsure.metrics.leave_one_out import leave_one_out_influence
 
 S = TypeVar(
@@ -143,6 +143,15 @@ def mean(
 def proportion(values: Callable[[Any], FloatArray], among: Callable[[Any], FloatArray] | None = None) -> SumStatistic[Any]:
     """Return the mean of zeros and ones as a statistic; the arguments are those of `mean`."""
     return SumStatistic(_summands(values, among), _ratio, "proportion", 0.0, 1.0, among)
+
+
+def always(members: BoolArray) -> Callable[[Any], FloatArray]:
+    """Return a function that says of any n questions that the same ones count, for `among` of `mean`.
+
+    Args:
+        members: Whether a question counts, shape (n,).
+    """
+    return lambda questions: members.astype(float)
 
 
 def _summands(values: Callable[[Any], FloatArray], among: Callable[[Any], FloatArray] | None) -> Callable[[Any], FloatArray]:

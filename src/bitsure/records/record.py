@@ -113,6 +113,8 @@ def place_of(document: object) -> tuple[int, float] | tuple[None, None]:
     """
     fields = cast("dict[str, object]", document) if isinstance(document, dict) else {}
     length, depth = fields.get("length"), fields.get("depth")
+    if bool in (type(length), type(depth)):
+        return None, None
     if isinstance(length, int) and isinstance(depth, int | float) and 0 <= depth <= 1:
         return length, float(depth)
     return None, None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bitsure.metrics.retrieval_metrics import Place, place_in_name
-from bitsure.report.tables import interval, number
+from bitsure.report.tables import number
 from bitsure.results import Comparison, Difference, Measurement, MetricsByTask
 
 
@@ -66,7 +66,7 @@ def _change(changes: Mapping[Place, Difference]) -> str:
     ]
     return (
         f"accuracy in texts of {', of '.join(ends)}; the lowest change is at {where(place)}: "
-        f"{number(worst.value, True)} {interval(worst, True)}."
+        f"{number(worst.value, True)}. Of {len(changes)} places the lowest is partly low by chance."
     )
 
 
@@ -74,7 +74,8 @@ def _alone(accuracy: Mapping[Place, Measurement]) -> str:
     place, worst = min(accuracy.items(), key=lambda item: item[1].value or 0.0)
     ends = [f"{length} words {_short(_mean(accuracy, length, 'value'))}" for length in _ends(accuracy)]
     return (
-        f"accuracy in texts of {', of '.join(ends)}; the lowest is at {where(place)}: {number(worst.value)} {interval(worst)}."
+        f"accuracy in texts of {', of '.join(ends)}; the lowest is at {where(place)}: {number(worst.value)}. "
+        f"Of {len(accuracy)} places the lowest is partly low by chance."
     )
 
 

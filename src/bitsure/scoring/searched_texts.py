@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from bitsure.base.errors import UserError
+from bitsure.config.derived_tasks import original_task
 from bitsure.config.schema import TaskSettings
 from bitsure.models.facts import context_length
 from bitsure.records.record import place_of
@@ -14,6 +15,7 @@ from bitsure.tasks.few_shots import repeatable_draws
 from bitsure.tasks.harness_tasks import LoadedTasks, asked
 from bitsure.tasks.kinds import kind_of
 from bitsure.tasks.protocols import HarnessTask
+from bitsure.tasks.retrieval_tasks import KINDS
 
 if TYPE_CHECKING:
     from bitsure.models.locate import Source
@@ -39,9 +41,10 @@ def check_searched_texts(loaded: Mapping[str, LoadedTasks], settings: TaskSettin
     for name, text in longest.items():
         tokens = len(tokenizer(text)["input_ids"])
         if tokens > context + 1:  # nothing follows on the last token
+            shorter = "Give task.retrieval.lengths that fit" if original_task(name) in KINDS else "Ask for shorter texts"
             raise UserError(
                 f"task.names: {name}: a question of {len(text.split()):,} words has {tokens:,} tokens, and this model's "
-                f"context {context:,}, so that what is to be found would be cut off. Give task.retrieval.lengths that fit, "
+                f"context {context:,}, so that what is to be found would be cut off. {shorter}, "
                 "fewer examples (task.num_fewshot), or a model with a longer context."
             )
 

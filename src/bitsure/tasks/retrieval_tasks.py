@@ -1,8 +1,8 @@
 """Tasks of finding an answer in a long text, made on the spot: lines of keys and values, pass keys, many documents.
 
 A text consists of units: lines, sentences or documents. The unit that answers stands at `depth` of them, and the choices are
-values that stand in the same text, so that only finding the right place tells them apart. Each question is drawn by itself,
-from the seed, its task, length, depth and number: it is the same whatever else is asked, and the same for every model.
+values that stand in the same text once each, so that only finding the right place tells them apart. Each question is drawn by
+itself, from the seed, its task, length, depth and number: it is the same whatever else is asked, and the same for every model.
 
 References: Liu et al. 2024 (Lost in the Middle: key–value pairs, many documents); Mohtashami & Jaggi 2023 (the pass key and its
 filler); Hsieh et al. 2024 (RULER: several needles of one kind).
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from bitsure.config.retrieval_settings import RetrievalSettings
 from bitsure.tasks.protocols import Document
 
-VERSION = 1  # one more whenever our code would make other questions from the same settings
+VERSION = 2  # one more whenever our code would make other questions from the same settings
 CHOICES = 4
 SHORT_KEYS = 9_000  # words of a text from which on pairs need longer keys to be different
 ADJECTIVES = (
@@ -37,7 +37,7 @@ NOUNS = (
 VALUES = (
     "apple bacon beans bread butter cheese chocolate coal coffee copper corn cotton cream eggs fish flour fruit fur "
     "garlic glass gold grain grapes honey ice iron jam leather lemon lime marble meat milk nuts oil olives onion "
-    "oranges paper pepper plastic potatoes rice rubber salt sand silk silver soap soup steel sugar tea tobacco "
+    "oranges paper pepper plastic potatoes rice rubber salt sand silk soap soup steel sugar tea tobacco "
     "tomatoes vinegar water wax wheat wine wood wool"
 )
 FILLER = ("The grass is green.", "The sky is blue.", "The sun is yellow.", "Here we go.", "There and back again.")
@@ -59,7 +59,7 @@ class Haystack(NamedTuple):
     text: str
     answer: str
     others: list[str]
-    """Values of other units, all different from the answer."""
+    """The wrong choices: values of three other units. Like the answer, each stands in the text once."""
     question: str
     """The question, up to where the answer belongs."""
 
@@ -68,13 +68,13 @@ def pairs(rng: random.Random, length: int, depth: float) -> Haystack:
     """Return lines of keys and values, of which one is asked for."""
     adjectives = 1 if length < SHORT_KEYS else 2
     n = max(CHOICES, length // (adjectives + 2))  # a line has a key of an adjective or two and a noun, and a value
-    values = _values(rng, n, round(depth * (n - 1)))
+    asked = round(depth * (n - 1))
+    values, wrong = _values(rng, n, asked)
     words = [*[ADJECTIVES.split()] * adjectives, NOUNS.split()]
     keys = [_key(number, words) for number in rng.sample(range(prod(map(len, words))), n)]
-    asked = keys[round(depth * (n - 1))]
     lines = [f"{key}: {value}" for key, value in zip(keys, values, strict=True)]
     text = "Each line has a name and its word.\n\n" + "\n".join(lines)
-    return _haystack(text, values, round(depth * (n - 1)), f"What is the word of {asked}? The word of {asked} is")
+    return Haystack(text, values[asked], wrong, f"What is the word of {keys[asked]}? The word of {keys[asked]} is")
 
 
 def _key(number: int, words: list[list[str]]) -> str:
@@ -105,26 +105,26 @@ def documents(rng: random.Random, length: int, depth: float) -> Haystack:
     """Return numbered documents about towns, of which one says what is asked."""
     n = max(CHOICES, length // 25)
     asked = round(depth * (n - 1))
-    values, towns = _values(rng, n, asked), _towns(rng, n)
+    (values, wrong), towns = _values(rng, n, asked), _towns(rng, n)
     units = [
         f"Document {i + 1} (Title: {town}) {town} lies {rng.choice(PLACES)}. It has {rng.randint(2, 99)} thousand people, "
         f"and its market is held on {rng.choice(DAYS)}. {town} is known for its {value}."
         for i, (town, value) in enumerate(zip(towns, values, strict=True))
     ]
     text = "Answer the question by these documents.\n\n" + "\n".join(units)
-    return _haystack(text, values, asked, f"What is {towns[asked]} known for? {towns[asked]} is known for its")
+    return Haystack(text, values[asked], wrong, f"What is {towns[asked]} known for? {towns[asked]} is known for its")
 
 
-def _values(rng: random.Random, n: int, asked: int) -> list[str]:
-    """Return the values of n units, at least CHOICES different ones, of which the asked one's stands there once."""
-    answer, *rest = rng.sample(VALUES.split(), len(VALUES.split()))
-    values = rest[: CHOICES - 1] + rng.choices(rest, k=n - CHOICES)
+def _values(rng: random.Random, n: int, asked: int) -> tuple[list[str], list[str]]:
+    """Return the values of n units, the asked one's among them, and the wrong choices.
+
+    All choices stand there once: how often a value stands in a text says nothing about which is right.
+    """
+    answer, *others = rng.sample(VALUES.split(), len(VALUES.split()))
+    wrong, repeated = others[: CHOICES - 1], others[CHOICES - 1 :]
+    values = wrong + rng.choices(repeated, k=n - CHOICES)
     rng.shuffle(values)
-    return [*values[:asked], answer, *values[asked:]]
-
-
-def _haystack(text: str, values: list[str], asked: int, question: str) -> Haystack:
-    return Haystack(text, values[asked], sorted({*values} - {values[asked]}), question)
+    return [*values[:asked], answer, *values[asked:]], wrong
 
 
 def _towns(rng: random.Random, n: int) -> list[str]:
@@ -155,7 +155,7 @@ def retrieval_documents(name: str, settings: RetrievalSettings, seed: int) -> li
     for number, length, depth in product(range(settings.questions), settings.lengths, settings.depths):
         rng = random.Random(f"{seed} {name} {length} {depth:g} {number}")
         haystack = KINDS[name](rng, length, depth)
-        choices = [haystack.answer, *rng.sample(haystack.others, CHOICES - 1)]
+        choices = [haystack.answer, *haystack.others]
         rng.shuffle(choices)
         label = choices.index(haystack.answer)
         questions.append({**haystack._asdict(), "choices": choices, "label": label, "length": length, "depth": depth})
