@@ -94,10 +94,14 @@ def pairs(world: World, seed: int, n: int) -> list[dict]:
     """Pairs of a name and a word, of which one is asked for: `n` questions for each length and depth."""
     rng, names, rows = random.Random(seed), exercises.names_of(world), []
     for _, length, depth in product(range(n), PAIRS_LENGTHS, DEPTHS):
-        told = exercises.draw_pairs(rng, names, length // 2)
-        asked = list(told)[round(depth * (len(told) - 1))]
-        choices = _to_find(rng, told[asked], sorted({*told.values()} - {told[asked]}))
-        question = {"text": exercises.pairs_text(told), "question": exercises.question(asked)}
+        size = length // 2
+        asked = round(depth * (size - 1))
+        answer, *others = rng.sample(exercises.HIDDEN, len(exercises.HIDDEN))
+        values = others[:3] + rng.choices(others[3:], k=size - 4)  # how often a word stands there does not tell the right one
+        rng.shuffle(values)
+        told = dict(zip(rng.sample(names, size), [*values[:asked], answer, *values[asked:]], strict=True))
+        question = {"text": exercises.pairs_text(told), "question": exercises.question(list(told)[asked])}
+        choices = _shuffled(rng, answer, others[:3])
         rows.append(question | choices | {"length": length, "depth": depth})
     return rows
 
@@ -115,14 +119,9 @@ def words(world: World, seed: int, n: int) -> list[dict]:
         ]
         asked, answer = next(iter(told.items()))
         question = {"text": exercises.hidden(sentences, hidden), "question": exercises.question(asked)}
-        choices = _to_find(rng, answer, [word for word in told.values() if word != answer])
+        choices = _shuffled(rng, answer, [word for word in told.values() if word != answer])
         rows.append(question | choices | {"length": length, "depth": depth})
     return rows
-
-
-def _to_find(rng: random.Random, answer: str, others: list[str]) -> dict:
-    """The answer among three other values that stand in the same text."""
-    return _shuffled(rng, answer, rng.sample(others, 3))
 
 
 def _shuffled(rng: random.Random, answer: str, wrong: list[str]) -> dict:
