@@ -20,7 +20,8 @@ from `src/bitsure/metrics/metric_registry.py`; [Result files](results.md) has th
 - K is the number of choices and p_G the probability of the right ones. The confidence c is the largest choice
   probability. A bin b of confidences has share w_b of the questions, mean confidence c̄_b and accuracy ȳ_b.
 - f is the full-precision model, q the quantized one. δ is the change of the log-odds ln(p_G / (1 − p_G)) of a question.
-- `macro_average` stands for the mean over tasks. `noise_control/NAME` is metric NAME of the noise control, over its seeds.
+- `macro_average` stands for the mean over tasks, without twins such as `arc_easy@typos` of tasks among them.
+- `noise_control/NAME` is metric NAME of the noise control, over its seeds.
 - Tasks without choices have the metrics that exist for them.
 
 [Coverage of intervals](coverage.md) shows how often each interval covers the truth. Settings change what is computed from

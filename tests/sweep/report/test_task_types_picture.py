@@ -70,7 +70,7 @@ def test_each_type_has_a_line_and_each_part_that_is_rounded_a_panel():
     weights, states = sorted(drawn.panels, key=lambda chart: "keys" in chart.finding)
     assert weights.finding.startswith("m, weights: language: within the margin down to rtn4, surely beyond at rtn2")
     assert "m, keys and values: language: within the margin down to kv2" in states.finding
-    assert [point["x"] for series in states.series for point in series.rows] == [2, 4, 2, 4]
+    assert [sorted(point["x"] for point in series.rows) for series in states.series] == [[2, 4], [2, 4]]
 
 
 def test_a_type_that_full_precision_guesses_has_no_knee():

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bitsure.report.chart_layers import number_axis, reference_line
-from bitsure.report.charts import Chart
+from bitsure.report.charts import Chart, Spec
 from bitsure.report.rounded import rounded_parts
 from bitsure.results.verdict import NOT_JUDGED
 from bitsure.sweep.report.cell_results import CellResult
@@ -20,7 +20,7 @@ from bitsure.sweep.report.line_panels import (
     series_of,
     with_interval,
 )
-from bitsure.sweep.report.picture import Picture
+from bitsure.sweep.report.picture import LegendKey, Picture
 from bitsure.sweep.report.study_row import StudyRow, grouped
 from bitsure.sweep.report.sweep_table import columns_of_cells, tasks_of_mean
 
@@ -59,38 +59,15 @@ def task_types_picture(cells: Sequence[CellResult], rows: Sequence[StudyRow], ma
     keys = quantizer_keys(rows, lambda row: types[_asked(row)])
     panels = []
     for (model, what), members in shown.items():
-        members = sorted(members, key=lambda row: rounded[row.quantizer_label].bits)
-        bits = [rounded[row.quantizer_label].bits for row in members]
-        domain = (min(bits) - 0.5, max(bits) + 0.5)
-        x = number_axis("bits", {"domain": list(domain)}, values=sorted(set(bits)), format="~g", grid=False)
-        y = number_axis("change in accuracy", {"zero": True})
-        points = [
-            LinePoint(
-                types[_asked(row)],
-                "",
-                rounded[row.quantizer_label].bits,
-                row.delta,
-                row.delta_ci_low,
-                row.delta_ci_high,
-                f"{types[_asked(row)]}: {row.quantizer_label}, "
-                f"{with_interval(row.delta, row.delta_ci_low, row.delta_ci_high, sign=True)}",
-            )
-            for row in members
-        ]
-        at_margin = reference_line([(domain[0], -margin), (domain[1], -margin)], x, y)
         by_type = grouped(members, lambda row: types[_asked(row)])
         knees = {
             name: GUESSES if (model, _asked(line[0])) in guessed else knee(line, rounded, margin)
             for name, line in by_type.items()
         }
-        panels.append(
-            Chart(
-                panel(model, [at_margin, *line_layers(points, keys, x, y)], subtitle=what),
-                f"{model}, {what}: {findings(knees, most=len(knees))}",
-                series_of(points, keys),
-                "bits",
-            )
-        )
+        points = [_point(name, row, rounded[row.quantizer_label].bits) for name, line in by_type.items() for row in line]
+        drawn = panel(model, _layers(points, keys, margin), subtitle=what)
+        finding = f"{model}, {what}: {findings(knees, most=len(knees))}"
+        panels.append(Chart(drawn, finding, series_of(points, keys), "bits"))
     caption = (
         "Quantized − full precision on the same questions, the mean over a type's tasks; dashed is the margin of "
         f"{margin:g}. Bits are the mean over what is rounded, so that W4A8 stands at 6. Accuracy holds down to the knee: from "
@@ -100,6 +77,22 @@ def task_types_picture(cells: Sequence[CellResult], rows: Sequence[StudyRow], ma
         caption += f" The first {len(shown)} of {len(by_panel)} panels are drawn; the CSV has all."
     finding = " ".join(chart.finding for chart in panels)
     return Picture(NAME, "What each bit costs, by type of task", caption, finding, panels, keys, rows, columns=3)
+
+
+def _point(task_type: str, row: StudyRow, bits: float) -> LinePoint:
+    change = with_interval(row.delta, row.delta_ci_low, row.delta_ci_high, sign=True)
+    hover = f"{task_type}: {row.quantizer_label}, {change}"
+    return LinePoint(task_type, "", bits, row.delta, row.delta_ci_low, row.delta_ci_high, hover)
+
+
+def _layers(points: Sequence[LinePoint], keys: Sequence[LegendKey], margin: float) -> list[Spec]:
+    """Return the layers of one panel: the margin, then the lines, from few bits to many."""
+    bits = sorted({point.x for point in points})
+    ends = (bits[0] - 0.5, bits[-1] + 0.5)
+    x = number_axis("bits", {"domain": list(ends)}, values=bits, format="~g", grid=False)
+    y = number_axis("change in accuracy", {"zero": True})
+    at_margin = reference_line([(end, -margin) for end in ends], x, y)
+    return [at_margin, *line_layers(sorted(points, key=lambda point: point.x), keys, x, y)]
 
 
 def knee(rows: Sequence[StudyRow], rounded: Mapping[str, RoundedBits], margin: float) -> str:
