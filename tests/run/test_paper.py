@@ -21,6 +21,7 @@ from bitsure.sweep.report.cell_results import FULL_PRECISION
 from bitsure.sweep.report.sweep_page import PAPER
 from bitsure.sweep.report.sweep_statistics import STUDY
 from tests.builders.marks import SHARED, needs_gptqmodel, needs_shared
+from tests.builders.stopped_runs import MOST
 
 TASKS = yaml.safe_load((CONF / "task" / "paper.yaml").read_text())["names"]
 SWEEP = ["--config-dir", str(PROJECT / "sweeps"), "--config-name", "paper", "-m", "hydra.sweep.dir=sweep"]
@@ -30,7 +31,7 @@ STORY = {f"input_sentence_{i}": f"Ann went to the sea for the {i}. time." for i 
 def run(folder: Path, *arguments: str, fails: bool = False) -> str:
     env = os.environ | {"BITSURE_STORE": str(folder / "store")}
     command = [sys.executable, str(PROJECT / "main.py"), *arguments]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=580)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=2 * MOST)
     assert (done.returncode != 0) == fails, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout + done.stderr
 

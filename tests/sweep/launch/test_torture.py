@@ -42,6 +42,7 @@ SWEEP = [
 ]
 HOLDS_A_LOCK = """
 import sys, time, filelock
+from tests.builders.stopped_runs import MOST
 lock = filelock.FileLock(sys.argv[1])
 lock.acquire()
 print("held", flush=True)
@@ -75,7 +76,7 @@ def sweep(folder: Path, arguments: list[str]) -> subprocess.Popen:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    assert sweep(folder, []).wait(timeout=400) == 0, (folder / "out.log").read_text()
+    assert sweep(folder, []).wait(timeout=2 * MOST) == 0, (folder / "out.log").read_text()
     return folder
 
 
@@ -184,7 +185,7 @@ def test_a_tortured_sweep_ends_with_the_same_bits(undisturbed, tmp_path, argumen
         time.sleep(8)
         assert process.poll() is None
         owner.kill()  # as the kernel does when it is out of memory
-        code = process.wait(timeout=400)
+        code = process.wait(timeout=2 * MOST)
     finally:
         owner.kill()
         owner.communicate()
@@ -208,7 +209,7 @@ def test_a_tortured_sweep_ends_with_the_same_bits(undisturbed, tmp_path, argumen
         cut_short |= {*store.path("weights", weights).glob("*.safetensors"), store.path("records", full) / "records.parquet"}
     for file in cut_short:
         os.truncate(file, file.stat().st_size // 2)
-    assert sweep(tmp_path, arguments).wait(timeout=400) == 0, (tmp_path / "out.log").read_text()
+    assert sweep(tmp_path, arguments).wait(timeout=2 * MOST) == 0, (tmp_path / "out.log").read_text()
     logs = {int(path.parent.name.split("-")[0]): path.read_text() for path in tmp_path.glob("sweep/*/main.log")}
     for file in cut_short:
         assert not file.is_relative_to(store.root) or any(f"{file.parent} is damaged" in log for log in logs.values()), file
@@ -217,5 +218,5 @@ def test_a_tortured_sweep_ends_with_the_same_bits(undisturbed, tmp_path, argumen
     assert stored(tmp_path) == stored(undisturbed)
     assert table(tmp_path) == table(undisturbed)
     begun = {path: path.read_bytes() for path in tmp_path.glob("sweep/*/status.json")}
-    assert sweep(tmp_path, arguments).wait(timeout=400) == 0
+    assert sweep(tmp_path, arguments).wait(timeout=2 * MOST) == 0
     assert len(begun) == CELLS and all(path.read_bytes() == before for path, before in begun.items())  # nothing to do
