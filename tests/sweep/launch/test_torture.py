@@ -25,6 +25,7 @@ from bitsure.records.parquet import read_records
 from bitsure.results.costs import WorkCosts
 from bitsure.run.directory import read_status
 from bitsure.sweep.launch.callback import is_installed
+from tests.builders.stopped_runs import MOST
 
 pytestmark = pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux's limits on another process")
 
@@ -42,7 +43,6 @@ SWEEP = [
 ]
 HOLDS_A_LOCK = """
 import sys, time, filelock
-from tests.builders.stopped_runs import MOST
 lock = filelock.FileLock(sys.argv[1])
 lock.acquire()
 print("held", flush=True)
