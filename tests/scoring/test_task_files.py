@@ -48,11 +48,11 @@ class Place:
         task = TaskSettings(name="own", names=["asked"], include_path=str(self.tasks), trust=True)
         questions = locate_questions(task, str(self.mirror))
         files = TaskFiles(questions, Store(self.root / "store"))
-        before = questions.key("asked", files.contents("asked"))
+        before = questions.key("asked", files.contents("asked"), False)
         loaded = load_tasks(task, ["asked"], str(self.mirror))["asked"]
-        files.record("asked", loaded.places)
+        files.record("asked", loaded.places, False)
         asked = [loaded.tasks["asked"].doc_to_text(doc) for doc in loaded.tasks["asked"].eval_docs]
-        return before, questions.key("asked", files.contents("asked")), asked
+        return before, questions.key("asked", files.contents("asked"), False), asked
 
 
 def absolute_path(place: Place) -> Callable[[], object]:
@@ -255,7 +255,7 @@ def test_a_file_that_another_directorys_run_read_stands_where_this_run_reads_it(
     place.task(f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: {data}}}}}")
     questions = locate_questions(TaskSettings(name="own", names=["asked"], include_path=str(place.tasks)), None)
     files = TaskFiles(questions, Store(tmp_path / "store"))
-    files.record("asked", [str(data)])
+    files.record("asked", [str(data)], False)
     assert files.place_of(hash_file(data), str(tmp_path / "elsewhere.jsonl")) == str(data)
     assert files.place_of(hash_file(data), str(data)) == str(data)
     assert files.place_of("of no file", str(tmp_path / "elsewhere.jsonl")) == str(tmp_path / "elsewhere.jsonl")

@@ -126,6 +126,18 @@ def check(prepared: PreparedRun, memo: Memo) -> None:
 
 
 def load_tasks(prepared: PreparedRun, memo: Memo) -> None:
-    """Load the tasks that the store has no records of. Raises UserError for tasks that cannot be scored."""
+    """Load the tasks that the store has no records of.
+
+    Raises:
+        UserError: If a task cannot be scored, or a setting is for written answers and no task has any.
+    """
     prepared.scorer.load_missing(prepared.full_precision, memo)
     prepared.scorer.load_missing(prepared.scored, memo)
+    task, text = prepared.scorer.questions.task, prepared.text
+    given = {f"task.samples={task.samples}": task.samples > 0, "task.p_true=true": task.p_true}
+    given |= {f"text={OF_ANSWERS}": text is not None and text.text.needs_answers}
+    if (unused := [setting for setting, is_given in given.items() if is_given]) and not prepared.scorer.has_written_answers:
+        raise UserError(
+            f"{unused[0]}: of the tasks {', '.join(task.names)} none has answers that the model writes. Leave it out, or name "
+            "such a task, as gsm8k is."
+        )

@@ -40,21 +40,22 @@ class QuestionSource:
         """How the questions are put; None is the task's, or the tokenizer's, own way."""
         return {name: getattr(self.task, name) for name in PROMPT_SETTINGS}
 
-    def key(self, name: str, files: object) -> dict[str, object]:
+    def key(self, name: str, files: object, has_written_answers: bool) -> dict[str, object]:
         """Return what identifies the questions of a task, and their prompts, in the key of their records.
 
         Args:
             name: The task's name.
             files: What the files hold that the task read, as JSON; None if that is not known yet.
+            has_written_answers: Whether the model writes its answers, of which more can be asked.
         """
         key = {"data": hash_json([self.own_tasks or hash_files([]), files]), **self.prompt_settings}
         if self.task.num_fewshot != 0:
             key["few_shots"] = {"version": FEW_SHOTS, "exclude_question": self.task.exclude_question}
         if derivation_of(name):
             key["derived"] = DERIVED
-        if self.task.samples:
+        if self.task.samples and has_written_answers:
             key["samples"] = self.task.samples
-        if self.task.p_true:
+        if self.task.p_true and has_written_answers:
             key["p_true"] = TRUTH_QUESTION
         if original_task(name) in retrieval_tasks.KINDS:
             key["retrieval"] = {"version": retrieval_tasks.VERSION, **asdict(self.task.retrieval)}

@@ -103,7 +103,12 @@ class Scorer:
 
     def questions_key(self, name: str) -> dict[str, object]:
         """Return what identifies a task's questions and their prompts, as far as its data was read before."""
-        return self.questions.key(name, self._files.contents(name))
+        return self.questions.key(name, self._files.contents(name), self._files.has_written_answers(name))
+
+    @property
+    def has_written_answers(self) -> bool:
+        """Whether the model writes the answers of any task; also true where that is not known, as before tasks are loaded."""
+        return any(self._files.has_written_answers(name) for name in self.questions.task.names)
 
     def score(self, model: ScoredModel, checkpoint: Callable[[], Path] | None, label: str) -> pa.Table:
         """Return the records of all questions, in the order of the tasks; new ones are kept in the store, task by task.
@@ -218,7 +223,7 @@ class Scorer:
 
                 for name in missing:
                     self._loaded |= memo(harness_tasks.load_tasks, self.questions.task, [name], self.questions.hub_mirror)
-                    self._files.record(name, self._loaded[name].places)
+                    self._files.record(name, self._loaded[name].places, self._loaded[name].has_written_answers)
             _check_unique([task for loaded in self._loaded.values() for task in loaded.tasks])
 
     def _score_tasks(self, names: Sequence[str], model: ScoredModel, checkpoint: Path | None, label: str) -> None:

@@ -13,7 +13,7 @@ from bitsure.base.store import Store
 from bitsure.scoring.question_source import QuestionSource
 
 KIND = "task_files"  # of the store's entries
-LIST = "places.json"
+LIST, WRITTEN = "places.json", "written.json"
 
 Contents = list[tuple[str, str | None]]
 """Each file's name and SHA-256, which is None for a file or folder that is not there."""
@@ -30,6 +30,7 @@ class TaskFiles:
     def __init__(self, questions: QuestionSource, store: Store) -> None:
         self._questions, self._store = questions, store
         self._contents: dict[str, Contents | None] = {}  # a run goes by what it read first
+        self._writes: dict[str, bool] = {}
         self._places: dict[str, list[str]] = {}  # SHA-256 → the files of it, by their paths and where links lead
 
     def contents(self, name: str) -> Contents | None:
@@ -39,16 +40,28 @@ class TaskFiles:
             self._contents[name] = self._read(json.loads((entry / LIST).read_text(encoding="utf-8"))) if entry else None
         return self._contents[name]
 
-    def record(self, name: str, places: Sequence[str]) -> None:
-        """Keep which files, folders and patterns a task read, now that it is loaded."""
+    def has_written_answers(self, name: str) -> bool:
+        """Return whether a model writes the answers of a task; also true where that is not known yet."""
+        if name not in self._writes:
+            entry = self._store.find(KIND, self._made_from(name), to_read=True)
+            kept = entry is not None and (entry / WRITTEN).is_file()
+            self._writes[name] = json.loads((entry / WRITTEN).read_text(encoding="utf-8")) if entry and kept else True
+        return self._writes[name]
+
+    def record(self, name: str, places: Sequence[str], has_written_answers: bool) -> None:
+        """Keep which files, folders and patterns a task read, now that it is loaded, and whether its answers are written."""
         made_from = self._made_from(name)
+        contents = {LIST: json.dumps(list(places), indent=1), WRITTEN: json.dumps(has_written_answers)}
         with self._store.lock(KIND, made_from):
             entry = self._store.find(KIND, made_from, to_read=True)
-            if entry is None or json.loads((entry / LIST).read_text(encoding="utf-8")) != list(places):
+            files = [] if entry is None else [entry / file for file in contents]
+            kept = [file.read_text(encoding="utf-8") for file in files if file.is_file()]
+            if kept != list(contents.values()):
                 self._store.remove(KIND, made_from)
                 with self._store.create(KIND, made_from) as unfinished:
-                    write_text(unfinished / LIST, json.dumps(list(places), indent=1))
-        self._contents[name] = self._read(places)
+                    for file, content in contents.items():
+                        write_text(unfinished / file, content)
+        self._contents[name], self._writes[name] = self._read(places), has_written_answers
 
     def place_of(self, content: str, recorded: str) -> str:
         """Return where a file of a SHA-256 is that a task of this run reads; where it was when it was recorded, if none is."""

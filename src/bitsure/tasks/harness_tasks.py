@@ -20,7 +20,7 @@ from bitsure.results.measurement import MACRO
 from bitsure.tasks.data_files import LOADING_ERRORS, READING_ERRORS, changed_data, load_error, missing_column
 from bitsure.tasks.derivation import check_derivable, derive
 from bitsure.tasks.few_shots import prepare_few_shots, repeatable_draws
-from bitsure.tasks.kinds import KINDS, kind_of
+from bitsure.tasks.kinds import KINDS, FreeText, kind_of
 from bitsure.tasks.prompt_files import check_prompts
 from bitsure.tasks.protocols import Document, HarnessTask
 from bitsure.tasks.retrieval_tasks import KINDS as RETRIEVAL
@@ -42,6 +42,11 @@ class LoadedTasks:
     """Repository → where its files came from; under `files`, files of this machine that no repository holds."""
     places: tuple[str, ...] = ()
     """The files, folders and patterns of this machine that were read, apart from the harness and the hub's cache."""
+
+    @property
+    def has_written_answers(self) -> bool:
+        """Whether the model writes the answers of one of the tasks."""
+        return any(FreeText.output_type == task.OUTPUT_TYPE for task in self.tasks.values())
 
     def count_requests(self, settings: TaskSettings) -> int:
         """Return how many choices, continuations and texts are scored."""

@@ -74,7 +74,9 @@ def test_without_a_task_there_is_nothing_that_it_could_have_written(tmp_path):
     assert "task=none text=written: there is no task to score" in error
 
 
-def test_tasks_with_choices_alone_have_no_answers_that_are_written(tmp_path):
-    settings = ["model=pocket-300k", "task.names=[pocket_weather]", "task.limit=4", "text=written", "tracking.mode=disabled"]
-    with pytest.raises(UserError, match="text=written: none of the tasks pocket_weather has answers that are written"):
+@pytest.mark.parametrize("setting", ["text=written", "task.samples=3", "task.p_true=true"])
+def test_what_is_for_written_answers_is_refused_before_anything_is_scored_if_no_task_has_any(setting, tmp_path):
+    settings = ["model=pocket-300k", "task.names=[pocket_weather]", "task.limit=4", setting, "tracking.mode=disabled"]
+    with pytest.raises(UserError, match=f"{setting}: of the tasks pocket_weather none has answers that the model writes"):
         pipeline.run(composed(*settings, f"paths.store={tmp_path / 'store'}"), tmp_path / "run")
+    assert not (tmp_path / "store" / "records").exists()
