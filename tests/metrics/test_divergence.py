@@ -15,7 +15,7 @@ from bitsure.metrics.divergence import AnswerDivergence, TokensAtRisk, token_div
 from bitsure.metrics.fidelity import TokenPairs
 from bitsure.metrics.next_token import ScoredTokens
 from bitsure.records.answer_units import answer_units
-from bitsure.report.divergence_section import divergence_sentences
+from bitsure.report.divergence_section import divergence_lines, divergence_sentences
 from tests.builders.settings import MARGINS, METRIC
 from tests.builders.written import written
 
@@ -30,7 +30,7 @@ def parts(full, quantized, **changes) -> AnswerDivergence:
         quantized=[np.array(tokens) for tokens in quantized],
         margins=[0.1 * (np.arange(len(tokens)) + 1) for tokens in full],
         logprobs=tuple([np.full(len(tokens), np.log(p)) for tokens in side] for side, p in ((full, 0.5), (quantized, 0.25))),
-        **{"same_text": same, "same_answer": same} | changes,
+        **{"same_text": same, "same_answer": same, "nothing": 0 * same} | changes,
     )
 
 
@@ -78,6 +78,15 @@ def test_every_answer_is_the_same_or_in_other_words_or_another_one():
     assert values["divergence/per_token"].n == 80 and values["divergence/position"].n == 0
 
 
+def test_two_answers_in_which_the_harness_finds_nothing_are_not_the_same_answer():
+    before, after = (answer_units(written(["[invalid]"] * 40, [False] * 40, [[-p]] * 40)) for p in (0.1, 0.2))
+    after = after.set_column(after.schema.get_field_index("answer"), "answer", [["other"] * 40])
+    values = compare(before, after, SETTINGS)
+    assert values["free"]["divergence/other_wording"].value == 0 and values["free"]["divergence/nothing_judged"].value == 1
+    [line] = divergence_lines(values)
+    assert "and in 100.0%" in line and "finds nothing to judge" in line
+
+
 def test_fidelity_along_an_answer_is_by_places_that_double():
     n = 20
     tokens = ScoredTokens(np.full(n, -1.0), np.zeros(n), np.full(n, 0.5), np.ones(n))
@@ -95,14 +104,14 @@ def test_a_text_that_full_precision_wrote_is_not_judged():
     assert verdict.tasks["text/free/written"].verdict == "not judged" and verdict.verdict == "inferior"
 
 
-def test_models_whose_tokenizers_cut_prompts_otherwise_are_compared_by_their_texts():
+def test_models_with_other_vocabularies_are_compared_by_their_texts():
     before, after = (written([text] * 40, [True] * 40, [[-0.1]] * 40) for text in ("4", "four"))
-    longer = pa.array([9] * 40, pa.int32())
-    other = after.set_column(after.schema.get_field_index("prompt_tokens"), "prompt_tokens", longer)
+    other = after.set_column(after.schema.get_field_index("tokenizer"), "tokenizer", pa.array(["other"] * 40))
     values = compare(answer_units(before), answer_units(other), SETTINGS)
     assert {name for name in values["free"] if name.startswith("divergence/")} == {
         "divergence/identical",
         "divergence/other_wording",
+        "divergence/nothing_judged",
     }
     [line] = divergence_sentences(values)
     assert line.startswith("free: of 40 answers 0.0% [0.0%, 8.8%] are word for word full precision's") and line.endswith(

@@ -12,7 +12,7 @@ from tests.builders.written import written
 RNG = np.random.default_rng(0)
 N = 40
 LOGPROBS = [(-RNG.exponential(0.6, RNG.integers(1, 12))).tolist() for _ in range(N)]
-DRAWN = [RNG.choice(["4", "5", "[invalid]", "6"], 7).tolist() for _ in range(N)]
+DRAWN = [RNG.choice(["4", "5", "7", "6"], 7).tolist() for _ in range(N)]
 ANSWERS = written(["4"] * N, [True] * N, LOGPROBS, drawn=DRAWN).slice(0, N).to_pydict()
 
 

@@ -79,6 +79,13 @@ def test_long_answers_are_ranked_although_their_probabilities_are_all_near_zero(
     assert measure(records, replace(SETTINGS, answer_confidence="sequence_probability"))["free"]["auroc"].value == 1.0
 
 
+def test_answers_in_which_the_harness_finds_nothing_agree_with_none():
+    drawn = [["[invalid]", "[invalid]", "4", "4"], ["4", "4", "4", "[invalid]"]]
+    table = written(["[invalid]", "4"], [False, True], [[-0.1], [-0.2]], drawn=drawn)
+    assert table["self_consistency"].to_pylist()[:2] == [0.0, 0.75]
+    assert table["semantic_entropy"].to_pylist()[:2] == pytest.approx([entropy([0.25, 0.25, 0.5]), entropy([0.75, 0.25])])
+
+
 def test_a_confidence_that_was_not_asked_for_is_refused():
     message = "answer_confidence=p_true: the answers of task free do not have it, but token_probability, sequence_probability"
     with pytest.raises(UserError, match=message):

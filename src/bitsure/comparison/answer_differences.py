@@ -57,7 +57,7 @@ def compare_answers(
 def _divergence(before: pa.Table, after: pa.Table, resampling: Resampling, settings: MetricSettings) -> dict[str, Difference]:
     """Return where the two models' answers part; tokens are resampled with the answers that they are of.
 
-    Of models whose tokenizers cut the same prompts otherwise, texts alone are compared.
+    Of models with other vocabularies texts alone are compared.
     """
     pairs, level = answer_divergence(before, after), settings.confidence_level
     other_tokens = have_other_tokens(before, after)

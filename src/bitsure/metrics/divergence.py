@@ -20,11 +20,12 @@ from bitsure.metrics.bins import Bins
 from bitsure.metrics.ranking import Auroc
 from bitsure.metrics.statistic import Statistic, SumStatistic, mean, proportion
 from bitsure.metrics.ties import with_ties
+from bitsure.records.answer_confidences import NOTHING
 from bitsure.records.record import flat_column
 from bitsure.records.text_units import token_column
 
 DIVERGENCE = "divergence/"
-IDENTICAL, OTHER_WORDING = f"{DIVERGENCE}identical", f"{DIVERGENCE}other_wording"
+IDENTICAL, OTHER_WORDING, NOTHING_JUDGED = (f"{DIVERGENCE}{name}" for name in ("identical", "other_wording", "nothing_judged"))
 POSITION, MARGIN = f"{DIVERGENCE}position", f"{DIVERGENCE}margin"
 FULL_PROBABILITY, QUANTIZED_PROBABILITY = f"{DIVERGENCE}full_probability", f"{DIVERGENCE}quantized_probability"
 PER_TOKEN, AUROC = f"{DIVERGENCE}per_token", f"{DIVERGENCE}auroc"
@@ -71,6 +72,7 @@ class AnswerDivergence:
         logprobs: The log-probabilities that the two give to their own tokens, nats.
         same_text: 1.0 where the texts are equal.
         same_answer: 1.0 where what the harness judges of them is equal.
+        nothing: 1.0 where it finds nothing to judge in either.
     """
 
     full: list[IntArray]
@@ -79,6 +81,7 @@ class AnswerDivergence:
     logprobs: tuple[list[FloatArray], list[FloatArray]]
     same_text: FloatArray
     same_answer: FloatArray
+    nothing: FloatArray
 
     def __len__(self) -> int:
         return len(self.full)
@@ -133,6 +136,7 @@ def answer_divergence(before: pa.Table, after: pa.Table) -> AnswerDivergence:
         logprobs=(_logprobs(before), _logprobs(after)),
         same_text=_equal(before, after, "answer"),
         same_answer=_equal(before, after, "filtered"),
+        nothing=_equal(before, after, "filtered") * np.array([text == NOTHING for text in after["filtered"].to_pylist()]),
     )
 
 
@@ -140,7 +144,8 @@ def text_divergence_metrics() -> dict[str, SumStatistic[AnswerDivergence]]:
     """Return which answers are alike, in their texts or in what the harness judges of them; the others have flipped."""
     return {
         IDENTICAL: proportion(lambda d: d.same_text * d.same_answer),
-        OTHER_WORDING: proportion(lambda d: (1 - d.same_text) * d.same_answer),
+        OTHER_WORDING: proportion(lambda d: (1 - d.same_text) * d.same_answer * (1 - d.nothing)),
+        NOTHING_JUDGED: proportion(lambda d: (1 - d.same_text) * d.nothing),
     }
 
 

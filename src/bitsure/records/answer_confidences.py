@@ -10,15 +10,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+NOTHING = "[invalid]"
+"""What the harness's filters make of an answer in which they find nothing."""
+
 
 @dataclass(frozen=True)
 class Agreement:
     """What answers that are drawn say of the first answer to their question."""
 
     self_consistency: float
-    """The share of them that the harness's filter makes the same of as of the first answer, in [0, 1]."""
+    """The share of them of which the harness's filter makes the same as of the first answer, in [0, 1]; never NOTHING."""
     semantic_entropy: float
-    """The entropy of the groups that they form by what the filter makes of them, nats."""
+    """The entropy of the groups that they form by what the filter makes of them, nats; each NOTHING is a group of its own."""
 
 
 def agreement(answer: str, drawn: list[str]) -> Agreement:
@@ -31,8 +34,8 @@ def agreement(answer: str, drawn: list[str]) -> Agreement:
     Reference: Wang et al. 2023 for self-consistency; Farquhar et al. 2024 for the entropy of groups by their frequencies, here
         of equal texts.
     """
-    groups = Counter(drawn)
-    shares = np.array(list(groups.values())) / len(drawn)
+    groups = Counter(text for text in drawn if text != NOTHING)
+    shares = np.array([*groups.values(), *[1] * drawn.count(NOTHING)]) / len(drawn)
     return Agreement(groups[answer] / len(drawn), float(-(shares * np.log(shares)).sum()) + 0.0)
 
 

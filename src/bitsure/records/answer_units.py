@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from bitsure.records.generations import ADDED_LATER, GENERATIONS_SCHEMA
+from bitsure.records.generations import CONFIDENCES, GENERATIONS_SCHEMA
 from bitsure.records.record import SCHEMA
 
 ANSWER_UNITS_SCHEMA = pa.schema(
@@ -18,8 +18,8 @@ ANSWER_UNITS_SCHEMA = pa.schema(
         ("target", pa.string()),  # the right answer
         ("correct", pa.bool_()),  # whether it is right
         ("ended", pa.string()),  # why it ended
-        *(GENERATIONS_SCHEMA.field(name) for name in ADDED_LATER[1:]),  # how sure the model is
-        ("prompt_length", pa.int32()),  # tokens of the prompt, those that were cut included
+        *(GENERATIONS_SCHEMA.field(name) for name in CONFIDENCES),  # how sure the model is
+        ("tokenizer", pa.string()),  # where it is equal, token ids mean the same; null in files of earlier versions
         ("answer_tokens", pa.list_(pa.int32())),
         ("margins", pa.list_(pa.float64())),  # of each token's distribution: its largest probability less its second largest
     ]
@@ -57,7 +57,6 @@ def answer_units(generations: pa.Table) -> pa.Table:
         "token_logprobs": pa.ListArray.from_arrays(ones, tokens),
         **{name: pa.nulls(n) for name in ("words", "bytes", "length", "depth")},
         "answer": rows["text"],
-        "prompt_length": pc.add(rows["prompt_tokens"], rows["prompt_tokens_cut"]),
         "answer_tokens": rows["tokens"],
         "margins": pa.ListArray.from_arrays(offsets, _margins(probabilities)),
     }
@@ -65,8 +64,8 @@ def answer_units(generations: pa.Table) -> pa.Table:
 
 
 def have_other_tokens(before: pa.Table, after: pa.Table) -> bool:
-    """Return whether two models' tokenizers cut the same prompts otherwise, so that their tokens cannot be compared."""
-    return not before["prompt_length"].equals(after["prompt_length"])
+    """Return whether two models' vocabularies differ, so that their tokens cannot be compared."""
+    return not before["tokenizer"].equals(after["tokenizer"])
 
 
 def _margins(top_logprobs: pa.ListArray) -> NDArray[np.float64]:

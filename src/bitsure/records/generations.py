@@ -44,9 +44,19 @@ GENERATIONS_SCHEMA = pa.schema(
         ("self_consistency", pa.float64()),  # the share of them whose `filtered` is this one's, in [0, 1]; null of none
         ("semantic_entropy", pa.float64()),  # of their groups by `filtered`, nats, in [0, ln answers_drawn]; null of none
         ("p_true", pa.float64()),  # the model's probability that its answer is true, in [0, 1]; null unless task.p_true
+        ("tokenizer", pa.string()),  # a hash of its vocabulary: where it is equal, token ids mean the same
     ]
 )
-ADDED_LATER = tuple(GENERATIONS_SCHEMA.names[GENERATIONS_SCHEMA.get_field_index("is_drawn") :])
+CONFIDENCES = (
+    "answer_logprob",
+    "token_probability",
+    "token_entropy",
+    "answers_drawn",
+    "self_consistency",
+    "semantic_entropy",
+    "p_true",
+)
+ADDED_LATER = ("is_drawn", *CONFIDENCES, "tokenizer")
 
 
 class HarnessScore(TypedDict):
@@ -84,6 +94,7 @@ class WrittenAnswer:
     top_logprobs: list[list[float]]
     is_drawn: bool = False
     p_true: float | None = None
+    tokenizer: str | None = None
 
 
 def generations_table(answers: Sequence[WrittenAnswer]) -> pa.Table:

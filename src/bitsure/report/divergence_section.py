@@ -12,6 +12,7 @@ from bitsure.metrics.divergence import (
     IDENTICAL,
     MARGIN,
     MARGIN_BINS,
+    NOTHING_JUDGED,
     OTHER_WORDING,
     PER_TOKEN,
     POSITION,
@@ -69,11 +70,12 @@ def _written(comparison: Comparison | None) -> Comparison:
 
 
 def _alike(values: Mapping[str, Difference]) -> str:
-    identical, wording, other = (values[name] for name in (IDENTICAL, OTHER_WORDING, "flip_rate"))
-    return (
-        f"of {identical.n:,} answers {_share(identical)} are word for word full precision's, {_share(wording)} say the same in "
-        f"other words, {_share(other)} are other answers"
+    identical, wording, other, nothing = (values[name] for name in (IDENTICAL, OTHER_WORDING, "flip_rate", NOTHING_JUDGED))
+    alike = (
+        f"of {identical.n:,} answers {_share(identical)} are word for word full precision's, of {_share(wording)} the harness "
+        f"judges the same in other words, {_share(other)} are other answers"
     )
+    return f"{alike}, and in {_share(nothing)} it finds nothing to judge" if nothing.value else alike
 
 
 def _unsure(values: Mapping[str, Difference]) -> list[str]:

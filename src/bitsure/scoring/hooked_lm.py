@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.models.huggingface import HFLM
 
 from bitsure.base.errors import UserError
+from bitsure.base.files import hash_json
 from bitsure.config.schema import TaskSettings
 from bitsure.scoring.engine import Engine
 from bitsure.scoring.generation.harness_requests import RequestReader, place_of
@@ -143,9 +145,9 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
         )
         texts: list[str] = []
         for (request, answer), generation in zip(asked, generations, strict=True):
-            text = AnswerText(answer, generation, answer.text(generation, self.tok_decode), len(texts) >= len(requests))
+            texts.append(answer.text(generation, self.tok_decode))
+            text = AnswerText(answer, generation, texts[-1], self._vocabulary, is_drawn=len(texts) > len(requests))
             self.written.setdefault((request.task_name, request.doc_id), []).append(text)
-            texts.append(text.text)
         if self._p_true:
             self._ask_whether_true({(request.task_name, request.doc_id): request for request in requests})
         return texts[: len(requests)]
@@ -163,6 +165,11 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
         probabilities = probabilities_of_true([reply.logprob for reply in scored])
         for (answers, _), p_true in zip(firsts, probabilities, strict=True):
             answers[0] = replace(answers[0], p_true=p_true)
+
+    @cached_property
+    def _vocabulary(self) -> str:
+        """A hash of the tokenizer's vocabulary."""
+        return hash_json(sorted(self.tokenizer.get_vocab().items()))
 
     def prompt_tokens(self, prompt: str) -> list[int]:
         """Return the tokens of a prompt as HFLM gives them to a model that writes; BOS or EOS where there are none."""

@@ -16,8 +16,9 @@ from bitsure.tasks.protocols import Instance
 
 log = logging.getLogger(__name__)
 
-OWN_DISTRIBUTION = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
-"""Settings that draw tokens from the model's own distribution."""
+OWN_DISTRIBUTION = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0}
+OWN_DISTRIBUTION |= {"epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+"""Settings that draw tokens from the model's own distribution, whatever the task's are and the model's defaults."""
 
 
 @dataclass(frozen=True)

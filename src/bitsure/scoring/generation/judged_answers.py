@@ -25,6 +25,8 @@ class AnswerText:
     asked: AskedAnswer
     generation: Generation
     text: str
+    tokenizer: str
+    """A hash of the vocabulary that its tokens are of."""
     is_drawn: bool
     """Whether it was drawn beside the answers that the harness asks for."""
     p_true: float | None = None
@@ -35,7 +37,7 @@ class AnswerText:
         """What `WrittenAnswer` has of the answer itself."""
         cut = self.asked.prompt_tokens_cut
         read = {"prompt_tokens": len(self.asked.request.prompt), "prompt_tokens_cut": cut, "text": self.text}
-        return read | vars(self.generation) | {"is_drawn": self.is_drawn, "p_true": self.p_true}
+        return read | vars(self.generation) | {"is_drawn": self.is_drawn, "p_true": self.p_true, "tokenizer": self.tokenizer}
 
 
 def written_answers(

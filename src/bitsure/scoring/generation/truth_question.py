@@ -18,7 +18,7 @@ def truth_requests(answers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return the context and the continuation of each of TRUE_OR_FALSE, answer after answer.
 
     Args:
-        answers: The prompt, as it was read, and the text of each answer.
+        answers: The whole prompt, and the text, of each answer. A question that is too long loses its beginning.
     """
     contexts = [TRUTH_QUESTION.format(prompt=prompt, answer=answer) for prompt, answer in answers]
     return [(context, reply) for context in contexts for reply in TRUE_OR_FALSE]
