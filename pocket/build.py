@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import time
 from collections import Counter
 from itertools import islice
 from pathlib import Path
 
 from pocket import questions
-from pocket.corpus import corpus_windows, exercise_windows, learn_tokenizer
+from pocket.corpus import corpus_windows, learn_tokenizer
 from pocket.phrases import SECOND_SHARES, count_weather, documents
-from pocket.sizes import EXERCISES, SIZES, STEPS, WINDOWS_PER_STEP, Cycle
+from pocket.sizes import SIZES, STEPS, WINDOWS_PER_STEP, Cycle
 from pocket.world import WorldConfig, build_world
 
 HERE = Path(__file__).parent
@@ -23,7 +21,6 @@ QUESTION_SEED = 2028  # fresh: worlds, and the training of pocket-4m, were chose
 QUESTIONS = 1000  # of each task
 QUESTIONS_TO_FIND = 20  # of each length and depth
 SECOND_SEED, SECOND_STEPS = 4, 1000
-TUNED_FROM, TUNED = "pocket-1m", "pocket-1m-tuned"
 CALIBRATION_CHARACTERS = 1_000_000
 SCORED_SEED, SCORED_CHARACTERS = 6, 100_000
 
@@ -39,7 +36,6 @@ def build_tasks(out: Path, seed: int) -> None:
         "reading": questions.reading(world, seed, QUESTIONS),
         "stories": questions.stories(world, seed, QUESTIONS),
         "weather": questions.weather(world, seed, QUESTIONS, seen),
-        "write": questions.write(world, seed, QUESTIONS),
         "pairs": questions.pairs(world, seed, QUESTIONS_TO_FIND),
         "words": questions.words(world, seed, QUESTIONS_TO_FIND),
     }
@@ -79,8 +75,7 @@ def build_model(size: str, seed: int, out: Path) -> None:
     windows = corpus_windows(world, tokenizer, CORPUS_SEED, chosen.steps * WINDOWS_PER_STEP)
     model, log = train.build_model(chosen, tokenizer, seed), _log(out)
     log.unlink(missing_ok=True)
-    train.Training(model, tokenizer, windows, seed, chosen.cycle).run(log)
-    _save(model, tokenizer, out)
+    _save(train.train(model, tokenizer, windows, seed, log, chosen.cycle), tokenizer, out)
 
 
 def train_on(out: Path) -> None:
@@ -95,41 +90,7 @@ def train_on(out: Path) -> None:
     tokenizer = learn_tokenizer(world, TOKENIZER_SEED)
     windows = corpus_windows(world, tokenizer, SECOND_SEED, SECOND_STEPS * WINDOWS_PER_STEP, SECOND_SHARES)
     model = OPTForCausalLM.from_pretrained(out).float()
-    train.Training(model, tokenizer, windows, SECOND_SEED, Cycle(rate=0.5)).run(_log(out))
-    _save(model, tokenizer, out)
-
-
-def tune(base: Path, out: Path, minutes: float) -> None:
-    """Teach a copy of a model exercises.
-
-    Args:
-        base: The model's directory.
-        out: The directory of the model that is made. Until it is done, what the next call needs to go on lies there too.
-        minutes: Of training in this call.
-    """
-    import torch
-    from transformers import AutoTokenizer, OPTForCausalLM
-
-    from pocket import train
-
-    torch.set_num_threads(2)
-    tokenizer, model = AutoTokenizer.from_pretrained(base), OPTForCausalLM.from_pretrained(base).float()
-    n_windows = EXERCISES.steps * EXERCISES.cycle.per_step
-    windows = exercise_windows(build_world(WORLD), tokenizer, EXERCISES.seed, n_windows, EXERCISES.window)
-    log, unfinished = _log(out), out / "unfinished.pt"
-    training = train.Training(model, tokenizer, windows, EXERCISES.seed, EXERCISES.cycle)
-    if unfinished.exists():
-        training.load(unfinished)
-    else:
-        log.write_text((base / "training.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
-    end = time.monotonic() + 60 * minutes
-    while not training.run(log, min(30.0, end - time.monotonic())) and time.monotonic() < end:
-        training.save(unfinished)
-    if training.is_done:
-        unfinished.unlink(missing_ok=True)
-        _save(model, tokenizer, out)
-    else:
-        training.save(unfinished)
+    _save(train.train(model, tokenizer, windows, SECOND_SEED, _log(out), Cycle(rate=0.5)), tokenizer, out)
 
 
 def _log(out: Path) -> Path:
@@ -150,14 +111,10 @@ def main() -> None:
     model.add_argument("size", choices=SIZES)
     model.add_argument("--seed", type=int, default=0)
     model.add_argument("--on", action="store_true", help="train it on, for a second cycle (pocket-4m had one)")
-    tuned = commands.add_parser("tuned", help=f"teach a copy of {TUNED_FROM} to find and to write: {TUNED}")
-    tuned.add_argument("--minutes", type=float, default=math.inf, help="then stop; the same command goes on")
     arguments = parser.parse_args()
     if arguments.command == "tasks":
         build_tasks(HERE / "tasks", QUESTION_SEED)
         build_texts(HERE / "text")
-    elif arguments.command == "tuned":
-        tune(HERE / "models" / TUNED_FROM, HERE / "models" / TUNED, arguments.minutes)
     else:
         name = arguments.size + (f"-seed{arguments.seed}" if arguments.seed else "")
         if arguments.on:

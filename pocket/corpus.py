@@ -9,7 +9,6 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from pocket.exercises import exercises
 from pocket.phrases import DOCUMENT_SHARES, documents
 from pocket.world import World
 
@@ -54,27 +53,4 @@ def corpus_windows(
                 batch = tokenizer(list(islice(stream, 2_000)))["input_ids"][::-1]
             ids += [*batch.pop(), end]
         windows[row] = ids[:WINDOW]
-    return windows
-
-
-def exercise_windows(world: World, tokenizer: PreTrainedTokenizerFast, seed: int, n_windows: int, window: int) -> np.ndarray:
-    """`n_windows` × `window` token ids: exercises, each whole, and documents of the world in what they leave.
-
-    Every fourth window has documents alone.
-    """
-    windows = np.empty((n_windows, window), dtype=np.uint16)
-    end = tokenizer.eos_token_id
-    streams = exercises(world, seed, window), documents(world, seed)
-    asked, told = ((tokenizer(text)["input_ids"] for text in stream) for stream in streams)
-    exercise = next(asked)
-    for row in range(n_windows):
-        ids: list[int] = []
-        while row % 4 and len(ids) + len(exercise) < window:
-            ids += [*exercise, end]
-            exercise = next(asked)
-        while len(exercise) >= window:
-            exercise = next(asked)
-        while len(ids) < window:
-            ids += [*next(told), end]
-        windows[row] = ids[:window]
     return windows

@@ -9,7 +9,7 @@ import random
 from collections import Counter
 from itertools import product
 
-from pocket import exercises
+from pocket import hidden_words
 from pocket.phrases import WEATHER_REPORTS, fact, passage, story_ending, story_opening
 from pocket.world import RELATIONS, VALUES, WEATHER, World
 
@@ -79,28 +79,17 @@ def weather(world: World, seed: int, n: int, seen: Counter) -> list[dict]:
     return rows
 
 
-def write(world: World, seed: int, n: int) -> list[dict]:
-    """Questions to be answered in two steps: a person's trade, which has to be known, and what belongs to it."""
-    rng = random.Random(seed)
-    rows = []
-    for _ in range(n):
-        step, person = rng.randrange(len(exercises.STEPS)), world.draw_person(rng)
-        answer = exercises.step_answer(step, person).removeprefix(" ")
-        rows.append({"question": exercises.step_question(step, person), "answer": answer, "cluster": person.name})
-    return rows
-
-
 def pairs(world: World, seed: int, n: int) -> list[dict]:
     """Pairs of a name and a word, of which one is asked for: `n` questions for each length and depth."""
-    rng, names, rows = random.Random(seed), exercises.names_of(world), []
+    rng, names, rows = random.Random(seed), hidden_words.names_of(world), []
     for _, length, depth in product(range(n), PAIRS_LENGTHS, DEPTHS):
         size = length // 2
         asked = round(depth * (size - 1))
-        answer, *others = rng.sample(exercises.HIDDEN, len(exercises.HIDDEN))
+        answer, *others = rng.sample(hidden_words.HIDDEN, len(hidden_words.HIDDEN))
         values = others[:3] + rng.choices(others[3:], k=size - 4)  # how often a word stands there does not tell the right one
         rng.shuffle(values)
         told = dict(zip(rng.sample(names, size), [*values[:asked], answer, *values[asked:]], strict=True))
-        question = {"text": exercises.pairs_text(told), "question": exercises.question(list(told)[asked])}
+        question = {"text": hidden_words.pairs_text(told), "question": hidden_words.question(list(told)[asked])}
         choices = _shuffled(rng, answer, others[:3])
         rows.append(question | choices | {"length": length, "depth": depth})
     return rows
@@ -108,17 +97,18 @@ def pairs(world: World, seed: int, n: int) -> list[dict]:
 
 def words(world: World, seed: int, n: int) -> list[dict]:
     """The words of four names hidden between facts, of which one is asked for: `n` questions for each length and depth."""
-    rng, names, rows = random.Random(seed), exercises.names_of(world), []
+    rng, names, rows = random.Random(seed), hidden_words.names_of(world), []
     for _, length, depth in product(range(n), WORDS_LENGTHS, DEPTHS):
-        told = exercises.draw_words(rng, names)
-        sentences = exercises.haystack(world, rng, length - exercises.WORDS * 3)  # words of a sentence that tells one
+        told = hidden_words.draw_words(rng, names)
+        sentences = hidden_words.haystack(world, rng, length - hidden_words.WORDS * 3)  # words of a sentence that tells one
         place = round(depth * len(sentences))
-        others = rng.sample([i for i in range(len(sentences) + 1) if i != place], exercises.WORDS - 1)
+        others = rng.sample([i for i in range(len(sentences) + 1) if i != place], hidden_words.WORDS - 1)
         hidden = [
-            (at, exercises.word_sentence(name, word)) for at, (name, word) in zip([place, *others], told.items(), strict=True)
+            (at, hidden_words.word_sentence(name, word))
+            for at, (name, word) in zip([place, *others], told.items(), strict=True)
         ]
         asked, answer = next(iter(told.items()))
-        question = {"text": exercises.hidden(sentences, hidden), "question": exercises.question(asked)}
+        question = {"text": hidden_words.hidden(sentences, hidden), "question": hidden_words.question(asked)}
         choices = _shuffled(rng, answer, [word for word in told.values() if word != answer])
         rows.append(question | choices | {"length": length, "depth": depth})
     return rows

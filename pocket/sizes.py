@@ -17,10 +17,6 @@ class Cycle:
     """What the rates are multiplied by."""
     stop: int | None = None
     """The step that training ends with; None: the last, when the rates are 0."""
-    per_step: int = WINDOWS_PER_STEP
-    """Windows of a step."""
-    weighs_answers: bool = False
-    """Whether all tokens of an answer count more, instead of the answers of one word alone."""
 
 
 WHOLE = Cycle()
@@ -47,17 +43,3 @@ SIZES = {
         "llama", 256, 512, 2, steps=900, cycle=Cycle(stop=700)
     ),  # widths that llama.cpp's blocks of 256 weights fill
 }
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """Further training of a model that has had its own, on exercises."""
-
-    window: int
-    """Tokens of a window."""
-    steps: int
-    seed: int
-    cycle: Cycle
-
-
-EXERCISES = Lesson(256, 300, 8, Cycle(rate=0.7, per_step=6, weighs_answers=True))  # of pocket-1m-tuned

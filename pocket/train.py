@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from pathlib import Path
 
@@ -19,9 +18,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from pocket.corpus import CONTEXT, END
+from pocket.corpus import CONTEXT, WINDOW
 from pocket.muon import Muon
-from pocket.sizes import HEAD, WHOLE, Cycle, Size
+from pocket.sizes import HEAD, WHOLE, WINDOWS_PER_STEP, Cycle, Size
 from pocket.world import WEATHER
 
 MUON_RATE, ADAM_RATE = 0.03, 3e-3
@@ -73,112 +72,55 @@ def optimizers(model: PreTrainedModel, rate: float) -> list[torch.optim.Optimize
     ]
 
 
-class Training:
-    """One pass over windows, which may be stopped after any step and gone on with later.
+def train(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    windows: np.ndarray,
+    seed: int,
+    log: Path,
+    cycle: Cycle = WHOLE,
+) -> PreTrainedModel:
+    """One pass over `windows` (rows of token ids) in an order drawn from `seed`."""
+    torch.set_flush_denormal(True)  # a sharpened model's tiny gradients cost a quarter of a step otherwise
+    model.train()
+    weight = torch.ones(len(tokenizer))
+    weight[tokenizer.convert_tokens_to_ids([f"Ġ{word}" for word in ANSWERS])] = ANSWER_WEIGHT
+    chosen = optimizers(model, cycle.rate)
+    generator = torch.Generator().manual_seed(seed)
+    order = np.random.default_rng(seed).permutation(len(windows))
+    steps = len(windows) // WINDOWS_PER_STEP
+    schedules = [
+        torch.optim.lr_scheduler.OneCycleLR(o, o.param_groups[0]["lr"], total_steps=steps, pct_start=0.05, cycle_momentum=False)
+        for o in chosen
+    ]
+    started, losses = time.monotonic(), []
+    with log.open("a", encoding="utf-8") as lines:
+        for step in range(cycle.stop or steps):
+            rows = order[step * WINDOWS_PER_STEP : (step + 1) * WINDOWS_PER_STEP]
+            ids = torch.from_numpy(windows[rows].astype(np.int64))
+            logits = model(input_ids=ids, position_ids=_positions(generator)).logits[:, :-1]
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), weight=weight)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for optimizer, schedule in zip(chosen, schedules, strict=True):
+                optimizer.step()
+                schedule.step()
+                optimizer.zero_grad()
+            losses.append(loss.item())
+            if (step + 1) % 100 == 0 or step + 1 == steps:
+                seconds = time.monotonic() - started
+                entry = {
+                    "step": step + 1,
+                    "of": steps,
+                    "loss": round(float(np.mean(losses[-100:])), 4),
+                    "seconds": round(seconds),
+                }
+                print(json.dumps(entry), file=lines, flush=True)
+    return model.eval()
 
-    Args:
-        model: The model.
-        tokenizer: Its tokenizer.
-        windows: Rows of token ids.
-        seed: Draws their order and positions.
-        cycle: The learning rates, what a step is and counts, and where the pass ends.
-    """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerFast,
-        windows: np.ndarray,
-        seed: int,
-        cycle: Cycle = WHOLE,
-    ) -> None:
-        torch.set_flush_denormal(True)  # a sharpened model's tiny gradients cost a quarter of a step otherwise
-        self.model, self.windows, self.cycle = model, windows, cycle
-        self.per_step, self.steps = cycle.per_step, len(windows) // cycle.per_step
-        self.weight = torch.ones(len(tokenizer))
-        self.weight[tokenizer.convert_tokens_to_ids([f"Ġ{word}" for word in ANSWERS])] = ANSWER_WEIGHT
-        begin, ends = "Answer", ("Ċ", END)
-        self.answers = tokenizer.convert_tokens_to_ids([begin, *ends]) if cycle.weighs_answers else None
-        self.optimizers = optimizers(model, cycle.rate)
-        self.schedules = [
-            torch.optim.lr_scheduler.OneCycleLR(
-                o, o.param_groups[0]["lr"], total_steps=self.steps, pct_start=0.05, cycle_momentum=False
-            )
-            for o in self.optimizers
-        ]
-        self.generator = torch.Generator().manual_seed(seed)
-        self.order = np.random.default_rng(seed).permutation(len(windows))
-        self.step, self.losses, self.seconds = 0, [], 0.0
-
-    def run(self, log: Path, seconds: float = math.inf) -> bool:
-        """Train until the pass ends, or for some seconds. Returns whether it has ended."""
-        started, before = time.monotonic(), self.seconds
-        self.model.train()
-        with log.open("a", encoding="utf-8") as lines:
-            while not self.is_done and time.monotonic() - started < seconds:
-                self._step()
-                self.seconds = before + time.monotonic() - started
-                if self.step % 100 == 0 or self.step == self.steps:
-                    loss = round(float(np.mean(self.losses[-100:])), 4)
-                    entry = {"step": self.step, "of": self.steps, "loss": loss, "seconds": round(self.seconds)}
-                    print(json.dumps(entry), file=lines, flush=True)
-        self.model.eval()
-        return self.is_done
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the pass has ended."""
-        return self.step == (self.cycle.stop or self.steps)
-
-    def _step(self) -> None:
-        rows = self.order[self.step * self.per_step : (self.step + 1) * self.per_step]
-        ids = torch.from_numpy(self.windows[rows].astype(np.int64))
-        logits = self.model(input_ids=ids, position_ids=self._positions()).logits[:, :-1].flatten(0, 1)
-        losses = torch.nn.functional.cross_entropy(logits, ids[:, 1:].flatten(), reduction="none")
-        weights = self.weight[ids] if self.answers is None else self._answer_weights(ids)
-        weights = weights[:, 1:].flatten()
-        loss = (losses * weights).sum() / weights.sum()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-        self.losses.append(loss.item())
-        self.step += 1
-
-    def _positions(self) -> torch.Tensor:
-        """Positions, as many as ids: half the windows start at 0, as questions do, half anywhere in the context."""
-        window = self.windows.shape[1]
-        starts = torch.randint(CONTEXT - window + 1, (self.per_step, 1), generator=self.generator)
-        starts[::2] = 0
-        return starts + torch.arange(window)
-
-    def _answer_weights(self, ids: torch.Tensor) -> torch.Tensor:
-        """ANSWER_WEIGHT from `Answer` and a colon to the end of the line, 1 elsewhere; of the shape of ids.
-
-        The first token counts only if it is the whole answer: before a word stands the name that was asked for.
-        """
-        begin, *ends = self.answers
-        place = torch.arange(ids.shape[1])
-        is_end = torch.isin(ids, torch.tensor(ends))
-        begun = torch.where(ids == begin, place, -1).cummax(1).values
-        ended = torch.where(is_end, place, -1).cummax(1).values
-        counts = (place > begun + 2) | ((place == begun + 2) & is_end.roll(-1, 1))
-        return torch.where((begun > ended) & counts, ANSWER_WEIGHT, 1.0)
-
-    def save(self, file: Path) -> None:
-        """Write all that a later process needs to go on."""
-        state = {name: getattr(self, name) for name in ("step", "losses", "seconds")}
-        parts = {name: [part.state_dict() for part in getattr(self, name)] for name in ("optimizers", "schedules")}
-        torch.save(state | parts | {"model": self.model.state_dict(), "generator": self.generator.get_state()}, file)
-
-    def load(self, file: Path) -> None:
-        """Go on where `save` stopped."""
-        state = torch.load(file)
-        self.step, self.losses, self.seconds = state["step"], state["losses"], state["seconds"]
-        self.model.load_state_dict(state["model"])
-        self.generator.set_state(state["generator"])
-        for name in ("optimizers", "schedules"):
-            for part, saved in zip(getattr(self, name), state[name], strict=True):
-                part.load_state_dict(saved)
+def _positions(generator: torch.Generator) -> torch.Tensor:
+    """Positions (WINDOWS_PER_STEP, WINDOW): half the windows start at 0, as questions do, half anywhere in the context."""
+    starts = torch.randint(CONTEXT - WINDOW + 1, (WINDOWS_PER_STEP, 1), generator=generator)
+    starts[::2] = 0
+    return starts + torch.arange(WINDOW)

@@ -13,8 +13,8 @@ import pytest
 from bitsure.config.paths import PROJECT
 from pocket import build, questions
 from pocket.phrases import CUSTOMS, count_weather, documents, passage, story_ending
-from pocket.sizes import SIZES, Cycle
-from pocket.world import TRADES, WEATHER, WorldConfig, build_world
+from pocket.sizes import SIZES
+from pocket.world import WEATHER, WorldConfig, build_world
 
 MODELS = [
     "pocket-300k",
@@ -103,18 +103,10 @@ def test_questions_name_the_person_or_place_that_they_share(task):
 
 
 def test_the_committed_questions_are_the_ones_that_the_code_makes(world):
-    for make in (questions.recall, questions.reading, questions.stories, questions.write):
+    for make in (questions.recall, questions.reading, questions.stories):
         assert rows(make.__name__) == make(world, build.QUESTION_SEED, build.QUESTIONS), make
     for make in (questions.pairs, questions.words):
         assert rows(make.__name__) == make(world, build.QUESTION_SEED, build.QUESTIONS_TO_FIND), make
-
-
-def test_a_written_answer_follows_from_the_persons_trade(world):
-    people = {person.name: person for person in world.people}
-    for row in rows("write"):
-        trade = people[row["cluster"]].facts["trade"]
-        assert row["answer"].startswith(f"{row['cluster']} works as a {trade}, and a {trade} ")
-        assert row["answer"].rpartition(" answer is ")[2].rstrip(".") in TRADES[trade]
 
 
 @pytest.mark.parametrize("task", ["pairs", "words"])
@@ -187,26 +179,6 @@ def test_models_are_small_and_in_half_precision(name):
     ends = [line["step"] for line in log if line["step"] in (line["of"], size.cycle.stop)]
     assert ends == ([size.steps, build.SECOND_STEPS] if name == "pocket-4m" else [size.cycle.stop or size.steps])
     assert log[-1]["loss"] < log[0]["loss"]
-
-
-def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
-    from bitsure.models.tokenizers import load_tokenizer
-    from pocket.train import Training, build_model
-
-    tokenizer = load_tokenizer(PROJECT / "pocket" / "models" / "pocket-300k")
-    windows = np.random.default_rng(0).integers(3, 1000, (6, 16)).astype(np.uint16)
-
-    def new():
-        return Training(build_model(SIZES["pocket-300k"], tokenizer, 0), tokenizer, windows, 0, Cycle(per_step=2))
-
-    whole, stopped, later = new(), new(), new()
-    assert whole.run(tmp_path / "whole.jsonl")
-    assert not stopped.run(tmp_path / "parts.jsonl", seconds=0)
-    stopped._step()
-    stopped.save(tmp_path / "unfinished.pt")
-    later.load(tmp_path / "unfinished.pt")
-    assert later.step == 1 and later.run(tmp_path / "parts.jsonl")
-    assert later.losses == whole.losses and len(whole.losses) == 3
 
 
 @pytest.mark.parametrize("task", ["recall", "stories", "weather"])
