@@ -43,13 +43,13 @@ def test_models_part_at_the_first_token_that_differs_and_later_ones_do_not_count
         pytest.approx([0.25, 0, 0.25]),
     ]
     at_risk = divergence.at_risk
-    assert at_risk.answer.tolist() == [0, 0, 0, 1, 1, 2] and at_risk.parted.tolist() == [0, 0, 1, 0, 0, 1]
+    assert at_risk.answer.tolist() == [0, 0, 0, 1, 1, 2] and at_risk.diverged.tolist() == [0, 0, 1, 0, 0, 1]
     assert at_risk.margin.tolist() == pytest.approx([0.1, 0.2, 0.3, 0.1, 0.2, 0.1])
 
 
 def test_an_answer_that_ends_before_it_differs_has_not_parted():
     divergence = parts([[1, 2]], [[1, 2, 3]])
-    assert divergence.diverged.tolist() == [0] and divergence.at_risk.parted.tolist() == [0, 0]
+    assert divergence.diverged.tolist() == [0] and divergence.at_risk.diverged.tolist() == [0, 0]
 
 
 def test_the_auroc_of_the_margin_is_that_of_the_tokens_in_common_against_those_that_differ():
@@ -57,10 +57,10 @@ def test_the_auroc_of_the_margin_is_that_of_the_tokens_in_common_against_those_t
     margin = rng.random(200)
     tokens = TokensAtRisk(margin, (rng.random(200) > margin).astype(float), np.arange(200))
     metrics = token_divergence_metrics(tokens)
-    assert metrics["divergence/auroc"].value(tokens) == pytest.approx(roc_auc_score(1 - tokens.parted, margin))
+    assert metrics["divergence/auroc"].value(tokens) == pytest.approx(roc_auc_score(1 - tokens.diverged, margin))
     inside = (margin >= 0.3) & (margin < 0.4)
     of_bin = metrics["divergence/per_token_30_to_40_percent"]
-    assert of_bin.value(tokens) == pytest.approx(tokens.parted[inside].mean()) and of_bin.count(tokens) == inside.sum()
+    assert of_bin.value(tokens) == pytest.approx(tokens.diverged[inside].mean()) and of_bin.count(tokens) == inside.sum()
 
 
 def test_every_answer_is_the_same_or_in_other_words_or_another_one():

@@ -62,8 +62,8 @@ def judge(
     excluded |= aside
     part = [of_task for task, of_task in losses.items() if task not in excluded]
     overall = judge_losses(mean_losses(part), level, sum(of_task["nll"].n for of_task in part))
-    once = {task: of_task for task, of_task in losses.items() if task not in aside}
-    levels = holm_levels({task: of_task for task, of_task in once.items() if can_decide(of_task)}, level)
+    counted = {task: of_task for task, of_task in losses.items() if task not in aside}
+    levels = holm_levels({task: of_task for task, of_task in counted.items() if can_decide(of_task)}, level)
     judged = {task: judge_losses(of_task, levels.get(task, level), of_task["nll"].n) for task, of_task in losses.items()}
     around = {
         task: against_noise(task, values, round(1 - level, 12), noise_scale)

@@ -39,12 +39,12 @@ class TokensAtRisk:
 
     Attributes:
         margin: Full precision's largest probability less its second largest, in [0, 1].
-        parted: 1.0 where the models chose other tokens, else 0.0.
+        diverged: 1.0 where the models chose other tokens, else 0.0.
         answer: The answer that each is of, from 0.
     """
 
     margin: FloatArray
-    parted: FloatArray
+    diverged: FloatArray
     answer: IntArray
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class TokensAtRisk:
     @property
     def correct(self) -> FloatArray:
         """1.0 where both chose the same token: what the AUROC of the margin is for."""
-        return 1 - self.parted
+        return 1 - self.diverged
 
     @property
     def ranked_by(self) -> FloatArray:
@@ -113,13 +113,13 @@ class AnswerDivergence:
         """The tokens that the answers have in common, and those where they part."""
         counts = self.position + self.diverged.astype(int)
         margin = [values[:count] for values, count in zip(self.margins, counts, strict=True)]
-        parted = np.zeros(counts.sum())
-        parted[(np.cumsum(counts) - 1)[self.diverged > 0]] = 1.0
-        return TokensAtRisk(np.concatenate(margin), parted, np.repeat(np.arange(len(self)), counts))
+        diverged = np.zeros(counts.sum())
+        diverged[(np.cumsum(counts) - 1)[self.diverged > 0]] = 1.0
+        return TokensAtRisk(np.concatenate(margin), diverged, np.repeat(np.arange(len(self)), counts))
 
     def _there(self, values: list[FloatArray]) -> FloatArray:
         pairs = zip(values, self.position, self.diverged, strict=True)
-        return np.array([row[place] if parted else 0.0 for row, place, parted in pairs])
+        return np.array([row[place] if diverged else 0.0 for row, place, diverged in pairs])
 
 
 def answer_divergence(before: pa.Table, after: pa.Table) -> AnswerDivergence:
@@ -165,9 +165,9 @@ def token_divergence_metrics(tokens: TokensAtRisk) -> dict[str, Statistic[Any]]:
     Args:
         tokens: The tokens; bins of the margin that hold none of them have no metric.
     """
-    metrics: dict[str, Statistic[Any]] = {PER_TOKEN: proportion(lambda t: t.parted), AUROC: Auroc()}
+    metrics: dict[str, Statistic[Any]] = {PER_TOKEN: proportion(lambda t: t.diverged), AUROC: Auroc()}
     for k in np.unique(_bin(tokens)).tolist():
-        share = mean(lambda t: t.parted, among=_in_bin(k), least=0.0, most=1.0)
+        share = mean(lambda t: t.diverged, among=_in_bin(k), least=0.0, most=1.0)
         metrics[BY_MARGIN[k]] = replace(share, interval="proportion")
     return metrics
 

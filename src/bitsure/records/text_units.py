@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bitsure.base.files import hash_json
+from bitsure.config.text import OF_ANSWERS
 from bitsure.records.record import SCHEMA
 
 UNITS_SCHEMA = pa.schema(
@@ -27,14 +28,13 @@ UNITS_SCHEMA = pa.schema(
         ("vocabulary", pa.int64()),  # how many tokens the model gives probabilities to; null where it is not known
     ]
 )
-OF_WRITTEN = "written"  # the end of the name of a text that full precision wrote as answers
 DOCUMENT, WINDOW = "document", "window"
 """What a row stands for: what intervals resample, since tokens within it are not independent."""
 
 
 def is_of_written(task: str) -> bool:
     """Return whether a text is the answers that full precision wrote to a task's questions."""
-    return task.startswith("text/") and task.endswith(f"/{OF_WRITTEN}")
+    return task.startswith("text/") and task.endswith(f"/{OF_ANSWERS}")
 
 
 def unit_name(tokens: pa.Table) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from bitsure.config.text import OF_ANSWERS
 from bitsure.metrics.answer_positions import CHANGE_FROM, FIRST_TOKENS, KL_FROM
 from bitsure.metrics.divergence import (
     AUROC,
@@ -18,7 +19,6 @@ from bitsure.metrics.divergence import (
     POSITION,
     QUANTIZED_PROBABILITY,
 )
-from bitsure.records.text_units import OF_WRITTEN
 from bitsure.report.chart_layers import number_axis
 from bitsure.report.charts import WIDTH, Chart, titled
 from bitsure.report.percentages import decimal, percent
@@ -30,7 +30,7 @@ NO_RANK = 0.5  # an AUROC that says nothing
 
 
 def divergence_lines(comparison: Comparison | None) -> list[str]:
-    """Return a line for each task whose answers are written: how many are the same, and whether parting goes with doubt."""
+    """Return a line for each task whose answers are written: how many are the same, and whether full precision was unsure."""
     return [f"{task}: {'; '.join([_alike(values), *_unsure(values)])}." for task, values in _written(comparison).items()]
 
 
@@ -38,7 +38,7 @@ def divergence_sentences(comparison: Comparison | None) -> list[str]:
     """Return for each task whose answers are written what stands in `divergence_lines`, and the numbers behind it."""
     sentences = []
     for line, (task, values) in zip(divergence_lines(comparison), _written(comparison).items(), strict=True):
-        along = (comparison or {}).get(f"text/{task}/{OF_WRITTEN}", {})
+        along = (comparison or {}).get(f"text/{task}/{OF_ANSWERS}", {})
         of_tokens = [_first_difference(values), _along(along)] if AUROC in values else []
         sentences.append(" ".join(filter(None, [line, *of_tokens])))
     return sentences

@@ -81,7 +81,7 @@ def _render(report: Report, about: About, metric: MetricSettings, without: Colle
         twins=twin_sentences(report.metrics, report.comparison),
         fidelity=fidelity_section(report.comparison),
         retrieval=retrieval_sections(report.metrics, report.comparison),
-        parting=divergence_sentences(report.comparison),
+        divergence=divergence_sentences(report.comparison),
         **_verdict(report),
         **_numbers(report, metric.confidence_level, "numbers" not in without),
         **_published(report),

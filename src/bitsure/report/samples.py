@@ -45,7 +45,7 @@ class ChangedQuestion:
     after: float  # the same after quantization
     outcome: str  # whether the answer was right before and after, such as `right → wrong`; empty for a continuation
     choices: list[ShownChoice]
-    parting: str = ""  # of written answers: the first token that differs, in words; empty where none does
+    divergence: str = ""  # of written answers: the first token that differs, in words; empty where none does
 
     @property
     def summary(self) -> str:
@@ -85,10 +85,10 @@ def most_changed(
                 after=float(after[i]),
                 outcome=f"{OUTCOMES[int(full.correct[i])]} → {OUTCOMES[int(low_bit.correct[i])]}" if has_outcome else "",
                 choices=choices,
-                parting=parting,
+                divergence=divergence,
             )
-            for i, record, choices, parting in zip(
-                places, to_records(rows[1]), _choices(*rows, metric), _partings(*rows), strict=True
+            for i, record, choices, divergence in zip(
+                places, to_records(rows[1]), _choices(*rows, metric), _divergences(*rows), strict=True
             )
         ]
     return changed
@@ -111,7 +111,7 @@ def _written(baseline: pa.Table, quantized: pa.Table, metric: MetricSettings) ->
     return shown
 
 
-def _partings(baseline: pa.Table, quantized: pa.Table) -> list[str]:
+def _divergences(baseline: pa.Table, quantized: pa.Table) -> list[str]:
     """Return where the answers to each question part, in words; empty where they do not, or are not written."""
     if not is_written(quantized) or have_other_tokens(baseline, quantized):
         return [""] * len(quantized)
@@ -120,9 +120,9 @@ def _partings(baseline: pa.Table, quantized: pa.Table) -> list[str]:
     return [
         f"The first token that differs is number {place}: full precision gives {full:.3f} to its own, the quantized model "
         f"{own:.3f} to its own. Full precision's two likeliest are {margin:.3f} apart there."
-        if parted
+        if diverged
         else ""
-        for parted, place, full, own, margin in zip(*columns, strict=True)
+        for diverged, place, full, own, margin in zip(*columns, strict=True)
     ]
 
 

@@ -113,8 +113,8 @@ def _typed(row: list[Any]) -> zip[tuple[Any, type]]:
 def _mean_task(report: Report) -> str:
     """Return the task whose numbers are the headline: the mean over tasks with choices, or the only one of them."""
     with_choices = [task for task, measured in report.metrics.items() if task != MACRO and CONFIDENCE in measured]
-    once = [task for task in with_choices if not is_repetition(task, with_choices)]
-    return once[0] if len(once) == 1 else MACRO
+    counted = [task for task in with_choices if not is_repetition(task, with_choices)]
+    return counted[0] if len(counted) == 1 else MACRO
 
 
 def _of_metric(report: Report, task: str, metric: str, name: str) -> Values:

@@ -22,7 +22,7 @@ from bitsure.scoring.engine import Engine
 from bitsure.scoring.journal import Journal, Limits
 from bitsure.scoring.requests import Request, Requests, Scored
 from bitsure.scoring.scorer import Scorer
-from bitsure.scoring.texts.text_source import TextSource
+from bitsure.scoring.texts.text_source import BOS_OF_TASKS, TextSource
 from bitsure.scoring.texts.token_stream import bytes_of_tokens
 from bitsure.scoring.texts.tokenized_text import TextWindow, TokenizedText
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from bitsure.tasks.protocols import HarnessTask, Sample
 
 PROMPTS, ANSWERS = "prompts", "answers"
-BOS = "as each task's prompts have it"
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ def cut_questions(loaded: Sequence[LoadedTasks], source: Source, settings: TaskS
             f"text=tasks: the tasks {', '.join(settings.names)} are whole texts or written answers, which have none to score. "
             "Leave it out."
         )
-    return TokenizedText(tuple(sorted(windows, key=len)), max(map(len, windows)), None, BOS)
+    return TokenizedText(tuple(sorted(windows, key=len)), max(map(len, windows)), None, BOS_OF_TASKS)
 
 
 def _windows(loaded: LoadedTasks, lm: HookedLM, settings: TaskSettings) -> list[TextWindow]:

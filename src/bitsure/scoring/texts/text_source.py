@@ -10,6 +10,8 @@ from bitsure.models.locate import Source
 from bitsure.results.run_files import TextOrigin
 from bitsure.scoring.texts.tokenized_text import TokenizedText
 
+BOS_OF_TASKS = "as each task's prompts have it"  # of texts that are of tasks
+
 
 class TextSource(ABC):
     """What is scored, and how it is cut into windows."""

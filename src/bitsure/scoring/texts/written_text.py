@@ -16,15 +16,12 @@ from bitsure.config.schema import TaskSettings
 from bitsure.config.text import OF_ANSWERS
 from bitsure.hub.repositories import Origin
 from bitsure.models.locate import Source
-from bitsure.records.text_units import OF_WRITTEN
 from bitsure.results.run_files import TextOrigin
 from bitsure.scoring.scored_model import ScoredModel
 from bitsure.scoring.scorer import Scorer
-from bitsure.scoring.texts.text_source import TextSource
+from bitsure.scoring.texts.text_source import BOS_OF_TASKS, TextSource
 from bitsure.scoring.texts.token_stream import bytes_of_tokens
 from bitsure.scoring.texts.tokenized_text import TextWindow, TokenizedText
-
-BOS = "as each task's prompts have it"
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ class WrittenText(TextSource):
             raise UserError(
                 f"text=written: none of the tasks {', '.join(task.names)} has answers that are written. Leave it out."
             )
-        return TokenizedText(tuple(sorted(windows, key=len)), max(map(len, windows)), None, BOS)
+        return TokenizedText(tuple(sorted(windows, key=len)), max(map(len, windows)), None, BOS_OF_TASKS)
 
     @override
     def describe(self, source: Source, cut: TokenizedText) -> TextOrigin:
@@ -123,7 +120,7 @@ def cut_answers(
                 np.full(n, documents.setdefault((task, row["cluster"]), doc_id)),
                 np.arange(n),
                 bytes_of_tokens(tokens, row["text"], lm.tokenizer),
-                np.repeat(f"text/{task}/{OF_WRITTEN}", n),
+                np.repeat(f"text/{task}/{OF_ANSWERS}", n),
             )
         )
     return windows
