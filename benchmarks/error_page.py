@@ -13,7 +13,6 @@ from scipy import stats
 
 from benchmarks.error_lab import KINDS, SEQLEN, Lab, nll_by_token
 
-PIECE = 64  # tokens of C4 whose mean counts as one observation
 Records = dict[str, dict]  # variant → what was measured
 
 
@@ -32,13 +31,13 @@ ERRORS: dict[str, Callable[[dict], float]] = {
 }
 
 
-def pieces(rows: Sequence[Sequence[float]]) -> np.ndarray:
-    """Return the mean of each piece of about PIECE tokens."""
-    return np.array([part.mean() for row in rows for part in np.array_split(np.array(row), round(len(row) / PIECE))])
+def text_means(rows: Sequence[Sequence[float]]) -> np.ndarray:
+    """Return the mean over the tokens of each text: a window of C4 or a question counts as one observation."""
+    return np.array([np.mean(row) for row in rows])
 
 
 def nll_change(lab: Lab, record: dict) -> np.ndarray:
-    return pieces(record["nll"]) - pieces(nll_by_token(lab.full_text, list(lab.held_out)))
+    return text_means(record["nll"]) - text_means(nll_by_token(lab.full_text, list(lab.held_out)))
 
 
 def choice_changes(lab: Lab, record: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -52,9 +51,9 @@ def choice_changes(lab: Lab, record: dict) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 TEXT_LOSSES: dict[str, Callable[[Lab, dict], np.ndarray]] = {
-    "KL on C4": lambda lab, record: pieces(record["text"]),
+    "KL on C4": lambda lab, record: text_means(record["text"]),
     "ΔNLL on C4": nll_change,
-    "KL on PIQA's text": lambda lab, record: np.array([np.mean(row) for row in record["short"]]),
+    "KL on PIQA's text": lambda lab, record: text_means(record["short"]),
 }
 CHOICE_LOSSES: dict[str, Callable[[Lab, dict], np.ndarray]] = {
     "KL of choices": lambda lab, record: choice_changes(lab, record)[0],
@@ -65,7 +64,7 @@ LOSSES = TEXT_LOSSES | CHOICE_LOSSES
 
 
 def mean_with_reach(values: np.ndarray) -> str:
-    """Return the mean and the reach of its 95% interval, of values of shape (draws, pieces of text or questions).
+    """Return the mean and the reach of its 95% interval, of values of shape (draws, windows of text or questions).
 
     The interval is for other text and, with several draws, for other calibration text: the two variances are added.
     """
@@ -178,14 +177,13 @@ def table(head: Sequence[str], rows: list[list[str]]) -> str:
 def page(lab: Lab, given: argparse.Namespace, tokens: int) -> str:
     """Return the tables of everything that was measured; `tokens`: of a draw of calibration text."""
     records: Records = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(given.work.glob("*.json"))}
-    spread = ", v_proj's weights moved at random within their step of 4 bits" * given.spread
-    full = pieces(nll_by_token(lab.full_text, list(lab.held_out)))
+    full = text_means(nll_by_token(lab.full_text, list(lab.held_out)))
     parts = [
-        f"Made by `make bench-errors` for {given.model.name}{spread}:\n"
+        f"Made by `make bench-errors` for {given.model.name}:\n"
         f"{given.held_out} held-out windows of {SEQLEN} tokens of C4, {given.read} questions of PIQA read as text, "
         f"{given.questions} scored.\n"
         f"Full precision has an NLL of {full.mean():.4f} nats on C4. Δ: quantized less full precision. ± reaches to the ends\n"
-        f"of the 95% interval over pieces of {PIECE} tokens of C4, or over questions.",
+        f"of the 95% interval over windows of C4, or over questions.",
         table(["variant", *list(ERRORS)[:3], *LOSSES], every_variant(lab, records)),
     ]
     if draws_of(records, "gptq"):
@@ -202,11 +200,13 @@ def page(lab: Lab, given: argparse.Namespace, tokens: int) -> str:
         "Differences where one kind of layer is rounded.",
         table(["variants", *TEXT_LOSSES], [row[: 1 + len(TEXT_LOSSES)] for row in between(lab, records, KIND_PAIRS)]),
     ]
-    if not given.spread and "only-down_proj-gptq" in records:
+    if "only-down_proj-gptq" in records:
         of_layers = [f"{loss}, layers" for loss in TEXT_LOSSES if loss.startswith("KL")]
         parts += [
             "Rank correlations of an error and a loss. Layers: each kind alone, by `rtn-bias` and `gptq`,\n"
-            "relative to `rtn`. Whole models: the variants above in which every layer is rounded.",
+            "relative to `rtn`. Whole models: the variants above in which every layer is rounded.\n"
+            "Variants share the model, the text and much of their rounding; Fisher's 95% intervals take them for independent,\n"
+            "and are too narrow.",
             table(["error", *of_layers, *(f"{loss}, whole models" for loss in TEXT_LOSSES)], correlations(lab, records)),
         ]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"

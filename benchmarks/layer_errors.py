@@ -1,7 +1,7 @@
-"""Which error of a layer's output predicts the loss, on a real model: `make bench-errors` writes benchmarks/layer_errors.md.
+"""Which error of a layer's output predicts the loss, on a real model: `make bench-errors`, a page a model.
 
 Variants of the model with rounded layers read held-out text and questions (`benchmarks.error_lab`). Everything that is measured
-is kept in --work, so that a stopped call goes on. SmolLM2 takes about 30 minutes of one core. It needs `make real-models`, the
+is kept in --work, so that a stopped call goes on. SmolLM2 takes about an hour of one core. It needs `make real-models`, the
 mirror of data sets and a file of text.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.error_lab import HELD_OUT, KINDS, RTN, SEQLEN, Lab, Matrices, Moments, Variant, input_of, kept, kind
+from benchmarks.error_lab import KINDS, RTN, SEQLEN, Lab, Matrices, Moments, Variant, input_of, kept, kind
 from benchmarks.error_page import page
 from bitsure.base import terminal
 from bitsure.base.files import write_text
@@ -134,40 +134,22 @@ def measure_kinds(lab: Lab, methods: dict[str, tuple[Matrices, Matrices]], kinds
             lab.measure(f"only-{part}-{name}-exact-first", lambda p=part_of: Variant(*p, exact_first=True))
 
 
-def measure_spread(lab: Lab) -> None:
-    """Measure v_proj alone, by one draw of calibration text."""
-    lab.layers = {name: layer for name, layer in lab.layers.items() if kind(name) == "v_proj"}
-    lab.original = {name: lab.original[name] for name in lab.layers}
-    nearest, moments = rtn(lab), lab.kept_moments("draw0", lab.windows[:WINDOWS])
-    methods = {"rtn": (nearest, {}), "rtn-bias": (nearest, offsets(lab, nearest, moments)), "gptq": (gptq(lab, moments), {})}
-    measure_kinds(lab, methods, ["v_proj"])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=PROJECT / "real_models/smollm2-135m-instruct")
     parser.add_argument("--mirror", type=Path, default=Path("../shared/hub"))
     parser.add_argument("--text", type=Path, default=Path("../shared/text/c4-and-common-crawl-sample.jsonl"))
-    parser.add_argument(
-        "--work",
-        type=Path,
-        default=PROJECT / "outputs/layer_errors",
-        help="what is measured is kept here; another one for other options",
-    )
-    parser.add_argument("--page", type=Path, default=Path(__file__).with_suffix(".md"), help="the page that is written")
+    parser.add_argument("--work", type=Path, help="what is measured is kept here; another one for other options")
     parser.add_argument("--questions", type=int, default=20, help="of PIQA, whose choices are scored")
     parser.add_argument("--read", type=int, default=10, help="questions whose every token is compared")
-    parser.add_argument("--held-out", type=int, default=1, choices=range(1, HELD_OUT + 1), help="windows that are compared")
+    parser.add_argument("--held-out", type=int, default=8, help="windows that are compared")
     parser.add_argument("--draws", type=int, default=3, help="of calibration text")
-    parser.add_argument("--spread", action="store_true", help="a control: v_proj alone, spread as if never rounded before")
     given = parser.parse_args()
+    given.work = given.work or PROJECT / "outputs/layer_errors" / given.model.name
     logging.disable(logging.WARNING)
     lab = Lab(given)
-    if given.spread:
-        measure_spread(lab)
-    else:
-        measure_all(lab, given.draws)
-    write_text(given.page, page(lab, given, WINDOWS * SEQLEN))
+    measure_all(lab, given.draws)
+    write_text(Path(__file__).with_name(f"layer_errors_{given.model.name}.md"), page(lab, given, WINDOWS * SEQLEN))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def regions(sweep: Path) -> dict[str, list[str]]:
             ["model", "quantizer", "bits per weight", "rounding error", "size", "verdict"], map(_cell_row, cells)
         ),
         "changes": markdown_table(
-            ["model", "task", "quantizer", *(f"change of {name}" for name in CHANGES.values())],
+            ["model", "task", "quantizer", *(f"change of {name}" for name in CHANGES.values()), "adjusted p"],
             chain.from_iterable(_change_rows(cell) for cell in cells),
         ),
         "levels": markdown_table(
@@ -88,7 +88,13 @@ def _cell_row(cell: CellResult) -> list[str]:
 
 def _change_rows(cell: CellResult) -> list[list[str]]:
     return [
-        [cell.model_name, task, cell.quantizer, *(number_cell(numbers[name]) for name in CHANGES)]
+        [
+            cell.model_name,
+            task,
+            cell.quantizer,
+            *(number_cell(numbers[name]) for name in CHANGES),
+            f"{numbers['true_label_prob'].p_adjusted:.3f}",
+        ]
         for task, numbers in cell.comparison.items()
         if task != MACRO
     ]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.error_page import mean_with_reach, pieces, rank_correlation
+from benchmarks.error_page import mean_with_reach, rank_correlation, text_means
 
 
 def reach(values) -> float:
@@ -21,8 +21,8 @@ def test_an_interval_is_for_other_text_and_for_other_calibration_text():
     assert mean_with_reach(values) == f"+0.2500 ± {both:.4f}"
 
 
-def test_pieces_of_text_are_means_over_tokens():
-    assert pieces([[1.0] * 64 + [3.0] * 64, [5.0] * 63]).tolist() == [1, 3, 5]
+def test_a_text_is_one_observation():
+    assert text_means([[1.0, 3.0], [5.0]]).tolist() == [2, 5]
 
 
 def test_a_correlation_of_ranks_ignores_the_scale():
