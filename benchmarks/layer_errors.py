@@ -1,7 +1,7 @@
 """Which error of a layer's output predicts the loss, on a real model: `make bench-errors`, a page a model.
 
 Variants of the model with rounded layers read held-out text and questions (`benchmarks.error_lab`). Everything that is measured
-is kept in --work, so that a stopped call goes on. SmolLM2 takes about an hour of one core. It needs `make real-models`, the
+is kept in --work, so that a stopped call goes on. It needs `make real-models`, the
 mirror of data sets and a file of text.
 """
 
