@@ -63,6 +63,12 @@ def test_the_auroc_of_the_margin_is_that_of_the_tokens_in_common_against_those_t
     assert of_bin.value(tokens) == pytest.approx(tokens.diverged[inside].mean()) and of_bin.count(tokens) == inside.sum()
 
 
+@pytest.mark.parametrize(("parted", "interval"), [(29, "never"), (30, "influence")])
+def test_the_auroc_of_few_answers_that_part_has_no_interval(parted, interval):
+    tokens = TokensAtRisk(np.linspace(0, 1, 200), np.array([1.0] * parted + [0.0] * (200 - parted)), np.arange(200))
+    assert token_divergence_metrics(tokens)["divergence/auroc"].interval == interval
+
+
 def test_every_answer_is_the_same_or_in_other_words_or_another_one():
     texts, logprobs = ["fox", "fox", "cat", "dog"] * 10, [[-0.1, -0.2]] * 40
     before = written(texts, [True] * 40, logprobs)

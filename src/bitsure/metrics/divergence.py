@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.metrics.bins import Bins
+from bitsure.metrics.estimation import FEWEST
 from bitsure.metrics.ranking import Auroc
 from bitsure.metrics.statistic import Statistic, SumStatistic, mean, proportion
 from bitsure.metrics.ties import with_ties
@@ -162,10 +163,13 @@ def divergence_metrics() -> dict[str, SumStatistic[AnswerDivergence]]:
 def token_divergence_metrics(tokens: TokensAtRisk) -> dict[str, Statistic[Any]]:
     """Return the metrics over tokens at risk: how often the models part, also by full precision's margin.
 
+    The AUROC has an interval only where `FEWEST` answers part or more: with fewer it would cover the truth too rarely.
+
     Args:
         tokens: The tokens; bins of the margin that hold none of them have no metric.
     """
-    metrics: dict[str, Statistic[Any]] = {PER_TOKEN: proportion(lambda t: t.diverged), AUROC: Auroc()}
+    auroc = Auroc() if tokens.diverged.sum() >= FEWEST else Auroc(interval="never")
+    metrics: dict[str, Statistic[Any]] = {PER_TOKEN: proportion(lambda t: t.diverged), AUROC: auroc}
     for k in np.unique(_bin(tokens)).tolist():
         share = mean(lambda t: t.diverged, among=_in_bin(k), least=0.0, most=1.0)
         metrics[BY_MARGIN[k]] = replace(share, interval="proportion")
