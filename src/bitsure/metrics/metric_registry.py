@@ -61,7 +61,8 @@ ONE_MODEL = {  # in metrics.json; in comparison.json the difference, quantized �
         "Σ_b w_b |ȳ_b − c̄_b|; biased upward.", PROBABILITY, UNIT, "Guo et al. 2017, eq. 3"
     ),
     "debiased_squared_calibration_error": MetricEntry(
-        "Σ_b w_b [(ȳ_b − c̄_b)² − ȳ_b (1 − ȳ_b) / (n_b − 1)], 0 for a bin of one question; negative where errors are below chance.",
+        "Σ_b w_b [(ȳ_b − c̄_b)² − ȳ_b (1 − ȳ_b) / (n_b − 1)], a bin of one question counting 0; negative where errors are below "
+        "chance.",
         "squared probability",
         "[−1/4, 1]",
         "Kumar et al. 2019, section 4",
