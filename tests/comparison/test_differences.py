@@ -33,6 +33,21 @@ def test_the_order_of_rows_does_not_matter():
     assert compare(full, quant, METRIC)["t"]["accuracy"] == compare(full[::-1], quant, METRIC)["t"]["accuracy"]
 
 
+def test_the_mean_over_tasks_has_the_intervals_of_its_tasks():
+    """One answer of 100 flips in each of two tasks: the tasks' intervals, of paired proportions, hold 0, and the mean's too."""
+    full, quant = [], []
+    for task in ("a", "b"):
+        asked = [dataclasses.replace(two_choices(0.9, 0, i), task=task) for i in range(100)]
+        full += asked
+        quant += [dataclasses.replace(two_choices(0.3, 0, 0), task=task), *asked[1:]]
+    results = compare(full, quant, METRIC)
+    ends = [results[task]["accuracy"] for task in ("a", "b")]
+    mean = results["macro_average"]["accuracy"]
+    assert mean.ci_high == pytest.approx(-0.01 + math.hypot(*(of_task.ci_high + 0.01 for of_task in ends)) / 2)
+    assert mean.ci_low == pytest.approx(-0.01 - math.hypot(*(of_task.ci_low + 0.01 for of_task in ends)) / 2)
+    assert mean.ci_low < -0.01 < 0 < mean.ci_high
+
+
 def test_flips_by_hand():
     full = [two_choices(p, 0, i) for i, p in enumerate([0.9, 0.9, 0.9, 0.4])]
     quant = [two_choices(p, 0, i) for i, p in enumerate([0.9, 0.3, 0.2, 0.6])]

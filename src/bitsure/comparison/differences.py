@@ -74,7 +74,7 @@ def compare(
     for task in dict.fromkeys([*results, *joined.only_baseline, *joined.only_quantized]):
         counts = _counts(task, len(quant.get(task, ())), joined)
         results[task] = results.get(task, {}) | counts  # a task without any joined question has its counts alone
-    if mean := macro_average(Difference, estimates, settings.confidence_level):
+    if mean := macro_average(Difference, estimates, results):
         results[MACRO] = mean
     return results
 

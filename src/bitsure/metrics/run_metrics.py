@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -68,7 +69,7 @@ def measure(records: Records, settings: MetricSettings) -> MetricsByTask:
             results[task] = _measure_texts(rows, settings)
     for task, pairs in twin_rows(tasks).items():
         results[task] |= _measure_twins(pairs, settings)
-    if mean := macro_average(Measurement, estimates, settings.confidence_level):
+    if mean := macro_average(Measurement, estimates, results):
         results[MACRO] = mean
     return results
 
@@ -198,32 +199,34 @@ def _error_if_calibrated(questions: QuestionSet, settings: MetricSettings) -> Me
     )
 
 
-def macro_average(kind: type[M], estimates: dict[str, dict[str, PointEstimate]], level: float) -> dict[str, M]:
+def macro_average(
+    kind: type[M], estimates: dict[str, dict[str, PointEstimate]], results: Mapping[str, Mapping[str, M]]
+) -> dict[str, M]:
     """Return the mean over the tasks that have a metric, tasks counting alike; empty for a single task.
 
     Twins of other tasks are left out. The errors of tasks are taken for independent: where they ask about the same people or
-    passages, the interval is too narrow.
-    There is an interval where every task has one.
+    passages, the interval is too narrow. There is an interval where every task has one.
 
     Args:
         kind: The class of the results.
-        estimates: Task → metric → estimate.
-        level: The confidence level of the intervals, in (0, 1).
+        estimates: Task → metric → estimate, of what is averaged.
+        results: The tasks' results, with their intervals.
 
     Reference: Zou & Donner 2008 for an interval of a sum from the intervals of its terms.
     """
-    results: dict[str, M] = {}
-    counted = [by_metric for task, by_metric in estimates.items() if not is_repetition(task, estimates)]
+    means: dict[str, M] = {}
+    counted = [task for task in estimates if not is_repetition(task, estimates)]
     if len(counted) < 2:
-        return results
-    for name in dict.fromkeys(name for by_metric in counted for name in by_metric):
-        finite = [by_metric[name] for by_metric in counted if name in by_metric and math.isfinite(by_metric[name].value)]
+        return means
+    for name in dict.fromkeys(name for task in counted for name in estimates[task]):
+        tasks = [task for task in counted if name in estimates[task] and math.isfinite(estimates[task][name].value)]
+        finite = [estimates[task][name] for task in tasks]
         if not finite:
             continue
         value = float(np.mean([of_task.value for of_task in finite]))
-        ends = np.array([of_task.interval(level) for of_task in finite])
+        ends = np.array([(results[task][name].ci_low, results[task][name].ci_high) for task in tasks], dtype=float)
         below, above = np.sqrt(((ends - [[of_task.value] for of_task in finite]) ** 2).sum(0)) / len(finite)
-        results[name] = kind(
+        means[name] = kind(
             value=value,
             ci_low=value - float(below),
             ci_high=value + float(above),
@@ -232,7 +235,7 @@ def macro_average(kind: type[M], estimates: dict[str, dict[str, PointEstimate]],
             interval="from the tasks' intervals",
             resampled="questions within tasks",
         )
-    return results
+    return means
 
 
 def summarize(kind: type[M], estimate: PointEstimate, n: int, resampling: Resampling, level: float, **fields: Any) -> M:
