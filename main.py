@@ -17,6 +17,7 @@ from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.base.files import check_file_names
 from bitsure.config import help_text, hydra_errors, own_code, schema
+from bitsure.config.extras import run_extra
 from bitsure.config.labels import other_settings, quantizer_label
 from bitsure.config.schema import Config
 from bitsure.config.validation import check_choices, to_dataclasses
@@ -43,9 +44,10 @@ def main(composed: DictConfig) -> None:
     try:
         own_code.make_importable(HydraConfig.get().runtime.config_sources)
         check_choices(_overrides())
-        _run(to_dataclasses(composed, HydraConfig.get().runtime.choices), sweep_dir)
+        with run_extra("main.py"):
+            _run(to_dataclasses(composed, HydraConfig.get().runtime.choices), sweep_dir)
     except UserError as error:
-        sys.exit(f"\nError: {error}")
+        sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
         print("\nInterrupted. Finished work is in the store; the same command continues from there.", file=sys.stderr)
         if sweep_dir:
@@ -92,6 +94,6 @@ if __name__ == "__main__":
     try:
         check_file_names([os.getcwd(), *sys.argv[1:], os.environ.get("BITSURE_STORE", "")])
     except UserError as wrong_name:
-        sys.exit(f"\nError: {wrong_name}")
+        sys.exit(f"Error: {wrong_name}")
     with hydra_errors.sentences():
         main()

@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import bitsure
+from bitsure.config.extras import RUN_PACKAGES
 from bitsure.config.paths import PROJECT
 
 HEAVY = ("torch", "transformers", "lm_eval", "wandb", "matplotlib", "vl_convert", "scipy", "datasets", "gptqmodel")
@@ -50,6 +51,18 @@ def test_an_extra_that_is_pinned_in_both_places_is_one_version():
     ]
     differing = [str(one) for one in declared_here if not one.specifier.contains(tried[canonicalize_name(one.name)])]
     assert differing == [] and {"mkdocs-material", "libgguf"} <= {one.name for one in declared_here}
+
+
+def test_what_a_run_needs_is_asked_for_by_its_extra():
+    assert sorted(RUN_PACKAGES) == sorted(requirement.name for requirement in declared()[1])
+
+
+def test_a_light_install_says_what_brings_the_rest():
+    without = "import sys; sys.modules['huggingface_hub'] = None; from bitsure.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", without, "export", "run", "out"], capture_output=True, text=True)
+    [error] = done.stderr.splitlines()
+    assert error.startswith("Error: bitsure export needs huggingface_hub, which is not installed:")
+    assert error.endswith("python -m pip install -e '.[run]'")
 
 
 def test_auto_gptqs_environment_has_what_reads_results():

@@ -13,6 +13,7 @@ from typing import NoReturn
 from bitsure.base import terminal
 from bitsure.base.errors import UserError, did_you_mean
 from bitsure.base.files import check_file_names, disk_errors
+from bitsure.config.extras import run_extra
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
     try:
         check_file_names([os.getcwd(), *map(str, vars(given).values())])
-        with disk_errors(Path()):
+        with disk_errors(Path()), run_extra(f"bitsure {given.command}"):
             given.run(given)
     except UserError as error:
         sys.exit(f"Error: {error}")
@@ -45,7 +46,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="bitsure", description="What does quantization do to a language model's confidence?")
-    commands = parser.add_subparsers(required=True, metavar="command")
+    commands = parser.add_subparsers(required=True, metavar="command", dest="command")
 
     report = commands.add_parser("report", help="make the report of a run, of harness logs or of a sweep again, from records")
     report.add_argument("directory", type=Path, help="a run or sweep directory, or one with the harness's samples_*.jsonl")

@@ -63,5 +63,5 @@ def test_a_refused_setting_is_a_sentence(override, start):
 def test_the_command_line_says_it(commands, monkeypatch, arguments, message):
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     done = commands.run(*arguments, cwd=PROJECT)
-    assert done.returncode == 1 and done.stderr.startswith(f"\nError: {message}"), done.stderr
+    assert done.returncode == 1 and done.stderr.startswith(f"Error: {message}"), done.stderr
     assert "HYDRA_FULL_ERROR" not in done.stderr

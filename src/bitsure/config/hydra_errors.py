@@ -37,7 +37,7 @@ def sentences() -> Iterator[None]:
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         if _GIVEN is not None:
             raise
-        sys.exit(f"\nError: {sentence(error)}")
+        sys.exit(f"Error: {sentence(error)}")
     finally:
         settings_are_composed()
 

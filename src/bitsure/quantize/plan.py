@@ -9,6 +9,7 @@ from importlib.metadata import version as read_version
 from typing import Any
 
 from bitsure.base.errors import NotInstalled
+from bitsure.config.extras import how_to_install
 from bitsure.config.paths import PROJECT
 from bitsure.config.schema import CalibSettings
 from bitsure.models.locate import Source
@@ -18,8 +19,8 @@ from bitsure.quantize.quantizer import Quantizer
 
 FORMAT = 8  # of what the store keeps; one more whenever code of ours would make other weights from the same causes
 INSTALL = {  # what brings a library that is not an extra of the project
-    "gptqmodel": "make setup, then .venv/bin/python main.py with the same settings",
-    "auto_gptq": "make setup-auto-gptq, then .venv-auto-gptq/bin/python main.py with the same settings",
+    "gptqmodel": f"in {PROJECT} run make setup, then .venv/bin/python main.py with the same settings",
+    "auto_gptq": f"in {PROJECT} run make setup-auto-gptq, then .venv-auto-gptq/bin/python main.py with the same settings",
 }
 
 
@@ -100,5 +101,4 @@ def _version(library: str, quantizer: str) -> str:
 
 
 def _missing(library: str, quantizer: str, reason: str) -> NotInstalled:
-    command = INSTALL.get(library, f"python -m pip install -e '.[{library}]'")
-    return NotInstalled(f"quant={quantizer} needs {library}, {reason}: in {PROJECT} run {command}")
+    return NotInstalled(f"quant={quantizer} needs {library}, {reason}: {INSTALL.get(library) or how_to_install(library)}")

@@ -38,9 +38,9 @@ def prefetch_main(overrides: Sequence[str]) -> None:
             for cell in expand(list(overrides)):
                 _fetch_cell(cell)
     except UserError as error:
-        sys.exit(f"\nError: {error}")
+        sys.exit(f"Error: {error}")
     except HydraException as error:
-        sys.exit(f"\nError: {sentence(error)}")
+        sys.exit(f"Error: {sentence(error)}")
     except KeyboardInterrupt:
         sys.exit("\nInterrupted. Files that were fetched completely are kept; the same command continues from there.")
 

@@ -33,6 +33,11 @@ def chosen(capsys, folder, *options: str) -> str:
     return " ".join(capsys.readouterr().out.split())
 
 
+def test_no_blank_line_comes_first(sweep, capsys):
+    main(["choose", str(sweep)])
+    assert not capsys.readouterr().out.startswith("\n")
+
+
 def test_the_smallest_is_named_with_the_runner_up_and_all_others(sweep, capsys):
     out = chosen(capsys, sweep)
     assert "m: choose gptq4. Of 5 it is the smallest that surely loses less than 0.01 of accuracy (unchanged [-0.0" in out

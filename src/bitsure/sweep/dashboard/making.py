@@ -11,7 +11,7 @@ from typing import Any
 
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
-from bitsure.config.paths import PROJECT
+from bitsure.config.extras import how_to_install
 from bitsure.config.schema import TrackingSettings
 from bitsure.records.saved_run import is_sweep, wrong_directory
 from bitsure.results import check
@@ -52,9 +52,7 @@ def make_dashboard(sweep_dir: Path) -> Dashboard:
         UserError: If its runs were not tracked, the package is missing, nobody is logged in, or W&B refuses.
     """
     if find_spec(PACKAGE) is None:
-        raise UserError(
-            f"bitsure dashboard: wandb-workspaces is not installed. In {PROJECT} run python -m pip install -e '.[dashboard]'"
-        )
+        raise UserError(f"bitsure dashboard: wandb-workspaces is not installed: {how_to_install('dashboard')}")
     tracking, group, keys = _tracked(sweep_dir)
     log_file = sweep_dir / "libraries.log"
     with terminal.output_to(log_file):

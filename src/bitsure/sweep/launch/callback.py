@@ -20,7 +20,7 @@ from bitsure.base.files import make_writable
 from bitsure.base.memo import Memo
 from bitsure.base.progress import working
 from bitsure.config import own_code
-from bitsure.config.paths import PROJECT
+from bitsure.config.extras import how_to_install, run_extra
 from bitsure.results import Status, SweepPlan, Verdict
 from bitsure.results.run_files import PlannedCell, state_in_words
 from bitsure.sweep.launch.composing import ComposedCell, compose_cells
@@ -44,19 +44,20 @@ class SweepCallback(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check every cell. Exit with all that is wrong, before any cell is started."""
         try:
-            _prepare(config)
+            with run_extra("main.py"):
+                _prepare(config)
         except UserError as error:
-            sys.exit(f"\nError: {error}")
+            sys.exit(f"Error: {error}")
         except Exception:  # noqa: BLE001 - whatever it is, Hydra would start the cells unchecked
             traceback.print_exc()
-            sys.exit("\nError: no cell was started: the sweep could not be checked, see above.")
+            sys.exit("Error: no cell was started: the sweep could not be checked, see above.")
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Exit with a message if the directory of a single run cannot be written; Hydra would raise its own error."""
         try:
             make_writable(Path(config.hydra.run.dir))
         except UserError as error:
-            sys.exit(f"\nError: {error}")
+            sys.exit(f"Error: {error}")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Make the sweep's report. Exit with the cells that failed."""
@@ -175,9 +176,7 @@ def _check_installed(target: str) -> None:
     """Raise UserError with the command that installs a launcher, if it is not installed."""
     for package, extra in LAUNCHERS.items():
         if f".{package}." in target and not is_installed(package):
-            raise UserError(
-                f"hydra/launcher: {package} is not installed. In {PROJECT} run python -m pip install -e '.[{extra}]'"
-            )
+            raise UserError(f"hydra/launcher: {package} is not installed: {how_to_install(extra)}")
 
 
 def is_installed(launcher: str) -> bool:

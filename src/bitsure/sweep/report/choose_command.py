@@ -54,8 +54,9 @@ def choose_quantizers(sweep_dir: Path, max_bytes: int | None = None, margin: flo
     out = terminal.console()
     if not out.is_terminal:
         out.width = max(out.width, WIDTH)
-    for choice in choices:
-        out.print(f"\n{choice.model.label}: {_answer(choice)}", markup=False)
+    for i, choice in enumerate(choices):
+        above = "\n" if i else ""
+        out.print(f"{above}{choice.model.label}: {_answer(choice)}", markup=False)
         if choice.choice is not None:
             terminal.show_table(out, _table(choice))
         for note in notes(choice):
