@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -48,8 +49,9 @@ def test_a_proposed_answer_is_right_for_half_of_the_questions_and_stands_where_t
     answers = {n: text.partition("Answer: ")[2].partition("\n")[0] for n, text in texts.items()}
     right = {doc["n"]: answers[doc["n"]] == doc["letter"] for doc in asked.eval_docs}
     assert [asked.doc_to_target(doc) for doc in asked.eval_docs] == [0 if is_right else 1 for is_right in right.values()]
+    assert all(asked.doc_to_choice(doc) == ["right", "wrong"] for doc in asked.eval_docs)  # no letter that it could copy
     assert 12 <= sum(right.values()) <= 28
-    assert all(text.endswith("\nIs this answer right?\nA. Yes\nB. No\nAnswer:") for text in texts.values())
+    assert all(text.endswith("\nIs this answer right or wrong?\nAnswer:") for text in texts.values())
     assert texts == {doc["n"]: loaded(colours("colours@self", seed=7)).doc_to_text(doc) for doc in asked.eval_docs}
 
 
@@ -61,15 +63,22 @@ def test_wrong_proposals_are_each_wrong_choice_and_a_question_without_one_has_a_
     assert all(proposed(f"question {i}", COLOURS, [0, 1, 2])[1] for i in range(10))
 
 
+def test_a_proposed_answer_stands_behind_what_the_task_begins_answers_with(colours):
+    asked = loaded(colours("colours@self", YAML + "gen_prefix: The letter is\n"))
+    for doc in asked.eval_docs:
+        assert re.search(r"Answer: The letter is [ABC]\nIs this answer right or wrong\?\nAnswer:$", asked.doc_to_text(doc))
+        assert asked.doc_to_prefix(doc) is None  # the judgement begins with nothing
+
+
 def test_few_shot_examples_of_proposals_are_proposals_with_their_judgement(colours, tiny_model):
     records, prompts = scored(colours("colours@self", num_fewshot=2), *load_model(tiny_model, "float32"))
-    assert all(record.choices == ["A", "B"] and record.task == "colours@self" for record in records)
+    assert all(record.choices == ["right", "wrong"] and record.task == "colours@self" for record in records)
     for prompt in prompts:
         *examples, question = prompt.split("\n\nWhat colour")
         assert len(examples) == 2 and question.endswith("\nAnswer:")
         for example in examples:
             n = int(example.partition("thing ")[2].partition("?")[0])
-            says_right = example.endswith("Answer: A")
+            says_right = example.endswith("Answer: right")
             assert says_right == (example.partition("Answer: ")[2][0] == "ABC"[n % 3])
 
 
@@ -87,6 +96,15 @@ def test_choices_that_are_listed_by_their_texts_stay_as_they_are(colours):
     asked = loaded(colours("colours@order", YAML.replace("[A, B, C]", "colours")))
     for doc in asked.eval_docs:
         assert asked.doc_to_choice(doc) == COLOURS and "A. red\n  B. green" not in asked.doc_to_text(doc)
+
+
+def test_a_question_with_an_option_that_names_others_is_asked_as_it_is(colours):
+    yaml = YAML.replace("{{colours[2]}}", "{{''both A and B'' if n < 3 else colours[2]}}")
+    asked, original = loaded(colours("colours@order", yaml)), loaded(colours("colours", yaml))
+    for doc in asked.eval_docs:
+        is_same = asked.doc_to_text(doc) == original.doc_to_text(doc)
+        assert is_same == (doc["n"] < 3)
+        assert not is_same or asked.doc_to_choice(doc) == ["A", "B", "C"]
 
 
 def test_examples_before_a_twin_are_those_of_the_original(colours):
@@ -116,7 +134,7 @@ def test_the_seed_draws_what_is_changed(colours):
         ("colours@typo", YAML, "behind the @ stands one of self, typos, order, distractor, not 'typo'. Did you mean typos?"),
         ("colours@self", YAML.replace("multiple_choice", "loglikelihood"), "colours is of the kind loglikelihood"),
         ("colours@order", YAML.replace("B. ", "or "), "the prompts of colours do not list their options"),
-        ("colours@typos", YAML.replace(LISTED, "Is it {{n}}?"), "nothing to change in the first question"),
+        ("colours@typos", YAML.replace(LISTED, "Is it {{n}}?"), "nothing to change in the first 20 questions"),
         ("colour@self", YAML, "there is no task 'colour'"),
     ],
 )

@@ -56,6 +56,30 @@ def test_options_stand_behind_the_same_labels_in_another_order(listed):
             assert lines[1 + place].endswith(option)
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        "Both A and B",
+        "Neither (A) nor (B)",
+        "B only",
+        "A, B",
+        "Option B",
+        "All of the above",
+        "none of these.",
+        "Both",
+        "A和B",
+        "以上都是",
+    ],
+)
+def test_options_that_name_others_stay_in_their_places(option):
+    assert with_other_order(LISTED.replace("Saturn", option), 3, drawn()) is None
+
+
+@pytest.mark.parametrize("option", ["A star", "Vitamin D", "Both moons of Mars", "an answer", "I and II", "Bands"])
+def test_options_that_name_no_other_are_moved(option):
+    assert with_other_order(LISTED.replace("Saturn", option), 3, drawn()) is not None
+
+
 @pytest.mark.parametrize(("text", "n"), [(QUESTION, 3), (LISTED, 4), ("A. one\n\nB. two", 2), ("A. one\nC. two", 2)])
 def test_a_prompt_that_lists_no_options_has_no_order(text, n):
     assert with_other_order(text, n, drawn()) is None

@@ -16,7 +16,7 @@ from bitsure.scoring.generation.truth_question import TRUTH_QUESTION
 from bitsure.tasks import retrieval_tasks
 
 FEW_SHOTS = 1  # one more whenever our code would put other examples before the same questions
-DERIVED = 1  # one more whenever our code would make other questions of a derived name such as arc_easy@typos
+DERIVED = 2  # one more whenever our code would make other questions of a derived name such as arc_easy@typos
 PROMPT_SETTINGS = ("num_fewshot", "limit", "seed", "chat_template", "system_instruction", "add_bos", "score_bos")
 
 

@@ -9,20 +9,22 @@ from functools import partial
 from hashlib import sha256
 from itertools import islice
 
+from lm_eval.api.utils import maybe_delimit
 from lm_eval.tasks import TaskManager
 
 from bitsure.base.errors import UserError
 from bitsure.config.derived_tasks import SELF, derivation_of, original_task
 from bitsure.tasks.gold import choices_of, right_choices
 from bitsure.tasks.kinds import MultipleChoice
-from bitsure.tasks.perturbations import ReorderedOptions, with_distractor, with_other_order, with_typos
+from bitsure.tasks.perturbations import ReorderedOptions, listed_options, with_distractor, with_other_order, with_typos
 from bitsure.tasks.protocols import Document, HarnessTask
 from bitsure.tasks.task_names import members
 
 TEMPLATES = ("doc_to_text", "doc_to_choice", "doc_to_target")  # what reads a document
 EXAMPLE = "example"  # stands for the template of a few-shot example
-JUDGEMENTS = ["A", "B"]
-IS_IT_RIGHT = "\nIs this answer right?\nA. Yes\nB. No\nAnswer:"
+JUDGEMENTS = ["right", "wrong"]  # words that no task proposes: a model that copies the proposal would seem to judge it
+IS_IT_RIGHT = "\nIs this answer right or wrong?\nAnswer:"
+FIRST = 20  # of these questions one can be changed, or the task is refused
 
 
 def check_derivable(manager: TaskManager, name: str) -> None:
@@ -51,10 +53,11 @@ def derive(name: str, task: HarnessTask, seed: int) -> None:
         seed: Draws what is changed, with each question's text.
 
     Raises:
-        UserError: If the task has no choices, or nothing in its first question can be changed in this way.
+        UserError: If the task has no choices, or nothing in its first questions can be changed in this way.
     """
     _check_kind(name, original_task(name), task.OUTPUT_TYPE)
     derivation, original = derivation_of(name), copy.copy(task)
+    original._config = copy.copy(task.config)  # which a copy shares, and which changes below
     task.set_config(key="task", value=name)
     if derivation == SELF:
         _ask_of_answers(name, task, original)
@@ -69,9 +72,9 @@ def derive(name: str, task: HarnessTask, seed: int) -> None:
     else:
         perturb = {"typos": with_typos, "distractor": with_distractor}[str(derivation)]
         _put_otherwise(task, original, lambda doc, text: perturb(text, _drawing(seed, text)))
-    for doc in islice(task.eval_docs, 1):
-        if task.doc_to_text(doc) == original.doc_to_text(doc):
-            raise UserError(f"task.names: {name}: there is nothing to change in the first question. Leave it out.")
+    first = list(islice(task.eval_docs, FIRST))
+    if first and all(task.doc_to_text(doc) == original.doc_to_text(doc) for doc in first):
+        raise UserError(f"task.names: {name}: there is nothing to change in the first {len(first)} questions. Leave it out.")
 
 
 def _drawing(seed: int, text: str) -> random.Random:
@@ -118,8 +121,10 @@ def _reorder(name: str, task: HarnessTask, original: HarnessTask, seed: int) -> 
         return right if isinstance(original.doc_to_target(doc), list) else right[0]
 
     for doc in islice(task.eval_docs, 1):
-        choices, first = choices_of(original, doc), reordered(doc)
-        if first is None or (not _are_labels(choices, first.labels) and _begin_with_labels(choices, first.labels)):
+        choices = choices_of(original, doc)
+        options = listed_options(str(original.doc_to_text(doc)), len(choices))
+        labels = [option["label"] for option in options]
+        if not options or (not _are_labels(choices, labels) and _begin_with_labels(choices, labels)):
             raise UserError(
                 f"task.names: {name}: the prompts of {original_task(name)} do not list their options on lines that begin with "
                 "A, B, … or 1, 2, …, so that there is no order to change. Take @typos or @distractor."
@@ -138,7 +143,7 @@ def _begin_with_labels(choices: Sequence[str], labels: Sequence[str]) -> bool:
 
 
 def _ask_of_answers(name: str, task: HarnessTask, original: HarnessTask) -> None:
-    """Let a task propose an answer to each question and ask whether it is right: A for yes, B for no.
+    """Let a task propose an answer to each question and ask whether it is right or wrong.
 
     The answer stands where the task itself would score it. Few-shot examples are put likewise.
     """
@@ -151,8 +156,8 @@ def _ask_of_answers(name: str, task: HarnessTask, original: HarnessTask) -> None
         choices, text = choices_of(source, doc), source.doc_to_text(doc)
         chosen, is_right = proposed(str(text), choices, right_choices(original_task(name), source, doc, choices))
         begin, end = (choices[chosen], source.doc_to_target(doc)) if source.multiple_input else (text, choices[chosen])
-        prefix = source.doc_to_prefix(doc)
-        return delimiter.join([begin, *([prefix] if prefix else []), str(end)]) + IS_IT_RIGHT, is_right
+        begin = maybe_delimit(str(begin), source.doc_to_prefix(doc), delimiter)
+        return delimiter.join([begin, str(end)]) + IS_IT_RIGHT, is_right
 
     def doc_to_text(doc: Document, template: object = None) -> str:
         return proposal(doc, template)[0]

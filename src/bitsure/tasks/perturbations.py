@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -11,6 +12,11 @@ TYPO_SHARE = 0.1  # of the words that may get one
 WORD = re.compile(r"\b[^\W\d_]{4,}\b(?!:)")  # a word before a colon is one of the prompt's, such as `Question:`
 OPTION = re.compile(r"^[ \t]*\(?(?P<label>[A-Z]|[1-9])[.):][ \t]*(?P<text>\S.*?)[ \t]*$", re.MULTILINE)
 LABELS = ("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "123456789")
+# Words of an option that names other options, by their places or all of them: in another order it would say something else.
+NAMES_OPTIONS = re.compile(
+    r"\b(above|below|preceding|previous|foregoing)\b|^(all|none|both|neither|either)(\W*$| (of|are|is)\b)|以上|以下|上述",
+    re.IGNORECASE,
+)
 IRRELEVANT = (
     "The library on the corner closes at six in the evening.",
     "My neighbour painted her fence green last summer.",
@@ -75,24 +81,18 @@ class ReorderedOptions:
 
 
 def with_other_order(text: str, n: int, rng: random.Random) -> ReorderedOptions | None:
-    """Return a prompt with its options in another order behind the same labels; None if it does not list them.
+    """Return a prompt with its options in another order behind the same labels.
 
-    Options are listed if the prompt has `n` lines one below the other that begin with the labels A, B, … or 1, 2, …, each in
-    brackets or before a full stop, a bracket or a colon. Of several such lists the last one is meant.
+    It is None if the prompt does not list them, and if an option names others, such as `Both A and B` or `All of the above`.
 
     Args:
         text: The prompt.
         n: How many options there are, 2 or more.
         rng: Draws the order, which is never the one that they had.
     """
-    lines = list(OPTION.finditer(text))
-    for first in range(len(lines) - n, -1, -1):
-        listed = lines[first : first + n]
-        labels = tuple(line["label"] for line in listed)
-        adjacent = all(text[above.end() : below.start()] == "\n" for above, below in pairwise(listed))
-        if adjacent and any("".join(labels) == all_labels[:n] for all_labels in LABELS):
-            break
-    else:
+    listed = listed_options(text, n)
+    labels = tuple(line["label"] for line in listed)
+    if not listed or any(_names_options(line["text"], labels) for line in listed):
         return None
     order = list(range(n))  # the option that stands behind each label
     while order == sorted(order):
@@ -100,3 +100,26 @@ def with_other_order(text: str, n: int, rng: random.Random) -> ReorderedOptions 
     for line, option in zip(reversed(listed), reversed(order), strict=True):
         text = text[: line.start("text")] + listed[option]["text"] + text[line.end("text") :]
     return ReorderedOptions(text, labels, tuple(order.index(option) for option in range(n)))
+
+
+def listed_options(text: str, n: int) -> list[re.Match[str]]:
+    """Return the options that a prompt lists, each with its `label` and `text`; none if it does not list `n`.
+
+    Options are listed if the prompt has `n` lines one below the other that begin with the labels A, B, … or 1, 2, …, each in
+    brackets or before a full stop, a bracket or a colon. Of several such lists the last one is meant.
+    """
+    lines = list(OPTION.finditer(text))
+    for first in range(len(lines) - n, -1, -1):
+        listed = lines[first : first + n]
+        adjacent = all(text[above.end() : below.start()] == "\n" for above, below in pairwise(listed))
+        if adjacent and any("".join(line["label"] for line in listed) == all_labels[:n] for all_labels in LABELS):
+            return listed
+    return []
+
+
+def _names_options(option: str, labels: Sequence[str]) -> bool:
+    """Return whether an option names others: by words, or by a label in a list of labels or next to a word such as `only`."""
+    label = rf"(?<![A-Za-z0-9])\(?[{''.join(labels)}]\)?(?![A-Za-z0-9])"
+    before = r"(?i:\b(both|neither|either|only|options?|answers?|choices?|except|and|or|nor|not|but)\b|[&,/、和与及或])"
+    after = r"([&,/、和与及或]|(and|or|nor|only|is|are)\b)"
+    return bool(NAMES_OPTIONS.search(option) or re.search(rf"{before}\s*{label}|{label}\s*{after}", option))

@@ -47,6 +47,8 @@ class HarnessTask(Protocol):
     multiple_target: int
     """Not 0 where several choices may be right."""
     config: Any
+    _config: Any
+    """The settings themselves, which `config` returns."""
     fewshot_cfg: Any
     """How examples are written, and the split that they come from."""
     sampler: Any
