@@ -44,7 +44,17 @@ def test_a_package_that_a_task_needs_and_that_is_missing_is_one_sentence(tmp_pat
         raise ModuleNotFoundError("No module named 'langdetect'", name="langdetect")
 
     monkeypatch.setattr("lm_eval.api.task.ConfigurableTask.doc_to_text", broken)
-    with pytest.raises(NotInstalled, match=r"task\.names: asked needs the Python package langdetect, which is not installed"):
+    with pytest.raises(NotInstalled, match=r"task\.names: asked needs the Python module langdetect, which is not installed"):
+        load_questions(tmp_path, question_rows("one"))
+
+
+@pytest.mark.parametrize("name", [None, "bitsure.nowhere"])
+def test_a_missing_module_without_a_name_or_of_bitsure_is_no_package(tmp_path, monkeypatch, name):
+    def broken(*given):
+        raise ModuleNotFoundError("missing", name=name)
+
+    monkeypatch.setattr("lm_eval.api.task.ConfigurableTask.doc_to_text", broken)
+    with pytest.raises(ModuleNotFoundError, match="missing"):
         load_questions(tmp_path, question_rows("one"))
 
 

@@ -161,3 +161,10 @@ def test_the_methods_of_plain_values_and_of_jinja_stay():
 def test_ordinary_templates_give_what_the_harness_gives(folder):
     in_yaml(folder, "\"{{ q | regex_replace('one', 'two') }}{% if options %} {{ options[0].upper() }}{% endif %}\\n\"")
     assert load(folder) == ["two 0 A\n", "two 1 A\n", "two 2 A\n"]
+
+
+def test_a_module_that_ones_own_code_looks_for_in_vain_is_an_error_of_that_code(folder):
+    in_yaml(folder, "!function code.text")
+    (folder / "code.py").write_text("import a_module_of_nobody\n")
+    with pytest.raises(ModuleNotFoundError, match="a_module_of_nobody"):
+        load(folder, trust=True)

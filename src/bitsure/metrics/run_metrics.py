@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -211,8 +211,6 @@ def macro_average(
         kind: The class of the results.
         estimates: Task → metric → estimate, of what is averaged.
         results: The tasks' results, with their intervals.
-
-    Reference: Zou & Donner 2008 for an interval of a sum from the intervals of its terms.
     """
     means: dict[str, M] = {}
     counted = [task for task in estimates if not is_repetition(task, estimates)]
@@ -224,12 +222,12 @@ def macro_average(
         if not finite:
             continue
         value = float(np.mean([of_task.value for of_task in finite]))
-        ends = np.array([(results[task][name].ci_low, results[task][name].ci_high) for task in tasks], dtype=float)
-        below, above = np.sqrt(((ends - [[of_task.value] for of_task in finite]) ** 2).sum(0)) / len(finite)
+        intervals = [(results[task][name].ci_low, results[task][name].ci_high) for task in tasks]
+        low, high = interval_of_mean([of_task.value for of_task in finite], intervals)
         means[name] = kind(
             value=value,
-            ci_low=value - float(below),
-            ci_high=value + float(above),
+            ci_low=low,
+            ci_high=high,
             n=len(finite),
             standard_error=math.sqrt(sum(of_task.standard_error**2 for of_task in finite)) / len(finite),
             interval="from the tasks' intervals",
@@ -265,3 +263,17 @@ def summarize(kind: type[M], estimate: PointEstimate, n: int, resampling: Resamp
         resampled=source if has_interval else None,
         **fields,
     )
+
+
+def interval_of_mean(values: Sequence[float], intervals: Sequence[tuple[float | None, float | None]]) -> tuple[float, float]:
+    """Return the interval of a mean of independent estimates.
+
+    Args:
+        values: The estimates.
+        intervals: The interval of each. The ends of the mean's are NaN where one has none.
+
+    Reference: Zou & Donner 2008 for an interval of a sum from the intervals of its terms.
+    """
+    mean = float(np.mean(values))
+    below, above = np.sqrt(((np.array(intervals, dtype=float) - np.array(values)[:, None]) ** 2).sum(0)) / len(values)
+    return mean - float(below), mean + float(above)

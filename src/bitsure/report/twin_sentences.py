@@ -40,7 +40,7 @@ def _compared(task: str, values: Mapping[str, Difference]) -> str:
     return (
         f"{mark} {_asked(task, rate)}: {percent(rate.quantized)} of the quantized model's answers change, "
         f"{percent(rate.baseline)} of full precision's: {points(rate)}. {outcome}. Accuracy changes by "
-        f"{_signed(change.quantized)}, in full precision by {_signed(change.baseline)}: {points(change)}."
+        f"{_in_points(change.quantized)}, in full precision by {_in_points(change.baseline)}: {points(change)}."
     )
 
 
@@ -55,8 +55,8 @@ def _outcome(rate: Difference, accuracy: Difference) -> tuple[str, str]:
     return "✓", "It is more robust"
 
 
-def _signed(share: float | None) -> str:
-    return decimal(share, "+.1%")
+def _in_points(change: float | None) -> str:
+    return f"{decimal(None if change is None else 100 * change, '+.1f')} points"
 
 
 def _asked(task: str, rate: Measurement) -> str:

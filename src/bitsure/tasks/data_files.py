@@ -6,6 +6,7 @@ import logging
 import re
 import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jinja2 import UndefinedError
@@ -25,7 +26,7 @@ UNDEFINED_NAME = re.compile(r"'([^']+)' is undefined|has no attribute '([^']+)'"
 def load_error(manager: TaskManager, name: str, group: str, error: Exception) -> UserError | None:
     """Return the error for a task whose data is not available or lacks a column, or that needs a package that is not installed.
 
-    It is None for an error with another cause.
+    It is None for an error with another cause, such as a module that bitsure or a user's own code of a task imports.
 
     Args:
         manager: The task manager that knows the task.
@@ -37,9 +38,11 @@ def load_error(manager: TaskManager, name: str, group: str, error: Exception) ->
     if isinstance(error, UserError):
         return error.prefixed(f"task.names: {name}{group}: ")
     if isinstance(error, ModuleNotFoundError):
+        if not error.name or error.name.partition(".")[0] == "bitsure" or _is_code_of(error, manager.include_path):
+            return None
         return NotInstalled(
-            f"task.names: {name}{group} needs the Python package {error.name}, which is not installed. Install it, such as by "
-            f"`pip install {error.name}`, with what else the harness needs for this task, or leave the task out."
+            f"task.names: {name}{group} needs the Python module {error.name}, which is not installed. Install the package "
+            "that has it, which may have another name, with what else the harness needs for this task, or leave the task out."
         )
     if _is_own_error(error):
         return None
@@ -55,6 +58,16 @@ def _is_own_error(error: Exception) -> bool:
     """Return whether an error is raised by bitsure itself, or while it reads a data set for the harness; not by a document."""
     modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
     return modules[-1].startswith("bitsure.") or any(module.startswith("bitsure.hub.") for module in modules)
+
+
+def _is_code_of(error: Exception, folder: str | None) -> bool:
+    """Return whether an error is raised by bitsure itself, or by code in a folder."""
+    frames = [
+        frame for frame, _ in traceback.walk_tb(error.__traceback__) if not frame.f_code.co_filename.startswith("<frozen")
+    ]
+    file = Path(frames[-1].f_code.co_filename)
+    is_own = str(frames[-1].f_globals.get("__name__")).startswith("bitsure.")
+    return is_own or (folder is not None and file.resolve().is_relative_to(Path(folder).resolve()))
 
 
 def missing_column(error: Exception, config: Mapping[str, Any], columns: Sequence[str]) -> str | None:

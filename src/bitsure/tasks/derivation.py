@@ -22,7 +22,7 @@ from bitsure.tasks.task_names import members
 
 TEMPLATES = ("doc_to_text", "doc_to_choice", "doc_to_target")  # what reads a document
 EXAMPLE = "example"  # stands for the template of a few-shot example
-JUDGEMENTS = ["right", "wrong"]  # words that no task proposes: a model that copies the proposal would seem to judge it
+JUDGEMENTS = ["right", "wrong"]  # hardly ever a task's choices: a model that copies the proposal would seem to judge it
 IS_IT_RIGHT = "\nIs this answer right or wrong?\nAnswer:"
 FIRST = 20  # of these questions one can be changed, or the task is refused
 

@@ -36,8 +36,8 @@ IRRELEVANT = (
 def with_typos(text: str, rng: random.Random) -> str:
     """Return a question with a typing error in about a tenth of its words of four or more letters, and in one at least.
 
-    Two neighbouring inner letters change places, or an inner letter is left out or doubled, each as often. A text without such
-    a word is returned as it is.
+    Two neighbouring inner letters change places, or an inner letter is left out or doubled, with equal chances. Two equal
+    letters cannot change places: one of them is left out. A text without such a word is returned as it is.
     """
     words = list(WORD.finditer(text, _start_of_question(text)))
     chosen = [word for word in words if rng.random() < TYPO_SHARE] or ([rng.choice(words)] if words else [])

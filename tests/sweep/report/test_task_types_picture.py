@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from bitsure.comparison import judge
-from bitsure.metrics.metric_names import MACRO
+import pytest
+
+from bitsure.metrics.metric_names import BASELINE_ABOVE_GUESSING, ECE, MACRO
 from bitsure.results.measurement import Difference, Measurement
 from bitsure.results.quantization import RoundedStates
 from bitsure.sweep.report.cell_results import CellResult
-from bitsure.sweep.report.study_row import study_rows
+from bitsure.sweep.report.study_row import over_tasks, study_rows
 from bitsure.sweep.report.sweep_table import build_table
 from bitsure.sweep.report.task_types_picture import RoundedBits, knee, task_types_picture
 from tests.builders.result_files import model_origin, quantization
-from tests.builders.settings import MARGINS, METRIC
 from tests.builders.study_rows import study_row
 
 KV = RoundedStates(
@@ -47,7 +47,7 @@ def cell(quantizer: str, option: str, change: float, tasks: tuple[str, ...], **r
         config={"quant": {"name": quantizer, "bits": int(quantizer[-1])}, "task": {"name": option, "names": list(tasks)}},
         model=model_origin(),
         quantization=quantization(quantizer=quantizer, bits_per_weight=float(quantizer[-1]), **rounded),
-        metrics={task: {"accuracy": now} for task in names},
+        metrics={task: {"accuracy": now, ECE: now} for task in names},
         comparison={task: {"accuracy": moved} for task in names},
     )
 
@@ -73,12 +73,48 @@ def test_each_type_has_a_line_and_each_part_that_is_rounded_a_panel():
     assert [sorted(point["x"] for point in series.rows) for series in states.series] == [[2, 4], [2, 4]]
 
 
+def guessing(answered: CellResult, *tasks: str) -> CellResult:
+    """The same cell, with tasks that full precision guesses and on which nothing changes."""
+    above = Difference(value=0.0, n=100, standard_error=0.05, ci_low=None, ci_high=None)
+    unchanged = Difference(value=0.0, n=100, baseline=0.5, quantized=0.5, ci_low=-0.005, ci_high=0.005)
+    guessed = {task: {"accuracy": unchanged, BASELINE_ABOVE_GUESSING: above} for task in tasks}
+    return replace(answered, comparison=answered.comparison | guessed)
+
+
+def test_the_loss_of_one_task_is_not_thinned_by_tasks_that_full_precision_guesses():
+    guessed = ("x", "y", "z")
+    cells = [guessing(cell(f"rtn{bits}", "a", -0.05, ("t", *guessed)), *guessed) for bits in (4, 2)]
+    cells += [cell("rtn4", "b", 0.0, ("u", "v")), cell("rtn2", "b", 0.0, ("u", "v"))]
+    drawn = task_types_picture(cells, study_rows(build_table(cells), {"accuracy"}, 0.01), 0.02)
+    assert "a: surely within the margin at no width, surely beyond at rtn4; b: within the margin down to rtn2" in drawn.finding
+    assert "Without tasks on which full precision is not above guessing: x of m, y of m, z of m." in drawn.caption
+    [of_b] = [row for row in drawn.rows if row.mean_over == "u, v" and row.quantizer_label == "rtn2"]
+    assert (of_b.delta, of_b.delta_ci_low, of_b.n) == (0.0, pytest.approx(-0.005 / 2**0.5), 2)
+
+
+def test_a_type_whose_tasks_another_type_shares_in_other_conditions_has_its_own_numbers():
+    cells = []
+    for option, shots, change in (("a", 0, 0.0), ("b", 5, -0.2)):
+        cells += [cell(quantizer, option, change, ("t",)) for quantizer in ("rtn4", "rtn2")]
+        for asked in cells[-2:]:
+            asked.config["task"]["num_fewshot"] = shots
+    drawn = task_types_picture(cells, study_rows(build_table(cells), {"accuracy"}, 0.01), 0.02)
+    assert "a: within the margin down to rtn2; b: surely within the margin at no width" in drawn.finding
+
+
 def test_a_type_that_full_precision_guesses_has_no_knee():
-    guessed = judge({}, MARGINS, METRIC)
-    cells = [replace(cell("rtn4", "a", 0.0, ("t",)), verdict=guessed), replace(cell("rtn2", "a", 0.0, ("t",)), verdict=guessed)]
+    cells = [guessing(cell(quantizer, "a", 0.0, ("t",)), "t") for quantizer in ("rtn4", "rtn2")]
     cells += [cell("rtn4", "b", 0.0, ("u",)), cell("rtn2", "b", 0.0, ("u",))]
     drawn = task_types_picture(cells, study_rows(build_table(cells), {"accuracy"}, 0.01), 0.02)
     assert "a: full precision is not above guessing; b: within the margin down to rtn2" in drawn.finding
+
+
+def test_a_mean_names_no_task_of_continuations_whose_own_rows_stay_beside_it():
+    cells = [cell("rtn4", "a", 0.0, ("t", "u", "lambada")), cell("rtn4", "b", 0.0, ("v",))]
+    del cells[0].metrics["lambada"][ECE]
+    rows = over_tasks(study_rows(build_table(cells), {"accuracy"}, 0.01))
+    assert {row.mean_over for row in rows if row.task == MACRO} == {"t, u"}
+    assert {row.task for row in rows} == {MACRO, "lambada", "v"}
 
 
 def test_types_of_one_option_are_told_apart_by_their_tasks():

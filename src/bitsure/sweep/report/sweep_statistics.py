@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Protocol
 
 from bitsure.metrics.across import heterogeneity, over_draws
+from bitsure.metrics.metric_names import MACRO
 from bitsure.metrics.multiple_testing import benjamini_hochberg
+from bitsure.metrics.run_metrics import interval_of_mean
 from bitsure.sweep.report.study_row import CALIBRATION_SEEDS, TRAINING_SEEDS, StudyRow
 
 STUDY = {  # the study's metrics, in its order
@@ -101,6 +104,47 @@ def _mean_over(rows: list[StudyRow], kind: str, level: float) -> StudyRow | None
         delta_standard_error=delta.standard_error,
         delta_between_draws=delta.between,
     )
+
+
+def mean_over_tasks(rows: list[StudyRow]) -> StudyRow:
+    """Return the mean of one run's rows of a metric on several tasks, whose errors are taken for independent.
+
+    Args:
+        rows: The rows; a single one is returned as it is.
+    """
+    if len(rows) == 1:
+        return rows[0]
+    _, low, high = _mean_with_interval([(row.value, row.ci_low, row.ci_high) for row in rows])
+    delta, delta_low, delta_high = _mean_with_interval([(row.delta, row.delta_ci_low, row.delta_ci_high) for row in rows])
+    return replace(
+        rows[0],
+        task=MACRO,
+        mean_over=", ".join(row.task for row in rows),
+        n=len(rows),
+        value=fmean(row.value for row in rows),
+        ci_low=low,
+        ci_high=high,
+        baseline=_mean_with_interval([(row.baseline, None, None) for row in rows])[0],
+        delta=delta,
+        delta_ci_low=delta_low,
+        delta_ci_high=delta_high,
+        standard_error=None,
+        delta_standard_error=None,
+        delta_between_draws=None,
+        tests=None,
+        p_adjusted=None,
+        significant=False,
+    )
+
+
+def _mean_with_interval(numbers: list[tuple[float | None, ...]]) -> tuple[float | None, ...]:
+    """Return the mean of numbers with intervals and its interval; each is None where any of them is."""
+    values = [value for value, _, _ in numbers if value is not None]
+    if len(values) < len(numbers):
+        return None, None, None
+    intervals = [(low, high) for _, low, high in numbers if low is not None and high is not None]
+    ends = interval_of_mean(values, intervals) if len(intervals) == len(values) else (None, None)
+    return fmean(values), *ends
 
 
 def means_over_draws(models: list[StudyRow], sizes: list[StudyRow]) -> list[StudyRow]:

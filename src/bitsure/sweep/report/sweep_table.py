@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from bitsure.base.errors import UserError
 from bitsure.base.files import atomic_path
 from bitsure.config.derived_tasks import is_repetition
-from bitsure.metrics.metric_names import MACRO
+from bitsure.metrics.metric_names import ECE, MACRO
 from bitsure.metrics.multiple_testing import benjamini_hochberg, holm
 from bitsure.results.measurement import Measurement, MetricsByTask
 from bitsure.sweep.report.cell_results import FULL_PRECISION, CellResult
@@ -138,13 +138,18 @@ def _tables(cell: CellResult, rows: list[NumberRow], columns: CellColumns, tasks
         return [_table(rows, columns)]
     means = [row for row in rows if row.task == MACRO]
     names = f"{TASKS}={','.join(cell.config.get('task', {}).get('names', ()))}" if means else ""
-    columns_of_means = replace(columns, setting=" ".join(filter(None, (columns.setting, names))), mean_over=tasks_of_mean(cell))
+    columns_of_means = replace(
+        columns, setting=" ".join(filter(None, (columns.setting, names))), mean_over=_tasks_of_mean(cell)
+    )
     return [_table([row for row in rows if row.task != MACRO], columns), _table(means, columns_of_means)]
 
 
-def tasks_of_mean(cell: CellResult) -> str:
-    """Return the tasks that a cell's mean is taken over; twins of others among them are left out."""
-    return ", ".join(task for task in cell.tasks if not is_repetition(task, cell.tasks))
+def _tasks_of_mean(cell: CellResult) -> str:
+    """Return the tasks that a cell's mean is taken over: those with questions that have choices or written answers.
+
+    Whole texts and continuations, of which nobody asks how sure an answer is, have no part in it, nor have twins of others.
+    """
+    return ", ".join(task for task in cell.tasks if ECE in cell.metrics[task] and not is_repetition(task, cell.tasks))
 
 
 def _table(rows: list[NumberRow], columns: CellColumns) -> pa.Table:

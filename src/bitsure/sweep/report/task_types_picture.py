@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from bitsure.report.chart_layers import number_axis, reference_line
+from bitsure.comparison.losses import is_above_guessing
+from bitsure.config.derived_tasks import is_repetition
+from bitsure.metrics.metric_names import MACRO
+from bitsure.report.chart_layers import COLOURS, DASHES, number_axis, reference_line
 from bitsure.report.charts import Chart, Spec
 from bitsure.report.rounded import rounded_parts
-from bitsure.results.verdict import NOT_JUDGED
 from bitsure.sweep.report.cell_results import CellResult
 from bitsure.sweep.report.line_panels import (
     MOST_PANELS,
@@ -16,13 +18,13 @@ from bitsure.sweep.report.line_panels import (
     findings,
     line_layers,
     panel,
-    quantizer_keys,
     series_of,
     with_interval,
 )
 from bitsure.sweep.report.picture import LegendKey, Picture
 from bitsure.sweep.report.study_row import StudyRow, grouped
-from bitsure.sweep.report.sweep_table import columns_of_cells, tasks_of_mean
+from bitsure.sweep.report.sweep_statistics import mean_over_tasks
+from bitsure.sweep.report.sweep_table import columns_of_cells
 
 NAME = "task_types"
 GUESSES = "full precision is not above guessing"
@@ -36,6 +38,23 @@ class RoundedBits:
     bits: float
 
 
+@dataclass(frozen=True)
+class TypeLine:
+    """A model's accuracy on a type of task, by quantizers that round the same.
+
+    Attributes:
+        task_type: The type.
+        rows: A row for each quantizer: the mean over the tasks that full precision does not guess; over all if it guesses all.
+        left_out: The tasks that it guesses, where there are others.
+        guesses: Whether it guesses all.
+    """
+
+    task_type: str
+    rows: list[StudyRow]
+    left_out: list[str]
+    guesses: bool
+
+
 def task_types_picture(cells: Sequence[CellResult], rows: Sequence[StudyRow], margin: float) -> Picture | None:
     """Return the change of accuracy against bits, a line a type of task, a panel a model and what is rounded.
 
@@ -47,36 +66,75 @@ def task_types_picture(cells: Sequence[CellResult], rows: Sequence[StudyRow], ma
         rows: A row for each model, quantizer, task and metric.
         margin: The largest loss of accuracy to ship.
     """
-    types, rounded = _types(cells), _rounded(cells)
-    guessed = {(cell.model_name, tasks_of_mean(cell)) for cell in cells if cell.verdict and cell.verdict.verdict == NOT_JUDGED}
+    rounded = _rounded(cells)
     rows = [row for row in rows if row.metric == "accuracy" and row.delta is not None and row.quantizer_label in rounded]
-    rows = [row for row in rows if _asked(row) in types]
-    by_panel = grouped(rows, lambda row: (row.model, rounded[row.quantizer_label].what))
-    by_panel = {name: members for name, members in by_panel.items() if len({row.quantizer_label for row in members}) > 1}
-    if len({types[_asked(row)] for row in rows}) < 2 or not by_panel:
+    lines = _lines(cells, rows, rounded)
+    types = list(dict.fromkeys(line.task_type for of_panel in lines.values() for line in of_panel))
+    if len(types) < 2:
         return None
-    shown = dict(list(by_panel.items())[:MOST_PANELS])
-    keys = quantizer_keys(rows, lambda row: types[_asked(row)])
-    panels = []
-    for (model, what), members in shown.items():
-        by_type = grouped(members, lambda row: types[_asked(row)])
-        knees = {
-            name: GUESSES if (model, _asked(line[0])) in guessed else knee(line, rounded, margin)
-            for name, line in by_type.items()
-        }
-        points = [_point(name, row, rounded[row.quantizer_label].bits) for name, line in by_type.items() for row in line]
-        drawn = panel(model, _layers(points, keys, margin), subtitle=what)
-        finding = f"{model}, {what}: {findings(knees, most=len(knees))}"
-        panels.append(Chart(drawn, finding, series_of(points, keys), "bits"))
+    keys = [LegendKey(name, COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]) for i, name in enumerate(types)]
+    shown = dict(list(lines.items())[:MOST_PANELS])
+    panels = [_chart(model, what, of_panel, rounded, keys, margin) for (model, what), of_panel in shown.items()]
     caption = (
         "Quantized − full precision on the same questions, the mean over a type's tasks; dashed is the margin of "
         f"{margin:g}. Bits are the mean over what is rounded, so that W4A8 stands at 6. Accuracy holds down to the knee: from "
         "the widest on, every interval lies within the margin. With few questions none may."
     )
-    if len(shown) < len(by_panel):
-        caption += f" The first {len(shown)} of {len(by_panel)} panels are drawn; the CSV has all."
+    left_out = {(model, task): None for (model, _), of_panel in shown.items() for line in of_panel for task in line.left_out}
+    if left_out:
+        names = ", ".join(f"{task} of {model}" for model, task in left_out)
+        caption += f" Without tasks on which full precision is not above guessing: {names}."
+    if len(shown) < len(lines):
+        caption += f" The first {len(shown)} of {len(lines)} panels are drawn; the CSV has all."
     finding = " ".join(chart.finding for chart in panels)
-    return Picture(NAME, "What each bit costs, by type of task", caption, finding, panels, keys, rows, columns=3)
+    drawn = {id(row): row for of_panel in lines.values() for line in of_panel for row in line.rows}  # types may share a task
+    title = "What each bit costs, by type of task"
+    return Picture(NAME, title, caption, finding, panels, keys, list(drawn.values()), columns=3)
+
+
+def _chart(
+    model: str,
+    what: str,
+    lines: Sequence[TypeLine],
+    rounded: Mapping[str, RoundedBits],
+    keys: Sequence[LegendKey],
+    margin: float,
+) -> Chart:
+    knees = {line.task_type: GUESSES if line.guesses else knee(line.rows, rounded, margin) for line in lines}
+    points = [_point(line.task_type, row, rounded[row.quantizer_label].bits) for line in lines for row in line.rows]
+    drawn = panel(model, _layers(points, keys, margin), subtitle=what)
+    return Chart(drawn, f"{model}, {what}: {findings(knees, most=len(knees))}", series_of(points, keys), "bits")
+
+
+def _lines(
+    cells: Sequence[CellResult], rows: Sequence[StudyRow], rounded: Mapping[str, RoundedBits]
+) -> dict[tuple[str, str], list[TypeLine]]:
+    """Return (model, what is rounded) → its lines, where there are two widths."""
+    types, lines = _types(cells), {}
+    guessed = {
+        (cell.model_name, columns.conditions, task)
+        for cell, columns in zip(cells, columns_of_cells(list(cells)), strict=True)
+        for task, values in cell.comparison.items()
+        if task != MACRO and not is_above_guessing(values)
+    }
+    for (model, what), members in grouped(list(rows), lambda row: (row.model, rounded[row.quantizer_label].what)).items():
+        if len({row.quantizer_label for row in members}) > 1:
+            of_types = {name: [row for row in members if (row.conditions, row.task) in asked] for name, asked in types.items()}
+            of_panel = [_line(name, of_type, guessed) for name, of_type in of_types.items()]
+            lines[model, what] = [line for line in of_panel if line.rows]
+    return {name: of_panel for name, of_panel in lines.items() if of_panel}
+
+
+def _line(task_type: str, rows: list[StudyRow], guessed: Collection[tuple[str, str, str]]) -> TypeLine:
+    """Return a line of one model's rows of a type's tasks; a quantizer without all of these tasks has no part in it."""
+    kept = [row for row in rows if (row.model, row.conditions, row.task) not in guessed]
+    left_out = [row.task for row in rows if (row.model, row.conditions, row.task) in guessed]
+    used = kept or rows
+    tasks = {(row.conditions, row.task) for row in used}
+    runs = grouped(used, lambda row: (row.label, row.conditions, row.calib_seed, row.training_seed))
+    n_asked = {conditions: sum(of == conditions for of, _ in tasks) for conditions, _ in tasks}
+    means = [mean_over_tasks(members) for (_, conditions, *_), members in runs.items() if len(members) == n_asked[conditions]]
+    return TypeLine(task_type, means, list(dict.fromkeys(left_out)) if kept else [], guesses=not kept)
 
 
 def _point(task_type: str, row: StudyRow, bits: float) -> LinePoint:
@@ -114,15 +172,15 @@ def knee(rows: Sequence[StudyRow], rounded: Mapping[str, RoundedBits], margin: f
     return f"{holds}, surely beyond at {lost[0].quantizer_label}" if lost else holds
 
 
-def _asked(row: StudyRow) -> str:
-    """Return the tasks that a row is the mean over, or its single one."""
-    return row.mean_over or row.task
-
-
-def _types(cells: Sequence[CellResult]) -> dict[str, str]:
-    """Return tasks, as `_asked` has them → their type."""
-    options = {tasks_of_mean(cell): cell.config.get("task", {}).get("name", "") for cell in cells}
-    return options if len(set(options.values())) > 1 else {tasks: tasks for tasks in options}
+def _types(cells: Sequence[CellResult]) -> dict[str, set[tuple[str, str]]]:
+    """Return a type → the conditions and tasks of its cells; twins of other tasks have no part in it."""
+    several = len({cell.config.get("task", {}).get("name", "") for cell in cells}) > 1
+    types: dict[str, set[tuple[str, str]]] = {}
+    for cell, columns in zip(cells, columns_of_cells(list(cells)), strict=True):
+        tasks = [task for task in cell.tasks if not is_repetition(task, cell.tasks)]
+        name = cell.config.get("task", {}).get("name", "") if several else ", ".join(tasks)
+        types.setdefault(name, set()).update((columns.conditions, task) for task in tasks)
+    return types
 
 
 def _rounded(cells: Sequence[CellResult]) -> dict[str, RoundedBits]:
