@@ -16,6 +16,7 @@ from bitsure.metrics.fidelity import TokenPairs
 from bitsure.metrics.next_token import ScoredTokens
 from bitsure.records.answer_units import answer_units
 from bitsure.report.divergence_section import divergence_lines, divergence_sentences
+from bitsure.results import Difference
 from tests.builders.settings import MARGINS, METRIC
 from tests.builders.written import written
 
@@ -67,6 +68,14 @@ def test_the_auroc_of_the_margin_is_that_of_the_tokens_in_common_against_those_t
 def test_the_auroc_of_few_answers_that_part_has_no_interval(parted, interval):
     tokens = TokensAtRisk(np.linspace(0, 1, 200), np.array([1.0] * parted + [0.0] * (200 - parted)), np.arange(200))
     assert token_divergence_metrics(tokens)["divergence/auroc"].interval == interval
+
+
+def test_a_sentence_says_why_few_answers_that_part_decide_nothing():
+    before, after = (written(["fox"] * 40, [True] * 40, [[-p]] * 40) for p in (0.1, 0.2))
+    values = compare(answer_units(before), answer_units(after), SETTINGS)
+    values["free"]["divergence/auroc"] = Difference(value=0.8, ci_low=None, ci_high=None, n=40)
+    [line] = divergence_lines(values)
+    assert "too few part to say whether they do where full precision is unsure (AUROC of its margin 0.800, without an" in line
 
 
 def test_every_answer_is_the_same_or_in_other_words_or_another_one():

@@ -85,8 +85,11 @@ def _unsure(values: Mapping[str, Difference]) -> list[str]:
     auroc = values[AUROC]
     if auroc.value is None:
         return ["the models never part" if not values[PER_TOKEN].value else "the models part at every token"]
-    numbers = f"AUROC of its margin {decimal(auroc.value, '.3f')} {interval(auroc)}"
-    if auroc.ci_low is None or auroc.ci_high is None or auroc.ci_low <= NO_RANK <= auroc.ci_high:
+    number = f"AUROC of its margin {decimal(auroc.value, '.3f')}"
+    if auroc.ci_low is None or auroc.ci_high is None:
+        return [f"too few part to say whether they do where full precision is unsure ({number}, without an interval)"]
+    numbers = f"{number} {interval(auroc)}"
+    if auroc.ci_low <= NO_RANK <= auroc.ci_high:
         return [f"it is open whether the models part where full precision is unsure ({numbers})"]
     return [f"the models part where full precision is {'unsure' if auroc.value > NO_RANK else 'sure'} ({numbers})"]
 
