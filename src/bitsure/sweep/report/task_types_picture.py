@@ -130,9 +130,9 @@ def _line(task_type: str, rows: list[StudyRow], guessed: Collection[tuple[str, s
     kept = [row for row in rows if (row.model, row.conditions, row.task) not in guessed]
     left_out = [row.task for row in rows if (row.model, row.conditions, row.task) in guessed]
     used = kept or rows
-    tasks = {(row.conditions, row.task) for row in used}
+    asked = grouped(used, lambda row: row.conditions)
+    n_asked = {conditions: len({row.task for row in members}) for conditions, members in asked.items()}
     runs = grouped(used, lambda row: (row.label, row.conditions, row.calib_seed, row.training_seed))
-    n_asked = {conditions: sum(of == conditions for of, _ in tasks) for conditions, _ in tasks}
     means = [mean_over_tasks(members) for (_, conditions, *_), members in runs.items() if len(members) == n_asked[conditions]]
     return TypeLine(task_type, means, list(dict.fromkeys(left_out)) if kept else [], guesses=not kept)
 
