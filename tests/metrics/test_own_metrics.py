@@ -24,6 +24,10 @@ def double_confidence(questions):
     return 2 * questions.confidence
 
 
+def correct_answers(questions):
+    return questions.correct
+
+
 def largest_confidence_of_wrong_answers(questions):
     return mean(lambda q: q.confidence, among=lambda q: 1 - q.correct)
 
@@ -83,6 +87,16 @@ def test_a_statistic_or_a_list_will_do():
     values = measure(full, settings(wrong="largest_confidence_of_wrong_answers", one="a_list"))["t"]
     assert values["wrong"].value == values["confidence_wrong"].value and values["wrong"].n == values["confidence_wrong"].n
     assert values["one"].value == 1
+
+
+@pytest.mark.parametrize("n", [20, 60])
+def test_zeros_and_ones_have_the_intervals_of_accuracy(n):
+    full, quantized, _ = paired_runs(n)
+    chosen = settings(right="correct_answers", all_ones="a_list")
+    measured, difference = measure(full, chosen)["t"], compare(full, quantized, chosen)["t"]
+    assert measured["right"] == measured["accuracy"]
+    assert measured["all_ones"].ci_low < 1 == measured["all_ones"].ci_high
+    assert difference["right"].value == difference["accuracy"].value
 
 
 def test_tasks_are_averaged():

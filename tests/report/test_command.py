@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 
 import pytest
@@ -44,7 +45,24 @@ def test_two_runs_of_one_name_are_told_apart_by_their_folders(two_runs, capsys):
         place.parent.mkdir()
         run.rename(place)
     compare_runs(*places)
-    assert "\nb/x against a/x" in capsys.readouterr().out
+    assert "\nb/x (second) against a/x (first)" in capsys.readouterr().out
+
+
+def test_runs_are_called_by_model_and_quantizer_and_different_models_are_warned_of(two_runs, capsys, caplog):
+    full, quantized = two_runs
+    write(full / "provenance.json", provenance(model=model_origin("small")))
+    write(quantized / "provenance.json", provenance(model=model_origin("small")))
+    write(quantized / "quantization.json", quantization())
+    compare_runs(full, quantized)
+    assert re.search(r"\nsmall, rtn\S+ against small, full precision\n", capsys.readouterr().out) and not caplog.text
+    write(full / "provenance.json", provenance(model=model_origin("large").model_copy(update={"fingerprint": "other"})))
+    compare_runs(full, quantized)
+    assert "The runs are of different models: large and small." in caplog.text
+
+
+def test_a_run_is_not_compared_with_itself(two_runs):
+    with pytest.raises(UserError, match=r"quantized is given twice.*Give two runs; `bitsure report` compares a run"):
+        compare_runs(two_runs[1], two_runs[0].parent / "full" / ".." / "quantized")
 
 
 @pytest.mark.parametrize(("first_bits", "first"), [(None, "full"), (4.5, "first")])

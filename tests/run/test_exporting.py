@@ -64,6 +64,15 @@ def logprobs(model) -> torch.Tensor:
         return model(input_ids=TOKENS, use_cache=False).logits.float().log_softmax(-1)
 
 
+def test_the_command_ends_with_what_to_do_next_and_a_verdict_that_warns(symmetric, tmp_path, capsys):
+    export_run(symmetric, tmp_path / "out")
+    exported, next_step, verdict = capsys.readouterr().out.splitlines()
+    assert exported == f"exported as gptq: {tmp_path / 'out'}"
+    assert next_step.startswith(f"next: pip install gptqmodel optimum; {tmp_path / 'out' / 'README.md'} has the lines")
+    decision = read(symmetric / "verdict.json", Verdict)
+    assert verdict == f"verdict of the run: {decision.badge}. {decision.sentence}"
+
+
 def test_transformers_computes_what_was_scored(symmetric, llama, tmp_path):
     library("compressed_tensors")
     from transformers import AutoModelForCausalLM

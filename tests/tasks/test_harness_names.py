@@ -30,7 +30,7 @@ def test_a_misspelt_name_is_named_without_the_harness(monkeypatch, tmp_path):
         check("arc_esy", "piqa")
     (tmp_path / "mine.yaml").write_text("task: mine\n")
     check("mine", "piqa", include_path=str(tmp_path))
-    with pytest.raises(UserError, match=r"no task 'mime'\. Did you mean mine.*name its tasks: 'task\.names=\[mine\]'"):
+    with pytest.raises(UserError, match=r"no task 'mime'\. Did you mean mine.*The folder has mine\."):
         check("mime", include_path=str(tmp_path))
 
 
@@ -39,6 +39,13 @@ def test_the_embedded_folder_is_not_called_the_users(monkeypatch):
     with pytest.raises(UserError, match="Did you mean arc_easy") as raised:
         check("arc_esy", include_path=str(project_path("pocket/tasks")))
     assert "include_path" not in str(raised.value)
+
+
+def test_a_folder_of_ones_own_without_names_is_refused_before_the_harness_is_read(monkeypatch, tmp_path):
+    monkeypatch.setattr(harness_names, "names_of_the_harness", lambda: pytest.fail("the harness's files are read"))
+    (tmp_path / "mine.yaml").write_text("task: mine\n")
+    with pytest.raises(UserError, match=r"^task\.include_path=\S+: give 'task\.names=\[…\]'; the folder has mine\."):
+        check("pocket_recall", "pocket_capitals", include_path=str(tmp_path))
 
 
 def test_names_of_conf_and_of_ones_own_folder_need_no_search(monkeypatch, tmp_path):

@@ -48,7 +48,9 @@ def compare_answers(
     resampling = Resampling.of_records(after, settings)
     pairs = WrittenPairs(full, quantized, assign_folds(len(full), resampling.clusters, settings.seed))
     compared = ComparedPairs(pairs, resampling, settings)
-    compared.add_numbers(answer_metrics(full, settings) | own_metrics(full, settings), flip_metrics() | deferral_metrics())
+    compared.add_numbers(
+        answer_metrics(full, settings) | own_metrics(settings, full, quantized), flip_metrics() | deferral_metrics()
+    )
     compared.add_uses_and_tests(alpha, cost_quantized)
     compared.add(_divergence(before, after, resampling, settings))
     return compared.results, compared.estimates

@@ -45,7 +45,7 @@ def compare_choices(
     resampling = Resampling.of_records(after, settings)
     pairs = QuestionPairs(full, quantized, assign_folds(len(full), resampling.clusters, settings.seed))
     compared = ComparedPairs(pairs, resampling, settings)
-    one_model = choice_metrics(full, settings) | own_metrics(full, settings)
+    one_model = choice_metrics(full, settings) | own_metrics(settings, full, quantized)
     # The shifts are no part of the average: one confidence means another certainty on each task.
     compared.add_numbers(one_model, pair_metrics(), shift_metrics(full))
     compared.add(*threshold_differences(pairs, resampling, compared.level))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,22 +21,23 @@ from bitsure.config.metric import MetricSettings
 from bitsure.metrics.arrays import FloatArray
 from bitsure.metrics.metric_registry import METRICS
 from bitsure.metrics.questions import QuestionSet
-from bitsure.metrics.statistic import Statistic, mean
+from bitsure.metrics.statistic import Statistic, mean, proportion
 
 Metric: TypeAlias = Callable[[QuestionSet], FloatArray | Statistic[QuestionSet]]
 
 
-def own_metrics(questions: QuestionSet, settings: MetricSettings) -> dict[str, Statistic[Any]]:
-    """Return the metrics of the user's own for these questions.
+def own_metrics(settings: MetricSettings, *models: QuestionSet) -> dict[str, Statistic[Any]]:
+    """Return the metrics of the user's own for the questions that one model answered, or two.
 
     Args:
-        questions: The questions that a function is called with, to see what it returns.
         settings: Their names and functions, in `own`.
+        models: The questions of each model. A function is called with them to see what it returns: the mean of zeros and ones
+            alone is a proportion.
 
     Raises:
         UserError: If a function cannot be imported, returns another shape, or NaN for every question.
     """
-    return {name: _as_statistic(name, path, questions) for name, path in settings.own.items()}
+    return {name: _as_statistic(name, path, models) for name, path in settings.own.items()}
 
 
 def code_hashes(settings: MetricSettings) -> dict[str, str]:
@@ -63,24 +64,25 @@ def check_own_metrics(settings: MetricSettings) -> None:
             raise UserError(f"metric.own.{name}: bitsure has a metric of this name. Choose another, such as own_{name}.")
     for name, path in settings.own.items():
         try:
-            _as_statistic(name, path, example)
+            _as_statistic(name, path, [example])
         except Exception as error:
             error.add_note(f"metric.own.{name}={path} was called with four made-up questions of 2, 3, 4 and 5 choices.")
             raise
 
 
-def _as_statistic(name: str, path: str, questions: QuestionSet) -> Statistic[QuestionSet]:
+def _as_statistic(name: str, path: str, models: Sequence[QuestionSet]) -> Statistic[QuestionSet]:
     metric, where = _import(name, path), f"metric.own.{name}={path}"
-    result = metric(questions)
+    result = metric(models[0])
     if isinstance(result, Statistic):
         return result
 
     def values(questions: QuestionSet) -> FloatArray:
         return _checked(metric(questions), len(questions), where)
 
-    if np.isnan(_checked(result, len(questions), where)).all():
-        raise UserError(f"{where}: it returned NaN for all of {len(questions):,} questions.")
-    return mean(values)
+    numbers = [_checked(result, len(models[0]), where), *map(values, models[1:])]
+    if np.isnan(numbers[0]).all():
+        raise UserError(f"{where}: it returned NaN for all of {len(models[0]):,} questions.")
+    return proportion(values) if np.isin(np.concatenate(numbers), (0, 1)).all() else mean(values)
 
 
 def _checked(values: object, n: int, where: str) -> FloatArray:

@@ -76,7 +76,7 @@ def measure(records: Records, settings: MetricSettings) -> MetricsByTask:
 
 def _measure_choices(records: pa.Table, settings: MetricSettings) -> tuple[dict[str, Measurement], dict[str, PointEstimate]]:
     questions, resampling = question_set(records, settings.normalization), Resampling.of_records(records, settings)
-    metrics = choice_metrics(questions, settings) | own_metrics(questions, settings)
+    metrics = choice_metrics(questions, settings) | own_metrics(settings, questions)
     metrics[ACCURACY_ABOVE_GUESSING] = accuracy_above_guessing()
     estimates = estimate(metrics, questions, resampling.weights, resampling.clusters)
     fold = assign_folds(len(questions), resampling.clusters, settings.seed)
@@ -110,7 +110,7 @@ def _measure_twins(pairs: TwinRows, settings: MetricSettings) -> dict[str, Measu
 
 def _measure_answers(records: pa.Table, settings: MetricSettings) -> tuple[dict[str, Measurement], dict[str, PointEstimate]]:
     answers, resampling = answer_set(records, settings), Resampling.of_records(records, settings)
-    metrics = answer_metrics(answers, settings) | own_metrics(answers, settings)
+    metrics = answer_metrics(answers, settings) | own_metrics(settings, answers)
     estimates = estimate(metrics, answers, resampling.weights, resampling.clusters)
     fold = assign_folds(len(answers), resampling.clusters, settings.seed)
     estimates |= _at_own_temperature(answers, fold, resampling, settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from bitsure.report.report_contents import About, Report, run_title
 from bitsure.report.run_report import BASELINE_FILES, build
 from bitsure.report.tracked_run import tracked_at
 from bitsure.results import Comparison, Compressibility, Labels, Provenance, Quantization, Status, read_if_there
+from bitsure.results.run_files import ModelOrigin
 
 log = logging.getLogger(__name__)
 
@@ -90,15 +91,40 @@ def compare_runs(baseline: Path, directory: Path) -> Comparison:
         Task → metric → difference.
 
     Raises:
-        UserError: If there are no records, or the two runs cannot be compared.
+        UserError: If both are one directory, there are no records, or the two runs cannot be compared.
     """
+    if baseline.resolve() == directory.resolve():
+        raise UserError(
+            f"{directory} is given twice, and a run differs from itself in nothing. Give two runs; `bitsure report` compares "
+            "a run with its own full precision."
+        )
     metric, margins = read_report_settings(directory / "config.yaml")
     first, second = read_saved_run(baseline), read_saved_run(directory)
     comparison, verdict = run_differences.compare_runs(first, second, metric, margins)
     called = run_differences.baseline_name(first, second)
-    first_name, name = distinct_names((baseline, directory))
-    terminal_summary.show_comparison(comparison, verdict, f"{name} against {first_name}", metric, called)
+    terminal_summary.show_comparison(comparison, verdict, _compared_names(baseline, directory), metric, called)
     return comparison
+
+
+def _compared_names(*directories: Path) -> tuple[str, str]:
+    """Return what two runs are called: models and quantizers, or folders where those are equal; warn if the models differ."""
+    origins = [read_if_there(directory / "provenance.json", Provenance) for directory in directories]
+    models = [origin.model for origin in origins if origin and origin.model]
+    if len({model.fingerprint for model in models}) > 1:
+        log.warning("The runs are of different models: %s. Not all of the differences are quantization's.", _told_apart(models))
+    quantizations = [read_if_there(directory / "quantization.json", Quantization) for directory in directories]
+    first, second = map(_title, directories, origins, quantizations)
+    if first == second:
+        first, second = distinct_names(directories)
+    return first, second
+
+
+def _told_apart(models: Sequence[ModelOrigin]) -> str:
+    """Return the names of models; of one name, with the beginnings of their fingerprints."""
+    names = [model.name for model in models]
+    if len(set(names)) == 1:
+        names = [f"{model.name} ({model.fingerprint[:8]})" for model in models]
+    return " and ".join(names)
 
 
 def _about(directory: Path, run: SavedRun, baseline_bits: float | None) -> About:

@@ -57,11 +57,25 @@ def show(report: Report, about: About, metric: MetricSettings, places: Mapping[s
             out.print(f"{what:10} {place}", markup=False, soft_wrap=True)  # a path is copied whole
 
 
-def show_comparison(comparison: Comparison, verdict: Verdict, title: str, metric: MetricSettings, baseline: str) -> None:
-    """Print a comparison and its verdict on the terminal; `baseline` is what the first run is called."""
+def show_comparison(
+    comparison: Comparison, verdict: Verdict, names: tuple[str, str], metric: MetricSettings, baseline: str
+) -> None:
+    """Print a comparison and its verdict on the terminal.
+
+    Args:
+        comparison: The second run against the first.
+        verdict: Its verdict.
+        names: What the title calls the first and the second run.
+        metric: The settings that the numbers were computed with.
+        baseline: What sentences call the first run.
+    """
     out = terminal.console()
     _show_verdict(out, verdict)
-    sides = ("full", "quantized") if baseline == FULL_PRECISION_RUN else ("first", "second")
+    (first, second), sides = names, ("full", "quantized")
+    if baseline != FULL_PRECISION_RUN:
+        sides = ("first", "second")
+        first, second = f"{first} (first)", f"{second} (second)"
+    title = f"{second} against {first}"
     terminal.show_table(out, tables.terminal_table({}, comparison, title, metric.confidence_level, metric.alpha, sides))
     _show_tasks(out, comparison, verdict, baseline)
     _print(out, [twin_sentences({}, comparison)])

@@ -20,8 +20,9 @@ from bitsure.models.facts import own_dtype
 from bitsure.models.locate import Source, locate_model
 from bitsure.records.saved_run import is_sweep, wrong_directory
 from bitsure.report.rounded import at_run_time
-from bitsure.results import Provenance, Quantization, read, read_if_there
-from bitsure.run.model_card import model_card
+from bitsure.results import Provenance, Quantization, Verdict, read, read_if_there
+from bitsure.results.verdict import NON_INFERIOR
+from bitsure.run.model_card import model_card, next_step
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +94,12 @@ def export_run(run_dir: Path, out: Path, format_name: str | None = None) -> None
             weights = (file for file in sorted(unfinished.iterdir()) if file.suffix in (".safetensors", ".gguf"))
             hashes = {file.name: hash_file(file) for file in weights}
             write_text(unfinished / "README.md", model_card(run_dir, out.name, settings, hashes))
-    terminal.console().print(f"exported as {settings['quant_method']}: {out}", markup=False, soft_wrap=True)
+    layout = settings["quant_method"]
+    lines = [f"exported as {layout}: {out}", f"next: {next_step(layout, out)}"]
+    verdict = read_if_there(run_dir / "verdict.json", Verdict)
+    if verdict and verdict.verdict != NON_INFERIOR:
+        lines.append(f"verdict of the run: {verdict.badge}. {verdict.sentence}")
+    terminal.console().print("\n".join(lines), markup=False, soft_wrap=True)
 
 
 def _read_run(run_dir: Path) -> _RunToExport:

@@ -92,6 +92,13 @@ def model_card(run_dir: Path, place: str, settings: Mapping[str, Any], hashes: M
     return f"---\n{metadata.to_yaml()}\n---\n\n# {_plain(run_title(called, quantization.quantizer))}\n\n{text}\n"
 
 
+def next_step(layout: str, out: Path) -> str:
+    """Return what to do with an export, in a line for the terminal."""
+    if layout == "gguf":
+        return f"llama-cli -m {shlex.quote(str(out / 'model.gguf'))}"
+    return f"pip install {PACKAGES[layout]}; {out / 'README.md'} has the lines that load it in transformers and in vLLM"
+
+
 def _verdict(verdict: Verdict) -> list[str]:
     """Return the verdict over the tasks, and its details, a list under each heading."""
     paragraphs = [f"**{verdict.badge.capitalize()}.** {_plain(f'{verdict.sentence} {verdict.settles}'.strip())}"]

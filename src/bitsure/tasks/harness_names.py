@@ -28,6 +28,13 @@ def check_task_names(task: TaskSettings) -> None:
     """
     own = names_in(Path(task.include_path)) if task.include_path else frozenset()
     missing = [name for name in map(original_task, task.names) if name not in own]
+    presets = [project_path(folder) for folder in PRESET_FOLDERS]
+    if task.include_path and Path(task.include_path) not in presets and any(set(missing) & names_in(p) for p in presets):
+        to_name = f"give 'task.names=[…]'; the folder has {', '.join(sorted(own))}" if own else "the folder holds no task"
+        raise UserError(
+            f"task.include_path={task.include_path}: {to_name}. It takes the place of the project's own folder, which "
+            f"has the tasks of task={task.name}."
+        )
     if not missing or set(missing) <= {
         original_task(name) for option in options("task") for name in option.content.get("names", ())
     }:
@@ -52,8 +59,7 @@ def no_such_task(task: TaskSettings, unknown: list[str], known: list[str], own: 
     listed = " No task ".join(f"{name!r}.{did_you_mean(name, known)}" for name in unknown)
     folder = ""
     if is_own:
-        holds = f"name its tasks: 'task.names=[{','.join(own)}]'" if own else "it holds no task"
-        folder = f" The folder task.include_path takes the place of the one that the preset task={task.name} has; {holds}."
+        folder = f" The folder has {', '.join(own)}." if own else " The folder holds no task."
     return UserError(
         f"task.names: in {where} there is no task {listed} `bitsure list tasks WORD` lists those with a word.{folder}"
     )
