@@ -213,7 +213,7 @@ def test_a_tortured_sweep_ends_with_the_same_bits(undisturbed, tmp_path, argumen
     logs = {int(path.parent.name.split("-")[0]): path.read_text() for path in tmp_path.glob("sweep/*/main.log")}
     for file in cut_short:
         assert not file.is_relative_to(store.root) or any(f"{file.parent} is damaged" in log for log in logs.values()), file
-    assert all("choices were scored before" in logs[number] for number in disturber.scoring)
+    assert all("choices and answers were scored before" in logs[number] for number in disturber.scoring)
     assert results(tmp_path) == expected
     assert stored(tmp_path) == stored(undisturbed)
     assert table(tmp_path) == table(undisturbed)
