@@ -165,6 +165,8 @@ def test_how_questions_are_put_is_in_provenance_and_key(tiny_model, own_tasks, t
         "system_instruction": "Think.",
         "add_bos": True,
         "score_bos": False,
+        "samples": 0,
+        "p_true": False,
     }
     assert len(list((tmp_path / "store" / "records").iterdir())) == 2
     found = [read_records(out / "records.parquet")[0]["choice_logprobs"].to_pylist() for out in (plain, asked)]
