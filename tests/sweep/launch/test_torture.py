@@ -156,6 +156,7 @@ def results(folder: Path) -> dict[str, dict]:
         found[cell.name] = {"state": read_status(cell).state, "rows": rows.to_pylist(), **numbers}
         if "none" not in cell.name:
             proof = json.loads((cell / "quantization.json").read_text())
+            proof["checkpoint"] = Path(proof["checkpoint"]).name  # each sweep has a store of its own
             found[cell.name]["proof"] = {key: value for key, value in proof.items() if key not in WorkCosts.model_fields}
     return found
 
