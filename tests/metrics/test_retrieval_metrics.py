@@ -28,7 +28,7 @@ def placed(right_at_end):
 
 def test_each_place_has_the_accuracy_and_probability_of_its_own_questions():
     values = measure(placed(4), SETTINGS)["t"]
-    by_place = {found: values[name] for name in values if (found := place_in_name(name))}
+    by_place = {parts: values[name] for name in values if (parts := place_in_name(name))}
     accuracy = {place: number.value for (metric, place), number in by_place.items() if metric == "accuracy"}
     assert accuracy == {Place(128, 0): 1, Place(128, 50): 1, Place(512, 0): 1, Place(512, 50): 0.4}
     assert {number.n for number in by_place.values()} == {10} and len(by_place) == 8

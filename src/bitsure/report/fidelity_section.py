@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bitsure.metrics.fidelity import CHANGE_PERCENTILES, PROBABILITY_CHANGE
+from bitsure.report.percentages import decimal
 from bitsure.report.tables import interval, number, significant
 from bitsure.results import Comparison, Difference
 
@@ -49,13 +50,9 @@ def fidelity_section(comparison: Comparison | None) -> FidelitySection | None:
 def _sentence(task: str, values: Mapping[str, Difference]) -> str:
     divergence, same, ratio = values[KL], values["same_top_token"], values["perplexity_ratio"]
     error = "–" if divergence.token_standard_error is None else f"{divergence.token_standard_error:.3g}"
-    share = f"{_percent(same.value)} [{_percent(same.ci_low)}, {_percent(same.ci_high)}]"
+    share = f"{decimal(same.value, '.2%')} [{decimal(same.ci_low, '.2%')}, {decimal(same.ci_high, '.2%')}]"
     return (
         f"{task}: mean KL divergence {significant(divergence)} nats over {divergence.n:,} tokens (± {error} if tokens were "
         f"independent, as llama-perplexity prints it); the same most likely token at {share} of them; perplexity times "
         f"{number(ratio.value)} {interval(ratio)}."
     )
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share:.2%}"

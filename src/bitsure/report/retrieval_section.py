@@ -24,7 +24,7 @@ class RetrievalSection:
 
 def numbers_by_place(values: Mapping[str, Measurement], metric: str) -> dict[Place, Measurement]:
     """Return the numbers of a task that are of one metric over the questions of one length and depth; empty if it has none."""
-    places = {found[1]: measured for name, measured in values.items() if (found := place_in_name(name)) and found[0] == metric}
+    places = {parts[1]: measured for name, measured in values.items() if (parts := place_in_name(name)) and parts[0] == metric}
     return dict(sorted(places.items()))
 
 

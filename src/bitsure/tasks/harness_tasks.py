@@ -158,8 +158,8 @@ def _files_of_this_machine(places: Iterable[Path], hub_mirror: str | None, own_f
 def _load(manager: TaskManager, name: str, task: TaskSettings) -> dict[str, HarnessTask]:
     """Load the tasks of a name; if one of several fails, the error names it."""
     try:
-        made = retrieval_task(name, task.retrieval, task.seed) if name in RETRIEVAL else name
-        return cast("dict[str, HarnessTask]", manager.load([made])["tasks"])
+        asked = retrieval_task(name, task.retrieval, task.seed) if name in RETRIEVAL else name
+        return cast("dict[str, HarnessTask]", manager.load([asked])["tasks"])
     except LOADING_ERRORS as error:
         names = list(members(manager, name))
         for member in names if names != [name] else ():

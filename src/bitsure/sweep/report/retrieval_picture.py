@@ -14,7 +14,7 @@ from bitsure.sweep.report.study_row import StudyRow, grouped
 
 def retrieval_picture(rows: list[StudyRow]) -> Picture | None:
     """Return the accuracies; None if no run was asked questions that have a length and a depth."""
-    placed = {row.metric: found[1] for row in rows if (found := place_in_name(row.metric)) and found[0] == "accuracy"}
+    placed = {row.metric: parts[1] for row in rows if (parts := place_in_name(row.metric)) and parts[0] == "accuracy"}
     rows = [row for row in rows if row.metric in placed]
     if not rows:
         return None
