@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 import pyarrow as pa
 
-from bitsure.comparison.question_differences import ComparedPairs
+from bitsure.comparison.question_differences import ComparedPairs, metric_differences
 from bitsure.config.metric import MetricSettings
 from bitsure.metrics.deferral_curve import deferral_metrics
 from bitsure.metrics.divergence import (
@@ -19,14 +20,17 @@ from bitsure.metrics.estimation import estimate
 from bitsure.metrics.own_metrics import own_metrics
 from bitsure.metrics.pair_metrics import flip_metrics
 from bitsure.metrics.point_estimate import PointEstimate
+from bitsure.metrics.preference import preference_metrics, preferences
 from bitsure.metrics.resampling import Resampling
 from bitsure.metrics.run_metrics import summarize
 from bitsure.metrics.temperature import assign_folds
-from bitsure.metrics.written_answers import WrittenPairs, answer_metrics, answer_set
+from bitsure.metrics.written_answers import WrittenPairs, answer_metrics, answer_set, open_answer_metrics
 from bitsure.records.answer_units import have_other_tokens
 from bitsure.results.measurement import Difference
 
 log = logging.getLogger(__name__)
+
+FLIPS = "flip_rate"
 
 
 def compare_answers(
@@ -52,8 +56,23 @@ def compare_answers(
         answer_metrics(full, settings) | own_metrics(settings, full, quantized), flip_metrics() | deferral_metrics()
     )
     compared.add_uses_and_tests(alpha, cost_quantized)
-    compared.add(_divergence(before, after, resampling, settings))
+    compared.add(_divergence(before, after, resampling, settings) | _preferences(before, after, resampling, settings))
     return compared.results, compared.estimates
+
+
+def compare_open_answers(before: pa.Table, after: pa.Table, settings: MetricSettings) -> dict[str, Difference]:
+    """Return every difference on one task without right answers; arguments are as in `compare_answers`.
+
+    Nothing is right or wrong, so that there is no accuracy, calibration or primary test: what is compared is how sure the
+    models are, where their answers part, and which full precision finds likelier.
+    """
+    full, quantized = (answer_set(side, settings) for side in (before, after))
+    resampling, level = Resampling.of_records(after, settings), settings.confidence_level
+    pairs = WrittenPairs(full, quantized, np.zeros(len(full), dtype=np.int64))  # nothing is fitted
+    results, _ = metric_differences(pairs, open_answer_metrics(full, settings), resampling, level)
+    [flip_rate] = estimate({FLIPS: flip_metrics()[FLIPS]}, pairs, resampling.weights, resampling.clusters).values()
+    results[FLIPS] = summarize(Difference, flip_rate, len(pairs), resampling, level)
+    return results | _divergence(before, after, resampling, settings) | _preferences(before, after, resampling, settings)
 
 
 def _divergence(before: pa.Table, after: pa.Table, resampling: Resampling, settings: MetricSettings) -> dict[str, Difference]:
@@ -81,3 +100,14 @@ def _divergence(before: pa.Table, after: pa.Table, resampling: Resampling, setti
     for name, point_estimate in estimate(token_metrics, tokens, None, clusters).items():
         results[name] = summarize(Difference, point_estimate, token_metrics[name].count(tokens), of_tokens, level)
     return results
+
+
+def _preferences(before: pa.Table, after: pa.Table, resampling: Resampling, settings: MetricSettings) -> dict[str, Difference]:
+    """Return which answers full precision finds likelier; nothing where it did not read the quantized model's."""
+    if (pairs := preferences(before, after)) is None:
+        return {}
+    estimates = estimate(preference_metrics(), pairs, resampling.weights, resampling.clusters)
+    return {
+        name: summarize(Difference, point_estimate, len(pairs), resampling, settings.confidence_level)
+        for name, point_estimate in estimates.items()
+    }

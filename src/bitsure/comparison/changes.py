@@ -22,6 +22,7 @@ from bitsure.metrics import bootstrap
 from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.metrics.resampling import Resampling
 from bitsure.metrics.text_metrics import answers
+from bitsure.records.answer_units import is_open
 from bitsure.records.joining import IDENTITY, Join
 from bitsure.records.record import by_task, is_text
 
@@ -62,7 +63,7 @@ class AnswerChanges:
 
 
 def answer_changes(joined: Join, settings: MetricSettings) -> dict[str, AnswerChanges]:
-    """Return the changes of each task; whole texts have none, since they have no right answer.
+    """Return the changes of each task; whole texts and open questions have none, since they have no right answer.
 
     Args:
         joined: The records of a model in full precision and quantized.
@@ -70,7 +71,7 @@ def answer_changes(joined: Join, settings: MetricSettings) -> dict[str, AnswerCh
     """
     changes, before = {}, by_task(joined.baseline)
     for task, after in by_task(joined.quantized).items():
-        if is_text(after):
+        if is_text(after) or is_open(after):
             continue
         full, quantized = (answers(side, settings) for side in (before[task], after))
         numbers = _question_numbers(after)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bitsure.base.errors import UserError
-from bitsure.comparison.answer_differences import compare_answers
+from bitsure.comparison.answer_differences import compare_answers, compare_open_answers
 from bitsure.comparison.choice_differences import compare_choices
 from bitsure.comparison.difference_tests import with_test
 from bitsure.comparison.noise_control import noise_control, size_mismatch, slope_test
@@ -17,7 +17,7 @@ from bitsure.metrics.metric_names import MACRO, NOISE_CONTROL, ONLY_BASELINE, ON
 from bitsure.metrics.multiple_testing import benjamini_hochberg, holm
 from bitsure.metrics.point_estimate import PointEstimate
 from bitsure.metrics.run_metrics import macro_average
-from bitsure.records.answer_units import is_written
+from bitsure.records.answer_units import is_open, is_written
 from bitsure.records.joining import Join, join
 from bitsure.records.record import Records, by_task, has_choices, is_text
 from bitsure.results.measurement import Comparison, Difference
@@ -55,11 +55,13 @@ def compare(
     results: Comparison = {}
     estimates: dict[str, dict[str, PointEstimate]] = {}
     full, quant = by_task(joined.baseline), by_task(joined.quantized)
-    primary = [task for task, rows in quant.items() if not is_text(rows)]
+    primary = [task for task, rows in quant.items() if not is_text(rows) and not is_open(rows)]
     alpha = settings.alpha / max(1, len(primary))  # of one of the primary tests, at least
     for task, rows in quant.items():
         if has_choices(rows):
             results[task], estimates[task] = compare_choices(full[task], rows, settings, alpha, cost)
+        elif is_open(rows):
+            results[task] = compare_open_answers(full[task], rows, settings)
         elif is_written(rows):
             results[task], estimates[task] = compare_answers(full[task], rows, settings, alpha, cost)
         elif has_other_tokens(full[task], rows):

@@ -18,8 +18,8 @@ from bitsure.metrics.question_pairs import STRATA, QuestionPairs
 from bitsure.metrics.questions import question_set
 from bitsure.metrics.significance import SignificanceTest
 from bitsure.metrics.text_metrics import text_metrics, text_set
-from bitsure.metrics.written_answers import WrittenPairs, answer_metrics, answer_set
-from bitsure.records.answer_units import is_written
+from bitsure.metrics.written_answers import WrittenPairs, answer_metrics, answer_set, open_answer_metrics
+from bitsure.records.answer_units import is_open, is_written
 from bitsure.records.record import Records, has_choices, to_table
 from bitsure.records.text_units import has_tokens
 from bitsure.results.measurement import Difference
@@ -135,7 +135,8 @@ def place_in_range(name: str, value: float | None, noise: Difference) -> Place |
 
 def _of_answers(baseline: pa.Table, noisy: Sequence[pa.Table], settings: MetricSettings) -> dict[str, list[float]]:
     full, after = answer_set(baseline, settings), [answer_set(records, settings) for records in noisy]
-    metrics = {name: metric for name, metric in answer_metrics(full, settings).items() if name in DIFFERENCES}
+    known = (open_answer_metrics if is_open(baseline) else answer_metrics)(full, settings)
+    metrics = {name: metric for name, metric in known.items() if name in DIFFERENCES}
     values = {name: [metric.value(each) - metric.value(full) for each in after] for name, metric in metrics.items()}
     pairs = [WrittenPairs(full, each, np.zeros(len(full), dtype=int)) for each in after]
     return values | {"flip_rate": [flip_metrics()["flip_rate"].value(pair) for pair in pairs]}

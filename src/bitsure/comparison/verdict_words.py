@@ -158,6 +158,8 @@ def exclusion(values: Mapping[str, Difference], baseline: str) -> str:
     below, nll = values.get(BASELINE_NLL_BELOW_GUESSING), values.get("nll")
     if below is not None and nll is not None and below.value is not None and nll.baseline is not None:
         return f"{reason} (NLL {nll.baseline:.3f} nats a token, guessing {nll.baseline + below.value:.3f})"
+    if "answer_tokens" in values and "accuracy" not in values:
+        return OPEN
     above, accuracy = values.get(BASELINE_ABOVE_GUESSING), values.get("accuracy")
     if above is None or accuracy is None:
         if BITS_PER_BYTE in values:
@@ -170,6 +172,7 @@ def exclusion(values: Mapping[str, Difference], baseline: str) -> str:
     return f"{reason} ({numbers}, difference [{above.ci_low:+.3f}, {above.ci_high:+.3f}])"
 
 
+OPEN = "Its questions are open: no answer is right or wrong"
 OWN_WORDS = "Full precision wrote it, so that every other model finds it less likely"
 
 

@@ -21,6 +21,7 @@ from bitsure.base.errors import UserError, at_least, one_of
 from bitsure.config.derived_tasks import check_derivations
 from bitsure.config.metric import MetricSettings
 from bitsure.config.model import ModelSettings
+from bitsure.config.open_settings import OpenSettings
 from bitsure.config.paths import project_path
 from bitsure.config.quantizers import QuantizerSettings
 from bitsure.config.retrieval_settings import RetrievalSettings
@@ -98,6 +99,10 @@ class TaskSettings:
     score_bos: bool = False  # whole texts: score the BOS that a tokenizer puts before them, as the harness does
     samples: int = 0  # written answers: how many more are drawn of each question, to see how many agree
     p_true: bool = False  # written answers: ask the model whether its answer is true
+    preference: bool = (
+        False  # written answers: which precision's does full precision find likelier? It reads the quantized ones
+    )
+    open: OpenSettings = field(default_factory=OpenSettings)
     retrieval: RetrievalSettings = field(default_factory=RetrievalSettings)
 
     def __post_init__(self) -> None:

@@ -18,8 +18,9 @@ from bitsure.metrics.divergence import (
     POSITION,
     QUANTIZED_PROBABILITY,
 )
-from bitsure.metrics.metric_entry import NATS, POSITIVE, PROBABILITY, RATIO, SHARE, UNIT, MetricEntry
+from bitsure.metrics.metric_entry import ANY, NATS, POSITIVE, PROBABILITY, RATIO, SHARE, UNIT, MetricEntry
 from bitsure.metrics.metric_names import ECE, SQUARED_CALIBRATION
+from bitsure.metrics.preference import BALANCE, PREFERS_FULL, PREFERS_NEITHER, PREFERS_QUANTIZED, TOKEN_LOGPROB
 
 ANSWER_METRICS = {
     "answer_logprob": MetricEntry("Mean log-probability of a whole written answer.", NATS, "(−∞, 0]"),
@@ -96,6 +97,13 @@ DIVERGENCE_METRICS = {
         )
         for k, name in enumerate(BY_MARGIN)
     },
+}
+DIVERGENCE_METRICS |= {
+    PREFERS_FULL: MetricEntry("Questions to which f finds its own written answer likelier, a token on average.", SHARE, UNIT),
+    PREFERS_QUANTIZED: MetricEntry("Questions to which f finds q's written answer likelier.", SHARE, UNIT),
+    PREFERS_NEITHER: MetricEntry("Questions to which f finds both likely, as the same answers.", SHARE, UNIT),
+    BALANCE: MetricEntry(f"`{PREFERS_QUANTIZED}` less `{PREFERS_FULL}`.", SHARE, "[−1, 1]"),
+    TOKEN_LOGPROB: MetricEntry("Mean log-probability that f gives to a token of q's answer less that of its own.", NATS, ANY),
 }
 DIVERGENCE_METRICS |= {  # along the answers that full precision wrote
     name: MetricEntry(f"Texts: mean {what} over tokens {first} to {2 * first - 1} of f's written answers.", unit, values)

@@ -37,8 +37,8 @@ from bitsure.metrics.retrieval_metrics import retrieval_metrics
 from bitsure.metrics.temperature import assign_folds, inverse_temperatures, temperature_influence
 from bitsure.metrics.text_metrics import text_metrics, text_set
 from bitsure.metrics.twins import TwinRows, twin_answers, twin_metrics, twin_rows
-from bitsure.metrics.written_answers import answer_metrics, answer_set
-from bitsure.records.answer_units import is_written
+from bitsure.metrics.written_answers import answer_metrics, answer_set, open_answer_metrics
+from bitsure.records.answer_units import is_open, is_written
 from bitsure.records.record import Records, by_task, has_choices
 from bitsure.records.text_units import has_tokens
 from bitsure.results.measurement import Measurement, MetricsByTask
@@ -50,8 +50,8 @@ NULL_DRAWS = 200  # of the error of a calibrated model
 def measure(records: Records, settings: MetricSettings) -> MetricsByTask:
     """Return every number of one run, as in metrics.json.
 
-    Intervals resample questions, and hold for this checkpoint. Continuations and whole texts have metrics of their own, and no
-    part in the average over tasks; nor have twins, which ask the questions of another task again.
+    Intervals resample questions, and hold for this checkpoint. Continuations, whole texts and answers to open questions have
+    metrics of their own, and no part in the average over tasks; nor have twins, which ask the questions of another task again.
 
     Args:
         records: The run's records, of any number of tasks.
@@ -63,6 +63,8 @@ def measure(records: Records, settings: MetricSettings) -> MetricsByTask:
     for task, rows in tasks.items():
         if has_choices(rows):
             results[task], estimates[task] = _measure_choices(rows, settings)
+        elif is_open(rows):
+            results[task] = _measure_open_answers(rows, settings)
         elif is_written(rows):
             results[task], estimates[task] = _measure_answers(rows, settings)
         else:
@@ -120,6 +122,15 @@ def _measure_answers(records: pa.Table, settings: MetricSettings) -> tuple[dict[
         results[name] = summarize(Measurement, point_estimate, n, resampling, settings.confidence_level)
     _add_calibrated(results, answers, settings)
     return results, estimates
+
+
+def _measure_open_answers(records: pa.Table, settings: MetricSettings) -> dict[str, Measurement]:
+    answers, resampling = answer_set(records, settings), Resampling.of_records(records, settings)
+    metrics = open_answer_metrics(answers, settings)
+    return {
+        name: summarize(Measurement, point_estimate, len(answers), resampling, settings.confidence_level)
+        for name, point_estimate in estimate(metrics, answers, resampling.weights, resampling.clusters).items()
+    }
 
 
 def _add_calibrated(results: dict[str, Measurement], questions: QuestionSet, settings: MetricSettings) -> None:

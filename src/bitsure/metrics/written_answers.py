@@ -93,11 +93,14 @@ def answer_set(records: pa.Table, settings: MetricSettings) -> WrittenAnswers:
         records: One task's rows under `bitsure.records.answer_units.ANSWER_UNITS_SCHEMA`.
         settings: Which confidence the model has in them.
 
+    Returns:
+        The answers; those to open questions, of which none is wrong, as if they were right.
+
     Raises:
         UserError: If nothing was asked that this confidence comes from.
     """
     logprob, tokens = (flat_column(records, name)[0] for name in ("choice_logprobs", "choice_tokens"))
-    correct = records["correct"].combine_chunks().to_numpy(zero_copy_only=False).astype(bool)
+    correct = records["correct"].fill_null(True).combine_chunks().to_numpy(zero_copy_only=False).astype(bool)
     known = certainties(records, correct.astype(float))
     if settings.answer_confidence not in known:
         raise UserError(
@@ -134,3 +137,10 @@ def answer_metrics(answers: WrittenAnswers, settings: MetricSettings) -> dict[st
         }
         | certainty_metrics(answers, settings)
     )
+
+
+def open_answer_metrics(answers: WrittenAnswers, settings: MetricSettings) -> dict[str, Statistic[Any]]:
+    """Return the metrics of answers that are neither right nor wrong: how long they are, and how sure the model is of them."""
+    names = ("answer_logprob", "answer_tokens", *answers.certainties)
+    metrics = answer_metrics(answers, settings)
+    return {name: metrics[name] for name in names}

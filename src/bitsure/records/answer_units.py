@@ -16,10 +16,11 @@ ANSWER_UNITS_SCHEMA = pa.schema(
         ("answer", pa.string()),  # its text
         ("filtered", pa.string()),  # the part that the harness judged
         ("target", pa.string()),  # the right answer
-        ("correct", pa.bool_()),  # whether it is right
+        ("correct", pa.bool_()),  # whether it is right; null where the task has no right answers
         ("ended", pa.string()),  # why it ended
         *(GENERATIONS_SCHEMA.field(name) for name in CONFIDENCES),  # how sure the model is
         ("tokenizer", pa.string()),  # where it is equal, token ids mean the same; null in files of earlier versions
+        GENERATIONS_SCHEMA.field("preference"),
         ("answer_tokens", pa.list_(pa.int32())),
         ("margins", pa.list_(pa.float64())),  # of each token's distribution: its largest probability less its second largest
     ]
@@ -78,3 +79,8 @@ def _margins(top_logprobs: pa.ListArray) -> NDArray[np.float64]:
 def is_written(records: pa.Table) -> bool:
     """Return whether a task's records are of answers that the model wrote."""
     return "answer" in records.column_names and records["answer"].null_count == 0
+
+
+def is_open(records: pa.Table) -> bool:
+    """Return whether a task's records are of written answers to open questions: none is right or wrong."""
+    return is_written(records) and records["correct"].null_count == len(records)

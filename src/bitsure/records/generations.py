@@ -27,8 +27,8 @@ GENERATIONS_SCHEMA = pa.schema(
         ("text", pa.string()),  # up to the stop sequence, as the harness has it
         ("filtered", pa.string()),  # the answer that the harness took from it; null of samples that it takes together
         ("target", pa.string()),  # the right answer, as the task has it
-        ("correct", pa.bool_()),  # whether it is right, by `correct_by`; null where `filtered` is
-        ("correct_by", pa.string()),  # the harness's metric and filter: exact_match,strict-match
+        ("correct", pa.bool_()),  # whether it is right, by `correct_by`; null where `filtered` is, and without right answers
+        ("correct_by", pa.string()),  # the harness's metric and filter: exact_match,strict-match; empty without right answers
         ("scores", pa.list_(SCORE)),  # all numbers that the harness computed of the answer
         ("ended", pa.string()),  # why it ended: stop, length, end token
         ("tokens", pa.list_(pa.int32())),  # the answer's, the one that ended it included
@@ -45,6 +45,7 @@ GENERATIONS_SCHEMA = pa.schema(
         ("semantic_entropy", pa.float64()),  # of their groups by `filtered`, nats, in [0, ln answers_drawn]; null of none
         ("p_true", pa.float64()),  # the model's probability that its answer is true, in [0, 1]; null unless task.p_true
         ("tokenizer", pa.string()),  # a hash of its vocabulary: where it is equal, token ids mean the same
+        ("preference", pa.float64()),  # full precision's log-probability of a token here less that of its own answer, nats
     ]
 )
 CONFIDENCES = (
@@ -56,7 +57,7 @@ CONFIDENCES = (
     "semantic_entropy",
     "p_true",
 )
-ADDED_LATER = ("is_drawn", *CONFIDENCES, "tokenizer")
+ADDED_LATER = ("is_drawn", *CONFIDENCES, "tokenizer", "preference")
 
 
 class HarnessScore(TypedDict):
@@ -95,6 +96,7 @@ class WrittenAnswer:
     is_drawn: bool = False
     p_true: float | None = None
     tokenizer: str | None = None
+    preference: float | None = None
 
 
 def generations_table(answers: Sequence[WrittenAnswer]) -> pa.Table:

@@ -19,6 +19,7 @@ from bitsure.metrics.divergence import (
     POSITION,
     QUANTIZED_PROBABILITY,
 )
+from bitsure.metrics.preference import BALANCE, PREFERS_FULL, PREFERS_NEITHER, PREFERS_QUANTIZED, TOKEN_LOGPROB
 from bitsure.report.chart_layers import number_axis
 from bitsure.report.charts import WIDTH, Chart, titled
 from bitsure.report.percentages import decimal, percent
@@ -30,8 +31,13 @@ NO_RANK = 0.5  # an AUROC that says nothing
 
 
 def divergence_lines(comparison: Comparison | None) -> list[str]:
-    """Return a line for each task whose answers are written: how many are the same, and whether full precision was unsure."""
-    return [f"{task}: {'; '.join([_alike(values), *_unsure(values)])}." for task, values in _written(comparison).items()]
+    """Return a line for each task whose answers are written: how many are the same, whether full precision was unsure, and
+    whose it finds likelier.
+    """
+    return [
+        f"{task}: {'; '.join([_alike(values), *_unsure(values), *_preferred(values)])}."
+        for task, values in _written(comparison).items()
+    ]
 
 
 def divergence_sentences(comparison: Comparison | None) -> list[str]:
@@ -92,6 +98,18 @@ def _unsure(values: Mapping[str, Difference]) -> list[str]:
     if auroc.ci_low <= NO_RANK <= auroc.ci_high:
         return [f"it is open whether the models part where full precision is unsure ({numbers})"]
     return [f"the models part where full precision is {'unsure' if auroc.value > NO_RANK else 'sure'} ({numbers})"]
+
+
+def _preferred(values: Mapping[str, Difference]) -> list[str]:
+    """Return whose answers full precision finds likelier; nothing where it did not read the quantized model's."""
+    if BALANCE not in values:
+        return []
+    change = values[TOKEN_LOGPROB]
+    return [
+        f"full precision, by its own likelihood of a token, prefers the quantized model's answer to {_share(values[PREFERS_QUANTIZED])} "
+        f"of the questions, its own to {_share(values[PREFERS_FULL])}, and neither to {_share(values[PREFERS_NEITHER])} (on average "
+        f"{number(change.value, sign=True)} nats {interval(change, sign=True)} a token)"
+    ]
 
 
 def _first_difference(values: Mapping[str, Difference]) -> str:

@@ -23,7 +23,7 @@ from bitsure.metrics.point_estimate import score_interval
 from bitsure.metrics.questions import QuestionSet
 from bitsure.metrics.ranking import risk_coverage
 from bitsure.metrics.text_metrics import confident_answers
-from bitsure.records.answer_units import is_written
+from bitsure.records.answer_units import is_open, is_written
 from bitsure.records.record import Records, by_task, has_choices
 from bitsure.records.text_units import has_tokens
 from bitsure.report.chart_layers import FULL, QUANTIZED, lines, number_axis, points, reference_line
@@ -83,7 +83,7 @@ def draw(
     pictures["forest"] = _forests(report)
     before = by_task(baseline) if baseline is not None else {}
     for task, own in by_task(records).items():
-        if has_choices(own) or is_written(own):
+        if has_choices(own) or (is_written(own) and not is_open(own)):
             models = _models(own, before.get(task), baseline is not None, metric)
             add("reliability", task, reliability_chart(task, models, metric))
             add("risk_coverage", task, risk_coverage_chart(task, models))

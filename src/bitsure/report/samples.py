@@ -15,7 +15,7 @@ from bitsure.metrics.divergence import answer_divergence
 from bitsure.metrics.questions import question_set
 from bitsure.metrics.text_metrics import answers
 from bitsure.metrics.written_answers import answer_set
-from bitsure.records.answer_units import have_other_tokens, is_written
+from bitsure.records.answer_units import have_other_tokens, is_open, is_written
 from bitsure.records.joining import Join
 from bitsure.records.record import Record, by_task, has_choices, is_text, to_records
 
@@ -74,7 +74,7 @@ def most_changed(
             continue
         full, low_bit = (answers(rows, metric) for rows in (baseline[task], quantized))
         before, after = full.true_label_prob, low_bit.true_label_prob
-        has_outcome = has_choices(quantized) or is_written(quantized)
+        has_outcome = has_choices(quantized) or (is_written(quantized) and not is_open(quantized))
         places = np.argsort(-np.abs(after - before), kind="stable")[:SHOWN]
         rows = (baseline[task].take(places), quantized.take(places))
         changed[task] = [

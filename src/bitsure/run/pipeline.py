@@ -15,6 +15,7 @@ from bitsure.config.schema import Config, resolved
 from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.plan import Plan
 from bitsure.records import Records, read_prompts, write_records
+from bitsure.records.answer_preferences import with_preferences
 from bitsure.records.answer_units import answer_units
 from bitsure.records.generations import GENERATIONS_TABLE
 from bitsure.records.record import SCHEMA
@@ -159,13 +160,19 @@ def _score(prepared: PreparedRun, config: Config, current: RunDirectory) -> Scor
             with current.stage("score full precision"):
                 baseline = scorer.score(full, None, "full precision")
         baseline = with_units(_write_answers(prepared, full, baseline, full_file), baseline_units)
-    return ScoredRun(with_units(_write_answers(prepared, prepared.scored, records, own_file), units), baseline)
+    with current.stage("score full precision"):  # which may read the quantized model's answers
+        records = _write_answers(prepared, prepared.scored, records, own_file)
+    return ScoredRun(with_units(records, units), baseline)
 
 
 def _write_answers(prepared: PreparedRun, model: ScoredModel, records: pa.Table, file: Path) -> pa.Table:
     """Write a model's records, and the answers that it wrote beside them. Returns both as records."""
     scorer = prepared.scorer
     keys, generations = scorer.keys(model), scorer.generations(model)
+    if prepared.quantized_answers and model == prepared.scored:
+        full = prepared.full_precision
+        tokens = prepared.quantized_answers.score(full, None, "full precision")
+        generations = with_preferences(generations, scorer.generations(full), tokens)
     write_records(file, records, keys)
     if not len(generations):
         return records

@@ -45,6 +45,7 @@ class PreparedRun:
         plan: What is to be quantized, how and with which text; None in full precision.
         scorer: What scores models on the run's tasks.
         text: What scores models on the run's text; None where there is none.
+        quantized_answers: What scores full precision on the quantized model's answers; None where that is not asked for.
         store: Where weights and records are kept.
         log_file: Where the output of libraries goes.
     """
@@ -54,6 +55,7 @@ class PreparedRun:
     plan: Plan | None
     scorer: Scorer
     text: TextScorer | None
+    quantized_answers: TextScorer | None
     store: Store
     log_file: Path
 
@@ -107,7 +109,11 @@ def prepare(config: Config, log_file: Path, memo: Memo, on_wait: Callable[[float
     of_tasks = {OF_TASKS: TaskPrompts, OF_ANSWERS: WrittenText}.get(config.text.name)
     scored_text = of_tasks(scorer) if of_tasks else memo(locate_text_file, config.text, mirror, store)
     text_scorer = TextScorer(scored_text, scorer.setup, source, store, log_file) if scored_text else None
-    return PreparedRun(source, dtype, plan, scorer, text_scorer, store, log_file)
+    quantized_answers = None
+    if plan and config.task.preference:
+        written = WrittenText(scorer, ScoredModel(source, plan.made_from))
+        quantized_answers = TextScorer(written, scorer.setup, source, store, log_file)
+    return PreparedRun(source, dtype, plan, scorer, text_scorer, quantized_answers, store, log_file)
 
 
 def check(prepared: PreparedRun, memo: Memo) -> None:
@@ -135,6 +141,7 @@ def load_tasks(prepared: PreparedRun, memo: Memo) -> None:
     prepared.scorer.load_missing(prepared.scored, memo)
     task, text = prepared.scorer.questions.task, prepared.text
     given = {f"task.samples={task.samples}": task.samples > 0, "task.p_true=true": task.p_true}
+    given["task.preference=true"] = task.preference
     given |= {f"text={OF_ANSWERS}": text is not None and text.text.needs_answers}
     if (unused := [setting for setting, is_given in given.items() if is_given]) and not prepared.scorer.has_written_answers:
         raise UserError(

@@ -8,6 +8,7 @@ from typing import Any
 from bitsure.config.derived_tasks import is_repetition
 from bitsure.metrics.divergence import AUROC, IDENTICAL, OTHER_WORDING
 from bitsure.metrics.metric_names import ECE, PRIMARY, TWIN_FLIP_RATE
+from bitsure.metrics.preference import BALANCE, PREFERS_QUANTIZED
 from bitsure.report.report_contents import Report
 from bitsure.report.rounded import WEIGHTS, rounded_parts
 from bitsure.results import Costs, Difference, Measurement, Quantization
@@ -21,7 +22,7 @@ CONFIDENCE = "confidence"  # only tasks with choices have it
 HEADLINE = ("accuracy", PRIMARY, "nll", ECE, CONFIDENCE)  # of one model; the difference is beside it
 HEADLINE_OF_PAIRS = ("kl_divergence", "flip_rate")  # of both models together
 OF_TEXTS = ("word_perplexity", "perplexity")  # of whole texts, which have no right answer: the first that a task has
-OF_ANSWERS = (IDENTICAL, OTHER_WORDING, AUROC)  # of two models that wrote answers
+OF_ANSWERS = (IDENTICAL, OTHER_WORDING, AUROC, PREFERS_QUANTIZED, BALANCE)  # of two models that wrote answers
 WORK = ("seconds", "tokens_per_second", "peak_memory_bytes", "peak_gpu_memory_bytes")
 NUMBER_COLUMNS: dict[str, type] = {
     **{"task": str, "metric": str, "value": float, "ci_low": float, "ci_high": float, "n": int, "baseline": float},
@@ -76,14 +77,17 @@ def mean_values(report: Report, own_metrics: Sequence[str] = ()) -> list[Values]
 def task_values(report: Report, task: str) -> Values:
     """Return a task's accuracy and true-label probability, and their changes; of texts perplexity and KL divergence.
 
-    A twin also has the share of answers that change with its words; written answers have where the two models part.
+    A twin also has the share of answers that change with its words; written answers have where the two models part, and whose
+    full precision finds likelier.
     """
     measured = report.metrics[task]
     values: Values = {}
     of_texts = [metric for metric in OF_TEXTS if metric in measured][:1]
     of_twins = [metric for metric in (TWIN_FLIP_RATE,) if metric in measured]
     of_answers = [metric for metric in OF_ANSWERS if metric in (report.comparison or {}).get(task, {})]
-    for metric in ("accuracy", PRIMARY, *of_twins, *of_answers) if PRIMARY in measured else (*of_texts, "kl_divergence"):
+    for metric in (
+        ("accuracy", PRIMARY, *of_twins, *of_answers) if PRIMARY in measured or of_answers else (*of_texts, "kl_divergence")
+    ):
         key = f"{metric}/{fit(task)}"
         shown = _of_metric(report, task, metric, fit(task))
         values |= {name: shown[name] for name in (key, f"{key}/change", f"{key}/change_p_adjusted") if name in shown}

@@ -13,7 +13,7 @@ from bitsure.config.derived_tasks import derivation_of, original_task
 from bitsure.config.schema import TaskSettings
 from bitsure.records.joining import IDENTITY
 from bitsure.scoring.generation.truth_question import TRUTH_QUESTION
-from bitsure.tasks import retrieval_tasks
+from bitsure.tasks import open_questions, retrieval_tasks
 
 FEW_SHOTS = 1  # one more whenever our code would put other examples before the same questions
 DERIVED = 2  # one more whenever our code would make other questions of a derived name such as arc_easy@typos
@@ -57,6 +57,8 @@ class QuestionSource:
             key["samples"] = self.task.samples
         if self.task.p_true and has_written_answers:
             key["p_true"] = TRUTH_QUESTION
+        if name in open_questions.OPEN:
+            key["open"] = open_questions.open_key(self.task.open)
         if original_task(name) in retrieval_tasks.KINDS:
             key["retrieval"] = {"version": retrieval_tasks.VERSION, **asdict(self.task.retrieval)}
         return key

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from lm_eval.tasks import TaskManager
 
@@ -21,6 +21,7 @@ from bitsure.tasks.data_files import LOADING_ERRORS, READING_ERRORS, changed_dat
 from bitsure.tasks.derivation import check_derivable, derive
 from bitsure.tasks.few_shots import prepare_few_shots, repeatable_draws
 from bitsure.tasks.kinds import KINDS, FreeText, kind_of
+from bitsure.tasks.open_questions import OPEN, open_task
 from bitsure.tasks.prompt_files import check_prompts
 from bitsure.tasks.protocols import Document, HarnessTask
 from bitsure.tasks.retrieval_tasks import KINDS as RETRIEVAL
@@ -158,8 +159,7 @@ def _files_of_this_machine(places: Iterable[Path], hub_mirror: str | None, own_f
 def _load(manager: TaskManager, name: str, task: TaskSettings) -> dict[str, HarnessTask]:
     """Load the tasks of a name; if one of several fails, the error names it."""
     try:
-        asked = retrieval_task(name, task.retrieval, task.seed) if name in RETRIEVAL else name
-        return cast("dict[str, HarnessTask]", manager.load([asked])["tasks"])
+        return cast("dict[str, HarnessTask]", manager.load([_made_on_the_spot(name, task) or name])["tasks"])
     except LOADING_ERRORS as error:
         names = list(members(manager, name))
         for member in names if names != [name] else ():
@@ -172,6 +172,13 @@ def _load(manager: TaskManager, name: str, task: TaskSettings) -> dict[str, Harn
         if explanation := load_error(manager, name, "", error):
             raise explanation from error
         raise
+
+
+def _made_on_the_spot(name: str, task: TaskSettings) -> dict[str, Any] | None:
+    """Return a task that the harness's files do not have; None for one that they have."""
+    if name in OPEN:
+        return open_task(name, task.open)
+    return retrieval_task(name, task.retrieval, task.seed) if name in RETRIEVAL else None
 
 
 def _check_first_document(name: str, task: HarnessTask) -> None:

@@ -13,6 +13,7 @@ from bitsure.base.errors import UserError
 from bitsure.config.derived_tasks import original_task
 from bitsure.config.schema import TaskSettings
 from bitsure.tasks.harness_names import no_such_task
+from bitsure.tasks.open_questions import OPEN
 from bitsure.tasks.retrieval_tasks import KINDS
 
 WHY_NOT_SCORED = {  # what a task's YAML has → why it is refused
@@ -32,7 +33,7 @@ def find_manager(task: TaskSettings, name: str) -> TaskManager:
     Raises:
         UserError: If neither knows the name.
     """
-    if name in KINDS:
+    if name in KINDS or name in OPEN:
         return task_manager(None, include_defaults=False)
     manager = task_manager(task.include_path, include_defaults=False)
     if task.include_path is None or name not in manager.all_tasks:

@@ -55,7 +55,7 @@ def written_answers(
         written: (task, question's number) → its answers.
 
     Raises:
-        UserError: If no metric of the task says of a single answer how right it is.
+        UserError: If the task has metrics, and none says of a single answer how right it is.
     """
     by_filter: dict[str, list[Sample]] = {}
     for sample in samples:
@@ -63,7 +63,7 @@ def written_answers(
     by_question: dict[int, list[HarnessScore]] = {}
     for sample in samples:
         by_question.setdefault(sample["doc_id"], []).extend(_scores(sample))
-    metric, filter_name = _judging_metric(name, by_filter)
+    metric, filter_name = _judging_metric(name, by_filter) if _has_metrics(samples) else (None, samples[0]["filter"])
     judged = by_filter[filter_name]
     drawn = [(sample, answer.text) for sample in judged for answer in written[name, sample["doc_id"]] if answer.is_drawn]
     filtered = iter(filter_each(task, filter_name, [sample["doc"] for sample, _ in drawn], [text for _, text in drawn]))
@@ -83,13 +83,18 @@ def written_answers(
                     cluster=cluster_of(sample["doc"], sample["prompt_hash"]),
                     filtered=harness_answer if first else next(filtered) if answer.is_drawn else None,
                     target=str(sample["target"]),
-                    correct=float(sample[metric]) >= RIGHT if first else None,
-                    correct_by=f"{metric},{filter_name}",
+                    correct=float(sample[metric]) >= RIGHT if first and metric else None,
+                    correct_by=f"{metric},{filter_name}" if metric else "",
                     scores=by_question[sample["doc_id"]] if first else [],
                     **answer.columns,
                 )
             )
     return rows
+
+
+def _has_metrics(samples: Sequence[Sample]) -> bool:
+    """Return whether the harness judges a task's answers: open questions have no right ones, and no metric but its bypass."""
+    return not {metric for sample in samples for metric in sample["metrics"]} <= {"bypass"}
 
 
 def _judging_metric(name: str, by_filter: Mapping[str, Sequence[Sample]]) -> tuple[str, str]:

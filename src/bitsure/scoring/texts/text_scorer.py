@@ -135,7 +135,8 @@ class TextScorer:
             loaded = self.setup.load(model.source, checkpoint)
             text_model = TextModel(loaded.model, loaded.rounding)
             advance(resumed)
-            with baseline.writer(text_model, windows) if full is None and not resumed else nullcontext() as keep:
+            keeps_states = full is None and not resumed and self.text.keeps_states
+            with baseline.writer(text_model, windows) if keeps_states else nullcontext() as keep:
                 while parts.windows < len(windows):
                     batch = text_model.next_batch(windows[parts.windows :])
                     states = text_model.states(batch)

@@ -27,6 +27,11 @@ class TextSource(ABC):
         return False
 
     @property
+    def keeps_states(self) -> bool:
+        """Whether full precision's states are kept, since quantized models are compared with it on this text."""
+        return True
+
+    @property
     @abstractmethod
     def origin(self) -> Origin:
         """Where its files came from, for provenance.json."""

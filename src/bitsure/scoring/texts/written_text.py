@@ -1,4 +1,4 @@
-"""The answers that full precision wrote, as a text: what any model makes of each of their tokens after the same beginning."""
+"""The answers that a model wrote, as a text: what any model makes of each of their tokens after the same beginning."""
 
 from __future__ import annotations
 
@@ -26,15 +26,17 @@ from bitsure.scoring.texts.tokenized_text import TextWindow, TokenizedText
 
 @dataclass(frozen=True)
 class WrittenText(TextSource):
-    """The answers that full precision wrote to a run's questions, a window each, of which the answer's tokens are scored.
+    """The answers that a model wrote to a run's questions, a window each, of which the answer's tokens are scored.
 
     A task's answers are the text `text/<task>/written`. Of several answers to a question it is the first.
 
     Attributes:
         scorer: What scores the run's tasks.
+        writer: The model that wrote them; None for full precision.
     """
 
     scorer: Scorer
+    writer: ScoredModel | None = None
 
     @property
     @override
@@ -48,8 +50,13 @@ class WrittenText(TextSource):
 
     @property
     @override
+    def keeps_states(self) -> bool:
+        return self.writer is None
+
+    @property
+    @override
     def origin(self) -> Origin:
-        return {"commit": None, "unknown": "full precision wrote it; the tasks' data stands under data"}
+        return {"commit": None, "unknown": "a model wrote it; the tasks' data stands under data"}
 
     @property
     @override
@@ -58,19 +65,20 @@ class WrittenText(TextSource):
 
     @override
     def identity(self, source: Source) -> dict[str, object]:
-        return {"name": OF_ANSWERS, "sha256": hash_json(self.scorer.keys(ScoredModel(source)))}
+        return {"name": OF_ANSWERS, "sha256": hash_json(self.scorer.keys(self._writer(source)))}
 
     @override
     def cut(self, source: Source, memo: Memo) -> TokenizedText:
-        full = ScoredModel(source)
-        rows = self.scorer.generations(full).to_pylist()
-        task = self.scorer.questions.task
-        windows = cut_answers(rows, self.scorer.prompts(full), source, task)
+        writer, task = self._writer(source), self.scorer.questions.task
+        windows = cut_answers(self.scorer.generations(writer).to_pylist(), self.scorer.prompts(writer), source, task)
         if not windows:
             raise UserError(
                 f"text=written: none of the tasks {', '.join(task.names)} has answers that are written. Leave it out."
             )
         return TokenizedText(tuple(sorted(windows, key=len)), max(map(len, windows)), None, BOS_OF_TASKS)
+
+    def _writer(self, source: Source) -> ScoredModel:
+        return self.writer or ScoredModel(source)
 
     @override
     def describe(self, source: Source, cut: TokenizedText) -> TextOrigin:
