@@ -202,6 +202,12 @@ SECTIONS = (
         ("divergence/*",),
     ),
     Section(
+        "Which of two written answers does full precision find likelier?",
+        "With `task.preference=true`: f reads q's answers "
+        "([Written answers](generation.md#which-answers-full-precision-prefers)). It mostly prefers its own, since it wrote them. That says how far q's are from them, not which are better.",
+        ("preference/*",),
+    ),
+    Section(
         "How well are texts predicted?",
         "Documents are resampled, not tokens, since tokens of one text are not independent. Perplexities of words and bytes "
         "compare models with different tokenizers; that of tokens does not.",

@@ -31,9 +31,7 @@ NO_RANK = 0.5  # an AUROC that says nothing
 
 
 def divergence_lines(comparison: Comparison | None) -> list[str]:
-    """Return a line for each task whose answers are written: how many are the same, whether full precision was unsure, and
-    whose it finds likelier.
-    """
+    """Return a line for each task whose answers are written: how many are the same, and which full precision prefers."""
     return [
         f"{task}: {'; '.join([_alike(values), *_unsure(values), *_preferred(values)])}."
         for task, values in _written(comparison).items()
@@ -105,10 +103,11 @@ def _preferred(values: Mapping[str, Difference]) -> list[str]:
     if BALANCE not in values:
         return []
     change = values[TOKEN_LOGPROB]
+    shares = [_share(values[name]) for name in (PREFERS_QUANTIZED, PREFERS_FULL, PREFERS_NEITHER)]
     return [
-        f"full precision, by its own likelihood of a token, prefers the quantized model's answer to {_share(values[PREFERS_QUANTIZED])} "
-        f"of the questions, its own to {_share(values[PREFERS_FULL])}, and neither to {_share(values[PREFERS_NEITHER])} (on average "
-        f"{number(change.value, sign=True)} nats {interval(change, sign=True)} a token)"
+        f"by its own likelihood of a token, full precision prefers the quantized model's answer to {shares[0]} of questions, "
+        f"its own to {shares[1]} and neither to {shares[2]}, with {number(change.value, sign=True)} nats "
+        f"{interval(change, sign=True)} between them on average"
     ]
 
 

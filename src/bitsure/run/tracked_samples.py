@@ -116,7 +116,10 @@ def _answers(rows: pa.Table, records: list[Record], metric: MetricSettings) -> A
         predictions = [record.choices[k] for record, k in zip(records, predicted, strict=True)]
         confidence = questions.confidence.tolist()
         probabilities = [BETWEEN.join(f"{p:.3f}" for p in questions.p[first:last]) for first, last in ends]
-    correct, true_label_prob = measured.correct.astype(bool).tolist(), measured.true_label_prob.tolist()
+    correct = (
+        rows["correct"].to_pylist() if is_written(rows) else measured.correct.astype(bool).tolist()
+    )  # null: open questions
+    true_label_prob = measured.true_label_prob.tolist()
     return Answers(predicted, predictions, correct, true_label_prob, confidence, probabilities)
 
 

@@ -1,7 +1,7 @@
 """Tasks of open questions, made of a user's own file: nothing is right or wrong, and only two models' answers are compared.
 
-A question has one turn or several, as MT-Bench's have two. A second turn is asked after the first and full precision's answer to
-it, which another run wrote, so that all models continue the same dialogue.
+A question has one turn or several, as MT-Bench's have two. A second turn is asked after the first and full precision's answer
+to it, which another run wrote, so that all models continue the same dialogue.
 
 Reference: Zheng et al. 2023 for MT-Bench.
 """
@@ -23,7 +23,7 @@ from bitsure.tasks.protocols import Document
 FIRST, SECOND = "open_questions", "open_second_turns"
 OPEN = (FIRST, SECOND)
 VERSION = 1  # one more whenever our code would make other prompts of the same files
-STOP = "\n\nQuestion:"  # what a model that is no chat model goes on with
+STOP = "\nQuestion:"  # what a model that is no chat model goes on with
 
 
 def open_key(settings: OpenSettings) -> dict[str, object]:
@@ -71,7 +71,7 @@ def open_documents(name: str, settings: OpenSettings) -> list[Document]:
     ]
     if not dialogues:
         raise UserError(
-            f"task.names: {SECOND}: no question of {settings.file} has a second turn whose first was answered in "
+            f"task.open.file={settings.file}: no question has a second turn whose first was answered in "
             f"task.open.first_answers={settings.first_answers}. Ask for {FIRST} alone."
         )
     return [{"prompt": dialogue} for dialogue in dialogues]
@@ -112,7 +112,7 @@ def _answers_file(settings: OpenSettings) -> Path:
     """Return the file with the answers that full precision wrote in the run of the first turns."""
     if settings.first_answers is None:
         raise UserError(
-            f"task.names: {SECOND}: give task.open.first_answers=RUN_DIR, a run with task=open_questions whose full precision "
+            "task.open.first_answers: no run is given. Give the directory of one with task=open_questions: its full precision "
             "answered the first turns."
         )
     run = Path(settings.first_answers)
