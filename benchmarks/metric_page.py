@@ -204,7 +204,8 @@ SECTIONS = (
     Section(
         "Which of two written answers does full precision find likelier?",
         "With `task.preference=true`: f reads q's answers "
-        "([Written answers](generation.md#which-answers-full-precision-prefers)). It mostly prefers its own, since it wrote them. That says how far q's are from them, not which are better.",
+        "([Written answers](generation.md#which-answers-full-precision-prefers)). It mostly prefers its own, since it wrote them. "
+        "That says how far q's are from them, not which are better.",
         ("preference/*",),
     ),
     Section(
