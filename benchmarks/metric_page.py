@@ -204,7 +204,7 @@ SECTIONS = (
     Section(
         "Which of two written answers does full precision find likelier?",
         "With `task.preference=true`: f reads q's answers "
-        "([Written answers](generation.md#which-answers-full-precision-prefers)). It mostly prefers its own, since it wrote them. "
+        "([Written answers](generation.md#which-answers-full-precision-prefers)). It mostly prefers its own, which it wrote. "
         "That says how far q's are from them, not which are better.",
         ("preference/*",),
     ),
