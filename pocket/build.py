@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
 from pocket import questions
 from pocket.corpus import corpus_windows, learn_tokenizer
-from pocket.phrases import SECOND_SHARES, TUNING_SHARES, count_weather, documents
+from pocket.phrases import SECOND_SHARES, count_weather, documents
 from pocket.sizes import SIZES, STEPS, WINDOWS_PER_STEP, Cycle
 from pocket.world import WorldConfig, build_world
 
@@ -20,10 +19,8 @@ WORLD = WorldConfig()
 TOKENIZER_SEED, CORPUS_SEED, CALIBRATION_SEED = 1, 2, 3
 QUESTION_SEED = 2028  # fresh: worlds, and the training of pocket-4m, were chosen on questions drawn with seeds 5, 2026 and 2027
 QUESTIONS = 1000  # of each task
-SUMS = 500
 QUESTIONS_TO_FIND = 20  # of each length and depth
 SECOND_SEED, SECOND_STEPS = 4, 1000
-TUNED_FROM, TUNED, TUNING_SEED, TUNING_STEPS = "pocket-4m", "pocket-4m-tuned", 8, 250
 CALIBRATION_CHARACTERS = 1_000_000
 SCORED_SEED, SCORED_CHARACTERS = 6, 100_000
 
@@ -39,8 +36,6 @@ def build_tasks(out: Path, seed: int) -> None:
         "reading": questions.reading(world, seed, QUESTIONS),
         "stories": questions.stories(world, seed, QUESTIONS),
         "weather": questions.weather(world, seed, QUESTIONS, seen),
-        "trades": questions.trades(world, seed, QUESTIONS),
-        "sums": questions.sums(seed, SUMS),
         "pairs": questions.pairs(world, seed, QUESTIONS_TO_FIND),
         "words": questions.words(world, seed, QUESTIONS_TO_FIND),
     }
@@ -83,21 +78,19 @@ def build_model(size: str, seed: int, out: Path) -> None:
     _save(train.train(model, tokenizer, windows, seed, log, chosen.cycle), tokenizer, out)
 
 
-def train_further(base: Path, out: Path, cycle: Cycle, seed: int, n_steps: int, shares: Mapping[str, float]) -> None:
-    """One more cycle for a model that has had its first, on other text."""
+def train_on(out: Path) -> None:
+    """A second cycle for a model that has had its first: fewer steps, half the learning rates, other text."""
     import torch
     from transformers import OPTForCausalLM
 
     from pocket import train
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     world = build_world(WORLD)
     tokenizer = learn_tokenizer(world, TOKENIZER_SEED)
-    windows = corpus_windows(world, tokenizer, seed, n_steps * WINDOWS_PER_STEP, shares)
-    model, log = OPTForCausalLM.from_pretrained(base).float(), _log(out)
-    if base != out:
-        log.unlink(missing_ok=True)
-    _save(train.train(model, tokenizer, windows, seed, log, cycle), tokenizer, out)
+    windows = corpus_windows(world, tokenizer, SECOND_SEED, SECOND_STEPS * WINDOWS_PER_STEP, SECOND_SHARES)
+    model = OPTForCausalLM.from_pretrained(out).float()
+    _save(train.train(model, tokenizer, windows, SECOND_SEED, _log(out), Cycle(rate=0.5)), tokenizer, out)
 
 
 def _log(out: Path) -> Path:
@@ -118,21 +111,16 @@ def main() -> None:
     model.add_argument("size", choices=SIZES)
     model.add_argument("--seed", type=int, default=0)
     model.add_argument("--on", action="store_true", help="train it on, for a second cycle (pocket-4m had one)")
-    commands.add_parser("tuned", help=f"teach a copy of {TUNED_FROM} to write answers in two steps")
     arguments = parser.parse_args()
-    models = HERE / "models"
     if arguments.command == "tasks":
         build_tasks(HERE / "tasks", QUESTION_SEED)
         build_texts(HERE / "text")
-    elif arguments.command == "tuned":
-        cycle = Cycle(rate=0.3)
-        train_further(models / TUNED_FROM, models / TUNED, cycle, TUNING_SEED, TUNING_STEPS, TUNING_SHARES)
     else:
-        out = models / (arguments.size + (f"-seed{arguments.seed}" if arguments.seed else ""))
+        name = arguments.size + (f"-seed{arguments.seed}" if arguments.seed else "")
         if arguments.on:
-            train_further(out, out, Cycle(rate=0.5), SECOND_SEED, SECOND_STEPS, SECOND_SHARES)
+            train_on(HERE / "models" / name)
         else:
-            build_model(arguments.size, arguments.seed, out)
+            build_model(arguments.size, arguments.seed, HERE / "models" / name)
 
 
 if __name__ == "__main__":

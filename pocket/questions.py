@@ -9,7 +9,7 @@ import random
 from collections import Counter
 from itertools import product
 
-from pocket import hidden_words, written
+from pocket import hidden_words
 from pocket.phrases import WEATHER_REPORTS, fact, passage, story_ending, story_opening
 from pocket.world import RELATIONS, VALUES, WEATHER, World
 
@@ -77,22 +77,6 @@ def weather(world: World, seed: int, n: int, seen: Counter) -> list[dict]:
             }
         )
     return rows
-
-
-def trades(world: World, seed: int, n: int) -> list[dict]:
-    """Questions to be answered in two steps: a person's trade, which has to be known, and what belongs to it."""
-    rng = random.Random(seed)
-    people = [world.draw_person(rng) for _ in range(n)]
-    return [_to_write(*written.trade_exercise(rng, person)) | {"cluster": person.name} for person in people]
-
-
-def sums(seed: int, n: int) -> list[dict]:
-    """Different sums, to be answered in two steps."""
-    return [_to_write(*written.sum_exercise(*terms)) for terms in random.Random(seed).sample(written.SUMS, n)]
-
-
-def _to_write(question: str, answer: str) -> dict:
-    return {"question": written.prompt(question), "answer": answer}
 
 
 def pairs(world: World, seed: int, n: int) -> list[dict]:
