@@ -68,7 +68,9 @@ def console() -> SafeConsole:
 
 
 def show_table(out: Console, table: Table) -> None:
-    """Print a table; on a terminal below NARROW columns its cells continue on the next line, where they would be cut."""
+    """Print a table that has rows; below NARROW columns its cells continue on the next line, where they would be cut."""
+    if not table.rows:
+        return
     if out.width < NARROW:
         for column in table.columns:
             column.no_wrap = False
