@@ -24,6 +24,7 @@ from bitsure.metrics.metric_registry import (
     metric_entry,
 )
 from bitsure.metrics.next_token import ScoredTokens, next_token_metrics
+from bitsure.metrics.preference import preference_metrics
 from bitsure.metrics.text_metrics import TextSet, text_metrics
 from bitsure.records.answer_units import answer_units
 from tests.builders.answers import paired_runs
@@ -80,7 +81,7 @@ def names_of_answers() -> set[str]:
     answers = answer_units(written(["4", "5"], [True, False], [[-0.1], [-0.2, -0.3]], drawn=drawn, p_true=[0.5, 0.1]))
     tokens = TokensAtRisk((np.arange(10) + 0.5) / 10, np.zeros(10), np.arange(10))  # some in every bin
     compared = {name for values in compare(answers, answers, SETTINGS).values() for name in values}
-    along = {*token_divergence_metrics(tokens), *position_metrics(np.arange(2**13))}
+    along = {*token_divergence_metrics(tokens), *position_metrics(np.arange(2**13)), *preference_metrics()}
     return {name for values in measure(answers, SETTINGS).values() for name in values} | compared | along
 
 
