@@ -122,7 +122,7 @@ def test_the_check_has_branches_and_two_questions_and_stays_small(model, monkeyp
 
 
 def test_the_check_sees_choices_that_see_each_other(model, monkeypatch):
-    monkeypatch.setattr(rows.TreeRow, "visible", lambda row: np.tri(len(row), dtype=bool))
+    monkeypatch.setattr(rows.TreeRow, "ends", lambda row: np.full(len(row), len(row)))
     for length in (25, 180, 250):
         with pytest.raises(UserError, match=r"Scoring with shared prefixes gives"):
             LocalEngine(model, 1024).score([([q] * length, [c, c + 1]) for q in range(3, 20) for c in range(3)])

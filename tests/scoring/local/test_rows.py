@@ -24,9 +24,14 @@ def chains(asked):
     return layout.chains(dict(enumerate(asked)))
 
 
+def visible(row):
+    at = np.arange(len(row))
+    return (at <= at[:, None]) & (row.ends() > at[:, None])
+
+
 def paths(row):
     """Of every node the tokens on its way from the root, read off the mask and the positions."""
-    sees = row.visible()
+    sees = visible(row)
     for node in range(len(row)):
         ancestors = np.flatnonzero(sees[node])
         assert [row.positions[a] for a in ancestors] == list(range(len(ancestors)))  # one ancestor a depth, in order
@@ -64,7 +69,7 @@ def test_a_question_is_one_branch_with_a_twig_a_choice():
     assert row.tokens == [1, 2, 3, 4, 6] and row.positions == [0, 1, 2, 3, 3]
     assert row.branches == [(0, 4, -1), (4, 5, 2)]
     assert row.scored == {0: [2, 3], 1: [2, 4]}
-    assert row.visible().astype(int).tolist() == [
+    assert visible(row).astype(int).tolist() == [
         [1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0],
         [1, 1, 1, 0, 0],

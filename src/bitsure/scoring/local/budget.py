@@ -19,7 +19,7 @@ MOST_TOKENS = {"cpu": 2048, "cuda": 32768}  # more is no faster
 MOST_LOGITS = 2**25  # values of a plain batch's logits on a CPU
 LOGITS_SHARE = 0.1  # of what is free on a GPU, for a plain batch's logits in float32
 MEMORY_SHARE = 0.5  # of what is free, for a batch
-SECONDS = 20.0  # the most that a batch takes, and so the most that a killed process loses
+SECONDS = 20.0  # the most that a batch takes: a killed process loses the batches that run
 
 
 class Budget:

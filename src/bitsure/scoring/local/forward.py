@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
+from bitsure.scoring.device_copies import send
 from bitsure.scoring.local import head, patches
+from bitsure.scoring.local.head import BatchScores
 from bitsure.scoring.local.padding import rotary_types, state_restored
 from bitsure.scoring.local.rows import TreeRow
-from bitsure.scoring.requests import Requests, Scored
+from bitsure.scoring.requests import Requests
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -69,7 +73,7 @@ def why_not_shared(model: PreTrainedModel, longest: int) -> str | None:
 
 
 @torch.inference_mode()
-def score_trees(model: PreTrainedModel, batch: Sequence[TreeRow], requests: Requests) -> dict[int, Scored]:
+def score_trees(model: PreTrainedModel, batch: Sequence[TreeRow], requests: Requests) -> BatchScores:
     """Score the requests of a batch of trees.
 
     Each row is one sequence of the batch, shape (rows, n) with n the length of the longest row. The additive mask, shape
@@ -88,18 +92,16 @@ def score_trees(model: PreTrainedModel, batch: Sequence[TreeRow], requests: Requ
     output = output_head(model)
     assert output is not None, "a model without an output head cannot run trees"
     width = max(map(len, batch))
-    ids, positions = (torch.zeros(len(batch), width, dtype=torch.long) for _ in range(2))
-    visible = torch.eye(width, dtype=torch.bool).repeat(len(batch), 1, 1)
-    for i, row in enumerate(batch):
-        ids[i, : len(row)] = torch.tensor(row.tokens)
-        positions[i, : len(row)] = torch.tensor(row.positions)
-        visible[i, : len(row), : len(row)] = torch.from_numpy(row.visible())
-    nodes = sorted({i * width + node for i, row in enumerate(batch) for scored in row.scored.values() for node in scored})
     device, dtype = input_device(model), model.dtype
-    mask = torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min)[:, None].to(device)
-    ids, positions = ids.to(device), positions.to(device)
+    tokens = torch.zeros(3, len(batch), width, dtype=torch.long)  # ids, positions, ends
+    tokens[2] = torch.arange(1, width + 1)
+    for i, row in enumerate(batch):
+        tokens[:, i, : len(row)] = torch.from_numpy(np.stack([row.tokens, row.positions, row.ends()]))
+    ids, positions, ends = send(tokens, device)
+    mask = _mask(ends, dtype)
+    nodes = sorted({i * width + node for i, row in enumerate(batch) for scored in row.scored.values() for node in scored})
+    at = send(torch.tensor(nodes), device)
     arguments = {"attention_mask": mask, "position_ids": positions}
-    at = torch.tensor(nodes, device=device)
     with ExitStack() as stack:
         states = stack.enter_context(patches.states_before_head(output, at))
         stack.enter_context(patches.last_mlp_at(model, at))
@@ -115,20 +117,39 @@ def score_trees(model: PreTrainedModel, batch: Sequence[TreeRow], requests: Requ
         for i, row in enumerate(batch)
         for number, scored in row.scored.items()
     }
-    return head.score(head.logits_in_parts(output, states[0], model.config.vocab_size), rows_of, requests)
+    parts = head.logits_in_parts(output, states[0], model.config.vocab_size)
+    return head.score(parts, rows_of, requests, states[0].device)
 
 
 @torch.inference_mode()
-def score_plain(model: PreTrainedModel, batch: Sequence[TreeRow], requests: Requests) -> dict[int, Scored]:
+def score_plain(model: PreTrainedModel, batch: Sequence[TreeRow], requests: Requests) -> BatchScores:
     """Score the requests of a batch of rows that are chains, with nothing but the model's own forward pass.
 
     Args and Returns: as for `score_trees`.
     """
     width = max(map(len, batch))
-    ids = torch.tensor([[*row.tokens, *[0] * (width - len(row))] for row in batch], device=input_device(model))
+    ids = torch.tensor([[*row.tokens, *[0] * (width - len(row))] for row in batch])
     with state_restored(model):
-        logits = model(input_ids=ids, use_cache=False).logits
-    scored: dict[int, Scored] = {}
-    for row, row_logits in zip(batch, logits, strict=True):
-        scored |= head.score([(len(row), head.tiles(row_logits[: len(row)]))], row.scored, requests)
-    return scored
+        logits = model(input_ids=send(ids, input_device(model)), use_cache=False).logits
+    # A CPU's tiles are of a row without its padding; on a GPU the fewest operations are the fastest.
+    lengths = [width if logits.is_cuda else len(row) for row in batch]
+    chunks = [logits.flatten(0, 1)] if logits.is_cuda else [logits[i, :length] for i, length in enumerate(lengths)]
+    rows_of: dict[int, list[int]] = {}
+    for row, start in zip(batch, accumulate([0, *lengths]), strict=False):
+        rows_of |= {number: [start + node for node in scored] for number, scored in row.scored.items()}
+    return head.score([(len(chunk), head.tiles(chunk)) for chunk in chunks], rows_of, requests, logits.device)
+
+
+def _mask(ends: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return the additive mask of trees, (rows, 1, n, n), made where the model runs.
+
+    Args:
+        ends: For each token one past the last token that attends to it, shape (rows, n).
+        dtype: The model's type.
+    """
+    rows, n = ends.shape
+    at = torch.arange(n, device=ends.device)
+    visible = (at <= at[:, None]) & (ends[:, None] > at[:, None])
+    # Rows that begin at a multiple of 8 numbers: fused kernels would copy any other mask in every block.
+    mask = torch.zeros(rows, 1, n, n + -n % 8, dtype=dtype, device=ends.device)[..., :n]
+    return mask.masked_fill_(~visible[:, None], torch.finfo(dtype).min)

@@ -6,11 +6,13 @@ Logits are worked through in tiles of the vocabulary, which stay in a CPU's cach
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import zip_longest
 from typing import TypeAlias
 
 import torch
 
+from bitsure.scoring.device_copies import Arriving, send
 from bitsure.scoring.requests import Requests, Scored
 
 TILE = {"cpu": 2**21, "cuda": 2**27}  # logits of a tile; a CPU's stay in its cache
@@ -48,7 +50,7 @@ def tiles(logits: torch.Tensor) -> Sequence[torch.Tensor]:
 
 
 def _head_tiles(head: torch.nn.Linear, states: torch.Tensor) -> Iterator[torch.Tensor]:
-    wide = _tile_width(states)
+    wide = min(_tile_width(states), len(head.weight))
     buffer = states.new_empty(len(states) * wide)
     biases = [None] if head.bias is None else torch.split(head.bias, wide)
     for weight, bias in zip_longest(torch.split(head.weight, wide), biases):
@@ -63,33 +65,60 @@ def _tile_width(rows: torch.Tensor) -> int:
     return max(1, TILE.get(rows.device.type, TILE["cpu"]) // max(1, len(rows)))
 
 
-def score(parts: Iterable[Part], rows_of: Mapping[int, Sequence[int]], requests: Requests) -> dict[int, Scored]:
+class BatchScores(Mapping[int, Scored]):
+    """The log-probabilities of continuations, by request; on a GPU they are waited for when the first is read.
+
+    Args:
+        values: Log-probabilities, and whether each token is the most likely one, where the model ran; shape (2, m), float32.
+        order: The place of each column among the tokens of all requests, shape (m,).
+        lengths: Request → the number of its tokens, in their order.
+    """
+
+    def __init__(self, values: torch.Tensor, order: torch.Tensor, lengths: Mapping[int, int]) -> None:
+        self._arriving, self._order, self._lengths = Arriving(values), order, lengths
+
+    @cached_property
+    def _scored(self) -> dict[int, Scored]:
+        values = torch.empty(2, len(self._order))
+        values[:, self._order] = self._arriving.wait()
+        logprobs, greedy = values[0].tolist(), values[1].bool().tolist()
+        scored, start = {}, 0
+        for i, length in self._lengths.items():
+            scored[i] = Scored(logprobs[start : start + length], all(greedy[start : start + length]))
+            start += length
+        return scored
+
+    def __getitem__(self, number: int) -> Scored:
+        return self._scored[number]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._lengths)
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+
+def score(parts: Iterable[Part], rows_of: Mapping[int, Sequence[int]], requests: Requests, device: torch.device) -> BatchScores:
     """Return the log-probabilities of continuations.
 
     Args:
         parts: The logits' rows, part after part.
         rows_of: Request → for each token of its continuation the row that predicts it, counted through all parts.
         requests: The requests, by number.
-
-    Returns:
-        Request → the log-probabilities of its continuation.
+        device: Where the logits are.
     """
     rows = torch.tensor([row for predicting in rows_of.values() for row in predicting])
     tokens = torch.tensor([token for i in rows_of for token in requests[i][1]])
-    logprobs, greedy = torch.empty(len(rows)), torch.empty(len(rows), dtype=torch.bool)
+    values, order = [torch.empty(2, 0, device=device)], [torch.empty(0, dtype=torch.long)]
     start = 0
     for length, part_tiles in parts:
         inside = ((rows >= start) & (rows < start + length)).nonzero().flatten()
         if len(inside):
-            logprobs[inside], greedy[inside] = token_logprobs(part_tiles, rows[inside] - start, tokens[inside])
+            logprobs, greedy = token_logprobs(part_tiles, send(rows[inside] - start, device), send(tokens[inside], device))
+            values.append(torch.stack([logprobs, greedy.float()]))
+            order.append(inside)
         start += length
-    all_logprobs, all_greedy = logprobs.tolist(), greedy.tolist()
-    scored, start = {}, 0
-    for i, predicting in rows_of.items():
-        end = start + len(predicting)
-        scored[i] = Scored(all_logprobs[start:end], all(all_greedy[start:end]))
-        start = end
-    return scored
+    return BatchScores(torch.cat(values, 1), torch.cat(order), {i: len(predicting) for i, predicting in rows_of.items()})
 
 
 def token_logprobs(
@@ -99,29 +128,36 @@ def token_logprobs(
 
     Args:
         tiles: The logits from left to right, each of shape (n, some of the vocabulary); they are overwritten.
-        rows: Rows of the logits, shape (m,).
+        rows: Rows of the logits, shape (m,), on their device.
         tokens: The token that is scored in each of them, shape (m,).
 
     Returns:
         Log-probabilities, nats, float32, shape (m,); NaN for a token outside the vocabulary. And whether each token is the most
         likely one, shape (m,); of equal logits the first is, as for argmax.
     """
-    logits = torch.full((len(rows),), torch.nan)
-    best_of_tile, tile_of_token = torch.zeros(len(rows), dtype=torch.bool), torch.full_like(rows, -1)
+    logits = torch.full(rows.shape, torch.nan, device=rows.device)
+    best_of_tile, tile_of_token = torch.zeros_like(rows, dtype=torch.bool), torch.full_like(rows, -1)
     tops, norms, first = [], [], 0
     for number, stored in enumerate(tiles):
         tile = stored.float()
         top = tile.amax(-1, keepdim=True)
-        inside = ((tokens >= first) & (tokens < first + tile.shape[1])).nonzero().flatten()
-        if len(inside):
-            tile_rows, places = rows[inside].to(tile.device), tokens[inside].to(tile.device) - first
-            chosen = tile[tile_rows, places]
-            best = chosen >= top[tile_rows, 0]
-            best[best.clone()] = tile[tile_rows[best]].argmax(-1) == places[best]
-            logits[inside], best_of_tile[inside], tile_of_token[inside] = chosen.cpu(), best.cpu(), number
+        inside = (tokens >= first) & (tokens < first + tile.shape[1])
+        places = (tokens - first).clamp(0, tile.shape[1] - 1)
+        chosen = tile[rows, places]
+        logits = torch.where(inside, chosen, logits)
+        best_of_tile |= _is_first(tile, rows, places, inside & (chosen >= top[rows, 0]))
+        tile_of_token.masked_fill_(inside, number)
         tops.append(top)
         finite = top.clamp_min(torch.finfo(tile.dtype).min)  # a padded vocabulary may have a tile that is −∞ throughout
         norms.append(tile.sub_(finite).exp_().sum(-1, keepdim=True).log_().add_(finite))
         first += tile.shape[1]
-    best_tile, norm = torch.cat(tops, 1).argmax(-1).cpu(), torch.cat(norms, 1).logsumexp(-1).cpu()
+    best_tile, norm = torch.cat(tops, 1).argmax(-1), torch.cat(norms, 1).logsumexp(-1)
     return logits - norm[rows], best_of_tile & (best_tile[rows] == tile_of_token)
+
+
+def _is_first(tile: torch.Tensor, rows: torch.Tensor, places: torch.Tensor, largest: torch.Tensor) -> torch.Tensor:
+    """Return whether logits that are `largest` in their row of a tile are the first of equals there, shape (m,)."""
+    if tile.is_cuda:  # All rows are searched: choosing some would wait for the GPU.
+        return largest & (tile.argmax(-1)[rows] == places)
+    largest[largest.clone()] = tile[rows[largest]].argmax(-1) == places[largest]
+    return largest

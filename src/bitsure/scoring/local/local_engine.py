@@ -40,7 +40,9 @@ CHECKED_CHOICES = (2, 1)  # of the first and of the second question that every r
 CHECKED_TOKENS = 384  # of the inputs of all checked choices, where the least number of them is shorter
 PROBE_LENGTH = 128  # tokens of an input of the batch that is measured
 
-RunBatch: TypeAlias = "Callable[[PreTrainedModel, Sequence[TreeRow], Requests], dict[int, Scored]]"
+IN_FLIGHT = {"cuda": 1}  # batches that a device runs while the next one is prepared; a killed process loses them too
+
+RunBatch: TypeAlias = "Callable[[PreTrainedModel, Sequence[TreeRow], Requests], Mapping[int, Scored]]"
 
 
 @dataclass(frozen=True)
@@ -229,6 +231,7 @@ class LocalEngine(Engine):
         """
         remaining = dict(requests)
         waiting: deque[list[TreeRow]] = deque()
+        running: deque[Mapping[int, Scored]] = deque()  # their scores are not read yet, which would wait for them
         limits = None
         while remaining:
             done = len(requests) - len(remaining)
@@ -243,11 +246,13 @@ class LocalEngine(Engine):
                     fewer = self.budget.shrink(len(batch) * len(batch[0]))
                     journal.lower(done, Limits(fewer, fewer))
                     continue
-                yield scored
+                running.append(scored)
             for i in numbers:
                 del remaining[i]
+            while len(running) > (IN_FLIGHT.get(self.budget.device.type, 0) if remaining else 0):
+                yield dict(running.popleft())
 
-    def _run_batch(self, run: RunBatch, batch: list[TreeRow], requests: Requests) -> dict[int, Scored] | None:
+    def _run_batch(self, run: RunBatch, batch: list[TreeRow], requests: Requests) -> Mapping[int, Scored] | None:
         """Run a batch. Returns None if memory does not suffice; raises UserError if a smaller batch cannot be made."""
         tokens = len(batch) * len(batch[0])
         try:

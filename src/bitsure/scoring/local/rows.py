@@ -42,18 +42,21 @@ class TreeRow:
         """Whether the row can be cut into shorter rows."""
         return len(self.branches) > 1
 
-    def visible(self) -> NDArray[np.bool_]:
-        """Return which tokens each token attends to.
+    def ends(self) -> NDArray[np.int64]:
+        """Return where the tokens that come after each token on its branches end: node i attends to j if j ≤ i < ends[j].
 
         Returns:
-            Shape (n, n): whether node i is node j or comes after it on its branch.
+            Shape (n,). Tokens that come after one stand behind it without a gap, since branches follow each other as their
+            inputs do in sorted order.
         """
-        mask = np.zeros((len(self), len(self)), dtype=bool)
-        for first, end, parent in self.branches:
+        ends, starts = np.empty((2, len(self)), dtype=np.int64)
+        for first, end, _ in self.branches:
+            ends[first:end], starts[first:end] = end, first
+        for first, _, parent in reversed(self.branches):
             if parent >= 0:
-                mask[first:end] = mask[parent]
-            mask[first:end, first:end] = np.tri(end - first, dtype=bool)
-        return mask
+                before = slice(starts[parent], parent + 1)
+                ends[before] = np.maximum(ends[before], ends[first])
+        return ends
 
 
 def trees(requests: Requests, width: int, most: int) -> list[TreeRow]:
