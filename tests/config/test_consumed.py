@@ -18,7 +18,7 @@ from bitsure.config import schema
 from bitsure.config.metric import MetricSettings
 from bitsure.config.number_formats import Activations, KeysValues
 from bitsure.config.paths import CONF
-from bitsure.config.quantizers import Tuning
+from bitsure.config.quantizers import RotationSettings, Tuning
 from bitsure.config.retrieval_settings import RetrievalSettings
 from bitsure.config.schema import (
     CalibSettings,
@@ -69,6 +69,7 @@ SECTIONS = (
     Kept,
     Rtn,
     Tuning,
+    RotationSettings,
     Gptq,
     Activations,
     KeysValues,
@@ -149,6 +150,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, tiny_llama, calib_f
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     gptq = {"bits": 4, "symmetric": True, "desc_act": False, "damp_percent": 0.01}
     smoothed = {"transforms": ["smooth"], "activations": Activations(8)}
+    rotated = {"transforms": ["rotate", "smooth"], "activations": Activations(8)}
     reassembled = {"transforms": ["reassemble"], "activations": Activations(4)}
     taught = CalibSettings(name="task", kind="task", nsamples=8, seqlen=16)
     room = "cpu:300KB" if transformers_major_version() > 4 else "cpu:1GB"  # 4 cannot leave parts on disk
@@ -162,7 +164,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, tiny_llama, calib_f
         (Noise(like=Rtn(4, 64, False)), ModelSettings(repo="org/tiny"), gone, "disabled"),
         (Rtn(format="mxfp4", **smoothed), ModelSettings(repo="org/tiny"), own, "disabled"),
         (Rtn(4, -1, False, tuning=Tuning(4), **reassembled), ModelSettings(repo="org/tiny"), own, "disabled"),
-        (Kept(**smoothed, kv=KeysValues(4)), ModelSettings(repo="org/tiny"), own, "disabled"),
+        (Kept(**rotated, kv=KeysValues(4)), ModelSettings(repo="org/tiny"), own, "disabled"),
         (Cast("bfloat16"), split, taught, "disabled", "tiny_taught"),
         (LlamaCpp("q4_0", imatrix=True), ModelSettings(path=str(tiny_llama)), own, "disabled"),
         *((quant, ModelSettings(repo="org/tiny"), own, "disabled") for quant in OPTIONAL.values()),

@@ -68,6 +68,10 @@ CHAINS = {  # preset → its name, which tells all settings
     "qllm-w4a4": "reassemble+rtn4-row-asym-a4-tuned",
     "qllm-w4a8": "reassemble+rtn4-row-asym-a8-tuned",
     "smooth-gptq-mxfp4": "smooth+gptq-mxfp4-a-mxfp4",
+    "rotate-rtn4": "rotate+rtn4",
+    "rotate-gptq4": "rotate+gptq4-native",
+    "rotate-w4a4": "rotate124+rtn4-asym-a4",
+    "rotate-gptq-w4a4kv4": "rotate1234+gptq4-asym-a4-kv4-native",
 }
 
 
@@ -221,14 +225,19 @@ def test_impossible_values_are_refused(impossible):
             ["quant=rtn4", "quant.transforms=[reassemble]"],
             r"transforms=\[reassemble\] makes activations easier .* quant\.activations",
         ),
-        (["quant=w4a4", "quant.transforms=[reassemble,smooth]"], "each once, in the order smooth, reassemble, scale"),
+        (["quant=w4a4", "quant.transforms=[reassemble,smooth]"], "each once, in the order rotate, smooth, reassemble, scale"),
         (["quant=qllm-w4a4", "quant.transforms=[reassemble,scale]"], r"changes the weights that quant\.transforms=\[scale\]"),
         (["quant=rtn4", "quant.tuning.rank=0"], r"quant\.tuning\.rank=0"),
         (["quant=qllm-w4a8", "quant.tuning.epochs=0"], r"quant\.tuning\.epochs=0"),
         (["quant=qllm-w4a8", "quant.tuning.lr=0"], r"quant\.tuning\.lr=0"),
+        (["quant=rtn4", "quant.rotation.seed=1"], "nothing is rotated. Add rotate to quant.transforms"),
+        (["quant=rotate-rtn4", "quant.rotation.kinds=[r2,r1]"], "in the order r1, r2, r3, r4"),
+        (["quant=rotate-rtn4", "quant.rotation.kinds=[r5]"], r"quant\.rotation\.kinds=r5"),
+        (["quant=rotate-rtn4", "quant.rotation.kinds=[r3]"], r"none are rounded. Give quant\.kv\.bits=4"),
+        (["quant=gptq4", "quant.transforms=[rotate]"], r"gptqmodel has none. Add quant\.backend=native"),
     ],
 )
-def test_reassembling_and_tuning_that_would_do_nothing_are_refused(overrides, message):
+def test_transforms_and_tuning_that_would_do_nothing_are_refused(overrides, message):
     with pytest.raises(UserError, match=message):
         composed(*overrides)
 

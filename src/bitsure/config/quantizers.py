@@ -16,7 +16,9 @@ from bitsure.config.number_formats import MX, MX_BLOCK, Activations, KeysValues,
 
 CLIPS = ("clip", "clip_asymmetric")
 ACTIVATION_TRANSFORMS = ("smooth", "reassemble")
-TRANSFORMS = (*ACTIVATION_TRANSFORMS, "scale", *CLIPS)  # in the order in which they are applied
+REWRITING = ("rotate", *ACTIVATION_TRANSFORMS)  # of weights before they are rounded or kept
+TRANSFORMS = (*REWRITING, "scale", *CLIPS)  # in the order in which they are applied
+ROTATIONS = ("r1", "r2", "r3", "r4")
 
 
 @dataclass
@@ -53,14 +55,38 @@ class QuantizerSettings(ABC):
 
 
 @dataclass
+class RotationSettings:
+    """The rotations of `rotate`."""
+
+    # r1: residual stream, r2: values, both folded into weights; r3: keys and values before they are rounded, r4: inputs that no
+    # folded rotation reaches, as down_proj's, both while the model runs
+    kinds: list[str] = field(default_factory=lambda: ["r1", "r2"])
+    seed: int = 0  # draws the matrices
+
+    def __post_init__(self) -> None:
+        """Raise UserError for values that are not allowed."""
+        for kind in self.kinds:
+            one_of("quant.rotation.kinds", kind, ROTATIONS)
+        if not self.kinds or list(self.kinds) != [kind for kind in ROTATIONS if kind in self.kinds]:
+            raise UserError(f"quant.rotation.kinds={list(self.kinds)}: one or more, each once, in the order r1, r2, r3, r4.")
+
+    @property
+    def label(self) -> str:
+        """The part of a quantizer's name: rotations and seed where they are not the default's."""
+        kinds = "" if self.kinds == ["r1", "r2"] else "".join(kind[1:] for kind in self.kinds)
+        return f"{kinds}{f'-seed{self.seed}' if self.seed else ''}"
+
+
+@dataclass
 class Chain(QuantizerSettings):
     """Transforms → number formats of weights, activations, keys and values → rounding: our own quantizers and GPTQ."""
 
-    # before rounding, by calibration text: smooth, reassemble, scale, then clip or clip_asymmetric, such as [scale,clip]
+    # before rounding: rotate, and by calibration text smooth, reassemble, scale, clip or clip_asymmetric, such as [scale,clip]
     transforms: list[str] = field(default_factory=list)
     smooth_alpha: float = 0.5  # of smooth: 0 leaves all difficulty with the activations, 1 gives all of it to the weights
     activations: Activations | None = None  # the inputs of the blocks' linear layers
     kv: KeysValues | None = None  # keys and values, each token's and head's by itself
+    rotation: RotationSettings | None = None  # of rotate
 
     def __post_init__(self) -> None:
         """Raise UserError for settings that contradict each other."""
@@ -70,6 +96,7 @@ class Chain(QuantizerSettings):
             one_of("quant.transforms", transform, TRANSFORMS)
         if list(self.transforms) != [transform for transform in TRANSFORMS if transform in self.transforms]:
             raise UserError(f"quant.transforms={list(self.transforms)}: each once, in the order {', '.join(TRANSFORMS)}.")
+        self._check_rotation()
         if not 0 <= self.smooth_alpha <= 1:
             raise UserError(f"quant.smooth_alpha={self.smooth_alpha}: a number from 0 to 1.")
         easier = [transform for transform in self.transforms if transform in ACTIVATION_TRANSFORMS]
@@ -79,10 +106,24 @@ class Chain(QuantizerSettings):
                 f"rounded: give quant.activations.bits=8, or take [scale], which makes weights easier."
             )
 
+    def _check_rotation(self) -> None:
+        if "rotate" not in self.transforms:
+            if self.rotation is not None:
+                raise UserError(
+                    "quant.rotation: nothing is rotated. Add rotate to quant.transforms, as its first, or leave it out."
+                )
+            return
+        self.rotation = self.rotation or RotationSettings()
+        if "r3" in self.rotation.kinds and self.kv is None:
+            raise UserError(
+                "quant.rotation.kinds: r3 rotates keys and values before they are rounded, and none are rounded. "
+                "Give quant.kv.bits=4, or leave r3 out."
+            )
+
     @property
     def needs_data(self) -> bool:
         """Whether calibration text determines a transform or a fixed range of activations."""
-        return bool(self.transforms) or self.has_static_activations
+        return any(transform != "rotate" for transform in self.transforms) or self.has_static_activations
 
     @property
     def has_static_activations(self) -> bool:
@@ -93,7 +134,8 @@ class Chain(QuantizerSettings):
     def _transforms_label(self) -> str:
         """The transforms' part of the name."""
         alpha = "" if self.smooth_alpha == 0.5 else f"{self.smooth_alpha:g}"
-        return "+".join(self.transforms).replace("smooth", f"smooth{alpha}").replace("scale+clip", "awq")
+        label = "+".join(self.transforms).replace("smooth", f"smooth{alpha}").replace("scale+clip", "awq")
+        return label.replace("rotate", f"rotate{self.rotation.label}") if self.rotation else label
 
     @property
     def _inference_label(self) -> str:

@@ -79,6 +79,8 @@ class TransformEffect(Result):
     """Smoothing: layers → the layer that takes up the division, or `at run time`."""
     largest_input: dict[str, tuple[float, float]] | None = None
     """Reassembly: layer → the largest |input| before and after."""
+    rotations: dict[str, str] | None = None
+    """Rotations: `r1` … `r4` → the matrix and where it is applied."""
 
 
 class CalibrationText(Result):

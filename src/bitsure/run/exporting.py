@@ -179,9 +179,14 @@ def _write(source: Source, checkpoint: Path, out: Path, run: _RunToExport, forma
         needs = ", ".join(sorted(contents.weights[first].tensors().keys() - GPTQ_TENSORS))
         raise UserError(f"{run.name} needs {needs} in {first}, which no layout has. {EXPORTABLE}.")
     scheme = contents.scheme
-    if scheme.activations or scheme.kv or scheme.divisions or scheme.reassembled:
+    if scheme.activations or scheme.kv or scheme.divisions or scheme.reassembled or scheme.rotations.inputs:
         raise UserError(f"{run.name} changes layers' inputs while the model runs, which no layout can say. {EXPORTABLE}.")
+    own = model.state_dict().keys()
     put_into(model, checkpoint)
+    if added := sorted(model.state_dict().keys() - own):
+        raise UserError(
+            f"{run.name}: rotating the model gave it {added[0]}, for which other programs' {type(model).__name__} has no place."
+        )
     tensors, settings = _lay_out(model, weights, run, format_name)
     others = {name: tensor for name, tensor in _without_ties(model).items() if name.removesuffix(".weight") not in weights}
     save_file(others | tensors, out / "model.safetensors", metadata={"format": "pt"})

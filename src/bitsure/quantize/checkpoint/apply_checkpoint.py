@@ -30,6 +30,7 @@ def put_into(model: nn.Module, directory: Path) -> InferenceRounding:
     """
     checkpoint = load_checkpoint(directory, model)
     weights, others, scheme = checkpoint.weights, checkpoint.others, checkpoint.scheme
+    scheme.rotations.apply(model)
     for division in scheme.divisions:
         division.apply(model.get_submodule)
     for reassembled in () if weights else scheme.reassembled:  # Quantized weights are of reassembled channels already.

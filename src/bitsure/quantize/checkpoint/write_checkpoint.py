@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from bitsure.base.errors import UserError
 from bitsure.base.files import atomic_path
 from bitsure.quantize.checkpoint.read_checkpoint import read_checkpoint, read_tensors
+from bitsure.quantize.inference.rotations import Rotations
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.layouts.known import read_settings
 from bitsure.quantize.weights import Weight
@@ -61,8 +62,8 @@ def write_part(directory: Path, weights: Mapping[str, Weight], scheme: Inference
             raise
 
 
-def merge_parts(parts: Sequence[Path], directory: Path) -> None:
-    """Write one checkpoint of those of its blocks."""
+def merge_parts(parts: Sequence[Path], directory: Path, rotations: Rotations) -> None:
+    """Write one checkpoint of those of its blocks, and the rotations that the model had before."""
     tensors: dict[str, torch.Tensor] = {}
     settings = []
     for part in parts:
@@ -70,7 +71,7 @@ def merge_parts(parts: Sequence[Path], directory: Path) -> None:
         settings.append(read_settings(part))
     beyond_gptq = [each for each in settings if each["checkpoint_format"] != "gptq_v2"]
     _write(directory, tensors, (beyond_gptq or settings)[0])
-    InferenceScheme.merge([InferenceScheme.read(part) for part in parts]).write(directory)
+    InferenceScheme.merge([InferenceScheme.read(part) for part in parts], rotations).write(directory)
     _same_or_raise(tensors, read_tensors(directory))
 
 

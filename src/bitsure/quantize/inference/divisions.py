@@ -79,9 +79,9 @@ def find_sources(block: nn.Module, groups: list[dict[str, nn.Module]], run: Call
         source: DivisionSource = (None, SCALE)
         for name in reversed(ran[:first]):
             module = block.get_submodule(name)
-            multiplies_by = _multiplies_by(module, width) if _has_channels(module, width) else None
-            if multiplies_by and _same(_probed(block, group, name, run), expected):
-                source = name, multiplies_by
+            factor = multiplies_by(module, width) if _has_channels(module, width) else None
+            if factor and _same(_probed(block, group, name, run), expected):
+                source = name, factor
                 break
         sources.append(source)
     return sources
@@ -126,7 +126,7 @@ def _has_channels(module: nn.Module, width: int) -> bool:
     return len(matrix(module)) == width if is_linear(module) else parameter(module, "weight").shape == (width,)
 
 
-def _multiplies_by(source: nn.Module, width: int) -> str | None:
+def multiplies_by(source: nn.Module, width: int) -> str | None:
     """Return the factor to divide so that a module's output is divided, tried on a copy; None if neither is the one."""
     if is_linear(source):
         return SCALE
@@ -135,11 +135,11 @@ def _multiplies_by(source: nn.Module, width: int) -> str | None:
     probe = _powers(width).to(weight)
     x = torch.randn(4, width, generator=torch.Generator().manual_seed(1)).to(weight)
     expected = source(x) / probe
-    for multiplies_by in (SCALE, OFFSET):
+    for factor in (SCALE, OFFSET):
         changed = copy.deepcopy(source)
-        _divide_output(changed, probe, multiplies_by)
+        _divide_output(changed, probe, factor)
         if _same(changed(x), expected):
-            return multiplies_by
+            return factor
     return None
 
 

@@ -20,6 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from bitsure.base.errors import UserError
 from bitsure.config.number_formats import AtRunTime, KeysValues
+from bitsure.quantize.inference.orthogonal import Orthogonal
 from bitsure.quantize.inference.reassembly import Reassembly
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.walk.replay import Replay
@@ -33,7 +34,7 @@ CACHE_PARAMETERS = ("past_key_values", "layer_past")
 
 @dataclass(frozen=True)
 class InputTransform:
-    """What a layer's input x becomes before its weight reads it: Q(R(x / divisor) · factor)."""
+    """What a layer's input x becomes before its weight reads it: Q(R(x · rotation / divisor) · factor)."""
 
     factor: torch.Tensor | None = None
     """Shape (in,)."""
@@ -45,14 +46,19 @@ class InputTransform:
     """Shape (in,)."""
     reassembly: Reassembly | None = None
     """R."""
+    rotation: Orthogonal | None = None
+    """Rotates the input's channels."""
 
     def same_as(self, other: InputTransform) -> bool:
         """Return whether two transforms do the same, tensors compared by their values."""
         tensors = all(_equal(getattr(self, key), getattr(other, key)) for key in ("factor", "static_range", "divisor"))
-        return tensors and self.numbers == other.numbers and self.reassembly is other.reassembly
+        objects = self.reassembly is other.reassembly and self.rotation is other.rotation
+        return tensors and objects and self.numbers == other.numbers
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return the transformed input, of the shape (…, in) and the type of x."""
+        if self.rotation is not None:
+            x = self.rotation(x)
         if self.divisor is not None:
             x = (x / self.divisor.to(x.device)).to(x.dtype)
         if self.reassembly is not None:
@@ -180,9 +186,15 @@ def check_keys_and_values(numbers: KeysValues, model: nn.Module) -> None:
         )
 
 
-def rounding(numbers: KeysValues) -> Callable[[torch.Tensor, torch.Tensor], KeysAndValues]:
-    """Return the function that rounds keys and values to a number format."""
-    return lambda keys, values: (fake_quantize(keys, numbers), fake_quantize(values, numbers))
+def rounding(numbers: KeysValues, rotation: Orthogonal | None) -> Callable[[torch.Tensor, torch.Tensor], KeysAndValues]:
+    """Return the function that rounds keys and values to a number format, rotated by `rotation` meanwhile."""
+
+    def rounded(states: torch.Tensor) -> torch.Tensor:
+        if rotation is None:
+            return fake_quantize(states, numbers)
+        return rotation.back(fake_quantize(rotation(states), numbers))
+
+    return lambda keys, values: (rounded(keys), rounded(values))
 
 
 def cache_parameter(block: nn.Module) -> tuple[str, int]:
@@ -220,7 +232,7 @@ def attach_block(
 ) -> None:
     """Make one block follow an inference scheme, as `attach` does; `prefix` is the block's name."""
     if scheme.kv is not None:
-        hooks.on_keys_and_values(block, rounding(scheme.kv))
+        hooks.on_keys_and_values(block, rounding(scheme.kv, scheme.rotations.keys_and_values))
         hooks.to_round[block] = f"the keys and values of {prefix}"
     known: list[InputTransform] = []
     for inner, layer in linears(block).items():
@@ -239,6 +251,11 @@ def input_transform(scheme: InferenceScheme, layer: str, factor: torch.Tensor | 
     """Return what a scheme does to a layer's input; None if it does nothing."""
     divisor = next((each.scales for each in scheme.divisions if each.source is None and layer in each.layers), None)
     transform = InputTransform(
-        factor, scheme.activations, scheme.static_ranges.get(layer), divisor, scheme.reassembly_of(layer)
+        factor,
+        scheme.activations,
+        scheme.static_ranges.get(layer),
+        divisor,
+        scheme.reassembly_of(layer),
+        scheme.rotations.input_rotation(layer),
     )
     return transform if any(value is not None for value in vars(transform).values()) else None

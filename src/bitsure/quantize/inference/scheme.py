@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from bitsure.config.number_formats import Activations, KeysValues
 from bitsure.quantize.inference.divisions import Division
 from bitsure.quantize.inference.reassembly import ReassembledInput, Reassembly
+from bitsure.quantize.inference.rotations import Rotations
+from bitsure.quantize.inference.stored_rotations import from_stored, to_stored
 from bitsure.quantize.weights import Weight
 
 # The tensors have a folder of their own: every safetensors file beside model.safetensors holds weights.
@@ -22,7 +24,7 @@ SETTINGS, TENSORS = "runtime.json", "runtime/tensors.safetensors"
 
 @dataclass(frozen=True)
 class InferenceScheme:
-    """What a checkpoint holds besides tensors of the model: rounding, divisions and reassembly of layers' inputs."""
+    """What a checkpoint holds besides tensors of the model: rounding, rotations, divisions and reassembly of layers' inputs."""
 
     activations: Activations | None = None
     """The number format of the layers' inputs; None: they are not rounded."""
@@ -36,16 +38,16 @@ class InferenceScheme:
     """Transform → layers that read one input → how much it changed, as `inference_changes.MEASURES` defines it."""
     reassembled: list[ReassembledInput] = field(default_factory=list)
     """Applied after the divisions."""
+    rotations: Rotations = field(default_factory=Rotations)
+    """Applied before the divisions."""
 
     def __bool__(self) -> bool:
         """Return whether the model does anything besides reading its weights."""
         return any(getattr(self, setting.name) for setting in dataclasses.fields(self))
 
     @classmethod
-    def merge(cls, parts: Sequence[InferenceScheme]) -> InferenceScheme:
-        """Return the scheme of a model from those of its blocks, in their order."""
-        if not parts:
-            return cls()
+    def merge(cls, parts: Sequence[InferenceScheme], rotations: Rotations) -> InferenceScheme:
+        """Return the scheme of a model from those of its blocks, in their order, and the whole model's rotations."""
         effects: dict[str, dict[str, float]] = {}
         for part in parts:
             for transform, by_layers in part.transform_effects.items():
@@ -57,6 +59,7 @@ class InferenceScheme:
             static_ranges={name: limits for part in parts for name, limits in part.static_ranges.items()},
             transform_effects=effects,
             reassembled=[reassembled for part in parts for reassembled in part.reassembled],
+            rotations=rotations,
         )
 
     def write(self, directory: Path) -> None:
@@ -69,12 +72,15 @@ class InferenceScheme:
         for number, reassembled in enumerate(self.reassembled):
             parts = vars(reassembled.reassembly)
             tensors |= {f"reassembly.{number}.{key}": tensor for key, tensor in parts.items()}
+        rotations, matrices = to_stored(self.rotations)
+        tensors |= matrices
         settings = {
             "activations": asdict(self.activations) if self.activations else None,
             "kv": asdict(self.kv) if self.kv else None,
             "divisions": divisions,
             "reassembled": [{"layers": each.layers, "searched": each.searched} for each in self.reassembled],
             "moved": self.transform_effects,
+            "rotations": rotations,
         }
         (directory / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
         if tensors:
@@ -105,6 +111,7 @@ class InferenceScheme:
                 )
                 for number, reassembled in enumerate(settings["reassembled"])
             ],
+            rotations=from_stored(settings["rotations"], tensors) if "rotations" in settings else Rotations(),
         )
 
     def input_factors(self, weights: Mapping[str, Weight]) -> dict[str, torch.Tensor]:

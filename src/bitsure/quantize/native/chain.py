@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,11 +19,13 @@ from torch import nn
 from bitsure.quantize.checkpoint.read_checkpoint import read_checkpoint
 from bitsure.quantize.checkpoint.write_checkpoint import merge_parts, write_checkpoint, write_part
 from bitsure.quantize.inference.hooks import InferenceRounding, attach_block
+from bitsure.quantize.inference.rotations import Rotations
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.native.chain_block import ChainBlock, SharedStructure, put_weight
 from bitsure.quantize.native.chain_quantizer import ChainQuantizer
 from bitsure.quantize.native.layers import to_cpu
 from bitsure.quantize.native.rounding import round_to_nearest
+from bitsure.quantize.rotating.rotate import rotate
 from bitsure.quantize.walk.blocks import walk
 from bitsure.quantize.walk.targets import block_linears, find_blocks, matrix
 from bitsure.quantize.weights import Weight
@@ -44,8 +47,10 @@ def quantize(
         out: The checkpoint's directory, empty.
         advance: Called after each block, as `QuantizationJob.advance`.
     """
+    rotations = Rotations() if quant.rotation is None else rotate(model, quant.rotation)
     if not quant.needs_data:
-        write_checkpoint(out, _rounded_weights(model, quant), scheme=InferenceScheme(quant.activations, quant.kv))
+        scheme = InferenceScheme(quant.activations, quant.kv, rotations=rotations)
+        write_checkpoint(out, _rounded_weights(model, quant), scheme=scheme)
         return
     total = len(find_blocks(model)[1])
     done: list[Path] = []
@@ -55,17 +60,17 @@ def quantize(
         if quant.block_tuning is not None:
             exact = [feed.run(states) for states in (feed.batches if exact is None else exact)]
         done.append(parts / prefix)
-        if _resume(done[-1], prefix, block, hooks):
+        if _resume(done[-1], prefix, block, hooks, rotations):
             note = "resumed"
         else:
-            state = ChainBlock(prefix, block, feed, quant, hooks, shared)
+            state = ChainBlock(prefix, block, feed, quant, hooks, shared, rotations)
             change = state.quantize(exact)
-            write_part(done[-1], state.weights, state.scheme)
+            write_part(done[-1], state.weights, replace(state.scheme, rotations=Rotations()))
             note = f"weights changed by {change:.3f}"
         advance(1, total=total, note=f"{prefix}: {note}")
         if len(done) == total:
             break  # The last block computes no other block's input.
-    merge_parts(done, out)
+    merge_parts(done, out, rotations)
 
 
 def _rounded_weights(model: nn.Module, quant: ChainQuantizer) -> dict[str, Weight]:
@@ -75,12 +80,12 @@ def _rounded_weights(model: nn.Module, quant: ChainQuantizer) -> dict[str, Weigh
     return {name: to_cpu(round_to_nearest(matrix(layer), grid)) for name, layer in block_linears(model).items()}
 
 
-def _resume(part: Path, prefix: str, block: nn.Module, hooks: InferenceRounding) -> bool:
+def _resume(part: Path, prefix: str, block: nn.Module, hooks: InferenceRounding, rotations: Rotations) -> bool:
     """Make a block what an interrupted run made of it; return False if there is nothing of it that can be read."""
     if not part.is_dir():
         return False
     try:
-        weights, scheme = read_checkpoint(part)[0], InferenceScheme.read(part)
+        weights, scheme = read_checkpoint(part)[0], replace(InferenceScheme.read(part), rotations=rotations)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         log.warning("%s cannot be read (%s): the block is quantized again", part, error)
         shutil.rmtree(part)

@@ -11,6 +11,7 @@ from torch import nn
 from bitsure.config.quantizers import Rounded, Tuning
 from bitsure.quantize.inference.divisions import Division, DivisionSource, find_sources
 from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform, rounding
+from bitsure.quantize.inference.rotations import Rotations
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.native.chain_quantizer import ChainQuantizer, RoundingQuantizer
 from bitsure.quantize.native.layers import RoundedWeight, add_effects, check_finite, quantize_layers, to_cpu
@@ -50,6 +51,8 @@ class ChainBlock:
     quant: ChainQuantizer
     hooks: InferenceRounding
     shared: SharedStructure
+    rotations: Rotations
+    """The model is rotated by them already, but for what acts while it runs."""
     groups: list[Group] = field(init=False)
     """In the order in which they run."""
     scheme: InferenceScheme = field(init=False)
@@ -58,7 +61,7 @@ class ChainBlock:
     """The weights that are rounded already, on the CPU, by full name."""
 
     def __post_init__(self) -> None:
-        self.scheme = InferenceScheme(self.quant.activations, self.quant.kv)
+        self.scheme = InferenceScheme(self.quant.activations, self.quant.kv, rotations=self.rotations)
 
     def quantize(self, exact: list[torch.Tensor] | None) -> float:
         """Quantize the block; `weights` and `scheme` are complete afterwards.
@@ -70,7 +73,10 @@ class ChainBlock:
             ‖Ŵ − W‖ / ‖W‖ over all its layers.
         """
         if self.quant.kv is not None:
-            self.hooks.on_keys_and_values(self.block, rounding(self.quant.kv))
+            self.hooks.on_keys_and_values(self.block, rounding(self.quant.kv, self.rotations.keys_and_values))
+        for part in self.rotations.folded:
+            layers = [self._module_of(name) for name in part.online_layers if name.startswith(f"{self.prefix}.")]
+            self.hooks.on_layers(layers, InputTransform(rotation=part.rotation))
         self.groups = layers_by_input(self.block, self.feed, self.shared.groups)
         self._prepare_inputs()
         if "reassemble" in self.quant.transforms:

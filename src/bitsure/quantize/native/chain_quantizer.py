@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bitsure.base.errors import UserError
 from bitsure.config.model import ModelSettings
 from bitsure.config.number_formats import Activations
-from bitsure.config.quantizers import ACTIVATION_TRANSFORMS, Chain, Rounded, Tuning
+from bitsure.config.quantizers import REWRITING, Chain, Rounded, Tuning
 from bitsure.quantize.quantizer import QuantizationTarget, Quantizer
 
 if TYPE_CHECKING:
@@ -39,23 +39,27 @@ class ChainQuantizer(Chain, Quantizer):
 
     def check_model_settings(self, model: ModelSettings) -> None:
         """Raise UserError if a transform rewrites weights that `model.device_map` leaves on disk."""
-        rewriting = [transform for transform in self.transforms if transform in ACTIVATION_TRANSFORMS]
+        rewriting = [transform for transform in self.transforms if transform in REWRITING]
         if rewriting and model.device_map is not None:
             raise UserError(
                 f"model.device_map: {rewriting[0]} rewrites weights in memory, not those it leaves on disk. Leave one out."
             )
 
     def check(self, target: QuantizationTarget) -> None:
-        """Raise UserError if the model's keys and values cannot be rounded in this format."""
+        """Raise UserError if the model's keys and values cannot be rounded in this format, or the model not be rotated."""
         if self.kv is not None:
             from bitsure.quantize.inference import hooks
 
             hooks.check_keys_and_values(self.kv, target.modules)
+        if self.rotation is not None:
+            from bitsure.quantize.rotating.places import find_rotations
+
+            find_rotations(target.modules, self.rotation)
 
     @property
     def changes_model(self) -> bool:
-        """Whether data is used: then blocks are changed in their order, so that each reads what the quantized ones compute."""
-        return self.needs_data
+        """Whether the model is rotated, or data is used: then each block reads what the quantized ones before it compute."""
+        return self.needs_data or self.rotation is not None
 
     @property
     def rounded_activations(self) -> Activations | None:

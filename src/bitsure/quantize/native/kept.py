@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bitsure.base.errors import UserError
-from bitsure.config.quantizers import ACTIVATION_TRANSFORMS
+from bitsure.config.quantizers import REWRITING
 from bitsure.quantize.native.chain_quantizer import ChainQuantizer
 from bitsure.quantize.quantizer import QuantizationJob
 
@@ -23,7 +23,7 @@ class Kept(ChainQuantizer):
         super().__post_init__()
         if self.activations is None and self.kv is None:
             raise UserError("quant.activations=null quant.kv=null: nothing would be quantized. quant=none is full precision.")
-        if others := [transform for transform in self.transforms if transform not in ACTIVATION_TRANSFORMS]:
+        if others := [transform for transform in self.transforms if transform not in REWRITING]:
             raise UserError(
                 f"quant.transforms=[{others[0]}] is for weights that are rounded, and here they are kept. Leave it out."
             )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bitsure.base.errors import UserError
-from bitsure.config.quantizers import ACTIVATION_TRANSFORMS, Tuning
+from bitsure.config.quantizers import REWRITING, Tuning
 from bitsure.quantize.native.chain_quantizer import RoundingQuantizer
 from bitsure.quantize.quantizer import QuantizationJob
 
@@ -26,7 +26,7 @@ class Rtn(RoundingQuantizer):
         """Raise UserError for settings that contradict each other; treat tuning without a rank as none."""
         super().__post_init__()
         self.tuning = None if self.tuning is None or self.tuning.rank is None else self.tuning
-        if self.tuning and (others := [transform for transform in self.transforms if transform not in ACTIVATION_TRANSFORMS]):
+        if self.tuning and (others := [transform for transform in self.transforms if transform not in REWRITING]):
             raise UserError(
                 f"quant.tuning changes the weights that quant.transforms=[{others[0]}] is computed for: leave one of them out."
             )

@@ -15,7 +15,7 @@ from torch import nn
 from bitsure.base.errors import UserError
 from bitsure.config.number_formats import MX, AtRunTime
 from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
-from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform, KeysAndValues, attach
+from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform, KeysAndValues
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.proof.output_errors import root_ratio
 from bitsure.quantize.walk.blocks import walk
@@ -23,8 +23,6 @@ from bitsure.quantize.walk.targets import block_linears, find_blocks, linears
 from bitsure.results.quantization import ReassemblySearch, RoundedStates, TransformEffect
 
 log = logging.getLogger(__name__)
-# The largest ‖difference‖ / ‖output‖ of one function whose weights were divided and rounded to their type again.
-SAME = {torch.float32: 1e-4, torch.bfloat16: 0.2, torch.float16: 2e-2}
 # The effect of a transform that did nothing.
 NOTHING = {"smooth": 1.0, "reassemble": 1.0, "scale": 1.0, "clip": 0.0, "clip_asymmetric": 0.0, "tuning": 1.0}
 # What the effect is.
@@ -39,34 +37,16 @@ MEASURES = {
 
 
 @torch.no_grad()
-def apply_divisions(model: nn.Module, scheme: InferenceScheme, held_out: torch.Tensor) -> None:
-    """Divide and multiply in a full-precision model as its scheme says. Raises UserError if that changes its function."""
-
-    def states() -> torch.Tensor:
-        body: Any = model.base_model
-        last: torch.Tensor = body(input_ids=held_out.to(next(model.parameters()).device), use_cache=False)[0]
-        return last
-
-    expected = states()
-    for division in scheme.divisions:
-        division.apply(model.get_submodule)
-    attach(model, InferenceScheme(divisions=scheme.divisions))
-    change = ((states() - expected).float().norm() / expected.float().norm()).item()
-    if not change <= SAME[expected.dtype]:
-        raise UserError(
-            f"quant.transforms=[smooth] changed what the model computes before anything was rounded, by {change:.2g} of it. "
-            "No score is taken from such a model."
-        )
-
-
-@torch.no_grad()
-def prove_inference(model: nn.Module, checkpoint: CheckpointContents, held_out: torch.Tensor) -> dict[str, Any]:
+def prove_inference(
+    model: nn.Module, checkpoint: CheckpointContents, held_out: torch.Tensor, rotated: TransformEffect | None = None
+) -> dict[str, Any]:
     """Return the fields of `Quantization` that are not about weights.
 
     Args:
-        model: In full precision, divided as the scheme says.
+        model: In full precision, rotated and divided as the scheme says.
         checkpoint: What was read back from disk.
         held_out: Token ids, shape (windows, seqlen).
+        rotated: What rotations did to layers' inputs.
 
     Returns:
         `activations`, `keys_and_values` and `transforms`, as far as the scheme has them.
@@ -89,11 +69,9 @@ def prove_inference(model: nn.Module, checkpoint: CheckpointContents, held_out: 
         fields["keys_and_values"] = _rounded_states(
             "keys and values", scheme.kv, changes.keys_and_values, names, held_out.numel()
         )
-    if scheme.transform_effects:
-        fields["transforms"] = {
-            transform: _transform_effect(transform, scheme, changes.reassembled) for transform in scheme.transform_effects
-        }
-    return fields
+    effects = {"rotate": rotated} if rotated else {}
+    effects |= {transform: _transform_effect(transform, scheme, changes.reassembled) for transform in scheme.transform_effects}
+    return fields | ({"transforms": effects} if effects else {})
 
 
 @dataclass
@@ -243,11 +221,12 @@ def _watch_input(
 def _watch_keys_and_values(
     block: str, scheme: InferenceScheme, changes: _Changes
 ) -> Callable[[torch.Tensor, torch.Tensor], KeysAndValues]:
-    rounds = InputTransform(numbers=scheme.kv)
+    rounds, rotation = InputTransform(numbers=scheme.kv), scheme.rotations.keys_and_values
 
     def watch(keys: torch.Tensor, values: torch.Tensor) -> KeysAndValues:
         for which, states in (("keys", keys), ("values", values)):
-            changes.keys_and_values.setdefault(f"{block} {which}", _Sums()).add(states, rounds)
+            rotated = states if rotation is None else rotation(states)
+            changes.keys_and_values.setdefault(f"{block} {which}", _Sums()).add(rotated, rounds)
         return keys, values
 
     return watch

@@ -12,7 +12,8 @@ from bitsure.base.errors import UserError
 from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
 from bitsure.quantize.inference.hooks import InputTransform
 from bitsure.quantize.inference.scheme import InferenceScheme
-from bitsure.quantize.proof.inference_changes import apply_divisions, prove_inference
+from bitsure.quantize.proof.inference_changes import prove_inference
+from bitsure.quantize.proof.kept_function import apply_transforms
 from bitsure.quantize.proof.output_errors import OutputError, output_errors, root_ratio
 from bitsure.quantize.walk.targets import as_stored, block_linears, find_blocks, matrix, skipped_modules
 from bitsure.quantize.weights import Weight
@@ -36,7 +37,7 @@ def prove(
     """Return what a checkpoint changes in a model.
 
     Args:
-        model: The full-precision model; its weights are changed as the scheme's divisions say.
+        model: The full-precision model; its weights are changed as the scheme's rotations and divisions say.
         checkpoint: What was read back from disk.
         held_out: Token ids that the quantizer did not see, shape (windows, seqlen).
         whole_model: Whether every tensor was to change, as in a cast; some may be representable already.
@@ -45,8 +46,8 @@ def prove(
     Raises:
         UserError: If layers, activations, keys or values that should have changed did not, or numbers are not finite.
     """
-    if checkpoint.scheme.divisions:
-        apply_divisions(model, checkpoint.scheme, held_out)
+    scheme = checkpoint.scheme
+    rotated = apply_transforms(model, scheme, held_out) if scheme.divisions or scheme.rotations else None
     originals = {name: matrix(layer) for name, layer in block_linears(model).items()}
     expected = {name: _reassembled(original, name, checkpoint.scheme) for name, original in originals.items()}
     dequantized = {name: weight.dequantize() for name, weight in checkpoint.weights.items() if name in originals}
@@ -77,7 +78,7 @@ def prove(
             )
             for name in expected
         },
-        **prove_inference(model, checkpoint, held_out),
+        **prove_inference(model, checkpoint, held_out, rotated),
     )
 
 
