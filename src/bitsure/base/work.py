@@ -18,7 +18,7 @@ class EntryCost:
     """What it cost to make an entry of the store: the content of cost.json. None where it does not apply or is not known."""
 
     what: str | None
-    """A quantizer's name, or "scoring"."""
+    """A quantizer's name, "scoring", or "served" where a server scored."""
     seconds: float
     """Wall time, seconds."""
     work: float | None
@@ -33,9 +33,9 @@ class EntryCost:
     """Questions that were scored."""
 
 
-def scoring_cost(use: ResourceUse, work: float, tokens: int, questions: int) -> EntryCost:
+def scoring_cost(what: str, use: ResourceUse, work: float, tokens: int, questions: int) -> EntryCost:
     """Return the cost of scoring a task from what was measured of it."""
-    return EntryCost("scoring", use.seconds, work, use.peak_memory_bytes, use.peak_gpu_memory_bytes, tokens, questions)
+    return EntryCost(what, use.seconds, work, use.peak_memory_bytes, use.peak_gpu_memory_bytes, tokens, questions)
 
 
 def write_cost(entry: Path, cost: EntryCost) -> None:

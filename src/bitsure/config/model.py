@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitsure.base.errors import UserError, at_least, one_of
+from bitsure.config.server_settings import ServerAddress
 
 DTYPES = ("float32", "bfloat16", "float16")
 REVISION = "main"  # if none is given
@@ -37,6 +38,9 @@ class ModelSettings:
     device_map: str | None = None  # auto | balanced | sequential: spread by accelerate over GPUs, CPU and disk
     max_memory: list[str] | None = None  # of each device with device_map, such as [0:20GiB,cpu:60GiB]; None: all of it
     trust_remote_code: bool = False  # run the repository's own Python code
+    # Where a server runs it (model=served): of path or repo only the tokenizer and config.json are read then.
+    url: str | None = None  # of OpenAI's completions protocol, such as http://host:8000/v1
+    served_name: str | None = None  # what the server calls it; None: by repo, or by the only model that it has
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.repo is None):
@@ -64,7 +68,15 @@ class ModelSettings:
                     f"model.max_memory: {part!r} is no DEVICE:SIZE, such as cpu:60GiB, or 0:20GiB for the first GPU. "
                     "Example: 'model.max_memory=[0:20GiB,cpu:60GiB]'"
                 )
+        if self.url is None and self.served_name is not None:
+            raise UserError(f"model.served_name={self.served_name}: of which server? Add model.url=http://host:8000/v1.")
+        _ = self.server  # raises UserError for an impossible address
         self.name = self.name or _name_of(self.path, self.file or self.repo)
+
+    @property
+    def server(self) -> ServerAddress | None:
+        """The server that runs it; None for a model that is run here."""
+        return None if self.url is None else ServerAddress("model", self.url, self.served_name)
 
 
 def check_gguf_file(section: str, repo: str | None, file: str | None) -> None:

@@ -13,6 +13,7 @@ from omegaconf import MISSING
 
 from bitsure.base.errors import UserError, at_least, one_of
 from bitsure.config.number_formats import MX, MX_BLOCK, Activations, KeysValues, Numbers
+from bitsure.config.server_settings import ServerAddress
 
 CLIPS = ("clip", "clip_asymmetric")
 ACTIVATION_TRANSFORMS = ("smooth", "reassemble")
@@ -47,6 +48,11 @@ class QuantizerSettings(ABC):
     def has_noise_control(self) -> bool:
         """Whether noise with the same output error can be scored as its control (`control=noise`)."""
         return True
+
+    @property
+    def server(self) -> ServerAddress | None:
+        """The server that runs the quantized model; None for one that is run here."""
+        return None
 
     @property
     def has_packed_kernels(self) -> bool:

@@ -25,6 +25,7 @@ from bitsure.config.open_settings import OpenSettings
 from bitsure.config.paths import project_path
 from bitsure.config.quantizers import QuantizerSettings
 from bitsure.config.retrieval_settings import RetrievalSettings
+from bitsure.config.server_settings import ServerSettings
 from bitsure.config.text import TextSettings
 
 MIN_SEQLEN = 8  # tokens of a calibration window
@@ -231,6 +232,7 @@ class Config:
     task: TaskSettings = MISSING
     text: TextSettings = field(default_factory=TextSettings)
     scoring: ScoringSettings = field(default_factory=ScoringSettings)
+    server: ServerSettings = field(default_factory=ServerSettings)
     compress: CompressSettings = field(default_factory=CompressSettings)
     metric: MetricSettings = MISSING
     verdict: VerdictSettings = MISSING
@@ -251,10 +253,13 @@ def resolved(config: Config) -> dict[str, Any]:
         del settings["control"]["scale"]  # likewise
     if not config.text.is_scored:
         del settings["text"]  # likewise
+    for key in ("url", "served_name"):
+        if settings["model"][key] is None:
+            del settings["model"][key]  # likewise
     for key in ("name", "tags", "notes"):
         if not settings["tracking"][key]:
             del settings["tracking"][key]  # likewise
-    return {key: _plain(value) for key, value in settings.items() if key not in ("sweep", "plan")}
+    return {key: _plain(value) for key, value in settings.items() if key not in ("server", "sweep", "plan")}
 
 
 def _plain(value: Any) -> Any:

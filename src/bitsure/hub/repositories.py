@@ -26,6 +26,8 @@ class WantedModel:
     """Whether the repository is known to require granted access; for error messages."""
     with_code: bool = False
     """Whether its Python files are wanted too."""
+    with_weights: bool = True
+    """Whether its weights are wanted; without them config and tokenizer are enough."""
     check_config: Callable[[Path], None] = _accept
     """Called with config.json before anything large is downloaded; raises UserError to stop."""
 

@@ -125,7 +125,7 @@ def download(model: WantedModel, folder: Path | None = None) -> LocalFiles:
         hint = f" To read a GGUF file of it, add model.file={gguf}" if gguf else ""
         raise UserError(f"model {model.repo}: the repository has no config.json: it is no model that transformers loads.{hint}")
     model.check_config(Path(hf_hub_download(model.repo, "config.json", revision=info.sha)))
-    weights = next((pattern for pattern in WEIGHTS if fnmatch.filter(sizes, pattern)), None)
+    weights = next((pattern for pattern in WEIGHTS if fnmatch.filter(sizes, pattern)), None) if model.with_weights else ""
     if weights is None:
         raise UserError(f"model {model.repo}: the repository has no weights as *.safetensors or pytorch_model*.bin.")
     patterns, place = _patterns(weights, model), folder and folder / info.sha
@@ -150,7 +150,7 @@ def _find_in_cache(model: WantedModel) -> LocalFiles | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    for weights in WEIGHTS:
+    for weights in WEIGHTS if model.with_weights else ("",):
         patterns = _patterns(weights, model)
         try:
             folder = snapshot_download(
@@ -163,14 +163,15 @@ def _find_in_cache(model: WantedModel) -> LocalFiles | None:
         except (LocalEntryNotFoundError, ValueError):  # ValueError: no possible name, for which downloading has the message
             return None
         path = Path(folder)
-        if (path / "config.json").is_file() and any(path.glob(weights)) and not missing_shards(path):
+        is_whole = not model.with_weights or (any(path.glob(weights)) and not missing_shards(path))
+        if (path / "config.json").is_file() and is_whole:
             log.info("%s is in the hub's cache: commit %s", model, path.name)
             return LocalFiles(path, path.name)
     return None
 
 
 def _patterns(weights: str, model: WantedModel) -> list[str]:
-    return [*SMALL_FILES, *(["*.py"] if model.with_code else []), weights]
+    return [*SMALL_FILES, *(["*.py"] if model.with_code else []), *filter(None, [weights])]
 
 
 def _check_disk(repo: str, needed: int, folder: Path) -> None:

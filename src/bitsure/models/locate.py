@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,22 +87,10 @@ def locate_model(model: ModelSettings, hub_mirror: str | None, store: Store | No
         UserError: If files are missing, differ from what the settings say of them, are too large for this machine, are not
             for this version of transformers, or are quantized, unless `section` is `quant`.
     """
-    if model.remote_code and not model.trust_remote_code:
-        raise UserError(
-            f"model={model.name}: {model.repo or model.path} cannot be built without Python code of its own, which is not run "
-            "unless you ask for it. Read that code, then add model.trust_remote_code=true."
-        )
-    files = _find(model, hub_mirror, store, section)
-    path, config = files.path, files.path / "config.json"
-    if not config.is_file():
-        gguf = ", ".join(sorted(file.name for file in path.glob("*.gguf")))
-        how = "give the path of the file" if model.repo is None else f"add {section}.file=FILE.gguf"
-        hint = f" To read {gguf}, {how}." if gguf else ""
-        raise UserError(f"{path} holds no config.json: {section}.path wants a Hugging Face model directory.{hint}")
-    check_config(model, config)
+    files = _find_with_config(model, hub_mirror, store, section)
+    path = files.path
     if section == "model":
         refuse_quantized(model, path)
-    warn_about_config(model, config)
     if not weight_files(path):
         raise UserError(f"{path} holds no weights: expected *.safetensors (or pytorch_model*.bin).")
     if missing := missing_shards(path):
@@ -109,12 +98,52 @@ def locate_model(model: ModelSettings, hub_mirror: str | None, store: Store | No
     if broken := sorted(file for file in {*weight_files(path), *mirrors.model_files(path)} if not file.is_file()):
         raise UserError(f"{broken[0]} is no file, but a folder or a link to one that is not there: bring the file itself.")
     check_whole(path)
-    name = model.name or path.name
+    return _source(model, files, mirrors.model_files(path), store)
+
+
+def locate_tokenizer(model: ModelSettings, hub_mirror: str | None, store: Store | None = None) -> Source:
+    """Find the tokenizer and config.json of a model that a server runs; arguments and errors are those of `locate_model`.
+
+    Weights need not be there, and do not identify the model.
+    """
+    files = _find_with_config(model, hub_mirror, store, "model", with_weights=False)
+    weights = {*weight_files(files.path), *files.path.glob("*.index.json")}
+    return _source(model, files, [file for file in mirrors.model_files(files.path) if file not in weights], store)
+
+
+def locate_scored(model: ModelSettings, hub_mirror: str | None, store: Store | None = None) -> Source:
+    """Find what scoring reads of a full-precision model: all of its files, or tokenizer and config where a server runs it."""
+    return (locate_tokenizer if model.server else locate_model)(model, hub_mirror, store)
+
+
+def _source(model: ModelSettings, files: LocalFiles, read: Sequence[Path], store: Store | None) -> Source:
+    """Return a model as the commit of its files, or the content of those that are read, identifies it."""
+    name, path = model.name or files.path.name, files.path
     if files.commit and not model.file:  # what a GGUF file is decoded to is known by its content
         return Source(name, path, files.commit, f"{model.repo}@{files.commit}", model)
-    read = mirrors.model_files(path)
     hashes = zip((str(file.resolve()) for file in read), hash_each(read, store), strict=True)
     return Source(name, path, files.commit, hash_files(read, store), model, tuple(hashes))
+
+
+def _find_with_config(
+    model: ModelSettings, hub_mirror: str | None, store: Store | None, section: str, with_weights: bool = True
+) -> LocalFiles:
+    """Return a model's files, among them a config.json that the settings agree with."""
+    if model.remote_code and not model.trust_remote_code:
+        raise UserError(
+            f"model={model.name}: {model.repo or model.path} cannot be built without Python code of its own, which is not run "
+            "unless you ask for it. Read that code, then add model.trust_remote_code=true."
+        )
+    files = _find(model, hub_mirror, store, section, with_weights)
+    path, config = files.path, files.path / "config.json"
+    if not config.is_file():
+        gguf = ", ".join(sorted(file.name for file in path.glob("*.gguf")))
+        how = "give the path of the file" if model.repo is None else f"add {section}.file=FILE.gguf"
+        hint = f" To read {gguf}, {how}." if gguf else ""
+        raise UserError(f"{path} holds no config.json: {section}.path wants a Hugging Face model directory.{hint}")
+    check_config(model, config)
+    warn_about_config(model, config)
+    return files
 
 
 def find_gguf(model: ModelSettings, hub_mirror: str | None, store: Store | None) -> LocalFiles:
@@ -128,16 +157,16 @@ def find_gguf(model: ModelSettings, hub_mirror: str | None, store: Store | None)
     return find_file(WantedModel(model.repo, model.revision, model.gated), model.file, hub_mirror, store)
 
 
-def _find(model: ModelSettings, hub_mirror: str | None, store: Store | None, section: str) -> LocalFiles:
+def _find(model: ModelSettings, hub_mirror: str | None, store: Store | None, section: str, with_weights: bool) -> LocalFiles:
     if is_gguf(model.file or model.path) and not Path(model.path or "x.gguf").is_dir():
         assert store is not None, "what a GGUF file is unpacked to lies in a store"
         file = find_gguf(model, hub_mirror, store)
         return LocalFiles(unpack(file.path, store), file.commit)
     if model.repo is not None:
-        check = functools.partial(_check_before_weights, model, section)
-        return find_model(
-            WantedModel(model.repo, model.revision, model.gated, model.trust_remote_code, check), hub_mirror, store
-        )
+        early, alone = functools.partial(_check_before_weights, model, section), functools.partial(check_config, model)
+        check = early if with_weights else alone
+        wanted = WantedModel(model.repo, model.revision, model.gated, model.trust_remote_code, with_weights, check)
+        return find_model(wanted, hub_mirror, store)
     assert model.path is not None  # the settings have one of the two
     path = Path(model.path)
     if not path.is_dir():

@@ -21,7 +21,7 @@ def weight_files(path: Path) -> list[Path]:
 def bytes_on_disk(path: Path) -> int:
     """Return the bytes of a model directory's weight files, or of the GGUF file that it was unpacked from."""
     origin = read_origin(path)
-    return origin.bytes if origin else sum(file.stat().st_size for file in weight_files(path))
+    return origin.bytes if origin else sum(file.stat().st_size for file in weight_files(path) if file.is_file())
 
 
 def stored_types(path: Path) -> dict[str, int]:

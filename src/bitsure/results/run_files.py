@@ -52,7 +52,7 @@ class ModelOrigin(Result):
     fingerprint: str
     """The hash of the files' content, or repository and commit."""
     dtype: str
-    """The type that was computed in."""
+    """The type that was computed in; `unknown` where a server ran it."""
     repo: str | None
     """The hub repository; null for a directory."""
     full_dtype: str | None
@@ -71,6 +71,28 @@ class ModelOrigin(Result):
     """Bytes of the weight files, or of the GGUF file."""
     gguf: GgufOrigin | None = None
     """The GGUF file that the model was read from; absent for other models."""
+
+
+class ServedOrigin(Result):
+    """A model that a server ran: what the server said of it, and what a test of its answers measured."""
+
+    url: str
+    """The server's address."""
+    name: str
+    """What the server calls the model."""
+    asked_by: str
+    """How a prompt's log-probabilities were asked for: `prompt_logprobs` as of vLLM, or `echo` as of OpenAI."""
+    nondeterminism: float
+    """The largest difference between two answers to the same request, nats."""
+    inconsistency: float | None
+    """The largest difference between a token's log-probability in a prompt and as the server writes it, nats; null where the
+    server does not say what it writes so that it can be sent back."""
+    context: int | None
+    """The most tokens of a prompt and the token written after it; null where neither the server nor config.json says."""
+    reference: str
+    """The hash of the log-probabilities of fixed tokens, which tells the model from another under its name."""
+    stated: dict[str, Any]
+    """What the server's list of models says of it. Its weights were not seen."""
 
 
 class QuestionCount(Result):
@@ -125,6 +147,8 @@ class Provenance(Result):
     """The machine."""
     model: ModelOrigin | None = None
     """The model; absent until it was found."""
+    servers: dict[str, ServedOrigin] | None = None
+    """`full precision` or `quantized` → the server that ran it; absent where both were run here."""
     labels: Labels | None = None
     """What the command calls model and quantizer; absent in runs of earlier versions."""
     weights: dict[str, Any] | None = None

@@ -98,7 +98,7 @@ def run(
                 noisy = [_score_noise(prepared, seed, control.scale, folder) for seed in range(control.seeds)]
             with current.stage("report"):
                 about = About(
-                    title=run_title(labels, config.quant.name if prepared.plan else None),
+                    title=run_title(labels, config.quant.name if prepared.is_pair else None),
                     quantization=quantized.proof if quantized else None,
                     provenance=origin,
                     prompts=_prompts(prepared, run_dir / "prompts.parquet"),
@@ -150,9 +150,10 @@ def _score(prepared: PreparedRun, config: Config, current: RunDirectory) -> Scor
     own_file, full_file = (current.path / name for name in (RECORDS, BASELINE))
     with current.stage("score full precision"):
         records = scorer.score(full, None, "full precision")
-        units = _score_text(prepared, full, None, "full precision", full_file if prepared.plan else own_file)
-    if prepared.plan:
-        checkpoint, baseline_units = _hashed(prepared.plan, prepared), units
+        units = _score_text(prepared, full, None, "full precision", full_file if prepared.is_pair else own_file)
+    if prepared.is_pair:
+        baseline_units = units
+        checkpoint = _hashed(prepared.plan, prepared) if prepared.plan else None
         with current.stage("score quantized"):
             records, baseline = scorer.score(prepared.scored, checkpoint, "quantized"), records
             units = _score_text(prepared, prepared.scored, checkpoint, "quantized", own_file)
@@ -200,7 +201,7 @@ def _score_noise(prepared: PreparedRun, seed: int, scale: float, folder: Path) -
     """Return the records of one noise control of the run's quantizer, which are also written into `folder`."""
     assert prepared.plan is not None
     plan, scorer = prepared.plan.noise(seed, scale), prepared.scorer
-    model = ScoredModel(prepared.source, plan.made_from)
+    model = ScoredModel(plan.source, plan.made_from)
     records = scorer.score(model, _hashed(plan, prepared), plan.quant.name)
     file = folder / f"{seed:03d}.parquet"
     folder.mkdir(exist_ok=True)
@@ -219,7 +220,7 @@ def _costs(prepared: PreparedRun, quantized: QuantizedRun | None) -> Costs:
     return Costs(
         quantizing=WorkCosts(**{name: getattr(proof, name) for name in WorkCosts.model_fields}) if proof else None,
         scoring_full_precision=_scoring_costs(prepared, prepared.full_precision),
-        scoring_quantized=_scoring_costs(prepared, prepared.scored) if proof else None,
+        scoring_quantized=_scoring_costs(prepared, prepared.scored) if prepared.is_pair else None,
     )
 
 

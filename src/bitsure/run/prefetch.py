@@ -90,7 +90,7 @@ def _fetch_model(model: ModelSettings, mirror: Path, store: Store) -> None:
     if model.repo is None:
         return
     check = partial(check_config, model)
-    wanted = WantedModel(model.repo, model.revision, model.gated, model.trust_remote_code, check)
+    wanted = WantedModel(model.repo, model.revision, model.gated, model.trust_remote_code, model.server is None, check)
     _print(f"{model.file} of {wanted}" if model.file else str(wanted))
     files = fetch_file(wanted, model.file, mirror, store) if model.file else fetch_model(wanted, mirror, store)
     _print(f"  commit {files.commit or 'unknown: the files were copied, or changed, by hand'}")

@@ -17,15 +17,17 @@ from bitsure.config.text import OF_ANSWERS, OF_TASKS
 from bitsure.metrics.own_metrics import check_own_metrics
 from bitsure.models.facts import computing_dtype
 from bitsure.models.load import check_files
-from bitsure.models.locate import Source, locate_model
+from bitsure.models.locate import Source, locate_model, locate_scored, locate_tokenizer
 from bitsure.quantize.calibration.calibration_text import locate_text, stands_in
 from bitsure.quantize.check import check_model, check_plan
 from bitsure.quantize.libraries.prequantized import locate as locate_checkpoint
 from bitsure.quantize.plan import Plan
+from bitsure.quantize.quantizer import Quantizer
 from bitsure.run.wandb_run import check_login
 from bitsure.scoring.question_source import locate_questions
 from bitsure.scoring.scored_model import ScoredModel
 from bitsure.scoring.scorer import Scorer
+from bitsure.scoring.served.server import Server, contact
 from bitsure.scoring.texts.task_prompts import TaskPrompts
 from bitsure.scoring.texts.text_files import locate_text_file
 from bitsure.scoring.texts.text_scorer import TextScorer
@@ -40,9 +42,10 @@ class PreparedRun:
     """What the settings of a run name, found on this machine.
 
     Attributes:
-        source: The full-precision model's files.
+        full_precision: The model in full precision.
+        scored: The model that the run is about: quantized, or in full precision where nothing is quantized.
         dtype: The type that is computed in, such as `float32`.
-        plan: What is to be quantized, how and with which text; None in full precision.
+        plan: What is to be quantized, how and with which text; None where nothing is quantized here.
         scorer: What scores models on the run's tasks.
         text: What scores models on the run's text; None where there is none.
         quantized_answers: What scores full precision on the quantized model's answers; None where that is not asked for.
@@ -50,7 +53,8 @@ class PreparedRun:
         log_file: Where the output of libraries goes.
     """
 
-    source: Source
+    full_precision: ScoredModel
+    scored: ScoredModel
     dtype: str
     plan: Plan | None
     scorer: Scorer
@@ -60,19 +64,27 @@ class PreparedRun:
     log_file: Path
 
     @property
+    def source(self) -> Source:
+        """The full-precision model's files; of one that a server runs, its tokenizer and config."""
+        return self.full_precision.source
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether a quantized model is compared with full precision."""
+        return self.scored != self.full_precision
+
+    @property
+    def servers(self) -> dict[str, Server]:
+        """The servers that run models, by what they run."""
+        models = {"full precision": self.full_precision} | ({"quantized": self.scored} if self.is_pair else {})
+        return {name: model.server for name, model in models.items() if model.server}
+
+    @property
     def weights(self) -> dict[str, Any] | None:
         """What the quantized weights are made from, which is their key in the store; None in full precision."""
-        return self.plan.made_from if self.plan else None
-
-    @property
-    def full_precision(self) -> ScoredModel:
-        """The model in full precision."""
-        return ScoredModel(self.source)
-
-    @property
-    def scored(self) -> ScoredModel:
-        """The model that the run is about: quantized, or in full precision where nothing is quantized."""
-        return ScoredModel(self.source, self.weights)
+        if self.is_pair and self.scored.server:
+            return {"quant": {"method": "served", **self.scored.server.key}}
+        return self.scored.weights
 
 
 def prepare(config: Config, log_file: Path, memo: Memo, on_wait: Callable[[float], None] = lambda seconds: None) -> PreparedRun:
@@ -93,17 +105,26 @@ def prepare(config: Config, log_file: Path, memo: Memo, on_wait: Callable[[float
     quantizer = check_model(config.model, config.quant, config.control.seeds > 0)
     with terminal.output_to(log_file):
         memo(check_login, config.tracking)
-        source = memo(locate_model, config.model, mirror, store)
+        full = _full_precision(config, quantizer, store, memo)
+        source = full.source
         dtype = memo(computing_dtype, config.model, source.path)
     if not config.scoring.dequantize and dtype == "float32":
         raise UserError("scoring.dequantize=false: packed kernels compute in half precision. Add model.dtype=bfloat16.")
-    plan = None
-    if not quantizer.is_full_precision:
+    plan, scored = None, full
+    if quantizer.server:
+        with terminal.output_to(log_file):
+            served = memo(locate_tokenizer, config.model, mirror, store)
+            scored = ScoredModel(served, server=memo(contact, quantizer.server, config.server, served, store))
+        if scored == full:
+            raise UserError(f"{quantizer.server.given} is the model that it would be compared with. Give the quantized one's.")
+    elif not quantizer.is_full_precision:
         with terminal.output_to(log_file):
             text = memo(locate_text, config.calib, mirror, config.task, store)
+            source = memo(locate_model, config.model, mirror, store)  # with its weights, also where a server runs it
         plan = Plan(source, quantizer, config.calib, text, dtype, locate_checkpoint(quantizer, mirror, store))
         if plan.nsamples and stands_in(text, config.calib):
             memo(log.warning, "calibration text: %s", text.name)
+        scored = ScoredModel(source, plan.made_from)
     questions = memo(locate_questions, config.task, mirror)
     scorer = Scorer(questions, config.scoring, dtype, store, log_file)
     of_tasks = {OF_TASKS: TaskPrompts, OF_ANSWERS: WrittenText}.get(config.text.name)
@@ -111,9 +132,24 @@ def prepare(config: Config, log_file: Path, memo: Memo, on_wait: Callable[[float
     text_scorer = TextScorer(scored_text, scorer.setup, source, store, log_file) if scored_text else None
     quantized_answers = None
     if plan and config.task.preference:
-        written = WrittenText(scorer, ScoredModel(source, plan.made_from))
-        quantized_answers = TextScorer(written, scorer.setup, source, store, log_file)
-    return PreparedRun(source, dtype, plan, scorer, text_scorer, quantized_answers, store, log_file)
+        quantized_answers = TextScorer(WrittenText(scorer, scored), scorer.setup, source, store, log_file)
+    return PreparedRun(full, scored, dtype, plan, scorer, text_scorer, quantized_answers, store, log_file)
+
+
+def _full_precision(config: Config, quantizer: Quantizer, store: Store, memo: Memo) -> ScoredModel:
+    """Return the model in full precision, as it is found here or as a server has it.
+
+    Raises:
+        UserError: If files are missing, or a server cannot be scored with.
+    """
+    mirror, address = config.paths.hub_mirror, config.model.server
+    if (address or quantizer.server) and config.text.is_scored:
+        raise UserError(
+            f"text={config.text.name}: texts are scored by models that run here: a server does not give the probabilities of "
+            "the whole vocabulary. Leave it out."
+        )
+    source = memo(locate_scored, config.model, mirror, store)
+    return ScoredModel(source, server=memo(contact, address, config.server, source, store) if address else None)
 
 
 def check(prepared: PreparedRun, memo: Memo) -> None:
@@ -123,7 +159,8 @@ def check(prepared: PreparedRun, memo: Memo) -> None:
     without_text = prepared.text is not None and any(prepared.text.missing(model) for model in scored)
     if prepared.text and without_text and not prepared.text.text.needs_answers:
         prepared.text.cut(memo)
-    if without_text or any(prepared.scorer.missing(model) for model in scored):
+    is_here = prepared.full_precision.server is None  # what a server lacks, contacting it has shown
+    if is_here and (without_text or any(prepared.scorer.missing(model) for model in scored)):
         with terminal.output_to(prepared.log_file):
             memo(check_files, prepared.source.path, prepared.source.settings.trust_remote_code)
     if prepared.plan and not prepared.store.find("weights", prepared.plan.made_from):
@@ -140,6 +177,11 @@ def load_tasks(prepared: PreparedRun, memo: Memo) -> None:
     prepared.scorer.load_missing(prepared.full_precision, memo)
     prepared.scorer.load_missing(prepared.scored, memo)
     task, text = prepared.scorer.questions.task, prepared.text
+    if prepared.servers and prepared.scorer.has_written_answers:
+        raise UserError(
+            f"task.names=[{','.join(task.names)}]: answers are written by models that run here, and a server is only asked for "
+            "log-probabilities. Leave out the tasks whose answers the model writes."
+        )
     given = {f"task.samples={task.samples}": task.samples > 0, "task.p_true=true": task.p_true}
     given["task.preference=true"] = task.preference
     given |= {f"text={OF_ANSWERS}": text is not None and text.text.needs_answers}

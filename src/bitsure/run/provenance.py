@@ -37,6 +37,7 @@ PACKAGES = (
     "numpy",
     "wandb",
 )
+UNKNOWN = "unknown"  # the type that a server computes in
 
 
 def full_names(config: Config) -> Labels:
@@ -71,6 +72,7 @@ def with_settings(origin: Provenance, prepared: PreparedRun, metric: MetricSetti
         update={
             "model": _model_origin(prepared),
             "weights": prepared.weights,
+            "servers": {name: server.origin for name, server in prepared.servers.items()} or None,
             "calib_text": text and text.name,
             "calib_data": getattr(text, "origin", None),
             "asked": questions.prompt_settings | {name: getattr(questions.task, name) for name in ("samples", "p_true")},
@@ -102,7 +104,7 @@ def _model_origin(prepared: PreparedRun) -> ModelOrigin:
         training_seed=settings.training_seed,
         revision=source.revision,
         fingerprint=source.fingerprint,
-        dtype=prepared.dtype,
+        dtype=UNKNOWN if prepared.full_precision.server else prepared.dtype,
         repo=settings.repo,
         full_dtype=settings.full_dtype,
         device_map=settings.device_map,
@@ -115,7 +117,8 @@ def _model_origin(prepared: PreparedRun) -> ModelOrigin:
         checked = {"revision_asked": settings.revision, "revision_checked": source.revision is not None}
         origin = origin.model_copy(update=checked)
     with terminal.output_to(prepared.log_file):
-        return origin.model_copy(update=asdict(measure_size(source, prepared.store)))
+        size = asdict(measure_size(source, prepared.store))
+    return origin.model_copy(update=size if prepared.full_precision.server is None else {"parameters": size["parameters"]})
 
 
 def _version(package: str) -> str | None:

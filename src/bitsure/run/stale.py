@@ -15,7 +15,7 @@ from bitsure.config.schema import Config
 from bitsure.hub import mirrors
 from bitsure.hub.repositories import FILES
 from bitsure.metrics.own_metrics import code_hashes
-from bitsure.models.locate import locate_model
+from bitsure.models.locate import locate_scored
 from bitsure.quantize.calibration.calibration_text import locate_text
 from bitsure.quantize.libraries import prequantized
 from bitsure.quantize.quantizer import as_quantizer
@@ -51,7 +51,7 @@ def changed(config: Config, run_dir: Path, memo: Memo | None = None) -> list[str
 
 
 def _model(config: Config, origin: Provenance, memo: Memo) -> Iterator[str]:
-    source = memo(locate_model, config.model, config.paths.hub_mirror, Store(config.paths.store))
+    source = memo(locate_scored, config.model, config.paths.hub_mirror, Store(config.paths.store))
     if origin.model and origin.model.fingerprint != source.fingerprint:
         yield f"the model in {source.path}"
 

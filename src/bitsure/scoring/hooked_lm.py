@@ -55,6 +55,7 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
     ) -> None:
         super().__init__(pretrained=model, tokenizer=with_bos(tokenizer, add_bos), add_bos_token=add_bos)
         self.engine = make_engine(self.max_length)
+        self._max_length = self.engine.max_length  # a server's may be less than the config says
         self.scored: dict[tuple[str, ...], Scored] = {}
         """The results by (context, continuation), or by (text,)."""
         self._score_bos = score_bos

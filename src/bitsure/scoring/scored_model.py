@@ -1,13 +1,16 @@
-"""The model that is scored: what identifies it in the key of its records, and loading it for the local engine."""
+"""The model that is scored: what identifies it in the key of its records, and how it is run, here or by a server."""
 
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version as read_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+from typing_extensions import override
 
 from bitsure.config.schema import ScoringSettings
 from bitsure.models.locate import Source
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from bitsure.quantize.inference.hooks import InferenceRounding
     from bitsure.scoring.engine import Engine
     from bitsure.scoring.generation.text_generator import TextGenerator
+    from bitsure.scoring.served.server import Server
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +36,15 @@ class ScoredModel:
     source: Source
     """The full-precision model."""
     weights: dict[str, Any] | None = None
-    """What made the quantized weights, which is their key in the store; None in full precision."""
+    """What made the quantized weights, which is their key in the store; None in full precision, and for a server's."""
+    server: Server | None = None
+    """The server that runs it; None for a model that is run here."""
 
     @property
     def key(self) -> dict[str, Any]:
         """What identifies the model in the key of its records."""
-        return {"model": self.source.fingerprint, "weights": self.weights}
+        served = {"server": self.server.key} if self.server else {}
+        return {"model": self.source.fingerprint, "weights": self.weights} | served
 
 
 @dataclass(frozen=True)
@@ -50,23 +57,14 @@ class LoadedModel:
     """The hooks that round its activations, keys and values; None if it has none."""
 
 
-@dataclass(frozen=True)
-class LocalSetup:
-    """How models are loaded and run by the local engine."""
+class ModelSetup(ABC):
+    """How a model is loaded, and which engine scores it."""
 
-    scoring: ScoringSettings
-    dtype: str
-    """The computing type, such as float32."""
-
+    @abstractmethod
     def key(self, quantized: bool) -> dict[str, Any]:
         """Return what changes the log-probabilities of a model besides its weights and the questions."""
-        return {
-            "dtype": self.dtype,
-            "share": self.scoring.share,
-            "packed_kernels": quantized and not self.scoring.dequantize,
-            "libraries": {library: version(library) for library in LIBRARIES},
-        }
 
+    @abstractmethod
     def load(self, source: Source, checkpoint: Path | None) -> LoadedModel:
         """Load a model.
 
@@ -74,6 +72,35 @@ class LocalSetup:
             source: The full-precision model.
             checkpoint: A directory with its quantized weights; None for full precision.
         """
+
+    @abstractmethod
+    def engine(self, loaded: LoadedModel, max_length: int) -> Engine:
+        """Return the engine for a loaded model, whose context is `max_length` tokens."""
+
+    @abstractmethod
+    def generator(self, loaded: LoadedModel, tokenizer: PreTrainedTokenizerBase) -> TextGenerator | None:
+        """Return what writes answers with a loaded model, whose tokenizer may begin texts otherwise; None for none."""
+
+
+@dataclass(frozen=True)
+class LocalSetup(ModelSetup):
+    """How models are loaded and run by the local engine."""
+
+    scoring: ScoringSettings
+    dtype: str
+    """The computing type, such as float32."""
+
+    @override
+    def key(self, quantized: bool) -> dict[str, Any]:
+        return {
+            "dtype": self.dtype,
+            "share": self.scoring.share,
+            "packed_kernels": quantized and not self.scoring.dequantize,
+            "libraries": {library: version(library) for library in LIBRARIES},
+        }
+
+    @override
+    def load(self, source: Source, checkpoint: Path | None) -> LoadedModel:
         if checkpoint is not None and not self.scoring.dequantize:
             from bitsure.quantize.libraries import gptqmodel
 
@@ -89,14 +116,14 @@ class LocalSetup:
         log.info("the quantized weights are unpacked into ordinary layers of %s", self.dtype)
         return LoadedModel(model, tokenizer, rounding)
 
+    @override
     def engine(self, loaded: LoadedModel, max_length: int) -> Engine:
-        """Return the engine for a loaded model, whose context is `max_length` tokens."""
         from bitsure.scoring.local.local_engine import LocalEngine
 
         return LocalEngine(loaded.model, max_length, self.scoring.share, loaded.rounding)
 
+    @override
     def generator(self, loaded: LoadedModel, tokenizer: PreTrainedTokenizerBase) -> TextGenerator:
-        """Return what writes answers with a loaded model, whose tokenizer may begin texts otherwise."""
         from bitsure.scoring.generation.text_generator import TextGenerator
 
         return TextGenerator(loaded.model, tokenizer, self.scoring.share, loaded.rounding)

@@ -34,7 +34,7 @@ from bitsure.results.run_files import QuestionCount
 from bitsure.scoring.journal import Journal, ResultJournal
 from bitsure.scoring.kept_prompts import PROMPTS_FILE, KeptPrompts
 from bitsure.scoring.question_source import QuestionSource, hash_of_questions
-from bitsure.scoring.scored_model import LocalSetup, ScoredModel
+from bitsure.scoring.scored_model import LocalSetup, ModelSetup, ScoredModel
 from bitsure.scoring.task_files import TaskFiles
 
 if TYPE_CHECKING:
@@ -178,8 +178,15 @@ class Scorer:
             **model.key,
             "task": name,
             **self.questions_key(name),
-            **self.setup.key(quantized=model.weights is not None),
+            **self._setup(model).key(quantized=model.weights is not None),
         }
+
+    def _setup(self, model: ScoredModel) -> ModelSetup:
+        if model.server is None:
+            return self.setup
+        from bitsure.scoring.served_setup import ServedSetup
+
+        return ServedSetup(model.server)
 
     def _prompts_key(self, model: ScoredModel, name: str) -> dict[str, Any]:
         """Return the key of the hash of a task's prompts: what makes them, which is the same for all quantizers."""
@@ -246,11 +253,12 @@ class Scorer:
                     if lm is None:
                         from bitsure.scoring.hooked_lm import HookedLM
 
-                        loaded = self.setup.load(model.source, checkpoint)
-                        make_engine = partial(self.setup.engine, loaded)
+                        setup = self._setup(model)
+                        loaded = setup.load(model.source, checkpoint)
+                        make_engine = partial(setup.engine, loaded)
                         bos = self.questions.task.add_bos, self.questions.task.score_bos
                         lm = HookedLM(loaded.model, loaded.tokenizer, make_engine, advance, *bos)
-                        lm.generator = self.setup.generator(loaded, lm.tokenizer)
+                        lm.generator = setup.generator(loaded, lm.tokenizer)
                         for task in names:  # Setting the batches of all now lets a process that resumes make the same.
                             self._journals(model, task).begin(lm)
                     self._score_task(name, model, lm, label)
@@ -280,7 +288,8 @@ class Scorer:
             if not resumed:
                 tokens = lm.tokens - tokens_before
                 work = scoring_work(lm.engine.parameters, tokens)
-                write_cost(entry, scoring_cost(use, work, tokens, len(evaluated.questions)))
+                what = "served" if model.server else "scoring"
+                write_cost(entry, scoring_cost(what, use, work, tokens, len(evaluated.questions)))
         journals.remove()
 
 

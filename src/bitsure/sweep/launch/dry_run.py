@@ -23,7 +23,7 @@ from bitsure.hub.failures import explained
 from bitsure.hub.offline import is_offline, offline
 from bitsure.hub.retries import check_reachable
 from bitsure.models.facts import own_dtype
-from bitsure.models.locate import locate_model
+from bitsure.models.locate import locate_scored
 from bitsure.quantize.plan import Plan
 from bitsure.run import preparation, stale
 from bitsure.run.directory import is_done, read_status, why_not_here
@@ -143,23 +143,25 @@ def _as_on_a_node(config: Config, memo: Memo) -> Config:
     """Return the settings as on a machine with a GPU and enough memory; the cell checks its own machine's."""
     model = replace(config.model, device="auto", parameters=None)
     if model.dtype == "auto":
-        source = memo(locate_model, model, config.paths.hub_mirror, Store(config.paths.store))
+        source = memo(locate_scored, model, config.paths.hub_mirror, Store(config.paths.store))
         model = replace(model, dtype=own_dtype(model, source.path))
     return replace(config, model=model)
 
 
 def _pieces(prepared: preparation.PreparedRun, config: Config) -> list[WorkPiece]:
     """Return a cell's pieces in the order in which they are made: full precision, the quantizer's, the noise control's."""
-    pieces = _records(prepared, None)
+    pieces = _records(prepared, prepared.full_precision, None)
     if prepared.plan:
         control = config.control
         for plan in (prepared.plan, *(prepared.plan.noise(seed, control.scale) for seed in range(control.seeds))):
-            pieces += [WorkPiece("weights", plan.made_from, prepared, plan), *_records(prepared, plan)]
+            model = ScoredModel(plan.source, plan.made_from)
+            pieces += [WorkPiece("weights", plan.made_from, prepared, plan), *_records(prepared, model, plan)]
+    elif prepared.is_pair:
+        pieces += _records(prepared, prepared.scored, None)
     return pieces
 
 
-def _records(prepared: preparation.PreparedRun, plan: Plan | None) -> list[WorkPiece]:
-    model = ScoredModel(prepared.source, plan.made_from if plan else None)
+def _records(prepared: preparation.PreparedRun, model: ScoredModel, plan: Plan | None) -> list[WorkPiece]:
     keys = prepared.scorer.keys(model)
     pieces = [WorkPiece("records", made_from, prepared, plan, task) for task, made_from in keys.items()]
     return pieces + ([WorkPiece("texts", prepared.text.key(model), prepared, plan)] if prepared.text else [])

@@ -1,0 +1,154 @@
+"""Requests to a server that speaks OpenAI's completions protocol: repeated where it is busy, refused in words otherwise."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from bitsure.base.errors import UserError
+from bitsure.base.plain_text import without_controls
+from bitsure.config.server_settings import KEY_VARIABLE, ServerAddress
+
+if TYPE_CHECKING:
+    import httpx
+
+BUSY = (408, 429, 500, 502, 503, 504)  # statuses after which the same request may succeed
+WAITS = (1, 2, 4, 8, 16, 32)  # seconds before each new try
+MOST_TIMEOUTS = 2  # of one request
+LONGEST_WAIT = 60.0  # seconds, whatever the server asks for
+CONNECT_SECONDS = 10.0
+LONGEST_QUOTE = 300  # characters of a server's own words
+
+
+class NotFound(UserError):
+    """The server has no such address."""
+
+
+class CompletionsClient:
+    """Sends requests to one server.
+
+    The key of the environment variable BITSURE_SERVER_KEY goes with each request and stands in no message.
+
+    Args:
+        address: The server.
+        timeout: Seconds that it may take for a request.
+        below: What is appended to the server's address.
+    """
+
+    def __init__(self, address: ServerAddress, timeout: float, below: str = "") -> None:
+        import httpx
+
+        self.address, self._timeout = address, timeout
+        self._key = os.environ.get(KEY_VARIABLE, "").strip()
+        self._http = httpx.Client(
+            base_url=address.url.rstrip("/") + below,
+            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            timeout=httpx.Timeout(timeout, connect=CONNECT_SECONDS, pool=None),
+            limits=httpx.Limits(max_connections=None),
+        )
+
+    def get(self, path: str) -> dict[str, Any]:
+        """Return the JSON object at an address; a server that is not there is refused at once."""
+        return self._ask("GET", path, None, waits=())
+
+    def post(self, path: str, body: dict[str, Any], patient: bool = True) -> dict[str, Any]:
+        """Return the JSON object that the server answers.
+
+        Args:
+            path: The address, below the server's own.
+            body: The request.
+            patient: Whether a request that fails is repeated, for about a minute.
+
+        Raises:
+            UserError: If the server cannot be reached, refuses the request or answers no JSON object. NotFound if it has no
+                such address.
+        """
+        return self._ask("POST", path, body, WAITS if patient else ())
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None, waits: tuple[int, ...]) -> dict[str, Any]:
+        import httpx
+
+        timeouts = 0
+        for tries, wait in enumerate((*waits, None)):
+            seconds = float(wait or 0)
+            try:
+                reply = self._http.request(method, path, json=body)
+            except httpx.TransportError as error:
+                timeouts += isinstance(error, httpx.ReadTimeout)
+                if wait is None or timeouts >= MOST_TIMEOUTS:
+                    raise self._unreachable(error, tries) from error
+            else:
+                if reply.status_code not in BUSY or wait is None:
+                    return self._content(reply)
+                seconds = max(seconds, _asked_to_wait(reply))
+            time.sleep(seconds)
+        raise AssertionError("the last try returns or raises")
+
+    def _unreachable(self, error: httpx.TransportError, tries: int) -> UserError:
+        import httpx
+
+        if isinstance(error, httpx.TimeoutException):
+            reason = f"no answer within {self._timeout:g} seconds; server.timeout is the limit, and fewer requests at one time"
+            reason += " (server.concurrency) are answered sooner"
+        else:
+            reason = without_controls(str(error)) or type(error).__name__
+        if tries:
+            return self.refusal(
+                f"the server answers no more, after {tries + 1} tries ({reason}). Run the same command again when it is back: "
+                "what was scored is kept"
+            )
+        return self.refusal(f"no server answers ({reason}). Start it, or give its address")
+
+    def _content(self, reply: httpx.Response) -> dict[str, Any]:
+        status = reply.status_code
+        if status in (401, 403):
+            kept = "is not accepted" if self._key else "is not set"
+            raise self.refusal(
+                f"the server refuses access (HTTP {status}). It wants a key in the environment variable {KEY_VARIABLE}, "
+                f"which {kept}"
+            )
+        if 300 <= status < 400:
+            raise self.refusal(f"the server sends requests elsewhere (HTTP {status}). Give the address that it names")
+        try:
+            content = reply.json()
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+            content = None
+        if status == 404:
+            raise NotFound(self.refusal(f"the server has nothing at {reply.request.url.path} (HTTP 404)"))
+        if status >= 400:
+            text = _error_message(content) or reply.text
+            raise self.refusal(f"the server refuses the request (HTTP {status}): {self._quoted(text)}")
+        if not isinstance(content, dict):
+            kind = reply.headers.get("Content-Type", "no type")
+            raise self.refusal(
+                f"the answer is {kind} and no JSON object: {self._quoted(reply.text)}. The address of OpenAI's completions "
+                "protocol is needed, which mostly ends in /v1"
+            )
+        return content
+
+    def refusal(self, reason: str) -> UserError:
+        """Return the error that says why this server is not scored with; the reason has no full stop at its end."""
+        return UserError(f"{self.address.given}: {reason}.")
+
+    def _quoted(self, text: str) -> str:
+        """Return a server's words for a message, cut, and without the key."""
+        words = " ".join(without_controls(text.replace(self._key, "…") if self._key else text).split())
+        return repr(words if len(words) <= LONGEST_QUOTE else f"{words[:LONGEST_QUOTE]}…")
+
+
+def _asked_to_wait(reply: httpx.Response) -> float:
+    """Return the seconds that a busy server asks to wait for; 0 where it says none."""
+    try:
+        return min(LONGEST_WAIT, float(reply.headers.get("Retry-After", 0)))
+    except ValueError:  # a date
+        return 0.0
+
+
+def _error_message(content: object) -> str | None:
+    """Return what is wrong, as servers of this protocol say it; None where they say it otherwise."""
+    match content:
+        case {"error": {"message": str(message)}} | {"message": str(message)} | {"error": str(message)}:
+            return message
+    return None

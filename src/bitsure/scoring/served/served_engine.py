@@ -1,0 +1,114 @@
+"""The log-probabilities of continuations from a server: requests at one time, each answer checked, in any order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+from typing_extensions import override
+
+from bitsure.base.errors import UserError
+from bitsure.scoring.engine import Engine
+from bitsure.scoring.journal import Journal, Limits
+from bitsure.scoring.requests import Request, Requests, Scored
+from bitsure.scoring.served.completion import ScoredPrompt
+from bitsure.scoring.served.served_model import finite
+from bitsure.scoring.served.server import Server
+
+WRITTEN = 1  # tokens that a server writes after each prompt; it refuses to write none
+
+
+class ServedEngine(Engine):
+    """Scores continuations with a model of a server.
+
+    A server reads a continuation's last token too and writes one more: the longest input is two tokens shorter than the
+    context.
+
+    Args:
+        server: The server.
+        context: The most tokens of a prompt and what is written after it.
+        parameters: The number of the model's parameters, as far as its config says.
+    """
+
+    def __init__(self, server: Server, context: int, parameters: int) -> None:
+        super().__init__(context - WRITTEN - 1)
+        self.server, self._parameters = server, parameters
+        self._fits = 0  # tokens of the longest prompt that the server was seen to read
+
+    @property
+    @override
+    def parameters(self) -> int:
+        return self._parameters
+
+    @override
+    def limits(self) -> Limits:
+        return Limits(0, 0)  # the server makes its own batches
+
+    @override
+    def broken_layer(self, request: Request) -> str | None:
+        return None
+
+    @override
+    def run(self, requests: Requests, journal: Journal, known: Mapping[int, Scored]) -> Iterator[dict[int, Scored]]:
+        """Score requests, as `Engine.run`; the longest come first, so that one that does not fit is refused early.
+
+        Raises:
+            UserError: If the server stops to answer, answers about other tokens, or has become another model meanwhile; what
+                was scored of this task is then forgotten.
+        """
+        waiting = sorted(requests.keys() - known.keys(), key=lambda i: (-sum(map(len, requests[i])), i))
+        if waiting:
+            self._check_fits(sum(map(len, requests[waiting[0]])))
+        size = self.server.settings.prompts
+        batches = [waiting[start : start + size] for start in range(0, len(waiting), size)]
+        with ThreadPoolExecutor(self.server.settings.concurrency) as pool:
+            running: set[Future[dict[int, Scored]]] = set()
+            try:
+                while batches or running:
+                    while batches and len(running) < self.server.settings.concurrency:
+                        running.add(pool.submit(self._score, {i: requests[i] for i in batches.pop(0)}))
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    for future in sorted(done, key=lambda future: future.exception() is not None):  # what is known is kept
+                        yield future.result()
+            finally:
+                for future in running:
+                    future.cancel()
+        if (change := self.server.serves_another()) is not None:
+            journal.remove()
+            raise self.server.model.client.refusal(
+                f"{self.server.model.name} has become another model while it was asked: fixed tokens' log-probabilities differ "
+                f"by {change:.3g} nats from those at the beginning. What was scored of this task is forgotten; run the same "
+                "command again"
+            )
+
+    def _check_fits(self, tokens: int) -> None:
+        """Raise UserError if the server does not read as many tokens as its context is said to have."""
+        model = self.server.model
+        if tokens <= self._fits:
+            return
+        try:
+            model.score([(self.server.test.text * (tokens // len(self.server.test.text) + 1))[:tokens]])
+        except UserError as error:
+            reason = str(error).removeprefix(f"{model.client.address.given}: ").rstrip(".")
+            raise model.client.refusal(
+                f"its context is said to have {self.max_length + WRITTEN + 1} tokens, and it does not read a prompt of {tokens}: "
+                f"{reason}. Start it with the whole context"
+            ) from error
+        self._fits = tokens
+
+    def _score(self, batch: Requests) -> dict[int, Scored]:
+        prompts = [context + continuation for context, continuation in batch.values()]
+        answers = self.server.model.score(prompts)
+        self.tokens += sum(map(len, prompts))
+        return {i: self._scored(batch[i], answer) for i, answer in zip(batch, answers, strict=True)}
+
+    def _scored(self, request: Request, answer: ScoredPrompt) -> Scored:
+        first = len(request[0])
+        logprobs = finite(answer.logprobs[first:])
+        if logprobs is None:
+            raise UserError(
+                f"{self.server.model.client.address.given}: the server gives a token of an answer the log-probability "
+                f"{next(value for value in answer.logprobs[first:] if finite([value]) is None)}: its model is broken, or it "
+                "does not know all tokens."
+            )
+        return Scored(logprobs, all(answer.greedy[first:]))

@@ -1,0 +1,57 @@
+"""A model of a server in the place of one in memory: for the harness it is a config and a tokenizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+from typing_extensions import override
+
+from bitsure.models.load import empty_model
+from bitsure.models.locate import Source
+from bitsure.models.size import parameters_of
+from bitsure.scoring.engine import Engine
+from bitsure.scoring.scored_model import LoadedModel, ModelSetup, version
+from bitsure.scoring.served.served_engine import ServedEngine
+from bitsure.scoring.served.server import Server
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+LIBRARIES = ("lm_eval", "datasets", "transformers", "tokenizers")  # that decide which tokens are sent
+
+
+@dataclass(frozen=True)
+class ServedSetup(ModelSetup):
+    """How a server's model is scored."""
+
+    server: Server
+
+    @override
+    def key(self, quantized: bool) -> dict[str, Any]:
+        return {"libraries": {library: version(library) for library in LIBRARIES}}
+
+    @override
+    def load(self, source: Source, checkpoint: Path | None) -> LoadedModel:
+        """Return the model's config and tokenizer: the weights are the server's."""
+        import torch
+        from transformers import AutoConfig
+
+        trust = source.settings.trust_remote_code
+        config = AutoConfig.from_pretrained(source.path, local_files_only=True, trust_remote_code=trust)
+        if hasattr(config, "quantization_config"):  # which the harness would look for a library for
+            del config.quantization_config
+        parameters = empty_model(source.path, trust).parameters
+        stand_in = SimpleNamespace(config=config, device=torch.device("cpu"), parameters=parameters)
+        return LoadedModel(cast("PreTrainedModel", stand_in), source.load_tokenizer(), None)
+
+    @override
+    def engine(self, loaded: LoadedModel, max_length: int) -> Engine:
+        context = self.server.context or max_length
+        return ServedEngine(self.server, context, parameters_of(loaded.model))
+
+    @override
+    def generator(self, loaded: LoadedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        return None
