@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import threading
@@ -16,16 +17,20 @@ import numpy as np
 from tests.builders.stopped_runs import MOST
 from tests.builders.tokenizers import byte_tokenizer
 
+VOCABULARY = 300  # tokens that the model without weights gives probabilities to
 Logprobs = Callable[[Sequence[int]], np.ndarray]
 """Token ids → log-probabilities of the next token after each of them, shape (n, vocabulary)."""
 
 
-def hashed_logprobs(ids: Sequence[int], vocabulary: int = 300, seed: int = 0) -> np.ndarray:
+def hashed_logprobs(ids: Sequence[int]) -> np.ndarray:
     """Log-probabilities that depend on the last two tokens and on nothing else."""
-    before = [0, *ids[:-1]]
-    logits = [np.random.default_rng([seed, *pair]).normal(0, 2, vocabulary) for pair in zip(before, ids, strict=True)]
-    logits = np.array(logits)
-    return logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    return np.array([_logprobs_after(*pair) for pair in zip([0, *ids[:-1]], ids, strict=True)])
+
+
+@functools.cache
+def _logprobs_after(*tokens: int) -> np.ndarray:
+    logits = np.random.default_rng(tokens).normal(0, 2, VOCABULARY)
+    return logits - np.log(np.exp(logits).sum())
 
 
 def logprobs_of(model) -> Logprobs:
@@ -44,7 +49,7 @@ class ServedCompletions:
     """What is served, how it misbehaves, and what was asked for."""
 
     logprobs: Logprobs = hashed_logprobs
-    tokenizer: object = field(default_factory=byte_tokenizer)
+    tokenizer: object = field(default_factory=functools.cache(byte_tokenizer))
     names: tuple[str, ...] = ("org/tiny",)
     answers_as: str | None = None  # the name of the model that answers; None: the one that was asked
     url: str = ""
@@ -59,6 +64,8 @@ class ServedCompletions:
     bfloat16: bool = False
     adds: tuple[int, ...] = ()  # tokens before each prompt
     hides_added: bool = False  # and says nothing of them
+    cuts: int | None = None  # tokens that it reads of a prompt, without a word
+    read_as: float = 0.0  # nats, beside what it says of the same tokens as it writes them
     drops: int = 0  # tokens from the beginning of each prompt
     words: Callable[[str], str] = str  # what it calls tokens
     most_likely_only: bool = False  # gives the best token's log-probability in place of the one that was sent
@@ -66,6 +73,7 @@ class ServedCompletions:
     statuses: list[int] = field(default_factory=list)  # of the next answers
     body: bytes | None = None  # in place of JSON
     key: str | None = None
+    quotes: str = ""  # in its refusals
     delay: float = 0.0  # seconds
     dies_after: int | None = None  # completions; then connections are closed without an answer
     changes_after: int | None = None  # completions; then another model answers
@@ -134,14 +142,15 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer({"error": {"message": message, "type": "BadRequestError"}}, 400)
         choices = []
         for index, sent in enumerate(body["prompt"]):
-            ids = [*served.adds, *sent][served.drops :]
+            ids = [*served.adds, *sent][served.drops :][: served.cuts]
             table = served.logprobs(ids)
             if served.changes_after is not None and number > served.changes_after:
                 table = np.roll(table, 1, axis=1)
             table = table + np.array([random.gauss(0, served.noise) for _ in range(len(table))])[:, None]
             choices.append({"index": index, **self._choice(body, ids, table)})
         served.scored += map(tuple, body["prompt"])
-        read = sum(map(len, body["prompt"])) + len(choices) * (0 if served.hides_added else len(served.adds) - served.drops)
+        read = sum(len(sent[: served.cuts]) for sent in body["prompt"])
+        read += len(choices) * (0 if served.hides_added else len(served.adds) - served.drops)
         name = served.answers_as or body["model"]
         return self._answer({"object": "text_completion", "model": name, "choices": choices, "usage": {"prompt_tokens": read}})
 
@@ -155,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
         best = [None, *(int(row.argmax()) for row in table[:-1])]
         tops = [None, *(float(row.max()) for row in table[:-1])]
         ranks = [None, *(int((row > row[token]).sum()) + 1 for row, token in zip(table[:-1], ids[1:], strict=True))]
-        values = [*own, float(table[-1, written])]
+        values = [None, *(value + served.read_as for value in own[1:]), float(table[-1, written])]
         if served.shift:
             values = [*values[served.shift :], *[values[-1]] * served.shift]
             values[0] = None
@@ -210,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
             content, status = {"error": {"message": f"invalid key {given}"}}, 401
         elif served.statuses:
             status = served.statuses.pop(0)
-            content = content if status == 200 else {"error": {"message": f"status {status}"}}
+            content = content if status == 200 else {"error": {"message": f"status {status}{served.quotes}"}}
         data = json.dumps(content).encode() if served.body is None else served.body
         self.send_response(status)
         self.send_header("Content-Type", "application/json" if served.body is None else "text/html")

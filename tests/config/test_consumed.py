@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
+from bitsure.base.memo import Memo
 from bitsure.config import schema
 from bitsure.config.metric import MetricSettings
 from bitsure.config.number_formats import Activations, KeysValues
@@ -33,6 +34,7 @@ from bitsure.config.schema import (
     TrackingSettings,
     VerdictSettings,
 )
+from bitsure.config.server_settings import ServerSettings
 from bitsure.config.text import TextSettings
 from bitsure.metrics.written_answers import answer_set
 from bitsure.models.facts import transformers_major_version
@@ -43,6 +45,7 @@ from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.libraries.hqq import Hqq
 from bitsure.quantize.libraries.llama_cpp import LlamaCpp
 from bitsure.quantize.libraries.prequantized import Prequantized
+from bitsure.quantize.libraries.served_weights import ServedWeights
 from bitsure.quantize.native.cast import Cast
 from bitsure.quantize.native.full_precision import NoQuant
 from bitsure.quantize.native.kept import Kept
@@ -51,9 +54,12 @@ from bitsure.quantize.native.rtn import Rtn
 from bitsure.records.answer_units import answer_units
 from bitsure.results import Labels
 from bitsure.run import pipeline
+from bitsure.run.preparation import prepare
+from bitsure.scoring.served.served_engine import ServedEngine
 from bitsure.sweep.launch import cell_process as cells
 from bitsure.sweep.launch.cell_line import CellLine
 from bitsure.tasks.harness_tasks import load_tasks
+from tests.builders.loopback_server import serve_completions
 from tests.builders.marks import GPTQ_LIBRARY
 from tests.builders.settings import METRIC
 from tests.builders.tokenizers import byte_tokenizer
@@ -77,13 +83,24 @@ SECTIONS = (
     ControlSettings,
     Cast,
     Prequantized,
+    ServedWeights,
     LlamaCpp,
     CalibSettings,
     TaskSettings,
     RetrievalSettings,
     TextSettings,
+    ServerSettings,
 )
-SECTIONS += (ScoringSettings, CompressSettings, MetricSettings, VerdictSettings, TrackingSettings, PathSettings, SweepSettings)
+SECTIONS += (
+    ScoringSettings,
+    ServerSettings,
+    CompressSettings,
+    MetricSettings,
+    VerdictSettings,
+    TrackingSettings,
+    PathSettings,
+    SweepSettings,
+)
 SECTIONS += tuple(type(quant) for quant in OPTIONAL.values())
 # copying, checking and comparing a config are no use of it
 NOT_READING = (
@@ -178,6 +195,11 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, tiny_llama, calib_f
     (mirror / "models" / "org" / "tiny-gptq").symlink_to(made)
     ready = (Prequantized(repo="org/tiny-gptq"), ModelSettings(path=str(tiny_model)), own, "disabled")
     pipeline.run(config(*ready), tmp_path / "ready")
+    with serve_completions(names=("tiny", "tiny-awq")) as server:
+        full = ModelSettings(path=str(tiny_model), url=server.url, served_name="tiny")
+        weights = ServedWeights(url=server.url, served_name="tiny-awq")
+        prepared = prepare(config(weights, full, own, "disabled"), tmp_path / "log", Memo())
+        ServedEngine(prepared.scored.server, 64, 1).score([([5, 6], [7])])
     (tmp_path / "cell").mkdir()
     line = CellLine(tmp_path / "cell", tmp_path, Labels(model="tiny", quantizer="rtn4"))
     ended = SimpleNamespace(start=lambda: None, is_alive=lambda: False, join=lambda: None, exitcode=0)
@@ -220,5 +242,5 @@ def _write_text(path, texts: list[str]) -> None:
 def test_every_quantizer_of_conf_is_known_to_the_tests():
     """NoQuant has no settings."""
     named = {OmegaConf.load(path).get("_target_") for path in (CONF / "quant").glob("*.yaml")} - {None}
-    known = {NoQuant, Kept, Rtn, Gptq, Cast, Prequantized, LlamaCpp, Bnb, Hqq, Noise}
+    known = {NoQuant, Kept, Rtn, Gptq, Cast, Prequantized, ServedWeights, LlamaCpp, Bnb, Hqq, Noise}
     assert named == {f"{kind.__module__}.{kind.__qualname__}" for kind in known}

@@ -13,6 +13,8 @@ RUN_PACKAGES = (  # what the extra `run` brings, by the names they are imported 
     "datasets",
     "gguf",
     "gptqmodel",
+    "httpx",
+    "httpx",
     "huggingface_hub",
     "lm_eval",
     "safetensors",

@@ -76,7 +76,7 @@ class ModelSettings:
     @property
     def server(self) -> ServerAddress | None:
         """The server that runs it; None for a model that is run here."""
-        return None if self.url is None else ServerAddress("model", self.url, self.served_name)
+        return ServerAddress.of("model", self)
 
 
 def check_gguf_file(section: str, repo: str | None, file: str | None) -> None:

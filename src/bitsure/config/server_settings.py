@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from bitsure.base.errors import UserError, at_least
 
 KEY_VARIABLE = "BITSURE_SERVER_KEY"  # of the environment: the key that servers ask for
+
+
+class Addressed(Protocol):
+    """Settings that may name a model of a server."""
+
+    url: str | None
+    served_name: str | None
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,11 @@ class ServerAddress:
     """The address of the protocol, such as http://host:8000/v1."""
     served_name: str | None
     """What the server calls the model; None: by the repository's name, or by the only one there is."""
+
+    @classmethod
+    def of(cls, section: str, settings: Addressed) -> ServerAddress | None:
+        """Return the server that a section's settings name; None where they name none."""
+        return None if settings.url is None else cls(section, settings.url, settings.served_name)
 
     def __post_init__(self) -> None:
         if set(self.url) & set("@?#"):  # which the message must not repeat

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from bitsure.base import terminal
 from bitsure.base.distinct_names import distinct_names
 from bitsure.base.errors import UserError
 from bitsure.base.files import make_folder
@@ -25,6 +26,7 @@ from bitsure.records.saved_run import (
 from bitsure.report import terminal_summary
 from bitsure.report.report_contents import About, Report, run_title
 from bitsure.report.run_report import BASELINE_FILES, build
+from bitsure.report.served_sentences import engine_parity
 from bitsure.report.tracked_run import tracked_at
 from bitsure.results import Comparison, Compressibility, Labels, Provenance, Quantization, Status, read_if_there
 from bitsure.results.run_files import ModelOrigin
@@ -110,8 +112,11 @@ def _compared_names(*directories: Path) -> tuple[str, str]:
     """Return what two runs are called: models and quantizers, or folders where those are equal; warn if the models differ."""
     origins = [read_if_there(directory / "provenance.json", Provenance) for directory in directories]
     models = [origin.model for origin in origins if origin and origin.model]
-    if len({model.fingerprint for model in models}) > 1:
+    parity = engine_parity(*origins)
+    if parity is None and len({model.fingerprint for model in models}) > 1:
         log.warning("The runs are of different models: %s. Not all of the differences are quantization's.", _told_apart(models))
+    if parity:
+        terminal.console().print(parity, markup=False, highlight=False)
     quantizations = [read_if_there(directory / "quantization.json", Quantization) for directory in directories]
     first, second = map(_title, directories, origins, quantizations)
     if first == second:

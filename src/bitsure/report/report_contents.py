@@ -12,6 +12,7 @@ from bitsure.records.record import Records
 from bitsure.report import rounded
 from bitsure.report.charts import Pictures
 from bitsure.report.samples import ChangedQuestion
+from bitsure.report.served_sentences import served_lines
 from bitsure.results import (
     Comparison,
     Compressibility,
@@ -65,10 +66,10 @@ class About:
 
     @property
     def first_lines(self) -> list[str]:
-        """What was rounded, and how many questions were asked where a limit was set."""
+        """What was rounded, what servers ran, and how many questions were asked where a limit was set."""
         model = self.provenance.model if self.provenance else None
         lines = [rounded.summary(self.quantization, model)] if self.quantization else []
-        return [*lines, *filter(None, [rounded.questions_asked(self.provenance)])]
+        return [*lines, *served_lines(self.provenance), *filter(None, [rounded.questions_asked(self.provenance)])]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class ServedWeights(Quantizer):
     @property
     def server(self) -> ServerAddress | None:
         """The server."""
-        return ServerAddress("quant", self.url or "", self.served_name)
+        return ServerAddress.of("quant", self)
 
     @property
     def has_noise_control(self) -> bool:

@@ -91,8 +91,8 @@ class ServedEngine(Engine):
         except UserError as error:
             reason = str(error).removeprefix(f"{model.client.address.given}: ").rstrip(".")
             raise model.client.refusal(
-                f"its context is said to have {self.max_length + WRITTEN + 1} tokens, and it does not read a prompt of {tokens}: "
-                f"{reason}. Start it with the whole context"
+                f"the server's context is said to have {self.max_length + WRITTEN + 1} tokens, and it does not read "
+                f"a prompt of {tokens}: {reason}. Start it with the whole context"
             ) from error
         self._fits = tokens
 

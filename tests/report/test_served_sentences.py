@@ -1,0 +1,53 @@
+"""Runs of one model between which only the engine differs are told from runs of two models."""
+
+from __future__ import annotations
+
+from bitsure.report.served_sentences import engine_parity
+from bitsure.results import Provenance
+from bitsure.results.run_files import Machine, ModelOrigin, ServedOrigin
+
+CONFIG = {"/a/config.json": "1", "/a/tokenizer.json": "2"}
+
+
+def origin(files, url=None, weights=None):
+    model = ModelOrigin(
+        name="tiny",
+        series=None,
+        training_seed=None,
+        revision=None,
+        fingerprint=str(files),
+        dtype="float32",
+        repo=None,
+        full_dtype=None,
+        device_map=None,
+        files=files,
+    )
+    facts = {"asked_by": "echo", "nondeterminism": 0.0, "inconsistency": None, "context": None, "reference": "", "stated": {}}
+    return Provenance(
+        command=[],
+        git_commit=None,
+        git_changed_files=0,
+        python="",
+        packages={},
+        machine=Machine(system="", processor="", cores=None, threads=None),
+        model=model,
+        weights=weights,
+        servers={"full precision": ServedOrigin(url=url, name="tiny", **facts)} if url else None,
+    )
+
+
+def test_only_the_engine_differs_where_tokenizer_and_config_are_the_same():
+    here, served = origin(CONFIG | {"/a/model.safetensors": "3"}), origin(CONFIG, "http://a/v1")
+    sentence = engine_parity(here, served)
+    assert sentence.startswith(
+        "Only the engine differs: the first run's model was run here in float32, the second's run by http://a/v1 as tiny."
+    )
+    assert engine_parity(served, origin(CONFIG, "http://b/v1")) is not None
+
+
+def test_otherwise_more_differs_or_nothing():
+    here, served = origin(CONFIG | {"/a/model.safetensors": "3"}), origin(CONFIG, "http://a/v1")
+    assert engine_parity(here, here) is None
+    assert engine_parity(here, origin(CONFIG | {"/a/config.json": "4"}, "http://a/v1")) is None
+    assert engine_parity(origin(CONFIG, weights={"quant": {}}), served) is None
+    assert engine_parity(None, served) is None

@@ -1,0 +1,61 @@
+"""Requests to a server: repeated where it is busy, otherwise refused in words without what is secret."""
+
+from __future__ import annotations
+
+import pytest
+
+from bitsure.base.errors import UserError
+from bitsure.config.server_settings import ServerAddress
+from bitsure.scoring.served.completions_client import CompletionsClient
+from tests.builders.loopback_server import serve_completions
+
+ASKED = {"model": "org/tiny", "prompt": [[5, 6]], "max_tokens": 1}
+SECRET = "sk-very-secret"
+
+
+def ask(timeout=5.0, **settings):
+    with serve_completions(**settings) as served:
+        return CompletionsClient(ServerAddress("model", served.url, None), timeout).post("/completions", ASKED), served
+
+
+def test_a_busy_server_is_asked_again():
+    answer, served = ask(statuses=[429, 503])
+    assert len(answer["choices"]) == 1 and len(served.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"statuses": [429] * 9}, r"refuses the request \(HTTP 429\): 'status 429'"),
+        ({"statuses": [400]}, r"refuses the request \(HTTP 400\): 'status 400'"),
+        (
+            {"statuses": [403]},
+            r"refuses access \(HTTP 403\).* variable BITSURE_SERVER_KEY, which is not set",
+        ),
+        ({"statuses": [302]}, "sends requests elsewhere"),
+        ({"body": b"<html><body>Welcome</body></html>"}, r"text/html and no JSON object: '<html>.*mostly ends in /v1"),
+        ({"body": b"[]"}, "no JSON object"),
+        ({"dies_after": 0}, r"answers no more, after 3 tries .*Run the same command again when it is back"),
+        ({"delay": 0.3, "timeout": 0.05}, "no answer within 0.05 seconds; server.timeout is the limit"),
+    ],
+)
+def test_what_is_wrong_is_named(wrong, message):
+    with pytest.raises(UserError, match=message):
+        ask(**wrong)
+
+
+def test_no_server_is_refused_at_once():
+    with serve_completions() as served:
+        url = served.url
+    with pytest.raises(UserError, match=r"model\.url=http://127.*: no server answers \(.*refused.*\). Start it"):
+        CompletionsClient(ServerAddress("model", url, None), 5).get("/models")
+
+
+def test_the_key_comes_from_the_environment_and_stands_in_no_message(monkeypatch):
+    monkeypatch.setenv("BITSURE_SERVER_KEY", SECRET)
+    assert ask(key=SECRET)[0]["choices"]
+    with pytest.raises(UserError, match="which is not accepted") as refused:
+        ask(key="another")
+    with pytest.raises(UserError, match="HTTP 400") as quoted:
+        ask(statuses=[400], quotes=SECRET)
+    assert SECRET not in f"{refused.value} {quoted.value}"
