@@ -16,7 +16,10 @@ FILES: dict[str, tuple[str, typing.Any]] = {
     "metrics.json": ("The run's own numbers. `baseline_metrics.json` has those of full precision.", results.MetricsByTask),
     "comparison.json": ("Quantized − full precision on the same questions; absent in full precision.", results.Comparison),
     "verdict.json": ("May the model be shipped? Absent in full precision.", results.Verdict),
-    "quantization.json": ("The proof of what the quantizer changed; absent in full precision.", results.Quantization),
+    "quantization.json": (
+        "The proof of what the quantizer changed; absent in full precision, and where a server runs the quantized model.",
+        results.Quantization,
+    ),
     "compressibility.json": ("How far codes compress; absent where there are none.", results.Compressibility),
     "costs.json": ("Time and memory.", results.Costs),
     "provenance.json": ("Where the numbers come from.", results.Provenance),

@@ -29,13 +29,14 @@ from bitsure.run import preparation, stale
 from bitsure.run.directory import is_done, read_status, why_not_here
 from bitsure.scoring.scored_model import ScoredModel
 from bitsure.sweep.launch.composing import CellErrors, ComposedCell
-from bitsure.sweep.launch.estimate import SECONDS_A_CELL, WorkEstimator, WorkPiece
+from bitsure.sweep.launch.estimate import SECONDS_A_CELL, SERVER_GPU, WorkEstimator, WorkPiece
 
 NO_LOG = Path(os.devnull)
 ON_THE_NODE = (
     "Decided on the node that a cell runs on: whether model.device is there and memory is enough. model.dtype=auto is taken "
     "here for the checkpoint's own type, as on a GPU; on a node without one it is float32, and the store has other pieces."
 )
+SERVED = f" Memory is this machine's, and not servers'. A server that was never scored with is taken for {SERVER_GPU}."
 
 
 @dataclass
@@ -226,7 +227,7 @@ def _summary(inspected: Sequence[InspectedCell], memo: Memo) -> str:
     return (
         f"{text}\nAn estimate, from the models' shapes, the number of questions and earlier work in the store: "
         f"{_duration(seconds)} one after the other on this machine; up to {_size(memory)} of memory a cell; "
-        f"{_size(disk)} of disk in the store."
+        f"{_size(disk)} of disk in the store." + (SERVED if any(piece.is_served for piece in pieces.values()) else "")
     )
 
 

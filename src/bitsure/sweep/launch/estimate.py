@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from bitsure.run.preparation import PreparedRun
 
 MODEL_SHARE_OF_GEMM = 0.3  # the share of a matrix product's speed that whole models reach, where nothing was measured
+SERVER_GPU, SERVER_SPEED = "an A100 in bfloat16 at a third of its peak", 1e14  # what serves, and its operations a second
 BYTES_A_QUESTION = 600  # of records and prompts, compressed
 BYTES_A_TOKEN = 16  # of a text's rows, compressed
 BYTES_A_PROCESS = 600 * 2**20  # of memory that Python and the libraries hold besides a model: costs.json of pocket models
@@ -51,6 +52,11 @@ class WorkPiece:
     """How the weights are quantized; None for full precision."""
     task: str | None = None
     """The task of records."""
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a server runs the model."""
+        return "server" in self.made_from
 
 
 class WorkEstimate(NamedTuple):
@@ -96,10 +102,11 @@ class WorkEstimator:
         source = piece.run.source
         model = self.memo(empty_model, source.path, source.settings.trust_remote_code)
         parameters = parameters_of(model)
-        memory = BYTES_A_PROCESS + int(parameters * disk_space.item_bytes(piece.run.dtype) * ACTIVATIONS)
+        here = 0 if piece.is_served else parameters
+        memory = BYTES_A_PROCESS + int(here * disk_space.item_bytes(piece.run.dtype) * ACTIVATIONS)
         if piece.task:
             questions, tokens = self._task_size(piece, piece.task)
-            seconds = self._seconds("scoring", scoring_work(parameters, tokens))
+            seconds = self._seconds("served" if piece.is_served else "scoring", scoring_work(parameters, tokens))
             return WorkEstimate(seconds, memory, BYTES_A_QUESTION * questions)
         if piece.kind == TEXTS:
             states = width_of(model) * disk_space.item_bytes(piece.run.dtype) if piece.plan is None else 0
@@ -124,8 +131,9 @@ class WorkEstimator:
     def _seconds(self, what: str, work: float) -> float:
         """Return seconds at the speed of the pieces nearest in size: small ones have fixed costs that large ones do not."""
         nearest = sorted(self._speeds.get(what, []), key=lambda known: abs(math.log(known[0] / work)))[:NEAREST]
-        speed = statistics.median(speed for _, speed in nearest) if nearest else MODEL_SHARE_OF_GEMM * _gemm_speed()
-        return work / speed
+        if nearest:
+            return work / statistics.median(speed for _, speed in nearest)
+        return work / (SERVER_SPEED if what == "served" else MODEL_SHARE_OF_GEMM * _gemm_speed())
 
     def _task_size(self, piece: WorkPiece, name: str) -> tuple[int, int]:
         """Return a task's questions and tokens, as they were before or by the length of its texts."""
