@@ -164,8 +164,9 @@ def _pieces(prepared: preparation.PreparedRun, config: Config) -> list[WorkPiece
 
 def _records(prepared: preparation.PreparedRun, model: ScoredModel, plan: Plan | None) -> list[WorkPiece]:
     keys = prepared.scorer.keys(model)
-    pieces = [WorkPiece("records", made_from, prepared, plan, task) for task, made_from in keys.items()]
-    return pieces + ([WorkPiece("texts", prepared.text.key(model), prepared, plan)] if prepared.text else [])
+    is_baseline = model == prepared.full_precision
+    pieces = [WorkPiece("records", made_from, prepared, plan, task, is_baseline) for task, made_from in keys.items()]
+    return pieces + ([WorkPiece("texts", prepared.text.key(model), prepared, plan, None, is_baseline)] if prepared.text else [])
 
 
 def show(cells: Sequence[ComposedCell], errors: CellErrors, on_nodes: bool = False) -> None:
@@ -201,7 +202,7 @@ def show(cells: Sequence[ComposedCell], errors: CellErrors, on_nodes: bool = Fal
 
 def _count(cell: InspectedCell, places: set[Path]) -> str:
     pieces = [cell.pieces[place] for place in places]
-    counts = Counter("baseline" if piece.plan is None else piece.kind for piece in pieces)
+    counts = Counter("baseline" if piece.is_baseline else piece.kind for piece in pieces)
     return ", ".join(f"{kind} {counts[kind]}" for kind in ("baseline", "weights", "records", "texts") if counts[kind])
 
 

@@ -52,6 +52,8 @@ class WorkPiece:
     """How the weights are quantized; None for full precision."""
     task: str | None = None
     """The task of records."""
+    is_baseline: bool = False
+    """Whether it is full precision's."""
 
     @property
     def is_served(self) -> bool:
