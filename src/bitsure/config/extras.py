@@ -14,7 +14,6 @@ RUN_PACKAGES = (  # what the extra `run` brings, by the names they are imported 
     "gguf",
     "gptqmodel",
     "httpx",
-    "httpx",
     "huggingface_hub",
     "lm_eval",
     "safetensors",
