@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
 from pocket import questions
 from pocket.corpus import corpus_windows, learn_tokenizer
-from pocket.phrases import SECOND_SHARES, count_weather, documents
+from pocket.phrases import DOCUMENT_SHARES, SECOND_SHARES, count_weather, documents
 from pocket.sizes import SIZES, STEPS, WINDOWS_PER_STEP, Cycle
 from pocket.world import WorldConfig, build_world
 
@@ -23,6 +24,7 @@ QUESTIONS_TO_FIND = 20  # of each length and depth
 SECOND_SEED, SECOND_STEPS = 4, 1000
 CALIBRATION_CHARACTERS = 1_000_000
 SCORED_SEED, SCORED_CHARACTERS = 6, 100_000
+DOMAIN_SEEDS, DOMAIN_CHARACTERS = {"story": 8, "weather": 9}, 200_000
 
 
 def build_tasks(out: Path, seed: int) -> None:
@@ -46,15 +48,18 @@ def build_tasks(out: Path, seed: int) -> None:
 
 
 def build_texts(out: Path) -> None:
-    """Write text of the same world that no model was trained on: to calibrate with, and to score, a document a line."""
+    """Write text of the same world that no model was trained on: to calibrate with, of all kinds or one, and to score."""
     calibration = _documents(CALIBRATION_SEED, CALIBRATION_CHARACTERS)
     (out / "calibration.txt").write_text("\n\n".join(calibration) + "\n", encoding="utf-8")
+    for kind, seed in DOMAIN_SEEDS.items():
+        documents_of_kind = _documents(seed, DOMAIN_CHARACTERS, {kind: 1.0})
+        (out / f"{kind}.txt").write_text("\n\n".join(documents_of_kind) + "\n", encoding="utf-8")
     lines = (json.dumps({"text": document}, ensure_ascii=False) for document in _documents(SCORED_SEED, SCORED_CHARACTERS))
     (out / "scored.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def _documents(seed: int, characters: int) -> list[str]:
-    stream, size, chosen = documents(build_world(WORLD), seed), 0, []
+def _documents(seed: int, characters: int, shares: Mapping[str, float] = DOCUMENT_SHARES) -> list[str]:
+    stream, size, chosen = documents(build_world(WORLD), seed, shares), 0, []
     while size < characters:
         batch = list(islice(stream, 1_000))
         chosen += batch

@@ -58,6 +58,7 @@ from bitsure.run.preparation import prepare
 from bitsure.scoring.served.served_engine import ServedEngine
 from bitsure.sweep.launch import cell_process as cells
 from bitsure.sweep.launch.cell_line import CellLine
+from bitsure.sweep.launch.composing import ComposedCell, repeated
 from bitsure.tasks.harness_tasks import load_tasks
 from tests.builders.loopback_server import serve_completions
 from tests.builders.marks import GPTQ_LIBRARY
@@ -205,6 +206,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, tiny_llama, calib_f
     ended = SimpleNamespace(start=lambda: None, is_alive=lambda: False, join=lambda: None, exitcode=0)
     monkeypatch.setattr(cells.multiprocessing, "Process", lambda **given: ended)  # what it reads is seen above
     cells.run(config(*each[2]), tmp_path / "cell", line, {})
+    assert repeated([ComposedCell(0, [], tmp_path, config(*each[2]), line.labels)]) == {}
     answer_set(answer_units(written(["a"], [True], [[-1.0]])), config(*each[2]).metric)  # of an answer that a model wrote
     found = RetrievalSettings(lengths=[100], depths=[0.0], questions=1)
     load_tasks(TaskSettings(name="own", names=["retrieval_pairs"], retrieval=found), ["retrieval_pairs"], None)

@@ -222,3 +222,5 @@ class SweepPlan(Result):
 
     cells: list[PlannedCell]
     """All cells, in the order in which they are launched."""
+    repeated: dict[str, str] = Field(default_factory=dict)
+    """With `sweep.skip_repeated`: directory of a cell that is left out → that of the earlier cell with the same results."""

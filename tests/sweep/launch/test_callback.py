@@ -9,7 +9,9 @@ import filelock
 import pytest
 from omegaconf import OmegaConf
 
-from bitsure.sweep.launch import callback, dry_run
+from bitsure.results import Labels
+from bitsure.sweep.launch import callback, cell_process, dry_run
+from bitsure.sweep.launch.cell_line import cell_line
 from tests.builders.marks import library
 from tests.builders.sweep_commands import command
 
@@ -36,6 +38,21 @@ def test_cells_may_lie_elsewhere_than_in_the_sweep(monkeypatch, tmp_path):
         callback.SweepCallback().on_multirun_start(master)
     listed = json.loads((tmp_path / "sweep" / "plan.json").read_text())["cells"]
     assert [cell["directory"] for cell in listed] == [f"{tmp_path}/cells/0", f"{tmp_path}/cells/1"]
+
+
+def test_a_repeated_cell_is_in_no_plan_and_is_not_run(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(dry_run, "inspect_cells", lambda cells, *given: inspected.append(len(cells)) or [])
+    inspected: list[int] = []
+    given = ["model=pocket-1m", "quant=rtn3", "calib.seed=0,1", "sweep.skip_repeated=true", f"hydra.sweep.dir={tmp_path}"]
+    with command(*given) as (master, _):
+        callback.SweepCallback().on_multirun_start(master)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert [cell["directory"] for cell in plan["cells"]] == ["0-pocket-1m-rtn3"] and inspected == [1]
+    assert plan["repeated"] == {"1-pocket-1m-rtn3": "0-pocket-1m-rtn3"}
+    assert "1 of 2 cells are left out: their quantizers read no calibration text" in capsys.readouterr().out
+    line = cell_line(tmp_path / "1-pocket-1m-rtn3", tmp_path, Labels(model="pocket-1m", quantizer="rtn3"))
+    assert line.repeats == "0-pocket-1m-rtn3"
+    assert cell_process.run(None, line.run_dir, line, {}) is None and not (line.run_dir / "status.json").exists()
 
 
 def test_a_directory_is_one_sweeps_at_a_time(commands, monkeypatch, tmp_path):

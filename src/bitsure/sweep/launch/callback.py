@@ -15,6 +15,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from bitsure import results
+from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.base.files import make_writable
 from bitsure.base.memo import Memo
@@ -23,7 +24,7 @@ from bitsure.config import own_code
 from bitsure.config.extras import how_to_install, run_extra
 from bitsure.results import Status, SweepPlan, Verdict
 from bitsure.results.run_files import PlannedCell, state_in_words
-from bitsure.sweep.launch.composing import ComposedCell, compose_cells
+from bitsure.sweep.launch.composing import ComposedCell, compose_cells, repeated
 
 LAUNCHERS = {  # the package of each, and the project's extra that brings it
     "hydra_joblib_launcher": "joblib",
@@ -80,6 +81,13 @@ def _prepare(config: DictConfig) -> None:
     from bitsure.sweep.launch import dry_run  # heavy: --help stays quick
 
     on_nodes = is_elsewhere(launcher)
+    later = repeated(cells)
+    all_cells, cells = cells, [cell for cell in cells if cell.number not in later]
+    if later:
+        terminal.console().print(
+            f"{len(later)} of {len(all_cells)} cells are left out: their quantizers read no calibration text, in which alone "
+            "they differ from an earlier one."
+        )
     if config.plan is True or (cells and all(cell.config.plan for cell in cells)):
         dry_run.show(cells, errors, on_nodes)
         sys.exit(0)
@@ -92,13 +100,18 @@ def _prepare(config: DictConfig) -> None:
         raise UserError("\n".join(["no cell was started:", *(f"- {line}" for line in lines)]))
     make_writable(sweep_dir)
     _lock(sweep_dir)
-    results.write(sweep_dir / "plan.json", SweepPlan(cells=[_planned(cell, sweep_dir) for cell in cells]))
+    directories = {cell.number: _directory(cell, sweep_dir) for cell in all_cells}
+    planned = [
+        PlannedCell(directory=directories[cell.number], overrides=cell.overrides, name=cell.name, labels=cell.labels)
+        for cell in cells
+    ]
+    left_out = {directories[number]: directories[earlier.number] for number, earlier in later.items()}
+    results.write(sweep_dir / "plan.json", SweepPlan(cells=planned, repeated=left_out))
 
 
-def _planned(cell: ComposedCell, sweep_dir: Path) -> PlannedCell:
+def _directory(cell: ComposedCell, sweep_dir: Path) -> str:
     inside = cell.directory.is_relative_to(sweep_dir)  # unless hydra.sweep.subdir is an absolute path elsewhere
-    directory = cell.directory.relative_to(sweep_dir) if inside else cell.directory
-    return PlannedCell(directory=str(directory), overrides=cell.overrides, name=cell.name, labels=cell.labels)
+    return str(cell.directory.relative_to(sweep_dir) if inside else cell.directory)
 
 
 def _lock(sweep_dir: Path) -> None:

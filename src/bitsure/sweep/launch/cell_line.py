@@ -28,6 +28,7 @@ class CellLine:
         labels: What the command calls model and quantizer, and what else tells the cell from others, such as `task.limit=5`.
         number: Its place among the planned cells, from 1; None without a plan, under another sweeper than Hydra's own.
         total: How many cells are planned.
+        repeats: The directory of the earlier cell that has this one's results; None for a cell that is to run.
     """
 
     run_dir: Path
@@ -35,6 +36,7 @@ class CellLine:
     labels: Labels
     number: int | None = None
     total: int = 0
+    repeats: str | None = None
 
     @property
     def name(self) -> str:
@@ -95,4 +97,5 @@ def cell_line(run_dir: Path, sweep_dir: Path, labels: Labels) -> CellLine:
         if (sweep_dir / cell.directory).resolve() == run_dir.resolve():
             own = {"settings": other_settings(cell.overrides, of_all)}
             return CellLine(run_dir, sweep_dir, (cell.labels or labels).model_copy(update=own), i, len(cells))
-    return CellLine(run_dir, sweep_dir, labels)
+    earlier = {(sweep_dir / directory).resolve(): first for directory, first in plan.repeated.items()} if plan else {}
+    return CellLine(run_dir, sweep_dir, labels, repeats=earlier.get(run_dir.resolve()))

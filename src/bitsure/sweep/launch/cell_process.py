@@ -43,7 +43,7 @@ CRASH = "Fatal Python error"  # what faulthandler writes first
 
 
 def run(config: Config, run_dir: Path, line: CellLine, job_logging: dict[str, Any]) -> None:
-    """Run a cell in its own process, unless its directory holds its finished run already.
+    """Run a cell in its own process, unless its directory holds its finished run already or the sweep leaves it out.
 
     However the process ends, status.json in `run_dir` says so. Failures are logged, not raised.
 
@@ -56,6 +56,8 @@ def run(config: Config, run_dir: Path, line: CellLine, job_logging: dict[str, An
     Raises:
         KeyboardInterrupt: If this process is interrupted; the cell's process is stopped first.
     """
+    if line.repeats:
+        return
     settings = resolved(config)
     if is_done(run_dir, settings):
         terminal.console().print(line.done_before())

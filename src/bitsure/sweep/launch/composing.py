@@ -148,6 +148,23 @@ def _check_distinct(cells: Sequence[ComposedCell], errors: CellErrors) -> None:
             errors.numbers[f"they would all write to {directory}. {advice}"] = [cell.number for cell in others]
 
 
+def repeated(cells: Sequence[ComposedCell]) -> dict[int, ComposedCell]:
+    """Return which cells `sweep.skip_repeated` leaves out.
+
+    Returns:
+        Number of a cell → the earlier cell that differs from it in calibration text alone, which neither's quantizer reads.
+    """
+    first: dict[str, ComposedCell] = {}
+    later: dict[int, ComposedCell] = {}
+    for cell in cells:
+        if cell.config.sweep.skip_repeated and not cell.config.quant.needs_data:
+            settings = {group: values for group, values in resolved(cell.config).items() if group != "calib"}
+            earlier = first.setdefault(hash_json(settings), cell)
+            if earlier is not cell:
+                later[cell.number] = earlier
+    return later
+
+
 def _numbers(numbers: list[int]) -> str:
     """Return which cells are meant, counted from 1 as their lines in the terminal are."""
     shown = ", ".join(str(number + 1) for number in numbers[:MOST_NAMED])
