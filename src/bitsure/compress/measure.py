@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +60,7 @@ def measure_activations(
     def coded(layer: nn.Module, states: torch.Tensor) -> CodedTensor:
         transform = transforms.get(layer, InputTransform())
         numbers = transform.numbers or UNROUNDED
-        return codes_of_activations(replace(transform, numbers=None)(states), numbers, transform.static_range, most, seed)
+        return codes_of_activations(transform.before_rounding(states), numbers, transform.static_range, most, seed)
 
     return summarize(
         (f"{prefix}.{name}", coded(layers[name], states))

@@ -16,7 +16,7 @@ from bitsure.config.number_formats import MX, MX_BLOCK, Activations, KeysValues,
 from bitsure.config.server_settings import ServerAddress
 
 CLIPS = ("clip", "clip_asymmetric")
-ACTIVATION_TRANSFORMS = ("smooth", "reassemble")
+ACTIVATION_TRANSFORMS = ("smooth", "disassemble", "reassemble")
 REWRITING = ("rotate", *ACTIVATION_TRANSFORMS)  # of weights before they are rounded or kept
 TRANSFORMS = (*REWRITING, "scale", *CLIPS)  # in the order in which they are applied
 ROTATIONS = ("r1", "r2", "r3", "r4")
@@ -87,9 +87,10 @@ class RotationSettings:
 class Chain(QuantizerSettings):
     """Transforms → number formats of weights, activations, keys and values → rounding: our own quantizers and GPTQ."""
 
-    # before rounding: rotate, and by calibration text smooth, reassemble, scale, clip or clip_asymmetric, such as [scale,clip]
+    # before rounding: rotate, and by calibration text smooth, disassemble or reassemble, scale, clip or clip_asymmetric
     transforms: list[str] = field(default_factory=list)
     smooth_alpha: float = 0.5  # of smooth: 0 leaves all difficulty with the activations, 1 gives all of it to the weights
+    expansion: float | None = None  # of disassemble and reassemble: copies of outlier channels ÷ channels; None: searched
     activations: Activations | None = None  # the inputs of the blocks' linear layers
     kv: KeysValues | None = None  # keys and values, each token's and head's by itself
     rotation: RotationSettings | None = None  # of rotate
@@ -105,6 +106,7 @@ class Chain(QuantizerSettings):
         self._check_rotation()
         if not 0 <= self.smooth_alpha <= 1:
             raise UserError(f"quant.smooth_alpha={self.smooth_alpha}: a number from 0 to 1.")
+        self._check_disassembly()
         easier = [transform for transform in self.transforms if transform in ACTIVATION_TRANSFORMS]
         if easier and self.activations is None:
             raise UserError(
@@ -126,6 +128,28 @@ class Chain(QuantizerSettings):
                 "Give quant.kv.bits=4, or leave r3 out."
             )
 
+    def _check_disassembly(self) -> None:
+        apart = [transform for transform in self.transforms if transform in ("disassemble", "reassemble")]
+        if len(apart) > 1:
+            raise UserError("quant.transforms: disassemble takes channels apart, reassemble merges others for it: take one.")
+        if self.expansion is not None and not (apart and 0 < self.expansion <= 1):
+            raise UserError(
+                f"quant.expansion={self.expansion}: copies of outlier channels as a share of all channels, above 0 and up to 1, "
+                f"with quant.transforms=[disassemble] or [reassemble]."
+            )
+        if apart == ["disassemble"] and self.expansion is None:
+            raise UserError("quant.transforms=[disassemble] widens layers: say by how much, such as quant.expansion=0.05.")
+        if apart == ["disassemble"] and self.activations is not None:
+            self._check_not_grouped("quant.activations.group_size", self.activations.group_size)
+
+    def _check_not_grouped(self, setting: str, group_size: int | None) -> None:
+        """Raise UserError for groups of columns, which would hold others where disassembly widens a layer."""
+        if group_size not in (-1, 0):
+            raise UserError(
+                f"{setting}={group_size}: quant.transforms=[disassemble] widens layers, so that groups of columns would hold "
+                f"others. Give {setting}=-1 and quant.format=int."
+            )
+
     @property
     def needs_data(self) -> bool:
         """Whether calibration text determines a transform or a fixed range of activations."""
@@ -141,6 +165,7 @@ class Chain(QuantizerSettings):
         """The transforms' part of the name."""
         alpha = "" if self.smooth_alpha == 0.5 else f"{self.smooth_alpha:g}"
         label = "+".join(self.transforms).replace("smooth", f"smooth{alpha}").replace("scale+clip", "awq")
+        label = label if self.expansion is None else label.replace("assemble", f"assemble{self.expansion:g}")
         return label.replace("rotate", f"rotate{self.rotation.label}") if self.rotation else label
 
     @property
@@ -166,6 +191,8 @@ class Rounded(Chain, Numbers):
         Numbers.__post_init__(self)
         Chain.__post_init__(self)
         one_of("quant.remainder", self.remainder, ("shorten", "pad", "row"))
+        if "disassemble" in self.transforms:
+            self._check_not_grouped("quant.group_size", self.group_size)
         if self.format in MX and self.remainder == "row":
             raise UserError(f"quant.remainder=row: {self.format} has blocks of {MX_BLOCK}. Take shorten or pad.")
         if clips := [transform for transform in self.transforms if transform in CLIPS]:

@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitsure.base.errors import UserError
-from bitsure.quantize.inference.reassembly import copies, distances, grid, match, reassemble
+from bitsure.config.number_formats import Activations
+from bitsure.quantize.inference.hooks import InputTransform
+from bitsure.quantize.inference.reassembly import copies, disassemble, distances, expanded, grid, match, reassemble
+from bitsure.quantize.native.rounding import round_to_nearest
+from bitsure.quantize.native.rtn import Rtn
+from bitsure.quantize.weights.fake_quantize import fake_quantize
 
 
 def random(seed: int, *shape: int) -> torch.Tensor:
@@ -33,6 +38,26 @@ def test_a_reassembly_by_hand():
     x, weight = torch.tensor([[1.0, 30, 2, 3, 4, 6]]), torch.tensor([[10.0, 1, 20, 30, 40, 60]])
     assert found.inputs(x).tolist() == [[10, 10, 10, 2, 4, 4]]
     assert found.weight(weight).tolist() == [[1, 1, 1, 40, 40, 80]]
+
+
+def test_disassembly_computes_what_the_wider_layer_computes():
+    """Copies are columns of their own there, of inputs and weights, and are rounded with the others."""
+    x, weight, parts = random(1, 5, 6).float(), random(2, 4, 6).float(), torch.tensor([1, 3, 1, 2, 1, 1])
+    apart, numbers = disassemble(parts), Activations(4)
+    assert apart.is_wider and apart.most_copies == 3 and torch.equal(apart.weight(weight), weight)
+    wide_x, wide_weight = (torch.repeat_interleave(values, parts, dim=1) for values in (x / parts, weight))
+    grid = Rtn(4, -1, False)
+    expected = fake_quantize(wide_x, numbers) @ round_to_nearest(wide_weight, grid).dequantize().T
+    result = InputTransform(numbers=numbers, reassembly=apart)(x) @ round_to_nearest(weight, grid).dequantize().T
+    torch.testing.assert_close(result, expected)
+    assert not torch.allclose(result, fake_quantize(x, numbers) @ round_to_nearest(weight, grid).dequantize().T)
+    torch.testing.assert_close(InputTransform(reassembly=apart)(x), x)
+
+
+def test_an_expansion_is_used_up_and_not_exceeded():
+    largest = torch.cat([torch.ones(99), torch.tensor([20.0])])
+    for expansion, copied in ((0.01, 1), (0.05, 5), (0.15, 15)):
+        assert int((expanded(largest, expansion) - 1).sum()) == copied
 
 
 def test_channels_of_one_nearest_channel_are_merged_together():

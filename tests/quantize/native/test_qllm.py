@@ -61,6 +61,30 @@ def mean_error(found: dict) -> float:
     return sum(layer.output_error for layer in found.layers.values()) / len(found.layers)
 
 
+def test_disassembly_alone_is_proved_and_leaves_less_error_the_wider_it_may_make_a_layer(tmp_path):
+    errors = []
+    for expansion in (0.05, 0.5):
+        quant = dataclasses.replace(REASSEMBLED, transforms=["disassemble"], expansion=expansion)
+        out = quantized(outlying("llama"), quant, tmp_path / str(expansion))
+        proof = report(outlying("llama"), out)
+        assert max(proof.transforms["disassemble"].layers.values()) > 1
+        errors.append(mean_error(proof))
+    plain = quantized(outlying("llama"), dataclasses.replace(REASSEMBLED, transforms=[]), tmp_path / "plain")
+    assert errors[1] < errors[0] < mean_error(report(outlying("llama"), plain))
+
+
+def test_what_disassembly_cannot_be_combined_with_is_refused():
+    apart = {"transforms": ["disassemble"], "activations": A4}
+    with pytest.raises(UserError, match="expansion=0.05"):
+        Rtn(4, -1, False, **apart)
+    with pytest.raises(UserError, match="group_size=128: .*Give quant.group_size=-1"):
+        Rtn(4, 128, False, **apart, expansion=0.05)
+    with pytest.raises(UserError, match="take one"):
+        Rtn(4, -1, False, transforms=["disassemble", "reassemble"], activations=A4, expansion=0.05)
+    with pytest.raises(UserError, match="expansion=0.05: copies of outlier channels"):
+        Rtn(4, -1, False, activations=A4, expansion=0.05)
+
+
 @pytest.mark.parametrize(
     "family",
     [

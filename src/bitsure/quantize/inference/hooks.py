@@ -34,7 +34,7 @@ CACHE_PARAMETERS = ("past_key_values", "layer_past")
 
 @dataclass(frozen=True)
 class InputTransform:
-    """What a layer's input x becomes before its weight reads it: Q(R(x · rotation / divisor) · factor)."""
+    """What a layer's input x becomes before its weight reads it: Q(R(x · rotation / divisor) · factor), and R's last step."""
 
     factor: torch.Tensor | None = None
     """Shape (in,)."""
@@ -57,6 +57,13 @@ class InputTransform:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return the transformed input, of the shape (…, in) and the type of x."""
+        x = self.before_rounding(x)
+        if self.numbers is not None:
+            x = fake_quantize(x, self.numbers, self.static_range)
+        return x if self.reassembly is None else self.reassembly.after_rounding(x)
+
+    def before_rounding(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what Q rounds, of the shape (…, in) and the type of x."""
         if self.rotation is not None:
             x = self.rotation(x)
         if self.divisor is not None:
@@ -65,7 +72,7 @@ class InputTransform:
             x = self.reassembly.inputs(x)
         if self.factor is not None:
             x = (x * self.factor.to(x.device)).to(x.dtype)
-        return x if self.numbers is None else fake_quantize(x, self.numbers, self.static_range)
+        return x
 
 
 def _equal(first: torch.Tensor | None, second: torch.Tensor | None) -> bool:

@@ -1,6 +1,6 @@
 """Channel reassembly (QLLM, Liu et al. 2024, section 4.1): outlier channels are spread over the slots of merged ones.
 
-The width stays: as many pairs of similar channels are merged as outlier channels have copies.
+The width stays: as many pairs of similar channels are merged as outlier channels have copies. Disassembly alone merges none.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Reassembly:
     into: torch.Tensor
     """The slots that they are added to, (n,) int64."""
     copied: torch.Tensor
-    """The outlier channels that take the freed slots, (n,) int64."""
+    """The outlier channels that take the freed slots, and then those that no slot was freed for, (n or more,) int64."""
     divisors: torch.Tensor
     """d, whole numbers from 1, (in,) float32."""
 
@@ -41,15 +41,32 @@ class Reassembly:
         """Return the weight (out, in) that reads reassembled inputs: x'W'ᵀ = xWᵀ but for the error of merging."""
         return self._sum_slots(weight)
 
+    def after_rounding(self, x: torch.Tensor) -> torch.Tensor:
+        """Return rounded inputs (…, in) with each slot counted as often as the wider layer has it.
+
+        A copy without a slot holds the same rounded input as its channel and reads the same rounded column of the weight, so
+        that a multiple of the one computes what both would.
+        """
+        if not self.is_wider:
+            return x
+        beyond = self.copied[len(self.merged) :]
+        counts = torch.ones_like(self.divisors).index_add_(0, beyond, torch.ones(len(beyond), device=beyond.device))
+        return x * counts.to(x)
+
     def _sum_slots(self, values: torch.Tensor) -> torch.Tensor:
         merged, into, copied = (channels.to(values.device) for channels in (self.merged, self.into, self.copied))
-        slots = values.index_copy(-1, merged, values.index_select(-1, copied))
+        slots = values.index_copy(-1, merged, values.index_select(-1, copied[: len(merged)]))
         return slots.index_add(-1, into, values.index_select(-1, merged))
 
     @property
     def changes_channels(self) -> bool:
         """Whether any channel is taken apart."""
         return len(self.copied) > 0
+
+    @property
+    def is_wider(self) -> bool:
+        """Whether copies of outlier channels have no slots, so that the layer that is deployed is wider by them."""
+        return len(self.copied) > len(self.merged)
 
     @property
     def most_copies(self) -> int:
@@ -149,6 +166,24 @@ def reassemble(cost: torch.Tensor, parts: torch.Tensor) -> Reassembly | None:
     copied = torch.repeat_interleave(parts - 1)  # channel i, T_i − 1 times
     divisors = torch.where(members > 1, members, parts).index_copy(0, merged, parts[copied])
     return Reassembly(merged, into, copied, divisors.float())
+
+
+def disassemble(parts: torch.Tensor) -> Reassembly:
+    """Return the disassembly that takes channels apart into `parts` (in,) copies and merges none."""
+    none = torch.empty(0, dtype=torch.long, device=parts.device)
+    return Reassembly(none, none, torch.repeat_interleave(parts - 1), parts.float())
+
+
+def expanded(largest: torch.Tensor, expansion: float, steps: int = 1000) -> torch.Tensor:
+    """Return `copies` for the lowest threshold of `grid` with Σ(T_i − 1) ≤ expansion · in, shape (in,) int64.
+
+    Args:
+        largest: The largest magnitude of each channel, shape (in,).
+        expansion: The paper's γ, the share of channels that is added.
+        steps: How many thresholds are tried.
+    """
+    fitting = [parts for parts in grid(largest, steps) if (parts - 1).sum() <= expansion * len(largest)]
+    return fitting[-1]
 
 
 def grid(largest: torch.Tensor, steps: int) -> list[torch.Tensor]:

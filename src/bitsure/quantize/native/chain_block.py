@@ -79,8 +79,8 @@ class ChainBlock:
             self.hooks.on_layers(layers, InputTransform(rotation=part.rotation))
         self.groups = layers_by_input(self.block, self.feed, self.shared.groups)
         self._prepare_inputs()
-        if "reassemble" in self.quant.transforms:
-            self._reassemble()
+        if apart := {"disassemble", "reassemble"}.intersection(self.quant.transforms):
+            self._reassemble(*apart)
         before = {name: matrix(layer).clone() for name, layer in linears(self.block).items()}
         grid = self.quant.weight_rounding
         if grid is None:
@@ -131,13 +131,13 @@ class ChainBlock:
         add_effects(self.scheme.transform_effects, {"smooth": {", ".join(names): (scales.max() / scales.min()).item()}})
         return scales
 
-    def _reassemble(self) -> None:
+    def _reassemble(self, transform: str) -> None:
         """Spread outlier channels; fixed ranges become those of the reassembled inputs."""
         reassembled, static_ranges = reassemble_block(self.block, self.prefix, self.feed, self.groups, self.quant, self.hooks)
         self.scheme.reassembled.extend(reassembled)
         self.scheme.static_ranges.update(static_ranges)
         copies = {", ".join(each.layers): float(each.reassembly.most_copies) for each in reassembled}
-        add_effects(self.scheme.transform_effects, {"reassemble": copies})
+        add_effects(self.scheme.transform_effects, {transform: copies})
 
     def _tune(self, exact: list[torch.Tensor], grid: RoundingQuantizer, settings: Tuning) -> None:
         """Tune all weights together, then round them."""
@@ -188,8 +188,12 @@ class ChainBlock:
     def _round_inputs(self, group: Group, scales: torch.Tensor | None = None, replay: Replay | None = None) -> None:
         """From now on, let a group read rounded inputs, divided by `scales` (in,) before, and by smoothing before that."""
         if self.quant.activations is not None:
-            static_range = self.scheme.static_ranges.get(self._names(group)[0])
-            transform = InputTransform(None if scales is None else 1 / scales, self.quant.activations, static_range)
+            name = self._names(group)[0]
+            static_range, reassembly = self.scheme.static_ranges.get(name), self.scheme.reassembly_of(name)
+            if reassembly is not None and not reassembly.is_wider:
+                reassembly = None  # The input is reassembled already.
+            factor = None if scales is None else 1 / scales
+            transform = InputTransform(factor, self.quant.activations, static_range, reassembly=reassembly)
             self.hooks.on_layers(list(group.values()), transform, replay)
 
     def _fix_range(self, group: Group, low: torch.Tensor, high: torch.Tensor) -> None:

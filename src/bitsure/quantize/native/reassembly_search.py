@@ -10,7 +10,15 @@ import torch
 from torch import nn
 
 from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform
-from bitsure.quantize.inference.reassembly import ReassembledInput, Reassembly, distances, grid, reassemble
+from bitsure.quantize.inference.reassembly import (
+    ReassembledInput,
+    Reassembly,
+    disassemble,
+    distances,
+    expanded,
+    grid,
+    reassemble,
+)
 from bitsure.quantize.native.chain_quantizer import ChainQuantizer
 from bitsure.quantize.native.layers import check_finite
 from bitsure.quantize.native.rounding import round_to_nearest
@@ -64,12 +72,14 @@ def reassemble_block(
         tokens = sum(states.shape[:-1].numel() for states in tried)
         reassembled.append(ReassembledInput(names, chosen, searched | {"tokens": tokens}))
     for group, each in zip(groups, reassembled, strict=True):
-        if each.reassembly.changes_channels:
+        if each.reassembly.changes_channels and not each.reassembly.is_wider:  # A wider layer's input changes as it is rounded.
             each.apply(lambda name: block.get_submodule(name.removeprefix(f"{prefix}.")))
             hooks.on_layers(list(group.values()), InputTransform(reassembly=each.reassembly))
     static_ranges: dict[str, torch.Tensor] = {}
     if quant.has_static_activations:
         for each, (low, high) in zip(reassembled, channel_ranges(groups, feed), strict=True):
+            if each.reassembly.is_wider:
+                low, high = (each.reassembly.inputs(limit) for limit in (low, high))
             static_ranges |= dict.fromkeys(each.layers, torch.stack([low.min(), high.max()]).cpu())
     return reassembled, static_ranges
 
@@ -85,7 +95,7 @@ def search(
     """Return the reassembly of a group's input with which rounding changes the block's output least.
 
     The paper compares the attention's output or the feed-forward layer's; here it is the block's, whatever the family. One of
-    the choices is to leave all channels whole.
+    the choices is to leave all channels whole. With `quant.expansion` nothing is chosen: as many copies are made as it allows.
 
     Args:
         group: Layers that read the same input, by their names in the block.
@@ -107,17 +117,24 @@ def search(
     errors, tried = [], []
     with hooks.exact():  # Outputs differ by the rounding of these layers alone.
         expected = run()
-        for parts in grid(largest, STEPS):
-            reassembly = reassemble(cost, parts)
+        for parts in _choices(largest, quant):
+            reassembly = disassemble(parts) if "disassemble" in quant.transforms else reassemble(cost, parts)
             if reassembly is None:
                 break  # Lower thresholds leave fewer channels to merge, and need more of them.
             tried.append(reassembly)
             errors.append(_error(weights, reassembly, run, expected, quant))
-    best = min(range(len(errors)), key=errors.__getitem__)
+    best = min(range(len(errors)), key=errors.__getitem__) if quant.expansion is None else len(tried) - 1
     outliers = len(tried[best].copied)
     ratio = (largest.max() / largest.median()).item() if largest.median() > 0 else float(largest.max() > 0)
     searched = {"largest_over_median": ratio, "channels_moved": outliers, "error_whole": errors[0], "error": errors[best]}
     return tried[best].cpu(), searched
+
+
+def _choices(largest: torch.Tensor, quant: ChainQuantizer) -> list[torch.Tensor]:
+    """Return the numbers of copies (in,) that are tried, the first of them all ones."""
+    if quant.expansion is None:
+        return grid(largest, STEPS)
+    return [torch.ones_like(largest, dtype=torch.long), expanded(largest, quant.expansion)]
 
 
 def _error(
@@ -130,9 +147,9 @@ def _error(
     """Return ‖change of the block's output‖ / ‖output‖ with reassembled and rounded inputs and weights of the layers."""
 
     def hook(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        x = reassembly.inputs(inputs[0])
-        static_range = range_of(x) if quant.has_static_activations else None
-        return (InputTransform(None, quant.activations, static_range)(x), *inputs[1:])
+        static_range = range_of(reassembly.inputs(inputs[0])) if quant.has_static_activations else None
+        transform = InputTransform(None, quant.activations, static_range, reassembly=reassembly)
+        return (transform(inputs[0]), *inputs[1:])
 
     with ExitStack() as stack:
         for layer, weight in weights.items():

@@ -24,10 +24,19 @@ from bitsure.results.quantization import ReassemblySearch, RoundedStates, Transf
 
 log = logging.getLogger(__name__)
 # The effect of a transform that did nothing.
-NOTHING = {"smooth": 1.0, "reassemble": 1.0, "scale": 1.0, "clip": 0.0, "clip_asymmetric": 0.0, "tuning": 1.0}
+NOTHING = {
+    "smooth": 1.0,
+    "disassemble": 1.0,
+    "reassemble": 1.0,
+    "scale": 1.0,
+    "clip": 0.0,
+    "clip_asymmetric": 0.0,
+    "tuning": 1.0,
+}
 # What the effect is.
 MEASURES = {
     "smooth": "largest scale / smallest",
+    "disassemble": "most parts that a channel was taken into",
     "reassemble": "most parts that a channel was taken into",
     "scale": "largest scale / smallest",
     "clip": "share of groups narrowed",
@@ -164,8 +173,8 @@ def _transform_effect(transform: str, scheme: InferenceScheme, spreads: Mapping[
         if transform == "smooth":
             raise UserError("quant.transforms=[smooth] changed nothing: every scale is 1. No score is taken from such a model.")
     details: dict[str, Any] = {}
-    if transform == "reassemble":
-        largest_input = _largest_inputs(spreads)
+    if transform in ("disassemble", "reassemble"):
+        largest_input = _largest_inputs(transform, spreads)
         details["searched"] = {", ".join(each.layers): ReassemblySearch(**each.searched) for each in scheme.reassembled}
         details["largest_input"] = largest_input
     if transform == "smooth":
@@ -173,10 +182,10 @@ def _transform_effect(transform: str, scheme: InferenceScheme, spreads: Mapping[
     return TransformEffect(measure=MEASURES[transform], layers=by_layers, nothing_to_move=idle, **details)
 
 
-def _largest_inputs(spreads: Mapping[str, _Spread]) -> dict[str, tuple[float, float]]:
+def _largest_inputs(transform: str, spreads: Mapping[str, _Spread]) -> dict[str, tuple[float, float]]:
     if same := sorted(name for name, spread in spreads.items() if not spread.changed):
         raise UserError(
-            f"quant.transforms=[reassemble] changed nothing in the inputs of {', '.join(same)} on held-out text. No score is "
+            f"quant.transforms=[{transform}] changed nothing in the inputs of {', '.join(same)} on held-out text. No score is "
             f"taken from such a model."
         )
     return {name: (spread.before, spread.after) for name, spread in spreads.items()}
