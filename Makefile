@@ -5,7 +5,7 @@ AUTO_GPTQ := .venv-auto-gptq/bin
 POLYGRAPH := .venv-polygraph/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-auto-gptq test-polygraph check docs docs-results bench-errors bench-exactness bench-offsets bench-scoring bench-generation bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-fidelity bench-qllm formats families tasks models picture systems tutorial prefetch setup setup-auto-gptq setup-polygraph clean real-models
+.PHONY: help run test test-all test-auto-gptq test-polygraph check docs docs-results bench-errors bench-exactness bench-offsets bench-scoring bench-generation bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-fidelity bench-qllm formats families tasks models picture systems qbench studies tutorial prefetch setup setup-auto-gptq setup-polygraph clean real-models
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -91,6 +91,12 @@ formats: setup ## write the table of docs/formats.md: make formats ARGS=multirun
 
 systems: setup ## write the tables of docs/systems.md: make systems ARGS=multirun/best_practice
 	$(BIN)/python -m benchmarks.systems $(ARGS)
+
+qbench: setup ## write docs/qbench.md and the agreement table of docs/systems.md: make qbench ARGS=multirun/qbench
+	$(BIN)/python -m benchmarks.qbench $(ARGS)
+
+studies: setup ## write the table of a study's grid: make studies ARGS="mx multirun/mx", also qllm, compressibility
+	$(BIN)/python -m benchmarks.studies $(ARGS)
 
 tutorial: setup ## write the figures of docs/tutorial.md: make tutorial ARGS=multirun/real_models
 	$(BIN)/python -m benchmarks.tutorial_page $(ARGS)

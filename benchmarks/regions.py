@@ -14,11 +14,19 @@ REGION = re.compile(r"(<!-- made: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def fill(page: str, regions: Mapping[str, Sequence[str]]) -> str:
-    """Return the page with each region's lines between its comments. Raises UserError if the regions differ."""
+    """Return the page with each region's lines between its comments; regions of other commands stay.
+
+    Raises UserError if the page has no place for a region.
+    """
     names = [name for _, name, _ in REGION.findall(page)]
-    if sorted(names) != sorted(regions):
+    if set(regions) - set(names):
         raise UserError(f"The page has the regions {', '.join(names)}; there is something for {', '.join(regions)}.")
-    return REGION.sub(lambda match: match[1] + "\n" + "\n".join(regions[match[2]]) + "\n\n" + match[3], page)
+
+    def filled(match: re.Match[str]) -> str:
+        lines = regions.get(match[2])
+        return match[0] if lines is None else match[1] + "\n" + "\n".join(lines) + "\n\n" + match[3]
+
+    return REGION.sub(filled, page)
 
 
 def write_from_sweep(description: str, page: Path, regions: Callable[[Path], Mapping[str, Sequence[str]]]) -> None:

@@ -134,8 +134,8 @@ class Chain(QuantizerSettings):
             raise UserError("quant.transforms: disassemble takes channels apart, reassemble merges others for it: take one.")
         if self.expansion is not None and not (apart and 0 < self.expansion <= 1):
             raise UserError(
-                f"quant.expansion={self.expansion}: copies of outlier channels as a share of all channels, above 0 and up to 1, "
-                f"with quant.transforms=[disassemble] or [reassemble]."
+                f"quant.expansion={self.expansion}: copies of outlier channels as a share of all, above 0 and up to 1, with "
+                f"quant.transforms=[disassemble] or [reassemble]."
             )
         if apart == ["disassemble"] and self.expansion is None:
             raise UserError("quant.transforms=[disassemble] widens layers: say by how much, such as quant.expansion=0.05.")

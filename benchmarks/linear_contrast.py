@@ -1,0 +1,110 @@
+"""Contrasts of a sweep's cells, with draws of the calibration text and questions as random effects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+from bitsure.base.errors import UserError
+from bitsure.comparison.changes import AnswerChanges, read_changes
+from bitsure.metrics.across import over_draws
+from bitsure.metrics.arrays import FloatArray
+from bitsure.metrics.bootstrap import normal_interval, resample_weights
+from bitsure.metrics.metric_names import MACRO
+from bitsure.sweep.report.cell_results import CellResult
+
+RESAMPLES, LEVEL = 2000, 0.95
+
+
+class Term(NamedTuple):
+    """A part of a contrast: `factor` times what a quantizer, calibrated on a text, changes in a task's questions."""
+
+    factor: float
+    quantizer: str
+    text: str
+    task: str
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A contrast with its interval, over `seeds` draws of the text; 0 draws where the quantizers read none."""
+
+    value: float
+    ci_low: float
+    ci_high: float
+    seeds: int
+
+
+class SweptCells:
+    """The finished cells of one model in a sweep over quantizers, calibration texts and seeds."""
+
+    def __init__(self, cells: Sequence[CellResult]) -> None:
+        self.model = cells[0].model_name
+        self.tasks = next(cell.tasks for cell in cells if cell.done)
+        self.by_text: dict[str, dict[str, dict[int, CellResult]]] = {}  # quantizer → text → seed → cell
+        for cell in cells:
+            calib = cell.config["calib"]
+            self.by_text.setdefault(cell.label, {}).setdefault(calib["name"], {})[calib["seed"]] = cell
+        self.full_accuracy = next(cell.baseline[MACRO]["accuracy"].value for cell in cells)
+        self.changes = cache(self._changes)
+
+    def of(self, quantizer: str, text: str) -> Mapping[int, CellResult]:
+        """Return seed → cell; the one cell of a quantizer without data under its seed, whatever the text."""
+        texts = self.by_text.get(quantizer, {})
+        return texts.get(text, {}) or (next(iter(texts.values())) if not self.reads_text(quantizer) else {})
+
+    def reads_text(self, quantizer: str) -> bool:
+        """Return whether the quantizer was calibrated; True where no cell of it is done."""
+        cells = (cell for seeds in self.by_text.get(quantizer, {}).values() for cell in seeds.values())
+        return all(cell.quantization is None or cell.quantization.calib_data.windows for cell in cells)
+
+    def _changes(self, quantizer: str, text: str, seed: int, task: str) -> AnswerChanges:
+        cells = self.of(quantizer, text)
+        cell = cells[seed] if self.reads_text(quantizer) else next(iter(cells.values()))
+        return read_changes(cell.directory / "changes.parquet", task)
+
+    def effect(self, terms: Sequence[Term], metric: str = "true_label_prob") -> Effect | None:
+        """Return the sum of the terms; None where a quantizer has no finished cell, or no draw is common to all.
+
+        Draws and questions, resampled by their clusters, are both random: see `across.over_draws`.
+        """
+        if not all(self.of(term.quantizer, term.text) for term in terms):
+            return None
+        drawn = [set(self.of(term.quantizer, term.text)) for term in terms if self.reads_text(term.quantizer)]
+        seeds = sorted(set.intersection(*drawn)) if drawn else [0]
+        if not seeds:
+            return None
+        values, variances = np.zeros(len(seeds)), np.zeros(len(seeds))
+        for number, task in enumerate(dict.fromkeys(term.task for term in terms)):
+            change, first = self._sum([term for term in terms if term.task == task], seeds, metric)
+            weights = resample_weights(len(first), RESAMPLES, number, first.cluster)
+            values += change.mean(1)
+            variances += ((change @ weights) / weights.sum(0)).var(1, ddof=1)
+        if len(seeds) > 1:
+            mean = over_draws(values.tolist(), np.sqrt(variances).tolist(), LEVEL)
+            return Effect(mean.value, mean.ci_low, mean.ci_high, len(seeds))
+        return Effect(values[0], *normal_interval(values[0], variances[0] ** 0.5, LEVEL), len(drawn[:1]))
+
+    def _sum(self, terms: Sequence[Term], seeds: Sequence[int], metric: str) -> tuple[FloatArray, AnswerChanges]:
+        """Return the terms' sum in each draw's questions, (seeds, questions), and the questions.
+
+        Raises UserError if cells were asked other questions.
+        """
+        questions = self.changes(terms[0].quantizer, terms[0].text, seeds[0], terms[0].task)
+        total = np.zeros((len(seeds), len(questions)))
+        for term in terms:
+            for row, seed in enumerate(seeds):
+                changes = self.changes(term.quantizer, term.text, seed, term.task)
+                if not np.array_equal(changes.question, questions.question):
+                    raise UserError(f"{term.task}: {term.quantizer} on {term.text} was asked other questions than others.")
+                total[row] += term.factor * changes.values[metric]
+        return total, questions
+
+    def mean_over_tasks(self, *parts: tuple[float, str, str]) -> list[Term]:
+        """Return the terms of (factor, quantizer, text) in the mean over all tasks."""
+        share = 1 / len(self.tasks)
+        return [Term(factor * share, quantizer, text, task) for factor, quantizer, text in parts for task in self.tasks]

@@ -1,0 +1,360 @@
+"""The tables of docs/qbench.md and the agreement table of docs/systems.md: `make qbench ARGS=multirun/qbench`.
+
+From a run of sweeps/qbench.yaml, finished or not: what is missing is left out and counted. Claims are those that LLM-QBench's
+(Gong et al. 2024) repository states. A claim is judged only with all draws of the calibration text that the sweep plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from benchmarks.linear_contrast import Effect, SweptCells, Term
+from benchmarks.regions import fill, write_from_sweep
+from benchmarks.systems import PAGE as SYSTEMS
+from benchmarks.systems import markdown_table
+from bitsure.base.errors import UserError
+from bitsure.config.paths import PROJECT
+from bitsure.sweep.report.cell_results import CellResult, read_cells
+
+PAGE = PROJECT / "docs" / "qbench.md"
+DRAWS = 5  # of each text, that a claim about a quantizer needs
+TEXT, NO_TEXT = "pocket", "random"  # of all kinds of the world's documents, and none
+DOMAINS = {"story": "pocket_stories", "weather": "pocket_weather"}  # text of one kind → the task that asks about it
+MUCH = 0.2  # of accuracy
+CALIB = "github.com/ModelTC/llmc, benchmark/calib.md"
+AWQ = "github.com/ModelTC/llmc, docs/en/source/practice/awq.md"
+ROTATED = "github.com/ModelTC/llmc, docs/en/source/practice/quarot_gptq.md"
+SECOND_HAND = "arXiv:2405.06001v1 as others quote it; the paper was not at hand"
+SCHEMES = {
+    "weights": "w8 gptq-w4 awq-w4 w4 hqq4 bnb-nf4 gptq-w3 awq-w3 awq-asym-w3 clip-asym3 scale-w3 w3 hqq3 gptq-w2 awq-w2 "
+    "awq-asym-w2 w2 hqq2",
+    "W8A8": "smooth-int-w8a8 int-w8a8 mxint8 fp8",
+    "W4A8": "gptq-int-w4a8 smooth-gptq-int-w4a8 int-w4a8",
+    "W4A4": "smooth-gptq-int-w4a4 gptq-int-w4a4 awq-int-w4a4 smooth-int-w4a4 qllm-w4a4 int-w4a4 smooth-gptq-mxfp4 mxfp4",
+    "keys and values": "kv8 kv4 kv3 kv2",
+    "weights, keys and values": "w4kv4 w4a8kv4",
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the paper or its repository says, and the number that is above `bound` where it is so."""
+
+    takeaway: str
+    words: str
+    source: str
+    number: str
+    """What is measured, in words."""
+    measure: Callable[[SweptCells], Effect | None]
+    bound: float = 0.0
+
+
+def matched(*quantizers: str, sign: float = 1.0) -> list[Term]:
+    """Return how much more text of a task's own domain keeps than text of the other, the mean over domains and quantizers."""
+    share = sign / len(DOMAINS) / len(quantizers)
+    own = [Term(share, quantizer, text, task) for quantizer in quantizers for text, task in DOMAINS.items()]
+    others = dict(zip(DOMAINS, reversed(DOMAINS), strict=True))
+    return [*own, *(Term(-term.factor, term.quantizer, others[term.text], term.task) for term in own)]
+
+
+def better(first: str, second: str) -> Callable[[SweptCells], Effect | None]:
+    """Return the measure of the right answers' probability with the first quantizer less that with the second."""
+    return lambda cells: cells.effect(cells.mean_over_tasks((1.0, first, TEXT), (-1.0, second, TEXT)))
+
+
+def kept_accuracy(quantizer: str, sign: float) -> Callable[[SweptCells], Effect | None]:
+    """Return the measure of MUCH less the share of full precision's accuracy that is lost; of its opposite with sign −1."""
+
+    def measure(cells: SweptCells) -> Effect | None:
+        change = cells.effect(cells.mean_over_tasks((1.0, quantizer, TEXT)), "accuracy")
+        if change is None:
+            return None
+        low, value, high = (sign * (MUCH + end / cells.full_accuracy) for end in (change.ci_low, change.value, change.ci_high))
+        return Effect(value, min(low, high), max(low, high), change.seeds)
+
+    return measure
+
+
+DATA, ALGORITHM, SCHEME = "Calibration data", "Algorithm", "Bits and schemes"
+PROBABILITY = "true-label probability"
+CLAIMS = [
+    *(
+        Claim(
+            DATA,
+            f"Text of the domain that is scored calibrates best ({name})",
+            f"{CALIB}: the lowest perplexity in 11 of 12 rows of a table of GPTQ, AWQ and OmniQuant in 4 and 3 bits",
+            f"{PROBABILITY} with the task's own kind of text less that with the other kind",
+            lambda cells, quantizer=quantizer: cells.effect(matched(quantizer)),
+        )
+        for name, quantizer in {"GPTQ, 4 bits": "gptq-w4", "GPTQ, 3 bits": "gptq-w3", "AWQ, 4 bits": "awq-w4"}.items()
+    ),
+    Claim(
+        DATA,
+        "Text of the domain that is scored calibrates best (AWQ, 3 bits)",
+        f"{CALIB}, the same table",
+        f"{PROBABILITY} with the task's own kind of text less that with the other kind",
+        lambda cells: cells.effect(matched("awq-w3")),
+    ),
+    Claim(
+        DATA,
+        "GPTQ depends on the text more than AWQ",
+        f"{CALIB}: at 3 bits WikiText-2's perplexity spreads over 0.197 with GPTQ, 0.079 with AWQ",
+        "the same difference at 3 bits, GPTQ's less AWQ's",
+        lambda cells: cells.effect(matched("gptq-w3") + matched("awq-w3", sign=-1.0)),
+    ),
+    Claim(
+        ALGORITHM,
+        "AWQ's symmetric clipping is poor at 2 bits, clipping each end by itself is better",
+        AWQ,
+        f"{PROBABILITY}, asymmetric clipping less symmetric",
+        better("awq-asym-w2", "awq-w2"),
+    ),
+    Claim(
+        ALGORITHM,
+        "That matters more at 2 bits than above",
+        AWQ,
+        "the same difference at 2 bits less that at 3",
+        lambda cells: cells.effect(
+            cells.mean_over_tasks(
+                (1, "awq-asym-w2", TEXT), (-1, "awq-w2", TEXT), (-1, "awq-asym-w3", TEXT), (1, "awq-w3", TEXT)
+            )
+        ),
+    ),
+    Claim(
+        ALGORITHM,
+        "With rounded activations AWQ's search is better than SmoothQuant",
+        AWQ,
+        f"{PROBABILITY} at W4A4, AWQ less SmoothQuant",
+        better("awq-int-w4a4", "smooth-int-w4a4"),
+    ),
+    Claim(
+        ALGORITHM,
+        "A transform and GPTQ together are better than the transform alone",
+        f"{ROTATED}, of QuaRot; here of SmoothQuant",
+        f"{PROBABILITY} at W4A4, SmoothQuant and GPTQ less SmoothQuant",
+        better("smooth-gptq-int-w4a4", "smooth-int-w4a4"),
+    ),
+    *(
+        Claim(
+            SCHEME,
+            f"{name} loses less than a fifth",
+            SECOND_HAND,
+            "0.2 less the share of accuracy lost",
+            kept_accuracy(quantizer, 1),
+        )
+        for name, quantizer in {
+            "Weights alone in 4 bits": "gptq-w4",
+            "W4A8": "gptq-int-w4a8",
+            "W8A8": "smooth-int-w8a8",
+        }.items()
+    ),
+    *(
+        Claim(
+            SCHEME,
+            f"{name} loses more than a fifth",
+            SECOND_HAND,
+            "the share of accuracy lost less 0.2",
+            kept_accuracy(quantizer, -1),
+        )
+        for name, quantizer in {"Weights alone in 2 bits": "awq-asym-w2", "W4A4": "smooth-gptq-int-w4a4"}.items()
+    ),
+    Claim(
+        SCHEME,
+        "Keys and values of 2 bits collapse",
+        SECOND_HAND,
+        "the share of accuracy lost less 0.2",
+        kept_accuracy("kv2", -1),
+    ),
+]
+
+
+def main() -> None:
+    """Fill both pages."""
+    write_from_sweep(__doc__, PAGE, write_agreement)
+
+
+def write_agreement(sweep: Path) -> dict[str, list[str]]:
+    """Fill the agreement table of docs/systems.md, and return the regions of docs/qbench.md."""
+    planned = read_cells(sweep)
+    made = regions(planned)
+    page = SYSTEMS.read_text(encoding="utf-8")
+    SYSTEMS.write_text(fill(page, {"agreement": agreement(by_model(planned))}), encoding="utf-8")
+    return made
+
+
+def by_model(cells: Sequence[CellResult]) -> list[SweptCells]:
+    """Return the finished cells of each model. Raises UserError if none is."""
+    done = [cell for cell in cells if cell.done and cell.comparison]
+    if not done:
+        raise UserError("No cell of the sweep is done.")
+    models = dict.fromkeys(cell.model_name for cell in done)
+    return [SweptCells([cell for cell in done if cell.model_name == model]) for model in models]
+
+
+def regions(planned: Sequence[CellResult]) -> dict[str, list[str]]:
+    """Return region of docs/qbench.md → its lines."""
+    models = by_model(planned)
+    return {
+        "progress": progress(planned),
+        "takeaways": takeaways(models),
+        "data": data(models),
+        "algorithms": algorithms(models),
+        "parts": parts(models),
+        "costs": costs(models),
+    }
+
+
+def progress(planned: Sequence[CellResult]) -> list[str]:
+    """Return how much of the sweep there is."""
+    done, skipped = (sum(cell.state == state for cell in planned) for state in ("done", "skipped"))
+    wanted = len(planned) - skipped
+    lines = [
+        f"{done} of {wanted} cells are done" + (f"; {skipped} need libraries that were not installed." if skipped else ".")
+    ]
+    if done < wanted:
+        lines.append("What follows is of these alone: a claim is not judged before all five draws of its texts are there.")
+    return [*lines, "", *markdown_table(["model", "cells", "done"], _by_model(planned))]
+
+
+def _by_model(planned: Sequence[CellResult]) -> list[list[str]]:
+    return [
+        [model, str(len(of)), str(sum(cell.done for cell in of))]
+        for model in dict.fromkeys(_model(cell) for cell in planned)
+        for of in [[cell for cell in planned if _model(cell) == model]]
+    ]
+
+
+def _model(cell: CellResult) -> str:
+    return cell.name.partition(" ")[0] if not cell.config else cell.model_name
+
+
+def verdict(claim: Claim, effect: Effect | None, cells: SweptCells) -> str:
+    """Return whether the sweep confirms a claim, contradicts it or does not decide it."""
+    if effect is None:
+        return "not yet"
+    if 0 < effect.seeds < DRAWS:
+        return f"not yet: {effect.seeds} of {DRAWS} draws"
+    if effect.ci_low > claim.bound:
+        return "confirmed"
+    return "contradicted" if effect.ci_high < claim.bound else "not decided"
+
+
+def takeaways(models: Sequence[SweptCells]) -> list[str]:
+    """Return each claim with its number, interval, draws and verdict, under its takeaway."""
+    lines = []
+    for takeaway in dict.fromkeys(claim.takeaway for claim in CLAIMS):
+        lines += [f"### {takeaway}", ""]
+        rows = [
+            [claim.words, claim.number, cells.model, _number(effect), _draws(effect), verdict(claim, effect, cells)]
+            for claim in CLAIMS
+            if claim.takeaway == takeaway
+            for cells in models
+            for effect in [claim.measure(cells)]
+        ]
+        lines += [*markdown_table(["claim", "number", "model", "value", "draws", "verdict"], rows), ""]
+    return lines[:-1]
+
+
+def agreement(models: Sequence[SweptCells]) -> list[str]:
+    """Return each published conclusion with its source and what each model says to it."""
+    rows = [
+        [claim.takeaway, claim.words, claim.source, *(verdict(claim, claim.measure(cells), cells) for cells in models)]
+        for claim in CLAIMS
+    ]
+    return markdown_table(["takeaway", "conclusion", "source", *(cells.model for cells in models)], rows)
+
+
+def _number(effect: Effect | None) -> str:
+    return "" if effect is None else f"{effect.value:+.3f} [{effect.ci_low:+.3f}, {effect.ci_high:+.3f}]"
+
+
+def _draws(effect: Effect | None) -> str:
+    return "" if effect is None else str(effect.seeds or "no text is read")
+
+
+def data(models: Sequence[SweptCells]) -> list[str]:
+    """Return each text less the text of all kinds, by quantizer, in the mean over tasks."""
+    rows = []
+    for cells in models:
+        for quantizer in _present(cells):
+            if cells.reads_text(quantizer):
+                texts = (*DOMAINS, NO_TEXT)
+                effects = [cells.effect(cells.mean_over_tasks((1, quantizer, text), (-1, quantizer, TEXT))) for text in texts]
+                own = cells.effect(matched(quantizer))
+                rows.append([cells.model, quantizer, *map(_number, effects), _number(own), _draws(own)])
+    columns = [*(f"{text} − {TEXT}" for text in (*DOMAINS, NO_TEXT)), "own kind − other kind"]
+    return markdown_table(["model", "quantizer", *columns, "draws"], rows)
+
+
+def _present(cells: SweptCells) -> list[str]:
+    return [quantizer for quantizers in SCHEMES.values() for quantizer in quantizers.split() if quantizer in cells.by_text]
+
+
+def algorithms(models: Sequence[SweptCells]) -> list[str]:
+    """Return each quantizer's changes by scheme, best first by the probability of the right answer."""
+    rows = []
+    for cells in models:
+        for scheme, quantizers in SCHEMES.items():
+            of_scheme = []
+            for quantizer in quantizers.split():
+                terms = cells.mean_over_tasks((1.0, quantizer, TEXT))
+                effect, accuracy = cells.effect(terms), cells.effect(terms, "accuracy")
+                if effect is not None:
+                    cell = next(iter(cells.of(quantizer, TEXT).values()))
+                    bits = f"{cell.quantization.bits_per_weight:.2f}" if cell.quantization else ""
+                    row = [cells.model, scheme, quantizer, bits, _number(effect), _number(accuracy), _draws(effect)]
+                    of_scheme.append((effect.value, row))
+            rows += [row for _, row in sorted(of_scheme, key=lambda pair: -pair[0])]
+    columns = ["bits a weight", f"{PROBABILITY} less full precision's", "accuracy less full precision's", "draws"]
+    return markdown_table(["model", "scheme", "quantizer", *columns], rows)
+
+
+def parts(models: Sequence[SweptCells]) -> list[str]:
+    """Return what each part of a chain adds to what stands without it: the fourth principle, modularity."""
+    pairs = {
+        "AWQ's scales, 3 bits": ("scale-w3", "w3"),
+        "asymmetric clipping, 3 bits": ("clip-asym3", "w3"),
+        "both, 3 bits": ("awq-asym-w3", "w3"),
+        "GPTQ, 3 bits": ("gptq-w3", "w3"),
+        "SmoothQuant, W4A4": ("smooth-int-w4a4", "int-w4a4"),
+        "GPTQ, W4A4": ("gptq-int-w4a4", "int-w4a4"),
+        "SmoothQuant before GPTQ, W4A4": ("smooth-gptq-int-w4a4", "gptq-int-w4a4"),
+        "GPTQ after SmoothQuant, W4A4": ("smooth-gptq-int-w4a4", "smooth-int-w4a4"),
+        "QLLM, W4A4": ("qllm-w4a4", "int-w4a4"),
+        "GPTQ, W4A8": ("gptq-int-w4a8", "int-w4a8"),
+        "SmoothQuant, W8A8": ("smooth-int-w8a8", "int-w8a8"),
+    }
+    rows = [
+        [cells.model, part, f"{first} − {second}", _number(effect), _draws(effect)]
+        for cells in models
+        for part, (first, second) in pairs.items()
+        if (effect := better(first, second)(cells)) is not None
+    ]
+    return markdown_table(["model", "part", "quantizers", PROBABILITY, "draws"], rows)
+
+
+def costs(models: Sequence[SweptCells]) -> list[str]:
+    """Return what quantizing and scoring cost, means over all cells of a quantizer."""
+    rows = []
+    for cells in models:
+        for quantizer in _present(cells):
+            each = [cell.costs for seeds in cells.by_text[quantizer].values() for cell in seeds.values()]
+            quantizing = [cost.quantizing for cost in each if cost and cost.quantizing]
+            ratios = [
+                cost.scoring_quantized.tokens_per_second / cost.scoring_full_precision.tokens_per_second
+                for cost in each
+                if cost and cost.scoring_quantized and cost.scoring_full_precision
+            ]
+            seconds = [cost.seconds for cost in quantizing if cost.seconds is not None]
+            peaks = [cost.peak_memory_bytes / 1e6 for cost in quantizing if cost.peak_memory_bytes]
+            numbers = [f"{fmean(seconds):.1f}" if seconds else "", f"{fmean(peaks):,.0f}" if peaks else ""]
+            rows.append([cells.model, quantizer, *numbers, f"{fmean(ratios):.2f}" if ratios else "", str(len(each))])
+    columns = ["quantizing, s", "peak, MB", "scoring speed ÷ full precision's", "cells"]
+    return markdown_table(["model", "quantizer", *columns], rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""One quantized model's text less another's: the difference of the logarithms of their perplexities, on the same tokens."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from benchmarks.contrast import MeanContrast
+from bitsure.base.errors import UserError
+from bitsure.metrics.bootstrap import t_interval
+from bitsure.sweep.report.cell_results import CellResult
+
+LEVEL = 0.95
+FEW = 10  # documents; below that windows are taken
+TOKENS = ["task", "document", "position", "window", "token"]
+
+
+def ln_perplexity(first: CellResult, second: CellResult) -> MeanContrast:
+    """Return ln perplexity of the first less that of the second, with a t interval over documents.
+
+    It is a ratio of sums over documents, whose error is linearized (Cochran 1977, section 6.4). A text of fewer than FEW
+    documents is taken by windows, as if these were independent. Raises UserError if the two scored other tokens.
+    """
+    tables = [
+        pq.read_table(cell.directory / "texts.parquet", columns=[*TOKENS, "logprob"]).to_pandas() for cell in (first, second)
+    ]
+    if not tables[0][TOKENS].equals(tables[1][TOKENS]):
+        raise UserError(f"{first.directory} and {second.directory} scored other tokens.")
+    unit = "document" if tables[0]["document"].nunique() >= FEW else "window"
+    table = tables[0].assign(change=tables[1]["logprob"] - tables[0]["logprob"])
+    sums = table.groupby(["task", unit])["change"].agg(["sum", "count"])
+    value, n = sums["sum"].sum() / sums["count"].sum(), len(sums)
+    error = np.std(sums["sum"] - value * sums["count"], ddof=1) / sums["count"].mean() / n**0.5
+    return MeanContrast(value, *t_interval(value, error, n - 1, LEVEL))
