@@ -231,7 +231,7 @@ def _model(cell: CellResult) -> str:
     return cell.name.partition(" ")[0] if not cell.config else cell.model_name
 
 
-def verdict(claim: Claim, effect: Effect | None, cells: SweptCells) -> str:
+def verdict(claim: Claim, effect: Effect | None) -> str:
     """Return whether the sweep confirms a claim, contradicts it or does not decide it."""
     if effect is None:
         return "not yet"
@@ -248,7 +248,7 @@ def takeaways(models: Sequence[SweptCells]) -> list[str]:
     for takeaway in dict.fromkeys(claim.takeaway for claim in CLAIMS):
         lines += [f"### {takeaway}", ""]
         rows = [
-            [claim.words, claim.number, cells.model, _number(effect), _draws(effect), verdict(claim, effect, cells)]
+            [claim.words, claim.number, cells.model, _number(effect), _draws(effect), verdict(claim, effect)]
             for claim in CLAIMS
             if claim.takeaway == takeaway
             for cells in models
@@ -261,7 +261,7 @@ def takeaways(models: Sequence[SweptCells]) -> list[str]:
 def agreement(models: Sequence[SweptCells]) -> list[str]:
     """Return each published conclusion with its source and what each model says to it."""
     rows = [
-        [claim.takeaway, claim.words, claim.source, *(verdict(claim, claim.measure(cells), cells) for cells in models)]
+        [claim.takeaway, claim.words, claim.source, *(verdict(claim, claim.measure(cells)) for cells in models)]
         for claim in CLAIMS
     ]
     return markdown_table(["takeaway", "conclusion", "source", *(cells.model for cells in models)], rows)
