@@ -74,7 +74,7 @@ def unknown_options(overrides: tuple[str, ...]) -> list[str]:
     options = [
         f"{group}/{option}.yaml" for group, _, options in given if (CONF / group).is_dir() for option in options.split(",")
     ]
-    return [file for file in options if not (CONF / file).is_file()]
+    return [file for file in options if not any((folder / file).is_file() for folder in (CONF, PROJECT / "sweeps"))]
 
 
 def composed(name: str, cells: Iterable[tuple[str, ...]]) -> tuple[list[composing.ComposedCell], list[str]]:
