@@ -33,7 +33,8 @@ SCHEMES = {
     "awq-asym-w2 w2 hqq2",
     "W8A8": "smooth-int-w8a8 int-w8a8 mxint8 fp8",
     "W4A8": "gptq-int-w4a8 smooth-gptq-int-w4a8 int-w4a8",
-    "W4A4": "smooth-gptq-int-w4a4 gptq-int-w4a4 awq-int-w4a4 smooth-int-w4a4 qllm-w4a4 int-w4a4 smooth-gptq-mxfp4 mxfp4",
+    "W4A4": "rotate-gptq-int-w4a4 rotate-int-w4a4 smooth-gptq-int-w4a4 gptq-int-w4a4 awq-int-w4a4 smooth-int-w4a4 "
+    "qllm-w4a4 int-w4a4 smooth-gptq-mxfp4 mxfp4",
     "keys and values": "kv8 kv4 kv3 kv2",
     "weights, keys and values": "w4kv4 w4a8kv4",
 }
@@ -132,10 +133,10 @@ CLAIMS = [
     ),
     Claim(
         ALGORITHM,
-        "A transform and GPTQ together are better than the transform alone",
-        f"{ROTATED}, of QuaRot; here of SmoothQuant",
-        f"{PROBABILITY} at W4A4, SmoothQuant and GPTQ less SmoothQuant",
-        better("smooth-gptq-int-w4a4", "smooth-int-w4a4"),
+        "Rotations and GPTQ together are better than rotations alone",
+        ROTATED,
+        f"{PROBABILITY} at W4A4, QuaRot and GPTQ less QuaRot",
+        better("rotate-gptq-int-w4a4", "rotate-int-w4a4"),
     ),
     *(
         Claim(
@@ -323,6 +324,8 @@ def parts(models: Sequence[SweptCells]) -> list[str]:
         "GPTQ, W4A4": ("gptq-int-w4a4", "int-w4a4"),
         "SmoothQuant before GPTQ, W4A4": ("smooth-gptq-int-w4a4", "gptq-int-w4a4"),
         "GPTQ after SmoothQuant, W4A4": ("smooth-gptq-int-w4a4", "smooth-int-w4a4"),
+        "rotations, W4A4": ("rotate-int-w4a4", "int-w4a4"),
+        "GPTQ after rotations, W4A4": ("rotate-gptq-int-w4a4", "rotate-int-w4a4"),
         "QLLM, W4A4": ("qllm-w4a4", "int-w4a4"),
         "GPTQ, W4A8": ("gptq-int-w4a8", "int-w4a8"),
         "SmoothQuant, W8A8": ("smooth-int-w8a8", "int-w8a8"),
