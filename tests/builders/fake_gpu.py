@@ -70,10 +70,9 @@ class FakeGpu(TorchDispatchMode):
         """How often the host waited for all that the GPU was given: operation and line → times."""
         self.events = 0
         """How often the host waited for what the GPU had been given up to an event."""
-        self.peak = 0
-        """The most bytes that were held."""
+        self.allocated = self.peak = 0
+        """The bytes that are held, and the most that were."""
         self._held: Counter[int] = Counter()  # storage → tensors that have it
-        self._sizes: dict[int, int] = {}
         self._copies: list[tuple[torch.Tensor, torch.Tensor]] = []  # to the host and not there yet: the copy, its numbers
         self._arrived = 0
 
@@ -148,18 +147,17 @@ class FakeGpu(TorchDispatchMode):
                 copy.copy_(values)
         self._arrived = max(self._arrived, count)
 
-    @property
-    def allocated(self) -> int:
-        """The bytes that are held."""
-        return sum(self._sizes[storage] for storage, tensors in self._held.items() if tensors)
-
     def hold(self, tensor: OnGpu) -> None:
         """Count a tensor's memory as long as it lives."""
         storage = tensor.inner.untyped_storage()
-        self._held[storage.data_ptr()] += 1
-        self._sizes[storage.data_ptr()] = storage.nbytes()
-        self.peak = max(self.peak, self.allocated) if self._held[storage.data_ptr()] == 1 else self.peak
-        weakref.finalize(tensor, self._held.subtract, {storage.data_ptr(): 1})
+        self._change(storage.data_ptr(), storage.nbytes(), 1)
+        self.peak = max(self.peak, self.allocated)
+        weakref.finalize(tensor, self._change, storage.data_ptr(), storage.nbytes(), -1)
+
+    def _change(self, storage: int, size: int, tensors: int) -> None:
+        before = self._held[storage]
+        self._held[storage] += tensors
+        self.allocated += size * (bool(self._held[storage]) - bool(before))
 
     def event(self, **settings: Any) -> types.SimpleNamespace:
         """Return a stand-in for torch.cuda.Event."""

@@ -53,7 +53,8 @@ def scored(text_model, windows, full=None, keep=None) -> TokenScores:
             keep.write(states)
         scores.append(text_model.score(batch, states, full))
         done += len(batch)
-    return TokenScores.joined(scores)
+    columns = zip(*(vars(part).values() for part in scores), strict=True)
+    return TokenScores(*(None if column[0] is None else np.concatenate(column) for column in columns))
 
 
 def rounded_to_bfloat16(model):

@@ -65,6 +65,7 @@ def round_with_hessian(
     sizes = torch.bincount(group_of).tolist()
     scales: list[torch.Tensor] = []
     zeros: list[torch.Tensor] = []
+    grids: list[tuple[torch.Tensor, torch.Tensor]] = []  # both in float32: a conversion a column would be a launch on a GPU
 
     def enter_groups(end: int) -> None:
         """Fix the scales of the groups that begin before `end`."""
@@ -74,6 +75,7 @@ def round_with_hessian(
             scale, zero = fit_grid(values if quant.group_size else values.reshape(1, -1), quant, *narrower)
             scales.append(scale)
             zeros.append(zero)
+            grids.append((scale.float(), zero.float()))
 
     for start in range(0, stored, COLUMNS):
         end = min(start + COLUMNS, stored)
@@ -86,8 +88,8 @@ def round_with_hessian(
                 for i in range(first, last):
                     if quant.format in MX:
                         enter_groups(i + 1)
-                    s = scales[group[i]].float()
-                    unit[i].copy_(to_units(column[i], s, zeros[group[i]], quant))
+                    s, zero = grids[group[i]]
+                    unit[i].copy_(to_units(column[i], s, zero, quant))
                     error = torch.sub(column[i], s * unit[i], out=errors[i - start]).div_(diagonal[i])
                     W[i + 1 : last].addr_(factor[i][i + 1 : last], error, alpha=-1)
             W[last:end].addmm_(Hinv[first:last, last:end].T, errors[first - start : last - start], alpha=-1)
@@ -137,10 +139,10 @@ def inverse_of_upper_factor(H: torch.Tensor) -> torch.Tensor | None:
     the diagonal are read; LAPACK's calls for a lower factor would need it backwards, in several copies.
     """
     tiles = [slice(start, min(start + TILE, len(H))) for start in range(0, len(H), TILE)]
+    failed = []
     for number, tile in reversed(list(enumerate(tiles))):
-        backwards, failed = torch.linalg.cholesky_ex(H[tile, tile].flip(0, 1))
-        if failed:
-            return None
+        backwards, failure = torch.linalg.cholesky_ex(H[tile, tile].flip(0, 1))
+        failed.append(failure)  # Looked at in the end: a look at each would wait for a GPU.
         identity = torch.eye(len(backwards), dtype=H.dtype, device=H.device)
         H[tile, tile] = torch.linalg.solve_triangular(backwards.flip(0, 1), identity, upper=True)
         above = H[: tile.start, tile] @ H[tile, tile].T
@@ -152,4 +154,4 @@ def inverse_of_upper_factor(H: torch.Tensor) -> torch.Tensor | None:
         for row in tiles[:number]:
             torch.mm(H[row, row.start : tile.start], above[row.start :], out=H[row, tile]).neg_()
         H[tile, : tile.start] = 0
-    return H if H.sum().isfinite() else None
+    return None if torch.stack(failed).any() or not H.sum().isfinite() else H

@@ -55,12 +55,15 @@ def search_scales(weights: list[torch.Tensor], inputs: Inputs, quant: Rounded) -
     """
     if inputs.mean_abs is None:
         raise ValueError("search_scales needs the inputs' mean magnitudes: measure(..., means=True)")
-    best, chosen = torch.inf, torch.ones_like(inputs.mean_abs)
+    tried, errors = [], []
     for exponent in EXPONENTS.tolist():
         scales = inputs.mean_abs.clamp(min=1e-4) ** exponent
         scales = stored_scales(scales / (scales.max() * scales.min()).sqrt())
         changes = (round_to_nearest(weight * scales, quant).dequantize() / scales - weight for weight in weights)
-        error = sum(((change @ inputs.hessian) * change).sum().item() for change in changes)
+        errors.append(torch.stack([((change @ inputs.hessian) * change).sum() for change in changes]).double())
+        tried.append(scales)
+    best, chosen = torch.inf, torch.ones_like(inputs.mean_abs)
+    for error, scales in zip(map(sum, torch.stack(errors).tolist()), tried, strict=True):  # read once: it waits for a GPU
         if error < best:
             best, chosen = error, scales
     return chosen
@@ -91,9 +94,9 @@ def search_clip(weight: torch.Tensor, hessian: torch.Tensor, quant: Rounded, apa
     chosen = values.new_ones(len(tried[0]), *values.shape[:2])
     size = values.shape[2]
     for group in range(values.shape[1]):
-        inside = torch.nonzero(group_of == group).flatten()
-        inside = inside[inside < len(hessian)]
-        H = torch.nn.functional.pad(hessian[inside][:, inside], (0, size - len(inside), 0, size - len(inside)))
+        inside = slice(group * size, min((group + 1) * size, len(hessian)))
+        H = hessian[inside, inside]
+        H = torch.nn.functional.pad(H, (0, size - len(H), 0, size - len(H)))
         best = values.new_full((len(values),), torch.inf)
         for shrink in tried:
             scales, zeros = fit_grid(values[:, group], quant, *shrink)
@@ -102,5 +105,6 @@ def search_clip(weight: torch.Tensor, hessian: torch.Tensor, quant: Rounded, apa
             error = ((change @ H) * change).sum(-1)
             better = error < best
             best = torch.where(better, error, best)
-            chosen[:, better, group] = values.new_tensor(shrink)[:, None]
+            for end, factor in enumerate(shrink):
+                chosen[end, :, group].masked_fill_(better, factor)
     return tuple(chosen)

@@ -33,22 +33,20 @@ class OutputError:
 class _OutputSums:
     """Sums over the tokens that reach a layer."""
 
-    squared_change: float = 0.0
-    squared_output: float = 0.0
+    squares: torch.Tensor
+    """Of E and of the output, then of both over the first tokens; where the model runs, since a copy would wait for a GPU."""
     tokens: int = 0
-    squared_first_change: float = 0.0
-    squared_first_output: float = 0.0
     has_first: bool = False
     change: torch.Tensor | float = 0.0
     """Of the rows of E, (out,) float64."""
 
     def error(self) -> OutputError:
+        """Return the layer's error."""
+        change, output, first_change, first_output = self.squares.tolist()
         constant = float(torch.as_tensor(self.change).square().sum()) / max(self.tokens, 1)
-        centred = max(self.squared_change - constant, 0.0)
-        first = root_ratio(self.squared_first_change, self.squared_first_output) if self.has_first else None
-        return OutputError(
-            root_ratio(self.squared_change, self.squared_output), root_ratio(centred, self.squared_output), first
-        )
+        centred = max(change - constant, 0.0)
+        first = root_ratio(first_change, first_output) if self.has_first else None
+        return OutputError(root_ratio(change, output), root_ratio(centred, output), first)
 
 
 @torch.no_grad()
@@ -70,37 +68,37 @@ def output_errors(
         UserError: If no token reaches a layer, or an output is not finite; the layers are named.
     """
     sums: dict[str, _OutputSums] = {}
+    weights: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}  # of a block's layers: theirs and the quantized ones
     transforms = inputs or {}
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(layer: nn.Module, given: tuple[Any, ...]) -> None:
-            x, weight = given[0].flatten(0, -2), matrix(layer).float()
+            if name not in weights:
+                weights[name] = matrix(layer).float(), dequantized[name].to(matrix(layer), non_blocking=True).float()
+            x, (weight, quantized) = given[0].flatten(0, -2), weights[name]
             expected = x.float() @ weight.T
-            quantized = dequantized[name].to(matrix(layer)).float()
             # The product of the difference: a difference of products in half precision would be lost in rounding.
             change = x.float() @ (quantized - weight).T
             if name in transforms:
                 change = transforms[name](x).float() @ quantized.T - expected
-            total = sums.setdefault(name, _OutputSums())
-            total.squared_change += change.square().sum().item()
-            total.squared_output += expected.square().sum().item()
-            total.change += change.sum(0).double().cpu()
+            total = sums.setdefault(name, _OutputSums(x.new_zeros(4, dtype=torch.float64)))
+            total.change += change.sum(0).double()
             total.tokens += len(x)
-            if given[0].dim() == 3:  # windows, tokens, channels; an expert is given tokens without their places
-                seqlen = given[0].shape[1]
-                total.squared_first_change += change[::seqlen].square().sum().item()
-                total.squared_first_output += expected[::seqlen].square().sum().item()
-                total.has_first = True
+            total.has_first |= given[0].dim() == 3  # windows, tokens, channels; an expert is given tokens without their places
+            every = given[0].shape[1] if total.has_first else max(len(x), 1)
+            parts = (change, expected, change[::every], expected[::every])
+            total.squares += torch.stack([part.square().sum() for part in parts]).double()
 
         return hook
 
     with ExitStack() as stack:
         for prefix, block, _ in walk(model, held_out):
+            weights.clear()
             for name, layer in linears(block).items():
                 stack.callback(layer.register_forward_pre_hook(watch(f"{prefix}.{name}")).remove)
     if idle := set(dequantized) - {name for name, each in sums.items() if each.tokens}:
         raise UserError(f"No held-out token reached {', '.join(sorted(idle))}: give other calibration text.")
-    if broken := sorted(name for name, each in sums.items() if not isfinite(each.squared_change + each.squared_output)):
+    if broken := sorted(name for name, each in sums.items() if not isfinite(each.squares[:2].sum())):
         raise UserError(f"NaN or infinite outputs on the calibration text: {', '.join(broken)}. No score is taken from that.")
     return {name: each.error() for name, each in sums.items()}
 

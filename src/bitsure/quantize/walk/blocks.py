@@ -11,11 +11,13 @@ import torch
 from torch import nn
 
 from bitsure.base.errors import UserError
+from bitsure.base.resources import free_memory
 from bitsure.quantize.walk.replay import Replay
 from bitsure.quantize.walk.targets import find_blocks, linears
 
 TOKENS_AT_ONCE = 2048  # a batch of a block's inputs
 TILE = 256  # rows of a Gram matrix that are computed at once
+STATES_SHARE = 0.25  # of a GPU's free memory, that the hidden states of all windows may take: otherwise each pass copies them
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]  # positional and keyword arguments of a block, without its hidden states
 Hook = Callable[[nn.Module, tuple[Any, ...]], None]
@@ -75,11 +77,13 @@ def walk(model: nn.Module, windows: torch.Tensor) -> Iterator[tuple[str, nn.Modu
         size -= 1  # With batches of one size masks and the like are computed once.
     hidden, calls, as_tuple = _enter(model, blocks, torch.split(windows, size))
     home, fast = next(blocks.parameters()).device, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if fast != home and sum(map(_bytes, hidden)) <= STATES_SHARE * free_memory(fast):
+        hidden[:] = [states.to(fast, non_blocking=True) for states in hidden]
     for number, (block, call) in enumerate(zip(blocks, calls, strict=True)):
         args, kwargs = _to(call, fast)
-        block.to(fast)
+        block.to(fast, non_blocking=True)
 
-        run = _runner(block, (args, kwargs), fast, home, as_tuple)
+        run = _runner(block, (args, kwargs), fast, as_tuple)
         replay = Replay(block, hidden)
         try:
             yield f"{prefix}.{number}", block, Feed(hidden, run, replay)
@@ -90,14 +94,16 @@ def walk(model: nn.Module, windows: torch.Tensor) -> Iterator[tuple[str, nn.Modu
             block.to(home)
 
 
-def _runner(
-    block: nn.Module, call: Call, fast: torch.device, home: torch.device, as_tuple: bool
-) -> Callable[[torch.Tensor], torch.Tensor]:
+def _bytes(states: torch.Tensor) -> int:
+    return states.numel() * states.element_size()
+
+
+def _runner(block: nn.Module, call: Call, fast: torch.device, as_tuple: bool) -> Callable[[torch.Tensor], torch.Tensor]:
     args, kwargs = call
 
     def run(states: torch.Tensor) -> torch.Tensor:
         out = block(states.to(fast), *args, **kwargs)
-        result: torch.Tensor = (out[0] if as_tuple else out).to(home)
+        result: torch.Tensor = (out[0] if as_tuple else out).to(states.device)
         return result
 
     return run

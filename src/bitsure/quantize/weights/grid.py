@@ -92,6 +92,7 @@ def weight_from_units(
         width: The number of weights in a row.
         numbers: The number format.
     """
+    group_of = group_of.to(units.device, non_blocking=True)
     grouping: Any = {"group_of": group_of, "width": None if len(group_of) == width else width}
     if numbers.format == "int":
         codes = (units + (zeros[:, group_of] if zeros.shape[1] > 1 else zeros)).to(torch.int32)

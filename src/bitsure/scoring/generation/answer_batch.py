@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import DynamicCache
 
+from bitsure.scoring.device_copies import send
 from bitsure.scoring.generation.generation_request import Ended, Generation, GenerationRequest
 from bitsure.scoring.generation.stop_sequences import StopSequences
 from bitsure.scoring.generation.token_choice import TokenChoice
@@ -85,18 +86,21 @@ class CachedModel:
             The logits after the last token of each row, shape (rows, vocabulary), float32.
         """
         width = max(map(len, rows))
-        ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows], device=self._device)
-        own = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=self._device)
+        ids = send(torch.tensor([[0] * (width - len(row)) + list(row) for row in rows]), self._device)
+        own = send(torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows]), self._device)
         columns = max(1, self._at_once // len(rows))
         for part, of_part in zip(torch.split(ids, columns, dim=1), torch.split(own, columns, dim=1), strict=True):
             logits = self._pass(part, of_part)
         return logits[:, -1].float()
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Forget all other rows."""
-        at = torch.tensor(rows, device=self._device)
-        self._cache.batch_select_indices(at)
-        self._mask = self._mask[at]
+    def read_next(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Read one more token of each row, shape (rows,), and return as `read` does."""
+        return self._pass(tokens[:, None], torch.ones_like(tokens[:, None]))[:, -1].float()
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Forget all other rows; rows: where the model runs, shape (n,)."""
+        self._cache.batch_select_indices(rows)
+        self._mask = self._mask[rows]
 
     def _pass(self, ids: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
         self._mask = torch.cat([self._mask, own], dim=1)
@@ -128,24 +132,27 @@ def write_answers(state: CachedModel, shared: int, answers: list[UnfinishedAnswe
         if not unfinished:
             return
         if len(unfinished) <= KEPT_ROWS * len(rows):
-            state.keep(unfinished)
-            rows, chosen = [rows[i] for i in unfinished], chosen[unfinished]
-        logits = state.read(chosen[:, None].tolist())
+            at = send(torch.tensor(unfinished), chosen.device)
+            state.keep(at)
+            rows, chosen = [rows[i] for i in unfinished], chosen[at]
+        logits = state.read_next(chosen)
 
 
 def _choose(logits: torch.Tensor, rows: Sequence[UnfinishedAnswer]) -> torch.Tensor:
     """Return the next token of each answer, shape (rows,)."""
     chosen = logits.argmax(-1)
-    for i, answer in enumerate(rows):
-        if answer.ended is None and not answer.choice.is_plain:
-            chosen[i] = answer.choice.choose(logits[i], answer.tokens)
+    others = [i for i, answer in enumerate(rows) if answer.ended is None and not answer.choice.is_plain]
+    if others:
+        at = send(torch.tensor(others), logits.device)
+        tokens = [rows[i].choice.choose(own, rows[i].tokens) for i, own in zip(others, logits[at].cpu(), strict=True)]
+        chosen.index_copy_(0, at, send(torch.tensor(tokens), logits.device))
     return chosen
 
 
 def _append(logits: torch.Tensor, chosen: torch.Tensor, rows: Sequence[UnfinishedAnswer]) -> None:
     """Add the next token to each answer that is unfinished; a finished one goes on unseen until it leaves the batch."""
     statistics = token_statistics(logits, chosen)
-    for answer, token, logprob, entropy, top, top_logprobs in zip(rows, chosen.tolist(), *statistics, strict=True):
+    for answer, token, logprob, entropy, top, top_logprobs in zip(rows, *statistics, strict=True):
         if answer.ended is None:
             answer.tokens.append(token)
             answer.logprobs.append(logprob)

@@ -60,11 +60,11 @@ class TokenChoice:
         """Return the next token.
 
         Args:
-            logits: Shape (vocabulary,), float32.
+            logits: Shape (vocabulary,), float32, in main memory.
             tokens: The answer so far.
         """
         ids = torch.tensor([[*self._prompt, *tokens]])
-        scores = self._processors(ids, logits[None].cpu().clone())[0]
+        scores = self._processors(ids, logits[None].clone())[0]
         if self._drawn is None:
             return int(scores.argmax())
         return int(torch.multinomial(scores.softmax(-1), 1, generator=self._drawn))

@@ -13,8 +13,10 @@ LEAST = -1e4  # nats below the likeliest token: such a probability is 0, and 0 t
 class TokenStatistics(NamedTuple):
     """Statistics of n distributions over the vocabulary."""
 
+    token: list[int]
+    """The chosen token, (n,)."""
     logprob: list[float]
-    """The log-probability of the chosen token, nats, (n,)."""
+    """Its log-probability, nats, (n,)."""
     entropy: list[float]
     """The entropy, nats, (n,)."""
     top_tokens: list[list[int]]
@@ -40,4 +42,14 @@ def token_statistics(logits: torch.Tensor, chosen: torch.Tensor) -> TokenStatist
     entropy = log_total - weights.mul_(below).sum(-1, dtype=torch.float64) / total
     logprob = below.gather(-1, chosen[:, None])[:, 0].double() - log_total
     top_logprobs = (top.values - top.values[:, :1]).double() - log_total[:, None]
-    return TokenStatistics(logprob.tolist(), entropy.clamp(min=0).tolist(), top.indices.tolist(), top_logprobs.float().tolist())
+    single = torch.stack([chosen.double(), logprob, entropy.clamp(min=0)], 1)
+    # All in one tensor, since each copy to main memory waits for a GPU; doubles hold every token id exactly.
+    rows = torch.cat([single, top.indices.double(), top_logprobs.float().double()], 1).tolist()
+    k = top.indices.shape[1]
+    return TokenStatistics(
+        [int(row[0]) for row in rows],
+        [row[1] for row in rows],
+        [row[2] for row in rows],
+        [list(map(int, row[3 : 3 + k])) for row in rows],
+        [row[3 + k :] for row in rows],
+    )

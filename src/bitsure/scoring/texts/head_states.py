@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from bitsure.base.out_of_memory import is_out_of_memory
+from bitsure.scoring.device_copies import send
 from bitsure.scoring.local.forward import input_device, output_head
 from bitsure.scoring.local.padding import state_restored
 from bitsure.scoring.local.patches import relu_in_place, states_before_head
@@ -37,8 +38,9 @@ def head_states(model: PreTrainedModel, ids: torch.Tensor, rows: torch.Tensor) -
     Returns:
         Shape (m, width).
     """
-    with states_before_head(_head(model), rows) as states, state_restored(model), relu_in_place(model):
-        model(input_ids=ids.to(input_device(model)), use_cache=False)
+    device = input_device(model)
+    with states_before_head(_head(model), send(rows, device)) as states, state_restored(model), relu_in_place(model):
+        model(input_ids=send(ids, device), use_cache=False)
     return states[0]
 
 
@@ -46,8 +48,8 @@ def head_states(model: PreTrainedModel, ids: torch.Tensor, rows: torch.Tensor) -
 def whole_logits(model: PreTrainedModel, ids: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """Return what `head_states` gives the states of, shape (m, vocabulary), from a plain pass that makes all logits."""
     with state_restored(model):
-        logits: torch.Tensor = model(input_ids=ids.to(input_device(model)), use_cache=False).logits
-    return logits.flatten(0, 1)[rows.to(logits.device)]
+        logits: torch.Tensor = model(input_ids=send(ids, input_device(model)), use_cache=False).logits
+    return logits.flatten(0, 1)[send(rows, logits.device)]
 
 
 @torch.inference_mode()

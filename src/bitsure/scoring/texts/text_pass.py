@@ -13,6 +13,7 @@ import torch
 from bitsure.base.errors import UserError
 from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.quantize.inference.hooks import InferenceRounding
+from bitsure.scoring.device_copies import send
 from bitsure.scoring.local.budget import MOST_TOKENS, PROBE_TOKENS
 from bitsure.scoring.local.diagnose import first_broken_module
 from bitsure.scoring.local.forward import input_device
@@ -128,7 +129,7 @@ class TextModel:
                 models do not have one vocabulary.
         """
         full_states = None if full is None else full.states(batch)
-        tokens = torch.from_numpy(np.concatenate([window.scored for window in batch]))
+        tokens = send(torch.from_numpy(np.concatenate([window.scored for window in batch])), states.device)
         vocabulary = int(self.model.config.get_text_config().vocab_size)
         rows = max(1, LOGITS.get(states.device.type, LOGITS["cpu"]) // vocabulary)
         parts = []
@@ -139,7 +140,7 @@ class TextModel:
                 full_logits = full.logits(full_states[some]).to(logits.device)
                 _check_vocabularies(full_logits.shape[1], logits.shape[1])
             parts.append(token_scores(logits, tokens[some].to(logits.device), full_logits))
-        scores = TokenScores.joined(parts)
+        scores = TokenScores.read(parts)
         self._check_finite(scores, batch)
         return scores
 
@@ -168,7 +169,7 @@ class KeptFullModel:
 
     def states(self, batch: Sequence[TextWindow]) -> torch.Tensor:
         """Return the states of the next batch."""
-        return self._kept.next(sum(len(window.scored) for window in batch))
+        return send(self._kept.next(sum(len(window.scored) for window in batch)), input_device(self._model))
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """Return the logits of some states, shape (n, vocabulary)."""

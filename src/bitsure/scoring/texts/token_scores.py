@@ -33,18 +33,16 @@ class TokenScores:
         return len(self.logprob)
 
     @classmethod
-    def joined(cls, parts: Sequence[TokenScores]) -> TokenScores:
-        """Return the scores of several parts of a text, at least one, as one, in their order."""
-        divergences = [part.kl_divergence for part in parts if part.kl_divergence is not None]
-        return cls(
-            np.concatenate([part.logprob for part in parts]),
-            np.concatenate([part.top_token for part in parts]),
-            np.concatenate([part.top_logprob for part in parts]),
-            np.concatenate(divergences) if divergences else None,
-        )
+    def read(cls, parts: Sequence[torch.Tensor]) -> TokenScores:
+        """Return what `token_scores` computed of several parts of a text, at least one, in their order.
+
+        They come to main memory together: each copy would wait for everything that a GPU has been given.
+        """
+        logprob, top_token, top_logprob, *divergence = torch.cat(list(parts), 1).cpu().numpy()
+        return cls(logprob, top_token.astype(np.int32), top_logprob, divergence[0] if divergence else None)
 
 
-def token_scores(logits: torch.Tensor, tokens: torch.Tensor, full: torch.Tensor | None = None) -> TokenScores:
+def token_scores(logits: torch.Tensor, tokens: torch.Tensor, full: torch.Tensor | None = None) -> torch.Tensor:
     """Return what a model's logits say of one token each.
 
     KL(full ‖ quantized) = Σ_v p_v (ln p_v − ln q_v) is summed in doubles, as Σ_v p_v (z_v − z'_v) − ln Z + ln Z' with z the
@@ -55,30 +53,26 @@ def token_scores(logits: torch.Tensor, tokens: torch.Tensor, full: torch.Tensor 
         logits: The model's logits z', shape (n, vocabulary).
         tokens: The token that is scored in each row, shape (n,).
         full: The full model's logits z, of the same shape; None for a model by itself.
+
+    Returns:
+        A row for each field of `TokenScores`, the divergence only beside a full model; shape (3 or 4, n), float64.
     """
     most = max(1, PART.get(logits.device.type, PART["cpu"]) // logits.shape[1])
     slices = (slice(first, first + most) for first in range(0, len(logits), most))
-    parts = [_scores(logits[rows], tokens[rows], None if full is None else full[rows]) for rows in slices]
-    return TokenScores.joined(parts)
+    return torch.cat([_scores(logits[rows], tokens[rows], None if full is None else full[rows]) for rows in slices], 1)
 
 
-def _scores(logits: torch.Tensor, tokens: torch.Tensor, full: torch.Tensor | None) -> TokenScores:
+def _scores(logits: torch.Tensor, tokens: torch.Tensor, full: torch.Tensor | None) -> torch.Tensor:
     softmax = _softmax(logits)
     log_sums = softmax.sums.log()
     true = softmax.logits.gather(1, tokens[:, None])[:, 0]
-    divergence = None if full is None else _kl_divergence(_softmax(full), softmax)
-    return TokenScores(
-        (true - log_sums).cpu().numpy(),
-        _places_of_largest(softmax.logits).astype(np.int32),
-        -log_sums.cpu().numpy(),
-        None if divergence is None else divergence.cpu().numpy(),
-    )
+    rows = [true - log_sums, _places_of_largest(softmax.logits).double(), -log_sums]
+    return torch.stack(rows if full is None else [*rows, _kl_divergence(_softmax(full), softmax)])
 
 
-def _places_of_largest(values: torch.Tensor) -> NDArray[np.int64]:
+def _places_of_largest(values: torch.Tensor) -> torch.Tensor:
     """Return the first place of each row's largest value; on a CPU, NumPy finds it several times faster than PyTorch."""
-    places: NDArray[np.int64] = values.numpy().argmax(-1) if values.device.type == "cpu" else values.argmax(-1).cpu().numpy()
-    return places
+    return torch.from_numpy(values.numpy().argmax(-1)) if values.device.type == "cpu" else values.argmax(-1)
 
 
 class _Softmax(NamedTuple):
@@ -98,7 +92,10 @@ def _softmax(logits: torch.Tensor) -> _Softmax:
 
 def _kl_divergence(p: _Softmax, q: _Softmax) -> torch.Tensor:
     change = p.logits - q.logits
+    if change.is_cuda:  # Asking whether that is needed would wait for the GPU.
+        change.masked_fill_(p.exponentials == 0, 0.0)
     mean_change: torch.Tensor = torch.linalg.vecdot(p.exponentials, change)
-    if not mean_change.isfinite().all():  # some logits are −∞, as those of a padded vocabulary: they have p = 0
+    # Some logits may be −∞, as those of a padded vocabulary: they have p = 0.
+    if not change.is_cuda and not mean_change.isfinite().all():
         mean_change = torch.where(p.exponentials > 0, p.exponentials * change, 0.0).sum(-1)
     return mean_change / p.sums - (p.sums.log() - q.sums.log())
