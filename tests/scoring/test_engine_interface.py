@@ -12,6 +12,8 @@ from bitsure.base.errors import UserError
 from bitsure.scoring.engine import Engine
 from bitsure.scoring.journal import Journal, Limits
 from bitsure.scoring.requests import Scored
+from tests.builders.engines import hooked_lm
+from tests.builders.tokenizers import byte_tokenizer
 
 
 class LengthEngine(Engine):
@@ -72,3 +74,15 @@ def test_a_number_that_is_not_finite_is_an_error_with_the_request_and_the_layer(
 def test_the_interface_needs_no_torch():
     program = "import sys, bitsure.scoring.engine, bitsure.scoring.scorer; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_context_is_tokenized_once_for_all_choices(model, monkeypatch):
+    tokenizer, encoded = byte_tokenizer(), []
+    lm = hooked_lm(model, tokenizer)
+    encode = lm.tokenizer.encode
+    monkeypatch.setattr(lm.tokenizer, "encode", lambda text, **given: encoded.append(text) or encode(text, **given))
+    first, again = lm.tok_encode("a context"), lm.tok_encode("a context")
+    assert first == again and encoded == ["a context"]
+    first.append(0)  # each caller has a list of its own
+    assert lm.tok_encode("a context") == again and lm.tok_encode("a context", add_special_tokens=True)
+    assert encoded == ["a context"] * 2

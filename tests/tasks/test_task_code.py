@@ -168,3 +168,13 @@ def test_a_module_that_ones_own_code_looks_for_in_vain_is_an_error_of_that_code(
     (folder / "code.py").write_text("import a_module_of_nobody\n")
     with pytest.raises(ModuleNotFoundError, match="a_module_of_nobody"):
         load(folder, trust=True)
+
+
+def test_a_template_is_compiled_once_for_all_documents(monkeypatch):
+    from bitsure.tasks import templates
+
+    compiled = []
+    from_string = templates.SANDBOX.from_string
+    monkeypatch.setattr(templates.SANDBOX, "from_string", lambda template: compiled.append(template) or from_string(template))
+    texts = [templates.apply_template("{{ q }} of this test", {"q": question}) for question in ("one", "two")]
+    assert texts == ["one of this test", "two of this test"] and compiled == ["{{ q }} of this test"]

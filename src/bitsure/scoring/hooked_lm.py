@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.models.huggingface import HFLM
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
+LAST_TEXTS = 64  # whose tokens are remembered
 
 TokenizedRequest = tuple[tuple[str, str] | None, Sequence[int], Sequence[int]]  # strings, and their token ids
 
@@ -183,7 +184,14 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
         """Return the token ids of a text; HFLM itself fails where the tokenizer has neither BOS nor EOS."""
         if self.prefix_token_id is None and add_special_tokens is None:
             add_special_tokens = self.add_bos_token is not False
-        return list(super().tok_encode(string, add_special_tokens, left_truncate_len, **settings))
+        if settings:
+            return list(super().tok_encode(string, add_special_tokens, left_truncate_len, **settings))
+        return list(self._encoded(string, add_special_tokens, left_truncate_len))
+
+    @cached_property
+    def _encoded(self) -> Callable[..., list[int]]:
+        """HFLM's tokenization, remembering the last texts: the harness gives a context again with each choice."""
+        return lru_cache(maxsize=LAST_TEXTS)(super().tok_encode)
 
     def _check_prefix(self, without_context: Iterable[Instance]) -> None:
         """Raise UserError for a request that no token of its own and no BOS or EOS stands before."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta
+from functools import lru_cache
 from types import FunctionType
 from typing import Any
 
-from jinja2 import BaseLoader, StrictUndefined
+from jinja2 import BaseLoader, StrictUndefined, Template
 from jinja2.exceptions import SecurityError, TemplateSyntaxError
 from lm_eval import utils
 from markupsafe import Markup
@@ -55,8 +56,14 @@ def apply_template(template: str, doc: Mapping[str, Any]) -> str:
     """
     what = f"the template {template[:80]!r} of a task"
     try:
-        return rendered(what, lambda: SANDBOX.from_string(template).render(**doc), lambda: len(str(doc)))
+        return rendered(what, lambda: _compiled(template).render(**doc), lambda: len(str(doc)))
     except SecurityError as error:
         raise UserError(f"{what} is refused: {error} A template may read a document's columns, and nothing else.") from error
     except (TemplateSyntaxError, TypeError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"{what} cannot be rendered: {type(error).__name__}: {error}. Correct it, or the document.") from error
+
+
+@lru_cache(maxsize=256)
+def _compiled(template: str) -> Template:
+    """Return a template ready to be filled in; compiling takes four times as long as filling in a document's columns."""
+    return SANDBOX.from_string(template)
