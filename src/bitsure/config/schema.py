@@ -60,6 +60,7 @@ class CalibSettings:
     nsamples: int = MISSING  # windows of the text that the quantizer is given
     seqlen: int = MISSING  # tokens of a window
     seed: int = 0  # draws the windows
+    all_experts: bool = False  # mixtures of experts: every expert learns from every token, whatever the gate decides
     if_missing: str = "error"  # if the hub's file is unavailable: error, or pocket (the embedded text)
 
     def __post_init__(self) -> None:
@@ -257,6 +258,8 @@ def resolved(config: Config) -> dict[str, Any]:
     for key in ("url", "served_name"):
         if settings["model"][key] is None:
             del settings["model"][key]  # likewise
+    if not config.calib.all_experts:
+        del settings["calib"]["all_experts"]  # likewise
     for key in ("name", "tags", "notes"):
         if not settings["tracking"][key]:
             del settings["tracking"][key]  # likewise

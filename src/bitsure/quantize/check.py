@@ -14,10 +14,10 @@ from bitsure.config.model import ModelSettings
 from bitsure.config.quantizers import QuantizerSettings
 from bitsure.config.schema import CalibSettings
 from bitsure.models.facts import check_memory, context_length
-from bitsure.models.load import empty_model
 from bitsure.models.tokenizers import check_tokenizer, load_tokenizer
 from bitsure.quantize.calibration.calibration_text import CalibText
 from bitsure.quantize.calibration.windows import draw_windows
+from bitsure.quantize.modules import empty_modules
 from bitsure.quantize.plan import Plan
 from bitsure.quantize.quantizer import QuantizationTarget, Quantizer, as_quantizer
 
@@ -66,11 +66,16 @@ def check_plan(plan: Plan, store: Store, memo: Memo | None = None) -> None:
 
     source, remote_code = plan.source, plan.source.settings.trust_remote_code
     memo = memo or Memo()
-    modules = memo(empty_model, source.path, remote_code)
+    modules = memo(empty_modules, source.path, remote_code)
     if plan.checkpoint:
         prequantized.check(plan.checkpoint, modules, source)
     target = QuantizationTarget(source, plan.dtype, modules)
     _check_weights(plan.quant, target)
+    if plan.calib.all_experts and not target.has_experts:
+        raise UserError(
+            f"calib.all_experts=true: {source.name} is no mixture of experts, so that every token reaches every layer. "
+            "Leave it out."
+        )
     plan.quant.check(target)
     if plan.matched and not store.find("weights", plan.matched.made_from):
         check_plan(plan.matched, store, memo)

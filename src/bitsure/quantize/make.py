@@ -20,8 +20,10 @@ from bitsure.models.weight_content import check_finite
 from bitsure.models.weight_files import stored_bits
 from bitsure.quantize.check import windows_of
 from bitsure.quantize.libraries.gguf_checkpoint import unused_parts
+from bitsure.quantize.modules import empty_modules
 from bitsure.quantize.plan import Plan
 from bitsure.quantize.quantizer import QuantizationJob
+from bitsure.results.experts import ExpertCalibration, Experts
 from bitsure.results.quantization import CalibrationText, Quantization
 from bitsure.results.result import read, write
 
@@ -92,7 +94,10 @@ def _make(plan: Plan, matched: Quantization | None, directory: Path, parts: Path
         progress("quantizing", total=None) as advance,
     ):
         given = plan.checkpoint.path if plan.checkpoint else None
-        job = QuantizationJob(source, plan.dtype, windows, held_out, directory, parts, log_file, advance, matched, given)
+        job = QuantizationJob(
+            source, plan.dtype, windows, held_out, directory, parts, log_file, advance, matched, given, plan.all_experts
+        )
+        calibration = _calibration_of_experts(plan, job)
         plan.quant.quantize(job)
         if not plan.quant.reads_checkpoint and not any(directory.iterdir()):
             raise UserError(
@@ -102,7 +107,7 @@ def _make(plan: Plan, matched: Quantization | None, directory: Path, parts: Path
             job.forget_model()
         model = job.model
     with working("verifying the weights"):
-        proof = _prove(plan, job)
+        proof = _prove(plan, job, calibration)
     proof = proof.model_copy(update=asdict(use) | {"bytes_on_disk": _bytes_on_disk(plan, directory)})
     tokens = windows.numel() + held_out.numel()
     operations = work.quantizing_work(parameters_of(model), width_of(model), tokens)
@@ -124,12 +129,27 @@ def _bytes_on_disk(plan: Plan, directory: Path) -> int:
     return sum(file.stat().st_size for file in _checkpoint(plan, directory).rglob("*.safetensors"))
 
 
-def _prove(plan: Plan, job: QuantizationJob) -> Quantization:
+def _calibration_of_experts(plan: Plan, job: QuantizationJob) -> ExpertCalibration | None:
+    """Count the calibration tokens of a mixture's experts; None without experts or calibration text."""
+    from bitsure.quantize.proof.expert_calibration import expert_calibration
+    from bitsure.quantize.walk.mixtures import expert_lists
+
+    modules = empty_modules(plan.source.path, plan.source.settings.trust_remote_code)
+    if not plan.quant.needs_data or not expert_lists(modules):
+        return None
+    calibration = expert_calibration(job.model, job.windows, job.all_experts)
+    if not plan.quant.changes_model:
+        job.forget_model()  # It would lie in memory beside the one that a library loads.
+    return calibration
+
+
+def _prove(plan: Plan, job: QuantizationJob, calibration: ExpertCalibration | None) -> Quantization:
     """quantization.json but for its costs, by what is read back from disk."""
     from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint
     from bitsure.quantize.proof.weight_changes import prove
 
     quantizer = plan.quant
+    experts = _experts(plan, job, calibration)
     checkpoint = load_checkpoint(_checkpoint(plan, job.directory), job.model)
     original_bits = stored_bits(plan.source.path, parameters_of(job.model))
     whole_model = quantizer.quantizes_whole_model
@@ -141,4 +161,27 @@ def _prove(plan: Plan, job: QuantizationJob) -> Quantization:
     if file := _gguf_file(plan, job.directory):
         gguf = read_gguf(file)
         about |= {"tensor_types": summarize_types(gguf), "not_used": unused_parts(gguf, job.model, plan.source.name)}
+    if experts:
+        about["experts"] = experts
     return proof.model_copy(update=about)
+
+
+def _experts(plan: Plan, job: QuantizationJob, calibration: ExpertCalibration | None) -> Experts | None:
+    """Return what is known of a mixture's experts, None of other models; the model that was run is forgotten."""
+    from bitsure.quantize.checkpoint.apply_checkpoint import put_into
+    from bitsure.quantize.proof.routing import route, routing_change
+    from bitsure.quantize.walk.mixtures import expert_lists
+
+    lists = expert_lists(job.model).values()
+    if not lists:
+        return None
+    facts: dict[str, Any] = {"number": sum(map(len, lists))}
+    if calibration:
+        facts["calibration"] = calibration
+    full = route(job.model, job.held_out)
+    if full.decisions:
+        put_into(job.model, _checkpoint(plan, job.directory))
+        quantized, same_experts = (route(job.model, job.held_out, given) for given in (None, full))
+        facts["routing"] = routing_change(full, quantized, same_experts)
+        job.forget_model()
+    return Experts(**facts)

@@ -50,6 +50,11 @@ class Plan:
         return self.calib.nsamples if self.quant.needs_data else 0
 
     @property
+    def all_experts(self) -> bool:
+        """Whether a mixture's experts each learn from every token; False for a quantizer without data."""
+        return self.calib.all_experts and self.quant.needs_data
+
+    @property
     def made_from(self) -> dict[str, Any]:
         """The key of the weights in the store. Raises NotInstalled for a library that is missing."""
         return {
@@ -61,6 +66,7 @@ class Plan:
                 "nsamples": self.nsamples,
                 "seqlen": self.calib.seqlen,
                 "seed": self.calib.seed,
+                **({"all_experts": True} if self.all_experts else {}),
             },
             "dtype": self.dtype,
             "libraries": library_versions(self.quant),

@@ -38,7 +38,7 @@ class QuantizationTarget:
     dtype: str
     """The type that is computed in, such as `float32`."""
     modules: nn.Module
-    """The model's modules on the meta device: shapes without weights."""
+    """The model's modules on the meta device, its experts one by one: shapes without weights."""
 
     @property
     def layer_shapes(self) -> dict[str, tuple[int, int]]:
@@ -47,6 +47,13 @@ class QuantizationTarget:
 
         shapes = {name: matrix(layer).shape for name, layer in block_linears(self.modules).items()}
         return {name: (shape[0], shape[1]) for name, shape in shapes.items()}
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether the model is a mixture of experts."""
+        from bitsure.quantize.walk.mixtures import expert_lists
+
+        return bool(expert_lists(self.modules))
 
 
 @dataclass
@@ -73,14 +80,21 @@ class QuantizationJob:
     """The proof of `matched_quantizer`; None where the quantizer has none."""
     checkpoint: Path | None = None
     """The files of `checkpoint_settings`; None where the quantizer makes its own."""
+    all_experts: bool = False
+    """Whether a mixture's experts each learn from every token, whatever the gate decides."""
     _model: nn.Module | None = field(default=None, init=False, repr=False)
 
     @property
     def model(self) -> nn.Module:
-        """The full-precision model, in evaluation mode on the CPU; loaded when it is first used."""
+        """The full-precision model, in evaluation mode on the CPU, a mixture's experts one by one; loaded when first used."""
         if self._model is None:
+            from bitsure.quantize.walk.mixtures import read_all, separate_experts
+
             with terminal.output_to(self.log_file):
                 self._model, _ = load_model(self.source.path, self.dtype, "cpu", self.source.settings)
+            separate_experts(self._model)
+            if self.all_experts:
+                read_all(self._model)
         return self._model
 
     def forget_model(self) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from bitsure.results.experts import Experts
 from bitsure.results.gguf import TensorType
 from bitsure.results.result import Result
 
@@ -119,6 +120,8 @@ class Quantization(Result):
     """Absent where keys and values are not rounded."""
     transforms: dict[str, TransformEffect] | None = None
     """Transform → what it did; absent where there was none."""
+    experts: Experts | None = None
+    """A mixture's experts and the decisions of its gates; absent for other models."""
     quantizer: str | None = None
     """The quantizer's name."""
     not_applied: list[str] | None = None

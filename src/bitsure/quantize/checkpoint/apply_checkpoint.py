@@ -10,25 +10,41 @@ import torch
 from torch import nn
 
 from bitsure.base.errors import UserError
+from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
 from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint
 from bitsure.quantize.checkpoint.write_checkpoint import bit_pattern
 from bitsure.quantize.inference.hooks import InferenceRounding, attach
-from bitsure.quantize.walk.targets import as_stored, block_linears, matrix
+from bitsure.quantize.walk.mixtures import expert_lists, separated
+from bitsure.quantize.walk.targets import as_stored, block_linears, linears, matrix
 
 
 @torch.no_grad()
 def put_into(model: nn.Module, directory: Path) -> InferenceRounding:
     """Give a full-precision model a checkpoint's tensors, wherever accelerate keeps them, and its hooks.
 
-    Weights become ordinary linear layers: that serves every format, and scores faster than packed kernels.
+    Weights become ordinary linear layers: that serves every format, and scores faster than packed kernels. Fused experts stay
+    fused, unless their inputs change while the model runs.
 
     Returns:
         The hooks that round activations, keys and values; scoring needs them.
 
     Raises:
-        UserError: As `load_checkpoint`.
+        UserError: As `load_checkpoint`, and for fused experts that accelerate keeps elsewhere.
     """
-    checkpoint = load_checkpoint(directory, model)
+    with separated(model) as fused:
+        if offloaded := [name for name, module in fused.items() if next(module.parameters()).is_meta]:
+            raise UserError(
+                f"model.device_map: {offloaded[0]} is offloaded, where fused experts cannot be replaced. Give model.max_memory "
+                "more."
+            )
+        hooks = _put_into(model, load_checkpoint(directory, model))
+        experts = [layer for experts in expert_lists(model).values() for layer in linears(experts).values()]
+        if any(layer in hooks.transforms for layer in experts):
+            fused.clear()
+    return hooks
+
+
+def _put_into(model: nn.Module, checkpoint: CheckpointContents) -> InferenceRounding:
     weights, others, scheme = checkpoint.weights, checkpoint.others, checkpoint.scheme
     scheme.rotations.apply(model)
     for division in scheme.divisions:

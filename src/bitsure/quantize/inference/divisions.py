@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from bitsure.quantize.walk.mixtures import in_experts
 from bitsure.quantize.walk.targets import is_linear, matrix, parameter
 
 SAME = 1e-5  # ‖difference‖ / ‖output‖ of one function that is computed in two ways, in float32
@@ -75,7 +76,7 @@ def find_sources(block: nn.Module, groups: list[dict[str, nn.Module]], run: Call
     sources: list[DivisionSource] = []
     for group in groups:
         width = _width(group)
-        first = min((ran.index(name) for name in group if name in ran), default=0)  # An expert may be given no token.
+        first = min(ran.index(name) for name in group)
         source: DivisionSource = (None, SCALE)
         for name in reversed(ran[:first]):
             module = block.get_submodule(name)
@@ -90,9 +91,10 @@ def find_sources(block: nn.Module, groups: list[dict[str, nn.Module]], run: Call
 def _in_order(block: nn.Module, run: Callable[[], torch.Tensor]) -> tuple[list[str], torch.Tensor]:
     """Return the block's modules with a weight in the order in which they ran, and the block's result."""
     order: list[str] = []
+    inside = in_experts(block)  # Not every token reaches them.
     with ExitStack() as stack:
         for name, module in block.named_modules():
-            if isinstance(getattr(module, "weight", None), torch.Tensor):
+            if not name.startswith(inside) and isinstance(getattr(module, "weight", None), torch.Tensor):
                 handle = module.register_forward_pre_hook(lambda module, inputs, name=name: order.append(name))
                 stack.callback(handle.remove)
         return order, run()

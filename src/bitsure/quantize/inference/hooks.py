@@ -23,6 +23,7 @@ from bitsure.config.number_formats import AtRunTime, KeysValues
 from bitsure.quantize.inference.orthogonal import Orthogonal
 from bitsure.quantize.inference.reassembly import Reassembly
 from bitsure.quantize.inference.scheme import InferenceScheme
+from bitsure.quantize.walk.mixtures import expert_lists
 from bitsure.quantize.walk.replay import Replay
 from bitsure.quantize.walk.targets import find_blocks, linears
 from bitsure.quantize.weights.fake_quantize import fake_quantize
@@ -95,14 +96,27 @@ class InferenceRounding:
         """Layers and blocks that rounded something since this was last cleared."""
         self._last: tuple[object, object, torch.Tensor | None] = (None, None, None)  # last input, its transform, the result
 
-    def on_layers(self, layers: list[nn.Module], transform: InputTransform, replay: Replay | None = None) -> None:
-        """Transform the input of layers that read the same one; `replay` keeps the result from one pass to the next."""
+    def on_layers(
+        self,
+        layers: list[nn.Module],
+        transform: InputTransform,
+        replay: Replay | None = None,
+        experts: nn.Module | None = None,
+    ) -> None:
+        """Transform the input of layers that read the same one.
+
+        Args:
+            layers: The layers.
+            transform: What is done.
+            replay: Keeps the result from one pass to the next.
+            experts: The list of experts that the layers belong to, which is reached with any of them.
+        """
         compute = transform if replay is None else partial(replay.input_of, transform)
 
         def hook(layer: nn.Module, inputs: Arguments) -> Arguments | None:
             if self.paused and transform.numbers is not None:
                 return self._replace(inputs, dataclasses.replace(transform, numbers=None))
-            self.reached.add(layer)
+            self.reached.add(layer if experts is None else experts)
             if replay is not None and replay.answers_now(layer):
                 return None
             return self._replace(inputs, compute)
@@ -242,6 +256,7 @@ def attach_block(
         hooks.on_keys_and_values(block, rounding(scheme.kv, scheme.rotations.keys_and_values))
         hooks.to_round[block] = f"the keys and values of {prefix}"
     known: list[InputTransform] = []
+    lists = expert_lists(block)
     for inner, layer in linears(block).items():
         transform = input_transform(scheme, f"{prefix}.{inner}", factors.get(f"{prefix}.{inner}"))
         if transform is None:
@@ -249,9 +264,10 @@ def attach_block(
         # Layers that share one transform object share its result.
         transform = next((other for other in known if other.same_as(transform)), transform)
         known.append(transform)
-        hooks.on_layers([layer], transform)
+        place = next((name for name in lists if inner.startswith(f"{name}.")), None)
+        hooks.on_layers([layer], transform, experts=None if place is None else lists[place])
         if transform.numbers is not None:
-            hooks.to_round[layer] = f"the input of {prefix}.{inner}"
+            hooks.to_round[layer if place is None else lists[place]] = f"the input of {prefix}.{place or inner}"
 
 
 def input_transform(scheme: InferenceScheme, layer: str, factor: torch.Tensor | None) -> InputTransform | None:

@@ -73,6 +73,7 @@ def quantize(quant: GptqSettings, job: QuantizationJob) -> None:
         )
     with terminal.output_to(log_file), _kept_in(log_file.parent):
         from gptqmodel import GPTQModel, QuantizeConfig
+        from gptqmodel.quantization.config import ExpertsRoutingBypass, MoEConfig
 
         settings = QuantizeConfig(
             bits=quant.bits,
@@ -86,6 +87,7 @@ def quantize(quant: GptqSettings, job: QuantizationJob) -> None:
             format="gptq" if quant.symmetric else "gptq_v2",
             fallback=None,  # Its default silently rounds to nearest what had too little data.
             offload_to_disk=False,
+            moe=MoEConfig(routing=ExpertsRoutingBypass()) if job.all_experts else None,
         )
         # Its own choice on a CPU is bfloat16, which changes half-precision weights before they are quantized.
         model = GPTQModel.load(str(model_path), settings, dtype=getattr(torch, job.dtype), trust_remote_code=False)

@@ -12,10 +12,10 @@ from bitsure.base.store import Store
 from bitsure.config.model import ModelSettings, check_gguf_file
 from bitsure.config.quantizers import QuantizerSettings
 from bitsure.models.gguf.gguf_header import is_gguf, read_gguf
-from bitsure.models.load import empty_model
 from bitsure.models.locate import Source, locate_model
 from bitsure.models.weight_files import weight_files
 from bitsure.quantize.libraries.gguf_checkpoint import BY_KERNELS, check_gguf, locate_gguf, read_blocks
+from bitsure.quantize.modules import empty_modules
 from bitsure.quantize.quantizer import QuantizationJob, Quantizer, as_quantizer
 from bitsure.results.quantization import Quantization
 
@@ -163,7 +163,7 @@ def _check_directory(checkpoint: Source, model: nn.Module, parent: str) -> None:
     settings = read_settings(checkpoint.path)
     layout = layout_of(settings, checkpoint.path)
     layout.take({}, settings, checkpoint.path)  # Raises UserError for a variant of the layout that is not supported.
-    shapes, parents = _shapes(empty_model(checkpoint.path)), _shapes(model)
+    shapes, parents = _shapes(empty_modules(checkpoint.path)), _shapes(model)
     if differ := sorted(name for name in shapes.keys() | parents.keys() if shapes.get(name) != parents.get(name)):
         name = differ[0]
         raise UserError(

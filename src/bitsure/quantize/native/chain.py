@@ -6,6 +6,7 @@ are keys, values and the inputs themselves.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import shutil
 from collections.abc import Callable
@@ -18,13 +19,15 @@ from torch import nn
 
 from bitsure.quantize.checkpoint.read_checkpoint import read_checkpoint
 from bitsure.quantize.checkpoint.write_checkpoint import merge_parts, write_checkpoint, write_part
-from bitsure.quantize.inference.hooks import InferenceRounding, attach_block
+from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform, attach_block, rounding
 from bitsure.quantize.inference.rotations import Rotations
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.native.chain_block import ChainBlock, SharedStructure, put_weight
+from bitsure.quantize.native.chain_experts import chain_experts
 from bitsure.quantize.native.chain_quantizer import ChainQuantizer
 from bitsure.quantize.native.layers import to_cpu
 from bitsure.quantize.native.rounding import round_to_nearest
+from bitsure.quantize.proof.output_errors import root_ratio
 from bitsure.quantize.rotating.rotate import rotate
 from bitsure.quantize.walk.blocks import walk
 from bitsure.quantize.walk.targets import block_linears, find_blocks, matrix
@@ -63,14 +66,32 @@ def quantize(
         if _resume(done[-1], prefix, block, hooks, rotations):
             note = "resumed"
         else:
-            state = ChainBlock(prefix, block, feed, quant, hooks, shared, rotations)
-            change = state.quantize(exact)
-            write_part(done[-1], state.weights, replace(state.scheme, rotations=Rotations()))
+            _follow_rotations(prefix, block, quant, hooks, rotations)
+            weights: dict[str, Weight] = {}
+            schemes, squares = [], []
+            dense = ChainBlock(prefix, block, feed, quant, hooks, shared, rotations)
+            for state in itertools.chain([dense], chain_experts(dense)):
+                squares.append(state.quantize(exact))
+                weights |= state.weights
+                schemes.append(state.scheme)
+            write_part(done[-1], weights, InferenceScheme.merge(schemes, Rotations()))
+            change = root_ratio(*map(sum, zip(*squares, strict=True)))
             note = f"weights changed by {change:.3f}"
         advance(1, total=total, note=f"{prefix}: {note}")
         if len(done) == total:
             break  # The last block computes no other block's input.
     merge_parts(done, out, rotations)
+
+
+def _follow_rotations(
+    prefix: str, block: nn.Module, quant: ChainQuantizer, hooks: InferenceRounding, rotations: Rotations
+) -> None:
+    """Round a block's keys and values, and rotate the inputs that rotations leave to run time."""
+    if quant.kv is not None:
+        hooks.on_keys_and_values(block, rounding(quant.kv, rotations.keys_and_values))
+    for part in rotations.folded:
+        inside = [name.removeprefix(f"{prefix}.") for name in part.online_layers if name.startswith(f"{prefix}.")]
+        hooks.on_layers([block.get_submodule(name) for name in inside], InputTransform(rotation=part.rotation))
 
 
 def _rounded_weights(model: nn.Module, quant: ChainQuantizer) -> dict[str, Weight]:

@@ -1,4 +1,4 @@
-"""One block of a chain: measure its inputs, prepare them, round its weights, and put the rounded weights back."""
+"""One block of a chain, or one expert: measure its inputs, prepare them, round its weights, and put them back rounded."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from bitsure.base.errors import UserError
 from bitsure.config.quantizers import Rounded, Tuning
 from bitsure.quantize.inference.divisions import Division, DivisionSource, find_sources
-from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform, rounding
+from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform
 from bitsure.quantize.inference.rotations import Rotations
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.native.chain_quantizer import ChainQuantizer, RoundingQuantizer
@@ -19,10 +20,9 @@ from bitsure.quantize.native.reassembly_search import reassemble_block
 from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.native.transforms import search_scales, smoothing_scales
 from bitsure.quantize.native.tuning import tune
-from bitsure.quantize.proof.output_errors import root_ratio
 from bitsure.quantize.walk.blocks import Feed, Inputs, channel_ranges, layers_by_input, measure
 from bitsure.quantize.walk.replay import Replay
-from bitsure.quantize.walk.targets import linears, matrix
+from bitsure.quantize.walk.targets import dense_linears, matrix
 from bitsure.quantize.weights import Weight
 
 Group = dict[str, nn.Module]  # linear layers that read the same input, by their names in the block
@@ -40,7 +40,7 @@ class SharedStructure:
 
 @dataclass
 class ChainBlock:
-    """A block while it is quantized."""
+    """The layers of a block that every token reaches, or those of one of its experts, while they are quantized."""
 
     prefix: str
     """Its name in the model."""
@@ -63,25 +63,27 @@ class ChainBlock:
     def __post_init__(self) -> None:
         self.scheme = InferenceScheme(self.quant.activations, self.quant.kv, rotations=self.rotations)
 
-    def quantize(self, exact: list[torch.Tensor] | None) -> float:
-        """Quantize the block; `weights` and `scheme` are complete afterwards.
+    @property
+    def has_tokens(self) -> bool:
+        """Whether any calibration token reaches the layers."""
+        return any(states.numel() for states in self.feed.batches)
+
+    def quantize(self, exact: list[torch.Tensor] | None) -> tuple[float, float]:
+        """Quantize the layers; `weights` and `scheme` are complete afterwards.
 
         Args:
             exact: The block's outputs in the full-precision model, by batch, where it is tuned.
 
         Returns:
-            ‖Ŵ − W‖ / ‖W‖ over all its layers.
+            ‖Ŵ − W‖² and ‖W‖² over all its layers.
         """
-        if self.quant.kv is not None:
-            self.hooks.on_keys_and_values(self.block, rounding(self.quant.kv, self.rotations.keys_and_values))
-        for part in self.rotations.folded:
-            layers = [self._module_of(name) for name in part.online_layers if name.startswith(f"{self.prefix}.")]
-            self.hooks.on_layers(layers, InputTransform(rotation=part.rotation))
+        if not self.has_tokens:
+            return self._quantize_idle()
         self.groups = layers_by_input(self.block, self.feed, self.shared.groups)
         self._prepare_inputs()
         if apart := {"disassemble", "reassemble"}.intersection(self.quant.transforms):
             self._reassemble(*apart)
-        before = {name: matrix(layer).clone() for name, layer in linears(self.block).items()}
+        before = self._matrices()
         grid = self.quant.weight_rounding
         if grid is None:
             self._round_all_inputs()
@@ -91,7 +93,22 @@ class ChainBlock:
             # One group at a time measures its inputs after the groups before it are rounded.
             for stage in [[group] for group in self.groups] if grid.true_sequential else [self.groups]:
                 self._round_stage(stage, grid)
-        return self._relative_change(before)
+        return self._change(before)
+
+    def _quantize_idle(self) -> tuple[float, float]:
+        """Round the layers of an expert without a token to nearest: there is nothing to learn from."""
+        if self.quant.has_static_activations:
+            raise UserError(
+                f"No calibration token reached {self.prefix}, so that the range of its inputs is not known: give "
+                "calib.all_experts=true, more text (calib.nsamples), or quant.activations with a scale for each token."
+            )
+        layers, before = dense_linears(self.block), self._matrices()
+        self.groups = [{name: layer} for name, layer in layers.items()]
+        self._round_all_inputs()
+        if self.quant.weight_rounding is not None:
+            for name, layer in layers.items():
+                self._put(name, layer, round_to_nearest(matrix(layer), self.quant.weight_rounding))
+        return self._change(before)
 
     def _prepare_inputs(self) -> None:
         """Smooth the inputs, and fix the ranges of static activations."""
@@ -144,7 +161,7 @@ class ChainBlock:
         self._round_all_inputs()
         ratio = tune(self.block, self.prefix, self.feed, exact, grid, settings)
         add_effects(self.scheme.transform_effects, {"tuning": {self.prefix: ratio}})
-        for name, layer in linears(self.block).items():
+        for name, layer in dense_linears(self.block).items():
             self._put(name, layer, round_to_nearest(matrix(layer), grid))
 
     def _round_stage(self, stage: list[Group], grid: RoundingQuantizer) -> None:
@@ -206,11 +223,14 @@ class ChainBlock:
         put_weight(layer, weight, self.scheme)
         self.weights[self._full_name(name)] = to_cpu(weight)
 
-    def _relative_change(self, before: dict[str, torch.Tensor]) -> float:
-        after = {name: matrix(layer) for name, layer in linears(self.block).items()}
+    def _matrices(self) -> dict[str, torch.Tensor]:
+        return {name: matrix(layer).clone() for name, layer in dense_linears(self.block).items()}
+
+    def _change(self, before: dict[str, torch.Tensor]) -> tuple[float, float]:
+        after = self._matrices()
         change = torch.stack([(after[name] - weight).float().norm() ** 2 for name, weight in before.items()]).sum()
         whole = torch.stack([weight.float().norm() ** 2 for weight in before.values()]).sum()
-        return root_ratio(change.item(), whole.item())
+        return change.item(), whole.item()
 
     def _full_name(self, name: str) -> str:
         return f"{self.prefix}.{name}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bitsure.base.errors import UserError
 from bitsure.config.quantizers import REWRITING, Tuning
 from bitsure.quantize.native.chain_quantizer import RoundingQuantizer
-from bitsure.quantize.quantizer import QuantizationJob
+from bitsure.quantize.quantizer import QuantizationJob, QuantizationTarget
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +40,15 @@ class Rtn(RoundingQuantizer):
     def needs_data(self) -> bool:
         """Whether a transform, a fixed range or tuning takes calibration text."""
         return super().needs_data or self.tuning is not None
+
+    def check(self, target: QuantizationTarget) -> None:
+        """Raise UserError for tuning of a mixture of experts, and for what the model's keys and values rule out."""
+        super().check(target)
+        if self.tuning and target.has_experts:
+            raise UserError(
+                f"quant.tuning learns a block as a whole, and the experts of {target.source.name} are quantized one by one. "
+                "Leave quant.tuning out."
+            )
 
     @property
     def block_tuning(self) -> Tuning | None:

@@ -198,7 +198,7 @@ def _measure(model: nn.Module, checkpoint: CheckpointContents, held_out: torch.T
         return changes
     factors = scheme.input_factors(checkpoint.weights)
     with ExitStack() as stack:
-        for prefix, block, _ in walk(model, held_out):
+        for prefix, block, _ in walk(model, held_out, reach_all=True):
             if scheme.kv is not None:
                 watch = _watch_keys_and_values(prefix, scheme, changes)
                 stack.callback(InferenceRounding().on_keys_and_values(block, watch).remove)

@@ -92,7 +92,7 @@ def output_errors(
         return hook
 
     with ExitStack() as stack:
-        for prefix, block, _ in walk(model, held_out):
+        for prefix, block, _ in walk(model, held_out, reach_all=True):
             weights.clear()
             for name, layer in linears(block).items():
                 stack.callback(layer.register_forward_pre_hook(watch(f"{prefix}.{name}")).remove)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,10 @@ from torch import nn
 
 from bitsure.base.errors import UserError
 from bitsure.base.resources import free_memory
+from bitsure.quantize.walk.experts import idle_experts_reached, on_demand
+from bitsure.quantize.walk.mixtures import in_experts
 from bitsure.quantize.walk.replay import Replay
-from bitsure.quantize.walk.targets import find_blocks, linears
+from bitsure.quantize.walk.targets import dense_linears, find_blocks
 
 TOKENS_AT_ONCE = 2048  # a batch of a block's inputs
 TILE = 256  # rows of a Gram matrix that are computed at once
@@ -49,6 +51,8 @@ class Feed:
     """Runs the block on one batch and returns its output."""
     replay: Replay
     """Keeps the outputs of layers that `replay.finish` has declared final."""
+    as_tuple: bool = False
+    """Whether the block itself returns its output in a tuple."""
 
     @torch.no_grad()
     def __call__(self) -> None:
@@ -59,14 +63,16 @@ class Feed:
 
 
 @torch.no_grad()
-def walk(model: nn.Module, windows: torch.Tensor) -> Iterator[tuple[str, nn.Module, Feed]]:
+def walk(model: nn.Module, windows: torch.Tensor, reach_all: bool = False) -> Iterator[tuple[str, nn.Module, Feed]]:
     """Go through a model's blocks in their order.
 
-    When the next block is requested, the current one computes its inputs, so that changes to a block reach those after it.
+    When the next block is requested, the current one computes its inputs, so that changes to a block reach those after it. Of a
+    mixture's experts one at a time is on the fast device.
 
     Args:
         model: The model.
         windows: Token ids, shape (n, seqlen).
+        reach_all: Whether experts that no token is routed to are given the last batch, so that hooks of their layers run.
 
     Yields:
         Each block's name, the block on the fast device, and what runs all windows through it.
@@ -81,17 +87,35 @@ def walk(model: nn.Module, windows: torch.Tensor) -> Iterator[tuple[str, nn.Modu
         hidden[:] = [states.to(fast, non_blocking=True) for states in hidden]
     for number, (block, call) in enumerate(zip(blocks, calls, strict=True)):
         args, kwargs = _to(call, fast)
-        block.to(fast, non_blocking=True)
+        with _on_device(block, fast):
+            run = _runner(block, (args, kwargs), fast, as_tuple)
+            replay = Replay(block, hidden)
+            try:
+                yield f"{prefix}.{number}", block, Feed(hidden, run, replay, as_tuple)
+                with idle_experts_reached(block) if reach_all else nullcontext():
+                    for i, states in enumerate(hidden):
+                        hidden[i] = run(states)  # In place: two lists of a large model's states would not fit.
+            finally:
+                replay.forget()
 
-        run = _runner(block, (args, kwargs), fast, as_tuple)
-        replay = Replay(block, hidden)
-        try:
-            yield f"{prefix}.{number}", block, Feed(hidden, run, replay)
-            for i, states in enumerate(hidden):
-                hidden[i] = run(states)  # In place: two lists of a large model's states would not fit.
-        finally:
-            replay.forget()
-            block.to(home)
+
+@contextmanager
+def _on_device(block: nn.Module, device: torch.device) -> Iterator[None]:
+    """Have a block on a device for the length of the `with` block, each of its experts only while it runs."""
+    home, inside = next(block.parameters()).device, in_experts(block)
+    dense = [module for name, module in block.named_modules() if not f"{name}.".startswith(inside)]
+
+    def move(to: torch.device) -> None:
+        for module in dense:
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                tensor.data = tensor.data.to(to)
+
+    try:
+        move(device)
+        with on_demand(block, device):
+            yield
+    finally:
+        move(home)
 
 
 def _bytes(states: torch.Tensor) -> int:
@@ -157,7 +181,7 @@ def _enter(model: Any, blocks: nn.ModuleList, batches: Sequence[torch.Tensor]) -
 def layers_by_input(
     block: nn.Module, feed: Callable[[], None], known: dict[str, list[list[str]]] | None = None
 ) -> list[dict[str, nn.Module]]:
-    """Return a block's linear layers in the order in which they run, those that read the very same input together.
+    """Return a block's dense linear layers in the order in which they run, those that read the very same input together.
 
     Args:
         block: The block.
@@ -165,7 +189,7 @@ def layers_by_input(
         known: The layers' names in earlier blocks, by structure: of blocks of one structure only the first is run.
             The result is added to it.
     """
-    layers = linears(block)
+    layers = dense_linears(block)
     if known is not None and repr(block) in known:
         return [{name: layers[name] for name in group} for group in known[repr(block)]]
     groups: dict[int, dict[str, nn.Module]] = {}

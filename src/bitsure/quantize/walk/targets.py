@@ -9,6 +9,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from bitsure.base.errors import UserError
+from bitsure.quantize.walk.mixtures import gates, in_experts
 
 LINEAR: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)  # GPT-2's Conv1D is a linear layer with a transposed weight
 
@@ -46,8 +47,15 @@ def parameter(module: nn.Module, name: str) -> torch.Tensor:
 
 
 def linears(module: nn.Module) -> dict[str, nn.Module]:
-    """Return the linear layers inside a module, by their names there."""
-    return {name: inner for name, inner in module.named_modules() if is_linear(inner)}
+    """Return the linear layers inside a module but the gates of mixtures of experts, by their names there."""
+    kept = gates(module)
+    return {name: inner for name, inner in module.named_modules() if is_linear(inner) and name not in kept}
+
+
+def dense_linears(module: nn.Module) -> dict[str, nn.Module]:
+    """Return the linear layers inside a module that every token reaches: those of `linears` outside of lists of experts."""
+    inside = in_experts(module)
+    return {name: layer for name, layer in linears(module).items() if not name.startswith(inside)}
 
 
 def block_linears(model: nn.Module) -> dict[str, nn.Module]:
@@ -68,16 +76,16 @@ def as_stored(layer: nn.Module, weight: torch.Tensor) -> torch.Tensor:
 
 
 def unknown_weights(model: nn.Module) -> list[str]:
-    """Return the weights of two or more dimensions in the blocks that no quantizer changes (fused experts, convolutions)."""
+    """Return the weights of two or more dimensions in the blocks that no quantizer changes (convolutions, unusual experts)."""
     prefix, blocks = find_blocks(model)
-    known = {f"{name}.weight" for name in block_linears(model)}
+    known = {f"{name}.weight" for name in block_linears(model)} | {f"{prefix}.{name}.weight" for name in gates(blocks)}
     inside = [(f"{prefix}.{name}", parameter) for name, parameter in blocks.named_parameters()]
     return [name for name, parameter in inside if parameter.ndim >= 2 and name not in known]
 
 
 def skipped_modules(model: nn.Module) -> dict[str, str]:
     """Return the other modules that hold a weight matrix → why they keep it."""
-    chosen = block_linears(model)
+    chosen, gate_modules = block_linears(model), gates(model)
     causal: Any = model
     head, embedding = causal.get_output_embeddings(), causal.get_input_embeddings()
     skipped = {}
@@ -90,6 +98,8 @@ def skipped_modules(model: nn.Module) -> dict[str, str]:
             skipped[name] = "output head" + (", tied to the embedding" if tied else "")
         elif isinstance(module, nn.Embedding):
             skipped[name] = "embedding"
+        elif name in gate_modules:
+            skipped[name] = "gate of a mixture of experts, kept so that it decides as precisely as before"
         else:
             skipped[name] = "outside the blocks"
     return skipped
