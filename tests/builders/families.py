@@ -34,6 +34,14 @@ FAMILIES = {
     "bloom": {"vocab_size": 300, "hidden_size": 64, "n_layer": 2, "n_head": 4},
 }
 
+SPARSE = GROUPED | {"num_experts_per_tok": 2}
+MIXTURES = {  # every way in which transformers keeps experts: plain, with shared ones, transposed and interleaved with biases
+    "mixtral": SPARSE | {"num_local_experts": 4},
+    "qwen2_moe": SPARSE | {"num_experts": 4, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 64},
+    "olmoe": SPARSE | {"num_experts": 4, "eos_token_id": 2},
+    "gpt_oss": SPARSE | {"num_local_experts": 4, "head_dim": 16},
+}
+
 
 def build(family: str, **settings):
     """A random model of a family, its weights far from uniform, so that a wrong mask or position shows."""

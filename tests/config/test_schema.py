@@ -127,7 +127,6 @@ def test_every_model_of_the_hub_has_its_known_properties():
     ("overrides", "message"),
     [
         (["model=mamba-130m"], "a state-space model has no attention"),
-        (["model=mixtral-8x7b", "quant=rtn4"], "joins its experts' weights .* quant=none scores it in full precision"),
         (["model.device_map=auto", "control=noise"], "noise is added to weights in memory"),
         (["model.device_map=auto", "quant=noise"], "noise is added to weights in memory"),
         (["model=chatglm3-6b", "model.trust_remote_code=true"], r"quant\.backend=gptqmodel: it loads the model itself"),

@@ -168,10 +168,12 @@ def _write(source: Source, checkpoint: Path, out: Path, run: _RunToExport, forma
     from bitsure.models.load import load_model
     from bitsure.quantize.checkpoint.apply_checkpoint import put_into
     from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint
+    from bitsure.quantize.walk.mixtures import separate_experts
     from bitsure.quantize.weights.integer import GPTQ_TENSORS
 
     source.check_content()
     model, tokenizer = load_model(source.path, own_dtype(source.settings, source.path), "cpu", source.settings)
+    separate_experts(model)  # Layouts name each expert's layers.
     contents = load_checkpoint(checkpoint, model)
     weights = {name: cast("IntegerWeight", weight) for name, weight in contents.weights.items() if weight.fits_gptq}
     if missing := contents.weights.keys() - weights.keys():
@@ -205,9 +207,9 @@ def _lay_out(
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return the weights in the layout that was asked for, or in the first that has room, and its settings."""
     from bitsure.quantize.layouts.known import EXPORTED
-    from bitsure.quantize.walk.targets import linears
+    from bitsure.quantize.walk.targets import is_linear
 
-    unquantized = [name for name in linears(model) if name not in weights]
+    unquantized = [name for name, module in model.named_modules() if is_linear(module) and name not in weights]
     other = next((name for name in weights if type(model.get_submodule(name)).__name__ != "Linear"), None)
     reasons = []
     for layout in EXPORTED:

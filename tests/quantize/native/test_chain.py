@@ -25,7 +25,7 @@ from bitsure.quantize.walk import blocks, replay
 from bitsure.quantize.walk.targets import block_linears, matrix, unknown_weights
 from bitsure.quantize.weights.fake_quantize import fake_quantize
 from tests.builders.families import FAMILIES, build
-from tests.builders.marks import SHARED, needs_shared, needs_transformers_5
+from tests.builders.marks import SHARED, needs_shared
 from tests.builders.quantizing import ALL, NATIVE, WINDOWS, nothing
 
 QUANTIZERS = {"rtn": Rtn(4, 32, True), "awq": Rtn(4, 32, False, transforms=["scale", "clip"]), "gptq": Gptq(**NATIVE)}
@@ -169,11 +169,6 @@ def test_an_interrupted_chain_with_rounding_at_run_time_resumes_to_the_same_resu
     first, second = InferenceScheme.read(out), InferenceScheme.read(again)
     assert all(torch.equal(a.scales, b.scales) for a, b in zip(first.divisions, second.divisions, strict=True))
     assert (first.transform_effects, first.kv, first.activations) == (second.transform_effects, second.kv, second.activations)
-
-
-@needs_transformers_5
-def test_fused_experts_are_not_passed_over():
-    assert unknown_weights(build("mixtral", **FAMILIES["mixtral"]))
 
 
 def test_gptq_is_closer_than_awq_and_awq_closer_than_rounding(tmp_path):

@@ -12,7 +12,7 @@ from torch import nn
 
 from bitsure.base.errors import UserError
 from bitsure.base.resources import free_memory
-from bitsure.quantize.walk.experts import idle_experts_reached, on_demand
+from bitsure.quantize.walk.experts import idle_experts_reached, on_demand, on_device
 from bitsure.quantize.walk.mixtures import in_experts
 from bitsure.quantize.walk.replay import Replay
 from bitsure.quantize.walk.targets import dense_linears, find_blocks
@@ -87,7 +87,7 @@ def walk(model: nn.Module, windows: torch.Tensor, reach_all: bool = False) -> It
         hidden[:] = [states.to(fast, non_blocking=True) for states in hidden]
     for number, (block, call) in enumerate(zip(blocks, calls, strict=True)):
         args, kwargs = _to(call, fast)
-        with _on_device(block, fast):
+        with _block_on(block, fast):
             run = _runner(block, (args, kwargs), fast, as_tuple)
             replay = Replay(block, hidden)
             try:
@@ -100,7 +100,7 @@ def walk(model: nn.Module, windows: torch.Tensor, reach_all: bool = False) -> It
 
 
 @contextmanager
-def _on_device(block: nn.Module, device: torch.device) -> Iterator[None]:
+def _block_on(block: nn.Module, device: torch.device) -> Iterator[None]:
     """Have a block on a device for the length of the `with` block, each of its experts only while it runs."""
     home, inside = next(block.parameters()).device, in_experts(block)
     dense = [module for name, module in block.named_modules() if not f"{name}.".startswith(inside)]
@@ -108,7 +108,7 @@ def _on_device(block: nn.Module, device: torch.device) -> Iterator[None]:
     def move(to: torch.device) -> None:
         for module in dense:
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-                tensor.data = tensor.data.to(to)
+                tensor.data = on_device(tensor.data, to)
 
     try:
         move(device)
