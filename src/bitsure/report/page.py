@@ -17,6 +17,7 @@ from bitsure.metrics.full_thresholds import COVERAGE_AT_FULL_THRESHOLD
 from bitsure.metrics.metric_names import MACRO
 from bitsure.report import compressibility_table, page_summary, published_table, rounded, tables
 from bitsure.report.divergence_section import divergence_sentences
+from bitsure.report.expert_sentences import expert_sentences
 from bitsure.report.fidelity_section import fidelity_section
 from bitsure.report.metric_labels import metric_label
 from bitsure.report.page_environment import page_template
@@ -82,6 +83,7 @@ def _render(report: Report, about: About, metric: MetricSettings, without: Colle
         fidelity=fidelity_section(report.comparison),
         retrieval=retrieval_sections(report.metrics, report.comparison),
         divergence=divergence_sentences(report.comparison),
+        experts=expert_sentences(about.quantization.experts if about.quantization else None),
         **_verdict(report),
         **_numbers(report, metric.confidence_level, "numbers" not in without),
         **_published(report),

@@ -54,8 +54,14 @@ def check_gguf(checkpoint: Source, model: nn.Module, parent: Source) -> None:
         model: The full-precision model's modules, without weights.
         parent: The full-precision model's files.
     """
+    from bitsure.quantize.walk.mixtures import expert_lists
     from bitsure.quantize.walk.targets import block_linears
 
+    if expert_lists(model):
+        raise UserError(
+            f"{checkpoint.path}: {parent.name} is a mixture of experts, which GGUF files join into tensors that are not read "
+            "expert by expert. Checkpoints in the layouts of docs/quantizers.md are read."
+        )
     gguf = read_gguf(checkpoint.path)
     names = tensor_names(gguf, model)
     _check_heads(gguf, model, parent.name)
