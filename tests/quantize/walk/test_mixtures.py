@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from bitsure.base.errors import UserError
-from bitsure.quantize.walk import blocks, experts
+from bitsure.quantize.walk import blocks, expert_inputs
 from bitsure.quantize.walk.blocks import walk
 from bitsure.quantize.walk.mixtures import expert_lists, gates, read_all, separate_experts, separated
 from bitsure.quantize.walk.targets import block_linears, linears, skipped_modules, unknown_weights
@@ -80,14 +80,15 @@ def test_each_expert_reads_the_tokens_that_the_gate_gives_it(mixture):
         mixture = model.model.layers[0].mlp
     width = next(linears(mixture).values().__iter__()).weight.shape[1]
     x, inside = torch.randn(2, 9, width), nn.ModuleDict({"mlp": mixture})
-    read = experts.tokens_of_experts(inside, "mlp.experts", lambda: mixture(x), torch.device("cpu"))
+    read = expert_inputs.tokens_of_experts(inside, "mlp.experts", lambda: mixture(x), torch.device("cpu"))
     chosen = 2 if hasattr(mixture, "top_k") else 1
     assert sum(map(len, read)) == 18 * chosen and all(tokens.shape[1] == width for tokens in read)
     rows = x.flatten(0, 1)
     assert all((tokens[:, None] == rows).all(-1).any(1).all() for tokens in read)
     read_all(inside)
     assert all(
-        torch.equal(tokens, rows) for tokens in experts.tokens_of_experts(inside, "mlp.experts", lambda: mixture(x), x.device)
+        torch.equal(tokens, rows)
+        for tokens in expert_inputs.tokens_of_experts(inside, "mlp.experts", lambda: mixture(x), x.device)
     )
 
 
@@ -102,7 +103,7 @@ def test_one_expert_at_a_time_is_on_the_device(monkeypatch):
     def away(module):
         return {parameter.data_ptr() != home[parameter] for parameter in module.parameters()}
 
-    for module in (experts, blocks):
+    for module in (expert_inputs, blocks):
         monkeypatch.setattr(module, "on_device", lambda tensor, device: tensor.clone())
     walked, there = walk(model, WINDOWS), []
     _, block, _ = next(walked)

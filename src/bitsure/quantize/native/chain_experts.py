@@ -10,7 +10,7 @@ from torch import nn
 
 from bitsure.quantize.native.chain_block import ChainBlock
 from bitsure.quantize.walk.blocks import TOKENS_AT_ONCE, Feed
-from bitsure.quantize.walk.experts import tokens_of_experts
+from bitsure.quantize.walk.expert_inputs import tokens_of_experts
 from bitsure.quantize.walk.mixtures import expert_lists
 from bitsure.quantize.walk.replay import Replay
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from bitsure.base.errors import UserError
 from bitsure.base.resources import free_memory
-from bitsure.quantize.walk.experts import idle_experts_reached, on_demand, on_device
+from bitsure.quantize.walk.expert_inputs import idle_experts_reached, on_demand, on_device
 from bitsure.quantize.walk.mixtures import in_experts
 from bitsure.quantize.walk.replay import Replay
 from bitsure.quantize.walk.targets import dense_linears, find_blocks
