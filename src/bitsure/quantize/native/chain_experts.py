@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from torch import nn
 
 from bitsure.quantize.native.chain_block import ChainBlock
-from bitsure.quantize.walk.blocks import TOKENS_AT_ONCE, Feed
+from bitsure.quantize.walk.blocks import TOKENS_AT_ONCE, Feed, runner
 from bitsure.quantize.walk.expert_inputs import tokens_of_experts
 from bitsure.quantize.walk.mixtures import expert_lists
 from bitsure.quantize.walk.replay import Replay
@@ -31,18 +30,9 @@ def chain_experts(dense: ChainBlock) -> Iterator[ChainBlock]:
             tokens[number] = tokens[number][:0]  # What is done needs no memory.
             expert.to(device)
             replay = Replay(expert, batches)
-
             try:
-                expert_feed = Feed(batches, _runner(expert, device, home), replay)
+                expert_feed = Feed(batches, runner(expert, ((), {}), device, as_tuple=False), replay)
                 yield replace(dense, prefix=f"{dense.prefix}.{name}.{number}", block=expert, feed=expert_feed, weights={})
             finally:
                 replay.forget()
                 expert.to(home)
-
-
-def _runner(expert: nn.Module, device: torch.device, home: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
-    def run(states: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = expert(states.to(device))
-        return out.to(home)
-
-    return run

@@ -73,9 +73,10 @@ def output_errors(
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(layer: nn.Module, given: tuple[Any, ...]) -> None:
-            if name not in weights:
-                weights[name] = matrix(layer).float(), dequantized[name].to(matrix(layer), non_blocking=True).float()
-            x, (weight, quantized) = given[0].flatten(0, -2), weights[name]
+            kept = weights if given[0].dim() == 3 else {}  # Those of all experts together could be too large for a GPU.
+            if name not in kept:
+                kept[name] = matrix(layer).float(), dequantized[name].to(matrix(layer), non_blocking=True).float()
+            x, (weight, quantized) = given[0].flatten(0, -2), kept[name]
             expected = x.float() @ weight.T
             # The product of the difference: a difference of products in half precision would be lost in rounding.
             change = x.float() @ (quantized - weight).T

@@ -88,7 +88,7 @@ def walk(model: nn.Module, windows: torch.Tensor, reach_all: bool = False) -> It
     for number, (block, call) in enumerate(zip(blocks, calls, strict=True)):
         args, kwargs = _to(call, fast)
         with _block_on(block, fast):
-            run = _runner(block, (args, kwargs), fast, as_tuple)
+            run = runner(block, (args, kwargs), fast, as_tuple)
             replay = Replay(block, hidden)
             try:
                 yield f"{prefix}.{number}", block, Feed(hidden, run, replay, as_tuple)
@@ -122,7 +122,8 @@ def _bytes(states: torch.Tensor) -> int:
     return states.numel() * states.element_size()
 
 
-def _runner(block: nn.Module, call: Call, fast: torch.device, as_tuple: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+def runner(block: nn.Module, call: Call, fast: torch.device, as_tuple: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what runs a module on a device with these arguments, and its output back to where the hidden states are."""
     args, kwargs = call
 
     def run(states: torch.Tensor) -> torch.Tensor:
