@@ -5,7 +5,7 @@ AUTO_GPTQ := .venv-auto-gptq/bin
 POLYGRAPH := .venv-polygraph/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-auto-gptq test-polygraph check docs docs-results bench-errors bench-exactness bench-offsets bench-scoring bench-generation bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-fidelity bench-qllm formats families tasks models picture systems qbench studies tutorial prefetch setup setup-auto-gptq setup-polygraph clean real-models
+.PHONY: help run test test-all test-auto-gptq test-polygraph check docs docs-results bench-errors bench-exactness bench-offsets bench-scoring bench-generation bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-fidelity bench-qllm bench-rotations formats families tasks models picture systems qbench studies tutorial prefetch setup setup-auto-gptq setup-polygraph clean real-models
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -70,6 +70,9 @@ bench-formats: setup ## time number formats (benchmarks/formats.md)
 
 bench-fidelity: setup ## time KL over the vocabulary beside plain passes (benchmarks/fidelity.md)
 	$(BIN)/python -m benchmarks.fidelity $(ARGS)
+
+bench-rotations: setup ## rotations beside SmoothQuant and plain rounding (benchmarks/rotations.md)
+	$(BIN)/python -m benchmarks.rotations $(ARGS)
 
 bench-qllm: setup ## QLLM beside SmoothQuant (benchmarks/qllm.md)
 	$(BIN)/python -m benchmarks.qllm $(ARGS)

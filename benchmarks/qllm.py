@@ -11,6 +11,7 @@ import argparse
 import multiprocessing
 import os
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -70,7 +71,7 @@ def write_model(name: str, outliers: tuple[int, int] | None, seed: int, path: Pa
 
 
 def one(
-    model: str, outliers: tuple[int, int] | None, draw: int, given: argparse.Namespace
+    model: str, outliers: tuple[int, int] | None, draw: int, given: argparse.Namespace, quantizers: dict[str, Rtn]
 ) -> dict[str, tuple[float, np.ndarray]]:
     """Of one draw, by quantizer: the layers' mean output error, and the right answers' probabilities, (questions,)."""
     import torch
@@ -86,8 +87,8 @@ def one(
         source = locate_model(ModelSettings(path=str(path)), None)
         scorer = Scorer(locate_questions(task, None), ScoringSettings(), "float32", store, log)
         found["full precision"] = 0.0, question_set(scorer.score(ScoredModel(source), None, "full precision")).true_label_prob
-        for name in TRANSFORMS:
-            plan = Plan(source, quantizer(name, draw), calib, locate_text(calib, None), "float32")
+        for name, quant in quantizers.items():
+            plan = Plan(source, quant, calib, locate_text(calib, None), "float32")
             made = ensure_quantized(plan, store, log)
             error = np.mean([layer.output_error for layer in made.proof.layers.values()])
             rows = scorer.score(ScoredModel(source, plan.made_from), partial(Path, made.checkpoint), name)
@@ -109,7 +110,7 @@ def over_draws_and_questions(values: np.ndarray) -> tuple[float, float, float]:
     return values.mean(), *percentile_interval(replicates, LEVEL)
 
 
-def table(found: dict[str, list[dict]], given: argparse.Namespace) -> str:
+def introduction(given: argparse.Namespace) -> str:
     lines = [
         "# QLLM, SmoothQuant and plain rounding at W4A4",
         "",
@@ -123,15 +124,21 @@ def table(found: dict[str, list[dict]], given: argparse.Namespace) -> str:
         "last channel: its numbers hardly depend on them. Outliers of large models need not be of that kind.",
         "",
     ]
+    return "\n".join(lines)
+
+
+def tables(found: dict[str, list[dict]], pairs: list[tuple[str, str]]) -> str:
+    """Return, by outliers, the numbers of each quantizer and the differences of pairs."""
+    lines = []
     for outliers, runs in found.items():
         lines += [f"## Outliers: {outliers}", "", "| | output error | true-label probability |", "|---|---|---|"]
         errors = {name: np.array([run[name][0] for run in runs]) for name in runs[0]}
         p = {name: np.array([run[name][1] for run in runs]) for name in runs[0]}
-        for name in TRANSFORMS:
+        for name in [name for name in errors if name != "full precision"]:
             shift = over_draws_and_questions(p[name] - p["full precision"])
             lines.append(f"| {name} | {_said(over_draws(errors[name]), '.4f')} | {_said(shift, '+.4f')} |")
         lines += ["", "| one less the other | output error | true-label probability | wins |", "|---|---|---|---|"]
-        for first, second in PAIRS:
+        for first, second in pairs:
             error, shift = over_draws(errors[first] - errors[second]), over_draws_and_questions(p[first] - p[second])
             winners = f"{_winner(first, second, error, -1)}; {_winner(first, second, shift, 1)}"
             lines.append(f"| {first} − {second} | {_said(error, '+.4f')} | {_said(shift, '+.4f')} | {winners} |")
@@ -152,22 +159,31 @@ def _winner(first: str, second: str, interval: tuple[float, float, float], sign:
     return first if sign * low > 0 else second
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def arguments(description: str, out: Path) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--model", default="pocket-1m")
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--windows", type=int, default=32)
     parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="of one thread each")
-    parser.add_argument("--out", type=Path, default=HERE / "qllm.md")
-    given = parser.parse_args()
+    parser.add_argument("--out", type=Path, default=out)
+    return parser.parse_args()
+
+
+def measured(given: argparse.Namespace, quantizers: Callable[[int], dict[str, Rtn]]) -> dict[str, list[dict]]:
+    """Return, by outliers, what `one` returns for each draw; quantizers: those of a draw, by name."""
     with ProcessPoolExecutor(given.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         jobs = {
-            outliers: [pool.submit(one, given.model, how, draw, given) for draw in range(given.draws)]
+            outliers: [pool.submit(one, given.model, how, draw, given, quantizers(draw)) for draw in range(given.draws)]
             for outliers, how in OUTLIERS.items()
         }
-        found = {outliers: [job.result() for job in submitted] for outliers, submitted in jobs.items()}
-    text = table(found, given)
+        return {outliers: [job.result() for job in submitted] for outliers, submitted in jobs.items()}
+
+
+def main() -> None:
+    given = arguments(__doc__.splitlines()[0], HERE / "qllm.md")
+    found = measured(given, lambda draw: {name: quantizer(name, draw) for name in TRANSFORMS})
+    text = introduction(given) + tables(found, PAIRS)
     print(text)
     given.out.write_text(text, encoding="utf-8")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitsure.config.number_formats import ELEMENTS, MX, Numbers
+from bitsure.config.number_formats import E4M3, ELEMENTS, FP8_SCALED, MX, Numbers
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +74,7 @@ def codes_of_activations(
     """Return the codes that a number format makes of a layer's inputs.
 
     Scales are stored as those of weights are: float16 of integers, with zero points of as many bits as a code unless symmetric;
-    a byte for each block of an MX format; float32 of FP8.
+    a byte for each block of an MX format and where scales are FP8; float32 of FP8.
 
     Args:
         states: Shape (tokens, width).
@@ -125,10 +125,13 @@ def _integer_codes(
 def _element_codes(units: torch.Tensor, scales: torch.Tensor, numbers: Numbers) -> tuple[torch.Tensor, list[torch.Tensor]]:
     import torch
 
-    from bitsure.quantize.weights.small_floats import MANTISSA_BITS, encode
+    from bitsure.quantize.weights.small_floats import MANTISSA_BITS, encode, nearest
 
-    stored = (scales.view(torch.int32) >> MANTISSA_BITS).to(torch.uint8) if numbers.format in MX else scales
-    return encode(units, ELEMENTS[numbers.format]), [stored]
+    if numbers.format in MX:
+        scales = (scales.view(torch.int32) >> MANTISSA_BITS).to(torch.uint8)
+    elif numbers.format in FP8_SCALED:  # the largest scale of a row is FP8's largest number
+        scales = encode(nearest(scales * (E4M3.largest / scales.amax(1, keepdim=True)), E4M3), E4M3)
+    return encode(units, ELEMENTS[numbers.format]), [scales]
 
 
 def draw_rows(rows: int, columns: int, most: int, seed: int) -> NDArray[np.int64]:

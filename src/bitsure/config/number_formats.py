@@ -11,6 +11,7 @@ from bitsure.base.errors import UserError, one_of
 T = TypeVar("T")
 
 MX_BLOCK = 32  # OCP Microscaling Formats (MX) v1.0, section 5.1
+NVFP4_BLOCK = 16
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,11 @@ MX = {
     "mxfp6_e3m2": Element(6, 2, -2, 28.0),
     "mxfp4": Element(4, 1, 0, 6.0),
 }
-ELEMENTS = MX | {"fp8_e4m3": E4M3, "fp8_e5m2": E5M2}
+# Scales are numbers of FP8 (E4M3), times one float32 for the tensor: NVIDIA's NVFP4, and integers of 4 bits.
+FP8_SCALED = {"nvfp4": MX["mxfp4"], "int4_fp8": MX["mxint4"]}
+ELEMENTS = MX | {"fp8_e4m3": E4M3, "fp8_e5m2": E5M2} | FP8_SCALED
+BLOCKS = dict.fromkeys(MX, MX_BLOCK) | {"nvfp4": NVFP4_BLOCK}  # format → the group size that it prescribes
+BYTE_SCALES = (*MX, *FP8_SCALED)  # formats whose scales take 8 bits
 FORMATS = ("int", *ELEMENTS)
 _SHARED: dict[int | None, str] = {-1: "one scale a token", 0: "one scale"}
 
@@ -55,7 +60,8 @@ class Numbers:
     bits: int | None = None  # of a number, in integer formats
     group_size: int | None = None  # values that share a scale; −1: a whole row (of weights), token or head; 0: a whole tensor
     symmetric: bool | None = None  # whether there are no zero points
-    format: str = "int"  # int, or mxint8 mxint4 mxfp8_e4m3 mxfp8_e5m2 mxfp6_e2m3 mxfp6_e3m2 mxfp4 fp8_e4m3 fp8_e5m2
+    # int, or mxint8 mxint4 mxfp8_e4m3 mxfp8_e5m2 mxfp6_e2m3 mxfp6_e3m2 mxfp4 nvfp4 int4_fp8 fp8_e4m3 fp8_e5m2
+    format: str = "int"
 
     SECTION = "quant"  # of the config, for messages
 
@@ -69,8 +75,8 @@ class Numbers:
         else:
             self.bits = self._fixed("bits", self.bits, ELEMENTS[self.format].bits)
             self.symmetric = self._fixed("symmetric", self.symmetric, True)
-            if self.format in MX:
-                self.group_size = self._fixed("group_size", self.group_size, MX_BLOCK)
+            if self.format in BLOCKS:
+                self.group_size = self._fixed("group_size", self.group_size, BLOCKS[self.format])
             elif self.group_size is None:
                 self.group_size = -1
         if self.group_size is not None and self.group_size < -1:
@@ -112,7 +118,7 @@ class Numbers:
     @property
     def usual_group(self) -> int:
         """The group size that is not part of a quantizer's name."""
-        return MX_BLOCK if self.format in MX else -1
+        return BLOCKS.get(self.format, -1)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from bitsure.base.errors import UserError, at_least, one_of
-from bitsure.config.number_formats import MX, MX_BLOCK, Activations, KeysValues, Numbers
+from bitsure.config.number_formats import BLOCKS, Activations, KeysValues, Numbers
 from bitsure.config.server_settings import ServerAddress
 
 CLIPS = ("clip", "clip_asymmetric")
@@ -193,8 +193,8 @@ class Rounded(Chain, Numbers):
         one_of("quant.remainder", self.remainder, ("shorten", "pad", "row"))
         if "disassemble" in self.transforms:
             self._check_not_grouped("quant.group_size", self.group_size)
-        if self.format in MX and self.remainder == "row":
-            raise UserError(f"quant.remainder=row: {self.format} has blocks of {MX_BLOCK}. Take shorten or pad.")
+        if self.format in BLOCKS and self.remainder == "row":
+            raise UserError(f"quant.remainder=row: {self.format} has blocks of {BLOCKS[self.format]}. Take shorten or pad.")
         if clips := [transform for transform in self.transforms if transform in CLIPS]:
             self._check_clips(clips)
 
@@ -272,7 +272,7 @@ class GptqSettings(Rounded):
                 f"quant.desc_act=true makes groups in another order than quant.transforms=[{clips[0]}] narrows them in: "
                 f"leave one out."
             )
-        if self.desc_act and self.format in MX:
+        if self.desc_act and self.format in BLOCKS:
             raise UserError(
                 f"quant.desc_act=true: the blocks of {self.format} are of columns that lie side by side. Leave it out."
             )

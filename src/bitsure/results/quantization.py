@@ -46,8 +46,8 @@ class RoundedStates(Result):
     values_per_token: float | None = None
     """Values that are rounded for each token of text, over all layers or blocks; absent in older files."""
     bits_per_value: float | None = None
-    """Bits that a value takes where the method is deployed: a scale of 16 bits (8 in MX formats) and, where there are zero
-    points, one of `bits` are counted for each group; absent in older files."""
+    """Bits that a value takes where the method is deployed: for each group a scale of 16 bits (8 in MX formats, NVFP4 and
+    int4_fp8) and, where there are zero points, one of `bits`; absent in older files."""
 
 
 class ReassemblySearch(Result):

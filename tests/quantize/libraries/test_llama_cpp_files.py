@@ -20,6 +20,7 @@ from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 from bitsure.quantize.libraries.llama_cpp import LlamaCpp, mean_squares
 from bitsure.quantize.libraries.llama_cpp_mixture import Mixture
 from bitsure.quantize.make import ensure_quantized
+from bitsure.quantize.weights import GgufWeight
 from tests.builders.gguf_files import save_llama, write_decoded
 from tests.builders.llama_cpp import count_tokens, token_logprobs
 from tests.builders.marks import library
@@ -70,6 +71,26 @@ def test_mixtures_of_the_kinds_of_few_bits():
         mixture = Mixture(kind, 32, 1, False, True)
         assert (mixture.choose("output.weight", 4096), mixture.choose("token_embd.weight", 4096)) == (head, embedding)
         assert mixture.choose("blk.9.attn_q.weight", 576) == "IQ4_NL"
+
+
+@pytest.mark.parametrize("kind", ["TQ1_0", "TQ2_0"])
+def test_ternary_weights_are_kept_and_decoded_as_gguf_does(kind):
+    """The embedding takes Q4_K and the head Q6_K, as in llama.cpp."""
+    import gguf
+    import libgguf
+
+    mixture = Mixture(kind.lower(), 32, 1, False, False)
+    assert {*types(kind.lower(), "attn_v"), *types(kind.lower(), "ffn_down")} == {kind}
+    assert (mixture.choose("output.weight", 4096), mixture.choose("token_embd.weight", 4096)) == ("Q6_K", "Q4_K")
+    assert mixture.choose("blk.0.attn_q.weight", 576) == "Q4_0"
+    generator = np.random.default_rng(0)
+    ternary = (generator.integers(-1, 2, (4, 512)) * np.array([[0.5], [2.0], [0.125], [3.0]])).astype(np.float32)
+    for values in (ternary, generator.normal(size=(4, 512)).astype(np.float32)):
+        rows = libgguf.quantize_rows(values, libgguf.GGMLQuantizationType[kind], None)
+        decoded = GgufWeight(torch.from_numpy(rows), libgguf.GGMLQuantizationType[kind].value).dequantize().numpy()
+        theirs = gguf.quantize(values, gguf.GGMLQuantizationType[kind])
+        assert np.array_equal(decoded, gguf.dequantize(theirs, gguf.GGMLQuantizationType[kind]))
+        assert np.array_equal(decoded, ternary) or values is not ternary
 
 
 def test_heads_and_widths():

@@ -6,6 +6,8 @@ not: with MX formats it is no oracle.
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -57,6 +59,35 @@ def test_mx_weights_and_activations_are_torchaos(name):
     assert torch.equal(ours.scales, scales) and torch.equal(ours.codes, codes)
     assert torch.equal(ours.dequantize(), expected)
     assert torch.equal(fake_quantize(x, Activations(format=name)), expected)
+
+
+def test_nvfp4_weights_are_those_of_compressed_tensors():
+    """Values, and what its own unpacking makes of our codes and scales."""
+    quantization = library("compressed_tensors.quantization")
+    from compressed_tensors.quantization.lifecycle.forward import fake_quantize as theirs
+    from compressed_tensors.quantization.quant_scheme import NVFP4A16
+    from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
+
+    x = torch.randn(64, 128, generator=torch.Generator().manual_seed(0)) * torch.logspace(-6, 2, 64)[:, None]
+    x[::7, ::3], x[5], x[6] = 0, (torch.arange(128) - 40) / 8, 0
+    groups = x.unflatten(1, (-1, 16))
+    whole = generate_gparam(x.amin(), x.amax())
+    scales, _ = calculate_qparams(groups.amin(-1), groups.amax(-1), NVFP4A16["weights"], global_scale=whole)
+    expected = theirs(x, scales.float(), torch.zeros_like(scales.float()), NVFP4A16["weights"], global_scale=whole)
+    ours = round_to_nearest(x, Rtn(format="nvfp4"))
+    assert isinstance(NVFP4A16["weights"], quantization.QuantizationArgs)
+    assert torch.equal(ours.scales, scales.to(torch.float8_e4m3fn).view(torch.uint8)) and ours.tensor_scale == whole
+    assert torch.equal(ours.dequantize(), expected)
+
+
+def test_nvfp4_codes_are_decoded_by_gguf_as_by_us():
+    """Of its blocks of 64: four scales of FP8, then codes, the first half of each 16 in the lower bits."""
+    gguf = pytest.importorskip("gguf")
+    ours = round_to_nearest(torch.randn(8, 128, generator=torch.Generator().manual_seed(0)), Rtn(format="nvfp4"))
+    halves = ours.codes.view(8, 2, 4, 2, 8)  # rows, blocks of 64, of 16, their halves
+    blocks = torch.cat([ours.scales.view(8, 2, 4), (halves[..., 0, :] | halves[..., 1, :] << 4).flatten(2)], -1).flatten(1)
+    found = gguf.dequantize(blocks.numpy(), gguf.GGMLQuantizationType.NVFP4)
+    assert torch.equal(torch.from_numpy(found), dataclasses.replace(ours, tensor_scale=torch.tensor(1.0)).dequantize())
 
 
 def of_compressed_tensors(x: torch.Tensor, bits: int, kind: str, symmetric: bool, group_size: int | None) -> torch.Tensor:

@@ -19,11 +19,12 @@ DEFAULTS = {  # kind of file → the type of most tensors
     **{kind.lower(): kind for kind in ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ3_XXS")},
     **{"iq2_s": "IQ2_XS", "iq2_m": "IQ2_S"},
     **dict.fromkeys(("iq3_xs", "iq3_s", "iq3_m"), "IQ3_S"),
+    **{"tq1_0": "TQ1_0", "tq2_0": "TQ2_0"},
 }
 # Kinds whose types llama.cpp rounds with an importance matrix alone.
 NEED_IMATRIX = ("q2_k_s", "iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq2_m", "iq3_xxs", "iq3_xs")
 FALLBACKS = {  # types with blocks of 256 → types with blocks of 32
-    **{"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"},
+    **{"TQ1_0": "Q4_0", "TQ2_0": "Q4_0", "Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"},
     **dict.fromkeys(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"), "IQ4_NL"),
 }
 LARGE, SMALL = 256, 32  # weights in a block
@@ -32,6 +33,7 @@ LOWEST = ("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq2_m")  # kinds with
 EMBEDDINGS = {
     **dict.fromkeys(("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs"), "Q2_K"),
     **dict.fromkeys(("iq2_s", "iq2_m", "iq3_xxs"), "IQ3_S"),
+    **dict.fromkeys(("tq1_0", "tq2_0"), "Q4_K"),
 }
 OUTPUTS_OF_ATTENTION = {
     **{"q2_k": "Q3_K", "q3_k_m": "Q4_K", "q3_k_l": "Q5_K", "iq3_xxs": "IQ3_S", "iq3_m": "Q4_K"},

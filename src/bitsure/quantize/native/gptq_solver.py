@@ -9,15 +9,15 @@ from contextlib import contextmanager
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.config.number_formats import MX
+from bitsure.config.number_formats import BLOCKS
 from bitsure.config.quantizers import GptqSettings
 from bitsure.quantize.weights import ElementWeight, IntegerWeight
-from bitsure.quantize.weights.grid import fit_grid, group_index, to_units, weight_from_units
+from bitsure.quantize.weights.grid import fit_grid, group_index, to_units, weight_from_units, whole_scale
 
 log = logging.getLogger(__name__)
 
 COLUMNS = 128  # Rounded before their error is compensated in all later columns at once: algorithm 1's B.
-FEW = 32  # Of these, rounded before their error is compensated in the rest of the 128; a block of an MX format.
+FEW = 32  # Of these, rounded before their error is compensated in the rest of the 128; a block of an MX format or two of NVFP4.
 TILE = 256  # Rows and columns of a Hessian that are factored at once.
 
 
@@ -27,8 +27,8 @@ def round_with_hessian(
     """Round W so that ‖(Ŵ − W)X‖ is small: algorithm 1, in the paper's symbols.
 
     A group's scales follow from its weights at the time when the block of columns in which it begins is reached, as in the
-    paper's own code; for a block of an MX format, when the group itself is reached. With desc_act the columns are rounded in
-    the order of their squared input, largest first, and groups are of columns that follow each other in that order.
+    paper's own code; for a block of an MX format or of NVFP4, when the group itself is reached. With desc_act the columns are
+    rounded in the order of their squared input, largest first, and groups are of columns that follow each other in that order.
 
     Args:
         weight: W, shape (out, in).
@@ -62,7 +62,7 @@ def round_with_hessian(
     units = torch.empty(stored, len(weight), device=W.device)
     group, diagonal = group_of.tolist(), Hinv.diagonal().tolist()
     column, unit, factor = W.unbind(), units.unbind(), Hinv.unbind()
-    sizes = torch.bincount(group_of).tolist()
+    sizes, whole = torch.bincount(group_of).tolist(), whole_scale(weight, quant)
     scales: list[torch.Tensor] = []
     zeros: list[torch.Tensor] = []
     grids: list[tuple[torch.Tensor, torch.Tensor]] = []  # both in float32: a conversion a column would be a launch on a GPU
@@ -72,21 +72,21 @@ def round_with_hessian(
         while (first := sum(sizes[: len(scales)])) < end:
             values = W[first : first + sizes[len(scales)]].T
             narrower = (factors[:, len(scales)] for factors in shrink)
-            scale, zero = fit_grid(values if quant.group_size else values.reshape(1, -1), quant, *narrower)
+            scale, zero = fit_grid(values if quant.group_size else values.reshape(1, -1), quant, *narrower, whole=whole)
             scales.append(scale)
             zeros.append(zero)
             grids.append((scale.float(), zero.float()))
 
     for start in range(0, stored, COLUMNS):
         end = min(start + COLUMNS, stored)
-        if quant.format not in MX:
+        if quant.format not in BLOCKS:
             enter_groups(end)
         errors = torch.empty_like(W[start:end])
         for first in range(start, end, FEW):
             last = min(first + FEW, end)
             with _one_thread():
                 for i in range(first, last):
-                    if quant.format in MX:
+                    if quant.format in BLOCKS:
                         enter_groups(i + 1)
                     s, zero = grids[group[i]]
                     unit[i].copy_(to_units(column[i], s, zero, quant))
@@ -96,9 +96,8 @@ def round_with_hessian(
         W[end:].addmm_(Hinv[start:end, end:].T, errors, alpha=-1)
     original = torch.argsort(order)
     group_of = group_of.to(original.device)[original]
-    return weight_from_units(
-        units[original].T.contiguous(), torch.stack(scales, 1), torch.stack(zeros, 1), group_of, width, quant
-    )
+    grid = torch.stack(scales, 1), torch.stack(zeros, 1)
+    return weight_from_units(units[original].T.contiguous(), grid, group_of, width, quant, whole)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import torch
 
 from bitsure.config.quantizers import Rounded
 from bitsure.quantize.weights import ElementWeight, IntegerWeight
-from bitsure.quantize.weights.grid import fit_grid, group_index, to_units, weight_from_units
+from bitsure.quantize.weights.grid import fit_grid, group_index, to_units, weight_from_units, whole_scale
 
 
 def round_to_nearest(
@@ -27,9 +27,10 @@ def round_to_nearest(
     group_of = group_index(width, quant)
     values = in_groups(weight, group_of)  # (out, groups, size)
     whole = values.reshape(1, 1, -1) if quant.group_size == 0 else values
-    scales, zeros = fit_grid(whole, quant, *shrink)
+    scale = whole_scale(weight, quant)
+    scales, zeros = fit_grid(whole, quant, *shrink, whole=scale)
     units = to_units(values, scales[..., None], zeros[..., None], quant).view(len(weight), -1)[:, : len(group_of)]
-    return weight_from_units(units, scales, zeros, group_of, width, quant)
+    return weight_from_units(units, (scales, zeros), group_of, width, quant, scale)
 
 
 def in_groups(weight: torch.Tensor, group_of: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from bitsure.base.errors import UserError
-from bitsure.config.number_formats import MX, AtRunTime
+from bitsure.config.number_formats import BYTE_SCALES, AtRunTime
 from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
 from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform, KeysAndValues
 from bitsure.quantize.inference.scheme import InferenceScheme
@@ -161,7 +161,7 @@ def _bits_of_scales(numbers: AtRunTime, rows_of_width: Mapping[int, int]) -> int
     if size == 0:  # The whole tensor's scale is fixed beforehand.
         return 0
     groups = sum(rows * (-(-width // size) if size > 0 else 1) for width, rows in rows_of_width.items())
-    return groups * ((8 if numbers.format in MX else 16) + (0 if numbers.symmetric else numbers.bits or 0))
+    return groups * ((8 if numbers.format in BYTE_SCALES else 16) + (0 if numbers.symmetric else numbers.bits or 0))
 
 
 def _transform_effect(transform: str, scheme: InferenceScheme, spreads: Mapping[str, _Spread]) -> TransformEffect:

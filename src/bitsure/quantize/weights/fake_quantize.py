@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from bitsure.config.number_formats import ELEMENTS, MX, Numbers
-from bitsure.quantize.weights.small_floats import nearest, power_of_two, shared_exponents
+from bitsure.config.number_formats import ELEMENTS, FP8_SCALED, MX, Numbers
+from bitsure.quantize.weights.small_floats import fp8_scales, nearest, power_of_two, shared_exponents, tensor_scale
 
 TINY = torch.finfo(torch.float32).tiny  # the smallest scale, that of a group of zeros
 HUGE = torch.finfo(torch.float32).max
@@ -19,10 +19,12 @@ Grid = tuple[torch.Tensor, torch.Tensor, torch.Tensor | int]
 def fake_quantize(values: torch.Tensor, numbers: Numbers, static_range: torch.Tensor | None = None) -> torch.Tensor:
     """Round values to a number format.
 
-    Groups lie along the last dimension; the last one is shorter if they do not divide it. The computation is in float32, in
-    which the results are exactly numbers of the format times their scale. In half precision they are rounded once more:
-    numbers of MX formats within the type's range stay exact, a product of an integer or an FP8 number with its scale is off by
-    up to 2⁻⁹ of itself in bfloat16, 2⁻¹² in float16; `off_grid` in quantization.json is the largest such error.
+    Groups lie along the last dimension; the last one is shorter if they do not divide it. Where scales are numbers of FP8, each
+    row has one float32 beside them, as a weight has for the whole tensor: a token's values do not depend on others. The
+    computation is in float32, in which the results are exactly numbers of the format times their scale. In half precision
+    they are rounded once more: numbers of MX formats within the type's range stay exact, a product of an integer or an FP8
+    number with its scale is off by up to 2⁻⁹ of itself in bfloat16, 2⁻¹² in float16; `off_grid` in quantization.json is the
+    largest such error.
 
     Args:
         values: Shape (…, width), any floating type.
@@ -127,5 +129,9 @@ def _elements(values: torch.Tensor, numbers: Numbers, static_range: torch.Tensor
     if numbers.format in MX:
         exponents = shared_exponents(largest, element)
         return nearest(values * power_of_two(-exponents), element), power_of_two(exponents) + finite, 0
-    scales = (largest / element.largest).clamp(TINY) + finite
+    if numbers.format in FP8_SCALED:
+        row = largest.amax(tuple(range(1, largest.ndim)), keepdim=True)
+        scales = fp8_scales(largest, tensor_scale(row, element), element) + finite
+    else:
+        scales = (largest / element.largest).clamp(TINY) + finite
     return nearest(values / scales, element), scales, 0

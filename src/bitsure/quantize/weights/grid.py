@@ -6,10 +6,18 @@ from typing import Any, Protocol
 
 import torch
 
-from bitsure.config.number_formats import ELEMENTS, MX, Numbers
+from bitsure.config.number_formats import E4M3, ELEMENTS, FP8_SCALED, MX, Numbers
 from bitsure.quantize.weights.element import ElementWeight
 from bitsure.quantize.weights.integer import IntegerWeight
-from bitsure.quantize.weights.small_floats import MANTISSA_BITS, encode, nearest, power_of_two, shared_exponents
+from bitsure.quantize.weights.small_floats import (
+    MANTISSA_BITS,
+    encode,
+    fp8_scales,
+    nearest,
+    power_of_two,
+    shared_exponents,
+    tensor_scale,
+)
 
 TINY = torch.finfo(torch.float32).tiny
 
@@ -38,8 +46,18 @@ def group_index(width: int, quant: Grouping) -> torch.Tensor:
     return torch.arange(stored) // size
 
 
+def whole_scale(weight: torch.Tensor, numbers: Numbers) -> torch.Tensor | None:
+    """Return the one scale of a whole weight beside those of its groups, shape (); None in formats that have none."""
+    return tensor_scale(weight.abs().amax(), ELEMENTS[numbers.format]) if numbers.format in FP8_SCALED else None
+
+
 def fit_grid(
-    values: torch.Tensor, numbers: Numbers, shrink: torch.Tensor | float = 1.0, shrink_high: torch.Tensor | None = None
+    values: torch.Tensor,
+    numbers: Numbers,
+    shrink: torch.Tensor | float = 1.0,
+    shrink_high: torch.Tensor | None = None,
+    *,
+    whole: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the scales and zero points of groups of values.
 
@@ -48,18 +66,23 @@ def fit_grid(
         numbers: The number format.
         shrink: What the range that integers cover is multiplied by, shape (…), in (0, 1].
         shrink_high: The same for the range's upper end, if it differs.
+        whole: `whole_scale` of the weight that the groups are of.
 
     Returns:
         Scales and int32 zero points, shape (…). Symmetric integers: zero point 2^(bits−1), scale max|w| / (2^(bits−1) − ½), so
         that both ends of the range are reached to half a step. Asymmetric: the range is [min(w, 0), max(w, 0)], the zero point
         the code of 0. Scales of integers are float16, as in packed checkpoints. MX: the power of two
-        2^(⌊log₂ max|w|⌋ − e_max), float32. FP8: max|w| / the largest number, float32.
+        2^(⌊log₂ max|w|⌋ − e_max), float32. FP8: max|w| / the largest number, float32; where `whole` is given as `fp8_scales`.
     """
     largest = values.abs().amax(-1)
     if numbers.format != "int":
         element = ELEMENTS[numbers.format]
-        in_mx = numbers.format in MX
-        scales = power_of_two(shared_exponents(largest, element)) if in_mx else (largest / element.largest).clamp(TINY)
+        if whole is not None:
+            scales = fp8_scales(largest, whole, element)
+        elif numbers.format in MX:
+            scales = power_of_two(shared_exponents(largest, element))
+        else:
+            scales = (largest / element.largest).clamp(TINY)
         return scales, torch.zeros_like(scales, dtype=torch.int32)
     levels = numbers.levels
     if numbers.symmetric:
@@ -80,27 +103,35 @@ def to_units(values: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, nu
 
 
 def weight_from_units(
-    units: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, group_of: torch.Tensor, width: int, numbers: Numbers
+    units: torch.Tensor,
+    grid: tuple[torch.Tensor, torch.Tensor],
+    group_of: torch.Tensor,
+    width: int,
+    numbers: Numbers,
+    whole: torch.Tensor | None = None,
 ) -> IntegerWeight | ElementWeight:
     """Return the weight of rounded values.
 
     Args:
         units: What `to_units` returns, shape (out, stored).
-        scales: Shape (out, groups), or (1, 1) for one scale a tensor.
-        zeros: Zero points of the shape of scales.
+        grid: Scales and zero points, shape (out, groups), or (1, 1) for one scale a tensor.
         group_of: The group of each stored column, shape (stored,).
         width: The number of weights in a row.
         numbers: The number format.
+        whole: `whole_scale` of the weight.
     """
     group_of = group_of.to(units.device, non_blocking=True)
+    scales, zeros = grid
     grouping: Any = {"group_of": group_of, "width": None if len(group_of) == width else width}
     if numbers.format == "int":
         codes = (units + (zeros[:, group_of] if zeros.shape[1] > 1 else zeros)).to(torch.int32)
         return IntegerWeight(bits=numbers.levels.bit_length(), codes=codes, scales=scales, zeros=zeros, **grouping)
     if numbers.format in MX:
         scales = (scales.view(torch.int32) >> MANTISSA_BITS).to(torch.uint8)
+    if whole is not None:
+        scales = encode(nearest(scales * whole, E4M3), E4M3)
     codes = encode(units, ELEMENTS[numbers.format])
-    return ElementWeight(format=numbers.format, codes=codes, scales=scales, **grouping)
+    return ElementWeight(format=numbers.format, codes=codes, scales=scales, tensor_scale=whole, **grouping)
 
 
 def _half(scales: torch.Tensor) -> torch.Tensor:

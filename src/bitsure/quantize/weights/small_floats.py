@@ -6,7 +6,7 @@ import functools
 
 import torch
 
-from bitsure.config.number_formats import Element
+from bitsure.config.number_formats import E4M3, Element
 
 EXPONENT = 0x7F800000  # the bits of a float32 that hold its exponent + 127
 MANTISSA_BITS = 23
@@ -40,6 +40,34 @@ def shared_exponents(largest: torch.Tensor, element: Element) -> torch.Tensor:
     """
     floors = (largest.view(torch.int32) >> MANTISSA_BITS) - 127  # −127 of subnormal numbers, where the bound applies
     return (floors - element.e_max).clamp(-127, 127)
+
+
+def tensor_scale(largest: torch.Tensor, element: Element) -> torch.Tensor:
+    """Return what scales of blocks are multiplied by before they are rounded to FP8, so that they use its range.
+
+    Args:
+        largest: The largest magnitude of the tensor, float32, any shape.
+        element: The format of its numbers.
+
+    Returns:
+        448 · `element.largest` / largest, of the same shape; 1 where that is not finite.
+
+    Reference: compressed-tensors, `generate_gparam`.
+    """
+    scales = E4M3.largest * element.largest / largest.clamp(min=torch.finfo(torch.float32).tiny)
+    return scales.nan_to_num(nan=1.0, posinf=1.0)
+
+
+def fp8_scales(largest: torch.Tensor, whole: torch.Tensor, element: Element) -> torch.Tensor:
+    """Return the scale of each block: a number of FP8 (E4M3) divided by the tensor's scale; of a block of zeros ⅛ of that.
+
+    Args:
+        largest: The largest magnitude m of each block, float32.
+        whole: `tensor_scale`, which broadcasts to it.
+        element: The format of the blocks' numbers.
+    """
+    scales = nearest(whole * (largest / element.largest), E4M3)
+    return torch.where(scales == 0, 0.125, scales) / whole
 
 
 def encode(values: torch.Tensor, element: Element) -> torch.Tensor:

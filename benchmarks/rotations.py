@@ -1,0 +1,62 @@
+"""Rotations, SmoothQuant and plain rounding at W4A4: `make bench-rotations` writes benchmarks/rotations.md.
+
+As benchmarks/qllm.py, whose outliers, draws and intervals these are.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks.qllm import HERE, TASKS, arguments, measured, tables
+from bitsure.config.number_formats import Activations
+from bitsure.config.quantizers import RotationSettings
+from bitsure.quantize.native.rtn import Rtn
+
+FOLDED, ONLINE = "rotated: R1, R2", "rotated: R1, R2, R4"
+TRANSFORMS = {
+    "plain": ([], None),
+    "SmoothQuant": (["smooth"], None),
+    FOLDED: (["rotate"], ["r1", "r2"]),
+    ONLINE: (["rotate"], ["r1", "r2", "r4"]),
+    "rotated: R1, R2, R4, then SmoothQuant": (["rotate", "smooth"], ["r1", "r2", "r4"]),
+}
+PAIRS = [(FOLDED, "plain"), (FOLDED, "SmoothQuant"), (ONLINE, "plain"), (ONLINE, "SmoothQuant"), (ONLINE, FOLDED)]
+
+
+def quantizers(draw: int) -> dict[str, Rtn]:
+    """W4A4 with a scale for each row of the weights and each token, all asymmetric; the draw seeds the rotations."""
+    found = {}
+    for name, (transforms, kinds) in TRANSFORMS.items():
+        rotation = kinds and RotationSettings(kinds, seed=draw)
+        found[name] = Rtn(4, -1, False, transforms=transforms, activations=Activations(4), rotation=rotation)
+    return found
+
+
+def introduction(given: argparse.Namespace) -> str:
+    return "\n".join(
+        [
+            "# Rotations, SmoothQuant and plain rounding at W4A4",
+            "",
+            f"`make bench-rotations`: {given.model}, {given.draws} draws of outliers, calibration text ({given.windows} × 256 "
+            f"tokens) and rotations; {len(TASKS)} tasks, {given.questions} questions each, the same in every draw. Weights are "
+            "asymmetric with one scale a row, activations asymmetric with one a token. Output error: ‖Q(X)Ŵᵀ − XWᵀ‖ / ‖XWᵀ‖ on "
+            "held-out text, the mean over layers, with its 95% t interval over draws. True-label probability: quantized less "
+            "full precision, 95% intervals by resampling draws and questions.",
+            "",
+            "The outliers are gains of norms that the next weights take back. SmoothQuant's scales can undo them, and so does "
+            "R1, which folds the norms' gains into the weights. Outliers of large models need not be of that kind.",
+            "",
+            "",
+        ]
+    )
+
+
+def main() -> None:
+    given = arguments(__doc__.splitlines()[0], HERE / "rotations.md")
+    text = introduction(given) + tables(measured(given, quantizers), PAIRS)
+    print(text)
+    given.out.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
