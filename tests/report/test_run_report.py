@@ -51,6 +51,18 @@ def test_the_page_runs_its_own_script_alone(made):
     assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy and " style=" not in html
 
 
+def test_the_numbers_are_written_without_a_page(tmp_path):
+    full, quant, _ = paired_runs(30)
+    made = build(tmp_path, quant, full, METRIC, MARGINS, About("t", has_page=False))
+    assert made.figures == {} and sorted(path.name for path in tmp_path.iterdir()) == [
+        "baseline_metrics.json",
+        "changes.parquet",
+        "comparison.json",
+        "metrics.json",
+        "verdict.json",
+    ]
+
+
 @pytest.mark.parametrize(
     "normalization", ["token", pytest.param("char", marks=pytest.mark.slow), pytest.param("byte", marks=pytest.mark.slow)]
 )

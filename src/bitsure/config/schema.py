@@ -214,6 +214,7 @@ class SweepSettings:
     time_limit: float | None = None  # seconds after which a cell is stopped, without waiting for other cells; None: no limit
     skip_not_installed: bool = False  # skip cells whose quantizer needs a library that is not installed; else nothing starts
     skip_repeated: bool = False  # skip cells that only calibration text, which their quantizer does not read, tells from others
+    pages: bool = True  # write each cell's report.html and figures/; `bitsure report RUN_DIR` makes them later
     gpus: int | None = 1  # GPUs of a cell's own on a machine with several; None: every cell sees all
 
     def __post_init__(self) -> None:

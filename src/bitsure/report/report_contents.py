@@ -52,6 +52,7 @@ class About:
     compressibility: Compressibility | None = None
     task: dict[str, Any] | None = None  # the run's task settings
     tracked: str | None = None  # the W&B run's address, or the command that sends it
+    has_page: bool = True  # whether figures are drawn and the page is written
     started: float | None = None  # when the run started, seconds since 1970; None where the page is made by the run itself
 
     @property

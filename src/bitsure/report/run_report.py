@@ -45,9 +45,10 @@ def build(
     """
     with threadpool_limits(1, "blas"):  # the last digit of a sum depends on how many threads share it
         report = _compute(out, records, baseline, metric, margins, about)
-    pictures = figures.draw(records, baseline, report, metric, out / "figures")
-    report = replace(report, figures=pictures)
-    _write(out, report, page.render(report, about, metric))
+    if about.has_page:
+        report = replace(report, figures=figures.draw(records, baseline, report, metric, out / "figures"))
+        write_text(report.page, page.render(report, about, metric))
+    _write(out, report)
     return report
 
 
@@ -88,7 +89,7 @@ def _published(about: About, measured: MetricsByTask, baseline: MetricsByTask | 
     return find_published(origin.model.name, quant, about.task or {}, measured, baseline, origin.text)
 
 
-def _write(out: Path, report: Report, html: str) -> None:
+def _write(out: Path, report: Report) -> None:
     if report.comparison is not None:
         write_changes(out / "changes.parquet", report.changes)
     files = {
@@ -101,4 +102,3 @@ def _write(out: Path, report: Report, html: str) -> None:
     for name, value in files.items():
         if value is not None:
             write(out / name, value)
-    write_text(report.page, html)

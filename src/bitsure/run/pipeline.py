@@ -107,6 +107,7 @@ def run(
                     compressibility=quantized.compressibility if quantized else None,
                     task=asdict(config.task),
                     tracked=tracker.where,
+                    has_page=config.sweep.pages or sweep is None,
                 )
                 report = build(run_dir, scored.records, scored.baseline, config.metric, config.verdict, about)
             with current.stage("track"):

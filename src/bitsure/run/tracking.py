@@ -88,7 +88,8 @@ class Tracker:
             for key in values:
                 if key.endswith(BESIDE):
                     run.define_metric(key, hidden=True)
-            logged = values | drawn | tables | {"report": wandb.Html(str(report.page), inject=False)}
+            page = {"report": wandb.Html(str(report.page), inject=False)} if about.has_page else {}
+            logged = values | drawn | tables | page
             run.log(logged)
             write_keys(report.page.parent, [*words, *logged])
             log_artifacts(run, report.page.parent, about.quantization)
