@@ -22,6 +22,7 @@ from bitsure.config.paths import CONF
 from bitsure.config.quantizers import RotationSettings, Tuning
 from bitsure.config.retrieval_settings import RetrievalSettings
 from bitsure.config.schema import (
+    AttributionSettings,
     CalibSettings,
     CompressSettings,
     Config,
@@ -46,6 +47,8 @@ from bitsure.quantize.libraries.hqq import Hqq
 from bitsure.quantize.libraries.llama_cpp import LlamaCpp
 from bitsure.quantize.libraries.prequantized import Prequantized
 from bitsure.quantize.libraries.served_weights import ServedWeights
+from bitsure.quantize.mixed.mixed_bits import MixedBits
+from bitsure.quantize.mixed.recipe import Recipe
 from bitsure.quantize.native.cast import Cast
 from bitsure.quantize.native.full_precision import NoQuant
 from bitsure.quantize.native.kept import Kept
@@ -81,6 +84,7 @@ SECTIONS = (
     Activations,
     KeysValues,
     Noise,
+    MixedBits,
     ControlSettings,
     Cast,
     Prequantized,
@@ -96,6 +100,7 @@ SECTIONS += (
     ScoringSettings,
     ServerSettings,
     CompressSettings,
+    AttributionSettings,
     MetricSettings,
     VerdictSettings,
     TrackingSettings,
@@ -150,6 +155,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, tiny_llama, calib_f
             text=text or TextSettings(),
             scoring=ScoringSettings(),
             compress=CompressSettings(measure=True),
+            attribution=AttributionSettings(measure=text is not None),
             metric=MetricSettings(**vars(METRIC) | {"resamples": 100}),
             verdict=VerdictSettings(strict=False, accuracy_margin=0.5, nll_margin=5.0, calibration_error_margin=0.5),
             tracking=TrackingSettings(mode=mode),
@@ -180,6 +186,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, tiny_llama, calib_f
         (Gptq(**gptq, group_size=48, backend="native", **smoothed), ModelSettings(path=str(tiny_model)), own, "disabled"),
         (Rtn(4, 48, False, transforms=["clip"]), ModelSettings(repo="org/tiny"), hub, "disabled", "tiny_pets", scored),
         (Noise(like=Rtn(4, 64, False)), ModelSettings(repo="org/tiny"), gone, "disabled"),
+        (MixedBits(like=Rtn(4, 64, False), bits_per_weight=3.5), ModelSettings(repo="org/tiny"), own, "disabled"),
         (Rtn(format="mxfp4", **smoothed), ModelSettings(repo="org/tiny"), own, "disabled"),
         (Rtn(4, -1, False, tuning=Tuning(4), **reassembled), ModelSettings(repo="org/tiny"), own, "disabled"),
         (Kept(**rotated, kv=KeysValues(4)), ModelSettings(repo="org/tiny"), own, "disabled"),
@@ -208,6 +215,9 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, tiny_llama, calib_f
     cells.run(config(*each[2]), tmp_path / "cell", line, {})
     assert repeated([ComposedCell(0, [], tmp_path, config(*each[2]), line.labels)]) == {}
     answer_set(answer_units(written(["a"], [True], [[-1.0]])), config(*each[2]).metric)  # of an answer that a model wrote
+    recipe = next(tmp_path.glob("*/recipe.yaml"))
+    layers = SimpleNamespace(layer_shapes=Recipe.read(recipe).layers, source=SimpleNamespace(name="tiny"))
+    MixedBits(like=Rtn(4, 64, False), recipe=str(recipe)).check(layers)
     found = RetrievalSettings(lengths=[100], depths=[0.0], questions=1)
     load_tasks(TaskSettings(name="own", names=["retrieval_pairs"], retrieval=found), ["retrieval_pairs"], None)
     # the rest is read where a hub is reached: the revision of a repository
@@ -244,5 +254,5 @@ def _write_text(path, texts: list[str]) -> None:
 def test_every_quantizer_of_conf_is_known_to_the_tests():
     """NoQuant has no settings."""
     named = {OmegaConf.load(path).get("_target_") for path in (CONF / "quant").glob("*.yaml")} - {None}
-    known = {NoQuant, Kept, Rtn, Gptq, Cast, Prequantized, ServedWeights, LlamaCpp, Bnb, Hqq, Noise}
+    known = {NoQuant, Kept, Rtn, Gptq, Cast, Prequantized, ServedWeights, LlamaCpp, Bnb, Hqq, Noise, MixedBits}
     assert named == {f"{kind.__module__}.{kind.__qualname__}" for kind in known}

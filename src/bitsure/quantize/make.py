@@ -64,7 +64,7 @@ def ensure_quantized(plan: Plan, store: Store, log_file: Path, to_read: bool = F
             if directory is None:
                 parts = store.path("unfinished", plan.made_from)
                 with store.create("weights", plan.made_from) as unfinished:
-                    _make(plan, matched, unfinished, parts, log_file)
+                    _make(plan, matched, unfinished, parts, store, log_file)
                 shutil.rmtree(parts, ignore_errors=True)
                 directory = store.path("weights", plan.made_from)
     else:
@@ -80,7 +80,7 @@ def _checkpoint(plan: Plan, directory: Path) -> Path:
     return plan.checkpoint.path if plan.checkpoint and plan.quant.reads_checkpoint else directory
 
 
-def _make(plan: Plan, matched: Quantization | None, directory: Path, parts: Path, log_file: Path) -> None:
+def _make(plan: Plan, matched: Quantization | None, directory: Path, parts: Path, store: Store, log_file: Path) -> None:
     """Quantize, and write the checkpoint, quantization.json and what it cost into a directory."""
     source, begun = plan.source, time.monotonic()
     for files in (source, plan.checkpoint):
@@ -95,7 +95,7 @@ def _make(plan: Plan, matched: Quantization | None, directory: Path, parts: Path
     ):
         given = plan.checkpoint.path if plan.checkpoint else None
         job = QuantizationJob(
-            source, plan.dtype, windows, held_out, directory, parts, log_file, advance, matched, given, plan.all_experts
+            source, plan.dtype, windows, held_out, directory, parts, store, log_file, advance, matched, given, plan.all_experts
         )
         calibration = _calibration_of_experts(plan, job)
         plan.quant.quantize(job)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
-from bitsure.base.store import hash_files
+from bitsure.base.store import Store, hash_files
 from bitsure.config.model import ModelSettings
 from bitsure.config.number_formats import Activations
-from bitsure.config.quantizers import QuantizerSettings
+from bitsure.config.quantizers import QuantizerSettings, Rounded
 from bitsure.models.load import load_model
 from bitsure.models.locate import Source
 from bitsure.results.quantization import Quantization
@@ -72,6 +72,8 @@ class QuantizationJob:
     """The empty directory that the checkpoint is written into."""
     parts: Path
     """A directory that outlives an interrupted run; what lies there may be taken up again. It may not exist."""
+    store: Store
+    """Where results are kept that other quantizers can use too."""
     log_file: Path
     """Where the output of libraries goes."""
     advance: Callable[..., None]
@@ -219,6 +221,10 @@ class Quantizer(QuantizerSettings):
     def reads_checkpoint(self) -> bool:
         """Whether scoring reads the checkpoint of `checkpoint_settings`, and not what `quantize` wrote."""
         return False
+
+    def with_bits(self, bits: int) -> Rounded | None:
+        """Return the same quantizer of weights with other bits; None if its layers cannot have bits of their own."""
+        return None
 
     def check_proof(self, proof: Quantization, checkpoint: Source | None, model_name: str) -> None:
         """Raise UserError if quantization.json shows that the weights are not of this model."""

@@ -24,6 +24,9 @@ class LayerError(Result):
     first_token_error: float | None = None
     """`output_error` of the texts' first tokens alone, which attention reads most; absent in older files, and where a layer is
     given tokens without their places."""
+    bits_per_weight: float | None = None
+    """Bits that a weight of the layer takes, scales and zero points counted; absent where weights are kept, and in older
+    files."""
 
 
 class RoundedStates(Result):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ from bitsure.base.files import atomic_path
 from bitsure.quantize.checkpoint.read_checkpoint import read_checkpoint, read_tensors
 from bitsure.quantize.inference.rotations import Rotations
 from bitsure.quantize.inference.scheme import InferenceScheme
-from bitsure.quantize.layouts.known import read_settings
+from bitsure.quantize.layouts.known import layout_of, read_settings
+from bitsure.quantize.layouts.layout import layer_settings
 from bitsure.quantize.weights import Weight
+
+LAYER_SETTINGS = ("bits",)  # that layers of one checkpoint may differ in
 
 
 def write_checkpoint(
@@ -65,12 +69,16 @@ def write_part(directory: Path, weights: Mapping[str, Weight], scheme: Inference
 def merge_parts(parts: Sequence[Path], directory: Path, rotations: Rotations) -> None:
     """Write one checkpoint of those of its blocks, and the rotations that the model had before."""
     tensors: dict[str, torch.Tensor] = {}
+    of_layers: dict[str, dict[str, Any]] = {}
     settings = []
     for part in parts:
-        tensors |= read_tensors(part)
-        settings.append(read_settings(part))
+        of_part, own = read_tensors(part), read_settings(part)
+        layers = {layer for key in of_part if (layer := layout_of(own, part).layer_of(key))}
+        of_layers |= {layer: layer_settings(layer, own) for layer in sorted(layers)}
+        tensors |= of_part
+        settings.append(own)
     beyond_gptq = [each for each in settings if each["checkpoint_format"] != "gptq_v2"]
-    _write(directory, tensors, (beyond_gptq or settings)[0])
+    _write(directory, tensors, _with_layers((beyond_gptq or settings)[0], of_layers))
     InferenceScheme.merge([InferenceScheme.read(part) for part in parts], rotations).write(directory)
     _same_or_raise(tensors, read_tensors(directory))
 
@@ -81,13 +89,26 @@ def _write(directory: Path, tensors: dict[str, torch.Tensor], settings: Mapping[
 
 
 def _settings(weights: Mapping[str, Weight]) -> dict[str, Any]:
-    """Return quantize_config.json; of settings that differ between layers the first layer's, which reading back refuses."""
+    """Return quantize_config.json: of settings that differ between layers the first layer's, and the others' by layer."""
     fits_gptq = bool(weights) and all(weight.fits_gptq for weight in weights.values())
     method, stored = ("gptq", "gptq_v2") if fits_gptq else ("bitsure", "bitsure")
     settings: dict[str, Any] = {"quant_method": method, "bits": None, "checkpoint_format": stored}
     for weight in reversed(list(weights.values())):
         settings |= weight.settings
-    return settings if weights else settings | {"weights": "kept"}
+    if not weights:
+        return settings | {"weights": "kept"}
+    return _with_layers(settings, {name: weight.settings for name, weight in weights.items()})
+
+
+def _with_layers(settings: Mapping[str, Any], of_layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return settings with those in which layers differ, by gptqmodel's `dynamic`."""
+    dynamic = {
+        f"+:^{re.escape(layer)}$": changed
+        for layer, own in of_layers.items()
+        if (changed := {key: own[key] for key in own if key in LAYER_SETTINGS and own[key] != settings.get(key)})
+    }
+    common = {key: value for key, value in settings.items() if key != "dynamic"}
+    return common | ({"dynamic": dynamic} if dynamic else {})
 
 
 def _same_or_raise(written: Mapping[str, object], back: Mapping[str, object]) -> None:

@@ -101,3 +101,8 @@ def dynamic_settings(layer: str, settings: Mapping[str, Any]) -> Mapping[str, An
         if matches(pattern.removeprefix("-:").removeprefix("+:"), layer):
             return None if pattern.startswith("-:") else dict(changes)
     return {}
+
+
+def layer_settings(layer: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint's settings with what `dynamic` changes in them for a layer."""
+    return {**settings, **(dynamic_settings(layer, settings) or {})}

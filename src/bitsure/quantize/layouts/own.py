@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.quantize.layouts.layout import Layout, layers_with
+from bitsure.quantize.layouts.layout import Layout, layer_settings, layers_with
 from bitsure.quantize.weights import Weight
 
 
@@ -29,7 +29,7 @@ class OwnLayout(Layout):
         if (stored := settings.get("checkpoint_format")) != "bitsure":
             raise UserError(f"{where}: checkpoint_format={stored}; with quant_method=bitsure it is bitsure.")
         return {
-            name: weight_format.from_tensors(name, tensors, settings)
+            name: weight_format.from_tensors(name, tensors, layer_settings(name, settings))
             for weight_format in _formats(Weight.__subclasses__())
             for name in layers_with(tensors, f".{weight_format.suffix}")
         }

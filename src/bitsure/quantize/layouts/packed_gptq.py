@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.quantize.layouts.layout import ExportLayout, dynamic_settings, layers_with
+from bitsure.quantize.layouts.layout import ExportLayout, dynamic_settings, layer_settings, layers_with
 from bitsure.quantize.weights import IntegerWeight
 
 EXPORTED_BITS = (2, 3, 4, 8)  # those that transformers' GPTQConfig takes
@@ -38,11 +39,9 @@ class GptqLayout(ExportLayout):
         for name, weight in weights.items():
             _check_kernels(name, weight)
         sizes = {_group_size(weight) for weight in weights.values()} - {-1}
-        bits = {weight.bits for weight in weights.values()}
-        if len(bits) > 1 or len(sizes) > 1:
-            raise UserError(
-                f"its layers have {_listed(bits)} bits and groups of {_listed(sizes)}; GPTQ's layout has one of each"
-            )
+        if len(sizes) > 1:
+            raise UserError(f"its layers have groups of {_listed(sizes)}; GPTQ's layout has one size")
+        bits = Counter(weight.bits for weight in weights.values()).most_common(1)[0][0]
         symmetric = all(weight.is_symmetric for weight in weights.values())
         tensors = {
             f"{name}.{part}": tensor.contiguous()
@@ -51,14 +50,15 @@ class GptqLayout(ExportLayout):
         }
         return tensors, {
             "quant_method": self.quant_method,
-            "bits": bits.pop(),
+            "bits": bits,
             "group_size": sizes.pop() if sizes else -1,
             "sym": symmetric,
             "desc_act": not all(_in_order(weight) for weight in weights.values()),
             # Programs read symmetric integers in the older format, where zero points are one less, and others in the newer one.
             "checkpoint_format": "gptq" if symmetric else "gptq_v2",
             "lm_head": False,
-            "dynamic": {f"-:^{re.escape(name)}$": {} for name in unquantized},
+            "dynamic": {f"-:^{re.escape(name)}$": {} for name in unquantized}
+            | {f"+:^{re.escape(name)}$": {"bits": weight.bits} for name, weight in weights.items() if weight.bits != bits},
         }
 
     def leaves_out(self, layer: str, settings: Mapping[str, Any]) -> bool:
@@ -78,7 +78,7 @@ def _variant(settings: Mapping[str, Any], where: Path) -> str:
 
 
 def _layer(name: str, tensors: dict[str, torch.Tensor], settings: Mapping[str, Any], where: Path) -> IntegerWeight:
-    own = {**settings, **(dynamic_settings(name, settings) or {})}
+    own = layer_settings(name, settings)
     variant, words = _variant(own, where), tensors[f"{name}.qweight"].dtype
     if words != torch.int32:
         raise UserError(f"{where}: {name} is packed into {words}; words of torch.int32 are read.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bitsure.base.errors import UserError
@@ -45,6 +45,10 @@ class Gptq(RoundingQuantizer, GptqSettings):
     def libraries(self) -> tuple[str, ...]:
         """Return torch, transformers, and the library that does the work."""
         return ("torch", "transformers", *(self._library.packages if self._library else ()))
+
+    def with_bits(self, bits: int) -> RoundingQuantizer | None:
+        """Return GPTQ with other bits, by our own solver; None as in `RoundingQuantizer`."""
+        return replace(self, backend="native").with_bits(bits) if self._library else super().with_bits(bits)
 
     def check_model_settings(self, model: ModelSettings) -> None:
         """Raise UserError if the model needs remote code, and the library loads it without."""

@@ -98,7 +98,7 @@ def _rounded_weights(model: nn.Module, quant: ChainQuantizer) -> dict[str, Weigh
     grid = quant.weight_rounding
     if grid is None:
         return {}
-    return {name: to_cpu(round_to_nearest(matrix(layer), grid)) for name, layer in block_linears(model).items()}
+    return {name: to_cpu(round_to_nearest(matrix(layer), grid.of_layer(name))) for name, layer in block_linears(model).items()}
 
 
 def _resume(part: Path, prefix: str, block: nn.Module, hooks: InferenceRounding, rotations: Rotations) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from bitsure.base.errors import UserError
 from bitsure.config.model import ModelSettings
@@ -75,6 +76,36 @@ class RoundingQuantizer(ChainQuantizer, Rounded):
     def weight_rounding(self) -> RoundingQuantizer:
         """Itself."""
         return self
+
+    _layer_bits: ClassVar[Mapping[str, int]] = {}
+    """Layer → bits of its own, as `with_layer_bits` sets them."""
+
+    def with_bits(self, bits: int) -> RoundingQuantizer | None:
+        """Return the same quantizer with other bits; None unless integers are rounded, and weights alone, as they are."""
+        if self.format != "int" or self.activations or self.kv or self.rotation or self.block_tuning:
+            return None
+        return replace(self, bits=bits)
+
+    def with_layer_bits(self, bits: Mapping[str, int]) -> Self:
+        """Return the same quantizer, in which layers, by full name, have bits of their own."""
+        quantizer = replace(self)
+        vars(quantizer)["_layer_bits"] = bits
+        return quantizer
+
+    def of_layer(self, name: str) -> RoundingQuantizer:
+        """Return what rounds a layer, by full name."""
+        bits = self._layer_bits.get(name, self.bits)
+        return self if bits == self.bits else replace(self, bits=bits)
+
+    def bits_of(self, rows: int, width: int) -> int:
+        """Return the bits that a layer's integers take with their scales and zero points, as `storage_bits` counts them."""
+        from bitsure.quantize.weights.grid import group_index
+
+        assert self.bits is not None, "only integers have bits of their own"
+        group_of = group_index(width, self)
+        groups = 1 if self.group_size == 0 else rows * (int(group_of[-1]) + 1)
+        input_scales = 16 * width if "scale" in self.transforms else 0
+        return rows * len(group_of) * self.bits + groups * (16 + self.bits) + input_scales
 
     @abstractmethod
     def round_weight(

@@ -37,13 +37,14 @@ def quantize_layers(
     """
     check_finite(inputs.hessian.diagonal(), names)  # A value that is not finite makes Σx² not finite.
     effects: Effects = {}
-    if quant.group_size == 0 and len(layers) > 1:  # One scale a tensor: one tensor at a time.
+    parts = _rounded_together(layers, quant)
+    if len(parts) > 1 or parts[0][0] is not quant:
         weights: dict[str, RoundedWeight] = {}
-        for name, weight in layers.items():
-            rounded_layer, layer_effects = quantize_layers({name: weight}, inputs, quant, name, scales)
-            weights |= rounded_layer
-            add_effects(effects, layer_effects)
-        return weights, effects
+        for own, part in parts:
+            rounded_part, part_effects = quantize_layers(part, inputs, own, ", ".join(part), scales)
+            weights |= rounded_part
+            add_effects(effects, part_effects)
+        return {name: weights[name] for name in layers}, effects
     weight, hessian = torch.cat([layer.detach().float() for layer in layers.values()]), inputs.hessian
     shrink: tuple[torch.Tensor, ...] = ()
     if scales is None and "scale" in quant.transforms:
@@ -61,6 +62,18 @@ def quantize_layers(
         rounded = dataclasses.replace(rounded, input_scales=(1 / scales).half())
     rows = [len(layer) for layer in layers.values()]
     return dict(zip(layers, _split(rounded, rows), strict=True)), effects
+
+
+def _rounded_together(
+    layers: dict[str, torch.Tensor], quant: RoundingQuantizer
+) -> list[tuple[RoundingQuantizer, dict[str, torch.Tensor]]]:
+    """Return the layers that are rounded as one: of the same bits, and with one scale a tensor each by itself."""
+    parts: dict[object, tuple[RoundingQuantizer, dict[str, torch.Tensor]]] = {}
+    for name, weight in layers.items():
+        own = quant.of_layer(name)
+        key = name if quant.group_size == 0 else own.bits
+        parts.setdefault(key, (own, {}))[1][name] = weight
+    return list(parts.values())
 
 
 def add_effects(effects: Effects, more: Effects) -> None:

@@ -75,6 +75,7 @@ def prove(
                 output_error=errors[name].whole,
                 centred_error=errors[name].centred,
                 first_token_error=errors[name].first_token,
+                **_bits_of_layer(checkpoint.weights.get(name), originals[name]),
             )
             for name in expected
         },
@@ -224,6 +225,10 @@ def _bits_per_weight(model: nn.Module, checkpoint: CheckpointContents, stored_bi
         return stored_bits or 8 * matrix(next(iter(block_linears(model).values()))).element_size()
     bits = sum(weight.storage_bits for weight in checkpoint.weights.values()) + sum(checkpoint.bits_outside.values())
     return bits / _quantized_numbers(model, checkpoint)
+
+
+def _bits_of_layer(weight: Weight | None, original: torch.Tensor) -> dict[str, float]:
+    return {} if weight is None else {"bits_per_weight": weight.storage_bits / original.numel()}
 
 
 def _quantized_numbers(model: nn.Module, checkpoint: CheckpointContents) -> int:

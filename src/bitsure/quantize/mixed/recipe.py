@@ -1,0 +1,74 @@
+"""A recipe: the bits of each layer's weights, as a file that can be read by people and used again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bitsure.base.errors import UserError
+from bitsure.base.files import write_text
+
+RECIPE = "recipe.yaml"  # in the directory of a checkpoint, and of a run
+HEAD = (
+    "# Bits of each layer's weights. quant=mixed quant.recipe=FILE uses them; quant@quant.like=… says how they are rounded.\n"
+)
+NAMED = 5  # layers in an error message
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The bits of each layer's weights."""
+
+    layers: Mapping[str, int]
+    """Layer → bits."""
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    """How they were chosen, for readers."""
+
+    @classmethod
+    def read(cls, file: Path) -> Recipe:
+        """Read a recipe's file.
+
+        Raises:
+            UserError: If there is no such file, or it is none of a recipe.
+        """
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UserError(f"quant.recipe={file}: cannot be read ({str(error).splitlines()[0]}).") from error
+        layers = content.get("layers") if isinstance(content, dict) else None
+        if not isinstance(layers, dict) or not layers:
+            raise UserError(f"quant.recipe={file}: needs `layers:` with a line `NAME: BITS` for each layer.")
+        if wrong := [name for name, bits in layers.items() if type(bits) is not int or not isinstance(name, str)]:
+            raise UserError(f"quant.recipe={file}: {wrong[0]}: {layers[wrong[0]]}: a layer's name and a whole number of bits.")
+        chosen = content.get("chosen")
+        return cls(layers, chosen if isinstance(chosen, dict) else {})
+
+    def write(self, file: Path) -> None:
+        """Write the recipe's file."""
+        content = {"chosen": dict(self.chosen), "layers": dict(self.layers)}
+        write_text(file, HEAD + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+    def check_layers(self, names: set[str], model: str, file: str) -> None:
+        """Raise UserError unless the recipe's layers are exactly those of a model.
+
+        Args:
+            names: The names of the model's layers.
+            model: The model's name, for messages.
+            file: The recipe's file, for messages.
+        """
+        faults = {
+            f"names layers that {model} does not have": sorted(self.layers.keys() - names),
+            f"lacks layers of {model}": sorted(names - self.layers.keys()),
+        }
+        lines = [f"{fault}: {_listed(layers)}" for fault, layers in faults.items() if layers]
+        if lines:
+            raise UserError(f"quant.recipe={file} {', and '.join(lines)}. Give a recipe that was made for this model.")
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"
