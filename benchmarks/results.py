@@ -21,6 +21,7 @@ FILES: dict[str, tuple[str, typing.Any]] = {
         results.Quantization,
     ),
     "compressibility.json": ("How far codes compress; absent where there are none.", results.Compressibility),
+    "attribution.json": ("Where the loss comes from; only with `attribution.measure=true`.", results.Attribution),
     "costs.json": ("Time and memory.", results.Costs),
     "provenance.json": ("Where the numbers come from.", results.Provenance),
     "status.json": ("How far the run came.", results.Status),

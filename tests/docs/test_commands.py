@@ -18,6 +18,7 @@ from bitsure.base.dotted_names import import_named
 from bitsure.base.memo import Memo
 from bitsure.config.paths import CONF, PROJECT
 from bitsure.config.schema import Config
+from bitsure.quantize.mixed.recipe import RECIPE, Recipe
 from bitsure.sweep.launch import composing, dry_run
 from tests.builders.documents import PAGES, FencedBlock, fenced_blocks
 from tests.builders.sweep_commands import command
@@ -25,7 +26,7 @@ from tests.builders.sweep_commands import command
 BLOCKS = [block for page in PAGES for block in fenced_blocks(page)]
 RUN = {"extending.md": ("bash", "python"), "python.md": ("python",), "README.md": ("python",)}  # by tests of their own
 NOT_RUN = ("text", "yaml", "json", "bibtex")
-PLACEHOLDERS = ("DIR", "my_tasks")  # folders of the reader's that settings name
+PLACEHOLDERS = ("DIR", "RUN_DIR", "my_tasks")  # folders of the reader's that settings name
 TARGETS = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
 
@@ -96,6 +97,7 @@ def places(tmp_path, monkeypatch):
     """Work in a folder where the places that the documents name are there."""
     for name in PLACEHOLDERS:
         (tmp_path / name).mkdir()
+    Recipe({"layer": 4}).write(tmp_path / "RUN_DIR" / RECIPE)
     monkeypatch.chdir(tmp_path)
 
 
@@ -204,7 +206,8 @@ def test_sections_of_a_report_that_are_explained_have_those_titles():
         .partition("\n## ")[0]
     )
     titles = re.findall(r"^\| (.+?) \|", explained, re.MULTILINE)[1:]
-    page = (PROJECT / "src" / "bitsure" / "report" / "page.html").read_text(encoding="utf-8")
+    parts = sorted((PROJECT / "src" / "bitsure" / "report").glob("page*.html"))
+    page = "".join(part.read_text(encoding="utf-8") for part in parts)
     assert [title for title in titles if title != "Published numbers" and f'"{title}"' not in page] == []
 
 

@@ -158,6 +158,22 @@ class CompressSettings:
 
 
 @dataclass
+class AttributionSettings:
+    """Which blocks and layers the loss of fidelity comes from: attribution.json."""
+
+    measure: bool = False  # quantize and restore each block and each type of layers alone, on a sample of text and questions
+    scorings: float = 3.0  # the most that all of it costs, in scorings of the run's text and questions by one model
+    tokens: int = 8192  # the most tokens of the text's sample
+    questions: int = 200  # the most questions of the sample
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scorings < math.inf:
+            raise UserError(f"attribution.scorings={self.scorings}: a finite number above 0, such as 3.")
+        at_least("attribution.tokens", self.tokens, MIN_SEQLEN)
+        at_least("attribution.questions", self.questions, 1)
+
+
+@dataclass
 class VerdictSettings:
     """What loss is small enough to ship: a model is non-inferior if the interval of each mean loss lies within its margin."""
 
@@ -237,6 +253,7 @@ class Config:
     scoring: ScoringSettings = field(default_factory=ScoringSettings)
     server: ServerSettings = field(default_factory=ServerSettings)
     compress: CompressSettings = field(default_factory=CompressSettings)
+    attribution: AttributionSettings = field(default_factory=AttributionSettings)
     metric: MetricSettings = MISSING
     verdict: VerdictSettings = MISSING
     tracking: TrackingSettings = MISSING
@@ -259,8 +276,13 @@ def resolved(config: Config) -> dict[str, Any]:
     for key in ("url", "served_name"):
         if settings["model"][key] is None:
             del settings["model"][key]  # likewise
+<<<<<<< HEAD
     if not config.calib.all_experts:
         del settings["calib"]["all_experts"]  # likewise
+=======
+    if not config.attribution.measure:
+        del settings["attribution"]  # likewise
+>>>>>>> 4a92fae (Which layers the loss comes from: blocks and types of layers quantized and restored alone, within three scorings' work, and what three layers in 8 bits would do)
     for key in ("name", "tags", "notes"):
         if not settings["tracking"][key]:
             del settings["tracking"][key]  # likewise

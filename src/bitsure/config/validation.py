@@ -96,6 +96,8 @@ def _check_together(config: Config) -> None:
         raise UserError(
             f"control.seeds={config.control.seeds}: quant={config.quant.name} has no noise control of its own. Leave it out."
         )
+    if config.attribution.measure and config.model.device_map is not None:
+        raise UserError("model.device_map: attribution.measure exchanges layers of two models in memory. Leave one out.")
     if config.scoring.dequantize:
         return
     if config.control.seeds:

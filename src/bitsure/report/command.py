@@ -28,7 +28,7 @@ from bitsure.report.report_contents import About, Report, run_title
 from bitsure.report.run_report import BASELINE_FILES, build
 from bitsure.report.served_sentences import engine_parity
 from bitsure.report.tracked_run import tracked_at
-from bitsure.results import Comparison, Compressibility, Labels, Provenance, Quantization, Status, read_if_there
+from bitsure.results import Attribution, Comparison, Compressibility, Labels, Provenance, Quantization, Status, read_if_there
 from bitsure.results.run_files import ModelOrigin
 
 log = logging.getLogger(__name__)
@@ -149,6 +149,7 @@ def _about(directory: Path, run: SavedRun, baseline_bits: float | None) -> About
         noisy=[read_answers(path)[0] for path in sorted((directory / "noise_control").glob("*.parquet"))],
         noise_scale=float(scale) if isinstance(scale, int | float) else 1.0,
         compressibility=read_if_there(directory / "compressibility.json", Compressibility),
+        attribution=read_if_there(directory / "attribution.json", Attribution),
         task=task if isinstance(task, dict) else None,
         tracked=tracked_at(directory),
         started=status.started if status else None,

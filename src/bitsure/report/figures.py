@@ -26,6 +26,7 @@ from bitsure.metrics.text_metrics import confident_answers
 from bitsure.records.answer_units import is_open, is_written
 from bitsure.records.record import Records, by_task, has_choices
 from bitsure.records.text_units import has_tokens
+from bitsure.report.attribution_chart import attribution_chart
 from bitsure.report.chart_layers import FULL, QUANTIZED, lines, number_axis, points, reference_line
 from bitsure.report.charts import INK, WIDTH, Chart, DrawnChart, Pictures, Row, Series, Spec, file_name, save_png, table, titled
 from bitsure.report.divergence_section import divergence_chart
@@ -36,7 +37,7 @@ from bitsure.report.retrieval_charts import retrieval_chart
 from bitsure.report.retrieval_section import retrieval_sections
 from bitsure.report.shift_charts import confidence_shift_chart, shift_chart
 from bitsure.report.tables import interval, number
-from bitsure.results import Comparison, Difference, Measurement
+from bitsure.results import Attribution, Comparison, Difference, Measurement
 
 CURVE_POINTS = 100
 CONFIDENCE, DEFERRED = "confidence", "share answered in full precision"  # titles of axes
@@ -48,6 +49,7 @@ KINDS = (
     "shift",
     "deferral",
     "fidelity",
+    "attribution",
     "retrieval",
     "divergence",
 )
@@ -61,6 +63,7 @@ def draw(
     report: Report,
     metric: MetricSettings,
     directory: Path,
+    attribution: Attribution | None = None,
 ) -> Pictures:
     """Draw every figure of a run.
 
@@ -70,6 +73,7 @@ def draw(
         report: The numbers and the verdict.
         metric: The settings that the reliability diagrams follow.
         directory: Where the PNG files go; it is made if need be.
+        attribution: Which parts the loss of fidelity comes from, where that was measured.
 
     Returns:
         Kind (of KINDS) → task (of a forest plot: metric) → the chart and its PNG file; forest plots have none.
@@ -95,6 +99,8 @@ def draw(
         add(kind, task, chart)
     for task, chart in _retrieval_charts(report).items():
         add("retrieval", task, chart)
+    if attribution is not None and attribution.quantized.kl_divergence > 0:
+        add("attribution", attribution.text_name, attribution_chart(attribution))
     return pictures
 
 

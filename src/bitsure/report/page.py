@@ -16,6 +16,7 @@ from bitsure.metrics.estimation import FEWEST
 from bitsure.metrics.full_thresholds import COVERAGE_AT_FULL_THRESHOLD
 from bitsure.metrics.metric_names import MACRO
 from bitsure.report import compressibility_table, page_summary, published_table, rounded, tables
+from bitsure.report.attribution_section import attribution_section
 from bitsure.report.divergence_section import divergence_sentences
 from bitsure.report.expert_sentences import expert_sentences
 from bitsure.report.fidelity_section import fidelity_section
@@ -35,6 +36,7 @@ LARGEST = 5_000_000  # bytes of a page
 DISPENSABLE = {
     "risk_coverage": "risk–coverage curves (in figures/)",
     "deferral": "deferral curves (in figures/)",
+    "attribution": "the heat map of layers (in figures/)",
     "fidelity": "KL divergence by confidence (in figures/)",
     "retrieval": "heat maps of length × depth (in figures/)",
     "divergence": "where written answers part, by margin (in figures/)",
@@ -81,6 +83,7 @@ def _render(report: Report, about: About, metric: MetricSettings, without: Colle
         thresholds=_thresholds(report),
         twins=twin_sentences(report.metrics, report.comparison),
         fidelity=fidelity_section(report.comparison),
+        attribution=attribution_section(about.attribution, _quantizer(about)) if about.attribution else None,
         retrieval=retrieval_sections(report.metrics, report.comparison),
         divergence=divergence_sentences(report.comparison),
         experts=expert_sentences(about.quantization.experts if about.quantization else None),
@@ -89,6 +92,12 @@ def _render(report: Report, about: About, metric: MetricSettings, without: Colle
         **_published(report),
         **_cost(metric, about),
     )
+
+
+def _quantizer(about: About) -> str | None:
+    """Return what the run's command calls its quantizer; None if that is not known."""
+    labels = about.provenance.labels if about.provenance else None
+    return labels.quantizer if labels else None
 
 
 def _verdict(report: Report) -> dict[str, Any]:

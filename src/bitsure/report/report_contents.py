@@ -14,6 +14,7 @@ from bitsure.report.charts import Pictures
 from bitsure.report.samples import ChangedQuestion
 from bitsure.report.served_sentences import served_lines
 from bitsure.results import (
+    Attribution,
     Comparison,
     Compressibility,
     Labels,
@@ -50,6 +51,7 @@ class About:
     noisy: Sequence[Records] = ()  # the noise control's records, one table for each seed
     noise_scale: float = 1.0  # the noise's output error ÷ the quantizer's
     compressibility: Compressibility | None = None
+    attribution: Attribution | None = None
     task: dict[str, Any] | None = None  # the run's task settings
     tracked: str | None = None  # the W&B run's address, or the command that sends it
     has_page: bool = True  # whether figures are drawn and the page is written

@@ -46,7 +46,8 @@ def build(
     with threadpool_limits(1, "blas"):  # the last digit of a sum depends on how many threads share it
         report = _compute(out, records, baseline, metric, margins, about)
     if about.has_page:
-        report = replace(report, figures=figures.draw(records, baseline, report, metric, out / "figures"))
+        pictures = figures.draw(records, baseline, report, metric, out / "figures", about.attribution)
+        report = replace(report, figures=pictures)
         write_text(report.page, page.render(report, about, metric))
     _write(out, report)
     return report

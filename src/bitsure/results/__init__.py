@@ -1,5 +1,6 @@
 """What a run leaves in its JSON files, as typed objects: each field says its unit, its range and when it is null."""
 
+from bitsure.results.attribution import Attribution
 from bitsure.results.compressibility import Compressibility
 from bitsure.results.costs import Costs
 from bitsure.results.measurement import Comparison, Difference, Measurement, MetricsByTask
@@ -10,6 +11,7 @@ from bitsure.results.run_files import Labels, Provenance, Status, SweepPlan
 from bitsure.results.verdict import Verdict
 
 __all__ = [
+    "Attribution",
     "Comparison",
     "Compressibility",
     "Costs",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bitsure.base.errors import UserError
+from bitsure.results.attribution import Attribution
 from bitsure.results.compressibility import Compressibility
 from bitsure.results.costs import Costs
 from bitsure.results.measurement import Comparison, MetricsByTask
@@ -24,6 +25,7 @@ RESULT_FILES: dict[str, Any] = {
     "published.json": list[PublishedNumber],
     "quantization.json": Quantization,
     "compressibility.json": Compressibility,
+    "attribution.json": Attribution,
     "costs.json": Costs,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
 from bitsure.compress.model_compressibility import ensure_compressibility, headline
 from bitsure.config.schema import Config, resolved
+from bitsure.metrics.part_attribution import attribute
 from bitsure.quantize.make import ensure_quantized
+from bitsure.quantize.mixed.recipe import RECIPE, Recipe
 from bitsure.quantize.plan import Plan
 from bitsure.records import Records, read_prompts, write_records
 from bitsure.records.answer_preferences import with_preferences
@@ -25,12 +28,13 @@ from bitsure.records.text_units import text_units, with_units
 from bitsure.report import terminal_summary
 from bitsure.report.report_contents import About, run_title
 from bitsure.report.run_report import build
-from bitsure.results import Compressibility, Costs, Labels, Quantization, Verdict
+from bitsure.results import Attribution, Compressibility, Costs, Labels, Quantization, Verdict
 from bitsure.results.costs import ScoringCosts, WorkCosts
 from bitsure.results.verdict import NON_INFERIOR
 from bitsure.run import provenance, tracking, wandb_run
 from bitsure.run.directory import RunDirectory, open_run
 from bitsure.run.preparation import PreparedRun, check, load_tasks, prepare
+from bitsure.scoring.attribution.part_effects import AttributedRun
 from bitsure.scoring.scored_model import ScoredModel
 from bitsure.scoring.scoring_costs import total_costs
 
@@ -93,6 +97,7 @@ def run(
             current.write_json("provenance.json", origin)
             costs = _costs(prepared, quantized)
             current.write_json("costs.json", costs)
+            attribution = _attribute(prepared, quantized, config, current)
             with current.stage("noise control"):
                 folder, control = run_dir / "noise_control", config.control
                 noisy = [_score_noise(prepared, seed, control.scale, folder) for seed in range(control.seeds)]
@@ -105,6 +110,7 @@ def run(
                     noisy=noisy,
                     noise_scale=config.control.scale,
                     compressibility=quantized.compressibility if quantized else None,
+                    attribution=attribution,
                     task=asdict(config.task),
                     tracked=tracker.where,
                     has_page=config.sweep.pages or sweep is None,
@@ -135,9 +141,29 @@ def _quantize(prepared: PreparedRun, config: Config, current: RunDirectory) -> Q
             compressibility = ensure_compressibility(plan, _hashed(plan, prepared), config.compress, store, log_file)
         proof = quantized.proof.model_copy(update=headline(compressibility) | {"checkpoint": str(quantized.shipped.absolute())})
         current.write_json("quantization.json", proof)
+        if (recipe := quantized.checkpoint / RECIPE).is_file():
+            shutil.copyfile(recipe, current.path / RECIPE)
         if compressibility:
             current.write_json("compressibility.json", compressibility)
     return QuantizedRun(proof, compressibility)
+
+
+def _attribute(
+    prepared: PreparedRun, quantized: QuantizedRun | None, config: Config, current: RunDirectory
+) -> Attribution | None:
+    """Attribute the loss of fidelity to parts of the model, and write attribution.json; None where that is not asked for."""
+    plan, settings = prepared.plan, config.attribution
+    if plan is None or quantized is None or not settings.measure:
+        return None
+    with current.stage("attribute"):
+        run = AttributedRun(plan, prepared.scorer, prepared.text, settings, prepared.store, prepared.log_file)
+        measured = run.ensure(_hashed(plan, prepared))
+        attribution = attribute(measured, quantized.proof.bits_per_weight, config.metric.confidence_level)
+        if measured.kept_layers:
+            chosen = {"model": plan.source.name, "kept": measured.kept_layers.layers}
+            Recipe(measured.kept_layers.recipe, chosen).write(current.path / RECIPE)
+        current.write_json("attribution.json", attribution)
+    return attribution
 
 
 def _hashed(plan: Plan, prepared: PreparedRun) -> Callable[[], Path]:

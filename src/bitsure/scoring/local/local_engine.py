@@ -124,6 +124,11 @@ class LocalEngine(Engine):
                 self.rounding.check_reached()
             yield batch
 
+    def lay_out(self, requests: Requests, most: int) -> tuple[RunBatch, list[list[TreeRow]]]:
+        """Return how requests are run, checked as `run` checks it, and their batches of at most `most` tokens each."""
+        passes, limits = self._passes(requests), self.limits()
+        return passes.run, passes.lay_out(requests, Limits(min(most, limits.shared), min(most, limits.plain)))
+
     def _probe(self) -> None:
         """Measure a batch of zeros, which is thrown away: so the limits do not depend on what is scored when."""
         length = min(PROBE_LENGTH, self.max_length)

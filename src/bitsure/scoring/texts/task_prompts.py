@@ -117,6 +117,20 @@ class RequestCollector(Engine):
         return None
 
 
+def collecting_lm(source: Source, settings: TaskSettings) -> HookedLM:
+    """Return a model that collects requests as its tasks' scoring tokenizes them, and runs none; it has no weights."""
+    from bitsure.models.load import empty_model
+    from bitsure.scoring.hooked_lm import HookedLM
+
+    model, tokenizer = empty_model(source.path, source.settings.trust_remote_code), source.load_tokenizer()
+    return HookedLM(model, tokenizer, RequestCollector, lambda n: None, settings.add_bos, settings.score_bos)
+
+
+def collected_request(lm: HookedLM, strings: tuple[str, ...]) -> Request:
+    """Return a request that such a model collected, by the harness's arguments."""
+    return cast(UnscoredRequest, lm.scored[strings]).request
+
+
 def cut_questions(loaded: Sequence[LoadedTasks], source: Source, settings: TaskSettings) -> TokenizedText:
     """Return a window for each question: its prompt and its first right answer, as its task's scoring tokenizes them.
 
@@ -131,11 +145,7 @@ def cut_questions(loaded: Sequence[LoadedTasks], source: Source, settings: TaskS
     Raises:
         UserError: If no task has a prompt, or a request cannot be scored.
     """
-    from bitsure.models.load import empty_model
-    from bitsure.scoring.hooked_lm import HookedLM
-
-    model, tokenizer = empty_model(source.path, source.settings.trust_remote_code), source.load_tokenizer()
-    lm = HookedLM(model, tokenizer, RequestCollector, lambda n: None, settings.add_bos, settings.score_bos)
+    lm = collecting_lm(source, settings)
     windows = [window for tasks in loaded for window in _windows(tasks, lm, settings)]
     if not windows:
         raise UserError(
@@ -176,7 +186,7 @@ class PromptWindows:
         for sample in of_first_filter(samples):
             question = kind.question(name, task, sample)
             strings = question.requests[question.gold[0]]
-            prompt, answer = cast(UnscoredRequest, self._lm.scored[strings]).request
+            prompt, answer = collected_request(self._lm, strings)
             number = documents.setdefault(cluster_of(sample["doc"], sample["prompt_hash"]), sample["doc_id"])
             n = len(prompt) + len(answer) - 1
             window = TextWindow(

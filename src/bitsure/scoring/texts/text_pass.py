@@ -106,10 +106,7 @@ class TextModel:
         return torch.cat([self.states(batch[:half]), self.states(batch[half:])])
 
     def _run(self, batch: Sequence[TextWindow]) -> torch.Tensor:
-        ids = torch.from_numpy(np.stack([window.tokens[:-1] for window in batch]))
-        n = ids.shape[1]
-        rows = np.concatenate([i * n + np.arange(window.first_scored - 1, n) for i, window in enumerate(batch)])
-        return (whole_logits if self.why_whole else head_states)(self.model, ids, torch.from_numpy(rows))
+        return (whole_logits if self.why_whole else head_states)(self.model, *inputs_of(batch))
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """Return the logits of some states, shape (n, vocabulary)."""
@@ -153,6 +150,18 @@ class TextModel:
         layer = first_broken_module(self.model, window.tokens[:-1].tolist())
         where = f"the first layer with such a value is {layer}" if layer else "every layer's output is finite"
         raise UserError(f"A token of the text has a log-probability of {scores.logprob[bad]}: the model is broken ({where}).")
+
+
+def inputs_of(batch: Sequence[TextWindow]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the token ids of windows of one length, shape (windows, n), and which of them predict scored tokens.
+
+    Returns:
+        The ids, and the places of these tokens, counted through all windows, shape (scored tokens,).
+    """
+    ids = torch.from_numpy(np.stack([window.tokens[:-1] for window in batch]))
+    n = ids.shape[1]
+    rows = np.concatenate([i * n + np.arange(window.first_scored - 1, n) for i, window in enumerate(batch)])
+    return ids, torch.from_numpy(rows)
 
 
 class KeptFullModel:

@@ -1,0 +1,134 @@
+"""Which part of a model the loss of fidelity comes from: means over a sample of text and questions, with intervals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from bitsure.metrics.arrays import FloatArray
+from bitsure.metrics.estimation import estimate
+from bitsure.metrics.statistic import SumStatistic, mean
+from bitsure.results.attribution import (
+    FULL,
+    KEPT,
+    QUANTIZED,
+    AttributedLayer,
+    AttributedPart,
+    Attribution,
+    KeptLayers,
+    MeasuredParts,
+    PartEffect,
+    alone,
+    restored,
+)
+from bitsure.results.measurement import Interval
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """The KL divergences of n windows."""
+
+    sums: FloatArray
+    """The sum over each window's tokens, nats, shape (n,)."""
+    tokens: FloatArray
+    """The tokens of each window, shape (n,)."""
+
+    def __len__(self) -> int:
+        return len(self.sums)
+
+
+DIVERGENCE: SumStatistic[_Windows] = SumStatistic(
+    lambda windows: np.stack([windows.sums, windows.tokens], axis=1),
+    lambda sums: sums[..., 0] / sums[..., 1],
+    "positive",
+    least=0.0,
+)
+
+
+def attribute(measured: MeasuredParts, bits_per_weight: float, level: float) -> Attribution:
+    """Return what each part does to fidelity, and what a few layers in more bits do.
+
+    Args:
+        measured: The numbers of each window and question.
+        bits_per_weight: Of the quantized model.
+        level: The confidence level of the intervals.
+    """
+    effect = partial(_effect, measured, level)
+    quantized = effect(QUANTIZED)
+    layers = {}
+    for name, (block, of_type) in measured.layers.items():
+        divergence, interval = _divergence(measured, alone("layer", name), level)
+        layers[name] = AttributedLayer(block=block, type=of_type, kl_divergence=divergence, kl_divergence_ci=interval)
+    return Attribution(
+        text_name=measured.text_name,
+        windows=len(measured.tokens),
+        tokens=sum(measured.tokens),
+        questions=len(measured.true_label_probs.get(FULL, [])),
+        scorings=measured.scorings,
+        quantized=quantized,
+        parts=[
+            AttributedPart(
+                kind=kind,
+                name=name,
+                quantized_alone=effect(alone(kind, name)),
+                restored_alone=effect(restored(kind, name)),
+            )
+            for kind, name in measured.parts
+        ],
+        layers=layers,
+        **_kept(measured, quantized, layers, bits_per_weight, level),
+    )
+
+
+def _kept(
+    measured: MeasuredParts, quantized: PartEffect, layers: dict[str, AttributedLayer], bits_per_weight: float, level: float
+) -> dict[str, KeptLayers]:
+    kept = measured.kept_layers
+    if kept is None:
+        return {}
+    divergence, interval = _divergence(measured, KEPT, level)
+    expected = quantized.kl_divergence - sum(layers[name].kl_divergence for name in kept.layers)
+    return {
+        "kept_layers": KeptLayers(
+            layers=kept.layers,
+            bits=kept.bits,
+            bits_per_weight=kept.bits_per_weight,
+            bits_per_weight_before=bits_per_weight,
+            kl_divergence_expected=max(0.0, expected),
+            kl_divergence=divergence,
+            kl_divergence_ci=interval,
+        )
+    }
+
+
+def _effect(measured: MeasuredParts, level: float, model: str) -> PartEffect:
+    divergence, interval = _divergence(measured, model, level)
+    change, change_interval = _change(measured, model, level)
+    return PartEffect(
+        kl_divergence=divergence,
+        kl_divergence_ci=interval,
+        true_label_prob_change=change,
+        true_label_prob_change_ci=change_interval,
+    )
+
+
+def _divergence(measured: MeasuredParts, model: str, level: float) -> tuple[float, Interval | None]:
+    windows = _Windows(np.array(measured.divergences[model]), np.array(measured.tokens, dtype=float))
+    estimated = estimate({"": DIVERGENCE}, windows, None)[""]
+    return max(0.0, estimated.value), _finite(estimated.interval(level))
+
+
+def _change(measured: MeasuredParts, model: str, level: float) -> tuple[float | None, Interval | None]:
+    if not measured.true_label_probs:
+        return None, None
+    full, own = (np.array(measured.true_label_probs[name]) for name in (FULL, model))
+    statistic = replace(mean(lambda changes: changes), least=-1.0, most=1.0)
+    estimated = estimate({"": statistic}, own - full, None)[""]
+    return estimated.value, _finite(estimated.interval(level))
+
+
+def _finite(interval: tuple[float, float]) -> Interval | None:
+    return interval if all(map(math.isfinite, interval)) else None
