@@ -24,7 +24,7 @@ from bitsure.scoring.attribution.part_passes import log_probabilities, part_dive
 from bitsure.scoring.local.local_engine import LocalEngine
 from bitsure.scoring.texts.head_states import whole_logits
 from bitsure.scoring.texts.text_pass import inputs_of
-from bitsure.scoring.texts.token_scores import token_scores
+from bitsure.scoring.texts.token_scores import TokenScores, token_scores
 from bitsure.scoring.texts.tokenized_text import TextWindow
 from tests.builders.plans import plan
 
@@ -48,7 +48,7 @@ def plain(model, full) -> list[float]:
     """KL divergences of the windows, by passes that know nothing of parts."""
     ids, rows = inputs_of(BATCH)
     tokens = torch.from_numpy(np.concatenate([window.scored for window in BATCH]))
-    scores = token_scores(whole_logits(model, ids, rows), tokens, whole_logits(full, ids, rows))
+    scores = TokenScores.read([token_scores(whole_logits(model, ids, rows), tokens, whole_logits(full, ids, rows))])
     return scores.kl_divergence.reshape(len(BATCH), -1).sum(1).tolist()
 
 

@@ -15,7 +15,7 @@ from bitsure.scoring.local.rows import TreeRow
 from bitsure.scoring.requests import Requests
 from bitsure.scoring.texts.head_states import whole_logits
 from bitsure.scoring.texts.text_pass import inputs_of
-from bitsure.scoring.texts.token_scores import token_scores
+from bitsure.scoring.texts.token_scores import TokenScores, token_scores
 from bitsure.scoring.texts.tokenized_text import TextWindow
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def divergence_from(full: PreTrainedModel, batch: Sequence[TextWindow]) -> Calla
     starts = np.cumsum([0, *(len(window.scored) for window in batch[:-1])])
 
     def compare(model: PreTrainedModel) -> list[float]:
-        scores = token_scores(whole_logits(model, ids, rows), tokens, logits)
+        scores = TokenScores.read([token_scores(whole_logits(model, ids, rows), tokens, logits)])
         assert scores.kl_divergence is not None, "a full model stands beside it"
         sums: list[float] = np.add.reduceat(scores.kl_divergence, starts).tolist()
         return sums
