@@ -276,13 +276,10 @@ def resolved(config: Config) -> dict[str, Any]:
     for key in ("url", "served_name"):
         if settings["model"][key] is None:
             del settings["model"][key]  # likewise
-<<<<<<< HEAD
     if not config.calib.all_experts:
         del settings["calib"]["all_experts"]  # likewise
-=======
     if not config.attribution.measure:
         del settings["attribution"]  # likewise
->>>>>>> 4a92fae (Which layers the loss comes from: blocks and types of layers quantized and restored alone, within three scorings' work, and what three layers in 8 bits would do)
     for key in ("name", "tags", "notes"):
         if not settings["tracking"][key]:
             del settings["tracking"][key]  # likewise

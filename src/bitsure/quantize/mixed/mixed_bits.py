@@ -148,13 +148,17 @@ class MixedBits(Quantizer):
     def _choose(self, job: QuantizationJob) -> Recipe:
         """Measure what layers lose, or take it from the store, and choose their bits."""
         from bitsure.quantize.mixed.allocation import choose_bits
+        from bitsure.quantize.walk.mixtures import without_number
 
         assert self.bits_per_weight is not None
         losses = self._losses(job)
         shapes = {name: (len(weight), weight.shape[1]) for name, weight in job.layers().items()}
-        storage = {name: {bits: quant.bits_of(*shapes[name]) for bits, quant in self._quantizers.items()} for name in losses}
+        storage = {together: dict.fromkeys(self._quantizers, 0) for together in losses}
+        for name, shape in shapes.items():
+            for bits, quant in self._quantizers.items():
+                storage[without_number(name)][bits] += quant.bits_of(*shape)
         numbers = sum(out * width for out, width in shapes.values())
-        layers = choose_bits(storage, losses, self.bits_per_weight * numbers)
+        choice = choose_bits(storage, losses, int(self.bits_per_weight * numbers))
 
         def summary(bits_of: Mapping[str, int]) -> dict[str, float]:
             return {
@@ -165,10 +169,10 @@ class MixedBits(Quantizer):
         chosen = {
             "model": job.source.name,
             "most_bits_per_weight": self.bits_per_weight,
-            **summary(layers),
+            **summary(choice),
             "uniform": {bits: summary(dict.fromkeys(losses, bits)) for bits in self._quantizers},
         }
-        return Recipe(layers, chosen)
+        return Recipe({name: choice[without_number(name)] for name in shapes}, chosen)
 
     def _losses(self, job: QuantizationJob) -> Losses:
         from bitsure.quantize.mixed.sensitivities import Losses, measure_losses

@@ -19,6 +19,7 @@ from bitsure.quantize.native.layers import quantize_layers, to_cpu
 from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.walk.block_outputs import BlockOutputs
 from bitsure.quantize.walk.blocks import layers_by_input, measure, walk
+from bitsure.quantize.walk.mixtures import without_number
 from bitsure.quantize.walk.targets import find_blocks, linears, matrix
 from bitsure.quantize.weights import Weight
 from bitsure.results import read_if_there, write
@@ -28,7 +29,10 @@ TOKENS_AT_ONCE = 512  # of a batch
 ROWS_AT_ONCE = 64  # of logits as doubles
 
 Losses = dict[str, dict[int, float]]
-"""Layer → bits of a weight → mean KL(full precision ‖ the model with this layer alone in these bits), nats."""
+"""Layer → bits of a weight → mean KL(full precision ‖ the model with this layer alone in these bits), nats.
+
+A block's experts are one layer: `*` stands for their numbers.
+"""
 Candidates = Mapping[int, RoundingQuantizer]
 """Bits of a weight → what rounds to them."""
 
@@ -103,6 +107,9 @@ def _rounded_with_data(model: nn.Module, candidates: Candidates, windows: torch.
                     full_name = f"{prefix}.{name}"
                     rounded, _ = quantize_layers({full_name: matrix(layer)}, inputs, candidates[bits], full_name)
                     weights[full_name] = to_cpu(rounded[full_name])
+            for name, layer in linears(block).items():  # Experts, which not every token reaches, are rounded to nearest.
+                if (full_name := f"{prefix}.{name}") not in weights:
+                    weights[full_name] = to_cpu(round_to_nearest(matrix(layer), candidates[bits]))
             write_part(place(prefix, bits), weights, InferenceScheme())
     return lambda block, bits: dict(iterate_weights(place(block, bits))[1])
 
@@ -134,14 +141,16 @@ def _losses_of_block(
     prefix: str, block: nn.Module, weights: Mapping[int, Mapping[str, Weight]], divergence: Callable[[], float]
 ) -> Losses:
     layers = {f"{prefix}.{name}": layer for name, layer in linears(block).items()}
-    losses: Losses = {name: {} for name in layers}
+    losses: Losses = {without_number(name): {} for name in layers}
     for bits, of_bits in weights.items():
-        for name, weight in of_bits.items():
-            values = matrix(layers[name])
-            original = values.clone()
-            values.copy_(weight.dequantize())
-            losses[name][bits] = divergence()
-            values.copy_(original)
+        for together in losses:
+            values = {name: matrix(layer) for name, layer in layers.items() if without_number(name) == together}
+            originals = {name: value.clone() for name, value in values.items()}
+            for name, value in values.items():
+                value.copy_(of_bits[name].dequantize())
+            losses[together][bits] = divergence()
+            for name, value in values.items():
+                value.copy_(originals[name])
     return losses
 
 

@@ -6,6 +6,7 @@ of the parameter: what is written into a layer stands in the parameter, too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -115,6 +116,11 @@ def read_all(model: nn.Module) -> None:
 def reads_all(experts: nn.ModuleList) -> bool:
     """Return whether `read_all` was called for a list of experts."""
     return getattr(experts, READS_ALL, False)
+
+
+def without_number(name: str) -> str:
+    """Return a layer's name with `*` in the place of its expert's number: all experts' layers of one kind have one name."""
+    return re.sub(rf"(?<=\b{LIST}\.)\d+(?=\.)", "*", name)
 
 
 def expert_lists(module: nn.Module) -> dict[str, nn.ModuleList]:

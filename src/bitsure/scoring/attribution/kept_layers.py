@@ -34,8 +34,8 @@ def keep_layers(
     finer = quantizer.with_bits(BITS)
     if finer is None:
         return None
-    losses = {layer.name: sum(divergences[alone(layer.kind, layer.name)]) for layer in pair.layers}
-    layers = sorted(losses, key=losses.__getitem__, reverse=True)[:LAYERS]
+    parts = sorted(pair.layers, key=lambda layer: sum(divergences[alone(layer.kind, layer.name)]), reverse=True)[:LAYERS]
+    layers = [name for part in parts for name in pair.names_of_layers(part)]
     full, quantized = block_linears(pair.full), block_linears(pair.quantized)
     rounded = {name: round_to_nearest(matrix(full[name]).cpu(), finer) for name in layers}
     bits = {name: weight.storage_bits for name, weight in contents.weights.items()}
@@ -46,4 +46,5 @@ def keep_layers(
         matrix(quantized[name]).copy_(weight.dequantize())
     numbers = sum(matrix(full[name]).numel() for name in more)
     recipe = {name: int(weight.settings["bits"]) for name, weight in contents.weights.items()} | dict.fromkeys(layers, BITS)
-    return MeasuredKeptLayers(layers=layers, bits=BITS, recipe=recipe, bits_per_weight=sum(more.values()) / numbers)
+    names = [part.name for part in parts]
+    return MeasuredKeptLayers(layers=names, bits=BITS, recipe=recipe, bits_per_weight=sum(more.values()) / numbers)

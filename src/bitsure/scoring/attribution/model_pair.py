@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
 from bitsure.quantize.inference.hooks import attach
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.walk.block_outputs import BlockOutputs
+from bitsure.quantize.walk.mixtures import without_number
 from bitsure.quantize.walk.targets import find_blocks, linears
 from bitsure.results.attribution import PartKind
 
@@ -50,9 +50,9 @@ class ModelPair:
     """A model in full precision and quantized. Both change where a part is exchanged: one gets what the other had.
 
     Args:
-        full: The model in full precision. Rotations and folded divisions of the checkpoint are applied to it, which leaves its
-            function as it is, so that each layer fits into both models.
-        quantized: The quantized model, with its hooks.
+        full: The model in full precision, mixtures' experts one by one. Rotations and folded divisions of the checkpoint are
+            applied to it, which leaves its function as it is, so that each layer fits into both models.
+        quantized: The quantized model, with its hooks, likewise.
         checkpoint: What made it.
     """
 
@@ -70,7 +70,7 @@ class ModelPair:
         self.parts = _parts(full, quantized, checkpoint)
         """Parts that are both quantized and restored alone."""
         self.layers = _layers(full)
-        """Single layers, which are quantized alone."""
+        """Single layers, which are quantized alone; a block's experts are quantized together."""
 
     @property
     def n_blocks(self) -> int:
@@ -81,6 +81,11 @@ class ModelPair:
     def block_parameters(self) -> int:
         """The number of parameters in all blocks."""
         return sum(parameter.numel() for parameter in self._blocks[0].parameters())
+
+    def names_of_layers(self, part: ModelPart) -> list[str]:
+        """Return the full names of a part's layers."""
+        prefix = find_blocks(self.full)[0]
+        return [f"{prefix}.{number}.{name}" for number, name in part.layers]
 
     def places_of_layers(self) -> dict[str, tuple[str, str]]:
         """Return layer → its block and its type."""
@@ -121,7 +126,7 @@ def layer_types(names: Iterable[str]) -> dict[str, str]:
     Args:
         names: The layers' names in their block, such as `self_attn.q_proj`.
     """
-    of_experts = {name: re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in names}
+    of_experts = {name: without_number(name) for name in names}
     ends = Counter(_end(name) for name in set(of_experts.values()))
     return {name: _end(whole) if ends[_end(whole)] == 1 else whole for name, whole in of_experts.items()}
 
@@ -131,12 +136,13 @@ def _end(name: str) -> str:
 
 
 def _layers(model: nn.Module) -> list[ModelPart]:
+    """Return the layers of each block; the experts' layers of one kind are one part."""
     prefix, blocks = find_blocks(model)
-    return [
-        ModelPart("layer", f"{prefix}.{number}.{name}", layers=((number, name),), first=number)
-        for number, block in enumerate(blocks)
-        for name in linears(block)
-    ]
+    members: dict[str, list[tuple[int, str]]] = {}
+    for number, block in enumerate(blocks):
+        for name in linears(block):
+            members.setdefault(f"{prefix}.{number}.{without_number(name)}", []).append((number, name))
+    return [ModelPart("layer", name, layers=tuple(layers), first=layers[0][0]) for name, layers in members.items()]
 
 
 def _parts(full: PreTrainedModel, quantized: PreTrainedModel, checkpoint: CheckpointContents) -> list[ModelPart]:

@@ -21,6 +21,7 @@ from bitsure.models.facts import context_length
 from bitsure.quantize.check import windows_of
 from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint
 from bitsure.quantize.plan import Plan
+from bitsure.quantize.walk.mixtures import separate_experts
 from bitsure.results import read, read_if_there, write
 from bitsure.results.attribution import KEPT, MeasuredParts
 from bitsure.scoring.attribution.asked_questions import ask
@@ -98,6 +99,8 @@ class AttributedRun:
         unpacked = replace(setup, scoring=replace(setup.scoring, dequantize=True))
         with terminal.output_to(self.log_file):
             full, quantized = setup.load(source, None).model, unpacked.load(source, checkpoint).model
+            for model in (full, quantized):
+                separate_experts(model)
             contents = load_checkpoint(checkpoint, full)
             pair = ModelPair(full, quantized, contents)
             windows, name = self._windows()
