@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import pickle
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -73,8 +74,16 @@ def write_model(name: str, outliers: tuple[int, int] | None, seed: int, path: Pa
 def one(
     model: str, outliers: tuple[int, int] | None, draw: int, given: argparse.Namespace, quantizers: dict[str, Rtn]
 ) -> dict[str, tuple[float, np.ndarray]]:
-    """Of one draw, by quantizer: the layers' mean output error, and the right answers' probabilities, (questions,)."""
+    """Of one draw, by quantizer: the layers' mean output error, and the right answers' probabilities, (questions,).
+
+    They are kept beside the page, so that a command that was broken off goes on where it stopped.
+    """
     import torch
+
+    strength, every = outliers or (1, 1)
+    kept = given.out.with_suffix("") / f"{model}-{strength}-{every}-{draw}-{given.windows}-{given.questions}.pickle"
+    if kept.is_file():
+        return pickle.loads(kept.read_bytes())
 
     torch.set_num_threads(1)
     text = PROJECT / "pocket" / "text" / "calibration.txt"
@@ -94,6 +103,8 @@ def one(
             rows = scorer.score(ScoredModel(source, plan.made_from), partial(Path, made.checkpoint), name)
             joined = join(scorer.score(ScoredModel(source), None, ""), rows)
             found[name] = float(error), question_set(joined.quantized).true_label_prob
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_bytes(pickle.dumps(found))
     return found
 
 

@@ -20,7 +20,6 @@ import torch
 from benchmarks import alone
 from bitsure.config.paths import PROJECT
 from bitsure.config.quantizers import Rounded
-from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
 from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.native.rtn import Rtn
 
@@ -31,6 +30,7 @@ GPTQ = {"bits": 4, "group_size": 128, "symmetric": True, "desc_act": False, "dam
 QUANTIZERS: dict[str, Rounded] = {
     "rtn": Rtn(4, 128, True),
     "native": Gptq(**GPTQ, backend="native"),
+    "native, rotated": Gptq(**GPTQ, backend="native", transforms=["rotate"]),
     "gptqmodel": Gptq(**GPTQ, backend="gptqmodel"),
 }
 
@@ -59,7 +59,7 @@ def one(name: str, path: Path, folder: Path) -> dict:
     from bitsure.models.load import load_model
     from bitsure.models.locate import locate_model
     from bitsure.quantize import QuantizationJob
-    from bitsure.quantize.checkpoint.read_checkpoint import read_checkpoint
+    from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint
     from bitsure.quantize.libraries import gptqmodel
     from bitsure.quantize.native import chain
     from bitsure.quantize.proof.weight_changes import prove
@@ -80,7 +80,8 @@ def one(name: str, path: Path, folder: Path) -> dict:
         model, _ = load_model(path, "float32", device="cpu")
         chain.quantize(model, quant, tokens(WINDOWS, 1), folder / "parts", out, lambda *a, **k: None)
     seconds, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    report = prove(load_model(path, "float32", device="cpu")[0], CheckpointContents(*read_checkpoint(out)), tokens(HELD_OUT, 2))
+    model, _ = load_model(path, "float32", device="cpu")
+    report = prove(model, load_checkpoint(out, model), tokens(HELD_OUT, 2))
     error = statistics.mean(layer.output_error for layer in report.layers.values())
     return {"seconds": seconds, "peak": peak, "error": error}
 

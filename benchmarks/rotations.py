@@ -9,7 +9,7 @@ import argparse
 
 from benchmarks.qllm import HERE, TASKS, arguments, measured, tables
 from bitsure.config.number_formats import Activations
-from bitsure.config.quantizers import RotationSettings
+from bitsure.config.rotation_settings import RotationSettings
 from bitsure.quantize.native.rtn import Rtn
 
 FOLDED, ONLINE = "rotated: R1, R2", "rotated: R1, R2, R4"

@@ -19,8 +19,9 @@ from bitsure.config import schema
 from bitsure.config.metric import MetricSettings
 from bitsure.config.number_formats import Activations, KeysValues
 from bitsure.config.paths import CONF
-from bitsure.config.quantizers import RotationSettings, Tuning
+from bitsure.config.quantizers import Tuning
 from bitsure.config.retrieval_settings import RetrievalSettings
+from bitsure.config.rotation_settings import RotationSettings
 from bitsure.config.schema import (
     AttributionSettings,
     CalibSettings,
@@ -115,6 +116,7 @@ NOT_READING = (
     "config/model.py",
     "config/quantizers.py",
     "config/retrieval_settings.py",
+    "config/rotation_settings.py",
     "config/text.py",
     "number_formats.py",
     "copy.py",
@@ -174,7 +176,8 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, tiny_llama, calib_f
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     gptq = {"bits": 4, "symmetric": True, "desc_act": False, "damp_percent": 0.01}
     smoothed = {"transforms": ["smooth"], "activations": Activations(8)}
-    rotated = {"transforms": ["rotate", "smooth"], "activations": Activations(8)}
+    both = {"transforms": ["smooth", "reassemble"], "activations": Activations(8)}
+    rotated = both | {"transforms": ["rotate", *both["transforms"]], "rotation": RotationSettings(steps=1)}
     reassembled = {"transforms": ["reassemble"], "activations": Activations(4)}
     taught = CalibSettings(name="task", kind="task", nsamples=8, seqlen=16)
     room = "cpu:300KB" if transformers_major_version() > 4 else "cpu:1GB"  # 4 cannot leave parts on disk
@@ -183,7 +186,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, tiny_llama, calib_f
     scored = TextSettings("own", repo="org/text", revision="main", file="c.txt", **lines)
     each = [
         (Gptq(**gptq, group_size=64, backend=GPTQ_LIBRARY), ModelSettings(path=str(tiny_model)), own, "offline"),
-        (Gptq(**gptq, group_size=48, backend="native", **smoothed), ModelSettings(path=str(tiny_model)), own, "disabled"),
+        (Gptq(**gptq, group_size=48, backend="native", **both), ModelSettings(path=str(tiny_model)), own, "disabled"),
         (Rtn(4, 48, False, transforms=["clip"]), ModelSettings(repo="org/tiny"), hub, "disabled", "tiny_pets", scored),
         (Noise(like=Rtn(4, 64, False)), ModelSettings(repo="org/tiny"), gone, "disabled"),
         (MixedBits(like=Rtn(4, 64, False), bits_per_weight=3.5), ModelSettings(repo="org/tiny"), own, "disabled"),

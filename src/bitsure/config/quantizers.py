@@ -13,13 +13,13 @@ from omegaconf import MISSING
 
 from bitsure.base.errors import UserError, at_least, one_of
 from bitsure.config.number_formats import BLOCKS, Activations, KeysValues, Numbers
+from bitsure.config.rotation_settings import RotationSettings
 from bitsure.config.server_settings import ServerAddress
 
 CLIPS = ("clip", "clip_asymmetric")
 ACTIVATION_TRANSFORMS = ("smooth", "disassemble", "reassemble")
 REWRITING = ("rotate", *ACTIVATION_TRANSFORMS)  # of weights before they are rounded or kept
 TRANSFORMS = (*REWRITING, "scale", *CLIPS)  # in the order in which they are applied
-ROTATIONS = ("r1", "r2", "r3", "r4")
 
 
 @dataclass
@@ -58,29 +58,6 @@ class QuantizerSettings(ABC):
     def has_packed_kernels(self) -> bool:
         """Whether its checkpoints can be scored without unpacking the weights (`scoring.dequantize=false`)."""
         return False
-
-
-@dataclass
-class RotationSettings:
-    """The rotations of `rotate`."""
-
-    # r1: residual stream, r2: values, both folded into weights; r3: keys and values before they are rounded, r4: inputs that no
-    # folded rotation reaches, as down_proj's, both while the model runs
-    kinds: list[str] = field(default_factory=lambda: ["r1", "r2"])
-    seed: int = 0  # draws the matrices
-
-    def __post_init__(self) -> None:
-        """Raise UserError for values that are not allowed."""
-        for kind in self.kinds:
-            one_of("quant.rotation.kinds", kind, ROTATIONS)
-        if not self.kinds or list(self.kinds) != [kind for kind in ROTATIONS if kind in self.kinds]:
-            raise UserError(f"quant.rotation.kinds={list(self.kinds)}: one or more, each once, in the order r1, r2, r3, r4.")
-
-    @property
-    def label(self) -> str:
-        """The part of a quantizer's name: rotations and seed where they are not the default's."""
-        kinds = "" if self.kinds == ["r1", "r2"] else "".join(kind[1:] for kind in self.kinds)
-        return f"{kinds}{f'-seed{self.seed}' if self.seed else ''}"
 
 
 @dataclass
@@ -153,6 +130,8 @@ class Chain(QuantizerSettings):
     @property
     def needs_data(self) -> bool:
         """Whether calibration text determines a transform or a fixed range of activations."""
+        if self.rotation is not None and self.rotation.steps:
+            return True
         return any(transform != "rotate" for transform in self.transforms) or self.has_static_activations
 
     @property

@@ -85,6 +85,8 @@ class TransformEffect(Result):
     """Reassembly: layer → the largest |input| before and after."""
     rotations: dict[str, str] | None = None
     """Rotations: `r1` … `r4` → the matrix and where it is applied."""
+    learned_loss: tuple[float, float] | None = None
+    """Learned rotations: the loss of the rounded model on calibration text before and after, nats a token."""
 
 
 class CalibrationText(Result):

@@ -7,7 +7,7 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.config.number_formats import Activations, KeysValues
-from bitsure.config.quantizers import RotationSettings
+from bitsure.config.rotation_settings import RotationSettings
 from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint
 from bitsure.quantize.inference.hooks import attach

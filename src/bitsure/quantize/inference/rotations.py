@@ -183,6 +183,9 @@ class Rotations:
         """Return whether anything is rotated."""
         return bool(self.folded) or self.keys_and_values is not None
 
+    learned_loss: list[float] | None = None
+    """Where R1 and R2 were learned: the loss on calibration text before and after, nats a token."""
+
     @torch.no_grad()
     def apply(self, model: nn.Module) -> None:
         """Rotate a full-precision model's weights, in float64; what acts while it runs is left to its hooks."""

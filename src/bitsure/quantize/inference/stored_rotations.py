@@ -49,4 +49,5 @@ def from_stored(settings: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
         ],
         [InputRotation(orthogonal(each["rotation"]), each["layers"]) for each in settings["inputs"]],
         None if keys_and_values is None else orthogonal(keys_and_values),
+        settings["learned_loss"],
     )

@@ -11,6 +11,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ from bitsure.quantize.native.chain_block import ChainBlock, SharedStructure, put
 from bitsure.quantize.native.chain_experts import chain_experts
 from bitsure.quantize.native.chain_quantizer import ChainQuantizer
 from bitsure.quantize.native.layers import to_cpu
+from bitsure.quantize.native.rotation_learning import learned_rotations
 from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.proof.output_errors import root_ratio
 from bitsure.quantize.rotating.rotate import rotate
@@ -50,7 +52,7 @@ def quantize(
         out: The checkpoint's directory, empty.
         advance: Called after each block, as `QuantizationJob.advance`.
     """
-    rotations = Rotations() if quant.rotation is None else rotate(model, quant.rotation)
+    rotations = _rotate(model, quant, windows, parts / "rotations")
     if not quant.needs_data:
         scheme = InferenceScheme(quant.activations, quant.kv, rotations=rotations)
         write_checkpoint(out, _rounded_weights(model, quant), scheme=scheme)
@@ -92,6 +94,15 @@ def _follow_rotations(
     for part in rotations.folded:
         inside = [name.removeprefix(f"{prefix}.") for name in part.online_layers if name.startswith(f"{prefix}.")]
         hooks.on_layers([block.get_submodule(name) for name in inside], InputTransform(rotation=part.rotation))
+
+
+def _rotate(model: nn.Module, quant: ChainQuantizer, windows: torch.Tensor, kept: Path) -> Rotations:
+    """Rotate a model; learned rotations are kept in a directory, so that an interrupted run need not learn them again."""
+    settings = quant.rotation
+    if settings is None:
+        return Rotations()
+    learning = partial(learned_rotations, model, quant, settings, windows, kept) if settings.steps else None
+    return rotate(model, settings, learning)
 
 
 def _rounded_weights(model: nn.Module, quant: ChainQuantizer) -> dict[str, Weight]:

@@ -55,6 +55,7 @@ def apply_transforms(model: nn.Module, scheme: InferenceScheme, held_out: torch.
         layers={name: rotated_peaks[name] / peak if peak else 1.0 for name, peak in peaks.items()},
         nothing_to_move=[],
         rotations=scheme.rotations.names,
+        learned_loss=scheme.rotations.learned_loss,
     )
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from bitsure.base.errors import UserError
-from bitsure.config.quantizers import RotationSettings
+from bitsure.config.rotation_settings import RotationSettings
 from bitsure.quantize.inference.divisions import multiplies_by
 from bitsure.quantize.inference.hooks import InferenceRounding, KeysAndValues
 from bitsure.quantize.inference.orthogonal import Orthogonal, random_hadamard
