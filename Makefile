@@ -5,7 +5,7 @@ AUTO_GPTQ := .venv-auto-gptq/bin
 POLYGRAPH := .venv-polygraph/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-auto-gptq test-polygraph check docs docs-results bench-errors bench-exactness bench-offsets bench-scoring bench-generation bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-fidelity bench-qllm bench-rotations formats families tasks models picture systems qbench studies tutorial prefetch setup setup-auto-gptq setup-polygraph clean real-models
+.PHONY: help run test test-all test-auto-gptq test-polygraph check docs docs-results bench-errors bench-exactness bench-offsets bench-scoring bench-generation bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-fidelity bench-qllm bench-rotations formats families classes tasks models picture systems qbench studies tutorial prefetch setup setup-auto-gptq setup-polygraph clean real-models
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -76,6 +76,9 @@ bench-rotations: setup ## rotations beside SmoothQuant and plain rounding (bench
 
 bench-qllm: setup ## QLLM beside SmoothQuant (benchmarks/qllm.md)
 	$(BIN)/python -m benchmarks.qllm $(ARGS)
+
+classes: setup ## write docs/classes.md: every causal class of transformers
+	$(BIN)/python -m benchmarks.classes $(ARGS)
 
 families: setup ## write docs/families.md
 	$(BIN)/python -m benchmarks.families $(ARGS)

@@ -45,5 +45,6 @@ def parameters_of(model: nn.Module) -> int:
 
 
 def width_of(model: nn.Module) -> int:
-    """Return the hidden size of a transformers model (of its text part)."""
-    return int(model.config.get_text_config().hidden_size)  # type: ignore[union-attr, operator]  # a transformers config
+    """Return the hidden size of a transformers model (of its text part); its embeddings' where the config names none."""
+    width = getattr(model.config.get_text_config(), "hidden_size", None)  # type: ignore[union-attr, operator]  # a config
+    return int(width or model.get_input_embeddings().weight.shape[-1])  # type: ignore[operator]

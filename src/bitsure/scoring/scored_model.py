@@ -71,6 +71,9 @@ class ModelSetup(ABC):
         Args:
             source: The full-precision model.
             checkpoint: A directory with its quantized weights; None for full precision.
+
+        Raises:
+            UserError: If the model is no causal language model.
         """
 
     @abstractmethod
@@ -101,6 +104,8 @@ class LocalSetup(ModelSetup):
 
     @override
     def load(self, source: Source, checkpoint: Path | None) -> LoadedModel:
+        from bitsure.scoring.local.trial import check_causal
+
         if checkpoint is not None and not self.scoring.dequantize:
             from bitsure.quantize.libraries import gptqmodel
 
@@ -108,6 +113,7 @@ class LocalSetup(ModelSetup):
             log.info("the quantized weights stay packed, for gptqmodel's kernels")
             return LoadedModel(cast("PreTrainedModel", packed), source.load_tokenizer(), None)
         model, tokenizer = source.load(self.dtype)
+        check_causal(model)
         if checkpoint is None:
             return LoadedModel(model, tokenizer, None)
         from bitsure.quantize.checkpoint.apply_checkpoint import put_into

@@ -7,19 +7,16 @@ import torch
 
 from bitsure.scoring.local import forward, head, rows
 from bitsure.scoring.local.local_engine import TOLERANCE
+from bitsure.scoring.local.trial import why_no_trees
 from tests.builders.families import FALCON, FAMILIES, GROUPED, build
 from tests.builders.marks import library
 from tests.builders.requests import branching_questions, lay_out
 
 
-def test_every_family_that_shares_is_tried():
-    assert set(FAMILIES) == set(forward.SHARING)
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_trees_give_the_plain_numbers(family):
     model, requests = build(family, **FAMILIES[family]), branching_questions()
-    assert forward.why_not_shared(model, 120) is None
+    assert why_no_trees(model, 120) is None
     shared = forward.score_trees(model, lay_out(requests), requests)
     for row in rows.chains(requests):
         for number, expected in forward.score_plain(model, [row], requests).items():
@@ -41,10 +38,9 @@ def test_half_precision_keeps_to_its_tolerance(dtype):
 @pytest.mark.parametrize(
     "family, settings, longest, reason",
     [
-        ("falcon", FALCON | {"alibi": True}, 50, "ALiBi"),
+        ("falcon", FALCON | {"alibi": True}, 50, "a trial"),
         ("mistral", GROUPED | {"sliding_window": 64}, 65, "do not fit the sliding window of 64"),
-        ("gemma2", GROUPED | {"head_dim": 16}, 50, "not tried with the family gemma2"),
-        ("mamba", {"vocab_size": 300, "hidden_size": 64, "num_hidden_layers": 2}, 50, "not tried with the family mamba"),
+        ("mamba", {"vocab_size": 300, "hidden_size": 64, "num_hidden_layers": 2, "state_size": 4}, 50, "a trial ends with"),
         (
             "llama",
             GROUPED | {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},
@@ -54,12 +50,13 @@ def test_half_precision_keeps_to_its_tolerance(dtype):
     ],
 )
 def test_what_cannot_share_says_why(family, settings, longest, reason):
-    assert reason in forward.why_not_shared(build(family, **settings), longest)
+    assert reason in why_no_trees(build(family, **settings), longest)
 
 
 def test_the_head_is_applied_only_where_something_is_scored():
     model, requests = build("opt", **FAMILIES["opt"]), {0: ([5, 6, 7, 8], [9, 10]), 1: ([5, 6, 7, 8], [11])}
     shapes = []
+    assert forward.ends_with_head(model)
     handle = model.get_output_embeddings().register_forward_hook(lambda head, inputs, out: shapes.append(tuple(out.shape)))
     forward.score_trees(model, lay_out(requests), requests)
     handle.remove()

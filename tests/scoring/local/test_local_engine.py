@@ -13,6 +13,7 @@ from bitsure.base.errors import UserError
 from bitsure.models.load import load_model
 from bitsure.scoring.local import forward, local_engine, rows
 from bitsure.scoring.local.local_engine import LocalEngine
+from bitsure.scoring.local.trial import why_no_trees
 from bitsure.scoring.requests import Scored
 from tests.builders.requests import some_requests
 
@@ -94,16 +95,19 @@ def test_nothing_to_score_is_an_error(model):
         LocalEngine(model, 15).score([([5], [6]), ([5], [])])
 
 
-def test_sharing_that_changes_numbers_is_an_error(model, monkeypatch):
+def test_sharing_that_changes_numbers_is_left_out(model, monkeypatch, caplog):
     real = forward.score_trees
 
     def wrong(*args):
         return {i: Scored([p - 1e-3 for p in one.token_logprobs], one.greedy) for i, one in real(*args).items()}
 
     monkeypatch.setattr(forward, "score_trees", wrong)
-    with pytest.raises(UserError, match=r"scoring\.share=false scores it plainly"):
-        LocalEngine(model, 128).score(some_requests())
-    LocalEngine(model, 128, share=False).score(some_requests(5))
+    with caplog.at_level(logging.INFO):
+        results = LocalEngine(model, 128).score(some_requests())
+    for mine, plain in zip(results, LocalEngine(model, 128, share=False).score(some_requests()), strict=True):
+        assert mine.token_logprobs == pytest.approx(plain.token_logprobs, abs=1e-5)
+    assert "so that this way is left out" in caplog.text
+    assert "prefixes are shared by copies of the model's state after them" in caplog.text
 
 
 @pytest.mark.parametrize("length", [50, 180, 400])
@@ -121,17 +125,20 @@ def test_the_check_has_branches_and_two_questions_and_stays_small(model, monkeyp
     assert tokens <= max(local_engine.CHECKED_TOKENS, 3 * (length + 1))
 
 
-def test_the_check_sees_choices_that_see_each_other(model, monkeypatch):
+def test_the_check_sees_choices_that_see_each_other(model, monkeypatch, caplog):
+    assert why_no_trees(model, 20) is None
+    caplog.set_level(logging.INFO)
     monkeypatch.setattr(rows.TreeRow, "ends", lambda row: np.full(len(row), len(row)))
     for length in (25, 180, 250):
-        with pytest.raises(UserError, match=r"Scoring with shared prefixes gives"):
-            LocalEngine(model, 1024).score([([q] * length, [c, c + 1]) for q in range(3, 20) for c in range(3)])
+        caplog.clear()
+        LocalEngine(model, 1024).score([([q] * length, [c, c + 1]) for q in range(3, 20) for c in range(3)])
+        assert "so that this way is left out" in caplog.text
 
 
 def test_longer_inputs_are_checked_anew(model, monkeypatch):
     scorer, calls = LocalEngine(model, 1024), []
-    monkeypatch.setattr(scorer, "check_sharing", lambda few: calls.append(len(few)))
-    for length in (30, 40, 200, 210):
+    monkeypatch.setattr(scorer, "_change", lambda *asked: calls.append(asked))
+    for length in (30, 20, 200, 200):
         scorer.score([([q] * length, [c, c]) for q in range(3, 9) for c in range(3)])
     assert len(calls) == 2
 
@@ -168,6 +175,6 @@ def test_equal_requests_are_scored_once(model, monkeypatch):
     engine = LocalEngine(model, 128)
     engine.limits()
     monkeypatch.setattr(forward, "score_trees", lambda m, batch, all_: asked.extend(batch) or real(m, batch, all_))
-    engine._checked_length = 10**6
+    engine._checked_length["trees"] = 10**6
     results = engine.score([*some_requests(20), *some_requests(20)], advance=advanced.append)
     assert results[:24] == results[24:] and sum(len(row.scored) for row in asked) == 24 and sum(advanced) == 48

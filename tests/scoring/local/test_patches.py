@@ -16,9 +16,10 @@ def mlp_of(block: torch.nn.Module) -> torch.nn.Module:
     return block.fc1 if hasattr(block, "fc1") else block.mlp
 
 
-@pytest.mark.parametrize("family", sorted(set(FAMILIES) - set(patches.EXPERT_FAMILIES)))
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"mixtral"}))
 def test_the_last_mlp_runs_where_something_is_scored(family):
     model, seen = build(family, **FAMILIES[family]), []
+    assert forward.ends_with_head(model)
     blocks = next(part for part in model.modules() if isinstance(part, torch.nn.ModuleList) and len(part) == 2)
     for block in blocks:
         mlp_of(block).register_forward_hook(lambda mlp, inputs, out: seen.append(inputs[0].flatten(0, -2).shape[0]))
@@ -32,18 +33,19 @@ def test_the_last_mlp_runs_where_something_is_scored(family):
 
 def test_activations_are_in_place_for_a_batch_only():
     model = build("opt", **FAMILIES["opt"])
+    assert forward.ends_with_head(model)
     relu, seen = model.model.decoder.layers[0].activation_fn, []
     relu.register_forward_hook(lambda module, inputs, out: seen.append(module.inplace))
     forward.score_trees(model, rows.trees(REQUESTS, 64, 10_000), REQUESTS)
     assert (seen, relu.inplace) == ([True], False)
 
 
-@pytest.mark.parametrize("family", sorted(set(FAMILIES) - set(patches.OWN_ATTENTION_FAMILIES)))
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"bloom", "falcon"}))
 def test_parts_of_a_row_attend_to_what_they_see(family, monkeypatch):
     model, examples = build(family, **FAMILIES[family]), list(range(20, 50))
     requests = {i: ([*examples, 100 + i // 2], [i + 3, i + 5, 7]) for i in range(16)}  # eight questions after 30 tokens
     trees, keys = rows.trees(requests, 64, 10_000), []
-    assert len(trees) == 1
+    assert len(trees) == 1 and patches.takes_attention(model)
     plain, whole = forward.score_plain(model, rows.chains(requests), requests), forward.score_trees(model, trees, requests)
     real = torch.nn.functional.scaled_dot_product_attention
 
@@ -62,8 +64,16 @@ def test_parts_of_a_row_attend_to_what_they_see(family, monkeypatch):
         assert one.token_logprobs == pytest.approx(whole[i].token_logprobs, abs=2e-5)
 
 
+@pytest.mark.parametrize("family", ["bloom", "falcon"])
+def test_attention_of_its_own_stays_whole(family):
+    model = build(family, **FAMILIES[family])
+    before = model.config._attn_implementation
+    assert not patches.takes_attention(model) and model.config._attn_implementation == before
+
+
 def test_a_pass_that_fails_leaves_the_model_as_it_was(monkeypatch):
     model, trees = build("opt", **FAMILIES["opt"]), rows.trees(REQUESTS, 64, 10_000)
+    assert patches.takes_attention(model)
     layers = model.model.decoder.layers
     failing = layers[0].register_forward_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("not enough memory")))
     monkeypatch.setattr(patches, "ATTENTION_PART", 4)

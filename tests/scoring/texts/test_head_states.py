@@ -6,7 +6,8 @@ import pytest
 import torch
 import transformers
 
-from bitsure.scoring.texts.head_states import head_states, logits_of, remove_blocks, whole_logits, why_not_from_states
+from bitsure.scoring.local.logits_from_states import logits_of, remove_blocks
+from bitsure.scoring.texts.head_states import head_states, whole_logits, why_not_from_states
 
 SIZE = {"vocab_size": 97, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 SIZE |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}

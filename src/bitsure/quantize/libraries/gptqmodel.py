@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
+from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.config.quantizers import GptqSettings
+from bitsure.models.load import BUILD_ERRORS
 from bitsure.quantize.libraries.gptq_library import GptqLibrary
 from bitsure.quantize.quantizer import QuantizationJob, QuantizationTarget
 
@@ -71,7 +73,7 @@ def quantize(quant: GptqSettings, job: QuantizationJob) -> None:
             "gptqmodel leaves Falcon with ALiBi about twice the output error that GPTQ should (`make families` shows it): "
             "quant.backend=native does not"
         )
-    with terminal.output_to(log_file), _kept_in(log_file.parent):
+    with terminal.output_to(log_file), _kept_in(log_file.parent), _refusals(quant):
         from gptqmodel import GPTQModel, QuantizeConfig
         from gptqmodel.quantization.config import ExpertsRoutingBypass, MoEConfig
 
@@ -114,6 +116,21 @@ def load_packed(directory: Path, dtype: str) -> nn.Module:
         )
     packed: nn.Module = model.model.eval()
     return packed
+
+
+@contextlib.contextmanager
+def _refusals(quant: GptqSettings) -> Iterator[None]:
+    """Turn what the library raises for families that it does not know into a UserError."""
+    try:
+        yield
+    except BUILD_ERRORS as error:
+        if is_out_of_memory(error):
+            raise
+        words = " ".join(str(error).split())
+        raise UserError(
+            f"quant={quant.name}: gptqmodel cannot quantize this family ({type(error).__name__}: {words[:120]}"
+            f"{' …' if len(words) > 120 else ''}). quant.backend=native uses our own solver."
+        ) from error
 
 
 @contextlib.contextmanager

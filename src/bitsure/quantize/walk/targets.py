@@ -11,11 +11,12 @@ from transformers.pytorch_utils import Conv1D
 from bitsure.base.errors import UserError
 from bitsure.quantize.walk.mixtures import gates, in_experts
 
+MOST_KEPT = 0.1  # of the blocks' parameters, in weights that are no linear layers and keep full precision
 LINEAR: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)  # GPT-2's Conv1D is a linear layer with a transposed weight
 
 
 def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """Return the name of the list of the model's repeated blocks, and the list.
+    """Return the name of the list of the model's repeated blocks, and the list; of several that in its text decoder.
 
     Raises:
         UserError: If there is none, or more than one.
@@ -26,6 +27,10 @@ def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
         if isinstance(module, nn.ModuleList) and any(isinstance(inner, LINEAR) for inner in module.modules())
     }
     outermost = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
+    causal: Any = model
+    if len(outermost) > 1 and hasattr(model, "get_decoder"):
+        decoder = set(causal.get_decoder().modules())
+        outermost = [name for name in outermost if lists[name] in decoder]
     if len(outermost) != 1:
         raise UserError(
             f"The model has {len(outermost)} lists of blocks with linear layers ({', '.join(outermost) or 'none'}), "
@@ -76,16 +81,21 @@ def as_stored(layer: nn.Module, weight: torch.Tensor) -> torch.Tensor:
 
 
 def unknown_weights(model: nn.Module) -> list[str]:
-    """Return the weights of two or more dimensions in the blocks that no quantizer changes (convolutions, unusual experts)."""
+    """Return the weights of two or more dimensions in the blocks that no quantizer changes, where these are many.
+
+    Short convolutions and the like, up to MOST_KEPT of the blocks' parameters, are kept in full precision, as everybody does.
+    """
     prefix, blocks = find_blocks(model)
     known = {f"{name}.weight" for name in block_linears(model)} | {f"{prefix}.{name}.weight" for name in gates(blocks)}
-    inside = [(f"{prefix}.{name}", parameter) for name, parameter in blocks.named_parameters()]
-    return [name for name, parameter in inside if parameter.ndim >= 2 and name not in known]
+    inside = {f"{prefix}.{name}": parameter for name, parameter in blocks.named_parameters()}
+    unknown = {name: parameter.numel() for name, parameter in inside.items() if parameter.ndim >= 2 and name not in known}
+    every = sum(parameter.numel() for parameter in inside.values())
+    return list(unknown) if sum(unknown.values()) > MOST_KEPT * every else []
 
 
 def skipped_modules(model: nn.Module) -> dict[str, str]:
     """Return the other modules that hold a weight matrix → why they keep it."""
-    chosen, gate_modules = block_linears(model), gates(model)
+    chosen, gate_modules, prefix = block_linears(model), gates(model), find_blocks(model)[0]
     causal: Any = model
     head, embedding = causal.get_output_embeddings(), causal.get_input_embeddings()
     skipped = {}
@@ -100,6 +110,8 @@ def skipped_modules(model: nn.Module) -> dict[str, str]:
             skipped[name] = "embedding"
         elif name in gate_modules:
             skipped[name] = "gate of a mixture of experts, kept so that it decides as precisely as before"
+        elif name.startswith(f"{prefix}."):
+            skipped[name] = "no linear layer"
         else:
             skipped[name] = "outside the blocks"
     return skipped

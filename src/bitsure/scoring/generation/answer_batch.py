@@ -11,16 +11,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import DynamicCache
 
+from bitsure.base.out_of_memory import is_out_of_memory
+from bitsure.models.load import BUILD_ERRORS
 from bitsure.scoring.device_copies import send
 from bitsure.scoring.generation.generation_request import Ended, Generation, GenerationRequest
 from bitsure.scoring.generation.stop_sequences import StopSequences
 from bitsure.scoring.generation.token_choice import TokenChoice
 from bitsure.scoring.generation.token_statistics import token_statistics
-from bitsure.scoring.local.forward import input_device
+from bitsure.scoring.local.logits_from_states import input_device
+from bitsure.scoring.local.once_a_model import once_a_model
+from bitsure.scoring.local.trial import alike, tokens_of_trial, words_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+READ_IN_TRIAL = 64  # tokens
 KEPT_ROWS = 0.75  # of a batch: when fewer are unfinished, the cache is copied without the finished ones
 
 
@@ -112,6 +117,25 @@ class CachedModel:
         self.tokens += ids.numel()
         logits: torch.Tensor = self._model(input_ids=ids, **arguments).logits
         return logits
+
+
+@once_a_model
+@torch.inference_mode()
+def why_not_together(model: PreTrainedModel) -> str | None:
+    """Return why a model cannot write answers to unlike prompts in one batch, tried on a few tokens; None if it can."""
+    beginning, *prompts = (tokens_of_trial(model, n, n) for n in (12, 5, 9))
+    state = CachedModel(model, READ_IN_TRIAL)
+    try:
+        state.read([beginning])
+        together = state.repeated(len(prompts)).read(prompts)
+        alone = torch.cat([CachedModel(model, READ_IN_TRIAL).read([beginning + prompt]) for prompt in prompts])
+    except BUILD_ERRORS as error:
+        if is_out_of_memory(error):
+            raise
+        return f"a trial ends with {words_of(error)}"
+    if alike(model, alone.log_softmax(-1), together.log_softmax(-1)):
+        return None
+    return "a trial gives other probabilities to prompts that are padded"
 
 
 @torch.inference_mode()

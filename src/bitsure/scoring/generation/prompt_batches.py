@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bitsure.scoring.generation.generation_request import GenerationRequest
 from bitsure.scoring.journal import Limits
+from bitsure.scoring.local.rows import common_length
 
 LEAST_SHARED = 16  # tokens of a common beginning that is worth a pass of its own
 LEAST_SHARE = 0.25  # of a prompt, that its common beginning with the one before it has, or a new group begins
@@ -20,11 +21,6 @@ class PromptBatch:
     """The requests' numbers."""
     shared: int
     """How many tokens all their prompts begin with alike, and that are read once; 0 where that is not worth it."""
-
-
-def common_length(first: Sequence[int], second: Sequence[int]) -> int:
-    """Return how many tokens two prompts begin with alike."""
-    return next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second)))
 
 
 def prompt_batches(requests: Mapping[int, GenerationRequest], limits: Limits, most_rows: int, share: bool) -> list[PromptBatch]:

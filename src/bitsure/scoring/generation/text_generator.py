@@ -14,14 +14,15 @@ from bitsure.base.errors import UserError
 from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.base.resources import free_memory
 from bitsure.quantize.inference.hooks import InferenceRounding
-from bitsure.scoring.generation.answer_batch import CachedModel, UnfinishedAnswer, write_answers
+from bitsure.scoring.generation.answer_batch import CachedModel, UnfinishedAnswer, why_not_together, write_answers
 from bitsure.scoring.generation.generation_request import Generation, GenerationRequest
 from bitsure.scoring.generation.prompt_batches import PromptBatch, prompt_batches
 from bitsure.scoring.generation.stop_sequences import StopSequences
 from bitsure.scoring.generation.token_choice import TokenChoice
 from bitsure.scoring.journal import Limits, ResultJournal
 from bitsure.scoring.local.diagnose import first_broken_module
-from bitsure.scoring.local.forward import input_device, why_not_shared
+from bitsure.scoring.local.logits_from_states import input_device
+from bitsure.scoring.local.trial import why_no_trees
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -113,7 +114,8 @@ class TextGenerator:
     ) -> Iterator[dict[int, Generation]]:
         """Write requests, batch by batch, as `Engine.run` scores them."""
         longest = max(len(request.prompt) + request.max_new_tokens for request in requests.values())
-        why_not = why_not_shared(self.model, longest)
+        with self.rounding.exact():
+            why_not = why_no_trees(self.model, longest) or why_not_together(self.model)
         if why_not:
             log.info("answers are written one by one, without a common beginning of prompts: %s", why_not)
         rows = 1 if why_not else MOST_ROWS.get(input_device(self.model).type, MOST_ROWS["cpu"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bitsure.scoring.local.forward import input_device
+from bitsure.scoring.local.logits_from_states import input_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

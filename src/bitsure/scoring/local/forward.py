@@ -6,7 +6,7 @@ model a mask and positions of our own, and applies the output head only where a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -17,63 +17,20 @@ import torch
 from bitsure.scoring.device_copies import send
 from bitsure.scoring.local import head, patches
 from bitsure.scoring.local.head import BatchScores
-from bitsure.scoring.local.padding import rotary_types, state_restored
+from bitsure.scoring.local.logits_from_states import input_device, logits_of, required_head
+from bitsure.scoring.local.once_a_model import once_a_model
+from bitsure.scoring.local.padding import state_restored
 from bitsure.scoring.local.rows import TreeRow
 from bitsure.scoring.requests import Requests
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Families whose models take a mask and positions as they are given; tests hold each to the plain path.
-SHARING = (
-    "opt",
-    "llama",
-    "mistral",
-    "mixtral",
-    "qwen2",
-    "qwen3",
-    "gpt2",
-    "gpt_neox",
-    "phi",
-    "gemma",
-    "stablelm",
-    "falcon",
-    "bloom",
-)
-
-
-def input_device(model: PreTrainedModel) -> torch.device:
-    """Return where a model takes its inputs: the CPU if accelerate brings its first weights only when they are needed."""
-    return torch.device("cpu") if model.device.type == "meta" else model.device
-
-
-def output_head(model: PreTrainedModel) -> torch.nn.Module | None:
-    """Return a model's output head; None if it has none of its own."""
-    output: torch.nn.Module | None = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    return output
-
-
-def why_not_shared(model: PreTrainedModel, longest: int) -> str | None:
-    """Return why a model cannot run trees with inputs of up to `longest` tokens; None if it can."""
-    config = model.config
-    if config.model_type not in SHARING:
-        return f"not tried with the family {config.model_type}"
-    if output_head(model) is None:
-        return "the model has no output head of its own"
-    if getattr(config, "_attn_implementation", "sdpa") not in ("sdpa", "eager"):
-        return f"the attention {config._attn_implementation} takes no mask of ours"
-    if config.model_type == "falcon" and config.alibi:
-        return "Falcon's ALiBi is part of its own mask"
-    for kind in rotary_types(config):
-        return f"{kind} rotary positions depend on the batch's longest input"
-    window = getattr(config, "sliding_window", None)
-    if window is not None and longest > window:
-        return f"inputs of up to {longest} tokens do not fit the sliding window of {window}"
-    return None
-
 
 @torch.inference_mode()
-def score_trees(model: PreTrainedModel, batch: Sequence[TreeRow], requests: Requests) -> BatchScores:
+def score_trees(
+    model: PreTrainedModel, batch: Sequence[TreeRow], requests: Requests, attention_part: int | None = None
+) -> BatchScores:
     """Score the requests of a batch of trees.
 
     Each row is one sequence of the batch, shape (rows, n) with n the length of the longest row. The additive mask, shape
@@ -82,15 +39,15 @@ def score_trees(model: PreTrainedModel, batch: Sequence[TreeRow], requests: Requ
     depth in the tree.
 
     Args:
-        model: A model for which `why_not_shared` returns None.
+        model: A model for which `why_no_trees` returns None.
         batch: The rows.
         requests: Requests by number, at least those of the rows.
+        attention_part: Tokens of a row whose attention is computed at once; None: patches.ATTENTION_PART.
 
     Returns:
         Request → the log-probabilities of its continuation.
     """
-    output = output_head(model)
-    assert output is not None, "a model without an output head cannot run trees"
+    output = required_head(model)
     width = max(map(len, batch))
     device, dtype = input_device(model), model.dtype
     tokens = torch.zeros(3, len(batch), width, dtype=torch.long)  # ids, positions, ends
@@ -103,9 +60,9 @@ def score_trees(model: PreTrainedModel, batch: Sequence[TreeRow], requests: Requ
     at = send(torch.tensor(nodes), device)
     arguments = {"attention_mask": mask, "position_ids": positions}
     with ExitStack() as stack:
+        stack.enter_context(patches.attention_in_parts(model, mask, attention_part))  # first: it may try the model
         states = stack.enter_context(patches.states_before_head(output, at))
         stack.enter_context(patches.last_mlp_at(model, at))
-        stack.enter_context(patches.attention_in_parts(model, mask))
         stack.enter_context(patches.relu_in_place(model))
         if model.config.model_type == "bloom":
             stack.enter_context(patches.bloom_mask(model, mask, positions))
@@ -117,8 +74,28 @@ def score_trees(model: PreTrainedModel, batch: Sequence[TreeRow], requests: Requ
         for i, row in enumerate(batch)
         for number, scored in row.scored.items()
     }
-    parts = head.logits_in_parts(output, states[0], model.config.vocab_size)
-    return head.score(parts, rows_of, requests, states[0].device)
+    return head.score(parts_of_logits(model, states[0]), rows_of, requests, states[0].device)
+
+
+def parts_of_logits(model: PreTrainedModel, states: torch.Tensor) -> Iterator[head.Part]:
+    """Return the logits of the hidden states before a model's head, part by part."""
+    vocabulary = model.config.get_text_config().vocab_size
+    if ends_with_head(model):
+        return head.logits_in_parts(required_head(model), states, vocabulary)
+    return ((len(some), head.tiles(logits_of(model, some))) for some in head.split(states, vocabulary))
+
+
+@once_a_model
+@torch.inference_mode()
+def ends_with_head(model: PreTrainedModel) -> bool:
+    """Return whether a model's logits are what its head gives, neither capped nor scaled, by trying it."""
+    outputs: list[torch.Tensor] = []
+    handle = required_head(model).register_forward_hook(lambda head, inputs, output: outputs.append(output.clone()))
+    try:
+        logits = model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=input_device(model)), use_cache=False).logits
+    finally:
+        handle.remove()
+    return len(outputs) == 1 and torch.equal(outputs[0].float(), logits.float())
 
 
 @torch.inference_mode()

@@ -40,8 +40,13 @@ def logits_in_parts(head: torch.nn.Module, states: torch.Tensor, vocabulary: int
     if type(head) is torch.nn.Linear and head.weight.device == states.device and not hooked:
         yield len(states), _head_tiles(head, states)
         return
-    for some in torch.split(states, max(1, LOGITS.get(states.device.type, LOGITS["cpu"]) // vocabulary)):
+    for some in split(states, vocabulary):
         yield len(some), tiles(head(some))
+
+
+def split(states: torch.Tensor, vocabulary: int) -> Sequence[torch.Tensor]:
+    """Return hidden states (n, width) in parts whose logits for the whole vocabulary fit into little memory."""
+    return torch.split(states, max(1, LOGITS.get(states.device.type, LOGITS["cpu"]) // vocabulary))
 
 
 def tiles(logits: torch.Tensor) -> Sequence[torch.Tensor]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
@@ -22,11 +22,13 @@ from bitsure.models.size import parameters_of, width_of
 from bitsure.quantize.inference.hooks import InferenceRounding
 from bitsure.scoring.engine import Engine
 from bitsure.scoring.journal import Journal, Limits
-from bitsure.scoring.local import forward
+from bitsure.scoring.local import forward, state_copies
 from bitsure.scoring.local.budget import PROBE_TOKENS, Budget
 from bitsure.scoring.local.diagnose import first_broken_module
+from bitsure.scoring.local.logits_from_states import input_device
 from bitsure.scoring.local.padding import pad, rows_padded_together
 from bitsure.scoring.local.rows import TreeRow, batches, chains, trees
+from bitsure.scoring.local.trial import RunBatch, padding_changes, why_no_copies, why_no_copies_by_token, why_no_trees
 from bitsure.scoring.requests import Request, Requests, Scored, input_tokens
 
 if TYPE_CHECKING:
@@ -38,11 +40,16 @@ log = logging.getLogger(__name__)
 TOLERANCE = {"float32": (1e-4, 1e-6), "bfloat16": (0.3, 1e-2), "float16": (0.05, 2e-3)}
 CHECKED_CHOICES = (2, 1)  # of the first and of the second question that every run scores in two ways, at least
 CHECKED_TOKENS = 384  # of the inputs of all checked choices, where the least number of them is shorter
+# Ways to share prefixes, the fastest first → what the log says of them.
+WAYS = {
+    "trees": "prefixes are shared",
+    "copies": "prefixes are shared by copies of the model's state after them",
+    "tokens": "prefixes are shared by copies of the model's state, from which one token is read at a time",
+}
+LEAST_SAVED = 10  # times fewer tokens that are worth reading on one token at a time
 PROBE_LENGTH = 128  # tokens of an input of the batch that is measured
 
 IN_FLIGHT = {"cuda": 1}  # batches that a device runs while the next one is prepared; a killed process loses them too
-
-RunBatch: TypeAlias = "Callable[[PreTrainedModel, Sequence[TreeRow], Requests], Mapping[int, Scored]]"
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ class LocalEngine(Engine):
     Args:
         model: A causal language model, in evaluation mode.
         max_length: Its context length, tokens.
-        share: Whether prefixes are shared. If the model's family does not support it they are not, and the log says so.
+        share: Whether prefixes are shared. If the model cannot they are not, and the log says so.
         rounding: The hooks that round the model's activations, keys and values; None if it has none.
     """
 
@@ -85,8 +92,8 @@ class LocalEngine(Engine):
         self.model, self.share = model, share
         self.rounding = rounding or InferenceRounding()
         self.width = width_of(model)
-        self.budget = Budget(forward.input_device(model), model.config.get_text_config().vocab_size)
-        self._checked_length = 0  # tokens of the longest input for which sharing was checked
+        self.budget = Budget(input_device(model), model.config.get_text_config().vocab_size)
+        self._checked_length = dict.fromkeys(WAYS, 0)  # way → tokens of the longest input for which it was checked
         self._padded_length = 0  # tokens that an input was padded to without a change of its log-probabilities
 
     @property
@@ -114,8 +121,8 @@ class LocalEngine(Engine):
         """Score requests, batch by batch, as `Engine.run`.
 
         Raises:
-            UserError: If sharing prefixes changes a number, if one input alone does not fit into memory, or if the first batch
-                did not round all that the model has to round.
+            UserError: If one input alone does not fit into memory, or if the first batch did not round all that the model has
+                to round.
         """
         passes = self._passes(requests)
         self.rounding.reached.clear()
@@ -132,10 +139,9 @@ class LocalEngine(Engine):
     def _probe(self) -> None:
         """Measure a batch of zeros, which is thrown away: so the limits do not depend on what is scored when."""
         length = min(PROBE_LENGTH, self.max_length)
-        share = self.share and not forward.why_not_shared(self.model, length)
-        run, most = (
-            (forward.score_trees, PROBE_TOKENS) if share else (forward.score_plain, min(PROBE_TOKENS, self.budget.with_logits))
-        )
+        share = self.share and self._why_not("trees", {0: ([0] * length, [0])}) is None
+        run: RunBatch = forward.score_trees if share else forward.score_plain
+        most = PROBE_TOKENS if share else min(PROBE_TOKENS, self.budget.with_logits)
         requests: Requests = {i: ([0] * (length - i), [0]) for i in range(max(1, min(most // length, length)))}
         rows = chains(requests)
         run(self.model, rows[:1], requests)  # the first pass is slower
@@ -143,26 +149,60 @@ class LocalEngine(Engine):
             run(self.model, rows, requests)
 
     def _passes(self, requests: Requests) -> Passes:
-        """Return how these requests are run, which is checked on a few of them.
-
-        Raises:
-            UserError: If sharing prefixes changes a number.
-        """
-        longest = max(len(input_tokens(request)) for request in requests.values())
-        why_not = forward.why_not_shared(self.model, longest) if self.share else "scoring.share=false"
+        """Return how these requests are run: the fastest way that gives the numbers of plain passes on a few of them."""
         few = few_questions(requests)
-        if why_not:
-            log.info("prefixes are not shared: %s", why_not)
-            return self._one_by_one() if self._padding_changes(requests, few) else self._padded()
-        log.info("prefixes are shared")
-        length = max(len(input_tokens(request)) for request in few.values())
-        if length > 2 * self._checked_length:
-            self.check_sharing(few)
-            self._checked_length = length
-        return self._shared()
+        why_not: str | None = "scoring.share=false"
+        if self.share:
+            checked = {**few, **_longest(requests)}
+            for way, message in WAYS.items():
+                why_not = self._why_not(way, requests) or self._why_other(way, checked)
+                if why_not is None:
+                    log.info(message)
+                    return self._sharing(way)
+                log.info("%s: no: %s", message, why_not)
+        log.info("prefixes are not shared: %s", why_not)
+        with self.rounding.exact():
+            alone = padding_changes(self.model)
+        if alone:
+            log.warning("each input is run by itself: padding, or the inputs beside it, change its log-probabilities")
+        return self._one_by_one() if alone or self._padding_changes(requests, few) else self._padded()
 
-    def _shared(self) -> Passes:
-        return Passes(forward.score_trees, lambda some, most: batches(trees(some, self.width, most.shared), most.shared))
+    def _why_not(self, way: str, requests: Requests) -> str | None:
+        """Return why requests cannot be run in a way, whatever the numbers are; None if they can."""
+        with self.rounding.exact():
+            match way:
+                case "trees":
+                    return why_no_trees(self.model, max(map(_length, requests.values())))
+                case "copies":
+                    return why_no_copies(self.model)
+        saved = sum(map(_length, requests.values())) / sum(map(len, trees(requests, self.width, self.budget.tokens)))
+        if saved < LEAST_SAVED:
+            return (
+                f"inputs have {saved:.1f} times as many tokens as are left when prefixes are shared, and it takes {LEAST_SAVED}"
+            )
+        with self.rounding.exact():
+            return why_no_copies_by_token(self.model)
+
+    def _why_other(self, way: str, some: Requests) -> str | None:
+        """Return why requests cannot be run in a way: it changes log-probabilities beyond TOLERANCE; None if it does not."""
+        length = max(map(_length, some.values()))
+        if length <= self._checked_length[way]:
+            return None
+        if change := self._change(some, self._one_by_one(), self._sharing(way)):
+            return (
+                f"it gives {change.now:.6f} where a plain pass gives {change.expected:.6f} ({self._tolerance()}), so that this "
+                "way is left out"
+            )
+        self._checked_length[way] = length
+        return None
+
+    def _sharing(self, way: str) -> Passes:
+        """Return a way to run requests whose prefixes are shared."""
+        if way == "trees":
+            return Passes(forward.score_trees, lambda some, most: batches(trees(some, self.width, most.shared), most.shared))
+        run = state_copies.score_copies if way == "copies" else state_copies.score_copies_by_token
+        # A row is read part by part, so that attention is not quadratic in it: rows are as long as they may be.
+        return Passes(run, lambda some, most: batches(trees(some, most.shared, most.shared), most.shared))
 
     def _padded(self) -> Passes:
         def lay_out(some: Requests, most: Limits) -> list[list[TreeRow]]:
@@ -173,14 +213,6 @@ class LocalEngine(Engine):
 
     def _one_by_one(self) -> Passes:
         return Passes(forward.score_plain, lambda some, most: batches(chains(some), 1))
-
-    def check_sharing(self, few: Requests) -> None:
-        """Raise UserError if requests get other log-probabilities when their prefixes are shared, beyond TOLERANCE."""
-        if change := self._change(few, self._padded(), self._shared()):
-            raise UserError(
-                f"Scoring with shared prefixes gives {change.now:.6f} where a plain pass gives {change.expected:.6f} "
-                f"({self._tolerance()}): this model cannot be scored that way. scoring.share=false scores it plainly."
-            )
 
     def _padding_changes(self, requests: Requests, few: Requests) -> bool:
         """Return whether an input gets another log-probability beyond TOLERANCE when it is padded as it is in a batch."""
@@ -275,6 +307,16 @@ class LocalEngine(Engine):
                 "Free some, or take a smaller model."
             )
         return None
+
+
+def _length(request: Request) -> int:
+    return len(input_tokens(request))
+
+
+def _longest(requests: Requests) -> Requests:
+    """Return the request with the longest input: a sliding window or the like shows in no shorter one."""
+    longest = max(requests, key=lambda i: _length(requests[i]))
+    return {longest: requests[longest]}
 
 
 def _lay_out_padded(length: int, some: Requests, most: Limits) -> list[list[TreeRow]]:

@@ -5,19 +5,21 @@ Some families need our mask put in by hand; the rest saves work that no scored t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bitsure.models.load import BUILD_ERRORS
+from bitsure.scoring.local.logits_from_states import input_device
+from bitsure.scoring.local.once_a_model import once_a_model
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ATTENTION_PART = 256  # tokens of a row whose attention is computed at once
-EXPERT_FAMILIES = ("mixtral",)  # their first batch must reach every expert: the check that all is rounded needs it
-OWN_ATTENTION_FAMILIES = ("bloom", "falcon")  # they do not take their attention from transformers' registry
-ATTENTION_NAME = "bitsure"  # of ours in that registry
+ATTENTION_NAME = "bitsure"  # of ours in transformers' registry
 
 
 @contextmanager
@@ -55,7 +57,7 @@ def last_mlp_at(model: PreTrainedModel, nodes: torch.Tensor) -> Iterator[None]:
     # The blocks are the outermost list. `find_blocks` of quantize wants ordinary linear layers, which packed kernels are not.
     last = next(part for part in model.modules() if isinstance(part, torch.nn.ModuleList))[-1]
     first, final = _mlp_ends(last)
-    if first is None or final is None or model.config.model_type in EXPERT_FAMILIES:
+    if first is None or final is None or _has_experts(first):  # the first batch must reach every expert that is rounded
         yield
         return
     shape: list[torch.Size] = []
@@ -79,7 +81,7 @@ def last_mlp_at(model: PreTrainedModel, nodes: torch.Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def attention_in_parts(model: PreTrainedModel, mask: torch.Tensor) -> Iterator[None]:
+def attention_in_parts(model: PreTrainedModel, mask: torch.Tensor, part: int | None = None) -> Iterator[None]:
     """Compute attention for a part of each row at a time, over the keys that some token of the part attends to.
 
     In a long row of many questions after the same examples, these keys are the examples and a few of the questions. Nothing
@@ -88,17 +90,16 @@ def attention_in_parts(model: PreTrainedModel, mask: torch.Tensor) -> Iterator[N
     Args:
         model: The model.
         mask: The additive mask, shape (rows, 1, n, n), 0 where a token attends to a key.
+        part: The tokens of a part; None: ATTENTION_PART.
     """
-    config, n = model.config, mask.shape[-1]
-    usual = config._attn_implementation == "sdpa" and config.model_type not in OWN_ATTENTION_FAMILIES
-    if n <= ATTENTION_PART or mask.is_cuda or not usual:
+    n, part = mask.shape[-1], part or ATTENTION_PART
+    if n <= part or mask.is_cuda or not takes_attention(model):
         yield
         return
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     parts = []
-    for queries in (slice(first, min(first + ATTENTION_PART, n)) for first in range(0, n, ATTENTION_PART)):
+    for queries in (slice(first, min(first + part, n)) for first in range(0, n, part)):
         keys = (mask[:, 0, queries] == 0).flatten(0, 1).any(0).nonzero().flatten()
         parts.append((queries, keys, mask[:, :, queries, keys]))
 
@@ -118,12 +119,42 @@ def attention_in_parts(model: PreTrainedModel, mask: torch.Tensor) -> Iterator[N
         ]
         return torch.cat(outs, dim=1), None
 
+    with _attention(model, attend):
+        yield
+
+
+@once_a_model
+def takes_attention(model: PreTrainedModel) -> bool:
+    """Return whether a model computes sdpa attention with the function of that name in transformers' registry, by trying it."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    calls = []
+
+    def attend(*args: Any, **settings: Any) -> tuple[torch.Tensor, None]:
+        calls.append(1)
+        return sdpa_attention_forward(*args, **settings)
+
+    if getattr(model.config, "_attn_implementation", None) != "sdpa":
+        return False
+    try:
+        with _attention(model, attend), torch.inference_mode():
+            model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=input_device(model)), use_cache=False)
+    except BUILD_ERRORS:  # The name is unknown to a family with a list of its own.
+        return False
+    return bool(calls)
+
+
+@contextmanager
+def _attention(model: PreTrainedModel, attend: Callable[..., tuple[torch.Tensor, None]]) -> Iterator[None]:
+    """Let a model that computes sdpa attention compute it with a function of ours."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
     ALL_ATTENTION_FUNCTIONS[ATTENTION_NAME] = attend
-    config._attn_implementation = ATTENTION_NAME
+    model.config._attn_implementation = ATTENTION_NAME
     try:
         yield
     finally:
-        config._attn_implementation = "sdpa"
+        model.config._attn_implementation = "sdpa"
         ALL_ATTENTION_FUNCTIONS.pop(ATTENTION_NAME)
 
 
@@ -174,3 +205,9 @@ def _mlp_ends(block: torch.nn.Module) -> tuple[torch.nn.Module | None, torch.nn.
         return block.get_submodule("fc1"), block.get_submodule("fc2")
     mlp = getattr(block, "mlp", None)
     return mlp, mlp
+
+
+def _has_experts(mlp: torch.nn.Module) -> bool:
+    """Return whether an MLP is a mixture of experts, which are a list of modules or share a parameter of three dimensions."""
+    listed = any(isinstance(part, torch.nn.ModuleList) for part in mlp.modules())
+    return listed or any(parameter.ndim > 2 for parameter in mlp.parameters())

@@ -154,7 +154,7 @@ def _questions(requests: Requests) -> list[list[int]]:
 def _typically_shared(questions: Sequence[Sequence[int]], requests: Requests) -> float:
     """Return the median number of tokens that neighbouring questions have in common at their beginning."""
     contexts = [requests[question[0]][0] for question in questions]
-    return float(np.median([_common_length(a, b) for a, b in pairwise(contexts)])) if len(contexts) > 1 else 0.0
+    return float(np.median([common_length(a, b) for a, b in pairwise(contexts)])) if len(contexts) > 1 else 0.0
 
 
 def _best_length(shared: float, width: int) -> int:
@@ -170,14 +170,14 @@ def _new_tokens(path: _Path, inputs: Iterable[list[int]]) -> int:
     """Return how many tokens the inputs of one question would add to a row whose last input is `path`."""
     before, added = path.tokens, 0
     for tokens in inputs:
-        added += len(tokens) - _common_length(before, tokens)
+        added += len(tokens) - common_length(before, tokens)
         before = tokens
     return added
 
 
 def _grow(row: TreeRow, path: _Path, tokens: list[int]) -> None:
     """Add the tokens of an input that the last one does not share; `path` becomes this input."""
-    shared, first = _common_length(path.tokens, tokens), len(row)
+    shared, first = common_length(path.tokens, tokens), len(row)
     end = first + len(tokens) - shared
     if end > first:
         row.branches.append((first, end, path.nodes[shared - 1] if shared else -1))
@@ -186,7 +186,7 @@ def _grow(row: TreeRow, path: _Path, tokens: list[int]) -> None:
     path.tokens, path.nodes = tokens, path.nodes[:shared] + list(range(first, end))
 
 
-def _common_length(a: Sequence[int], b: Sequence[int]) -> int:
+def common_length(a: Sequence[int], b: Sequence[int]) -> int:
     """Return the length of the common beginning of two sequences."""
     n = min(len(a), len(b))
     if a[:n] == b[:n]:

@@ -16,8 +16,8 @@ from bitsure.quantize.inference.hooks import InferenceRounding
 from bitsure.scoring.device_copies import send
 from bitsure.scoring.local.budget import MOST_TOKENS, PROBE_TOKENS
 from bitsure.scoring.local.diagnose import first_broken_module
-from bitsure.scoring.local.forward import input_device
-from bitsure.scoring.texts.head_states import head_states, logits_of, remove_blocks, whole_logits, why_not_from_states
+from bitsure.scoring.local.logits_from_states import input_device, logits_of, remove_blocks
+from bitsure.scoring.texts.head_states import head_states, whole_logits, why_not_from_states
 from bitsure.scoring.texts.kept_states import KeptStates
 from bitsure.scoring.texts.token_scores import TokenScores, token_scores
 from bitsure.scoring.texts.tokenized_text import TextWindow
