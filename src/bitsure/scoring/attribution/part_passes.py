@@ -10,8 +10,8 @@ import torch
 
 from bitsure.results.attribution import FULL, QUANTIZED, alone, restored
 from bitsure.scoring.attribution.model_pair import ModelPair
-from bitsure.scoring.local.local_engine import RunBatch
 from bitsure.scoring.local.rows import TreeRow
+from bitsure.scoring.local.trial import RunBatch
 from bitsure.scoring.requests import Requests
 from bitsure.scoring.texts.head_states import whole_logits
 from bitsure.scoring.texts.text_pass import inputs_of

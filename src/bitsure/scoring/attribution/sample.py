@@ -12,8 +12,9 @@ from bitsure.config.schema import AttributionSettings
 from bitsure.scoring.attribution.asked_questions import AskedQuestion, numbered
 from bitsure.scoring.attribution.model_pair import ModelPair, ModelPart
 from bitsure.scoring.local.forward import score_plain
-from bitsure.scoring.local.local_engine import LocalEngine, RunBatch
+from bitsure.scoring.local.local_engine import LocalEngine
 from bitsure.scoring.local.rows import TreeRow
+from bitsure.scoring.local.trial import RunBatch
 from bitsure.scoring.requests import Requests
 from bitsure.scoring.texts.tokenized_text import TextWindow
 
