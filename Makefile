@@ -3,9 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 AUTO_GPTQ := .venv-auto-gptq/bin
 POLYGRAPH := .venv-polygraph/bin
+VLLM := .venv-vllm/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-auto-gptq test-polygraph check docs docs-results bench-errors bench-exactness bench-offsets bench-scoring bench-generation bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-fidelity bench-qllm bench-rotations formats families classes tasks models picture systems qbench studies tutorial prefetch setup setup-auto-gptq setup-polygraph clean real-models
+.PHONY: help run test test-all test-auto-gptq test-polygraph test-vllm check docs docs-results bench-errors bench-exactness bench-offsets bench-scoring bench-generation bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-fidelity bench-qllm bench-rotations formats families classes tasks models picture systems qbench studies tutorial prefetch setup setup-auto-gptq setup-polygraph setup-vllm clean real-models
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -25,6 +26,9 @@ test-auto-gptq: setup-auto-gptq ## the tests of what touches libraries, in auto-
 
 test-polygraph: setup-polygraph ## the confidences of written answers beside lm-polygraph's, in an environment of its own
 	$(POLYGRAPH)/python -m pytest tests/metrics/test_polygraph.py $(ARGS)
+
+test-vllm: setup setup-vllm ## scores by vLLM's server beside our own, the server on the loopback (3.5 GB to install)
+	$(BIN)/python -m pytest tests/scoring/served/test_vllm.py $(ARGS)
 
 prefetch: setup ## fill a mirror: make prefetch model=opt-125m task=paper paths.hub_mirror=DIR
 	$(BIN)/bitsure prefetch $(filter-out PYTHON=%,$(MAKEOVERRIDES))
@@ -131,6 +135,14 @@ setup-auto-gptq: .venv-auto-gptq/ready ## make auto-gptq's own environment
 	@$(PYTHON) -m venv .venv-auto-gptq
 	@echo "installing requirements-auto-gptq.txt into .venv-auto-gptq: this takes some minutes"
 	@$(AUTO_GPTQ)/python -m pip install --quiet --disable-pip-version-check -r requirements-auto-gptq.txt
+	@touch $@
+
+setup-vllm: .venv-vllm/ready ## make vLLM's own environment, for CPUs
+.venv-vllm/ready: requirements-vllm.txt
+	@$(PYTHON) -m venv .venv-vllm
+	@echo "installing requirements-vllm.txt into .venv-vllm: this takes some minutes"
+	@$(VLLM)/python -m pip install --quiet --disable-pip-version-check -r requirements-vllm.txt
+	@$(VLLM)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec # builds for CUDA, with which vLLM does not import
 	@touch $@
 
 setup-polygraph: .venv-polygraph/ready ## make lm-polygraph's own environment
