@@ -162,6 +162,8 @@ def _title(directory: Path, provenance: Provenance | None, quantization: Quantiz
         return directory.resolve().name
     quantizer = quantization.quantizer if quantization else None
     labels = provenance.labels or Labels(model=provenance.model.name, quantizer=quantizer or "none")
+    if "quantized" in (provenance.servers or {}):
+        quantizer = labels.quantizer
     return run_title(labels, quantizer)
 
 

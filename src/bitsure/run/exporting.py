@@ -107,7 +107,9 @@ def _read_run(run_dir: Path) -> _RunToExport:
         raise wrong_directory(run_dir, "a finished run's is needed")
     quantization = read_if_there(run_dir / "quantization.json", Quantization)
     if quantization is None:
-        raise UserError(f"{run_dir} is a run in full precision: it made no checkpoint. Give the run of a quantizer.")
+        raise UserError(
+            f"{run_dir} is a run in full precision, or of a server's model: it made no checkpoint. Give the run of a quantizer."
+        )
     provenance = read(run_dir / "provenance.json", Provenance)
     return _RunToExport(run_dir, read_run_config(run_dir / "config.yaml"), provenance, quantization)
 

@@ -116,7 +116,7 @@ def cell_columns(cell: CellResult, varied: set[str]) -> CellColumns:
         mean_over="",
         bits_per_weight=quantization.bits_per_weight if quantization else None,
         bits_per_weight_coded=quantization.bits_per_weight_coded if quantization else None,
-        size_bytes=shipped_bytes(quantization, model),
+        size_bytes=shipped_bytes(quantization, model) if quantization else None,  # a server does not show its weights
         quantizing_seconds=quantizing.seconds if quantizing else None,
         quantizing_peak_bytes=quantizing.peak_memory_bytes if quantizing else None,
         scoring_tokens_per_second=scoring.tokens_per_second if scoring else None,
