@@ -7,6 +7,7 @@ import pytest
 from bitsure.base.errors import UserError
 from bitsure.config.model import ModelSettings
 from bitsure.config.server_settings import ServerAddress, ServerSettings
+from tests.builders.sweep_commands import compose_errors
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,8 @@ def test_a_name_needs_an_address():
 def test_values_that_cannot_be_are_refused(given):
     with pytest.raises(UserError, match=f"server.{next(iter(given))}="):
         ServerSettings(**given)
+
+
+def test_the_option_served_needs_an_address(tmp_path):
+    [error] = compose_errors("model=served", f"model.path={tmp_path}", "quant=none", f"hydra.sweep.dir={tmp_path}")
+    assert "model.url=: an address such as http://host:8000/v1 is needed" in error
