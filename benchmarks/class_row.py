@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -68,7 +69,7 @@ class ClassRow:
     crashes: list[str] = field(default_factory=list)
     """What ended in an error that is no sentence."""
     seconds: float = 0.0
-    """What the row took."""
+    """What the row took of a processor's time."""
 
     @property
     def built(self) -> bool:
@@ -95,7 +96,7 @@ class ClassRow:
 
 def study(family: str, name: str, quantizers: dict[str, Quantizer], folder: Path) -> ClassRow:
     """Return the row of a class; files go to a folder."""
-    row, path, begun = ClassRow(family, name), folder / family, time.monotonic()
+    row, path, begun = ClassRow(family, name), folder / family, time.process_time()
     try:
         build_small(family).half().save_pretrained(path)
     except BUILD_ERRORS as error:  # of transformers' own code
@@ -105,7 +106,7 @@ def study(family: str, name: str, quantizers: dict[str, Quantizer], folder: Path
     row.scoring = _attempt(row, "scoring", lambda: _score(row, path))
     for quantizer, settings in quantizers.items():
         row.quantized[quantizer] = _attempt(row, quantizer, lambda given=settings: _quantize(path, given, folder))
-    row.seconds = round(time.monotonic() - begun, 1)
+    row.seconds = round(time.process_time() - begun, 1)
     return row
 
 
@@ -114,11 +115,22 @@ def words(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
+def general(row: ClassRow, sentence: str) -> str:
+    """Return a refusal without the names and numbers that differ from class to class."""
+    sentence = re.sub(r"/\S*?/store/\S+", "the checkpoint", sentence)
+    family = re.escape(row.family)
+    sentence = re.sub(rf"\S*/{family}\b|\b{family}\b|\b{row.name}\b", "the model", sentence)
+    sentence = re.sub(r"^quant=\S+: ", "", sentence)
+    sentence = re.sub(r"\b\w+(\.\w+){2,}|\b\w+\.\w+_proj", "…", sentence)
+    sentence = re.sub(r"…(,? (and )?…)+", "…", sentence)
+    return re.sub(r"\b\d+ (weights|layers|lists)", r"some \1", sentence)[:400]
+
+
 def _attempt(row: ClassRow, what: str, work: Callable[[], str]) -> str:
     try:
         return work()
     except UserError as error:
-        return "refused: " + " ".join(str(error).split())
+        return "refused: " + general(row, " ".join(str(error).split()))
     except Exception as error:  # whatever it is, the table has to say so
         row.crashes.append(f"{what}: {words(error)}")
         logging.getLogger(__name__).exception("%s: %s", row.family, what)

@@ -6,6 +6,7 @@ import argparse
 import json
 import multiprocessing
 import queue
+import sys
 import tempfile
 import threading
 from collections import Counter
@@ -138,7 +139,8 @@ def summary(rows: Sequence[ClassRow]) -> list[str]:
     ways = Counter(row.scoring if row.scored else "refused" for row in built)
     equal = Counter(row.equality for row in built)
     lines = [
-        f"Of transformers' {len(rows)} causal families, {len(built)} have a small model that transformers itself builds.",
+        f"Of transformers' {len(families())} causal families, {len(rows)} are in the table, and {len(built)} of these have a "
+        f"model that transformers itself builds. They take {sum(row.seconds for row in rows) / 60:.0f} processor minutes.",
         "",
         "| | classes |",
         "|---|---:|",
@@ -183,8 +185,16 @@ def table(rows: Sequence[ClassRow]) -> list[str]:
     return [*lines, "", *(f"{number}. {reason}" for reason, number in reasons.items())]
 
 
+def write_page(path: Path) -> None:
+    """Write the page from a file of rows, in transformers' order."""
+    known = read_rows(path)
+    rows = [known[family] for family in families() if family in known]
+    page = fill(PAGE.read_text(encoding="utf-8"), {"summary": summary(rows), "classes": table(rows)})
+    PAGE.write_text(page, encoding="utf-8")
+
+
 def main() -> None:
-    """Study what has no row yet, and write the page when every class has one."""
+    """Study what has no row yet, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--again", nargs="*", default=[], metavar="FAMILY", help="families that are studied again")
     parser.add_argument("--rows", type=Path, default=ROWS, help="the file of rows; a stopped command goes on there")
@@ -194,10 +204,10 @@ def main() -> None:
     known, every = read_rows(given.rows), families()
     wanted = {family: name for family, name in every.items() if family not in known or family in given.again}
     study_all(wanted, given.rows, given.workers)
-    rows = [read_rows(given.rows)[family] for family in every]
-    page = fill(PAGE.read_text(encoding="utf-8"), {"summary": summary(rows), "classes": table(rows)})
-    PAGE.write_text(page, encoding="utf-8")
-    print("\n".join(summary(rows)))
+    write_page(given.rows)
+    crashed = [row.family for row in read_rows(given.rows).values() if row.crashes]
+    if crashed:
+        sys.exit(f"Error: {', '.join(crashed)} crashed; {given.rows} has the errors.")
 
 
 if __name__ == "__main__":

@@ -70,6 +70,8 @@ INDEXER = {"indexer_n_heads": 4, "indexer_kv_heads": 1, "indexer_head_dim": 16, 
 OTHERS: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [1]},
     "blt": {"vocab_size": VOCABULARY},
+    "blt_local_encoder": {"vocab_size": VOCABULARY},
+    "blt_patcher": {"vocab_size": VOCABULARY},
     "cohere_compass_text": {"rope_parameters": {"full_attention": ROPE}},
     "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8}},
     "deepseek_v2": EXPERTS,

@@ -107,8 +107,8 @@ def empty_model(path: Path, trust_remote_code: bool = False) -> PreTrainedModel:
         if trust_remote_code or is_out_of_memory(error):
             raise
         raise UserError(
-            f"{path / 'config.json'} describes no model that transformers builds ({type(error).__name__}: {error}). Bring the "
-            "config.json that belongs to the model."
+            f"{path / 'config.json'} describes no model that transformers builds ({type(error).__name__}: {str(error)[:300]}). "
+            "Bring the config.json that belongs to the model."
         ) from error
     return cast("PreTrainedModel", model)
 

@@ -126,10 +126,10 @@ def _refusals(quant: GptqSettings) -> Iterator[None]:
     except BUILD_ERRORS as error:
         if is_out_of_memory(error):
             raise
-        words = " ".join(str(error).split())
+        words = str(error).partition("\n")[0][:200]  # after it comes the whole model
         raise UserError(
-            f"quant={quant.name}: gptqmodel cannot quantize this family ({type(error).__name__}: {words[:120]}"
-            f"{' …' if len(words) > 120 else ''}). quant.backend=native uses our own solver."
+            f"quant={quant.name}: gptqmodel cannot quantize this family ({type(error).__name__}: {words}). "
+            "quant.backend=native uses our own solver."
         ) from error
 
 

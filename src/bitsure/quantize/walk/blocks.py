@@ -142,13 +142,15 @@ def _enter(model: Any, blocks: nn.ModuleList, batches: Sequence[torch.Tensor]) -
     body = model.base_model
     hidden: list[torch.Tensor] = []
     calls: dict[int, Call] = {}
-    seen: list[bool] = []
-    handle = blocks[0].register_forward_hook(lambda module, inputs, output: seen.append(isinstance(output, tuple)))
+    sizes: list[int] = []  # of the tuple that a block returns; 0 for none
+    handle = blocks[0].register_forward_hook(
+        lambda module, inputs, output: sizes.append(len(output) if isinstance(output, tuple) else 0)
+    )
     try:
         body(input_ids=batches[0][:1, :8].to(model.device), use_cache=False)
     finally:
         handle.remove()
-    as_tuple = seen[0]
+    size = sizes[0]
 
     def stand_in(number: int) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -164,7 +166,7 @@ def _enter(model: Any, blocks: nn.ModuleList, batches: Sequence[torch.Tensor]) -
                     "going through it block by block would give it the wrong ones."
                 )
             calls[number] = (args, kwargs)
-            return (states,) if as_tuple else states
+            return (states, *[None] * (size - 1)) if size else states
 
         return forward
 
@@ -176,7 +178,7 @@ def _enter(model: Any, blocks: nn.ModuleList, batches: Sequence[torch.Tensor]) -
     finally:
         for block in blocks:
             del block.forward
-    return hidden, [calls[number] for number in range(len(blocks))], as_tuple
+    return hidden, [calls[number] for number in range(len(blocks))], bool(size)
 
 
 def layers_by_input(

@@ -1,0 +1,37 @@
+"""Blocks of hybrids and of models with a vision tower: what is quantized of them, and going through them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.tiny_models import build_small
+from bitsure.base.errors import UserError
+from bitsure.quantize.walk.blocks import layers_by_input, walk
+from bitsure.quantize.walk.targets import find_blocks, linears, skipped_modules, unknown_weights
+
+
+def test_a_hybrid_whose_blocks_return_more_than_their_states_is_gone_through():
+    model = build_small("bamba")
+    windows = torch.arange(10, 74).reshape(2, 32)
+    reached = [name for _, block, feed in walk(model, windows) for group in layers_by_input(block, feed) for name in group]
+    assert sorted(reached) == sorted(name for block in find_blocks(model)[1] for name in linears(block))
+
+
+def test_short_convolutions_keep_full_precision():
+    model = build_small("bamba")
+    assert unknown_weights(model) == []
+    assert skipped_modules(model)["model.layers.0.mamba.conv1d"] == "no linear layer"
+
+
+def test_many_weights_that_are_no_linear_layers_are_named():
+    assert "transformer.layer.0.rel_attn.q" in unknown_weights(build_small("xlnet"))
+
+
+def test_of_two_lists_of_blocks_the_text_decoders_is_quantized():
+    assert find_blocks(build_small("gemma3"))[0] == "model.language_model.layers"
+
+
+def test_two_lists_of_blocks_in_one_decoder_are_refused():
+    with pytest.raises(UserError, match=r"lists of blocks with linear layers"):
+        find_blocks(torch.nn.ModuleDict({name: torch.nn.ModuleList([torch.nn.Linear(2, 2)]) for name in ("a", "b")}))
