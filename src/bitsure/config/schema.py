@@ -101,9 +101,7 @@ class TaskSettings:
     score_bos: bool = False  # whole texts: score the BOS that a tokenizer puts before them, as the harness does
     samples: int = 0  # written answers: how many more are drawn of each question, to see how many agree
     p_true: bool = False  # written answers: ask the model whether its answer is true
-    preference: bool = (
-        False  # written answers: which precision's does full precision find likelier? It reads the quantized ones
-    )
+    preference: bool = False  # written answers: let full precision read the quantized model's, and say which it finds likelier
     open: OpenSettings = field(default_factory=OpenSettings)
     retrieval: RetrievalSettings = field(default_factory=RetrievalSettings)
 

@@ -96,7 +96,6 @@ class WrittenAnswer:
     is_drawn: bool = False
     p_true: float | None = None
     tokenizer: str | None = None
-    preference: float | None = None
 
 
 def generations_table(answers: Sequence[WrittenAnswer]) -> pa.Table:
