@@ -17,6 +17,7 @@ from bitsure.quantize.walk.targets import block_linears, find_blocks
 from bitsure.quantize.weights.fake_quantize import fake_quantize
 from bitsure.scoring.local import forward, rows
 from bitsure.scoring.local.local_engine import LocalEngine
+from tests.builders.fake_gpu import fake_gpu
 from tests.builders.families import FALCON, FAMILIES, build
 from tests.builders.marks import needs_transformers_5
 from tests.builders.quantizing import ALL, WINDOWS
@@ -163,3 +164,22 @@ def test_what_has_no_such_keys_and_values_is_refused(name, numbers, said):
     mamba = {"vocab_size": 300, "hidden_size": 64, "num_hidden_layers": 2}
     with pytest.raises(UserError, match=said):
         check_keys_and_values(numbers, build(name, **(mamba if name == "mamba" else CACHED[name])))
+
+
+def test_what_transforms_read_is_on_the_gpu_before_the_first_batch():
+    model = family("opt")
+    names = list(block_linears(model))
+    factors = {name: torch.full((model.get_submodule(name).in_features,), 0.5) for name in names}
+    scheme = InferenceScheme(
+        Activations(8, group_size=0), KeysValues(8), static_ranges=dict.fromkeys(names, torch.tensor([-9.0, 9.0]))
+    )
+    attach(model, scheme, factors)
+    expected, model = logits(model), family("opt")
+    with fake_gpu() as gpu:
+        attach(model.to("cuda"), scheme, factors)
+        ids = WINDOWS.to("cuda")
+        gpu.reset()
+        with torch.inference_mode():
+            rounded = model(input_ids=ids, use_cache=False).logits
+        assert [wait for wait in gpu.waits if "transformers" not in wait] == []
+        assert torch.allclose(rounded.cpu(), expected, atol=1e-5)

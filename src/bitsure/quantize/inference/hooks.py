@@ -25,7 +25,7 @@ from bitsure.quantize.inference.reassembly import Reassembly
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.walk.mixtures import expert_lists
 from bitsure.quantize.walk.replay import Replay
-from bitsure.quantize.walk.targets import find_blocks, linears
+from bitsure.quantize.walk.targets import find_blocks, linears, matrix
 from bitsure.quantize.weights.fake_quantize import fake_quantize
 
 KeysAndValues = tuple[torch.Tensor, torch.Tensor]
@@ -55,6 +55,22 @@ class InputTransform:
         tensors = all(_equal(getattr(self, key), getattr(other, key)) for key in ("factor", "static_range", "divisor"))
         objects = self.reassembly is other.reassembly and self.rotation is other.rotation
         return tensors and objects and self.numbers == other.numbers
+
+    def on(self, device: torch.device) -> InputTransform:
+        """Return the same with tensors on a device; unchanged on meta, where accelerate brings weights when they are needed.
+
+        What is elsewhere than the inputs is copied to them in every batch, and a GPU is waited for.
+        """
+        if device.type == "meta":
+            return self
+        return InputTransform(
+            None if self.factor is None else self.factor.to(device),
+            self.numbers,
+            None if self.static_range is None else self.static_range.to(device),
+            None if self.divisor is None else self.divisor.to(device),
+            None if self.reassembly is None else self.reassembly.on(device),
+            None if self.rotation is None else self.rotation.on(device),
+        )
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return the transformed input, of the shape (…, in) and the type of x."""
@@ -207,8 +223,13 @@ def check_keys_and_values(numbers: KeysValues, model: nn.Module) -> None:
         )
 
 
-def rounding(numbers: KeysValues, rotation: Orthogonal | None) -> Callable[[torch.Tensor, torch.Tensor], KeysAndValues]:
-    """Return the function that rounds keys and values to a number format, rotated by `rotation` meanwhile."""
+def rounding(
+    numbers: KeysValues, rotation: Orthogonal | None, block: nn.Module
+) -> Callable[[torch.Tensor, torch.Tensor], KeysAndValues]:
+    """Return the function that rounds a block's keys and values to a number format, rotated by `rotation` meanwhile."""
+    device = next(block.parameters()).device
+    if rotation is not None and device.type != "meta":
+        rotation = rotation.on(device)
 
     def rounded(states: torch.Tensor) -> torch.Tensor:
         if rotation is None:
@@ -253,19 +274,19 @@ def attach_block(
 ) -> None:
     """Make one block follow an inference scheme, as `attach` does; `prefix` is the block's name."""
     if scheme.kv is not None:
-        hooks.on_keys_and_values(block, rounding(scheme.kv, scheme.rotations.keys_and_values))
+        hooks.on_keys_and_values(block, rounding(scheme.kv, scheme.rotations.keys_and_values, block))
         hooks.to_round[block] = f"the keys and values of {prefix}"
-    known: list[InputTransform] = []
+    known: list[tuple[InputTransform, InputTransform]] = []  # as the scheme has them, and on their layers' device
     lists = expert_lists(block)
     for inner, layer in linears(block).items():
         transform = input_transform(scheme, f"{prefix}.{inner}", factors.get(f"{prefix}.{inner}"))
         if transform is None:
             continue
         # Layers that share one transform object share its result.
-        transform = next((other for other in known if other.same_as(transform)), transform)
-        known.append(transform)
+        moved = next((moved for other, moved in known if other.same_as(transform)), None) or transform.on(matrix(layer).device)
+        known.append((transform, moved))
         place = next((name for name in lists if inner.startswith(f"{name}.")), None)
-        hooks.on_layers([layer], transform, experts=None if place is None else lists[place])
+        hooks.on_layers([layer], moved, experts=None if place is None else lists[place])
         if transform.numbers is not None:
             hooks.to_round[layer if place is None else lists[place]] = f"the input of {prefix}.{place or inner}"
 

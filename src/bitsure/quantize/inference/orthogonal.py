@@ -53,6 +53,10 @@ class Orthogonal:
         product: torch.Tensor = (left @ (parts @ right.T)).flatten(-2) * signs
         return product
 
+    def on(self, device: torch.device) -> Orthogonal:
+        """Return the same with tensors on a device."""
+        return replace(self, **{key: part.to(device) for key, part in vars(self).items() if part is not None})
+
     def keeping_ones(self) -> Orthogonal:
         """Return R(I − 2vvᵀ) with the v for which it maps the vector of ones to itself: means of rows stay what they are."""
         difference = 1 - self(torch.ones_like(self.signs))

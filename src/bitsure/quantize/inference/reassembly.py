@@ -73,9 +73,9 @@ class Reassembly:
         """The largest T_i; 1 if no channel is taken apart."""
         return int(self.divisors[self.copied].max()) if len(self.copied) else 1
 
-    def cpu(self) -> Reassembly:
-        """Return the same with tensors in the CPU's memory."""
-        return Reassembly(**{key: tensor.cpu() for key, tensor in vars(self).items()})
+    def on(self, device: torch.device) -> Reassembly:
+        """Return the same with tensors on a device."""
+        return Reassembly(**{key: tensor.to(device) for key, tensor in vars(self).items()})
 
 
 @dataclass(frozen=True)

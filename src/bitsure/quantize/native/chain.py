@@ -90,10 +90,11 @@ def _follow_rotations(
 ) -> None:
     """Round a block's keys and values, and rotate the inputs that rotations leave to run time."""
     if quant.kv is not None:
-        hooks.on_keys_and_values(block, rounding(quant.kv, rotations.keys_and_values))
+        hooks.on_keys_and_values(block, rounding(quant.kv, rotations.keys_and_values, block))
     for part in rotations.folded:
         inside = [name.removeprefix(f"{prefix}.") for name in part.online_layers if name.startswith(f"{prefix}.")]
-        hooks.on_layers([block.get_submodule(name) for name in inside], InputTransform(rotation=part.rotation))
+        transform = InputTransform(rotation=part.rotation).on(next(block.parameters()).device)
+        hooks.on_layers([block.get_submodule(name) for name in inside], transform)
 
 
 def _rotate(model: nn.Module, quant: ChainQuantizer, windows: torch.Tensor, kept: Path) -> Rotations:

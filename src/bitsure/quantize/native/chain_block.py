@@ -211,7 +211,8 @@ class ChainBlock:
                 reassembly = None  # The input is reassembled already.
             factor = None if scales is None else 1 / scales
             transform = InputTransform(factor, self.quant.activations, static_range, reassembly=reassembly)
-            self.hooks.on_layers(list(group.values()), transform, replay)
+            layers = list(group.values())
+            self.hooks.on_layers(layers, transform.on(matrix(layers[0]).device), replay)
 
     def _fix_range(self, group: Group, low: torch.Tensor, high: torch.Tensor) -> None:
         """Fix the range of a group's input to that of all its channels; low, high: those of each channel, (in,)."""

@@ -127,7 +127,7 @@ def search(
     outliers = len(tried[best].copied)
     ratio = (largest.max() / largest.median()).item() if largest.median() > 0 else float(largest.max() > 0)
     searched = {"largest_over_median": ratio, "channels_moved": outliers, "error_whole": errors[0], "error": errors[best]}
-    return tried[best].cpu(), searched
+    return tried[best].on(torch.device("cpu")), searched
 
 
 def _choices(largest: torch.Tensor, quant: ChainQuantizer) -> list[torch.Tensor]:

@@ -234,4 +234,4 @@ def _round_states(model: nn.Module, rotations: Rotations, quant: ChainQuantizer)
         hooks.on_layers([layer], transform)
     if quant.kv is not None:
         for block in find_blocks(model)[1]:
-            hooks.on_keys_and_values(block, rounding(quant.kv, rotations.keys_and_values))
+            hooks.on_keys_and_values(block, rounding(quant.kv, rotations.keys_and_values, block))
