@@ -6,7 +6,7 @@ POLYGRAPH := .venv-polygraph/bin
 VLLM := .venv-vllm/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-auto-gptq test-polygraph test-vllm check docs docs-results bench-errors bench-exactness bench-offsets bench-scoring bench-generation bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-fidelity bench-qllm bench-rotations formats families classes tasks models picture systems qbench studies tutorial prefetch setup setup-auto-gptq setup-polygraph setup-vllm clean real-models
+.PHONY: help run test test-all test-auto-gptq test-polygraph test-vllm test-gpu check docs docs-results bench-errors bench-exactness bench-offsets bench-scoring bench-generation bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-fidelity bench-qllm bench-rotations bench-gpu formats families classes tasks models picture systems qbench studies tutorial prefetch setup setup-auto-gptq setup-polygraph setup-vllm clean real-models
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -29,6 +29,9 @@ test-polygraph: setup-polygraph ## the confidences of written answers beside lm-
 
 test-vllm: setup setup-vllm ## scores by vLLM's server beside our own, the server on the loopback (3.5 GB to install)
 	$(BIN)/python -m pytest tests/scoring/served/test_vllm.py $(ARGS)
+
+test-gpu: setup ## what needs a GPU: scoring, quantizing, memory, two runs on one (skipped without one; BITSURE_TEST_DEVICE=cpu)
+	$(BIN)/python -m pytest tests/gpu -m gpu $(ARGS)
 
 prefetch: setup ## fill a mirror: make prefetch model=opt-125m task=paper paths.hub_mirror=DIR
 	$(BIN)/bitsure prefetch $(filter-out PYTHON=%,$(MAKEOVERRIDES))
@@ -83,6 +86,9 @@ bench-qllm: setup ## QLLM beside SmoothQuant (benchmarks/qllm.md)
 
 classes: setup ## write docs/classes.md: every causal class of transformers
 	$(BIN)/python -m benchmarks.classes $(ARGS)
+
+bench-gpu: setup ## scoring, GPTQ and KL on a GPU in 8 minutes (benchmarks/gpu.md); ARGS=--miniature tries the code without one
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 families: setup ## write docs/families.md
 	$(BIN)/python -m benchmarks.families $(ARGS)

@@ -37,12 +37,12 @@ def main() -> None:
     with torch.no_grad():
         for weight in quantized.parameters():
             weight.copy_(weight.bfloat16())
-    windows = _windows(arguments.windows, full.config.vocab_size)
+    windows = random_windows(arguments.windows, full.config.vocab_size)
     with tempfile.TemporaryDirectory() as folder:
-        ways = _ways(full, quantized, windows, Path(folder))
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        by_name = ways(full, quantized, windows, Path(folder))
+        seconds: dict[str, list[float]] = {name: [] for name in by_name}
         for _ in range(arguments.repeats):
-            for name, run in ways.items():
+            for name, run in by_name.items():
                 started = time.process_time()
                 run()
                 seconds[name].append(time.process_time() - started)
@@ -50,13 +50,14 @@ def main() -> None:
     _print(seconds, sum(len(window.scored) for window in windows), size)
 
 
-def _windows(count: int, vocabulary: int) -> list[TextWindow]:
+def random_windows(count: int, vocabulary: int) -> list[TextWindow]:
+    """Return windows of random tokens."""
     rng = np.random.default_rng(0)
     nothing = np.zeros(WINDOW - 1, dtype=np.int64)
     return [TextWindow(rng.integers(4, vocabulary, WINDOW), 1, nothing, nothing, nothing) for _ in range(count)]
 
 
-def _ways(
+def ways(
     full: OPTForCausalLM, quantized: OPTForCausalLM, windows: list[TextWindow], folder: Path
 ) -> dict[str, Callable[[], None]]:
     before, after, shell = TextModel(full), TextModel(quantized), copy.deepcopy(full)
@@ -74,7 +75,8 @@ def _ways(
 def _plain(models: Sequence[OPTForCausalLM], batches: Sequence[Sequence[TextWindow]]) -> None:
     for model in models:
         for batch in batches:
-            model(input_ids=torch.from_numpy(np.stack([window.tokens for window in batch])), use_cache=False)
+            ids = torch.from_numpy(np.stack([window.tokens for window in batch]))
+            model(input_ids=ids.to(model.device), use_cache=False)
 
 
 def _keep(model: TextModel, batches: Sequence[Sequence[TextWindow]], folder: Path) -> None:
