@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -107,8 +108,7 @@ def _block_on(block: nn.Module, device: torch.device) -> Iterator[None]:
 
     def move(to: torch.device) -> None:
         for module in dense:
-            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-                tensor.data = on_device(tensor.data, to)
+            module._apply(partial(on_device, device=to), recurse=False)
 
     try:
         move(device)
