@@ -16,6 +16,7 @@ from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.config.quantizers import GptqSettings
 from bitsure.models.load import BUILD_ERRORS
 from bitsure.quantize.libraries.gptq_library import GptqLibrary
+from bitsure.quantize.modules import empty_modules
 from bitsure.quantize.quantizer import QuantizationJob, QuantizationTarget
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def quantize(quant: GptqSettings, job: QuantizationJob) -> None:
     """
     import torch
 
+    from bitsure.quantize.walk.mixtures import expert_lists
+
     model_path, out, log_file = job.source.path.absolute(), job.directory.absolute(), job.log_file.absolute()
     config = json.loads((model_path / "config.json").read_text(encoding="utf-8"))
     if config.get("model_type") == "falcon" and config.get("alibi"):
@@ -75,7 +78,7 @@ def quantize(quant: GptqSettings, job: QuantizationJob) -> None:
         )
     with terminal.output_to(log_file), _kept_in(log_file.parent), _refusals(quant):
         from gptqmodel import GPTQModel, QuantizeConfig
-        from gptqmodel.quantization.config import ExpertsRoutingBypass, MoEConfig
+        from gptqmodel.quantization.config import ExpertsRoutingBypass, Fallback, MoEConfig
 
         settings = QuantizeConfig(
             bits=quant.bits,
@@ -87,7 +90,8 @@ def quantize(quant: GptqSettings, job: QuantizationJob) -> None:
             act_group_aware=False,  # Its default reorders columns; the study's setting does not.
             # The older format stores zero points less one, and cannot hold an asymmetric zero point of 0.
             format="gptq" if quant.symmetric else "gptq_v2",
-            fallback=None,  # Its default silently rounds to nearest what had too little data.
+            # Its default rounds to nearest what had little data and says nothing; without any, experts would be left out.
+            fallback=Fallback(threshold=1) if expert_lists(empty_modules(job.source.path)) else None,
             offload_to_disk=False,
             moe=MoEConfig(routing=ExpertsRoutingBypass()) if job.all_experts else None,
         )
