@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,6 +18,7 @@ from bitsure.config.model import ModelSettings
 from bitsure.config.run_config import read_run_config
 from bitsure.models.facts import own_dtype
 from bitsure.models.locate import Source, locate_model
+from bitsure.models.weight_files import weight_files
 from bitsure.records.saved_run import is_sweep, wrong_directory
 from bitsure.report.rounded import at_run_time
 from bitsure.results import Provenance, Quantization, Verdict, read, read_if_there
@@ -170,6 +171,7 @@ def _write(source: Source, checkpoint: Path, out: Path, run: _RunToExport, forma
     from bitsure.models.load import load_model
     from bitsure.quantize.checkpoint.apply_checkpoint import put_into
     from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint
+    from bitsure.quantize.layouts.known import layout_of
     from bitsure.quantize.walk.mixtures import separate_experts
     from bitsure.quantize.weights.integer import GPTQ_TENSORS
 
@@ -193,15 +195,50 @@ def _write(source: Source, checkpoint: Path, out: Path, run: _RunToExport, forma
         )
     tensors, settings = _lay_out(model, weights, run, format_name)
     others = {name: tensor for name, tensor in _without_ties(model).items() if name.removesuffix(".weight") not in weights}
-    save_file(others | tensors, out / "model.safetensors", metadata={"format": "pt"})
+    published = _published_names(source, model, weights) if layout_of(settings, out).published_names else {}
+    named = {_published(name, published): tensor for name, tensor in (others | tensors).items()}
+    save_file(named, out / "model.safetensors", metadata={"format": "pt"})
     model.config.quantization_config = settings
     model.config.save_pretrained(out)
     if model.generation_config is not None:
         model.generation_config.save_pretrained(out)
     tokenizer.save_pretrained(out)
     shutil.copymode(out / "config.json", out / "model.safetensors")  # safetensors lets nobody else read its files
-    _check_read_back(out, weights)
+    _check_read_back(out, {_published(name, published): weight for name, weight in weights.items()})
     return settings
+
+
+def _published_names(source: Source, model: nn.Module, layers: Collection[str]) -> dict[str, str]:
+    """Return module → its name in the files of a mixture of experts; other models' modules keep their names.
+
+    Raises:
+        UserError: If its files have one tensor for all experts, so that their layers have no names there.
+    """
+    from safetensors import safe_open
+
+    from bitsure.quantize.checkpoint.read_checkpoint import own_names
+    from bitsure.quantize.walk.mixtures import expert_lists
+
+    published: dict[str, str] = {}
+    if not expert_lists(model):
+        return published
+    own = own_names(model)
+    for path in weight_files(source.path):
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                published |= {own(key).rpartition(".")[0]: key.rpartition(".")[0] for key in file.keys()}  # noqa: SIM118 - not a dict
+    if missing := sorted(name for name in layers if name not in published):
+        raise UserError(
+            f"{source.name} has one tensor for all experts in its files, so that transformers loads no quantized {missing[0]}. "
+            "Export it with --format gptq, which GPTQModel loads."
+        )
+    return published
+
+
+def _published(name: str, published: Mapping[str, str]) -> str:
+    """Return the published name of a module, or of a tensor of it."""
+    module, _, tensor = name.rpartition(".")
+    return published.get(name) or (f"{published[module]}.{tensor}" if module in published else name)
 
 
 def _lay_out(

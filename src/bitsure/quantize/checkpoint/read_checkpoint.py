@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,8 @@ def load_checkpoint(directory: Path, model: nn.Module) -> CheckpointContents:
 def own_names(model: nn.Module) -> Callable[[str], str]:
     """Return the function from tensors' names in published files to those in the model, by the rules of transformers.
 
-    Files of older versions call some modules otherwise, and those of a model without its head lack the prefix.
+    Files of older versions call some modules otherwise, and those of a model without its head lack the prefix. Rules that join
+    experts tell the names of their layers, such as Mixtral's w1, w2 and w3.
     """
     rename = _renaming(model)
     modules, inside = dict(model.named_modules()), {name for name, _ in model.named_children()}
@@ -120,11 +122,32 @@ def own_names(model: nn.Module) -> Callable[[str], str]:
 def _renaming(model: Any) -> Callable[[str], str]:
     try:
         from transformers.conversion_mapping import get_model_conversion_mapping
-        from transformers.core_model_loading import WeightRenaming, apply_renamings
+        from transformers.core_model_loading import WeightConverter, WeightRenaming, apply_renamings
     except ImportError:  # transformers 4, which auto-gptq needs, names modules as the files of its time do.
         return str
-    renamings = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
-    return lambda name: apply_renamings(name, renamings)
+    rules = get_model_conversion_mapping(model)
+    renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
+    converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
+    layers = [layer for rule in converters for layer in _expert_layers(rule.source_patterns, rule.target_patterns)]
+
+    def rename(name: str) -> str:
+        renamed: str = apply_renamings(name, renamings)
+        for pattern, layer in layers:
+            renamed = pattern.sub(layer, renamed)
+        return renamed
+
+    return rename
+
+
+def _expert_layers(sources: list[str], targets: list[str]) -> Iterator[tuple[re.Pattern[str], str]]:
+    """Yield for a rule that joins experts' layers what each of them is called in files, and its name in separate experts."""
+    place, _, joined = targets[0].rpartition(".")
+    own = ["gate_proj", "up_proj"] if joined == "gate_up_proj" else [joined]
+    if len(targets) == 1 and place.endswith("experts") and len(sources) == len(own):
+        for source, layer in zip(sources, own, strict=True):
+            if "*" in source:
+                pattern = re.escape(source.removesuffix(".weight")).replace(r"\*", r"(\d+)")
+                yield re.compile(rf"{pattern}(?=\.)"), rf"{place}.\1.{layer}"
 
 
 def _can_be_left_out(name: str, tensor: torch.Tensor) -> bool:

@@ -28,6 +28,7 @@ class CompressedTensorsLayout(ExportLayout):
 
     quant_method = "compressed-tensors"
     only_linear = True
+    published_names = True
     suffixes = (".weight_packed", ".weight_scale")
 
     def take(self, tensors: dict[str, torch.Tensor], settings: Mapping[str, Any], where: Path) -> dict[str, IntegerWeight]:

@@ -19,6 +19,8 @@ class Layout(ABC):
 
     quant_method: ClassVar[str]
     """What the checkpoint's settings call it."""
+    published_names: ClassVar[bool] = False
+    """Whether the programs that load it want a mixture's tensors by the names of its own files, not of separate experts."""
 
     @property
     @abstractmethod

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 log = logging.getLogger(__name__)
+
+# Modules whose classes and functions gptqmodel's defuser replaces.
+PATCHED = ("transformers.models.", "transformers.conversion_mapping", "transformers.modeling_utils")
 
 
 class GptqModel(GptqLibrary):
@@ -139,9 +143,14 @@ def _refusals(quant: GptqSettings) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _kept_in(folder: Path) -> Iterator[None]:
-    """Work in a folder, where the library writes its logs, and restore torch's number of threads, which it sets to one."""
+    """Work in a folder, where the library writes its logs, and restore what it changes for the whole process.
+
+    It sets torch's number of threads to one, and gives transformers' modules of mixtures other classes.
+    """
     import torch
 
+    changed = [module for name, module in sys.modules.items() if name.startswith(PATCHED)]
+    attributes = [(module, dict(vars(module))) for module in changed]
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # It requires two, whatever the machine has.
     threads = torch.get_num_threads()
     try:
@@ -149,3 +158,7 @@ def _kept_in(folder: Path) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)  # Scores must not depend on what was quantized before them.
+        for module, before in attributes:
+            for name, value in before.items():
+                if vars(module).get(name) is not value:
+                    setattr(module, name, value)

@@ -52,6 +52,11 @@ class ChainQuantizer(Chain, Quantizer):
             from bitsure.quantize.inference import hooks
 
             hooks.check_keys_and_values(self.kv, target.modules)
+        if self.rotation is not None and target.has_experts:
+            raise UserError(
+                f"quant.transforms=[rotate]: {target.source.name} is a mixture of experts, whose gates read the hidden "
+                "states as they are. Leave rotate out."
+            )
         if self.rotation is not None:
             from bitsure.quantize.rotating.places import find_rotations
 
