@@ -76,6 +76,8 @@ class Dialect(ABC):
     name: ClassVar[str]
     settings: ClassVar[Mapping[str, Any]]
     """What a request says besides model, prompts and `max_tokens`."""
+    settings_of_written: ClassVar[Mapping[str, Any]]
+    """The same of one for the written token's log-probability alone."""
 
     @abstractmethod
     def count(self, choice: Choice) -> int | None:
@@ -90,7 +92,8 @@ class PromptLogprobs(Dialect):
     """vLLM's: by token ids, with ranks."""
 
     name = "prompt_logprobs"
-    settings: ClassVar = {"prompt_logprobs": 1, "return_token_ids": True}
+    settings: ClassVar = {"prompt_logprobs": 1}
+    settings_of_written: ClassVar = {"logprobs": 1, "return_token_ids": True}
 
     def count(self, choice: Choice) -> int | None:
         """Return the number of entries."""
@@ -115,6 +118,7 @@ class Echo(Dialect):
 
     name = "echo"
     settings: ClassVar = {"echo": True, "logprobs": 1}
+    settings_of_written: ClassVar = {"logprobs": 1}
 
     def count(self, choice: Choice) -> int | None:
         """Return the number of tokens without the written one; None if that is the only one."""

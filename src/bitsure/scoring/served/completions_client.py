@@ -47,25 +47,25 @@ class CompletionsClient:
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             timeout=httpx.Timeout(timeout, connect=CONNECT_SECONDS, pool=None),
             limits=httpx.Limits(max_connections=None),
+            verify=address.url.startswith("https"),  # certificates take long to load, and plain HTTP has none
         )
 
     def get(self, path: str) -> dict[str, Any]:
         """Return the JSON object at an address; a server that is not there is refused at once."""
         return self._ask("GET", path, None, waits=())
 
-    def post(self, path: str, body: dict[str, Any], patient: bool = True) -> dict[str, Any]:
-        """Return the JSON object that the server answers.
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the JSON object that the server answers; a request that fails is repeated, for about a minute.
 
         Args:
             path: The address, below the server's own.
             body: The request.
-            patient: Whether a request that fails is repeated, for about a minute.
 
         Raises:
             UserError: If the server cannot be reached, refuses the request or answers no JSON object. NotFound if it has no
                 such address.
         """
-        return self._ask("POST", path, body, WAITS if patient else ())
+        return self._ask("POST", path, body, WAITS)
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None, waits: tuple[int, ...]) -> dict[str, Any]:
         import httpx

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,17 +24,13 @@ class ServedModel:
     dialect: Dialect
     """How its server gives a prompt's log-probabilities."""
 
-    def score(self, prompts: Sequence[Sequence[int]], patient: bool = True) -> list[ScoredPrompt]:
-        """Return what the server says of the tokens of some prompts.
-
-        Args:
-            prompts: Token ids.
-            patient: As in `CompletionsClient.post`.
+    def score(self, prompts: Sequence[Sequence[int]]) -> list[ScoredPrompt]:
+        """Return what the server says of the tokens of some prompts, given as token ids.
 
         Raises:
             UserError: If the server does not answer, or answers about other tokens than were sent.
         """
-        completion = self.complete(prompts, self.dialect.settings, patient)
+        completion = self.complete(prompts, self.dialect.settings)
         self._check_read(prompts, completion)
         try:
             pairs = zip(completion.choices, prompts, strict=True)
@@ -44,21 +40,20 @@ class ServedModel:
 
     def write(self, prompts: Sequence[Sequence[int]]) -> list[Choice]:
         """Return the most likely token after each of some prompts, with its log-probability, and no more of the prompts."""
-        return self.complete(prompts, {"logprobs": 1, **_ids_too(self.dialect)}).choices
+        return self.complete(prompts, self.dialect.settings_of_written).choices
 
-    def complete(self, prompts: Sequence[Sequence[int]], settings: dict[str, Any] | Any, patient: bool = True) -> Completion:
+    def complete(self, prompts: Sequence[Sequence[int]], settings: Mapping[str, Any]) -> Completion:
         """Return the answer to a request that lets the server write one token after each of some prompts.
 
         Args:
             prompts: Token ids.
             settings: What else is asked for.
-            patient: As in `CompletionsClient.post`.
 
         Raises:
             UserError: If the server does not answer as the protocol says, or is another model.
         """
         body = {"model": self.name, "prompt": [list(prompt) for prompt in prompts], "max_tokens": 1, "temperature": 0}
-        content = self.client.post("/completions", body | dict(settings), patient)
+        content = self.client.post("/completions", body | dict(settings))
         try:
             completion = parse(content, len(prompts))
         except OtherShape as error:
@@ -105,8 +100,3 @@ def finite(logprobs: Sequence[float | None]) -> list[float] | None:
     """Return log-probabilities of which every one is known; None if one is missing, or stands for −∞."""
     known = [value for value in logprobs if value is not None and math.isfinite(value) and value > LOWEST]
     return known if len(known) == len(logprobs) else None
-
-
-def _ids_too(dialect: Dialect) -> dict[str, Any]:
-    """Return what asks for the written token's id, where the server is known to take it."""
-    return {name: value for name, value in dialect.settings.items() if name == "return_token_ids"}

@@ -138,7 +138,6 @@ def _key(
     A server may have another model tomorrow under the same name. Its reference is then another, and so are its records.
     """
     named = {"url": address.url.rstrip("/"), "name": name, "tokenizer": source.fingerprint}
-    known: list[float] = reference
     for number in itertools.count():
         made_from, content = {**named, "number": number}, {"reference": reference, "nondeterminism": nondeterminism}
 
