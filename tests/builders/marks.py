@@ -23,7 +23,14 @@ needs_polygraph = pytest.mark.skipif(
 needs_transformers_5 = pytest.mark.skipif(
     find_spec("auto_gptq") is not None, reason="auto-gptq's environment has transformers 4"
 )
-EXTRAS = {"bitsandbytes": "bitsandbytes", "hqq": "hqq", "libgguf": "libgguf", "ray": "ray", "wandb_workspaces": "dashboard"}
+EXTRAS = {
+    "auto_round": "auto-round",
+    "bitsandbytes": "bitsandbytes",
+    "hqq": "hqq",
+    "libgguf": "libgguf",
+    "ray": "ray",
+    "wandb_workspaces": "dashboard",
+}
 
 
 def library(module: str) -> Any:

@@ -42,6 +42,7 @@ from bitsure.metrics.written_answers import answer_set
 from bitsure.models.facts import transformers_major_version
 from bitsure.quantize.calibration.calibration_text import locate_text
 from bitsure.quantize.calibration.windows import draw_windows
+from bitsure.quantize.libraries.auto_round import AutoRound
 from bitsure.quantize.libraries.bnb import Bnb
 from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.libraries.hqq import Hqq
@@ -74,7 +75,8 @@ pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 schema.register()
 # the quantizers of optional libraries, where these are installed
-OPTIONAL = {library: cell for library, cell in {"bitsandbytes": Bnb("nf4"), "hqq": Hqq(4, 64)}.items() if find_spec(library)}
+LIBRARIES = {"bitsandbytes": Bnb("nf4"), "hqq": Hqq(4, 64), "auto_round": AutoRound(4, 64, 1)}
+OPTIONAL = {library: cell for library, cell in LIBRARIES.items() if find_spec(library)}
 SECTIONS = (
     ModelSettings,
     Kept,
@@ -257,5 +259,5 @@ def _write_text(path, texts: list[str]) -> None:
 def test_every_quantizer_of_conf_is_known_to_the_tests():
     """NoQuant has no settings."""
     named = {OmegaConf.load(path).get("_target_") for path in (CONF / "quant").glob("*.yaml")} - {None}
-    known = {NoQuant, Kept, Rtn, Gptq, Cast, Prequantized, ServedWeights, LlamaCpp, Bnb, Hqq, Noise, MixedBits}
+    known = {NoQuant, Kept, Rtn, Gptq, Cast, Prequantized, ServedWeights, LlamaCpp, Bnb, Hqq, AutoRound, Noise, MixedBits}
     assert named == {f"{kind.__module__}.{kind.__qualname__}" for kind in known}

@@ -27,7 +27,8 @@ OTHERS = [option for option in OPTIONS if option[0] not in ("model", "quant")]
 # a model, a quantizer and an option of another group are composed at once
 TOGETHER = [[option for option in options if option] for options in zip_longest(MODELS, QUANTIZERS, OTHERS)]
 NEEDED = {
-    **{("quant", method): ["quant.bits=4"] for method in ("rtn", "awq", "gptq", "hqq")},
+    **{("quant", method): ["quant.bits=4"] for method in ("rtn", "awq", "gptq", "hqq", "autoround")},
+    ("quant", "mixed"): ["quant.bits_per_weight=3.5"],
     ("quant", "prequantized"): ["quant.path=some/where"],
     ("quant", "llamacpp"): ["quant.type=q4_k_m"],
     ("quant", "bnb"): ["quant.type=nf4"],
@@ -93,8 +94,14 @@ def test_every_option_composes(options):
         chosen = getattr(config, group)
         assert type(chosen).__module__.startswith("bitsure.quantize" if group == "quant" else "bitsure.config")
         if group == "quant":
-            names = {"noise": "noise-gptq4-0", "bnb": "bnb-nf4", "llamacpp": "q4_k_m", "prequantized": "where"} | CHAINS
-            assert chosen.name == names.get(option, option + "4" * (option in ("rtn", "awq", "gptq", "hqq")))
+            names = {
+                "noise": "noise-gptq4-0",
+                "bnb": "bnb-nf4",
+                "llamacpp": "q4_k_m",
+                "prequantized": "where",
+                "mixed": "gptq-mixed3.5-native",
+            } | CHAINS
+            assert chosen.name == names.get(option, option + "4" * (option in ("rtn", "awq", "gptq", "hqq", "autoround")))
 
 
 def test_the_default_is_the_embedded_one():
