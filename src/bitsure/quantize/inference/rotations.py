@@ -20,7 +20,7 @@ from bitsure.quantize.inference.divisions import OFFSET
 from bitsure.quantize.inference.orthogonal import Orthogonal
 from bitsure.quantize.walk.targets import matrix, parameter
 
-ROWS = 8192  # of a matrix that are rotated in float64 at once
+ROWS = 256  # of a matrix that are rotated in float64 at once: a CPU keeps them in its cache
 
 
 class FoldedRotation(ABC):

@@ -45,7 +45,7 @@ def check_exact(model: nn.Module, rotations: Rotations) -> None:
     Raises:
         UserError: If one changes the logits; it is named.
     """
-    with _first_blocks(model):
+    with _beginning(model):
         small: Any = copy.deepcopy(model).double()
     names = set(dict(small.named_modules()))
     with InDouble():
@@ -68,15 +68,23 @@ def check_exact(model: nn.Module, rotations: Rotations) -> None:
 
 
 @contextmanager
-def _first_blocks(model: nn.Module) -> Iterator[None]:
-    """Leave a model its first blocks alone inside the `with` block."""
+def _beginning(model: Any) -> Iterator[None]:
+    """Leave a model its first blocks and the first tokens of its vocabulary alone inside the `with` block."""
     prefix, blocks = find_blocks(model)
     parent, _, name = prefix.rpartition(".")
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    rows = max(TOKENS, 1 + (getattr(embedding, "padding_idx", None) or 0))
+    whole = [(module, key, tensor) for module in (embedding, head) for key, tensor in module.named_parameters(recurse=False)]
+    cut = {tensor: nn.Parameter(tensor[:rows], requires_grad=False) for _, _, tensor in whole}  # What is tied stays tied.
+    for module, key, tensor in whole:
+        setattr(module, key, cut[tensor])
     setattr(model.get_submodule(parent), name, blocks[:BLOCKS])
     try:
         yield
     finally:
         setattr(model.get_submodule(parent), name, blocks)
+        for module, key, tensor in whole:
+            setattr(module, key, tensor)
 
 
 def _logits(model: Any) -> torch.Tensor:
