@@ -175,7 +175,7 @@ class LocalEngine(Engine):
                     return why_no_trees(self.model, max(map(_length, requests.values())))
                 case "copies":
                     return why_no_copies(self.model)
-        saved = sum(map(_length, requests.values())) / sum(map(len, trees(requests, self.width, self.budget.tokens)))
+        saved = sum(map(_length, requests.values())) / sum(map(len, trees(requests, self.budget.tokens, self.budget.tokens)))
         if saved < LEAST_SAVED:
             return (
                 f"inputs have {saved:.1f} times as many tokens as are left when prefixes are shared, and it takes {LEAST_SAVED}"
