@@ -90,7 +90,8 @@ def test_a_layer_that_no_token_reaches_is_named():
 
 
 def test_a_model_of_two_stacks_is_refused():
-    model = torch.nn.ModuleDict({key: torch.nn.ModuleList([torch.nn.Linear(2, 2)]) for key in ("encoder", "decoder")})
+    block = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    model = torch.nn.ModuleDict({key: torch.nn.ModuleList([block]) for key in ("encoder", "decoder")})
     with pytest.raises(UserError, match=r"2 lists of blocks with linear layers \(encoder, decoder\)"):
         find_blocks(model)
 

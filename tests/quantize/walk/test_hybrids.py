@@ -28,10 +28,16 @@ def test_many_weights_that_are_no_linear_layers_are_named():
     assert "transformer.layer.0.rel_attn.q" in unknown_weights(build_small("xlnet"))
 
 
-def test_of_two_lists_of_blocks_the_text_decoders_is_quantized():
-    assert find_blocks(build_small("gemma3"))[0] == "model.language_model.layers"
+def test_blocks_that_do_not_follow_each_other_are_refused():
+    with pytest.raises(UserError, match=r"blocks cannot be gone through one by one \("):
+        list(walk(build_small("openai-gpt"), torch.arange(10, 74).reshape(2, 32)))
 
 
-def test_two_lists_of_blocks_in_one_decoder_are_refused():
-    with pytest.raises(UserError, match=r"lists of blocks with linear layers"):
-        find_blocks(torch.nn.ModuleDict({name: torch.nn.ModuleList([torch.nn.Linear(2, 2)]) for name in ("a", "b")}))
+@pytest.mark.parametrize("family, name", [("gemma3", "model.language_model.layers"), ("gemma3n_text", "model.layers")])
+def test_of_several_lists_the_text_decoders_blocks_are_quantized(family, name):
+    assert find_blocks(build_small(family))[0] == name
+
+
+def test_blocks_that_give_each_other_more_than_states_are_refused():
+    with pytest.raises(UserError, match="give each other more than hidden states"):
+        list(walk(build_small("zaya"), torch.arange(10, 74).reshape(2, 32)))

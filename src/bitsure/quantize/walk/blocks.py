@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from bitsure.base.errors import UserError
+from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.base.resources import free_memory
+from bitsure.models.load import BUILD_ERRORS
 from bitsure.quantize.walk.expert_inputs import idle_experts_reached, on_demand, on_device
 from bitsure.quantize.walk.mixtures import in_experts
 from bitsure.quantize.walk.replay import Replay
@@ -82,7 +84,15 @@ def walk(model: nn.Module, windows: torch.Tensor, reach_all: bool = False) -> It
     size = max(1, TOKENS_AT_ONCE // windows.shape[1])
     while len(windows) % size:
         size -= 1  # With batches of one size masks and the like are computed once.
-    hidden, calls, as_tuple = _enter(model, blocks, torch.split(windows, size))
+    try:
+        hidden, calls, as_tuple = _enter(model, blocks, torch.split(windows, size))
+    except BUILD_ERRORS as error:  # of a family whose blocks do not simply follow each other
+        if is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"The model's blocks cannot be gone through one by one ({type(error).__name__}: {str(error)[:200]}): nothing here "
+            "can be quantized."
+        ) from error
     home, fast = next(blocks.parameters()).device, torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if fast != home and sum(map(_bytes, hidden)) <= STATES_SHARE * free_memory(fast):
         hidden[:] = [states.to(fast, non_blocking=True) for states in hidden]
@@ -142,15 +152,7 @@ def _enter(model: Any, blocks: nn.ModuleList, batches: Sequence[torch.Tensor]) -
     body = model.base_model
     hidden: list[torch.Tensor] = []
     calls: dict[int, Call] = {}
-    sizes: list[int] = []  # of the tuple that a block returns; 0 for none
-    handle = blocks[0].register_forward_hook(
-        lambda module, inputs, output: sizes.append(len(output) if isinstance(output, tuple) else 0)
-    )
-    try:
-        body(input_ids=batches[0][:1, :8].to(model.device), use_cache=False)
-    finally:
-        handle.remove()
-    size = sizes[0]
+    size = _size_of_output(body, blocks, batches[0][:1, :8].to(model.device))
 
     def stand_in(number: int) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -179,6 +181,27 @@ def _enter(model: Any, blocks: nn.ModuleList, batches: Sequence[torch.Tensor]) -
         for block in blocks:
             del block.forward
     return hidden, [calls[number] for number in range(len(blocks))], bool(size)
+
+
+def _size_of_output(body: nn.Module, blocks: nn.ModuleList, ids: torch.Tensor) -> int:
+    """Return how many values a block returns in a tuple; 0 for no tuple. Raises UserError if the next one reads another."""
+    outputs: list[Any] = []
+
+    def check(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        others = [value for value in (outputs[0][1:] if isinstance(outputs[0], tuple) else ()) if value is not None]
+        if any(value is other for value in (*args, *kwargs.values()) for other in others):
+            raise UserError(
+                "The model's blocks give each other more than hidden states, which going through them one by one would lose."
+            )
+
+    handles = [blocks[0].register_forward_hook(lambda block, inputs, output: outputs.append(output))]
+    handles += [block.register_forward_pre_hook(check, with_kwargs=True) for block in blocks[1:2]]
+    try:
+        body(input_ids=ids, use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return len(outputs[0]) if isinstance(outputs[0], tuple) else 0
 
 
 def layers_by_input(

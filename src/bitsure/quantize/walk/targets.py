@@ -16,7 +16,7 @@ LINEAR: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)  # GPT-2's Conv1D is a
 
 
 def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """Return the name of the list of the model's repeated blocks, and the list; of several that in its text decoder.
+    """Return the name of the list of the model's blocks, and the list; of several the outermost one of its text decoder.
 
     Raises:
         UserError: If there is none, or more than one.
@@ -24,13 +24,14 @@ def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     lists = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and any(isinstance(inner, LINEAR) for inner in module.modules())
+        if isinstance(module, nn.ModuleList) and any(not is_linear(block) and linears(block) for block in module)
     }
     outermost = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
     causal: Any = model
     if len(outermost) > 1 and hasattr(model, "get_decoder"):
         decoder = set(causal.get_decoder().modules())
-        outermost = [name for name in outermost if lists[name] in decoder]
+        inside = [name for name in outermost if lists[name] in decoder] or outermost
+        outermost = [name for name in inside if name.count(".") == min(other.count(".") for other in inside)]
     if len(outermost) != 1:
         raise UserError(
             f"The model has {len(outermost)} lists of blocks with linear layers ({', '.join(outermost) or 'none'}), "
