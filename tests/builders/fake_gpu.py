@@ -26,7 +26,6 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_map_only
 CUDA, INSIDE = torch.device("cuda", 0), torch.device("privateuseone", 0)  # what Python sees, and what torch's core is told
 MEMORY = 2**34  # bytes that it has
 NOT_YET = 77.0  # what a copy to the host holds before it has arrived
-aten = torch.ops.aten
 ASKS = {"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select", "_unique2", "unique_dim", "bincount"}
 INDEXED = {"index", "index_put_", "index_put"}
 COPIES = {"_to_copy", "copy_", "copy", "to"}
