@@ -6,7 +6,7 @@ POLYGRAPH := .venv-polygraph/bin
 VLLM := .venv-vllm/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-auto-gptq test-polygraph test-vllm test-gpu check docs docs-results bench-errors bench-exactness bench-offsets bench-scoring bench-generation bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-fidelity bench-qllm bench-rotations bench-gpu formats families classes tasks models picture systems qbench studies tutorial prefetch setup setup-auto-gptq setup-polygraph setup-vllm clean real-models
+.PHONY: help run test test-all test-auto-gptq test-polygraph test-vllm test-gpu check docs docs-results bench-errors bench-exactness bench-scoring bench-generation bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-fidelity bench-qllm bench-rotations bench-gpu formats families classes tasks models picture systems qbench studies tutorial prefetch setup setup-auto-gptq setup-polygraph setup-vllm clean real-models
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -44,9 +44,6 @@ bench-exactness: setup ## log-likelihoods against float64, ours and HFLM's, on t
 
 bench-errors: setup ## which error of a layer predicts the loss, on a real model (benchmarks/layer_errors_MODEL.md)
 	$(BIN)/python -m benchmarks.layer_errors $(ARGS)
-
-bench-offsets: setup ## what cancelling the offset of rounding does to a real model (benchmarks/offsets.md)
-	$(BIN)/python -m benchmarks.offsets $(ARGS)
 
 bench-scoring: setup ## time scoring beside lm-evaluation-harness (benchmarks/scoring.md)
 	$(BIN)/python -m benchmarks.scoring $(ARGS)

@@ -65,6 +65,8 @@ class Lab:
         self.work.mkdir(parents=True, exist_ok=True)
         self.model, self.tokenizer = load_model(given.model, "float32", "cpu")
         self.layers = {name: layer for name, layer in self.model.named_modules() if kind(name) in KINDS}
+        if given.spread:
+            spread(list(self.layers.values()))
         self.original = {name: layer.weight.detach().clone() for name, layer in self.layers.items()}
         texts = [json.loads(line)["text"] for line in given.text.read_text(encoding="utf-8").splitlines()]
         self.windows = cut(texts, self.tokenizer)
@@ -179,6 +181,16 @@ class Lab:
         record["errors"], record["first"] = (self.errors(variant, text) for text in ("held_out", "first"))
         write_text(file, json.dumps(record))
         print(f"{name}: {time.monotonic() - begun:.0f} s", flush=True)
+
+
+@torch.no_grad()
+def spread(layers: Sequence[nn.Linear]) -> None:
+    """Move weights that were rounded before (4 bits, groups of 32) by noise of up to half a step: they lie on no grid then."""
+    noise = torch.Generator().manual_seed(0)
+    for layer in layers:
+        groups = layer.weight.data.unflatten(1, (-1, 32))
+        step = (groups.amax(-1, keepdim=True) - groups.amin(-1, keepdim=True)) / 15
+        groups += step * (torch.rand(groups.shape, generator=noise) - 0.5)
 
 
 def kept(file: Path, make: Callable[[], T]) -> T:

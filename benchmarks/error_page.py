@@ -179,7 +179,7 @@ def page(lab: Lab, given: argparse.Namespace, tokens: int) -> str:
     records: Records = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(given.work.glob("*.json"))}
     full = text_means(nll_by_token(lab.full_text, list(lab.held_out)))
     parts = [
-        f"Made by `make bench-errors` for {given.model.name}:\n"
+        f"Made by `make bench-errors{' ARGS=--spread' * given.spread}` for {given.model.name}:\n"
         f"{given.held_out} held-out windows of {SEQLEN} tokens of C4, {given.read} questions of PIQA read as text, "
         f"{given.questions} scored.\n"
         f"Full precision has an NLL of {full.mean():.4f} nats on C4. Δ: quantized less full precision. ± reaches to the ends\n"
@@ -196,10 +196,11 @@ def page(lab: Lab, given: argparse.Namespace, tokens: int) -> str:
             f"Differences where {given.draws * tokens:,} tokens calibrate; the intervals are over text alone.",
             table(["variants", *LOSSES], whole),
         ]
-    parts += [
-        "Differences where one kind of layer is rounded.",
-        table(["variants", *TEXT_LOSSES], [row[: 1 + len(TEXT_LOSSES)] for row in between(lab, records, KIND_PAIRS)]),
-    ]
+    if kinds := between(lab, records, KIND_PAIRS):
+        parts += [
+            "Differences where one kind of layer is rounded.",
+            table(["variants", *TEXT_LOSSES], [row[: 1 + len(TEXT_LOSSES)] for row in kinds]),
+        ]
     if "only-down_proj-gptq" in records:
         of_layers = [f"{loss}, layers" for loss in TEXT_LOSSES if loss.startswith("KL")]
         parts += [

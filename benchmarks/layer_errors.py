@@ -124,6 +124,15 @@ def measure_all(lab: Lab, n_draws: int) -> None:
         lab.measure(f"{mlp}-mlp-{attention}-attention", lambda m=mixed: Variant(m))
 
 
+def measure_control(lab: Lab) -> None:
+    """Measure all layers rounded by one draw of calibration text, also with the first token's outputs exact."""
+    moments, nearest = lab.kept_moments("draw0", lab.windows[:WINDOWS]), rtn(lab)
+    solved: Matrices = kept(lab.work / "gptq.pt", lambda: gptq(lab, moments))
+    methods = {"rtn": (nearest, {}), "rtn-bias": (nearest, offsets(lab, nearest, moments)), "gptq": (solved, {})}
+    for (name, parts), exact in itertools.product(methods.items(), (False, True)):
+        lab.measure(name + "-exact-first" * exact, lambda p=parts, e=exact: Variant(*p, exact_first=e))
+
+
 def measure_kinds(lab: Lab, methods: dict[str, tuple[Matrices, Matrices]], kinds: Sequence[str]) -> None:
     """Measure each kind of layer alone, v_proj also with the first token's values exact."""
     for part, (name, (weights, biases)) in itertools.product(kinds, methods.items()):
@@ -144,12 +153,18 @@ def main() -> None:
     parser.add_argument("--read", type=int, default=10, help="questions whose every token is compared")
     parser.add_argument("--held-out", type=int, default=8, help="windows that are compared")
     parser.add_argument("--draws", type=int, default=3, help="of calibration text")
+    parser.add_argument("--spread", action="store_true", help="a control: whole models whose weights lie on no earlier grid")
     given = parser.parse_args()
-    given.work = given.work or PROJECT / "outputs/layer_errors" / given.model.name
+    name = given.model.name + "-spread" * given.spread
+    given.work = given.work or PROJECT / "outputs/layer_errors" / name
     logging.disable(logging.WARNING)
     lab = Lab(given)
-    measure_all(lab, given.draws)
-    write_text(Path(__file__).with_name(f"layer_errors_{given.model.name}.md"), page(lab, given, WINDOWS * SEQLEN))
+    if given.spread:
+        given.draws = 1
+        measure_control(lab)
+    else:
+        measure_all(lab, given.draws)
+    write_text(Path(__file__).with_name(f"layer_errors_{name}.md"), page(lab, given, WINDOWS * SEQLEN))
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ TEXT, NO_TEXT = "pocket", "random"  # of all kinds of the world's documents, and
 DOMAINS = {"story": "pocket_stories", "weather": "pocket_weather"}  # text of one kind → the task that asks about it
 MUCH = 0.2  # of accuracy
 CALIB = "github.com/ModelTC/llmc, benchmark/calib.md"
-AWQ = "github.com/ModelTC/llmc, docs/en/source/practice/awq.md"
-ROTATED = "github.com/ModelTC/llmc, docs/en/source/practice/quarot_gptq.md"
+AWQ = "github.com/ModelTC/llmc/docs/en/source/practice/awq.md"
+ROTATED = "github.com/ModelTC/llmc/docs/en/source/practice/quarot_gptq.md"
 SECOND_HAND = "arXiv:2405.06001v1 as others quote it; the paper was not at hand"
 SCHEMES = {
     "weights": "w8 gptq-w4 awq-w4 w4 hqq4 bnb-nf4 gptq-w3 awq-w3 awq-asym-w3 clip-asym3 scale-w3 w3 hqq3 gptq-w2 awq-w2 "
