@@ -31,7 +31,19 @@ SIZES = FAMILIES | {
     "gemma2": GROUPED | {"head_dim": 16},
     "llama, widths 64 and 172": GROUPED | {"intermediate_size": 172},
 }
-SKIPPED = ("rtn", "gptq", "awq", "hqq", "bnb", "none", "prequantized", "keep", "mx")  # have no bits, or nothing to make
+SKIPPED = (
+    "rtn",
+    "gptq",
+    "awq",
+    "hqq",
+    "bnb",
+    "none",
+    "prequantized",
+    "keep",
+    "mx",
+    "mixed",
+    "served",
+)  # no bits, or nothing to make
 GGUF = ("llamacpp", *DEFAULTS)  # docs/gguf.md says of which families files are written
 
 

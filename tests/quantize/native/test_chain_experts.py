@@ -110,3 +110,17 @@ def test_an_expert_without_a_token_is_rounded_to_nearest_unless_it_is_given_all(
     static = Rtn(**GROUPS, activations=Activations(8, 0))
     with pytest.raises(UserError, match=r"reached model\.layers\.0\.mlp\.experts\.3, .* calib\.all_experts=true"):
         chain.quantize(idle(mixture()), static, WINDOWS, tmp_path / "parts", tmp_path / "none", nothing)
+
+
+@torch.no_grad()
+def test_an_interrupted_mixture_resumes_to_the_same_result(tmp_path):
+    notes, outs = [], [tmp_path / "first", tmp_path / "resumed"]
+    for out in outs:
+        out.mkdir()
+        note = lambda *_, note, **__: notes.append(note.partition(" changed")[0])  # noqa: E731
+        chain.quantize(mixture(), Gptq(**NATIVE, activations=Activations(8)), WINDOWS, tmp_path / "parts", out, note)
+        last = tmp_path / "parts" / "model.layers.1"
+        last.rename(tmp_path / f"taken away {len(notes)}")
+    assert [note.partition(": ")[2] for note in notes] == ["weights", "weights", "resumed", "weights"]
+    first, resumed = (read_checkpoint(out)[0] for out in outs)
+    assert all(torch.equal(first[name].codes, resumed[name].codes) for name in first)

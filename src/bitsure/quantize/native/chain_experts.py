@@ -26,8 +26,7 @@ def chain_experts(dense: ChainBlock) -> Iterator[ChainBlock]:
         home = next(experts.parameters()).device
         tokens = tokens_of_experts(block, name, dense.feed, home)
         for number, expert in enumerate(experts):
-            batches = list(torch.split(tokens[number], TOKENS_AT_ONCE))
-            tokens[number] = tokens[number][:0]  # What is done needs no memory.
+            batches = list(torch.split(tokens.pop(0), TOKENS_AT_ONCE))  # Of what is done no memory is kept.
             expert.to(device)
             replay = Replay(expert, batches)
             try:
