@@ -110,6 +110,20 @@ def test_sharing_that_changes_numbers_is_left_out(model, monkeypatch, caplog):
     assert "prefixes are shared by copies of the model's state after them" in caplog.text
 
 
+def test_sharing_that_fails_on_long_inputs_is_left_out(model, monkeypatch, caplog):
+    assert why_no_trees(model, 20) is None
+
+    def failing(*given):
+        raise IndexError("no such position")
+
+    monkeypatch.setattr(forward, "score_trees", failing)
+    engine = LocalEngine(model, 128)
+    engine.budget.probed = True
+    with caplog.at_level(logging.INFO):
+        results = engine.score(some_requests(10))
+    assert "it ends with IndexError: no such position" in caplog.text and len(results) == 14
+
+
 @pytest.mark.parametrize("length", [50, 180, 400])
 def test_the_check_has_branches_and_two_questions_and_stays_small(model, monkeypatch, length):
     seen, real = [], forward.score_plain
