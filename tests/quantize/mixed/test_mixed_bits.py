@@ -45,7 +45,7 @@ def make(tiny_model, calib_file, tmp_path):
     return quantized
 
 
-@pytest.mark.parametrize("like", LIKE)
+@pytest.mark.parametrize("like", ["rtn", "gptq", pytest.param("awq", marks=pytest.mark.slow)])
 def test_a_budget_is_kept_and_the_recipe_that_is_written_gives_the_same_weights_again(like, make, tmp_path):
     made = make(MixedBits(like=LIKE[like], bits_per_weight=3.9, candidates=[2, 4, 8]))
     assert 3.5 < made.proof.bits_per_weight <= 3.9

@@ -54,7 +54,7 @@ def count(pair):
         handle.remove()
 
 
-@pytest.mark.parametrize("are_scored", [True, False])
+@pytest.mark.parametrize("are_scored", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_all_passes_of_twelve_blocks_cost_three_scorings_at_most(pair, count, are_scored):
     random = np.random.default_rng(0)
     windows = [window(random, 120) for _ in range(40)]
