@@ -16,6 +16,7 @@ import importlib.util
 import json
 import logging
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -73,16 +74,21 @@ class Table:
         else:
             try:
                 numbers, note = measure(), ""
-            except (RuntimeError, OSError, ImportError) as error:  # as of a library that does not run here: others go on
-                numbers, note = {}, f"failed: {type(error).__name__}: {str(error).splitlines()[0][:120]}"
+            except (
+                RuntimeError,
+                ValueError,
+                OSError,
+                ImportError,
+                subprocess.SubprocessError,
+            ) as error:  # as of a library that does not run here: others go on
+                message = (getattr(error, "stderr", None) or f"{type(error).__name__}: {error}").strip().splitlines()
+                numbers, note = {}, f"failed: {message[-1][:120]}"
         self.rows.append(what | {name: f"{value:.4g}" for name, value in numbers.items()} | ({"note": note} if note else {}))
         print(self.rows[-1], flush=True)
         if self.write:
             write_text(HERE / "gpu.json", json.dumps(asdict(self), indent=1) + "\n")
             write_text(HERE / "gpu.md", self.markdown())
-        gc.collect()
-        if ON_GPU:
-            torch.cuda.empty_cache()
+        free()
         return numbers
 
     def markdown(self) -> str:
@@ -95,6 +101,13 @@ class Table:
             f"# On a GPU\n\nMade by `make bench-gpu`: {about}. Models have random weights of the shapes; {DTYPE}.\n\n{table}\n"
         )
         return f"{text}\nTokens are those of all inputs, each counted whole; `whole model` is all blocks at the rate of some.\n"
+
+
+def free() -> None:
+    """Give the memory of what is not used any more back to the GPU, also to other processes."""
+    gc.collect()
+    if ON_GPU:
+        torch.cuda.empty_cache()
 
 
 def build_model(name: str, **changes: int) -> Any:
@@ -219,6 +232,7 @@ def _save(name: str, blocks: int, path: Path) -> None:
     from transformers import AutoTokenizer
 
     build_model(name, num_hidden_layers=blocks).save_pretrained(path)
+    free()
     AutoTokenizer.from_pretrained(PROJECT / "pocket" / "models" / "pocket-1m").save_pretrained(path)
 
 
@@ -232,6 +246,7 @@ def _quantized(way: str, path: Path, folder: Path, times: float, others: list[di
 
 def quantize_alone(way: str, path: Path, folder: Path) -> dict[str, float]:
     """Quantize in this process; return seconds and the most memory, GB."""
+    from bitsure.base.store import Store
     from bitsure.config.schema import ModelSettings
     from bitsure.models.load import load_model
     from bitsure.models.locate import locate_model
@@ -245,13 +260,24 @@ def quantize_alone(way: str, path: Path, folder: Path) -> dict[str, float]:
     out.mkdir()
     windows = torch.randint(5, 32_000, (WINDOWS, SEQLEN), generator=torch.Generator().manual_seed(1))
     if way == "gptqmodel":
-        importlib.import_module("gptqmodel")  # no import is timed
+        with gptqmodel._kept_in(folder):
+            importlib.import_module("gptqmodel")  # no import is timed
         source = locate_model(ModelSettings(path=str(path)), None)
-        job = QuantizationJob(source, DTYPE, windows, windows[:0], out, out, folder / "log", nothing)
+        job = QuantizationJob(
+            source=source,
+            dtype=DTYPE,
+            windows=windows,
+            held_out=windows[:0],
+            directory=out,
+            parts=out,
+            log_file=folder / "log",
+            store=Store(folder / "store"),
+            advance=nothing,
+        )
         seconds = timed(lambda: gptqmodel.quantize(quant, job))[0]
     else:
-        model = load_model(path, DTYPE, "cpu")[0]
-        seconds = timed(lambda: chain.quantize(model, quant, windows, folder / "parts", out, nothing))[0]
+        load = partial(load_model, path, DTYPE, "cpu")  # as gptqmodel loads it
+        seconds = timed(lambda: chain.quantize(load()[0], quant, windows, folder / "parts", out, nothing))[0]
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"seconds": seconds, "peak, GB": (torch.cuda.max_memory_allocated() if ON_GPU else host) / 1e9}
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import alone
+from bitsure.base.store import Store
 from bitsure.config.paths import PROJECT
 from bitsure.config.quantizers import Rounded
 from bitsure.quantize.libraries.gptq import Gptq
@@ -74,7 +75,8 @@ def one(name: str, path: Path, folder: Path) -> dict:
     if name == "gptqmodel":
         source = locate_model(ModelSettings(path=str(path)), None)
         nothing = tokens(0, 2)
-        job = QuantizationJob(source, "float32", tokens(WINDOWS, 1), nothing, out, out, folder / "log", lambda *a, **k: None)
+        store, log_file = Store(folder / "store"), folder / "log"
+        job = QuantizationJob(source, "float32", tokens(WINDOWS, 1), nothing, out, out, store, log_file, lambda *a, **k: None)
         gptqmodel.quantize(quant, job)
     else:
         model, _ = load_model(path, "float32", device="cpu")
