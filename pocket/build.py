@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pocket import questions
 from pocket.corpus import corpus_windows, learn_tokenizer
-from pocket.phrases import DOCUMENT_SHARES, SECOND_SHARES, count_weather, documents
+from pocket.phrases import DOCUMENT_SHARES, SECOND_SHARES, TUNING_SHARES, count_weather, documents
 from pocket.sizes import SIZES, STEPS, WINDOWS_PER_STEP, Cycle
 from pocket.world import WorldConfig, build_world
 
@@ -22,6 +22,8 @@ QUESTION_SEED = 2028  # fresh: worlds, and the training of pocket-4m, were chose
 QUESTIONS = 1000  # of each task
 QUESTIONS_TO_FIND = 20  # of each length and depth
 SECOND_SEED, SECOND_STEPS = 4, 1000
+TUNED_FROM, TUNED, TUNING_SEED, TUNING_STEPS = "pocket-1m", "pocket-1m-tuned", 10, 120
+SAVED_EVERY = 30.0  # seconds of further training
 CALIBRATION_CHARACTERS = 1_000_000
 SCORED_SEED, SCORED_CHARACTERS = 6, 100_000
 DOMAIN_SEEDS, DOMAIN_CHARACTERS = {"story": 8, "weather": 9}, 200_000
@@ -38,6 +40,7 @@ def build_tasks(out: Path, seed: int) -> None:
         "reading": questions.reading(world, seed, QUESTIONS),
         "stories": questions.stories(world, seed, QUESTIONS),
         "weather": questions.weather(world, seed, QUESTIONS, seen),
+        "write": questions.write(world, seed, QUESTIONS),
         "pairs": questions.pairs(world, seed, QUESTIONS_TO_FIND),
         "words": questions.words(world, seed, QUESTIONS_TO_FIND),
     }
@@ -80,22 +83,30 @@ def build_model(size: str, seed: int, out: Path) -> None:
     windows = corpus_windows(world, tokenizer, CORPUS_SEED, chosen.steps * WINDOWS_PER_STEP)
     model, log = train.build_model(chosen, tokenizer, seed), _log(out)
     log.unlink(missing_ok=True)
-    _save(train.train(model, tokenizer, windows, seed, log, chosen.cycle), tokenizer, out)
+    train.Training(model, tokenizer, windows, seed, chosen.cycle).run(log)
+    _save(model, tokenizer, out)
 
 
-def train_on(out: Path) -> None:
-    """A second cycle for a model that has had its first: fewer steps, half the learning rates, other text."""
+def train_further(base: Path, out: Path, cycle: Cycle, seed: int, n_steps: int, shares: Mapping[str, float]) -> None:
+    """One more cycle for a model that has had its first, on other text. The same command goes on where one was stopped."""
     import torch
-    from transformers import OPTForCausalLM
+    from transformers import AutoTokenizer, OPTForCausalLM
 
     from pocket import train
 
     torch.set_num_threads(1)
-    world = build_world(WORLD)
-    tokenizer = learn_tokenizer(world, TOKENIZER_SEED)
-    windows = corpus_windows(world, tokenizer, SECOND_SEED, SECOND_STEPS * WINDOWS_PER_STEP, SECOND_SHARES)
-    model = OPTForCausalLM.from_pretrained(out).float()
-    _save(train.train(model, tokenizer, windows, SECOND_SEED, _log(out), Cycle(rate=0.5)), tokenizer, out)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    windows = corpus_windows(build_world(WORLD), tokenizer, seed, n_steps * WINDOWS_PER_STEP, shares)
+    model, log, unfinished = OPTForCausalLM.from_pretrained(base).float(), _log(out), out / "unfinished.pt"
+    training = train.Training(model, tokenizer, windows, seed, cycle)
+    if unfinished.exists():
+        training.load(unfinished)
+    elif base != out:
+        log.unlink(missing_ok=True)
+    while not training.run(log, SAVED_EVERY):
+        training.save(unfinished)
+    unfinished.unlink(missing_ok=True)
+    _save(model, tokenizer, out)
 
 
 def _log(out: Path) -> Path:
@@ -116,16 +127,21 @@ def main() -> None:
     model.add_argument("size", choices=SIZES)
     model.add_argument("--seed", type=int, default=0)
     model.add_argument("--on", action="store_true", help="train it on, for a second cycle (pocket-4m had one)")
+    commands.add_parser("tuned", help=f"teach a copy of {TUNED_FROM} to write answers in two steps")
     arguments = parser.parse_args()
+    models = HERE / "models"
     if arguments.command == "tasks":
         build_tasks(HERE / "tasks", QUESTION_SEED)
         build_texts(HERE / "text")
+    elif arguments.command == "tuned":
+        cycle = Cycle(rate=0.5)
+        train_further(models / TUNED_FROM, models / TUNED, cycle, TUNING_SEED, TUNING_STEPS, TUNING_SHARES)
     else:
-        name = arguments.size + (f"-seed{arguments.seed}" if arguments.seed else "")
+        out = models / (arguments.size + (f"-seed{arguments.seed}" if arguments.seed else ""))
         if arguments.on:
-            train_on(HERE / "models" / name)
+            train_further(out, out, Cycle(rate=0.5), SECOND_SEED, SECOND_STEPS, SECOND_SHARES)
         else:
-            build_model(arguments.size, arguments.seed, HERE / "models" / name)
+            build_model(arguments.size, arguments.seed, out)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
+from pocket import written
 from pocket.world import HOURS, RELATIONS, SEASONS, TRADES, VALUES, WEATHER, Person, World
 
 # Every phrasing ends with the value, so that each is also a question with the value cut off.
@@ -32,6 +33,7 @@ WEATHER_REPORTS = (
 )
 DOCUMENT_SHARES = {"facts": 0.45, "passage": 0.22, "story": 0.16, "weather": 0.17}
 SECOND_SHARES = {"facts": 0.30, "passage": 0.45, "story": 0.12, "weather": 0.13}  # of a second cycle of training
+TUNING_SHARES = {"facts": 0.12, "story": 0.08, "written": 0.8}  # of a model that learns to write in steps
 
 
 def documents(world: World, seed: int, shares: Mapping[str, float] = DOCUMENT_SHARES) -> Iterator[str]:
@@ -42,6 +44,7 @@ def documents(world: World, seed: int, shares: Mapping[str, float] = DOCUMENT_SH
         "passage": lambda: passage_document(world, rng),
         "story": lambda: story_document(world, rng),
         "weather": lambda: weather_document(world, rng),
+        "written": lambda: written.written_document(world, rng),
     }
     kinds, weights = list(shares), list(shares.values())
     while True:

@@ -9,7 +9,7 @@ import random
 from collections import Counter
 from itertools import product
 
-from pocket import hidden_words
+from pocket import hidden_words, written
 from pocket.phrases import WEATHER_REPORTS, fact, passage, story_ending, story_opening
 from pocket.world import RELATIONS, VALUES, WEATHER, World
 
@@ -76,6 +76,17 @@ def weather(world: World, seed: int, n: int, seen: Counter) -> list[dict]:
                 "cluster": place,
             }
         )
+    return rows
+
+
+def write(world: World, seed: int, n: int) -> list[dict]:
+    """Questions to be answered in two steps: a person's trade, which has to be known, and what belongs to it."""
+    rng = random.Random(seed)
+    rows = []
+    for _ in range(n):
+        person = world.draw_person(rng)
+        prompt, answer = written.exercise(rng, person)
+        rows.append({"question": prompt, "answer": answer, "cluster": person.name})
     return rows
 
 

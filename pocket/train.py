@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -72,51 +73,90 @@ def optimizers(model: PreTrainedModel, rate: float) -> list[torch.optim.Optimize
     ]
 
 
-def train(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    windows: np.ndarray,
-    seed: int,
-    log: Path,
-    cycle: Cycle = WHOLE,
-) -> PreTrainedModel:
-    """One pass over `windows` (rows of token ids) in an order drawn from `seed`."""
-    torch.set_flush_denormal(True)  # a sharpened model's tiny gradients cost a quarter of a step otherwise
-    model.train()
-    weight = torch.ones(len(tokenizer))
-    weight[tokenizer.convert_tokens_to_ids([f"Ġ{word}" for word in ANSWERS])] = ANSWER_WEIGHT
-    chosen = optimizers(model, cycle.rate)
-    generator = torch.Generator().manual_seed(seed)
-    order = np.random.default_rng(seed).permutation(len(windows))
-    steps = len(windows) // WINDOWS_PER_STEP
-    schedules = [
-        torch.optim.lr_scheduler.OneCycleLR(o, o.param_groups[0]["lr"], total_steps=steps, pct_start=0.05, cycle_momentum=False)
-        for o in chosen
-    ]
-    started, losses = time.monotonic(), []
-    with log.open("a", encoding="utf-8") as lines:
-        for step in range(cycle.stop or steps):
-            rows = order[step * WINDOWS_PER_STEP : (step + 1) * WINDOWS_PER_STEP]
-            ids = torch.from_numpy(windows[rows].astype(np.int64))
-            logits = model(input_ids=ids, position_ids=_positions(generator)).logits[:, :-1]
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), weight=weight)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for optimizer, schedule in zip(chosen, schedules, strict=True):
-                optimizer.step()
-                schedule.step()
-                optimizer.zero_grad()
-            losses.append(loss.item())
-            if (step + 1) % 100 == 0 or step + 1 == steps:
-                seconds = time.monotonic() - started
-                entry = {
-                    "step": step + 1,
-                    "of": steps,
-                    "loss": round(float(np.mean(losses[-100:])), 4),
-                    "seconds": round(seconds),
-                }
-                print(json.dumps(entry), file=lines, flush=True)
-    return model.eval()
+class Training:
+    """One pass over windows, which may be stopped after any step and gone on with later.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        windows: Rows of token ids.
+        seed: Draws their order and positions.
+        cycle: The learning rates, and where the pass ends.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        windows: np.ndarray,
+        seed: int,
+        cycle: Cycle = WHOLE,
+    ) -> None:
+        torch.set_flush_denormal(True)  # a sharpened model's tiny gradients cost a quarter of a step otherwise
+        self.model, self.windows, self.cycle = model, windows, cycle
+        self.steps = len(windows) // WINDOWS_PER_STEP
+        self.weight = torch.ones(len(tokenizer))
+        self.weight[tokenizer.convert_tokens_to_ids([f"Ġ{word}" for word in ANSWERS])] = ANSWER_WEIGHT
+        self.optimizers = optimizers(model, cycle.rate)
+        self.schedules = [
+            torch.optim.lr_scheduler.OneCycleLR(
+                o, o.param_groups[0]["lr"], total_steps=self.steps, pct_start=0.05, cycle_momentum=False
+            )
+            for o in self.optimizers
+        ]
+        self.generator = torch.Generator().manual_seed(seed)
+        self.order = np.random.default_rng(seed).permutation(len(windows))
+        self.step, self.losses, self.seconds = 0, [], 0.0
+
+    def run(self, log: Path, seconds: float = math.inf) -> bool:
+        """Train until the pass ends, or for some seconds. Returns whether it has ended."""
+        started, before = time.monotonic(), self.seconds
+        self.model.train()
+        with log.open("a", encoding="utf-8") as lines:
+            while not self.is_done and time.monotonic() - started < seconds:
+                self._step()
+                self.seconds = before + time.monotonic() - started
+                if self.step % 100 == 0 or self.step == self.steps:
+                    loss = round(float(np.mean(self.losses[-100:])), 4)
+                    entry = {"step": self.step, "of": self.steps, "loss": loss, "seconds": round(self.seconds)}
+                    print(json.dumps(entry), file=lines, flush=True)
+        self.model.eval()
+        return self.is_done
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the pass has ended."""
+        return self.step == (self.cycle.stop or self.steps)
+
+    def _step(self) -> None:
+        rows = self.order[self.step * WINDOWS_PER_STEP : (self.step + 1) * WINDOWS_PER_STEP]
+        ids = torch.from_numpy(self.windows[rows].astype(np.int64))
+        logits = self.model(input_ids=ids, position_ids=_positions(self.generator)).logits[:, :-1]
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), weight=self.weight)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+        self.losses.append(loss.item())
+        self.step += 1
+
+    def save(self, file: Path) -> None:
+        """Write all that a later process needs to go on."""
+        state = {name: getattr(self, name) for name in ("step", "losses", "seconds")}
+        parts = {name: [part.state_dict() for part in getattr(self, name)] for name in ("optimizers", "schedules")}
+        torch.save(state | parts | {"model": self.model.state_dict(), "generator": self.generator.get_state()}, file)
+
+    def load(self, file: Path) -> None:
+        """Go on where `save` stopped."""
+        state = torch.load(file)
+        self.step, self.losses, self.seconds = state["step"], state["losses"], state["seconds"]
+        self.model.load_state_dict(state["model"])
+        self.generator.set_state(state["generator"])
+        for name in ("optimizers", "schedules"):
+            for part, saved in zip(getattr(self, name), state[name], strict=True):
+                part.load_state_dict(saved)
 
 
 def _positions(generator: torch.Generator) -> torch.Tensor:
