@@ -237,7 +237,10 @@ def test_impossible_values_are_refused(impossible):
             ["quant=rtn4", "quant.transforms=[reassemble]"],
             r"transforms=\[reassemble\] makes activations easier .* quant\.activations",
         ),
-        (["quant=w4a4", "quant.transforms=[reassemble,smooth]"], "each once, in the order rotate, smooth, disassemble, reassemble, scale"),
+        (
+            ["quant=w4a4", "quant.transforms=[reassemble,smooth]"],
+            "each once, in the order rotate, smooth, disassemble, reassemble, scale",
+        ),
         (["quant=qllm-w4a4", "quant.transforms=[reassemble,scale]"], r"changes the weights that quant\.transforms=\[scale\]"),
         (["quant=rtn4", "quant.tuning.rank=0"], r"quant\.tuning\.rank=0"),
         (["quant=qllm-w4a8", "quant.tuning.epochs=0"], r"quant\.tuning\.epochs=0"),
