@@ -9,10 +9,12 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.config.schema import ModelSettings
-from bitsure.models.facts import computing_dtype, context_length
+from bitsure.models.facts import computing_dtype, context_length, is_mixture
 from bitsure.models.load import load_model
 from bitsure.models.locate import locate_model
 from bitsure.models.tokenizers import check_tokenizer, load_tokenizer
+from bitsure.quantize.native.rtn import Rtn
+from tests.builders.plans import plan
 
 
 def test_the_computing_type_is_the_configs(tiny_model):
@@ -34,6 +36,16 @@ def test_the_context_length_comes_from_the_config(tiny_model, tmp_path):
     assert context_length(tiny_model) == 1024
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba"}))
     assert context_length(tmp_path) is None
+
+
+def test_mixtures_are_known_by_their_config_and_have_a_key_of_their_own(tiny_model, calib_file, tmp_path):
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    assert not is_mixture(copy) and "mixture_format" not in plan(copy, Rtn(4, 32, True), calib_file).made_from
+    config = json.loads((copy / "config.json").read_text())
+    for experts, expected in ({"num_experts": 0}, False), ({"text_config": {"n_routed_experts": 8}}, True):
+        (copy / "config.json").write_text(json.dumps(config | experts))
+        assert is_mixture(copy) is expected
+    assert plan(copy, Rtn(4, 32, True), calib_file).made_from["mixture_format"] == 2
 
 
 def test_rotary_settings_that_transformers_4_would_not_find_are_refused(tiny_model, tmp_path, monkeypatch):

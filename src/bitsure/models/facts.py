@@ -138,6 +138,17 @@ def context_length(path: Path) -> int | None:
     return _context_of(read_object(path / "config.json"))
 
 
+def is_mixture(path: Path) -> bool:
+    """Return whether the config of a model names several experts."""
+    groups: list[object] = [read_object(path / "config.json")]
+    for group in groups:  # and the groups inside it, which are added on the way
+        if isinstance(group, dict):
+            groups += group.values()
+            if any("expert" in name and isinstance(value, int) and value > 1 for name, value in group.items()):
+                return True
+    return False
+
+
 def vocabulary_size(path: Path) -> int | None:
     """Return how many tokens a model gives probabilities to; None if its config does not say."""
     config = read_object(path / "config.json")

@@ -12,12 +12,14 @@ from bitsure.base.errors import NotInstalled
 from bitsure.config.extras import how_to_install
 from bitsure.config.paths import PROJECT
 from bitsure.config.schema import CalibSettings
+from bitsure.models.facts import is_mixture
 from bitsure.models.locate import Source
 from bitsure.quantize.calibration.calibration_text import CalibText
 from bitsure.quantize.native.noise import Noise
 from bitsure.quantize.quantizer import Quantizer
 
 FORMAT = 8  # of what the store keeps; one more whenever code of ours would make other weights from the same causes
+MIXTURE_FORMAT = 2  # the same of mixtures of experts alone
 INSTALL = {  # what brings a library that is not an extra of the project
     "gptqmodel": f"in {PROJECT} run make setup, then .venv/bin/python main.py with the same settings",
     "auto_gptq": f"in {PROJECT} run make setup-auto-gptq, then .venv-auto-gptq/bin/python main.py with the same settings",
@@ -59,6 +61,7 @@ class Plan:
         """The key of the weights in the store. Raises NotInstalled for a library that is missing."""
         return {
             "format": FORMAT,
+            **({"mixture_format": MIXTURE_FORMAT} if is_mixture(self.source.path) else {}),
             "model": self.source.fingerprint,
             "quant": self._identity(),
             "text": {
