@@ -9,6 +9,7 @@ Reference: Zheng et al. 2023 for MT-Bench.
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from bitsure.records.generations import read_generations
 from bitsure.records.parquet import read_prompts
 from bitsure.records.saved_run import BASELINE, RECORDS, generations_beside
 from bitsure.tasks.protocols import Document
+
+log = logging.getLogger(__name__)
 
 FIRST, SECOND = "open_questions", "open_second_turns"
 OPEN = (FIRST, SECOND)
@@ -64,11 +67,18 @@ def open_documents(name: str, settings: OpenSettings) -> list[Document]:
     if name == FIRST:
         return [{"prompt": _prompt(turns[0])} for turns in questions]
     answers = _first_answers(settings, questions)
+    second = {i: turns for i, turns in enumerate(questions) if len(turns) > 1}
     dialogues = [
-        f"{_prompt(turns[0])} {answers[i].strip()}\n\n{_prompt(turns[1])}"
-        for i, turns in enumerate(questions)
-        if i in answers and len(turns) > 1
+        f"{_prompt(turns[0])} {answers[i].strip()}\n\n{_prompt(turns[1])}" for i, turns in second.items() if i in answers
     ]
+    if 0 < len(dialogues) < len(second):
+        log.warning(
+            "%s: %d of %d second turns are left out, since task.open.first_answers=%s has no answer to their first",
+            name,
+            len(second) - len(dialogues),
+            len(second),
+            settings.first_answers,
+        )
     if not dialogues:
         raise UserError(
             f"task.open.file={settings.file}: no question has a second turn whose first was answered in "
@@ -90,13 +100,19 @@ def _file(settings: OpenSettings) -> Path:
 def _questions(file: Path) -> list[list[str]]:
     """Return the turns of each question."""
     questions = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")  # splitlines() would also split at U+2028 inside texts
+    except UnicodeDecodeError as error:
+        raise UserError(f"task.open.file={file}: it is not in UTF-8 ({error}). Save it in UTF-8.") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
             match json.loads(line):
                 case {"turns": [str(), *_] as turns} if all(isinstance(turn, str) and turn.strip() for turn in turns):
                     questions.append(turns)
                     continue
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             pass
         raise UserError(f'{file}, line {number}: each line must be JSON with `turns`, a list of texts: {{"turns": ["…"]}}.')
     if not questions:
