@@ -20,7 +20,7 @@ from bitsure.models.locate import locate_model
 from bitsure.models.size import measure_size
 from bitsure.models.tokenizers import load_tokenizer
 from bitsure.models.weight_files import stored_bits, stored_types
-from bitsure.quantize.walk.targets import unknown_weights
+from bitsure.quantize.walk.targets import block_linears
 from bitsure.scoring.local.local_engine import LocalEngine
 from bitsure.scoring.question_source import locate_questions
 from bitsure.scoring.scorer import Scorer
@@ -216,7 +216,12 @@ def test_remote_code_is_run_only_if_it_is_asked_for(tiny_model, tmp_path):
 def test_what_conf_calls_unquantizable_is_and_can_be_scored():
     said = OmegaConf.load(CONF / "model" / "mamba-130m.yaml").model
     model = build(said.family, **MAMBA)
-    assert said.unquantizable and unknown_weights(model)
+    called: set[str] = set()
+    for name, layer in block_linears(model).items():
+        layer.register_forward_hook(lambda *_, name=name: called.add(name))
+    model(torch.tensor([[5, 6, 7, 8]]))
+    assert "dt_proj" in said.unquantizable
+    assert {name.rpartition(".")[2] for name in block_linears(model).keys() - called} == {"dt_proj"}
     [scored] = LocalEngine(model, 64).score([([5, 6, 7], [8, 9])])
     with torch.inference_mode():
         expected = model(torch.tensor([[5, 6, 7, 8]])).logits[0].log_softmax(-1)

@@ -9,6 +9,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 
 from bitsure.config.paths import PROJECT
 from pocket import build, questions
@@ -195,6 +196,7 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, mon
     from bitsure.models.tokenizers import load_tokenizer
     from pocket import train
 
+    monkeypatch.setattr(torch, "set_flush_denormal", lambda flush: True)  # of the whole process, other tests' too
     for name, few in (("WINDOWS_PER_STEP", 2), ("WINDOW", 16)):
         monkeypatch.setattr(train, name, few)
     tokenizer = load_tokenizer(PROJECT / "pocket" / "models" / "pocket-300k")
@@ -215,7 +217,6 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, mon
 
 @pytest.mark.parametrize("task", ["recall", "stories", "weather"])
 def test_the_llama_is_above_guessing(task):
-    import torch
 
     from bitsure.models.load import load_model
 
