@@ -8,8 +8,9 @@ from functools import partial
 
 import numpy as np
 
-from bitsure.metrics.arrays import FloatArray
+from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.metrics.estimation import estimate
+from bitsure.metrics.resampling import cluster_codes
 from bitsure.metrics.statistic import SumStatistic, mean
 from bitsure.results.attribution import (
     FULL,
@@ -28,20 +29,20 @@ from bitsure.results.measurement import Interval
 
 
 @dataclass(frozen=True)
-class _Windows:
-    """The KL divergences of n windows."""
+class _Segments:
+    """The KL divergences of n segments of windows."""
 
     sums: FloatArray
-    """The sum over each window's tokens, nats, shape (n,)."""
+    """The sum over each segment's tokens, nats, shape (n,)."""
     tokens: FloatArray
-    """The tokens of each window, shape (n,)."""
+    """The tokens of each segment, shape (n,)."""
 
     def __len__(self) -> int:
         return len(self.sums)
 
 
-DIVERGENCE: SumStatistic[_Windows] = SumStatistic(
-    lambda windows: np.stack([windows.sums, windows.tokens], axis=1),
+DIVERGENCE: SumStatistic[_Segments] = SumStatistic(
+    lambda segments: np.stack([segments.sums, segments.tokens], axis=1),
     lambda sums: sums[..., 0] / sums[..., 1],
     "positive",
     least=0.0,
@@ -52,7 +53,7 @@ def attribute(measured: MeasuredParts, bits_per_weight: float, level: float) -> 
     """Return what each part does to fidelity, and what a few layers in more bits do.
 
     Args:
-        measured: The numbers of each window and question.
+        measured: The numbers of each segment and question.
         bits_per_weight: Of the quantized model.
         level: The confidence level of the intervals.
     """
@@ -64,7 +65,7 @@ def attribute(measured: MeasuredParts, bits_per_weight: float, level: float) -> 
         layers[name] = AttributedLayer(block=block, type=of_type, kl_divergence=divergence, kl_divergence_ci=interval)
     return Attribution(
         text_name=measured.text_name,
-        windows=len(measured.tokens),
+        windows=measured.windows,
         tokens=sum(measured.tokens),
         questions=len(measured.true_label_probs.get(FULL, [])),
         scorings=measured.scorings,
@@ -116,9 +117,9 @@ def _effect(measured: MeasuredParts, level: float, model: str) -> PartEffect:
 
 
 def _divergence(measured: MeasuredParts, model: str, level: float) -> tuple[float, Interval | None]:
-    windows = _Windows(np.array(measured.divergences[model]), np.array(measured.tokens, dtype=float))
-    estimated = estimate({"": DIVERGENCE}, windows, None)[""]
-    return max(0.0, estimated.value), _finite(estimated.interval(level))
+    segments = _Segments(np.array(measured.divergences[model]), np.array(measured.tokens, dtype=float))
+    estimated = estimate({"": DIVERGENCE}, segments, None, np.array(measured.units))[""]
+    return max(estimated.value, 0.0), _finite(estimated.interval(level))
 
 
 def _change(measured: MeasuredParts, model: str, level: float) -> tuple[float | None, Interval | None]:
@@ -126,8 +127,21 @@ def _change(measured: MeasuredParts, model: str, level: float) -> tuple[float | 
         return None, None
     full, own = (np.array(measured.true_label_probs[name]) for name in (FULL, model))
     statistic = replace(mean(lambda changes: changes), least=-1.0, most=1.0)
-    estimated = estimate({"": statistic}, own - full, None)[""]
+    estimated = estimate({"": statistic}, own - full, None, _question_clusters(measured))[""]
     return estimated.value, _finite(estimated.interval(level))
+
+
+def _question_clusters(measured: MeasuredParts) -> IntArray:
+    """Return each question's cluster among all tasks, from 0."""
+    tasks = np.array(measured.tasks)
+    clusters, n = np.empty(len(tasks), dtype=np.int64), 0
+    for task in dict.fromkeys(measured.tasks):
+        of_task = np.flatnonzero(tasks == task)
+        names, prompts = ([column[i] for i in of_task] for column in (measured.clusters, measured.prompts))
+        codes = cluster_codes(names, prompts)
+        clusters[of_task] = n + (np.arange(len(of_task)) if codes is None else codes)
+        n = int(clusters[of_task].max()) + 1
+    return clusters
 
 
 def _finite(interval: tuple[float, float]) -> Interval | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -13,6 +15,19 @@ from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.records.text_units import token_units, unit_of
 
 FEWEST_CLUSTERS = 30
+
+
+def cluster_codes(names: Sequence[str], prompts: Sequence[str]) -> IntArray | None:
+    """Return each question's cluster, from 0; None where every question is alone.
+
+    Args:
+        names: The clusters' names of one task's questions.
+        prompts: Their prompts' hashes, which are the clusters of a task that names none: few of them are no clusters.
+    """
+    numbers: dict[str, int] = {}
+    codes = np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
+    fewest = FEWEST_CLUSTERS if list(names) == list(prompts) else 2
+    return codes if fewest <= len(numbers) < len(codes) else None
 
 
 class Resampling:
@@ -59,7 +74,4 @@ class Resampling:
         """
         prompts = records["prompt_hash"]
         names = pc.coalesce(records["cluster"], prompts)
-        codes = names.combine_chunks().dictionary_encode().indices.to_numpy()
-        fewest = FEWEST_CLUSTERS if pc.all(pc.equal(names, prompts)).as_py() else 2
-        unit = unit_of(records)
-        return cls(len(codes), codes if fewest <= codes.max() + 1 < len(codes) else None, settings, unit)
+        return cls(len(records), cluster_codes(names.to_pylist(), prompts.to_pylist()), settings, unit_of(records))

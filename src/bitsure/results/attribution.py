@@ -16,11 +16,11 @@ class PartEffect(Result):
     kl_divergence: float
     """Mean KL(full precision ‖ this model) of the next token over the text's sample, nats."""
     kl_divergence_ci: Interval | None
-    """Its interval, by windows; null for fewer than two windows."""
+    """Its interval, by documents, or by windows of one document; null for fewer than two."""
     true_label_prob_change: Number
     """Mean change of the right choices' probability over the sampled questions, in [−1, 1]; null where none was asked."""
     true_label_prob_change_ci: Interval | None
-    """Its interval, by questions; null where there is none."""
+    """Its interval, by questions, or by clusters of them; null where there is none."""
 
 
 class AttributedPart(Result):
@@ -46,7 +46,7 @@ class AttributedLayer(Result):
     kl_divergence: float
     """Mean KL(full precision ‖ the model with this layer quantized), nats."""
     kl_divergence_ci: Interval | None
-    """Its interval, by windows; null for fewer than two windows."""
+    """Its interval, by documents, or by windows of one document; null for fewer than two."""
 
 
 class KeptLayers(Result):
@@ -65,7 +65,7 @@ class KeptLayers(Result):
     kl_divergence: float
     """Mean KL divergence that was measured, nats."""
     kl_divergence_ci: Interval | None
-    """Its interval, by windows; null for fewer than two windows."""
+    """Its interval, by documents, or by windows of one document; null for fewer than two."""
 
 
 class Attribution(Result):
@@ -92,19 +92,29 @@ class Attribution(Result):
 
 
 class MeasuredParts(Result):
-    """What the store keeps of an attribution: numbers by window and question, which attribution.json is made from.
+    """What the store keeps of an attribution: numbers by segment and question, which attribution.json is made from.
 
     The models are called `quantized`, `alone` or `restored` and a part's kind and name, and `kept layers`.
     """
 
     text_name: str
     """The text's name."""
+    windows: int
+    """Windows that were sampled."""
     tokens: list[int]
-    """Scored tokens of each window."""
+    """Scored tokens of each segment: what one window has of one document."""
+    units: list[int]
+    """Each segment's document, or its window where the sample is of one document, from 0: what intervals resample."""
     divergences: dict[str, list[float]]
-    """Model → the sum of each window's KL divergences, nats."""
+    """Model → the sum of each segment's KL divergences, nats."""
     true_label_probs: dict[str, list[float]]
     """Model, or `full precision` → the probability of each question's right choices."""
+    tasks: list[str]
+    """Each question's task."""
+    clusters: list[str]
+    """Each question's cluster, as in records."""
+    prompts: list[str]
+    """The hash of each question's prompt."""
     parts: list[tuple[PartKind, str]]
     """Kind and name of each part."""
     layers: dict[str, tuple[str, str]]

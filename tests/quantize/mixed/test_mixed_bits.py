@@ -23,7 +23,7 @@ from bitsure.quantize.mixed.sensitivities import measure_losses
 from bitsure.quantize.native.kept import Kept
 from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.native.rtn import Rtn
-from bitsure.quantize.walk.targets import block_linears, matrix
+from bitsure.quantize.walk.targets import block_linears, linears, matrix
 from tests.builders.plans import plan
 from tests.builders.quantizing import NATIVE, nothing
 
@@ -147,3 +147,14 @@ def test_a_file_that_is_no_recipe_is_refused(content, expected, tmp_path):
         MixedBits(like=RTN, recipe=str(file))
     with pytest.raises(UserError, match="cannot be read"):
         MixedBits(like=RTN, recipe=str(tmp_path / "none.yaml"))
+
+
+def test_a_padded_vocabulary_loses_nothing_and_what_is_not_finite_is_refused(tiny_model):
+    full = torch.randn(4, 9)
+    full[:, 7:] = -torch.inf
+    assert sum(sensitivities._kl_divergences(full, full)) == 0
+    model = load_model(tiny_model, "float32")[0]
+    name, layers = next((name, layers) for name, layers in model.named_modules() if name.endswith("layers.0"))
+    weights = {f"{name}.{layer}": round_to_nearest(matrix(part), Rtn(2, 32, True)) for layer, part in linears(layers).items()}
+    with torch.no_grad(), pytest.raises(UserError, match="in 2 bits gives probabilities that are not finite"):
+        sensitivities._losses_of_block(name, layers, {2: weights}, lambda: float("nan"))

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.config.number_formats import Activations, KeysValues
 from bitsure.config.quantizers import RotationSettings
 from bitsure.models.load import load_model
 from bitsure.quantize.checkpoint.apply_checkpoint import put_into
+from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
 from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint
 from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.native.cast import Cast
@@ -20,12 +22,13 @@ from bitsure.quantize.native.kept import Kept
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.results.attribution import FULL, QUANTIZED, alone, restored
 from bitsure.scoring.attribution.model_pair import KEYS_AND_VALUES, OUTSIDE, ModelPair, layer_types
-from bitsure.scoring.attribution.part_passes import log_probabilities, part_divergences
+from bitsure.scoring.attribution.part_passes import Segment, check_numbers, log_probabilities, part_divergences, segments
 from bitsure.scoring.local.local_engine import LocalEngine
 from bitsure.scoring.texts.head_states import whole_logits
 from bitsure.scoring.texts.text_pass import inputs_of
 from bitsure.scoring.texts.token_scores import TokenScores, token_scores
 from bitsure.scoring.texts.tokenized_text import TextWindow
+from tests.builders.families import FAMILIES, build
 from tests.builders.plans import plan
 
 TOKENS = np.random.default_rng(0).integers(3, 90, (3, 24))
@@ -88,6 +91,29 @@ def test_questions_are_scored_as_the_engine_scores_such_a_model(pair_of):
         scored = LocalEngine(model, 64).score([REQUESTS[number] for number in order])
         assert measured[name] == pytest.approx([each.logprob for each in scored], abs=1e-4)
     assert measured[restored("block", "model.decoder.layers.0")] == measured[alone("block", "model.decoder.layers.1")]
+
+
+def test_long_questions_are_scored_part_by_part_also_from_the_middle_of_a_model():
+    sizes = FAMILIES["llama"] | {"max_position_embeddings": 512}
+    pair = ModelPair(build("llama", **sizes), build("llama", **sizes), CheckpointContents({}))
+    context = np.random.default_rng(0).integers(3, 90, 300).tolist()
+    requests = {0: (context, [5]), 1: (context, [6])}
+    run, [batch] = LocalEngine(pair.full, 512).lay_out(requests, 1024)
+    measured = log_probabilities(pair, run, batch, requests)
+    for logprobs in measured.values():
+        assert logprobs == pytest.approx(measured[FULL], abs=1e-4)
+
+
+def test_the_tokens_of_a_window_are_cut_at_the_borders_of_documents():
+    zeros = np.zeros(5, dtype=np.int64)
+    window = TextWindow(np.arange(6), 1, np.array([0, 0, 1, 1, 1]), zeros, zeros)
+    assert segments([window, window])[1:3] == [Segment(0, "", 1, 3), Segment(1, "", 0, 2)]
+
+
+def test_a_part_that_breaks_the_model_is_named():
+    check_numbers({FULL: [-1.0, float("-inf")]})
+    with pytest.raises(UserError, match="'alone: type fc1' gives probabilities that are not finite"):
+        check_numbers({QUANTIZED: [0.1], alone("type", "fc1"): [0.1, float("nan")]})
 
 
 SMOOTHED = Rtn(8, -1, True, transforms=["smooth"], activations=Activations(8))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from bitsure.quantize.mixed.sensitivities import Losses
 
-FORMAT = 1  # of the losses in the store; one more whenever our code would measure others
+FORMAT = 2  # of the losses in the store; one more whenever our code would measure others
 EXAMPLE = "quant=mixed quant.bits_per_weight=3.5"
 
 

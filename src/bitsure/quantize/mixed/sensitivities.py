@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bitsure.base.errors import UserError
 from bitsure.quantize.checkpoint.read_checkpoint import iterate_weights
 from bitsure.quantize.checkpoint.write_checkpoint import write_part
 from bitsure.quantize.inference.scheme import InferenceScheme
@@ -148,7 +150,12 @@ def _losses_of_block(
             originals = {name: value.clone() for name, value in values.items()}
             for name, value in values.items():
                 value.copy_(of_bits[name].dequantize())
-            losses[together][bits] = divergence()
+            loss = losses[together][bits] = divergence()
+            if not math.isfinite(loss):
+                raise UserError(
+                    f"quant.candidates: {together} in {bits} bits gives probabilities that are not finite numbers, so that its "
+                    f"loss is not known. Leave {bits} out, or take another model.dtype."
+                )
             for name, value in values.items():
                 value.copy_(originals[name])
     return losses
@@ -160,14 +167,15 @@ def _divergence(model: nn.Module, first: int, batches: Sequence[_Batch]) -> floa
     for batch in batches:
         with batch.outputs.begin_at(first):
             total += sum(_kl_divergences(batch.logits, _logits(model, batch.ids)))
-    return max(0.0, total / sum(len(batch.logits) for batch in batches))
+    return max(total / sum(len(batch.logits) for batch in batches), 0.0)  # in this order NaN stays NaN
 
 
 def _kl_divergences(full: torch.Tensor, other: torch.Tensor) -> Iterator[float]:
-    """Yield sums of Σ p (ln p − ln q) over some rows of logits, nats."""
+    """Yield sums of Σ p (ln p − ln q) over some rows of logits, nats; tokens of p = 0 (a padded vocabulary) add nothing."""
     for p, q in zip(torch.split(full, ROWS_AT_ONCE), torch.split(other, ROWS_AT_ONCE), strict=True):
         log_p, log_q = p.double().log_softmax(-1), q.double().log_softmax(-1)
-        yield float((log_p.exp() * (log_p - log_q)).sum())
+        probs = log_p.exp()
+        yield float((probs * (log_p - log_q)).masked_fill_(probs == 0, 0.0).sum())
 
 
 def _logits(model: Any, ids: torch.Tensor) -> torch.Tensor:

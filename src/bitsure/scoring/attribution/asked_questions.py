@@ -10,6 +10,7 @@ import numpy as np
 
 from bitsure.config.schema import TaskSettings
 from bitsure.models.locate import Source
+from bitsure.records.record import cluster_of
 from bitsure.scoring.requests import Request, Requests
 from bitsure.scoring.texts.task_prompts import collected_request, collecting_lm
 
@@ -28,6 +29,12 @@ class AskedQuestion:
     """One for each choice: context and continuation, token ids."""
     gold: list[int]
     """Indices of the right choices."""
+    task: str = ""
+    """Its task."""
+    cluster: str = ""
+    """Equal for questions that depend on each other, as in records."""
+    prompt: str = ""
+    """The hash of its prompt."""
 
     def true_label_prob(self, logprobs: Sequence[float]) -> float:
         """Return the probability of the right choices: the softmax over the choices' summed log-probabilities, nats."""
@@ -80,7 +87,9 @@ class _ChoiceQuestions:
         for sample in of_first_filter(samples):
             question = kind.question(name, task, sample)
             requests = [collected_request(self._lm, strings) for strings in question.requests]
-            self.questions.append(AskedQuestion(requests, question.gold))
+            prompt = sample["prompt_hash"]
+            cluster = cluster_of(sample["doc"], prompt)
+            self.questions.append(AskedQuestion(requests, question.gold, name, cluster, prompt))
 
     def add_written(self, kind: TaskKind, name: str, task: HarnessTask, samples: Sequence[Sample]) -> None:
         """Add nothing: no choice is scored."""

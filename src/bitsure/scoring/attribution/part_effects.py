@@ -29,10 +29,12 @@ from bitsure.scoring.attribution.kept_layers import keep_layers
 from bitsure.scoring.attribution.model_pair import ModelPair
 from bitsure.scoring.attribution.part_passes import (
     ModelNumbers,
+    check_numbers,
     divergence_from,
     log_probabilities,
     numbers_of,
     part_divergences,
+    segments,
 )
 from bitsure.scoring.attribution.sample import QUESTION_TOKENS, Sample, choose_sample
 from bitsure.scoring.local.local_engine import LocalEngine
@@ -40,7 +42,7 @@ from bitsure.scoring.scorer import Scorer
 from bitsure.scoring.texts.text_scorer import TextScorer
 from bitsure.scoring.texts.tokenized_text import TextWindow
 
-FORMAT = 1  # of what the store keeps; one more whenever our code would measure something else
+FORMAT = 2  # of what the store keeps; one more whenever our code would measure something else
 KIND = "attribution"  # of the store's entries
 FILE = "parts.json"
 TEXT_TOKENS = 512  # of a batch, which has logits of every token, of two models
@@ -123,11 +125,21 @@ class AttributedRun:
             for i, batch in enumerate(batches if kept else ()):
                 again = partial(_kept_divergences, pair, batch)
                 divergences.setdefault(KEPT, []).extend(saved(f"kept-{i}", again)[KEPT])
+        of_batches = [(number, segment) for number, batch in enumerate(batches) for segment in segments(batch)]
+        documents = [(segment.task, segment.document) for _, segment in of_batches]
+        windows_of_segments = [(number, segment.window) for number, segment in of_batches]
+        probs = _true_label_probs(sample, on_questions)
+        check_numbers(probs)
         return MeasuredParts(
             text_name=name,
-            tokens=[len(window.scored) for batch in batches for window in batch],
+            windows=len(set(windows_of_segments)),
+            tokens=[segment.tokens for _, segment in of_batches],
+            units=_numbered(documents if len(set(documents)) > 1 else windows_of_segments),
             divergences=divergences,
-            true_label_probs=_true_label_probs(sample, on_questions),
+            true_label_probs=probs,
+            tasks=[question.task for question in sample.questions],
+            clusters=[question.cluster for question in sample.questions],
+            prompts=[question.prompt for question in sample.questions],
             parts=[(part.kind, part.name) for part in pair.parts],
             layers=pair.places_of_layers(),
             scorings=sample.scorings,
@@ -151,6 +163,12 @@ def _batches(windows: Sequence[TextWindow]) -> Iterator[list[TextWindow]]:
         some = list(equal)
         size = max(1, TEXT_TOKENS // length)
         yield from (some[first : first + size] for first in range(0, len(some), size))
+
+
+def _numbered(names: Sequence[tuple[Any, int]]) -> list[int]:
+    """Return each name's number, from 0, in the order in which they come."""
+    numbers: dict[tuple[Any, int], int] = {}
+    return [numbers.setdefault(name, len(numbers)) for name in names]
 
 
 def _joined(batches: Sequence[ModelNumbers]) -> ModelNumbers:
@@ -192,6 +210,8 @@ class _SavedNumbers:
         numbers = read_if_there(file, ModelNumbers)
         if numbers is None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            write(file, numbers := measure())
+            numbers = measure()
+            check_numbers(numbers)
+            write(file, numbers)
         self._advance(1)
         return numbers

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from bitsure.base.errors import UserError
 from bitsure.results.attribution import FULL, QUANTIZED, alone, restored
 from bitsure.scoring.attribution.model_pair import ModelPair
+from bitsure.scoring.local.forward import ends_with_head
+from bitsure.scoring.local.patches import takes_attention
 from bitsure.scoring.local.rows import TreeRow
 from bitsure.scoring.local.trial import RunBatch
 from bitsure.scoring.requests import Requests
@@ -25,8 +31,42 @@ ModelNumbers = dict[str, list[float]]
 """What measurements call a model → its numbers."""
 
 
+@dataclass(frozen=True)
+class Segment:
+    """The scored tokens of a window that are of one document."""
+
+    window: int
+    """The window's place in its batch."""
+    task: str
+    """The text, where one pass has several; else empty."""
+    document: int
+    """The document's number in the text."""
+    tokens: int
+    """How many they are."""
+
+
+def segments(batch: Sequence[TextWindow]) -> list[Segment]:
+    """Return the segments of windows, one after the other: tokens of one document are resampled together."""
+    parts: list[Segment] = []
+    for place, window in enumerate(batch):
+        tasks = window.tasks if window.tasks is not None else np.full(len(window.documents), "")
+        owners = zip(tasks.tolist(), window.documents.tolist(), strict=True)
+        parts += [Segment(place, task, document, len(list(same))) for (task, document), same in groupby(owners)]
+    return parts
+
+
+def check_numbers(numbers: Mapping[str, Sequence[float]]) -> None:
+    """Raise UserError if a model has a number that is NaN or infinite; −∞, the log-probability of what is ruled out, may be."""
+    for name, values in numbers.items():
+        if not all(value < math.inf for value in values):
+            raise UserError(
+                f"attribution.measure=true: the model '{name}' gives probabilities that are not finite numbers. Its loss is "
+                "not known: leave attribution out, or take another model.dtype."
+            )
+
+
 def part_divergences(pair: ModelPair, batch: Sequence[TextWindow]) -> ModelNumbers:
-    """Return the sum of each window's KL divergences from full precision, for every part.
+    """Return the sum of each segment's KL divergences from full precision, for every part.
 
     Args:
         pair: The models.
@@ -44,11 +84,11 @@ def part_divergences(pair: ModelPair, batch: Sequence[TextWindow]) -> ModelNumbe
 
 
 def divergence_from(full: PreTrainedModel, batch: Sequence[TextWindow]) -> Callable[[PreTrainedModel], list[float]]:
-    """Run windows through the full model; return what gives another model's sum of KL divergences in each window."""
+    """Run windows through the full model; return what gives another model's sums of KL divergences by segment."""
     ids, rows = inputs_of(batch)
     logits = whole_logits(full, ids, rows)
     tokens = torch.from_numpy(np.concatenate([window.scored for window in batch])).to(logits.device)
-    starts = np.cumsum([0, *(len(window.scored) for window in batch[:-1])])
+    starts = np.cumsum([0, *(segment.tokens for segment in segments(batch)[:-1])])
 
     def compare(model: PreTrainedModel) -> list[float]:
         scores = TokenScores.read([token_scores(whole_logits(model, ids, rows), tokens, logits)])
@@ -76,6 +116,9 @@ def log_probabilities(pair: ModelPair, run: RunBatch, batch: Sequence[TreeRow], 
         scored = run(model, batch, requests)
         return [scored[number].logprob for number in numbers_of(batch)]
 
+    for model in (pair.full, pair.quantized):  # A trial within `kept` would leave its own outputs there.
+        takes_attention(model)
+        ends_with_head(model)
     with pair.full_outputs.kept():
         logprobs = {FULL: score(pair.full)}
     with pair.quantized_outputs.kept():

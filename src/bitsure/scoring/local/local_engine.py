@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -133,8 +133,8 @@ class LocalEngine(Engine):
             yield batch
 
     def lay_out(self, requests: Requests, most: int) -> tuple[RunBatch, list[list[TreeRow]]]:
-        """Return how requests are run, checked as `run` checks it, and their batches of at most `most` tokens each."""
-        passes, limits = self._passes(requests), self.limits()
+        """Return how requests are run, each batch in one pass, and their batches of at most `most` tokens each."""
+        passes, limits = self._passes(requests, ("trees",)), self.limits()
         return passes.run, passes.lay_out(requests, Limits(min(most, limits.shared), min(most, limits.plain)))
 
     def _probe(self) -> None:
@@ -149,13 +149,14 @@ class LocalEngine(Engine):
         with self.budget.measure(len(rows) * length):
             run(self.model, rows, requests)
 
-    def _passes(self, requests: Requests) -> Passes:
-        """Return how these requests are run: the fastest way that gives the numbers of plain passes on a few of them."""
+    def _passes(self, requests: Requests, ways: Sequence[str] = tuple(WAYS)) -> Passes:
+        """Return how these requests are run: the fastest of some ways that gives the numbers of plain passes on a few."""
         few = few_questions(requests)
         why_not: str | None = "scoring.share=false"
         if self.share:
             checked = {**few, **_longest(requests)}
-            for way, message in WAYS.items():
+            for way in ways:
+                message = WAYS[way]
                 why_not = self._why_not(way, requests) or self._why_other(way, checked)
                 if why_not is None:
                     log.info(message)
