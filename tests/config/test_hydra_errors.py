@@ -33,6 +33,7 @@ from bitsure.config.paths import CONF, PROJECT
         ("model=org/own", "model=org/own: no such option. Any repository of the hub is given as model=hub model.repo=org/own."),
         (f"model={CONF}", f"model={CONF}: no such option. A directory is given as model=local model.path={CONF}."),
         ("pocket", "pocket: this cannot be read as a setting. Write key=value, "),
+        ("model.url=http://host/v1?key=secret", "model.url=…: this cannot be read as a setting"),
         ("task.limit=[1", "task.limit=[1: this cannot be read as a setting ("),
         (
             "quant.bits=3,4",

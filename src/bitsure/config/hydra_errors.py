@@ -57,8 +57,9 @@ def sentence(error: Exception) -> str:
     if isinstance(error, OverrideParseException):
         first = lines_of(error)[0]
         why = "" if first.startswith("Error parsing") else f" ({first})"
+        shown = re.sub(r"(url=).*", r"\1…", str(error.override))  # The query of an address may hold a key.
         return (
-            f"{error.override}: this cannot be read as a setting{why}. Write key=value, and put a value with spaces, commas or "
+            f"{shown}: this cannot be read as a setting{why}. Write key=value, and put a value with spaces, commas, =, or "
             "brackets in quotes, such as 'task.names=[arc_easy,piqa]'."
         )
     refused = error.__cause__ or error

@@ -38,7 +38,11 @@ class Recipe:
         try:
             content = yaml.safe_load(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UserError(f"quant.recipe={file}: cannot be read ({str(error).splitlines()[0]}).") from error
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"quant.recipe={file}: cannot be read ({reason}). Give a file such as recipe.yaml in the directory of a run with "
+                "quant=mixed."
+            ) from error
         layers = content.get("layers") if isinstance(content, dict) else None
         if not isinstance(layers, dict) or not layers:
             raise UserError(f"quant.recipe={file}: needs `layers:` with a line `NAME: BITS` for each layer.")
