@@ -40,8 +40,8 @@ class Recipe:
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
-                f"quant.recipe={file}: cannot be read ({reason}). Give a file such as recipe.yaml in the directory of a run with "
-                "quant=mixed."
+                f"quant.recipe={file}: cannot be read ({reason}). Give a file such as recipe.yaml in the directory of a run "
+                "with quant=mixed."
             ) from error
         layers = content.get("layers") if isinstance(content, dict) else None
         if not isinstance(layers, dict) or not layers:
