@@ -11,6 +11,7 @@ from bitsure.base import terminal
 from bitsure.comparison.verdict_words import FULL_PRECISION_RUN, verdict_details
 from bitsure.config.metric import MetricSettings
 from bitsure.report import compressibility_table, published_table, tables
+from bitsure.report.attribution_section import attribution_section
 from bitsure.report.divergence_section import divergence_lines
 from bitsure.report.fidelity_section import fidelity_section
 from bitsure.report.report_contents import About, Report
@@ -46,6 +47,8 @@ def show(report: Report, about: About, metric: MetricSettings, places: Mapping[s
     paragraphs = [divergence_lines(report.comparison), fidelity.sentences if fidelity else []]
     paragraphs.append(twin_sentences(report.metrics, report.comparison))
     paragraphs.append([section.sentence for section in retrieval_sections(report.metrics, report.comparison)])
+    if about.attribution:
+        paragraphs.append(attribution_section(about.attribution).sentences[1:])
     if about.compressibility:
         paragraphs.append([compressibility_table.sentence(about.compressibility)])
     if metric.paper_compat:
