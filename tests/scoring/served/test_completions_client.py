@@ -6,6 +6,7 @@ import pytest
 
 from bitsure.base.errors import UserError
 from bitsure.config.server_settings import ServerAddress
+from bitsure.scoring.served import completions_client
 from bitsure.scoring.served.completions_client import CompletionsClient
 from tests.builders.loopback_server import serve_completions
 
@@ -33,7 +34,7 @@ def test_a_busy_server_is_asked_again():
             r"refuses access \(HTTP 403\).* variable BITSURE_SERVER_KEY, which is not set",
         ),
         ({"statuses": [302]}, "sends requests elsewhere"),
-        ({"body": b"<html><body>Welcome</body></html>"}, r"text/html and no JSON object: '<html>.*mostly ends in /v1"),
+        ({"body": b"<html><body>Welcome</body></html>"}, r"'text/html' and no JSON object: '<html>.*mostly ends in /v1"),
         ({"body": b"[]"}, "no JSON object"),
         ({"dies_after": 0}, r"answers no more, after 3 tries .*Run the same command again when it is back"),
         ({"delay": 0.3, "timeout": 0.05}, "no answer within 0.05 seconds; server.timeout is the limit"),
@@ -59,3 +60,35 @@ def test_the_key_comes_from_the_environment_and_stands_in_no_message(monkeypatch
     with pytest.raises(UserError, match="HTTP 400") as quoted:
         ask(statuses=[400], quotes=SECRET)
     assert SECRET not in f"{refused.value} {quoted.value}"
+
+
+@pytest.mark.parametrize("key", ["sk-very\nsecret", "sk-schlüssel"])
+def test_a_key_that_no_request_can_carry_is_refused_without_it(monkeypatch, key):
+    monkeypatch.setenv("BITSURE_SERVER_KEY", key)
+    with pytest.raises(UserError, match="BITSURE_SERVER_KEY: the server's key has characters") as refused:
+        CompletionsClient(ServerAddress("model", "http://127.0.0.1:9/v1", None), 5)
+    assert "sk-" not in str(refused.value)
+
+
+def test_certificates_are_checked_however_https_is_written(monkeypatch):
+    given = []
+    monkeypatch.setattr("httpx.Client", lambda **settings: given.append(settings["verify"]))
+    for url in ("HTTPS://host/v1", "https://host/v1"):
+        CompletionsClient(ServerAddress("model", url, None), 5)
+    assert given == [True, True]
+
+
+def test_an_answer_without_end_is_not_read(monkeypatch):
+    monkeypatch.setattr(completions_client, "MOST_BYTES", 1000)
+    with pytest.raises(UserError, match=r"the answer has more than 1000 bytes\. Ask for less"):
+        ask(body=b" " * 2000)
+
+
+def test_a_client_that_is_stopped_tries_no_request_again(monkeypatch):
+    monkeypatch.setattr(completions_client, "WAITS", (60, 60))
+    with serve_completions(statuses=[429] * 9) as served:
+        client = CompletionsClient(ServerAddress("model", served.url, None), 5)
+        client.stopped.set()
+        with pytest.raises(UserError, match="HTTP 429"):
+            client.post("/completions", ASKED)
+    assert len(served.requests) == 1

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import time
+import threading
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from bitsure.base.errors import UserError
 from bitsure.base.plain_text import without_controls
@@ -19,6 +20,7 @@ WAITS = (1, 2, 4, 8, 16, 32)  # seconds before each new try
 MOST_TIMEOUTS = 2  # of one request
 LONGEST_WAIT = 60.0  # seconds, whatever the server asks for
 CONNECT_SECONDS = 10.0
+MOST_BYTES = 2**28  # of an answer
 LONGEST_QUOTE = 300  # characters of a server's own words
 
 
@@ -42,12 +44,19 @@ class CompletionsClient:
 
         self.address, self._timeout = address, timeout
         self._key = os.environ.get(KEY_VARIABLE, "").strip()
+        if not (self._key.isascii() and self._key.isprintable()):
+            raise UserError(
+                f"{KEY_VARIABLE}: the server's key has characters that no request can carry. A key of one line is needed, with "
+                "letters, digits and signs of ASCII."
+            )
+        self.stopped = threading.Event()
+        """Set it to let no request be tried again."""
         self._http = httpx.Client(
             base_url=address.url.rstrip("/") + below,
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             timeout=httpx.Timeout(timeout, connect=CONNECT_SECONDS, pool=None),
             limits=httpx.Limits(max_connections=None),
-            verify=address.url.startswith("https"),  # certificates take long to load, and plain HTTP has none
+            verify=urlsplit(address.url).scheme == "https",  # certificates take long to load, and plain HTTP has none
         )
 
     def get(self, path: str) -> dict[str, Any]:
@@ -74,34 +83,44 @@ class CompletionsClient:
         for tries, wait in enumerate((*waits, None)):
             seconds = float(wait or 0)
             try:
-                reply = self._http.request(method, path, json=body)
-            except httpx.TransportError as error:
+                with self._http.stream(method, path, json=body) as reply:
+                    raw = self._read(reply)
+            except (httpx.TransportError, httpx.DecodingError) as error:
                 timeouts += isinstance(error, httpx.ReadTimeout)
-                if wait is None or timeouts >= MOST_TIMEOUTS:
+                if wait is None or timeouts >= MOST_TIMEOUTS or self.stopped.is_set():
                     raise self._unreachable(error, tries) from error
             else:
-                if reply.status_code not in BUSY or wait is None:
-                    return self._content(reply)
+                if reply.status_code not in BUSY or wait is None or self.stopped.is_set():
+                    return self._content(reply, raw)
                 seconds = max(seconds, _asked_to_wait(reply))
-            time.sleep(seconds)
+            self.stopped.wait(seconds)
         raise AssertionError("the last try returns or raises")
 
-    def _unreachable(self, error: httpx.TransportError, tries: int) -> UserError:
+    def _read(self, reply: httpx.Response) -> bytes:
+        """Return the bytes of an answer. Raises UserError if they are too many to be one."""
+        raw = bytearray()
+        for part in reply.iter_bytes():
+            raw += part
+            if len(raw) > MOST_BYTES:
+                raise self.refusal(f"the answer has more than {MOST_BYTES} bytes. Ask for less at one time (server.prompts=1)")
+        return bytes(raw)
+
+    def _unreachable(self, error: httpx.RequestError, tries: int) -> UserError:
         import httpx
 
         if isinstance(error, httpx.TimeoutException):
             reason = f"no answer within {self._timeout:g} seconds; server.timeout is the limit, and fewer requests at one time"
             reason += " (server.concurrency) are answered sooner"
         else:
-            reason = without_controls(str(error)) or type(error).__name__
+            reason = self.quoted(str(error) or type(error).__name__)
         if tries:
             return self.refusal(
                 f"the server answers no more, after {tries + 1} tries ({reason}). Run the same command again when it is back: "
-                "what was scored is kept"
+                "what was scored is kept, but for the last answers"
             )
         return self.refusal(f"no server answers ({reason}). Start it, or give its address")
 
-    def _content(self, reply: httpx.Response) -> dict[str, Any]:
+    def _content(self, reply: httpx.Response, raw: bytes) -> dict[str, Any]:
         status = reply.status_code
         if status in (401, 403):
             kept = "is not accepted" if self._key else "is not set"
@@ -112,19 +131,20 @@ class CompletionsClient:
         if 300 <= status < 400:
             raise self.refusal(f"the server sends requests elsewhere (HTTP {status}). Give the address that it names")
         try:
-            content = reply.json()
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+            content = json.loads(raw)
+        except (ValueError, RecursionError):
             content = None
         if status == 404:
             raise NotFound(self.refusal(f"the server has nothing at {reply.request.url.path} (HTTP 404)"))
+        text = raw.decode(errors="replace")
         if status >= 400:
-            text = _error_message(content) or reply.text
-            raise self.refusal(f"the server refuses the request (HTTP {status}): {self._quoted(text)}")
+            message = self.quoted(_error_message(content) or text)
+            raise self.refusal(f"the server refuses the request (HTTP {status}): {message}")
         if not isinstance(content, dict):
-            kind = reply.headers.get("Content-Type", "no type")
+            kind = self.quoted(reply.headers.get("Content-Type", "no type"))
             raise self.refusal(
-                f"the answer is {kind} and no JSON object: {self._quoted(reply.text)}. The address of OpenAI's completions "
-                "protocol is needed, which mostly ends in /v1"
+                f"the answer is {kind} and no JSON object: {self.quoted(text)}. The address of OpenAI's completions protocol "
+                "is needed, which mostly ends in /v1"
             )
         return content
 
@@ -132,7 +152,7 @@ class CompletionsClient:
         """Return the error that says why this server is not scored with; the reason has no full stop at its end."""
         return UserError(f"{self.address.given}: {reason}.")
 
-    def _quoted(self, text: str) -> str:
+    def quoted(self, text: str) -> str:
         """Return a server's words for a message, cut, and without the key."""
         words = " ".join(without_controls(text.replace(self._key, "…") if self._key else text).split())
         return repr(words if len(words) <= LONGEST_QUOTE else f"{words[:LONGEST_QUOTE]}…")

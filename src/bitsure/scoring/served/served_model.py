@@ -59,7 +59,9 @@ class ServedModel:
         except OtherShape as error:
             raise self._other_shape(error) from error
         if completion.model not in (None, self.name):
-            raise self.client.refusal(f"the model {self.name} was asked, and {completion.model} answers")
+            raise self.client.refusal(
+                f"the model {self.name} was asked, and {self.client.quoted(completion.model or '')} answers"
+            )
         return completion
 
     def _check_read(self, prompts: Sequence[Sequence[int]], completion: Completion) -> None:
