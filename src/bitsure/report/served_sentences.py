@@ -31,7 +31,10 @@ def _described(server: ServedOrigin) -> str:
     apart = f"two equal requests differ by up to {server.nondeterminism:.2g} nats"
     if server.inconsistency is not None:
         apart += f", a token as it is read and as it is written by {server.inconsistency:.2g}"
-    return f"{server.name}, run by {server.url}, which does not show its weights; {apart}."
+    text = f"{server.name}, run by {server.url}, which does not show its weights; {apart}."
+    if server.context is None:
+        return text
+    return f"{text} Its context has {server.context} tokens: the beginning of longer questions is cut there."
 
 
 def _engine(run: Provenance) -> str:

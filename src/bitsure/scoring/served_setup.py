@@ -31,7 +31,8 @@ class ServedSetup(ModelSetup):
 
     @override
     def key(self, quantized: bool) -> dict[str, Any]:
-        return {"libraries": {library: version(library) for library in LIBRARIES}}
+        libraries = {library: version(library) for library in LIBRARIES}
+        return {"libraries": libraries, "context": self.server.context}  # which decides where prompts are cut
 
     @override
     def load(self, source: Source, checkpoint: Path | None) -> LoadedModel:
