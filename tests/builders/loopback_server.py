@@ -56,6 +56,7 @@ class ServedCompletions:
     speaks: tuple[str, ...] = ("prompt_logprobs", "echo")
     context: int | None = 1024
     lists_models: bool = True
+    stated: dict = field(default_factory=dict)  # what else its list says of a model
     # what it does wrong
     shift: int = 0  # places that a prompt's log-probabilities stand too far to the left
     top_k: int | None = None  # only the most likely tokens have log-probabilities
@@ -69,6 +70,9 @@ class ServedCompletions:
     drops: int = 0  # tokens from the beginning of each prompt
     words: Callable[[str], str] = str  # what it calls tokens
     most_likely_only: bool = False  # gives the best token's log-probability in place of the one that was sent
+    ranks: bool = True  # says which rank a token of a prompt has
+    tops: bool = True  # says which tokens are the most likely ones
+    calls_first: bool | None = None  # whether it says of every token of a prompt that it is the most likely one; None: as it is
     noise: float = 0.0  # nats, anew for each answer
     statuses: list[int] = field(default_factory=list)  # of the next answers
     body: bytes | None = None  # in place of JSON
@@ -111,7 +115,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         if self.path == "/v1/models" and self.served.lists_models:
-            listed = [{"id": name, "object": "model", "max_model_len": self.served.context} for name in self.served.names]
+            model = {"object": "model", "max_model_len": self.served.context, **self.served.stated}
+            listed = [{"id": name, **model} for name in self.served.names]
             return self._answer({"object": "list", "data": listed})
         return self._answer({"detail": "Not Found"}, 404)
 
@@ -201,15 +206,21 @@ class _Handler(BaseHTTPRequestHandler):
         if rank is None and value is None:
             return None
         word = lambda token: self.served.words(self.served.tokenizer.decode([token]))  # noqa: E731
-        entry = {} if top_id is None else {str(top_id): {"logprob": top, "rank": 1, "decoded_token": word(top_id)}}
+        rank = rank if self.served.calls_first is None else 1 if self.served.calls_first else 2
+        ranks = (lambda rank: {"rank": rank}) if self.served.ranks else (lambda _: {})
+        has_top = top_id is not None and self.served.tops
+        entry = {str(top_id): {"logprob": top, **ranks(1), "decoded_token": word(top_id)}} if has_top else {}
         if value is not None:
-            entry[str(token)] = {"logprob": value, "rank": rank, "decoded_token": word(token)}
+            entry[str(token)] = {"logprob": value, **ranks(rank), "decoded_token": word(token)}
         return entry
 
     def _echoed(self, entries) -> dict:
         words = [self.served.words(self.served.tokenizer.decode([entry[0]])) for entry in entries]
         decode = self.served.tokenizer.decode
-        tops = [None if entry[3] is None else {decode([entry[3]]): self._value(entry[4], 1)} for entry in entries]
+        tops = [
+            None if entry[3] is None or not self.served.tops else {decode([entry[3]]): self._value(entry[4], 1)}
+            for entry in entries
+        ]
         return {"tokens": words, "token_logprobs": [entry[1] for entry in entries], "top_logprobs": tops, "text_offset": []}
 
     def _answer(self, content: dict, status: int = 200) -> None:

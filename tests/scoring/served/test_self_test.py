@@ -54,7 +54,11 @@ def test_noise_within_the_tolerance_is_measured(tokenizer):
         (BOTH, {"words": str.upper}, "has another tokenizer: 47 of 63 tokens are other texts there, such as 'HE' where 'he'"),
         (BOTH, {"most_likely_only": True}, "the most likely token's log-probability in place of the one that was sent"),
         (ECHO, {"noise": 0.5}, r"two equal requests differ by [\d.]+ nats, and server.tolerance=0.2 is accepted"),
-        (BOTH, {"answers_as": "org/other"}, "the model org/tiny was asked, and org/other answers"),
+        (BOTH, {"ranks": False}, "a token of a prompt has no rank: whether it is the most likely one is not known"),
+        (ECHO, {"tops": False}, r"a token of a prompt has no most likely one \(top_logprobs\) beside it"),
+        (BOTH, {"calls_first": True}, "says of each of many unlikely tokens that it is the most likely one"),
+        (BOTH, {"calls_first": False}, "says of no token that it writes itself that it is the most likely one"),
+        (BOTH, {"answers_as": "org/other"}, "the model org/tiny was asked, and 'org/other' answers"),
     ],
 )
 def test_what_is_wrong_is_named(tokenizer, speaks, wrong, message):

@@ -11,6 +11,7 @@ from bitsure.config.model import ModelSettings
 from bitsure.config.server_settings import ServerAddress, ServerSettings
 from bitsure.models.locate import locate_tokenizer
 from bitsure.scoring.journal import Journal
+from bitsure.scoring.served import served_engine
 from bitsure.scoring.served.served_engine import ServedEngine
 from bitsure.scoring.served.server import contact
 from tests.builders.loopback_server import VOCABULARY, logprobs_of, serve_completions
@@ -55,18 +56,19 @@ def test_a_server_has_a_bounded_number_of_requests_at_one_time(engine_of):
     assert all(len(body["prompt"]) <= 2 for body in served.requests[before + 1 : -1])  # but the reference, at the end
 
 
-def test_what_was_scored_before_a_server_died_is_not_asked_again(engine_of, tmp_path):
+def test_what_was_scored_before_a_server_died_is_not_asked_again(engine_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(served_engine, "CHECKED_AFTER", 2)
     requests = some_requests(20)
     with serve_completions() as served:
         engine, journal = engine_of(served, concurrency=1, prompts=2), Journal(tmp_path / "journal")
-        served.dies_after = len(served.requests) + 6
+        served.dies_after = len(served.requests) + 8
         with pytest.raises(UserError, match=r"answers no more, .*what was scored is kept"):
             engine.score(requests, journal=journal)
-        assert len(journal) == 10  # five requests of two; the first one asked whether the longest prompt fits
+        assert len(journal) == 8  # four requests of two, and one of which nothing is known; the others were two references
         served.dies_after, before = None, len(served.scored)
         results = engine.score(requests, journal=Journal(tmp_path / "journal"))
         scored = served.scored[before:]
-        assert len(scored) == len(requests) - 10 + 2  # and the reference
+        assert len(scored) == len(requests) - 8 + 2 * 4  # and four references
         assert results == engine_of(served).score(requests)
 
 
@@ -77,6 +79,17 @@ def test_what_two_models_scored_under_one_name_is_forgotten(engine_of, tmp_path)
         with pytest.raises(UserError, match="has become another model while it was asked"):
             engine.score(some_requests(20), journal=journal)
     assert not (tmp_path / "journal").exists()
+
+
+def test_answers_of_a_model_that_came_between_are_not_resumed(engine_of, tmp_path):
+    requests = some_requests(20)
+    with serve_completions() as served:
+        engine, expected = engine_of(served, concurrency=1, prompts=1), engine_of(served).score(requests)
+        served.changes_after, served.dies_after = len(served.requests) + 3, len(served.requests) + 4
+        with pytest.raises(UserError, match="answers no more"):
+            engine.score(requests, journal=Journal(tmp_path / "journal"))
+        served.changes_after = served.dies_after = None
+        assert engine_of(served).score(requests, journal=Journal(tmp_path / "journal")) == expected
 
 
 @pytest.mark.parametrize("reads", [{"context": 100}, {"cuts": 100}])

@@ -85,7 +85,11 @@ class Dialect(ABC):
 
     @abstractmethod
     def read(self, choice: Choice, prompt: Sequence[int]) -> ScoredPrompt:
-        """Return what an answer says of a prompt's tokens, of which it has as many as `count` says."""
+        """Return what an answer says of a prompt's tokens, of which it has as many as `count` says.
+
+        Raises:
+            OtherShape: If it does not say which tokens are the most likely ones.
+        """
 
 
 class PromptLogprobs(Dialect):
@@ -100,9 +104,15 @@ class PromptLogprobs(Dialect):
         return None if choice.prompt_logprobs is None else len(choice.prompt_logprobs)
 
     def read(self, choice: Choice, prompt: Sequence[int]) -> ScoredPrompt:
-        """Return what stands under each token's own id; nothing stands there if the server read another one."""
+        """Return what stands under each token's own id; nothing stands there if the server read another one.
+
+        Raises:
+            OtherShape: If a token has no rank: whether it is greedy is then not known.
+        """
         entries = [entry or {} for entry in choice.prompt_logprobs or []]
         own = [entry.get(token) for token, entry in zip(prompt, entries, strict=True)]
+        if any(token and token.rank is None for token in own):
+            raise OtherShape("a token of a prompt has no rank: whether it is the most likely one is not known")
         best = [max(entry, key=lambda token: entry[token].logprob, default=None) for entry in entries]
         return ScoredPrompt(
             logprobs=[token.logprob if token else None for token in own],
@@ -137,7 +147,9 @@ class Echo(Dialect):
         tops = [[value for value in (top or {}).values() if value is not None] for top in said.top_logprobs[:n]]
         logprobs = said.token_logprobs[:n]
         best = [max(top, default=None) for top in tops]
-        greedy = [own is not None and (top is None or own >= top) for own, top in zip(logprobs, best, strict=True)]
+        if any(own is not None and top is None for own, top in zip(logprobs[1:], best[1:], strict=True)):
+            raise OtherShape("a token of a prompt has no most likely one (top_logprobs) beside it")
+        greedy = [own is not None and top is not None and own >= top for own, top in zip(logprobs, best, strict=True)]
         return ScoredPrompt(logprobs, greedy, list(said.tokens[:n]), [None] * n, best)
 
 

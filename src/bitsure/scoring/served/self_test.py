@@ -43,6 +43,8 @@ class SelfTestResult:
     """Log-probabilities of a fixed text and of fixed unlikely tokens, nats: what tells this model from another."""
     nondeterminism: float
     """The largest difference between two answers to the same request, nats."""
+    answers: list[list[float]]
+    """The reference and the answers to the same request that the nondeterminism was measured with."""
     inconsistency: float | None
     """The largest difference between a token's log-probability in a prompt and as it is written, nats; None where the server
     does not say what it writes so that it can be sent back."""
@@ -82,8 +84,8 @@ class SelfTest:
         logprobs = self._known(text), self._known(unlikely)
         self._check_unlikely(unlikely, logprobs[1])
         reference = [*logprobs[0], *logprobs[1]]
-        nondeterminism = self._nondeterminism(reference)
-        return SelfTestResult(reference, nondeterminism, self._inconsistency())
+        answers = [reference, *self._answers_again()]
+        return SelfTestResult(reference, self._nondeterminism(answers), answers, self._inconsistency())
 
     def reference(self) -> list[float]:
         """Return the log-probabilities that tell the model from another, as in `SelfTestResult`."""
@@ -142,12 +144,15 @@ class SelfTest:
             )
         if all(top is not None and own >= top for own, top in zip(logprobs, scored.top_logprobs[1:], strict=True)):
             raise self._refusal("the server gives the most likely token's log-probability in place of the one that was sent")
+        if all(scored.greedy[1:]):
+            raise self._refusal("the server says of each of many unlikely tokens that it is the most likely one")
 
     def _inconsistency(self) -> float | None:
         """Return how far a token's log-probability in a prompt is from its log-probability as it is written.
 
         Raises:
-            UserError: If that is further than the tolerance; whether it stands beside another token is said.
+            UserError: If that is further than the tolerance, and whether it stands beside another token; or if no written
+                token is called the most likely one.
         """
         n = len(self.text)
         prefixes = [self.text[:length] for length in sorted({max(2, n * part // 4) for part in (1, 2, 3, 4)})]
@@ -164,6 +169,8 @@ class SelfTest:
         expected = [logprob for *_, logprob in written]
         errors = [self._distance(scored, -1, value) for scored, value in zip(again, expected, strict=True)]
         if max(errors) <= self._tolerance:
+            if not any(scored.greedy[-1] for scored in again):
+                raise self._refusal("the server says of no token that it writes itself that it is the most likely one")
             return max(errors)
         for place, which in ((-2, "the one before"), (-3, "the one two before")):
             distances = [self._distance(scored, place, value) for scored, value in zip(again, expected, strict=True)]
@@ -185,15 +192,14 @@ class SelfTest:
         ids: list[int] = self._tokenizer(word, add_special_tokens=False)["input_ids"]
         return ids[0] if len(ids) == 1 and self._tokenizer.decode(ids) == word else None
 
-    def _nondeterminism(self, reference: Sequence[float]) -> float:
-        """Return the largest difference between equal requests, some alone and some at one time with others.
-
-        Raises:
-            UserError: If it is more than the tolerance.
-        """
+    def _answers_again(self) -> list[list[float]]:
+        """Return the reference as it is asked for again, at one time with others and then alone."""
         with ThreadPoolExecutor(REPEATS) as pool:
-            answers = list(pool.map(lambda _: self.reference(), range(REPEATS)))
-        largest = max(distance(reference, answer) for answer in [*answers, self.reference()])
+            return [*pool.map(lambda _: self.reference(), range(REPEATS)), self.reference()]
+
+    def _nondeterminism(self, answers: Sequence[Sequence[float]]) -> float:
+        """Return the largest difference of equal requests' answers from the first one. Raises UserError if it is too large."""
+        largest = max(distance(answers[0], answer) for answer in answers)
         if largest > self._tolerance:
             raise self._refusal(
                 f"two equal requests differ by {largest:.3g} nats, and server.tolerance={self._tolerance:g} is accepted. Give "
@@ -210,6 +216,13 @@ def distance(first: Sequence[float], second: Sequence[float]) -> float:
     if len(first) != len(second):
         return float("inf")
     return max((abs(a - b) for a, b in zip(first, second, strict=True)), default=0.0)
+
+
+def mean_distance(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return the mean difference between log-probabilities of the same tokens, nats; infinite if there are not as many."""
+    if len(first) != len(second):
+        return float("inf")
+    return float(np.abs(np.subtract(first, second)).mean())
 
 
 def _rounded_to(logprobs: Sequence[float]) -> str | None:

@@ -15,6 +15,7 @@ from bitsure.scoring.served.completion import ScoredPrompt
 from bitsure.scoring.served.served_model import finite
 from bitsure.scoring.served.server import Server
 
+CHECKED_AFTER = 16  # requests; what they answered is kept if the server then still has the same model
 WRITTEN = 1  # tokens that a server writes after each prompt; it refuses to write none
 
 
@@ -55,12 +56,18 @@ class ServedEngine(Engine):
         Raises:
             UserError: If the server stops to answer, answers about other tokens, or has become another model meanwhile; what
                 was scored of this task is then forgotten.
+
+        Nothing is yielded before the server was seen to have the same model after it: so the journal has answers of this model
+        alone, whatever stops the run.
         """
+        stopped = self.server.model.client.stopped
+        stopped.clear()
         waiting = sorted(requests.keys() - known.keys(), key=lambda i: (-sum(map(len, requests[i])), i))
         if waiting:
             self._check_fits(sum(map(len, requests[waiting[0]])))
         size = self.server.settings.prompts
         batches = [waiting[start : start + size] for start in range(0, len(waiting), size)]
+        unchecked: list[dict[int, Scored]] = []
         with ThreadPoolExecutor(self.server.settings.concurrency) as pool:
             running: set[Future[dict[int, Scored]]] = set()
             try:
@@ -68,17 +75,26 @@ class ServedEngine(Engine):
                     while batches and len(running) < self.server.settings.concurrency:
                         running.add(pool.submit(self._score, {i: requests[i] for i in batches.pop(0)}))
                     done, running = wait(running, return_when=FIRST_COMPLETED)
-                    for future in sorted(done, key=lambda future: future.exception() is not None):  # what is known is kept
-                        yield future.result()
+                    unchecked += [future.result() for future in done]
+                    if len(unchecked) >= CHECKED_AFTER or not (batches or running):
+                        self._check_same(journal)
+                        for scored in unchecked:
+                            self.tokens += sum(sum(map(len, requests[i])) for i in scored)
+                            yield scored
+                        unchecked = []
             finally:
+                stopped.set()
                 for future in running:
                     future.cancel()
+
+    def _check_same(self, journal: Journal) -> None:
+        """Raise UserError, and remove the journal, if the server has another model than at the beginning."""
         if (change := self.server.serves_another()) is not None:
             journal.remove()
             raise self.server.model.client.refusal(
                 f"{self.server.model.name} has become another model while it was asked: fixed tokens' log-probabilities differ "
-                f"by {change:.3g} nats from those at the beginning. What was scored of this task is forgotten; run the same "
-                "command again"
+                f"by {change:.3g} nats on average from those at the beginning. What was scored of this task is forgotten; run "
+                "the same command again"
             )
 
     def _check_fits(self, tokens: int) -> None:
@@ -99,7 +115,6 @@ class ServedEngine(Engine):
     def _score(self, batch: Requests) -> dict[int, Scored]:
         prompts = [context + continuation for context, continuation in batch.values()]
         answers = self.server.model.score(prompts)
-        self.tokens += sum(map(len, prompts))
         return {i: self._scored(batch[i], answer) for i, answer in zip(batch, answers, strict=True)}
 
     def _scored(self, request: Request, answer: ScoredPrompt) -> Scored:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,8 @@ from bitsure.config.server_settings import ServerAddress, ServerSettings
 from bitsure.models.facts import context_length
 from bitsure.models.locate import Source
 from bitsure.results.run_files import ServedOrigin
-from bitsure.scoring.served.completions_client import CompletionsClient, NotFound
-from bitsure.scoring.served.self_test import SelfTest, distance
+from bitsure.scoring.served.completions_client import LONGEST_QUOTE, CompletionsClient, NotFound
+from bitsure.scoring.served.self_test import SelfTest, mean_distance
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,8 +28,10 @@ log = logging.getLogger(__name__)
 
 KIND = "servers"  # of the store's entries
 REFERENCE_FILE = "reference.json"
-SAME_MODEL = 1e-3  # nats that the reference of one model may differ by, beside what the server's equal requests differ by
-TIMES_NONDETERMINISM = 4  # the reference is asked twice, and each time a server may have less or more to do
+FORMAT = 2  # of the references in the store
+SAME_MODEL = 2e-3  # nats that the mean of one model's reference may move by, beyond the mean move of equal requests
+MOST_STATED = 30  # values of a server's list of models that are kept
+TRIES = 3  # answers of which one has to be the model's
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,8 @@ class Server:
     test: SelfTest
     reference: list[float]
     """As in `SelfTestResult`."""
+    spread: float
+    """The largest mean difference between answers to the same request, nats."""
     origin: ServedOrigin
     """What stands in provenance.json."""
     context: int | None
@@ -55,9 +59,13 @@ class Server:
         return hash(hash_json(self.key))
 
     def serves_another(self) -> float | None:
-        """Return how far the reference now is from what it was, nats, if that is too far for one model; None if not."""
-        change = distance(self.reference, self.test.reference())
-        return change if change > _tolerance(self.origin.nondeterminism) else None
+        """Return the mean move of the reference since the test, nats, if it is too far for one model; None if not."""
+        change = float("inf")
+        for _ in range(TRIES):
+            change = min(change, mean_distance(self.reference, self.test.reference()))
+            if change <= self.spread + SAME_MODEL:
+                return None
+        return change
 
 
 def contact(address: ServerAddress, settings: ServerSettings, source: Source, store: Store) -> Server:
@@ -78,7 +86,8 @@ def contact(address: ServerAddress, settings: ServerSettings, source: Source, st
     entry: dict[str, Any] = next((model for model in models or () if model.get("id") == name), {})
     test = SelfTest(client, name, source.load_tokenizer(), settings.tolerance)
     result = test.run()
-    key = _key(address, name, source, store, result.reference, result.nondeterminism)
+    spread = max(mean_distance(result.reference, answer) for answer in result.answers)
+    key = _key(address, name, source, store, result.answers, spread)
     limits = [limit for limit in (entry.get("max_model_len"), context_length(source.path)) if isinstance(limit, int)]
     origin = ServedOrigin(
         url=address.url,
@@ -88,9 +97,9 @@ def contact(address: ServerAddress, settings: ServerSettings, source: Source, st
         inconsistency=result.inconsistency,
         context=min(limits, default=None),
         reference=str(key["reference"]),
-        stated={field: value for field, value in entry.items() if isinstance(value, str | int | float | None)},
+        stated=_stated(entry),
     )
-    return Server(settings, test.model, test, result.reference, origin, origin.context, key)
+    return Server(settings, test.model, test, result.reference, spread, origin, origin.context, key)
 
 
 def _models(client: CompletionsClient, settings: ServerSettings) -> list[dict[str, Any]] | None:
@@ -126,34 +135,47 @@ def _name(client: CompletionsClient, models: list[dict[str, Any]] | None, repo: 
         wanted = repo if repo in names else names[0] if len(names) == 1 else None
     if wanted not in names or wanted is None:
         given = f"{section}.served_name={client.address.served_name} is not among them" if wanted else "which one is meant?"
-        raise client.refusal(f"the server has the models {', '.join(names) or 'none'}: {given}. Give {section}.served_name")
+        raise client.refusal(
+            f"the server has the models {client.quoted(', '.join(names) or 'none')}: {given}. Give {section}.served_name"
+        )
     return wanted
 
 
+def _stated(entry: Mapping[str, Any]) -> dict[str, str | int | float | None]:
+    """Return the plain values that a server lists of a model, so many and so long as a description needs."""
+    cut = {field[:LONGEST_QUOTE]: value[:LONGEST_QUOTE] if isinstance(value, str) else value for field, value in entry.items()}
+    plain = [(field, value) for field, value in cut.items() if isinstance(value, str | int | float | None)]
+    return dict(plain[:MOST_STATED])
+
+
 def _key(
-    address: ServerAddress, name: str, source: Source, store: Store, reference: list[float], nondeterminism: float
+    address: ServerAddress, name: str, source: Source, store: Store, answers: Sequence[list[float]], spread: float
 ) -> dict[str, Any]:
     """Return what identifies the model in the store: address, name, and the reference of the first time that it was asked.
 
-    A server may have another model tomorrow under the same name. Its reference is then another, and so are its records.
+    A server may have another model tomorrow under the same name. Its reference is then another, and so are its records. Of
+    several models that are close enough the closest is taken.
     """
     named = {"url": address.url.rstrip("/"), "name": name, "tokenizer": source.fingerprint}
+    content = {"reference": answers[0], "spread": spread}
+
+    def fill(entry: Path) -> None:
+        write_text(entry / REFERENCE_FILE, json.dumps(content))
+
+    def stored(entry: Path) -> dict[str, Any]:
+        return dict(json.loads((entry / REFERENCE_FILE).read_text(encoding="utf-8")))
+
+    closest: tuple[float, list[float]] | None = None
     for number in itertools.count():
-        made_from, content = {**named, "number": number}, {"reference": reference, "nondeterminism": nondeterminism}
-
-        def fill(entry: Path, content: object = content) -> None:
-            write_text(entry / REFERENCE_FILE, json.dumps(content))
-
-        is_new = store.find(KIND, made_from, to_read=True) is None
-        stored = json.loads((store.ensure(KIND, made_from, fill) / REFERENCE_FILE).read_text(encoding="utf-8"))
-        known = stored["reference"]
-        if is_new and number:
-            log.warning("%s: %s is another model now than when it was asked before; it is scored anew", address.given, name)
-        if distance(known, reference) <= _tolerance(max(nondeterminism, stored["nondeterminism"])):
+        made_from = {**named, "format": FORMAT, "number": number}
+        entry = store.find(KIND, made_from, to_read=True)
+        if entry is None and closest:
             break
-    return {**named, "reference": hash_json(known)[:24]}
-
-
-def _tolerance(nondeterminism: float) -> float:
-    """Return how far references of one model may be apart, nats."""
-    return SAME_MODEL + TIMES_NONDETERMINISM * nondeterminism
+        if entry is None and number:
+            log.warning("%s: %s is another model now than when it was asked before; it is scored anew", address.given, name)
+        known = stored(entry or store.ensure(KIND, made_from, fill))  # which another process may have filled meanwhile
+        apart = min(mean_distance(known["reference"], answer) for answer in answers)
+        if apart <= min(spread, known["spread"]) + SAME_MODEL and (closest is None or apart < closest[0]):
+            closest = apart, known["reference"]
+    assert closest is not None  # the last one is the model's own
+    return {**named, "reference": hash_json(closest[1])[:24]}
