@@ -13,8 +13,10 @@ from bitsure.base.memo import Memo
 from bitsure.config.schema import resolved
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.run import pipeline, stale
+from bitsure.run.provenance import collect, full_names
 from bitsure.sweep.launch import dry_run
 from bitsure.sweep.launch.composing import CellErrors
+from bitsure.tasks.open_questions import open_files
 from tests.builders.data_sets import ASKED_TASK, question_rows, write_data_set
 from tests.builders.sweep_commands import compose_valid
 
@@ -84,3 +86,22 @@ def test_own_classes_with_equal_settings_are_told_apart_and_their_paths_are_plai
     assert "class" not in ours["quant"] and "own" not in ours["metric"]
     assert mine["quant"]["class"].endswith("Mine") and mine["quant"]["table"] == "codes.txt"
     yaml.safe_dump(mine)
+
+
+def test_a_changed_recipe_and_a_changed_file_of_open_questions_are_named(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("layers:\n  a: 3\n")
+    (tmp_path / "questions.jsonl").write_text('{"turns": ["One?"]}\n')
+    given = (f"task.open.file={tmp_path / 'questions.jsonl'}", "quant=mixed", f"quant.recipe={tmp_path / 'recipe.yaml'}")
+
+    def named() -> list[str]:
+        config = compose_valid(*given)[0].config
+        return [phrase for find in (stale._open_questions, stale._recipe) for phrase in find(config, origin, Memo())]
+
+    config = compose_valid(*given)[0].config
+    weights, files = {"quant": config.quant.identity(None)}, open_files(config.task.open)
+    origin = collect(full_names(config)).model_copy(update={"weights": weights, "open_files": files})
+    assert named() == []
+    (tmp_path / "recipe.yaml").write_text("layers:\n  a: 4\n")
+    (tmp_path / "questions.jsonl").write_text('{"turns": ["Two?"]}\n')
+    first, second = named()
+    assert first == f"the file {tmp_path / 'questions.jsonl'}" and second.startswith("the recipe of quant=")

@@ -167,6 +167,8 @@ class Provenance(Result):
     """The hash of the files in `task.include_path`; null where there is none."""
     own_task_files: dict[str, str] | None = None
     """The SHA-256 of each of these files, links resolved; null where there is none, absent in older files."""
+    open_files: dict[str, str] | None = None
+    """The SHA-256 of `task.open.file` and of the first answers, by path; absent where no open questions were asked."""
     own_metrics: dict[str, str] | None = None
     """Own metric → the hash of the file of its function; absent where there are none."""
     data: dict[str, Any] | None = None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bitsure import results
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
@@ -23,6 +24,7 @@ from bitsure.quantize.check import check_model, check_plan
 from bitsure.quantize.libraries.prequantized import locate as locate_checkpoint
 from bitsure.quantize.plan import Plan
 from bitsure.quantize.quantizer import Quantizer
+from bitsure.results import Provenance
 from bitsure.run.wandb_run import check_login
 from bitsure.scoring.question_source import locate_questions
 from bitsure.scoring.scored_model import ScoredModel
@@ -33,6 +35,7 @@ from bitsure.scoring.texts.text_files import locate_text_file
 from bitsure.scoring.texts.text_scorer import TextScorer
 from bitsure.scoring.texts.written_text import WrittenText
 from bitsure.tasks.harness_names import check_task_names
+from bitsure.tasks.open_questions import OPEN, SECOND
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +136,22 @@ def prepare(config: Config, log_file: Path, memo: Memo, on_wait: Callable[[float
     quantized_answers = None
     if plan and config.task.preference:
         quantized_answers = TextScorer(WrittenText(scorer, scored), scorer.setup, source, store, log_file)
+    _log_what_is_left_out(config, full.source, memo)
     return PreparedRun(full, scored, dtype, plan, scorer, text_scorer, quantized_answers, store, log_file)
+
+
+def _log_what_is_left_out(config: Config, source: Source, memo: Memo) -> None:
+    """Say which settings of written answers have no effect in this run, and whether another model gave the first answers."""
+    task = config.task
+    if task.preference and config.quant.is_full_precision:
+        memo(log.info, "task.preference=true: nothing is quantized, so that there are no two answers to choose from")
+    if config.metric.own and set(task.names) & set(OPEN):
+        memo(log.info, "metric.own: not measured for open questions, which have no right answers")
+    if SECOND in task.names and task.open.first_answers:
+        origin = results.read_if_there(Path(task.open.first_answers) / "provenance.json", Provenance)
+        if origin and origin.model and origin.model.fingerprint != source.fingerprint:
+            given = f"task.open.first_answers={task.open.first_answers}"
+            memo(log.warning, "%s: another model, %s, gave the first answers", given, origin.model.name)
 
 
 def _full_precision(config: Config, quantizer: Quantizer, store: Store, memo: Memo) -> ScoredModel:

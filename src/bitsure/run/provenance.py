@@ -21,6 +21,7 @@ from bitsure.models.size import measure_size
 from bitsure.results import Labels, Provenance
 from bitsure.results.run_files import Machine, ModelOrigin
 from bitsure.run.preparation import PreparedRun
+from bitsure.tasks.open_questions import OPEN, open_files
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ def with_settings(origin: Provenance, prepared: PreparedRun, metric: MetricSetti
             "own_tasks": questions.own_tasks,
             "own_task_files": {str(file.resolve()): hash_file(file) for file in questions.own_files} or None,
         }
+        | ({"open_files": open_files(questions.task.open)} if set(questions.task.names) & set(OPEN) else {})
         | ({"own_metrics": code_hashes(metric)} if metric.own else {})
     )
 

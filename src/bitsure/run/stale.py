@@ -22,6 +22,7 @@ from bitsure.quantize.quantizer import as_quantizer
 from bitsure.results import Provenance
 from bitsure.scoring.question_source import locate_questions
 from bitsure.scoring.texts.text_files import locate_text_file
+from bitsure.tasks.open_questions import open_files
 
 
 def changed(config: Config, run_dir: Path, memo: Memo | None = None) -> list[str]:
@@ -44,7 +45,8 @@ def changed(config: Config, run_dir: Path, memo: Memo | None = None) -> list[str
     if origin is None:
         return []
     sources: list[str] = []
-    for find_changed in (_model, _checkpoint, _calib_text, _scored_text, _own_tasks, _data_sets, _own_quantizer, _own_metrics):
+    find_all = (_model, _checkpoint, _calib_text, _scored_text, _own_tasks, _open_questions, _data_sets, _own_quantizer)
+    for find_changed in (*find_all, _recipe, _own_metrics):
         with suppress(UserError):
             sources += find_changed(config, origin, memo or Memo())
     return sources
@@ -85,6 +87,12 @@ def _own_tasks(config: Config, origin: Provenance, memo: Memo) -> Iterator[str]:
             yield f"the tasks in {config.task.include_path}"
 
 
+def _open_questions(config: Config, origin: Provenance, memo: Memo) -> Iterator[str]:
+    if origin.open_files:
+        now = memo(open_files, config.task.open)
+        yield from (f"the file {file}" for file, content in now.items() if origin.open_files.get(file) not in (None, content))
+
+
 def _data_sets(config: Config, origin: Provenance, memo: Memo) -> Iterator[str]:
     mirror = config.paths.hub_mirror
     for repositories in (origin.data or {}).values():
@@ -103,6 +111,12 @@ def _own_quantizer(config: Config, origin: Provenance, memo: Memo) -> Iterator[s
     code = _quant(origin).get("code")
     if code is not None and as_quantizer(config.quant).identity(None).get("code") != code:
         yield f"the code of quant={config.quant.name}"
+
+
+def _recipe(config: Config, origin: Provenance, memo: Memo) -> Iterator[str]:
+    quant = _quant(origin)
+    if quant.get("method") == "recipe" and as_quantizer(config.quant).identity(None).get("layers") != quant["layers"]:
+        yield f"the recipe of quant={config.quant.name}"
 
 
 def _own_metrics(config: Config, origin: Provenance, memo: Memo) -> Iterator[str]:

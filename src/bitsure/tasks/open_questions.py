@@ -31,8 +31,13 @@ STOP = "\nQuestion:"  # what a model that is no chat model goes on with
 
 def open_key(settings: OpenSettings) -> dict[str, object]:
     """Return what identifies the questions, for the key of their records."""
+    return {"version": VERSION, "files": list(open_files(settings).values()), "longest": settings.longest}
+
+
+def open_files(settings: OpenSettings) -> dict[str, str]:
+    """Return the SHA-256 of the file of questions, and of that of first answers where they are given, by their paths."""
     files = [_file(settings), *([_answers_file(settings)] if settings.first_answers else [])]
-    return {"version": VERSION, "files": [hash_file(file) for file in files], "longest": settings.longest}
+    return {str(file): hash_file(file) for file in files}
 
 
 def open_task(name: str, settings: OpenSettings) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bitsure.quantize.proof.expert_calibration import expert_calibration
-from bitsure.quantize.proof.routing import route, routing_change
+from bitsure.quantize.proof.routing import RoutedText, route, routing_change
 from bitsure.quantize.walk.mixtures import separate_experts
 from tests.builders.families import MIXTURES, build
 from tests.builders.marks import needs_transformers_5
@@ -76,3 +76,15 @@ def test_experts_with_few_tokens_are_named_with_their_count(full, caplog):
     caplog.clear()
     expert_calibration(mixture(), WINDOWS, all_experts=True)
     assert not caplog.text
+
+
+def test_no_interval_leaves_the_range_of_its_number():
+    def text(changed, probability):
+        numbers = torch.zeros(3 * 8, 1, dtype=torch.long)
+        numbers[:changed] = 1
+        return RoutedText({FIRST: [(numbers, numbers.double())]}, torch.full((3, 7), probability, dtype=torch.float64))
+
+    full, quantized = text(0, 1.0), text(1, 0.0)
+    quantized.probabilities[0] = 1.0
+    result = routing_change(full, quantized, full)
+    assert result.changed.ci_low == 0 < result.changed.value and result.loss.ci_high == 1 > result.loss.value

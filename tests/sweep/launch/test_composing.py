@@ -106,6 +106,9 @@ def test_a_quantizer_that_reads_no_text_has_one_cell_where_repeated_ones_are_ski
     left_out = composing.repeated(cells)
     assert {number: earlier.number for number, earlier in left_out.items()} == {1: 0, 2: 0, 7: 6, 8: 6}
     assert composing.repeated(compose_valid("quant=rtn3", "task.limit=5,6", "sweep.skip_repeated=true")) == {}
+    for setting in ("control=noise", "attribution.measure=true", "compress.measure=true"):  # which read held-out text
+        cells = compose_valid("quant=rtn3", "calib.seed=0,1", setting, "sweep.skip_repeated=true")
+        assert composing.repeated(cells) == {}
 
 
 def test_a_setting_that_refers_to_others_is_each_cells_own():

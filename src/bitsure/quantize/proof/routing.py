@@ -107,7 +107,7 @@ def routing_change(full: RoutedText, quantized: RoutedText, same_experts: Routed
     elsewhere = shares.any(0)[:, :places]
     loss, same = full.probabilities - quantized.probabilities, full.probabilities - same_experts.probabilities
     return RoutingChange(
-        changed=_mean(shares.double().mean((0, 2))),
+        changed=_mean(shares.double().mean((0, 2)), least=0.0),
         layers={name: share.double().mean().item() for name, share in changed.items()},
         loss=_mean(loss.mean(1)),
         loss_same_experts=_mean(same.mean(1)),
@@ -123,10 +123,10 @@ def _mean_where(values: torch.Tensor, chosen: torch.Tensor) -> WindowMean | None
     return _mean(torch.stack(means)) if means else None
 
 
-def _mean(values: torch.Tensor) -> WindowMean:
-    """Return the mean of values of windows, (n,), with its t interval."""
+def _mean(values: torch.Tensor, least: float = -1.0) -> WindowMean:
+    """Return the mean of values of windows, (n,), from `least` to 1, with its t interval as far as it lies in that range."""
     mean, n = values.mean().item(), len(values)
     if n < 2:
         return WindowMean(value=mean, ci_low=None, ci_high=None, windows=n)
     half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * values.std().item() / n**0.5
-    return WindowMean(value=mean, ci_low=mean - half, ci_high=mean + half, windows=n)
+    return WindowMean(value=mean, ci_low=max(least, mean - half), ci_high=min(1.0, mean + half), windows=n)

@@ -152,17 +152,24 @@ def repeated(cells: Sequence[ComposedCell]) -> dict[int, ComposedCell]:
     """Return which cells `sweep.skip_repeated` leaves out.
 
     Returns:
-        Number of a cell → the earlier cell that differs from it in calibration text alone, which neither's quantizer reads.
+        Number of a cell → the earlier cell that differs from it in calibration text alone, which nothing in either reads.
     """
     first: dict[str, ComposedCell] = {}
     later: dict[int, ComposedCell] = {}
     for cell in cells:
-        if cell.config.sweep.skip_repeated and not cell.config.quant.needs_data:
+        if cell.config.sweep.skip_repeated and not _reads_text(cell.config):
             settings = {group: values for group, values in resolved(cell.config).items() if group != "calib"}
             earlier = first.setdefault(hash_json(settings), cell)
             if earlier is not cell:
                 later[cell.number] = earlier
     return later
+
+
+def _reads_text(config: Config) -> bool:
+    """Return whether numbers of a cell depend on its calibration text, of which the held-out windows are a part."""
+    codes_activations = config.compress.measure and config.compress.tokens > 0
+    of_held_out = config.control.seeds > 0 or config.attribution.measure or codes_activations
+    return config.quant.needs_data or (of_held_out and not config.quant.is_full_precision)
 
 
 def _numbers(numbers: list[int]) -> str:
