@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from bitsure.report.served_sentences import engine_parity
+from bitsure.report.served_sentences import engine_parity, served_lines
 from bitsure.results import Provenance
 from bitsure.results.run_files import Machine, ModelOrigin, ServedOrigin
 
 CONFIG = {"/a/config.json": "1", "/a/tokenizer.json": "2"}
 
 
-def origin(files, url=None, weights=None):
+def origin(files, url=None, weights=None, context=None):
     model = ModelOrigin(
         name="tiny",
         series=None,
@@ -22,7 +22,14 @@ def origin(files, url=None, weights=None):
         device_map=None,
         files=files,
     )
-    facts = {"asked_by": "echo", "nondeterminism": 0.0, "inconsistency": None, "context": None, "reference": "", "stated": {}}
+    facts = {
+        "asked_by": "echo",
+        "nondeterminism": 0.0,
+        "inconsistency": None,
+        "context": context,
+        "reference": "",
+        "stated": {},
+    }
     return Provenance(
         command=[],
         git_commit=None,
@@ -51,3 +58,9 @@ def test_otherwise_more_differs_or_nothing():
     assert engine_parity(here, origin(CONFIG | {"/a/config.json": "4"}, "http://a/v1")) is None
     assert engine_parity(origin(CONFIG, weights={"quant": {}}), served) is None
     assert engine_parity(None, served) is None
+
+
+def test_the_context_of_a_server_is_stated():
+    unknown, known = (origin(CONFIG, "http://a/v1", context=context) for context in (None, 512))
+    assert "context" not in served_lines(unknown)[0]
+    assert "Its context has 512 tokens: the beginning of longer questions is cut there." in served_lines(known)[0]
