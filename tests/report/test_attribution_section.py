@@ -5,6 +5,7 @@ from __future__ import annotations
 from bitsure.report.attribution_chart import attribution_chart
 from bitsure.report.attribution_section import attribution_section
 from bitsure.results.attribution import AttributedLayer, AttributedPart, Attribution, KeptLayers, PartEffect
+from bitsure.results.run_files import Labels
 
 
 def effect(kl: float, change: float | None = -0.1) -> PartEffect:
@@ -73,3 +74,12 @@ def test_the_heat_map_has_a_field_for_each_layer_block_and_type():
         **{("0", "all"): "75", ("1", "all"): "25", ("all", "q"): "25", ("all", "v"): "62"},
     }
     assert "b.0.v has the largest: 50%" in chart.finding
+
+
+def test_the_command_names_the_option_also_where_the_label_is_a_full_name():
+    for quantizer, expected in (
+        ("rtn3 sym=true", "rtn3 quant.like.sym=true quant.recipe"),
+        ("rtn3-g32-asym", "rtn3 quant.recipe"),
+    ):
+        section = attribution_section(attribution(), Labels(model="model", quantizer=quantizer, preset="rtn3"))
+        assert f"quant@quant.like={expected}=RUN_DIR/recipe.yaml" in section.sentences[3]

@@ -66,3 +66,8 @@ def test_a_model_on_disk_and_numbers_out_of_range_are_refused(settings, tmp_path
     for bad in ({"scorings": float("nan")}, {"scorings": 0}, {"tokens": 1}, {"questions": 0}):
         with pytest.raises(UserError, match=f"attribution.{next(iter(bad))}"):
             AttributionSettings(**bad)
+
+
+def test_sizes_of_what_is_not_measured_are_refused(settings, tmp_path):
+    [error] = compose_errors(*settings[:4], *settings[5:], "attribution.tokens=100", f"hydra.sweep.dir={tmp_path}")
+    assert "Add attribution.measure=true" in error

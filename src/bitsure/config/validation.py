@@ -18,7 +18,7 @@ from bitsure.base.dotted_names import import_named
 from bitsure.base.errors import UserError, did_you_mean
 from bitsure.config.metric import P_TRUE, SELF_CONSISTENCY
 from bitsure.config.quantizers import QuantizerSettings
-from bitsure.config.schema import Config
+from bitsure.config.schema import AttributionSettings, Config
 
 TARGET = "_target_"  # the key of a quantizer's class in its file
 
@@ -96,8 +96,7 @@ def _check_together(config: Config) -> None:
         raise UserError(
             f"control.seeds={config.control.seeds}: quant={config.quant.name} has no noise control of its own. Leave it out."
         )
-    if config.attribution.measure and config.model.device_map is not None:
-        raise UserError("model.device_map: attribution.measure exchanges layers of two models in memory. Leave one out.")
+    _check_attribution(config)
     if config.scoring.dequantize:
         return
     if config.control.seeds:
@@ -110,6 +109,17 @@ def _check_together(config: Config) -> None:
         raise UserError(
             "scoring.dequantize=false: only checkpoints of quant.backend=gptqmodel run on packed kernels. "
             "Leave it out for this quantizer."
+        )
+
+
+def _check_attribution(config: Config) -> None:
+    """Raise UserError for settings of attribution that have no effect, or cannot be met."""
+    if config.attribution.measure and config.model.device_map is not None:
+        raise UserError("model.device_map: attribution.measure exchanges layers of two models in memory. Leave one out.")
+    if not config.attribution.measure and config.attribution != AttributionSettings():
+        raise UserError(
+            "attribution.scorings, attribution.tokens and attribution.questions have no effect: nothing is attributed. Add "
+            "attribution.measure=true, or leave them out."
         )
 
 

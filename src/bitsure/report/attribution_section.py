@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bitsure.results import Attribution
 from bitsure.results.attribution import AttributedPart, KeptLayers, PartEffect
 from bitsure.results.measurement import Interval
+from bitsure.results.run_files import Labels
 
 COLUMNS = (
     "",
@@ -29,16 +30,16 @@ class AttributionSection:
     columns: tuple[str, ...] = COLUMNS
 
 
-def attribution_section(result: Attribution, quantizer: str | None = None) -> AttributionSection:
+def attribution_section(result: Attribution, labels: Labels | None = None) -> AttributionSection:
     """Return what the page shows of attribution.
 
     Args:
         result: attribution.json.
-        quantizer: What the run's command calls its quantizer, such as `rtn3 group_size=32`; None if that is not known.
+        labels: What the run's command calls its quantizer; None if that is not known.
     """
     sentences = [_everything(result), *(_worst(result, kind, what) for kind, what in (("block", "blocks"), ("type", "types")))]
     if result.kept_layers:
-        sentences.append(_kept_layers(result.kept_layers, result.quantized) + _command(quantizer))
+        sentences.append(_kept_layers(result.kept_layers, result.quantized) + _command(labels))
     rows = [(KINDS[part.kind], part.name, *_cells(part)) for part in result.parts]
     everything = result.quantized
     total = ("everything", "", _kl(everything), "0", _change(everything), "0" if result.questions else "–")
@@ -76,13 +77,14 @@ def _kept_layers(kept: KeptLayers, quantized: PartEffect) -> str:
     )
 
 
-def _command(quantizer: str | None) -> str:
+def _command(labels: Labels | None) -> str:
     """Return how to score a model of the recipe."""
-    if quantizer is None:
+    if labels is None or labels.preset is None:
         return ""
-    option, *settings = quantizer.split()
-    like = " ".join([f"quant@quant.like={option}", *(f"quant.like.{setting}" for setting in settings)])
-    return f" A run with quant=mixed {like} quant.recipe=RUN_DIR/recipe.yaml scores it; RUN_DIR is this page's folder."
+    name, *settings = labels.quantizer.split()
+    like = " ".join([f"quant@quant.like={labels.preset}", *(f"quant.like.{setting}" for setting in settings)])
+    changed = "" if name == labels.preset else " Settings that this run changed with quant.… are given with quant.like.… there."
+    return f" A run with quant=mixed {like} quant.recipe=RUN_DIR/recipe.yaml scores it; RUN_DIR is this page's folder.{changed}"
 
 
 def _cells(part: AttributedPart) -> tuple[str, ...]:

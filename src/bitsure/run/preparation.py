@@ -26,6 +26,7 @@ from bitsure.quantize.plan import Plan
 from bitsure.quantize.quantizer import Quantizer
 from bitsure.results import Provenance
 from bitsure.run.wandb_run import check_login
+from bitsure.scoring.attribution.sample import NOTHING
 from bitsure.scoring.question_source import locate_questions
 from bitsure.scoring.scored_model import ScoredModel
 from bitsure.scoring.scorer import Scorer
@@ -35,6 +36,7 @@ from bitsure.scoring.texts.text_files import locate_text_file
 from bitsure.scoring.texts.text_scorer import TextScorer
 from bitsure.scoring.texts.written_text import WrittenText
 from bitsure.tasks.harness_names import check_task_names
+from bitsure.tasks.kinds import MultipleChoice
 from bitsure.tasks.open_questions import OPEN, SECOND
 
 log = logging.getLogger(__name__)
@@ -54,6 +56,7 @@ class PreparedRun:
         quantized_answers: What scores full precision on the quantized model's answers; None where that is not asked for.
         store: Where weights and records are kept.
         log_file: Where the output of libraries goes.
+        attributes: Whether the loss is attributed to parts of the model.
     """
 
     full_precision: ScoredModel
@@ -65,6 +68,7 @@ class PreparedRun:
     quantized_answers: TextScorer | None
     store: Store
     log_file: Path
+    attributes: bool = False
 
     @property
     def source(self) -> Source:
@@ -137,7 +141,10 @@ def prepare(config: Config, log_file: Path, memo: Memo, on_wait: Callable[[float
     if plan and config.task.preference:
         quantized_answers = TextScorer(WrittenText(scorer, scored), scorer.setup, source, store, log_file)
     _log_what_is_left_out(config, full.source, memo)
-    return PreparedRun(full, scored, dtype, plan, scorer, text_scorer, quantized_answers, store, log_file)
+    attributes = config.attribution.measure and plan is not None
+    if config.attribution.measure and not attributes:
+        memo(log.warning, "attribution.measure=true: no weights are quantized here, so that nothing is attributed")
+    return PreparedRun(full, scored, dtype, plan, scorer, text_scorer, quantized_answers, store, log_file, attributes)
 
 
 def _log_what_is_left_out(config: Config, source: Source, memo: Memo) -> None:
@@ -195,6 +202,10 @@ def load_tasks(prepared: PreparedRun, memo: Memo) -> None:
     prepared.scorer.load_missing(prepared.full_precision, memo)
     prepared.scorer.load_missing(prepared.scored, memo)
     task, text = prepared.scorer.questions.task, prepared.text
+    if prepared.attributes and text is None and prepared.scorer.has_written_answers:
+        loaded = [each for tasks in prepared.scorer.load_tasks(memo) for each in tasks.tasks.values()]
+        if not any(MultipleChoice.output_type == each.OUTPUT_TYPE for each in loaded):
+            raise UserError(NOTHING)
     if prepared.servers and prepared.scorer.has_written_answers:
         raise UserError(
             f"task.names=[{','.join(task.names)}]: answers are written by models that run here, and a server is only asked for "

@@ -34,3 +34,7 @@ def test_a_budget_of_the_smallest_or_the_largest_bits_is_uniform():
     assert choose_bits(storage, losses, 220.0) == {"a": 2, "b": 2}
     assert choose_bits(storage, losses, 440.0) == {"a": 4, "b": 4}
     assert choose_bits(storage, losses, 420.0) == {"a": 2, "b": 4}
+
+
+def test_a_budget_of_exactly_the_only_choice_leaves_nothing_to_spend():
+    assert choose_bits({"a": {4: 40}, "b": {4: 80}}, {"a": {4: 0.1}, "b": {4: 0.2}}, 120) == {"a": 4, "b": 4}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from bitsure.quantize.check import check_plan
 from bitsure.quantize.checkpoint.read_checkpoint import read_checkpoint
 from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.make import ensure_quantized
-from bitsure.quantize.mixed import sensitivities
+from bitsure.quantize.mixed import mixed_bits, sensitivities
 from bitsure.quantize.mixed.mixed_bits import MixedBits
 from bitsure.quantize.mixed.recipe import Recipe
 from bitsure.quantize.mixed.sensitivities import measure_losses
@@ -158,3 +159,8 @@ def test_a_padded_vocabulary_loses_nothing_and_what_is_not_finite_is_refused(tin
     weights = {f"{name}.{layer}": round_to_nearest(matrix(part), Rtn(2, 32, True)) for layer, part in linears(layers).items()}
     with torch.no_grad(), pytest.raises(UserError, match="in 2 bits gives probabilities that are not finite"):
         sensitivities._losses_of_block(name, layers, {2: weights}, lambda: float("nan"))
+
+
+def test_a_bound_that_a_refusal_names_is_accepted():
+    assert mixed_bits._rounded(3.14815, math.ceil) == 3.149 and mixed_bits._rounded(3.14815, math.floor) == 3.148
+    assert mixed_bits._rounded(2.5, math.ceil) == 2.5

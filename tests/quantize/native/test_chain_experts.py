@@ -124,3 +124,11 @@ def test_an_interrupted_mixture_resumes_to_the_same_result(tmp_path):
     assert [note.partition(": ")[2] for note in notes] == ["weights", "weights", "resumed", "weights"]
     first, resumed = (read_checkpoint(out)[0] for out in outs)
     assert all(torch.equal(first[name].codes, resumed[name].codes) for name in first)
+
+
+@torch.no_grad()
+def test_an_expert_without_a_token_has_the_bits_of_its_recipe(tmp_path):
+    (out := tmp_path / "out").mkdir()
+    name = "model.layers.0.mlp.experts.3.down_proj"
+    chain.quantize(idle(mixture()), Gptq(**NATIVE).with_layer_bits({name: 2}), WINDOWS, tmp_path / "parts", out, nothing)
+    assert read_checkpoint(out)[0][name].bits == 2

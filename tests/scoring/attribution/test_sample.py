@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from bitsure.base.errors import UserError
 from bitsure.config.schema import AttributionSettings
 from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
 from bitsure.quantize.walk.targets import find_blocks, linears
@@ -104,3 +105,9 @@ def test_a_tiny_budget_leaves_one_short_window_and_one_question(pair):
     settings = AttributionSettings(scorings=0.001)
     sample = choose_sample(pair, [window(random, 100)], True, questions, LocalEngine(pair.full, 256), settings)
     assert [len(each) for each in sample.windows] == [33] and len(sample.questions) == 1
+
+
+def test_neither_text_nor_questions_is_refused(pair):
+    random = np.random.default_rng(0)
+    with pytest.raises(UserError, match="there is nothing to attribute a loss on"):
+        choose_sample(pair, [window(random, 40)], False, [], LocalEngine(pair.full, 256), AttributionSettings(measure=True))

@@ -28,7 +28,7 @@ def choose_bits(
     Reference: dynamic programming for the multiple-choice knapsack problem; Kellerer, Pferschy & Pisinger 2004, section 11.5.
     """
     smallest = {name: min(sizes.values()) for name, sizes in storage.items()}
-    spare = budget - sum(smallest.values())
+    spare = max(0, budget - sum(smallest.values()))
     unit, units = _units(spare, [size - smallest[name] for name, sizes in storage.items() for size in sizes.values()])
     least = np.zeros(units + 1)  # the least loss of the layers so far with so many units
     choices: list[NDArray[np.int8]] = []
@@ -52,4 +52,4 @@ def _units(spare: float, differences: list[int]) -> tuple[float, int]:
     common = math.gcd(*differences)
     if common and spare / common <= EXACT:
         return common, int(spare / common)
-    return spare / UNITS, UNITS
+    return (spare / UNITS, UNITS) if spare else (1, 0)

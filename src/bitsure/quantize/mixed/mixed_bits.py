@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,15 +105,16 @@ class MixedBits(Quantizer):
             for bits, quant in self._quantizers.items()
         }
         fewest, most = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+        least, largest = _rounded(means[fewest], math.ceil), _rounded(means[most], math.floor)
         if self.bits_per_weight < means[fewest]:
             raise UserError(
-                f"quant.bits_per_weight={self.bits_per_weight:g}: {target.source.name} takes {means[fewest]:.4g} with {fewest} "
+                f"quant.bits_per_weight={self.bits_per_weight:g}: {target.source.name} takes {least:g} with {fewest} "
                 "bits, the fewest of quant.candidates, in every layer, scales and zero points counted. Give that or more."
             )
         if self.bits_per_weight > means[most]:
             raise UserError(
-                f"quant.bits_per_weight={self.bits_per_weight:g}: {target.source.name} takes {means[most]:.4g} with {most} "
-                "bits, the most of quant.candidates, in every layer: there is nothing to choose. Give less."
+                f"quant.bits_per_weight={self.bits_per_weight:g}: {target.source.name} takes {largest:g} with {most} "
+                "bits, the most of quant.candidates, in every layer: there is nothing to choose. Give that or less."
             )
 
     def bytes_needed(self, modules: nn.Module, dtype: str) -> int:
@@ -196,6 +197,11 @@ class MixedBits(Quantizer):
             write(entry / "losses.json", losses)
 
         return read(job.store.ensure("sensitivities", key, fill, to_read=True) / "losses.json", Losses)
+
+
+def _rounded(bits: float, to_whole: Callable[[float], int]) -> float:
+    """Return bits per weight with three digits after the point, rounded to the side that is taken if it is given."""
+    return to_whole(round(bits * 1000, 6)) / 1000
 
 
 def _hash(layers: Mapping[str, int]) -> str:

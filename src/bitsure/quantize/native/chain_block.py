@@ -105,9 +105,9 @@ class ChainBlock:
         layers, before = dense_linears(self.block), self._matrices()
         self.groups = [{name: layer} for name, layer in layers.items()]
         self._round_all_inputs()
-        if self.quant.weight_rounding is not None:
+        if (grid := self.quant.weight_rounding) is not None:
             for name, layer in layers.items():
-                self._put(name, layer, round_to_nearest(matrix(layer), self.quant.weight_rounding))
+                self._put(name, layer, round_to_nearest(matrix(layer), grid.of_layer(self._full_name(name))))
         return self._change(before)
 
     def _prepare_inputs(self) -> None:

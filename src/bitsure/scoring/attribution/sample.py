@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from bitsure.base.errors import UserError
 from bitsure.config.schema import AttributionSettings
 from bitsure.scoring.attribution.asked_questions import AskedQuestion, numbered
 from bitsure.scoring.attribution.model_pair import ModelPair, ModelPart
@@ -18,6 +19,10 @@ from bitsure.scoring.local.trial import RunBatch
 from bitsure.scoring.requests import Requests
 from bitsure.scoring.texts.tokenized_text import TextWindow
 
+NOTHING = (
+    "attribution.measure=true: no task has choices and no text is scored, so that there is nothing to attribute a loss on. Add "
+    "text=…, such as text=wikitext2, or a task with choices."
+)
 T = TypeVar("T")
 
 FEWEST = 16  # windows of a text that are sampled, where it has as many: they are what intervals resample
@@ -120,6 +125,9 @@ def choose_sample(
         questions: The run's questions with choices.
         engine: Lays out requests in batches.
         settings: How much is measured.
+
+    Raises:
+        UserError: If there is neither scored text nor a question.
     """
     costs = PassCosts.of(pair)
     of_text = costs.scoring(Work(_tokens(windows), sum(len(window.scored) for window in windows))) if are_scored else 0.0
@@ -127,6 +135,8 @@ def choose_sample(
     most_text, most_questions = settings.scorings * of_text, settings.scorings * of_questions
     if not are_scored:
         most_text = most_questions = most_questions / 2
+    if not of_text and not of_questions:
+        raise UserError(NOTHING)
     some_windows = _sample_windows(windows, costs, most_text, settings.tokens)
     laid_out = _sample_questions(questions, engine, costs, most_questions, settings.questions)
     tokens = _tokens(some_windows)
