@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,9 @@ def _log_what_is_left_out(config: Config, source: Source, memo: Memo) -> None:
     if config.metric.own and set(task.names) & set(OPEN):
         memo(log.info, "metric.own: not measured for open questions, which have no right answers")
     if SECOND in task.names and task.open.first_answers:
-        origin = results.read_if_there(Path(task.open.first_answers) / "provenance.json", Provenance)
+        origin = None
+        with suppress(UserError):  # a file of another version says nothing
+            origin = results.read_if_there(Path(task.open.first_answers) / "provenance.json", Provenance)
         if origin and origin.model and origin.model.fingerprint != source.fingerprint:
             given = f"task.open.first_answers={task.open.first_answers}"
             memo(log.warning, "%s: another model, %s, gave the first answers", given, origin.model.name)

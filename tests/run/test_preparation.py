@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+
+from bitsure.base.memo import Memo
+from bitsure.results.run_files import ModelOrigin
+from bitsure.run.preparation import _log_what_is_left_out
+from bitsure.run.provenance import collect, full_names
+from tests.builders.sweep_commands import compose_valid
+
+
+def test_what_has_no_effect_and_another_models_first_answers_are_said(tmp_path, caplog):
+    [cell] = compose_valid(
+        "quant=none", "task=open_second_turns", f"task.open.first_answers={tmp_path}", "+metric.own.mine=operator.neg"
+    )
+    unknown = dict.fromkeys(("series", "training_seed", "revision", "repo", "full_dtype", "device_map"))
+    other = ModelOrigin(name="other", fingerprint="b", dtype="float32", **unknown)
+    origin = collect(full_names(cell.config)).model_copy(update={"model": other})
+    (tmp_path / "provenance.json").write_text(origin.model_dump_json())
+    caplog.set_level(logging.INFO, "bitsure.run.preparation")
+    _log_what_is_left_out(cell.config, SimpleNamespace(fingerprint="a"), Memo())
+    preference, own, answers = caplog.messages
+    assert preference.startswith("task.preference=true: nothing is quantized") and own.startswith("metric.own: not measured")
+    assert answers == f"task.open.first_answers={tmp_path}: another model, other, gave the first answers"
