@@ -6,7 +6,6 @@ import copy
 from collections import Counter
 from pathlib import Path
 
-import pytest
 import torch
 
 from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint
@@ -31,7 +30,6 @@ def quantized(model: torch.nn.Module, quant: ChainQuantizer, folder: Path):
     return checkpoint.weights, prove(copy.deepcopy(model), checkpoint, SOME[:2])
 
 
-@pytest.mark.slow
 def test_codes_are_those_of_a_cpu_and_no_batch_is_waited_for(tmp_path, monkeypatch):
     quant = Gptq(**NATIVE, transforms=["scale", "clip"])
     model = build("opt", **MODEL)

@@ -24,7 +24,6 @@ def settings(tiny_model, own_tasks, calib_file, tmp_path, monkeypatch) -> list[s
     return [*model, *tasks, "calib=text", f"calib.path={calib_file}", "calib.nsamples=8", "calib.seqlen=64"]
 
 
-@pytest.mark.slow
 def test_a_run_says_which_layers_lose_and_an_interrupted_one_goes_on(settings, tmp_path, monkeypatch):
     measured = []
 

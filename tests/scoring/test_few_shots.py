@@ -95,7 +95,6 @@ def test_examples_are_turns_for_both_models_with_a_chat_template(given, tiny_mod
     assert all(prompt.count("<user>") == 3 for prompt in read_prompts(out / "prompts.parquet").values())
 
 
-@pytest.mark.slow
 def test_a_run_that_stopped_between_its_models_ends_as_one_that_did_not(given, whole, tmp_path, monkeypatch):
     from bitsure.scoring import harness
 

@@ -55,7 +55,6 @@ def count(pair):
         handle.remove()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("are_scored", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_all_passes_of_twelve_blocks_cost_three_scorings_at_most(pair, count, are_scored):
     random = np.random.default_rng(0)

@@ -99,7 +99,6 @@ def test_cells_that_are_the_same_are_named():
     assert "(quant=rtn3 quant.bits=4 sweep.time_limit=9 and quant=rtn4 quant.bits=4 sweep.time_limit=9)" in error
 
 
-@pytest.mark.slow
 def test_a_quantizer_that_reads_no_text_has_one_cell_where_repeated_ones_are_skipped():
     given = ("model=pocket-300k", "quant=rtn3,gptq3,none", "calib.seed=0,1,2")
     assert composing.repeated(compose_valid(*given)) == {}
