@@ -70,8 +70,8 @@ def score_copies(
     for row in batch:
         inputs = [_Input(i, requests[i]) for i in row.scored]
         with state_restored(model):
-            _StateReader(model, by_token).read(sorted(inputs, key=lambda one: one.tokens), 0, {})
-        scored |= {one.number: Scored(one.logprobs, one.greedy) for one in inputs}
+            _StateReader(model, by_token).read(sorted(inputs, key=lambda reader: reader.tokens), 0, {})
+        scored |= {reader.number: Scored(reader.logprobs, reader.greedy) for reader in inputs}
     return scored
 
 
@@ -94,13 +94,13 @@ class _StateReader:
             if len(group) == 1:
                 alone += group
                 continue
-            after = self._rows([group[0].tokens[start:end]], [(0, one) for one in group], start, _copied(state, 1))
-            self.read([one for one in group if len(one.tokens) > end], end, after)
-        alone.sort(key=lambda one: len(one.tokens))
+            after = self._rows([group[0].tokens[start:end]], [(0, reader) for reader in group], start, _copied(state, 1))
+            self.read([reader for reader in group if len(reader.tokens) > end], end, after)
+        alone.sort(key=lambda reader: len(reader.tokens))
         while alone:
             rows = max(1, MOST_CACHED // len(alone[-1].tokens)) if _can_repeat(state) else 1
-            some, alone = alone[-rows:], alone[:-rows]
-            self._rows([one.tokens[start:] for one in some], list(enumerate(some)), start, _copied(state, len(some)))
+            batch, alone = alone[-rows:], alone[:-rows]
+            self._rows([reader.tokens[start:] for reader in batch], list(enumerate(batch)), start, _copied(state, len(batch)))
 
     def _rows(
         self, rows: Sequence[list[int]], readers: Sequence[tuple[int, _Input]], start: int, state: dict[str, Any]
@@ -127,7 +127,7 @@ class _StateReader:
         self, ids: torch.Tensor, readers: Sequence[tuple[int, _Input]], start: int, state: dict[str, Any]
     ) -> dict[str, Any]:
         model, width = self.model, ids.shape[1]
-        parts = [(row, one, one.predicting(start, start + width)) for row, one in readers]
+        parts = [(row, reader, reader.predicting(start, start + width)) for row, reader in readers]
         parts = [part for part in parts if part[2]]
         chosen = sorted({row * width + place - start for row, _, places in parts for place in places})
         nodes = send(torch.tensor(chosen or [0]), ids.device)
@@ -135,12 +135,14 @@ class _StateReader:
             out = model(input_ids=ids, use_cache=True, **state)
         if parts:
             place_of = {node: place for place, node in enumerate(chosen)}
-            rows_of = {one.number: [place_of[row * width + place - start] for place in places] for row, one, places in parts}
-            predicted = {one.number: one.predicted(places) for _, one, places in parts}
+            rows_of = {
+                reader.number: [place_of[row * width + place - start] for place in places] for row, reader, places in parts
+            }
+            predicted = {reader.number: reader.predicted(places) for _, reader, places in parts}
             scored = head.score(parts_of_logits(model, states[0]), rows_of, predicted, states[0].device)
-            for _, one, _ in parts:
-                one.logprobs += scored[one.number].token_logprobs
-                one.greedy &= scored[one.number].greedy
+            for _, reader, _ in parts:
+                reader.logprobs += scored[reader.number].token_logprobs
+                reader.greedy &= scored[reader.number].greedy
         taken = inspect.signature(model.forward).parameters
         return {name: value for name, value in out.items() if name in taken}
 
@@ -148,14 +150,14 @@ class _StateReader:
 def _groups(inputs: Sequence[_Input], start: int) -> list[tuple[list[_Input], int]]:
     """Return neighbours that share at least LEAST_SHARED tokens from `start` on, and where what they share ends."""
     groups: list[tuple[list[_Input], int]] = []
-    for one in inputs:
+    for reader in inputs:
         if groups:
             group, end = groups[-1]
-            alike = min(end, common_length(group[-1].tokens, one.tokens))
+            alike = min(end, common_length(group[-1].tokens, reader.tokens))
             if alike - start >= LEAST_SHARED:
-                groups[-1] = [*group, one], alike
+                groups[-1] = [*group, reader], alike
                 continue
-        groups.append(([one], len(one.tokens)))
+        groups.append(([reader], len(reader.tokens)))
     return groups
 
 

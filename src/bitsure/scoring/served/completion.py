@@ -141,16 +141,16 @@ class Echo(Dialect):
         Raises:
             OtherShape: If they have not as many tokens, or no most likely ones: which token is greedy is then not known.
         """
-        said, n = choice.logprobs or EchoedLogprobs(), len(prompt)
-        if said.top_logprobs is None or len(said.top_logprobs) < n or len(said.tokens) < n:
+        echoed, n = choice.logprobs or EchoedLogprobs(), len(prompt)
+        if echoed.top_logprobs is None or len(echoed.top_logprobs) < n or len(echoed.tokens) < n:
             raise OtherShape("the log-probabilities have no tokens (tokens) or no most likely ones (top_logprobs) beside them")
-        tops = [[value for value in (top or {}).values() if value is not None] for top in said.top_logprobs[:n]]
-        logprobs = said.token_logprobs[:n]
+        tops = [[value for value in (top or {}).values() if value is not None] for top in echoed.top_logprobs[:n]]
+        logprobs = echoed.token_logprobs[:n]
         best = [max(top, default=None) for top in tops]
         if any(own is not None and top is None for own, top in zip(logprobs[1:], best[1:], strict=True)):
             raise OtherShape("a token of a prompt has no most likely one (top_logprobs) beside it")
         greedy = [own is not None and top is not None and own >= top for own, top in zip(logprobs, best, strict=True)]
-        return ScoredPrompt(logprobs, greedy, list(said.tokens[:n]), [None] * n, best)
+        return ScoredPrompt(logprobs, greedy, list(echoed.tokens[:n]), [None] * n, best)
 
 
 DIALECTS: tuple[Dialect, ...] = (PromptLogprobs(), Echo())  # in the order in which they are tried
