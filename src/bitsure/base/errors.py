@@ -50,6 +50,11 @@ class NotHere(UserError):
         return NotHere.because(f"{prefix}{self.wanted}", f"{prefix}{self}")
 
 
+def in_one_line(error: BaseException, most: int = 300) -> str:
+    """Return an error's kind and the first `most` characters of what it says, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:most] or 'no message'}"
+
+
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     """Return " Did you mean …?" with the allowed names closest to the given one; empty if none is close."""
     closest = sorted(difflib.get_close_matches(given, list(allowed), n=4), key=lambda name: _number_distance(given, name))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bitsure.base.decoded_size import check_decoded_size, check_size
-from bitsure.base.errors import UserError
+from bitsure.base.errors import UserError, in_one_line
 from bitsure.base.files import as_on_disk, files_at, files_under, hash_json
 from bitsure.base.opened_files import note
 from bitsure.hub import conversions, mirrors
@@ -98,7 +98,7 @@ class _Reader:
             if reason := unusable_cache(error):
                 raise UserError(f"{call} cannot be read: {reason}") from error
             raise UserError(
-                f"{call} cannot be read from the mirror's {folder}: {type(error).__name__}: {str(error)[:300]}\n"
+                f"{call} cannot be read from the mirror's {folder}: {in_one_line(error)}\n"
                 "`make prefetch task=… paths.hub_mirror=DIR` on a machine with a network brings what is missing there."
             ) from error
         before = self.origins.get(call.path)  # of another configuration

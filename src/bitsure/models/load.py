@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bitsure.base.errors import UserError
+from bitsure.base.errors import UserError, in_one_line
 from bitsure.base.json_files import read_object
 from bitsure.base.out_of_memory import is_out_of_memory, memory_errors
 from bitsure.config.model import ModelSettings
@@ -107,7 +107,7 @@ def empty_model(path: Path, trust_remote_code: bool = False) -> PreTrainedModel:
         if trust_remote_code or is_out_of_memory(error):
             raise
         raise UserError(
-            f"{path / 'config.json'} describes no model that transformers builds ({type(error).__name__}: {str(error)[:300]}). "
+            f"{path / 'config.json'} describes no model that transformers builds ({in_one_line(error)}). "
             "Bring the config.json that belongs to the model."
         ) from error
     return cast("PreTrainedModel", model)

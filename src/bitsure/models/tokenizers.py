@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from bitsure.base.errors import UserError
+from bitsure.base.errors import UserError, in_one_line
 from bitsure.base.json_files import read_object
 from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.models.facts import transformers_major_version
@@ -52,7 +52,7 @@ def load_tokenizer(path: Path, trust_remote_code: bool = False) -> PreTrainedTok
             raise
         raise UserError(
             f"{path}: no tokenizer can be made from {', '.join(file.name for file in files) or 'its files'} "
-            f"({type(error).__name__}: {error}). Bring the files again."
+            f"({in_one_line(error)}). Bring the files again."
         ) from error
     if len(tokenizer) < 2:
         raise UserError(_missing(path))

@@ -9,7 +9,7 @@ import lm_eval.api.task
 import yaml
 from lm_eval.prompts import PROMPT_REGISTRY, PromptString, get_prompt
 
-from bitsure.base.errors import UserError
+from bitsure.base.errors import UserError, in_one_line
 from bitsure.base.opened_files import note
 
 
@@ -39,7 +39,7 @@ def read_prompt(use_prompt: Any, dataset_name: str | None = None, subset_name: s
     except (AttributeError, ImportError, LookupError, OSError, TypeError, ValueError, yaml.YAMLError) as error:
         own = ", ".join(f"{kind}:{name}" for kind, names in PROMPT_REGISTRY.items() for name in names)
         raise UserError(
-            f"use_prompt: {use_prompt!r} names no prompt ({type(error).__name__}: {' '.join(str(error).split())}). It is "
+            f"use_prompt: {use_prompt!r} names no prompt ({in_one_line(error)}). It is "
             f"FILE.yaml:NAME, where the file has the templates doc_to_text and doc_to_target at prompts: NAME:, or is one of "
             f"{own}."
         ) from error

@@ -13,7 +13,7 @@ from jinja2.exceptions import SecurityError, TemplateSyntaxError
 from lm_eval import utils
 from markupsafe import Markup
 
-from bitsure.base.errors import UserError
+from bitsure.base.errors import UserError, in_one_line
 from bitsure.base.rendering import LimitedEnvironment, rendered
 
 # The values of documents whose methods and attributes read nothing but the value itself.
@@ -60,7 +60,7 @@ def apply_template(template: str, doc: Mapping[str, Any]) -> str:
     except SecurityError as error:
         raise UserError(f"{what} is refused: {error} A template may read a document's columns, and nothing else.") from error
     except (TemplateSyntaxError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise UserError(f"{what} cannot be rendered: {type(error).__name__}: {error}. Correct it, or the document.") from error
+        raise UserError(f"{what} cannot be rendered: {in_one_line(error)}. Correct it, or the document.") from error
 
 
 @lru_cache(maxsize=256)

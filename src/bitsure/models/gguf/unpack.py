@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitsure.base.errors import UserError
+from bitsure.base.errors import UserError, in_one_line
 from bitsure.base.out_of_memory import is_out_of_memory, memory_errors
 from bitsure.base.store import Store, hash_each
 from bitsure.models.gguf.architecture import check_architecture, kept_name_maps, tensor_names, unused_metadata
@@ -125,9 +125,8 @@ def _from_file(gguf: GgufFile, auto_class: Any, **settings: Any) -> Any:
     except (NotImplementedError, StrictDataclassError, *BUILD_ERRORS) as error:
         if is_out_of_memory(error):
             raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(
-            f"{gguf.path}: transformers' GGUF loader does not load it ({reason}). If llama.cpp does, "
+            f"{gguf.path}: transformers' GGUF loader does not load it ({in_one_line(error)}). If llama.cpp does, "
             "give the model as a Hugging Face directory: model=local model.path=DIR"
         ) from error
 

@@ -7,7 +7,7 @@ import logging
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, cast
 
-from bitsure.base.errors import UserError
+from bitsure.base.errors import UserError, in_one_line
 from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.models.gguf.gguf_header import GgufFile
 
@@ -51,7 +51,7 @@ def load_gguf_tokenizer(gguf: GgufFile) -> PreTrainedTokenizerBase:
         if is_out_of_memory(error):
             raise
         raise UserError(
-            f"{gguf.path}: transformers makes no tokenizer of its vocabulary ({type(error).__name__}: {error}). Convert the "
+            f"{gguf.path}: transformers makes no tokenizer of its vocabulary ({in_one_line(error)}). Convert the "
             "model again, or give it as a Hugging Face directory."
         ) from error
     content = json.loads(backend.to_str())

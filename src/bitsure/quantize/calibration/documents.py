@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from bitsure.base.decoded_size import allowed_size, check_decoded_size, check_size
-from bitsure.base.errors import UserError
+from bitsure.base.errors import UserError, in_one_line
 from bitsure.base.files import files_under
 
 TEXT_COLUMN = "text"
@@ -65,7 +65,7 @@ def read_parts(path: Path, field: str = TEXT_COLUMN) -> list[str]:
     try:
         return list(reader(path, field))
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+        raise UserError(f"{path} cannot be read: {in_one_line(error)}") from error
 
 
 def _join(parts: list[str], document_start: str) -> list[str]:

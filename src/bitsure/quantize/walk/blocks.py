@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bitsure.base.errors import UserError
+from bitsure.base.errors import UserError, in_one_line
 from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.base.resources import free_memory
 from bitsure.models.load import BUILD_ERRORS
@@ -90,8 +90,7 @@ def walk(model: nn.Module, windows: torch.Tensor, reach_all: bool = False) -> It
         if is_out_of_memory(error):
             raise
         raise UserError(
-            f"The model's blocks cannot be gone through one by one ({type(error).__name__}: {str(error)[:200]}): nothing here "
-            "can be quantized."
+            f"The model's blocks cannot be gone through one by one ({in_one_line(error)}): nothing here can be quantized."
         ) from error
     home, fast = next(blocks.parameters()).device, torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if fast != home and sum(map(_bytes, hidden)) <= STATES_SHARE * free_memory(fast):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import DynamicCache
 
+from bitsure.base.errors import in_one_line
 from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.models.load import BUILD_ERRORS
 from bitsure.scoring.device_copies import send
@@ -20,7 +21,7 @@ from bitsure.scoring.generation.token_choice import TokenChoice
 from bitsure.scoring.generation.token_statistics import token_statistics
 from bitsure.scoring.local.logits_from_states import input_device
 from bitsure.scoring.local.once_a_model import once_a_model
-from bitsure.scoring.local.trial import alike, tokens_of_trial, words_of
+from bitsure.scoring.local.trial import alike, tokens_of_trial
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -132,7 +133,7 @@ def why_not_together(model: PreTrainedModel) -> str | None:
     except BUILD_ERRORS as error:
         if is_out_of_memory(error):
             raise
-        return f"a trial ends with {words_of(error)}"
+        return f"a trial ends with {in_one_line(error)}"
     if alike(model, alone.log_softmax(-1), together.log_softmax(-1)):
         return None
     return "a trial gives other probabilities to prompts that are padded"

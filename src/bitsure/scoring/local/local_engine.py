@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from bitsure.base.errors import UserError
+from bitsure.base.errors import UserError, in_one_line
 from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.models.load import BUILD_ERRORS
 from bitsure.models.size import parameters_of, width_of
@@ -29,7 +29,7 @@ from bitsure.scoring.local.diagnose import first_broken_module
 from bitsure.scoring.local.logits_from_states import input_device
 from bitsure.scoring.local.padding import pad, rows_padded_together
 from bitsure.scoring.local.rows import TreeRow, batches, chains, trees
-from bitsure.scoring.local.trial import RunBatch, padding_changes, why_no_copies, why_no_copies_by_token, why_no_trees, words_of
+from bitsure.scoring.local.trial import RunBatch, padding_changes, why_no_copies, why_no_copies_by_token, why_no_trees
 from bitsure.scoring.requests import Request, Requests, Scored, input_tokens
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ class LocalEngine(Engine):
         try:
             change = self._change(some, self._one_by_one(), self._sharing(way))
         except BUILD_ERRORS as error:  # of a family whose code takes short inputs in this way, and not these
-            return f"it ends with {words_of(error)}"
+            return f"it ends with {in_one_line(error)}"
         if change:
             return (
                 f"it gives {change.now:.6f} where a plain pass gives {change.expected:.6f} ({self._tolerance()}), so that this "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
-from bitsure.base.errors import UserError
+from bitsure.base.errors import UserError, in_one_line
 from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.models.load import BUILD_ERRORS
 from bitsure.scoring.local.forward import score_plain, score_trees
@@ -74,8 +74,8 @@ def check_causal(model: PreTrainedModel) -> None:
         if is_out_of_memory(error):
             raise
         raise UserError(
-            f"{type(model).__name__} gives no probabilities for a few token ids ({words_of(error)}): it is no language model "
-            "by itself, or its config.json is wrong. It is not scored."
+            f"{type(model).__name__} gives no probabilities for a few token ids ({in_one_line(error)}): it is no language "
+            "model by itself, or its config.json is wrong. It is not scored."
         ) from error
     if not alike(model, first, second):
         raise UserError(
@@ -117,14 +117,9 @@ def _why_not(model: PreTrainedModel, run: RunBatch) -> str | None:
     except BUILD_ERRORS as error:
         if is_out_of_memory(error):
             raise
-        return f"a trial ends with {words_of(error)}"
+        return f"a trial ends with {in_one_line(error)}"
     first, second = (torch.tensor([p for i in plain for p in scored[i].token_logprobs]) for scored in (plain, shared))
     return None if alike(model, first, second) else "a trial gives other log-probabilities"
-
-
-def words_of(error: Exception) -> str:
-    """Return an error's kind and what it says, in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def alike(model: PreTrainedModel, first: torch.Tensor, second: torch.Tensor) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from bitsure.base.errors import in_one_line
 from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.scoring.device_copies import send
 from bitsure.scoring.local.logits_from_states import input_device, logits_of, output_head, required_head
@@ -61,7 +62,7 @@ def why_not_from_states(model: PreTrainedModel, ids: torch.Tensor) -> str | None
         # A probe: the plain pass works, and a family's forward may raise any of these where it needs its blocks.
         if is_out_of_memory(error):
             raise
-        return f"it cannot run without its blocks ({type(error).__name__}: {error})"
+        return f"it cannot run without its blocks ({in_one_line(error)})"
     if logits.shape != expected.shape:
         return f"logits from the states before its head have the shape {tuple(logits.shape)}, not {tuple(expected.shape)}"
     off, largest = (float(values.abs().nan_to_num().max()) for values in (logits - expected, expected))
