@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from bitsure.report.chart_layers import category_axis, heat_layers
 from bitsure.report.charts import Chart, Spec, table, titled
 from bitsure.results import Attribution
 from bitsure.results.attribution import AttributedPart
 
 FIELD = (36, 18)  # pixels
-DARK = 0.55  # of the colours' range: from here on numbers are white
 ALL = "all"  # the row and the column of whole blocks and types
 
 
@@ -46,33 +46,14 @@ def attribution_chart(result: Attribution) -> Chart:
 
 
 def _heat_map(blocks: list[str], types: list[str], rows: list[Spec]) -> Spec:
-    at: Spec = {"x": _axis("type", types, "layers", labelAngle=-40), "y": _axis("block", blocks, "block")}
-    shown = {"field": "hover", "type": "nominal"}
-    most = max(float(row["value"]) for row in rows)
-    colour = {
-        "field": "value",
-        "type": "quantitative",
-        "scale": {"scheme": "purples", "domain": [0, most]},
-        "legend": None,
-    }
-    ink = {"condition": {"test": f"datum.value > {DARK * most}", "value": "white"}, "value": "black"}
+    x, y = category_axis("type", types, "layers", labelAngle=-40), category_axis("block", blocks, "block")
+    scale = {"scheme": "purples", "domain": [0, max(float(row["value"]) for row in rows)]}
     return {
         "data": {"values": rows},
         "width": {"step": FIELD[0]},
         "height": {"step": FIELD[1]},
-        "layer": [
-            {
-                "mark": {"type": "rect", "aria": True},
-                "encoding": at | {"color": colour, "description": shown, "tooltip": shown},
-            },
-            {"mark": {"type": "text", "fontSize": 9}, "encoding": at | {"text": {"field": "text"}, "color": ink}},
-        ],
+        "layer": heat_layers(x, y, scale),
     }
-
-
-def _axis(field: str, order: list[str], title: str, **axis: object) -> Spec:
-    at = {"field": field, "type": "nominal", "sort": order, "title": title}
-    return at | {"axis": {"domain": False, "ticks": False, "labelAngle": 0, **axis}}
 
 
 def _number(block: AttributedPart) -> str:

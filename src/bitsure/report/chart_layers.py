@@ -1,9 +1,10 @@
-"""Layers that charts are put together from: lines with intervals, bands, reference lines."""
+"""Layers that charts are put together from: lines with intervals, bands, reference lines, fields of heat maps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from bitsure.base.plain_text import without_controls
 from bitsure.report.charts import INK, Row, Series, Spec, table
 
 # Okabe & Ito (2008): colours that the colour-blind can tell apart, without the yellow that a white page swallows
@@ -12,6 +13,7 @@ QUANTIZED, FULL = COLOURS[:2]
 SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross")
 DASHES: tuple[list[int], ...] = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [14, 3], [8, 3, 2, 3, 2, 3])
 FAINT = 0.45  # opacity of reference lines
+DARK = 0.6  # of the range of a heat map's colours: from here on what is written on it is white
 
 
 def points(columns: Mapping[str, Iterable[object]], hover: Sequence[str]) -> list[Row]:
@@ -93,3 +95,33 @@ def band(rows: list[Row], x: Spec, y: Spec) -> Spec:
     mark = {"type": "area", "color": INK, "opacity": 0.15}
     at = {"x": x | {"field": "x"}, "y": y | {"field": "low"}, "y2": {"field": "high"}}
     return {"data": {"values": rows}, "mark": mark, "encoding": at}
+
+
+def category_axis(field: str, order: Iterable[str], title: str | None, **axis: object) -> Spec:
+    """Return the encoding of the names in a field on an axis of a heat map.
+
+    Args:
+        field: The field.
+        order: The names, from the left or the top.
+        title: The axis's title.
+        **axis: Vega-Lite's settings of the axis, such as `labelAngle`.
+    """
+    settings = {"domain": False, "ticks": False, "labelAngle": 0, **axis}
+    return {"field": field, "type": "nominal", "sort": list(map(without_controls, order)), "title": title, "axis": settings}
+
+
+def heat_layers(x: Spec, y: Spec, scale: Spec, *, written: bool = True) -> list[Spec]:
+    """Return the layers of a heat map whose rows have `value`, `text` and `hover`: the fields and what stands on them.
+
+    Args:
+        x: The horizontal axis, see `category_axis`.
+        y: The vertical axis.
+        scale: Vega-Lite's settings of the colours, with the `domain`, from 0 or as far below it as above.
+        written: Whether `text` is written on the fields.
+    """
+    at, hover = {"x": x, "y": y}, {"field": "hover", "type": "nominal"}
+    colour = {"field": "value", "type": "quantitative", "scale": scale, "legend": None}
+    fields: Spec = {"mark": _mark("rect"), "encoding": at | {"color": colour, "description": hover, "tooltip": hover}}
+    ink = {"condition": {"test": f"abs(datum.value) > {DARK * scale['domain'][1]}", "value": "white"}, "value": "black"}
+    text = {"mark": {"type": "text", "fontSize": 9}, "encoding": at | {"text": {"field": "text"}, "color": ink}}
+    return [fields, text] if written else [fields]

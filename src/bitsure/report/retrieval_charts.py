@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from bitsure.base.plain_text import without_controls
 from bitsure.metrics.retrieval_metrics import PLACED, Place
-from bitsure.report.chart_layers import points
+from bitsure.report.chart_layers import category_axis, heat_layers, points
 from bitsure.report.charts import INK, Chart, Series, Spec, table, titled
 from bitsure.report.metric_labels import metric_label
 from bitsure.report.retrieval_section import RetrievalSection, numbers_by_place, where
@@ -14,7 +14,6 @@ from bitsure.report.tables import interval, number
 from bitsure.results import Measurement
 
 FIELD = (40, 20)  # pixels
-DARK = 0.6  # from here on numbers are white
 
 
 def retrieval_chart(section: RetrievalSection, models: Mapping[str, Mapping[str, Measurement]]) -> Chart:
@@ -75,38 +74,12 @@ def place_panel(title: str, numbers: Mapping[Place, tuple[float | None, str]]) -
             "hover": [f"{where(place)}: {text}" for place, (_, text) in numbers.items()],
         }
     )
-    at: Spec = {
-        "x": _axis("length", list(map(str, lengths)), "length, words"),
-        "y": _axis("depth", [f"{depth}%" for depth in depths], "depth"),
-    }
-    shown = {"field": "hover", "type": "nominal"}
-    colour = {
-        "field": "value",
-        "type": "quantitative",
-        "scale": {"scheme": "purples", "domain": [0, 1]},
-        "legend": None,
-    }
-    ink = {"condition": {"test": f"datum.value > {DARK}", "value": "white"}, "value": "black"}
+    x = category_axis("length", map(str, lengths), "length, words")
+    y = category_axis("depth", [f"{depth}%" for depth in depths], "depth")
     return {
         "title": {"text": without_controls(title), "fontSize": 11, "limit": FIELD[0] * len(lengths) + 60},
         "data": {"values": rows},
         "width": {"step": FIELD[0]},
         "height": {"step": FIELD[1]},
-        "layer": [
-            {
-                "mark": {"type": "rect", "aria": True},
-                "encoding": at | {"color": colour, "description": shown, "tooltip": shown},
-            },
-            {"mark": {"type": "text", "fontSize": 9}, "encoding": at | {"text": {"field": "text"}, "color": ink}},
-        ],
-    }
-
-
-def _axis(field: str, order: list[str], title: str) -> Spec:
-    return {
-        "field": field,
-        "type": "nominal",
-        "sort": order,
-        "title": title,
-        "axis": {"domain": False, "ticks": False, "labelAngle": 0},
+        "layer": heat_layers(x, y, {"scheme": "purples", "domain": [0, 1]}),
     }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bitsure.base.plain_text import without_controls
 from bitsure.metrics.metric_names import MACRO, PRIMARY
+from bitsure.report.chart_layers import category_axis, heat_layers
 from bitsure.report.charts import Chart, Spec, table
 from bitsure.report.tables import number
 from bitsure.sweep.report.line_panels import with_interval
@@ -16,7 +17,6 @@ MOST_WRITTEN = 600  # numbers; beyond that only the colours can be read
 WRITTEN, COLOURED = (48, 22), (18, 14)  # pixels of a field, with a number and without
 WIDEST = 1200  # pixels of the PNG
 MARGIN = 120  # pixels beside the fields, for names
-DARK = 0.6  # of the largest change: beyond it numbers are white
 
 
 def heat_map(rows: list[StudyRow]) -> Picture | None:
@@ -78,7 +78,7 @@ def _panel(title: str, rows: list[StudyRow], layout: _Layout) -> Spec:
     columns: dict[str, list[object]] = {
         "name": [row.label if layout.models_are_panels else row.model for row in rows],
         "task": [labels[row.task] for row in rows],
-        "delta": [row.delta for row in rows],
+        "value": [row.delta for row in rows],
         "text": [f"{row.delta:+.3f}{row.star}" for row in rows],
         "hover": [
             f"{row.label}, {row.model}, {labels[row.task]}: "
@@ -86,31 +86,16 @@ def _panel(title: str, rows: list[StudyRow], layout: _Layout) -> Spec:
             for row in rows
         ],
     }
-    at: Spec = {
-        "x": _axis("task", [labels[task] for task in layout.tasks], labelAngle=-40),
-        "y": _axis("name", layout.names, labelLimit=200),
-    }
+    x = category_axis("task", [labels[task] for task in layout.tasks], None, labelAngle=-40, labelPadding=4)
+    y = category_axis("name", layout.names, None, labelLimit=200, labelPadding=4)
     scale = {"scheme": "purpleorange", "reverse": True, "domain": [-layout.most, layout.most]}
-    hover = {"field": "hover", "type": "nominal"}
-    colour = {"field": "delta", "type": "quantitative", "scale": scale, "legend": None}
-    layers: list[Spec] = [
-        {"mark": {"type": "rect", "aria": True}, "encoding": at | {"color": colour, "description": hover, "tooltip": hover}}
-    ]
-    if layout.is_written:
-        ink = {"condition": {"test": f"abs(datum.delta) > {DARK * layout.most}", "value": "white"}, "value": "black"}
-        layers.append({"mark": {"type": "text", "fontSize": 9}, "encoding": at | {"text": {"field": "text"}, "color": ink}})
     return {
         "title": {"text": without_controls(title), "limit": wide * len(layout.tasks) + MARGIN, "fontSize": 12},
         "data": {"values": table(columns)},
         "width": {"step": wide},
         "height": {"step": high},
-        "layer": layers,
+        "layer": heat_layers(x, y, scale, written=layout.is_written),
     }
-
-
-def _axis(field: str, order: list[str], **axis: object) -> Spec:
-    settings = {"title": None, "domain": False, "ticks": False, "labelPadding": 4, **axis}
-    return {"field": field, "type": "nominal", "sort": [without_controls(name) for name in order], "axis": settings}
 
 
 def _finding(title: str, rows: list[StudyRow]) -> str:
