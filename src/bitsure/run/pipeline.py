@@ -197,10 +197,10 @@ def _write_answers(prepared: PreparedRun, model: ScoredModel, records: pa.Table,
     """Write a model's records, and the answers that it wrote beside them. Returns both as records."""
     scorer = prepared.scorer
     keys, generations = scorer.keys(model), scorer.generations(model)
-    if prepared.quantized_answers and model == prepared.scored:
+    if prepared.compared_answers and model == prepared.scored:
         full = prepared.full_precision
-        tokens = prepared.quantized_answers.score(full, None, "full precision")
-        generations = with_preferences(generations, scorer.generations(full), tokens)
+        own_tokens, tokens = (answers.score(full, None, "full precision") for answers in prepared.compared_answers)
+        generations = with_preferences(generations, tokens, scorer.generations(full), own_tokens)
     write_records(file, records, keys)
     if not len(generations):
         return records

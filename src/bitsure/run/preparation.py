@@ -54,7 +54,8 @@ class PreparedRun:
         plan: What is to be quantized, how and with which text; None where nothing is quantized here.
         scorer: What scores models on the run's tasks.
         text: What scores models on the run's text; None where there is none.
-        quantized_answers: What scores full precision on the quantized model's answers; None where that is not asked for.
+        compared_answers: What scores full precision on its own answers, and on the quantized model's; None where that is not
+            asked for.
         store: Where weights and records are kept.
         log_file: Where the output of libraries goes.
         attributes: Whether the loss is attributed to parts of the model.
@@ -66,7 +67,7 @@ class PreparedRun:
     plan: Plan | None
     scorer: Scorer
     text: TextScorer | None
-    quantized_answers: TextScorer | None
+    compared_answers: tuple[TextScorer, TextScorer] | None
     store: Store
     log_file: Path
     attributes: bool = False
@@ -138,14 +139,15 @@ def prepare(config: Config, log_file: Path, memo: Memo, on_wait: Callable[[float
     of_tasks = {OF_TASKS: TaskPrompts, OF_ANSWERS: WrittenText}.get(config.text.name)
     scored_text = of_tasks(scorer) if of_tasks else memo(locate_text_file, config.text, mirror, store)
     text_scorer = TextScorer(scored_text, scorer.setup, source, store, log_file) if scored_text else None
-    quantized_answers = None
+    compared_answers = None
     if plan and config.task.preference:
-        quantized_answers = TextScorer(WrittenText(scorer, scored), scorer.setup, source, store, log_file)
+        own, other = (TextScorer(WrittenText(scorer, each), scorer.setup, source, store, log_file) for each in (None, scored))
+        compared_answers = own, other
     _log_what_is_left_out(config, full.source, memo)
     attributes = config.attribution.measure and plan is not None
     if config.attribution.measure and not attributes:
         memo(log.warning, "attribution.measure=true: no weights are quantized here, so that nothing is attributed")
-    return PreparedRun(full, scored, dtype, plan, scorer, text_scorer, quantized_answers, store, log_file, attributes)
+    return PreparedRun(full, scored, dtype, plan, scorer, text_scorer, compared_answers, store, log_file, attributes)
 
 
 def _log_what_is_left_out(config: Config, source: Source, memo: Memo) -> None:

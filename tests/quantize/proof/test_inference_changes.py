@@ -18,6 +18,7 @@ from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.native.kept import Kept
 from bitsure.quantize.proof.inference_changes import prove_inference
 from bitsure.quantize.proof.weight_changes import prove
+from bitsure.quantize.walk.blocks import walk
 from bitsure.quantize.walk.targets import block_linears, find_blocks
 from bitsure.quantize.weights.fake_quantize import fake_quantize
 from bitsure.report.rounded import shipped_bytes
@@ -81,6 +82,16 @@ def test_kept_weights_are_said_to_be_kept():
     assert found.modules_quantized == [] and found.relative_error == 0
     assert found.bits_per_weight == 16 and found.parameter_share == 0
     assert found.modules_skipped["model.layers.0.mlp.up_proj"] == "weights are kept"
+
+
+def test_keys_and_values_alone_are_measured_in_one_walk_since_no_layer_changes():
+    model, calls = llama(), []
+    find_blocks(model)[1][1].register_forward_hook(lambda block, inputs, out: calls.append(block))
+    list(walk(model, WINDOWS))
+    calls_of_a_walk = len(calls)
+    changes = prove(model, CheckpointContents({}, scheme=InferenceScheme(kv=KeysValues(4, 8))), WINDOWS)
+    assert len(calls) == 2 * calls_of_a_walk
+    assert {layer.output_error for layer in changes.layers.values()} == {0} and len(changes.layers) == len(block_linears(model))
 
 
 def test_a_model_with_kept_weights_is_as_large_as_its_files(tmp_path, calib_file):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,7 @@ from bitsure.config.schema import TaskSettings
 from bitsure.models.locate import Source
 from bitsure.records.record import cluster_of
 from bitsure.scoring.requests import Request, Requests
-from bitsure.scoring.texts.task_prompts import collected_request, collecting_lm
+from bitsure.scoring.texts.task_prompts import collect_questions, collected_request, collecting_lm
 
 if TYPE_CHECKING:
     from bitsure.scoring.hooked_lm import HookedLM
@@ -56,16 +56,11 @@ def ask(loaded: Sequence[LoadedTasks], source: Source, settings: TaskSettings) -
         source: The model.
         settings: How the questions are put.
     """
-    from bitsure.scoring.harness import ask_questions
-    from bitsure.tasks.kinds import MultipleChoice, kind_of
+    from bitsure.tasks.kinds import MultipleChoice
 
     lm = collecting_lm(source, settings)
     questions = _ChoiceQuestions(lm)
-    for tasks in loaded:
-        with_choices = {name: task for name, task in tasks.tasks.items() if MultipleChoice.output_type == task.OUTPUT_TYPE}
-        asked = ask_questions(replace(tasks, tasks=with_choices), lm, settings) if with_choices else {}
-        for name, samples in asked.items():
-            kind_of(with_choices[name]).collect(name, with_choices[name], samples, questions)
+    collect_questions(loaded, lm, settings, lambda task: MultipleChoice.output_type == task.OUTPUT_TYPE, questions)
     return questions.questions
 
 

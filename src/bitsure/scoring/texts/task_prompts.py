@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
@@ -29,7 +29,7 @@ from bitsure.scoring.texts.tokenized_text import TextWindow, TokenizedText
 if TYPE_CHECKING:
     from bitsure.scoring.hooked_lm import HookedLM
     from bitsure.tasks.harness_tasks import LoadedTasks
-    from bitsure.tasks.kinds import ScoredKind, TaskKind
+    from bitsure.tasks.kinds import Collector, ScoredKind, TaskKind
     from bitsure.tasks.protocols import HarnessTask, Sample
 
 PROMPTS, ANSWERS = "prompts", "answers"
@@ -131,6 +131,32 @@ def collected_request(lm: HookedLM, strings: tuple[str, ...]) -> Request:
     return cast(UnscoredRequest, lm.scored[strings]).request
 
 
+def collect_questions(
+    loaded: Sequence[LoadedTasks],
+    lm: HookedLM,
+    settings: TaskSettings,
+    wanted: Callable[[HarnessTask], bool],
+    collector: Collector,
+) -> None:
+    """Give a collector the questions of the wanted tasks, whose requests the model collects.
+
+    Args:
+        loaded: The tasks, with their data.
+        lm: What `collecting_lm` returns.
+        settings: How the questions are put.
+        wanted: Whether a task is asked.
+        collector: Is given each task's questions.
+    """
+    from bitsure.scoring.harness import ask_questions
+    from bitsure.tasks.kinds import kind_of
+
+    for tasks in loaded:
+        asked = {name: task for name, task in tasks.tasks.items() if wanted(task)}
+        logged = ask_questions(replace(tasks, tasks=asked), lm, settings) if asked else {}
+        for name, samples in logged.items():
+            kind_of(asked[name]).collect(name, asked[name], samples, collector)
+
+
 def cut_questions(loaded: Sequence[LoadedTasks], source: Source, settings: TaskSettings) -> TokenizedText:
     """Return a window for each question: its prompt and its first right answer, as its task's scoring tokenizes them.
 
@@ -145,26 +171,18 @@ def cut_questions(loaded: Sequence[LoadedTasks], source: Source, settings: TaskS
     Raises:
         UserError: If no task has a prompt, or a request cannot be scored.
     """
+    from bitsure.tasks.kinds import kind_of
+
     lm = collecting_lm(source, settings)
-    windows = [window for tasks in loaded for window in _windows(tasks, lm, settings)]
+    collector = PromptWindows(lm)
+    collect_questions(loaded, lm, settings, lambda task: kind_of(task).has_prompt, collector)
+    windows = collector.windows
     if not windows:
         raise UserError(
             f"text=tasks: the tasks {', '.join(settings.names)} are whole texts or written answers, which have none to score. "
             "Leave it out."
         )
     return TokenizedText(tuple(sorted(windows, key=len)), max(map(len, windows)), None, BOS_OF_TASKS)
-
-
-def _windows(loaded: LoadedTasks, lm: HookedLM, settings: TaskSettings) -> list[TextWindow]:
-    from bitsure.scoring.harness import ask_questions
-    from bitsure.tasks.kinds import kind_of
-
-    prompted = {name: task for name, task in loaded.tasks.items() if kind_of(task).has_prompt}
-    asked = ask_questions(replace(loaded, tasks=prompted), lm, settings) if prompted else {}
-    windows = PromptWindows(lm)
-    for name, samples in asked.items():
-        kind_of(prompted[name]).collect(name, prompted[name], samples, windows)
-    return windows.windows
 
 
 class PromptWindows:

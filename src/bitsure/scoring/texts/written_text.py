@@ -19,6 +19,7 @@ from bitsure.models.locate import Source
 from bitsure.results.run_files import TextOrigin
 from bitsure.scoring.scored_model import ScoredModel
 from bitsure.scoring.scorer import Scorer
+from bitsure.scoring.texts.task_prompts import collecting_lm
 from bitsure.scoring.texts.text_source import BOS_OF_TASKS, TextSource
 from bitsure.scoring.texts.token_stream import bytes_of_tokens
 from bitsure.scoring.texts.tokenized_text import TextWindow, TokenizedText
@@ -109,12 +110,7 @@ def cut_answers(
         source: The model.
         settings: How the questions were put.
     """
-    from bitsure.models.load import empty_model
-    from bitsure.scoring.hooked_lm import HookedLM
-    from bitsure.scoring.texts.task_prompts import RequestCollector
-
-    model, tokenizer = empty_model(source.path, source.settings.trust_remote_code), source.load_tokenizer()
-    lm = HookedLM(model, tokenizer, RequestCollector, lambda n: None, settings.add_bos, settings.score_bos)
+    lm = collecting_lm(source, settings)
     windows, documents = [], dict[tuple[str, str], int]()
     for row in answers:
         if row["sample"] > 0:
