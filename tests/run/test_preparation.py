@@ -11,15 +11,17 @@ from tests.builders.sweep_commands import compose_valid
 
 
 def test_what_has_no_effect_and_another_models_first_answers_are_said(tmp_path, caplog):
-    [cell] = compose_valid(
-        "quant=none", "task=open_second_turns", f"task.open.first_answers={tmp_path}", "+metric.own.mine=operator.neg"
-    )
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat " * 200)
+    settings = ["quant=none", "task=open_second_turns", f"task.open.first_answers={tmp_path}", "+metric.own.mine=operator.neg"]
+    [cell] = compose_valid(*settings, "task.limit=3", "text=local", f"text.path={text}")
     unknown = dict.fromkeys(("series", "training_seed", "revision", "repo", "full_dtype", "device_map"))
     other = ModelOrigin(name="other", fingerprint="b", dtype="float32", **unknown)
     origin = collect(full_names(cell.config)).model_copy(update={"model": other})
     (tmp_path / "provenance.json").write_text(origin.model_dump_json())
     caplog.set_level(logging.INFO, "bitsure.run.preparation")
     _log_what_is_left_out(cell.config, SimpleNamespace(fingerprint="a"), Memo())
-    preference, own, answers = caplog.messages
+    preference, limit, own, answers = caplog.messages
+    assert limit == "task.limit=3: takes fewer questions; the text is scored whole (text.limit=N: its first N tokens)"
     assert preference.startswith("task.preference=true: nothing is quantized") and own.startswith("metric.own: not measured")
     assert answers == f"task.open.first_answers={tmp_path}: another model, other, gave the first answers"

@@ -92,7 +92,7 @@ class TaskSettings:
     include_path: str | None = None  # a folder of one's own task YAML
     trust: bool = False  # run the Python code that YAML of that folder names; false: it is refused
     num_fewshot: int | None = None  # examples before each question; None: the task's own number
-    limit: Any = None  # the first questions of each task only: how many, or a fraction of them below 1; None: all
+    limit: Any = None  # the first questions of each task only: a number, or a fraction below 1; None: all. Texts: text.limit
     seed: int = 1234  # draws the few-shot examples, and what NAME@typos and the like change; the harness's default
     exclude_question: bool = True  # no question stands among its own few-shot examples; false: as the harness draws them
     chat_template: bool = False  # format prompts by the tokenizer's chat template, few-shot examples as earlier turns

@@ -75,10 +75,10 @@ def _written(comparison: Comparison | None) -> Comparison:
 
 def _alike(values: Mapping[str, Difference]) -> str:
     identical, wording, other, nothing = (values[name] for name in (IDENTICAL, OTHER_WORDING, "flip_rate", NOTHING_JUDGED))
-    alike = (
-        f"of {identical.n:,} answers {_share(identical)} are word for word full precision's, of {_share(wording)} the harness "
-        f"judges the same in other words, {_share(other)} are other answers"
-    )
+    alike = f"of {identical.n:,} answers {_share(identical)} are word for word full precision's"
+    if "accuracy" not in values:
+        return f"{alike}; whether the others say the same in other words is not judged, since the questions are open"
+    alike += f", of {_share(wording)} the harness judges the same in other words, {_share(other)} are other answers"
     return f"{alike}, and in {_share(nothing)} it finds nothing to judge" if nothing.value else alike
 
 

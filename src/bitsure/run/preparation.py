@@ -155,6 +155,12 @@ def _log_what_is_left_out(config: Config, source: Source, memo: Memo) -> None:
     task = config.task
     if task.preference and config.quant.is_full_precision:
         memo(log.info, "task.preference=true: nothing is quantized, so that there are no two answers to choose from")
+    if task.limit is not None and config.text.is_scored and not config.text.is_of_tasks and config.text.limit is None:
+        memo(
+            log.info,
+            "task.limit=%s: takes fewer questions; the text is scored whole (text.limit=N: its first N tokens)",
+            task.limit,
+        )
     if config.metric.own and set(task.names) & set(OPEN):
         memo(log.info, "metric.own: not measured for open questions, which have no right answers")
     if SECOND in task.names and task.open.first_answers:

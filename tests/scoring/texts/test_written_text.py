@@ -18,6 +18,7 @@ from bitsure.config.paths import PROJECT
 from bitsure.models.load import load_model
 from bitsure.models.tokenizers import load_tokenizer
 from bitsure.records import read_prompts
+from bitsure.report.divergence_section import divergence_lines
 from bitsure.results import Comparison, Verdict
 from bitsure.run import pipeline
 from bitsure.tasks.open_questions import open_documents
@@ -108,9 +109,18 @@ def test_full_precision_prefers_an_answer_as_much_as_it_finds_its_tokens_likelie
 
 
 def test_answers_to_open_questions_are_neither_right_nor_wrong_and_compared_all_the_same(run):
-    values = results.read(run / "comparison.json", Comparison)["open_questions"]
+    comparison = results.read(run / "comparison.json", Comparison)
+    values = comparison["open_questions"]
     assert "accuracy" not in values and "nll" not in values and values["preference/full"].n == len(TURNS)
     assert values["divergence/identical"].n == len(TURNS) and values["answer_logprob"].value is not None
+    judged, opened = sorted(
+        divergence_lines({name: comparison[name] for name in ("open_questions", "written_word")}), reverse=True
+    )
+    assert (
+        "the harness judges" in judged
+        and "the harness" not in opened
+        and "is not judged, since the questions are open" in opened
+    )
     verdict = results.read(run / "verdict.json", Verdict)
     assert verdict.tasks["open_questions"].verdict == "not judged" and "open" in verdict.excluded["open_questions"]
     written = pq.read_table(run / "generations.parquet").filter(pc.field("task") == "open_questions")
