@@ -9,27 +9,41 @@ import argparse
 
 from benchmarks.qllm import HERE, TASKS, arguments, measured, tables
 from bitsure.config.number_formats import Activations
+from bitsure.config.quantizers import Rounded
 from bitsure.config.rotation_settings import RotationSettings
+from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.native.rtn import Rtn
 
-FOLDED, ONLINE = "rotated: R1, R2", "rotated: R1, R2, R4"
-TRANSFORMS = {
-    "plain": ([], None),
-    "SmoothQuant": (["smooth"], None),
+PLAIN, SMOOTH, FOLDED, ONLINE = "plain", "SmoothQuant", "rotated: R1, R2", "rotated: R1, R2, R4"
+TRANSFORMS: dict[str, tuple[list[str], list[str] | None]] = {
+    PLAIN: ([], None),
+    SMOOTH: (["smooth"], None),
     FOLDED: (["rotate"], ["r1", "r2"]),
     ONLINE: (["rotate"], ["r1", "r2", "r4"]),
-    "rotated: R1, R2, R4, then SmoothQuant": (["rotate", "smooth"], ["r1", "r2", "r4"]),
 }
-PAIRS = [(FOLDED, "plain"), (FOLDED, "SmoothQuant"), (ONLINE, "plain"), (ONLINE, "SmoothQuant"), (ONLINE, FOLDED)]
 
 
-def quantizers(draw: int) -> dict[str, Rtn]:
+def _with_gptq(name: str) -> str:
+    return f"{name}, GPTQ"
+
+
+AGAINST = [(ONLINE, PLAIN), (ONLINE, SMOOTH), (ONLINE, FOLDED), (FOLDED, PLAIN), (FOLDED, SMOOTH)]
+PAIRS = [
+    *AGAINST,
+    *((_with_gptq(first), _with_gptq(second)) for first, second in AGAINST),
+    *((_with_gptq(name), name) for name in TRANSFORMS),
+]
+
+
+def quantizers(draw: int) -> dict[str, Rounded]:
     """W4A4 with a scale for each row of the weights and each token, all asymmetric; the draw seeds the rotations."""
-    found = {}
+    chains: dict[str, Rounded] = {}
     for name, (transforms, kinds) in TRANSFORMS.items():
-        rotation = kinds and RotationSettings(kinds, seed=draw)
-        found[name] = Rtn(4, -1, False, transforms=transforms, activations=Activations(4), rotation=rotation)
-    return found
+        rotation = None if kinds is None else RotationSettings(kinds, seed=draw)
+        chain = {"transforms": transforms, "activations": Activations(4), "rotation": rotation}
+        chains[name] = Rtn(4, -1, False, **chain)
+        chains[_with_gptq(name)] = Gptq(4, -1, False, backend="native", desc_act=False, damp_percent=0.01, **chain)
+    return chains
 
 
 def introduction(given: argparse.Namespace) -> str:
