@@ -9,7 +9,7 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.config.schema import ModelSettings
-from bitsure.models.facts import computing_dtype, context_length, is_mixture
+from bitsure.models.facts import check_memory, computing_dtype, context_length, is_mixture
 from bitsure.models.load import load_model
 from bitsure.models.locate import locate_model
 from bitsure.models.tokenizers import check_tokenizer, load_tokenizer
@@ -76,3 +76,11 @@ def test_an_id_beyond_the_embedding_is_refused_and_unused_rows_are_said(tiny_mod
     tokenizer.save_pretrained(copy)
     with pytest.raises(UserError, match=rf"has the id {rows} \('<extra>'\), but the model's embedding has {rows} rows"):
         load_model(copy, "float32")
+
+
+def test_memory_is_counted_for_every_copy_of_the_model_that_is_in_it_at_once(monkeypatch):
+    monkeypatch.setattr("bitsure.models.facts._main_memory", lambda: 1000)
+    model = ModelSettings(name="m", path="m", parameters=200, device="cpu")
+    check_memory(model, "float32")
+    with pytest.raises(UserError, match="200 parameters in float16 and again in float32 are"):
+        check_memory(model, "float16", beside=["float32"])

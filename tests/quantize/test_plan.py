@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 
 import pytest
 
 from bitsure.base.errors import UserError
+from bitsure.base.store import Store
 from bitsure.config.number_formats import Activations, KeysValues
+from bitsure.config.rotation_settings import RotationSettings
+from bitsure.quantize.check import check_plan
 from bitsure.quantize.libraries.bnb import Bnb
 from bitsure.quantize.libraries.hqq import Hqq
 from bitsure.quantize.native.kept import Kept
@@ -33,3 +37,17 @@ def test_what_the_models_forward_pass_decides_is_known_by_its_library(tiny_model
         assert {"torch", "transformers"} <= plan(tiny_model, quant, calib_file).made_from["libraries"].keys()
     for quant in (Rtn(4, 32, True), Kept(kv=KeysValues(4))):
         assert plan(tiny_model, quant, calib_file).made_from["libraries"].keys() == {"torch"}
+
+
+def test_memory_has_to_hold_the_copy_of_a_model_on_which_rotations_are_learned(tiny_model, calib_file, tmp_path, monkeypatch):
+    def planned(steps: int):
+        quant = Rtn(4, 32, True, transforms=["rotate"], rotation=RotationSettings(steps=steps))
+        whole = plan(tiny_model, quant, calib_file)
+        sized = replace(whole.source.settings, parameters=1000)
+        return replace(whole, source=replace(whole.source, settings=sized))
+
+    monkeypatch.setattr("bitsure.models.facts._main_memory", lambda: 6000)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    check_plan(planned(0), Store(tmp_path))
+    with pytest.raises(UserError, match="1,000 parameters in float32 and again in float32 are"):
+        check_plan(planned(1), Store(tmp_path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -53,13 +53,14 @@ def warn_about_config(model: ModelSettings, config: Path) -> None:
         log.warning("%s: its config.json says weights in %s, model.full_dtype %s", where, dtype, model.full_dtype)
 
 
-def check_memory(model: ModelSettings, dtype: str, device: str | None = None) -> None:
+def check_memory(model: ModelSettings, dtype: str, device: str | None = None, beside: Sequence[str] = ()) -> None:
     """Check that the parameters alone fit into the memory of a device.
 
     Args:
         model: The settings; nothing is checked if they do not say the number of parameters.
         dtype: The name of the type to compute in.
         device: The device; None: where the model is scored.
+        beside: The types of further copies that are in its memory at the same time.
 
     Raises:
         UserError: If the parameters are larger than all of the device's memory.
@@ -68,12 +69,13 @@ def check_memory(model: ModelSettings, dtype: str, device: str | None = None) ->
         return
     import torch
 
-    needed, on = model.parameters * getattr(torch, dtype).itemsize, torch.device(device or scoring_device(model))
+    types, on = (dtype, *beside), torch.device(device or scoring_device(model))
+    needed = model.parameters * sum(getattr(torch, name).itemsize for name in types)
     memory = int(torch.cuda.get_device_properties(on).total_memory) if on.type == "cuda" else _main_memory()
     if needed > memory:
         raise UserError(
-            f"model={model.name}: {model.parameters:,} parameters in {dtype} are {needed / 2**30:,.1f} GiB, and the {on.type} "
-            f"here has {memory / 2**30:,.1f} GiB in all. Ways out: a larger machine; model.dtype=bfloat16, half of float32; "
+            f"model={model.name}: {model.parameters:,} parameters in {' and again in '.join(types)} are "
+            f"{needed / 2**30:,.1f} GiB, and the {on.type} here has {memory / 2**30:,.1f} GiB in all. Ways out: a larger machine; model.dtype=bfloat16, half of float32; "
             "to score, model.device_map=auto spreads them over GPUs, CPU and disk."
         )
 

@@ -80,11 +80,22 @@ def check_plan(plan: Plan, store: Store, memo: Memo | None = None) -> None:
     if plan.matched and not store.find("weights", plan.matched.made_from):
         check_plan(plan.matched, store, memo)
     disk_space.check(plan.quant.bytes_needed(modules, plan.dtype), plan.quant.name, store.root)
-    check_memory(source.settings, plan.dtype, "cpu")
+    _check_memory(plan)
     # how much text there is does not depend on the order in which it is drawn
     _, held_out = memo(windows_of, source.path, remote_code, plan.text, replace(plan.calib, seed=0), plan.nsamples)
     if plan.nsamples and held_out.shape[1] < plan.calib.seqlen:
         log.warning("calib.seqlen=%d is longer than the model's context: %d tokens it is", plan.calib.seqlen, held_out.shape[1])
+
+
+def _check_memory(plan: Plan) -> None:
+    """Raise UserError if memory does not hold the model, and what of it runs whole while it is quantized."""
+    import torch
+
+    settings, copies = plan.source.settings, ["float32"] if plan.quant.copies_model else []
+    on_gpu = torch.cuda.is_available()
+    check_memory(settings, plan.dtype, "cpu", [] if on_gpu else copies)
+    if on_gpu and (copies or plan.quant.moves_model):
+        check_memory(settings, copies[0] if copies else plan.dtype, "cuda")
 
 
 def windows_of(

@@ -188,6 +188,16 @@ class Quantizer(QuantizerSettings):
         return True
 
     @property
+    def moves_model(self) -> bool:
+        """Whether the whole model runs while it is quantized, on a GPU if there is one; otherwise blocks run one by one."""
+        return False
+
+    @property
+    def copies_model(self) -> bool:
+        """Whether a copy of the whole model in float32 runs while it is quantized, on a GPU if there is one."""
+        return False
+
+    @property
     def quantizes_whole_model(self) -> bool:
         """Whether tensors outside the blocks' linear layers change too, as under a cast."""
         return False

@@ -17,7 +17,7 @@ from bitsure.base.store import Store
 from bitsure.config.schema import Config
 from bitsure.config.text import OF_ANSWERS, OF_TASKS
 from bitsure.metrics.own_metrics import check_own_metrics
-from bitsure.models.facts import computing_dtype
+from bitsure.models.facts import check_memory, computing_dtype
 from bitsure.models.load import check_files
 from bitsure.models.locate import Source, locate_model, locate_scored, locate_tokenizer
 from bitsure.quantize.calibration.calibration_text import locate_text, stands_in
@@ -191,6 +191,8 @@ def _full_precision(config: Config, quantizer: Quantizer, store: Store, memo: Me
 def check(prepared: PreparedRun, memo: Memo) -> None:
     """Raise UserError for what is wrong with model, prompts and quantizer, as far as it is known without weights."""
     prepared.scorer.check_prompting(prepared.source)
+    if prepared.attributes:
+        check_memory(prepared.source.settings, prepared.dtype, beside=[prepared.dtype])  # full precision and quantized
     scored = (prepared.full_precision, prepared.scored)
     without_text = prepared.text is not None and any(prepared.text.missing(model) for model in scored)
     if prepared.text and without_text and not prepared.text.text.needs_answers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -86,6 +87,19 @@ def test_losses_are_the_divergences_of_plain_passes_and_the_model_stays_as_it_is
         with torch.inference_mode():
             p, q = (each(windows[[0, 1, 2, 3]]).logits[:, :-1].double().log_softmax(-1) for each in (model, changed))
         assert losses[layer][2] == pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), rel=1e-3)
+
+
+def test_progress_begins_again_after_measuring_so_that_no_more_blocks_are_counted_than_there_are(make, monkeypatch):
+    done, counts = 0, []
+
+    def advance(n=1, total=None, note=""):
+        nonlocal done
+        done += n
+        counts.append(done)
+
+    monkeypatch.setattr("bitsure.quantize.make.progress", lambda description, total: nullcontext(advance))
+    make(MixedBits(like=Gptq(**NATIVE), bits_per_weight=3.9, candidates=[2, 8]))
+    assert max(counts) == counts[-1] == 2
 
 
 def test_an_interrupted_measurement_goes_on(tiny_model, tmp_path, monkeypatch):

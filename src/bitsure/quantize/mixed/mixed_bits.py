@@ -79,6 +79,11 @@ class MixedBits(Quantizer):
         return self._recipe is None or self._like.needs_data
 
     @property
+    def moves_model(self) -> bool:
+        """Whether losses are measured."""
+        return self._recipe is None
+
+    @property
     def _quantizers(self) -> dict[int, RoundingQuantizer]:
         """Bits that a layer may have → what rounds to them."""
         return {bits: self._own_rounding(bits) for bits in sorted(self.candidates)}

@@ -68,6 +68,11 @@ class ChainQuantizer(Chain, Quantizer):
         return self.needs_data or self.rotation is not None
 
     @property
+    def copies_model(self) -> bool:
+        """Whether rotations are learned."""
+        return self.rotation is not None and self.rotation.steps > 0
+
+    @property
     def rounded_activations(self) -> Activations | None:
         """The number format of the layers' inputs."""
         return self.activations

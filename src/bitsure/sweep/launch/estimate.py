@@ -105,7 +105,8 @@ class WorkEstimator:
         model = self.memo(empty_model, source.path, source.settings.trust_remote_code)
         parameters = parameters_of(model)
         here = 0 if piece.is_served else parameters
-        memory = BYTES_A_PROCESS + int(here * disk_space.item_bytes(piece.run.dtype) * ACTIVATIONS)
+        weights = here * disk_space.item_bytes(piece.run.dtype) * (2 if piece.run.attributes else 1)
+        memory = BYTES_A_PROCESS + int(weights * ACTIVATIONS)
         if piece.task:
             questions, tokens = self._task_size(piece, piece.task)
             seconds = self._seconds("served" if piece.is_served else "scoring", scoring_work(parameters, tokens))
@@ -119,7 +120,8 @@ class WorkEstimator:
         work = quantizing_work(parameters, width, (plan.nsamples + HELD_OUT_WINDOWS) * seqlen)
         states = plan.nsamples * seqlen * width * 4
         disk = plan.quant.bytes_needed(model, plan.dtype)
-        return WorkEstimate(self._seconds(plan.quant.name, work), memory + states, disk)
+        copy = int(here * 4 * ACTIVATIONS) if plan.quant.copies_model else 0
+        return WorkEstimate(self._seconds(plan.quant.name, work), memory + copy + states, disk)
 
     def _text(self, piece: WorkPiece, parameters: int, memory: int, states: int) -> WorkEstimate:
         """Return what a text takes; full precision's states, in bytes a token, are kept beside its rows."""
