@@ -75,8 +75,9 @@ def check_memory(model: ModelSettings, dtype: str, device: str | None = None, be
     if needed > memory:
         raise UserError(
             f"model={model.name}: {model.parameters:,} parameters in {' and again in '.join(types)} are "
-            f"{needed / 2**30:,.1f} GiB, and the {on.type} here has {memory / 2**30:,.1f} GiB in all. Ways out: a larger machine; model.dtype=bfloat16, half of float32; "
-            "to score, model.device_map=auto spreads them over GPUs, CPU and disk."
+            f"{needed / 2**30:,.1f} GiB, and the {on.type} here has {memory / 2**30:,.1f} GiB in all. Ways "
+            "out: a larger machine; model.dtype=bfloat16, half of float32; to score, model.device_map=auto spreads them over "
+            "GPUs, CPU and disk."
         )
 
 
