@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import pickle
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from scipy.stats import t
 from bitsure.base.store import Store
 from bitsure.config.number_formats import Activations
 from bitsure.config.paths import PROJECT
-from bitsure.config.quantizers import Tuning
+from bitsure.config.quantizers import Rounded, Tuning
 from bitsure.config.schema import CalibSettings, ModelSettings, ScoringSettings, TaskSettings
 from bitsure.metrics.bootstrap import percentile_interval, resample_weights
 from bitsure.metrics.questions import question_set
@@ -72,7 +72,7 @@ def write_model(name: str, outliers: tuple[int, int] | None, seed: int, path: Pa
 
 
 def one(
-    model: str, outliers: tuple[int, int] | None, draw: int, given: argparse.Namespace, quantizers: dict[str, Rtn]
+    model: str, outliers: tuple[int, int] | None, draw: int, given: argparse.Namespace, quantizers: dict[str, Rounded]
 ) -> dict[str, tuple[float, np.ndarray]]:
     """Of one draw, by quantizer: the layers' mean output error, and the right answers' probabilities, (questions,).
 
@@ -181,14 +181,18 @@ def arguments(description: str, out: Path) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measured(given: argparse.Namespace, quantizers: Callable[[int], dict[str, Rtn]]) -> dict[str, list[dict]]:
+def measured(
+    given: argparse.Namespace,
+    quantizers: Callable[[int], dict[str, Rounded]],
+    outliers: Mapping[str, tuple[int, int] | None] = OUTLIERS,
+) -> dict[str, list[dict]]:
     """Return, by outliers, what `one` returns for each draw; quantizers: those of a draw, by name."""
     with ProcessPoolExecutor(given.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         jobs = {
-            outliers: [pool.submit(one, given.model, how, draw, given, quantizers(draw)) for draw in range(given.draws)]
-            for outliers, how in OUTLIERS.items()
+            name: [pool.submit(one, given.model, how, draw, given, quantizers(draw)) for draw in range(given.draws)]
+            for name, how in outliers.items()
         }
-        return {outliers: [job.result() for job in submitted] for outliers, submitted in jobs.items()}
+        return {name: [job.result() for job in submitted] for name, submitted in jobs.items()}
 
 
 def main() -> None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks.qllm import HERE, TASKS, arguments, measured, tables
+from benchmarks.qllm import HERE, OUTLIERS, TASKS, arguments, measured, tables
 from bitsure.config.number_formats import Activations
 from bitsure.config.quantizers import Rounded
 from bitsure.config.rotation_settings import RotationSettings
 from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.native.rtn import Rtn
 
+MOST = list(OUTLIERS)[-1]
 PLAIN, SMOOTH, FOLDED, ONLINE = "plain", "SmoothQuant", "rotated: R1, R2", "rotated: R1, R2, R4"
 TRANSFORMS: dict[str, tuple[list[str], list[str] | None]] = {
     PLAIN: ([], None),
@@ -67,7 +68,7 @@ def introduction(given: argparse.Namespace) -> str:
 
 def main() -> None:
     given = arguments(__doc__.splitlines()[0], HERE / "rotations.md")
-    text = introduction(given) + tables(measured(given, quantizers), PAIRS)
+    text = introduction(given) + tables(measured(given, quantizers, {name: OUTLIERS[name] for name in ("none", MOST)}), PAIRS)
     print(text)
     given.out.write_text(text, encoding="utf-8")
 
