@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 
-def run(module: str, name: str, model: Path, folder: Path) -> Any:
-    """What `module`'s work on `name` gives, as JSON can hold it; the module's main has called `answer`."""
+def run(module: str, name: str, model: Path, folder: Path, timeout: float | None = None) -> Any:
+    """What `module`'s work on `name` gives, as JSON can hold it, within so many seconds; the module's main calls `parse`."""
     command = [sys.executable, "-m", module, "--one", name, str(model), str(folder)]
-    said = subprocess.run(command, capture_output=True, check=True, encoding="utf-8").stdout
-    return json.loads(said.splitlines()[-1])
+    printed = subprocess.run(command, capture_output=True, check=True, encoding="utf-8", timeout=timeout).stdout
+    return json.loads(printed.splitlines()[-1])
 
 
 def parse(parser: argparse.ArgumentParser, work: Callable[[str, Path, Path], Any]) -> argparse.Namespace | None:

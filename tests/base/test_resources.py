@@ -7,6 +7,7 @@ import sys
 import torch
 
 from bitsure.base import resources
+from tests.builders.fake_gpu import fake_gpu
 
 MB = 2**20
 
@@ -40,6 +41,13 @@ def test_a_measured_block_knows_its_seconds_and_peaks_when_it_has_ended(monkeypa
         hold(50)
     assert use.seconds == 2.5 and use.peak_memory_bytes > 50 * MB
     assert (use.peak_gpu_memory_bytes is None) == (not torch.cuda.is_available())
+
+
+def test_a_gpus_memory_can_be_watched_before_it_is_used():
+    cuda = torch.device("cuda", 0)
+    with fake_gpu(), resources.watch_memory(cuda) as memory:
+        torch.zeros(1000, device=cuda)
+    assert memory.rise == 4000
 
 
 def test_a_container_limits_what_is_free(monkeypatch, tmp_path):

@@ -71,6 +71,8 @@ class FakeGpu(TorchDispatchMode):
         """How often the host waited for what the GPU had been given up to an event."""
         self.allocated = self.peak = 0
         """The bytes that are held, and the most that were."""
+        self.initialized = False
+        """Whether the GPU was used or initialized, before which it has no statistics."""
         self._held: Counter[int] = Counter()  # storage → tensors that have it
         self._copies: list[tuple[torch.Tensor, torch.Tensor]] = []  # to the host and not there yet: the copy, its numbers
         self._arrived = 0
@@ -148,6 +150,7 @@ class FakeGpu(TorchDispatchMode):
 
     def hold(self, tensor: OnGpu) -> None:
         """Count a tensor's memory as long as it lives."""
+        self.initialized = True
         storage = tensor.inner.untyped_storage()
         self._change(storage.data_ptr(), storage.nbytes(), 1)
         self.peak = max(self.peak, self.allocated)
@@ -157,6 +160,16 @@ class FakeGpu(TorchDispatchMode):
         before = self._held[storage]
         self._held[storage] += tensors
         self.allocated += size * (bool(self._held[storage]) - bool(before))
+
+    def init(self) -> None:
+        """Stand in for torch.cuda.init."""
+        self.initialized = True
+
+    def reset_peak(self, device: torch.device | None = None) -> None:
+        """Stand in for torch.cuda.reset_peak_memory_stats."""
+        if not self.initialized:
+            raise RuntimeError("Invalid device argument 0: did you call init?")
+        self.peak = self.allocated
 
     def event(self, **settings: Any) -> types.SimpleNamespace:
         """Return a stand-in for torch.cuda.Event."""
@@ -217,14 +230,14 @@ def fake_gpu() -> Iterator[FakeGpu]:
     instead = {
         "is_available": lambda: True,
         "device_count": lambda: 1,
-        "init": lambda: None,
+        "init": gpu.init,
         "synchronize": lambda device=None: gpu.wait("synchronize"),
         "empty_cache": lambda: None,
         "mem_get_info": lambda device=None: (MEMORY - gpu.allocated, MEMORY),
         "memory_allocated": lambda device=None: gpu.allocated,
         "memory_reserved": lambda device=None: gpu.allocated,
         "max_memory_allocated": lambda device=None: gpu.peak,
-        "reset_peak_memory_stats": lambda device=None: setattr(gpu, "peak", gpu.allocated),
+        "reset_peak_memory_stats": gpu.reset_peak,
         "current_stream": lambda device=None: None,
         "Event": gpu.event,
     }

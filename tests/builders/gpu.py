@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from unittest import mock
 
 import numpy as np
@@ -44,7 +46,7 @@ def assert_near(results: list[Scored], expected: list[Scored], dtype: str) -> No
 
 
 @contextmanager
-def cpu_only() -> Iterator[None]:
-    """Let quantizers see no GPU inside the `with` block."""
-    with mock.patch("torch.cuda.is_available", return_value=False):
-        yield
+def process_without_gpu() -> Iterator[Executor]:
+    """Yield a process for which there is no GPU: libraries look for one when they are imported."""
+    with mock.patch.dict("os.environ", {"CUDA_VISIBLE_DEVICES": ""}), ProcessPoolExecutor(1, get_context("spawn")) as process:
+        yield process

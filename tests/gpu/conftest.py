@@ -15,7 +15,7 @@ def device():
     name = os.environ.get("BITSURE_TEST_DEVICE", "cuda")
     if name == "cuda" and not torch.cuda.is_available():
         pytest.skip("no GPU here; BITSURE_TEST_DEVICE=cpu runs what a CPU can")
-    return torch.device(name)
+    return torch.device(name, 0) if name == "cuda" else torch.device(name)  # some functions want the number
 
 
 @pytest.fixture

@@ -21,18 +21,19 @@ from tests.builders.quantizing import WINDOWS
 
 pytestmark = pytest.mark.gpu
 REQUESTS = scoring_requests()
-SPARE = 2**27  # bytes
+SPARE = 2**26  # bytes
 BUSY = "import torch; a = torch.randn({n}, {n}, device='{device}'); print('busy', flush=True)\nwhile True: a = (a @ a).tanh()"
 
 
 def test_one_block_at_a_time_is_held(device):
-    width = 1024 if device.type == "cuda" else 64
+    width = 2048 if device.type == "cuda" else 64
     model = build("opt", **FAMILIES["opt"] | {"num_hidden_layers": 8, "hidden_size": width, "ffn_dim": 4 * width})
     size = sum(parameter.nbytes for parameter in find_blocks(model)[1][0].parameters())
-    with watch_memory(device) as memory:
-        for _, block, feed in walk(model, WINDOWS):
-            assert next(block.parameters()).device.type == device.type
-            feed()
+    for _ in range(2):  # what libraries keep on the GPU for themselves is there after the first time
+        with watch_memory(device) as memory:
+            for _, block, feed in walk(model, WINDOWS):
+                assert next(block.parameters()).device.type == device.type
+                feed()
     LINES.append(f"walking through 8 blocks of {size / 2**20:.1f} MiB held {memory.rise / 2**20:.1f} MiB at most")
     assert device.type == "cpu" or size <= memory.rise < 2 * size
 
@@ -62,7 +63,7 @@ def little_memory(device: torch.device) -> Iterator[None]:
 
 
 def test_scoring_goes_on_with_smaller_batches_when_memory_runs_out(device):
-    """A batch's mask alone takes more than is left."""
+    """The first batch is of 12 rows of 1,344 tokens, whose mask alone takes more than is left: 87 MB of 67."""
     model, _ = on_device(device)
     requests = REQUESTS if device.type == "cpu" else [(context * 12, continuation) for context, continuation in REQUESTS * 40]
     engine = LocalEngine(model, 2000)

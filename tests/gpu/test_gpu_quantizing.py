@@ -16,7 +16,7 @@ from bitsure.quantize.make import Quantized, ensure_quantized
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.quantizer import Quantizer
 from bitsure.scoring.local.local_engine import LocalEngine
-from tests.builders.gpu import CONTEXT, LINES, POCKET, cpu_only, on_device, scoring_requests
+from tests.builders.gpu import CONTEXT, LINES, POCKET, on_device, process_without_gpu, scoring_requests
 from tests.builders.marks import library
 from tests.builders.plans import plan
 from tests.builders.quantizing import NATIVE
@@ -32,28 +32,35 @@ QUANTIZERS: dict[str, Quantizer] = {
     "hqq": Hqq(4, 64),
 }
 LIBRARIES = {"gptqmodel": "gptqmodel", "bitsandbytes": "bitsandbytes", "hqq": "hqq"}
-SAME_CODES = {"rtn", "bitsandbytes"}  # each weight by itself; the others add up calibration's sums, or iterate
+# The largest share of codes that may differ. Each weight is rounded by itself by rtn, with the same operations, and by
+# bitsandbytes, whose GPU kernel multiplies by 1/scale; the others add up calibration's sums, or iterate.
+DIFFERENT = {"rtn": 0.0, "bitsandbytes": 1e-4}
 
 
 def quantized(quant: Quantizer, calib_file, folder) -> Quantized:
     return ensure_quantized(plan(POCKET, quant, calib_file), Store(folder / "store"), folder / "log")
 
 
+@pytest.fixture(scope="module")
+def without_gpu():
+    with process_without_gpu() as process:
+        yield process
+
+
 @pytest.mark.parametrize("name", QUANTIZERS)
-def test_codes_are_a_cpus_or_as_good(name, device, calib_file, tmp_path):
+def test_codes_are_a_cpus_or_as_good(name, device, without_gpu, calib_file, tmp_path):
     """Sums of float32 come in another order on a GPU; GPTQ carries each difference on into the columns that follow."""
     if name in LIBRARIES:
         library(LIBRARIES[name])
-    there = quantized(QUANTIZERS[name], calib_file, tmp_path / "device")
-    with cpu_only():
-        here = quantized(QUANTIZERS[name], calib_file, tmp_path / "cpu")
+    on_cpu = without_gpu.submit(quantized, QUANTIZERS[name], calib_file, tmp_path / "cpu")
+    there, here = quantized(QUANTIZERS[name], calib_file, tmp_path / "device"), on_cpu.result(300)
     model = on_device(torch.device("cpu"))[0]
     weights = [load_checkpoint(made.checkpoint, model).weights for made in (there, here)]
     codes = [torch.cat([weight.compressible_codes().codes.flatten() for weight in side.values()]) for side in weights]
     differ = (codes[0] != codes[1]).float().mean().item()
     errors = [math.fsum(layer.output_error for layer in made.proof.layers.values()) for made in (there, here)]
     LINES.append(f"{name}: {differ:.3%} of the codes differ from the CPU's; output error {errors[0] / errors[1]:.4f} of its")
-    assert differ == 0 or name not in SAME_CODES
+    assert differ <= DIFFERENT.get(name, 1.0)
     assert errors[0] == pytest.approx(errors[1], rel=0.05)
 
 

@@ -10,7 +10,10 @@ from bitsure.config.number_formats import Activations, KeysValues
 from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.native.rtn import Rtn
+from bitsure.scoring.local.forward import score_plain, score_trees
 from bitsure.scoring.local.local_engine import LocalEngine
+from bitsure.scoring.local.rows import chains, trees
+from bitsure.scoring.local.trial import why_no_trees
 from tests.builders.gpu import CONTEXT, POCKET, assert_near, on_device, scoring_requests
 from tests.builders.plans import plan
 
@@ -28,13 +31,17 @@ def of_cpu(device):
 def test_log_probabilities_are_float32s_on_a_cpu(device, of_cpu, dtype):
     engine = LocalEngine(on_device(device, dtype)[0], CONTEXT)
     assert next(engine.model.parameters()).device.type == engine.budget.device.type == device.type
+    assert why_no_trees(engine.model, CONTEXT) is None
     assert_near(engine.score(REQUESTS), of_cpu, dtype)
 
 
 @TYPES
 def test_shared_prefixes_change_nothing(device, dtype):
-    model = on_device(device, dtype)[0]
-    assert_near(LocalEngine(model, CONTEXT).score(REQUESTS), LocalEngine(model, CONTEXT, share=False).score(REQUESTS), dtype)
+    """The engine would go back to plain passes, so that passes are compared, and not engines."""
+    model, asked = on_device(device, dtype)[0], dict(enumerate(REQUESTS))
+    shared = score_trees(model, trees(asked, model.config.hidden_size, 2048), asked)
+    plain = score_plain(model, chains(asked), asked)
+    assert_near([shared[i] for i in asked], [plain[i] for i in asked], dtype)
 
 
 @TYPES
@@ -68,15 +75,18 @@ def test_rounded_activations_keys_and_values_are_a_cpus(device, calib_file, tmp_
 def test_the_mask_of_shared_prefixes_takes_a_fused_kernel(gpu, dtype):
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    engine = LocalEngine(on_device(gpu, dtype)[0], CONTEXT)
+    model, asked = on_device(gpu, dtype)[0], dict(enumerate(REQUESTS))
+    rows = trees(asked, model.config.hidden_size, 2048)
     fused = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION]
     with sdpa_kernel(fused):  # others are an error inside
-        assert_near(engine.score(REQUESTS), LocalEngine(engine.model, CONTEXT).score(REQUESTS), dtype)
+        results = score_trees(model, rows, asked)
+    expected = score_trees(model, rows, asked)
+    assert_near([results[i] for i in asked], [expected[i] for i in asked], dtype)
 
 
 def test_nothing_waits_for_the_gpu_but_a_batchs_results(gpu):
     engine = LocalEngine(on_device(gpu)[0], CONTEXT)
-    engine.score(REQUESTS[:4])  # checks and probes
+    engine.score(REQUESTS)  # checks and probes
     torch.cuda.set_sync_debug_mode("error")
     try:
         engine.score(REQUESTS)

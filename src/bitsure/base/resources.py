@@ -66,6 +66,7 @@ def watch_memory(device: torch.device | None = None) -> Iterator[MemoryWatch]:
     if device is not None and device.type == "cuda":
         import torch
 
+        torch.cuda.init()  # type: ignore[no-untyped-call] # without it there is no mark to reset
         torch.cuda.reset_peak_memory_stats(device)
     else:
         with suppress(OSError):
@@ -89,8 +90,6 @@ def measured() -> Iterator[ResourceUse]:
     import torch
 
     gpus = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
-    if gpus:
-        torch.cuda.init()  # type: ignore[no-untyped-call]
     use, started = ResourceUse(), time.monotonic()
     with ExitStack() as stack:
         host, *on_gpus = [stack.enter_context(watch_memory(device)) for device in (None, *gpus)]

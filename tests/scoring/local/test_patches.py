@@ -53,7 +53,7 @@ def test_parts_of_a_row_attend_to_what_they_see(family, monkeypatch):
         keys.append(key.shape[2])
         return real(query, key, *others, **settings)
 
-    monkeypatch.setattr(patches, "ATTENTION_PART", 8)
+    monkeypatch.setitem(patches.ATTENTION_PART, "cpu", 8)
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
     in_parts = forward.score_trees(model, trees, requests)
     assert keys[:4] == [8, 16, 24, 32]
@@ -76,7 +76,7 @@ def test_a_pass_that_fails_leaves_the_model_as_it_was(monkeypatch):
     assert patches.takes_attention(model)
     layers = model.model.decoder.layers
     failing = layers[0].register_forward_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("not enough memory")))
-    monkeypatch.setattr(patches, "ATTENTION_PART", 4)
+    monkeypatch.setitem(patches.ATTENTION_PART, "cpu", 4)
     with pytest.raises(RuntimeError, match="not enough memory"):
         forward.score_trees(model, trees, REQUESTS)
     failing.remove()

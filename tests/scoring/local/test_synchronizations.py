@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bitsure.scoring.local import forward
+from bitsure.scoring.local import forward, patches
 from bitsure.scoring.local.local_engine import LocalEngine
 from tests.builders.fake_gpu import fake_gpu
 from tests.builders.families import FAMILIES, build
@@ -13,8 +13,11 @@ from tests.builders.requests import branching_questions
 REQUESTS = list(branching_questions().values())[:25]
 
 
-@pytest.mark.parametrize(("family", "share"), [("llama", True), ("bloom", True), ("gpt2", False)])
-def test_a_batch_waits_once_and_all_numbers_are_those_of_a_cpu(family, share, monkeypatch):
+@pytest.mark.parametrize(
+    ("family", "share", "part"), [("llama", True, None), ("llama", True, 8), ("bloom", True, None), ("gpt2", False, None)]
+)
+def test_a_batch_waits_once_and_all_numbers_are_those_of_a_cpu(family, share, part, monkeypatch):
+    monkeypatch.setitem(patches.ATTENTION_PART, "cuda", part)
     model, steps = build(family, **FAMILIES[family]), []
     expected = LocalEngine(model, 256, share).score(REQUESTS)
     with fake_gpu() as gpu:

@@ -82,15 +82,15 @@ def fit_grid(
         elif numbers.format in MX:
             scales = power_of_two(shared_exponents(largest, element))
         else:
-            scales = (largest / element.largest).clamp(TINY)
+            scales = _quotient(largest, element.largest).clamp(TINY)
         return scales, torch.zeros_like(scales, dtype=torch.int32)
     levels = numbers.levels
     if numbers.symmetric:
-        scales = _half(2 * largest * shrink / levels)
+        scales = _half(_quotient(2 * largest * shrink, levels))
         return scales, torch.full_like(scales, (levels + 1) // 2, dtype=torch.int32)
     low = values.amin(-1).clamp(max=0) * shrink
     high = values.amax(-1).clamp(min=0) * (shrink if shrink_high is None else shrink_high)
-    scales = _half((high - low) / levels)
+    scales = _half(_quotient(high - low, levels))
     return scales, (-low / scales.float()).round().clamp(0, levels).to(torch.int32)
 
 
@@ -132,6 +132,11 @@ def weight_from_units(
         scales = encode(nearest(scales * whole, E4M3), E4M3)
     codes = encode(units, ELEMENTS[numbers.format])
     return ElementWeight(format=numbers.format, codes=codes, scales=scales, tensor_scale=whole, **grouping)
+
+
+def _quotient(values: torch.Tensor, number: float) -> torch.Tensor:
+    """Return values / number, rounded once on every device: a GPU multiplies by the reciprocal of a plain number."""
+    return values / values.new_full((), number)
 
 
 def _half(scales: torch.Tensor) -> torch.Tensor:

@@ -60,7 +60,7 @@ def score_trees(
     at = send(torch.tensor(nodes), device)
     arguments = {"attention_mask": mask, "position_ids": positions}
     with ExitStack() as stack:
-        stack.enter_context(patches.attention_in_parts(model, mask, attention_part))  # first: it may try the model
+        stack.enter_context(patches.attention_in_parts(model, mask, tokens[2], attention_part))  # first: it may try the model
         states = stack.enter_context(patches.states_before_head(output, at))
         stack.enter_context(patches.last_mlp_at(model, at))
         stack.enter_context(patches.relu_in_place(model))

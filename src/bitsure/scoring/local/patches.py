@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bitsure.models.load import BUILD_ERRORS
+from bitsure.scoring.device_copies import send
 from bitsure.scoring.local.logits_from_states import input_device
 from bitsure.scoring.local.once_a_model import once_a_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-ATTENTION_PART = 256  # tokens of a row whose attention is computed at once
+ATTENTION_PART = {"cpu": 256}  # tokens of a row whose attention is computed at once; elsewhere all of them are
 ATTENTION_NAME = "bitsure"  # of ours in transformers' registry
 
 
@@ -81,26 +82,29 @@ def last_mlp_at(model: PreTrainedModel, nodes: torch.Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def attention_in_parts(model: PreTrainedModel, mask: torch.Tensor, part: int | None = None) -> Iterator[None]:
+def attention_in_parts(
+    model: PreTrainedModel, mask: torch.Tensor, ends: torch.Tensor, part: int | None = None
+) -> Iterator[None]:
     """Compute attention for a part of each row at a time, over the keys that some token of the part attends to.
 
     In a long row of many questions after the same examples, these keys are the examples and a few of the questions. Nothing
-    changes on a GPU, for short rows, or for a model that does not use transformers' sdpa attention.
+    changes on a device without ATTENTION_PART, for short rows, or for a model that does not use transformers' sdpa attention.
 
     Args:
         model: The model.
         mask: The additive mask, shape (rows, 1, n, n), 0 where a token attends to a key.
+        ends: For each token one past the last token that attends to it, in main memory, shape (rows, n).
         part: The tokens of a part; None: ATTENTION_PART.
     """
-    n, part = mask.shape[-1], part or ATTENTION_PART
-    if n <= part or mask.is_cuda or not takes_attention(model):
+    n, part = mask.shape[-1], part or ATTENTION_PART.get(mask.device.type)
+    if part is None or n <= part or not takes_attention(model):
         yield
         return
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     parts = []
     for queries in (slice(first, min(first + part, n)) for first in range(0, n, part)):
-        keys = (mask[:, 0, queries] == 0).flatten(0, 1).any(0).nonzero().flatten()
+        keys = send((ends[:, : queries.stop] > queries.start).any(0).nonzero().flatten(), mask.device)
         parts.append((queries, keys, mask[:, :, queries, keys]))
 
     def attend(

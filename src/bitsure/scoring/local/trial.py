@@ -15,6 +15,7 @@ from bitsure.scoring.local.forward import score_plain, score_trees
 from bitsure.scoring.local.logits_from_states import input_device, output_head
 from bitsure.scoring.local.once_a_model import once_a_model
 from bitsure.scoring.local.padding import rotary_types
+from bitsure.scoring.local.patches import ATTENTION_PART
 from bitsure.scoring.local.rows import TreeRow, chains, trees
 from bitsure.scoring.local.state_copies import LEAST_SHARED, score_copies, score_copies_by_token
 from bitsure.scoring.requests import Requests, Scored
@@ -44,8 +45,10 @@ def _why_no_trees(model: PreTrainedModel) -> str | None:
     if attention not in ("sdpa", "eager"):
         return f"the attention {attention} takes no mask of ours"
 
+    part = PART if input_device(model).type in ATTENTION_PART else None
+
     def run(model: PreTrainedModel, batch: Sequence[TreeRow], requests: Requests) -> Mapping[int, Scored]:
-        return score_trees(model, batch, requests, PART)
+        return score_trees(model, batch, requests, part)
 
     return _why_not_shared(model) or _why_not(model, run)
 
