@@ -22,6 +22,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_map_only
+from transformers.utils import is_torch_cuda_available
 
 CUDA, INSIDE = torch.device("cuda", 0), torch.device("privateuseone", 0)  # what Python sees, and what torch's core is told
 MEMORY = 2**34  # bytes that it has
@@ -105,7 +106,10 @@ class FakeGpu(TorchDispatchMode):
             self.wait(name)
         wrappers = {id(tensor.inner): tensor for tensor in own}
         inner_args, inner_kwargs = tree_map(_inside, (args, kwargs))
-        out = func(*inner_args, **inner_kwargs)
+        if name == "histc" and target:  # of integers, as a GPU has it, and a CPU has not
+            out = func(inner_args[0].double(), *inner_args[1:]).to(inner_args[0].dtype)
+        else:
+            out = func(*inner_args, **inner_kwargs)
         if crosses and name != "copy_":
             out = out.clone()  # main memory is both sides' here
         if late and not target:
@@ -222,14 +226,12 @@ def _is_non_blocking(func: Any, args: Any, kwargs: Any) -> bool:
 @contextmanager
 def fake_gpu() -> Iterator[FakeGpu]:
     """Let torch have one GPU inside the `with` block, and yield its account."""
-    if INSIDE.type not in _guards:
-        torch._C._acc.register_python_privateuseone_device_guard(_guards.setdefault(INSIDE.type, _Guard()))
-        sys.modules[f"torch.{INSIDE.type}"] = types.ModuleType("torch.privateuseone")
-        sys.modules[f"torch.{INSIDE.type}"]._lazy_init = lambda: None
+    _register()
     gpu = FakeGpu()
     instead = {
         "is_available": lambda: True,
         "device_count": lambda: 1,
+        "get_device_capability": lambda device=None: (9, 0),
         "init": gpu.init,
         "synchronize": lambda device=None: gpu.wait("synchronize"),
         "empty_cache": lambda: None,
@@ -243,6 +245,18 @@ def fake_gpu() -> Iterator[FakeGpu]:
     }
     with mock.patch.multiple(torch.cuda, **instead), _Devices(), gpu:
         yield gpu
+
+
+def _register() -> None:
+    """Tell torch's core of the GPU once a process, so that nothing changes for what runs in the process afterwards."""
+    if INSIDE.type in _guards:
+        return
+    is_torch_cuda_available()  # It remembers its first answer.
+    # The first backward pass starts a thread for each GPU, and then no forked process can run one.
+    torch.ones((), requires_grad=True).backward()
+    torch._C._acc.register_python_privateuseone_device_guard(_guards.setdefault(INSIDE.type, _Guard()))
+    sys.modules[f"torch.{INSIDE.type}"] = types.ModuleType("torch.privateuseone")
+    sys.modules[f"torch.{INSIDE.type}"]._lazy_init = lambda: None
 
 
 class _Guard(torch._C._acc.DeviceGuard):

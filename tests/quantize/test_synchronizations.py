@@ -6,12 +6,16 @@ import copy
 from collections import Counter
 from pathlib import Path
 
+import pytest
 import torch
 
+from bitsure.config.number_formats import KeysValues
+from bitsure.config.rotation_settings import RotationSettings
 from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint
 from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.native import chain
 from bitsure.quantize.native.chain_quantizer import ChainQuantizer
+from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.proof.weight_changes import prove
 from bitsure.quantize.walk import blocks
 from tests.builders.fake_gpu import fake_gpu
@@ -54,3 +58,19 @@ def test_one_block_at_a_time_is_on_the_gpu():
         places = [next(block.parameters()).device.type for _, block, feed in blocks.walk(model, WINDOWS[:1]) if feed() is None]
     assert places == ["cuda"] * 6 and next(model.parameters()).device.type == "cpu"
     assert size < gpu.peak < 1.5 * size
+
+
+ROTATED = Rtn(4, 32, True, transforms=["rotate"], rotation=RotationSettings(["r1", "r2", "r3", "r4"]), kv=KeysValues(8))
+EXPERTS = Rtn(4, 32, False, transforms=["scale"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "quant"), [("llama", ROTATED), ("mixtral", EXPERTS)], ids=["rotated", "experts"])
+def test_rotations_and_experts_are_where_they_should_be(family, quant, tmp_path):
+    model = build(family, **FAMILIES[family] | {"num_hidden_layers": 1})
+    weights, proof = quantized(model, quant, tmp_path / "cpu")
+    with fake_gpu():
+        on_gpu = quantized(model, quant, tmp_path / "gpu")
+    for name, weight in on_gpu[0].items():
+        assert torch.equal(weight.codes, weights[name].codes) and torch.equal(weight.scales, weights[name].scales)
+    assert on_gpu[1].model_dump(exclude={"layers"}) == proof.model_dump(exclude={"layers"})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import psutil
 import pytest
 import torch
+from transformers.utils import is_torch_cuda_available
 
 from bitsure.scoring.device_copies import Arriving, send
 from tests.builders.fake_gpu import MixedDevicesError, fake_gpu
@@ -42,3 +44,15 @@ def test_an_operation_on_two_devices_is_an_error_and_what_waits_is_counted():
         assert gpu.allocated == allocated + 4000 and gpu.peak >= gpu.allocated
         del more
         assert gpu.allocated == allocated
+
+
+def test_nothing_of_the_gpu_is_left_behind():
+    with fake_gpu() as gpu:
+        torch.ones(3, device=CUDA)
+    threads = psutil.Process().num_threads()
+    torch.ones((), requires_grad=True).backward()  # the first one starts a thread for each GPU
+    assert psutil.Process().num_threads() == threads and gpu.allocated == 0
+    assert not torch.cuda.is_available() and not is_torch_cuda_available()
+    assert not torch.accelerator.is_available() and torch.ones(3).device.type == "cpu"
+    with pytest.raises((RuntimeError, AssertionError)):
+        torch.ones(3, device=CUDA)

@@ -23,11 +23,14 @@ from bitsure.quantize.native.rtn import Rtn
 from bitsure.results.attribution import FULL, QUANTIZED, alone, restored
 from bitsure.scoring.attribution.model_pair import KEYS_AND_VALUES, OUTSIDE, ModelPair, layer_types
 from bitsure.scoring.attribution.part_passes import Segment, check_numbers, log_probabilities, part_divergences, segments
+from bitsure.scoring.local.forward import score_trees
 from bitsure.scoring.local.local_engine import LocalEngine
+from bitsure.scoring.local.rows import trees
 from bitsure.scoring.texts.head_states import whole_logits
 from bitsure.scoring.texts.text_pass import inputs_of
 from bitsure.scoring.texts.token_scores import TokenScores, token_scores
 from bitsure.scoring.texts.tokenized_text import TextWindow
+from tests.builders.fake_gpu import fake_gpu
 from tests.builders.families import FAMILIES, build
 from tests.builders.plans import plan
 
@@ -102,6 +105,26 @@ def test_long_questions_are_scored_part_by_part_also_from_the_middle_of_a_model(
     measured = log_probabilities(pair, run, batch, requests)
     for logprobs in measured.values():
         assert logprobs == pytest.approx(measured[FULL], abs=1e-4)
+
+
+def test_on_a_gpu_every_tensor_lives_there_and_a_pass_is_waited_for_once():
+    first, second = (build("gpt2", **FAMILIES["gpt2"] | {"n_layer": 1}) for _ in range(2))
+    with torch.no_grad():
+        second.transformer.h[0].mlp.c_fc.weight *= 1.1
+    batch, half = trees(REQUESTS, 64, 64), BATCH[:2]
+
+    def measured(pair: ModelPair) -> dict[str, list[float]]:
+        return part_divergences(pair, half) | log_probabilities(pair, score_trees, batch, REQUESTS)
+
+    expected = measured(ModelPair(first, second, CheckpointContents({})))
+    with fake_gpu() as gpu:
+        pair = ModelPair(first.to("cuda"), second.to("cuda"), CheckpointContents({}))
+        gpu.reset()
+        numbers = measured(pair)
+    waits = {wait: times for wait, times in gpu.waits.items() if "masking_utils.py" not in wait}
+    assert list(waits.values()) == [1 + 2 * len(pair.parts) + len(pair.layers)]
+    for name, values in numbers.items():
+        assert values == pytest.approx(expected[name], abs=1e-5)
 
 
 def test_the_tokens_of_a_window_are_cut_at_the_borders_of_documents():

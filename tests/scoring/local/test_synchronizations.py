@@ -6,11 +6,14 @@ import pytest
 
 from bitsure.scoring.local import forward, patches
 from bitsure.scoring.local.local_engine import LocalEngine
+from bitsure.scoring.local.rows import trees
+from bitsure.scoring.local.state_copies import score_copies
 from tests.builders.fake_gpu import fake_gpu
 from tests.builders.families import FAMILIES, build
 from tests.builders.requests import branching_questions
 
-REQUESTS = list(branching_questions().values())[:25]
+ASKED = branching_questions()
+REQUESTS = list(ASKED.values())[:15]
 
 
 @pytest.mark.parametrize(
@@ -35,3 +38,14 @@ def test_a_batch_waits_once_and_all_numbers_are_those_of_a_cpu(family, share, pa
     assert steps[-5:] == ["given", "read", "given", "read", "read"]  # a batch is read after the next one was given
     for result, of_cpu in zip(results, expected, strict=True):
         assert result.token_logprobs == pytest.approx(of_cpu.token_logprobs, abs=2e-5) and result.greedy == of_cpu.greedy
+
+
+@pytest.mark.parametrize("by_token", [False, True])
+def test_copies_of_a_state_are_on_the_gpu(by_token):
+    model, few = build("llama", **FAMILIES["llama"]), {i: ASKED[i] for i in list(ASKED)[:6]}
+    rows = trees(few, 10_000, 10_000)
+    expected = score_copies(model, rows, few, by_token)
+    with fake_gpu():
+        scored = score_copies(model.to("cuda"), rows, few, by_token)
+    for i in few:
+        assert scored[i].token_logprobs == pytest.approx(expected[i].token_logprobs, abs=2e-5)

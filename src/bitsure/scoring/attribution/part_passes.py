@@ -14,6 +14,7 @@ import torch
 from bitsure.base.errors import UserError
 from bitsure.results.attribution import FULL, QUANTIZED, alone, restored
 from bitsure.scoring.attribution.model_pair import ModelPair
+from bitsure.scoring.device_copies import send
 from bitsure.scoring.local.forward import ends_with_head
 from bitsure.scoring.local.patches import takes_attention
 from bitsure.scoring.local.rows import TreeRow
@@ -87,7 +88,7 @@ def divergence_from(full: PreTrainedModel, batch: Sequence[TextWindow]) -> Calla
     """Run windows through the full model; return what gives another model's sums of KL divergences by segment."""
     ids, rows = inputs_of(batch)
     logits = whole_logits(full, ids, rows)
-    tokens = torch.from_numpy(np.concatenate([window.scored for window in batch])).to(logits.device)
+    tokens = send(torch.from_numpy(np.concatenate([window.scored for window in batch])), logits.device)
     starts = np.cumsum([0, *(segment.tokens for segment in segments(batch)[:-1])])
 
     def compare(model: PreTrainedModel) -> list[float]:
