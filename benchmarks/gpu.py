@@ -6,8 +6,9 @@ the whole vocabulary beside plain passes. The share of the peak is the least mul
 seconds, over the peak of the device's data sheet, or, for a device that is not known here, over the rate of a large matrix
 product in the same run and type.
 
-Three rows say what further work could gain: attention of a long row in parts; how long the GPU computes while a batch is
-scored, which is all that CUDA graphs could shorten the rest of; and how long a block's weights take to the GPU and back.
+Three more parts say what further work could gain: attention in parts or nested beside one masked kernel; how long the GPU
+computes while questions are scored, since CUDA graphs can shorten only the rest; and how long a block's weights take to the GPU
+and back.
 
 Without a GPU `--miniature` runs the same code on tiny models and writes nothing: a CPU's numbers say nothing about a GPU.
 """
@@ -18,11 +19,11 @@ import argparse
 import importlib
 import importlib.util
 import logging
-import resource
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,18 +32,16 @@ from unittest import mock
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks import alone, fidelity
+from benchmarks import alone, attention, fidelity
+from benchmarks.gpu_gptq import quantize, quantize_models
 from benchmarks.gpu_models import (
     BATCH_SIZES,
-    BLOCKS,
     DEVICE,
     DTYPE,
     MODELS,
     NAMES,
     ON_GPU,
     PART,
-    SEQLEN,
-    WINDOWS,
     build_model,
     matrix_peak,
     requests_of,
@@ -50,7 +49,6 @@ from benchmarks.gpu_models import (
 from benchmarks.gpu_table import Table, free, published_peak
 from benchmarks.scoring import SHAPES, Shape, multiply_adds, timed
 from bitsure.base.resources import watch_memory
-from bitsure.config.paths import PROJECT
 from bitsure.scoring.local import patches
 from bitsure.scoring.local.local_engine import LocalEngine
 from bitsure.scoring.local.rows import trees
@@ -157,6 +155,15 @@ def _add_vllm(table: Table, model: Any, name: str, shapes: list[Shape]) -> None:
             table.add(partial(measure, shape), **what, shape=shape.name)
 
 
+def measure_attention(table: Table) -> None:
+    """Measure ways to compute the attention of a block beside its linear layers."""
+    for rows in attention.ROWS if ON_GPU else attention.ROWS[-1:]:
+        many = replace(rows, rows=16 * rows.rows) if ON_GPU else rows
+        what = {"part": "attention of a block", "model": "1.3B", "shape": f"{rows.name}: {many.rows} × {rows.tokens} tokens"}
+        for way in ("masked", "in parts", "nested", "linear layers"):
+            table.add(partial(attention.measure, many, DEVICE, getattr(torch, DTYPE), way), **what, way=way)
+
+
 def score_with_vllm(path: Path) -> dict[str, dict[str, float]]:
     """Return vLLM's speed with each shape's requests."""
     from vllm import LLM, SamplingParams
@@ -173,99 +180,9 @@ def score_with_vllm(path: Path) -> dict[str, dict[str, float]]:
     return results
 
 
-def quantize_models(table: Table) -> None:
-    """Measure GPTQ, our own and gptqmodel's, each in a process of its own."""
-    for name, blocks in BLOCKS.items():
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model"
-            _save(name, blocks, path)
-            layers = MODELS[name][1]["num_hidden_layers"]
-            ways: list[dict[str, float]] = []
-            for way in ("gptqmodel", "native"):
-                what = {
-                    "part": "GPTQ, 4 bits",
-                    "model": name,
-                    "shape": f"{blocks} blocks, {WINDOWS} × {SEQLEN} tokens",
-                    "way": way,
-                }
-                run = partial(_quantized, table, way, path, Path(folder) / way, layers / blocks, ways)
-                ways.append(table.add(run, **what))
-        copied = {"part": "GPTQ, 4 bits", "model": name, "shape": "1 block", "way": "weights to the GPU and back"}
-        table.add(partial(_copy_block, name), **copied)
-
-
-def _copy_block(name: str) -> dict[str, float]:
-    """Return how long a block's weights take from main memory to the GPU and back; on a CPU a copy of them."""
-    block = build_model(name, num_hidden_layers=1).get_decoder().layers[0].cpu()
-    weights = [parameter.data for parameter in block.parameters()]
-
-    def there_and_back() -> list[torch.Tensor]:
-        return [weight.to(DEVICE, copy=True).cpu() for weight in weights]
-
-    there_and_back()
-    seconds = timed(there_and_back)[0]
-    return {"seconds": seconds, "GB/s": 2 * sum(weight.nbytes for weight in weights) / seconds / 1e9}
-
-
-def _save(name: str, blocks: int, path: Path) -> None:
-    from transformers import AutoTokenizer
-
-    build_model(name, num_hidden_layers=blocks).save_pretrained(path)
-    free()
-    AutoTokenizer.from_pretrained(PROJECT / "pocket" / "models" / "pocket-1m").save_pretrained(path)
-
-
-def _quantized(
-    table: Table, way: str, path: Path, folder: Path, times: float, others: list[dict[str, float]]
-) -> dict[str, float]:
-    numbers: dict[str, float] = alone.run("benchmarks.gpu", way, path, folder, table.left)
-    theirs = next((other["seconds"] for other in others if other), None)
-    return numbers | {"whole model, s": numbers["seconds"] * times} | (
-        {"times gptqmodel": theirs / numbers["seconds"]} if theirs else {}
-    )  # fmt: skip
-
-
 def work_alone(way: str, path: Path, folder: Path) -> Any:
     """Score with vLLM, or quantize in a way, in this process."""
     return score_with_vllm(path) if way == "vLLM" else quantize(way, path, folder)
-
-
-def quantize(way: str, path: Path, folder: Path) -> dict[str, float]:
-    """Quantize in this process; return seconds and the most memory, GB."""
-    from bitsure.base.store import Store
-    from bitsure.config.schema import ModelSettings
-    from bitsure.models.load import load_model
-    from bitsure.models.locate import locate_model
-    from bitsure.quantize import QuantizationJob
-    from bitsure.quantize.libraries import gptqmodel
-    from bitsure.quantize.libraries.gptq import Gptq
-    from bitsure.quantize.native import chain
-
-    quant = Gptq(bits=4, group_size=128 if ON_GPU else 32, symmetric=True, desc_act=False, damp_percent=0.01, backend=way)
-    out, nothing = folder / "out", lambda *given, **settings: None
-    out.mkdir()
-    windows = torch.randint(5, 32_000, (WINDOWS, SEQLEN), generator=torch.Generator().manual_seed(1))
-    if way == "gptqmodel":
-        with gptqmodel._kept_in(folder):
-            importlib.import_module("gptqmodel")  # no import is timed
-        source = locate_model(ModelSettings(path=str(path)), None)
-        job = QuantizationJob(
-            source=source,
-            dtype=DTYPE,
-            windows=windows,
-            held_out=windows[:0],
-            directory=out,
-            parts=out,
-            log_file=folder / "log",
-            store=Store(folder / "store"),
-            advance=nothing,
-        )
-        seconds = timed(lambda: gptqmodel.quantize(quant, job))[0]
-    else:
-        load = partial(load_model, path, DTYPE, "cpu")  # as gptqmodel loads it
-        seconds = timed(lambda: chain.quantize(load()[0], quant, windows, folder / "parts", out, nothing))[0]
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": seconds, "peak, GB": (torch.cuda.max_memory_allocated() if ON_GPU else host) / 1e9}
 
 
 def measure_fidelity(table: Table) -> None:
@@ -305,7 +222,7 @@ def main() -> None:
     table = Table(write=ON_GPU)
     device = torch.cuda.get_device_name() if ON_GPU else "no GPU"
     table.about = {"device": device, "torch": torch.__version__, "command": "`python -m benchmarks.gpu`"}
-    for part, until in ((score_models, 220), (quantize_models, 400), (measure_fidelity, 450)):
+    for part, until in ((score_models, 210), (measure_attention, 230), (quantize_models, 400), (measure_fidelity, 440)):
         table.begin(until)
         part(table)
     table.about["seconds in all"] = f"{time.monotonic() - table.started:.0f}"

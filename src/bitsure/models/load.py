@@ -40,7 +40,10 @@ def load_model(
         UserError: If weights are missing, damaged, not finite or not only weights, the tokenizer is not the model's, or memory
             is too small.
     """
+    import torch
+
     settings = settings or ModelSettings(path=str(path))
+    torch.set_float32_matmul_precision("highest")  # NVIDIA's containers let a GPU round float32 factors to 10 bits (TF32).
     with memory_errors(f"loading {path} in {dtype}"):
         return _load(path, dtype, device, settings)
 
