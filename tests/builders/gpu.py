@@ -48,5 +48,7 @@ def assert_near(results: list[Scored], expected: list[Scored], dtype: str) -> No
 @contextmanager
 def process_without_gpu() -> Iterator[Executor]:
     """Yield a process for which there is no GPU: libraries look for one when they are imported."""
-    with mock.patch.dict("os.environ", {"CUDA_VISIBLE_DEVICES": ""}), ProcessPoolExecutor(1, get_context("spawn")) as process:
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        with mock.patch.dict("os.environ", {"CUDA_VISIBLE_DEVICES": ""}):
+            process.submit(abs, 0).result()  # which starts it
         yield process

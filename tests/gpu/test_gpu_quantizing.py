@@ -71,7 +71,7 @@ def test_packed_kernels_score_as_the_unpacked_weights_do(device, calib_file, tmp
 
     checkpoint = quantized(QUANTIZERS["gptqmodel"], calib_file, tmp_path).checkpoint
     with terminal.output_to(tmp_path / "log"):
-        packed = gptqmodel.load_packed(checkpoint, "float16")
+        packed = gptqmodel.load_packed(checkpoint, "float16", str(device))
     assert {tensor.device.type for tensor in packed.state_dict().values()} == {device.type}
     unpacked = on_device(device)[0]
     put_into(unpacked, checkpoint)

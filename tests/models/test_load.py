@@ -187,16 +187,17 @@ def test_a_model_of_any_family_as_it_was_saved_lacks_nothing(family, tmp_path):
 
 @pytest.mark.parametrize("trusted", [False, True])
 def test_a_tokenizer_of_its_own_code_is_loaded_where_that_is_trusted(tiny_model, monkeypatch, trusted):
-    source = locate_model(ModelSettings(path=str(tiny_model), trust_remote_code=trusted), None)
-    asked = []
+    source = locate_model(ModelSettings(path=str(tiny_model), device="cpu", trust_remote_code=trusted), None)
+    asked, devices = [], []
     monkeypatch.setattr("bitsure.models.locate.load_tokenizer", lambda path, trusted=False: asked.append(trusted))
     monkeypatch.setattr("bitsure.scoring.prompting.check_prompting", lambda tokenizer, task: None)
     questions = locate_questions(TaskSettings(name="own", names=["t"], chat_template=True), None)
     scorer = Scorer(questions, ScoringSettings(dequantize=False), "float32", None, Path(os.devnull))
     scorer.check_prompting(source)
-    monkeypatch.setattr("bitsure.quantize.libraries.gptqmodel.load_packed", lambda checkpoint, dtype: None)
+    load_packed = "bitsure.quantize.libraries.gptqmodel.load_packed"
+    monkeypatch.setattr(load_packed, lambda checkpoint, dtype, device: devices.append(device))
     scorer.setup.load(source, Path("checkpoint"))
-    assert asked == [trusted, trusted]
+    assert asked == [trusted, trusted] and devices == ["cpu"]
 
 
 def test_remote_code_is_run_only_if_it_is_asked_for(tiny_model, tmp_path):

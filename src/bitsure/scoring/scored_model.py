@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from typing_extensions import override
 
 from bitsure.config.schema import ScoringSettings
+from bitsure.models.facts import scoring_device
 from bitsure.models.locate import Source
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class LocalSetup(ModelSetup):
         if checkpoint is not None and not self.scoring.dequantize:
             from bitsure.quantize.libraries import gptqmodel
 
-            packed = gptqmodel.load_packed(checkpoint, self.dtype)
+            packed = gptqmodel.load_packed(checkpoint, self.dtype, scoring_device(source.settings))
             log.info("the quantized weights stay packed, for gptqmodel's kernels")
             return LoadedModel(cast("PreTrainedModel", packed), source.load_tokenizer(), None)
         model, tokenizer = source.load(self.dtype)

@@ -110,7 +110,7 @@ def quantize(quant: GptqSettings, job: QuantizationJob) -> None:
         model.save(str(out))
 
 
-def load_packed(directory: Path, dtype: str) -> nn.Module:
+def load_packed(directory: Path, dtype: str, device: str = "cpu") -> nn.Module:
     """Return a packed checkpoint as it is deployed, in gptqmodel's plain torch kernel, which serves every bit width."""
     import torch
 
@@ -118,7 +118,6 @@ def load_packed(directory: Path, dtype: str) -> nn.Module:
     with _kept_in(directory):
         from gptqmodel import BACKEND, GPTQModel
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         model = GPTQModel.load(
             str(directory), backend=BACKEND.TORCH, device=device, dtype=getattr(torch, dtype), trust_remote_code=False
         )
