@@ -20,7 +20,8 @@ REQUESTS = list(ASKED.values())[:15]
     ("family", "share", "part"), [("llama", True, None), ("llama", True, 8), ("bloom", True, None), ("gpt2", False, None)]
 )
 def test_a_batch_waits_once_and_all_numbers_are_those_of_a_cpu(family, share, part, monkeypatch):
-    monkeypatch.setitem(patches.ATTENTION_PART, "cuda", part)
+    if part:
+        monkeypatch.setitem(patches.ATTENTION_PART, "cuda", part)
     model, steps = build(family, **FAMILIES[family]), []
     expected = LocalEngine(model, 256, share).score(REQUESTS)
     with fake_gpu() as gpu:
