@@ -16,12 +16,8 @@ ASKED = branching_questions()
 REQUESTS = list(ASKED.values())[:15]
 
 
-@pytest.mark.parametrize(
-    ("family", "share", "part"), [("llama", True, None), ("llama", True, 8), ("bloom", True, None), ("gpt2", False, None)]
-)
-def test_a_batch_waits_once_and_all_numbers_are_those_of_a_cpu(family, share, part, monkeypatch):
-    if part:
-        monkeypatch.setitem(patches.ATTENTION_PART, "cuda", part)
+@pytest.mark.parametrize(("family", "share"), [("llama", True), ("bloom", True), ("gpt2", False)])
+def test_a_batch_waits_once_and_all_numbers_are_those_of_a_cpu(family, share, monkeypatch):
     model, steps = build(family, **FAMILIES[family]), []
     expected = LocalEngine(model, 256, share).score(REQUESTS)
     with fake_gpu() as gpu:
@@ -39,6 +35,21 @@ def test_a_batch_waits_once_and_all_numbers_are_those_of_a_cpu(family, share, pa
     assert steps[-5:] == ["given", "read", "given", "read", "read"]  # a batch is read after the next one was given
     for result, of_cpu in zip(results, expected, strict=True):
         assert result.token_logprobs == pytest.approx(of_cpu.token_logprobs, abs=2e-5) and result.greedy == of_cpu.greedy
+
+
+def test_attention_in_parts_waits_for_nothing():
+    model, few = build("llama", **FAMILIES["llama"]), {i: ASKED[i] for i in list(ASKED)[:6]}
+    rows = trees(few, 64, 10_000)
+    expected = forward.score_trees(model, rows, few)
+    with fake_gpu() as gpu:
+        model.to("cuda")
+        patches.takes_attention(model), forward.ends_with_head(model)  # tried once
+        gpu.reset()
+        scored = forward.score_trees(model, rows, few, attention_part=8)
+        assert gpu.synchronizations == 0
+        results = dict(scored)
+    for i in few:
+        assert results[i].token_logprobs == pytest.approx(expected[i].token_logprobs, abs=2e-5)
 
 
 @pytest.mark.parametrize("by_token", [False, True])
