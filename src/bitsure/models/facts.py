@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from bitsure.base.errors import UserError
 from bitsure.base.json_files import read_object
 from bitsure.base.resources import address_space
+from bitsure.base.versions import installed_version
 from bitsure.config.model import ModelSettings
 
 log = logging.getLogger(__name__)
@@ -165,4 +165,4 @@ def _context_of(config: Mapping[str, Any]) -> int | None:
 
 def transformers_major_version() -> int:
     """Return transformers' major version: 4 in auto-gptq's environment, otherwise 5."""
-    return int(version("transformers").split(".")[0])
+    return int(installed_version("transformers").split(".")[0])

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as read_version
 from typing import Any
 
 from bitsure.base.errors import NotInstalled
+from bitsure.base.versions import installed_version
 from bitsure.config.extras import how_to_install
 from bitsure.config.paths import PROJECT
 from bitsure.config.schema import CalibSettings
@@ -24,9 +23,6 @@ INSTALL = {  # what brings a library that is not an extra of the project
     "gptqmodel": f"in {PROJECT} run make setup, then .venv/bin/python main.py with the same settings",
     "auto_gptq": f"in {PROJECT} run make setup-auto-gptq, then .venv-auto-gptq/bin/python main.py with the same settings",
 }
-
-
-version = cache(read_version)  # reading one opens a file
 
 
 @dataclass(frozen=True)
@@ -104,7 +100,7 @@ def library_versions(quant: Quantizer) -> dict[str, str]:
 
 def _version(library: str, quantizer: str) -> str:
     try:
-        return version(library)
+        return installed_version(library)
     except PackageNotFoundError as error:
         raise _missing(library, quantizer, "which is not installed") from error
 

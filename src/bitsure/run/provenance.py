@@ -8,10 +8,11 @@ import platform
 import subprocess
 import sys
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 
 from bitsure.base import terminal
 from bitsure.base.files import hash_file
+from bitsure.base.versions import installed_version
 from bitsure.config.metric import MetricSettings
 from bitsure.config.paths import PROJECT
 from bitsure.config.schema import Config
@@ -125,7 +126,7 @@ def _model_origin(prepared: PreparedRun) -> ModelOrigin:
 
 def _version(package: str) -> str | None:
     try:
-        return version(package)
+        return installed_version(package)
     except PackageNotFoundError:  # no environment holds both GPTQ libraries
         return None
 

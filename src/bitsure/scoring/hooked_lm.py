@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.models.huggingface import HFLM
@@ -22,13 +22,13 @@ from bitsure.scoring.journal import Journal
 from bitsure.scoring.prompting import with_bos, with_chat_template
 from bitsure.scoring.requests import Request, Scored
 from bitsure.scoring.rolling import rolling_requests, tokens_added
+from bitsure.scoring.texts_ahead import TextsAhead
 from bitsure.tasks.protocols import Instance
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
-LAST_TEXTS = 64  # whose tokens are remembered
 
 TokenizedRequest = tuple[tuple[str, str] | None, Sequence[int], Sequence[int]]  # strings, and their token ids
 
@@ -68,6 +68,7 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
         self._journals: Journals | None = None
         self._seed, self._samples, self._p_true = 0, 0, False
         self._instances: Sequence[Instance] = ()
+        self._texts = TextsAhead(self._encode_all)
 
     @property
     def tokens(self) -> int:
@@ -98,6 +99,7 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
         """Return the log-probability of each continuation, and whether each of its tokens is the most likely one."""
         self._instances = requests
         self._check_prefix(request for request in requests if request.args[0] == "")
+        self._texts.expect(_texts_of(requests))
         return list(super().loglikelihood(requests, disable_tqdm=True))
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[float]:
@@ -182,16 +184,32 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
         self, string: str, add_special_tokens: bool | None = None, left_truncate_len: int | None = None, **settings: Any
     ) -> list[int]:
         """Return the token ids of a text; HFLM itself fails where the tokenizer has neither BOS nor EOS."""
+        if add_special_tokens is None and left_truncate_len is None and not settings:
+            return self._texts.tokens(string)
         if self.prefix_token_id is None and add_special_tokens is None:
             add_special_tokens = self.add_bos_token is not False
-        if settings:
-            return list(super().tok_encode(string, add_special_tokens, left_truncate_len, **settings))
-        return list(self._encoded(string, add_special_tokens, left_truncate_len))
+        return list(super().tok_encode(string, add_special_tokens, left_truncate_len, **settings))
+
+    def _encode_all(self, texts: list[str]) -> list[list[int]]:
+        """Return the token ids of each text as HFLM's `tok_encode` gives them, with one call of the tokenizer."""
+        settings: dict[str, bool] = {} if self.add_bos_token is None else {"add_special_tokens": self.add_bos_token}
+        if self.prefix_token_id is None:
+            settings = {"add_special_tokens": self.add_bos_token is not False}
+        encoded = dict(zip(texts, self.tokenizer(texts, **settings)["input_ids"], strict=True))
+        if self._prefix is not None:  # which is not put before a text that begins with it
+            begun = [text for text in texts if text.startswith(self._prefix)]
+            encoded |= {text: self.tokenizer.encode(text, add_special_tokens=False) for text in begun}
+        return list(encoded.values())
 
     @cached_property
-    def _encoded(self) -> Callable[..., list[int]]:
-        """HFLM's tokenization, remembering the last texts: the harness gives a context again with each choice."""
-        return lru_cache(maxsize=LAST_TEXTS)(super().tok_encode)
+    def prefix_token_id(self) -> int | None:
+        """The token that HFLM puts before what has no context; each look at a tokenizer's special tokens takes long."""
+        prefix: int | None = super().prefix_token_id
+        return prefix
+
+    @cached_property
+    def _prefix(self) -> str | None:
+        return None if self.prefix_token_id is None else str(self.tokenizer.decode(self.prefix_token_id))
 
     def _check_prefix(self, without_context: Iterable[Instance]) -> None:
         """Raise UserError for a request that no token of its own and no BOS or EOS stands before."""
@@ -222,6 +240,15 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
         if not self._instances:
             return f"request {i}"
         return f"{place_of(self._instances[i])}, choice {self._instances[i].idx}"
+
+
+def _texts_of(requests: Iterable[Instance]) -> Iterator[str]:
+    """Yield the texts whose tokens HFLM asks for: of each request with its context, and of the context alone."""
+    for request in requests:
+        context, continuation = request.args
+        if context:
+            yield context + continuation
+            yield context.rstrip()
 
 
 def _in_proportion(advance: Callable[[int], None], total: int, parts: int) -> Callable[[int], None]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version as read_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from typing_extensions import override
 
+from bitsure.base.versions import installed_version
 from bitsure.config.schema import ScoringSettings
 from bitsure.models.facts import scoring_device
 from bitsure.models.locate import Source
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LIBRARIES = ("lm_eval", "datasets", "torch", "transformers", "tokenizers")
-version = cache(read_version)  # each call reads a file
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ class LocalSetup(ModelSetup):
             "dtype": self.dtype,
             "share": self.scoring.share,
             "packed_kernels": quantized and not self.scoring.dequantize,
-            "libraries": {library: version(library) for library in LIBRARIES},
+            "libraries": {library: installed_version(library) for library in LIBRARIES},
         }
 
     @override

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from typing_extensions import override
 
+from bitsure.base.versions import installed_version
 from bitsure.models.load import empty_model
 from bitsure.models.locate import Source
 from bitsure.models.size import parameters_of
 from bitsure.scoring.engine import Engine
-from bitsure.scoring.scored_model import LoadedModel, ModelSetup, version
+from bitsure.scoring.scored_model import LoadedModel, ModelSetup
 from bitsure.scoring.served.served_engine import ServedEngine
 from bitsure.scoring.served.server import Server
 
@@ -31,7 +32,7 @@ class ServedSetup(ModelSetup):
 
     @override
     def key(self, quantized: bool) -> dict[str, Any]:
-        libraries = {library: version(library) for library in LIBRARIES}
+        libraries = {library: installed_version(library) for library in LIBRARIES}
         return {"libraries": libraries, "context": self.server.context}  # which decides where prompts are cut
 
     @override

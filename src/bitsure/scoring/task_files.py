@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from bitsure.base.files import files_at, write_text
 from bitsure.base.store import Store
+from bitsure.base.versions import installed_version
 from bitsure.scoring.question_source import QuestionSource
 
 KIND = "task_files"  # of the store's entries
@@ -73,7 +73,7 @@ class TaskFiles:
         task, mirror = self._questions.task, self._questions.hub_mirror
         folders = [os.path.abspath(folder) if folder else None for folder in (task.include_path, mirror)]
         folders.append(os.getcwd())  # a task may name data relative to it
-        libraries = {library: version(library) for library in ("lm_eval", "datasets")}
+        libraries = {library: installed_version(library) for library in ("lm_eval", "datasets")}
         return {"task": name, "own_tasks": self._questions.own_tasks, "folders": folders, "libraries": libraries}
 
     def _read(self, places: Sequence[str]) -> Contents:

@@ -19,6 +19,6 @@ def not_installed(monkeypatch):
                 raise PackageNotFoundError(name)
             return "1.0"
 
-        monkeypatch.setattr(plan, "version", version)
+        monkeypatch.setattr(plan, "installed_version", version)
 
     return hide

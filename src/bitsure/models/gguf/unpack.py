@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitsure.base.errors import UserError, in_one_line
 from bitsure.base.out_of_memory import is_out_of_memory, memory_errors
 from bitsure.base.store import Store, hash_each
+from bitsure.base.versions import installed_version
 from bitsure.models.gguf.architecture import check_architecture, kept_name_maps, tensor_names, unused_metadata
 from bitsure.models.gguf.gemma import read_gemma
 from bitsure.models.gguf.gguf_header import GgufFile, read_gguf
@@ -45,7 +45,7 @@ def unpack(path: Path, store: Store) -> Path:
     """
     gguf = read_gguf(path)
     check_architecture(gguf)
-    libraries = {library: version(library) for library in LIBRARIES}
+    libraries = {library: installed_version(library) for library in LIBRARIES}
     made_from = {"format": FORMAT, "gguf": hash_each([path], store)[0], "libraries": libraries}
     with memory_errors(f"reading {path}"):
         directory = store.ensure("gguf", made_from, partial(_write, gguf, str(made_from["gguf"]))) / MODEL

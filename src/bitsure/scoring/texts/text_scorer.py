@@ -26,7 +26,7 @@ from bitsure.models.size import parameters_of
 from bitsure.records.text_tokens import TEXT_SCHEMA, TEXTS_TABLE
 from bitsure.results import read, write
 from bitsure.results.run_files import TextOrigin
-from bitsure.scoring.scored_model import LocalSetup, ScoredModel, version
+from bitsure.scoring.scored_model import LocalSetup, ScoredModel
 from bitsure.scoring.texts.baseline_states import BaselineStates
 from bitsure.scoring.texts.text_source import TextSource
 from bitsure.scoring.texts.tokenized_text import TextWindow, TokenizedText
@@ -78,7 +78,7 @@ class TextScorer:
             "text": self.text.identity(self.source),
             "dtype": self.setup.dtype,
             "packed_kernels": quantized and not self.setup.scoring.dequantize,
-            "libraries": {library: version(library) for library in (*LIBRARIES, *self.text.libraries)},
+            "libraries": {library: installed_version(library) for library in (*LIBRARIES, *self.text.libraries)},
         }
 
     def made_from(self, model: ScoredModel, tokens: pa.Table) -> dict[str, Any]:
