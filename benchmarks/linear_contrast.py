@@ -1,27 +1,37 @@
-"""Contrasts of a sweep's cells, with draws of the calibration text and questions as random effects."""
+"""Contrasts of a sweep's cells, with draws (of the calibration text and of rotations) and questions as random effects."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property, partial
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import brentq
 
 from bitsure.base.errors import UserError
-from bitsure.comparison.changes import AnswerChanges, read_changes
+from bitsure.comparison.changes import AnswerChanges, before_changes, read_changes
+from bitsure.config.report_settings import read_report_settings
 from bitsure.metrics.across import over_draws
 from bitsure.metrics.arrays import FloatArray
 from bitsure.metrics.bootstrap import normal_interval, resample_weights
-from bitsure.metrics.metric_names import MACRO
+from bitsure.records import read_own_baseline, read_saved_run
+from bitsure.records.joining import join
 from bitsure.sweep.report.cell_results import CellResult
 
 RESAMPLES, LEVEL = 2000, 0.95
 
 
+FULL_PRECISION = "full precision"
+
+
 class Term(NamedTuple):
-    """A part of a contrast: `factor` times what a quantizer, calibrated on a text, changes in a task's questions."""
+    """A part of a contrast: `factor` times what a quantizer, calibrated on a text, changes in a task's questions.
+
+    With the quantizer FULL_PRECISION it is `factor` times what full precision gives, whatever the text.
+    """
 
     factor: float
     quantizer: str
@@ -31,12 +41,14 @@ class Term(NamedTuple):
 
 @dataclass(frozen=True)
 class Effect:
-    """A contrast with its interval, over `seeds` draws of the text; 0 draws where the quantizers read none."""
+    """A contrast with its interval, over `seeds` draws; 0 draws where nothing in the quantizers is drawn."""
 
     value: float
     ci_low: float
     ci_high: float
     seeds: int
+    p_value: float
+    """1 less the level of the interval that ends at 0."""
 
 
 class SweptCells:
@@ -49,7 +61,6 @@ class SweptCells:
         for cell in cells:
             calib = cell.config["calib"]
             self.by_text.setdefault(cell.label, {}).setdefault(calib["name"], {})[calib["seed"]] = cell
-        self.full_accuracy = next(cell.baseline[MACRO]["accuracy"].value for cell in cells)
         self.changes = cache(self._changes)
 
     def of(self, quantizer: str, text: str) -> Mapping[int, CellResult]:
@@ -62,19 +73,36 @@ class SweptCells:
         cells = (cell for seeds in self.by_text.get(quantizer, {}).values() for cell in seeds.values())
         return all(cell.quantization is None or cell.quantization.calib_data.windows for cell in cells)
 
+    def is_drawn(self, quantizer: str) -> bool:
+        """Return whether the quantizer depends on the seed: it reads a text, or rotates."""
+        return self.reads_text(quantizer) or any(len(cells) > 1 for cells in self.by_text[quantizer].values())
+
     def _changes(self, quantizer: str, text: str, seed: int, task: str) -> AnswerChanges:
+        if quantizer == FULL_PRECISION:
+            return self.before[task]
         cells = self.of(quantizer, text)
-        cell = cells[seed] if self.reads_text(quantizer) else next(iter(cells.values()))
+        cell = cells[seed] if self.is_drawn(quantizer) else next(iter(cells.values()))
         return read_changes(cell.directory / "changes.parquet", task)
+
+    @cached_property
+    def before(self) -> dict[str, AnswerChanges]:
+        """What full precision gives on the questions of each task."""
+        cell = next(iter(next(iter(next(iter(self.by_text.values())).values())).values()))
+        baseline = read_own_baseline(cell.directory)
+        if baseline is None:
+            raise UserError(f"{cell.directory} holds no full-precision records.")
+        settings, _ = read_report_settings(cell.directory / "config.yaml")
+        return before_changes(join(baseline.records, read_saved_run(cell.directory).records), settings)
 
     def effect(self, terms: Sequence[Term], metric: str = "true_label_prob") -> Effect | None:
         """Return the sum of the terms; None where a quantizer has no finished cell, or no draw is common to all.
 
         Draws and questions, resampled by their clusters, are both random: see `across.over_draws`.
         """
-        if not all(self.of(term.quantizer, term.text) for term in terms):
+        quantized = [term for term in terms if term.quantizer != FULL_PRECISION]
+        if not all(self.of(term.quantizer, term.text) for term in quantized):
             return None
-        drawn = [set(self.of(term.quantizer, term.text)) for term in terms if self.reads_text(term.quantizer)]
+        drawn = [set(self.of(term.quantizer, term.text)) for term in quantized if self.is_drawn(term.quantizer)]
         seeds = sorted(set.intersection(*drawn)) if drawn else [0]
         if not seeds:
             return None
@@ -85,9 +113,13 @@ class SweptCells:
             values += change.mean(1)
             variances += ((change @ weights) / weights.sum(0)).var(1, ddof=1)
         if len(seeds) > 1:
-            mean = over_draws(values.tolist(), np.sqrt(variances).tolist(), LEVEL)
-            return Effect(mean.value, mean.ci_low, mean.ci_high, len(seeds))
-        return Effect(values[0], *normal_interval(values[0], variances[0] ** 0.5, LEVEL), len(drawn[:1]))
+            errors = np.sqrt(variances).tolist()
+            mean = over_draws(values.tolist(), errors, LEVEL)
+            ends = attrgetter("ci_low", "ci_high")
+            p_value = _p_value(lambda level: ends(over_draws(values.tolist(), errors, level)))
+            return Effect(mean.value, *ends(mean), len(seeds), p_value)
+        intervals = partial(normal_interval, float(values[0]), float(variances[0] ** 0.5))
+        return Effect(float(values[0]), *intervals(LEVEL), len(drawn[:1]), _p_value(intervals))
 
     def _sum(self, terms: Sequence[Term], seeds: Sequence[int], metric: str) -> tuple[FloatArray, AnswerChanges]:
         """Return the terms' sum in each draw's questions, (seeds, questions), and the questions.
@@ -108,3 +140,15 @@ class SweptCells:
         """Return the terms of (factor, quantizer, text) in the mean over all tasks."""
         share = 1 / len(self.tasks)
         return [Term(factor * share, quantizer, text, task) for factor, quantizer, text in parts for task in self.tasks]
+
+
+def _p_value(intervals: Callable[[float], tuple[float, float]]) -> float:
+    """Return the p for which the interval of level 1 − p ends at 0."""
+
+    def inner_end(p: float) -> float:
+        """Return how far an interval's inner end is on the value's side of 0."""
+        low, high = intervals(1 - p)
+        return low if low + high > 0 else -high
+
+    least = 1e-15
+    return least if inner_end(least) > 0 else float(brentq(inner_end, least, 1))

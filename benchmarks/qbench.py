@@ -1,33 +1,27 @@
 """The tables of docs/qbench.md and the agreement table of docs/systems.md: `make qbench ARGS=multirun/qbench`.
 
 From a run of sweeps/qbench.yaml, finished or not: what is missing is left out and counted. Claims are those that LLM-QBench's
-(Gong et al. 2024) repository states. A claim is judged only with all draws of the calibration text that the sweep plans.
+(Gong et al. 2024) repository states. A claim is judged only with all
+draws that the sweep plans, by a p-value that is adjusted for how many claims are judged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.linear_contrast import Effect, SweptCells, Term
+from benchmarks.linear_contrast import Effect, SweptCells
+from benchmarks.qbench_claims import CLAIMS, DOMAINS, NO_TEXT, PROBABILITY, TEXT, Judged, better, judge, matched
 from benchmarks.regions import fill, write_from_sweep
 from benchmarks.systems import PAGE as SYSTEMS
 from benchmarks.systems import markdown_table
 from bitsure.base.errors import UserError
 from bitsure.config.paths import PROJECT
+from bitsure.report.tables import p_value
 from bitsure.sweep.report.cell_results import CellResult, read_cells
 
 PAGE = PROJECT / "docs" / "qbench.md"
-DRAWS = 5  # of each text, that a claim about a quantizer needs
-TEXT, NO_TEXT = "pocket", "random"  # of all kinds of the world's documents, and none
-DOMAINS = {"story": "pocket_stories", "weather": "pocket_weather"}  # text of one kind → the task that asks about it
-MUCH = 0.2  # of accuracy
-CALIB = "github.com/ModelTC/llmc, benchmark/calib.md"
-AWQ = "github.com/ModelTC/llmc/docs/en/source/practice/awq.md"
-ROTATED = "github.com/ModelTC/llmc/docs/en/source/practice/quarot_gptq.md"
-SECOND_HAND = "arXiv:2405.06001v1 as others quote it; the paper was not at hand"
 SCHEMES = {
     "weights": "w8 gptq-w4 awq-w4 w4 hqq4 bnb-nf4 gptq-w3 awq-w3 awq-asym-w3 clip-asym3 scale-w3 w3 hqq3 gptq-w2 awq-w2 "
     "awq-asym-w2 w2 hqq2",
@@ -38,136 +32,6 @@ SCHEMES = {
     "keys and values": "kv8 kv4 kv3 kv2",
     "weights, keys and values": "w4kv4 w4a8kv4",
 }
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What the paper or its repository says, and the number that is above `bound` where it is so."""
-
-    takeaway: str
-    words: str
-    source: str
-    number: str
-    """What is measured, in words."""
-    measure: Callable[[SweptCells], Effect | None]
-    bound: float = 0.0
-
-
-def matched(*quantizers: str, sign: float = 1.0) -> list[Term]:
-    """Return how much more text of a task's own domain keeps than text of the other, the mean over domains and quantizers."""
-    share = sign / len(DOMAINS) / len(quantizers)
-    own = [Term(share, quantizer, text, task) for quantizer in quantizers for text, task in DOMAINS.items()]
-    others = dict(zip(DOMAINS, reversed(DOMAINS), strict=True))
-    return [*own, *(Term(-term.factor, term.quantizer, others[term.text], term.task) for term in own)]
-
-
-def better(first: str, second: str) -> Callable[[SweptCells], Effect | None]:
-    """Return the measure of the right answers' probability with the first quantizer less that with the second."""
-    return lambda cells: cells.effect(cells.mean_over_tasks((1.0, first, TEXT), (-1.0, second, TEXT)))
-
-
-def kept_accuracy(quantizer: str, sign: float) -> Callable[[SweptCells], Effect | None]:
-    """Return the measure of MUCH less the share of full precision's accuracy that is lost; of its opposite with sign −1."""
-
-    def measure(cells: SweptCells) -> Effect | None:
-        change = cells.effect(cells.mean_over_tasks((1.0, quantizer, TEXT)), "accuracy")
-        if change is None:
-            return None
-        low, value, high = (sign * (MUCH + end / cells.full_accuracy) for end in (change.ci_low, change.value, change.ci_high))
-        return Effect(value, min(low, high), max(low, high), change.seeds)
-
-    return measure
-
-
-DATA, ALGORITHM, SCHEME = "Calibration data", "Algorithm", "Bits and schemes"
-PROBABILITY = "true-label probability"
-CLAIMS = [
-    *(
-        Claim(
-            DATA,
-            f"Text of the domain that is scored calibrates best ({name})",
-            f"{CALIB}: the lowest perplexity in 11 of 12 rows of a table of GPTQ, AWQ and OmniQuant in 4 and 3 bits",
-            f"{PROBABILITY} with the task's own kind of text less that with the other kind",
-            lambda cells, quantizer=quantizer: cells.effect(matched(quantizer)),
-        )
-        for name, quantizer in {
-            "GPTQ, 4 bits": "gptq-w4",
-            "GPTQ, 3 bits": "gptq-w3",
-            "AWQ, 4 bits": "awq-w4",
-            "AWQ, 3 bits": "awq-w3",
-        }.items()
-    ),
-    Claim(
-        DATA,
-        "GPTQ depends on the text more than AWQ",
-        f"{CALIB}: at 3 bits WikiText-2's perplexity spreads over 0.197 with GPTQ, 0.079 with AWQ",
-        "the same difference at 3 bits, GPTQ's less AWQ's",
-        lambda cells: cells.effect(matched("gptq-w3") + matched("awq-w3", sign=-1.0)),
-    ),
-    Claim(
-        ALGORITHM,
-        "AWQ's symmetric clipping is poor at 2 bits, clipping each end by itself is better",
-        AWQ,
-        f"{PROBABILITY}, asymmetric clipping less symmetric",
-        better("awq-asym-w2", "awq-w2"),
-    ),
-    Claim(
-        ALGORITHM,
-        "That matters more at 2 bits than above",
-        AWQ,
-        "the same difference at 2 bits less that at 3",
-        lambda cells: cells.effect(
-            cells.mean_over_tasks(
-                (1, "awq-asym-w2", TEXT), (-1, "awq-w2", TEXT), (-1, "awq-asym-w3", TEXT), (1, "awq-w3", TEXT)
-            )
-        ),
-    ),
-    Claim(
-        ALGORITHM,
-        "With rounded activations AWQ's search is better than SmoothQuant",
-        AWQ,
-        f"{PROBABILITY} at W4A4, AWQ less SmoothQuant",
-        better("awq-int-w4a4", "smooth-int-w4a4"),
-    ),
-    Claim(
-        ALGORITHM,
-        "Rotations and GPTQ together are better than rotations alone",
-        ROTATED,
-        f"{PROBABILITY} at W4A4, QuaRot and GPTQ less QuaRot",
-        better("rotate-gptq-int-w4a4", "rotate-int-w4a4"),
-    ),
-    *(
-        Claim(
-            SCHEME,
-            f"{name} loses less than a fifth",
-            SECOND_HAND,
-            "0.2 less the share of accuracy lost",
-            kept_accuracy(quantizer, 1),
-        )
-        for name, quantizer in {
-            "Weights alone in 4 bits": "gptq-w4",
-            "W4A8": "gptq-int-w4a8",
-            "W8A8": "smooth-int-w8a8",
-        }.items()
-    ),
-    *(
-        Claim(
-            SCHEME,
-            f"{name} loses more than a fifth",
-            SECOND_HAND,
-            "the share of accuracy lost less 0.2",
-            kept_accuracy(quantizer, -1),
-        )
-        for name, quantizer in {"Weights alone in 2 bits": "awq-asym-w2", "W4A4": "smooth-gptq-int-w4a4"}.items()
-    ),
-    Claim(
-        SCHEME,
-        "Keys and values of 2 bits collapse",
-        SECOND_HAND,
-        "the share of accuracy lost less 0.2",
-        kept_accuracy("kv2", -1),
-    ),
-]
 
 
 def main() -> None:
@@ -230,40 +94,32 @@ def _model(cell: CellResult) -> str:
     return cell.name.partition(" ")[0] if not cell.config else cell.model_name
 
 
-def verdict(claim: Claim, effect: Effect | None) -> str:
-    """Return whether the sweep confirms a claim, contradicts it or does not decide it."""
-    if effect is None:
-        return "not yet"
-    if 0 < effect.seeds < DRAWS:
-        return f"not yet: {effect.seeds} of {DRAWS} draws"
-    if effect.ci_low > claim.bound:
-        return "confirmed"
-    return "contradicted" if effect.ci_high < claim.bound else "not decided"
-
-
 def takeaways(models: Sequence[SweptCells]) -> list[str]:
     """Return each claim with its number, interval, draws and verdict, under its takeaway."""
-    lines = []
+    lines, judged = [], list(zip(CLAIMS, judge(models), strict=True))
     for takeaway in dict.fromkeys(claim.takeaway for claim in CLAIMS):
-        lines += [f"### {takeaway}", ""]
         rows = [
-            [claim.words, claim.number, cells.model, _number(effect), _draws(effect), verdict(claim, effect)]
-            for claim in CLAIMS
+            [claim.words, claim.number, cells.model, _number(each.effect), _draws(each.effect), _p(each), each.verdict]
+            for claim, row in judged
             if claim.takeaway == takeaway
-            for cells in models
-            for effect in [claim.measure(cells)]
+            for cells, each in zip(models, row, strict=True)
         ]
-        lines += [*markdown_table(["claim", "number", "model", "value", "draws", "verdict"], rows), ""]
+        columns = ["claim", "number", "model", "value", "draws", "adjusted p", "verdict"]
+        lines += [f"### {takeaway}", "", *markdown_table(columns, rows), ""]
     return lines[:-1]
 
 
 def agreement(models: Sequence[SweptCells]) -> list[str]:
     """Return each published conclusion with its source and what each model says to it."""
     rows = [
-        [claim.takeaway, claim.words, claim.source, *(verdict(claim, claim.measure(cells)) for cells in models)]
-        for claim in CLAIMS
+        [claim.takeaway, claim.words, claim.source, *(each.verdict for each in row)]
+        for claim, row in zip(CLAIMS, judge(models), strict=True)
     ]
     return markdown_table(["takeaway", "conclusion", "source", *(cells.model for cells in models)], rows)
+
+
+def _p(judged: Judged) -> str:
+    return "" if judged.p_adjusted is None else p_value(judged.p_adjusted)
 
 
 def _number(effect: Effect | None) -> str:
@@ -271,7 +127,7 @@ def _number(effect: Effect | None) -> str:
 
 
 def _draws(effect: Effect | None) -> str:
-    return "" if effect is None else str(effect.seeds or "no text is read")
+    return "" if effect is None else str(effect.seeds or "none")
 
 
 def data(models: Sequence[SweptCells]) -> list[str]:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
-from benchmarks import qbench
-from benchmarks.linear_contrast import Term
+from benchmarks import qbench, qbench_claims
+from benchmarks.linear_contrast import SweptCells, Term
 from benchmarks.regions import REGION, fill
 from benchmarks.sweep import write_sweep
 from bitsure.comparison.changes import AnswerChanges, write_changes
@@ -56,7 +56,9 @@ def _changes(quantizer: str, text: str, draw: float, rng: np.random.Generator):
 
 @pytest.fixture
 def domains(monkeypatch):
-    monkeypatch.setattr(qbench, "DOMAINS", {"story": "task_0", "weather": "task_1"})
+    monkeypatch.setattr(qbench_claims, "DOMAINS", {"story": "task_0", "weather": "task_1"})
+    right = AnswerChanges(np.arange(QUESTIONS, dtype=np.uint64), None, {"accuracy": np.ones(QUESTIONS)})
+    monkeypatch.setattr(SweptCells, "before", dict.fromkeys(TASKS, right))
 
 
 def test_a_contrast_is_the_mean_over_draws_of_paired_differences(sweep):
@@ -72,6 +74,14 @@ def test_a_contrast_is_the_mean_over_draws_of_paired_differences(sweep):
     expected = over_draws(differences.mean(1).tolist(), (differences.std(1, ddof=1) / QUESTIONS**0.5).tolist(), 0.95)
     assert effect.value == pytest.approx(expected.value) and effect.seeds == SEEDS
     assert effect.ci_high - effect.ci_low == pytest.approx(expected.ci_high - expected.ci_low, rel=0.1)
+    assert (effect.p_value < 0.05) == (effect.ci_low > 0)
+
+
+def test_what_is_kept_is_counted_question_by_question(sweep, domains):
+    [cells] = qbench.by_model(read_cells(sweep))
+    effect = qbench_claims.kept_accuracy("kv2", -1)(cells)
+    lost = np.mean([cells.changes("kv2", "pocket", 0, task).values["accuracy"].mean() for task in TASKS])
+    assert effect.value == pytest.approx(-lost - 0.2)  # all were right before
 
 
 def test_a_quantizer_without_data_has_one_cell_for_every_text_and_draw(sweep):
@@ -84,7 +94,7 @@ def test_a_quantizer_without_data_has_one_cell_for_every_text_and_draw(sweep):
 
 def test_claims_are_confirmed_contradicted_or_not_decided(sweep, domains):
     tables = qbench.regions(read_cells(sweep))
-    verdicts = {(row[0], row[-1]) for row in map(_row, tables["takeaways"]) if len(row) == 6}
+    verdicts = {(row[0], row[-1]) for row in map(_row, tables["takeaways"]) if len(row) == 7}
     assert ("Text of the domain that is scored calibrates best (GPTQ, 3 bits)", "confirmed") in verdicts
     assert ("Text of the domain that is scored calibrates best (GPTQ, 4 bits)", "not yet") in verdicts
     assert ("GPTQ depends on the text more than AWQ", "confirmed") in verdicts
@@ -100,7 +110,7 @@ def test_an_unfinished_sweep_is_counted_and_its_claims_wait(sweep, domains, tmp_
     tables = qbench.regions(read_cells(partial))
     assert tables["progress"][0] == "45 of 46 cells are done."
     [row] = [row for row in map(_row, tables["takeaways"]) if row and row[0].endswith("(GPTQ, 3 bits)")]
-    assert row[-2:] == ["4", "not yet: 4 of 5 draws"]
+    assert row[-3:] == ["4", "", "not yet: 4 of 5 draws"]
 
 
 def test_the_pages_have_a_place_for_each_table(sweep, domains):

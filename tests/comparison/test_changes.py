@@ -9,7 +9,14 @@ import pytest
 
 from bitsure.base.errors import UserError
 from bitsure.comparison import compare
-from bitsure.comparison.changes import CHANGE_METRICS, answer_changes, in_common, read_changes, write_changes
+from bitsure.comparison.changes import (
+    CHANGE_METRICS,
+    answer_changes,
+    before_changes,
+    in_common,
+    read_changes,
+    write_changes,
+)
 from bitsure.records.joining import join
 from tests.builders.answers import paired_runs
 from tests.builders.records import record
@@ -27,6 +34,13 @@ def test_their_means_are_the_comparisons(tmp_path):
     for name in CHANGE_METRICS:
         assert found.values[name].mean() == pytest.approx(compared[name].value)
     assert found.cluster is None and (np.diff(found.question.astype(float)) > 0).all()
+
+
+def test_they_are_what_is_added_to_the_values_before():
+    full, quantized, _ = paired_runs(50)
+    before, after = (before_changes(join(first, quantized), METRIC)["t"].values for first in (full, quantized))
+    changes = of(full, quantized)["t"].values
+    assert all(np.allclose(before[name] + changes[name], after[name]) for name in CHANGE_METRICS)
 
 
 def test_the_order_of_rows_does_not_matter():

@@ -73,17 +73,35 @@ def answer_changes(joined: Join, settings: MetricSettings) -> dict[str, AnswerCh
     for task, after in by_task(joined.quantized).items():
         if is_text(after) or is_open(after):
             continue
-        full, quantized = (answers(side, settings) for side in (before[task], after))
-        numbers = _question_numbers(after)
-        order = np.argsort(numbers)
-        clusters = Resampling.of_records(after, settings).clusters
-        values = (quantized.true_label_prob - full.true_label_prob, quantized.correct - full.correct)
-        changes[task] = AnswerChanges(
-            numbers[order],
-            None if clusters is None else renumbered(clusters[order]),
-            {name: value[order] for name, value in zip(CHANGE_METRICS, values, strict=True)},
-        )
+        full, quantized = (_values(side, settings) for side in (before[task], after))
+        changes[task] = _in_order(after, settings, [late - early for late, early in zip(quantized, full, strict=True)])
     return changes
+
+
+def before_changes(joined: Join, settings: MetricSettings) -> dict[str, AnswerChanges]:
+    """Return the full-precision values that `answer_changes` are the changes of, in the same order."""
+    after, before = by_task(joined.quantized), by_task(joined.baseline)
+    return {
+        task: _in_order(after[task], settings, _values(before[task], settings)) for task in answer_changes(joined, settings)
+    }
+
+
+def _values(records: pa.Table, settings: MetricSettings) -> list[FloatArray]:
+    """Return the values of CHANGE_METRICS of one task's questions, each of shape (n,)."""
+    questions = answers(records, settings)
+    return [questions.true_label_prob, questions.correct]
+
+
+def _in_order(records: pa.Table, settings: MetricSettings, values: Sequence[FloatArray]) -> AnswerChanges:
+    """Return values of one task's questions in the order of the questions' numbers."""
+    numbers = _question_numbers(records)
+    order = np.argsort(numbers)
+    clusters = Resampling.of_records(records, settings).clusters
+    return AnswerChanges(
+        numbers[order],
+        None if clusters is None else renumbered(clusters[order]),
+        {name: value[order] for name, value in zip(CHANGE_METRICS, values, strict=True)},
+    )
 
 
 def write_changes(path: Path, changes: Mapping[str, AnswerChanges]) -> None:

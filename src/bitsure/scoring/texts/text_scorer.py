@@ -19,6 +19,7 @@ from bitsure.base.memo import Memo
 from bitsure.base.progress import progress
 from bitsure.base.resources import measured
 from bitsure.base.store import Store
+from bitsure.base.versions import installed_version
 from bitsure.base.work import EntryCost, read_cost, scoring_work, write_cost
 from bitsure.models.facts import vocabulary_size
 from bitsure.models.locate import Source
