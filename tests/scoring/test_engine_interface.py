@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from lm_eval.models.huggingface import HFLM
 
 from bitsure.base.errors import UserError
 from bitsure.scoring.engine import Engine
@@ -76,13 +77,14 @@ def test_the_interface_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_a_context_is_tokenized_once_for_all_choices(model, monkeypatch):
-    tokenizer, encoded = byte_tokenizer(), []
-    lm = hooked_lm(model, tokenizer)
-    encode = lm.tokenizer.encode
-    monkeypatch.setattr(lm.tokenizer, "encode", lambda text, **given: encoded.append(text) or encode(text, **given))
-    first, again = lm.tok_encode("a context"), lm.tok_encode("a context")
-    assert first == again and encoded == ["a context"]
-    first.append(0)  # each caller has a list of its own
-    assert lm.tok_encode("a context") == again and lm.tok_encode("a context", add_special_tokens=True)
-    assert encoded == ["a context"] * 2
+def test_texts_that_are_asked_for_next_are_tokenized_in_one_call(model, monkeypatch):
+    lm, calls = hooked_lm(model, byte_tokenizer()), []
+    encode_all = lm._texts._encode_all
+    monkeypatch.setattr(lm._texts, "_encode_all", lambda texts: calls.append(texts) or encode_all(texts))
+    texts = ["a context and one", "a context", "a context and two", "a context", "<s> begun"]
+    lm._texts.expect(texts)
+    tokens = [lm.tok_encode(text) for text in texts]
+    assert tokens == [HFLM.tok_encode(lm, text) for text in texts] and calls == [list(dict.fromkeys(texts))]
+    tokens[1].append(0)  # each caller has a list of its own
+    assert lm.tok_encode("a context") == tokens[3] and lm.tok_encode("a context", add_special_tokens=True)
+    assert lm.tok_encode("another text") == HFLM.tok_encode(lm, "another text")
