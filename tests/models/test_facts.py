@@ -53,7 +53,7 @@ def test_rotary_settings_that_transformers_4_would_not_find_are_refused(tiny_mod
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"rope_parameters": {"rope_theta": 500000.0}}))
     for version in ("4.57.6", "5.23.0"):
-        monkeypatch.setattr("bitsure.models.facts.version", lambda name, version=version: version)
+        monkeypatch.setattr("bitsure.models.facts.installed_version", lambda name, version=version: version)
         if version.startswith("4"):
             with pytest.raises(UserError, match=r"copy was saved by transformers 5: .* Give the model as it was published"):
                 locate_model(ModelSettings(path=str(copy)), None)

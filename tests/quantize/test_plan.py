@@ -24,7 +24,7 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(tiny_model
             raise PackageNotFoundError(name)
         return "1"
 
-    monkeypatch.setattr("bitsure.quantize.plan.version", version)
+    monkeypatch.setattr("bitsure.quantize.plan.installed_version", version)
     with pytest.raises(UserError, match=rf"quant={quant.name} needs {library}.*pip install -e '\.\[{library}\]'"):
         _ = plan(tiny_model, quant, calib_file).made_from
 

@@ -202,9 +202,9 @@ class HookedLM(HFLM):  # type: ignore[misc]  # the harness has no types
         return list(encoded.values())
 
     @cached_property
-    def prefix_token_id(self) -> int | None:
+    def prefix_token_id(self) -> int:
         """The token that HFLM puts before what has no context; each look at a tokenizer's special tokens takes long."""
-        prefix: int | None = super().prefix_token_id
+        prefix: int = super().prefix_token_id  # None of a tokenizer without BOS and EOS
         return prefix
 
     @cached_property

@@ -40,7 +40,7 @@ def test_elsewhere_it_is_refused_with_the_commands(tiny_model, calib_file, monke
             raise PackageNotFoundError(name)
         return ({"torch": "2.13.0", "transformers": "5.23.0"} | installed)[name]
 
-    monkeypatch.setattr("bitsure.quantize.plan.version", version)
+    monkeypatch.setattr("bitsure.quantize.plan.installed_version", version)
     commands = r"run make setup-auto-gptq, then \.venv-auto-gptq/bin/python main\.py with the same settings"
     with pytest.raises(UserError, match=f"quant=gptq4-g32-autogptq needs auto_gptq, which {reason}: in .* {commands}"):
         _ = plan(tiny_model, settings(), calib_file).made_from

@@ -80,7 +80,7 @@ def _prepare(config: DictConfig) -> None:
     if not cells and not errors.numbers:
         return  # another sweeper chooses its cells as it goes
     # Hydra would compose every cell once more before the first one starts, a fifth of a second each, to see whether it can.
-    BasicSweeper.validate_batch_is_legal = lambda self, batch: None
+    BasicSweeper.validate_batch_is_legal = lambda self, batch: None  # type: ignore[method-assign]
     from bitsure.sweep.launch import dry_run  # heavy: --help stays quick
 
     on_nodes = is_elsewhere(launcher)
