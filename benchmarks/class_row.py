@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import random
 import re
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 
-from benchmarks.tiny_models import build_small
+from benchmarks.tiny_models import build_small, small_config
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.config.model import ModelSettings
@@ -99,7 +101,9 @@ def study(family: str, name: str, quantizers: dict[str, Quantizer], folder: Path
     row, path, begun = ClassRow(family, name), folder / family, time.process_time()
     try:
         build_small(family).half().save_pretrained(path)
-    except BUILD_ERRORS as error:  # of transformers' own code
+        if (config := small_config(family)).model_type != json.loads((path / "config.json").read_text())["model_type"]:
+            config.save_pretrained(path)  # of the whole, such as a model of images and text, as it is published
+    except (StrictDataclassError, *BUILD_ERRORS) as error:  # of transformers' own code
         row.scoring = f"{NOT_BUILT} ({words(error)})"
         return row
     byte_tokenizer().save_pretrained(path)

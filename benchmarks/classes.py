@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -139,8 +140,9 @@ def summary(rows: Sequence[ClassRow]) -> list[str]:
     ways = Counter(row.scoring if row.scored else "refused" for row in built)
     equal = Counter(row.equality for row in built)
     lines = [
-        f"Of transformers' {len(families())} causal families, {len(rows)} are in the table, and {len(built)} of these have a "
-        f"model that transformers itself builds. They take {sum(row.seconds for row in rows) / 60:.0f} processor minutes.",
+        f"{len(rows)} of the {len(families())} causal families of transformers {version('transformers')} are in the table; "
+        f"{len(rows) - len(built)} of these have no model that transformers itself builds here. "
+        f"The table took {sum(row.seconds for row in rows) / 60:.0f} processor minutes.",
         "",
         "| | classes |",
         "|---|---:|",

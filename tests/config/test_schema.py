@@ -139,7 +139,7 @@ def test_every_model_of_the_hub_has_its_known_properties():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model=mamba-130m"], "its blocks read the weight of dt_proj"),
+        (["model.unquantizable=its blocks are odd"], "cannot be quantized here: its blocks are odd"),
         (["model.device_map=auto", "control=noise"], "noise is added to weights in memory"),
         (["model.device_map=auto", "quant=noise"], "noise is added to weights in memory"),
         (["model=chatglm3-6b", "model.trust_remote_code=true"], r"quant\.backend=gptqmodel: it loads the model itself"),

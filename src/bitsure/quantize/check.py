@@ -71,11 +71,6 @@ def check_plan(plan: Plan, store: Store, memo: Memo | None = None) -> None:
         prequantized.check(plan.checkpoint, modules, source)
     target = QuantizationTarget(source, plan.dtype, modules)
     _check_weights(plan.quant, target)
-    if plan.calib.all_experts and not target.has_experts:
-        raise UserError(
-            f"calib.all_experts=true: {source.name} is no mixture of experts, so that every token reaches every layer. "
-            "Leave it out."
-        )
     plan.quant.check(target)
     if plan.matched and not store.find("weights", plan.matched.made_from):
         check_plan(plan.matched, store, memo)
@@ -123,5 +118,6 @@ def _check_weights(quantizer: Quantizer, target: QuantizationTarget) -> None:
     if unknown := unknown_weights(target.modules):
         raise UserError(
             f"quant={quantizer.name}: {target.source.name} has {len(unknown)} weights in its blocks that are no linear "
-            f"layers and would stay as they are: {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}. It is not scored."
+            f"layers and would stay as they are: {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}. "
+            "quant=none scores it in full precision."
         )

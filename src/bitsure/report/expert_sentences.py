@@ -53,7 +53,7 @@ def _calibration(calibration: ExpertCalibration, number: int) -> list[str]:
     ]
 
 
-def _interval(mean: WindowMean, form: str = "+.2g") -> str:
+def _interval(mean: WindowMean, form: str = "+z.2g") -> str:
     if mean.ci_low is None or mean.ci_high is None:
         return f"{mean.value:{form}}"
     return f"{mean.value:{form}} [{mean.ci_low:{form}}, {mean.ci_high:{form}}]"

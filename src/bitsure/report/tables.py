@@ -98,11 +98,14 @@ def unjoined(comparison: Comparison, baseline: str = FULL_PRECISION_RUN) -> list
 
 
 def number(value: float | None, sign: bool = False) -> str:
-    """Return a number with four decimals, fewer if it is large (a perplexity, the NLL of a long answer); – for None."""
+    """Return a number with four decimals, fewer if it is large (a perplexity, the NLL of a long answer); – for None.
+
+    What rounds to zero has no minus.
+    """
     if value is None:
         return "–"
     digits = next((digits for below, digits in ((10, ".4f"), (1000, ".2f"), (1e6, ".0f")) if abs(value) < below), ".2e")
-    return f"{value:{'+' if sign else ''}{digits}}"
+    return f"{value:{'+' if sign else ''}z{digits}}"
 
 
 def interval(measured: Measurement, sign: bool = False) -> str:

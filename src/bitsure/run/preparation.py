@@ -17,7 +17,7 @@ from bitsure.base.store import Store
 from bitsure.config.schema import Config
 from bitsure.config.text import OF_ANSWERS, OF_TASKS
 from bitsure.metrics.own_metrics import check_own_metrics
-from bitsure.models.facts import check_memory, computing_dtype
+from bitsure.models.facts import check_memory, computing_dtype, is_mixture
 from bitsure.models.load import check_files
 from bitsure.models.locate import Source, locate_model, locate_scored, locate_tokenizer
 from bitsure.quantize.calibration.calibration_text import locate_text, stands_in
@@ -130,6 +130,8 @@ def prepare(config: Config, log_file: Path, memo: Memo, on_wait: Callable[[float
         with terminal.output_to(log_file):
             text = memo(locate_text, config.calib, mirror, config.task, store)
             source = memo(locate_model, config.model, mirror, store)  # with its weights, also where a server runs it
+        if config.calib.all_experts:
+            _check_mixture(source)
         plan = Plan(source, quantizer, config.calib, text, dtype, locate_checkpoint(quantizer, mirror, store))
         if plan.nsamples and stands_in(text, config.calib):
             memo(log.warning, "calibration text: %s", text.name)
@@ -148,6 +150,15 @@ def prepare(config: Config, log_file: Path, memo: Memo, on_wait: Callable[[float
     if config.attribution.measure and not attributes:
         memo(log.warning, "attribution.measure=true: no weights are quantized here, so that nothing is attributed")
     return PreparedRun(full, scored, dtype, plan, scorer, text_scorer, compared_answers, store, log_file, attributes)
+
+
+def _check_mixture(source: Source) -> None:
+    """Raise UserError if a model's config names no experts, for `calib.all_experts`."""
+    if not is_mixture(source.path):
+        raise UserError(
+            f"calib.all_experts=true: {source.name} is no mixture of experts by its config.json, so that every token reaches "
+            "every layer. Leave it out."
+        )
 
 
 def _log_what_is_left_out(config: Config, source: Source, memo: Memo) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
@@ -15,10 +17,13 @@ from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 from bitsure.quantize.libraries import gptqmodel
 from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.make import ensure_quantized
+from bitsure.quantize.modules import empty_modules
 from bitsure.quantize.native.rtn import Rtn
+from bitsure.quantize.walk.targets import block_linears
 from bitsure.scoring.local.local_engine import LocalEngine
 from tests.builders.marks import needs_gptqmodel
 from tests.builders.plans import plan
+from tests.builders.quantizing import NATIVE
 
 pytestmark = needs_gptqmodel
 
@@ -83,3 +88,21 @@ def test_widths_that_cannot_be_packed_are_refused_before_loading():
     settings = Gptq(bits=3, group_size=128, symmetric=True, backend="gptqmodel", desc_act=False, damp_percent=0.01)
     with pytest.raises(UserError, match=r"multiples of 32; 1 layers are not, such as down with 64 × 172"):
         gptqmodel.check_fits(settings, {"up": (128, 64), "down": (64, 172)})
+
+
+def test_methods_that_the_library_replaces_for_the_whole_process_are_restored(tmp_path):
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    before = LlamaMLP.forward
+    with gptqmodel._kept_in(tmp_path):
+        LlamaMLP.forward = LlamaMLP.extra_repr = lambda self: ""
+    assert LlamaMLP.forward is before and "extra_repr" not in vars(LlamaMLP)
+
+
+def test_layers_that_the_library_leaves_out_are_counted_and_the_way_out_is_named(tiny_model, tmp_path):
+    names = list(block_linears(empty_modules(tiny_model)))
+    save_file({f"{name}.qweight": torch.zeros(1) for name in names[1:]}, tmp_path / "model.safetensors")
+    job = SimpleNamespace(source=SimpleNamespace(path=tiny_model), directory=tmp_path)
+    message = rf"leaves out 1 of the {len(names)} linear layers .* such as {names[0]}\. quant\.backend=native"
+    with pytest.raises(UserError, match=message):
+        gptqmodel._check_complete(Gptq(**NATIVE), job)

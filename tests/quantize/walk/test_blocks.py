@@ -85,7 +85,7 @@ def test_what_is_changed_in_a_block_reaches_the_next():
 
 def test_a_layer_that_no_token_reaches_is_named():
     block = torch.nn.ModuleDict({"a": torch.nn.Linear(2, 2), "idle": torch.nn.Linear(2, 2)})
-    with pytest.raises(UserError, match="No calibration token reached idle"):
+    with pytest.raises(UserError, match="No token of the calibration text reaches idle: the model does not run"):
         layers_by_input(block, lambda: block["a"](torch.ones(1, 2)))
 
 

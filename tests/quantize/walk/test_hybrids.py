@@ -24,6 +24,21 @@ def test_short_convolutions_keep_full_precision():
     assert skipped_modules(model)["model.layers.0.mamba.conv1d"] == "no linear layer"
 
 
+@pytest.mark.parametrize(
+    ("family", "name", "why"),
+    [
+        ("mamba", "backbone.layers.0.mixer.dt_proj", "own code reads"),
+        ("bart", "model.decoder.layers.0.encoder_attn.q_proj", "encoder"),
+    ],
+)
+def test_layers_that_are_never_run_keep_full_precision(family, name, why):
+    model = build_small(family)
+    windows = torch.arange(10, 74).reshape(2, 32)
+    reached = {name for _, block, feed in walk(model, windows) for group in layers_by_input(block, feed) for name in group}
+    assert reached == {name for block in find_blocks(model)[1] for name in linears(block)}
+    assert why in skipped_modules(model)[name] and unknown_weights(model) == []
+
+
 def test_many_weights_that_are_no_linear_layers_are_named():
     assert "transformer.layer.0.rel_attn.q" in unknown_weights(build_small("xlnet"))
 

@@ -75,6 +75,11 @@ def test_a_model_that_needs_more_than_token_ids_is_refused():
         trial.check_causal(build_small("gemma4_unified_assistant"))
 
 
+def test_a_model_that_draws_random_numbers_is_refused():
+    with pytest.raises(UserError, match=r"ReformerModelWithLMHead gives the same input other probabilities each time"):
+        trial.padding_changes(build_small("reformer"))
+
+
 def test_choices_that_turn_on_the_last_digit_are_scored_alone(caplog):
     model = build_small("deepseek_v32")  # it attends to the 8 keys of the largest index
     with caplog.at_level(logging.INFO):

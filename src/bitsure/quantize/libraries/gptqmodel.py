@@ -8,8 +8,9 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from inspect import isfunction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
@@ -108,6 +109,27 @@ def quantize(quant: GptqSettings, job: QuantizationJob) -> None:
         rows = [{"input_ids": row[None], "attention_mask": torch.ones_like(row[None])} for row in job.windows]
         model.quantize(rows, batch_size=8)
         model.save(str(out))
+    _check_complete(quant, job)
+
+
+def _check_complete(quant: GptqSettings, job: QuantizationJob) -> None:
+    """Raise UserError if gptqmodel left out layers or stored them in parts, which it does without a word."""
+    from safetensors import safe_open
+
+    from bitsure.quantize.checkpoint.read_checkpoint import own_names
+    from bitsure.quantize.walk.targets import block_linears
+
+    modules = empty_modules(job.source.path)
+    own, layers, written = own_names(modules), block_linears(modules), set()
+    for path in job.directory.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            names = {key.removesuffix(".qweight") for key in file.keys() if key.endswith(".qweight")}  # noqa: SIM118 - not a dict
+        written |= {own(f"{name}.weight").removesuffix(".weight") for name in names}
+    if left_out := sorted(layers.keys() - written):
+        raise UserError(
+            f"quant={quant.name}: gptqmodel leaves out {len(left_out)} of the {len(layers)} linear layers in this family's "
+            f"blocks, or stores parts of them, such as {left_out[0]}. quant.backend=native quantizes them by our own solver."
+        )
 
 
 def load_packed(directory: Path, dtype: str, device: str = "cpu") -> nn.Module:
@@ -128,9 +150,11 @@ def load_packed(directory: Path, dtype: str, device: str = "cpu") -> nn.Module:
 @contextlib.contextmanager
 def _refusals(quant: GptqSettings) -> Iterator[None]:
     """Turn what the library raises for families that it does not know into a UserError."""
+    from huggingface_hub.errors import StrictDataclassError
+
     try:
         yield
-    except BUILD_ERRORS as error:
+    except (StrictDataclassError, *BUILD_ERRORS) as error:
         if is_out_of_memory(error):
             raise
         words = str(error).partition("\n")[0][:200]  # after it comes the whole model
@@ -144,12 +168,14 @@ def _refusals(quant: GptqSettings) -> Iterator[None]:
 def _kept_in(folder: Path) -> Iterator[None]:
     """Work in a folder, where the library writes its logs, and restore what it changes for the whole process.
 
-    It sets torch's number of threads to one, and gives transformers' modules of mixtures other classes.
+    It sets torch's number of threads to one, gives transformers' modules of mixtures other classes, and classes other methods.
     """
     import torch
 
-    changed = [module for name, module in sys.modules.items() if name.startswith(PATCHED)]
-    attributes = [(module, dict(vars(module))) for module in changed]
+    modules: list[Any] = [module for name, module in sys.modules.items() if name.startswith(PATCHED)]
+    classes = {part for module in modules for part in vars(module).values() if isinstance(part, type)}
+    owners = modules + [kind for kind in classes if kind.__module__.startswith(PATCHED)]
+    attributes = [(owner, dict(vars(owner))) for owner in owners]
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # It requires two, whatever the machine has.
     threads = torch.get_num_threads()
     try:
@@ -157,7 +183,9 @@ def _kept_in(folder: Path) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)  # Scores must not depend on what was quantized before them.
-        for module, before in attributes:
+        for owner, before in attributes:
             for name, value in before.items():
-                if vars(module).get(name) is not value:
-                    setattr(module, name, value)
+                if vars(owner).get(name) is not value:
+                    setattr(owner, name, value)
+            for name in [name for name, value in vars(owner).items() if name not in before and isfunction(value)]:
+                delattr(owner, name)  # A method that hides an inherited one.

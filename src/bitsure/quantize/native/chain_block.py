@@ -143,7 +143,7 @@ class ChainBlock:
         division = Division(names, scales.cpu(), module and self._full_name(module), multiplies_by)
         division.apply(self._module_of)
         if module is None:
-            self.hooks.on_layers(list(group.values()), InputTransform(1 / scales))
+            self.hooks.on_layers(list(group.values()), InputTransform(divisor=scales))
         self.scheme.divisions.append(division)
         add_effects(self.scheme.transform_effects, {"smooth": {", ".join(names): (scales.max() / scales.min()).item()}})
         return scales
@@ -209,7 +209,7 @@ class ChainBlock:
             static_range, reassembly = self.scheme.static_ranges.get(name), self.scheme.reassembly_of(name)
             if reassembly is not None and not reassembly.is_wider:
                 reassembly = None  # The input is reassembled already.
-            factor = None if scales is None else 1 / scales
+            factor = None if scales is None else (1 / scales).half().float()  # as it is stored
             transform = InputTransform(factor, self.quant.activations, static_range, reassembly=reassembly)
             layers = list(group.values())
             self.hooks.on_layers(layers, transform.on(matrix(layers[0]).device), replay)

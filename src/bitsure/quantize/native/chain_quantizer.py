@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from bitsure.base.errors import UserError
 from bitsure.config.model import ModelSettings
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from bitsure.models.locate import Source
     from bitsure.quantize.weights import ElementWeight, IntegerWeight
+
+INPUT_SCALING = 2  # one more whenever calibration would scale inputs otherwise: see FORMAT in plan.py
 
 
 @dataclass
@@ -61,6 +64,11 @@ class ChainQuantizer(Chain, Quantizer):
             from bitsure.quantize.rotating.places import find_rotations
 
             find_rotations(target.modules, self.rotation)
+
+    def identity(self, checkpoint: Source | None) -> dict[str, Any]:
+        """Return the settings, and where inputs are scaled before they are rounded, how calibration does that."""
+        scaled = self.activations is not None and {"smooth", "scale"} & set(self.transforms)
+        return super().identity(checkpoint) | ({"input_scaling": INPUT_SCALING} if scaled else {})
 
     @property
     def changes_model(self) -> bool:

@@ -14,7 +14,7 @@ from torch import nn
 from bitsure.base.errors import UserError
 from bitsure.quantize.inference.hooks import InputTransform
 from bitsure.quantize.walk.blocks import walk
-from bitsure.quantize.walk.targets import linears, matrix
+from bitsure.quantize.walk.targets import linears, matrix, not_reached
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def output_errors(
             for name, layer in linears(block).items():
                 stack.callback(layer.register_forward_pre_hook(watch(f"{prefix}.{name}")).remove)
     if idle := set(dequantized) - {name for name, each in sums.items() if each.tokens}:
-        raise UserError(f"No held-out token reached {', '.join(sorted(idle))}: give other calibration text.")
+        raise not_reached(sorted(idle))
     if broken := sorted(name for name, each in sums.items() if not isfinite(each.squares[:2].sum())):
         raise UserError(f"NaN or infinite outputs on the calibration text: {', '.join(broken)}. No score is taken from that.")
     return {name: each.error() for name, each in sums.items()}

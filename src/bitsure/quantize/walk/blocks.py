@@ -18,7 +18,7 @@ from bitsure.models.load import BUILD_ERRORS
 from bitsure.quantize.walk.expert_inputs import idle_experts_reached, on_demand, on_device
 from bitsure.quantize.walk.mixtures import in_experts
 from bitsure.quantize.walk.replay import Replay
-from bitsure.quantize.walk.targets import dense_linears, find_blocks
+from bitsure.quantize.walk.targets import dense_linears, find_blocks, not_reached
 
 TOKENS_AT_ONCE = 2048  # a batch of a block's inputs
 TILE = 256  # rows of a Gram matrix that are computed at once
@@ -242,7 +242,7 @@ def layers_by_input(
 
 def _check_reached(idle: list[str]) -> None:
     if idle:
-        raise UserError(f"No calibration token reached {', '.join(idle)}: give more or other text (calib.nsamples).")
+        raise not_reached(idle)
 
 
 def measure(groups: list[dict[str, nn.Module]], feed: Callable[[], None], means: bool = False) -> list[Inputs]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,13 @@ from transformers.pytorch_utils import Conv1D
 from bitsure.base.errors import UserError
 from bitsure.quantize.walk.mixtures import gates, in_experts
 
+NAMED = 5  # layers in an error
 MOST_KEPT = 0.1  # of the blocks' parameters, in weights that are no linear layers and keep full precision
+CROSS_ATTENTION = "reads an encoder, which a causal language model has none of"
+NEVER_RUN = {  # parts of names → why the linear layers there are never run, so that no input could be measured
+    "dt_proj": "no linear layer that is run: Mamba's own code reads its weight",
+    **dict.fromkeys(("encoder_attn", "cross_attn", "crossattention"), CROSS_ATTENTION),
+}
 LINEAR: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)  # GPT-2's Conv1D is a linear layer with a transposed weight
 
 
@@ -53,9 +60,29 @@ def parameter(module: nn.Module, name: str) -> torch.Tensor:
 
 
 def linears(module: nn.Module) -> dict[str, nn.Module]:
-    """Return the linear layers inside a module but the gates of mixtures of experts, by their names there."""
+    """Return the linear layers inside a module that are quantized, by their names there.
+
+    Gates of mixtures of experts are left out, and layers that are never run.
+    """
     kept = gates(module)
-    return {name: inner for name, inner in module.named_modules() if is_linear(inner) and name not in kept}
+    return {
+        name: inner
+        for name, inner in module.named_modules()
+        if is_linear(inner) and name not in kept and _why_never_run(name) is None
+    }
+
+
+def _why_never_run(name: str) -> str | None:
+    return next((NEVER_RUN[part] for part in name.split(".") if part in NEVER_RUN), None)
+
+
+def not_reached(layers: Sequence[str]) -> UserError:
+    """Return the error for linear layers that a model does not run on text, so that their inputs are not known."""
+    more = f" and {len(layers) - NAMED} more" if len(layers) > NAMED else ""
+    return UserError(
+        f"No token of the calibration text reaches {', '.join(layers[:NAMED])}{more}: the model does not run these layers, so "
+        "that nothing tells what their rounding changes. quant=none scores it in full precision."
+    )
 
 
 def dense_linears(module: nn.Module) -> dict[str, nn.Module]:
@@ -88,7 +115,7 @@ def unknown_weights(model: nn.Module) -> list[str]:
     """
     prefix, blocks = find_blocks(model)
     known = {f"{name}.weight" for name in block_linears(model)} | {f"{prefix}.{name}.weight" for name in gates(blocks)}
-    inside = {f"{prefix}.{name}": parameter for name, parameter in blocks.named_parameters()}
+    inside = {f"{prefix}.{name}": parameter for name, parameter in blocks.named_parameters() if _why_never_run(name) is None}
     unknown = {name: parameter.numel() for name, parameter in inside.items() if parameter.ndim >= 2 and name not in known}
     every = sum(parameter.numel() for parameter in inside.values())
     return list(unknown) if sum(unknown.values()) > MOST_KEPT * every else []
@@ -112,7 +139,7 @@ def skipped_modules(model: nn.Module) -> dict[str, str]:
         elif name in gate_modules:
             skipped[name] = "gate of a mixture of experts, kept so that it decides as precisely as before"
         elif name.startswith(f"{prefix}."):
-            skipped[name] = "no linear layer"
+            skipped[name] = _why_never_run(name) or "no linear layer"
         else:
             skipped[name] = "outside the blocks"
     return skipped

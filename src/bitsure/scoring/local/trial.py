@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
@@ -93,12 +93,24 @@ def padding_changes(model: PreTrainedModel) -> bool:
     """Return whether inputs get other log-probabilities together in a padded batch than each by itself.
 
     The choice among keys or experts of some models turns on the last digit of a sum.
+
+    Raises:
+        UserError: If a model draws random numbers, so that an input's log-probabilities are others each time.
     """
     requests: Requests = {n: ([5], tokens_of_trial(model, n, n)) for n in range(TRIAL_LENGTH, 2 * TRIAL_LENGTH, 10)}
     rows = chains(requests)
-    alone = [p for row in rows for scored in score_plain(model, [row], requests).values() for p in scored.token_logprobs]
-    together = score_plain(model, rows, requests).values()
-    return not alike(model, torch.tensor(alone), torch.tensor([p for scored in together for p in scored.token_logprobs]))
+
+    def run(batches: Iterable[Sequence[TreeRow]]) -> torch.Tensor:
+        scored = [each for batch in batches for each in score_plain(model, batch, requests).values()]
+        return torch.tensor([p for each in scored for p in each.token_logprobs])
+
+    alone, first = run([row] for row in rows), run([rows[:1]])
+    if not alike(model, first, alone[: len(first)]):
+        raise UserError(
+            f"{type(model).__name__} gives the same input other probabilities each time, because it draws random numbers. "
+            "Fix them in its config.json (Reformer: hash_seed). It is not scored."
+        )
+    return not alike(model, alone, run([rows]))
 
 
 def _why_not_shared(model: PreTrainedModel) -> str | None:
