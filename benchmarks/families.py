@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 
@@ -26,24 +27,17 @@ from tests.builders.families import FALCON, FAMILIES, GROUPED, build
 from tests.builders.tokenizers import TEXT, byte_tokenizer
 
 PAGE = PROJECT / "docs" / "families.md"
+ROWS = PROJECT / "outputs" / "families.jsonl"
 SIZES = FAMILIES | {
     "falcon, ALiBi": FALCON | {"alibi": True},
     "gemma2": GROUPED | {"head_dim": 16},
     "llama, widths 64 and 172": GROUPED | {"intermediate_size": 172},
 }
 SKIPPED = (
-    "rtn",
-    "gptq",
-    "awq",
-    "hqq",
-    "bnb",
-    "none",
-    "prequantized",
-    "keep",
-    "mx",
-    "mixed",
-    "served",
-)  # no bits, or nothing to make
+    # They have no bits, or make nothing.
+    *("rtn", "gptq", "awq", "hqq", "bnb", "none", "prequantized", "keep", "mx", "mixed", "served"),
+    *("autoround", "autoround2", "autoround3", "autoround4", "autoround8"),  # of an extra
+)
 GGUF = ("llamacpp", *DEFAULTS)  # docs/gguf.md says of which families files are written
 
 
@@ -82,21 +76,40 @@ def attempt(path: Path, quant: Quantizer, text: Path, folder: Path) -> str:
     return said
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quantizers", help="only those that begin so")
-    given = parser.parse_args()
-    chosen = {name: quant for name, quant in presets().items() if name.startswith(given.quantizers or "")}
-    found: dict[str, dict[str, str]] = {}
+def study(rows: Path, chosen: dict[str, Quantizer]) -> None:
+    """Try quantizers on every family, but for those that the file of rows has, and write each result there as it comes."""
+    known = read_rows(rows)
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "calib.txt"
         text.write_text("\n\n".join(f"{i} {TEXT}" for i in range(400)), encoding="utf-8")
         for family in SIZES:
             path = Path(folder) / family.replace(", ", "-").replace(" ", "-")
             write_model(family, path)
-            found[family] = {name: attempt(path, quant, text, Path(folder)) for name, quant in chosen.items()}
-            print(family, found[family], flush=True)
-    lines = table(found, list(chosen))
+            for name in [name for name in chosen if name not in known.get(family, {})]:
+                row = {"family": family, "quantizer": name, "result": attempt(path, chosen[name], text, Path(folder))}
+                with rows.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(*row.values(), sep=" | ", flush=True)
+
+
+def read_rows(path: Path) -> dict[str, dict[str, str]]:
+    """Return family → quantizer → result."""
+    results: dict[str, dict[str, str]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        row = json.loads(line)
+        results.setdefault(row["family"], {})[row["quantizer"]] = row["result"]
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quantizers", help="only those that begin so; the page stays as it is")
+    parser.add_argument("--rows", type=Path, default=ROWS, help="the file of results; a stopped command goes on there")
+    given = parser.parse_args()
+    given.rows.parent.mkdir(parents=True, exist_ok=True)
+    chosen = {name: quant for name, quant in presets().items() if name.startswith(given.quantizers or "")}
+    study(given.rows, chosen)
+    lines = table(read_rows(given.rows), list(chosen))
     print("\n".join(lines))
     if not given.quantizers:
         PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), {"families": lines}), encoding="utf-8")
