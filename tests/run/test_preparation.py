@@ -3,9 +3,12 @@ from __future__ import annotations
 import logging
 from types import SimpleNamespace
 
+import pytest
+
+from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
 from bitsure.results.run_files import ModelOrigin
-from bitsure.run.preparation import _log_what_is_left_out
+from bitsure.run.preparation import _check_mixture, _log_what_is_left_out
 from bitsure.run.provenance import collect, full_names
 from tests.builders.sweep_commands import compose_valid
 
@@ -25,3 +28,8 @@ def test_what_has_no_effect_and_another_models_first_answers_are_said(tmp_path, 
     assert limit == "task.limit=3: takes fewer questions; the text is scored whole (text.limit=N: its first N tokens)"
     assert preference.startswith("task.preference=true: nothing is quantized") and own.startswith("metric.own: not measured")
     assert answers == f"task.open.first_answers={tmp_path}: another model, other, gave the first answers"
+
+
+def test_a_dense_models_config_is_enough_to_refuse_all_experts(tiny_model):
+    with pytest.raises(UserError, match=r"calib\.all_experts=true: tiny is no mixture of experts by its config\.json"):
+        _check_mixture(SimpleNamespace(name="tiny", path=tiny_model))
